@@ -1,0 +1,1 @@
+//! A Linux process as a machine for the pagefault memory manager, through userfaultfd.

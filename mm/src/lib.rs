@@ -1,0 +1,3 @@
+//! Linux's page-fault handling as a library: regions, faults, fork, page cache, reverse maps, swap and reclaim.
+#![no_std]
+#![forbid(unsafe_code)]

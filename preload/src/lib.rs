@@ -1,0 +1,1 @@
+//! The shared object that pagefault run loads into a program.

@@ -1,0 +1,1 @@
+//! One language of memory operations, run on every pagefault machine and on the host kernel.

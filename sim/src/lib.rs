@@ -1,0 +1,1 @@
+//! A simulated computer for the pagefault memory manager.
