@@ -1,3 +1,37 @@
-//! The narrow waist of pagefault: addresses, frames, page-table entries and the traits a machine implements.
+//! The narrow waist of pagefault: what the memory manager asks of a computer.
+//!
+//! The memory manager (package `pagefault`) owns what memory *means*; a machine owns what a computer
+//! *does*: it holds frames, translates addresses, reports faults and flushes stale translations.
+//! Everything that crosses between the two is in this package, and nothing else crosses:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`addr`] | virtual addresses and page arithmetic |
+//! | [`frame`] | the number of a physical page |
+//! | [`entry`] | the neutral page-table entry: none, present, swapped, or a place in a file |
+//! | [`fault`] | what a processor reports when a translation is missing or forbids the access |
+//! | [`machine`] | the traits [`Machine`], [`Space`] and [`Cursor`] |
+//! | [`store`] | the traits [`Backing`] and [`SwapDevice`], which users implement |
+//! | [`encode`] | how real processors write a non-present entry, and the x86 entry bits |
+//!
+//! A machine implements [`Machine`], [`Space`] and [`Cursor`]; whoever has data to map implements
+//! [`Backing`]; whoever has room for evicted pages implements [`SwapDevice`].
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod encode;
+pub mod entry;
+pub mod fault;
+pub mod frame;
+pub mod machine;
+pub mod store;
+
+pub use addr::{PAGE_SHIFT, PAGE_SIZE, Pages, VirtAddr};
+pub use entry::{Entry, Protection, SwapSlot};
+pub use fault::{Access, Context, ErrorCode, Mode, PageFault};
+pub use frame::Frame;
+pub use machine::{
+    Capabilities, ContextId, Cursor, Fate, Machine, OutOfFrames, Page, Space, Stale,
+};
+pub use store::{Backing, IoError, SwapDevice};

@@ -1,0 +1,1 @@
+//! How real processors write page-table entries.

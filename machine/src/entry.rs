@@ -1,0 +1,98 @@
+//! The neutral page-table entry.
+
+use crate::Frame;
+use core::fmt;
+
+bitflags::bitflags! {
+    /// What an access through a present entry may do.
+    ///
+    /// The empty set is `PROT_NONE`: the entry keeps its frame and satisfies no access (spec I14).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub struct Protection: u8 {
+        /// Loads are allowed.
+        const READ = 1;
+        /// Stores are allowed.
+        const WRITE = 2;
+        /// Instruction fetches are allowed.
+        const EXECUTE = 4;
+    }
+}
+
+impl Protection {
+    /// The same protection without the right to store.
+    pub const fn read_only(self) -> Self {
+        self.difference(Self::WRITE)
+    }
+}
+
+/// A slot in a swap area: where an evicted page is kept.
+///
+/// Linux's `swp_entry_t`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SwapSlot {
+    /// The number of the area, 0 to 31 (spec F2).
+    pub area: u8,
+    /// The slot's offset within the area in pages; slot 0 holds the area's header and is never used.
+    pub offset: u32,
+}
+
+impl fmt::Debug for SwapSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}:{}", self.area, self.offset)
+    }
+}
+
+/// A page-table entry in the form that every machine can store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing has been here yet: the region alone says what an access means.
+    #[default]
+    None,
+    /// A translation.
+    Present {
+        /// The frame that holds the page.
+        frame: Frame,
+        /// What an access may do.
+        protection: Protection,
+        /// The page was used through this entry since the bit was last cleared.
+        accessed: bool,
+        /// The page was written through this entry since the bit was last cleared.
+        dirty: bool,
+    },
+    /// The page is in swap.
+    Swap(SwapSlot),
+    /// The page is the given page of the region's file (nonlinear mappings, spec B12).
+    File(u64),
+}
+
+impl Entry {
+    /// Whether the entry is empty.
+    pub const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The frame of a present entry.
+    pub const fn frame(&self) -> Option<Frame> {
+        match self {
+            Self::Present { frame, .. } => Some(*frame),
+            _ => None,
+        }
+    }
+
+    /// Whether a store through this entry succeeds without a fault.
+    pub const fn is_writable(&self) -> bool {
+        matches!(self, Self::Present { protection, .. } if protection.contains(Protection::WRITE))
+    }
+
+    /// Whether two reads of an entry name the same state, leaving aside the accessed and dirty bits
+    /// that hardware may set at any moment (spec B3, G5).
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Present { frame: a, protection: p, .. },
+                Self::Present { frame: b, protection: q, .. },
+            ) => a == b && p == q,
+            _ => self == other,
+        }
+    }
+}

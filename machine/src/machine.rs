@@ -1,0 +1,216 @@
+//! The traits that a computer implements.
+
+use crate::store::PageBytes;
+use crate::{Entry, Frame, Protection, VirtAddr};
+use core::fmt::Debug;
+use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+
+/// A page's bytes.
+pub type Page = PageBytes;
+
+/// No frame is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfFrames;
+
+/// A number for the thread of control that is running: a task of a kernel, a thread of a process.
+///
+/// Used to choose among sharded structures and, in debug builds, to check the lock order; two
+/// threads of control that run at the same time should have different numbers, below
+/// [`ContextId::LIMIT`] where they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextId(pub u32);
+
+impl ContextId {
+    /// Contexts with numbers from here on are not checked.
+    pub const LIMIT: u32 = 256;
+}
+
+/// What a machine can do; the memory manager adapts to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The accessed bit of an entry is set by the machine. Without it the replacement policy
+    /// works without knowing which pages are used.
+    pub accessed: bool,
+    /// The dirty bit of an entry is set by the machine. Without it an entry is writable only while
+    /// it is marked dirty, so that the first store faults.
+    pub dirty: bool,
+    /// Addresses at and above this one belong to the kernel.
+    pub task_size: VirtAddr,
+    /// A present entry without [`Protection::EXECUTE`] forbids instruction fetches (NX).
+    pub no_execute: bool,
+    /// The largest page number that [`Entry::File`] can hold (spec F3).
+    pub file_index_limit: u64,
+}
+
+/// What becomes of a page whose entry was changed; tells a machine how much work a flush is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody needs the frame's content any more: it is freed after the flush.
+    Freed,
+    /// The entry is gone or names another frame, and the frame lives on.
+    Kept,
+    /// The entry still names the frame, with less permission or with a bit cleared.
+    Narrowed,
+}
+
+/// A translation that may be stale: the machine may still use what the entry said before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The page's address.
+    pub address: VirtAddr,
+    /// The frame that the entry named.
+    pub frame: Frame,
+    /// What becomes of the frame.
+    pub fate: Fate,
+}
+
+/// A computer: frames, address spaces and the flushing of stale translations.
+///
+/// # Concurrency
+/// Every method may be called from several threads of control at once. No method may call back
+/// into the memory manager.
+pub trait Machine: Send + Sync + Sized + 'static {
+    /// An address space's page table.
+    type Space: Space;
+    /// A mutual-exclusion lock held for short times; never across I/O.
+    type Mutex: lock_api::RawMutex + Send + Sync + 'static;
+    /// A readers-writer lock held for short times.
+    type RwLock: lock_api::RawRwLock + Send + Sync + 'static;
+
+    /// What this machine can do; constant over its life.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The number of frames; they are numbered from 0.
+    fn frames(&self) -> u32;
+
+    /// How many frames are free now; may be out of date by the time it is used.
+    fn free_frames(&self) -> u32;
+
+    /// The shared frame of zeros (spec B8), which is never freed and never writable, if one frame
+    /// can be mapped at many addresses at once.
+    fn zero_frame(&self) -> Option<Frame>;
+
+    /// Takes a free frame; its content is undefined.
+    fn allocate(&self) -> Result<Frame, OutOfFrames>;
+
+    /// Gives a frame back. No translation to it may be left (spec G4).
+    fn free(&self, frame: Frame);
+
+    /// Fills a frame with zeros.
+    fn zero(&self, frame: Frame);
+
+    /// Copies the content of one frame to another.
+    fn copy(&self, from: Frame, to: Frame);
+
+    /// Lets `f` change the content of a frame.
+    ///
+    /// `f` sees the present content, of which it may change a part. It may do I/O.
+    fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R;
+
+    /// Lets `f` look at the content of a frame. It may do I/O.
+    fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R;
+
+    /// Makes an empty address space, its kernel part taken from the reference table.
+    fn space(&self) -> Result<Self::Space, OutOfFrames>;
+
+    /// Makes sure that no processor uses a stale translation of `space` (spec G1, G3).
+    ///
+    /// Called with no cursor held by the caller. `stale` lists pages of one space whose entries
+    /// were changed; an entry may have been changed again since, by another thread of control, and
+    /// the machine must then leave the newer state alone.
+    fn flush(&self, space: &Self::Space, stale: &[Stale]);
+
+    /// Who is running.
+    fn context(&self) -> ContextId;
+
+    /// Waits while `word` holds `value`; may return early for no reason (Linux: `FUTEX_WAIT`).
+    fn wait(&self, word: &AtomicU32, value: u32);
+
+    /// Wakes every waiter on `word`.
+    fn wake(&self, word: &AtomicU32);
+
+    /// A clock in nanoseconds that never goes back; a simulated machine may count steps.
+    fn now(&self) -> u64;
+}
+
+/// The page table of one address space.
+pub trait Space: Send + Sync {
+    /// The lock guard over the entries of a range.
+    type Cursor<'a>: Cursor
+    where
+        Self: 'a;
+
+    /// How many bytes of addresses one leaf table covers, a power of two (2 MiB on x86-64).
+    const SPAN: u64;
+
+    /// A number that no other living space of the machine has.
+    fn id(&self) -> u32;
+
+    /// Locks the entries of a range, making the levels of the table that are missing (spec B1).
+    ///
+    /// `range` is page-aligned, not empty and within one aligned block of [`Space::SPAN`] bytes.
+    /// On failure the levels already made stay. A thread of control holds at most two cursors at
+    /// once, and two only while it alone changes both address spaces: parent and child in a fork,
+    /// or two blocks of one space, the one at the lower address first.
+    fn lock(&self, range: Range<VirtAddr>) -> Result<Self::Cursor<'_>, OutOfFrames>;
+
+    /// Like [`Space::lock`], but `None` where a level is missing, so that all entries are none.
+    fn lock_existing(&self, range: Range<VirtAddr>) -> Option<Self::Cursor<'_>>;
+
+    /// Frees the levels that serve only addresses in `range` and hold no entries (spec E6).
+    ///
+    /// No page in `range` may be in a region while this runs.
+    fn prune(&self, range: Range<VirtAddr>);
+
+    /// How many leaf tables there are (Linux: `nr_ptes`).
+    fn leaves(&self) -> usize;
+}
+
+/// The locked entries of a range of addresses.
+///
+/// Addresses passed are page-aligned and inside the range that was locked.
+pub trait Cursor {
+    /// Reads an entry.
+    fn entry(&self, address: VirtAddr) -> Entry;
+
+    /// Exchanges an entry atomically with respect to the accessed and dirty bits that the machine
+    /// sets itself (spec G5), and returns what was there.
+    ///
+    /// Translations that the machine may still hold of a replaced present entry are dealt with by
+    /// a later [`Machine::flush`], or, where the new entry allows more, not at all.
+    fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry;
+
+    /// The first address at or after `from`, within the range, whose entry is not none.
+    fn next(&self, from: VirtAddr) -> Option<VirtAddr>;
+
+    /// Clears the accessed bit of a present entry and returns whether it was set. The machine need
+    /// not flush: a translation in use may go on without setting the bit anew.
+    fn clear_accessed(&mut self, address: VirtAddr) -> bool {
+        match self.entry(address) {
+            Entry::Present { frame, protection, accessed: true, .. } => {
+                let old = self.replace(address, Entry::None);
+                let dirty = matches!(old, Entry::Present { dirty: true, .. });
+                self.replace(address, Entry::Present { frame, protection, accessed: false, dirty });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes a present entry's protection `protection`, keeping its frame and its bits, and
+    /// returns what was there. Does nothing to an entry that is not present.
+    fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
+        let old = self.entry(address);
+        let Entry::Present { protection: before, .. } = old else { return old };
+        if before == protection {
+            return old;
+        }
+        // Taken out and put back, so that bits set meanwhile are not lost (spec G5).
+        let old = self.replace(address, Entry::None);
+        if let Entry::Present { frame, accessed, dirty, .. } = old {
+            self.replace(address, Entry::Present { frame, protection, accessed, dirty });
+        }
+        old
+    }
+}

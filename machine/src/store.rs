@@ -1,0 +1,87 @@
+//! What users implement: where the content of a file comes from, and where evicted pages go.
+//!
+//! Both traits are small and blocking. The memory manager calls them with no lock held but the
+//! page's own, possibly from several threads at once, never twice at once for the same page. An
+//! implementation must not touch memory that the calling memory manager manages: answering that
+//! fault could need the very page that is being filled.
+
+use crate::PAGE_SIZE;
+
+/// A page of bytes, as a store sees it.
+pub type PageBytes = [u8; PAGE_SIZE as usize];
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IoError {
+    /// The device failed (`EIO`).
+    Device,
+    /// There is no room left (`ENOSPC`).
+    Full,
+    /// The store cannot be written (`EROFS`), or does not offer the operation.
+    Unsupported,
+}
+
+/// The content of a file or of anything that can be read by page: Linux's `address_space_operations`
+/// and `vm_operations_struct` (spec D1) for the part that concerns content.
+pub trait Backing: Send + Sync {
+    /// Fills `page` with page number `index` of the content (Linux: `readpage`).
+    ///
+    /// Bytes past the end of the content must be left zero; `page` comes zeroed. Called only for
+    /// indexes below [`Backing::len`] rounded up to a page.
+    fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError>;
+
+    /// Writes the first `page.len()` bytes, at most a page, at page number `index` (`writepage`).
+    ///
+    /// The slice is shorter than a page for the last page of content that does not end on a page
+    /// boundary, so that stores past the end never reach the file (spec D5).
+    fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError>;
+
+    /// The length of the content in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the content is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sets the length; new bytes read as zero (`truncate`).
+    fn set_len(&self, _bytes: u64) -> Result<(), IoError> {
+        Err(IoError::Unsupported)
+    }
+
+    /// Makes what was written durable (`fsync`).
+    fn sync(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    /// Told before a shared page first becomes writable (`page_mkwrite`, spec D1); an error becomes
+    /// `SIGBUS`.
+    fn make_writable(&self, _index: u64) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    /// Told of every duplicate of a region over this content: by a split, a fork, a move (`open`).
+    fn opened(&self) {}
+
+    /// Told once for each region over this content that goes away (`close`).
+    fn closed(&self) {}
+}
+
+/// A place for evicted pages, by slot: Linux's swap area as a device.
+pub trait SwapDevice: Send + Sync {
+    /// The number of slots; slots are numbered from 0, and slot 0 is never used.
+    fn slots(&self) -> u32;
+
+    /// Reads back what was last written to `slot`.
+    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError>;
+
+    /// Stores `page` in `slot`, replacing what was there.
+    ///
+    /// [`IoError::Full`] means that the device has no room for this page now although it has
+    /// slots, as compressed RAM has when pages do not compress; the memory manager then tries the
+    /// area of the next lower priority.
+    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError>;
+
+    /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard).
+    fn discard(&self, _slot: u32) {}
+}
