@@ -7,5 +7,11 @@ extern crate alloc;
 extern crate std;
 
 mod avl;
+pub mod exception;
 mod interval;
+mod swap {
+    pub mod area;
+    pub mod owners;
+    pub mod slots;
+}
 mod tree;
