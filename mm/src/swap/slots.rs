@@ -122,15 +122,14 @@ impl<M: RawMutex> Slots<M> {
     pub fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, TryReserveError> {
         let mut counts = Vec::new();
         counts.try_reserve_exact(slots as usize)?;
-        counts.extend((0..slots).map(|slot| if slot == 0 { BAD } else { 0 }));
-        for slot in bad {
+        counts.extend((0..slots).map(|_| AtomicU16::new(0)));
+        for slot in bad.iter().chain(&[0]) {
             if let Some(count) = counts.get_mut(*slot as usize) {
-                *count = BAD;
+                *count.get_mut() = BAD;
             }
         }
-        let good = counts.iter().filter(|count| **count != BAD).count() as u32;
-        // The same memory: an atomic is laid out as its number is.
-        let counts = counts.into_iter().map(AtomicU16::new).collect();
+        let is_good = |count: &&AtomicU16| count.load(Ordering::Relaxed) != BAD;
+        let good = counts.iter().filter(is_good).count() as u32;
         let highest = slots.saturating_sub(1);
         let admission = Admission::Closed;
         let search = Search { admission, lowest: 1, highest, next: 1, run_left: 0 };

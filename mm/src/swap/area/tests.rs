@@ -147,10 +147,13 @@ fn a_slot_is_discarded_with_its_last_reference_only() {
     assert_eq!(areas.check(), Err(AreasFault::BadRelease(1)));
 }
 
+/// The slot given out, the count of the slot being discarded, and its offset.
+type Seen = (Option<SwapSlot>, u16, u32);
+
 /// While it discards, it looks whether the slot could already be given out.
 struct Prober {
     areas: Arc<TestAreas>,
-    seen: Arc<Mutex<Vec<(Option<SwapSlot>, u16, u32)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl SwapDevice for Prober {
