@@ -4,8 +4,10 @@ use super::{END, Owner, Owners, OwnersFault, UNOWNED};
 use parking_lot::RawMutex;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 use std::vec::Vec;
 
 fn owners(slots: u32) -> Owners<RawMutex> {
@@ -81,22 +83,30 @@ fn the_pages_of_an_object_spread_over_the_chains() {
 
 #[test]
 fn threads_that_fight_for_slots_leave_the_chains_whole() {
-    let owners = owners(64);
+    let owners = owners(32);
+    // These stay, in the midst of chains that change.
+    (16..32).for_each(|slot| owners.set(slot, page(9, slot.into())));
+    let start = Barrier::new(4);
     let work = |seed: u64| {
         let mut state = seed;
-        for _ in 0..20_000 {
+        start.wait();
+        for _ in 0..100_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let (slot, object) = ((state >> 40) as u32 % 64, (state >> 50) % 8);
+            let (slot, object) = ((state >> 40) as u32 % 16, (state >> 50) % 8);
             match (state >> 60) % 4 {
                 0 => owners.clear(slot),
-                1 => drop(owners.find(page(object, 1))),
+                1 => {
+                    let stays = 16 + slot;
+                    assert_eq!(owners.find(page(9, stays.into())), Some(stays));
+                }
                 _ => owners.set(slot, page(object, state >> 55 & 3)),
             }
         }
     };
+    let work = &work;
     thread::scope(|scope| [1, 2, 3, 4].map(|seed| scope.spawn(move || work(seed))).len());
     owners.check().unwrap();
-    for slot in 1..64 {
+    for slot in 1..32 {
         if let Some(owner) = owners.owner(slot) {
             assert!(owners.find(owner).is_some());
         }
@@ -104,6 +114,31 @@ fn threads_that_fight_for_slots_leave_the_chains_whole() {
         owners.check().unwrap();
     }
     assert_eq!(owners.owned.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_locked_chain_is_left_alone() {
+    let owners = owners(10);
+    owners.set(1, page(1, 1));
+    let waits = |act: &(dyn Fn() + Sync)| {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let locked: Vec<_> = owners.shards.iter().map(|shard| shard.lock()).collect();
+            let actor = scope.spawn(|| {
+                act();
+                done.store(true, Ordering::SeqCst);
+            });
+            // An act that does not wait has more than the time it needs.
+            thread::sleep(Duration::from_millis(10));
+            assert!(!done.load(Ordering::SeqCst));
+            drop(locked);
+            actor.join().unwrap();
+        });
+    };
+    waits(&|| assert_eq!(owners.find(page(1, 1)), Some(1)));
+    waits(&|| owners.set(2, page(2, 2)));
+    waits(&|| owners.clear(1));
+    assert_eq!((owners.owner(1), owners.owner(2)), (None, Some(page(2, 2))));
 }
 
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use super::{Dropped, FREEING, RUN, Room, STICKY, SlotError, Slots, SlotsFault};
 use parking_lot::RawMutex;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::vec::Vec;
 
@@ -194,7 +194,9 @@ fn the_walk_finds_what_is_broken() {
 fn threads_share_slots_without_losing_any() {
     let slots = slots(200, &[50]);
     let holders: Vec<AtomicU32> = (0..200).map(|_| AtomicU32::new(0)).collect();
+    let start = Barrier::new(4);
     let work = |seed: u32| {
+        start.wait();
         let mut mine = Vec::new();
         for step in 0..20_000u32 {
             match (step.wrapping_mul(seed) >> 7) % 3 {
@@ -216,6 +218,7 @@ fn threads_share_slots_without_losing_any() {
     };
     let left: u32 = thread::scope(|scope| {
         let threads = [2_654_435_761, 40_503, 2_246_822_519, 977];
+        let work = &work;
         let threads = threads.map(|seed| scope.spawn(move || work(seed)));
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
