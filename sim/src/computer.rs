@@ -2,10 +2,12 @@
 
 use crate::arch::{Architecture, Ia32, X86_64};
 use crate::config::Config;
+use crate::context;
 use crate::cpu::{Cpu, Registers};
 use crate::frames::Owner;
 use crate::hardware::Hardware;
 use crate::lock::{SimMutex, SimRwLock};
+use crate::schedule;
 use crate::shootdown::Flush;
 use crate::space::SimSpace;
 use crate::stats::{Stats, count};
@@ -198,12 +200,14 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
+        schedule::point();
         let frame = self.hw.allocate()?;
         count(&self.hw.counters.allocations, 1);
         Ok(frame)
     }
 
     fn free(&self, frame: Frame) {
+        schedule::point();
         if self.hw.frames.has_translations(frame) {
             // The translation may be dropped between the two looks, by a CPU's own choice.
             self.hw.expect(self.translation_to(frame).map_or(Ok(()), Err));
@@ -213,12 +217,14 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn zero(&self, frame: Frame) {
+        schedule::point();
         if self.may(frame, Operation::Zero) {
             self.hw.frames.zero(frame);
         }
     }
 
     fn copy(&self, from: Frame, to: Frame) {
+        schedule::point();
         if self.may(from, Operation::CopyFrom) && self.may(to, Operation::CopyTo) {
             self.hw.frames.copy(from, to);
         }
@@ -226,6 +232,7 @@ impl<A: Architecture> Machine for Computer<A> {
 
     /// Words that `f` leaves as they are keep what CPUs store in them meanwhile.
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
+        schedule::point();
         let allowed = self.may(frame, Operation::Fill);
         let old = if allowed { self.hw.frames.read(frame) } else { [0; _] };
         let mut new = old;
@@ -237,6 +244,7 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
+        schedule::point();
         let allowed = self.may(frame, Operation::Drain);
         f(&if allowed { self.hw.frames.read(frame) } else { [0; _] })
     }
@@ -251,6 +259,7 @@ impl<A: Architecture> Machine for Computer<A> {
         if stale.is_empty() {
             return;
         }
+        schedule::point();
         let pages: Vec<u64> = stale.iter().map(|stale| stale.address.page_number()).collect();
         let interrupts = self.hw.shoot_down(&space.table, Flush::Pages(&pages));
         count(&self.hw.counters.flushes, 1);
@@ -259,7 +268,7 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn context(&self) -> ContextId {
-        wait::context()
+        context::current()
     }
 
     fn wait(&self, word: &AtomicU32, value: u32) {

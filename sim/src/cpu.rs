@@ -5,6 +5,7 @@ use crate::chance::Chance;
 use crate::config::Config;
 use crate::frames::Owner;
 use crate::hardware::Hardware;
+use crate::schedule;
 use crate::space::SimSpace;
 use crate::stats::count;
 use crate::table::Table;
@@ -115,16 +116,13 @@ impl<A: Architecture> Cpu<A> {
 
     /// Loads a space's root, as a context switch does, and makes the space this CPU's own.
     pub fn switch(&self, space: &SimSpace<A>) {
-        LOCAL.set(self.number);
-        let mut state = self.hw.cpus[self.number as usize].lock();
-        self.hw.switch(&mut state, &space.table);
+        self.hw.switch(&mut self.step(), &space.table);
     }
 
     /// Goes on as a kernel thread, which has no address space of its own: the root stays loaded
     /// and its translations stay cached until a flush makes the CPU leave (lazy TLB, spec G3).
     pub fn idle(&self) {
-        LOCAL.set(self.number);
-        self.hw.cpus[self.number as usize].lock().is_lazy = true;
+        self.step().is_lazy = true;
     }
 
     /// The frame of the root that is loaded (CR3).
@@ -171,6 +169,7 @@ impl<A: Architecture> Cpu<A> {
 
     /// Begins an instruction: interrupts wait until the guard is dropped.
     fn step(&self) -> MutexGuard<'_, CpuState> {
+        schedule::point();
         LOCAL.set(self.number);
         self.hw.tick(1);
         self.hw.cpus[self.number as usize].lock()
@@ -269,6 +268,11 @@ impl Bytes<'_> {
 thread_local! {
     /// The CPU that the calling thread runs on.
     static LOCAL: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Makes the calling thread run on a CPU.
+pub(crate) fn run_on(cpu: u32) {
+    LOCAL.set(cpu);
 }
 
 /// The CPU, of `cpus`, that the calling thread runs on.

@@ -1,6 +1,7 @@
 //! A swap device that keeps its slots in memory.
 
 use crate::failure::FailNth;
+use crate::schedule::yield_point;
 use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{IoError, SwapDevice};
@@ -101,7 +102,7 @@ impl SimDisk {
     fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
         operations.fetch_add(1, Ordering::Relaxed);
         for _ in 0..self.disk.latency.load(Ordering::Relaxed) {
-            std::thread::yield_now();
+            yield_point();
         }
         if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
     }

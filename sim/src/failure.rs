@@ -20,4 +20,9 @@ impl FailNth {
         let one_less = |left: u64| left.checked_sub(1);
         self.left.try_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(1)
     }
+
+    /// Whether no operation is left that shall fail.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
 }

@@ -1,6 +1,7 @@
 //! A file that keeps its content in memory.
 
 use crate::failure::FailNth;
+use crate::schedule::yield_point;
 use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Backing, IoError, PAGE_SIZE};
@@ -114,7 +115,7 @@ impl SimFile {
     fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
         operations.fetch_add(1, Ordering::Relaxed);
         for _ in 0..self.file.latency.load(Ordering::Relaxed) {
-            std::thread::yield_now();
+            yield_point();
         }
         if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
     }

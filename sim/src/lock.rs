@@ -1,5 +1,6 @@
 //! The locks of the simulated computer: they say so when they would never be had.
 
+use crate::schedule;
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,9 +17,9 @@ thread_local! {
 
 /// A mutual-exclusion lock.
 ///
-/// A thread that locks it twice panics at once, with a message that says so; in a run under a seed
-/// ([`Computer::explore`](crate::Computer::explore)) every deadlock is found. It is held by
-/// threads of the host, which wait by yielding.
+/// A thread that locks it twice panics at once, with a message that says so, and under
+/// [`Computer::explore`](crate::Computer::explore) every deadlock is found. Otherwise threads wait
+/// by yielding, and panic after a minute.
 pub struct SimMutex {
     /// The holder's token, 0 for none.
     holder: AtomicU32,
@@ -37,17 +38,20 @@ unsafe impl lock_api::RawMutex for SimMutex {
         wait_until("mutex", self.address(), || {
             let holder = self.holder.load(Ordering::Relaxed);
             assert!(holder != token, "deadlock: this thread holds the mutex that it locks");
-            self.try_lock()
+            self.attempt()
         });
     }
 
     fn try_lock(&self) -> bool {
-        let token = TOKEN.with(|token| *token);
-        self.holder.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        schedule::point();
+        self.attempt()
     }
 
     unsafe fn unlock(&self) {
+        // The lock may be gone as soon as it is free: its address is all that is left to use.
+        let address = self.address();
         self.holder.store(0, Ordering::Release);
+        released(address);
     }
 
     fn is_locked(&self) -> bool {
@@ -56,17 +60,27 @@ unsafe impl lock_api::RawMutex for SimMutex {
 }
 
 impl SimMutex {
+    fn attempt(&self) -> bool {
+        let token = TOKEN.with(|token| *token);
+        self.holder.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
 }
 
 /// A readers-writer lock, which reports deadlocks as [`SimMutex`] does.
+///
+/// A writer that waits keeps new readers out, as Linux's semaphores do, so that a reader that
+/// enters again while a writer waits is a deadlock.
 pub struct SimRwLock {
     /// The number of readers, or [`WRITING`].
     state: AtomicU32,
     /// The writer's token while there is one.
     writer: AtomicU32,
+    /// The number of writers that wait.
+    waiting: AtomicU32,
 }
 
 const WRITING: u32 = u32::MAX;
@@ -76,7 +90,8 @@ const WRITING: u32 = u32::MAX;
 // exchanges, so a writer is alone. The exchanges acquire what the unlocking operations release.
 unsafe impl lock_api::RawRwLock for SimRwLock {
     #[allow(clippy::declare_interior_mutable_const)] // the form the trait asks for
-    const INIT: Self = Self { state: AtomicU32::new(0), writer: AtomicU32::new(0) };
+    const INIT: Self =
+        Self { state: AtomicU32::new(0), writer: AtomicU32::new(0), waiting: AtomicU32::new(0) };
     type GuardMarker = lock_api::GuardNoSend;
 
     fn lock_shared(&self) {
@@ -87,17 +102,18 @@ unsafe impl lock_api::RawRwLock for SimRwLock {
                 writer != token,
                 "deadlock: this thread is the writer it waits for as a reader"
             );
-            self.try_lock_shared()
+            let is_waiting = self.waiting.load(Ordering::Relaxed) != 0;
+            assert!(
+                !(is_waiting && self.is_reader()),
+                "deadlock: this thread is a reader that the writer before it waits for"
+            );
+            self.attempt_shared()
         });
     }
 
     fn try_lock_shared(&self) -> bool {
-        let one_more = |readers: u32| (readers < WRITING - 1).then(|| readers + 1);
-        let entered = self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more);
-        if entered.is_ok() {
-            READING.with_borrow_mut(|held| held.push(self.address()));
-        }
-        entered.is_ok()
+        schedule::point();
+        self.attempt_shared()
     }
 
     unsafe fn unlock_shared(&self) {
@@ -108,30 +124,33 @@ unsafe impl lock_api::RawRwLock for SimRwLock {
             }
         });
         self.state.fetch_sub(1, Ordering::Release);
+        released(address);
     }
 
     fn lock_exclusive(&self) {
         let token = TOKEN.with(|token| *token);
+        let _waiting = Waiting::new(self);
         wait_until("readers-writer lock", self.address(), || {
             let writer = self.writer.load(Ordering::Relaxed);
             assert!(writer != token, "deadlock: this thread is the writer it waits for");
-            let reading = READING.with_borrow(|held| held.contains(&self.address()));
-            assert!(!reading, "deadlock: this thread is a reader it waits for as a writer");
-            self.try_lock_exclusive()
+            assert!(
+                !self.is_reader(),
+                "deadlock: this thread is a reader it waits for as a writer"
+            );
+            self.attempt_exclusive()
         });
     }
 
     fn try_lock_exclusive(&self) -> bool {
-        let free = self.state.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Relaxed);
-        if free.is_ok() {
-            self.writer.store(TOKEN.with(|token| *token), Ordering::Relaxed);
-        }
-        free.is_ok()
+        schedule::point();
+        self.attempt_exclusive()
     }
 
     unsafe fn unlock_exclusive(&self) {
+        let address = self.address();
         self.writer.store(0, Ordering::Relaxed);
         self.state.store(0, Ordering::Release);
+        released(address);
     }
 
     fn is_locked(&self) -> bool {
@@ -144,24 +163,76 @@ unsafe impl lock_api::RawRwLock for SimRwLock {
 }
 
 impl SimRwLock {
+    fn is_reader(&self) -> bool {
+        READING.with_borrow(|held| held.contains(&self.address()))
+    }
+
+    fn attempt_shared(&self) -> bool {
+        if self.waiting.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        let one_more = |readers: u32| (readers < WRITING - 1).then(|| readers + 1);
+        let entered = self.state.try_update(Ordering::Acquire, Ordering::Relaxed, one_more);
+        if entered.is_ok() {
+            READING.with_borrow_mut(|held| held.push(self.address()));
+        }
+        entered.is_ok()
+    }
+
+    fn attempt_exclusive(&self) -> bool {
+        let free = self.state.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Relaxed);
+        if free.is_ok() {
+            self.writer.store(TOKEN.with(|token| *token), Ordering::Relaxed);
+        }
+        free.is_ok()
+    }
+
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
 }
 
+/// Announces a writer, until it is dropped.
+struct Waiting<'a>(&'a SimRwLock);
+
+impl<'a> Waiting<'a> {
+    fn new(lock: &'a SimRwLock) -> Self {
+        lock.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(lock)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        schedule::release(self.0.address());
+    }
+}
+
 /// Tries until it succeeds, giving way to others in between.
-fn wait_until(what: &str, address: usize, mut attempt: impl FnMut() -> bool) {
+fn wait_until(what: &'static str, address: usize, mut attempt: impl FnMut() -> bool) {
+    schedule::point();
     if attempt() {
         return;
     }
     let start = Instant::now();
     while !attempt() {
+        if schedule::is_task() {
+            schedule::block(what, address);
+            continue;
+        }
         std::thread::yield_now();
         assert!(
             start.elapsed() < PATIENCE,
             "deadlock: the {what} at {address:#x} was not had in {PATIENCE:?}"
         );
     }
+}
+
+/// Tells the others that a lock was given up.
+fn released(address: usize) {
+    schedule::release(address);
+    schedule::point();
 }
 
 fn next_token() -> u32 {

@@ -3,12 +3,14 @@
 use crate::arch::Architecture;
 use crate::hardware::Hardware;
 use crate::lock::SimMutex;
+use crate::schedule;
 use crate::table::Table;
 use crate::violation::{Operation, Violation};
 use crate::walk::Place;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{
     Cursor, Entry, Frame, Mode, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
 };
@@ -73,6 +75,15 @@ impl<A: Architecture> SimSpace<A> {
     /// The CPUs that may hold translations of this space, as a set of bits (Linux: `mm_cpumask`).
     pub fn cpu_mask(&self) -> u64 {
         self.table.cpus.load(Ordering::SeqCst)
+    }
+
+    /// Makes the top level name `table` for an address, or nothing, whatever is there, and returns
+    /// what it named: a way to corrupt a page table.
+    pub fn replace_top(&self, address: VirtAddr, table: Option<Frame>) -> Option<Frame> {
+        let raw = table.map_or(0, |table| A::table(table, A::mode(address)));
+        let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
+        let old = self.hw.frames.exchange_entry::<A>(place, raw);
+        (old & Bits::PRESENT.bits() != 0).then(|| A::frame(old))
     }
 
     fn try_cursor(&self, range: &Range<VirtAddr>) -> Option<SimCursor<'_, A>> {
@@ -145,8 +156,17 @@ impl<A: Architecture> Cursor for SimCursor<'_, A> {
             Ok(raw) => raw,
             Err(error) => panic!("{entry:?} at {address}: {error}"),
         };
+        schedule::point();
         hw.prefetch_before_change(&self.space.table, address);
         A::decode(hw.frames.exchange_entry::<A>(place, raw))
+    }
+
+    /// Clears the bit alone, so that no CPU meets an entry that is taken out.
+    fn clear_accessed(&mut self, address: VirtAddr) -> bool {
+        schedule::point();
+        let place = self.place(address);
+        let is_present = self.entry(address).frame().is_some();
+        is_present && self.space.hw.frames.clear::<A>(place, Bits::ACCESSED)
     }
 
     fn next(&self, from: VirtAddr) -> Option<VirtAddr> {

@@ -82,9 +82,16 @@ impl Tlb {
 
     /// Forgets a page of the CPU's own choice.
     pub(crate) fn evict(&mut self, frames: &Frames, chance: &Chance) {
-        let set = chance.below(self.sets.len() as u64) as usize;
+        let start = chance.below(self.sets.len() as u64) as usize;
         let way = chance.below(WAYS as u64) as usize;
-        drop_translation(&mut self.sets[set][way], frames);
+        let (before, from) = self.sets.split_at_mut(start);
+        let mut slots = from.iter_mut().chain(before).flat_map(|set| {
+            let (before, from) = set.split_at_mut(way);
+            from.iter_mut().chain(before)
+        });
+        if let Some(slot) = slots.find(|slot| slot.is_some()) {
+            drop_translation(slot, frames);
+        }
     }
 
     /// Forgets everything that is not global, as a processor does when its root is loaded.

@@ -1,8 +1,8 @@
-//! Waiting for a word to change, and telling threads apart.
+//! Waiting for a word to change.
 
+use crate::schedule;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
-use pagefault_machine::ContextId;
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -26,18 +26,20 @@ impl Bucket {
     }
 
     fn of(word: &AtomicU32) -> &'static Self {
-        &BUCKETS[core::ptr::from_ref(word).addr() / size_of::<AtomicU32>() % BUCKETS.len()]
+        &BUCKETS[address(word) / size_of::<AtomicU32>() % BUCKETS.len()]
     }
 }
 
 thread_local! {
     /// The word that this thread waited for last, and its early returns in a row.
     static IN_VAIN: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
-    static CONTEXT: Cell<Option<ContextId>> = const { Cell::new(None) };
 }
 
 /// Waits while `word` holds `value`; may return early.
 pub(crate) fn wait(word: &AtomicU32, value: u32) {
+    if schedule::is_task() {
+        return wait_as_task(word, value);
+    }
     let bucket = Bucket::of(word);
     let mut guard = bucket.lock.lock();
     // Looked at with the lock held, which `wake` takes after the word was changed: no wake is lost.
@@ -47,7 +49,7 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
     }
     let timed_out = bucket.woken.wait_for(&mut guard, NAP).timed_out();
     drop(guard);
-    let address = core::ptr::from_ref(word).addr();
+    let address = address(word);
     let naps = match IN_VAIN.get() {
         (last, naps) if timed_out && last == address => naps + 1,
         _ => 0,
@@ -56,17 +58,24 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
     assert!(naps < NAPS, "deadlock: nobody wakes the waiter on the word at {address:#x}");
 }
 
+/// Between the look and the wait no other task runs, so no wake is lost here either.
+fn wait_as_task(word: &AtomicU32, value: u32) {
+    schedule::point();
+    // Now and then it returns early, as it may anywhere.
+    if word.load(Ordering::SeqCst) == value && !schedule::happens_once_in(16) {
+        schedule::block("word", address(word));
+    }
+}
+
 /// Wakes every waiter on `word`.
 pub(crate) fn wake(word: &AtomicU32) {
+    schedule::release(address(word));
+    schedule::point();
     let bucket = Bucket::of(word);
     drop(bucket.lock.lock());
     bucket.woken.notify_all();
 }
 
-/// A number for the calling thread, the lowest that no living thread has.
-pub(crate) fn context() -> ContextId {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let id = CONTEXT.get().unwrap_or_else(|| ContextId(NEXT.fetch_add(1, Ordering::Relaxed)));
-    CONTEXT.set(Some(id));
-    id
+fn address(word: &AtomicU32) -> usize {
+    core::ptr::from_ref(word).addr()
 }

@@ -104,6 +104,14 @@ impl Frames {
         word.try_update(Ordering::SeqCst, Ordering::SeqCst, marked).is_ok()
     }
 
+    /// Clears bits of an entry, and says whether any was set.
+    pub(crate) fn clear<A: Architecture>(&self, place: Place, bits: Bits) -> bool {
+        let (word, part) = self.word::<A>(place);
+        let cleared = |old| part.insert(old, part.extract(old) & !bits.bits());
+        let old = word.update(Ordering::SeqCst, Ordering::SeqCst, cleared);
+        part.extract(old) & bits.bits() != 0
+    }
+
     fn word<A: Architecture>(&self, place: Place) -> (&AtomicU64, Part) {
         let per_word = A::entries() / 512;
         let bits = 64 / per_word as u32;

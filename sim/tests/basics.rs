@@ -1,38 +1,13 @@
 //! The computer does what a computer does.
 
+mod common;
+
+use common::{PAGE, RW, map, page, present, set, stale};
 use pagefault_machine::{
     Cursor, Entry, ErrorCode, Fate, Frame, Machine, Mode, PAGE_SIZE, Protection, Space, Stale,
     SwapSlot, VirtAddr,
 };
-use pagefault_sim::{Architecture, Computer, Config, Ia32, Sim, SimSpace, X86_64};
-
-const PAGE: VirtAddr = VirtAddr(0x40_0000);
-const RW: Protection = Protection::READ.union(Protection::WRITE);
-
-/// Maps a fresh frame of zeros.
-fn map<A: Architecture>(
-    sim: &Computer<A>,
-    space: &SimSpace<A>,
-    page: VirtAddr,
-    protection: Protection,
-) -> Frame {
-    let frame = sim.allocate().unwrap();
-    sim.zero(frame);
-    set(space, page, present(frame, protection));
-    frame
-}
-
-fn present(frame: Frame, protection: Protection) -> Entry {
-    Entry::Present { frame, protection, accessed: false, dirty: false }
-}
-
-fn set<A: Architecture>(space: &SimSpace<A>, page: VirtAddr, entry: Entry) -> Entry {
-    space.lock(page..page + PAGE_SIZE).unwrap().replace(page, entry)
-}
-
-fn stale(address: VirtAddr, frame: Frame) -> Stale {
-    Stale { address, frame, fate: Fate::Freed }
-}
+use pagefault_sim::{Architecture, Computer, Config, Ia32, Sim, X86_64};
 
 #[test]
 fn bytes_are_stored_where_the_table_says() {
@@ -41,7 +16,7 @@ fn bytes_are_stored_where_the_table_says() {
         let cpu = sim.cpu(0);
         let space = sim.space().unwrap();
         let frame = map(&sim, &space, PAGE, RW);
-        map(&sim, &space, PAGE + PAGE_SIZE, RW);
+        map(&sim, &space, page(1), RW);
         // Across the border of two pages.
         let bytes = b"a page and the next";
         cpu.store_bytes(&space, PAGE + 4090, Mode::User, bytes).unwrap();
@@ -73,8 +48,8 @@ fn error_codes_say_what_was_wrong() {
     cpu.load(&space, PAGE, Mode::User).unwrap();
     assert_eq!(store(Mode::User), p | w | u);
     // PROT_NONE keeps its frame and satisfies nothing (spec I14): not present to the processor.
-    map(&sim, &space, PAGE + PAGE_SIZE, Protection::empty());
-    assert_eq!(code(cpu.load(&space, PAGE + PAGE_SIZE, Mode::User)), u);
+    map(&sim, &space, page(1), Protection::empty());
+    assert_eq!(code(cpu.load(&space, page(1), Mode::User)), u);
     // A reserved bit (spec A10).
     let mut cursor = space.lock(PAGE..PAGE + PAGE_SIZE).unwrap();
     let raw = cursor.raw(PAGE);
