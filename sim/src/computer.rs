@@ -1,7 +1,7 @@
 //! The computer as a [`Machine`].
 
 use crate::arch::{Architecture, Ia32, X86_64};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::context;
 use crate::cpu::{Cpu, Registers};
 use crate::frames::Owner;
@@ -15,7 +15,7 @@ use crate::violation::{Operation, Staleness, Violation};
 use crate::wait;
 use crate::walk::{Marks, Walked, walk};
 use core::fmt;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Capabilities, ContextId, Frame, Machine, OutOfFrames, Stale, VirtAddr};
@@ -48,18 +48,22 @@ pub struct Usage {
 }
 
 impl<A: Architecture> Computer<A> {
-    /// Builds a computer.
+    /// Builds a computer from parts that are known to fit; else see [`Computer::try_new`].
     ///
     /// # Panics
-    /// If [`Config::frames`] is below 4.
+    /// If they do not fit.
     pub fn new(config: Config) -> Self {
-        assert!(config.frames >= 4, "a computer needs at least 4 frames");
-        let hw = match Hardware::new(config) {
-            Ok(hw) => Arc::new(hw),
-            Err(OutOfFrames) => unreachable!("two of four frames were allocated"),
-        };
+        match Self::try_new(config) {
+            Ok(computer) => computer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Builds a computer.
+    pub fn try_new(config: Config) -> Result<Self, ConfigError> {
+        let hw = Arc::new(Hardware::new(config)?);
         let kernel = Arc::new(SimSpace::new(hw.clone(), hw.reference.clone()));
-        Self { hw, kernel }
+        Ok(Self { hw, kernel })
     }
 
     /// A CPU by number.
@@ -200,14 +204,14 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
-        schedule::point();
+        self.step();
         let frame = self.hw.allocate()?;
         count(&self.hw.counters.allocations, 1);
         Ok(frame)
     }
 
     fn free(&self, frame: Frame) {
-        schedule::point();
+        self.step();
         if self.hw.frames.has_translations(frame) {
             // The translation may be dropped between the two looks, by a CPU's own choice.
             self.hw.expect(self.translation_to(frame).map_or(Ok(()), Err));
@@ -217,14 +221,14 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn zero(&self, frame: Frame) {
-        schedule::point();
+        self.step();
         if self.may(frame, Operation::Zero) {
             self.hw.frames.zero(frame);
         }
     }
 
     fn copy(&self, from: Frame, to: Frame) {
-        schedule::point();
+        self.step();
         if self.may(from, Operation::CopyFrom) && self.may(to, Operation::CopyTo) {
             self.hw.frames.copy(from, to);
         }
@@ -232,7 +236,7 @@ impl<A: Architecture> Machine for Computer<A> {
 
     /// Words that `f` leaves as they are keep what CPUs store in them meanwhile.
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
-        schedule::point();
+        self.step();
         let allowed = self.may(frame, Operation::Fill);
         let old = if allowed { self.hw.frames.read(frame) } else { [0; _] };
         let mut new = old;
@@ -244,7 +248,7 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
-        schedule::point();
+        self.step();
         let allowed = self.may(frame, Operation::Drain);
         f(&if allowed { self.hw.frames.read(frame) } else { [0; _] })
     }
@@ -259,7 +263,7 @@ impl<A: Architecture> Machine for Computer<A> {
         if stale.is_empty() {
             return;
         }
-        schedule::point();
+        self.step();
         let pages: Vec<u64> = stale.iter().map(|stale| stale.address.page_number()).collect();
         let interrupts = self.hw.shoot_down(&space.table, Flush::Pages(&pages));
         count(&self.hw.counters.flushes, 1);
@@ -272,7 +276,7 @@ impl<A: Architecture> Machine for Computer<A> {
     }
 
     fn wait(&self, word: &AtomicU32, value: u32) {
-        wait::wait(word, value);
+        wait::wait(word, value, || self.hw.clock.load(Ordering::Relaxed));
     }
 
     fn wake(&self, word: &AtomicU32) {
@@ -285,6 +289,12 @@ impl<A: Architecture> Machine for Computer<A> {
 }
 
 impl<A: Architecture> Computer<A> {
+    /// Every call takes its time, and others may come in before it.
+    fn step(&self) {
+        self.hw.tick(1);
+        schedule::point();
+    }
+
     /// Whether a frame may be used in this way; reports it if not.
     fn may(&self, frame: Frame, operation: Operation) -> bool {
         let result = self.hw.frames.check_use(frame, operation);

@@ -1,5 +1,7 @@
 //! What a simulated computer is made of.
 
+use core::fmt;
+
 /// The parts of a simulated computer and how unkind it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -32,6 +34,26 @@ pub struct Hazards {
     /// takes the translation in and the accessed bit is set.
     pub prefetches: u16,
 }
+
+/// Why a computer cannot be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// [`Config::frames`] is below 4, or above what the processor's entries can name.
+    Frames,
+    /// [`Config::cpus`] is not 1 to 64.
+    Cpus,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frames => "the number of frames is below 4 or above what an entry can name",
+            Self::Cpus => "the number of CPUs is not 1 to 64",
+        })
+    }
+}
+
+impl core::error::Error for ConfigError {}
 
 impl Hazards {
     /// CPUs do only what they are asked.

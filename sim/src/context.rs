@@ -32,6 +32,9 @@ impl Numbers {
 
 impl Drop for Numbers {
     fn drop(&mut self) {
+        if self.leased == 0 {
+            return;
+        }
         let first = self.first as usize;
         USED.lock()[first..first + self.leased as usize].fill(false);
     }

@@ -189,7 +189,7 @@ impl<A: Architecture> Cpu<A> {
             let Registers { ip, sp, context } = self.registers;
             PageFault { address, code, context, ip, sp }
         })?;
-        let is_free = self.hw.frames.owner(frame) == Owner::Nobody;
+        let is_astray = matches!(self.hw.frames.owner(frame), Owner::Nobody | Owner::Table);
         match bytes {
             Bytes::Load(into) | Bytes::Fetch(into) => {
                 self.hw.frames.load(frame, address.page_offset(), into);
@@ -197,9 +197,9 @@ impl<A: Architecture> Cpu<A> {
             Bytes::Store(from) => self.hw.frames.store(frame, address.page_offset(), from),
         }
         drop(state);
-        if is_free {
+        if is_astray {
             let cpu = self.number;
-            let violation = Violation::AccessToFreeFrame { frame, cpu, address, access };
+            let violation = Violation::StrayAccess { frame, cpu, address, access };
             self.hw.expect(Err(violation));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::arch::Architecture;
 use crate::chance::Chance;
-use crate::config::{Config, OnViolation};
+use crate::config::{Config, ConfigError, OnViolation};
 use crate::cpu::CpuState;
 use crate::frames::{Frames, Owner};
 use crate::stats::Counters;
@@ -34,9 +34,17 @@ pub(crate) struct Hardware<A: Architecture> {
 }
 
 impl<A: Architecture> Hardware<A> {
-    /// Builds a computer; [`Config::frames`] must leave room for the root of the reference table
-    /// and the frame of zeros.
-    pub(crate) fn new(config: Config) -> Result<Self, OutOfFrames> {
+    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+        if config.frames < 4 || config.frames - 1 > A::LIMITS.frame {
+            return Err(ConfigError::Frames);
+        }
+        if !(1..=64).contains(&config.cpus) {
+            return Err(ConfigError::Cpus);
+        }
+        Self::with_checked(config).map_err(|OutOfFrames| ConfigError::Frames)
+    }
+
+    fn with_checked(config: Config) -> Result<Self, OutOfFrames> {
         let frames = Frames::new(config.frames);
         let zeros = match config.zero_frame {
             true => {
@@ -50,7 +58,7 @@ impl<A: Architecture> Hardware<A> {
         let reference = Arc::new(Table::new(0, root));
         let cpu = |number| Mutex::new(CpuState::new(&config, number, reference.clone()));
         Ok(Self {
-            cpus: (0..config.cpus.clamp(1, 64)).map(cpu).collect(),
+            cpus: (0..config.cpus).map(cpu).collect(),
             chance: Chance::new(config.seed, u64::MAX),
             counters: Counters::default(),
             clock: AtomicU64::new(0),

@@ -45,6 +45,8 @@
 //! # Ok::<(), pagefault_machine::OutOfFrames>(())
 //! ```
 
+#![deny(unsafe_code)]
+
 mod arch;
 mod chance;
 mod computer;
@@ -58,6 +60,7 @@ mod file;
 mod frames;
 mod hardware;
 mod kernel;
+#[allow(unsafe_code)] // the traits of `lock_api` are unsafe to implement
 mod lock;
 mod schedule;
 mod shootdown;
@@ -72,7 +75,7 @@ mod walk;
 
 pub use arch::{Architecture, Ia32, X86_64};
 pub use computer::{Computer, Sim, Sim32, Usage};
-pub use config::{Config, Hazards, OnViolation};
+pub use config::{Config, ConfigError, Hazards, OnViolation};
 pub use cpu::{Cpu, Registers};
 pub use disk::{DiskStats, SimDisk};
 pub use faulty::{Faulty, FaultySpace};

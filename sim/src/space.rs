@@ -77,6 +77,21 @@ impl<A: Architecture> SimSpace<A> {
         self.table.cpus.load(Ordering::SeqCst)
     }
 
+    /// What the top level names for an address: the entry that [`Computer::synchronise`] copies.
+    ///
+    /// [`Computer::synchronise`]: crate::Computer::synchronise
+    pub fn top(&self, address: VirtAddr) -> Option<Frame> {
+        let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
+        let raw = self.hw.frames.entry::<A>(place);
+        (raw & Bits::PRESENT.bits() != 0).then(|| A::frame(raw))
+    }
+
+    /// The words that a walk for an address meets, the root's first, down to the leaf entry or to
+    /// the first that is not present: what an oops prints (spec A21).
+    pub fn words(&self, address: VirtAddr) -> Vec<u64> {
+        self.table.words(&self.hw, address)
+    }
+
     /// Makes the top level name `table` for an address, or nothing, whatever is there, and returns
     /// what it named: a way to corrupt a page table.
     pub fn replace_top(&self, address: VirtAddr, table: Option<Frame>) -> Option<Frame> {

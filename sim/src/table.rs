@@ -57,6 +57,23 @@ impl Table {
         self.descend(hw, address, 1).ok()
     }
 
+    /// The words on the way to the leaf entry of an address, as far as they are present, and the
+    /// one after.
+    pub(crate) fn words<A: Architecture>(&self, hw: &Hardware<A>, address: VirtAddr) -> Vec<u64> {
+        let _levels = self.levels.read();
+        let mut words = Vec::new();
+        let mut table = self.root;
+        for level in (1..=A::LEVELS).rev() {
+            let raw = hw.frames.entry::<A>(Place { table, index: A::index(address, level) });
+            words.push(raw);
+            table = A::frame(raw);
+            if raw & Bits::PRESENT.bits() == 0 || !hw.frames.contains(table) {
+                break;
+            }
+        }
+        words
+    }
+
     /// Makes the levels above the entries of an address as far as they are missing (spec B1).
     pub(crate) fn make_levels<A: Architecture>(
         &self,

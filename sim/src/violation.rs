@@ -39,8 +39,9 @@ pub enum Violation {
         /// The page that it translates.
         address: VirtAddr,
     },
-    /// A CPU used a free frame, through a stale translation or an entry that still names it.
-    AccessToFreeFrame {
+    /// A CPU used a frame that is free or has become a page table, through a stale translation or
+    /// an entry that still names it.
+    StrayAccess {
         /// The frame.
         frame: Frame,
         /// The CPU.
@@ -132,9 +133,10 @@ impl fmt::Display for Violation {
             Self::FreedWhileMapped { frame, cpu, address } => {
                 write!(f, "{frame:?} was freed while the TLB of CPU {cpu} maps {address} to it")
             }
-            Self::AccessToFreeFrame { frame, cpu, address, access } => {
-                write!(f, "CPU {cpu}: {access:?} at {address} went to {frame:?}, which is free")
-            }
+            Self::StrayAccess { frame, cpu, address, access } => write!(
+                f,
+                "CPU {cpu}: {access:?} at {address} went to {frame:?}, which is free or a table"
+            ),
             Self::WrittenWhileFree { frame, offset } => {
                 write!(f, "{frame:?} was written at offset {offset} while it was free")
             }

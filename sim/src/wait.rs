@@ -9,7 +9,8 @@ use std::time::Duration;
 /// How long a wait lasts before it returns early.
 const NAP: Duration = Duration::from_millis(20);
 
-/// After so many early returns in a row from one word, nobody is taken to be left who wakes.
+/// After so many early returns in a row from one word, while nobody used the computer at all,
+/// nobody is taken to be left who wakes.
 const NAPS: u32 = 3000;
 
 /// Where the waiters on a word sleep; words share places by their addresses.
@@ -30,13 +31,21 @@ impl Bucket {
     }
 }
 
-thread_local! {
-    /// The word that this thread waited for last, and its early returns in a row.
-    static IN_VAIN: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+/// The early returns in a row from one word during which nothing happened at all.
+#[derive(Clone, Copy)]
+struct InVain {
+    word: usize,
+    activity: u64,
+    naps: u32,
 }
 
-/// Waits while `word` holds `value`; may return early.
-pub(crate) fn wait(word: &AtomicU32, value: u32) {
+thread_local! {
+    static IN_VAIN: Cell<InVain> = const { Cell::new(InVain { word: 0, activity: 0, naps: 0 }) };
+}
+
+/// Waits while `word` holds `value`; may return early. `activity` changes with all that happens on
+/// the computer.
+pub(crate) fn wait(word: &AtomicU32, value: u32, activity: impl Fn() -> u64) {
     if schedule::is_task() {
         return wait_as_task(word, value);
     }
@@ -44,18 +53,21 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
     let mut guard = bucket.lock.lock();
     // Looked at with the lock held, which `wake` takes after the word was changed: no wake is lost.
     if word.load(Ordering::SeqCst) != value {
-        IN_VAIN.set((0, 0));
         return;
     }
     let timed_out = bucket.woken.wait_for(&mut guard, NAP).timed_out();
     drop(guard);
-    let address = address(word);
-    let naps = match IN_VAIN.get() {
-        (last, naps) if timed_out && last == address => naps + 1,
-        _ => 0,
-    };
-    IN_VAIN.set((address, naps));
-    assert!(naps < NAPS, "deadlock: nobody wakes the waiter on the word at {address:#x}");
+    if timed_out {
+        count_nap(address(word), activity());
+    }
+}
+
+fn count_nap(word: usize, activity: u64) {
+    let last = IN_VAIN.get();
+    let is_same = last.word == word && last.activity == activity;
+    let naps = if is_same { last.naps + 1 } else { 0 };
+    IN_VAIN.set(InVain { word, activity, naps });
+    assert!(naps < NAPS, "deadlock: nobody wakes the waiter on the word at {word:#x}");
 }
 
 /// Between the look and the wait no other task runs, so no wake is lost here either.

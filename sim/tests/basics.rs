@@ -7,7 +7,7 @@ use pagefault_machine::{
     Cursor, Entry, ErrorCode, Fate, Frame, Machine, Mode, PAGE_SIZE, Protection, Space, Stale,
     SwapSlot, VirtAddr,
 };
-use pagefault_sim::{Architecture, Computer, Config, Ia32, Sim, X86_64};
+use pagefault_sim::{Architecture, Computer, Config, ConfigError, Ia32, Sim, X86_64};
 
 #[test]
 fn bytes_are_stored_where_the_table_says() {
@@ -186,4 +186,38 @@ fn all_frames_can_be_had_and_no_more() {
     assert!(sim.space().is_err());
     frames.into_iter().for_each(|frame| sim.free(frame));
     assert_eq!(sim.free_frames(), 14);
+}
+
+#[test]
+fn computers_that_cannot_be_built_are_refused() {
+    let refused = |config| Sim::try_new(config).unwrap_err();
+    assert_eq!(refused(Config { frames: 3, ..Config::calm() }), ConfigError::Frames);
+    assert_eq!(refused(Config { cpus: 0, ..Config::calm() }), ConfigError::Cpus);
+    assert_eq!(refused(Config { cpus: 65, ..Config::calm() }), ConfigError::Cpus);
+    let too_many = Config { frames: (1 << 20) + 1, ..Config::calm() };
+    assert_eq!(Computer::<Ia32>::try_new(too_many).unwrap_err(), ConfigError::Frames);
+    assert!(Sim::try_new(Config { frames: 4, ..Config::calm() }).is_ok());
+}
+
+#[test]
+fn a_walk_can_be_printed() {
+    let sim = Sim::new(Config::calm());
+    let space = sim.space().unwrap();
+    assert_eq!(space.words(PAGE), [0]);
+    let frame = map(&sim, &space, PAGE, RW);
+    let words = space.words(PAGE);
+    assert_eq!(words.len(), 4);
+    assert_eq!(X86_64::frame(words[0]), space.top(PAGE).unwrap());
+    assert_eq!(X86_64::decode(words[3]), present(frame, RW));
+    assert_eq!(space.words(page(1))[3], 0);
+}
+
+#[test]
+fn time_passes_with_what_is_done() {
+    let sim = Sim::new(Config::calm());
+    let before = sim.now();
+    sim.free(sim.allocate().unwrap());
+    assert!(sim.now() > before + 1);
+    sim.advance(1_000_000);
+    assert!(sim.now() > before + 1_000_000);
 }

@@ -102,7 +102,7 @@ fn a_freed_frame_is_scrambled_and_a_late_store_to_it_found() {
     assert_eq!(sim.allocate(), Ok(frame), "the frame freed last is taken first");
     let violations = sim.violations();
     assert!(violations.contains(&Violation::WrittenWhileFree { frame, offset: 16 }));
-    assert!(violations.iter().any(|v| matches!(v, Violation::AccessToFreeFrame { .. })));
+    assert!(violations.iter().any(|v| matches!(v, Violation::StrayAccess { .. })));
 }
 
 #[test]
