@@ -218,10 +218,16 @@ impl Frames {
     }
 
     /// Loads bytes that lie within one frame.
-    pub(crate) fn load(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
+    pub(crate) fn load(&self, frame: Frame, mut offset: usize, mut bytes: &mut [u8]) {
         let content = self.content(frame);
-        for (byte, at) in bytes.iter_mut().zip(offset..) {
-            *byte = content[at / 8].load(Ordering::Relaxed).to_le_bytes()[at % 8];
+        while !bytes.is_empty() {
+            let within = offset % 8;
+            let length = bytes.len().min(8 - within);
+            let (now, rest) = bytes.split_at_mut(length);
+            let word = content[offset / 8].load(Ordering::Relaxed).to_le_bytes();
+            now.copy_from_slice(&word[within..within + length]);
+            offset += length;
+            bytes = rest;
         }
     }
 

@@ -159,11 +159,12 @@ fn a_panic_of_a_task_is_the_panic_of_the_run_and_ends_the_others() {
 fn tasks_have_numbers_of_their_own_and_keep_their_low_bits() {
     let run = || {
         let sim = sim();
+        let own = sim.context().0;
         let numbers = Mutex::<SimMutex, _>::new(Vec::new());
         let task = || -> Task<'_> { Box::new(|| numbers.lock().push(sim.context().0)) };
         sim.explore(1, vec![task(), task(), task()]);
         let mut numbers = numbers.into_inner();
-        assert!(!numbers.contains(&sim.context().0));
+        assert!(!numbers.contains(&own));
         numbers.sort_unstable();
         numbers
     };
