@@ -358,8 +358,12 @@ impl<'a> Run<'a> {
         outcome
     }
 
+    /// Binds `name` to a range; one that does not fit the window was never mapped and is empty.
     fn bind(&mut self, who: &str, name: &'a str, address: u64, length: u64) {
-        let length = length.checked_next_multiple_of(PAGE).unwrap_or(0);
+        let length = match fits(address, length) {
+            Fit::Inside => length.next_multiple_of(PAGE),
+            Fit::Invalid | Fit::Outside => 0,
+        };
         if let Some(living) = self.processes.get_mut(who) {
             living.names.insert(name, Bound { address, length });
         }
