@@ -27,6 +27,7 @@
 
 pub mod ast;
 pub mod command;
+pub mod corpus;
 pub mod diff;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kernel;

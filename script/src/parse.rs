@@ -7,7 +7,7 @@ use crate::ast::{
     Range, Script, Sharing, Sizes, Sync,
 };
 use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
-use crate::words::{LONGEST_STRING, Word, split};
+use crate::words::{Word, split};
 use scope::Scope;
 use std::fmt::{self, Display, Formatter};
 
@@ -201,7 +201,6 @@ impl<'a> Words<'a> {
     }
 
     fn string(&mut self) -> Result<Vec<u8>, Fault<'a>> {
-        debug_assert!(LONGEST_STRING <= u32::MAX as usize);
         match self.words.next() {
             Some(Word::Quoted { bytes, .. }) => Ok(bytes),
             other => Err((other.map_or("", |word| word.source()), Expected::String)),

@@ -213,7 +213,7 @@ fn to_user(shared: &Shared, address: u64, bytes: *const u8, length: usize) -> Re
 /// write(2) to a pipe, emptied whenever it is full: pieces of a pipe's size, so that chunks fall
 /// where one long write has them.
 fn from_user(shared: &Shared, address: u64, length: u64, shown: *mut u8) -> Reply {
-    const _: () = assert!(CARRIED as u64 % PAGE == 0);
+    const _: () = assert!((CARRIED as u64).is_multiple_of(PAGE));
     let [_, to] = shared.pipe();
     let mut crc = crc32fast::Hasher::new();
     let mut done = 0;
