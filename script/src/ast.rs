@@ -179,7 +179,7 @@ pub enum Moving {
 
 /// The flag of `msync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncFlag {
     /// Write and wait.
     Sync,
     /// Start writing.
@@ -247,7 +247,7 @@ pub enum Op {
     /// `mprotect`
     Mprotect(Range, Protection),
     /// `msync`
-    Msync(Range, Sync),
+    Msync(Range, SyncFlag),
     /// `mlock`
     Mlock(Range),
     /// `munlock`

@@ -16,8 +16,8 @@ mod maps;
 mod shared;
 mod touch;
 
-use crate::ast::{Advice, MapFlags, Protection, Sharing, Sync};
-use crate::machine::{Action, Call, Machine, Process, Setup, StartError, Target};
+use crate::ast::{Advice, MapFlags, Protection, Sharing, SyncFlag};
+use crate::machine::{Action, Call, Machine, Mmap, Process, Setup, StartError, Target};
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
 use file::Files;
 use shared::{Hands, Order, Reply, SLOTS, Shared};
@@ -177,18 +177,15 @@ impl Kernel {
         Outcome::Ok
     }
 
-    fn mmap(&mut self, process: Process, call: &Call<'_>) -> Outcome {
-        let Call::Mmap {
+    fn mmap(&mut self, process: Process, mmap: Mmap) -> Outcome {
+        let Mmap {
             address,
             length,
             protection,
             sharing,
             file,
             flags,
-        } = *call
-        else {
-            return Outcome::Errno(Errno::EINVAL);
-        };
+        } = mmap;
         let mut bits = match sharing {
             Sharing::Private => libc::MAP_PRIVATE,
             Sharing::Shared => libc::MAP_SHARED,
@@ -241,7 +238,7 @@ impl Kernel {
 impl Machine for Kernel {
     fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
         match *call {
-            Call::Mmap { .. } => self.mmap(process, call),
+            Call::Mmap(mmap) => self.mmap(process, mmap),
             Call::Munmap { address, length } => {
                 self.system3(process, libc::SYS_munmap, address, length, 0)
             }
@@ -259,9 +256,9 @@ impl Machine for Kernel {
                 sync,
             } => {
                 let flag = match sync {
-                    Sync::Sync => libc::MS_SYNC,
-                    Sync::Async => libc::MS_ASYNC,
-                    Sync::Invalidate => libc::MS_INVALIDATE,
+                    SyncFlag::Sync => libc::MS_SYNC,
+                    SyncFlag::Async => libc::MS_ASYNC,
+                    SyncFlag::Invalidate => libc::MS_INVALIDATE,
                 };
                 self.system3(process, libc::SYS_msync, address, length, flag)
             }

@@ -3,7 +3,7 @@
 //! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
 //! other before it asks, the same on every machine.
 
-use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, Sizes, Sync};
+use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, Sizes, SyncFlag};
 use crate::outcome::Outcome;
 use std::fmt::{self, Display, Formatter};
 
@@ -51,20 +51,7 @@ pub struct File(pub u32);
 #[derive(Clone, Debug)]
 pub enum Call<'a> {
     /// `mmap` at a fixed address. [`Outcome::Ok`] means the mapping is exactly there.
-    Mmap {
-        /// Where.
-        address: u64,
-        /// How long.
-        length: u64,
-        /// What it permits.
-        protection: Protection,
-        /// Private or shared.
-        sharing: Sharing,
-        /// The file and the byte offset in it; `None` is anonymous.
-        file: Option<(File, u64)>,
-        /// [`MapFlags::NOREPLACE`] is MAP_FIXED_NOREPLACE, without it the call is MAP_FIXED.
-        flags: MapFlags,
-    },
+    Mmap(Mmap),
     /// `munmap`
     Munmap {
         /// Where.
@@ -88,7 +75,7 @@ pub enum Call<'a> {
         /// How long.
         length: u64,
         /// Which way.
-        sync: Sync,
+        sync: SyncFlag,
     },
     /// `mlock`
     Mlock {
@@ -198,6 +185,23 @@ pub enum Call<'a> {
         /// The byte after the last one.
         end: u64,
     },
+}
+
+/// The arguments of `mmap`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mmap {
+    /// Where.
+    pub address: u64,
+    /// How long.
+    pub length: u64,
+    /// What it permits.
+    pub protection: Protection,
+    /// Private or shared.
+    pub sharing: Sharing,
+    /// The file and the byte offset in it; `None` is anonymous.
+    pub file: Option<(File, u64)>,
+    /// [`MapFlags::NOREPLACE`] is MAP_FIXED_NOREPLACE, without it the call is MAP_FIXED.
+    pub flags: MapFlags,
 }
 
 /// The bytes that a read or write of a pipe reports when an access to user memory at

@@ -4,7 +4,7 @@ mod scope;
 
 use crate::ast::{
     Address, Advice, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection,
-    Range, Script, Sharing, Sizes, Sync,
+    Range, Script, Sharing, Sizes, SyncFlag,
 };
 use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
 use crate::words::{Word, split};
@@ -461,9 +461,9 @@ fn advice<'a>(words: &mut Words<'a>) -> Result<Advice, Fault<'a>> {
         .ok_or((word, Expected::Advice))
 }
 
-fn sync<'a>(words: &mut Words<'a>) -> Result<Sync, Fault<'a>> {
+fn sync<'a>(words: &mut Words<'a>) -> Result<SyncFlag, Fault<'a>> {
     let word = words.bare(Expected::Sync)?;
-    [Sync::Sync, Sync::Async, Sync::Invalidate]
+    [SyncFlag::Sync, SyncFlag::Async, SyncFlag::Invalidate]
         .into_iter()
         .find(|sync| sync.to_string() == word)
         .ok_or((word, Expected::Sync))

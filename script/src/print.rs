@@ -2,7 +2,7 @@
 
 use crate::ast::{
     Address, Advice, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection,
-    Range, Script, Sharing, Sizes, Sync,
+    Range, Script, Sharing, Sizes, SyncFlag,
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -160,7 +160,7 @@ pub(crate) const PROTECTION_LETTERS: [(Protection, &str); 3] = [
     (Protection::EXEC, "x"),
 ];
 
-impl Display for Sync {
+impl Display for SyncFlag {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sync => "sync",

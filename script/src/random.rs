@@ -3,14 +3,12 @@
 //! A script must print the same on any Linux 6.x at any time, so three things are never written:
 //!
 //! - A load of a page after `madvise free` and before it is stored to again: it may be old or
-//!   zero. `free` is written with the stores around it, on memory that nobody else has
-//!   ([`Writer::lazily_freed`]).
+//!   zero. `free` is written with the stores around it, on memory that nobody else has.
 //! - A store past the end of a file into its last page and then a longer file: kernels differ on
-//!   whether the bytes appear. Files end at a page, except for a few lines that only load
-//!   ([`Writer::uneven_file`]).
-//! - Anything that depends on how much memory there is: a process has at most
-//!   [`MOST_PAGES`](world::MOST_PAGES) pages, there are few processes and small files, and
-//!   lengths are either small or beyond user space.
+//!   whether the bytes appear. Files end at a page, except for a few lines that only load.
+//! - Anything that depends on how much memory there is: a process maps at most a few
+//!   hundred pages, there are few processes and small files, and lengths are either small or
+//!   beyond user space.
 
 mod access;
 mod mapping;

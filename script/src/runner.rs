@@ -271,14 +271,14 @@ impl<'a> Run<'a> {
                         self.files.get(name.as_str()).map(|&file| (file, *offset))
                     }
                 };
-                let call = Call::Mmap {
+                let call = Call::Mmap(crate::machine::Mmap {
                     address,
                     length,
                     protection: mmap.protection,
                     sharing: mmap.sharing,
                     file,
                     flags,
-                };
+                });
                 (address, self.machine.perform(process, &call))
             }
         };

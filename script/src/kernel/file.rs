@@ -16,8 +16,17 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(count: usize) -> io::Result<Self> {
         let make = |_| {
-            // SAFETY: the name is a string that ends with a zero byte.
-            let fd = unsafe { libc::memfd_create(c"pagefault-script".as_ptr(), libc::MFD_CLOEXEC) };
+            let open = |flags| {
+                let name = c"pagefault-script".as_ptr();
+                // SAFETY: the name is a string that ends with a zero byte.
+                unsafe { libc::memfd_create(name, libc::MFD_CLOEXEC | flags) }
+            };
+            // Some hosts make memfds that may not be executed unless asked; kernels before 6.3 do
+            // not know the flag that asks.
+            let fd = match open(libc::MFD_EXEC) {
+                -1 => open(0),
+                fd => fd,
+            };
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }

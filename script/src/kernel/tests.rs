@@ -135,14 +135,14 @@ fn the_host_counts_faults() {
     let mut kernel = start(0);
     let sum = |kernel: &mut Kernel| kernel.stats().iter().map(|(_, n)| n).sum::<u64>();
     let before = sum(&mut kernel);
-    let mmap = Call::Mmap {
+    let mmap = Call::Mmap(Mmap {
         address: crate::WINDOW_START,
         length: 64 * 4096,
         protection: Protection::READ | Protection::WRITE,
         sharing: Sharing::Private,
         file: None,
         flags: MapFlags::empty(),
-    };
+    });
     assert_eq!(kernel.perform(Process::FIRST, &mmap), Outcome::Ok);
     let fill = Call::Fill {
         address: crate::WINDOW_START,
@@ -156,4 +156,26 @@ fn the_host_counts_faults() {
         sum(&mut kernel) >= before + 64,
         "the counts of an ended process are kept"
     );
+}
+
+#[test]
+fn random_scripts_fit_the_default_machine() {
+    let pages = |kernel: &Kernel| -> u64 {
+        let mapped = |child: &Child| maps::of_window(child.pid);
+        let mappings = kernel.children.values().flat_map(mapped);
+        mappings
+            .map(|mapping| (mapping.end - mapping.start) / 4096)
+            .sum()
+    };
+    let default = Sizes::default();
+    for seed in 0..12 {
+        let script = crate::random::script(100 + 150 * seed as usize, seed);
+        let mut kernel = Kernel::start(&setup(&script, 0)).expect("a first process");
+        texts(&script, &mut kernel);
+        let mapped = pages(&kernel);
+        assert!(
+            mapped < (default.frames + default.swap) / 4,
+            "seed {seed}: {mapped} pages"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::Writer;
 use super::world::{LONGEST_FILE, Region};
 use crate::ast::{
     Address, Advice, Content, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection, Range, Sharing,
-    Sync,
+    SyncFlag,
 };
 
 /// Lengths that no mapping has.
@@ -279,7 +279,7 @@ impl Writer {
 
     pub(super) fn sync(&mut self) {
         let range = self.faulty_range();
-        let sync = self.choose(&[Sync::Sync, Sync::Async, Sync::Invalidate]);
+        let sync = self.choose(&[SyncFlag::Sync, SyncFlag::Async, SyncFlag::Invalidate]);
         self.line(Op::Msync(range, sync));
     }
 
