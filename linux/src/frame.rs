@@ -90,11 +90,6 @@ struct Shard {
     count: AtomicU32,
 }
 
-impl Shard {
-    const EMPTY: Self =
-        Self { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) };
-}
-
 /// All frames of a machine.
 pub struct Frames {
     slots: Table<Slot>,
@@ -114,7 +109,9 @@ impl Frames {
     pub fn new(count: u32) -> Result<Self, Errno> {
         Ok(Self {
             slots: Table::new(count as usize)?,
-            shards: [const { Shard::EMPTY }; SHARDS],
+            shards: [const {
+                Shard { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
+            }; SHARDS],
             fresh: AtomicU32::new(0),
         })
     }

@@ -56,9 +56,11 @@ impl Reservation {
         self.start.as_ptr() as u64
     }
 
-    /// The length in bytes, a multiple of the page size.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Keeps the range from being inherited by a forked process.
+    pub fn withhold_from_children(&self) -> Result<(), Errno> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: the range is our mapping; the advice does not change its content.
+        unsafe { rustix::mm::madvise(start, self.len, Advice::LinuxDontFork) }
     }
 }
 

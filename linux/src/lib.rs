@@ -10,6 +10,7 @@
 //! | [`space`] | address spaces: windows, or the process itself |
 //! | `place` | which host page shows which frame: refilling and flushing |
 //! | `table`, `frame`, `buffer` | our page table, the frames, parked pages |
+//! | [`fork`] | what a fork of the whole process needs |
 //! | [`probe`] | what the running kernel offers |
 //! | `uffd`, `host`, `sweep`, [`lock`] | the system calls |
 //!
@@ -21,6 +22,7 @@
 
 mod buffer;
 pub mod deliver;
+pub mod fork;
 mod frame;
 mod host;
 pub mod lock;
@@ -35,6 +37,7 @@ mod uffd;
 
 pub use deliver::guard::Faulted;
 pub use deliver::{Answering, Pager, Resolution, Signal};
+pub use fork::ForkError;
 pub use machine::{BuildError, Config, LinuxMachine};
 pub use probe::{Delivery, Probe, ProbeError};
 pub use space::{Layout, LinuxSpace};

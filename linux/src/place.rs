@@ -238,7 +238,7 @@ fn set_executable(
     let was = space.table.is_executable(page);
     let allowed = protection.contains(Protection::EXECUTE);
     let wanted = allowed && (was || access == Access::Execute);
-    if was == wanted || space.shared.layout == crate::space::Layout::Identity {
+    if was == wanted || space.is_identity() {
         return Ok(());
     }
     let mut flags = MprotectFlags::READ | MprotectFlags::WRITE;

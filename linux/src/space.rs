@@ -43,6 +43,24 @@ pub(crate) struct SpaceCore {
     pub base: u64,
     /// The host's mapping, unless the program makes its own.
     window: Option<Reservation>,
+    _whole: Option<WholeProcess>,
+}
+
+/// The right to be the identity space of the process, which only one space can have.
+struct WholeProcess(());
+
+static CLAIMED: AtomicBool = AtomicBool::new(false);
+
+impl WholeProcess {
+    fn claim() -> Result<Self, Errno> {
+        if CLAIMED.swap(true, AcqRel) { Err(Errno::BUSY) } else { Ok(Self(())) }
+    }
+}
+
+impl Drop for WholeProcess {
+    fn drop(&mut self) {
+        CLAIMED.store(false, Release);
+    }
 }
 
 /// The page table of one address space, and its window onto host memory.
@@ -53,6 +71,11 @@ pub struct LinuxSpace {
 }
 
 impl SpaceCore {
+    /// Whether logical addresses are the process's own.
+    pub fn is_identity(&self) -> bool {
+        self.window.is_none()
+    }
+
     /// The number of pages covered.
     pub fn pages(&self) -> usize {
         self.table.pages()
@@ -102,15 +125,17 @@ impl LinuxSpace {
             Layout::Windows { origin, bytes } => {
                 // One leaf more, so that leaves lie alike in logical and host addresses.
                 let window = Reservation::new(bytes as usize + SPAN as usize)?;
+                window.withhold_from_children()?;
                 (origin.value(), bytes, Some(window))
             }
             Layout::Identity => (0, HOST_END, None),
         };
+        let whole = if window.is_none() { Some(WholeProcess::claim()?) } else { None };
         let base = window.as_ref().map_or(0, |w| w.address().next_multiple_of(SPAN));
         let table = PageTable::new((bytes / PAGE_SIZE) as usize)?;
         let slot = Slot::take().ok_or(Errno::NOMEM)?;
         let (shared, id) = (shared.clone(), slot as u32);
-        let core = Box::new(SpaceCore { shared, id, table, origin, base, window });
+        let core = Box::new(SpaceCore { shared, id, table, origin, base, window, _whole: whole });
         if core.window.is_some()
             && let Err(errno) = core.shared.descriptor.register(core.host_range())
         {

@@ -4,7 +4,7 @@
 //! `process_madvise` drops up to a batch of scattered ranges with a single flush.
 
 use crate::host::{self, PAGE, Reservation};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use std::mem::ManuallyDrop;
@@ -72,7 +72,7 @@ impl Sweep {
     pub fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
-            replace_descriptor(old, &new);
+            replace_descriptor(old.as_fd(), new.as_fd());
         }
     }
 
@@ -101,9 +101,9 @@ impl Sweep {
 }
 
 /// Makes the descriptor number of `old` name what `new` names.
-pub fn replace_descriptor(old: &OwnedFd, new: &OwnedFd) {
+pub fn replace_descriptor(old: BorrowedFd<'_>, new: BorrowedFd<'_>) {
     use rustix::fd::FromRawFd;
-    // SAFETY: the number is owned by `old`; `ManuallyDrop` keeps this second owner from closing it.
+    // SAFETY: the number is open as long as `old`; `ManuallyDrop` keeps this second owner from closing it.
     let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(old.as_raw_fd()) });
     // It cannot fail: both are open descriptors of this process.
     let _ = rustix::io::dup3(new, &mut target, rustix::io::DupFlags::CLOEXEC);

@@ -103,6 +103,8 @@ fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
     let Some(space) = ours else { return pass_on(info, context) };
     match answer_with_room(signal, space, &host_fault(info.address, context)) {
         Answer::Resume(_) => {}
+        // In an identity space that is not our page after all.
+        Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(info, context),
         Answer::Signal(verdict) => raise(verdict, info.address, context),
         Answer::Stop(message) => stop(message),
     }
@@ -114,7 +116,7 @@ fn managed<'a>(signal: c_int, address: u64) -> Option<&'a SpaceCore> {
     // SAFETY: the faulting access is under way, and whoever drops a space answers for there being
     // none.
     let space = unsafe { space::find(address)? };
-    (signal == libc::SIGBUS || space.base != 0).then_some(space)
+    (signal == libc::SIGBUS || !space.is_identity()).then_some(space)
 }
 
 /// Answers on this stack or, for a signal whose handler runs on a small alternate stack, on one

@@ -84,7 +84,7 @@ impl Threads {
 }
 
 /// Starts threads that answer faults.
-pub(super) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
+pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let spawn = || {
         let (shared, stop) = (Arc::downgrade(shared), stop.clone());

@@ -33,7 +33,7 @@ fn mutex_excludes() {
         });
     });
     assert!(!shared.0.is_locked());
-    assert_eq!(shared.1.into_inner_copy(), 80_000);
+    assert_eq!(shared.1.value(), 80_000);
 }
 
 #[test]
@@ -73,15 +73,15 @@ fn writers_exclude_readers_and_are_not_starved() {
         }
     });
     assert!(!shared.0.is_locked());
-    assert_eq!(shared.1.into_inner_copy(), 4_000);
+    assert_eq!(shared.1.value(), 4_000);
 }
 
 trait Copied {
-    fn into_inner_copy(&self) -> u64;
+    fn value(&self) -> u64;
 }
 
 impl Copied for UnsafeCell<u64> {
-    fn into_inner_copy(&self) -> u64 {
+    fn value(&self) -> u64 {
         // SAFETY: called once all other threads have been joined.
         unsafe { *self.get() }
     }

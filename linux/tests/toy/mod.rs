@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use pagefault_linux::{
-    Answering, Config, Delivery, LinuxMachine, LinuxSpace, Pager, Resolution, Signal,
+    Answering, Config, Delivery, Layout, LinuxMachine, LinuxSpace, Pager, Resolution, Signal,
 };
 use pagefault_machine::{
     Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, PageFault, Protection, Space, Stale,
@@ -20,6 +20,7 @@ pub const START: VirtAddr = VirtAddr(0x40_0000);
 pub struct Toy {
     pub machine: LinuxMachine,
     pub space: LinuxSpace,
+    start: VirtAddr,
     pages: u64,
     protection: Mutex<Protection>,
     state: Mutex<State>,
@@ -39,12 +40,27 @@ pub struct Running {
     pub toy: Arc<Toy>,
 }
 
+/// A toy over a window.
 pub fn run(pages: u64, frames: u32, delivery: Delivery) -> Running {
-    let machine = LinuxMachine::new(&Config { delivery, ..Config::new(frames) }).unwrap();
+    build(START, pages, &Config { delivery, ..Config::new(frames) })
+}
+
+/// A toy over memory of this process, which the caller has mapped.
+pub fn run_identity(start: *mut u8, pages: u64, frames: u32, delivery: Delivery) -> Running {
+    let layout = Layout::Identity;
+    let start = VirtAddr(start as u64);
+    let run = build(start, pages, &Config { delivery, layout, ..Config::new(frames) });
+    run.toy.space.register(start..start + pages * PAGE).unwrap();
+    run
+}
+
+fn build(start: VirtAddr, pages: u64, config: &Config) -> Running {
+    let machine = LinuxMachine::new(config).unwrap();
     let space = machine.space().unwrap();
     let toy = Arc::new(Toy {
         machine: machine.clone(),
         space,
+        start,
         pages,
         protection: Mutex::new(Protection::all()),
         state: Mutex::default(),
@@ -145,7 +161,7 @@ impl Pager for Toy {
         let mut state = self.state();
         state.faults += 1;
         let at = fault.address.page();
-        if at < START || at >= page(self.pages) {
+        if at < self.start || at >= self.start + self.pages * PAGE {
             return Resolution::Signal(Signal::NotMapped);
         }
         let allowed = *self.protection.lock().unwrap();
