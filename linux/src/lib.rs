@@ -1,1 +1,3 @@
 //! A Linux process as a machine for the pagefault memory manager, through userfaultfd.
+
+pub mod store;
