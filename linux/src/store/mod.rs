@@ -17,7 +17,7 @@ pub mod compressed;
 pub mod descriptor;
 pub mod file;
 pub mod generation;
-mod lock;
+pub mod lock;
 mod table;
 
 pub use compressed::{CompressedRam, CompressedStats};
