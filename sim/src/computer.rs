@@ -9,7 +9,7 @@ use crate::hardware::Hardware;
 use crate::lock::{SimMutex, SimRwLock};
 use crate::schedule;
 use crate::shootdown::Flush;
-use crate::space::SimSpace;
+use crate::space::{SimSpace, cursors_held};
 use crate::stats::{Stats, count};
 use crate::violation::{Operation, Staleness, Violation};
 use crate::wait;
@@ -264,6 +264,9 @@ impl<A: Architecture> Machine for Computer<A> {
             return;
         }
         self.step();
+        if cursors_held() != 0 {
+            self.hw.expect(Err(Violation::FlushUnderCursor { space: space.table.id }));
+        }
         let pages: Vec<u64> = stale.iter().map(|stale| stale.address.page_number()).collect();
         let interrupts = self.hw.shoot_down(&space.table, Flush::Pages(&pages));
         count(&self.hw.counters.flushes, 1);

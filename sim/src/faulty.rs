@@ -1,6 +1,6 @@
 //! A machine around a machine that fails when told to.
 
-use crate::failure::FailNth;
+use crate::conduct::FailNth;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
