@@ -11,6 +11,7 @@
 //! | `place` | which host page shows which frame: refilling and flushing |
 //! | `table`, `frame`, `buffer` | our page table, the frames, parked pages |
 //! | [`fork`] | what a fork of the whole process needs |
+//! | [`store`] | where evicted pages go: compressed RAM, a file |
 //! | [`probe`] | what the running kernel offers |
 //! | `uffd`, `host`, `sweep`, [`lock`] | the system calls |
 //!
@@ -31,6 +32,7 @@ mod place;
 pub mod probe;
 pub mod space;
 mod stats;
+pub mod store;
 mod sweep;
 mod table;
 mod uffd;
