@@ -49,7 +49,7 @@
 //! |---|---|
 //! | the computer, with x86-64 or IA-32 processors | [`Computer`], [`Sim`], [`Sim32`], [`Config`] |
 //! | accesses and the faults they raise, lazy TLBs | [`Cpu`] |
-//! | kernel addresses and the reference table (spec A4–A6) | [`Computer::kernel`], [`Computer::synchronise`] |
+//! | kernel addresses and the reference table (spec A4–A6) | [`Computer::kernel`], [`Computer::synchronise_root`] |
 //! | broken rules, checked as they happen or on request | [`Violation`], [`Computer::check_tlbs`] |
 //! | things that fail at the nth time | [`Computer::fail_nth_allocation`], [`SimDisk`], [`SimFile`], [`Faulty`] |
 //! | interleavings that repeat by seed | [`Computer::explore`] |

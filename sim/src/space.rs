@@ -78,9 +78,9 @@ impl<A: Architecture> SimSpace<A> {
         self.table.cpus.load(Ordering::SeqCst)
     }
 
-    /// What the top level names for an address: the entry that [`Computer::synchronise`] copies.
+    /// What the top level names for an address: the entry that [`Machine::synchronise`] copies.
     ///
-    /// [`Computer::synchronise`]: crate::Computer::synchronise
+    /// [`Machine::synchronise`]: pagefault_machine::Machine::synchronise
     pub fn top(&self, address: VirtAddr) -> Option<Frame> {
         let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
         let raw = self.hw.frames.entry::<A>(place);
