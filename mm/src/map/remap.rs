@@ -74,7 +74,7 @@ impl<M: Machine> Mm<M> {
             if !target.is_page_aligned() {
                 return Err(RemapError::Unaligned);
             }
-            let overlaps = target.value() < address.value().saturating_add(old)
+            let overlaps = target.value() < address.value().wrapping_add(old)
                 && address.value() < target.value().saturating_add(new);
             if target.value() > end - new || target < self.layout.range.start || overlaps {
                 return Err(RemapError::BadTarget);
