@@ -12,6 +12,7 @@
 //! | `table`, `frame`, `buffer` | our page table, the frames, parked pages |
 //! | [`fork`] | what a fork of the whole process needs |
 //! | [`probe`] | what the running kernel offers |
+//! | [`store`] | where evicted pages go: compressed RAM and files |
 //! | `uffd`, `host`, `sweep`, [`lock`] | the system calls |
 //!
 //! # Lock order
@@ -31,6 +32,7 @@ mod place;
 pub mod probe;
 pub mod space;
 mod stats;
+pub mod store;
 mod sweep;
 mod table;
 mod uffd;

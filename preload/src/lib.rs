@@ -1,1 +1,40 @@
-//! The shared object that pagefault run loads into a program.
+//! The shared object that `pagefault run` loads into a program.
+//!
+//! It takes the place of the program's `malloc` and of its calls that change mappings, so that the
+//! program's heap and its private anonymous mappings are *managed*: their pages come and go by the
+//! memory manager's word. Everything else goes to the host's kernel as it is.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `start` | the constructor: what happens before the program's `main` |
+//! | `interpose` | the functions that take the place of libc's |
+//! | `heap` | the program's `malloc`: arenas and large mappings, all managed |
+//! | `managed` | which addresses are managed, and every change to them |
+//! | `private` | the manager's own heap, never managed |
+//! | `fork` | what surrounds a process fork |
+//! | `guard` | being inside of the manager |
+//! | `thread` | two words of each thread |
+//! | `sys` | system calls, past libc |
+//!
+//! Lock order: libc's list of streams, the heap's arenas, the table of large mappings, the managed
+//! ranges, the private heap.
+
+// The tests must not take libc's place in their own process, and so leave its callers out.
+#![cfg_attr(test, allow(dead_code))]
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the manager inside of a program exists for x86-64 alone");
+
+mod fork;
+mod guard;
+mod heap;
+#[cfg(not(test))]
+mod interpose;
+mod managed;
+mod module;
+mod private;
+mod ranges;
+#[cfg(not(test))]
+mod start;
+mod sys;
+mod thread;

@@ -1,0 +1,323 @@
+//! Compressed RAM: Linux's zram as a store.
+
+use super::arena::{Arena, Budget, Place, class_of};
+use super::lock::Mutex;
+use super::table::{ReserveError, Table, Zeroed};
+use core::array;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use lz4_flex::block::{
+    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
+};
+use pagefault_machine::store::PageBytes;
+use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use std::cell::Cell;
+use std::sync::atomic::AtomicUsize;
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// How many locks the slots are spread over.
+const SHARDS: usize = 64;
+
+/// How many threads can compress at once; a further one waits for one of them.
+const SCRATCHES: usize = 8;
+
+/// Pages kept in memory, compressed with LZ4, within a hard cap.
+///
+/// The cap is on real memory: the arena's spans and the touched part of the table of slots, whether
+/// or not objects fill them. Not under it are up to 100 KiB of room to compress in. A page that is
+/// one word over and over costs nothing but its line in the table; a page that does not compress is
+/// stored as it is. At the cap a write answers [`IoError::Full`] and the slot is left empty; memory
+/// of freed slots goes back to the host.
+///
+/// # Locking
+/// Safe to call from several threads at once and from a fault handler. A process fork must happen
+/// while no call is under way; parent and child then each have a copy of their own.
+pub struct CompressedRam {
+    budget: Budget,
+    arena: Arena,
+    records: Table<Record>,
+    /// One bit for each page of `records` that was touched and charged.
+    touched: Table<AtomicU64>,
+    shards: [Mutex<()>; SHARDS],
+    scratches: [Mutex<Scratch>; SCRATCHES],
+    counters: Counters,
+}
+
+/// What compressed RAM holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompressedStats {
+    /// Pages held, of every kind.
+    pub pages: u64,
+    /// Of these, pages that are one word over and over and cost no memory.
+    pub same_filled: u64,
+    /// Of these, pages stored as they are because they do not compress.
+    pub incompressible: u64,
+    /// The bytes to which the pages were compressed.
+    pub stored_bytes: u64,
+    /// The real memory in use for them, with what is lost to size classes and tables, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl CompressedStats {
+    /// How many bytes of pages one byte of compressed data holds; 1 where nothing is stored.
+    pub fn ratio(&self) -> f64 {
+        if self.stored_bytes == 0 {
+            return 1.0;
+        }
+        ((self.pages - self.same_filled) * PAGE_SIZE) as f64 / self.stored_bytes as f64
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    pages: AtomicU64,
+    same_filled: AtomicU64,
+    incompressible: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// What a slot holds, in the two words of a [`Record`]; guarded by the slot's shard.
+#[derive(Clone, Copy)]
+enum Content {
+    Empty,
+    /// The page is this word over and over.
+    Filled(u64),
+    /// The page is an object of `len` bytes; as it is where `len` is a page.
+    Stored {
+        place: Place,
+        len: usize,
+    },
+}
+
+struct Record {
+    kind: AtomicU64,
+    value: AtomicU64,
+}
+
+// SAFETY: atomics of integers only; all zero is Content::Empty.
+unsafe impl Zeroed for Record {}
+
+const EMPTY: u64 = 0;
+const FILLED: u64 = 1;
+/// A stored object's kind is this and its length above it.
+const STORED: u64 = 2;
+
+impl Record {
+    fn load(&self) -> Content {
+        let (kind, value) = (self.kind.load(Relaxed), self.value.load(Relaxed));
+        match kind & 3 {
+            EMPTY => Content::Empty,
+            FILLED => Content::Filled(value),
+            _ => Content::Stored { place: Place::from_word(value), len: (kind >> 2) as usize },
+        }
+    }
+
+    fn store(&self, content: Content) {
+        let (kind, value) = match content {
+            Content::Empty => (EMPTY, 0),
+            Content::Filled(word) => (FILLED, word),
+            Content::Stored { place, len } => (STORED | (len as u64) << 2, place.to_word()),
+        };
+        self.kind.store(kind, Relaxed);
+        self.value.store(value, Relaxed);
+    }
+}
+
+/// The size of the buffer that LZ4 asks for to compress a page.
+const BUFFER: usize = get_maximum_output_size(PAGE);
+
+/// Room to compress in.
+struct Scratch {
+    table: CompressTable,
+    buffer: [u8; BUFFER],
+}
+
+const RECORDS_PER_PAGE: usize = PAGE / size_of::<Record>();
+
+impl CompressedRam {
+    /// Makes an empty store of `slots` slots that uses at most `cap_bytes` of real memory.
+    pub fn new(slots: u32, cap_bytes: u64) -> Result<Self, ReserveError> {
+        let budget = Budget::new(cap_bytes);
+        let pages = (slots as usize).div_ceil(RECORDS_PER_PAGE);
+        Ok(Self {
+            arena: Arena::reserve(&budget)?,
+            records: Table::reserve(slots as usize)?,
+            touched: Table::reserve(pages.div_ceil(64))?,
+            shards: [const { Mutex::new(()) }; SHARDS],
+            scratches: array::from_fn(|_| {
+                Mutex::new(Scratch { table: CompressTable::small(), buffer: [0; BUFFER] })
+            }),
+            counters: Counters::default(),
+            budget,
+        })
+    }
+
+    /// The cap on real memory in bytes.
+    pub fn cap_bytes(&self) -> u64 {
+        self.budget.limit()
+    }
+
+    /// What is held now; figures of one moment only while nobody else uses the store.
+    pub fn stats(&self) -> CompressedStats {
+        CompressedStats {
+            pages: self.counters.pages.load(Relaxed),
+            same_filled: self.counters.same_filled.load(Relaxed),
+            incompressible: self.counters.incompressible.load(Relaxed),
+            stored_bytes: self.counters.stored_bytes.load(Relaxed),
+            memory_bytes: self.budget.used(),
+        }
+    }
+
+    /// Stores a page that is not the same word throughout.
+    fn store(&self, page: &PageBytes) -> Result<Content, IoError> {
+        let mut scratch = self.scratch();
+        let Scratch { table, buffer } = &mut *scratch;
+        let bytes = match compress_into_with_table(page, buffer, table) {
+            Ok(len) if class_of(len) != class_of(PAGE) => &buffer[..len],
+            // Decompressing would cost time and save nothing.
+            _ => &page[..],
+        };
+        let place = self.arena.allocate(bytes.len(), &self.budget).ok_or(IoError::Full)?;
+        // SAFETY: the place was allocated just now for this many bytes and is known to nobody else;
+        // the source is a buffer of ours or of the caller's, outside of the arena.
+        unsafe {
+            self.arena.address(place).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        Ok(Content::Stored { place, len: bytes.len() })
+    }
+
+    /// Room to compress in: this thread's usual one, or any that is free.
+    fn scratch(&self) -> lock_api::MutexGuard<'_, super::lock::RawFutex, Scratch> {
+        let usual = usual_scratch();
+        (0..SCRATCHES)
+            .find_map(|i| self.scratches[(usual + i) % SCRATCHES].try_lock())
+            .unwrap_or_else(|| self.scratches[usual % SCRATCHES].lock())
+    }
+
+    /// Charges the part of the table of slots that `slot` lies in, once.
+    fn charge_record(&self, slot: u32) -> Result<(), IoError> {
+        let page = slot as usize / RECORDS_PER_PAGE;
+        let (word, bit) = (&self.touched[page / 64], 1 << (page % 64));
+        if word.load(Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        if !self.budget.charge(PAGE_SIZE) {
+            return Err(IoError::Full);
+        }
+        if word.fetch_or(bit, Relaxed) & bit != 0 {
+            self.budget.uncharge(PAGE_SIZE);
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, slot: u32, record: &Record, new: Content) {
+        let old = {
+            let _shard = self.shards[slot as usize % SHARDS].lock();
+            let old = record.load();
+            record.store(new);
+            old
+        };
+        self.count(new, |counter, n| _ = counter.fetch_add(n, Relaxed));
+        self.count(old, |counter, n| _ = counter.fetch_sub(n, Relaxed));
+        // Readers look at an object only under the shard's lock, through the record.
+        if let Content::Stored { place, .. } = old {
+            self.arena.free(place, &self.budget);
+        }
+    }
+
+    fn count(&self, content: Content, change: impl Fn(&AtomicU64, u64)) {
+        let counters = &self.counters;
+        match content {
+            Content::Empty => return,
+            Content::Filled(_) => change(&counters.same_filled, 1),
+            Content::Stored { len, .. } => {
+                change(&counters.stored_bytes, len as u64);
+                change(&counters.incompressible, u64::from(len == PAGE));
+            }
+        }
+        change(&counters.pages, 1);
+    }
+}
+
+impl SwapDevice for CompressedRam {
+    fn slots(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
+        let _shard = self.shards[slot as usize % SHARDS].lock();
+        match record.load() {
+            // Nothing was written there: there is nothing true to answer.
+            Content::Empty => Err(IoError::Device),
+            Content::Filled(word) => {
+                page.as_chunks_mut().0.fill(word.to_ne_bytes());
+                Ok(())
+            }
+            Content::Stored { place, len } => {
+                // SAFETY: the record names the object, and whoever frees it takes the record away
+                // first, under the lock held here. An object's bytes never change.
+                let bytes = unsafe { core::slice::from_raw_parts(self.arena.address(place), len) };
+                expand(bytes, page)
+            }
+        }
+    }
+
+    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
+        let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
+        self.charge_record(slot)?;
+        // First away with what is there, so that its room can serve the new page.
+        self.exchange(slot, record, Content::Empty);
+        let content = match same_filled(page) {
+            Some(word) => Content::Filled(word),
+            None => self.store(page)?,
+        };
+        self.exchange(slot, record, content);
+        Ok(())
+    }
+
+    fn discard(&self, slot: u32) {
+        let Some(record) = self.records.get(slot as usize) else { return };
+        let page = slot as usize / RECORDS_PER_PAGE;
+        // A record that was never written need not be touched to be empty.
+        if self.touched[page / 64].load(Relaxed) & 1 << (page % 64) != 0 {
+            self.exchange(slot, record, Content::Empty);
+        }
+    }
+}
+
+/// Restores a page from the bytes that were stored for it.
+fn expand(bytes: &[u8], page: &mut PageBytes) -> Result<(), IoError> {
+    if bytes.len() == PAGE {
+        page.copy_from_slice(bytes);
+        return Ok(());
+    }
+    match decompress_into(bytes, page) {
+        Ok(PAGE) => Ok(()),
+        _ => Err(IoError::Device),
+    }
+}
+
+/// The word that a page consists of, if it is one word over and over.
+fn same_filled(page: &PageBytes) -> Option<u64> {
+    let (words, _) = page.as_chunks::<8>();
+    // Most pages that are not filled differ at their ends, which spares the loop.
+    if words[0] != words[words.len() - 1] || words[0] != words[words.len() / 2] {
+        return None;
+    }
+    words.iter().all(|word| *word == words[0]).then(|| u64::from_ne_bytes(words[0]))
+}
+
+/// A number that spreads threads over the scratches.
+fn usual_scratch() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    // Without a destructor, so that a handler may use it at any time of a thread's life.
+    thread_local!(static USUAL: Cell<usize> = const { Cell::new(0) });
+    USUAL.with(|usual| {
+        if usual.get() == 0 {
+            usual.set(NEXT.fetch_add(1, Relaxed));
+        }
+        usual.get()
+    })
+}

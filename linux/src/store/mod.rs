@@ -1,0 +1,28 @@
+//! Where evicted pages go: compressed RAM and files.
+//!
+//! Both stores run inside a page-fault handler, possibly of a program whose `malloc` and `mmap` are
+//! ours. So neither allocates from the Rust heap after its construction, all tables are host
+//! mappings made by raw system calls, and every lock is a futex.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
+//! | [`arena`] | the size-classed arena |
+//! | [`file`] | [`SwapFile`]: an unlinked temporary file or a named one |
+//! | [`generation`] | the files behind one [`SwapFile`]: a new one after every process fork |
+//! | [`descriptor`] | descriptors kept out of the program's way |
+
+pub mod arena;
+pub mod compressed;
+pub mod descriptor;
+pub mod file;
+pub mod generation;
+pub mod lock;
+mod table;
+
+pub use compressed::{CompressedRam, CompressedStats};
+pub use file::{FileStats, OpenError, SwapFile};
+pub use table::ReserveError;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+use super::arena::{Arena, Budget, SPAN};
+use super::*;
+use pagefault_machine::store::PageBytes;
+use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::{fs, thread};
+
+/// A page of one of the kinds that memory is made of: filled, text-like, random.
+fn page(seed: u64) -> PageBytes {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut page = [0; PAGE_SIZE as usize];
+    match seed % 4 {
+        0 => page.as_chunks_mut().0.fill(seed.to_ne_bytes()),
+        1 => page.fill_with(|| random.u8(..)),
+        2 => page.fill_with(|| b"etaoin shrdlu"[random.usize(..13)]),
+        _ => page[..random.usize(64..2048)].fill_with(|| random.u8(..)),
+    }
+    page
+}
+
+fn read(device: &impl SwapDevice, slot: u32) -> Result<PageBytes, IoError> {
+    let mut page = [0xa5; PAGE_SIZE as usize];
+    device.read(slot, &mut page).map(|()| page)
+}
+
+/// Writes, overwrites, reads and discards at random, and compares with what a table says.
+fn compare_with_model(device: &impl SwapDevice, slots: u32, steps: u64) {
+    let mut random = fastrand::Rng::with_seed(steps);
+    let mut model = vec![None; slots as usize];
+    for step in 0..steps {
+        let slot = random.u32(1..slots);
+        match random.u8(..4) {
+            0 | 1 => {
+                device.write(slot, &page(step)).unwrap();
+                model[slot as usize] = Some(step);
+            }
+            2 => {
+                device.discard(slot);
+                model[slot as usize] = None;
+            }
+            _ => match model[slot as usize] {
+                Some(seed) => assert_eq!(read(device, slot), Ok(page(seed)), "slot {slot}"),
+                None => assert_eq!(read(device, slot), Err(IoError::Device), "slot {slot}"),
+            },
+        }
+    }
+    for slot in 1..slots {
+        if let Some(seed) = model[slot as usize] {
+            assert_eq!(read(device, slot), Ok(page(seed)), "slot {slot}");
+            device.discard(slot);
+        }
+    }
+}
+
+#[test]
+fn compressed_ram_keeps_what_a_table_keeps() {
+    let ram = CompressedRam::new(500, 8 << 20).unwrap();
+    compare_with_model(&ram, 500, 20_000);
+    let stats = ram.stats();
+    let held = (stats.pages, stats.stored_bytes, stats.same_filled, stats.incompressible);
+    assert_eq!(held, (0, 0, 0, 0));
+    assert!(stats.memory_bytes < 8 * SPAN as u64, "memory is kept: {stats:?}");
+}
+
+#[test]
+fn compressed_ram_stops_at_its_cap_and_goes_on_once_there_is_room() {
+    let cap = 1 << 20;
+    let ram = CompressedRam::new(4096, cap).unwrap();
+    let random = |slot: u32| page(u64::from(slot) * 4 + 1);
+    let full = (1..4096).find(|slot| ram.write(*slot, &random(*slot)).is_err()).unwrap();
+    assert_eq!(ram.write(full, &random(full)), Err(IoError::Full));
+    assert!(full > 220, "a cap of 256 pages was reached at {full}");
+    assert!(ram.stats().memory_bytes <= cap);
+    assert_eq!(ram.stats().incompressible, u64::from(full) - 1);
+    // What was refused is not there, the rest is.
+    assert_eq!(read(&ram, full), Err(IoError::Device));
+    for slot in 1..full {
+        assert_eq!(read(&ram, slot), Ok(random(slot)));
+    }
+    ram.discard(7);
+    assert_eq!(ram.write(full, &random(full)), Ok(()));
+    assert_eq!(read(&ram, full), Ok(random(full)));
+}
+
+#[test]
+fn same_filled_pages_cost_a_line_of_the_table_only() {
+    let ram = CompressedRam::new(100_000, 4 << 20).unwrap();
+    for slot in 1..100_000 {
+        ram.write(slot, &page(u64::from(slot) * 4)).unwrap();
+    }
+    let stats = ram.stats();
+    assert_eq!((stats.pages, stats.same_filled, stats.stored_bytes), (99_999, 99_999, 0));
+    assert!(stats.memory_bytes <= 100_000 * 16 + PAGE_SIZE);
+    assert_eq!(read(&ram, 99_999), Ok(page(99_999 * 4)));
+}
+
+#[test]
+fn slots_out_of_range_are_refused() {
+    let ram = CompressedRam::new(8, 1 << 20).unwrap();
+    assert_eq!(ram.write(8, &page(1)), Err(IoError::Device));
+    assert_eq!(read(&ram, u32::MAX), Err(IoError::Device));
+    ram.discard(8);
+    let file = SwapFile::temporary(&std::env::temp_dir(), Some(8 * PAGE_SIZE)).unwrap();
+    assert_eq!(file.write(8, &page(1)), Err(IoError::Device));
+    assert_eq!(file.write(0, &page(1)), Err(IoError::Device));
+    assert_eq!(read(&file, 8), Err(IoError::Device));
+    file.discard(8);
+}
+
+#[test]
+fn threads_share_compressed_ram() {
+    let ram = CompressedRam::new(4000, 16 << 20).unwrap();
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let ram = &ram;
+            scope.spawn(move || {
+                for round in 0..5_u64 {
+                    for slot in (part * 1000).max(1)..(part + 1) * 1000 {
+                        let seed = u64::from(slot) * 7 + round;
+                        ram.write(slot, &page(seed)).unwrap();
+                        assert_eq!(read(ram, slot), Ok(page(seed)));
+                        if slot % 3 == 0 {
+                            ram.discard(slot);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(ram.stats().pages, (1..4000).filter(|slot| slot % 3 != 0).count() as u64);
+}
+
+#[test]
+fn objects_of_the_arena_never_overlap() {
+    let budget = Budget::new(2 << 20);
+    let arena = Arena::reserve(&budget).unwrap();
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut objects = Vec::new();
+    for tag in 0..20_000_u32 {
+        if random.bool() || objects.is_empty() {
+            let len = random.usize(1..=4096);
+            if let Some(place) = arena.allocate(len, &budget) {
+                // SAFETY: the place was allocated just now for `len` bytes.
+                unsafe { arena.address(place).write_bytes(tag as u8, len) };
+                objects.push((place, len, tag as u8));
+            }
+        } else {
+            let (place, len, tag) = objects.swap_remove(random.usize(..objects.len()));
+            // SAFETY: the place is allocated and `len` bytes of it were written.
+            let bytes = unsafe { std::slice::from_raw_parts(arena.address(place), len) };
+            assert!(bytes.iter().all(|byte| *byte == tag));
+            arena.free(place, &budget);
+        }
+        assert!(budget.used() <= budget.limit());
+    }
+}
+
+/// A directory of the test's own, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pagefault-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_temporary_file_keeps_what_a_table_keeps_and_leaves_no_name() {
+    let directory = Scratch::new("temporary");
+    let file = SwapFile::temporary(&directory.0, None).unwrap();
+    compare_with_model(&file, 500, 5_000);
+    assert_eq!(file.stats(), FileStats { pages: 0, files: 1 });
+    assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
+}
+
+#[test]
+fn freed_runs_give_their_blocks_back() {
+    let directory = Scratch::new("punch");
+    let path = directory.0.join("swap");
+    let file = SwapFile::open(&path, None).unwrap();
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap());
+    for slot in 1..1024 {
+        file.write(slot, &page(1)).unwrap();
+    }
+    let full = blocks();
+    assert!(full >= 1023 * 8);
+    for slot in 1..1000 {
+        file.discard(slot);
+    }
+    assert!(blocks() < full / 4, "{} of {full} blocks are left", blocks());
+    for slot in 1000..1024 {
+        assert_eq!(read(&file, slot), Ok(page(1)));
+    }
+}
+
+#[test]
+fn a_fork_leaves_each_side_its_own_pages() {
+    let directory = Scratch::new("fork");
+    let file = SwapFile::open(&directory.0.join("swap"), None).unwrap();
+    let fork = || {
+        file.before_fork().unwrap();
+        file.after_fork();
+    };
+    // Slot n was last written in round n % 50, each round after another fork.
+    for round in 0..50_u64 {
+        for slot in (1..1000).filter(|slot| u64::from(slot % 50) >= round) {
+            file.write(slot, &page(u64::from(slot) + round)).unwrap();
+        }
+        fork();
+        assert!(file.stats().files <= 16, "{} files", file.stats().files);
+    }
+    for slot in 1..1000 {
+        assert_eq!(read(&file, slot), Ok(page(u64::from(slot) + u64::from(slot % 50))));
+    }
+    for slot in 1..1000 {
+        file.discard(slot);
+    }
+    assert_eq!(file.stats(), FileStats { pages: 0, files: 0 });
+    // A fork without writes needs no further file.
+    fork();
+    fork();
+    file.write(1, &page(3)).unwrap();
+    assert_eq!(file.stats().files, 1);
+}
+
+#[test]
+fn a_process_that_forked_does_not_disturb_the_other() {
+    let directory = Scratch::new("two");
+    let path = directory.0.join("swap");
+    let first = SwapFile::open(&path, None).unwrap();
+    // The path is in use, so that the second owner gets a file of its own beside it.
+    let second = SwapFile::open(&path, None).unwrap();
+    first.write(1, &page(1)).unwrap();
+    second.write(1, &page(2)).unwrap();
+    assert_eq!(read(&first, 1), Ok(page(1)));
+    assert_eq!(read(&second, 1), Ok(page(2)));
+    assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
+}
+
+#[test]
+fn a_named_file_is_private_and_taken_only_if_nothing_is_lost() {
+    let directory = Scratch::new("named");
+    let path = directory.0.join("swap");
+    drop(SwapFile::open(&path, Some(1 << 20)).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    // Former swap is taken again, and an empty file is.
+    drop(SwapFile::open(&path, None).unwrap());
+    fs::write(&path, "").unwrap();
+    drop(SwapFile::open(&path, None).unwrap());
+
+    let thesis = directory.0.join("thesis");
+    fs::write(&thesis, "years of work").unwrap();
+    let refused = SwapFile::open(&thesis, None).err();
+    assert_eq!(refused, Some(OpenError::NotEmpty(thesis.clone())));
+    assert_eq!(fs::read(&thesis).unwrap(), b"years of work");
+}
+
+#[test]
+fn what_cannot_be_swap_is_refused_by_name() {
+    let directory = Scratch::new("refused");
+    let refused = |path: &str, bytes| {
+        let path = directory.0.join(path);
+        SwapFile::open(&path, bytes).err().map(|error| error.to_string()).unwrap()
+    };
+    assert!(refused(".", None).ends_with("is a directory; name a file in it"));
+    assert!(refused("no/such", None).contains("No such file or directory"));
+    assert!(refused("/dev/null", None).contains("neither a file nor a block device"));
+    assert!(refused("small", Some(4096)).contains("give at least 8192 bytes"));
+    let error = SwapFile::temporary(&directory.0.join("none"), None).err().unwrap();
+    assert!(error.to_string().contains("No such file or directory"));
+}
+
+#[test]
+fn kept_descriptors_are_high_and_known_while_they_live() {
+    let before = rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let kept = descriptor::keep(before);
+    let number = rustix::fd::AsRawFd::as_raw_fd(&rustix::fd::AsFd::as_fd(&kept));
+    assert!(descriptor::is_kept(number));
+    assert!(number > 100);
+    assert_eq!(descriptor::next_kept(number), Some(number));
+    assert!(!descriptor::is_kept(0));
+    assert!(!descriptor::is_kept(-1));
+}

@@ -1,0 +1,136 @@
+//! The manager's own heap, which is never managed.
+//!
+//! It serves Rust's allocations in this object, libc's while a thread is inside of the manager, the
+//! dynamic linker's, and everybody's before the manager has started. Its addresses lie in one
+//! window, by which `free` tells whose a pointer is.
+
+use crate::heap::window::{Lock, Window};
+use crate::sys;
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use dlmalloc::Dlmalloc;
+
+/// How much address space is tried for, the most first; none of it is memory before it is used.
+const SIZES: [usize; 4] = [64 << 30, 4 << 30, 512 << 20, 64 << 20];
+
+/// The heap. Its window is reserved by the first allocation.
+static HEAP: Lock<Dlmalloc<PrivateWindow>> =
+    Lock::new(Dlmalloc::new_with_allocator(PrivateWindow(Window::new(released))));
+
+/// Where the window begins; 0 before it is reserved.
+static START: AtomicUsize = AtomicUsize::new(0);
+/// Where the window ends.
+static END: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a pointer is to memory of this heap.
+pub fn holds(pointer: *const u8) -> bool {
+    let start = START.load(Acquire);
+    start != 0 && (start..END.load(Relaxed)).contains(&pointer.addr())
+}
+
+/// Runs `f` on the heap.
+pub fn with<R>(f: impl FnOnce(&mut Dlmalloc<PrivateWindow>) -> R) -> R {
+    f(&mut HEAP.lock())
+}
+
+/// The heap's lock, for a fork.
+pub fn lock() -> &'static Lock<Dlmalloc<PrivateWindow>> {
+    &HEAP
+}
+
+/// The window as dlmalloc's source of memory, reserved when it is first asked.
+pub struct PrivateWindow(Window);
+
+impl PrivateWindow {
+    /// Reserves the window; called with the heap locked.
+    fn reserve(&self) -> bool {
+        if START.load(Relaxed) != 0 {
+            return true;
+        }
+        for len in SIZES {
+            let request = sys::Mmap {
+                address: 0,
+                len,
+                prot: libc::PROT_READ | libc::PROT_WRITE,
+                flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                fd: -1,
+                offset: 0,
+            };
+            // SAFETY: a new mapping at an address of the host's choice replaces nothing.
+            if let Ok(start) = unsafe { sys::mmap(&request) } {
+                self.0.open(start..start + len);
+                END.store(start + len, Relaxed);
+                START.store(start, Release);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Gives a part of the window that is no longer used back to the host.
+fn released(range: core::ops::Range<usize>) -> bool {
+    // SAFETY: dlmalloc has given up the range, which lies in the window.
+    unsafe { sys::madvise(range.start, range.len(), libc::MADV_DONTNEED) }.is_ok()
+}
+
+// SAFETY: the window gives out disjoint parts of a mapping that lives as long as the process; a
+// part is given out anew only after it was given up, and zeroed by `released` before.
+unsafe impl dlmalloc::Allocator for PrivateWindow {
+    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
+        let start = if self.reserve() { self.0.take(size) } else { None };
+        start.map_or((core::ptr::null_mut(), 0, 0), |start| (start as *mut u8, size, 0))
+    }
+
+    fn remap(&self, _: *mut u8, _: usize, _: usize, _can_move: bool) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    fn free_part(&self, start: *mut u8, old: usize, new: usize) -> bool {
+        self.0.give_back(start.addr() + new..start.addr() + old)
+    }
+
+    fn free(&self, start: *mut u8, size: usize) -> bool {
+        self.0.give_back(start.addr()..start.addr() + size)
+    }
+
+    fn can_release_part(&self, _flags: u32) -> bool {
+        true
+    }
+
+    fn allocates_zeros(&self) -> bool {
+        true
+    }
+
+    fn page_size(&self) -> usize {
+        4096
+    }
+}
+
+/// Rust's allocations in this object.
+#[cfg(not(test))]
+#[global_allocator]
+static GLOBAL: Private = Private;
+
+/// The heap as Rust's global allocator.
+pub struct Private;
+
+// SAFETY: dlmalloc gives out disjoint blocks of at least the size and alignment asked for, and all
+// calls go through the heap's lock.
+unsafe impl GlobalAlloc for Private {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: an alignment of a Layout is a power of two.
+        with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) })
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller vouches that the block is this heap's and has this layout.
+        with(|heap| unsafe { heap.free(pointer, layout.size(), layout.align()) });
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        // SAFETY: as for dealloc.
+        with(|heap| unsafe { heap.realloc(pointer, layout.size(), layout.align(), new) })
+    }
+}
