@@ -45,7 +45,8 @@ impl<M: Machine> Mm<M> {
         if vma.has(VmaFlags::ACCOUNT) && self.manager.charge(grown).is_err() {
             return Err(Refusal::NoRegion);
         }
-        let part = vma.part(self.manager.vma_id(), start..vma.end);
+        let mut part = vma.part(self.manager.vma_id(), start..vma.end);
+        part.anon = vma.anon.clone().or_else(|| Some(self.family_for(&vma)));
         let grown = Arc::new(part);
         exclusive.apply(&Edit { out: vec![vma], into: vec![grown.clone()] });
         Ok(grown)
@@ -85,10 +86,13 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || vma.anon.is_some() {
             return;
         }
-        let family = self.neighbours_family(vma).unwrap_or_else(|| AnonVma::new(&self.manager));
         let mut with = vma.part(self.manager.vma_id(), vma.range());
-        with.anon = Some(family);
+        with.anon = Some(self.family_for(vma));
         exclusive.apply(&Edit { out: vec![vma.clone()], into: vec![Arc::new(with)] });
+    }
+
+    fn family_for(&self, vma: &Arc<Vma<M>>) -> Arc<AnonVma<M>> {
+        self.neighbours_family(vma).unwrap_or_else(|| AnonVma::new(&self.manager))
     }
 
     fn neighbours_family(&self, vma: &Arc<Vma<M>>) -> Option<Arc<AnonVma<M>>> {

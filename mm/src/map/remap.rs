@@ -158,6 +158,9 @@ impl<M: Machine> Exclusive<'_, M> {
         let sizes = Sizes { old: kept, new: sizes.new };
         self.check_growth(&vma, address, &sizes)?;
         self.unmap(&(target..target + sizes.new));
+        if self.mm().containing(address).is_none() {
+            return Err(RemapError::Unmapped);
+        }
         if request.old_length > kept {
             let whole = pages_up(request.old_length).unwrap_or(kept);
             self.unmap_tail(address, kept, whole)?;

@@ -71,9 +71,7 @@ impl Processor<Sim> for SimProcessor {
     }
 
     fn fetch(&mut self, mm: &Arc<Mm<Sim>>, address: u64) -> Result<(), Stopped> {
-        self.run(mm, |cpu, space, _| {
-            cpu.fetch(space, VirtAddr(address), Mode::User).map(drop)
-        })
+        self.run(mm, |cpu, space, _| cpu.fetch(space, VirtAddr(address), Mode::User).map(drop))
     }
 
     fn fail_allocation(&mut self, nth: u64) {
