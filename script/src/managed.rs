@@ -26,7 +26,19 @@ pub fn add_to(catalogue: &mut Catalogue) {
     catalogue.add(Entry {
         name: "sim",
         failures: Failures::Injected,
-        start: Box::new(|setup| Ok(Box::new(sim::start(setup)?))),
+        start: Box::new(|setup| Ok(Box::new(sim::start(setup, pagefault_sim::Config::default())?))),
+    });
+    // As little help from the processor as the Linux machine has.
+    let bare = pagefault_sim::Config {
+        zero_frame: false,
+        accessed_bits: false,
+        dirty_bits: false,
+        ..pagefault_sim::Config::default()
+    };
+    catalogue.add(Entry {
+        name: "sim-bare",
+        failures: Failures::Injected,
+        start: Box::new(move |setup| Ok(Box::new(sim::start(setup, bare)?))),
     });
     catalogue.add(Entry {
         name: "linux",

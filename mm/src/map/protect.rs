@@ -66,7 +66,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let becomes_free = !wanted.contains(VmaFlags::WRITE)
             && vma.has(VmaFlags::ACCOUNT)
             && vma.file.is_none()
-            && vma.anon.is_none();
+            && vma.written_family().is_none();
         flags.set(VmaFlags::ACCOUNT, flags.contains(VmaFlags::ACCOUNT) && !becomes_free);
         match self.reflag(vma, range.clone(), flags) {
             Ok(now) => {

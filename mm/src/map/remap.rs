@@ -291,7 +291,7 @@ impl<M: Machine> Exclusive<'_, M> {
             }
         }
         let mut copy = vma.part(mm.manager.vma_id(), address..vma.end);
-        let rebased = copy.file.is_none() && copy.anon.is_none();
+        let rebased = copy.file.is_none() && copy.families().next().is_none();
         copy.pgoff = if rebased { target.page_number() } else { copy.pgoff };
         (copy.start, copy.end) = (range.start, range.end);
         if let Some(file) = &copy.file {
