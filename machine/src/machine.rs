@@ -121,6 +121,13 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
+    /// Brings the part of the loaded page table that translates a kernel address in line with the
+    /// reference table, and says whether the address is mapped there (spec A4–A7). Takes no lock:
+    /// the interrupted code may hold any.
+    fn synchronise(&self, _address: VirtAddr) -> bool {
+        false
+    }
+
     /// Who is running.
     fn context(&self) -> ContextId;
 

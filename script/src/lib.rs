@@ -1,1 +1,43 @@
 //! One language of memory operations, run on every pagefault machine and on the host kernel.
+//!
+//! A script goes through the crate from top to bottom:
+//!
+//! 1. [`mod@parse`] reads the text into [`ast::Script`], all of it, before anything runs;
+//! 2. [`runner::Run`] turns names into numbers, chooses addresses, and asks a machine;
+//! 3. a [`machine::Machine`] does what it is asked: the oracle [`kernel`] with real system calls
+//!    in real processes, the others with a memory manager;
+//! 4. [`outcome::Outcome`] is printed, and [`diff`] compares what several machines printed;
+//! 5. [`random`] writes scripts that nobody would think of, [`command`] is the command line.
+//!
+//! ```
+//! # #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
+//! use pagefault_script::{machine::Catalogue, parse::parse, runner};
+//!
+//! let script = parse("mmap A 2p rw private anon\nwrite A \"hi\"\nread A+2p 1\n")?;
+//! let catalogue = Catalogue::new();
+//! let kernel = catalogue.find("kernel").ok_or("no kernel here")?;
+//! let mut machine = (kernel.start)(&runner::setup(&script, 0))?;
+//! let answers: Vec<String> = runner::Run::new(&script, &mut *machine)
+//!     .map(|answer| answer.text)
+//!     .collect();
+//! assert_eq!(answers, ["ok", "ok", "SIGSEGV MAPERR A+0x2000"]);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod ast;
+pub mod command;
+pub mod corpus;
+pub mod diff;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod kernel;
+mod layout;
+pub mod machine;
+pub mod outcome;
+pub mod parse;
+mod print;
+pub mod random;
+pub mod runner;
+mod words;
+
+pub use layout::{USER_END, WINDOW_END, WINDOW_START};

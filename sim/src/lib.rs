@@ -1,1 +1,89 @@
 //! A simulated computer for the pagefault memory manager.
+//!
+//! [`Sim`] is a [`Machine`](pagefault_machine::Machine): frames, address spaces whose page tables
+//! are real x86-64 words in frames of the same pool, and CPUs that walk them. It does what a
+//! computer does and breaks where a computer breaks: a TLB goes stale until it is flushed, bits
+//! are set at surprising moments, a freed frame's content is scrambled, a device fails. What the
+//! memory manager does wrong is reported as a [`Violation`].
+//!
+//! ```
+//! use pagefault_machine::{
+//!     Cursor, Entry, ErrorCode, Fate, Machine, Mode, Protection, Space, Stale, VirtAddr,
+//! };
+//! use pagefault_sim::{Config, Sim};
+//!
+//! let sim = Sim::new(Config::calm());
+//! let cpu = sim.cpu(0);
+//! let space = sim.space()?;
+//! let page = VirtAddr(0x40_0000);
+//! let range = page..page + 4096;
+//!
+//! // Nothing is mapped: a user's store raises a fault with error code W | U.
+//! let fault = cpu.store(&space, page, Mode::User, 7).unwrap_err();
+//! assert_eq!(fault.address, page);
+//! assert_eq!(fault.code, ErrorCode::WRITE | ErrorCode::USER);
+//!
+//! // Map a frame by hand, and the same store goes through.
+//! let frame = sim.allocate()?;
+//! sim.zero(frame);
+//! let protection = Protection::READ | Protection::WRITE;
+//! let entry = Entry::Present { frame, protection, accessed: false, dirty: false };
+//! space.lock(range.clone())?.replace(page, entry);
+//! cpu.store(&space, page, Mode::User, 7).unwrap();
+//!
+//! // The CPU marked the entry. Take it away again:
+//! let old = space.lock(range)?.replace(page, Entry::None);
+//! assert!(matches!(old, Entry::Present { accessed: true, dirty: true, .. }));
+//!
+//! // The TLB still knows the page, which is what a check finds and a flush mends.
+//! assert_eq!(cpu.load(&space, page, Mode::User), Ok(7));
+//! assert!(sim.check_tlbs().is_err());
+//! sim.flush(&space, &[Stale { address: page, frame, fate: Fate::Freed }]);
+//! assert!(cpu.load(&space, page, Mode::User).is_err());
+//! assert!(sim.check_tlbs().is_ok());
+//! sim.free(frame);
+//! # Ok::<(), pagefault_machine::OutOfFrames>(())
+//! ```
+
+#![deny(unsafe_code)]
+
+mod arch;
+mod chance;
+mod computer;
+mod config;
+mod context;
+mod cpu;
+mod disk;
+mod failure;
+mod faulty;
+mod file;
+mod frames;
+mod hardware;
+mod kernel;
+#[allow(unsafe_code)] // the traits of `lock_api` are unsafe to implement
+mod lock;
+mod schedule;
+mod shootdown;
+mod space;
+mod stats;
+mod table;
+mod tlb;
+mod traced;
+mod violation;
+mod wait;
+mod walk;
+
+pub use arch::{Architecture, Ia32, X86_64};
+pub use computer::{Computer, Sim, Sim32, Usage};
+pub use config::{Config, ConfigError, Hazards, OnViolation};
+pub use cpu::{Cpu, Registers};
+pub use disk::{DiskStats, SimDisk};
+pub use faulty::{Faulty, FaultySpace};
+pub use file::{FileStats, SimFile};
+pub use kernel::SyncError;
+pub use lock::{SimMutex, SimRwLock};
+pub use schedule::{Explored, Task, yield_point};
+pub use space::{SimCursor, SimSpace};
+pub use stats::Stats;
+pub use traced::{Call, Log, Observer, Traced, TracedCursor, TracedSpace};
+pub use violation::{Operation, Staleness, Violation};

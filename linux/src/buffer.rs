@@ -1,0 +1,155 @@
+//! Parked pages: memory of the manager's own for content that is mapped nowhere.
+
+use crate::host::{PAGE, Reservation, Table};
+use crate::lock::FutexMutex;
+use crate::sweep::{Ranges, Sweep};
+use lock_api::RawMutex;
+use pagefault_machine::machine::Page;
+use rustix::io::Errno;
+use std::cell::UnsafeCell;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How many buffers beyond one a frame: each thread that copies a frame needs one more meanwhile.
+const SPARE: u32 = 1024;
+/// How many unused buffers may stay resident.
+pub const WARM: u32 = 64;
+/// How many of them are given back to the host at once when there are more.
+const COOLED: usize = 32;
+
+/// All buffers of a machine.
+pub struct Buffers {
+    memory: Reservation,
+    /// For an unused buffer, the next one in its list plus one.
+    next: Table<AtomicU32>,
+    lock: FutexMutex,
+    lists: UnsafeCell<Lists>,
+    /// Buffers in use or warm: pages of the host's memory.
+    resident: AtomicU32,
+}
+
+#[derive(Default)]
+struct Lists {
+    /// The first unused buffer plus one whose memory is resident.
+    warm: u32,
+    warm_count: u32,
+    /// The first one whose memory was given back.
+    cold: u32,
+    /// Buffers from here on have never been used.
+    fresh: u32,
+}
+
+// SAFETY: `lists` is touched only under `lock`; the rest is shared by design.
+unsafe impl Sync for Buffers {}
+// SAFETY: no part is bound to a thread.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    /// Buffers for `frames` frames.
+    pub fn new(frames: u32) -> Result<Self, Errno> {
+        let count = frames as usize + SPARE as usize;
+        Ok(Self {
+            memory: Reservation::new(count * PAGE)?,
+            next: Table::new(count)?,
+            lock: FutexMutex::INIT,
+            lists: UnsafeCell::new(Lists::default()),
+            resident: AtomicU32::new(0),
+        })
+    }
+
+    /// How many pages of host memory the buffers hold, roughly.
+    pub fn resident(&self) -> u32 {
+        self.resident.load(Relaxed)
+    }
+
+    /// Takes a buffer with undefined content. Where all are taken, more threads than buffers to
+    /// spare are copying: waits for one of them.
+    pub fn take(&self) -> u32 {
+        loop {
+            if let Some(slot) = self.with_lists(|lists| self.pop(lists)) {
+                return slot;
+            }
+            rustix::thread::sched_yield();
+        }
+    }
+
+    /// Gives a buffer back.
+    pub fn give(&self, slot: u32, sweep: &Sweep) {
+        let mut cooled = [0; COOLED];
+        let cool = self.with_lists(|lists| {
+            self.next[slot as usize].store(lists.warm, Relaxed);
+            lists.warm = slot + 1;
+            lists.warm_count += 1;
+            if lists.warm_count <= WARM {
+                return false;
+            }
+            for slot in &mut cooled {
+                let first = lists.warm - 1;
+                lists.warm = self.next[first as usize].load(Relaxed);
+                lists.warm_count -= 1;
+                *slot = first;
+            }
+            true
+        });
+        if cool {
+            self.give_back(cooled, sweep);
+        }
+    }
+
+    /// The address of a buffer's page, which is valid until the buffer is given back.
+    pub fn page(&self, slot: u32) -> *mut Page {
+        debug_assert!((slot as usize) < self.next.len());
+        // SAFETY: every slot number handed out lies within the reservation.
+        unsafe { self.memory.start().add(slot as usize * PAGE).cast() }
+    }
+
+    /// Gives the memory of unused buffers back to the host.
+    #[cold]
+    fn give_back(&self, mut slots: [u32; COOLED], sweep: &Sweep) {
+        slots.sort_unstable();
+        let mut ranges = Ranges::new();
+        for slot in slots {
+            ranges.push(self.page(slot) as u64);
+        }
+        // If the host refuses, the pages merely stay resident.
+        // SAFETY: the buffers are unused and in neither list, so nobody refers to them.
+        let _ = unsafe { sweep.drop_pages(&ranges) };
+        self.with_lists(|lists| {
+            for slot in slots {
+                self.next[slot as usize].store(lists.cold, Relaxed);
+                lists.cold = slot + 1;
+            }
+        });
+        self.resident.fetch_sub(COOLED as u32, Relaxed);
+    }
+
+    fn pop(&self, lists: &mut Lists) -> Option<u32> {
+        if lists.warm != 0 {
+            let slot = lists.warm - 1;
+            lists.warm = self.next[slot as usize].load(Relaxed);
+            lists.warm_count -= 1;
+            return Some(slot);
+        }
+        let slot = if lists.cold != 0 {
+            let slot = lists.cold - 1;
+            lists.cold = self.next[slot as usize].load(Relaxed);
+            slot
+        } else if (lists.fresh as usize) < self.next.len() {
+            lists.fresh += 1;
+            lists.fresh - 1
+        } else {
+            return None;
+        };
+        self.resident.fetch_add(1, Relaxed);
+        Some(slot)
+    }
+
+    fn with_lists<R>(&self, f: impl FnOnce(&mut Lists) -> R) -> R {
+        self.lock.lock();
+        // SAFETY: the lock is held, and `f` does not take it again.
+        let result = f(unsafe { &mut *self.lists.get() });
+        // SAFETY: locked above.
+        unsafe { self.lock.unlock() };
+        result
+    }
+}

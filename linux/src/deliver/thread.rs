@@ -1,0 +1,271 @@
+//! Thread delivery: threads of the machine's own read the userfaultfd.
+//!
+//! Faults that the kernel takes on the program's behalf are answered too, so system calls work on
+//! absent pages.
+
+use super::signal::{FaultInfo, OURS};
+use super::{Answer, HostFault, Signal, answer, stop};
+use crate::host::PAGE;
+use crate::lock::{FutexMutex, FutexRwLock};
+use crate::machine::Shared;
+use crate::place::Refilled;
+use crate::space;
+use crate::uffd::UffdFeatures;
+use lock_api::RwLock;
+use pagefault_machine::Access;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+/// The threads of a machine.
+pub(crate) struct Threads {
+    running: lock_api::Mutex<FutexMutex, Option<Running>>,
+    /// Held shared while faults are being answered; whoever holds it exclusively knows that no
+    /// thread of the machine holds any other lock.
+    pub gate: RwLock<FutexRwLock, ()>,
+    poisoned: lock_api::Mutex<FutexMutex, Poisoned>,
+}
+
+/// Pages that were poisoned to make a system call fail.
+struct Poisoned {
+    pages: [u64; POISONED],
+    len: usize,
+}
+
+/// The most pages poisoned at once.
+const POISONED: usize = 32;
+
+struct Running {
+    stop: Arc<OwnedFd>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub fn new() -> Self {
+        Self {
+            running: lock_api::Mutex::new(None),
+            gate: RwLock::new(()),
+            poisoned: lock_api::Mutex::new(Poisoned { pages: [0; POISONED], len: 0 }),
+        }
+    }
+
+    /// Stops the threads and waits for them.
+    pub fn stop(&self) {
+        let Some(running) = self.running.lock().take() else { return };
+        // The counter cannot overflow from one write.
+        let _ = rustix::io::write(&*running.stop, &1_u64.to_ne_bytes());
+        for handle in running.handles {
+            // A thread that panicked has already said so.
+            let _ = handle.join();
+        }
+    }
+
+    /// After a process fork the child has no threads; forgets them and says how many there were.
+    pub fn forget(&self) -> usize {
+        match self.running.lock().take() {
+            Some(running) => {
+                let count = running.handles.len();
+                // Joining or detaching a thread of another process makes no sense.
+                running.handles.into_iter().for_each(std::mem::forget);
+                count
+            }
+            None => 0,
+        }
+    }
+
+    /// The descriptor that stops the threads, which the program must not close.
+    pub fn descriptor(&self) -> Option<i32> {
+        use rustix::fd::AsRawFd;
+        self.running.lock().as_ref().map(|running| running.stop.as_raw_fd())
+    }
+}
+
+/// Starts threads that answer faults.
+pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
+    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let spawn = || {
+        let (shared, stop) = (Arc::downgrade(shared), stop.clone());
+        let builder = std::thread::Builder::new().name("pagefault".into());
+        builder.spawn(move || serve(&shared, &stop))
+    };
+    let spawned = with_signals_blocked(|| (0..count).map(|_| spawn()).collect::<Result<_, _>>());
+    let handles =
+        spawned.map_err(|e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
+    *shared.pagers.threads.running.lock() = Some(Running { stop, handles });
+    Ok(())
+}
+
+/// Threads inherit the mask: none of ours may run a handler of the program's, which could touch
+/// managed memory.
+fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+    let mut old = MaybeUninit::uninit();
+    // SAFETY: blocks all signals of this thread and keeps the mask in `old`.
+    unsafe {
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+    }
+    let result = f();
+    // SAFETY: restores the mask stored above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
+    result
+}
+
+fn serve(shared: &Weak<Shared>, stop: &OwnedFd) {
+    let Some(shared) = shared.upgrade() else { return };
+    if let Some(pager) = shared.pagers.current() {
+        pager.thread_started();
+    }
+    loop {
+        let mut polled =
+            [PollFd::new(stop, PollFlags::IN), PollFd::new(&shared.descriptor, PollFlags::IN)];
+        let threads = &shared.pagers.threads;
+        let pause = (threads.poisoned.lock().len > 0).then_some(&POISON_TIME);
+        // Interrupted or refused, both are looked at, which does no harm.
+        let ready = poll(&mut polled, pause);
+        if polled[0].revents().contains(PollFlags::IN) {
+            return;
+        }
+        let _answering = threads.gate.read();
+        if pause.is_some() && ready == Ok(0) {
+            unpoison(&shared);
+        }
+        read_messages(&shared);
+    }
+}
+
+/// How long a page stays poisoned. The system call that it is for fails at once; should its thread
+/// be late, the fault is reported again.
+const POISON_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+fn unpoison(shared: &Shared) {
+    let mut poisoned = shared.pagers.threads.poisoned.lock();
+    let len = std::mem::take(&mut poisoned.len);
+    for &host in &poisoned.pages[..len] {
+        // SAFETY: the gate is held, which whoever drops a space waits for.
+        if let Some(space) = unsafe { space::find(host) } {
+            shared.unpoison(space, space.index_of(host));
+        }
+    }
+}
+
+fn poison(shared: &Shared, host: u64) -> bool {
+    // SAFETY: as in `unpoison`.
+    let Some(space) = (unsafe { space::find(host) }) else { return false };
+    if !shared.probe.features.contains(UffdFeatures::POISON) {
+        return false;
+    }
+    if shared.pagers.threads.poisoned.lock().len == POISONED {
+        unpoison(shared);
+    }
+    let mut poisoned = shared.pagers.threads.poisoned.lock();
+    let room = poisoned.len;
+    room < POISONED && shared.poison(space, space.index_of(host)) && {
+        poisoned.pages[room] = host;
+        poisoned.len += 1;
+        true
+    }
+}
+
+/// A message of the kernel's (`struct uffd_msg`), for a page fault.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Message {
+    event: u8,
+    reserved: [u8; 7],
+    flags: u64,
+    address: u64,
+    thread: u32,
+    pad: u32,
+}
+
+const EVENT_PAGEFAULT: u8 = 0x12;
+const FLAG_WRITE: u64 = 1;
+const FLAG_WP: u64 = 2;
+/// The most messages answered for one read.
+const MESSAGES: usize = 16;
+
+fn read_messages(shared: &Shared) {
+    let mut bytes = [0_u8; MESSAGES * size_of::<Message>()];
+    // Another thread may have taken the messages: then there is nothing to read.
+    let Ok(count) = rustix::io::read(&shared.descriptor, &mut bytes) else { return };
+    for chunk in bytes[..count].chunks_exact(size_of::<Message>()) {
+        // SAFETY: the chunk has the size of a message, and every pattern of bits is one.
+        let message: Message = unsafe { chunk.as_ptr().cast::<Message>().read_unaligned() };
+        if message.event == EVENT_PAGEFAULT {
+            answer_message(shared, &message);
+        }
+    }
+}
+
+fn answer_message(shared: &Shared, message: &Message) {
+    let write = message.flags & (FLAG_WRITE | FLAG_WP) != 0;
+    let access = if write { Access::Write } else { Access::Read };
+    let fault = HostFault { address: message.address, access, ip: 0, sp: 0 };
+    let page = message.address & !(PAGE as u64 - 1);
+    // SAFETY: the faulting access waits for the answer; whoever drops a space answers for there
+    // being none.
+    let outcome = match unsafe { space::find(message.address) } {
+        Some(space) => answer(space, &fault),
+        None => Answer::Signal(Signal::NotMapped),
+    };
+    match outcome {
+        Answer::Resume(Refilled::Changed) => return,
+        Answer::Resume(Refilled::Unchanged) => {}
+        Answer::Signal(signal) => deny(shared, message, signal),
+        Answer::Stop(text) => stop(text),
+    }
+    // Nobody may be waiting any more.
+    let _ = shared.descriptor.wake(page..page + PAGE as u64);
+}
+
+/// Makes an access fail: a program's by a signal, the kernel's by poisoning the page, since it
+/// would try again and again with the signal pending.
+fn deny(shared: &Shared, message: &Message, signal: Signal) {
+    let page = message.address & !(PAGE as u64 - 1);
+    if message.thread != 0 && !in_system_call(message.thread) {
+        send(message.thread, signal, message.address);
+        return;
+    }
+    if !poison(shared, page) {
+        stop("pagefault: a system call was given an address that it may not use\n");
+    }
+}
+
+/// Whether a thread that waits for a page is inside a system call, by /proc.
+fn in_system_call(thread: u32) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use std::io::Write;
+    let mut path = [0_u8; 48];
+    // The longest number fits.
+    let _ = write!(&mut path[..], "/proc/self/task/{thread}/syscall");
+    let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return false };
+    let Ok(file) = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return false;
+    };
+    let mut text = [0_u8; 2];
+    // "-1 …" for a thread blocked outside of system calls, a number for one inside.
+    rustix::io::read(&file, &mut text).is_ok_and(|n| n > 0) && text[0].is_ascii_digit()
+}
+
+/// Sends a thread the signal that its access raised, in the form that our own handler knows.
+fn send(thread: u32, signal: Signal, address: u64) {
+    let (number, code) = signal.numbers();
+    let info = FaultInfo {
+        signal: number,
+        errno: OURS,
+        // Another thread's signal may not claim to be the kernel's.
+        code: libc::SI_QUEUE,
+        pad: 0,
+        address,
+        meant: code as u64,
+        rest: [0; 12],
+    };
+    // SAFETY: queues a signal to a thread of this process, with a siginfo of the kernel's size.
+    unsafe {
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), thread, number, &info);
+    }
+}

@@ -1,0 +1,93 @@
+//! A fork of the whole process: the child goes on with a copy of everything and a userfaultfd of
+//! its own.
+//!
+//! The kernel shares the pages between parent and child, copy-on-write, and drops the child's
+//! registrations and write protections. Windows are not inherited at all: they would look empty in
+//! a child that nobody manages.
+
+use crate::frame::Home;
+use crate::machine::LinuxMachine;
+use crate::probe::{Delivery, ProbeError};
+use crate::space::LinuxSpace;
+use crate::sweep::replace_descriptor;
+use crate::uffd::Mapped;
+use lock_api::RawRwLock;
+use pagefault_machine::{Frame, VirtAddr};
+use rustix::fd::{AsFd, AsRawFd, RawFd};
+use rustix::io::Errno;
+use std::ops::Range;
+
+/// Why a child cannot go on with its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForkError {
+    /// The child gets no userfaultfd.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// A range can no longer be registered, or no thread started.
+    #[error("the kernel refuses to manage the memory of a forked process: {0}")]
+    Host(Errno),
+}
+
+impl LinuxMachine {
+    /// Brings the machine's own threads to rest, holding no lock. The caller sees to it that no
+    /// other thread is inside the memory manager, and calls one of the two functions below after.
+    pub fn before_fork(&self) {
+        // SAFETY: unlocked by `after_fork_parent` or `after_fork_child`.
+        unsafe { self.shared.pagers.threads.gate.raw() }.lock_exclusive();
+    }
+
+    /// Goes on in the parent, or after a fork that failed.
+    pub fn after_fork_parent(&self) {
+        // SAFETY: locked by `before_fork`.
+        unsafe { self.shared.pagers.threads.gate.raw().unlock_exclusive() };
+    }
+
+    /// Goes on in the child, whose only thread this is: manages `ranges` of the identity space
+    /// `space`, which are those that were registered in the parent, with a userfaultfd of its own.
+    pub fn after_fork_child(
+        &self,
+        space: &LinuxSpace,
+        ranges: impl Iterator<Item = Range<VirtAddr>>,
+    ) -> Result<(), ForkError> {
+        let shared = &self.shared;
+        let descriptor = shared.probe.open(shared.delivery)?;
+        replace_descriptor(shared.descriptor.as_fd(), descriptor.as_fd());
+        drop(descriptor);
+        shared.sweep.after_fork_child();
+        for number in 0..shared.frames.used() {
+            let held = shared.frames.hold(Frame(number));
+            if let Home::At(host, Mapped::Writable) = held.home() {
+                held.set_home(Home::At(host, Mapped::WriteProtected));
+            }
+        }
+        for range in ranges {
+            debug_assert!(range.end <= space.range().end);
+            let host = range.start.value()..range.end.value();
+            shared.descriptor.register(host.clone()).map_err(ForkError::Host)?;
+            shared
+                .descriptor
+                .write_protect(host, Mapped::WriteProtected)
+                .map_err(ForkError::Host)?;
+        }
+        self.after_fork_parent();
+        let threads = shared.pagers.threads.forget();
+        match shared.delivery {
+            Delivery::Threads(_) if threads > 0 => {
+                crate::deliver::thread::start(shared, threads).map_err(ForkError::Host)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The descriptors that the machine needs, which the program must not close.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let shared = &self.shared;
+        [
+            Some(shared.descriptor.as_fd().as_raw_fd()),
+            shared.sweep.descriptor(),
+            shared.pagers.threads.descriptor(),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}

@@ -1,0 +1,228 @@
+//! The frames: where each one's content is, and which are free.
+//!
+//! A frame of this machine is a number with a *home*. Its content stands at the one host address
+//! where it is mapped, or parked in a [buffer](crate::buffer) of the manager's own, or nowhere as
+//! long as it is all zeros.
+//!
+//! # Locks
+//! Each frame has a lock. Whoever holds it may move the content: everything done to the host page
+//! where a frame stands is done under the frame's lock. A thread that holds one frame's lock, or a
+//! lock of a page table, only *tries* to take a frame's lock, and on failure lets go of everything
+//! and waits.
+
+use crate::host::{Table, Zeroed};
+use crate::lock::FutexMutex;
+use crate::uffd::Mapped;
+use lock_api::RawMutex;
+use pagefault_machine::Frame;
+use rustix::io::Errno;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Where a frame's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The frame is free.
+    Free,
+    /// Allocated, content undefined (and in fact zeros).
+    Blank,
+    /// All zeros; costs nothing.
+    Zero,
+    /// In the buffer with this number.
+    Buffer(u32),
+    /// In the host page with this address.
+    At(u64, Mapped),
+}
+
+const FREE: u64 = 0;
+const BLANK: u64 = 1;
+const ZERO: u64 = 2;
+const BUFFER: u64 = 3;
+const AT: u64 = 4;
+const TAG: u64 = 7;
+const WRITABLE: u64 = 8;
+
+impl Home {
+    // The host's addresses are below 2^47 and page-aligned, so the low bits are free for the tag.
+    fn encode(self) -> u64 {
+        match self {
+            Self::Free => FREE,
+            Self::Blank => BLANK,
+            Self::Zero => ZERO,
+            Self::Buffer(slot) => BUFFER | u64::from(slot) << 12,
+            Self::At(page, Mapped::Writable) => AT | WRITABLE | page,
+            Self::At(page, Mapped::WriteProtected) => AT | page,
+        }
+    }
+
+    fn decode(word: u64) -> Self {
+        let page = word & !0xFFF;
+        match word & TAG {
+            BLANK => Self::Blank,
+            ZERO => Self::Zero,
+            BUFFER => Self::Buffer((word >> 12) as u32),
+            AT if word & WRITABLE != 0 => Self::At(page, Mapped::Writable),
+            AT => Self::At(page, Mapped::WriteProtected),
+            _ => Self::Free,
+        }
+    }
+}
+
+#[repr(C)]
+struct Slot {
+    home: AtomicU64,
+    lock: FutexMutex,
+    /// While free: the next free frame plus one.
+    next: AtomicU32,
+}
+
+// SAFETY: all fields are atomics, valid when zero: home free, unlocked, no next.
+unsafe impl Zeroed for Slot {}
+
+/// The number of free lists; threads are spread over them.
+const SHARDS: usize = 16;
+
+#[repr(align(64))]
+struct Shard {
+    lock: FutexMutex,
+    /// The first free frame plus one.
+    head: AtomicU32,
+    count: AtomicU32,
+}
+
+/// All frames of a machine.
+pub struct Frames {
+    slots: Table<Slot>,
+    shards: [Shard; SHARDS],
+    /// Frames from here on have never been allocated.
+    fresh: AtomicU32,
+}
+
+/// A locked frame; let go of on drop.
+pub struct Held<'a> {
+    slot: &'a Slot,
+    frame: Frame,
+}
+
+impl Frames {
+    /// `count` free frames.
+    pub fn new(count: u32) -> Result<Self, Errno> {
+        Ok(Self {
+            slots: Table::new(count as usize)?,
+            shards: [const {
+                Shard { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
+            }; SHARDS],
+            fresh: AtomicU32::new(0),
+        })
+    }
+
+    /// How many frames there are.
+    pub fn len(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Frames with numbers from here on have never been used.
+    pub fn used(&self) -> u32 {
+        self.fresh.load(Relaxed).min(self.len())
+    }
+
+    /// How many are free, roughly.
+    pub fn free_count(&self) -> u32 {
+        let listed: u32 = self.shards.iter().map(|s| s.count.load(Relaxed)).sum();
+        (self.len() - self.used()).saturating_add(listed)
+    }
+
+    /// Takes a free frame, best one that the same context freed. Its content is undefined.
+    pub fn allocate(&self, context: u32) -> Option<Frame> {
+        let frame = self
+            .pop(&self.shards[context as usize % SHARDS])
+            .or_else(|| self.take_fresh())
+            .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))?;
+        self.slots[frame.index()].home.store(Home::Blank.encode(), Release);
+        Some(frame)
+    }
+
+    /// Puts a frame whose content has been let go of on a free list.
+    pub fn release(&self, held: Held<'_>, context: u32) {
+        held.set_home(Home::Free);
+        let frame = held.frame;
+        drop(held);
+        let shard = &self.shards[context as usize % SHARDS];
+        shard.lock.lock();
+        self.slots[frame.index()].next.store(shard.head.load(Relaxed), Relaxed);
+        shard.head.store(frame.0 + 1, Relaxed);
+        shard.count.fetch_add(1, Relaxed);
+        // SAFETY: locked above.
+        unsafe { shard.lock.unlock() };
+    }
+
+    /// Locks a frame. The caller must hold no other frame and no page-table lock.
+    pub fn hold(&self, frame: Frame) -> Held<'_> {
+        let slot = &self.slots[frame.index()];
+        slot.lock.lock();
+        Held { slot, frame }
+    }
+
+    /// Locks a frame unless somebody else has it.
+    pub fn try_hold(&self, frame: Frame) -> Option<Held<'_>> {
+        let slot = &self.slots[frame.index()];
+        slot.lock.try_lock().then_some(Held { slot, frame })
+    }
+
+    /// Waits until whoever has the frame lets go of it.
+    pub fn wait_until_idle(&self, frame: Frame) {
+        self.slots[frame.index()].lock.wait_until_free();
+    }
+
+    /// A frame's home, as it was a moment ago.
+    pub fn peek(&self, frame: Frame) -> Home {
+        Home::decode(self.slots[frame.index()].home.load(Acquire))
+    }
+
+    fn take_fresh(&self) -> Option<Frame> {
+        if self.fresh.load(Relaxed) >= self.len() {
+            return None;
+        }
+        let number = self.fresh.fetch_add(1, Relaxed);
+        (number < self.len()).then_some(Frame(number))
+    }
+
+    fn pop(&self, shard: &Shard) -> Option<Frame> {
+        if shard.count.load(Relaxed) == 0 {
+            return None;
+        }
+        shard.lock.lock();
+        let frame = shard.head.load(Relaxed).checked_sub(1).map(Frame);
+        if let Some(frame) = frame {
+            shard.head.store(self.slots[frame.index()].next.load(Relaxed), Relaxed);
+            shard.count.fetch_sub(1, Relaxed);
+        }
+        // SAFETY: locked above.
+        unsafe { shard.lock.unlock() };
+        frame
+    }
+}
+
+impl Held<'_> {
+    /// Where the content is.
+    pub fn home(&self) -> Home {
+        Home::decode(self.slot.home.load(Acquire))
+    }
+
+    /// Says where the content is now.
+    pub fn set_home(&self, home: Home) {
+        self.slot.home.store(home.encode(), Release);
+    }
+
+    /// The frame's number.
+    pub fn frame(&self) -> Frame {
+        self.frame
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a `Held` exists only while its lock is held by its owner.
+        unsafe { self.slot.lock.unlock() };
+    }
+}

@@ -1,0 +1,295 @@
+//! The machine itself: a Linux process that implements the waist.
+
+use crate::buffer::{Buffers, WARM};
+use crate::deliver::Pagers;
+use crate::frame::{Frames, Home};
+use crate::host::PAGE;
+use crate::lock::{self, FutexMutex, FutexRwLock};
+use crate::probe::{Delivery, Probe, ProbeError};
+use crate::space::{HOST_END, Layout, LinuxSpace};
+use crate::stats::{Counter, Counters, MachineStats};
+use crate::sweep::{BATCH, Sweep};
+use crate::table::{FILE_INDEX_LIMIT, SPAN};
+use crate::uffd::Userfault;
+use pagefault_machine::machine::Page;
+use pagefault_machine::{
+    Capabilities, ContextId, Frame, Machine, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
+};
+use rustix::io::Errno;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How a machine is to be built.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The number of frames: the most pages whose content is resident, mapped or parked.
+    ///
+    /// The machine needs up to [`Config::OVERHEAD`] resident pages more for content on its way.
+    pub frames: u32,
+    /// What its address spaces are.
+    pub layout: Layout,
+    /// How faults reach the memory manager.
+    pub delivery: Delivery,
+    /// Where the kernel's addresses begin; by default at the end of the window, and for an identity
+    /// space where they do on the host.
+    pub task_size: Option<VirtAddr>,
+}
+
+impl Config {
+    /// The pages that may be resident beyond the frames: unused buffers kept warm, and pages that
+    /// are being parked and stand in two places for a moment.
+    pub const OVERHEAD: u32 = WARM + BATCH as u32;
+
+    /// A machine of `frames` frames with windows of 64 GiB from address 0 on, and inline delivery.
+    pub const fn new(frames: u32) -> Self {
+        let layout = Layout::Windows { origin: VirtAddr::ZERO, bytes: 64 << 30 };
+        Self { frames, layout, delivery: Delivery::Inline, task_size: None }
+    }
+}
+
+/// Why a machine could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// The kernel or this user's rights do not suffice.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The host refuses the address space for the machine's tables, whose memory is used only where
+    /// it is touched.
+    #[error(
+        "the host refuses address space for the page tables ({0}): raise the limit of addresses \
+         (ulimit -v unlimited), and allow overcommit (vm.overcommit_memory=0 or 1)"
+    )]
+    AddressSpace(Errno),
+    /// No frames, or more than can be numbered.
+    #[error("a machine needs between 1 and {} frames", MAX_FRAMES)]
+    Frames,
+    /// The window is empty, too long, or not aligned.
+    #[error("a window must be aligned to 2 MiB and end below 2^47")]
+    Window,
+}
+
+/// The most frames of a machine (4 TiB).
+pub const MAX_FRAMES: u32 = (1 << 30) - 2;
+
+/// A Linux process as a machine: real faults of real programs, through userfaultfd.
+///
+/// Cloning gives another handle on the same machine.
+#[derive(Clone)]
+pub struct LinuxMachine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub layout: Layout,
+    pub delivery: Delivery,
+    pub task_size: VirtAddr,
+    pub probe: Probe,
+    pub descriptor: Userfault,
+    pub sweep: Sweep,
+    pub frames: Frames,
+    pub buffers: Buffers,
+    pub pagers: Pagers,
+    pub counters: Counters,
+}
+
+impl LinuxMachine {
+    /// Builds a machine, or says what the kernel lacks.
+    pub fn new(config: &Config) -> Result<Self, BuildError> {
+        if config.frames == 0 || config.frames > MAX_FRAMES {
+            return Err(BuildError::Frames);
+        }
+        let end = match config.layout {
+            Layout::Windows { origin, bytes } => check_window(origin, bytes)?,
+            Layout::Identity => VirtAddr(HOST_END - PAGE_SIZE),
+        };
+        let probe = Probe::new()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                layout: config.layout,
+                delivery: config.delivery,
+                task_size: config.task_size.unwrap_or(end),
+                probe,
+                descriptor: probe.open(config.delivery)?,
+                sweep: Sweep::new(),
+                frames: Frames::new(config.frames).map_err(BuildError::AddressSpace)?,
+                buffers: Buffers::new(config.frames).map_err(BuildError::AddressSpace)?,
+                pagers: Pagers::new(),
+                counters: Counters::new(),
+            }),
+        })
+    }
+
+    /// What the running kernel offers.
+    pub fn probe(&self) -> &Probe {
+        &self.shared.probe
+    }
+
+    /// What the machine has done so far.
+    pub fn counters(&self) -> MachineStats {
+        let mut stats = self.shared.counters.sum();
+        stats.buffers_resident = self.shared.buffers.resident();
+        stats
+    }
+}
+
+fn check_window(origin: VirtAddr, bytes: u64) -> Result<VirtAddr, BuildError> {
+    let end = origin.checked_add(bytes).ok_or(BuildError::Window)?;
+    let aligned = origin.value().is_multiple_of(SPAN) && bytes.is_multiple_of(SPAN);
+    if aligned && bytes > 0 && end.value() <= HOST_END { Ok(end) } else { Err(BuildError::Window) }
+}
+
+/// A page of zeros to copy from.
+static ZEROS: Page = [0; PAGE];
+
+impl Shared {
+    /// The page from which a frame that is not mapped can be copied.
+    ///
+    /// Valid while the frame is held.
+    pub fn parked_page(&self, home: Home) -> *const Page {
+        match home {
+            Home::Buffer(slot) => self.buffers.page(slot),
+            Home::At(page, _) => page as *const Page,
+            Home::Free | Home::Blank | Home::Zero => &raw const ZEROS,
+        }
+    }
+
+    /// Takes a buffer's memory or a host page's content away from a frame that is being emptied.
+    fn forget(&self, held: &crate::frame::Held<'_>) {
+        match held.home() {
+            Home::Buffer(slot) => self.buffers.give(slot, &self.sweep),
+            Home::At(page, _) => self.drop_page(page),
+            Home::Free | Home::Blank | Home::Zero => {}
+        }
+    }
+}
+
+impl Machine for LinuxMachine {
+    type Space = LinuxSpace;
+    type Mutex = FutexMutex;
+    type RwLock = FutexRwLock;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accessed: false,
+            dirty: false,
+            task_size: self.shared.task_size,
+            no_execute: true,
+            file_index_limit: FILE_INDEX_LIMIT,
+        }
+    }
+
+    fn frames(&self) -> u32 {
+        self.shared.frames.len()
+    }
+
+    fn free_frames(&self) -> u32 {
+        self.shared.frames.free_count()
+    }
+
+    fn zero_frame(&self) -> Option<Frame> {
+        None
+    }
+
+    fn allocate(&self) -> Result<Frame, OutOfFrames> {
+        self.shared.frames.allocate(context()).ok_or(OutOfFrames)
+    }
+
+    fn free(&self, frame: Frame) {
+        let held = self.shared.frames.hold(frame);
+        debug_assert_ne!(held.home(), Home::Free, "{frame:?} is freed twice");
+        self.shared.forget(&held);
+        self.shared.frames.release(held, context());
+    }
+
+    fn zero(&self, frame: Frame) {
+        let held = self.shared.frames.hold(frame);
+        self.shared.forget(&held);
+        held.set_home(Home::Zero);
+    }
+
+    fn copy(&self, from: Frame, to: Frame) {
+        let shared = &self.shared;
+        let slot = shared.buffers.take();
+        let source = shared.frames.hold(from);
+        shared.write_protect_held(&source);
+        let page = shared.parked_page(source.home());
+        // SAFETY: the source is a whole page that stays and does not change while its frame is
+        // held, and the buffer just taken is nobody else's.
+        unsafe { shared.buffers.page(slot).copy_from_nonoverlapping(page, 1) };
+        drop(source);
+        let target = shared.frames.hold(to);
+        shared.forget(&target);
+        target.set_home(Home::Buffer(slot));
+        shared.counters.add(Counter::Copied, 1);
+    }
+
+    fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
+        let shared = &self.shared;
+        let held = shared.frames.hold(frame);
+        let slot = match held.home() {
+            Home::Buffer(slot) => slot,
+            Home::At(..) => shared.park(&held),
+            home => {
+                let slot = shared.buffers.take();
+                if home != Home::Blank {
+                    // SAFETY: the buffer just taken is nobody else's.
+                    unsafe { shared.buffers.page(slot).write_bytes(0, 1) };
+                }
+                held.set_home(Home::Buffer(slot));
+                slot
+            }
+        };
+        // SAFETY: the buffer belongs to the held frame, is mapped nowhere else, and every byte
+        // pattern is a page.
+        f(unsafe { &mut *shared.buffers.page(slot) })
+    }
+
+    fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
+        let held = self.shared.frames.hold(frame);
+        self.shared.write_protect_held(&held);
+        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody can
+        // store to it: it is parked, or write-protected on the host.
+        f(unsafe { &*self.shared.parked_page(held.home()) })
+    }
+
+    fn space(&self) -> Result<LinuxSpace, OutOfFrames> {
+        LinuxSpace::new(&self.shared).map_err(|_| OutOfFrames)
+    }
+
+    fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {
+        self.shared.flush(&space.core, stale);
+    }
+
+    fn context(&self) -> ContextId {
+        ContextId(context())
+    }
+
+    fn wait(&self, word: &AtomicU32, value: u32) {
+        lock::wait(word, value);
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        lock::wake_all(word);
+    }
+
+    fn now(&self) -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+/// A small number of the calling thread.
+pub(crate) fn context() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local! {
+        static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+    NUMBER.with(|number| {
+        if number.get() == u32::MAX {
+            number.set(NEXT.fetch_add(1, Relaxed));
+        }
+        number.get()
+    })
+}

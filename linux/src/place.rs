@@ -1,0 +1,419 @@
+//! Bringing the host's page table in line with ours.
+//!
+//! The host's page table is our translation look-aside buffer. *Refilling* puts the frame that an
+//! entry names into the host page at its address: one ioctl that allocates, copies and maps, and
+//! flushes nothing. *Flushing* takes stale pages away, many with one call.
+//!
+//! A frame is in one place at a time: where two addresses share it, an access through the second
+//! pulls it over.
+
+use crate::frame::{Frames, Held, Home};
+use crate::host::{self, PAGE};
+use crate::machine::Shared;
+use crate::space::SpaceCore;
+use crate::stats::Counter;
+use crate::sweep::{BATCH, Ranges};
+use crate::uffd::Mapped;
+use pagefault_machine::{Access, Entry, Fate, Frame, Protection, Stale};
+use rustix::io::Errno;
+use rustix::mm::MprotectFlags;
+
+/// What refilling did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refilled {
+    /// The host page was changed, and the threads that wait for it were woken by that.
+    Changed,
+    /// Nothing was to do; waiting threads still wait.
+    Unchanged,
+}
+
+/// Whether an entry lets an access through. As on x86, what may be used at all may be read.
+pub(crate) fn permits(entry: Entry, access: Access) -> bool {
+    let Entry::Present { protection, .. } = entry else { return false };
+    match access {
+        Access::Read => !protection.is_empty(),
+        Access::Write => protection.contains(Protection::WRITE),
+        Access::Execute => protection.contains(Protection::EXECUTE),
+    }
+}
+
+impl Shared {
+    /// Makes the host page show what the entry of `page` says, if the entry is present.
+    ///
+    /// `access` is what the page is wanted for: only a fetch makes the host page executable.
+    pub fn refill(
+        &self,
+        space: &SpaceCore,
+        page: usize,
+        access: Access,
+    ) -> Result<Refilled, Errno> {
+        loop {
+            match self.try_refill(space, page, access) {
+                Ok(result) => return result,
+                Err(busy) => self.frames.wait_until_idle(busy),
+            }
+        }
+    }
+
+    /// One attempt; fails with a frame that somebody else holds, all locks let go of.
+    fn try_refill(
+        &self,
+        space: &SpaceCore,
+        page: usize,
+        access: Access,
+    ) -> Result<Result<Refilled, Errno>, Frame> {
+        let Some(_leaf) = space.table.lock_existing(page) else {
+            return Ok(Ok(Refilled::Unchanged));
+        };
+        let Entry::Present { frame, protection, .. } = space.table.entry(page) else {
+            return Ok(Ok(Refilled::Unchanged));
+        };
+        if protection.is_empty() {
+            return Ok(Ok(Refilled::Unchanged));
+        }
+        let held = self.frames.try_hold(frame).ok_or(frame)?;
+        let executable = set_executable(space, page, protection, access);
+        let host = space.host_of(page);
+        let mapped = if protection.contains(Protection::WRITE) {
+            Mapped::Writable
+        } else {
+            Mapped::WriteProtected
+        };
+        let result = match held.home() {
+            Home::At(at, now) if at == host && now == mapped => Ok(Refilled::Unchanged),
+            Home::At(at, _) if at == host => self.remap(&held, host, mapped),
+            _ => {
+                self.vacate(space, page, host)?;
+                self.install(space, page, &held, mapped)
+            }
+        };
+        Ok(executable.and(result))
+    }
+
+    /// Changes the right to store to a page that stands where it should.
+    fn remap(&self, held: &Held<'_>, host: u64, mapped: Mapped) -> Result<Refilled, Errno> {
+        self.descriptor.write_protect(host..host + PAGE as u64, mapped)?;
+        held.set_home(Home::At(host, mapped));
+        self.counters.add(Counter::Reprotected, 1);
+        Ok(Refilled::Changed)
+    }
+
+    /// Puts another frame's page that still stands at `host` away.
+    fn vacate(&self, space: &SpaceCore, page: usize, host: u64) -> Result<(), Frame> {
+        // Only this leaf's lock lets a frame arrive here, so none can take the other's place.
+        let Some(other) = space.table.shown(page, host, &self.frames) else { return Ok(()) };
+        let held = self.frames.try_hold(other).ok_or(other)?;
+        if matches!(held.home(), Home::At(at, _) if at == host) {
+            self.park(&held);
+        }
+        Ok(())
+    }
+
+    /// Maps a held frame at an empty host page.
+    fn install(
+        &self,
+        space: &SpaceCore,
+        page: usize,
+        held: &Held<'_>,
+        mapped: Mapped,
+    ) -> Result<Refilled, Errno> {
+        if matches!(held.home(), Home::At(..)) {
+            self.park(held);
+            self.counters.add(Counter::Pulled, 1);
+        }
+        self.unpoison_locked(space, page);
+        let (home, host) = (held.home(), space.host_of(page));
+        // SAFETY: the source is a whole page that stays while the frame is held, and the target is
+        // a page of the space's own.
+        unsafe { self.descriptor.copy(host, self.parked_page(home).cast(), mapped)? };
+        space.table.set_shown(page, held.frame());
+        held.set_home(Home::At(host, mapped));
+        if let Home::Buffer(slot) = home {
+            self.buffers.give(slot, &self.sweep);
+        }
+        self.counters.add(Counter::Installed, 1);
+        Ok(Refilled::Changed)
+    }
+
+    /// Moves the content of a held frame that is mapped into a buffer, and returns the buffer.
+    pub fn park(&self, held: &Held<'_>) -> u32 {
+        self.write_protect_held(held);
+        let slot = self.buffers.take();
+        // SAFETY: the frame is held and write-protected, so its page stays and does not change;
+        // the buffer just taken is nobody else's.
+        unsafe {
+            let page = self.parked_page(held.home());
+            self.buffers.page(slot).copy_from_nonoverlapping(page, 1);
+        }
+        if let Home::At(host, _) = held.home() {
+            self.drop_page(host);
+        }
+        held.set_home(Home::Buffer(slot));
+        self.counters.add(Counter::Parked, 1);
+        slot
+    }
+
+    /// Makes sure that nobody stores to a held frame. A later store faults and finds in our table
+    /// that it is allowed.
+    pub fn write_protect_held(&self, held: &Held<'_>) {
+        if let Home::At(host, Mapped::Writable) = held.home() {
+            self.protect_range(host..host + PAGE as u64);
+            held.set_home(Home::At(host, Mapped::WriteProtected));
+        }
+    }
+
+    /// Empties a host page whose content nobody needs, its frame being held.
+    pub fn drop_page(&self, host: u64) {
+        // The only refusal is of a range that is no longer mapped, and so empty.
+        // SAFETY: the page is of one of our spaces, and its frame's holder gives it up.
+        let _ = unsafe { host::discard(host..host + PAGE as u64) };
+        self.counters.add(Counter::Dropped, 1);
+    }
+
+    /// Makes the kernel's own accesses to an empty page fail until it is unpoisoned. Returns false
+    /// if the page is not empty or the host refuses.
+    pub fn poison(&self, space: &SpaceCore, page: usize) -> bool {
+        let _leaf = space.table.lock(page);
+        let poisoned = self.descriptor.poison(space.host_of(page)).is_ok();
+        space.table.set_poisoned(page, poisoned);
+        poisoned
+    }
+
+    /// Undoes [`Shared::poison`].
+    pub fn unpoison(&self, space: &SpaceCore, page: usize) {
+        let _leaf = space.table.lock(page);
+        self.unpoison_locked(space, page);
+    }
+
+    fn unpoison_locked(&self, space: &SpaceCore, page: usize) {
+        if space.table.set_poisoned(page, false) {
+            self.drop_page(space.host_of(page));
+        }
+    }
+
+    /// Parks every frame that stands in a range of host addresses, which is about to go.
+    pub fn park_all_in(&self, range: std::ops::Range<u64>) {
+        for number in 0..self.frames.used() {
+            let inside = |home| matches!(home, Home::At(host, _) if range.contains(&host));
+            if inside(self.frames.peek(Frame(number))) {
+                let held = self.frames.hold(Frame(number));
+                if inside(held.home()) {
+                    self.park(&held);
+                }
+            }
+        }
+    }
+
+    /// Takes away what the host's page table still says of entries that were changed.
+    pub fn flush(&self, space: &SpaceCore, stale: &[Stale]) {
+        let mut batch = Batch::new(self, space);
+        for stale in stale {
+            batch.add(stale);
+        }
+        batch.settle();
+        self.counters.add(Counter::Flushes, 1);
+    }
+
+    /// Write-protects host pages that are mapped.
+    fn protect_range(&self, range: std::ops::Range<u64>) {
+        if self.descriptor.write_protect(range.clone(), Mapped::WriteProtected).is_ok() {
+            return;
+        }
+        // Older kernels refuse a range over several mappings. A single page is refused only when
+        // it is no longer mapped, and then nobody stores to it.
+        for page in range.step_by(PAGE) {
+            let range = page..page + PAGE as u64;
+            let _ = self.descriptor.write_protect(range, Mapped::WriteProtected);
+        }
+    }
+}
+
+/// Lets the host page be executed when it is fetched from and may be, and no longer than it may.
+fn set_executable(
+    space: &SpaceCore,
+    page: usize,
+    protection: Protection,
+    access: Access,
+) -> Result<(), Errno> {
+    let was = space.table.is_executable(page);
+    let allowed = protection.contains(Protection::EXECUTE);
+    let wanted = allowed && (was || access == Access::Execute);
+    if was == wanted || space.is_identity() {
+        return Ok(());
+    }
+    let mut flags = MprotectFlags::READ | MprotectFlags::WRITE;
+    flags.set(MprotectFlags::EXEC, wanted);
+    let host = space.host_of(page);
+    // SAFETY: the page is of our own window, and stays readable and writable.
+    unsafe { host::protect(host..host + PAGE as u64, flags)? };
+    space.table.set_executable(page, wanted);
+    Ok(())
+}
+
+/// What is to happen to a page whose frame is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// The content is dead.
+    Drop,
+    /// The content moves to a buffer.
+    Park,
+    /// Stores are to fault.
+    Protect,
+}
+
+struct Item<'a> {
+    held: Held<'a>,
+    host: u64,
+    action: Action,
+    /// Where the content goes that is to be parked.
+    slot: u32,
+}
+
+/// A batch of pages being flushed, their frames held.
+///
+/// No page-table lock is needed: a fault that wants a frame of the batch, or its place, waits for
+/// the frame's lock, and whatever it then finds is consistent.
+struct Batch<'a> {
+    shared: &'a Shared,
+    space: &'a SpaceCore,
+    items: [Option<Item<'a>>; BATCH],
+    len: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(shared: &'a Shared, space: &'a SpaceCore) -> Self {
+        Self { shared, space, items: [const { None }; BATCH], len: 0 }
+    }
+
+    fn add(&mut self, stale: &Stale) {
+        let Some(page) = self.space.page_of(stale.address) else { return };
+        let host = self.space.host_of(page);
+        // A frame that arrives at this address later comes from an entry newer than the stale one.
+        if self.space.table.shown(page, host, &self.shared.frames) != Some(stale.frame) {
+            return;
+        }
+        let held = self.hold(stale.frame);
+        let Home::At(at, mapped) = held.home() else { return };
+        if at != host {
+            return;
+        }
+        let entry = self.space.table.entry(page);
+        if let Some(action) = action(entry, stale, mapped) {
+            self.items[self.len] = Some(Item { held, host, action, slot: 0 });
+            self.len += 1;
+        }
+        self.forbid_execution(page, entry);
+        if self.len == BATCH {
+            self.settle();
+        }
+    }
+
+    /// Holds one more frame; on contention the batch so far is done first, since a thread that
+    /// waits for a frame must hold none.
+    fn hold(&mut self, frame: Frame) -> Held<'a> {
+        let frames: &'a Frames = &self.shared.frames;
+        if let Some(held) = frames.try_hold(frame) {
+            return held;
+        }
+        self.settle();
+        frames.hold(frame)
+    }
+
+    fn forbid_execution(&self, page: usize, entry: Entry) {
+        if self.space.table.is_executable(page)
+            && let Entry::Present { protection, .. } = entry
+        {
+            // If the host refuses, it is short of memory for its own tables: the page is then
+            // dropped as a whole by the next refill that fails likewise and says so.
+            let _ = set_executable(self.space, page, protection, Access::Read);
+        }
+    }
+
+    /// Does what was collected and lets go of the frames.
+    fn settle(&mut self) {
+        self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
+        self.write_protect();
+        self.copy_out();
+        self.drop_pages();
+        self.items[..self.len].fill_with(|| None);
+        self.len = 0;
+    }
+
+    /// Write-protects what is to be protected, and what will be copied.
+    fn write_protect(&self) {
+        let mut ranges = Ranges::new();
+        for item in self.items().filter(|item| item.action != Action::Drop) {
+            if item.held.home() == Home::At(item.host, Mapped::Writable) {
+                ranges.push(item.host);
+                item.held.set_home(Home::At(item.host, Mapped::WriteProtected));
+            }
+        }
+        for range in ranges.iter() {
+            self.shared.protect_range(range);
+        }
+    }
+
+    /// Copies what is to be parked, by now write-protected, to buffers.
+    fn copy_out(&mut self) {
+        let buffers = &self.shared.buffers;
+        let mut parked = 0;
+        for item in self.items[..self.len].iter_mut().flatten() {
+            if item.action == Action::Park {
+                item.slot = buffers.take();
+                // SAFETY: as in `Shared::park`.
+                unsafe {
+                    buffers.page(item.slot).copy_from_nonoverlapping(item.host as *const _, 1);
+                }
+                parked += 1;
+            }
+        }
+        self.shared.counters.add(Counter::Parked, parked);
+    }
+
+    /// Empties the host pages, and only then says so: a frame's home is looked at without its lock
+    /// by a fault that wants to know whether the place is empty.
+    fn drop_pages(&self) {
+        let mut gone = Ranges::new();
+        let mut count = 0;
+        for item in self.items().filter(|item| item.action != Action::Protect) {
+            gone.push(item.host);
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        // As in `drop_page`.
+        // SAFETY: the pages' frames are held, and their content is dead or was copied while
+        // write-protected.
+        let _ = unsafe { self.shared.sweep.drop_pages(&gone) };
+        for item in self.items() {
+            match item.action {
+                Action::Drop => item.held.set_home(Home::Zero),
+                Action::Park => item.held.set_home(Home::Buffer(item.slot)),
+                Action::Protect => {}
+            }
+        }
+        self.shared.counters.add(Counter::Dropped, count);
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item<'a>> {
+        self.items[..self.len].iter().flatten()
+    }
+}
+
+/// What a stale page needs, if anything, by what its entry says now.
+fn action(entry: Entry, stale: &Stale, mapped: Mapped) -> Option<Action> {
+    match entry {
+        Entry::Present { frame, protection, .. } if frame == stale.frame => {
+            if protection.is_empty() {
+                Some(Action::Park)
+            } else if mapped == Mapped::Writable && !protection.contains(Protection::WRITE) {
+                Some(Action::Protect)
+            } else {
+                None
+            }
+        }
+        _ if stale.fate == Fate::Freed => Some(Action::Drop),
+        _ => Some(Action::Park),
+    }
+}

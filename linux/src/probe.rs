@@ -1,0 +1,158 @@
+//! What the running kernel offers, found out at start.
+
+use crate::host::PAGE;
+use crate::sweep::Sweep;
+use crate::uffd::{Scope, UffdFeatures, Userfault};
+use rustix::io::Errno;
+use std::fmt;
+
+/// How faults reach the memory manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The faulting thread runs the memory manager in its own `SIGBUS` handler. System calls on
+    /// absent pages fail with `EFAULT`: populate or pin first.
+    Inline,
+    /// This many threads of the machine's own answer faults, those of system calls too.
+    Threads(usize),
+}
+
+/// Why this kernel, or this user's rights, do not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The system call does not exist.
+    #[error(
+        "this kernel has no userfaultfd: it needs Linux 5.11 or later with CONFIG_USERFAULTFD=y"
+    )]
+    NoUserfaultfd,
+    /// The kernel refuses a descriptor that sees the kernel's own accesses.
+    #[error(
+        "the kernel refuses a userfaultfd that sees faults of system calls: run as root, set \
+         vm.unprivileged_userfaultfd=1 (sysctl), or give access to /dev/userfaultfd"
+    )]
+    NotPermitted,
+    /// The kernel refuses even a user-mode-only descriptor; a seccomp filter does that.
+    #[error(
+        "the kernel refuses every userfaultfd (a container's seccomp filter does that): allow the \
+         system call userfaultfd in its profile"
+    )]
+    Forbidden,
+    /// A feature is missing.
+    #[error("this kernel's userfaultfd lacks {name}: it needs Linux {since} or later")]
+    MissingFeature {
+        /// What is missing.
+        name: &'static str,
+        /// The first version that has it.
+        since: &'static str,
+    },
+    /// Pages are not 4 KiB.
+    #[error("this host's pages are not 4096 bytes")]
+    PageSize,
+    /// Something else went wrong.
+    #[error("the kernel refused a userfaultfd: {0}")]
+    Host(Errno),
+}
+
+/// What the running kernel offers; printable, for `--stats` and bug reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What a userfaultfd can do.
+    pub features: UffdFeatures,
+    /// The widest scope that this user may have.
+    pub scope: Scope,
+    /// Many pages are dropped with one call (`process_madvise` with `MADV_DONTNEED` on oneself).
+    pub batched_drop: bool,
+}
+
+impl Probe {
+    /// Asks the kernel.
+    pub fn new() -> Result<Self, ProbeError> {
+        if rustix::param::page_size() != PAGE {
+            return Err(ProbeError::PageSize);
+        }
+        let (descriptor, scope) = widest()?;
+        let features = descriptor.offered().map_err(ProbeError::Host)?;
+        Ok(Self { features, scope, batched_drop: Sweep::probe() })
+    }
+
+    /// Opens the descriptor that `delivery` needs, or says what stands in the way.
+    pub fn open(&self, delivery: Delivery) -> Result<Userfault, ProbeError> {
+        let mut wanted = UffdFeatures::WRITE_PROTECT;
+        let mut scope = self.scope;
+        self.require(UffdFeatures::WRITE_PROTECT, "write protection", "5.7")?;
+        match delivery {
+            Delivery::Inline => {
+                self.require(UffdFeatures::SIGBUS, "SIGBUS delivery", "4.14")?;
+                wanted |= UffdFeatures::SIGBUS;
+                // It suffices, since a system call on an absent page fails in any case.
+                scope = Scope::UserOnly;
+            }
+            Delivery::Threads(_) => {
+                let useful = UffdFeatures::THREAD_ID | UffdFeatures::EXACT_ADDRESS;
+                wanted |= self.features & useful;
+            }
+        }
+        let descriptor = Userfault::open(scope).map_err(ProbeError::Host)?;
+        descriptor.enable(wanted).map_err(ProbeError::Host)?;
+        Ok(descriptor)
+    }
+
+    /// An error unless faults of system calls can be seen.
+    pub fn require_kernel_faults(&self) -> Result<(), ProbeError> {
+        if self.scope == Scope::UserOnly { Err(ProbeError::NotPermitted) } else { Ok(()) }
+    }
+
+    fn require(
+        &self,
+        feature: UffdFeatures,
+        name: &'static str,
+        since: &'static str,
+    ) -> Result<(), ProbeError> {
+        if self.features.contains(feature) {
+            Ok(())
+        } else {
+            Err(ProbeError::MissingFeature { name, since })
+        }
+    }
+}
+
+fn widest() -> Result<(Userfault, Scope), ProbeError> {
+    for scope in [Scope::All, Scope::AllByDevice] {
+        match Userfault::open(scope) {
+            Ok(descriptor) => return Ok((descriptor, scope)),
+            Err(Errno::NOSYS) => return Err(ProbeError::NoUserfaultfd),
+            Err(_) => {}
+        }
+    }
+    match Userfault::open(Scope::UserOnly) {
+        Ok(descriptor) => Ok((descriptor, Scope::UserOnly)),
+        Err(Errno::NOSYS) => Err(ProbeError::NoUserfaultfd),
+        Err(Errno::PERM) => Err(ProbeError::Forbidden),
+        Err(Errno::INVAL) => {
+            Err(ProbeError::MissingFeature { name: "user-mode-only descriptors", since: "5.11" })
+        }
+        Err(errno) => Err(ProbeError::Host(errno)),
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = match self.scope {
+            Scope::UserOnly => "user-mode faults only",
+            Scope::All => "all faults",
+            Scope::AllByDevice => "all faults, by /dev/userfaultfd",
+        };
+        write!(f, "userfaultfd: {scope}")?;
+        for (feature, name) in [
+            (UffdFeatures::WRITE_PROTECT, "write protection"),
+            (UffdFeatures::SIGBUS, "inline delivery"),
+            (UffdFeatures::EXACT_ADDRESS, "exact addresses"),
+            (UffdFeatures::MOVE, "move"),
+            (UffdFeatures::POISON, "poison"),
+        ] {
+            let has = if self.features.contains(feature) { "yes" } else { "no" };
+            write!(f, "; {name}: {has}")?;
+        }
+        let batched = if self.batched_drop { "yes" } else { "no, page by page" };
+        write!(f, "; batched drop: {batched}")
+    }
+}

@@ -1,0 +1,331 @@
+//! Address spaces of the machine, and the register of all of them in this process.
+
+use crate::host::{self, Reservation};
+use crate::machine::Shared;
+use crate::table::{LEAF_PAGES, LeafGuard, PageTable, SPAN};
+use pagefault_machine::{Cursor, Entry, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
+use rustix::io::Errno;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+
+/// The most spaces that one process can have at once.
+pub const MAX_SPACES: usize = 1024;
+
+/// What kind of address spaces a machine makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Each space is a window onto a range of host addresses of its own: logical addresses from
+    /// `origin` on, for `bytes` bytes. Both are multiples of 2 MiB.
+    Windows {
+        /// The first logical address.
+        origin: VirtAddr,
+        /// The length of the window.
+        bytes: u64,
+    },
+    /// The one space is the process itself: logical addresses are host addresses, and the managed
+    /// ranges are registered one by one.
+    Identity,
+}
+
+/// The end of the addresses of an x86-64 process.
+pub const HOST_END: u64 = 1 << 47;
+
+/// What a space consists of.
+pub(crate) struct SpaceCore {
+    pub shared: Arc<Shared>,
+    pub id: u32,
+    pub table: PageTable,
+    /// The logical address of the table's first page.
+    pub origin: u64,
+    /// The host address of the table's first page.
+    pub base: u64,
+    /// The host's mapping, unless the program makes its own.
+    window: Option<Reservation>,
+    _whole: Option<WholeProcess>,
+}
+
+/// The right to be the identity space of the process, which only one space can have.
+struct WholeProcess(());
+
+static CLAIMED: AtomicBool = AtomicBool::new(false);
+
+impl WholeProcess {
+    fn claim() -> Result<Self, Errno> {
+        if CLAIMED.swap(true, AcqRel) { Err(Errno::BUSY) } else { Ok(Self(())) }
+    }
+}
+
+impl Drop for WholeProcess {
+    fn drop(&mut self) {
+        CLAIMED.store(false, Release);
+    }
+}
+
+/// The page table of one address space, and its window onto host memory.
+///
+/// Dropping it takes the window away from the host: nothing may refer to its memory any more.
+pub struct LinuxSpace {
+    pub(crate) core: Box<SpaceCore>,
+}
+
+impl SpaceCore {
+    /// Whether logical addresses are the process's own.
+    pub fn is_identity(&self) -> bool {
+        self.window.is_none()
+    }
+
+    /// The number of pages covered.
+    pub fn pages(&self) -> usize {
+        self.table.pages()
+    }
+
+    /// The number of the page that contains a logical address, if it is covered.
+    pub fn page_of(&self, address: VirtAddr) -> Option<usize> {
+        let page = (address.value().checked_sub(self.origin)? / PAGE_SIZE) as usize;
+        (page < self.pages()).then_some(page)
+    }
+
+    /// The logical address of a page.
+    pub fn address_of(&self, page: usize) -> VirtAddr {
+        VirtAddr(self.origin + page as u64 * PAGE_SIZE)
+    }
+
+    /// The host address of a page.
+    pub fn host_of(&self, page: usize) -> u64 {
+        self.base + page as u64 * PAGE_SIZE
+    }
+
+    /// The range of host addresses covered.
+    pub fn host_range(&self) -> Range<u64> {
+        self.base..self.host_of(self.pages())
+    }
+
+    /// The logical address of a host address within [`SpaceCore::host_range`].
+    pub fn logical(&self, host: u64) -> VirtAddr {
+        VirtAddr(host - self.base + self.origin)
+    }
+
+    /// The number of the page at a host address within [`SpaceCore::host_range`].
+    pub fn index_of(&self, host: u64) -> usize {
+        ((host - self.base) / PAGE_SIZE) as usize
+    }
+
+    fn pages_of(&self, range: &Range<VirtAddr>) -> Option<Range<usize>> {
+        let start = self.page_of(range.start)?;
+        let last = self.page_of(range.end.value().checked_sub(1).map(VirtAddr)?)?;
+        Some(start..last + 1)
+    }
+}
+
+impl LinuxSpace {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, Errno> {
+        let (origin, bytes, window) = match shared.layout {
+            Layout::Windows { origin, bytes } => {
+                // One leaf more, so that leaves lie alike in logical and host addresses.
+                let window = Reservation::new(bytes as usize + SPAN as usize)?;
+                window.withhold_from_children()?;
+                (origin.value(), bytes, Some(window))
+            }
+            Layout::Identity => (0, HOST_END, None),
+        };
+        let whole = if window.is_none() { Some(WholeProcess::claim()?) } else { None };
+        let base = window.as_ref().map_or(0, |w| w.address().next_multiple_of(SPAN));
+        let table = PageTable::new((bytes / PAGE_SIZE) as usize)?;
+        let slot = Slot::take().ok_or(Errno::NOMEM)?;
+        let (shared, id) = (shared.clone(), slot as u32);
+        let core = Box::new(SpaceCore { shared, id, table, origin, base, window, _whole: whole });
+        if core.window.is_some()
+            && let Err(errno) = core.shared.descriptor.register(core.host_range())
+        {
+            SLOTS[slot].give_back();
+            return Err(errno);
+        }
+        SLOTS[slot].publish(&core);
+        Ok(Self { core })
+    }
+
+    /// The host address of a logical address, if the space covers it.
+    pub fn host_address(&self, address: VirtAddr) -> Option<*mut u8> {
+        let page = self.core.page_of(address)?;
+        Some((self.core.host_of(page) + address.page_offset() as u64) as *mut u8)
+    }
+
+    /// The range of logical addresses that the space covers.
+    pub fn range(&self) -> Range<VirtAddr> {
+        self.core.address_of(0)..self.core.address_of(self.core.pages())
+    }
+
+    /// Of an identity space: from now on faults in `range`, which the program has mapped, are
+    /// answered by the memory manager. `range` is page-aligned.
+    pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+        let host = range.start.value()..range.end.value();
+        self.core.shared.descriptor.register(host.clone())?;
+        // Pages of whatever was there before would be taken for ours.
+        // SAFETY: the caller gave the range to the memory manager, whose content is what counts.
+        unsafe { host::discard(host) }
+    }
+
+    /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
+    /// `munmap`.
+    pub fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+        self.core.shared.descriptor.unregister(range.start.value()..range.end.value())
+    }
+}
+
+impl Drop for LinuxSpace {
+    fn drop(&mut self) {
+        {
+            // No thread of ours is using the space when the gate is passed, nor finds it after.
+            let _gate = self.core.shared.pagers.threads.gate.write();
+            SLOTS[self.core.id as usize].withdraw();
+        }
+        self.core.shared.park_all_in(self.core.host_range());
+        SLOTS[self.core.id as usize].give_back();
+    }
+}
+
+impl Space for LinuxSpace {
+    type Cursor<'a> = LinuxCursor<'a>;
+
+    const SPAN: u64 = SPAN;
+
+    fn id(&self) -> u32 {
+        self.core.id
+    }
+
+    fn lock(&self, range: Range<VirtAddr>) -> Result<LinuxCursor<'_>, OutOfFrames> {
+        let pages = self.core.pages_of(&range).ok_or(OutOfFrames)?;
+        let leaf = self.core.table.lock(pages.start);
+        Ok(LinuxCursor { space: &self.core, leaf, pages })
+    }
+
+    fn lock_existing(&self, range: Range<VirtAddr>) -> Option<LinuxCursor<'_>> {
+        let pages = self.core.pages_of(&range)?;
+        let leaf = self.core.table.lock_existing(pages.start)?;
+        Some(LinuxCursor { space: &self.core, leaf, pages })
+    }
+
+    fn prune(&self, range: Range<VirtAddr>) {
+        let covered = self.range();
+        let (start, end) = (range.start.max(covered.start), range.end.min(covered.end));
+        if let Some(pages) = self.core.pages_of(&(start..end)) {
+            self.core.table.prune(pages.start, pages.end);
+        }
+    }
+
+    fn leaves(&self) -> usize {
+        self.core.table.leaves()
+    }
+}
+
+/// The locked entries of a range within one leaf.
+pub struct LinuxCursor<'a> {
+    space: &'a SpaceCore,
+    leaf: LeafGuard<'a>,
+    pages: Range<usize>,
+}
+
+impl LinuxCursor<'_> {
+    fn page(&self, address: VirtAddr) -> usize {
+        let page = ((address.value() - self.space.origin) / PAGE_SIZE) as usize;
+        debug_assert!(self.pages.contains(&page), "{address} is outside of the cursor");
+        debug_assert_eq!(page / LEAF_PAGES, self.pages.start / LEAF_PAGES);
+        page
+    }
+}
+
+impl Cursor for LinuxCursor<'_> {
+    fn entry(&self, address: VirtAddr) -> Entry {
+        self.space.table.entry(self.page(address))
+    }
+
+    fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
+        self.space.table.replace(&self.leaf, self.page(address), entry)
+    }
+
+    fn next(&self, from: VirtAddr) -> Option<VirtAddr> {
+        let from = ((from.value() - self.space.origin) / PAGE_SIZE) as usize;
+        if from >= self.pages.end {
+            return None;
+        }
+        let page = self.space.table.next(from.max(self.pages.start), self.pages.end)?;
+        Some(self.space.address_of(page))
+    }
+}
+
+/// One space in the register that the signal handlers look into.
+///
+/// The register is static and its elements are read without a lock, so that looking a fault's
+/// address up is safe while other spaces come and go. A space that contains the address of an
+/// access stays while the access is under way: that is the duty of whoever drops it.
+struct Slot {
+    taken: AtomicBool,
+    base: AtomicU64,
+    /// Zero while the slot names no space.
+    len: AtomicU64,
+    core: AtomicPtr<SpaceCore>,
+}
+
+static SLOTS: [Slot; MAX_SPACES] = [const {
+    Slot {
+        taken: AtomicBool::new(false),
+        base: AtomicU64::new(0),
+        len: AtomicU64::new(0),
+        core: AtomicPtr::new(std::ptr::null_mut()),
+    }
+}; MAX_SPACES];
+
+/// Slots from here on were never taken.
+static HIGH_WATER: AtomicU64 = AtomicU64::new(0);
+
+impl Slot {
+    fn take() -> Option<usize> {
+        let free = |slot: &Slot| slot.taken.compare_exchange(false, true, AcqRel, Relaxed).is_ok();
+        let index = SLOTS.iter().position(free)?;
+        HIGH_WATER.fetch_max(index as u64 + 1, Release);
+        Some(index)
+    }
+
+    fn publish(&self, core: &SpaceCore) {
+        let range = core.host_range();
+        self.base.store(range.start, Relaxed);
+        self.core.store(std::ptr::from_ref(core).cast_mut(), Relaxed);
+        self.len.store(range.end - range.start, Release);
+    }
+
+    fn withdraw(&self) {
+        self.len.store(0, Release);
+    }
+
+    fn give_back(&self) {
+        self.core.store(std::ptr::null_mut(), Relaxed);
+        self.taken.store(false, Release);
+    }
+}
+
+/// The space whose window contains a host address; windows are preferred to an identity space.
+///
+/// # Safety
+/// The space that contains the address, if there is one, must not be dropped while the result is
+/// in use.
+pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
+    let count = HIGH_WATER.load(Acquire) as usize;
+    let mut whole = None;
+    for slot in &SLOTS[..count.min(MAX_SPACES)] {
+        let len = slot.len.load(Acquire);
+        if host.wrapping_sub(slot.base.load(Relaxed)) >= len {
+            continue;
+        }
+        let core = slot.core.load(Relaxed);
+        // SAFETY: a slot with a length names a living space, and the caller keeps the one that
+        // contains the address alive.
+        let Some(core) = (unsafe { core.as_ref() }) else { continue };
+        if core.window.is_some() {
+            return Some(core);
+        }
+        whole = Some(core);
+    }
+    whole
+}

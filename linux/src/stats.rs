@@ -1,0 +1,79 @@
+//! What the machine has done, counted without contention.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A thing that is counted.
+#[derive(Clone, Copy)]
+pub(crate) enum Counter {
+    Delivered,
+    Absorbed,
+    Installed,
+    Reprotected,
+    Pulled,
+    Parked,
+    Dropped,
+    Copied,
+    Flushes,
+}
+
+const KINDS: usize = 9;
+const SHARDS: usize = 16;
+
+#[repr(align(128))]
+struct Shard([AtomicU64; KINDS]);
+
+/// Counters spread over threads.
+pub(crate) struct Counters([Shard; SHARDS]);
+
+/// What a machine has done so far, in pages where not said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineStats {
+    /// Faults that the host reported.
+    pub delivered: u64,
+    /// Of these, faults that our own page table answered without the memory manager.
+    pub absorbed: u64,
+    /// Pages put into the host's page table.
+    pub installed: u64,
+    /// Pages whose right to store was given or taken while they were mapped.
+    pub reprotected: u64,
+    /// Pages moved over from another address that shares the frame.
+    pub pulled: u64,
+    /// Pages moved from the host's page table to a buffer.
+    pub parked: u64,
+    /// Pages removed from the host's page table.
+    pub dropped: u64,
+    /// Frames copied.
+    pub copied: u64,
+    /// Calls of flush.
+    pub flushes: u64,
+    /// Buffers that hold host memory now.
+    pub buffers_resident: u32,
+}
+
+impl Counters {
+    pub fn new() -> Self {
+        Self([const { Shard([const { AtomicU64::new(0) }; KINDS]) }; SHARDS])
+    }
+
+    pub fn add(&self, counter: Counter, count: u64) {
+        let shard = &self.0[crate::machine::context() as usize % SHARDS];
+        shard.0[counter as usize].fetch_add(count, Relaxed);
+    }
+
+    pub fn sum(&self) -> MachineStats {
+        let of = |c: Counter| self.0.iter().map(|shard| shard.0[c as usize].load(Relaxed)).sum();
+        MachineStats {
+            delivered: of(Counter::Delivered),
+            absorbed: of(Counter::Absorbed),
+            installed: of(Counter::Installed),
+            reprotected: of(Counter::Reprotected),
+            pulled: of(Counter::Pulled),
+            parked: of(Counter::Parked),
+            dropped: of(Counter::Dropped),
+            copied: of(Counter::Copied),
+            flushes: of(Counter::Flushes),
+            buffers_resident: 0,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Dropping many pages with one call.
+//!
+//! Where two processors run in one address space, every single flush interrupts the other one;
+//! `process_madvise` drops up to a batch of scattered ranges with a single flush.
+
+use crate::host::{self, PAGE, Reservation};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+
+/// The most pages that one batch takes.
+pub const BATCH: usize = 64;
+
+/// A list of host ranges to be dropped, adjacent ones merged as they come.
+pub struct Ranges {
+    list: [Range<u64>; BATCH],
+    len: usize,
+}
+
+impl Ranges {
+    /// No ranges.
+    pub const fn new() -> Self {
+        Self { list: [const { 0..0 }; BATCH], len: 0 }
+    }
+
+    /// Adds the page at host address `page`. At most [`BATCH`] pages may be added, best in
+    /// ascending order.
+    pub fn push(&mut self, page: u64) {
+        let end = page + PAGE as u64;
+        if let Some(last) = self.len.checked_sub(1).map(|i| &mut self.list[i])
+            && last.end == page
+        {
+            last.end = end;
+            return;
+        }
+        self.list[self.len] = page..end;
+        self.len += 1;
+    }
+
+    /// The merged ranges.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.list[..self.len].iter().cloned()
+    }
+}
+
+/// How this host drops pages.
+pub struct Sweep {
+    /// A descriptor of this very process, if the host drops in batches.
+    process: Option<OwnedFd>,
+}
+
+impl Sweep {
+    /// Finds out whether the host drops in batches, and prepares for it.
+    pub fn new() -> Self {
+        let process = pidfd_open(getpid(), PidfdFlags::empty()).ok();
+        Self { process: process.filter(works) }
+    }
+
+    /// Whether the host drops in batches.
+    pub fn probe() -> bool {
+        Self::new().process.is_some()
+    }
+
+    /// The descriptor in use, which the program must not close.
+    pub fn descriptor(&self) -> Option<i32> {
+        self.process.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Makes the descriptor name this process again after a process fork.
+    pub fn after_fork_child(&self) {
+        let Some(old) = &self.process else { return };
+        if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
+            replace_descriptor(old.as_fd(), new.as_fd());
+        }
+    }
+
+    /// Drops the pages of all ranges.
+    ///
+    /// # Safety
+    /// As for [`host::discard`], for every range.
+    pub unsafe fn drop_pages(&self, ranges: &Ranges) -> Result<(), Errno> {
+        let list = &ranges.list[..ranges.len];
+        let mut done = 0;
+        if let (Some(process), true) = (&self.process, list.len() > 1) {
+            done = advise(process, list);
+        }
+        let mut result = Ok(());
+        for range in list {
+            let len = range.end - range.start;
+            let skip = done.min(len);
+            done -= skip;
+            if skip < len {
+                // SAFETY: the caller vouches for every range.
+                result = unsafe { host::discard(range.start + skip..range.end) }.and(result);
+            }
+        }
+        result
+    }
+}
+
+/// Makes the descriptor number of `old` name what `new` names.
+pub fn replace_descriptor(old: BorrowedFd<'_>, new: BorrowedFd<'_>) {
+    use rustix::fd::FromRawFd;
+    // SAFETY: the number is open as long as `old`; `ManuallyDrop` keeps this second owner from closing it.
+    let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(old.as_raw_fd()) });
+    // It cannot fail: both are open descriptors of this process.
+    let _ = rustix::io::dup3(new, &mut target, rustix::io::DupFlags::CLOEXEC);
+}
+
+/// Returns the number of bytes dropped, counted from the first range on.
+fn advise(process: &OwnedFd, list: &[Range<u64>]) -> u64 {
+    let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut vectors = [empty; BATCH];
+    for (vector, range) in vectors.iter_mut().zip(list) {
+        vector.iov_base = range.start as *mut libc::c_void;
+        vector.iov_len = (range.end - range.start) as usize;
+    }
+    let count = list.len().min(BATCH);
+    // SAFETY: the vectors live through the call, and the caller of `drop_pages` gave up the
+    // content of the ranges.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            process.as_raw_fd(),
+            vectors.as_ptr(),
+            count,
+            libc::MADV_DONTNEED,
+            0,
+        )
+    };
+    u64::try_from(result).unwrap_or(0)
+}
+
+/// Tries it on a page of our own.
+fn works(process: &OwnedFd) -> bool {
+    let Ok(page) = Reservation::new(PAGE) else { return false };
+    // SAFETY: the page was just mapped, writable and ours.
+    unsafe { page.start().write(1) };
+    let start = page.address();
+    let range = start..start + PAGE as u64;
+    // SAFETY: the page is still mapped; volatile, since the kernel changed it meanwhile.
+    advise(process, &[range]) == PAGE as u64 && unsafe { page.start().read_volatile() } == 0
+}

@@ -1,0 +1,239 @@
+//! Our own page table: one word a page, in the manager's own memory.
+//!
+//! The table is a flat array that the host makes real where it is touched, so no level of it is
+//! ever missing and none is allocated during a fault. The host's page table is a translation
+//! look-aside buffer for it: it holds some of what this table says, and never more once flushed.
+//!
+//! # Locks
+//! Each leaf of 512 entries has a lock, held by whoever changes an entry or fills the host's page
+//! table from one. Leaf locks come before frame locks.
+
+use crate::frame::{Frames, Home};
+use crate::host::{self, Table, Zeroed};
+use crate::lock::FutexMutex;
+use lock_api::RawMutex;
+use pagefault_machine::{Entry, Frame, PAGE_SIZE, Protection, SwapSlot};
+use rustix::io::Errno;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+
+/// The entries of a leaf.
+pub const LEAF_PAGES: usize = 512;
+/// The bytes of addresses that a leaf covers.
+pub const SPAN: u64 = LEAF_PAGES as u64 * PAGE_SIZE;
+/// The largest page number that a file entry holds.
+pub const FILE_INDEX_LIMIT: u64 = (1 << 56) - 1;
+
+const PRESENT: u64 = 1;
+const PROTECTION_SHIFT: u32 = 1;
+const ACCESSED: u64 = 1 << 4;
+const DIRTY: u64 = 1 << 5;
+const SWAP: u64 = 1 << 6;
+const FILE: u64 = 1 << 7;
+
+fn encode(entry: Entry) -> u64 {
+    match entry {
+        Entry::None => 0,
+        Entry::Present { frame, protection, accessed, dirty } => {
+            PRESENT
+                | u64::from(protection.bits()) << PROTECTION_SHIFT
+                | if accessed { ACCESSED } else { 0 }
+                | if dirty { DIRTY } else { 0 }
+                | u64::from(frame.0) << 32
+        }
+        Entry::Swap(slot) => SWAP | u64::from(slot.area) << 8 | u64::from(slot.offset) << 32,
+        Entry::File(index) => {
+            debug_assert!(index <= FILE_INDEX_LIMIT);
+            FILE | index << 8
+        }
+    }
+}
+
+fn decode(word: u64) -> Entry {
+    if word & PRESENT != 0 {
+        Entry::Present {
+            frame: Frame((word >> 32) as u32),
+            protection: Protection::from_bits_truncate((word >> PROTECTION_SHIFT) as u8),
+            accessed: word & ACCESSED != 0,
+            dirty: word & DIRTY != 0,
+        }
+    } else if word & SWAP != 0 {
+        Entry::Swap(SwapSlot { area: (word >> 8) as u8, offset: (word >> 32) as u32 })
+    } else if word & FILE != 0 {
+        Entry::File(word >> 8)
+    } else {
+        Entry::None
+    }
+}
+
+/// What is noted for a leaf.
+#[repr(C)]
+struct Leaf {
+    lock: FutexMutex,
+    /// The number of entries that are not none, plus [`MADE`].
+    state: AtomicU32,
+}
+
+/// The leaf counts as existing (Linux: in `nr_ptes`).
+const MADE: u32 = 1 << 31;
+
+// SAFETY: atomics, valid when zero: unlocked, not made, empty.
+unsafe impl Zeroed for Leaf {}
+
+/// The page table of one space.
+pub struct PageTable {
+    entries: Table<AtomicU64>,
+    /// For each page, the frame plus one that was last put into the host's page there, and
+    /// [`FLAGS`]. The frame still stands there only if its home says so.
+    shown: Table<AtomicU32>,
+    leaves: Table<Leaf>,
+    made: AtomicUsize,
+}
+
+/// The host page may be executed.
+const EXECUTABLE: u32 = 1 << 31;
+/// The host page is poisoned: no frame stands there, and the kernel's accesses fail.
+const POISONED: u32 = 1 << 30;
+const FLAGS: u32 = EXECUTABLE | POISONED;
+
+/// The held lock of a leaf.
+pub struct LeafGuard<'a> {
+    leaf: &'a Leaf,
+}
+
+impl PageTable {
+    /// An empty table for `pages` pages, a multiple of [`LEAF_PAGES`].
+    pub fn new(pages: usize) -> Result<Self, Errno> {
+        Ok(Self {
+            entries: Table::new(pages)?,
+            shown: Table::new(pages)?,
+            leaves: Table::new(pages.div_ceil(LEAF_PAGES))?,
+            made: AtomicUsize::new(0),
+        })
+    }
+
+    /// The number of pages covered.
+    pub fn pages(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Reads an entry; without the leaf's lock, as it was a moment ago.
+    pub fn entry(&self, page: usize) -> Entry {
+        decode(self.entries[page].load(Acquire))
+    }
+
+    /// Locks the leaf of `page`, which exists from then on.
+    pub fn lock(&self, page: usize) -> LeafGuard<'_> {
+        let leaf = &self.leaves[page / LEAF_PAGES];
+        leaf.lock.lock();
+        if leaf.state.load(Relaxed) & MADE == 0 {
+            leaf.state.fetch_or(MADE, Relaxed);
+            self.made.fetch_add(1, Relaxed);
+        }
+        LeafGuard { leaf }
+    }
+
+    /// Locks the leaf of `page` unless all its entries are none.
+    pub fn lock_existing(&self, page: usize) -> Option<LeafGuard<'_>> {
+        let leaf = &self.leaves[page / LEAF_PAGES];
+        if leaf.state.load(Acquire) & !MADE == 0 {
+            return None;
+        }
+        leaf.lock.lock();
+        Some(LeafGuard { leaf })
+    }
+
+    /// Exchanges an entry; the guard is of the leaf that has it.
+    pub fn replace(&self, leaf: &LeafGuard<'_>, page: usize, entry: Entry) -> Entry {
+        let new = encode(entry);
+        let old = self.entries[page].swap(new, Release);
+        match (old != 0, new != 0) {
+            (false, true) => leaf.leaf.state.fetch_add(1, Release),
+            (true, false) => leaf.leaf.state.fetch_sub(1, Release),
+            _ => 0,
+        };
+        decode(old)
+    }
+
+    /// The first page from `from` to before `end`, all of one leaf, whose entry is not none.
+    pub fn next(&self, from: usize, end: usize) -> Option<usize> {
+        let words = &self.entries[from..end];
+        words.iter().position(|word| word.load(Relaxed) != 0).map(|i| from + i)
+    }
+
+    /// The frame whose content stands in the host page `host`, which is page `page` of this table.
+    pub fn shown(&self, page: usize, host: u64, frames: &Frames) -> Option<Frame> {
+        let word = self.shown[page].load(Acquire) & !FLAGS;
+        let frame = Frame(word.checked_sub(1)?);
+        matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
+    }
+
+    /// Notes that `frame` was put into the host page; under the locks of leaf and frame.
+    pub fn set_shown(&self, page: usize, frame: Frame) {
+        let flags = self.shown[page].load(Relaxed) & FLAGS;
+        self.shown[page].store((frame.0 + 1) | flags, Release);
+    }
+
+    /// Whether the host page may be executed.
+    pub fn is_executable(&self, page: usize) -> bool {
+        self.shown[page].load(Acquire) & EXECUTABLE != 0
+    }
+
+    /// Notes whether the host page may be executed.
+    pub fn set_executable(&self, page: usize, executable: bool) {
+        self.set_flag(page, EXECUTABLE, executable);
+    }
+
+    /// Notes whether the host page is poisoned; returns what was noted before.
+    pub fn set_poisoned(&self, page: usize, poisoned: bool) -> bool {
+        self.shown[page].load(Relaxed) & POISONED != u32::from(poisoned) * POISONED
+            && self.set_flag(page, POISONED, poisoned)
+    }
+
+    fn set_flag(&self, page: usize, flag: u32, set: bool) -> bool {
+        let word = &self.shown[page];
+        let old = if set { word.fetch_or(flag, Release) } else { word.fetch_and(!flag, Release) };
+        old & flag != 0
+    }
+
+    /// Gives back the leaves wholly within pages `from` to before `end` that hold no entries.
+    pub fn prune(&self, from: usize, end: usize) {
+        let first = from.div_ceil(LEAF_PAGES);
+        for index in first..end / LEAF_PAGES {
+            let leaf = &self.leaves[index];
+            if leaf.state.load(Relaxed) != MADE {
+                continue;
+            }
+            leaf.lock.lock();
+            let guard = LeafGuard { leaf };
+            if leaf.state.compare_exchange(MADE, 0, Relaxed, Relaxed).is_ok() {
+                self.made.fetch_sub(1, Relaxed);
+                self.give_back(index);
+            }
+            drop(guard);
+        }
+    }
+
+    /// The number of leaves that exist.
+    pub fn leaves(&self) -> usize {
+        self.made.load(Relaxed)
+    }
+
+    /// A leaf's entries are just one page of the array, and all zero.
+    fn give_back(&self, leaf: usize) {
+        let start = self.entries[leaf * LEAF_PAGES..].as_ptr() as u64;
+        // If the host refuses, the zeros merely stay resident.
+        // SAFETY: the leaf's lock is held and all its entries are zero, as they will be after.
+        let _ = unsafe { host::discard(start..start + host::PAGE as u64) };
+    }
+}
+
+impl Drop for LeafGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a guard exists only while its lock is held by its owner.
+        unsafe { self.leaf.lock.unlock() };
+    }
+}
+
+#[cfg(test)]
+mod tests;

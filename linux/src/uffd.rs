@@ -1,0 +1,260 @@
+//! The userfaultfd system call and its ioctls.
+//!
+//! Made here rather than through a crate so that every partial result and every `EAGAIN` of every
+//! ioctl is looked at.
+
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
+use rustix::mm::UserfaultfdFlags;
+use std::ffi::c_void;
+use std::ops::Range;
+
+bitflags::bitflags! {
+    /// What a userfaultfd can do (`UFFD_FEATURE_…`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct UffdFeatures: u64 {
+        /// Write-protection faults are reported.
+        const WRITE_PROTECT = 1 << 0;
+        /// Faults raise `SIGBUS` in the faulting thread instead of queueing a message.
+        const SIGBUS = 1 << 7;
+        /// Messages name the faulting thread.
+        const THREAD_ID = 1 << 8;
+        /// Messages carry the address to the byte.
+        const EXACT_ADDRESS = 1 << 11;
+        /// `UFFDIO_POISON` makes a page unreadable.
+        const POISON = 1 << 14;
+        /// `UFFDIO_MOVE` moves pages without copying.
+        const MOVE = 1 << 16;
+        /// Bits that this version does not know.
+        const _ = !0;
+    }
+}
+
+const GROUP: u8 = 0xAA;
+const API: u64 = 0xAA;
+const MODE_MISSING: u64 = 1;
+const MODE_WP: u64 = 2;
+const COPY_MODE_WP: u64 = 2;
+const WRITEPROTECT_MODE_WP: u64 = 1;
+/// `UFFD_USER_MODE_ONLY`.
+const USER_MODE_ONLY: u32 = 1;
+
+#[repr(C)]
+struct ApiArgs {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct RangeArgs {
+    start: u64,
+    len: u64,
+}
+
+impl From<&Range<u64>> for RangeArgs {
+    fn from(range: &Range<u64>) -> Self {
+        Self { start: range.start, len: range.end - range.start }
+    }
+}
+
+#[repr(C)]
+struct RegisterArgs {
+    range: RangeArgs,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct CopyArgs {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
+#[repr(C)]
+struct WriteProtectArgs {
+    range: RangeArgs,
+    mode: u64,
+}
+
+#[repr(C)]
+struct PoisonArgs {
+    range: RangeArgs,
+    mode: u64,
+    updated: i64,
+}
+
+const UFFDIO_API: Opcode = opcode::read_write::<ApiArgs>(GROUP, 0x3F);
+const UFFDIO_REGISTER: Opcode = opcode::read_write::<RegisterArgs>(GROUP, 0x00);
+const UFFDIO_UNREGISTER: Opcode = opcode::read::<RangeArgs>(GROUP, 0x01);
+const UFFDIO_WAKE: Opcode = opcode::read::<RangeArgs>(GROUP, 0x02);
+const UFFDIO_COPY: Opcode = opcode::read_write::<CopyArgs>(GROUP, 0x03);
+const UFFDIO_WRITEPROTECT: Opcode = opcode::read_write::<WriteProtectArgs>(GROUP, 0x06);
+const UFFDIO_POISON: Opcode = opcode::read_write::<PoisonArgs>(GROUP, 0x08);
+
+/// Where a descriptor comes from and what it may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Faults of user-mode code alone; any user may have such a descriptor.
+    UserOnly,
+    /// Faults of the kernel on a program's behalf too, through the system call.
+    All,
+    /// The same through `/dev/userfaultfd`, whose file permissions then decide.
+    AllByDevice,
+}
+
+/// A userfaultfd.
+#[derive(Debug)]
+pub struct Userfault {
+    fd: OwnedFd,
+}
+
+/// Whether a page becomes writable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// Stores go through.
+    Writable,
+    /// The first store faults.
+    WriteProtected,
+}
+
+impl Userfault {
+    /// Opens a descriptor of the given scope; the API handshake is still to do.
+    pub fn open(scope: Scope) -> Result<Self, Errno> {
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        let fd = match scope {
+            // SAFETY: a new descriptor on which nothing is registered has no effect.
+            Scope::All => unsafe { rustix::mm::userfaultfd(flags)? },
+            Scope::UserOnly => {
+                let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
+                // SAFETY: as above.
+                unsafe { rustix::mm::userfaultfd(flags)? }
+            }
+            Scope::AllByDevice => {
+                use rustix::fs::{Mode, OFlags};
+                let device = rustix::fs::open(
+                    c"/dev/userfaultfd",
+                    OFlags::RDWR | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                // SAFETY: the device knows this one ioctl, which takes the flags by value.
+                unsafe { ioctl(&device, NewDescriptor(flags.bits()))? }
+            }
+        };
+        Ok(Self { fd })
+    }
+
+    /// What the kernel offers. The descriptor can no longer be used afterwards.
+    pub fn offered(self) -> Result<UffdFeatures, Errno> {
+        let mut args = ApiArgs { api: API, features: 0, ioctls: 0 };
+        self.call::<UFFDIO_API, _>(&mut args)?;
+        Ok(UffdFeatures::from_bits_retain(args.features))
+    }
+
+    /// Does the handshake, enabling `features`.
+    pub fn enable(&self, features: UffdFeatures) -> Result<(), Errno> {
+        let mut args = ApiArgs { api: API, features: features.bits(), ioctls: 0 };
+        self.call::<UFFDIO_API, _>(&mut args)
+    }
+
+    /// From now on missing pages and stores to protected pages of `range` are reported.
+    pub fn register(&self, range: Range<u64>) -> Result<(), Errno> {
+        let mode = MODE_MISSING | MODE_WP;
+        let mut args = RegisterArgs { range: (&range).into(), mode, ioctls: 0 };
+        self.call::<UFFDIO_REGISTER, _>(&mut args)
+    }
+
+    /// Faults of `range` are the kernel's business again.
+    pub fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
+        self.call::<UFFDIO_UNREGISTER, _>(&mut RangeArgs::from(&range))
+    }
+
+    /// Wakes the threads that wait for a fault in `range`.
+    pub fn wake(&self, range: Range<u64>) -> Result<(), Errno> {
+        self.call::<UFFDIO_WAKE, _>(&mut RangeArgs::from(&range))
+    }
+
+    /// Maps a copy of the page at `source` at the empty page `to`, and wakes its waiters.
+    ///
+    /// `EEXIST`: there is a page already. `ENOENT`: nothing is registered there.
+    ///
+    /// # Safety
+    /// `source` must be readable memory of a page; `to` a page of memory this manager manages.
+    pub unsafe fn copy(&self, to: u64, source: *const u8, mapped: Mapped) -> Result<(), Errno> {
+        let mode = if mapped == Mapped::WriteProtected { COPY_MODE_WP } else { 0 };
+        let (src, len) = (source as u64, crate::host::PAGE as u64);
+        loop {
+            let mut args = CopyArgs { dst: to, src, len, mode, copied: 0 };
+            match self.call::<UFFDIO_COPY, _>(&mut args) {
+                // The address space was changing, or a fatal signal came: nothing was copied.
+                Err(Errno::AGAIN | Errno::INTR) if args.copied <= 0 => {}
+                // A single page is copied whole or not at all.
+                Err(Errno::AGAIN) => return Ok(()),
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes away or gives back the right to store to the pages mapped in `range`; giving it back
+    /// wakes the waiters.
+    pub fn write_protect(&self, range: Range<u64>, mapped: Mapped) -> Result<(), Errno> {
+        let mode = if mapped == Mapped::WriteProtected { WRITEPROTECT_MODE_WP } else { 0 };
+        loop {
+            let mut args = WriteProtectArgs { range: (&range).into(), mode };
+            match self.call::<UFFDIO_WRITEPROTECT, _>(&mut args) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Makes any access to the empty page at `page` fail, the kernel's own with `EFAULT`.
+    pub fn poison(&self, page: u64) -> Result<(), Errno> {
+        let range = page..page + crate::host::PAGE as u64;
+        loop {
+            let mut args = PoisonArgs { range: (&range).into(), mode: 0, updated: 0 };
+            match self.call::<UFFDIO_POISON, _>(&mut args) {
+                Err(Errno::AGAIN | Errno::INTR) if args.updated <= 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn call<const OPCODE: Opcode, T>(&self, args: &mut T) -> Result<(), Errno> {
+        // SAFETY: each opcode above is made from the structure that the kernel expects with it, and
+        // the ranges given to the methods are the caller's to change.
+        unsafe { ioctl(&self.fd, Updater::<OPCODE, T>::new(args)) }
+    }
+}
+
+impl AsFd for Userfault {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// `USERFAULTFD_IOC_NEW`: the flags by value, a descriptor as the result.
+struct NewDescriptor(u32);
+
+// SAFETY: the device's only ioctl; it reads no memory and returns a new descriptor.
+unsafe impl Ioctl for NewDescriptor {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        opcode::none(GROUP, 0x00)
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.0 as usize)
+    }
+
+    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> Result<OwnedFd, Errno> {
+        // SAFETY: the kernel returned a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(out) })
+    }
+}

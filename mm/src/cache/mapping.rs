@@ -1,0 +1,315 @@
+//! A file or shared object in the page cache (Linux's `address_space` and its `inode`).
+
+use crate::cache::Key;
+use crate::error::FileError;
+use crate::event::Weight;
+use crate::fault::Refusal;
+use crate::interval::IntervalTree;
+use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::manager::Manager;
+use crate::page::PageFlags;
+use crate::rmap::RegionLink;
+use crate::sync::{Mutex, Rank, SleepLock};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// Where the content of an object comes from.
+pub(crate) enum Store {
+    /// A user's backing: dirty pages are written to it.
+    Backing(Arc<dyn Backing>),
+    /// Shared anonymous memory of this many bytes: dirty pages go to swap (spec D11).
+    Shared(AtomicU64),
+}
+
+/// The regions over an object.
+pub(crate) struct FileRegions<M: Machine> {
+    pub(crate) linear: IntervalTree<RegionLink<M>>,
+    /// Regions whose entries may name pages out of order.
+    pub(crate) nonlinear: Vec<RegionLink<M>>,
+}
+
+impl<M: Machine> FileRegions<M> {
+    pub(crate) fn insert(&mut self, vma: &Vma<M>, link: RegionLink<M>) {
+        if vma.has(VmaFlags::NONLINEAR) {
+            self.nonlinear.push(link);
+        } else {
+            let inserted = self.linear.insert(vma.indexes(), vma.id, link);
+            debug_assert!(inserted.is_ok(), "region linked twice");
+        }
+    }
+
+    pub(crate) fn remove(&mut self, vma: &Vma<M>) -> Option<RegionLink<M>> {
+        if vma.has(VmaFlags::NONLINEAR) {
+            let at = self.nonlinear.iter().position(|link| link.vma.id == vma.id)?;
+            Some(self.nonlinear.swap_remove(at))
+        } else {
+            self.linear.remove(vma.pgoff, vma.id)
+        }
+    }
+}
+
+/// An object in the page cache.
+pub struct Mapping<M: Machine> {
+    pub(crate) id: u64,
+    pub(crate) manager: Arc<Manager<M>>,
+    pub(crate) store: Store,
+    pub(crate) regions: Mutex<M, FileRegions<M>>,
+    /// How many pages of the object are in the page cache.
+    pub(crate) cached: AtomicU32,
+    /// Writing a page failed since this was last asked (spec D8).
+    pub(crate) failed: AtomicBool,
+    /// Who changes the length.
+    pub(crate) resizing: SleepLock,
+    /// Pages promised to a shared anonymous object.
+    pub(crate) charged: AtomicU64,
+}
+
+/// A handle on an object in the page cache, as an open file is one on an inode.
+pub struct File<M: Machine>(pub(crate) Arc<Mapping<M>>);
+
+impl<M: Machine> Clone for File<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: Machine> Deref for File<M> {
+    type Target = Arc<Mapping<M>>;
+    fn deref(&self) -> &Arc<Mapping<M>> {
+        &self.0
+    }
+}
+
+impl<M: Machine> File<M> {
+    /// Opens a backing: its pages are cached and can be mapped.
+    ///
+    /// Two files over one backing have two caches; open once and clone the handle.
+    pub fn open(manager: &Arc<Manager<M>>, backing: Arc<dyn Backing>) -> Self {
+        Self(Mapping::new(manager, Store::Backing(backing), 0))
+    }
+
+    /// Makes a shared anonymous object (Linux: a file on tmpfs, spec D11). Its pages go to swap.
+    pub fn shared(manager: &Arc<Manager<M>>, bytes: u64) -> Self {
+        Self(Mapping::new(manager, Store::Shared(AtomicU64::new(bytes)), 0))
+    }
+}
+
+/// A page of an object, locked and with a reference.
+pub(crate) struct Found {
+    pub(crate) frame: Frame,
+    pub(crate) weight: Weight,
+}
+
+impl<M: Machine> Mapping<M> {
+    pub(crate) fn new(manager: &Arc<Manager<M>>, store: Store, charged: u64) -> Arc<Self> {
+        let regions = FileRegions { linear: IntervalTree::new(), nonlinear: Vec::new() };
+        manager.mappings.add(&manager.order, |id| Self {
+            id,
+            manager: manager.clone(),
+            store,
+            regions: Mutex::new(Rank::FileRegions, regions),
+            cached: AtomicU32::new(0),
+            failed: AtomicBool::new(false),
+            resizing: SleepLock::new(),
+            charged: AtomicU64::new(charged),
+        })
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> u64 {
+        match &self.store {
+            Store::Backing(backing) => backing.len(),
+            Store::Shared(len) => len.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether the object is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The length in pages, the last partial one counted.
+    pub(crate) fn pages(&self) -> u64 {
+        self.len().div_ceil(PAGE_SIZE)
+    }
+
+    /// Whether a first store to each page is awaited, so that dirty pages are known (spec D7).
+    pub(crate) const fn accounts_dirty(&self) -> bool {
+        matches!(self.store, Store::Backing(_))
+    }
+
+    pub(crate) const fn is_shared_memory(&self) -> bool {
+        matches!(self.store, Store::Shared(_))
+    }
+
+    pub(crate) const fn key(&self, index: u64) -> Key {
+        Key::File { mapping: self.id, index }
+    }
+
+    /// Tells the backing that a region over it went away (spec D1).
+    pub(crate) fn closed(&self) {
+        if let Store::Backing(backing) = &self.store {
+            backing.closed();
+        }
+    }
+
+    /// Tells the backing that a region over it was duplicated.
+    pub(crate) fn opened(&self) {
+        if let Store::Backing(backing) = &self.store {
+            backing.opened();
+        }
+    }
+
+    /// Prepares for the first store to a locked page since it was cleaned: waits for write-back
+    /// and asks the backing (`page_mkwrite`, spec B16).
+    pub(crate) fn first_store(&self, frame: Frame) -> Result<(), Refusal> {
+        let manager = &self.manager;
+        manager.pages.wait_writeback(&*manager.machine, frame);
+        match &self.store {
+            Store::Backing(backing) => {
+                backing.make_writable(manager.page(frame).index()).map_err(|_| Refusal::Bus)
+            }
+            Store::Shared(_) => Ok(()),
+        }
+    }
+
+    /// The page at `index`, if it is cached, with a reference but not locked.
+    pub(crate) fn cached(&self, index: u64) -> Option<Frame> {
+        let manager = &self.manager;
+        manager.cache.find(&manager.pages, &manager.order, self.key(index))
+    }
+
+    /// Finds a page or brings it in (`filemap_fault`, `shmem_fault`; spec D2, D11).
+    pub(crate) fn page(&self, index: u64) -> Result<Found, Refusal> {
+        let mut weight = Weight::Minor;
+        loop {
+            if index >= self.pages() {
+                return Err(Refusal::Bus);
+            }
+            let frame = match self.cached(index) {
+                Some(frame) => {
+                    self.manager.lock_page(frame);
+                    frame
+                }
+                None => match self.insert_new(index)? {
+                    Some(frame) => frame,
+                    None => continue,
+                },
+            };
+            if self.holds(frame, index) {
+                match self.complete(frame, index) {
+                    Ok(Weight::Major) => weight = Weight::Major,
+                    Ok(Weight::Minor) => {}
+                    Err(refusal) => {
+                        self.forget(frame);
+                        self.manager.unlock_and_put(frame);
+                        return Err(refusal);
+                    }
+                }
+                // The object may have been truncated while the page was read (spec D2).
+                if index < self.pages() {
+                    return Ok(Found { frame, weight });
+                }
+            }
+            self.manager.unlock_and_put(frame);
+        }
+    }
+
+    /// Whether a locked page is still this object's at `index`: it may have been truncated.
+    pub(crate) fn holds(&self, frame: Frame, index: u64) -> bool {
+        Key::of(self.manager.page(frame)) == Some(self.key(index))
+    }
+
+    /// Puts a new page, locked, in the cache; `None` if another was faster.
+    fn insert_new(&self, index: u64) -> Result<Option<Frame>, Refusal> {
+        let manager = &self.manager;
+        let frame = manager.allocate()?;
+        manager.lock_page(frame);
+        match manager.cache.insert(&manager.pages, &manager.order, self.key(index), frame) {
+            Ok(()) => {
+                self.cached.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(frame))
+            }
+            Err(there) => {
+                manager.put(there);
+                manager.unlock_and_put(frame);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a locked page out of the cache, and drops the cache's reference.
+    pub(crate) fn forget(&self, frame: Frame) {
+        let manager = &self.manager;
+        if manager.cache.remove(&manager.pages, &manager.order, frame, None) {
+            self.cached.fetch_sub(1, Ordering::Relaxed);
+            manager.put(frame);
+        }
+    }
+
+    /// Brings the content of a locked page in, if it is not there yet.
+    fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
+        let page = self.manager.page(frame);
+        if page.has(PageFlags::UPTODATE) {
+            page.set(PageFlags::REFERENCED);
+            return Ok(Weight::Minor);
+        }
+        let weight = match &self.store {
+            Store::Backing(backing) => {
+                self.read(&**backing, frame, index).map_err(|_| Refusal::Bus)?;
+                Weight::Major
+            }
+            Store::Shared(_) => self.bring_back(frame, index)?,
+        };
+        page.set(PageFlags::UPTODATE);
+        self.manager.enqueue(frame, Some(self.key(index).hash()));
+        Ok(weight)
+    }
+
+    fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
+        let manager = &self.manager;
+        let context = manager.machine.context();
+        manager.order.assert_may_sleep();
+        manager.stats.file_reads.add(context, 1);
+        let tail = backing.len().saturating_sub(index << PAGE_SHIFT);
+        let read = manager.machine.fill(frame, |bytes| {
+            bytes.fill(0);
+            backing.read(index, bytes)?;
+            // Bytes past the end read as zero, whatever the backing left there (spec D5).
+            if tail < PAGE_SIZE {
+                bytes[tail as usize..].fill(0);
+            }
+            Ok(())
+        });
+        read.map_err(|error: crate::machine::IoError| {
+            manager.stats.io_errors.add(context, 1);
+            error.into()
+        })
+    }
+
+    /// Fills a page of shared memory: from swap, if it was evicted, else with zeros (spec D11).
+    fn bring_back(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
+        let manager = &self.manager;
+        let Some(slot) = manager.swap.find_owner(self.id, index) else {
+            manager.machine.zero(frame);
+            return Ok(Weight::Minor);
+        };
+        manager.read_slot(frame, slot).map_err(|_| Refusal::Bus)?;
+        manager.swap.clear_owner(slot);
+        manager.swap.release(slot);
+        manager.page(frame).set(PageFlags::DIRTY);
+        Ok(Weight::Major)
+    }
+}
+
+impl<M: Machine> Drop for Mapping<M> {
+    fn drop(&mut self) {
+        // Nobody can be told of an error any more; who cares calls `sync` first.
+        let _ = self.write_back(0..u64::MAX);
+        self.drop_pages(0..u64::MAX);
+        self.manager.uncharge(*self.charged.get_mut());
+    }
+}

@@ -1,0 +1,147 @@
+//! Truncating objects and punching holes in them (spec D10, C16 REMOVE).
+
+use crate::cache::mapping::{Mapping, Store};
+use crate::error::FileError;
+use crate::machine::{Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::map::zap::Which;
+use crate::page::PageFlags;
+use crate::rmap::RegionLink;
+use crate::sync::Rank;
+use crate::vma::VmaFlags;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+impl<M: Machine> Mapping<M> {
+    /// Sets the length (`ftruncate`). Pages past the new end disappear from every mapping, private
+    /// copies too; a later access there is a bus error.
+    pub fn truncate(&self, bytes: u64) -> Result<(), FileError> {
+        if bytes > i64::MAX as u64 {
+            return Err(FileError::OutOfRange);
+        }
+        let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
+        let before = self.len();
+        self.set_store_len(bytes)?;
+        if bytes < before {
+            let first = bytes.div_ceil(PAGE_SIZE);
+            // Unmapped twice: faults may copy a page between the first pass and its removal.
+            self.unmap(first..u64::MAX, Which::All);
+            self.zero_tail(bytes)?;
+            self.drop_pages(first..u64::MAX);
+            self.unmap(first..u64::MAX, Which::All);
+        }
+        Ok(())
+    }
+
+    /// Makes whole pages read as zero again (`fallocate` with `PUNCH_HOLE`). Private copies stay.
+    pub fn punch(&self, indexes: Range<u64>) -> Result<(), FileError> {
+        let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
+        self.unmap(indexes.clone(), Which::Files);
+        match &self.store {
+            Store::Shared(_) => self.drop_pages(indexes),
+            Store::Backing(_) => {
+                // A backing knows no holes: zeros are written instead.
+                for index in indexes.start..indexes.end.min(self.pages()) {
+                    let found = self.page(index)?;
+                    self.manager.machine.zero(found.frame);
+                    self.manager.page(found.frame).set(PageFlags::DIRTY);
+                    self.manager.unlock_and_put(found.frame);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes the part of the last page that is past the end.
+    fn zero_tail(&self, bytes: u64) -> Result<(), FileError> {
+        let within = (bytes & (PAGE_SIZE - 1)) as usize;
+        if within == 0 {
+            return Ok(());
+        }
+        // The whole page was there before, so that its content must come from the store if it is
+        // not cached; the store zeroes its own tail when its length is set.
+        let Some(frame) = self.tail_page(bytes >> PAGE_SHIFT)? else { return Ok(()) };
+        self.manager.machine.fill(frame, |page| page[within..].fill(0));
+        self.manager.unlock_and_put(frame);
+        Ok(())
+    }
+
+    /// The page that the new end cuts, locked, if anything but the backing may hold its tail.
+    fn tail_page(&self, index: u64) -> Result<Option<Frame>, FileError> {
+        match &self.store {
+            Store::Shared(_) => Ok(Some(self.page(index)?.frame)),
+            Store::Backing(_) => {
+                let Some(frame) = self.cached(index) else { return Ok(None) };
+                self.manager.lock_page(frame);
+                if self.holds(frame, index) && self.manager.page(frame).has(PageFlags::UPTODATE) {
+                    return Ok(Some(frame));
+                }
+                self.manager.unlock_and_put(frame);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes pages out of the cache without writing them.
+    pub(crate) fn drop_pages(&self, indexes: Range<u64>) {
+        let manager = &self.manager;
+        self.each_cached(indexes.clone(), |frame, index| {
+            manager.lock_page(frame);
+            manager.pages.wait_writeback(&*manager.machine, frame);
+            if self.holds(frame, index) {
+                manager.page(frame).clear(PageFlags::DIRTY);
+                self.forget(frame);
+            }
+            manager.unlock_page(frame);
+        });
+        if self.is_shared_memory() {
+            self.drop_slots(indexes);
+        }
+    }
+
+    /// Gives up the slots of evicted pages.
+    fn drop_slots(&self, indexes: Range<u64>) {
+        let swap = &self.manager.swap;
+        let drop_slot = |slot| {
+            swap.clear_owner(slot);
+            swap.release(slot);
+        };
+        if indexes.end.saturating_sub(indexes.start) <= swap.total() {
+            indexes.filter_map(|index| swap.find_owner(self.id, index)).for_each(drop_slot);
+            return;
+        }
+        for area in swap.statistics() {
+            for slot in swap.used(area.area) {
+                let owner = swap.owner(slot);
+                if owner.is_some_and(|(id, at)| id == self.id && indexes.contains(&at)) {
+                    drop_slot(slot);
+                }
+            }
+        }
+    }
+
+    /// Unmaps a range of indexes from every region over the object (`unmap_mapping_range`).
+    pub(crate) fn unmap(&self, indexes: Range<u64>, which: Which) {
+        let links: Vec<RegionLink<M>> = {
+            let regions = self.regions.lock(&self.manager.order);
+            let linear = regions.linear.overlapping(indexes.clone()).map(|entry| &entry.value);
+            linear
+                .chain(&regions.nonlinear)
+                .map(|link| RegionLink { mm: link.mm.clone(), vma: link.vma.clone() })
+                .collect()
+        };
+        for link in links {
+            let vma = &link.vma;
+            if vma.has(VmaFlags::NONLINEAR) {
+                link.mm.zap_indexes(vma, &indexes, which);
+                continue;
+            }
+            let covered = vma.indexes();
+            let start = indexes.start.max(covered.start);
+            let end = indexes.end.min(covered.end);
+            if start < end {
+                let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
+                link.mm.zap_some(vma, address(start)..address(end), which);
+            }
+        }
+    }
+}

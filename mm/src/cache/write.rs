@@ -1,0 +1,170 @@
+//! Writing to objects, and writing their dirty pages back (spec D8, C18).
+
+use crate::cache::mapping::{Mapping, Store};
+use crate::error::FileError;
+use crate::fault::Refusal;
+use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::page::{Owner, PageFlags};
+use crate::sync::Rank;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+impl From<Refusal> for FileError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OutOfMemory => Self::OutOfMemory,
+            _ => Self::Io,
+        }
+    }
+}
+
+impl<M: Machine> Mapping<M> {
+    /// Reads bytes through the page cache (`pread`); returns how many there were before the end.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, FileError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            let left = self.len().saturating_sub(at);
+            if left == 0 {
+                break;
+            }
+            let within = (at & (PAGE_SIZE - 1)) as usize;
+            let n = (bytes.len() - done).min(PAGE_SIZE as usize - within).min(left as usize);
+            let found = match self.page(at >> PAGE_SHIFT) {
+                Ok(found) => found,
+                // Truncated between the two looks at the length.
+                Err(Refusal::Bus) if at >= self.len() => break,
+                Err(refusal) => return Err(refusal.into()),
+            };
+            self.manager.machine.drain(found.frame, |page| {
+                bytes[done..done + n].copy_from_slice(&page[within..within + n]);
+            });
+            self.manager.unlock_and_put(found.frame);
+            done += n;
+        }
+        Ok(done)
+    }
+
+    /// Writes bytes through the page cache (`pwrite`), growing the object if they go past its end.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, FileError> {
+        let end = offset.checked_add(bytes.len() as u64).ok_or(FileError::OutOfRange)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
+        if end > self.len() {
+            self.set_store_len(end)?;
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            let within = (at & (PAGE_SIZE - 1)) as usize;
+            let n = (bytes.len() - done).min(PAGE_SIZE as usize - within);
+            let found = self.page(at >> PAGE_SHIFT)?;
+            self.manager.pages.wait_writeback(&*self.manager.machine, found.frame);
+            self.manager.machine.fill(found.frame, |page| {
+                page[within..within + n].copy_from_slice(&bytes[done..done + n]);
+            });
+            self.manager.page(found.frame).set(PageFlags::DIRTY);
+            self.manager.unlock_and_put(found.frame);
+            done += n;
+        }
+        Ok(done)
+    }
+
+    pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
+        match &self.store {
+            Store::Backing(backing) => Ok(backing.set_len(bytes)?),
+            Store::Shared(len) => {
+                len.store(bytes, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes every dirty page back and makes the backing durable (`fsync`). An error of an
+    /// earlier write-back is reported here, once (spec D8).
+    pub fn sync(&self) -> Result<(), FileError> {
+        let written = self.write_back(0..u64::MAX);
+        if let Store::Backing(backing) = &self.store {
+            self.manager.order.assert_may_sleep();
+            backing.sync()?;
+        }
+        let failed = self.failed.swap(false, Ordering::AcqRel);
+        written?;
+        if failed { Err(FileError::Io) } else { Ok(()) }
+    }
+
+    /// Writes the dirty pages of a range of indexes back. Shared memory has no place to write to.
+    pub(crate) fn write_back(&self, indexes: Range<u64>) -> Result<(), FileError> {
+        let Store::Backing(backing) = &self.store else { return Ok(()) };
+        let mut result = Ok(());
+        self.each_cached(indexes, |frame, index| {
+            let manager = &self.manager;
+            manager.lock_page(frame);
+            if self.holds(frame, index) {
+                manager.pages.wait_writeback(&*manager.machine, frame);
+                manager.clean(frame);
+                if let Err(error) = self.write_page(&**backing, frame) {
+                    result = Err(error);
+                }
+            }
+            manager.unlock_page(frame);
+        });
+        result
+    }
+
+    /// Writes a locked page, no entry of which is writable, to the backing, if it is dirty.
+    pub(crate) fn write_page(&self, backing: &dyn Backing, frame: Frame) -> Result<(), FileError> {
+        let manager = &self.manager;
+        let page = manager.page(frame);
+        if !page.clear(PageFlags::DIRTY).contains(PageFlags::DIRTY) {
+            return Ok(());
+        }
+        let index = page.index();
+        let bytes = self.len().saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
+        manager.order.assert_may_sleep();
+        manager.stats.file_writes.add(manager.machine.context(), 1);
+        let written =
+            manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]));
+        written.map_err(|error| {
+            page.set(PageFlags::DIRTY);
+            self.failed.store(true, Ordering::Release);
+            manager.stats.io_errors.add(manager.machine.context(), 1);
+            error.into()
+        })
+    }
+
+    /// Calls `f` with every cached page in a range of indexes, a reference held meanwhile.
+    ///
+    /// Goes through the range or through all frames, whichever is shorter.
+    pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
+        let manager = &self.manager;
+        let frames = manager.pages.len();
+        let indexes = indexes.start..indexes.end.min(u64::MAX >> PAGE_SHIFT);
+        if indexes.end.saturating_sub(indexes.start) <= u64::from(frames) {
+            for index in indexes {
+                if let Some(frame) = self.cached(index) {
+                    f(frame, index);
+                    manager.put(frame);
+                }
+            }
+            return;
+        }
+        for number in 0..frames {
+            if self.cached.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            let page = manager.page(Frame(number));
+            let index = page.index();
+            if page.owner() != Owner::File(self.id) || !indexes.contains(&index) {
+                continue;
+            }
+            // The look at the owner was unlocked: the cache tells whether it is true.
+            if let Some(frame) = self.cached(index) {
+                f(frame, index);
+                manager.put(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Walking the invariants (spec I1–I25), at quiescence.
+
+use crate::cache::Key;
+use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::manager::Manager;
+use crate::mm::Mm;
+use crate::page::{Owner, PageFlags};
+use crate::reclaim::queue::Which;
+use crate::vma::{Vma, VmaFlags};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+/// An invariant, by its number in the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the numbers are those of the specification")]
+pub enum Invariant {
+    I1,
+    I2,
+    I3,
+    I4,
+    I5,
+    I6,
+    I7,
+    I8,
+    I9,
+    I11,
+    I12,
+    I13,
+    I15,
+    I16,
+    I20,
+    I21,
+}
+
+/// An invariant that does not hold, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: Invariant,
+    /// The frame concerned.
+    pub frame: Option<Frame>,
+    /// The address concerned, in the address space with this number.
+    pub place: Option<(u64, VirtAddr)>,
+    /// The slot concerned.
+    pub slot: Option<SwapSlot>,
+    /// What should be, as a number.
+    pub expected: u64,
+    /// What is.
+    pub found: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: expected {:#x}, found {:#x}", self.invariant, self.expected, self.found)?;
+        if let Some(frame) = self.frame {
+            write!(f, ", {frame:?}")?;
+        }
+        if let Some((space, address)) = self.place {
+            write!(f, ", address {address} of space {space}")?;
+        }
+        if let Some(slot) = self.slot {
+            write!(f, ", {slot:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// A violation without a place.
+const fn broken(invariant: Invariant, expected: u64, found: u64) -> Violation {
+    Violation { invariant, frame: None, place: None, slot: None, expected, found }
+}
+
+fn equal(invariant: Invariant, expected: u64, found: u64) -> Result<(), Violation> {
+    if expected == found { Ok(()) } else { Err(broken(invariant, expected, found)) }
+}
+
+/// What the page tables of all address spaces say.
+struct Census {
+    /// How many entries name each frame.
+    maps: Vec<u32>,
+    slots: BTreeMap<SwapSlot, u32>,
+    accounted: u64,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Walks every invariant that can be seen from here. Nothing else may be going on.
+    ///
+    /// Those that concern a processor's own state (I4 and I19 for TLBs) are the machine's to check.
+    pub fn check(&self) -> Result<(), Violation> {
+        let mut census = Census {
+            maps: vec![0; self.pages.len() as usize],
+            slots: BTreeMap::new(),
+            accounted: 0,
+        };
+        for mm in self.spaces.all(&self.order) {
+            mm.check(&mut census)?;
+        }
+        for number in 0..self.pages.len() {
+            let frame = Frame(number);
+            if !self.is_zero_frame(frame) {
+                let fault = |v: Violation| Violation { frame: Some(frame), ..v };
+                self.check_page(frame, &mut census).map_err(fault)?;
+            }
+        }
+        self.check_slots(&census)?;
+        self.check_queues()?;
+        for mapping in self.mappings.all(&self.order) {
+            census.accounted += mapping.charged.load(Ordering::Relaxed);
+        }
+        equal(Invariant::I8, census.accounted, self.committed.load(Ordering::Relaxed) as u64)
+    }
+
+    fn check_page(&self, frame: Frame, census: &mut Census) -> Result<(), Violation> {
+        let page = self.page(frame);
+        let (refs, maps) = (page.refs(), page.maps());
+        if refs == 0 {
+            equal(Invariant::I1, 0, u64::from(maps) + u64::from(page.flags().bits()))?;
+            return equal(Invariant::I4, 0, u64::from(census.maps[frame.index()]));
+        }
+        equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED | PageFlags::WRITEBACK)))?;
+        equal(Invariant::I3, u64::from(census.maps[frame.index()]), u64::from(maps))?;
+        equal(Invariant::I3, u64::from(maps), u64::from(self.walk(frame, |_| {})))?;
+        // Page tables are frames that no page of ours is: they have no references.
+        equal(Invariant::I2, u64::from(maps + page.cache_refs()), u64::from(refs))?;
+        if let Some(key) = Key::of(page) {
+            let found = self.cache.find(&self.pages, &self.order, key);
+            if let Some(found) = found {
+                self.put(found);
+            }
+            let number = |f: Option<Frame>| f.map_or(u64::MAX, |f| u64::from(f.0));
+            equal(Invariant::I5, number(Some(frame)), number(found))?;
+            if let Key::Swap(slot) = key {
+                *census.slots.entry(slot).or_default() += 1;
+            }
+        }
+        if page.has(PageFlags::SWAP_CACHE) && page.has(PageFlags::PAGE_CACHE) {
+            return Err(broken(Invariant::I5, 1, 2));
+        }
+        equal(Invariant::I20, 1, u64::from(page.has(PageFlags::QUEUED)))
+    }
+
+    fn check_slots(&self, census: &Census) -> Result<(), Violation> {
+        self.swap.check().map_err(|_| broken(Invariant::I6, 0, 1))?;
+        let mut seen = 0;
+        for area in self.swap.statistics() {
+            for slot in self.swap.used(area.area) {
+                let shared = u32::from(self.swap.owner(slot).is_some());
+                let users = census.slots.get(&slot).copied().unwrap_or(0);
+                seen += usize::from(users > 0);
+                let count = u64::from(self.swap.count(slot));
+                equal(Invariant::I6, u64::from(users + shared), count)
+                    .map_err(|v| Violation { slot: Some(slot), ..v })?;
+            }
+        }
+        // Every slot that anything names is in use.
+        equal(Invariant::I6, census.slots.len() as u64, seen as u64)
+    }
+
+    fn check_queues(&self) -> Result<(), Violation> {
+        let mut result = Ok(());
+        let mut queued = 0;
+        self.queues.visit(&self.pages, &self.order, |frame, which| {
+            queued += 1;
+            let page = self.page(frame);
+            let main = page.has(PageFlags::MAIN) == (which == Which::Main);
+            if !page.has(PageFlags::QUEUED) || !main {
+                result = Err(Violation { frame: Some(frame), ..broken(Invariant::I20, 1, 0) });
+            }
+        });
+        result?;
+        let (small, main) = self.queues.lengths(&self.order);
+        equal(Invariant::I20, queued, u64::from(small + main))?;
+        let flagged =
+            (0..self.pages.len()).filter(|n| self.page(Frame(*n)).has(PageFlags::QUEUED)).count();
+        equal(Invariant::I20, queued, flagged as u64)
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    fn check(self: &Arc<Self>, census: &mut Census) -> Result<(), Violation> {
+        let order = &self.manager.order;
+        self.regions.read(order, |tree| tree.check()).map_err(|_| broken(Invariant::I9, 0, 1))?;
+        let (mut anon, mut file, mut total, mut locked) = (0, 0, 0, 0);
+        let mut hole = self.layout.range.start;
+        for vma in self.overlapping(self.layout.range.clone()) {
+            self.check_hole(hole..vma.start)?;
+            hole = vma.end;
+            total += vma.pages();
+            locked += if vma.has(VmaFlags::LOCKED) { vma.pages() } else { 0 };
+            census.accounted += if vma.has(VmaFlags::ACCOUNT) { vma.pages() } else { 0 };
+            self.each_entry(&vma, |address, entry| {
+                let place = Some((self.id, address));
+                let fault = |v: Violation| Violation { place, frame: entry.frame(), ..v };
+                self.check_entry(&vma, address, entry).map_err(fault)?;
+                match entry {
+                    Entry::Present { frame, .. } if !self.manager.is_zero_frame(*frame) => {
+                        census.maps[frame.index()] += 1;
+                        let is_anon = self.manager.page(*frame).is_anon();
+                        *if is_anon { &mut anon } else { &mut file } += 1;
+                    }
+                    Entry::Swap(slot) => *census.slots.entry(*slot).or_default() += 1,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        self.check_hole(hole..self.layout.range.end)?;
+        let usage = self.usage();
+        equal(Invariant::I7, anon, usage.anonymous)?;
+        equal(Invariant::I7, file, usage.file)?;
+        equal(Invariant::I8, total, usage.total)?;
+        equal(Invariant::I8, locked, usage.locked)
+    }
+
+    /// No entries outside regions (spec I11); looked at within one leaf table of a region.
+    fn check_hole(&self, hole: core::ops::Range<VirtAddr>) -> Result<(), Violation> {
+        if hole.start >= hole.end {
+            return Ok(());
+        }
+        let mut near = [Pages::new(&hole, M::Space::SPAN).next(), None];
+        let last = VirtAddr((hole.end.value() - 1) & !(M::Space::SPAN - 1)).max(hole.start);
+        near[1] = Some(last..hole.end);
+        for range in near.into_iter().flatten() {
+            if let Some(cursor) = self.existing_entries(range.clone())
+                && let Some(address) = cursor.next(range.start)
+            {
+                let place = Some((self.id, address));
+                return Err(Violation { place, ..broken(Invariant::I11, 0, 1) });
+            }
+        }
+        Ok(())
+    }
+
+    fn each_entry(
+        &self,
+        vma: &Vma<M>,
+        mut f: impl FnMut(VirtAddr, &Entry) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        for chunk in Pages::new(&vma.range(), M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                let Some((address, entry)) = self.next_entry(from..chunk.end) else { break };
+                f(address, &entry)?;
+                from = address + PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_entry(&self, range: core::ops::Range<VirtAddr>) -> Option<(VirtAddr, Entry)> {
+        let cursor = self.existing_entries(range.clone())?;
+        let address = cursor.next(range.start).filter(|address| *address < range.end)?;
+        Some((address, cursor.entry(address)))
+    }
+
+    fn check_entry(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Result<(), Violation> {
+        let is = |invariant, holds: bool| equal(invariant, 1, u64::from(holds));
+        match entry {
+            Entry::None => Ok(()),
+            Entry::File(_) => is(Invariant::I16, vma.has(VmaFlags::NONLINEAR)),
+            Entry::Swap(_) => is(Invariant::I16, !vma.has(VmaFlags::SHARED)),
+            Entry::Present { frame, .. } if self.manager.is_zero_frame(*frame) => {
+                is(Invariant::I12, !entry.is_writable())
+            }
+            Entry::Present { frame, .. } => {
+                let page = self.manager.page(*frame);
+                if entry.is_writable() {
+                    is(Invariant::I12, vma.has(VmaFlags::WRITE))?;
+                    if !vma.has(VmaFlags::SHARED) {
+                        is(Invariant::I12, page.is_anon())?;
+                        is(Invariant::I12, self.manager.is_sole_owner(*frame, 0))?;
+                    }
+                    if vma.notifies_writes() {
+                        is(Invariant::I13, page.has(PageFlags::DIRTY))?;
+                    }
+                }
+                let index = vma.index_of(address);
+                match page.owner() {
+                    Owner::None => is(Invariant::I15, false),
+                    Owner::Anon(id) => {
+                        let mut families = vma.anon.iter().chain(&vma.ancestors);
+                        is(Invariant::I15, families.any(|family| family.id == id))?;
+                        equal(Invariant::I15, index, page.index())
+                    }
+                    Owner::File(id) => {
+                        is(Invariant::I15, vma.file.as_ref().is_some_and(|file| file.id == id))?;
+                        let anywhere = vma.has(VmaFlags::NONLINEAR);
+                        is(Invariant::I15, anywhere || index == page.index())
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The processor's fault entry: from an error code to a verdict (spec A4–A23).
+//!
+//! ```text
+//! address ≥ TASK_SIZE ─── kernel-mode, not present, not reserved ── synchronised? ──► Resume
+//!        │                                                             └── no ─┐
+//!        │ user address                                                        ▼
+//!        ├── reserved bit ─────────────────────────────────────────► Corrupt   bad area, MAPERR
+//!        ├── may not sleep, or no address space ───────────────────► bad area, MAPERR
+//!        ├── no region, and no stack that may grow ────────────────► bad area, MAPERR
+//!        ├── the region forbids the access ────────────────────────► bad area, ACCERR
+//!        └── corrected ────────────────────────────────────────────► Resume
+//!              ├── no memory ──────────────────────────────────────► OutOfMemory
+//!              └── past the end of the file, or unreadable ────────► SIGBUS
+//!
+//! bad area: user mode → SIGSEGV · kernel mode → exception table → Fixup, else Oops
+//! ```
+//!
+//! Linux asks for the lock on the address space here and takes care not to wait for it in a kernel
+//! fault without a fixup (spec A12). There is no such lock on this path: regions are looked up and
+//! later verified (see `mm.rs`), so that question does not arise.
+
+use crate::exception::ExceptionTables;
+use crate::fault::Refusal;
+use crate::machine::{Context, ErrorCode, Machine, Mode, PAGE_SIZE, PageFault, VirtAddr};
+use crate::manager::Manager;
+use crate::mm::Mm;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Limits on an address space (`setrlimit`), in bytes.
+#[derive(Debug)]
+pub struct Limits {
+    /// The size of all regions (`RLIMIT_AS`).
+    pub address_space: AtomicU64,
+    /// The size of a region that grows down (`RLIMIT_STACK`).
+    pub stack: AtomicU64,
+    /// The size of locked regions (`RLIMIT_MEMLOCK`).
+    pub locked: AtomicU64,
+}
+
+impl Default for Limits {
+    /// No limits but 8 MiB of stack.
+    fn default() -> Self {
+        Self {
+            address_space: AtomicU64::new(u64::MAX),
+            stack: AtomicU64::new(8 << 20),
+            locked: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn copy(&self) -> Self {
+        let copy = |limit: &AtomicU64| AtomicU64::new(limit.load(Ordering::Relaxed));
+        Self {
+            address_space: copy(&self.address_space),
+            stack: copy(&self.stack),
+            locked: copy(&self.locked),
+        }
+    }
+}
+
+/// Why an access is a segmentation violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegvCode {
+    /// Nothing is mapped there (`SEGV_MAPERR`).
+    MapErr,
+    /// The mapping forbids the access (`SEGV_ACCERR`).
+    AccErr,
+}
+
+/// A signal for the faulting task, which it can neither block nor ignore (spec A20, A23).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// `SIGSEGV` with this code; `si_addr` is the faulting address.
+    Segv(SegvCode),
+    /// `SIGBUS` with `BUS_ADRERR`.
+    Bus,
+}
+
+/// A fault in the kernel that nothing expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Oops {
+    /// An access in the first page.
+    NullPointer,
+    /// An access elsewhere.
+    PagingRequest,
+    /// The kernel ran out of memory on its own behalf.
+    OutOfMemory,
+}
+
+/// What the machine does with the interrupted code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Run the instruction again.
+    Resume,
+    /// Send the signal to the task.
+    Signal(Signal),
+    /// Go on at this address: the code expected that the access might fail.
+    Fixup(VirtAddr),
+    /// There is no memory for the page, and nothing could be reclaimed: kill a task (spec A22).
+    OutOfMemory,
+    /// Report a bug of the kernel and kill the task.
+    Oops(Oops),
+    /// A page table is corrupted: report it and kill the task (spec A10).
+    Corrupt,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Decides what becomes of a page fault, correcting it if it can be corrected.
+    ///
+    /// `mm` is the address space of the running task, or `None` in a kernel thread. The machine has
+    /// read the fault address before anything else could fault (spec A1), and has interrupts as the
+    /// interrupted code had them (A9). Takes no lock for a kernel address (A4).
+    pub fn page_fault(
+        &self,
+        mm: Option<&Arc<Mm<M>>>,
+        fault: &PageFault,
+        exceptions: &ExceptionTables,
+    ) -> Verdict {
+        let verdict = self.decide(mm, fault, exceptions);
+        if verdict != Verdict::Resume {
+            self.stats.refused.add(self.machine.context(), 1);
+            self.observe(|| crate::event::Event::Refused {
+                space: mm.map_or(0, |mm| mm.id),
+                address: fault.address,
+                verdict,
+            });
+        }
+        verdict
+    }
+
+    fn decide(
+        &self,
+        mm: Option<&Arc<Mm<M>>>,
+        fault: &PageFault,
+        exceptions: &ExceptionTables,
+    ) -> Verdict {
+        let bad_area = |code| bad_area(fault, code, exceptions);
+        if fault.address >= self.machine.capabilities().task_size {
+            let absent = ErrorCode::PROTECTION | ErrorCode::USER | ErrorCode::RESERVED;
+            if !fault.code.intersects(absent) && self.machine.synchronise(fault.address) {
+                return Verdict::Resume;
+            }
+            return bad_area(SegvCode::MapErr);
+        }
+        if fault.code.contains(ErrorCode::RESERVED) {
+            return Verdict::Corrupt;
+        }
+        let Some(mm) = mm else { return bad_area(SegvCode::MapErr) };
+        if fault.context == Context::Atomic {
+            return bad_area(SegvCode::MapErr);
+        }
+        match mm.correct(fault.address, fault.access(), fault.code) {
+            Ok(()) => Verdict::Resume,
+            Err(Refusal::NoRegion) => bad_area(SegvCode::MapErr),
+            Err(Refusal::Forbidden) => bad_area(SegvCode::AccErr),
+            Err(Refusal::Bus) => match fault.mode() {
+                Mode::User => Verdict::Signal(Signal::Bus),
+                Mode::Kernel => fixup_or(fault, exceptions, Oops::PagingRequest),
+            },
+            Err(Refusal::OutOfMemory) => match fault.mode() {
+                Mode::User => Verdict::OutOfMemory,
+                Mode::Kernel => fixup_or(fault, exceptions, Oops::OutOfMemory),
+            },
+        }
+    }
+}
+
+/// A fault that cannot be corrected (spec A20, A21).
+fn bad_area(fault: &PageFault, code: SegvCode, exceptions: &ExceptionTables) -> Verdict {
+    match fault.mode() {
+        Mode::User => Verdict::Signal(Signal::Segv(code)),
+        Mode::Kernel if fault.address.value() < PAGE_SIZE => {
+            fixup_or(fault, exceptions, Oops::NullPointer)
+        }
+        Mode::Kernel => fixup_or(fault, exceptions, Oops::PagingRequest),
+    }
+}
+
+fn fixup_or(fault: &PageFault, exceptions: &ExceptionTables, oops: Oops) -> Verdict {
+    exceptions.fixup(fault.ip).map_or(Verdict::Oops(oops), Verdict::Fixup)
+}

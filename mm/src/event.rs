@@ -1,0 +1,89 @@
+//! What happens, told to an observer.
+
+use crate::machine::{Access, Frame, SwapSlot, VirtAddr};
+
+/// Which correction a fault received (spec B4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Correction {
+    /// A fresh page of zeros.
+    Anonymous,
+    /// The shared frame of zeros.
+    Zero,
+    /// A page of a file or shared object at its place.
+    File,
+    /// A page of a file out of its place.
+    Nonlinear,
+    /// A page brought back from swap.
+    SwapIn,
+    /// A private copy of a shared page.
+    CopyOnWrite,
+    /// A page that the sole owner may write after all, or whose first store was awaited.
+    Reuse,
+    /// Nothing: the entry allows the access by now.
+    Spurious,
+}
+
+/// Whether a fault waited for a device (spec A19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Weight {
+    /// No I/O was necessary.
+    Minor,
+    /// I/O was started or waited for.
+    Major,
+}
+
+/// Something that the memory manager did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A fault was corrected.
+    Corrected {
+        /// The number of the address space.
+        space: u64,
+        /// The address.
+        address: VirtAddr,
+        /// The kind of access.
+        access: Access,
+        /// What was done.
+        correction: Correction,
+        /// Whether a device was waited for.
+        weight: Weight,
+    },
+    /// A fault was answered with a signal, a fixup or worse.
+    Refused {
+        /// The number of the address space.
+        space: u64,
+        /// The address.
+        address: VirtAddr,
+        /// What the faulting code gets.
+        verdict: crate::entry::Verdict,
+    },
+    /// A page was written to swap.
+    SwapOut {
+        /// The frame that held it.
+        frame: Frame,
+        /// Where it went.
+        slot: SwapSlot,
+    },
+    /// A page was read from swap.
+    SwapRead {
+        /// The frame that holds it.
+        frame: Frame,
+        /// Where it came from.
+        slot: SwapSlot,
+    },
+    /// A frame was freed by reclaim.
+    Evicted {
+        /// The frame.
+        frame: Frame,
+    },
+}
+
+/// Someone who is told of every event.
+///
+/// Called on the thread of control that does the thing, with no lock held that an observer could
+/// meet; it must not touch managed memory, and should be quick.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}

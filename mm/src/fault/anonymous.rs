@@ -1,0 +1,97 @@
+//! Demand-zero memory (spec B7, B8).
+
+use crate::event::Correction;
+use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::machine::{Access, Cursor, Entry, Frame, Machine};
+use crate::manager::ZeroPolicy;
+use crate::mm::{Kind, Mm, PageCursor};
+use crate::page::{Owner, PageFlags};
+use crate::vma::Vma;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Mm<M> {
+    /// Gives a page of zeros: shared by all for reading, or the region's own.
+    pub(super) fn anonymous(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+    ) -> Result<Step, Refusal> {
+        let manager = &self.manager;
+        if fault.access != Access::Write
+            && manager.config.zero == ZeroPolicy::Shared
+            && let Some(zero) = manager.machine.zero_frame()
+        {
+            return self.map_zero_frame(vma, fault, zero);
+        }
+        if vma.anon.is_none() {
+            self.prepare_family(vma);
+            return Ok(Step::Again);
+        }
+        let frame = manager.allocate()?;
+        manager.machine.zero(frame);
+        manager.page(frame).set(PageFlags::UPTODATE);
+        if !self.install_new_anon(vma, fault, frame)? {
+            manager.put(frame);
+            return Ok(Step::Again);
+        }
+        manager.enqueue(frame, None);
+        Ok(Step::Done(Correction::Anonymous))
+    }
+
+    fn map_zero_frame(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        zero: Frame,
+    ) -> Result<Step, Refusal> {
+        let mut cursor = self.entries(page_range(fault.page))?;
+        if !vma.is_alive() || !cursor.entry(fault.page).is_none() {
+            return Ok(Step::Again);
+        }
+        let protection = vma.page_protection().read_only();
+        let entry = Entry::Present { frame: zero, protection, accessed: true, dirty: false };
+        cursor.replace(fault.page, entry);
+        Ok(Step::Done(Correction::Zero))
+    }
+
+    /// Enters a new anonymous page where there is none; the caller's reference becomes the entry's.
+    fn install_new_anon(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        frame: Frame,
+    ) -> Result<bool, Refusal> {
+        let mut cursor = match self.entries(page_range(fault.page)) {
+            Ok(cursor) => cursor,
+            Err(error) => {
+                self.manager.put(frame);
+                return Err(error.into());
+            }
+        };
+        if !vma.is_alive() || !cursor.entry(fault.page).is_none() {
+            return Ok(false);
+        }
+        // Writable even after a read: nobody else has the page (spec B7).
+        let protection = vma.written_protection();
+        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+        self.add_new_anon(&mut cursor, vma, fault, entry);
+        Ok(true)
+    }
+
+    /// Enters a page that nobody else knows as this region's own anonymous page.
+    pub(super) fn add_new_anon(
+        &self,
+        cursor: &mut PageCursor<'_, M>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        entry: Entry,
+    ) {
+        let (Some(frame), Some(family)) = (entry.frame(), &vma.anon) else { return };
+        let page = self.manager.page(frame);
+        page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
+        page.maps.store(1, Ordering::Release);
+        self.count_rss(Kind::Anon, 1);
+        cursor.replace(fault.page, entry);
+    }
+}

@@ -1,0 +1,76 @@
+//! Mapping what is cached around a read fault (spec J5).
+
+use crate::cache::Mapping;
+use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::mm::{Kind, Mm, PageCursor};
+use crate::page::PageFlags;
+use crate::vma::Vma;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Mm<M> {
+    /// Maps the pages around `page` that are in the page cache, complete and not locked, read-only
+    /// and not yet used. Does no I/O and never waits.
+    pub(super) fn map_around(&self, vma: &Arc<Vma<M>>, mapping: &Arc<Mapping<M>>, page: VirtAddr) {
+        let manager = &self.manager;
+        let span = u64::from(manager.config.fault_around) * PAGE_SIZE;
+        if span <= PAGE_SIZE || !manager.machine.capabilities().accessed {
+            // Without accessed bits a machine maps lazily, and gains nothing by entries alone.
+            return;
+        }
+        let block = VirtAddr(page.value() & !(span - 1));
+        let end = VirtAddr(block.value().saturating_add(span)).min(vma.end);
+        let range = block.max(vma.start)..end;
+        let Some(chunk) = Pages::new(&range, M::Space::SPAN).find(|chunk| chunk.contains(&page))
+        else {
+            return;
+        };
+        let Some(mut cursor) = self.existing_entries(chunk.clone()) else { return };
+        if !vma.is_alive() {
+            return;
+        }
+        let mut mapped = 0;
+        let mut address = chunk.start;
+        while address < chunk.end {
+            if cursor.entry(address).is_none()
+                && let Some(frame) = mapping.cached(vma.index_of(address))
+            {
+                mapped += self.map_if_ready(vma, mapping, &mut cursor, address, frame);
+            }
+            address = address + PAGE_SIZE;
+        }
+        manager.stats.around.add(manager.machine.context(), mapped);
+    }
+
+    /// Maps one cached page, to which the caller has a reference, if nobody is busy with it.
+    fn map_if_ready(
+        &self,
+        vma: &Arc<Vma<M>>,
+        mapping: &Arc<Mapping<M>>,
+        cursor: &mut PageCursor<'_, M>,
+        address: VirtAddr,
+        frame: Frame,
+    ) -> u64 {
+        let manager = &self.manager;
+        let page = manager.page(frame);
+        let index = vma.index_of(address);
+        if !page.try_lock() {
+            manager.put(frame);
+            return 0;
+        }
+        let ready =
+            page.has(PageFlags::UPTODATE) && mapping.holds(frame, index) && index < mapping.pages();
+        if ready {
+            page.hold();
+            page.maps.fetch_add(1, Ordering::AcqRel);
+            self.count_rss(Kind::File, 1);
+            let protection = manager.honest(vma.page_protection(), false);
+            cursor.replace(
+                address,
+                Entry::Present { frame, protection, accessed: false, dirty: false },
+            );
+        }
+        manager.unlock_and_put(frame);
+        u64::from(ready)
+    }
+}

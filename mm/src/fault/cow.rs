@@ -1,0 +1,220 @@
+//! A store through an entry that forbids it: copy on write, reuse by a sole owner, and the awaited
+//! first store to a shared page (spec B15–B18).
+
+use crate::event::Correction;
+use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, VirtAddr};
+use crate::mm::{Kind, Mm, PageCursor};
+use crate::page::{Owner, PageFlags};
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+/// What to do about a write-protected page.
+enum Plan {
+    Reused,
+    AwaitedStore(Frame),
+    Copy(Frame),
+}
+
+impl<M: Machine> Mm<M> {
+    /// Decides under the entry's lock, then acts (`do_wp_page`).
+    pub(super) fn write_protected(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+    ) -> Result<Step, Refusal> {
+        let plan = {
+            let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
+                return Ok(Step::Again);
+            };
+            let entry = cursor.entry(fault.page);
+            let Some(frame) = entry.frame() else { return Ok(Step::Again) };
+            if !vma.is_alive() || entry.is_writable() {
+                return Ok(Step::Again);
+            }
+            self.decide_write(vma, fault, &mut cursor, frame)
+        };
+        match plan {
+            Plan::Reused => {
+                // More permission needs no flush elsewhere; this processor forgets what it knew.
+                let mut gather = Gather::new(self);
+                let frame = self.frame_at(fault.page);
+                if let Some(frame) = frame {
+                    gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
+                }
+                gather.flush();
+                Ok(Step::Done(Correction::Reuse))
+            }
+            Plan::AwaitedStore(frame) => {
+                let step = self.awaited_store(vma, fault, frame);
+                self.manager.put(frame);
+                step
+            }
+            Plan::Copy(frame) => {
+                let step = self.copy(vma, fault, frame);
+                if !self.manager.is_zero_frame(frame) {
+                    self.manager.put(frame);
+                }
+                step
+            }
+        }
+    }
+
+    fn frame_at(&self, page: VirtAddr) -> Option<Frame> {
+        self.existing_entries(page_range(page))?.entry(page).frame()
+    }
+
+    /// Reuses the page if that can be decided at once; otherwise takes a reference to it.
+    fn decide_write(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        cursor: &mut PageCursor<'_, M>,
+        frame: Frame,
+    ) -> Plan {
+        let manager = &self.manager;
+        if manager.is_zero_frame(frame) {
+            return Plan::Copy(frame);
+        }
+        let page = manager.page(frame);
+        if page.is_anon() {
+            // The page lock comes before the entry's: here it can only be tried (spec B16).
+            if page.try_lock() {
+                let reuse = manager.is_sole_owner(frame, 0);
+                if reuse {
+                    self.reuse(vma, fault, cursor, frame);
+                }
+                manager.unlock_page(frame);
+                if reuse {
+                    return Plan::Reused;
+                }
+            }
+        } else if vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE) {
+            page.hold();
+            return Plan::AwaitedStore(frame);
+        }
+        page.hold();
+        Plan::Copy(frame)
+    }
+
+    /// Lets the sole owner of a locked anonymous page write it (spec B17).
+    pub(super) fn reuse(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        cursor: &mut PageCursor<'_, M>,
+        frame: Frame,
+    ) {
+        let manager = &self.manager;
+        manager.leave_swap_cache(frame);
+        let page = manager.page(frame);
+        page.clear(PageFlags::LAZY_FREE);
+        if let Some(family) = &vma.anon {
+            page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
+        }
+        let protection = vma.written_protection();
+        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+        cursor.replace(fault.page, entry);
+    }
+
+    /// The first store to a page of a shared file since it was last cleaned (spec B16, B17).
+    fn awaited_store(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        frame: Frame,
+    ) -> Result<Step, Refusal> {
+        let manager = &self.manager;
+        let Some(mapping) = &vma.file else { return Ok(Step::Again) };
+        manager.lock_page(frame);
+        let page = manager.page(frame);
+        if page.owner() != Owner::File(mapping.id) || !page.has(PageFlags::PAGE_CACHE) {
+            // Truncated meanwhile.
+            manager.unlock_page(frame);
+            return Ok(Step::Again);
+        }
+        let step = mapping.first_store(frame).map(|()| {
+            let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
+                return Step::Again;
+            };
+            let entry = cursor.entry(fault.page);
+            if !vma.is_alive() || entry.frame() != Some(frame) {
+                return Step::Again;
+            }
+            page.set(PageFlags::DIRTY);
+            let protection = vma.written_protection();
+            cursor.replace(
+                fault.page,
+                Entry::Present { frame, protection, accessed: true, dirty: true },
+            );
+            Step::Done(Correction::Reuse)
+        });
+        manager.unlock_page(frame);
+        step
+    }
+
+    /// Puts a copy in the page's place (spec B18).
+    ///
+    /// The copy is entered read-only, and the stale translations of the old page are flushed while
+    /// both hold the same content and neither can be written; the next attempt finds a page with a
+    /// sole owner. Thus no processor reads the old page after another has written the new one.
+    fn copy(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        old: Frame,
+    ) -> Result<Step, Refusal> {
+        if vma.anon.is_none() {
+            self.prepare_family(vma);
+            return Ok(Step::Again);
+        }
+        let manager = &self.manager;
+        let new = manager.allocate()?;
+        if manager.is_zero_frame(old) {
+            manager.machine.zero(new);
+        } else {
+            manager.machine.copy(old, new);
+        }
+        manager.page(new).set(PageFlags::UPTODATE);
+        let mut gather = Gather::new(self);
+        if !self.replace_with_copy(vma, fault, old, new, &mut gather) {
+            manager.put(new);
+            return Ok(Step::Again);
+        }
+        gather.flush();
+        manager.enqueue(new, None);
+        Ok(Step::Partly(Correction::CopyOnWrite))
+    }
+
+    fn replace_with_copy(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        old: Frame,
+        new: Frame,
+        gather: &mut Gather<'_, M>,
+    ) -> bool {
+        let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
+        let entry = cursor.entry(fault.page);
+        if !vma.is_alive() || entry.frame() != Some(old) || entry.is_writable() {
+            return false;
+        }
+        cursor.replace(fault.page, Entry::None);
+        if self.manager.is_zero_frame(old) {
+            gather.add(fault.page, old, Fate::Kept, After::Keep);
+        } else {
+            let page = self.manager.page(old);
+            page.maps.fetch_sub(1, Ordering::AcqRel);
+            let kind = if page.is_anon() { Kind::Anon } else { Kind::File };
+            self.count_rss(kind, -1);
+            // The entry's reference is dropped after the flush; the caller keeps its own.
+            gather.add(fault.page, old, Fate::Kept, After::Drop);
+        }
+        let protection = vma.page_protection().read_only();
+        let copy = Entry::Present { frame: new, protection, accessed: true, dirty: true };
+        self.add_new_anon(&mut cursor, vma, fault, copy);
+        true
+    }
+}

@@ -1,0 +1,142 @@
+//! Demand paging of files and shared objects, in place and out of place (spec B9–B12).
+
+use crate::cache::{Found, Mapping};
+use crate::event::{Correction, Weight};
+use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::machine::{Access, Cursor, Entry, Frame, Machine};
+use crate::mm::{Kind, Mm};
+use crate::page::PageFlags;
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Mm<M> {
+    /// A page of the region's file at its place.
+    pub(super) fn linear(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+    ) -> Result<Step, Refusal> {
+        let index = vma.index_of(fault.page);
+        self.from_file(vma, fault, index, Entry::None)
+    }
+
+    /// A page of the region's file that the entry names (spec B12).
+    pub(super) fn nonlinear(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        index: u64,
+    ) -> Result<Step, Refusal> {
+        if !vma.has(VmaFlags::NONLINEAR) {
+            // The region changed under the entry, or the entry is corrupt; a live linear region
+            // never has such an entry (spec I16).
+            return if vma.is_alive() { Err(Refusal::OutOfMemory) } else { Ok(Step::Again) };
+        }
+        self.from_file(vma, fault, index, Entry::File(index))
+    }
+
+    fn from_file(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        index: u64,
+        expected: Entry,
+    ) -> Result<Step, Refusal> {
+        let Some(mapping) = &vma.file else { return Ok(Step::Again) };
+        let write = fault.access == Access::Write;
+        let private = !vma.has(VmaFlags::SHARED);
+        if write && private && vma.anon.is_none() {
+            self.prepare_family(vma);
+            return Ok(Step::Again);
+        }
+        let Found { frame, weight } = mapping.page(index)?;
+        if weight == Weight::Major {
+            fault.weight = Weight::Major;
+        }
+        let step = if write && private {
+            self.copy_early(vma, fault, frame, expected)
+        } else {
+            self.map_file_page(vma, mapping, fault, frame, expected)
+        };
+        self.manager.unlock_and_put(frame);
+        let step = step?;
+        if matches!(step, Step::Done(_)) && !write && expected.is_none() {
+            self.map_around(vma, mapping, fault.page);
+        }
+        Ok(match (step, expected) {
+            (Step::Done(Correction::File), Entry::File(_)) => Step::Done(Correction::Nonlinear),
+            (step, _) => step,
+        })
+    }
+
+    /// A store to a private page that was not there: copy at once (spec B10 (3)).
+    fn copy_early(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        source: Frame,
+        expected: Entry,
+    ) -> Result<Step, Refusal> {
+        let manager = &self.manager;
+        let copy = manager.allocate()?;
+        manager.machine.copy(source, copy);
+        manager.page(copy).set(PageFlags::UPTODATE);
+        let installed = self.entries(page_range(fault.page)).map(|mut cursor| {
+            let still = vma.is_alive() && cursor.entry(fault.page) == expected;
+            if still {
+                let protection = vma.written_protection();
+                let entry = Entry::Present { frame: copy, protection, accessed: true, dirty: true };
+                self.add_new_anon(&mut cursor, vma, fault, entry);
+            }
+            still
+        });
+        match installed {
+            Ok(true) => {
+                manager.enqueue(copy, None);
+                Ok(Step::Done(Correction::CopyOnWrite))
+            }
+            Ok(false) => {
+                manager.put(copy);
+                Ok(Step::Again)
+            }
+            Err(error) => {
+                manager.put(copy);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Maps a locked page of the file itself.
+    fn map_file_page(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        mapping: &Arc<Mapping<M>>,
+        fault: &Fault,
+        frame: Frame,
+        expected: Entry,
+    ) -> Result<Step, Refusal> {
+        let manager = &self.manager;
+        let page = manager.page(frame);
+        let write = fault.access == Access::Write;
+        if write {
+            // The page is locked, so that no write-back is being prepared; one under way ends first.
+            mapping.first_store(frame)?;
+        }
+        let mut cursor = self.entries(page_range(fault.page))?;
+        if !vma.is_alive() || cursor.entry(fault.page) != expected {
+            return Ok(Step::Again);
+        }
+        let protection = if write { vma.written_protection() } else { vma.page_protection() };
+        let protection = manager.honest(protection, write);
+        if write {
+            page.set(PageFlags::DIRTY);
+        }
+        page.hold();
+        page.maps.fetch_add(1, Ordering::AcqRel);
+        self.count_rss(Kind::File, 1);
+        let entry = Entry::Present { frame, protection, accessed: true, dirty: write };
+        cursor.replace(fault.page, entry);
+        Ok(Step::Done(Correction::File))
+    }
+}

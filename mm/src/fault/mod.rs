@@ -1,0 +1,213 @@
+//! Correcting a fault: look at the entry, choose one correction, commit it, or look again.
+//!
+//! Each attempt looks the region up, reads the entry, and dispatches on what it finds (spec B4).
+//! A correction gets what it needs with no lock held but the page's own, then locks the entry and
+//! commits only if the region is still alive and the entry is what it was (spec B3). If not, it
+//! undoes what it did and the next attempt starts from what is true by then. An attempt can also
+//! end halfway on purpose: a copy is entered read-only, its stale translations are flushed, and the
+//! next attempt finds a page that its sole owner may write.
+
+mod anonymous;
+mod around;
+mod cow;
+mod file;
+mod stack;
+mod swap;
+
+use crate::error::OutOfMemory;
+use crate::event::{Correction, Event, Weight};
+use crate::machine::{
+    Access, Cursor, Entry, ErrorCode, Fate, Machine, Mode, PAGE_SIZE, Protection, VirtAddr,
+};
+use crate::mm::Mm;
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+/// Why a fault is not corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No region contains the address.
+    NoRegion,
+    /// The region does not allow the access.
+    Forbidden,
+    /// The content cannot be had: past the end of the file, or unreadable.
+    Bus,
+    /// No frame could be had.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for Refusal {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// What an attempt achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The access may be tried again.
+    Done(Correction),
+    /// A part of the work is done; look again.
+    Partly(Correction),
+    /// Something changed meanwhile, or was prepared; look again.
+    Again,
+}
+
+/// The state of one fault through its attempts (FreeBSD's `faultstate`).
+pub(crate) struct Fault {
+    /// The page's address.
+    pub(crate) page: VirtAddr,
+    pub(crate) access: Access,
+    pub(crate) weight: Weight,
+}
+
+/// The range of one page.
+pub(crate) fn page_range(page: VirtAddr) -> Range<VirtAddr> {
+    page..page + PAGE_SIZE
+}
+
+impl<M: Machine> Mm<M> {
+    /// Corrects a fault of the processor and counts it (spec A13–A19).
+    pub(crate) fn correct(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        access: Access,
+        code: ErrorCode,
+    ) -> Result<(), Refusal> {
+        let mode = if code.contains(ErrorCode::USER) { Mode::User } else { Mode::Kernel };
+        // A fetch from a page that is present can only mean that it may not be executed (A16).
+        let fetch_denied = access == Access::Execute && code.contains(ErrorCode::PROTECTION);
+        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let correction = self.run(&mut fault, |mm| {
+            let vma = mm.region_for(address, mode)?;
+            let allowed = match access {
+                Access::Execute if !fetch_denied => vma.has(VmaFlags::ACCESS),
+                access => vma.allows(access),
+            };
+            if allowed { Ok(vma) } else { Err(Refusal::Forbidden) }
+        })?;
+        self.count(&fault, address, correction);
+        Ok(())
+    }
+
+    /// Brings a page in for an access by the kernel, which may be forced past the protection but
+    /// never past what the mapping may ever allow (`get_user_pages`, spec B20).
+    pub(crate) fn fault_in(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        access: Access,
+    ) -> Result<(), Refusal> {
+        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let correction = self.run(&mut fault, |mm| {
+            let vma = mm.region_for(address, Mode::Kernel)?;
+            if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }
+        })?;
+        if correction != Correction::Spurious {
+            self.count(&fault, address, correction);
+        }
+        Ok(())
+    }
+
+    /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
+    pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
+        let (page, access) = (address.page(), Access::Read);
+        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let region = |mm: &Arc<Self>| mm.containing(address).ok_or(Refusal::NoRegion);
+        match self.run(&mut fault, region) {
+            // Unmapped meanwhile: nothing to bring back.
+            Ok(_) | Err(Refusal::NoRegion) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The fault as a loop: find the region, make an attempt, look again.
+    fn run(
+        self: &Arc<Self>,
+        fault: &mut Fault,
+        region: impl Fn(&Arc<Self>) -> Result<Arc<Vma<M>>, Refusal>,
+    ) -> Result<Correction, Refusal> {
+        let mut first = None;
+        loop {
+            let vma = region(self)?;
+            match self.attempt(&vma, fault)? {
+                Step::Done(correction) => return Ok(first.unwrap_or(correction)),
+                Step::Partly(correction) => first = first.or(Some(correction)),
+                Step::Again => {}
+            }
+        }
+    }
+
+    /// Looks at the entry and makes one attempt at a correction (spec B4).
+    fn attempt(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &mut Fault) -> Result<Step, Refusal> {
+        let entry = self
+            .existing_entries(page_range(fault.page))
+            .map_or(Entry::None, |cursor| cursor.entry(fault.page));
+        match entry {
+            Entry::None if vma.file.is_some() => self.linear(vma, fault),
+            Entry::None => self.anonymous(vma, fault),
+            Entry::File(index) => self.nonlinear(vma, fault, index),
+            Entry::Swap(slot) => self.swap_in(vma, fault, slot),
+            Entry::Present { .. } if fault.access == Access::Write && !entry.is_writable() => {
+                self.write_protected(vma, fault)
+            }
+            Entry::Present { .. } => Ok(self.spurious(vma, fault)),
+        }
+    }
+
+    /// The entry allows the access by now, or will once it is brought up to date with its region:
+    /// the processor used an older one (spec B5).
+    fn spurious(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &Fault) -> Step {
+        let mut gather = Gather::new(self);
+        {
+            let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
+                return Step::Again;
+            };
+            let Entry::Present { frame, protection, dirty, .. } = cursor.entry(fault.page) else {
+                return Step::Again;
+            };
+            if !vma.is_alive() {
+                return Step::Again;
+            }
+            let kept = vma.written_protection() & protection & Protection::WRITE;
+            let wanted = vma.page_protection() | kept;
+            let dirty = dirty || (fault.access == Access::Write);
+            let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
+            let old = cursor.replace(fault.page, Entry::None);
+            let was_dirty = matches!(old, Entry::Present { dirty: true, .. });
+            cursor.replace(fault.page, with_dirty(entry, was_dirty));
+            gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
+        }
+        gather.flush();
+        Step::Done(Correction::Spurious)
+    }
+
+    fn count(&self, fault: &Fault, address: VirtAddr, correction: Correction) {
+        let counter = match fault.weight {
+            Weight::Minor => &self.usage.minor,
+            Weight::Major => &self.usage.major,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let manager = &self.manager;
+        manager.stats.corrected(manager.machine.context(), correction, fault.weight);
+        manager.observe(|| Event::Corrected {
+            space: self.id,
+            address,
+            access: fault.access,
+            correction,
+            weight: fault.weight,
+        });
+    }
+}
+
+/// The entry with its dirty bit set if `dirty`.
+fn with_dirty(entry: Entry, dirty: bool) -> Entry {
+    match entry {
+        Entry::Present { frame, protection, accessed, dirty: was } => {
+            Entry::Present { frame, protection, accessed, dirty: was || dirty }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,111 @@
+//! Regions that come into being by being used: stacks that grow, and families of anonymous pages.
+
+use crate::fault::Refusal;
+use crate::machine::{Machine, Mode, PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use crate::mm::{Edit, Mm};
+use crate::rmap::AnonVma;
+use crate::vma::{Vma, VmaFlags, same_object};
+use alloc::sync::Arc;
+use alloc::vec;
+use core::sync::atomic::Ordering;
+
+/// How many bytes must stay unmapped below a region that grows down (`stack_guard_gap`, A14).
+const GUARD_GAP: u64 = 256 * PAGE_SIZE;
+
+impl<M: Machine> Mm<M> {
+    /// The region for an access, grown down to it if it is a stack (spec A13–A15).
+    pub(super) fn region_for(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        _mode: Mode,
+    ) -> Result<Arc<Vma<M>>, Refusal> {
+        let vma = self.find(address).ok_or(Refusal::NoRegion)?;
+        if vma.start <= address {
+            return Ok(vma);
+        }
+        if !vma.has(VmaFlags::GROWSDOWN) {
+            return Err(Refusal::NoRegion);
+        }
+        self.expand(address)
+    }
+
+    /// Grows the stack above `address` down to it (`expand_stack`, spec A15).
+    fn expand(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
+        let exclusive = self.exclusive();
+        // Someone may have grown or unmapped it before this got the right to.
+        let vma = self.find(address).ok_or(Refusal::NoRegion)?;
+        if vma.start <= address {
+            return Ok(vma);
+        }
+        let start = address.page();
+        if !vma.has(VmaFlags::GROWSDOWN) || !self.may_expand(&vma, start) {
+            return Err(Refusal::NoRegion);
+        }
+        let grown = (vma.start - start) >> PAGE_SHIFT;
+        if vma.has(VmaFlags::ACCOUNT) && self.manager.charge(grown).is_err() {
+            return Err(Refusal::NoRegion);
+        }
+        let part = vma.part(self.manager.vma_id(), start..vma.end);
+        let grown = Arc::new(part);
+        exclusive.apply(&Edit { out: vec![vma], into: vec![grown.clone()] });
+        Ok(grown)
+    }
+
+    fn may_expand(&self, vma: &Vma<M>, start: VirtAddr) -> bool {
+        if start < self.layout.lowest_hint {
+            return false;
+        }
+        let size = vma.end - start;
+        let grow = vma.start - start;
+        let below = self.regions.read(&self.manager.order, |t| t.previous(vma.start).cloned());
+        if let Some(below) = below {
+            let gap = start.value().checked_sub(below.end.value());
+            let guarded = !below.has(VmaFlags::GROWSDOWN) && below.has(VmaFlags::ACCESS);
+            match gap {
+                None => return false,
+                Some(gap) if guarded && gap < GUARD_GAP => return false,
+                Some(_) => {}
+            }
+        }
+        let total = self.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        let locked = self.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        let limits = &self.limits;
+        total + grow <= limits.address_space.load(Ordering::Relaxed)
+            && size <= limits.stack.load(Ordering::Relaxed)
+            && (!vma.has(VmaFlags::LOCKED)
+                || locked + grow <= limits.locked.load(Ordering::Relaxed))
+    }
+
+    /// Gives a region a family for its anonymous pages (`anon_vma_prepare`, spec B7, C5).
+    ///
+    /// A neighbour's family is borrowed if the two differ only in access, so that they can become
+    /// one region later.
+    pub(super) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>) {
+        let exclusive = self.exclusive();
+        if !vma.is_alive() || vma.anon.is_some() {
+            return;
+        }
+        let family = self.neighbours_family(vma).unwrap_or_else(|| AnonVma::new(&self.manager));
+        let mut with = vma.part(self.manager.vma_id(), vma.range());
+        with.anon = Some(family);
+        exclusive.apply(&Edit { out: vec![vma.clone()], into: vec![Arc::new(with)] });
+    }
+
+    fn neighbours_family(&self, vma: &Arc<Vma<M>>) -> Option<Arc<AnonVma<M>>> {
+        let (before, after) = self.regions.read(&self.manager.order, |tree| {
+            (tree.previous(vma.start).cloned(), tree.find(vma.end).cloned())
+        });
+        let compatible = |first: &Vma<M>, second: &Vma<M>| {
+            first.end == second.start
+                && first.flags.difference(VmaFlags::ACCESS)
+                    == second.flags.difference(VmaFlags::ACCESS)
+                && same_object(&first.file, &second.file)
+                && first.pgoff.wrapping_add(first.pages()) == second.pgoff
+        };
+        let lends = |v: &Vma<M>| v.ancestors.is_empty().then(|| v.anon.clone()).flatten();
+        after
+            .filter(|after| compatible(vma, after))
+            .and_then(|after| lends(&after))
+            .or_else(|| before.filter(|b| compatible(b, vma)).and_then(|before| lends(&before)))
+    }
+}

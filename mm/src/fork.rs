@@ -1,0 +1,149 @@
+//! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
+
+use crate::entry::Limits;
+use crate::error::ForkError;
+use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::mm::{AddressSpace, Kind, Mm, PageCursor};
+use crate::rmap::AnonVma;
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> AddressSpace<M> {
+    /// Copies the address space: the child sees what the parent holds now, and neither sees the
+    /// other's later stores to private memory.
+    ///
+    /// Other threads may go on faulting in the parent meanwhile. On an error the child is taken
+    /// apart again, and the parent is as before.
+    pub fn fork(&self) -> Result<Self, ForkError> {
+        let manager = self.manager();
+        let space =
+            manager.with_room(|| manager.machine.space()).map_err(|_| ForkError::OutOfMemory)?;
+        self.fork_into(space)
+    }
+
+    /// Like [`fork`](Self::fork), into a page table that the machine made.
+    pub fn fork_into(&self, space: M::Space) -> Result<Self, ForkError> {
+        let limits: Limits = self.limits.copy();
+        let child = Self::with_space(self.manager(), self.layout.clone(), limits, space);
+        let parent = self.exclusive();
+        let into = child.exclusive_of_new();
+        for vma in self.overlapping(self.layout.range.clone()) {
+            if vma.has(VmaFlags::DONTCOPY) {
+                continue;
+            }
+            if vma.has(VmaFlags::ACCOUNT) {
+                manager_charge(self, &vma)?;
+            }
+            let copy = child_region(self, &vma);
+            into.enter(copy.clone());
+            if let Some(file) = &vma.file {
+                file.opened();
+            }
+            if vma.anon.is_some() || vma.has(VmaFlags::NONLINEAR) {
+                self.copy_entries(&child, &vma)?;
+            }
+        }
+        drop(into);
+        drop(parent);
+        Ok(child)
+    }
+}
+
+fn manager_charge<M: Machine>(mm: &Mm<M>, vma: &Vma<M>) -> Result<(), ForkError> {
+    mm.manager.charge(vma.pages()).map_err(|_| ForkError::CommitLimit)
+}
+
+/// The child's region: not locked, with a family of its own beside those it descends from (J7).
+fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
+    let mut copy = vma.part(mm.manager.vma_id(), vma.range());
+    copy.flags.remove(VmaFlags::LOCKED);
+    if let Some(family) = &vma.anon {
+        copy.ancestors.push(family.clone());
+        copy.anon = Some(AnonVma::new(&mm.manager));
+    }
+    Arc::new(copy)
+}
+
+impl<M: Machine> Mm<M> {
+    /// Copies the entries of a region (`copy_page_range`), and flushes what the parent may not
+    /// write any more before it goes on (spec E1).
+    fn copy_entries(&self, child: &Self, vma: &Vma<M>) -> Result<(), ForkError> {
+        let mut gather = Gather::new(self);
+        for chunk in Pages::new(&vma.range(), M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                let range = from..chunk.end;
+                let first = self.existing_entries(range.clone()).and_then(|c| c.next(from));
+                let Some(first) = first else { break };
+                drop(child.entries(range.clone()).map_err(|_| ForkError::OutOfMemory)?);
+                from = self.copy_some(child, vma, first..chunk.end, &mut gather);
+                gather.flush();
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_some(
+        &self,
+        child: &Self,
+        vma: &Vma<M>,
+        range: Range<VirtAddr>,
+        gather: &mut Gather<'_, M>,
+    ) -> VirtAddr {
+        let Some(mut ours) = self.existing_entries(range.clone()) else { return range.end };
+        let Some(mut theirs) = child.existing_entries(range.clone()) else { return range.end };
+        let mut from = range.start;
+        while from < range.end {
+            if gather.is_full() {
+                return from;
+            }
+            let Some(address) = ours.next(from) else { return range.end };
+            let copy = self.copy_entry(child, vma, &mut ours, address, gather);
+            theirs.replace(address, copy);
+            from = address + PAGE_SIZE;
+        }
+        range.end
+    }
+
+    /// What the child gets for an entry; references come before the entry is visible (spec E3).
+    fn copy_entry(
+        &self,
+        child: &Self,
+        vma: &Vma<M>,
+        ours: &mut PageCursor<'_, M>,
+        address: VirtAddr,
+        gather: &mut Gather<'_, M>,
+    ) -> Entry {
+        let entry = ours.entry(address);
+        let Entry::Present { frame, protection, .. } = entry else {
+            if let Entry::Swap(slot) = entry {
+                // The parent's own reference keeps the slot from being free.
+                let duplicated = self.manager.swap.duplicate(slot);
+                debug_assert!(duplicated.is_ok(), "entry names a free slot");
+            }
+            return entry;
+        };
+        if self.manager.is_zero_frame(frame) {
+            return Entry::Present { frame, protection, accessed: false, dirty: false };
+        }
+        let mut dirty = false;
+        let mut given = protection;
+        if vma.is_cow() {
+            given = protection.read_only();
+            let old = ours.protect(address, given);
+            dirty = matches!(old, Entry::Present { dirty: true, .. });
+            if protection.contains(Protection::WRITE) {
+                gather.add(address, frame, Fate::Narrowed, After::Keep);
+            }
+        }
+        let page = self.manager.page(frame);
+        page.hold();
+        page.maps.fetch_add(1, Ordering::AcqRel);
+        child.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, 1);
+        let given = self.manager.honest(given, dirty);
+        Entry::Present { frame, protection: given, accessed: false, dirty }
+    }
+}

@@ -1,0 +1,287 @@
+//! The manager: what all address spaces of a machine share.
+
+use crate::cache::{Cache, Mapping};
+use crate::error::{OutOfMemory, SwapOffError};
+use crate::event::{Event, Observer};
+use crate::machine::{Frame, Machine, Protection, SwapDevice};
+use crate::mm::Mm;
+use crate::page::{Page, PageFlags, Pages};
+use crate::reclaim::Watermarks;
+use crate::reclaim::queue::{Queues, Which};
+use crate::registry::Registry;
+use crate::rmap::AnonVma;
+use crate::stats::{Counters, Stats};
+use crate::swap::area::{Areas, Priority, SwapOnError};
+use crate::sync::LockOrder;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+/// How anonymous memory answers a read before the first store (spec B8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroPolicy {
+    /// Map the shared frame of zeros where the machine has one; a store copies it.
+    #[default]
+    Shared,
+    /// Allocate a frame at once (Linux 2.6.24).
+    Fresh,
+}
+
+/// How much memory may be promised (`vm.overcommit_memory`, spec C21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overcommit {
+    /// Refuse only what obviously cannot be kept.
+    #[default]
+    Heuristic,
+    /// Refuse nothing.
+    Always,
+    /// Refuse what exceeds swap plus this share of memory in percent.
+    Never {
+        /// The share of memory, in percent.
+        ratio: u32,
+    },
+}
+
+/// How `remap_file_pages` is done (spec C19, J10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonlinearPolicy {
+    /// File entries in the page table for shared anonymous objects, as in Linux 2.6.24; a piece of
+    /// a file whose dirty pages are accounted becomes a region of its own.
+    #[default]
+    Entries,
+    /// Every piece becomes a region of its own, as in Linux since 4.0.
+    Regions,
+}
+
+/// What can be chosen about a manager.
+pub struct Config {
+    /// How anonymous memory answers a read before the first store.
+    pub zero: ZeroPolicy,
+    /// How much memory may be promised.
+    pub overcommit: Overcommit,
+    /// How `remap_file_pages` is done.
+    pub nonlinear: NonlinearPolicy,
+    /// The base-two logarithm of how many slots a swap-in reads at once (spec F17); 0: one.
+    pub swap_cluster: u32,
+    /// The most pages that a read fault maps around the faulting one, if they are cached (J5); a
+    /// power of two, 1: none.
+    pub fault_around: u32,
+    /// How many pages a file fault reads around the missing one (spec D3); 1: none.
+    pub read_ahead: u32,
+    /// The most regions in an address space (`vm.max_map_count`).
+    pub max_regions: usize,
+    /// Told of everything that happens; costs nothing when absent.
+    pub observer: Option<Box<dyn Observer>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            zero: ZeroPolicy::default(),
+            overcommit: Overcommit::default(),
+            nonlinear: NonlinearPolicy::default(),
+            swap_cluster: 3,
+            fault_around: 16,
+            read_ahead: 32,
+            max_regions: 65530,
+            observer: None,
+        }
+    }
+}
+
+/// The memory manager of one machine: frames, caches, swap and the policy of replacement.
+///
+/// Address spaces are made from it by [`AddressSpace::new`](crate::AddressSpace::new), files by
+/// [`File::open`](crate::File::open).
+pub struct Manager<M: Machine> {
+    pub(crate) machine: Arc<M>,
+    pub(crate) order: LockOrder<M>,
+    pub(crate) pages: Pages,
+    pub(crate) cache: Cache<M>,
+    pub(crate) queues: Queues<M>,
+    pub(crate) swap: Areas<M::Mutex, M::RwLock>,
+    pub(crate) families: Registry<M, AnonVma<M>>,
+    pub(crate) mappings: Registry<M, Mapping<M>>,
+    pub(crate) spaces: Registry<M, Mm<M>>,
+    pub(crate) config: Config,
+    pub(crate) stats: Stats,
+    /// Pages promised to accounted regions and objects (spec C20).
+    pub(crate) committed: AtomicI64,
+    pub(crate) watermarks: Watermarks,
+    /// Counts requests for background reclaim; its thread waits on it.
+    pub(crate) background: AtomicU32,
+    /// Counts finished reclaim passes; who found nothing to reclaim waits on it.
+    pub(crate) passes: AtomicU32,
+    /// How many reclaim passes are under way.
+    pub(crate) reclaiming: AtomicU32,
+    vma_ids: AtomicU64,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Makes a manager for a machine, all of whose frames it may use.
+    pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
+        let frames = machine.frames();
+        let pages = Pages::new(frames);
+        if let Some(zero) = machine.zero_frame() {
+            pages.of(zero).refs.store(1, Ordering::Relaxed);
+            pages.of(zero).set(PageFlags::UPTODATE);
+        }
+        Arc::new(Self {
+            order: LockOrder::new(machine.clone()),
+            pages,
+            cache: Cache::new(frames),
+            queues: Queues::new(frames),
+            swap: Areas::new(),
+            families: Registry::new(),
+            mappings: Registry::new(),
+            spaces: Registry::new(),
+            config,
+            stats: Stats::default(),
+            committed: AtomicI64::new(0),
+            watermarks: Watermarks::new(frames),
+            background: AtomicU32::new(0),
+            passes: AtomicU32::new(0),
+            reclaiming: AtomicU32::new(0),
+            vma_ids: AtomicU64::new(1),
+            machine,
+        })
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Arc<M> {
+        &self.machine
+    }
+
+    /// Adds a swap area and returns its number (`swapon`, spec F2).
+    pub fn swap_on(
+        &self,
+        device: Box<dyn SwapDevice>,
+        priority: Priority,
+    ) -> Result<u8, SwapOnError> {
+        self.swap.add(device, priority)
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.stats.read()
+    }
+
+    /// The swap areas with their use and traffic, by descending priority.
+    pub fn swap_areas(&self) -> &Areas<M::Mutex, M::RwLock> {
+        &self.swap
+    }
+
+    /// The most frames that were in use at once.
+    pub fn frames_in_use(&self) -> u32 {
+        self.machine.frames() - self.machine.free_frames()
+    }
+
+    pub(crate) fn page(&self, frame: Frame) -> &Page {
+        self.pages.of(frame)
+    }
+
+    pub(crate) fn vma_id(&self) -> u64 {
+        self.vma_ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_zero_frame(&self, frame: Frame) -> bool {
+        self.machine.zero_frame() == Some(frame)
+    }
+
+    /// Tells the observer, if there is one.
+    pub(crate) fn observe(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = &self.config.observer {
+            observer.event(&event());
+        }
+    }
+
+    /// Takes a frame for a page that only the caller knows, evicting others if it must.
+    ///
+    /// The content is undefined. The caller holds no lock but [`Rank::Layout`](crate::sync::Rank)
+    /// and page locks.
+    pub(crate) fn allocate(&self) -> Result<Frame, OutOfMemory> {
+        let frame = self.with_room(|| self.machine.allocate())?;
+        let page = self.page(frame);
+        debug_assert_eq!(page.refs(), 0, "{frame:?} allocated while in use");
+        debug_assert_eq!(page.flags().bits(), 0);
+        page.refs.store(1, Ordering::Release);
+        Ok(frame)
+    }
+
+    /// Drops a reference; the last one frees the frame.
+    pub(crate) fn put(&self, frame: Frame) {
+        let page = self.page(frame);
+        let before = page.refs.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "{frame:?} has no reference to drop");
+        if before == 1 {
+            self.release(frame);
+        }
+    }
+
+    fn release(&self, frame: Frame) {
+        let page = self.page(frame);
+        self.queues.remove(&self.pages, &self.order, frame);
+        debug_assert_eq!(page.maps(), 0, "{frame:?} freed while mapped");
+        debug_assert!(!page.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE | PageFlags::LOCKED));
+        page.flags.store(0, Ordering::Release);
+        page.set_owner(crate::page::Owner::None, 0);
+        self.machine.free(frame);
+    }
+
+    pub(crate) fn lock_page(&self, frame: Frame) {
+        self.order.assert_may_sleep();
+        self.pages.lock(&*self.machine, frame);
+    }
+
+    pub(crate) fn unlock_page(&self, frame: Frame) {
+        self.pages.unlock(&*self.machine, frame);
+    }
+
+    /// Unlocks and drops the caller's reference.
+    pub(crate) fn unlock_and_put(&self, frame: Frame) {
+        self.unlock_page(frame);
+        self.put(frame);
+    }
+
+    /// Puts a new page into the queue where its history says it belongs.
+    pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
+        let back = hash.is_some_and(|hash| self.queues.recall(hash));
+        let to = if back { Which::Main } else { Which::Small };
+        self.queues.push(&self.pages, &self.order, frame, to);
+    }
+
+    /// The protection of an entry, so that a machine without dirty bits sees the first store: it
+    /// is writable only if it is dirty.
+    pub(crate) fn honest(&self, protection: Protection, dirty: bool) -> Protection {
+        if dirty || self.machine.capabilities().dirty { protection } else { protection.read_only() }
+    }
+
+    /// Promises `pages` more pages, if the policy allows it (spec C20, C21).
+    pub(crate) fn charge(&self, pages: u64) -> Result<(), OutOfMemory> {
+        let committed = self.committed.fetch_add(pages as i64, Ordering::Relaxed) + pages as i64;
+        let memory = u64::from(self.machine.frames());
+        let swap = self.swap.total();
+        let allowed = match self.config.overcommit {
+            Overcommit::Always => true,
+            Overcommit::Heuristic => pages <= memory + swap,
+            Overcommit::Never { ratio } => {
+                committed as u64 <= memory * u64::from(ratio) / 100 + swap
+            }
+        };
+        if allowed {
+            return Ok(());
+        }
+        self.uncharge(pages);
+        Err(OutOfMemory)
+    }
+
+    /// Takes back a promise.
+    pub(crate) fn uncharge(&self, pages: u64) {
+        self.committed.fetch_sub(pages as i64, Ordering::Relaxed);
+    }
+
+    /// Takes a swap area away: every page in it is brought back to memory (`swapoff`, spec F12).
+    pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
+        crate::swap::off::swap_off(self, area)
+    }
+}

@@ -1,0 +1,85 @@
+//! mlock and munlock (spec C17).
+
+use crate::error::LockError;
+use crate::fault::Refusal;
+use crate::machine::{Access, Machine, PAGE_SIZE, VirtAddr};
+use crate::map::pages_up;
+use crate::mm::Mm;
+use crate::vma::VmaFlags;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+/// Whether pages are to stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    Locked,
+    Evictable,
+}
+
+impl<M: Machine> Mm<M> {
+    /// Keeps the pages of a range in memory, and brings them in.
+    ///
+    /// The range is rounded outward to whole pages. Regions before the first gap stay locked.
+    pub fn mlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
+        let range = outward(address, length)?;
+        let bytes = range.end - range.start;
+        let limit = self.limits.locked.load(Ordering::Relaxed);
+        let locked = self.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if limit == 0 {
+            return Err(LockError::NotPermitted);
+        }
+        if locked.saturating_add(bytes) > limit {
+            return Err(LockError::OverLimit);
+        }
+        self.set_stay(&range, Stay::Locked)?;
+        self.bring_in(range)
+    }
+
+    /// Lets the pages of a range leave memory again.
+    pub fn munlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
+        self.set_stay(&outward(address, length)?, Stay::Evictable)
+    }
+
+    fn set_stay(self: &Arc<Self>, range: &Range<VirtAddr>, stay: Stay) -> Result<(), LockError> {
+        let exclusive = self.exclusive();
+        let mut at = range.start;
+        while at < range.end {
+            let vma = self.containing(at).ok_or(LockError::Unmapped)?;
+            let part = at..range.end.min(vma.end);
+            at = part.end;
+            let mut flags = vma.flags;
+            flags.set(VmaFlags::LOCKED, stay == Stay::Locked);
+            if flags != vma.flags {
+                exclusive.reflag(&vma, part, flags).map_err(|_| LockError::TooManyRegions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Faults every page in, breaking copy-on-write now (spec C17).
+    fn bring_in(self: &Arc<Self>, range: Range<VirtAddr>) -> Result<(), LockError> {
+        let mut page = range.start;
+        while page < range.end {
+            let vma = self.containing(page).ok_or(LockError::Unmapped)?;
+            let writes = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
+            let access = if writes { Access::Write } else { Access::Read };
+            self.fault_in(page, access).map_err(|refusal| match refusal {
+                Refusal::OutOfMemory => LockError::Again,
+                _ => LockError::Unmapped,
+            })?;
+            page = page + PAGE_SIZE;
+        }
+        Ok(())
+    }
+}
+
+/// The whole pages that a range touches. A length that wraps when rounded counts as none, as on
+/// Linux.
+fn outward(address: VirtAddr, length: u64) -> Result<Range<VirtAddr>, LockError> {
+    let start = address.page();
+    let length = length.wrapping_add(address.page_offset() as u64);
+    let length = pages_up(length).unwrap_or(0);
+    let end = start.checked_add(length).ok_or(LockError::Wraps)?;
+    Ok(start..end)
+}

@@ -1,0 +1,316 @@
+//! mmap (spec C7–C10).
+
+use crate::cache::{File, Mapping, Store};
+use crate::error::MapError;
+use crate::machine::{Access, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
+use crate::map::pages_up;
+use crate::mm::{Exclusive, Mm};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The largest file page number that a mapping may reach: byte offsets stay below 2^63.
+const LAST_INDEX: u64 = (i64::MAX as u64) >> PAGE_SHIFT;
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Wherever there is room.
+    Anywhere,
+    /// At this address rounded up, if there is room; else wherever there is room.
+    Hint(VirtAddr),
+    /// At exactly this address; what is mapped there is unmapped (`MAP_FIXED`).
+    Fixed(VirtAddr),
+    /// At exactly this address, if nothing is mapped there (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace(VirtAddr),
+}
+
+/// Who sees the stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Only this address space: stores go to copies (`MAP_PRIVATE`).
+    Private,
+    /// Everyone who maps the object (`MAP_SHARED`).
+    Shared,
+}
+
+bitflags::bitflags! {
+    /// How a file was opened.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct FileAccess: u8 {
+        /// For reading.
+        const READ = 1;
+        /// For writing.
+        const WRITE = 2;
+    }
+
+    /// Further wishes for a mapping.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct MapOptions: u8 {
+        /// Promise no memory for it (`MAP_NORESERVE`).
+        const NORESERVE = 1;
+        /// It grows towards lower addresses on access (`MAP_GROWSDOWN`).
+        const GROWSDOWN = 2;
+        /// Bring its pages in at once and keep them (`MAP_LOCKED`).
+        const LOCKED = 4;
+        /// Bring its pages in at once (`MAP_POPULATE`).
+        const POPULATE = 8;
+    }
+}
+
+/// What is mapped.
+pub enum Source<'a, M: Machine> {
+    /// Memory that starts as zeros.
+    Anonymous,
+    /// An object's content from a byte offset on.
+    File {
+        /// The object.
+        file: &'a File<M>,
+        /// The offset in bytes, a multiple of the page size.
+        offset: u64,
+        /// How the file was opened.
+        access: FileAccess,
+    },
+}
+
+/// A mapping to be made.
+pub struct MapRequest<'a, M: Machine> {
+    /// Its length in bytes, rounded up to whole pages.
+    pub length: u64,
+    /// What accesses are allowed.
+    pub protection: Protection,
+    /// Who sees the stores.
+    pub sharing: Sharing,
+    /// Where it goes.
+    pub placement: Placement,
+    /// What is mapped.
+    pub source: Source<'a, M>,
+    /// Further wishes.
+    pub options: MapOptions,
+}
+
+impl<M: Machine> MapRequest<'_, M> {
+    /// Private anonymous memory to read and write, anywhere.
+    pub const fn anonymous(length: u64) -> Self {
+        Self {
+            length,
+            protection: Protection::READ.union(Protection::WRITE),
+            sharing: Sharing::Private,
+            placement: Placement::Anywhere,
+            source: Source::Anonymous,
+            options: MapOptions::empty(),
+        }
+    }
+}
+
+/// What the checks made of a request.
+struct Plan<M: Machine> {
+    length: u64,
+    flags: VmaFlags,
+    file: Option<Arc<Mapping<M>>>,
+    index: u64,
+    charge: u64,
+}
+
+impl<M: Machine> Mm<M> {
+    /// Makes a mapping and returns its address.
+    ///
+    /// Overlapped mappings of a fixed request are unmapped once everything else is known to be
+    /// possible. Pages are brought in at once only on request, and then failures are ignored: the
+    /// first access meets them again.
+    pub fn mmap(self: &Arc<Self>, request: &MapRequest<'_, M>) -> Result<VirtAddr, MapError> {
+        let length = self.check_length(request)?;
+        let exclusive = self.exclusive();
+        let address = exclusive.place(request.placement, length)?;
+        let plan = self.plan(request, length)?;
+        let range = address..address + length;
+        exclusive.map(plan, range.clone())?;
+        drop(exclusive);
+        if request.options.intersects(MapOptions::POPULATE | MapOptions::LOCKED) {
+            self.populate(range);
+        }
+        Ok(address)
+    }
+
+    fn check_length(&self, request: &MapRequest<'_, M>) -> Result<u64, MapError> {
+        if let Source::File { offset, .. } = request.source
+            && offset % PAGE_SIZE != 0
+        {
+            return Err(MapError::Unaligned);
+        }
+        if request.length == 0 {
+            return Err(MapError::ZeroLength);
+        }
+        let length = pages_up(request.length).ok_or(MapError::TooLong)?;
+        if length > self.layout.range.end.value() { Err(MapError::TooLong) } else { Ok(length) }
+    }
+
+    /// Type checks and flags (spec C9), and the promise (C20).
+    fn plan(&self, request: &MapRequest<'_, M>, length: u64) -> Result<Plan<M>, MapError> {
+        let shared = request.sharing == Sharing::Shared;
+        let may = VmaFlags::MAYREAD | VmaFlags::MAYWRITE | VmaFlags::MAYEXEC;
+        let mut flags = VmaFlags::access(request.protection) | may;
+        if shared {
+            flags |= VmaFlags::SHARED | VmaFlags::MAYSHARE;
+        }
+        let grows = request.options.contains(MapOptions::GROWSDOWN);
+        if grows && (shared || matches!(request.source, Source::File { .. })) {
+            return Err(MapError::GrowsWithFile);
+        }
+        flags.set(VmaFlags::GROWSDOWN, grows);
+        flags.set(VmaFlags::LOCKED, request.options.contains(MapOptions::LOCKED));
+        let reserve = !request.options.contains(MapOptions::NORESERVE);
+        flags.set(VmaFlags::NORESERVE, !reserve);
+        let pages = length >> PAGE_SHIFT;
+        let mut plan = Plan { length, flags, file: None, index: 0, charge: 0 };
+        if let Source::File { file, offset, access } = &request.source {
+            plan.index = offset >> PAGE_SHIFT;
+            if plan.index + pages > LAST_INDEX {
+                return Err(MapError::OffsetOverflow);
+            }
+            self.check_file(*access, shared, &mut plan.flags)?;
+            plan.file = Some(file.0.clone());
+        }
+        let private_writable = !shared && plan.flags.contains(VmaFlags::WRITE);
+        let shared_object = shared && plan.file.is_none();
+        if reserve && (private_writable || shared_object) {
+            self.manager.charge(pages).map_err(|_| MapError::CommitLimit)?;
+            plan.charge = pages;
+        }
+        if private_writable && reserve {
+            plan.flags |= VmaFlags::ACCOUNT;
+        }
+        Ok(plan)
+    }
+
+    fn check_file(
+        &self,
+        access: FileAccess,
+        shared: bool,
+        flags: &mut VmaFlags,
+    ) -> Result<(), MapError> {
+        if shared && !access.contains(FileAccess::WRITE) {
+            if flags.contains(VmaFlags::WRITE) {
+                return Err(MapError::NotWritable);
+            }
+            flags.remove(VmaFlags::SHARED | VmaFlags::MAYWRITE);
+        }
+        if access.contains(FileAccess::READ) { Ok(()) } else { Err(MapError::NotReadable) }
+    }
+
+    /// Brings the pages of a range in, as for a store where stores are allowed; errors are left
+    /// for the first access.
+    pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(vma) = self.containing(page) else { return };
+            let writes = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
+            let access = if writes { Access::Write } else { Access::Read };
+            if self.fault_in(page, access).is_err() {
+                return;
+            }
+            page = page + PAGE_SIZE;
+        }
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    /// Chooses or checks an address (spec C8).
+    fn place(&self, placement: Placement, length: u64) -> Result<VirtAddr, MapError> {
+        let mm = self.mm();
+        match placement {
+            Placement::Anywhere => self.find_gap(length).ok_or(MapError::NoGap),
+            Placement::Hint(hint) => {
+                let hint = hint.max(mm.layout.lowest_hint).page_up();
+                let wanted = hint.and_then(|at| Some(at..at.checked_add(length)?));
+                match wanted {
+                    Some(range)
+                        if range.start >= mm.layout.range.start
+                            && range.end <= mm.layout.range.end
+                            && self.is_free(range.clone()) =>
+                    {
+                        Ok(range.start)
+                    }
+                    _ => self.find_gap(length).ok_or(MapError::NoGap),
+                }
+            }
+            Placement::Fixed(at) => self.check_fixed(at, length),
+            Placement::FixedNoReplace(at) => {
+                let at = self.check_fixed(at, length)?;
+                if self.is_free(at..at + length) { Ok(at) } else { Err(MapError::Occupied) }
+            }
+        }
+    }
+
+    fn check_fixed(&self, at: VirtAddr, length: u64) -> Result<VirtAddr, MapError> {
+        let range = &self.mm().layout.range;
+        if at < range.start || at.value() > range.end.value() - length {
+            Err(MapError::OutOfRange)
+        } else if !at.is_page_aligned() {
+            Err(MapError::Unaligned)
+        } else {
+            Ok(at)
+        }
+    }
+
+    fn is_free(&self, range: Range<VirtAddr>) -> bool {
+        let mm = self.mm();
+        mm.regions.read(&mm.manager.order, |tree| tree.is_free(range))
+    }
+
+    /// The highest gap below the base, else the lowest anywhere (spec C8).
+    pub(crate) fn find_gap(&self, length: u64) -> Option<VirtAddr> {
+        let mm = self.mm();
+        let layout = &mm.layout;
+        mm.regions.read(&mm.manager.order, |tree| {
+            tree.highest_gap(length, layout.range.start..layout.mmap_base)
+                .or_else(|| tree.lowest_gap(length, layout.range.clone()))
+        })
+    }
+
+    fn map(&self, plan: Plan<M>, range: Range<VirtAddr>) -> Result<(), MapError> {
+        let mm = self.mm();
+        let manager = &mm.manager;
+        let undo = |error| {
+            manager.uncharge(plan.charge);
+            Err(error)
+        };
+        let limits = &mm.limits;
+        let replaced = self.mapped_bytes(&range);
+        let total = mm.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if total - replaced + plan.length > limits.address_space.load(Ordering::Relaxed) {
+            return undo(MapError::AddressSpaceLimit);
+        }
+        let locked = mm.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if plan.flags.contains(VmaFlags::LOCKED)
+            && locked + plan.length > limits.locked.load(Ordering::Relaxed)
+        {
+            return undo(MapError::LockLimit);
+        }
+        if self.room_for(2).is_err() {
+            return undo(MapError::TooManyRegions);
+        }
+        self.unmap(&range);
+        let file = match plan.file {
+            Some(file) => Some(file),
+            None if plan.flags.contains(VmaFlags::SHARED) => {
+                let store = Store::Shared(AtomicU64::new(plan.length));
+                Some(Mapping::new(manager, store, plan.charge))
+            }
+            None => None,
+        };
+        let pgoff = if file.is_some() { plan.index } else { range.start.page_number() };
+        self.insert(Vma::new(manager.vma_id(), range, plan.flags, pgoff, file));
+        Ok(())
+    }
+
+    /// How many bytes of a range are mapped.
+    pub(crate) fn mapped_bytes(&self, range: &Range<VirtAddr>) -> u64 {
+        self.mm()
+            .overlapping(range.clone())
+            .iter()
+            .map(|vma| vma.end.min(range.end) - vma.start.max(range.start))
+            .sum()
+    }
+}

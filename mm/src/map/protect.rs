@@ -1,0 +1,125 @@
+//! mprotect (spec C12).
+
+use crate::error::ProtectError;
+use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::map::pages_up;
+use crate::mm::{Exclusive, Mm, PageCursor};
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::ops::Range;
+
+impl<M: Machine> Mm<M> {
+    /// Changes what accesses a range allows. Regions before the first failure stay changed.
+    pub fn mprotect(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+        protection: Protection,
+    ) -> Result<(), ProtectError> {
+        if !address.is_page_aligned() {
+            return Err(ProtectError::Unaligned);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let length = pages_up(length).ok_or(ProtectError::Wraps)?;
+        let end = address.checked_add(length).ok_or(ProtectError::Wraps)?;
+        let exclusive = self.exclusive();
+        let mut at = address;
+        while at < end {
+            let vma = self.containing(at).ok_or(ProtectError::Unmapped)?;
+            let range = at..end.min(vma.end);
+            at = range.end;
+            exclusive.protect(&vma, range, protection)?;
+        }
+        Ok(())
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    fn protect(
+        &self,
+        vma: &Arc<Vma<M>>,
+        range: Range<VirtAddr>,
+        protection: Protection,
+    ) -> Result<(), ProtectError> {
+        let wanted = VmaFlags::access(protection);
+        let allowed = VmaFlags::from_bits_truncate((vma.flags.bits() >> 4) & 7);
+        if !allowed.contains(wanted) {
+            return Err(ProtectError::NotAllowed);
+        }
+        let mut flags = vma.flags.difference(VmaFlags::ACCESS) | wanted;
+        if flags == vma.flags {
+            return Ok(());
+        }
+        let manager = &self.mm().manager;
+        let becomes_charged = wanted.contains(VmaFlags::WRITE)
+            && !vma
+                .has(VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE);
+        let pages = (range.end - range.start) / PAGE_SIZE;
+        if becomes_charged {
+            manager.charge(pages).map_err(|_| ProtectError::CommitLimit)?;
+            flags |= VmaFlags::ACCOUNT;
+        }
+        match self.reflag(vma, range.clone(), flags) {
+            Ok(now) => {
+                self.mm().rewrite(&now, range);
+                Ok(())
+            }
+            Err(_) => {
+                if becomes_charged {
+                    manager.uncharge(pages);
+                }
+                Err(ProtectError::TooManyRegions)
+            }
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Gives every present entry in a range the protection that its region has now.
+    ///
+    /// An entry that was writable stays so where its region still allows stores: its page is the
+    /// region's own or its first store was noticed already.
+    fn rewrite(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
+        let mut gather = Gather::new(self);
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                from = match self.existing_entries(from..chunk.end) {
+                    Some(mut cursor) => {
+                        rewrite_chunk(vma, &mut cursor, from..chunk.end, &mut gather)
+                    }
+                    None => chunk.end,
+                };
+                gather.flush_if_full();
+            }
+        }
+    }
+}
+
+fn rewrite_chunk<M: Machine>(
+    vma: &Vma<M>,
+    cursor: &mut PageCursor<'_, M>,
+    range: Range<VirtAddr>,
+    gather: &mut Gather<'_, M>,
+) -> VirtAddr {
+    let mut from = range.start;
+    while from < range.end {
+        if gather.is_full() {
+            return from;
+        }
+        let Some(address) = cursor.next(from) else { return range.end };
+        if let Entry::Present { frame, protection: before, .. } = cursor.entry(address) {
+            let kept = vma.written_protection() & before & Protection::WRITE;
+            let protection = vma.page_protection().read_only() | kept;
+            if protection != before {
+                cursor.protect(address, protection);
+                gather.add(address, frame, Fate::Narrowed, After::Keep);
+            }
+        }
+        from = address + PAGE_SIZE;
+    }
+    range.end
+}

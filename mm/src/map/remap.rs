@@ -1,0 +1,374 @@
+//! mremap (spec C13, C14), with the order of checks of Linux 6.17.
+
+use crate::error::RemapError;
+use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::map::pages_up;
+use crate::mm::{Exclusive, Mm, PageCursor};
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+/// Whether and where a mapping may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// It must stay where it is.
+    Never,
+    /// Wherever there is room, if it cannot stay (`MREMAP_MAYMOVE`).
+    Anywhere,
+    /// To this address (`MREMAP_FIXED`); what is mapped there is unmapped.
+    To(VirtAddr),
+}
+
+/// A mapping to be resized or moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemapRequest {
+    /// Its address.
+    pub address: VirtAddr,
+    /// Its length in bytes now; 0 duplicates a shared mapping.
+    pub old_length: u64,
+    /// Its length in bytes afterwards.
+    pub new_length: u64,
+    /// Whether and where it may move.
+    pub movement: Move,
+}
+
+/// A request with its lengths rounded up.
+struct Sizes {
+    old: u64,
+    new: u64,
+}
+
+impl<M: Machine> Mm<M> {
+    /// Resizes or moves a mapping and returns its new address.
+    pub fn mremap(self: &Arc<Self>, request: &RemapRequest) -> Result<VirtAddr, RemapError> {
+        let sizes = self.check_remap(request)?;
+        let exclusive = self.exclusive();
+        let (address, grown) = exclusive.remap(request, &sizes)?;
+        drop(exclusive);
+        if let Some(grown) = grown
+            && self.containing(grown.start).is_some_and(|vma| vma.has(VmaFlags::LOCKED))
+        {
+            self.populate(grown);
+        }
+        Ok(address)
+    }
+
+    /// What can be decided without looking at any region.
+    fn check_remap(&self, request: &RemapRequest) -> Result<Sizes, RemapError> {
+        let RemapRequest { address, old_length, new_length, movement } = *request;
+        if !address.is_page_aligned() {
+            return Err(RemapError::Unaligned);
+        }
+        let end = self.layout.range.end.value();
+        let new = pages_up(new_length).filter(|n| *n > 0).ok_or(RemapError::ZeroLength)?;
+        let old = pages_up(old_length).ok_or(RemapError::BadOldLength)?;
+        if new > end {
+            return Err(RemapError::BadTarget);
+        }
+        if old > end || address.checked_add(old).is_none() {
+            return Err(RemapError::BadOldLength);
+        }
+        if let Move::To(target) = movement {
+            if !target.is_page_aligned() {
+                return Err(RemapError::Unaligned);
+            }
+            let overlaps = target.value() < address.value() + old
+                && address.value() < target.value().saturating_add(new);
+            if target.value() > end - new || target < self.layout.range.start || overlaps {
+                return Err(RemapError::BadTarget);
+            }
+        }
+        Ok(Sizes { old, new })
+    }
+}
+
+type Remapped = Result<(VirtAddr, Option<Range<VirtAddr>>), RemapError>;
+
+impl<M: Machine> Exclusive<'_, M> {
+    fn remap(&self, request: &RemapRequest, sizes: &Sizes) -> Remapped {
+        let address = request.address;
+        let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
+        if sizes.old == 0 {
+            return self.duplicate(request, sizes, &vma);
+        }
+        if let Move::To(target) = request.movement {
+            return self.move_to(request, sizes, target);
+        }
+        if sizes.new <= sizes.old {
+            if sizes.new < sizes.old {
+                self.unmap(&(address + sizes.new..address + sizes.old));
+            }
+            return Ok((address, None));
+        }
+        let grow = sizes.new - sizes.old;
+        self.check_growth(&vma, address, sizes)?;
+        let old_end = address + sizes.old;
+        if vma.end == old_end && self.can_grow_in_place(old_end, grow) {
+            self.charge_growth(&vma, grow)?;
+            let mut longer = vma.part(self.mm().manager.vma_id(), vma.start..vma.end);
+            longer.end = old_end + grow;
+            self.replace_grown(&vma, longer);
+            return Ok((address, Some(old_end..old_end + grow)));
+        }
+        if request.movement == Move::Never {
+            return Err(RemapError::MustMove);
+        }
+        let target = self.find_gap(sizes.new).ok_or(RemapError::NoGap)?;
+        self.relocate(&vma, address, sizes, target)
+    }
+
+    /// A second mapping of the same pages of a shared object (old length 0).
+    fn duplicate(&self, request: &RemapRequest, sizes: &Sizes, vma: &Arc<Vma<M>>) -> Remapped {
+        if !vma.has(VmaFlags::MAYSHARE) {
+            return Err(RemapError::BadOldLength);
+        }
+        let target = match request.movement {
+            Move::Never => return Err(RemapError::MustMove),
+            Move::Anywhere => self.find_gap(sizes.new).ok_or(RemapError::NoGap)?,
+            Move::To(target) => {
+                self.unmap(&(target..target + sizes.new));
+                target
+            }
+        };
+        let vma = self.mm().containing(request.address).ok_or(RemapError::Unmapped)?;
+        self.check_growth(&vma, request.address, sizes)?;
+        self.copy_region(&vma, request.address, target, sizes.new)?;
+        Ok((target, Some(target..target + sizes.new)))
+    }
+
+    fn move_to(&self, request: &RemapRequest, sizes: &Sizes, target: VirtAddr) -> Remapped {
+        let address = request.address;
+        let kept = sizes.old.min(sizes.new);
+        if sizes.old == sizes.new {
+            return self.move_all(address..address + sizes.old, target);
+        }
+        let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
+        if vma.end < address + kept {
+            return Err(RemapError::Unmapped);
+        }
+        let sizes = Sizes { old: kept, new: sizes.new };
+        self.check_growth(&vma, address, &sizes)?;
+        self.unmap(&(target..target + sizes.new));
+        if request.old_length > kept {
+            let whole = pages_up(request.old_length).unwrap_or(kept);
+            self.unmap(&(address + kept..address + whole));
+        }
+        // What was unmapped may have been a part of the region.
+        let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
+        self.relocate(&vma, address, &sizes, target)
+    }
+
+    /// Moves every mapping in a range, gaps and all, without changing sizes.
+    fn move_all(&self, range: Range<VirtAddr>, target: VirtAddr) -> Remapped {
+        let first = self.mm().containing(range.start).ok_or(RemapError::Unmapped)?;
+        let length = range.end - range.start;
+        if first.end >= range.end {
+            self.check_growth(&first, range.start, &Sizes { old: length, new: length })?;
+        }
+        self.unmap(&(target..target + length));
+        let parts: Vec<Range<VirtAddr>> = self
+            .mm()
+            .overlapping(range.clone())
+            .iter()
+            .map(|vma| vma.start.max(range.start)..vma.end.min(range.end))
+            .collect();
+        for part in parts {
+            let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
+            let size = part.end - part.start;
+            let to = target + (part.start - range.start);
+            self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to)?;
+        }
+        Ok((target, None))
+    }
+
+    /// What stands against a resize of this mapping.
+    fn check_growth(
+        &self,
+        vma: &Vma<M>,
+        address: VirtAddr,
+        sizes: &Sizes,
+    ) -> Result<(), RemapError> {
+        if sizes.old > vma.end - address {
+            return Err(RemapError::Unmapped);
+        }
+        if sizes.new <= sizes.old {
+            return Ok(());
+        }
+        let limits = &self.mm().limits;
+        let usage = &self.mm().usage;
+        let grow = sizes.new - sizes.old;
+        if vma.has(VmaFlags::DONTEXPAND) {
+            return Err(RemapError::NotResizable);
+        }
+        let locked = usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if vma.has(VmaFlags::LOCKED) && locked + grow > limits.locked.load(Ordering::Relaxed) {
+            return Err(RemapError::LockLimit);
+        }
+        let total = usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if total + grow > limits.address_space.load(Ordering::Relaxed) {
+            return Err(RemapError::AddressSpaceLimit);
+        }
+        Ok(())
+    }
+
+    fn charge_growth(&self, vma: &Vma<M>, grow: u64) -> Result<(), RemapError> {
+        if !vma.has(VmaFlags::ACCOUNT) {
+            return Ok(());
+        }
+        let charged = self.mm().manager.charge(grow >> PAGE_SHIFT);
+        charged.map_err(|_| RemapError::CommitLimit)
+    }
+
+    fn can_grow_in_place(&self, end: VirtAddr, grow: u64) -> bool {
+        let mm = self.mm();
+        let Some(new_end) = end.checked_add(grow) else { return false };
+        new_end <= mm.layout.range.end
+            && mm.regions.read(&mm.manager.order, |tree| tree.is_free(end..new_end))
+    }
+
+    /// Puts a region that grew at its end in the place of the old one, joined with its follower.
+    fn replace_grown(&self, old: &Arc<Vma<M>>, longer: Vma<M>) {
+        let (mut edit, _) = self.joined(longer);
+        edit.out.push(old.clone());
+        self.apply(&edit);
+        self.tell_file(&edit);
+    }
+
+    /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
+    fn relocate(
+        &self,
+        vma: &Arc<Vma<M>>,
+        address: VirtAddr,
+        sizes: &Sizes,
+        target: VirtAddr,
+    ) -> Remapped {
+        if self.room_for(4).is_err() {
+            return Err(RemapError::TooManyRegions);
+        }
+        // The new place is charged in full; unmapping the old one gives its share back.
+        self.charge_growth(vma, sizes.new)?;
+        let copied = self.copy_region(vma, address, target, sizes.new);
+        if let Err(error) = copied {
+            if vma.has(VmaFlags::ACCOUNT) {
+                self.mm().manager.uncharge(sizes.new >> PAGE_SHIFT);
+            }
+            return Err(error);
+        }
+        self.move_pages(address..address + sizes.old, target);
+        self.unmap(&(address..address + sizes.old));
+        let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
+        Ok((target, grown))
+    }
+
+    /// Makes a mapping like a part of `vma` at another address, with all the page tables that the
+    /// pages will need, so that moving them cannot fail (`copy_vma`).
+    fn copy_region(
+        &self,
+        vma: &Arc<Vma<M>>,
+        address: VirtAddr,
+        target: VirtAddr,
+        length: u64,
+    ) -> Result<(), RemapError> {
+        let mm = self.mm();
+        let range = target..target + length;
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            if mm.entries(chunk).is_err() {
+                mm.space.prune(range);
+                return Err(RemapError::OutOfMemory);
+            }
+        }
+        let mut copy = vma.part(mm.manager.vma_id(), address..vma.end);
+        let rebased = copy.file.is_none() && copy.anon.is_none();
+        copy.pgoff = if rebased { target.page_number() } else { copy.pgoff };
+        (copy.start, copy.end) = (range.start, range.end);
+        if let Some(file) = &copy.file {
+            file.opened();
+        }
+        self.insert(copy);
+        Ok(())
+    }
+
+    /// Moves all entries of a range (`move_page_tables`).
+    fn move_pages(&self, from: Range<VirtAddr>, to: VirtAddr) {
+        let mm = self.mm();
+        let shift = |address: VirtAddr| to + (address - from.start);
+        for chunk in Pages::new(&from, M::Space::SPAN) {
+            let target = shift(chunk.start)..to + (chunk.end - from.start);
+            for piece in Pages::new(&target, M::Space::SPAN) {
+                let start = from.start + (piece.start - to);
+                let end = from.start + (piece.end - to);
+                mm.move_piece(start..end, piece.start);
+            }
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Moves the entries of a range that lies in one block, to a range that does too.
+    fn move_piece(&self, from: Range<VirtAddr>, to: VirtAddr) {
+        let mut gather = Gather::new(self);
+        let mut at = from.start;
+        while at < from.end {
+            at = self.move_some(at..from.end, to + (at - from.start), &mut gather);
+            gather.flush();
+        }
+    }
+
+    fn move_some(
+        &self,
+        from: Range<VirtAddr>,
+        to: VirtAddr,
+        gather: &mut Gather<'_, M>,
+    ) -> VirtAddr {
+        let target = to..to + (from.end - from.start);
+        let block = |address: VirtAddr| address.value() & !(M::Space::SPAN - 1);
+        if block(from.start) == block(target.start) {
+            let both = from.start.min(target.start)..from.end.max(target.end);
+            let Some(mut cursor) = self.existing_entries(both) else { return from.end };
+            return move_entries(&mut cursor, None, from, to, gather);
+        }
+        // Two cursors nest with the lower address first.
+        if from.start < target.start {
+            let Some(mut old) = self.existing_entries(from.clone()) else { return from.end };
+            let Some(mut new) = self.existing_entries(target) else { return from.end };
+            move_entries(&mut old, Some(&mut new), from, to, gather)
+        } else {
+            let Some(mut new) = self.existing_entries(target) else { return from.end };
+            let Some(mut old) = self.existing_entries(from.clone()) else { return from.end };
+            move_entries(&mut old, Some(&mut new), from, to, gather)
+        }
+    }
+}
+
+/// Moves entries until the end of the range or until the batch is full; returns how far.
+fn move_entries<M: Machine>(
+    old: &mut PageCursor<'_, M>,
+    mut new: Option<&mut PageCursor<'_, M>>,
+    from: Range<VirtAddr>,
+    to: VirtAddr,
+    gather: &mut Gather<'_, M>,
+) -> VirtAddr {
+    let mut at = from.start;
+    while at < from.end {
+        if gather.is_full() {
+            return at;
+        }
+        let Some(address) = old.next(at).filter(|address| *address < from.end) else {
+            return from.end;
+        };
+        let entry = old.replace(address, Entry::None);
+        let target = to + (address - from.start);
+        match &mut new {
+            Some(new) => new.replace(target, entry),
+            None => old.replace(target, entry),
+        };
+        if let Some(frame) = entry.frame() {
+            gather.add(address, frame, Fate::Kept, After::Keep);
+        }
+        at = address + PAGE_SIZE;
+    }
+    from.end
+}

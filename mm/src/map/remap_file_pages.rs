@@ -1,0 +1,144 @@
+//! remap_file_pages (spec C19, J10): file pages out of order within a shared mapping.
+
+use crate::error::RemapPagesError;
+use crate::machine::{Cursor, Entry, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::manager::NonlinearPolicy;
+use crate::mm::{Edit, Exclusive, Mm};
+use crate::tlb::{After, Gather};
+use crate::vma::{Vma, VmaFlags, same_object};
+use alloc::sync::Arc;
+use alloc::vec;
+use core::ops::Range;
+
+/// The largest file page number that a mapping may reach.
+const LAST_INDEX: u64 = (i64::MAX as u64) >> PAGE_SHIFT;
+
+impl<M: Machine> Mm<M> {
+    /// Makes a range of a shared mapping show its object from page `index` on.
+    ///
+    /// Address and length are rounded down to whole pages. Objects whose dirty pages are accounted
+    /// get a region for each piece; shared anonymous objects get file entries in the page table,
+    /// unless [`NonlinearPolicy::Regions`] is chosen.
+    pub fn remap_file_pages(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+        index: u64,
+    ) -> Result<(), RemapPagesError> {
+        let start = address.page();
+        let length = length & !(PAGE_SIZE - 1);
+        let end = start.checked_add(length).filter(|end| *end > start);
+        let range = start..end.ok_or(RemapPagesError::BadRange)?;
+        let pages = length >> PAGE_SHIFT;
+        if index.checked_add(pages).is_none() {
+            return Err(RemapPagesError::BadRange);
+        }
+        let exclusive = self.exclusive();
+        let vma = self.containing(start).ok_or(RemapPagesError::BadRange)?;
+        let file = match &vma.file {
+            Some(file) if vma.has(VmaFlags::SHARED) => file,
+            _ => return Err(RemapPagesError::NotShared),
+        };
+        exclusive.check_followers(&vma, &range)?;
+        let limit = self.manager.machine.capabilities().file_index_limit;
+        let by_entries = self.manager.config.nonlinear == NonlinearPolicy::Entries
+            && file.is_shared_memory()
+            && range.end <= vma.end;
+        if by_entries {
+            if index + pages - 1 > limit {
+                return Err(RemapPagesError::NotEncodable);
+            }
+            if vma.has(VmaFlags::NONLINEAR) || vma.index_of(start) != index {
+                exclusive.make_nonlinear(&vma);
+                self.enter_file_entries(&range, index)?;
+            }
+        } else {
+            if index + pages > LAST_INDEX {
+                return Err(RemapPagesError::TooFar);
+            }
+            exclusive.remap_as_region(&vma, &range, index)?;
+        }
+        drop(exclusive);
+        self.populate(range);
+        Ok(())
+    }
+
+    /// Replaces every entry of a range by one that names its file page.
+    fn enter_file_entries(
+        &self,
+        range: &Range<VirtAddr>,
+        index: u64,
+    ) -> Result<(), RemapPagesError> {
+        let mut gather = Gather::new(self);
+        for chunk in Pages::new(range, M::Space::SPAN) {
+            let mut at = chunk.start;
+            while at < chunk.end {
+                let mut cursor =
+                    self.entries(at..chunk.end).map_err(|_| RemapPagesError::OutOfMemory)?;
+                while at < chunk.end && !gather.is_full() {
+                    let place = index + ((at - range.start) >> PAGE_SHIFT);
+                    let old = cursor.replace(at, Entry::File(place));
+                    if let Entry::Present { frame, accessed, dirty, .. } = old {
+                        let fate = self.drop_mapping(frame, accessed, dirty);
+                        gather.add(at, frame, fate, After::Drop);
+                    }
+                    at = at + PAGE_SIZE;
+                }
+                drop(cursor);
+                gather.flush();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    /// The range may go on into regions that directly follow and differ in nothing but their place
+    /// in the file.
+    fn check_followers(
+        &self,
+        first: &Arc<Vma<M>>,
+        range: &Range<VirtAddr>,
+    ) -> Result<(), RemapPagesError> {
+        let mut end = first.end;
+        while end < range.end {
+            let next = self.mm().containing(end).ok_or(RemapPagesError::BadRange)?;
+            if next.flags != first.flags || !same_object(&next.file, &first.file) {
+                return Err(RemapPagesError::BadRange);
+            }
+            end = next.end;
+        }
+        Ok(())
+    }
+
+    /// Moves a region from the ordered to the unordered regions of its object. Its entries stay:
+    /// those that are empty mean the linear place.
+    fn make_nonlinear(&self, vma: &Arc<Vma<M>>) {
+        if vma.has(VmaFlags::NONLINEAR) {
+            return;
+        }
+        let mut nonlinear = vma.part(self.mm().manager.vma_id(), vma.range());
+        nonlinear.flags |= VmaFlags::NONLINEAR;
+        self.apply(&Edit { out: vec![vma.clone()], into: vec![Arc::new(nonlinear)] });
+    }
+
+    /// Maps the piece as a region of its own (J10).
+    fn remap_as_region(
+        &self,
+        vma: &Arc<Vma<M>>,
+        range: &Range<VirtAddr>,
+        index: u64,
+    ) -> Result<(), RemapPagesError> {
+        self.room_for(2).map_err(|_| RemapPagesError::Unmappable)?;
+        let manager = &self.mm().manager;
+        let mut piece =
+            Vma::new(manager.vma_id(), range.clone(), vma.flags, index, vma.file.clone());
+        piece.flags.remove(VmaFlags::NONLINEAR);
+        if let Some(file) = &piece.file {
+            file.opened();
+        }
+        self.unmap(range);
+        self.insert(piece);
+        Ok(())
+    }
+}

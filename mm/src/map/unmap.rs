@@ -1,0 +1,85 @@
+//! munmap (spec C11).
+
+use crate::error::UnmapError;
+use crate::machine::{Machine, PAGE_SHIFT, Space, VirtAddr};
+use crate::map::pages_up;
+use crate::map::region::remainders;
+use crate::mm::{Edit, Exclusive, Mm};
+use crate::vma::VmaFlags;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+impl<M: Machine> Mm<M> {
+    /// Unmaps whatever is mapped in a range; the length is rounded up to whole pages.
+    ///
+    /// Nothing mapped is not an error. An error changes nothing.
+    pub fn munmap(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), UnmapError> {
+        if !address.is_page_aligned() {
+            return Err(UnmapError::Unaligned);
+        }
+        let end = self.layout.range.end;
+        let length = pages_up(length).filter(|length| *length > 0);
+        let length = length.ok_or(UnmapError::OutOfRange)?;
+        if address > end || length > end - address {
+            return Err(UnmapError::OutOfRange);
+        }
+        let range = address..address + length;
+        let exclusive = self.exclusive();
+        if exclusive.splits(&range) && exclusive.room_for(1).is_err() {
+            return Err(UnmapError::TooManyRegions);
+        }
+        exclusive.unmap(&range);
+        Ok(())
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    /// Whether unmapping a range cuts one region in two.
+    fn splits(&self, range: &Range<VirtAddr>) -> bool {
+        self.mm()
+            .containing(range.start)
+            .is_some_and(|vma| vma.start < range.start && range.end < vma.end)
+    }
+
+    /// Unmaps a page-aligned range: the regions leave the tree and the reverse maps, then the pages
+    /// the page table, then its empty levels go.
+    pub(crate) fn unmap(&self, range: &Range<VirtAddr>) {
+        let mm = self.mm();
+        let out = mm.overlapping(range.clone());
+        if out.is_empty() {
+            return;
+        }
+        let mut into = Vec::new();
+        for vma in &out {
+            into.extend(remainders(vma, range, || mm.manager.vma_id()));
+        }
+        let edit = Edit { out, into };
+        self.apply(&edit);
+        for vma in &edit.out {
+            let part = vma.start.max(range.start)..vma.end.min(range.end);
+            mm.zap(vma, part.clone());
+            if vma.has(VmaFlags::ACCOUNT) {
+                mm.manager.uncharge((part.end - part.start) >> PAGE_SHIFT);
+            }
+            if let Some(file) = &vma.file {
+                match (vma.start < range.start, range.end < vma.end) {
+                    (true, true) => file.opened(),
+                    (false, false) => file.closed(),
+                    _ => {}
+                }
+            }
+        }
+        mm.space.prune(self.hole_around(range));
+    }
+
+    /// The unmapped addresses around an unmapped range (spec E6).
+    fn hole_around(&self, range: &Range<VirtAddr>) -> Range<VirtAddr> {
+        let mm = self.mm();
+        mm.regions.read(&mm.manager.order, |tree| {
+            let start = tree.previous(range.start).map_or(mm.layout.range.start, |vma| vma.end);
+            let end = tree.find(range.end).map_or(mm.layout.range.end, |vma| vma.start);
+            start..end
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Taking pages out of the page table (spec E5).
+
+use crate::machine::{
+    Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr,
+};
+use crate::mm::{Kind, Mm, PageCursor};
+use crate::page::PageFlags;
+use crate::tlb::{After, Gather};
+use crate::vma::Vma;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+/// Which pages of a region are taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Every page, and what stands for pages that are in swap.
+    All,
+    /// The pages of the file, not the private copies.
+    Files,
+}
+
+impl<M: Machine> Mm<M> {
+    /// Takes everything in a range of a region out of the page table.
+    pub(crate) fn zap(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
+        self.zap_some(vma, range, Which::All);
+    }
+
+    /// Takes some pages in a range of a region out of the page table.
+    pub(crate) fn zap_some(&self, _vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
+        self.zap_where(range, |mm, entry| which == Which::All || mm.shows_file_page(entry));
+    }
+
+    /// Takes the pages with these indexes out of a nonlinear region, wherever they are.
+    pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>, which: Which) {
+        self.zap_where(vma.range(), |mm, entry| match entry {
+            // What the entry names stays its place in the file; only the page goes.
+            Entry::Present { frame, .. } => {
+                (which == Which::All || mm.shows_file_page(entry))
+                    && indexes.contains(&mm.manager.page(*frame).index())
+            }
+            _ => false,
+        });
+    }
+
+    fn shows_file_page(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Present { frame, .. } => {
+                !self.manager.is_zero_frame(*frame) && !self.manager.page(*frame).is_anon()
+            }
+            Entry::File(_) => true,
+            _ => false,
+        }
+    }
+
+    fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(&Self, &Entry) -> bool) {
+        let mut gather = Gather::new(self);
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                from = match self.existing_entries(from..chunk.end) {
+                    Some(mut cursor) => {
+                        self.zap_chunk(&mut cursor, from..chunk.end, &take, &mut gather)
+                    }
+                    None => chunk.end,
+                };
+                gather.flush_if_full();
+            }
+        }
+    }
+
+    /// Works through a locked range until its end or until the batch is full; returns how far.
+    fn zap_chunk(
+        &self,
+        cursor: &mut PageCursor<'_, M>,
+        range: Range<VirtAddr>,
+        take: &impl Fn(&Self, &Entry) -> bool,
+        gather: &mut Gather<'_, M>,
+    ) -> VirtAddr {
+        let mut from = range.start;
+        while from < range.end {
+            if gather.is_full() {
+                return from;
+            }
+            let Some(address) = cursor.next(from) else { return range.end };
+            if take(self, &cursor.entry(address)) {
+                let old = cursor.replace(address, Entry::None);
+                self.zapped(address, old, gather);
+            }
+            from = address + PAGE_SIZE;
+        }
+        range.end
+    }
+
+    /// Undoes what an entry stood for, after it was taken out.
+    fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
+        match old {
+            Entry::None | Entry::File(_) => {}
+            Entry::Swap(slot) => self.zapped_slot(slot),
+            Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
+                gather.add(address, frame, Fate::Kept, After::Keep);
+            }
+            Entry::Present { frame, accessed, dirty, .. } => {
+                let fate = self.drop_mapping(frame, accessed, dirty);
+                gather.add(address, frame, fate, After::Drop);
+            }
+        }
+    }
+
+    fn zapped_slot(&self, slot: SwapSlot) {
+        self.manager.release_slot(slot);
+    }
+
+    /// Undoes an entry's mapping of a page, whose reference the entry still has; says whether
+    /// anyone will need the content after that reference is dropped.
+    pub(crate) fn drop_mapping(&self, frame: Frame, accessed: bool, dirty: bool) -> Fate {
+        let page = self.manager.page(frame);
+        let anon = page.is_anon();
+        self.count_rss(if anon { Kind::Anon } else { Kind::File }, -1);
+        let before = page.maps.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "{frame:?} was not mapped");
+        if !anon {
+            // The content belongs to the file: what the entry knew of it is kept (spec D9).
+            if dirty {
+                page.set(PageFlags::DIRTY);
+            }
+            if accessed {
+                page.set(PageFlags::REFERENCED);
+            }
+            return Fate::Kept;
+        }
+        if before == 1 && self.drop_from_swap_cache(frame) && page.refs() == 1 {
+            return Fate::Freed;
+        }
+        Fate::Kept
+    }
+
+    /// Takes an anonymous page that is mapped no more out of the swap cache, if nobody else needs
+    /// it there; returns whether it is in no cache now.
+    fn drop_from_swap_cache(&self, frame: Frame) -> bool {
+        let page = self.manager.page(frame);
+        let Some(slot) = page.slot() else { return true };
+        if !page.try_lock() {
+            return false;
+        }
+        let dropped = self.manager.drop_if_only_cached(frame, slot);
+        self.manager.unlock_page(frame);
+        dropped
+    }
+}

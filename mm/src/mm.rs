@@ -1,0 +1,334 @@
+//! An address space.
+//!
+//! # Locks, in the order in which they may be taken
+//!
+//! ```text
+//! Mm::exclusive      who changes the regions of an address space; held across waits
+//!   page lock        who changes what a page is; held across the page's own I/O
+//!     Mapping::regions       the regions over a file          (rmap/)
+//!     AnonVma::regions       the regions of a family          (rmap/)
+//!       Mm::regions          the tree, for one look-up or one edit
+//!         entries            a cursor over page-table entries
+//!           Cache chains     one chain of the page and swap cache
+//!             Queues         one shard of the replacement queues
+//!               registries   objects by number
+//!               swap areas   their own short locks
+//! ```
+//!
+//! A fault takes none of the first; it looks a region up under `Mm::regions`, works with nothing
+//! but page locks, and commits under the entry's cursor, where it finds out whether the region is
+//! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
+//! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
+
+use crate::entry::Limits;
+use crate::error::{ForkError, OutOfMemory};
+use crate::machine::{Machine, Space, VirtAddr};
+use crate::manager::Manager;
+use crate::rmap;
+use crate::sync::{Held, Rank, RwLock, SleepGuard, SleepLock};
+use crate::tree::RegionTree;
+use crate::vma::Vma;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut, Range};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Where mappings without a fixed address are placed, and how far addresses go.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The addresses that regions may have.
+    pub range: Range<VirtAddr>,
+    /// Mappings without a hint are placed below this address, the highest gap first; if there is
+    /// none, the lowest gap anywhere in `range` is taken.
+    pub mmap_base: VirtAddr,
+    /// The lowest address that a hint is honoured for (`vm.mmap_min_addr`).
+    pub lowest_hint: VirtAddr,
+}
+
+impl Layout {
+    /// A layout over a range, with its mappings placed from the top down.
+    pub const fn over(range: Range<VirtAddr>) -> Self {
+        let base = range.end;
+        let lowest = VirtAddr(if range.start.0 > 65536 { range.start.0 } else { 65536 });
+        Self { range, mmap_base: base, lowest_hint: lowest }
+    }
+}
+
+/// How much an address space uses, in pages, and what its faults were.
+#[derive(Default)]
+pub(crate) struct Usage {
+    /// Present entries that name anonymous pages (spec I7).
+    pub(crate) anon_rss: AtomicI64,
+    /// Present entries that name file pages.
+    pub(crate) file_rss: AtomicI64,
+    /// The highest sum of the two that was noted.
+    pub(crate) peak_rss: AtomicI64,
+    /// Pages of all regions.
+    pub(crate) total: AtomicI64,
+    /// Pages of locked regions.
+    pub(crate) locked: AtomicI64,
+    pub(crate) minor: AtomicU64,
+    pub(crate) major: AtomicU64,
+}
+
+/// Which kind of page an entry names, for the counts of resident pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Anon,
+    File,
+}
+
+/// The usage of an address space at one moment, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageNow {
+    /// Resident anonymous pages.
+    pub anonymous: u64,
+    /// Resident pages of files and shared objects.
+    pub file: u64,
+    /// The most resident pages so far.
+    pub peak: u64,
+    /// Pages of all regions.
+    pub total: u64,
+    /// Pages of locked regions.
+    pub locked: u64,
+    /// The number of regions.
+    pub regions: usize,
+    /// Faults corrected without I/O.
+    pub minor: u64,
+    /// Faults corrected with I/O.
+    pub major: u64,
+}
+
+/// An address space: its regions and its page table (Linux's `mm_struct`).
+pub struct Mm<M: Machine> {
+    pub(crate) manager: Arc<Manager<M>>,
+    pub(crate) id: u64,
+    pub(crate) space: M::Space,
+    pub(crate) regions: RwLock<M, RegionTree<Arc<Vma<M>>>>,
+    pub(crate) layout: Layout,
+    pub(crate) limits: Limits,
+    pub(crate) usage: Usage,
+    exclusive: SleepLock,
+}
+
+/// The sole right to change an address space's regions (Linux: `mmap_lock` held for writing).
+pub(crate) struct Exclusive<'a, M: Machine> {
+    mm: &'a Arc<Mm<M>>,
+    _guard: SleepGuard<'a, M>,
+}
+
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7).
+pub struct AddressSpace<M: Machine> {
+    mm: Arc<Mm<M>>,
+}
+
+impl<M: Machine> AddressSpace<M> {
+    /// Makes an empty address space.
+    pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
+        let space = manager
+            .with_room(|| manager.machine.space())
+            .map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        Ok(Self::with_space(manager, layout, Limits::default(), space))
+    }
+
+    /// Makes an empty address space over a page table that the machine made.
+    pub fn with_space(
+        manager: &Arc<Manager<M>>,
+        layout: Layout,
+        limits: Limits,
+        space: M::Space,
+    ) -> Self {
+        let mm = manager.spaces.add(&manager.order, |id| Mm {
+            manager: manager.clone(),
+            id,
+            space,
+            regions: RwLock::new(Rank::Regions, RegionTree::new()),
+            layout,
+            limits,
+            usage: Usage::default(),
+            exclusive: SleepLock::new(),
+        });
+        Self { mm }
+    }
+
+    /// The shared part, for handing to threads that fault.
+    pub fn mm(&self) -> &Arc<Mm<M>> {
+        &self.mm
+    }
+}
+
+impl<M: Machine> Deref for AddressSpace<M> {
+    type Target = Arc<Mm<M>>;
+    fn deref(&self) -> &Arc<Mm<M>> {
+        &self.mm
+    }
+}
+
+impl<M: Machine> Drop for AddressSpace<M> {
+    fn drop(&mut self) {
+        self.mm.release();
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Its number, unique in the manager.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The manager.
+    pub fn manager(&self) -> &Arc<Manager<M>> {
+        &self.manager
+    }
+
+    /// The machine's page table.
+    pub fn space(&self) -> &M::Space {
+        &self.space
+    }
+
+    /// What the address space uses now.
+    pub fn usage(&self) -> UsageNow {
+        let pages = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0) as u64;
+        UsageNow {
+            anonymous: pages(&self.usage.anon_rss),
+            file: pages(&self.usage.file_rss),
+            peak: pages(&self.usage.peak_rss),
+            total: pages(&self.usage.total),
+            locked: pages(&self.usage.locked),
+            regions: self.regions.read(&self.manager.order, RegionTree::len),
+            minor: self.usage.minor.load(Ordering::Relaxed),
+            major: self.usage.major.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn exclusive<'a>(self: &'a Arc<Self>) -> Exclusive<'a, M> {
+        self.manager.order.assert_may_sleep();
+        Exclusive { mm: self, _guard: self.exclusive.lock(&self.manager.order, Rank::Layout) }
+    }
+
+    /// The right to enter regions into an address space that nobody else knows yet, while the
+    /// parent's is held too.
+    pub(crate) fn exclusive_of_new(self: &Arc<Self>) -> Exclusive<'_, M> {
+        Exclusive { mm: self, _guard: self.exclusive.lock_unranked(&self.manager.order) }
+    }
+
+    /// The first region that ends above `address` (`find_vma`, spec A13).
+    pub(crate) fn find(&self, address: VirtAddr) -> Option<Arc<Vma<M>>> {
+        self.regions.read(&self.manager.order, |tree| tree.find(address).cloned())
+    }
+
+    /// The region that contains `address`.
+    pub(crate) fn containing(&self, address: VirtAddr) -> Option<Arc<Vma<M>>> {
+        self.regions.read(&self.manager.order, |tree| tree.containing(address).cloned())
+    }
+
+    /// The regions that overlap a range, in order.
+    pub(crate) fn overlapping(&self, range: Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
+        self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
+    }
+
+    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
+    /// if it must (spec B1).
+    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
+        let order = &self.manager.order;
+        let held = order.enter(Rank::Entries);
+        if let Ok(cursor) = self.space.lock(range.clone()) {
+            return Ok(PageCursor { cursor, _held: held });
+        }
+        drop(held);
+        // The levels stay once they are made, so that the second lock finds them.
+        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
+        Ok(PageCursor { _held: order.enter(Rank::Entries), cursor })
+    }
+
+    /// Locks entries where there is a table for them.
+    pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {
+        let held = self.manager.order.enter(Rank::Entries);
+        Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
+    }
+
+    pub(crate) fn count_rss(&self, kind: Kind, pages: i64) {
+        let rss = match kind {
+            Kind::Anon => &self.usage.anon_rss,
+            Kind::File => &self.usage.file_rss,
+        };
+        rss.fetch_add(pages, Ordering::Relaxed);
+        if pages > 0 {
+            let sum = self.usage.anon_rss.load(Ordering::Relaxed)
+                + self.usage.file_rss.load(Ordering::Relaxed);
+            if sum > self.usage.peak_rss.load(Ordering::Relaxed) {
+                self.usage.peak_rss.fetch_max(sum, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends the address space: every page is given back, every region leaves the reverse maps.
+    fn release(self: &Arc<Self>) {
+        let exclusive = self.exclusive();
+        exclusive.unmap(&self.layout.range);
+    }
+}
+
+/// A cursor whose place in the lock order is checked.
+pub(crate) struct PageCursor<'a, M: Machine> {
+    cursor: <M::Space as Space>::Cursor<'a>,
+    _held: Held<'a>,
+}
+
+impl<'a, M: Machine> Deref for PageCursor<'a, M> {
+    type Target = <M::Space as Space>::Cursor<'a>;
+    fn deref(&self) -> &Self::Target {
+        &self.cursor
+    }
+}
+
+impl<M: Machine> DerefMut for PageCursor<'_, M> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cursor
+    }
+}
+
+/// The regions to put in the place of others.
+pub(crate) struct Edit<M: Machine> {
+    pub(crate) out: Vec<Arc<Vma<M>>>,
+    pub(crate) into: Vec<Arc<Vma<M>>>,
+}
+
+impl<'a, M: Machine> Exclusive<'a, M> {
+    /// The address space.
+    pub(crate) const fn mm(&self) -> &'a Arc<Mm<M>> {
+        self.mm
+    }
+
+    /// Puts regions in the place of others, at once for whoever looks them up.
+    pub(crate) fn apply(&self, edit: &Edit<M>) {
+        rmap::exchange(self.mm, &edit.out, &edit.into);
+        self.mm.regions.write(&self.mm.manager.order, |tree| {
+            for vma in &edit.out {
+                tree.remove(vma.start);
+                vma.kill();
+            }
+            for vma in &edit.into {
+                let inserted = tree.insert(vma.clone());
+                debug_assert!(inserted.is_ok(), "regions overlap");
+            }
+        });
+        self.count(edit);
+    }
+
+    /// Enters a region as it is.
+    pub(crate) fn enter(&self, vma: Arc<Vma<M>>) {
+        self.apply(&Edit { out: Vec::new(), into: alloc::vec![vma] });
+    }
+
+    fn count(&self, edit: &Edit<M>) {
+        let sum = |vmas: &[Arc<Vma<M>>], only: crate::vma::VmaFlags| -> i64 {
+            vmas.iter().filter(|v| v.flags.contains(only)).map(|v| v.pages() as i64).sum()
+        };
+        let all = crate::vma::VmaFlags::empty();
+        let locked = crate::vma::VmaFlags::LOCKED;
+        let usage = &self.mm.usage;
+        usage.total.fetch_add(sum(&edit.into, all) - sum(&edit.out, all), Ordering::Relaxed);
+        usage.locked.fetch_add(sum(&edit.into, locked) - sum(&edit.out, locked), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,242 @@
+//! The state of every frame: who refers to it, who maps it, what it holds.
+//!
+//! Linux's `struct page` (spec, Conventions). The table is made once, with one element for each
+//! frame of the machine; nothing in it is allocated later. A page's fields are changed under these
+//! rules:
+//!
+//! | field | changed by |
+//! |---|---|
+//! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
+//! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
+//! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
+//! | `slot` | the holder of the page lock, under the chain's lock |
+//! | queue links | under the lock of the queue's shard |
+
+use crate::machine::{Frame, Machine, SwapSlot};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The end of a chain or queue.
+pub(crate) const NO_FRAME: u32 = u32::MAX;
+
+bitflags::bitflags! {
+    /// What a page is and what is being done with it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct PageFlags: u32 {
+        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim.
+        const LOCKED = 1;
+        /// Someone waits for the lock or for the end of write-back.
+        const WAITERS = 2;
+        /// The content is complete.
+        const UPTODATE = 4;
+        /// The content differs from its backing store, or has none.
+        const DIRTY = 8;
+        /// The content is being written to its backing store.
+        const WRITEBACK = 0x10;
+        /// The page was used since the replacement policy last looked.
+        const REFERENCED = 0x20;
+        /// The page is in the main queue rather than in the small one.
+        const MAIN = 0x40;
+        /// The page is in a replacement queue.
+        const QUEUED = 0x80;
+        /// The page is in the swap cache, at `slot`.
+        const SWAP_CACHE = 0x100;
+        /// The page is in the page cache, at `owner` and `index`.
+        const PAGE_CACHE = 0x200;
+        /// Reading the content failed.
+        const ERROR = 0x400;
+        /// The owner allowed the content to be discarded while the page stays clean (J9).
+        const LAZY_FREE = 0x800;
+    }
+}
+
+/// Who owns a page's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody yet.
+    None,
+    /// Anonymous memory of the family of regions with this number.
+    Anon(u64),
+    /// The file with this number.
+    File(u64),
+}
+
+impl Owner {
+    const fn encode(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Anon(id) => id << 1,
+            Self::File(id) => id << 1 | 1,
+        }
+    }
+
+    const fn decode(raw: u64) -> Self {
+        match (raw, raw & 1) {
+            (0, _) => Self::None,
+            (_, 0) => Self::Anon(raw >> 1),
+            _ => Self::File(raw >> 1),
+        }
+    }
+}
+
+/// The state of one frame.
+pub(crate) struct Page {
+    /// References: one for each entry, cache, pin and passing user (spec I2). 0: free.
+    pub(crate) refs: AtomicU32,
+    /// Present entries that name the frame (spec I3).
+    pub(crate) maps: AtomicU32,
+    pub(crate) flags: AtomicU32,
+    /// The next frame of the same chain of the cache.
+    pub(crate) chain: AtomicU32,
+    /// The neighbours in the replacement queue.
+    pub(crate) newer: AtomicU32,
+    pub(crate) older: AtomicU32,
+    owner: AtomicU64,
+    index: AtomicU64,
+    slot: AtomicU64,
+}
+
+impl Page {
+    fn new() -> Self {
+        Self {
+            refs: AtomicU32::new(0),
+            maps: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            chain: AtomicU32::new(NO_FRAME),
+            newer: AtomicU32::new(NO_FRAME),
+            older: AtomicU32::new(NO_FRAME),
+            owner: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+            slot: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn flags(&self) -> PageFlags {
+        PageFlags::from_bits_retain(self.flags.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn has(&self, flags: PageFlags) -> bool {
+        self.flags().intersects(flags)
+    }
+
+    pub(crate) fn set(&self, flags: PageFlags) -> PageFlags {
+        PageFlags::from_bits_retain(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
+    }
+
+    pub(crate) fn clear(&self, flags: PageFlags) -> PageFlags {
+        PageFlags::from_bits_retain(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::decode(self.owner.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_owner(&self, owner: Owner, index: u64) {
+        self.index.store(index, Ordering::Release);
+        self.owner.store(owner.encode(), Ordering::Release);
+    }
+
+    pub(crate) fn is_anon(&self) -> bool {
+        matches!(self.owner(), Owner::Anon(_))
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    /// The slot of a page in the swap cache.
+    pub(crate) fn slot(&self) -> Option<SwapSlot> {
+        let raw = self.slot.load(Ordering::Acquire);
+        self.has(PageFlags::SWAP_CACHE)
+            .then_some(SwapSlot { area: (raw >> 32) as u8, offset: raw as u32 })
+    }
+
+    pub(crate) fn set_slot(&self, slot: SwapSlot) {
+        self.slot.store(u64::from(slot.area) << 32 | u64::from(slot.offset), Ordering::Release);
+    }
+
+    pub(crate) fn refs(&self) -> u32 {
+        self.refs.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn maps(&self) -> u32 {
+        self.maps.load(Ordering::Acquire)
+    }
+
+    /// Takes a reference on a page to which the caller already has one, or holds off its release.
+    pub(crate) fn hold(&self) {
+        let before = self.refs.fetch_add(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "reference to a free page");
+    }
+
+    /// How many references the caches hold.
+    pub(crate) fn cache_refs(&self) -> u32 {
+        u32::from(self.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE))
+    }
+
+    /// Takes the lock if it is free.
+    pub(crate) fn try_lock(&self) -> bool {
+        !self.set(PageFlags::LOCKED).contains(PageFlags::LOCKED)
+    }
+}
+
+/// The table of all pages.
+pub(crate) struct Pages {
+    table: Box<[Page]>,
+}
+
+impl Pages {
+    pub(crate) fn new(frames: u32) -> Self {
+        Self { table: (0..frames).map(|_| Page::new()).collect() }
+    }
+
+    pub(crate) fn of(&self, frame: Frame) -> &Page {
+        &self.table[frame.index()]
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.table.len() as u32
+    }
+
+    /// Locks a page, waiting while someone else has it. The caller holds a reference.
+    pub(crate) fn lock(&self, machine: &impl Machine, frame: Frame) {
+        let page = self.of(frame);
+        while !page.try_lock() {
+            self.wait(machine, frame, PageFlags::LOCKED);
+        }
+    }
+
+    /// Unlocks a page.
+    pub(crate) fn unlock(&self, machine: &impl Machine, frame: Frame) {
+        self.release_bit(machine, frame, PageFlags::LOCKED);
+    }
+
+    /// Waits for the end of write-back.
+    pub(crate) fn wait_writeback(&self, machine: &impl Machine, frame: Frame) {
+        while self.of(frame).has(PageFlags::WRITEBACK) {
+            self.wait(machine, frame, PageFlags::WRITEBACK);
+        }
+    }
+
+    /// Ends write-back.
+    pub(crate) fn end_writeback(&self, machine: &impl Machine, frame: Frame) {
+        self.release_bit(machine, frame, PageFlags::WRITEBACK);
+    }
+
+    fn wait(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
+        let page = self.of(frame);
+        let seen = page.set(PageFlags::WAITERS) | PageFlags::WAITERS;
+        if seen.contains(bit) {
+            machine.wait(&page.flags, seen.bits());
+        }
+    }
+
+    fn release_bit(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
+        let page = self.of(frame);
+        let before = page.clear(bit | PageFlags::WAITERS);
+        debug_assert!(before.contains(bit), "{bit:?} released but not held");
+        if before.contains(PageFlags::WAITERS) {
+            machine.wake(&page.flags);
+        }
+    }
+}

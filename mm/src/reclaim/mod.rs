@@ -1,0 +1,163 @@
+//! Reclaim: making room by evicting pages (spec F14–F24).
+//!
+//! A pass takes pages from the replacement queues in batches. Each page of a batch is *cleaned*:
+//! its entries lose the right to store, and one flush makes that true everywhere. Then it is
+//! *written*, if its store has not the same content already, while it can still be read through
+//! its entries. Then it is *unmapped*, unless someone wrote or used it meanwhile, and freed after a
+//! second flush. This is the order of BSD's laundry rather than that of Linux, which unmaps first:
+//! nobody faults on a page while it is being written, and a machine need not keep the content of a
+//! page anywhere but where it is mapped.
+
+mod batch;
+pub(crate) mod queue;
+mod write;
+
+use crate::error::OutOfMemory;
+use crate::machine::{Frame, Machine, OutOfFrames};
+use crate::manager::Manager;
+use crate::page::PageFlags;
+use crate::reclaim::batch::{Batch, Force};
+use crate::reclaim::queue::Which;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// How many free frames there should be (spec F22).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watermarks {
+    /// Below this the background thread is woken.
+    pub(crate) low: u32,
+    /// The background thread reclaims until this many are free.
+    pub(crate) high: u32,
+}
+
+impl Watermarks {
+    pub(crate) fn new(frames: u32) -> Self {
+        let low = (frames / 64).clamp(1, 2048);
+        Self { low, high: low * 2 }
+    }
+}
+
+/// How often a pass may find nothing before the caller is told that there is no memory.
+const FUTILE_PASSES: u32 = 4;
+
+/// How often a caller waits for passes of others before it counts its own futile ones.
+const PATIENCE: u32 = 1000;
+
+impl<M: Machine> Manager<M> {
+    /// Runs `take`, which needs a frame, evicting pages until it succeeds or nothing more can be
+    /// evicted (spec F23).
+    pub(crate) fn with_room<R>(
+        &self,
+        mut take: impl FnMut() -> Result<R, OutOfFrames>,
+    ) -> Result<R, OutOfMemory> {
+        let mut futile = 0;
+        let mut waits = 0;
+        loop {
+            if self.machine.free_frames() < self.watermarks.low {
+                self.wake_background();
+            }
+            if let Ok(taken) = take() {
+                return Ok(taken);
+            }
+            self.order.assert_may_sleep();
+            let seen = self.passes.load(Ordering::Acquire);
+            let others = self.reclaiming.load(Ordering::Acquire) > 0;
+            self.stats.direct_passes.add(self.machine.context(), 1);
+            if self.reclaim(Batch::<M>::SIZE) > 0 {
+                futile = 0;
+            } else if others && waits < PATIENCE {
+                // The pages may all be in the hands of other passes, which will free some.
+                waits += 1;
+                self.machine.wait(&self.passes, seen);
+            } else {
+                futile += 1;
+                if futile == FUTILE_PASSES {
+                    return Err(OutOfMemory);
+                }
+            }
+        }
+    }
+
+    /// Evicts up to `pages` pages and returns how many were freed.
+    pub fn reclaim(&self, pages: usize) -> usize {
+        self.reclaiming.fetch_add(1, Ordering::AcqRel);
+        let freed = self.pass(pages);
+        self.reclaiming.fetch_sub(1, Ordering::AcqRel);
+        self.passes.fetch_add(1, Ordering::AcqRel);
+        self.machine.wake(&self.passes);
+        freed
+    }
+
+    fn pass(&self, pages: usize) -> usize {
+        let (small, main) = self.queues.lengths(&self.order);
+        // Twice around: a page that was used is spared once.
+        let mut budget = 2 * (small as usize + main as usize) + 2;
+        let mut freed = 0;
+        while freed < pages && budget > 0 {
+            let mut batch = Batch::new(self);
+            while !batch.is_full() && batch.len() < pages - freed && budget > 0 {
+                let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
+                    budget = 0;
+                    break;
+                };
+                budget -= 1;
+                self.stats.scanned.add(self.machine.context(), 1);
+                batch.consider(frame, from, Force::Polite);
+            }
+            freed += batch.evict();
+        }
+        freed
+    }
+
+    /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
+    /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
+    pub fn background(&self, stop: &AtomicBool) {
+        let mut seen = self.background.load(Ordering::Acquire);
+        while !stop.load(Ordering::Acquire) {
+            while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
+            {
+                self.stats.background_passes.add(self.machine.context(), 1);
+                if self.reclaim(Batch::<M>::SIZE) == 0 {
+                    break;
+                }
+            }
+            self.machine.wait(&self.background, seen);
+            seen = self.background.load(Ordering::Acquire);
+        }
+    }
+
+    /// Asks the background thread to look for work.
+    pub fn wake_background(&self) {
+        self.background.fetch_add(1, Ordering::AcqRel);
+        self.machine.wake(&self.background);
+    }
+
+    /// Evicts one page now if it can be (`MADV_PAGEOUT`). The caller has a reference.
+    pub(crate) fn evict(&self, frame: Frame) {
+        self.take_from_queue(frame, |manager| {
+            let mut batch = Batch::new(manager);
+            // The caller's reference is dropped and taken again around the attempt.
+            batch.consider(frame, Which::Small, Force::Regardless);
+            batch.evict();
+        });
+    }
+
+    /// Lets a page leave before others (`MADV_COLD`). The caller has a reference.
+    pub(crate) fn make_cold(&self, frame: Frame) {
+        let page = self.page(frame);
+        page.clear(PageFlags::REFERENCED);
+        if page.has(PageFlags::QUEUED) {
+            self.queues.remove(&self.pages, &self.order, frame);
+            self.queues.push(&self.pages, &self.order, frame, Which::Small);
+        }
+    }
+
+    fn take_from_queue(&self, frame: Frame, f: impl FnOnce(&Self)) {
+        let page = self.page(frame);
+        if !page.has(PageFlags::QUEUED) {
+            return;
+        }
+        self.queues.remove(&self.pages, &self.order, frame);
+        page.hold();
+        f(self);
+    }
+}

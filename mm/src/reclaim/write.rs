@@ -1,0 +1,94 @@
+//! Writing evicted pages to where they will be found again (spec F7, F9, F20).
+
+use crate::cache::{Key, Store};
+use crate::event::Event;
+use crate::machine::{Frame, IoError, Machine, SwapSlot};
+use crate::manager::Manager;
+use crate::page::{Owner, PageFlags};
+use crate::swap::area::AreaSet;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Manager<M> {
+    /// Makes sure that a locked page's store has its content, no entry being writable. An
+    /// anonymous page is in the swap cache afterwards; for a page of shared memory that had to be
+    /// written the slot is returned, whose owner the caller notes.
+    pub(super) fn launder(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
+        let page = self.page(frame);
+        match page.owner() {
+            Owner::None => Err(()),
+            Owner::Anon(_) => self.launder_anon(frame).map(|()| None),
+            Owner::File(_) if !page.has(PageFlags::DIRTY) => Ok(None),
+            Owner::File(id) => {
+                let mapping = self.mappings.find(&self.order, id).ok_or(())?;
+                match &mapping.store {
+                    Store::Backing(backing) => {
+                        mapping.write_page(&**backing, frame).map(|()| None).map_err(drop)
+                    }
+                    Store::Shared(_) => {
+                        let slot = self.write_to_new_slot(frame)?;
+                        page.clear(PageFlags::DIRTY);
+                        Ok(Some(slot))
+                    }
+                }
+            }
+        }
+    }
+
+    fn launder_anon(&self, frame: Frame) -> Result<(), ()> {
+        let page = self.page(frame);
+        if let Some(slot) = page.slot() {
+            if page.has(PageFlags::DIRTY) {
+                self.write_slot(frame, slot).map_err(drop)?;
+                page.clear(PageFlags::DIRTY);
+            }
+            return if page.has(PageFlags::UPTODATE) { Ok(()) } else { Err(()) };
+        }
+        let slot = self.write_to_new_slot(frame)?;
+        match self.cache.insert(&self.pages, &self.order, Key::Swap(slot), frame) {
+            Ok(()) => {
+                page.clear(PageFlags::DIRTY);
+                Ok(())
+            }
+            Err(there) => {
+                // A fresh slot is in nobody's cache.
+                debug_assert!(false, "new slot is cached already");
+                self.put(there);
+                self.swap.release(slot);
+                Err(())
+            }
+        }
+    }
+
+    /// Writes a page to a slot of the best area that has room for it.
+    fn write_to_new_slot(&self, frame: Frame) -> Result<SwapSlot, ()> {
+        let mut full = AreaSet::default();
+        loop {
+            let slot = self.swap.allocate(full).ok_or(())?;
+            match self.write_slot(frame, slot) {
+                Ok(()) => return Ok(slot),
+                Err(error) => {
+                    self.swap.release(slot);
+                    if error != IoError::Full {
+                        self.stats.io_errors.add(self.machine.context(), 1);
+                    }
+                    full.insert(slot.area);
+                }
+            }
+        }
+    }
+
+    fn write_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
+        self.order.assert_may_sleep();
+        self.machine.drain(frame, |bytes| self.swap.write(slot, bytes))?;
+        self.stats.swap_writes.add(self.machine.context(), 1);
+        self.observe(|| Event::SwapOut { frame, slot });
+        Ok(())
+    }
+
+    /// Counts one page less of an object in the page cache.
+    pub(super) fn uncount_cached(&self, mapping: u64) {
+        if let Some(mapping) = self.mappings.find(&self.order, mapping) {
+            mapping.cached.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Walking the entries that name a page.
+
+use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, Space, VirtAddr};
+use crate::manager::Manager;
+use crate::mm::{Mm, PageCursor};
+use crate::page::Owner;
+use crate::rmap::RegionLink;
+use crate::vma::Vma;
+use alloc::sync::Arc;
+
+/// An entry that names the page: where it is, and the lock on it.
+pub(crate) struct Spot<'a, M: Machine> {
+    pub(crate) mm: &'a Arc<Mm<M>>,
+    pub(crate) vma: &'a Arc<Vma<M>>,
+    pub(crate) address: VirtAddr,
+    pub(crate) cursor: PageCursor<'a, M>,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Calls `f` for every entry that names `frame`, under the entry's lock, and returns how many
+    /// there were. The caller holds the page's lock, so that its owner stays.
+    ///
+    /// If fewer entries are found than the page is mapped times, some are just being moved; whoever
+    /// needs all of them must compare.
+    pub(crate) fn walk(&self, frame: Frame, mut f: impl FnMut(&mut Spot<'_, M>)) -> u32 {
+        let page = self.page(frame);
+        if page.maps() == 0 {
+            return 0;
+        }
+        let mut found = 0;
+        let index = page.index();
+        let mut visit = |link: &RegionLink<M>, address: VirtAddr| {
+            if let Some(mut spot) = spot(link, address, frame) {
+                found += 1;
+                f(&mut spot);
+            }
+        };
+        match page.owner() {
+            Owner::None => {}
+            Owner::Anon(id) => {
+                let Some(family) = self.families.find(&self.order, id) else { return 0 };
+                let regions = family.regions.lock(&self.order);
+                for entry in regions.stabbing(index) {
+                    if let Some(address) = entry.value.vma.address_of(index) {
+                        visit(&entry.value, address);
+                    }
+                }
+            }
+            Owner::File(id) => {
+                let Some(mapping) = self.mappings.find(&self.order, id) else { return 0 };
+                let regions = mapping.regions.lock(&self.order);
+                for entry in regions.linear.stabbing(index) {
+                    if let Some(address) = entry.value.vma.address_of(index) {
+                        visit(&entry.value, address);
+                    }
+                }
+                for link in &regions.nonlinear {
+                    sweep(link, frame, &mut visit);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Locks the entry at `address`, if it names the frame.
+fn spot<M: Machine>(link: &RegionLink<M>, address: VirtAddr, frame: Frame) -> Option<Spot<'_, M>> {
+    let cursor = link.mm.existing_entries(address..address + PAGE_SIZE)?;
+    if cursor.entry(address).frame() != Some(frame) {
+        return None;
+    }
+    Some(Spot { mm: &link.mm, vma: &link.vma, address, cursor })
+}
+
+/// Finds a page in a nonlinear region, where its index does not tell its address (spec F19).
+fn sweep<M: Machine>(
+    link: &RegionLink<M>,
+    frame: Frame,
+    visit: &mut impl FnMut(&RegionLink<M>, VirtAddr),
+) {
+    for chunk in crate::machine::Pages::new(&link.vma.range(), M::Space::SPAN) {
+        let mut from = chunk.start;
+        while from < chunk.end {
+            let at = {
+                let Some(cursor) = link.mm.existing_entries(chunk.clone()) else { break };
+                let mut at = cursor.next(from);
+                while let Some(address) = at
+                    && cursor.entry(address).frame() != Some(frame)
+                {
+                    let after = address + PAGE_SIZE;
+                    at = if after < chunk.end { cursor.next(after) } else { None };
+                }
+                at
+            };
+            let Some(address) = at else { break };
+            visit(link, address);
+            from = address + PAGE_SIZE;
+        }
+    }
+}

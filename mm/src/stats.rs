@@ -1,0 +1,121 @@
+//! Counters of what happened, in shards so that threads do not contend for them.
+
+use crate::event::{Correction, Weight};
+use crate::machine::ContextId;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const SHARDS: usize = 8;
+
+/// A counter cut into shards.
+#[derive(Default)]
+pub(crate) struct Counter([Shard; SHARDS]);
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, context: ContextId, n: u64) {
+        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// The live counters of a manager.
+        #[derive(Default)]
+        pub(crate) struct Stats {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        /// What a manager did so far.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl Stats {
+            pub(crate) fn read(&self) -> Counters {
+                Counters { $($name: self.$name.read(),)+ }
+            }
+        }
+
+        impl Counters {
+            /// Calls `f` with the name and value of every counter, in the order of this type.
+            pub fn visit(&self, mut f: impl FnMut(&'static str, u64)) {
+                $(f(stringify!($name), self.$name);)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Faults corrected with a fresh page of zeros.
+    anonymous,
+    /// Faults corrected with the shared frame of zeros.
+    zero,
+    /// Faults corrected with a page of a file.
+    file,
+    /// Faults corrected through a nonlinear entry.
+    nonlinear,
+    /// Faults corrected by bringing a page back from swap.
+    swap_in,
+    /// Faults corrected by a private copy.
+    copy_on_write,
+    /// Faults corrected by letting the sole owner write.
+    reuse,
+    /// Faults that found nothing to correct.
+    spurious,
+    /// Corrected faults without I/O.
+    minor,
+    /// Corrected faults that waited for I/O.
+    major,
+    /// Faults answered with a signal or worse.
+    refused,
+    /// Pages mapped around a faulting one.
+    around,
+    /// Pages read from swap.
+    swap_reads,
+    /// Pages written to swap.
+    swap_writes,
+    /// Pages read from backings.
+    file_reads,
+    /// Pages written to backings.
+    file_writes,
+    /// Frames freed by reclaim.
+    evicted,
+    /// Pages that reclaim looked at.
+    scanned,
+    /// Reclaim passes by a faulting thread.
+    direct_passes,
+    /// Reclaim passes ahead of need.
+    background_passes,
+    /// Flushes of stale translations.
+    flushes,
+    /// Reads or writes of a device that failed.
+    io_errors,
+}
+
+impl Stats {
+    pub(crate) fn corrected(&self, context: ContextId, correction: Correction, weight: Weight) {
+        let counter = match correction {
+            Correction::Anonymous => &self.anonymous,
+            Correction::Zero => &self.zero,
+            Correction::File => &self.file,
+            Correction::Nonlinear => &self.nonlinear,
+            Correction::SwapIn => &self.swap_in,
+            Correction::CopyOnWrite => &self.copy_on_write,
+            Correction::Reuse => &self.reuse,
+            Correction::Spurious => &self.spurious,
+        };
+        counter.add(context, 1);
+        match weight {
+            Weight::Minor => self.minor.add(context, 1),
+            Weight::Major => self.major.add(context, 1),
+        }
+    }
+}

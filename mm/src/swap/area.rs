@@ -1,0 +1,525 @@
+//! Swap areas: which there are, in which order they are filled, and the way to a slot by its name.
+//!
+//! Linux's `swap_info` and `swap_list` (spec F2, F5). Everything that names a slot goes through the
+//! area's entry in a table of fixed size, read-locked for as long as a count takes; I/O holds a
+//! reference to the area instead, and no lock. The order in which areas are filled has a lock of its
+//! own.
+//!
+//! Lock order: order → table entry; order → an area's search. The owner index's locks are last and
+//! alone.
+
+use super::owners::{Owner, Owners, OwnersFault};
+use super::slots::{Dropped, Room, SlotError, Slots, SlotsFault};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
+use pagefault_machine::store::PageBytes;
+use pagefault_machine::{IoError, SwapDevice, SwapSlot};
+
+/// How many areas there can be: of 32 numbers, 30 and 31 mean migration entries (spec F2).
+pub const MAX_AREAS: usize = 30;
+
+/// Which areas are filled before others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Below every area added before with this: −1, −2 and so on.
+    Descending,
+    /// The given one, 0 to 32767; the highest is filled first.
+    Given(u16),
+}
+
+impl Priority {
+    /// The highest priority that can be given.
+    pub const HIGHEST: u16 = 0x7fff;
+}
+
+/// Why an area cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwapOnError {
+    /// The device has no usable slot, or the priority is above the highest (`EINVAL`).
+    Invalid,
+    /// All numbers are taken (`EPERM`).
+    TooMany,
+    /// There is no memory for the counts (`ENOMEM`).
+    OutOfMemory,
+}
+
+/// Why an area cannot be stopped or resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchError {
+    /// There is no such area.
+    Missing,
+    /// It is stopped, or active, already.
+    Already,
+}
+
+/// Why an area cannot be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoveError {
+    /// There is no such area.
+    Missing,
+    /// It was not stopped.
+    Active,
+    /// So many slots are in use.
+    InUse(u32),
+}
+
+/// What [`Areas::check`] found wrong (spec I6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreasFault {
+    /// The counts of the area with this number.
+    Slots(u8, SlotsFault),
+    /// The owner index of the area with this number.
+    Owners(u8, OwnersFault),
+    /// A free slot has an owner.
+    FreeOwned(SwapSlot),
+    /// The areas do not stand in the order of their priorities, or one is missing from the table.
+    Order(u8),
+    /// The totals are not the sums over the active areas.
+    Room,
+    /// So often a reference was dropped that nobody held.
+    BadRelease(u64),
+}
+
+/// A set of areas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AreaSet(u32);
+
+impl AreaSet {
+    /// The set without areas.
+    pub const EMPTY: Self = Self(0);
+
+    /// Adds an area.
+    pub const fn insert(&mut self, area: u8) {
+        self.0 |= bit(area);
+    }
+
+    /// Whether an area is in the set.
+    pub const fn contains(self, area: u8) -> bool {
+        self.0 & bit(area) != 0
+    }
+
+    /// The areas in ascending order.
+    fn iter(self) -> impl Iterator<Item = u8> {
+        (0..MAX_AREAS as u8).filter(move |area| self.contains(*area))
+    }
+}
+
+const fn bit(area: u8) -> u32 {
+    if (area as usize) < MAX_AREAS { 1 << area } else { 0 }
+}
+
+/// What an area has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreaStatistics {
+    /// The area's number.
+    pub area: u8,
+    /// Its priority, negative unless it was given.
+    pub priority: i32,
+    /// Whether slots are given out from it.
+    pub active: bool,
+    /// The slots that can be used.
+    pub slots: u32,
+    /// The slots that are used.
+    pub in_use: u32,
+    /// Pages read.
+    pub reads: u64,
+    /// Pages written.
+    pub writes: u64,
+    /// Reads and writes that failed.
+    pub failures: u64,
+}
+
+/// All swap areas of a memory manager.
+pub struct Areas<M: RawMutex, W: RawRwLock> {
+    table: [RwLock<W, Option<Arc<Area<M>>>>; MAX_AREAS],
+    /// Which entries of the table are taken.
+    present: AtomicU32,
+    order: Mutex<M, Order<M>>,
+    room: Arc<Room>,
+    bad_releases: AtomicU64,
+}
+
+/// One area; its number is its index in the table.
+struct Area<M: RawMutex> {
+    number: u8,
+    priority: i32,
+    device: Box<dyn SwapDevice>,
+    slots: Slots<M>,
+    owners: Owners<M>,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// The order in which areas are filled.
+struct Order<M: RawMutex> {
+    /// By descending priority; among equals, the one whose turn is next first. Has room for all.
+    active: Vec<Arc<Area<M>>>,
+    /// The next priority that is not given.
+    descending: i32,
+}
+
+impl<M: RawMutex, W: RawRwLock> Default for Areas<M, W> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
+    /// No areas.
+    pub fn new() -> Self {
+        let active = Vec::with_capacity(MAX_AREAS);
+        Self {
+            table: core::array::from_fn(|_| RwLock::new(None)),
+            present: AtomicU32::new(0),
+            order: Mutex::new(Order { active, descending: -1 }),
+            room: Arc::new(Room::default()),
+            bad_releases: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds an area of which every slot but slot 0 can be used, and returns its number.
+    pub fn add(&self, device: Box<dyn SwapDevice>, priority: Priority) -> Result<u8, SwapOnError> {
+        self.add_with_bad(device, priority, &[])
+    }
+
+    /// Adds an area of which the slots in `bad` are never used (spec F1), and returns its number.
+    pub fn add_with_bad(
+        &self,
+        device: Box<dyn SwapDevice>,
+        priority: Priority,
+        bad: &[u32],
+    ) -> Result<u8, SwapOnError> {
+        if matches!(priority, Priority::Given(given) if given > Priority::HIGHEST) {
+            return Err(SwapOnError::Invalid);
+        }
+        let count = device.slots();
+        let slots = Slots::new(count, bad, Arc::clone(&self.room));
+        let slots = slots.map_err(|_| SwapOnError::OutOfMemory)?;
+        if slots.good() == 0 {
+            return Err(SwapOnError::Invalid);
+        }
+        let owners = Owners::new(count).map_err(|_| SwapOnError::OutOfMemory)?;
+
+        let mut order = self.order.lock();
+        let number = self.present.load(Ordering::Relaxed).trailing_ones() as u8;
+        if usize::from(number) >= MAX_AREAS {
+            // The device may take its time to go away: not under the lock.
+            drop(order);
+            return Err(SwapOnError::TooMany);
+        }
+        let priority = match priority {
+            Priority::Given(given) => i32::from(given),
+            Priority::Descending => order.next_descending(),
+        };
+        let [reads, writes, failures] = core::array::from_fn(|_| AtomicU64::new(0));
+        let area = Area { number, priority, device, slots, owners, reads, writes, failures };
+        let area = Arc::new(area);
+        *self.table[usize::from(number)].write() = Some(Arc::clone(&area));
+        self.present.fetch_or(bit(number), Ordering::Release);
+        order.admit(area);
+        Ok(number)
+    }
+
+    /// Takes a free slot and gives it its first reference.
+    ///
+    /// The area is the one of highest priority that has a free slot, is active and is not in
+    /// `avoid`; areas of equal priority take turns (spec F5).
+    pub fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
+        let mut order = self.order.lock();
+        let usable = |area: &Arc<Area<M>>| {
+            let offset = if avoid.contains(area.number) { None } else { area.slots.allocate() };
+            offset.map(|offset| SwapSlot { area: area.number, offset })
+        };
+        let (at, slot) =
+            order.active.iter().enumerate().find_map(|(at, area)| Some((at, usable(area)?)))?;
+        order.take_turn(at);
+        Some(slot)
+    }
+
+    /// Adds a reference to a used slot (Linux: `swap_duplicate`).
+    pub fn duplicate(&self, slot: SwapSlot) -> Result<(), SlotError> {
+        self.with(slot.area, |area| area.slots.duplicate(slot.offset))
+            .unwrap_or(Err(SlotError::Missing))
+    }
+
+    /// Drops a reference and returns how many are left (Linux: `swap_free`).
+    ///
+    /// With the last one the slot loses its owner, the device is told to discard the content, and
+    /// only then is the slot free. Dropping a reference to a slot that has none returns 0, changes
+    /// nothing, and is reported by [`Areas::check`].
+    pub fn release(&self, slot: SwapSlot) -> u16 {
+        // The device may take its time to discard, so that needs the area without the lock.
+        let dropped =
+            self.with(slot.area, |area| match area.slots.drop_reference(slot.offset)? {
+                Dropped::Remaining(count) => Ok((count, None)),
+                Dropped::Last => Ok((0, Some(Arc::clone(area)))),
+            });
+        match dropped.unwrap_or(Err(SlotError::Missing)) {
+            Ok((count, None)) => count,
+            Ok((_, Some(area))) => {
+                area.owners.clear(slot.offset);
+                area.device.discard(slot.offset);
+                area.slots.free(slot.offset);
+                0
+            }
+            Err(_) => {
+                self.bad_releases.fetch_add(1, Ordering::Relaxed);
+                0
+            }
+        }
+    }
+
+    /// How many references a slot has; 0 if it is free, bad or missing.
+    pub fn count(&self, slot: SwapSlot) -> u16 {
+        self.with(slot.area, |area| area.slots.count(slot.offset)).unwrap_or(0)
+    }
+
+    /// Makes a sticky count 1, and returns whether it was sticky: swapoff has replaced every
+    /// reference but its own (spec F4).
+    pub fn unstick(&self, slot: SwapSlot) -> bool {
+        self.with(slot.area, |area| area.slots.unstick(slot.offset)).unwrap_or(false)
+    }
+
+    /// Reads the content of a slot. A slot that no area has fails as a device does.
+    ///
+    /// Holds no lock meanwhile. The caller has a reference to the slot, which keeps the content.
+    pub fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
+        let area = self.area_of(slot).ok_or(IoError::Device)?;
+        let result = area.device.read(slot.offset, page);
+        area.count_io(&area.reads, result)
+    }
+
+    /// Writes the content of a slot. A slot that no area has fails as a device does.
+    ///
+    /// Holds no lock meanwhile. After [`IoError::Full`] the caller releases the slot and asks
+    /// [`Areas::allocate`] for one that avoids the area.
+    pub fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
+        let area = self.area_of(slot).ok_or(IoError::Device)?;
+        let result = area.device.write(slot.offset, page);
+        area.count_io(&area.writes, result)
+    }
+
+    /// The usable slots of all active areas.
+    pub fn total(&self) -> u64 {
+        self.room.total()
+    }
+
+    /// The free slots of all active areas.
+    pub fn free(&self) -> u64 {
+        self.room.free()
+    }
+
+    /// Whether fewer than half of the slots are free, so that pages in memory give theirs back
+    /// (spec B14, F11).
+    pub fn is_more_than_half_full(&self) -> bool {
+        2 * self.free() < self.total()
+    }
+
+    /// Gives no slots out from an area any more, and takes it out of the totals: the start of a
+    /// swapoff (spec F12). References to its slots stay valid.
+    pub fn stop(&self, area: u8) -> Result<(), SwitchError> {
+        let mut order = self.order.lock();
+        let area = self.area(area).ok_or(SwitchError::Missing)?;
+        let at = order.position(area.number).ok_or(SwitchError::Already)?;
+        order.active.remove(at).slots.close();
+        Ok(())
+    }
+
+    /// Undoes [`Areas::stop`]: a swapoff that failed (spec F12).
+    pub fn resume(&self, area: u8) -> Result<(), SwitchError> {
+        let mut order = self.order.lock();
+        let area = self.area(area).ok_or(SwitchError::Missing)?;
+        if order.position(area.number).is_some() {
+            return Err(SwitchError::Already);
+        }
+        order.admit(area);
+        Ok(())
+    }
+
+    /// Removes a stopped area that has no used slot: the end of a swapoff. Its number is free again.
+    pub fn remove(&self, area: u8) -> Result<(), RemoveError> {
+        let order = self.order.lock();
+        let found = self.area(area).ok_or(RemoveError::Missing)?;
+        if order.position(area).is_some() {
+            return Err(RemoveError::Active);
+        }
+        // Nothing comes into use any more: the area is closed, and a free slot is not duplicated.
+        match found.slots.in_use() {
+            0 => {}
+            in_use => return Err(RemoveError::InUse(in_use)),
+        }
+        let taken = self.table[usize::from(area)].write().take();
+        self.present.fetch_and(!bit(area), Ordering::Release);
+        // The device may take its time to go away: not under the lock.
+        drop(order);
+        drop((taken, found));
+        Ok(())
+    }
+
+    /// The used slots of an area in ascending order, for swapoff.
+    ///
+    /// Changes made meanwhile may or may not be seen, so swapoff repeats until there are none.
+    pub fn used(&self, area: u8) -> impl Iterator<Item = SwapSlot> + use<M, W> {
+        let found = self.area(area);
+        let slots = found.as_ref().map_or(0, |found| found.slots.len());
+        let is_used =
+            move |offset: &u32| found.as_ref().is_some_and(|found| found.slots.count(*offset) > 0);
+        (1..slots).filter(is_used).map(move |offset| SwapSlot { area, offset })
+    }
+
+    /// The slots of an area, usable or not; 0 if there is no such area. Read-ahead stops there
+    /// (spec F17).
+    pub fn slots(&self, area: u8) -> u32 {
+        self.with(area, |area| area.slots.len()).unwrap_or(0)
+    }
+
+    /// What each area has done so far, in the order of their numbers.
+    pub fn statistics(&self) -> impl Iterator<Item = AreaStatistics> {
+        let active = self.active();
+        self.present().iter().filter_map(move |number| {
+            self.with(number, |area| AreaStatistics {
+                area: number,
+                priority: area.priority,
+                active: active.contains(number),
+                slots: area.slots.good(),
+                in_use: area.slots.in_use(),
+                reads: area.reads.load(Ordering::Relaxed),
+                writes: area.writes.load(Ordering::Relaxed),
+                failures: area.failures.load(Ordering::Relaxed),
+            })
+        })
+    }
+
+    /// The slot that holds page `index` of shared object `object` (spec D11).
+    ///
+    /// The slot may be released at any time unless the caller holds the object's lock or
+    /// [`Areas::duplicate`] succeeds on it and it is found again.
+    pub fn find_owner(&self, object: u64, index: u64) -> Option<SwapSlot> {
+        let owner = Owner { object, index };
+        self.present().iter().find_map(|number| {
+            let offset = self.with(number, |area| area.owners.find(owner))??;
+            Some(SwapSlot { area: number, offset })
+        })
+    }
+
+    /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
+    ///
+    /// The caller holds a reference to the slot; the record goes with the last one.
+    pub fn set_owner(&self, slot: SwapSlot, object: u64, index: u64) {
+        self.with(slot.area, |area| area.owners.set(slot.offset, Owner { object, index }));
+    }
+
+    /// Makes a slot hold no shared object's page.
+    pub fn clear_owner(&self, slot: SwapSlot) {
+        self.with(slot.area, |area| area.owners.clear(slot.offset));
+    }
+
+    /// The shared object and page index that a slot holds, for swapoff.
+    ///
+    /// Meaningful while the caller keeps the owner from changing.
+    pub fn owner(&self, slot: SwapSlot) -> Option<(u64, u64)> {
+        let owner = self.with(slot.area, |area| area.owners.owner(slot.offset))??;
+        Some((owner.object, owner.index))
+    }
+
+    /// Walks everything that can be checked without knowing the references, at a time when nobody
+    /// changes anything (spec I6).
+    pub fn check(&self) -> Result<(), AreasFault> {
+        let bad_releases = self.bad_releases.load(Ordering::Relaxed);
+        if bad_releases > 0 {
+            return Err(AreasFault::BadRelease(bad_releases));
+        }
+        let order = self.order.lock();
+        let (mut total, mut free, mut last) = (0, 0, i32::MAX);
+        for area in &order.active {
+            let listed = self.area(area.number).is_some_and(|listed| Arc::ptr_eq(&listed, area));
+            if area.priority > last || !listed {
+                return Err(AreasFault::Order(area.number));
+            }
+            last = area.priority;
+            total += u64::from(area.slots.good());
+            free += u64::from(area.slots.good() - area.slots.in_use());
+        }
+        if (total, free) != (self.total(), self.free()) {
+            return Err(AreasFault::Room);
+        }
+        self.present()
+            .iter()
+            .filter_map(|number| self.area(number))
+            .try_for_each(|area| area.check())
+    }
+
+    /// Runs `f` on an area, if there is one, with its entry of the table read-locked.
+    fn with<T>(&self, number: u8, f: impl FnOnce(&Arc<Area<M>>) -> T) -> Option<T> {
+        self.table.get(usize::from(number))?.read().as_ref().map(f)
+    }
+
+    fn area(&self, number: u8) -> Option<Arc<Area<M>>> {
+        self.with(number, Arc::clone)
+    }
+
+    fn area_of(&self, slot: SwapSlot) -> Option<Arc<Area<M>>> {
+        self.area(slot.area).filter(|area| slot.offset < area.slots.len())
+    }
+
+    fn present(&self) -> AreaSet {
+        AreaSet(self.present.load(Ordering::Acquire))
+    }
+
+    fn active(&self) -> AreaSet {
+        let mut active = AreaSet::EMPTY;
+        self.order.lock().active.iter().for_each(|area| active.insert(area.number));
+        active
+    }
+}
+
+impl<M: RawMutex> Order<M> {
+    fn next_descending(&mut self) -> i32 {
+        let priority = self.descending;
+        self.descending -= 1;
+        priority
+    }
+
+    /// Opens an area and puts it before those of equal priority (spec F2).
+    fn admit(&mut self, area: Arc<Area<M>>) {
+        let at = self.active.partition_point(|other| other.priority > area.priority);
+        area.slots.open();
+        self.active.insert(at, area);
+    }
+
+    /// Puts an area behind those of equal priority.
+    fn take_turn(&mut self, at: usize) {
+        let priority = self.active[at].priority;
+        let end = self.active.partition_point(|other| other.priority >= priority);
+        self.active[at..end].rotate_left(1);
+    }
+
+    fn position(&self, number: u8) -> Option<usize> {
+        self.active.iter().position(|area| area.number == number)
+    }
+}
+
+impl<M: RawMutex> Area<M> {
+    fn count_io(&self, done: &AtomicU64, result: Result<(), IoError>) -> Result<(), IoError> {
+        let counter = if result.is_ok() { done } else { &self.failures };
+        counter.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    fn check(&self) -> Result<(), AreasFault> {
+        self.slots.check().map_err(|fault| AreasFault::Slots(self.number, fault))?;
+        self.owners.check().map_err(|fault| AreasFault::Owners(self.number, fault))?;
+        let stray = |slot: &u32| self.owners.owner(*slot).is_some() && self.slots.count(*slot) == 0;
+        match (0..self.slots.len()).find(stray) {
+            Some(offset) => Err(AreasFault::FreeOwned(SwapSlot { area: self.number, offset })),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

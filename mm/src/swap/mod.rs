@@ -1,0 +1,6 @@
+//! Swap areas: where evicted anonymous pages are kept.
+
+pub mod area;
+pub(crate) mod off;
+pub(crate) mod owners;
+pub mod slots;

@@ -1,0 +1,211 @@
+//! Whose page is in which slot of a swap area: shared anonymous objects find their pages here.
+//!
+//! Private pages need no such index, because the slot stands in the page-table entry. The pages of
+//! a shared object do not belong to any one table; Linux keeps their slots in the object's tree
+//! (spec D11), for which it must allocate while it is short of memory. Here a record for each slot
+//! is made with the area, and pushing a page out allocates nothing.
+//!
+//! Records hang in hash chains. A chain is read and changed under the lock of its shard; the fields
+//! are atomic only because a record moves between the shards' locks as its slot changes owners.
+
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use lock_api::{Mutex, RawMutex};
+
+/// The slots of an area by the page that they hold.
+pub struct Owners<M: RawMutex> {
+    records: Vec<Record>,
+    /// The first slot of each chain, or [`END`]; a power of two of them.
+    chains: Vec<AtomicU32>,
+    shards: [Mutex<M, ()>; SHARDS],
+    /// How many slots have an owner.
+    owned: AtomicU32,
+}
+
+/// A page of a shared object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The object's number.
+    pub object: u64,
+    /// The page's index in the object.
+    pub index: u64,
+}
+
+/// What [`Owners::check`] found wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnersFault {
+    /// The slot is in a chain that is not its owner's.
+    Misplaced(u32),
+    /// Three ways to count the owned slots do not agree.
+    Count {
+        /// The slots whose record says so.
+        owned: usize,
+        /// The slots met in chains.
+        chained: usize,
+        /// The number kept.
+        recorded: usize,
+    },
+}
+
+struct Record {
+    object: AtomicU64,
+    index: AtomicU64,
+    /// The next slot of the chain, [`END`], or [`UNOWNED`].
+    next: AtomicU32,
+}
+
+const SHARDS: usize = 16;
+
+/// The end of a chain: slot 0 never holds a page.
+const END: u32 = 0;
+
+/// The link of a record that is in no chain.
+const UNOWNED: u32 = u32::MAX;
+
+impl<M: RawMutex> Owners<M> {
+    /// Records for `slots` slots, none of which has an owner.
+    pub fn new(slots: u32) -> Result<Self, TryReserveError> {
+        let mut records = Vec::new();
+        records.try_reserve_exact(slots as usize)?;
+        records.extend((0..slots).map(|_| Record {
+            object: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+            next: AtomicU32::new(UNOWNED),
+        }));
+        let count = (slots as usize / 2).next_power_of_two().max(SHARDS);
+        let mut chains = Vec::new();
+        chains.try_reserve_exact(count)?;
+        chains.extend((0..count).map(|_| AtomicU32::new(END)));
+        let shards = core::array::from_fn(|_| Mutex::new(()));
+        Ok(Self { records, chains, shards, owned: AtomicU32::new(0) })
+    }
+
+    /// The slot that holds a page; the last one set, if there are several.
+    pub fn find(&self, owner: Owner) -> Option<u32> {
+        if self.owned.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let chain = self.chain_of(owner);
+        let _shard = self.shard(chain).lock();
+        self.chain(chain).find(|slot| self.owner_of(*slot) == owner)
+    }
+
+    /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
+    pub fn set(&self, slot: u32, owner: Owner) {
+        if slot == END || self.records.len() <= slot as usize {
+            return;
+        }
+        while !self.try_set(slot, owner) {
+            self.clear(slot);
+        }
+    }
+
+    /// Makes a slot hold nothing.
+    pub fn clear(&self, slot: u32) {
+        while self.is_owned(slot) && !self.try_clear(slot) {
+            core::hint::spin_loop();
+        }
+    }
+
+    /// The page that a slot holds, at a time when nobody changes it.
+    pub fn owner(&self, slot: u32) -> Option<Owner> {
+        self.is_owned(slot).then(|| self.owner_of(slot))
+    }
+
+    /// Walks all chains, at a time when nobody changes them: every owned slot is in the chain of its
+    /// owner, and no other slot is in any.
+    pub fn check(&self) -> Result<(), OwnersFault> {
+        let mut chained = 0;
+        for chain in 0..self.chains.len() {
+            for slot in self.chain(chain).take(self.records.len()) {
+                chained += 1;
+                if self.owner(slot).is_none_or(|owner| self.chain_of(owner) != chain) {
+                    return Err(OwnersFault::Misplaced(slot));
+                }
+            }
+        }
+        let owned = (0..self.records.len() as u32).filter(|slot| self.is_owned(*slot)).count();
+        let recorded = self.owned.load(Ordering::Acquire) as usize;
+        if owned == chained && owned == recorded {
+            Ok(())
+        } else {
+            Err(OwnersFault::Count { owned, chained, recorded })
+        }
+    }
+
+    /// Puts a record that is in no chain into its owner's; false if it is in one.
+    fn try_set(&self, slot: u32, owner: Owner) -> bool {
+        let chain = self.chain_of(owner);
+        let record = &self.records[slot as usize];
+        let _shard = self.shard(chain).lock();
+        let head = self.chains[chain].load(Ordering::Relaxed);
+        // Two threads of control may want this record for different shards: the exchange decides.
+        let claim =
+            record.next.compare_exchange(UNOWNED, head, Ordering::AcqRel, Ordering::Relaxed);
+        if claim.is_err() {
+            return false;
+        }
+        record.object.store(owner.object, Ordering::Relaxed);
+        record.index.store(owner.index, Ordering::Relaxed);
+        self.chains[chain].store(slot, Ordering::Release);
+        self.owned.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    /// Takes a record out of its chain; false if it moved to another meanwhile.
+    fn try_clear(&self, slot: u32) -> bool {
+        // Read without the lock, this may be half an old and half a new owner. Then the slot is not
+        // in the chain that it leads to.
+        let chain = self.chain_of(self.owner_of(slot));
+        let _shard = self.shard(chain).lock();
+        let next = self.next(slot);
+        if self.chains[chain].load(Ordering::Relaxed) == slot {
+            self.chains[chain].store(next, Ordering::Relaxed);
+        } else {
+            let Some(before) = self.chain(chain).find(|before| self.next(*before) == slot) else {
+                return false;
+            };
+            self.records[before as usize].next.store(next, Ordering::Relaxed);
+        }
+        self.owned.fetch_sub(1, Ordering::AcqRel);
+        self.records[slot as usize].next.store(UNOWNED, Ordering::Release);
+        true
+    }
+
+    /// The slots of a chain; its shard is locked.
+    fn chain(&self, chain: usize) -> impl Iterator<Item = u32> {
+        let used = |slot: u32| (slot != END && slot != UNOWNED).then_some(slot);
+        let head = used(self.chains[chain].load(Ordering::Relaxed));
+        core::iter::successors(head, move |slot| used(self.next(*slot)))
+    }
+
+    fn chain_of(&self, owner: Owner) -> usize {
+        // Fibonacci hashing: the upper half of a product with 2^64 divided by the golden ratio.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = owner.object.wrapping_mul(FACTOR).rotate_left(29) ^ owner.index;
+        (mixed.wrapping_mul(FACTOR) >> 32) as usize & (self.chains.len() - 1)
+    }
+
+    fn shard(&self, chain: usize) -> &Mutex<M, ()> {
+        &self.shards[chain % SHARDS]
+    }
+
+    fn is_owned(&self, slot: u32) -> bool {
+        let record = self.records.get(slot as usize);
+        record.is_some_and(|record| record.next.load(Ordering::Acquire) != UNOWNED)
+    }
+
+    fn owner_of(&self, slot: u32) -> Owner {
+        let record = &self.records[slot as usize];
+        let object = record.object.load(Ordering::Relaxed);
+        Owner { object, index: record.index.load(Ordering::Relaxed) }
+    }
+
+    fn next(&self, slot: u32) -> u32 {
+        self.records[slot as usize].next.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

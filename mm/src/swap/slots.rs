@@ -1,0 +1,333 @@
+//! The slots of one swap area: how often each is referenced, and which is given out next.
+//!
+//! Linux's `swap_map` and `scan_swap_map` (spec F4, F5). Counts are changed without a lock, because
+//! every fork, unmap and swap-in does so; giving a slot out and taking it back, which move between
+//! free and used, hold one short lock. Nothing is allocated after construction.
+//!
+//! A slot whose last reference is dropped is not free at once: its content must be discarded before
+//! another page is written there. In between its count reads 0 and it is not given out.
+
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use lock_api::{Mutex, RawMutex};
+
+/// The count that stays: too many references to count, so the slot is kept until swapoff (spec F4).
+pub const STICKY: u16 = 0x7fff;
+
+/// The count of a slot that cannot be used (spec F1).
+const BAD: u16 = 0x8000;
+
+/// The count of a slot whose last reference is gone and whose content is being discarded.
+const FREEING: u16 = 0xffff;
+
+/// How many slots are given out side by side before the next place is looked for (spec F5).
+pub const RUN: u32 = 256;
+
+/// Why a reference to a slot cannot be taken or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotError {
+    /// There is no such area, or the area is smaller.
+    Missing,
+    /// Nothing references the slot.
+    Free,
+    /// The slot is the area's header or marked bad.
+    Bad,
+}
+
+/// What is left after dropping a reference.
+#[must_use = "a slot without references must be freed"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The slot is still referenced this many times; [`STICKY`] stays [`STICKY`].
+    Remaining(u16),
+    /// It was the last reference: the caller discards the content and then calls [`Slots::free`].
+    Last,
+}
+
+/// What [`Slots::check`] found wrong (spec I6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotsFault {
+    /// The number of used slots recorded is not the number of slots with a count.
+    InUse {
+        /// What the area remembers.
+        recorded: u32,
+        /// What its counts say.
+        counted: u32,
+    },
+    /// The number of usable slots is not what it was.
+    Good,
+    /// A free slot lies outside the bounds within which free slots are looked for.
+    OutOfBounds(u32),
+    /// The slot's last reference was dropped, and it was never freed.
+    NotFreed(u32),
+}
+
+/// How many slots the active areas have together, and how many of them are free.
+#[derive(Debug, Default)]
+pub struct Room {
+    total: AtomicU64,
+    free: AtomicU64,
+}
+
+impl Room {
+    /// The usable slots of all active areas.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that are free.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+}
+
+/// The slots of one area.
+pub struct Slots<M: RawMutex> {
+    counts: Vec<AtomicU16>,
+    /// The slots that can be used at all.
+    good: u32,
+    /// The slots with a count, or being freed. Changed under the search lock only.
+    in_use: AtomicU32,
+    search: Mutex<M, Search>,
+    /// Shared by all areas. This area's part is in it while the area is open, and changed under the
+    /// search lock, so that it is exact.
+    room: Arc<Room>,
+}
+
+/// Where free slots are looked for.
+struct Search {
+    admission: Admission,
+    /// No slot below is free.
+    lowest: u32,
+    /// No slot above is free; below `lowest` when none is.
+    highest: u32,
+    /// Where the present run goes on (Linux: `cluster_next`).
+    next: u32,
+    /// How many slots the present run has left (Linux: `cluster_nr`).
+    run_left: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Open,
+    Closed,
+}
+
+impl<M: RawMutex> Slots<M> {
+    /// The slots of an area of `slots` pages, of which slot 0 and those in `bad` are never used.
+    ///
+    /// The area is closed at first. Numbers in `bad` beyond the area mean nothing.
+    pub fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, TryReserveError> {
+        let mut counts = Vec::new();
+        counts.try_reserve_exact(slots as usize)?;
+        counts.extend((0..slots).map(|_| AtomicU16::new(0)));
+        for slot in bad.iter().chain(&[0]) {
+            if let Some(count) = counts.get_mut(*slot as usize) {
+                *count.get_mut() = BAD;
+            }
+        }
+        let is_good = |count: &&AtomicU16| count.load(Ordering::Relaxed) != BAD;
+        let good = counts.iter().filter(is_good).count() as u32;
+        let highest = slots.saturating_sub(1);
+        let admission = Admission::Closed;
+        let search = Search { admission, lowest: 1, highest, next: 1, run_left: 0 };
+        let in_use = AtomicU32::new(0);
+        Ok(Self { counts, good, in_use, search: Mutex::new(search), room })
+    }
+
+    /// Takes a free slot and gives it its first reference, or `None` if there is none or the area
+    /// is closed.
+    pub fn allocate(&self) -> Option<u32> {
+        let mut search = self.search.lock();
+        if search.admission == Admission::Closed || self.in_use() == self.good {
+            return None;
+        }
+        let slot = self.next_free(&mut search)?;
+        search.next = slot + 1;
+        if slot == search.lowest {
+            search.lowest += 1;
+        }
+        if slot == search.highest {
+            search.highest -= 1;
+        }
+        self.counts[slot as usize].store(1, Ordering::Release);
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        self.room.free.fetch_sub(1, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Adds a reference to a used slot (Linux: `swap_duplicate`).
+    pub fn duplicate(&self, slot: u32) -> Result<(), SlotError> {
+        let more = |count| match count {
+            0 | FREEING | BAD => None,
+            STICKY => Some(STICKY),
+            count => Some(count + 1),
+        };
+        match self.slot(slot)?.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(()),
+            Err(count) => Err(unused(count)),
+        }
+    }
+
+    /// Drops a reference (the first half of Linux's `swap_free`).
+    pub fn drop_reference(&self, slot: u32) -> Result<Dropped, SlotError> {
+        let less = |count| match count {
+            0 | FREEING | BAD => None,
+            STICKY => Some(STICKY),
+            1 => Some(FREEING),
+            count => Some(count - 1),
+        };
+        match self.slot(slot)?.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) {
+            Ok(1) => Ok(Dropped::Last),
+            Ok(STICKY) => Ok(Dropped::Remaining(STICKY)),
+            Ok(count) => Ok(Dropped::Remaining(count - 1)),
+            Err(count) => Err(unused(count)),
+        }
+    }
+
+    /// Frees a slot whose last reference was dropped: from here on it is given out again.
+    ///
+    /// A slot that is in any other state is left alone.
+    pub fn free(&self, slot: u32) {
+        let Ok(count) = self.slot(slot) else { return };
+        let mut search = self.search.lock();
+        if count.compare_exchange(FREEING, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        search.lowest = search.lowest.min(slot);
+        search.highest = search.highest.max(slot);
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        if search.admission == Admission::Open {
+            self.room.free.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes a sticky count 1, and returns whether it was sticky.
+    ///
+    /// For swapoff, which has replaced every reference but its own (spec F4).
+    pub fn unstick(&self, slot: u32) -> bool {
+        let Ok(count) = self.slot(slot) else { return false };
+        count.compare_exchange(STICKY, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// How many references a slot has; 0 if it is free, bad or missing.
+    pub fn count(&self, slot: u32) -> u16 {
+        match self.slot(slot).map_or(0, |count| count.load(Ordering::Acquire)) {
+            FREEING | BAD => 0,
+            count => count,
+        }
+    }
+
+    /// The number of slots, usable or not.
+    pub fn len(&self) -> u32 {
+        self.counts.len() as u32
+    }
+
+    /// The number of slots that can be used.
+    pub fn good(&self) -> u32 {
+        self.good
+    }
+
+    /// The number of slots that are not free.
+    pub fn in_use(&self) -> u32 {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// The used slots in ascending order; changes made meanwhile may or may not be seen.
+    pub fn used(&self) -> impl Iterator<Item = u32> {
+        (1..self.len()).filter(|slot| self.count(*slot) > 0)
+    }
+
+    /// Lets slots be given out and counts them among the [`Room`] of all areas.
+    pub fn open(&self) {
+        let mut search = self.search.lock();
+        if search.admission == Admission::Closed {
+            search.admission = Admission::Open;
+            self.room.total.fetch_add(u64::from(self.good), Ordering::Relaxed);
+            self.room.free.fetch_add(u64::from(self.good - self.in_use()), Ordering::Relaxed);
+        }
+    }
+
+    /// Gives no slot out any more; those given out stay valid (spec F12).
+    pub fn close(&self) {
+        let mut search = self.search.lock();
+        if search.admission == Admission::Open {
+            search.admission = Admission::Closed;
+            self.room.total.fetch_sub(u64::from(self.good), Ordering::Relaxed);
+            self.room.free.fetch_sub(u64::from(self.good - self.in_use()), Ordering::Relaxed);
+        }
+    }
+
+    /// Walks all counts, at a time when nobody changes them (spec I6).
+    pub fn check(&self) -> Result<(), SlotsFault> {
+        let search = self.search.lock();
+        let (mut counted, mut good) = (0, 0);
+        for (slot, count) in (0..).zip(&self.counts) {
+            let count = count.load(Ordering::Acquire);
+            match count {
+                FREEING => return Err(SlotsFault::NotFreed(slot)),
+                0 if slot < search.lowest || slot > search.highest => {
+                    return Err(SlotsFault::OutOfBounds(slot));
+                }
+                _ => {}
+            }
+            good += u32::from(count != BAD);
+            counted += u32::from(count != BAD && count != 0);
+        }
+        let recorded = self.in_use();
+        if good != self.good {
+            Err(SlotsFault::Good)
+        } else if recorded != counted {
+            Err(SlotsFault::InUse { recorded, counted })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The free slot to give out next (spec F5).
+    fn next_free(&self, search: &mut Search) -> Option<u32> {
+        if search.run_left == 0 {
+            search.run_left = RUN;
+            search.next = self.free_run(search).unwrap_or(search.lowest);
+        }
+        search.run_left -= 1;
+        let first_free = |from: u32| (from..=search.highest).find(|slot| self.is_free(*slot));
+        first_free(search.next.max(search.lowest)).or_else(|| first_free(search.lowest))
+    }
+
+    /// The first of the lowest [`RUN`] free slots side by side.
+    ///
+    /// Looks at each candidate from its end, so that a used slot rules out all candidates up to it:
+    /// a crowded area costs about one look in a hundred slots.
+    fn free_run(&self, search: &Search) -> Option<u32> {
+        if self.good - self.in_use() < RUN {
+            return None;
+        }
+        let mut start = search.lowest;
+        loop {
+            let last = start.checked_add(RUN - 1).filter(|last| *last <= search.highest)?;
+            match (start..=last).rev().find(|slot| !self.is_free(*slot)) {
+                None => return Some(start),
+                Some(used) => start = used + 1,
+            }
+        }
+    }
+
+    fn is_free(&self, slot: u32) -> bool {
+        self.counts[slot as usize].load(Ordering::Acquire) == 0
+    }
+
+    fn slot(&self, slot: u32) -> Result<&AtomicU16, SlotError> {
+        self.counts.get(slot as usize).ok_or(SlotError::Missing)
+    }
+}
+
+/// Why a slot with this count has no references.
+fn unused(count: u16) -> SlotError {
+    if count == BAD { SlotError::Bad } else { SlotError::Free }
+}
+
+#[cfg(test)]
+mod tests;

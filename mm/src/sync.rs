@@ -1,0 +1,206 @@
+//! Locks through one door, and in debug builds a check of their order.
+//!
+//! All locks of the memory manager are made here, so that a model checker or a simulated computer
+//! can put its own in their place: the raw lock types come from the machine.
+
+use crate::machine::{ContextId, Machine};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// A lock's place in the order: a thread of control that holds one may only take higher ones.
+///
+/// The order is explained in `mm.rs`; the page's own lock bit comes between [`Rank::Layout`] and
+/// [`Rank::FileRegions`] and is not checked, because reclaim holds several by `try`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub(crate) enum Rank {
+    /// `Mm::layout`: serialises changes of one address space; held across waits for page locks.
+    Layout = 0,
+    /// `Mapping::regions`: the regions over a file.
+    FileRegions = 1,
+    /// `AnonVma::regions`: the regions that may hold an anonymous page.
+    AnonRegions = 2,
+    /// `Mm::regions`: the tree of regions, for look-ups and short edits.
+    Regions = 3,
+    /// A cursor over page-table entries.
+    Entries = 4,
+    /// One chain of the page cache.
+    Cache = 5,
+    /// One shard of the replacement queues.
+    Queue = 6,
+    /// A registry of objects by number.
+    Registry = 7,
+}
+
+/// Remembers, in debug builds, which ranks each thread of control holds.
+pub(crate) struct LockOrder<M> {
+    machine: Arc<M>,
+    held: Vec<AtomicU32>,
+}
+
+impl<M: Machine> LockOrder<M> {
+    pub(crate) fn new(machine: Arc<M>) -> Self {
+        let contexts = if cfg!(debug_assertions) { ContextId::LIMIT } else { 0 };
+        Self { machine, held: (0..contexts).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// Notes that the caller is about to take a lock of `rank`.
+    pub(crate) fn enter(&self, rank: Rank) -> Held<'_> {
+        if self.held.is_empty() {
+            return Held { word: None, bit: 0 };
+        }
+        let Some(word) = self.held.get(self.machine.context().0 as usize) else {
+            return Held { word: None, bit: 0 };
+        };
+        let bit = 1 << rank as u32;
+        let before = word.fetch_or(bit, Ordering::Relaxed);
+        // Two cursors may nest under exclusive use of both spaces (spec B2).
+        let nested_cursor = rank == Rank::Entries && before & bit != 0;
+        assert!(
+            before < bit || (nested_cursor && before < bit << 1),
+            "lock order: {rank:?} taken while holding ranks {before:#b}"
+        );
+        Held { word: Some(word), bit: if nested_cursor { 0 } else { bit } }
+    }
+
+    /// Panics in debug builds if the caller holds a lock: used before I/O and before waiting.
+    pub(crate) fn assert_may_sleep(&self) {
+        if let Some(word) = self.held.get(self.machine.context().0 as usize) {
+            let short = word.load(Ordering::Relaxed) & !(1 << Rank::Layout as u32);
+            assert!(short == 0, "about to sleep while holding ranks {short:#b}");
+        }
+    }
+}
+
+/// A noted lock; leaving its scope notes the release.
+pub(crate) struct Held<'a> {
+    word: Option<&'a AtomicU32>,
+    bit: u32,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(word) = self.word {
+            word.fetch_and(!self.bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A mutex with a rank.
+pub(crate) struct Mutex<M: Machine, T> {
+    rank: Rank,
+    inner: lock_api::Mutex<M::Mutex, T>,
+}
+
+impl<M: Machine, T> Mutex<M, T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: lock_api::Mutex::new(value) }
+    }
+
+    pub(crate) fn lock<'a>(&'a self, order: &'a LockOrder<M>) -> MutexGuard<'a, M, T> {
+        let held = order.enter(self.rank);
+        MutexGuard { guard: self.inner.lock(), _held: held }
+    }
+}
+
+/// The guard of a [`Mutex`].
+pub(crate) struct MutexGuard<'a, M: Machine, T> {
+    guard: lock_api::MutexGuard<'a, M::Mutex, T>,
+    _held: Held<'a>,
+}
+
+impl<M: Machine, T> Deref for MutexGuard<'_, M, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<M: Machine, T> DerefMut for MutexGuard<'_, M, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// A readers-writer lock with a rank.
+pub(crate) struct RwLock<M: Machine, T> {
+    rank: Rank,
+    inner: lock_api::RwLock<M::RwLock, T>,
+}
+
+impl<M: Machine, T> RwLock<M, T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: lock_api::RwLock::new(value) }
+    }
+
+    /// Runs `f` with the value shared; `f` is short and takes no lock.
+    pub(crate) fn read<R>(&self, order: &LockOrder<M>, f: impl FnOnce(&T) -> R) -> R {
+        let _held = order.enter(self.rank);
+        f(&self.inner.read())
+    }
+
+    /// Runs `f` with the value to itself; `f` is short and takes no lock.
+    pub(crate) fn write<R>(&self, order: &LockOrder<M>, f: impl FnOnce(&mut T) -> R) -> R {
+        let _held = order.enter(self.rank);
+        f(&mut self.inner.write())
+    }
+}
+
+/// A mutex without content whose waiters sleep: it may be held across I/O.
+pub(crate) struct SleepLock {
+    /// 0 free, 1 held, 2 held and waited for.
+    word: AtomicU32,
+}
+
+impl SleepLock {
+    pub(crate) const fn new() -> Self {
+        Self { word: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn lock<'a, M: Machine>(
+        &'a self,
+        order: &'a LockOrder<M>,
+        rank: Rank,
+    ) -> SleepGuard<'a, M> {
+        let held = order.enter(rank);
+        self.acquire(order);
+        SleepGuard { lock: self, order, _held: held }
+    }
+
+    /// Takes the lock of something that nobody else knows yet, outside the order.
+    pub(crate) fn lock_unranked<'a, M: Machine>(
+        &'a self,
+        order: &'a LockOrder<M>,
+    ) -> SleepGuard<'a, M> {
+        self.acquire(order);
+        SleepGuard { lock: self, order, _held: Held { word: None, bit: 0 } }
+    }
+
+    fn acquire<M: Machine>(&self, order: &LockOrder<M>) {
+        let exchange = |from, to| {
+            self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
+        if !exchange(0, 1) {
+            while self.word.swap(2, Ordering::Acquire) != 0 {
+                order.machine.wait(&self.word, 2);
+            }
+        }
+    }
+}
+
+/// The guard of a [`SleepLock`].
+pub(crate) struct SleepGuard<'a, M: Machine> {
+    lock: &'a SleepLock,
+    order: &'a LockOrder<M>,
+    _held: Held<'a>,
+}
+
+impl<M: Machine> Drop for SleepGuard<'_, M> {
+    fn drop(&mut self) {
+        if self.lock.word.swap(0, Ordering::Release) == 2 {
+            self.order.machine.wake(&self.lock.word);
+        }
+    }
+}

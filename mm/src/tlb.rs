@@ -1,0 +1,77 @@
+//! Batches of stale translations (spec G1, G4).
+//!
+//! A [`Gather`] collects the pages whose entries were changed, and the frames whose references are
+//! to be dropped, until one flush covers them; only then are the references dropped. Linux's
+//! `mmu_gather`.
+
+use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
+use crate::manager::Manager;
+use crate::mm::Mm;
+
+/// How many pages one flush covers. A batch lives on the stack, which in a signal handler or a
+/// kernel is small.
+const BATCH: usize = 64;
+
+/// What happens to the page's reference after the flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The entry's reference is dropped.
+    Drop,
+    /// There is no reference to drop.
+    Keep,
+}
+
+/// A batch for one address space.
+pub(crate) struct Gather<'a, M: Machine> {
+    mm: &'a Mm<M>,
+    stale: [Stale; BATCH],
+    after: [After; BATCH],
+    len: usize,
+}
+
+impl<'a, M: Machine> Gather<'a, M> {
+    pub(crate) fn new(mm: &'a Mm<M>) -> Self {
+        let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
+        Self { mm, stale: [none; BATCH], after: [After::Keep; BATCH], len: 0 }
+    }
+
+    /// Whether the batch must be flushed before more is added.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.len == BATCH
+    }
+
+    pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
+        self.stale[self.len] = Stale { address, frame, fate };
+        self.after[self.len] = after;
+        self.len += 1;
+    }
+
+    /// Flushes if there is no room for more.
+    pub(crate) fn flush_if_full(&mut self) {
+        if self.is_full() {
+            self.flush();
+        }
+    }
+
+    /// Flushes, then drops the references. The caller holds no cursor and no shorter lock.
+    pub(crate) fn flush(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        let manager: &Manager<M> = &self.mm.manager;
+        manager.machine.flush(&self.mm.space, &self.stale[..self.len]);
+        manager.stats.flushes.add(manager.machine.context(), 1);
+        for (stale, after) in self.stale[..self.len].iter().zip(&self.after) {
+            if *after == After::Drop {
+                manager.put(stale.frame);
+            }
+        }
+        self.len = 0;
+    }
+}
+
+impl<M: Machine> Drop for Gather<'_, M> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

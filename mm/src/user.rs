@@ -1,0 +1,158 @@
+//! The kernel's own accesses to a program's memory (spec H2–H5).
+
+use crate::error::UserError;
+use crate::machine::{Access, Cursor, Entry, Frame, Machine, PAGE_SIZE, VirtAddr};
+use crate::mm::Mm;
+use crate::page::PageFlags;
+use alloc::sync::Arc;
+use core::ops::Range;
+
+impl<M: Machine> Mm<M> {
+    /// Whether a range lies in the program's part of the addresses (`access_ok`); looks at no page.
+    pub fn access_ok(&self, address: VirtAddr, bytes: u64) -> bool {
+        address.checked_add(bytes).is_some_and(|end| end <= self.layout.range.end)
+    }
+
+    /// Copies bytes into the program's memory, faulting pages in as the program's own stores would;
+    /// returns how many could **not** be copied.
+    pub fn copy_to_user(self: &Arc<Self>, address: VirtAddr, bytes: &[u8]) -> usize {
+        if !self.access_ok(address, bytes.len() as u64) {
+            return bytes.len();
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address + done as u64;
+            let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+            let Ok(frame) = self.grab(at, Access::Write) else { break };
+            self.manager.machine.fill(frame, |page| {
+                page[at.page_offset()..][..n].copy_from_slice(&bytes[done..done + n]);
+            });
+            self.manager.page(frame).set(PageFlags::DIRTY);
+            self.manager.unlock_and_put(frame);
+            done += n;
+        }
+        bytes.len() - done
+    }
+
+    /// Copies bytes out of the program's memory; returns how many could **not** be copied. The rest
+    /// of `bytes` is filled with zeros then.
+    pub fn copy_from_user(self: &Arc<Self>, address: VirtAddr, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        if self.access_ok(address, bytes.len() as u64) {
+            while done < bytes.len() {
+                let at = address + done as u64;
+                let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+                let Ok(frame) = self.grab(at, Access::Read) else { break };
+                let target = &mut bytes[done..done + n];
+                self.manager.machine.drain(frame, |page| {
+                    target.copy_from_slice(&page[at.page_offset()..][..n]);
+                });
+                if !self.manager.is_zero_frame(frame) {
+                    self.manager.unlock_and_put(frame);
+                }
+                done += n;
+            }
+        }
+        bytes[done..].fill(0);
+        bytes.len() - done
+    }
+
+    /// Fills a range of the program's memory with zeros (`clear_user`); returns how many bytes
+    /// could not be.
+    pub fn clear_user(self: &Arc<Self>, address: VirtAddr, bytes: usize) -> usize {
+        let zeros = [0; PAGE_SIZE as usize];
+        let mut done = 0;
+        while done < bytes {
+            let n = (bytes - done).min(zeros.len());
+            let left = self.copy_to_user(address + done as u64, &zeros[..n]);
+            done += n - left;
+            if left > 0 {
+                break;
+            }
+        }
+        bytes - done
+    }
+
+    /// Reads a string that ends with a zero byte, without it (`strncpy_from_user`).
+    pub fn read_string(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        buffer: &mut [u8],
+    ) -> Result<usize, UserError> {
+        for (i, byte) in buffer.iter_mut().enumerate() {
+            let at = address.checked_add(i as u64).ok_or(UserError::BadAddress)?;
+            if self.copy_from_user(at, core::slice::from_mut(byte)) != 0 {
+                return Err(UserError::BadAddress);
+            }
+            if *byte == 0 {
+                return Ok(i);
+            }
+        }
+        Ok(buffer.len())
+    }
+
+    /// Keeps the pages of a range in memory where they are until the pin is dropped, for someone
+    /// who uses them behind the processor's back (`pin_user_pages`, spec B20).
+    pub fn pin(
+        self: &Arc<Self>,
+        range: Range<VirtAddr>,
+        access: Access,
+    ) -> Result<Pin<M>, UserError> {
+        let mut pin = Pin { mm: self.clone(), frames: alloc::vec::Vec::new() };
+        let mut page = range.start.page();
+        while page < range.end {
+            let frame = self.grab(page, access)?;
+            if !self.manager.is_zero_frame(frame) {
+                self.manager.unlock_page(frame);
+                pin.frames.push(frame);
+            }
+            page = page + PAGE_SIZE;
+        }
+        Ok(pin)
+    }
+
+    /// Faults a page in and takes hold of it: a reference and, unless it is the shared frame of
+    /// zeros, the page lock, under which reclaim leaves the entry as it is.
+    fn grab(self: &Arc<Self>, address: VirtAddr, access: Access) -> Result<Frame, UserError> {
+        let page = address.page();
+        loop {
+            self.fault_in(address, access).map_err(|_| UserError::BadAddress)?;
+            let Some(frame) = self.frame_for(page, access) else { continue };
+            if self.manager.is_zero_frame(frame) {
+                return Ok(frame);
+            }
+            self.manager.page(frame).hold();
+            self.manager.lock_page(frame);
+            if self.frame_for(page, access) == Some(frame) {
+                return Ok(frame);
+            }
+            self.manager.unlock_and_put(frame);
+        }
+    }
+
+    fn frame_for(&self, page: VirtAddr, access: Access) -> Option<Frame> {
+        let cursor = self.existing_entries(page..page + PAGE_SIZE)?;
+        match cursor.entry(page) {
+            entry @ Entry::Present { frame, .. }
+                if access != Access::Write || entry.is_writable() =>
+            {
+                Some(frame)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Pages held in memory; dropping it lets them go.
+pub struct Pin<M: Machine> {
+    mm: Arc<Mm<M>>,
+    frames: alloc::vec::Vec<Frame>,
+}
+
+impl<M: Machine> Drop for Pin<M> {
+    fn drop(&mut self) {
+        for frame in &self.frames {
+            self.mm.manager.put(*frame);
+        }
+    }
+}

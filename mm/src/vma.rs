@@ -1,0 +1,255 @@
+//! A region: a range of addresses that mean the same kind of memory (Linux's `vm_area_struct`).
+//!
+//! A region never changes. Whatever splits, merges, grows or re-flags one makes new regions, puts
+//! them into the tree in the old one's place and marks the old one dead; a fault that used it finds
+//! that out under the lock of the page's entry, and looks again. That is how faults do without a
+//! lock on the address space (J2).
+
+use crate::cache::Mapping;
+use crate::machine::{Access, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
+use crate::rmap::AnonVma;
+use crate::tree::Region;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+bitflags::bitflags! {
+    /// What a region allows and how it behaves (spec C2; the values are Linux's).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct VmaFlags: u64 {
+        /// Loads are allowed.
+        const READ = 1;
+        /// Stores are allowed.
+        const WRITE = 2;
+        /// Instruction fetches are allowed.
+        const EXEC = 4;
+        /// Stores are seen by everyone who maps the object.
+        const SHARED = 8;
+        /// `READ` may be set by mprotect.
+        const MAYREAD = 0x10;
+        /// `WRITE` may be set by mprotect.
+        const MAYWRITE = 0x20;
+        /// `EXEC` may be set by mprotect.
+        const MAYEXEC = 0x40;
+        /// Mapped `MAP_SHARED`, even if stores are not possible.
+        const MAYSHARE = 0x80;
+        /// The region grows towards lower addresses on access.
+        const GROWSDOWN = 0x100;
+        /// The pages stay in memory.
+        const LOCKED = 0x2000;
+        /// Accesses are expected in order.
+        const SEQ_READ = 0x8000;
+        /// Accesses are expected in no order.
+        const RAND_READ = 0x10000;
+        /// A fork does not copy the region.
+        const DONTCOPY = 0x20000;
+        /// mremap may not grow the region.
+        const DONTEXPAND = 0x40000;
+        /// The pages are counted as promised memory.
+        const ACCOUNT = 0x100000;
+        /// Mapped with `MAP_NORESERVE`.
+        const NORESERVE = 0x200000;
+        /// Entries may name pages out of order (spec C19).
+        const NONLINEAR = 0x800000;
+    }
+}
+
+impl VmaFlags {
+    /// The three access flags.
+    pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);
+
+    /// The access flags for a protection.
+    pub const fn access(protection: Protection) -> Self {
+        Self::from_bits_truncate(protection.bits() as u64)
+    }
+
+    /// The protection that the access flags name.
+    pub const fn protection(self) -> Protection {
+        Protection::from_bits_truncate((self.bits() & 7) as u8)
+    }
+}
+
+/// A region over anonymous memory or a file.
+pub struct Vma<M: Machine> {
+    /// Its number, unique in the manager.
+    pub(crate) id: u64,
+    pub(crate) start: VirtAddr,
+    pub(crate) end: VirtAddr,
+    pub(crate) flags: VmaFlags,
+    /// The page index of `start`: in the file, or, for anonymous memory, the number of the page
+    /// that `start` had when the memory was first mapped (spec C1).
+    pub(crate) pgoff: u64,
+    pub(crate) file: Option<Arc<Mapping<M>>>,
+    /// The family that anonymous pages of this region belong to, once there are any.
+    pub(crate) anon: Option<Arc<AnonVma<M>>>,
+    /// The families of the regions that this one was forked from: pages of theirs may be here.
+    pub(crate) ancestors: Vec<Arc<AnonVma<M>>>,
+    alive: AtomicBool,
+}
+
+impl<M: Machine> Vma<M> {
+    pub(crate) fn new(
+        id: u64,
+        range: Range<VirtAddr>,
+        flags: VmaFlags,
+        pgoff: u64,
+        file: Option<Arc<Mapping<M>>>,
+    ) -> Self {
+        Self {
+            id,
+            start: range.start,
+            end: range.end,
+            flags,
+            pgoff,
+            file,
+            anon: None,
+            ancestors: Vec::new(),
+            alive: AtomicBool::new(true),
+        }
+    }
+
+    /// A region like this one over a part of it.
+    pub(crate) fn part(&self, id: u64, range: Range<VirtAddr>) -> Self {
+        let pgoff = self.index_of(range.start);
+        Self {
+            anon: self.anon.clone(),
+            ancestors: self.ancestors.clone(),
+            ..Self::new(id, range, self.flags, pgoff, self.file.clone())
+        }
+    }
+
+    pub(crate) fn range(&self) -> Range<VirtAddr> {
+        self.start..self.end
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        (self.end - self.start) >> PAGE_SHIFT
+    }
+
+    pub(crate) fn has(&self, flags: VmaFlags) -> bool {
+        self.flags.intersects(flags)
+    }
+
+    /// Whether the region is still in its tree.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn kill(&self) {
+        self.alive.store(false, Ordering::Release);
+    }
+
+    /// The page index of an address at or above `start` less the pages that growth added; it wraps
+    /// as the numbers do when a region grows down below page index 0.
+    pub(crate) fn index_of(&self, address: VirtAddr) -> u64 {
+        let delta = (address.value() as i64).wrapping_sub(self.start.value() as i64) >> PAGE_SHIFT;
+        self.pgoff.wrapping_add(delta as u64)
+    }
+
+    /// The address of a page index, if it lies in the region.
+    pub(crate) fn address_of(&self, index: u64) -> Option<VirtAddr> {
+        let pages = index.wrapping_sub(self.pgoff);
+        (pages < self.pages()).then(|| self.start + pages * PAGE_SIZE)
+    }
+
+    /// The page indexes that the region covers.
+    pub(crate) fn indexes(&self) -> Range<u64> {
+        self.pgoff..self.pgoff.saturating_add(self.pages())
+    }
+
+    /// Whether pages are copied on write: possibly writable, and private (spec B13).
+    pub(crate) fn is_cow(&self) -> bool {
+        self.flags.contains(VmaFlags::MAYWRITE) && !self.has(VmaFlags::SHARED)
+    }
+
+    /// Whether the first store to each page of a shared region must be noticed (spec D7).
+    pub(crate) fn notifies_writes(&self) -> bool {
+        self.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE)
+            && self.file.as_ref().is_some_and(|file| file.accounts_dirty())
+    }
+
+    /// The protection of a fresh entry (`vm_page_prot`, spec C2): never writable where the first
+    /// store must be noticed or copied.
+    pub(crate) fn page_protection(&self) -> Protection {
+        let mut protection = Protection::empty();
+        if self.has(VmaFlags::ACCESS) {
+            // x86 has no entry that can be written or executed and not read (spec A16).
+            protection |= Protection::READ;
+        }
+        if self.has(VmaFlags::EXEC) {
+            protection |= Protection::EXECUTE;
+        }
+        let shared_write = self.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE);
+        if shared_write && !self.notifies_writes() {
+            protection |= Protection::WRITE;
+        }
+        protection
+    }
+
+    /// The protection of an entry that a store may go through (`maybe_mkwrite`, spec B6).
+    pub(crate) fn written_protection(&self) -> Protection {
+        let mut protection = self.page_protection();
+        if self.has(VmaFlags::WRITE) {
+            protection |= Protection::WRITE;
+        }
+        protection
+    }
+
+    /// Whether an access of this kind is allowed at all (spec A16).
+    pub(crate) fn allows(&self, access: Access) -> bool {
+        match access {
+            Access::Write => self.has(VmaFlags::WRITE),
+            Access::Read => self.has(VmaFlags::ACCESS),
+            Access::Execute => self.has(VmaFlags::EXEC),
+        }
+    }
+
+    /// Whether this region could continue at `next` as one, the family of anonymous pages apart
+    /// (spec C5).
+    pub(crate) fn joins(&self, next: &Self) -> bool {
+        self.end == next.start
+            && self.flags == next.flags
+            && !self.has(VmaFlags::DONTEXPAND)
+            && same_object(&self.file, &next.file)
+            && self.pgoff.wrapping_add(self.pages()) == next.pgoff
+    }
+
+    /// Whether the families of anonymous pages of two neighbours permit one region.
+    ///
+    /// A region without pages joins any that was not forked; two with pages must be one family.
+    pub(crate) fn joins_anon(&self, next: &Self) -> bool {
+        match (&self.anon, &next.anon) {
+            (None, None) => true,
+            (Some(_), None) => self.ancestors.is_empty(),
+            (None, Some(_)) => next.ancestors.is_empty(),
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        }
+    }
+}
+
+/// Whether two regions map the same object.
+pub(crate) fn same_object<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    }
+}
+
+impl<M: Machine> Region for Arc<Vma<M>> {
+    fn start(&self) -> VirtAddr {
+        self.start
+    }
+
+    fn end(&self) -> VirtAddr {
+        self.end
+    }
+}
+
+impl<M: Machine> fmt::Debug for Vma<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{} {:?} @{:#x}", self.start, self.end, self.flags, self.pgoff)
+    }
+}

@@ -1,0 +1,309 @@
+//! What a script says, as types: one [`Op`] a line, names still symbolic.
+
+use bitflags::bitflags;
+
+/// Bytes in a page, the unit that the suffix `p` stands for.
+pub const PAGE: u64 = 4096;
+
+/// A script that has been read and whose names are all known to be bound where they are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// What the machines are to be made of.
+    pub sizes: Sizes,
+    /// The operations in order.
+    pub lines: Vec<Line>,
+}
+
+impl Script {
+    /// The files of the script in the order in which they are made.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| match &line.op {
+            Op::File { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether some line asks for a failing device, which only a managed machine can give.
+    pub fn injects_failures(&self) -> bool {
+        self.lines
+            .iter()
+            .any(|line| matches!(line.op, Op::Fail { .. }))
+    }
+}
+
+/// The sizes of a managed machine; the host ignores them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Page frames of memory.
+    pub frames: u64,
+    /// Slots of the swap device, a page each.
+    pub swap: u64,
+    /// Processors.
+    pub cpus: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            frames: 4096,
+            swap: 16384,
+            cpus: 1,
+        }
+    }
+}
+
+/// One operation, and the process that does it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The line's number in its file, from 1.
+    pub number: usize,
+    /// The process that does the operation.
+    pub process: String,
+    /// The operation.
+    pub op: Op,
+}
+
+/// An address relative to a bound name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The name, bound by `mmap` or `mremap … as`.
+    pub name: String,
+    /// Bytes above the name's address.
+    pub offset: u64,
+}
+
+/// An address and a number of bytes from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first byte.
+    pub address: Address,
+    /// The length in bytes, as given: not rounded, possibly absurd.
+    pub length: u64,
+}
+
+bitflags! {
+    /// What a mapping permits; empty is `-`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Protection: u8 {
+        /// Loads.
+        const READ = 1;
+        /// Stores.
+        const WRITE = 2;
+        /// Instruction fetches.
+        const EXEC = 4;
+    }
+}
+
+bitflags! {
+    /// The words of `mmap` that are there or not.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct MapFlags: u8 {
+        /// `noreplace`: fail with EEXIST rather than replace a mapping.
+        const NOREPLACE = 1;
+        /// `growsdown`: the mapping grows to an access below it, as a stack does.
+        const GROWSDOWN = 2;
+        /// `noreserve`: no memory is promised for it.
+        const NORESERVE = 4;
+        /// `populate`: its pages are faulted in at once.
+        const POPULATE = 8;
+    }
+}
+
+/// Whether stores are seen by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Stores copy the page first.
+    Private,
+    /// Stores go to the object that is mapped.
+    Shared,
+}
+
+/// What a mapping shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Zeros at first.
+    Anonymous,
+    /// A file from a byte offset on.
+    File {
+        /// The file's name in the script.
+        name: String,
+        /// Offset into the file in bytes, as given.
+        offset: u64,
+    },
+}
+
+/// The arguments of `mmap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mmap {
+    /// The name that is bound to the mapping's address, whether or not the call succeeds.
+    pub name: String,
+    /// Length in bytes, as given.
+    pub length: u64,
+    /// What it permits.
+    pub protection: Protection,
+    /// Private or shared.
+    pub sharing: Sharing,
+    /// Anonymous or a file.
+    pub content: Content,
+    /// A fixed address; without it the runner chooses.
+    pub at: Option<Address>,
+    /// The other words.
+    pub flags: MapFlags,
+}
+
+/// The arguments of `mremap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mremap {
+    /// Where the old range starts.
+    pub address: Address,
+    /// Its length in bytes.
+    pub old: u64,
+    /// The new length in bytes.
+    pub new: u64,
+    /// Whether the word `maymove` is there.
+    pub moving: Moving,
+    /// A fixed target.
+    pub at: Option<Address>,
+    /// The name that is bound to the result (to the old address if the call fails).
+    pub bind: Option<String>,
+}
+
+/// Whether `mremap` may change the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moving {
+    /// It must stay.
+    Stay,
+    /// `maymove`.
+    May,
+}
+
+/// The flag of `msync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncFlag {
+    /// Write and wait.
+    Sync,
+    /// Start writing.
+    Async,
+    /// Forget what others have cached.
+    Invalidate,
+}
+
+/// The advice of `madvise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Linux's own words")]
+pub enum Advice {
+    Normal,
+    Random,
+    Sequential,
+    WillNeed,
+    DontNeed,
+    Free,
+    Remove,
+    DontFork,
+    DoFork,
+    Cold,
+    PageOut,
+    PopulateRead,
+    PopulateWrite,
+}
+
+impl Advice {
+    /// Every advice of the language.
+    pub const ALL: [Self; 13] = [
+        Self::Normal,
+        Self::Random,
+        Self::Sequential,
+        Self::WillNeed,
+        Self::DontNeed,
+        Self::Free,
+        Self::Remove,
+        Self::DontFork,
+        Self::DoFork,
+        Self::Cold,
+        Self::PageOut,
+        Self::PopulateRead,
+        Self::PopulateWrite,
+    ];
+}
+
+/// What `fail` makes fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// An allocation of a frame.
+    Frame,
+    /// A read from a file or the swap device.
+    Read,
+    /// A write to a file or the swap device.
+    Write,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `mmap`
+    Mmap(Mmap),
+    /// `munmap`
+    Munmap(Range),
+    /// `mprotect`
+    Mprotect(Range, Protection),
+    /// `msync`
+    Msync(Range, SyncFlag),
+    /// `mlock`
+    Mlock(Range),
+    /// `munlock`
+    Munlock(Range),
+    /// `mremap`
+    Mremap(Mremap),
+    /// `madvise`
+    Madvise(Range, Advice),
+    /// `remap_file_pages`, with the page index in the file
+    RemapFilePages(Range, u64),
+    /// `mincore`
+    Mincore(Range),
+    /// `file`: a new file
+    File {
+        /// Its name.
+        name: String,
+        /// Its length in bytes.
+        length: u64,
+        /// What its bytes are made from; without it, zeros.
+        seed: Option<u64>,
+    },
+    /// `truncate`, to a length in bytes
+    Truncate(String, u64),
+    /// `pwrite`, at an offset in bytes
+    Pwrite(String, u64, Vec<u8>),
+    /// `pread`, an offset and a length in bytes
+    Pread(String, u64, u64),
+    /// `fsync`
+    Fsync(String),
+    /// `write`: stores in ascending order
+    Write(Address, Vec<u8>),
+    /// `fill`: stores of one byte in ascending order
+    Fill(Range, u8),
+    /// `read`: loads in ascending order
+    Read(Range),
+    /// `exec`: an instruction fetch
+    Exec(Address),
+    /// `to_user`: the kernel stores for the process
+    ToUser(Address, Vec<u8>),
+    /// `from_user`: the kernel loads for the process
+    FromUser(Range),
+    /// `fork`, with the child's name
+    Fork(String),
+    /// `exit`
+    Exit,
+    /// `reclaim`, up to so many pages
+    Reclaim(u64),
+    /// `maps`, of the range that the name was bound to
+    Maps(String),
+    /// `check`
+    Check,
+    /// `fail`: the nth such operation from here on fails
+    Fail {
+        /// Which operation.
+        what: Failing,
+        /// 1 is the next one.
+        nth: u64,
+    },
+}

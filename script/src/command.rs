@@ -1,0 +1,227 @@
+//! `pagefault script`: the command line over everything else here.
+
+use crate::ast::Script;
+use crate::diff::compare;
+use crate::machine::{Catalogue, Entry, Failures, StartError};
+use crate::parse::{ParseError, parse};
+use crate::random;
+use crate::runner::{Run, setup};
+use clap::Args;
+use std::fmt::{self, Display, Formatter};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs a script of memory operations on a machine, or on several and compares them.
+///
+/// Exit status: 0 when it ran (with --diff: when all answered alike), 1 when answers differ, 2 when
+/// the script or the arguments are bad.
+#[derive(Args, Clone, Debug)]
+pub struct ScriptArgs {
+    /// The script; - reads standard input
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    file: Option<PathBuf>,
+    /// The machine to run it on
+    #[arg(long, value_name = "MACHINE", conflicts_with = "diff")]
+    on: Option<String>,
+    /// The machines to compare, separated by commas
+    #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
+    diff: Option<Vec<String>>,
+    /// Write a random script of so many lines, or run it if --on or --diff says where
+    #[arg(long, value_name = "LINES")]
+    random: Option<usize>,
+    /// The seed of the random script and of the simulated processors' schedule
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print what the run cost to standard error, as JSON, a line for each machine
+    #[arg(long)]
+    stats: bool,
+}
+
+/// Does what the arguments ask; `catalogue` has the machines of this build.
+pub fn run(args: &ScriptArgs, catalogue: &Catalogue) -> ExitCode {
+    match attempt(args, catalogue, &mut io::stdout().lock()) {
+        Ok(Verdict::Equal) => ExitCode::SUCCESS,
+        Ok(Verdict::Different) => ExitCode::from(1),
+        // Nobody reads any more: that is no failure of the script.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pagefault script: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Equal,
+    Different,
+}
+
+fn attempt(
+    args: &ScriptArgs,
+    catalogue: &Catalogue,
+    output: &mut dyn Write,
+) -> Result<Verdict, Error> {
+    let text = source(args)?;
+    let (on, diff) = (args.on.as_deref(), args.diff.as_deref());
+    if on.is_none() && diff.is_none() {
+        if args.random.is_none() {
+            return Err(Error::NoMachine);
+        }
+        output.write_all(text.as_bytes())?;
+        return Ok(Verdict::Equal);
+    }
+    let script = parse(&text)?;
+    let find = |name: &str| machine(name, catalogue, &script);
+    match (on, diff) {
+        (Some(name), _) => run_one(args, &script, find(name)?, output),
+        (None, names) => {
+            let names = names.unwrap_or_default();
+            let entries: Vec<&Entry> = names
+                .iter()
+                .map(|name| find(name))
+                .collect::<Result<_, _>>()?;
+            run_several(args, &script, &entries, output)
+        }
+    }
+}
+
+/// The script's text.
+fn source(args: &ScriptArgs) -> Result<String, Error> {
+    if let Some(lines) = args.random {
+        return Ok(random::script(lines, args.seed).to_string());
+    }
+    match args.file.as_deref() {
+        None => Err(Error::NoMachine),
+        Some(path) if path.as_os_str() == "-" => {
+            let mut text = String::new();
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Error::Input(path.to_owned(), error))?;
+            Ok(text)
+        }
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|error| Error::Input(path.to_owned(), error))
+        }
+    }
+}
+
+/// The machine called `name`, if it can do all that the script asks for.
+fn machine<'a>(name: &str, catalogue: &'a Catalogue, script: &Script) -> Result<&'a Entry, Error> {
+    let Some(entry) = catalogue.find(name) else {
+        return Err(Error::UnknownMachine {
+            wanted: name.to_owned(),
+            known: catalogue.names().collect(),
+        });
+    };
+    if script.injects_failures() && entry.failures == Failures::Refused {
+        return Err(Error::CannotFail(entry.name));
+    }
+    Ok(entry)
+}
+
+fn run_one(
+    args: &ScriptArgs,
+    script: &Script,
+    entry: &Entry,
+    output: &mut dyn Write,
+) -> Result<Verdict, Error> {
+    let mut machine = (entry.start)(&setup(script, args.seed))?;
+    for answer in Run::new(script, &mut *machine) {
+        writeln!(output, "{}: {}", answer.number, answer.text)?;
+    }
+    output.flush()?;
+    if args.stats {
+        print_stats(entry.name, &machine.stats());
+    }
+    Ok(Verdict::Equal)
+}
+
+fn run_several(
+    args: &ScriptArgs,
+    script: &Script,
+    entries: &[&Entry],
+    output: &mut dyn Write,
+) -> Result<Verdict, Error> {
+    let comparison = compare(script, entries, args.seed)?;
+    write!(output, "{comparison}")?;
+    output.flush()?;
+    if args.stats {
+        for answers in comparison.machines() {
+            print_stats(answers.machine, &answers.stats);
+        }
+    }
+    Ok(if comparison.differences() == 0 {
+        Verdict::Equal
+    } else {
+        Verdict::Different
+    })
+}
+
+/// One JSON object on a line; the names are our own and need no escapes.
+fn print_stats(machine: &str, stats: &[(&'static str, u64)]) {
+    let counts: String = stats
+        .iter()
+        .map(|(name, count)| format!(",\"{name}\":{count}"))
+        .collect();
+    eprintln!("{{\"machine\":\"{machine}\"{counts}}}");
+}
+
+/// Why nothing was run, or not to the end.
+#[derive(Debug)]
+enum Error {
+    Input(PathBuf, io::Error),
+    Output(io::Error),
+    Parse(ParseError),
+    NoMachine,
+    UnknownMachine {
+        wanted: String,
+        known: Vec<&'static str>,
+    },
+    CannotFail(&'static str),
+    Start(StartError),
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Output(error) => error.fmt(f),
+            Self::Parse(error) => error.fmt(f),
+            Self::NoMachine => f.write_str("say where to run it: --on MACHINE or --diff A,B"),
+            Self::UnknownMachine { wanted, known } => {
+                let known = known.join(", ");
+                write!(f, "this build has no machine {wanted:?}; it has: {known}")
+            }
+            Self::CannotFail(name) => {
+                write!(
+                    f,
+                    "the script has fail lines, and {name} has no device to fail"
+                )
+            }
+            Self::Start(error) => write!(f, "the machine did not start: {error}"),
+        }
+    }
+}
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error)
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! A script run on several machines, and what they printed side by side.
+
+use crate::ast::Script;
+use crate::machine::{Entry, Machine, StartError};
+use crate::runner::{Run, setup};
+use std::fmt::{self, Display, Formatter};
+
+/// What several machines answered to one script.
+pub struct Comparison<'a> {
+    script: &'a Script,
+    machines: Vec<Answers>,
+}
+
+/// What one machine printed, and what the run cost there.
+pub struct Answers {
+    /// The machine's name.
+    pub machine: &'static str,
+    /// The results, one a line of the script.
+    pub texts: Vec<String>,
+    /// The machine's counts at the end.
+    pub stats: Vec<(&'static str, u64)>,
+}
+
+/// Runs the script on each machine, one after the other.
+pub fn compare<'a>(
+    script: &'a Script,
+    machines: &[&Entry],
+    seed: u64,
+) -> Result<Comparison<'a>, StartError> {
+    let answers = |entry: &&Entry| -> Result<Answers, StartError> {
+        let mut machine = (entry.start)(&setup(script, seed))?;
+        Ok(Answers {
+            machine: entry.name,
+            texts: texts(script, &mut *machine),
+            stats: machine.stats(),
+        })
+    };
+    let machines = machines.iter().map(answers).collect::<Result<_, _>>()?;
+    Ok(Comparison { script, machines })
+}
+
+/// What `machine`, just started, answers to each line.
+pub fn texts(script: &Script, machine: &mut dyn Machine) -> Vec<String> {
+    Run::new(script, machine)
+        .map(|answer| answer.text)
+        .collect()
+}
+
+impl Comparison<'_> {
+    /// The number of lines on which not all machines agree.
+    pub fn differences(&self) -> usize {
+        self.differing().count()
+    }
+
+    /// What each machine answered.
+    pub fn machines(&self) -> &[Answers] {
+        &self.machines
+    }
+
+    /// The indexes of the lines on which not all machines agree.
+    fn differing(&self) -> impl Iterator<Item = usize> {
+        (0..self.script.lines.len()).filter(|&line| {
+            let mut texts = self.machines.iter().map(|answers| answers.texts.get(line));
+            let first = texts.next();
+            texts.any(|text| Some(text) != first)
+        })
+    }
+}
+
+impl Display for Comparison<'_> {
+    /// Every line on which machines differ: its number, the line, and each machine's answer. The
+    /// first one, after which the machines' memories differ anyway, is marked.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let names = self.machines.iter().map(|answers| answers.machine);
+        let width = names.clone().map(str::len).max().unwrap_or(0);
+        for (rank, index) in self.differing().enumerate() {
+            let line = &self.script.lines[index];
+            let mark = if rank == 0 { "first difference: " } else { "" };
+            writeln!(f, "{mark}line {}: {line}", line.number)?;
+            for answers in &self.machines {
+                let text = answers.texts.get(index).map_or("", |text| text);
+                writeln!(f, "  {:width$}  {text}", answers.machine)?;
+            }
+        }
+        let (differences, lines) = (self.differences(), self.script.lines.len());
+        let names: Vec<&str> = names.collect();
+        let names = names.join(", ");
+        if differences == 0 {
+            writeln!(f, "{names}: {lines} lines, all equal")
+        } else {
+            writeln!(f, "{names}: {differences} of {lines} lines differ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

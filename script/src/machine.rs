@@ -1,0 +1,391 @@
+//! What a machine does for a script: numbers in, an [`Outcome`] out.
+//!
+//! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
+//! other before it asks, the same on every machine.
+
+use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, Sizes, SyncFlag};
+use crate::outcome::Outcome;
+use std::fmt::{self, Display, Formatter};
+
+/// A computer that a script can run on.
+pub trait Machine {
+    /// Does `call` in `process` and answers when it is done.
+    ///
+    /// The process exists: the first one from the start, others from the [`Call::Fork`] that named
+    /// them, until [`Call::Exit`] or [`Outcome::Killed`].
+    fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome;
+
+    /// Does something that is no process's own.
+    fn act(&mut self, action: &Action<'_>) -> Outcome;
+
+    /// What the run has cost so far: a name and a count each.
+    fn stats(&mut self) -> Vec<(&'static str, u64)>;
+}
+
+/// What a machine is to be made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Frames, slots and processors.
+    pub sizes: Sizes,
+    /// How many files the script makes, numbered from 0 in the order of their `file` lines.
+    pub files: usize,
+    /// The seed of a simulated machine's schedule.
+    pub seed: u64,
+}
+
+/// A process, numbered by the runner: 0 is there at the start, numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// The process that exists at the start.
+    pub const FIRST: Self = Self(0);
+}
+
+/// A file, numbered by the order of the script's `file` lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct File(pub u32);
+
+/// What a process asks for. Addresses and lengths are in bytes and may be absurd in every way that
+/// Linux has an errno for.
+#[derive(Clone, Debug)]
+pub enum Call<'a> {
+    /// `mmap` at a fixed address. [`Outcome::Ok`] means the mapping is exactly there.
+    Mmap(Mmap),
+    /// `munmap`
+    Munmap {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+    },
+    /// `mprotect`
+    Mprotect {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+        /// What it shall permit.
+        protection: Protection,
+    },
+    /// `msync`
+    Msync {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+        /// Which way.
+        sync: SyncFlag,
+    },
+    /// `mlock`
+    Mlock {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+    },
+    /// `munlock`
+    Munlock {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+    },
+    /// `mremap`. [`Outcome::Ok`] means the result is at the target, or where it was.
+    Mremap {
+        /// Where.
+        address: u64,
+        /// How long it is.
+        old: u64,
+        /// How long it shall be.
+        new: u64,
+        /// Where to.
+        target: Target,
+    },
+    /// `madvise`
+    Madvise {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+        /// The advice.
+        advice: Advice,
+    },
+    /// `remap_file_pages` with protection and flags 0
+    RemapFilePages {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+        /// The page index in the file.
+        page: u64,
+    },
+    /// `mincore`: only whether it succeeds
+    Mincore {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+    },
+    /// Stores from user mode, byte by byte upwards: those before a fault have happened.
+    Store {
+        /// The first byte.
+        address: u64,
+        /// What is stored.
+        bytes: &'a [u8],
+    },
+    /// Stores of one byte, likewise.
+    Fill {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        length: u64,
+        /// What is stored.
+        byte: u8,
+    },
+    /// Loads from user mode, byte by byte upwards: [`Outcome::Bytes`].
+    Load {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        length: u64,
+    },
+    /// A store of a `ret` (0xc3) if one is permitted, then an instruction fetch, whose fault is
+    /// the outcome; that of the store is not.
+    Execute {
+        /// The instruction.
+        address: u64,
+    },
+    /// read(2) of a pipe that holds `bytes`: [`Outcome::Stored`] or EFAULT; see [`pipe_count`].
+    ToUser {
+        /// The first byte.
+        address: u64,
+        /// What the kernel stores.
+        bytes: &'a [u8],
+    },
+    /// write(2) to a pipe that never fills: [`Outcome::Loaded`] or EFAULT; see [`pipe_count`].
+    FromUser {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        length: u64,
+    },
+    /// `fork`
+    Fork {
+        /// The child's number from now on.
+        child: Process,
+    },
+    /// `exit`: the process is gone and its memory released when this returns.
+    Exit,
+    /// The mappings of the process cut to `start..end`, neighbours merged as Linux merges them:
+    /// [`Outcome::Maps`].
+    Maps {
+        /// The first byte.
+        start: u64,
+        /// The byte after the last one.
+        end: u64,
+    },
+}
+
+/// The arguments of `mmap`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mmap {
+    /// Where.
+    pub address: u64,
+    /// How long.
+    pub length: u64,
+    /// What it permits.
+    pub protection: Protection,
+    /// Private or shared.
+    pub sharing: Sharing,
+    /// The file and the byte offset in it; `None` is anonymous.
+    pub file: Option<(File, u64)>,
+    /// [`MapFlags::NOREPLACE`] is MAP_FIXED_NOREPLACE, without it the call is MAP_FIXED.
+    pub flags: MapFlags,
+}
+
+/// The bytes that a read or write of a pipe reports when an access to user memory at
+/// `copied` bytes from the start failed (or none did, and `copied` is the whole length).
+///
+/// A pipe moves chunks of 4,096 bytes counted from the start of the buffer, and a chunk that is
+/// not copied whole does not count, though its first bytes may have been stored. `None` is EFAULT.
+pub fn pipe_count(copied: u64, length: u64) -> Option<u64> {
+    let counted = if copied == length {
+        length
+    } else {
+        copied - copied % crate::ast::PAGE
+    };
+    (counted > 0 || length == 0).then_some(counted)
+}
+
+/// Where `mremap` shall put its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Where it is: no flags.
+    Stay,
+    /// MREMAP_MAYMOVE | MREMAP_FIXED, to this address.
+    Fixed(u64),
+    /// MREMAP_FIXED alone, which is EINVAL.
+    FixedButStay(u64),
+}
+
+/// What is no process's own.
+#[derive(Clone, Debug)]
+pub enum Action<'a> {
+    /// Gives the file its first content, see [`content`].
+    CreateFile {
+        /// Which.
+        file: File,
+        /// Its length in bytes.
+        length: u64,
+        /// Without it the file is all zeros.
+        seed: Option<u64>,
+    },
+    /// `ftruncate`
+    Truncate {
+        /// Which.
+        file: File,
+        /// Its new length in bytes.
+        length: u64,
+    },
+    /// `pwrite`
+    Pwrite {
+        /// Which.
+        file: File,
+        /// Where, in bytes.
+        offset: u64,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// `pread`: [`Outcome::Bytes`], fewer at the end of the file.
+    Pread {
+        /// Which.
+        file: File,
+        /// Where, in bytes.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+    /// `fsync`
+    Fsync {
+        /// Which.
+        file: File,
+    },
+    /// Pushes out pages of anyone's.
+    Reclaim {
+        /// At most so many.
+        pages: u64,
+    },
+    /// Walks every invariant: [`Outcome::Ok`] or [`Outcome::Broken`].
+    Check,
+    /// Makes one of the operations to come fail.
+    Fail {
+        /// Which operation.
+        what: Failing,
+        /// 1 is the next one.
+        nth: u64,
+    },
+}
+
+/// Byte `index` of a file that was made with `seed`.
+pub fn content(index: u64, seed: u64) -> u8 {
+    let pages = (index >> 12).wrapping_mul(7);
+    index
+        .wrapping_mul(31)
+        .wrapping_add(pages)
+        .wrapping_add(seed) as u8
+}
+
+/// The machines of a build.
+#[derive(Default)]
+pub struct Catalogue {
+    entries: Vec<Entry>,
+}
+
+impl Catalogue {
+    /// A catalogue with the host's kernel in it, where this build has one.
+    pub fn new() -> Self {
+        let mut catalogue = Self::default();
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        catalogue.add(Entry {
+            name: "kernel",
+            failures: Failures::Refused,
+            start: Box::new(|setup| Ok(Box::new(crate::kernel::Kernel::start(setup)?))),
+        });
+        catalogue
+    }
+
+    /// Adds a machine; of two with one name the later one is found.
+    pub fn add(&mut self, entry: Entry) -> &mut Self {
+        self.entries.push(entry);
+        self
+    }
+
+    /// The machine called `name`.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().rfind(|entry| entry.name == name)
+    }
+
+    /// The names, in the order in which they were added.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.entries.iter().map(|entry| entry.name)
+    }
+}
+
+/// One machine of a build.
+pub struct Entry {
+    /// What `--on` and `--diff` call it.
+    pub name: &'static str,
+    /// Whether `fail` lines can be done.
+    pub failures: Failures,
+    /// Starts it, with the first process in it.
+    pub start: Box<Start>,
+}
+
+/// How a machine is started.
+pub type Start = dyn Fn(&Setup) -> Result<Box<dyn Machine>, StartError>;
+
+/// Whether a machine can make its devices fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// It can.
+    Injected,
+    /// It cannot, and a script with a `fail` line is not run on it.
+    Refused,
+}
+
+/// Why a machine did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Something already lies in the window where scripts live.
+    WindowTaken,
+    /// The sizes are not ones that the machine can have.
+    Sizes,
+    /// The system refused a resource.
+    System(std::io::Error),
+}
+
+impl Display for StartError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WindowTaken => f.write_str("the window 0x1000000000-0x2000000000 is not empty"),
+            Self::Sizes => f.write_str("no machine of these sizes"),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(error) => Some(error),
+            Self::WindowTaken | Self::Sizes => None,
+        }
+    }
+}
+
+impl From<std::io::Error> for StartError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}

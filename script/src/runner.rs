@@ -1,0 +1,418 @@
+//! A script run on a machine: names become numbers here, and nowhere else.
+
+use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, PAGE, Range, Script};
+use crate::layout::{Fit, Layout, Placed, fits, holds};
+use crate::machine::{Action, Call, File, Machine, Process, Setup, Target};
+use crate::outcome::{Errno, Origin, Outcome};
+use std::collections::HashMap;
+
+/// A script under way: an iterator that does one line at a time.
+pub struct Run<'a> {
+    lines: std::slice::Iter<'a, Line>,
+    machine: &'a mut dyn Machine,
+    layout: Layout,
+    processes: HashMap<&'a str, Living<'a>>,
+    forked: u32,
+    files: HashMap<&'a str, File>,
+}
+
+/// What a line printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The line's number in its file.
+    pub number: usize,
+    /// The result as it is printed after the number.
+    pub text: String,
+}
+
+/// A process of the script.
+struct Living<'a> {
+    process: Process,
+    names: HashMap<&'a str, Bound>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    address: u64,
+    /// Rounded up to a page.
+    length: u64,
+}
+
+/// What the machine has to be made with for `script`.
+pub fn setup(script: &Script, seed: u64) -> Setup {
+    Setup {
+        sizes: script.sizes,
+        files: script.files().count(),
+        seed,
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run of `script` on a machine that was just started for it (see [`setup`]).
+    pub fn new(script: &'a Script, machine: &'a mut dyn Machine) -> Self {
+        let first = Living {
+            process: Process::FIRST,
+            names: HashMap::new(),
+        };
+        let files = script.files().zip(0..).map(|(name, n)| (name, File(n)));
+        Self {
+            lines: script.lines.iter(),
+            machine,
+            layout: Layout::new(),
+            processes: HashMap::from([("p0", first)]),
+            forked: 0,
+            files: files.collect(),
+        }
+    }
+
+    /// The machine below.
+    pub fn machine(&mut self) -> &mut dyn Machine {
+        self.machine
+    }
+
+    fn line(&mut self, line: &'a Line) -> Answer {
+        let name = subject(&line.op);
+        let outcome = self.operation(&line.process, &line.op);
+        let address = name.map_or(0, |name| self.bound(&line.process, name).address);
+        let origin = Origin {
+            name: name.unwrap_or(""),
+            address,
+        };
+        if let Outcome::Killed = outcome {
+            self.processes.remove(line.process.as_str());
+        }
+        Answer {
+            number: line.number,
+            text: outcome.display(origin).to_string(),
+        }
+    }
+
+    fn operation(&mut self, who: &'a str, op: &'a Op) -> Outcome {
+        if let Some(action) = self.action(op) {
+            return self.machine.act(&action);
+        }
+        // Its fork failed, or it was killed.
+        let Some(living) = self.processes.get(who) else {
+            return Outcome::Errno(Errno::ESRCH);
+        };
+        let process = living.process;
+        match op {
+            Op::Mmap(mmap) => self.mmap(who, process, mmap),
+            Op::Mremap(mremap) => self.mremap(who, process, mremap),
+            Op::Fork(child) => self.fork(who, process, child),
+            Op::Exit => {
+                self.processes.remove(who);
+                self.machine.perform(process, &Call::Exit)
+            }
+            _ => match self.call(who, op) {
+                Some(call) => self.machine.perform(process, &call),
+                None => Outcome::Outside,
+            },
+        }
+    }
+
+    /// What `op` is if no process does it.
+    fn action(&self, op: &'a Op) -> Option<Action<'a>> {
+        let file = |name: &str| self.files.get(name).copied();
+        Some(match op {
+            Op::File { name, length, seed } => Action::CreateFile {
+                file: file(name)?,
+                length: *length,
+                seed: *seed,
+            },
+            Op::Truncate(name, length) => Action::Truncate {
+                file: file(name)?,
+                length: *length,
+            },
+            Op::Pwrite(name, offset, bytes) => Action::Pwrite {
+                file: file(name)?,
+                offset: *offset,
+                bytes,
+            },
+            Op::Pread(name, offset, length) => Action::Pread {
+                file: file(name)?,
+                offset: *offset,
+                length: *length,
+            },
+            Op::Fsync(name) => Action::Fsync { file: file(name)? },
+            Op::Reclaim(pages) => Action::Reclaim { pages: *pages },
+            Op::Check => Action::Check,
+            Op::Fail { what, nth } => Action::Fail {
+                what: *what,
+                nth: *nth,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The plain calls; `None` where the call would leave the window.
+    fn call(&self, who: &str, op: &'a Op) -> Option<Call<'a>> {
+        let at = |address: &Address| {
+            let address = self.resolve(who, address);
+            holds(address).then_some(address)
+        };
+        let over = |range: &Range| Some((at(&range.address)?, range.length));
+        Some(match op {
+            Op::Munmap(range) => {
+                let (address, length) = over(range)?;
+                if fits(address, length) == Fit::Outside {
+                    return None;
+                }
+                Call::Munmap { address, length }
+            }
+            Op::Mprotect(range, protection) => {
+                let (address, length) = over(range)?;
+                Call::Mprotect {
+                    address,
+                    length,
+                    protection: *protection,
+                }
+            }
+            Op::Msync(range, sync) => {
+                let (address, length) = over(range)?;
+                Call::Msync {
+                    address,
+                    length,
+                    sync: *sync,
+                }
+            }
+            Op::Mlock(range) => {
+                let (address, length) = over(range)?;
+                Call::Mlock { address, length }
+            }
+            Op::Munlock(range) => {
+                let (address, length) = over(range)?;
+                Call::Munlock { address, length }
+            }
+            Op::Madvise(range, advice) => {
+                let (address, length) = over(range)?;
+                // madvise has no look at the end of user space: it walks whatever is there.
+                let wraps = address.wrapping_add(length.wrapping_add(PAGE - 1)) < address
+                    || length > u64::MAX - (PAGE - 1);
+                if fits(address, length) != Fit::Inside && !wraps {
+                    return None;
+                }
+                Call::Madvise {
+                    address,
+                    length,
+                    advice: *advice,
+                }
+            }
+            Op::RemapFilePages(range, page) => {
+                let (address, length) = over(range)?;
+                Call::RemapFilePages {
+                    address,
+                    length,
+                    page: *page,
+                }
+            }
+            Op::Mincore(range) => {
+                let (address, length) = over(range)?;
+                Call::Mincore { address, length }
+            }
+            Op::Write(address, bytes) => Call::Store {
+                address: at(address)?,
+                bytes,
+            },
+            Op::Fill(range, byte) => {
+                let (address, length) = over(range)?;
+                Call::Fill {
+                    address,
+                    length,
+                    byte: *byte,
+                }
+            }
+            Op::Read(range) => {
+                let (address, length) = over(range)?;
+                Call::Load { address, length }
+            }
+            Op::Exec(address) => Call::Execute {
+                address: at(address)?,
+            },
+            Op::ToUser(address, bytes) => Call::ToUser {
+                address: at(address)?,
+                bytes,
+            },
+            Op::FromUser(range) => {
+                let (address, length) = over(range)?;
+                Call::FromUser { address, length }
+            }
+            Op::Maps(name) => {
+                let Bound { address, length } = self.bound(who, name);
+                Call::Maps {
+                    start: address,
+                    end: address.saturating_add(length),
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    fn mmap(&mut self, who: &'a str, process: Process, mmap: &'a Mmap) -> Outcome {
+        let length = mmap.length;
+        let mut flags = mmap.flags;
+        let placed = match &mmap.at {
+            Some(at) => match self.resolve(who, at) {
+                at if fits(at, length) == Fit::Outside => Placed::NoRoom(at),
+                at => Placed::At(at),
+            },
+            None => {
+                flags |= crate::ast::MapFlags::NOREPLACE;
+                self.layout.place(length)
+            }
+        };
+        let (address, outcome) = match placed {
+            Placed::NoRoom(address) => (address, Outcome::Outside),
+            Placed::At(address) => {
+                let file = match &mmap.content {
+                    Content::Anonymous => None,
+                    Content::File { name, offset } => {
+                        self.files.get(name.as_str()).map(|&file| (file, *offset))
+                    }
+                };
+                let call = Call::Mmap(crate::machine::Mmap {
+                    address,
+                    length,
+                    protection: mmap.protection,
+                    sharing: mmap.sharing,
+                    file,
+                    flags,
+                });
+                (address, self.machine.perform(process, &call))
+            }
+        };
+        self.layout.used(address, length);
+        self.bind(who, &mmap.name, address, length);
+        outcome
+    }
+
+    /// `maymove` without a target is done in two steps, on every machine, so that the runner and
+    /// not the machine chooses the address: first without MAYMOVE, and where that finds no room
+    /// (ENOMEM), with MAYMOVE and FIXED to a fresh place.
+    ///
+    /// The errno is that of the plain call. Whatever else the first step refuses, the plain call
+    /// refuses likewise, for its checks do not look at MAYMOVE; and what it does, shrinking,
+    /// growing in place or nothing, the plain call does in place too. Where the window has no
+    /// fresh place for the length the first answer stands, ENOMEM.
+    fn mremap(&mut self, who: &'a str, process: Process, mremap: &'a Mremap) -> Outcome {
+        let (old, new) = (mremap.old, mremap.new);
+        let address = self.resolve(who, &mremap.address);
+        let target = mremap.at.as_ref().map(|at| self.resolve(who, at));
+        let outside = |start, length| fits(start, length) == Fit::Outside;
+        let (end, outcome) = if outside(address, old)
+            || outside(address, new)
+            || target.is_some_and(|at| outside(at, new) || outside(at, old))
+        {
+            (address, Outcome::Outside)
+        } else {
+            let mut call = |target| {
+                let call = Call::Mremap {
+                    address,
+                    old,
+                    new,
+                    target,
+                };
+                self.machine.perform(process, &call)
+            };
+            match (target, mremap.moving) {
+                (Some(at), Moving::May) => (at, call(Target::Fixed(at))),
+                (Some(at), Moving::Stay) => (at, call(Target::FixedButStay(at))),
+                (None, Moving::Stay) => (address, call(Target::Stay)),
+                (None, Moving::May) => match call(Target::Stay) {
+                    Outcome::Errno(Errno::ENOMEM) => match self.layout.place(new) {
+                        Placed::At(at) if fits(at, new) == Fit::Inside => {
+                            (at, call(Target::Fixed(at)))
+                        }
+                        _ => (address, Outcome::Errno(Errno::ENOMEM)),
+                    },
+                    outcome => (address, outcome),
+                },
+            }
+        };
+        let result = match outcome {
+            Outcome::Ok => end,
+            _ => address,
+        };
+        self.layout.used(result, new);
+        if let Some(name) = &mremap.bind {
+            self.bind(who, name, result, new);
+        }
+        outcome
+    }
+
+    fn fork(&mut self, who: &'a str, process: Process, child: &'a str) -> Outcome {
+        let number = Process(self.forked + 1);
+        let outcome = self.machine.perform(process, &Call::Fork { child: number });
+        if let Outcome::Ok = outcome {
+            self.forked += 1;
+            let names = self.processes.get(who).map(|living| living.names.clone());
+            let living = Living {
+                process: number,
+                names: names.unwrap_or_default(),
+            };
+            self.processes.insert(child, living);
+        } else {
+            self.processes.remove(child);
+        }
+        outcome
+    }
+
+    /// Binds `name` to a range; one that does not fit the window was never mapped and is empty.
+    fn bind(&mut self, who: &str, name: &'a str, address: u64, length: u64) {
+        let length = match fits(address, length) {
+            Fit::Inside => length.next_multiple_of(PAGE),
+            Fit::Invalid | Fit::Outside => 0,
+        };
+        if let Some(living) = self.processes.get_mut(who) {
+            living.names.insert(name, Bound { address, length });
+        }
+    }
+
+    fn resolve(&self, who: &str, address: &Address) -> u64 {
+        let bound = self.bound(who, &address.name);
+        bound.address.wrapping_add(address.offset)
+    }
+
+    /// What a name stands for; nothing at all in a process that was never forked.
+    fn bound(&self, who: &str, name: &str) -> Bound {
+        let living = self.processes.get(who);
+        let bound = living.and_then(|living| living.names.get(name));
+        bound.copied().unwrap_or(Bound {
+            address: 0,
+            length: 0,
+        })
+    }
+}
+
+impl Iterator for Run<'_> {
+    type Item = Answer;
+
+    fn next(&mut self) -> Option<Answer> {
+        let line = self.lines.next()?;
+        Some(self.line(line))
+    }
+}
+
+/// The name whose address the addresses in a result are relative to.
+fn subject(op: &Op) -> Option<&str> {
+    match op {
+        Op::Munmap(range)
+        | Op::Mprotect(range, _)
+        | Op::Msync(range, _)
+        | Op::Mlock(range)
+        | Op::Munlock(range)
+        | Op::Madvise(range, _)
+        | Op::RemapFilePages(range, _)
+        | Op::Mincore(range)
+        | Op::Fill(range, _)
+        | Op::Read(range)
+        | Op::FromUser(range) => Some(&range.address.name),
+        Op::Write(address, _) | Op::Exec(address) | Op::ToUser(address, _) => Some(&address.name),
+        Op::Maps(name) => Some(name),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! The corpus and random scripts on the host's kernel.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use pagefault_script::corpus::{load, version_of};
+use pagefault_script::diff::{compare, texts};
+use pagefault_script::machine::Catalogue;
+use pagefault_script::parse::parse;
+use pagefault_script::{random, runner};
+
+/// The host answers as each script says, and says an answer to every line.
+#[test]
+fn the_host_answers_as_recorded() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let host = version_of(&release).expect("a version");
+    let catalogue = Catalogue::new();
+    let kernel = catalogue.find("kernel").expect("the oracle");
+    let examples = load().expect("the corpus");
+    assert!(examples.len() >= 60);
+    for example in examples {
+        if example.needs_linux().is_some_and(|needed| host < needed) {
+            continue;
+        }
+        let script = parse(&example.text).unwrap_or_else(|e| panic!("{}: {e}", example.name));
+        let mut machine = (kernel.start)(&runner::setup(&script, 0)).expect("a process");
+        let answers = texts(&script, &mut *machine);
+        let numbers = script.lines.iter().map(|line| line.number);
+        let got: Vec<(usize, &str)> = numbers.zip(answers.iter().map(String::as_str)).collect();
+        let expected: Vec<(usize, &str)> = example.expected().collect();
+        assert_eq!(got, expected, "{}", example.name);
+    }
+}
+
+/// The generator writes nothing whose answer depends on anything but the script.
+#[test]
+fn random_scripts_answer_alike_twice() {
+    let catalogue = Catalogue::new();
+    let kernel = catalogue.find("kernel").expect("the oracle");
+    for seed in 1000..1004 {
+        let script = random::script(1000, seed);
+        let comparison = compare(&script, &[kernel, kernel], 0).expect("two processes");
+        assert_eq!(comparison.differences(), 0, "seed {seed}\n{comparison}");
+        // A script that hits nothing, or in which nothing fails, is no test.
+        let answers = &comparison.machines()[0].texts;
+        let share = |wanted: &str| {
+            let hits = answers.iter().filter(|text| text.starts_with(wanted));
+            hits.count() as f64 / answers.len() as f64
+        };
+        assert!(share("ok") > 0.4, "ok {}", share("ok"));
+        assert!(share("SIG") > 0.03, "signals {}", share("SIG"));
+        assert!(share("E") > 0.05, "errors {}", share("E"));
+    }
+}

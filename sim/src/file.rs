@@ -1,0 +1,171 @@
+//! A file that keeps its content in memory.
+
+use crate::failure::FailNth;
+use crate::schedule::yield_point;
+use core::sync::atomic::{AtomicU64, Ordering};
+use pagefault_machine::machine::Page;
+use pagefault_machine::{Backing, IoError, PAGE_SIZE};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A file to map, which fails when told to.
+///
+/// A value is only a handle; clones name the same file, so that a test keeps one while the memory
+/// manager owns another.
+#[derive(Clone, Debug)]
+pub struct SimFile {
+    file: Arc<File>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    bytes: Mutex<Vec<u8>>,
+    fail_read: FailNth,
+    fail_write: FailNth,
+    fail_make_writable: FailNth,
+    /// How many times an operation gives way to other threads before it is done.
+    latency: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    syncs: AtomicU64,
+    made_writable: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+/// What was asked of a [`SimFile`] so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStats {
+    /// Pages read, failed reads among them.
+    pub reads: u64,
+    /// Pages written, failed writes among them.
+    pub writes: u64,
+    /// Calls of [`Backing::sync`].
+    pub syncs: u64,
+    /// Calls of [`Backing::make_writable`].
+    pub made_writable: u64,
+    /// Calls of [`Backing::opened`].
+    pub opened: u64,
+    /// Calls of [`Backing::closed`].
+    pub closed: u64,
+}
+
+impl SimFile {
+    /// A file with this content.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { file: Arc::new(File { bytes: Mutex::new(bytes), ..File::default() }) }
+    }
+
+    /// A file of `length` bytes in which every page differs: byte `i` is the low byte of
+    /// `i * 31 + (i >> 12) * 7 + seed`.
+    pub fn pattern(length: u64, seed: u64) -> Self {
+        Self::new((0..length).map(|index| Self::pattern_byte(index, seed)).collect())
+    }
+
+    /// The byte at `index` of a [`SimFile::pattern`].
+    pub fn pattern_byte(index: u64, seed: u64) -> u8 {
+        index.wrapping_mul(31).wrapping_add((index >> 12).wrapping_mul(7)).wrapping_add(seed) as u8
+    }
+
+    /// The content.
+    pub fn contents(&self) -> Vec<u8> {
+        self.file.bytes.lock().clone()
+    }
+
+    /// Changes the content behind the memory manager's back, within the file's length.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        let mut content = self.file.bytes.lock();
+        let rest = content.iter_mut().skip(offset as usize);
+        rest.zip(bytes).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Makes the `nth` read from now on fail, the next one being the first; 0 lets all succeed.
+    pub fn fail_nth_read(&self, nth: u64) {
+        self.file.fail_read.set(nth);
+    }
+
+    /// Makes the `nth` write from now on fail, the next one being the first; 0 lets all succeed.
+    pub fn fail_nth_write(&self, nth: u64) {
+        self.file.fail_write.set(nth);
+    }
+
+    /// Makes the `nth` [`Backing::make_writable`] from now on fail; 0 lets all succeed.
+    pub fn fail_nth_make_writable(&self, nth: u64) {
+        self.file.fail_make_writable.set(nth);
+    }
+
+    /// Makes every read and write give way to other threads `steps` times.
+    pub fn set_latency(&self, steps: u64) {
+        self.file.latency.store(steps, Ordering::Relaxed);
+    }
+
+    /// What was asked of the file so far.
+    pub fn stats(&self) -> FileStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FileStats {
+            reads: read(&self.file.reads),
+            writes: read(&self.file.writes),
+            syncs: read(&self.file.syncs),
+            made_writable: read(&self.file.made_writable),
+            opened: read(&self.file.opened),
+            closed: read(&self.file.closed),
+        }
+    }
+
+    fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
+        operations.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..self.file.latency.load(Ordering::Relaxed) {
+            yield_point();
+        }
+        if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
+    }
+}
+
+impl Backing for SimFile {
+    fn read(&self, index: u64, page: &mut Page) -> Result<(), IoError> {
+        self.begin(&self.file.reads, &self.file.fail_read)?;
+        let bytes = self.file.bytes.lock();
+        let start = index.saturating_mul(PAGE_SIZE).min(bytes.len() as u64) as usize;
+        let content = &bytes[start..];
+        let length = content.len().min(page.len());
+        page[..length].copy_from_slice(&content[..length]);
+        Ok(())
+    }
+
+    /// Bytes beyond the end of the file are dropped: the file may have been truncated meanwhile.
+    fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError> {
+        self.begin(&self.file.writes, &self.file.fail_write)?;
+        self.overwrite(index.saturating_mul(PAGE_SIZE), page);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.file.bytes.lock().len() as u64
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), IoError> {
+        let length = usize::try_from(bytes).map_err(|_| IoError::Full)?;
+        let mut content = self.file.bytes.lock();
+        let more = length.saturating_sub(content.len());
+        content.try_reserve(more).map_err(|_| IoError::Full)?;
+        content.resize(length, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), IoError> {
+        self.file.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn make_writable(&self, _index: u64) -> Result<(), IoError> {
+        self.begin(&self.file.made_writable, &self.file.fail_make_writable)
+    }
+
+    fn opened(&self) {
+        self.file.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn closed(&self) {
+        self.file.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}

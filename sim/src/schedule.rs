@@ -1,0 +1,300 @@
+//! Interleavings that repeat: several tasks, of which one runs at a time, as a seed decides.
+//!
+//! Each task is a thread of the host that runs only while it has the turn. At every point where
+//! another CPU could come in between (a lock, an access, a change of an entry, a wait) the seed
+//! decides whether the turn passes on, and to whom. As nothing else decides, a seed names an
+//! interleaving: the one that fails can be run again.
+
+use crate::arch::Architecture;
+use crate::chance::{Chance, mix};
+use crate::computer::Computer;
+use crate::context;
+use crate::cpu::run_on;
+use core::any::Any;
+use core::cell::{Cell, RefCell};
+use core::fmt::Write as _;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+/// What one task does.
+pub type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// How an interleaving went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explored {
+    /// Points at which the turn could have passed on.
+    pub steps: u64,
+    /// Times it did.
+    pub switches: u64,
+    /// A digest of who ran when: equal for equal interleavings.
+    pub digest: u64,
+}
+
+/// More steps than this, and the tasks are taken to run in circles.
+const STEP_LIMIT: u64 = 20_000_000;
+
+impl<A: Architecture> Computer<A> {
+    /// Runs tasks in the interleaving that a seed names, and returns when all are done. Task `n`
+    /// runs on CPU `n` modulo the number of CPUs.
+    ///
+    /// Between the tasks everything is under the seed's control only if they meet on this crate's
+    /// locks, words and computers: what blocks a thread otherwise stops them all.
+    ///
+    /// # Panics
+    /// When a task panics, with its payload, after the seed was printed; when all tasks wait for
+    /// each other, with what each waits for; when they run in circles.
+    pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
+        let cpus = self.cpus();
+        let on_cpu = |(number, task): (u32, _)| -> Task<'_> {
+            Box::new(move || {
+                run_on(number % cpus);
+                let task: Task<'_> = task;
+                task();
+            })
+        };
+        run(seed, (0..).zip(tasks).map(on_cpu).collect())
+    }
+}
+
+/// Gives the seed an occasion to pass the turn on; outside [`Computer::explore`], gives way to
+/// other threads.
+pub fn yield_point() {
+    if IS_TASK.get() {
+        point();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
+/// One interleaving under way.
+struct Schedule {
+    state: Mutex<State>,
+    /// Where each task sleeps while it has not the turn.
+    turns: Box<[Condvar]>,
+    chance: Chance,
+    /// The turn passes on at one point in so many, on average.
+    one_in: u64,
+}
+
+struct State {
+    /// The task that has the turn.
+    turn: usize,
+    tasks: Vec<TaskState>,
+    explored: Explored,
+    /// A task panicked or nobody can go on: the others unwind.
+    failure: Option<Failure>,
+}
+
+enum Failure {
+    /// A task panicked with this.
+    Panic(Box<dyn Any + Send>),
+    /// The tasks as a whole cannot go on.
+    Report(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TaskState {
+    Ready,
+    /// Until something is released at the address.
+    Waiting(&'static str, usize),
+    Done,
+}
+
+/// The panic of a task that ends because another one failed.
+struct Aborted;
+
+thread_local! {
+    /// Whether the thread is a task; kept apart because every lock asks it.
+    static IS_TASK: Cell<bool> = const { Cell::new(false) };
+    static TASK: RefCell<Option<(Arc<Schedule>, usize)>> = const { RefCell::new(None) };
+}
+
+fn run(seed: u64, tasks: Vec<Task<'_>>) -> Explored {
+    let count = tasks.len();
+    let chance = Chance::new(seed, 0);
+    let schedule = Arc::new(Schedule {
+        state: Mutex::new(State {
+            turn: count,
+            tasks: vec![TaskState::Ready; count],
+            explored: Explored { steps: 0, switches: 0, digest: 0 },
+            failure: None,
+        }),
+        turns: (0..count).map(|_| Condvar::new()).collect(),
+        // Some bugs need many switches, others long runs between two.
+        one_in: 2 << chance.below(6),
+        chance,
+    });
+    let contexts = context::lease(count as u32);
+    std::thread::scope(|scope| {
+        for (number, task) in tasks.into_iter().enumerate() {
+            let schedule = schedule.clone();
+            let context = contexts.number(number as u32);
+            scope.spawn(move || {
+                context::adopt(context);
+                schedule.run_task(number, task);
+            });
+        }
+        schedule.pass_on(&mut schedule.state.lock());
+    });
+    let mut state = schedule.state.lock();
+    match state.failure.take() {
+        None => state.explored,
+        Some(Failure::Report(report)) => panic!("{report} (seed {seed})"),
+        Some(Failure::Panic(payload)) => {
+            eprintln!("the interleaving of seed {seed} failed at step {}", state.explored.steps);
+            resume_unwind(payload)
+        }
+    }
+}
+
+/// What the rest of the crate calls.
+impl Schedule {
+    fn run_task(self: Arc<Self>, number: usize, task: Task<'_>) {
+        TASK.set(Some((self.clone(), number)));
+        IS_TASK.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            drop(self.await_turn(number, self.state.lock()));
+            task();
+        }));
+        IS_TASK.set(false);
+        let mut state = self.state.lock();
+        state.tasks[number] = TaskState::Done;
+        match outcome {
+            Err(payload) if !payload.is::<Aborted>() => {
+                self.fail(&mut state, Failure::Panic(payload))
+            }
+            _ => {}
+        }
+        self.pass_on(&mut state);
+    }
+
+    /// Perhaps passes the turn on.
+    fn point(&self, me: usize) {
+        let mut state = self.state.lock();
+        state.explored.steps += 1;
+        if state.explored.steps > STEP_LIMIT {
+            let report = format!("the tasks run in circles: no end after {STEP_LIMIT} steps");
+            self.fail(&mut state, Failure::Report(report));
+        }
+        if self.chance.below(self.one_in) == 0 {
+            self.pass_on(&mut state);
+        }
+        drop(self.await_turn(me, state));
+    }
+
+    /// Passes the turn on until something is released at `address`.
+    fn block(&self, me: usize, what: &'static str, address: usize) {
+        let mut state = self.state.lock();
+        state.tasks[me] = TaskState::Waiting(what, address);
+        self.pass_on(&mut state);
+        drop(self.await_turn(me, state));
+    }
+
+    fn release(&self, address: usize) {
+        for task in &mut self.state.lock().tasks {
+            if matches!(*task, TaskState::Waiting(_, at) if at == address) {
+                *task = TaskState::Ready;
+            }
+        }
+    }
+
+    /// Gives the turn to a task that can go on, as chance will have it.
+    fn pass_on(&self, state: &mut State) {
+        let is_ready = |(_, task): &(usize, &TaskState)| **task == TaskState::Ready;
+        let ready = state.tasks.iter().enumerate().filter(is_ready).count() as u64;
+        if ready == 0 {
+            let is_waiting = |task: &TaskState| matches!(task, TaskState::Waiting(..));
+            if state.tasks.iter().any(is_waiting) {
+                let report = report(&state.tasks);
+                self.fail(state, Failure::Report(report));
+            }
+            return;
+        }
+        let nth = self.chance.below(ready) as usize;
+        let chosen = state.tasks.iter().enumerate().filter(is_ready).nth(nth);
+        let Some((next, _)) = chosen else { return };
+        if next != state.turn {
+            state.turn = next;
+            let Explored { steps, switches, digest } = &mut state.explored;
+            *switches += 1;
+            *digest = mix(*digest ^ mix(*steps) ^ next as u64);
+            self.turns[next].notify_one();
+        }
+    }
+
+    /// Sleeps until it is this task's turn, or ends it if another one failed.
+    fn await_turn<'a>(
+        &'a self,
+        me: usize,
+        mut state: MutexGuard<'a, State>,
+    ) -> MutexGuard<'a, State> {
+        while state.turn != me && state.failure.is_none() {
+            self.turns[me].wait(&mut state);
+        }
+        if state.failure.is_some() {
+            drop(state);
+            resume_unwind(Box::new(Aborted));
+        }
+        state
+    }
+
+    fn fail(&self, state: &mut State, failure: Failure) {
+        state.failure.get_or_insert(failure);
+        for turn in &self.turns {
+            turn.notify_all();
+        }
+    }
+}
+
+fn report(tasks: &[TaskState]) -> String {
+    let mut report = String::from("deadlock:");
+    for (number, task) in tasks.iter().enumerate() {
+        if let TaskState::Waiting(what, address) = task {
+            // Writing to a string does not fail.
+            let _ = write!(report, " task {number} waits for the {what} at {address:#x};");
+        }
+    }
+    report
+}
+
+/// Whether the calling thread is a task that has to take turns. A task that unwinds has not: it
+/// runs together with the others, which unwind too.
+pub(crate) fn is_task() -> bool {
+    IS_TASK.get() && !std::thread::panicking()
+}
+
+/// A point at which another task may come in between.
+pub(crate) fn point() {
+    if is_task() {
+        with_task(Schedule::point);
+    }
+}
+
+/// Lets the other tasks run until something is released at `address`.
+///
+/// To be called by a task only.
+pub(crate) fn block(what: &'static str, address: usize) {
+    with_task(|schedule, me| schedule.block(me, what, address));
+}
+
+/// Lets the tasks that wait for something at `address` try again.
+pub(crate) fn release(address: usize) {
+    if IS_TASK.get() {
+        with_task(|schedule, _| schedule.release(address));
+    }
+}
+
+/// True once in `limit` times on average, for a task.
+pub(crate) fn happens_once_in(limit: u64) -> bool {
+    let mut happens = false;
+    with_task(|schedule, _| happens = schedule.chance.below(limit) == 0);
+    happens
+}
+
+fn with_task(f: impl FnOnce(&Schedule, usize)) {
+    let task = TASK.with_borrow(|task| task.clone());
+    if let Some((schedule, me)) = task {
+        f(&schedule, me);
+    }
+}
