@@ -121,7 +121,8 @@ impl Frames {
         self.slots.len() as u32
     }
 
-    /// Frames with numbers from here on have never been used.
+    /// Frames with numbers from here on have never been used: a fresh one is taken only when none
+    /// is free that was used before, so this is also the most that were in use at once.
     pub fn used(&self) -> u32 {
         self.fresh.load(Relaxed).min(self.len())
     }
@@ -136,8 +137,8 @@ impl Frames {
     pub fn allocate(&self, context: u32) -> Option<Frame> {
         let frame = self
             .pop(&self.shards[context as usize % SHARDS])
-            .or_else(|| self.take_fresh())
-            .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))?;
+            .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
+            .or_else(|| self.take_fresh())?;
         self.slots[frame.index()].home.store(Home::Blank.encode(), Release);
         Some(frame)
     }

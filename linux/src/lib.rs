@@ -13,6 +13,7 @@
 //! | [`fork`] | what a fork of the whole process needs |
 //! | [`store`] | where evicted pages go: compressed RAM, a file |
 //! | [`probe`] | what the running kernel offers |
+//! | [`store`] | where evicted pages go: compressed RAM and files |
 //! | `uffd`, `host`, `sweep`, [`lock`] | the system calls |
 //!
 //! # Lock order
