@@ -1,4 +1,4 @@
-//! The subcommand `pagefault script` on its own, with the machines of this crate alone.
+//! The subcommand `pagefault script` on its own, with all machines of this crate.
 
 use clap::Parser;
 use pagefault_script::command::{ScriptArgs, run};
@@ -12,5 +12,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    run(&Cli::parse().script, &Catalogue::new())
+    let mut catalogue = Catalogue::new();
+    pagefault_script::managed::add_to(&mut catalogue);
+    run(&Cli::parse().script, &catalogue)
 }

@@ -33,6 +33,7 @@ pub mod diff;
 pub mod kernel;
 mod layout;
 pub mod machine;
+pub mod managed;
 pub mod outcome;
 pub mod parse;
 mod print;

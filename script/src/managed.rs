@@ -1,0 +1,423 @@
+//! Scripts on a machine of ours: every operation goes to the memory manager, every load and store
+//! to the machine's processor.
+
+mod linux;
+mod sim;
+
+use crate::ast::{self, Advice, MapFlags, SyncFlag};
+use crate::machine::{
+    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, StartError,
+    Target, content, pipe_count,
+};
+use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
+use crate::USER_END;
+use pagefault::entry::{SegvCode, Signal};
+use pagefault::machine::{self as waist, Protection, VirtAddr};
+use pagefault::{
+    AddressSpace, Config, FileAccess, Layout, Manager, MapOptions, MapRequest, Mm, Move,
+    NonlinearPolicy, Placement, RemapRequest, Sharing, Source, SyncMode,
+};
+use pagefault_sim::{SimDisk, SimFile};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Adds the machines of ours to a catalogue.
+pub fn add_to(catalogue: &mut Catalogue) {
+    catalogue.add(Entry {
+        name: "sim",
+        failures: Failures::Injected,
+        start: Box::new(|setup| Ok(Box::new(sim::start(setup)?))),
+    });
+    catalogue.add(Entry {
+        name: "linux",
+        failures: Failures::Refused,
+        start: Box::new(|setup| Ok(Box::new(linux::start(setup)?))),
+    });
+}
+
+/// Why an access did not happen.
+enum Stopped {
+    /// The process gets a signal for this address.
+    Signal(Signal, u64),
+    /// There is no memory for the page.
+    OutOfMemory,
+    /// The memory manager reported a bug.
+    Bug(String),
+}
+
+/// The part of a machine that makes user-mode accesses and knows its own state.
+trait Processor<M: waist::Machine> {
+    /// Loads bytes in ascending order.
+    fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped>;
+    /// Stores bytes in ascending order.
+    fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Result<(), Stopped>;
+    /// Fetches an instruction.
+    fn fetch(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped>;
+    /// Makes the `nth` allocation of a frame fail.
+    fn fail_allocation(&mut self, _nth: u64) {}
+    /// Checks the machine's own invariants.
+    fn check(&self) -> Result<(), String>;
+    /// An address space was made.
+    fn started(&mut self, _mm: &Arc<Mm<M>>) {}
+    /// An address space is about to go.
+    fn ended(&mut self, _mm: &Arc<Mm<M>>) {}
+}
+
+/// A file of a script.
+struct Opened<M: waist::Machine> {
+    content: Arc<SimFile>,
+    file: pagefault::File<M>,
+}
+
+/// A machine with its memory manager, processes and files.
+struct Managed<M: waist::Machine, P> {
+    // Address spaces and files go before the processor, whose handlers they use to the end.
+    processes: BTreeMap<Process, AddressSpace<M>>,
+    files: BTreeMap<u32, Opened<M>>,
+    manager: Arc<Manager<M>>,
+    disk: Arc<SimDisk>,
+    processor: P,
+}
+
+/// A swap device that the script can reach too.
+struct SharedDisk(Arc<SimDisk>);
+
+impl waist::SwapDevice for SharedDisk {
+    fn slots(&self) -> u32 {
+        self.0.slots()
+    }
+    fn read(&self, slot: u32, page: &mut waist::store::PageBytes) -> Result<(), waist::IoError> {
+        self.0.read(slot, page)
+    }
+    fn write(&self, slot: u32, page: &waist::store::PageBytes) -> Result<(), waist::IoError> {
+        self.0.write(slot, page)
+    }
+    fn discard(&self, slot: u32) {
+        self.0.discard(slot);
+    }
+}
+
+/// What a script's machine has in common with the host: pieces of files become regions of their
+/// own (J10), and promises are as good as endless.
+fn config() -> Config {
+    Config {
+        nonlinear: NonlinearPolicy::Regions,
+        overcommit: pagefault::Overcommit::Always,
+        ..Config::default()
+    }
+}
+
+fn layout() -> Layout {
+    Layout::over(VirtAddr(0x1_0000)..VirtAddr(USER_END))
+}
+
+impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
+    fn new(manager: Arc<Manager<M>>, processor: P, setup: &Setup) -> Result<Self, StartError> {
+        let slots = u32::try_from(setup.sizes.swap).map_err(|_| StartError::Sizes)?;
+        let disk = Arc::new(SimDisk::new(slots.max(1)));
+        if slots > 1 {
+            let device = Box::new(SharedDisk(disk.clone()));
+            let priority = pagefault::swap::area::Priority::Descending;
+            manager.swap_on(device, priority).map_err(|_| StartError::Sizes)?;
+        }
+        let mut managed =
+            Self { processes: BTreeMap::new(), files: BTreeMap::new(), manager, disk, processor };
+        let first =
+            AddressSpace::new(&managed.manager, layout()).map_err(|_| StartError::Sizes)?;
+        managed.processor.started(first.mm());
+        managed.processes.insert(Process::FIRST, first);
+        Ok(managed)
+    }
+
+    fn mmap(&self, mm: &Arc<Mm<M>>, call: &Mmap) -> Outcome {
+        let file = call.file.map(|(file, offset)| (&self.files[&file.0].file, offset));
+        let mut options = MapOptions::empty();
+        options.set(MapOptions::NORESERVE, call.flags.contains(MapFlags::NORESERVE));
+        options.set(MapOptions::GROWSDOWN, call.flags.contains(MapFlags::GROWSDOWN));
+        options.set(MapOptions::POPULATE, call.flags.contains(MapFlags::POPULATE));
+        let at = VirtAddr(call.address);
+        let noreplace = call.flags.contains(MapFlags::NOREPLACE);
+        let request = MapRequest {
+            length: call.length,
+            protection: protection(call.protection),
+            sharing: match call.sharing {
+                ast::Sharing::Private => Sharing::Private,
+                ast::Sharing::Shared => Sharing::Shared,
+            },
+            placement: if noreplace {
+                Placement::FixedNoReplace(at)
+            } else {
+                Placement::Fixed(at)
+            },
+            source: match file {
+                None => Source::Anonymous,
+                Some((file, offset)) => {
+                    Source::File { file, offset, access: FileAccess::READ | FileAccess::WRITE }
+                }
+            },
+            options,
+        };
+        answer(mm.mmap(&request), |error| error.errno())
+    }
+
+    fn execute(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Outcome {
+        match self.processor.store(mm, address, &[0xc3]) {
+            Ok(()) | Err(Stopped::Signal(..)) => {}
+            Err(stopped) => return failed(stopped),
+        }
+        match self.processor.fetch(mm, address) {
+            Ok(()) => Outcome::Ok,
+            Err(stopped) => failed(stopped),
+        }
+    }
+
+    fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
+        let mut bytes = vec![0; length as usize];
+        match self.processor.load(mm, address, &mut bytes) {
+            Ok(()) => Outcome::Bytes(Bytes::new(&bytes)),
+            Err(stopped) => failed(stopped),
+        }
+    }
+
+    fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
+        match self.processor.store(mm, address, bytes) {
+            Ok(()) => Outcome::Ok,
+            Err(stopped) => failed(stopped),
+        }
+    }
+
+    fn fork(&mut self, process: Process, child: Process) -> Outcome {
+        match self.processes[&process].fork() {
+            Ok(copy) => {
+                self.processor.started(copy.mm());
+                self.processes.insert(child, copy);
+                Outcome::Ok
+            }
+            Err(error) => Outcome::Errno(Errno(error.errno().number())),
+        }
+    }
+
+    fn end(&mut self, process: Process) {
+        if let Some(space) = self.processes.remove(&process) {
+            self.processor.ended(space.mm());
+        }
+    }
+
+    fn pwrite(&self, file: File, offset: u64, bytes: &[u8]) -> Outcome {
+        answer(self.files[&file.0].file.write_at(offset, bytes), |error| error.errno())
+    }
+
+    fn pread(&self, file: File, offset: u64, length: u64) -> Outcome {
+        let opened = &self.files[&file.0].file;
+        let mut bytes = vec![0; length.min(opened.len().saturating_sub(offset)) as usize];
+        match opened.read_at(offset, &mut bytes) {
+            Ok(n) => Outcome::Bytes(Bytes::new(&bytes[..n])),
+            Err(error) => Outcome::Errno(Errno(error.errno().number())),
+        }
+    }
+
+    fn create(&mut self, file: File, length: u64, seed: Option<u64>) -> Outcome {
+        let bytes = match seed {
+            Some(seed) => (0..length).map(|index| content(index, seed)).collect(),
+            None => vec![0; length as usize],
+        };
+        let content = Arc::new(SimFile::new(bytes));
+        let file_of_manager = pagefault::File::open(&self.manager, content.clone());
+        self.files.insert(file.0, Opened { content, file: file_of_manager });
+        Outcome::Ok
+    }
+
+    fn check(&self) -> Outcome {
+        if let Err(violation) = self.manager.check() {
+            return Outcome::Broken(violation.to_string());
+        }
+        match self.processor.check() {
+            Ok(()) => Outcome::Ok,
+            Err(what) => Outcome::Broken(what),
+        }
+    }
+
+    fn fail(&mut self, what: ast::Failing, nth: u64) -> Outcome {
+        match what {
+            ast::Failing::Frame => self.processor.fail_allocation(nth),
+            ast::Failing::Read => {
+                self.disk.fail_nth_read(nth);
+                self.files.values().for_each(|opened| opened.content.fail_nth_read(nth));
+            }
+            ast::Failing::Write => {
+                self.disk.fail_nth_write(nth);
+                self.files.values().for_each(|opened| opened.content.fail_nth_write(nth));
+            }
+        }
+        Outcome::Ok
+    }
+}
+
+impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
+    fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
+        let mm = self.processes[&process].mm().clone();
+        let outcome = match call {
+            Call::Mmap(mmap) => self.mmap(&mm, mmap),
+            Call::Store { address, bytes } => self.store(&mm, *address, bytes),
+            Call::Fill { address, length, byte } => {
+                self.store(&mm, *address, &vec![*byte; *length as usize])
+            }
+            Call::Load { address, length } => self.load(&mm, *address, *length),
+            Call::Execute { address } => self.execute(&mm, *address),
+            Call::Fork { child } => self.fork(process, *child),
+            Call::Exit => {
+                self.end(process);
+                Outcome::Ok
+            }
+            other => manage(&mm, other),
+        };
+        drop(mm);
+        if outcome == Outcome::Killed {
+            self.end(process);
+        }
+        outcome
+    }
+
+    fn act(&mut self, action: &Action<'_>) -> Outcome {
+        match *action {
+            Action::CreateFile { file, length, seed } => self.create(file, length, seed),
+            Action::Truncate { file, length } => {
+                answer(self.files[&file.0].file.truncate(length), |error| error.errno())
+            }
+            Action::Pwrite { file, offset, bytes } => self.pwrite(file, offset, bytes),
+            Action::Pread { file, offset, length } => self.pread(file, offset, length),
+            Action::Fsync { file } => {
+                answer(self.files[&file.0].file.sync(), |error| error.errno())
+            }
+            Action::Reclaim { pages } => {
+                self.manager.reclaim(pages.min(u64::from(u32::MAX)) as usize);
+                Outcome::Ok
+            }
+            Action::Check => self.check(),
+            Action::Fail { what, nth } => self.fail(what, nth),
+        }
+    }
+
+    fn stats(&mut self) -> Vec<(&'static str, u64)> {
+        let mut stats = Vec::new();
+        self.manager.counters().visit(|name, value| stats.push((name, value)));
+        stats
+    }
+}
+
+/// The calls that the memory manager answers alone.
+fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Outcome {
+    let at = VirtAddr;
+    match *call {
+        Call::Munmap { address, length } => answer(mm.munmap(at(address), length), |e| e.errno()),
+        Call::Mprotect { address, length, protection: p } => {
+            answer(mm.mprotect(at(address), length, protection(p)), |e| e.errno())
+        }
+        Call::Msync { address, length, sync } => {
+            answer(mm.msync(at(address), length, sync_mode(sync)), |e| e.errno())
+        }
+        Call::Mlock { address, length } => answer(mm.mlock(at(address), length), |e| e.errno()),
+        Call::Munlock { address, length } => answer(mm.munlock(at(address), length), |e| e.errno()),
+        Call::Mremap { address, old, new, target } => {
+            let movement = match target {
+                Target::Stay => Move::Never,
+                Target::Fixed(target) => Move::To(at(target)),
+                Target::FixedButStay(_) => return Outcome::Errno(Errno::EINVAL),
+            };
+            let address = at(address);
+            let request = RemapRequest { address, old_length: old, new_length: new, movement };
+            answer(mm.mremap(&request), |e| e.errno())
+        }
+        Call::Madvise { address, length, advice: a } => {
+            answer(mm.madvise(at(address), length, advice(a)), |e| e.errno())
+        }
+        Call::RemapFilePages { address, length, page } => {
+            answer(mm.remap_file_pages(at(address), length, page), |e| e.errno())
+        }
+        Call::Mincore { address, length } => {
+            answer(mm.mincore(at(address), length, |_, _| ()), |e| e.errno())
+        }
+        Call::ToUser { address, bytes } => {
+            let copied = bytes.len() - mm.copy_to_user(at(address), bytes);
+            match pipe_count(copied as u64, bytes.len() as u64) {
+                Some(count) => Outcome::Stored(count),
+                None => Outcome::Errno(Errno::EFAULT),
+            }
+        }
+        Call::FromUser { address, length } => {
+            let mut bytes = vec![0; length as usize];
+            let copied = bytes.len() - mm.copy_from_user(at(address), &mut bytes);
+            match pipe_count(copied as u64, length) {
+                Some(count) => Outcome::Loaded(Bytes::new(&bytes[..count as usize])),
+                None => Outcome::Errno(Errno::EFAULT),
+            }
+        }
+        Call::Maps { start, end } => maps(mm, start, end),
+        // The rest is the machine's, and was answered there.
+        _ => Outcome::Errno(Errno::ENOSYS),
+    }
+}
+
+fn maps<M: waist::Machine>(mm: &Arc<Mm<M>>, start: u64, end: u64) -> Outcome {
+    let regions = mm.maps(VirtAddr(start)..VirtAddr(end));
+    let cut = regions.iter().map(|region| Mapping {
+        start: region.range.start.value().max(start),
+        end: region.range.end.value().min(end),
+        protection: ast::Protection::from_bits_truncate(region.protection.bits()),
+        sharing: if region.shared { ast::Sharing::Shared } else { ast::Sharing::Private },
+    });
+    Outcome::Maps(cut.collect())
+}
+
+fn answer<T, E: Copy>(
+    result: Result<T, E>,
+    errno: impl Fn(E) -> pagefault::error::Errno,
+) -> Outcome {
+    Outcome::of(result.map_err(|error| Errno(errno(error).number())))
+}
+
+fn failed(stopped: Stopped) -> Outcome {
+    match stopped {
+        Stopped::Signal(signal, address) => {
+            let fault = match signal {
+                Signal::Segv(SegvCode::MapErr) => Fault::Unmapped,
+                Signal::Segv(SegvCode::AccErr) => Fault::Refused,
+                Signal::Bus => Fault::Beyond,
+            };
+            Outcome::Fault { fault, address }
+        }
+        Stopped::OutOfMemory => Outcome::Killed,
+        Stopped::Bug(what) => Outcome::Broken(what),
+    }
+}
+
+fn protection(protection: ast::Protection) -> Protection {
+    Protection::from_bits_truncate(protection.bits())
+}
+
+fn sync_mode(flag: SyncFlag) -> SyncMode {
+    match flag {
+        SyncFlag::Sync => SyncMode::Sync,
+        SyncFlag::Async => SyncMode::Async,
+        SyncFlag::Invalidate => SyncMode::Invalidate,
+    }
+}
+
+fn advice(advice: Advice) -> pagefault::Advice {
+    match advice {
+        Advice::Normal => pagefault::Advice::Normal,
+        Advice::Random => pagefault::Advice::Random,
+        Advice::Sequential => pagefault::Advice::Sequential,
+        Advice::WillNeed => pagefault::Advice::WillNeed,
+        Advice::DontNeed => pagefault::Advice::DontNeed,
+        Advice::Free => pagefault::Advice::Free,
+        Advice::Remove => pagefault::Advice::Remove,
+        Advice::DontFork => pagefault::Advice::DontFork,
+        Advice::DoFork => pagefault::Advice::DoFork,
+        Advice::Cold => pagefault::Advice::Cold,
+        Advice::PageOut => pagefault::Advice::PageOut,
+        Advice::PopulateRead => pagefault::Advice::PopulateRead,
+        Advice::PopulateWrite => pagefault::Advice::PopulateWrite,
+    }
+}
+
