@@ -24,13 +24,14 @@ pub fn text(format: Format, config: &Config, counters: &Counters) -> String {
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
-fn corrections(counters: &Counters) -> [(&'static str, &Count); 6] {
+fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
     [
         ("anonymous", &counters.anonymous),
         ("zero", &counters.zero),
         ("file", &counters.file),
         ("swap_in", &counters.swap_in),
         ("copy_on_write", &counters.copy_on_write),
+        ("first_store", &counters.first_store),
         ("spurious", &counters.spurious),
     ]
 }
