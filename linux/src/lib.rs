@@ -5,6 +5,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`memory`] | memory with a limit for a Rust program |
+//! | [`runtime`] | the machine and a memory manager on it, running |
 //! | [`deliver`] | a fault travels up, inline in the faulting thread or through a thread of ours |
 //! | [`machine`] | the machine: frames, copies, flushes, for the memory manager |
 //! | [`space`] | address spaces: windows, or the process itself |
@@ -30,7 +32,9 @@ mod host;
 pub mod lock;
 pub mod machine;
 mod place;
+pub mod memory;
 pub mod probe;
+pub mod runtime;
 pub mod space;
 mod stats;
 pub mod store;
@@ -42,6 +46,7 @@ pub use deliver::guard::Faulted;
 pub use deliver::{Answering, Pager, Resolution, Signal};
 pub use fork::ForkError;
 pub use machine::{BuildError, Config, LinuxMachine};
+pub use memory::Memory;
 pub use probe::{Delivery, Probe, ProbeError};
 pub use space::{Layout, LinuxSpace};
 pub use stats::MachineStats;

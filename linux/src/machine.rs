@@ -126,6 +126,17 @@ impl LinuxMachine {
         &self.shared.probe
     }
 
+    /// Makes an address space, or passes on what the host says: `EBUSY` for a second identity
+    /// space, `ENOMEM` for want of addresses.
+    pub fn new_space(&self) -> Result<LinuxSpace, Errno> {
+        LinuxSpace::new(&self.shared)
+    }
+
+    /// The most frames that were in use at once.
+    pub fn peak_frames(&self) -> u32 {
+        self.shared.frames.used()
+    }
+
     /// What the machine has done so far.
     pub fn counters(&self) -> MachineStats {
         let mut stats = self.shared.counters.sum();

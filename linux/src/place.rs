@@ -162,12 +162,17 @@ impl Shared {
         }
     }
 
-    /// Empties a host page whose content nobody needs, its frame being held.
+    /// Empties the host page of a held frame, whose content nobody needs there.
     pub fn drop_page(&self, host: u64) {
-        // The only refusal is of a range that is no longer mapped, and so empty.
-        // SAFETY: the page is of one of our spaces, and its frame's holder gives it up.
-        let _ = unsafe { host::discard(host..host + PAGE as u64) };
+        self.empty(host);
         self.counters.add(Counter::Dropped, 1);
+    }
+
+    fn empty(&self, host: u64) {
+        // The only refusal is of a range that is no longer mapped, and so empty.
+        // SAFETY: the page is of one of our spaces, and whoever holds its frame, if there is one,
+        // gives it up.
+        let _ = unsafe { host::discard(host..host + PAGE as u64) };
     }
 
     /// Makes the kernel's own accesses to an empty page fail until it is unpoisoned. Returns false
@@ -187,7 +192,7 @@ impl Shared {
 
     fn unpoison_locked(&self, space: &SpaceCore, page: usize) {
         if space.table.set_poisoned(page, false) {
-            self.drop_page(space.host_of(page));
+            self.empty(space.host_of(page));
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::host::{self, Reservation};
 use crate::machine::Shared;
+use crate::place::permits;
 use crate::table::{LEAF_PAGES, LeafGuard, PageTable, SPAN};
-use pagefault_machine::{Cursor, Entry, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
+use pagefault_machine::{Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
 use rustix::io::Errno;
 use std::ops::Range;
 use std::sync::Arc;
@@ -157,6 +158,18 @@ impl LinuxSpace {
         self.core.address_of(0)..self.core.address_of(self.core.pages())
     }
 
+    /// Brings the pages of a range that are present in our table into the host's, so that system
+    /// calls and further accesses of the kind find them. `range` is within the space.
+    pub fn prefill(&self, range: Range<VirtAddr>, access: Access) -> Result<(), Errno> {
+        let Some(pages) = self.core.pages_of(&range) else { return Ok(()) };
+        for page in pages {
+            if permits(self.core.table.entry(page), access) {
+                self.core.shared.refill(&self.core, page, access)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Of an identity space: from now on faults in `range`, which the program has mapped, are
     /// answered by the memory manager. `range` is page-aligned.
     pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
@@ -176,11 +189,8 @@ impl LinuxSpace {
 
 impl Drop for LinuxSpace {
     fn drop(&mut self) {
-        {
-            // No thread of ours is using the space when the gate is passed, nor finds it after.
-            let _gate = self.core.shared.pagers.threads.gate.write();
-            SLOTS[self.core.id as usize].withdraw();
-        }
+        SLOTS[self.core.id as usize].withdraw();
+        self.core.shared.pagers.threads.forget_poisoned(&self.core.host_range());
         self.core.shared.park_all_in(self.core.host_range());
         SLOTS[self.core.id as usize].give_back();
     }

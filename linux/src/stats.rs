@@ -23,6 +23,13 @@ const SHARDS: usize = 16;
 #[repr(align(128))]
 struct Shard([AtomicU64; KINDS]);
 
+impl MachineStats {
+    /// The pages of host memory that hold content, or are kept for it.
+    pub const fn resident(&self) -> u64 {
+        self.installed.saturating_sub(self.dropped) + self.buffers_resident as u64
+    }
+}
+
 /// Counters spread over threads.
 pub(crate) struct Counters([Shard; SHARDS]);
 

@@ -133,10 +133,10 @@ impl PageTable {
         LeafGuard { leaf }
     }
 
-    /// Locks the leaf of `page` unless all its entries are none.
+    /// Locks the leaf of `page` if it exists.
     pub fn lock_existing(&self, page: usize) -> Option<LeafGuard<'_>> {
         let leaf = &self.leaves[page / LEAF_PAGES];
-        if leaf.state.load(Acquire) & !MADE == 0 {
+        if leaf.state.load(Acquire) & MADE == 0 {
             return None;
         }
         leaf.lock.lock();

@@ -9,6 +9,7 @@ use crate::host::PAGE;
 use crate::lock::{FutexMutex, FutexRwLock};
 use crate::machine::Shared;
 use crate::place::Refilled;
+use crate::runtime::Quiet;
 use crate::space;
 use crate::uffd::UffdFeatures;
 use lock_api::RwLock;
@@ -16,7 +17,6 @@ use pagefault_machine::Access;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -76,6 +76,17 @@ impl Threads {
         }
     }
 
+    /// Forgets what was poisoned in a range of host addresses, which is about to go.
+    pub fn forget_poisoned(&self, range: &std::ops::Range<u64>) {
+        let mut poisoned = self.poisoned.lock();
+        let (all, mut kept) = (poisoned.pages, 0);
+        for host in all[..poisoned.len].iter().filter(|host| !range.contains(host)) {
+            poisoned.pages[kept] = *host;
+            kept += 1;
+        }
+        poisoned.len = kept;
+    }
+
     /// The descriptor that stops the threads, which the program must not close.
     pub fn descriptor(&self) -> Option<i32> {
         use rustix::fd::AsRawFd;
@@ -91,27 +102,15 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
         let builder = std::thread::Builder::new().name("pagefault".into());
         builder.spawn(move || serve(&shared, &stop))
     };
-    let spawned = with_signals_blocked(|| (0..count).map(|_| spawn()).collect::<Result<_, _>>());
+    // Threads inherit the mask: none of ours may run a handler of the program's, which could touch
+    // managed memory.
+    let quiet = Quiet::new();
+    let spawned: Result<_, _> = (0..count).map(|_| spawn()).collect();
+    drop(quiet);
     let handles =
         spawned.map_err(|e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
     *shared.pagers.threads.running.lock() = Some(Running { stop, handles });
     Ok(())
-}
-
-/// Threads inherit the mask: none of ours may run a handler of the program's, which could touch
-/// managed memory.
-fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
-    let mut old = MaybeUninit::uninit();
-    // SAFETY: blocks all signals of this thread and keeps the mask in `old`.
-    unsafe {
-        let mut all = MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
-    }
-    let result = f();
-    // SAFETY: restores the mask stored above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
-    result
 }
 
 fn serve(shared: &Weak<Shared>, stop: &OwnedFd) {
@@ -142,31 +141,39 @@ fn serve(shared: &Weak<Shared>, stop: &OwnedFd) {
 const POISON_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 fn unpoison(shared: &Shared) {
-    let mut poisoned = shared.pagers.threads.poisoned.lock();
-    let len = std::mem::take(&mut poisoned.len);
-    for &host in &poisoned.pages[..len] {
-        // SAFETY: the gate is held, which whoever drops a space waits for.
-        if let Some(space) = unsafe { space::find(host) } {
-            shared.unpoison(space, space.index_of(host));
-        }
-    }
+    shared.pagers.threads.poisoned.lock().clear(shared);
 }
 
+/// Poisons the page at a host address that is being accessed; false if the host cannot.
 fn poison(shared: &Shared, host: u64) -> bool {
-    // SAFETY: as in `unpoison`.
+    // SAFETY: the access waits for its answer, so its space is there.
     let Some(space) = (unsafe { space::find(host) }) else { return false };
     if !shared.probe.features.contains(UffdFeatures::POISON) {
         return false;
     }
-    if shared.pagers.threads.poisoned.lock().len == POISONED {
-        unpoison(shared);
-    }
     let mut poisoned = shared.pagers.threads.poisoned.lock();
-    let room = poisoned.len;
-    room < POISONED && shared.poison(space, space.index_of(host)) && {
-        poisoned.pages[room] = host;
+    if poisoned.len == POISONED {
+        poisoned.clear(shared);
+    }
+    let index = poisoned.len;
+    let done = shared.poison(space, space.index_of(host));
+    if done {
+        poisoned.pages[index] = host;
         poisoned.len += 1;
-        true
+    }
+    done
+}
+
+impl Poisoned {
+    fn clear(&mut self, shared: &Shared) {
+        let len = std::mem::take(&mut self.len);
+        for &host in &self.pages[..len] {
+            // SAFETY: whoever drops a space first takes its pages off this list, whose lock is
+            // held.
+            if let Some(space) = unsafe { space::find(host) } {
+                shared.unpoison(space, space.index_of(host));
+            }
+        }
     }
 }
 

@@ -31,11 +31,12 @@ impl<M: Machine> Mm<M> {
         let frame = manager.allocate()?;
         manager.machine.zero(frame);
         manager.page(frame).set(PageFlags::UPTODATE);
+        // Queued before it is mapped: afterwards another thread may free it at any moment.
+        manager.enqueue(frame, None);
         if !self.install_new_anon(vma, fault, frame)? {
             manager.put(frame);
             return Ok(Step::Again);
         }
-        manager.enqueue(frame, None);
         Ok(Step::Done(Correction::Anonymous))
     }
 

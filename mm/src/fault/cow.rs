@@ -178,13 +178,13 @@ impl<M: Machine> Mm<M> {
             manager.machine.copy(old, new);
         }
         manager.page(new).set(PageFlags::UPTODATE);
+        manager.enqueue(new, None);
         let mut gather = Gather::new(self);
         if !self.replace_with_copy(vma, fault, old, new, &mut gather) {
             manager.put(new);
             return Ok(Step::Again);
         }
         gather.flush();
-        manager.enqueue(new, None);
         Ok(Step::Partly(Correction::CopyOnWrite))
     }
 

@@ -82,6 +82,7 @@ impl<M: Machine> Mm<M> {
         let copy = manager.allocate()?;
         manager.machine.copy(source, copy);
         manager.page(copy).set(PageFlags::UPTODATE);
+        manager.enqueue(copy, None);
         let installed = self.entries(page_range(fault.page)).map(|mut cursor| {
             let still = vma.is_alive() && cursor.entry(fault.page) == expected;
             if still {
@@ -92,10 +93,7 @@ impl<M: Machine> Mm<M> {
             still
         });
         match installed {
-            Ok(true) => {
-                manager.enqueue(copy, None);
-                Ok(Step::Done(Correction::CopyOnWrite))
-            }
+            Ok(true) => Ok(Step::Done(Correction::CopyOnWrite)),
             Ok(false) => {
                 manager.put(copy);
                 Ok(Step::Again)

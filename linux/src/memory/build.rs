@@ -1,0 +1,253 @@
+//! Building a memory.
+
+use super::{Attachment, CompressedRam, Memory, Shared};
+use crate::machine::{BuildError, Config, LinuxMachine};
+use crate::probe::{Delivery, ProbeError};
+use crate::runtime::{Quiet, Reclaim, Runtime};
+use crate::space::Layout;
+use crate::store::file::{OpenError, SwapFile};
+use crate::store::ReserveError;
+use pagefault::machine::{IoError, PAGE_SIZE, SwapDevice, VirtAddr};
+use pagefault::swap::area::{Priority, SwapOnError};
+use pagefault::{AddressSpace, Limits, Observer, Overcommit};
+use rustix::io::Errno;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// A place for pages that are not resident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Compressed in RAM.
+    Ram {
+        /// The most RAM that it takes, on top of the memory's limit.
+        bytes: u64,
+    },
+    /// An unlinked temporary file.
+    TemporaryFile {
+        /// Where it is made.
+        directory: PathBuf,
+        /// The most that it holds.
+        bytes: u64,
+    },
+    /// A file, or a block device, that is kept.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// The most that it holds.
+        bytes: u64,
+    },
+}
+
+/// What is to be built; see [`Memory::builder`].
+#[must_use]
+pub struct Builder {
+    limit: u64,
+    window: u64,
+    swap: Vec<Swap>,
+    delivery: Delivery,
+    reclaim: Reclaim,
+    observer: Option<Box<dyn Observer>>,
+}
+
+/// Why a memory could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// The limit is too small to work with.
+    #[error("a memory limit of {given} bytes is too small: give at least {least}")]
+    LimitTooSmall {
+        /// The limit given.
+        given: u64,
+        /// The least that works.
+        least: u64,
+    },
+    /// The machine cannot be built on this kernel.
+    #[error(transparent)]
+    Machine(#[from] BuildError),
+    /// A swap file cannot be opened.
+    #[error(transparent)]
+    SwapFile(#[from] OpenError),
+    /// Address space for compressed RAM could not be reserved.
+    #[error(transparent)]
+    SwapRam(#[from] ReserveError),
+    /// A swap area cannot be used.
+    #[error("swap area {index} has no room for a page, or there are too many areas ({error:?})")]
+    SwapArea {
+        /// Which one, from 0, in the order given.
+        index: usize,
+        /// What the memory manager says.
+        error: SwapOnError,
+    },
+    /// The host refuses a thread or the handlers of signals.
+    #[error("the host refuses a thread or a signal handler: {0}")]
+    Host(Errno),
+}
+
+impl From<ProbeError> for CreateError {
+    fn from(error: ProbeError) -> Self {
+        Self::Machine(error.into())
+    }
+}
+
+/// The fewest frames that a memory works with: a batch of pages on their way out, and as many that
+/// faults need meanwhile.
+const FEWEST_FRAMES: u64 = 64;
+
+/// How many pages compressed RAM has slots for, for each page of its cap.
+const RAM_SLOTS_PER_PAGE: u64 = 4;
+
+/// The default size of the temporary file, in limits.
+const FILE_LIMITS: u64 = 8;
+
+impl Builder {
+    pub(super) fn new(limit: u64) -> Self {
+        let ram = Swap::Ram { bytes: limit / 2 };
+        let directory = std::env::temp_dir();
+        let bytes = limit.saturating_mul(FILE_LIMITS);
+        Self {
+            limit,
+            window: 64 << 30,
+            swap: vec![ram, Swap::TemporaryFile { directory, bytes }],
+            delivery: Delivery::Inline,
+            reclaim: Reclaim::default(),
+            observer: None,
+        }
+    }
+
+    /// The swap areas, in the order in which they are filled; each spills to the next when it is
+    /// full. None: what does not fit ends the program.
+    pub fn swap(mut self, areas: impl IntoIterator<Item = Swap>) -> Self {
+        self.swap = areas.into_iter().collect();
+        self
+    }
+
+    /// How faults are delivered; inline by default.
+    pub const fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    /// When pages are evicted; ahead of need by default.
+    pub const fn reclaim(mut self, reclaim: Reclaim) -> Self {
+        self.reclaim = reclaim;
+        self
+    }
+
+    /// The most bytes that all regions together may have, 64 GiB by default; addresses only.
+    /// Rounded up to 2 MiB.
+    pub const fn addresses(mut self, bytes: u64) -> Self {
+        self.window = bytes;
+        self
+    }
+
+    /// Tells `observer` of every event.
+    pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Makes the memory, or says what stands in the way and what to do.
+    pub fn build(self) -> Result<Memory, CreateError> {
+        let frames = self.frames()?;
+        let window = self.window.max(SPAN).checked_next_multiple_of(SPAN);
+        let window = window.ok_or(BuildError::Window)?;
+        // The first pages stay unused, so that no region starts at address 0.
+        let layout = Layout::Windows { origin: VirtAddr::ZERO, bytes: window };
+        let config =
+            Config { layout, delivery: self.delivery, ..Config::new(frames) };
+        let _quiet = Quiet::new();
+        let machine = LinuxMachine::new(&config)?;
+        let stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
+        let rules = pagefault::Config {
+            overcommit: Overcommit::Always,
+            // Regions are free here: they are not mappings of the host's.
+            max_regions: i32::MAX as usize,
+            observer: self.observer,
+            ..pagefault::Config::default()
+        };
+        let runtime =
+            Runtime::start(machine, rules, self.reclaim).map_err(CreateError::Host)?;
+        add_swap(&runtime, &stores)?;
+        let space = runtime
+            .machine()
+            .new_space()
+            .map_err(BuildError::AddressSpace)?;
+        let addresses = pagefault::Layout::over(VirtAddr::ZERO..VirtAddr(window));
+        let space =
+            AddressSpace::with_space(runtime.manager(), addresses, Limits::default(), space);
+        let (limit, births) = (self.limit, AtomicU64::new(0));
+        let shared = Arc::new(Shared { runtime, limit, stores, births });
+        Ok(Memory { space: Attachment::new(&shared, space) })
+    }
+
+    /// How many frames keep the promise: the limit less what the machine has resident beside them.
+    fn frames(&self) -> Result<u32, CreateError> {
+        let overhead = u64::from(Config::OVERHEAD);
+        let frames = (self.limit / PAGE_SIZE).saturating_sub(overhead);
+        if frames < FEWEST_FRAMES {
+            let least = (overhead + FEWEST_FRAMES) * PAGE_SIZE;
+            return Err(CreateError::LimitTooSmall { given: self.limit, least });
+        }
+        u32::try_from(frames).map_err(|_| BuildError::Frames.into())
+    }
+}
+
+const SPAN: u64 = crate::table::SPAN;
+
+fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
+    for (index, store) in stores.iter().enumerate() {
+        let device: Box<dyn SwapDevice> = match store {
+            Device::Ram(ram) => Box::new(Handle(ram.clone())),
+            Device::File(file) => Box::new(Handle(file.clone())),
+        };
+        runtime
+            .manager()
+            .swap_on(device, Priority::Descending)
+            .map_err(|error| CreateError::SwapArea { index, error })?;
+    }
+    Ok(())
+}
+
+/// A store, of which the memory manager has a handle too.
+pub(super) enum Device {
+    Ram(Arc<CompressedRam>),
+    File(Arc<SwapFile>),
+}
+
+impl Device {
+    fn open(swap: &Swap) -> Result<Self, CreateError> {
+        Ok(match swap {
+            Swap::Ram { bytes } => {
+                let slots = (bytes / PAGE_SIZE).saturating_mul(RAM_SLOTS_PER_PAGE) + 1;
+                let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+                Self::Ram(Arc::new(CompressedRam::new(slots, *bytes)?))
+            }
+            Swap::TemporaryFile { directory, bytes } => {
+                Self::File(Arc::new(SwapFile::temporary(directory, Some(*bytes))?))
+            }
+            Swap::File { path, bytes } => Self::File(Arc::new(SwapFile::open(path, Some(*bytes))?)),
+        })
+    }
+}
+
+/// A shared store as a device.
+struct Handle<D>(Arc<D>);
+
+impl<D: SwapDevice> SwapDevice for Handle<D> {
+    fn slots(&self) -> u32 {
+        self.0.slots()
+    }
+
+    fn read(&self, slot: u32, page: &mut pagefault::machine::machine::Page) -> Result<(), IoError> {
+        self.0.read(slot, page)
+    }
+
+    fn write(&self, slot: u32, page: &pagefault::machine::machine::Page) -> Result<(), IoError> {
+        self.0.write(slot, page)
+    }
+
+    fn discard(&self, slot: u32) {
+        self.0.discard(slot);
+    }
+}
+

@@ -1,0 +1,168 @@
+//! Memory for a Rust program, with a limit on how much of it is resident.
+//!
+//! A [`Memory`] hands out [`Region`]s, slices of bytes that may together be much larger than its
+//! limit. What does not fit is compressed or written to a file, and comes back when it is touched.
+//!
+//! ```
+//! use pagefault_linux::memory::Memory;
+//! # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+//!
+//! let memory = Memory::with_limit(8 << 20)?;
+//! let mut region = memory.map(32 << 20)?;
+//! for (i, byte) in region.iter_mut().step_by(4096).enumerate() {
+//!     *byte = i as u8;
+//! }
+//! assert!(region.iter().step_by(4096).enumerate().all(|(i, byte)| *byte == i as u8));
+//! assert!(memory.stats().resident_bytes <= 8 << 20);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Deliveries
+//! Under [inline delivery](crate::Delivery::Inline), the default, a system call on a page that is
+//! not resident fails with `EFAULT`: [`Region::pin`] what it is to use. Thread delivery has no such
+//! rule, where the kernel grants it, and costs more for each fault.
+//!
+//! # Signals and forks
+//! A signal handler may touch regions. A child of a process fork does not inherit them: touching
+//! one there is a segmentation violation.
+
+mod build;
+mod region;
+mod snapshot;
+mod stats;
+
+pub use build::{Builder, CreateError, Swap};
+pub use region::{Pinned, Region};
+pub use snapshot::{Snapshot, SnapshotError};
+pub use stats::{Stats, SwapStats};
+
+use crate::machine::LinuxMachine;
+use crate::runtime::{Attached, Quiet, Runtime};
+use crate::space::LinuxSpace;
+use crate::store::CompressedRam;
+use build::Device;
+use pagefault::error::MapError;
+use pagefault::machine::Backing;
+use pagefault::{
+    AddressSpace, File, FileAccess, MapOptions, MapRequest, Placement, Sharing, Source,
+};
+use pagefault::machine::Protection;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+/// Memory with a limit. Cloning gives another handle on it; it ends with its last handle, region
+/// and snapshot.
+#[derive(Clone)]
+pub struct Memory {
+    space: Arc<Attachment>,
+}
+
+/// What all memories and snapshots over one machine share.
+struct Shared {
+    runtime: Runtime,
+    limit: u64,
+    /// The stores, for their statistics, by area number.
+    stores: Vec<Device>,
+    /// Numbers regions and snapshots in the order of their making.
+    births: AtomicU64,
+}
+
+/// An address space of the memory's, or of a snapshot's.
+struct Attachment {
+    // In this order: the space goes once its faults are answered no more.
+    _attached: Attached,
+    space: AddressSpace<LinuxMachine>,
+    /// How many pins there are; held locked while a snapshot is taken.
+    pins: Mutex<usize>,
+    shared: Arc<Shared>,
+}
+
+impl Memory {
+    /// Starts building a memory of which at most `bytes` are resident.
+    pub fn builder(bytes: u64) -> Builder {
+        Builder::new(bytes)
+    }
+
+    /// A memory of which at most `bytes` are resident, and whose other pages are kept compressed in
+    /// up to half as much again, then in a temporary file.
+    pub fn with_limit(bytes: u64) -> Result<Self, CreateError> {
+        Builder::new(bytes).build()
+    }
+
+    /// Maps `bytes` bytes of zeros, rounded up to whole pages.
+    pub fn map(&self, bytes: usize) -> Result<Region, MapError> {
+        self.request(&MapRequest::anonymous(bytes as u64))
+    }
+
+    /// Opens a backing, so that [`Memory::map_file`] can map its content. Every handle on the
+    /// result shares one cache, counted within the limit.
+    pub fn open(&self, backing: Arc<dyn Backing>) -> File<LinuxMachine> {
+        File::open(self.space.shared.runtime.manager(), backing)
+    }
+
+    /// Maps `bytes` bytes of a file from the byte `offset` on, a multiple of the page size.
+    ///
+    /// Stores to a [shared](Sharing::Shared) region reach the file by [`Region::sync`] or when
+    /// their page is evicted, stores to a private one never. Touching whole pages past the end of
+    /// the file is a `SIGBUS`.
+    ///
+    /// # Safety
+    /// As with every mapping of a file, its bytes must not change while references to the region's
+    /// bytes exist, but through those: not through another shared region of the same pages, nor
+    /// through [`File::write_at`](pagefault::Mapping::write_at) or
+    /// [`File::truncate`](pagefault::Mapping::truncate), and the backing must read back
+    /// what was last written.
+    pub unsafe fn map_file(
+        &self,
+        file: &File<LinuxMachine>,
+        offset: u64,
+        bytes: usize,
+        sharing: Sharing,
+    ) -> Result<Region, MapError> {
+        let access = FileAccess::READ | FileAccess::WRITE;
+        self.request(&MapRequest {
+            length: bytes as u64,
+            protection: Protection::READ | Protection::WRITE,
+            sharing,
+            placement: Placement::Anywhere,
+            source: Source::File { file, offset, access },
+            options: MapOptions::NORESERVE,
+        })
+    }
+
+    /// Takes a snapshot: a copy of all regions, made page by page when either side stores.
+    ///
+    /// Stores that other threads make meanwhile may or may not be in it.
+    pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        Snapshot::new(&self.space)
+    }
+
+    /// What happened so far, and what is resident.
+    pub fn stats(&self) -> Stats {
+        self.space.shared.stats()
+    }
+
+    fn request(&self, request: &MapRequest<'_, LinuxMachine>) -> Result<Region, MapError> {
+        let _quiet = Quiet::new();
+        let at = self.space.space.mmap(request)?;
+        let bytes = request.length.next_multiple_of(crate::host::PAGE as u64);
+        Ok(Region::new(&self.space, at, bytes as usize))
+    }
+}
+
+impl Attachment {
+    fn new(shared: &Arc<Shared>, space: AddressSpace<LinuxMachine>) -> Arc<Self> {
+        let (_attached, shared) = (shared.runtime.attach(&space), shared.clone());
+        Arc::new(Self { _attached, space, pins: Mutex::new(0), shared })
+    }
+
+    fn page_table(&self) -> &LinuxSpace {
+        self.space.space()
+    }
+
+    /// The number of the next region or snapshot.
+    fn birth(&self) -> u64 {
+        self.shared.births.fetch_add(1, Relaxed)
+    }
+}

@@ -1,0 +1,214 @@
+//! Regions: bytes of a memory.
+
+use super::Attachment;
+use crate::machine::LinuxMachine;
+use crate::runtime::Quiet;
+use pagefault::error::{AdviseError, LockError, ProtectError, SyncError, UserError};
+use pagefault::machine::{Access, PAGE_SIZE, Protection, VirtAddr};
+use pagefault::{Advice, Pin, SyncMode};
+use std::fmt;
+use std::ops::{Bound, Deref, DerefMut, Range, RangeBounds};
+use std::sync::Arc;
+
+/// Bytes of a [`Memory`](super::Memory), unmapped on drop.
+///
+/// Its methods take ranges of bytes within it, rounded outward to whole pages, and panic like a
+/// slice's index if one leaves it.
+pub struct Region {
+    space: Arc<Attachment>,
+    at: VirtAddr,
+    start: *mut u8,
+    bytes: usize,
+    pub(super) birth: u64,
+}
+
+// SAFETY: a region owns its bytes as a boxed slice does; whatever thread touches them, the memory
+// manager answers.
+unsafe impl Send for Region {}
+// SAFETY: through a shared reference the bytes can only be read.
+unsafe impl Sync for Region {}
+
+impl Region {
+    pub(super) fn new(space: &Arc<Attachment>, at: VirtAddr, bytes: usize) -> Self {
+        // The memory manager only maps what the space covers.
+        let start = space.page_table().host_address(at).unwrap_or(std::ptr::null_mut());
+        Self { space: space.clone(), at, start, bytes, birth: space.birth() }
+    }
+
+    /// Advises how a part will be used. [`Advice::DontNeed`] makes it zeros, or the file's
+    /// content again.
+    pub fn advise(
+        &mut self,
+        range: impl RangeBounds<usize>,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        let range = self.pages(range);
+        let _quiet = Quiet::new();
+        self.space.space.madvise(range.start, range.end - range.start, advice)
+    }
+
+    /// Sets what accesses to a part are allowed: any other is a segmentation violation.
+    pub fn protect(
+        &mut self,
+        range: impl RangeBounds<usize>,
+        protection: Protection,
+    ) -> Result<(), ProtectError> {
+        let range = self.pages(range);
+        let _quiet = Quiet::new();
+        self.space.space.mprotect(range.start, range.end - range.start, protection)
+    }
+
+    /// Brings a part in and keeps it resident until it is unlocked.
+    pub fn lock(&self, range: impl RangeBounds<usize>) -> Result<(), LockError> {
+        let range = self.pages(range);
+        let _quiet = Quiet::new();
+        self.space.space.mlock(range.start, range.end - range.start)
+    }
+
+    /// Lets a part be evicted again.
+    pub fn unlock(&self, range: impl RangeBounds<usize>) -> Result<(), LockError> {
+        let range = self.pages(range);
+        let _quiet = Quiet::new();
+        self.space.space.munlock(range.start, range.end - range.start)
+    }
+
+    /// Brings a part in for accesses of a kind, so that none of them faults until it is evicted.
+    pub fn populate(
+        &self,
+        range: impl RangeBounds<usize>,
+        access: Access,
+    ) -> Result<(), AdviseError> {
+        let range = self.pages(range);
+        let advice = match access {
+            Access::Write => Advice::PopulateWrite,
+            Access::Read | Access::Execute => Advice::PopulateRead,
+        };
+        let _quiet = Quiet::new();
+        self.space.space.madvise(range.start, range.end - range.start, advice)?;
+        self.space
+            .page_table()
+            .prefill(range, access)
+            .map_err(|_| AdviseError::NotAccessible)
+    }
+
+    /// Writes the stores to a shared region of a file back, and waits until they are durable.
+    pub fn sync(&self, range: impl RangeBounds<usize>) -> Result<(), SyncError> {
+        let range = self.pages(range);
+        let _quiet = Quiet::new();
+        let (at, bytes) = (range.start, range.end - range.start);
+        self.space.space.msync(at, bytes, SyncMode::Sync)
+    }
+
+    /// Keeps a part resident, and mapped on the host, as long as the result lives: for a system
+    /// call that stores to it or loads from it.
+    pub fn pin(&mut self, range: impl RangeBounds<usize>) -> Result<Pinned<'_>, UserError> {
+        let (bytes, pages) = (self.bytes_of(&range), self.pages(range));
+        let _quiet = Quiet::new();
+        let mut count = self.space.pins.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let pin = self.space.space.pin(pages.clone(), Access::Write)?;
+        let table = self.space.page_table();
+        table.prefill(pages, Access::Write).map_err(|_| UserError::BadAddress)?;
+        *count += 1;
+        drop(count);
+        // SAFETY: within the region, which is borrowed as long as the result lives.
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len())
+        };
+        Ok(Pinned { bytes, space: &self.space, _pin: pin })
+    }
+
+    /// Where the region is in the memory's address space.
+    pub(super) fn addresses(&self) -> Range<VirtAddr> {
+        self.at..self.at + self.bytes as u64
+    }
+
+    pub(super) fn is_of(&self, space: &Arc<Attachment>) -> bool {
+        Arc::ptr_eq(&self.space, space)
+    }
+
+    pub(super) fn space(&self) -> &Arc<Attachment> {
+        &self.space
+    }
+
+    fn bytes_of(&self, range: &impl RangeBounds<usize>) -> Range<usize> {
+        let start = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&end) => end + 1,
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => self.bytes,
+        };
+        assert!(start <= end && end <= self.bytes, "range {start}..{end} of {} bytes", self.bytes);
+        start..end
+    }
+
+    fn pages(&self, range: impl RangeBounds<usize>) -> Range<VirtAddr> {
+        let range = self.bytes_of(&range);
+        let start = (self.at + range.start as u64).page();
+        let end = (self.at + range.end as u64).value().next_multiple_of(PAGE_SIZE);
+        start..VirtAddr(end.max(start.value()))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let _quiet = Quiet::new();
+        // It can only fail for want of memory to split a region with, and then the addresses stay
+        // taken until the memory goes.
+        let _ = self.space.space.munmap(self.at, self.bytes as u64);
+    }
+}
+
+impl Deref for Region {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes are mapped and initialised as long as the region lives, whoever brings
+        // them in, and nobody stores to them while a shared reference to the region exists.
+        unsafe { std::slice::from_raw_parts(self.start, self.bytes) }
+    }
+}
+
+impl DerefMut for Region {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the exclusive reference to the region is the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.bytes) }
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({} bytes)", self.bytes)
+    }
+}
+
+/// Bytes of a region that system calls may use.
+pub struct Pinned<'a> {
+    bytes: &'a mut [u8],
+    space: &'a Attachment,
+    _pin: Pin<LinuxMachine>,
+}
+
+impl Deref for Pinned<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Pinned<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        let mut count = self.space.pins.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *count -= 1;
+    }
+}

@@ -1,0 +1,70 @@
+//! Snapshots: a memory's regions as they were.
+
+use super::{Attachment, Region};
+use crate::runtime::Quiet;
+use pagefault::error::ForkError;
+use std::sync::Arc;
+
+/// The regions of a memory as they were when the snapshot was taken, and on their own since then.
+///
+/// Pages are shared with the memory until one of the two stores to them.
+pub struct Snapshot {
+    space: Arc<Attachment>,
+    /// Whose regions these are.
+    of: Arc<Attachment>,
+    birth: u64,
+}
+
+/// Why a snapshot could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Bytes of the memory are [pinned](Region::pin): sharing their pages could take them from a
+    /// system call.
+    #[error("bytes of the memory are pinned; drop the pins first")]
+    Pinned,
+    /// The address space could not be copied.
+    #[error("the address space could not be copied: {0}")]
+    Fork(ForkError),
+    /// The host has no addresses left for a further window.
+    #[error("the host has no addresses left for a snapshot, or there are too many of them")]
+    Addresses,
+}
+
+impl Snapshot {
+    pub(super) fn new(of: &Arc<Attachment>) -> Result<Self, SnapshotError> {
+        let _quiet = Quiet::new();
+        let pins = of.pins.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *pins > 0 {
+            return Err(SnapshotError::Pinned);
+        }
+        let machine = of.shared.runtime.machine();
+        let table = machine.new_space().map_err(|_| SnapshotError::Addresses)?;
+        let birth = of.birth();
+        let space = of.space.fork_into(table).map_err(SnapshotError::Fork)?;
+        drop(pins);
+        Ok(Self { space: Attachment::new(&of.shared, space), of: of.clone(), birth })
+    }
+
+    /// The bytes that `region` had, or `None` if it is not of this memory or is younger than the
+    /// snapshot.
+    pub fn get(&self, region: &Region) -> Option<&[u8]> {
+        let start = self.start_of(region)?;
+        // SAFETY: the region was mapped when its space was copied, nobody can unmap the copy, and
+        // only `get_mut` hands out references that store to it.
+        Some(unsafe { std::slice::from_raw_parts(start, region.len()) })
+    }
+
+    /// The same bytes, to be changed: the memory does not see that.
+    pub fn get_mut(&mut self, region: &Region) -> Option<&mut [u8]> {
+        let start = self.start_of(region)?;
+        // SAFETY: as for `get`, and the exclusive reference to the snapshot is the only one.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, region.len()) })
+    }
+
+    fn start_of(&self, region: &Region) -> Option<*mut u8> {
+        if !region.is_of(&self.of) || region.birth >= self.birth {
+            return None;
+        }
+        self.space.page_table().host_address(region.addresses().start)
+    }
+}

@@ -1,0 +1,200 @@
+//! The machine and the memory manager on it, running: faults find their address space, and frames
+//! are kept free ahead of need.
+
+use crate::machine::LinuxMachine;
+use crate::space::MAX_SPACES;
+use crate::{Answering, Pager, Resolution, Signal};
+use pagefault::entry::{SegvCode, Signal as Verdicts, Verdict};
+use pagefault::exception::ExceptionTables;
+use pagefault::machine::{PageFault, Space};
+use pagefault::{AddressSpace, Config, Manager, Mm};
+use rustix::io::Errno;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicPtr};
+use std::thread::JoinHandle;
+
+/// A memory manager on a Linux machine, answering its faults.
+pub struct Runtime {
+    // In this order: no thread of ours runs any more when the rest goes.
+    background: Option<Background>,
+    answering: Option<Answering>,
+    router: Arc<Router>,
+}
+
+/// Whether a thread keeps frames free ahead of need (Linux: `kswapd`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reclaim {
+    /// A thread evicts when few frames are left, so that faults seldom wait for it.
+    #[default]
+    Ahead,
+    /// The fault that finds no frame evicts. Saves interrupts where one thread does all the work.
+    OnDemand,
+}
+
+impl Runtime {
+    /// Starts a memory manager.
+    ///
+    /// `EBUSY`: the machine has one already; otherwise what the host says when it refuses a thread.
+    pub fn start(machine: LinuxMachine, config: Config, reclaim: Reclaim) -> Result<Self, Errno> {
+        let manager = Manager::new(Arc::new(machine), config);
+        let router = Arc::new(Router {
+            manager,
+            exceptions: ExceptionTables::default(),
+            spaces: Box::new([const { AtomicPtr::new(null_mut()) }; MAX_SPACES]),
+        });
+        let answering = router.manager.machine().answer_with(router.clone())?;
+        let mut runtime = Self { background: None, answering: Some(answering), router };
+        if reclaim == Reclaim::Ahead {
+            runtime.background = Some(Background::start(runtime.manager())?);
+        }
+        Ok(runtime)
+    }
+
+    /// The memory manager.
+    pub fn manager(&self) -> &Arc<Manager<LinuxMachine>> {
+        &self.router.manager
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &LinuxMachine {
+        self.manager().machine()
+    }
+
+    /// Lets the manager answer the faults in an address space as long as the result lives.
+    pub fn attach(&self, space: &AddressSpace<LinuxMachine>) -> Attached {
+        let id = space.space().id() as usize;
+        let mm = Box::into_raw(Box::new(space.mm().clone()));
+        let before = self.router.spaces[id].swap(mm, AcqRel);
+        debug_assert!(before.is_null(), "the space is attached already");
+        Attached { router: self.router.clone(), id }
+    }
+
+    /// The thread that evicts ahead ends; used before a process fork, which it would not survive.
+    pub fn stop_background(&mut self) {
+        self.background = None;
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.background = None;
+        self.answering = None;
+    }
+}
+
+/// An address space whose faults are answered.
+pub struct Attached {
+    router: Arc<Router>,
+    id: usize,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mm = self.router.spaces[self.id].swap(null_mut(), AcqRel);
+        // SAFETY: stored by `attach` from `into_raw`; whoever drops this answers for no access to
+        // the space being under way, so nobody reads through it.
+        drop(unsafe { Box::from_raw(mm) });
+    }
+}
+
+/// Takes faults to the address space that they are in.
+struct Router {
+    manager: Arc<Manager<LinuxMachine>>,
+    exceptions: ExceptionTables,
+    /// By the machine's numbers; boxed references, or null.
+    spaces: Box<[AtomicPtr<Arc<Mm<LinuxMachine>>>; MAX_SPACES]>,
+}
+
+impl Pager for Router {
+    fn fault(&self, space: u32, fault: &PageFault) -> Resolution {
+        // SAFETY: null, or stored by `attach` and valid while an access to the space is under way.
+        let mm = unsafe { self.spaces[space as usize].load(Acquire).as_ref() };
+        let Some(mm) = mm else { return Resolution::Signal(Signal::NotMapped) };
+        match self.manager.page_fault(Some(mm), fault, &self.exceptions) {
+            Verdict::Resume => Resolution::Resume,
+            Verdict::Signal(Verdicts::Segv(SegvCode::MapErr)) => {
+                Resolution::Signal(Signal::NotMapped)
+            }
+            Verdict::Signal(Verdicts::Segv(SegvCode::AccErr)) => {
+                Resolution::Signal(Signal::Forbidden)
+            }
+            Verdict::Signal(Verdicts::Bus) => Resolution::Signal(Signal::NoContent),
+            // Every fault here is a program's: the others are verdicts on a kernel's accesses.
+            Verdict::OutOfMemory | Verdict::Fixup(_) | Verdict::Oops(_) | Verdict::Corrupt => {
+                Resolution::Kill
+            }
+        }
+    }
+}
+
+/// The thread that evicts ahead of need.
+struct Background {
+    stop: Arc<AtomicBool>,
+    manager: Arc<Manager<LinuxMachine>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    fn start(manager: &Arc<Manager<LinuxMachine>>) -> Result<Self, Errno> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (theirs, its_stop) = (manager.clone(), stop.clone());
+        let builder = std::thread::Builder::new().name("pagefault-evict".into());
+        let _quiet = Quiet::new();
+        let handle = builder.spawn(move || theirs.background(&its_stop));
+        let handle = handle.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
+        Ok(Self { stop, manager: manager.clone(), handle: Some(handle) })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.store(true, Release);
+        self.manager.wake_background();
+        if let Some(handle) = self.handle.take() {
+            // A thread that panicked has already said so.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// All signals of this thread are blocked as long as this lives.
+///
+/// Whoever calls the memory manager outside of a fault holds one: a signal handler that touched
+/// managed memory meanwhile could wait for a lock that the interrupted code holds.
+pub struct Quiet {
+    old: libc::sigset_t,
+    /// Bound to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Quiet {
+    /// Blocks all signals.
+    pub fn new() -> Self {
+        let mut old = MaybeUninit::uninit();
+        // SAFETY: fills a set, blocks it for this thread, and stores the mask there was; with these
+        // arguments neither call can fail.
+        unsafe {
+            let mut all = MaybeUninit::uninit();
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+            Self { old: old.assume_init(), _thread: PhantomData }
+        }
+    }
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: restores the mask that `new` stored.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.old, std::ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,211 @@
+//! Memory for a Rust program: the limit, every byte, snapshots, files, pins.
+
+use pagefault::machine::{Access, Backing, IoError, Protection};
+use pagefault::{Advice, Sharing};
+use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
+use pagefault_linux::runtime::Reclaim;
+use pagefault_linux::{Delivery, Layout, LinuxMachine};
+use std::sync::{Arc, Mutex};
+
+const PAGE: usize = 4096;
+const MIB: usize = 1 << 20;
+const BOTH: [Delivery; 2] = [Delivery::Inline, Delivery::Threads(2)];
+
+fn small(delivery: Delivery) -> Memory {
+    let swap = [
+        Swap::Ram { bytes: MIB as u64 },
+        Swap::TemporaryFile { directory: std::env::temp_dir(), bytes: 64 << 20 },
+    ];
+    Memory::builder(2 * MIB as u64).delivery(delivery).swap(swap).build().unwrap()
+}
+
+/// A word that no other page has.
+fn word(page: usize, round: u64) -> u64 {
+    (page as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round
+}
+
+fn put(bytes: &mut [u8], page: usize, round: u64) {
+    for (i, chunk) in bytes[page * PAGE..][..PAGE].chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&word(page + i, round).to_ne_bytes());
+    }
+}
+
+fn is(bytes: &[u8], page: usize, round: u64) -> bool {
+    let chunks = bytes[page * PAGE..][..PAGE].chunks_exact(8).enumerate();
+    chunks.map(|(i, chunk)| (i, u64::from_ne_bytes(chunk.try_into().unwrap())))
+        .all(|(i, value)| value == word(page + i, round))
+}
+
+#[test]
+fn a_region_larger_than_the_limit_keeps_every_byte() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(16 * MIB).unwrap();
+        assert!(region.iter().step_by(512).all(|byte| *byte == 0));
+        let pages = region.len() / PAGE;
+        for round in 0..2 {
+            for page in 0..pages {
+                put(&mut region, page, round);
+            }
+            assert!((0..pages).all(|page| is(&region, page, round)));
+        }
+        let stats = memory.stats();
+        assert!(stats.resident_bytes <= stats.limit_bytes, "{stats:?}");
+        assert!(stats.peak_bytes <= stats.limit_bytes);
+        assert!(stats.swap[0].writes > 0 && stats.swap[1].writes > 0, "both areas: {stats:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(8 * MIB).unwrap();
+        let pages = region.len() / PAGE;
+        (0..pages).for_each(|page| put(&mut region, page, 1));
+        let mut first = memory.snapshot().unwrap();
+        (0..pages).step_by(2).for_each(|page| put(&mut region, page, 2));
+        let second = memory.snapshot().unwrap();
+        (0..pages).step_by(3).for_each(|page| put(first.get_mut(&region).unwrap(), page, 3));
+        for page in 0..pages {
+            let changed = if page % 2 == 0 { 2 } else { 1 };
+            assert!(is(&region, page, changed), "page {page} of the memory");
+            assert!(is(second.get(&region).unwrap(), page, changed), "page {page} of the second");
+            let own = if page % 3 == 0 { 3 } else { 1 };
+            assert!(is(first.get(&region).unwrap(), page, own), "page {page} of the first");
+        }
+        let younger = memory.map(PAGE).unwrap();
+        assert!(first.get(&younger).is_none());
+        assert!(small(delivery).snapshot().unwrap().get(&region).is_none());
+        drop(second);
+        drop(memory);
+        assert!(is(first.get(&region).unwrap(), 3, 3));
+        let stats = small(delivery).stats();
+        assert!(stats.resident_bytes <= stats.limit_bytes);
+    }
+}
+
+#[test]
+fn advice_and_protection_take_effect() {
+    let memory = small(Delivery::Inline);
+    let mut region = memory.map(64 * PAGE).unwrap();
+    (0..64).for_each(|page| put(&mut region, page, 1));
+    region.advise(8 * PAGE..16 * PAGE, Advice::DontNeed).unwrap();
+    assert!(region[8 * PAGE..16 * PAGE].iter().all(|byte| *byte == 0));
+    assert!(is(&region, 7, 1) && is(&region, 16, 1));
+    region.advise(.., Advice::PageOut).unwrap();
+    assert!(is(&region, 20, 1));
+    region.protect(.., Protection::READ).unwrap();
+    assert!(is(&region, 21, 1));
+    region.protect(.., Protection::READ | Protection::WRITE).unwrap();
+    put(&mut region, 21, 2);
+    region.lock(..4 * PAGE).unwrap();
+    region.unlock(..4 * PAGE).unwrap();
+    assert!(is(&region, 21, 2));
+}
+
+#[test]
+fn pinned_bytes_are_there_for_system_calls() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(8 * MIB).unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        for page in (0..region.len() / PAGE).step_by(97) {
+            rustix::io::write(&writer, &[7; 100]).unwrap();
+            let at = page * PAGE + 4000;
+            let mut pinned = region.pin(at..at + 100).unwrap();
+            assert_eq!(memory.snapshot().err(), Some(SnapshotError::Pinned));
+            assert_eq!(rustix::io::read(&reader, &mut pinned[..]), Ok(100));
+            drop(pinned);
+            assert!(region[at..at + 100].iter().all(|byte| *byte == 7));
+        }
+        region.populate(.., Access::Read).unwrap();
+        memory.snapshot().unwrap();
+    }
+}
+
+struct Bytes(Mutex<Vec<u8>>);
+
+impl Backing for Bytes {
+    fn read(&self, index: u64, page: &mut [u8; PAGE]) -> Result<(), IoError> {
+        let content = self.0.lock().unwrap();
+        let part = &content[index as usize * PAGE..];
+        let part = &part[..part.len().min(PAGE)];
+        page[..part.len()].copy_from_slice(part);
+        Ok(())
+    }
+
+    fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError> {
+        self.0.lock().unwrap()[index as usize * PAGE..][..page.len()].copy_from_slice(page);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+}
+
+#[test]
+fn a_backing_is_read_on_touch_and_written_on_sync() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let pages = 2000;
+        let backing = Arc::new(Bytes(Mutex::new(vec![0; pages * PAGE])));
+        (0..pages).for_each(|page| put(&mut backing.0.lock().unwrap(), page, 5));
+        let file = memory.open(backing.clone());
+        // SAFETY: the file is changed through this region alone.
+        let shared = unsafe { memory.map_file(&file, 0, pages * PAGE, Sharing::Shared) };
+        let mut shared = shared.unwrap();
+        assert!((0..pages).all(|page| is(&shared, page, 5)));
+        (0..pages).for_each(|page| put(&mut shared, page, 6));
+        shared.sync(..).unwrap();
+        {
+            let content = backing.0.lock().unwrap();
+            assert!((0..pages).all(|page| is(&content, page, 6)));
+        }
+        drop(shared);
+        // SAFETY: nothing changes the file any more.
+        let private = unsafe { memory.map_file(&file, 0, pages * PAGE, Sharing::Private) };
+        let mut private = private.unwrap();
+        put(&mut private, 3, 9);
+        assert!(is(&private, 3, 9) && is(&private, 4, 6));
+        private.advise(.., Advice::DontNeed).unwrap();
+        assert!(is(&private, 3, 6));
+    }
+}
+
+#[test]
+fn what_cannot_be_built_says_why() {
+    let Err(error) = Memory::with_limit(1000) else { panic!("a memory of 1000 bytes") };
+    assert!(matches!(error, CreateError::LimitTooSmall { given: 1000, .. }));
+    assert!(error.to_string().contains("give at least"), "{error}");
+    let swap = [Swap::File { path: "/".into(), bytes: 1 << 20 }];
+    let Err(error) = Memory::builder(4 << 20).swap(swap).build() else { panic!("swap to /") };
+    assert!(error.to_string().contains("directory"), "{error}");
+    let layout = Layout::Windows { origin: pagefault::machine::VirtAddr(4096), bytes: 1 << 21 };
+    let config = pagefault_linux::Config { layout, ..pagefault_linux::Config::new(10) };
+    assert!(LinuxMachine::new(&config).is_err());
+}
+
+#[test]
+fn memory_that_is_dropped_is_given_back() {
+    let memory = small(Delivery::Inline);
+    for _ in 0..5 {
+        let mut region = memory.map(4 * MIB).unwrap();
+        region.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    }
+    let stats = memory.stats();
+    assert!(stats.resident_bytes < MIB as u64, "{stats:?}");
+    assert_eq!(stats.swap.iter().map(|area| area.pages).sum::<u64>(), 0);
+}
+
+#[test]
+fn eviction_on_demand_needs_no_thread() {
+    let memory = Memory::builder(2 << 20).reclaim(Reclaim::OnDemand).build().unwrap();
+    let mut region = memory.map(8 * MIB).unwrap();
+    for page in 0..region.len() / PAGE {
+        put(&mut region, page, 1);
+    }
+    assert!((0..region.len() / PAGE).all(|page| is(&region, page, 1)));
+    assert_eq!(memory.stats().manager.background_passes, 0);
+}
