@@ -1,3 +1,64 @@
-//! Linux's page-fault handling as a library: regions, faults, fork, page cache, reverse maps, swap and reclaim.
+//! Linux's page-fault handling as a library.
+//!
+//! A kernel, an emulator, a database or a laboratory gives its hardware to the memory manager
+//! through the traits of [`machine`] and takes from it what memory means: regions, faults, fork,
+//! page cache, reverse maps, swap and reclaim. The layers, from a fault down:
+//!
+//! | layer | module | what it does |
+//! |---|---|---|
+//! | entry | [`entry`] | from a processor's error code to a verdict |
+//! | fault | `fault` | looks at the entry and chooses one correction |
+//! | address space | [`Mm`] | regions, their tree, the locks |
+//! | verbs | `map`, `fork` | mmap and its family |
+//! | user | `user` | the kernel's own accesses to a program's memory |
+//! | caches | `cache` | files and swapped pages in memory |
+//! | reverse maps | `rmap` | from a page to its entries |
+//! | reclaim | `reclaim`, [`swap`] | which page leaves, and where it goes |
+//!
+//! Spec numbers such as `spec B14` refer to the project's requirements, docs/spec.md.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub use pagefault_machine as machine;
+
+mod avl;
+mod cache;
+mod check;
+pub mod entry;
+pub mod error;
+mod event;
+pub mod exception;
+mod fault;
+mod fork;
+mod interval;
+mod manager;
+mod map;
+mod mm;
+mod page;
+mod reclaim;
+mod registry;
+mod rmap;
+mod stats;
+pub mod swap;
+mod sync;
+mod tlb;
+mod tree;
+mod user;
+mod vma;
+
+pub use cache::{File, Mapping};
+pub use check::{Invariant, Violation};
+pub use entry::Limits;
+pub use event::{Correction, Event, Observer, Weight};
+pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
+pub use map::{
+    Advice, FileAccess, MapOptions, MapRequest, Move, Placement, RegionReport, RemapRequest,
+    Sharing, Source, SyncMode,
+};
+pub use mm::{AddressSpace, Layout, Mm, UsageNow};
+pub use stats::Counters;
+pub use user::Pin;
