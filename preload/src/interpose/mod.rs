@@ -4,6 +4,7 @@ mod allocation;
 mod descriptor;
 mod mapping;
 mod process;
+mod string;
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
@@ -15,6 +16,8 @@ pub fn resolve() {
     descriptor::CLOSE.resolve();
     process::FORK.resolve();
 }
+
+pub use process::register_handlers;
 
 /// A function of libc's whose place one of ours takes.
 struct Next {
