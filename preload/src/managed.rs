@@ -133,15 +133,18 @@ fn give_up(range: Range<usize>) {
 pub unsafe fn protect(start: usize, len: usize, prot: c_int) -> Result<(), Errno> {
     change(|| {
         let parts = within(start..start + page_up(len));
-        // What becomes possible is first known to the memory manager, and what becomes impossible
-        // to the host, so that a fault never finds the host willing and the manager not.
-        let widens = prot & libc::PROT_WRITE != 0;
-        if widens {
+        // Losing the right to store begins with the host, so that no fault finds the host willing
+        // and the manager not. Everything else begins with the manager, which reads pages that it
+        // evicts where they stand, and so must have them out before the host forbids that.
+        let only_narrows = prot & libc::PROT_READ != 0 && prot & libc::PROT_WRITE == 0;
+        if !only_narrows {
             protect_parts(&parts, prot)?;
         }
+        // The host could make what may only be executed unreadable.
+        let readable = if !parts.is_empty() && prot != libc::PROT_NONE { libc::PROT_READ } else { 0 };
         // SAFETY: passed on to the caller.
-        unsafe { sys::mprotect(start, len, prot)? };
-        if widens { Ok(()) } else { protect_parts(&parts, prot) }
+        unsafe { sys::mprotect(start, len, prot | readable)? };
+        if only_narrows { protect_parts(&parts, prot) } else { Ok(()) }
     })
 }
 
@@ -245,11 +248,11 @@ unsafe fn remap_managed(
     if !fixed && new_len <= old.len() {
         let tail = old.start + new_len..old.end;
         give_up(tail.clone());
-        // SAFETY: passed on to the caller.
-        return match tail.len() {
-            0 => Ok(old.start),
-            len => unsafe { sys::munmap(tail.start, len) }.map(|()| old.start),
-        };
+        if !tail.is_empty() {
+            // SAFETY: passed on to the caller.
+            unsafe { sys::munmap(tail.start, tail.len())? };
+        }
+        return Ok(old.start);
     }
     let prot = manager.prot(&old).ok_or(Errno::EFAULT)?;
     if !fixed && extend(manager, &old, new_len, prot).is_ok() {

@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 
-pub use regions::{Refused, Shape};
+pub use regions::Shape;
 pub use swap::SwapError;
 
 /// The manager, once it has started.

@@ -84,12 +84,17 @@ impl Manager {
         // Fails only for want of room for one region more, when one is cut in two. The addresses go
         // back to the host all the same, which is told whose they are when they come again.
         let _ = self.mm().munmap(VirtAddr(range.start as u64), range.len() as u64);
+        self.mm().space().vacate(addresses(range));
     }
 
     /// Changes what the regions in a range allow.
     pub fn protect(&self, range: &Range<usize>, prot: c_int) -> Result<(), Refused> {
         let (start, len) = (VirtAddr(range.start as u64), range.len() as u64);
-        self.mm().mprotect(start, len, protection(prot)).map_err(|error| refused(error.errno()))
+        let result = self.mm().mprotect(start, len, protection(prot));
+        if protection(prot).is_empty() {
+            self.mm().space().vacate(addresses(range));
+        }
+        result.map_err(|error| refused(error.errno()))
     }
 
     /// What the one region that contains a range allows; `None` where there is not one.

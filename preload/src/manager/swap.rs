@@ -80,7 +80,7 @@ fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
         Storage::Ram => {
             let bytes = spec.bytes.unwrap_or(limit / 2);
             let slots = u32::try_from(bytes / PAGE_SIZE * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
-            Store::Ram(CompressedRam::new(slots, bytes)?)
+            Store::Ram(Box::new(CompressedRam::new(slots, bytes)?))
         }
         Storage::File(path) => Store::File(Arc::new(SwapFile::open(path, file_bytes)?)),
         Storage::Temporary(directory) => {
@@ -90,7 +90,7 @@ fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
 }
 
 enum Store {
-    Ram(CompressedRam),
+    Ram(Box<CompressedRam>),
     File(Arc<SwapFile>),
 }
 
