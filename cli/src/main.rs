@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | `size` | sizes with K, M, G and T |
 
 mod run;
@@ -10,6 +11,8 @@ mod size;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use pagefault_script::command::ScriptArgs;
+use pagefault_script::machine::Catalogue;
 use std::process::ExitCode;
 
 /// Linux's page-fault handling, outside of Linux.
@@ -23,11 +26,18 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    /// Runs a script of memory operations on machines, and compares what they answer.
+    Script(ScriptArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
+        Ok(Arguments { command: Command::Script(arguments) }) => {
+            let mut machines = Catalogue::new();
+            pagefault_script::managed::add_to(&mut machines);
+            pagefault_script::command::run(&arguments, &machines)
+        }
         Err(error) => refuse(&error),
     }
 }
