@@ -7,7 +7,7 @@ use crate::machine::{Access, Cursor, Entry, Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -75,7 +75,7 @@ impl<M: Machine> Mm<M> {
         self.count_rss(Kind::Anon, 1);
         manager.swap.release(slot);
         let done = Step::Done(Correction::SwapIn);
-        if fault.access == Access::Write && sole {
+        if sole && (fault.access == Access::Write || manager.expects_store(vma, slot)) {
             self.reuse(vma, fault, &mut cursor, frame);
             return Ok(done);
         }
@@ -100,6 +100,15 @@ impl<M: Machine> Manager<M> {
         let maps = page.maps();
         let slot_users = page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)) - 1);
         maps + slot_users == 1 && page.refs() == maps + page.cache_refs() + passing
+    }
+
+    /// Whether a page that comes back for a load will soon be stored to, on a machine where the
+    /// store would be another fault.
+    fn expects_store(&self, vma: &Vma<M>, slot: SwapSlot) -> bool {
+        let turn = self.passes.load(Ordering::Relaxed);
+        !self.machine.capabilities().dirty
+            && vma.has(VmaFlags::WRITE)
+            && self.foresight.expects_store(slot, turn)
     }
 
     /// Takes a locked page out of the swap cache and gives up its slot: what the slot holds will
