@@ -167,7 +167,7 @@ impl Frames {
     /// Locks a frame unless somebody else has it.
     pub fn try_hold(&self, frame: Frame) -> Option<Held<'_>> {
         let slot = &self.slots[frame.index()];
-        slot.lock.try_lock().then_some(Held { slot, frame })
+        slot.lock.try_lock().then(|| Held { slot, frame })
     }
 
     /// Waits until whoever has the frame lets go of it.
