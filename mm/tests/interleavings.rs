@@ -118,7 +118,16 @@ impl Scene {
         self.world.check();
         assert_eq!(self.load(2, at(page)), Ok(1));
         assert_eq!(self.load(2, at(page) + 1), Ok(2));
-        assert_eq!(self.allocated(), before + more_frames, "frames");
+        assert_eq!(self.mapped(), 1, "pages mapped");
+        // Who meets the page while the other has it locked copies it; the old one may then stay in
+        // the swap cache until reclaim finds it.
+        let more = self.allocated() - before;
+        assert!((more_frames..=more_frames + 1).contains(&more), "{more} frames more");
+    }
+
+    fn mapped(&self) -> u64 {
+        let usage = self.mm().usage();
+        usage.anonymous + usage.file
     }
 }
 
@@ -181,7 +190,8 @@ fn b21_two_stores_to_a_page_in_swap() {
         assert_eq!(scene.world.manager.reclaim(10), 1);
         scene.store_twice(seed, 1, 1);
         let read = scene.disk.stats().reads;
-        assert_eq!(read, 1, "the page was read {read} times");
+        // Whoever looked before the first had mapped the page may read it in vain.
+        assert!((1..=2).contains(&read), "the page was read {read} times");
     });
 }
 
@@ -489,7 +499,7 @@ fn faults_at_both_ends_of_a_move() {
         });
         let touch = |cpu: u32, first: u64| -> Task<'_> {
             Box::new(move || {
-                for page in (first..first + 4).chain(first..first + 4) {
+                for page in (0..6).flat_map(|_| first..first + 4) {
                     match scene.store(cpu, at(page) + 100, 1) {
                         Ok(()) => {}
                         refused => assert_eq!(refused, SEGV),
@@ -541,6 +551,7 @@ fn the_last_close_of_a_file_against_reclaim() {
         for page in 0..4 {
             scene.store(0, at(page), 70).unwrap();
         }
+        store.set_latency(12);
         let file = Mutex::new(Some(file));
         let close: Task<'_> = Box::new(|| {
             scene.mm().munmap(at(0), 4 * PAGE).unwrap();

@@ -101,19 +101,26 @@ impl<M: Machine> Mapping<M> {
     /// Gives up the slots of evicted pages.
     fn drop_slots(&self, indexes: Range<u64>) {
         let swap = &self.manager.swap;
-        let drop_slot = |slot| {
-            swap.clear_owner(slot);
-            swap.release(slot);
+        let drop_slot = |slot, index| {
+            // A fault that is bringing the page back may have been first.
+            if swap.disown(slot, self.id, index) {
+                swap.release(slot);
+            }
         };
         if indexes.end.saturating_sub(indexes.start) <= swap.total() {
-            indexes.filter_map(|index| swap.find_owner(self.id, index)).for_each(drop_slot);
+            for index in indexes {
+                if let Some(slot) = swap.find_owner(self.id, index) {
+                    drop_slot(slot, index);
+                }
+            }
             return;
         }
         for area in swap.statistics() {
             for slot in swap.used(area.area) {
                 let owner = swap.owner(slot);
-                if owner.is_some_and(|(id, at)| id == self.id && indexes.contains(&at)) {
-                    drop_slot(slot);
+                let ours = owner.filter(|(id, at)| *id == self.id && indexes.contains(at));
+                if let Some((_, index)) = ours {
+                    drop_slot(slot, index);
                 }
             }
         }

@@ -37,6 +37,10 @@ impl<M: Machine> Mm<M> {
         };
         manager.lock_page(frame);
         let step = self.map_swapped(vma, fault, slot, frame);
+        if step == Ok(Step::Again) {
+            // It may have been read in vain, after another fault had brought the page back.
+            manager.drop_if_only_cached(frame, slot);
+        }
         manager.unlock_and_put(frame);
         step
     }
