@@ -37,6 +37,10 @@ impl<M: Machine> Mm<M> {
         };
         manager.lock_page(frame);
         let step = self.map_swapped(vma, fault, slot, frame);
+        if step == Ok(Step::Again) {
+            // It may have been read in vain, after another fault had brought the page back.
+            manager.drop_if_only_cached(frame, slot);
+        }
         manager.unlock_and_put(frame);
         step
     }
@@ -59,6 +63,9 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         if !page.has(PageFlags::UPTODATE) {
+            drop(cursor);
+            // The slot may be readable next time: the page that is not is of no use to anyone.
+            manager.leave_swap_cache(frame);
             return Err(Refusal::Bus);
         }
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
@@ -135,6 +142,20 @@ impl<M: Machine> Manager<M> {
         let key = Key::Swap(slot);
         let Some(frame) = self.cache.find(&self.pages, &self.order, key) else { return };
         if self.page(frame).try_lock() {
+            self.drop_if_only_cached(frame, slot);
+            self.unlock_page(frame);
+        }
+        self.put(frame);
+    }
+
+    /// Drops the reference to a page that was copied, and takes it out of the swap cache if nobody
+    /// needs it there any more. Never waits.
+    pub(crate) fn put_copied(&self, frame: Frame) {
+        let page = self.page(frame);
+        if page.maps() == 0
+            && let Some(slot) = page.slot()
+            && page.try_lock()
+        {
             self.drop_if_only_cached(frame, slot);
             self.unlock_page(frame);
         }
