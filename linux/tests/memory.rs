@@ -274,8 +274,18 @@ fn churn(memory: &Memory, done: &AtomicBool) {
         let snapshot = memory.snapshot().unwrap();
         (0..50).step_by(3).for_each(|page| put(&mut region, page, 8));
         let before = snapshot.get(&region).unwrap();
-        assert!((0..50).all(|page| is(before, page, 7)));
+        for page in 0..50 {
+            assert!(is(before, page, 7), "page {page}: {}", describe(&before[page * PAGE..], page));
+        }
     }
+}
+
+/// What a page holds whose content is not what it should be.
+fn describe(bytes: &[u8], page: usize) -> String {
+    let words = bytes[..PAGE].chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap()));
+    let rounds: Vec<_> = words.enumerate().map(|(i, value)| value ^ word(page + i, 0)).collect();
+    let zeros = bytes[..PAGE].iter().filter(|byte| **byte == 0).count();
+    format!("rounds {:?}, {zeros} bytes of zeros", &rounds[..4])
 }
 
 /// Watches what the memory says is resident.
