@@ -1,2 +1,59 @@
-//! The command pagefault.
-fn main() {}
+//! The command `pagefault`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
+//! | `size` | sizes with K, M, G and T |
+
+mod run;
+mod size;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use pagefault_script::command::ScriptArgs;
+use pagefault_script::machine::Catalogue;
+use std::process::ExitCode;
+
+/// Linux's page-fault handling, outside of Linux.
+#[derive(Parser)]
+#[command(name = "pagefault", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    /// Runs a script of memory operations on machines, and compares what they answer.
+    Script(ScriptArgs),
+}
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
+        Ok(Arguments { command: Command::Script(arguments) }) => {
+            let mut machines = Catalogue::new();
+            pagefault_script::managed::add_to(&mut machines);
+            pagefault_script::command::run(&arguments, &machines)
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Prints what clap has to say, and gives the status of the subcommand that was meant.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told that the message could not be printed.
+    let _ = error.print();
+    let help = [
+        ErrorKind::DisplayHelp,
+        ErrorKind::DisplayVersion,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+    ];
+    match std::env::args_os().nth(1) {
+        _ if help[..2].contains(&error.kind()) => ExitCode::SUCCESS,
+        Some(subcommand) if subcommand == "run" => ExitCode::from(run::STATUS_FAILED),
+        _ => ExitCode::from(2),
+    }
+}

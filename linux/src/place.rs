@@ -209,6 +209,22 @@ impl Shared {
         }
     }
 
+    /// Parks every frame that still stands in a range of pages whose entries are gone: one that
+    /// is on its way out, and that whoever took its entry has not flushed yet.
+    pub fn vacate_range(&self, space: &SpaceCore, pages: std::ops::Range<usize>) {
+        if pages.len() > self.frames.used() as usize {
+            return self.park_all_in(space.host_of(pages.start)..space.host_of(pages.end));
+        }
+        for page in pages {
+            let host = space.host_of(page);
+            let Some(frame) = space.table.shown(page, host, &self.frames) else { continue };
+            let held = self.frames.hold(frame);
+            if matches!(held.home(), Home::At(at, _) if at == host) {
+                self.park(&held);
+            }
+        }
+    }
+
     /// Takes away what the host's page table still says of entries that were changed.
     pub fn flush(&self, space: &SpaceCore, stale: &[Stale]) {
         let mut batch = Batch::new(self, space);

@@ -66,8 +66,13 @@ impl Runtime {
 
     /// Lets the manager answer the faults in an address space as long as the result lives.
     pub fn attach(&self, space: &AddressSpace<LinuxMachine>) -> Attached {
-        let id = space.space().id() as usize;
-        let mm = Box::into_raw(Box::new(space.mm().clone()));
+        self.attach_mm(space.mm())
+    }
+
+    /// Likewise, for the part of an address space that threads share.
+    pub fn attach_mm(&self, mm: &Arc<Mm<LinuxMachine>>) -> Attached {
+        let id = mm.space().id() as usize;
+        let mm = Box::into_raw(Box::new(mm.clone()));
         let before = self.router.spaces[id].swap(mm, AcqRel);
         debug_assert!(before.is_null(), "the space is attached already");
         Attached { router: self.router.clone(), id }

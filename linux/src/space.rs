@@ -180,6 +180,15 @@ impl LinuxSpace {
         unsafe { host::discard(host) }
     }
 
+    /// Of an identity space: moves out of `range` what still stands there, though its entries are
+    /// gone. Needed before the host unmaps the range or makes it unreadable: pages being evicted
+    /// by another thread are read from there to the last.
+    pub fn vacate(&self, range: Range<VirtAddr>) {
+        if let Some(pages) = self.core.pages_of(&range) {
+            self.core.shared.vacate_range(&self.core, pages);
+        }
+    }
+
     /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
     /// `munmap`.
     pub fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {

@@ -284,7 +284,7 @@ impl<M: Machine> Mm<M> {
                 match page.owner() {
                     Owner::None => is(Invariant::I15, false),
                     Owner::Anon(id) => {
-                        let mut families = vma.anon.iter().chain(&vma.ancestors);
+                        let mut families = vma.families();
                         is(Invariant::I15, families.any(|family| family.id == id))?;
                         equal(Invariant::I15, index, page.index())
                     }

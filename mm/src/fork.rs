@@ -42,7 +42,7 @@ impl<M: Machine> AddressSpace<M> {
             if let Some(file) = &vma.file {
                 file.opened();
             }
-            if vma.anon.is_some() || vma.has(VmaFlags::NONLINEAR) {
+            if vma.written_family().is_some() || vma.has(VmaFlags::NONLINEAR) {
                 self.copy_entries(&child, &vma)?;
             }
         }
@@ -60,8 +60,12 @@ fn manager_charge<M: Machine>(mm: &Mm<M>, vma: &Vma<M>) -> Result<(), ForkError>
 fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
     let mut copy = vma.part(mm.manager.vma_id(), vma.range());
     copy.flags.remove(VmaFlags::LOCKED);
-    if let Some(family) = &vma.anon {
+    copy.anon = None;
+    copy.unwritten = false;
+    copy.guests.clear();
+    if let Some(family) = vma.written_family() {
         copy.ancestors.push(family.clone());
+        copy.ancestors.extend(vma.guests.iter().cloned());
         copy.anon = Some(AnonVma::new(&mm.manager));
     }
     Arc::new(copy)

@@ -84,8 +84,14 @@ pub struct Vma<M: Machine> {
     pub(crate) file: Option<Arc<Mapping<M>>>,
     /// The family that anonymous pages of this region belong to, once there are any.
     pub(crate) anon: Option<Arc<AnonVma<M>>>,
+    /// Whether `anon` has only pages that were read and never stored to, because the machine has no
+    /// shared frame of zeros. Nobody else can tell that such a family exists, so that it keeps no
+    /// two regions apart.
+    pub(crate) unwritten: bool,
     /// The families of the regions that this one was forked from: pages of theirs may be here.
     pub(crate) ancestors: Vec<Arc<AnonVma<M>>>,
+    /// Unwritten families of regions that this one was joined from.
+    pub(crate) guests: Vec<Arc<AnonVma<M>>>,
     alive: AtomicBool,
 }
 
@@ -105,7 +111,9 @@ impl<M: Machine> Vma<M> {
             pgoff,
             file,
             anon: None,
+            unwritten: false,
             ancestors: Vec::new(),
+            guests: Vec::new(),
             alive: AtomicBool::new(true),
         }
     }
@@ -115,7 +123,9 @@ impl<M: Machine> Vma<M> {
         let pgoff = self.index_of(range.start);
         Self {
             anon: self.anon.clone(),
+            unwritten: self.unwritten,
             ancestors: self.ancestors.clone(),
+            guests: self.guests.clone(),
             ..Self::new(id, range, self.flags, pgoff, self.file.clone())
         }
     }
@@ -216,11 +226,38 @@ impl<M: Machine> Vma<M> {
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
     }
 
+    /// All families that pages of this region may belong to.
+    pub(crate) fn families(&self) -> impl Iterator<Item = &Arc<AnonVma<M>>> {
+        self.anon.iter().chain(&self.ancestors).chain(&self.guests)
+    }
+
+    /// The family of pages that were stored to.
+    pub(crate) fn written_family(&self) -> Option<&Arc<AnonVma<M>>> {
+        self.anon.as_ref().filter(|_| !self.unwritten)
+    }
+
+    /// Takes over the families of a region that this one is joined with.
+    pub(crate) fn adopt(&mut self, other: &Self) {
+        let mut guests: Vec<_> = self.guests.iter().chain(&other.guests).cloned().collect();
+        if self.written_family().is_some() || other.anon.is_none() {
+            guests.extend(other.anon.iter().filter(|_| other.unwritten).cloned());
+        } else {
+            guests.extend(self.anon.take());
+            self.anon.clone_from(&other.anon);
+            self.unwritten = other.unwritten;
+            self.ancestors.clone_from(&other.ancestors);
+        }
+        guests.retain(|guest| self.anon.as_ref().is_none_or(|own| !Arc::ptr_eq(own, guest)));
+        guests.sort_by_key(|guest| guest.id);
+        guests.dedup_by_key(|guest| guest.id);
+        self.guests = guests;
+    }
+
     /// Whether the families of anonymous pages of two neighbours permit one region.
     ///
     /// A region without pages joins any that was not forked; two with pages must be one family.
     pub(crate) fn joins_anon(&self, next: &Self) -> bool {
-        match (&self.anon, &next.anon) {
+        match (self.written_family(), next.written_family()) {
             (None, None) => true,
             (Some(_), None) => self.ancestors.is_empty(),
             (None, Some(_)) => next.ancestors.is_empty(),

@@ -10,14 +10,17 @@
 //! | `interpose` | the functions that take the place of libc's |
 //! | `heap` | the program's `malloc`: arenas and large mappings, all managed |
 //! | `managed` | which addresses are managed, and every change to them |
+//! | `manager` | the memory manager of this process |
 //! | `private` | the manager's own heap, never managed |
 //! | `fork` | what surrounds a process fork |
 //! | `guard` | being inside of the manager |
 //! | `thread` | two words of each thread |
+//! | `stack` | stacks for the manager's work where the program's is managed |
+//! | `module` | whose code an address is in |
 //! | `sys` | system calls, past libc |
 //!
-//! Lock order: libc's list of streams, the heap's arenas, the table of large mappings, the managed
-//! ranges, the private heap.
+//! Lock order: libc's list of streams, the heap's arenas, the table of large mappings, the gate and
+//! the managed ranges, the memory manager's own locks, the private heap.
 
 // The tests must not take libc's place in their own process, and so leave its callers out.
 #![cfg_attr(test, allow(dead_code))]
@@ -25,16 +28,18 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the manager inside of a program exists for x86-64 alone");
 
+#[cfg(not(test))]
 mod fork;
 mod guard;
 mod heap;
 #[cfg(not(test))]
 mod interpose;
 mod managed;
+mod manager;
 mod module;
 mod private;
 mod ranges;
-#[cfg(not(test))]
+mod stack;
 mod start;
 mod sys;
 mod thread;

@@ -116,21 +116,74 @@ static GLOBAL: Private = Private;
 /// The heap as Rust's global allocator.
 pub struct Private;
 
+/// Rust's blocks of this size and more are mappings of their own: tables that are mostly untouched
+/// cost no memory then.
+const LARGE: usize = 256 << 10;
+
+fn is_large(layout: &Layout) -> bool {
+    layout.size() >= LARGE && layout.align() <= 4096
+}
+
+/// Maps a large block; null where the host refuses.
+fn map(size: usize) -> *mut u8 {
+    let request = sys::Mmap {
+        address: 0,
+        len: size,
+        prot: libc::PROT_READ | libc::PROT_WRITE,
+        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        fd: -1,
+        offset: 0,
+    };
+    // SAFETY: a new mapping at an address of the host's choice replaces nothing.
+    unsafe { sys::mmap(&request) }.map_or(core::ptr::null_mut(), |start| start as *mut u8)
+}
+
 // SAFETY: dlmalloc gives out disjoint blocks of at least the size and alignment asked for, and all
-// calls go through the heap's lock.
+// calls go through the heap's lock; a large block is a mapping, told by its layout, which stays.
 unsafe impl GlobalAlloc for Private {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
         // SAFETY: an alignment of a Layout is a power of two.
         with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) })
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
+        // SAFETY: an alignment of a Layout is a power of two.
+        with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) })
+    }
+
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if is_large(&layout) {
+            // SAFETY: the caller vouches that the block is ours and has this layout: a mapping.
+            let _ = unsafe { sys::munmap(pointer.addr(), layout.size()) };
+            return;
+        }
         // SAFETY: the caller vouches that the block is this heap's and has this layout.
         with(|heap| unsafe { heap.free(pointer, layout.size(), layout.align()) });
     }
 
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        // SAFETY: as for dealloc.
-        with(|heap| unsafe { heap.realloc(pointer, layout.size(), layout.align(), new) })
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller vouches that the size does not overflow with this alignment.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if !is_large(&layout) && !is_large(&new) {
+            // SAFETY: as for dealloc.
+            return with(|heap| unsafe {
+                heap.realloc(pointer, layout.size(), layout.align(), size)
+            });
+        }
+        // SAFETY: as above; the new block is another one, and both have the bytes copied.
+        unsafe {
+            let block = self.alloc(new);
+            if !block.is_null() {
+                block.copy_from_nonoverlapping(pointer, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            block
+        }
     }
 }

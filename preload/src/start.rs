@@ -1,6 +1,6 @@
 //! The constructor: what happens before the program's `main`.
 
-use crate::{fork, guard, heap, interpose, managed, module, sys};
+use crate::{guard, heap, interpose, managed, manager, module, sys};
 use pagefault_control::{Control, Mapped, STATUS_FAILED, VARIABLE};
 use std::fmt;
 use std::path::Path;
@@ -17,24 +17,39 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 extern "C" fn construct() {
     let _inside = guard::enter();
     interpose::resolve();
-    module::find();
-    // Loaded without the command: the program runs as if we were not there.
+    // Loaded without the command, the program runs as if we were not there.
     let Some(path) = std::env::var_os(VARIABLE) else { return };
-    match Control::attach(Path::new(&path)) {
-        Ok(control) => _ = CONTROL.set(control),
+    let control = match Control::attach(Path::new(&path)) {
+        Ok(control) => CONTROL.get_or_init(|| control),
         Err(error) => stop(format_args!("cannot read the configuration: {error}")),
+    };
+    control.counters.programs.add(1);
+    if let Err(error) = begin(control) {
+        stop(format_args!("{error}"));
     }
+}
+
+/// Why the program cannot begin under the manager.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error(transparent)]
+    Manager(#[from] manager::StartError),
+    #[error("no address space for the heap; is `ulimit -v` set?")]
+    Heap,
+    #[error("no memory for the fork handlers")]
+    Fork,
+}
+
+fn begin(control: &'static Control) -> Result<(), BeginError> {
+    module::find();
+    if interpose::register_handlers() != 0 {
+        return Err(BeginError::Fork);
+    }
+    manager::start(control)?;
     let processors = std::thread::available_parallelism().map_or(1, Into::into);
-    if heap::reserve(processors).is_err() {
-        stop(format_args!("no address space for the heap; is `ulimit -v` set?"));
-    }
-    if fork::install().is_err() {
-        stop(format_args!("no memory for the fork handlers"));
-    }
-    if let Some(control) = control() {
-        control.counters.programs.add(1);
-    }
+    heap::reserve(processors).map_err(|_| BeginError::Heap)?;
     managed::open();
+    Ok(())
 }
 
 /// The memory shared with the command.

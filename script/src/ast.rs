@@ -25,9 +25,7 @@ impl Script {
 
     /// Whether some line asks for a failing device, which only a managed machine can give.
     pub fn injects_failures(&self) -> bool {
-        self.lines
-            .iter()
-            .any(|line| matches!(line.op, Op::Fail { .. }))
+        self.lines.iter().any(|line| matches!(line.op, Op::Fail { .. }))
     }
 }
 
@@ -44,11 +42,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            frames: 4096,
-            swap: 16384,
-            cpus: 1,
-        }
+        Self { frames: 4096, swap: 16384, cpus: 1 }
     }
 }
 

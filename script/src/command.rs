@@ -78,10 +78,8 @@ fn attempt(
         (Some(name), _) => run_one(args, &script, find(name)?, output),
         (None, names) => {
             let names = names.unwrap_or_default();
-            let entries: Vec<&Entry> = names
-                .iter()
-                .map(|name| find(name))
-                .collect::<Result<_, _>>()?;
+            let entries: Vec<&Entry> =
+                names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
             run_several(args, &script, &entries, output)
         }
     }
@@ -152,19 +150,12 @@ fn run_several(
             print_stats(answers.machine, &answers.stats);
         }
     }
-    Ok(if comparison.differences() == 0 {
-        Verdict::Equal
-    } else {
-        Verdict::Different
-    })
+    Ok(if comparison.differences() == 0 { Verdict::Equal } else { Verdict::Different })
 }
 
 /// One JSON object on a line; the names are our own and need no escapes.
 fn print_stats(machine: &str, stats: &[(&'static str, u64)]) {
-    let counts: String = stats
-        .iter()
-        .map(|(name, count)| format!(",\"{name}\":{count}"))
-        .collect();
+    let counts: String = stats.iter().map(|(name, count)| format!(",\"{name}\":{count}")).collect();
     eprintln!("{{\"machine\":\"{machine}\"{counts}}}");
 }
 
@@ -175,10 +166,7 @@ enum Error {
     Output(io::Error),
     Parse(ParseError),
     NoMachine,
-    UnknownMachine {
-        wanted: String,
-        known: Vec<&'static str>,
-    },
+    UnknownMachine { wanted: String, known: Vec<&'static str> },
     CannotFail(&'static str),
     Start(StartError),
 }
@@ -195,10 +183,7 @@ impl Display for Error {
                 write!(f, "this build has no machine {wanted:?}; it has: {known}")
             }
             Self::CannotFail(name) => {
-                write!(
-                    f,
-                    "the script has fail lines, and {name} has no device to fail"
-                )
+                write!(f, "the script has fail lines, and {name} has no device to fail")
             }
             Self::Start(error) => write!(f, "the machine did not start: {error}"),
         }

@@ -41,11 +41,7 @@ pub fn load() -> io::Result<Vec<Example>> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "pf") {
             examples.push(Example {
-                name: path
-                    .file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into(),
+                name: path.file_stem().unwrap_or_default().to_string_lossy().into(),
                 text: std::fs::read_to_string(&path)?,
             });
         }

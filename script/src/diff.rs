@@ -41,9 +41,7 @@ pub fn compare<'a>(
 
 /// What `machine`, just started, answers to each line.
 pub fn texts(script: &Script, machine: &mut dyn Machine) -> Vec<String> {
-    Run::new(script, machine)
-        .map(|answer| answer.text)
-        .collect()
+    Run::new(script, machine).map(|answer| answer.text).collect()
 }
 
 impl Comparison<'_> {

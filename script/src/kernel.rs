@@ -62,9 +62,7 @@ impl Kernel {
             past: Faults::default(),
         };
         let pid = child::first(&kernel.shared, 0)?;
-        kernel
-            .children
-            .insert(Process::FIRST, Child { pid, slot: 0 });
+        kernel.children.insert(Process::FIRST, Child { pid, slot: 0 });
         Ok(kernel)
     }
 
@@ -178,14 +176,7 @@ impl Kernel {
     }
 
     fn mmap(&mut self, process: Process, mmap: Mmap) -> Outcome {
-        let Mmap {
-            address,
-            length,
-            protection,
-            sharing,
-            file,
-            flags,
-        } = mmap;
+        let Mmap { address, length, protection, sharing, file, flags } = mmap;
         let mut bits = match sharing {
             Sharing::Private => libc::MAP_PRIVATE,
             Sharing::Shared => libc::MAP_SHARED,
@@ -222,13 +213,7 @@ impl Kernel {
         for (process, child) in living {
             for mapping in maps::of_window(child.pid) {
                 let (start, length) = (mapping.start, mapping.end - mapping.start);
-                self.system3(
-                    process,
-                    libc::SYS_madvise,
-                    start,
-                    length,
-                    libc::MADV_PAGEOUT,
-                );
+                self.system3(process, libc::SYS_madvise, start, length, libc::MADV_PAGEOUT);
             }
         }
         Outcome::Ok
@@ -242,19 +227,11 @@ impl Machine for Kernel {
             Call::Munmap { address, length } => {
                 self.system3(process, libc::SYS_munmap, address, length, 0)
             }
-            Call::Mprotect {
-                address,
-                length,
-                protection,
-            } => {
+            Call::Mprotect { address, length, protection } => {
                 let bits = protection_bits(protection);
                 self.system3(process, libc::SYS_mprotect, address, length, bits)
             }
-            Call::Msync {
-                address,
-                length,
-                sync,
-            } => {
+            Call::Msync { address, length, sync } => {
                 let flag = match sync {
                     SyncFlag::Sync => libc::MS_SYNC,
                     SyncFlag::Async => libc::MS_ASYNC,
@@ -268,12 +245,7 @@ impl Machine for Kernel {
             Call::Munlock { address, length } => {
                 self.system3(process, libc::SYS_munlock, address, length, 0)
             }
-            Call::Mremap {
-                address,
-                old,
-                new,
-                target,
-            } => {
+            Call::Mremap { address, old, new, target } => {
                 let (flags, target) = match target {
                     Target::Stay => (0, 0),
                     Target::Fixed(at) => (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at),
@@ -282,22 +254,10 @@ impl Machine for Kernel {
                 let arguments = [address, old, new, flags as u64, target, 0];
                 self.system(process, libc::SYS_mremap, arguments)
             }
-            Call::Madvise {
-                address,
-                length,
-                advice,
-            } => self.system3(
-                process,
-                libc::SYS_madvise,
-                address,
-                length,
-                advice_number(advice),
-            ),
-            Call::RemapFilePages {
-                address,
-                length,
-                page,
-            } => {
+            Call::Madvise { address, length, advice } => {
+                self.system3(process, libc::SYS_madvise, address, length, advice_number(advice))
+            }
+            Call::RemapFilePages { address, length, page } => {
                 let arguments = [address, length, 0, page, 0, 0];
                 self.system(process, libc::SYS_remap_file_pages, arguments)
             }
@@ -308,16 +268,8 @@ impl Machine for Kernel {
                 let length = bytes.len();
                 self.with_bytes(process, bytes, Order::Store { address, length })
             }
-            Call::Fill {
-                address,
-                length,
-                byte,
-            } => {
-                let order = Order::Fill {
-                    address,
-                    length,
-                    byte,
-                };
+            Call::Fill { address, length, byte } => {
+                let order = Order::Fill { address, length, byte };
                 self.ask(process, order).map_or_else(|gone| gone, outcome)
             }
             Call::Load { address, length } => {
@@ -328,11 +280,9 @@ impl Machine for Kernel {
                 let length = bytes.len();
                 self.with_bytes(process, bytes, Order::ToUser { address, length })
             }
-            Call::FromUser { address, length } => self.for_bytes(
-                process,
-                Order::FromUser { address, length },
-                Outcome::Loaded,
-            ),
+            Call::FromUser { address, length } => {
+                self.for_bytes(process, Order::FromUser { address, length }, Outcome::Loaded)
+            }
             Call::Fork { child } => self.fork(process, child),
             Call::Exit => self.exit(process),
             Call::Maps { start, end } => match self.children.get(&process) {
@@ -348,16 +298,10 @@ impl Machine for Kernel {
                 Outcome::of(self.files.create(file, length, seed))
             }
             Action::Truncate { file, length } => Outcome::of(self.files.truncate(file, length)),
-            Action::Pwrite {
-                file,
-                offset,
-                bytes,
-            } => Outcome::of(self.files.write(file, offset, bytes)),
-            Action::Pread {
-                file,
-                offset,
-                length,
-            } => match self.files.read(file, offset, length) {
+            Action::Pwrite { file, offset, bytes } => {
+                Outcome::of(self.files.write(file, offset, bytes))
+            }
+            Action::Pread { file, offset, length } => match self.files.read(file, offset, length) {
                 Ok(bytes) => Outcome::Bytes(bytes),
                 Err(errno) => Outcome::Errno(errno),
             },
@@ -401,10 +345,7 @@ fn reap(pid: libc::pid_t, options: libc::c_int) -> Option<Faults> {
         let interrupted =
             || std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted;
         if found == pid {
-            return Some(Faults {
-                minor: usage.ru_minflt as u64,
-                major: usage.ru_majflt as u64,
-            });
+            return Some(Faults { minor: usage.ru_minflt as u64, major: usage.ru_majflt as u64 });
         }
         if found == 0 || !interrupted() {
             return None;
@@ -419,14 +360,9 @@ fn outcome(reply: Reply) -> Outcome {
         Reply::Count(count) => Outcome::Stored(count),
         Reply::Bytes { length, crc } => Outcome::Bytes(Bytes::summed(length, crc, &[])),
         Reply::Failed(errno) => Outcome::Errno(Errno(errno)),
-        Reply::Fault {
-            signal,
-            code,
-            address,
-        } => Outcome::Fault {
-            fault: fault(signal, code),
-            address,
-        },
+        Reply::Fault { signal, code, address } => {
+            Outcome::Fault { fault: fault(signal, code), address }
+        }
     }
 }
 

@@ -33,9 +33,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new() -> Self {
-        Self {
-            frontier: WINDOW_START,
-        }
+        Self { frontier: WINDOW_START }
     }
 
     /// Room for `length` bytes, or where it would start if the window has it not.
@@ -84,9 +82,7 @@ pub(crate) fn fits(start: u64, length: u64) -> Fit {
     if !holds(start) {
         return Fit::Outside;
     }
-    let end = length
-        .checked_next_multiple_of(PAGE)
-        .and_then(|length| start.checked_add(length));
+    let end = length.checked_next_multiple_of(PAGE).and_then(|length| start.checked_add(length));
     match end {
         Some(end) if end <= WINDOW_END => Fit::Inside,
         Some(end) if end <= USER_END => Fit::Outside,

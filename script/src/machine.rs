@@ -210,11 +210,7 @@ pub struct Mmap {
 /// A pipe moves chunks of 4,096 bytes counted from the start of the buffer, and a chunk that is
 /// not copied whole does not count, though its first bytes may have been stored. `None` is EFAULT.
 pub fn pipe_count(copied: u64, length: u64) -> Option<u64> {
-    let counted = if copied == length {
-        length
-    } else {
-        copied - copied % crate::ast::PAGE
-    };
+    let counted = if copied == length { length } else { copied - copied % crate::ast::PAGE };
     (counted > 0 || length == 0).then_some(counted)
 }
 
@@ -290,10 +286,7 @@ pub enum Action<'a> {
 /// Byte `index` of a file that was made with `seed`.
 pub fn content(index: u64, seed: u64) -> u8 {
     let pages = (index >> 12).wrapping_mul(7);
-    index
-        .wrapping_mul(31)
-        .wrapping_add(pages)
-        .wrapping_add(seed) as u8
+    index.wrapping_mul(31).wrapping_add(pages).wrapping_add(seed) as u8
 }
 
 /// The machines of a build.
@@ -363,6 +356,9 @@ pub enum StartError {
     Sizes,
     /// The system refused a resource.
     System(std::io::Error),
+    /// The host lacks what the machine needs: what, and what to do about it.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Machine(Box<pagefault_linux::BuildError>),
 }
 
 impl Display for StartError {
@@ -371,6 +367,8 @@ impl Display for StartError {
             Self::WindowTaken => f.write_str("the window 0x1000000000-0x2000000000 is not empty"),
             Self::Sizes => f.write_str("no machine of these sizes"),
             Self::System(error) => error.fmt(f),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Self::Machine(error) => error.fmt(f),
         }
     }
 }
@@ -379,6 +377,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Self::Machine(error) => Some(error),
             Self::WindowTaken | Self::Sizes => None,
         }
     }

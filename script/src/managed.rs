@@ -4,13 +4,13 @@
 mod linux;
 mod sim;
 
+use crate::USER_END;
 use crate::ast::{self, Advice, MapFlags, SyncFlag};
 use crate::machine::{
     Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, StartError,
     Target, content, pipe_count,
 };
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
-use crate::USER_END;
 use pagefault::entry::{SegvCode, Signal};
 use pagefault::machine::{self as waist, Protection, VirtAddr};
 use pagefault::{
@@ -26,7 +26,19 @@ pub fn add_to(catalogue: &mut Catalogue) {
     catalogue.add(Entry {
         name: "sim",
         failures: Failures::Injected,
-        start: Box::new(|setup| Ok(Box::new(sim::start(setup)?))),
+        start: Box::new(|setup| Ok(Box::new(sim::start(setup, pagefault_sim::Config::default())?))),
+    });
+    // As little help from the processor as the Linux machine has.
+    let bare = pagefault_sim::Config {
+        zero_frame: false,
+        accessed_bits: false,
+        dirty_bits: false,
+        ..pagefault_sim::Config::default()
+    };
+    catalogue.add(Entry {
+        name: "sim-bare",
+        failures: Failures::Injected,
+        start: Box::new(move |setup| Ok(Box::new(sim::start(setup, bare)?))),
     });
     catalogue.add(Entry {
         name: "linux",
@@ -122,8 +134,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
         let mut managed =
             Self { processes: BTreeMap::new(), files: BTreeMap::new(), manager, disk, processor };
-        let first =
-            AddressSpace::new(&managed.manager, layout()).map_err(|_| StartError::Sizes)?;
+        let first = AddressSpace::new(&managed.manager, layout()).map_err(|_| StartError::Sizes)?;
         managed.processor.started(first.mm());
         managed.processes.insert(Process::FIRST, first);
         Ok(managed)
@@ -144,11 +155,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
                 ast::Sharing::Private => Sharing::Private,
                 ast::Sharing::Shared => Sharing::Shared,
             },
-            placement: if noreplace {
-                Placement::FixedNoReplace(at)
-            } else {
-                Placement::Fixed(at)
-            },
+            placement: if noreplace { Placement::FixedNoReplace(at) } else { Placement::Fixed(at) },
             source: match file {
                 None => Source::Anonymous,
                 Some((file, offset)) => {
@@ -420,4 +427,3 @@ fn advice(advice: Advice) -> pagefault::Advice {
         Advice::PopulateWrite => pagefault::Advice::PopulateWrite,
     }
 }
-

@@ -48,10 +48,7 @@ impl Outcome {
 
     /// The outcome as a script's line prints it, addresses relative to `origin`.
     pub fn display<'a>(&'a self, origin: Origin<'a>) -> impl Display + 'a {
-        Printed {
-            outcome: self,
-            origin,
-        }
+        Printed { outcome: self, origin }
     }
 }
 
@@ -129,11 +126,7 @@ impl Bytes {
 
     /// Bytes known by their number, their CRC-32, and the first [`SHOWN`](Self::SHOWN) of them.
     pub fn summed(length: u64, crc: u32, head: &[u8]) -> Self {
-        Self {
-            length,
-            crc,
-            head: head.to_vec(),
-        }
+        Self { length, crc, head: head.to_vec() }
     }
 }
 
@@ -143,9 +136,7 @@ impl Display for Bytes {
         if self.length == 0 || self.length > Self::SHOWN as u64 {
             return write!(f, "{}:{:08x}", self.length, self.crc);
         }
-        self.head
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.head.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -156,10 +147,7 @@ struct Printed<'a> {
 
 impl Display for Printed<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Origin {
-            name,
-            address: base,
-        } = self.origin;
+        let Origin { name, address: base } = self.origin;
         match self.outcome {
             Outcome::Ok => f.write_str("ok"),
             Outcome::Errno(errno) => errno.fmt(f),
@@ -190,11 +178,7 @@ impl Mapping {
         let (start, end) = (self.start.wrapping_sub(base), self.end.wrapping_sub(base));
         write!(f, "+{start:#x} +{end:#x} ")?;
         for (bit, letter) in crate::print::PROTECTION_LETTERS {
-            f.write_str(if self.protection.contains(bit) {
-                letter
-            } else {
-                "-"
-            })?;
+            f.write_str(if self.protection.contains(bit) { letter } else { "-" })?;
         }
         f.write_char(' ')?;
         f.write_char(match self.sharing {

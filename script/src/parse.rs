@@ -59,16 +59,9 @@ pub struct ParseError {
 
 impl Display for ParseError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            line,
-            word,
-            expected,
-        } = self;
+        let Self { line, word, expected } = self;
         if word.is_empty() {
-            write!(
-                f,
-                "line {line}: the line ends where {expected} should stand"
-            )
+            write!(f, "line {line}: the line ends where {expected} should stand")
         } else {
             write!(f, "line {line}: {word:?} where {expected} should stand")
         }
@@ -176,9 +169,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn new(words: Vec<Word<'a>>) -> Self {
-        Self {
-            words: words.into_iter().peekable(),
-        }
+        Self { words: words.into_iter().peekable() }
     }
 
     fn is_empty(&mut self) -> bool {
@@ -247,11 +238,7 @@ fn size<'a>(words: &mut Words<'a>, sizes: &mut Sizes) -> Result<bool, Fault<'a>>
     if !may_be_zero {
         words.bare(Expected::Operation)?;
     }
-    *size = if may_be_zero {
-        words.number()?
-    } else {
-        positive(words)?
-    };
+    *size = if may_be_zero { words.number()? } else { positive(words)? };
     Ok(true)
 }
 
@@ -267,11 +254,7 @@ fn operation_line<'a>(
     let word = words.bare(Expected::Operation)?;
     let process = scope.current(word)?.to_owned();
     let op = operation(word, words, scope)?;
-    Ok(Line {
-        number,
-        process,
-        op,
-    })
+    Ok(Line { number, process, op })
 }
 
 fn operation<'a>(word: &'a str, words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
@@ -305,10 +288,7 @@ fn operation<'a>(word: &'a str, words: &mut Words<'a>, scope: &mut Scope) -> Res
         "reclaim" => Op::Reclaim(words.number()?),
         "maps" => Op::Maps(scope.bound(words.bare(Expected::BoundName)?)?),
         "check" => Op::Check,
-        "fail" => Op::Fail {
-            what: failing(words)?,
-            nth: positive(words)?,
-        },
+        "fail" => Op::Fail { what: failing(words)?, nth: positive(words)? },
         _ => return Err((word, Expected::Operation)),
     })
 }
@@ -333,23 +313,14 @@ fn mmap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mmap, Fault<'a>>
         } else if let (None, Some(value)) = (&at, word.strip_prefix("at=")) {
             at = Some(address(value, scope)?);
         } else {
-            let flag = MAP_WORDS
-                .iter()
-                .find(|(flag, known)| *known == word && !flags.contains(*flag));
+            let flag =
+                MAP_WORDS.iter().find(|(flag, known)| *known == word && !flags.contains(*flag));
             flags |= flag.ok_or((word, Expected::MapFlag))?.0;
         }
         words.bare(Expected::MapFlag)?;
     }
     scope.bind(bound);
-    Ok(Mmap {
-        name: bound.to_owned(),
-        length,
-        protection,
-        sharing,
-        content,
-        at,
-        flags,
-    })
+    Ok(Mmap { name: bound.to_owned(), length, protection, sharing, content, at, flags })
 }
 
 fn content<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Content, Fault<'a>> {
@@ -357,10 +328,7 @@ fn content<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Content, Fault<'a
         return Ok(Content::Anonymous);
     }
     match words.keyed("file=") {
-        Some(name) => Ok(Content::File {
-            name: scope.file(name)?,
-            offset: 0,
-        }),
+        Some(name) => Ok(Content::File { name: scope.file(name)?, offset: 0 }),
         None => Err((words.bare(Expected::Content)?, Expected::Content)),
     }
 }
@@ -368,11 +336,7 @@ fn content<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Content, Fault<'a
 fn mremap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mremap, Fault<'a>> {
     let address_word = next_address(words, scope)?;
     let (old, new) = (words.number()?, words.number()?);
-    let moving = if words.takes("maymove") {
-        Moving::May
-    } else {
-        Moving::Stay
-    };
+    let moving = if words.takes("maymove") { Moving::May } else { Moving::Stay };
     let at = match words.keyed("at=") {
         Some(value) => Some(address(value, scope)?),
         None => None,
@@ -386,14 +350,7 @@ fn mremap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mremap, Fault<
     };
     match words.peek() {
         Some(word) => Err((word, Expected::RemapWord)),
-        None => Ok(Mremap {
-            address: address_word,
-            old,
-            new,
-            moving,
-            at,
-            bind,
-        }),
+        None => Ok(Mremap { address: address_word, old, new, moving, at, bind }),
     }
 }
 
@@ -417,10 +374,7 @@ fn known_file<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<String, Fault<
 }
 
 fn range<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Range, Fault<'a>> {
-    Ok(Range {
-        address: next_address(words, scope)?,
-        length: words.number()?,
-    })
+    Ok(Range { address: next_address(words, scope)?, length: words.number()? })
 }
 
 fn next_address<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Address, Fault<'a>> {
@@ -432,8 +386,7 @@ fn address<'a>(word: &'a str, scope: &Scope) -> Result<Address, Fault<'a>> {
     let mut parts = word.split('+');
     let name = scope.bound(parts.next().unwrap_or(""))?;
     let offset = parts.try_fold(0_u64, |sum, part| {
-        sum.checked_add(number(part)?)
-            .ok_or((word, Expected::Number))
+        sum.checked_add(number(part)?).ok_or((word, Expected::Number))
     })?;
     Ok(Address { name, offset })
 }
@@ -512,11 +465,7 @@ fn number(word: &str) -> Result<u64, Fault<'_>> {
 fn name(word: &str) -> Result<&str, Fault<'_>> {
     let good = word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && word.bytes().next().is_some_and(|b| !b.is_ascii_digit());
-    if good {
-        Ok(word)
-    } else {
-        Err((word, Expected::Name))
-    }
+    if good { Ok(word) } else { Err((word, Expected::Name)) }
 }
 
 #[cfg(test)]

@@ -154,11 +154,8 @@ impl Display for Protection {
 }
 
 /// The letters of a protection in the order in which they are printed.
-pub(crate) const PROTECTION_LETTERS: [(Protection, &str); 3] = [
-    (Protection::READ, "r"),
-    (Protection::WRITE, "w"),
-    (Protection::EXEC, "x"),
-];
+pub(crate) const PROTECTION_LETTERS: [(Protection, &str); 3] =
+    [(Protection::READ, "r"), (Protection::WRITE, "w"), (Protection::EXEC, "x")];
 
 impl Display for SyncFlag {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -29,10 +29,7 @@ pub fn script(lines: usize, seed: u64) -> Script {
         writer.step();
     }
     writer.lines.truncate(lines);
-    Script {
-        sizes: Sizes::default(),
-        lines: writer.lines,
-    }
+    Script { sizes: Sizes::default(), lines: writer.lines }
 }
 
 /// A script being written.

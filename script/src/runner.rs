@@ -41,20 +41,13 @@ struct Bound {
 
 /// What the machine has to be made with for `script`.
 pub fn setup(script: &Script, seed: u64) -> Setup {
-    Setup {
-        sizes: script.sizes,
-        files: script.files().count(),
-        seed,
-    }
+    Setup { sizes: script.sizes, files: script.files().count(), seed }
 }
 
 impl<'a> Run<'a> {
     /// A run of `script` on a machine that was just started for it (see [`setup`]).
     pub fn new(script: &'a Script, machine: &'a mut dyn Machine) -> Self {
-        let first = Living {
-            process: Process::FIRST,
-            names: HashMap::new(),
-        };
+        let first = Living { process: Process::FIRST, names: HashMap::new() };
         let files = script.files().zip(0..).map(|(name, n)| (name, File(n)));
         Self {
             lines: script.lines.iter(),
@@ -75,17 +68,11 @@ impl<'a> Run<'a> {
         let name = subject(&line.op);
         let outcome = self.operation(&line.process, &line.op);
         let address = name.map_or(0, |name| self.bound(&line.process, name).address);
-        let origin = Origin {
-            name: name.unwrap_or(""),
-            address,
-        };
+        let origin = Origin { name: name.unwrap_or(""), address };
         if let Outcome::Killed = outcome {
             self.processes.remove(line.process.as_str());
         }
-        Answer {
-            number: line.number,
-            text: outcome.display(origin).to_string(),
-        }
+        Answer { number: line.number, text: outcome.display(origin).to_string() }
     }
 
     fn operation(&mut self, who: &'a str, op: &'a Op) -> Outcome {
@@ -116,32 +103,20 @@ impl<'a> Run<'a> {
     fn action(&self, op: &'a Op) -> Option<Action<'a>> {
         let file = |name: &str| self.files.get(name).copied();
         Some(match op {
-            Op::File { name, length, seed } => Action::CreateFile {
-                file: file(name)?,
-                length: *length,
-                seed: *seed,
-            },
-            Op::Truncate(name, length) => Action::Truncate {
-                file: file(name)?,
-                length: *length,
-            },
-            Op::Pwrite(name, offset, bytes) => Action::Pwrite {
-                file: file(name)?,
-                offset: *offset,
-                bytes,
-            },
-            Op::Pread(name, offset, length) => Action::Pread {
-                file: file(name)?,
-                offset: *offset,
-                length: *length,
-            },
+            Op::File { name, length, seed } => {
+                Action::CreateFile { file: file(name)?, length: *length, seed: *seed }
+            }
+            Op::Truncate(name, length) => Action::Truncate { file: file(name)?, length: *length },
+            Op::Pwrite(name, offset, bytes) => {
+                Action::Pwrite { file: file(name)?, offset: *offset, bytes }
+            }
+            Op::Pread(name, offset, length) => {
+                Action::Pread { file: file(name)?, offset: *offset, length: *length }
+            }
             Op::Fsync(name) => Action::Fsync { file: file(name)? },
             Op::Reclaim(pages) => Action::Reclaim { pages: *pages },
             Op::Check => Action::Check,
-            Op::Fail { what, nth } => Action::Fail {
-                what: *what,
-                nth: *nth,
-            },
+            Op::Fail { what, nth } => Action::Fail { what: *what, nth: *nth },
             _ => return None,
         })
     }
@@ -163,19 +138,11 @@ impl<'a> Run<'a> {
             }
             Op::Mprotect(range, protection) => {
                 let (address, length) = over(range)?;
-                Call::Mprotect {
-                    address,
-                    length,
-                    protection: *protection,
-                }
+                Call::Mprotect { address, length, protection: *protection }
             }
             Op::Msync(range, sync) => {
                 let (address, length) = over(range)?;
-                Call::Msync {
-                    address,
-                    length,
-                    sync: *sync,
-                }
+                Call::Msync { address, length, sync: *sync }
             }
             Op::Mlock(range) => {
                 let (address, length) = over(range)?;
@@ -193,57 +160,34 @@ impl<'a> Run<'a> {
                 if fits(address, length) != Fit::Inside && !wraps {
                     return None;
                 }
-                Call::Madvise {
-                    address,
-                    length,
-                    advice: *advice,
-                }
+                Call::Madvise { address, length, advice: *advice }
             }
             Op::RemapFilePages(range, page) => {
                 let (address, length) = over(range)?;
-                Call::RemapFilePages {
-                    address,
-                    length,
-                    page: *page,
-                }
+                Call::RemapFilePages { address, length, page: *page }
             }
             Op::Mincore(range) => {
                 let (address, length) = over(range)?;
                 Call::Mincore { address, length }
             }
-            Op::Write(address, bytes) => Call::Store {
-                address: at(address)?,
-                bytes,
-            },
+            Op::Write(address, bytes) => Call::Store { address: at(address)?, bytes },
             Op::Fill(range, byte) => {
                 let (address, length) = over(range)?;
-                Call::Fill {
-                    address,
-                    length,
-                    byte: *byte,
-                }
+                Call::Fill { address, length, byte: *byte }
             }
             Op::Read(range) => {
                 let (address, length) = over(range)?;
                 Call::Load { address, length }
             }
-            Op::Exec(address) => Call::Execute {
-                address: at(address)?,
-            },
-            Op::ToUser(address, bytes) => Call::ToUser {
-                address: at(address)?,
-                bytes,
-            },
+            Op::Exec(address) => Call::Execute { address: at(address)? },
+            Op::ToUser(address, bytes) => Call::ToUser { address: at(address)?, bytes },
             Op::FromUser(range) => {
                 let (address, length) = over(range)?;
                 Call::FromUser { address, length }
             }
             Op::Maps(name) => {
                 let Bound { address, length } = self.bound(who, name);
-                Call::Maps {
-                    start: address,
-                    end: address.saturating_add(length),
-                }
+                Call::Maps { start: address, end: address.saturating_add(length) }
             }
             _ => return None,
         })
@@ -307,12 +251,7 @@ impl<'a> Run<'a> {
             (address, Outcome::Outside)
         } else {
             let mut call = |target| {
-                let call = Call::Mremap {
-                    address,
-                    old,
-                    new,
-                    target,
-                };
+                let call = Call::Mremap { address, old, new, target };
                 self.machine.perform(process, &call)
             };
             match (target, mremap.moving) {
@@ -347,10 +286,7 @@ impl<'a> Run<'a> {
         if let Outcome::Ok = outcome {
             self.forked += 1;
             let names = self.processes.get(who).map(|living| living.names.clone());
-            let living = Living {
-                process: number,
-                names: names.unwrap_or_default(),
-            };
+            let living = Living { process: number, names: names.unwrap_or_default() };
             self.processes.insert(child, living);
         } else {
             self.processes.remove(child);
@@ -378,10 +314,7 @@ impl<'a> Run<'a> {
     fn bound(&self, who: &str, name: &str) -> Bound {
         let living = self.processes.get(who);
         let bound = living.and_then(|living| living.names.get(name));
-        bound.copied().unwrap_or(Bound {
-            address: 0,
-            length: 0,
-        })
+        bound.copied().unwrap_or(Bound { address: 0, length: 0 })
     }
 }
 

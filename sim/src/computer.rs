@@ -3,13 +3,14 @@
 use crate::arch::{Architecture, Ia32, X86_64};
 use crate::config::{Config, ConfigError};
 use crate::context;
-use crate::cpu::{Cpu, Registers};
+use crate::cpu::{Cpu, Registers, local_cpu};
 use crate::frames::Owner;
 use crate::hardware::Hardware;
+use crate::kernel::SyncError;
 use crate::lock::{SimMutex, SimRwLock};
 use crate::schedule;
 use crate::shootdown::Flush;
-use crate::space::SimSpace;
+use crate::space::{SimSpace, cursors_held};
 use crate::stats::{Stats, count};
 use crate::violation::{Operation, Staleness, Violation};
 use crate::wait;
@@ -81,7 +82,7 @@ impl<A: Architecture> Computer<A> {
     }
 
     /// The reference table of kernel addresses (Linux: `init_mm`). Other spaces take its top-level
-    /// entries over when they are made, and later ones by [`Computer::synchronise`].
+    /// entries over when they are made, and later ones by [`Machine::synchronise`].
     pub fn kernel(&self) -> &SimSpace<A> {
         &self.kernel
     }
@@ -264,11 +265,25 @@ impl<A: Architecture> Machine for Computer<A> {
             return;
         }
         self.step();
+        if cursors_held() != 0 {
+            self.hw.expect(Err(Violation::FlushUnderCursor { space: space.table.id }));
+        }
         let pages: Vec<u64> = stale.iter().map(|stale| stale.address.page_number()).collect();
         let interrupts = self.hw.shoot_down(&space.table, Flush::Pages(&pages));
         count(&self.hw.counters.flushes, 1);
         count(&self.hw.counters.flushed_pages, pages.len() as u64);
         count(&self.hw.counters.interrupts, interrupts);
+    }
+
+    /// Starts at the root that the calling thread's CPU has loaded.
+    fn synchronise(&self, address: VirtAddr) -> bool {
+        let cpu = local_cpu(self.cpus()) as usize;
+        let root = self.hw.cpus[cpu].lock().loaded.root;
+        match self.hw.synchronise(root, address) {
+            Ok(()) => true,
+            Err(SyncError::OutOfRange | SyncError::Unmapped) => false,
+            Err(error @ SyncError::Mismatch { .. }) => panic!("at {address}: {error}"),
+        }
     }
 
     fn context(&self) -> ContextId {

@@ -1,7 +1,6 @@
 //! A swap device that keeps its slots in memory.
 
-use crate::failure::FailNth;
-use crate::schedule::yield_point;
+use crate::conduct::{Conduct, FailNth};
 use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{IoError, SwapDevice};
@@ -26,8 +25,7 @@ struct Disk {
     capacity: AtomicU64,
     fail_read: FailNth,
     fail_write: FailNth,
-    /// How many times an operation gives way to other threads before it is done.
-    latency: AtomicU64,
+    conduct: Conduct,
     reads: AtomicU64,
     writes: AtomicU64,
     discards: AtomicU64,
@@ -55,7 +53,7 @@ impl SimDisk {
             capacity: AtomicU64::new(u64::MAX),
             fail_read: FailNth::default(),
             fail_write: FailNth::default(),
-            latency: AtomicU64::new(0),
+            conduct: Conduct::default(),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             discards: AtomicU64::new(0),
@@ -81,7 +79,13 @@ impl SimDisk {
 
     /// Makes every read and write give way to other threads `steps` times.
     pub fn set_latency(&self, steps: u64) {
-        self.disk.latency.store(steps, Ordering::Relaxed);
+        self.disk.conduct.set_latency(steps);
+    }
+
+    /// Accepts calls by threads that hold locks of the computer, which otherwise panic: no lock is
+    /// to be held across I/O.
+    pub fn tolerate_locks(&self) {
+        self.disk.conduct.tolerate_locks();
     }
 
     /// What the disk has done so far.
@@ -98,14 +102,6 @@ impl SimDisk {
     pub fn holds(&self, slot: u32) -> bool {
         self.disk.stored.lock().contains_key(&slot)
     }
-
-    fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
-        operations.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..self.disk.latency.load(Ordering::Relaxed) {
-            yield_point();
-        }
-        if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
-    }
 }
 
 impl SwapDevice for SimDisk {
@@ -114,14 +110,14 @@ impl SwapDevice for SimDisk {
     }
 
     fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
-        self.begin(&self.disk.reads, &self.disk.fail_read)?;
+        self.disk.conduct.begin(&self.disk.reads, &self.disk.fail_read)?;
         let stored = self.disk.stored.lock();
         page.copy_from_slice(&stored.get(&slot).ok_or(IoError::Device)?[..]);
         Ok(())
     }
 
     fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
-        self.begin(&self.disk.writes, &self.disk.fail_write)?;
+        self.disk.conduct.begin(&self.disk.writes, &self.disk.fail_write)?;
         if slot == 0 || slot >= self.disk.slots {
             return Err(IoError::Device);
         }

@@ -1,6 +1,6 @@
 //! A machine around a machine that fails when told to.
 
-use crate::failure::FailNth;
+use crate::conduct::FailNth;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
@@ -101,6 +101,10 @@ impl<M: Machine> Machine for Faulty<M> {
 
     fn flush(&self, space: &Self::Space, stale: &[Stale]) {
         self.inner.flush(&space.inner, stale);
+    }
+
+    fn synchronise(&self, address: VirtAddr) -> bool {
+        self.inner.synchronise(address)
     }
 
     fn context(&self) -> ContextId {

@@ -1,7 +1,6 @@
 //! A file that keeps its content in memory.
 
-use crate::failure::FailNth;
-use crate::schedule::yield_point;
+use crate::conduct::{Conduct, FailNth};
 use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Backing, IoError, PAGE_SIZE};
@@ -23,8 +22,7 @@ struct File {
     fail_read: FailNth,
     fail_write: FailNth,
     fail_make_writable: FailNth,
-    /// How many times an operation gives way to other threads before it is done.
-    latency: AtomicU64,
+    conduct: Conduct,
     reads: AtomicU64,
     writes: AtomicU64,
     syncs: AtomicU64,
@@ -96,7 +94,13 @@ impl SimFile {
 
     /// Makes every read and write give way to other threads `steps` times.
     pub fn set_latency(&self, steps: u64) {
-        self.file.latency.store(steps, Ordering::Relaxed);
+        self.file.conduct.set_latency(steps);
+    }
+
+    /// Accepts calls by threads that hold locks of the computer, which otherwise panic: no lock is
+    /// to be held across I/O.
+    pub fn tolerate_locks(&self) {
+        self.file.conduct.tolerate_locks();
     }
 
     /// What was asked of the file so far.
@@ -111,19 +115,11 @@ impl SimFile {
             closed: read(&self.file.closed),
         }
     }
-
-    fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
-        operations.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..self.file.latency.load(Ordering::Relaxed) {
-            yield_point();
-        }
-        if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
-    }
 }
 
 impl Backing for SimFile {
     fn read(&self, index: u64, page: &mut Page) -> Result<(), IoError> {
-        self.begin(&self.file.reads, &self.file.fail_read)?;
+        self.file.conduct.begin(&self.file.reads, &self.file.fail_read)?;
         let bytes = self.file.bytes.lock();
         let start = index.saturating_mul(PAGE_SIZE).min(bytes.len() as u64) as usize;
         let content = &bytes[start..];
@@ -134,7 +130,7 @@ impl Backing for SimFile {
 
     /// Bytes beyond the end of the file are dropped: the file may have been truncated meanwhile.
     fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError> {
-        self.begin(&self.file.writes, &self.file.fail_write)?;
+        self.file.conduct.begin(&self.file.writes, &self.file.fail_write)?;
         self.overwrite(index.saturating_mul(PAGE_SIZE), page);
         Ok(())
     }
@@ -158,7 +154,7 @@ impl Backing for SimFile {
     }
 
     fn make_writable(&self, _index: u64) -> Result<(), IoError> {
-        self.begin(&self.file.made_writable, &self.file.fail_make_writable)
+        self.file.conduct.begin(&self.file.made_writable, &self.file.fail_make_writable)
     }
 
     fn opened(&self) {

@@ -1,7 +1,7 @@
 //! The frames: their content, who has them, and what a free one must look like.
 
 use crate::chance::STEP;
-use crate::failure::FailNth;
+use crate::conduct::FailNth;
 use crate::lock::SimMutex;
 use crate::violation::{Operation, Violation};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};

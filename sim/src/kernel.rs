@@ -7,6 +7,8 @@ use crate::stats::count;
 use crate::walk::{Marks, Place, Walked, walk};
 use core::fmt;
 use core::ops::Range;
+#[cfg(doc)]
+use pagefault_machine::Machine;
 use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{Frame, Mode, VirtAddr};
 
@@ -49,10 +51,10 @@ impl<A: Architecture> Computer<A> {
     /// Copies the top-level entry for a kernel address from the reference table to the table whose
     /// root is given, if it is missing there.
     ///
-    /// Takes no lock, because the interrupted code may be anywhere. Give the root that is loaded
-    /// ([`Cpu::root`](crate::Cpu::root)), which need not be that of the current task's space
-    /// (spec A5). Succeeds also where nothing had to be copied.
-    pub fn synchronise(&self, root: Frame, address: VirtAddr) -> Result<(), SyncError> {
+    /// Takes no lock, because the interrupted code may be anywhere. Succeeds also where nothing had
+    /// to be copied. [`Machine::synchronise`] does it for the root that is loaded, which need not be
+    /// that of the current task's space (spec A5).
+    pub fn synchronise_root(&self, root: Frame, address: VirtAddr) -> Result<(), SyncError> {
         self.hw.synchronise(root, address)
     }
 }
@@ -71,7 +73,7 @@ impl<A: Architecture> Hardware<A> {
         }
     }
 
-    fn synchronise(&self, root: Frame, address: VirtAddr) -> Result<(), SyncError> {
+    pub(crate) fn synchronise(&self, root: Frame, address: VirtAddr) -> Result<(), SyncError> {
         if A::mode(address) != Mode::Kernel || !A::SYNCHRONISED.contains(&address.value()) {
             return Err(SyncError::OutOfRange);
         }

@@ -44,17 +44,49 @@
 //! sim.free(frame);
 //! # Ok::<(), pagefault_machine::OutOfFrames>(())
 //! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | the computer, with x86-64 or IA-32 processors | [`Computer`], [`Sim`], [`Sim32`], [`Config`] |
+//! | accesses and the faults they raise, lazy TLBs | [`Cpu`] |
+//! | kernel addresses and the reference table (spec A4–A6) | [`Computer::kernel`], [`Computer::synchronise_root`] |
+//! | broken rules, checked as they happen or on request | [`Violation`], [`Computer::check_tlbs`] |
+//! | things that fail at the nth time | [`Computer::fail_nth_allocation`], [`SimDisk`], [`SimFile`], [`Faulty`] |
+//! | interleavings that repeat by seed | [`Computer::explore`] |
+//! | what was asked of a machine, of this one or any other | [`Traced`], [`Log`] |
+//!
+//! # Time and chance
+//! One thread that does the same on a computer of the same [`Config`] sees the same. Several
+//! threads may each drive a CPU at their own speed, which does not repeat, or be tasks of
+//! [`Computer::explore`], which does:
+//!
+//! ```
+//! use pagefault_sim::{Config, Sim, SimMutex, Task};
+//!
+//! let order = |seed| {
+//!     let sim = Sim::new(Config { cpus: 2, ..Config::default() });
+//!     let log = lock_api::Mutex::<SimMutex, _>::new(Vec::new());
+//!     let task = |name: char| -> Task<'_> {
+//!         let log = &log;
+//!         Box::new(move || (0..3).for_each(|_| log.lock().push(name)))
+//!     };
+//!     sim.explore(seed, vec![task('a'), task('b')]);
+//!     log.into_inner()
+//! };
+//! assert_eq!(order(1), order(1));
+//! assert!((2..50).any(|seed| order(seed) != order(1)));
+//! ```
 
 #![deny(unsafe_code)]
 
 mod arch;
 mod chance;
 mod computer;
+mod conduct;
 mod config;
 mod context;
 mod cpu;
 mod disk;
-mod failure;
 mod faulty;
 mod file;
 mod frames;

@@ -1,7 +1,7 @@
 //! The locks of the simulated computer: they say so when they would never be had.
 
 use crate::schedule;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ thread_local! {
     static TOKEN: u32 = next_token();
     /// The addresses of the readers-writer locks that this thread holds for reading.
     static READING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// How many locks this thread holds, of either kind.
+    static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A mutual-exclusion lock.
@@ -62,7 +64,8 @@ unsafe impl lock_api::RawMutex for SimMutex {
 impl SimMutex {
     fn attempt(&self) -> bool {
         let token = TOKEN.with(|token| *token);
-        self.holder.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let free = self.holder.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed);
+        taken(free.is_ok())
     }
 
     fn address(&self) -> usize {
@@ -176,7 +179,7 @@ impl SimRwLock {
         if entered.is_ok() {
             READING.with_borrow_mut(|held| held.push(self.address()));
         }
-        entered.is_ok()
+        taken(entered.is_ok())
     }
 
     fn attempt_exclusive(&self) -> bool {
@@ -184,7 +187,7 @@ impl SimRwLock {
         if free.is_ok() {
             self.writer.store(TOKEN.with(|token| *token), Ordering::Relaxed);
         }
-        free.is_ok()
+        taken(free.is_ok())
     }
 
     fn address(&self) -> usize {
@@ -229,8 +232,20 @@ fn wait_until(what: &'static str, address: usize, mut attempt: impl FnMut() -> b
     }
 }
 
+/// How many locks the calling thread holds.
+pub(crate) fn held() -> u32 {
+    HELD.get()
+}
+
+/// Counts a lock that was taken.
+fn taken(success: bool) -> bool {
+    HELD.set(HELD.get() + u32::from(success));
+    success
+}
+
 /// Tells the others that a lock was given up.
 fn released(address: usize) {
+    HELD.set(HELD.get() - 1);
     schedule::release(address);
     schedule::point();
 }

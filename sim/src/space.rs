@@ -7,6 +7,7 @@ use crate::schedule;
 use crate::table::Table;
 use crate::violation::{Operation, Violation};
 use crate::walk::Place;
+use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -77,9 +78,9 @@ impl<A: Architecture> SimSpace<A> {
         self.table.cpus.load(Ordering::SeqCst)
     }
 
-    /// What the top level names for an address: the entry that [`Computer::synchronise`] copies.
+    /// What the top level names for an address: the entry that [`Machine::synchronise`] copies.
     ///
-    /// [`Computer::synchronise`]: crate::Computer::synchronise
+    /// [`Machine::synchronise`]: pagefault_machine::Machine::synchronise
     pub fn top(&self, address: VirtAddr) -> Option<Frame> {
         let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
         let raw = self.hw.frames.entry::<A>(place);
@@ -109,7 +110,7 @@ impl<A: Architecture> SimSpace<A> {
             // A leaf is taken away with its lock held, so either this one is still the right one
             // and stays, or the generation has changed.
             if self.table.generation() == generation {
-                return Some(SimCursor { space: self, leaf, range: range.clone(), _guard: guard });
+                return Some(SimCursor::new(self, leaf, range.clone(), guard));
             }
         }
     }
@@ -151,6 +152,22 @@ pub struct SimCursor<'a, A: Architecture> {
     leaf: Frame,
     range: Range<VirtAddr>,
     _guard: lock_api::MutexGuard<'a, SimMutex, ()>,
+}
+
+thread_local! {
+    /// How many cursors the calling thread holds.
+    static CURSORS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// How many cursors the calling thread holds.
+pub(crate) fn cursors_held() -> u32 {
+    CURSORS.get()
+}
+
+impl<A: Architecture> Drop for SimCursor<'_, A> {
+    fn drop(&mut self) {
+        CURSORS.set(CURSORS.get() - 1);
+    }
 }
 
 impl<A: Architecture> Cursor for SimCursor<'_, A> {
@@ -196,7 +213,22 @@ impl<A: Architecture> Cursor for SimCursor<'_, A> {
     }
 }
 
-impl<A: Architecture> SimCursor<'_, A> {
+impl<'a, A: Architecture> SimCursor<'a, A> {
+    fn new(
+        space: &'a SimSpace<A>,
+        leaf: Frame,
+        range: Range<VirtAddr>,
+        guard: lock_api::MutexGuard<'a, SimMutex, ()>,
+    ) -> Self {
+        CURSORS.set(CURSORS.get() + 1);
+        let cursor = Self { space, leaf, range, _guard: guard };
+        if cursors_held() > 2 {
+            let space = space.table.id;
+            cursor.space.hw.expect(Err(Violation::TooManyCursors { space }));
+        }
+        cursor
+    }
+
     /// The entry as the processor reads it.
     ///
     /// # Panics

@@ -111,6 +111,13 @@ pub enum Call {
         /// The end of the last page.
         end: VirtAddr,
     },
+    /// A kernel address was brought in line with the reference table.
+    Synchronise {
+        /// The address.
+        address: VirtAddr,
+        /// Whether it is mapped there.
+        mapped: bool,
+    },
     /// Somebody began to wait on a word.
     Wait,
     /// The waiters on a word were woken.
@@ -271,6 +278,12 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
     fn flush(&self, space: &Self::Space, stale: &[Stale]) {
         self.inner.flush(&space.inner, stale);
         self.observer.note(&Call::Flush { space: space.id(), pages: stale.len() });
+    }
+
+    fn synchronise(&self, address: VirtAddr) -> bool {
+        let mapped = self.inner.synchronise(address);
+        self.observer.note(&Call::Synchronise { address, mapped });
+        mapped
     }
 
     fn context(&self) -> ContextId {

@@ -71,6 +71,17 @@ pub enum Violation {
         /// What is wrong with it.
         staleness: Staleness,
     },
+    /// A thread flushed while it held a cursor; on a real machine the CPU that it waits for may
+    /// wait for that cursor.
+    FlushUnderCursor {
+        /// The number of the address space that was flushed.
+        space: u32,
+    },
+    /// A thread holds more than two cursors.
+    TooManyCursors {
+        /// The number of the address space in which it locked the last of them.
+        space: u32,
+    },
     /// An entry that is writable without being marked dirty, on a computer that keeps no dirty
     /// bits: the page's changes would be lost.
     WritableUnnoticed {
@@ -144,6 +155,12 @@ impl fmt::Display for Violation {
                 f,
                 "the TLB of CPU {cpu} maps {address} of space {space} to {frame:?}, but {staleness}"
             ),
+            Self::FlushUnderCursor { space } => {
+                write!(f, "space {space} was flushed by a thread that holds a cursor")
+            }
+            Self::TooManyCursors { space } => {
+                write!(f, "a third cursor was locked, in space {space}")
+            }
             Self::WritableUnnoticed { address } => write!(
                 f,
                 "the entry for {address} is writable and clean, and no dirty bits are kept"

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PAGE, RW, present, set};
-use pagefault_machine::{Entry, Frame, Machine, Protection, SwapSlot};
+use pagefault_machine::{Entry, Frame, Machine, PAGE_SIZE, Protection, Space, SwapSlot, VirtAddr};
 use pagefault_sim::{Computer, Config, Ia32, OnViolation, Operation, Sim, Violation};
 
 fn recording() -> Sim {
@@ -136,4 +136,22 @@ fn copies_and_fills_reach_the_whole_frame() {
     sim.zero(a);
     sim.drain(a, |page| assert!(page.iter().all(|byte| *byte == 0)));
     sim.drain(b, |page| assert_eq!(page[4095], (4095u32 * 7) as u8));
+}
+
+#[test]
+fn flushing_under_a_cursor_and_a_third_cursor_are_found() {
+    let sim = recording();
+    let (a, b) = (sim.space().unwrap(), sim.space().unwrap());
+    let first = a.lock(PAGE..PAGE + PAGE_SIZE).unwrap();
+    sim.flush(&b, &[common::stale(PAGE, Frame(9))]);
+    let second = b.lock(PAGE..PAGE + PAGE_SIZE).unwrap();
+    let third = b.lock(VirtAddr(0)..VirtAddr(PAGE_SIZE)).unwrap();
+    drop((first, second, third));
+    sim.flush(&b, &[common::stale(PAGE, Frame(9))]);
+    let (flushed, locked) = (b.id(), b.id());
+    let expected = [
+        Violation::FlushUnderCursor { space: flushed },
+        Violation::TooManyCursors { space: locked },
+    ];
+    assert_eq!(sim.violations(), expected);
 }

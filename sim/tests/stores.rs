@@ -1,7 +1,8 @@
 //! The disk and the file.
 
 use pagefault_machine::{Backing, IoError, PAGE_SIZE, SwapDevice};
-use pagefault_sim::{DiskStats, SimDisk, SimFile};
+use pagefault_sim::{DiskStats, SimDisk, SimFile, SimRwLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const SIZE: usize = PAGE_SIZE as usize;
 
@@ -87,4 +88,19 @@ fn the_nth_operation_of_a_file_fails_once() {
     let stats = file.stats();
     assert_eq!((stats.reads, stats.writes, stats.made_writable), (2, 2, 2));
     assert_eq!((stats.opened, stats.closed, stats.syncs), (1, 1, 1));
+}
+
+#[test]
+fn devices_are_not_to_be_called_under_a_lock() {
+    let lock = lock_api::RwLock::<SimRwLock, _>::new(());
+    let disk = SimDisk::new(4);
+    let write = || catch_unwind(AssertUnwindSafe(|| disk.write(1, &[0; SIZE])));
+    assert!(write().is_ok());
+    let guard = lock.read();
+    let payload = write().unwrap_err();
+    let message = payload.downcast_ref::<String>().unwrap();
+    assert!(message.contains("holds 1 locks"), "{message}");
+    disk.tolerate_locks();
+    assert!(write().is_ok());
+    drop(guard);
 }

@@ -8,7 +8,7 @@
 //!
 //! Lock order: a class, then the pool of spans.
 
-use super::lock::Mutex;
+use super::Mutex;
 use super::table::{ReserveError, Table, Zeroed};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};

@@ -1,7 +1,8 @@
 //! Compressed RAM: Linux's zram as a store.
 
 use super::arena::{Arena, Budget, Place, class_of};
-use super::lock::Mutex;
+use super::Mutex;
+use crate::lock::FutexMutex;
 use super::table::{ReserveError, Table, Zeroed};
 use core::array;
 use core::sync::atomic::AtomicU64;
@@ -169,6 +170,23 @@ impl CompressedRam {
         }
     }
 
+    /// Does what [`SwapDevice::write`] does, and says to how many bytes the page was compressed.
+    pub fn write_measured(&self, slot: u32, page: &PageBytes) -> Result<usize, IoError> {
+        let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
+        self.charge_record(slot)?;
+        // First away with what is there, so that its room can serve the new page.
+        self.exchange(slot, record, Content::Empty);
+        let content = match same_filled(page) {
+            Some(word) => Content::Filled(word),
+            None => self.store(page)?,
+        };
+        self.exchange(slot, record, content);
+        match content {
+            Content::Stored { len, .. } => Ok(len),
+            Content::Filled(_) | Content::Empty => Ok(0),
+        }
+    }
+
     /// Stores a page that is not the same word throughout.
     fn store(&self, page: &PageBytes) -> Result<Content, IoError> {
         let mut scratch = self.scratch();
@@ -188,7 +206,7 @@ impl CompressedRam {
     }
 
     /// Room to compress in: this thread's usual one, or any that is free.
-    fn scratch(&self) -> lock_api::MutexGuard<'_, super::lock::RawFutex, Scratch> {
+    fn scratch(&self) -> lock_api::MutexGuard<'_, FutexMutex, Scratch> {
         let usual = usual_scratch();
         (0..SCRATCHES)
             .find_map(|i| self.scratches[(usual + i) % SCRATCHES].try_lock())
@@ -265,16 +283,7 @@ impl SwapDevice for CompressedRam {
     }
 
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
-        let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
-        self.charge_record(slot)?;
-        // First away with what is there, so that its room can serve the new page.
-        self.exchange(slot, record, Content::Empty);
-        let content = match same_filled(page) {
-            Some(word) => Content::Filled(word),
-            None => self.store(page)?,
-        };
-        self.exchange(slot, record, content);
-        Ok(())
+        self.write_measured(slot, page).map(drop)
     }
 
     fn discard(&self, slot: u32) {

@@ -2,7 +2,7 @@
 
 use super::descriptor::{self, Kept};
 use super::generation::{self, Generations, MOST, Number};
-use super::lock::Mutex;
+use super::Mutex;
 use super::table::{ReserveError, Table};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};

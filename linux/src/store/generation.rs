@@ -7,7 +7,7 @@
 //! do so frees its space.
 
 use super::descriptor::{self, Kept};
-use super::lock::Mutex;
+use super::Mutex;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pagefault_machine::store::PageBytes;

@@ -17,8 +17,10 @@ pub mod compressed;
 pub mod descriptor;
 pub mod file;
 pub mod generation;
-pub mod lock;
 mod table;
+
+/// A value behind a lock that may be taken in a fault handler.
+type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
 
 pub use compressed::{CompressedRam, CompressedStats};
 pub use file::{FileStats, OpenError, SwapFile};

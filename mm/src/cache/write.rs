@@ -47,6 +47,9 @@ impl<M: Machine> Mapping<M> {
 
     /// Writes bytes through the page cache (`pwrite`), growing the object if they go past its end.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, FileError> {
+        if offset > i64::MAX as u64 {
+            return Err(FileError::OutOfRange);
+        }
         let end = offset.checked_add(bytes.len() as u64).ok_or(FileError::OutOfRange)?;
         if bytes.is_empty() {
             return Ok(0);

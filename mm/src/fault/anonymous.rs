@@ -1,6 +1,7 @@
 //! Demand-zero memory (spec B7, B8).
 
 use crate::event::Correction;
+use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine};
 use crate::manager::ZeroPolicy;
@@ -18,25 +19,29 @@ impl<M: Machine> Mm<M> {
         fault: &mut Fault,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
-        if fault.access != Access::Write
-            && manager.config.zero == ZeroPolicy::Shared
-            && let Some(zero) = manager.machine.zero_frame()
-        {
+        let unwritten = fault.access != Access::Write && manager.config.zero == ZeroPolicy::Shared;
+        if unwritten && let Some(zero) = manager.machine.zero_frame() {
             return self.map_zero_frame(vma, fault, zero);
         }
-        if vma.anon.is_none() {
-            self.prepare_family(vma);
+        let ready = if unwritten { vma.anon.is_some() } else { vma.written_family().is_some() };
+        if !ready {
+            self.prepare_family(vma, if unwritten { Stores::Awaited } else { Stores::Begin });
             return Ok(Step::Again);
         }
         let frame = manager.allocate()?;
         manager.machine.zero(frame);
         manager.page(frame).set(PageFlags::UPTODATE);
+        // Queued before it is mapped: afterwards another thread may free it at any moment.
+        manager.enqueue(frame, None);
+        if unwritten {
+            // Reclaim may drop it without writing it: it is as good as not there.
+            manager.page(frame).set(PageFlags::LAZY_FREE);
+        }
         if !self.install_new_anon(vma, fault, frame)? {
             manager.put(frame);
             return Ok(Step::Again);
         }
-        manager.enqueue(frame, None);
-        Ok(Step::Done(Correction::Anonymous))
+        Ok(Step::Done(if unwritten { Correction::Zero } else { Correction::Anonymous }))
     }
 
     fn map_zero_frame(
@@ -72,9 +77,15 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || !cursor.entry(fault.page).is_none() {
             return Ok(false);
         }
-        // Writable even after a read: nobody else has the page (spec B7).
-        let protection = vma.written_protection();
-        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+        let entry = if self.manager.page(frame).has(PageFlags::LAZY_FREE) {
+            // The first store is awaited, as it would be with the shared frame of zeros.
+            let protection = vma.page_protection().read_only();
+            Entry::Present { frame, protection, accessed: true, dirty: false }
+        } else {
+            // Writable even after a read: nobody else has the page (spec B7).
+            let protection = vma.written_protection();
+            Entry::Present { frame, protection, accessed: true, dirty: true }
+        };
         self.add_new_anon(&mut cursor, vma, fault, entry);
         Ok(true)
     }

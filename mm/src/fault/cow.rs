@@ -2,6 +2,7 @@
 //! first store to a shared page (spec B15–B18).
 
 use crate::event::Correction;
+use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, VirtAddr};
 use crate::mm::{Kind, Mm, PageCursor};
@@ -25,6 +26,10 @@ impl<M: Machine> Mm<M> {
         vma: &Arc<Vma<M>>,
         fault: &Fault,
     ) -> Result<Step, Refusal> {
+        if !vma.has(VmaFlags::SHARED) && vma.written_family().is_none() {
+            self.prepare_family(vma, Stores::Begin);
+            return Ok(Step::Again);
+        }
         let plan = {
             let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
                 return Ok(Step::Again);
@@ -166,10 +171,6 @@ impl<M: Machine> Mm<M> {
         fault: &Fault,
         old: Frame,
     ) -> Result<Step, Refusal> {
-        if vma.anon.is_none() {
-            self.prepare_family(vma);
-            return Ok(Step::Again);
-        }
         let manager = &self.manager;
         let new = manager.allocate()?;
         if manager.is_zero_frame(old) {
@@ -178,13 +179,13 @@ impl<M: Machine> Mm<M> {
             manager.machine.copy(old, new);
         }
         manager.page(new).set(PageFlags::UPTODATE);
+        manager.enqueue(new, None);
         let mut gather = Gather::new(self);
         if !self.replace_with_copy(vma, fault, old, new, &mut gather) {
             manager.put(new);
             return Ok(Step::Again);
         }
         gather.flush();
-        manager.enqueue(new, None);
         Ok(Step::Partly(Correction::CopyOnWrite))
     }
 

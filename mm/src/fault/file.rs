@@ -2,6 +2,7 @@
 
 use crate::cache::{Found, Mapping};
 use crate::event::{Correction, Weight};
+use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine};
 use crate::mm::{Kind, Mm};
@@ -46,8 +47,8 @@ impl<M: Machine> Mm<M> {
         let Some(mapping) = &vma.file else { return Ok(Step::Again) };
         let write = fault.access == Access::Write;
         let private = !vma.has(VmaFlags::SHARED);
-        if write && private && vma.anon.is_none() {
-            self.prepare_family(vma);
+        if write && private && vma.written_family().is_none() {
+            self.prepare_family(vma, Stores::Begin);
             return Ok(Step::Again);
         }
         let Found { frame, weight } = mapping.page(index)?;
@@ -82,6 +83,7 @@ impl<M: Machine> Mm<M> {
         let copy = manager.allocate()?;
         manager.machine.copy(source, copy);
         manager.page(copy).set(PageFlags::UPTODATE);
+        manager.enqueue(copy, None);
         let installed = self.entries(page_range(fault.page)).map(|mut cursor| {
             let still = vma.is_alive() && cursor.entry(fault.page) == expected;
             if still {
@@ -92,10 +94,7 @@ impl<M: Machine> Mm<M> {
             still
         });
         match installed {
-            Ok(true) => {
-                manager.enqueue(copy, None);
-                Ok(Step::Done(Correction::CopyOnWrite))
-            }
+            Ok(true) => Ok(Step::Done(Correction::CopyOnWrite)),
             Ok(false) => {
                 manager.put(copy);
                 Ok(Step::Again)

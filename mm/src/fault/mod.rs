@@ -172,8 +172,8 @@ impl<M: Machine> Mm<M> {
                 return Step::Again;
             }
             let kept = vma.written_protection() & protection & Protection::WRITE;
-            let wanted = vma.page_protection() | kept;
             let dirty = dirty || (fault.access == Access::Write);
+            let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
             let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
             let old = cursor.replace(fault.page, Entry::None);
             let was_dirty = matches!(old, Entry::Present { dirty: true, .. });

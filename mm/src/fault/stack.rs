@@ -12,6 +12,15 @@ use core::sync::atomic::Ordering;
 /// How many bytes must stay unmapped below a region that grows down (`stack_guard_gap`, A14).
 const GUARD_GAP: u64 = 256 * PAGE_SIZE;
 
+/// Whether a region's anonymous pages are stored to from now on, or only read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stores {
+    /// The first store has come.
+    Begin,
+    /// Pages of zeros are read, on a machine without a shared frame for them.
+    Awaited,
+}
+
 impl<M: Machine> Mm<M> {
     /// The region for an access, grown down to it if it is a stack (spec A13–A15).
     pub(super) fn region_for(
@@ -45,7 +54,11 @@ impl<M: Machine> Mm<M> {
         if vma.has(VmaFlags::ACCOUNT) && self.manager.charge(grown).is_err() {
             return Err(Refusal::NoRegion);
         }
-        let part = vma.part(self.manager.vma_id(), start..vma.end);
+        let mut part = vma.part(self.manager.vma_id(), start..vma.end);
+        if part.written_family().is_none() {
+            part.guests.extend(part.anon.replace(self.family_for(&vma)));
+            part.unwritten = false;
+        }
         let grown = Arc::new(part);
         exclusive.apply(&Edit { out: vec![vma], into: vec![grown.clone()] });
         Ok(grown)
@@ -80,15 +93,23 @@ impl<M: Machine> Mm<M> {
     ///
     /// A neighbour's family is borrowed if the two differ only in access, so that they can become
     /// one region later.
-    pub(super) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>) {
+    pub(super) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>, stores: Stores) {
         let exclusive = self.exclusive();
-        if !vma.is_alive() || vma.anon.is_some() {
+        if !vma.is_alive() || vma.written_family().is_some() {
             return;
         }
-        let family = self.neighbours_family(vma).unwrap_or_else(|| AnonVma::new(&self.manager));
         let mut with = vma.part(self.manager.vma_id(), vma.range());
-        with.anon = Some(family);
+        let family = match stores {
+            Stores::Awaited => AnonVma::new(&self.manager),
+            Stores::Begin => self.family_for(vma),
+        };
+        with.guests.extend(with.anon.replace(family));
+        with.unwritten = stores == Stores::Awaited;
         exclusive.apply(&Edit { out: vec![vma.clone()], into: vec![Arc::new(with)] });
+    }
+
+    fn family_for(&self, vma: &Arc<Vma<M>>) -> Arc<AnonVma<M>> {
+        self.neighbours_family(vma).unwrap_or_else(|| AnonVma::new(&self.manager))
     }
 
     fn neighbours_family(&self, vma: &Arc<Vma<M>>) -> Option<Arc<AnonVma<M>>> {
@@ -102,7 +123,8 @@ impl<M: Machine> Mm<M> {
                 && same_object(&first.file, &second.file)
                 && first.pgoff.wrapping_add(first.pages()) == second.pgoff
         };
-        let lends = |v: &Vma<M>| v.ancestors.is_empty().then(|| v.anon.clone()).flatten();
+        let lends =
+            |v: &Vma<M>| v.ancestors.is_empty().then(|| v.written_family().cloned()).flatten();
         after
             .filter(|after| compatible(vma, after))
             .and_then(|after| lends(&after))

@@ -64,8 +64,11 @@ impl<M: Machine> Mm<M> {
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
         // Besides the cache and the caller nobody may know the page, and no other entry the slot.
         let sole = manager.is_sole_owner(frame, 1);
-        if page.maps() == 0 {
-            page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
+        if page.owner() == Owner::None {
+            // Relatives may still name the slot: the page belongs to the family that all share,
+            // unless there are none.
+            let all = if sole { family } else { vma.ancestors.first().unwrap_or(family) };
+            page.set_owner(Owner::Anon(all.id), vma.index_of(fault.page));
         }
         page.hold();
         page.maps.fetch_add(1, Ordering::AcqRel);

@@ -155,9 +155,6 @@ impl<M: Machine> Mm<M> {
             flags |= VmaFlags::SHARED | VmaFlags::MAYSHARE;
         }
         let grows = request.options.contains(MapOptions::GROWSDOWN);
-        if grows && (shared || matches!(request.source, Source::File { .. })) {
-            return Err(MapError::GrowsWithFile);
-        }
         flags.set(VmaFlags::GROWSDOWN, grows);
         flags.set(VmaFlags::LOCKED, request.options.contains(MapOptions::LOCKED));
         let reserve = !request.options.contains(MapOptions::NORESERVE);
@@ -171,6 +168,9 @@ impl<M: Machine> Mm<M> {
             }
             self.check_file(*access, shared, &mut plan.flags)?;
             plan.file = Some(file.0.clone());
+        }
+        if grows && (shared || plan.file.is_some()) {
+            return Err(MapError::GrowsWithFile);
         }
         let private_writable = !shared && plan.flags.contains(VmaFlags::WRITE);
         let shared_object = shared && plan.file.is_none();

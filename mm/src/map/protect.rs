@@ -62,8 +62,17 @@ impl<M: Machine> Exclusive<'_, M> {
             manager.charge(pages).map_err(|_| ProtectError::CommitLimit)?;
             flags |= VmaFlags::ACCOUNT;
         }
+        // Memory that was never stored to is not promised any more once it is read-only.
+        let becomes_free = !wanted.contains(VmaFlags::WRITE)
+            && vma.has(VmaFlags::ACCOUNT)
+            && vma.file.is_none()
+            && vma.written_family().is_none();
+        flags.set(VmaFlags::ACCOUNT, flags.contains(VmaFlags::ACCOUNT) && !becomes_free);
         match self.reflag(vma, range.clone(), flags) {
             Ok(now) => {
+                if becomes_free {
+                    manager.uncharge(pages);
+                }
                 self.mm().rewrite(&now, range);
                 Ok(())
             }

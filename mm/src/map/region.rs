@@ -85,10 +85,8 @@ impl<M: Machine> Exclusive<'_, M> {
         let mut whole = new;
         for neighbour in left.iter().chain(&right) {
             let range = whole.start.min(neighbour.start)..whole.end.max(neighbour.end);
-            let family = if whole.anon.is_some() { &whole } else { &**neighbour };
-            let (anon, ancestors) = (family.anon.clone(), family.ancestors.clone());
             whole = whole.part(whole.id, range);
-            (whole.anon, whole.ancestors) = (anon, ancestors);
+            whole.adopt(neighbour);
         }
         let whole = Arc::new(whole);
         let out = left.into_iter().chain(right).collect();

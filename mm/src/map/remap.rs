@@ -64,18 +64,17 @@ impl<M: Machine> Mm<M> {
         }
         let end = self.layout.range.end.value();
         let new = pages_up(new_length).filter(|n| *n > 0).ok_or(RemapError::ZeroLength)?;
-        let old = pages_up(old_length).ok_or(RemapError::BadOldLength)?;
+        // A length that wraps when rounded counts as none, as on Linux; one that leaves the address
+        // space is noticed once a mapping was found.
+        let old = pages_up(old_length).unwrap_or(0);
         if new > end {
             return Err(RemapError::BadTarget);
-        }
-        if old > end || address.checked_add(old).is_none() {
-            return Err(RemapError::BadOldLength);
         }
         if let Move::To(target) = movement {
             if !target.is_page_aligned() {
                 return Err(RemapError::Unaligned);
             }
-            let overlaps = target.value() < address.value() + old
+            let overlaps = target.value() < address.value().wrapping_add(old)
                 && address.value() < target.value().saturating_add(new);
             if target.value() > end - new || target < self.layout.range.start || overlaps {
                 return Err(RemapError::BadTarget);
@@ -99,7 +98,7 @@ impl<M: Machine> Exclusive<'_, M> {
         }
         if sizes.new <= sizes.old {
             if sizes.new < sizes.old {
-                self.unmap(&(address + sizes.new..address + sizes.old));
+                self.unmap_tail(address, sizes.new, sizes.old)?;
             }
             return Ok((address, None));
         }
@@ -118,6 +117,13 @@ impl<M: Machine> Exclusive<'_, M> {
         }
         let target = self.find_gap(sizes.new).ok_or(RemapError::NoGap)?;
         self.relocate(&vma, address, sizes, target)
+    }
+
+    /// Unmaps what a mapping loses by shrinking, and whatever else lies there.
+    fn unmap_tail(&self, address: VirtAddr, kept: u64, whole: u64) -> Result<(), RemapError> {
+        let end = address.checked_add(whole).filter(|end| *end <= self.mm().layout.range.end);
+        self.unmap(&(address + kept..end.ok_or(RemapError::BadOldLength)?));
+        Ok(())
     }
 
     /// A second mapping of the same pages of a shared object (old length 0).
@@ -152,9 +158,12 @@ impl<M: Machine> Exclusive<'_, M> {
         let sizes = Sizes { old: kept, new: sizes.new };
         self.check_growth(&vma, address, &sizes)?;
         self.unmap(&(target..target + sizes.new));
+        if self.mm().containing(address).is_none() {
+            return Err(RemapError::Unmapped);
+        }
         if request.old_length > kept {
             let whole = pages_up(request.old_length).unwrap_or(kept);
-            self.unmap(&(address + kept..address + whole));
+            self.unmap_tail(address, kept, whole)?;
         }
         // What was unmapped may have been a part of the region.
         let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
@@ -168,7 +177,6 @@ impl<M: Machine> Exclusive<'_, M> {
         if first.end >= range.end {
             self.check_growth(&first, range.start, &Sizes { old: length, new: length })?;
         }
-        self.unmap(&(target..target + length));
         let parts: Vec<Range<VirtAddr>> = self
             .mm()
             .overlapping(range.clone())
@@ -178,7 +186,9 @@ impl<M: Machine> Exclusive<'_, M> {
         for part in parts {
             let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
             let size = part.end - part.start;
+            // What lies under a gap of the old range stays (Linux 6.17).
             let to = target + (part.start - range.start);
+            self.unmap(&(to..to + size));
             self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to)?;
         }
         Ok((target, None))
@@ -281,7 +291,7 @@ impl<M: Machine> Exclusive<'_, M> {
             }
         }
         let mut copy = vma.part(mm.manager.vma_id(), address..vma.end);
-        let rebased = copy.file.is_none() && copy.anon.is_none();
+        let rebased = copy.file.is_none() && copy.families().next().is_none();
         copy.pgoff = if rebased { target.page_number() } else { copy.pgoff };
         (copy.start, copy.end) = (range.start, range.end);
         if let Some(file) = &copy.file {

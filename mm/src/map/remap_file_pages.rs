@@ -133,7 +133,13 @@ impl<M: Machine> Exclusive<'_, M> {
         let manager = &self.mm().manager;
         let mut piece =
             Vma::new(manager.vma_id(), range.clone(), vma.flags, index, vma.file.clone());
-        piece.flags.remove(VmaFlags::NONLINEAR);
+        // Advice and the like are not carried over, as in a fresh mapping.
+        let fresh = VmaFlags::NONLINEAR
+            | VmaFlags::NORESERVE
+            | VmaFlags::SEQ_READ
+            | VmaFlags::RAND_READ
+            | VmaFlags::DONTCOPY;
+        piece.flags.remove(fresh);
         if let Some(file) = &piece.file {
             file.opened();
         }

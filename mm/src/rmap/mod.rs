@@ -59,10 +59,8 @@ pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &
             regions.insert(vma, link(vma));
         }
     }
-    for family in distinct(out, into, |vma| vma.anon.iter().chain(&vma.ancestors)) {
-        let of = |vma: &&Arc<Vma<M>>| {
-            vma.anon.iter().chain(&vma.ancestors).any(|f| Arc::ptr_eq(f, family))
-        };
+    for family in distinct(out, into, |vma| vma.families()) {
+        let of = |vma: &&Arc<Vma<M>>| vma.families().any(|f| Arc::ptr_eq(f, family));
         let mut regions = family.regions.lock(&mm.manager.order);
         gone.extend(out.iter().filter(of).filter_map(|vma| regions.remove(vma.pgoff, vma.id)));
         for vma in into.iter().filter(of) {

@@ -136,8 +136,10 @@ pub struct Counters {
     pub file: Count,
     /// Faults that read a page back from swap.
     pub swap_in: Count,
-    /// Faults that copied a shared page for its writer, or took over a page no longer shared.
+    /// Faults that copied a shared page for its writer.
     pub copy_on_write: Count,
+    /// Faults by the first store to a page that its sole owner may write.
+    pub first_store: Count,
     /// Faults that found everything in order already.
     pub spurious: Count,
     /// Faults answered without reading from a store.

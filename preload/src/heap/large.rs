@@ -85,7 +85,7 @@ pub fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     // Nobody may find the old address in the table once the host can give it to another.
     BLOCKS.lock().remove(&mapping.start);
     // SAFETY: the mapping is the block's; whoever resizes a block does not use it meanwhile.
-    let moved = unsafe { managed::remap(mapping.start, mapping.len(), len, flags, 0) };
+    let moved = unsafe { managed::remap(mapping.clone(), len, flags, 0) };
     let (mapping, result) = match moved {
         Ok(start) => (start..start + len, start as *mut u8),
         Err(_) => (mapping, ptr::null_mut()),

@@ -7,7 +7,7 @@ use core::ops::{Deref, DerefMut, Range};
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 use lock_api::RawMutex;
-use pagefault_linux::store::lock::RawFutex;
+use pagefault_linux::lock::FutexMutex;
 
 /// A window of addresses, handed out from its start; used under its heap's lock.
 pub struct Window {
@@ -53,7 +53,7 @@ impl Window {
 ///
 /// Handlers of the program that run around a fork may allocate, after ours took every lock.
 pub struct Lock<T> {
-    raw: RawFutex,
+    raw: FutexMutex,
     value: UnsafeCell<T>,
 }
 
@@ -63,7 +63,7 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 impl<T> Lock<T> {
     /// A free lock.
     pub const fn new(value: T) -> Self {
-        Self { raw: RawFutex::INIT, value: UnsafeCell::new(value) }
+        Self { raw: FutexMutex::INIT, value: UnsafeCell::new(value) }
     }
 
     /// Waits for the lock. Must not be called by a holder.

@@ -1,26 +1,33 @@
 //! `malloc` and its family.
 //!
-//! The entry points that allocate pass on the address of their caller: blocks for the dynamic
-//! linker, and the tables of thread-specific data that libc keeps, are touched in a forked child
-//! before our handler has run there, and so are never managed.
+//! The entry points that allocate pass on the address of their caller. Some blocks that the dynamic
+//! linker and libc keep for themselves are touched in a forked child before our handler has run
+//! there: tables of thread-local storage, streams, the state of the name service. So what these two
+//! allocate for themselves is never managed.
 
 use super::set_errno;
 use crate::heap::{self, ALIGN, Source};
 use crate::module::{LIBC, LINKER};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
+use core::ops::RangeInclusive;
 use core::ptr::null_mut;
 
-/// libc allocates a table of thread-specific data as this many elements of this size.
-const SPECIFIC: (usize, usize) = (32, 16);
+/// What libc allocates for itself, in bytes: a stream is 256 and more, a table of thread-specific
+/// data 512. Smaller blocks are nodes of the program's trees and the like, larger ones buffers.
+const OWN: RangeInclusive<usize> = 128..=1024;
 
-/// Where an allocation for `caller` comes from.
-fn source(caller: usize) -> Source {
-    if LINKER.contains(caller) { Source::Private } else { Source::Program }
+/// Where an allocation of `size` bytes for `caller` comes from.
+fn source(size: usize, caller: usize) -> Source {
+    if LINKER.contains(caller) || (OWN.contains(&size) && LIBC.contains(caller)) {
+        Source::Private
+    } else {
+        Source::Program
+    }
 }
 
 /// Passes a block on, with `errno` set if there is none.
-fn checked(block: *mut u8) -> *mut c_void {
+pub(super) fn checked(block: *mut u8) -> *mut c_void {
     if block.is_null() {
         set_errno(libc::ENOMEM);
     }
@@ -36,7 +43,7 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
 }
 
 unsafe extern "C" fn malloc_for(size: usize, caller: usize) -> *mut c_void {
-    checked(heap::allocate(size, ALIGN, source(caller)))
+    checked(heap::allocate(size, ALIGN, source(size, caller)))
 }
 
 /// `calloc(3)`.
@@ -48,11 +55,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 
 unsafe extern "C" fn calloc_for(count: usize, size: usize, caller: usize) -> *mut c_void {
     let Some(bytes) = count.checked_mul(size) else { return checked(null_mut()) };
-    let source = match source(caller) {
-        Source::Program if (count, size) == SPECIFIC && LIBC.contains(caller) => Source::Private,
-        source => source,
-    };
-    checked(heap::allocate_zeroed(bytes, source))
+    checked(heap::allocate_zeroed(bytes, source(bytes, caller)))
 }
 
 /// `realloc(3)`. A size of zero frees the block, as glibc does.
@@ -64,7 +67,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 
 unsafe extern "C" fn realloc_for(block: *mut c_void, size: usize, caller: usize) -> *mut c_void {
     if block.is_null() {
-        return checked(heap::allocate(size, ALIGN, source(caller)));
+        return checked(heap::allocate(size, ALIGN, source(size, caller)));
     }
     if size == 0 {
         // SAFETY: the caller's word, as for `free`.
@@ -72,7 +75,7 @@ unsafe extern "C" fn realloc_for(block: *mut c_void, size: usize, caller: usize)
         return null_mut();
     }
     // SAFETY: as above.
-    checked(unsafe { heap::reallocate(block.cast(), size, source(caller)) })
+    checked(unsafe { heap::reallocate(block.cast(), size, source(size, caller)) })
 }
 
 /// `reallocarray(3)`.

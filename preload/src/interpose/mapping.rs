@@ -1,7 +1,7 @@
 //! `mmap` and its family.
 
 use super::set_errno;
-use crate::managed::{self, page_up};
+use crate::managed::{self, Residence, page_up};
 use crate::sys::{self, Errno, Mmap};
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
@@ -204,7 +204,7 @@ unsafe fn remap(
     };
     if managed::covers(range.clone()) {
         // SAFETY: passed on to the caller.
-        return unsafe { managed::remap(old, range.len(), page_up(new_len), flags, new) };
+        return unsafe { managed::remap(range, page_up(new_len), flags, new) };
     }
     if !managed::parts(range).is_empty() {
         // More than one mapping, which the host does not move either.
@@ -226,4 +226,48 @@ pub unsafe extern "C" fn mlockall(flags: c_int) -> c_int {
     }
     // SAFETY: the call asks nothing of its caller.
     status(unsafe { sys::call(Sysno::mlockall, [flags as usize, 0, 0, 0, 0, 0]) }.map(drop))
+}
+
+/// `mlock(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlock(address: *const c_void, len: usize) -> c_int {
+    status(set_locked(address.addr(), len, Residence::Locked, |start, len| {
+        // SAFETY: the call asks nothing of its caller.
+        unsafe { sys::call(Sysno::mlock, [start, len, 0, 0, 0, 0]) }.map(drop)
+    }))
+}
+
+/// `mlock2(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mlock2(address: *const c_void, len: usize, flags: c_int) -> c_int {
+    status(set_locked(address.addr(), len, Residence::Locked, |start, len| {
+        // SAFETY: the call asks nothing of its caller.
+        unsafe { sys::call(Sysno::mlock2, [start, len, flags as usize, 0, 0, 0]) }.map(drop)
+    }))
+}
+
+/// `munlock(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn munlock(address: *const c_void, len: usize) -> c_int {
+    status(set_locked(address.addr(), len, Residence::Evictable, |start, len| {
+        // SAFETY: the call asks nothing of its caller.
+        unsafe { sys::call(Sysno::munlock, [start, len, 0, 0, 0, 0]) }.map(drop)
+    }))
+}
+
+/// Locks or unlocks each piece of a range where it belongs.
+fn set_locked(
+    address: usize,
+    len: usize,
+    residence: Residence,
+    host: impl Fn(usize, usize) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let first = address & !4095;
+    match range(first, len.saturating_add(address - first)).filter(|_| managed::is_open()) {
+        Some(whole) => pieces(whole, |piece, kind| match kind {
+            Kind::Managed => managed::set_locked(&piece, residence),
+            Kind::Host => host(piece.start, piece.len()),
+        }),
+        None => host(address, len),
+    }
 }

@@ -4,6 +4,8 @@ mod allocation;
 mod descriptor;
 mod mapping;
 mod process;
+mod string;
+mod thread;
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
@@ -14,7 +16,11 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 pub fn resolve() {
     descriptor::CLOSE.resolve();
     process::FORK.resolve();
+    thread::CREATE.resolve();
+    thread::find_count();
 }
+
+pub use process::register_handlers;
 
 /// A function of libc's whose place one of ours takes.
 struct Next {

@@ -29,10 +29,7 @@ fn file(name: &str, text: &str) -> String {
 
 #[test]
 fn a_script_runs_on_the_kernel() {
-    let path = file(
-        "run",
-        "mmap A 1p rw private anon\n\nread A 2\nread A+1p 1\n",
-    );
+    let path = file("run", "mmap A 1p rw private anon\n\nread A 2\nread A+1p 1\n");
     let (verdict, text) = command(&[&path, "--on", "kernel"]);
     assert_eq!(verdict, Ok(Verdict::Equal));
     assert_eq!(text, "1: ok\n3: 0000\n4: SIGSEGV MAPERR A+0x1000\n");
@@ -63,14 +60,8 @@ fn bad_scripts_and_arguments_are_told() {
             vec![&*fails, "--on", "kernel"],
             "the script has fail lines, and kernel has no device to fail",
         ),
-        (
-            vec![&*fails, "--on", "abacus"],
-            "this build has no machine \"abacus\"; it has: kernel",
-        ),
-        (
-            vec![&*fails],
-            "say where to run it: --on MACHINE or --diff A,B",
-        ),
+        (vec![&*fails, "--on", "abacus"], "this build has no machine \"abacus\"; it has: kernel"),
+        (vec![&*fails], "say where to run it: --on MACHINE or --diff A,B"),
     ] {
         let (verdict, text) = command(&arguments);
         assert_eq!(verdict, Err(message.to_owned()));

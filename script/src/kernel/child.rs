@@ -44,11 +44,7 @@ fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
                 system(libc::SYS_mincore, [address, length, vector, 0, 0, 0])
             }
             Order::Store { address, length } => store(address, mailbox.bytes(), length),
-            Order::Fill {
-                address,
-                length,
-                byte,
-            } => fill(address, length, byte),
+            Order::Fill { address, length, byte } => fill(address, length, byte),
             Order::Load { address, length } => load(address, length, mailbox.bytes()),
             Order::Execute { address } => execute(address),
             Order::Fetch { address } => fetch(address),
@@ -95,10 +91,7 @@ fn follow(runner: libc::pid_t) {
 /// limits, large pages, and blocked signals.
 fn limits() {
     let limit = |which, soft: u64| {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the pointer is to a live rlimit.
         unsafe { libc::getrlimit(which, &raw mut limit) };
         limit.rlim_cur = soft.min(limit.rlim_max);
@@ -167,10 +160,7 @@ fn load(address: u64, length: u64, shown: *mut u8) -> Reply {
         }
     }
     crc.update(&chunk[..filled]);
-    Reply::Bytes {
-        length,
-        crc: crc.finalize(),
-    }
+    Reply::Bytes { length, crc: crc.finalize() }
 }
 
 /// Puts a `ret` there if the page takes it, then calls it; where another instruction stands that
@@ -179,11 +169,7 @@ fn execute(address: u64) -> Reply {
     const RET: u8 = 0xc3;
     let foreign =
         touch::store(address, RET).is_err() && touch::load(address).is_ok_and(|byte| byte != RET);
-    if foreign {
-        Reply::ForeignCode
-    } else {
-        fetch(address)
-    }
+    if foreign { Reply::ForeignCode } else { fetch(address) }
 }
 
 fn fetch(address: u64) -> Reply {
@@ -235,10 +221,7 @@ fn from_user(shared: &Shared, address: u64, length: u64, shown: *mut u8) -> Repl
         }
         done += moved as u64;
         if (moved as u64) < piece || done == length {
-            return Reply::Bytes {
-                length: done,
-                crc: crc.finalize(),
-            };
+            return Reply::Bytes { length: done, crc: crc.finalize() };
         }
     }
 }

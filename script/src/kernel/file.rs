@@ -39,9 +39,7 @@ impl Files {
 
     /// The descriptor; −1 for a file that is none of the script's.
     pub(super) fn fd(&self, File(number): File) -> libc::c_int {
-        self.files
-            .get(number as usize)
-            .map_or(-1, |file| file.as_raw_fd())
+        self.files.get(number as usize).map_or(-1, |file| file.as_raw_fd())
     }
 
     pub(super) fn create(&self, file: File, length: u64, seed: Option<u64>) -> Result<(), Errno> {

@@ -23,10 +23,7 @@ pub(super) fn of_window(pid: libc::pid_t) -> Vec<Mapping> {
 /// The mappings of a process between two addresses, cut to them; none of a process that is gone.
 pub(super) fn of_range(pid: libc::pid_t, start: u64, end: u64) -> Vec<Mapping> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    maps.lines()
-        .filter_map(mapping)
-        .filter_map(|mapping| cut(mapping, start, end))
-        .collect()
+    maps.lines().filter_map(mapping).filter_map(|mapping| cut(mapping, start, end)).collect()
 }
 
 /// The faults that a living process has taken.
@@ -38,10 +35,7 @@ pub(super) fn faults(pid: libc::pid_t) -> Faults {
         let number = fields.split_whitespace().nth(index);
         number.and_then(|number| number.parse().ok()).unwrap_or(0)
     };
-    Faults {
-        minor: field(7),
-        major: field(9),
-    }
+    Faults { minor: field(7), major: field(9) }
 }
 
 fn mapping(line: &str) -> Option<Mapping> {
@@ -49,11 +43,7 @@ fn mapping(line: &str) -> Option<Mapping> {
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
     let has = |letter, bit| {
-        if permissions.contains(letter) {
-            bit
-        } else {
-            Protection::empty()
-        }
+        if permissions.contains(letter) { bit } else { Protection::empty() }
     };
     Some(Mapping {
         start: u64::from_str_radix(start, 16).ok()?,
@@ -61,19 +51,11 @@ fn mapping(line: &str) -> Option<Mapping> {
         protection: has('r', Protection::READ)
             | has('w', Protection::WRITE)
             | has('x', Protection::EXEC),
-        sharing: if permissions.contains('s') {
-            Sharing::Shared
-        } else {
-            Sharing::Private
-        },
+        sharing: if permissions.contains('s') { Sharing::Shared } else { Sharing::Private },
     })
 }
 
 fn cut(mapping: Mapping, start: u64, end: u64) -> Option<Mapping> {
-    let cut = Mapping {
-        start: mapping.start.max(start),
-        end: mapping.end.min(end),
-        ..mapping
-    };
+    let cut = Mapping { start: mapping.start.max(start), end: mapping.end.min(end), ..mapping };
     (cut.start < cut.end).then_some(cut)
 }

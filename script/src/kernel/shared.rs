@@ -82,11 +82,7 @@ pub(super) enum Reply {
     /// `Execute` found another instruction, and the page keeps it.
     ForeignCode,
     /// A signal.
-    Fault {
-        signal: i32,
-        code: i32,
-        address: u64,
-    },
+    Fault { signal: i32, code: i32, address: u64 },
 }
 
 /// Whose turn it is with a slot.
@@ -177,10 +173,7 @@ impl Slot {
             std::hint::spin_loop();
         }
         let other = 1 - whose as u32;
-        let limit = limit.map(|nanoseconds| libc::timespec {
-            tv_sec: 0,
-            tv_nsec: nanoseconds,
-        });
+        let limit = limit.map(|nanoseconds| libc::timespec { tv_sec: 0, tv_nsec: nanoseconds });
         let limit: *const libc::timespec = limit.as_ref().map_or(std::ptr::null(), |limit| limit);
         let word = &raw const self.turn;
         // SAFETY: the word and the limit outlive the call. It returns at once if it is our turn.
@@ -208,11 +201,7 @@ impl Shared {
                 return Err(error);
             }
         };
-        let mut shared = Self {
-            slots,
-            scratch,
-            pipe: [-1; 2],
-        };
+        let mut shared = Self { slots, scratch, pipe: [-1; 2] };
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: the array has room for the two descriptors.
         if unsafe { libc::pipe2(shared.pipe.as_mut_ptr(), flags) } != 0 {

@@ -5,11 +5,7 @@ use crate::parse::parse;
 use crate::runner::setup;
 
 fn start(files: usize) -> Kernel {
-    let setup = Setup {
-        sizes: Sizes::default(),
-        files,
-        seed: 0,
-    };
+    let setup = Setup { sizes: Sizes::default(), files, seed: 0 };
     Kernel::start(&setup).expect("a first process")
 }
 
@@ -59,10 +55,7 @@ fn a_process_that_is_killed_is_told() {
     let pid = kernel.children[&Process::FIRST].pid;
     // SAFETY: the pid is a child that was not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
-    let call = Call::Munmap {
-        address: 0,
-        length: 0,
-    };
+    let call = Call::Munmap { address: 0, length: 0 };
     assert_eq!(kernel.perform(Process::FIRST, &call), Outcome::Killed);
     let gone = Outcome::Errno(Errno::ESRCH);
     assert_eq!(kernel.perform(Process::FIRST, &call), gone);
@@ -93,23 +86,12 @@ fn partial_accesses_are_byte_exact() {
 #[test]
 fn foreign_code_is_never_run() {
     // A file of bytes that would be a system call with no way back.
-    let answers = run(
-        "file F 1p\npwrite F 0 \"\\xb8\\x3c\\x00\\x00\\x00\\x0f\\x05\"\n\
+    let answers = run("file F 1p\npwrite F 0 \"\\xb8\\x3c\\x00\\x00\\x00\\x0f\\x05\"\n\
         mmap A 1p rx shared file=F off=0\nexec A\nread A 2\nmprotect A 1p r\nexec A\n\
-        mprotect A 1p rwx\nexec A\nread A 2\npread F 0 2\n",
-    );
+        mprotect A 1p rwx\nexec A\nread A 2\npread F 0 2\n");
     assert_eq!(
         answers[3..],
-        [
-            "ok",
-            "b83c",
-            "ok",
-            "SIGSEGV ACCERR A+0x0",
-            "ok",
-            "ok",
-            "c33c",
-            "c33c"
-        ]
+        ["ok", "b83c", "ok", "SIGSEGV ACCERR A+0x0", "ok", "ok", "c33c", "c33c"]
     );
 }
 
@@ -118,9 +100,7 @@ fn seeded_files_have_the_promised_bytes() {
     let answers = run(
         "file F 70000 seed=250\npread F 0 4\npread F 4096 4\npread F 69998 9\npread F 0 70000\n",
     );
-    let bytes: Vec<u8> = (0..70000)
-        .map(|index| crate::machine::content(index, 250))
-        .collect();
+    let bytes: Vec<u8> = (0..70000).map(|index| crate::machine::content(index, 250)).collect();
     assert_eq!(bytes[0], 250);
     assert_eq!(bytes[4097], (4097_u64 * 31 + 7 + 250) as u8);
     let shown = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
@@ -144,18 +124,11 @@ fn the_host_counts_faults() {
         flags: MapFlags::empty(),
     });
     assert_eq!(kernel.perform(Process::FIRST, &mmap), Outcome::Ok);
-    let fill = Call::Fill {
-        address: crate::WINDOW_START,
-        length: 64 * 4096,
-        byte: 1,
-    };
+    let fill = Call::Fill { address: crate::WINDOW_START, length: 64 * 4096, byte: 1 };
     assert_eq!(kernel.perform(Process::FIRST, &fill), Outcome::Ok);
     assert!(sum(&mut kernel) >= before + 64);
     kernel.perform(Process::FIRST, &Call::Exit);
-    assert!(
-        sum(&mut kernel) >= before + 64,
-        "the counts of an ended process are kept"
-    );
+    assert!(sum(&mut kernel) >= before + 64, "the counts of an ended process are kept");
 }
 
 #[test]
@@ -163,9 +136,7 @@ fn random_scripts_fit_the_default_machine() {
     let pages = |kernel: &Kernel| -> u64 {
         let mapped = |child: &Child| maps::of_window(child.pid);
         let mappings = kernel.children.values().flat_map(mapped);
-        mappings
-            .map(|mapping| (mapping.end - mapping.start) / 4096)
-            .sum()
+        mappings.map(|mapping| (mapping.end - mapping.start) / 4096).sum()
     };
     let default = Sizes::default();
     for seed in 0..12 {
@@ -173,9 +144,6 @@ fn random_scripts_fit_the_default_machine() {
         let mut kernel = Kernel::start(&setup(&script, 0)).expect("a first process");
         texts(&script, &mut kernel);
         let mapped = pages(&kernel);
-        assert!(
-            mapped < (default.frames + default.swap) / 4,
-            "seed {seed}: {mapped} pages"
-        );
+        assert!(mapped < (default.frames + default.swap) / 4, "seed {seed}: {mapped} pages");
     }
 }

@@ -105,11 +105,7 @@ pub(super) fn listen(stack: *mut u8, size: usize) {
     // SAFETY: the stack is `size` bytes that nothing else uses; the handler has the signature that
     // SA_SIGINFO asks for and touches only atomics and its arguments.
     unsafe {
-        let stack = libc::stack_t {
-            ss_sp: stack.cast(),
-            ss_flags: 0,
-            ss_size: size,
-        };
+        let stack = libc::stack_t { ss_sp: stack.cast(), ss_flags: 0, ss_size: size };
         libc::sigaltstack(&raw const stack, std::ptr::null_mut());
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -126,12 +122,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     // as the handler runs; for these two signals the siginfo holds an address.
     let (info, code, address, context) = unsafe {
         let address = (*info).si_addr() as u64;
-        (
-            &*info,
-            (*info).si_code,
-            address,
-            &mut *context.cast::<libc::ucontext_t>(),
-        )
+        (&*info, (*info).si_code, address, &mut *context.cast::<libc::ucontext_t>())
     };
     debug_assert!(info.si_signo == signal);
     let at = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];

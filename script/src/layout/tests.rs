@@ -8,10 +8,7 @@ fn mappings_are_far_apart_and_cross_a_table_boundary() {
         let Placed::At(start) = layout.place(length) else {
             panic!("the window is empty");
         };
-        assert!(
-            start >= before + 1024 * PAGE,
-            "{start:#x} after {before:#x}"
-        );
+        assert!(start >= before + 1024 * PAGE, "{start:#x} after {before:#x}");
         assert_eq!(start % TABLE, TABLE - BELOW);
         before = start + length;
     }

@@ -17,11 +17,12 @@ pub(super) struct SimProcessor {
     turn: u32,
 }
 
-pub(super) fn start(setup: &Setup) -> Result<Managed<Sim, SimProcessor>, StartError> {
+/// Starts a computer of a kind, with the sizes and the seed of the script.
+pub(super) fn start(setup: &Setup, kind: Config) -> Result<Managed<Sim, SimProcessor>, StartError> {
     let number = |n: u64| u32::try_from(n).map_err(|_| StartError::Sizes);
     let frames = number(setup.sizes.frames)?;
     let cpus = number(setup.sizes.cpus)?;
-    let sim = Sim::try_new(Config { frames, cpus, seed: setup.seed, ..Config::default() })
+    let sim = Sim::try_new(Config { frames, cpus, seed: setup.seed, ..kind })
         .map_err(|_| StartError::Sizes)?;
     let manager = Manager::new(Arc::new(sim.clone()), config());
     let exceptions = ExceptionTables::new(ExceptionTable::default());
@@ -71,9 +72,7 @@ impl Processor<Sim> for SimProcessor {
     }
 
     fn fetch(&mut self, mm: &Arc<Mm<Sim>>, address: u64) -> Result<(), Stopped> {
-        self.run(mm, |cpu, space, _| {
-            cpu.fetch(space, VirtAddr(address), Mode::User).map(drop)
-        })
+        self.run(mm, |cpu, space, _| cpu.fetch(space, VirtAddr(address), Mode::User).map(drop))
     }
 
     fn fail_allocation(&mut self, nth: u64) {

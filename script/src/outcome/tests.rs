@@ -1,10 +1,7 @@
 use super::*;
 
 fn printed(outcome: &Outcome) -> String {
-    let origin = Origin {
-        name: "A",
-        address: 0x1000_0000,
-    };
+    let origin = Origin { name: "A", address: 0x1000_0000 };
     outcome.display(origin).to_string()
 }
 
@@ -36,10 +33,7 @@ fn every_outcome_has_its_one_form() {
         (at(Fault::Refused, 0x1000_0000), "SIGSEGV ACCERR A+0x0"),
         (at(Fault::Beyond, 0x1000_1fff), "SIGBUS ADRERR A+0x1fff"),
         (Outcome::Maps(Vec::new()), "none"),
-        (
-            Outcome::Maps(vec![mapping, other]),
-            "+0x0 +0x3000 rw- p; +0x3000 +0x4000 --x s",
-        ),
+        (Outcome::Maps(vec![mapping, other]), "+0x0 +0x3000 rw- p; +0x3000 +0x4000 --x s"),
         (Outcome::Broken("I3 frame 7".to_owned()), "I3 frame 7"),
         (Outcome::Killed, "SIGKILL"),
         (Outcome::Outside, "outside"),

@@ -22,62 +22,30 @@ fn a_bad_line_is_told_by_number_word_and_expectation() {
         ("mmap B 1p rw own anon", "own", Expected::Sharing),
         ("mmap B 1p rw private zero", "zero", Expected::Content),
         ("mmap B 1p rw private file=G", "G", Expected::KnownFile),
-        (
-            "mmap B 1p rw private anon off=0",
-            "off=0",
-            Expected::MapFlag,
-        ),
-        (
-            "mmap B 1p rw private file=F off=0 off=0",
-            "off=0",
-            Expected::MapFlag,
-        ),
-        (
-            "mmap B 1p rw private anon populate populate",
-            "populate",
-            Expected::MapFlag,
-        ),
+        ("mmap B 1p rw private anon off=0", "off=0", Expected::MapFlag),
+        ("mmap B 1p rw private file=F off=0 off=0", "off=0", Expected::MapFlag),
+        ("mmap B 1p rw private anon populate populate", "populate", Expected::MapFlag),
         ("mmap B 1p rw private anon at=C", "C", Expected::BoundName),
-        (
-            "mremap A 1p 2p at=A maymove",
-            "maymove",
-            Expected::RemapWord,
-        ),
+        ("mremap A 1p 2p at=A maymove", "maymove", Expected::RemapWord),
         ("mremap A 1p 2p as", "", Expected::Name),
         ("munmap B 1p", "B", Expected::BoundName),
         ("munmap A", "", Expected::Number),
         ("munmap A 1p 2p", "2p", Expected::End),
-        (
-            "read A+0xffffffffffffffff+1 1",
-            "A+0xffffffffffffffff+1",
-            Expected::Number,
-        ),
+        ("read A+0xffffffffffffffff+1 1", "A+0xffffffffffffffff+1", Expected::Number),
         ("read A+-1 1", "-1", Expected::Number),
-        (
-            "read A 0x10000000000000p",
-            "0x10000000000000p",
-            Expected::Number,
-        ),
+        ("read A 0x10000000000000p", "0x10000000000000p", Expected::Number),
         ("fill A 1p 256", "256", Expected::Byte),
         ("write A 7", "7", Expected::String),
         ("write A \"a\\q\"", "\\q\"", Expected::Escape),
         ("write A \"a\\x4\"", "\\x4\"", Expected::Escape),
         ("write A \"\\x+1\"", "\\x+1\"", Expected::Escape),
-        (
-            "write A \"open # not a comment",
-            "\"open # not a comment",
-            Expected::ClosingQuote,
-        ),
+        ("write A \"open # not a comment", "\"open # not a comment", Expected::ClosingQuote),
         ("madvise A 1p soon", "soon", Expected::Advice),
         ("msync A 1p now", "now", Expected::Sync),
         ("fork p0", "p0", Expected::NewProcess),
         ("file F 1", "F", Expected::NewFile),
         ("file G 1 5", "5", Expected::Seed),
-        (
-            "file G 0x40000001 seed=1",
-            "0x40000001",
-            Expected::SeededLength,
-        ),
+        ("file G 0x40000001 seed=1", "0x40000001", Expected::SeededLength),
         ("fail frame 0", "0", Expected::Positive),
         ("fail disk 1", "disk", Expected::Failing),
         ("frames 4", "frames", Expected::Operation),
@@ -86,13 +54,8 @@ fn a_bad_line_is_told_by_number_word_and_expectation() {
         let text = format!("{before}{line}\ncheck\n");
         assert_eq!(error(&text), (3, word.to_owned(), expected), "{line}");
     }
-    let message = parse("mmap A 1p rw private\n")
-        .expect_err("no content")
-        .to_string();
-    assert_eq!(
-        message,
-        "line 1: the line ends where anon or file= should stand"
-    );
+    let message = parse("mmap A 1p rw private\n").expect_err("no content").to_string();
+    assert_eq!(message, "line 1: the line ends where anon or file= should stand");
     let message = parse("\n# c\nexec 7\n").expect_err("no name").to_string();
     assert!(message.starts_with("line 3: \"7\" where NAME"), "{message}");
 }
@@ -104,10 +67,7 @@ fn names_belong_to_processes() {
     let (line, word, expected) = error(&format!("{fork}p1: read B 1\n"));
     assert_eq!((line, &*word, expected), (4, "B", Expected::BoundName));
     let (line, word, expected) = error("exit\ncheck\n");
-    assert_eq!(
-        (line, &*word, expected),
-        (2, "check", Expected::LiveProcess)
-    );
+    assert_eq!((line, &*word, expected), (2, "check", Expected::LiveProcess));
     // The name of a process that has ended may be used again, and the child inherits anew.
     let again = format!("{fork}p1: exit\np0: fork p1\np1: read B 1\n");
     assert!(parse(&again).is_ok());
@@ -125,11 +85,7 @@ fn numbers_sizes_and_strings() {
          write A+1p+0x10+2 \"a\\n\\t\\\\\\\"\\x00\\xFF#é\" # b\n",
     )
     .expect("a good script");
-    let sizes = Sizes {
-        frames: 64,
-        swap: 0,
-        cpus: 2,
-    };
+    let sizes = Sizes { frames: 64, swap: 0, cpus: 2 };
     assert_eq!(script.sizes, sizes);
     assert_eq!(script.files().collect::<Vec<_>>(), ["F"]);
     assert_eq!(script.lines[1].number, 6);

@@ -8,10 +8,7 @@ impl Writer {
     pub(super) fn new_file(&mut self) -> Op {
         let name = format!("f{}", self.world.files.len());
         let pages = self.rng.u64(1..24);
-        self.world.files.push(File {
-            name: name.clone(),
-            pages,
-        });
+        self.world.files.push(File { name: name.clone(), pages });
         Op::File {
             name,
             length: pages * PAGE,
@@ -160,8 +157,6 @@ impl Writer {
     fn bytes(&mut self) -> Vec<u8> {
         let length = self.rng.usize(..40);
         let first = self.rng.u8(b'!'..b'~');
-        (0..length as u8)
-            .map(|index| b'!' + (first - b'!' + index) % (b'~' - b'!'))
-            .collect()
+        (0..length as u8).map(|index| b'!' + (first - b'!' + index) % (b'~' - b'!')).collect()
     }
 }

@@ -8,15 +8,8 @@ use crate::ast::{
 };
 
 /// Lengths that no mapping has.
-const ABSURD: [u64; 7] = [
-    u64::MAX,
-    u64::MAX - PAGE + 1,
-    1 << 63,
-    (1 << 63) - PAGE,
-    1 << 48,
-    1 << 47,
-    0x7fff_ffff_f000,
-];
+const ABSURD: [u64; 7] =
+    [u64::MAX, u64::MAX - PAGE + 1, 1 << 63, (1 << 63) - PAGE, 1 << 48, 1 << 47, 0x7fff_ffff_f000];
 
 impl Writer {
     /// A mapping where the runner puts it.
@@ -39,11 +32,7 @@ impl Writer {
         let sharing = self.choose(&[Sharing::Private, Sharing::Private, Sharing::Shared]);
         let content = self.content();
         let protection = self.protection();
-        let pages = if self.rarely(12) {
-            self.rng.u64(24..72)
-        } else {
-            self.rng.u64(1..20)
-        };
+        let pages = if self.rarely(12) { self.rng.u64(24..72) } else { self.rng.u64(1..20) };
         let length = match self.rng.u32(..40) {
             0 => 0,
             1 => self.choose(&ABSURD),
@@ -60,20 +49,8 @@ impl Writer {
             flags.set(flag, self.rarely(one_in));
         }
         let name = self.world.fresh();
-        self.world.add(Region {
-            name: name.clone(),
-            pages,
-            sharing,
-        });
-        Op::Mmap(Mmap {
-            name,
-            length,
-            protection,
-            sharing,
-            content,
-            at,
-            flags,
-        })
+        self.world.add(Region { name: name.clone(), pages, sharing });
+        Op::Mmap(Mmap { name, length, protection, sharing, content, at, flags })
     }
 
     fn content(&mut self) -> Content {
@@ -88,10 +65,7 @@ impl Writer {
             2..20 => 0,
             _ => self.rng.u64(..pages + 2) * PAGE,
         };
-        Content::File {
-            name: self.world.files[file].name.clone(),
-            offset,
-        }
+        Content::File { name: self.world.files[file].name.clone(), offset }
     }
 
     fn protection(&mut self) -> Protection {
@@ -113,18 +87,9 @@ impl Writer {
     pub(super) fn stack(&mut self) {
         let (room, stack) = (self.world.fresh(), self.world.fresh());
         let pages = self.rng.u64(12..28);
-        let whole = Range {
-            address: Address {
-                name: room.clone(),
-                offset: 0,
-            },
-            length: pages * PAGE,
-        };
-        self.world.add(Region {
-            name: room.clone(),
-            pages,
-            sharing: Sharing::Private,
-        });
+        let whole =
+            Range { address: Address { name: room.clone(), offset: 0 }, length: pages * PAGE };
+        self.world.add(Region { name: room.clone(), pages, sharing: Sharing::Private });
         self.line(Op::Mmap(Mmap {
             name: room.clone(),
             length: whole.length,
@@ -135,10 +100,7 @@ impl Writer {
             flags: MapFlags::NORESERVE,
         }));
         self.line(Op::Munmap(whole));
-        let at = Address {
-            name: room,
-            offset: (pages - 3) * PAGE,
-        };
+        let at = Address { name: room, offset: (pages - 3) * PAGE };
         let protection = self.protection();
         self.line(Op::Mmap(Mmap {
             name: stack,
@@ -164,10 +126,7 @@ impl Writer {
             };
             self.line(Op::Munmap(Range {
                 length: region.length(),
-                address: Address {
-                    name: region.name,
-                    offset: 0,
-                },
+                address: Address { name: region.name, offset: 0 },
             }));
         }
     }
@@ -232,19 +191,10 @@ impl Writer {
     pub(super) fn lazily_freed(&mut self) {
         let name = self.world.fresh();
         let pages = self.rng.u64(1..8);
-        let whole = Range {
-            address: Address {
-                name: name.clone(),
-                offset: 0,
-            },
-            length: pages * PAGE,
-        };
+        let whole =
+            Range { address: Address { name: name.clone(), offset: 0 }, length: pages * PAGE };
         let rw = Protection::READ | Protection::WRITE;
-        self.world.add(Region {
-            name: name.clone(),
-            pages,
-            sharing: Sharing::Private,
-        });
+        self.world.add(Region { name: name.clone(), pages, sharing: Sharing::Private });
         self.line(Op::Mmap(Mmap {
             name,
             length: whole.length,
@@ -269,11 +219,7 @@ impl Writer {
 
     pub(super) fn lock(&mut self) {
         let range = self.faulty_range();
-        let op = if self.rng.bool() {
-            Op::Mlock(range)
-        } else {
-            Op::Munlock(range)
-        };
+        let op = if self.rng.bool() { Op::Mlock(range) } else { Op::Munlock(range) };
         self.line(op);
     }
 
@@ -338,10 +284,7 @@ impl Writer {
             _ => self.rng.u64(1..=(pages - start).min(6)),
         };
         Range {
-            address: Address {
-                name: region.name.clone(),
-                offset: start * PAGE,
-            },
+            address: Address { name: region.name.clone(), offset: start * PAGE },
             length: length * PAGE,
         }
     }

@@ -49,10 +49,7 @@ fn every_operation_is_written() {
         "maps",
         "check",
     ] {
-        assert!(
-            counts.get(word).is_some_and(|count| *count > 0),
-            "{word}: {counts:?}"
-        );
+        assert!(counts.get(word).is_some_and(|count| *count > 0), "{word}: {counts:?}");
     }
     for advice in Advice::ALL {
         let there = |line: &Line| matches!(&line.op, Op::Madvise(_, given) if *given == advice);

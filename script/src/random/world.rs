@@ -46,10 +46,7 @@ pub(super) struct File {
 impl World {
     pub(super) fn new() -> Self {
         Self {
-            processes: vec![Process {
-                name: "p0".to_owned(),
-                regions: Vec::new(),
-            }],
+            processes: vec![Process { name: "p0".to_owned(), regions: Vec::new() }],
             current: 0,
             forked: 0,
             named: 0,
@@ -85,10 +82,8 @@ impl World {
             return None;
         }
         self.forked += 1;
-        let child = Process {
-            name: format!("p{}", self.forked),
-            regions: self.current().regions.clone(),
-        };
+        let child =
+            Process { name: format!("p{}", self.forked), regions: self.current().regions.clone() };
         let name = child.name.clone();
         self.processes.push(child);
         Some(name)

@@ -34,10 +34,7 @@ impl Machine for Recorder {
 /// What `text` prints and what was asked, when the machine answers so.
 fn run(text: &str, answers: impl IntoIterator<Item = Outcome>) -> (Vec<String>, Vec<String>) {
     let script = parse(text).expect("a good script");
-    let mut machine = Recorder {
-        calls: Vec::new(),
-        answers: answers.into_iter().collect(),
-    };
+    let mut machine = Recorder { calls: Vec::new(), answers: answers.into_iter().collect() };
     let texts = Run::new(&script, &mut machine)
         .map(|answer| format!("{}: {}", answer.number, answer.text))
         .collect();
@@ -53,31 +50,17 @@ fn a_move_is_tried_in_place_first() {
 
     let (texts, calls) = run(map, [Outcome::Ok, Outcome::Errno(Errno::ENOMEM)]);
     assert!(calls[2].contains("target: Fixed("), "{}", calls[2]);
-    let target = calls[2]
-        .split("Fixed(")
-        .nth(1)
-        .and_then(|rest| rest.split(')').next());
+    let target = calls[2].split("Fixed(").nth(1).and_then(|rest| rest.split(')').next());
     let target: u64 = target.and_then(|at| at.parse().ok()).expect("a target");
-    assert!(
-        calls[3].contains(&format!("address: {}", target + 1)),
-        "{}",
-        calls[3]
-    );
+    assert!(calls[3].contains(&format!("address: {}", target + 1)), "{}", calls[3]);
     assert_eq!(texts[1], "2: ok");
 
     // Any other refusal is the answer, and the name stands for the old place.
     let (texts, calls) = run(map, [Outcome::Ok, Outcome::Errno(Errno::EFAULT)]);
     assert_eq!((texts[1].as_str(), calls.len()), ("2: EFAULT", 3));
-    let old = calls[0]
-        .split("address: ")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next());
+    let old = calls[0].split("address: ").nth(1).and_then(|rest| rest.split(',').next());
     let old: u64 = old.and_then(|at| at.parse().ok()).expect("an address");
-    assert!(
-        calls[2].contains(&format!("address: {}", old + 1)),
-        "{}",
-        calls[2]
-    );
+    assert!(calls[2].contains(&format!("address: {}", old + 1)), "{}", calls[2]);
 }
 
 #[test]
@@ -89,10 +72,7 @@ fn nothing_that_a_kernel_could_do_outside_the_window_is_asked_for() {
         mmap D 1p rw private anon at=A+0x4fffffffff\nwrite A+0x700000000000 \"x\"\n\
         mremap A 1p 1p maymove at=A+0x5000000000\nmremap A 0x1000000000 1p\nread B 1\n";
     let (texts, calls) = run(text, []);
-    let words: Vec<&str> = texts
-        .iter()
-        .map(|t| t.split(": ").nth(1).unwrap_or(""))
-        .collect();
+    let words: Vec<&str> = texts.iter().map(|t| t.split(": ").nth(1).unwrap_or("")).collect();
     let wanted = [
         "ok", "outside", "outside", "ok", "outside", "ok", "outside", "ok", "outside", "outside",
         "outside", "outside", "ok",
@@ -127,13 +107,8 @@ fn names_are_bound_whether_or_not_the_call_succeeds() {
     let (_, calls) = run(text, [fail]);
     assert!(calls[2].contains("Maps"), "{}", calls[2]);
     let address = |call: &str| -> u64 {
-        let digits = call
-            .split("address: ")
-            .nth(1)
-            .and_then(|rest| rest.split(',').next());
-        digits
-            .and_then(|digits| digits.parse().ok())
-            .expect("an address")
+        let digits = call.split("address: ").nth(1).and_then(|rest| rest.split(',').next());
+        digits.and_then(|digits| digits.parse().ok()).expect("an address")
     };
     assert!((WINDOW_START..USER_END).contains(&address(&calls[3])));
     // A name is rebound, and a child keeps what it had.

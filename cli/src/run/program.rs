@@ -1,0 +1,197 @@
+//! Finding a program, and telling beforehand whether it can be managed.
+
+use super::{STATUS_CANNOT_RUN, STATUS_NOT_FOUND};
+use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind, ReadCache, ReadRef};
+use rustix::fs::Access;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How many interpreters may stand behind one another, as the kernel has it.
+const MOST_INTERPRETERS: u32 = 4;
+
+/// Why a program cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: not found", .0.display())]
+    NotFound(PathBuf),
+    #[error("{}: is a directory", .0.display())]
+    Directory(PathBuf),
+    #[error("{}: not executable", .0.display())]
+    NotExecutable(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{}: statically linked, so that nothing can be loaded into it; a dynamically linked build \
+         of it can be run",
+        .0.display()
+    )]
+    Static(PathBuf),
+    #[error("{}: not for x86-64", .0.display())]
+    Architecture(PathBuf),
+    #[error("{}: linked by {}, not by glibc's dynamic linker", path.display(), linker.display())]
+    Linker { path: PathBuf, linker: PathBuf },
+    #[error("{}: damaged", .0.display())]
+    Damaged(PathBuf),
+    #[error(
+        "{}: takes another user's rights (setuid, setgid or file capabilities), so that nothing \
+         can be loaded into it; run pagefault as that user",
+        .0.display()
+    )]
+    Privileged(PathBuf),
+    #[error("{}: its interpreter {} was not found", script.display(), interpreter.display())]
+    NoInterpreter { script: PathBuf, interpreter: PathBuf },
+    #[error("{}: too many interpreters behind one another", .0.display())]
+    TooManyInterpreters(PathBuf),
+}
+
+impl Error {
+    /// The command's status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => STATUS_NOT_FOUND,
+            _ => STATUS_CANNOT_RUN,
+        }
+    }
+}
+
+/// Finds a program as a shell would, and checks it.
+pub fn find(name: &OsStr) -> Result<PathBuf, Error> {
+    let path = search(name)?;
+    check(&path, 0)?;
+    Ok(path)
+}
+
+/// The file that a name means: itself if it has a slash, else the first executable one in `PATH`.
+fn search(name: &OsStr) -> Result<PathBuf, Error> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
+    let mut found = None;
+    for directory in std::env::split_paths(&path) {
+        let file = directory.join(name);
+        match fs::metadata(&file) {
+            Ok(metadata) if metadata.is_file() => {
+                if is_executable(&file) {
+                    return Ok(file);
+                }
+                found = found.or(Some(file));
+            }
+            _ => {}
+        }
+    }
+    Err(found.map_or_else(|| Error::NotFound(name.into()), Error::NotExecutable))
+}
+
+fn is_executable(path: &Path) -> bool {
+    rustix::fs::access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Checks a program, and the interpreters of a script.
+fn check(path: &Path, depth: u32) -> Result<(), Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound(path.to_owned()),
+        _ => read(error),
+    })?;
+    if metadata.is_dir() {
+        return Err(Error::Directory(path.to_owned()));
+    }
+    if !is_executable(path) {
+        return Err(Error::NotExecutable(path.to_owned()));
+    }
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        // What may be executed and not read cannot be checked; the kernel treats it as privileged.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) => return Err(read(error)),
+    };
+    let mut start = [0; 256];
+    let length = read_start(&mut file, &mut start).map_err(read)?;
+    let start = &start[..length];
+    if start.starts_with(b"\x7fELF") {
+        check_elf(path, file)?;
+        return check_rights(path, &metadata);
+    }
+    // What is neither is taken for a script of the shell, as execvp does.
+    let interpreter = interpreter(start).unwrap_or_else(|| PathBuf::from("/bin/sh"));
+    if depth == MOST_INTERPRETERS {
+        return Err(Error::TooManyInterpreters(path.to_owned()));
+    }
+    check(&interpreter, depth + 1).map_err(|error| match error {
+        Error::NotFound(interpreter) => {
+            Error::NoInterpreter { script: path.to_owned(), interpreter }
+        }
+        error => error,
+    })
+}
+
+/// Reads as much of the beginning as there is.
+fn read_start(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// The interpreter that a script's first line names.
+fn interpreter(start: &[u8]) -> Option<PathBuf> {
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    words.next().map(|word| OsString::from_vec(word.to_vec()).into())
+}
+
+/// Checks that glibc's dynamic linker loads the program.
+fn check_elf(path: &Path, file: File) -> Result<(), Error> {
+    let damaged = || Error::Damaged(path.to_owned());
+    let data = ReadCache::new(file);
+    if FileKind::parse(&data).map_err(|_| damaged())? != FileKind::Elf64 {
+        return Err(Error::Architecture(path.to_owned()));
+    }
+    let header = FileHeader64::<Endianness>::parse(&data).map_err(|_| damaged())?;
+    let endian = header.endian().map_err(|_| damaged())?;
+    if header.e_machine(endian) != EM_X86_64 {
+        return Err(Error::Architecture(path.to_owned()));
+    }
+    let headers = header.program_headers(endian, &data).map_err(|_| damaged())?;
+    let Some(named) = headers.iter().find(|header| header.p_type(endian) == PT_INTERP) else {
+        return Err(Error::Static(path.to_owned()));
+    };
+    let linker = (&data)
+        .read_bytes_at(named.p_offset(endian), named.p_filesz(endian))
+        .map_err(|()| damaged())?;
+    let linker = linker.split(|byte| *byte == 0).next().unwrap_or(linker);
+    let linker = PathBuf::from(OsStr::from_bytes(linker));
+    match linker.file_name() {
+        Some(name) if name.as_bytes().starts_with(b"ld-linux") => Ok(()),
+        _ => Err(Error::Linker { path: path.to_owned(), linker }),
+    }
+}
+
+/// Refuses what the dynamic linker loads nothing into: programs that gain rights by being executed.
+fn check_rights(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let gains_user = metadata.mode() & 0o4000 != 0 && metadata.uid() != user.as_raw();
+    let gains_group = metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != group.as_raw();
+    let gains_capabilities = !user.is_root() && has_capabilities(path);
+    if gains_user || gains_group || gains_capabilities {
+        return Err(Error::Privileged(path.to_owned()));
+    }
+    Ok(())
+}
+
+fn has_capabilities(path: &Path) -> bool {
+    rustix::fs::getxattr(path, "security.capability", &mut [0_u8; 64][..]).is_ok()
+}

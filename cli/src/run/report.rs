@@ -1,0 +1,129 @@
+//! Statistics at the end of a run.
+
+use crate::size::Size;
+use pagefault_control::{Config, Count, Counters, Storage, SwapSpec};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The form of the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one object.
+    Json,
+}
+
+/// The statistics as text that ends with a line feed.
+pub fn text(format: Format, config: &Config, counters: &Counters) -> String {
+    match format {
+        Format::Table => table(config, counters),
+        Format::Json => format!("{:#}\n", value(config, counters)),
+    }
+}
+
+/// The corrections, in the order of the decision tree, with what they count.
+fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
+    [
+        ("anonymous", &counters.anonymous),
+        ("zero", &counters.zero),
+        ("file", &counters.file),
+        ("swap_in", &counters.swap_in),
+        ("copy_on_write", &counters.copy_on_write),
+        ("first_store", &counters.first_store),
+        ("spurious", &counters.spurious),
+    ]
+}
+
+/// How many bytes of pages a byte of compressed RAM held; `None` where none was used.
+fn ratio(counters: &Counters) -> Option<f64> {
+    let compressed = counters.compressed_bytes.value();
+    (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
+}
+
+fn value(config: &Config, counters: &Counters) -> Value {
+    let mut faults: serde_json::Map<_, _> = corrections(counters)
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), json!(count.value())))
+        .collect();
+    faults.insert("minor".into(), json!(counters.minor.value()));
+    faults.insert("major".into(), json!(counters.major.value()));
+    let areas = config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in));
+    let swap: Vec<_> = areas
+        .map(|(spec, (out, back))| {
+            json!({
+                "area": area(spec),
+                "pages_out": out.value(),
+                "pages_in": back.value(),
+            })
+        })
+        .collect();
+    let time = &counters.fault_time;
+    json!({
+        "programs": counters.programs.value(),
+        "forks": counters.forks.value(),
+        "limit_bytes": config.limit_bytes,
+        "peak_resident_bytes": counters.peak_resident.value() * 4096,
+        "faults": faults,
+        "swap": swap,
+        "compression_ratio": ratio(counters),
+        "fault_time_ns": {
+            "count": time.count(),
+            "sum": time.sum(),
+            "median": time.percentile(50.0),
+            "p99": time.percentile(99.0),
+            "max": time.longest(),
+        },
+    })
+}
+
+fn table(config: &Config, counters: &Counters) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<24} {value}");
+    };
+    line("programs, forks", format!("{}, {}", counters.programs.value(), counters.forks.value()));
+    let peak = counters.peak_resident.value() * 4096;
+    line("peak resident", format!("{} of {}", mebibytes(peak), Size(config.limit_bytes)));
+    let (minor, major) = (counters.minor.value(), counters.major.value());
+    line("faults", format!("{} ({minor} minor, {major} major)", minor + major));
+    for (name, count) in corrections(counters) {
+        line(&format!("  {}", name.replace('_', "-")), count.value().to_string());
+    }
+    for (spec, (out, back)) in
+        config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
+    {
+        let pages = format!("{} pages out, {} in", out.value(), back.value());
+        line(&format!("swap {}", area(spec)), pages);
+    }
+    let ratio = ratio(counters).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+    line("compression ratio", ratio);
+    let time = &counters.fault_time;
+    let spent = [time.percentile(50.0), time.percentile(99.0), time.longest()];
+    let [median, p99, longest] = spent.map(|ns| Duration::from_nanos(ns));
+    let sum = Duration::from_nanos(time.sum());
+    line(
+        "time in faults",
+        format!("{sum:.3?} (median {median:.1?}, p99 {p99:.1?}, max {longest:.1?})"),
+    );
+    format!("pagefault:\n{text}")
+}
+
+/// A swap area as it would be given.
+fn area(spec: &SwapSpec) -> String {
+    let place = match &spec.storage {
+        Storage::Ram => "ram".to_owned(),
+        Storage::File(path) => format!("file:{}", path.display()),
+        Storage::Temporary(_) => "file".to_owned(),
+    };
+    match spec.bytes {
+        None => place,
+        Some(bytes) => format!("{place}:{}", Size(bytes)),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}M", bytes as f64 / f64::from(1 << 20))
+}

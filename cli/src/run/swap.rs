@@ -1,0 +1,148 @@
+//! Swap areas on the command line.
+
+use crate::size::{Size, SizeError};
+use pagefault_control::{Storage, SwapSpec};
+use pagefault_linux::store::{OpenError, SwapFile};
+use pagefault_machine::{IoError, SwapDevice};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A swap area as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    place: Place,
+    size: Option<Size>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Ram,
+    File(PathBuf),
+    Temporary,
+}
+
+/// A text that names no swap area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AreaError {
+    /// The first word is unknown.
+    #[error("a swap area is ram, ram:SIZE, file:PATH, file:PATH:SIZE or file")]
+    Form,
+    /// The size is none.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+}
+
+/// A swap area that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("swap file {}: no space left on the device", .0.display())]
+    Full(PathBuf),
+    #[error("swap file {}: cannot be written", .0.display())]
+    Device(PathBuf),
+    #[error("--swap ram:{0}: too small to hold a page; give at least 64K")]
+    RamTooSmall(Size),
+}
+
+impl FromStr for Area {
+    type Err = AreaError;
+
+    fn from_str(text: &str) -> Result<Self, AreaError> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("ram", "") => Ok(Self::RAM),
+            ("ram", size) => Ok(Self { place: Place::Ram, size: Some(size.parse()?) }),
+            ("file", "") => Ok(Self::TEMPORARY),
+            ("file", rest) => file(rest),
+            _ => Err(AreaError::Form),
+        }
+    }
+}
+
+/// Reads `PATH`, `PATH:SIZE` or `:SIZE`; a path may contain colons, and ends with a size if what
+/// follows the last of them is one.
+fn file(text: &str) -> Result<Area, AreaError> {
+    let (path, size) = match text.rsplit_once(':') {
+        Some((path, size)) if size.starts_with(|c: char| c.is_ascii_digit()) => {
+            (path, Some(size.parse()?))
+        }
+        _ => (text, None),
+    };
+    let place = if path.is_empty() { Place::Temporary } else { Place::File(path.into()) };
+    Ok(Area { place, size })
+}
+
+/// Less than this holds no page beside the tables that it needs.
+const LEAST_RAM: Size = Size(64 << 10);
+
+impl Area {
+    /// Compressed RAM of the default size.
+    pub const RAM: Self = Self { place: Place::Ram, size: None };
+    /// A temporary file of the default size.
+    pub const TEMPORARY: Self = Self { place: Place::Temporary, size: None };
+
+    /// What the manager is told: the size filled in, the path absolute; a file is tried by writing
+    /// a page.
+    pub fn resolve(&self, memory: Size) -> Result<SwapSpec, Error> {
+        let bytes = self.size.map(|size| size.0);
+        match &self.place {
+            Place::Ram => {
+                let size = self.size.unwrap_or(Size((memory.0 / 2).max(LEAST_RAM.0)));
+                if size < LEAST_RAM {
+                    return Err(Error::RamTooSmall(size));
+                }
+                Ok(SwapSpec { storage: Storage::Ram, bytes: Some(size.0) })
+            }
+            Place::File(path) => {
+                try_write(&SwapFile::open(path, bytes)?, path)?;
+                // It exists now, so that it has an absolute name; the program may change its
+                // directory before it starts others.
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                Ok(SwapSpec { storage: Storage::File(path), bytes })
+            }
+            Place::Temporary => {
+                let directory = std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from);
+                let directory = directory.canonicalize().unwrap_or(directory);
+                try_write(&SwapFile::temporary(&directory, bytes)?, &directory)?;
+                Ok(SwapSpec { storage: Storage::Temporary(directory), bytes })
+            }
+        }
+    }
+}
+
+/// Writes a page and takes it back.
+fn try_write(file: &SwapFile, path: &Path) -> Result<(), Error> {
+    let written = file.write(1, &[0x5a; 4096]);
+    file.discard(1);
+    written.map_err(|error| match error {
+        IoError::Full => Error::Full(path.to_owned()),
+        IoError::Device | IoError::Unsupported => Error::Device(path.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_are_read() {
+        let area = |place, size: Option<u64>| Ok(Area { place, size: size.map(Size) });
+        let file = |path: &str| Place::File(path.into());
+        let cases = [
+            ("ram", area(Place::Ram, None)),
+            ("ram:64M", area(Place::Ram, Some(64 << 20))),
+            ("file", area(Place::Temporary, None)),
+            ("file::2G", area(Place::Temporary, Some(2 << 30))),
+            ("file:/a/b", area(file("/a/b"), None)),
+            ("file:/a/b:5K", area(file("/a/b"), Some(5 << 10))),
+            ("file:a:b", area(file("a:b"), None)),
+            ("file:a:b:1", area(file("a:b"), Some(1))),
+            ("disk", Err(AreaError::Form)),
+            ("ram:x", Err(AreaError::Size(SizeError::Form))),
+            ("file:x:5Q", Err(AreaError::Size(SizeError::Form))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<Area>(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Sizes of memory as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// A text that is no size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// It is not a number with an optional suffix.
+    #[error("a size is a whole number of bytes, or one with a suffix K, M, G or T, as in 256M")]
+    Form,
+    /// It has more bytes than a number holds.
+    #[error("more than 2^64 bytes")]
+    TooLarge,
+}
+
+impl FromStr for Size {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        // 256M, 256MB and 256MiB mean the same here, powers of two, as memory is counted.
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(digits);
+        if number.is_empty() {
+            return Err(SizeError::Form);
+        }
+        let shift = match suffix.to_ascii_uppercase().as_str() {
+            "" | "B" => 0,
+            "K" | "KB" | "KIB" => 10,
+            "M" | "MB" | "MIB" => 20,
+            "G" | "GB" | "GIB" => 30,
+            "T" | "TB" | "TIB" => 40,
+            _ => return Err(SizeError::Form),
+        };
+        let number = number.parse::<u64>().map_err(|_| SizeError::TooLarge)?;
+        number.checked_mul(1 << shift).map(Self).ok_or(SizeError::TooLarge)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+        let exact = |(shift, _): &&(u32, _)| self.0 >> shift > 0 && self.0 % (1 << *shift) == 0;
+        match units.iter().find(exact) {
+            Some((shift, suffix)) => write!(f, "{}{suffix}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        let sizes =
+            [("0", 0), ("4096", 4096), ("12k", 12 << 10), ("64MiB", 64 << 20), ("3GB", 3 << 30)];
+        for (text, bytes) in sizes {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        let written = [4097, 12 << 10, 1536 << 20, 2 << 40].map(|bytes| Size(bytes).to_string());
+        assert_eq!(written, ["4097", "12K", "1536M", "2T"]);
+        assert_eq!(Size(0).to_string(), "0");
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "M", "-1", "1.5G", "1 M", "1MX", "0x10"] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError::Form), "{text}");
+        }
+        for text in ["99999999999999999999", "16777216T"] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError::TooLarge), "{text}");
+        }
+    }
+}
