@@ -16,7 +16,7 @@ use crate::uffd::Mapped;
 use lock_api::RawMutex;
 use pagefault_machine::Frame;
 use rustix::io::Errno;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Where a frame's content is.
@@ -139,7 +139,8 @@ impl Frames {
             .pop(&self.shards[context as usize % SHARDS])
             .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
             .or_else(|| self.take_fresh())?;
-        self.slots[frame.index()].home.store(Home::Blank.encode(), Release);
+        let before = self.slots[frame.index()].home.swap(Home::Blank.encode(), AcqRel);
+        debug_assert_eq!(Home::decode(before), Home::Free, "{frame:?} is handed out twice");
         Some(frame)
     }
 
@@ -227,3 +228,6 @@ impl Drop for Held<'_> {
         unsafe { self.slot.lock.unlock() };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use pagefault::{Advice, Sharing};
 use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
 use pagefault_linux::runtime::Reclaim;
 use pagefault_linux::{Delivery, Layout, LinuxMachine};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const PAGE: usize = 4096;
@@ -209,4 +210,111 @@ fn eviction_on_demand_needs_no_thread() {
     }
     assert!((0..region.len() / PAGE).all(|page| is(&region, page, 1)));
     assert_eq!(memory.stats().manager.background_passes, 0);
+}
+
+/// Several threads fault, evict, discard, map and unmap at once; every byte is checked, and the
+/// host's own account of resident pages stays below the limit.
+#[test]
+fn nothing_is_lost_when_everything_happens_at_once() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|seed| {
+                    let memory = memory.clone();
+                    scope.spawn(move || work(&memory, seed))
+                })
+                .collect();
+            scope.spawn(|| churn(&memory, &done));
+            scope.spawn(|| watch(&memory, &done));
+            let ends: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            done.store(true, Relaxed);
+            assert!(ends.iter().all(Result::is_ok));
+        });
+        let stats = memory.stats();
+        assert!(stats.peak_bytes <= stats.limit_bytes);
+        assert!(stats.manager.evicted > 1000, "{stats:?}");
+    }
+}
+
+/// Stores to random pages of a region and checks random pages against what it stored.
+fn work(memory: &Memory, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let pages = 400;
+    let mut region = memory.map(pages * PAGE).unwrap();
+    let mut rounds = vec![None; pages];
+    for _ in 0..6000 {
+        let page = random.usize(..pages);
+        match rounds[page] {
+            None => assert!(region[page * PAGE..][..PAGE].iter().all(|byte| *byte == 0)),
+            Some(round) => assert!(is(&region, page, round), "page {page}, thread {seed}"),
+        }
+        match random.u32(..40) {
+            0 => {
+                region.advise(page * PAGE..(page + 1) * PAGE, Advice::DontNeed).unwrap();
+                rounds[page] = None;
+            }
+            1 => region.advise(page * PAGE..(page + 1) * PAGE, Advice::PageOut).unwrap(),
+            2..20 => {
+                let round = random.u64(..);
+                put(&mut region, page, round);
+                rounds[page] = Some(round);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Maps, fills and unmaps regions, and takes snapshots.
+fn churn(memory: &Memory, done: &AtomicBool) {
+    while !done.load(Relaxed) {
+        let mut region = memory.map(50 * PAGE).unwrap();
+        (0..50).for_each(|page| put(&mut region, page, 7));
+        let snapshot = memory.snapshot().unwrap();
+        (0..50).step_by(3).for_each(|page| put(&mut region, page, 8));
+        let before = snapshot.get(&region).unwrap();
+        for page in 0..50 {
+            assert!(is(before, page, 7), "page {page}: {}", describe(&before[page * PAGE..], page));
+        }
+    }
+}
+
+/// What a page holds whose content is not what it should be.
+fn describe(bytes: &[u8], page: usize) -> String {
+    let words = bytes[..PAGE].chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap()));
+    let rounds: Vec<_> = words.enumerate().map(|(i, value)| value ^ word(page + i, 0)).collect();
+    let zeros = bytes[..PAGE].iter().filter(|byte| **byte == 0).count();
+    format!("rounds {:?}, {zeros} bytes of zeros", &rounds[..4])
+}
+
+/// Watches what the memory says is resident.
+fn watch(memory: &Memory, done: &AtomicBool) {
+    while !done.load(Relaxed) {
+        let stats = memory.stats();
+        assert!(stats.resident_bytes <= stats.limit_bytes, "{stats:?}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_host_agrees_about_what_is_resident() {
+    let memory = small(Delivery::Inline);
+    let mut region = memory.map(16 * MIB).unwrap();
+    let pages = region.len() / PAGE;
+    for page in 0..pages {
+        put(&mut region, page, 1);
+        if page % 256 == 0 {
+            let mut present = vec![0_u8; pages];
+            // SAFETY: asks about a mapped range; the vector has a byte for each of its pages.
+            let result = unsafe {
+                libc::mincore(region.as_ptr().cast_mut().cast(), region.len(), present.as_mut_ptr())
+            };
+            assert_eq!(result, 0);
+            let present = present.iter().filter(|byte| **byte & 1 != 0).count();
+            let parked = memory.stats().machine.buffers_resident as usize;
+            assert!((present + parked) * PAGE <= 2 * MIB, "{present} present, {parked} parked");
+            assert!(page < 300 || present > 200, "{present} present");
+        }
+    }
 }
