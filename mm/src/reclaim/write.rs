@@ -15,6 +15,8 @@ impl<M: Machine> Manager<M> {
     pub(super) fn launder(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         match page.owner() {
+            // Read from its slot ahead of need, or in vain, and never mapped: the slot still has it.
+            Owner::None if page.slot().is_some() => Ok(None),
             Owner::None => Err(()),
             Owner::Anon(_) => self.launder_anon(frame).map(|()| None),
             Owner::File(_) if !page.has(PageFlags::DIRTY) => Ok(None),

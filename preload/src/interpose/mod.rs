@@ -5,6 +5,7 @@ mod descriptor;
 mod mapping;
 mod process;
 mod string;
+mod thread;
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
@@ -15,6 +16,8 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 pub fn resolve() {
     descriptor::CLOSE.resolve();
     process::FORK.resolve();
+    thread::CREATE.resolve();
+    thread::find_count();
 }
 
 pub use process::register_handlers;

@@ -9,7 +9,7 @@ mod regions;
 mod statistics;
 mod swap;
 
-use crate::{guard, start};
+use crate::start;
 use background::Background;
 use pagefault::entry::{SegvCode, Signal as Raised, Verdict};
 use pagefault::exception::ExceptionTables;
@@ -89,7 +89,6 @@ pub fn start(control: &'static Control) -> Result<(), StartError> {
         delivery: Delivery::Threads(THREADS),
         task_size: None,
     })?;
-    background::find_count();
     let observer = statistics::Observer { control, machine: machine.clone() };
     let memory = MemoryManager::new(
         Arc::new(machine.clone()),
@@ -178,11 +177,6 @@ impl Pager for Answerer {
             )),
             verdict => start::stop(format_args!("a fault was answered with {verdict:?}")),
         }
-    }
-
-    fn thread_started(&self) {
-        guard::stay_inside();
-        background::hide_thread();
     }
 }
 
