@@ -406,6 +406,16 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         })
     }
 
+    /// Takes the slot of a page away from it: of several callers one gets the slot, and with it the
+    /// reference that the page had.
+    pub fn take_owner(&self, object: u64, index: u64) -> Option<SwapSlot> {
+        let owner = Owner { object, index };
+        self.present().iter().find_map(|number| {
+            let offset = self.with(number, |area| area.owners.take(owner))??;
+            Some(SwapSlot { area: number, offset })
+        })
+    }
+
     /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
     ///
     /// The caller holds a reference to the slot; the record goes with the last one.

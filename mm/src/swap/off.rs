@@ -11,9 +11,9 @@ use core::ops::Range;
 /// Empties an area and removes it. If a page cannot be brought back, the area stays in use.
 pub(crate) fn swap_off<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
     manager.swap.stop(area).map_err(|_| SwapOffError::NoSuchArea)?;
-    let result = empty(manager, area);
-    match result {
-        Ok(()) => manager.swap.remove(area).map_err(|_| SwapOffError::OutOfMemory),
+    let gone = |()| manager.swap.remove(area).map_err(|_| SwapOffError::OutOfMemory);
+    match empty(manager, area).and_then(gone) {
+        Ok(()) => Ok(()),
         Err(error) => {
             // The area was active a moment ago, and nobody else can have removed it.
             let _ = manager.swap.resume(area);

@@ -91,6 +91,17 @@ impl<M: RawMutex> Owners<M> {
         self.chain(chain).find(|slot| self.owner_of(*slot) == owner)
     }
 
+    /// Takes a page's slot away from it: of several callers one gets the slot.
+    pub fn take(&self, owner: Owner) -> Option<u32> {
+        if self.owned.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let chain = self.chain_of(owner);
+        let _shard = self.shard(chain).lock();
+        let slot = self.chain(chain).find(|slot| self.owner_of(*slot) == owner)?;
+        self.unlink(chain, slot).then_some(slot)
+    }
+
     /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
     pub fn set(&self, slot: u32, owner: Owner) {
         if slot == END || self.records.len() <= slot as usize {
@@ -159,6 +170,11 @@ impl<M: RawMutex> Owners<M> {
         // in the chain that it leads to.
         let chain = self.chain_of(self.owner_of(slot));
         let _shard = self.shard(chain).lock();
+        self.unlink(chain, slot)
+    }
+
+    /// Takes a record out of a chain whose shard is locked; false if it is not in it.
+    fn unlink(&self, chain: usize, slot: u32) -> bool {
         let next = self.next(slot);
         if self.chains[chain].load(Ordering::Relaxed) == slot {
             self.chains[chain].store(next, Ordering::Relaxed);
