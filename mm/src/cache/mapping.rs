@@ -5,7 +5,7 @@ use crate::error::FileError;
 use crate::event::Weight;
 use crate::fault::Refusal;
 use crate::interval::IntervalTree;
-use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::rmap::RegionLink;
@@ -239,6 +239,7 @@ impl<M: Machine> Mapping<M> {
                 if index < self.pages() {
                     return Ok(Found { frame, weight });
                 }
+                // Nobody may find it when the object grows again.
                 self.forget(frame);
             }
             self.manager.unlock_and_put(frame);
@@ -320,17 +321,34 @@ impl<M: Machine> Mapping<M> {
     /// Fills a page of shared memory: from swap, if it was evicted, else with zeros (spec D11).
     fn bring_back(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
         let manager = &self.manager;
-        let Some(slot) = manager.swap.take_owner(self.id, index) else {
+        let Some(slot) = self.hold_slot(index) else {
             manager.machine.zero(frame);
             return Ok(Weight::Minor);
         };
-        if manager.read_slot(frame, slot).is_err() {
-            // The page's lock keeps others from missing the slot meanwhile.
-            manager.swap.set_owner(slot, self.id, index);
-            return Err(Refusal::Bus);
+        let read = manager.read_slot(frame, slot);
+        let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
+        if ours {
+            manager.swap.release(slot);
+            manager.page(frame).set(PageFlags::DIRTY);
+        } else {
+            // Unreadable, or truncated meanwhile: then what was read is not the page any more.
+            manager.machine.zero(frame);
         }
         manager.swap.release(slot);
-        manager.page(frame).set(PageFlags::DIRTY);
+        read.map_err(|_| Refusal::Bus)?;
         Ok(Weight::Major)
+    }
+
+    /// The slot of an evicted page of shared memory, with a reference, so that a truncation cannot
+    /// give it to another page meanwhile.
+    fn hold_slot(&self, index: u64) -> Option<SwapSlot> {
+        let swap = &self.manager.swap;
+        let slot = swap.find_owner(self.id, index)?;
+        swap.duplicate(slot).ok()?;
+        if swap.find_owner(self.id, index) == Some(slot) {
+            return Some(slot);
+        }
+        swap.release(slot);
+        None
     }
 }

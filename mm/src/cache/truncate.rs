@@ -102,22 +102,26 @@ impl<M: Machine> Mapping<M> {
     /// Gives up the slots of evicted pages.
     fn drop_slots(&self, indexes: Range<u64>) {
         let swap = &self.manager.swap;
-        let drop_page = |index| {
-            if let Some(slot) = swap.take_owner(self.id, index) {
+        let drop_slot = |slot, index| {
+            // A fault that is bringing the page back may have been first.
+            if swap.disown(slot, self.id, index) {
                 swap.release(slot);
             }
         };
         if indexes.end.saturating_sub(indexes.start) <= swap.total() {
-            indexes.for_each(drop_page);
+            for index in indexes {
+                if let Some(slot) = swap.find_owner(self.id, index) {
+                    drop_slot(slot, index);
+                }
+            }
             return;
         }
         for area in swap.statistics() {
             for slot in swap.used(area.area) {
-                if let Some((id, index)) = swap.owner(slot)
-                    && id == self.id
-                    && indexes.contains(&index)
-                {
-                    drop_page(index);
+                let owner = swap.owner(slot);
+                let ours = owner.filter(|(id, at)| *id == self.id && indexes.contains(at));
+                if let Some((_, index)) = ours {
+                    drop_slot(slot, index);
                 }
             }
         }

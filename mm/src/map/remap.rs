@@ -376,7 +376,7 @@ fn move_entries<M: Machine>(
 ) -> VirtAddr {
     let mut at = from.start;
     while at < from.end {
-        if gather.is_full() {
+        if !gather.has_room_for(2) {
             return at;
         }
         let Some(address) = old.next(at).filter(|address| *address < from.end) else {
@@ -384,10 +384,12 @@ fn move_entries<M: Machine>(
         };
         let entry = old.replace(address, Entry::None);
         let target = to + (address - from.start);
-        match &mut new {
+        let there = match &mut new {
             Some(new) => new.replace(target, entry),
             None => old.replace(target, entry),
         };
+        // Someone used the target before the page was there, and was given another.
+        gather.mm.zapped(target, there, gather);
         if let Some(frame) = entry.frame() {
             gather.add(address, frame, Fate::Kept, After::Keep);
         }

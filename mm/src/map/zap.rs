@@ -104,7 +104,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Undoes what an entry stood for, after it was taken out.
-    fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
+    pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
             Entry::None | Entry::File(_) => {}
             Entry::Swap(slot) => self.manager.release_slot(slot),

@@ -406,16 +406,6 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         })
     }
 
-    /// Takes the slot of a page away from it: of several callers one gets the slot, and with it the
-    /// reference that the page had.
-    pub fn take_owner(&self, object: u64, index: u64) -> Option<SwapSlot> {
-        let owner = Owner { object, index };
-        self.present().iter().find_map(|number| {
-            let offset = self.with(number, |area| area.owners.take(owner))??;
-            Some(SwapSlot { area: number, offset })
-        })
-    }
-
     /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
     ///
     /// The caller holds a reference to the slot; the record goes with the last one.
@@ -426,6 +416,13 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// Makes a slot hold no shared object's page.
     pub fn clear_owner(&self, slot: SwapSlot) {
         self.with(slot.area, |area| area.owners.clear(slot.offset));
+    }
+
+    /// Makes a slot hold nothing if it holds page `index` of shared object `object`, and says
+    /// whether it did: who did drops the object's reference to the slot.
+    pub fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
+        let owner = Owner { object, index };
+        self.with(slot.area, |area| area.owners.take(slot.offset, owner)).unwrap_or(false)
     }
 
     /// The shared object and page index that a slot holds, for swapoff.

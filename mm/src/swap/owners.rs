@@ -91,17 +91,6 @@ impl<M: RawMutex> Owners<M> {
         self.chain(chain).find(|slot| self.owner_of(*slot) == owner)
     }
 
-    /// Takes a page's slot away from it: of several callers one gets the slot.
-    pub fn take(&self, owner: Owner) -> Option<u32> {
-        if self.owned.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let chain = self.chain_of(owner);
-        let _shard = self.shard(chain).lock();
-        let slot = self.chain(chain).find(|slot| self.owner_of(*slot) == owner)?;
-        self.unlink(chain, slot).then_some(slot)
-    }
-
     /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
     pub fn set(&self, slot: u32, owner: Owner) {
         if slot == END || self.records.len() <= slot as usize {
@@ -117,6 +106,18 @@ impl<M: RawMutex> Owners<M> {
         while self.is_owned(slot) && !self.try_clear(slot) {
             core::hint::spin_loop();
         }
+    }
+
+    /// Makes a slot hold nothing if it holds this page, and says whether it did: of several that
+    /// want to give up the page's slot, one may.
+    pub fn take(&self, slot: u32, owner: Owner) -> bool {
+        let chain = self.chain_of(owner);
+        let _shard = self.shard(chain).lock();
+        let ours = self.chain(chain).any(|other| other == slot && self.owner_of(slot) == owner);
+        if ours {
+            self.unlink(chain, slot);
+        }
+        ours
     }
 
     /// The page that a slot holds, at a time when nobody changes it.
@@ -173,7 +174,7 @@ impl<M: RawMutex> Owners<M> {
         self.unlink(chain, slot)
     }
 
-    /// Takes a record out of a chain whose shard is locked; false if it is not in it.
+    /// Takes a record out of a chain whose shard is locked; false if it is not there.
     fn unlink(&self, chain: usize, slot: u32) -> bool {
         let next = self.next(slot);
         if self.chains[chain].load(Ordering::Relaxed) == slot {
