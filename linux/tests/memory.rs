@@ -32,7 +32,8 @@ fn put(bytes: &mut [u8], page: usize, round: u64) {
 
 fn is(bytes: &[u8], page: usize, round: u64) -> bool {
     let chunks = bytes[page * PAGE..][..PAGE].chunks_exact(8).enumerate();
-    chunks.map(|(i, chunk)| (i, u64::from_ne_bytes(chunk.try_into().unwrap())))
+    chunks
+        .map(|(i, chunk)| (i, u64::from_ne_bytes(chunk.try_into().unwrap())))
         .all(|(i, value)| value == word(page + i, round))
 }
 

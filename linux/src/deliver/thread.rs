@@ -11,11 +11,12 @@ use crate::machine::Shared;
 use crate::place::Refilled;
 use crate::runtime::Quiet;
 use crate::space;
+use crate::store::descriptor::{self, Kept};
 use crate::uffd::UffdFeatures;
 use lock_api::RwLock;
 use pagefault_machine::Access;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -39,7 +40,7 @@ struct Poisoned {
 const POISONED: usize = 32;
 
 struct Running {
-    stop: Arc<OwnedFd>,
+    stop: Arc<Kept>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -89,14 +90,14 @@ impl Threads {
 
     /// The descriptor that stops the threads, which the program must not close.
     pub fn descriptor(&self) -> Option<i32> {
-        use rustix::fd::AsRawFd;
-        self.running.lock().as_ref().map(|running| running.stop.as_raw_fd())
+        self.running.lock().as_ref().map(|running| running.stop.as_fd().as_raw_fd())
     }
 }
 
 /// Starts threads that answer faults.
 pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
-    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let stop = Arc::new(descriptor::keep(stop));
     let spawn = || {
         let (shared, stop) = (Arc::downgrade(shared), stop.clone());
         let builder = std::thread::Builder::new().name("pagefault".into());
@@ -113,7 +114,7 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-fn serve(shared: &Weak<Shared>, stop: &OwnedFd) {
+fn serve(shared: &Weak<Shared>, stop: &Kept) {
     let Some(shared) = shared.upgrade() else { return };
     if let Some(pager) = shared.pagers.current() {
         pager.thread_started();

@@ -5,8 +5,8 @@ use crate::machine::{BuildError, Config, LinuxMachine};
 use crate::probe::{Delivery, ProbeError};
 use crate::runtime::{Quiet, Reclaim, Runtime};
 use crate::space::Layout;
-use crate::store::file::{OpenError, SwapFile};
 use crate::store::ReserveError;
+use crate::store::file::{OpenError, SwapFile};
 use pagefault::machine::{IoError, PAGE_SIZE, SwapDevice, VirtAddr};
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault::{AddressSpace, Limits, Observer, Overcommit};
@@ -153,8 +153,7 @@ impl Builder {
         let window = window.ok_or(BuildError::Window)?;
         // The first pages stay unused, so that no region starts at address 0.
         let layout = Layout::Windows { origin: VirtAddr::ZERO, bytes: window };
-        let config =
-            Config { layout, delivery: self.delivery, ..Config::new(frames) };
+        let config = Config { layout, delivery: self.delivery, ..Config::new(frames) };
         let _quiet = Quiet::new();
         let machine = LinuxMachine::new(&config)?;
         let stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
@@ -165,13 +164,9 @@ impl Builder {
             observer: self.observer,
             ..pagefault::Config::default()
         };
-        let runtime =
-            Runtime::start(machine, rules, self.reclaim).map_err(CreateError::Host)?;
+        let runtime = Runtime::start(machine, rules, self.reclaim).map_err(CreateError::Host)?;
         add_swap(&runtime, &stores)?;
-        let space = runtime
-            .machine()
-            .new_space()
-            .map_err(BuildError::AddressSpace)?;
+        let space = runtime.machine().new_space().map_err(BuildError::AddressSpace)?;
         let addresses = pagefault::Layout::over(VirtAddr::ZERO..VirtAddr(window));
         let space =
             AddressSpace::with_space(runtime.manager(), addresses, Limits::default(), space);
@@ -250,4 +245,3 @@ impl<D: SwapDevice> SwapDevice for Handle<D> {
         self.0.discard(slot);
     }
 }
-

@@ -43,10 +43,10 @@ use crate::store::CompressedRam;
 use build::Device;
 use pagefault::error::MapError;
 use pagefault::machine::Backing;
+use pagefault::machine::Protection;
 use pagefault::{
     AddressSpace, File, FileAccess, MapOptions, MapRequest, Placement, Sharing, Source,
 };
-use pagefault::machine::Protection;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};

@@ -85,10 +85,7 @@ impl Region {
         };
         let _quiet = Quiet::new();
         self.space.space.madvise(range.start, range.end - range.start, advice)?;
-        self.space
-            .page_table()
-            .prefill(range, access)
-            .map_err(|_| AdviseError::NotAccessible)
+        self.space.page_table().prefill(range, access).map_err(|_| AdviseError::NotAccessible)
     }
 
     /// Writes the stores to a shared region of a file back, and waits until they are durable.
@@ -111,9 +108,8 @@ impl Region {
         *count += 1;
         drop(count);
         // SAFETY: within the region, which is borrowed as long as the result lives.
-        let bytes = unsafe {
-            std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len())
-        };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len()) };
         Ok(Pinned { bytes, space: &self.space, _pin: pin })
     }
 
