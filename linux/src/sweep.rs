@@ -4,6 +4,7 @@
 //! `process_madvise` drops up to a batch of scattered ranges with a single flush.
 
 use crate::host::{self, PAGE, Reservation};
+use crate::store::descriptor::{self, Kept};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
@@ -48,14 +49,14 @@ impl Ranges {
 /// How this host drops pages.
 pub struct Sweep {
     /// A descriptor of this very process, if the host drops in batches.
-    process: Option<OwnedFd>,
+    process: Option<Kept>,
 }
 
 impl Sweep {
     /// Finds out whether the host drops in batches, and prepares for it.
     pub fn new() -> Self {
         let process = pidfd_open(getpid(), PidfdFlags::empty()).ok();
-        Self { process: process.filter(works) }
+        Self { process: process.map(descriptor::keep).filter(works) }
     }
 
     /// Whether the host drops in batches.
@@ -65,7 +66,7 @@ impl Sweep {
 
     /// The descriptor in use, which the program must not close.
     pub fn descriptor(&self) -> Option<i32> {
-        self.process.as_ref().map(AsRawFd::as_raw_fd)
+        self.process.as_ref().map(|process| process.as_fd().as_raw_fd())
     }
 
     /// Makes the descriptor name this process again after a process fork.
@@ -110,7 +111,7 @@ pub fn replace_descriptor(old: BorrowedFd<'_>, new: BorrowedFd<'_>) {
 }
 
 /// Returns the number of bytes dropped, counted from the first range on.
-fn advise(process: &OwnedFd, list: &[Range<u64>]) -> u64 {
+fn advise(process: &Kept, list: &[Range<u64>]) -> u64 {
     let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
     let mut vectors = [empty; BATCH];
     for (vector, range) in vectors.iter_mut().zip(list) {
@@ -123,7 +124,7 @@ fn advise(process: &OwnedFd, list: &[Range<u64>]) -> u64 {
     let result = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
-            process.as_raw_fd(),
+            process.as_fd().as_raw_fd(),
             vectors.as_ptr(),
             count,
             libc::MADV_DONTNEED,
@@ -134,7 +135,7 @@ fn advise(process: &OwnedFd, list: &[Range<u64>]) -> u64 {
 }
 
 /// Tries it on a page of our own.
-fn works(process: &OwnedFd) -> bool {
+fn works(process: &Kept) -> bool {
     let Ok(page) = Reservation::new(PAGE) else { return false };
     // SAFETY: the page was just mapped, writable and ours.
     unsafe { page.start().write(1) };

@@ -3,6 +3,7 @@
 //! Made here rather than through a crate so that every partial result and every `EAGAIN` of every
 //! ioctl is looked at.
 
+use crate::store::descriptor::{self, Kept};
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
@@ -110,7 +111,7 @@ pub enum Scope {
 /// A userfaultfd.
 #[derive(Debug)]
 pub struct Userfault {
-    fd: OwnedFd,
+    fd: Kept,
 }
 
 /// Whether a page becomes writable.
@@ -145,7 +146,8 @@ impl Userfault {
                 unsafe { ioctl(&device, NewDescriptor(flags.bits()))? }
             }
         };
-        Ok(Self { fd })
+        // Out of the way of a program that uses low numbers of its own choice.
+        Ok(Self { fd: descriptor::keep(fd) })
     }
 
     /// What the kernel offers. The descriptor can no longer be used afterwards.

@@ -119,5 +119,4 @@ pub type Handler = Option<unsafe extern "C" fn()>;
 
 /// libc's function that registers handlers: for the time before, the parent, the child; and the
 /// object that they belong to, null for one that is never unloaded.
-pub type Register =
-    extern "C" fn(Handler, Handler, Handler, *mut core::ffi::c_void) -> c_int;
+pub type Register = extern "C" fn(Handler, Handler, Handler, *mut core::ffi::c_void) -> c_int;

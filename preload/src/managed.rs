@@ -80,8 +80,7 @@ pub unsafe fn map(request: &Mmap) -> Result<usize, Errno> {
         // SAFETY: passed on to the caller.
         let start = unsafe { sys::mmap(request)? };
         let range = start..start + page_up(request.len);
-        let shape =
-            Shape { prot: request.prot, populate: request.flags & libc::MAP_POPULATE != 0 };
+        let shape = Shape { prot: request.prot, populate: request.flags & libc::MAP_POPULATE != 0 };
         if let Err(errno) = take_over(&range, shape) {
             // SAFETY: the mapping was made above and nobody knows of it.
             let _ = unsafe { sys::munmap(range.start, range.len()) };
@@ -141,7 +140,8 @@ pub unsafe fn protect(start: usize, len: usize, prot: c_int) -> Result<(), Errno
             protect_parts(&parts, prot)?;
         }
         // The host could make what may only be executed unreadable.
-        let readable = if !parts.is_empty() && prot != libc::PROT_NONE { libc::PROT_READ } else { 0 };
+        let readable =
+            if !parts.is_empty() && prot != libc::PROT_NONE { libc::PROT_READ } else { 0 };
         // SAFETY: passed on to the caller.
         unsafe { sys::mprotect(start, len, prot | readable)? };
         if only_narrows { protect_parts(&parts, prot) } else { Ok(()) }
@@ -266,12 +266,7 @@ unsafe fn remap_managed(
 }
 
 /// Maps more addresses behind a mapping, if they are free.
-fn extend(
-    manager: &Manager,
-    old: &Range<usize>,
-    new_len: usize,
-    prot: c_int,
-) -> Result<(), Errno> {
+fn extend(manager: &Manager, old: &Range<usize>, new_len: usize, prot: c_int) -> Result<(), Errno> {
     let end = old.start.checked_add(new_len).ok_or(Errno::ENOMEM)?;
     let request = private(old.end, end - old.end, prot, libc::MAP_FIXED_NOREPLACE);
     // SAFETY: nothing is replaced.

@@ -1,6 +1,8 @@
 //! The constructor: what happens before the program's `main`.
 
-use crate::{guard, heap, interpose, managed, manager, module, sys};
+use crate::{guard, manager, sys};
+#[cfg(not(test))]
+use crate::{heap, interpose, managed, module};
 use pagefault_control::{Control, Mapped, STATUS_FAILED, VARIABLE};
 use std::fmt;
 use std::path::Path;
@@ -10,10 +12,12 @@ use std::sync::OnceLock;
 static CONTROL: OnceLock<Mapped> = OnceLock::new();
 
 /// Called by the dynamic linker once libc is ready.
+#[cfg(not(test))]
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
+#[cfg(not(test))]
 extern "C" fn construct() {
     let _inside = guard::enter();
     interpose::resolve();
@@ -40,6 +44,7 @@ enum BeginError {
     Fork,
 }
 
+#[cfg(not(test))]
 fn begin(control: &'static Control) -> Result<(), BeginError> {
     module::find();
     if interpose::register_handlers() != 0 {

@@ -11,12 +11,13 @@ use crate::machine::Shared;
 use crate::place::Refilled;
 use crate::runtime::Quiet;
 use crate::space;
+use crate::store::descriptor::{self, Kept};
 use crate::uffd::UffdFeatures;
 use lock_api::RwLock;
 use pagefault_machine::Access;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -40,9 +41,9 @@ struct Poisoned {
 const POISONED: usize = 32;
 
 struct Running {
-    stop: Arc<OwnedFd>,
+    stop: Arc<Kept>,
     /// What each thread waits on.
-    waits: Vec<Arc<OwnedFd>>,
+    waits: Vec<Arc<Kept>>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -92,10 +93,10 @@ impl Threads {
 
     /// The descriptors of the threads, which the program must not close.
     pub fn descriptors(&self) -> Vec<i32> {
-        use rustix::fd::AsRawFd;
         let running = self.running.lock();
         let all = |running: &Running| {
-            running.waits.iter().chain([&running.stop]).map(|fd| fd.as_raw_fd()).collect()
+            let mine = running.waits.iter().chain([&running.stop]);
+            mine.map(|kept| kept.as_fd().as_raw_fd()).collect()
         };
         running.as_ref().map(all).unwrap_or_default()
     }
@@ -103,10 +104,11 @@ impl Threads {
 
 /// Starts threads that answer faults.
 pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
-    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let stop = Arc::new(descriptor::keep(stop));
     let waits: Vec<_> =
         (0..count).map(|_| waiting_for(shared, &stop).map(Arc::new)).collect::<Result<_, _>>()?;
-    let spawn = |wait: &Arc<OwnedFd>| {
+    let spawn = |wait: &Arc<Kept>| {
         let (shared, wait) = (Arc::downgrade(shared), wait.clone());
         let builder = std::thread::Builder::new().name("pagefault".into());
         builder.spawn(move || serve(&shared, &wait))
@@ -127,15 +129,15 @@ const FAULT: u64 = 1;
 
 /// What one thread waits on. A fault wakes only the first thread that is not busy; with `poll` it
 /// would wake them all.
-fn waiting_for(shared: &Shared, stop: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn waiting_for(shared: &Shared, stop: &Kept) -> Result<Kept, Errno> {
     let wait = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&wait, stop, EventData::new_u64(STOP), EventFlags::IN)?;
+    epoll::add(&wait, stop.as_fd(), EventData::new_u64(STOP), EventFlags::IN)?;
     let fault = EventFlags::IN | EventFlags::EXCLUSIVE;
     epoll::add(&wait, &shared.descriptor, EventData::new_u64(FAULT), fault)?;
-    Ok(wait)
+    Ok(descriptor::keep(wait))
 }
 
-fn serve(shared: &Weak<Shared>, wait: &OwnedFd) {
+fn serve(shared: &Weak<Shared>, wait: &Kept) {
     let Some(shared) = shared.upgrade() else { return };
     if let Some(pager) = shared.pagers.current() {
         pager.thread_started();
@@ -146,7 +148,7 @@ fn serve(shared: &Weak<Shared>, wait: &OwnedFd) {
         let pause = (threads.poisoned.lock().len > 0).then_some(&POISON_TIME);
         let mut events = [empty; 2];
         // Interrupted or refused: the descriptor is looked at all the same, which does no harm.
-        let ready = epoll::wait(wait, &mut events[..], pause);
+        let ready = epoll::wait(wait.as_fd(), &mut events[..], pause);
         let ready_count = ready.unwrap_or(0);
         if events[..ready_count].iter().any(|event| event.data.u64() == STOP) {
             return;

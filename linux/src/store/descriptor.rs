@@ -12,6 +12,10 @@ use rustix::process::{Resource, getrlimit};
 /// Descriptors from here on are recorded only in part; none has such a number by default.
 const LIMIT: usize = 1 << 16;
 
+/// Ours are put below this number, since a process that has high ones pays for all below them, at
+/// every fork.
+const CEILING: u64 = 1024;
+
 /// How far below the highest possible number ours are put, which is also how many fit there.
 const HEADROOM: u64 = 64;
 
@@ -28,7 +32,7 @@ pub struct Kept {
 ///
 /// Where the process has no high number free the descriptor stays where it is.
 pub fn keep(fd: OwnedFd) -> Kept {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(LIMIT as u64).min(LIMIT as u64);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(CEILING).min(CEILING);
     let lowest = limit.saturating_sub(HEADROOM) as RawFd;
     let fd = rustix::io::fcntl_dupfd_cloexec(&fd, lowest).unwrap_or(fd);
     mark(fd.as_raw_fd(), Owner::Manager);

@@ -61,7 +61,11 @@ pub unsafe extern "C" fn _Fork() -> libc::pid_t {
     unsafe {
         fork::before();
         let process = real();
-        if process == 0 { fork::after_in_child() } else { fork::after_in_parent() }
+        if process == 0 {
+            fork::after_in_child()
+        } else {
+            fork::after_in_parent()
+        }
         process
     }
 }

@@ -13,12 +13,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 pub(super) static CREATE: Next = Next::new(c"pthread_create");
 
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type Create = extern "C" fn(
-    *mut libc::pthread_t,
-    *const libc::pthread_attr_t,
-    Start,
-    *mut c_void,
-) -> c_int;
+type Create =
+    extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Start, *mut c_void) -> c_int;
 
 /// What a thread of the manager's is to run.
 struct Work {

@@ -21,8 +21,8 @@ use pagefault_linux::{
 };
 use pagefault_machine::{Machine, PAGE_SIZE, PageFault, VirtAddr};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 pub use regions::Shape;
 pub use swap::SwapError;
@@ -159,14 +159,17 @@ impl Pager for Answerer {
     fn fault(&self, _space: u32, fault: &PageFault) -> Resolution {
         let manager = self.manager;
         let begin = manager.machine.now();
-        let verdict =
-            manager.memory.page_fault(Some(manager.mm()), fault, &self.exceptions);
+        let verdict = manager.memory.page_fault(Some(manager.mm()), fault, &self.exceptions);
         self.control.counters.fault_time.record(manager.machine.now() - begin);
         manager.background.start_if_low(manager);
         match verdict {
             Verdict::Resume => Resolution::Resume,
-            Verdict::Signal(Raised::Segv(SegvCode::MapErr)) => Resolution::Signal(Signal::NotMapped),
-            Verdict::Signal(Raised::Segv(SegvCode::AccErr)) => Resolution::Signal(Signal::Forbidden),
+            Verdict::Signal(Raised::Segv(SegvCode::MapErr)) => {
+                Resolution::Signal(Signal::NotMapped)
+            }
+            Verdict::Signal(Raised::Segv(SegvCode::AccErr)) => {
+                Resolution::Signal(Signal::Forbidden)
+            }
             // There are no files here: only swap can fail to be read.
             Verdict::Signal(Raised::Bus) => start::stop(format_args!(
                 "a page could not be read back from swap: the device failed"
@@ -179,4 +182,3 @@ impl Pager for Answerer {
         }
     }
 }
-

@@ -1,0 +1,16 @@
+//! `pagefault run` with real programs, whose output must be that of a plain run, and with
+//! everything that cannot be run.
+//!
+//! The sizes are such that all of it takes a minute or two; with `PAGEFAULT_FULL=1` in the
+//! environment the programs get hundreds of megabytes.
+
+#[path = "run/harness.rs"]
+mod harness;
+#[path = "run/programs.rs"]
+mod programs;
+#[path = "run/refusals.rs"]
+mod refusals;
+#[path = "run/signals.rs"]
+mod signals;
+#[path = "run/statistics.rs"]
+mod statistics;

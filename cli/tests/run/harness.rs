@@ -1,0 +1,146 @@
+//! Running the command and looking at what it did.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The command under test.
+pub const PAGEFAULT: &str = env!("CARGO_BIN_EXE_pagefault");
+
+/// Whether the tests are to use the full sizes.
+pub fn full() -> bool {
+    std::env::var_os("PAGEFAULT_FULL").is_some_and(|value| value == "1")
+}
+
+/// Whether a program is installed; says so if it is not, for then a test proves nothing.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// The system's own Python, where there is one: in front of it in `PATH` may stand a shell script that
+/// looks for another, and would be measured too.
+pub fn python() -> &'static str {
+    if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
+}
+
+/// A directory of a test's own, for files and for swap, removed at its end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pagefault-{name}-{}", std::process::id()));
+        fs::create_dir_all(path.join("swap")).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// `pagefault run` with these options, its swap in this directory.
+    pub fn run(&self, options: &[&str], program: &[&str]) -> Command {
+        let mut command = Command::new(PAGEFAULT);
+        command.arg("run").args(options).arg("--").args(program);
+        command.current_dir(&self.0).env("TMPDIR", self.0.join("swap"));
+        command.env("LC_ALL", "C");
+        command
+    }
+
+    /// The program alone.
+    pub fn plain(&self, program: &[&str]) -> Command {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).current_dir(&self.0).env("LC_ALL", "C");
+        command
+    }
+
+    /// Runs a program plainly and managed, and asserts that nobody could tell from what it did.
+    /// Returns the statistics.
+    pub fn compare(&self, memory: &str, program: &[&str]) -> serde_json::Value {
+        let stats = self.path("stats.json");
+        let stats_option = stats.to_str().unwrap();
+        let options = ["--memory", memory, "--stats=json", "--stats-file", stats_option];
+        let managed = self.run(&options, program).stdin(Stdio::null()).output().unwrap();
+        let plain = self.plain(program).stdin(Stdio::null()).output().unwrap();
+        assert_same(&plain, &managed);
+        self.assert_nothing_left();
+        serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap()
+    }
+
+    /// Asserts that no swap file is left.
+    pub fn assert_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.0.join("swap")).unwrap().collect();
+        assert!(left.is_empty(), "left over: {left:?}");
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn assert_same(plain: &Output, managed: &Output) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
+    assert_eq!(text(&managed.stderr), text(&plain.stderr), "standard error");
+    assert_eq!(managed.status, plain.status);
+    // Not assert_eq: the outputs may be hundreds of megabytes.
+    assert!(
+        managed.stdout == plain.stdout,
+        "output of {} bytes instead of {}: {}",
+        managed.stdout.len(),
+        plain.stdout.len(),
+        text(&managed.stdout)
+    );
+}
+
+/// What a number in statistics is.
+pub fn number(stats: &serde_json::Value, pointer: &str) -> u64 {
+    stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_else(|| {
+        panic!("{pointer} is no number in {stats:#}");
+    })
+}
+
+/// Asserts that a run needed swap and kept its limit.
+pub fn assert_limited(stats: &serde_json::Value) {
+    let out: u64 = (0..2).map(|area| number(stats, &format!("/swap/{area}/pages_out"))).sum();
+    assert!(out > 0, "nothing was swapped out: {stats:#}");
+    assert!(number(stats, "/faults/swap_in") > 0, "nothing came back: {stats:#}");
+    let peak = number(stats, "/peak_resident_bytes");
+    assert!(peak > 0 && peak <= number(stats, "/limit_bytes"), "{stats:#}");
+}
+
+/// Writes a file of lines in no order, with many equal parts.
+pub fn write_lines(path: &Path, bytes: usize) {
+    let mut file = std::io::BufWriter::new(fs::File::create(path).unwrap());
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut written = 0;
+    while written < bytes {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let line = format!("{:x} {} the quick brown fox\n", random >> 20, random % 1000);
+        file.write_all(line.as_bytes()).unwrap();
+        written += line.len();
+    }
+    file.flush().unwrap();
+}
+
+/// What a run printed on standard error.
+pub fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A script or program that may be executed.
+pub fn write_executable(path: &Path, content: impl AsRef<[u8]>) -> &OsStr {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.as_os_str()
+}

@@ -1,0 +1,177 @@
+//! What cannot be run: each with its status and a message that names the thing.
+
+use crate::harness::{Scratch, have, message, python, write_executable};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs and returns the status and the message.
+fn refused(scratch: &Scratch, options: &[&str], program: &str) -> (Option<i32>, String) {
+    let output = scratch.run(options, &[program]).stdin(Stdio::null()).output().unwrap();
+    assert!(output.stdout.is_empty(), "{output:?}");
+    scratch.assert_nothing_left();
+    (output.status.code(), message(&output))
+}
+
+#[track_caller]
+fn assert_refused(found: &(Option<i32>, String), status: i32, words: &[&str]) {
+    assert_eq!(found.0, Some(status), "{found:?}");
+    for word in words {
+        assert!(found.1.contains(word), "{word:?} is not in {found:?}");
+    }
+}
+
+#[test]
+fn sizes() {
+    let scratch = Scratch::new("sizes");
+    let cases: [(&[&str], &str); 8] = [
+        (&["--memory", "many"], "--memory"),
+        (&["--memory", "1.5G"], "whole number"),
+        (&["--memory", "99999999999T"], "2^64"),
+        (&["--memory", "64K"], "too small to work"),
+        (&["--swap", "disk"], "a swap area is"),
+        (&["--swap", "ram:1K"], "too small to hold a page"),
+        (&["--swap", "file::4K"], "give at least 8192 bytes"),
+        (&["--stats=xml"], "table, json"),
+    ];
+    for (options, word) in cases {
+        assert_refused(&refused(&scratch, options, "true"), 125, &[word]);
+    }
+    let many = vec!["--swap=ram:64K"; 9];
+    assert_refused(&refused(&scratch, &many, "true"), 125, &["at most 8 areas"]);
+}
+
+#[test]
+fn a_limit_in_which_nothing_works_says_what_would() {
+    let scratch = Scratch::new("least");
+    let found = refused(&scratch, &["--memory", "1M"], "true");
+    if found.0 == Some(0) {
+        return;
+    }
+    assert_refused(&found, 125, &["too small to work; give at least"]);
+}
+
+#[test]
+fn programs() {
+    let scratch = Scratch::new("programs");
+    let path = |name: &str| scratch.path(name).to_str().unwrap().to_owned();
+    fs::write(scratch.path("data"), "data").unwrap();
+    write_executable(&scratch.path("orphan"), "#!/no/such/interpreter\n");
+    write_executable(&scratch.path("loop"), format!("#!{}\n", path("loop")));
+    write_executable(&scratch.path("damaged"), "\x7fELF and nothing more");
+    let mut narrow = fs::read("/proc/self/exe").unwrap();
+    narrow[4] = 1;
+    write_executable(&scratch.path("narrow"), &narrow);
+    let mut other = fs::read("/proc/self/exe").unwrap();
+    other[18] = 0xb7;
+    write_executable(&scratch.path("other"), &other);
+    let cases = [
+        ("no-such-program".to_owned(), 127, "not found"),
+        ("/no/such/program".to_owned(), 127, "not found"),
+        (path("data"), 126, "not executable"),
+        (path("swap"), 126, "is a directory"),
+        (path("orphan"), 126, "/no/such/interpreter was not found"),
+        (path("loop"), 126, "too many interpreters"),
+        (path("damaged"), 126, "damaged"),
+        (path("narrow"), 126, "not for x86-64"),
+        (path("other"), 126, "not for x86-64"),
+    ];
+    for (program, status, word) in cases {
+        assert_refused(&refused(&scratch, &[], &program), status, &[word, &program]);
+    }
+}
+
+#[test]
+fn a_static_program() {
+    let program = "/sbin/ldconfig";
+    if !Path::new(program).exists() || fs::read(program).is_ok_and(|b| b.starts_with(b"#!")) {
+        eprintln!("skipped: {program} is no static program here");
+        return;
+    }
+    let scratch = Scratch::new("static");
+    assert_refused(&refused(&scratch, &[], program), 126, &["statically linked", program]);
+}
+
+#[test]
+fn swap_files() {
+    let scratch = Scratch::new("swapfiles");
+    fs::write(scratch.path("thesis"), "years of work").unwrap();
+    let area = |name: &str| format!("--swap=file:{}", scratch.path(name).display());
+    let cases = [
+        (area("swap"), "is a directory"),
+        (area("no/such/place"), "No such file or directory"),
+        (area("thesis"), "holds something that would be overwritten"),
+        ("--swap=file:/dev/null".to_owned(), "neither a file nor a block device"),
+        ("--swap=file:/proc/version".to_owned(), "swap file /proc/version"),
+    ];
+    for (option, word) in cases {
+        assert_refused(&refused(&scratch, &[&option], "true"), 125, &[word]);
+    }
+    assert_eq!(fs::read(scratch.path("thesis")).unwrap(), b"years of work");
+
+    let mut command = scratch.run(&[], &["true"]);
+    let output = command.env("TMPDIR", scratch.path("none")).output().unwrap();
+    assert_refused(&(output.status.code(), message(&output)), 125, &["No such file"]);
+}
+
+#[test]
+fn a_full_disk() {
+    if !have("unshare") {
+        return;
+    }
+    let scratch = Scratch::new("full");
+    // A file system of one page, seen by this command alone.
+    let script = "mount -t tmpfs -o size=4k none swap || exit 77; exec \"$0\" run \
+                  --swap file:swap/area -- true";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, crate::harness::PAGEFAULT])
+        .current_dir(scratch.path("."))
+        .output()
+        .unwrap();
+    if output.status.code() == Some(77) || message(&output).contains("unshare") {
+        eprintln!("skipped: no right to mount: {}", message(&output));
+        return;
+    }
+    assert_refused(&(output.status.code(), message(&output)), 125, &["no space left"]);
+}
+
+#[test]
+fn a_file_for_statistics_that_cannot_be_written() {
+    let scratch = Scratch::new("statsfile");
+    let found = refused(&scratch, &["--stats-file", "/no/such/file"], "true");
+    assert_refused(&found, 125, &["--stats-file /no/such/file"]);
+}
+
+/// A program that needs more than memory and swap is stopped with a message, not left hanging.
+#[test]
+fn out_of_memory() {
+    if !have("python3") {
+        return;
+    }
+    let scratch = Scratch::new("oom");
+    let program = "
+import os
+x = []
+while True:
+    x.append(os.urandom(4000))
+";
+    let options = ["--memory", "8M", "--swap", "ram:1M", "--swap", "file::4M"];
+    let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
+    let found = (output.status.code(), message(&output));
+    assert_refused(&found, 125, &["out of memory", "the swap areas are full"]);
+    scratch.assert_nothing_left();
+}
+
+/// Where addresses are limited there is no room for the page table, and the message says why.
+#[test]
+fn limited_addresses() {
+    let scratch = Scratch::new("addresses");
+    let script = "ulimit -v 1000000; exec \"$0\" run -- true";
+    let output = Command::new("sh")
+        .args(["-c", script, crate::harness::PAGEFAULT])
+        .env("TMPDIR", scratch.path("swap"))
+        .output()
+        .unwrap();
+    let found = (output.status.code(), message(&output));
+    assert_refused(&found, 125, &["address", "ulimit -v"]);
+}
