@@ -44,7 +44,8 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
-        let exact = |(shift, _): &&(u32, _)| self.0 >> shift > 0 && self.0 % (1 << *shift) == 0;
+        let exact =
+            |(shift, _): &&(u32, _)| self.0 >> shift > 0 && self.0.is_multiple_of(1 << *shift);
         match units.iter().find(exact) {
             Some((shift, suffix)) => write!(f, "{}{suffix}", self.0 >> shift),
             None => write!(f, "{}", self.0),

@@ -8,6 +8,7 @@
 //! moves the last node into the gap, so that a tree which has once been `n` elements large, or has
 //! had room reserved for them, takes `n` elements again without allocating.
 
+#[cfg(test)]
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -76,6 +77,7 @@ impl<T: Element> Avl<T> {
     }
 
     /// Makes room for `additional` elements, so that as many insertions do not allocate.
+    #[cfg(test)]
     pub fn reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
         self.nodes.try_reserve(additional)
     }
@@ -146,6 +148,7 @@ impl<T: Element> Avl<T> {
     ///
     /// The key may change as long as the order does not: the new element must stand between the
     /// neighbours of the old one. Without an element to replace, the new one is given back.
+    #[cfg(test)]
     pub fn replace(&mut self, key: T::Key, element: T) -> Result<T, T> {
         let Some(path) = self.path_to(key) else { return Err(element) };
         let Some(target) = path.last() else { return Err(element) };

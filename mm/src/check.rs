@@ -110,10 +110,23 @@ impl<M: Machine> Manager<M> {
         }
         self.check_slots(&census)?;
         self.check_queues()?;
+        self.check_reverse_maps()?;
         for mapping in self.mappings.all(&self.order) {
             census.accounted += mapping.charged.load(Ordering::Relaxed);
         }
         equal(Invariant::I8, census.accounted, self.committed.load(Ordering::Relaxed) as u64)
+    }
+
+    /// The interval trees of the reverse maps are whole (spec I9).
+    fn check_reverse_maps(&self) -> Result<(), Violation> {
+        let whole = |sound: bool| equal(Invariant::I9, 1, u64::from(sound));
+        for family in self.families.all(&self.order) {
+            whole(family.regions.lock(&self.order).check().is_ok())?;
+        }
+        for mapping in self.mappings.all(&self.order) {
+            whole(mapping.regions.lock(&self.order).linear.check().is_ok())?;
+        }
+        Ok(())
     }
 
     fn check_page(&self, frame: Frame, census: &mut Census) -> Result<(), Violation> {

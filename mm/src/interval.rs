@@ -4,6 +4,7 @@
 //! then by id; every node knows the largest end in its subtree.
 
 use crate::avl::{Avl, AvlFault, Element};
+#[cfg(test)]
 use alloc::collections::TryReserveError;
 use core::ops::Range;
 
@@ -49,16 +50,19 @@ impl<V> IntervalTree<V> {
     }
 
     /// The number of entries.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.tree.len()
     }
 
     /// Whether there is no entry.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.tree.len() == 0
     }
 
     /// Makes room for `additional` entries, so that as many insertions do not allocate.
+    #[cfg(test)]
     pub fn reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
         self.tree.reserve(additional)
     }

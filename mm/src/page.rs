@@ -218,11 +218,6 @@ impl Pages {
         }
     }
 
-    /// Ends write-back.
-    pub(crate) fn end_writeback(&self, machine: &impl Machine, frame: Frame) {
-        self.release_bit(machine, frame, PageFlags::WRITEBACK);
-    }
-
     fn wait(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
         let page = self.of(frame);
         let seen = page.set(PageFlags::WAITERS) | PageFlags::WAITERS;

@@ -5,6 +5,7 @@
 //! subtree, and finding a place for a mapping costs O(log n) (spec C8).
 
 use crate::avl::{Avl, AvlFault, Element, View};
+#[cfg(test)]
 use alloc::collections::TryReserveError;
 use core::ops::Range;
 use pagefault_machine::VirtAddr;
@@ -55,11 +56,13 @@ impl<R: Region> RegionTree<R> {
     }
 
     /// Whether there is no region.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.tree.len() == 0
     }
 
     /// Makes room for `additional` regions, so that as many insertions do not allocate.
+    #[cfg(test)]
     pub fn reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
         self.tree.reserve(additional)
     }
@@ -128,6 +131,7 @@ impl<R: Region> RegionTree<R> {
     /// This is how a region grows, shrinks or changes. The new one is given back, and nothing
     /// changes, if no region starts at `start`, or if the new one is empty or reaches into a
     /// neighbour of the old one. Never allocates.
+    #[cfg(test)]
     pub fn replace(&mut self, start: VirtAddr, region: R) -> Result<R, R> {
         let Some(old) = self.containing(start).filter(|old| old.start() == start) else {
             return Err(region);

@@ -292,13 +292,12 @@ impl Story {
         self.store(1, child, MEMORY, 0xaa);
         self.bytes.insert((0, MEMORY), 0xaa);
         let data = [7u8; 2 * PAGE as usize];
-        let copied = self.must("copy to user", |_| {
+        self.must("copy to user", |_| {
             match child.mm().copy_to_user(VirtAddr(ANON + 4 * PAGE), &data) {
                 0 => Ok(()),
                 left => Err(Left(left)),
             }
         });
-        let () = copied;
         self.set(1, ANON + 4 * PAGE, 2, Some(7));
         let mut back = [0; 3 * PAGE as usize];
         self.must("copy from user", |_| {

@@ -1,10 +1,15 @@
 //! The constructor: what happens before the program's `main`.
 
-use crate::{guard, manager, sys};
+#[cfg(not(test))]
+use crate::guard;
 #[cfg(not(test))]
 use crate::{heap, interpose, managed, module};
-use pagefault_control::{Control, Mapped, STATUS_FAILED, VARIABLE};
+use crate::{manager, sys};
+#[cfg(not(test))]
+use pagefault_control::VARIABLE;
+use pagefault_control::{Control, Mapped, STATUS_FAILED};
 use std::fmt;
+#[cfg(not(test))]
 use std::path::Path;
 use std::sync::OnceLock;
 

@@ -102,7 +102,7 @@ fn table(config: &Config, counters: &Counters) -> String {
     line("compression ratio", ratio);
     let time = &counters.fault_time;
     let spent = [time.percentile(50.0), time.percentile(99.0), time.longest()];
-    let [median, p99, longest] = spent.map(|ns| Duration::from_nanos(ns));
+    let [median, p99, longest] = spent.map(Duration::from_nanos);
     let sum = Duration::from_nanos(time.sum());
     line(
         "time in faults",

@@ -221,6 +221,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// The number of slots, usable or not.
+    #[expect(clippy::len_without_is_empty, reason = "slot 0 is always there")]
     pub fn len(&self) -> u32 {
         self.counts.len() as u32
     }

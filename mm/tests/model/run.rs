@@ -210,7 +210,7 @@ impl<A: Architecture> Run<A> {
     }
 
     /// The kernel stores on a process's behalf, across pages.
-    pub fn to_user(&mut self) {
+    pub fn kernel_stores(&mut self) {
         let who = self.pick();
         let (page, pages) = self.range(3);
         // Two bytes at the end of each page and two at the start of the next would need the sizes
@@ -251,7 +251,7 @@ impl<A: Architecture> Run<A> {
         }
     }
 
-    pub fn from_user(&mut self) {
+    pub fn kernel_loads(&mut self) {
         let who = self.pick();
         let (page, pages) = self.range(3);
         let mut bytes = vec![0xee; pages * PAGE as usize];

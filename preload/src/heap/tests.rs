@@ -37,7 +37,7 @@ fn churn(seed: u64, steps: u32) {
             0..3 => {
                 let align = 1 << random.u32(4..16);
                 let start = allocate(len, align, Source::Program);
-                assert!(!start.is_null() && start.addr() % align == 0);
+                assert!(!start.is_null() && start.addr().is_multiple_of(align));
                 // SAFETY: the block has `len` bytes.
                 unsafe { start.write_bytes(tag, len) };
                 blocks.push(Block { start, len, tag });
