@@ -62,13 +62,9 @@ pub struct Config {
     pub overcommit: Overcommit,
     /// How `remap_file_pages` is done.
     pub nonlinear: NonlinearPolicy,
-    /// The base-two logarithm of how many slots a swap-in reads at once (spec F17); 0: one.
-    pub swap_cluster: u32,
     /// The most pages that a read fault maps around the faulting one, if they are cached (J5); a
     /// power of two, 1: none.
     pub fault_around: u32,
-    /// How many pages a file fault reads around the missing one (spec D3); 1: none.
-    pub read_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
     /// Told of everything that happens; costs nothing when absent.
@@ -81,9 +77,7 @@ impl Default for Config {
             zero: ZeroPolicy::default(),
             overcommit: Overcommit::default(),
             nonlinear: NonlinearPolicy::default(),
-            swap_cluster: 3,
             fault_around: 16,
-            read_ahead: 32,
             max_regions: 65530,
             observer: None,
         }

@@ -51,6 +51,17 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.len += 1;
     }
 
+    /// Adds a translation of a page that lives on, and keeps the page until the flush.
+    pub(crate) fn add_held(&mut self, address: VirtAddr, frame: Frame, fate: Fate) {
+        let manager = &self.mm.manager;
+        if manager.is_zero_frame(frame) {
+            self.add(address, frame, fate, After::Keep);
+        } else {
+            manager.page(frame).hold();
+            self.add(address, frame, fate, After::Drop);
+        }
+    }
+
     /// Flushes if there is no room for more.
     pub(crate) fn flush_if_full(&mut self) {
         if self.is_full() {

@@ -11,6 +11,9 @@ use crate::vma::VmaFlags;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+/// How often a page's entries are looked for again, because one of them was being moved.
+const MOVES: usize = 64;
+
 impl<M: Machine> Mapping<M> {
     /// Sets the length (`ftruncate`). Pages past the new end disappear from every mapping, private
     /// copies too; a later access there is a bus error.
@@ -89,6 +92,13 @@ impl<M: Machine> Mapping<M> {
             manager.lock_page(frame);
             manager.pages.wait_writeback(&*manager.machine, frame);
             if self.holds(frame, index) {
+                // An entry that was being moved can have escaped.
+                for _ in 0..MOVES {
+                    if manager.page(frame).maps() == 0 {
+                        break;
+                    }
+                    self.unmap(index..index + 1, Which::Pages);
+                }
                 manager.page(frame).clear(PageFlags::DIRTY);
                 self.forget(frame);
             }
@@ -129,6 +139,12 @@ impl<M: Machine> Mapping<M> {
 
     /// Unmaps a range of indexes from every region over the object (`unmap_mapping_range`).
     pub(crate) fn unmap(&self, indexes: Range<u64>, which: Which) {
+        // A region that was replaced while it was worked on is looked for again.
+        while !self.unmap_once(&indexes, which) {}
+    }
+
+    /// Returns whether every region that was found stayed until it was done.
+    fn unmap_once(&self, indexes: &Range<u64>, which: Which) -> bool {
         let links: Vec<RegionLink<M>> = {
             let regions = self.regions.lock(&self.manager.order);
             let linear = regions.linear.overlapping(indexes.clone()).map(|entry| &entry.value);
@@ -137,10 +153,10 @@ impl<M: Machine> Mapping<M> {
                 .map(|link| RegionLink { mm: link.mm.clone(), vma: link.vma.clone() })
                 .collect()
         };
-        for link in links {
+        for link in &links {
             let vma = &link.vma;
             if vma.has(VmaFlags::NONLINEAR) {
-                link.mm.zap_indexes(vma, &indexes);
+                link.mm.zap_indexes(vma, indexes);
                 continue;
             }
             let covered = vma.indexes();
@@ -148,8 +164,9 @@ impl<M: Machine> Mapping<M> {
             let end = indexes.end.min(covered.end);
             if start < end {
                 let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
-                link.mm.zap_some(vma, address(start)..address(end), which);
+                link.mm.zap_found(vma, address(start)..address(end), which);
             }
         }
+        links.iter().all(|link| link.vma.is_alive())
     }
 }

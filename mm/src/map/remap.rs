@@ -391,7 +391,8 @@ fn move_entries<M: Machine>(
         // Someone used the target before the page was there, and was given another.
         gather.mm.zapped(target, there, gather);
         if let Some(frame) = entry.frame() {
-            gather.add(address, frame, Fate::Kept, After::Keep);
+            // Held until the flush: reclaim may find the page at its new place before (spec G4).
+            gather.add_held(address, frame, Fate::Kept);
         }
         at = address + PAGE_SIZE;
     }

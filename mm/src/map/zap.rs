@@ -34,9 +34,21 @@ impl<M: Machine> Mm<M> {
         });
     }
 
+    /// Like [`zap_some`](Self::zap_some), for someone who found the region through a reverse map:
+    /// where it is not in its tree any more, the addresses may mean something else by now.
+    pub(crate) fn zap_found(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
+        self.zap_where(range, |address, entry| {
+            let ours = vma.is_alive() && (which != Which::Files || self.shows_file_page(entry));
+            ours.then(|| self.place_of(vma, address, entry))
+        });
+    }
+
     /// Takes the pages with these indexes out of a nonlinear region, wherever they are.
     pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>) {
         self.zap_where(vma.range(), |address, entry| {
+            if !vma.is_alive() {
+                return None;
+            }
             let index = self.manager.page(entry.frame()?).index();
             indexes.contains(&index).then(|| self.place_of(vma, address, entry))
         });

@@ -68,7 +68,7 @@ fn with_four_cpus() {
 
 #[test]
 fn with_fresh_zeros_and_single_slots() {
-    let config = || Config { zero: ZeroPolicy::Fresh, swap_cluster: 0, read_ahead: 1, ..default() };
+    let config = || Config { zero: ZeroPolicy::Fresh, ..default() };
     let machine = Machine { zero_frame: false, ..machine(64, 2) };
     run::<X86_64>("no zero frame", machine, config, shape(3));
 }
