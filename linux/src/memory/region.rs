@@ -122,10 +122,6 @@ impl Region {
         Arc::ptr_eq(&self.space, space)
     }
 
-    pub(super) fn space(&self) -> &Arc<Attachment> {
-        &self.space
-    }
-
     fn bytes_of(&self, range: &impl RangeBounds<usize>) -> Range<usize> {
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
