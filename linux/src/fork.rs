@@ -82,12 +82,9 @@ impl LinuxMachine {
     /// The descriptors that the machine needs, which the program must not close.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let shared = &self.shared;
-        [
-            Some(shared.descriptor.as_fd().as_raw_fd()),
-            shared.sweep.descriptor(),
-            shared.pagers.threads.descriptor(),
-        ]
-        .into_iter()
-        .flatten()
+        [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()]
+            .into_iter()
+            .flatten()
+            .chain(shared.pagers.threads.descriptors())
     }
 }

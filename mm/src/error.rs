@@ -228,6 +228,8 @@ errors! {
     SwapOffError {
         NoSuchArea = EINVAL, "There is no such area.";
         OutOfMemory = ENOMEM, "The pages of the area do not fit elsewhere.";
+        Io = EIO, "A page of the area cannot be read.";
+        Busy = EBUSY, "Pages of the area kept coming into use.";
     }
 }
 

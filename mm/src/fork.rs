@@ -2,14 +2,25 @@
 
 use crate::entry::Limits;
 use crate::error::ForkError;
-use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::machine::{
+    Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
+};
 use crate::mm::{AddressSpace, Kind, Mm, PageCursor};
+use crate::page::PageFlags;
 use crate::rmap::AnonVma;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+
+/// How far the copying of entries has come.
+enum Copied {
+    /// Everything below this address is done.
+    UpTo(VirtAddr),
+    /// At this address someone has the page locked, to which a reference was taken.
+    Busy(VirtAddr, Frame),
+}
 
 impl<M: Machine> AddressSpace<M> {
     /// Copies the address space: the child sees what the parent holds now, and neither sees the
@@ -83,8 +94,16 @@ impl<M: Machine> Mm<M> {
                 let first = self.existing_entries(range.clone()).and_then(|c| c.next(from));
                 let Some(first) = first else { break };
                 drop(child.entries(range.clone()).map_err(|_| ForkError::OutOfMemory)?);
-                from = self.copy_some(child, vma, first..chunk.end, &mut gather);
+                let copied = self.copy_some(child, vma, first..chunk.end, &mut gather);
                 gather.flush();
+                from = match copied {
+                    Copied::UpTo(address) => address,
+                    Copied::Busy(address, frame) => {
+                        self.manager.lock_page(frame);
+                        self.manager.unlock_and_put(frame);
+                        address
+                    }
+                };
             }
         }
         Ok(())
@@ -96,20 +115,32 @@ impl<M: Machine> Mm<M> {
         vma: &Vma<M>,
         range: Range<VirtAddr>,
         gather: &mut Gather<'_, M>,
-    ) -> VirtAddr {
-        let Some(mut ours) = self.existing_entries(range.clone()) else { return range.end };
-        let Some(mut theirs) = child.existing_entries(range.clone()) else { return range.end };
+    ) -> Copied {
+        let all = Copied::UpTo(range.end);
+        let Some(mut ours) = self.existing_entries(range.clone()) else { return all };
+        let Some(mut theirs) = child.existing_entries(range.clone()) else { return all };
         let mut from = range.start;
         while from < range.end {
             if gather.is_full() {
-                return from;
+                return Copied::UpTo(from);
             }
-            let Some(address) = ours.next(from) else { return range.end };
+            let Some(address) = ours.next(from) else { return all };
+            if let Some(frame) = self.being_written(vma, &ours.entry(address)) {
+                self.manager.page(frame).hold();
+                return Copied::Busy(address, frame);
+            }
             let copy = self.copy_entry(child, vma, &mut ours, address, gather);
             theirs.replace(address, copy);
             from = address + PAGE_SIZE;
         }
-        range.end
+        all
+    }
+
+    /// The page of an entry, if the kernel may be storing to it under the page's lock without
+    /// looking at the entry again: to share it now would show the store in the child.
+    fn being_written(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
+        let frame = entry.frame().filter(|_| vma.is_cow() && entry.is_writable())?;
+        self.manager.page(frame).has(PageFlags::LOCKED).then_some(frame)
     }
 
     /// What the child gets for an entry; references come before the entry is visible (spec E3).

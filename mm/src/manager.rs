@@ -7,6 +7,7 @@ use crate::machine::{Frame, Machine, Protection, SwapDevice};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
+use crate::reclaim::foresight::Foresight;
 use crate::reclaim::queue::{Queues, Which};
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
@@ -108,6 +109,7 @@ pub struct Manager<M: Machine> {
     /// Pages promised to accounted regions and objects (spec C20).
     pub(crate) committed: AtomicI64,
     pub(crate) watermarks: Watermarks,
+    pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
     /// Counts finished reclaim passes; who found nothing to reclaim waits on it.
@@ -139,6 +141,7 @@ impl<M: Machine> Manager<M> {
             stats: Stats::default(),
             committed: AtomicI64::new(0),
             watermarks: Watermarks::new(frames),
+            foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
             passes: AtomicU32::new(0),
             reclaiming: AtomicU32::new(0),

@@ -23,7 +23,7 @@ pub(crate) enum After {
 
 /// A batch for one address space.
 pub(crate) struct Gather<'a, M: Machine> {
-    mm: &'a Mm<M>,
+    pub(crate) mm: &'a Mm<M>,
     stale: [Stale; BATCH],
     after: [After; BATCH],
     len: usize,
@@ -38,6 +38,11 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// Whether the batch must be flushed before more is added.
     pub(crate) const fn is_full(&self) -> bool {
         self.len == BATCH
+    }
+
+    /// Whether the batch takes so many more pages.
+    pub(crate) const fn has_room_for(&self, pages: usize) -> bool {
+        self.len + pages <= BATCH
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {

@@ -5,7 +5,7 @@
 //! that out under the lock of the page's entry, and looks again. That is how faults do without a
 //! lock on the address space (J2).
 
-use crate::cache::Mapping;
+use crate::cache::File;
 use crate::machine::{Access, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
 use crate::rmap::AnonVma;
 use crate::tree::Region;
@@ -81,7 +81,7 @@ pub struct Vma<M: Machine> {
     /// The page index of `start`: in the file, or, for anonymous memory, the number of the page
     /// that `start` had when the memory was first mapped (spec C1).
     pub(crate) pgoff: u64,
-    pub(crate) file: Option<Arc<Mapping<M>>>,
+    pub(crate) file: Option<File<M>>,
     /// The family that anonymous pages of this region belong to, once there are any.
     pub(crate) anon: Option<Arc<AnonVma<M>>>,
     /// Whether `anon` has only pages that were read and never stored to, because the machine has no
@@ -101,7 +101,7 @@ impl<M: Machine> Vma<M> {
         range: Range<VirtAddr>,
         flags: VmaFlags,
         pgoff: u64,
-        file: Option<Arc<Mapping<M>>>,
+        file: Option<File<M>>,
     ) -> Self {
         Self {
             id,
@@ -266,13 +266,10 @@ impl<M: Machine> Vma<M> {
     }
 }
 
-/// Whether two regions map the same object.
-pub(crate) fn same_object<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        _ => false,
-    }
+/// Whether two regions map the same object, or none.
+pub(crate) fn same_object<M: Machine>(a: &Option<File<M>>, b: &Option<File<M>>) -> bool {
+    let id = |file: &Option<File<M>>| file.as_ref().map(|file| file.id);
+    id(a) == id(b)
 }
 
 impl<M: Machine> Region for Arc<Vma<M>> {

@@ -14,7 +14,8 @@ use crate::space;
 use crate::uffd::UffdFeatures;
 use lock_api::RwLock;
 use pagefault_machine::Access;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::{Arc, Weak};
@@ -40,6 +41,8 @@ const POISONED: usize = 32;
 
 struct Running {
     stop: Arc<OwnedFd>,
+    /// What each thread waits on.
+    waits: Vec<Arc<OwnedFd>>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -87,45 +90,65 @@ impl Threads {
         poisoned.len = kept;
     }
 
-    /// The descriptor that stops the threads, which the program must not close.
-    pub fn descriptor(&self) -> Option<i32> {
+    /// The descriptors of the threads, which the program must not close.
+    pub fn descriptors(&self) -> Vec<i32> {
         use rustix::fd::AsRawFd;
-        self.running.lock().as_ref().map(|running| running.stop.as_raw_fd())
+        let running = self.running.lock();
+        let all = |running: &Running| {
+            running.waits.iter().chain([&running.stop]).map(|fd| fd.as_raw_fd()).collect()
+        };
+        running.as_ref().map(all).unwrap_or_default()
     }
 }
 
 /// Starts threads that answer faults.
 pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let spawn = || {
-        let (shared, stop) = (Arc::downgrade(shared), stop.clone());
+    let waits: Vec<_> =
+        (0..count).map(|_| waiting_for(shared, &stop).map(Arc::new)).collect::<Result<_, _>>()?;
+    let spawn = |wait: &Arc<OwnedFd>| {
+        let (shared, wait) = (Arc::downgrade(shared), wait.clone());
         let builder = std::thread::Builder::new().name("pagefault".into());
-        builder.spawn(move || serve(&shared, &stop))
+        builder.spawn(move || serve(&shared, &wait))
     };
     // Threads inherit the mask: none of ours may run a handler of the program's, which could touch
     // managed memory.
     let quiet = Quiet::new();
-    let spawned: Result<_, _> = (0..count).map(|_| spawn()).collect();
+    let spawned: Result<_, _> = waits.iter().map(spawn).collect();
     drop(quiet);
     let handles =
         spawned.map_err(|e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
-    *shared.pagers.threads.running.lock() = Some(Running { stop, handles });
+    *shared.pagers.threads.running.lock() = Some(Running { stop, waits, handles });
     Ok(())
 }
 
-fn serve(shared: &Weak<Shared>, stop: &OwnedFd) {
+const STOP: u64 = 0;
+const FAULT: u64 = 1;
+
+/// What one thread waits on. A fault wakes only the first thread that is not busy; with `poll` it
+/// would wake them all.
+fn waiting_for(shared: &Shared, stop: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let wait = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&wait, stop, EventData::new_u64(STOP), EventFlags::IN)?;
+    let fault = EventFlags::IN | EventFlags::EXCLUSIVE;
+    epoll::add(&wait, &shared.descriptor, EventData::new_u64(FAULT), fault)?;
+    Ok(wait)
+}
+
+fn serve(shared: &Weak<Shared>, wait: &OwnedFd) {
     let Some(shared) = shared.upgrade() else { return };
     if let Some(pager) = shared.pagers.current() {
         pager.thread_started();
     }
+    let empty = Event { flags: EventFlags::empty(), data: EventData::new_u64(FAULT) };
     loop {
-        let mut polled =
-            [PollFd::new(stop, PollFlags::IN), PollFd::new(&shared.descriptor, PollFlags::IN)];
         let threads = &shared.pagers.threads;
         let pause = (threads.poisoned.lock().len > 0).then_some(&POISON_TIME);
-        // Interrupted or refused, both are looked at, which does no harm.
-        let ready = poll(&mut polled, pause);
-        if polled[0].revents().contains(PollFlags::IN) {
+        let mut events = [empty; 2];
+        // Interrupted or refused: the descriptor is looked at all the same, which does no harm.
+        let ready = epoll::wait(wait, &mut events[..], pause);
+        let ready_count = ready.unwrap_or(0);
+        if events[..ready_count].iter().any(|event| event.data.u64() == STOP) {
             return;
         }
         let _answering = threads.gate.read();

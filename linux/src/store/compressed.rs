@@ -1,9 +1,9 @@
 //! Compressed RAM: Linux's zram as a store.
 
-use super::arena::{Arena, Budget, Place, class_of};
 use super::Mutex;
-use crate::lock::FutexMutex;
+use super::arena::{Arena, Budget, Place, class_of};
 use super::table::{ReserveError, Table, Zeroed};
+use crate::lock::FutexMutex;
 use core::array;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;

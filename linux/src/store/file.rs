@@ -1,8 +1,8 @@
 //! A file as swap.
 
+use super::Mutex;
 use super::descriptor::{self, Kept};
 use super::generation::{self, Generations, MOST, Number};
-use super::Mutex;
 use super::table::{ReserveError, Table};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};

@@ -6,8 +6,8 @@
 //! the first page is written. A frozen file is closed once no slot refers to it; the last process to
 //! do so frees its space.
 
-use super::descriptor::{self, Kept};
 use super::Mutex;
+use super::descriptor::{self, Kept};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pagefault_machine::store::PageBytes;

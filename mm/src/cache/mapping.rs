@@ -5,7 +5,7 @@ use crate::error::FileError;
 use crate::event::Weight;
 use crate::fault::Refusal;
 use crate::interval::IntervalTree;
-use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::rmap::RegionLink;
@@ -14,7 +14,7 @@ use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Where the content of an object comes from.
 pub(crate) enum Store {
@@ -65,14 +65,30 @@ pub struct Mapping<M: Machine> {
     pub(crate) resizing: SleepLock,
     /// Pages promised to a shared anonymous object.
     pub(crate) charged: AtomicU64,
+    /// How many handles there are.
+    users: AtomicUsize,
 }
 
 /// A handle on an object in the page cache, as an open file is one on an inode.
-pub struct File<M: Machine>(pub(crate) Arc<Mapping<M>>);
+///
+/// Regions over the object have one each. When the last one goes, dirty pages are written back and
+/// the object leaves the cache; whoever cares about errors calls [`Mapping::sync`] first.
+pub struct File<M: Machine>(Arc<Mapping<M>>);
 
 impl<M: Machine> Clone for File<M> {
     fn clone(&self) -> Self {
+        self.0.users.fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
+    }
+}
+
+impl<M: Machine> Drop for File<M> {
+    fn drop(&mut self) {
+        // Reclaim borrows the object for a moment without being a user: it holds page locks, for
+        // which the end of the object has to wait.
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.end();
+        }
     }
 }
 
@@ -88,12 +104,12 @@ impl<M: Machine> File<M> {
     ///
     /// Two files over one backing have two caches; open once and clone the handle.
     pub fn open(manager: &Arc<Manager<M>>, backing: Arc<dyn Backing>) -> Self {
-        Self(Mapping::new(manager, Store::Backing(backing), 0))
+        Mapping::create(manager, Store::Backing(backing), 0)
     }
 
     /// Makes a shared anonymous object (Linux: a file on tmpfs, spec D11). Its pages go to swap.
     pub fn shared(manager: &Arc<Manager<M>>, bytes: u64) -> Self {
-        Self(Mapping::new(manager, Store::Shared(AtomicU64::new(bytes)), 0))
+        Mapping::create(manager, Store::Shared(AtomicU64::new(bytes)), 0)
     }
 }
 
@@ -104,9 +120,10 @@ pub(crate) struct Found {
 }
 
 impl<M: Machine> Mapping<M> {
-    pub(crate) fn new(manager: &Arc<Manager<M>>, store: Store, charged: u64) -> Arc<Self> {
+    /// Makes an object and the first handle on it.
+    pub(crate) fn create(manager: &Arc<Manager<M>>, store: Store, charged: u64) -> File<M> {
         let regions = FileRegions { linear: IntervalTree::new(), nonlinear: Vec::new() };
-        manager.mappings.add(&manager.order, |id| Self {
+        File(manager.mappings.add(&manager.order, |id| Self {
             id,
             manager: manager.clone(),
             store,
@@ -115,7 +132,16 @@ impl<M: Machine> Mapping<M> {
             failed: AtomicBool::new(false),
             resizing: SleepLock::new(),
             charged: AtomicU64::new(charged),
-        })
+            users: AtomicUsize::new(1),
+        }))
+    }
+
+    /// The last handle is gone: nobody can find a page of the object any more but in the cache.
+    fn end(&self) {
+        // Nobody can be told of an error any more.
+        let _ = self.write_back(0..u64::MAX);
+        self.drop_pages(0..u64::MAX);
+        self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));
     }
 
     /// The length in bytes.
@@ -213,6 +239,8 @@ impl<M: Machine> Mapping<M> {
                 if index < self.pages() {
                     return Ok(Found { frame, weight });
                 }
+                // Nobody may find it when the object grows again.
+                self.forget(frame);
             }
             self.manager.unlock_and_put(frame);
         }
@@ -293,23 +321,34 @@ impl<M: Machine> Mapping<M> {
     /// Fills a page of shared memory: from swap, if it was evicted, else with zeros (spec D11).
     fn bring_back(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
         let manager = &self.manager;
-        let Some(slot) = manager.swap.find_owner(self.id, index) else {
+        let Some(slot) = self.hold_slot(index) else {
             manager.machine.zero(frame);
             return Ok(Weight::Minor);
         };
-        manager.read_slot(frame, slot).map_err(|_| Refusal::Bus)?;
-        manager.swap.clear_owner(slot);
+        let read = manager.read_slot(frame, slot);
+        let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
+        if ours {
+            manager.swap.release(slot);
+            manager.page(frame).set(PageFlags::DIRTY);
+        } else {
+            // Unreadable, or truncated meanwhile: then what was read is not the page any more.
+            manager.machine.zero(frame);
+        }
         manager.swap.release(slot);
-        manager.page(frame).set(PageFlags::DIRTY);
+        read.map_err(|_| Refusal::Bus)?;
         Ok(Weight::Major)
     }
-}
 
-impl<M: Machine> Drop for Mapping<M> {
-    fn drop(&mut self) {
-        // Nobody can be told of an error any more; who cares calls `sync` first.
-        let _ = self.write_back(0..u64::MAX);
-        self.drop_pages(0..u64::MAX);
-        self.manager.uncharge(*self.charged.get_mut());
+    /// The slot of an evicted page of shared memory, with a reference, so that a truncation cannot
+    /// give it to another page meanwhile.
+    fn hold_slot(&self, index: u64) -> Option<SwapSlot> {
+        let swap = &self.manager.swap;
+        let slot = swap.find_owner(self.id, index)?;
+        swap.duplicate(slot).ok()?;
+        if swap.find_owner(self.id, index) == Some(slot) {
+            return Some(slot);
+        }
+        swap.release(slot);
+        None
     }
 }

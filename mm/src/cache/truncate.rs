@@ -24,10 +24,11 @@ impl<M: Machine> Mapping<M> {
         if bytes < before {
             let first = bytes.div_ceil(PAGE_SIZE);
             // Unmapped twice: faults may copy a page between the first pass and its removal.
-            self.unmap(first..u64::MAX, Which::All);
-            self.zero_tail(bytes)?;
+            self.unmap(first..u64::MAX, Which::Pages);
+            let zeroed = self.zero_tail(bytes);
             self.drop_pages(first..u64::MAX);
-            self.unmap(first..u64::MAX, Which::All);
+            self.unmap(first..u64::MAX, Which::Pages);
+            zeroed?;
         }
         Ok(())
     }
@@ -101,19 +102,26 @@ impl<M: Machine> Mapping<M> {
     /// Gives up the slots of evicted pages.
     fn drop_slots(&self, indexes: Range<u64>) {
         let swap = &self.manager.swap;
-        let drop_slot = |slot| {
-            swap.clear_owner(slot);
-            swap.release(slot);
+        let drop_slot = |slot, index| {
+            // A fault that is bringing the page back may have been first.
+            if swap.disown(slot, self.id, index) {
+                swap.release(slot);
+            }
         };
         if indexes.end.saturating_sub(indexes.start) <= swap.total() {
-            indexes.filter_map(|index| swap.find_owner(self.id, index)).for_each(drop_slot);
+            for index in indexes {
+                if let Some(slot) = swap.find_owner(self.id, index) {
+                    drop_slot(slot, index);
+                }
+            }
             return;
         }
         for area in swap.statistics() {
             for slot in swap.used(area.area) {
                 let owner = swap.owner(slot);
-                if owner.is_some_and(|(id, at)| id == self.id && indexes.contains(&at)) {
-                    drop_slot(slot);
+                let ours = owner.filter(|(id, at)| *id == self.id && indexes.contains(at));
+                if let Some((_, index)) = ours {
+                    drop_slot(slot, index);
                 }
             }
         }
@@ -132,7 +140,7 @@ impl<M: Machine> Mapping<M> {
         for link in links {
             let vma = &link.vma;
             if vma.has(VmaFlags::NONLINEAR) {
-                link.mm.zap_indexes(vma, &indexes, which);
+                link.mm.zap_indexes(vma, &indexes);
                 continue;
             }
             let covered = vma.indexes();

@@ -60,7 +60,7 @@ impl<M: Machine> Mm<M> {
             Plan::Copy(frame) => {
                 let step = self.copy(vma, fault, frame);
                 if !self.manager.is_zero_frame(frame) {
-                    self.manager.put(frame);
+                    self.manager.put_copied(frame);
                 }
                 step
             }

@@ -7,7 +7,7 @@ use crate::machine::{Access, Cursor, Entry, Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -37,6 +37,10 @@ impl<M: Machine> Mm<M> {
         };
         manager.lock_page(frame);
         let step = self.map_swapped(vma, fault, slot, frame);
+        if step == Ok(Step::Again) {
+            // It may have been read in vain, after another fault had brought the page back.
+            manager.drop_if_only_cached(frame, slot);
+        }
         manager.unlock_and_put(frame);
         step
     }
@@ -59,6 +63,9 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         if !page.has(PageFlags::UPTODATE) {
+            drop(cursor);
+            // The slot may be readable next time: the page that is not is of no use to anyone.
+            manager.leave_swap_cache(frame);
             return Err(Refusal::Bus);
         }
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
@@ -75,7 +82,7 @@ impl<M: Machine> Mm<M> {
         self.count_rss(Kind::Anon, 1);
         manager.swap.release(slot);
         let done = Step::Done(Correction::SwapIn);
-        if fault.access == Access::Write && sole {
+        if sole && (fault.access == Access::Write || manager.expects_store(vma, slot)) {
             self.reuse(vma, fault, &mut cursor, frame);
             return Ok(done);
         }
@@ -102,6 +109,15 @@ impl<M: Machine> Manager<M> {
         maps + slot_users == 1 && page.refs() == maps + page.cache_refs() + passing
     }
 
+    /// Whether a page that comes back for a load will soon be stored to, on a machine where the
+    /// store would be another fault.
+    fn expects_store(&self, vma: &Vma<M>, slot: SwapSlot) -> bool {
+        let turn = self.passes.load(Ordering::Relaxed);
+        !self.machine.capabilities().dirty
+            && vma.has(VmaFlags::WRITE)
+            && self.foresight.expects_store(slot, turn)
+    }
+
     /// Takes a locked page out of the swap cache and gives up its slot: what the slot holds will
     /// not be needed again.
     pub(crate) fn leave_swap_cache(&self, frame: Frame) {
@@ -126,6 +142,20 @@ impl<M: Machine> Manager<M> {
         let key = Key::Swap(slot);
         let Some(frame) = self.cache.find(&self.pages, &self.order, key) else { return };
         if self.page(frame).try_lock() {
+            self.drop_if_only_cached(frame, slot);
+            self.unlock_page(frame);
+        }
+        self.put(frame);
+    }
+
+    /// Drops the reference to a page that was copied, and takes it out of the swap cache if nobody
+    /// needs it there any more. Never waits.
+    pub(crate) fn put_copied(&self, frame: Frame) {
+        let page = self.page(frame);
+        if page.maps() == 0
+            && let Some(slot) = page.slot()
+            && page.try_lock()
+        {
             self.drop_if_only_cached(frame, slot);
             self.unlock_page(frame);
         }

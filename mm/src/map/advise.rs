@@ -5,6 +5,7 @@ use crate::machine::{
     Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr,
 };
 use crate::map::pages_up;
+use crate::map::zap::Which;
 use crate::mm::{Exclusive, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
@@ -98,7 +99,7 @@ impl<M: Machine> Mm<M> {
             Advice::Remove => self.remove(vma, range),
             _ if vma.has(VmaFlags::LOCKED) => Err(AdviseError::Unsuitable),
             Advice::DontNeed => {
-                self.zap(vma, range);
+                self.zap_some(vma, range, Which::Pages);
                 Ok(())
             }
             Advice::Free if vma.file.is_some() => Err(AdviseError::Unsuitable),

@@ -108,7 +108,7 @@ impl<M: Machine> MapRequest<'_, M> {
 struct Plan<M: Machine> {
     length: u64,
     flags: VmaFlags,
-    file: Option<Arc<Mapping<M>>>,
+    file: Option<File<M>>,
     index: u64,
     charge: u64,
 }
@@ -167,7 +167,7 @@ impl<M: Machine> Mm<M> {
                 return Err(MapError::OffsetOverflow);
             }
             self.check_file(*access, shared, &mut plan.flags)?;
-            plan.file = Some(file.0.clone());
+            plan.file = Some((*file).clone());
         }
         if grows && (shared || plan.file.is_some()) {
             return Err(MapError::GrowsWithFile);
@@ -296,7 +296,7 @@ impl<M: Machine> Exclusive<'_, M> {
             Some(file) => Some(file),
             None if plan.flags.contains(VmaFlags::SHARED) => {
                 let store = Store::Shared(AtomicU64::new(plan.length));
-                Some(Mapping::new(manager, store, plan.charge))
+                Some(Mapping::create(manager, store, plan.charge))
             }
             None => None,
         };

@@ -3,10 +3,13 @@
 use crate::error::RemapError;
 use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm, PageCursor};
+use crate::map::region::remainders;
+use crate::mm::{Edit, Exclusive, Mm, PageCursor};
+use crate::rmap;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -141,7 +144,12 @@ impl<M: Machine> Exclusive<'_, M> {
         };
         let vma = self.mm().containing(request.address).ok_or(RemapError::Unmapped)?;
         self.check_growth(&vma, request.address, sizes)?;
-        self.copy_region(&vma, request.address, target, sizes.new)?;
+        self.make_tables(&(target..target + sizes.new))?;
+        let copy = self.copy_at(&vma, request.address, target, sizes.new);
+        if let Some(file) = &copy.file {
+            file.opened();
+        }
+        self.insert(copy);
         Ok((target, Some(target..target + sizes.new)))
     }
 
@@ -184,11 +192,12 @@ impl<M: Machine> Exclusive<'_, M> {
             .map(|vma| vma.start.max(range.start)..vma.end.min(range.end))
             .collect();
         for part in parts {
-            let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
             let size = part.end - part.start;
             // What lies under a gap of the old range stays (Linux 6.17).
             let to = target + (part.start - range.start);
             self.unmap(&(to..to + size));
+            // Looked up now: unmapping may have cut it.
+            let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
             self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to)?;
         }
         Ok((target, None))
@@ -248,6 +257,9 @@ impl<M: Machine> Exclusive<'_, M> {
     }
 
     /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
+    ///
+    /// While the pages move, neither place can be looked up, so that no fault meets half of the
+    /// move; the reverse maps know both.
     fn relocate(
         &self,
         vma: &Arc<Vma<M>>,
@@ -258,47 +270,48 @@ impl<M: Machine> Exclusive<'_, M> {
         if self.room_for(4).is_err() {
             return Err(RemapError::TooManyRegions);
         }
-        // The new place is charged in full; unmapping the old one gives its share back.
-        self.charge_growth(vma, sizes.new)?;
-        let copied = self.copy_region(vma, address, target, sizes.new);
-        if let Err(error) = copied {
-            if vma.has(VmaFlags::ACCOUNT) {
-                self.mm().manager.uncharge(sizes.new >> PAGE_SHIFT);
-            }
-            return Err(error);
+        let mm = self.mm();
+        let from = address..address + sizes.old;
+        self.make_tables(&(target..target + sizes.new))?;
+        self.charge_growth(vma, sizes.new - sizes.old)?;
+        let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
+        let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
+        let rest = remainders(vma, &from, || mm.manager.vma_id());
+        self.apply(&Edit { out: vec![vma.clone()], into: rest.clone() });
+        rmap::exchange(mm, &[], &[old.clone(), new.clone()]);
+        self.move_pages(from.clone(), target);
+        rmap::exchange(mm, &[old, new.clone()], &[]);
+        self.insert(new.part(mm.manager.vma_id(), new.range()));
+        if let Some(file) = &vma.file {
+            // One region became itself and what is left of it.
+            rest.iter().for_each(|_| file.opened());
         }
-        self.move_pages(address..address + sizes.old, target);
-        self.unmap(&(address..address + sizes.old));
+        mm.space.prune(self.hole_around(&from));
         let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
         Ok((target, grown))
     }
 
-    /// Makes a mapping like a part of `vma` at another address, with all the page tables that the
-    /// pages will need, so that moving them cannot fail (`copy_vma`).
-    fn copy_region(
-        &self,
-        vma: &Arc<Vma<M>>,
-        address: VirtAddr,
-        target: VirtAddr,
-        length: u64,
-    ) -> Result<(), RemapError> {
+    /// Makes all the page tables that a range needs, so that moving pages there cannot fail.
+    fn make_tables(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
         let mm = self.mm();
-        let range = target..target + length;
-        for chunk in Pages::new(&range, M::Space::SPAN) {
+        for chunk in Pages::new(range, M::Space::SPAN) {
             if mm.entries(chunk).is_err() {
-                mm.space.prune(range);
+                mm.space.prune(self.hole_around(range));
                 return Err(RemapError::OutOfMemory);
             }
         }
-        let mut copy = vma.part(mm.manager.vma_id(), address..vma.end);
-        let rebased = copy.file.is_none() && copy.families().next().is_none();
-        copy.pgoff = if rebased { target.page_number() } else { copy.pgoff };
-        (copy.start, copy.end) = (range.start, range.end);
-        if let Some(file) = &copy.file {
-            file.opened();
-        }
-        self.insert(copy);
         Ok(())
+    }
+
+    /// A region like the part of `vma` from `address` on, at another address (`copy_vma`).
+    fn copy_at(&self, vma: &Vma<M>, address: VirtAddr, target: VirtAddr, length: u64) -> Vma<M> {
+        let mut copy = vma.part(self.mm().manager.vma_id(), address..vma.end);
+        if copy.file.is_none() && copy.families().next().is_none() {
+            // Nobody knows the old page indexes of memory that was never touched.
+            copy.pgoff = target.page_number();
+        }
+        (copy.start, copy.end) = (target, target + length);
+        copy
     }
 
     /// Moves all entries of a range (`move_page_tables`).
@@ -363,7 +376,7 @@ fn move_entries<M: Machine>(
 ) -> VirtAddr {
     let mut at = from.start;
     while at < from.end {
-        if gather.is_full() {
+        if !gather.has_room_for(2) {
             return at;
         }
         let Some(address) = old.next(at).filter(|address| *address < from.end) else {
@@ -371,10 +384,12 @@ fn move_entries<M: Machine>(
         };
         let entry = old.replace(address, Entry::None);
         let target = to + (address - from.start);
-        match &mut new {
+        let there = match &mut new {
             Some(new) => new.replace(target, entry),
             None => old.replace(target, entry),
         };
+        // Someone used the target before the page was there, and was given another.
+        gather.mm.zapped(target, there, gather);
         if let Some(frame) = entry.frame() {
             gather.add(address, frame, Fate::Kept, After::Keep);
         }

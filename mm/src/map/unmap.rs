@@ -74,7 +74,7 @@ impl<M: Machine> Exclusive<'_, M> {
     }
 
     /// The unmapped addresses around an unmapped range (spec E6).
-    fn hole_around(&self, range: &Range<VirtAddr>) -> Range<VirtAddr> {
+    pub(crate) fn hole_around(&self, range: &Range<VirtAddr>) -> Range<VirtAddr> {
         let mm = self.mm();
         mm.regions.read(&mm.manager.order, |tree| {
             let start = tree.previous(range.start).map_or(mm.layout.range.start, |vma| vma.end);

@@ -1,21 +1,21 @@
 //! Taking pages out of the page table (spec E5).
 
-use crate::machine::{
-    Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr,
-};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 /// Which pages of a region are taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// Every page, and what stands for pages that are in swap.
+    /// Everything, for a region that goes.
     All,
-    /// The pages of the file, not the private copies.
+    /// Every page; a nonlinear region still knows which page of the file belongs where.
+    Pages,
+    /// Likewise, the pages of the file only and not the private copies.
     Files,
 }
 
@@ -26,20 +26,32 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Takes some pages in a range of a region out of the page table.
-    pub(crate) fn zap_some(&self, _vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
-        self.zap_where(range, |mm, entry| which == Which::All || mm.shows_file_page(entry));
+    pub(crate) fn zap_some(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
+        self.zap_where(range, |address, entry| match which {
+            Which::All => Some(Entry::None),
+            Which::Files if !self.shows_file_page(entry) => None,
+            _ => Some(self.place_of(vma, address, entry)),
+        });
     }
 
     /// Takes the pages with these indexes out of a nonlinear region, wherever they are.
-    pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>, which: Which) {
-        self.zap_where(vma.range(), |mm, entry| match entry {
-            // What the entry names stays its place in the file; only the page goes.
-            Entry::Present { frame, .. } => {
-                (which == Which::All || mm.shows_file_page(entry))
-                    && indexes.contains(&mm.manager.page(*frame).index())
-            }
-            _ => false,
+    pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>) {
+        self.zap_where(vma.range(), |address, entry| {
+            let index = self.manager.page(entry.frame()?).index();
+            indexes.contains(&index).then(|| self.place_of(vma, address, entry))
         });
+    }
+
+    /// What stays where a page of a nonlinear region was: which page of the file it is (spec E5).
+    fn place_of(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Entry {
+        match entry {
+            Entry::Present { frame, .. } if vma.has(VmaFlags::NONLINEAR) => {
+                let index = self.manager.page(*frame).index();
+                if vma.index_of(address) == index { Entry::None } else { Entry::File(index) }
+            }
+            Entry::File(_) => *entry,
+            _ => Entry::None,
+        }
     }
 
     fn shows_file_page(&self, entry: &Entry) -> bool {
@@ -52,7 +64,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(&Self, &Entry) -> bool) {
+    fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(VirtAddr, &Entry) -> Option<Entry>) {
         let mut gather = Gather::new(self);
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let mut from = chunk.start;
@@ -73,7 +85,7 @@ impl<M: Machine> Mm<M> {
         &self,
         cursor: &mut PageCursor<'_, M>,
         range: Range<VirtAddr>,
-        take: &impl Fn(&Self, &Entry) -> bool,
+        take: &impl Fn(VirtAddr, &Entry) -> Option<Entry>,
         gather: &mut Gather<'_, M>,
     ) -> VirtAddr {
         let mut from = range.start;
@@ -82,8 +94,8 @@ impl<M: Machine> Mm<M> {
                 return from;
             }
             let Some(address) = cursor.next(from) else { return range.end };
-            if take(self, &cursor.entry(address)) {
-                let old = cursor.replace(address, Entry::None);
+            if let Some(instead) = take(address, &cursor.entry(address)) {
+                let old = cursor.replace(address, instead);
                 self.zapped(address, old, gather);
             }
             from = address + PAGE_SIZE;
@@ -92,10 +104,10 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Undoes what an entry stood for, after it was taken out.
-    fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
+    pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
             Entry::None | Entry::File(_) => {}
-            Entry::Swap(slot) => self.zapped_slot(slot),
+            Entry::Swap(slot) => self.manager.release_slot(slot),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
                 gather.add(address, frame, Fate::Kept, After::Keep);
             }
@@ -104,10 +116,6 @@ impl<M: Machine> Mm<M> {
                 gather.add(address, frame, fate, After::Drop);
             }
         }
-    }
-
-    fn zapped_slot(&self, slot: SwapSlot) {
-        self.manager.release_slot(slot);
     }
 
     /// Undoes an entry's mapping of a page, whose reference the entry still has; says whether

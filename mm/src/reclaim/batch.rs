@@ -1,6 +1,6 @@
 //! A batch of pages on their way out: cleaned together, written, unmapped together.
 
-use crate::cache::Key;
+use crate::cache::{Key, Mapping};
 use crate::event::Event;
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot, VirtAddr};
 use crate::manager::Manager;
@@ -49,6 +49,9 @@ const SPOTS: usize = 64;
 pub(crate) struct Batch<'a, M: Machine> {
     manager: &'a Manager<M>,
     victims: [Option<Victim>; 32],
+    /// The objects of the victims: if the last reference to one were dropped while its pages are
+    /// locked, whoever takes the object apart would wait for them for ever.
+    objects: [Option<Arc<Mapping<M>>>; 32],
     len: usize,
     spots: [Option<(Arc<Mm<M>>, Stale)>; SPOTS],
     used: usize,
@@ -60,7 +63,8 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     pub(crate) fn new(manager: &'a Manager<M>) -> Self {
         let spots = [const { None }; SPOTS];
-        Self { manager, victims: [None; 32], len: 0, spots, used: 0 }
+        let objects = [const { None }; 32];
+        Self { manager, victims: [None; 32], objects, len: 0, spots, used: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -80,10 +84,15 @@ impl<'a, M: Machine> Batch<'a, M> {
             self.put_back(frame, from);
             return;
         }
+        let object = match page.owner() {
+            Owner::File(id) => manager.mappings.find(&manager.order, id),
+            _ => None,
+        };
         match self.judge(frame, from, force) {
             None => {
                 let state = State::Chosen;
                 self.victims[self.len] = Some(Victim { frame, from, force, state });
+                self.objects[self.len] = object;
                 self.len += 1;
             }
             Some(to) => {
@@ -190,7 +199,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         let manager = self.manager;
         let frame = victim.frame;
         let page = manager.page(frame);
-        let State::Written(slot) = victim.state else { return };
+        let State::Written(mut slot) = victim.state else { return };
         loop {
             let (mut left, mut refused) = (0, false);
             manager.walk(frame, |spot| {
@@ -209,7 +218,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         let remembered = Key::of(page).map(Key::hash);
         let gone =
-            page.maps() == 0 && !page.has(PageFlags::DIRTY) && self.leave_cache(victim, slot);
+            page.maps() == 0 && !page.has(PageFlags::DIRTY) && self.leave_cache(victim, &mut slot);
         if gone {
             victim.state = State::Gone;
             if let Some(hash) = remembered {
@@ -223,7 +232,6 @@ impl<'a, M: Machine> Batch<'a, M> {
         } else {
             if let Some(slot) = slot {
                 // The page stays in the page cache, so that its copy in swap will not be needed.
-                manager.swap.clear_owner(slot);
                 manager.swap.release(slot);
                 page.set(PageFlags::DIRTY);
             }
@@ -233,15 +241,23 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// Takes a page out of its cache if nobody took a new reference (spec F21). For shared memory
     /// the slot's owner is noted first, so that whoever misses the page in the cache finds the slot.
-    fn leave_cache(&self, victim: &Victim, slot: Option<SwapSlot>) -> bool {
+    fn leave_cache(&self, victim: &Victim, slot: &mut Option<SwapSlot>) -> bool {
         let manager = self.manager;
         let page = manager.page(victim.frame);
         let expected = self.expected_refs(victim.frame, victim.force);
         let Some(key) = Key::of(page) else { return page.refs() == expected };
-        if let (Some(slot), Owner::File(object)) = (slot, page.owner()) {
-            manager.swap.set_owner(slot, object, page.index());
+        let owned = match (*slot, page.owner()) {
+            (Some(slot), Owner::File(object)) => Some((slot, object, page.index())),
+            _ => None,
+        };
+        if let Some((slot, object, index)) = owned {
+            manager.swap.set_owner(slot, object, index);
         }
         if !manager.cache.remove(&manager.pages, &manager.order, victim.frame, Some(expected)) {
+            // A truncation may have given the slot up already.
+            *slot = owned
+                .filter(|(slot, object, index)| manager.swap.disown(*slot, *object, *index))
+                .map(|(slot, ..)| slot);
             return false;
         }
         manager.put(victim.frame);
@@ -271,6 +287,9 @@ impl<'a, M: Machine> Batch<'a, M> {
                 State::Kept(to) => self.put_back(victim.frame, to),
                 State::Chosen | State::Written(_) => self.put_back(victim.frame, victim.from),
             }
+        }
+        for object in &mut self.objects[..self.len] {
+            drop(object.take());
         }
         self.len = 0;
         freed

@@ -9,6 +9,7 @@
 //! page anywhere but where it is mapped.
 
 mod batch;
+pub(crate) mod foresight;
 pub(crate) mod queue;
 mod write;
 

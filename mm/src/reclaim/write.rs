@@ -39,6 +39,7 @@ impl<M: Machine> Manager<M> {
     fn launder_anon(&self, frame: Frame) -> Result<(), ()> {
         let page = self.page(frame);
         if let Some(slot) = page.slot() {
+            self.foresight.learn(slot, false);
             if page.has(PageFlags::DIRTY) {
                 self.write_slot(frame, slot).map_err(drop)?;
                 page.clear(PageFlags::DIRTY);
@@ -67,7 +68,10 @@ impl<M: Machine> Manager<M> {
         loop {
             let slot = self.swap.allocate(full).ok_or(())?;
             match self.write_slot(frame, slot) {
-                Ok(()) => return Ok(slot),
+                Ok(()) => {
+                    self.foresight.learn(slot, true);
+                    return Ok(slot);
+                }
                 Err(error) => {
                     self.swap.release(slot);
                     if error != IoError::Full {

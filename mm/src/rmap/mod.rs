@@ -51,8 +51,8 @@ pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &
     // Links are dropped after the locks: the last one may end the life of an address space.
     let mut gone = Vec::new();
     let link = |vma: &Arc<Vma<M>>| RegionLink { mm: mm.clone(), vma: vma.clone() };
-    for file in distinct(out, into, |vma| vma.file.iter()) {
-        let over = |vma: &&Arc<Vma<M>>| vma.file.as_ref().is_some_and(|f| Arc::ptr_eq(f, file));
+    for file in distinct(out, into, |vma| vma.file.iter().map(|file| &**file)) {
+        let over = |vma: &&Arc<Vma<M>>| vma.file.as_ref().is_some_and(|f| f.id == file.id);
         let mut regions = file.regions.lock(&mm.manager.order);
         gone.extend(out.iter().filter(over).filter_map(|vma| regions.remove(vma)));
         for vma in into.iter().filter(over) {

@@ -418,6 +418,13 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         self.with(slot.area, |area| area.owners.clear(slot.offset));
     }
 
+    /// Makes a slot hold nothing if it holds page `index` of shared object `object`, and says
+    /// whether it did: who did drops the object's reference to the slot.
+    pub fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
+        let owner = Owner { object, index };
+        self.with(slot.area, |area| area.owners.take(slot.offset, owner)).unwrap_or(false)
+    }
+
     /// The shared object and page index that a slot holds, for swapoff.
     ///
     /// Meaningful while the caller keeps the owner from changing.

@@ -2,24 +2,35 @@
 
 use crate::cache::Key;
 use crate::error::SwapOffError;
+use crate::fault::Refusal;
 use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
 use core::ops::Range;
 
+/// How often an area is gone through: what is forked or moved meanwhile is met the next time.
+const PASSES: u32 = 64;
+
 /// Empties an area and removes it. If a page cannot be brought back, the area stays in use.
 pub(crate) fn swap_off<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
     manager.swap.stop(area).map_err(|_| SwapOffError::NoSuchArea)?;
-    let result = empty(manager, area);
-    match result {
-        Ok(()) => manager.swap.remove(area).map_err(|_| SwapOffError::OutOfMemory),
-        Err(error) => {
-            // The area was active a moment ago, and nobody else can have removed it.
-            let _ = manager.swap.resume(area);
-            Err(error)
+    let result = empty_and_remove(manager, area);
+    if result.is_err() {
+        // The area was active a moment ago, and nobody else can have removed it.
+        let _ = manager.swap.resume(area);
+    }
+    result
+}
+
+fn empty_and_remove<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
+    for _ in 0..PASSES {
+        empty(manager, area)?;
+        if manager.swap.remove(area).is_ok() {
+            return Ok(());
         }
     }
+    Err(SwapOffError::Busy)
 }
 
 fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
@@ -31,21 +42,35 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
     for slot in manager.swap.used(area) {
         if let Some((object, index)) = manager.swap.owner(slot) {
             let Some(mapping) = manager.mappings.find(&manager.order, object) else { continue };
-            let found = mapping.page(index).map_err(|_| SwapOffError::OutOfMemory)?;
-            manager.unlock_and_put(found.frame);
+            match mapping.page(index) {
+                Ok(found) => manager.unlock_and_put(found.frame),
+                // Truncated meanwhile: nothing to bring back.
+                Err(Refusal::Bus) if manager.swap.owner(slot) != Some((object, index)) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
             continue;
         }
         let key = Key::Swap(slot);
         if let Some(frame) = manager.cache.find(&manager.pages, &manager.order, key) {
             manager.lock_page(frame);
             manager.pages.wait_writeback(&*manager.machine, frame);
-            if manager.page(frame).slot() == Some(slot) {
+            // While an entry still names the slot its content is needed there.
+            if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
                 manager.leave_swap_cache(frame);
             }
             manager.unlock_and_put(frame);
         }
     }
     Ok(())
+}
+
+impl From<Refusal> for SwapOffError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OutOfMemory => Self::OutOfMemory,
+            _ => Self::Io,
+        }
+    }
 }
 
 impl<M: Machine> Mm<M> {
@@ -56,7 +81,7 @@ impl<M: Machine> Mm<M> {
             while from < chunk.end {
                 let found = self.next_swapped(from..chunk.end, area);
                 let Some((address, _)) = found else { break };
-                self.unswap(address).map_err(|_| SwapOffError::OutOfMemory)?;
+                self.unswap(address)?;
                 from = address + PAGE_SIZE;
             }
         }
@@ -81,10 +106,7 @@ impl<M: Machine> Mm<M> {
 
 impl<M: Machine> Manager<M> {
     /// The page of a slot, with a reference: from the swap cache or read now.
-    pub(crate) fn find_or_read(
-        &self,
-        slot: SwapSlot,
-    ) -> Result<Option<Frame>, crate::fault::Refusal> {
+    pub(crate) fn find_or_read(&self, slot: SwapSlot) -> Result<Option<Frame>, Refusal> {
         match self.cache.find(&self.pages, &self.order, Key::Swap(slot)) {
             Some(frame) => Ok(Some(frame)),
             None => self.read_into_swap_cache(slot),

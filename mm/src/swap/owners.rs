@@ -108,6 +108,18 @@ impl<M: RawMutex> Owners<M> {
         }
     }
 
+    /// Makes a slot hold nothing if it holds this page, and says whether it did: of several that
+    /// want to give up the page's slot, one may.
+    pub fn take(&self, slot: u32, owner: Owner) -> bool {
+        let chain = self.chain_of(owner);
+        let _shard = self.shard(chain).lock();
+        let ours = self.chain(chain).any(|other| other == slot && self.owner_of(slot) == owner);
+        if ours {
+            self.unlink(chain, slot);
+        }
+        ours
+    }
+
     /// The page that a slot holds, at a time when nobody changes it.
     pub fn owner(&self, slot: u32) -> Option<Owner> {
         self.is_owned(slot).then(|| self.owner_of(slot))
@@ -159,6 +171,11 @@ impl<M: RawMutex> Owners<M> {
         // in the chain that it leads to.
         let chain = self.chain_of(self.owner_of(slot));
         let _shard = self.shard(chain).lock();
+        self.unlink(chain, slot)
+    }
+
+    /// Takes a record out of a chain whose shard is locked; false if it is not there.
+    fn unlink(&self, chain: usize, slot: u32) -> bool {
         let next = self.next(slot);
         if self.chains[chain].load(Ordering::Relaxed) == slot {
             self.chains[chain].store(next, Ordering::Relaxed);
