@@ -61,8 +61,12 @@ pub struct Arguments {
     /// The most memory that stays resident [default: half of the machine's]
     #[arg(long, short, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Where pages go that do not fit: ram[:SIZE], file:PATH[:SIZE] or file; may be repeated
-    #[arg(long, value_name = "AREA")]
+    // Given as an attribute, since the documentation would take the brackets for links.
+    #[arg(
+        long,
+        value_name = "AREA",
+        help = "Where pages go that do not fit: ram[:SIZE], file:PATH[:SIZE] or file; may be repeated"
+    )]
     swap: Vec<swap::Area>,
     /// Print statistics at the end, on standard error
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,

@@ -3,7 +3,7 @@
 //! A host fault is first looked up in our own page table, as a processor walks its tables on a
 //! miss of its look-aside buffer: if the entry allows the access, the host page is filled and the
 //! memory manager never hears of it. Otherwise the [`Pager`] is asked, *inline* in the faulting
-//! thread ([`signal`]) or on a *thread* of the machine's ([`thread`]).
+//! thread (`signal`) or on a *thread* of the machine's (`thread`).
 
 pub(crate) mod guard;
 pub(crate) mod signal;

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
-//! | [`file`] | [`SwapFile`]: an unlinked temporary file or a named one |
+//! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
 //! | [`generation`] | the files behind one [`SwapFile`]: a new one after every process fork |
 //! | [`descriptor`] | descriptors kept out of the program's way |
 
