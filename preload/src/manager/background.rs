@@ -6,7 +6,7 @@ use pagefault_linux::lock::FutexMutex;
 use pagefault_machine::Machine;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::thread::JoinHandle;
 
 /// The thread, started when frames first become few: most programs never need it.
