@@ -7,11 +7,13 @@
 //! Between the two, managed memory cannot be brought in, and in the child an absent page would even
 //! be taken for zeros. Nothing touches any: ours are the first handlers registered, so that they
 //! run last before a fork and first after it; what libc touches in between it has from the private
-//! heap (see `interpose::allocation`); and our stack is not managed.
+//! heap (see `interpose::allocation`); and a managed stack is made resident before.
 
-use crate::{guard, heap, managed, manager, private, start, thread};
+use crate::manager::{self, Manager};
+use crate::{guard, heap, managed, private, stack, start, thread};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
+use core::ops::Range;
 
 /// What the forking thread keeps between the handlers, guarded by the locks that it holds.
 struct Kept(UnsafeCell<Option<guard::Inside>>);
@@ -23,18 +25,12 @@ static INSIDE: Kept = Kept(UnsafeCell::new(None));
 
 /// Takes every lock.
 pub unsafe extern "C" fn before() {
-    if manager::current().is_none() {
-        return;
-    }
+    let Some(manager) = manager::current() else { return };
     let inside = guard::enter();
-    streams::hold();
-    heap::hold();
-    managed::hold();
-    if let Some(manager) = manager::current() {
-        manager.before_fork();
+    match managed::own_stack() {
+        None => hold(manager),
+        Some(stack) => hold_from(manager, stack),
     }
-    private::lock().hold();
-    thread::words().forking.set(1);
     // SAFETY: every lock is held by this thread.
     unsafe { *INSIDE.0.get() = Some(inside) };
 }
@@ -42,21 +38,66 @@ pub unsafe extern "C" fn before() {
 /// Gives every lock back in the parent.
 pub unsafe extern "C" fn after_in_parent() {
     let Some(manager) = manager::current() else { return };
-    // SAFETY: `before` ran in this thread.
-    let inside = unsafe { release_private() };
-    manager.after_fork_in_parent();
-    // SAFETY: as above.
-    unsafe { release() };
+    // SAFETY: every lock is held by this thread.
+    let inside = unsafe { (*INSIDE.0.get()).take() };
+    on_unmanaged_stack(|| let_go_in_parent(manager));
     drop(inside);
 }
 
 /// Gives every lock back in the child and starts its manager.
 pub unsafe extern "C" fn after_in_child() {
     let Some(manager) = manager::current() else { return };
-    // SAFETY: `before` ran in the thread that this one is a copy of.
-    let inside = unsafe { release_private() };
-    // SAFETY: as above. There is no other thread yet, so that nobody can come in between.
-    unsafe { release() };
+    // SAFETY: every lock is held by the thread that this one is a copy of.
+    let inside = unsafe { (*INSIDE.0.get()).take() };
+    on_unmanaged_stack(|| let_go_in_child(manager));
+    drop(inside);
+}
+
+/// How often a managed stack is made resident again that was evicted before the locks were taken.
+const ATTEMPTS: u32 = 100;
+
+/// Takes every lock for a thread that runs on a managed stack, which must be resident from then on.
+fn hold_from(manager: &Manager, stack: Range<usize>) {
+    for _ in 0..ATTEMPTS {
+        let stack = stack::make_resident(stack.clone());
+        let held = stack::on_own(|| {
+            hold(manager);
+            let resident = stack::is_resident(&stack);
+            if !resident {
+                let_go_in_parent(manager);
+            }
+            resident
+        });
+        if held {
+            return;
+        }
+    }
+    start::stop(format_args!("the stack of a forking thread does not stay resident"));
+}
+
+fn on_unmanaged_stack(f: impl FnOnce()) {
+    if managed::own_stack().is_some() { stack::on_own(f) } else { f() }
+}
+
+fn hold(manager: &Manager) {
+    streams::hold();
+    heap::hold();
+    managed::hold();
+    manager.before_fork();
+    private::lock().hold();
+    thread::words().forking.set(1);
+}
+
+fn let_go_in_parent(manager: &Manager) {
+    let_go_private();
+    manager.after_fork_in_parent();
+    let_go();
+}
+
+fn let_go_in_child(manager: &Manager) {
+    let_go_private();
+    // There is no other thread yet, so that nobody can come in between.
+    let_go();
     let ranges = managed::inherited();
     if let Err(error) = manager.after_fork_in_child(ranges.into_iter()) {
         start::stop(format_args!("a forked process cannot go on: {error}"));
@@ -64,20 +105,15 @@ pub unsafe extern "C" fn after_in_child() {
     if let Some(control) = start::control() {
         control.counters.forks.add(1);
     }
-    drop(inside);
 }
 
-unsafe fn release_private() -> Option<guard::Inside> {
-    // SAFETY: every lock is still held by this thread, or by the one that it is a copy of.
-    unsafe {
-        let inside = (*INSIDE.0.get()).take();
-        thread::words().forking.set(0);
-        private::lock().let_go();
-        inside
-    }
+fn let_go_private() {
+    thread::words().forking.set(0);
+    // SAFETY: held by `hold` in this thread, or in the one that it is a copy of.
+    unsafe { private::lock().let_go() };
 }
 
-unsafe fn release() {
+fn let_go() {
     // SAFETY: as above.
     unsafe {
         managed::let_go();

@@ -54,9 +54,13 @@ pub fn parts(range: Range<usize>) -> Vec<Range<usize>> {
 /// Runs `f` inside of the manager, on a stack that is not managed.
 pub fn inside<R>(f: impl FnOnce() -> R) -> R {
     let _inside = guard::enter();
-    let here = stack::pointer();
-    let is_managed = RANGES.lock().covers(here..here + 1);
-    if is_managed { stack::on_own(f) } else { f() }
+    if own_stack().is_some() { stack::on_own(f) } else { f() }
+}
+
+/// What the calling thread uses of its stack at present, if that is managed.
+pub fn own_stack() -> Option<Range<usize>> {
+    let used = stack::in_use();
+    RANGES.lock().within(used.clone()).find(|part| part.contains(&(used.end - 1)))
 }
 
 /// Runs `f` as [`inside`] does, with the gate held.
