@@ -275,6 +275,11 @@ impl<M: Machine> Manager<M> {
         Err(OutOfMemory)
     }
 
+    /// Promises again what is promised at another place that is given up next.
+    pub(crate) fn charge_moved(&self, pages: u64) {
+        self.committed.fetch_add(pages as i64, Ordering::Relaxed);
+    }
+
     /// Takes back a promise.
     pub(crate) fn uncharge(&self, pages: u64) {
         self.committed.fetch_sub(pages as i64, Ordering::Relaxed);

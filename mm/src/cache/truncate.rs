@@ -20,14 +20,18 @@ impl<M: Machine> Mapping<M> {
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
         let before = self.len();
+        if bytes > before {
+            self.zero_tail(before)?;
+        }
         self.set_store_len(bytes)?;
         if bytes < before {
             let first = bytes.div_ceil(PAGE_SIZE);
             // Unmapped twice: faults may copy a page between the first pass and its removal.
             self.unmap(first..u64::MAX, Which::All);
-            self.zero_tail(bytes)?;
+            let tail = self.zero_tail(bytes);
             self.drop_pages(first..u64::MAX);
             self.unmap(first..u64::MAX, Which::All);
+            tail?;
         }
         Ok(())
     }
@@ -51,8 +55,9 @@ impl<M: Machine> Mapping<M> {
         Ok(())
     }
 
-    /// Zeroes the part of the last page that is past the end.
-    fn zero_tail(&self, bytes: u64) -> Result<(), FileError> {
+    /// Zeroes the part of the last page that is past the end, so that what was stored there does
+    /// not become content when the object grows (spec D5).
+    pub(crate) fn zero_tail(&self, bytes: u64) -> Result<(), FileError> {
         let within = (bytes & (PAGE_SIZE - 1)) as usize;
         if within == 0 {
             return Ok(());
@@ -68,7 +73,15 @@ impl<M: Machine> Mapping<M> {
     /// The page that the new end cuts, locked, if anything but the backing may hold its tail.
     fn tail_page(&self, index: u64) -> Result<Option<Frame>, FileError> {
         match &self.store {
-            Store::Shared(_) => Ok(Some(self.page(index)?.frame)),
+            Store::Shared(_) => {
+                let swapped = self.manager.swap.find_owner(self.id, index).is_some();
+                match self.cached(index) {
+                    Some(frame) => self.manager.put(frame),
+                    None if !swapped => return Ok(None),
+                    None => {}
+                }
+                Ok(Some(self.page(index)?.frame))
+            }
             Store::Backing(_) => {
                 let Some(frame) = self.cached(index) else { return Ok(None) };
                 self.manager.lock_page(frame);

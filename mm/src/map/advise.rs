@@ -98,7 +98,7 @@ impl<M: Machine> Mm<M> {
             Advice::Remove => self.remove(vma, range),
             _ if vma.has(VmaFlags::LOCKED) => Err(AdviseError::Unsuitable),
             Advice::DontNeed => {
-                self.zap(vma, range);
+                self.discard(vma, range);
                 Ok(())
             }
             Advice::Free if vma.file.is_some() => Err(AdviseError::Unsuitable),
@@ -162,7 +162,7 @@ impl<M: Machine> Mm<M> {
     }
 
     fn remove(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> Result<(), AdviseError> {
-        if vma.has(VmaFlags::LOCKED) {
+        if vma.has(VmaFlags::LOCKED | VmaFlags::NONLINEAR) {
             return Err(AdviseError::Unsuitable);
         }
         let file = vma.file.as_ref().ok_or(AdviseError::Unsuitable)?;

@@ -258,8 +258,11 @@ impl<M: Machine> Exclusive<'_, M> {
         if self.room_for(4).is_err() {
             return Err(RemapError::TooManyRegions);
         }
-        // The new place is charged in full; unmapping the old one gives its share back.
-        self.charge_growth(vma, sizes.new)?;
+        // Only growth can be refused: unmapping the old place gives its share to the new one.
+        self.charge_growth(vma, sizes.new.saturating_sub(sizes.old))?;
+        if vma.has(VmaFlags::ACCOUNT) {
+            self.mm().manager.charge_moved(sizes.new.min(sizes.old) >> PAGE_SHIFT);
+        }
         let copied = self.copy_region(vma, address, target, sizes.new);
         if let Err(error) = copied {
             if vma.has(VmaFlags::ACCOUNT) {

@@ -6,7 +6,7 @@ use crate::machine::{
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -27,18 +27,39 @@ impl<M: Machine> Mm<M> {
 
     /// Takes some pages in a range of a region out of the page table.
     pub(crate) fn zap_some(&self, _vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
-        self.zap_where(range, |mm, entry| which == Which::All || mm.shows_file_page(entry));
+        self.zap_where(range, |mm, _, entry| {
+            (which == Which::All || mm.shows_file_page(entry)).then_some(Entry::None)
+        });
+    }
+
+    /// Takes the pages in a range out of the page table of a region that stays as it is: what its
+    /// entries say about pages out of their place is kept (spec E5).
+    pub(crate) fn discard(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
+        self.zap_where(range, |mm, address, entry| mm.without_page(vma, address, entry));
+    }
+
+    /// What remains of an entry whose page goes; `None` if it has no page.
+    fn without_page(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Option<Entry> {
+        match entry {
+            Entry::None | Entry::File(_) => None,
+            Entry::Present { .. }
+                if vma.has(VmaFlags::NONLINEAR) && self.shows_file_page(entry) =>
+            {
+                let index = self.manager.page(entry.frame()?).index();
+                let in_place = vma.index_of(address) == index;
+                Some(if in_place { Entry::None } else { Entry::File(index) })
+            }
+            _ => Some(Entry::None),
+        }
     }
 
     /// Takes the pages with these indexes out of a nonlinear region, wherever they are.
     pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>, which: Which) {
-        self.zap_where(vma.range(), |mm, entry| match entry {
+        self.zap_where(vma.range(), |mm, address, entry| {
             // What the entry names stays its place in the file; only the page goes.
-            Entry::Present { frame, .. } => {
-                (which == Which::All || mm.shows_file_page(entry))
-                    && indexes.contains(&mm.manager.page(*frame).index())
-            }
-            _ => false,
+            let named = which == Which::All || mm.shows_file_page(entry);
+            let index = mm.manager.page(entry.frame().filter(|_| named)?).index();
+            indexes.contains(&index).then(|| mm.without_page(vma, address, entry))?
         });
     }
 
@@ -52,7 +73,12 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(&Self, &Entry) -> bool) {
+    /// Replaces each entry in a range for which `take` says by what.
+    fn zap_where(
+        &self,
+        range: Range<VirtAddr>,
+        take: impl Fn(&Self, VirtAddr, &Entry) -> Option<Entry>,
+    ) {
         let mut gather = Gather::new(self);
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let mut from = chunk.start;
@@ -73,7 +99,7 @@ impl<M: Machine> Mm<M> {
         &self,
         cursor: &mut PageCursor<'_, M>,
         range: Range<VirtAddr>,
-        take: &impl Fn(&Self, &Entry) -> bool,
+        take: &impl Fn(&Self, VirtAddr, &Entry) -> Option<Entry>,
         gather: &mut Gather<'_, M>,
     ) -> VirtAddr {
         let mut from = range.start;
@@ -82,8 +108,8 @@ impl<M: Machine> Mm<M> {
                 return from;
             }
             let Some(address) = cursor.next(from) else { return range.end };
-            if take(self, &cursor.entry(address)) {
-                let old = cursor.replace(address, Entry::None);
+            if let Some(rest) = take(self, address, &cursor.entry(address)) {
+                let old = cursor.replace(address, rest);
                 self.zapped(address, old, gather);
             }
             from = address + PAGE_SIZE;
