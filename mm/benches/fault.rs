@@ -71,7 +71,7 @@ struct Bench {
 impl Bench {
     fn new(kind: Kind, pages: u64) -> Self {
         let fault_around = if matches!(kind.work, Work::Around) { 16 } else { 1 };
-        let config = Config { fault_around, read_ahead: 1, swap_cluster: 0, ..Config::default() };
+        let config = Config { fault_around, ..Config::default() };
         let machine = Arc::new(Plain::new(4 * pages as u32 + 1024));
         let manager = Manager::new(machine, config);
         manager.swap_on(Box::new(Blank(4 * pages + 16)), Priority::Descending).unwrap();

@@ -56,7 +56,7 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Zeroes the part of the last page that is past the end.
-    fn zero_tail(&self, bytes: u64) -> Result<(), FileError> {
+    pub(super) fn zero_tail(&self, bytes: u64) -> Result<(), FileError> {
         let within = (bytes & (PAGE_SIZE - 1)) as usize;
         if within == 0 {
             return Ok(());

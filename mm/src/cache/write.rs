@@ -56,6 +56,7 @@ impl<M: Machine> Mapping<M> {
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
         if end > self.len() {
+            self.zero_tail(self.len())?;
             self.set_store_len(end)?;
         }
         let mut done = 0;

@@ -163,7 +163,7 @@ impl<M: Machine> Mm<M> {
     }
 
     fn remove(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> Result<(), AdviseError> {
-        if vma.has(VmaFlags::LOCKED) {
+        if vma.has(VmaFlags::LOCKED | VmaFlags::NONLINEAR) {
             return Err(AdviseError::Unsuitable);
         }
         let file = vma.file.as_ref().ok_or(AdviseError::Unsuitable)?;

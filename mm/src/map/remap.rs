@@ -6,7 +6,7 @@ use crate::map::pages_up;
 use crate::map::region::remainders;
 use crate::mm::{Edit, Exclusive, Mm, PageCursor};
 use crate::rmap;
-use crate::tlb::{After, Gather};
+use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec;

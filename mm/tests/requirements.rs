@@ -1,0 +1,437 @@
+//! Requirements of the specification, one by one, on the simulated computer.
+
+mod common;
+
+use common::{BASE, PAGE, World};
+use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
+use pagefault::error::{AdviseError, FileError, RemapError};
+use pagefault::exception::{ExceptionTable, ExceptionTables};
+use pagefault::machine::{
+    Access, Context, ErrorCode, Machine as _, PageFault, Protection, SwapSlot, VirtAddr,
+};
+use pagefault::swap::area::Priority;
+use pagefault::{
+    AddressSpace, Advice, Config, File, FileAccess, Limits, MapOptions, MapRequest, Move,
+    NonlinearPolicy, Overcommit, Placement, RemapRequest, Sharing, Source, ZeroPolicy,
+};
+use pagefault_sim::{Config as Machine, Sim, SimFile, X86_64};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+const RW: Protection = Protection::READ.union(Protection::WRITE);
+
+fn world(frames: u32) -> World<X86_64> {
+    world_with(frames, Config::default())
+}
+
+fn world_with(frames: u32, config: Config) -> World<X86_64> {
+    World::new(Machine { frames, ..Machine::calm() }, config)
+}
+
+fn at(page: u64) -> VirtAddr {
+    BASE + page * PAGE
+}
+
+fn map(space: &AddressSpace<Sim>, first: u64, pages: u64, protection: Protection) {
+    let placement = Placement::Fixed(at(first));
+    let request = MapRequest { placement, protection, ..MapRequest::anonymous(pages * PAGE) };
+    space.mm().mmap(&request).unwrap();
+}
+
+fn map_file(space: &AddressSpace<Sim>, file: &File<Sim>, first: u64, pages: u64, how: Sharing) {
+    let access = FileAccess::READ | FileAccess::WRITE;
+    let request = MapRequest {
+        placement: Placement::Fixed(at(first)),
+        sharing: how,
+        source: Source::File { file, offset: 0, access },
+        ..MapRequest::anonymous(pages * PAGE)
+    };
+    space.mm().mmap(&request).unwrap();
+}
+
+fn stored(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: u64) {
+    map(space, 0, pages, RW);
+    for page in 0..pages {
+        world.store(space.mm(), 0, at(page), &[page as u8 + 1]).unwrap();
+    }
+}
+
+const MAPERR: Verdict = Verdict::Signal(Signal::Segv(SegvCode::MapErr));
+const ACCERR: Verdict = Verdict::Signal(Signal::Segv(SegvCode::AccErr));
+
+/// A kernel-mode fault at an instruction.
+fn kernel_fault(address: u64, code: ErrorCode, ip: u64) -> PageFault {
+    let user = PageFault::user(VirtAddr(address), Access::Read);
+    PageFault { code, ip: VirtAddr(ip), ..user }
+}
+
+#[test]
+fn a8_kernel_addresses_are_nobodys_to_touch() {
+    let world = world(64);
+    let space = world.process();
+    let high = VirtAddr(0xffff_c200_0000_0000);
+    let user = PageFault::user(high, Access::Read);
+    assert_eq!(world.manager.page_fault(Some(space.mm()), &user, &world.tables), MAPERR);
+    let kernel = kernel_fault(high.value(), ErrorCode::empty(), 1);
+    let verdict = world.manager.page_fault(Some(space.mm()), &kernel, &world.tables);
+    assert_eq!(verdict, Verdict::Oops(Oops::PagingRequest));
+}
+
+#[test]
+fn a10_a_reserved_bit_means_a_corrupt_table() {
+    let world = world(64);
+    let space = world.process();
+    let code = ErrorCode::PROTECTION | ErrorCode::RESERVED | ErrorCode::USER;
+    let fault = PageFault { code, ..PageFault::user(BASE, Access::Read) };
+    let verdict = world.manager.page_fault(Some(space.mm()), &fault, &world.tables);
+    assert_eq!(verdict, Verdict::Corrupt);
+}
+
+#[test]
+fn a11_who_may_not_sleep_is_not_helped() {
+    let world = world(64);
+    let space = world.process();
+    map(&space, 0, 1, RW);
+    let mut fault = kernel_fault(BASE.value(), ErrorCode::WRITE, 7);
+    fault.context = Context::Atomic;
+    let oops = Verdict::Oops(Oops::PagingRequest);
+    assert_eq!(world.manager.page_fault(Some(space.mm()), &fault, &world.tables), oops);
+    assert_eq!(world.manager.page_fault(None, &fault, &world.tables), oops);
+    assert_eq!(space.mm().usage().anonymous, 0);
+}
+
+#[test]
+fn a21_fixups_and_the_wording_of_an_oops() {
+    let world = world(64);
+    let space = world.process();
+    let mut builder = ExceptionTable::builder();
+    builder.add(VirtAddr(0x1000), VirtAddr(0x2000));
+    let tables = ExceptionTables::new(builder.build().unwrap());
+    let decide = |address, ip| {
+        let fault = kernel_fault(address, ErrorCode::empty(), ip);
+        world.manager.page_fault(Some(space.mm()), &fault, &tables)
+    };
+    assert_eq!(decide(8, 0x1000), Verdict::Fixup(VirtAddr(0x2000)));
+    assert_eq!(decide(8, 0x1001), Verdict::Oops(Oops::NullPointer));
+    assert_eq!(decide(PAGE, 0x1001), Verdict::Oops(Oops::PagingRequest));
+}
+
+#[test]
+fn a16_what_each_protection_allows() {
+    let world = world(64);
+    let space = world.process();
+    let mm = space.mm();
+    map(&space, 0, 1, Protection::READ);
+    map(&space, 2, 1, Protection::WRITE);
+    map(&space, 4, 1, Protection::empty());
+    assert_eq!(world.load_byte(mm, 0, at(0)), Ok(0));
+    assert_eq!(world.store(mm, 0, at(0), &[1]), Err(ACCERR));
+    assert_eq!(world.store(mm, 0, at(2), &[1]), Ok(()));
+    assert_eq!(world.load_byte(mm, 0, at(2)), Ok(1), "what can be written can be read");
+    assert_eq!(world.load_byte(mm, 0, at(4)), Err(ACCERR));
+    assert_eq!(world.load_byte(mm, 0, at(5)), Err(MAPERR));
+}
+
+#[test]
+fn a14_a15_stacks_grow_as_far_as_they_may() {
+    let world = world(128);
+    let limits = Limits { stack: AtomicU64::new(301 * PAGE), ..Limits::default() };
+    let (layout, table) = (World::<X86_64>::layout(), world.sim.space().unwrap());
+    let space = AddressSpace::with_space(&world.manager, layout, limits, table);
+    let mm = space.mm();
+    let stack = MapRequest {
+        placement: Placement::Fixed(at(1000)),
+        options: MapOptions::GROWSDOWN,
+        ..MapRequest::anonymous(PAGE)
+    };
+    mm.mmap(&stack).unwrap();
+    map(&space, 700, 1, RW);
+    assert_eq!(world.store(mm, 0, at(990), &[1]), Ok(()));
+    assert_eq!(mm.usage().total, 12);
+    // 256 pages below the stack stay free of other mappings.
+    assert_eq!(world.store(mm, 0, at(701 + 256), &[1]), Ok(()));
+    assert_eq!(world.store(mm, 0, at(701 + 255), &[1]), Err(MAPERR));
+    mm.munmap(at(700), PAGE).unwrap();
+    assert_eq!(world.store(mm, 0, at(1001 - 301), &[1]), Ok(()));
+    assert_eq!(world.store(mm, 0, at(1001 - 302), &[1]), Err(MAPERR), "over its limit");
+    world.check();
+}
+
+#[test]
+fn a19_faults_count_once_and_refusals_do_not() {
+    let (world, _disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 2);
+    let _ = world.load_byte(space.mm(), 0, at(9));
+    let usage = space.mm().usage();
+    assert_eq!((usage.minor, usage.major), (2, 0));
+    world.manager.reclaim(10);
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
+    let usage = space.mm().usage();
+    assert_eq!((usage.minor, usage.major), (2, 1));
+    assert_eq!(world.manager.counters().refused, 1);
+}
+
+#[test]
+fn a22_memory_that_is_full_kills_and_goes_on() {
+    let (world, _disk) = world(48).with_disk(17);
+    let (hungry, modest) = (world.process(), world.process());
+    stored(&world, &modest, 3);
+    let request = MapRequest {
+        options: MapOptions::NORESERVE,
+        placement: Placement::Fixed(at(0)),
+        ..MapRequest::anonymous(200 * PAGE)
+    };
+    hungry.mm().mmap(&request).unwrap();
+    let verdict = (0..200).find_map(|page| world.store(hungry.mm(), 0, at(page), &[1]).err());
+    assert_eq!(verdict, Some(Verdict::OutOfMemory));
+    world.check();
+    let kernel = kernel_fault(at(199).value(), ErrorCode::WRITE, 5);
+    let oops = Verdict::Oops(Oops::OutOfMemory);
+    assert_eq!(world.manager.page_fault(Some(hungry.mm()), &kernel, &world.tables), oops);
+    drop(hungry);
+    for page in 0..3 {
+        assert_eq!(world.load_byte(modest.mm(), 0, at(page)), Ok(page as u8 + 1));
+    }
+    assert_eq!(world.store(modest.mm(), 0, at(0), &[9]), Ok(()));
+    drop(modest);
+    world.check_empty();
+}
+
+#[test]
+fn b7_b8_a_read_takes_a_frame_or_the_frame_of_zeros() {
+    for (zero, frames) in [(ZeroPolicy::Shared, 0), (ZeroPolicy::Fresh, 1)] {
+        let world = world_with(64, Config { zero, ..Config::default() });
+        let space = world.process();
+        map(&space, 0, 2, RW);
+        assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(0));
+        assert_eq!(space.mm().usage().anonymous, frames);
+        world.store(space.mm(), 0, at(0), &[5]).unwrap();
+        assert_eq!(space.mm().usage().anonymous, 1);
+        assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(5));
+        world.check();
+    }
+}
+
+/// Pages out of their place stay where remap_file_pages put them, whatever takes them away.
+#[test]
+fn b12_c19_f19_pages_out_of_place_are_found_again() {
+    let config = Config { nonlinear: NonlinearPolicy::Entries, ..Config::default() };
+    let (world, _disk) = world_with(96, config).with_disk(64);
+    let space = world.process();
+    let mm = space.mm();
+    let file = File::shared(&world.manager, 6 * PAGE);
+    map_file(&space, &file, 0, 6, Sharing::Shared);
+    for page in 0..6 {
+        world.store(mm, 0, at(page), &[page as u8 + 1]).unwrap();
+    }
+    mm.remap_file_pages(at(0), 2 * PAGE, 4).unwrap();
+    let look = |page| world.load_byte(mm, 0, at(page));
+    assert_eq!((look(0), look(1), look(2)), (Ok(5), Ok(6), Ok(3)));
+    world.manager.reclaim(100);
+    world.check();
+    assert_eq!((look(0), look(1), look(2)), (Ok(5), Ok(6), Ok(3)), "after reclaim");
+    mm.madvise(at(0), 3 * PAGE, Advice::DontNeed).unwrap();
+    assert_eq!((look(0), look(1), look(2)), (Ok(5), Ok(6), Ok(3)), "after MADV_DONTNEED");
+    file.truncate(5 * PAGE).unwrap();
+    world.check();
+    assert_eq!(look(1), Err(Verdict::Signal(Signal::Bus)), "truncated");
+    file.truncate(6 * PAGE).unwrap();
+    assert_eq!((look(0), look(1)), (Ok(5), Ok(0)), "grown again");
+    assert_eq!(mm.madvise(at(0), PAGE, Advice::Remove), Err(AdviseError::Unsuitable));
+    world.check();
+}
+
+#[test]
+fn b14_a_write_by_the_sole_owner_gives_the_slot_up() {
+    let (world, disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 2);
+    world.manager.reclaim(10);
+    assert_eq!(disk.stats().stored, 2);
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
+    assert_eq!(disk.stats().stored, 2, "a page that was only read keeps its copy in swap");
+    world.store(space.mm(), 0, at(1), &[7]).unwrap();
+    assert_eq!(disk.stats().stored, 1);
+    assert_eq!(world.manager.counters().swap_in, 2);
+}
+
+#[test]
+fn b14_a_crowded_area_gets_its_slots_back() {
+    let (world, disk) = world(64).with_disk(5);
+    let space = world.process();
+    stored(&world, &space, 3);
+    world.manager.reclaim(10);
+    assert_eq!(disk.stats().stored, 3);
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
+    assert_eq!(disk.stats().stored, 2, "more than half full: the slot is worth more");
+    world.check();
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
+}
+
+#[test]
+fn b15_a_page_whose_slot_others_name_is_copied() {
+    let (world, disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 1);
+    let child = space.fork().unwrap();
+    world.manager.reclaim(10);
+    world.store(space.mm(), 0, at(0), &[9]).unwrap();
+    assert_eq!(disk.stats().stored, 1);
+    assert_eq!(world.load_byte(child.mm(), 0, at(0)), Ok(1));
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(9));
+    world.check();
+}
+
+#[test]
+fn c14_a_move_promises_nothing_twice() {
+    let overcommit = Overcommit::Never { ratio: 100 };
+    let world = world_with(64, Config { overcommit, ..Config::default() });
+    let space = world.process();
+    map(&space, 0, 40, RW);
+    let request = RemapRequest {
+        address: at(0),
+        old_length: 40 * PAGE,
+        new_length: 40 * PAGE,
+        movement: Move::To(at(100)),
+    };
+    assert_eq!(space.mm().mremap(&request), Ok(at(100)));
+    world.check();
+    let longer = RemapRequest { address: at(100), new_length: 70 * PAGE, ..request };
+    let longer = RemapRequest { movement: Move::To(at(300)), ..longer };
+    assert_eq!(space.mm().mremap(&longer), Err(RemapError::CommitLimit));
+    world.check();
+}
+
+#[test]
+fn c16_pages_read_ahead_can_leave_again() {
+    let (world, _disk) = world(64).with_disk(256);
+    let space = world.process();
+    map(&space, 0, 100, RW);
+    for page in 0..100 {
+        world.store(space.mm(), 0, at(page), &[1]).unwrap();
+    }
+    for _ in 0..3 {
+        space.mm().madvise(at(0), 100 * PAGE, Advice::WillNeed).unwrap();
+        world.check();
+    }
+    world.manager.reclaim(1000);
+    assert_eq!(world.sim.usage().allocated, 0);
+}
+
+#[test]
+fn d5_what_is_stored_past_the_end_never_becomes_content() {
+    let world = world(64);
+    let store = SimFile::pattern(PAGE + 100, 1);
+    for file in [
+        File::open(&world.manager, Arc::new(store.clone())),
+        File::shared(&world.manager, PAGE + 100),
+    ] {
+        let space = world.process();
+        map_file(&space, &file, 0, 2, Sharing::Shared);
+        assert_eq!(world.load_byte(space.mm(), 0, at(1) + 100), Ok(0));
+        world.store(space.mm(), 0, at(1) + 100, &[9, 9]).unwrap();
+        file.sync().unwrap();
+        file.truncate(2 * PAGE).unwrap();
+        assert_eq!(world.load_byte(space.mm(), 0, at(1) + 100), Ok(0));
+        file.sync().unwrap();
+    }
+    assert_eq!(store.contents()[PAGE as usize + 100..], [0; PAGE as usize - 100]);
+}
+
+#[test]
+fn d8_a_failed_write_is_told_once_and_made_up_for() {
+    let world = world(64);
+    let store = SimFile::pattern(PAGE, 1);
+    let file = File::open(&world.manager, Arc::new(store.clone()));
+    let space = world.process();
+    map_file(&space, &file, 0, 1, Sharing::Shared);
+    world.store(space.mm(), 0, at(0), &[42]).unwrap();
+    store.fail_nth_write(1);
+    assert_eq!(world.manager.reclaim(10), 0, "what cannot be written stays");
+    assert_eq!(file.sync(), Err(FileError::Io));
+    assert_eq!(store.contents()[0], 42);
+    assert_eq!(file.sync(), Ok(()));
+}
+
+#[test]
+fn f4_every_entry_counts_at_its_slot() {
+    let (world, _disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 1);
+    world.manager.reclaim(10);
+    let areas = world.manager.swap_areas();
+    let slot = SwapSlot { area: 0, offset: 1 };
+    assert_eq!(areas.count(slot), 1);
+    let children = [space.fork().unwrap(), space.fork().unwrap()];
+    assert_eq!(areas.count(slot), 3);
+    assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
+    assert_eq!(areas.count(slot), 3, "the cache's in the place of the parent's");
+    drop(children);
+    assert_eq!(areas.count(slot), 1);
+    drop(space);
+    world.check_empty();
+}
+
+#[test]
+fn f5_areas_fill_by_priority_and_spill_when_full() {
+    let world = world(64);
+    let (low, slow) = world.add_disk(64, Priority::Descending);
+    let (high, fast) = world.add_disk(64, Priority::Given(10));
+    assert_ne!(low, high);
+    fast.set_capacity(2);
+    let space = world.process();
+    stored(&world, &space, 5);
+    world.manager.reclaim(10);
+    assert_eq!((fast.stats().stored, slow.stats().stored), (2, 3));
+    world.check();
+    for page in 0..5 {
+        assert_eq!(world.load_byte(space.mm(), 0, at(page)), Ok(page as u8 + 1));
+    }
+}
+
+#[test]
+fn f12_an_area_that_cannot_be_emptied_stays() {
+    let (world, disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 3);
+    world.manager.reclaim(10);
+    disk.fail_nth_read(2);
+    assert_eq!(world.manager.swap_off(0), Err(pagefault::error::SwapOffError::Io));
+    world.check();
+    assert_eq!(world.manager.swap_off(0), Ok(()), "it can be tried again");
+    for page in 0..3 {
+        assert_eq!(world.load_byte(space.mm(), 0, at(page)), Ok(page as u8 + 1));
+    }
+}
+
+/// A frame is not used again before the flush that covers it: the computer panics otherwise.
+#[test]
+fn g4_frames_wait_for_their_flush() {
+    let machine = Machine { frames: 96, cpus: 4, ..Machine::calm() };
+    let world = World::<X86_64>::new(machine, Config::default());
+    let space = world.process();
+    for round in 0..20u8 {
+        map(&space, 0, 30, RW);
+        for page in 0..30 {
+            world.store(space.mm(), u32::from(round) % 4, at(page), &[round]).unwrap();
+            assert_eq!(world.load_byte(space.mm(), 1, at(page)), Ok(round));
+        }
+        space.mm().munmap(at(0), 30 * PAGE).unwrap();
+        assert_eq!(world.sim.usage().allocated, 0);
+    }
+    world.check();
+}
+
+#[test]
+fn j9_freed_pages_go_without_being_written() {
+    let (world, disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 4);
+    space.mm().madvise(at(0), 2 * PAGE, Advice::Free).unwrap();
+    world.store(space.mm(), 0, at(1), &[8]).unwrap();
+    world.manager.reclaim(10);
+    assert_eq!(disk.stats().writes, 3);
+    let look = |page| world.load_byte(space.mm(), 0, at(page));
+    assert_eq!((look(0), look(1), look(2)), (Ok(0), Ok(8), Ok(3)));
+}
