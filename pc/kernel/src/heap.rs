@@ -12,7 +12,7 @@ use talc::source::Source;
 use talc::sync::TalcLock;
 
 /// The heap grows by at least this many pages.
-const GROWTH: u64 = 64;
+const GROWTH: u64 = 16;
 
 #[global_allocator]
 static HEAP: TalcLock<Spin, Growing, DefaultBinning> = TalcLock::new(Growing { from: None });

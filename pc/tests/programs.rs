@@ -1,0 +1,119 @@
+//! Programs of the host, built statically, on the bare PC: their output and status are compared.
+//!
+//! Without QEMU each test says so and does nothing.
+
+use pagefault_pc::boot::is_available;
+use pagefault_pc::{Boot, Ended};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a program may run; the longest takes a few seconds.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A directory with one of the programs beside this file.
+fn built(name: &str) -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
+    let directory = tempfile::tempdir().unwrap();
+    let status = Command::new("gcc")
+        .args(["-O1", "-static", "-pthread", "-o"])
+        .arg(directory.path().join(name))
+        .arg(source)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "gcc cannot build {name}.c");
+    directory
+}
+
+/// Boots a machine for a command, changed by `change`; `None` without QEMU.
+fn boot(files: &Path, command: &[&str], change: impl FnOnce(&mut Boot)) -> Option<Ended> {
+    if !is_available() {
+        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+        return None;
+    }
+    let mut boot = Boot::new(files, command);
+    boot.limit = Some(LIMIT);
+    change(&mut boot);
+    Some(boot.capture().unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn program(name: &str, arguments: &[&str], change: impl FnOnce(&mut Boot)) -> Option<Ended> {
+    let directory = built(name);
+    let path = format!("/{name}");
+    let command: Vec<&str> = [path.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+    boot(directory.path(), &command, change)
+}
+
+#[track_caller]
+fn expect(ended: &Ended, status: u8, output: &str) {
+    let printed = String::from_utf8_lossy(&ended.output);
+    assert_eq!((printed.as_ref(), ended.status), (output, status), "{}", ended.report);
+}
+
+#[test]
+fn a_write_barrier_by_signals() {
+    let Some(ended) = program("segv", &[], |_| ()) else { return };
+    expect(&ended, 0, "1000 faults, 0 wrong, sum 249750.0\n11 1 0x10000008\n");
+    let counters = ended.counters();
+    assert_eq!(counters["refused"], 1001, "{}", ended.report);
+}
+
+#[test]
+fn access_prevention_where_the_processor_offers_it() {
+    let Some(ended) = program("segv", &[], |boot| boot.processor = "max".into()) else { return };
+    expect(&ended, 0, "1000 faults, 0 wrong, sum 249750.0\n11 1 0x10000008\n");
+}
+
+#[test]
+fn a_tree_of_forks() {
+    let Some(ended) = program("forktree", &[], |_| ()) else { return };
+    expect(&ended, 0, "39 processes, right\n");
+    let counters = ended.counters();
+    // Each child writes 64 shared pages at least.
+    assert!(counters["copy_on_write"] >= 39 * 64 / 2, "{}", ended.report);
+}
+
+#[test]
+fn threads_with_memory_of_their_own() {
+    let Some(ended) = program("threads", &["16", "4"], |_| ()) else { return };
+    expect(&ended, 0, "4 threads, 16 MiB, 0 failures\n");
+    assert!(ended.counters()["anonymous"] >= 4096, "{}", ended.report);
+}
+
+/// The host's busybox, if it is there and static.
+fn busybox() -> Option<tempfile::TempDir> {
+    let path = PathBuf::from("/bin/busybox");
+    let is_static = std::fs::read(&path).is_ok_and(|bytes| !bytes.windows(7).any(|w| w == b"/lib64/"));
+    if !is_static {
+        eprintln!("skipped: no static /bin/busybox (Debian: busybox-static)");
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("bin")).unwrap();
+    std::fs::copy(path, directory.path().join("bin/busybox")).unwrap();
+    Some(directory)
+}
+
+#[test]
+fn a_pipeline_of_busybox_tools() {
+    let script = "B=/bin/busybox; i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; done \
+                  | $B sort -r | $B sed 's/line/row/' > /tmp/x; $B head -n 3 /tmp/x; \
+                  $B md5sum < /tmp/x; $B ls /tmp; (exit 3) || echo status $?; exit 7";
+    let Some(files) = busybox() else { return };
+    let Some(ended) = boot(files.path(), &["/bin/busybox", "sh", "-c", script], |_| ()) else {
+        return;
+    };
+    // The same on the host, in a directory of its own.
+    let directory = tempfile::tempdir().unwrap();
+    let host = script.replace("/tmp", directory.path().to_str().unwrap());
+    let host = Command::new("/bin/busybox").args(["sh", "-c", &host]).output().unwrap();
+    expect(&ended, host.status.code().unwrap() as u8, &String::from_utf8_lossy(&host.stdout));
+}
+
+#[test]
+fn a_program_that_is_not_there() {
+    let Some(ended) = boot(tempfile::tempdir().unwrap().path(), &["/nothing"], |_| ()) else {
+        return;
+    };
+    assert_eq!(ended.status, 127);
+    assert!(ended.report.contains("cannot start the first program"), "{}", ended.report);
+}
