@@ -79,6 +79,28 @@ fn threads_with_memory_of_their_own() {
     assert!(ended.counters()["anonymous"] >= 4096, "{}", ended.report);
 }
 
+#[test]
+fn memory_larger_than_the_machine_on_swap() {
+    let Some(ended) = program("threads", &["100", "2"], |boot| boot.swap = 256) else { return };
+    expect(&ended, 0, "2 threads, 100 MiB, 0 failures\n");
+    let counters = ended.counters();
+    assert!(counters["swap_writes"] > 10_000, "{}", ended.report);
+    assert!(counters["swap_in"] > 10_000, "{}", ended.report);
+}
+
+#[test]
+fn memory_larger_than_the_machine_without_swap_kills_one_process() {
+    let script = "/threads 100 1; echo status $?; echo the machine goes on";
+    let Some(files) = busybox() else { return };
+    let directory = built("threads");
+    let command = ["/bin/busybox", "sh", "-c", script];
+    let more = directory.path().to_path_buf();
+    let Some(ended) = boot(files.path(), &command, |boot| boot.files.push(more)) else { return };
+    let printed = String::from_utf8_lossy(&ended.output);
+    assert!(printed.ends_with("status 137\nthe machine goes on\n"), "{printed}{}", ended.report);
+    assert_eq!(ended.report.matches("out of memory: killing process").count(), 1);
+}
+
 /// The host's busybox, if it is there and static.
 fn busybox() -> Option<tempfile::TempDir> {
     let path = PathBuf::from("/bin/busybox");

@@ -31,6 +31,11 @@ impl Pc {
         let (spaces, synchronised) = (AtomicU32::new(1), AtomicU64::new(0));
         Ok(Self { frames, reference, zero, spaces, synchronised })
     }
+
+    /// The root of the reference table.
+    pub const fn reference(&self) -> Frame {
+        self.reference
+    }
 }
 
 impl Machine for Pc {

@@ -14,6 +14,7 @@
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
 //! | `process`, `exec`, `signal`, `futex` | what programs are made of |
 //! | `fs`, `syscall` | what else they ask for |
+//! | `disk`, `sleep` | the swap device |
 #![no_std]
 #![no_main]
 
@@ -26,6 +27,7 @@ mod bytes;
 mod clock;
 mod cpu;
 mod direct;
+mod disk;
 mod entry;
 mod errno;
 mod exec;
@@ -43,6 +45,7 @@ mod scheduler;
 mod serial;
 mod shootdown;
 mod signal;
+mod sleep;
 mod space;
 mod start_info;
 mod syscall;
@@ -61,6 +64,7 @@ use frames::{Frames, Reserved};
 use fs::{Files, Follow};
 use machine::Pc;
 use pagefault::exception::ExceptionTables;
+use pagefault::swap::area::Priority;
 use pagefault::{Config, Manager};
 use process::{Process, Thread};
 use start_info::BootInfo;
@@ -132,6 +136,13 @@ fn start(
     apic::start(frames, reference).map_err(no_memory)?;
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) });
+    if let Some(disk) = disk::find() {
+        let pages = disk.slots();
+        match KERNEL.get().map(|kernel| kernel.manager.swap_on(disk, Priority::Descending)) {
+            Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
+            other => report!("the swap device cannot be used: {other:?}"),
+        }
+    }
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
     scheduler::add(Arc::new(background));
     report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
