@@ -1,12 +1,12 @@
 //! The machine's frames: which are free, and a lock for each that is a leaf table.
 
+use crate::buddy::{Buddy, Link};
 use crate::direct::{self, Early};
-use crate::layout::{DIRECT_MAP, KERNEL_BASE};
+use crate::layout::DIRECT_MAP;
 use crate::lock::{Mutex, MutexGuard};
 use crate::start_info::BootInfo;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
-use crate::buddy::{Buddy, Link};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use pagefault::machine::{Frame, OutOfFrames};
 
 /// All frames of the machine, by physical page number.
@@ -14,12 +14,15 @@ pub struct Frames {
     buddy: Mutex<Buddy<'static>>,
     free: AtomicU32,
     leaf_locks: &'static [Mutex<()>],
+    /// For each frame that is a leaf table, how many of its entries are not empty.
+    live: &'static [AtomicU16],
 }
 
 /// The frame bookkeeping, as physical addresses, before the direct map is in use.
 pub struct Reserved {
     links: u64,
     locks: u64,
+    live: u64,
 }
 
 impl Reserved {
@@ -28,7 +31,8 @@ impl Reserved {
         let frames = u64::from(info.frames());
         let links = early.take(frames * size_of::<Link>() as u64);
         let locks = early.take(frames * size_of::<Mutex<()>>() as u64);
-        Self { links, locks }
+        let live = early.take(frames * size_of::<AtomicU16>() as u64);
+        Self { links, locks, live }
     }
 }
 
@@ -58,8 +62,11 @@ impl Frames {
         let locks = (DIRECT_MAP + reserved.locks) as *const Mutex<()>;
         // SAFETY: the memory was set aside for this use and is zero, which is an unlocked lock.
         let leaf_locks = unsafe { core::slice::from_raw_parts(locks, count) };
+        let live = (DIRECT_MAP + reserved.live) as *const AtomicU16;
+        // SAFETY: as above; zero is a valid count.
+        let live = unsafe { core::slice::from_raw_parts(live, count) };
         let free = AtomicU32::new(buddy.free_frames());
-        Self { buddy: Mutex::new(buddy), free, leaf_locks }
+        Self { buddy: Mutex::new(buddy), free, leaf_locks, live }
     }
 
     /// One past the highest frame number.
@@ -99,9 +106,9 @@ impl Frames {
     pub fn lock_leaf(&self, leaf: Frame) -> MutexGuard<'_, ()> {
         self.leaf_locks[leaf.index()].lock()
     }
-}
 
-/// The physical address of a variable of the kernel.
-pub fn physical<T>(of: &'static T) -> u64 {
-    core::ptr::from_ref(of).addr() as u64 - KERNEL_BASE
+    /// How many entries of a leaf table are not empty; changed under its lock.
+    pub fn live(&self, leaf: Frame) -> &AtomicU16 {
+        &self.live[leaf.index()]
+    }
 }

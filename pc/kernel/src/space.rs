@@ -22,6 +22,23 @@ const KERNEL_HALF: usize = 256;
 /// How many tables are taken away before the processors are told.
 const BATCH: usize = 32;
 
+/// Tables out of the tree, that are freed when every processor knows.
+struct Taken {
+    frames: [Frame; BATCH],
+    count: usize,
+}
+
+impl Taken {
+    const fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    const fn push(&mut self, frame: Frame) {
+        self.frames[self.count] = frame;
+        self.count += 1;
+    }
+}
+
 /// The page table of one address space.
 pub struct PcSpace {
     frames: &'static Frames,
@@ -29,6 +46,8 @@ pub struct PcSpace {
     id: u32,
     levels: spin::RwLock<()>,
     leaves: AtomicUsize,
+    /// How many of them have no entry: when there is none, nothing can be pruned.
+    empty_leaves: AtomicUsize,
     /// The CPUs that may hold translations of this space, as a set of bits (spec G3).
     pub cpus: AtomicU64,
 }
@@ -46,8 +65,15 @@ impl PcSpace {
         for at in KERNEL_HALF..512 {
             to[at].store(from[at].load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        let (levels, leaves) = (spin::RwLock::new(()), AtomicUsize::new(0));
-        Ok(Self { frames, root, id, levels, leaves, cpus: AtomicU64::new(0) })
+        Ok(Self {
+            frames,
+            root,
+            id,
+            levels: spin::RwLock::new(()),
+            leaves: AtomicUsize::new(0),
+            empty_leaves: AtomicUsize::new(0),
+            cpus: AtomicU64::new(0),
+        })
     }
 
     /// The frame of the top level: what CR3 holds while a CPU runs the space.
@@ -86,8 +112,14 @@ impl PcSpace {
             // SAFETY: `parent` is a table of this space, and none is taken away under `levels`.
             let entry = &unsafe { table(parent) }[index(address.value(), level + 1)];
             let raw = encode::table(new, Mode::User);
+            if level == 1 {
+                self.frames.live(new).store(0, Ordering::Relaxed);
+            }
             match entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) if level == 1 => _ = self.leaves.fetch_add(1, Ordering::Relaxed),
+                Ok(_) if level == 1 => {
+                    self.leaves.fetch_add(1, Ordering::Relaxed);
+                    self.empty_leaves.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(_) => {}
                 // Another was faster.
                 Err(_) => self.frames.free(new, 0),
@@ -102,38 +134,46 @@ impl PcSpace {
         let entries = self.frames.lock_leaf(leaf);
         // SAFETY: the leaf stays a table while `levels` is held, which the cursor does.
         let table = unsafe { table(leaf) };
-        Some(PcCursor { table, end: range.end, _entries: entries, _levels: levels })
+        Some(PcCursor { space: self, leaf, table, end: range.end, _entries: entries, _levels: levels })
     }
 
-    /// Takes the empty tables of `level` that lie in `range` out of the tree, at most a batch;
-    /// returns them and the address from which to go on.
-    fn take_empty(&self, level: u32, range: Range<u64>) -> ([Frame; BATCH], usize, u64) {
-        let (mut taken, mut count) = ([Frame(0); BATCH], 0);
-        let _levels = self.levels.write();
-        let span = 1 << (12 + 9 * level);
-        let mut block = range.start.next_multiple_of(span);
-        while block + span <= range.end && count < BATCH {
-            let address = VirtAddr(block);
-            let above = (level + 1..=4).rev().find(|&above| self.descend(address, above).is_none());
-            if let Some(missing) = above {
-                // Nothing below a missing table: go on after all that it covers.
-                block = (block + 1).next_multiple_of(1 << (12 + 9 * missing));
+    /// Takes empty leaf tables in `range`, and the levels above them that become empty, out of the
+    /// tree, as many as `taken` has room for. Tables that reach beyond `range` stay.
+    ///
+    /// The caller holds `levels` for writing.
+    fn take_empty(&self, at: Frame, level: u32, base: u64, range: &Range<u64>, taken: &mut Taken) {
+        let span = 1 << (12 + 9 * (level - 1));
+        let first = range.start.saturating_sub(base) / span;
+        let last = (range.end - base).div_ceil(span).min(512);
+        // SAFETY: `at` is a table of this space, whose tree is ours while `levels` is held.
+        let entries = unsafe { table(at) };
+        for (i, entry) in (first..last).zip(&entries[first as usize..]) {
+            let raw = entry.load(Ordering::Relaxed);
+            if raw == 0 || taken.is_full() {
                 continue;
             }
-            if let (Some(lower), Some(parent)) =
-                (self.descend(address, level), self.descend(address, level + 1))
-            {
-                // SAFETY: both are tables of this space, whose tree is ours while we hold `levels`.
-                let (lower_table, parent) = unsafe { (table(lower), table(parent)) };
-                if lower_table.iter().all(|entry| entry.load(Ordering::Relaxed) == 0) {
-                    parent[index(block, level + 1)].store(0, Ordering::Release);
-                    taken[count] = lower;
-                    count += 1;
+            let (lower, start) = (encode::frame(raw), base + i * span);
+            if level > 2 {
+                self.take_empty(lower, level - 1, start, range, taken);
+            }
+            let is_inside = start >= range.start && start + span <= range.end;
+            if is_inside && !taken.is_full() && self.is_empty(lower, level - 1) {
+                entry.store(0, Ordering::Release);
+                taken.push(lower);
+                if level == 2 {
+                    self.leaves.fetch_sub(1, Ordering::Relaxed);
+                    self.empty_leaves.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            block += span;
         }
-        (taken, count, block)
+    }
+
+    fn is_empty(&self, at: Frame, level: u32) -> bool {
+        if level == 1 {
+            return self.frames.live(at).load(Ordering::Relaxed) == 0;
+        }
+        // SAFETY: as in `take_empty`.
+        unsafe { table(at) }.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
     }
 
     /// Frees all tables below an entry of the user's half.
@@ -172,23 +212,23 @@ impl Space for PcSpace {
     }
 
     fn prune(&self, range: Range<VirtAddr>) {
-        for level in 1..4 {
-            let end = range.end.value().min(TASK_SIZE);
-            let mut at = range.start.value();
-            while at < end {
-                let (taken, count, next) = self.take_empty(level, at..end);
-                at = if count < BATCH { end } else { next };
-                if count == 0 {
-                    continue;
-                }
-                if level == 1 {
-                    self.leaves.fetch_sub(count, Ordering::Relaxed);
-                }
+        let range = range.start.value()..range.end.value().min(TASK_SIZE);
+        // Looked at without a lock: a leaf that becomes empty now is some later call's.
+        while self.empty_leaves.load(Ordering::Relaxed) > 0 {
+            let mut taken = Taken { frames: [Frame(0); BATCH], count: 0 };
+            {
+                let _levels = self.levels.write();
+                self.take_empty(self.root, 4, 0, &range, &mut taken);
+            }
+            if taken.count > 0 {
                 // A processor may be in the middle of a walk, or remember an upper level.
                 shootdown::flush_all(self);
-                for frame in &taken[..count] {
+                for frame in &taken.frames[..taken.count] {
                     self.frames.free(*frame, 0);
                 }
+            }
+            if !taken.is_full() {
+                return;
             }
         }
     }
@@ -208,6 +248,8 @@ impl Drop for PcSpace {
 
 /// The locked entries of a range.
 pub struct PcCursor<'a> {
+    space: &'a PcSpace,
+    leaf: Frame,
     table: &'a Table,
     end: VirtAddr,
     _entries: MutexGuard<'a, ()>,
@@ -217,6 +259,19 @@ pub struct PcCursor<'a> {
 impl PcCursor<'_> {
     fn word(&self, address: VirtAddr) -> &AtomicU64 {
         &self.table[index(address.value(), 1)]
+    }
+
+    /// Counts an entry that came or went, under the leaf's lock.
+    fn count(&self, came: bool) {
+        let live = self.space.frames.live(self.leaf);
+        let before = live.load(Ordering::Relaxed);
+        let now = if came { before + 1 } else { before - 1 };
+        live.store(now, Ordering::Relaxed);
+        if before == 0 {
+            self.space.empty_leaves.fetch_sub(1, Ordering::Relaxed);
+        } else if now == 0 {
+            self.space.empty_leaves.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -229,7 +284,11 @@ impl Cursor for PcCursor<'_> {
         // Slots and file indexes come from the memory manager, which keeps to the limits that the
         // machine declares; a number beyond them would otherwise name another page.
         let raw = encode::encode(entry, Mode::User).expect("the entry fits the processor's word");
-        encode::decode(self.word(address).swap(raw, Ordering::AcqRel))
+        let old = self.word(address).swap(raw, Ordering::AcqRel);
+        if (old == 0) != (raw == 0) {
+            self.count(raw != 0);
+        }
+        encode::decode(old)
     }
 
     fn next(&self, from: VirtAddr) -> Option<VirtAddr> {

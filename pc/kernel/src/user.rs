@@ -1,8 +1,7 @@
 //! The kernel's own accesses to a program's memory (spec H2–H4).
 //!
 //! The copy faults like the program's own accesses would. An address that no correction can help
-//! leads, by the exception table, to the instruction after the copy, which finds in RCX how many
-//! bytes are left.
+//! leads, by the exception table, to instructions that find in RCX how much is left.
 
 use crate::cpu;
 use crate::layout::TASK_SIZE;
@@ -24,11 +23,18 @@ unsafe extern "C" {
 global_asm!(
     "user_copy:",
     "mov rcx, rdx",
-    "2: rep movsb",
-    "3: mov rax, rcx",
+    "shr rcx, 3",
+    "and edx, 7",
+    "2: rep movsq",
+    "mov ecx, edx",
+    "3: rep movsb",
+    "4: mov rax, rcx",
     "ret",
+    // A word that cannot be copied whole is tried byte by byte, up to the byte that cannot.
+    "5: lea rcx, [rdx + rcx * 8]",
+    "jmp 3b",
     ".pushsection .exceptions, \"a\", @progbits",
-    ".quad 2b, 3b",
+    ".quad 2b, 5b, 3b, 4b",
     ".popsection",
 );
 
