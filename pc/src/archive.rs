@@ -19,7 +19,8 @@ pub fn write(to: impl Write, directories: &[&Path], command: &[Vec<u8>]) -> io::
     for directory in directories {
         archive.directory(directory, "")?;
     }
-    let command: Vec<u8> = command.iter().flat_map(|text| text.iter().chain(&[0])).copied().collect();
+    let command: Vec<u8> =
+        command.iter().flat_map(|text| text.iter().chain(&[0])).copied().collect();
     archive.entry(COMMAND, 0o100_444, &command)?;
     cpio::newc::trailer(archive.to)?;
     Ok(())
@@ -37,7 +38,8 @@ impl<W: Write> Archive<W> {
             let path = entry.path();
             let file_name = entry.file_name();
             let file_name = file_name.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-            let name = if name.is_empty() { file_name.into() } else { format!("{name}/{file_name}") };
+            let name =
+                if name.is_empty() { file_name.into() } else { format!("{name}/{file_name}") };
             let metadata = fs::symlink_metadata(&path)?;
             let kind = metadata.file_type();
             if kind.is_symlink() {

@@ -112,7 +112,9 @@ impl std::fmt::Display for BootError {
                 write!(f, "the kernel's sources are gone; name a kernel in {}", kernel::VARIABLE)
             }
             Self::Kernel(KernelError::Cargo(error)) => write!(f, "cargo: {error}"),
-            Self::Kernel(KernelError::Build(text)) => write!(f, "the kernel's build failed:\n{text}"),
+            Self::Kernel(KernelError::Build(text)) => {
+                write!(f, "the kernel's build failed:\n{text}")
+            }
             Self::Io(error) => write!(f, "{error}"),
             Self::Crashed(report) => write!(f, "the machine ended early:\n{report}"),
             Self::TimedOut(ended) => write!(f, "the program ran too long:\n{}", ended.report),

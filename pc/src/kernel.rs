@@ -36,7 +36,8 @@ fn build(sources: &Path) -> Result<PathBuf, KernelError> {
     if !sources.join("Cargo.toml").exists() {
         return Err(KernelError::NoSources);
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.join("target"), PathBuf::from);
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     // Started inside the sources, so that the kernel's own configuration counts and no flags meant

@@ -1,7 +1,7 @@
 //! The local interrupt controller: the timer that ends a task's turn.
 
-use crate::{clock, vmalloc};
 use crate::frames::Frames;
+use crate::{clock, vmalloc};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use pagefault::machine::{Frame, OutOfFrames};
 use x86_64::instructions::port::Port;

@@ -68,11 +68,8 @@ pub fn build(info: &BootInfo, early: &mut Early) -> Frame {
         }
     }
     let Image { text, rodata, data } = image();
-    let parts = [
-        (text, Bits::empty()),
-        (rodata, Bits::NO_EXECUTE),
-        (data, Bits::WRITE | Bits::NO_EXECUTE),
-    ];
+    let parts =
+        [(text, Bits::empty()), (rodata, Bits::NO_EXECUTE), (data, Bits::WRITE | Bits::NO_EXECUTE)];
     for (range, rights) in parts {
         for address in range.step_by(4096) {
             map.enter(address, address - KERNEL_BASE, rights, Size::Small);

@@ -29,8 +29,9 @@ pub struct Disk {
 /// The first block device on the first bus.
 pub fn find() -> Option<Box<dyn SwapDevice>> {
     let mut root = PciRoot::new(Ports);
-    let (function, _) =
-        root.enumerate_bus(0).find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block))?;
+    let (function, _) = root
+        .enumerate_bus(0)
+        .find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block))?;
     let command = Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER;
     root.set_command(function, command);
     let transport = PciTransport::new::<Memory, _>(&mut root, function).ok()?;
@@ -134,7 +135,8 @@ unsafe impl Hal for Memory {
 
     unsafe fn mmio_phys_to_virt(physical: PhysAddr, bytes: usize) -> NonNull<u8> {
         let machine = kernel().manager.machine();
-        let mapped = vmalloc::map_device(kernel().frames, machine.reference(), physical, bytes as u64);
+        let mapped =
+            vmalloc::map_device(kernel().frames, machine.reference(), physical, bytes as u64);
         NonNull::new(mapped.expect("memory for page tables at boot")).expect("not at 0")
     }
 

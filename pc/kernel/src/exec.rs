@@ -77,8 +77,12 @@ impl Program {
             let path = String::from_utf8(path).map_err(|_| Errno::ENOEXEC)?;
             interpreter = Some(fs::find(&path, Follow::Yes)?.content()?);
         }
-        let size: usize =
-            arguments.arguments.iter().chain(&arguments.environment).map(|text| text.len() + 9).sum();
+        let size: usize = arguments
+            .arguments
+            .iter()
+            .chain(&arguments.environment)
+            .map(|text| text.len() + 9)
+            .sum();
         if size > ARGUMENT_LIMIT {
             return Err(Errno::EINVAL);
         }
@@ -148,8 +152,8 @@ impl Program {
                 && (segment.p_offset..segment.p_offset + segment.p_filesz)
                     .contains(&self.header.e_phoff)
         });
-        let headers =
-            headers.map_or(0, |segment| base + segment.p_vaddr + self.header.e_phoff - segment.p_offset);
+        let headers = headers
+            .map_or(0, |segment| base + segment.p_vaddr + self.header.e_phoff - segment.p_offset);
         let auxiliary = [
             (3, headers),
             (4, u64::from(self.header.e_phentsize)),
@@ -252,7 +256,8 @@ fn headers(file: &File<Pc>) -> Result<(FileHeader<LittleEndian>, Vec<ProgramHead
     }
     let ident = parse_ident::<LittleEndian>(&bytes).map_err(|_| Errno::ENOEXEC)?;
     let header = FileHeader::parse_tail(ident, &bytes[16..]).map_err(|_| Errno::ENOEXEC)?;
-    let is_ours = header.class == elf::file::Class::ELF64 && header.e_machine == elf::abi::EM_X86_64;
+    let is_ours =
+        header.class == elf::file::Class::ELF64 && header.e_machine == elf::abi::EM_X86_64;
     if !is_ours || !matches!(header.e_type, ET_EXEC | ET_DYN) || header.e_phentsize != 56 {
         return Err(Errno::ENOEXEC);
     }
@@ -283,7 +288,10 @@ fn map_segments(
     for segment in segments.iter().filter(|segment| segment.p_type == PT_LOAD) {
         let is_sane = segment.p_memsz >= segment.p_filesz
             && segment.p_vaddr % PAGE_SIZE == segment.p_offset % PAGE_SIZE
-            && segment.p_vaddr.checked_add(segment.p_memsz).is_some_and(|end| end < TASK_SIZE - base);
+            && segment
+                .p_vaddr
+                .checked_add(segment.p_memsz)
+                .is_some_and(|end| end < TASK_SIZE - base);
         if !is_sane {
             return Err(Errno::ENOEXEC);
         }
@@ -323,8 +331,9 @@ fn map_segment(
         })?;
         fresh = file_end.next_multiple_of(PAGE_SIZE);
         if segment.p_memsz > segment.p_filesz && protection.contains(Protection::WRITE) {
-            // The rest of the file's last page is memory that starts as zeros.
-            let rest = (fresh.min(memory_end) - file_end) as usize;
+            // The rest of the file's last page is memory that starts as zeros, up to its very end:
+            // the dynamic linker's first allocations are there.
+            let rest = (fresh - file_end) as usize;
             user::write(file_end, &[0; PAGE_SIZE as usize][..rest])?;
         }
     }

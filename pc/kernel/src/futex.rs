@@ -58,7 +58,8 @@ pub fn wake(address: u64, count: u32, bits: u32) -> u32 {
     let mut woken = 0;
     let mut waiters = WAITERS.lock();
     waiters.retain(|waiter| {
-        let is_meant = waiter.space == space && waiter.address == address && waiter.bits & bits != 0;
+        let is_meant =
+            waiter.space == space && waiter.address == address && waiter.bits & bits != 0;
         if !is_meant || woken == count {
             return true;
         }

@@ -179,8 +179,10 @@ fn load_init() -> Result<entry::TrapFrame, errno::Errno> {
     let command = fs::find(COMMAND, Follow::Yes)?;
     let mut bytes = alloc::vec![0; command.len() as usize];
     command.content()?.read_at(0, &mut bytes)?;
-    let arguments: Vec<Vec<u8>> =
-        bytes.split_inclusive(|byte| *byte == 0).map(|text| text.strip_suffix(&[0]).unwrap_or(text).to_vec()).collect();
+    let arguments: Vec<Vec<u8>> = bytes
+        .split_inclusive(|byte| *byte == 0)
+        .map(|text| text.strip_suffix(&[0]).unwrap_or(text).to_vec())
+        .collect();
     let path = arguments.first().cloned().ok_or(errno::Errno::ENOENT)?;
     let path = String::from_utf8(path).map_err(|_| errno::Errno::ENOENT)?;
     let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=dumb"];

@@ -321,7 +321,8 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
     loop {
         let event = process.event.load(Ordering::Acquire);
         let mut children = process.children.lock();
-        let wanted = |child: &Arc<Process>| which == Children::Any || which == Children::One(child.id);
+        let wanted =
+            |child: &Arc<Process>| which == Children::Any || which == Children::One(child.id);
         if !children.iter().any(wanted) {
             return Err(Errno::ECHILD);
         }

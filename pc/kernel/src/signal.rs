@@ -5,7 +5,7 @@ use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
 use crate::process::{self, Death, Process, Reason};
-use crate::{cpu, scheduler, user};
+use crate::{cpu, report, scheduler, user};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -18,7 +18,6 @@ mod numbers {
     pub const SIGKILL: u32 = 9;
     pub const SIGSEGV: u32 = 11;
     pub const SIGPIPE: u32 = 13;
-    pub const SIGALRM: u32 = 14;
     pub const SIGCHLD: u32 = 17;
     pub const SIGCONT: u32 = 18;
     pub const SIGSTOP: u32 = 19;
@@ -140,7 +139,8 @@ pub fn is_pending() -> bool {
 
 fn deliverable() -> u64 {
     let thread = process::thread();
-    let pending = thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire);
+    let pending =
+        thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire);
     pending & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
 }
 
@@ -181,13 +181,34 @@ fn act(frame: &mut TrapFrame, number: u32) -> bool {
     match action.handler {
         IGNORE => false,
         DEFAULT if is_ignored_by_default(number) => false,
-        DEFAULT => process::exit_group(Death { reason: Reason::Signal(number) }),
+        DEFAULT => {
+            log_unhandled(frame, number);
+            process::exit_group(Death { reason: Reason::Signal(number) })
+        }
         _ => {
             if enter(frame, number, &action).is_err() {
                 process::exit_group(Death { reason: Reason::Signal(SIGSEGV) });
             }
             true
         }
+    }
+}
+
+/// Says where a fault was that nothing handles (spec A20).
+fn log_unhandled(frame: &TrapFrame, number: u32) {
+    let info = process::thread().info.lock().take_if(|info| info.number == number);
+    if let Some(info) = info {
+        let process = process::current();
+        report!(
+            "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {:#x}",
+            process.id,
+            process.name.lock(),
+            info.code,
+            info.address,
+            frame.rip,
+            frame.rsp,
+            frame.error,
+        );
     }
 }
 
@@ -224,10 +245,30 @@ fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user
     let ucontext = &mut words[1..=UCONTEXT_WORDS];
     ucontext[2..5].copy_from_slice(&[stack, if bytes == 0 { 2 } else { 0 }, bytes]);
     let registers = [
-        frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
-        frame.rdi, frame.rsi, frame.rbp, frame.rbx, frame.rdx, frame.rax, frame.rcx, frame.rsp,
-        frame.rip, frame.rflags, frame.cs | frame.ss << 48, frame.error, frame.vector, mask,
-        info.map_or(0, |info| info.address), vectors,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+        frame.rdi,
+        frame.rsi,
+        frame.rbp,
+        frame.rbx,
+        frame.rdx,
+        frame.rax,
+        frame.rcx,
+        frame.rsp,
+        frame.rip,
+        frame.rflags,
+        frame.cs | frame.ss << 48,
+        frame.error,
+        frame.vector,
+        mask,
+        info.map_or(0, |info| info.address),
+        vectors,
     ];
     ucontext[5..5 + registers.len()].copy_from_slice(&registers);
     ucontext[5 + CONTEXT_WORDS] = mask;
@@ -268,10 +309,23 @@ pub fn leave(frame: &mut TrapFrame) -> Result<u64, Errno> {
         frame.vectors[24..28].copy_from_slice(&(control & 0xffbf).to_le_bytes());
     }
     let slots: [&mut u64; 17] = [
-        &mut frame.r8, &mut frame.r9, &mut frame.r10, &mut frame.r11, &mut frame.r12,
-        &mut frame.r13, &mut frame.r14, &mut frame.r15, &mut frame.rdi, &mut frame.rsi,
-        &mut frame.rbp, &mut frame.rbx, &mut frame.rdx, &mut frame.rax, &mut frame.rcx,
-        &mut frame.rsp, &mut frame.rip,
+        &mut frame.r8,
+        &mut frame.r9,
+        &mut frame.r10,
+        &mut frame.r11,
+        &mut frame.r12,
+        &mut frame.r13,
+        &mut frame.r14,
+        &mut frame.r15,
+        &mut frame.rdi,
+        &mut frame.rsi,
+        &mut frame.rbp,
+        &mut frame.rbx,
+        &mut frame.rdx,
+        &mut frame.rax,
+        &mut frame.rcx,
+        &mut frame.rsp,
+        &mut frame.rip,
     ];
     for (i, slot) in slots.into_iter().enumerate() {
         *slot = register(i);

@@ -54,11 +54,7 @@ pub struct PcSpace {
 
 impl PcSpace {
     /// Makes an empty address space with the kernel's part of `reference`.
-    pub fn new(
-        frames: &'static Frames,
-        reference: Frame,
-        id: u32,
-    ) -> Result<Self, OutOfFrames> {
+    pub fn new(frames: &'static Frames, reference: Frame, id: u32) -> Result<Self, OutOfFrames> {
         let root = frames.allocate_table()?;
         // SAFETY: the reference table is never freed, and the new root is ours.
         let (from, to) = unsafe { (table(reference), table(root)) };
@@ -134,7 +130,14 @@ impl PcSpace {
         let entries = self.frames.lock_leaf(leaf);
         // SAFETY: the leaf stays a table while `levels` is held, which the cursor does.
         let table = unsafe { table(leaf) };
-        Some(PcCursor { space: self, leaf, table, end: range.end, _entries: entries, _levels: levels })
+        Some(PcCursor {
+            space: self,
+            leaf,
+            table,
+            end: range.end,
+            _entries: entries,
+            _levels: levels,
+        })
     }
 
     /// Takes empty leaf tables in `range`, and the levels above them that become empty, out of the
@@ -305,6 +308,7 @@ impl Cursor for PcCursor<'_> {
     fn clear_accessed(&mut self, address: VirtAddr) -> bool {
         let word = self.word(address);
         let present = encode::decode(word.load(Ordering::Relaxed)).frame().is_some();
-        present && word.fetch_and(!Bits::ACCESSED.bits(), Ordering::AcqRel) & Bits::ACCESSED.bits() != 0
+        present
+            && word.fetch_and(!Bits::ACCESSED.bits(), Ordering::AcqRel) & Bits::ACCESSED.bits() != 0
     }
 }

@@ -4,7 +4,7 @@ use crate::direct::content;
 use crate::entry::TrapFrame;
 use crate::frames::Frames;
 use crate::machine::Pc;
-use crate::process::{Process, Thread};
+use crate::process::Thread;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -111,11 +111,6 @@ impl Task {
             crate::scheduler::load_space(self);
             old
         })
-    }
-
-    /// The process of a task that has one.
-    pub fn process(&self) -> Option<&Arc<Process>> {
-        self.thread.as_ref().map(|thread| &thread.process)
     }
 }
 

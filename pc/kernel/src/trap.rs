@@ -4,7 +4,7 @@ use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
 use crate::{apic, cpu, kernel, layout, process, report, scheduler, signal, syscall};
 use core::sync::atomic::Ordering;
-use pagefault::entry::{Signal, SegvCode, Verdict};
+use pagefault::entry::{SegvCode, Signal, Verdict};
 use pagefault::machine::{Context, ErrorCode, PageFault, VirtAddr};
 use x86_64::instructions::interrupts;
 use x86_64::registers::control::Cr2;
@@ -108,9 +108,18 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
     report!("oops: {what}: vector {} error {:#x}", frame.vector, frame.error);
     report!("rip {:#x} rsp {:#x} rflags {:#x}", frame.rip, frame.rsp, frame.rflags);
     report!("rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
-    report!("rsi {:#x} rdi {:#x} rbp {:#x} cr2 {:#x}", frame.rsi, frame.rdi, frame.rbp, Cr2::read_raw());
-    report!("task {}, {} top-level entries synchronised", cpu::task_id(),
-        kernel().manager.machine().synchronised.load(Ordering::Relaxed));
+    report!(
+        "rsi {:#x} rdi {:#x} rbp {:#x} cr2 {:#x}",
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        Cr2::read_raw()
+    );
+    report!(
+        "task {}, {} top-level entries synchronised",
+        cpu::task_id(),
+        kernel().manager.machine().synchronised.load(Ordering::Relaxed)
+    );
     crate::power::off(255)
 }
 

@@ -79,7 +79,8 @@ fn enter(
         if raw == 0 {
             let new = frames.allocate_table()?;
             raw = encode::table(new, Mode::Kernel);
-            if let Err(there) = entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Acquire) {
+            if let Err(there) = entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Acquire)
+            {
                 frames.free(new, 0);
                 raw = there;
             }

@@ -8,7 +8,8 @@ fn words(line: &str) -> Vec<OsString> {
 
 #[test]
 fn a_whole_line() {
-    let line = "--memory 1G --swap 128M --files a --files b --accel kvm --stats -- prog -x --memory";
+    let line =
+        "--memory 1G --swap 128M --files a --files b --accel kvm --stats -- prog -x --memory";
     let (boot, report) = parse(words(line)).unwrap();
     assert_eq!((boot.memory, boot.swap), (1024, 128));
     assert_eq!(boot.files, ["a", "b"].map(std::path::PathBuf::from));

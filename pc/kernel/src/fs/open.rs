@@ -263,4 +263,3 @@ impl Files {
 pub fn file(number: u32) -> Result<Arc<Open>, Errno> {
     process::current().files.lock().find(number)
 }
-

@@ -60,8 +60,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_getcwd => getcwd(a, b as usize),
         nr::__NR_chdir => chdir(a),
         nr::__NR_memfd_create => memfd_create(b as u32),
-        nr::__NR_chmod | nr::__NR_fchmod | nr::__NR_fchmodat | nr::__NR_utimensat
-        | nr::__NR_chown | nr::__NR_fchown | nr::__NR_fadvise64 => Ok(0),
+        nr::__NR_chmod
+        | nr::__NR_fchmod
+        | nr::__NR_fchmodat
+        | nr::__NR_utimensat
+        | nr::__NR_chown
+        | nr::__NR_fchown
+        | nr::__NR_fadvise64 => Ok(0),
         _ => return None,
     })
 }
@@ -90,7 +95,8 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
         }
         done += n as u64;
         // A file is read to its end; a pipe or a terminal gives what it has.
-        let is_regular = matches!(&open.what, What::Node(node, _) if matches!(node.kind, Kind::Regular(_)));
+        let is_regular =
+            matches!(&open.what, What::Node(node, _) if matches!(node.kind, Kind::Regular(_)));
         if n < want || !is_regular {
             break;
         }
@@ -143,7 +149,8 @@ fn vectored(vectors: u64, count: u64, each: impl Fn(u64, u64) -> Result) -> Resu
 
 /// An absolute path from what a call was given.
 fn absolute(directory: u32, path: u64) -> core::result::Result<String, Errno> {
-    let path = String::from_utf8(user::read_string(path, PATH_LIMIT)?).map_err(|_| Errno::ENOENT)?;
+    let path =
+        String::from_utf8(user::read_string(path, PATH_LIMIT)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }

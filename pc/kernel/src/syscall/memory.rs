@@ -20,9 +20,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     Some(match number {
         nr::__NR_mmap => mmap(arguments),
         nr::__NR_munmap => done(mm.munmap(VirtAddr(a), b).map_err(Errno::from)),
-        nr::__NR_mprotect => {
-            done(mm.mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from))
-        }
+        nr::__NR_mprotect => done(mm.mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from)),
         nr::__NR_brk => brk(a),
         nr::__NR_mremap => mremap(arguments),
         nr::__NR_madvise => match advice(c as u32) {
@@ -118,8 +116,7 @@ fn mremap(arguments: Arguments) -> Result {
         (false, false) => Move::Never,
         (false, true) => return Err(Errno::EINVAL),
     };
-    let request =
-        RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
+    let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
     Ok(process::space().mremap(&request)?.value())
 }
 
@@ -168,8 +165,9 @@ fn msync(address: u64, length: u64, flags: u32) -> Result {
 
 fn mincore(address: u64, length: u64, to: u64) -> Result {
     let mut resident = Vec::new();
-    process::space()
-        .mincore(VirtAddr(address), length, |_, is_resident| resident.push(u8::from(is_resident)))?;
+    process::space().mincore(VirtAddr(address), length, |_, is_resident| {
+        resident.push(u8::from(is_resident))
+    })?;
     user::write(to, &resident)?;
     Ok(0)
 }

@@ -101,7 +101,13 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
             let word = |i: u64| user::read_u64(a + 8 * i);
             let (stack, bytes) = (word(5)?, word(6)?);
             let (child_tid, parent_tid) = (word(2)?, word(3)?);
-            Clone { flags: word(0)?, stack: stack + bytes, parent_tid, child_tid, pointer: word(7)? }
+            Clone {
+                flags: word(0)?,
+                stack: stack + bytes,
+                parent_tid,
+                child_tid,
+                pointer: word(7)?,
+            }
         }
     })
 }
@@ -118,11 +124,7 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     } else {
         Arc::new(process::space().fork()?)
     };
-    let process = if has(nr::CLONE_THREAD) {
-        parent.clone()
-    } else {
-        child(parent, id, &space)
-    };
+    let process = if has(nr::CLONE_THREAD) { parent.clone() } else { child(parent, id, &space) };
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
     let new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
@@ -201,7 +203,8 @@ fn end_other_threads(process: &Process) {
         return;
     }
     let own = cpu::task_id();
-    let others = || process.threads.lock().iter().copied().filter(|id| *id != own).collect::<Vec<_>>();
+    let others =
+        || process.threads.lock().iter().copied().filter(|id| *id != own).collect::<Vec<_>>();
     process::kill_threads(process, Death { reason: Reason::Signal(signal::SIGKILL) });
     while !others().is_empty() {
         scheduler::yield_now();
@@ -271,8 +274,7 @@ fn read_time(at: u64) -> core::result::Result<u64, Errno> {
 fn sleep(request: u64, flags: Option<u64>) -> Result {
     let time = read_time(request)?;
     let is_absolute = flags.is_some_and(|flags| flags & 1 != 0);
-    let deadline =
-        if is_absolute { time } else { clock::nanoseconds().saturating_add(time) };
+    let deadline = if is_absolute { time } else { clock::nanoseconds().saturating_add(time) };
     let never = AtomicU32::new(0);
     while clock::nanoseconds() < deadline {
         if signal::is_pending() {
