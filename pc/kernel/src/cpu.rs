@@ -187,11 +187,12 @@ fn start_system_calls() {
     const FMASK: u32 = 0xc000_0084;
     let target = entry::system_call_entry as extern "C" fn() as usize as u64;
     // SAFETY: the selectors are those of the table just loaded and the target is the entry code.
-    // Masked: interrupts, direction, trap, alignment check.
+    // Masked: interrupts, direction, trap, alignment check, and
+    // nested task, with which `iretq` would fault.
     unsafe {
         Msr::new(STAR).write(KERNEL_CODE << 32 | 0x13 << 48);
         Msr::new(LSTAR).write(target);
-        Msr::new(FMASK).write(0x4_0700);
+        Msr::new(FMASK).write(0x4_4700);
     }
 }
 

@@ -107,14 +107,17 @@ impl Program {
     pub fn load(&self, space: &AddressSpace<Pc>) -> Result<(TrapFrame, Break), Errno> {
         let base = if self.header.e_type == ET_DYN { DYNAMIC_BASE } else { 0 };
         let end = map_segments(space, &self.file, &self.segments, base)?;
-        let mut entry = base + self.header.e_entry;
+        let mut entry = base.wrapping_add(self.header.e_entry);
         let own_entry = entry;
         let mut interpreter_base = 0;
         if let Some(interpreter) = &self.interpreter {
             let (header, segments) = headers(interpreter)?;
             interpreter_base = room_for(space, &segments)?;
             map_segments(space, interpreter, &segments, interpreter_base)?;
-            entry = interpreter_base + header.e_entry;
+            entry = interpreter_base.wrapping_add(header.e_entry);
+        }
+        if entry >= TASK_SIZE {
+            return Err(Errno::ENOEXEC);
         }
         let stack = self.stack(space, base, own_entry, interpreter_base)?;
         let start = end.next_multiple_of(PAGE_SIZE);

@@ -227,6 +227,10 @@ const FRAME_WORDS: usize = 1 + UCONTEXT_WORDS + 16;
 
 /// Makes the program's next instruction the handler's first.
 fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user::BadAddress> {
+    // A handler that no program can have would fault on the kernel's way out.
+    if action.handler >= TASK_SIZE {
+        return Err(user::BadAddress);
+    }
     let thread = process::thread();
     let mask = thread.mask.load(Ordering::Relaxed);
     let (stack, bytes) = *thread.alternate_stack.lock();

@@ -116,6 +116,9 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
 pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Result {
     let clone = read_clone(number, arguments)?;
     let has = |flag: u32| clone.flags & u64::from(flag) != 0;
+    if has(nr::CLONE_SETTLS) && !user::access_ok(clone.pointer, 0) {
+        return Err(Errno::EPERM);
+    }
     let parent = process::current();
     let thread = process::thread();
     let id = task::next_id();
