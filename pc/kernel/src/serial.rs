@@ -17,6 +17,7 @@ pub const REPORT: Serial = Serial { base: 0x2f8 };
 const LINE_STATUS: u16 = 5;
 const DATA_READY: u8 = 1;
 const ROOM_TO_SEND: u8 = 1 << 5;
+const ALL_SENT: u8 = 1 << 6;
 
 impl Serial {
     /// Sets 115200 bits a second, eight bits, no parity, with buffers and without interrupts.
@@ -33,6 +34,13 @@ impl Serial {
                 core::hint::spin_loop();
             }
             self.put(0, *byte);
+        }
+    }
+
+    /// Waits until the last byte has left.
+    pub fn flush(&self) {
+        while self.get(LINE_STATUS) & ALL_SENT == 0 {
+            core::hint::spin_loop();
         }
     }
 
