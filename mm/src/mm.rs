@@ -186,6 +186,11 @@ impl<M: Machine> Mm<M> {
         &self.space
     }
 
+    /// Its limits, which may be changed at any time (`setrlimit`).
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What the address space uses now.
     pub fn usage(&self) -> UsageNow {
         let pages = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0) as u64;

@@ -1,0 +1,11 @@
+//! Links the kernel at its own addresses, without the C library's start files.
+
+fn main() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    println!("cargo::rerun-if-changed={script}");
+    for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+    println!("cargo::rustc-link-arg-bins=-Wl,-T,{script}");
+    println!("cargo::rustc-link-arg-bins=-Wl,-z,max-page-size=4096,-z,noexecstack");
+}

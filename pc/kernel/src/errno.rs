@@ -1,0 +1,49 @@
+//! Error numbers of system calls.
+
+use crate::user::BadAddress;
+use linux_raw_sys::errno as raw;
+
+/// An error number; a system call returns its negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub u32);
+
+macro_rules! errnos {
+    ($($name:ident)+) => {
+        #[allow(missing_docs, reason = "the names are those of errno(3)")]
+        impl Errno {
+            $(pub const $name: Self = Self(raw::$name);)+
+        }
+    };
+}
+
+errnos! {
+    EPERM ENOENT ESRCH EINTR ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR
+    EISDIR EINVAL EMFILE ENOTTY ESPIPE EPIPE ERANGE ENOSYS ENOTEMPTY ELOOP ETIMEDOUT ENODEV
+}
+
+impl From<BadAddress> for Errno {
+    fn from(_: BadAddress) -> Self {
+        Self::EFAULT
+    }
+}
+
+impl From<pagefault::error::Errno> for Errno {
+    fn from(errno: pagefault::error::Errno) -> Self {
+        Self(errno.number() as u32)
+    }
+}
+
+macro_rules! from_errors {
+    ($($name:ident)+) => {
+        $(impl From<pagefault::error::$name> for Errno {
+            fn from(error: pagefault::error::$name) -> Self {
+                error.errno().into()
+            }
+        })+
+    };
+}
+
+from_errors! {
+    MapError UnmapError ProtectError RemapError AdviseError LockError SyncError MincoreError
+    RemapPagesError ForkError FileError
+}

@@ -1,0 +1,265 @@
+//! Open files, and a process's numbers for them.
+
+use super::pipe::{ReadEnd, WriteEnd};
+use super::{Device, Follow, Kind, Node, find};
+use crate::errno::Errno;
+use crate::serial::CONSOLE;
+use crate::{process, scheduler, signal};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// An open file, shared by the numbers that were duplicated from one.
+pub struct Open {
+    /// What was opened.
+    pub what: What,
+    /// Where the next read or write begins.
+    pub offset: AtomicU64,
+    /// How it was opened (`O_` flags).
+    pub flags: AtomicU32,
+}
+
+/// What can be open.
+pub enum What {
+    /// Something with a path.
+    Node(Arc<Node>, String),
+    /// A text made when it was opened.
+    Text(Vec<u8>),
+    /// The end of a pipe that is read.
+    Read(ReadEnd),
+    /// The end of a pipe that is written.
+    Write(WriteEnd),
+}
+
+/// Whether reading ahead of the data waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Until there is something.
+    Blocking,
+    /// Not at all.
+    NonBlocking,
+}
+
+const O_ACCMODE: u32 = 3;
+const O_APPEND: u32 = 0o2000;
+const O_NONBLOCK: u32 = 0o4000;
+
+impl Open {
+    /// An open file at its beginning.
+    pub fn new(what: What, flags: u32) -> Arc<Self> {
+        Arc::new(Self { what, offset: AtomicU64::new(0), flags: AtomicU32::new(flags) })
+    }
+
+    /// Whether it was opened for reading.
+    pub fn is_readable(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 1
+    }
+
+    /// Whether it was opened for writing.
+    pub fn is_writable(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 0
+    }
+
+    fn reading(&self) -> Reading {
+        if self.flags.load(Ordering::Relaxed) & O_NONBLOCK != 0 {
+            Reading::NonBlocking
+        } else {
+            Reading::Blocking
+        }
+    }
+
+    /// Reads at the offset and moves it on.
+    pub fn read(&self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        let n = self.read_at(self.offset.load(Ordering::Relaxed), bytes)?;
+        self.offset.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    /// Reads at an offset.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+        if !self.is_readable() {
+            return Err(Errno::EBADF);
+        }
+        match &self.what {
+            What::Read(end) => end.read(bytes, self.reading()),
+            What::Write(_) => Err(Errno::EBADF),
+            What::Text(text) => {
+                let rest = text.get(offset as usize..).unwrap_or_default();
+                let n = rest.len().min(bytes.len());
+                bytes[..n].copy_from_slice(&rest[..n]);
+                Ok(n)
+            }
+            What::Node(node, _) => match &node.kind {
+                Kind::Device(device) => read_device(*device, bytes),
+                _ => Ok(node.content()?.read_at(offset, bytes)?),
+            },
+        }
+    }
+
+    /// Writes at the offset and moves it on.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.flags.load(Ordering::Relaxed) & O_APPEND != 0
+            && let What::Node(node, _) = &self.what
+        {
+            self.offset.store(node.len(), Ordering::Relaxed);
+        }
+        let n = self.write_at(self.offset.load(Ordering::Relaxed), bytes)?;
+        self.offset.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    /// Writes at an offset.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        if !self.is_writable() {
+            return Err(Errno::EBADF);
+        }
+        match &self.what {
+            What::Write(end) => end.write(bytes, self.reading()),
+            What::Read(_) | What::Text(_) => Err(Errno::EBADF),
+            What::Node(node, _) => match &node.kind {
+                Kind::Device(Device::Console) => {
+                    CONSOLE.send(bytes);
+                    Ok(bytes.len())
+                }
+                Kind::Device(_) => Ok(bytes.len()),
+                _ => Ok(node.content_for_writing()?.write_at(offset, bytes)?),
+            },
+        }
+    }
+}
+
+fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
+    match device {
+        Device::Null => Ok(0),
+        Device::Zero => {
+            bytes.fill(0);
+            Ok(bytes.len())
+        }
+        Device::Random => {
+            crate::random::fill(bytes);
+            Ok(bytes.len())
+        }
+        Device::Console => read_console(bytes),
+    }
+}
+
+/// End of transmission: the host's input has ended.
+const END: u8 = 4;
+
+/// Reads up to the end of a line.
+fn read_console(bytes: &mut [u8]) -> Result<usize, Errno> {
+    let mut n = 0;
+    while n < bytes.len() {
+        let Some(byte) = CONSOLE.receive() else {
+            if signal::is_pending() {
+                return Err(Errno::EINTR);
+            }
+            scheduler::yield_now();
+            continue;
+        };
+        if byte == END {
+            break;
+        }
+        bytes[n] = byte;
+        n += 1;
+        if byte == b'\n' {
+            break;
+        }
+    }
+    Ok(n)
+}
+
+/// The most open files of a process.
+const LIMIT: usize = 1024;
+
+/// A process's open files by number, and its working directory.
+#[derive(Clone, Default)]
+pub struct Files {
+    open: Vec<Option<(Arc<Open>, bool)>>,
+    /// The working directory.
+    pub directory: String,
+}
+
+impl Files {
+    /// The first process's: the console three times.
+    pub fn with_console() -> Result<Self, Errno> {
+        let console = find("/dev/console", Follow::Yes)?;
+        let open = Open::new(What::Node(console, String::from("/dev/console")), 2);
+        let open = (0..3).map(|_| Some((open.clone(), false))).collect();
+        Ok(Self { open, directory: String::from("/") })
+    }
+
+    /// The file with a number.
+    pub fn find(&self, number: u32) -> Result<Arc<Open>, Errno> {
+        let slot = self.open.get(number as usize).and_then(Option::as_ref);
+        slot.map(|(open, _)| open.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// Gives a file the lowest free number from `lowest` on.
+    pub fn add(&mut self, open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result<u32, Errno> {
+        let mut number = lowest as usize;
+        while self.open.get(number).is_some_and(Option::is_some) {
+            number += 1;
+        }
+        if number >= LIMIT {
+            return Err(Errno::EMFILE);
+        }
+        drop(self.put(number, open, close_on_exec));
+        Ok(number as u32)
+    }
+
+    fn put(&mut self, number: usize, open: Arc<Open>, close: bool) -> Option<(Arc<Open>, bool)> {
+        if self.open.len() <= number {
+            self.open.resize(number + 1, None);
+        }
+        self.open[number].replace((open, close))
+    }
+
+    /// Gives a file a certain number; returns what had it.
+    pub fn replace(
+        &mut self,
+        number: u32,
+        open: Arc<Open>,
+        close_on_exec: bool,
+    ) -> Result<Option<Arc<Open>>, Errno> {
+        if number as usize >= LIMIT {
+            return Err(Errno::EBADF);
+        }
+        Ok(self.put(number as usize, open, close_on_exec).map(|(open, _)| open))
+    }
+
+    /// Whether a file is closed by exec.
+    pub fn closes_on_exec(&self, number: u32) -> bool {
+        matches!(self.open.get(number as usize), Some(Some((_, true))))
+    }
+
+    /// Says whether a file is closed by exec.
+    pub fn set_close_on_exec(&mut self, number: u32, close: bool) {
+        if let Some(Some((_, flag))) = self.open.get_mut(number as usize) {
+            *flag = close;
+        }
+    }
+
+    /// Takes a number away; the caller drops what had it.
+    pub fn close(&mut self, number: u32) -> Result<Arc<Open>, Errno> {
+        let slot = self.open.get_mut(number as usize).and_then(Option::take);
+        slot.map(|(open, _)| open).ok_or(Errno::EBADF)
+    }
+
+    /// Takes all numbers away, or those that exec closes; the caller drops what had them.
+    pub fn take(&mut self, only_on_exec: bool) -> Vec<Arc<Open>> {
+        let mut taken = Vec::new();
+        for slot in &mut self.open {
+            if let Some((open, _)) = slot.take_if(|(_, close)| *close || !only_on_exec) {
+                taken.push(open);
+            }
+        }
+        taken
+    }
+}
+
+/// The open file with a number, of the running process.
+pub fn file(number: u32) -> Result<Arc<Open>, Errno> {
+    process::current().files.lock().find(number)
+}

@@ -1,0 +1,139 @@
+//! The PC as the memory manager's machine: frames by physical page number, content through the
+//! direct map, page tables that the processor walks.
+
+use crate::direct::{content, table};
+use crate::frames::Frames;
+use crate::layout::{TASK_SIZE, TOP_SPAN, VMALLOC};
+use crate::lock::Spin;
+use crate::space::PcSpace;
+use crate::{clock, cpu, scheduler, shootdown, vmalloc};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use pagefault::machine::encode::x86_64 as encode;
+use pagefault::machine::{
+    Capabilities, ContextId, Frame, Machine, OutOfFrames, Page, Stale, VirtAddr,
+};
+
+/// The machine.
+pub struct Pc {
+    frames: &'static Frames,
+    /// The reference table of kernel addresses (Linux: `init_mm.pgd`).
+    reference: Frame,
+    zero: Frame,
+    spaces: AtomicU32,
+    /// How often the top level of a page table was brought in line with the reference table.
+    pub synchronised: AtomicU64,
+}
+
+impl Pc {
+    /// Takes a frame to be the shared frame of zeros.
+    pub fn new(frames: &'static Frames, reference: Frame) -> Result<Self, OutOfFrames> {
+        let zero = frames.allocate_table()?;
+        let (spaces, synchronised) = (AtomicU32::new(1), AtomicU64::new(0));
+        Ok(Self { frames, reference, zero, spaces, synchronised })
+    }
+
+    /// The root of the reference table.
+    pub const fn reference(&self) -> Frame {
+        self.reference
+    }
+}
+
+impl Machine for Pc {
+    type Space = PcSpace;
+    type Mutex = Spin;
+    type RwLock = spin::RwLock<()>;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accessed: true,
+            dirty: true,
+            task_size: VirtAddr(TASK_SIZE),
+            no_execute: true,
+            file_index_limit: encode::LIMITS.file_index,
+        }
+    }
+
+    fn frames(&self) -> u32 {
+        self.frames.count()
+    }
+
+    fn free_frames(&self) -> u32 {
+        self.frames.free_frames()
+    }
+
+    fn zero_frame(&self) -> Option<Frame> {
+        Some(self.zero)
+    }
+
+    fn allocate(&self) -> Result<Frame, OutOfFrames> {
+        self.frames.allocate(0)
+    }
+
+    fn free(&self, frame: Frame) {
+        self.frames.free(frame, 0);
+    }
+
+    fn zero(&self, frame: Frame) {
+        // SAFETY: the memory manager asks for frames that it allocated; programs that write to the
+        // frame at the same time race with the zeros as they would on any computer.
+        unsafe { content(frame).write_bytes(0, 1) };
+    }
+
+    fn copy(&self, from: Frame, to: Frame) {
+        // SAFETY: as for `zero`; `to` is no frame that anyone else uses, so the two differ.
+        unsafe { content(from).copy_to_nonoverlapping(content(to), 1) };
+    }
+
+    fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
+        // SAFETY: the memory manager holds the page's lock, so that no one else fills it. A program
+        // that has it mapped may change it meanwhile; bytes have no invalid values, and `f` sees
+        // and leaves what the race makes of them.
+        f(unsafe { &mut *content(frame) })
+    }
+
+    fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
+        // SAFETY: as for `fill`.
+        f(unsafe { &*content(frame) })
+    }
+
+    fn space(&self) -> Result<PcSpace, OutOfFrames> {
+        PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn flush(&self, space: &PcSpace, stale: &[Stale]) {
+        shootdown::flush(space, stale);
+    }
+
+    /// Copies the top-level entry from the reference table to the root that is loaded (spec A6).
+    fn synchronise(&self, address: VirtAddr) -> bool {
+        if !VMALLOC.contains(&address.value()) || !vmalloc::is_mapped(self.reference, address) {
+            return false;
+        }
+        let at = (address.value() / TOP_SPAN % 512) as usize;
+        // SAFETY: the reference table is never freed, nor is the root while this CPU has it loaded.
+        let (from, to) = unsafe { (&table(self.reference)[at], &table(cpu::root())[at]) };
+        let raw = from.load(Ordering::Acquire);
+        let before = to.swap(raw, Ordering::AcqRel);
+        // The hardware sets the accessed bit in each root on its own.
+        let same = before == 0 || encode::frame(before) == encode::frame(raw);
+        assert!(same, "two kernel tables at {address}");
+        self.synchronised.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn context(&self) -> ContextId {
+        ContextId(cpu::task_id())
+    }
+
+    fn wait(&self, word: &AtomicU32, value: u32) {
+        scheduler::wait(word, value);
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        scheduler::wake(word);
+    }
+
+    fn now(&self) -> u64 {
+        clock::nanoseconds()
+    }
+}

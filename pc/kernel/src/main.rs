@@ -1,0 +1,222 @@
+//! A small x86-64 kernel whose only subject is memory.
+//!
+//! It gives its hardware to the memory manager through the waist and runs unmodified Linux programs
+//! whose every page arrives by a real page fault. In the order in which things happen:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `boot`, `start_info`, `layout` | from the loader to Rust; what memory there is; where things are |
+//! | `direct`, `buddy`, `frames` | the direct map; which frames are free |
+//! | `cpu`, `entry`, `trap` | descriptor tables; the way in and out; what to do about it |
+//! | `vmalloc`, `heap` | the kernel's own memory, mapped on demand of other page tables |
+//! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
+//! | `user` | the kernel's accesses to programs' memory, and the exception table |
+//! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
+//! | `process`, `exec`, `signal`, `futex` | what programs are made of |
+//! | `fs`, `syscall` | what else they ask for |
+//! | `disk`, `sleep` | the swap device |
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod apic;
+mod boot;
+mod buddy;
+mod bytes;
+mod clock;
+mod cpu;
+mod direct;
+mod disk;
+mod entry;
+mod errno;
+mod exec;
+mod frames;
+mod fs;
+mod futex;
+mod heap;
+mod layout;
+mod lock;
+mod machine;
+mod power;
+mod process;
+mod random;
+mod scheduler;
+mod serial;
+mod shootdown;
+mod signal;
+mod sleep;
+mod space;
+mod start_info;
+mod syscall;
+mod task;
+mod trap;
+mod user;
+mod vmalloc;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::panic::PanicInfo;
+use direct::Early;
+use exec::{Arguments, Program};
+use frames::{Frames, Reserved};
+use fs::{Files, Follow};
+use machine::Pc;
+use pagefault::exception::ExceptionTables;
+use pagefault::swap::area::Priority;
+use pagefault::{Config, Manager};
+use process::{Process, Thread};
+use start_info::BootInfo;
+use task::Task;
+
+/// What the kernel is made of, from the moment when there is a memory manager.
+pub struct Kernel {
+    /// The memory manager.
+    pub manager: Arc<Manager<Pc>>,
+    /// Which instructions may fault on programs' addresses.
+    pub exceptions: ExceptionTables,
+    /// The frames, for the kernel's own use.
+    pub frames: &'static Frames,
+    /// The number of the first process.
+    pub init: u32,
+}
+
+static FRAMES: spin::Once<Frames> = spin::Once::new();
+static KERNEL: spin::Once<Kernel> = spin::Once::new();
+
+/// The kernel.
+///
+/// # Panics
+/// Before it is put together, at the end of boot.
+pub fn kernel() -> &'static Kernel {
+    KERNEL.get().expect("the kernel has been put together")
+}
+
+/// The first Rust code: puts the kernel together and starts the first program.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(start_info: u64) -> ! {
+    serial::CONSOLE.start();
+    serial::REPORT.start();
+    // SAFETY: the boot code passes what the loader passed, and its page table is still loaded.
+    let info = match unsafe { BootInfo::read(start_info) } {
+        Ok(info) => info,
+        Err(error) => {
+            report!("cannot boot: {error:?}");
+            power::off(255)
+        }
+    };
+    let mut early = Early::new(&info).expect("the kernel is in memory");
+    let reserved = Reserved::new(&info, &mut early);
+    let reference = direct::build(&info, &mut early);
+    // SAFETY: called once, with interrupts disabled, as the loader left them.
+    unsafe { cpu::start(reference) };
+    let frames = FRAMES.call_once(|| Frames::new(&info, &reserved, &early.used()));
+    heap::start(frames, reference);
+    let result = start(&info, frames, reference);
+    if let Err(error) = result {
+        report!("cannot start the first program: {error:?}");
+        power::off(127)
+    }
+    scheduler::idle()
+}
+
+fn start(
+    info: &BootInfo,
+    frames: &'static Frames,
+    reference: pagefault::machine::Frame,
+) -> Result<(), errno::Errno> {
+    let no_memory = |_| errno::Errno::ENOMEM;
+    let machine = Arc::new(Pc::new(frames, reference).map_err(no_memory)?);
+    let manager = Manager::new(machine, Config::default());
+    let exceptions = user::exception_tables();
+    let init = task::next_id();
+    KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
+    scheduler::start(Task::idle());
+    apic::start(frames, reference).map_err(no_memory)?;
+    // SAFETY: the archive's frames were kept from the allocator.
+    fs::start(unsafe { direct::bytes(info.archive.clone()) });
+    if let Some(disk) = disk::find() {
+        let pages = disk.slots();
+        match KERNEL.get().map(|kernel| kernel.manager.swap_on(disk, Priority::Descending)) {
+            Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
+            other => report!("the swap device cannot be used: {other:?}"),
+        }
+    }
+    let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
+    scheduler::add(Arc::new(background));
+    report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
+    start_init(init, frames)
+}
+
+/// Starts the first process, in a task that begins in the kernel.
+fn start_init(init: u32, frames: &'static Frames) -> Result<(), errno::Errno> {
+    let process = Process::new(init, None, Files::with_console()?);
+    let space = Program::space()?;
+    *process.space.lock() = Some(space.clone());
+    process.threads.lock().push(init);
+    let thread = Thread::new(process, 0, 0);
+    let task = Task::new_in_kernel(frames, init, run_init, space, thread);
+    scheduler::add(Arc::new(task.map_err(|_| errno::Errno::ENOMEM)?));
+    Ok(())
+}
+
+/// Where the host says what to run: arguments that end with a zero byte each.
+const COMMAND: &str = "/.pagefault/command";
+
+/// The first process's beginning: loads the program and goes to it.
+extern "C" fn run_init() -> ! {
+    match load_init() {
+        Ok(frame) => entry::leave_kernel(&frame),
+        Err(error) => {
+            report!("cannot start the first program: {error:?}");
+            power::off(127)
+        }
+    }
+}
+
+fn load_init() -> Result<entry::TrapFrame, errno::Errno> {
+    let command = fs::find(COMMAND, Follow::Yes)?;
+    let mut bytes = alloc::vec![0; command.len() as usize];
+    command.content()?.read_at(0, &mut bytes)?;
+    let arguments: Vec<Vec<u8>> = bytes
+        .split_inclusive(|byte| *byte == 0)
+        .map(|text| text.strip_suffix(&[0]).unwrap_or(text).to_vec())
+        .collect();
+    let path = arguments.first().cloned().ok_or(errno::Errno::ENOENT)?;
+    let path = String::from_utf8(path).map_err(|_| errno::Errno::ENOENT)?;
+    let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=dumb"];
+    let environment = environment.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let program = Program::open(&find_program(&path)?, Arguments { arguments, environment })?;
+    let process = process::current();
+    *process.name.lock() = String::from(program.name());
+    let (frame, program_break) = program.load(process::space())?;
+    *process.program_break.lock() = program_break;
+    Ok(frame)
+}
+
+/// Looks a program up: a path as it is, a name in the usual places.
+fn find_program(name: &str) -> Result<String, errno::Errno> {
+    if name.contains('/') {
+        return Ok(fs::absolute("/", name));
+    }
+    ["/bin", "/usr/bin", "/sbin", "/usr/sbin", "/"]
+        .into_iter()
+        .map(|directory| fs::absolute(directory, name))
+        .find(|path| fs::find(path, Follow::Yes).is_ok())
+        .ok_or(errno::Errno::ENOENT)
+}
+
+/// Keeps frames free ahead of need, for as long as the machine runs.
+extern "C" fn reclaim() -> ! {
+    let never = core::sync::atomic::AtomicBool::new(false);
+    loop {
+        kernel().manager.background(&never);
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    report!("kernel {info}");
+    power::off(255)
+}

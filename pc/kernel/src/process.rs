@@ -1,0 +1,386 @@
+//! Processes: an address space, files and threads that share them, from fork to wait.
+
+use crate::entry::TrapFrame;
+use crate::errno::Errno;
+use crate::fs::Files;
+use crate::lock::Mutex;
+use crate::machine::Pc;
+use crate::scheduler::{self, Patience};
+use crate::signal::{self, Actions, Info};
+use crate::task::{self, Task};
+use crate::{cpu, kernel, power, report, user};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use pagefault::{AddressSpace, UsageNow};
+
+/// Why a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It said so.
+    Exit(u8),
+    /// A signal killed it.
+    Signal(u32),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Death {
+    /// The status as `wait4` reports it.
+    pub const fn status(self) -> u32 {
+        match self.reason {
+            Reason::Exit(code) => (code as u32) << 8,
+            Reason::Signal(number) => number,
+        }
+    }
+
+    /// The status as a shell shows it.
+    const fn shell_status(self) -> u8 {
+        match self.reason {
+            Reason::Exit(code) => code,
+            Reason::Signal(number) => 128 + number as u8,
+        }
+    }
+}
+
+/// The program break: where the heap of old begins and ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Break {
+    /// The lowest break.
+    pub start: u64,
+    /// The break now.
+    pub now: u64,
+}
+
+/// A process.
+pub struct Process {
+    /// Its number.
+    pub id: u32,
+    parent: Mutex<Weak<Process>>,
+    /// The address space, while it has one. Threads have their own reference.
+    pub space: Mutex<Option<Arc<AddressSpace<Pc>>>>,
+    /// Open files and the working directory.
+    pub files: Mutex<Files>,
+    /// The program break.
+    pub program_break: Mutex<Break>,
+    /// What signals do.
+    pub actions: Mutex<Actions>,
+    /// Signals for any thread.
+    pub pending: AtomicU64,
+    /// The numbers of its threads.
+    pub threads: Mutex<Vec<u32>>,
+    children: Mutex<Vec<Arc<Process>>>,
+    /// Counts what a parent may wait for: children that ended, and signals.
+    pub event: AtomicU32,
+    /// Set when all threads are to end.
+    pub ending: Mutex<Option<Death>>,
+    ended: AtomicBool,
+    /// The parent of a `vfork` waits until it is 1: the child has let go of its address space.
+    pub released: AtomicU32,
+    /// The program's name.
+    pub name: Mutex<String>,
+    /// What the process used, noted when its address space goes.
+    pub usage: Mutex<UsageNow>,
+    /// The same of children that were waited for.
+    pub children_usage: Mutex<UsageNow>,
+}
+
+/// What programs know of a task.
+pub struct Thread {
+    /// The process.
+    pub process: Arc<Process>,
+    /// Where FS points.
+    pub pointer: AtomicU64,
+    /// Where to write zero and wake a waiter when the thread ends (`set_tid_address`).
+    pub clear_tid: AtomicU64,
+    /// The signals that are blocked.
+    pub mask: AtomicU64,
+    /// Signals for this thread.
+    pub pending: AtomicU64,
+    /// What comes with a signal that a fault raised.
+    pub info: Mutex<Option<Info>>,
+    /// Where handlers that ask for it have their stack: address and size.
+    pub alternate_stack: Mutex<(u64, u64)>,
+}
+
+impl Thread {
+    /// A thread of a process, with the signal mask of the one that makes it.
+    pub fn new(process: Arc<Process>, pointer: u64, mask: u64) -> Self {
+        Self {
+            process,
+            pointer: AtomicU64::new(pointer),
+            clear_tid: AtomicU64::new(0),
+            mask: AtomicU64::new(mask),
+            pending: AtomicU64::new(0),
+            info: Mutex::new(None),
+            alternate_stack: Mutex::new((0, 0)),
+        }
+    }
+}
+
+/// All processes by number, and all tasks that are threads.
+static PROCESSES: Mutex<BTreeMap<u32, Arc<Process>>> = Mutex::new(BTreeMap::new());
+static TASKS: Mutex<BTreeMap<u32, Weak<Task>>> = Mutex::new(BTreeMap::new());
+
+impl Process {
+    /// A process without threads, a child of `parent`.
+    pub fn new(id: u32, parent: Option<&Arc<Self>>, files: Files) -> Arc<Self> {
+        let process = Arc::new(Self {
+            id,
+            parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
+            space: Mutex::new(None),
+            files: Mutex::new(files),
+            program_break: Mutex::new(Break::default()),
+            actions: Mutex::new(Actions::default()),
+            pending: AtomicU64::new(0),
+            threads: Mutex::new(Vec::new()),
+            children: Mutex::new(Vec::new()),
+            event: AtomicU32::new(0),
+            ending: Mutex::new(None),
+            ended: AtomicBool::new(false),
+            released: AtomicU32::new(0),
+            name: Mutex::new(String::new()),
+            usage: Mutex::new(UsageNow::default()),
+            children_usage: Mutex::new(UsageNow::default()),
+        });
+        if let Some(parent) = parent {
+            parent.children.lock().push(process.clone());
+        }
+        PROCESSES.lock().insert(id, process.clone());
+        process
+    }
+
+    /// The number of the parent, 0 if it has none.
+    pub fn parent_id(&self) -> u32 {
+        self.parent.lock().upgrade().map_or(0, |parent| parent.id)
+    }
+
+    /// What the process uses now.
+    pub fn usage(&self) -> UsageNow {
+        self.space.lock().as_ref().map_or(*self.usage.lock(), |space| space.usage())
+    }
+}
+
+/// The process of the running task.
+///
+/// # Panics
+/// In a kernel task.
+pub fn current() -> &'static Arc<Process> {
+    &thread().process
+}
+
+/// The running thread.
+///
+/// # Panics
+/// In a kernel task.
+pub fn thread() -> &'static Thread {
+    scheduler::current().thread.as_ref().expect("a kernel task is no process")
+}
+
+/// The running task's address space.
+pub fn space() -> &'static Arc<AddressSpace<Pc>> {
+    scheduler::current().space().expect("a thread that runs has an address space")
+}
+
+/// A process by number.
+pub fn find(id: u32) -> Option<Arc<Process>> {
+    PROCESSES.lock().get(&id).cloned()
+}
+
+/// A task that is a thread, by number.
+pub fn find_task(id: u32) -> Option<Arc<Task>> {
+    TASKS.lock().get(&id).and_then(Weak::upgrade)
+}
+
+/// Starts a thread of a process with the registers in `frame`.
+pub fn start_thread(
+    id: u32,
+    frame: &TrapFrame,
+    space: Arc<AddressSpace<Pc>>,
+    thread: Thread,
+) -> Result<(), Errno> {
+    let process = thread.process.clone();
+    let task = Task::new(kernel().frames, id, frame, Some(space), Some(thread));
+    let task = Arc::new(task.map_err(|_| Errno::ENOMEM)?);
+    process.threads.lock().push(id);
+    TASKS.lock().insert(id, Arc::downgrade(&task));
+    scheduler::add(task);
+    Ok(())
+}
+
+/// Ends all threads of the running process.
+pub fn exit_group(death: Death) -> ! {
+    kill_threads(current(), death);
+    exit_thread()
+}
+
+/// Tells all threads of a process to end; the first reason stays.
+pub fn kill_threads(process: &Process, death: Death) {
+    process.ending.lock().get_or_insert(death);
+    for id in process.threads.lock().iter() {
+        scheduler::interrupt(*id);
+    }
+}
+
+/// Ends the running thread, and its process if it was the last.
+pub fn exit_thread() -> ! {
+    leave_process();
+    scheduler::end()
+}
+
+/// Everything of `exit_thread` that has something to drop.
+fn leave_process() {
+    let thread = thread();
+    let process = thread.process.clone();
+    let clear = thread.clear_tid.load(Ordering::Relaxed);
+    if clear != 0 && user::write(clear, &0u32.to_le_bytes()).is_ok() {
+        crate::futex::wake(clear, u32::MAX, u32::MAX);
+    }
+    let id = cpu::task_id();
+    TASKS.lock().remove(&id);
+    let last = {
+        let mut threads = process.threads.lock();
+        threads.retain(|other| *other != id);
+        threads.is_empty()
+    };
+    if last {
+        // Noted before the address space goes.
+        let usage = process.usage();
+        *process.usage.lock() = usage;
+        drop(process.space.lock().take());
+    }
+    drop(scheduler::current().replace_space(None));
+    if last {
+        end_process(&process);
+    }
+}
+
+fn end_process(process: &Arc<Process>) {
+    let death = *process.ending.lock().get_or_insert(Death { reason: Reason::Exit(0) });
+    if process.id == kernel().init {
+        finish(death);
+    }
+    let files = process.files.lock().take(false);
+    drop(files);
+    let heir = find(kernel().init);
+    for child in process.children.lock().drain(..) {
+        if let Some(heir) = &heir {
+            *child.parent.lock() = Arc::downgrade(heir);
+            heir.children.lock().push(child);
+        }
+    }
+    process.ended.store(true, Ordering::Release);
+    release(process);
+    let parent = process.parent.lock().upgrade();
+    if let Some(parent) = parent {
+        signal::send(&parent, signal::SIGCHLD);
+        notify(&parent);
+    }
+}
+
+/// Lets the parent of a `vfork` go on.
+pub fn release(process: &Process) {
+    process.released.store(1, Ordering::Release);
+    scheduler::wake(&process.released);
+}
+
+/// Wakes whoever waits for something to happen to a process.
+pub fn notify(process: &Process) {
+    process.event.fetch_add(1, Ordering::AcqRel);
+    scheduler::wake(&process.event);
+}
+
+/// Which children `wait4` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// Any.
+    Any,
+    /// One by number.
+    One(u32),
+}
+
+/// Whether `wait4` waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// Until a child ends.
+    Wait,
+    /// Not at all (`WNOHANG`).
+    Never,
+}
+
+/// Takes a child that has ended, or waits for one.
+pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)>, Errno> {
+    let process = current();
+    loop {
+        let event = process.event.load(Ordering::Acquire);
+        let mut children = process.children.lock();
+        let wanted =
+            |child: &Arc<Process>| which == Children::Any || which == Children::One(child.id);
+        if !children.iter().any(wanted) {
+            return Err(Errno::ECHILD);
+        }
+        let ended = |child: &Arc<Process>| wanted(child) && child.ended.load(Ordering::Acquire);
+        if let Some(at) = children.iter().position(ended) {
+            let child = children.swap_remove(at);
+            drop(children);
+            PROCESSES.lock().remove(&child.id);
+            let usage = *child.usage.lock();
+            let mut sum = process.children_usage.lock();
+            sum.minor += usage.minor;
+            sum.major += usage.major;
+            sum.peak = sum.peak.max(usage.peak);
+            let death = child.ending.lock().unwrap_or(Death { reason: Reason::Exit(0) });
+            return Ok(Some((child.id, death, usage)));
+        }
+        drop(children);
+        if hang == Hang::Never {
+            return Ok(None);
+        }
+        if signal::is_pending() {
+            return Err(Errno::EINTR);
+        }
+        scheduler::wait_until(&process.event, event, u64::MAX, Patience::Signals);
+    }
+}
+
+/// No memory could be had for the running program: the largest process dies (spec F25, the score of
+/// newer kernels: resident and swapped pages).
+pub fn out_of_memory() {
+    let victim = PROCESSES
+        .lock()
+        .values()
+        .filter(|process| process.ending.lock().is_none())
+        .max_by_key(|process| {
+            let usage = process.usage();
+            (usage.anonymous + usage.file, process.id)
+        })
+        .cloned();
+    let Some(victim) = victim else { return };
+    let usage = victim.usage();
+    report!(
+        "out of memory: killing process {} ({}): {} pages resident of {} mapped, {} frames free",
+        victim.id,
+        victim.name.lock(),
+        usage.anonymous + usage.file,
+        usage.total,
+        task::free_frames(),
+    );
+    kill_threads(&victim, Death { reason: Reason::Signal(signal::SIGKILL) });
+}
+
+/// The first process has ended, and with it the machine.
+fn finish(death: Death) -> ! {
+    let kernel = kernel();
+    kernel.manager.counters().visit(|name, value| report!("counter {name} {value}"));
+    let synchronised = kernel.manager.machine().synchronised.load(Ordering::Relaxed);
+    report!("counter synchronised {synchronised}");
+    crate::syscall::report_unknown();
+    power::off(death.shell_status())
+}

@@ -1,0 +1,352 @@
+//! Signals: which are pending, what a process does about them, and the frame that a handler finds
+//! on its stack.
+
+use crate::entry::TrapFrame;
+use crate::errno::Errno;
+use crate::layout::TASK_SIZE;
+use crate::process::{self, Death, Process, Reason};
+use crate::{cpu, report, scheduler, user};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+#[allow(missing_docs, reason = "the names are those of signal(7)")]
+mod numbers {
+    pub const SIGILL: u32 = 4;
+    pub const SIGTRAP: u32 = 5;
+    pub const SIGBUS: u32 = 7;
+    pub const SIGFPE: u32 = 8;
+    pub const SIGKILL: u32 = 9;
+    pub const SIGSEGV: u32 = 11;
+    pub const SIGPIPE: u32 = 13;
+    pub const SIGCHLD: u32 = 17;
+    pub const SIGCONT: u32 = 18;
+    pub const SIGSTOP: u32 = 19;
+    pub const SIGTSTP: u32 = 20;
+    pub const SIGTTIN: u32 = 21;
+    pub const SIGTTOU: u32 = 22;
+    pub const SIGURG: u32 = 23;
+    pub const SIGWINCH: u32 = 28;
+}
+pub use numbers::*;
+
+const DEFAULT: u64 = 0;
+const IGNORE: u64 = 1;
+const SA_ONSTACK: u64 = 0x0800_0000;
+const SA_NODEFER: u64 = 0x4000_0000;
+const SA_RESETHAND: u64 = 0x8000_0000;
+
+/// What a process does about a signal (`sigaction`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Action {
+    /// The handler's address, 0 for the default, 1 to ignore.
+    pub handler: u64,
+    /// `SA_` flags.
+    pub flags: u64,
+    /// Where the handler returns to.
+    pub restorer: u64,
+    /// What is blocked while it runs.
+    pub mask: u64,
+}
+
+/// The actions of a process, by signal number.
+#[derive(Clone)]
+pub struct Actions(pub [Action; 65]);
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self([Action::default(); 65])
+    }
+}
+
+impl Actions {
+    /// What exec leaves: handlers are gone, what was ignored stays ignored.
+    pub fn reset(&mut self) {
+        for action in &mut self.0 {
+            let handler = if action.handler == IGNORE { IGNORE } else { DEFAULT };
+            *action = Action { handler, ..Action::default() };
+        }
+    }
+}
+
+/// What comes with a signal that a fault raised.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// The signal.
+    pub number: u32,
+    /// `si_code`.
+    pub code: i32,
+    /// `si_addr`.
+    pub address: u64,
+}
+
+const fn bit(number: u32) -> u64 {
+    1 << (number - 1)
+}
+
+/// The signals that cannot be blocked.
+const UNBLOCKABLE: u64 = bit(SIGKILL) | bit(SIGSTOP);
+
+/// Raises a signal for the running thread that it can neither block nor ignore (spec A20).
+pub fn force(number: u32, code: i32, address: u64) {
+    let thread = process::thread();
+    let blocked = thread.mask.load(Ordering::Relaxed) & bit(number) != 0;
+    {
+        let mut actions = thread.process.actions.lock();
+        let action = &mut actions.0[number as usize];
+        if blocked || action.handler == IGNORE {
+            *action = Action::default();
+        }
+    }
+    thread.mask.fetch_and(!bit(number), Ordering::Relaxed);
+    *thread.info.lock() = Some(Info { number, code, address });
+    thread.pending.fetch_or(bit(number), Ordering::AcqRel);
+}
+
+/// Sends a signal to a process.
+pub fn send(process: &Arc<Process>, number: u32) {
+    if number == SIGKILL {
+        return process::kill_threads(process, Death { reason: Reason::Signal(SIGKILL) });
+    }
+    let ignored = match process.actions.lock().0[number as usize].handler {
+        DEFAULT => is_ignored_by_default(number),
+        handler => handler == IGNORE,
+    };
+    if ignored {
+        return;
+    }
+    process.pending.fetch_or(bit(number), Ordering::AcqRel);
+    for id in process.threads.lock().iter() {
+        scheduler::interrupt(*id);
+    }
+}
+
+/// Sends a signal to a thread.
+pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
+    let task = process::find_task(id).ok_or(Errno::ESRCH)?;
+    let thread = task.thread.as_ref().ok_or(Errno::ESRCH)?;
+    if number != 0 {
+        thread.pending.fetch_or(bit(number), Ordering::AcqRel);
+        scheduler::interrupt(id);
+    }
+    Ok(())
+}
+
+/// Whether the running thread has something to do before it goes on waiting.
+pub fn is_pending() -> bool {
+    let thread = process::thread();
+    thread.process.ending.lock().is_some() || deliverable() != 0
+}
+
+fn deliverable() -> u64 {
+    let thread = process::thread();
+    let pending =
+        thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire);
+    pending & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
+}
+
+/// Deals with the pending signals of the thread that is about to run.
+pub fn deliver(frame: &mut TrapFrame) {
+    loop {
+        let thread = process::thread();
+        if thread.process.ending.lock().is_some() {
+            process::exit_thread();
+        }
+        let signals = deliverable();
+        if signals == 0 {
+            return;
+        }
+        // Those of faults first: they belong to the instruction that was interrupted.
+        let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
+        let first = if signals & faults != 0 { signals & faults } else { signals };
+        let number = first.trailing_zeros() + 1;
+        thread.pending.fetch_and(!bit(number), Ordering::AcqRel);
+        thread.process.pending.fetch_and(!bit(number), Ordering::AcqRel);
+        if act(frame, number) {
+            return;
+        }
+    }
+}
+
+/// Does what a signal asks for; returns whether a handler was entered.
+fn act(frame: &mut TrapFrame, number: u32) -> bool {
+    let process = process::current();
+    let action = {
+        let mut actions = process.actions.lock();
+        let action = actions.0[number as usize];
+        if action.handler > IGNORE && action.flags & SA_RESETHAND != 0 {
+            actions.0[number as usize] = Action::default();
+        }
+        action
+    };
+    match action.handler {
+        IGNORE => false,
+        DEFAULT if is_ignored_by_default(number) => false,
+        DEFAULT => {
+            log_unhandled(frame, number);
+            process::exit_group(Death { reason: Reason::Signal(number) })
+        }
+        _ => {
+            if enter(frame, number, &action).is_err() {
+                process::exit_group(Death { reason: Reason::Signal(SIGSEGV) });
+            }
+            true
+        }
+    }
+}
+
+/// Says where a fault was that nothing handles (spec A20).
+fn log_unhandled(frame: &TrapFrame, number: u32) {
+    let info = process::thread().info.lock().take_if(|info| info.number == number);
+    if let Some(info) = info {
+        let process = process::current();
+        report!(
+            "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {:#x}",
+            process.id,
+            process.name.lock(),
+            info.code,
+            info.address,
+            frame.rip,
+            frame.rsp,
+            frame.error,
+        );
+    }
+}
+
+const fn is_ignored_by_default(number: u32) -> bool {
+    // Stopping is for job control, which there is none of.
+    matches!(number, SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGTSTP | SIGTTIN | SIGTTOU | SIGSTOP)
+}
+
+/// `struct sigcontext`, in 64-bit words: the registers, flags, selectors, cause, mask, CR2 and where
+/// the vector registers are.
+const CONTEXT_WORDS: usize = 32;
+/// `struct ucontext`: flags, link, stack (3 words), the context, the mask.
+const UCONTEXT_WORDS: usize = 5 + CONTEXT_WORDS + 1;
+/// The return address, the ucontext and `siginfo`.
+const FRAME_WORDS: usize = 1 + UCONTEXT_WORDS + 16;
+
+/// Makes the program's next instruction the handler's first.
+fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user::BadAddress> {
+    // A handler that no program can have would fault on the kernel's way out.
+    if action.handler >= TASK_SIZE {
+        return Err(user::BadAddress);
+    }
+    let thread = process::thread();
+    let mask = thread.mask.load(Ordering::Relaxed);
+    let (stack, bytes) = *thread.alternate_stack.lock();
+    let on_it = frame.rsp.wrapping_sub(stack) < bytes;
+    // Below the red zone of the interrupted code, or on the handlers' own stack.
+    let top = if action.flags & SA_ONSTACK != 0 && bytes != 0 && !on_it {
+        stack + bytes
+    } else {
+        frame.rsp.wrapping_sub(128)
+    };
+    let vectors = top.wrapping_sub(512) & !63;
+    let at = (vectors.wrapping_sub(FRAME_WORDS as u64 * 8) & !15).wrapping_sub(8);
+    let info = thread.info.lock().take_if(|info| info.number == number);
+    let mut words = [0u64; FRAME_WORDS];
+    words[0] = action.restorer;
+    let ucontext = &mut words[1..=UCONTEXT_WORDS];
+    ucontext[2..5].copy_from_slice(&[stack, if bytes == 0 { 2 } else { 0 }, bytes]);
+    let registers = [
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+        frame.rdi,
+        frame.rsi,
+        frame.rbp,
+        frame.rbx,
+        frame.rdx,
+        frame.rax,
+        frame.rcx,
+        frame.rsp,
+        frame.rip,
+        frame.rflags,
+        frame.cs | frame.ss << 48,
+        frame.error,
+        frame.vector,
+        mask,
+        info.map_or(0, |info| info.address),
+        vectors,
+    ];
+    ucontext[5..5 + registers.len()].copy_from_slice(&registers);
+    ucontext[5 + CONTEXT_WORDS] = mask;
+    let siginfo = &mut words[1 + UCONTEXT_WORDS..];
+    siginfo[0] = u64::from(number);
+    if let Some(info) = info {
+        siginfo[1] = u64::from(info.code as u32);
+        siginfo[2] = info.address;
+    }
+    user::write(vectors, &frame.vectors)?;
+    user::write(at, &bytes_of(&words))?;
+    frame.rsp = at;
+    frame.rip = action.handler;
+    frame.rdi = u64::from(number);
+    frame.rsi = at + 8 * (1 + UCONTEXT_WORDS as u64);
+    frame.rdx = at + 8;
+    frame.rax = 0;
+    frame.rflags &= !0x500;
+    let own = if action.flags & SA_NODEFER == 0 { bit(number) } else { 0 };
+    thread.mask.store((mask | action.mask | own) & !UNBLOCKABLE, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Takes the interrupted registers up again (`rt_sigreturn`).
+pub fn leave(frame: &mut TrapFrame) -> Result<u64, Errno> {
+    let words: [u8; UCONTEXT_WORDS * 8] = user::read(frame.rsp)?;
+    let word = |i: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&words[i * 8..i * 8 + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let register = |i: usize| word(5 + i);
+    if register(23) != 0 {
+        let vectors: [u8; 512] = user::read(register(23))?;
+        frame.vectors = vectors;
+        // Bits that the processor does not know would make loading them a fault.
+        let control = u32::from_le_bytes([vectors[24], vectors[25], vectors[26], vectors[27]]);
+        frame.vectors[24..28].copy_from_slice(&(control & 0xffbf).to_le_bytes());
+    }
+    let slots: [&mut u64; 17] = [
+        &mut frame.r8,
+        &mut frame.r9,
+        &mut frame.r10,
+        &mut frame.r11,
+        &mut frame.r12,
+        &mut frame.r13,
+        &mut frame.r14,
+        &mut frame.r15,
+        &mut frame.rdi,
+        &mut frame.rsi,
+        &mut frame.rbp,
+        &mut frame.rbx,
+        &mut frame.rdx,
+        &mut frame.rax,
+        &mut frame.rcx,
+        &mut frame.rsp,
+        &mut frame.rip,
+    ];
+    for (i, slot) in slots.into_iter().enumerate() {
+        *slot = register(i);
+    }
+    // A return to an address that is not a program's would fault in the kernel.
+    frame.rip = if frame.rip < TASK_SIZE { frame.rip } else { 0 };
+    frame.rflags = register(17) & 0x0cd5 | 0x202;
+    (frame.cs, frame.ss) = (cpu::USER_CODE, cpu::USER_DATA);
+    let mask = word(5 + CONTEXT_WORDS) & !UNBLOCKABLE;
+    process::thread().mask.store(mask, Ordering::Relaxed);
+    Ok(frame.rax)
+}
+
+fn bytes_of(words: &[u64; FRAME_WORDS]) -> [u8; FRAME_WORDS * 8] {
+    let mut bytes = [0; FRAME_WORDS * 8];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}

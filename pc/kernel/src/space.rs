@@ -1,0 +1,314 @@
+//! Page tables of four levels, written through the direct map.
+//!
+//! # Locks
+//! A cursor holds the space's `levels` for reading and the lock of its leaf table. A missing level
+//! is entered by one atomic exchange under `levels` for reading; only [`Space::prune`] takes tables
+//! away, under `levels` for writing, when no cursor is left. A reader may enter while a writer
+//! waits, so that two cursors of one thread do not meet a waiting writer between them.
+
+use crate::direct::{self, Table, index, table};
+use crate::frames::Frames;
+use crate::layout::TASK_SIZE;
+use crate::lock::MutexGuard;
+use crate::shootdown;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use pagefault::machine::encode::x86_64::{self as encode, Bits};
+use pagefault::machine::{Cursor, Entry, Frame, Mode, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
+
+/// The entries of the top level from here on translate kernel addresses.
+const KERNEL_HALF: usize = 256;
+
+/// How many tables are taken away before the processors are told.
+const BATCH: usize = 32;
+
+/// Tables out of the tree, that are freed when every processor knows.
+struct Taken {
+    frames: [Frame; BATCH],
+    count: usize,
+}
+
+impl Taken {
+    const fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    const fn push(&mut self, frame: Frame) {
+        self.frames[self.count] = frame;
+        self.count += 1;
+    }
+}
+
+/// The page table of one address space.
+pub struct PcSpace {
+    frames: &'static Frames,
+    root: Frame,
+    id: u32,
+    levels: spin::RwLock<()>,
+    leaves: AtomicUsize,
+    /// How many of them have no entry: when there is none, nothing can be pruned.
+    empty_leaves: AtomicUsize,
+    /// The CPUs that may hold translations of this space, as a set of bits (spec G3).
+    pub cpus: AtomicU64,
+}
+
+impl PcSpace {
+    /// Makes an empty address space with the kernel's part of `reference`.
+    pub fn new(frames: &'static Frames, reference: Frame, id: u32) -> Result<Self, OutOfFrames> {
+        let root = frames.allocate_table()?;
+        // SAFETY: the reference table is never freed, and the new root is ours.
+        let (from, to) = unsafe { (table(reference), table(root)) };
+        for at in KERNEL_HALF..512 {
+            to[at].store(from[at].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        Ok(Self {
+            frames,
+            root,
+            id,
+            levels: spin::RwLock::new(()),
+            leaves: AtomicUsize::new(0),
+            empty_leaves: AtomicUsize::new(0),
+            cpus: AtomicU64::new(0),
+        })
+    }
+
+    /// The frame of the top level: what CR3 holds while a CPU runs the space.
+    pub const fn root(&self) -> Frame {
+        self.root
+    }
+
+    /// The leaf table that covers an address. The caller holds `levels`.
+    fn leaf(&self, address: VirtAddr) -> Option<Frame> {
+        self.descend(address, 1)
+    }
+
+    /// The table of `level` that covers an address. The caller holds `levels`.
+    fn descend(&self, address: VirtAddr, level: u32) -> Option<Frame> {
+        let mut at = self.root;
+        for above in (level + 1..=4).rev() {
+            // SAFETY: `at` is a table of this space, and none is taken away under `levels`.
+            let raw = unsafe { table(at) }[index(address.value(), above)].load(Ordering::Acquire);
+            if raw == 0 {
+                return None;
+            }
+            at = encode::frame(raw);
+        }
+        Some(at)
+    }
+
+    /// Makes the levels that are missing (spec B1).
+    fn make_levels(&self, address: VirtAddr) -> Result<(), OutOfFrames> {
+        for level in (1..4).rev() {
+            let _levels = self.levels.read();
+            if self.descend(address, level).is_some() {
+                continue;
+            }
+            let Some(parent) = self.descend(address, level + 1) else { continue };
+            let new = self.frames.allocate_table()?;
+            // SAFETY: `parent` is a table of this space, and none is taken away under `levels`.
+            let entry = &unsafe { table(parent) }[index(address.value(), level + 1)];
+            let raw = encode::table(new, Mode::User);
+            if level == 1 {
+                self.frames.live(new).store(0, Ordering::Relaxed);
+            }
+            match entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if level == 1 => {
+                    self.leaves.fetch_add(1, Ordering::Relaxed);
+                    self.empty_leaves.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(_) => {}
+                // Another was faster.
+                Err(_) => self.frames.free(new, 0),
+            }
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self, range: &Range<VirtAddr>) -> Option<PcCursor<'_>> {
+        let levels = self.levels.read();
+        let leaf = self.leaf(range.start)?;
+        let entries = self.frames.lock_leaf(leaf);
+        // SAFETY: the leaf stays a table while `levels` is held, which the cursor does.
+        let table = unsafe { table(leaf) };
+        Some(PcCursor {
+            space: self,
+            leaf,
+            table,
+            end: range.end,
+            _entries: entries,
+            _levels: levels,
+        })
+    }
+
+    /// Takes empty leaf tables in `range`, and the levels above them that become empty, out of the
+    /// tree, as many as `taken` has room for. Tables that reach beyond `range` stay.
+    ///
+    /// The caller holds `levels` for writing.
+    fn take_empty(&self, at: Frame, level: u32, base: u64, range: &Range<u64>, taken: &mut Taken) {
+        let span = 1 << (12 + 9 * (level - 1));
+        let first = range.start.saturating_sub(base) / span;
+        let last = (range.end - base).div_ceil(span).min(512);
+        // SAFETY: `at` is a table of this space, whose tree is ours while `levels` is held.
+        let entries = unsafe { table(at) };
+        for (i, entry) in (first..last).zip(&entries[first as usize..]) {
+            let raw = entry.load(Ordering::Relaxed);
+            if raw == 0 || taken.is_full() {
+                continue;
+            }
+            let (lower, start) = (encode::frame(raw), base + i * span);
+            if level > 2 {
+                self.take_empty(lower, level - 1, start, range, taken);
+            }
+            let is_inside = start >= range.start && start + span <= range.end;
+            if is_inside && !taken.is_full() && self.is_empty(lower, level - 1) {
+                entry.store(0, Ordering::Release);
+                taken.push(lower);
+                if level == 2 {
+                    self.leaves.fetch_sub(1, Ordering::Relaxed);
+                    self.empty_leaves.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self, at: Frame, level: u32) -> bool {
+        if level == 1 {
+            return self.frames.live(at).load(Ordering::Relaxed) == 0;
+        }
+        // SAFETY: as in `take_empty`.
+        unsafe { table(at) }.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Frees all tables below an entry of the user's half.
+    fn free_below(&self, at: Frame, level: u32, entries: Range<usize>) {
+        for index in entries {
+            // SAFETY: `at` is a table of this space, which nobody uses any more.
+            let raw = unsafe { direct::table(at) }[index].load(Ordering::Relaxed);
+            if raw != 0 && level > 1 {
+                let lower = encode::frame(raw);
+                self.free_below(lower, level - 1, 0..512);
+                self.frames.free(lower, 0);
+            }
+        }
+    }
+}
+
+impl Space for PcSpace {
+    type Cursor<'a> = PcCursor<'a>;
+    const SPAN: u64 = 2 << 20;
+
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn lock(&self, range: Range<VirtAddr>) -> Result<PcCursor<'_>, OutOfFrames> {
+        loop {
+            if let Some(cursor) = self.try_lock(&range) {
+                return Ok(cursor);
+            }
+            self.make_levels(range.start)?;
+        }
+    }
+
+    fn lock_existing(&self, range: Range<VirtAddr>) -> Option<PcCursor<'_>> {
+        self.try_lock(&range)
+    }
+
+    fn prune(&self, range: Range<VirtAddr>) {
+        let range = range.start.value()..range.end.value().min(TASK_SIZE);
+        // Looked at without a lock: a leaf that becomes empty now is some later call's.
+        while self.empty_leaves.load(Ordering::Relaxed) > 0 {
+            let mut taken = Taken { frames: [Frame(0); BATCH], count: 0 };
+            {
+                let _levels = self.levels.write();
+                self.take_empty(self.root, 4, 0, &range, &mut taken);
+            }
+            if taken.count > 0 {
+                // A processor may be in the middle of a walk, or remember an upper level.
+                shootdown::flush_all(self);
+                for frame in &taken.frames[..taken.count] {
+                    self.frames.free(*frame, 0);
+                }
+            }
+            if !taken.is_full() {
+                return;
+            }
+        }
+    }
+
+    fn leaves(&self) -> usize {
+        self.leaves.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PcSpace {
+    fn drop(&mut self) {
+        shootdown::leave(self);
+        self.free_below(self.root, 4, 0..KERNEL_HALF);
+        self.frames.free(self.root, 0);
+    }
+}
+
+/// The locked entries of a range.
+pub struct PcCursor<'a> {
+    space: &'a PcSpace,
+    leaf: Frame,
+    table: &'a Table,
+    end: VirtAddr,
+    _entries: MutexGuard<'a, ()>,
+    _levels: spin::RwLockReadGuard<'a, ()>,
+}
+
+impl PcCursor<'_> {
+    fn word(&self, address: VirtAddr) -> &AtomicU64 {
+        &self.table[index(address.value(), 1)]
+    }
+
+    /// Counts an entry that came or went, under the leaf's lock.
+    fn count(&self, came: bool) {
+        let live = self.space.frames.live(self.leaf);
+        let before = live.load(Ordering::Relaxed);
+        let now = if came { before + 1 } else { before - 1 };
+        live.store(now, Ordering::Relaxed);
+        if before == 0 {
+            self.space.empty_leaves.fetch_sub(1, Ordering::Relaxed);
+        } else if now == 0 {
+            self.space.empty_leaves.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Cursor for PcCursor<'_> {
+    fn entry(&self, address: VirtAddr) -> Entry {
+        encode::decode(self.word(address).load(Ordering::Acquire))
+    }
+
+    fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
+        // Slots and file indexes come from the memory manager, which keeps to the limits that the
+        // machine declares; a number beyond them would otherwise name another page.
+        let raw = encode::encode(entry, Mode::User).expect("the entry fits the processor's word");
+        let old = self.word(address).swap(raw, Ordering::AcqRel);
+        if (old == 0) != (raw == 0) {
+            self.count(raw != 0);
+        }
+        encode::decode(old)
+    }
+
+    fn next(&self, from: VirtAddr) -> Option<VirtAddr> {
+        let mut address = from;
+        while address < self.end {
+            if self.word(address).load(Ordering::Relaxed) != 0 {
+                return Some(address);
+            }
+            address = address + PAGE_SIZE;
+        }
+        None
+    }
+
+    fn clear_accessed(&mut self, address: VirtAddr) -> bool {
+        let word = self.word(address);
+        let present = encode::decode(word.load(Ordering::Relaxed)).frame().is_some();
+        present
+            && word.fetch_and(!Bits::ACCESSED.bits(), Ordering::AcqRel) & Bits::ACCESSED.bits() != 0
+    }
+}

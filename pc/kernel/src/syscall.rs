@@ -1,0 +1,71 @@
+//! System calls: what programs ask of the kernel, a module for each subject.
+
+mod file;
+mod info;
+mod memory;
+mod process;
+
+use crate::entry::TrapFrame;
+use crate::errno::Errno;
+use crate::lock::Mutex;
+use crate::{report, signal};
+use alloc::collections::BTreeMap;
+use linux_raw_sys::general as nr;
+
+/// The calls that are not answered, by number, and how often they were made.
+static UNKNOWN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
+
+/// What a call returns.
+type Result = core::result::Result<u64, Errno>;
+
+/// The arguments of a call.
+#[derive(Clone, Copy, Debug)]
+struct Arguments {
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    e: u64,
+    f: u64,
+}
+
+/// Answers a system call.
+pub fn call(frame: &mut TrapFrame) {
+    let arguments = Arguments {
+        a: frame.rdi,
+        b: frame.rsi,
+        c: frame.rdx,
+        d: frame.r10,
+        e: frame.r8,
+        f: frame.r9,
+    };
+    let number = frame.error as u32;
+    let result = match number {
+        nr::__NR_rt_sigreturn => signal::leave(frame),
+        nr::__NR_execve => process::execve(frame, arguments),
+        nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork | nr::__NR_clone3 => {
+            process::clone(frame, number, arguments)
+        }
+        _ => memory::call(number, arguments)
+            .or_else(|| file::call(number, arguments))
+            .or_else(|| process::call(number, arguments))
+            .or_else(|| info::call(number, arguments))
+            .unwrap_or_else(|| unknown(number)),
+    };
+    frame.rax = match result {
+        Ok(value) => value,
+        Err(Errno(number)) => u64::from(number).wrapping_neg(),
+    };
+}
+
+fn unknown(number: u32) -> Result {
+    *UNKNOWN.lock().entry(number).or_default() += 1;
+    Err(Errno::ENOSYS)
+}
+
+/// Reports the calls that were not answered.
+pub fn report_unknown() {
+    for (number, count) in UNKNOWN.lock().iter() {
+        report!("counter unknown_call_{number} {count}");
+    }
+}

@@ -1,0 +1,196 @@
+//! What programs ask about the machine, the time and themselves.
+
+use super::{Arguments, Result};
+use crate::errno::Errno;
+use crate::process;
+use crate::{clock, kernel, random, user};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as nr;
+use pagefault::UsageNow;
+use pagefault::machine::{Machine, PAGE_SIZE, Protection, VirtAddr};
+
+pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
+    let Arguments { a, b, c, d, .. } = arguments;
+    Some(match number {
+        nr::__NR_uname => uname(a),
+        nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
+        nr::__NR_umask => Ok(0o22),
+        nr::__NR_getrandom => getrandom(a, b as usize),
+        nr::__NR_clock_gettime => write_time(b, clock::nanoseconds(), 1),
+        nr::__NR_clock_getres => write_time(b, 1, 1),
+        nr::__NR_gettimeofday => write_time(a, clock::nanoseconds(), 1000),
+        nr::__NR_time => Ok(clock::nanoseconds() / 1_000_000_000),
+        nr::__NR_getrusage => getrusage(a as i32, b),
+        nr::__NR_prlimit64 => prlimit(b as u32, c, d),
+        nr::__NR_getrlimit => prlimit(a as u32, 0, b),
+        nr::__NR_setrlimit => prlimit(a as u32, b, 0),
+        nr::__NR_sched_getaffinity => affinity(b, c),
+        nr::__NR_sched_setaffinity => Ok(0),
+        nr::__NR_sysinfo => sysinfo(a),
+        nr::__NR_getcpu => getcpu(a, b),
+        _ => return None,
+    })
+}
+
+fn write_words(at: u64, words: &[u64]) -> Result {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    user::write(at, &bytes)?;
+    Ok(0)
+}
+
+fn uname(to: u64) -> Result {
+    let mut bytes = [0; 6 * 65];
+    let fields = ["Linux", "pagefault", "6.1.0-pagefault", "#1", "x86_64", "(none)"];
+    for (field, text) in bytes.chunks_exact_mut(65).zip(fields) {
+        field[..text.len()].copy_from_slice(text.as_bytes());
+    }
+    user::write(to, &bytes)?;
+    Ok(0)
+}
+
+fn getrandom(to: u64, bytes: usize) -> Result {
+    let mut buffer = [0; 256];
+    let n = bytes.min(buffer.len());
+    random::fill(&mut buffer[..n]);
+    user::write(to, &buffer[..n])?;
+    Ok(n as u64)
+}
+
+fn write_time(to: u64, nanoseconds: u64, unit: u64) -> Result {
+    if to == 0 {
+        return Ok(0);
+    }
+    write_words(to, &[nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000 / unit])
+}
+
+/// Writes `struct rusage`: the faults and the peak; times are not kept.
+pub(super) fn write_usage(to: u64, usage: &UsageNow) -> Result {
+    let mut words = [0; 18];
+    words[4] = usage.peak * PAGE_SIZE / 1024;
+    words[8] = usage.minor;
+    words[9] = usage.major;
+    write_words(to, &words)
+}
+
+fn getrusage(who: i32, to: u64) -> Result {
+    let process = process::current();
+    let usage = if who == -1 { *process.children_usage.lock() } else { process.usage() };
+    write_usage(to, &usage)
+}
+
+fn prlimit(resource: u32, new: u64, old: u64) -> Result {
+    let limits = process::space().limits();
+    let limit = match resource {
+        nr::RLIMIT_STACK => Some(&limits.stack),
+        nr::RLIMIT_AS => Some(&limits.address_space),
+        nr::RLIMIT_MEMLOCK => Some(&limits.locked),
+        _ => None,
+    };
+    if old != 0 {
+        let now = match (limit, resource) {
+            (Some(limit), _) => limit.load(Ordering::Relaxed),
+            (None, nr::RLIMIT_NOFILE) => 1024,
+            (None, _) => u64::MAX,
+        };
+        write_words(old, &[now, u64::MAX])?;
+    }
+    if new != 0
+        && let Some(limit) = limit
+    {
+        limit.store(user::read_u64(new)?, Ordering::Relaxed);
+    }
+    Ok(0)
+}
+
+fn affinity(bytes: u64, to: u64) -> Result {
+    if bytes < 8 {
+        return Err(Errno::EINVAL);
+    }
+    write_words(to, &[1])?;
+    Ok(8)
+}
+
+fn sysinfo(to: u64) -> Result {
+    let machine = kernel().manager.machine();
+    let mut words = [0; 14];
+    words[0] = clock::nanoseconds() / 1_000_000_000;
+    words[4] = u64::from(machine.frames()) * PAGE_SIZE;
+    words[5] = u64::from(machine.free_frames()) * PAGE_SIZE;
+    words[10] = 1;
+    words[13] = 1;
+    write_words(to, &words)
+}
+
+fn getcpu(cpu: u64, node: u64) -> Result {
+    for at in [cpu, node] {
+        if at != 0 {
+            user::write(at, &[0; 4])?;
+        }
+    }
+    Ok(0)
+}
+
+/// The content of a file below /proc that is made when it is opened.
+pub(super) fn proc_file(path: &str) -> Option<Vec<u8>> {
+    match path {
+        "/proc/self/maps" => Some(maps().into_bytes()),
+        "/proc/self/stat" => Some(stat().into_bytes()),
+        "/proc/meminfo" => Some(meminfo().into_bytes()),
+        _ => None,
+    }
+}
+
+fn maps() -> String {
+    let mut text = String::new();
+    let whole = VirtAddr(0)..VirtAddr(crate::layout::TASK_SIZE);
+    for region in process::space().maps(whole) {
+        let may = |right, letter| if region.protection.contains(right) { letter } else { '-' };
+        let offset = if region.object.is_some() { region.index * PAGE_SIZE } else { 0 };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{:08x}-{:08x} {}{}{}{} {offset:08x} 00:00 {} ",
+            region.range.start.value(),
+            region.range.end.value(),
+            may(Protection::READ, 'r'),
+            may(Protection::WRITE, 'w'),
+            may(Protection::EXECUTE, 'x'),
+            if region.shared { 's' } else { 'p' },
+            region.object.unwrap_or(0),
+        );
+    }
+    text
+}
+
+fn stat() -> String {
+    let process = process::current();
+    let usage = process.usage();
+    let children = *process.children_usage.lock();
+    alloc::format!(
+        "{} ({}) R {} 0 0 0 0 0 {} {} {} {} 0 0 0 0 20 0 {} 0 0 {} {}\n",
+        process.id,
+        process.name.lock(),
+        process.parent_id(),
+        usage.minor,
+        children.minor,
+        usage.major,
+        children.major,
+        process.threads.lock().len(),
+        usage.total * PAGE_SIZE,
+        usage.anonymous + usage.file,
+    )
+}
+
+fn meminfo() -> String {
+    let machine = kernel().manager.machine();
+    let kilobytes = |frames: u32| u64::from(frames) * PAGE_SIZE / 1024;
+    alloc::format!(
+        "MemTotal: {:>8} kB\nMemFree: {:>8} kB\nMemAvailable: {:>8} kB\n",
+        kilobytes(machine.frames()),
+        kilobytes(machine.free_frames()),
+        kilobytes(machine.free_frames()),
+    )
+}

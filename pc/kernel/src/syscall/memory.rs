@@ -1,0 +1,173 @@
+//! The mmap family.
+
+use super::{Arguments, Result};
+use crate::errno::Errno;
+use crate::fs::{self, What};
+use crate::process;
+use crate::user;
+use alloc::vec::Vec;
+use linux_raw_sys::general as nr;
+use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
+use pagefault::{
+    Advice, FileAccess, MapOptions, MapRequest, Move, Placement, RemapRequest, Sharing, Source,
+    SyncMode,
+};
+
+pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
+    let Arguments { a, b, c, .. } = arguments;
+    let mm = process::space().mm();
+    let done = |result: core::result::Result<(), Errno>| result.map(|()| 0);
+    Some(match number {
+        nr::__NR_mmap => mmap(arguments),
+        nr::__NR_munmap => done(mm.munmap(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mprotect => done(mm.mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from)),
+        nr::__NR_brk => brk(a),
+        nr::__NR_mremap => mremap(arguments),
+        nr::__NR_madvise => match advice(c as u32) {
+            Some(advice) => done(mm.madvise(VirtAddr(a), b, advice).map_err(Errno::from)),
+            None => ignored_advice(c as u32),
+        },
+        nr::__NR_mlock | nr::__NR_mlock2 => done(mm.mlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_munlock => done(mm.munlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_msync => msync(a, b, c as u32),
+        nr::__NR_mincore => mincore(a, b, c),
+        nr::__NR_remap_file_pages => {
+            let result = mm.remap_file_pages(VirtAddr(a), b, arguments.d);
+            done(result.map_err(Errno::from))
+        }
+        _ => return None,
+    })
+}
+
+const fn protection(bits: u64) -> Protection {
+    Protection::from_bits_truncate(bits as u8)
+}
+
+fn mmap(arguments: Arguments) -> Result {
+    let Arguments { a: address, b: length, c, d: flags, e: number, f: offset } = arguments;
+    let flags = flags as u32;
+    let has = |flag: u32| flags & flag != 0;
+    let placement = match VirtAddr(address) {
+        at if has(nr::MAP_FIXED_NOREPLACE) => Placement::FixedNoReplace(at),
+        at if has(nr::MAP_FIXED) => Placement::Fixed(at),
+        VirtAddr(0) => Placement::Anywhere,
+        at => Placement::Hint(at),
+    };
+    let sharing = match flags & 3 {
+        nr::MAP_PRIVATE => Sharing::Private,
+        nr::MAP_SHARED | nr::MAP_SHARED_VALIDATE => Sharing::Shared,
+        _ => return Err(Errno::EINVAL),
+    };
+    let mut options = MapOptions::empty();
+    options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
+    options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
+    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED));
+    options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
+    let file;
+    let source = if has(nr::MAP_ANONYMOUS) {
+        Source::Anonymous
+    } else {
+        let open = fs::file(number as u32)?;
+        let What::Node(node, _) = &open.what else { return Err(Errno::ENODEV) };
+        let writes = sharing == Sharing::Shared && open.is_writable();
+        file = if writes { node.content_for_writing() } else { node.content() }
+            .map_err(|_| Errno::ENODEV)?;
+        let mut access = FileAccess::empty();
+        access.set(FileAccess::READ, open.is_readable());
+        access.set(FileAccess::WRITE, open.is_writable());
+        Source::File { file: &file, offset, access }
+    };
+    let protection = protection(c);
+    let request = MapRequest { length, protection, sharing, placement, source, options };
+    Ok(process::space().mmap(&request)?.value())
+}
+
+fn brk(wanted: u64) -> Result {
+    let space = process::space();
+    let now = *process::current().program_break.lock();
+    if wanted < now.start {
+        return Ok(now.now);
+    }
+    let page = |address: u64| address.next_multiple_of(PAGE_SIZE);
+    let (old, new) = (page(now.now), page(wanted));
+    let moved = if new > old {
+        let mut request = MapRequest::anonymous(new - old);
+        request.placement = Placement::FixedNoReplace(VirtAddr(old));
+        space.mmap(&request).is_ok()
+    } else {
+        new == old || space.munmap(VirtAddr(new), old - new).is_ok()
+    };
+    if !moved {
+        return Ok(now.now);
+    }
+    process::current().program_break.lock().now = wanted;
+    Ok(wanted)
+}
+
+fn mremap(arguments: Arguments) -> Result {
+    let Arguments { a, b, c, d, e, .. } = arguments;
+    let flags = d as u32;
+    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let movement = match (flags & nr::MREMAP_MAYMOVE != 0, flags & nr::MREMAP_FIXED != 0) {
+        (true, true) => Move::To(VirtAddr(e)),
+        (true, false) => Move::Anywhere,
+        (false, false) => Move::Never,
+        (false, true) => return Err(Errno::EINVAL),
+    };
+    let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
+    Ok(process::space().mremap(&request)?.value())
+}
+
+const fn advice(number: u32) -> Option<Advice> {
+    Some(match number {
+        nr::MADV_NORMAL => Advice::Normal,
+        nr::MADV_RANDOM => Advice::Random,
+        nr::MADV_SEQUENTIAL => Advice::Sequential,
+        nr::MADV_WILLNEED => Advice::WillNeed,
+        nr::MADV_DONTNEED => Advice::DontNeed,
+        nr::MADV_FREE => Advice::Free,
+        nr::MADV_REMOVE => Advice::Remove,
+        nr::MADV_DONTFORK => Advice::DontFork,
+        nr::MADV_DOFORK => Advice::DoFork,
+        nr::MADV_COLD => Advice::Cold,
+        nr::MADV_PAGEOUT => Advice::PageOut,
+        nr::MADV_POPULATE_READ => Advice::PopulateRead,
+        nr::MADV_POPULATE_WRITE => Advice::PopulateWrite,
+        _ => return None,
+    })
+}
+
+/// Advice about things that there are none of here: merged and huge pages, core dumps.
+const fn ignored_advice(number: u32) -> Result {
+    match number {
+        nr::MADV_MERGEABLE
+        | nr::MADV_UNMERGEABLE
+        | nr::MADV_HUGEPAGE
+        | nr::MADV_NOHUGEPAGE
+        | nr::MADV_DONTDUMP
+        | nr::MADV_DODUMP => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn msync(address: u64, length: u64, flags: u32) -> Result {
+    let mode = match flags {
+        0 | nr::MS_ASYNC => SyncMode::Async,
+        nr::MS_INVALIDATE => SyncMode::Invalidate,
+        flags if flags & !(nr::MS_SYNC | nr::MS_INVALIDATE) == 0 => SyncMode::Sync,
+        _ => return Err(Errno::EINVAL),
+    };
+    process::space().msync(VirtAddr(address), length, mode)?;
+    Ok(0)
+}
+
+fn mincore(address: u64, length: u64, to: u64) -> Result {
+    let mut resident = Vec::new();
+    process::space().mincore(VirtAddr(address), length, |_, is_resident| {
+        resident.push(u8::from(is_resident))
+    })?;
+    user::write(to, &resident)?;
+    Ok(0)
+}

@@ -1,0 +1,166 @@
+//! A task: a thread of control with a kernel stack.
+
+use crate::direct::content;
+use crate::entry::TrapFrame;
+use crate::frames::Frames;
+use crate::machine::Pc;
+use crate::process::Thread;
+use alloc::sync::Arc;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, Ordering};
+use pagefault::AddressSpace;
+use pagefault::machine::{Frame, Machine, OutOfFrames};
+
+/// A kernel stack has 2^STACK_ORDER frames.
+const STACK_ORDER: usize = 3;
+const STACK_BYTES: u64 = 4096 << STACK_ORDER;
+
+/// A thread of control.
+pub struct Task {
+    /// Its number, the thread's identity for programs too; 0 is the idle task.
+    pub id: u32,
+    stack: Stack,
+    /// The stack pointer while the task is not running.
+    pub(crate) saved: UnsafeCell<u64>,
+    /// The address space that the task runs in. Changed by the task itself alone.
+    space: UnsafeCell<Option<Arc<AddressSpace<Pc>>>>,
+    /// What programs know of it; kernel tasks have none.
+    pub thread: Option<Thread>,
+}
+
+// SAFETY: `saved` is used by the scheduler under its lock; `space` by the task itself, and by the
+// scheduler on its CPU while it switches from or to the task.
+unsafe impl Send for Task {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Task {}
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// A number for a new task.
+pub fn next_id() -> u32 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Task {
+    /// The task that the boot code becomes, on the boot stack.
+    pub fn idle() -> Self {
+        let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
+        Self { id: 0, stack: Stack(None), saved, space, thread: None }
+    }
+
+    /// A task that begins with what `frame` says.
+    pub fn new(
+        frames: &'static Frames,
+        id: u32,
+        frame: &TrapFrame,
+        space: Option<Arc<AddressSpace<Pc>>>,
+        thread: Option<Thread>,
+    ) -> Result<Self, OutOfFrames> {
+        let stack = Stack::new(frames)?;
+        let saved = stack.prepare(frame);
+        let (saved, space) = (UnsafeCell::new(saved), UnsafeCell::new(space));
+        Ok(Self { id, stack, saved, space, thread })
+    }
+
+    /// A task that runs a function of the kernel, which never returns.
+    pub fn kernel(frames: &'static Frames, run: extern "C" fn() -> !) -> Result<Self, OutOfFrames> {
+        let mut frame = TrapFrame::kernel(run as usize as u64);
+        let stack = Stack::new(frames)?;
+        frame.rsp = stack.top() - 8;
+        let (saved, space) = (UnsafeCell::new(stack.prepare(&frame)), UnsafeCell::new(None));
+        Ok(Self { id: next_id(), stack, saved, space, thread: None })
+    }
+
+    /// A thread whose first steps are a function of the kernel, which ends by going to its program.
+    pub fn new_in_kernel(
+        frames: &'static Frames,
+        id: u32,
+        run: extern "C" fn() -> !,
+        space: Arc<AddressSpace<Pc>>,
+        thread: Thread,
+    ) -> Result<Self, OutOfFrames> {
+        let mut task = Self::kernel(frames, run)?;
+        task.id = id;
+        task.space = UnsafeCell::new(Some(space));
+        task.thread = Some(thread);
+        Ok(task)
+    }
+
+    /// The top of the kernel stack.
+    pub fn stack_top(&self) -> u64 {
+        self.stack.top()
+    }
+
+    /// The address space that the task runs in.
+    ///
+    /// To be called by the task itself, or by the scheduler while it switches.
+    pub fn space(&self) -> Option<&Arc<AddressSpace<Pc>>> {
+        // SAFETY: only the task itself changes it, which is not happening now.
+        unsafe { (*self.space.get()).as_ref() }
+    }
+
+    /// Makes the running task use another address space, and returns the former.
+    pub fn replace_space(
+        &self,
+        space: Option<Arc<AddressSpace<Pc>>>,
+    ) -> Option<Arc<AddressSpace<Pc>>> {
+        debug_assert_eq!(crate::cpu::task_id(), self.id);
+        x86_64::instructions::interrupts::without_interrupts(|| {
+            // SAFETY: the running task changes its own, and the scheduler cannot come between.
+            let old = unsafe { core::mem::replace(&mut *self.space.get(), space) };
+            crate::scheduler::load_space(self);
+            old
+        })
+    }
+}
+
+/// A kernel stack; the idle task's is the boot stack, which has none of this.
+struct Stack(Option<(&'static Frames, Frame)>);
+
+impl Stack {
+    fn new(frames: &'static Frames) -> Result<Self, OutOfFrames> {
+        // A new stack may evict a page of a program.
+        loop {
+            if let Ok(frame) = frames.allocate(STACK_ORDER) {
+                return Ok(Self(Some((frames, frame))));
+            }
+            if crate::kernel().manager.reclaim(64) == 0 {
+                return Err(OutOfFrames);
+            }
+        }
+    }
+
+    fn top(&self) -> u64 {
+        match self.0 {
+            Some((_, frame)) => content(frame).addr() as u64 + STACK_BYTES,
+            None => 0,
+        }
+    }
+
+    /// Puts a trap frame on the stack, and below it what the switch takes up; returns the stack
+    /// pointer to switch to.
+    fn prepare(&self, frame: &TrapFrame) -> u64 {
+        let at = self.top() - size_of::<TrapFrame>() as u64;
+        let switch = at - 7 * 8;
+        // SAFETY: both lie in the stack, which nobody uses yet; `at` has the frame's alignment.
+        unsafe {
+            (at as *mut TrapFrame).write(frame.clone());
+            let start = crate::scheduler::task_start as extern "C" fn() as usize as u64;
+            (switch as *mut [u64; 7]).write([0, 0, 0, 0, 0, 0, start]);
+        }
+        switch
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if let Some((frames, frame)) = self.0 {
+            frames.free(frame, STACK_ORDER);
+        }
+    }
+}
+
+/// The machine's number of frames that are free, for reports.
+pub fn free_frames() -> u32 {
+    crate::kernel().manager.machine().free_frames()
+}

@@ -1,0 +1,130 @@
+//! What the kernel does when something interrupts: faults, interrupts and system calls.
+
+use crate::entry::{SYSTEM_CALL, TrapFrame};
+use crate::process::{Death, Reason};
+use crate::{apic, cpu, kernel, layout, process, report, scheduler, signal, syscall};
+use core::sync::atomic::Ordering;
+use pagefault::entry::{SegvCode, Signal, Verdict};
+use pagefault::machine::{Context, ErrorCode, PageFault, VirtAddr};
+use x86_64::instructions::interrupts;
+use x86_64::registers::control::Cr2;
+
+const INTERRUPTS_ENABLED: u64 = 1 << 9;
+const PAGE_FAULT: u64 = 14;
+
+/// Dispatches what interrupted; the frame is loaded again on return. Interrupts are disabled.
+pub extern "C" fn trap(frame: &mut TrapFrame) {
+    match frame.vector {
+        SYSTEM_CALL => {
+            interrupts::enable();
+            syscall::call(frame);
+        }
+        PAGE_FAULT => page_fault(frame),
+        apic::TIMER => {
+            apic::acknowledge();
+            scheduler::tick();
+        }
+        apic::SPURIOUS => {}
+        vector if vector < 32 && frame.is_user() => {
+            interrupts::enable();
+            exception(frame);
+        }
+        _ => oops(frame, "an exception that nothing expected"),
+    }
+    if frame.is_user() {
+        interrupts::enable();
+        scheduler::yield_if_expired();
+        signal::deliver(frame);
+    }
+}
+
+/// Hands a page fault to the memory manager and does what it says.
+fn page_fault(frame: &mut TrapFrame) {
+    // Read before anything else can fault (spec A1).
+    let address = Cr2::read_raw();
+    cpu::forbid_user_access();
+    let kernel = kernel();
+    let is_kernel_address = address >= layout::TASK_SIZE;
+    let fault = PageFault {
+        address: VirtAddr(address),
+        code: ErrorCode::from_bits_retain(frame.error as u32),
+        context: if frame.rflags & INTERRUPTS_ENABLED != 0 {
+            Context::MaySleep
+        } else {
+            Context::Atomic
+        },
+        ip: VirtAddr(frame.rip),
+        sp: VirtAddr(frame.rsp),
+    };
+    // A kernel address may be met anywhere, by the very code that finds the task: nothing but the
+    // reference table is looked at, and interrupts stay as they are (spec A4).
+    let verdict = if is_kernel_address {
+        kernel.manager.page_fault(None, &fault, &kernel.exceptions)
+    } else {
+        if fault.context == Context::MaySleep {
+            interrupts::enable();
+        }
+        let mm = scheduler::current().space().map(|space| space.mm());
+        kernel.manager.page_fault(mm, &fault, &kernel.exceptions)
+    };
+    carry_out(frame, verdict, address);
+    interrupts::disable();
+}
+
+fn carry_out(frame: &mut TrapFrame, verdict: Verdict, address: u64) {
+    match verdict {
+        Verdict::Resume => {}
+        Verdict::Fixup(ip) => frame.rip = ip.value(),
+        Verdict::Signal(Signal::Segv(code)) => {
+            let code = if code == SegvCode::MapErr { 1 } else { 2 };
+            signal::force(signal::SIGSEGV, code, address);
+        }
+        Verdict::Signal(Signal::Bus) => signal::force(signal::SIGBUS, 2, address),
+        Verdict::OutOfMemory => process::out_of_memory(),
+        Verdict::Oops(kind) => {
+            report!("{kind:?} at {address:#x}");
+            oops(frame, "a page fault that nothing expected");
+        }
+        Verdict::Corrupt => {
+            report!("corrupted page table at {address:#x}");
+            process::exit_group(Death { reason: Reason::Signal(signal::SIGKILL) });
+        }
+    }
+}
+
+/// A program did what the processor refuses.
+fn exception(frame: &TrapFrame) {
+    let (number, code) = match frame.vector {
+        0 | 16 | 19 => (signal::SIGFPE, 1),
+        1 | 3 => (signal::SIGTRAP, 1),
+        6 => (signal::SIGILL, 1),
+        _ => (signal::SIGSEGV, 128),
+    };
+    signal::force(number, code, if number == signal::SIGSEGV { 0 } else { frame.rip });
+}
+
+/// A bug of the kernel: says where, and stops the machine.
+fn oops(frame: &TrapFrame, what: &str) -> ! {
+    report!("oops: {what}: vector {} error {:#x}", frame.vector, frame.error);
+    report!("rip {:#x} rsp {:#x} rflags {:#x}", frame.rip, frame.rsp, frame.rflags);
+    report!("rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
+    report!(
+        "rsi {:#x} rdi {:#x} rbp {:#x} cr2 {:#x}",
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        Cr2::read_raw()
+    );
+    report!(
+        "task {}, {} top-level entries synchronised",
+        cpu::task_id(),
+        kernel().manager.machine().synchronised.load(Ordering::Relaxed)
+    );
+    crate::power::off(255)
+}
+
+/// A fault on the way to a fault handler, or a machine check: nothing can be saved.
+pub extern "C" fn double_fault(words: &[u64; 6]) -> ! {
+    report!("double fault: {words:x?} cr2 {:#x}", Cr2::read_raw());
+    crate::power::off(255)
+}

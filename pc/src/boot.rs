@@ -1,0 +1,259 @@
+//! A machine with a program: what it is made of, and running it.
+
+use crate::archive;
+use crate::kernel::{self, KernelError};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The emulator, and the Debian package that has it.
+const QEMU: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+
+/// What carries out the machine's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accelerator {
+    /// QEMU's own translation, which works everywhere.
+    #[default]
+    Tcg,
+    /// The host's processor.
+    Kvm,
+}
+
+/// A machine and the program to run on it.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The size of memory in MiB.
+    pub memory: u32,
+    /// The size of the swap device in MiB; 0 for none.
+    pub swap: u32,
+    /// The directories whose files the machine has.
+    pub files: Vec<PathBuf>,
+    /// The program and its arguments.
+    pub command: Vec<Vec<u8>>,
+    /// What carries out the instructions.
+    pub accelerator: Accelerator,
+    /// The processor's model, as QEMU names it.
+    pub processor: String,
+    /// Further arguments for QEMU.
+    pub further: Vec<String>,
+    /// How long the program may run, if there is a limit.
+    pub limit: Option<Duration>,
+}
+
+impl Boot {
+    /// A machine of 64 MiB without swap, with the files of a directory.
+    pub fn new(files: &Path, command: &[&str]) -> Self {
+        Self {
+            memory: 64,
+            swap: 0,
+            files: vec![files.to_path_buf()],
+            command: command.iter().map(|text| text.as_bytes().to_vec()).collect(),
+            accelerator: Accelerator::Tcg,
+            processor: String::from("qemu64"),
+            further: Vec::new(),
+            limit: None,
+        }
+    }
+
+    /// Makes the machine's clock count instructions, one a nanosecond, so that a program's
+    /// measurements repeat exactly. For QEMU's own translation only.
+    pub fn count_instructions(&mut self) {
+        let arguments = ["-icount", "shift=0,sleep=off,align=off", "-rtc", "clock=vm"];
+        self.further.extend(arguments.map(String::from));
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// The program's exit status, as a shell shows it: 128 and the signal's number if one killed it.
+    pub status: u8,
+    /// What the program printed, where it was asked to be kept.
+    pub output: Vec<u8>,
+    /// What the kernel reported.
+    pub report: String,
+}
+
+impl Ended {
+    /// The kernel's counters by name.
+    pub fn counters(&self) -> BTreeMap<&str, u64> {
+        self.report
+            .lines()
+            .filter_map(|line| line.strip_prefix("counter ")?.split_once(' '))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect()
+    }
+}
+
+/// Why a program could not be run to its end.
+#[derive(Debug)]
+pub enum BootError {
+    /// QEMU is not installed.
+    NoQemu,
+    /// There is no kernel.
+    Kernel(KernelError),
+    /// A file could not be read or written.
+    Io(io::Error),
+    /// The machine ended without an exit status; this is what the kernel reported.
+    Crashed(String),
+    /// The program ran longer than it may.
+    TimedOut(Ended),
+}
+
+impl From<io::Error> for BootError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl std::fmt::Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoQemu => write!(f, "{QEMU} was not found; Debian's package is {PACKAGE}"),
+            Self::Kernel(KernelError::NoSources) => {
+                write!(f, "the kernel's sources are gone; name a kernel in {}", kernel::VARIABLE)
+            }
+            Self::Kernel(KernelError::Cargo(error)) => write!(f, "cargo: {error}"),
+            Self::Kernel(KernelError::Build(text)) => {
+                write!(f, "the kernel's build failed:\n{text}")
+            }
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Crashed(report) => write!(f, "the machine ended early:\n{report}"),
+            Self::TimedOut(ended) => write!(f, "the program ran too long:\n{}", ended.report),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+/// Where the program's input comes from and its output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// This process's own standard input and output.
+    Inherited,
+    /// No input; the output is kept.
+    Kept,
+}
+
+/// Whether QEMU is installed.
+pub fn is_available() -> bool {
+    Command::new(QEMU).arg("--version").stdout(Stdio::null()).status().is_ok()
+}
+
+impl Boot {
+    /// Runs the program with this process's input and output.
+    pub fn run(&self) -> Result<Ended, BootError> {
+        self.start(Console::Inherited)
+    }
+
+    /// Runs the program without input and keeps its output.
+    pub fn capture(&self) -> Result<Ended, BootError> {
+        self.start(Console::Kept)
+    }
+
+    fn start(&self, console: Console) -> Result<Ended, BootError> {
+        if !is_available() {
+            return Err(BootError::NoQemu);
+        }
+        let kernel = kernel::locate().map_err(BootError::Kernel)?;
+        let directory = tempfile::tempdir()?;
+        let archive = directory.path().join("archive");
+        let directories: Vec<&Path> = self.files.iter().map(PathBuf::as_path).collect();
+        archive::write(io::BufWriter::new(File::create(&archive)?), &directories, &self.command)?;
+        let report = directory.path().join("report");
+        let mut command = self.qemu(&kernel, &archive, &report);
+        if self.swap > 0 {
+            let swap = directory.path().join("swap");
+            File::create(&swap)?.set_len(u64::from(self.swap) << 20)?;
+            let drive = format!("if=none,id=swap,format=raw,cache=unsafe,file={}", swap.display());
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=swap"]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn()?;
+        let output = connect(&mut child, console)?;
+        let in_time = wait(&mut child, self.limit)?;
+        let output = output.join().unwrap_or_default();
+        let report = String::from_utf8_lossy(&fs::read(&report)?).into_owned();
+        let status = report.lines().rev().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
+        match status {
+            _ if !in_time => Err(BootError::TimedOut(Ended { status: 0, output, report })),
+            Some(status) => Ok(Ended { status, output, report }),
+            None => Err(BootError::Crashed(report)),
+        }
+    }
+
+    fn qemu(&self, kernel: &Path, archive: &Path, report: &Path) -> Command {
+        let mut command = Command::new(QEMU);
+        let accelerator = match self.accelerator {
+            Accelerator::Tcg => "tcg",
+            Accelerator::Kvm => "kvm",
+        };
+        command
+            .args(["-nodefaults", "-no-reboot", "-display", "none", "-accel", accelerator])
+            .args(["-cpu", &self.processor, "-m", &format!("{}M", self.memory)])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(archive)
+            .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
+            .args(["-serial", &format!("file:{}", report.display())])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+            .args(&self.further);
+        command
+    }
+}
+
+/// What ends the input: the machine's console has no other way to say so.
+const END: u8 = 4;
+
+/// Connects the machine's console; the result is what was kept of the output.
+fn connect(child: &mut Child, console: Console) -> io::Result<thread::JoinHandle<Vec<u8>>> {
+    let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    thread::spawn(move || {
+        if console == Console::Inherited {
+            // The machine may end before its input does.
+            let _ = io::copy(&mut io::stdin().lock(), &mut input);
+        }
+        let _ = input.write_all(&[END]);
+        // QEMU would take a closed input for the end of the machine's terminal.
+        thread::park();
+    });
+    Ok(thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = output.read(&mut buffer) {
+            match console {
+                Console::Kept => kept.extend(&buffer[..n]),
+                Console::Inherited => {
+                    let mut stdout = io::stdout().lock();
+                    let _ = stdout.write_all(&buffer[..n]).and_then(|()| stdout.flush());
+                }
+            }
+        }
+        kept
+    }))
+}
+
+/// Waits for the machine to end; stops it when it has run too long, and says whether it was in time.
+fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<bool> {
+    let Some(limit) = limit else {
+        child.wait()?;
+        return Ok(true);
+    };
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
+}

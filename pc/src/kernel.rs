@@ -1,0 +1,56 @@
+//! Finding the kernel, or building it.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Names a kernel that was built before.
+pub const VARIABLE: &str = "PAGEFAULT_KERNEL";
+
+/// The triple that the kernel is built for.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Why there is no kernel.
+#[derive(Debug)]
+pub enum KernelError {
+    /// Its sources are not where this package was built, and no kernel is named.
+    NoSources,
+    /// Cargo could not be started.
+    Cargo(io::Error),
+    /// Cargo's compiler found errors; this is what it said.
+    Build(String),
+}
+
+/// The kernel's path: the one named by [`VARIABLE`], else the one built from the sources beside this
+/// package, which is brought up to date first.
+pub fn locate() -> Result<PathBuf, KernelError> {
+    if let Some(path) = env::var_os(VARIABLE) {
+        return Ok(path.into());
+    }
+    build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel"))
+}
+
+fn build(sources: &Path) -> Result<PathBuf, KernelError> {
+    if !sources.join("Cargo.toml").exists() {
+        return Err(KernelError::NoSources);
+    }
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.join("target"), PathBuf::from);
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    // Started inside the sources, so that the kernel's own configuration counts and no flags meant
+    // for the caller's build.
+    command
+        .args(["build", "--release", "--quiet", "--locked", "--target-dir"])
+        .arg(&target)
+        .current_dir(sources)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let output = command.output().map_err(KernelError::Cargo)?;
+    if !output.status.success() {
+        return Err(KernelError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(target.join(TARGET).join("release/pagefault-kernel"))
+}
