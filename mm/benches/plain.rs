@@ -1,6 +1,8 @@
 //! The least machine that the manager runs on: frames without content, a page table that is an
 //! array, no flushes. What is measured on it is the manager alone.
 
+#![allow(missing_docs)]
+
 use core::cell::RefCell;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;

@@ -134,7 +134,8 @@ fn a16_what_each_protection_allows() {
 
 #[test]
 fn a14_a15_stacks_grow_as_far_as_they_may() {
-    let world = world(128);
+    // The growth is charged against memory and swap.
+    let world = world(512);
     let limits = Limits { stack: AtomicU64::new(301 * PAGE), ..Limits::default() };
     let (layout, table) = (World::<X86_64>::layout(), world.sim.space().unwrap());
     let space = AddressSpace::with_space(&world.manager, layout, limits, table);

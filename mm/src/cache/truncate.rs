@@ -23,6 +23,10 @@ impl<M: Machine> Mapping<M> {
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
         let before = self.len();
+        if bytes > before {
+            // What was stored past the old end through a mapping is not content (spec D5).
+            self.zero_tail(before)?;
+        }
         self.set_store_len(bytes)?;
         if bytes < before {
             let first = bytes.div_ceil(PAGE_SIZE);
