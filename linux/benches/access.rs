@@ -122,6 +122,7 @@ fn main() {
     }
     println!("{mib} MiB of data, half of it resident; medians of {rounds} runs, ns");
     println!("| | ours | the kernel with zram | ratio |\n|---|---|---|---|");
+    #[expect(clippy::type_complexity, reason = "a table of a name and a figure")]
     let rows: [(&str, fn(&Run) -> f64); 2] =
         [("random access", |run| run.random), ("sequential pass, per page", |run| run.sequential)];
     for (name, part) in rows {
