@@ -106,6 +106,8 @@ impl<M: Machine> Mm<M> {
                 };
             }
         }
+        // An entry that was read-only already may still be waiting for its flush.
+        gather.settle();
         Ok(())
     }
 

@@ -46,6 +46,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
+        self.mm.note_unflushed();
         self.stale[self.len] = Stale { address, frame, fate };
         self.after[self.len] = after;
         self.len += 1;
@@ -69,6 +70,12 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
+    /// Flushes, and waits until what others changed meanwhile and before is flushed too.
+    pub(crate) fn settle(&mut self) {
+        self.flush();
+        self.mm.await_flushes();
+    }
+
     /// Flushes, then drops the references. The caller holds no cursor and no shorter lock.
     pub(crate) fn flush(&mut self) {
         if self.len == 0 {
@@ -76,6 +83,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
         let manager: &Manager<M> = &self.mm.manager;
         manager.machine.flush(&self.mm.space, &self.stale[..self.len]);
+        self.mm.note_flushed(self.len);
         manager.stats.flushes.add(manager.machine.context(), 1);
         for (stale, after) in self.stale[..self.len].iter().zip(&self.after) {
             if *after == After::Drop {

@@ -185,6 +185,7 @@ impl<M: Machine> Mm<M> {
                 gather.flush();
             }
         }
+        gather.settle();
     }
 
     fn free_some(&self, range: Range<VirtAddr>, gather: &mut Gather<'_, M>) -> VirtAddr {

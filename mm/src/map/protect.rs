@@ -105,6 +105,7 @@ impl<M: Machine> Mm<M> {
                 gather.flush_if_full();
             }
         }
+        gather.settle();
     }
 }
 

@@ -338,6 +338,7 @@ impl<M: Machine> Mm<M> {
             at = self.move_some(at..from.end, to + (at - from.start), &mut gather);
             gather.flush();
         }
+        gather.settle();
     }
 
     fn move_some(

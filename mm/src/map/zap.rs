@@ -90,6 +90,7 @@ impl<M: Machine> Mm<M> {
                 gather.flush_if_full();
             }
         }
+        gather.settle();
     }
 
     /// Works through a locked range until its end or until the batch is full; returns how far.

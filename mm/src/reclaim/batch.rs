@@ -296,6 +296,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
+        mm.note_unflushed();
         self.spots[self.used] = Some((mm.clone(), stale));
         self.used += 1;
     }
@@ -316,6 +317,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 }
             }
             self.manager.machine.flush(&mm.space, &together[..len]);
+            mm.note_flushed(len);
             self.manager.stats.flushes.add(self.manager.machine.context(), 1);
         }
         self.used = 0;
