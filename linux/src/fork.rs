@@ -3,13 +3,13 @@
 //!
 //! The kernel shares the pages between parent and child, copy-on-write, and drops the child's
 //! registrations and write protections. Windows are not inherited at all: they would look empty in
-//! a child that nobody manages.
+//! a child that nobody manages. What a child inherits without going on with it does nothing: its
+//! faults are not ours, and neither userfaultfd nor threads of the parent are touched.
 
 use crate::frame::Home;
 use crate::machine::LinuxMachine;
 use crate::probe::{Delivery, ProbeError};
 use crate::space::LinuxSpace;
-use crate::sweep::replace_descriptor;
 use crate::uffd::Mapped;
 use lock_api::RawRwLock;
 use pagefault_machine::{Frame, VirtAddr};
@@ -51,7 +51,7 @@ impl LinuxMachine {
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
         let descriptor = shared.probe.open(shared.delivery)?;
-        replace_descriptor(shared.descriptor.as_fd(), descriptor.as_fd());
+        shared.descriptor.continue_with(&descriptor);
         drop(descriptor);
         shared.sweep.after_fork_child();
         for number in 0..shared.frames.used() {
@@ -77,6 +77,12 @@ impl LinuxMachine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether this is a forked child that inherited the machine and did not go on with it: nothing
+    /// can be done with its memory here.
+    pub fn is_inherited(&self) -> bool {
+        !self.shared.descriptor.is_ours()
     }
 
     /// The descriptors that the machine needs, which the program must not close.

@@ -8,6 +8,8 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use std::ffi::c_void;
 use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The host's page size; the same as ours on x86-64.
 pub const PAGE: usize = 4096;
@@ -71,6 +73,41 @@ impl Drop for Reservation {
     }
 }
 
+/// Tells a process from a forked child of it that has not been made its successor.
+pub struct Process {
+    /// A page that the host wipes in a child; its first word is 1 in the process it is for.
+    page: Reservation,
+}
+
+impl Process {
+    /// This process.
+    pub fn new() -> Result<Self, Errno> {
+        let this = Self { page: Reservation::new(PAGE)? };
+        let start = this.page.start.as_ptr().cast();
+        // Linux before 4.14 cannot wipe; there a child is not told apart.
+        // SAFETY: the advice concerns our own new page, and children only.
+        let _ = unsafe { rustix::mm::madvise(start, PAGE, Advice::LinuxWipeOnFork) };
+        this.succeed();
+        Ok(this)
+    }
+
+    /// Whether this is the process.
+    pub fn is_this(&self) -> bool {
+        self.word().load(Relaxed) == 1
+    }
+
+    /// Makes this process, a forked child, the one.
+    pub fn succeed(&self) {
+        self.word().store(1, Relaxed);
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: the page is mapped, aligned and zero or written through this word, as long as
+        // `self` lives.
+        unsafe { &*self.page.start().cast::<AtomicU32>() }
+    }
+}
+
 /// An element type whose all-zero bytes are a valid value.
 ///
 /// # Safety
@@ -116,10 +153,15 @@ impl<T: Zeroed> Deref for Table<T> {
 /// no reference into it may be in use.
 pub unsafe fn discard(range: Range<u64>) -> Result<(), Errno> {
     let (start, len) = (range.start as *mut c_void, (range.end - range.start) as usize);
+    let mut advice = Advice::LinuxDontNeed;
     loop {
         // SAFETY: the caller vouches for the range.
-        match unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontNeed) } {
+        match unsafe { rustix::mm::madvise(start, len, advice) } {
             Err(Errno::AGAIN | Errno::INTR) => {}
+            // The program has locked everything (`mlockall`).
+            Err(Errno::INVAL) if advice == Advice::LinuxDontNeed => {
+                advice = Advice::LinuxDontneedLocked;
+            }
             result => return result,
         }
     }

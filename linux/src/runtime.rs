@@ -157,6 +157,11 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if self.manager.machine().is_inherited() {
+            // The thread is the parent's.
+            std::mem::forget(self.handle.take());
+            return;
+        }
         self.stop.store(true, Release);
         self.manager.wake_background();
         if let Some(handle) = self.handle.take() {

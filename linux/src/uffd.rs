@@ -3,7 +3,9 @@
 //! Made here rather than through a crate so that every partial result and every `EAGAIN` of every
 //! ioctl is looked at.
 
+use crate::host::Process;
 use crate::store::descriptor::{self, Kept};
+use crate::sweep::replace_descriptor;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
@@ -109,9 +111,10 @@ pub enum Scope {
 }
 
 /// A userfaultfd.
-#[derive(Debug)]
 pub struct Userfault {
     fd: Kept,
+    /// Whose memory the descriptor is about, wherever it is inherited.
+    process: Process,
 }
 
 /// Whether a page becomes writable.
@@ -147,7 +150,7 @@ impl Userfault {
             }
         };
         // Out of the way of a program that uses low numbers of its own choice.
-        Ok(Self { fd: descriptor::keep(fd) })
+        Ok(Self { fd: descriptor::keep(fd), process: Process::new()? })
     }
 
     /// What the kernel offers. The descriptor can no longer be used afterwards.
@@ -155,6 +158,17 @@ impl Userfault {
         let mut args = ApiArgs { api: API, features: 0, ioctls: 0 };
         self.call::<UFFDIO_API, _>(&mut args)?;
         Ok(UffdFeatures::from_bits_retain(args.features))
+    }
+
+    /// Whether the descriptor is about this process, rather than its parent.
+    pub fn is_ours(&self) -> bool {
+        self.process.is_this()
+    }
+
+    /// In a forked child, goes on with another descriptor, under the same number.
+    pub fn continue_with(&self, descriptor: &Self) {
+        replace_descriptor(self.as_fd(), descriptor.as_fd());
+        self.process.succeed();
     }
 
     /// Does the handshake, enabling `features`.
@@ -227,6 +241,10 @@ impl Userfault {
     }
 
     fn call<const OPCODE: Opcode, T>(&self, args: &mut T) -> Result<(), Errno> {
+        if !self.process.is_this() {
+            // In a forked child the descriptor would change its parent's memory.
+            return Err(Errno::SRCH);
+        }
         // SAFETY: each opcode above is made from the structure that the kernel expects with it, and
         // the ranges given to the methods are the caller's to change.
         unsafe { ioctl(&self.fd, Updater::<OPCODE, T>::new(args)) }

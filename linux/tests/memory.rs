@@ -318,3 +318,35 @@ fn the_host_agrees_about_what_is_resident() {
         }
     }
 }
+
+#[test]
+fn a_forked_child_cannot_touch_its_parents_memory() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(8 * MIB).unwrap();
+        let pages = region.len() / PAGE;
+        (0..pages).for_each(|page| put(&mut region, page, 1));
+        for touch in [true, false] {
+            // SAFETY: the child touches the region or drops everything, and leaves by `_exit`.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                // SAFETY: no core file is wanted.
+                unsafe { libc::setrlimit(libc::RLIMIT_CORE, &limit) };
+                if touch {
+                    std::hint::black_box(region[5 * PAGE]);
+                }
+                drop(region);
+                drop(memory);
+                // SAFETY: leaves without running the parent's destructors.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            let expected = if touch { libc::SIGSEGV } else { 0 };
+            assert_eq!(status & 0x7f, expected, "{status:#x}");
+        }
+        assert!((0..pages).all(|page| is(&region, page, 1)));
+    }
+}

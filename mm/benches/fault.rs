@@ -5,6 +5,7 @@
 //! difference is taken. The machine underneath does next to nothing (`plain.rs`): no trap, no flush,
 //! and no page is zeroed, copied, read or written.
 
+#[path = "fault/plain.rs"]
 mod plain;
 
 use criterion::{BatchSize, Criterion, Throughput};

@@ -115,7 +115,11 @@ impl LinuxMachine {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.shared.pagers.threads.stop();
+        if self.shared.descriptor.is_ours() {
+            self.shared.pagers.threads.stop();
+        } else {
+            self.shared.pagers.threads.forget();
+        }
         let pager = self.shared.pagers.current.swap(null_mut(), AcqRel);
         // SAFETY: `answer_with` stored it from `into_raw`, and the exchange makes it ours alone;
         // no thread of the machine runs any more, and faulting in a space whose pager goes away

@@ -116,6 +116,9 @@ fn managed<'a>(signal: c_int, address: u64) -> Option<&'a SpaceCore> {
     // SAFETY: the faulting access is under way, and whoever drops a space answers for there being
     // none.
     let space = unsafe { space::find(address)? };
+    if !space.shared.descriptor.is_ours() {
+        return None;
+    }
     (signal == libc::SIGBUS || !space.is_identity()).then_some(space)
 }
 

@@ -47,6 +47,7 @@ use pagefault::machine::Protection;
 use pagefault::{
     AddressSpace, File, FileAccess, MapOptions, MapRequest, Placement, Sharing, Source,
 };
+use std::mem::ManuallyDrop;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -70,9 +71,9 @@ struct Shared {
 
 /// An address space of the memory's, or of a snapshot's.
 struct Attachment {
-    // In this order: the space goes once its faults are answered no more.
     _attached: Attached,
-    space: AddressSpace<LinuxMachine>,
+    /// Dropped first, unless this is a forked child.
+    space: ManuallyDrop<AddressSpace<LinuxMachine>>,
     /// How many pins there are; held locked while a snapshot is taken.
     pins: Mutex<usize>,
     shared: Arc<Shared>,
@@ -154,6 +155,7 @@ impl Memory {
 impl Attachment {
     fn new(shared: &Arc<Shared>, space: AddressSpace<LinuxMachine>) -> Arc<Self> {
         let (_attached, shared) = (shared.runtime.attach(&space), shared.clone());
+        let space = ManuallyDrop::new(space);
         Arc::new(Self { _attached, space, pins: Mutex::new(0), shared })
     }
 
@@ -161,8 +163,24 @@ impl Attachment {
         self.space.space()
     }
 
+    /// Whether this is a forked child, which has nothing of the memory: its locks may be held by
+    /// threads that do not exist here.
+    fn is_inherited(&self) -> bool {
+        self.shared.runtime.machine().is_inherited()
+    }
+
     /// The number of the next region or snapshot.
     fn birth(&self) -> u64 {
         self.shared.births.fetch_add(1, Relaxed)
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if !self.is_inherited() {
+            let _quiet = Quiet::new();
+            // SAFETY: this is the only place that drops it, and the value is not used after.
+            unsafe { ManuallyDrop::drop(&mut self.space) };
+        }
     }
 }

@@ -147,6 +147,9 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.space.is_inherited() {
+            return;
+        }
         let _quiet = Quiet::new();
         // It can only fail for want of memory to split a region with, and then the addresses stay
         // taken until the memory goes.

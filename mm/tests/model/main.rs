@@ -30,7 +30,7 @@ fn run<A: Architecture>(name: &str, machine: Machine, config: fn() -> Config, sh
     let first = std::env::var("PAGEFAULT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = match first {
         Some(seed) => seed..seed + 1,
-        None => 0..if long() { 300 } else { 20 },
+        None => 0..if long() { 300 } else { 8 },
     };
     for seed in seeds {
         let mut label = Label { what: format!("{name}, seed {seed}"), step: 0 };

@@ -16,18 +16,18 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::Ordering;
 
 /// The bytes of address space that a page table covers.
-pub const REACH: u64 = 1 << 30;
+pub(crate) const REACH: u64 = 1 << 30;
 
 const ENTRIES: usize = 512;
 
-pub struct Plain {
+pub(crate) struct Plain {
     frames: u32,
     free: Mutex<Vec<Frame>>,
     ids: AtomicU32,
 }
 
 impl Plain {
-    pub fn new(frames: u32) -> Self {
+    pub(crate) fn new(frames: u32) -> Self {
         // Frame 0 is the frame of zeros.
         let free = (1..frames).rev().map(Frame).collect();
         Self { frames, free: Mutex::new(free), ids: AtomicU32::new(1) }
@@ -109,7 +109,7 @@ impl Machine for Plain {
     }
 }
 
-pub struct PlainSpace {
+pub(crate) struct PlainSpace {
     id: u32,
     /// Each leaf table is empty until it is first locked.
     leaves: Box<[Mutex<Vec<Entry>>]>,
@@ -143,7 +143,7 @@ impl Space for PlainSpace {
     }
 }
 
-pub struct PlainCursor<'a> {
+pub(crate) struct PlainCursor<'a> {
     leaf: MutexGuard<'a, Vec<Entry>>,
     end: VirtAddr,
 }
@@ -174,7 +174,7 @@ impl Cursor for PlainCursor<'_> {
 }
 
 /// A swap area, and a file, whose pages are whatever they are.
-pub struct Blank(pub u64);
+pub(crate) struct Blank(pub(crate) u64);
 
 impl SwapDevice for Blank {
     fn slots(&self) -> u32 {
