@@ -10,7 +10,7 @@
 //! heap (see `interpose::allocation`); and a managed stack is made resident before.
 
 use crate::manager::{self, Manager};
-use crate::{guard, heap, managed, private, stack, start, thread};
+use crate::{guard, heap, managed, private, shared, stack, thread};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::ops::Range;
@@ -72,7 +72,7 @@ fn hold_from(manager: &Manager, stack: Range<usize>) {
             return;
         }
     }
-    start::stop(format_args!("the stack of a forking thread does not stay resident"));
+    shared::stop(format_args!("the stack of a forking thread does not stay resident"));
 }
 
 fn on_unmanaged_stack(f: impl FnOnce()) {
@@ -100,9 +100,9 @@ fn let_go_in_child(manager: &Manager) {
     let_go();
     let ranges = managed::inherited();
     if let Err(error) = manager.after_fork_in_child(ranges.into_iter()) {
-        start::stop(format_args!("a forked process cannot go on: {error}"));
+        shared::stop(format_args!("a forked process cannot go on: {error}"));
     }
-    if let Some(control) = start::control() {
+    if let Some(control) = shared::control() {
         control.counters.forks.add(1);
     }
 }

@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `start` | the constructor: what happens before the program's `main` |
+//! | `shared` | the memory shared with the command, and the end of a program that cannot go on |
 //! | `interpose` | the functions that take the place of libc's |
 //! | `heap` | the program's `malloc`: arenas and large mappings, all managed |
 //! | `managed` | which addresses are managed, and every change to them |
@@ -39,7 +40,9 @@ mod manager;
 mod module;
 mod private;
 mod ranges;
+mod shared;
 mod stack;
+#[cfg(not(test))]
 mod start;
 mod sys;
 mod thread;

@@ -1,6 +1,7 @@
 //! Real programs, each under a limit well below its need.
 
 use crate::harness::{Scratch, assert_limited, full, have, number, python, write_lines};
+use std::process::Command;
 
 #[test]
 fn sort_with_two_threads() {
@@ -52,12 +53,13 @@ fn zstd_round_trip() {
         return;
     }
     let scratch = Scratch::new("zstd");
-    let (bytes, memory) = if full() { (48 << 20, "256M") } else { (3 << 20, "16M") };
+    let (bytes, memory) = if full() { (16 << 20, "224M") } else { (1 << 20, "17M") };
     write_lines(&scratch.path("lines"), bytes);
     let compress = ["zstd", "-19", "--long=27", "--single-thread", "-q", "--stdout", "lines"];
     assert_limited(&scratch.compare(memory, &compress));
-    let program = "zstd -19 --long=27 -q < lines | zstd -d --long=27 -q | cmp - lines && echo same";
-    scratch.compare("512M", &["sh", "-c", program]);
+    let program = "zstd -19 --long=27 --single-thread -q -k -f lines -o lines.zst
+        zstd -d --long=27 -q -c lines.zst | cmp - lines && echo same";
+    scratch.compare(memory, &["sh", "-c", program]);
 }
 
 #[test]
@@ -227,4 +229,35 @@ x = [b'%d' % i * 600 for i in range(9000)]
 print(sum(map(len, x)), os.open('/dev/null', os.O_RDONLY))
 ";
     assert_limited(&scratch.compare("12M", &[python(), "-c", program]));
+}
+
+/// Compiles one of the C programs beside this file.
+fn compile(scratch: &Scratch, name: &str) -> Option<String> {
+    if !have("cc") {
+        return None;
+    }
+    let source = format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let program = scratch.path(name);
+    let mut compiler = Command::new("cc");
+    let status = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).status();
+    assert!(status.unwrap().success());
+    Some(program.to_str().unwrap().to_owned())
+}
+
+/// The manager works for threads whose stacks it manages.
+#[test]
+fn coroutines_on_stacks_from_the_heap() {
+    let scratch = Scratch::new("coroutines");
+    let Some(program) = compile(&scratch, "coroutines") else { return };
+    let stats = scratch.compare("3M", &[&program]);
+    assert_limited(&stats);
+    assert_eq!(number(&stats, "/forks"), 4);
+}
+
+/// The manager's own threads keep no process alive.
+#[test]
+fn the_last_thread_ends_the_process() {
+    let scratch = Scratch::new("last");
+    let Some(program) = compile(&scratch, "last_thread") else { return };
+    assert_limited(&scratch.compare("8M", &[&program]));
 }

@@ -9,7 +9,7 @@ mod regions;
 mod statistics;
 mod swap;
 
-use crate::start;
+use crate::shared;
 use background::Background;
 use pagefault::entry::{SegvCode, Signal as Raised, Verdict};
 use pagefault::exception::ExceptionTables;
@@ -171,14 +171,14 @@ impl Pager for Answerer {
                 Resolution::Signal(Signal::Forbidden)
             }
             // There are no files here: only swap can fail to be read.
-            Verdict::Signal(Raised::Bus) => start::stop(format_args!(
+            Verdict::Signal(Raised::Bus) => shared::stop(format_args!(
                 "a page could not be read back from swap: the device failed"
             )),
-            Verdict::OutOfMemory => start::stop(format_args!(
+            Verdict::OutOfMemory => shared::stop(format_args!(
                 "out of memory: all of --memory is in use and the swap areas are full; give more of \
                  either"
             )),
-            verdict => start::stop(format_args!("a fault was answered with {verdict:?}")),
+            verdict => shared::stop(format_args!("a fault was answered with {verdict:?}")),
         }
     }
 }
