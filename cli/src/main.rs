@@ -40,6 +40,9 @@ fn main() -> ExitCode {
         Ok(Arguments { command: Command::Script(arguments) }) => {
             let mut machines = Catalogue::new();
             pagefault_script::managed::add_to(&mut machines);
+            if let Ok(command) = std::env::current_exe() {
+                pagefault_script::pc::add_to(&mut machines, command);
+            }
             pagefault_script::command::run(&arguments, &machines)
         }
         Err(error) => refuse(&error),
@@ -57,7 +60,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ];
     match std::env::args_os().nth(1) {
         _ if help[..2].contains(&error.kind()) => ExitCode::SUCCESS,
-        Some(subcommand) if subcommand == "run" || subcommand == "boot" => ExitCode::from(run::STATUS_FAILED),
+        Some(subcommand) if subcommand == "run" || subcommand == "boot" => {
+            ExitCode::from(run::STATUS_FAILED)
+        }
         _ => ExitCode::from(2),
     }
 }

@@ -8,7 +8,7 @@ mod open;
 mod pipe;
 
 pub use open::{Files, Open, Reading, What, file};
-pub use pipe::pipe;
+pub use pipe::{CAPACITY as PIPE_CAPACITY, pipe};
 
 use crate::errno::Errno;
 use crate::kernel;

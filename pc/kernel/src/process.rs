@@ -162,6 +162,11 @@ impl Process {
         self.parent.lock().upgrade().map_or(0, |parent| parent.id)
     }
 
+    /// The parent, if it lives.
+    pub fn parent(&self) -> Option<Arc<Self>> {
+        self.parent.lock().upgrade()
+    }
+
     /// What the process uses now.
     pub fn usage(&self) -> UsageNow {
         self.space.lock().as_ref().map_or(*self.usage.lock(), |space| space.usage())
@@ -241,7 +246,7 @@ fn leave_process() {
     let process = thread.process.clone();
     let clear = thread.clear_tid.load(Ordering::Relaxed);
     if clear != 0 && user::write(clear, &0u32.to_le_bytes()).is_ok() {
-        crate::futex::wake(clear, u32::MAX, u32::MAX);
+        crate::futex::wake(clear, crate::futex::Scope::Any, u32::MAX, u32::MAX);
     }
     let id = cpu::task_id();
     TASKS.lock().remove(&id);

@@ -2,7 +2,7 @@
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::process;
+use crate::process::{self, Process};
 use crate::{clock, kernel, random, user};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -136,17 +136,35 @@ fn getcpu(cpu: u64, node: u64) -> Result {
 /// The content of a file below /proc that is made when it is opened.
 pub(super) fn proc_file(path: &str) -> Option<Vec<u8>> {
     match path {
-        "/proc/self/maps" => Some(maps().into_bytes()),
-        "/proc/self/stat" => Some(stat().into_bytes()),
-        "/proc/meminfo" => Some(meminfo().into_bytes()),
+        "/proc/meminfo" => return Some(meminfo().into_bytes()),
+        "/proc/pagefault/check" => return Some(check().into_bytes()),
+        _ => {}
+    }
+    let (who, what) = path.strip_prefix("/proc/")?.split_once('/')?;
+    let process = match who {
+        "self" => process::current().clone(),
+        id => process::find(id.parse().ok()?)?,
+    };
+    match what {
+        "maps" => Some(maps(&process).into_bytes()),
+        "stat" => Some(stat(&process).into_bytes()),
         _ => None,
     }
 }
 
-fn maps() -> String {
+/// Walks the memory manager's invariants; says `ok`, or which does not hold.
+fn check() -> String {
+    match kernel().manager.check() {
+        Ok(()) => String::from("ok\n"),
+        Err(violation) => alloc::format!("{violation}\n"),
+    }
+}
+
+fn maps(process: &Process) -> String {
     let mut text = String::new();
+    let Some(space) = process.space.lock().clone() else { return text };
     let whole = VirtAddr(0)..VirtAddr(crate::layout::TASK_SIZE);
-    for region in process::space().maps(whole) {
+    for region in space.maps(whole) {
         let may = |right, letter| if region.protection.contains(right) { letter } else { '-' };
         let offset = if region.object.is_some() { region.index * PAGE_SIZE } else { 0 };
         // Writing to a string cannot fail.
@@ -165,8 +183,7 @@ fn maps() -> String {
     text
 }
 
-fn stat() -> String {
-    let process = process::current();
+fn stat(process: &Process) -> String {
     let usage = process.usage();
     let children = *process.children_usage.lock();
     alloc::format!(

@@ -4,6 +4,7 @@ use super::{Arguments, Result};
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::exec::{self, Program};
+use crate::futex::Scope;
 use crate::process::{self, Children, Death, Hang, Process, Reason, Thread};
 use crate::scheduler::{self, Patience};
 use crate::signal::{self, Action};
@@ -127,7 +128,12 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     } else {
         Arc::new(process::space().fork()?)
     };
-    let process = if has(nr::CLONE_THREAD) { parent.clone() } else { child(parent, id, &space) };
+    // Whose child it becomes: the caller's own parent's, if it asks for that.
+    let heir = if has(nr::CLONE_PARENT) { parent.parent() } else { Some(parent.clone()) };
+    let process = match has(nr::CLONE_THREAD) {
+        true => parent.clone(),
+        false => child(parent, heir.as_ref(), id, &space),
+    };
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
     let new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
@@ -158,11 +164,12 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
 /// A process with a copy of what its parent has.
 fn child(
     parent: &Arc<Process>,
+    heir: Option<&Arc<Process>>,
     id: u32,
     space: &Arc<pagefault::AddressSpace<crate::machine::Pc>>,
 ) -> Arc<Process> {
     let files = parent.files.lock().clone();
-    let process = Process::new(id, Some(parent), files);
+    let process = Process::new(id, heir, files);
     *process.space.lock() = Some(space.clone());
     *process.program_break.lock() = *parent.program_break.lock();
     *process.actions.lock() = parent.actions.lock().clone();
@@ -243,6 +250,8 @@ fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
 }
 
 fn futex_call(address: u64, operation: u32, value: u32, timeout: u64, _: u64, bits: u32) -> Result {
+    let is_private = operation & nr::FUTEX_PRIVATE_FLAG != 0;
+    let scope = if is_private { Scope::Private } else { Scope::Any };
     let command = operation & !(nr::FUTEX_PRIVATE_FLAG | nr::FUTEX_CLOCK_REALTIME);
     match command {
         nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET => {
@@ -253,13 +262,13 @@ fn futex_call(address: u64, operation: u32, value: u32, timeout: u64, _: u64, bi
                 at => read_time(at)?,
             };
             let bits = if relative { u32::MAX } else { bits };
-            futex::wait(address, value, deadline, bits).map(|()| 0)
+            futex::wait(address, scope, value, deadline, bits).map(|()| 0)
         }
-        nr::FUTEX_WAKE => Ok(futex::wake(address, value, u32::MAX).into()),
-        nr::FUTEX_WAKE_BITSET => Ok(futex::wake(address, value, bits).into()),
+        nr::FUTEX_WAKE => Ok(futex::wake(address, scope, value, u32::MAX).into()),
+        nr::FUTEX_WAKE_BITSET => Ok(futex::wake(address, scope, value, bits).into()),
         // Waking all is always allowed: who need not have been woken waits again.
         nr::FUTEX_REQUEUE | nr::FUTEX_CMP_REQUEUE => {
-            Ok(futex::wake(address, u32::MAX, u32::MAX).into())
+            Ok(futex::wake(address, scope, u32::MAX, u32::MAX).into())
         }
         _ => Err(Errno::ENOSYS),
     }
