@@ -3,7 +3,7 @@
 //!
 //! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
 //! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
-//! elsewhere halves it, until the run is forgotten. So a window only grows while the pages that were
+//! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is forgotten. So a window only grows while the pages that were
 //! read ahead are indeed passed through, and random access reads nothing ahead.
 
 use crate::event::Weight;
@@ -69,7 +69,9 @@ impl Runs {
             word.store(next.encode(), Ordering::Relaxed);
             return None;
         };
-        let window = (run.window * 2).max(FIRST_WINDOW).min(most);
+        // Short of its end, the run has outpaced reclaim: not all of it was or stayed read.
+        let window = if run.reaches(page) { run.window / 2 } else { run.window * 2 };
+        let window = window.max(FIRST_WINDOW).min(most);
         let last = match direction {
             Direction::Up => page + u64::from(window),
             Direction::Down => page.saturating_sub(u64::from(window)),
@@ -92,6 +94,7 @@ impl Run {
         let (up, down) = (page.wrapping_sub(self.last), self.last.wrapping_sub(page));
         let fits = |distance: u64, direction| match self.window {
             0 => distance == 1,
+            _ if self.reaches(page) => self.direction == direction,
             _ => self.direction == direction && (1..=REACH).contains(&distance),
         };
         match () {
@@ -99,6 +102,15 @@ impl Run {
             () if fits(down, Direction::Down) => Some(Direction::Down),
             () => None,
         }
+    }
+
+    /// Whether `page` is among those that were to be read ahead.
+    fn reaches(self, page: u64) -> bool {
+        let back = match self.direction {
+            Direction::Up => self.last.wrapping_sub(page),
+            Direction::Down => page.wrapping_sub(self.last),
+        };
+        back < u64::from(self.window)
     }
 
     fn encode(self) -> u64 {

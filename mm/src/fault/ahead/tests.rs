@@ -42,6 +42,18 @@ fn random_faults_read_nothing_ahead_and_end_a_run_by_and_by() {
 }
 
 #[test]
+fn a_run_that_outpaces_reclaim_narrows_its_window() {
+    let runs = Runs::new();
+    runs.advance(100, 16);
+    assert_eq!(runs.advance(101, 16), up(2));
+    assert_eq!(runs.advance(104, 16), up(4));
+    assert_eq!(runs.advance(109, 16), up(8));
+    // 110 to 117 were to be read ahead, but 112 was not.
+    assert_eq!(runs.advance(112, 16), up(4));
+    assert_eq!(runs.advance(117, 16), up(8));
+}
+
+#[test]
 fn a_run_goes_on_in_the_next_block() {
     let runs = Runs::new();
     runs.advance(509, 4);
