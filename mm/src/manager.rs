@@ -9,6 +9,7 @@ use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
 use crate::reclaim::foresight::Foresight;
 use crate::reclaim::queue::{Queues, Which};
+use crate::reclaim::room::Passes;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
 use crate::stats::{Counters, Stats};
@@ -110,10 +111,7 @@ pub struct Manager<M: Machine> {
     pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
-    /// Counts finished reclaim passes; who found nothing to reclaim waits on it.
-    pub(crate) passes: AtomicU32,
-    /// How many reclaim passes are under way.
-    pub(crate) reclaiming: AtomicU32,
+    pub(crate) passes: Passes,
     vma_ids: AtomicU64,
 }
 
@@ -141,8 +139,7 @@ impl<M: Machine> Manager<M> {
             watermarks: Watermarks::new(frames),
             foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
-            passes: AtomicU32::new(0),
-            reclaiming: AtomicU32::new(0),
+            passes: Passes::default(),
             vma_ids: AtomicU64::new(1),
             machine,
         })
@@ -227,6 +224,8 @@ impl<M: Machine> Manager<M> {
         page.flags.store(0, Ordering::Release);
         page.set_owner(crate::page::Owner::None, 0);
         self.machine.free(frame);
+        // Afterwards: whoever sees the count finds the frame.
+        self.stats.freed.add(self.machine.context(), 1);
     }
 
     pub(crate) fn lock_page(&self, frame: Frame) {

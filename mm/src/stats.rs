@@ -90,6 +90,8 @@ counters! {
     file_writes,
     /// Frames freed by reclaim.
     evicted,
+    /// Frames given back to the machine, by reclaim or because nobody needed them any more.
+    freed,
     /// Pages that reclaim looked at.
     scanned,
     /// Reclaim passes by a faulting thread.

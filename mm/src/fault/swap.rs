@@ -112,7 +112,7 @@ impl<M: Machine> Manager<M> {
     /// Whether a page that comes back for a load will soon be stored to, on a machine where the
     /// store would be another fault.
     fn expects_store(&self, vma: &Vma<M>, slot: SwapSlot) -> bool {
-        let turn = self.passes.load(Ordering::Relaxed);
+        let turn = self.passes.turn();
         !self.machine.capabilities().dirty
             && vma.has(VmaFlags::WRITE)
             && self.foresight.expects_store(slot, turn)

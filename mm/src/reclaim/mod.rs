@@ -11,14 +11,15 @@
 mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
+pub(crate) mod room;
 mod write;
 
-use crate::error::OutOfMemory;
-use crate::machine::{Frame, Machine, OutOfFrames};
+use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::reclaim::batch::{Batch, Force};
 use crate::reclaim::queue::Which;
+use crate::reclaim::room::Yield;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// How many free frames there should be (spec F22).
@@ -37,65 +38,16 @@ impl Watermarks {
     }
 }
 
-/// How often a pass may find nothing before the caller is told that there is no memory.
-const FUTILE_PASSES: u32 = 4;
-
-/// How often a caller waits for passes of others before it counts its own futile ones.
-const PATIENCE: u32 = 1000;
-
 impl<M: Machine> Manager<M> {
-    /// Runs `take`, which needs a frame, evicting pages until it succeeds or nothing more can be
-    /// evicted (spec F23).
-    pub(crate) fn with_room<R>(
-        &self,
-        mut take: impl FnMut() -> Result<R, OutOfFrames>,
-    ) -> Result<R, OutOfMemory> {
-        let mut futile = 0;
-        let mut waits = 0;
-        loop {
-            if self.machine.free_frames() < self.watermarks.low {
-                self.wake_background();
-            }
-            if let Ok(taken) = take() {
-                return Ok(taken);
-            }
-            self.order.assert_may_sleep();
-            let seen = self.passes.load(Ordering::Acquire);
-            let others = self.reclaiming.load(Ordering::Acquire) > 0;
-            self.stats.direct_passes.add(self.machine.context(), 1);
-            if self.reclaim(Batch::<M>::SIZE) > 0 {
-                futile = 0;
-            } else if others && waits < PATIENCE {
-                // The pages may all be in the hands of other passes, which will free some.
-                waits += 1;
-                self.machine.wait(&self.passes, seen);
-            } else {
-                futile += 1;
-                if futile == FUTILE_PASSES {
-                    return Err(OutOfMemory);
-                }
-            }
-        }
-    }
-
-    /// Evicts up to `pages` pages and returns how many were freed.
-    pub fn reclaim(&self, pages: usize) -> usize {
-        self.reclaiming.fetch_add(1, Ordering::AcqRel);
-        let freed = self.pass(pages);
-        self.reclaiming.fetch_sub(1, Ordering::AcqRel);
-        self.passes.fetch_add(1, Ordering::AcqRel);
-        self.machine.wake(&self.passes);
-        freed
-    }
-
-    fn pass(&self, pages: usize) -> usize {
+    /// Takes pages from the queues and evicts up to `pages` of them.
+    fn pass(&self, pages: usize) -> Yield {
         let (small, main) = self.queues.lengths(&self.order);
         // Twice around: a page that was used is spared once.
         let mut budget = 2 * (small as usize + main as usize) + 2;
-        let mut freed = 0;
-        while freed < pages && budget > 0 {
+        let mut own = Yield::default();
+        while own.freed < pages && budget > 0 {
             let mut batch = Batch::new(self);
-            while !batch.is_full() && batch.len() < pages - freed && budget > 0 {
+            while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
                 let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
                     budget = 0;
                     break;
@@ -104,9 +56,10 @@ impl<M: Machine> Manager<M> {
                 self.stats.scanned.add(self.machine.context(), 1);
                 batch.consider(frame, from, Force::Polite);
             }
-            freed += batch.evict();
+            own.worked |= batch.len() > 0;
+            own.freed += batch.evict();
         }
-        freed
+        own
     }
 
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
