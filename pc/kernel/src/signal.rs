@@ -7,7 +7,7 @@ use crate::layout::TASK_SIZE;
 use crate::process::{self, Death, Process, Reason};
 use crate::{cpu, report, scheduler, user};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
 mod numbers {
@@ -134,7 +134,7 @@ pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
 /// Whether the running thread has something to do before it goes on waiting.
 pub fn is_pending() -> bool {
     let thread = process::thread();
-    thread.process.ending.lock().is_some() || deliverable() != 0
+    thread.process.is_killed.load(Ordering::SeqCst) || deliverable() != 0
 }
 
 fn deliverable() -> u64 {
@@ -148,7 +148,7 @@ fn deliverable() -> u64 {
 pub fn deliver(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
-        if thread.process.ending.lock().is_some() {
+        if thread.process.is_killed.load(Ordering::SeqCst) {
             process::exit_thread();
         }
         let signals = deliverable();
@@ -159,8 +159,11 @@ pub fn deliver(frame: &mut TrapFrame) {
         let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
         let first = if signals & faults != 0 { signals & faults } else { signals };
         let number = first.trailing_zeros() + 1;
-        thread.pending.fetch_and(!bit(number), Ordering::AcqRel);
-        thread.process.pending.fetch_and(!bit(number), Ordering::AcqRel);
+        // A signal for the process is taken by one of its threads.
+        let take = |from: &AtomicU64| from.fetch_and(!bit(number), Ordering::AcqRel) & bit(number);
+        if take(&thread.pending) == 0 && take(&thread.process.pending) == 0 {
+            continue;
+        }
         if act(frame, number) {
             return;
         }

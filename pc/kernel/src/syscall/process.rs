@@ -220,6 +220,7 @@ fn end_other_threads(process: &Process) {
         scheduler::yield_now();
     }
     *process.ending.lock() = None;
+    process.is_killed.store(false, Ordering::SeqCst);
 }
 
 fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {
