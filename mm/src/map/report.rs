@@ -1,6 +1,6 @@
-//! What is mapped, as `/proc/PID/maps` shows it.
+//! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
 
-use crate::machine::{Machine, Protection, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
@@ -22,6 +22,19 @@ pub struct RegionReport {
     pub object: Option<u64>,
 }
 
+/// An entry of the page table that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageReport {
+    /// The page's address.
+    pub address: VirtAddr,
+    /// What the entry holds.
+    pub entry: Entry,
+    /// Whether it names an anonymous page, rather than one of a file or shared object.
+    pub anonymous: bool,
+    /// How many entries name the page; 0 for the shared frame of zeros and for pages in swap.
+    pub maps: u32,
+}
+
 impl<M: Machine> Mm<M> {
     /// The regions that overlap a range, in order, whole.
     pub fn maps(self: &Arc<Self>, range: Range<VirtAddr>) -> Vec<RegionReport> {
@@ -35,5 +48,34 @@ impl<M: Machine> Mm<M> {
                 object: vma.file.as_ref().map(|file| file.id),
             })
             .collect()
+    }
+
+    /// Calls `f` with every entry in a range that is not empty, in order. Entries that change
+    /// meanwhile are shown as they are before or after.
+    pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let mut from = chunk.start;
+            while let Some(report) = self.next_page(from..chunk.end) {
+                from = report.address + PAGE_SIZE;
+                f(report);
+            }
+        }
+    }
+
+    /// The first entry that is not empty in a range inside one leaf table.
+    fn next_page(&self, range: Range<VirtAddr>) -> Option<PageReport> {
+        if range.is_empty() {
+            return None;
+        }
+        let cursor = self.existing_entries(range.clone())?;
+        let address = cursor.next(range.start)?;
+        let entry = cursor.entry(address);
+        // The entry names the page, so that it stays what it is while the cursor is held.
+        let page = entry
+            .frame()
+            .filter(|frame| !self.manager.is_zero_frame(*frame))
+            .map(|frame| self.manager.page(frame));
+        let anonymous = page.map_or(!matches!(entry, Entry::File(_)), |page| page.is_anon());
+        Some(PageReport { address, entry, anonymous, maps: page.map_or(0, |page| page.maps()) })
     }
 }
