@@ -20,6 +20,10 @@ pub struct RegionReport {
     pub index: u64,
     /// The number of the object, if there is one.
     pub object: Option<u64>,
+    /// Whether the pages are kept in memory.
+    pub locked: bool,
+    /// Whether it grows towards lower addresses on access.
+    pub grows_down: bool,
 }
 
 /// An entry of the page table that is not empty.
@@ -46,6 +50,8 @@ impl<M: Machine> Mm<M> {
                 shared: vma.has(VmaFlags::MAYSHARE),
                 index: vma.pgoff,
                 object: vma.file.as_ref().map(|file| file.id),
+                locked: vma.has(VmaFlags::LOCKED),
+                grows_down: vma.has(VmaFlags::GROWSDOWN),
             })
             .collect()
     }

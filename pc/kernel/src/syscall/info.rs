@@ -4,13 +4,11 @@ use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::process;
 use crate::{clock, kernel, random, user};
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::UsageNow;
-use pagefault::machine::{Machine, PAGE_SIZE, Protection, VirtAddr};
+use pagefault::machine::{Machine, PAGE_SIZE};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
@@ -131,66 +129,4 @@ fn getcpu(cpu: u64, node: u64) -> Result {
         }
     }
     Ok(0)
-}
-
-/// The content of a file below /proc that is made when it is opened.
-pub(super) fn proc_file(path: &str) -> Option<Vec<u8>> {
-    match path {
-        "/proc/self/maps" => Some(maps().into_bytes()),
-        "/proc/self/stat" => Some(stat().into_bytes()),
-        "/proc/meminfo" => Some(meminfo().into_bytes()),
-        _ => None,
-    }
-}
-
-fn maps() -> String {
-    let mut text = String::new();
-    let whole = VirtAddr(0)..VirtAddr(crate::layout::TASK_SIZE);
-    for region in process::space().maps(whole) {
-        let may = |right, letter| if region.protection.contains(right) { letter } else { '-' };
-        let offset = if region.object.is_some() { region.index * PAGE_SIZE } else { 0 };
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{:08x}-{:08x} {}{}{}{} {offset:08x} 00:00 {} ",
-            region.range.start.value(),
-            region.range.end.value(),
-            may(Protection::READ, 'r'),
-            may(Protection::WRITE, 'w'),
-            may(Protection::EXECUTE, 'x'),
-            if region.shared { 's' } else { 'p' },
-            region.object.unwrap_or(0),
-        );
-    }
-    text
-}
-
-fn stat() -> String {
-    let process = process::current();
-    let usage = process.usage();
-    let children = *process.children_usage.lock();
-    alloc::format!(
-        "{} ({}) R {} 0 0 0 0 0 {} {} {} {} 0 0 0 0 20 0 {} 0 0 {} {}\n",
-        process.id,
-        process.name.lock(),
-        process.parent_id(),
-        usage.minor,
-        children.minor,
-        usage.major,
-        children.major,
-        process.threads.lock().len(),
-        usage.total * PAGE_SIZE,
-        usage.anonymous + usage.file,
-    )
-}
-
-fn meminfo() -> String {
-    let machine = kernel().manager.machine();
-    let kilobytes = |frames: u32| u64::from(frames) * PAGE_SIZE / 1024;
-    alloc::format!(
-        "MemTotal: {:>8} kB\nMemFree: {:>8} kB\nMemAvailable: {:>8} kB\n",
-        kilobytes(machine.frames()),
-        kilobytes(machine.free_frames()),
-        kilobytes(machine.free_frames()),
-    )
 }
