@@ -7,6 +7,7 @@
 use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
+use arrayvec::ArrayVec;
 
 /// How many pages one flush covers. A batch lives on the stack, which in a signal handler or a
 /// kernel is small.
@@ -24,32 +25,32 @@ pub(crate) enum After {
 /// A batch for one address space.
 pub(crate) struct Gather<'a, M: Machine> {
     pub(crate) mm: &'a Mm<M>,
-    stale: [Stale; BATCH],
-    after: [After; BATCH],
-    len: usize,
+    stale: ArrayVec<Stale, BATCH>,
+    /// The frames whose references are dropped after the flush.
+    dropped: ArrayVec<Frame, BATCH>,
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
     pub(crate) fn new(mm: &'a Mm<M>) -> Self {
-        let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
-        Self { mm, stale: [none; BATCH], after: [After::Keep; BATCH], len: 0 }
+        Self { mm, stale: ArrayVec::new(), dropped: ArrayVec::new() }
     }
 
     /// Whether the batch must be flushed before more is added.
     pub(crate) const fn is_full(&self) -> bool {
-        self.len == BATCH
+        self.stale.is_full()
     }
 
     /// Whether the batch takes so many more pages.
     pub(crate) const fn has_room_for(&self, pages: usize) -> bool {
-        self.len + pages <= BATCH
+        pages <= self.stale.remaining_capacity()
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
         self.mm.note_unflushed();
-        self.stale[self.len] = Stale { address, frame, fate };
-        self.after[self.len] = after;
-        self.len += 1;
+        self.stale.push(Stale { address, frame, fate });
+        if after == After::Drop {
+            self.dropped.push(frame);
+        }
     }
 
     /// Adds a translation of a page that lives on, and keeps the page until the flush.
@@ -78,19 +79,17 @@ impl<'a, M: Machine> Gather<'a, M> {
 
     /// Flushes, then drops the references. The caller holds no cursor and no shorter lock.
     pub(crate) fn flush(&mut self) {
-        if self.len == 0 {
+        if self.stale.is_empty() {
             return;
         }
         let manager: &Manager<M> = &self.mm.manager;
-        manager.machine.flush(&self.mm.space, &self.stale[..self.len]);
-        self.mm.note_flushed(self.len);
+        manager.machine.flush(&self.mm.space, &self.stale);
+        self.mm.note_flushed(self.stale.len());
         manager.stats.flushes.add(manager.machine.context(), 1);
-        for (stale, after) in self.stale[..self.len].iter().zip(&self.after) {
-            if *after == After::Drop {
-                manager.put(stale.frame);
-            }
+        for frame in self.dropped.drain(..) {
+            manager.put(frame);
         }
-        self.len = 0;
+        self.stale.clear();
     }
 }
 

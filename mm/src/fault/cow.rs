@@ -4,7 +4,7 @@
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, VirtAddr};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine};
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
@@ -42,16 +42,8 @@ impl<M: Machine> Mm<M> {
             self.decide_write(vma, fault, &mut cursor, frame)
         };
         match plan {
-            Plan::Reused => {
-                // More permission needs no flush elsewhere; this processor forgets what it knew.
-                let mut gather = Gather::new(self);
-                let frame = self.frame_at(fault.page);
-                if let Some(frame) = frame {
-                    gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
-                }
-                gather.flush();
-                Ok(Step::Done(Correction::Reuse))
-            }
+            // More permission needs no flush: a processor that does not know of it yet faults again.
+            Plan::Reused => Ok(Step::Done(Correction::Reuse)),
             Plan::AwaitedStore(frame) => {
                 let step = self.awaited_store(vma, fault, frame);
                 self.manager.put(frame);
@@ -65,10 +57,6 @@ impl<M: Machine> Mm<M> {
                 step
             }
         }
-    }
-
-    fn frame_at(&self, page: VirtAddr) -> Option<Frame> {
-        self.existing_entries(page_range(page))?.entry(page).frame()
     }
 
     /// Reuses the page if that can be decided at once; otherwise takes a reference to it.
@@ -85,16 +73,8 @@ impl<M: Machine> Mm<M> {
         }
         let page = manager.page(frame);
         if page.is_anon() {
-            // The page lock comes before the entry's: here it can only be tried (spec B16).
-            if page.try_lock() {
-                let reuse = manager.is_sole_owner(frame, 0);
-                if reuse {
-                    self.reuse(vma, fault, cursor, frame);
-                }
-                manager.unlock_page(frame);
-                if reuse {
-                    return Plan::Reused;
-                }
+            if self.reuse_if_sole(vma, fault, cursor, frame) {
+                return Plan::Reused;
             }
         } else if vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE) {
             page.hold();
@@ -102,6 +82,27 @@ impl<M: Machine> Mm<M> {
         }
         page.hold();
         Plan::Copy(frame)
+    }
+
+    /// Lets an anonymous page's owner write it, if there is no other and that can be known at once:
+    /// the page lock comes before the entry's, so that here it can only be tried (spec B16).
+    fn reuse_if_sole(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        cursor: &mut PageCursor<'_, M>,
+        frame: Frame,
+    ) -> bool {
+        let manager = &self.manager;
+        if !manager.page(frame).try_lock() {
+            return false;
+        }
+        let reuse = manager.is_sole_owner(frame, 0);
+        if reuse {
+            self.reuse(vma, fault, cursor, frame);
+        }
+        manager.unlock_page(frame);
+        reuse
     }
 
     /// Lets the sole owner of a locked anonymous page write it (spec B17).
@@ -163,8 +164,8 @@ impl<M: Machine> Mm<M> {
     /// Puts a copy in the page's place (spec B18).
     ///
     /// The copy is entered read-only, and the stale translations of the old page are flushed while
-    /// both hold the same content and neither can be written; the next attempt finds a page with a
-    /// sole owner. Thus no processor reads the old page after another has written the new one.
+    /// both hold the same content and neither can be written; only then is the copy its owner's to
+    /// write. Thus no processor reads the old page after another has written the new one.
     fn copy(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -186,7 +187,21 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         gather.flush();
-        Ok(Step::Partly(Correction::CopyOnWrite))
+        if self.let_write(vma, fault, new) {
+            Ok(Step::Done(Correction::CopyOnWrite))
+        } else {
+            Ok(Step::Partly(Correction::CopyOnWrite))
+        }
+    }
+
+    /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.
+    fn let_write(&self, vma: &Arc<Vma<M>>, fault: &Fault, copy: Frame) -> bool {
+        let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
+        let entry = cursor.entry(fault.page);
+        vma.is_alive()
+            && entry.frame() == Some(copy)
+            && !entry.is_writable()
+            && self.reuse_if_sole(vma, fault, &mut cursor, copy)
     }
 
     fn replace_with_copy(
