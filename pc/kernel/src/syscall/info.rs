@@ -29,6 +29,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_sched_setaffinity => Ok(0),
         nr::__NR_sysinfo => sysinfo(a),
         nr::__NR_getcpu => getcpu(a, b),
+        nr::__NR_capget => capabilities(a, b),
+        // Nothing asks whether a program may: a right that is given up is not missed.
+        nr::__NR_capset => user::read::<8>(a).map(|_| 0).map_err(Errno::from),
         _ => return None,
     })
 }
@@ -120,6 +123,27 @@ fn sysinfo(to: u64) -> Result {
     words[10] = 1;
     words[13] = 1;
     write_words(to, &words)
+}
+
+/// Every program is the superuser's and may do everything (`capget`).
+fn capabilities(header: u64, to: u64) -> Result {
+    const VERSION: u32 = 0x2008_0522;
+    let [a, b, c, d, ..] = user::read::<8>(header)?;
+    if u32::from_le_bytes([a, b, c, d]) != VERSION {
+        user::write(header, &VERSION.to_le_bytes())?;
+        return Err(Errno::EINVAL);
+    }
+    let target = user::read::<4>(header + 4).map(u32::from_le_bytes)?;
+    if target != 0 && process::find(target).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if to != 0 {
+        // Effective, permitted and inheritable, 32 bits of each, and then the upper ones.
+        let words = [u32::MAX, u32::MAX, 0, 0x1ff, 0x1ff, 0];
+        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        user::write(to, &bytes)?;
+    }
+    Ok(0)
 }
 
 fn getcpu(cpu: u64, node: u64) -> Result {
