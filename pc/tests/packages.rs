@@ -68,7 +68,7 @@ fn stress_ng_remaps() {
 
 #[test]
 fn stress_ng_advises() {
-    stress(&["--madvise", "1", "--madvise-ops", "4"]);
+    stress(&["--madvise", "1", "--madvise-ops", "1", "--timeout", "5"]);
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub struct RegionReport {
     pub grows_down: bool,
 }
 
+/// How many entries are looked at under one lock.
+const BATCH: usize = 32;
+
 /// An entry of the page table that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageReport {
@@ -61,27 +64,37 @@ impl<M: Machine> Mm<M> {
     pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let mut from = chunk.start;
-            while let Some(report) = self.next_page(from..chunk.end) {
-                from = report.address + PAGE_SIZE;
-                f(report);
+            while from < chunk.end {
+                let (batch, next) = self.some_pages(from..chunk.end);
+                batch.into_iter().flatten().for_each(&mut f);
+                from = next;
             }
         }
     }
 
-    /// The first entry that is not empty in a range inside one leaf table.
-    fn next_page(&self, range: Range<VirtAddr>) -> Option<PageReport> {
-        if range.is_empty() {
-            return None;
+    /// The first entries that are not empty in a range inside one leaf table, and where to go on.
+    fn some_pages(&self, range: Range<VirtAddr>) -> ([Option<PageReport>; BATCH], VirtAddr) {
+        let mut batch = [None; BATCH];
+        let mut from = range.start;
+        let Some(cursor) = self.existing_entries(range.clone()) else { return (batch, range.end) };
+        for slot in &mut batch {
+            if from >= range.end {
+                break;
+            }
+            let Some(address) = cursor.next(from) else { return (batch, range.end) };
+            *slot = Some(self.page_report(address, cursor.entry(address)));
+            from = address + PAGE_SIZE;
         }
-        let cursor = self.existing_entries(range.clone())?;
-        let address = cursor.next(range.start)?;
-        let entry = cursor.entry(address);
-        // The entry names the page, so that it stays what it is while the cursor is held.
+        (batch, from)
+    }
+
+    /// What an entry shows. Its cursor is held, so that the page it names stays what it is.
+    fn page_report(&self, address: VirtAddr, entry: Entry) -> PageReport {
         let page = entry
             .frame()
             .filter(|frame| !self.manager.is_zero_frame(*frame))
             .map(|frame| self.manager.page(frame));
         let anonymous = page.map_or(!matches!(entry, Entry::File(_)), |page| page.is_anon());
-        Some(PageReport { address, entry, anonymous, maps: page.map_or(0, |page| page.maps()) })
+        PageReport { address, entry, anonymous, maps: page.map_or(0, |page| page.maps()) }
     }
 }
