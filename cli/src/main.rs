@@ -2,10 +2,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | `size` | sizes with K, M, G and T |
 
+mod boot;
 mod run;
 mod size;
 
@@ -26,6 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Boot(boot::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
     Script(ScriptArgs),
 }
@@ -33,9 +36,13 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
+        Ok(Arguments { command: Command::Boot(arguments) }) => boot::run(&arguments),
         Ok(Arguments { command: Command::Script(arguments) }) => {
             let mut machines = Catalogue::new();
             pagefault_script::managed::add_to(&mut machines);
+            if let Ok(command) = std::env::current_exe() {
+                pagefault_script::pc::add_to(&mut machines, command);
+            }
             pagefault_script::command::run(&arguments, &machines)
         }
         Err(error) => refuse(&error),
@@ -53,7 +60,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ];
     match std::env::args_os().nth(1) {
         _ if help[..2].contains(&error.kind()) => ExitCode::SUCCESS,
-        Some(subcommand) if subcommand == "run" => ExitCode::from(run::STATUS_FAILED),
+        Some(subcommand) if subcommand == "run" || subcommand == "boot" => {
+            ExitCode::from(run::STATUS_FAILED)
+        }
         _ => ExitCode::from(2),
     }
 }

@@ -65,6 +65,9 @@ pub struct Config {
     /// The most pages that a read fault maps around the faulting one, if they are cached (J5); a
     /// power of two, 1: none.
     pub fault_around: u32,
+    /// The most pages that a run of faults in order brings back from swap ahead of need (F17); 1:
+    /// none.
+    pub read_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
     /// Told of everything that happens; costs nothing when absent.
@@ -78,6 +81,7 @@ impl Default for Config {
             overcommit: Overcommit::default(),
             nonlinear: NonlinearPolicy::default(),
             fault_around: 16,
+            read_ahead: 16,
             max_regions: 65530,
             observer: None,
         }

@@ -22,6 +22,7 @@
 
 use crate::entry::Limits;
 use crate::error::{ForkError, OutOfMemory};
+use crate::fault::ahead::Runs;
 use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
@@ -109,6 +110,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Runs of faults in order, for read-ahead.
+    pub(crate) runs: Runs,
     /// How many changed entries still wait for their flush; grows under the entry's cursor.
     pub(crate) unflushed: AtomicU32,
 }
@@ -149,6 +152,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            runs: Runs::new(),
             unflushed: AtomicU32::new(0),
         });
         Self { mm }

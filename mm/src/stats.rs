@@ -78,6 +78,8 @@ counters! {
     refused,
     /// Pages mapped around a faulting one.
     around,
+    /// Pages brought back from swap before they were touched.
+    read_ahead,
     /// Pages read from swap.
     swap_reads,
     /// Pages written to swap.

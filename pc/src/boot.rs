@@ -1,6 +1,6 @@
 //! A machine with a program: what it is made of, and running it.
 
-use crate::archive;
+use crate::archive::{self, Single};
 use crate::kernel::{self, KernelError};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 /// The emulator, and the Debian package that has it.
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
+
+/// The MiB that the kernel and the start of a program need beside the files.
+const LEAST_MEMORY: u32 = 8;
+
+/// How long a machine may be silent at the beginning. It speaks within a second, in QEMU's own
+/// translation too.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What carries out the machine's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +40,12 @@ pub struct Boot {
     pub swap: u32,
     /// The directories whose files the machine has.
     pub files: Vec<PathBuf>,
+    /// Further files, which those of the directories override.
+    pub singles: Vec<Single>,
     /// The program and its arguments.
     pub command: Vec<Vec<u8>>,
+    /// What the kernel is told, as words of the form `name=value`.
+    pub settings: Vec<String>,
     /// What carries out the instructions.
     pub accelerator: Accelerator,
     /// The processor's model, as QEMU names it.
@@ -52,7 +63,9 @@ impl Boot {
             memory: 64,
             swap: 0,
             files: vec![files.to_path_buf()],
+            singles: Vec::new(),
             command: command.iter().map(|text| text.as_bytes().to_vec()).collect(),
+            settings: Vec::new(),
             accelerator: Accelerator::Tcg,
             processor: String::from("qemu64"),
             further: Vec::new(),
@@ -99,6 +112,17 @@ pub enum BootError {
     Kernel(KernelError),
     /// A file could not be read or written.
     Io(io::Error),
+    /// Memory of so many MiB has no room for the files; so many are needed.
+    TooSmall {
+        /// What the machine was to have.
+        memory: u32,
+        /// What it needs.
+        least: u32,
+    },
+    /// QEMU ended, or was stopped after a while, before the kernel said anything.
+    Silent(Accelerator),
+    /// The kernel could not start the first program: an error number.
+    NotStarted(u32),
     /// The machine ended without an exit status; this is what the kernel reported.
     Crashed(String),
     /// The program ran longer than it may.
@@ -123,6 +147,17 @@ impl std::fmt::Display for BootError {
                 write!(f, "the kernel's build failed:\n{text}")
             }
             Self::Io(error) => write!(f, "{error}"),
+            Self::TooSmall { memory, least } => {
+                write!(f, "{memory}M of memory has no room for the files; give at least {least}M")
+            }
+            Self::Silent(Accelerator::Tcg) => f.write_str("the machine did not start"),
+            Self::Silent(Accelerator::Kvm) => f.write_str(
+                "the machine did not start under KVM, which this host may not have; try tcg",
+            ),
+            Self::NotStarted(number) => {
+                let error = io::Error::from_raw_os_error(*number as i32);
+                write!(f, "the program cannot be started: {error}")
+            }
             Self::Crashed(report) => write!(f, "the machine ended early:\n{report}"),
             Self::TimedOut(ended) => write!(f, "the program ran too long:\n{}", ended.report),
         }
@@ -163,8 +198,7 @@ impl Boot {
         let kernel = kernel::locate().map_err(BootError::Kernel)?;
         let directory = tempfile::tempdir()?;
         let archive = directory.path().join("archive");
-        let directories: Vec<&Path> = self.files.iter().map(PathBuf::as_path).collect();
-        archive::write(io::BufWriter::new(File::create(&archive)?), &directories, &self.command)?;
+        self.pack(&archive)?;
         let report = directory.path().join("report");
         let mut command = self.qemu(&kernel, &archive, &report);
         if self.swap > 0 {
@@ -176,15 +210,37 @@ impl Boot {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn()?;
         let output = connect(&mut child, console)?;
+        let speaks = || fs::metadata(&report).is_ok_and(|report| report.len() > 0);
+        if !begins(&mut child, speaks)? {
+            return Err(BootError::Silent(self.accelerator));
+        }
         let in_time = wait(&mut child, self.limit)?;
         let output = output.join().unwrap_or_default();
         let report = String::from_utf8_lossy(&fs::read(&report)?).into_owned();
-        let status = report.lines().rev().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
-        match status {
-            _ if !in_time => Err(BootError::TimedOut(Ended { status: 0, output, report })),
+        if !in_time {
+            return Err(BootError::TimedOut(Ended { status: 0, output, report }));
+        }
+        let last = |prefix| report.lines().rev().find_map(|line| line.strip_prefix(prefix));
+        if let Some(error) = last("cannot start the first program: Errno(") {
+            let number = error.trim_end_matches(')').parse();
+            return Err(number.map_or(BootError::Crashed(report), BootError::NotStarted));
+        }
+        match last("exit ").and_then(|status| status.parse().ok()) {
             Some(status) => Ok(Ended { status, output, report }),
             None => Err(BootError::Crashed(report)),
         }
+    }
+
+    /// Writes the archive, and looks whether memory has room for it.
+    fn pack(&self, archive: &Path) -> Result<(), BootError> {
+        let file = io::BufWriter::new(File::create(archive)?);
+        archive::write(file, &self.singles, &self.files, &self.command)?;
+        let size = fs::metadata(archive)?.len().div_ceil(1 << 20);
+        let least = u32::try_from(size).unwrap_or(u32::MAX).saturating_add(LEAST_MEMORY);
+        if self.memory < least {
+            return Err(BootError::TooSmall { memory: self.memory, least });
+        }
+        Ok(())
     }
 
     fn qemu(&self, kernel: &Path, archive: &Path, report: &Path) -> Command {
@@ -200,6 +256,7 @@ impl Boot {
             .arg(kernel)
             .arg("-initrd")
             .arg(archive)
+            .args(["-append", &self.settings.join(" ")])
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
             .args(["-serial", &format!("file:{}", report.display())])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
@@ -238,6 +295,24 @@ fn connect(child: &mut Child, console: Console) -> io::Result<thread::JoinHandle
         }
         kept
     }))
+}
+
+/// Waits until the kernel has said something; `false` if QEMU ends before, or takes too long.
+fn begins(child: &mut Child, speaks: impl Fn() -> bool) -> io::Result<bool> {
+    let start = Instant::now();
+    while !speaks() {
+        if child.try_wait()?.is_some() {
+            // It may have said it with its last breath.
+            return Ok(speaks());
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(true)
 }
 
 /// Waits for the machine to end; stops it when it has run too long, and says whether it was in time.

@@ -3,15 +3,15 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`boot`] | a machine with a program: what it is made of, and running it |
-//! | [`archive`] | a directory and a command as the archive that the kernel takes its files from |
+//! | [`archive`] | files and a command as the archive that the kernel takes its files from |
+//! | [`host`] | the host's programs with their libraries, for the machine |
 //! | [`kernel`] | finds or builds the kernel |
-//! | [`command`] | the command line of `pagefault boot` |
 
 #![forbid(unsafe_code)]
 
 pub mod archive;
 pub mod boot;
-pub mod command;
+pub mod host;
 pub mod kernel;
 
 pub use boot::{Boot, BootError, Ended};

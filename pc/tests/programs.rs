@@ -5,6 +5,7 @@
 mod common;
 
 use common::{boot, built, busybox, dynamic, expect, program};
+use pagefault_pc::boot::{BootError, is_available};
 use pagefault_pc::{Boot, Ended};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -138,9 +139,23 @@ fn instructions_a_fault_repeat_and_stay_in_bounds() {
 
 #[test]
 fn a_program_that_is_not_there() {
-    let Some(ended) = boot(tempfile::tempdir().unwrap().path(), &["/nothing"], |_| ()) else {
+    if !is_available() {
+        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
         return;
-    };
-    assert_eq!(ended.status, 127);
-    assert!(ended.report.contains("cannot start the first program"), "{}", ended.report);
+    }
+    let boot = Boot::new(tempfile::tempdir().unwrap().path(), &["/nothing"]);
+    assert!(matches!(boot.capture(), Err(BootError::NotStarted(2))));
+}
+
+#[test]
+fn a_machine_too_small_for_its_files() {
+    if !is_available() {
+        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("large"), vec![0; 20 << 20]).unwrap();
+    let mut boot = Boot::new(directory.path(), &["/large"]);
+    boot.memory = 16;
+    assert!(matches!(boot.capture(), Err(BootError::TooSmall { memory: 16, least: 29 })));
 }

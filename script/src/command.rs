@@ -2,7 +2,7 @@
 
 use crate::ast::Script;
 use crate::diff::compare;
-use crate::machine::{Catalogue, Entry, Failures, StartError};
+use crate::machine::{Catalogue, Entry, Failures, Machine, StartError};
 use crate::parse::{ParseError, parse};
 use crate::random;
 use crate::runner::{Run, setup};
@@ -126,14 +126,29 @@ fn run_one(
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
     let mut machine = (entry.start)(&setup(script, args.seed))?;
-    for answer in Run::new(script, &mut *machine) {
-        writeln!(output, "{}: {}", answer.number, answer.text)?;
+    if let Some(texts) = machine.whole(script) {
+        for (line, text) in script.lines.iter().zip(texts?) {
+            writeln!(output, "{}: {text}", line.number)?;
+        }
+    } else {
+        run_here(script, &mut *machine, output)?;
     }
     output.flush()?;
     if args.stats {
         print_stats(entry.name, &machine.stats());
     }
     Ok(Verdict::Equal)
+}
+
+fn run_here(
+    script: &Script,
+    machine: &mut dyn Machine,
+    output: &mut dyn Write,
+) -> Result<(), Error> {
+    for answer in Run::new(script, machine) {
+        writeln!(output, "{}: {}", answer.number, answer.text)?;
+    }
+    Ok(())
 }
 
 fn run_several(

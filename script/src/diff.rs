@@ -31,7 +31,10 @@ pub fn compare<'a>(
         let mut machine = (entry.start)(&setup(script, seed))?;
         Ok(Answers {
             machine: entry.name,
-            texts: texts(script, &mut *machine),
+            texts: match machine.whole(script) {
+                Some(texts) => texts?,
+                None => texts(script, &mut *machine),
+            },
             stats: machine.stats(),
         })
     };

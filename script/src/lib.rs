@@ -36,6 +36,7 @@ pub mod machine;
 pub mod managed;
 pub mod outcome;
 pub mod parse;
+pub mod pc;
 mod print;
 pub mod random;
 pub mod runner;

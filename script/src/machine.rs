@@ -3,7 +3,7 @@
 //! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
 //! other before it asks, the same on every machine.
 
-use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, Sizes, SyncFlag};
+use crate::ast::{Advice, Failing, MapFlags, Protection, Script, Sharing, Sizes, SyncFlag};
 use crate::outcome::Outcome;
 use std::fmt::{self, Display, Formatter};
 
@@ -17,6 +17,12 @@ pub trait Machine {
 
     /// Does something that is no process's own.
     fn act(&mut self, action: &Action<'_>) -> Outcome;
+
+    /// Runs a whole script, one answer a line, if the machine is one that takes no single calls
+    /// because it is a computer of its own.
+    fn whole(&mut self, _script: &Script) -> Option<Result<Vec<String>, StartError>> {
+        None
+    }
 
     /// What the run has cost so far: a name and a count each.
     fn stats(&mut self) -> Vec<(&'static str, u64)>;
@@ -354,6 +360,12 @@ pub enum StartError {
     WindowTaken,
     /// The sizes are not ones that the machine can have.
     Sizes,
+    /// The PC did not boot, or not to the script's end.
+    Pc(Box<pagefault_pc::BootError>),
+    /// The runner cannot be put into the PC.
+    Guest(Box<pagefault_pc::host::BringError>),
+    /// The PC answered so many lines, and the script has more.
+    Short(usize),
     /// The system refused a resource.
     System(std::io::Error),
     /// The host lacks what the machine needs: what, and what to do about it.
@@ -366,6 +378,9 @@ impl Display for StartError {
         match self {
             Self::WindowTaken => f.write_str("the window 0x1000000000-0x2000000000 is not empty"),
             Self::Sizes => f.write_str("no machine of these sizes"),
+            Self::Pc(error) => error.fmt(f),
+            Self::Guest(error) => error.fmt(f),
+            Self::Short(lines) => write!(f, "the PC answered {lines} lines only"),
             Self::System(error) => error.fmt(f),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => error.fmt(f),
@@ -379,7 +394,9 @@ impl std::error::Error for StartError {
             Self::System(error) => Some(error),
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => Some(error),
-            Self::WindowTaken | Self::Sizes => None,
+            Self::Pc(error) => Some(&**error),
+            Self::Guest(error) => Some(&**error),
+            Self::WindowTaken | Self::Sizes | Self::Short(_) => None,
         }
     }
 }

@@ -6,8 +6,8 @@
 
 mod child;
 mod object;
-mod program;
-mod report;
+pub mod program;
+pub mod report;
 mod swap;
 
 use crate::size::Size;
@@ -22,9 +22,9 @@ use std::process::ExitCode;
 /// The status where pagefault itself failed, as of `env` and `timeout`.
 pub const STATUS_FAILED: u8 = 125;
 /// The status where the program was found and cannot be run.
-const STATUS_CANNOT_RUN: u8 = 126;
+pub const STATUS_CANNOT_RUN: u8 = 126;
 /// The status where the program was not found.
-const STATUS_NOT_FOUND: u8 = 127;
+pub const STATUS_NOT_FOUND: u8 = 127;
 
 /// The least resident limit that leaves a program room to go on.
 const LEAST_MEMORY: Size = Size(1 << 20);

@@ -68,7 +68,7 @@ pub fn find(name: &OsStr) -> Result<PathBuf, Error> {
 }
 
 /// The file that a name means: itself if it has a slash, else the first executable one in `PATH`.
-fn search(name: &OsStr) -> Result<PathBuf, Error> {
+pub fn search(name: &OsStr) -> Result<PathBuf, Error> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }

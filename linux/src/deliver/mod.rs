@@ -175,7 +175,27 @@ pub(crate) fn answer(space: &SpaceCore, fault: &HostFault) -> Answer {
             Resolution::Kill => return Answer::Stop("pagefault: out of memory\n"),
         }
     }
+    refill_around(space, page);
     refill(space, page, fault.access)
+}
+
+/// How far around a fault host pages are filled that our page table allows already.
+const AROUND: usize = 16;
+
+/// Fills the host pages next to a faulting one whose frames were parked: pages read ahead. It comes
+/// before the faulting page itself, whose waiting thread would soon be here again.
+fn refill_around(space: &SpaceCore, page: usize) {
+    let end = (page + 1 + AROUND).min(space.pages());
+    for next in page + 1..end {
+        if !space.shared.refill_parked(space, next) {
+            break;
+        }
+    }
+    for next in (page.saturating_sub(AROUND)..page).rev() {
+        if !space.shared.refill_parked(space, next) {
+            break;
+        }
+    }
 }
 
 /// Fills the host page from the entry that is there now.

@@ -7,6 +7,7 @@
 //! end halfway on purpose: a copy is entered read-only, its stale translations are flushed, and the
 //! next attempt finds a page that its sole owner may write.
 
+pub(crate) mod ahead;
 mod anonymous;
 mod around;
 mod cow;
@@ -90,6 +91,9 @@ impl<M: Machine> Mm<M> {
             if allowed { Ok(vma) } else { Err(Refusal::Forbidden) }
         })?;
         self.count(&fault, address, correction);
+        if correction == Correction::SwapIn {
+            self.read_ahead(&fault);
+        }
         Ok(())
     }
 

@@ -8,14 +8,14 @@ mod open;
 mod pipe;
 
 pub use open::{Files, Open, Reading, What, file};
-pub use pipe::pipe;
+pub use pipe::{CAPACITY as PIPE_CAPACITY, pipe};
 
 use crate::errno::Errno;
 use crate::kernel;
-use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::process::Process;
 use crate::procfs::{self, Made};
+use crate::sleep::SleepMutex;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -51,7 +51,7 @@ pub enum Kind {
     /// Other paths go on below it.
     Directory,
     /// Bytes.
-    Regular(Mutex<Content>),
+    Regular(SleepMutex<Content>),
     /// Another path.
     Link(String),
     /// The console, or one of the devices without content.
@@ -162,20 +162,21 @@ impl Node {
     /// The content of a regular file for writing, which makes a copy of what is in the archive.
     pub fn content_for_writing(&self) -> Result<File<Pc>, Errno> {
         let Kind::Regular(content) = &self.kind else { return Err(Errno::EISDIR) };
-        let now = content.lock().clone();
-        let archived = match now {
-            Content::Memory(file) => return Ok(file),
-            Content::Archived(bytes) | Content::Cached(_, bytes) => bytes,
+        // Held while the copy is made: a second writer must not make another.
+        let mut content = content.lock();
+        let archived = match &*content {
+            Content::Memory(file) => return Ok(file.clone()),
+            Content::Archived(bytes) | Content::Cached(_, bytes) => *bytes,
         };
         let copy = File::shared(&kernel().manager, 0);
         copy.write_at(0, archived)?;
-        *content.lock() = Content::Memory(copy.clone());
+        *content = Content::Memory(copy.clone());
         Ok(copy)
     }
 }
 
 /// All paths, absolute and without `.` and `..`.
-static TREE: Mutex<BTreeMap<String, Arc<Node>>> = Mutex::new(BTreeMap::new());
+static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap::new());
 static INODES: AtomicU64 = AtomicU64::new(1);
 
 fn node(mode: u32, kind: Kind) -> Arc<Node> {
@@ -194,7 +195,7 @@ pub fn start(archive: &'static [u8]) {
         let mode = entry.mode().bits();
         let kind = match mode & KIND {
             DIRECTORY => Kind::Directory,
-            REGULAR => Kind::Regular(Mutex::new(Content::Archived(entry.file()))),
+            REGULAR => Kind::Regular(SleepMutex::new(Content::Archived(entry.file()))),
             LINK => Kind::Link(String::from_utf8_lossy(entry.file()).into_owned()),
             _ => continue,
         };
@@ -319,7 +320,7 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
         Create::Link(target) => (Kind::Link(target.to_string()), LINK),
         Create::Regular => {
             let file = File::shared(&kernel().manager, 0);
-            (Kind::Regular(Mutex::new(Content::Memory(file))), REGULAR)
+            (Kind::Regular(SleepMutex::new(Content::Memory(file))), REGULAR)
         }
     };
     let mut tree = TREE.lock();
@@ -413,5 +414,5 @@ pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
 /// Makes a regular file without a path.
 pub fn nameless() -> Arc<Node> {
     let file = File::shared(&kernel().manager, 0);
-    node(REGULAR | 0o600, Kind::Regular(Mutex::new(Content::Memory(file))))
+    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Memory(file))))
 }

@@ -67,7 +67,7 @@ use fs::{Files, Follow};
 use machine::Pc;
 use pagefault::exception::ExceptionTables;
 use pagefault::swap::area::Priority;
-use pagefault::{Config, Manager};
+use pagefault::{Config, Manager, NonlinearPolicy, Overcommit};
 use process::{Process, Thread};
 use start_info::BootInfo;
 use task::Task;
@@ -130,7 +130,7 @@ fn start(
 ) -> Result<(), errno::Errno> {
     let no_memory = |_| errno::Errno::ENOMEM;
     let machine = Arc::new(Pc::new(frames, reference).map_err(no_memory)?);
-    let manager = Manager::new(machine, Config::default());
+    let manager = Manager::new(machine, config(info));
     let exceptions = user::exception_tables();
     let init = task::next_id();
     KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
@@ -151,6 +151,18 @@ fn start(
     scheduler::add(Arc::new(timers));
     report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
     start_init(init, frames)
+}
+
+/// What the host chose about the memory manager.
+fn config(info: &BootInfo) -> Config {
+    let mut config = Config::default();
+    if info.has("nonlinear=regions") {
+        config.nonlinear = NonlinearPolicy::Regions;
+    }
+    if info.has("overcommit=always") {
+        config.overcommit = Overcommit::Always;
+    }
+    config
 }
 
 /// Starts the first process, in a task that begins in the kernel.

@@ -7,6 +7,7 @@ use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler::{self, Patience};
 use crate::signal::{self, Actions, Info};
+use crate::sleep::SleepMutex;
 use crate::task::{self, Task};
 use crate::{clock, cpu, futex, kernel, power, report, user};
 use alloc::collections::BTreeMap;
@@ -80,7 +81,7 @@ pub struct Process {
     /// The address space, while it has one. Threads have their own reference.
     pub space: Mutex<Option<Arc<AddressSpace<Pc>>>>,
     /// Open files and the working directory.
-    pub files: Mutex<Files>,
+    pub files: SleepMutex<Files>,
     /// The program break.
     pub program_break: Mutex<Break>,
     /// What signals do.
@@ -100,6 +101,9 @@ pub struct Process {
     pub event: AtomicU32,
     /// Set when all threads are to end.
     pub ending: Mutex<Option<Death>>,
+    /// Whether `ending` was set by something that ends all threads: looked at where no lock may be
+    /// taken.
+    pub is_killed: AtomicBool,
     ended: AtomicBool,
     /// The parent of a `vfork` waits until it is 1: the child has let go of its address space.
     pub released: AtomicU32,
@@ -182,7 +186,7 @@ impl Process {
             id,
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
             space: Mutex::new(None),
-            files: Mutex::new(files),
+            files: SleepMutex::new(files),
             program_break: Mutex::new(Break::default()),
             actions: Mutex::new(Actions::default()),
             pending: AtomicU64::new(0),
@@ -193,6 +197,7 @@ impl Process {
             children: Mutex::new(Vec::new()),
             event: AtomicU32::new(0),
             ending: Mutex::new(None),
+            is_killed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             released: AtomicU32::new(0),
             name: Mutex::new(String::new()),
@@ -215,6 +220,11 @@ impl Process {
     /// The number of the parent, 0 if it has none.
     pub fn parent_id(&self) -> u32 {
         self.parent.lock().upgrade().map_or(0, |parent| parent.id)
+    }
+
+    /// The parent, if it lives.
+    pub fn parent(&self) -> Option<Arc<Self>> {
+        self.parent.lock().upgrade()
     }
 
     /// What the process uses now.
@@ -290,6 +300,7 @@ pub fn exit_group(death: Death) -> ! {
 /// Tells all threads of a process to end; the first reason stays.
 pub fn kill_threads(process: &Process, death: Death) {
     process.ending.lock().get_or_insert(death);
+    process.is_killed.store(true, Ordering::SeqCst);
     for id in process.threads.lock().iter() {
         scheduler::interrupt(*id);
     }
@@ -321,7 +332,9 @@ fn leave_process() {
         // Noted before the address space goes.
         let usage = process.usage();
         *process.usage.lock() = usage;
-        drop(process.space.lock().take());
+        let space = process.space.lock().take();
+        // Not under the lock, for which others may wait without letting us go on.
+        drop(space);
     }
     drop(scheduler::current().replace_space(None));
     if last {
@@ -340,7 +353,11 @@ fn end_process(process: &Arc<Process>) {
     for child in process.children.lock().drain(..) {
         if let Some(heir) = &heir {
             *child.parent.lock() = Arc::downgrade(heir);
-            heir.children.lock().push(child);
+            heir.children.lock().push(child.clone());
+            // It may have told us, who are gone, instead of its new parent.
+            if child.ended.load(Ordering::Acquire) {
+                notify(heir);
+            }
         }
     }
     process.ended.store(true, Ordering::Release);
@@ -424,7 +441,15 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
 
 /// No memory could be had for the running program: the largest process dies (spec F25, the score of
 /// newer kernels: resident and swapped pages).
+///
+/// While an earlier victim still holds its memory, nobody else has to die.
 pub fn out_of_memory() {
+    let is_dying = |process: &Arc<Process>| {
+        process.is_killed.load(Ordering::Acquire) && process.space.lock().is_some()
+    };
+    if PROCESSES.lock().values().any(is_dying) {
+        return scheduler::yield_now();
+    }
     let victim = PROCESSES
         .lock()
         .values()
@@ -444,7 +469,20 @@ pub fn out_of_memory() {
         usage.total,
         task::free_frames(),
     );
-    kill_threads(&victim, Death { reason: Reason::Signal(signal::SIGKILL) });
+    let death = Death { reason: Reason::Signal(signal::SIGKILL) };
+    kill_threads(&victim, death);
+    // Whoever runs in the same memory keeps it: the child of a vfork, for which its parent waits.
+    let space = victim.space.lock().clone();
+    let shares = |process: &&Arc<Process>| {
+        let own = process.space.lock();
+        !process.is_killed.load(Ordering::Acquire)
+            && own.as_ref().zip(space.as_ref()).is_some_and(|(own, space)| Arc::ptr_eq(own, space))
+    };
+    loop {
+        let other = PROCESSES.lock().values().find(shares).cloned();
+        let Some(other) = other else { return };
+        kill_threads(&other, death);
+    }
 }
 
 /// The first process has ended, and with it the machine.

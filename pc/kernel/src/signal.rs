@@ -7,7 +7,7 @@ use crate::layout::TASK_SIZE;
 use crate::process::{self, Death, Process, Reason};
 use crate::{cpu, report, scheduler, user};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
 mod numbers {
@@ -84,6 +84,11 @@ pub struct Info {
 }
 
 impl Info {
+    /// Whether a fault raised it, and `address` is where.
+    const fn is_fault(&self) -> bool {
+        self.code > 0 && matches!(self.number, SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP)
+    }
+
     /// The beginning of `siginfo_t`.
     pub const fn words(&self) -> [u64; 4] {
         [self.number as u64, self.code as u32 as u64, self.address, self.status as u64]
@@ -160,7 +165,7 @@ pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
 /// Whether the running thread has something to do before it goes on waiting.
 pub fn is_pending() -> bool {
     let thread = process::thread();
-    thread.process.ending.lock().is_some() || deliverable() != 0
+    thread.process.is_killed.load(Ordering::SeqCst) || deliverable() != 0
 }
 
 /// The signals that wait for the running thread, blocked ones too.
@@ -173,16 +178,22 @@ fn deliverable() -> u64 {
     pending() & !(process::thread().mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
 }
 
-/// Makes a signal no longer pending; returns what came with it.
+/// Takes a signal that is pending, the running thread's own first, with what comes with it. One for
+/// the process is taken by one of its threads: `None` if another was faster.
 fn take_pending(number: u32) -> Option<Info> {
     let thread = process::thread();
-    thread.pending.fetch_and(!bit(number), Ordering::AcqRel);
-    thread.process.pending.fetch_and(!bit(number), Ordering::AcqRel);
-    let own = thread.info.lock().take_if(|info| info.number == number);
-    let mut infos = thread.process.infos.lock();
-    let shared = infos.iter().position(|info| info.number == number);
-    let shared = shared.map(|at| infos.swap_remove(at));
-    own.or(shared)
+    let process = &thread.process;
+    let take = |from: &AtomicU64| from.fetch_and(!bit(number), Ordering::AcqRel) & bit(number) != 0;
+    let info = if take(&thread.pending) {
+        thread.info.lock().take_if(|info| info.number == number)
+    } else if take(&process.pending) {
+        let mut infos = process.infos.lock();
+        let at = infos.iter().position(|info| info.number == number);
+        at.map(|at| infos.swap_remove(at))
+    } else {
+        return None;
+    };
+    Some(info.unwrap_or(Info { number, code: 0, address: 0, status: 0 }))
 }
 
 /// Blocks other signals until the call that is under way has been answered and the signals that it
@@ -197,7 +208,7 @@ pub fn block_meanwhile(mask: u64) {
 pub fn deliver(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
-        if thread.process.ending.lock().is_some() {
+        if thread.process.is_killed.load(Ordering::SeqCst) {
             process::exit_thread();
         }
         let signals = deliverable();
@@ -213,7 +224,7 @@ pub fn deliver(frame: &mut TrapFrame) {
         let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
         let first = if signals & faults != 0 { signals & faults } else { signals };
         let number = first.trailing_zeros() + 1;
-        let info = take_pending(number);
+        let Some(info) = take_pending(number) else { continue };
         if act(frame, number, info) {
             return;
         }
@@ -230,7 +241,7 @@ fn restart(frame: &mut TrapFrame) {
 }
 
 /// Does what a signal asks for; returns whether a handler was entered.
-fn act(frame: &mut TrapFrame, number: u32, info: Option<Info>) -> bool {
+fn act(frame: &mut TrapFrame, number: u32, info: Info) -> bool {
     let process = process::current();
     let action = {
         let mut actions = process.actions.lock();
@@ -261,12 +272,9 @@ fn act(frame: &mut TrapFrame, number: u32, info: Option<Info>) -> bool {
 }
 
 /// Says where a fault was that nothing handles (spec A20).
-fn log_unhandled(frame: &TrapFrame, number: u32, info: Option<Info>) {
-    // Faults have a code above 0; what others send has not.
-    if let Some(info) = info
-        && info.code > 0
-        && number != SIGCHLD
-    {
+fn log_unhandled(frame: &TrapFrame, number: u32, info: Info) {
+    // Only what a fault raised comes with an address.
+    if info.is_fault() {
         let process = process::current();
         report!(
             "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {:#x}",
@@ -299,7 +307,7 @@ fn enter(
     frame: &mut TrapFrame,
     number: u32,
     action: &Action,
-    info: Option<Info>,
+    info: Info,
 ) -> Result<(), user::BadAddress> {
     // A handler that no program can have would fault on the kernel's way out.
     if action.handler >= TASK_SIZE {
@@ -345,12 +353,12 @@ fn enter(
         frame.error,
         frame.vector,
         mask,
-        info.filter(|info| info.code > 0).map_or(0, |info| info.address),
+        if info.is_fault() { info.address } else { 0 },
         vectors,
     ];
     ucontext[5..5 + registers.len()].copy_from_slice(&registers);
     ucontext[5 + CONTEXT_WORDS] = mask;
-    let siginfo = info.unwrap_or(Info { number, code: 0, address: 0, status: 0 }).words();
+    let siginfo = info.words();
     words[1 + UCONTEXT_WORDS..][..siginfo.len()].copy_from_slice(&siginfo);
     user::write(vectors, &frame.vectors)?;
     user::write(at, &bytes_of(&words))?;

@@ -9,6 +9,9 @@ const RAM: u32 = 1;
 /// The most pieces of memory that are remembered; a PC under QEMU has four.
 const PIECES: usize = 16;
 
+/// The most bytes of settings that are read.
+const SETTINGS: usize = 256;
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct StartInfo {
@@ -49,6 +52,8 @@ pub struct BootInfo {
     pub memory: [Range<u64>; PIECES],
     /// The initial file system, empty if there is none.
     pub archive: Range<u64>,
+    /// What the host tells the kernel, up to a zero byte; the rest are zeros.
+    pub settings: [u8; SETTINGS],
     /// Where the ACPI tables begin.
     pub acpi: u64,
 }
@@ -93,7 +98,22 @@ impl BootInfo {
             let module = unsafe { at::<Module>(info.module_list, 0) };
             archive = module.address..module.address + module.size;
         }
-        Ok(Self { memory, archive, acpi: info.root_pointer })
+        let mut settings = [0; SETTINGS];
+        for (i, byte) in settings.iter_mut().enumerate().take(SETTINGS - 1) {
+            // SAFETY: the loader's text ends with a zero byte, at which the loop stops.
+            *byte = unsafe { at::<u8>(info.command_line, i) };
+            if info.command_line == 0 || *byte == 0 {
+                *byte = 0;
+                break;
+            }
+        }
+        Ok(Self { memory, archive, settings, acpi: info.root_pointer })
+    }
+
+    /// Whether the host gave the setting `word`.
+    pub fn has(&self, word: &str) -> bool {
+        let text = self.settings.split(|byte| *byte == 0).next().unwrap_or_default();
+        text.split(u8::is_ascii_whitespace).any(|given| given == word.as_bytes())
     }
 
     /// One past the highest frame of memory.

@@ -10,8 +10,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// How many bytes a pipe holds.
-const CAPACITY: usize = 16384;
+/// How many bytes a pipe holds, as in Linux.
+pub const CAPACITY: usize = 65536;
 
 struct Pipe {
     bytes: Mutex<VecDeque<u8>>,
@@ -48,7 +48,7 @@ pub struct WriteEnd(Arc<Pipe>);
 /// Makes a pipe: the end to read from and the end to write to.
 pub fn pipe(flags: u32) -> (Arc<Open>, Arc<Open>) {
     let pipe = Arc::new(Pipe {
-        bytes: Mutex::new(VecDeque::with_capacity(CAPACITY)),
+        bytes: Mutex::new(VecDeque::new()),
         event: AtomicU32::new(0),
         readers: AtomicU32::new(1),
         writers: AtomicU32::new(1),
@@ -61,6 +61,11 @@ impl ReadEnd {
     /// Whether a read would not wait.
     pub fn is_ready(&self) -> bool {
         !self.0.bytes.lock().is_empty() || self.0.writers.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether something is there to be read.
+    pub fn has_bytes(&self) -> bool {
+        !self.0.bytes.lock().is_empty()
     }
 
     /// Reads what is there, or waits for something, or for the last writer to go.

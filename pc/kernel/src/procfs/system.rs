@@ -19,6 +19,7 @@ const CPUS: &str = "/sys/devices/system/cpu";
 pub fn look(path: &str) -> Option<Made> {
     let text = |text| Some(Made::text(text));
     match path {
+        "/proc/pagefault/check" => text(check()),
         "/proc/meminfo" => text(meminfo()),
         "/proc/stat" => text(stat()),
         "/proc/vmstat" => text(vmstat()),
@@ -58,6 +59,14 @@ fn look_at_processors(path: &str) -> Option<Made> {
             let number: u32 = path.strip_prefix("/cpu")?.parse().ok()?;
             (number < count).then(|| Made::Directory(Vec::new()))
         }
+    }
+}
+
+/// Walks the memory manager's invariants; says `ok`, or which does not hold.
+fn check() -> String {
+    match kernel().manager.check() {
+        Ok(()) => String::from("ok\n"),
+        Err(violation) => format!("{violation}\n"),
     }
 }
 

@@ -14,6 +14,8 @@ use linux_raw_sys::general as nr;
 const AT_FDCWD: u32 = nr::AT_FDCWD as u32;
 /// The most bytes that one call moves through the kernel at once.
 const PIECE: usize = 16384;
+/// What a pipe moves at once: a piece that is not moved whole does not count, as in Linux.
+const PIPE_PIECE: usize = 4096;
 const PATH_LIMIT: usize = 4096;
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
@@ -77,10 +79,18 @@ fn add(open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result {
 
 fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
-    let mut buffer = alloc::vec![0; (bytes as usize).min(PIECE)];
+    let piece = piece(&open);
+    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
     let mut done = 0;
     while done < bytes {
-        let want = (bytes - done).min(PIECE as u64) as usize;
+        // A pipe that has given something is not waited for.
+        if let What::Read(end) = &open.what
+            && done > 0
+            && !end.has_bytes()
+        {
+            break;
+        }
+        let want = (bytes - done).min(piece as u64) as usize;
         let n = match at {
             Some(at) => open.read_at(at + done, &mut buffer[..want]),
             None => open.read(&mut buffer[..want]),
@@ -97,7 +107,8 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
         // A file is read to its end; a pipe or a terminal gives what it has.
         let is_regular =
             matches!(&open.what, What::Node(node, _) if matches!(node.kind, Kind::Regular(_)));
-        if n < want || !is_regular {
+        let is_pipe = matches!(&open.what, What::Read(_));
+        if n < want || !(is_regular || is_pipe) {
             break;
         }
     }
@@ -106,12 +117,14 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
 
 fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
-    let mut buffer = alloc::vec![0; (bytes as usize).min(PIECE)];
+    let piece = piece(&open);
+    let is_pipe = matches!(&open.what, What::Write(_));
+    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
     let mut done = 0;
     while done < bytes {
-        let want = (bytes - done).min(PIECE as u64) as usize;
+        let want = (bytes - done).min(piece as u64) as usize;
         let left = user::copy_from(from + done, &mut buffer[..want]);
-        if left == want {
+        if left == want || is_pipe && left > 0 {
             return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
         }
         let piece = &buffer[..want - left];
@@ -128,6 +141,13 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
         }
     }
     Ok(done)
+}
+
+fn piece(open: &Open) -> usize {
+    match &open.what {
+        What::Read(_) | What::Write(_) => PIPE_PIECE,
+        _ => PIECE,
+    }
 }
 
 fn vectored(vectors: u64, count: u64, each: impl Fn(u64, u64) -> Result) -> Result {
@@ -345,6 +365,16 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
             files.lock().set_close_on_exec(fd, argument & 1 != 0);
             Ok(0)
         }
+        // Linux lets a pipe grow; here every pipe has its first size.
+        nr::F_SETPIPE_SZ | nr::F_GETPIPE_SZ => match &open.what {
+            What::Read(_) | What::Write(_)
+                if command == nr::F_GETPIPE_SZ || argument <= fs::PIPE_CAPACITY as u64 =>
+            {
+                Ok(fs::PIPE_CAPACITY as u64)
+            }
+            What::Read(_) | What::Write(_) => Err(Errno::EPERM),
+            _ => Err(Errno::EBADF),
+        },
         nr::F_GETFL => Ok(open.flags.load(Ordering::Relaxed).into()),
         nr::F_SETFL => {
             let kept = open.flags.load(Ordering::Relaxed) & 3;

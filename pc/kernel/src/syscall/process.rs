@@ -135,7 +135,12 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     } else {
         Arc::new(process::space().fork()?)
     };
-    let process = if has(nr::CLONE_THREAD) { parent.clone() } else { child(parent, id, &space) };
+    // Whose child it becomes: the caller's own parent's, if it asks for that.
+    let heir = if has(nr::CLONE_PARENT) { parent.parent() } else { Some(parent.clone()) };
+    let process = match has(nr::CLONE_THREAD) {
+        true => parent.clone(),
+        false => child(parent, heir.as_ref(), id, &space),
+    };
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
     let new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
@@ -166,11 +171,12 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
 /// A process with a copy of what its parent has.
 fn child(
     parent: &Arc<Process>,
+    heir: Option<&Arc<Process>>,
     id: u32,
     space: &Arc<pagefault::AddressSpace<crate::machine::Pc>>,
 ) -> Arc<Process> {
     let files = parent.files.lock().clone();
-    let process = Process::new(id, Some(parent), files);
+    let process = Process::new(id, heir, files);
     *process.space.lock() = Some(space.clone());
     *process.program_break.lock() = *parent.program_break.lock();
     *process.actions.lock() = parent.actions.lock().clone();
@@ -226,6 +232,7 @@ fn end_other_threads(process: &Process) {
         scheduler::yield_now();
     }
     *process.ending.lock() = None;
+    process.is_killed.store(false, Ordering::SeqCst);
 }
 
 fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {

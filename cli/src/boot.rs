@@ -1,0 +1,190 @@
+//! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
+//! managed by us.
+
+use crate::run::report::Format;
+use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, program};
+use crate::size::Size;
+use clap::ValueEnum;
+use pagefault_pc::boot::Accelerator;
+use pagefault_pc::host::{BringError, bring};
+use pagefault_pc::{Boot, BootError, Ended};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+PROGRAM is looked for among the files of --files, by its path or in /bin, /usr/bin, /sbin and
+/usr/sbin. If it is not there, the host's is taken, with its interpreter and its libraries.
+
+Examples:
+  pagefault boot --memory 64M -- busybox sh -c 'echo hello'
+  pagefault boot --memory 32M --swap 256M --files root --stats=json -- /bin/sort /numbers.txt
+
+Exit status: the program's own, as a shell shows it. Or:
+  125  pagefault itself failed, or the machine did
+  126  the program was found and cannot be run
+  127  the program was not found";
+
+/// Run a program on a bare PC in QEMU, under a small kernel whose memory pagefault manages.
+#[derive(clap::Args)]
+#[command(after_long_help = HELP, after_help = HELP)]
+pub struct Arguments {
+    /// The machine's memory
+    #[arg(long, short, value_name = "SIZE", default_value = "64M")]
+    memory: Size,
+    /// The size of a swap device [default: none]
+    #[arg(long, value_name = "SIZE")]
+    swap: Option<Size>,
+    /// A directory with the machine's files; may be repeated
+    #[arg(long, value_name = "DIR")]
+    files: Vec<PathBuf>,
+    /// Print the kernel's counters at the end, on standard error
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "table")]
+    stats: Option<Format>,
+    /// What carries out the machine's instructions
+    #[arg(long, value_name = "KIND", default_value = "tcg")]
+    accel: Accel,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Accel {
+    /// QEMU's own translation, which works everywhere
+    Tcg,
+    /// The host's processor
+    Kvm,
+}
+
+/// Why the program was not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{option} {size}: not a size that a PC can have")]
+    Size { option: &'static str, size: Size },
+    #[error("--files {}: {source}", path.display())]
+    Files { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Program(#[from] program::Error),
+    #[error(transparent)]
+    Bring(#[from] BringError),
+    #[error("{}: {source}", program.display())]
+    Boot { program: PathBuf, source: BootError },
+}
+
+impl Error {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Program(error) => error.status(),
+            Self::Boot { source: BootError::NotStarted(2), .. } => STATUS_NOT_FOUND,
+            Self::Boot { source: BootError::NotStarted(_), .. } | Self::Bring(_) => {
+                STATUS_CANNOT_RUN
+            }
+            _ => STATUS_FAILED,
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    match attempt(arguments) {
+        Ok(ended) => {
+            if let Some(format) = arguments.stats {
+                eprint!("{}", statistics(format, &ended));
+            }
+            ExitCode::from(ended.status)
+        }
+        Err(error) => {
+            eprintln!("pagefault boot: {error}");
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+fn attempt(arguments: &Arguments) -> Result<Ended, Error> {
+    for path in &arguments.files {
+        let read = std::fs::read_dir(path);
+        read.map_err(|source| Error::Files { path: path.clone(), source })?;
+    }
+    let mut boot = Boot::new(Path::new("/"), &[]);
+    boot.files.clone_from(&arguments.files);
+    boot.memory = mebibytes("--memory", arguments.memory)?;
+    boot.swap = arguments.swap.map_or(Ok(0), |size| mebibytes("--swap", size))?;
+    boot.accelerator = match arguments.accel {
+        Accel::Tcg => Accelerator::Tcg,
+        Accel::Kvm => Accelerator::Kvm,
+    };
+    boot.command = arguments.command.iter().map(|word| word.clone().into_vec()).collect();
+    let name = &arguments.command[0];
+    if !arguments.files.iter().any(|files| has(files, name)) {
+        let path = std::path::absolute(program::search(name)?)
+            .map_err(|source| program::Error::Read { path: name.into(), source })?;
+        boot.singles = bring(&path)?;
+        boot.command[0] = path.into_os_string().into_vec();
+    }
+    boot.run().map_err(|source| Error::Boot { program: name.into(), source })
+}
+
+/// Whether the kernel would find a program among the files of a directory.
+fn has(files: &Path, name: &OsStr) -> bool {
+    let there = |path: PathBuf| files.join(path).symlink_metadata().is_ok();
+    if name.as_bytes().contains(&b'/') {
+        let path = Path::new(name);
+        return there(path.strip_prefix("/").unwrap_or(path).to_owned());
+    }
+    let places = ["bin", "usr/bin", "sbin", "usr/sbin", ""];
+    places.iter().any(|place| there(Path::new(place).join(name)))
+}
+
+/// A size in MiB, rounded up.
+fn mebibytes(option: &'static str, size: Size) -> Result<u32, Error> {
+    let wrong = Error::Size { option, size };
+    match u32::try_from(size.0.div_ceil(1 << 20)) {
+        Ok(0) | Err(_) => Err(wrong),
+        Ok(mebibytes) => Ok(mebibytes),
+    }
+}
+
+/// The kernel's counters as text that ends with a line feed.
+fn statistics(format: Format, ended: &Ended) -> String {
+    let counters = ended.counters();
+    match format {
+        Format::Table => {
+            let line = |(name, count): (&str, u64)| format!("  {name:<32} {count}\n");
+            let lines: String = counters.into_iter().map(line).collect();
+            format!("pagefault:\n{lines}")
+        }
+        Format::Json => format!("{:#}\n", serde_json::json!(counters)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_mebibytes() {
+        let of = |text: &str| mebibytes("--memory", text.parse().unwrap());
+        assert_eq!((of("64M").unwrap(), of("1G").unwrap(), of("1").unwrap()), (64, 1024, 1));
+        assert!(of("0").is_err() && of("8192T").is_err());
+    }
+
+    #[test]
+    fn programs_are_found_where_the_kernel_looks() {
+        let files = std::env::temp_dir().join(format!("pagefault-boot-{}", std::process::id()));
+        std::fs::create_dir_all(files.join("usr/bin")).unwrap();
+        std::fs::write(files.join("usr/bin/tool"), "").unwrap();
+        let found = ["tool", "/usr/bin/tool", "usr/bin/tool", "other", "/bin/tool"]
+            .map(|name| has(&files, OsStr::new(name)));
+        std::fs::remove_dir_all(&files).unwrap();
+        assert_eq!(found, [true, true, true, false, false]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Swap-in read-ahead: when faults run through memory in order, the pages that come next are brought
+//! back before they are touched (spec F17, in the modern form that goes by address, not by slot).
+//!
+//! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
+//! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
+//! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is forgotten. So a window only grows while the pages that were
+//! read ahead are indeed passed through, and random access reads nothing ahead.
+
+use crate::event::Weight;
+use crate::fault::{Fault, Step, page_range};
+use crate::machine::{Access, Cursor, Entry, Machine, PAGE_SIZE, VirtAddr};
+use crate::mm::Mm;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// How many runs an address space remembers.
+const RUNS: usize = 64;
+
+/// Runs are told apart by the blocks of so many pages that they are in.
+const BLOCK: u64 = 512;
+
+/// A fault so many pages past a run's end still continues it: some pages may never have left.
+const REACH: u64 = 4;
+
+/// The window of a run's second fault.
+const FIRST_WINDOW: u32 = 2;
+
+/// The runs of an address space. A race between two faults costs a run its window, nothing else.
+pub(crate) struct Runs([AtomicU64; RUNS]);
+
+/// Which way a run goes through memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// A run of faults, as remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    /// The number of the last page that was faulted on or read ahead.
+    last: u64,
+    direction: Direction,
+    /// How many pages were read ahead at last; 0: one fault is not a run yet.
+    window: u32,
+}
+
+/// What is to be read ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ahead {
+    direction: Direction,
+    pages: u32,
+}
+
+impl Runs {
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; RUNS])
+    }
+
+    /// Notes a fault on the page with this number and says what to read ahead, at most `most` pages.
+    fn advance(&self, page: u64, most: u32) -> Option<Ahead> {
+        let word = self.of(page);
+        let run = Run::decode(word.load(Ordering::Relaxed));
+        let Some(direction) = run.continued_by(page) else {
+            let next = match run.window / 2 {
+                0 => Run { last: page, direction: Direction::Up, window: 0 },
+                window => Run { window, ..run },
+            };
+            word.store(next.encode(), Ordering::Relaxed);
+            return None;
+        };
+        // Short of its end, the run has outpaced reclaim: not all of it was or stayed read.
+        let window = if run.reaches(page) { run.window / 2 } else { run.window * 2 };
+        let window = window.max(FIRST_WINDOW).min(most);
+        let last = match direction {
+            Direction::Up => page + u64::from(window),
+            Direction::Down => page.saturating_sub(u64::from(window)),
+        };
+        let next = Run { last, direction, window }.encode();
+        // The run may go on in the next block.
+        word.store(next, Ordering::Relaxed);
+        self.of(direction.step(last)).store(next, Ordering::Relaxed);
+        Some(Ahead { direction, pages: window })
+    }
+
+    fn of(&self, page: u64) -> &AtomicU64 {
+        &self.0[(page / BLOCK) as usize % RUNS]
+    }
+}
+
+impl Run {
+    /// The direction in which a fault on `page` continues the run, if it does.
+    fn continued_by(self, page: u64) -> Option<Direction> {
+        let (up, down) = (page.wrapping_sub(self.last), self.last.wrapping_sub(page));
+        let fits = |distance: u64, direction| match self.window {
+            0 => distance == 1,
+            _ if self.reaches(page) => self.direction == direction,
+            _ => self.direction == direction && (1..=REACH).contains(&distance),
+        };
+        match () {
+            () if fits(up, Direction::Up) => Some(Direction::Up),
+            () if fits(down, Direction::Down) => Some(Direction::Down),
+            () => None,
+        }
+    }
+
+    /// Whether `page` is among those that were to be read ahead.
+    fn reaches(self, page: u64) -> bool {
+        let back = match self.direction {
+            Direction::Up => self.last.wrapping_sub(page),
+            Direction::Down => page.wrapping_sub(self.last),
+        };
+        back < u64::from(self.window)
+    }
+
+    fn encode(self) -> u64 {
+        self.last << 12
+            | u64::from(self.direction == Direction::Down) << 11
+            | u64::from(self.window)
+    }
+
+    fn decode(word: u64) -> Self {
+        let direction = if word & 1 << 11 == 0 { Direction::Up } else { Direction::Down };
+        Self { last: word >> 12, direction, window: word as u32 & 0x7FF }
+    }
+}
+
+impl Direction {
+    const fn step(self, page: u64) -> u64 {
+        match self {
+            Self::Up => page + 1,
+            Self::Down => page.saturating_sub(1),
+        }
+    }
+}
+
+/// The most pages that are ever read ahead at once, whatever is asked for.
+const MOST: u32 = 256;
+
+impl<M: Machine> Mm<M> {
+    /// After a page came back from swap: brings in what a run of faults will want next.
+    ///
+    /// Never beyond the region, and only into frames that are free beyond the mark at which reclaim
+    /// begins, so that nothing is evicted for it.
+    pub(super) fn read_ahead(self: &Arc<Self>, fault: &Fault) {
+        let manager = &self.manager;
+        let most = manager.config.read_ahead.min(MOST);
+        if most <= 1 {
+            return;
+        }
+        let Some(ahead) = self.runs.advance(fault.page.value() / PAGE_SIZE, most) else { return };
+        let access = if fault.access == Access::Write { Access::Write } else { Access::Read };
+        let Some(vma) = self.containing(fault.page).filter(|vma| vma.allows(access)) else {
+            return;
+        };
+        let mut page = fault.page;
+        for _ in 0..ahead.pages {
+            let last = VirtAddr(vma.end.value() - PAGE_SIZE);
+            page = match ahead.direction {
+                Direction::Up if page < last => page + PAGE_SIZE,
+                Direction::Down if page > vma.start => VirtAddr(page.value() - PAGE_SIZE),
+                _ => return,
+            };
+            if manager.machine.free_frames() <= manager.watermarks.low {
+                return;
+            }
+            match self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page)) {
+                Some(Entry::Swap(slot)) => {
+                    let mut next = Fault { page, access, weight: Weight::Minor };
+                    match self.swap_in(&vma, &mut next, slot) {
+                        Ok(Step::Done(_) | Step::Partly(_)) => {
+                            manager.stats.read_ahead.add(manager.machine.context(), 1);
+                        }
+                        // Whoever touches the page will find out what is the matter.
+                        Ok(Step::Again) | Err(_) => return,
+                    }
+                }
+                Some(Entry::Present { .. }) => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use super::{Ahead, Direction, Run, Runs};
+
+fn up(pages: u32) -> Option<Ahead> {
+    Some(Ahead { direction: Direction::Up, pages })
+}
+
+#[test]
+fn a_run_upwards_doubles_its_window_up_to_the_most() {
+    let runs = Runs::new();
+    assert_eq!(runs.advance(100, 8), None);
+    assert_eq!(runs.advance(101, 8), up(2));
+    assert_eq!(runs.advance(104, 8), up(4));
+    assert_eq!(runs.advance(109, 8), up(8));
+    assert_eq!(runs.advance(118, 8), up(8));
+}
+
+#[test]
+fn a_run_downwards_is_seen_too() {
+    let runs = Runs::new();
+    assert_eq!(runs.advance(300, 16), None);
+    assert_eq!(runs.advance(299, 16), Some(Ahead { direction: Direction::Down, pages: 2 }));
+    assert_eq!(runs.advance(296, 16), Some(Ahead { direction: Direction::Down, pages: 4 }));
+}
+
+#[test]
+fn random_faults_read_nothing_ahead_and_end_a_run_by_and_by() {
+    let runs = Runs::new();
+    for page in [10, 400, 70, 200, 90] {
+        assert_eq!(runs.advance(page, 16), None);
+    }
+    let runs = Runs::new();
+    runs.advance(100, 16);
+    assert_eq!(runs.advance(101, 16), up(2));
+    assert_eq!(runs.advance(104, 16), up(4));
+    // One fault elsewhere costs half of the window, not the run.
+    assert_eq!(runs.advance(300, 16), None);
+    assert_eq!(runs.advance(109, 16), up(4));
+    for page in [300, 350, 370] {
+        assert_eq!(runs.advance(page, 16), None);
+    }
+    assert_eq!(runs.advance(114, 16), None);
+}
+
+#[test]
+fn a_run_that_outpaces_reclaim_narrows_its_window() {
+    let runs = Runs::new();
+    runs.advance(100, 16);
+    assert_eq!(runs.advance(101, 16), up(2));
+    assert_eq!(runs.advance(104, 16), up(4));
+    assert_eq!(runs.advance(109, 16), up(8));
+    // 110 to 117 were to be read ahead, but 112 was not.
+    assert_eq!(runs.advance(112, 16), up(4));
+    assert_eq!(runs.advance(117, 16), up(8));
+}
+
+#[test]
+fn a_run_goes_on_in_the_next_block() {
+    let runs = Runs::new();
+    runs.advance(509, 4);
+    assert_eq!(runs.advance(510, 4), up(2));
+    assert_eq!(runs.advance(513, 4), up(4));
+}
+
+#[test]
+fn what_is_encoded_is_decoded() {
+    for direction in [Direction::Up, Direction::Down] {
+        let run = Run { last: (1 << 52) - 1, direction, window: 256 };
+        assert_eq!(Run::decode(run.encode()), run);
+    }
+}
