@@ -4,6 +4,8 @@
 //! The sizes are such that all of it takes a minute or two; with `PAGEFAULT_FULL=1` in the
 //! environment the programs get hundreds of megabytes.
 
+#[path = "run/cgroup.rs"]
+mod cgroup;
 #[path = "run/harness.rs"]
 mod harness;
 #[path = "run/programs.rs"]

@@ -72,6 +72,13 @@ pub enum Event {
         /// Where it came from.
         slot: SwapSlot,
     },
+    /// A page was brought back from swap before it was touched.
+    ReadAhead {
+        /// The number of the address space.
+        space: u64,
+        /// The address.
+        address: VirtAddr,
+    },
     /// A frame was freed by reclaim.
     Evicted {
         /// The frame.

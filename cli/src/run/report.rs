@@ -66,6 +66,7 @@ fn value(config: &Config, counters: &Counters) -> Value {
         "limit_bytes": config.limit_bytes,
         "peak_resident_bytes": counters.peak_resident.value() * 4096,
         "faults": faults,
+        "read_ahead": counters.read_ahead.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
         "fault_time_ns": {
@@ -92,6 +93,7 @@ fn table(config: &Config, counters: &Counters) -> String {
     for (name, count) in corrections(counters) {
         line(&format!("  {}", name.replace('_', "-")), count.value().to_string());
     }
+    line("read ahead", format!("{} pages", counters.read_ahead.value()));
     for (spec, (out, back)) in
         config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
     {

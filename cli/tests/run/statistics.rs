@@ -20,7 +20,13 @@ fn a_table_goes_to_standard_error_and_the_output_stays_the_program_s() {
     assert_eq!(output.stdout, plain.stdout);
     let table = message(&output);
     let lines = ["peak resident", "anonymous", "swap-in", "copy-on-write", "spurious", "median"];
-    for line in lines.into_iter().chain(["minor", "major", "compression ratio", "swap ram:8M"]) {
+    for line in lines.into_iter().chain([
+        "minor",
+        "major",
+        "read ahead",
+        "compression ratio",
+        "swap ram:8M",
+    ]) {
         assert!(table.contains(line), "{line} is not in {table}");
     }
 }
@@ -43,6 +49,11 @@ fn figures_belong_together() {
         .sum();
     let weighed = number(faults, "/minor") + number(faults, "/major");
     assert!(weighed.abs_diff(sum) * 100 <= sum, "{stats:#}");
+    // The program goes through its memory in order, so that faults are saved.
+    let ahead = number(&stats, "/read_ahead");
+    assert!(ahead > 0, "{stats:#}");
+    let back: u64 = (0..2).map(|area| number(&stats, &format!("/swap/{area}/pages_in"))).sum();
+    assert!(ahead <= back, "{ahead} pages read ahead of {back} read");
     let time = |name: &str| number(&stats, &format!("/fault_time_ns/{name}"));
     assert!(time("median") > 0 && time("median") <= time("p99") && time("p99") <= time("max"));
     assert!(stats["compression_ratio"].as_f64().unwrap() > 1.0, "{stats:#}");

@@ -3,10 +3,11 @@
 //!
 //! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
 //! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
-//! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is forgotten. So a window only grows while the pages that were
-//! read ahead are indeed passed through, and random access reads nothing ahead.
+//! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is
+//! forgotten. So a window only grows while the pages that were read ahead are indeed passed through,
+//! and random access reads nothing ahead.
 
-use crate::event::Weight;
+use crate::event::{Event, Weight};
 use crate::fault::{Fault, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::Mm;
@@ -170,6 +171,7 @@ impl<M: Machine> Mm<M> {
                     match self.swap_in(&vma, &mut next, slot) {
                         Ok(Step::Done(_) | Step::Partly(_)) => {
                             manager.stats.read_ahead.add(manager.machine.context(), 1);
+                            manager.observe(|| Event::ReadAhead { space: self.id, address: page });
                         }
                         // Whoever touches the page will find out what is the matter.
                         Ok(Step::Again) | Err(_) => return,

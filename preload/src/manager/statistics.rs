@@ -13,8 +13,12 @@ pub struct Observer {
 
 impl pagefault::Observer for Observer {
     fn event(&self, event: &Event) {
-        let Event::Corrected { correction, weight, .. } = event else { return };
         let counters = &self.control.counters;
+        let (correction, weight) = match event {
+            Event::Corrected { correction, weight, .. } => (correction, weight),
+            Event::ReadAhead { .. } => return counters.read_ahead.add(1),
+            _ => return,
+        };
         let count = match correction {
             Correction::Anonymous => &counters.anonymous,
             Correction::Zero => &counters.zero,
