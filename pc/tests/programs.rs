@@ -143,8 +143,9 @@ fn a_program_that_is_not_there() {
         eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
         return;
     }
-    let boot = Boot::new(tempfile::tempdir().unwrap().path(), &["/nothing"]);
-    assert!(matches!(boot.capture(), Err(BootError::NotStarted(2))));
+    let directory = tempfile::tempdir().unwrap();
+    let ended = Boot::new(directory.path(), &["/nothing"]).capture();
+    assert!(matches!(ended, Err(BootError::NotStarted(2))), "{ended:?}");
 }
 
 #[test]

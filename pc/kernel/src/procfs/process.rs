@@ -5,6 +5,7 @@ use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::process::Process;
+use crate::scheduler;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -159,6 +160,9 @@ impl Sums {
     }
 }
 
+/// After so many pages others run, for the kernel is not preempted.
+const YIELD_AFTER: u32 = 64;
+
 fn smaps(process: &Process) -> String {
     let mut text = String::new();
     let Some(space) = space(process) else { return text };
@@ -166,7 +170,16 @@ fn smaps(process: &Process) -> String {
     for region in regions(&space) {
         names.line(&region, &mut text);
         let mut sums = Sums::default();
-        space.pages(region.range.clone(), |page| sums.add(&page));
+        let mut seen = 0u32;
+        space.pages(region.range.clone(), |page| {
+            sums.add(&page);
+            seen += 1;
+            // Whoever waits for the disk looks at it in turn, and must not wait for all of this.
+            if seen.is_multiple_of(YIELD_AFTER) {
+                scheduler::yield_now();
+            }
+        });
+        scheduler::yield_now();
         let page = PAGE_SIZE / 1024;
         let length = (region.range.end - region.range.start) / PAGE_SIZE;
         let locked = if region.locked { sums.resident } else { 0 };
