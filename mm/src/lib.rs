@@ -56,8 +56,8 @@ pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
 pub use map::{
-    Advice, FileAccess, MapOptions, MapRequest, Move, Placement, RegionReport, RemapRequest,
-    Sharing, Source, SyncMode,
+    Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
+    RemapRequest, Sharing, Source, SyncMode,
 };
 pub use mm::{AddressSpace, Layout, Mm, UsageNow};
 pub use stats::Counters;

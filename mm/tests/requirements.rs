@@ -7,7 +7,7 @@ use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
 use pagefault::error::{AdviseError, FileError, RemapError};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
-    Access, Context, ErrorCode, Machine as _, PageFault, Protection, SwapSlot, VirtAddr,
+    Access, Context, Entry, ErrorCode, Machine as _, PageFault, Protection, SwapSlot, VirtAddr,
 };
 use pagefault::swap::area::Priority;
 use pagefault::{
@@ -435,6 +435,30 @@ fn j9_freed_pages_go_without_being_written() {
     assert_eq!(disk.stats().writes, 3);
     let look = |page| world.load_byte(space.mm(), 0, at(page));
     assert_eq!((look(0), look(1), look(2)), (Ok(0), Ok(8), Ok(3)));
+}
+
+/// What `/proc/PID/pagemap` is made of: resident, shared after a fork, zeros, in swap, absent.
+#[test]
+fn pages_report_where_each_one_is() {
+    let (world, _disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 2);
+    world.manager.reclaim(10);
+    world.store(space.mm(), 0, at(1), &[9]).unwrap();
+    map(&space, 4, 2, RW);
+    world.load_byte(space.mm(), 0, at(4)).unwrap();
+    let child = space.fork().unwrap();
+    let mut seen = Vec::new();
+    space.pages(at(0)..at(2000), |page| {
+        let where_ = match page.entry {
+            Entry::Present { .. } => "present",
+            Entry::Swap(_) => "swap",
+            _ => "other",
+        };
+        seen.push(((page.address - at(0)) / PAGE, where_, page.anonymous, page.maps));
+    });
+    assert_eq!(seen, [(0, "swap", true, 0), (1, "present", true, 2), (4, "present", true, 0)]);
+    drop(child);
 }
 
 /// Touches pages in order, and returns how many faults that took.

@@ -144,6 +144,11 @@ impl<M: Machine> Mapping<M> {
         self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));
     }
 
+    /// Its number, as reports of regions name it.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> u64 {
         match &self.store {

@@ -15,7 +15,7 @@ pub(crate) mod zap;
 pub use advise::Advice;
 pub use mmap::{FileAccess, MapOptions, MapRequest, Placement, Sharing, Source};
 pub use remap::{Move, RemapRequest};
-pub use report::RegionReport;
+pub use report::{PageReport, RegionReport};
 pub use sync::SyncMode;
 
 use crate::machine::PAGE_SIZE;

@@ -1,6 +1,6 @@
-//! What is mapped, as `/proc/PID/maps` shows it.
+//! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
 
-use crate::machine::{Machine, Protection, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
@@ -20,6 +20,26 @@ pub struct RegionReport {
     pub index: u64,
     /// The number of the object, if there is one.
     pub object: Option<u64>,
+    /// Whether the pages are kept in memory.
+    pub locked: bool,
+    /// Whether it grows towards lower addresses on access.
+    pub grows_down: bool,
+}
+
+/// How many entries are looked at under one lock.
+const BATCH: usize = 32;
+
+/// An entry of the page table that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageReport {
+    /// The page's address.
+    pub address: VirtAddr,
+    /// What the entry holds.
+    pub entry: Entry,
+    /// Whether it names an anonymous page, rather than one of a file or shared object.
+    pub anonymous: bool,
+    /// How many entries name the page; 0 for the shared frame of zeros and for pages in swap.
+    pub maps: u32,
 }
 
 impl<M: Machine> Mm<M> {
@@ -33,7 +53,48 @@ impl<M: Machine> Mm<M> {
                 shared: vma.has(VmaFlags::MAYSHARE),
                 index: vma.pgoff,
                 object: vma.file.as_ref().map(|file| file.id),
+                locked: vma.has(VmaFlags::LOCKED),
+                grows_down: vma.has(VmaFlags::GROWSDOWN),
             })
             .collect()
+    }
+
+    /// Calls `f` with every entry in a range that is not empty, in order. Entries that change
+    /// meanwhile are shown as they are before or after.
+    pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                let (batch, next) = self.some_pages(from..chunk.end);
+                batch.into_iter().flatten().for_each(&mut f);
+                from = next;
+            }
+        }
+    }
+
+    /// The first entries that are not empty in a range inside one leaf table, and where to go on.
+    fn some_pages(&self, range: Range<VirtAddr>) -> ([Option<PageReport>; BATCH], VirtAddr) {
+        let mut batch = [None; BATCH];
+        let mut from = range.start;
+        let Some(cursor) = self.existing_entries(range.clone()) else { return (batch, range.end) };
+        for slot in &mut batch {
+            if from >= range.end {
+                break;
+            }
+            let Some(address) = cursor.next(from) else { return (batch, range.end) };
+            *slot = Some(self.page_report(address, cursor.entry(address)));
+            from = address + PAGE_SIZE;
+        }
+        (batch, from)
+    }
+
+    /// What an entry shows. Its cursor is held, so that the page it names stays what it is.
+    fn page_report(&self, address: VirtAddr, entry: Entry) -> PageReport {
+        let page = entry
+            .frame()
+            .filter(|frame| !self.manager.is_zero_frame(*frame))
+            .map(|frame| self.manager.page(frame));
+        let anonymous = page.map_or(!matches!(entry, Entry::File(_)), |page| page.is_anon());
+        PageReport { address, entry, anonymous, maps: page.map_or(0, |page| page.maps()) }
     }
 }

@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::fs::{self, Follow};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
-use crate::process::Break;
+use crate::process::{Break, Process};
 use crate::{cpu, kernel, random, user};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,6 +25,8 @@ const STACK_TOP: u64 = TASK_SIZE;
 const STACK_ROOM: u64 = 64 << 20;
 /// Where a program goes that can run anywhere.
 const DYNAMIC_BASE: u64 = 0x5555_5555_4000;
+/// The most bytes of the name that a process goes by.
+const COMM_LIMIT: usize = 15;
 /// The most bytes of arguments and environment.
 const ARGUMENT_LIMIT: usize = 128 << 10;
 
@@ -97,9 +99,16 @@ impl Program {
         Ok(Arc::new(AddressSpace::new(&kernel().manager, layout)?))
     }
 
-    /// The program's name, as a path.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Gives a process the program's names.
+    pub fn introduce(&self, process: &Process) {
+        let mut comm = String::from(self.name.rsplit('/').next().unwrap_or_default());
+        while comm.len() > COMM_LIMIT {
+            comm.pop();
+        }
+        *process.comm.lock() = comm;
+        *process.name.lock() = self.name.clone();
+        let arguments = self.arguments.arguments.iter();
+        *process.command_line.lock() = arguments.flat_map(|text| terminated(text)).collect();
     }
 
     /// Maps the program into the address space that is loaded, and returns the registers that it

@@ -12,8 +12,10 @@ pub use pipe::{CAPACITY as PIPE_CAPACITY, pipe};
 
 use crate::errno::Errno;
 use crate::kernel;
-use crate::lock::Mutex;
 use crate::machine::Pc;
+use crate::process::Process;
+use crate::procfs::{self, Made};
+use crate::sleep::SleepMutex;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -28,6 +30,7 @@ const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const DEVICE: u32 = 0o020_000;
+const FIFO: u32 = 0o010_000;
 const KIND: u32 = 0o170_000;
 
 /// The most symbolic links on the way to a file.
@@ -48,11 +51,17 @@ pub enum Kind {
     /// Other paths go on below it.
     Directory,
     /// Bytes.
-    Regular(Mutex<Content>),
+    Regular(SleepMutex<Content>),
     /// Another path.
     Link(String),
     /// The console, or one of the devices without content.
     Device(Device),
+    /// A text that was made when it was looked up.
+    Text(Vec<u8>),
+    /// A word for each page of a process (`/proc/PID/pagemap`).
+    Pagemap(Arc<Process>),
+    /// An open file that has no path of its own.
+    Opened(Arc<Open>),
 }
 
 /// A device.
@@ -113,6 +122,14 @@ impl Content {
         }
     }
 
+    /// The number of the object in the page cache, if there is one yet.
+    fn object(&self) -> Option<u64> {
+        match self {
+            Self::Archived(_) => None,
+            Self::Cached(file, _) | Self::Memory(file) => Some(file.id()),
+        }
+    }
+
     fn len(&self) -> u64 {
         match self {
             Self::Archived(bytes) => bytes.len() as u64,
@@ -128,7 +145,8 @@ impl Node {
             Kind::Regular(content) => content.lock().len(),
             Kind::Link(target) => target.len() as u64,
             Kind::Directory => 4096,
-            Kind::Device(_) => 0,
+            // What is made when it is looked at shows no length, as on Linux.
+            Kind::Device(_) | Kind::Text(_) | Kind::Pagemap(_) | Kind::Opened(_) => 0,
         }
     }
 
@@ -144,20 +162,21 @@ impl Node {
     /// The content of a regular file for writing, which makes a copy of what is in the archive.
     pub fn content_for_writing(&self) -> Result<File<Pc>, Errno> {
         let Kind::Regular(content) = &self.kind else { return Err(Errno::EISDIR) };
-        let now = content.lock().clone();
-        let archived = match now {
-            Content::Memory(file) => return Ok(file),
-            Content::Archived(bytes) | Content::Cached(_, bytes) => bytes,
+        // Held while the copy is made: a second writer must not make another.
+        let mut content = content.lock();
+        let archived = match &*content {
+            Content::Memory(file) => return Ok(file.clone()),
+            Content::Archived(bytes) | Content::Cached(_, bytes) => *bytes,
         };
         let copy = File::shared(&kernel().manager, 0);
         copy.write_at(0, archived)?;
-        *content.lock() = Content::Memory(copy.clone());
+        *content = Content::Memory(copy.clone());
         Ok(copy)
     }
 }
 
 /// All paths, absolute and without `.` and `..`.
-static TREE: Mutex<BTreeMap<String, Arc<Node>>> = Mutex::new(BTreeMap::new());
+static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap::new());
 static INODES: AtomicU64 = AtomicU64::new(1);
 
 fn node(mode: u32, kind: Kind) -> Arc<Node> {
@@ -168,7 +187,7 @@ fn node(mode: u32, kind: Kind) -> Arc<Node> {
 pub fn start(archive: &'static [u8]) {
     let mut tree = TREE.lock();
     let mut add = |path: String, mode, kind| _ = tree.insert(path, node(mode, kind));
-    for path in ["/", "/dev", "/proc", "/tmp"] {
+    for path in ["/", "/dev", "/dev/shm", "/proc", "/sys", "/tmp"] {
         add(path.to_string(), DIRECTORY | 0o755, Kind::Directory);
     }
     for entry in cpio_reader::iter_files(archive) {
@@ -176,7 +195,7 @@ pub fn start(archive: &'static [u8]) {
         let mode = entry.mode().bits();
         let kind = match mode & KIND {
             DIRECTORY => Kind::Directory,
-            REGULAR => Kind::Regular(Mutex::new(Content::Archived(entry.file()))),
+            REGULAR => Kind::Regular(SleepMutex::new(Content::Archived(entry.file()))),
             LINK => Kind::Link(String::from_utf8_lossy(entry.file()).into_owned()),
             _ => continue,
         };
@@ -190,6 +209,15 @@ pub fn start(archive: &'static [u8]) {
         ("/dev/urandom", Device::Random),
         ("/dev/random", Device::Random),
     ];
+    let links = [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ];
+    for (path, target) in links {
+        add(path.to_string(), LINK | 0o777, Kind::Link(target.to_string()));
+    }
     for (path, device) in devices {
         add(path.to_string(), DEVICE | 0o666, Kind::Device(device));
     }
@@ -222,7 +250,6 @@ pub enum Follow {
 
 /// Takes the symbolic links out of an absolute path.
 fn resolve(path: &str, follow: Follow) -> Result<String, Errno> {
-    let tree = TREE.lock();
     let mut path = path.to_string();
     for _ in 0..LINKS {
         let mut next = None;
@@ -232,7 +259,8 @@ fn resolve(path: &str, follow: Follow) -> Result<String, Errno> {
             if whole && follow == Follow::No {
                 continue;
             }
-            if let Some(Kind::Link(target)) = tree.get(&path[..end]).map(|node| &node.kind) {
+            let found = look(&path[..end]);
+            if let Some(Kind::Link(target)) = found.as_ref().map(|node| &node.kind) {
                 let directory = path[..end].rsplit_once('/').map_or("/", |(before, _)| before);
                 let mut replaced = absolute(directory, target);
                 replaced.push_str(&path[end..]);
@@ -250,8 +278,36 @@ fn resolve(path: &str, follow: Follow) -> Result<String, Errno> {
 
 /// Finds what an absolute path names.
 pub fn find(path: &str, follow: Follow) -> Result<Arc<Node>, Errno> {
-    let path = resolve(path, follow)?;
-    TREE.lock().get(&path).cloned().ok_or(Errno::ENOENT)
+    look(&resolve(path, follow)?).ok_or(Errno::ENOENT)
+}
+
+/// What is at a path without links on the way.
+fn look(path: &str) -> Option<Arc<Node>> {
+    let found = TREE.lock().get(path).cloned();
+    if found.is_some() || !procfs::is_below(path) {
+        return found;
+    }
+    let (mode, kind) = match procfs::look(path)? {
+        Made::Text(text) => (REGULAR | 0o444, Kind::Text(text)),
+        Made::Pagemap(process) => (REGULAR | 0o400, Kind::Pagemap(process)),
+        Made::Link(target) => (LINK | 0o777, Kind::Link(target)),
+        Made::Directory(_) => (DIRECTORY | 0o555, Kind::Directory),
+        Made::Opened(open) => (FIFO | 0o600, Kind::Opened(open)),
+    };
+    Some(node(mode, kind))
+}
+
+/// The number and path of each object in the page cache that has a path.
+pub fn objects() -> BTreeMap<u64, (u64, String)> {
+    let nodes = TREE.lock();
+    let object = |node: &Node| match &node.kind {
+        Kind::Regular(content) => content.lock().object(),
+        _ => None,
+    };
+    nodes
+        .iter()
+        .filter_map(|(path, node)| Some((object(node)?, (node.inode, path.clone()))))
+        .collect()
 }
 
 /// Makes an empty regular file, a directory or a link.
@@ -264,7 +320,7 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
         Create::Link(target) => (Kind::Link(target.to_string()), LINK),
         Create::Regular => {
             let file = File::shared(&kernel().manager, 0);
-            (Kind::Regular(Mutex::new(Content::Memory(file))), REGULAR)
+            (Kind::Regular(SleepMutex::new(Content::Memory(file))), REGULAR)
         }
     };
     let mut tree = TREE.lock();
@@ -336,6 +392,13 @@ pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
 
 /// The names directly below a directory, with what they name.
 pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
+    let Ok(path) = resolve(path, Follow::Yes) else { return Vec::new() };
+    if procfs::is_below(&path)
+        && let Some(Made::Directory(names)) = procfs::look(&path)
+    {
+        let child = |name: String| Some((name.clone(), look(&absolute(&path, &name))?));
+        return names.into_iter().filter_map(child).collect();
+    }
     let mut below = path.to_string();
     if !below.ends_with('/') {
         below.push('/');
@@ -351,5 +414,5 @@ pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
 /// Makes a regular file without a path.
 pub fn nameless() -> Arc<Node> {
     let file = File::shared(&kernel().manager, 0);
-    node(REGULAR | 0o600, Kind::Regular(Mutex::new(Content::Memory(file))))
+    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Memory(file))))
 }

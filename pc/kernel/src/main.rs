@@ -12,8 +12,8 @@
 //! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
-//! | `process`, `exec`, `signal`, `futex` | what programs are made of |
-//! | `fs`, `syscall` | what else they ask for |
+//! | `process`, `exec`, `signal`, `timer`, `futex` | what programs are made of |
+//! | `fs`, `procfs`, `syscall` | what else they ask for |
 //! | `disk`, `sleep` | the swap device |
 #![no_std]
 #![no_main]
@@ -40,6 +40,7 @@ mod lock;
 mod machine;
 mod power;
 mod process;
+mod procfs;
 mod random;
 mod scheduler;
 mod serial;
@@ -50,6 +51,7 @@ mod space;
 mod start_info;
 mod syscall;
 mod task;
+mod timer;
 mod trap;
 mod user;
 mod vmalloc;
@@ -145,6 +147,8 @@ fn start(
     }
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
     scheduler::add(Arc::new(background));
+    let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
+    scheduler::add(Arc::new(timers));
     report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
     start_init(init, frames)
 }
@@ -201,8 +205,9 @@ fn load_init() -> Result<entry::TrapFrame, errno::Errno> {
     let environment = environment.iter().map(|text| text.as_bytes().to_vec()).collect();
     let program = Program::open(&find_program(&path)?, Arguments { arguments, environment })?;
     let process = process::current();
-    *process.name.lock() = String::from(program.name());
+    program.introduce(process);
     let (frame, program_break) = program.load(process::space())?;
+    process.stack.store(frame.rsp, core::sync::atomic::Ordering::Relaxed);
     *process.program_break.lock() = program_break;
     Ok(frame)
 }

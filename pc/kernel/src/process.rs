@@ -7,12 +7,14 @@ use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler::{self, Patience};
 use crate::signal::{self, Actions, Info};
+use crate::sleep::SleepMutex;
 use crate::task::{self, Task};
-use crate::{cpu, kernel, power, report, user};
+use crate::{clock, cpu, futex, kernel, power, report, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use pagefault::{AddressSpace, UsageNow};
 
@@ -41,6 +43,15 @@ impl Death {
         }
     }
 
+    /// What comes with the parent's `SIGCHLD`.
+    pub fn info(self, id: u32) -> Info {
+        let (code, status) = match self.reason {
+            Reason::Exit(code) => (CLD_EXITED, code.into()),
+            Reason::Signal(number) => (CLD_KILLED, number),
+        };
+        Info { number: signal::SIGCHLD, code, address: id.into(), status }
+    }
+
     /// The status as a shell shows it.
     const fn shell_status(self) -> u8 {
         match self.reason {
@@ -49,6 +60,9 @@ impl Death {
         }
     }
 }
+
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
 
 /// The program break: where the heap of old begins and ends.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,13 +81,19 @@ pub struct Process {
     /// The address space, while it has one. Threads have their own reference.
     pub space: Mutex<Option<Arc<AddressSpace<Pc>>>>,
     /// Open files and the working directory.
-    pub files: Mutex<Files>,
+    pub files: SleepMutex<Files>,
     /// The program break.
     pub program_break: Mutex<Break>,
     /// What signals do.
     pub actions: Mutex<Actions>,
     /// Signals for any thread.
     pub pending: AtomicU64,
+    /// What comes with them.
+    pub infos: Mutex<Vec<Info>>,
+    /// When it next gets `SIGALRM`, and the time between two; 0 for not at all.
+    pub alarm: Mutex<(u64, u64)>,
+    /// The bits that are taken from the mode of new files.
+    pub umask: AtomicU32,
     /// The numbers of its threads.
     pub threads: Mutex<Vec<u32>>,
     children: Mutex<Vec<Arc<Process>>>,
@@ -81,11 +101,26 @@ pub struct Process {
     pub event: AtomicU32,
     /// Set when all threads are to end.
     pub ending: Mutex<Option<Death>>,
+    /// Whether `ending` was set by something that ends all threads: looked at where no lock may be
+    /// taken.
+    pub is_killed: AtomicBool,
     ended: AtomicBool,
     /// The parent of a `vfork` waits until it is 1: the child has let go of its address space.
     pub released: AtomicU32,
-    /// The program's name.
+    /// The program's path.
     pub name: Mutex<String>,
+    /// The name that it goes by, at most 15 bytes.
+    pub comm: Mutex<String>,
+    /// The arguments that it was started with, a zero byte after each.
+    pub command_line: Mutex<Vec<u8>>,
+    /// Where its stack began.
+    pub stack: AtomicU64,
+    /// The process group and the session.
+    pub group: AtomicU32,
+    /// See `group`.
+    pub session: AtomicU32,
+    /// When it was started, in nanoseconds.
+    pub started: u64,
     /// What the process used, noted when its address space goes.
     pub usage: Mutex<UsageNow>,
     /// The same of children that were waited for.
@@ -106,6 +141,12 @@ pub struct Thread {
     pub pending: AtomicU64,
     /// What comes with a signal that a fault raised.
     pub info: Mutex<Option<Info>>,
+    /// The mask to go back to when a call that changed it for a while is over.
+    pub saved_mask: Mutex<Option<u64>>,
+    /// One more than the number of the call that a signal has just interrupted.
+    pub interrupted: AtomicU32,
+    /// Where the list of the locks begins that the thread may hold when it ends.
+    pub robust_list: AtomicU64,
     /// Where handlers that ask for it have their stack: address and size.
     pub alternate_stack: Mutex<(u64, u64)>,
 }
@@ -120,8 +161,17 @@ impl Thread {
             mask: AtomicU64::new(mask),
             pending: AtomicU64::new(0),
             info: Mutex::new(None),
+            saved_mask: Mutex::new(None),
+            interrupted: AtomicU32::new(0),
+            robust_list: AtomicU64::new(0),
             alternate_stack: Mutex::new((0, 0)),
         }
+    }
+
+    /// Whether the interrupted call is one of those that `SA_RESTART` is about.
+    pub fn may_restart(&self) -> bool {
+        let number = self.interrupted.load(Relaxed).wrapping_sub(1);
+        crate::syscall::restarts_after_handler(number)
     }
 }
 
@@ -136,17 +186,27 @@ impl Process {
             id,
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
             space: Mutex::new(None),
-            files: Mutex::new(files),
+            files: SleepMutex::new(files),
             program_break: Mutex::new(Break::default()),
             actions: Mutex::new(Actions::default()),
             pending: AtomicU64::new(0),
+            infos: Mutex::new(Vec::new()),
+            alarm: Mutex::new((0, 0)),
+            umask: AtomicU32::new(parent.map_or(0o22, |parent| parent.umask.load(Relaxed))),
             threads: Mutex::new(Vec::new()),
             children: Mutex::new(Vec::new()),
             event: AtomicU32::new(0),
             ending: Mutex::new(None),
+            is_killed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             released: AtomicU32::new(0),
             name: Mutex::new(String::new()),
+            comm: Mutex::new(String::new()),
+            command_line: Mutex::new(Vec::new()),
+            stack: AtomicU64::new(0),
+            group: AtomicU32::new(parent.map_or(id, |parent| parent.group.load(Relaxed))),
+            session: AtomicU32::new(parent.map_or(id, |parent| parent.session.load(Relaxed))),
+            started: clock::nanoseconds(),
             usage: Mutex::new(UsageNow::default()),
             children_usage: Mutex::new(UsageNow::default()),
         });
@@ -194,9 +254,20 @@ pub fn space() -> &'static Arc<AddressSpace<Pc>> {
     scheduler::current().space().expect("a thread that runs has an address space")
 }
 
+/// All processes that have not ended.
+pub fn all() -> Vec<Arc<Process>> {
+    let processes = PROCESSES.lock();
+    processes.values().filter(|process| !process.ended.load(Ordering::Acquire)).cloned().collect()
+}
+
 /// A process by number.
 pub fn find(id: u32) -> Option<Arc<Process>> {
     PROCESSES.lock().get(&id).cloned()
+}
+
+/// How many threads there are.
+pub fn count_threads() -> usize {
+    TASKS.lock().len()
 }
 
 /// A task that is a thread, by number.
@@ -229,6 +300,7 @@ pub fn exit_group(death: Death) -> ! {
 /// Tells all threads of a process to end; the first reason stays.
 pub fn kill_threads(process: &Process, death: Death) {
     process.ending.lock().get_or_insert(death);
+    process.is_killed.store(true, Ordering::SeqCst);
     for id in process.threads.lock().iter() {
         scheduler::interrupt(*id);
     }
@@ -244,9 +316,10 @@ pub fn exit_thread() -> ! {
 fn leave_process() {
     let thread = thread();
     let process = thread.process.clone();
+    futex::abandon(thread.robust_list.load(Relaxed));
     let clear = thread.clear_tid.load(Ordering::Relaxed);
     if clear != 0 && user::write(clear, &0u32.to_le_bytes()).is_ok() {
-        crate::futex::wake(clear, crate::futex::Scope::Any, u32::MAX, u32::MAX);
+        futex::wake(futex::Word::at(clear, futex::Scope::Shared), u32::MAX, u32::MAX);
     }
     let id = cpu::task_id();
     TASKS.lock().remove(&id);
@@ -259,7 +332,9 @@ fn leave_process() {
         // Noted before the address space goes.
         let usage = process.usage();
         *process.usage.lock() = usage;
-        drop(process.space.lock().take());
+        let space = process.space.lock().take();
+        // Not under the lock, for which others may wait without letting us go on.
+        drop(space);
     }
     drop(scheduler::current().replace_space(None));
     if last {
@@ -278,14 +353,18 @@ fn end_process(process: &Arc<Process>) {
     for child in process.children.lock().drain(..) {
         if let Some(heir) = &heir {
             *child.parent.lock() = Arc::downgrade(heir);
-            heir.children.lock().push(child);
+            heir.children.lock().push(child.clone());
+            // It may have told us, who are gone, instead of its new parent.
+            if child.ended.load(Ordering::Acquire) {
+                notify(heir);
+            }
         }
     }
     process.ended.store(true, Ordering::Release);
     release(process);
     let parent = process.parent.lock().upgrade();
     if let Some(parent) = parent {
-        signal::send(&parent, signal::SIGCHLD);
+        signal::send_with(&parent, death.info(process.id));
         notify(&parent);
     }
 }
@@ -309,6 +388,8 @@ pub enum Children {
     Any,
     /// One by number.
     One(u32),
+    /// Those of a process group.
+    Group(u32),
 }
 
 /// Whether `wait4` waits.
@@ -326,8 +407,11 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
     loop {
         let event = process.event.load(Ordering::Acquire);
         let mut children = process.children.lock();
-        let wanted =
-            |child: &Arc<Process>| which == Children::Any || which == Children::One(child.id);
+        let wanted = |child: &Arc<Process>| match which {
+            Children::Any => true,
+            Children::One(id) => child.id == id,
+            Children::Group(group) => child.group.load(Relaxed) == group,
+        };
         if !children.iter().any(wanted) {
             return Err(Errno::ECHILD);
         }
@@ -357,7 +441,15 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
 
 /// No memory could be had for the running program: the largest process dies (spec F25, the score of
 /// newer kernels: resident and swapped pages).
+///
+/// While an earlier victim still holds its memory, nobody else has to die.
 pub fn out_of_memory() {
+    let is_dying = |process: &Arc<Process>| {
+        process.is_killed.load(Ordering::Acquire) && process.space.lock().is_some()
+    };
+    if PROCESSES.lock().values().any(is_dying) {
+        return scheduler::yield_now();
+    }
     let victim = PROCESSES
         .lock()
         .values()
@@ -377,7 +469,20 @@ pub fn out_of_memory() {
         usage.total,
         task::free_frames(),
     );
-    kill_threads(&victim, Death { reason: Reason::Signal(signal::SIGKILL) });
+    let death = Death { reason: Reason::Signal(signal::SIGKILL) };
+    kill_threads(&victim, death);
+    // Whoever runs in the same memory keeps it: the child of a vfork, for which its parent waits.
+    let space = victim.space.lock().clone();
+    let shares = |process: &&Arc<Process>| {
+        let own = process.space.lock();
+        !process.is_killed.load(Ordering::Acquire)
+            && own.as_ref().zip(space.as_ref()).is_some_and(|(own, space)| Arc::ptr_eq(own, space))
+    };
+    loop {
+        let other = PROCESSES.lock().values().find(shares).cloned();
+        let Some(other) = other else { return };
+        kill_threads(&other, death);
+    }
 }
 
 /// The first process has ended, and with it the machine.

@@ -7,7 +7,7 @@
 
 use crate::lock::{Mutex, Spin};
 use crate::task::Task;
-use crate::{clock, cpu};
+use crate::{clock, cpu, signal};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,6 +41,14 @@ struct Queues {
     tasks: usize,
 }
 
+impl Queues {
+    /// Whether so many tasks fit into each queue without the heap.
+    fn has_room_for(&self, tasks: usize) -> bool {
+        let smallest = self.ready.capacity().min(self.waiting.capacity());
+        smallest.min(self.dead.capacity()) >= tasks
+    }
+}
+
 static QUEUES: Mutex<Queues> = Mutex::new(Queues {
     ready: VecDeque::new(),
     waiting: Vec::new(),
@@ -69,18 +77,42 @@ pub fn start(idle: Task) {
 
 /// Lets a new task run.
 pub fn add(task: Arc<Task>) {
+    let mut new = Some(task);
+    while new.is_some() {
+        let room = interrupts::without_interrupts(|| {
+            let mut queues = QUEUES.lock();
+            let room = queues.tasks + 1;
+            if queues.has_room_for(room)
+                && let Some(task) = new.take()
+            {
+                queues.tasks = room;
+                queues.ready.push_back(task);
+            }
+            room
+        });
+        if new.is_some() {
+            grow(2 * room);
+        }
+    }
+}
+
+/// Makes room in the queues. The heap is not used while their lock is held: whoever holds the
+/// heap's lock may be interrupted by a tick, which waits for the queues.
+fn grow(room: usize) {
+    let mut ready = VecDeque::with_capacity(room);
+    let mut waiting = Vec::with_capacity(room);
+    let mut dead = Vec::with_capacity(room);
     interrupts::without_interrupts(|| {
         let mut queues = QUEUES.lock();
-        queues.tasks += 1;
-        // Interrupt handlers move tasks between the queues and must not allocate.
-        let room = queues.tasks;
-        let ready = room.saturating_sub(queues.ready.len());
-        queues.ready.reserve(ready);
-        let waiting = room.saturating_sub(queues.waiting.len());
-        queues.waiting.reserve(waiting);
-        let dead = room.saturating_sub(queues.dead.len());
-        queues.dead.reserve(dead);
-        queues.ready.push_back(task);
+        if queues.has_room_for(room) {
+            return;
+        }
+        ready.append(&mut queues.ready);
+        waiting.append(&mut queues.waiting);
+        dead.append(&mut queues.dead);
+        mem::swap(&mut ready, &mut queues.ready);
+        mem::swap(&mut waiting, &mut queues.waiting);
+        mem::swap(&mut dead, &mut queues.dead);
     });
 }
 
@@ -121,6 +153,11 @@ pub fn wait_until(word: &AtomicU32, value: u32, deadline: u64, patience: Patienc
     interrupts::without_interrupts(|| {
         let queues = QUEUES.lock();
         if word.load(Ordering::SeqCst) != value {
+            return;
+        }
+        // Who sends a signal notes it first and then looks here for the task: under the lock, either
+        // the signal is seen now or the sender finds the task waiting.
+        if patience == Patience::Signals && signal::is_pending() {
             return;
         }
         let word = core::ptr::from_ref(word).addr();
@@ -239,16 +276,12 @@ extern "C" fn switched() {
 
 /// Lets go of the tasks that have ended, now that another stack is in use.
 fn reap() {
-    let mut dead = Vec::new();
-    interrupts::without_interrupts(|| {
-        if let Some(mut queues) = QUEUES.try_lock()
-            && !queues.dead.is_empty()
-        {
-            dead.append(&mut queues.dead);
-            let room = queues.tasks;
-            queues.dead.reserve(room);
-        }
-    });
+    // One at a time, and dropped with the lock free: that gives memory back to the heap.
+    while let Some(task) =
+        interrupts::without_interrupts(|| QUEUES.try_lock().and_then(|mut q| q.dead.pop()))
+    {
+        drop(task);
+    }
 }
 
 /// Where a new task begins: ends the switch and goes to its trap frame.

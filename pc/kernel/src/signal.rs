@@ -7,7 +7,7 @@ use crate::layout::TASK_SIZE;
 use crate::process::{self, Death, Process, Reason};
 use crate::{cpu, report, scheduler, user};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
 mod numbers {
@@ -18,6 +18,7 @@ mod numbers {
     pub const SIGKILL: u32 = 9;
     pub const SIGSEGV: u32 = 11;
     pub const SIGPIPE: u32 = 13;
+    pub const SIGALRM: u32 = 14;
     pub const SIGCHLD: u32 = 17;
     pub const SIGCONT: u32 = 18;
     pub const SIGSTOP: u32 = 19;
@@ -33,6 +34,7 @@ const DEFAULT: u64 = 0;
 const IGNORE: u64 = 1;
 const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_NODEFER: u64 = 0x4000_0000;
+const SA_RESTART: u64 = 0x1000_0000;
 const SA_RESETHAND: u64 = 0x8000_0000;
 
 /// What a process does about a signal (`sigaction`).
@@ -68,16 +70,33 @@ impl Actions {
     }
 }
 
-/// What comes with a signal that a fault raised.
+/// What comes with a signal.
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
     /// The signal.
     pub number: u32,
     /// `si_code`.
     pub code: i32,
-    /// `si_addr`.
+    /// `si_addr`, or `si_pid` with `si_uid` above it.
     pub address: u64,
+    /// `si_status`.
+    pub status: u32,
 }
+
+impl Info {
+    /// Whether a fault raised it, and `address` is where.
+    const fn is_fault(&self) -> bool {
+        self.code > 0 && matches!(self.number, SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP)
+    }
+
+    /// The beginning of `siginfo_t`.
+    pub const fn words(&self) -> [u64; 4] {
+        [self.number as u64, self.code as u32 as u64, self.address, self.status as u64]
+    }
+}
+
+/// The length of the instruction that makes a system call.
+const SYSCALL_BYTES: u64 = 2;
 
 const fn bit(number: u32) -> u64 {
     1 << (number - 1)
@@ -98,12 +117,19 @@ pub fn force(number: u32, code: i32, address: u64) {
         }
     }
     thread.mask.fetch_and(!bit(number), Ordering::Relaxed);
-    *thread.info.lock() = Some(Info { number, code, address });
+    *thread.info.lock() = Some(Info { number, code, address, status: 0 });
     thread.pending.fetch_or(bit(number), Ordering::AcqRel);
 }
 
-/// Sends a signal to a process.
+/// Sends a signal to a process, in the running process's name (`SI_USER`).
 pub fn send(process: &Arc<Process>, number: u32) {
+    let address = process::current().id.into();
+    send_with(process, Info { number, code: 0, address, status: 0 });
+}
+
+/// Sends a signal to a process.
+pub fn send_with(process: &Arc<Process>, info: Info) {
+    let number = info.number;
     if number == SIGKILL {
         return process::kill_threads(process, Death { reason: Reason::Signal(SIGKILL) });
     }
@@ -113,6 +139,11 @@ pub fn send(process: &Arc<Process>, number: u32) {
     };
     if ignored {
         return;
+    }
+    {
+        let mut infos = process.infos.lock();
+        infos.retain(|other| other.number != number);
+        infos.push(info);
     }
     process.pending.fetch_or(bit(number), Ordering::AcqRel);
     for id in process.threads.lock().iter() {
@@ -134,41 +165,83 @@ pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
 /// Whether the running thread has something to do before it goes on waiting.
 pub fn is_pending() -> bool {
     let thread = process::thread();
-    thread.process.ending.lock().is_some() || deliverable() != 0
+    thread.process.is_killed.load(Ordering::SeqCst) || deliverable() != 0
+}
+
+/// The signals that wait for the running thread, blocked ones too.
+pub fn pending() -> u64 {
+    let thread = process::thread();
+    thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire)
 }
 
 fn deliverable() -> u64 {
+    pending() & !(process::thread().mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
+}
+
+/// Takes a signal that is pending, the running thread's own first, with what comes with it. One for
+/// the process is taken by one of its threads: `None` if another was faster.
+fn take_pending(number: u32) -> Option<Info> {
     let thread = process::thread();
-    let pending =
-        thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire);
-    pending & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
+    let process = &thread.process;
+    let take = |from: &AtomicU64| from.fetch_and(!bit(number), Ordering::AcqRel) & bit(number) != 0;
+    let info = if take(&thread.pending) {
+        thread.info.lock().take_if(|info| info.number == number)
+    } else if take(&process.pending) {
+        let mut infos = process.infos.lock();
+        let at = infos.iter().position(|info| info.number == number);
+        at.map(|at| infos.swap_remove(at))
+    } else {
+        return None;
+    };
+    Some(info.unwrap_or(Info { number, code: 0, address: 0, status: 0 }))
+}
+
+/// Blocks other signals until the call that is under way has been answered and the signals that it
+/// let in have been dealt with (`sigsuspend`, `ppoll`).
+pub fn block_meanwhile(mask: u64) {
+    let thread = process::thread();
+    let before = thread.mask.swap(mask & !UNBLOCKABLE, Ordering::Relaxed);
+    thread.saved_mask.lock().get_or_insert(before);
 }
 
 /// Deals with the pending signals of the thread that is about to run.
 pub fn deliver(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
-        if thread.process.ending.lock().is_some() {
+        if thread.process.is_killed.load(Ordering::SeqCst) {
             process::exit_thread();
         }
         let signals = deliverable();
         if signals == 0 {
-            return;
+            if let Some(mask) = thread.saved_mask.lock().take() {
+                thread.mask.store(mask, Ordering::Relaxed);
+                // What was blocked before and is not now, or the other way round.
+                continue;
+            }
+            return restart(frame);
         }
         // Those of faults first: they belong to the instruction that was interrupted.
         let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
         let first = if signals & faults != 0 { signals & faults } else { signals };
         let number = first.trailing_zeros() + 1;
-        thread.pending.fetch_and(!bit(number), Ordering::AcqRel);
-        thread.process.pending.fetch_and(!bit(number), Ordering::AcqRel);
-        if act(frame, number) {
+        let Some(info) = take_pending(number) else { continue };
+        if act(frame, number, info) {
             return;
         }
     }
 }
 
+/// Makes a call again that a signal interrupted for which there is nothing to do.
+fn restart(frame: &mut TrapFrame) {
+    let number = process::thread().interrupted.swap(0, Ordering::Relaxed);
+    if number != 0 {
+        frame.rax = u64::from(number - 1);
+        frame.rip -= SYSCALL_BYTES;
+    }
+}
+
 /// Does what a signal asks for; returns whether a handler was entered.
-fn act(frame: &mut TrapFrame, number: u32) -> bool {
+fn act(frame: &mut TrapFrame, number: u32, info: Info) -> bool {
     let process = process::current();
     let action = {
         let mut actions = process.actions.lock();
@@ -182,11 +255,15 @@ fn act(frame: &mut TrapFrame, number: u32) -> bool {
         IGNORE => false,
         DEFAULT if is_ignored_by_default(number) => false,
         DEFAULT => {
-            log_unhandled(frame, number);
+            log_unhandled(frame, number, info);
             process::exit_group(Death { reason: Reason::Signal(number) })
         }
         _ => {
-            if enter(frame, number, &action).is_err() {
+            if action.flags & SA_RESTART != 0 && process::thread().may_restart() {
+                restart(frame);
+            }
+            process::thread().interrupted.store(0, Ordering::Relaxed);
+            if enter(frame, number, &action, info).is_err() {
                 process::exit_group(Death { reason: Reason::Signal(SIGSEGV) });
             }
             true
@@ -195,9 +272,9 @@ fn act(frame: &mut TrapFrame, number: u32) -> bool {
 }
 
 /// Says where a fault was that nothing handles (spec A20).
-fn log_unhandled(frame: &TrapFrame, number: u32) {
-    let info = process::thread().info.lock().take_if(|info| info.number == number);
-    if let Some(info) = info {
+fn log_unhandled(frame: &TrapFrame, number: u32, info: Info) {
+    // Only what a fault raised comes with an address.
+    if info.is_fault() {
         let process = process::current();
         report!(
             "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {:#x}",
@@ -226,13 +303,19 @@ const UCONTEXT_WORDS: usize = 5 + CONTEXT_WORDS + 1;
 const FRAME_WORDS: usize = 1 + UCONTEXT_WORDS + 16;
 
 /// Makes the program's next instruction the handler's first.
-fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user::BadAddress> {
+fn enter(
+    frame: &mut TrapFrame,
+    number: u32,
+    action: &Action,
+    info: Info,
+) -> Result<(), user::BadAddress> {
     // A handler that no program can have would fault on the kernel's way out.
     if action.handler >= TASK_SIZE {
         return Err(user::BadAddress);
     }
     let thread = process::thread();
-    let mask = thread.mask.load(Ordering::Relaxed);
+    let blocked = thread.mask.load(Ordering::Relaxed);
+    let mask = thread.saved_mask.lock().take().unwrap_or(blocked);
     let (stack, bytes) = *thread.alternate_stack.lock();
     let on_it = frame.rsp.wrapping_sub(stack) < bytes;
     // Below the red zone of the interrupted code, or on the handlers' own stack.
@@ -243,7 +326,6 @@ fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user
     };
     let vectors = top.wrapping_sub(512) & !63;
     let at = (vectors.wrapping_sub(FRAME_WORDS as u64 * 8) & !15).wrapping_sub(8);
-    let info = thread.info.lock().take_if(|info| info.number == number);
     let mut words = [0u64; FRAME_WORDS];
     words[0] = action.restorer;
     let ucontext = &mut words[1..=UCONTEXT_WORDS];
@@ -271,17 +353,13 @@ fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user
         frame.error,
         frame.vector,
         mask,
-        info.map_or(0, |info| info.address),
+        if info.is_fault() { info.address } else { 0 },
         vectors,
     ];
     ucontext[5..5 + registers.len()].copy_from_slice(&registers);
     ucontext[5 + CONTEXT_WORDS] = mask;
-    let siginfo = &mut words[1 + UCONTEXT_WORDS..];
-    siginfo[0] = u64::from(number);
-    if let Some(info) = info {
-        siginfo[1] = u64::from(info.code as u32);
-        siginfo[2] = info.address;
-    }
+    let siginfo = info.words();
+    words[1 + UCONTEXT_WORDS..][..siginfo.len()].copy_from_slice(&siginfo);
     user::write(vectors, &frame.vectors)?;
     user::write(at, &bytes_of(&words))?;
     frame.rsp = at;
@@ -292,7 +370,7 @@ fn enter(frame: &mut TrapFrame, number: u32, action: &Action) -> Result<(), user
     frame.rax = 0;
     frame.rflags &= !0x500;
     let own = if action.flags & SA_NODEFER == 0 { bit(number) } else { 0 };
-    thread.mask.store((mask | action.mask | own) & !UNBLOCKABLE, Ordering::Relaxed);
+    thread.mask.store((blocked | action.mask | own) & !UNBLOCKABLE, Ordering::Relaxed);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::lock::Mutex;
 use crate::{report, signal};
 use alloc::collections::BTreeMap;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 
 /// The calls that are not answered, by number, and how often they were made.
@@ -56,6 +57,21 @@ pub fn call(frame: &mut TrapFrame) {
         Ok(value) => value,
         Err(Errno(number)) => u64::from(number).wrapping_neg(),
     };
+    let interrupted = if result == Err(Errno::EINTR) { number + 1 } else { 0 };
+    crate::process::thread().interrupted.store(interrupted, Ordering::Relaxed);
+}
+
+/// Whether a call that a handler interrupted is made again where `SA_RESTART` asks for it; those
+/// that wait for a time or for a signal are not.
+pub const fn restarts_after_handler(number: u32) -> bool {
+    !matches!(
+        number,
+        nr::__NR_nanosleep
+            | nr::__NR_clock_nanosleep
+            | nr::__NR_pause
+            | nr::__NR_rt_sigsuspend
+            | nr::__NR_poll
+    )
 }
 
 fn unknown(number: u32) -> Result {

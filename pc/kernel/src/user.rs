@@ -16,6 +16,7 @@ pub struct BadAddress;
 
 unsafe extern "C" {
     fn user_copy(to: *mut u8, from: *const u8, n: usize) -> usize;
+    fn user_compare_exchange(at: *mut u32, expected: u32, new: u32, found: &mut u32) -> u32;
     static exceptions_start: [u64; 2];
     static exceptions_end: [u64; 2];
 }
@@ -33,8 +34,16 @@ global_asm!(
     // A word that cannot be copied whole is tried byte by byte, up to the byte that cannot.
     "5: lea rcx, [rdx + rcx * 8]",
     "jmp 3b",
+    "user_compare_exchange:",
+    "mov eax, esi",
+    "6: lock cmpxchg dword ptr [rdi], edx",
+    "mov dword ptr [rcx], eax",
+    "xor eax, eax",
+    "ret",
+    "7: mov eax, 1",
+    "ret",
     ".pushsection .exceptions, \"a\", @progbits",
-    ".quad 2b, 5b, 3b, 4b",
+    ".quad 2b, 5b, 3b, 4b, 6b, 7b",
     ".popsection",
 );
 
@@ -84,6 +93,20 @@ pub fn copy_from(address: u64, bytes: &mut [u8]) -> usize {
     let done = bytes.len() - left;
     bytes[done..].fill(0);
     left
+}
+
+/// Stores `new` in a word if it holds `expected`, in one step; returns what it held.
+pub fn compare_exchange(address: u64, expected: u32, new: u32) -> Result<u32, BadAddress> {
+    if !access_ok(address, 4) || !address.is_multiple_of(4) {
+        return Err(BadAddress);
+    }
+    let mut found = 0;
+    cpu::allow_user_access();
+    // SAFETY: the word lies in user addresses, where a fault that nothing helps ends the exchange,
+    // and `found` is ours.
+    let failed = unsafe { user_compare_exchange(address as *mut u32, expected, new, &mut found) };
+    cpu::forbid_user_access();
+    if failed == 0 { Ok(found) } else { Err(BadAddress) }
 }
 
 /// Copies bytes in whole or fails.

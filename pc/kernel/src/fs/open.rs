@@ -3,8 +3,9 @@
 use super::pipe::{ReadEnd, WriteEnd};
 use super::{Device, Follow, Kind, Node, find};
 use crate::errno::Errno;
+use crate::process::{self, Process};
 use crate::serial::CONSOLE;
-use crate::{process, scheduler, signal};
+use crate::{procfs, scheduler, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,8 +25,6 @@ pub struct Open {
 pub enum What {
     /// Something with a path.
     Node(Arc<Node>, String),
-    /// A text made when it was opened.
-    Text(Vec<u8>),
     /// The end of a pipe that is read.
     Read(ReadEnd),
     /// The end of a pipe that is written.
@@ -84,14 +83,15 @@ impl Open {
         match &self.what {
             What::Read(end) => end.read(bytes, self.reading()),
             What::Write(_) => Err(Errno::EBADF),
-            What::Text(text) => {
-                let rest = text.get(offset as usize..).unwrap_or_default();
-                let n = rest.len().min(bytes.len());
-                bytes[..n].copy_from_slice(&rest[..n]);
-                Ok(n)
-            }
             What::Node(node, _) => match &node.kind {
                 Kind::Device(device) => read_device(*device, bytes),
+                Kind::Text(text) => {
+                    let rest = text.get(offset as usize..).unwrap_or_default();
+                    let n = rest.len().min(bytes.len());
+                    bytes[..n].copy_from_slice(&rest[..n]);
+                    Ok(n)
+                }
+                Kind::Pagemap(process) => read_pagemap(process, offset, bytes),
                 _ => Ok(node.content()?.read_at(offset, bytes)?),
             },
         }
@@ -116,7 +116,7 @@ impl Open {
         }
         match &self.what {
             What::Write(end) => end.write(bytes, self.reading()),
-            What::Read(_) | What::Text(_) => Err(Errno::EBADF),
+            What::Read(_) => Err(Errno::EBADF),
             What::Node(node, _) => match &node.kind {
                 Kind::Device(Device::Console) => {
                     CONSOLE.send(bytes);
@@ -127,6 +127,20 @@ impl Open {
             },
         }
     }
+}
+
+/// Reads whole words, as many as there is room for, up to a piece of the file at once.
+fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    if !offset.is_multiple_of(8) || !bytes.len().is_multiple_of(8) {
+        return Err(Errno::EINVAL);
+    }
+    let mut words = [0; 512];
+    let n = words.len().min(bytes.len() / 8);
+    procfs::pagemap(process, offset / 8, &mut words[..n]);
+    for (to, word) in bytes.chunks_exact_mut(8).zip(&words[..n]) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(n * 8)
 }
 
 fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
@@ -239,6 +253,11 @@ impl Files {
         if let Some(Some((_, flag))) = self.open.get_mut(number as usize) {
             *flag = close;
         }
+    }
+
+    /// The numbers that are in use.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        self.open.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(number, _)| number)
     }
 
     /// Takes a number away; the caller drops what had it.

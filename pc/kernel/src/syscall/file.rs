@@ -190,14 +190,14 @@ fn path(directory: u32, path: u64, follow: Follow) -> core::result::Result<Arc<N
 fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     let path = absolute(directory, path)?;
     let close_on_exec = flags & nr::O_CLOEXEC != 0;
-    if let Some(text) = super::info::proc_file(&path) {
-        return add(Open::new(What::Text(text), flags & !nr::O_CLOEXEC), 0, close_on_exec);
-    }
     let node = match fs::find(&path, Follow::Yes) {
         Ok(_) if flags & nr::O_CREAT != 0 && flags & nr::O_EXCL != 0 => return Err(Errno::EEXIST),
         Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => fs::create(&path, mode, Create::Regular)?,
         found => found?,
     };
+    if let Kind::Opened(open) = &node.kind {
+        return add(open.clone(), 0, close_on_exec);
+    }
     let is_directory = matches!(node.kind, Kind::Directory);
     if flags & nr::O_DIRECTORY != 0 && !is_directory {
         return Err(Errno::ENOTDIR);
@@ -222,7 +222,6 @@ fn seek(fd: u32, by: i64, whence: u32) -> Result {
     let open = file(fd)?;
     let length = match &open.what {
         What::Node(node, _) if !matches!(node.kind, Kind::Device(Device::Console)) => node.len(),
-        What::Text(text) => text.len() as u64,
         _ => return Err(Errno::ESPIPE),
     };
     let from = match whence {
@@ -259,7 +258,6 @@ fn stat(node: &Node, to: u64) -> Result {
 fn fstat(fd: u32, to: u64) -> Result {
     match &file(fd)?.what {
         What::Node(node, _) => stat(node, to),
-        What::Text(text) => stat_words(1, 0o100_444, text.len() as u64, to),
         What::Read(_) | What::Write(_) => stat_words(1, 0o010_600, 0, to),
     }
 }
@@ -276,15 +274,15 @@ fn newfstatat(arguments: Arguments) -> Result {
 
 fn readlink(directory: u32, from: u64, to: u64, bytes: u64) -> Result {
     let whole = absolute(directory, from)?;
-    let own;
-    let node;
-    let target = if whole == "/proc/self/exe" {
-        own = process::current().name.lock().clone();
-        own.as_bytes()
-    } else {
-        node = fs::find(&whole, Follow::No)?;
-        let Kind::Link(target) = &node.kind else { return Err(Errno::EINVAL) };
-        target.as_bytes()
+    let node = fs::find(&whole, Follow::No)?;
+    let name;
+    let target = match &node.kind {
+        Kind::Link(target) => target.as_bytes(),
+        Kind::Opened(_) => {
+            name = alloc::format!("pipe:[{}]", node.inode);
+            name.as_bytes()
+        }
+        _ => return Err(Errno::EINVAL),
     };
     let n = target.len().min(bytes as usize);
     user::write(to, &target[..n])?;

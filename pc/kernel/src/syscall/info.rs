@@ -2,15 +2,13 @@
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::process::{self, Process};
+use crate::process;
 use crate::{clock, kernel, random, user};
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::UsageNow;
-use pagefault::machine::{Machine, PAGE_SIZE, Protection, VirtAddr};
+use pagefault::machine::{Machine, PAGE_SIZE};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
@@ -31,6 +29,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_sched_setaffinity => Ok(0),
         nr::__NR_sysinfo => sysinfo(a),
         nr::__NR_getcpu => getcpu(a, b),
+        nr::__NR_capget => capabilities(a, b),
+        // Nothing asks whether a program may: a right that is given up is not missed.
+        nr::__NR_capset => user::read::<8>(a).map(|_| 0).map_err(Errno::from),
         _ => return None,
     })
 }
@@ -124,6 +125,27 @@ fn sysinfo(to: u64) -> Result {
     write_words(to, &words)
 }
 
+/// Every program is the superuser's and may do everything (`capget`).
+fn capabilities(header: u64, to: u64) -> Result {
+    const VERSION: u32 = 0x2008_0522;
+    let [a, b, c, d, ..] = user::read::<8>(header)?;
+    if u32::from_le_bytes([a, b, c, d]) != VERSION {
+        user::write(header, &VERSION.to_le_bytes())?;
+        return Err(Errno::EINVAL);
+    }
+    let target = user::read::<4>(header + 4).map(u32::from_le_bytes)?;
+    if target != 0 && process::find(target).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if to != 0 {
+        // Effective, permitted and inheritable, 32 bits of each, and then the upper ones.
+        let words = [u32::MAX, u32::MAX, 0, 0x1ff, 0x1ff, 0];
+        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        user::write(to, &bytes)?;
+    }
+    Ok(0)
+}
+
 fn getcpu(cpu: u64, node: u64) -> Result {
     for at in [cpu, node] {
         if at != 0 {
@@ -131,83 +153,4 @@ fn getcpu(cpu: u64, node: u64) -> Result {
         }
     }
     Ok(0)
-}
-
-/// The content of a file below /proc that is made when it is opened.
-pub(super) fn proc_file(path: &str) -> Option<Vec<u8>> {
-    match path {
-        "/proc/meminfo" => return Some(meminfo().into_bytes()),
-        "/proc/pagefault/check" => return Some(check().into_bytes()),
-        _ => {}
-    }
-    let (who, what) = path.strip_prefix("/proc/")?.split_once('/')?;
-    let process = match who {
-        "self" => process::current().clone(),
-        id => process::find(id.parse().ok()?)?,
-    };
-    match what {
-        "maps" => Some(maps(&process).into_bytes()),
-        "stat" => Some(stat(&process).into_bytes()),
-        _ => None,
-    }
-}
-
-/// Walks the memory manager's invariants; says `ok`, or which does not hold.
-fn check() -> String {
-    match kernel().manager.check() {
-        Ok(()) => String::from("ok\n"),
-        Err(violation) => alloc::format!("{violation}\n"),
-    }
-}
-
-fn maps(process: &Process) -> String {
-    let mut text = String::new();
-    let Some(space) = process.space.lock().clone() else { return text };
-    let whole = VirtAddr(0)..VirtAddr(crate::layout::TASK_SIZE);
-    for region in space.maps(whole) {
-        let may = |right, letter| if region.protection.contains(right) { letter } else { '-' };
-        let offset = if region.object.is_some() { region.index * PAGE_SIZE } else { 0 };
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{:08x}-{:08x} {}{}{}{} {offset:08x} 00:00 {} ",
-            region.range.start.value(),
-            region.range.end.value(),
-            may(Protection::READ, 'r'),
-            may(Protection::WRITE, 'w'),
-            may(Protection::EXECUTE, 'x'),
-            if region.shared { 's' } else { 'p' },
-            region.object.unwrap_or(0),
-        );
-    }
-    text
-}
-
-fn stat(process: &Process) -> String {
-    let usage = process.usage();
-    let children = *process.children_usage.lock();
-    alloc::format!(
-        "{} ({}) R {} 0 0 0 0 0 {} {} {} {} 0 0 0 0 20 0 {} 0 0 {} {}\n",
-        process.id,
-        process.name.lock(),
-        process.parent_id(),
-        usage.minor,
-        children.minor,
-        usage.major,
-        children.major,
-        process.threads.lock().len(),
-        usage.total * PAGE_SIZE,
-        usage.anonymous + usage.file,
-    )
-}
-
-fn meminfo() -> String {
-    let machine = kernel().manager.machine();
-    let kilobytes = |frames: u32| u64::from(frames) * PAGE_SIZE / 1024;
-    alloc::format!(
-        "MemTotal: {:>8} kB\nMemFree: {:>8} kB\nMemAvailable: {:>8} kB\n",
-        kilobytes(machine.frames()),
-        kilobytes(machine.free_frames()),
-        kilobytes(machine.free_frames()),
-    )
 }

@@ -4,11 +4,11 @@ use super::{Arguments, Result};
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::exec::{self, Program};
-use crate::futex::Scope;
+use crate::futex::{Scope, Word};
 use crate::process::{self, Children, Death, Hang, Process, Reason, Thread};
 use crate::scheduler::{self, Patience};
 use crate::signal::{self, Action};
-use crate::{clock, cpu, futex, task, user};
+use crate::{clock, cpu, futex, task, timer, user};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,7 +40,14 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
             thread.clear_tid.store(a, Ordering::Relaxed);
             Ok(cpu::task_id().into())
         }
-        nr::__NR_set_robust_list => Ok(0),
+        nr::__NR_set_robust_list => {
+            thread.robust_list.store(a, Ordering::Relaxed);
+            Ok(0)
+        }
+        nr::__NR_alarm => {
+            let (left, _) = timer::set(process, a.saturating_mul(1_000_000_000), 0);
+            Ok(left.div_ceil(1_000_000_000))
+        }
         nr::__NR_arch_prctl => arch_prctl(a as u32, b),
         nr::__NR_futex => futex_call(a, b as u32, c as u32, d, e, f as u32),
         nr::__NR_sched_yield => {
@@ -174,6 +181,9 @@ fn child(
     *process.program_break.lock() = *parent.program_break.lock();
     *process.actions.lock() = parent.actions.lock().clone();
     *process.name.lock() = parent.name.lock().clone();
+    *process.comm.lock() = parent.comm.lock().clone();
+    *process.command_line.lock() = parent.command_line.lock().clone();
+    process.stack.store(parent.stack.load(Ordering::Relaxed), Ordering::Relaxed);
     process
 }
 
@@ -197,12 +207,14 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     process::thread().clear_tid.store(0, Ordering::Relaxed);
     process::thread().pointer.store(0, Ordering::Relaxed);
     cpu::set_thread_pointer(0);
-    *process.name.lock() = String::from(program.name());
+    program.introduce(process);
+    process::thread().robust_list.store(0, Ordering::Relaxed);
     // The old program is gone: from here on an error can only end the process.
     let Ok((registers, program_break)) = program.load(&space) else {
         process::exit_group(Death { reason: Reason::Signal(signal::SIGKILL) })
     };
     *process.program_break.lock() = program_break;
+    process.stack.store(registers.rsp, Ordering::Relaxed);
     *frame = registers;
     Ok(0)
 }
@@ -220,6 +232,7 @@ fn end_other_threads(process: &Process) {
         scheduler::yield_now();
     }
     *process.ending.lock() = None;
+    process.is_killed.store(false, Ordering::SeqCst);
 }
 
 fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {
@@ -237,7 +250,12 @@ fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {
 }
 
 fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
-    let which = if pid > 0 { Children::One(pid as u32) } else { Children::Any };
+    let which = match pid {
+        -1 => Children::Any,
+        0 => Children::Group(process::current().group.load(Ordering::Relaxed)),
+        pid if pid > 0 => Children::One(pid as u32),
+        pid => Children::Group(pid.unsigned_abs()),
+    };
     let hang = if options & nr::WNOHANG != 0 { Hang::Never } else { Hang::Wait };
     let Some((id, death, used)) = process::wait(which, hang)? else { return Ok(0) };
     if status != 0 {
@@ -249,10 +267,21 @@ fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
     Ok(id.into())
 }
 
-fn futex_call(address: u64, operation: u32, value: u32, timeout: u64, _: u64, bits: u32) -> Result {
-    let is_private = operation & nr::FUTEX_PRIVATE_FLAG != 0;
-    let scope = if is_private { Scope::Private } else { Scope::Any };
+fn futex_call(
+    address: u64,
+    operation: u32,
+    value: u32,
+    timeout: u64,
+    second: u64,
+    bits: u32,
+) -> Result {
     let command = operation & !(nr::FUTEX_PRIVATE_FLAG | nr::FUTEX_CLOCK_REALTIME);
+    let is_private = operation & nr::FUTEX_PRIVATE_FLAG != 0;
+    let scope = if is_private { Scope::Private } else { Scope::Shared };
+    if !address.is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
+    let word = Word::at(address, scope);
     match command {
         nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET => {
             let relative = command == nr::FUTEX_WAIT;
@@ -262,13 +291,27 @@ fn futex_call(address: u64, operation: u32, value: u32, timeout: u64, _: u64, bi
                 at => read_time(at)?,
             };
             let bits = if relative { u32::MAX } else { bits };
-            futex::wait(address, scope, value, deadline, bits).map(|()| 0)
+            futex::wait(address, word, value, deadline, bits).map(|()| 0)
         }
-        nr::FUTEX_WAKE => Ok(futex::wake(address, scope, value, u32::MAX).into()),
-        nr::FUTEX_WAKE_BITSET => Ok(futex::wake(address, scope, value, bits).into()),
-        // Waking all is always allowed: who need not have been woken waits again.
+        nr::FUTEX_WAKE => Ok(futex::wake(word, value, u32::MAX).into()),
+        nr::FUTEX_WAKE_BITSET => Ok(futex::wake(word, value, bits).into()),
         nr::FUTEX_REQUEUE | nr::FUTEX_CMP_REQUEUE => {
-            Ok(futex::wake(address, scope, u32::MAX, u32::MAX).into())
+            let expected = (command == nr::FUTEX_CMP_REQUEUE).then_some(bits);
+            if let Some(expected) = expected
+                && user::read(address).map(u32::from_le_bytes)? != expected
+            {
+                return Err(Errno::EAGAIN);
+            }
+            let to = Word::at(second, scope);
+            let (woken, moved) = futex::requeue(word, value, u32::MAX, to, timeout as u32);
+            Ok((if expected.is_some() { woken + moved } else { woken }).into())
+        }
+        nr::FUTEX_WAKE_OP => {
+            let both = futex::operate(second, bits)?;
+            let first = futex::wake(word, value, u32::MAX);
+            let to = Word::at(second, scope);
+            let then = if both { futex::wake(to, timeout as u32, u32::MAX) } else { 0 };
+            Ok((first + then).into())
         }
         _ => Err(Errno::ENOSYS),
     }
@@ -372,17 +415,10 @@ fn sigprocmask(how: u32, new: u64, old: u64) -> Result {
     Ok(0)
 }
 
-/// Waits for a signal with another mask. The handler is entered with the former mask blocked again
-/// only after it has run, as its frame is made before the mask is restored.
+/// Waits for a signal with another mask; the former is restored when the handler has returned.
 fn sigsuspend(new: u64) -> Result {
-    let mask = &process::thread().mask;
-    let set = user::read_u64(new)?;
-    let before = mask.swap(set, Ordering::Relaxed);
-    let result = pause();
-    if !signal::is_pending() {
-        mask.store(before, Ordering::Relaxed);
-    }
-    result
+    signal::block_meanwhile(user::read_u64(new)?);
+    pause()
 }
 
 fn sigaltstack(new: u64, old: u64) -> Result {
