@@ -185,17 +185,11 @@ const AROUND: usize = 16;
 /// Fills the host pages next to a faulting one whose frames were parked: pages read ahead. It comes
 /// before the faulting page itself, whose waiting thread would soon be here again.
 fn refill_around(space: &SpaceCore, page: usize) {
-    let end = (page + 1 + AROUND).min(space.pages());
-    for next in page + 1..end {
-        if !space.shared.refill_parked(space, next) {
-            break;
-        }
-    }
-    for next in (page.saturating_sub(AROUND)..page).rev() {
-        if !space.shared.refill_parked(space, next) {
-            break;
-        }
-    }
+    let after = page + 1..(page + 1 + AROUND).min(space.pages());
+    let before = (page.saturating_sub(AROUND)..page).rev();
+    let was_parked = |next: &usize| space.shared.refill_parked(space, *next);
+    after.take_while(was_parked).for_each(drop);
+    before.take_while(was_parked).for_each(drop);
 }
 
 /// Fills the host page from the entry that is there now.

@@ -4,8 +4,8 @@
 //! A correction gets what it needs with no lock held but the page's own, then locks the entry and
 //! commits only if the region is still alive and the entry is what it was (spec B3). If not, it
 //! undoes what it did and the next attempt starts from what is true by then. An attempt can also
-//! end halfway on purpose: a copy is entered read-only, its stale translations are flushed, and the
-//! next attempt finds a page that its sole owner may write.
+//! end halfway on purpose, with the page in memory and the store still to be allowed: a page that came
+//! back from swap, or a copy whose owner could not be let write it at once.
 
 pub(crate) mod ahead;
 mod anonymous;

@@ -20,9 +20,11 @@ use x86_64::instructions::port::Port;
 
 const SECTORS_A_PAGE: usize = PAGE_SIZE as usize / SECTOR_SIZE;
 
+type Device = VirtIOBlk<Memory, PciTransport>;
+
 /// A block device, cut into pages.
 pub struct Disk {
-    device: SleepMutex<VirtIOBlk<Memory, PciTransport>>,
+    device: SleepMutex<Device>,
     pages: u32,
 }
 
@@ -52,9 +54,7 @@ impl SwapDevice for Disk {
         // SAFETY: the three live until the request is complete, and are not touched before.
         let token = unsafe { device.read_blocks_nb(sector, &mut request, page, &mut response) }
             .map_err(|_| IoError::Device)?;
-        while device.peek_used() != Some(token) {
-            scheduler::yield_now();
-        }
+        await_answer(&mut device, token);
         // SAFETY: they are those of the request that the token is of.
         unsafe { device.complete_read_blocks(token, &request, page, &mut response) }
             .map_err(|_| IoError::Device)
@@ -67,12 +67,17 @@ impl SwapDevice for Disk {
         // SAFETY: the three live until the request is complete, and are not touched before.
         let token = unsafe { device.write_blocks_nb(sector, &mut request, page, &mut response) }
             .map_err(|_| IoError::Device)?;
-        while device.peek_used() != Some(token) {
-            scheduler::yield_now();
-        }
+        await_answer(&mut device, token);
         // SAFETY: they are those of the request that the token is of.
         unsafe { device.complete_write_blocks(token, &request, page, &mut response) }
             .map_err(|_| IoError::Device)
+    }
+}
+
+/// Lets other tasks run until a request is answered.
+fn await_answer(device: &mut Device, token: u16) {
+    while device.peek_used() != Some(token) {
+        scheduler::yield_now();
     }
 }
 
