@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
 //! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
+//! | pins | raised under the page lock and the entry's cursor, lowered by anyone who has one |
 //! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
 //! | `slot` | the holder of the page lock, under the chain's lock |
 //! | queue links | under the lock of the queue's shard |
@@ -50,6 +51,9 @@ bitflags::bitflags! {
     }
 }
 
+/// One pin, in the upper half of the flags' word.
+const PIN: u32 = 1 << 16;
+
 /// Who owns a page's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -85,6 +89,7 @@ pub(crate) struct Page {
     pub(crate) refs: AtomicU32,
     /// Present entries that name the frame (spec I3).
     pub(crate) maps: AtomicU32,
+    /// [`PageFlags`] in the lower half, the number of pins in the upper.
     pub(crate) flags: AtomicU32,
     /// The next frame of the same chain of the cache.
     pub(crate) chain: AtomicU32,
@@ -112,7 +117,7 @@ impl Page {
     }
 
     pub(crate) fn flags(&self) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.load(Ordering::Acquire))
+        PageFlags::from_bits_truncate(self.flags.load(Ordering::Acquire))
     }
 
     pub(crate) fn has(&self, flags: PageFlags) -> bool {
@@ -120,11 +125,11 @@ impl Page {
     }
 
     pub(crate) fn set(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
+        PageFlags::from_bits_truncate(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
     }
 
     pub(crate) fn clear(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
+        PageFlags::from_bits_truncate(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
     }
 
     pub(crate) fn owner(&self) -> Owner {
@@ -167,6 +172,28 @@ impl Page {
     pub(crate) fn hold(&self) {
         let before = self.refs.fetch_add(1, Ordering::AcqRel);
         debug_assert!(before > 0, "reference to a free page");
+    }
+
+    /// How many pins there are; each has a reference beside.
+    pub(crate) fn pins(&self) -> u32 {
+        self.flags.load(Ordering::Acquire) / PIN
+    }
+
+    /// Whether a device uses the page (spec B20).
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins() > 0
+    }
+
+    /// Notes a pin, unless there are too many to count; see the table above.
+    pub(crate) fn pin(&self) -> bool {
+        let more = |word: u32| word.checked_add(PIN);
+        self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Undoes [`pin`](Self::pin).
+    pub(crate) fn unpin(&self) {
+        let before = self.flags.fetch_sub(PIN, Ordering::AcqRel);
+        debug_assert!(before >= PIN, "unpinned too often");
     }
 
     /// How many references the caches hold.
@@ -220,9 +247,10 @@ impl Pages {
 
     fn wait(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
         let page = self.of(frame);
-        let seen = page.set(PageFlags::WAITERS) | PageFlags::WAITERS;
-        if seen.contains(bit) {
-            machine.wait(&page.flags, seen.bits());
+        let waiters = PageFlags::WAITERS.bits();
+        let seen = page.flags.fetch_or(waiters, Ordering::AcqRel) | waiters;
+        if seen & bit.bits() != 0 {
+            machine.wait(&page.flags, seen);
         }
     }
 

@@ -16,6 +16,8 @@ use core::sync::atomic::Ordering;
 enum Plan {
     Reused,
     AwaitedStore(Frame),
+    /// A device uses the page: its owner keeps it, once nobody has it locked.
+    Wait(Frame),
     Copy(Frame),
 }
 
@@ -49,6 +51,11 @@ impl<M: Machine> Mm<M> {
                 self.manager.put(frame);
                 step
             }
+            Plan::Wait(frame) => {
+                self.manager.lock_page(frame);
+                self.manager.unlock_and_put(frame);
+                Ok(Step::Again)
+            }
             Plan::Copy(frame) => {
                 let step = self.copy(vma, fault, frame);
                 if !self.manager.is_zero_frame(frame) {
@@ -75,6 +82,10 @@ impl<M: Machine> Mm<M> {
         if page.is_anon() {
             if self.reuse_if_sole(vma, fault, cursor, frame) {
                 return Plan::Reused;
+            }
+            if page.is_pinned() {
+                page.hold();
+                return Plan::Wait(frame);
             }
         } else if vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE) {
             page.hold();
@@ -217,11 +228,15 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || entry.frame() != Some(old) || entry.is_writable() {
             return false;
         }
+        let page = self.manager.page(old);
+        if page.is_anon() && page.is_pinned() {
+            // Pinned since the copy was decided on: the device and the program stay together.
+            return false;
+        }
         cursor.replace(fault.page, Entry::None);
         if self.manager.is_zero_frame(old) {
             gather.add(fault.page, old, Fate::Kept, After::Keep);
         } else {
-            let page = self.manager.page(old);
             page.maps.fetch_sub(1, Ordering::AcqRel);
             let kind = if page.is_anon() { Kind::Anon } else { Kind::File };
             self.count_rss(kind, -1);
@@ -230,7 +245,7 @@ impl<M: Machine> Mm<M> {
         }
         let protection = vma.page_protection().read_only();
         let copy = Entry::Present { frame: new, protection, accessed: true, dirty: true };
-        self.add_new_anon(&mut cursor, vma, fault, copy);
+        self.add_new_anon(&mut cursor, vma, fault.page, copy);
         true
     }
 }

@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
             if still {
                 let protection = vma.written_protection();
                 let entry = Entry::Present { frame: copy, protection, accessed: true, dirty: true };
-                self.add_new_anon(&mut cursor, vma, fault, entry);
+                self.add_new_anon(&mut cursor, vma, fault.page, entry);
             }
             still
         });

@@ -115,6 +115,19 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
+    /// Gives a private region a page of its own where it shows one that others may see, whatever
+    /// it allows; the right to store is not given with it (`FAULT_FLAG_UNSHARE`, spec J6).
+    pub(crate) fn unshare(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
+        let (page, access) = (address.page(), Access::Write);
+        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let correction = self.run(&mut fault, |mm| {
+            let vma = mm.region_for(address, Mode::Kernel)?;
+            if vma.has(VmaFlags::SHARED) { Err(Refusal::Forbidden) } else { Ok(vma) }
+        })?;
+        self.count(&fault, address, correction);
+        Ok(())
+    }
+
     /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
         let (page, access) = (address.page(), Access::Read);

@@ -102,11 +102,19 @@ impl<M: Machine> Mm<M> {
 impl<M: Machine> Manager<M> {
     /// Whether the only user of a locked anonymous page is one entry: one that names the page, or
     /// one that still names its slot. `passing` counts the caller's own references (spec B15).
+    ///
+    /// A pinned page was alone with its entry when it was pinned and is never shared afterwards
+    /// (J6): other references are the pins and passers-by.
     pub(crate) fn is_sole_owner(&self, frame: Frame, passing: u32) -> bool {
         let page = self.page(frame);
-        let maps = page.maps();
-        let slot_users = page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)) - 1);
-        maps + slot_users == 1 && page.refs() == maps + page.cache_refs() + passing
+        let alone = || page.refs() == page.maps() + page.cache_refs() + passing;
+        self.entries_of(frame) == 1 && (page.is_pinned() || alone())
+    }
+
+    /// How many entries name a locked anonymous page or the slot that it is cached for.
+    pub(crate) fn entries_of(&self, frame: Frame) -> u32 {
+        let page = self.page(frame);
+        page.maps() + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)) - 1)
     }
 
     /// Whether a page that comes back for a load will soon be stored to, on a machine where the
