@@ -137,7 +137,7 @@ impl<M: Machine> Manager<M> {
             equal(Invariant::I1, 0, u64::from(state))?;
             return equal(Invariant::I4, 0, u64::from(census.maps[frame.index()]));
         }
-        equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED | PageFlags::WRITEBACK)))?;
+        equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED)))?;
         equal(Invariant::I3, u64::from(census.maps[frame.index()]), u64::from(maps))?;
         equal(Invariant::I3, u64::from(maps), u64::from(self.walk(frame, |_| {})))?;
         // Page tables are frames that no page of ours is: they have no references.

@@ -24,16 +24,15 @@ bitflags::bitflags! {
     /// What a page is and what is being done with it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct PageFlags: u32 {
-        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim.
+        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim. Held while
+        /// the content is read or written.
         const LOCKED = 1;
-        /// Someone waits for the lock or for the end of write-back.
+        /// Someone waits for the lock.
         const WAITERS = 2;
         /// The content is complete.
         const UPTODATE = 4;
         /// The content differs from its backing store, or has none.
         const DIRTY = 8;
-        /// The content is being written to its backing store.
-        const WRITEBACK = 0x10;
         /// The page was used since the replacement policy last looked.
         const REFERENCED = 0x20;
         /// The page is in the main queue rather than in the small one.
@@ -229,35 +228,19 @@ impl Pages {
     pub(crate) fn lock(&self, machine: &impl Machine, frame: Frame) {
         let page = self.of(frame);
         while !page.try_lock() {
-            self.wait(machine, frame, PageFlags::LOCKED);
+            let waiters = PageFlags::WAITERS.bits();
+            let seen = page.flags.fetch_or(waiters, Ordering::AcqRel);
+            if seen & PageFlags::LOCKED.bits() != 0 {
+                machine.wait(&page.flags, seen | waiters);
+            }
         }
     }
 
     /// Unlocks a page.
     pub(crate) fn unlock(&self, machine: &impl Machine, frame: Frame) {
-        self.release_bit(machine, frame, PageFlags::LOCKED);
-    }
-
-    /// Waits for the end of write-back.
-    pub(crate) fn wait_writeback(&self, machine: &impl Machine, frame: Frame) {
-        while self.of(frame).has(PageFlags::WRITEBACK) {
-            self.wait(machine, frame, PageFlags::WRITEBACK);
-        }
-    }
-
-    fn wait(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
         let page = self.of(frame);
-        let waiters = PageFlags::WAITERS.bits();
-        let seen = page.flags.fetch_or(waiters, Ordering::AcqRel) | waiters;
-        if seen & bit.bits() != 0 {
-            machine.wait(&page.flags, seen);
-        }
-    }
-
-    fn release_bit(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
-        let page = self.of(frame);
-        let before = page.clear(bit | PageFlags::WAITERS);
-        debug_assert!(before.contains(bit), "{bit:?} released but not held");
+        let before = page.clear(PageFlags::LOCKED | PageFlags::WAITERS);
+        debug_assert!(before.contains(PageFlags::LOCKED), "unlocked but not locked");
         if before.contains(PageFlags::WAITERS) {
             machine.wake(&page.flags);
         }

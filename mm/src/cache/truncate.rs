@@ -94,7 +94,6 @@ impl<M: Machine> Mapping<M> {
         let manager = &self.manager;
         self.each_cached(indexes.clone(), |frame, index| {
             manager.lock_page(frame);
-            manager.pages.wait_writeback(&*manager.machine, frame);
             if self.holds(frame, index) {
                 // An entry that was being moved can have escaped.
                 for _ in 0..MOVES {

@@ -65,7 +65,6 @@ impl<M: Machine> Mapping<M> {
             let within = (at & (PAGE_SIZE - 1)) as usize;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - within);
             let found = self.page(at >> PAGE_SHIFT)?;
-            self.manager.pages.wait_writeback(&*self.manager.machine, found.frame);
             self.manager.machine.fill(found.frame, |page| {
                 page[within..within + n].copy_from_slice(&bytes[done..done + n]);
             });
@@ -107,7 +106,6 @@ impl<M: Machine> Mapping<M> {
             let manager = &self.manager;
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                manager.pages.wait_writeback(&*manager.machine, frame);
                 manager.clean(frame);
                 if let Err(error) = self.write_page(&**backing, frame) {
                     result = Err(error);

@@ -119,7 +119,7 @@ impl<M: Machine> Mm<M> {
         let page = manager.page(frame);
         let write = fault.access == Access::Write;
         if write {
-            // The page is locked, so that no write-back is being prepared; one under way ends first.
+            // The page is locked, so that nobody is writing it.
             mapping.first_store(frame)?;
         }
         let mut cursor = self.entries(page_range(fault.page))?;

@@ -131,9 +131,6 @@ impl<M: Machine> Manager<M> {
     pub(crate) fn leave_swap_cache(&self, frame: Frame) {
         let page = self.page(frame);
         let Some(slot) = page.slot() else { return };
-        if page.has(PageFlags::WRITEBACK) {
-            return;
-        }
         if self.cache.remove(&self.pages, &self.order, frame, None) {
             page.set(PageFlags::DIRTY);
             self.swap.release(slot);
@@ -174,10 +171,7 @@ impl<M: Machine> Manager<M> {
     /// mapped nowhere and no entry names its slot. Returns whether it did.
     pub(crate) fn drop_if_only_cached(&self, frame: Frame, slot: SwapSlot) -> bool {
         let page = self.page(frame);
-        let unused = page.slot() == Some(slot)
-            && page.maps() == 0
-            && self.swap.count(slot) == 1
-            && !page.has(PageFlags::WRITEBACK);
+        let unused = page.slot() == Some(slot) && page.maps() == 0 && self.swap.count(slot) == 1;
         if !unused || !self.cache.remove(&self.pages, &self.order, frame, Some(2)) {
             return false;
         }

@@ -106,7 +106,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     fn judge(&self, frame: Frame, from: Which, force: Force) -> Option<Which> {
         let manager = self.manager;
         let page = manager.page(frame);
-        if page.has(PageFlags::WRITEBACK) || page.refs() > self.expected_refs(frame, force) {
+        if page.refs() > self.expected_refs(frame, force) {
             return Some(from);
         }
         let mut used = page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);

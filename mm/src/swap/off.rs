@@ -53,7 +53,6 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
         let key = Key::Swap(slot);
         if let Some(frame) = manager.cache.find(&manager.pages, &manager.order, key) {
             manager.lock_page(frame);
-            manager.pages.wait_writeback(&*manager.machine, frame);
             // While an entry still names the slot its content is needed there.
             if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
                 manager.leave_swap_cache(frame);
