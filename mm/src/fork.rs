@@ -40,8 +40,7 @@ impl<M: Machine> AddressSpace<M> {
     /// apart again, and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
-        let space =
-            manager.with_room(|| manager.machine.space()).map_err(|_| ForkError::OutOfMemory)?;
+        let space = manager.new_space().map_err(|_| ForkError::OutOfMemory)?;
         self.fork_into(space)
     }
 
@@ -103,6 +102,7 @@ impl<M: Machine> Mm<M> {
                 let range = from..chunk.end;
                 let first = self.existing_entries(range.clone()).and_then(|c| c.next(from));
                 let Some(first) = first else { break };
+                let _engaged = self.manager.engage();
                 drop(child.entries(range.clone()).map_err(|_| ForkError::OutOfMemory)?);
                 let copied = self.copy_some(child, pair.ours, first..chunk.end, &mut gather);
                 gather.flush();

@@ -130,9 +130,7 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager
-            .with_room(|| manager.machine.space())
-            .map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
@@ -216,6 +214,12 @@ impl<M: Machine> Mm<M> {
     pub(crate) fn exclusive<'a>(self: &'a Arc<Self>) -> Exclusive<'a, M> {
         self.manager.order.assert_may_sleep();
         Exclusive { mm: self, _guard: self.exclusive.lock(&self.manager.order, Rank::Layout) }
+    }
+
+    /// Like [`exclusive`](Self::exclusive), for a fault, which is engaged.
+    pub(crate) fn exclusive_in_fault<'a>(self: &'a Arc<Self>) -> Exclusive<'a, M> {
+        let _blocked = self.manager.block();
+        self.exclusive()
     }
 
     /// The right to enter regions into an address space that nobody else knows yet, while the

@@ -26,6 +26,7 @@ impl<M: Machine> Mm<M> {
         while done < bytes.len() {
             let at = address + done as u64;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+            let _engaged = self.manager.engage();
             let Ok(frame) = self.grab(at, Access::Write) else { break };
             self.manager.machine.fill(frame, |page| {
                 page[at.page_offset()..][..n].copy_from_slice(&bytes[done..done + n]);
@@ -45,6 +46,7 @@ impl<M: Machine> Mm<M> {
             while done < bytes.len() {
                 let at = address + done as u64;
                 let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+                let _engaged = self.manager.engage();
                 let Ok(frame) = self.grab(at, Access::Read) else { break };
                 let target = &mut bytes[done..done + n];
                 self.manager.machine.drain(frame, |page| {
@@ -116,6 +118,7 @@ impl<M: Machine> Mm<M> {
 
     fn pin_page(self: &Arc<Self>, page: VirtAddr, access: Access) -> Result<Frame, UserError> {
         let manager = &self.manager;
+        let _engaged = manager.engage();
         loop {
             let frame = self.grab(page, access)?;
             let attempt = self.pin_grabbed(page, access, frame);
@@ -159,11 +162,11 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Faults a page in and takes hold of it: a reference and, unless it is the shared frame of
-    /// zeros, the page lock, under which reclaim leaves the entry as it is.
+    /// zeros, the page lock, under which reclaim leaves the entry as it is. The caller is engaged.
     fn grab(self: &Arc<Self>, address: VirtAddr, access: Access) -> Result<Frame, UserError> {
         let page = address.page();
         loop {
-            self.fault_in(address, access)?;
+            self.fault_in_engaged(address, access)?;
             let Some(frame) = self.frame_for(page, access) else { continue };
             if self.manager.is_zero_frame(frame) {
                 return Ok(frame);

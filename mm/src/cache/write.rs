@@ -30,6 +30,7 @@ impl<M: Machine> Mapping<M> {
             }
             let within = (at & (PAGE_SIZE - 1)) as usize;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - within).min(left as usize);
+            let _engaged = self.manager.engage();
             let found = match self.page(at >> PAGE_SHIFT) {
                 Ok(found) => found,
                 // Truncated between the two looks at the length.
@@ -64,6 +65,7 @@ impl<M: Machine> Mapping<M> {
             let at = offset + done as u64;
             let within = (at & (PAGE_SIZE - 1)) as usize;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - within);
+            let _engaged = self.manager.engage();
             let found = self.page(at >> PAGE_SHIFT)?;
             self.manager.machine.fill(found.frame, |page| {
                 page[within..within + n].copy_from_slice(&bytes[done..done + n]);
@@ -137,7 +139,8 @@ impl<M: Machine> Mapping<M> {
         })
     }
 
-    /// Calls `f` with every cached page in a range of indexes, a reference held meanwhile.
+    /// Calls `f` with every cached page in a range of indexes, engaged and a reference held
+    /// meanwhile.
     ///
     /// Goes through the range or through all frames, whichever is shorter.
     pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
@@ -146,6 +149,7 @@ impl<M: Machine> Mapping<M> {
         let indexes = indexes.start..indexes.end.min(u64::MAX >> PAGE_SHIFT);
         if indexes.end.saturating_sub(indexes.start) <= u64::from(frames) {
             for index in indexes {
+                let _engaged = manager.engage();
                 if let Some(frame) = self.cached(index) {
                     f(frame, index);
                     manager.put(frame);
@@ -162,6 +166,7 @@ impl<M: Machine> Mapping<M> {
             if page.owner() != Owner::File(self.id) || !indexes.contains(&index) {
                 continue;
             }
+            let _engaged = manager.engage();
             // The look at the owner was unlocked: the cache tells whether it is true.
             if let Some(frame) = self.cached(index) {
                 f(frame, index);

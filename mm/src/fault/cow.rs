@@ -4,7 +4,7 @@
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames};
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
@@ -184,7 +184,16 @@ impl<M: Machine> Mm<M> {
         old: Frame,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
-        let new = manager.allocate()?;
+        let new = match manager.allocate_free() {
+            Ok(new) => new,
+            Err(OutOfFrames) if self.is_only_held(old) => {
+                // A second frame might never be had: the page cannot go as long as it is held here.
+                manager.lock_page(old);
+                manager.unlock_page(old);
+                return Ok(Step::Again);
+            }
+            Err(OutOfFrames) => manager.allocate()?,
+        };
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
         } else {
@@ -203,6 +212,15 @@ impl<M: Machine> Mm<M> {
         } else {
             Ok(Step::Partly(Correction::CopyOnWrite))
         }
+    }
+
+    /// Whether a page has one owner, who was kept from reusing it because someone else, reclaim
+    /// mostly, has it in hand for a moment.
+    fn is_only_held(&self, frame: Frame) -> bool {
+        let manager = &self.manager;
+        !manager.is_zero_frame(frame)
+            && manager.page(frame).is_anon()
+            && manager.entries_of(frame) == 1
     }
 
     /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.

@@ -114,7 +114,8 @@ impl<M: Machine> Manager<M> {
     /// How many entries name a locked anonymous page or the slot that it is cached for.
     pub(crate) fn entries_of(&self, frame: Frame) -> u32 {
         let page = self.page(frame);
-        page.maps() + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)) - 1)
+        page.maps()
+            + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
     }
 
     /// Whether a page that comes back for a load will soon be stored to, on a machine where the

@@ -295,6 +295,7 @@ impl<M: Machine> Exclusive<'_, M> {
     fn make_tables(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
         let mm = self.mm();
         for chunk in Pages::new(range, M::Space::SPAN) {
+            let _engaged = mm.manager.engage();
             if mm.entries(chunk).is_err() {
                 mm.space.prune(self.hole_around(range));
                 return Err(RemapError::OutOfMemory);

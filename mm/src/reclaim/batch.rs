@@ -17,6 +17,8 @@ use core::sync::atomic::Ordering;
 pub(crate) enum Force {
     /// A page that was used is spared.
     Polite,
+    /// There is no other: use protects no page.
+    Urgent,
     /// The owner wants the page out; one more reference is the caller's.
     Regardless,
 }
@@ -81,14 +83,14 @@ impl<'a, M: Machine> Batch<'a, M> {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock() {
-            self.put_back(frame, from);
+            self.put_back(frame, Which::Main);
             return;
         }
         let object = match page.owner() {
             Owner::File(id) => manager.mappings.find(&manager.order, id),
             _ => None,
         };
-        match self.judge(frame, from, force) {
+        match self.judge(frame, force) {
             None => {
                 let state = State::Chosen;
                 self.victims[self.len] = Some(Victim { frame, from, force, state });
@@ -103,11 +105,14 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     /// Whether a locked page should stay, and then in which queue (spec F18).
-    fn judge(&self, frame: Frame, from: Which, force: Force) -> Option<Which> {
+    ///
+    /// A page in someone's hands is in use: back in the small queue, it and its like would be met
+    /// again and again before any page of the main queue.
+    fn judge(&self, frame: Frame, force: Force) -> Option<Which> {
         let manager = self.manager;
         let page = manager.page(frame);
         if page.refs() > self.expected_refs(frame, force) {
-            return Some(from);
+            return Some(Which::Main);
         }
         let mut used = page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut locked = false;

@@ -40,6 +40,7 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
         }
     }
     for slot in manager.swap.used(area) {
+        let _engaged = manager.engage();
         if let Some((object, index)) = manager.swap.owner(slot) {
             let Some(mapping) = manager.mappings.find(&manager.order, object) else { continue };
             match mapping.page(index) {
