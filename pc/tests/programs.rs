@@ -60,7 +60,8 @@ fn memory_larger_than_the_machine_on_swap() {
     expect(&ended, 0, "2 threads, 40 MiB, 0 failures\n");
     let counters = ended.counters();
     assert!(counters["swap_writes"] > 4_000, "{}", ended.report);
-    assert!(counters["swap_in"] > 4_000, "{}", ended.report);
+    // By a fault or ahead of one: how many of which depends on when reclaim runs.
+    assert!(counters["swap_reads"] > 4_000, "{}", ended.report);
 }
 
 #[test]
