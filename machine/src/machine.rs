@@ -41,6 +41,8 @@ pub struct Capabilities {
     pub no_execute: bool,
     /// The largest page number that [`Entry::File`] can hold (spec F3).
     pub file_index_limit: u64,
+    /// The largest slot of a swap area that [`Entry::Swap`] can hold (spec F3).
+    pub last_swap_slot: u32,
 }
 
 /// What becomes of a page whose entry was changed; tells a machine how much work a flush is.

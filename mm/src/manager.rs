@@ -129,7 +129,7 @@ impl<M: Machine> Manager<M> {
             pages,
             cache: Cache::new(frames),
             queues: Queues::new(frames),
-            swap: Areas::new(),
+            swap: Areas::with_last_slot(machine.capabilities().last_swap_slot),
             families: Registry::new(),
             mappings: Registry::new(),
             spaces: Registry::new(),
@@ -150,7 +150,8 @@ impl<M: Machine> Manager<M> {
         &self.machine
     }
 
-    /// Adds a swap area and returns its number (`swapon`, spec F2).
+    /// Adds a swap area and returns its number (`swapon`, spec F2). Slots that the machine's entries
+    /// cannot name ([`Capabilities::last_swap_slot`](crate::machine::Capabilities)) are left alone.
     pub fn swap_on(
         &self,
         device: Box<dyn SwapDevice>,

@@ -51,6 +51,7 @@ impl Machine for Plain {
             task_size: VirtAddr(REACH),
             no_execute: true,
             file_index_limit: u64::MAX >> PAGE_SHIFT,
+            last_swap_slot: u32::MAX,
         }
     }
 
