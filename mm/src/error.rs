@@ -80,6 +80,12 @@ macro_rules! errors {
         }
 
         impl core::error::Error for $name {}
+
+        impl From<$name> for Errno {
+            fn from(error: $name) -> Self {
+                error.errno()
+            }
+        }
     };
 }
 
