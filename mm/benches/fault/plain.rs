@@ -137,7 +137,7 @@ impl Space for PlainSpace {
         (!leaf.is_empty()).then_some(PlainCursor { leaf, end: range.end })
     }
 
-    fn prune(&self, _range: Range<VirtAddr>) {}
+    fn prune(&self, _hole: Range<VirtAddr>, _unmapped: Range<VirtAddr>) {}
 
     fn leaves(&self) -> usize {
         self.leaves.iter().filter(|leaf| !leaf.lock().is_empty()).count()

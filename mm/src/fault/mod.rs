@@ -203,10 +203,14 @@ impl<M: Machine> Mm<M> {
             let kept = vma.written_protection() & protection & Protection::WRITE;
             let dirty = dirty || (fault.access == Access::Write);
             let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
-            let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
-            let old = cursor.replace(fault.page, Entry::None);
-            let was_dirty = matches!(old, Entry::Present { dirty: true, .. });
-            cursor.replace(fault.page, with_dirty(entry, was_dirty));
+            if self.manager.machine.capabilities().dirty {
+                // The access that is tried again sets the bits.
+                cursor.protect(fault.page, wanted);
+            } else {
+                // Nobody but the holder of the cursor sets them.
+                let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
+                cursor.replace(fault.page, entry);
+            }
             gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
         }
         gather.flush();
@@ -228,15 +232,5 @@ impl<M: Machine> Mm<M> {
             correction,
             weight: fault.weight,
         });
-    }
-}
-
-/// The entry with its dirty bit set if `dirty`.
-fn with_dirty(entry: Entry, dirty: bool) -> Entry {
-    match entry {
-        Entry::Present { frame, protection, accessed, dirty: was } => {
-            Entry::Present { frame, protection, accessed, dirty: was || dirty }
-        }
-        other => other,
     }
 }
