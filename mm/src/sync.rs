@@ -186,6 +186,7 @@ impl<M: Machine, T> RwLock<M, T> {
 }
 
 /// A mutex without content whose waiters sleep: it may be held across I/O.
+#[derive(Default)]
 pub(crate) struct SleepLock {
     /// 0 free, 1 held, 2 held and waited for.
     word: AtomicU32,

@@ -8,6 +8,7 @@ use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::queue::Which;
 use crate::rmap::walk::Spot;
+use crate::tlb::Noted;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -44,6 +45,9 @@ struct Victim {
     state: State,
 }
 
+/// A stale translation, whose it is, and in which phase it was noted.
+type Spotted<M> = (Arc<Mm<M>>, Stale, Noted);
+
 /// How many stale translations are gathered before a flush.
 const SPOTS: usize = 64;
 
@@ -55,7 +59,7 @@ pub(crate) struct Batch<'a, M: Machine> {
     /// locked, whoever takes the object apart would wait for them for ever.
     objects: [Option<Arc<Mapping<M>>>; 32],
     len: usize,
-    spots: [Option<(Arc<Mm<M>>, Stale)>; SPOTS],
+    spots: [Option<Spotted<M>>; SPOTS],
     used: usize,
 }
 
@@ -301,8 +305,9 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
-        mm.note_unflushed();
-        self.spots[self.used] = Some((mm.clone(), stale));
+        let mut noted = Noted::default();
+        mm.pending.note(&mut noted);
+        self.spots[self.used] = Some((mm.clone(), stale, noted));
         self.used += 1;
     }
 
@@ -310,19 +315,21 @@ impl<'a, M: Machine> Batch<'a, M> {
     fn flush(&mut self) {
         let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
         for first in 0..self.used {
-            let Some((mm, _)) = self.spots[first].clone() else { continue };
+            let Some((mm, ..)) = self.spots[first].clone() else { continue };
             let mut together = [none; SPOTS];
             let mut len = 0;
+            let mut noted = Noted::default();
             for spot in &mut self.spots[first..self.used] {
-                if spot.as_ref().is_some_and(|(other, _)| Arc::ptr_eq(other, &mm))
-                    && let Some((_, stale)) = spot.take()
+                if spot.as_ref().is_some_and(|(other, ..)| Arc::ptr_eq(other, &mm))
+                    && let Some((_, stale, [even, odd])) = spot.take()
                 {
+                    noted = [noted[0] + even, noted[1] + odd];
                     together[len] = stale;
                     len += 1;
                 }
             }
             self.manager.machine.flush(&mm.space, &together[..len]);
-            mm.note_flushed(len);
+            mm.pending.flushed(noted, &*self.manager.machine);
             self.manager.stats.flushes.add(self.manager.machine.context(), 1);
         }
         self.used = 0;
