@@ -14,7 +14,7 @@ use pagefault::{
     AddressSpace, Advice, Config, File, FileAccess, Limits, MapOptions, MapRequest, Move,
     NonlinearPolicy, Overcommit, Placement, RemapRequest, Sharing, Source, ZeroPolicy,
 };
-use pagefault_sim::{Config as Machine, Sim, SimFile, X86_64};
+use pagefault_sim::{Architecture, Config as Machine, Ia32, Sim, SimFile, X86_64};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -570,4 +570,16 @@ fn f17_read_ahead_ends_with_the_region_and_evicts_nothing() {
     assert_eq!(world.manager.counters().evicted, evicted);
     assert_eq!(world.manager.counters().read_ahead, 0);
     world.check();
+}
+
+/// IA-32's entries hold 24 bits of a slot's number, x86-64's all 32.
+#[test]
+fn f3_a_swap_area_ends_where_entries_can_name_no_slot() {
+    fn slots<A: Architecture>() -> u32 {
+        let world = World::<A>::new(Machine::calm(), Config::default());
+        world.add_disk(1 << 25, Priority::Descending);
+        world.manager.swap_areas().total() as u32
+    }
+    assert_eq!(slots::<Ia32>(), (1 << 24) - 1);
+    assert_eq!(slots::<X86_64>(), (1 << 25) - 1);
 }

@@ -142,6 +142,7 @@ impl<M: Machine> Mm<M> {
     fn bring_near(self: &Arc<Self>, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
+            let _engaged = self.manager.engage();
             let entry = self
                 .existing_entries(page..page + PAGE_SIZE)
                 .map_or(Entry::None, |cursor| cursor.entry(page));
@@ -239,6 +240,7 @@ impl<M: Machine> Mm<M> {
     fn each_page(&self, range: Range<VirtAddr>, f: impl Fn(Frame)) {
         let mut page = range.start;
         while page < range.end {
+            let _engaged = self.manager.engage();
             let frame = self.existing_entries(page..page + PAGE_SIZE).and_then(|cursor| {
                 let frame = cursor.entry(page).frame()?;
                 if self.manager.is_zero_frame(frame) {
