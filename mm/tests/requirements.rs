@@ -4,7 +4,7 @@ mod common;
 
 use common::{BASE, PAGE, World};
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
-use pagefault::error::{AdviseError, FileError, RemapError};
+use pagefault::error::{AdviseError, FileError, LockError, RemapError};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
     Access, Context, Entry, ErrorCode, Machine as _, PageFault, Protection, SwapSlot, VirtAddr,
@@ -396,6 +396,28 @@ fn c16_pages_read_ahead_can_leave_again() {
     }
     world.manager.reclaim(1000);
     assert_eq!(world.sim.usage().allocated, 0);
+}
+
+#[test]
+fn c17_what_is_locked_counts_once_towards_the_limit() {
+    let (world, _disk) = world(64).with_disk(64);
+    let space = world.process();
+    map(&space, 0, 20, RW);
+    space.mm().limits().locked.store(8 * PAGE, std::sync::atomic::Ordering::Relaxed);
+    space.mm().mlock(at(0), 6 * PAGE).unwrap();
+    // Six of these eight are locked already.
+    space.mm().mlock(at(0), 8 * PAGE).unwrap();
+    assert_eq!(space.mm().mlock(at(4), 5 * PAGE), Err(LockError::OverLimit));
+    assert_eq!(space.mm().mlock_on_fault(at(10), PAGE), Err(LockError::OverLimit));
+    space.mm().munlock(at(0), 4 * PAGE).unwrap();
+    space.mm().mlock_on_fault(at(10), 4 * PAGE).unwrap();
+    let usage = space.mm().usage();
+    assert_eq!((usage.locked, usage.anonymous), (8, 8));
+    // What comes later stays, though nobody brought it in.
+    world.store(space.mm(), 0, at(11), &[1]).unwrap();
+    world.manager.reclaim(100);
+    assert_eq!(space.mm().usage().anonymous, 5);
+    world.check();
 }
 
 #[test]
