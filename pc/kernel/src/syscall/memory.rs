@@ -107,14 +107,20 @@ fn brk(wanted: u64) -> Result {
 fn mremap(arguments: Arguments) -> Result {
     let Arguments { a, b, c, d, e, .. } = arguments;
     let flags = d as u32;
-    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED) != 0 {
+    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED | nr::MREMAP_DONTUNMAP) != 0 {
         return Err(Errno::EINVAL);
     }
-    let movement = match (flags & nr::MREMAP_MAYMOVE != 0, flags & nr::MREMAP_FIXED != 0) {
-        (true, true) => Move::To(VirtAddr(e)),
+    let has = |flag| flags & flag != 0;
+    let target = VirtAddr(e);
+    let leaving = has(nr::MREMAP_DONTUNMAP);
+    let movement = match (has(nr::MREMAP_MAYMOVE), has(nr::MREMAP_FIXED)) {
+        (true, true) if leaving => Move::Leaving(Placement::Fixed(target)),
+        (true, false) if leaving && e == 0 => Move::Leaving(Placement::Anywhere),
+        (true, false) if leaving => Move::Leaving(Placement::Hint(target)),
+        (true, true) => Move::To(target),
         (true, false) => Move::Anywhere,
-        (false, false) => Move::Never,
-        (false, true) => return Err(Errno::EINVAL),
+        (false, false) if !leaving => Move::Never,
+        (false, _) => return Err(Errno::EINVAL),
     };
     let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
     Ok(process::space().mremap(&request)?.value())
