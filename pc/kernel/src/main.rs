@@ -12,7 +12,7 @@
 //! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
-//! | `process`, `exec`, `signal`, `timer`, `futex` | what programs are made of |
+//! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
 //! | `disk`, `sleep` | the swap device |
 #![no_std]
@@ -52,6 +52,7 @@ mod start_info;
 mod syscall;
 mod task;
 mod timer;
+mod times;
 mod trap;
 mod user;
 mod vmalloc;

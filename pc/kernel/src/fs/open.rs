@@ -1,6 +1,10 @@
 //! Open files, and a process's numbers for them.
 
+use super::epoll::Epoll;
+use super::event::{Counter, Timer};
 use super::pipe::{ReadEnd, WriteEnd};
+use super::ready::Ready;
+use super::socket::Socket;
 use super::{Device, Follow, Kind, Node, find};
 use crate::errno::Errno;
 use crate::process::{self, Process};
@@ -29,6 +33,14 @@ pub enum What {
     Read(ReadEnd),
     /// The end of a pipe that is written.
     Write(WriteEnd),
+    /// One of two sockets that are connected.
+    Socket(Socket),
+    /// An `eventfd`.
+    Counter(Counter),
+    /// A `timerfd`.
+    Timer(Timer),
+    /// A list of files to wait for.
+    Epoll(Epoll),
 }
 
 /// Whether reading ahead of the data waits.
@@ -60,11 +72,29 @@ impl Open {
         self.flags.load(Ordering::Relaxed) & O_ACCMODE != 0
     }
 
-    fn reading(&self) -> Reading {
+    /// Whether reading and writing wait.
+    pub fn reading(&self) -> Reading {
         if self.flags.load(Ordering::Relaxed) & O_NONBLOCK != 0 {
             Reading::NonBlocking
         } else {
             Reading::Blocking
+        }
+    }
+
+    /// What the file is ready for, and a count of what changed about it.
+    pub fn ready(&self) -> (Ready, u64) {
+        match &self.what {
+            What::Read(end) => end.ready(),
+            What::Write(end) => end.ready(),
+            What::Socket(socket) => socket.ready(),
+            What::Counter(counter) => counter.ready(),
+            What::Timer(timer) => timer.ready(),
+            What::Epoll(epoll) => epoll.ready(),
+            What::Node(node, _) if matches!(node.kind, Kind::Device(Device::Console)) => {
+                let can_read = CONSOLE.has_byte();
+                (if can_read { Ready::IN | Ready::OUT } else { Ready::OUT }, 0)
+            }
+            What::Node(..) => (Ready::IN | Ready::OUT, 0),
         }
     }
 
@@ -83,6 +113,10 @@ impl Open {
         match &self.what {
             What::Read(end) => end.read(bytes, self.reading()),
             What::Write(_) => Err(Errno::EBADF),
+            What::Socket(socket) => socket.read(bytes, self.reading()),
+            What::Counter(counter) => counter.read(bytes, self.reading()),
+            What::Timer(timer) => timer.read(bytes, self.reading()),
+            What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
                 Kind::Device(device) => read_device(*device, bytes),
                 Kind::Text(text) => {
@@ -117,13 +151,25 @@ impl Open {
         match &self.what {
             What::Write(end) => end.write(bytes, self.reading()),
             What::Read(_) => Err(Errno::EBADF),
+            What::Socket(socket) => {
+                let written = socket.write(bytes, self.reading());
+                if written == Err(Errno::EPIPE) {
+                    signal::send(process::current(), signal::SIGPIPE);
+                }
+                written
+            }
+            What::Counter(counter) => counter.write(bytes, self.reading()),
+            What::Timer(_) | What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
                 Kind::Device(Device::Console) => {
                     CONSOLE.send(bytes);
                     Ok(bytes.len())
                 }
                 Kind::Device(_) => Ok(bytes.len()),
-                _ => Ok(node.content_for_writing()?.write_at(offset, bytes)?),
+                _ => {
+                    node.touch();
+                    Ok(node.content_for_writing()?.write_at(offset, bytes)?)
+                }
             },
         }
     }

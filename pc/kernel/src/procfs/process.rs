@@ -5,7 +5,7 @@ use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::process::Process;
-use crate::scheduler;
+use crate::{scheduler, times};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -271,9 +271,13 @@ fn state(process: &Process) -> &'static str {
     }
 }
 
+/// Times are told in hundredths of a second.
+const CLOCK_TICK: u64 = 10_000_000;
+
 fn stat(process: &Process) -> String {
     let usage = process.usage();
     let children = *process.children_usage.lock();
+    let (time, waited) = (times::of(process), *process.children_time.lock());
     let program_break = process.program_break.lock().start;
     let values = [
         process.parent_id().into(),
@@ -286,15 +290,15 @@ fn stat(process: &Process) -> String {
         children.minor,
         usage.major,
         children.major,
-        0,
-        0,
-        0,
-        0,
+        time.user / CLOCK_TICK,
+        time.system / CLOCK_TICK,
+        waited.user / CLOCK_TICK,
+        waited.system / CLOCK_TICK,
         20,
         0,
         process.threads.lock().len() as u64,
         0,
-        process.started / 10_000_000,
+        process.started / CLOCK_TICK,
         usage.total * PAGE_SIZE,
         resident(&usage),
         u64::MAX,

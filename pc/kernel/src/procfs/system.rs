@@ -1,7 +1,7 @@
 //! What `/proc` and `/sys` say about the machine as a whole.
 
 use super::Made;
-use crate::{clock, kernel, process};
+use crate::{clock, kernel, process, times};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -38,6 +38,7 @@ pub fn look(path: &str) -> Option<Made> {
         "/proc/mounts" => text(String::from("none / tmpfs rw 0 0\nproc /proc proc rw 0 0\n")),
         "/proc/cpuinfo" => text(cpuinfo()),
         "/proc/sys/vm/overcommit_memory" => text(String::from("0\n")),
+        "/proc/sys/vm/mmap_min_addr" => text(String::from("65536\n")),
         "/proc/sys/vm/max_map_count" => text(String::from("65530\n")),
         "/proc/sys/kernel/osrelease" => text(String::from("6.1.0-pagefault\n")),
         "/proc/sys/kernel/pid_max" => text(format!("{}\n", i32::MAX)),
@@ -92,10 +93,17 @@ fn meminfo() -> String {
 }
 
 fn stat() -> String {
-    let mut text = String::from("cpu  0 0 0 0 0 0 0 0 0 0\n");
+    let [user, system, idle] = times::ticks();
+    let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
+    // The ticks of all are counted together.
+    let each = |ticks: u64| ticks / u64::from(cpus());
+    let (user, system, idle) = (each(user), each(system), each(idle));
     for i in 0..cpus() {
-        let _ = writeln!(text, "cpu{i} 0 0 0 0 0 0 0 0 0 0");
+        let _ = writeln!(text, "cpu{i} {user} 0 {system} {idle} 0 0 0 0 0 0");
     }
+    let started = clock::since_1970().saturating_sub(clock::nanoseconds()) / 1_000_000_000;
+    let processes = process::all().len();
+    let _ = writeln!(text, "btime {started}\nprocesses {processes}");
     let _ = writeln!(text, "procs_running 1\nprocs_blocked 0");
     text
 }
