@@ -6,6 +6,7 @@
 
 pub mod epoll;
 pub mod event;
+pub mod locks;
 mod node;
 mod open;
 mod pipe;

@@ -174,7 +174,9 @@ fn start_init(init: u32, frames: &'static Frames) -> Result<(), errno::Errno> {
     process.threads.lock().push(init);
     let thread = Thread::new(process, 0, 0);
     let task = Task::new_in_kernel(frames, init, run_init, space, thread);
-    scheduler::add(Arc::new(task.map_err(|_| errno::Errno::ENOMEM)?));
+    let task = Arc::new(task.map_err(|_| errno::Errno::ENOMEM)?);
+    process::register(&task);
+    scheduler::add(task);
     Ok(())
 }
 

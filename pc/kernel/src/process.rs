@@ -2,8 +2,8 @@
 
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
-use crate::fs::Files;
 use crate::fs::event::Schedule;
+use crate::fs::{Files, locks};
 use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler::{self, Patience};
@@ -313,9 +313,14 @@ pub fn start_thread(
     let task = Task::new(kernel().frames, id, frame, Some(space), Some(thread));
     let task = Arc::new(task.map_err(|_| Errno::ENOMEM)?);
     process.threads.lock().push(id);
-    TASKS.lock().insert(id, Arc::downgrade(&task));
+    register(&task);
     scheduler::add(task);
     Ok(())
+}
+
+/// Lets a task be found by its number.
+pub fn register(task: &Arc<Task>) {
+    TASKS.lock().insert(task.id, Arc::downgrade(task));
 }
 
 /// Sends the signals of the running process's timers of processor time that have ended. Called on
@@ -387,6 +392,7 @@ fn end_process(process: &Arc<Process>) {
     }
     let files = process.files.lock().take(false);
     drop(files);
+    locks::unlock_all(locks::Owner::Process(process.id));
     let heir = find(kernel().init);
     for child in process.children.lock().drain(..) {
         let signal = child.death_signal.load(Relaxed);

@@ -2,9 +2,10 @@
 
 use super::epoll::Epoll;
 use super::event::{Counter, Timer};
+use super::locks::{self, Owner};
 use super::pipe::{ReadEnd, WriteEnd};
 use super::ready::Ready;
-use super::socket::Socket;
+use super::socket::{Socket, Unit};
 use super::{Device, Follow, Kind, Node, find};
 use crate::errno::Errno;
 use crate::process::{self, Process};
@@ -13,7 +14,7 @@ use crate::{procfs, scheduler, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// An open file, shared by the numbers that were duplicated from one.
 pub struct Open {
@@ -23,6 +24,8 @@ pub struct Open {
     pub offset: AtomicU64,
     /// How it was opened (`O_` flags).
     pub flags: AtomicU32,
+    /// Whether it may have locks of its own.
+    pub has_locks: AtomicBool,
 }
 
 /// What can be open.
@@ -59,7 +62,12 @@ const O_NONBLOCK: u32 = 0o4000;
 impl Open {
     /// An open file at its beginning.
     pub fn new(what: What, flags: u32) -> Arc<Self> {
-        Arc::new(Self { what, offset: AtomicU64::new(0), flags: AtomicU32::new(flags) })
+        Arc::new(Self {
+            what,
+            offset: AtomicU64::new(0),
+            flags: AtomicU32::new(flags),
+            has_locks: AtomicBool::new(false),
+        })
     }
 
     /// Whether it was opened for reading.
@@ -153,7 +161,7 @@ impl Open {
             What::Read(_) => Err(Errno::EBADF),
             What::Socket(socket) => {
                 let written = socket.write(bytes, self.reading());
-                if written == Err(Errno::EPIPE) {
+                if written == Err(Errno::EPIPE) && socket.unit == Unit::Bytes {
                     signal::send(process::current(), signal::SIGPIPE);
                 }
                 written
@@ -171,6 +179,16 @@ impl Open {
                     Ok(node.content_for_writing()?.write_at(offset, bytes)?)
                 }
             },
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            let number = core::ptr::from_ref(self).addr();
+            locks::unlock_all(Owner::Open(number));
+            locks::unlock_all(Owner::Whole(number));
         }
     }
 }

@@ -139,8 +139,7 @@ impl Socket {
         }
     }
 
-    /// Writes all, waiting for room, while the other side reads. Who is told of nobody reading by
-    /// `SIGPIPE` is the caller's affair.
+    /// Writes all, waiting for room, while the other side reads. `SIGPIPE` is the caller's affair.
     pub fn write(&self, bytes: &[u8], reading: Reading) -> Result<usize, Errno> {
         if self.unit == Unit::Messages && bytes.len() > CAPACITY {
             return Err(Errno::EMSGSIZE);

@@ -1,10 +1,12 @@
 //! Open files: reading, writing, and the numbers that stand for them.
 
+mod record;
+
 use super::path::{AT_FDCWD, absolute};
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::socket::CAPACITY as SOCKET_CAPACITY;
-use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file};
+use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file, locks};
 use crate::process;
 use crate::user;
 use alloc::string::String;
@@ -36,7 +38,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_open => open(AT_FDCWD, a, b as u32, c as u32),
         nr::__NR_openat => open(fd, b, c as u32, d as u32),
         nr::__NR_creat => open(AT_FDCWD, a, nr::O_CREAT | nr::O_WRONLY | nr::O_TRUNC, b as u32),
-        nr::__NR_close => process::current().files.lock().close(fd).map(|_| 0),
+        nr::__NR_close => close(fd),
         nr::__NR_lseek => seek(fd, b as i64, c as u32),
         nr::__NR_getdents64 => getdents(fd, b, c as usize),
         nr::__NR_ftruncate => ftruncate(fd, b),
@@ -44,7 +46,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_sendfile => sendfile(fd, b as u32, c, d),
         nr::__NR_copy_file_range => copy_file_range(arguments),
         nr::__NR_fallocate => fallocate(fd, b as u32, c, d),
-        nr::__NR_flock => file(fd).map(|_| 0),
+        nr::__NR_flock => record::flock(fd, b as u32),
         nr::__NR_close_range => close_range(fd, b as u32, c as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
@@ -199,6 +201,18 @@ fn memfd_create(flags: u32) -> Result {
     let node = fs::nameless();
     let open = Open::new(What::Node(node, String::from("/memfd")), nr::O_RDWR);
     add(open, 0, flags & nr::MFD_CLOEXEC != 0)
+}
+
+/// Closes a number. A process's locks on a file end with the first of its numbers that is closed.
+fn close(fd: u32) -> Result {
+    let closed = process::current().files.lock().close(fd)?;
+    if let What::Node(node, _) = &closed.what
+        && node.is_regular()
+    {
+        let owner = locks::Owner::Process(process::current().id);
+        locks::unlock(node.inode, owner, &(0..u64::MAX));
+    }
+    Ok(0)
 }
 
 fn seek(fd: u32, by: i64, whence: u32) -> Result {
@@ -378,6 +392,10 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
             What::Read(_) | What::Write(_) => Err(Errno::EPERM),
             _ => Err(Errno::EBADF),
         },
+        nr::F_GETLK | nr::F_OFD_GETLK => record::find(&open, command, argument),
+        nr::F_SETLK | nr::F_SETLKW | nr::F_OFD_SETLK | nr::F_OFD_SETLKW => {
+            record::set(&open, command, argument)
+        }
         nr::F_GETFL => Ok(open.flags.load(Ordering::Relaxed).into()),
         nr::F_SETFL => {
             let kept = open.flags.load(Ordering::Relaxed) & 3;

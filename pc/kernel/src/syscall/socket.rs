@@ -101,7 +101,8 @@ fn send(open: &Open, socket: &Socket, from: u64, bytes: u64, flags: u32) -> Resu
         return Err(Errno::EFAULT);
     }
     let sent = socket.write(&buffer, patience(open, flags));
-    if sent == Err(Errno::EPIPE) && flags & MSG_NOSIGNAL == 0 {
+    let tells = socket.unit == Unit::Bytes && flags & MSG_NOSIGNAL == 0;
+    if sent == Err(Errno::EPIPE) && tells {
         signal::send(process::current(), signal::SIGPIPE);
     }
     sent.map(|n| n as u64)
