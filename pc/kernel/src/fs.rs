@@ -283,7 +283,7 @@ pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
 /// The names directly below a directory, with what they name.
 pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
     let Ok(path) = resolve(path, Follow::Yes) else { return Vec::new() };
-    if procfs::is_below(&path)
+    if (procfs::is_below(&path) || path == procfs::ROOT)
         && let Some(Made::Directory(names)) = procfs::look(&path)
     {
         let child = |name: String| Some((name.clone(), look(&absolute(&path, &name))?));

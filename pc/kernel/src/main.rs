@@ -143,7 +143,10 @@ fn start(
         let pages = disk.slots();
         match KERNEL.get().map(|kernel| kernel.manager.swap_on(disk, Priority::Descending)) {
             Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
-            other => report!("the swap device cannot be used: {other:?}"),
+            other => {
+                report!("the swap device cannot be used: {other:?}");
+                power::off(255)
+            }
         }
     }
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;

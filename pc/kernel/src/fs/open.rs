@@ -9,8 +9,9 @@ use super::socket::{Socket, Unit};
 use super::{Device, Follow, Kind, Node, find};
 use crate::errno::Errno;
 use crate::process::{self, Process};
+use crate::scheduler::{self, Patience};
 use crate::serial::CONSOLE;
-use crate::{procfs, scheduler, signal};
+use crate::{clock, procfs, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -99,7 +100,7 @@ impl Open {
             What::Timer(timer) => timer.ready(),
             What::Epoll(epoll) => epoll.ready(),
             What::Node(node, _) if matches!(node.kind, Kind::Device(Device::Console)) => {
-                let can_read = CONSOLE.has_byte();
+                let can_read = HAS_ENDED.load(Ordering::Relaxed) || CONSOLE.has_byte();
                 (if can_read { Ready::IN | Ready::OUT } else { Ready::OUT }, 0)
             }
             What::Node(..) => (Ready::IN | Ready::OUT, 0),
@@ -126,7 +127,7 @@ impl Open {
             What::Timer(timer) => timer.read(bytes, self.reading()),
             What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
-                Kind::Device(device) => read_device(*device, bytes),
+                Kind::Device(device) => read_device(*device, bytes, self.reading()),
                 Kind::Text(text) => {
                     let rest = text.get(offset as usize..).unwrap_or_default();
                     let n = rest.len().min(bytes.len());
@@ -207,7 +208,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
     Ok(n * 8)
 }
 
-fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
+fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     match device {
         Device::Null => Ok(0),
         Device::Zero => {
@@ -218,25 +219,45 @@ fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
             crate::random::fill(bytes);
             Ok(bytes.len())
         }
-        Device::Console => read_console(bytes),
+        Device::Console => read_console(bytes, reading),
     }
 }
 
 /// End of transmission: the host's input has ended.
 const END: u8 = 4;
 
+/// Whether the host's input has ended: it does so once, for all who read it.
+static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// After so many nanoseconds without a byte the next is not expected at once: who reads sleeps from
+/// one look at the line to the next.
+const SILENCE: u64 = 2_000_000;
+
 /// Reads up to the end of a line.
-fn read_console(bytes: &mut [u8]) -> Result<usize, Errno> {
+fn read_console(bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     let mut n = 0;
-    while n < bytes.len() {
+    let mut heard = clock::nanoseconds();
+    while n < bytes.len() && !HAS_ENDED.load(Ordering::Relaxed) {
         let Some(byte) = CONSOLE.receive() else {
-            if signal::is_pending() {
-                return Err(Errno::EINTR);
+            match reading {
+                _ if n > 0 && signal::is_pending() => break,
+                _ if signal::is_pending() => return Err(Errno::EINTR),
+                Reading::NonBlocking if n > 0 => break,
+                Reading::NonBlocking => return Err(Errno::EAGAIN),
+                Reading::Blocking => {}
             }
-            scheduler::yield_now();
+            let now = clock::nanoseconds();
+            if now - heard < SILENCE {
+                scheduler::yield_now();
+            } else {
+                let never = AtomicU32::new(0);
+                scheduler::wait_until(&never, 0, now + SILENCE, Patience::Signals);
+            }
             continue;
         };
+        heard = clock::nanoseconds();
         if byte == END {
+            HAS_ENDED.store(true, Ordering::Relaxed);
             break;
         }
         bytes[n] = byte;

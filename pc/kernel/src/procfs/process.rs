@@ -16,10 +16,26 @@ use core::sync::atomic::Ordering;
 use pagefault::machine::{Entry, PAGE_SIZE, Protection, VirtAddr};
 use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow};
 
-const NAMES: [&str; 13] = [
-    "cmdline", "comm", "cwd", "exe", "fd", "limits", "maps", "pagemap", "smaps", "stat", "statm",
-    "status", "task",
+const NAMES: [&str; 15] = [
+    "cmdline",
+    "comm",
+    "cwd",
+    "exe",
+    "fd",
+    "limits",
+    "maps",
+    "mountinfo",
+    "mounts",
+    "pagemap",
+    "smaps",
+    "stat",
+    "statm",
+    "status",
+    "task",
 ];
+
+const MOUNTS: &str = "none / tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
+const MOUNT_INFO: &str = "1 0 0:1 / / rw - tmpfs none rw\n2 1 0:2 / /proc rw - proc proc rw\n";
 
 /// What is at a path below a process's directory.
 pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
@@ -28,6 +44,8 @@ pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
         "" => Some(Made::names(&NAMES)),
         "maps" => text(maps(process)),
         "smaps" => text(smaps(process)),
+        "mounts" => text(String::from(MOUNTS)),
+        "mountinfo" => text(String::from(MOUNT_INFO)),
         "pagemap" => Some(Made::Pagemap(process.clone())),
         "stat" => text(stat(process)),
         "statm" => text(statm(process)),

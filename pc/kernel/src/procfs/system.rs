@@ -19,6 +19,7 @@ const CPUS: &str = "/sys/devices/system/cpu";
 pub fn look(path: &str) -> Option<Made> {
     let text = |text| Some(Made::text(text));
     match path {
+        "/proc" => Some(Made::Directory(names())),
         "/proc/pagefault/check" => text(check()),
         "/proc/meminfo" => text(meminfo()),
         "/proc/stat" => text(stat()),
@@ -35,7 +36,7 @@ pub fn look(path: &str) -> Option<Made> {
         }
         "/proc/version" => text(String::from("Linux version 6.1.0-pagefault\n")),
         "/proc/filesystems" => text(String::from("nodev\tproc\nnodev\ttmpfs\n")),
-        "/proc/mounts" => text(String::from("none / tmpfs rw 0 0\nproc /proc proc rw 0 0\n")),
+        "/proc/mounts" => Some(Made::Link(String::from("self/mounts"))),
         "/proc/cpuinfo" => text(cpuinfo()),
         "/proc/sys/vm/overcommit_memory" => text(String::from("0\n")),
         "/proc/sys/vm/mmap_min_addr" => text(String::from("65536\n")),
@@ -44,6 +45,26 @@ pub fn look(path: &str) -> Option<Made> {
         "/proc/sys/kernel/pid_max" => text(format!("{}\n", i32::MAX)),
         _ => look_at_processors(path.strip_prefix(CPUS)?),
     }
+}
+
+/// What is in `/proc`: the processes, and what is said about the machine.
+fn names() -> Vec<String> {
+    let machine = [
+        "cpuinfo",
+        "filesystems",
+        "loadavg",
+        "meminfo",
+        "mounts",
+        "self",
+        "stat",
+        "swaps",
+        "thread-self",
+        "uptime",
+        "version",
+        "vmstat",
+    ];
+    let processes = process::all().into_iter().map(|process| process.id.to_string());
+    processes.chain(machine.map(String::from)).collect()
 }
 
 fn look_at_processors(path: &str) -> Option<Made> {

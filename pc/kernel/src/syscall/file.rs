@@ -322,6 +322,9 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
 }
 
 fn sendfile(to: u32, from: u32, offset: u64, bytes: u64) -> Result {
+    if !matches!(&file(from)?.what, What::Node(node, _) if node.is_regular()) {
+        return Err(Errno::EINVAL);
+    }
     copy_between((from, offset), (to, 0), bytes)
 }
 

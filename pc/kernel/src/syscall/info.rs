@@ -37,6 +37,8 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         // These would be told to nobody, and programs ask for them at every start.
         nr::__NR_rseq => Err(Errno::ENOSYS),
         nr::__NR_sync | nr::__NR_syncfs => Ok(0),
+        // There is no terminal to hang up.
+        nr::__NR_vhangup => Ok(0),
         nr::__NR_getrandom => getrandom(a, b as usize),
         nr::__NR_prlimit64 => prlimit(b as u32, c, d),
         nr::__NR_getrlimit => prlimit(a as u32, 0, b),
