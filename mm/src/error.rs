@@ -141,6 +141,8 @@ errors! {
         FixedWithoutMove = EINVAL, "A fixed target needs permission to move.";
         BadTarget = EINVAL, "The target overlaps the old range or leaves the address space.";
         BadOldLength = EINVAL, "This old length is not possible with this mapping.";
+        KeepsSize = EINVAL, "A mapping whose place stays mapped keeps its size.";
+        CannotStay = EINVAL, "The place of this mapping cannot stay mapped.";
         Unmapped = EFAULT, "The old range is not inside one mapping.";
         NotResizable = EFAULT, "The mapping must keep its size.";
         MustMove = ENOMEM, "There is no room to grow in place, and moving was not allowed.";

@@ -4,7 +4,7 @@
 //! the program with both ([`child`]), waits, and reports ([`report`]). All managing happens in the
 //! program's own process, by the object.
 
-mod child;
+pub mod child;
 mod object;
 pub mod program;
 pub mod report;

@@ -323,7 +323,8 @@ impl Cursor for PcCursor<'_> {
         // One exchange, made again if the processor sets a bit meanwhile (spec G5).
         let change = |raw| match encode::decode(raw) {
             Entry::Present { frame, accessed, dirty, .. } => {
-                encode::encode(Entry::Present { frame, protection, accessed, dirty }, Mode::User).ok()
+                encode::encode(Entry::Present { frame, protection, accessed, dirty }, Mode::User)
+                    .ok()
             }
             _ => None,
         };

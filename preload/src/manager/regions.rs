@@ -140,6 +140,13 @@ impl Manager {
         self.remap(old, new.len(), Move::To(VirtAddr(new.start as u64)))
     }
 
+    /// Moves the pages of a region to addresses that the host has just mapped, and leaves the region.
+    pub fn relocate_pages(&self, old: &Range<usize>, new: &Range<usize>) -> Result<(), Refused> {
+        self.register(new)?;
+        let target = Placement::Fixed(VirtAddr(new.start as u64));
+        self.remap(old, new.len(), Move::Leaving(target))
+    }
+
     fn remap(&self, old: &Range<usize>, new_len: usize, movement: Move) -> Result<(), Refused> {
         let request = RemapRequest {
             address: VirtAddr(old.start as u64),
