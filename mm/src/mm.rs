@@ -110,6 +110,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
+    pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
     pub(crate) runs: Runs,
     /// How many changed entries still wait for their flush; grows under the entry's cursor.
@@ -152,6 +154,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            moves: AtomicU32::new(0),
             runs: Runs::new(),
             unflushed: AtomicU32::new(0),
         });
