@@ -1,9 +1,8 @@
 //! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
 //! managed by us.
 
-use crate::run::child::die_of;
 use crate::run::report::Format;
-use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, program};
+use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, die_of, program};
 use crate::size::Size;
 use clap::ValueEnum;
 use pagefault_pc::boot::Accelerator;

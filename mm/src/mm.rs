@@ -111,6 +111,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
+    pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
     pub(crate) runs: Runs,
     /// The changed entries that still wait for their flush.
@@ -151,6 +153,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            moves: AtomicU32::new(0),
             runs: Runs::new(),
             pending: Pending::default(),
         });

@@ -4,11 +4,13 @@
 //! the program with both ([`child`]), waits, and reports ([`report`]). All managing happens in the
 //! program's own process, by the object.
 
-pub mod child;
+mod child;
 mod object;
 pub mod program;
 pub mod report;
 mod swap;
+
+pub use child::die_of;
 
 use crate::size::Size;
 use child::Ended;

@@ -28,6 +28,22 @@ impl<M: Machine> Mm<M> {
         address: VirtAddr,
         _mode: Mode,
     ) -> Result<Arc<Vma<M>>, Refusal> {
+        loop {
+            let moves = self.moves.load(Ordering::Acquire);
+            match self.region_now(address) {
+                // A mapping that its pages leave is out of sight while they do: whoever moves them
+                // has the right that is waited for.
+                Err(Refusal::NoRegion)
+                    if moves % 2 == 1 || self.moves.load(Ordering::Acquire) != moves =>
+                {
+                    drop(self.exclusive());
+                }
+                found => return found,
+            }
+        }
+    }
+
+    fn region_now(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
         let vma = self.find(address).ok_or(Refusal::NoRegion)?;
         if vma.start <= address {
             return Ok(vma);

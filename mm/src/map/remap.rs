@@ -320,7 +320,7 @@ impl<M: Machine> Exclusive<'_, M> {
     /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
     ///
     /// While the pages move, neither place can be looked up, so that no fault meets half of the
-    /// move; the reverse maps know both.
+    /// move; the reverse maps know both. A fault at a place that is kept waits until it is back.
     fn relocate(
         &self,
         vma: &Arc<Vma<M>>,
@@ -344,6 +344,9 @@ impl<M: Machine> Exclusive<'_, M> {
         let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
         let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
         let rest = remainders(vma, &from, || mm.manager.vma_id());
+        if old_place == OldPlace::Kept {
+            mm.moves.fetch_add(1, Ordering::AcqRel);
+        }
         self.apply(&Edit { out: vec![vma.clone()], into: rest.clone() });
         rmap::exchange(mm, &[], &[old.clone(), new.clone()]);
         self.move_pages(from.clone(), target);
@@ -355,6 +358,7 @@ impl<M: Machine> Exclusive<'_, M> {
                 let mut whole = vma.part(mm.manager.vma_id(), vma.range());
                 whole.flags.remove(VmaFlags::LOCKED);
                 self.apply(&Edit { out: rest, into: vec![Arc::new(whole)] });
+                mm.moves.fetch_add(1, Ordering::AcqRel);
                 1
             }
         };

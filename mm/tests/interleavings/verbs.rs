@@ -143,6 +143,42 @@ fn faults_at_both_ends_of_a_move() {
     });
 }
 
+/// A mapping that stays is there for everyone all the time; what is stored to it before its page has
+/// left moves along, and what is stored afterwards stays.
+#[test]
+fn faults_at_both_ends_of_a_move_that_leaves_the_mapping() {
+    for_seeds("leaving", |scene, seed| {
+        scene.anonymous(0, 4);
+        for page in 0..4 {
+            scene.store(0, at(page), 40 + page as u8).unwrap();
+        }
+        let request = RemapRequest {
+            address: at(0),
+            old_length: 4 * PAGE,
+            new_length: 4 * PAGE,
+            movement: Move::Leaving(Placement::Fixed(at(8))),
+        };
+        let remap: Task<'_> = Box::new(|| {
+            scene.mm().mremap(&request).unwrap();
+            for page in 0..4 {
+                assert_eq!(scene.load(1, at(8 + page)), Ok(40 + page as u8));
+            }
+        });
+        let touch: Task<'_> = Box::new(|| {
+            for page in (0..6).flat_map(|_| 0..4) {
+                scene.store(2, at(page) + 100, 1).unwrap();
+                assert!(matches!(scene.load(2, at(page) + 200), Ok(0)));
+            }
+        });
+        let reclaim: Task<'_> = Box::new(|| _ = scene.world.manager.reclaim(3));
+        scene.explore(seed, vec![remap, touch, reclaim]);
+        for page in 0..4 {
+            assert_eq!(scene.load(0, at(page)), Ok(0));
+            assert_eq!(scene.load(0, at(8 + page)), Ok(40 + page as u8));
+        }
+    });
+}
+
 #[test]
 fn faults_against_remap_file_pages() {
     for_seeds("remap_file_pages", |scene, seed| {
