@@ -36,7 +36,7 @@ impl<M: Machine> Mm<M> {
                 Err(Refusal::NoRegion)
                     if moves % 2 == 1 || self.moves.load(Ordering::Acquire) != moves =>
                 {
-                    drop(self.exclusive());
+                    drop(self.exclusive_in_fault());
                 }
                 found => return found,
             }
