@@ -1,9 +1,9 @@
 //! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
 //! managed by us.
 
-use crate::run::report::Format;
-use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, program};
 use crate::size::Size;
+use crate::status::Format;
+use crate::{program, status};
 use clap::ValueEnum;
 use pagefault_pc::boot::Accelerator;
 use pagefault_pc::host::{BringError, bring};
@@ -84,11 +84,11 @@ impl Error {
     fn status(&self) -> u8 {
         match self {
             Self::Program(error) => error.status(),
-            Self::Boot { source: BootError::NotStarted(2), .. } => STATUS_NOT_FOUND,
+            Self::Boot { source: BootError::NotStarted(2), .. } => status::NOT_FOUND,
             Self::Boot { source: BootError::NotStarted(_), .. } | Self::Bring(_) => {
-                STATUS_CANNOT_RUN
+                status::CANNOT_RUN
             }
-            _ => STATUS_FAILED,
+            _ => status::FAILED,
         }
     }
 }
