@@ -10,7 +10,7 @@ use crate::direct::{self, Table, index, table};
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
 use crate::lock::MutexGuard;
-use crate::shootdown;
+use crate::{failures, shootdown};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pagefault::machine::encode::x86_64::{self as encode, Bits};
@@ -216,6 +216,7 @@ impl Space for PcSpace {
             if let Some(cursor) = self.try_lock(&range) {
                 return Ok(cursor);
             }
+            failures::frame()?;
             self.make_levels(range.start)?;
         }
     }
@@ -322,7 +323,8 @@ impl Cursor for PcCursor<'_> {
         // One exchange, made again if the processor sets a bit meanwhile (spec G5).
         let change = |raw| match encode::decode(raw) {
             Entry::Present { frame, accessed, dirty, .. } => {
-                encode::encode(Entry::Present { frame, protection, accessed, dirty }, Mode::User).ok()
+                encode::encode(Entry::Present { frame, protection, accessed, dirty }, Mode::User)
+                    .ok()
             }
             _ => None,
         };
