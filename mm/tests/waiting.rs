@@ -226,7 +226,7 @@ fn f23_threads_that_wait_for_each_other_learn_that_there_is_no_memory() {
 /// told that there is no memory.
 #[test]
 fn i25_one_frame_for_three_tasks() {
-    for seed in 0..100 {
+    for seed in 0..60 {
         let label = Label { what: format!("one frame, seed {seed}"), step: 0 };
         let (world, space) = world(Machine { seed, frames: 24, cpus: 3, ..Machine::default() });
         let (_, disk) = world.add_disk(128, Priority::Descending);

@@ -126,7 +126,9 @@ impl<M: Machine> Mapping<M> {
             manager.lock_page(frame);
             let page = manager.page(frame);
             // Who maps the page holds its lock, and who writes it through an entry has it mapped.
-            if self.holds(frame, index) && page.maps() == 0 && !page.has(PageFlags::DIRTY) {
+            // What a device stored to a pinned page is known when the pin goes.
+            let unused = page.maps() == 0 && !page.is_pinned();
+            if self.holds(frame, index) && unused && !page.has(PageFlags::DIRTY) {
                 self.forget(frame);
             }
             manager.unlock_page(frame);

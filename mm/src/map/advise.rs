@@ -62,19 +62,9 @@ impl<M: Machine> Mm<M> {
         if let Some(access) = populates(advice) {
             return self.populate_or_fail(address..end, access);
         }
-        let mut at = address;
-        let mut gaps = false;
-        while at < end {
-            let Some(vma) = self.find(at).filter(|vma| vma.start < end) else {
-                gaps = true;
-                break;
-            };
-            gaps |= vma.start > at;
-            let range = at.max(vma.start)..end.min(vma.end);
-            at = range.end;
-            self.advise_region(&vma, range, advice)?;
-        }
-        if gaps { Err(AdviseError::Unmapped) } else { Ok(()) }
+        let covered =
+            self.each_region(address..end, |vma, range| self.advise_region(vma, range, advice))?;
+        if covered { Ok(()) } else { Err(AdviseError::Unmapped) }
     }
 
     fn advise_region(
