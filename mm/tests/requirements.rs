@@ -527,3 +527,56 @@ fn f17_read_ahead_ends_with_the_region_and_evicts_nothing() {
     assert_eq!(world.manager.counters().read_ahead, 0);
     world.check();
 }
+
+fn fresh(populate_ahead: u32) -> (World<X86_64>, AddressSpace<Sim>) {
+    let world = world_with(256, Config { populate_ahead, ..Config::default() });
+    let space = world.process();
+    map(&space, 0, 64, RW);
+    (world, space)
+}
+
+#[test]
+fn b07_a_run_of_first_stores_gets_the_next_pages_at_once() {
+    let store = |world: &World<X86_64>, space: &AddressSpace<Sim>, pages: &[u64]| {
+        for page in pages {
+            world.store(space.mm(), 0, at(*page), &[7]).unwrap();
+        }
+        let counters = world.manager.counters();
+        for page in pages {
+            assert_eq!(world.load_byte(space.mm(), 0, at(*page)).unwrap(), 7);
+            assert_eq!(world.load_byte(space.mm(), 0, at(*page) + 1).unwrap(), 0);
+        }
+        world.check();
+        (counters.anonymous, counters.populated_ahead)
+    };
+    let ascending: Vec<u64> = (0..64).collect();
+    let descending: Vec<u64> = (0..64).rev().collect();
+    let scattered: Vec<u64> = (0..64).map(|n| n * 23 % 64).collect();
+    for order in [&ascending, &descending] {
+        let (world, space) = fresh(1);
+        assert_eq!(store(&world, &space, order), (64, 0));
+        let (world, space) = fresh(16);
+        let (faults, ahead) = store(&world, &space, order);
+        assert!(faults <= 8, "{faults} faults");
+        assert_eq!(ahead, 64 - faults);
+    }
+    let (world, space) = fresh(16);
+    assert_eq!(store(&world, &space, &scattered), (64, 0));
+    // From page 3 on another region begins, which the run must not enter.
+    let (world, space) = fresh(16);
+    space.mm().mprotect(at(3), 61 * PAGE, Protection::READ).unwrap();
+    assert_eq!(store(&world, &space, &[0, 1]), (2, 1));
+}
+
+#[test]
+fn f17_a_run_that_proved_itself_goes_ahead_though_no_frame_is_free() {
+    let world = world_with(64, Config::default());
+    world.add_disk(512, Priority::Descending);
+    let space = world.process();
+    stored(&world, &space, 200);
+    assert!(world.manager.machine().free_frames() < 32);
+    let order: Vec<u64> = (0..200).collect();
+    let faults = faults_of_a_pass(&world, &space, &order);
+    assert!(faults <= 50, "{faults} faults");
+    world.check();
+}
