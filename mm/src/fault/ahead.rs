@@ -90,6 +90,11 @@ impl Runs {
         Some(Ahead { direction, pages: window })
     }
 
+    /// Lets the run that the page with this number is in prove itself anew.
+    fn forget(&self, page: u64) {
+        self.of(page).store(0, Ordering::Relaxed);
+    }
+
     fn of(&self, page: u64) -> &AtomicU64 {
         &self.0[(page / BLOCK) as usize % RUNS]
     }
@@ -161,14 +166,16 @@ impl<M: Machine> Mm<M> {
         if most <= 1 {
             return;
         }
-        let Some(ahead) = self.runs.advance(fault.page.value() / PAGE_SIZE, most) else { return };
+        let number = fault.page.value() / PAGE_SIZE;
+        let Some(ahead) = self.runs.advance(number, most) else { return };
         let access = if fault.access == Access::Write { Access::Write } else { Access::Read };
         let Some(vma) = self.containing(fault.page).filter(|vma| vma.allows(access)) else {
             return;
         };
         let few = || manager.machine.free_frames() <= manager.watermarks.low;
-        if few() && ahead.pages >= PROVEN_WINDOW {
-            manager.reclaim(Batch::<M>::SIZE);
+        if few() && ahead.pages >= PROVEN_WINDOW && manager.reclaim(Batch::<M>::SIZE) == 0 {
+            // There may be nothing left to evict: not every fault of the run is to search for it.
+            return self.runs.forget(number);
         }
         let mut page = fault.page;
         for _ in 0..ahead.pages {
