@@ -69,6 +69,9 @@ pub struct Config {
     /// The most pages that a run of faults in order brings back from swap ahead of need (F17); 1:
     /// none.
     pub read_ahead: u32,
+    /// The most pages of zeros that a run of first stores in order is given ahead of need; 1: none.
+    /// For machines on which a fault costs much more than a page of zeros.
+    pub populate_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
     /// Told of everything that happens; costs nothing when absent.
@@ -83,6 +86,7 @@ impl Default for Config {
             nonlinear: NonlinearPolicy::default(),
             fault_around: 16,
             read_ahead: 16,
+            populate_ahead: 1,
             max_regions: 65530,
             observer: None,
         }

@@ -90,6 +90,8 @@ counters! {
     around,
     /// Pages brought back from swap before they were touched.
     read_ahead,
+    /// Pages of zeros given to anonymous memory before they were touched.
+    populated_ahead,
     /// Pages read from swap.
     swap_reads,
     /// Pages written to swap.

@@ -92,9 +92,7 @@ impl<M: Machine> Mm<M> {
             if allowed { Ok(vma) } else { Err(Refusal::Forbidden) }
         })?;
         self.count(&fault, address, correction);
-        if correction == Correction::SwapIn {
-            self.read_ahead(&fault);
-        }
+        self.bring_ahead(&fault, correction);
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! nobody faults on a page while it is being written, and a machine need not keep the content of a
 //! page anywhere but where it is mapped.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
 pub(crate) mod room;
