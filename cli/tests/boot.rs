@@ -4,7 +4,7 @@
 //! Without QEMU or busybox each test says so and does nothing.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -171,4 +171,12 @@ fn input_that_is_closed_has_ended() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert_eq!(output.stdout, b"end\n");
+
+    let mut child = boot(temporary.path(), &["--", "/bin/busybox", "rev"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Written at once, before the machine runs.
+    child.stdin.take().unwrap().write_all(b"every byte\narrives\n").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"etyb yreve\nsevirra\n");
 }

@@ -242,8 +242,9 @@ impl Boot {
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut qemu = Qemu(command.spawn()?);
-        let output = connect(&mut qemu.0, console)?;
-        let outcome = self.watch(&mut qemu, &output, &report)?;
+        let speaks = Arc::new(AtomicBool::new(false));
+        let output = connect(&mut qemu.0, console, speaks.clone())?;
+        let outcome = self.watch(&mut qemu, &output, &report, &speaks)?;
         drop(qemu);
         let output = output.join().unwrap_or_else(|_| Ok(Vec::new())).map_err(BootError::Output)?;
         let report = String::from_utf8_lossy(&fs::read(&report)?).into_owned();
@@ -256,13 +257,22 @@ impl Boot {
     }
 
     /// Waits until the machine has ended, or there is a reason to stop it.
-    fn watch(&self, qemu: &mut Qemu, output: &Output, report: &Path) -> io::Result<Outcome> {
+    fn watch(
+        &self,
+        qemu: &mut Qemu,
+        output: &Output,
+        report: &Path,
+        has_spoken: &AtomicBool,
+    ) -> io::Result<Outcome> {
         let start = Instant::now();
         let mut speaks = false;
         loop {
             let has_ended = qemu.0.try_wait()?.is_some();
             // It may have said it with its last breath.
-            speaks = speaks || fs::metadata(report).is_ok_and(|report| report.len() > 0);
+            if !speaks && fs::metadata(report).is_ok_and(|report| report.len() > 0) {
+                speaks = true;
+                has_spoken.store(true, Ordering::Release);
+            }
             let time = start.elapsed();
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Stopped);
@@ -374,11 +384,19 @@ enum Outcome {
 /// What passes the output on and returns what was kept of it.
 type Output = thread::JoinHandle<io::Result<Vec<u8>>>;
 
-/// Connects the machine's console.
-fn connect(child: &mut Child, console: Console) -> io::Result<Output> {
+/// Connects the machine's console. Input is given to it once it speaks: before, its line loses what
+/// arrives.
+fn connect(child: &mut Child, console: Console, speaks: Arc<AtomicBool>) -> io::Result<Output> {
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     thread::spawn(move || {
+        while !speaks.load(Ordering::Acquire) {
+            if Arc::strong_count(&speaks) == 1 {
+                // Nobody watches any more: it never spoke.
+                return;
+            }
+            thread::sleep(GLANCE);
+        }
         if console == Console::Inherited {
             // The machine may end before its input does.
             let _ = io::copy(&mut io::stdin().lock(), &mut input);
