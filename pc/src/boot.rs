@@ -47,6 +47,8 @@ pub struct Boot {
     pub memory: u32,
     /// The size of the swap device in MiB; 0 for none.
     pub swap: u32,
+    /// The size in MiB of the disk for the files below `/disk`; 0 for none.
+    pub disk: u32,
     /// The directories whose files the machine has.
     pub files: Vec<PathBuf>,
     /// Further files, which those of the directories override.
@@ -73,6 +75,7 @@ impl Boot {
         Self {
             memory: 64,
             swap: 0,
+            disk: 0,
             files: vec![files.to_path_buf()],
             singles: Vec::new(),
             command: command.iter().map(|text| text.as_bytes().to_vec()).collect(),
@@ -230,13 +233,10 @@ impl Boot {
         self.pack(&archive)?;
         let report = directory.path().join("report");
         let mut command = self.qemu(&kernel, &archive, &report);
-        if self.swap > 0 {
-            let swap = directory.path().join("swap");
-            File::create(&swap)?.set_len(u64::from(self.swap) << 20)?;
-            // A host without room is an error of the device, not a reason to wait for room.
-            let drive = "if=none,id=swap,format=raw,cache=unsafe,werror=report,rerror=report,file=";
-            command.args(["-drive", &format!("{drive}{}", swap.display())]);
-            command.args(["-device", "virtio-blk-pci,drive=swap"]);
+        for (name, size) in [("swap", self.swap), ("files", self.disk)] {
+            if size > 0 {
+                command.args(disk(directory.path(), name, size)?);
+            }
         }
         // A group of its own: what the terminal sends is for us, who stop the machine.
         command.process_group(0);
@@ -339,6 +339,18 @@ impl Boot {
             .args(&self.further);
         command
     }
+}
+
+/// An empty disk of so many MiB, which the machine knows by its name.
+fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
+    let path = directory.join(name);
+    File::create(&path)?.set_len(u64::from(size) << 20)?;
+    // A host without room is an error of the device, not a reason to wait for room.
+    let errors = "werror=report,rerror=report";
+    let drive =
+        format!("if=none,id={name},format=raw,cache=unsafe,{errors},file={}", path.display());
+    let device = format!("virtio-blk-pci,drive={name},serial={name}");
+    Ok(["-drive".into(), drive, "-device".into(), device])
 }
 
 /// What ends the input: the machine's console has no other way to say so.

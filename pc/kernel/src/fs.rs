@@ -2,7 +2,7 @@
 //!
 //! A file's content is in the page cache. Files of the archive are read from it page by page as
 //! they are needed; files that programs make, or write to, are shared memory objects, whose pages
-//! go to swap.
+//! go to swap, but for those below `/disk`, where the machine has a disk for them.
 
 pub mod epoll;
 pub mod event;
@@ -12,11 +12,13 @@ mod open;
 mod pipe;
 pub mod ready;
 pub mod socket;
+mod volume;
 
 pub use node::{Device, KIND, Kind, Node};
 pub use open::{Files, Open, Reading, What, file};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
+use crate::disk::Disk;
 use crate::errno::Errno;
 use crate::kernel;
 use crate::procfs::{self, Made};
@@ -29,18 +31,24 @@ use core::ops::Bound;
 use core::sync::atomic::Ordering;
 use node::{Content, DEVICE, DIRECTORY, FIFO, LINK, REGULAR, node};
 use pagefault::File;
+use volume::Stored;
 
 /// The most symbolic links on the way to a file.
 const LINKS: usize = 16;
 
 /// All paths, absolute and without `.` and `..`.
 static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap::new());
-/// Fills the tree from an archive in the cpio format, and adds the devices.
-pub fn start(archive: &'static [u8]) {
+
+/// Fills the tree from an archive in the cpio format, and adds the devices and the file disk.
+pub fn start(archive: &'static [u8], disk: Option<Disk>) {
     let mut tree = TREE.lock();
     let mut add = |path: String, mode, kind| _ = tree.insert(path, node(mode, kind));
     for path in ["/", "/dev", "/dev/shm", "/proc", "/sys", "/tmp"] {
         add(path.to_string(), DIRECTORY | 0o755, Kind::Directory);
+    }
+    if let Some(disk) = disk {
+        volume::start(disk);
+        add(volume::DIRECTORY.to_string(), DIRECTORY | 0o755, Kind::Directory);
     }
     for entry in cpio_reader::iter_files(archive) {
         let path = absolute("/", entry.name());
@@ -60,6 +68,7 @@ pub fn start(archive: &'static [u8]) {
         ("/dev/zero", Device::Zero),
         ("/dev/urandom", Device::Random),
         ("/dev/random", Device::Random),
+        ("/proc/pagefault/fail", Device::Failures),
     ];
     let links = [
         ("/dev/fd", "/proc/self/fd"),
@@ -170,8 +179,12 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
         Create::Directory => (Kind::Directory, DIRECTORY),
         Create::Link(target) => (Kind::Link(target.to_string()), LINK),
         Create::Regular => {
-            let file = File::shared(&kernel().manager, 0);
-            (Kind::Regular(SleepMutex::new(Content::Memory(file))), REGULAR)
+            let manager = &kernel().manager;
+            let file = match path.strip_prefix(volume::DIRECTORY) {
+                Some(below) if below.starts_with('/') => File::open(manager, Stored::new()),
+                _ => File::shared(manager, 0),
+            };
+            (Kind::Regular(SleepMutex::new(Content::Own(file))), REGULAR)
         }
         Create::Fifo => (Kind::Fifo(Arc::default()), FIFO),
     };
@@ -304,5 +317,5 @@ pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
 /// Makes a regular file without a path.
 pub fn nameless() -> Arc<Node> {
     let file = File::shared(&kernel().manager, 0);
-    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Memory(file))))
+    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Own(file))))
 }

@@ -14,7 +14,8 @@
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
 //! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
-//! | `disk`, `sleep` | the swap device |
+//! | `disk`, `sleep` | the swap device and the file disk |
+//! | `failures` | what shall fail, for tests |
 #![no_std]
 #![no_main]
 
@@ -31,6 +32,7 @@ mod disk;
 mod entry;
 mod errno;
 mod exec;
+mod failures;
 mod frames;
 mod fs;
 mod futex;
@@ -57,16 +59,19 @@ mod trap;
 mod user;
 mod vmalloc;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::panic::PanicInfo;
 use direct::Early;
+use disk::Disks;
 use exec::{Arguments, Program};
 use frames::{Frames, Reserved};
 use fs::{Files, Follow};
 use machine::Pc;
 use pagefault::exception::ExceptionTables;
+use pagefault::machine::SwapDevice;
 use pagefault::swap::area::Priority;
 use pagefault::{Config, Manager, NonlinearPolicy, Overcommit};
 use process::{Process, Thread};
@@ -137,11 +142,14 @@ fn start(
     KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
     scheduler::start(Task::idle());
     apic::start(frames, reference).map_err(no_memory)?;
+    let disks = Disks::find();
     // SAFETY: the archive's frames were kept from the allocator.
-    fs::start(unsafe { direct::bytes(info.archive.clone()) });
-    if let Some(disk) = disk::find() {
+    fs::start(unsafe { direct::bytes(info.archive.clone()) }, disks.files);
+    if let Some(disk) = disks.swap {
         let pages = disk.slots();
-        match KERNEL.get().map(|kernel| kernel.manager.swap_on(disk, Priority::Descending)) {
+        let swap_on =
+            |kernel: &Kernel| kernel.manager.swap_on(Box::new(disk), Priority::Descending);
+        match KERNEL.get().map(swap_on) {
             Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
             other => {
                 report!("the swap device cannot be used: {other:?}");

@@ -10,7 +10,7 @@ use crate::direct::{self, Table, index, table};
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
 use crate::lock::MutexGuard;
-use crate::shootdown;
+use crate::{failures, shootdown};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pagefault::machine::encode::x86_64::{self as encode, Bits};
@@ -206,6 +206,7 @@ impl Space for PcSpace {
             if let Some(cursor) = self.try_lock(&range) {
                 return Ok(cursor);
             }
+            failures::frame()?;
             self.make_levels(range.start)?;
         }
     }

@@ -91,6 +91,8 @@ pub enum Device {
     Zero,
     /// Random bytes.
     Random,
+    /// Takes orders of what shall fail.
+    Failures,
 }
 
 /// Where a regular file's bytes are.
@@ -100,8 +102,8 @@ pub enum Content {
     Archived(&'static [u8]),
     /// In the page cache, read from the archive.
     Cached(File<Pc>, &'static [u8]),
-    /// In the page cache, and nowhere else.
-    Memory(File<Pc>),
+    /// In the page cache, and in swap or on the file disk.
+    Own(File<Pc>),
 }
 
 /// A file of the archive, for the page cache.
@@ -129,7 +131,7 @@ impl Content {
     /// The content for reading.
     pub fn cached(&mut self) -> File<Pc> {
         match self {
-            Self::Cached(file, _) | Self::Memory(file) => file.clone(),
+            Self::Cached(file, _) | Self::Own(file) => file.clone(),
             Self::Archived(bytes) => {
                 let file = File::open(&kernel().manager, Arc::new(Archived(bytes)));
                 *self = Self::Cached(file.clone(), bytes);
@@ -142,14 +144,14 @@ impl Content {
     pub(super) fn object(&self) -> Option<u64> {
         match self {
             Self::Archived(_) => None,
-            Self::Cached(file, _) | Self::Memory(file) => Some(file.id()),
+            Self::Cached(file, _) | Self::Own(file) => Some(file.id()),
         }
     }
 
     pub fn len(&self) -> u64 {
         match self {
             Self::Archived(bytes) => bytes.len() as u64,
-            Self::Cached(file, _) | Self::Memory(file) => file.len(),
+            Self::Cached(file, _) | Self::Own(file) => file.len(),
         }
     }
 }
@@ -205,12 +207,12 @@ impl Node {
         // Held while the copy is made: a second writer must not make another.
         let mut content = content.lock();
         let archived = match &*content {
-            Content::Memory(file) => return Ok(file.clone()),
+            Content::Own(file) => return Ok(file.clone()),
             Content::Archived(bytes) | Content::Cached(_, bytes) => *bytes,
         };
         let copy = File::shared(&kernel().manager, 0);
-        copy.write_at(0, archived)?;
-        *content = Content::Memory(copy.clone());
+        copy.write_all_at(0, archived)?;
+        *content = Content::Own(copy.clone());
         Ok(copy)
     }
 }

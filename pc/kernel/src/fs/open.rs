@@ -11,7 +11,7 @@ use crate::errno::Errno;
 use crate::process::{self, Process};
 use crate::scheduler::{self, Patience};
 use crate::serial::CONSOLE;
-use crate::{clock, procfs, signal};
+use crate::{clock, failures, procfs, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -174,6 +174,10 @@ impl Open {
                     CONSOLE.send(bytes);
                     Ok(bytes.len())
                 }
+                Kind::Device(Device::Failures) => {
+                    failures::order(bytes)?;
+                    Ok(bytes.len())
+                }
                 Kind::Device(_) => Ok(bytes.len()),
                 _ => {
                     node.touch();
@@ -210,7 +214,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
 
 fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     match device {
-        Device::Null => Ok(0),
+        Device::Null | Device::Failures => Ok(0),
         Device::Zero => {
             bytes.fill(0);
             Ok(bytes.len())

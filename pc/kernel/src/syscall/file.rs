@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
+use pagefault::machine::PAGE_SIZE;
 
 /// The most bytes that one call moves through the kernel at once.
 const PIECE: usize = 16384;
@@ -42,12 +43,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_lseek => seek(fd, b as i64, c as u32),
         nr::__NR_getdents64 => getdents(fd, b, c as usize),
         nr::__NR_ftruncate => ftruncate(fd, b),
-        nr::__NR_fsync | nr::__NR_fdatasync => file(fd).map(|_| 0),
         nr::__NR_sendfile => sendfile(fd, b as u32, c, d),
         nr::__NR_copy_file_range => copy_file_range(arguments),
         nr::__NR_fallocate => fallocate(fd, b as u32, c, d),
         nr::__NR_flock => record::flock(fd, b as u32),
         nr::__NR_close_range => close_range(fd, b as u32, c as u32),
+        nr::__NR_fsync | nr::__NR_fdatasync => fsync(fd),
+        nr::__NR_fadvise64 => fadvise(fd, b, c, d as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
         nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
@@ -56,7 +58,6 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pipe2 => pipe(a, b as u32),
         nr::__NR_ioctl => ioctl(fd, b as u32, c),
         nr::__NR_memfd_create => memfd_create(b as u32),
-        nr::__NR_fadvise64 => file(fd).map(|_| 0),
         _ => return None,
     })
 }
@@ -361,6 +362,33 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result {
             let closed = files.lock().close(number);
             drop(closed);
         }
+    }
+    Ok(0)
+}
+
+fn fsync(fd: u32) -> Result {
+    match &file(fd)?.what {
+        What::Node(node, _) => match node.kind {
+            Kind::Regular(_) => node.content()?.sync()?,
+            Kind::Directory => {}
+            _ => return Err(Errno::EINVAL),
+        },
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// Takes the advice that pages are not needed any more; what else there is changes nothing here.
+fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
+    let open = file(fd)?;
+    let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
+    if advice > nr::POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL);
+    }
+    if advice == nr::POSIX_FADV_DONTNEED && matches!(node.kind, Kind::Regular(_)) {
+        let end = if bytes == 0 { u64::MAX } else { from.saturating_add(bytes) };
+        // Whole pages only, as on Linux.
+        node.content()?.discard_clean(from.div_ceil(PAGE_SIZE)..end / PAGE_SIZE);
     }
     Ok(0)
 }
