@@ -1,9 +1,10 @@
 //! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
 //! managed by us.
 
-use crate::run::report::Format;
-use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, die_of, program};
+use crate::run::die_of;
 use crate::size::Size;
+use crate::status::Format;
+use crate::{program, status};
 use clap::ValueEnum;
 use pagefault_pc::boot::Accelerator;
 use pagefault_pc::host::{BringError, bring};
@@ -89,14 +90,14 @@ impl Error {
     fn status(&self) -> u8 {
         match self {
             Self::Program(error) => error.status(),
-            Self::Boot { source: BootError::NotStarted(2), .. } => STATUS_NOT_FOUND,
+            Self::Boot { source: BootError::NotStarted(2), .. } => status::NOT_FOUND,
             Self::Bring(BringError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
-                STATUS_NOT_FOUND
+                status::NOT_FOUND
             }
             Self::Boot { source: BootError::NotStarted(_), .. } | Self::Bring(_) => {
-                STATUS_CANNOT_RUN
+                status::CANNOT_RUN
             }
-            _ => STATUS_FAILED,
+            _ => status::FAILED,
         }
     }
 }
@@ -106,7 +107,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let (stop, signal) = (Arc::default(), Arc::default());
     if let Err(error) = listen(&stop, &signal) {
         eprintln!("pagefault boot: {error}");
-        return ExitCode::from(STATUS_FAILED);
+        return ExitCode::from(status::FAILED);
     }
     match attempt(arguments, stop) {
         Ok(ended) => {

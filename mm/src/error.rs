@@ -80,6 +80,12 @@ macro_rules! errors {
         }
 
         impl core::error::Error for $name {}
+
+        impl From<$name> for Errno {
+            fn from(error: $name) -> Self {
+                error.errno()
+            }
+        }
     };
 }
 
@@ -214,6 +220,7 @@ errors! {
     /// Why the kernel could not reach a program's memory (spec H2, H3).
     UserError {
         BadAddress = EFAULT, "The memory is not mapped for this access.";
+        OutOfMemory = ENOMEM, "No memory to bring a page in, or a page is pinned too often.";
     }
 }
 

@@ -14,7 +14,7 @@ use pagefault::{
     AddressSpace, Advice, Config, File, FileAccess, Limits, MapOptions, MapRequest, Move,
     NonlinearPolicy, Overcommit, Placement, RemapRequest, Sharing, Source, ZeroPolicy,
 };
-use pagefault_sim::{Config as Machine, Sim, SimFile, X86_64};
+use pagefault_sim::{Architecture, Config as Machine, Ia32, Sim, SimFile, X86_64};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -605,69 +605,14 @@ fn pages_report_where_each_one_is() {
     drop(child);
 }
 
-/// Touches pages in order, and returns how many faults that took.
-fn faults_of_a_pass(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: &[u64]) -> u64 {
-    let before = world.manager.counters();
-    for page in pages {
-        assert_eq!(world.load_byte(space.mm(), 0, at(*page)).unwrap(), *page as u8 + 1);
-    }
-    let after = world.manager.counters();
-    after.swap_in - before.swap_in
-}
-
-fn swapped_out(read_ahead: u32) -> (World<X86_64>, AddressSpace<Sim>) {
-    let world = world_with(256, Config { read_ahead, ..Config::default() });
-    world.add_disk(256, Priority::Descending);
-    let space = world.process();
-    stored(&world, &space, 64);
-    space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
-    (world, space)
-}
-
+/// IA-32's entries hold 24 bits of a slot's number, x86-64's all 32.
 #[test]
-fn f17_a_run_of_faults_brings_the_next_pages_back_in_either_direction() {
-    let ascending: Vec<u64> = (0..64).collect();
-    let descending: Vec<u64> = (0..64).rev().collect();
-    for order in [ascending, descending] {
-        let (world, space) = swapped_out(1);
-        assert_eq!(faults_of_a_pass(&world, &space, &order), 64);
-        let (world, space) = swapped_out(16);
-        let faults = faults_of_a_pass(&world, &space, &order);
-        assert!(faults <= 8, "{faults} faults");
-        assert_eq!(world.manager.counters().read_ahead, 64 - faults);
-        world.check();
+fn f3_a_swap_area_ends_where_entries_can_name_no_slot() {
+    fn slots<A: Architecture>() -> u32 {
+        let world = World::<A>::new(Machine::calm(), Config::default());
+        world.add_disk(1 << 25, Priority::Descending);
+        world.manager.swap_areas().total() as u32
     }
-}
-
-#[test]
-fn f17_random_faults_read_nothing_ahead() {
-    let (world, space) = swapped_out(16);
-    let scattered: Vec<u64> = (0..64).map(|n| n * 23 % 64).collect();
-    assert_eq!(faults_of_a_pass(&world, &space, &scattered), 64);
-    assert_eq!(world.manager.counters().read_ahead, 0);
-}
-
-#[test]
-fn f17_read_ahead_ends_with_the_region_and_evicts_nothing() {
-    let (world, space) = swapped_out(16);
-    // From page 3 on another region begins, which the run must not enter.
-    space.mm().mprotect(at(3), 61 * PAGE, Protection::READ).unwrap();
-    assert_eq!(faults_of_a_pass(&world, &space, &[0, 1]), 2);
-    assert_eq!(world.manager.counters().read_ahead, 1);
-
-    let (world, space) = swapped_out(16);
-    // All frames but a few are in use: nothing is free beyond the mark.
-    map(&space, 100, 400, RW);
-    let mut page = 100;
-    while world.manager.machine().free_frames() > 6 {
-        world.store(space.mm(), 0, at(page), &[1]).unwrap();
-        page += 1;
-    }
-    let evicted = world.manager.counters().evicted;
-    for page in [0, 1] {
-        world.load_byte(space.mm(), 0, at(page)).unwrap();
-    }
-    assert_eq!(world.manager.counters().evicted, evicted);
-    assert_eq!(world.manager.counters().read_ahead, 0);
-    world.check();
+    assert_eq!(slots::<Ia32>(), (1 << 24) - 1);
+    assert_eq!(slots::<X86_64>(), (1 << 25) - 1);
 }

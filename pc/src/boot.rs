@@ -25,7 +25,7 @@ const LEAST_MEMORY: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The largest swap device in MiB: its pages are counted in 32 bits.
-const MOST_SWAP: u32 = (u32::MAX as u64 * 4096 >> 20) as u32;
+const MOST_SWAP: u32 = ((u32::MAX as u64 * 4096) >> 20) as u32;
 
 /// How often it is looked whether the machine has ended.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -346,9 +346,10 @@ fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
     let path = directory.join(name);
     File::create(&path)?.set_len(u64::from(size) << 20)?;
     // A host without room is an error of the device, not a reason to wait for room.
-    let errors = "werror=report,rerror=report";
-    let drive =
-        format!("if=none,id={name},format=raw,cache=unsafe,{errors},file={}", path.display());
+    let drive = format!(
+        "if=none,id={name},format=raw,cache=unsafe,werror=report,rerror=report,file={}",
+        path.display()
+    );
     let device = format!("virtio-blk-pci,drive={name},serial={name}");
     Ok(["-drive".into(), drive, "-device".into(), device])
 }

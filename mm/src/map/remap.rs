@@ -367,7 +367,7 @@ impl<M: Machine> Exclusive<'_, M> {
             // One region became itself and what is left of it.
             (0..more).for_each(|_| file.opened());
         }
-        mm.space.prune(self.hole_around(&from));
+        mm.space.prune(self.hole_around(&from), from);
         let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
         Ok((target, grown))
     }
@@ -376,8 +376,9 @@ impl<M: Machine> Exclusive<'_, M> {
     fn make_tables(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
         let mm = self.mm();
         for chunk in Pages::new(range, M::Space::SPAN) {
+            let _engaged = mm.manager.engage();
             if mm.entries(chunk).is_err() {
-                mm.space.prune(self.hole_around(range));
+                mm.space.prune(self.hole_around(range), range.clone());
                 return Err(RemapError::OutOfMemory);
             }
         }

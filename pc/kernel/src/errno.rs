@@ -28,23 +28,12 @@ impl From<BadAddress> for Errno {
     }
 }
 
-impl From<pagefault::error::Errno> for Errno {
-    fn from(errno: pagefault::error::Errno) -> Self {
-        Self(errno.number() as u32)
+/// The memory manager's errors, each with its number.
+impl<E> From<E> for Errno
+where
+    pagefault::error::Errno: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self(pagefault::error::Errno::from(error).number() as u32)
     }
-}
-
-macro_rules! from_errors {
-    ($($name:ident)+) => {
-        $(impl From<pagefault::error::$name> for Errno {
-            fn from(error: pagefault::error::$name) -> Self {
-                error.errno().into()
-            }
-        })+
-    };
-}
-
-from_errors! {
-    MapError UnmapError ProtectError RemapError AdviseError LockError SyncError MincoreError
-    RemapPagesError ForkError FileError
 }

@@ -43,13 +43,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_lseek => seek(fd, b as i64, c as u32),
         nr::__NR_getdents64 => getdents(fd, b, c as usize),
         nr::__NR_ftruncate => ftruncate(fd, b),
+        nr::__NR_fsync | nr::__NR_fdatasync => fsync(fd),
+        nr::__NR_fadvise64 => fadvise(fd, b, c, d as u32),
         nr::__NR_sendfile => sendfile(fd, b as u32, c, d),
         nr::__NR_copy_file_range => copy_file_range(arguments),
         nr::__NR_fallocate => fallocate(fd, b as u32, c, d),
         nr::__NR_flock => record::flock(fd, b as u32),
         nr::__NR_close_range => close_range(fd, b as u32, c as u32),
-        nr::__NR_fsync | nr::__NR_fdatasync => fsync(fd),
-        nr::__NR_fadvise64 => fadvise(fd, b, c, d as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
         nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
@@ -274,6 +274,33 @@ fn ftruncate(fd: u32, length: u64) -> Result {
     Ok(0)
 }
 
+fn fsync(fd: u32) -> Result {
+    match &file(fd)?.what {
+        What::Node(node, _) => match node.kind {
+            Kind::Regular(_) => node.content()?.sync()?,
+            Kind::Directory => {}
+            _ => return Err(Errno::EINVAL),
+        },
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// Takes the advice that pages are not needed any more; what else there is changes nothing here.
+fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
+    let open = file(fd)?;
+    let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
+    if advice > nr::POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL);
+    }
+    if advice == nr::POSIX_FADV_DONTNEED && matches!(node.kind, Kind::Regular(_)) {
+        let end = if bytes == 0 { u64::MAX } else { from.saturating_add(bytes) };
+        // Whole pages only, as on Linux.
+        node.content()?.discard_clean(from.div_ceil(PAGE_SIZE)..end / PAGE_SIZE);
+    }
+    Ok(0)
+}
+
 /// Makes a file as long as asked for. Its room is memory that is taken when it is written.
 fn fallocate(fd: u32, mode: u32, offset: u64, bytes: u64) -> Result {
     let open = file(fd)?;
@@ -308,11 +335,14 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
         if n == 0 {
             break;
         }
-        match begin {
+        let written = match begin {
             Some(begin) => target.write_at(begin + done, &buffer[..n])?,
             None => target.write(&buffer[..n])?,
         };
-        done += n as u64;
+        done += written as u64;
+        if written < n {
+            break;
+        }
     }
     for (at, offset) in [(from.1, start), (to.1, begin)] {
         if let Some(offset) = offset {
@@ -362,33 +392,6 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result {
             let closed = files.lock().close(number);
             drop(closed);
         }
-    }
-    Ok(0)
-}
-
-fn fsync(fd: u32) -> Result {
-    match &file(fd)?.what {
-        What::Node(node, _) => match node.kind {
-            Kind::Regular(_) => node.content()?.sync()?,
-            Kind::Directory => {}
-            _ => return Err(Errno::EINVAL),
-        },
-        _ => return Err(Errno::EINVAL),
-    }
-    Ok(0)
-}
-
-/// Takes the advice that pages are not needed any more; what else there is changes nothing here.
-fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
-    let open = file(fd)?;
-    let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
-    if advice > nr::POSIX_FADV_NOREUSE {
-        return Err(Errno::EINVAL);
-    }
-    if advice == nr::POSIX_FADV_DONTNEED && matches!(node.kind, Kind::Regular(_)) {
-        let end = if bytes == 0 { u64::MAX } else { from.saturating_add(bytes) };
-        // Whole pages only, as on Linux.
-        node.content()?.discard_clean(from.div_ceil(PAGE_SIZE)..end / PAGE_SIZE);
     }
     Ok(0)
 }
