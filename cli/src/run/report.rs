@@ -1,19 +1,11 @@
 //! Statistics at the end of a run.
 
 use crate::size::Size;
+use crate::status::Format;
 use pagefault_control::{Config, Count, Counters, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
-
-/// The form of the statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For programs: one object.
-    Json,
-}
 
 /// The statistics as text that ends with a line feed.
 pub fn text(format: Format, config: &Config, counters: &Counters) -> String {

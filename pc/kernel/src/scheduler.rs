@@ -7,7 +7,7 @@
 
 use crate::lock::{Mutex, Spin};
 use crate::task::Task;
-use crate::{clock, cpu, signal};
+use crate::{clock, cpu, signal, times};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -231,6 +231,7 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
         }
         None => queues.idle.clone().expect("the scheduler has started"),
     };
+    times::switch(&previous, &next);
     match then {
         Then::Ready if previous.id == 0 => drop(previous),
         Then::Ready => queues.ready.push_back(previous),

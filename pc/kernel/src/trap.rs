@@ -2,6 +2,7 @@
 
 use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
+use crate::times::{self, Found};
 use crate::{apic, cpu, kernel, layout, process, report, scheduler, signal, syscall};
 use core::sync::atomic::Ordering;
 use pagefault::entry::{SegvCode, Signal, Verdict};
@@ -22,6 +23,8 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
         PAGE_FAULT => page_fault(frame),
         apic::TIMER => {
             apic::acknowledge();
+            let found = if frame.is_user() { Found::Program } else { Found::Kernel };
+            times::tick(scheduler::current(), found);
             scheduler::tick();
         }
         apic::SPURIOUS => {}
@@ -34,6 +37,7 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
     if frame.is_user() {
         interrupts::enable();
         scheduler::yield_if_expired();
+        process::check_timers();
         signal::deliver(frame);
     }
 }
