@@ -5,7 +5,7 @@ use crate::run::report::Format;
 use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, program};
 use crate::size::Size;
 use clap::ValueEnum;
-use pagefault_pc::boot::Accelerator;
+use pagefault_pc::boot::{Accelerator, MOST_CPUS};
 use pagefault_pc::host::{BringError, bring};
 use pagefault_pc::{Boot, BootError, Ended};
 use std::ffi::{OsStr, OsString};
@@ -34,6 +34,10 @@ pub struct Arguments {
     /// The machine's memory
     #[arg(long, short, value_name = "SIZE", default_value = "64M")]
     memory: Size,
+    /// How many processors the machine has
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS)))]
+    cpus: u32,
     /// The size of a swap device [default: none]
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
@@ -117,6 +121,7 @@ fn attempt(arguments: &Arguments) -> Result<Ended, Error> {
     let mut boot = Boot::new(Path::new("/"), &[]);
     boot.files.clone_from(&arguments.files);
     boot.memory = mebibytes("--memory", arguments.memory)?;
+    boot.cpus = arguments.cpus;
     boot.swap = arguments.swap.map_or(Ok(0), |size| mebibytes("--swap", size))?;
     boot.accelerator = match arguments.accel {
         Accel::Tcg => Accelerator::Tcg,

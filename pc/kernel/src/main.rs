@@ -12,6 +12,7 @@
 //! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
+//! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
 //! | `process`, `exec`, `signal`, `timer`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
 //! | `disk`, `sleep` | the swap device |
@@ -20,6 +21,7 @@
 
 extern crate alloc;
 
+mod acpi;
 mod apic;
 mod boot;
 mod buddy;
@@ -47,6 +49,7 @@ mod serial;
 mod shootdown;
 mod signal;
 mod sleep;
+mod smp;
 mod space;
 mod start_info;
 mod syscall;
@@ -112,7 +115,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let reserved = Reserved::new(&info, &mut early);
     let reference = direct::build(&info, &mut early);
     // SAFETY: called once, with interrupts disabled, as the loader left them.
-    unsafe { cpu::start(reference) };
+    unsafe { cpu::start(0, reference) };
     let frames = FRAMES.call_once(|| Frames::new(&info, &reserved, &early.used()));
     heap::start(frames, reference);
     let result = start(&info, frames, reference);
@@ -134,7 +137,7 @@ fn start(
     let exceptions = user::exception_tables();
     let init = task::next_id();
     KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
-    scheduler::start(Task::idle());
+    scheduler::start(Task::idle(0));
     apic::start(frames, reference).map_err(no_memory)?;
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) });
@@ -149,7 +152,9 @@ fn start(
     scheduler::add(Arc::new(background));
     let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
     scheduler::add(Arc::new(timers));
-    report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
+    smp::start(info, frames, reference).map_err(no_memory)?;
+    let (count, free) = (frames.count(), frames.free_frames());
+    report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
     start_init(init, frames)
 }
 

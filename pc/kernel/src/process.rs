@@ -9,7 +9,7 @@ use crate::scheduler::{self, Patience};
 use crate::signal::{self, Actions, Info};
 use crate::sleep::SleepMutex;
 use crate::task::{self, Task};
-use crate::{clock, cpu, futex, kernel, power, report, user};
+use crate::{clock, cpu, futex, kernel, power, report, shootdown, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -491,6 +491,7 @@ fn finish(death: Death) -> ! {
     kernel.manager.counters().visit(|name, value| report!("counter {name} {value}"));
     let synchronised = kernel.manager.machine().synchronised.load(Ordering::Relaxed);
     report!("counter synchronised {synchronised}");
+    shootdown::visit_counters(|name, value| report!("counter {name} {value}"));
     crate::syscall::report_unknown();
     power::off(death.shell_status())
 }

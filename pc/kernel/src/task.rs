@@ -17,7 +17,7 @@ const STACK_BYTES: u64 = 4096 << STACK_ORDER;
 
 /// A thread of control.
 pub struct Task {
-    /// Its number, the thread's identity for programs too; 0 is the idle task.
+    /// Its number, the thread's identity for programs too; 0 is the first CPU's idle task.
     pub id: u32,
     stack: Stack,
     /// The stack pointer while the task is not running.
@@ -42,10 +42,15 @@ pub fn next_id() -> u32 {
 }
 
 impl Task {
-    /// The task that the boot code becomes, on the boot stack.
-    pub fn idle() -> Self {
+    /// The task that a CPU's boot code becomes, on its boot stack.
+    pub fn idle(id: u32) -> Self {
         let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
-        Self { id: 0, stack: Stack(None), saved, space, thread: None }
+        Self { id, stack: Stack(None), saved, space, thread: None }
+    }
+
+    /// Whether it is what a CPU does when it has nothing to do.
+    pub const fn is_idle(&self) -> bool {
+        self.stack.0.is_none()
     }
 
     /// A task that begins with what `frame` says.
@@ -114,7 +119,13 @@ impl Task {
     }
 }
 
-/// A kernel stack; the idle task's is the boot stack, which has none of this.
+/// Makes the stack that a further CPU begins on, and returns its top. It is kept for ever.
+pub fn boot_stack(frames: &'static Frames) -> Result<u64, OutOfFrames> {
+    let stack = core::mem::ManuallyDrop::new(Stack::new(frames)?);
+    Ok(stack.top())
+}
+
+/// A kernel stack; an idle task's is the boot stack, which has none of this.
 struct Stack(Option<(&'static Frames, Frame)>);
 
 impl Stack {

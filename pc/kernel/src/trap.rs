@@ -2,7 +2,7 @@
 
 use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
-use crate::{apic, cpu, kernel, layout, process, report, scheduler, signal, syscall};
+use crate::{apic, cpu, kernel, layout, process, report, scheduler, shootdown, signal, syscall};
 use core::sync::atomic::Ordering;
 use pagefault::entry::{SegvCode, Signal, Verdict};
 use pagefault::machine::{Context, ErrorCode, PageFault, VirtAddr};
@@ -23,6 +23,12 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
         apic::TIMER => {
             apic::acknowledge();
             scheduler::tick();
+        }
+        // Who sent it has left word in the queue, or a signal.
+        apic::LOOK => apic::acknowledge(),
+        apic::SHOOTDOWN => {
+            apic::acknowledge();
+            shootdown::answer();
         }
         apic::SPURIOUS => {}
         vector if vector < 32 && frame.is_user() => {
