@@ -44,6 +44,8 @@ pub struct Node {
     pub mode: u32,
     /// What it is.
     pub kind: Kind,
+    /// Held by who writes at the end (`O_APPEND`).
+    end: SleepMutex<()>,
 }
 
 /// What a path may lead to.
@@ -180,7 +182,8 @@ static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap:
 static INODES: AtomicU64 = AtomicU64::new(1);
 
 fn node(mode: u32, kind: Kind) -> Arc<Node> {
-    Arc::new(Node { inode: INODES.fetch_add(1, Ordering::Relaxed), mode, kind })
+    let inode = INODES.fetch_add(1, Ordering::Relaxed);
+    Arc::new(Node { inode, mode, kind, end: SleepMutex::new(()) })
 }
 
 /// Fills the tree from an archive in the cpio format, and adds the devices.

@@ -239,6 +239,7 @@ extern "C" fn reclaim() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    serial::take_line();
     report!("kernel {info}");
     power::off(255)
 }

@@ -146,9 +146,7 @@ pub fn send_with(process: &Arc<Process>, info: Info) {
         infos.push(info);
     }
     process.pending.fetch_or(bit(number), Ordering::AcqRel);
-    for id in process.threads.lock().iter() {
-        scheduler::interrupt(*id);
-    }
+    process.interrupt_threads();
 }
 
 /// Sends a signal to a thread.
@@ -165,7 +163,7 @@ pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
 /// Whether the running thread has something to do before it goes on waiting.
 pub fn is_pending() -> bool {
     let thread = process::thread();
-    thread.process.is_killed.load(Ordering::SeqCst) || deliverable() != 0
+    thread.process.ends_this_thread() || deliverable() != 0
 }
 
 /// The signals that wait for the running thread, blocked ones too.
@@ -208,8 +206,8 @@ pub fn block_meanwhile(mask: u64) {
 pub fn deliver(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
-        if thread.process.is_killed.load(Ordering::SeqCst) {
-            process::exit_thread();
+        if thread.process.ends_this_thread() {
+            process::exit_thread(Death { reason: Reason::Signal(SIGKILL) });
         }
         let signals = deliverable();
         if signals == 0 {

@@ -2,7 +2,9 @@
 
 use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
-use crate::{apic, cpu, kernel, layout, process, report, scheduler, shootdown, signal, syscall};
+use crate::{
+    apic, cpu, kernel, layout, process, report, scheduler, serial, shootdown, signal, syscall,
+};
 use core::sync::atomic::Ordering;
 use pagefault::entry::{SegvCode, Signal, Verdict};
 use pagefault::machine::{Context, ErrorCode, PageFault, VirtAddr};
@@ -111,6 +113,7 @@ fn exception(frame: &TrapFrame) {
 
 /// A bug of the kernel: says where, and stops the machine.
 fn oops(frame: &TrapFrame, what: &str) -> ! {
+    serial::take_line();
     report!("oops: {what}: vector {} error {:#x}", frame.vector, frame.error);
     report!("rip {:#x} rsp {:#x} rflags {:#x}", frame.rip, frame.rsp, frame.rflags);
     report!("rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
@@ -122,7 +125,8 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
         Cr2::read_raw()
     );
     report!(
-        "task {}, {} top-level entries synchronised",
+        "CPU {}, task {}, {} top-level entries synchronised",
+        cpu::number(),
         cpu::task_id(),
         kernel().manager.machine().synchronised.load(Ordering::Relaxed)
     );
@@ -131,6 +135,7 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
 
 /// A fault on the way to a fault handler, or a machine check: nothing can be saved.
 pub extern "C" fn double_fault(words: &[u64; 6]) -> ! {
+    serial::take_line();
     report!("double fault: {words:x?} cr2 {:#x}", Cr2::read_raw());
     crate::power::off(255)
 }
