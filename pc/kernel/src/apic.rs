@@ -7,6 +7,7 @@ use crate::frames::Frames;
 use crate::{clock, cpu, vmalloc};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use pagefault::machine::{Frame, OutOfFrames};
+use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
@@ -86,7 +87,7 @@ pub fn identity() -> u32 {
     read(IDENTITY) >> 24
 }
 
-/// Interrupts another CPU. Called with interrupts disabled: the command is two writes.
+/// Interrupts another CPU.
 pub fn interrupt(cpu: u32, vector: u64) {
     let identity = IDENTITIES[cpu as usize].load(Ordering::Relaxed);
     command(identity, ASSERT | vector as u32);
@@ -103,11 +104,14 @@ pub fn begin(identity: u32, page: u32) {
 }
 
 fn command(identity: u32, what: u32) {
-    while read(COMMAND) & PENDING != 0 {
-        core::hint::spin_loop();
-    }
-    write(TARGET, identity << 24);
-    write(COMMAND, what);
+    // No handler may come between the two writes with a command of its own.
+    interrupts::without_interrupts(|| {
+        while read(COMMAND) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
+        write(TARGET, identity << 24);
+        write(COMMAND, what);
+    });
 }
 
 /// Tells the controller that an interrupt was dealt with.

@@ -139,6 +139,8 @@ fn start(
     KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
     scheduler::start(Task::idle(0));
     apic::start(frames, reference).map_err(no_memory)?;
+    // From here on this is the first CPU's idle task, which any interrupt finds in order.
+    x86_64::instructions::interrupts::enable();
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) });
     if let Some(disk) = disk::find() {

@@ -8,7 +8,8 @@
 //! program again. The sender notes it and then looks whether the CPU is active; the CPU makes itself
 //! active and then looks whether it missed something; so one of the two sees the other.
 //!
-//! Where tables themselves go, every CPU is told: a processor may walk them at any time.
+//! Where tables themselves go, every CPU is told: a processor may walk them at any time. One that
+//! makes no use of the space then loads the reference table, and is not told again.
 //!
 //! # How they are told
 //! Each CPU has room for one request that it sends, and a set of the CPUs whose requests it is to
@@ -117,7 +118,7 @@ pub fn leave(space: &PcSpace) {
 enum What<'a> {
     /// Forget these pages.
     Pages(&'a [Stale]),
-    /// Forget everything.
+    /// Forget everything; or load the reference table, where the space's program does not run.
     All,
     /// Load the reference table.
     Leave,
@@ -176,7 +177,7 @@ fn tell(space: &PcSpace, what: What<'_>, others: u64) {
     for cpu in (0..cpu::LIMIT as u32).filter(|cpu| others & 1 << cpu != 0) {
         // A CPU that has been asked by another and has not looked yet finds both requests.
         if SENDERS[cpu as usize].fetch_or(1 << own, Ordering::AcqRel) == 0 {
-            interrupts::without_interrupts(|| apic::interrupt(cpu, apic::SHOOTDOWN));
+            apic::interrupt(cpu, apic::SHOOTDOWN);
         }
     }
     carry_out(space, what);
@@ -206,10 +207,12 @@ fn carry_out(space: &PcSpace, what: What<'_>) {
     if !ptr::eq(cpu::space(), space) {
         return;
     }
+    let is_active = space.presence.active.load(Ordering::Relaxed) & own_bit() != 0;
     match what {
         What::Pages(stale) => stale.iter().for_each(|page| invalidate(page.address)),
-        What::All => reload(),
-        What::Leave => interrupts::without_interrupts(|| {
+        What::All if is_active => reload(),
+        // A CPU that makes no use of the space is not told a second time.
+        What::All | What::Leave => interrupts::without_interrupts(|| {
             cpu::load_reference();
             space.presence.loaded.fetch_and(!own_bit(), Ordering::Release);
         }),

@@ -29,8 +29,7 @@ pub fn count() -> u32 {
     COUNT.load(Ordering::Acquire)
 }
 
-/// Starts every CPU that the firmware names. Called by the first, with interrupts disabled, when
-/// the kernel is put together.
+/// Starts every CPU that the firmware names. Called by the first, when the kernel is put together.
 pub fn start(
     info: &BootInfo,
     frames: &'static Frames,
