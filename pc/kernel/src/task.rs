@@ -14,6 +14,8 @@ use pagefault::machine::{Frame, Machine, OutOfFrames};
 /// A kernel stack has 2^STACK_ORDER frames.
 const STACK_ORDER: usize = 3;
 const STACK_BYTES: u64 = 4096 << STACK_ORDER;
+/// What lies at the lower end of a stack as long as it has not overflowed.
+const GUARD: u64 = 0x6b63_6174_7320_6f6e;
 
 /// A thread of control.
 pub struct Task {
@@ -96,6 +98,14 @@ impl Task {
         self.stack.top()
     }
 
+    /// Whether the kernel stack has kept within its frames.
+    pub fn has_intact_stack(&self) -> bool {
+        // SAFETY: the stack's lowest word is written when it is made, and by nobody after.
+        self.stack
+            .0
+            .is_none_or(|(_, frame)| unsafe { content(frame).cast::<u64>().read() } == GUARD)
+    }
+
     /// The address space that the task runs in.
     ///
     /// To be called by the task itself, or by the scheduler while it switches.
@@ -133,6 +143,8 @@ impl Stack {
         // A new stack may evict a page of a program.
         loop {
             if let Ok(frame) = frames.allocate(STACK_ORDER) {
+                // SAFETY: the frames were just allocated.
+                unsafe { content(frame).cast::<u64>().write(GUARD) };
                 return Ok(Self(Some((frames, frame))));
             }
             if crate::kernel().manager.reclaim(64) == 0 {
