@@ -4,26 +4,27 @@
 //! local interrupt controllers, one for each CPU. What makes no sense is taken for the end: then
 //! there is the one CPU that reads this.
 
-use crate::{cpu, direct};
 use alloc::vec::Vec;
-use pagefault::machine::Frame;
 
 /// The bytes of a table's header; its length is in it.
 const HEADER: usize = 36;
 /// The bytes of the root pointer.
 const POINTER: usize = 36;
 
-/// The tables, as far as the direct map of the reference table has them.
-pub struct Tables {
-    /// The root of the reference table.
-    pub reference: Frame,
+/// Finds bytes of physical memory, where they can be read.
+pub type Reader<'r, 'a> = dyn Fn(u64, usize) -> Option<&'a [u8]> + 'r;
+
+/// The tables of a machine.
+pub struct Tables<'r, 'a> {
+    /// How they are read.
+    pub read: &'r Reader<'r, 'a>,
     /// Where the loader found the root pointer, or 0.
     pub pointer: u64,
 }
 
-impl Tables {
-    /// The hardware's numbers of the CPUs that can be used, at most [`cpu::LIMIT`].
-    pub fn processors(&self) -> Vec<u32> {
+impl<'a> Tables<'_, 'a> {
+    /// The hardware's numbers of the CPUs that can be used, at most `limit`.
+    pub fn processors(&self, limit: usize) -> Vec<u32> {
         let mut found = Vec::new();
         let table = self.find(b"APIC").unwrap_or_default();
         // Entries with a type and a length, behind two words.
@@ -38,12 +39,12 @@ impl Tables {
             }
             rest = more;
         }
-        found.truncate(cpu::LIMIT);
+        found.truncate(limit);
         found
     }
 
     /// The table with a name.
-    fn find(&self, name: &[u8; 4]) -> Option<&'static [u8]> {
+    fn find(&self, name: &[u8; 4]) -> Option<&'a [u8]> {
         let pointer = self.bytes(self.pointer, POINTER)?;
         if !pointer.starts_with(b"RSD PTR ") {
             return None;
@@ -57,23 +58,15 @@ impl Tables {
         addresses.find_map(|at| self.table(at).filter(|table| table.starts_with(name)))
     }
 
-    fn table(&self, at: u64) -> Option<&'static [u8]> {
+    fn table(&self, at: u64) -> Option<&'a [u8]> {
         let length = word(&self.bytes(at, HEADER)?[4..8]) as usize;
         let table = self.bytes(at, length)?;
         let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         (sum == 0 && length >= HEADER).then_some(table)
     }
 
-    /// Bytes of physical memory. The tables lie behind the memory that can be used, in the same two
-    /// megabytes as its end, and the root pointer below 1 MiB: the direct map covers both.
-    fn bytes(&self, at: u64, bytes: usize) -> Option<&'static [u8]> {
-        let range = at..at.checked_add(bytes as u64)?;
-        if at == 0 || !direct::covers(self.reference, &range) {
-            return None;
-        }
-        // SAFETY: the direct map was just looked at; the firmware's memory is given to nobody, so
-        // that nobody writes to it any more.
-        Some(unsafe { direct::bytes(range) })
+    fn bytes(&self, at: u64, bytes: usize) -> Option<&'a [u8]> {
+        if at == 0 { None } else { (self.read)(at, bytes) }
     }
 }
 

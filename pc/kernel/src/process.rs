@@ -498,10 +498,11 @@ static CHOICE: SleepMutex<()> = SleepMutex::new(());
 /// While an earlier victim still holds its memory, nobody else has to die.
 pub fn out_of_memory() {
     // One at a time: two that look for a victim at once would find two.
-    let _choice = CHOICE.lock();
+    let choice = CHOICE.lock();
     let is_dying =
         |process: &Arc<Process>| process.is_killed() && !process.ended.load(Ordering::Acquire);
     if PROCESSES.lock().values().any(is_dying) {
+        drop(choice);
         return scheduler::yield_now();
     }
     let victim = PROCESSES

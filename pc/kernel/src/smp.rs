@@ -5,7 +5,7 @@
 //! first, and ends in the new CPU's own idle task.
 
 use crate::acpi::Tables;
-use crate::direct::content;
+use crate::direct::{self, content};
 use crate::frames::Frames;
 use crate::start_info::BootInfo;
 use crate::task::{self, Task};
@@ -39,7 +39,8 @@ pub fn start(
     // SAFETY: the page is memory that the frame allocator never had, and the code is shorter.
     unsafe { content(PAGE).cast::<u8>().copy_from_nonoverlapping(code.as_ptr(), code.len()) };
     let own = apic::identity();
-    let processors = Tables { reference, pointer: info.acpi }.processors();
+    let read = |at, bytes| physical(reference, at, bytes);
+    let processors = Tables { read: &read, pointer: info.acpi }.processors(cpu::LIMIT);
     for identity in processors.into_iter().filter(|identity| *identity != own) {
         let number = count();
         boot::prepare(reference, task::boot_stack(frames)?);
@@ -53,6 +54,15 @@ pub fn start(
         }
     }
     Ok(())
+}
+
+/// Bytes of physical memory. The tables lie behind the memory that can be used, in the same two
+/// megabytes as its end, and the root pointer below 1 MiB: the direct map covers both.
+fn physical(reference: Frame, at: u64, bytes: usize) -> Option<&'static [u8]> {
+    let range = at..at.checked_add(bytes as u64)?;
+    // SAFETY: the direct map was just looked at; the firmware's memory is given to nobody, so that
+    // nobody writes to it any more.
+    direct::covers(reference, &range).then(|| unsafe { direct::bytes(range) })
 }
 
 /// Waits for a time, or until something has happened; returns whether it has.
