@@ -41,6 +41,9 @@ pub struct Arguments {
     /// The size of a swap device [default: none]
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
+    /// The size of an empty disk for the files below /disk [default: none]
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<Size>,
     /// A directory with the machine's files; may be repeated
     #[arg(long, value_name = "DIR")]
     files: Vec<PathBuf>,
@@ -123,6 +126,7 @@ fn attempt(arguments: &Arguments) -> Result<Ended, Error> {
     boot.memory = mebibytes("--memory", arguments.memory)?;
     boot.cpus = arguments.cpus;
     boot.swap = arguments.swap.map_or(Ok(0), |size| mebibytes("--swap", size))?;
+    boot.disk = arguments.disk.map_or(Ok(0), |size| mebibytes("--disk", size))?;
     boot.accelerator = match arguments.accel {
         Accel::Tcg => Accelerator::Tcg,
         Accel::Kvm => Accelerator::Kvm,

@@ -54,8 +54,9 @@ pub trait Backing: Send + Sync {
         Ok(())
     }
 
-    /// Told before a shared page first becomes writable (`page_mkwrite`, spec D1); an error becomes
-    /// `SIGBUS`.
+    /// Told before a clean page is first written to, through a shared mapping or by a call
+    /// (`page_mkwrite`, spec D1): the place to find room for it. An error becomes `SIGBUS`, or that
+    /// of the call.
     fn make_writable(&self, _index: u64) -> Result<(), IoError> {
         Ok(())
     }

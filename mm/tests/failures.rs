@@ -354,7 +354,7 @@ impl Story {
         self.must("truncate", |_| file.truncate(8 * PAGE));
         self.set(0, PRIVATE + 6 * PAGE, 2, Some(0));
         self.set(0, SHARED + 6 * PAGE, 2, Some(0));
-        self.must("pwrite", |_| file.write_at(6 * PAGE, &[0xdd; PAGE as usize + 1]).map(drop));
+        self.must("pwrite", |_| file.write_all_at(6 * PAGE, &[0xdd; PAGE as usize + 1]));
         self.set(0, PRIVATE + 6 * PAGE, 2, Some(0xdd));
         self.set(0, SHARED + 6 * PAGE, 2, Some(0xdd));
         let mut byte = [0];

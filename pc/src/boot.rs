@@ -43,6 +43,8 @@ pub struct Boot {
     pub cpus: u32,
     /// The size of the swap device in MiB; 0 for none.
     pub swap: u32,
+    /// The size in MiB of the disk for the files below `/disk`; 0 for none.
+    pub disk: u32,
     /// The directories whose files the machine has.
     pub files: Vec<PathBuf>,
     /// Further files, which those of the directories override.
@@ -68,6 +70,7 @@ impl Boot {
             memory: 64,
             cpus: 1,
             swap: 0,
+            disk: 0,
             files: vec![files.to_path_buf()],
             singles: Vec::new(),
             command: command.iter().map(|text| text.as_bytes().to_vec()).collect(),
@@ -207,11 +210,10 @@ impl Boot {
         self.pack(&archive)?;
         let report = directory.path().join("report");
         let mut command = self.qemu(&kernel, &archive, &report);
-        if self.swap > 0 {
-            let swap = directory.path().join("swap");
-            File::create(&swap)?.set_len(u64::from(self.swap) << 20)?;
-            let drive = format!("if=none,id=swap,format=raw,cache=unsafe,file={}", swap.display());
-            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=swap"]);
+        for (name, size) in [("swap", self.swap), ("files", self.disk)] {
+            if size > 0 {
+                command.args(disk(directory.path(), name, size)?);
+            }
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn()?;
@@ -270,6 +272,15 @@ impl Boot {
             .args(&self.further);
         command
     }
+}
+
+/// An empty disk of so many MiB, which the machine knows by its name.
+fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
+    let path = directory.join(name);
+    File::create(&path)?.set_len(u64::from(size) << 20)?;
+    let drive = format!("if=none,id={name},format=raw,cache=unsafe,file={}", path.display());
+    let device = format!("virtio-blk-pci,drive={name},serial={name}");
+    Ok(["-drive".into(), drive, "-device".into(), device])
 }
 
 /// What ends the input: the machine's console has no other way to say so.

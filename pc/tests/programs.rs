@@ -98,6 +98,30 @@ fn a_pipeline_of_busybox_tools() {
     expect(&ended, host.status.code().unwrap() as u8, &String::from_utf8_lossy(&host.stdout));
 }
 
+/// A file larger than memory goes to its disk page by page and comes back.
+#[test]
+fn files_on_a_disk_are_written_back_and_read() {
+    let script = "B=/bin/busybox; cd /disk; $B seq 900000 | $B tee x | $B md5sum; \
+                  $B sync; $B md5sum < x; $B mv x y; $B head -c 1000 y | $B md5sum; \
+                  $B truncate -s 5000 y; $B truncate -s 9000 y; $B md5sum < y; \
+                  $B rm y; $B dd if=/dev/zero of=z bs=4096 count=5000 2>/dev/null || echo full";
+    let Some(files) = busybox() else { return };
+    let Some(ended) = boot(files.path(), &["/bin/busybox", "sh", "-c", script], |boot| {
+        (boot.memory, boot.disk) = (10, 12);
+    }) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    // The host's directory has no end: the last line is ours.
+    let host = script.replace("/disk", directory.path().to_str().unwrap());
+    let host = host.replace(" || echo full", "; echo full");
+    let host = Command::new("/bin/busybox").args(["sh", "-c", &host]).output().unwrap();
+    expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
+    let counters = ended.counters();
+    assert!(counters["file_writes"] > 900, "{}", ended.report);
+    assert!(counters["file_reads"] > 900, "{}", ended.report);
+}
+
 #[test]
 fn dynamic_programs_of_the_host() {
     let files = dynamic(&["/bin/bash", "/usr/bin/sort", "/usr/bin/seq", "/usr/bin/md5sum"]);

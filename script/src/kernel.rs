@@ -16,12 +16,13 @@ mod maps;
 mod shared;
 mod touch;
 
-use crate::ast::{Advice, MapFlags, Protection, Sharing, SyncFlag};
+use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, SyncFlag};
 use crate::machine::{Action, Call, Machine, Mmap, Process, Setup, StartError, Target};
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
 use file::Files;
 use shared::{Hands, Order, Reply, SLOTS, Shared};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// The host's own kernel as a machine.
 ///
@@ -308,8 +309,7 @@ impl Machine for Kernel {
             Action::Fsync { file } => Outcome::of(self.files.sync(file)),
             Action::Reclaim { .. } => self.reclaim(),
             Action::Check => check(),
-            // The catalogue says that failures are refused, so no script with one comes here.
-            Action::Fail { .. } => Outcome::Errno(Errno::EOPNOTSUPP),
+            Action::Fail { what, nth } => fail(what, nth),
         }
     }
 
@@ -341,6 +341,27 @@ fn check() -> Outcome {
     match std::fs::read_to_string(CHECK) {
         Ok(text) if text.trim_end() != "ok" => Outcome::Broken(text.trim_end().to_owned()),
         _ => Outcome::Ok,
+    }
+}
+
+/// Where our own kernel takes orders of what shall fail; other hosts have no such file.
+const FAIL: &str = "/proc/pagefault/fail";
+
+/// Whether this host is one that can be made to fail.
+pub(crate) fn failures_are_taken() -> bool {
+    Path::new(FAIL).exists()
+}
+
+fn fail(what: Failing, nth: u64) -> Outcome {
+    let what = match what {
+        Failing::Frame => "frame",
+        Failing::Read => "read",
+        Failing::Write => "write",
+    };
+    match std::fs::write(FAIL, format!("{what} {nth}")) {
+        Ok(()) => Outcome::Ok,
+        // The catalogue says that other hosts refuse, so no script with such a line comes here.
+        Err(_) => Outcome::Errno(Errno::EOPNOTSUPP),
     }
 }
 

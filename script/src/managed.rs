@@ -211,7 +211,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn pwrite(&self, file: File, offset: u64, bytes: &[u8]) -> Outcome {
-        answer(self.files[&file.0].file.write_at(offset, bytes), |error| error.errno())
+        answer(self.files[&file.0].file.write_all_at(offset, bytes), |error| error.errno())
     }
 
     fn pread(&self, file: File, offset: u64, length: u64) -> Outcome {

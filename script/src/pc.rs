@@ -17,6 +17,9 @@ use std::time::Duration;
 const PROGRAM: &str = "/pagefault";
 const SCRIPT: &str = "/script";
 
+/// The MiB of the disk for the script's files; the host keeps only what is written.
+const DISK: u32 = 16 << 10;
+
 /// How long a script may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -24,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub fn add_to(catalogue: &mut Catalogue, command: PathBuf) {
     catalogue.add(Entry {
         name: "pc",
-        failures: Failures::Refused,
+        failures: Failures::Injected,
         start: Box::new(move |setup| {
             Ok(Box::new(Pc { command: command.clone(), sizes: setup.sizes, faults: Vec::new() }))
         }),
@@ -72,6 +75,7 @@ impl Pc {
         boot.limit = Some(LIMIT);
         let cpus = u32::try_from(self.sizes.cpus).ok().filter(|cpus| *cpus <= MOST_CPUS);
         boot.cpus = cpus.ok_or(StartError::Sizes)?;
+        boot.disk = DISK;
         // The script's frames, beside what the files and the kernel itself take.
         let bytes = self.sizes.frames.saturating_mul(4096).saturating_add(size);
         let mebibytes = |bytes: u64| u32::try_from(bytes.div_ceil(1 << 20));

@@ -113,6 +113,25 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
+    /// Takes pages out of the cache that nothing would be lost with: those that are clean and not
+    /// mapped (Linux: `invalidate_mapping_pages`, `POSIX_FADV_DONTNEED`). They are read again when
+    /// they are next wanted. The pages of shared memory have no other home and stay.
+    pub fn discard_clean(&self, indexes: Range<u64>) {
+        if self.is_shared_memory() {
+            return;
+        }
+        let manager = &self.manager;
+        self.each_cached(indexes, |frame, index| {
+            manager.lock_page(frame);
+            let page = manager.page(frame);
+            // Who maps the page holds its lock, and who writes it through an entry has it mapped.
+            if self.holds(frame, index) && page.maps() == 0 && !page.has(PageFlags::DIRTY) {
+                self.forget(frame);
+            }
+            manager.unlock_page(frame);
+        });
+    }
+
     /// Gives up the slots of evicted pages.
     fn drop_slots(&self, indexes: Range<u64>) {
         let swap = &self.manager.swap;

@@ -1,6 +1,6 @@
 //! Writing to objects, and writing their dirty pages back (spec D8, C18).
 
-use crate::cache::mapping::{Mapping, Store};
+use crate::cache::mapping::{Found, Mapping, Store};
 use crate::error::FileError;
 use crate::fault::Refusal;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
@@ -45,7 +45,8 @@ impl<M: Machine> Mapping<M> {
         Ok(done)
     }
 
-    /// Writes bytes through the page cache (`pwrite`), growing the object if they go past its end.
+    /// Writes bytes through the page cache (`pwrite`), growing the object if they go past its end;
+    /// returns how many were written, fewer only if the next page could not be.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, FileError> {
         if offset > i64::MAX as u64 {
             return Err(FileError::OutOfRange);
@@ -55,8 +56,9 @@ impl<M: Machine> Mapping<M> {
             return Ok(0);
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
-        if end > self.len() {
-            self.zero_tail(self.len())?;
+        let before = self.len();
+        if end > before {
+            self.zero_tail(before)?;
             self.set_store_len(end)?;
         }
         let mut done = 0;
@@ -64,16 +66,55 @@ impl<M: Machine> Mapping<M> {
             let at = offset + done as u64;
             let within = (at & (PAGE_SIZE - 1)) as usize;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - within);
-            let found = self.page(at >> PAGE_SHIFT)?;
-            self.manager.pages.wait_writeback(&*self.manager.machine, found.frame);
-            self.manager.machine.fill(found.frame, |page| {
-                page[within..within + n].copy_from_slice(&bytes[done..done + n]);
-            });
-            self.manager.page(found.frame).set(PageFlags::DIRTY);
-            self.manager.unlock_and_put(found.frame);
+            if let Err(error) = self.write_within(at, &bytes[done..done + n]) {
+                let kept = if done > 0 { before.max(at) } else { before };
+                self.take_back_growth(kept, end)?;
+                return if done > 0 { Ok(done) } else { Err(error) };
+            }
             done += n;
         }
         Ok(done)
+    }
+
+    /// Writes all bytes as [`Mapping::write_at`] does, or says why it stopped.
+    pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            done += self.write_at(offset.saturating_add(done as u64), &bytes[done..])?;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes of one page, which is below the end.
+    fn write_within(&self, at: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let within = (at & (PAGE_SIZE - 1)) as usize;
+        let Found { frame, .. } = self.page(at >> PAGE_SHIFT)?;
+        let manager = &self.manager;
+        manager.pages.wait_writeback(&*manager.machine, frame);
+        let page = manager.page(frame);
+        let allowed = match &self.store {
+            Store::Backing(backing) if !page.has(PageFlags::DIRTY) => {
+                backing.make_writable(page.index())
+            }
+            _ => Ok(()),
+        };
+        if allowed.is_ok() {
+            let range = within..within + bytes.len();
+            manager.machine.fill(frame, |page| page[range].copy_from_slice(bytes));
+            page.set(PageFlags::DIRTY);
+        }
+        manager.unlock_and_put(frame);
+        Ok(allowed?)
+    }
+
+    /// After a write that grew the object to `end` stopped at `bytes`: what was not written is not
+    /// content.
+    fn take_back_growth(&self, bytes: u64, end: u64) -> Result<(), FileError> {
+        if bytes < end {
+            self.set_store_len(bytes)?;
+            self.drop_pages(bytes.div_ceil(PAGE_SIZE)..u64::MAX);
+        }
+        Ok(())
     }
 
     pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {

@@ -1,13 +1,14 @@
-//! The swap device: a virtio block device on the PCI bus.
+//! The disks: virtio block devices on the PCI bus, which the host gave names.
 //!
 //! One request is under way at a time. Who waits for it lets other tasks run; the device is polled,
 //! so that no interrupt has to be routed.
 
 use crate::direct::content;
+use crate::failures::Counts;
 use crate::layout::{DIRECT_MAP, KERNEL_BASE, image};
 use crate::sleep::SleepMutex;
 use crate::{kernel, scheduler, vmalloc};
-use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 use pagefault::machine::store::PageBytes;
 use pagefault::machine::{Frame, IoError, PAGE_SIZE, SwapDevice};
@@ -25,31 +26,70 @@ type Device = VirtIOBlk<Memory, PciTransport>;
 /// A block device, cut into pages.
 pub struct Disk {
     device: SleepMutex<Device>,
+    name: [u8; 20],
     pages: u32,
 }
 
-/// The first block device on the first bus.
-pub fn find() -> Option<Box<dyn SwapDevice>> {
-    let mut root = PciRoot::new(Ports);
-    let (function, _) = root
-        .enumerate_bus(0)
-        .find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block))?;
-    let command = Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER;
-    root.set_command(function, command);
-    let transport = PciTransport::new::<Memory, _>(&mut root, function).ok()?;
-    let device = VirtIOBlk::new(transport).ok()?;
-    let pages = (device.capacity() / SECTORS_A_PAGE as u64).try_into().ok()?;
-    Some(Box::new(Disk { device: SleepMutex::new(device), pages }))
+/// The disks of the machine.
+pub struct Disks {
+    /// The swap device.
+    pub swap: Option<SwapDisk>,
+    /// The one for files.
+    pub files: Option<Disk>,
 }
 
-impl SwapDevice for Disk {
-    fn slots(&self) -> u32 {
+impl Disks {
+    /// Starts the disks and tells them apart by the names that the host gave them.
+    pub fn find() -> Self {
+        let mut disks = Disk::all();
+        let mut take = |name| {
+            let at = disks.iter().position(|disk| disk.is_called(name))?;
+            Some(disks.swap_remove(at))
+        };
+        let swap = take("swap").map(|disk| SwapDisk { disk, failures: Counts::new() });
+        Self { swap, files: take("files") }
+    }
+}
+
+impl Disk {
+    /// The block devices on the first bus.
+    fn all() -> Vec<Self> {
+        let mut root = PciRoot::new(Ports);
+        let functions: Vec<DeviceFunction> = root
+            .enumerate_bus(0)
+            .filter(|(_, info)| virtio_device_type(info) == Some(DeviceType::Block))
+            .map(|(function, _)| function)
+            .collect();
+        functions.into_iter().filter_map(|function| Self::start(&mut root, function)).collect()
+    }
+
+    fn start(root: &mut PciRoot<Ports>, function: DeviceFunction) -> Option<Self> {
+        let command = Command::IO_SPACE | Command::MEMORY_SPACE | Command::BUS_MASTER;
+        root.set_command(function, command);
+        let transport = PciTransport::new::<Memory, _>(root, function).ok()?;
+        let mut device = VirtIOBlk::new(transport).ok()?;
+        let mut name = [0; 20];
+        device.device_id(&mut name).ok()?;
+        let pages = (device.capacity() / SECTORS_A_PAGE as u64).try_into().ok()?;
+        Some(Self { device: SleepMutex::new(device), name, pages })
+    }
+
+    /// Whether the host called it so (virtio: the serial number).
+    fn is_called(&self, name: &str) -> bool {
+        self.name
+            .strip_prefix(name.as_bytes())
+            .is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    }
+
+    /// How many pages it has.
+    pub const fn pages(&self) -> u32 {
         self.pages
     }
 
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+    /// Reads page number `at`.
+    pub fn read_page(&self, at: u32, page: &mut PageBytes) -> Result<(), IoError> {
         let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
-        let sector = slot as usize * SECTORS_A_PAGE;
+        let sector = at as usize * SECTORS_A_PAGE;
         let mut device = self.device.lock();
         // SAFETY: the three live until the request is complete, and are not touched before.
         let token = unsafe { device.read_blocks_nb(sector, &mut request, page, &mut response) }
@@ -60,9 +100,10 @@ impl SwapDevice for Disk {
             .map_err(|_| IoError::Device)
     }
 
-    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
+    /// Writes page number `at`.
+    pub fn write_page(&self, at: u32, page: &PageBytes) -> Result<(), IoError> {
         let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
-        let sector = slot as usize * SECTORS_A_PAGE;
+        let sector = at as usize * SECTORS_A_PAGE;
         let mut device = self.device.lock();
         // SAFETY: the three live until the request is complete, and are not touched before.
         let token = unsafe { device.write_blocks_nb(sector, &mut request, page, &mut response) }
@@ -71,6 +112,28 @@ impl SwapDevice for Disk {
         // SAFETY: they are those of the request that the token is of.
         unsafe { device.complete_write_blocks(token, &request, page, &mut response) }
             .map_err(|_| IoError::Device)
+    }
+}
+
+/// A disk as a swap area.
+pub struct SwapDisk {
+    disk: Disk,
+    failures: Counts,
+}
+
+impl SwapDevice for SwapDisk {
+    fn slots(&self) -> u32 {
+        self.disk.pages()
+    }
+
+    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        self.failures.read()?;
+        self.disk.read_page(slot, page)
+    }
+
+    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
+        self.failures.write()?;
+        self.disk.write_page(slot, page)
     }
 }
 

@@ -2,14 +2,16 @@
 //!
 //! A file's content is in the page cache. Files of the archive are read from it page by page as
 //! they are needed; files that programs make, or write to, are shared memory objects, whose pages
-//! go to swap.
+//! go to swap, but for those below `/disk`, where the machine has a disk for them.
 
 mod open;
 mod pipe;
+mod volume;
 
 pub use open::{Files, Open, Reading, What, file};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, pipe};
 
+use crate::disk::Disk;
 use crate::errno::Errno;
 use crate::kernel;
 use crate::machine::Pc;
@@ -25,6 +27,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault::File;
 use pagefault::machine::store::PageBytes;
 use pagefault::machine::{Backing, IoError, PAGE_SIZE};
+use volume::Stored;
 
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
@@ -77,6 +80,8 @@ pub enum Device {
     Zero,
     /// Random bytes.
     Random,
+    /// Takes orders of what shall fail.
+    Failures,
 }
 
 /// Where a regular file's bytes are.
@@ -86,8 +91,8 @@ pub enum Content {
     Archived(&'static [u8]),
     /// In the page cache, read from the archive.
     Cached(File<Pc>, &'static [u8]),
-    /// In the page cache, and nowhere else.
-    Memory(File<Pc>),
+    /// In the page cache, and in swap or on the file disk.
+    Own(File<Pc>),
 }
 
 /// A file of the archive, for the page cache.
@@ -115,7 +120,7 @@ impl Content {
     /// The content for reading.
     pub fn cached(&mut self) -> File<Pc> {
         match self {
-            Self::Cached(file, _) | Self::Memory(file) => file.clone(),
+            Self::Cached(file, _) | Self::Own(file) => file.clone(),
             Self::Archived(bytes) => {
                 let file = File::open(&kernel().manager, Arc::new(Archived(bytes)));
                 *self = Self::Cached(file.clone(), bytes);
@@ -128,14 +133,14 @@ impl Content {
     fn object(&self) -> Option<u64> {
         match self {
             Self::Archived(_) => None,
-            Self::Cached(file, _) | Self::Memory(file) => Some(file.id()),
+            Self::Cached(file, _) | Self::Own(file) => Some(file.id()),
         }
     }
 
     fn len(&self) -> u64 {
         match self {
             Self::Archived(bytes) => bytes.len() as u64,
-            Self::Cached(file, _) | Self::Memory(file) => file.len(),
+            Self::Cached(file, _) | Self::Own(file) => file.len(),
         }
     }
 }
@@ -167,12 +172,12 @@ impl Node {
         // Held while the copy is made: a second writer must not make another.
         let mut content = content.lock();
         let archived = match &*content {
-            Content::Memory(file) => return Ok(file.clone()),
+            Content::Own(file) => return Ok(file.clone()),
             Content::Archived(bytes) | Content::Cached(_, bytes) => *bytes,
         };
         let copy = File::shared(&kernel().manager, 0);
-        copy.write_at(0, archived)?;
-        *content = Content::Memory(copy.clone());
+        copy.write_all_at(0, archived)?;
+        *content = Content::Own(copy.clone());
         Ok(copy)
     }
 }
@@ -186,12 +191,16 @@ fn node(mode: u32, kind: Kind) -> Arc<Node> {
     Arc::new(Node { inode, mode, kind, end: SleepMutex::new(()) })
 }
 
-/// Fills the tree from an archive in the cpio format, and adds the devices.
-pub fn start(archive: &'static [u8]) {
+/// Fills the tree from an archive in the cpio format, and adds the devices and the file disk.
+pub fn start(archive: &'static [u8], disk: Option<Disk>) {
     let mut tree = TREE.lock();
     let mut add = |path: String, mode, kind| _ = tree.insert(path, node(mode, kind));
     for path in ["/", "/dev", "/dev/shm", "/proc", "/sys", "/tmp"] {
         add(path.to_string(), DIRECTORY | 0o755, Kind::Directory);
+    }
+    if let Some(disk) = disk {
+        volume::start(disk);
+        add(volume::DIRECTORY.to_string(), DIRECTORY | 0o755, Kind::Directory);
     }
     for entry in cpio_reader::iter_files(archive) {
         let path = absolute("/", entry.name());
@@ -211,6 +220,7 @@ pub fn start(archive: &'static [u8]) {
         ("/dev/zero", Device::Zero),
         ("/dev/urandom", Device::Random),
         ("/dev/random", Device::Random),
+        ("/proc/pagefault/fail", Device::Failures),
     ];
     let links = [
         ("/dev/fd", "/proc/self/fd"),
@@ -322,8 +332,12 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
         Create::Directory => (Kind::Directory, DIRECTORY),
         Create::Link(target) => (Kind::Link(target.to_string()), LINK),
         Create::Regular => {
-            let file = File::shared(&kernel().manager, 0);
-            (Kind::Regular(SleepMutex::new(Content::Memory(file))), REGULAR)
+            let manager = &kernel().manager;
+            let file = match path.strip_prefix(volume::DIRECTORY) {
+                Some(below) if below.starts_with('/') => File::open(manager, Stored::new()),
+                _ => File::shared(manager, 0),
+            };
+            (Kind::Regular(SleepMutex::new(Content::Own(file))), REGULAR)
         }
     };
     let mut tree = TREE.lock();
@@ -417,5 +431,5 @@ pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
 /// Makes a regular file without a path.
 pub fn nameless() -> Arc<Node> {
     let file = File::shared(&kernel().manager, 0);
-    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Memory(file))))
+    node(REGULAR | 0o600, Kind::Regular(SleepMutex::new(Content::Own(file))))
 }

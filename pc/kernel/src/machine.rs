@@ -6,7 +6,7 @@ use crate::frames::Frames;
 use crate::layout::{TASK_SIZE, TOP_SPAN, VMALLOC};
 use crate::lock::Spin;
 use crate::space::PcSpace;
-use crate::{clock, cpu, scheduler, shootdown, vmalloc};
+use crate::{clock, cpu, failures, scheduler, shootdown, vmalloc};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pagefault::machine::encode::x86_64 as encode;
 use pagefault::machine::{
@@ -66,6 +66,7 @@ impl Machine for Pc {
     }
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
+        failures::frame()?;
         self.frames.allocate(0)
     }
 
@@ -97,6 +98,7 @@ impl Machine for Pc {
     }
 
     fn space(&self) -> Result<PcSpace, OutOfFrames> {
+        failures::frame()?;
         PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
     }
 

@@ -15,7 +15,8 @@
 //! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
 //! | `process`, `exec`, `signal`, `timer`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
-//! | `disk`, `sleep` | the swap device |
+//! | `disk`, `sleep` | the swap device and the file disk |
+//! | `failures` | what shall fail, for tests |
 #![no_std]
 #![no_main]
 
@@ -33,6 +34,7 @@ mod disk;
 mod entry;
 mod errno;
 mod exec;
+mod failures;
 mod frames;
 mod fs;
 mod futex;
@@ -59,16 +61,19 @@ mod trap;
 mod user;
 mod vmalloc;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::panic::PanicInfo;
 use direct::Early;
+use disk::Disks;
 use exec::{Arguments, Program};
 use frames::{Frames, Reserved};
 use fs::{Files, Follow};
 use machine::Pc;
 use pagefault::exception::ExceptionTables;
+use pagefault::machine::SwapDevice;
 use pagefault::swap::area::Priority;
 use pagefault::{Config, Manager, NonlinearPolicy, Overcommit};
 use process::{Process, Thread};
@@ -141,11 +146,14 @@ fn start(
     apic::start(frames, reference).map_err(no_memory)?;
     // From here on this is the first CPU's idle task, which any interrupt finds in order.
     x86_64::instructions::interrupts::enable();
+    let disks = Disks::find();
     // SAFETY: the archive's frames were kept from the allocator.
-    fs::start(unsafe { direct::bytes(info.archive.clone()) });
-    if let Some(disk) = disk::find() {
+    fs::start(unsafe { direct::bytes(info.archive.clone()) }, disks.files);
+    if let Some(disk) = disks.swap {
         let pages = disk.slots();
-        match KERNEL.get().map(|kernel| kernel.manager.swap_on(disk, Priority::Descending)) {
+        let swap_on =
+            |kernel: &Kernel| kernel.manager.swap_on(Box::new(disk), Priority::Descending);
+        match KERNEL.get().map(swap_on) {
             Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
             other => report!("the swap device cannot be used: {other:?}"),
         }

@@ -22,7 +22,7 @@ use crate::space::PcSpace;
 use crate::{apic, smp};
 use core::cell::UnsafeCell;
 use core::ptr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pagefault::machine::{Stale, VirtAddr};
 use x86_64::instructions::{interrupts, tlb};
 use x86_64::registers::control::Cr3;
@@ -30,6 +30,9 @@ use x86_64::registers::control::Cr3;
 /// From this many pages on, forgetting everything is cheaper than one after the other (Linux:
 /// `tlb_single_page_flush_ceiling`).
 const CEILING: usize = 33;
+
+/// How often a sender looks for answers before it sleeps.
+const SPINS: u32 = 1000;
 
 /// Where a space is in use, as sets of CPUs.
 #[derive(Debug, Default)]
@@ -130,14 +133,23 @@ struct Request {
     content: UnsafeCell<Option<(*const PcSpace, What<'static>)>>,
     /// The CPUs that have not answered.
     awaited: AtomicU64,
+    /// The sender sleeps until they have.
+    sleeps: AtomicBool,
+}
+
+impl Request {
+    const NEW: Self = Self {
+        content: UnsafeCell::new(None),
+        awaited: AtomicU64::new(0),
+        sleeps: AtomicBool::new(false),
+    };
 }
 
 // SAFETY: by what `awaited` means, nobody reads the content while it is written; the space and the
 // pages are the sender's, which waits for all answers.
 unsafe impl Sync for Request {}
 
-static REQUESTS: [Request; cpu::LIMIT] =
-    [const { Request { content: UnsafeCell::new(None), awaited: AtomicU64::new(0) } }; cpu::LIMIT];
+static REQUESTS: [Request; cpu::LIMIT] = [const { Request::NEW }; cpu::LIMIT];
 
 /// For each CPU, those whose requests it is to answer.
 static SENDERS: [AtomicU64; cpu::LIMIT] = [const { AtomicU64::new(0) }; cpu::LIMIT];
@@ -181,9 +193,29 @@ fn tell(space: &PcSpace, what: What<'_>, others: u64) {
         }
     }
     carry_out(space, what);
-    while request.awaited.load(Ordering::Acquire) != 0 {
+    await_answers(request);
+}
+
+/// Waits until all have answered: awake for a moment, and then asleep. Where the CPUs are threads of
+/// an emulator on fewer processors, those that are to answer can run only while this one does not.
+fn await_answers(request: &Request) {
+    for _ in 0..SPINS {
+        if request.awaited.load(Ordering::Acquire) == 0 {
+            return;
+        }
         core::hint::spin_loop();
     }
+    request.sleeps.store(true, Ordering::SeqCst);
+    loop {
+        interrupts::disable();
+        if request.awaited.load(Ordering::SeqCst) == 0 {
+            break;
+        }
+        // The last to answer sees `sleeps` and sends an interrupt.
+        interrupts::enable_and_hlt();
+    }
+    interrupts::enable();
+    request.sleeps.store(false, Ordering::Relaxed);
 }
 
 /// Answers the requests of other CPUs. Called with interrupts disabled.
@@ -198,7 +230,10 @@ pub fn answer() {
             carry_out(unsafe { &*space }, what);
         }
         ANSWERED.fetch_add(1, Ordering::Relaxed);
-        request.awaited.fetch_and(!(1 << own), Ordering::Release);
+        let before = request.awaited.fetch_and(!(1 << own), Ordering::SeqCst);
+        if before == 1 << own && request.sleeps.load(Ordering::SeqCst) {
+            apic::interrupt(sender as u32, apic::LOOK);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! waits, so that two cursors of one thread do not meet a waiting writer between them.
 
 use crate::direct::{self, Table, index, table};
+use crate::failures;
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
 use crate::lock::MutexGuard;
@@ -206,6 +207,7 @@ impl Space for PcSpace {
             if let Some(cursor) = self.try_lock(&range) {
                 return Ok(cursor);
             }
+            failures::frame()?;
             self.make_levels(range.start)?;
         }
     }

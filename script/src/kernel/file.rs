@@ -1,5 +1,6 @@
-//! The script's files, as memfds.
+//! The script's files: memfds, or, on our own kernel, files on its disk, which can fail.
 
+use super::failures_are_taken;
 use crate::machine::{File, content};
 use crate::outcome::{Bytes, Errno};
 use std::io;
@@ -8,6 +9,34 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// Bytes moved at once.
 const PIECE: usize = 1 << 16;
 
+/// A nameless file on the disk of our own kernel.
+fn on_disk(number: usize) -> io::Result<OwnedFd> {
+    let path = format!("/disk/script-{number}");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file.into())
+}
+
+fn memfd(_: usize) -> io::Result<OwnedFd> {
+    let open = |flags| {
+        let name = c"pagefault-script".as_ptr();
+        // SAFETY: the name is a string that ends with a zero byte.
+        unsafe { libc::memfd_create(name, libc::MFD_CLOEXEC | flags) }
+    };
+    // Some hosts make memfds that may not be executed unless asked; kernels before 6.3 do not know
+    // the flag that asks.
+    let fd = match open(libc::MFD_EXEC) {
+        -1 => open(0),
+        fd => fd,
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Every file of a script; those whose `file` line has not come yet are empty.
 pub(super) struct Files {
     files: Vec<OwnedFd>,
@@ -15,24 +44,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(count: usize) -> io::Result<Self> {
-        let make = |_| {
-            let open = |flags| {
-                let name = c"pagefault-script".as_ptr();
-                // SAFETY: the name is a string that ends with a zero byte.
-                unsafe { libc::memfd_create(name, libc::MFD_CLOEXEC | flags) }
-            };
-            // Some hosts make memfds that may not be executed unless asked; kernels before 6.3 do
-            // not know the flag that asks.
-            let fd = match open(libc::MFD_EXEC) {
-                -1 => open(0),
-                fd => fd,
-            };
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: the descriptor is new and nobody else's.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        };
+        let make = if failures_are_taken() { on_disk } else { memfd };
         let files = (0..count).map(make).collect::<io::Result<_>>()?;
         Ok(Self { files })
     }
@@ -54,7 +66,18 @@ impl Files {
             piece.extend((start..end).map(|index| content(index, seed)));
             self.write(file, start, &piece)?;
         }
-        Ok(())
+        self.leave_cache(file)
+    }
+
+    /// Has the first look at the content be a read of the device, where there is one.
+    fn leave_cache(&self, file: File) -> Result<(), Errno> {
+        self.sync(file)?;
+        let (fd, advice) = (self.fd(file), libc::POSIX_FADV_DONTNEED);
+        // SAFETY: plain numbers.
+        match unsafe { libc::posix_fadvise(fd, 0, 0, advice) } {
+            0 => Ok(()),
+            errno => Err(Errno(errno)),
+        }
     }
 
     pub(super) fn truncate(&self, file: File, length: u64) -> Result<(), Errno> {

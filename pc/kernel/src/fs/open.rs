@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::process::{self, Process};
 use crate::serial::CONSOLE;
 use crate::sleep::{Sleep, SleepMutex};
-use crate::{procfs, scheduler, signal};
+use crate::{failures, procfs, scheduler, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -137,6 +137,10 @@ impl Open {
                     CONSOLE.send(bytes);
                     Ok(bytes.len())
                 }
+                Kind::Device(Device::Failures) => {
+                    failures::order(bytes)?;
+                    Ok(bytes.len())
+                }
                 Kind::Device(_) => Ok(bytes.len()),
                 _ => Ok(node.content_for_writing()?.write_at(offset, bytes)?),
             },
@@ -160,7 +164,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
 
 fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
     match device {
-        Device::Null => Ok(0),
+        Device::Null | Device::Failures => Ok(0),
         Device::Zero => {
             bytes.fill(0);
             Ok(bytes.len())

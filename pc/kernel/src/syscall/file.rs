@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
+use pagefault::machine::PAGE_SIZE;
 
 const AT_FDCWD: u32 = nr::AT_FDCWD as u32;
 /// The most bytes that one call moves through the kernel at once.
@@ -50,7 +51,8 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_rename => rename((AT_FDCWD, a), (AT_FDCWD, b)),
         nr::__NR_renameat | nr::__NR_renameat2 => rename((fd, b), (c as u32, d)),
         nr::__NR_ftruncate => ftruncate(fd, b),
-        nr::__NR_fsync | nr::__NR_fdatasync => file(fd).map(|_| 0),
+        nr::__NR_fsync | nr::__NR_fdatasync => fsync(fd),
+        nr::__NR_fadvise64 => fadvise(fd, b, c, d as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
         nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
@@ -67,8 +69,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         | nr::__NR_fchmodat
         | nr::__NR_utimensat
         | nr::__NR_chown
-        | nr::__NR_fchown
-        | nr::__NR_fadvise64 => Ok(0),
+        | nr::__NR_fchown => Ok(0),
         _ => return None,
     })
 }
@@ -341,6 +342,33 @@ fn ftruncate(fd: u32, length: u64) -> Result {
     match &file(fd)?.what {
         What::Node(node, _) => node.content_for_writing()?.truncate(length)?,
         _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+fn fsync(fd: u32) -> Result {
+    match &file(fd)?.what {
+        What::Node(node, _) => match node.kind {
+            Kind::Regular(_) => node.content()?.sync()?,
+            Kind::Directory => {}
+            _ => return Err(Errno::EINVAL),
+        },
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// Takes the advice that pages are not needed any more; what else there is changes nothing here.
+fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
+    let open = file(fd)?;
+    let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
+    if advice > nr::POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL);
+    }
+    if advice == nr::POSIX_FADV_DONTNEED && matches!(node.kind, Kind::Regular(_)) {
+        let end = if bytes == 0 { u64::MAX } else { from.saturating_add(bytes) };
+        // Whole pages only, as on Linux.
+        node.content()?.discard_clean(from.div_ceil(PAGE_SIZE)..end / PAGE_SIZE);
     }
     Ok(0)
 }

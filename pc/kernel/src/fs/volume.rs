@@ -1,0 +1,167 @@
+//! The file disk: a second block device, on which the files below `/disk` have their pages.
+//!
+//! The page cache is in front of it, so that these files are read when they are first touched and
+//! written back when they are dirty, as files on a disk are. Which page of the disk holds which page
+//! of a file is kept in memory: the files live as long as the machine.
+
+use crate::disk::Disk;
+use crate::failures::Counts;
+use crate::lock::Mutex;
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use pagefault::machine::store::PageBytes;
+use pagefault::machine::{Backing, IoError, PAGE_SIZE};
+
+/// Where the files are.
+pub const DIRECTORY: &str = "/disk";
+
+static VOLUME: spin::Once<Volume> = spin::Once::new();
+
+/// A disk and which of its pages are free.
+struct Volume {
+    disk: Disk,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    /// Pages that were given back.
+    returned: Vec<u32>,
+    /// The pages from this one on were never used.
+    unused: u32,
+}
+
+/// Begins to use a disk, all of which is free.
+pub fn start(disk: Disk) {
+    let free = Free { returned: Vec::new(), unused: 0 };
+    VOLUME.call_once(|| Volume { disk, free: Mutex::new(free) });
+}
+
+fn volume() -> Result<&'static Volume, IoError> {
+    VOLUME.get().ok_or(IoError::Device)
+}
+
+impl Volume {
+    fn take(&self) -> Result<u32, IoError> {
+        let mut free = self.free.lock();
+        if let Some(page) = free.returned.pop() {
+            return Ok(page);
+        }
+        let page = free.unused;
+        if page == self.disk.pages() {
+            return Err(IoError::Full);
+        }
+        free.unused += 1;
+        Ok(page)
+    }
+
+    fn give_back(&self, pages: impl Iterator<Item = u32>) {
+        self.free.lock().returned.extend(pages);
+    }
+}
+
+/// Where a page of a file is on the disk.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u32,
+    /// Whether the disk has content of the file there, not that of an earlier one.
+    is_written: bool,
+}
+
+/// A file on the disk.
+pub struct Stored {
+    /// Where its pages are; one that is not there is a hole.
+    pages: Mutex<BTreeMap<u64, Place>>,
+    length: AtomicU64,
+    failures: Counts,
+}
+
+impl Stored {
+    /// An empty file.
+    pub fn new() -> Arc<Self> {
+        let (pages, length) = (Mutex::new(BTreeMap::new()), AtomicU64::new(0));
+        Arc::new(Self { pages, length, failures: Counts::new() })
+    }
+
+    fn find(&self, index: u64) -> Option<Place> {
+        self.pages.lock().get(&index).copied()
+    }
+
+    /// Where there is content to be read.
+    fn find_written(&self, index: u64) -> Option<u32> {
+        self.find(index).filter(|place| place.is_written).map(|place| place.at)
+    }
+
+    /// Zeroes what is past a new end in the page that the end cuts: it must not come back when the
+    /// file grows again.
+    fn cut(&self, bytes: u64) -> Result<(), IoError> {
+        let (index, within) = (bytes / PAGE_SIZE, (bytes % PAGE_SIZE) as usize);
+        let Some(page) = self.find_written(index).filter(|_| within > 0) else { return Ok(()) };
+        let disk = &volume()?.disk;
+        let mut content = [0; PAGE_SIZE as usize];
+        disk.read_page(page, &mut content)?;
+        content[within..].fill(0);
+        disk.write_page(page, &content)
+    }
+}
+
+impl Backing for Stored {
+    fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError> {
+        self.failures.read()?;
+        match self.find_written(index) {
+            Some(at) => volume()?.disk.read_page(at, page),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError> {
+        self.failures.write()?;
+        // Truncated meanwhile: it is content no more.
+        let Some(Place { at, .. }) = self.find(index) else { return Ok(()) };
+        let mut content = [0; PAGE_SIZE as usize];
+        content[..page.len()].copy_from_slice(page);
+        volume()?.disk.write_page(at, &content)?;
+        if let Some(place) = self.pages.lock().get_mut(&index) {
+            place.is_written = true;
+        }
+        Ok(())
+    }
+
+    /// Finds a place for the page, so that what is dirty can always be written.
+    fn make_writable(&self, index: u64) -> Result<(), IoError> {
+        let mut pages = self.pages.lock();
+        if let Entry::Vacant(vacant) = pages.entry(index) {
+            vacant.insert(Place { at: volume()?.take()?, is_written: false });
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), IoError> {
+        match self.len() {
+            // Orders are for files that had content.
+            0 => self.failures.forget(),
+            before if bytes < before => self.cut(bytes)?,
+            _ => {}
+        }
+        self.length.store(bytes, Ordering::Release);
+        let dropped = self.pages.lock().split_off(&bytes.div_ceil(PAGE_SIZE));
+        volume()?.give_back(dropped.into_values().map(|place| place.at));
+        Ok(())
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let pages = core::mem::take(&mut *self.pages.lock());
+        // Without a disk there are no pages.
+        if let Ok(volume) = volume() {
+            volume.give_back(pages.into_values().map(|place| place.at));
+        }
+    }
+}
