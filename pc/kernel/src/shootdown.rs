@@ -138,18 +138,17 @@ struct Request {
 }
 
 impl Request {
-    const NEW: Self = Self {
-        content: UnsafeCell::new(None),
-        awaited: AtomicU64::new(0),
-        sleeps: AtomicBool::new(false),
-    };
+    const fn new() -> Self {
+        let (awaited, sleeps) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { content: UnsafeCell::new(None), awaited, sleeps }
+    }
 }
 
 // SAFETY: by what `awaited` means, nobody reads the content while it is written; the space and the
 // pages are the sender's, which waits for all answers.
 unsafe impl Sync for Request {}
 
-static REQUESTS: [Request; cpu::LIMIT] = [const { Request::NEW }; cpu::LIMIT];
+static REQUESTS: [Request; cpu::LIMIT] = [const { Request::new() }; cpu::LIMIT];
 
 /// For each CPU, those whose requests it is to answer.
 static SENDERS: [AtomicU64; cpu::LIMIT] = [const { AtomicU64::new(0) }; cpu::LIMIT];
