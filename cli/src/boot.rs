@@ -1,9 +1,10 @@
 //! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
 //! managed by us.
 
-use crate::run::report::Format;
-use crate::run::{STATUS_CANNOT_RUN, STATUS_FAILED, STATUS_NOT_FOUND, program};
+use crate::run::die_of;
 use crate::size::Size;
+use crate::status::Format;
+use crate::{program, status};
 use clap::ValueEnum;
 use pagefault_pc::boot::{Accelerator, MOST_CPUS};
 use pagefault_pc::host::{BringError, bring};
@@ -13,6 +14,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const HELP: &str = "\
 PROGRAM is looked for among the files of --files, by its path or in /bin, /usr/bin, /sbin and
@@ -91,23 +94,40 @@ impl Error {
     fn status(&self) -> u8 {
         match self {
             Self::Program(error) => error.status(),
-            Self::Boot { source: BootError::NotStarted(2), .. } => STATUS_NOT_FOUND,
-            Self::Boot { source: BootError::NotStarted(_), .. } | Self::Bring(_) => {
-                STATUS_CANNOT_RUN
+            Self::Boot { source: BootError::NotStarted(2), .. } => status::NOT_FOUND,
+            Self::Bring(BringError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                status::NOT_FOUND
             }
-            _ => STATUS_FAILED,
+            Self::Boot { source: BootError::NotStarted(_), .. } | Self::Bring(_) => {
+                status::CANNOT_RUN
+            }
+            _ => status::FAILED,
         }
     }
 }
 
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    match attempt(arguments) {
+    let (stop, signal) = (Arc::default(), Arc::default());
+    if let Err(error) = listen(&stop, &signal) {
+        eprintln!("pagefault boot: {error}");
+        return ExitCode::from(status::FAILED);
+    }
+    match attempt(arguments, stop) {
         Ok(ended) => {
             if let Some(format) = arguments.stats {
                 eprint!("{}", statistics(format, &ended));
             }
             ExitCode::from(ended.status)
+        }
+        Err(Error::Boot { source: BootError::Stopped, .. }) => {
+            die_of(signal.load(Ordering::Relaxed) as libc::c_int)
+        }
+        // Whoever read it has seen enough, and the program would have been told in the same way.
+        Err(Error::Boot { source: BootError::Output(error), .. })
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            die_of(libc::SIGPIPE)
         }
         Err(error) => {
             eprintln!("pagefault boot: {error}");
@@ -116,12 +136,23 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn attempt(arguments: &Arguments) -> Result<Ended, Error> {
+/// Lets the signals that end a program stop the machine, so that nothing of it is left behind.
+fn listen(stop: &Arc<AtomicBool>, signal: &Arc<AtomicUsize>) -> io::Result<()> {
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // In this order: who sees that it shall stop finds the reason.
+        signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
+        signal_hook::flag::register(number, stop.clone())?;
+    }
+    Ok(())
+}
+
+fn attempt(arguments: &Arguments, stop: Arc<AtomicBool>) -> Result<Ended, Error> {
     for path in &arguments.files {
         let read = std::fs::read_dir(path);
         read.map_err(|source| Error::Files { path: path.clone(), source })?;
     }
     let mut boot = Boot::new(Path::new("/"), &[]);
+    boot.stop = stop;
     boot.files.clone_from(&arguments.files);
     boot.memory = mebibytes("--memory", arguments.memory)?;
     boot.cpus = arguments.cpus;

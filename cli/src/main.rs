@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | `program` | finding the program that `run` or `boot` is to run |
+//! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
+mod program;
 mod run;
 mod size;
+mod status;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -61,7 +65,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     match std::env::args_os().nth(1) {
         _ if help[..2].contains(&error.kind()) => ExitCode::SUCCESS,
         Some(subcommand) if subcommand == "run" || subcommand == "boot" => {
-            ExitCode::from(run::STATUS_FAILED)
+            ExitCode::from(status::FAILED)
         }
         _ => ExitCode::from(2),
     }

@@ -188,6 +188,7 @@ impl Machine for LinuxMachine {
             task_size: self.shared.task_size,
             no_execute: true,
             file_index_limit: FILE_INDEX_LIMIT,
+            last_swap_slot: u32::MAX,
         }
     }
 

@@ -55,11 +55,11 @@ impl Shared {
         }
     }
 
-    /// Fills the host page from a frame that is parked and that the entry of `page` allows; returns
-    /// whether there was one. Does nothing where anybody else is at work.
-    pub fn refill_parked(&self, space: &SpaceCore, page: usize) -> bool {
+    /// Fills the host page from a frame that stands nowhere and that the entry of `page` allows;
+    /// returns whether there was one. Does nothing where anybody else is at work.
+    pub fn refill_homeless(&self, space: &SpaceCore, page: usize) -> bool {
         let Entry::Present { frame, .. } = space.table.entry(page) else { return false };
-        if !matches!(self.frames.peek(frame), Home::Buffer(_)) {
+        if !matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
             return false;
         }
         matches!(self.try_refill(space, page, Access::Read), Ok(Ok(Refilled::Changed)))

@@ -4,7 +4,9 @@ use crate::host::{self, Reservation};
 use crate::machine::Shared;
 use crate::place::permits;
 use crate::table::{LEAF_PAGES, LeafGuard, PageTable, SPAN};
-use pagefault_machine::{Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
+use pagefault_machine::{
+    Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
+};
 use rustix::io::Errno;
 use std::ops::Range;
 use std::sync::Arc;
@@ -226,9 +228,13 @@ impl Space for LinuxSpace {
         Some(LinuxCursor { space: &self.core, leaf, pages })
     }
 
-    fn prune(&self, range: Range<VirtAddr>) {
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
         let covered = self.range();
-        let (start, end) = (range.start.max(covered.start), range.end.min(covered.end));
+        // The leaves that the unmapped range touches.
+        let first = VirtAddr(unmapped.start.value() / SPAN * SPAN);
+        let last = VirtAddr(unmapped.end.value().next_multiple_of(SPAN));
+        let start = hole.start.max(covered.start).max(first);
+        let end = hole.end.min(covered.end).min(last);
         if let Some(pages) = self.core.pages_of(&(start..end)) {
             self.core.table.prune(pages.start, pages.end);
         }
@@ -262,6 +268,15 @@ impl Cursor for LinuxCursor<'_> {
 
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
         self.space.table.replace(&self.leaf, self.page(address), entry)
+    }
+
+    fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
+        // No hardware sets bits here: one exchange loses none.
+        let old = self.entry(address);
+        if let Entry::Present { frame, accessed, dirty, .. } = old {
+            self.replace(address, Entry::Present { frame, protection, accessed, dirty });
+        }
+        old
     }
 
     fn next(&self, from: VirtAddr) -> Option<VirtAddr> {

@@ -41,6 +41,8 @@ pub struct Capabilities {
     pub no_execute: bool,
     /// The largest page number that [`Entry::File`] can hold (spec F3).
     pub file_index_limit: u64,
+    /// The largest slot of a swap area that [`Entry::Swap`] can hold (spec F3).
+    pub last_swap_slot: u32,
 }
 
 /// What becomes of a page whose entry was changed; tells a machine how much work a flush is.
@@ -165,10 +167,12 @@ pub trait Space: Send + Sync {
     /// Like [`Space::lock`], but `None` where a level is missing, so that all entries are none.
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<Self::Cursor<'_>>;
 
-    /// Frees the levels that serve only addresses in `range` and hold no entries (spec E6).
+    /// Frees the levels that serve only addresses in `hole`, among them some in `unmapped`, and hold
+    /// no entries (spec E6).
     ///
-    /// No page in `range` may be in a region while this runs.
-    fn prune(&self, range: Range<VirtAddr>);
+    /// `unmapped` lies in `hole`: a level elsewhere in the hole was given back when its own last
+    /// page was unmapped. No page in `hole` may be in a region while this runs.
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>);
 
     /// How many leaf tables there are (Linux: `nr_ptes`).
     fn leaves(&self) -> usize;

@@ -133,14 +133,19 @@ impl<M: Machine> Manager<M> {
         let page = self.page(frame);
         let (refs, maps) = (page.refs(), page.maps());
         if refs == 0 {
-            equal(Invariant::I1, 0, u64::from(maps) + u64::from(page.flags().bits()))?;
+            let state = maps + page.flags().bits() + page.pins();
+            equal(Invariant::I1, 0, u64::from(state))?;
             return equal(Invariant::I4, 0, u64::from(census.maps[frame.index()]));
         }
-        equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED | PageFlags::WRITEBACK)))?;
+        equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED)))?;
         equal(Invariant::I3, u64::from(census.maps[frame.index()]), u64::from(maps))?;
         equal(Invariant::I3, u64::from(maps), u64::from(self.walk(frame, |_| {})))?;
         // Page tables are frames that no page of ours is: they have no references.
-        equal(Invariant::I2, u64::from(maps + page.cache_refs()), u64::from(refs))?;
+        equal(Invariant::I2, u64::from(maps + page.cache_refs() + page.pins()), u64::from(refs))?;
+        if page.is_anon() && page.is_pinned() {
+            // Whoever pinned the page has it alone (J6).
+            equal(Invariant::I12, 0, u64::from(self.entries_of(frame).saturating_sub(1)))?;
+        }
         if let Some(key) = Key::of(page) {
             let found = self.cache.find(&self.pages, &self.order, key);
             if let Some(found) = found {

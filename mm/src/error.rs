@@ -80,6 +80,12 @@ macro_rules! errors {
         }
 
         impl core::error::Error for $name {}
+
+        impl From<$name> for Errno {
+            fn from(error: $name) -> Self {
+                error.errno()
+            }
+        }
     };
 }
 
@@ -135,6 +141,8 @@ errors! {
         FixedWithoutMove = EINVAL, "A fixed target needs permission to move.";
         BadTarget = EINVAL, "The target overlaps the old range or leaves the address space.";
         BadOldLength = EINVAL, "This old length is not possible with this mapping.";
+        KeepsSize = EINVAL, "A mapping whose place stays mapped keeps its size.";
+        CannotStay = EINVAL, "The place of this mapping cannot stay mapped.";
         Unmapped = EFAULT, "The old range is not inside one mapping.";
         NotResizable = EFAULT, "The mapping must keep its size.";
         MustMove = ENOMEM, "There is no room to grow in place, and moving was not allowed.";
@@ -212,6 +220,7 @@ errors! {
     /// Why the kernel could not reach a program's memory (spec H2, H3).
     UserError {
         BadAddress = EFAULT, "The memory is not mapped for this access.";
+        OutOfMemory = ENOMEM, "No memory to bring a page in, or a page is pinned too often.";
     }
 }
 

@@ -79,6 +79,13 @@ pub enum Event {
         /// The address.
         address: VirtAddr,
     },
+    /// A page of zeros was given to anonymous memory before it was touched.
+    PopulatedAhead {
+        /// The number of the address space.
+        space: u64,
+        /// The address.
+        address: VirtAddr,
+    },
     /// A frame was freed by reclaim.
     Evicted {
         /// The frame.

@@ -2,6 +2,7 @@
 
 use crate::entry::Limits;
 use crate::error::ForkError;
+use crate::fault::page_range;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
@@ -20,6 +21,15 @@ enum Copied {
     UpTo(VirtAddr),
     /// At this address someone has the page locked, to which a reference was taken.
     Busy(VirtAddr, Frame),
+    /// At this address is a pinned page, to which a reference was taken: the device and the parent
+    /// keep it, and the child gets a copy.
+    Pinned(VirtAddr, Frame),
+}
+
+/// A region of the parent and the child's copy of it.
+struct Pair<'a, M: Machine> {
+    ours: &'a Vma<M>,
+    theirs: &'a Vma<M>,
 }
 
 impl<M: Machine> AddressSpace<M> {
@@ -30,8 +40,7 @@ impl<M: Machine> AddressSpace<M> {
     /// apart again, and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
-        let space =
-            manager.with_room(|| manager.machine.space()).map_err(|_| ForkError::OutOfMemory)?;
+        let space = manager.new_space().map_err(|_| ForkError::OutOfMemory)?;
         self.fork_into(space)
     }
 
@@ -54,7 +63,7 @@ impl<M: Machine> AddressSpace<M> {
                 file.opened();
             }
             if vma.written_family().is_some() || vma.has(VmaFlags::NONLINEAR) {
-                self.copy_entries(&child, &vma)?;
+                self.copy_entries(&child, &Pair { ours: &vma, theirs: &copy })?;
             }
         }
         drop(into);
@@ -85,22 +94,29 @@ fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
 impl<M: Machine> Mm<M> {
     /// Copies the entries of a region (`copy_page_range`), and flushes what the parent may not
     /// write any more before it goes on (spec E1).
-    fn copy_entries(&self, child: &Self, vma: &Vma<M>) -> Result<(), ForkError> {
+    fn copy_entries(&self, child: &Self, pair: &Pair<'_, M>) -> Result<(), ForkError> {
         let mut gather = Gather::new(self);
-        for chunk in Pages::new(&vma.range(), M::Space::SPAN) {
+        for chunk in Pages::new(&pair.ours.range(), M::Space::SPAN) {
             let mut from = chunk.start;
             while from < chunk.end {
                 let range = from..chunk.end;
                 let first = self.existing_entries(range.clone()).and_then(|c| c.next(from));
                 let Some(first) = first else { break };
+                let _engaged = self.manager.engage();
                 drop(child.entries(range.clone()).map_err(|_| ForkError::OutOfMemory)?);
-                let copied = self.copy_some(child, vma, first..chunk.end, &mut gather);
+                let copied = self.copy_some(child, pair.ours, first..chunk.end, &mut gather);
                 gather.flush();
                 from = match copied {
                     Copied::UpTo(address) => address,
                     Copied::Busy(address, frame) => {
                         self.manager.lock_page(frame);
                         self.manager.unlock_and_put(frame);
+                        address
+                    }
+                    Copied::Pinned(address, frame) => {
+                        let copied = self.copy_pinned(child, pair, address, frame);
+                        self.manager.put(frame);
+                        copied?;
                         address
                     }
                 };
@@ -127,6 +143,15 @@ impl<M: Machine> Mm<M> {
                 return Copied::UpTo(from);
             }
             let Some(address) = ours.next(from) else { return all };
+            if !theirs.entry(address).is_none() {
+                // The copy of a pinned page.
+                from = address + PAGE_SIZE;
+                continue;
+            }
+            if let Some(frame) = self.pinned(vma, &ours.entry(address)) {
+                self.manager.page(frame).hold();
+                return Copied::Pinned(address, frame);
+            }
             if let Some(frame) = self.being_written(vma, &ours.entry(address)) {
                 self.manager.page(frame).hold();
                 return Copied::Busy(address, frame);
@@ -143,6 +168,42 @@ impl<M: Machine> Mm<M> {
     fn being_written(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow() && entry.is_writable())?;
         self.manager.page(frame).has(PageFlags::LOCKED).then_some(frame)
+    }
+
+    /// The page of an entry, if it is the region's own and a device uses it.
+    fn pinned(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
+        let frame = entry.frame().filter(|_| vma.is_cow())?;
+        let page = self.manager.page(frame);
+        (page.is_anon() && page.is_pinned()).then_some(frame)
+    }
+
+    /// Gives the child a copy of a pinned page (spec E3), unless the entry has changed meanwhile.
+    /// What the device or the parent's threads store while it is made may show in it or not: the
+    /// fork has not returned.
+    fn copy_pinned(
+        &self,
+        child: &Self,
+        pair: &Pair<'_, M>,
+        address: VirtAddr,
+        pinned: Frame,
+    ) -> Result<(), ForkError> {
+        let manager = &self.manager;
+        let frame = manager.allocate().map_err(|_| ForkError::OutOfMemory)?;
+        manager.machine.copy(pinned, frame);
+        manager.page(frame).set(PageFlags::UPTODATE);
+        manager.enqueue(frame, None);
+        let range = page_range(address);
+        if let Some(ours) = self.existing_entries(range.clone())
+            && self.pinned(pair.ours, &ours.entry(address)) == Some(pinned)
+            && let Some(mut theirs) = child.existing_entries(range)
+        {
+            let protection = pair.theirs.written_protection();
+            let entry = Entry::Present { frame, protection, accessed: false, dirty: true };
+            child.add_new_anon(&mut theirs, pair.theirs, address, entry);
+        } else {
+            manager.put(frame);
+        }
+        Ok(())
     }
 
     /// What the child gets for an entry; references come before the entry is visible (spec E3).

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Mapping};
 use crate::error::{OutOfMemory, SwapOffError};
 use crate::event::{Event, Observer};
-use crate::machine::{Frame, Machine, Protection, SwapDevice};
+use crate::machine::{Frame, Machine, OutOfFrames, Protection, SwapDevice};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
@@ -69,6 +69,9 @@ pub struct Config {
     /// The most pages that a run of faults in order brings back from swap ahead of need (F17); 1:
     /// none.
     pub read_ahead: u32,
+    /// The most pages of zeros that a run of first stores in order is given ahead of need; 1: none.
+    /// For machines on which a fault costs much more than a page of zeros.
+    pub populate_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
     /// Told of everything that happens; costs nothing when absent.
@@ -83,6 +86,7 @@ impl Default for Config {
             nonlinear: NonlinearPolicy::default(),
             fault_around: 16,
             read_ahead: 16,
+            populate_ahead: 1,
             max_regions: 65530,
             observer: None,
         }
@@ -129,7 +133,7 @@ impl<M: Machine> Manager<M> {
             pages,
             cache: Cache::new(frames),
             queues: Queues::new(frames),
-            swap: Areas::new(),
+            swap: Areas::with_last_slot(machine.capabilities().last_swap_slot),
             families: Registry::new(),
             mappings: Registry::new(),
             spaces: Registry::new(),
@@ -150,7 +154,8 @@ impl<M: Machine> Manager<M> {
         &self.machine
     }
 
-    /// Adds a swap area and returns its number (`swapon`, spec F2).
+    /// Adds a swap area and returns its number (`swapon`, spec F2). Slots that the machine's entries
+    /// cannot name ([`Capabilities::last_swap_slot`](crate::machine::Capabilities)) are left alone.
     pub fn swap_on(
         &self,
         device: Box<dyn SwapDevice>,
@@ -195,15 +200,30 @@ impl<M: Machine> Manager<M> {
 
     /// Takes a frame for a page that only the caller knows, evicting others if it must.
     ///
-    /// The content is undefined. The caller holds no lock but [`Rank::Layout`](crate::sync::Rank)
+    /// The content is undefined. The caller is engaged, and holds no lock but [`Rank::Layout`](crate::sync::Rank)
     /// and page locks.
     pub(crate) fn allocate(&self) -> Result<Frame, OutOfMemory> {
         let frame = self.with_room(|| self.machine.allocate())?;
+        Ok(self.first_reference(frame))
+    }
+
+    /// Like [`allocate`](Self::allocate), but fails rather than evict.
+    pub(crate) fn allocate_free(&self) -> Result<Frame, OutOfFrames> {
+        self.machine.allocate().map(|frame| self.first_reference(frame))
+    }
+
+    fn first_reference(&self, frame: Frame) -> Frame {
         let page = self.page(frame);
         debug_assert_eq!(page.refs(), 0, "{frame:?} allocated while in use");
         debug_assert_eq!(page.flags().bits(), 0);
         page.refs.store(1, Ordering::Release);
-        Ok(frame)
+        frame
+    }
+
+    /// Makes a page table, evicting pages if it must.
+    pub(crate) fn new_space(&self) -> Result<M::Space, OutOfMemory> {
+        let _engaged = self.engage();
+        self.with_room(|| self.machine.space())
     }
 
     /// Drops a reference; the last one frees the frame.
@@ -228,9 +248,14 @@ impl<M: Machine> Manager<M> {
         self.stats.freed.add(self.machine.context(), 1);
     }
 
+    /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.
     pub(crate) fn lock_page(&self, frame: Frame) {
         self.order.assert_may_sleep();
-        self.pages.lock(&*self.machine, frame);
+        self.order.assert_engaged();
+        if !self.page(frame).try_lock() {
+            let _blocked = self.block();
+            self.pages.lock(&*self.machine, frame);
+        }
     }
 
     pub(crate) fn unlock_page(&self, frame: Frame) {

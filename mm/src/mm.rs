@@ -27,6 +27,7 @@ use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
 use crate::sync::{Held, Rank, RwLock, SleepGuard, SleepLock};
+use crate::tlb::Pending;
 use crate::tree::RegionTree;
 use crate::vma::Vma;
 use alloc::sync::Arc;
@@ -110,10 +111,12 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
+    pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
     pub(crate) runs: Runs,
-    /// How many changed entries still wait for their flush; grows under the entry's cursor.
-    pub(crate) unflushed: AtomicU32,
+    /// The changed entries that still wait for their flush.
+    pub(crate) pending: Pending,
 }
 
 /// The sole right to change an address space's regions (Linux: `mmap_lock` held for writing).
@@ -130,9 +133,7 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager
-            .with_room(|| manager.machine.space())
-            .map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
@@ -152,8 +153,9 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            moves: AtomicU32::new(0),
             runs: Runs::new(),
-            unflushed: AtomicU32::new(0),
+            pending: Pending::default(),
         });
         Self { mm }
     }
@@ -218,6 +220,12 @@ impl<M: Machine> Mm<M> {
         Exclusive { mm: self, _guard: self.exclusive.lock(&self.manager.order, Rank::Layout) }
     }
 
+    /// Like [`exclusive`](Self::exclusive), for a fault, which is engaged.
+    pub(crate) fn exclusive_in_fault<'a>(self: &'a Arc<Self>) -> Exclusive<'a, M> {
+        let _blocked = self.manager.block();
+        self.exclusive()
+    }
+
     /// The right to enter regions into an address space that nobody else knows yet, while the
     /// parent's is held too.
     pub(crate) fn exclusive_of_new(self: &Arc<Self>) -> Exclusive<'_, M> {
@@ -259,19 +267,6 @@ impl<M: Machine> Mm<M> {
         Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
     }
 
-    /// Notes a changed entry that is to be flushed. The caller holds the entry's cursor.
-    pub(crate) fn note_unflushed(&self) {
-        self.unflushed.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Notes that so many changed entries were flushed.
-    pub(crate) fn note_flushed(&self, count: usize) {
-        let before = self.unflushed.fetch_sub(count as u32, Ordering::AcqRel);
-        if before == count as u32 {
-            self.manager.machine.wake(&self.unflushed);
-        }
-    }
-
     /// Waits until every entry that others had changed is flushed (Linux:
     /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
     ///
@@ -279,13 +274,7 @@ impl<M: Machine> Mm<M> {
     /// the page, or stores to it, only after this: reclaim and other verbs change entries first and
     /// flush them together later. The caller has flushed its own and holds no cursor.
     pub(crate) fn await_flushes(&self) {
-        loop {
-            let pending = self.unflushed.load(Ordering::Acquire);
-            if pending == 0 {
-                return;
-            }
-            self.manager.machine.wait(&self.unflushed, pending);
-        }
+        self.pending.wait(&self.manager.order, &*self.manager.machine);
     }
 
     pub(crate) fn count_rss(&self, kind: Kind, pages: i64) {

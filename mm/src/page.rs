@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
 //! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
+//! | pins | raised under the page lock and the entry's cursor, lowered by anyone who has one |
 //! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
 //! | `slot` | the holder of the page lock, under the chain's lock |
 //! | queue links | under the lock of the queue's shard |
@@ -23,16 +24,15 @@ bitflags::bitflags! {
     /// What a page is and what is being done with it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct PageFlags: u32 {
-        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim.
+        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim. Held while
+        /// the content is read or written.
         const LOCKED = 1;
-        /// Someone waits for the lock or for the end of write-back.
+        /// Someone waits for the lock.
         const WAITERS = 2;
         /// The content is complete.
         const UPTODATE = 4;
         /// The content differs from its backing store, or has none.
         const DIRTY = 8;
-        /// The content is being written to its backing store.
-        const WRITEBACK = 0x10;
         /// The page was used since the replacement policy last looked.
         const REFERENCED = 0x20;
         /// The page is in the main queue rather than in the small one.
@@ -49,6 +49,9 @@ bitflags::bitflags! {
         const LAZY_FREE = 0x800;
     }
 }
+
+/// One pin, in the upper half of the flags' word.
+const PIN: u32 = 1 << 16;
 
 /// Who owns a page's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,7 @@ pub(crate) struct Page {
     pub(crate) refs: AtomicU32,
     /// Present entries that name the frame (spec I3).
     pub(crate) maps: AtomicU32,
+    /// [`PageFlags`] in the lower half, the number of pins in the upper.
     pub(crate) flags: AtomicU32,
     /// The next frame of the same chain of the cache.
     pub(crate) chain: AtomicU32,
@@ -112,7 +116,7 @@ impl Page {
     }
 
     pub(crate) fn flags(&self) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.load(Ordering::Acquire))
+        PageFlags::from_bits_truncate(self.flags.load(Ordering::Acquire))
     }
 
     pub(crate) fn has(&self, flags: PageFlags) -> bool {
@@ -120,11 +124,11 @@ impl Page {
     }
 
     pub(crate) fn set(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
+        PageFlags::from_bits_truncate(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
     }
 
     pub(crate) fn clear(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_retain(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
+        PageFlags::from_bits_truncate(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
     }
 
     pub(crate) fn owner(&self) -> Owner {
@@ -169,6 +173,28 @@ impl Page {
         debug_assert!(before > 0, "reference to a free page");
     }
 
+    /// How many pins there are; each has a reference beside.
+    pub(crate) fn pins(&self) -> u32 {
+        self.flags.load(Ordering::Acquire) / PIN
+    }
+
+    /// Whether a device uses the page (spec B20).
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins() > 0
+    }
+
+    /// Notes a pin, unless there are too many to count; see the table above.
+    pub(crate) fn pin(&self) -> bool {
+        let more = |word: u32| word.checked_add(PIN);
+        self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Undoes [`pin`](Self::pin).
+    pub(crate) fn unpin(&self) {
+        let before = self.flags.fetch_sub(PIN, Ordering::AcqRel);
+        debug_assert!(before >= PIN, "unpinned too often");
+    }
+
     /// How many references the caches hold.
     pub(crate) fn cache_refs(&self) -> u32 {
         u32::from(self.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE))
@@ -202,34 +228,19 @@ impl Pages {
     pub(crate) fn lock(&self, machine: &impl Machine, frame: Frame) {
         let page = self.of(frame);
         while !page.try_lock() {
-            self.wait(machine, frame, PageFlags::LOCKED);
+            let waiters = PageFlags::WAITERS.bits();
+            let seen = page.flags.fetch_or(waiters, Ordering::AcqRel);
+            if seen & PageFlags::LOCKED.bits() != 0 {
+                machine.wait(&page.flags, seen | waiters);
+            }
         }
     }
 
     /// Unlocks a page.
     pub(crate) fn unlock(&self, machine: &impl Machine, frame: Frame) {
-        self.release_bit(machine, frame, PageFlags::LOCKED);
-    }
-
-    /// Waits for the end of write-back.
-    pub(crate) fn wait_writeback(&self, machine: &impl Machine, frame: Frame) {
-        while self.of(frame).has(PageFlags::WRITEBACK) {
-            self.wait(machine, frame, PageFlags::WRITEBACK);
-        }
-    }
-
-    fn wait(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
         let page = self.of(frame);
-        let seen = page.set(PageFlags::WAITERS) | PageFlags::WAITERS;
-        if seen.contains(bit) {
-            machine.wait(&page.flags, seen.bits());
-        }
-    }
-
-    fn release_bit(&self, machine: &impl Machine, frame: Frame, bit: PageFlags) {
-        let page = self.of(frame);
-        let before = page.clear(bit | PageFlags::WAITERS);
-        debug_assert!(before.contains(bit), "{bit:?} released but not held");
+        let before = page.clear(PageFlags::LOCKED | PageFlags::WAITERS);
+        debug_assert!(before.contains(PageFlags::LOCKED), "unlocked but not locked");
         if before.contains(PageFlags::WAITERS) {
             machine.wake(&page.flags);
         }

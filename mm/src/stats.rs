@@ -22,6 +22,16 @@ impl Counter {
     pub(crate) fn read(&self) -> u64 {
         self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
+
+    /// Like [`add`](Self::add), in one order with all that is ordered so.
+    pub(crate) fn add_ordered(&self, context: ContextId, n: u64) {
+        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::SeqCst);
+    }
+
+    /// Like [`read`](Self::read), in one order with all that is ordered so.
+    pub(crate) fn read_ordered(&self) -> u64 {
+        self.0.iter().map(|shard| shard.0.load(Ordering::SeqCst)).sum()
+    }
 }
 
 macro_rules! counters {
@@ -80,6 +90,8 @@ counters! {
     around,
     /// Pages brought back from swap before they were touched.
     read_ahead,
+    /// Pages of zeros given to anonymous memory before they were touched.
+    populated_ahead,
     /// Pages read from swap.
     swap_reads,
     /// Pages written to swap.

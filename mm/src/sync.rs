@@ -34,7 +34,13 @@ pub(crate) enum Rank {
     Registry = 7,
 }
 
-/// Remembers, in debug builds, which ranks each thread of control holds.
+/// The part of a thread of control's word that says which ranks it holds; the rest counts how often
+/// it is engaged.
+const RANKS: u32 = 0xffff;
+const ENGAGED: u32 = RANKS + 1;
+
+/// Remembers, in debug builds, which ranks each thread of control holds, and whether it said that it
+/// may have pages in hand.
 pub(crate) struct LockOrder<M> {
     machine: Arc<M>,
     held: Vec<AtomicU32>,
@@ -48,14 +54,9 @@ impl<M: Machine> LockOrder<M> {
 
     /// Notes that the caller is about to take a lock of `rank`.
     pub(crate) fn enter(&self, rank: Rank) -> Held<'_> {
-        if self.held.is_empty() {
-            return Held { word: None, bit: 0 };
-        }
-        let Some(word) = self.held.get(self.machine.context().0 as usize) else {
-            return Held { word: None, bit: 0 };
-        };
+        let Some(word) = self.mine() else { return Held { word: None, bit: 0 } };
         let bit = 1 << rank as u32;
-        let before = word.fetch_or(bit, Ordering::Relaxed);
+        let before = word.fetch_or(bit, Ordering::Relaxed) & RANKS;
         // Two cursors may nest under exclusive use of both spaces (spec B2).
         let nested_cursor = rank == Rank::Entries && before & bit != 0;
         assert!(
@@ -67,10 +68,46 @@ impl<M: Machine> LockOrder<M> {
 
     /// Panics in debug builds if the caller holds a lock: used before I/O and before waiting.
     pub(crate) fn assert_may_sleep(&self) {
-        if let Some(word) = self.held.get(self.machine.context().0 as usize) {
-            let short = word.load(Ordering::Relaxed) & !(1 << Rank::Layout as u32);
+        if let Some(word) = self.mine() {
+            let short = word.load(Ordering::Relaxed) & RANKS & !(1 << Rank::Layout as u32);
             assert!(short == 0, "about to sleep while holding ranks {short:#b}");
         }
+    }
+
+    /// Notes that the caller may have pages in hand.
+    pub(crate) fn note_engaged(&self) {
+        if let Some(word) = self.mine() {
+            word.fetch_add(ENGAGED, Ordering::Relaxed);
+        }
+    }
+
+    /// Undoes [`note_engaged`](Self::note_engaged).
+    pub(crate) fn note_free(&self) {
+        if let Some(word) = self.mine() {
+            word.fetch_sub(ENGAGED, Ordering::Relaxed);
+        }
+    }
+
+    /// Panics in debug builds unless the caller is engaged: used where a page lock is waited for.
+    pub(crate) fn assert_engaged(&self) {
+        if let Some(word) = self.mine() {
+            assert!(word.load(Ordering::Relaxed) >= ENGAGED, "not engaged");
+        }
+    }
+
+    /// Panics in debug builds unless the caller is engaged once: used where it may step aside.
+    pub(crate) fn assert_engaged_once(&self) {
+        if let Some(word) = self.mine() {
+            let times = word.load(Ordering::Relaxed) / ENGAGED;
+            assert!(times == 1, "engaged {times} times");
+        }
+    }
+
+    fn mine(&self) -> Option<&AtomicU32> {
+        if self.held.is_empty() {
+            return None;
+        }
+        self.held.get(self.machine.context().0 as usize)
     }
 }
 
@@ -149,6 +186,7 @@ impl<M: Machine, T> RwLock<M, T> {
 }
 
 /// A mutex without content whose waiters sleep: it may be held across I/O.
+#[derive(Default)]
 pub(crate) struct SleepLock {
     /// 0 free, 1 held, 2 held and waited for.
     word: AtomicU32,

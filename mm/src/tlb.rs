@@ -7,7 +7,9 @@
 use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
+use crate::sync::{LockOrder, SleepLock};
 use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many pages one flush covers. A batch lives on the stack, which in a signal handler or a
 /// kernel is small.
@@ -22,17 +24,76 @@ pub(crate) enum After {
     Keep,
 }
 
+/// How many changed entries of an address space still wait for their flush, in two phases.
+///
+/// A change is noted under its entry's cursor, in the phase of that moment. Who waits for the changes
+/// made so far turns to the other phase and waits until the one before is empty: changes that go on
+/// being made meanwhile cannot keep him.
+#[derive(Default)]
+pub(crate) struct Pending {
+    counts: [AtomicU32; 2],
+    /// The phase in which changes are noted.
+    phase: AtomicU32,
+    /// Who turns the phase and waits.
+    turning: SleepLock,
+}
+
+/// So many changes in each phase.
+pub(crate) type Noted = [u32; 2];
+
+impl Pending {
+    /// Notes a change of an entry, whose cursor the caller holds.
+    pub(crate) fn note(&self, noted: &mut Noted) {
+        let phase = self.phase.load(Ordering::SeqCst) as usize;
+        self.counts[phase].fetch_add(1, Ordering::SeqCst);
+        noted[phase] += 1;
+    }
+
+    /// Notes that changes were flushed.
+    pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
+        for (count, flushed) in self.counts.iter().zip(noted) {
+            if flushed > 0 && count.fetch_sub(flushed, Ordering::SeqCst) == flushed {
+                machine.wake(count);
+            }
+        }
+    }
+
+    /// Waits until all that was noted before is flushed.
+    pub(crate) fn wait<M: Machine>(&self, order: &LockOrder<M>, machine: &M) {
+        if self.counts.iter().all(|count| count.load(Ordering::SeqCst) == 0) {
+            return;
+        }
+        let _turning = self.turning.lock_unranked(order);
+        let now = self.phase.load(Ordering::SeqCst);
+        // Only those are noted there that looked at the phase before it was turned the last time.
+        self.wait_for(1 - now, machine);
+        self.phase.store(1 - now, Ordering::SeqCst);
+        self.wait_for(now, machine);
+    }
+
+    fn wait_for(&self, phase: u32, machine: &impl Machine) {
+        let count = &self.counts[phase as usize];
+        loop {
+            match count.load(Ordering::SeqCst) {
+                0 => return,
+                pending => machine.wait(count, pending),
+            }
+        }
+    }
+}
+
 /// A batch for one address space.
 pub(crate) struct Gather<'a, M: Machine> {
     pub(crate) mm: &'a Mm<M>,
     stale: ArrayVec<Stale, BATCH>,
+    noted: Noted,
     /// The frames whose references are dropped after the flush.
     dropped: ArrayVec<Frame, BATCH>,
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
     pub(crate) fn new(mm: &'a Mm<M>) -> Self {
-        Self { mm, stale: ArrayVec::new(), dropped: ArrayVec::new() }
+        Self { mm, stale: ArrayVec::new(), noted: [0; 2], dropped: ArrayVec::new() }
     }
 
     /// Whether the batch must be flushed before more is added.
@@ -46,7 +107,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
-        self.mm.note_unflushed();
+        self.mm.pending.note(&mut self.noted);
         self.stale.push(Stale { address, frame, fate });
         if after == After::Drop {
             self.dropped.push(frame);
@@ -71,7 +132,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
-    /// Flushes, and waits until what others changed meanwhile and before is flushed too.
+    /// Flushes, and waits until what others changed before is flushed too.
     pub(crate) fn settle(&mut self) {
         self.flush();
         self.mm.await_flushes();
@@ -84,7 +145,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
         let manager: &Manager<M> = &self.mm.manager;
         manager.machine.flush(&self.mm.space, &self.stale);
-        self.mm.note_flushed(self.stale.len());
+        self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
         manager.stats.flushes.add(manager.machine.context(), 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);

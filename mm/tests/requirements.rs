@@ -4,7 +4,7 @@ mod common;
 
 use common::{BASE, PAGE, World};
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
-use pagefault::error::{AdviseError, FileError, RemapError};
+use pagefault::error::{AdviseError, FileError, LockError, RemapError};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
     Access, Context, Entry, ErrorCode, Machine as _, PageFault, Protection, SwapSlot, VirtAddr,
@@ -14,7 +14,7 @@ use pagefault::{
     AddressSpace, Advice, Config, File, FileAccess, Limits, MapOptions, MapRequest, Move,
     NonlinearPolicy, Overcommit, Placement, RemapRequest, Sharing, Source, ZeroPolicy,
 };
-use pagefault_sim::{Config as Machine, Sim, SimFile, X86_64};
+use pagefault_sim::{Architecture, Config as Machine, Ia32, Sim, SimFile, X86_64};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -305,6 +305,84 @@ fn c14_a_move_promises_nothing_twice() {
 }
 
 #[test]
+fn c14_a_place_that_stays_mapped_is_empty_and_promised_again() {
+    let overcommit = Overcommit::Never { ratio: 100 };
+    let world = world_with(64, Config { overcommit, ..Config::default() });
+    let space = world.process();
+    map(&space, 0, 20, RW);
+    world.store(space.mm(), 0, at(3), &[7]).unwrap();
+    space.mm().mlock(at(0), 20 * PAGE).unwrap();
+    let request = RemapRequest {
+        address: at(2),
+        old_length: 4 * PAGE,
+        new_length: 4 * PAGE,
+        movement: Move::Leaving(Placement::Hint(at(100))),
+    };
+    assert_eq!(space.mm().mremap(&request), Ok(at(100)));
+    assert_eq!(world.load_byte(space.mm(), 0, at(3)), Ok(0));
+    assert_eq!(world.load_byte(space.mm(), 0, at(101)), Ok(7));
+    // The pages that moved are still locked; the region that they left is so no longer.
+    let usage = space.mm().usage();
+    assert_eq!((usage.total, usage.locked, usage.regions), (24, 4, 2));
+    world.check();
+
+    let refused = |movement, old, new| {
+        let request = RemapRequest { address: at(0), old_length: old, new_length: new, movement };
+        space.mm().mremap(&request).unwrap_err()
+    };
+    let leaving = Move::Leaving(Placement::Anywhere);
+    assert_eq!(refused(leaving, 4 * PAGE, 5 * PAGE), RemapError::KeepsSize);
+    assert_eq!(refused(leaving, 0, PAGE), RemapError::KeepsSize);
+    assert_eq!(refused(leaving, 21 * PAGE, 21 * PAGE), RemapError::Unmapped);
+    let overlapping = Move::Leaving(Placement::Hint(at(1)));
+    assert_eq!(refused(overlapping, 2 * PAGE, 2 * PAGE), RemapError::BadTarget);
+    let unaligned = Move::Leaving(Placement::Hint(VirtAddr(at(50).value() + 1)));
+    assert_eq!(refused(unaligned, PAGE, PAGE), RemapError::Unaligned);
+    // 24 pages are promised, of 64.
+    for _ in 0..2 {
+        let request = RemapRequest { address: at(0), old_length: 20 * PAGE, ..request };
+        let request = RemapRequest { new_length: 20 * PAGE, movement: leaving, ..request };
+        space.mm().mremap(&request).unwrap();
+    }
+    assert_eq!(refused(leaving, PAGE, PAGE), RemapError::CommitLimit);
+    world.check();
+}
+
+#[test]
+fn c14_mappings_that_are_left_are_one_still() {
+    let world = world(64);
+    let space = world.process();
+    map(&space, 0, 8, RW);
+    for page in 0..8 {
+        world.store(space.mm(), 0, at(page), &[1 + page as u8]).unwrap();
+    }
+    let file = File::shared(&world.manager, 4 * PAGE);
+    let request = MapRequest {
+        sharing: Sharing::Shared,
+        placement: Placement::Fixed(at(8)),
+        source: Source::File { file: &file, offset: 0, access: FileAccess::all() },
+        ..MapRequest::anonymous(4 * PAGE)
+    };
+    space.mm().mmap(&request).unwrap();
+    world.store(space.mm(), 0, at(9), &[42]).unwrap();
+    // Over both: the shared pages are seen at both places, the private ones at the new one.
+    let request = RemapRequest {
+        address: at(6),
+        old_length: 4 * PAGE,
+        new_length: 4 * PAGE,
+        movement: Move::Leaving(Placement::Fixed(at(40))),
+    };
+    assert_eq!(space.mm().mremap(&request), Ok(at(40)));
+    for (page, byte) in [(5, 6), (6, 0), (7, 0), (9, 42), (40, 7), (41, 8), (43, 42)] {
+        assert_eq!(world.load_byte(space.mm(), 0, at(page)), Ok(byte), "page {page}");
+    }
+    let maps = space.mm().maps(at(0)..at(100));
+    let ranges: Vec<_> = maps.iter().map(|region| region.range.clone()).collect();
+    assert_eq!(ranges, [at(0)..at(8), at(8)..at(12), at(40)..at(42), at(42)..at(44)]);
+    world.check();
+}
+
+#[test]
 fn c16_pages_read_ahead_can_leave_again() {
     let (world, _disk) = world(64).with_disk(256);
     let space = world.process();
@@ -318,6 +396,28 @@ fn c16_pages_read_ahead_can_leave_again() {
     }
     world.manager.reclaim(1000);
     assert_eq!(world.sim.usage().allocated, 0);
+}
+
+#[test]
+fn c17_what_is_locked_counts_once_towards_the_limit() {
+    let (world, _disk) = world(64).with_disk(64);
+    let space = world.process();
+    map(&space, 0, 20, RW);
+    space.mm().limits().locked.store(8 * PAGE, std::sync::atomic::Ordering::Relaxed);
+    space.mm().mlock(at(0), 6 * PAGE).unwrap();
+    // Six of these eight are locked already.
+    space.mm().mlock(at(0), 8 * PAGE).unwrap();
+    assert_eq!(space.mm().mlock(at(4), 5 * PAGE), Err(LockError::OverLimit));
+    assert_eq!(space.mm().mlock_on_fault(at(10), PAGE), Err(LockError::OverLimit));
+    space.mm().munlock(at(0), 4 * PAGE).unwrap();
+    space.mm().mlock_on_fault(at(10), 4 * PAGE).unwrap();
+    let usage = space.mm().usage();
+    assert_eq!((usage.locked, usage.anonymous), (8, 8));
+    // What comes later stays, though nobody brought it in.
+    world.store(space.mm(), 0, at(11), &[1]).unwrap();
+    world.manager.reclaim(100);
+    assert_eq!(space.mm().usage().anonymous, 5);
+    world.check();
 }
 
 #[test]
@@ -505,69 +605,14 @@ fn pages_report_where_each_one_is() {
     drop(child);
 }
 
-/// Touches pages in order, and returns how many faults that took.
-fn faults_of_a_pass(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: &[u64]) -> u64 {
-    let before = world.manager.counters();
-    for page in pages {
-        assert_eq!(world.load_byte(space.mm(), 0, at(*page)).unwrap(), *page as u8 + 1);
-    }
-    let after = world.manager.counters();
-    after.swap_in - before.swap_in
-}
-
-fn swapped_out(read_ahead: u32) -> (World<X86_64>, AddressSpace<Sim>) {
-    let world = world_with(256, Config { read_ahead, ..Config::default() });
-    world.add_disk(256, Priority::Descending);
-    let space = world.process();
-    stored(&world, &space, 64);
-    space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
-    (world, space)
-}
-
+/// IA-32's entries hold 24 bits of a slot's number, x86-64's all 32.
 #[test]
-fn f17_a_run_of_faults_brings_the_next_pages_back_in_either_direction() {
-    let ascending: Vec<u64> = (0..64).collect();
-    let descending: Vec<u64> = (0..64).rev().collect();
-    for order in [ascending, descending] {
-        let (world, space) = swapped_out(1);
-        assert_eq!(faults_of_a_pass(&world, &space, &order), 64);
-        let (world, space) = swapped_out(16);
-        let faults = faults_of_a_pass(&world, &space, &order);
-        assert!(faults <= 8, "{faults} faults");
-        assert_eq!(world.manager.counters().read_ahead, 64 - faults);
-        world.check();
+fn f3_a_swap_area_ends_where_entries_can_name_no_slot() {
+    fn slots<A: Architecture>() -> u32 {
+        let world = World::<A>::new(Machine::calm(), Config::default());
+        world.add_disk(1 << 25, Priority::Descending);
+        world.manager.swap_areas().total() as u32
     }
-}
-
-#[test]
-fn f17_random_faults_read_nothing_ahead() {
-    let (world, space) = swapped_out(16);
-    let scattered: Vec<u64> = (0..64).map(|n| n * 23 % 64).collect();
-    assert_eq!(faults_of_a_pass(&world, &space, &scattered), 64);
-    assert_eq!(world.manager.counters().read_ahead, 0);
-}
-
-#[test]
-fn f17_read_ahead_ends_with_the_region_and_evicts_nothing() {
-    let (world, space) = swapped_out(16);
-    // From page 3 on another region begins, which the run must not enter.
-    space.mm().mprotect(at(3), 61 * PAGE, Protection::READ).unwrap();
-    assert_eq!(faults_of_a_pass(&world, &space, &[0, 1]), 2);
-    assert_eq!(world.manager.counters().read_ahead, 1);
-
-    let (world, space) = swapped_out(16);
-    // All frames but a few are in use: nothing is free beyond the mark.
-    map(&space, 100, 400, RW);
-    let mut page = 100;
-    while world.manager.machine().free_frames() > 6 {
-        world.store(space.mm(), 0, at(page), &[1]).unwrap();
-        page += 1;
-    }
-    let evicted = world.manager.counters().evicted;
-    for page in [0, 1] {
-        world.load_byte(space.mm(), 0, at(page)).unwrap();
-    }
-    assert_eq!(world.manager.counters().evicted, evicted);
-    assert_eq!(world.manager.counters().read_ahead, 0);
-    world.check();
+    assert_eq!(slots::<Ia32>(), (1 << 24) - 1);
+    assert_eq!(slots::<X86_64>(), (1 << 25) - 1);
 }

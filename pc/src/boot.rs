@@ -5,8 +5,11 @@ use crate::kernel::{self, KernelError};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,12 @@ const LEAST_MEMORY: u32 = 8;
 /// How long a machine may be silent at the beginning. It speaks within a second, in QEMU's own
 /// translation too.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The largest swap device in MiB: its pages are counted in 32 bits.
+const MOST_SWAP: u32 = (u32::MAX as u64 * 4096 >> 20) as u32;
+
+/// How often it is looked whether the machine has ended.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// What carries out the machine's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +70,8 @@ pub struct Boot {
     pub further: Vec<String>,
     /// How long the program may run, if there is a limit.
     pub limit: Option<Duration>,
+    /// When this becomes true, the machine is stopped.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Boot {
@@ -79,6 +90,7 @@ impl Boot {
             processor: String::from("qemu64"),
             further: Vec::new(),
             limit: None,
+            stop: Arc::default(),
         }
     }
 
@@ -128,6 +140,12 @@ pub enum BootError {
         /// What it needs.
         least: u32,
     },
+    /// The swap device of so many MiB cannot be used: it is too large for the machine's memory.
+    Swap(u32),
+    /// What the program printed could not be written.
+    Output(io::Error),
+    /// The machine was stopped.
+    Stopped,
     /// QEMU ended, or was stopped after a while, before the kernel said anything.
     Silent(Accelerator),
     /// The kernel could not start the first program: an error number.
@@ -159,6 +177,14 @@ impl std::fmt::Display for BootError {
             Self::TooSmall { memory, least } => {
                 write!(f, "{memory}M of memory has no room for the files; give at least {least}M")
             }
+            Self::Swap(size) => {
+                write!(
+                    f,
+                    "{size}M of swap is too much for the machine: its map has no room in memory"
+                )
+            }
+            Self::Output(error) => write!(f, "standard output: {error}"),
+            Self::Stopped => f.write_str("stopped"),
             Self::Silent(Accelerator::Tcg) => f.write_str("the machine did not start"),
             Self::Silent(Accelerator::Kvm) => f.write_str(
                 "the machine did not start under KVM, which this host may not have; try tcg",
@@ -205,6 +231,9 @@ impl Boot {
             return Err(BootError::NoQemu);
         }
         let kernel = kernel::locate().map_err(BootError::Kernel)?;
+        if self.swap > MOST_SWAP {
+            return Err(BootError::Swap(self.swap));
+        }
         let directory = tempfile::tempdir()?;
         let archive = directory.path().join("archive");
         self.pack(&archive)?;
@@ -215,20 +244,65 @@ impl Boot {
                 command.args(disk(directory.path(), name, size)?);
             }
         }
+        // A group of its own: what the terminal sends is for us, who stop the machine.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn()?;
-        let output = connect(&mut child, console)?;
-        let speaks = || fs::metadata(&report).is_ok_and(|report| report.len() > 0);
-        if !begins(&mut child, speaks)? {
-            return Err(BootError::Silent(self.accelerator));
-        }
-        let in_time = wait(&mut child, self.limit)?;
-        let output = output.join().unwrap_or_default();
+        let mut qemu = Qemu(command.spawn()?);
+        let speaks = Arc::new(AtomicBool::new(false));
+        let output = connect(&mut qemu.0, console, speaks.clone())?;
+        let outcome = self.watch(&mut qemu, &output, &report, &speaks)?;
+        drop(qemu);
+        let output = output.join().unwrap_or_else(|_| Ok(Vec::new())).map_err(BootError::Output)?;
         let report = String::from_utf8_lossy(&fs::read(&report)?).into_owned();
-        if !in_time {
-            return Err(BootError::TimedOut(Ended { status: 0, output, report }));
+        match outcome {
+            Outcome::Ended => self.judge(output, report),
+            Outcome::Silent => Err(BootError::Silent(self.accelerator)),
+            Outcome::TimedOut => Err(BootError::TimedOut(Ended { status: 0, output, report })),
+            Outcome::Stopped => Err(BootError::Stopped),
         }
+    }
+
+    /// Waits until the machine has ended, or there is a reason to stop it.
+    fn watch(
+        &self,
+        qemu: &mut Qemu,
+        output: &Output,
+        report: &Path,
+        has_spoken: &AtomicBool,
+    ) -> io::Result<Outcome> {
+        let start = Instant::now();
+        let mut speaks = false;
+        loop {
+            let has_ended = qemu.0.try_wait()?.is_some();
+            // It may have said it with its last breath.
+            if !speaks && fs::metadata(report).is_ok_and(|report| report.len() > 0) {
+                speaks = true;
+                has_spoken.store(true, Ordering::Release);
+            }
+            let time = start.elapsed();
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Outcome::Stopped);
+            }
+            if has_ended || !speaks && time > PATIENCE {
+                return Ok(if speaks { Outcome::Ended } else { Outcome::Silent });
+            }
+            if output.is_finished() {
+                // Nobody wants to hear more, or QEMU is about to end.
+                return Ok(Outcome::Ended);
+            }
+            if self.limit.is_some_and(|limit| time > limit) {
+                return Ok(Outcome::TimedOut);
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+
+    /// What a machine's report says about how it ended.
+    fn judge(&self, output: Vec<u8>, report: String) -> Result<Ended, BootError> {
         let last = |prefix| report.lines().rev().find_map(|line| line.strip_prefix(prefix));
+        if last("the swap device cannot be used").is_some() {
+            return Err(BootError::Swap(self.swap));
+        }
         if let Some(error) = last("cannot start the first program: Errno(") {
             let number = error.trim_end_matches(')').parse();
             return Err(number.map_or(BootError::Crashed(report), BootError::NotStarted));
@@ -278,7 +352,11 @@ impl Boot {
 fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
     let path = directory.join(name);
     File::create(&path)?.set_len(u64::from(size) << 20)?;
-    let drive = format!("if=none,id={name},format=raw,cache=unsafe,file={}", path.display());
+    // A host without room is an error of the device, not a reason to wait for room.
+    let drive = format!(
+        "if=none,id={name},format=raw,cache=unsafe,werror=report,rerror=report,file={}",
+        path.display()
+    );
     let device = format!("virtio-blk-pci,drive={name},serial={name}");
     Ok(["-drive".into(), drive, "-device".into(), device])
 }
@@ -286,11 +364,46 @@ fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
 /// What ends the input: the machine's console has no other way to say so.
 const END: u8 = 4;
 
-/// Connects the machine's console; the result is what was kept of the output.
-fn connect(child: &mut Child, console: Console) -> io::Result<thread::JoinHandle<Vec<u8>>> {
+/// QEMU, which does not outlive this value.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // It may have ended by itself, and then neither is needed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Why a machine is no longer watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It ended, or its output has nowhere to go.
+    Ended,
+    /// It said nothing for too long, or ended before it said anything.
+    Silent,
+    /// It ran too long.
+    TimedOut,
+    /// Someone wants it stopped.
+    Stopped,
+}
+
+/// What passes the output on and returns what was kept of it.
+type Output = thread::JoinHandle<io::Result<Vec<u8>>>;
+
+/// Connects the machine's console. Input is given to it once it speaks: before, its line loses what
+/// arrives.
+fn connect(child: &mut Child, console: Console, speaks: Arc<AtomicBool>) -> io::Result<Output> {
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     thread::spawn(move || {
+        while !speaks.load(Ordering::Acquire) {
+            if Arc::strong_count(&speaks) == 1 {
+                // Nobody watches any more: it never spoke.
+                return;
+            }
+            thread::sleep(GLANCE);
+        }
         if console == Console::Inherited {
             // The machine may end before its input does.
             let _ = io::copy(&mut io::stdin().lock(), &mut input);
@@ -307,46 +420,11 @@ fn connect(child: &mut Child, console: Console) -> io::Result<thread::JoinHandle
                 Console::Kept => kept.extend(&buffer[..n]),
                 Console::Inherited => {
                     let mut stdout = io::stdout().lock();
-                    let _ = stdout.write_all(&buffer[..n]).and_then(|()| stdout.flush());
+                    stdout.write_all(&buffer[..n])?;
+                    stdout.flush()?;
                 }
             }
         }
-        kept
+        Ok(kept)
     }))
-}
-
-/// Waits until the kernel has said something; `false` if QEMU ends before, or takes too long.
-fn begins(child: &mut Child, speaks: impl Fn() -> bool) -> io::Result<bool> {
-    let start = Instant::now();
-    while !speaks() {
-        if child.try_wait()?.is_some() {
-            // It may have said it with its last breath.
-            return Ok(speaks());
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill()?;
-            child.wait()?;
-            return Ok(false);
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(true)
-}
-
-/// Waits for the machine to end; stops it when it has run too long, and says whether it was in time.
-fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<bool> {
-    let Some(limit) = limit else {
-        child.wait()?;
-        return Ok(true);
-    };
-    let start = Instant::now();
-    while child.try_wait()?.is_none() {
-        if start.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(false);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(true)
 }

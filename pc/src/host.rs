@@ -101,6 +101,10 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, BringError> {
         .map_err(|error| BringError::Loader(loader.clone(), error))?;
     if !said.status.success() {
         let complaint = String::from_utf8_lossy(&said.stderr).trim().to_owned();
+        if complaint.is_empty() {
+            // It fell over what it found, without a word.
+            return Err(BringError::Damaged(program.to_owned()));
+        }
         return Err(BringError::Libraries(program.to_owned(), complaint));
     }
     let mut files = listed(&String::from_utf8_lossy(&said.stdout))

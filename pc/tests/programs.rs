@@ -9,6 +9,7 @@ use pagefault_pc::boot::{BootError, is_available};
 use pagefault_pc::{Boot, Ended};
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn a_write_barrier_by_signals() {
@@ -62,6 +63,31 @@ fn memory_larger_than_the_machine_on_swap() {
     assert!(counters["swap_writes"] > 4_000, "{}", ended.report);
     // By a fault or ahead of one: how many of which depends on when reclaim runs.
     assert!(counters["swap_reads"] > 4_000, "{}", ended.report);
+}
+
+/// Takes a minute or two, and so is done only when asked for.
+#[test]
+fn memory_three_times_as_large_as_the_machine_on_swap() {
+    if std::env::var_os("PAGEFAULT_FULL").is_none() {
+        return eprintln!("skipped: PAGEFAULT_FULL is not set");
+    }
+    let change = |boot: &mut Boot| {
+        (boot.memory, boot.swap, boot.limit) = (64, 256, Some(Duration::from_secs(600)));
+    };
+    let Some(ended) = program("threads", &["200", "4"], change) else { return };
+    expect(&ended, 0, "4 threads, 200 MiB, 0 failures\n");
+    assert!(ended.counters()["swap_writes"] > 35_000, "{}", ended.report);
+}
+
+/// Waiting for files, timers, signals, locks and children, and what processor time it takes: as on
+/// the host.
+#[test]
+fn every_way_to_wait() {
+    let directory = built("waiting");
+    let host = Command::new(directory.path().join("waiting")).output().unwrap();
+    let Some(ended) = boot(directory.path(), &["/waiting"], |_| ()) else { return };
+    expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
+    assert!(!ended.report.contains("unknown_call"), "{}", ended.report);
 }
 
 #[test]

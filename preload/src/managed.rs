@@ -242,12 +242,18 @@ unsafe fn remap_managed(
     flags: c_int,
     target: usize,
 ) -> Result<usize, Errno> {
-    let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     let fixed = flags & libc::MREMAP_FIXED != 0;
     let may_move = flags & libc::MREMAP_MAYMOVE != 0;
-    // Keeping the old place as well (MREMAP_DONTUNMAP) is answered as kernels before 5.7 do.
-    if flags & !known != 0 || (fixed && !may_move) {
+    let leaves = flags & libc::MREMAP_DONTUNMAP != 0;
+    if flags & !known != 0 || (fixed || leaves) && !may_move || leaves && old.len() != new_len {
         return Err(Errno::EINVAL);
+    }
+    if leaves {
+        let prot = manager.prot(&old).ok_or(Errno::EFAULT)?;
+        let place = if fixed { Place::Replaced(target) } else { Place::Wished(target) };
+        // SAFETY: passed on to the caller.
+        return unsafe { relocate(manager, old, new_len, prot, place, OldPlace::Kept) };
     }
     if !fixed && new_len <= old.len() {
         let tail = old.start + new_len..old.end;
@@ -265,8 +271,9 @@ unsafe fn remap_managed(
     if !may_move {
         return Err(Errno::ENOMEM);
     }
+    let place = if fixed { Place::Replaced(target) } else { Place::Wished(0) };
     // SAFETY: passed on to the caller.
-    unsafe { relocate(manager, old, new_len, prot, fixed.then_some(target)) }
+    unsafe { relocate(manager, old, new_len, prot, place, OldPlace::Unmapped) }
 }
 
 /// Maps more addresses behind a mapping, if they are free.
@@ -284,36 +291,62 @@ fn extend(manager: &Manager, old: &Range<usize>, new_len: usize, prot: c_int) ->
     Ok(())
 }
 
+/// Where a mapping moves to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// To this address; what is there is unmapped.
+    Replaced(usize),
+    /// To this address if it is free, else to any; 0 is no wish.
+    Wished(usize),
+}
+
+/// What becomes of the place that a mapping moves away from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OldPlace {
+    /// Nothing is mapped there any more.
+    Unmapped,
+    /// The mapping is still there, without its pages (`MREMAP_DONTUNMAP`).
+    Kept,
+}
+
 /// Maps other addresses and moves what is there to them.
 unsafe fn relocate(
     manager: &Manager,
     old: Range<usize>,
     new_len: usize,
     prot: c_int,
-    target: Option<usize>,
+    place: Place,
+    old_place: OldPlace,
 ) -> Result<usize, Errno> {
-    if let Some(target) = target {
-        let end = target.checked_add(new_len).ok_or(Errno::EINVAL)?;
-        if target % 4096 != 0 || (target < old.end && old.start < end) {
-            return Err(Errno::EINVAL);
-        }
+    let (Place::Replaced(target) | Place::Wished(target)) = place;
+    let end = target.checked_add(new_len).ok_or(Errno::EINVAL)?;
+    if target % 4096 != 0 || (target != 0 && target < old.end && old.start < end) {
+        return Err(Errno::EINVAL);
+    }
+    if let Place::Replaced(_) = place {
         give_up(target..end);
     }
     // A longer source is cut first, so that what is moved is as long as its place.
     let source = old.start..old.start + old.len().min(new_len);
-    let fixed = if target.is_some() { libc::MAP_FIXED } else { 0 };
+    let fixed = if matches!(place, Place::Replaced(_)) { libc::MAP_FIXED } else { 0 };
     // SAFETY: the caller vouches for a fixed target.
-    let start = unsafe { sys::mmap(&private(target.unwrap_or(0), new_len, prot, fixed))? };
+    let start = unsafe { sys::mmap(&private(target, new_len, prot, fixed))? };
     let new = start..start + new_len;
-    if let Err(errno) = manager.relocate(&source, &new) {
+    let moved = match old_place {
+        OldPlace::Unmapped => manager.relocate(&source, &new),
+        OldPlace::Kept => manager.relocate_pages(&source, &new),
+    };
+    if let Err(errno) = moved {
         // SAFETY: the mapping was made above and nobody knows of it.
         let _ = unsafe { sys::munmap(new.start, new.len()) };
         return Err(errno);
     }
     RANGES.lock().insert(new);
-    give_up(old.clone());
-    // SAFETY: passed on to the caller.
-    let _ = unsafe { sys::munmap(old.start, old.len()) };
+    if old_place == OldPlace::Unmapped {
+        give_up(old.clone());
+        // SAFETY: passed on to the caller.
+        let _ = unsafe { sys::munmap(old.start, old.len()) };
+    }
     Ok(start)
 }
 

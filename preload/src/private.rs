@@ -15,8 +15,8 @@ use dlmalloc::Dlmalloc;
 const SIZES: [usize; 4] = [64 << 30, 4 << 30, 512 << 20, 64 << 20];
 
 /// The heap. Its window is reserved by the first allocation.
-static HEAP: Lock<Dlmalloc<PrivateWindow>> =
-    Lock::new(Dlmalloc::new_with_allocator(PrivateWindow(Window::new(released))));
+static HEAP: Lock<Dlmalloc<Window>> =
+    Lock::new(Dlmalloc::new_with_allocator(Window::new(reserve, released)));
 
 /// Where the window begins; 0 before it is reserved.
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -30,82 +30,49 @@ pub fn holds(pointer: *const u8) -> bool {
 }
 
 /// Runs `f` on the heap.
-pub fn with<R>(f: impl FnOnce(&mut Dlmalloc<PrivateWindow>) -> R) -> R {
+pub fn with<R>(f: impl FnOnce(&mut Dlmalloc<Window>) -> R) -> R {
     f(&mut HEAP.lock())
 }
 
 /// The heap's lock, for a fork.
-pub fn lock() -> &'static Lock<Dlmalloc<PrivateWindow>> {
+pub fn lock() -> &'static Lock<Dlmalloc<Window>> {
     &HEAP
 }
 
-/// The window as dlmalloc's source of memory, reserved when it is first asked.
-pub struct PrivateWindow(Window);
-
-impl PrivateWindow {
-    /// Reserves the window; called with the heap locked.
-    fn reserve(&self) -> bool {
-        if START.load(Relaxed) != 0 {
+/// Reserves the window when it is first asked; called with the heap locked.
+fn reserve(window: &Window) -> bool {
+    if START.load(Relaxed) != 0 {
+        return true;
+    }
+    for len in SIZES {
+        if let Ok(start) = map_private(len) {
+            window.open(start..start + len);
+            END.store(start + len, Relaxed);
+            START.store(start, Release);
             return true;
         }
-        for len in SIZES {
-            let request = sys::Mmap {
-                address: 0,
-                len,
-                prot: libc::PROT_READ | libc::PROT_WRITE,
-                flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                fd: -1,
-                offset: 0,
-            };
-            // SAFETY: a new mapping at an address of the host's choice replaces nothing.
-            if let Ok(start) = unsafe { sys::mmap(&request) } {
-                self.0.open(start..start + len);
-                END.store(start + len, Relaxed);
-                START.store(start, Release);
-                return true;
-            }
-        }
-        false
     }
+    false
+}
+
+/// Maps private memory that is none before it is used.
+fn map_private(len: usize) -> Result<usize, sys::Errno> {
+    let request = sys::Mmap {
+        address: 0,
+        len,
+        prot: libc::PROT_READ | libc::PROT_WRITE,
+        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        fd: -1,
+        offset: 0,
+    };
+    // SAFETY: a new mapping at an address of the host's choice replaces nothing.
+    unsafe { sys::mmap(&request) }
 }
 
 /// Gives a part of the window that is no longer used back to the host.
 fn released(range: core::ops::Range<usize>) -> bool {
     // SAFETY: dlmalloc has given up the range, which lies in the window.
     unsafe { sys::madvise(range.start, range.len(), libc::MADV_DONTNEED) }.is_ok()
-}
-
-// SAFETY: the window gives out disjoint parts of a mapping that lives as long as the process; a
-// part is given out anew only after it was given up, and zeroed by `released` before.
-unsafe impl dlmalloc::Allocator for PrivateWindow {
-    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
-        let start = if self.reserve() { self.0.take(size) } else { None };
-        start.map_or((core::ptr::null_mut(), 0, 0), |start| (start as *mut u8, size, 0))
-    }
-
-    fn remap(&self, _: *mut u8, _: usize, _: usize, _can_move: bool) -> *mut u8 {
-        core::ptr::null_mut()
-    }
-
-    fn free_part(&self, start: *mut u8, old: usize, new: usize) -> bool {
-        self.0.give_back(start.addr() + new..start.addr() + old)
-    }
-
-    fn free(&self, start: *mut u8, size: usize) -> bool {
-        self.0.give_back(start.addr()..start.addr() + size)
-    }
-
-    fn can_release_part(&self, _flags: u32) -> bool {
-        true
-    }
-
-    fn allocates_zeros(&self) -> bool {
-        true
-    }
-
-    fn page_size(&self) -> usize {
-        4096
-    }
 }
 
 /// Rust's allocations in this object.
@@ -126,16 +93,7 @@ fn is_large(layout: &Layout) -> bool {
 
 /// Maps a large block; null where the host refuses.
 fn map(size: usize) -> *mut u8 {
-    let request = sys::Mmap {
-        address: 0,
-        len: size,
-        prot: libc::PROT_READ | libc::PROT_WRITE,
-        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        fd: -1,
-        offset: 0,
-    };
-    // SAFETY: a new mapping at an address of the host's choice replaces nothing.
-    unsafe { sys::mmap(&request) }.map_or(core::ptr::null_mut(), |start| start as *mut u8)
+    map_private(size).map_or(core::ptr::null_mut(), |start| start as *mut u8)
 }
 
 // SAFETY: dlmalloc gives out disjoint blocks of at least the size and alignment asked for, and all

@@ -189,6 +189,7 @@ impl<A: Architecture> Machine for Computer<A> {
             task_size: A::TASK_SIZE,
             no_execute: A::NO_EXECUTE,
             file_index_limit: A::LIMITS.file_index,
+            last_swap_slot: A::LIMITS.slot,
         }
     }
 

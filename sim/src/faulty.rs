@@ -160,8 +160,8 @@ impl<S: Space> Space for FaultySpace<S> {
         self.inner.lock_existing(range)
     }
 
-    fn prune(&self, range: Range<VirtAddr>) {
-        self.inner.prune(range);
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
+        self.inner.prune(hole, unmapped);
     }
 
     fn leaves(&self) -> usize {

@@ -54,8 +54,8 @@ impl<A: Architecture> Space for SimSpace<A> {
         self.try_cursor(&range)
     }
 
-    fn prune(&self, range: Range<VirtAddr>) {
-        self.table.prune(&self.hw, range);
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
+        self.table.prune(&self.hw, &hole, &unmapped);
     }
 
     fn leaves(&self) -> usize {

@@ -104,13 +104,21 @@ impl Table {
         }
     }
 
-    /// Frees the tables that serve only addresses in `range` and hold no entries (spec E6).
-    pub(crate) fn prune<A: Architecture>(&self, hw: &Hardware<A>, range: Range<VirtAddr>) {
+    /// Frees the tables that serve only addresses in `hole`, some of them in `unmapped`, and hold no
+    /// entries (spec E6).
+    pub(crate) fn prune<A: Architecture>(
+        &self,
+        hw: &Hardware<A>,
+        hole: &Range<VirtAddr>,
+        unmapped: &Range<VirtAddr>,
+    ) {
         for level in 1..A::LEVELS {
             let span = 1u64 << (PAGE_SHIFT + A::INDEX_BITS * level);
-            let first = range.start.value().next_multiple_of(span);
-            let mut block = first;
-            while block.checked_add(span).is_some_and(|end| end <= range.end.value()) {
+            let touched = unmapped.start.value() / span * span;
+            let mut block = touched.max(hole.start.value().next_multiple_of(span));
+            while block < unmapped.end.value()
+                && block.checked_add(span).is_some_and(|end| end <= hole.end.value())
+            {
                 block = match self.prune_block(hw, VirtAddr(block), level) {
                     Some(missing) => {
                         // Nothing below a missing upper entry: go on after all that it covers.

@@ -350,9 +350,9 @@ impl<S: Space, O: Observer> Space for TracedSpace<S, O> {
         Some(self.cursor(locked?, start))
     }
 
-    fn prune(&self, range: Range<VirtAddr>) {
-        let Range { start, end } = range;
-        self.inner.prune(range);
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
+        let Range { start, end } = unmapped;
+        self.inner.prune(hole, unmapped);
         self.observer.note(&Call::Prune { space: self.id(), start, end });
     }
 

@@ -132,12 +132,15 @@ fn tables_take_frames_and_give_them_back() {
         assert_eq!(sim.usage().tables, before.tables + levels);
         assert_eq!(space.leaves(), 1);
         let all = VirtAddr::ZERO..VirtAddr(1 << (A::TASK_SIZE.value().ilog2()));
-        space.prune(all.clone());
+        space.prune(all.clone(), all.clone());
         assert_eq!(space.leaves(), 1, "a table with entries stays");
         assert_eq!(set(&space, PAGE, Entry::None), swapped);
-        space.prune(PAGE..PAGE + PAGE_SIZE);
+        space.prune(PAGE..PAGE + PAGE_SIZE, PAGE..PAGE + PAGE_SIZE);
         assert_eq!(space.leaves(), 1, "a table that serves more than the range stays");
-        space.prune(all);
+        let far = VirtAddr(PAGE.value() + A::SPAN);
+        space.prune(all.clone(), far..far + PAGE_SIZE);
+        assert_eq!(space.leaves(), 1, "a table that serves nothing that was unmapped stays");
+        space.prune(all, PAGE..PAGE + PAGE_SIZE);
         assert_eq!(space.leaves(), 0);
         assert_eq!(sim.usage().tables, before.tables + 1);
         set(&space, PAGE, swapped);

@@ -73,7 +73,8 @@ fn pages_appear_and_go_while_all_cpus_use_them() {
                     sim.free(frame);
                 }
                 if at == 0 {
-                    space.prune(VirtAddr::ZERO..VirtAddr(1 << 39));
+                    let all = VirtAddr::ZERO..VirtAddr(1 << 39);
+                    space.prune(all.clone(), all);
                 }
                 std::thread::yield_now();
             }
@@ -83,7 +84,8 @@ fn pages_appear_and_go_while_all_cpus_use_them() {
     });
     sim.check_tlbs().unwrap();
     (0..PAGES).for_each(|index| common::unmap(&sim, &space, page(index)));
-    space.prune(VirtAddr::ZERO..VirtAddr(1 << 47));
+    let all = VirtAddr::ZERO..VirtAddr(1 << 47);
+    space.prune(all.clone(), all);
     assert_eq!(sim.usage(), before, "every frame and every table came back");
 }
 

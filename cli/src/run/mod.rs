@@ -6,11 +6,14 @@
 
 mod child;
 mod object;
-pub mod program;
-pub mod report;
+mod report;
 mod swap;
 
+pub use child::die_of;
+
 use crate::size::Size;
+use crate::status::Format;
+use crate::{program, status};
 use child::Ended;
 use pagefault_control::{Config, Control, Mapped, SwapSpec};
 use std::ffi::OsString;
@@ -18,13 +21,6 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// The status where pagefault itself failed, as of `env` and `timeout`.
-pub const STATUS_FAILED: u8 = 125;
-/// The status where the program was found and cannot be run.
-pub const STATUS_CANNOT_RUN: u8 = 126;
-/// The status where the program was not found.
-pub const STATUS_NOT_FOUND: u8 = 127;
 
 /// The least resident limit that leaves a program room to go on.
 const LEAST_MEMORY: Size = Size(1 << 20);
@@ -71,7 +67,7 @@ pub struct Arguments {
     /// Print statistics at the end, on standard error
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
-    stats: Option<report::Format>,
+    stats: Option<Format>,
     /// Write the statistics to a file instead
     #[arg(long, value_name = "PATH")]
     stats_file: Option<PathBuf>,
@@ -117,10 +113,10 @@ impl Error {
         match self {
             Self::Program(error) => error.status(),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                STATUS_NOT_FOUND
+                status::NOT_FOUND
             }
-            Self::Spawn { .. } => STATUS_CANNOT_RUN,
-            _ => STATUS_FAILED,
+            Self::Spawn { .. } => status::CANNOT_RUN,
+            _ => status::FAILED,
         }
     }
 }
@@ -190,7 +186,7 @@ fn check(control: &Control, process: u32, program: PathBuf) -> Result<(), Error>
 
 /// Where the statistics go, if anywhere.
 struct Stats {
-    format: Option<report::Format>,
+    format: Option<Format>,
     file: Option<(PathBuf, File)>,
 }
 
@@ -202,7 +198,7 @@ impl Stats {
             Err(source) => Err(Error::StatsFile { path: path.clone(), source }),
         };
         let file = arguments.stats_file.as_ref().map(open).transpose()?;
-        let default = file.is_some().then_some(report::Format::Table);
+        let default = file.is_some().then_some(Format::Table);
         Ok(Self { format: arguments.stats.or(default), file })
     }
 

@@ -1,19 +1,11 @@
 //! Statistics at the end of a run.
 
 use crate::size::Size;
+use crate::status::Format;
 use pagefault_control::{Config, Count, Counters, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
-
-/// The form of the statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For programs: one object.
-    Json,
-}
 
 /// The statistics as text that ends with a line feed.
 pub fn text(format: Format, config: &Config, counters: &Counters) -> String {
@@ -67,6 +59,7 @@ fn value(config: &Config, counters: &Counters) -> Value {
         "peak_resident_bytes": counters.peak_resident.value() * 4096,
         "faults": faults,
         "read_ahead": counters.read_ahead.value(),
+        "populated_ahead": counters.populated_ahead.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
         "fault_time_ns": {
@@ -94,6 +87,7 @@ fn table(config: &Config, counters: &Counters) -> String {
         line(&format!("  {}", name.replace('_', "-")), count.value().to_string());
     }
     line("read ahead", format!("{} pages", counters.read_ahead.value()));
+    line("populated ahead", format!("{} pages", counters.populated_ahead.value()));
     for (spec, (out, back)) in
         config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
     {

@@ -254,6 +254,14 @@ fn coroutines_on_stacks_from_the_heap() {
     assert_eq!(number(&stats, "/forks"), 4);
 }
 
+/// Pages that move away from a mapping that stays (`MREMAP_DONTUNMAP`).
+#[test]
+fn mappings_that_are_left_by_their_pages() {
+    let scratch = Scratch::new("leaving");
+    let Some(program) = compile(&scratch, "leaving") else { return };
+    assert_limited(&scratch.compare("4M", &[&program]));
+}
+
 /// The manager's own threads keep no process alive.
 #[test]
 fn the_last_thread_ends_the_process() {

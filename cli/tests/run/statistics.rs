@@ -24,6 +24,7 @@ fn a_table_goes_to_standard_error_and_the_output_stays_the_program_s() {
         "minor",
         "major",
         "read ahead",
+        "populated ahead",
         "compression ratio",
         "swap ram:8M",
     ]) {
@@ -54,6 +55,9 @@ fn figures_belong_together() {
     assert!(ahead > 0, "{stats:#}");
     let back: u64 = (0..2).map(|area| number(&stats, &format!("/swap/{area}/pages_in"))).sum();
     assert!(ahead <= back, "{ahead} pages read ahead of {back} read");
+    let populated = number(&stats, "/populated_ahead");
+    let anonymous = number(faults, "/anonymous");
+    assert!(populated > anonymous, "{populated} pages populated by {anonymous} faults");
     let time = |name: &str| number(&stats, &format!("/fault_time_ns/{name}"));
     assert!(time("median") > 0 && time("median") <= time("p99") && time("p99") <= time("max"));
     assert!(stats["compression_ratio"].as_f64().unwrap() > 1.0, "{stats:#}");

@@ -182,14 +182,14 @@ pub(crate) fn answer(space: &SpaceCore, fault: &HostFault) -> Answer {
 /// How far around a fault host pages are filled that our page table allows already.
 const AROUND: usize = 16;
 
-/// Fills the host pages next to a faulting one whose frames were parked: pages read ahead. It comes
-/// before the faulting page itself, whose waiting thread would soon be here again.
+/// Fills the host pages next to a faulting one whose frames stand nowhere yet: pages brought ahead.
+/// It comes before the faulting page itself, whose waiting thread would soon be here again.
 fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
-    let was_parked = |next: &usize| space.shared.refill_parked(space, *next);
-    after.take_while(was_parked).for_each(drop);
-    before.take_while(was_parked).for_each(drop);
+    let was_homeless = |next: &usize| space.shared.refill_homeless(space, *next);
+    after.take_while(was_homeless).for_each(drop);
+    before.take_while(was_homeless).for_each(drop);
 }
 
 /// Fills the host page from the entry that is there now.

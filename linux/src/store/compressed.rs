@@ -5,8 +5,8 @@ use super::arena::{Arena, Budget, Place, class_of};
 use super::table::{ReserveError, Table, Zeroed};
 use crate::lock::FutexMutex;
 use core::array;
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use lz4_flex::block::{
     CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
 };
@@ -42,6 +42,9 @@ pub struct CompressedRam {
     touched: Table<AtomicU64>,
     shards: [Mutex<()>; SHARDS],
     scratches: [Mutex<Scratch>; SCRATCHES],
+    /// There was no room for a page, and nothing was freed since: until then no further page need
+    /// be compressed to find that out.
+    full: AtomicBool,
     counters: Counters,
 }
 
@@ -149,6 +152,7 @@ impl CompressedRam {
             scratches: array::from_fn(|_| {
                 Mutex::new(Scratch { table: CompressTable::small(), buffer: [0; BUFFER] })
             }),
+            full: AtomicBool::new(false),
             counters: Counters::default(),
             budget,
         })
@@ -178,6 +182,7 @@ impl CompressedRam {
         self.exchange(slot, record, Content::Empty);
         let content = match same_filled(page) {
             Some(word) => Content::Filled(word),
+            None if self.full.load(Relaxed) => return Err(IoError::Full),
             None => self.store(page)?,
         };
         self.exchange(slot, record, content);
@@ -196,7 +201,10 @@ impl CompressedRam {
             // Decompressing would cost time and save nothing.
             _ => &page[..],
         };
-        let place = self.arena.allocate(bytes.len(), &self.budget).ok_or(IoError::Full)?;
+        let place = self.arena.allocate(bytes.len(), &self.budget).ok_or_else(|| {
+            self.full.store(true, Relaxed);
+            IoError::Full
+        })?;
         // SAFETY: the place was allocated just now for this many bytes and is known to nobody else;
         // the source is a buffer of ours or of the caller's, outside of the arena.
         unsafe {
@@ -241,6 +249,8 @@ impl CompressedRam {
         // Readers look at an object only under the shard's lock, through the record.
         if let Content::Stored { place, .. } = old {
             self.arena.free(place, &self.budget);
+            // A write that fails meanwhile may not notice; the next page freed makes up for it.
+            self.full.store(false, Relaxed);
         }
     }
 

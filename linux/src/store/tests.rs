@@ -84,6 +84,22 @@ fn compressed_ram_stops_at_its_cap_and_goes_on_once_there_is_room() {
 }
 
 #[test]
+fn full_compressed_ram_takes_what_costs_nothing_and_whatever_fits_once_a_page_is_freed() {
+    let ram = CompressedRam::new(4096, 1 << 20).unwrap();
+    let random = |slot: u32| page(u64::from(slot) * 4 + 1);
+    let full = (1..4096).find(|slot| ram.write(*slot, &random(*slot)).is_err()).unwrap();
+    assert_eq!(ram.write(full, &page(4)), Ok(()));
+    ram.discard(full);
+    assert_eq!(ram.write(full, &random(full)), Err(IoError::Full));
+    // Overwriting frees what was there, and what is refused leaves the slot empty.
+    assert_eq!(ram.write(1, &random(full)), Ok(()));
+    assert_eq!(read(&ram, 1), Ok(random(full)));
+    ram.discard(2);
+    assert_eq!(ram.write(full, &random(2)), Ok(()));
+    assert_eq!(read(&ram, full), Ok(random(2)));
+}
+
+#[test]
 fn same_filled_pages_cost_a_line_of_the_table_only() {
     let ram = CompressedRam::new(100_000, 4 << 20).unwrap();
     for slot in 1..100_000 {

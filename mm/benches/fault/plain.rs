@@ -51,6 +51,7 @@ impl Machine for Plain {
             task_size: VirtAddr(REACH),
             no_execute: true,
             file_index_limit: u64::MAX >> PAGE_SHIFT,
+            last_swap_slot: u32::MAX,
         }
     }
 
@@ -136,7 +137,7 @@ impl Space for PlainSpace {
         (!leaf.is_empty()).then_some(PlainCursor { leaf, end: range.end })
     }
 
-    fn prune(&self, _range: Range<VirtAddr>) {}
+    fn prune(&self, _hole: Range<VirtAddr>, _unmapped: Range<VirtAddr>) {}
 
     fn leaves(&self) -> usize {
         self.leaves.iter().filter(|leaf| !leaf.lock().is_empty()).count()

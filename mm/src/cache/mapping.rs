@@ -194,14 +194,12 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// Prepares for the first store to a locked page since it was cleaned: waits for write-back
-    /// and asks the backing (`page_mkwrite`, spec B16).
+    /// Prepares for the first store to a locked page since it was cleaned: asks the backing
+    /// (`page_mkwrite`, spec B16). Nobody is writing the page: that would be under its lock.
     pub(crate) fn first_store(&self, frame: Frame) -> Result<(), Refusal> {
-        let manager = &self.manager;
-        manager.pages.wait_writeback(&*manager.machine, frame);
         match &self.store {
             Store::Backing(backing) => {
-                backing.make_writable(manager.page(frame).index()).map_err(|_| Refusal::Bus)
+                backing.make_writable(self.manager.page(frame).index()).map_err(|_| Refusal::Bus)
             }
             Store::Shared(_) => Ok(()),
         }

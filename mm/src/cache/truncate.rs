@@ -49,6 +49,7 @@ impl<M: Machine> Mapping<M> {
             Store::Backing(_) => {
                 // A backing knows no holes: zeros are written instead.
                 for index in indexes.start..indexes.end.min(self.pages()) {
+                    let _engaged = self.manager.engage();
                     let found = self.page(index)?;
                     self.manager.machine.zero(found.frame);
                     self.manager.page(found.frame).set(PageFlags::DIRTY);
@@ -67,6 +68,7 @@ impl<M: Machine> Mapping<M> {
         }
         // The whole page was there before, so that its content must come from the store if it is
         // not cached; the store zeroes its own tail when its length is set.
+        let _engaged = self.manager.engage();
         let Some(frame) = self.tail_page(bytes >> PAGE_SHIFT)? else { return Ok(()) };
         self.manager.machine.fill(frame, |page| page[within..].fill(0));
         self.manager.unlock_and_put(frame);
@@ -94,7 +96,6 @@ impl<M: Machine> Mapping<M> {
         let manager = &self.manager;
         self.each_cached(indexes.clone(), |frame, index| {
             manager.lock_page(frame);
-            manager.pages.wait_writeback(&*manager.machine, frame);
             if self.holds(frame, index) {
                 // An entry that was being moved can have escaped.
                 for _ in 0..MOVES {
@@ -125,7 +126,9 @@ impl<M: Machine> Mapping<M> {
             manager.lock_page(frame);
             let page = manager.page(frame);
             // Who maps the page holds its lock, and who writes it through an entry has it mapped.
-            if self.holds(frame, index) && page.maps() == 0 && !page.has(PageFlags::DIRTY) {
+            // What a device stored to a pinned page is known when the pin goes.
+            let unused = page.maps() == 0 && !page.is_pinned();
+            if self.holds(frame, index) && unused && !page.has(PageFlags::DIRTY) {
                 self.forget(frame);
             }
             manager.unlock_page(frame);

@@ -30,6 +30,7 @@ impl<M: Machine> Mapping<M> {
             }
             let within = (at & (PAGE_SIZE - 1)) as usize;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - within).min(left as usize);
+            let _engaged = self.manager.engage();
             let found = match self.page(at >> PAGE_SHIFT) {
                 Ok(found) => found,
                 // Truncated between the two looks at the length.
@@ -88,9 +89,9 @@ impl<M: Machine> Mapping<M> {
     /// Writes bytes of one page, which is below the end.
     fn write_within(&self, at: u64, bytes: &[u8]) -> Result<(), FileError> {
         let within = (at & (PAGE_SIZE - 1)) as usize;
-        let Found { frame, .. } = self.page(at >> PAGE_SHIFT)?;
         let manager = &self.manager;
-        manager.pages.wait_writeback(&*manager.machine, frame);
+        let _engaged = manager.engage();
+        let Found { frame, .. } = self.page(at >> PAGE_SHIFT)?;
         let page = manager.page(frame);
         let allowed = match &self.store {
             Store::Backing(backing) if !page.has(PageFlags::DIRTY) => {
@@ -148,7 +149,6 @@ impl<M: Machine> Mapping<M> {
             let manager = &self.manager;
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                manager.pages.wait_writeback(&*manager.machine, frame);
                 manager.clean(frame);
                 if let Err(error) = self.write_page(&**backing, frame) {
                     result = Err(error);
@@ -180,7 +180,8 @@ impl<M: Machine> Mapping<M> {
         })
     }
 
-    /// Calls `f` with every cached page in a range of indexes, a reference held meanwhile.
+    /// Calls `f` with every cached page in a range of indexes, engaged and a reference held
+    /// meanwhile.
     ///
     /// Goes through the range or through all frames, whichever is shorter.
     pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
@@ -189,6 +190,7 @@ impl<M: Machine> Mapping<M> {
         let indexes = indexes.start..indexes.end.min(u64::MAX >> PAGE_SHIFT);
         if indexes.end.saturating_sub(indexes.start) <= u64::from(frames) {
             for index in indexes {
+                let _engaged = manager.engage();
                 if let Some(frame) = self.cached(index) {
                     f(frame, index);
                     manager.put(frame);
@@ -205,6 +207,7 @@ impl<M: Machine> Mapping<M> {
             if page.owner() != Owner::File(self.id) || !indexes.contains(&index) {
                 continue;
             }
+            let _engaged = manager.engage();
             // The look at the owner was unlocked: the cache tells whether it is true.
             if let Some(frame) = self.cached(index) {
                 f(frame, index);

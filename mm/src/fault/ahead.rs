@@ -1,16 +1,19 @@
-//! Swap-in read-ahead: when faults run through memory in order, the pages that come next are brought
-//! back before they are touched (spec F17, in the modern form that goes by address, not by slot).
+//! Going ahead of faults that run through memory in order: the pages that come next are brought back
+//! from swap before they are touched (spec F17, in the modern form that goes by address, not by slot),
+//! or fresh memory gets its pages of zeros.
 //!
 //! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
 //! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
 //! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is
-//! forgotten. So a window only grows while the pages that were read ahead are indeed passed through,
-//! and random access reads nothing ahead.
+//! forgotten. So a window only grows while the pages that were brought ahead are indeed passed through,
+//! and random access brings nothing ahead.
 
-use crate::event::{Event, Weight};
-use crate::fault::{Fault, Step, page_range};
+use crate::event::{Correction, Event, Weight};
+use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::Mm;
+use crate::reclaim::batch::Batch;
+use crate::vma::Vma;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +28,9 @@ const REACH: u64 = 4;
 
 /// The window of a run's second fault.
 const FIRST_WINDOW: u32 = 2;
+
+/// A run with this window has brought at least two windows ahead that were passed through.
+const PROVEN_WINDOW: u32 = 8;
 
 /// The runs of an address space. A race between two faults costs a run its window, nothing else.
 pub(crate) struct Runs([AtomicU64; RUNS]);
@@ -84,6 +90,11 @@ impl Runs {
         Some(Ahead { direction, pages: window })
     }
 
+    /// Lets the run that the page with this number is in prove itself anew.
+    fn forget(&self, page: u64) {
+        self.of(page).store(0, Ordering::Relaxed);
+    }
+
     fn of(&self, page: u64) -> &AtomicU64 {
         &self.0[(page / BLOCK) as usize % RUNS]
     }
@@ -139,21 +150,33 @@ impl Direction {
 const MOST: u32 = 256;
 
 impl<M: Machine> Mm<M> {
-    /// After a page came back from swap: brings in what a run of faults will want next.
+    /// After a page came back from swap, or was first stored to: brings in what a run of such faults
+    /// will want next.
     ///
-    /// Never beyond the region, and only into frames that are free beyond the mark at which reclaim
-    /// begins, so that nothing is evicted for it.
-    pub(super) fn read_ahead(self: &Arc<Self>, fault: &Fault) {
+    /// Never beyond the region. Frames that are free beyond the mark at which reclaim begins are used
+    /// freely; others are evicted for it only where the run has proved itself, since its next faults
+    /// would have to evict them one batch after the other all the same.
+    pub(super) fn bring_ahead(self: &Arc<Self>, fault: &Fault, correction: Correction) {
         let manager = &self.manager;
-        let most = manager.config.read_ahead.min(MOST);
+        let most = match correction {
+            Correction::SwapIn => manager.config.read_ahead.min(MOST),
+            Correction::Anonymous => manager.config.populate_ahead.min(MOST),
+            _ => return,
+        };
         if most <= 1 {
             return;
         }
-        let Some(ahead) = self.runs.advance(fault.page.value() / PAGE_SIZE, most) else { return };
+        let number = fault.page.value() / PAGE_SIZE;
+        let Some(ahead) = self.runs.advance(number, most) else { return };
         let access = if fault.access == Access::Write { Access::Write } else { Access::Read };
         let Some(vma) = self.containing(fault.page).filter(|vma| vma.allows(access)) else {
             return;
         };
+        let few = || manager.machine.free_frames() <= manager.watermarks.low;
+        if few() && ahead.pages >= PROVEN_WINDOW && manager.reclaim(Batch::<M>::SIZE) == 0 {
+            // There may be nothing left to evict: not every fault of the run is to search for it.
+            return self.runs.forget(number);
+        }
         let mut page = fault.page;
         for _ in 0..ahead.pages {
             let last = VirtAddr(vma.end.value() - PAGE_SIZE);
@@ -162,26 +185,62 @@ impl<M: Machine> Mm<M> {
                 Direction::Down if page > vma.start => VirtAddr(page.value() - PAGE_SIZE),
                 _ => return,
             };
-            if manager.machine.free_frames() <= manager.watermarks.low {
+            if few() {
                 return;
             }
-            match self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page)) {
-                Some(Entry::Swap(slot)) => {
-                    let mut next = Fault { page, access, weight: Weight::Minor };
-                    match self.swap_in(&vma, &mut next, slot) {
-                        Ok(Step::Done(_) | Step::Partly(_)) => {
-                            manager.stats.read_ahead.add(manager.machine.context(), 1);
-                            manager.observe(|| Event::ReadAhead { space: self.id, address: page });
-                        }
-                        // Whoever touches the page will find out what is the matter.
-                        Ok(Step::Again) | Err(_) => return,
-                    }
-                }
-                Some(Entry::Present { .. }) => {}
-                _ => return,
+            let mut next = Fault { page, access, weight: Weight::Minor };
+            if self.bring(&vma, &mut next, correction) == Brought::Nothing {
+                return;
             }
         }
     }
+
+    /// Brings one page in if its entry is of the kind that the faults of the run find.
+    fn bring(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        next: &mut Fault,
+        correction: Correction,
+    ) -> Brought {
+        let entry = self
+            .existing_entries(page_range(next.page))
+            .map_or(Entry::None, |cursor| cursor.entry(next.page));
+        let step = match (entry, correction) {
+            (Entry::Present { .. }, _) => return Brought::There,
+            (Entry::Swap(slot), Correction::SwapIn) => self.swap_in(vma, next, slot),
+            (Entry::None, Correction::Anonymous) if vma.file.is_none() => self.anonymous(vma, next),
+            _ => return Brought::Nothing,
+        };
+        self.count_ahead(next.page, correction, step)
+    }
+
+    fn count_ahead(
+        &self,
+        address: VirtAddr,
+        correction: Correction,
+        step: Result<Step, Refusal>,
+    ) -> Brought {
+        let manager = &self.manager;
+        // Whoever touches a page that could not be had will find out what is the matter.
+        let Ok(Step::Done(_) | Step::Partly(_)) = step else { return Brought::Nothing };
+        let (counter, event) = if correction == Correction::Anonymous {
+            (&manager.stats.populated_ahead, Event::PopulatedAhead { space: self.id, address })
+        } else {
+            (&manager.stats.read_ahead, Event::ReadAhead { space: self.id, address })
+        };
+        counter.add(manager.machine.context(), 1);
+        manager.observe(|| event);
+        Brought::There
+    }
+}
+
+/// How bringing a page ahead ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Brought {
+    /// The page is in memory.
+    There,
+    /// It is not, and no further one is to be tried.
+    Nothing,
 }
 
 #[cfg(test)]

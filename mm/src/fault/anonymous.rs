@@ -3,7 +3,7 @@
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
-use crate::machine::{Access, Cursor, Entry, Frame, Machine};
+use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::{Owner, PageFlags};
@@ -86,23 +86,23 @@ impl<M: Machine> Mm<M> {
             let protection = vma.written_protection();
             Entry::Present { frame, protection, accessed: true, dirty: true }
         };
-        self.add_new_anon(&mut cursor, vma, fault, entry);
+        self.add_new_anon(&mut cursor, vma, fault.page, entry);
         Ok(true)
     }
 
     /// Enters a page that nobody else knows as this region's own anonymous page.
-    pub(super) fn add_new_anon(
+    pub(crate) fn add_new_anon(
         &self,
         cursor: &mut PageCursor<'_, M>,
-        vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        vma: &Vma<M>,
+        address: VirtAddr,
         entry: Entry,
     ) {
         let (Some(frame), Some(family)) = (entry.frame(), &vma.anon) else { return };
         let page = self.manager.page(frame);
-        page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
+        page.set_owner(Owner::Anon(family.id), vma.index_of(address));
         page.maps.store(1, Ordering::Release);
         self.count_rss(Kind::Anon, 1);
-        cursor.replace(fault.page, entry);
+        cursor.replace(address, entry);
     }
 }

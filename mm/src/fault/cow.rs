@@ -4,7 +4,7 @@
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames};
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
@@ -16,6 +16,8 @@ use core::sync::atomic::Ordering;
 enum Plan {
     Reused,
     AwaitedStore(Frame),
+    /// A device uses the page: its owner keeps it, once nobody has it locked.
+    Wait(Frame),
     Copy(Frame),
 }
 
@@ -49,6 +51,11 @@ impl<M: Machine> Mm<M> {
                 self.manager.put(frame);
                 step
             }
+            Plan::Wait(frame) => {
+                self.manager.lock_page(frame);
+                self.manager.unlock_and_put(frame);
+                Ok(Step::Again)
+            }
             Plan::Copy(frame) => {
                 let step = self.copy(vma, fault, frame);
                 if !self.manager.is_zero_frame(frame) {
@@ -75,6 +82,10 @@ impl<M: Machine> Mm<M> {
         if page.is_anon() {
             if self.reuse_if_sole(vma, fault, cursor, frame) {
                 return Plan::Reused;
+            }
+            if page.is_pinned() {
+                page.hold();
+                return Plan::Wait(frame);
             }
         } else if vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE) {
             page.hold();
@@ -173,7 +184,16 @@ impl<M: Machine> Mm<M> {
         old: Frame,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
-        let new = manager.allocate()?;
+        let new = match manager.allocate_free() {
+            Ok(new) => new,
+            Err(OutOfFrames) if self.is_only_held(old) => {
+                // A second frame might never be had: the page cannot go as long as it is held here.
+                manager.lock_page(old);
+                manager.unlock_page(old);
+                return Ok(Step::Again);
+            }
+            Err(OutOfFrames) => manager.allocate()?,
+        };
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
         } else {
@@ -192,6 +212,15 @@ impl<M: Machine> Mm<M> {
         } else {
             Ok(Step::Partly(Correction::CopyOnWrite))
         }
+    }
+
+    /// Whether a page has one owner, who was kept from reusing it because someone else, reclaim
+    /// mostly, has it in hand for a moment.
+    fn is_only_held(&self, frame: Frame) -> bool {
+        let manager = &self.manager;
+        !manager.is_zero_frame(frame)
+            && manager.page(frame).is_anon()
+            && manager.entries_of(frame) == 1
     }
 
     /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.
@@ -217,11 +246,15 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || entry.frame() != Some(old) || entry.is_writable() {
             return false;
         }
+        let page = self.manager.page(old);
+        if page.is_anon() && page.is_pinned() {
+            // Pinned since the copy was decided on: the device and the program stay together.
+            return false;
+        }
         cursor.replace(fault.page, Entry::None);
         if self.manager.is_zero_frame(old) {
             gather.add(fault.page, old, Fate::Kept, After::Keep);
         } else {
-            let page = self.manager.page(old);
             page.maps.fetch_sub(1, Ordering::AcqRel);
             let kind = if page.is_anon() { Kind::Anon } else { Kind::File };
             self.count_rss(kind, -1);
@@ -230,7 +263,7 @@ impl<M: Machine> Mm<M> {
         }
         let protection = vma.page_protection().read_only();
         let copy = Entry::Present { frame: new, protection, accessed: true, dirty: true };
-        self.add_new_anon(&mut cursor, vma, fault, copy);
+        self.add_new_anon(&mut cursor, vma, fault.page, copy);
         true
     }
 }

@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
             if still {
                 let protection = vma.written_protection();
                 let entry = Entry::Present { frame: copy, protection, accessed: true, dirty: true };
-                self.add_new_anon(&mut cursor, vma, fault, entry);
+                self.add_new_anon(&mut cursor, vma, fault.page, entry);
             }
             still
         });
@@ -119,7 +119,7 @@ impl<M: Machine> Mm<M> {
         let page = manager.page(frame);
         let write = fault.access == Access::Write;
         if write {
-            // The page is locked, so that no write-back is being prepared; one under way ends first.
+            // The page is locked, so that nobody is writing it.
             mapping.first_store(frame)?;
         }
         let mut cursor = self.entries(page_range(fault.page))?;

@@ -82,6 +82,7 @@ impl<M: Machine> Mm<M> {
         // A fetch from a page that is present can only mean that it may not be executed (A16).
         let fetch_denied = access == Access::Execute && code.contains(ErrorCode::PROTECTION);
         let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let _engaged = self.manager.engage();
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address, mode)?;
             let allowed = match access {
@@ -91,15 +92,22 @@ impl<M: Machine> Mm<M> {
             if allowed { Ok(vma) } else { Err(Refusal::Forbidden) }
         })?;
         self.count(&fault, address, correction);
-        if correction == Correction::SwapIn {
-            self.read_ahead(&fault);
-        }
+        self.bring_ahead(&fault, correction);
         Ok(())
     }
 
-    /// Brings a page in for an access by the kernel, which may be forced past the protection but
-    /// never past what the mapping may ever allow (`get_user_pages`, spec B20).
+    /// Brings a page in as an access by the program would (`get_user_pages`, spec B20).
     pub(crate) fn fault_in(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        access: Access,
+    ) -> Result<(), Refusal> {
+        let _engaged = self.manager.engage();
+        self.fault_in_engaged(address, access)
+    }
+
+    /// Like [`fault_in`](Self::fault_in), for a caller who is engaged.
+    pub(crate) fn fault_in_engaged(
         self: &Arc<Self>,
         address: VirtAddr,
         access: Access,
@@ -115,11 +123,26 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
+    /// Gives a private region a page of its own where it shows one that others may see, whatever
+    /// it allows; the right to store is not given with it (`FAULT_FLAG_UNSHARE`, spec J6). The
+    /// caller is engaged.
+    pub(crate) fn unshare(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
+        let (page, access) = (address.page(), Access::Write);
+        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let correction = self.run(&mut fault, |mm| {
+            let vma = mm.region_for(address, Mode::Kernel)?;
+            if vma.has(VmaFlags::SHARED) { Err(Refusal::Forbidden) } else { Ok(vma) }
+        })?;
+        self.count(&fault, address, correction);
+        Ok(())
+    }
+
     /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
         let (page, access) = (address.page(), Access::Read);
         let mut fault = Fault { page, access, weight: Weight::Minor };
         let region = |mm: &Arc<Self>| mm.containing(address).ok_or(Refusal::NoRegion);
+        let _engaged = self.manager.engage();
         match self.run(&mut fault, region) {
             // Unmapped meanwhile: nothing to bring back.
             Ok(_) | Err(Refusal::NoRegion) => Ok(()),
@@ -178,10 +201,14 @@ impl<M: Machine> Mm<M> {
             let kept = vma.written_protection() & protection & Protection::WRITE;
             let dirty = dirty || (fault.access == Access::Write);
             let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
-            let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
-            let old = cursor.replace(fault.page, Entry::None);
-            let was_dirty = matches!(old, Entry::Present { dirty: true, .. });
-            cursor.replace(fault.page, with_dirty(entry, was_dirty));
+            if self.manager.machine.capabilities().dirty {
+                // The access that is tried again sets the bits.
+                cursor.protect(fault.page, wanted);
+            } else {
+                // Nobody but the holder of the cursor sets them.
+                let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
+                cursor.replace(fault.page, entry);
+            }
             gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
         }
         gather.flush();
@@ -203,15 +230,5 @@ impl<M: Machine> Mm<M> {
             correction,
             weight: fault.weight,
         });
-    }
-}
-
-/// The entry with its dirty bit set if `dirty`.
-fn with_dirty(entry: Entry, dirty: bool) -> Entry {
-    match entry {
-        Entry::Present { frame, protection, accessed, dirty: was } => {
-            Entry::Present { frame, protection, accessed, dirty: was || dirty }
-        }
-        other => other,
     }
 }

@@ -28,6 +28,22 @@ impl<M: Machine> Mm<M> {
         address: VirtAddr,
         _mode: Mode,
     ) -> Result<Arc<Vma<M>>, Refusal> {
+        loop {
+            let moves = self.moves.load(Ordering::Acquire);
+            match self.region_now(address) {
+                // A mapping that its pages leave is out of sight while they do: whoever moves them
+                // has the right that is waited for.
+                Err(Refusal::NoRegion)
+                    if moves % 2 == 1 || self.moves.load(Ordering::Acquire) != moves =>
+                {
+                    drop(self.exclusive_in_fault());
+                }
+                found => return found,
+            }
+        }
+    }
+
+    fn region_now(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
         let vma = self.find(address).ok_or(Refusal::NoRegion)?;
         if vma.start <= address {
             return Ok(vma);
@@ -40,7 +56,7 @@ impl<M: Machine> Mm<M> {
 
     /// Grows the stack above `address` down to it (`expand_stack`, spec A15).
     fn expand(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
-        let exclusive = self.exclusive();
+        let exclusive = self.exclusive_in_fault();
         // Someone may have grown or unmapped it before this got the right to.
         let vma = self.find(address).ok_or(Refusal::NoRegion)?;
         if vma.start <= address {
@@ -94,7 +110,7 @@ impl<M: Machine> Mm<M> {
     /// A neighbour's family is borrowed if the two differ only in access, so that they can become
     /// one region later.
     pub(super) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>, stores: Stores) {
-        let exclusive = self.exclusive();
+        let exclusive = self.exclusive_in_fault();
         if !vma.is_alive() || vma.written_family().is_some() {
             return;
         }

@@ -102,11 +102,20 @@ impl<M: Machine> Mm<M> {
 impl<M: Machine> Manager<M> {
     /// Whether the only user of a locked anonymous page is one entry: one that names the page, or
     /// one that still names its slot. `passing` counts the caller's own references (spec B15).
+    ///
+    /// A pinned page was alone with its entry when it was pinned and is never shared afterwards
+    /// (J6): other references are the pins and passers-by.
     pub(crate) fn is_sole_owner(&self, frame: Frame, passing: u32) -> bool {
         let page = self.page(frame);
-        let maps = page.maps();
-        let slot_users = page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)) - 1);
-        maps + slot_users == 1 && page.refs() == maps + page.cache_refs() + passing
+        let alone = || page.refs() == page.maps() + page.cache_refs() + passing;
+        self.entries_of(frame) == 1 && (page.is_pinned() || alone())
+    }
+
+    /// How many entries name a locked anonymous page or the slot that it is cached for.
+    pub(crate) fn entries_of(&self, frame: Frame) -> u32 {
+        let page = self.page(frame);
+        page.maps()
+            + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
     }
 
     /// Whether a page that comes back for a load will soon be stored to, on a machine where the
@@ -123,9 +132,6 @@ impl<M: Machine> Manager<M> {
     pub(crate) fn leave_swap_cache(&self, frame: Frame) {
         let page = self.page(frame);
         let Some(slot) = page.slot() else { return };
-        if page.has(PageFlags::WRITEBACK) {
-            return;
-        }
         if self.cache.remove(&self.pages, &self.order, frame, None) {
             page.set(PageFlags::DIRTY);
             self.swap.release(slot);
@@ -166,10 +172,7 @@ impl<M: Machine> Manager<M> {
     /// mapped nowhere and no entry names its slot. Returns whether it did.
     pub(crate) fn drop_if_only_cached(&self, frame: Frame, slot: SwapSlot) -> bool {
         let page = self.page(frame);
-        let unused = page.slot() == Some(slot)
-            && page.maps() == 0
-            && self.swap.count(slot) == 1
-            && !page.has(PageFlags::WRITEBACK);
+        let unused = page.slot() == Some(slot) && page.maps() == 0 && self.swap.count(slot) == 1;
         if !unused || !self.cache.remove(&self.pages, &self.order, frame, Some(2)) {
             return false;
         }

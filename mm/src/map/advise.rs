@@ -62,19 +62,9 @@ impl<M: Machine> Mm<M> {
         if let Some(access) = populates(advice) {
             return self.populate_or_fail(address..end, access);
         }
-        let mut at = address;
-        let mut gaps = false;
-        while at < end {
-            let Some(vma) = self.find(at).filter(|vma| vma.start < end) else {
-                gaps = true;
-                break;
-            };
-            gaps |= vma.start > at;
-            let range = at.max(vma.start)..end.min(vma.end);
-            at = range.end;
-            self.advise_region(&vma, range, advice)?;
-        }
-        if gaps { Err(AdviseError::Unmapped) } else { Ok(()) }
+        let covered =
+            self.each_region(address..end, |vma, range| self.advise_region(vma, range, advice))?;
+        if covered { Ok(()) } else { Err(AdviseError::Unmapped) }
     }
 
     fn advise_region(
@@ -142,6 +132,7 @@ impl<M: Machine> Mm<M> {
     fn bring_near(self: &Arc<Self>, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
+            let _engaged = self.manager.engage();
             let entry = self
                 .existing_entries(page..page + PAGE_SIZE)
                 .map_or(Entry::None, |cursor| cursor.entry(page));
@@ -239,6 +230,7 @@ impl<M: Machine> Mm<M> {
     fn each_page(&self, range: Range<VirtAddr>, f: impl Fn(Frame)) {
         let mut page = range.start;
         while page < range.end {
+            let _engaged = self.manager.engage();
             let frame = self.existing_entries(page..page + PAGE_SIZE).and_then(|cursor| {
                 let frame = cursor.entry(page).frame()?;
                 if self.manager.is_zero_frame(frame) {

@@ -17,11 +17,38 @@ enum Stay {
     Evictable,
 }
 
+/// Which pages are locked at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All of the range; those that are not there are brought in.
+    All,
+    /// Those that are there.
+    Present,
+}
+
 impl<M: Machine> Mm<M> {
     /// Keeps the pages of a range in memory, and brings them in.
     ///
     /// The range is rounded outward to whole pages. Regions before the first gap stay locked.
     pub fn mlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
+        self.lock(address, length, Reach::All)
+    }
+
+    /// Keeps the pages of a range in memory from when they are first touched (`MLOCK_ONFAULT`).
+    pub fn mlock_on_fault(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+    ) -> Result<(), LockError> {
+        self.lock(address, length, Reach::Present)
+    }
+
+    fn lock(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+        reach: Reach,
+    ) -> Result<(), LockError> {
         let range = outward(address, length)?;
         let bytes = range.end - range.start;
         let limit = self.limits.locked.load(Ordering::Relaxed);
@@ -29,11 +56,20 @@ impl<M: Machine> Mm<M> {
         if limit == 0 {
             return Err(LockError::NotPermitted);
         }
-        if locked.saturating_add(bytes) > limit {
+        let sum = locked.saturating_add(bytes);
+        // What is locked already does not count again.
+        if sum > limit && sum - self.locked_bytes(&range) > limit {
             return Err(LockError::OverLimit);
         }
         self.set_stay(&range, Stay::Locked)?;
-        self.bring_in(range)
+        if reach == Reach::Present { Ok(()) } else { self.bring_in(range) }
+    }
+
+    /// How much of a range is locked.
+    fn locked_bytes(&self, range: &Range<VirtAddr>) -> u64 {
+        let regions = self.overlapping(range.clone());
+        let locked = regions.iter().filter(|vma| vma.has(VmaFlags::LOCKED));
+        locked.map(|vma| vma.end.min(range.end) - vma.start.max(range.start)).sum()
     }
 
     /// Lets the pages of a range leave memory again.

@@ -217,7 +217,7 @@ impl<M: Machine> Mm<M> {
 
 impl<M: Machine> Exclusive<'_, M> {
     /// Chooses or checks an address (spec C8).
-    fn place(&self, placement: Placement, length: u64) -> Result<VirtAddr, MapError> {
+    pub(crate) fn place(&self, placement: Placement, length: u64) -> Result<VirtAddr, MapError> {
         let mm = self.mm();
         match placement {
             Placement::Anywhere => self.find_gap(length).ok_or(MapError::NoGap),

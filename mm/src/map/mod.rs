@@ -18,12 +18,39 @@ pub use remap::{Move, RemapRequest};
 pub use report::{PageReport, RegionReport};
 pub use sync::SyncMode;
 
-use crate::machine::PAGE_SIZE;
+use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
+use crate::mm::Mm;
+use crate::vma::Vma;
+use alloc::sync::Arc;
+use core::ops::Range;
 
 /// A length rounded up to whole pages; `None` where the sum wraps around.
 pub(crate) const fn pages_up(bytes: u64) -> Option<u64> {
     match bytes.checked_add(PAGE_SIZE - 1) {
         Some(sum) => Some(sum & !(PAGE_SIZE - 1)),
         None => None,
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Calls `f` with every region in a range and its part of it, in order, until one fails; returns
+    /// whether the regions cover the range. Each is looked up when its turn comes, so that `f` may
+    /// change it.
+    fn each_region<E>(
+        &self,
+        range: Range<VirtAddr>,
+        mut f: impl FnMut(&Arc<Vma<M>>, Range<VirtAddr>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let (mut at, mut covered) = (range.start, true);
+        while at < range.end {
+            let Some(vma) = self.find(at).filter(|vma| vma.start < range.end) else {
+                return Ok(false);
+            };
+            covered &= vma.start <= at;
+            let part = at.max(vma.start)..range.end.min(vma.end);
+            at = part.end;
+            f(&vma, part)?;
+        }
+        Ok(covered)
     }
 }

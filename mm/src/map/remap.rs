@@ -1,9 +1,9 @@
-//! mremap (spec C13, C14), with the order of checks of Linux 6.17.
+//! mremap (spec C13, C14), with the order of checks of Linux 6.17, and with `MREMAP_DONTUNMAP`.
 
-use crate::error::RemapError;
+use crate::error::{MapError, RemapError};
 use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
-use crate::map::pages_up;
 use crate::map::region::remainders;
+use crate::map::{Placement, pages_up};
 use crate::mm::{Edit, Exclusive, Mm, PageCursor};
 use crate::rmap;
 use crate::tlb::Gather;
@@ -23,6 +23,18 @@ pub enum Move {
     Anywhere,
     /// To this address (`MREMAP_FIXED`); what is mapped there is unmapped.
     To(VirtAddr),
+    /// Its pages must move, and the mapping stays where it was, as one that was never touched
+    /// (`MREMAP_DONTUNMAP`). The size stays the same.
+    Leaving(Placement),
+}
+
+/// What becomes of the place that pages are moved away from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OldPlace {
+    /// Nothing is mapped there any more.
+    Unmapped,
+    /// The mapping is still there, without its pages.
+    Kept,
 }
 
 /// A mapping to be resized or moved.
@@ -73,7 +85,7 @@ impl<M: Machine> Mm<M> {
         if new > end {
             return Err(RemapError::BadTarget);
         }
-        if let Move::To(target) = movement {
+        if let Some(target) = movement.target() {
             if !target.is_page_aligned() {
                 return Err(RemapError::Unaligned);
             }
@@ -83,7 +95,25 @@ impl<M: Machine> Mm<M> {
                 return Err(RemapError::BadTarget);
             }
         }
+        if matches!(movement, Move::Leaving(_)) && old != new {
+            return Err(RemapError::KeepsSize);
+        }
         Ok(Sizes { old, new })
+    }
+}
+
+impl Move {
+    /// The address that was asked for, as a wish or an order.
+    const fn target(self) -> Option<VirtAddr> {
+        match self {
+            Self::Never | Self::Anywhere | Self::Leaving(Placement::Anywhere) => None,
+            Self::To(target)
+            | Self::Leaving(
+                Placement::Hint(target)
+                | Placement::Fixed(target)
+                | Placement::FixedNoReplace(target),
+            ) => Some(target),
+        }
     }
 }
 
@@ -96,8 +126,10 @@ impl<M: Machine> Exclusive<'_, M> {
         if sizes.old == 0 {
             return self.duplicate(request, sizes, &vma);
         }
-        if let Move::To(target) = request.movement {
-            return self.move_to(request, sizes, target);
+        match request.movement {
+            Move::To(target) => return self.move_to(request, sizes, target),
+            Move::Leaving(placement) => return self.move_leaving(&vma, address, sizes, placement),
+            Move::Never | Move::Anywhere => {}
         }
         if sizes.new <= sizes.old {
             if sizes.new < sizes.old {
@@ -119,7 +151,29 @@ impl<M: Machine> Exclusive<'_, M> {
             return Err(RemapError::MustMove);
         }
         let target = self.find_gap(sizes.new).ok_or(RemapError::NoGap)?;
-        self.relocate(&vma, address, sizes, target)
+        self.relocate(&vma, address, sizes, target, OldPlace::Unmapped)
+    }
+
+    /// Moves the pages alone (`MREMAP_DONTUNMAP`).
+    fn move_leaving(
+        &self,
+        vma: &Arc<Vma<M>>,
+        address: VirtAddr,
+        sizes: &Sizes,
+        placement: Placement,
+    ) -> Remapped {
+        if vma.has(VmaFlags::DONTEXPAND) {
+            return Err(RemapError::CannotStay);
+        }
+        if let Placement::Fixed(target) = placement {
+            return self.move_all(address..address + sizes.old, target, OldPlace::Kept);
+        }
+        self.check_growth(vma, address, sizes)?;
+        let target = self.place(placement, sizes.new).map_err(|error| match error {
+            MapError::NoGap => RemapError::NoGap,
+            _ => RemapError::BadTarget,
+        })?;
+        self.relocate(vma, address, sizes, target, OldPlace::Kept)
     }
 
     /// Unmaps what a mapping loses by shrinking, and whatever else lies there.
@@ -135,7 +189,8 @@ impl<M: Machine> Exclusive<'_, M> {
             return Err(RemapError::BadOldLength);
         }
         let target = match request.movement {
-            Move::Never => return Err(RemapError::MustMove),
+            // The length cannot stay the same where the old one is none.
+            Move::Never | Move::Leaving(_) => return Err(RemapError::MustMove),
             Move::Anywhere => self.find_gap(sizes.new).ok_or(RemapError::NoGap)?,
             Move::To(target) => {
                 self.unmap(&(target..target + sizes.new));
@@ -157,7 +212,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let address = request.address;
         let kept = sizes.old.min(sizes.new);
         if sizes.old == sizes.new {
-            return self.move_all(address..address + sizes.old, target);
+            return self.move_all(address..address + sizes.old, target, OldPlace::Unmapped);
         }
         let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
         if vma.end < address + kept {
@@ -175,11 +230,11 @@ impl<M: Machine> Exclusive<'_, M> {
         }
         // What was unmapped may have been a part of the region.
         let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
-        self.relocate(&vma, address, &sizes, target)
+        self.relocate(&vma, address, &sizes, target, OldPlace::Unmapped)
     }
 
     /// Moves every mapping in a range, gaps and all, without changing sizes.
-    fn move_all(&self, range: Range<VirtAddr>, target: VirtAddr) -> Remapped {
+    fn move_all(&self, range: Range<VirtAddr>, target: VirtAddr, old: OldPlace) -> Remapped {
         let first = self.mm().containing(range.start).ok_or(RemapError::Unmapped)?;
         let length = range.end - range.start;
         if first.end >= range.end {
@@ -198,7 +253,7 @@ impl<M: Machine> Exclusive<'_, M> {
             self.unmap(&(to..to + size));
             // Looked up now: unmapping may have cut it.
             let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
-            self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to)?;
+            self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to, old)?;
         }
         Ok((target, None))
     }
@@ -226,8 +281,14 @@ impl<M: Machine> Exclusive<'_, M> {
         if vma.has(VmaFlags::LOCKED) && locked + grow > limits.locked.load(Ordering::Relaxed) {
             return Err(RemapError::LockLimit);
         }
-        let total = usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        if total + grow > limits.address_space.load(Ordering::Relaxed) {
+        self.check_total(grow)
+    }
+
+    /// Whether the address space may have so many bytes more.
+    fn check_total(&self, grow: u64) -> Result<(), RemapError> {
+        let mm = self.mm();
+        let total = mm.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if grow > 0 && total + grow > mm.limits.address_space.load(Ordering::Relaxed) {
             return Err(RemapError::AddressSpaceLimit);
         }
         Ok(())
@@ -259,34 +320,54 @@ impl<M: Machine> Exclusive<'_, M> {
     /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
     ///
     /// While the pages move, neither place can be looked up, so that no fault meets half of the
-    /// move; the reverse maps know both.
+    /// move; the reverse maps know both. A fault at a place that is kept waits until it is back.
     fn relocate(
         &self,
         vma: &Arc<Vma<M>>,
         address: VirtAddr,
         sizes: &Sizes,
         target: VirtAddr,
+        old_place: OldPlace,
     ) -> Remapped {
         if self.room_for(4).is_err() {
             return Err(RemapError::TooManyRegions);
         }
         let mm = self.mm();
         let from = address..address + sizes.old;
+        let grow = match old_place {
+            OldPlace::Unmapped => sizes.new - sizes.old,
+            OldPlace::Kept => sizes.new,
+        };
+        self.check_total(if old_place == OldPlace::Kept { grow } else { 0 })?;
         self.make_tables(&(target..target + sizes.new))?;
-        self.charge_growth(vma, sizes.new - sizes.old)?;
+        self.charge_growth(vma, grow)?;
         let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
         let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
         let rest = remainders(vma, &from, || mm.manager.vma_id());
+        if old_place == OldPlace::Kept {
+            mm.moves.fetch_add(1, Ordering::AcqRel);
+        }
         self.apply(&Edit { out: vec![vma.clone()], into: rest.clone() });
         rmap::exchange(mm, &[], &[old.clone(), new.clone()]);
         self.move_pages(from.clone(), target);
         rmap::exchange(mm, &[old, new.clone()], &[]);
+        let more = match old_place {
+            OldPlace::Unmapped => rest.len(),
+            OldPlace::Kept => {
+                // One again, as if nobody had ever looked; its pages stay in memory no longer.
+                let mut whole = vma.part(mm.manager.vma_id(), vma.range());
+                whole.flags.remove(VmaFlags::LOCKED);
+                self.apply(&Edit { out: rest, into: vec![Arc::new(whole)] });
+                mm.moves.fetch_add(1, Ordering::AcqRel);
+                1
+            }
+        };
         self.insert(new.part(mm.manager.vma_id(), new.range()));
         if let Some(file) = &vma.file {
             // One region became itself and what is left of it.
-            rest.iter().for_each(|_| file.opened());
+            (0..more).for_each(|_| file.opened());
         }
-        mm.space.prune(self.hole_around(&from));
+        mm.space.prune(self.hole_around(&from), from);
         let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
         Ok((target, grown))
     }
@@ -295,8 +376,9 @@ impl<M: Machine> Exclusive<'_, M> {
     fn make_tables(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
         let mm = self.mm();
         for chunk in Pages::new(range, M::Space::SPAN) {
+            let _engaged = mm.manager.engage();
             if mm.entries(chunk).is_err() {
-                mm.space.prune(self.hole_around(range));
+                mm.space.prune(self.hole_around(range), range.clone());
                 return Err(RemapError::OutOfMemory);
             }
         }

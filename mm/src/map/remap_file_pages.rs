@@ -73,6 +73,7 @@ impl<M: Machine> Mm<M> {
         for chunk in Pages::new(range, M::Space::SPAN) {
             let mut at = chunk.start;
             while at < chunk.end {
+                let _engaged = self.manager.engage();
                 let mut cursor =
                     self.entries(at..chunk.end).map_err(|_| RemapPagesError::OutOfMemory)?;
                 while at < chunk.end && !gather.is_full() {

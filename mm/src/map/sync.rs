@@ -32,15 +32,7 @@ impl<M: Machine> Mm<M> {
         // A length that wraps when rounded counts as none, as on Linux.
         let length = pages_up(length).unwrap_or(0);
         let end = address.checked_add(length).ok_or(SyncError::Wraps)?;
-        let mut at = address;
-        let mut gaps = false;
-        while at < end {
-            let Some(vma) = self.find(at).filter(|vma| vma.start < end) else {
-                gaps = true;
-                break;
-            };
-            gaps |= vma.start > at;
-            at = vma.end;
+        let covered = self.each_region(address..end, |vma, _| {
             if mode == SyncMode::Invalidate && vma.has(VmaFlags::LOCKED) {
                 return Err(SyncError::Locked);
             }
@@ -53,8 +45,9 @@ impl<M: Machine> Mm<M> {
                     _ => SyncError::Io,
                 })?;
             }
-        }
-        if gaps { Err(SyncError::Unmapped) } else { Ok(()) }
+            Ok(())
+        })?;
+        if covered { Ok(()) } else { Err(SyncError::Unmapped) }
     }
 
     /// Checks that a whole range is mapped and says for each page whether it is resident

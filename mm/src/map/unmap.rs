@@ -70,7 +70,7 @@ impl<M: Machine> Exclusive<'_, M> {
                 }
             }
         }
-        mm.space.prune(self.hole_around(range));
+        mm.space.prune(self.hole_around(range), range.clone());
     }
 
     /// The unmapped addresses around an unmapped range (spec E6).

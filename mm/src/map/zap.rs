@@ -78,6 +78,7 @@ impl<M: Machine> Mm<M> {
 
     fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(VirtAddr, &Entry) -> Option<Entry>) {
         let mut gather = Gather::new(self);
+        let engaged = self.manager.engage();
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let mut from = chunk.start;
             while from < chunk.end {
@@ -90,6 +91,8 @@ impl<M: Machine> Mm<M> {
                 gather.flush_if_full();
             }
         }
+        gather.flush();
+        drop(engaged);
         gather.settle();
     }
 

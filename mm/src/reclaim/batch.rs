@@ -8,6 +8,7 @@ use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::queue::Which;
 use crate::rmap::walk::Spot;
+use crate::tlb::Noted;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -17,6 +18,8 @@ use core::sync::atomic::Ordering;
 pub(crate) enum Force {
     /// A page that was used is spared.
     Polite,
+    /// There is no other: use protects no page.
+    Urgent,
     /// The owner wants the page out; one more reference is the caller's.
     Regardless,
 }
@@ -42,6 +45,9 @@ struct Victim {
     state: State,
 }
 
+/// A stale translation, whose it is, and in which phase it was noted.
+type Spotted<M> = (Arc<Mm<M>>, Stale, Noted);
+
 /// How many stale translations are gathered before a flush.
 const SPOTS: usize = 64;
 
@@ -53,7 +59,7 @@ pub(crate) struct Batch<'a, M: Machine> {
     /// locked, whoever takes the object apart would wait for them for ever.
     objects: [Option<Arc<Mapping<M>>>; 32],
     len: usize,
-    spots: [Option<(Arc<Mm<M>>, Stale)>; SPOTS],
+    spots: [Option<Spotted<M>>; SPOTS],
     used: usize,
 }
 
@@ -81,14 +87,14 @@ impl<'a, M: Machine> Batch<'a, M> {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock() {
-            self.put_back(frame, from);
+            self.put_back(frame, Which::Main);
             return;
         }
         let object = match page.owner() {
             Owner::File(id) => manager.mappings.find(&manager.order, id),
             _ => None,
         };
-        match self.judge(frame, from, force) {
+        match self.judge(frame, force) {
             None => {
                 let state = State::Chosen;
                 self.victims[self.len] = Some(Victim { frame, from, force, state });
@@ -103,11 +109,14 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     /// Whether a locked page should stay, and then in which queue (spec F18).
-    fn judge(&self, frame: Frame, from: Which, force: Force) -> Option<Which> {
+    ///
+    /// A page in someone's hands is in use: back in the small queue, it and its like would be met
+    /// again and again before any page of the main queue.
+    fn judge(&self, frame: Frame, force: Force) -> Option<Which> {
         let manager = self.manager;
         let page = manager.page(frame);
-        if page.has(PageFlags::WRITEBACK) || page.refs() > self.expected_refs(frame, force) {
-            return Some(from);
+        if page.refs() > self.expected_refs(frame, force) {
+            return Some(Which::Main);
         }
         let mut used = page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut locked = false;
@@ -296,8 +305,9 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
-        mm.note_unflushed();
-        self.spots[self.used] = Some((mm.clone(), stale));
+        let mut noted = Noted::default();
+        mm.pending.note(&mut noted);
+        self.spots[self.used] = Some((mm.clone(), stale, noted));
         self.used += 1;
     }
 
@@ -305,19 +315,21 @@ impl<'a, M: Machine> Batch<'a, M> {
     fn flush(&mut self) {
         let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
         for first in 0..self.used {
-            let Some((mm, _)) = self.spots[first].clone() else { continue };
+            let Some((mm, ..)) = self.spots[first].clone() else { continue };
             let mut together = [none; SPOTS];
             let mut len = 0;
+            let mut noted = Noted::default();
             for spot in &mut self.spots[first..self.used] {
-                if spot.as_ref().is_some_and(|(other, _)| Arc::ptr_eq(other, &mm))
-                    && let Some((_, stale)) = spot.take()
+                if spot.as_ref().is_some_and(|(other, ..)| Arc::ptr_eq(other, &mm))
+                    && let Some((_, stale, [even, odd])) = spot.take()
                 {
+                    noted = [noted[0] + even, noted[1] + odd];
                     together[len] = stale;
                     len += 1;
                 }
             }
             self.manager.machine.flush(&mm.space, &together[..len]);
-            mm.note_flushed(len);
+            mm.pending.flushed(noted, &*self.manager.machine);
             self.manager.stats.flushes.add(self.manager.machine.context(), 1);
         }
         self.used = 0;

@@ -8,7 +8,7 @@
 //! nobody faults on a page while it is being written, and a machine need not keep the content of a
 //! page anywhere but where it is mapped.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
 pub(crate) mod room;
@@ -40,7 +40,7 @@ impl Watermarks {
 
 impl<M: Machine> Manager<M> {
     /// Takes pages from the queues and evicts up to `pages` of them.
-    fn pass(&self, pages: usize) -> Yield {
+    fn pass(&self, pages: usize, force: Force) -> Yield {
         let (small, main) = self.queues.lengths(&self.order);
         // Twice around: a page that was used is spared once.
         let mut budget = 2 * (small as usize + main as usize) + 2;
@@ -54,7 +54,7 @@ impl<M: Machine> Manager<M> {
                 };
                 budget -= 1;
                 self.stats.scanned.add(self.machine.context(), 1);
-                batch.consider(frame, from, Force::Polite);
+                batch.consider(frame, from, force);
             }
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();

@@ -139,6 +139,8 @@ pub struct Areas<M: RawMutex, W: RawRwLock> {
     present: AtomicU32,
     order: Mutex<M, Order<M>>,
     room: Arc<Room>,
+    /// The largest slot that an entry can name.
+    last: u32,
     bad_releases: AtomicU64,
 }
 
@@ -171,12 +173,18 @@ impl<M: RawMutex, W: RawRwLock> Default for Areas<M, W> {
 impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// No areas.
     pub fn new() -> Self {
+        Self::with_last_slot(u32::MAX)
+    }
+
+    /// No areas, on a machine whose entries can name slots up to `last`.
+    pub fn with_last_slot(last: u32) -> Self {
         let active = Vec::with_capacity(MAX_AREAS);
         Self {
             table: core::array::from_fn(|_| RwLock::new(None)),
             present: AtomicU32::new(0),
             order: Mutex::new(Order { active, descending: -1 }),
             room: Arc::new(Room::default()),
+            last,
             bad_releases: AtomicU64::new(0),
         }
     }
@@ -187,6 +195,9 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// Adds an area of which the slots in `bad` are never used (spec F1), and returns its number.
+    ///
+    /// Of a device with more slots than an entry can name the rest is left alone, as Linux does;
+    /// [`AreaStatistics::slots`] tells.
     pub fn add_with_bad(
         &self,
         device: Box<dyn SwapDevice>,
@@ -196,7 +207,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         if matches!(priority, Priority::Given(given) if given > Priority::HIGHEST) {
             return Err(SwapOnError::Invalid);
         }
-        let count = device.slots();
+        let count = device.slots().min(self.last.saturating_add(1));
         let slots = Slots::new(count, bad, Arc::clone(&self.room));
         let slots = slots.map_err(|_| SwapOnError::OutOfMemory)?;
         if slots.good() == 0 {

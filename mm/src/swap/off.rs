@@ -40,6 +40,7 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
         }
     }
     for slot in manager.swap.used(area) {
+        let _engaged = manager.engage();
         if let Some((object, index)) = manager.swap.owner(slot) {
             let Some(mapping) = manager.mappings.find(&manager.order, object) else { continue };
             match mapping.page(index) {
@@ -53,7 +54,6 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
         let key = Key::Swap(slot);
         if let Some(frame) = manager.cache.find(&manager.pages, &manager.order, key) {
             manager.lock_page(frame);
-            manager.pages.wait_writeback(&*manager.machine, frame);
             // While an entry still names the slot its content is needed there.
             if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
                 manager.leave_swap_cache(frame);

@@ -7,17 +7,24 @@
 //!
 //! Records hang in hash chains. A chain is read and changed under the lock of its shard; the fields
 //! are atomic only because a record moves between the shards' locks as its slot changes owners.
+//!
+//! All is zero at first, so that where the heap's zeros cost nothing a record takes memory only once
+//! its slot has had an owner.
 
-use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
+use super::zeroed;
+use crate::error::OutOfMemory;
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
 /// The slots of an area by the page that they hold.
 pub struct Owners<M: RawMutex> {
-    records: Vec<Record>,
-    /// The first slot of each chain, or [`END`]; a power of two of them.
-    chains: Vec<AtomicU32>,
+    /// For each slot the next one of its chain, [`END`], or [`UNOWNED`].
+    links: Box<[AtomicU32]>,
+    /// For each slot with an owner the object and the index.
+    pages: Box<[[AtomicU64; 2]]>,
+    /// The first slot of each chain, if there is one; a power of two of them.
+    chains: Box<[AtomicU32]>,
     shards: [Mutex<M, ()>; SHARDS],
     /// How many slots have an owner.
     owned: AtomicU32,
@@ -48,37 +55,21 @@ pub enum OwnersFault {
     },
 }
 
-struct Record {
-    object: AtomicU64,
-    index: AtomicU64,
-    /// The next slot of the chain, [`END`], or [`UNOWNED`].
-    next: AtomicU32,
-}
-
 const SHARDS: usize = 16;
 
-/// The end of a chain: slot 0 never holds a page.
-const END: u32 = 0;
+/// The end of a chain: there are fewer slots.
+const END: u32 = u32::MAX;
 
-/// The link of a record that is in no chain.
-const UNOWNED: u32 = u32::MAX;
+/// The link of a slot that is in no chain: slot 0 never holds a page.
+const UNOWNED: u32 = 0;
 
 impl<M: RawMutex> Owners<M> {
     /// Records for `slots` slots, none of which has an owner.
-    pub fn new(slots: u32) -> Result<Self, TryReserveError> {
-        let mut records = Vec::new();
-        records.try_reserve_exact(slots as usize)?;
-        records.extend((0..slots).map(|_| Record {
-            object: AtomicU64::new(0),
-            index: AtomicU64::new(0),
-            next: AtomicU32::new(UNOWNED),
-        }));
-        let count = (slots as usize / 2).next_power_of_two().max(SHARDS);
-        let mut chains = Vec::new();
-        chains.try_reserve_exact(count)?;
-        chains.extend((0..count).map(|_| AtomicU32::new(END)));
+    pub fn new(slots: u32) -> Result<Self, OutOfMemory> {
+        let (links, pages) = (zeroed(slots as usize)?, zeroed(slots as usize)?);
+        let chains = zeroed((slots as usize / 2).next_power_of_two().max(SHARDS))?;
         let shards = core::array::from_fn(|_| Mutex::new(()));
-        Ok(Self { records, chains, shards, owned: AtomicU32::new(0) })
+        Ok(Self { links, pages, chains, shards, owned: AtomicU32::new(0) })
     }
 
     /// The slot that holds a page; the last one set, if there are several.
@@ -93,7 +84,7 @@ impl<M: RawMutex> Owners<M> {
 
     /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
     pub fn set(&self, slot: u32, owner: Owner) {
-        if slot == END || self.records.len() <= slot as usize {
+        if slot == UNOWNED || self.links.len() <= slot as usize {
             return;
         }
         while !self.try_set(slot, owner) {
@@ -130,14 +121,14 @@ impl<M: RawMutex> Owners<M> {
     pub fn check(&self) -> Result<(), OwnersFault> {
         let mut chained = 0;
         for chain in 0..self.chains.len() {
-            for slot in self.chain(chain).take(self.records.len()) {
+            for slot in self.chain(chain).take(self.links.len()) {
                 chained += 1;
                 if self.owner(slot).is_none_or(|owner| self.chain_of(owner) != chain) {
                     return Err(OwnersFault::Misplaced(slot));
                 }
             }
         }
-        let owned = (0..self.records.len() as u32).filter(|slot| self.is_owned(*slot)).count();
+        let owned = (0..self.links.len() as u32).filter(|slot| self.is_owned(*slot)).count();
         let recorded = self.owned.load(Ordering::Acquire) as usize;
         if owned == chained && owned == recorded {
             Ok(())
@@ -149,17 +140,19 @@ impl<M: RawMutex> Owners<M> {
     /// Puts a record that is in no chain into its owner's; false if it is in one.
     fn try_set(&self, slot: u32, owner: Owner) -> bool {
         let chain = self.chain_of(owner);
-        let record = &self.records[slot as usize];
+        let (link, page) = (&self.links[slot as usize], &self.pages[slot as usize]);
         let _shard = self.shard(chain).lock();
-        let head = self.chains[chain].load(Ordering::Relaxed);
+        let next = match self.chains[chain].load(Ordering::Relaxed) {
+            UNOWNED => END,
+            head => head,
+        };
         // Two threads of control may want this record for different shards: the exchange decides.
-        let claim =
-            record.next.compare_exchange(UNOWNED, head, Ordering::AcqRel, Ordering::Relaxed);
+        let claim = link.compare_exchange(UNOWNED, next, Ordering::AcqRel, Ordering::Relaxed);
         if claim.is_err() {
             return false;
         }
-        record.object.store(owner.object, Ordering::Relaxed);
-        record.index.store(owner.index, Ordering::Relaxed);
+        page[0].store(owner.object, Ordering::Relaxed);
+        page[1].store(owner.index, Ordering::Relaxed);
         self.chains[chain].store(slot, Ordering::Release);
         self.owned.fetch_add(1, Ordering::AcqRel);
         true
@@ -183,10 +176,10 @@ impl<M: RawMutex> Owners<M> {
             let Some(before) = self.chain(chain).find(|before| self.next(*before) == slot) else {
                 return false;
             };
-            self.records[before as usize].next.store(next, Ordering::Relaxed);
+            self.links[before as usize].store(next, Ordering::Relaxed);
         }
         self.owned.fetch_sub(1, Ordering::AcqRel);
-        self.records[slot as usize].next.store(UNOWNED, Ordering::Release);
+        self.links[slot as usize].store(UNOWNED, Ordering::Release);
         true
     }
 
@@ -209,18 +202,17 @@ impl<M: RawMutex> Owners<M> {
     }
 
     fn is_owned(&self, slot: u32) -> bool {
-        let record = self.records.get(slot as usize);
-        record.is_some_and(|record| record.next.load(Ordering::Acquire) != UNOWNED)
+        let link = self.links.get(slot as usize);
+        link.is_some_and(|link| link.load(Ordering::Acquire) != UNOWNED)
     }
 
     fn owner_of(&self, slot: u32) -> Owner {
-        let record = &self.records[slot as usize];
-        let object = record.object.load(Ordering::Relaxed);
-        Owner { object, index: record.index.load(Ordering::Relaxed) }
+        let [object, index] = &self.pages[slot as usize];
+        Owner { object: object.load(Ordering::Relaxed), index: index.load(Ordering::Relaxed) }
     }
 
     fn next(&self, slot: u32) -> u32 {
-        self.records[slot as usize].next.load(Ordering::Relaxed)
+        self.links[slot as usize].load(Ordering::Relaxed)
     }
 }
 

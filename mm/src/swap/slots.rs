@@ -6,10 +6,14 @@
 //!
 //! A slot whose last reference is dropped is not free at once: its content must be discarded before
 //! another page is written there. In between its count reads 0 and it is not given out.
+//!
+//! All counts are zero at first, so that where the heap's zeros cost nothing a count takes memory only
+//! once its neighbourhood is used; the lowest slots are given out first.
 
-use alloc::collections::TryReserveError;
+use super::zeroed;
+use crate::error::OutOfMemory;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
@@ -85,7 +89,7 @@ impl Room {
 
 /// The slots of one area.
 pub struct Slots<M: RawMutex> {
-    counts: Vec<AtomicU16>,
+    counts: Box<[AtomicU16]>,
     /// The slots that can be used at all.
     good: u32,
     /// The slots with a count, or being freed. Changed under the search lock only.
@@ -119,17 +123,15 @@ impl<M: RawMutex> Slots<M> {
     /// The slots of an area of `slots` pages, of which slot 0 and those in `bad` are never used.
     ///
     /// The area is closed at first. Numbers in `bad` beyond the area mean nothing.
-    pub fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, TryReserveError> {
-        let mut counts = Vec::new();
-        counts.try_reserve_exact(slots as usize)?;
-        counts.extend((0..slots).map(|_| AtomicU16::new(0)));
+    pub fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, OutOfMemory> {
+        let mut counts: Box<[AtomicU16]> = zeroed(slots as usize)?;
+        let mut good = slots;
         for slot in bad.iter().chain(&[0]) {
             if let Some(count) = counts.get_mut(*slot as usize) {
+                good -= u32::from(*count.get_mut() != BAD);
                 *count.get_mut() = BAD;
             }
         }
-        let is_good = |count: &&AtomicU16| count.load(Ordering::Relaxed) != BAD;
-        let good = counts.iter().filter(is_good).count() as u32;
         let highest = slots.saturating_sub(1);
         let admission = Admission::Closed;
         let search = Search { admission, lowest: 1, highest, next: 1, run_left: 0 };
@@ -265,7 +267,7 @@ impl<M: RawMutex> Slots<M> {
     pub fn check(&self) -> Result<(), SlotsFault> {
         let search = self.search.lock();
         let (mut counted, mut good) = (0, 0);
-        for (slot, count) in (0..).zip(&self.counts) {
+        for (slot, count) in (0..).zip(self.counts.iter()) {
             let count = count.load(Ordering::Acquire);
             match count {
                 FREEING => return Err(SlotsFault::NotFreed(slot)),

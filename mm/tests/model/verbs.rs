@@ -129,9 +129,10 @@ impl<A: Architecture> Run<A> {
     }
 
     fn mremap(&mut self) {
-        match self.numbers.below(4) {
+        match self.numbers.below(6) {
             0 => self.grow_in_place(),
             1 => self.duplicate(),
+            2 | 3 => self.move_leaving(),
             _ => self.move_away(),
         }
     }
@@ -159,6 +160,52 @@ impl<A: Architecture> Run<A> {
         for page in 0..pages {
             if let Some(slot) = window.0[from + page].take() {
                 window.0[to + page] = Some(slot);
+            }
+        }
+    }
+
+    /// Moves the pages of a range to another place in the window, and leaves the mappings.
+    fn move_leaving(&mut self) {
+        let (from, pages) = self.range(6);
+        let to = self.numbers.below((WINDOW - pages + 1) as u64) as usize;
+        let who = self.pick();
+        let Process { space, window } = &mut self.processes[who];
+        let bytes = pages as u64 * PAGE;
+        let request = RemapRequest {
+            address: address(from),
+            old_length: bytes,
+            new_length: bytes,
+            movement: Move::Leaving(Placement::Fixed(address(to))),
+        };
+        let left = space.mm().maps(address(from)..address(from + pages));
+        let done = space.mm().mremap(&request);
+        let overlaps = from < to + pages && to < from + pages;
+        if overlaps || window.0[from].is_none() {
+            assert!(done.is_err());
+            return;
+        }
+        assert_eq!(done, Ok(address(to)));
+        for page in from..from + pages {
+            let at = address(page);
+            let Some(region) = left.iter().find(|region| region.range.contains(&at)) else {
+                continue;
+            };
+            let index = region.index + (at - region.range.start) / PAGE;
+            let Some(slot) = window.0[page].take() else { unreachable!("mapped") };
+            let object = slot.object.map(|(object, _)| (object, index));
+            window.0[page] = Some(Slot { object, own: None, ..slot.clone() });
+            window.0[to + page - from] = Some(slot);
+        }
+        // What is left of a locked region is locked no longer, inside the range and around it.
+        let kept = space.mm().maps(address(0)..address(WINDOW));
+        for region in kept.iter().filter(|region| !region.locked) {
+            for (page, slot) in window.0.iter_mut().enumerate() {
+                if let Some(slot) = slot
+                    && region.range.contains(&address(page))
+                    && left.iter().any(|left| left.range.contains(&address(page)))
+                {
+                    slot.locked = false;
+                }
             }
         }
     }

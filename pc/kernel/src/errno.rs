@@ -19,6 +19,7 @@ macro_rules! errnos {
 errnos! {
     EPERM ENOENT ESRCH EINTR ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR
     EISDIR EINVAL EMFILE ENOTTY ESPIPE EPIPE ERANGE ENOSYS ENOTEMPTY ELOOP ETIMEDOUT ENODEV
+    EMSGSIZE ENXIO EAFNOSUPPORT ENOTSOCK EOPNOTSUPP EISCONN ENODATA EPROTONOSUPPORT
 }
 
 impl From<BadAddress> for Errno {
@@ -27,23 +28,12 @@ impl From<BadAddress> for Errno {
     }
 }
 
-impl From<pagefault::error::Errno> for Errno {
-    fn from(errno: pagefault::error::Errno) -> Self {
-        Self(errno.number() as u32)
+/// The memory manager's errors, each with its number.
+impl<E> From<E> for Errno
+where
+    pagefault::error::Errno: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self(pagefault::error::Errno::from(error).number() as u32)
     }
-}
-
-macro_rules! from_errors {
-    ($($name:ident)+) => {
-        $(impl From<pagefault::error::$name> for Errno {
-            fn from(error: pagefault::error::$name) -> Self {
-                error.errno().into()
-            }
-        })+
-    };
-}
-
-from_errors! {
-    MapError UnmapError ProtectError RemapError AdviseError LockError SyncError MincoreError
-    RemapPagesError ForkError FileError
 }

@@ -55,7 +55,7 @@ impl Program {
         let mut path = String::from(path);
         for _ in 0..4 {
             let node = fs::find(&path, Follow::Yes)?;
-            if node.mode & 0o111 == 0 {
+            if node.mode() & 0o111 == 0 {
                 return Err(Errno::EACCES);
             }
             let file = node.content().map_err(|_| Errno::EACCES)?;

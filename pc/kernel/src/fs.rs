@@ -4,18 +4,23 @@
 //! they are needed; files that programs make, or write to, are shared memory objects, whose pages
 //! go to swap, but for those below `/disk`, where the machine has a disk for them.
 
+pub mod epoll;
+pub mod event;
+pub mod locks;
+mod node;
 mod open;
 mod pipe;
+pub mod ready;
+pub mod socket;
 mod volume;
 
+pub use node::{Device, KIND, Kind, Node};
 pub use open::{Files, Open, Reading, What, file};
-pub use pipe::{CAPACITY as PIPE_CAPACITY, pipe};
+pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
 use crate::disk::Disk;
 use crate::errno::Errno;
 use crate::kernel;
-use crate::machine::Pc;
-use crate::process::Process;
 use crate::procfs::{self, Made};
 use crate::sleep::SleepMutex;
 use alloc::collections::BTreeMap;
@@ -23,173 +28,16 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
+use node::{Content, DEVICE, DIRECTORY, FIFO, LINK, REGULAR, node};
 use pagefault::File;
-use pagefault::machine::store::PageBytes;
-use pagefault::machine::{Backing, IoError, PAGE_SIZE};
 use volume::Stored;
-
-const DIRECTORY: u32 = 0o040_000;
-const REGULAR: u32 = 0o100_000;
-const LINK: u32 = 0o120_000;
-const DEVICE: u32 = 0o020_000;
-const FIFO: u32 = 0o010_000;
-const KIND: u32 = 0o170_000;
 
 /// The most symbolic links on the way to a file.
 const LINKS: usize = 16;
 
-/// Something with a path.
-pub struct Node {
-    /// Its number.
-    pub inode: u64,
-    /// Its kind and permissions.
-    pub mode: u32,
-    /// What it is.
-    pub kind: Kind,
-    /// Held by who writes at the end (`O_APPEND`).
-    end: SleepMutex<()>,
-}
-
-/// What a path may lead to.
-pub enum Kind {
-    /// Other paths go on below it.
-    Directory,
-    /// Bytes.
-    Regular(SleepMutex<Content>),
-    /// Another path.
-    Link(String),
-    /// The console, or one of the devices without content.
-    Device(Device),
-    /// A text that was made when it was looked up.
-    Text(Vec<u8>),
-    /// A word for each page of a process (`/proc/PID/pagemap`).
-    Pagemap(Arc<Process>),
-    /// An open file that has no path of its own.
-    Opened(Arc<Open>),
-}
-
-/// A device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The programs' terminal.
-    Console,
-    /// Swallows everything, holds nothing.
-    Null,
-    /// Swallows everything, holds zeros.
-    Zero,
-    /// Random bytes.
-    Random,
-    /// Takes orders of what shall fail.
-    Failures,
-}
-
-/// Where a regular file's bytes are.
-#[derive(Clone)]
-pub enum Content {
-    /// In the archive; not used yet.
-    Archived(&'static [u8]),
-    /// In the page cache, read from the archive.
-    Cached(File<Pc>, &'static [u8]),
-    /// In the page cache, and in swap or on the file disk.
-    Own(File<Pc>),
-}
-
-/// A file of the archive, for the page cache.
-struct Archived(&'static [u8]);
-
-impl Backing for Archived {
-    fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError> {
-        let start = (index * PAGE_SIZE) as usize;
-        let bytes = self.0.get(start..).ok_or(IoError::Device)?;
-        let n = bytes.len().min(page.len());
-        page[..n].copy_from_slice(&bytes[..n]);
-        Ok(())
-    }
-
-    fn write(&self, _index: u64, _page: &[u8]) -> Result<(), IoError> {
-        Err(IoError::Unsupported)
-    }
-
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-}
-
-impl Content {
-    /// The content for reading.
-    pub fn cached(&mut self) -> File<Pc> {
-        match self {
-            Self::Cached(file, _) | Self::Own(file) => file.clone(),
-            Self::Archived(bytes) => {
-                let file = File::open(&kernel().manager, Arc::new(Archived(bytes)));
-                *self = Self::Cached(file.clone(), bytes);
-                file
-            }
-        }
-    }
-
-    /// The number of the object in the page cache, if there is one yet.
-    fn object(&self) -> Option<u64> {
-        match self {
-            Self::Archived(_) => None,
-            Self::Cached(file, _) | Self::Own(file) => Some(file.id()),
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Archived(bytes) => bytes.len() as u64,
-            Self::Cached(file, _) | Self::Own(file) => file.len(),
-        }
-    }
-}
-
-impl Node {
-    /// The length in bytes.
-    pub fn len(&self) -> u64 {
-        match &self.kind {
-            Kind::Regular(content) => content.lock().len(),
-            Kind::Link(target) => target.len() as u64,
-            Kind::Directory => 4096,
-            // What is made when it is looked at shows no length, as on Linux.
-            Kind::Device(_) | Kind::Text(_) | Kind::Pagemap(_) | Kind::Opened(_) => 0,
-        }
-    }
-
-    /// The content of a regular file for reading.
-    pub fn content(&self) -> Result<File<Pc>, Errno> {
-        match &self.kind {
-            Kind::Regular(content) => Ok(content.lock().cached()),
-            Kind::Directory => Err(Errno::EISDIR),
-            _ => Err(Errno::EINVAL),
-        }
-    }
-
-    /// The content of a regular file for writing, which makes a copy of what is in the archive.
-    pub fn content_for_writing(&self) -> Result<File<Pc>, Errno> {
-        let Kind::Regular(content) = &self.kind else { return Err(Errno::EISDIR) };
-        // Held while the copy is made: a second writer must not make another.
-        let mut content = content.lock();
-        let archived = match &*content {
-            Content::Own(file) => return Ok(file.clone()),
-            Content::Archived(bytes) | Content::Cached(_, bytes) => *bytes,
-        };
-        let copy = File::shared(&kernel().manager, 0);
-        copy.write_all_at(0, archived)?;
-        *content = Content::Own(copy.clone());
-        Ok(copy)
-    }
-}
-
 /// All paths, absolute and without `.` and `..`.
 static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap::new());
-static INODES: AtomicU64 = AtomicU64::new(1);
-
-fn node(mode: u32, kind: Kind) -> Arc<Node> {
-    let inode = INODES.fetch_add(1, Ordering::Relaxed);
-    Arc::new(Node { inode, mode, kind, end: SleepMutex::new(()) })
-}
 
 /// Fills the tree from an archive in the cpio format, and adds the devices and the file disk.
 pub fn start(archive: &'static [u8], disk: Option<Disk>) {
@@ -326,8 +174,7 @@ pub fn objects() -> BTreeMap<u64, (u64, String)> {
 /// Makes an empty regular file, a directory or a link.
 pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errno> {
     let path = resolve(path, Follow::Yes)?;
-    let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
-    let parent = if parent.is_empty() { "/" } else { parent };
+    let parent = directory_of(&path);
     let (kind, bits) = match what {
         Create::Directory => (Kind::Directory, DIRECTORY),
         Create::Link(target) => (Kind::Link(target.to_string()), LINK),
@@ -339,6 +186,7 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
             };
             (Kind::Regular(SleepMutex::new(Content::Own(file))), REGULAR)
         }
+        Create::Fifo => (Kind::Fifo(Arc::default()), FIFO),
     };
     let mut tree = TREE.lock();
     match tree.get(parent).map(|node| &node.kind) {
@@ -363,6 +211,35 @@ pub enum Create<'a> {
     Regular,
     /// A symbolic link to a path.
     Link(&'a str),
+    /// A pipe.
+    Fifo,
+}
+
+/// Gives a file a further path.
+pub fn link(from: &str, to: &str, follow: Follow) -> Result<(), Errno> {
+    let node = find(from, follow)?;
+    let to = resolve(to, Follow::No)?;
+    if matches!(node.kind, Kind::Directory) {
+        return Err(Errno::EPERM);
+    }
+    let mut tree = TREE.lock();
+    if tree.contains_key(&to) {
+        return Err(Errno::EEXIST);
+    }
+    if !matches!(tree.get(directory_of(&to)).map(|node| &node.kind), Some(Kind::Directory)) {
+        return Err(Errno::ENOENT);
+    }
+    node.links.fetch_add(1, Ordering::Relaxed);
+    tree.insert(to, node);
+    Ok(())
+}
+
+/// The directory that an absolute path is in.
+fn directory_of(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((before, _)) if !before.is_empty() => before,
+        _ => "/",
+    }
 }
 
 /// Takes a path away; what it named lives on while it is open.
@@ -377,6 +254,9 @@ pub fn remove(path: &str) -> Result<(), Errno> {
             Some(_) => tree.remove(&path),
         }
     };
+    if let Some(node) = &removed {
+        node.links.fetch_sub(1, Ordering::Relaxed);
+    }
     drop(removed);
     Ok(())
 }
@@ -386,6 +266,9 @@ pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
     let (from, to) = (resolve(from, Follow::No)?, resolve(to, Follow::No)?);
     let replaced = {
         let mut tree = TREE.lock();
+        if !matches!(tree.get(directory_of(&to)).map(|node| &node.kind), Some(Kind::Directory)) {
+            return Err(Errno::ENOENT);
+        }
         let node = tree.remove(&from).ok_or(Errno::ENOENT)?;
         let mut below = from.clone();
         below.push('/');
@@ -403,6 +286,9 @@ pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
         }
         tree.insert(to, node)
     };
+    if let Some(node) = &replaced {
+        node.links.fetch_sub(1, Ordering::Relaxed);
+    }
     drop(replaced);
     Ok(())
 }
@@ -410,7 +296,7 @@ pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
 /// The names directly below a directory, with what they name.
 pub fn list(path: &str) -> Vec<(String, Arc<Node>)> {
     let Ok(path) = resolve(path, Follow::Yes) else { return Vec::new() };
-    if procfs::is_below(&path)
+    if (procfs::is_below(&path) || path == procfs::ROOT)
         && let Some(Made::Directory(names)) = procfs::look(&path)
     {
         let child = |name: String| Some((name.clone(), look(&absolute(&path, &name))?));

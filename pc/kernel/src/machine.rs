@@ -50,6 +50,7 @@ impl Machine for Pc {
             task_size: VirtAddr(TASK_SIZE),
             no_execute: true,
             file_index_limit: encode::LIMITS.file_index,
+            last_swap_slot: encode::LIMITS.slot,
         }
     }
 

@@ -13,7 +13,7 @@
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
 //! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
-//! | `process`, `exec`, `signal`, `timer`, `futex` | what programs are made of |
+//! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
 //! | `disk`, `sleep` | the swap device and the file disk |
 //! | `failures` | what shall fail, for tests |
@@ -57,6 +57,7 @@ mod start_info;
 mod syscall;
 mod task;
 mod timer;
+mod times;
 mod trap;
 mod user;
 mod vmalloc;
@@ -155,7 +156,10 @@ fn start(
             |kernel: &Kernel| kernel.manager.swap_on(Box::new(disk), Priority::Descending);
         match KERNEL.get().map(swap_on) {
             Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
-            other => report!("the swap device cannot be used: {other:?}"),
+            other => {
+                report!("the swap device cannot be used: {other:?}");
+                power::off(255)
+            }
         }
     }
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
@@ -188,7 +192,9 @@ fn start_init(init: u32, frames: &'static Frames) -> Result<(), errno::Errno> {
     process.threads.lock().push(init);
     let thread = Thread::new(process, 0, 0);
     let task = Task::new_in_kernel(frames, init, run_init, space, thread);
-    scheduler::add(Arc::new(task.map_err(|_| errno::Errno::ENOMEM)?));
+    let task = Arc::new(task.map_err(|_| errno::Errno::ENOMEM)?);
+    process::register(&task);
+    scheduler::add(task);
     Ok(())
 }
 

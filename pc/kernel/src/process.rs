@@ -2,13 +2,16 @@
 
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
-use crate::fs::Files;
+use crate::fs::event::Schedule;
+use crate::fs::{Files, locks};
 use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler::{self, Patience};
 use crate::signal::{self, Actions, Info};
 use crate::sleep::SleepMutex;
 use crate::task::{self, Task};
+use crate::timer::Timer;
+use crate::times::{self, Counts, CpuTime, CpuTimers};
 use crate::{clock, cpu, futex, kernel, power, report, shootdown, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -49,7 +52,7 @@ impl Death {
             Reason::Exit(code) => (CLD_EXITED, code.into()),
             Reason::Signal(number) => (CLD_KILLED, number),
         };
-        Info { number: signal::SIGCHLD, code, address: id.into(), status }
+        Info { number: signal::SIGCHLD, code, address: id.into(), status: status.into() }
     }
 
     /// The status as a shell shows it.
@@ -95,8 +98,16 @@ pub struct Process {
     pub pending: AtomicU64,
     /// What comes with them.
     pub infos: Mutex<Vec<Info>>,
-    /// When it next gets `SIGALRM`, and the time between two; 0 for not at all.
-    pub alarm: Mutex<(u64, u64)>,
+    /// When it next gets `SIGALRM`.
+    pub alarm: Mutex<Schedule>,
+    /// The timers that it has made.
+    pub timers: Mutex<Vec<Timer>>,
+    /// The timers that count its processor time.
+    pub cpu_timers: CpuTimers,
+    /// The signal that it gets when its parent ends; 0 for none.
+    pub death_signal: AtomicU32,
+    /// Whether new mappings are locked in memory (`mlockall`).
+    pub locks_new: AtomicBool,
     /// The bits that are taken from the mode of new files.
     pub umask: AtomicU32,
     /// The numbers of its threads.
@@ -130,6 +141,10 @@ pub struct Process {
     pub usage: Mutex<UsageNow>,
     /// The same of children that were waited for.
     pub children_usage: Mutex<UsageNow>,
+    /// The processor time of threads that have ended.
+    pub ended_time: Mutex<CpuTime>,
+    /// The processor time of children that were waited for, with their own children's.
+    pub children_time: Mutex<CpuTime>,
 }
 
 /// What programs know of a task.
@@ -142,10 +157,14 @@ pub struct Thread {
     pub clear_tid: AtomicU64,
     /// The signals that are blocked.
     pub mask: AtomicU64,
+    /// Signals that end its wait though they are blocked (`sigtimedwait`).
+    pub awaited: AtomicU64,
     /// Signals for this thread.
     pub pending: AtomicU64,
-    /// What comes with a signal that a fault raised.
-    pub info: Mutex<Option<Info>>,
+    /// What comes with them.
+    pub infos: Mutex<Vec<Info>>,
+    /// The name that the thread goes by, if it is not the process's.
+    pub name: Mutex<Option<String>>,
     /// The mask to go back to when a call that changed it for a while is over.
     pub saved_mask: Mutex<Option<u64>>,
     /// One more than the number of the call that a signal has just interrupted.
@@ -164,8 +183,10 @@ impl Thread {
             pointer: AtomicU64::new(pointer),
             clear_tid: AtomicU64::new(0),
             mask: AtomicU64::new(mask),
+            awaited: AtomicU64::new(0),
             pending: AtomicU64::new(0),
-            info: Mutex::new(None),
+            infos: Mutex::new(Vec::new()),
+            name: Mutex::new(None),
             saved_mask: Mutex::new(None),
             interrupted: AtomicU32::new(0),
             robust_list: AtomicU64::new(0),
@@ -196,7 +217,11 @@ impl Process {
             actions: Mutex::new(Actions::default()),
             pending: AtomicU64::new(0),
             infos: Mutex::new(Vec::new()),
-            alarm: Mutex::new((0, 0)),
+            alarm: Mutex::new(Schedule::default()),
+            timers: Mutex::new(Vec::new()),
+            cpu_timers: CpuTimers::default(),
+            death_signal: AtomicU32::new(0),
+            locks_new: AtomicBool::new(false),
             umask: AtomicU32::new(parent.map_or(0o22, |parent| parent.umask.load(Relaxed))),
             threads: Mutex::new(Vec::new()),
             children: Mutex::new(Vec::new()),
@@ -214,6 +239,8 @@ impl Process {
             started: clock::nanoseconds(),
             usage: Mutex::new(UsageNow::default()),
             children_usage: Mutex::new(UsageNow::default()),
+            ended_time: Mutex::new(CpuTime::default()),
+            children_time: Mutex::new(CpuTime::default()),
         });
         if let Some(parent) = parent {
             parent.children.lock().push(process.clone());
@@ -337,9 +364,24 @@ pub fn start_thread(
     let task = Task::new(kernel().frames, id, frame, Some(space), Some(thread));
     let task = Arc::new(task.map_err(|_| Errno::ENOMEM)?);
     process.threads.lock().push(id);
-    TASKS.lock().insert(id, Arc::downgrade(&task));
+    register(&task);
     scheduler::add(task);
     Ok(())
+}
+
+/// Lets a task be found by its number.
+pub fn register(task: &Arc<Task>) {
+    TASKS.lock().insert(task.id, Arc::downgrade(task));
+}
+
+/// Sends the signals of the running process's timers of processor time that have ended. Called on
+/// the way back to its program.
+pub fn check_timers() {
+    let process = current();
+    process.cpu_timers.check(process, |which| {
+        let number = if which == Counts::Program { signal::SIGVTALRM } else { signal::SIGPROF };
+        signal::send_with(process, Info { number, code: signal::SI_KERNEL, address: 0, status: 0 });
+    });
 }
 
 /// Ends all threads of the running process.
@@ -376,6 +418,7 @@ fn leave_process(death: Death) {
     let last = {
         let mut threads = process.threads.lock();
         threads.retain(|other| *other != id);
+        *process.ended_time.lock() += scheduler::current().meter.time();
         threads.is_empty()
     };
     if last {
@@ -399,8 +442,14 @@ fn end_process(process: &Arc<Process>, death: Death) {
     }
     let files = process.files.lock().take(false);
     drop(files);
+    locks::unlock_all(locks::Owner::Process(process.id));
     let heir = find(kernel().init);
     for child in process.children.lock().drain(..) {
+        let signal = child.death_signal.load(Relaxed);
+        if signal != 0 {
+            let address = process.id.into();
+            signal::send_with(&child, Info { number: signal, code: 0, address, status: 0 });
+        }
         if let Some(heir) = &heir {
             *child.parent.lock() = Arc::downgrade(heir);
             heir.children.lock().push(child.clone());
@@ -451,8 +500,30 @@ pub enum Hang {
     Never,
 }
 
+/// What a parent learns of a child that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Its number.
+    pub id: u32,
+    /// Why it ended.
+    pub death: Death,
+    /// The memory that it used.
+    pub usage: UsageNow,
+    /// The processor time that it used, with that of its children.
+    pub time: CpuTime,
+}
+
+/// Whether a child that was waited for can be waited for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It is gone.
+    No,
+    /// It can (`WNOWAIT`).
+    Yes,
+}
+
 /// Takes a child that has ended, or waits for one.
-pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)>, Errno> {
+pub fn wait(which: Children, hang: Hang, keep: Keep) -> Result<Option<Ended>, Errno> {
     let process = current();
     loop {
         let event = process.event.load(Ordering::Acquire);
@@ -467,16 +538,21 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
         }
         let ended = |child: &Arc<Process>| wanted(child) && child.ended.load(Ordering::Acquire);
         if let Some(at) = children.iter().position(ended) {
+            if keep == Keep::Yes {
+                let child = children[at].clone();
+                drop(children);
+                return Ok(Some(Ended::of(&child)));
+            }
             let child = children.swap_remove(at);
             drop(children);
             PROCESSES.lock().remove(&child.id);
-            let usage = *child.usage.lock();
+            let ended = Ended::of(&child);
             let mut sum = process.children_usage.lock();
-            sum.minor += usage.minor;
-            sum.major += usage.major;
-            sum.peak = sum.peak.max(usage.peak);
-            let death = child.ending.lock().unwrap_or(Death { reason: Reason::Exit(0) });
-            return Ok(Some((child.id, death, usage)));
+            sum.minor += ended.usage.minor;
+            sum.major += ended.usage.major;
+            sum.peak = sum.peak.max(ended.usage.peak);
+            *process.children_time.lock() += ended.time;
+            return Ok(Some(ended));
         }
         drop(children);
         if hang == Hang::Never {
@@ -486,6 +562,14 @@ pub fn wait(which: Children, hang: Hang) -> Result<Option<(u32, Death, UsageNow)
             return Err(Errno::EINTR);
         }
         scheduler::wait_until(&process.event, event, u64::MAX, Patience::Signals);
+    }
+}
+
+impl Ended {
+    fn of(child: &Process) -> Self {
+        let death = child.ending.lock().unwrap_or(Death { reason: Reason::Exit(0) });
+        let time = times::of(child) + *child.children_time.lock();
+        Self { id: child.id, death, usage: *child.usage.lock(), time }
     }
 }
 

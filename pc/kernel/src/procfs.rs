@@ -35,6 +35,9 @@ impl Made {
     }
 }
 
+/// The directory of processes.
+pub const ROOT: &str = "/proc";
+
 /// Looks at an absolute path; `None` if it is not one of these.
 pub fn look(path: &str) -> Option<Made> {
     let below = match path.strip_prefix("/proc/") {

@@ -10,7 +10,7 @@
 
 use crate::lock::{Mutex, Spin};
 use crate::task::Task;
-use crate::{apic, clock, cpu, shootdown, signal};
+use crate::{apic, clock, cpu, shootdown, signal, times};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -278,6 +278,7 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
         }
         None => queues.idle[cpu].clone().expect("the CPU has an idle task"),
     };
+    times::switch(&previous, &next);
     match then {
         Then::Ready if previous.is_idle() => drop(previous),
         Then::Ready => queues.ready.push_back(previous),

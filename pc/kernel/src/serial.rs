@@ -47,9 +47,14 @@ impl Serial {
         }
     }
 
+    /// Whether a byte has arrived.
+    pub fn has_byte(&self) -> bool {
+        self.get(LINE_STATUS) & DATA_READY != 0
+    }
+
     /// A byte that has arrived.
     pub fn receive(&self) -> Option<u8> {
-        (self.get(LINE_STATUS) & DATA_READY != 0).then(|| self.get(0))
+        self.has_byte().then(|| self.get(0))
     }
 
     fn put(&self, register: u16, value: u8) {

@@ -4,10 +4,14 @@
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
+use crate::lock::Mutex;
 use crate::process::{self, Death, Process, Reason};
-use crate::{cpu, report, scheduler, user};
+use crate::scheduler::{self, Patience};
+use crate::task::Task;
+use crate::{clock, cpu, report, user};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
 mod numbers {
@@ -26,6 +30,8 @@ mod numbers {
     pub const SIGTTIN: u32 = 21;
     pub const SIGTTOU: u32 = 22;
     pub const SIGURG: u32 = 23;
+    pub const SIGVTALRM: u32 = 26;
+    pub const SIGPROF: u32 = 27;
     pub const SIGWINCH: u32 = 28;
 }
 pub use numbers::*;
@@ -79,9 +85,12 @@ pub struct Info {
     pub code: i32,
     /// `si_addr`, or `si_pid` with `si_uid` above it.
     pub address: u64,
-    /// `si_status`.
-    pub status: u32,
+    /// `si_status` or `si_value`.
+    pub status: u64,
 }
+
+/// `si_code` of what the kernel sends of itself.
+pub const SI_KERNEL: i32 = 0x80;
 
 impl Info {
     /// Whether a fault raised it, and `address` is where.
@@ -91,7 +100,7 @@ impl Info {
 
     /// The beginning of `siginfo_t`.
     pub const fn words(&self) -> [u64; 4] {
-        [self.number as u64, self.code as u32 as u64, self.address, self.status as u64]
+        [self.number as u64, self.code as u32 as u64, self.address, self.status]
     }
 }
 
@@ -117,7 +126,7 @@ pub fn force(number: u32, code: i32, address: u64) {
         }
     }
     thread.mask.fetch_and(!bit(number), Ordering::Relaxed);
-    *thread.info.lock() = Some(Info { number, code, address, status: 0 });
+    note(&thread.infos, Info { number, code, address, status: 0 });
     thread.pending.fetch_or(bit(number), Ordering::AcqRel);
 }
 
@@ -137,25 +146,43 @@ pub fn send_with(process: &Arc<Process>, info: Info) {
         DEFAULT => is_ignored_by_default(number),
         handler => handler == IGNORE,
     };
-    if ignored {
+    // Who blocks a signal may wait for it, whatever is done about it.
+    if ignored && !is_blocked_by_one(process, number) {
         return;
     }
-    {
-        let mut infos = process.infos.lock();
-        infos.retain(|other| other.number != number);
-        infos.push(info);
-    }
+    note(&process.infos, info);
     process.pending.fetch_or(bit(number), Ordering::AcqRel);
     process.interrupt_threads();
 }
 
-/// Sends a signal to a thread.
-pub fn send_to_thread(id: u32, number: u32) -> Result<(), Errno> {
+/// Keeps what comes with a signal until it is dealt with; a newer one takes an older one's place.
+fn note(infos: &Mutex<Vec<Info>>, info: Info) {
+    let mut infos = infos.lock();
+    infos.retain(|other| other.number != info.number);
+    infos.push(info);
+}
+
+fn is_blocked_by_one(process: &Process, number: u32) -> bool {
+    let threads = process.threads.lock().clone();
+    let blocks = |task: Arc<Task>| {
+        let mask = task.thread.as_ref().map_or(0, |thread| thread.mask.load(Ordering::Relaxed));
+        mask & bit(number) != 0
+    };
+    threads.into_iter().filter_map(process::find_task).any(blocks)
+}
+
+/// Sends a signal to a thread; number 0 only asks whether it is there.
+pub fn send_to_thread(id: u32, info: Info) -> Result<(), Errno> {
     let task = process::find_task(id).ok_or(Errno::ESRCH)?;
     let thread = task.thread.as_ref().ok_or(Errno::ESRCH)?;
-    if number != 0 {
-        thread.pending.fetch_or(bit(number), Ordering::AcqRel);
-        scheduler::interrupt(id);
+    match info.number {
+        0 => {}
+        SIGKILL => send_with(&thread.process, info),
+        number => {
+            note(&thread.infos, info);
+            thread.pending.fetch_or(bit(number), Ordering::AcqRel);
+            scheduler::interrupt(id);
+        }
     }
     Ok(())
 }
@@ -173,7 +200,9 @@ pub fn pending() -> u64 {
 }
 
 fn deliverable() -> u64 {
-    pending() & !(process::thread().mask.load(Ordering::Relaxed) & !UNBLOCKABLE)
+    let thread = process::thread();
+    let awaited = thread.awaited.load(Ordering::Relaxed);
+    pending() & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE & !awaited)
 }
 
 /// Takes a signal that is pending, the running thread's own first, with what comes with it. One for
@@ -182,16 +211,42 @@ fn take_pending(number: u32) -> Option<Info> {
     let thread = process::thread();
     let process = &thread.process;
     let take = |from: &AtomicU64| from.fetch_and(!bit(number), Ordering::AcqRel) & bit(number) != 0;
-    let info = if take(&thread.pending) {
-        thread.info.lock().take_if(|info| info.number == number)
+    let infos = if take(&thread.pending) {
+        &thread.infos
     } else if take(&process.pending) {
-        let mut infos = process.infos.lock();
-        let at = infos.iter().position(|info| info.number == number);
-        at.map(|at| infos.swap_remove(at))
+        &process.infos
     } else {
         return None;
     };
+    let mut infos = infos.lock();
+    let at = infos.iter().position(|info| info.number == number);
+    let info = at.map(|at| infos.swap_remove(at));
     Some(info.unwrap_or(Info { number, code: 0, address: 0, status: 0 }))
+}
+
+/// Takes one of the signals of a set, waiting for it until a time (`sigtimedwait`).
+pub fn wait_for(set: u64, deadline: u64) -> Result<Info, Errno> {
+    let thread = process::thread();
+    let never = AtomicU32::new(0);
+    let set = set & !UNBLOCKABLE;
+    loop {
+        let signals = pending() & set;
+        if signals != 0 {
+            match take_pending(signals.trailing_zeros() + 1) {
+                Some(info) => return Ok(info),
+                None => continue,
+            }
+        }
+        if is_pending() {
+            return Err(Errno::EINTR);
+        }
+        if clock::nanoseconds() >= deadline {
+            return Err(Errno::EAGAIN);
+        }
+        thread.awaited.store(set, Ordering::SeqCst);
+        scheduler::wait_until(&never, 0, deadline, Patience::Signals);
+        thread.awaited.store(0, Ordering::SeqCst);
+    }
 }
 
 /// Blocks other signals until the call that is under way has been answered and the signals that it

@@ -15,7 +15,9 @@ use crate::shootdown::{self, Presence};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pagefault::machine::encode::x86_64::{self as encode, Bits};
-use pagefault::machine::{Cursor, Entry, Frame, Mode, OutOfFrames, PAGE_SIZE, Space, VirtAddr};
+use pagefault::machine::{
+    Cursor, Entry, Frame, Mode, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
+};
 
 /// The entries of the top level from here on translate kernel addresses.
 const KERNEL_HALF: usize = 256;
@@ -38,6 +40,14 @@ impl Taken {
         self.frames[self.count] = frame;
         self.count += 1;
     }
+}
+
+/// Which tables may be taken away.
+struct Bounds {
+    /// They serve only addresses in here.
+    hole: Range<u64>,
+    /// They serve some address in here.
+    unmapped: Range<u64>,
 }
 
 /// The page table of one address space.
@@ -141,14 +151,14 @@ impl PcSpace {
         })
     }
 
-    /// Takes empty leaf tables in `range`, and the levels above them that become empty, out of the
-    /// tree, as many as `taken` has room for. Tables that reach beyond `range` stay.
+    /// Takes empty leaf tables that serve unmapped addresses, and the levels above them that become
+    /// empty, out of the tree, as many as `taken` has room for. Tables that reach beyond the hole stay.
     ///
     /// The caller holds `levels` for writing.
-    fn take_empty(&self, at: Frame, level: u32, base: u64, range: &Range<u64>, taken: &mut Taken) {
+    fn take_empty(&self, at: Frame, level: u32, base: u64, range: &Bounds, taken: &mut Taken) {
         let span = 1 << (12 + 9 * (level - 1));
-        let first = range.start.saturating_sub(base) / span;
-        let last = (range.end - base).div_ceil(span).min(512);
+        let first = range.unmapped.start.saturating_sub(base) / span;
+        let last = (range.unmapped.end - base).div_ceil(span).min(512);
         // SAFETY: `at` is a table of this space, whose tree is ours while `levels` is held.
         let entries = unsafe { table(at) };
         for (i, entry) in (first..last).zip(&entries[first as usize..]) {
@@ -160,7 +170,7 @@ impl PcSpace {
             if level > 2 {
                 self.take_empty(lower, level - 1, start, range, taken);
             }
-            let is_inside = start >= range.start && start + span <= range.end;
+            let is_inside = start >= range.hole.start && start + span <= range.hole.end;
             if is_inside && !taken.is_full() && self.is_empty(lower, level - 1) {
                 entry.store(0, Ordering::Release);
                 taken.push(lower);
@@ -216,8 +226,11 @@ impl Space for PcSpace {
         self.try_lock(&range)
     }
 
-    fn prune(&self, range: Range<VirtAddr>) {
-        let range = range.start.value()..range.end.value().min(TASK_SIZE);
+    fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
+        let range = Bounds {
+            hole: hole.start.value()..hole.end.value().min(TASK_SIZE),
+            unmapped: unmapped.start.value()..unmapped.end.value().min(TASK_SIZE),
+        };
         // Looked at without a lock: a leaf that becomes empty now is some later call's.
         while self.empty_leaves.load(Ordering::Relaxed) > 0 {
             let mut taken = Taken { frames: [Frame(0); BATCH], count: 0 };
@@ -305,6 +318,20 @@ impl Cursor for PcCursor<'_> {
             address = address + PAGE_SIZE;
         }
         None
+    }
+
+    fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
+        // One exchange, made again if the processor sets a bit meanwhile (spec G5).
+        let change = |raw| match encode::decode(raw) {
+            Entry::Present { frame, accessed, dirty, .. } => {
+                encode::encode(Entry::Present { frame, protection, accessed, dirty }, Mode::User)
+                    .ok()
+            }
+            _ => None,
+        };
+        let word = self.word(address);
+        let old = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        encode::decode(old.unwrap_or_else(|raw| raw))
     }
 
     fn clear_accessed(&mut self, address: VirtAddr) -> bool {

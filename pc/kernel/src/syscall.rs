@@ -3,7 +3,12 @@
 mod file;
 mod info;
 mod memory;
+mod path;
+mod poll;
 mod process;
+mod signals;
+mod socket;
+mod time;
 
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
@@ -49,7 +54,12 @@ pub fn call(frame: &mut TrapFrame) {
         }
         _ => memory::call(number, arguments)
             .or_else(|| file::call(number, arguments))
+            .or_else(|| time::call(number, arguments))
             .or_else(|| process::call(number, arguments))
+            .or_else(|| signals::call(number, arguments))
+            .or_else(|| path::call(number, arguments))
+            .or_else(|| poll::call(number, arguments))
+            .or_else(|| socket::call(number, arguments))
             .or_else(|| info::call(number, arguments))
             .unwrap_or_else(|| unknown(number)),
     };
@@ -71,6 +81,13 @@ pub const fn restarts_after_handler(number: u32) -> bool {
             | nr::__NR_pause
             | nr::__NR_rt_sigsuspend
             | nr::__NR_poll
+            | nr::__NR_ppoll
+            | nr::__NR_select
+            | nr::__NR_pselect6
+            | nr::__NR_epoll_wait
+            | nr::__NR_epoll_pwait
+            | nr::__NR_epoll_pwait2
+            | nr::__NR_rt_sigtimedwait
     )
 }
 

@@ -5,6 +5,7 @@ use crate::entry::TrapFrame;
 use crate::frames::Frames;
 use crate::machine::Pc;
 use crate::process::Thread;
+use crate::times::Meter;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +29,8 @@ pub struct Task {
     space: UnsafeCell<Option<Arc<AddressSpace<Pc>>>>,
     /// What programs know of it; kernel tasks have none.
     pub thread: Option<Thread>,
+    /// The processor time that it has used.
+    pub meter: Meter,
 }
 
 // SAFETY: `saved` is used by the scheduler under its lock; `space` by the task itself, and by the
@@ -47,7 +50,7 @@ impl Task {
     /// The task that a CPU's boot code becomes, on its boot stack.
     pub fn idle(id: u32) -> Self {
         let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
-        Self { id, stack: Stack(None), saved, space, thread: None }
+        Self { id, stack: Stack(None), saved, space, thread: None, meter: Meter::default() }
     }
 
     /// Whether it is what a CPU does when it has nothing to do.
@@ -66,7 +69,7 @@ impl Task {
         let stack = Stack::new(frames)?;
         let saved = stack.prepare(frame);
         let (saved, space) = (UnsafeCell::new(saved), UnsafeCell::new(space));
-        Ok(Self { id, stack, saved, space, thread })
+        Ok(Self { id, stack, saved, space, thread, meter: Meter::default() })
     }
 
     /// A task that runs a function of the kernel, which never returns.
@@ -75,7 +78,7 @@ impl Task {
         let stack = Stack::new(frames)?;
         frame.rsp = stack.top() - 8;
         let (saved, space) = (UnsafeCell::new(stack.prepare(&frame)), UnsafeCell::new(None));
-        Ok(Self { id: next_id(), stack, saved, space, thread: None })
+        Ok(Self { id: next_id(), stack, saved, space, thread: None, meter: Meter::default() })
     }
 
     /// A thread whose first steps are a function of the kernel, which ends by going to its program.

@@ -2,6 +2,7 @@
 
 use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
+use crate::times::{self, Found};
 use crate::{
     apic, cpu, kernel, layout, process, report, scheduler, serial, shootdown, signal, syscall,
 };
@@ -24,6 +25,8 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
         PAGE_FAULT => page_fault(frame),
         apic::TIMER => {
             apic::acknowledge();
+            let found = if frame.is_user() { Found::Program } else { Found::Kernel };
+            times::tick(scheduler::current(), found);
             scheduler::tick();
         }
         // Who sent it has left word in the queue, or a signal.
@@ -42,6 +45,7 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
     if frame.is_user() {
         interrupts::enable();
         scheduler::yield_if_expired();
+        process::check_timers();
         signal::deliver(frame);
     }
 }

@@ -15,7 +15,7 @@ pub fn built(name: &str) -> tempfile::TempDir {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
     let directory = tempfile::tempdir().unwrap();
     let status = Command::new("gcc")
-        .args(["-O1", "-static", "-pthread", "-o"])
+        .args(["-O1", "-static", "-pthread", "-w", "-o"])
         .arg(directory.path().join(name))
         .arg(source)
         .status();

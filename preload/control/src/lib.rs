@@ -148,6 +148,8 @@ pub struct Counters {
     pub major: Count,
     /// Pages read back from swap before they were touched, each of which saved a fault if it was.
     pub read_ahead: Count,
+    /// Pages of zeros given before they were touched, each of which saved a fault if it was.
+    pub populated_ahead: Count,
     /// Pages written to each swap area.
     pub pages_out: [Count; MOST_AREAS],
     /// Pages read from each swap area.

@@ -13,10 +13,10 @@ const MOST: usize = 8;
 /// How much address space an arena is tried to be given, the most first.
 const SPANS: [usize; 6] = [64 << 30, 16 << 30, 4 << 30, 1 << 30, 256 << 20, 64 << 20];
 
-type Arena = Lock<Dlmalloc<ArenaWindow>>;
+type Arena = Lock<Dlmalloc<Window>>;
 
 static ARENAS: [Arena; MOST] =
-    [const { Lock::new(Dlmalloc::new_with_allocator(ArenaWindow(Window::new(released)))) }; MOST];
+    [const { Lock::new(Dlmalloc::new_with_allocator(Window::new(|_| true, released))) }; MOST];
 
 /// Where the first arena begins; 0 while there is none.
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -55,7 +55,7 @@ pub fn reserve(processors: usize) -> Result<(), Reserve> {
 fn open(start: usize, span: usize, count: usize) {
     for (index, arena) in ARENAS[..count].iter().enumerate() {
         let first = start + index * span;
-        arena.lock().allocator().0.open(first..first + span);
+        arena.lock().allocator().open(first..first + span);
     }
     SPAN.store(span, Relaxed);
     COUNT.store(count, Relaxed);
@@ -132,44 +132,8 @@ pub fn locks() -> impl Iterator<Item = &'static Arena> {
     ARENAS.iter()
 }
 
-/// An arena's part of the mapping as dlmalloc's source of memory.
-pub struct ArenaWindow(Window);
-
 /// Gives a part of an arena that is no longer used back to the manager.
 fn released(range: Range<usize>) -> bool {
     // SAFETY: dlmalloc has given up the range, which lies in the arenas' mapping.
     unsafe { managed::advise(range.start, range.len(), libc::MADV_DONTNEED) }.is_ok()
-}
-
-// SAFETY: the window gives out disjoint parts of a mapping that lives as long as the process; a
-// part is given out anew only after it was given up, and zeroed by `released` before.
-unsafe impl dlmalloc::Allocator for ArenaWindow {
-    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
-        let start = self.0.take(size);
-        start.map_or((core::ptr::null_mut(), 0, 0), |start| (start as *mut u8, size, 0))
-    }
-
-    fn remap(&self, _: *mut u8, _: usize, _: usize, _can_move: bool) -> *mut u8 {
-        core::ptr::null_mut()
-    }
-
-    fn free_part(&self, start: *mut u8, old: usize, new: usize) -> bool {
-        self.0.give_back(start.addr() + new..start.addr() + old)
-    }
-
-    fn free(&self, start: *mut u8, size: usize) -> bool {
-        self.0.give_back(start.addr()..start.addr() + size)
-    }
-
-    fn can_release_part(&self, _flags: u32) -> bool {
-        true
-    }
-
-    fn allocates_zeros(&self) -> bool {
-        true
-    }
-
-    fn page_size(&self) -> usize {
-        4096
-    }
 }

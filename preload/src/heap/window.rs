@@ -9,18 +9,20 @@ use core::sync::atomic::Ordering::Relaxed;
 use lock_api::RawMutex;
 use pagefault_linux::lock::FutexMutex;
 
-/// A window of addresses, handed out from its start; used under its heap's lock.
+/// A window of addresses, handed out from its start to dlmalloc; used under its heap's lock.
 pub struct Window {
     next: AtomicUsize,
     end: AtomicUsize,
+    /// Sees to it that the window has addresses, if there are any to be had.
+    ready: fn(&Self) -> bool,
     /// What gives the memory of a range back, so that it reads as zero afterwards.
     release: fn(Range<usize>) -> bool,
 }
 
 impl Window {
     /// A window of no addresses yet.
-    pub const fn new(release: fn(Range<usize>) -> bool) -> Self {
-        Self { next: AtomicUsize::new(0), end: AtomicUsize::new(0), release }
+    pub const fn new(ready: fn(&Self) -> bool, release: fn(Range<usize>) -> bool) -> Self {
+        Self { next: AtomicUsize::new(0), end: AtomicUsize::new(0), ready, release }
     }
 
     /// Gives the window its addresses.
@@ -46,6 +48,39 @@ impl Window {
         }
         self.next.store(range.start, Relaxed);
         true
+    }
+}
+
+// SAFETY: the window gives out disjoint parts of a mapping that lives as long as the process; a
+// part is given out anew only after it was given up, and zeroed by `release` before.
+unsafe impl dlmalloc::Allocator for Window {
+    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
+        let start = if (self.ready)(self) { self.take(size) } else { None };
+        start.map_or((core::ptr::null_mut(), 0, 0), |start| (start as *mut u8, size, 0))
+    }
+
+    fn remap(&self, _: *mut u8, _: usize, _: usize, _can_move: bool) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    fn free_part(&self, start: *mut u8, old: usize, new: usize) -> bool {
+        self.give_back(start.addr() + new..start.addr() + old)
+    }
+
+    fn free(&self, start: *mut u8, size: usize) -> bool {
+        self.give_back(start.addr()..start.addr() + size)
+    }
+
+    fn can_release_part(&self, _flags: u32) -> bool {
+        true
+    }
+
+    fn allocates_zeros(&self) -> bool {
+        true
+    }
+
+    fn page_size(&self) -> usize {
+        4096
     }
 }
 

@@ -22,8 +22,8 @@ pub struct Shape {
 /// What the memory manager does not do, with the error number for the program.
 pub type Refused = Errno;
 
-fn refused(errno: pagefault::error::Errno) -> Refused {
-    Errno::new(errno.number())
+fn refused(error: impl Into<pagefault::error::Errno>) -> Refused {
+    Errno::new(error.into().number())
 }
 
 /// What `PROT_` bits mean. On x86-64 what may be written or executed may be read.
@@ -61,7 +61,7 @@ impl Manager {
             source: Source::Anonymous,
             options,
         };
-        self.mm().mmap(&request).map_err(|error| refused(error.errno()))?;
+        self.mm().mmap(&request).map_err(refused)?;
         if let Err(errno) = self.register(range) {
             self.release(range);
             return Err(errno);
@@ -94,7 +94,7 @@ impl Manager {
         if protection(prot).is_empty() {
             self.mm().space().vacate(addresses(range));
         }
-        result.map_err(|error| refused(error.errno()))
+        result.map_err(refused)
     }
 
     /// What the one region that contains a range allows; `None` where there is not one.
@@ -110,19 +110,19 @@ impl Manager {
     pub fn advise(&self, range: &Range<usize>, advice: c_int) -> Result<(), Refused> {
         let Some(advice) = known(advice)? else { return Ok(()) };
         let (start, len) = (VirtAddr(range.start as u64), range.len() as u64);
-        self.mm().madvise(start, len, advice).map_err(|error| refused(error.errno()))
+        self.mm().madvise(start, len, advice).map_err(refused)
     }
 
     /// Keeps the pages of a range resident.
     pub fn lock(&self, range: &Range<usize>) -> Result<(), Refused> {
         let (start, len) = (VirtAddr(range.start as u64), range.len() as u64);
-        self.mm().mlock(start, len).map_err(|error| refused(error.errno()))
+        self.mm().mlock(start, len).map_err(refused)
     }
 
     /// Lets the pages of a range be evicted again.
     pub fn unlock(&self, range: &Range<usize>) -> Result<(), Refused> {
         let (start, len) = (VirtAddr(range.start as u64), range.len() as u64);
-        self.mm().munlock(start, len).map_err(|error| refused(error.errno()))
+        self.mm().munlock(start, len).map_err(refused)
     }
 
     /// Lengthens the region that ends where `old` does, over addresses that the host has just
@@ -140,6 +140,13 @@ impl Manager {
         self.remap(old, new.len(), Move::To(VirtAddr(new.start as u64)))
     }
 
+    /// Moves the pages of a region to addresses that the host has just mapped, and leaves the region.
+    pub fn relocate_pages(&self, old: &Range<usize>, new: &Range<usize>) -> Result<(), Refused> {
+        self.register(new)?;
+        let target = Placement::Fixed(VirtAddr(new.start as u64));
+        self.remap(old, new.len(), Move::Leaving(target))
+    }
+
     fn remap(&self, old: &Range<usize>, new_len: usize, movement: Move) -> Result<(), Refused> {
         let request = RemapRequest {
             address: VirtAddr(old.start as u64),
@@ -147,7 +154,7 @@ impl Manager {
             new_length: new_len as u64,
             movement,
         };
-        self.mm().mremap(&request).map(drop).map_err(|error| refused(error.errno()))
+        self.mm().mremap(&request).map(drop).map_err(refused)
     }
 }
 

@@ -17,6 +17,7 @@ impl pagefault::Observer for Observer {
         let (correction, weight) = match event {
             Event::Corrected { correction, weight, .. } => (correction, weight),
             Event::ReadAhead { .. } => return counters.read_ahead.add(1),
+            Event::PopulatedAhead { .. } => return counters.populated_ahead.add(1),
             _ => return,
         };
         let count = match correction {

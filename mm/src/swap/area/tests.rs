@@ -353,3 +353,13 @@ fn threads_push_out_and_bring_back_while_an_area_goes_and_comes() {
     areas.check().unwrap();
     assert_eq!((areas.total(), areas.free()), (127, 127));
 }
+
+#[test]
+fn slots_that_no_entry_can_name_are_left_alone() {
+    let areas = TestAreas::with_last_slot(9);
+    let number = areas.add(device(100), Priority::Descending).unwrap();
+    assert_eq!((areas.total(), areas.slots(number)), (9, 10));
+    let given: Vec<_> = core::iter::from_fn(|| areas.allocate(AreaSet::EMPTY)).collect();
+    assert_eq!(given.iter().map(|slot| slot.offset).max(), Some(9));
+    areas.check().unwrap();
+}

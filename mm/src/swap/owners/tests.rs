@@ -59,15 +59,15 @@ fn the_walk_finds_what_is_broken() {
         owners.check()
     };
     // Page (1, 2) belongs to another chain: the hash does not put neighbours together.
-    let moved = broken(|owners| owners.records[7].index.store(2, Ordering::Relaxed));
+    let moved = broken(|owners| owners.pages[7][1].store(2, Ordering::Relaxed));
     assert_eq!(moved, Err(OwnersFault::Misplaced(7)));
-    let unmarked = broken(|owners| owners.records[7].next.store(UNOWNED, Ordering::Relaxed));
+    let unmarked = broken(|owners| owners.links[7].store(UNOWNED, Ordering::Relaxed));
     assert_eq!(unmarked, Err(OwnersFault::Misplaced(7)));
     let unlinked = broken(|owners| {
         owners.chains.iter().for_each(|chain| chain.store(END, Ordering::Relaxed));
     });
     assert_eq!(unlinked, Err(OwnersFault::Count { owned: 1, chained: 0, recorded: 1 }));
-    let circle = broken(|owners| owners.records[7].next.store(7, Ordering::Relaxed));
+    let circle = broken(|owners| owners.links[7].store(7, Ordering::Relaxed));
     assert_eq!(circle, Err(OwnersFault::Count { owned: 1, chained: 100, recorded: 1 }));
 }
 

@@ -1,16 +1,22 @@
 //! Open files, and a process's numbers for them.
 
+use super::epoll::Epoll;
+use super::event::{Counter, Timer};
+use super::locks::{self, Owner};
 use super::pipe::{ReadEnd, WriteEnd};
+use super::ready::Ready;
+use super::socket::{Socket, Unit};
 use super::{Device, Follow, Kind, Node, find};
 use crate::errno::Errno;
 use crate::process::{self, Process};
+use crate::scheduler::{self, Patience};
 use crate::serial::CONSOLE;
 use crate::sleep::{Sleep, SleepMutex};
-use crate::{failures, procfs, scheduler, signal};
+use crate::{clock, failures, procfs, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// An open file, shared by the numbers that were duplicated from one.
 pub struct Open {
@@ -22,6 +28,8 @@ pub struct Open {
     pub flags: AtomicU32,
     /// Held while the offset is used and moved on.
     turn: SleepMutex<()>,
+    /// Whether it may have locks of its own.
+    pub has_locks: AtomicBool,
 }
 
 /// What can be open.
@@ -32,6 +40,14 @@ pub enum What {
     Read(ReadEnd),
     /// The end of a pipe that is written.
     Write(WriteEnd),
+    /// One of two sockets that are connected.
+    Socket(Socket),
+    /// An `eventfd`.
+    Counter(Counter),
+    /// A `timerfd`.
+    Timer(Timer),
+    /// A list of files to wait for.
+    Epoll(Epoll),
 }
 
 /// Whether reading ahead of the data waits.
@@ -51,7 +67,8 @@ impl Open {
     /// An open file at its beginning.
     pub fn new(what: What, flags: u32) -> Arc<Self> {
         let (offset, flags) = (AtomicU64::new(0), AtomicU32::new(flags));
-        Arc::new(Self { what, offset, flags, turn: SleepMutex::new(()) })
+        let (has_locks, turn) = (AtomicBool::new(false), SleepMutex::new(()));
+        Arc::new(Self { what, offset, flags, turn, has_locks })
     }
 
     /// Whether it was opened for reading.
@@ -64,7 +81,8 @@ impl Open {
         self.flags.load(Ordering::Relaxed) & O_ACCMODE != 0
     }
 
-    fn reading(&self) -> Reading {
+    /// Whether reading and writing wait.
+    pub fn reading(&self) -> Reading {
         if self.flags.load(Ordering::Relaxed) & O_NONBLOCK != 0 {
             Reading::NonBlocking
         } else {
@@ -76,6 +94,23 @@ impl Open {
     fn turn(&self) -> Option<lock_api::MutexGuard<'_, Sleep, ()>> {
         let What::Node(node, _) = &self.what else { return None };
         (!matches!(node.kind, Kind::Device(_))).then(|| self.turn.lock())
+    }
+
+    /// What the file is ready for, and a count of what changed about it.
+    pub fn ready(&self) -> (Ready, u64) {
+        match &self.what {
+            What::Read(end) => end.ready(),
+            What::Write(end) => end.ready(),
+            What::Socket(socket) => socket.ready(),
+            What::Counter(counter) => counter.ready(),
+            What::Timer(timer) => timer.ready(),
+            What::Epoll(epoll) => epoll.ready(),
+            What::Node(node, _) if matches!(node.kind, Kind::Device(Device::Console)) => {
+                let can_read = HAS_ENDED.load(Ordering::Relaxed) || CONSOLE.has_byte();
+                (if can_read { Ready::IN | Ready::OUT } else { Ready::OUT }, 0)
+            }
+            What::Node(..) => (Ready::IN | Ready::OUT, 0),
+        }
     }
 
     /// Reads at the offset and moves it on.
@@ -94,8 +129,12 @@ impl Open {
         match &self.what {
             What::Read(end) => end.read(bytes, self.reading()),
             What::Write(_) => Err(Errno::EBADF),
+            What::Socket(socket) => socket.read(bytes, self.reading()),
+            What::Counter(counter) => counter.read(bytes, self.reading()),
+            What::Timer(timer) => timer.read(bytes, self.reading()),
+            What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
-                Kind::Device(device) => read_device(*device, bytes),
+                Kind::Device(device) => read_device(*device, bytes, self.reading()),
                 Kind::Text(text) => {
                     let rest = text.get(offset as usize..).unwrap_or_default();
                     let n = rest.len().min(bytes.len());
@@ -131,6 +170,15 @@ impl Open {
         match &self.what {
             What::Write(end) => end.write(bytes, self.reading()),
             What::Read(_) => Err(Errno::EBADF),
+            What::Socket(socket) => {
+                let written = socket.write(bytes, self.reading());
+                if written == Err(Errno::EPIPE) && socket.unit == Unit::Bytes {
+                    signal::send(process::current(), signal::SIGPIPE);
+                }
+                written
+            }
+            What::Counter(counter) => counter.write(bytes, self.reading()),
+            What::Timer(_) | What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
                 Kind::Device(Device::Console) => {
                     let _turn = WRITING.lock();
@@ -142,8 +190,21 @@ impl Open {
                     Ok(bytes.len())
                 }
                 Kind::Device(_) => Ok(bytes.len()),
-                _ => Ok(node.content_for_writing()?.write_at(offset, bytes)?),
+                _ => {
+                    node.touch();
+                    Ok(node.content_for_writing()?.write_at(offset, bytes)?)
+                }
             },
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            let number = core::ptr::from_ref(self).addr();
+            locks::unlock_all(Owner::Open(number));
+            locks::unlock_all(Owner::Whole(number));
         }
     }
 }
@@ -162,7 +223,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
     Ok(n * 8)
 }
 
-fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
+fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     match device {
         Device::Null | Device::Failures => Ok(0),
         Device::Zero => {
@@ -173,7 +234,7 @@ fn read_device(device: Device, bytes: &mut [u8]) -> Result<usize, Errno> {
             crate::random::fill(bytes);
             Ok(bytes.len())
         }
-        Device::Console => read_console(bytes),
+        Device::Console => read_console(bytes, reading),
     }
 }
 
@@ -183,18 +244,38 @@ static WRITING: SleepMutex<()> = SleepMutex::new(());
 /// End of transmission: the host's input has ended.
 const END: u8 = 4;
 
+/// Whether the host's input has ended: it does so once, for all who read it.
+static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// After so many nanoseconds without a byte the next is not expected at once: who reads sleeps from
+/// one look at the line to the next.
+const SILENCE: u64 = 2_000_000;
+
 /// Reads up to the end of a line.
-fn read_console(bytes: &mut [u8]) -> Result<usize, Errno> {
+fn read_console(bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     let mut n = 0;
-    while n < bytes.len() {
+    let mut heard = clock::nanoseconds();
+    while n < bytes.len() && !HAS_ENDED.load(Ordering::Relaxed) {
         let Some(byte) = CONSOLE.receive() else {
-            if signal::is_pending() {
-                return Err(Errno::EINTR);
+            match reading {
+                _ if n > 0 && signal::is_pending() => break,
+                _ if signal::is_pending() => return Err(Errno::EINTR),
+                Reading::NonBlocking if n > 0 => break,
+                Reading::NonBlocking => return Err(Errno::EAGAIN),
+                Reading::Blocking => {}
             }
-            scheduler::yield_now();
+            let now = clock::nanoseconds();
+            if now - heard < SILENCE {
+                scheduler::yield_now();
+            } else {
+                let never = AtomicU32::new(0);
+                scheduler::wait_until(&never, 0, now + SILENCE, Patience::Signals);
+            }
             continue;
         };
+        heard = clock::nanoseconds();
         if byte == END {
+            HAS_ENDED.store(true, Ordering::Relaxed);
             break;
         }
         bytes[n] = byte;

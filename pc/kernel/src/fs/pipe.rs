@@ -1,7 +1,8 @@
-//! Pipes.
+//! Pipes, with or without a name.
 
 use super::Reading;
 use super::open::{Open, What};
+use super::ready::{self, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
 use crate::scheduler::{self, Patience};
@@ -13,18 +14,36 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// How many bytes a pipe holds, as in Linux.
 pub const CAPACITY: usize = 65536;
 
-struct Pipe {
+/// So many bytes are written whole or not at all (`PIPE_BUF`).
+const WHOLE: usize = 4096;
+
+/// What both ends share.
+#[derive(Default)]
+pub struct Pipe {
     bytes: Mutex<VecDeque<u8>>,
     /// Counts what either side may wait for.
     event: AtomicU32,
     readers: AtomicU32,
     writers: AtomicU32,
+    /// How often an end was opened by its name: who waits for the other side to be opened must not
+    /// miss one that is closed again at once.
+    opened: [AtomicU32; 2],
+}
+
+/// An end of a pipe that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The one that is read.
+    Read,
+    /// The one that is written.
+    Write,
 }
 
 impl Pipe {
     fn notify(&self) {
         self.event.fetch_add(1, Ordering::AcqRel);
         scheduler::wake(&self.event);
+        ready::changed();
     }
 
     fn wait(&self, event: u32, reading: Reading) -> Result<(), Errno> {
@@ -47,25 +66,55 @@ pub struct WriteEnd(Arc<Pipe>);
 
 /// Makes a pipe: the end to read from and the end to write to.
 pub fn pipe(flags: u32) -> (Arc<Open>, Arc<Open>) {
-    let pipe = Arc::new(Pipe {
-        bytes: Mutex::new(VecDeque::new()),
-        event: AtomicU32::new(0),
-        readers: AtomicU32::new(1),
-        writers: AtomicU32::new(1),
-    });
-    let read = Open::new(What::Read(ReadEnd(pipe.clone())), flags);
-    (read, Open::new(What::Write(WriteEnd(pipe)), flags | 1))
+    let pipe = Arc::new(Pipe::default());
+    let read = Open::new(What::Read(ReadEnd::new(&pipe)), flags);
+    (read, Open::new(What::Write(WriteEnd::new(&pipe)), flags | 1))
+}
+
+/// Opens an end of a pipe that has a name, and waits until the other is opened too.
+pub fn open(pipe: &Arc<Pipe>, end: End, flags: u32) -> Result<Arc<Open>, Errno> {
+    let (own, other, others) = match end {
+        End::Read => (&pipe.opened[0], &pipe.opened[1], &pipe.writers),
+        End::Write => (&pipe.opened[1], &pipe.opened[0], &pipe.readers),
+    };
+    let before = other.load(Ordering::Acquire);
+    let what = match end {
+        End::Read => What::Read(ReadEnd::new(pipe)),
+        End::Write => What::Write(WriteEnd::new(pipe)),
+    };
+    own.fetch_add(1, Ordering::AcqRel);
+    let open = Open::new(what, flags);
+    pipe.notify();
+    loop {
+        let event = pipe.event.load(Ordering::Acquire);
+        if others.load(Ordering::Acquire) > 0 || other.load(Ordering::Acquire) != before {
+            return Ok(open);
+        }
+        match (open.reading(), end) {
+            (Reading::NonBlocking, End::Read) => return Ok(open),
+            (Reading::NonBlocking, End::Write) => return Err(Errno::ENXIO),
+            (Reading::Blocking, _) => pipe.wait(event, Reading::Blocking)?,
+        }
+    }
 }
 
 impl ReadEnd {
-    /// Whether a read would not wait.
-    pub fn is_ready(&self) -> bool {
-        !self.0.bytes.lock().is_empty() || self.0.writers.load(Ordering::Acquire) == 0
+    fn new(pipe: &Arc<Pipe>) -> Self {
+        pipe.readers.fetch_add(1, Ordering::AcqRel);
+        Self(pipe.clone())
     }
 
-    /// Whether something is there to be read.
-    pub fn has_bytes(&self) -> bool {
-        !self.0.bytes.lock().is_empty()
+    /// What the end is ready for, and a count of its changes.
+    pub fn ready(&self) -> (Ready, u64) {
+        let mut ready = Ready::empty();
+        ready.set(Ready::HUP, self.0.writers.load(Ordering::Acquire) == 0);
+        ready.set(Ready::IN, self.bytes() > 0);
+        (ready, self.0.event.load(Ordering::Acquire).into())
+    }
+
+    /// How much is there to be read.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.lock().len()
     }
 
     /// Reads what is there, or waits for something, or for the last writer to go.
@@ -94,6 +143,19 @@ impl ReadEnd {
 }
 
 impl WriteEnd {
+    fn new(pipe: &Arc<Pipe>) -> Self {
+        pipe.writers.fetch_add(1, Ordering::AcqRel);
+        Self(pipe.clone())
+    }
+
+    /// What the end is ready for, and a count of its changes.
+    pub fn ready(&self) -> (Ready, u64) {
+        let mut ready = Ready::empty();
+        ready.set(Ready::ERR, self.0.readers.load(Ordering::Acquire) == 0);
+        ready.set(Ready::OUT, self.0.bytes.lock().len() + WHOLE <= CAPACITY);
+        (ready, self.0.event.load(Ordering::Acquire).into())
+    }
+
     /// Writes all, waiting for room, while there is a reader.
     pub(super) fn write(&self, bytes: &[u8], reading: Reading) -> Result<usize, Errno> {
         let mut done = 0;
@@ -105,7 +167,8 @@ impl WriteEnd {
             }
             let n = {
                 let mut held = self.0.bytes.lock();
-                let n = (CAPACITY - held.len()).min(bytes.len() - done);
+                let (room, rest) = (CAPACITY - held.len(), bytes.len() - done);
+                let n = if bytes.len() <= WHOLE && room < rest { 0 } else { room.min(rest) };
                 held.extend(&bytes[done..done + n]);
                 n
             };

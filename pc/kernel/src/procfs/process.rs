@@ -5,7 +5,7 @@ use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::process::Process;
-use crate::scheduler;
+use crate::{scheduler, times};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -16,10 +16,26 @@ use core::sync::atomic::Ordering;
 use pagefault::machine::{Entry, PAGE_SIZE, Protection, VirtAddr};
 use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow};
 
-const NAMES: [&str; 13] = [
-    "cmdline", "comm", "cwd", "exe", "fd", "limits", "maps", "pagemap", "smaps", "stat", "statm",
-    "status", "task",
+const NAMES: [&str; 15] = [
+    "cmdline",
+    "comm",
+    "cwd",
+    "exe",
+    "fd",
+    "limits",
+    "maps",
+    "mountinfo",
+    "mounts",
+    "pagemap",
+    "smaps",
+    "stat",
+    "statm",
+    "status",
+    "task",
 ];
+
+const MOUNTS: &str = "none / tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
+const MOUNT_INFO: &str = "1 0 0:1 / / rw - tmpfs none rw\n2 1 0:2 / /proc rw - proc proc rw\n";
 
 /// What is at a path below a process's directory.
 pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
@@ -28,6 +44,8 @@ pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
         "" => Some(Made::names(&NAMES)),
         "maps" => text(maps(process)),
         "smaps" => text(smaps(process)),
+        "mounts" => text(String::from(MOUNTS)),
+        "mountinfo" => text(String::from(MOUNT_INFO)),
         "pagemap" => Some(Made::Pagemap(process.clone())),
         "stat" => text(stat(process)),
         "statm" => text(statm(process)),
@@ -271,9 +289,13 @@ fn state(process: &Process) -> &'static str {
     }
 }
 
+/// Times are told in hundredths of a second.
+const CLOCK_TICK: u64 = 10_000_000;
+
 fn stat(process: &Process) -> String {
     let usage = process.usage();
     let children = *process.children_usage.lock();
+    let (time, waited) = (times::of(process), *process.children_time.lock());
     let program_break = process.program_break.lock().start;
     let values = [
         process.parent_id().into(),
@@ -286,15 +308,15 @@ fn stat(process: &Process) -> String {
         children.minor,
         usage.major,
         children.major,
-        0,
-        0,
-        0,
-        0,
+        time.user / CLOCK_TICK,
+        time.system / CLOCK_TICK,
+        waited.user / CLOCK_TICK,
+        waited.system / CLOCK_TICK,
         20,
         0,
         process.threads.lock().len() as u64,
         0,
-        process.started / 10_000_000,
+        process.started / CLOCK_TICK,
         usage.total * PAGE_SIZE,
         resident(&usage),
         u64::MAX,

@@ -1,7 +1,7 @@
 //! What `/proc` and `/sys` say about the machine as a whole.
 
 use super::Made;
-use crate::{clock, kernel, process, smp};
+use crate::{clock, kernel, process, smp, times};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,6 +19,7 @@ const CPUS: &str = "/sys/devices/system/cpu";
 pub fn look(path: &str) -> Option<Made> {
     let text = |text| Some(Made::text(text));
     match path {
+        "/proc" => Some(Made::Directory(names())),
         "/proc/pagefault/check" => text(check()),
         "/proc/meminfo" => text(meminfo()),
         "/proc/stat" => text(stat()),
@@ -35,14 +36,35 @@ pub fn look(path: &str) -> Option<Made> {
         }
         "/proc/version" => text(String::from("Linux version 6.1.0-pagefault\n")),
         "/proc/filesystems" => text(String::from("nodev\tproc\nnodev\ttmpfs\n")),
-        "/proc/mounts" => text(String::from("none / tmpfs rw 0 0\nproc /proc proc rw 0 0\n")),
+        "/proc/mounts" => Some(Made::Link(String::from("self/mounts"))),
         "/proc/cpuinfo" => text(cpuinfo()),
         "/proc/sys/vm/overcommit_memory" => text(String::from("0\n")),
+        "/proc/sys/vm/mmap_min_addr" => text(String::from("65536\n")),
         "/proc/sys/vm/max_map_count" => text(String::from("65530\n")),
         "/proc/sys/kernel/osrelease" => text(String::from("6.1.0-pagefault\n")),
         "/proc/sys/kernel/pid_max" => text(format!("{}\n", i32::MAX)),
         _ => look_at_processors(path.strip_prefix(CPUS)?),
     }
+}
+
+/// What is in `/proc`: the processes, and what is said about the machine.
+fn names() -> Vec<String> {
+    let machine = [
+        "cpuinfo",
+        "filesystems",
+        "loadavg",
+        "meminfo",
+        "mounts",
+        "self",
+        "stat",
+        "swaps",
+        "thread-self",
+        "uptime",
+        "version",
+        "vmstat",
+    ];
+    let processes = process::all().into_iter().map(|process| process.id.to_string());
+    processes.chain(machine.map(String::from)).collect()
 }
 
 fn look_at_processors(path: &str) -> Option<Made> {
@@ -92,10 +114,17 @@ fn meminfo() -> String {
 }
 
 fn stat() -> String {
-    let mut text = String::from("cpu  0 0 0 0 0 0 0 0 0 0\n");
+    let [user, system, idle] = times::ticks();
+    let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
+    // The ticks of all are counted together.
+    let each = |ticks: u64| ticks / u64::from(cpus());
+    let (user, system, idle) = (each(user), each(system), each(idle));
     for i in 0..cpus() {
-        let _ = writeln!(text, "cpu{i} 0 0 0 0 0 0 0 0 0 0");
+        let _ = writeln!(text, "cpu{i} {user} 0 {system} {idle} 0 0 0 0 0 0");
     }
+    let started = clock::since_1970().saturating_sub(clock::nanoseconds()) / 1_000_000_000;
+    let processes = process::all().len();
+    let _ = writeln!(text, "btime {started}\nprocesses {processes}");
     let _ = writeln!(text, "procs_running 1\nprocs_blocked 0");
     text
 }

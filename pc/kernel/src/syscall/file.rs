@@ -1,8 +1,12 @@
-//! Files, directories and pipes.
+//! Open files: reading, writing, and the numbers that stand for them.
 
+mod record;
+
+use super::path::{AT_FDCWD, absolute};
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::fs::{self, Create, Device, Follow, Kind, Node, Open, What, file};
+use crate::fs::socket::CAPACITY as SOCKET_CAPACITY;
+use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file, locks};
 use crate::process;
 use crate::user;
 use alloc::string::String;
@@ -12,12 +16,15 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::PAGE_SIZE;
 
-const AT_FDCWD: u32 = nr::AT_FDCWD as u32;
 /// The most bytes that one call moves through the kernel at once.
 const PIECE: usize = 16384;
+const FIONREAD: u32 = 0x541b;
+const FIONBIO: u32 = 0x5421;
+const FIONCLEX: u32 = 0x5450;
+const FIOCLEX: u32 = 0x5451;
+
 /// What a pipe moves at once: a piece that is not moved whole does not count, as in Linux.
 const PIPE_PIECE: usize = 4096;
-const PATH_LIMIT: usize = 4096;
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
@@ -32,27 +39,17 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_open => open(AT_FDCWD, a, b as u32, c as u32),
         nr::__NR_openat => open(fd, b, c as u32, d as u32),
         nr::__NR_creat => open(AT_FDCWD, a, nr::O_CREAT | nr::O_WRONLY | nr::O_TRUNC, b as u32),
-        nr::__NR_close => process::current().files.lock().close(fd).map(|_| 0),
+        nr::__NR_close => close(fd),
         nr::__NR_lseek => seek(fd, b as i64, c as u32),
-        nr::__NR_stat => path(AT_FDCWD, a, Follow::Yes).and_then(|node| stat(&node, b)),
-        nr::__NR_lstat => path(AT_FDCWD, a, Follow::No).and_then(|node| stat(&node, b)),
-        nr::__NR_fstat => fstat(fd, b),
-        nr::__NR_newfstatat => newfstatat(arguments),
-        nr::__NR_access => path(AT_FDCWD, a, Follow::Yes).map(|_| 0),
-        nr::__NR_faccessat | nr::__NR_faccessat2 => path(fd, b, Follow::Yes).map(|_| 0),
-        nr::__NR_readlink => readlink(AT_FDCWD, a, b, c),
-        nr::__NR_readlinkat => readlink(fd, b, c, d),
         nr::__NR_getdents64 => getdents(fd, b, c as usize),
-        nr::__NR_unlink | nr::__NR_rmdir => remove(AT_FDCWD, a),
-        nr::__NR_unlinkat => remove(fd, b),
-        nr::__NR_mkdir => make(AT_FDCWD, a, b as u32, Create::Directory),
-        nr::__NR_mkdirat => make(fd, b, c as u32, Create::Directory),
-        nr::__NR_symlink => symlink(a, b),
-        nr::__NR_rename => rename((AT_FDCWD, a), (AT_FDCWD, b)),
-        nr::__NR_renameat | nr::__NR_renameat2 => rename((fd, b), (c as u32, d)),
         nr::__NR_ftruncate => ftruncate(fd, b),
         nr::__NR_fsync | nr::__NR_fdatasync => fsync(fd),
         nr::__NR_fadvise64 => fadvise(fd, b, c, d as u32),
+        nr::__NR_sendfile => sendfile(fd, b as u32, c, d),
+        nr::__NR_copy_file_range => copy_file_range(arguments),
+        nr::__NR_fallocate => fallocate(fd, b as u32, c, d),
+        nr::__NR_flock => record::flock(fd, b as u32),
+        nr::__NR_close_range => close_range(fd, b as u32, c as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
         nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
@@ -60,16 +57,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pipe => pipe(a, 0),
         nr::__NR_pipe2 => pipe(a, b as u32),
         nr::__NR_ioctl => ioctl(fd, b as u32, c),
-        nr::__NR_poll => poll(a, b),
-        nr::__NR_getcwd => getcwd(a, b as usize),
-        nr::__NR_chdir => chdir(a),
         nr::__NR_memfd_create => memfd_create(b as u32),
-        nr::__NR_chmod
-        | nr::__NR_fchmod
-        | nr::__NR_fchmodat
-        | nr::__NR_utimensat
-        | nr::__NR_chown
-        | nr::__NR_fchown => Ok(0),
         _ => return None,
     })
 }
@@ -87,7 +75,7 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
         // A pipe that has given something is not waited for.
         if let What::Read(end) = &open.what
             && done > 0
-            && !end.has_bytes()
+            && end.bytes() == 0
         {
             break;
         }
@@ -147,6 +135,8 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
 fn piece(open: &Open) -> usize {
     match &open.what {
         What::Read(_) | What::Write(_) => PIPE_PIECE,
+        // A message is moved whole.
+        What::Socket(_) => SOCKET_CAPACITY,
         _ => PIECE,
     }
 }
@@ -168,36 +158,27 @@ fn vectored(vectors: u64, count: u64, each: impl Fn(u64, u64) -> Result) -> Resu
     Ok(sum)
 }
 
-/// An absolute path from what a call was given.
-fn absolute(directory: u32, path: u64) -> core::result::Result<String, Errno> {
-    let path =
-        String::from_utf8(user::read_string(path, PATH_LIMIT)?).map_err(|_| Errno::ENOENT)?;
-    if path.is_empty() {
-        return Err(Errno::ENOENT);
-    }
-    if directory == AT_FDCWD || path.starts_with('/') {
-        return Ok(fs::absolute(&process::current().files.lock().directory, &path));
-    }
-    match &file(directory)?.what {
-        What::Node(_, base) => Ok(fs::absolute(base, &path)),
-        _ => Err(Errno::ENOTDIR),
-    }
-}
-
-fn path(directory: u32, path: u64, follow: Follow) -> core::result::Result<Arc<Node>, Errno> {
-    fs::find(&absolute(directory, path)?, follow)
-}
-
 fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     let path = absolute(directory, path)?;
     let close_on_exec = flags & nr::O_CLOEXEC != 0;
     let node = match fs::find(&path, Follow::Yes) {
         Ok(_) if flags & nr::O_CREAT != 0 && flags & nr::O_EXCL != 0 => return Err(Errno::EEXIST),
-        Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => fs::create(&path, mode, Create::Regular)?,
+        Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => {
+            fs::create(&path, mode & !umask(), Create::Regular)?
+        }
         found => found?,
     };
     if let Kind::Opened(open) = &node.kind {
         return add(open.clone(), 0, close_on_exec);
+    }
+    if let Kind::Fifo(pipe) = &node.kind {
+        let end = match flags & 3 {
+            nr::O_RDONLY => End::Read,
+            nr::O_WRONLY => End::Write,
+            // The one file of Linux that is both ends is not there.
+            _ => return Err(Errno::EINVAL),
+        };
+        return add(fs::open_pipe(pipe, end, flags & (nr::O_NONBLOCK | 3))?, 0, close_on_exec);
     }
     let is_directory = matches!(node.kind, Kind::Directory);
     if flags & nr::O_DIRECTORY != 0 && !is_directory {
@@ -213,10 +194,26 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     add(Open::new(What::Node(node, path), flags), 0, close_on_exec)
 }
 
+fn umask() -> u32 {
+    process::current().umask.load(Ordering::Relaxed)
+}
+
 fn memfd_create(flags: u32) -> Result {
     let node = fs::nameless();
     let open = Open::new(What::Node(node, String::from("/memfd")), nr::O_RDWR);
     add(open, 0, flags & nr::MFD_CLOEXEC != 0)
+}
+
+/// Closes a number. A process's locks on a file end with the first of its numbers that is closed.
+fn close(fd: u32) -> Result {
+    let closed = process::current().files.lock().close(fd)?;
+    if let What::Node(node, _) = &closed.what
+        && node.is_regular()
+    {
+        let owner = locks::Owner::Process(process::current().id);
+        locks::unlock(node.inode, owner, &(0..u64::MAX));
+    }
+    Ok(0)
 }
 
 fn seek(fd: u32, by: i64, whence: u32) -> Result {
@@ -234,60 +231,6 @@ fn seek(fd: u32, by: i64, whence: u32) -> Result {
     let at = from.checked_add(by).filter(|at| *at >= 0).ok_or(Errno::EINVAL)?;
     open.offset.store(at as u64, Ordering::Relaxed);
     Ok(at as u64)
-}
-
-/// Writes `struct stat`.
-fn stat_words(inode: u64, mode: u32, length: u64, to: u64) -> Result {
-    let mut words = [0u64; 18];
-    words[0] = 1;
-    words[1] = inode;
-    words[2] = 1;
-    words[3] = u64::from(mode);
-    words[5] = if mode & 0o170_000 == 0o020_000 { 5 << 8 | 1 } else { 0 };
-    words[6] = length;
-    words[7] = 4096;
-    words[8] = length.div_ceil(512);
-    let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-    user::write(to, &bytes)?;
-    Ok(0)
-}
-
-fn stat(node: &Node, to: u64) -> Result {
-    stat_words(node.inode, node.mode, node.len(), to)
-}
-
-fn fstat(fd: u32, to: u64) -> Result {
-    match &file(fd)?.what {
-        What::Node(node, _) => stat(node, to),
-        What::Read(_) | What::Write(_) => stat_words(1, 0o010_600, 0, to),
-    }
-}
-
-fn newfstatat(arguments: Arguments) -> Result {
-    let Arguments { a, b, c, d, .. } = arguments;
-    let flags = d as u32;
-    if flags & nr::AT_EMPTY_PATH != 0 && user::read::<1>(b)? == [0] {
-        return fstat(a as u32, c);
-    }
-    let follow = if flags & nr::AT_SYMLINK_NOFOLLOW != 0 { Follow::No } else { Follow::Yes };
-    stat(&*path(a as u32, b, follow)?, c)
-}
-
-fn readlink(directory: u32, from: u64, to: u64, bytes: u64) -> Result {
-    let whole = absolute(directory, from)?;
-    let node = fs::find(&whole, Follow::No)?;
-    let name;
-    let target = match &node.kind {
-        Kind::Link(target) => target.as_bytes(),
-        Kind::Opened(_) => {
-            name = alloc::format!("pipe:[{}]", node.inode);
-            name.as_bytes()
-        }
-        _ => return Err(Errno::EINVAL),
-    };
-    let n = target.len().min(bytes as usize);
-    user::write(to, &target[..n])?;
-    Ok(n as u64)
 }
 
 fn getdents(fd: u32, to: u64, room: usize) -> Result {
@@ -311,7 +254,7 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
         bytes.extend(node.inode.to_le_bytes());
         bytes.extend(at.to_le_bytes());
         bytes.extend((length as u16).to_le_bytes());
-        bytes.push((node.mode >> 12) as u8);
+        bytes.push((node.mode() >> 12) as u8);
         bytes.extend(name.as_bytes());
         bytes.resize(end, 0);
     }
@@ -320,27 +263,12 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
     Ok(bytes.len() as u64)
 }
 
-fn remove(directory: u32, path: u64) -> Result {
-    fs::remove(&absolute(directory, path)?).map(|()| 0)
-}
-
-fn make(directory: u32, path: u64, mode: u32, what: Create<'_>) -> Result {
-    fs::create(&absolute(directory, path)?, mode, what).map(|_| 0)
-}
-
-fn symlink(target: u64, path: u64) -> Result {
-    let target = String::from_utf8(user::read_string(target, PATH_LIMIT)?);
-    let target = target.map_err(|_| Errno::EINVAL)?;
-    make(AT_FDCWD, path, 0o777, Create::Link(&target))
-}
-
-fn rename(from: (u32, u64), to: (u32, u64)) -> Result {
-    fs::rename(&absolute(from.0, from.1)?, &absolute(to.0, to.1)?).map(|()| 0)
-}
-
 fn ftruncate(fd: u32, length: u64) -> Result {
     match &file(fd)?.what {
-        What::Node(node, _) => node.content_for_writing()?.truncate(length)?,
+        What::Node(node, _) => {
+            node.content_for_writing()?.truncate(length)?;
+            node.touch();
+        }
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)
@@ -369,6 +297,101 @@ fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
         let end = if bytes == 0 { u64::MAX } else { from.saturating_add(bytes) };
         // Whole pages only, as on Linux.
         node.content()?.discard_clean(from.div_ceil(PAGE_SIZE)..end / PAGE_SIZE);
+    }
+    Ok(0)
+}
+
+/// Makes a file as long as asked for. Its room is memory that is taken when it is written.
+fn fallocate(fd: u32, mode: u32, offset: u64, bytes: u64) -> Result {
+    let open = file(fd)?;
+    let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
+    let end = offset.checked_add(bytes).filter(|_| bytes > 0).ok_or(Errno::EINVAL)?;
+    match mode {
+        0 if end > node.len() => node.content_for_writing()?.truncate(end)?,
+        0 | nr::FALLOC_FL_KEEP_SIZE => {}
+        _ => return Err(Errno::EOPNOTSUPP),
+    }
+    Ok(0)
+}
+
+/// Copies from one open file to another, piece by piece through the kernel. An offset that is given
+/// is moved instead of the file's own.
+fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
+    let (source, target) = (file(from.0)?, file(to.0)?);
+    let read_offset = |at: u64| if at == 0 { Ok(None) } else { user::read_u64(at).map(Some) };
+    let (start, begin) = (read_offset(from.1)?, read_offset(to.1)?);
+    let mut buffer = alloc::vec![0; PIECE.min(bytes as usize)];
+    let mut done = 0;
+    while done < bytes {
+        let want = buffer.len().min((bytes - done) as usize);
+        let n = match start {
+            Some(start) => source.read_at(start + done, &mut buffer[..want]),
+            None => source.read(&mut buffer[..want]),
+        };
+        let n = match n {
+            Err(_) if done > 0 => break,
+            n => n?,
+        };
+        if n == 0 {
+            break;
+        }
+        let written = match begin {
+            Some(begin) => target.write_at(begin + done, &buffer[..n])?,
+            None => target.write(&buffer[..n])?,
+        };
+        done += written as u64;
+        if written < n {
+            break;
+        }
+    }
+    for (at, offset) in [(from.1, start), (to.1, begin)] {
+        if let Some(offset) = offset {
+            user::write(at, &(offset + done).to_le_bytes())?;
+        }
+    }
+    Ok(done)
+}
+
+fn sendfile(to: u32, from: u32, offset: u64, bytes: u64) -> Result {
+    if !matches!(&file(from)?.what, What::Node(node, _) if node.is_regular()) {
+        return Err(Errno::EINVAL);
+    }
+    copy_between((from, offset), (to, 0), bytes)
+}
+
+fn copy_file_range(arguments: Arguments) -> Result {
+    let Arguments { a, b, c, d, e, f } = arguments;
+    if f != 0 {
+        return Err(Errno::EINVAL);
+    }
+    for number in [a, c] {
+        match &file(number as u32)?.what {
+            What::Node(node, _) if node.is_regular() => {}
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    copy_between((a as u32, b), (c as u32, d), e)
+}
+
+/// Let exec close them instead.
+const CLOSE_RANGE_CLOEXEC: u32 = 4;
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result {
+    if first > last {
+        return Err(Errno::EINVAL);
+    }
+    let files = &process::current().files;
+    let numbers: Vec<u32> = {
+        let files = files.lock();
+        files.numbers().map(|n| n as u32).filter(|n| (first..=last).contains(n)).collect()
+    };
+    for number in numbers {
+        if flags & CLOSE_RANGE_CLOEXEC != 0 {
+            files.lock().set_close_on_exec(number, true);
+        } else {
+            let closed = files.lock().close(number);
+            drop(closed);
+        }
     }
     Ok(0)
 }
@@ -403,6 +426,10 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
             What::Read(_) | What::Write(_) => Err(Errno::EPERM),
             _ => Err(Errno::EBADF),
         },
+        nr::F_GETLK | nr::F_OFD_GETLK => record::find(&open, command, argument),
+        nr::F_SETLK | nr::F_SETLKW | nr::F_OFD_SETLK | nr::F_OFD_SETLKW => {
+            record::set(&open, command, argument)
+        }
         nr::F_GETFL => Ok(open.flags.load(Ordering::Relaxed).into()),
         nr::F_SETFL => {
             let kept = open.flags.load(Ordering::Relaxed) & 3;
@@ -426,51 +453,32 @@ fn pipe(to: u64, flags: u32) -> Result {
 
 /// The console says that it is no terminal, so that programs treat it as the pipe that it is on the
 /// host's side.
-fn ioctl(fd: u32, _request: u32, _argument: u64) -> Result {
-    file(fd)?;
-    Err(Errno::ENOTTY)
-}
-
-/// Every file but a pipe is always ready; a pipe's wait is left to the read.
-fn poll(list: u64, count: u64) -> Result {
-    const POLLIN: u16 = 1;
-    const POLLOUT: u16 = 4;
-    const POLLNVAL: u16 = 32;
-    let mut ready = 0;
-    for i in 0..count.min(1024) {
-        let at = list + i * 8;
-        let entry = user::read_u64(at)?;
-        let events = (entry >> 32) as u16;
-        let result = match file(entry as u32).as_deref() {
-            Err(_) => POLLNVAL,
-            Ok(open) => match &open.what {
-                What::Read(end) if !end.is_ready() => events & POLLOUT,
-                _ => events & (POLLIN | POLLOUT),
-            },
-        };
-        user::write(at + 6, &result.to_le_bytes())?;
-        ready += u64::from(result != 0);
-    }
-    Ok(ready)
-}
-
-fn getcwd(to: u64, room: usize) -> Result {
-    let mut path = process::current().files.lock().directory.clone().into_bytes();
-    path.push(0);
-    if path.len() > room {
-        return Err(Errno::ERANGE);
-    }
-    user::write(to, &path)?;
-    Ok(path.len() as u64)
-}
-
-fn chdir(to: u64) -> Result {
-    let to = absolute(AT_FDCWD, to)?;
-    match fs::find(&to, Follow::Yes)?.kind {
-        Kind::Directory => {
-            process::current().files.lock().directory = to;
+fn ioctl(fd: u32, request: u32, argument: u64) -> Result {
+    let open = file(fd)?;
+    match request {
+        FIONREAD => {
+            let bytes = match &open.what {
+                What::Read(end) => end.bytes(),
+                What::Socket(socket) => socket.bytes(),
+                What::Node(node, _) if node.is_regular() => {
+                    node.len().saturating_sub(open.offset.load(Ordering::Relaxed)) as usize
+                }
+                _ => return Err(Errno::ENOTTY),
+            };
+            user::write(argument, &(bytes as u32).to_le_bytes())?;
             Ok(0)
         }
-        _ => Err(Errno::ENOTDIR),
+        FIONBIO => {
+            let wanted = user::read(argument).map(u32::from_le_bytes)?;
+            let others = open.flags.load(Ordering::Relaxed) & !nr::O_NONBLOCK;
+            let own = if wanted != 0 { nr::O_NONBLOCK } else { 0 };
+            open.flags.store(others | own, Ordering::Relaxed);
+            Ok(0)
+        }
+        FIOCLEX | FIONCLEX => {
+            process::current().files.lock().set_close_on_exec(fd, request == FIOCLEX);
+            Ok(0)
+        }
+        _ => Err(Errno::ENOTTY),
     }
 }

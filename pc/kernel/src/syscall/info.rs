@@ -1,4 +1,4 @@
-//! What programs ask about the machine, the time and themselves.
+//! What programs ask about the machine and themselves.
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
@@ -7,7 +7,6 @@ use crate::{clock, cpu, kernel, random, smp, user};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
-use pagefault::UsageNow;
 use pagefault::machine::{Machine, PAGE_SIZE};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
@@ -15,13 +14,32 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     Some(match number {
         nr::__NR_uname => uname(a),
         nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
-        nr::__NR_umask => Ok(0o22),
+        // Every program is the superuser's, and of no further group.
+        nr::__NR_getresuid | nr::__NR_getresgid => write_ids([a, b, c]),
+        nr::__NR_getgroups => Ok(0),
+        nr::__NR_setuid
+        | nr::__NR_setgid
+        | nr::__NR_setreuid
+        | nr::__NR_setregid
+        | nr::__NR_setresuid
+        | nr::__NR_setresgid
+        | nr::__NR_setgroups => Ok(0),
+        nr::__NR_setfsuid | nr::__NR_setfsgid => Ok(0),
+        nr::__NR_umask => {
+            Ok(process::current().umask.swap(a as u32 & 0o777, Ordering::Relaxed).into())
+        }
+        // All tasks take turns alike. A priority is told as 20 less its niceness.
+        nr::__NR_getpriority => Ok(20),
+        nr::__NR_setpriority => Ok(0),
+        nr::__NR_sched_getscheduler | nr::__NR_sched_get_priority_max => Ok(0),
+        nr::__NR_sched_get_priority_min => Ok(0),
+        nr::__NR_sched_getparam => user::write(b, &[0; 4]).map(|()| 0).map_err(Errno::from),
+        // These would be told to nobody, and programs ask for them at every start.
+        nr::__NR_rseq => Err(Errno::ENOSYS),
+        nr::__NR_sync | nr::__NR_syncfs => Ok(0),
+        // There is no terminal to hang up.
+        nr::__NR_vhangup => Ok(0),
         nr::__NR_getrandom => getrandom(a, b as usize),
-        nr::__NR_clock_gettime => write_time(b, clock::nanoseconds(), 1),
-        nr::__NR_clock_getres => write_time(b, 1, 1),
-        nr::__NR_gettimeofday => write_time(a, clock::nanoseconds(), 1000),
-        nr::__NR_time => Ok(clock::nanoseconds() / 1_000_000_000),
-        nr::__NR_getrusage => getrusage(a as i32, b),
         nr::__NR_prlimit64 => prlimit(b as u32, c, d),
         nr::__NR_getrlimit => prlimit(a as u32, 0, b),
         nr::__NR_setrlimit => prlimit(a as u32, b, 0),
@@ -52,34 +70,19 @@ fn uname(to: u64) -> Result {
     Ok(0)
 }
 
+fn write_ids(addresses: [u64; 3]) -> Result {
+    for at in addresses {
+        user::write(at, &[0; 4])?;
+    }
+    Ok(0)
+}
+
 fn getrandom(to: u64, bytes: usize) -> Result {
     let mut buffer = [0; 256];
     let n = bytes.min(buffer.len());
     random::fill(&mut buffer[..n]);
     user::write(to, &buffer[..n])?;
     Ok(n as u64)
-}
-
-fn write_time(to: u64, nanoseconds: u64, unit: u64) -> Result {
-    if to == 0 {
-        return Ok(0);
-    }
-    write_words(to, &[nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000 / unit])
-}
-
-/// Writes `struct rusage`: the faults and the peak; times are not kept.
-pub(super) fn write_usage(to: u64, usage: &UsageNow) -> Result {
-    let mut words = [0; 18];
-    words[4] = usage.peak * PAGE_SIZE / 1024;
-    words[8] = usage.minor;
-    words[9] = usage.major;
-    write_words(to, &words)
-}
-
-fn getrusage(who: i32, to: u64) -> Result {
-    let process = process::current();
-    let usage = if who == -1 { *process.children_usage.lock() } else { process.usage() };
-    write_usage(to, &usage)
 }
 
 fn prlimit(resource: u32, new: u64, old: u64) -> Result {

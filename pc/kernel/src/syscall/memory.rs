@@ -3,9 +3,11 @@
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::{self, What};
+use crate::layout::TASK_SIZE;
 use crate::process;
 use crate::user;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
 use pagefault::{
@@ -27,8 +29,11 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
             Some(advice) => done(mm.madvise(VirtAddr(a), b, advice).map_err(Errno::from)),
             None => ignored_advice(c as u32),
         },
-        nr::__NR_mlock | nr::__NR_mlock2 => done(mm.mlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mlock => done(mm.mlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mlock2 => mlock2(a, b, c as u32),
         nr::__NR_munlock => done(mm.munlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mlockall => mlockall(a as u32),
+        nr::__NR_munlockall => munlockall(),
         nr::__NR_msync => msync(a, b, c as u32),
         nr::__NR_mincore => mincore(a, b, c),
         nr::__NR_remap_file_pages => {
@@ -61,7 +66,8 @@ fn mmap(arguments: Arguments) -> Result {
     let mut options = MapOptions::empty();
     options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
     options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
-    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED));
+    let locks = process::current().locks_new.load(Ordering::Relaxed);
+    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED) || locks);
     options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
     let file;
     let source = if has(nr::MAP_ANONYMOUS) {
@@ -93,6 +99,8 @@ fn brk(wanted: u64) -> Result {
     let moved = if new > old {
         let mut request = MapRequest::anonymous(new - old);
         request.placement = Placement::FixedNoReplace(VirtAddr(old));
+        let locks = process::current().locks_new.load(Ordering::Relaxed);
+        request.options.set(MapOptions::LOCKED, locks);
         space.mmap(&request).is_ok()
     } else {
         new == old || space.munmap(VirtAddr(new), old - new).is_ok()
@@ -104,17 +112,72 @@ fn brk(wanted: u64) -> Result {
     Ok(wanted)
 }
 
+fn mlock2(address: u64, length: u64, flags: u32) -> Result {
+    let space = process::space();
+    match flags {
+        0 => space.mlock(VirtAddr(address), length)?,
+        nr::MLOCK_ONFAULT => space.mlock_on_fault(VirtAddr(address), length)?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// Locks what is mapped, what will be mapped, or both. A new mapping is locked where it is made; a
+/// stack that grows is not.
+fn mlockall(flags: u32) -> Result {
+    let all = nr::MCL_CURRENT | nr::MCL_FUTURE | nr::MCL_ONFAULT;
+    if flags & !all != 0 || flags & (nr::MCL_CURRENT | nr::MCL_FUTURE) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
+    if flags & nr::MCL_CURRENT == 0 {
+        return Ok(0);
+    }
+    let space = process::space();
+    let mapped = space.usage().total * PAGE_SIZE;
+    if mapped > space.limits().locked.load(Ordering::Relaxed) {
+        return Err(Errno::ENOMEM);
+    }
+    for region in space.maps(VirtAddr(0)..VirtAddr(TASK_SIZE)) {
+        let (start, length) = (region.range.start, region.range.end - region.range.start);
+        // What may not be touched cannot be brought in, and is locked nevertheless.
+        let _ = match flags & nr::MCL_ONFAULT {
+            0 => space.mlock(start, length),
+            _ => space.mlock_on_fault(start, length),
+        };
+    }
+    Ok(0)
+}
+
+fn munlockall() -> Result {
+    process::current().locks_new.store(false, Ordering::Relaxed);
+    let space = process::space();
+    for region in space.maps(VirtAddr(0)..VirtAddr(TASK_SIZE)) {
+        let (start, length) = (region.range.start, region.range.end - region.range.start);
+        if region.locked {
+            space.munlock(start, length)?;
+        }
+    }
+    Ok(0)
+}
+
 fn mremap(arguments: Arguments) -> Result {
     let Arguments { a, b, c, d, e, .. } = arguments;
     let flags = d as u32;
-    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED) != 0 {
+    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED | nr::MREMAP_DONTUNMAP) != 0 {
         return Err(Errno::EINVAL);
     }
-    let movement = match (flags & nr::MREMAP_MAYMOVE != 0, flags & nr::MREMAP_FIXED != 0) {
-        (true, true) => Move::To(VirtAddr(e)),
+    let has = |flag| flags & flag != 0;
+    let target = VirtAddr(e);
+    let leaving = has(nr::MREMAP_DONTUNMAP);
+    let movement = match (has(nr::MREMAP_MAYMOVE), has(nr::MREMAP_FIXED)) {
+        (true, true) if leaving => Move::Leaving(Placement::Fixed(target)),
+        (true, false) if leaving && e == 0 => Move::Leaving(Placement::Anywhere),
+        (true, false) if leaving => Move::Leaving(Placement::Hint(target)),
+        (true, true) => Move::To(target),
         (true, false) => Move::Anywhere,
-        (false, false) => Move::Never,
-        (false, true) => return Err(Errno::EINVAL),
+        (false, false) if !leaving => Move::Never,
+        (false, _) => return Err(Errno::EINVAL),
     };
     let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
     Ok(process::space().mremap(&request)?.value())

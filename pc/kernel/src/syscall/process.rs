@@ -1,19 +1,19 @@
-//! Processes, threads, signals and futexes.
+//! Processes, threads and futexes.
 
+use super::time::read_time;
 use super::{Arguments, Result};
+use crate::clock::{self, Clock};
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::exec::{self, Program};
 use crate::futex::{Scope, Word};
-use crate::process::{self, Children, Death, Hang, Process, Reason, Thread};
-use crate::scheduler::{self, Patience};
-use crate::signal::{self, Action};
-use crate::{clock, cpu, futex, task, timer, user};
+use crate::process::{self, Children, Death, Hang, Keep, Process, Reason, Thread};
+use crate::{cpu, futex, scheduler, signal, task, user};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
-use linux_raw_sys::general as nr;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::{general as nr, prctl};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, f } = arguments;
@@ -23,13 +23,23 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_exit => process::exit_thread(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_exit_group => process::exit_group(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_wait4 => wait4(a as i32, b, c as u32, d),
+        nr::__NR_waitid => waitid(a as u32, b as u32, c, d as u32, e),
         nr::__NR_getpid => Ok(process.id.into()),
         nr::__NR_gettid => Ok(cpu::task_id().into()),
         nr::__NR_getppid => Ok(process.parent_id().into()),
-        nr::__NR_getpgrp | nr::__NR_getpgid | nr::__NR_getsid | nr::__NR_setsid => {
+        nr::__NR_getpgrp => Ok(process.group.load(Ordering::Relaxed).into()),
+        nr::__NR_getpgid => other(a as u32).map(|of| of.group.load(Ordering::Relaxed).into()),
+        nr::__NR_getsid => other(a as u32).map(|of| of.session.load(Ordering::Relaxed).into()),
+        nr::__NR_setsid => {
+            process.group.store(process.id, Ordering::Relaxed);
+            process.session.store(process.id, Ordering::Relaxed);
             Ok(process.id.into())
         }
-        nr::__NR_setpgid => Ok(0),
+        nr::__NR_setpgid => other(a as u32).map(|of| {
+            of.group.store(if b == 0 { of.id } else { b as u32 }, Ordering::Relaxed);
+            0
+        }),
+        nr::__NR_prctl => prctl(a as u32, b),
         nr::__NR_set_tid_address => {
             thread.clear_tid.store(a, Ordering::Relaxed);
             Ok(cpu::task_id().into())
@@ -38,28 +48,67 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
             thread.robust_list.store(a, Ordering::Relaxed);
             Ok(0)
         }
-        nr::__NR_alarm => {
-            let (left, _) = timer::set(process, a.saturating_mul(1_000_000_000), 0);
-            Ok(left.div_ceil(1_000_000_000))
-        }
         nr::__NR_arch_prctl => arch_prctl(a as u32, b),
         nr::__NR_futex => futex_call(a, b as u32, c as u32, d, e, f as u32),
         nr::__NR_sched_yield => {
             scheduler::yield_now();
             Ok(0)
         }
-        nr::__NR_nanosleep => sleep(a, None),
-        nr::__NR_clock_nanosleep => sleep(c, Some(b)),
-        nr::__NR_pause => pause(),
-        nr::__NR_kill => kill(a as i32, b as u32),
-        nr::__NR_tkill => signal::send_to_thread(a as u32, b as u32).map(|()| 0),
-        nr::__NR_tgkill => signal::send_to_thread(b as u32, c as u32).map(|()| 0),
-        nr::__NR_rt_sigaction => sigaction(a as u32, b, c),
-        nr::__NR_rt_sigprocmask => sigprocmask(a as u32, b, c),
-        nr::__NR_rt_sigsuspend => sigsuspend(a),
-        nr::__NR_sigaltstack => sigaltstack(a, b),
         _ => return None,
     })
+}
+
+/// A process by number; 0 is the running one.
+fn other(id: u32) -> core::result::Result<Arc<Process>, Errno> {
+    if id == 0 { Ok(process::current().clone()) } else { process::find(id).ok_or(Errno::ESRCH) }
+}
+
+/// What a process says about itself, or gives up.
+fn prctl(what: u32, argument: u64) -> Result {
+    let (process, thread) = (process::current(), process::thread());
+    let is_leader = cpu::task_id() == process.id;
+    match what {
+        prctl::PR_SET_NAME => {
+            let mut name = [0; 16];
+            user::copy_from(argument, &mut name);
+            let name = name[..15].split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            if is_leader {
+                *process.comm.lock() = name;
+            } else {
+                *thread.name.lock() = Some(name);
+            }
+            Ok(0)
+        }
+        prctl::PR_GET_NAME => {
+            let name = thread.name.lock().clone().unwrap_or_else(|| process.comm.lock().clone());
+            let mut bytes = [0; 16];
+            let n = name.len().min(15);
+            bytes[..n].copy_from_slice(&name.as_bytes()[..n]);
+            user::write(argument, &bytes)?;
+            Ok(0)
+        }
+        prctl::PR_SET_PDEATHSIG if argument <= 64 => {
+            process.death_signal.store(argument as u32, Ordering::Relaxed);
+            Ok(0)
+        }
+        prctl::PR_GET_PDEATHSIG => {
+            let number = process.death_signal.load(Ordering::Relaxed);
+            user::write(argument, &number.to_le_bytes())?;
+            Ok(0)
+        }
+        // Every program is the superuser's, and nothing asks what it may: a right that is given up
+        // is not missed, and all are there.
+        prctl::PR_GET_DUMPABLE | prctl::PR_CAPBSET_READ if argument < 64 => Ok(1),
+        prctl::PR_SET_DUMPABLE
+        | prctl::PR_CAPBSET_DROP
+        | prctl::PR_SET_KEEPCAPS
+        | prctl::PR_SET_NO_NEW_PRIVS
+        | prctl::PR_SET_TIMERSLACK => Ok(0),
+        prctl::PR_GET_KEEPCAPS | prctl::PR_GET_NO_NEW_PRIVS => Ok(0),
+        prctl::PR_GET_TIMERSLACK => Ok(50_000),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 fn arch_prctl(code: u32, address: u64) -> Result {
@@ -206,6 +255,8 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let old = (old, process.space.lock().replace(space.clone()));
     process::release(process);
     drop(old);
+    process.locks_new.store(false, Ordering::Relaxed);
+    process.timers.lock().clear();
     drop(process.files.lock().take(true));
     process.actions.lock().reset();
     *process::thread().alternate_stack.lock() = (0, 0);
@@ -246,14 +297,43 @@ fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
         pid => Children::Group(pid.unsigned_abs()),
     };
     let hang = if options & nr::WNOHANG != 0 { Hang::Never } else { Hang::Wait };
-    let Some((id, death, used)) = process::wait(which, hang)? else { return Ok(0) };
+    let Some(ended) = process::wait(which, hang, Keep::No)? else { return Ok(0) };
     if status != 0 {
-        user::write(status, &death.status().to_le_bytes())?;
+        user::write(status, &ended.death.status().to_le_bytes())?;
     }
     if usage != 0 {
-        super::info::write_usage(usage, &used)?;
+        super::time::write_usage(usage, &ended.usage, ended.time)?;
     }
-    Ok(id.into())
+    Ok(ended.id.into())
+}
+
+fn waitid(kind: u32, id: u32, to: u64, options: u32, usage: u64) -> Result {
+    let which = match kind {
+        nr::P_ALL => Children::Any,
+        nr::P_PID => Children::One(id),
+        nr::P_PGID if id == 0 => Children::Group(process::current().group.load(Ordering::Relaxed)),
+        nr::P_PGID => Children::Group(id),
+        _ => return Err(Errno::EINVAL),
+    };
+    // Children do not stop, and so do not continue either.
+    if options & (nr::WEXITED | nr::WSTOPPED | nr::WCONTINUED) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let hang = if options & nr::WNOHANG != 0 { Hang::Never } else { Hang::Wait };
+    let keep = if options & nr::WNOWAIT != 0 { Keep::Yes } else { Keep::No };
+    let ended = process::wait(which, hang, keep)?;
+    let mut info = [0; 16];
+    if let Some(ended) = &ended {
+        info[..4].copy_from_slice(&ended.death.info(ended.id).words());
+        if usage != 0 {
+            super::time::write_usage(usage, &ended.usage, ended.time)?;
+        }
+    }
+    if to != 0 {
+        let bytes: Vec<u8> = info.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+        user::write(to, &bytes)?;
+    }
+    Ok(0)
 }
 
 fn futex_call(
@@ -265,6 +345,8 @@ fn futex_call(
     bits: u32,
 ) -> Result {
     let command = operation & !(nr::FUTEX_PRIVATE_FLAG | nr::FUTEX_CLOCK_REALTIME);
+    let is_since_1970 = operation & nr::FUTEX_CLOCK_REALTIME != 0;
+    let clock = if is_since_1970 { Clock::Since1970 } else { Clock::SinceStart };
     let is_private = operation & nr::FUTEX_PRIVATE_FLAG != 0;
     let scope = if is_private { Scope::Private } else { Scope::Shared };
     if !address.is_multiple_of(4) {
@@ -277,7 +359,7 @@ fn futex_call(
             let deadline = match timeout {
                 0 => u64::MAX,
                 at if relative => clock::nanoseconds().saturating_add(read_time(at)?),
-                at => read_time(at)?,
+                at => clock.here(read_time(at)?),
             };
             let bits = if relative { u32::MAX } else { bits };
             futex::wait(address, word, value, deadline, bits).map(|()| 0)
@@ -304,125 +386,4 @@ fn futex_call(
         }
         _ => Err(Errno::ENOSYS),
     }
-}
-
-/// Reads a `struct timespec` as nanoseconds.
-fn read_time(at: u64) -> core::result::Result<u64, Errno> {
-    let (seconds, nanoseconds) = (user::read_u64(at)?, user::read_u64(at + 8)?);
-    if seconds > i64::MAX as u64 || nanoseconds >= 1_000_000_000 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
-}
-
-fn sleep(request: u64, flags: Option<u64>) -> Result {
-    let time = read_time(request)?;
-    let is_absolute = flags.is_some_and(|flags| flags & 1 != 0);
-    let deadline = if is_absolute { time } else { clock::nanoseconds().saturating_add(time) };
-    let never = AtomicU32::new(0);
-    while clock::nanoseconds() < deadline {
-        if signal::is_pending() {
-            return Err(Errno::EINTR);
-        }
-        scheduler::wait_until(&never, 0, deadline, Patience::Signals);
-    }
-    Ok(0)
-}
-
-fn pause() -> Result {
-    let never = AtomicU32::new(0);
-    while !signal::is_pending() {
-        scheduler::wait_until(&never, 0, u64::MAX, Patience::Signals);
-    }
-    Err(Errno::EINTR)
-}
-
-fn kill(pid: i32, number: u32) -> Result {
-    let target = if pid > 0 { process::find(pid as u32) } else { Some(process::current().clone()) };
-    let target = target.ok_or(Errno::ESRCH)?;
-    if number > 64 {
-        return Err(Errno::EINVAL);
-    }
-    if number != 0 {
-        signal::send(&target, number);
-    }
-    Ok(0)
-}
-
-fn sigaction(number: u32, new: u64, old: u64) -> Result {
-    if !(1..=64).contains(&number) || matches!(number, signal::SIGKILL | signal::SIGSTOP) {
-        return Err(Errno::EINVAL);
-    }
-    let words = |at: u64| -> core::result::Result<[u64; 4], Errno> {
-        Ok([
-            user::read_u64(at)?,
-            user::read_u64(at + 8)?,
-            user::read_u64(at + 16)?,
-            user::read_u64(at + 24)?,
-        ])
-    };
-    let action = match new {
-        0 => None,
-        at => {
-            let [handler, flags, restorer, mask] = words(at)?;
-            Some(Action { handler, flags, restorer, mask })
-        }
-    };
-    let before = {
-        let mut actions = process::current().actions.lock();
-        let slot = &mut actions.0[number as usize];
-        let before = *slot;
-        if let Some(action) = action {
-            *slot = action;
-        }
-        before
-    };
-    if old != 0 {
-        for (i, word) in (0..).zip([before.handler, before.flags, before.restorer, before.mask]) {
-            user::write(old + 8 * i, &word.to_le_bytes())?;
-        }
-    }
-    Ok(0)
-}
-
-fn sigprocmask(how: u32, new: u64, old: u64) -> Result {
-    let mask = &process::thread().mask;
-    let before = mask.load(Ordering::Relaxed);
-    if new != 0 {
-        let set = user::read_u64(new)?;
-        let now = match how {
-            nr::SIG_BLOCK => before | set,
-            nr::SIG_UNBLOCK => before & !set,
-            nr::SIG_SETMASK => set,
-            _ => return Err(Errno::EINVAL),
-        };
-        mask.store(now, Ordering::Relaxed);
-    }
-    if old != 0 {
-        user::write(old, &before.to_le_bytes())?;
-    }
-    Ok(0)
-}
-
-/// Waits for a signal with another mask; the former is restored when the handler has returned.
-fn sigsuspend(new: u64) -> Result {
-    signal::block_meanwhile(user::read_u64(new)?);
-    pause()
-}
-
-fn sigaltstack(new: u64, old: u64) -> Result {
-    let stack = &process::thread().alternate_stack;
-    let (address, bytes) = *stack.lock();
-    if old != 0 {
-        let flags: u64 = if bytes == 0 { 2 } else { 0 };
-        for (i, word) in (0..).zip([address, flags, bytes]) {
-            user::write(old + 8 * i, &word.to_le_bytes())?;
-        }
-    }
-    if new != 0 {
-        let (address, flags, bytes) =
-            (user::read_u64(new)?, user::read_u64(new + 8)?, user::read_u64(new + 16)?);
-        *stack.lock() = if flags & 2 != 0 { (0, 0) } else { (address, bytes) };
-    }
-    Ok(0)
 }

@@ -1,6 +1,6 @@
 //! Finding a program, and telling beforehand whether it can be managed.
 
-use super::{STATUS_CANNOT_RUN, STATUS_NOT_FOUND};
+use crate::status;
 use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
@@ -54,8 +54,8 @@ impl Error {
     /// The command's status.
     pub fn status(&self) -> u8 {
         match self {
-            Self::NotFound(_) => STATUS_NOT_FOUND,
-            _ => STATUS_CANNOT_RUN,
+            Self::NotFound(_) => status::NOT_FOUND,
+            _ => status::CANNOT_RUN,
         }
     }
 }
