@@ -28,7 +28,7 @@ const LEAST_MEMORY: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The largest swap device in MiB: its pages are counted in 32 bits.
-const MOST_SWAP: u32 = (u32::MAX as u64 * 4096 >> 20) as u32;
+const MOST_SWAP: u32 = ((u32::MAX as u64 * 4096) >> 20) as u32;
 
 /// How often it is looked whether the machine has ended.
 const GLANCE: Duration = Duration::from_millis(5);
