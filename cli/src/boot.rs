@@ -6,7 +6,7 @@ use crate::size::Size;
 use crate::status::Format;
 use crate::{program, status};
 use clap::ValueEnum;
-use pagefault_pc::boot::Accelerator;
+use pagefault_pc::boot::{Accelerator, MOST_CPUS};
 use pagefault_pc::host::{BringError, bring};
 use pagefault_pc::{Boot, BootError, Ended};
 use std::ffi::{OsStr, OsString};
@@ -37,6 +37,10 @@ pub struct Arguments {
     /// The machine's memory
     #[arg(long, short, value_name = "SIZE", default_value = "64M")]
     memory: Size,
+    /// How many processors the machine has
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS)))]
+    cpus: u32,
     /// The size of a swap device [default: none]
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
@@ -151,6 +155,7 @@ fn attempt(arguments: &Arguments, stop: Arc<AtomicBool>) -> Result<Ended, Error>
     boot.stop = stop;
     boot.files.clone_from(&arguments.files);
     boot.memory = mebibytes("--memory", arguments.memory)?;
+    boot.cpus = arguments.cpus;
     boot.swap = arguments.swap.map_or(Ok(0), |size| mebibytes("--swap", size))?;
     boot.disk = arguments.disk.map_or(Ok(0), |size| mebibytes("--disk", size))?;
     boot.accelerator = match arguments.accel {

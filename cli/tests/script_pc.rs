@@ -54,3 +54,10 @@ fn a_random_script_answers_alike_on_the_pc() {
         equal(&["--random", "2000", "--seed", "1"], "pc,sim,kernel");
     }
 }
+
+#[test]
+fn a_random_script_answers_alike_on_two_processors() {
+    if boots() {
+        equal(&["--random", "2000", "--seed", "2", "--cpus", "2"]);
+    }
+}

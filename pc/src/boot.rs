@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
+/// The most processors that the kernel uses.
+pub const MOST_CPUS: u32 = 8;
+
 /// The MiB that the kernel and the start of a program need beside the files.
 const LEAST_MEMORY: u32 = 8;
 
@@ -45,6 +48,8 @@ pub enum Accelerator {
 pub struct Boot {
     /// The size of memory in MiB.
     pub memory: u32,
+    /// How many processors the machine has, at most [`MOST_CPUS`].
+    pub cpus: u32,
     /// The size of the swap device in MiB; 0 for none.
     pub swap: u32,
     /// The size in MiB of the disk for the files below `/disk`; 0 for none.
@@ -70,10 +75,11 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// A machine of 64 MiB without swap, with the files of a directory.
+    /// A machine of one processor and 64 MiB without swap, with the files of a directory.
     pub fn new(files: &Path, command: &[&str]) -> Self {
         Self {
             memory: 64,
+            cpus: 1,
             swap: 0,
             disk: 0,
             files: vec![files.to_path_buf()],
@@ -328,6 +334,7 @@ impl Boot {
         command
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-accel", accelerator])
             .args(["-cpu", &self.processor, "-m", &format!("{}M", self.memory)])
+            .args(["-smp", &self.cpus.to_string()])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")

@@ -164,7 +164,7 @@ fn dynamic_programs_of_the_host() {
 #[test]
 fn instructions_a_fault_repeat_and_stay_in_bounds() {
     let count = |boot: &mut Boot| {
-        boot.memory = 128;
+        (boot.memory, boot.cpus) = (128, 1);
         boot.count_instructions();
     };
     let Some(first) = program("faults", &[], count) else { return };

@@ -33,6 +33,9 @@ pub struct ScriptArgs {
     /// The seed of the random script and of the simulated processors' schedule
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// How many processors the machines have, whatever the script says; the host keeps its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
+    cpus: Option<u64>,
     /// Print what the run cost to standard error, as JSON, a line for each machine
     #[arg(long)]
     stats: bool,
@@ -72,7 +75,8 @@ fn attempt(
         output.write_all(text.as_bytes())?;
         return Ok(Verdict::Equal);
     }
-    let script = parse(&text)?;
+    let mut script = parse(&text)?;
+    set_cpus(args, &mut script);
     let find = |name: &str| machine(name, catalogue, &script);
     match (on, diff) {
         (Some(name), _) => run_one(args, &script, find(name)?, output),
@@ -88,7 +92,9 @@ fn attempt(
 /// The script's text.
 fn source(args: &ScriptArgs) -> Result<String, Error> {
     if let Some(lines) = args.random {
-        return Ok(random::script(lines, args.seed).to_string());
+        let mut script = random::script(lines, args.seed);
+        set_cpus(args, &mut script);
+        return Ok(script.to_string());
     }
     match args.file.as_deref() {
         None => Err(Error::NoMachine),
@@ -103,6 +109,10 @@ fn source(args: &ScriptArgs) -> Result<String, Error> {
             std::fs::read_to_string(path).map_err(|error| Error::Input(path.to_owned(), error))
         }
     }
+}
+
+fn set_cpus(args: &ScriptArgs, script: &mut Script) {
+    script.sizes.cpus = args.cpus.unwrap_or(script.sizes.cpus);
 }
 
 /// The machine called `name`, if it can do all that the script asks for.

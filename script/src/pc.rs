@@ -8,6 +8,7 @@ use crate::ast::{Script, Sizes};
 use crate::machine::{Action, Call, Catalogue, Entry, Failures, Machine, Process, StartError};
 use crate::outcome::{Errno, Outcome};
 use pagefault_pc::archive::{Content, Single};
+use pagefault_pc::boot::MOST_CPUS;
 use pagefault_pc::{Boot, BootError, host};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +42,7 @@ struct Pc {
 }
 
 /// The kernel's counters that `--stats` prints.
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 14] = [
     "minor",
     "major",
     "anonymous",
@@ -52,6 +53,10 @@ const COUNTERS: [&str; 10] = [
     "reuse",
     "spurious",
     "flushes",
+    "cpus",
+    "shootdowns_sent",
+    "shootdowns_answered",
+    "shootdowns_avoided",
 ];
 
 impl Pc {
@@ -68,6 +73,8 @@ impl Pc {
         boot.singles = singles;
         boot.settings = ["nonlinear=regions", "overcommit=always"].map(String::from).to_vec();
         boot.limit = Some(LIMIT);
+        let cpus = u32::try_from(self.sizes.cpus).ok().filter(|cpus| *cpus <= MOST_CPUS);
+        boot.cpus = cpus.ok_or(StartError::Sizes)?;
         boot.disk = DISK;
         // The script's frames, beside what the files and the kernel itself take.
         let bytes = self.sizes.frames.saturating_mul(4096).saturating_add(size);

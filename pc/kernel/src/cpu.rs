@@ -1,10 +1,15 @@
 //! The processor: descriptor tables, control registers, and what each CPU knows of itself.
+//!
+//! Each CPU has a [`Local`] of its own, which its GS register names while the kernel runs. A task
+//! may go on on another CPU after each wait, so what is read here is true until the next one.
 
 use crate::entry;
+use crate::space::PcSpace;
 use crate::task::Task;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use pagefault::machine::Frame;
 use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
@@ -21,9 +26,14 @@ const TASK_STATE: u16 = 0x28;
 /// The IST stack of every exception and interrupt, and the one of a double fault.
 const STACK_BYTES: usize = 8192;
 
+/// The most CPUs that are used.
+pub const LIMIT: usize = 8;
+
 /// What a CPU knows of itself, found through the GS register.
 #[repr(C, align(64))]
 pub struct Local {
+    /// Where this is.
+    this: *mut Local,
     /// The top of the running task's kernel stack.
     kernel_stack: u64,
     /// Where a system call keeps the program's stack pointer for a moment.
@@ -31,8 +41,12 @@ pub struct Local {
     task: *const Task,
     task_id: u32,
     number: u32,
+    /// Not 0 when the running task's time is over.
+    expired: u64,
     root: u64,
     reference: u64,
+    /// The address space whose page table is loaded; null for the reference table.
+    space: *const PcSpace,
 }
 
 /// Where [`Local`] has the kernel stack.
@@ -60,48 +74,58 @@ struct Cpu {
     double_faults: [u8; STACK_BYTES],
 }
 
-struct Cell(UnsafeCell<Cpu>);
+impl Cpu {
+    /// All zeros, so that the kernel's image does not grow by the stacks.
+    const NEW: Self = Self {
+        local: Local {
+            this: ptr::null_mut(),
+            kernel_stack: 0,
+            scratch: 0,
+            task: ptr::null(),
+            task_id: 0,
+            number: 0,
+            expired: 0,
+            root: 0,
+            reference: 0,
+            space: ptr::null(),
+        },
+        state: TaskState {
+            reserved: 0,
+            stacks: [0; 3],
+            reserved2: 0,
+            interrupt_stacks: [0; 7],
+            reserved3: [0; 5],
+            io_map: 0,
+        },
+        descriptors: [0; 7],
+        traps: [0; STACK_BYTES],
+        double_faults: [0; STACK_BYTES],
+    };
+}
 
-// SAFETY: the content is used by one CPU alone, through its GS register and by `start`.
-unsafe impl Sync for Cell {}
+struct Cells([UnsafeCell<Cpu>; LIMIT]);
 
-static CPU: Cell = Cell(UnsafeCell::new(Cpu {
-    local: Local {
-        kernel_stack: 0,
-        scratch: 0,
-        task: core::ptr::null(),
-        task_id: 0,
-        number: 0,
-        root: 0,
-        reference: 0,
-    },
-    state: TaskState {
-        reserved: 0,
-        stacks: [0; 3],
-        reserved2: 0,
-        interrupt_stacks: [0; 7],
-        reserved3: [0; 5],
-        io_map: size_of::<TaskState>() as u16,
-    },
-    // Null, kernel code, kernel data, user data, user code; the task state follows.
-    descriptors: [
-        0,
-        0x00af_9b00_0000_ffff,
-        0x00cf_9300_0000_ffff,
-        0x00cf_f300_0000_ffff,
-        0x00af_fb00_0000_ffff,
-        0,
-        0,
-    ],
-    traps: [0; STACK_BYTES],
-    double_faults: [0; STACK_BYTES],
-}));
+// SAFETY: each cell is used by one CPU alone, through its GS register and by `start`.
+unsafe impl Sync for Cells {}
+
+static CPUS: Cells = Cells([const { UnsafeCell::new(Cpu::NEW) }; LIMIT]);
+
+/// Null, kernel code, kernel data, user data, user code; the task state follows.
+const DESCRIPTORS: [u64; 7] = [
+    0,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x00cf_f300_0000_ffff,
+    0x00af_fb00_0000_ffff,
+    0,
+    0,
+];
 
 /// The interrupt descriptor table, the same for all CPUs.
 #[repr(align(4096))]
 struct Gates(UnsafeCell<[[u64; 2]; 256]>);
 
-// SAFETY: written once, by `start` on the first CPU before any other runs.
+// SAFETY: written once, by `start` on the first CPU, before any other runs.
 unsafe impl Sync for Gates {}
 
 static GATES: Gates = Gates(UnsafeCell::new([[0; 2]; 256]));
@@ -117,27 +141,36 @@ static ACCESS_PREVENTION: AtomicBool = AtomicBool::new(false);
 /// Makes the CPU ours: loads the reference table, the descriptor tables and the control registers.
 ///
 /// # Safety
-/// Called once, with interrupts disabled; `reference` maps what the kernel uses.
-pub unsafe fn start(reference: Frame) {
-    let cpu = CPU.0.get();
-    // SAFETY: this is the only CPU that uses the cell and the gates, and it comes here once. The
-    // tables are filled before they are loaded, and live for ever.
+/// Called once for each `number`, on that CPU, with interrupts disabled, and for 0 before any other
+/// runs; `reference` maps what the kernel uses.
+pub unsafe fn start(number: u32, reference: Frame) {
+    let cpu = CPUS.0[number as usize].get();
+    // SAFETY: this is the only CPU that uses the cell, and it comes here once; the gates are filled
+    // by the first before there is another. The tables are filled before they are loaded, and live
+    // for ever.
     unsafe {
-        (*cpu).local.reference = u64::from(reference.0);
-        (*cpu).local.root = u64::from(reference.0);
+        let local = &raw mut (*cpu).local;
+        (*local).this = local;
+        (*local).number = number;
+        (*local).reference = u64::from(reference.0);
+        (*local).root = u64::from(reference.0);
         asm!("mov cr3, {}", in(reg) u64::from(reference.0) << 12, options(nostack));
         let top = |stack: *const [u8; STACK_BYTES]| stack.addr() as u64 + STACK_BYTES as u64;
         let state = &mut (*cpu).state;
+        state.io_map = size_of::<TaskState>() as u16;
         state.interrupt_stacks[0] = top(&raw const (*cpu).traps);
         state.interrupt_stacks[1] = top(&raw const (*cpu).double_faults);
         let base = (&raw const (*cpu).state).addr() as u64;
         let limit = size_of::<TaskState>() as u64 - 1;
+        (*cpu).descriptors = DESCRIPTORS;
         (*cpu).descriptors[5] =
             limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
         (*cpu).descriptors[6] = base >> 32;
-        fill_gates(&mut *GATES.0.get());
+        if number == 0 {
+            fill_gates(&mut *GATES.0.get());
+        }
         load_tables(&raw const (*cpu).descriptors, GATES.0.get());
-        Msr::new(0xc000_0101).write((&raw const (*cpu).local).addr() as u64);
+        Msr::new(0xc000_0101).write(local.addr() as u64);
     }
     KernelGsBase::write(x86_64::VirtAddr::zero());
     start_system_calls();
@@ -237,6 +270,40 @@ macro_rules! local {
     }};
 }
 
+fn local() -> *mut Local {
+    local!(this: *mut Local)
+}
+
+/// The number of this CPU, from 0 on.
+pub fn number() -> u32 {
+    let number: u32;
+    // SAFETY: as in `local!`.
+    unsafe {
+        asm!("mov {:e}, gs:[{}]", out(reg) number, const offset_of!(Local, number),
+            options(nostack, preserves_flags, readonly));
+    }
+    number
+}
+
+/// Notes that the running task's time is over. Called with interrupts disabled.
+pub fn expire() {
+    // SAFETY: this CPU alone uses its `Local`, and interrupts are disabled.
+    unsafe { (*local()).expired = 1 };
+}
+
+/// Whether the running task's time is over; the next one's begins.
+pub fn take_expired() -> bool {
+    if local!(expired: u64) == 0 {
+        return false;
+    }
+    // SAFETY: as in `local!`; a tick that comes meanwhile is the same one.
+    unsafe {
+        asm!("mov qword ptr gs:[{}], 0", const offset_of!(Local, expired),
+            options(nostack, preserves_flags));
+    }
+    true
+}
+
 /// The frame of the page table that is loaded.
 pub fn root() -> Frame {
     Frame(local!(root: u64) as u32)
@@ -265,35 +332,39 @@ pub fn task() -> *const Task {
 pub unsafe fn set_task(task: *const Task, id: u32, kernel_stack: u64) {
     // SAFETY: this CPU alone uses its `Local`, and interrupts are disabled.
     unsafe {
-        let local = &raw mut (*CPU.0.get()).local;
+        let local = local();
         (*local).task = task;
         (*local).task_id = id;
         (*local).kernel_stack = kernel_stack;
     }
 }
 
-/// Loads a page table.
+/// The address space whose page table is loaded; null for the reference table.
+pub fn space() -> *const PcSpace {
+    local!(space: *const PcSpace)
+}
+
+/// Loads the page table of an address space. Called with interrupts disabled.
 ///
 /// # Safety
-/// It is a root whose kernel half is the reference table's, and lives until another is loaded.
-pub unsafe fn load(root: Frame) {
-    if self::root() == root {
-        return;
-    }
+/// The kernel half of `root` is the reference table's, and it lives until another is loaded.
+pub unsafe fn load(root: Frame, space: *const PcSpace) {
     // SAFETY: by the caller's contract; this CPU alone uses its `Local`.
     unsafe {
         let flags = Cr3::read().1;
         let address = x86_64::PhysAddr::new(u64::from(root.0) << 12);
-        (*CPU.0.get()).local.root = u64::from(root.0);
+        let local = local();
+        (*local).root = u64::from(root.0);
+        (*local).space = space;
         Cr3::write(x86_64::structures::paging::PhysFrame::containing_address(address), flags);
     }
 }
 
-/// Loads the reference table, which has no user part.
+/// Loads the reference table, which has no user part. Called with interrupts disabled.
 pub fn load_reference() {
     let reference = Frame(local!(reference: u64) as u32);
     // SAFETY: the reference table lives for ever.
-    unsafe { load(reference) };
+    unsafe { load(reference, ptr::null()) };
 }
 
 /// Sets where FS points: the running thread's own variables.

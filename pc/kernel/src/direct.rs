@@ -5,7 +5,7 @@
 //! boot, together with the final mapping of the kernel's image, in the root that becomes the
 //! reference table (Linux: `init_mm.pgd`).
 
-use crate::layout::{DIRECT_MAP, Image, KERNEL_BASE, image};
+use crate::layout::{DIRECT_MAP, Image, KERNEL_BASE, VMALLOC, image};
 use crate::start_info::BootInfo;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -134,6 +134,23 @@ pub unsafe fn table<'a>(frame: Frame) -> &'a Table {
 /// Where a frame's content is.
 pub const fn content(frame: Frame) -> *mut Page {
     (DIRECT_MAP + ((frame.0 as u64) << 12)) as *mut Page
+}
+
+/// Whether the direct map that is part of a reference table has all of a range of physical addresses.
+pub fn covers(reference: Frame, range: &Range<u64>) -> bool {
+    let has = |at: u64| {
+        let mut lower = reference;
+        (2..=4).rev().all(|level| {
+            // SAFETY: tables of the kernel's half are never freed.
+            let raw =
+                unsafe { table(lower) }[index(DIRECT_MAP + at, level)].load(Ordering::Relaxed);
+            lower = encode::frame(raw);
+            raw & Bits::PRESENT.bits() != 0
+        })
+    };
+    // The map ends where the vmalloc area begins at the latest.
+    range.end <= VMALLOC.start - DIRECT_MAP
+        && (range.start / BIG..range.end.div_ceil(BIG)).all(|big| has(big * BIG))
 }
 
 /// Bytes of memory by physical address.

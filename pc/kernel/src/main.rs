@@ -12,6 +12,7 @@
 //! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
 //! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
+//! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
 //! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
 //! | `disk`, `sleep` | the swap device and the file disk |
@@ -21,6 +22,7 @@
 
 extern crate alloc;
 
+mod acpi;
 mod apic;
 mod boot;
 mod buddy;
@@ -49,6 +51,7 @@ mod serial;
 mod shootdown;
 mod signal;
 mod sleep;
+mod smp;
 mod space;
 mod start_info;
 mod syscall;
@@ -118,7 +121,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let reserved = Reserved::new(&info, &mut early);
     let reference = direct::build(&info, &mut early);
     // SAFETY: called once, with interrupts disabled, as the loader left them.
-    unsafe { cpu::start(reference) };
+    unsafe { cpu::start(0, reference) };
     let frames = FRAMES.call_once(|| Frames::new(&info, &reserved, &early.used()));
     heap::start(frames, reference);
     let result = start(&info, frames, reference);
@@ -140,8 +143,10 @@ fn start(
     let exceptions = user::exception_tables();
     let init = task::next_id();
     KERNEL.call_once(|| Kernel { manager, exceptions, frames, init });
-    scheduler::start(Task::idle());
+    scheduler::start(Task::idle(0));
     apic::start(frames, reference).map_err(no_memory)?;
+    // From here on this is the first CPU's idle task, which any interrupt finds in order.
+    x86_64::instructions::interrupts::enable();
     let disks = Disks::find();
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) }, disks.files);
@@ -161,7 +166,9 @@ fn start(
     scheduler::add(Arc::new(background));
     let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
     scheduler::add(Arc::new(timers));
-    report!("booted: {} frames, {} free", frames.count(), frames.free_frames());
+    smp::start(info, frames, reference).map_err(no_memory)?;
+    let (count, free) = (frames.count(), frames.free_frames());
+    report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
     start_init(init, frames)
 }
 
@@ -248,6 +255,7 @@ extern "C" fn reclaim() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    serial::take_line();
     report!("kernel {info}");
     power::off(255)
 }

@@ -12,7 +12,7 @@ use crate::sleep::SleepMutex;
 use crate::task::{self, Task};
 use crate::timer::Timer;
 use crate::times::{self, Counts, CpuTime, CpuTimers};
-use crate::{clock, cpu, futex, kernel, power, report, user};
+use crate::{clock, cpu, futex, kernel, power, report, shootdown, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -76,6 +76,11 @@ pub struct Break {
     pub now: u64,
 }
 
+/// All threads of a process may go on.
+const EVERYONE: u32 = 0;
+/// All threads of a process are to end.
+const NOBODY: u32 = u32::MAX;
+
 /// A process.
 pub struct Process {
     /// Its number.
@@ -112,9 +117,9 @@ pub struct Process {
     pub event: AtomicU32,
     /// Set when all threads are to end.
     pub ending: Mutex<Option<Death>>,
-    /// Whether `ending` was set by something that ends all threads: looked at where no lock may be
-    /// taken.
-    pub is_killed: AtomicBool,
+    /// Which threads may go on: [`EVERYONE`], [`NOBODY`], or the number of the one that makes an
+    /// exec. Looked at where no lock may be taken.
+    survivor: AtomicU32,
     ended: AtomicBool,
     /// The parent of a `vfork` waits until it is 1: the child has let go of its address space.
     pub released: AtomicU32,
@@ -222,7 +227,7 @@ impl Process {
             children: Mutex::new(Vec::new()),
             event: AtomicU32::new(0),
             ending: Mutex::new(None),
-            is_killed: AtomicBool::new(false),
+            survivor: AtomicU32::new(EVERYONE),
             ended: AtomicBool::new(false),
             released: AtomicU32::new(0),
             name: Mutex::new(String::new()),
@@ -252,6 +257,44 @@ impl Process {
     /// The parent, if it lives.
     pub fn parent(&self) -> Option<Arc<Self>> {
         self.parent.lock().upgrade()
+    }
+
+    /// Whether all its threads are to end.
+    pub fn is_killed(&self) -> bool {
+        self.survivor.load(Ordering::SeqCst) == NOBODY
+    }
+
+    /// Whether the running thread, which is one of its own, is to end.
+    pub fn ends_this_thread(&self) -> bool {
+        let survivor = self.survivor.load(Ordering::SeqCst);
+        survivor != EVERYONE && survivor != cpu::task_id()
+    }
+
+    /// Ends all threads of the running process but the running one; `false` if that one is to end
+    /// itself.
+    pub fn end_other_threads(&self) -> bool {
+        let own = cpu::task_id();
+        let swap = |from, to| {
+            self.survivor.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        };
+        if !swap(EVERYONE, own) {
+            return false;
+        }
+        loop {
+            let others = self.threads.lock().iter().filter(|id| **id != own).count();
+            if others == 0 {
+                return swap(own, EVERYONE);
+            }
+            self.interrupt_threads();
+            scheduler::yield_now();
+        }
+    }
+
+    /// Lets all threads see what has happened.
+    pub fn interrupt_threads(&self) {
+        for id in self.threads.lock().iter() {
+            scheduler::interrupt(*id);
+        }
     }
 
     /// What the process uses now.
@@ -302,6 +345,14 @@ pub fn find_task(id: u32) -> Option<Arc<Task>> {
     TASKS.lock().get(&id).and_then(Weak::upgrade)
 }
 
+/// Takes back a process that never had a thread.
+pub fn forget(process: &Arc<Process>) {
+    PROCESSES.lock().remove(&process.id);
+    if let Some(parent) = process.parent() {
+        parent.children.lock().retain(|child| child.id != process.id);
+    }
+}
+
 /// Starts a thread of a process with the registers in `frame`.
 pub fn start_thread(
     id: u32,
@@ -336,26 +387,25 @@ pub fn check_timers() {
 /// Ends all threads of the running process.
 pub fn exit_group(death: Death) -> ! {
     kill_threads(current(), death);
-    exit_thread()
+    exit_thread(death)
 }
 
 /// Tells all threads of a process to end; the first reason stays.
 pub fn kill_threads(process: &Process, death: Death) {
     process.ending.lock().get_or_insert(death);
-    process.is_killed.store(true, Ordering::SeqCst);
-    for id in process.threads.lock().iter() {
-        scheduler::interrupt(*id);
-    }
+    process.survivor.store(NOBODY, Ordering::SeqCst);
+    process.interrupt_threads();
 }
 
-/// Ends the running thread, and its process if it was the last.
-pub fn exit_thread() -> ! {
-    leave_process();
+/// Ends the running thread, and its process if it was the last: of `death`, if nothing else has
+/// ended it before.
+pub fn exit_thread(death: Death) -> ! {
+    leave_process(death);
     scheduler::end()
 }
 
 /// Everything of `exit_thread` that has something to drop.
-fn leave_process() {
+fn leave_process(death: Death) {
     let thread = thread();
     let process = thread.process.clone();
     futex::abandon(thread.robust_list.load(Relaxed));
@@ -381,12 +431,12 @@ fn leave_process() {
     }
     drop(scheduler::current().replace_space(None));
     if last {
-        end_process(&process);
+        let death = *process.ending.lock().get_or_insert(death);
+        end_process(&process, death);
     }
 }
 
-fn end_process(process: &Arc<Process>) {
-    let death = *process.ending.lock().get_or_insert(Death { reason: Reason::Exit(0) });
+fn end_process(process: &Arc<Process>, death: Death) {
     if process.id == kernel().init {
         finish(death);
     }
@@ -523,15 +573,20 @@ impl Ended {
     }
 }
 
+/// Held while a victim is chosen.
+static CHOICE: SleepMutex<()> = SleepMutex::new(());
+
 /// No memory could be had for the running program: the largest process dies (spec F25, the score of
 /// newer kernels: resident and swapped pages).
 ///
 /// While an earlier victim still holds its memory, nobody else has to die.
 pub fn out_of_memory() {
-    let is_dying = |process: &Arc<Process>| {
-        process.is_killed.load(Ordering::Acquire) && process.space.lock().is_some()
-    };
+    // One at a time: two that look for a victim at once would find two.
+    let choice = CHOICE.lock();
+    let is_dying =
+        |process: &Arc<Process>| process.is_killed() && !process.ended.load(Ordering::Acquire);
     if PROCESSES.lock().values().any(is_dying) {
+        drop(choice);
         return scheduler::yield_now();
     }
     let victim = PROCESSES
@@ -559,7 +614,7 @@ pub fn out_of_memory() {
     let space = victim.space.lock().clone();
     let shares = |process: &&Arc<Process>| {
         let own = process.space.lock();
-        !process.is_killed.load(Ordering::Acquire)
+        !process.is_killed()
             && own.as_ref().zip(space.as_ref()).is_some_and(|(own, space)| Arc::ptr_eq(own, space))
     };
     loop {
@@ -575,6 +630,7 @@ fn finish(death: Death) -> ! {
     kernel.manager.counters().visit(|name, value| report!("counter {name} {value}"));
     let synchronised = kernel.manager.machine().synchronised.load(Ordering::Relaxed);
     report!("counter synchronised {synchronised}");
+    shootdown::visit_counters(|name, value| report!("counter {name} {value}"));
     crate::syscall::report_unknown();
     power::off(death.shell_status())
 }

@@ -4,15 +4,18 @@
 //! to its program when its time is over. The queues' lock is taken with interrupts disabled and is
 //! held across the switch; the task that comes in releases it, so that no other CPU takes a task up
 //! while its registers are still being saved.
+//!
+//! A CPU without a task to run sleeps in its idle task; whoever makes a task ready wakes one of
+//! those that sleep by an interrupt.
 
 use crate::lock::{Mutex, Spin};
 use crate::task::Task;
-use crate::{clock, cpu, signal, times};
+use crate::{apic, clock, cpu, shootdown, signal, times};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use x86_64::instructions::interrupts;
 
 /// How a task waits.
@@ -37,8 +40,13 @@ struct Queues {
     waiting: Vec<Waiter>,
     /// Tasks that have ended, until someone else's stack is in use.
     dead: Vec<Arc<Task>>,
-    idle: Option<Arc<Task>>,
     tasks: usize,
+    /// The idle task of each CPU that is at work.
+    idle: [Option<Arc<Task>>; cpu::LIMIT],
+    /// The number of the task that each CPU runs.
+    running: [u32; cpu::LIMIT],
+    /// The CPUs that sleep until an interrupt, as a set of bits.
+    sleeping: u32,
 }
 
 impl Queues {
@@ -47,18 +55,43 @@ impl Queues {
         let smallest = self.ready.capacity().min(self.waiting.capacity());
         smallest.min(self.dead.capacity()) >= tasks
     }
+
+    /// Lets a task run, on a CPU that has nothing to do if there is one.
+    fn make_ready(&mut self, task: Arc<Task>) {
+        self.ready.push_back(task);
+        let own = cpu::number();
+        if self.sleeping & 1 << own != 0 {
+            // An interrupt of its sleep does this; it looks here when it is over.
+            self.sleeping &= !(1 << own);
+        } else if self.sleeping != 0 {
+            let cpu = self.sleeping.trailing_zeros();
+            self.sleeping &= !(1 << cpu);
+            apic::interrupt(cpu, apic::LOOK);
+        }
+    }
+
+    fn wake_where(&mut self, which: impl Fn(&Waiter) -> bool) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            if which(&self.waiting[at]) {
+                let waiter = self.waiting.swap_remove(at);
+                self.make_ready(waiter.task);
+            } else {
+                at += 1;
+            }
+        }
+    }
 }
 
 static QUEUES: Mutex<Queues> = Mutex::new(Queues {
     ready: VecDeque::new(),
     waiting: Vec::new(),
     dead: Vec::new(),
-    idle: None,
     tasks: 0,
+    idle: [const { None }; cpu::LIMIT],
+    running: [0; cpu::LIMIT],
+    sleeping: 0,
 });
-
-/// The running task's time is over.
-static EXPIRED: AtomicBool = AtomicBool::new(false);
 
 /// What becomes of the task that gives the CPU up.
 enum Then {
@@ -67,12 +100,17 @@ enum Then {
     End,
 }
 
-/// Makes the boot code the idle task.
+/// Makes a CPU's boot code its idle task. Interrupts are disabled.
 pub fn start(idle: Task) {
-    let idle = Arc::new(idle);
-    QUEUES.lock().idle = Some(idle.clone());
+    let (idle, cpu) = (Arc::new(idle), cpu::number() as usize);
+    let id = idle.id;
+    {
+        let mut queues = QUEUES.lock();
+        queues.idle[cpu] = Some(idle.clone());
+        queues.running[cpu] = id;
+    }
     // SAFETY: interrupts are disabled at boot, and the boot stack is the idle task's.
-    unsafe { cpu::set_task(Arc::into_raw(idle), 0, 0) };
+    unsafe { cpu::set_task(Arc::into_raw(idle), id, 0) };
 }
 
 /// Lets a new task run.
@@ -86,7 +124,7 @@ pub fn add(task: Arc<Task>) {
                 && let Some(task) = new.take()
             {
                 queues.tasks = room;
-                queues.ready.push_back(task);
+                queues.make_ready(task);
             }
             room
         });
@@ -116,13 +154,22 @@ fn grow(room: usize) {
     });
 }
 
-/// The idle task's life: sleeps until an interrupt makes someone ready.
+/// An idle task's life: sleeps until an interrupt says that someone is ready.
 pub fn idle() -> ! {
+    let own = 1 << cpu::number();
     loop {
         interrupts::disable();
-        if QUEUES.lock().ready.is_empty() {
+        let nobody = {
+            let mut queues = QUEUES.lock();
+            let nobody = queues.ready.is_empty();
+            queues.sleeping |= if nobody { own } else { 0 };
+            nobody
+        };
+        if nobody {
+            // Whoever makes a task ready from here on sends an interrupt, which ends the halt.
             interrupts::enable_and_hlt();
             interrupts::disable();
+            QUEUES.lock().sleeping &= !own;
         }
         give_up(Then::Ready);
         interrupts::enable();
@@ -132,7 +179,7 @@ pub fn idle() -> ! {
 
 /// Lets the next task run if the running one's time is over. Called on the way back to a program.
 pub fn yield_if_expired() {
-    if EXPIRED.swap(false, Ordering::Relaxed) {
+    if cpu::take_expired() {
         yield_now();
     }
 }
@@ -169,34 +216,32 @@ pub fn wait_until(word: &AtomicU32, value: u32, deadline: u64, patience: Patienc
 /// Wakes every task that waits on a word.
 pub fn wake(word: &AtomicU32) {
     let word = core::ptr::from_ref(word).addr();
-    wake_where(|waiter| waiter.word == word);
+    interrupts::without_interrupts(|| QUEUES.lock().wake_where(|waiter| waiter.word == word));
 }
 
-/// Wakes a task whose wait may be ended by a signal.
+/// Lets a task see a signal: its wait ends if a signal may end it, and if it runs its program on
+/// another CPU, that one looks.
 pub fn interrupt(id: u32) {
-    wake_where(|waiter| waiter.task.id == id && waiter.patience == Patience::Signals);
-}
-
-/// Called at every tick: wakes those whose time has come, and ends the running task's turn.
-pub fn tick() {
-    EXPIRED.store(true, Ordering::Relaxed);
-    let now = clock::nanoseconds();
-    wake_where(|waiter| waiter.deadline <= now);
-}
-
-fn wake_where(which: impl Fn(&Waiter) -> bool) {
     interrupts::without_interrupts(|| {
         let mut queues = QUEUES.lock();
-        let mut at = 0;
-        while at < queues.waiting.len() {
-            if which(&queues.waiting[at]) {
-                let waiter = queues.waiting.swap_remove(at);
-                queues.ready.push_back(waiter.task);
-            } else {
-                at += 1;
-            }
+        queues.wake_where(|waiter| waiter.task.id == id && waiter.patience == Patience::Signals);
+        let cpu = (0..).zip(&queues.running).find(|(_, running)| **running == id);
+        if let Some((cpu, _)) = cpu
+            && cpu != cpu::number()
+        {
+            apic::interrupt(cpu, apic::LOOK);
         }
     });
+}
+
+/// Called at every tick of each CPU: ends the running task's turn. The first CPU also wakes those
+/// whose time has come.
+pub fn tick() {
+    cpu::expire();
+    if cpu::number() == 0 {
+        let now = clock::nanoseconds();
+        QUEUES.lock().wake_where(|waiter| waiter.deadline <= now);
+    }
 }
 
 /// Ends the running task.
@@ -220,8 +265,10 @@ pub fn current() -> &'static Task {
 
 /// Takes the next task's side of a switch. Interrupts are disabled.
 fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
+    let cpu = cpu::number() as usize;
     // SAFETY: `set_task` was given this pointer from an `Arc` whose count it left raised.
     let previous = unsafe { Arc::from_raw(cpu::task()) };
+    assert!(previous.has_intact_stack(), "the stack of task {} overflowed", previous.id);
     let from = previous.saved.get();
     let next = match queues.ready.pop_front() {
         Some(task) => task,
@@ -229,11 +276,11 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
             let _ = Arc::into_raw(previous);
             return;
         }
-        None => queues.idle.clone().expect("the scheduler has started"),
+        None => queues.idle[cpu].clone().expect("the CPU has an idle task"),
     };
     times::switch(&previous, &next);
     match then {
-        Then::Ready if previous.id == 0 => drop(previous),
+        Then::Ready if previous.is_idle() => drop(previous),
         Then::Ready => queues.ready.push_back(previous),
         Then::Wait { word, deadline, patience } => {
             queues.waiting.push(Waiter { word, task: previous, deadline, patience });
@@ -243,6 +290,7 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
             queues.dead.push(previous);
         }
     }
+    queues.running[cpu] = next.id;
     // SAFETY: the lock keeps `saved` ours.
     let to = unsafe { *next.saved.get() };
     // SAFETY: interrupts are disabled, and the switch follows.
@@ -257,13 +305,11 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
     switched();
 }
 
-/// Loads a task's page table and thread pointer; a kernel task keeps whatever is loaded.
+/// Loads a task's page table and thread pointer; a kernel task keeps whatever is loaded. Called
+/// with interrupts disabled.
 pub fn load_space(task: &Task) {
-    if let Some(space) = task.space() {
-        // SAFETY: the kernel half was copied from the reference table, and the task keeps the space
-        // alive; when it lets go of it, `PcSpace`'s end makes this CPU leave it.
-        unsafe { cpu::load(space.space().root()) };
-    }
+    // The task keeps the space alive; when it lets go of it, `PcSpace`'s end makes all CPUs leave.
+    shootdown::enter(task.space().map(|space| space.space()));
     if let Some(thread) = &task.thread {
         cpu::set_thread_pointer(thread.pointer.load(Ordering::Relaxed));
     }

@@ -1,6 +1,9 @@
 //! The two serial lines: programs read and write the first; the kernel reports on the second.
 
+use crate::lock::Mutex;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
+use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
 /// One 16550 serial line.
@@ -67,7 +70,7 @@ impl Serial {
 }
 
 /// Formats to the report line.
-pub struct Report;
+struct Report;
 
 impl Write for Report {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -76,12 +79,28 @@ impl Write for Report {
     }
 }
 
+/// Held, with interrupts disabled, while a line is sent.
+static LINE: Mutex<()> = Mutex::new(());
+
+/// The machine is about to stop: nobody waits for the line any more.
+static IS_LAST: AtomicBool = AtomicBool::new(false);
+
+/// Lets what comes from here on be sent whoever holds the line, who may be the one that asks.
+pub fn take_line() {
+    IS_LAST.store(true, Ordering::Relaxed);
+}
+
+/// Sends a line; [`report!`](crate::report!) is the way to say it.
+pub fn send_line(text: fmt::Arguments<'_>) {
+    interrupts::without_interrupts(|| {
+        let _line = (!IS_LAST.load(Ordering::Relaxed)).then(|| LINE.lock());
+        // Writing to the serial line cannot fail.
+        let _ = writeln!(Report, "{text}");
+    });
+}
+
 /// Writes a line to the kernel's report.
 #[macro_export]
 macro_rules! report {
-    ($($argument:tt)*) => {{
-        use core::fmt::Write as _;
-        // Writing to the serial line cannot fail.
-        let _ = core::writeln!($crate::serial::Report, $($argument)*);
-    }};
+    ($($argument:tt)*) => { $crate::serial::send_line(core::format_args!($($argument)*)) };
 }

@@ -152,9 +152,7 @@ pub fn send_with(process: &Arc<Process>, info: Info) {
     }
     note(&process.infos, info);
     process.pending.fetch_or(bit(number), Ordering::AcqRel);
-    for id in process.threads.lock().iter() {
-        scheduler::interrupt(*id);
-    }
+    process.interrupt_threads();
 }
 
 /// Keeps what comes with a signal until it is dealt with; a newer one takes an older one's place.
@@ -192,7 +190,7 @@ pub fn send_to_thread(id: u32, info: Info) -> Result<(), Errno> {
 /// Whether the running thread has something to do before it goes on waiting.
 pub fn is_pending() -> bool {
     let thread = process::thread();
-    thread.process.is_killed.load(Ordering::SeqCst) || deliverable() != 0
+    thread.process.ends_this_thread() || deliverable() != 0
 }
 
 /// The signals that wait for the running thread, blocked ones too.
@@ -263,8 +261,8 @@ pub fn block_meanwhile(mask: u64) {
 pub fn deliver(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
-        if thread.process.is_killed.load(Ordering::SeqCst) {
-            process::exit_thread();
+        if thread.process.ends_this_thread() {
+            process::exit_thread(Death { reason: Reason::Signal(SIGKILL) });
         }
         let signals = deliverable();
         if signals == 0 {

@@ -7,10 +7,11 @@
 //! waits, so that two cursors of one thread do not meet a waiting writer between them.
 
 use crate::direct::{self, Table, index, table};
+use crate::failures;
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
 use crate::lock::MutexGuard;
-use crate::{failures, shootdown};
+use crate::shootdown::{self, Presence};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pagefault::machine::encode::x86_64::{self as encode, Bits};
@@ -58,8 +59,8 @@ pub struct PcSpace {
     leaves: AtomicUsize,
     /// How many of them have no entry: when there is none, nothing can be pruned.
     empty_leaves: AtomicUsize,
-    /// The CPUs that may hold translations of this space, as a set of bits (spec G3).
-    pub cpus: AtomicU64,
+    /// Where it is in use.
+    pub presence: Presence,
 }
 
 impl PcSpace {
@@ -78,7 +79,7 @@ impl PcSpace {
             levels: spin::RwLock::new(()),
             leaves: AtomicUsize::new(0),
             empty_leaves: AtomicUsize::new(0),
-            cpus: AtomicU64::new(0),
+            presence: Presence::default(),
         })
     }
 

@@ -15,10 +15,12 @@ use pagefault::machine::{Frame, Machine, OutOfFrames};
 /// A kernel stack has 2^STACK_ORDER frames.
 const STACK_ORDER: usize = 3;
 const STACK_BYTES: u64 = 4096 << STACK_ORDER;
+/// What lies at the lower end of a stack as long as it has not overflowed.
+const GUARD: u64 = 0x6b63_6174_7320_6f6e;
 
 /// A thread of control.
 pub struct Task {
-    /// Its number, the thread's identity for programs too; 0 is the idle task.
+    /// Its number, the thread's identity for programs too; 0 is the first CPU's idle task.
     pub id: u32,
     stack: Stack,
     /// The stack pointer while the task is not running.
@@ -45,10 +47,15 @@ pub fn next_id() -> u32 {
 }
 
 impl Task {
-    /// The task that the boot code becomes, on the boot stack.
-    pub fn idle() -> Self {
+    /// The task that a CPU's boot code becomes, on its boot stack.
+    pub fn idle(id: u32) -> Self {
         let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
-        Self { id: 0, stack: Stack(None), saved, space, thread: None, meter: Meter::default() }
+        Self { id, stack: Stack(None), saved, space, thread: None, meter: Meter::default() }
+    }
+
+    /// Whether it is what a CPU does when it has nothing to do.
+    pub const fn is_idle(&self) -> bool {
+        self.stack.0.is_none()
     }
 
     /// A task that begins with what `frame` says.
@@ -94,6 +101,14 @@ impl Task {
         self.stack.top()
     }
 
+    /// Whether the kernel stack has kept within its frames.
+    pub fn has_intact_stack(&self) -> bool {
+        // SAFETY: the stack's lowest word is written when it is made, and by nobody after.
+        self.stack
+            .0
+            .is_none_or(|(_, frame)| unsafe { content(frame).cast::<u64>().read() } == GUARD)
+    }
+
     /// The address space that the task runs in.
     ///
     /// To be called by the task itself, or by the scheduler while it switches.
@@ -117,7 +132,13 @@ impl Task {
     }
 }
 
-/// A kernel stack; the idle task's is the boot stack, which has none of this.
+/// Makes the stack that a further CPU begins on, and returns its top. It is kept for ever.
+pub fn boot_stack(frames: &'static Frames) -> Result<u64, OutOfFrames> {
+    let stack = core::mem::ManuallyDrop::new(Stack::new(frames)?);
+    Ok(stack.top())
+}
+
+/// A kernel stack; an idle task's is the boot stack, which has none of this.
 struct Stack(Option<(&'static Frames, Frame)>);
 
 impl Stack {
@@ -125,6 +146,8 @@ impl Stack {
         // A new stack may evict a page of a program.
         loop {
             if let Ok(frame) = frames.allocate(STACK_ORDER) {
+                // SAFETY: the frames were just allocated.
+                unsafe { content(frame).cast::<u64>().write(GUARD) };
                 return Ok(Self(Some((frames, frame))));
             }
             if crate::kernel().manager.reclaim(64) == 0 {

@@ -98,7 +98,7 @@ static TICKS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 /// Notes a tick of the running task. Called with interrupts disabled.
 pub fn tick(task: &Task, found: Found) {
     let (own, all) = match found {
-        Found::Kernel if task.id == 0 => (&task.meter.system_ticks, &TICKS[2]),
+        Found::Kernel if task.is_idle() => (&task.meter.system_ticks, &TICKS[2]),
         Found::Program => (&task.meter.user_ticks, &TICKS[0]),
         Found::Kernel => (&task.meter.system_ticks, &TICKS[1]),
     };

@@ -3,7 +3,9 @@
 use crate::entry::{SYSTEM_CALL, TrapFrame};
 use crate::process::{Death, Reason};
 use crate::times::{self, Found};
-use crate::{apic, cpu, kernel, layout, process, report, scheduler, signal, syscall};
+use crate::{
+    apic, cpu, kernel, layout, process, report, scheduler, serial, shootdown, signal, syscall,
+};
 use core::sync::atomic::Ordering;
 use pagefault::entry::{SegvCode, Signal, Verdict};
 use pagefault::machine::{Context, ErrorCode, PageFault, VirtAddr};
@@ -26,6 +28,12 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
             let found = if frame.is_user() { Found::Program } else { Found::Kernel };
             times::tick(scheduler::current(), found);
             scheduler::tick();
+        }
+        // Who sent it has left word in the queue, or a signal.
+        apic::LOOK => apic::acknowledge(),
+        apic::SHOOTDOWN => {
+            apic::acknowledge();
+            shootdown::answer();
         }
         apic::SPURIOUS => {}
         vector if vector < 32 && frame.is_user() => {
@@ -109,6 +117,7 @@ fn exception(frame: &TrapFrame) {
 
 /// A bug of the kernel: says where, and stops the machine.
 fn oops(frame: &TrapFrame, what: &str) -> ! {
+    serial::take_line();
     report!("oops: {what}: vector {} error {:#x}", frame.vector, frame.error);
     report!("rip {:#x} rsp {:#x} rflags {:#x}", frame.rip, frame.rsp, frame.rflags);
     report!("rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
@@ -120,7 +129,8 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
         Cr2::read_raw()
     );
     report!(
-        "task {}, {} top-level entries synchronised",
+        "CPU {}, task {}, {} top-level entries synchronised",
+        cpu::number(),
         cpu::task_id(),
         kernel().manager.machine().synchronised.load(Ordering::Relaxed)
     );
@@ -129,6 +139,7 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
 
 /// A fault on the way to a fault handler, or a machine check: nothing can be saved.
 pub extern "C" fn double_fault(words: &[u64; 6]) -> ! {
+    serial::take_line();
     report!("double fault: {words:x?} cr2 {:#x}", Cr2::read_raw());
     crate::power::off(255)
 }

@@ -23,6 +23,9 @@ pub fn built(name: &str) -> tempfile::TempDir {
     directory
 }
 
+/// Says how many processors the machines have whose tests do not choose themselves.
+const CPUS: &str = "PAGEFAULT_TEST_CPUS";
+
 /// Boots a machine for a command, changed by `change`; `None` without QEMU.
 pub fn boot(files: &Path, command: &[&str], change: impl FnOnce(&mut Boot)) -> Option<Ended> {
     if !is_available() {
@@ -31,6 +34,9 @@ pub fn boot(files: &Path, command: &[&str], change: impl FnOnce(&mut Boot)) -> O
     }
     let mut boot = Boot::new(files, command);
     boot.limit = Some(LIMIT);
+    if let Ok(cpus) = std::env::var(CPUS) {
+        boot.cpus = cpus.parse().unwrap();
+    }
     change(&mut boot);
     Some(boot.capture().unwrap_or_else(|error| panic!("{error}")))
 }

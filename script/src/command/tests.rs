@@ -50,6 +50,23 @@ fn random_scripts_are_printed_or_run() {
 }
 
 #[test]
+fn the_processors_are_the_options_or_the_scripts() {
+    let (_, text) = command(&["--random", "3", "--cpus", "2"]);
+    assert_eq!(text.lines().next(), Some("cpus 2"));
+    let (_, text) = command(&["--random", "3"]);
+    assert!(!text.contains("cpus"), "{text}");
+    let (verdict, _) = command(&["--random", "3", "--cpus", "0"]);
+    assert!(verdict.is_err());
+    // Two processors take turns, one does not: only the simulated computer says how many it has.
+    let path = file("cpus", "cpus 4\nmmap A 1p rw private anon\nwrite A \"x\"\n");
+    for arguments in [&["--on", "sim"][..], &["--on", "sim", "--cpus", "65"]] {
+        let (verdict, _) = command(&[&[&*path], arguments].concat());
+        assert_eq!(verdict.is_ok(), arguments.len() == 2, "{verdict:?}");
+    }
+    std::fs::remove_file(path).expect("it was made");
+}
+
+#[test]
 fn bad_scripts_and_arguments_are_told() {
     let bad = file("bad", "mmap A 1p rw private anon\nreed A 1\n");
     let fails = file("fails", "fail frame 1\n");

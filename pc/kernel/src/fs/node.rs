@@ -44,6 +44,8 @@ pub struct Node {
     pub links: AtomicU32,
     /// What it is.
     pub kind: Kind,
+    /// Held by who writes at the end (`O_APPEND`).
+    pub(super) end: SleepMutex<()>,
 }
 
 static INODES: AtomicU64 = AtomicU64::new(1);
@@ -57,6 +59,7 @@ pub fn node(mode: u32, kind: Kind) -> Arc<Node> {
         modified: AtomicU64::new(clock::since_1970()),
         links: AtomicU32::new(1),
         kind,
+        end: SleepMutex::new(()),
     })
 }
 

@@ -11,6 +11,7 @@ use crate::errno::Errno;
 use crate::process::{self, Process};
 use crate::scheduler::{self, Patience};
 use crate::serial::CONSOLE;
+use crate::sleep::{Sleep, SleepMutex};
 use crate::{clock, failures, procfs, signal};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Open {
     pub offset: AtomicU64,
     /// How it was opened (`O_` flags).
     pub flags: AtomicU32,
+    /// Held while the offset is used and moved on.
+    turn: SleepMutex<()>,
     /// Whether it may have locks of its own.
     pub has_locks: AtomicBool,
 }
@@ -63,12 +66,9 @@ const O_NONBLOCK: u32 = 0o4000;
 impl Open {
     /// An open file at its beginning.
     pub fn new(what: What, flags: u32) -> Arc<Self> {
-        Arc::new(Self {
-            what,
-            offset: AtomicU64::new(0),
-            flags: AtomicU32::new(flags),
-            has_locks: AtomicBool::new(false),
-        })
+        let (offset, flags) = (AtomicU64::new(0), AtomicU32::new(flags));
+        let (has_locks, turn) = (AtomicBool::new(false), SleepMutex::new(()));
+        Arc::new(Self { what, offset, flags, turn, has_locks })
     }
 
     /// Whether it was opened for reading.
@@ -90,6 +90,12 @@ impl Open {
         }
     }
 
+    /// Waits for the turn to use the offset, where there is one that means something.
+    fn turn(&self) -> Option<lock_api::MutexGuard<'_, Sleep, ()>> {
+        let What::Node(node, _) = &self.what else { return None };
+        (!matches!(node.kind, Kind::Device(_))).then(|| self.turn.lock())
+    }
+
     /// What the file is ready for, and a count of what changed about it.
     pub fn ready(&self) -> (Ready, u64) {
         match &self.what {
@@ -109,6 +115,7 @@ impl Open {
 
     /// Reads at the offset and moves it on.
     pub fn read(&self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        let _turn = self.turn();
         let n = self.read_at(self.offset.load(Ordering::Relaxed), bytes)?;
         self.offset.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
@@ -142,9 +149,12 @@ impl Open {
 
     /// Writes at the offset and moves it on.
     pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let _turn = self.turn();
+        let mut _end = None;
         if self.flags.load(Ordering::Relaxed) & O_APPEND != 0
             && let What::Node(node, _) = &self.what
         {
+            _end = Some(node.end.lock());
             self.offset.store(node.len(), Ordering::Relaxed);
         }
         let n = self.write_at(self.offset.load(Ordering::Relaxed), bytes)?;
@@ -171,6 +181,7 @@ impl Open {
             What::Timer(_) | What::Epoll(_) => Err(Errno::EINVAL),
             What::Node(node, _) => match &node.kind {
                 Kind::Device(Device::Console) => {
+                    let _turn = WRITING.lock();
                     CONSOLE.send(bytes);
                     Ok(bytes.len())
                 }
@@ -226,6 +237,9 @@ fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usi
         Device::Console => read_console(bytes, reading),
     }
 }
+
+/// Held while the console is written to, so that what two write at once does not mix.
+static WRITING: SleepMutex<()> = SleepMutex::new(());
 
 /// End of transmission: the host's input has ended.
 const END: u8 = 4;

@@ -1,7 +1,7 @@
 //! What `/proc` and `/sys` say about the machine as a whole.
 
 use super::Made;
-use crate::{clock, kernel, process, times};
+use crate::{clock, kernel, process, smp, times};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,8 +9,8 @@ use core::fmt::Write;
 use pagefault::machine::{Machine, PAGE_SIZE};
 
 /// How many processors the machine uses.
-pub const fn cpus() -> u32 {
-    1
+pub fn cpus() -> u32 {
+    smp::count()
 }
 
 const CPUS: &str = "/sys/devices/system/cpu";

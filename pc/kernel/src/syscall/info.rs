@@ -3,7 +3,7 @@
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::process;
-use crate::{clock, kernel, random, user};
+use crate::{clock, cpu, kernel, random, smp, user};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
@@ -113,7 +113,7 @@ fn affinity(bytes: u64, to: u64) -> Result {
     if bytes < 8 {
         return Err(Errno::EINVAL);
     }
-    write_words(to, &[1])?;
+    write_words(to, &[(1 << smp::count()) - 1])?;
     Ok(8)
 }
 
@@ -149,10 +149,10 @@ fn capabilities(header: u64, to: u64) -> Result {
     Ok(0)
 }
 
-fn getcpu(cpu: u64, node: u64) -> Result {
-    for at in [cpu, node] {
+fn getcpu(to: u64, node: u64) -> Result {
+    for (at, number) in [(to, cpu::number()), (node, 0)] {
         if at != 0 {
-            user::write(at, &[0; 4])?;
+            user::write(at, &number.to_le_bytes())?;
         }
     }
     Ok(0)

@@ -20,13 +20,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let process = process::current();
     let thread = process::thread();
     Some(match number {
-        nr::__NR_exit => {
-            let death = Death { reason: Reason::Exit(a as u8) };
-            if process.threads.lock().len() == 1 {
-                process.ending.lock().get_or_insert(death);
-            }
-            process::exit_thread()
-        }
+        nr::__NR_exit => process::exit_thread(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_exit_group => process::exit_group(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_wait4 => wait4(a as i32, b, c as u32, d),
         nr::__NR_waitid => waitid(a as u32, b as u32, c, d as u32, e),
@@ -201,14 +195,22 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     if clone.stack != 0 {
         frame.rsp = clone.stack;
     }
-    if has(nr::CLONE_PARENT_SETTID) {
-        user::write(clone.parent_tid, &id.to_le_bytes())?;
-    }
+    let written = match has(nr::CLONE_PARENT_SETTID) {
+        true => user::write(clone.parent_tid, &id.to_le_bytes()),
+        false => Ok(()),
+    };
     if has(nr::CLONE_CHILD_SETTID) {
         // In the child's memory, which may be a copy.
         space.copy_to_user(pagefault::machine::VirtAddr(clone.child_tid), &id.to_le_bytes());
     }
-    process::start_thread(id, &frame, space, new)?;
+    let started =
+        written.map_err(Errno::from).and_then(|()| process::start_thread(id, &frame, space, new));
+    if let Err(error) = started {
+        if !has(nr::CLONE_THREAD) {
+            process::forget(&process);
+        }
+        return Err(error);
+    }
     if has(nr::CLONE_VFORK) {
         while process.released.load(Ordering::Acquire) == 0 {
             scheduler::wait(&process.released, 0);
@@ -245,7 +247,10 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let program = Program::open(&path, arguments)?;
     let space = Program::space()?;
     let process = process::current();
-    end_other_threads(process);
+    if !process.end_other_threads() {
+        // Another thread was faster, or the process is killed: this one ends on its way out.
+        return Err(Errno::EINTR);
+    }
     let old = scheduler::current().replace_space(Some(space.clone()));
     let old = (old, process.space.lock().replace(space.clone()));
     process::release(process);
@@ -268,22 +273,6 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     process.stack.store(registers.rsp, Ordering::Relaxed);
     *frame = registers;
     Ok(0)
-}
-
-/// Ends the other threads of the running process, for exec.
-fn end_other_threads(process: &Process) {
-    if process.threads.lock().len() == 1 {
-        return;
-    }
-    let own = cpu::task_id();
-    let others =
-        || process.threads.lock().iter().copied().filter(|id| *id != own).collect::<Vec<_>>();
-    process::kill_threads(process, Death { reason: Reason::Signal(signal::SIGKILL) });
-    while !others().is_empty() {
-        scheduler::yield_now();
-    }
-    *process.ending.lock() = None;
-    process.is_killed.store(false, Ordering::SeqCst);
 }
 
 fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {
