@@ -79,7 +79,8 @@ impl<M: Machine> Mapping<M> {
 
     /// Writes all bytes as [`Mapping::write_at`] does, or says why it stopped.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
-        let mut done = 0;
+        // At least once: the offset is checked for no bytes too.
+        let mut done = self.write_at(offset, bytes)?;
         while done < bytes.len() {
             done += self.write_at(offset.saturating_add(done as u64), &bytes[done..])?;
         }

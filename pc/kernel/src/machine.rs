@@ -13,6 +13,10 @@ use pagefault::machine::{
     Capabilities, ContextId, Frame, Machine, OutOfFrames, Page, Stale, VirtAddr,
 };
 
+/// So many frames are left to the kernel itself, whose heap, stacks and queues cannot wait for pages
+/// to be evicted (Linux: the minimum watermark). Reclaim makes them good when they were used.
+const RESERVE: u32 = 64;
+
 /// The machine.
 pub struct Pc {
     frames: &'static Frames,
@@ -30,6 +34,10 @@ impl Pc {
         let zero = frames.allocate_table()?;
         let (spaces, synchronised) = (AtomicU32::new(1), AtomicU64::new(0));
         Ok(Self { frames, reference, zero, spaces, synchronised })
+    }
+
+    fn leave_reserve(&self) -> Result<(), OutOfFrames> {
+        if self.free_frames() == 0 { Err(OutOfFrames) } else { Ok(()) }
     }
 
     /// The root of the reference table.
@@ -59,7 +67,7 @@ impl Machine for Pc {
     }
 
     fn free_frames(&self) -> u32 {
-        self.frames.free_frames()
+        self.frames.free_frames().saturating_sub(RESERVE)
     }
 
     fn zero_frame(&self) -> Option<Frame> {
@@ -68,6 +76,7 @@ impl Machine for Pc {
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
         failures::frame()?;
+        self.leave_reserve()?;
         self.frames.allocate(0)
     }
 
@@ -100,6 +109,7 @@ impl Machine for Pc {
 
     fn space(&self) -> Result<PcSpace, OutOfFrames> {
         failures::frame()?;
+        self.leave_reserve()?;
         PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
     }
 
