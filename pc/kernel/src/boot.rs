@@ -40,7 +40,7 @@ global_asm!(
     ".popsection",
     ".pushsection .boot, \"ax\", @progbits",
     ".code32",
-    ".globl pvh_start, boot_next",
+    ".globl pvh_start, boot_next, trampoline_start, trampoline_end",
     "pvh_start:",
     "cld",
     "mov esi, ebx",
