@@ -46,14 +46,18 @@ impl<M: Machine> Mapping<M> {
         self.unmap(indexes.clone(), Which::Files);
         match &self.store {
             Store::Shared(_) => self.drop_pages(indexes),
-            Store::Backing(_) => {
+            Store::Backing(backing) => {
                 // A backing knows no holes: zeros are written instead.
                 for index in indexes.start..indexes.end.min(self.pages()) {
                     let _engaged = self.manager.engage();
                     let found = self.page(index)?;
-                    self.manager.machine.zero(found.frame);
-                    self.manager.page(found.frame).set(PageFlags::DIRTY);
+                    let allowed = backing.make_writable(index);
+                    if allowed.is_ok() {
+                        self.manager.machine.zero(found.frame);
+                        self.manager.page(found.frame).set(PageFlags::DIRTY);
+                    }
                     self.manager.unlock_and_put(found.frame);
+                    allowed?;
                 }
             }
         }

@@ -7,6 +7,7 @@
 use crate::disk::Disk;
 use crate::failures::Counts;
 use crate::lock::Mutex;
+use crate::sleep::SleepMutex;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::sync::Arc;
@@ -72,8 +73,9 @@ struct Place {
 
 /// A file on the disk.
 pub struct Stored {
-    /// Where its pages are; one that is not there is a hole.
-    pages: Mutex<BTreeMap<u64, Place>>,
+    /// Where its pages are; one that is not there is a hole. Held while the disk is at work for the
+    /// file, so that no page of the disk changes hands meanwhile.
+    pages: SleepMutex<BTreeMap<u64, Place>>,
     length: AtomicU64,
     failures: Counts,
 }
@@ -81,61 +83,65 @@ pub struct Stored {
 impl Stored {
     /// An empty file.
     pub fn new() -> Arc<Self> {
-        let (pages, length) = (Mutex::new(BTreeMap::new()), AtomicU64::new(0));
+        let (pages, length) = (SleepMutex::new(BTreeMap::new()), AtomicU64::new(0));
         Arc::new(Self { pages, length, failures: Counts::new() })
     }
 
-    fn find(&self, index: u64) -> Option<Place> {
-        self.pages.lock().get(&index).copied()
+    /// Where a page is, or is to be from now on; `None` past the end, where nothing is content.
+    fn place<'a>(
+        &self,
+        pages: &'a mut BTreeMap<u64, Place>,
+        index: u64,
+    ) -> Result<Option<&'a mut Place>, IoError> {
+        if index >= self.len().div_ceil(PAGE_SIZE) {
+            return Ok(None);
+        }
+        Ok(Some(match pages.entry(index) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Place { at: volume()?.take()?, is_written: false })
+            }
+        }))
     }
+}
 
-    /// Where there is content to be read.
-    fn find_written(&self, index: u64) -> Option<u32> {
-        self.find(index).filter(|place| place.is_written).map(|place| place.at)
-    }
-
-    /// Zeroes what is past a new end in the page that the end cuts: it must not come back when the
-    /// file grows again.
-    fn cut(&self, bytes: u64) -> Result<(), IoError> {
-        let (index, within) = (bytes / PAGE_SIZE, (bytes % PAGE_SIZE) as usize);
-        let Some(page) = self.find_written(index).filter(|_| within > 0) else { return Ok(()) };
-        let disk = &volume()?.disk;
-        let mut content = [0; PAGE_SIZE as usize];
-        disk.read_page(page, &mut content)?;
-        content[within..].fill(0);
-        disk.write_page(page, &content)
-    }
+/// Zeroes what is past a new end in the page that the end cuts: it must not come back when the file
+/// grows again.
+fn cut(pages: &BTreeMap<u64, Place>, bytes: u64) -> Result<(), IoError> {
+    let (index, within) = (bytes / PAGE_SIZE, (bytes % PAGE_SIZE) as usize);
+    let Some(place) = pages.get(&index).filter(|place| place.is_written && within > 0) else {
+        return Ok(());
+    };
+    let disk = &volume()?.disk;
+    let mut content = [0; PAGE_SIZE as usize];
+    disk.read_page(place.at, &mut content)?;
+    content[within..].fill(0);
+    disk.write_page(place.at, &content)
 }
 
 impl Backing for Stored {
     fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError> {
         self.failures.read()?;
-        match self.find_written(index) {
-            Some(at) => volume()?.disk.read_page(at, page),
-            None => Ok(()),
+        match self.pages.lock().get(&index) {
+            Some(Place { at, is_written: true }) => volume()?.disk.read_page(*at, page),
+            _ => Ok(()),
         }
     }
 
     fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError> {
         self.failures.write()?;
-        // Truncated meanwhile: it is content no more.
-        let Some(Place { at, .. }) = self.find(index) else { return Ok(()) };
+        let mut pages = self.pages.lock();
+        let Some(place) = self.place(&mut pages, index)? else { return Ok(()) };
         let mut content = [0; PAGE_SIZE as usize];
         content[..page.len()].copy_from_slice(page);
-        volume()?.disk.write_page(at, &content)?;
-        if let Some(place) = self.pages.lock().get_mut(&index) {
-            place.is_written = true;
-        }
+        volume()?.disk.write_page(place.at, &content)?;
+        place.is_written = true;
         Ok(())
     }
 
     /// Finds a place for the page, so that what is dirty can always be written.
     fn make_writable(&self, index: u64) -> Result<(), IoError> {
-        let mut pages = self.pages.lock();
-        if let Entry::Vacant(vacant) = pages.entry(index) {
-            vacant.insert(Place { at: volume()?.take()?, is_written: false });
-        }
-        Ok(())
+        self.place(&mut self.pages.lock(), index).map(drop)
     }
 
     fn len(&self) -> u64 {
@@ -143,14 +149,15 @@ impl Backing for Stored {
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {
+        let mut pages = self.pages.lock();
         match self.len() {
             // Orders are for files that had content.
             0 => self.failures.forget(),
-            before if bytes < before => self.cut(bytes)?,
+            before if bytes < before => cut(&pages, bytes)?,
             _ => {}
         }
         self.length.store(bytes, Ordering::Release);
-        let dropped = self.pages.lock().split_off(&bytes.div_ceil(PAGE_SIZE));
+        let dropped = pages.split_off(&bytes.div_ceil(PAGE_SIZE));
         volume()?.give_back(dropped.into_values().map(|place| place.at));
         Ok(())
     }
