@@ -164,7 +164,11 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     let node = match fs::find(&path, Follow::Yes) {
         Ok(_) if flags & nr::O_CREAT != 0 && flags & nr::O_EXCL != 0 => return Err(Errno::EEXIST),
         Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => {
-            fs::create(&path, mode & !umask(), Create::Regular)?
+            match fs::create(&path, mode & !umask(), Create::Regular) {
+                // Another was faster, between the two looks.
+                Err(Errno::EEXIST) if flags & nr::O_EXCL == 0 => fs::find(&path, Follow::Yes)?,
+                created => created?,
+            }
         }
         found => found?,
     };
