@@ -1,17 +1,23 @@
 //! Processes: an address space, files and threads that share them, from fork to wait.
 
+mod victim;
+mod wait;
+
+pub use victim::out_of_memory;
+pub use wait::{Children, Hang, Keep, wait};
+
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::fs::event::Schedule;
 use crate::fs::{Files, locks};
 use crate::lock::Mutex;
 use crate::machine::Pc;
-use crate::scheduler::{self, Patience};
+use crate::scheduler;
 use crate::signal::{self, Actions, Info};
 use crate::sleep::SleepMutex;
-use crate::task::{self, Task};
+use crate::task::Task;
 use crate::timer::Timer;
-use crate::times::{self, Counts, CpuTime, CpuTimers};
+use crate::times::{Counts, CpuTime, CpuTimers};
 use crate::{clock, cpu, futex, kernel, power, report, shootdown, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -478,150 +484,6 @@ pub fn release(process: &Process) {
 pub fn notify(process: &Process) {
     process.event.fetch_add(1, Ordering::AcqRel);
     scheduler::wake(&process.event);
-}
-
-/// Which children `wait4` waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Children {
-    /// Any.
-    Any,
-    /// One by number.
-    One(u32),
-    /// Those of a process group.
-    Group(u32),
-}
-
-/// Whether `wait4` waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hang {
-    /// Until a child ends.
-    Wait,
-    /// Not at all (`WNOHANG`).
-    Never,
-}
-
-/// What a parent learns of a child that has ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// Its number.
-    pub id: u32,
-    /// Why it ended.
-    pub death: Death,
-    /// The memory that it used.
-    pub usage: UsageNow,
-    /// The processor time that it used, with that of its children.
-    pub time: CpuTime,
-}
-
-/// Whether a child that was waited for can be waited for again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// It is gone.
-    No,
-    /// It can (`WNOWAIT`).
-    Yes,
-}
-
-/// Takes a child that has ended, or waits for one.
-pub fn wait(which: Children, hang: Hang, keep: Keep) -> Result<Option<Ended>, Errno> {
-    let process = current();
-    loop {
-        let event = process.event.load(Ordering::Acquire);
-        let mut children = process.children.lock();
-        let wanted = |child: &Arc<Process>| match which {
-            Children::Any => true,
-            Children::One(id) => child.id == id,
-            Children::Group(group) => child.group.load(Relaxed) == group,
-        };
-        if !children.iter().any(wanted) {
-            return Err(Errno::ECHILD);
-        }
-        let ended = |child: &Arc<Process>| wanted(child) && child.ended.load(Ordering::Acquire);
-        if let Some(at) = children.iter().position(ended) {
-            if keep == Keep::Yes {
-                let child = children[at].clone();
-                drop(children);
-                return Ok(Some(Ended::of(&child)));
-            }
-            let child = children.swap_remove(at);
-            drop(children);
-            PROCESSES.lock().remove(&child.id);
-            let ended = Ended::of(&child);
-            let mut sum = process.children_usage.lock();
-            sum.minor += ended.usage.minor;
-            sum.major += ended.usage.major;
-            sum.peak = sum.peak.max(ended.usage.peak);
-            *process.children_time.lock() += ended.time;
-            return Ok(Some(ended));
-        }
-        drop(children);
-        if hang == Hang::Never {
-            return Ok(None);
-        }
-        if signal::is_pending() {
-            return Err(Errno::EINTR);
-        }
-        scheduler::wait_until(&process.event, event, u64::MAX, Patience::Signals);
-    }
-}
-
-impl Ended {
-    fn of(child: &Process) -> Self {
-        let death = child.ending.lock().unwrap_or(Death { reason: Reason::Exit(0) });
-        let time = times::of(child) + *child.children_time.lock();
-        Self { id: child.id, death, usage: *child.usage.lock(), time }
-    }
-}
-
-/// Held while a victim is chosen.
-static CHOICE: SleepMutex<()> = SleepMutex::new(());
-
-/// No memory could be had for the running program: the largest process dies (spec F25, the score of
-/// newer kernels: resident and swapped pages).
-///
-/// While an earlier victim still holds its memory, nobody else has to die.
-pub fn out_of_memory() {
-    // One at a time: two that look for a victim at once would find two.
-    let choice = CHOICE.lock();
-    let is_dying =
-        |process: &Arc<Process>| process.is_killed() && !process.ended.load(Ordering::Acquire);
-    if PROCESSES.lock().values().any(is_dying) {
-        drop(choice);
-        return scheduler::yield_now();
-    }
-    let victim = PROCESSES
-        .lock()
-        .values()
-        .filter(|process| process.ending.lock().is_none())
-        .max_by_key(|process| {
-            let usage = process.usage();
-            (usage.anonymous + usage.file, process.id)
-        })
-        .cloned();
-    let Some(victim) = victim else { return };
-    let usage = victim.usage();
-    report!(
-        "out of memory: killing process {} ({}): {} pages resident of {} mapped, {} frames free",
-        victim.id,
-        victim.name.lock(),
-        usage.anonymous + usage.file,
-        usage.total,
-        task::free_frames(),
-    );
-    let death = Death { reason: Reason::Signal(signal::SIGKILL) };
-    kill_threads(&victim, death);
-    // Whoever runs in the same memory keeps it: the child of a vfork, for which its parent waits.
-    let space = victim.space.lock().clone();
-    let shares = |process: &&Arc<Process>| {
-        let own = process.space.lock();
-        !process.is_killed()
-            && own.as_ref().zip(space.as_ref()).is_some_and(|(own, space)| Arc::ptr_eq(own, space))
-    };
-    loop {
-        let other = PROCESSES.lock().values().find(shares).cloned();
-        let Some(other) = other else { return };
-        kill_threads(&other, death);
-    }
 }
 
 /// The first process has ended, and with it the machine.

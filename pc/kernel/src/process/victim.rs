@@ -1,0 +1,58 @@
+//! Who dies when no memory can be had.
+
+use super::{Death, PROCESSES, Process, Reason, kill_threads};
+use crate::sleep::SleepMutex;
+use crate::{report, scheduler, signal, task};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+/// Held while a victim is chosen.
+static CHOICE: SleepMutex<()> = SleepMutex::new(());
+
+/// No memory could be had for the running program: the largest process dies (spec F25, the score of
+/// newer kernels: resident and swapped pages).
+///
+/// While an earlier victim still holds its memory, nobody else has to die.
+pub fn out_of_memory() {
+    // One at a time: two that look for a victim at once would find two.
+    let choice = CHOICE.lock();
+    let is_dying =
+        |process: &Arc<Process>| process.is_killed() && !process.ended.load(Ordering::Acquire);
+    if PROCESSES.lock().values().any(is_dying) {
+        drop(choice);
+        return scheduler::yield_now();
+    }
+    let victim = PROCESSES
+        .lock()
+        .values()
+        .filter(|process| process.ending.lock().is_none())
+        .max_by_key(|process| {
+            let usage = process.usage();
+            (usage.anonymous + usage.file, process.id)
+        })
+        .cloned();
+    let Some(victim) = victim else { return };
+    let usage = victim.usage();
+    report!(
+        "out of memory: killing process {} ({}): {} pages resident of {} mapped, {} frames free",
+        victim.id,
+        victim.name.lock(),
+        usage.anonymous + usage.file,
+        usage.total,
+        task::free_frames(),
+    );
+    let death = Death { reason: Reason::Signal(signal::SIGKILL) };
+    kill_threads(&victim, death);
+    // Whoever runs in the same memory keeps it: the child of a vfork, for which its parent waits.
+    let space = victim.space.lock().clone();
+    let shares = |process: &&Arc<Process>| {
+        let own = process.space.lock();
+        !process.is_killed()
+            && own.as_ref().zip(space.as_ref()).is_some_and(|(own, space)| Arc::ptr_eq(own, space))
+    };
+    loop {
+        let other = PROCESSES.lock().values().find(shares).cloned();
+        let Some(other) = other else { return };
+        kill_threads(&other, death);
+    }
+}
