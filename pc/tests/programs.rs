@@ -67,6 +67,17 @@ fn memory_larger_than_the_machine_on_swap() {
 
 /// Takes a minute or two, and so is done only when asked for.
 #[test]
+fn memory_larger_than_the_machine_in_compressed_memory() {
+    let change = |boot: &mut Boot| {
+        boot.memory = 32;
+        boot.settings.push("swap=compressed".into());
+    };
+    let Some(ended) = program("threads", &["40", "2"], change) else { return };
+    expect(&ended, 0, "2 threads, 40 MiB, 0 failures\n");
+    assert!(ended.counters()["swap_reads"] > 4_000, "{}", ended.report);
+}
+
+#[test]
 fn memory_three_times_as_large_as_the_machine_on_swap() {
     if std::env::var_os("PAGEFAULT_FULL").is_none() {
         return eprintln!("skipped: PAGEFAULT_FULL is not set");

@@ -15,7 +15,7 @@
 //! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
 //! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
-//! | `disk`, `sleep` | the swap device and the file disk |
+//! | `disk`, `ramswap`, `sleep` | the swap device and the file disk; swap in compressed memory |
 //! | `failures` | what shall fail, for tests |
 #![no_std]
 #![no_main]
@@ -45,6 +45,7 @@ mod machine;
 mod power;
 mod process;
 mod procfs;
+mod ramswap;
 mod random;
 mod scheduler;
 mod serial;
@@ -78,6 +79,7 @@ use pagefault::machine::SwapDevice;
 use pagefault::swap::area::Priority;
 use pagefault::{Config, Manager, NonlinearPolicy, Overcommit};
 use process::{Process, Thread};
+use ramswap::CompressedRam;
 use start_info::BootInfo;
 use task::Task;
 
@@ -150,17 +152,11 @@ fn start(
     let disks = Disks::find();
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) }, disks.files);
+    if info.has("swap=compressed") {
+        swap_on(Box::new(CompressedRam::new(frames.count())));
+    }
     if let Some(disk) = disks.swap {
-        let pages = disk.slots();
-        let swap_on =
-            |kernel: &Kernel| kernel.manager.swap_on(Box::new(disk), Priority::Descending);
-        match KERNEL.get().map(swap_on) {
-            Some(Ok(area)) => report!("swap area {area}: {pages} pages"),
-            other => {
-                report!("the swap device cannot be used: {other:?}");
-                power::off(255)
-            }
-        }
+        swap_on(Box::new(disk));
     }
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
     scheduler::add(Arc::new(background));
@@ -170,6 +166,18 @@ fn start(
     let (count, free) = (frames.count(), frames.free_frames());
     report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
     start_init(init, frames)
+}
+
+/// Gives the memory manager a swap area after those that it has.
+fn swap_on(device: Box<dyn SwapDevice>) {
+    let pages = device.slots();
+    match kernel().manager.swap_on(device, Priority::Descending) {
+        Ok(area) => report!("swap area {area}: {pages} pages"),
+        Err(error) => {
+            report!("the swap device cannot be used: {error:?}");
+            power::off(255)
+        }
+    }
 }
 
 /// What the host chose about the memory manager.
