@@ -65,7 +65,6 @@ fn memory_larger_than_the_machine_on_swap() {
     assert!(counters["swap_reads"] > 4_000, "{}", ended.report);
 }
 
-/// Takes a minute or two, and so is done only when asked for.
 #[test]
 fn memory_larger_than_the_machine_in_compressed_memory() {
     let change = |boot: &mut Boot| {
@@ -77,6 +76,7 @@ fn memory_larger_than_the_machine_in_compressed_memory() {
     assert!(ended.counters()["swap_reads"] > 4_000, "{}", ended.report);
 }
 
+/// Takes a minute or two, and so is done only when asked for.
 #[test]
 fn memory_three_times_as_large_as_the_machine_on_swap() {
     if std::env::var_os("PAGEFAULT_FULL").is_none() {
