@@ -53,7 +53,7 @@ fn zstd_round_trip() {
         return;
     }
     let scratch = Scratch::new("zstd");
-    let (bytes, memory) = if full() { (16 << 20, "224M") } else { (1 << 20, "17M") };
+    let (bytes, memory) = if full() { (16 << 20, "88M") } else { (1 << 20, "17M") };
     write_lines(&scratch.path("lines"), bytes);
     let compress = ["zstd", "-19", "--long=27", "--single-thread", "-q", "--stdout", "lines"];
     assert_limited(&scratch.compare(memory, &compress));
