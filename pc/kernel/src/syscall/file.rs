@@ -31,9 +31,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let fd = a as u32;
     Some(match number {
         nr::__NR_read => read(fd, b, c, None),
-        nr::__NR_pread64 => read(fd, b, c, Some(d)),
+        nr::__NR_pread64 => position(d).and_then(|at| read(fd, b, c, Some(at))),
         nr::__NR_write => write(fd, b, c, None),
-        nr::__NR_pwrite64 => write(fd, b, c, Some(d)),
+        nr::__NR_pwrite64 => position(d).and_then(|at| write(fd, b, c, Some(at))),
         nr::__NR_readv => vectored(b, c, |at, n| read(fd, at, n, None)),
         nr::__NR_writev => vectored(b, c, |at, n| write(fd, at, n, None)),
         nr::__NR_open => open(AT_FDCWD, a, b as u32, c as u32),
@@ -64,6 +64,11 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
 
 fn add(open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result {
     Ok(process::current().files.lock().add(open, lowest, close_on_exec)?.into())
+}
+
+/// An offset in a file: programs count in signed numbers.
+fn position(at: u64) -> Result {
+    if i64::try_from(at).is_ok() { Ok(at) } else { Err(Errno::EINVAL) }
 }
 
 fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
