@@ -15,7 +15,9 @@ fn command(arguments: &[&str]) -> (Result<Verdict, String>, String) {
         Err(error) => return (Err(error.kind().to_string()), String::new()),
     };
     let mut output = Vec::new();
-    let verdict = attempt(&cli.script, &Catalogue::new(), &mut output);
+    let mut catalogue = Catalogue::new();
+    crate::managed::add_to(&mut catalogue);
+    let verdict = attempt(&cli.script, &catalogue, &mut output);
     let text = String::from_utf8(output).expect("text");
     (verdict.map_err(|error| error.to_string()), text)
 }
@@ -77,7 +79,10 @@ fn bad_scripts_and_arguments_are_told() {
             vec![&*fails, "--on", "kernel"],
             "the script has fail lines, and kernel has no device to fail",
         ),
-        (vec![&*fails, "--on", "abacus"], "this build has no machine \"abacus\"; it has: kernel"),
+        (
+            vec![&*fails, "--on", "abacus"],
+            "this build has no machine \"abacus\"; it has: kernel, sim, sim-bare, linux",
+        ),
         (vec![&*fails], "say where to run it: --on MACHINE or --diff A,B"),
     ] {
         let (verdict, text) = command(&arguments);
