@@ -2,34 +2,11 @@
 
 mod common;
 
-use common::{BASE, PAGE, World};
-use pagefault::machine::{Machine as _, Protection, VirtAddr};
+use common::{PAGE, RW, World, at, map, stored, world_with};
+use pagefault::machine::{Machine as _, Protection};
 use pagefault::swap::area::Priority;
-use pagefault::{AddressSpace, Advice, Config, MapRequest, Placement};
-use pagefault_sim::{Config as Machine, Sim, X86_64};
-
-const RW: Protection = Protection::READ.union(Protection::WRITE);
-
-fn world_with(frames: u32, config: Config) -> World<X86_64> {
-    World::new(Machine { frames, ..Machine::calm() }, config)
-}
-
-fn at(page: u64) -> VirtAddr {
-    BASE + page * PAGE
-}
-
-fn map(space: &AddressSpace<Sim>, first: u64, pages: u64, protection: Protection) {
-    let placement = Placement::Fixed(at(first));
-    let request = MapRequest { placement, protection, ..MapRequest::anonymous(pages * PAGE) };
-    space.mm().mmap(&request).unwrap();
-}
-
-fn stored(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: u64) {
-    map(space, 0, pages, RW);
-    for page in 0..pages {
-        world.store(space.mm(), 0, at(page), &[page as u8 + 1]).unwrap();
-    }
-}
+use pagefault::{AddressSpace, Advice, Config};
+use pagefault_sim::{Sim, X86_64};
 
 /// Touches pages in order, and returns how many faults that took.
 fn faults_of_a_pass(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: &[u64]) -> u64 {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BASE, PAGE};
+use common::{BASE, PAGE, at};
 use pagefault::machine::VirtAddr;
 use pagefault::{AddressSpace, Config, Layout, Manager, MapRequest, Mm, Placement};
 use pagefault_sim::{Call, Config as Computer, Observer, Sim, Traced};
@@ -47,10 +47,6 @@ impl Observer for Gates {
 }
 
 type Machine = Traced<Sim, Gates>;
-
-fn at(page: u64) -> VirtAddr {
-    BASE + page * PAGE
-}
 
 /// A thread that stores to a page that a child shares, and is held up in the flush of its copy.
 fn store_slowly(

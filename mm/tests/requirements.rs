@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BASE, PAGE, World};
+use common::{BASE, PAGE, RW, World, at, map, stored, world_with};
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
 use pagefault::error::{AdviseError, FileError, LockError, RemapError};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
@@ -18,24 +18,8 @@ use pagefault_sim::{Architecture, Config as Machine, Ia32, Sim, SimFile, X86_64}
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-const RW: Protection = Protection::READ.union(Protection::WRITE);
-
 fn world(frames: u32) -> World<X86_64> {
     world_with(frames, Config::default())
-}
-
-fn world_with(frames: u32, config: Config) -> World<X86_64> {
-    World::new(Machine { frames, ..Machine::calm() }, config)
-}
-
-fn at(page: u64) -> VirtAddr {
-    BASE + page * PAGE
-}
-
-fn map(space: &AddressSpace<Sim>, first: u64, pages: u64, protection: Protection) {
-    let placement = Placement::Fixed(at(first));
-    let request = MapRequest { placement, protection, ..MapRequest::anonymous(pages * PAGE) };
-    space.mm().mmap(&request).unwrap();
 }
 
 fn map_file(space: &AddressSpace<Sim>, file: &File<Sim>, first: u64, pages: u64, how: Sharing) {
@@ -47,13 +31,6 @@ fn map_file(space: &AddressSpace<Sim>, file: &File<Sim>, first: u64, pages: u64,
         ..MapRequest::anonymous(pages * PAGE)
     };
     space.mm().mmap(&request).unwrap();
-}
-
-fn stored(world: &World<X86_64>, space: &AddressSpace<Sim>, pages: u64) {
-    map(space, 0, pages, RW);
-    for page in 0..pages {
-        world.store(space.mm(), 0, at(page), &[page as u8 + 1]).unwrap();
-    }
 }
 
 const MAPERR: Verdict = Verdict::Signal(Signal::Segv(SegvCode::MapErr));

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{BASE, Label, PAGE, World};
-use pagefault::machine::{Access, Backing, IoError, SwapDevice, VirtAddr};
+use common::{BASE, Label, PAGE, World, at};
+use pagefault::machine::{Access, Backing, IoError, SwapDevice};
 use pagefault::swap::area::Priority;
 use pagefault::{
     AddressSpace, Config, File, FileAccess, MapRequest, Overcommit, Pin, Placement, Sharing,
@@ -93,10 +93,6 @@ fn world(machine: Machine) -> (World<X86_64>, AddressSpace<Sim>) {
 
 fn small() -> Machine {
     Machine { frames: 24, cpus: 3, ..Machine::calm() }
-}
-
-fn at(page: u64) -> VirtAddr {
-    BASE + page * PAGE
 }
 
 /// Pins pages from the 32nd on until so many frames are free.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{boot, built, busybox, dynamic, expect, program};
+use common::{boot, busybox, dynamic, expect, one_is_killed, program};
 use pagefault_pc::boot::MOST_CPUS;
 use std::path::Path;
 
@@ -75,19 +75,7 @@ fn memory_larger_than_the_machine_on_swap() {
 /// In little memory: passes that overlap must be many before it is certain that there is none.
 #[test]
 fn one_process_is_killed_when_memory_is_out() {
-    let script = "/threads 16 4; echo status $?; echo the machine goes on";
-    let Some(files) = busybox() else { return };
-    let directory = built("threads");
-    let more = directory.path().to_path_buf();
-    let Some(ended) = boot(files.path(), &["/bin/busybox", "sh", "-c", script], |boot| {
-        (boot.memory, boot.cpus) = (12, 4);
-        boot.files.push(more);
-    }) else {
-        return;
-    };
-    let printed = String::from_utf8_lossy(&ended.output);
-    assert!(printed.ends_with("status 137\nthe machine goes on\n"), "{printed}{}", ended.report);
-    assert_eq!(ended.report.matches("out of memory: killing process").count(), 1);
+    one_is_killed("16 4", |boot| (boot.memory, boot.cpus) = (12, 4));
 }
 
 /// Eight writers share one offset, and eight append through offsets of their own: no line is lost

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{boot, built, busybox, dynamic, expect, program};
+use common::{boot, built, busybox, dynamic, expect, one_is_killed, program};
 use pagefault_pc::boot::{BootError, is_available};
 use pagefault_pc::{Boot, Ended};
 use std::collections::BTreeMap;
@@ -120,20 +120,7 @@ fn every_way_to_wait() {
 
 #[test]
 fn memory_larger_than_the_machine_without_swap_kills_one_process() {
-    let script = "/threads 48 4; echo status $?; echo the machine goes on";
-    let Some(files) = busybox() else { return };
-    let directory = built("threads");
-    let command = ["/bin/busybox", "sh", "-c", script];
-    let more = directory.path().to_path_buf();
-    let Some(ended) = boot(files.path(), &command, |boot| {
-        boot.memory = 32;
-        boot.files.push(more);
-    }) else {
-        return;
-    };
-    let printed = String::from_utf8_lossy(&ended.output);
-    assert!(printed.ends_with("status 137\nthe machine goes on\n"), "{printed}{}", ended.report);
-    assert_eq!(ended.report.matches("out of memory: killing process").count(), 1);
+    one_is_killed("48 4", |boot| boot.memory = 32);
 }
 
 #[test]

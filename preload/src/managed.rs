@@ -350,9 +350,9 @@ unsafe fn relocate(
     Ok(start)
 }
 
-fn private(address: usize, len: usize, prot: c_int, more: c_int) -> Mmap {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | more;
-    Mmap { address, len, prot, flags, fd: -1, offset: 0 }
+/// Private memory at an address, or near it.
+const fn private(address: usize, len: usize, prot: c_int, more: c_int) -> Mmap {
+    Mmap { address, prot, ..Mmap::private(len).with(more) }
 }
 
 /// A length rounded up to whole pages.

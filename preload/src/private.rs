@@ -57,16 +57,8 @@ fn reserve(window: &Window) -> bool {
 
 /// Maps private memory that is none before it is used.
 fn map_private(len: usize) -> Result<usize, sys::Errno> {
-    let request = sys::Mmap {
-        address: 0,
-        len,
-        prot: libc::PROT_READ | libc::PROT_WRITE,
-        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        fd: -1,
-        offset: 0,
-    };
     // SAFETY: a new mapping at an address of the host's choice replaces nothing.
-    unsafe { sys::mmap(&request) }
+    unsafe { sys::mmap(&sys::Mmap::private(len)) }
 }
 
 /// Gives a part of the window that is no longer used back to the host.

@@ -76,14 +76,7 @@ fn take() -> Option<usize> {
     if let Some(base) = FREE.lock().pop() {
         return Some(base);
     }
-    let request = sys::Mmap {
-        address: 0,
-        len: SIZE,
-        prot: libc::PROT_READ | libc::PROT_WRITE,
-        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
-        fd: -1,
-        offset: 0,
-    };
+    let request = sys::Mmap::private(SIZE).with(libc::MAP_STACK);
     // SAFETY: a new mapping at an address of the host's choice replaces nothing.
     unsafe { sys::mmap(&request) }.ok()
 }

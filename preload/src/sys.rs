@@ -23,6 +23,26 @@ pub struct Mmap {
     pub offset: i64,
 }
 
+impl Mmap {
+    /// Private memory to read and write, at an address of the host's choice, that takes none before
+    /// it is used.
+    pub const fn private(len: usize) -> Self {
+        Self {
+            address: 0,
+            len,
+            prot: libc::PROT_READ | libc::PROT_WRITE,
+            flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            fd: -1,
+            offset: 0,
+        }
+    }
+
+    /// The same with flags more.
+    pub const fn with(self, flags: c_int) -> Self {
+        Self { flags: self.flags | flags, ..self }
+    }
+}
+
 /// `mmap(2)`.
 ///
 /// # Safety

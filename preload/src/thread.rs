@@ -34,10 +34,9 @@ pub struct Words {
 /// The calling thread's words.
 pub fn words() -> &'static Words {
     let words: *const Words;
-    // SAFETY: by the x86-64 ABI, the thread pointer is the word at fs:0 and a variable of the
-    // initial block lies at the offset that the linker puts into the global offset table. The
-    // words are 16 zeroed bytes, aligned for u32. The reference is used by this thread only, for
-    // Words is not Sync, and while the thread lives.
+    // By the x86-64 ABI, the thread pointer is the word at fs:0 and a variable of the initial block
+    // lies at the offset that the linker puts into the global offset table.
+    // SAFETY: the words are 16 zeroed bytes, aligned for u32, and this thread's: Words is not Sync.
     unsafe {
         asm!(
             "mov {0}, qword ptr fs:[0]",

@@ -5,7 +5,7 @@ use crate::error::FileError;
 use crate::event::Weight;
 use crate::fault::Refusal;
 use crate::interval::IntervalTree;
-use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
+use crate::machine::{Backing, Frame, IoError, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::rmap::RegionLink;
@@ -197,10 +197,13 @@ impl<M: Machine> Mapping<M> {
     /// Prepares for the first store to a locked page since it was cleaned: asks the backing
     /// (`page_mkwrite`, spec B16). Nobody is writing the page: that would be under its lock.
     pub(crate) fn first_store(&self, frame: Frame) -> Result<(), Refusal> {
+        self.ask_to_write(frame).map_err(|_| Refusal::Bus)
+    }
+
+    /// Asks the backing whether a locked page may become dirty, which it then has room for.
+    pub(super) fn ask_to_write(&self, frame: Frame) -> Result<(), IoError> {
         match &self.store {
-            Store::Backing(backing) => {
-                backing.make_writable(self.manager.page(frame).index()).map_err(|_| Refusal::Bus)
-            }
+            Store::Backing(backing) => backing.make_writable(self.manager.page(frame).index()),
             Store::Shared(_) => Ok(()),
         }
     }

@@ -46,12 +46,12 @@ impl<M: Machine> Mapping<M> {
         self.unmap(indexes.clone(), Which::Files);
         match &self.store {
             Store::Shared(_) => self.drop_pages(indexes),
-            Store::Backing(backing) => {
+            Store::Backing(_) => {
                 // A backing knows no holes: zeros are written instead.
                 for index in indexes.start..indexes.end.min(self.pages()) {
                     let _engaged = self.manager.engage();
                     let found = self.page(index)?;
-                    let allowed = backing.make_writable(index);
+                    let allowed = self.ask_to_write(found.frame);
                     if allowed.is_ok() {
                         self.manager.machine.zero(found.frame);
                         self.manager.page(found.frame).set(PageFlags::DIRTY);

@@ -94,12 +94,8 @@ impl<M: Machine> Mapping<M> {
         let _engaged = manager.engage();
         let Found { frame, .. } = self.page(at >> PAGE_SHIFT)?;
         let page = manager.page(frame);
-        let allowed = match &self.store {
-            Store::Backing(backing) if !page.has(PageFlags::DIRTY) => {
-                backing.make_writable(page.index())
-            }
-            _ => Ok(()),
-        };
+        let is_dirty = page.has(PageFlags::DIRTY);
+        let allowed = if is_dirty { Ok(()) } else { self.ask_to_write(frame) };
         if allowed.is_ok() {
             let range = within..within + bytes.len();
             manager.machine.fill(frame, |page| page[range].copy_from_slice(bytes));

@@ -3,16 +3,44 @@
 
 use pagefault::entry::Verdict;
 use pagefault::exception::ExceptionTables;
-use pagefault::machine::{Machine, Mode, PageFault, VirtAddr};
+use pagefault::machine::{Machine, Mode, PageFault, Protection, VirtAddr};
 use pagefault::swap::area::Priority;
-use pagefault::{AddressSpace, Layout, Manager, Mm};
-use pagefault_sim::{Architecture, Computer, Cpu, SimDisk};
+use pagefault::{AddressSpace, Layout, Manager, MapRequest, Mm, Placement};
+use pagefault_sim::{Architecture, Computer, Cpu, SimDisk, X86_64};
 use std::sync::Arc;
 
 pub const PAGE: u64 = pagefault::machine::PAGE_SIZE;
 
 /// Where the tests map things unless they say otherwise.
 pub const BASE: VirtAddr = VirtAddr(0x4000_0000);
+
+/// To be read and written.
+pub const RW: Protection = Protection::READ.union(Protection::WRITE);
+
+/// The address of a page of the tests'.
+pub fn at(page: u64) -> VirtAddr {
+    BASE + page * PAGE
+}
+
+/// Maps private anonymous pages at [`at`].
+pub fn map<M: Machine>(space: &AddressSpace<M>, first: u64, pages: u64, protection: Protection) {
+    let placement = Placement::Fixed(at(first));
+    let request = MapRequest { placement, protection, ..MapRequest::anonymous(pages * PAGE) };
+    space.mm().mmap(&request).unwrap();
+}
+
+/// An x86-64 computer that holds no surprises.
+pub fn world_with(frames: u32, config: pagefault::Config) -> World<X86_64> {
+    World::new(pagefault_sim::Config { frames, ..pagefault_sim::Config::calm() }, config)
+}
+
+/// Maps pages from the first on, and stores each page's number plus one to it.
+pub fn stored(world: &World<X86_64>, space: &AddressSpace<Computer<X86_64>>, pages: u64) {
+    map(space, 0, pages, RW);
+    for page in 0..pages {
+        world.store(space.mm(), 0, at(page), &[page as u8 + 1]).unwrap();
+    }
+}
 
 /// After so many faults at one access, the fault is not being corrected.
 const PATIENCE: u32 = 10_000;

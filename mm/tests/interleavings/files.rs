@@ -1,7 +1,7 @@
 //! Faults against truncation, write-back and the end of a file.
 
-use crate::common::PAGE;
-use crate::scene::{BUS, SEGV, at, counters, counting, file_source, for_seeds};
+use crate::common::{PAGE, at};
+use crate::scene::{BUS, SEGV, counters, counting, file_source, for_seeds};
 use pagefault::{File, Sharing};
 use pagefault_sim::Task;
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! Faults against reclaim, swapoff and the end of a child.
 
-use crate::common::PAGE;
-use crate::scene::{SEGV, at, counters, counting, for_seeds, for_seeds_in};
+use crate::common::{PAGE, at};
+use crate::scene::{SEGV, counters, counting, for_seeds, for_seeds_in};
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicBool, AtomicU8};
 use pagefault::{Advice, Sharing, Source};
@@ -80,10 +80,7 @@ fn j9_a_store_after_the_advice_against_reclaim() {
 #[test]
 fn faults_and_a_fork_against_swapoff() {
     for_seeds("swapoff", |scene, seed| {
-        scene.anonymous(0, 6);
-        for page in 0..6 {
-            scene.store(0, at(page), 60 + page as u8).unwrap();
-        }
+        scene.filled(6, 60);
         scene.world.manager.reclaim(100);
         let off: Task<'_> = Box::new(|| {
             scene.world.manager.swap_off(scene.area).unwrap();

@@ -1,10 +1,10 @@
 //! One interleaving's computer with one process, and what the tests do with it.
 
-use crate::common::{BASE, Label, PAGE, World, long};
+use crate::common::{Label, PAGE, World, at, long};
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::SeqCst;
 use pagefault::entry::{SegvCode, Signal, Verdict};
-use pagefault::machine::{Protection, VirtAddr};
+use pagefault::machine::VirtAddr;
 use pagefault::swap::area::Priority;
 use pagefault::{
     AddressSpace, Config, File, FileAccess, MapRequest, Mm, NonlinearPolicy, Overcommit, Placement,
@@ -12,8 +12,6 @@ use pagefault::{
 };
 use pagefault_sim::{Config as Machine, Hazards, Sim, SimDisk, SimFile, Task, X86_64};
 use std::sync::Arc;
-
-pub const RW: Protection = Protection::READ.union(Protection::WRITE);
 
 /// One interleaving's computer with one process.
 pub struct Scene {
@@ -78,6 +76,14 @@ impl Scene {
         self.map(first, pages, Sharing::Private, Source::Anonymous);
     }
 
+    /// Maps anonymous pages from the first on, and stores `base` plus its number to each.
+    pub fn filled(&self, pages: u64, base: u8) {
+        self.anonymous(0, pages);
+        for page in 0..pages {
+            self.store(0, at(page), base + page as u8).unwrap();
+        }
+    }
+
     pub fn open(&self, pages: u64) -> (File<Sim>, SimFile) {
         let store = SimFile::pattern(pages * PAGE, 9);
         store.set_latency(2);
@@ -126,10 +132,6 @@ impl Scene {
         let usage = self.mm().usage();
         usage.anonymous + usage.file
     }
-}
-
-pub fn at(page: u64) -> VirtAddr {
-    BASE + page * PAGE
 }
 
 pub fn file_source(file: &File<Sim>) -> Source<'_, Sim> {

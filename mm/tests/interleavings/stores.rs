@@ -1,7 +1,7 @@
 //! Two tasks that store to one page (spec B21).
 
-use crate::common::PAGE;
-use crate::scene::{at, file_source, for_seeds};
+use crate::common::{PAGE, at};
+use crate::scene::{file_source, for_seeds};
 use pagefault::Sharing;
 use pagefault_sim::{SimFile, Task};
 

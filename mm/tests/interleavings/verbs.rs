@@ -1,7 +1,7 @@
 //! Faults against the verbs that change regions.
 
-use crate::common::PAGE;
-use crate::scene::{DENIED, RW, SEGV, at, counters, counting, for_seeds};
+use crate::common::{PAGE, RW, at};
+use crate::scene::{DENIED, SEGV, counters, counting, for_seeds};
 use core::sync::atomic::Ordering::SeqCst;
 use pagefault::machine::Protection;
 use pagefault::{Advice, MapOptions, MapRequest, Move, Placement, RemapRequest, Sharing, Source};
@@ -104,21 +104,17 @@ fn faults_against_dontneed() {
     });
 }
 
+fn four_pages(movement: Move) -> RemapRequest {
+    RemapRequest { address: at(0), old_length: 4 * PAGE, new_length: 4 * PAGE, movement }
+}
+
 /// The target is mapped and used before the move, and again as soon as it shows the moved pages.
 #[test]
 fn faults_at_both_ends_of_a_move() {
     for_seeds("mremap", |scene, seed| {
-        scene.anonymous(0, 4);
+        scene.filled(4, 40);
         scene.anonymous(8, 4);
-        for page in 0..4 {
-            scene.store(0, at(page), 40 + page as u8).unwrap();
-        }
-        let request = RemapRequest {
-            address: at(0),
-            old_length: 4 * PAGE,
-            new_length: 4 * PAGE,
-            movement: Move::To(at(8)),
-        };
+        let request = four_pages(Move::To(at(8)));
         let remap: Task<'_> = Box::new(|| {
             scene.mm().mremap(&request).unwrap();
             // The pages have moved: this is what mremap promises to whoever waits for it.
@@ -148,16 +144,8 @@ fn faults_at_both_ends_of_a_move() {
 #[test]
 fn faults_at_both_ends_of_a_move_that_leaves_the_mapping() {
     for_seeds("leaving", |scene, seed| {
-        scene.anonymous(0, 4);
-        for page in 0..4 {
-            scene.store(0, at(page), 40 + page as u8).unwrap();
-        }
-        let request = RemapRequest {
-            address: at(0),
-            old_length: 4 * PAGE,
-            new_length: 4 * PAGE,
-            movement: Move::Leaving(Placement::Fixed(at(8))),
-        };
+        scene.filled(4, 40);
+        let request = four_pages(Move::Leaving(Placement::Fixed(at(8))));
         let remap: Task<'_> = Box::new(|| {
             scene.mm().mremap(&request).unwrap();
             for page in 0..4 {

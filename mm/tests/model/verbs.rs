@@ -6,13 +6,23 @@ use crate::run::{Process, Run, address};
 use pagefault::machine::{Access, Protection, VirtAddr};
 use pagefault::swap::area::Priority;
 use pagefault::{
-    Advice, FileAccess, MapOptions, MapRequest, Move, NonlinearPolicy, Placement, RemapRequest,
-    Sharing, Source, SyncMode,
+    Advice, FileAccess, MapOptions, MapRequest, Move, NonlinearPolicy, Placement, RegionReport,
+    RemapRequest, Sharing, Source, SyncMode,
 };
 use pagefault_sim::Architecture;
 
 /// So many locked pages are let be at most, so that a small memory does not run out.
 const MOST_LOCKED: usize = 3;
+
+/// A range that was moved by one of the processes.
+struct Moved {
+    who: usize,
+    from: usize,
+    to: usize,
+    pages: usize,
+    /// The regions that were there.
+    left: Vec<RegionReport>,
+}
 
 impl<A: Architecture> Run<A> {
     pub fn step(&mut self) {
@@ -138,25 +148,32 @@ impl<A: Architecture> Run<A> {
     }
 
     /// Moves a range, gaps and all, to another place in the window.
-    fn move_away(&mut self) {
+    /// Moves a range to another place in the window; `None` if that is rightly refused.
+    fn remap(&mut self, movement: impl Fn(VirtAddr) -> Move) -> Option<Moved> {
         let (from, pages) = self.range(6);
         let to = self.numbers.below((WINDOW - pages + 1) as u64) as usize;
         let who = self.pick();
-        let Process { space, window } = &mut self.processes[who];
+        let Process { space, window } = &self.processes[who];
         let bytes = pages as u64 * PAGE;
-        let request = RemapRequest {
+        let left = space.mm().maps(address(from)..address(from + pages));
+        let done = space.mm().mremap(&RemapRequest {
             address: address(from),
             old_length: bytes,
             new_length: bytes,
-            movement: Move::To(address(to)),
-        };
-        let done = space.mm().mremap(&request);
+            movement: movement(address(to)),
+        });
         let overlaps = from < to + pages && to < from + pages;
         if overlaps || window.0[from].is_none() {
             assert!(done.is_err());
-            return;
+            return None;
         }
         assert_eq!(done, Ok(address(to)));
+        Some(Moved { who, from, to, pages, left })
+    }
+
+    fn move_away(&mut self) {
+        let Some(Moved { who, from, to, pages, .. }) = self.remap(Move::To) else { return };
+        let window = &mut self.processes[who].window;
         for page in 0..pages {
             if let Some(slot) = window.0[from + page].take() {
                 window.0[to + page] = Some(slot);
@@ -166,25 +183,9 @@ impl<A: Architecture> Run<A> {
 
     /// Moves the pages of a range to another place in the window, and leaves the mappings.
     fn move_leaving(&mut self) {
-        let (from, pages) = self.range(6);
-        let to = self.numbers.below((WINDOW - pages + 1) as u64) as usize;
-        let who = self.pick();
+        let leaving = |to| Move::Leaving(Placement::Fixed(to));
+        let Some(Moved { who, from, to, pages, left }) = self.remap(leaving) else { return };
         let Process { space, window } = &mut self.processes[who];
-        let bytes = pages as u64 * PAGE;
-        let request = RemapRequest {
-            address: address(from),
-            old_length: bytes,
-            new_length: bytes,
-            movement: Move::Leaving(Placement::Fixed(address(to))),
-        };
-        let left = space.mm().maps(address(from)..address(from + pages));
-        let done = space.mm().mremap(&request);
-        let overlaps = from < to + pages && to < from + pages;
-        if overlaps || window.0[from].is_none() {
-            assert!(done.is_err());
-            return;
-        }
-        assert_eq!(done, Ok(address(to)));
         for page in from..from + pages {
             let at = address(page);
             let Some(region) = left.iter().find(|region| region.range.contains(&at)) else {

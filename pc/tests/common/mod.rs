@@ -87,3 +87,20 @@ pub fn dynamic(programs: &[&str]) -> tempfile::TempDir {
     }
     directory
 }
+
+/// Runs more threads' memory than the machine has, and expects that one process is killed for it and
+/// that the machine goes on.
+pub fn one_is_killed(threads: &str, change: impl FnOnce(&mut Boot)) {
+    let script = format!("/threads {threads}; echo status $?; echo the machine goes on");
+    let Some(files) = busybox() else { return };
+    let directory = built("threads");
+    let Some(ended) = boot(files.path(), &["/bin/busybox", "sh", "-c", &script], |boot| {
+        boot.files.push(directory.path().to_path_buf());
+        change(boot);
+    }) else {
+        return;
+    };
+    let printed = String::from_utf8_lossy(&ended.output);
+    assert!(printed.ends_with("status 137\nthe machine goes on\n"), "{printed}{}", ended.report);
+    assert_eq!(ended.report.matches("out of memory: killing process").count(), 1);
+}

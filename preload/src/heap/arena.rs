@@ -1,7 +1,8 @@
 //! The arenas: small and medium blocks.
 
 use super::window::{Lock, Window};
-use crate::{managed, sys, thread};
+use crate::sys::Mmap;
+use crate::{managed, thread};
 use core::ops::Range;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicUsize};
@@ -34,14 +35,7 @@ pub fn reserve(processors: usize) -> Result<(), Reserve> {
     let most = (processors * 2).clamp(1, MOST);
     for span in SPANS {
         for count in [most, 1] {
-            let request = sys::Mmap {
-                address: 0,
-                len: span * count,
-                prot: libc::PROT_READ | libc::PROT_WRITE,
-                flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                fd: -1,
-                offset: 0,
-            };
+            let request = Mmap::private(span * count);
             // SAFETY: a new mapping at an address of the host's choice replaces nothing.
             if let Ok(start) = unsafe { managed::map(&request) } {
                 open(start, span, count);

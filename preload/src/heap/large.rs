@@ -2,7 +2,8 @@
 
 use super::ALIGN;
 use super::window::Lock;
-use crate::{managed, sys};
+use crate::managed;
+use crate::sys::Mmap;
 use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::AtomicUsize;
@@ -41,14 +42,7 @@ pub fn allocate(size: usize, align: usize) -> *mut u8 {
     let Some(len) = size.max(1).checked_add(extra).and_then(pages) else {
         return ptr::null_mut();
     };
-    let request = sys::Mmap {
-        address: 0,
-        len,
-        prot: libc::PROT_READ | libc::PROT_WRITE,
-        flags: libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        fd: -1,
-        offset: 0,
-    };
+    let request = Mmap::private(len);
     // SAFETY: a new mapping at an address of the host's choice replaces nothing.
     let Ok(start) = (unsafe { managed::map(&request) }) else { return ptr::null_mut() };
     let block = start.next_multiple_of(align.max(ALIGN));

@@ -1,13 +1,10 @@
 //! Files that are counters: `eventfd` counts what is written to it, `timerfd` what time has passed.
 
 use super::Reading;
-use super::ready::{self, Ready};
+use super::ready::{Changes, Ready};
 use crate::clock::{self, Clock};
 use crate::errno::Errno;
 use crate::lock::Mutex;
-use crate::scheduler::{self, Patience};
-use crate::signal;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What a read of an `eventfd` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +18,14 @@ pub enum Take {
 /// An `eventfd`.
 pub struct Counter {
     count: Mutex<u64>,
-    event: AtomicU32,
+    changes: Changes,
     take: Take,
 }
 
 impl Counter {
     /// A counter that begins with a number.
     pub const fn new(count: u64, take: Take) -> Self {
-        Self { count: Mutex::new(count), event: AtomicU32::new(0), take }
+        Self { count: Mutex::new(count), changes: Changes::new(), take }
     }
 
     /// Reads the count and lowers it, waiting until it is not zero.
@@ -63,21 +60,13 @@ impl Counter {
         mut change: impl FnMut(&mut u64) -> Option<T>,
     ) -> Result<T, Errno> {
         loop {
-            let event = self.event.load(Ordering::Acquire);
+            let seen = self.changes.now();
             let changed = change(&mut self.count.lock());
             if let Some(value) = changed {
-                self.event.fetch_add(1, Ordering::AcqRel);
-                scheduler::wake(&self.event);
-                ready::changed();
+                self.changes.tell();
                 return Ok(value);
             }
-            if reading == Reading::NonBlocking {
-                return Err(Errno::EAGAIN);
-            }
-            if signal::is_pending() {
-                return Err(Errno::EINTR);
-            }
-            scheduler::wait_until(&self.event, event, u64::MAX, Patience::Signals);
+            self.changes.wait(seen, reading)?;
         }
     }
 
@@ -87,7 +76,7 @@ impl Counter {
         let mut ready = Ready::empty();
         ready.set(Ready::IN, count > 0);
         ready.set(Ready::OUT, count < u64::MAX - 1);
-        (ready, self.event.load(Ordering::Acquire).into())
+        (ready, self.changes.now().into())
     }
 }
 
@@ -127,7 +116,7 @@ pub struct Timer {
     /// The clock that its times are of.
     pub clock: Clock,
     state: Mutex<(Schedule, u64)>,
-    changes: AtomicU32,
+    changes: Changes,
 }
 
 impl Timer {
@@ -139,9 +128,7 @@ impl Timer {
     /// Gives it a schedule and returns the one before.
     pub fn set(&self, schedule: Schedule) -> Schedule {
         let before = core::mem::replace(&mut *self.state.lock(), (schedule, 0)).0;
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        scheduler::wake(&self.changes);
-        ready::changed();
+        self.changes.tell();
         before
     }
 
@@ -162,7 +149,7 @@ impl Timer {
     pub fn read(&self, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
         let word = bytes.get_mut(..8).ok_or(Errno::EINVAL)?;
         loop {
-            let changes = self.changes.load(Ordering::Acquire);
+            let seen = self.changes.now();
             let (ended, next) = self.look();
             if ended > 0 {
                 // Another reader may have been faster.
@@ -173,14 +160,8 @@ impl Timer {
                 }
                 continue;
             }
-            if reading == Reading::NonBlocking {
-                return Err(Errno::EAGAIN);
-            }
-            if signal::is_pending() {
-                return Err(Errno::EINTR);
-            }
             let next = if next == 0 { u64::MAX } else { next };
-            scheduler::wait_until(&self.changes, changes, next, Patience::Signals);
+            self.changes.wait_until(seen, next, reading)?;
         }
     }
 

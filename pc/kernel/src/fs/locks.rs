@@ -2,14 +2,12 @@
 //! writing: they are between those who ask for them.
 
 use super::Reading;
+use super::ready::Changes;
 use crate::errno::Errno;
 use crate::lock::Mutex;
-use crate::scheduler::{self, Patience};
-use crate::signal;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Whose a lock is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +59,8 @@ impl Lock {
 
 /// The locks of each file, by the file's number.
 static LOCKS: Mutex<BTreeMap<u64, Vec<Lock>>> = Mutex::new(BTreeMap::new());
-/// Counts locks that were given back.
-static CHANGES: AtomicU32 = AtomicU32::new(0);
+/// Locks that were given back.
+static CHANGES: Changes = Changes::new();
 
 /// The first lock that stands against another.
 pub fn conflict(inode: u64, wanted: &Lock) -> Option<Lock> {
@@ -72,7 +70,7 @@ pub fn conflict(inode: u64, wanted: &Lock) -> Option<Lock> {
 /// Puts a lock on a file, in the place of what its owner has there; waits for others, or not.
 pub fn lock(inode: u64, wanted: &Lock, patience: Reading) -> Result<(), Errno> {
     loop {
-        let changes = CHANGES.load(Ordering::Acquire);
+        let seen = CHANGES.now();
         {
             let mut locks = LOCKS.lock();
             let locks = locks.entry(inode).or_default();
@@ -82,16 +80,10 @@ pub fn lock(inode: u64, wanted: &Lock, patience: Reading) -> Result<(), Errno> {
                 break;
             }
         }
-        if patience == Reading::NonBlocking {
-            return Err(Errno::EAGAIN);
-        }
-        if signal::is_pending() {
-            return Err(Errno::EINTR);
-        }
-        scheduler::wait_until(&CHANGES, changes, u64::MAX, Patience::Signals);
+        CHANGES.wait(seen, patience)?;
     }
     // An exclusive lock may have become a shared one.
-    changed();
+    CHANGES.tell();
     Ok(())
 }
 
@@ -105,7 +97,7 @@ pub fn unlock(inode: u64, owner: Owner, range: &Range<u64>) {
             all.remove(&inode);
         }
     }
-    changed();
+    CHANGES.tell();
 }
 
 /// Gives back everything that an owner has on any file.
@@ -114,12 +106,7 @@ pub fn unlock_all(owner: Owner) {
         locks.retain(|lock| lock.owner != owner);
         !locks.is_empty()
     });
-    changed();
-}
-
-fn changed() {
-    CHANGES.fetch_add(1, Ordering::AcqRel);
-    scheduler::wake(&CHANGES);
+    CHANGES.tell();
 }
 
 /// Takes a range out of an owner's locks; what is left on both sides stays locked.

@@ -2,10 +2,9 @@
 
 use super::Reading;
 use super::open::{Open, What};
-use super::ready::{self, Ready};
+use super::ready::{Changes, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
-use crate::scheduler::{self, Patience};
 use crate::{process, signal};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -21,8 +20,8 @@ const WHOLE: usize = 4096;
 #[derive(Default)]
 pub struct Pipe {
     bytes: Mutex<VecDeque<u8>>,
-    /// Counts what either side may wait for.
-    event: AtomicU32,
+    /// What either side may wait for.
+    changes: Changes,
     readers: AtomicU32,
     writers: AtomicU32,
     /// How often an end was opened by its name: who waits for the other side to be opened must not
@@ -37,25 +36,6 @@ pub enum End {
     Read,
     /// The one that is written.
     Write,
-}
-
-impl Pipe {
-    fn notify(&self) {
-        self.event.fetch_add(1, Ordering::AcqRel);
-        scheduler::wake(&self.event);
-        ready::changed();
-    }
-
-    fn wait(&self, event: u32, reading: Reading) -> Result<(), Errno> {
-        if reading == Reading::NonBlocking {
-            return Err(Errno::EAGAIN);
-        }
-        if signal::is_pending() {
-            return Err(Errno::EINTR);
-        }
-        scheduler::wait_until(&self.event, event, u64::MAX, Patience::Signals);
-        Ok(())
-    }
 }
 
 /// The end of a pipe that is read.
@@ -84,16 +64,16 @@ pub fn open(pipe: &Arc<Pipe>, end: End, flags: u32) -> Result<Arc<Open>, Errno> 
     };
     own.fetch_add(1, Ordering::AcqRel);
     let open = Open::new(what, flags);
-    pipe.notify();
+    pipe.changes.tell();
     loop {
-        let event = pipe.event.load(Ordering::Acquire);
+        let seen = pipe.changes.now();
         if others.load(Ordering::Acquire) > 0 || other.load(Ordering::Acquire) != before {
             return Ok(open);
         }
         match (open.reading(), end) {
             (Reading::NonBlocking, End::Read) => return Ok(open),
             (Reading::NonBlocking, End::Write) => return Err(Errno::ENXIO),
-            (Reading::Blocking, _) => pipe.wait(event, Reading::Blocking)?,
+            (Reading::Blocking, _) => pipe.changes.wait(seen, Reading::Blocking)?,
         }
     }
 }
@@ -109,7 +89,7 @@ impl ReadEnd {
         let mut ready = Ready::empty();
         ready.set(Ready::HUP, self.0.writers.load(Ordering::Acquire) == 0);
         ready.set(Ready::IN, self.bytes() > 0);
-        (ready, self.0.event.load(Ordering::Acquire).into())
+        (ready, self.0.changes.now().into())
     }
 
     /// How much is there to be read.
@@ -120,7 +100,7 @@ impl ReadEnd {
     /// Reads what is there, or waits for something, or for the last writer to go.
     pub(super) fn read(&self, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
         loop {
-            let event = self.0.event.load(Ordering::Acquire);
+            let seen = self.0.changes.now();
             let writers = self.0.writers.load(Ordering::Acquire);
             let n = {
                 let mut held = self.0.bytes.lock();
@@ -131,13 +111,13 @@ impl ReadEnd {
                 n
             };
             if n > 0 {
-                self.0.notify();
+                self.0.changes.tell();
                 return Ok(n);
             }
             if writers == 0 || bytes.is_empty() {
                 return Ok(0);
             }
-            self.0.wait(event, reading)?;
+            self.0.changes.wait(seen, reading)?;
         }
     }
 }
@@ -153,14 +133,14 @@ impl WriteEnd {
         let mut ready = Ready::empty();
         ready.set(Ready::ERR, self.0.readers.load(Ordering::Acquire) == 0);
         ready.set(Ready::OUT, self.0.bytes.lock().len() + WHOLE <= CAPACITY);
-        (ready, self.0.event.load(Ordering::Acquire).into())
+        (ready, self.0.changes.now().into())
     }
 
     /// Writes all, waiting for room, while there is a reader.
     pub(super) fn write(&self, bytes: &[u8], reading: Reading) -> Result<usize, Errno> {
         let mut done = 0;
         while done < bytes.len() {
-            let event = self.0.event.load(Ordering::Acquire);
+            let seen = self.0.changes.now();
             if self.0.readers.load(Ordering::Acquire) == 0 {
                 signal::send(process::current(), signal::SIGPIPE);
                 return Err(Errno::EPIPE);
@@ -174,8 +154,8 @@ impl WriteEnd {
             };
             done += n;
             if n > 0 {
-                self.0.notify();
-            } else if let Err(error) = self.0.wait(event, reading) {
+                self.0.changes.tell();
+            } else if let Err(error) = self.0.changes.wait(seen, reading) {
                 return if done > 0 { Ok(done) } else { Err(error) };
             }
         }
@@ -186,13 +166,13 @@ impl WriteEnd {
 impl Drop for ReadEnd {
     fn drop(&mut self) {
         self.0.readers.fetch_sub(1, Ordering::AcqRel);
-        self.0.notify();
+        self.0.changes.tell();
     }
 }
 
 impl Drop for WriteEnd {
     fn drop(&mut self) {
         self.0.writers.fetch_sub(1, Ordering::AcqRel);
-        self.0.notify();
+        self.0.changes.tell();
     }
 }

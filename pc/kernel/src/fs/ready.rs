@@ -1,5 +1,6 @@
 //! Waiting until a file is ready: what `poll`, `select` and `epoll` are made of.
 
+use super::Reading;
 use crate::errno::Errno;
 use crate::scheduler::{self, Patience};
 use crate::{clock, signal};
@@ -35,6 +36,47 @@ const LOOK_AGAIN: u64 = 10_000_000;
 /// How many tasks wait here, and a count of what they wait for.
 static WATCHERS: AtomicU32 = AtomicU32::new(0);
 static CHANGES: AtomicU32 = AtomicU32::new(0);
+
+/// Counts what changes about one thing, for those who wait for it.
+#[derive(Default)]
+pub struct Changes(AtomicU32);
+
+impl Changes {
+    /// No change yet.
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// The count now. Who is to wait reads it before looking at the thing.
+    pub fn now(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Lets those who wait look again.
+    pub fn tell(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        scheduler::wake(&self.0);
+        changed();
+    }
+
+    /// Waits for a change after the count was `seen`, unless the caller does not want to wait or has
+    /// a signal.
+    pub fn wait(&self, seen: u32, reading: Reading) -> Result<(), Errno> {
+        self.wait_until(seen, u64::MAX, reading)
+    }
+
+    /// The same, to a time at most.
+    pub fn wait_until(&self, seen: u32, deadline: u64, reading: Reading) -> Result<(), Errno> {
+        if reading == Reading::NonBlocking {
+            return Err(Errno::EAGAIN);
+        }
+        if signal::is_pending() {
+            return Err(Errno::EINTR);
+        }
+        scheduler::wait_until(&self.0, seen, deadline, Patience::Signals);
+        Ok(())
+    }
+}
 
 /// Lets those who wait look again: a file may have become ready.
 pub fn changed() {

@@ -2,15 +2,13 @@
 //! network.
 
 use super::Reading;
-use super::ready::{self, Ready};
+use super::ready::{Changes, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
-use crate::scheduler::{self, Patience};
-use crate::signal;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The bytes that wait in one direction at most, and so the longest message.
 pub const CAPACITY: usize = 65536;
@@ -46,8 +44,8 @@ pub struct Socket {
 /// One direction.
 struct Channel {
     messages: Mutex<Messages>,
-    /// Counts what either side may wait for.
-    event: AtomicU32,
+    /// What either side may wait for.
+    changes: Changes,
     sender_is_gone: AtomicBool,
     receiver_is_gone: AtomicBool,
 }
@@ -61,27 +59,10 @@ impl Channel {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             messages: Mutex::new(Messages { queue: VecDeque::new(), bytes: 0 }),
-            event: AtomicU32::new(0),
+            changes: Changes::new(),
             sender_is_gone: AtomicBool::new(false),
             receiver_is_gone: AtomicBool::new(false),
         })
-    }
-
-    fn notify(&self) {
-        self.event.fetch_add(1, Ordering::AcqRel);
-        scheduler::wake(&self.event);
-        ready::changed();
-    }
-
-    fn wait(&self, event: u32, reading: Reading) -> Result<(), Errno> {
-        if reading == Reading::NonBlocking {
-            return Err(Errno::EAGAIN);
-        }
-        if signal::is_pending() {
-            return Err(Errno::EINTR);
-        }
-        scheduler::wait_until(&self.event, event, u64::MAX, Patience::Signals);
-        Ok(())
     }
 }
 
@@ -121,7 +102,7 @@ impl Socket {
     pub fn read(&self, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
         let channel = &self.incoming;
         loop {
-            let event = channel.event.load(Ordering::Acquire);
+            let seen = channel.changes.now();
             let is_last = channel.sender_is_gone.load(Ordering::Acquire)
                 || channel.receiver_is_gone.load(Ordering::Acquire);
             if bytes.is_empty() && self.unit == Unit::Bytes {
@@ -129,13 +110,13 @@ impl Socket {
             }
             let taken = channel.messages.lock().take(self.unit, bytes);
             if let Some(n) = taken {
-                channel.notify();
+                channel.changes.tell();
                 return Ok(n);
             }
             if is_last {
                 return Ok(0);
             }
-            channel.wait(event, reading)?;
+            channel.changes.wait(seen, reading)?;
         }
     }
 
@@ -147,7 +128,7 @@ impl Socket {
         let channel = &self.outgoing;
         let mut done = 0;
         loop {
-            let event = channel.event.load(Ordering::Acquire);
+            let seen = channel.changes.now();
             if channel.receiver_is_gone.load(Ordering::Acquire)
                 || channel.sender_is_gone.load(Ordering::Acquire)
             {
@@ -167,11 +148,11 @@ impl Socket {
             };
             if let Some(n) = sent {
                 done += n;
-                channel.notify();
+                channel.changes.tell();
                 if done == bytes.len() {
                     return Ok(done);
                 }
-            } else if let Err(error) = channel.wait(event, reading) {
+            } else if let Err(error) = channel.changes.wait(seen, reading) {
                 return if done > 0 { Ok(done) } else { Err(error) };
             }
         }
@@ -181,11 +162,11 @@ impl Socket {
     pub fn shut(&self, what: Shut) {
         if what != Shut::Writing {
             self.incoming.receiver_is_gone.store(true, Ordering::Release);
-            self.incoming.notify();
+            self.incoming.changes.tell();
         }
         if what != Shut::Reading {
             self.outgoing.sender_is_gone.store(true, Ordering::Release);
-            self.outgoing.notify();
+            self.outgoing.changes.tell();
         }
     }
 
@@ -201,7 +182,7 @@ impl Socket {
         ready.set(Ready::PEER_SHUT, ended);
         ready.set(Ready::HUP, ended && shut);
         ready.set(Ready::OUT, shut || self.outgoing.messages.lock().bytes < CAPACITY / 2);
-        let changes = [&self.incoming, &self.outgoing].map(|c| c.event.load(Ordering::Acquire));
+        let changes = [&self.incoming, &self.outgoing].map(|channel| channel.changes.now());
         (ready, u64::from(changes[0]) << 32 | u64::from(changes[1]))
     }
 

@@ -132,9 +132,15 @@ impl Backing for Stored {
         self.failures.write()?;
         let mut pages = self.pages.lock();
         let Some(place) = self.place(&mut pages, index)? else { return Ok(()) };
-        let mut content = [0; PAGE_SIZE as usize];
-        content[..page.len()].copy_from_slice(page);
-        volume()?.disk.write_page(place.at, &content)?;
+        let disk = &volume()?.disk;
+        match <&PageBytes>::try_from(page) {
+            Ok(whole) => disk.write_page(place.at, whole)?,
+            Err(_) => {
+                let mut content = [0; PAGE_SIZE as usize];
+                content[..page.len()].copy_from_slice(page);
+                disk.write_page(place.at, &content)?;
+            }
+        }
         place.is_written = true;
         Ok(())
     }
