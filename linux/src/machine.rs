@@ -286,6 +286,10 @@ impl Machine for LinuxMachine {
         lock::wake_all(word);
     }
 
+    fn pause(&self) {
+        rustix::thread::sched_yield();
+    }
+
     fn now(&self) -> u64 {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

@@ -139,6 +139,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Wakes every waiter on `word`.
     fn wake(&self, word: &AtomicU32);
 
+    /// Lets others run for a moment: the caller is about to look again for what they are to do, and
+    /// holds nothing that they may wait for but a page (Linux: `cond_resched`).
+    ///
+    /// On a machine whose contexts are not preempted they might otherwise never run.
+    fn pause(&self);
+
     /// A clock in nanoseconds that never goes back; a simulated machine may count steps.
     fn now(&self) -> u64;
 }

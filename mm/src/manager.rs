@@ -212,6 +212,15 @@ impl<M: Machine> Manager<M> {
         self.machine.allocate().map(|frame| self.first_reference(frame))
     }
 
+    /// Like [`allocate`](Self::allocate), unless or until it turns out that no frame is needed.
+    pub(crate) fn allocate_unless(
+        &self,
+        is_spared: impl Fn() -> bool,
+    ) -> Result<Option<Frame>, OutOfMemory> {
+        let take = || if is_spared() { Ok(None) } else { self.machine.allocate().map(Some) };
+        Ok(self.with_room(take)?.map(|frame| self.first_reference(frame)))
+    }
+
     fn first_reference(&self, frame: Frame) -> Frame {
         let page = self.page(frame);
         debug_assert_eq!(page.refs(), 0, "{frame:?} allocated while in use");

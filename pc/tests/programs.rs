@@ -79,7 +79,7 @@ fn several_programs_at_once_on_swap() {
     };
     let one = "2 threads, 14 MiB, 0 failures\n";
     expect(&ended, 0, &format!("{one}{one}{one}all\n"));
-    assert!(ended.counters()["swap_reads"] > 3_000, "{}", ended.report);
+    assert!(ended.counters()["swap_reads"] > 1_000, "{}", ended.report);
 }
 
 #[test]

@@ -299,6 +299,11 @@ impl<A: Architecture> Machine for Computer<A> {
         wait::wake(word);
     }
 
+    fn pause(&self) {
+        self.hw.tick(1);
+        schedule::pause();
+    }
+
     fn now(&self) -> u64 {
         self.hw.tick(1)
     }

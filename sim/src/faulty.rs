@@ -119,6 +119,10 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.wake(word);
     }
 
+    fn pause(&self) {
+        self.inner.pause();
+    }
+
     fn now(&self) -> u64 {
         self.inner.now()
     }

@@ -114,7 +114,7 @@ pub use faulty::{Faulty, FaultySpace};
 pub use file::{FileStats, SimFile};
 pub use kernel::SyncError;
 pub use lock::{SimMutex, SimRwLock};
-pub use schedule::{Explored, Task, yield_point};
+pub use schedule::{Explored, Switching, Task, yield_point};
 pub use space::{SimCursor, SimSpace};
 pub use stats::Stats;
 pub use traced::{Call, Log, Observer, Traced, TracedCursor, TracedSpace};

@@ -4,6 +4,9 @@
 //! another CPU could come in between (a lock, an access, a change of an entry, a wait) the seed
 //! decides whether the turn passes on, and to whom. As nothing else decides, a seed names an
 //! interleaving: the one that fails can be run again.
+//!
+//! A kernel that is not preempted has another kind of interleavings, in which a task goes on until
+//! it waits: whoever then looks again and again for what another is to do never sees it done.
 
 use crate::arch::Architecture;
 use crate::chance::{Chance, mix};
@@ -19,6 +22,16 @@ use std::sync::Arc;
 
 /// What one task does.
 pub type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// Where the turn may pass from one task to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switching {
+    /// At every point: tasks on processors of their own, or preempted.
+    Anywhere,
+    /// Where a task waits, for a lock, a device or another task, or pauses
+    /// ([`Machine::pause`](pagefault_machine::Machine::pause)): one processor, and nobody preempted.
+    WhereTasksWait,
+}
 
 /// How an interleaving went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +49,16 @@ const STEP_LIMIT: u64 = 20_000_000;
 
 impl<A: Architecture> Computer<A> {
     /// Runs tasks in the interleaving that a seed names, and returns when all are done. Task `n`
-    /// runs on CPU `n` modulo the number of CPUs.
+    /// runs on CPU `n` modulo the number of CPUs. The turn may pass on anywhere.
+    ///
+    /// # Panics
+    /// As [`explore_with`](Self::explore_with).
+    pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
+        self.explore_with(Switching::Anywhere, seed, tasks)
+    }
+
+    /// Runs tasks in the interleaving that a seed names among those of a kind, and returns when all
+    /// are done.
     ///
     /// Between the tasks everything is under the seed's control only if they meet on this crate's
     /// locks, words and computers: what blocks a thread otherwise stops them all.
@@ -44,7 +66,7 @@ impl<A: Architecture> Computer<A> {
     /// # Panics
     /// When a task panics, with its payload, after the seed was printed; when all tasks wait for
     /// each other, with what each waits for; when they run in circles.
-    pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
+    pub fn explore_with(&self, switching: Switching, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
         let cpus = self.cpus();
         let on_cpu = |(number, task): (u32, _)| -> Task<'_> {
             Box::new(move || {
@@ -53,18 +75,21 @@ impl<A: Architecture> Computer<A> {
                 task();
             })
         };
-        run(seed, (0..).zip(tasks).map(on_cpu).collect())
+        run(switching, seed, (0..).zip(tasks).map(on_cpu).collect())
     }
 }
 
-/// Gives the seed an occasion to pass the turn on; outside [`Computer::explore`], gives way to
-/// other threads.
+/// Gives the seed an occasion to pass the turn on, as while waiting for a device; outside
+/// [`Computer::explore`], gives way to other threads.
 pub fn yield_point() {
-    if IS_TASK.get() {
-        point();
-    } else {
+    if !is_task() {
         std::thread::yield_now();
+        return;
     }
+    with_task(|schedule, me| match schedule.switching {
+        Switching::Anywhere => schedule.point(me),
+        Switching::WhereTasksWait => schedule.give_way(me),
+    });
 }
 
 /// One interleaving under way.
@@ -73,6 +98,7 @@ struct Schedule {
     /// Where each task sleeps while it has not the turn.
     turns: Box<[Condvar]>,
     chance: Chance,
+    switching: Switching,
     /// The turn passes on at one point in so many, on average.
     one_in: u64,
 }
@@ -110,7 +136,7 @@ thread_local! {
     static TASK: RefCell<Option<(Arc<Schedule>, usize)>> = const { RefCell::new(None) };
 }
 
-fn run(seed: u64, tasks: Vec<Task<'_>>) -> Explored {
+fn run(switching: Switching, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
     let count = tasks.len();
     let chance = Chance::new(seed, 0);
     let schedule = Arc::new(Schedule {
@@ -123,6 +149,7 @@ fn run(seed: u64, tasks: Vec<Task<'_>>) -> Explored {
         turns: (0..count).map(|_| Condvar::new()).collect(),
         // Some bugs need many switches, others long runs between two.
         one_in: 2 << chance.below(6),
+        switching,
         chance,
     });
     let contexts = context::lease(count as u32);
@@ -171,16 +198,28 @@ impl Schedule {
 
     /// Perhaps passes the turn on.
     fn point(&self, me: usize) {
+        let mut state = self.step();
+        if self.switching == Switching::Anywhere && self.chance.below(self.one_in) == 0 {
+            self.pass_on(&mut state);
+        }
+        drop(self.await_turn(me, state));
+    }
+
+    /// Passes the turn on, perhaps to the same task.
+    fn give_way(&self, me: usize) {
+        let mut state = self.step();
+        self.pass_on(&mut state);
+        drop(self.await_turn(me, state));
+    }
+
+    fn step(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         state.explored.steps += 1;
         if state.explored.steps > STEP_LIMIT {
             let report = format!("the tasks run in circles: no end after {STEP_LIMIT} steps");
             self.fail(&mut state, Failure::Report(report));
         }
-        if self.chance.below(self.one_in) == 0 {
-            self.pass_on(&mut state);
-        }
-        drop(self.await_turn(me, state));
+        state
     }
 
     /// Passes the turn on until something is released at `address`.
@@ -268,6 +307,15 @@ pub(crate) fn is_task() -> bool {
 pub(crate) fn point() {
     if is_task() {
         with_task(Schedule::point);
+    }
+}
+
+/// Lets the other tasks run for a moment.
+pub(crate) fn pause() {
+    if is_task() {
+        with_task(Schedule::give_way);
+    } else {
+        std::thread::yield_now();
     }
 }
 

@@ -300,6 +300,11 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         self.observer.note(&Call::Wake);
     }
 
+    fn pause(&self) {
+        self.observer.note(&Call::Wait);
+        self.inner.pause();
+    }
+
     fn now(&self) -> u64 {
         self.inner.now()
     }

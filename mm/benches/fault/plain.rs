@@ -105,6 +105,8 @@ impl Machine for Plain {
 
     fn wake(&self, _word: &AtomicU32) {}
 
+    fn pause(&self) {}
+
     fn now(&self) -> u64 {
         0
     }

@@ -57,11 +57,12 @@ impl<M: Machine> Mm<M> {
                 Ok(Step::Again)
             }
             Plan::Copy(frame) => {
-                let step = self.copy(vma, fault, frame);
+                let new = self.manager.allocate_free();
+                let step = new.map(|new| self.copy(vma, fault, frame, new));
                 if !self.manager.is_zero_frame(frame) {
                     self.manager.put_copied(frame);
                 }
-                step
+                step.or_else(|OutOfFrames| self.await_room(frame))
             }
         }
     }
@@ -177,23 +178,8 @@ impl<M: Machine> Mm<M> {
     /// The copy is entered read-only, and the stale translations of the old page are flushed while
     /// both hold the same content and neither can be written; only then is the copy its owner's to
     /// write. Thus no processor reads the old page after another has written the new one.
-    fn copy(
-        self: &Arc<Self>,
-        vma: &Arc<Vma<M>>,
-        fault: &Fault,
-        old: Frame,
-    ) -> Result<Step, Refusal> {
+    fn copy(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &Fault, old: Frame, new: Frame) -> Step {
         let manager = &self.manager;
-        let new = match manager.allocate_free() {
-            Ok(new) => new,
-            Err(OutOfFrames) if self.is_only_held(old) => {
-                // A second frame might never be had: the page cannot go as long as it is held here.
-                manager.lock_page(old);
-                manager.unlock_page(old);
-                return Ok(Step::Again);
-            }
-            Err(OutOfFrames) => manager.allocate()?,
-        };
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
         } else {
@@ -204,23 +190,33 @@ impl<M: Machine> Mm<M> {
         let mut gather = Gather::new(self);
         if !self.replace_with_copy(vma, fault, old, new, &mut gather) {
             manager.put(new);
-            return Ok(Step::Again);
+            return Step::Again;
         }
         gather.flush();
         if self.let_write(vma, fault, new) {
-            Ok(Step::Done(Correction::CopyOnWrite))
+            Step::Done(Correction::CopyOnWrite)
         } else {
-            Ok(Step::Partly(Correction::CopyOnWrite))
+            Step::Partly(Correction::CopyOnWrite)
         }
     }
 
-    /// Whether a page has one owner, who was kept from reusing it because someone else, reclaim
-    /// mostly, has it in hand for a moment.
-    fn is_only_held(&self, frame: Frame) -> bool {
+    /// Waits until there is a frame for the copy of a page, or no need of one: who kept the owner
+    /// from reusing the page, reclaim or another fault, may let go of it.
+    ///
+    /// A second frame might never be had, so that the caller no longer refers to the page: it may be
+    /// the one that can go, and several who wait would keep each other from reusing it.
+    fn await_room(&self, old: Frame) -> Result<Step, Refusal> {
         let manager = &self.manager;
-        !manager.is_zero_frame(frame)
-            && manager.page(frame).is_anon()
-            && manager.entries_of(frame) == 1
+        let is_reusable = || {
+            // By now it may be another page, of anyone's: then the entry has changed too.
+            !manager.is_zero_frame(old)
+                && manager.page(old).is_anon()
+                && manager.is_sole_owner(old, 0)
+        };
+        if let Some(frame) = manager.allocate_unless(is_reusable)? {
+            manager.put(frame);
+        }
+        Ok(Step::Again)
     }
 
     /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.

@@ -46,6 +46,9 @@ impl From<OutOfMemory> for Refusal {
     }
 }
 
+/// After so many attempts the others are let run, before as many more.
+const ATTEMPTS: u32 = 16;
+
 /// What an attempt achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -157,12 +160,18 @@ impl<M: Machine> Mm<M> {
         region: impl Fn(&Arc<Self>) -> Result<Arc<Vma<M>>, Refusal>,
     ) -> Result<Correction, Refusal> {
         let mut first = None;
+        let mut attempts = 0_u32;
         loop {
             let vma = region(self)?;
             match self.attempt(&vma, fault)? {
                 Step::Done(correction) => return Ok(first.unwrap_or(correction)),
                 Step::Partly(correction) => first = first.or(Some(correction)),
                 Step::Again => {}
+            }
+            attempts = attempts.wrapping_add(1);
+            if attempts.is_multiple_of(ATTEMPTS) {
+                // Whoever is in the way may need the processor to get out of it.
+                self.manager.machine.pause();
             }
         }
     }

@@ -197,6 +197,9 @@ impl<M: Machine> Manager<M> {
             }
             if after.is_busy() {
                 self.machine.wait(&self.passes.turn, turn);
+            } else {
+                // Who waited for a lock may have it by now, and needs a processor.
+                self.machine.pause();
             }
         }
     }

@@ -10,7 +10,7 @@ use pagefault::{
     AddressSpace, Config, File, FileAccess, MapRequest, Mm, NonlinearPolicy, Overcommit, Placement,
     Sharing, Source,
 };
-use pagefault_sim::{Config as Machine, Hazards, Sim, SimDisk, SimFile, Task, X86_64};
+use pagefault_sim::{Config as Machine, Hazards, Sim, SimDisk, SimFile, Switching, Task, X86_64};
 use std::sync::Arc;
 
 /// One interleaving's computer with one process.
@@ -98,8 +98,10 @@ impl Scene {
         self.world.load_byte(self.mm(), cpu, at)
     }
 
+    /// One interleaving in three is of tasks that go on until they wait.
     pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) {
-        self.world.sim.explore(seed, tasks);
+        let switching = if seed % 3 == 2 { Switching::WhereTasksWait } else { Switching::Anywhere };
+        self.world.sim.explore_with(switching, seed, tasks);
     }
 
     pub fn allocated(&self) -> u32 {

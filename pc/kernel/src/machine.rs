@@ -146,6 +146,10 @@ impl Machine for Pc {
         scheduler::wake(word);
     }
 
+    fn pause(&self) {
+        scheduler::yield_now();
+    }
+
     fn now(&self) -> u64 {
         clock::nanoseconds()
     }
