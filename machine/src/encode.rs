@@ -68,6 +68,7 @@ impl core::error::Error for EncodeError {}
 
 impl Limits {
     /// Whether every number in `entry` fits.
+    #[inline]
     pub fn check(&self, entry: Entry) -> Result<(), EncodeError> {
         match entry {
             Entry::None => Ok(()),

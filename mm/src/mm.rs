@@ -23,7 +23,7 @@
 use crate::entry::Limits;
 use crate::error::{ForkError, OutOfMemory};
 use crate::fault::ahead::Runs;
-use crate::machine::{Machine, Space, VirtAddr};
+use crate::machine::{Machine, OutOfFrames, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
 use crate::sync::{Held, Rank, RwLock, SleepGuard, SleepLock};
@@ -249,19 +249,27 @@ impl<M: Machine> Mm<M> {
 
     /// Locks entries, making the levels of the table that are missing; evicts pages to make them
     /// if it must (spec B1).
+    #[inline]
     pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        let order = &self.manager.order;
-        let held = order.enter(Rank::Entries);
-        if let Ok(cursor) = self.space.lock(range.clone()) {
-            return Ok(PageCursor { cursor, _held: held });
+        let held = self.manager.order.enter(Rank::Entries);
+        match self.space.lock(range.clone()) {
+            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
+            Err(OutOfFrames) => {
+                drop(held);
+                self.entries_with_room(&range)
+            }
         }
-        drop(held);
+    }
+
+    #[cold]
+    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
         // The levels stay once they are made, so that the second lock finds them.
         let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor { _held: order.enter(Rank::Entries), cursor })
+        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
     }
 
     /// Locks entries where there is a table for them.
+    #[inline]
     pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {
         let held = self.manager.order.enter(Rank::Entries);
         Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })

@@ -24,6 +24,7 @@ pub const fn effective(protection: Protection) -> Protection {
 }
 
 /// The word for a leaf entry that code of privilege `mode` may use.
+#[inline]
 pub fn encode(entry: Entry, mode: Mode) -> Result<u64, EncodeError> {
     LIMITS.check(entry)?;
     Ok(match entry {
@@ -39,6 +40,7 @@ pub fn encode(entry: Entry, mode: Mode) -> Result<u64, EncodeError> {
 /// The entry that a word stands for.
 ///
 /// Frame numbers are cut to the 32 bits that [`Frame`] has; [`encode`] makes no larger one.
+#[inline]
 pub fn decode(raw: u64) -> Entry {
     if raw == 0 {
         Entry::None

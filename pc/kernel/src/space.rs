@@ -5,6 +5,10 @@
 //! is entered by one atomic exchange under `levels` for reading; only [`Space::prune`] takes tables
 //! away, under `levels` for writing, when no cursor is left. A reader may enter while a writer
 //! waits, so that two cursors of one thread do not meet a waiting writer between them.
+//!
+//! The leaf that was found last is remembered, since the next one is most often the same. It is read
+//! and written under `levels` for reading, and forgotten where tables are taken away, under `levels`
+//! for writing: so what is remembered is a table of the space.
 
 use crate::direct::{self, Table, index, table};
 use crate::failures;
@@ -50,12 +54,35 @@ struct Bounds {
     unmapped: Range<u64>,
 }
 
+/// The leaf table that was found last, and which addresses it covers: in one word, the number of the
+/// span in the upper half and the frame in the lower. 0 for none, since frame 0 is no table.
+#[derive(Default)]
+struct Recent(AtomicU64);
+
+impl Recent {
+    #[inline]
+    fn find(&self, address: VirtAddr) -> Option<Frame> {
+        let word = self.0.load(Ordering::Acquire);
+        (word >> 32 == address.value() / PcSpace::SPAN && word != 0).then_some(Frame(word as u32))
+    }
+
+    fn remember(&self, address: VirtAddr, leaf: Frame) {
+        let span = address.value() / PcSpace::SPAN;
+        self.0.store(span << 32 | u64::from(leaf.0), Ordering::Release);
+    }
+
+    fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The page table of one address space.
 pub struct PcSpace {
     frames: &'static Frames,
     root: Frame,
     id: u32,
     levels: spin::RwLock<()>,
+    recent: Recent,
     leaves: AtomicUsize,
     /// How many of them have no entry: when there is none, nothing can be pruned.
     empty_leaves: AtomicUsize,
@@ -77,6 +104,7 @@ impl PcSpace {
             root,
             id,
             levels: spin::RwLock::new(()),
+            recent: Recent::default(),
             leaves: AtomicUsize::new(0),
             empty_leaves: AtomicUsize::new(0),
             presence: Presence::default(),
@@ -89,8 +117,16 @@ impl PcSpace {
     }
 
     /// The leaf table that covers an address. The caller holds `levels`.
+    #[inline]
     fn leaf(&self, address: VirtAddr) -> Option<Frame> {
-        self.descend(address, 1)
+        self.recent.find(address).or_else(|| self.walk_to_leaf(address))
+    }
+
+    #[cold]
+    fn walk_to_leaf(&self, address: VirtAddr) -> Option<Frame> {
+        let leaf = self.descend(address, 1)?;
+        self.recent.remember(address, leaf);
+        Some(leaf)
     }
 
     /// The table of `level` that covers an address. The caller holds `levels`.
@@ -135,20 +171,24 @@ impl PcSpace {
         Ok(())
     }
 
+    #[inline]
     fn try_lock(&self, range: &Range<VirtAddr>) -> Option<PcCursor<'_>> {
         let levels = self.levels.read();
         let leaf = self.leaf(range.start)?;
         let entries = self.frames.lock_leaf(leaf);
-        // SAFETY: the leaf stays a table while `levels` is held, which the cursor does.
-        let table = unsafe { table(leaf) };
-        Some(PcCursor {
-            space: self,
-            leaf,
-            table,
-            end: range.end,
-            _entries: entries,
-            _levels: levels,
-        })
+        Some(PcCursor { space: self, leaf, end: range.end, _entries: entries, _levels: levels })
+    }
+
+    /// Locks entries whose leaf table is missing, or may be.
+    #[cold]
+    fn make_and_lock(&self, range: &Range<VirtAddr>) -> Result<PcCursor<'_>, OutOfFrames> {
+        loop {
+            failures::frame()?;
+            self.make_levels(range.start)?;
+            if let Some(cursor) = self.try_lock(range) {
+                return Ok(cursor);
+            }
+        }
     }
 
     /// Takes empty leaf tables that serve unmapped addresses, and the levels above them that become
@@ -212,16 +252,15 @@ impl Space for PcSpace {
         self.id
     }
 
+    #[inline]
     fn lock(&self, range: Range<VirtAddr>) -> Result<PcCursor<'_>, OutOfFrames> {
-        loop {
-            if let Some(cursor) = self.try_lock(&range) {
-                return Ok(cursor);
-            }
-            failures::frame()?;
-            self.make_levels(range.start)?;
+        match self.try_lock(&range) {
+            Some(cursor) => Ok(cursor),
+            None => self.make_and_lock(&range),
         }
     }
 
+    #[inline]
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<PcCursor<'_>> {
         self.try_lock(&range)
     }
@@ -236,6 +275,7 @@ impl Space for PcSpace {
             let mut taken = Taken { frames: [Frame(0); BATCH], count: 0 };
             {
                 let _levels = self.levels.write();
+                self.recent.forget();
                 self.take_empty(self.root, 4, 0, &range, &mut taken);
             }
             if taken.count > 0 {
@@ -268,18 +308,21 @@ impl Drop for PcSpace {
 pub struct PcCursor<'a> {
     space: &'a PcSpace,
     leaf: Frame,
-    table: &'a Table,
     end: VirtAddr,
     _entries: MutexGuard<'a, ()>,
     _levels: spin::RwLockReadGuard<'a, ()>,
 }
 
 impl PcCursor<'_> {
+    #[inline]
     fn word(&self, address: VirtAddr) -> &AtomicU64 {
-        &self.table[index(address.value(), 1)]
+        // SAFETY: the leaf stays a table while `levels` is held, which the cursor does.
+        let table: &Table = unsafe { table(self.leaf) };
+        &table[index(address.value(), 1)]
     }
 
     /// Counts an entry that came or went, under the leaf's lock.
+    #[inline]
     fn count(&self, came: bool) {
         let live = self.space.frames.live(self.leaf);
         let before = live.load(Ordering::Relaxed);
@@ -294,10 +337,12 @@ impl PcCursor<'_> {
 }
 
 impl Cursor for PcCursor<'_> {
+    #[inline]
     fn entry(&self, address: VirtAddr) -> Entry {
         encode::decode(self.word(address).load(Ordering::Acquire))
     }
 
+    #[inline]
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
         // Slots and file indexes come from the memory manager, which keeps to the limits that the
         // machine declares; a number beyond them would otherwise name another page.
