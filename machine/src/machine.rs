@@ -123,6 +123,15 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
+    /// Does what [`flush`](Self::flush) does for one page, if no processor but the caller's need be
+    /// told; else does nothing and returns `false`, as a machine may do always.
+    ///
+    /// Waits for nobody, and so may be called with the cursor held under which the entry was
+    /// changed: whoever uses the space from then on sees the changed entry.
+    fn flush_here(&self, _space: &Self::Space, _stale: Stale) -> bool {
+        false
+    }
+
     /// Brings the part of the loaded page table that translates a kernel address in line with the
     /// reference table, and says whether the address is mapped there (spec A4–A7). Takes no lock:
     /// the interrupted code may hold any.

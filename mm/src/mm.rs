@@ -238,6 +238,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// The region that contains `address`.
+    #[inline]
     pub(crate) fn containing(&self, address: VirtAddr) -> Option<Arc<Vma<M>>> {
         self.regions.read(&self.manager.order, |tree| tree.containing(address).cloned())
     }

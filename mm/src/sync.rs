@@ -53,8 +53,9 @@ impl<M: Machine> LockOrder<M> {
     }
 
     /// Notes that the caller is about to take a lock of `rank`.
+    #[inline]
     pub(crate) fn enter(&self, rank: Rank) -> Held<'_> {
-        let Some(word) = self.mine() else { return Held { word: None, bit: 0 } };
+        let Some(word) = self.mine() else { return Held::NOTHING };
         let bit = 1 << rank as u32;
         let before = word.fetch_or(bit, Ordering::Relaxed) & RANKS;
         // Two cursors may nest under exclusive use of both spaces (spec B2).
@@ -63,7 +64,7 @@ impl<M: Machine> LockOrder<M> {
             before < bit || (nested_cursor && before < bit << 1),
             "lock order: {rank:?} taken while holding ranks {before:#b}"
         );
-        Held { word: Some(word), bit: if nested_cursor { 0 } else { bit } }
+        Held::new(word, if nested_cursor { 0 } else { bit })
     }
 
     /// Panics in debug builds if the caller holds a lock: used before I/O and before waiting.
@@ -103,25 +104,50 @@ impl<M: Machine> LockOrder<M> {
         }
     }
 
+    #[inline]
     fn mine(&self) -> Option<&AtomicU32> {
-        if self.held.is_empty() {
+        if !cfg!(debug_assertions) {
             return None;
         }
         self.held.get(self.machine.context().0 as usize)
     }
 }
 
-/// A noted lock; leaving its scope notes the release.
+/// A noted lock; leaving its scope notes the release. Nothing at all in release builds.
+#[cfg(debug_assertions)]
 pub(crate) struct Held<'a> {
     word: Option<&'a AtomicU32>,
     bit: u32,
 }
 
+#[cfg(debug_assertions)]
+impl<'a> Held<'a> {
+    const NOTHING: Self = Self { word: None, bit: 0 };
+
+    const fn new(word: &'a AtomicU32, bit: u32) -> Self {
+        Self { word: Some(word), bit }
+    }
+}
+
+#[cfg(debug_assertions)]
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(word) = self.word {
             word.fetch_and(!self.bit, Ordering::Relaxed);
         }
+    }
+}
+
+/// In release builds no lock is noted.
+#[cfg(not(debug_assertions))]
+pub(crate) struct Held<'a>(core::marker::PhantomData<&'a AtomicU32>);
+
+#[cfg(not(debug_assertions))]
+impl<'a> Held<'a> {
+    const NOTHING: Self = Self(core::marker::PhantomData);
+
+    const fn new(_: &'a AtomicU32, _: u32) -> Self {
+        Self::NOTHING
     }
 }
 
@@ -136,6 +162,7 @@ impl<M: Machine, T> Mutex<M, T> {
         Self { rank, inner: lock_api::Mutex::new(value) }
     }
 
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, order: &'a LockOrder<M>) -> MutexGuard<'a, M, T> {
         let held = order.enter(self.rank);
         MutexGuard { guard: self.inner.lock(), _held: held }
@@ -173,6 +200,7 @@ impl<M: Machine, T> RwLock<M, T> {
     }
 
     /// Runs `f` with the value shared; `f` is short and takes no lock.
+    #[inline]
     pub(crate) fn read<R>(&self, order: &LockOrder<M>, f: impl FnOnce(&T) -> R) -> R {
         let _held = order.enter(self.rank);
         f(&self.inner.read())
@@ -213,7 +241,7 @@ impl SleepLock {
         order: &'a LockOrder<M>,
     ) -> SleepGuard<'a, M> {
         self.acquire(order);
-        SleepGuard { lock: self, order, _held: Held { word: None, bit: 0 } }
+        SleepGuard { lock: self, order, _held: Held::NOTHING }
     }
 
     fn acquire<M: Machine>(&self, order: &LockOrder<M>) {

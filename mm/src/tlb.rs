@@ -34,6 +34,8 @@ pub(crate) struct Pending {
     counts: [AtomicU32; 2],
     /// The phase in which changes are noted.
     phase: AtomicU32,
+    /// How many wait for a phase to become empty.
+    waiters: AtomicU32,
     /// Who turns the phase and waits.
     turning: SleepLock,
 }
@@ -52,7 +54,9 @@ impl Pending {
     /// Notes that changes were flushed.
     pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
         for (count, flushed) in self.counts.iter().zip(noted) {
-            if flushed > 0 && count.fetch_sub(flushed, Ordering::SeqCst) == flushed {
+            // Who waits says so before he looks at the count.
+            let is_last = flushed > 0 && count.fetch_sub(flushed, Ordering::SeqCst) == flushed;
+            if is_last && self.waiters.load(Ordering::SeqCst) > 0 {
                 machine.wake(count);
             }
         }
@@ -73,12 +77,14 @@ impl Pending {
 
     fn wait_for(&self, phase: u32, machine: &impl Machine) {
         let count = &self.counts[phase as usize];
+        self.waiters.fetch_add(1, Ordering::SeqCst);
         loop {
             match count.load(Ordering::SeqCst) {
-                0 => return,
+                0 => break,
                 pending => machine.wait(count, pending),
             }
         }
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -276,6 +276,15 @@ impl<A: Architecture> Machine for Computer<A> {
         count(&self.hw.counters.interrupts, interrupts);
     }
 
+    fn flush_here(&self, space: &SimSpace<A>, stale: Stale) -> bool {
+        let flushed = self.hw.forget_here(&space.table, stale.address.page_number());
+        if flushed {
+            count(&self.hw.counters.flushes, 1);
+            count(&self.hw.counters.flushed_pages, 1);
+        }
+        flushed
+    }
+
     /// Starts at the root that the calling thread's CPU has loaded.
     fn synchronise(&self, address: VirtAddr) -> bool {
         let cpu = local_cpu(self.cpus()) as usize;

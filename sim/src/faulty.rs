@@ -103,6 +103,10 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.flush(&space.inner, stale);
     }
 
+    fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
+        self.inner.flush_here(&space.inner, stale)
+    }
+
     fn synchronise(&self, address: VirtAddr) -> bool {
         self.inner.synchronise(address)
     }

@@ -40,6 +40,18 @@ impl<A: Architecture> Hardware<A> {
         interrupts
     }
 
+    /// Makes the sender's CPU forget a page, if no other may hold translations of the space; returns
+    /// whether that was so. A CPU that loads the space later walks its table anew.
+    pub(crate) fn forget_here(&self, table: &Table, page: u64) -> bool {
+        let local = local_cpu(self.cpus.len() as u32);
+        let is_alone = table.cpus.load(Ordering::SeqCst) & !(1 << local) == 0;
+        if is_alone {
+            let mut state = self.cpus[local as usize].lock();
+            self.receive(&mut state, table, Flush::Pages(&[page]));
+        }
+        is_alone
+    }
+
     /// The interrupt handler.
     fn receive(&self, state: &mut CpuState, table: &Table, flush: Flush<'_>) {
         let is_loaded = state.loaded.id == table.id;

@@ -280,6 +280,14 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         self.observer.note(&Call::Flush { space: space.id(), pages: stale.len() });
     }
 
+    fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
+        let flushed = self.inner.flush_here(&space.inner, stale);
+        if flushed {
+            self.observer.note(&Call::Flush { space: space.id(), pages: 1 });
+        }
+        flushed
+    }
+
     fn synchronise(&self, address: VirtAddr) -> bool {
         let mapped = self.inner.synchronise(address);
         self.observer.note(&Call::Synchronise { address, mapped });

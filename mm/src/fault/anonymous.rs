@@ -12,17 +12,20 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
-    /// Gives a page of zeros: shared by all for reading, or the region's own.
-    pub(super) fn anonymous(
-        self: &Arc<Self>,
+    /// Gives a page of zeros: shared by all for reading, or the region's own. The entry is locked, if
+    /// there is a table for it.
+    pub(super) fn anonymous<'a>(
+        self: &'a Arc<Self>,
         vma: &Arc<Vma<M>>,
         fault: &mut Fault,
+        cursor: Option<PageCursor<'a, M>>,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
         let unwritten = fault.access != Access::Write && manager.config.zero == ZeroPolicy::Shared;
         if unwritten && let Some(zero) = manager.machine.zero_frame() {
-            return self.map_zero_frame(vma, fault, zero);
+            return self.map_zero_frame(vma, fault, cursor, zero);
         }
+        drop(cursor);
         let ready = if unwritten { vma.anon.is_some() } else { vma.written_family().is_some() };
         if !ready {
             self.prepare_family(vma, if unwritten { Stores::Awaited } else { Stores::Begin });
@@ -44,13 +47,17 @@ impl<M: Machine> Mm<M> {
         Ok(Step::Done(if unwritten { Correction::Zero } else { Correction::Anonymous }))
     }
 
-    fn map_zero_frame(
-        &self,
+    fn map_zero_frame<'a>(
+        &'a self,
         vma: &Arc<Vma<M>>,
         fault: &Fault,
+        cursor: Option<PageCursor<'a, M>>,
         zero: Frame,
     ) -> Result<Step, Refusal> {
-        let mut cursor = self.entries(page_range(fault.page))?;
+        let mut cursor = match cursor {
+            Some(cursor) => cursor,
+            None => self.entries(page_range(fault.page))?,
+        };
         if !vma.is_alive() || !cursor.entry(fault.page).is_none() {
             return Ok(Step::Again);
         }

@@ -4,7 +4,7 @@
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
 use crate::mm::{Kind, Mm, PageCursor};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
@@ -21,28 +21,35 @@ enum Plan {
     Copy(Frame),
 }
 
+/// What became of the entry for which a copy was made.
+enum Replaced {
+    /// It has changed meanwhile, and was left alone.
+    No,
+    /// It names the copy, read-only until the stale translations are flushed.
+    ReadOnly,
+    /// It names the copy, and nothing is stale.
+    Writable,
+}
+
 impl<M: Machine> Mm<M> {
-    /// Decides under the entry's lock, then acts (`do_wp_page`).
+    /// Decides under the entry's lock, then acts (`do_wp_page`). The entry names `frame`, read-only.
     pub(super) fn write_protected(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         fault: &Fault,
+        mut cursor: PageCursor<'_, M>,
+        frame: Frame,
     ) -> Result<Step, Refusal> {
+        if !vma.is_alive() {
+            return Ok(Step::Again);
+        }
         if !vma.has(VmaFlags::SHARED) && vma.written_family().is_none() {
+            drop(cursor);
             self.prepare_family(vma, Stores::Begin);
             return Ok(Step::Again);
         }
-        let plan = {
-            let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
-                return Ok(Step::Again);
-            };
-            let entry = cursor.entry(fault.page);
-            let Some(frame) = entry.frame() else { return Ok(Step::Again) };
-            if !vma.is_alive() || entry.is_writable() {
-                return Ok(Step::Again);
-            }
-            self.decide_write(vma, fault, &mut cursor, frame)
-        };
+        let plan = self.decide_write(vma, fault, &mut cursor, frame);
+        drop(cursor);
         match plan {
             // More permission needs no flush: a processor that does not know of it yet faults again.
             Plan::Reused => Ok(Step::Done(Correction::Reuse)),
@@ -175,9 +182,10 @@ impl<M: Machine> Mm<M> {
 
     /// Puts a copy in the page's place (spec B18).
     ///
-    /// The copy is entered read-only, and the stale translations of the old page are flushed while
-    /// both hold the same content and neither can be written; only then is the copy its owner's to
-    /// write. Thus no processor reads the old page after another has written the new one.
+    /// Where other processors may know the old page, the copy is entered read-only, and their stale
+    /// translations are flushed while both hold the same content and neither can be written; only
+    /// then is the copy its owner's to write. Thus no processor reads the old page after another has
+    /// written the new one.
     fn copy(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &Fault, old: Frame, new: Frame) -> Step {
         let manager = &self.manager;
         if manager.is_zero_frame(old) {
@@ -188,11 +196,20 @@ impl<M: Machine> Mm<M> {
         manager.page(new).set(PageFlags::UPTODATE);
         manager.enqueue(new, None);
         let mut gather = Gather::new(self);
-        if !self.replace_with_copy(vma, fault, old, new, &mut gather) {
-            manager.put(new);
-            return Step::Again;
+        match self.replace_with_copy(vma, fault, old, new, &mut gather) {
+            Replaced::No => {
+                manager.put(new);
+                return Step::Again;
+            }
+            Replaced::Writable => {
+                if !manager.is_zero_frame(old) {
+                    // The entry's reference, which nobody's translation needs any more.
+                    manager.put(old);
+                }
+                return Step::Done(Correction::CopyOnWrite);
+            }
+            Replaced::ReadOnly => gather.flush(),
         }
-        gather.flush();
         if self.let_write(vma, fault, new) {
             Step::Done(Correction::CopyOnWrite)
         } else {
@@ -236,30 +253,40 @@ impl<M: Machine> Mm<M> {
         old: Frame,
         new: Frame,
         gather: &mut Gather<'_, M>,
-    ) -> bool {
-        let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
+    ) -> Replaced {
+        let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
+            return Replaced::No;
+        };
         let entry = cursor.entry(fault.page);
         if !vma.is_alive() || entry.frame() != Some(old) || entry.is_writable() {
-            return false;
+            return Replaced::No;
         }
-        let page = self.manager.page(old);
-        if page.is_anon() && page.is_pinned() {
+        let manager = &self.manager;
+        let page = manager.page(old);
+        let old_kind = match page.is_anon() {
             // Pinned since the copy was decided on: the device and the program stay together.
-            return false;
-        }
+            true if page.is_pinned() => return Replaced::No,
+            true => Kind::Anon,
+            false => Kind::File,
+        };
         cursor.replace(fault.page, Entry::None);
-        if self.manager.is_zero_frame(old) {
-            gather.add(fault.page, old, Fate::Kept, After::Keep);
-        } else {
+        let is_zero_frame = manager.is_zero_frame(old);
+        if !is_zero_frame {
             page.maps.fetch_sub(1, Ordering::AcqRel);
-            let kind = if page.is_anon() { Kind::Anon } else { Kind::File };
-            self.count_rss(kind, -1);
-            // The entry's reference is dropped after the flush; the caller keeps its own.
-            gather.add(fault.page, old, Fate::Kept, After::Drop);
+            self.count_rss(old_kind, -1);
         }
-        let protection = vma.page_protection().read_only();
+        let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
+        let is_flushed = manager.machine.flush_here(&self.space, stale);
+        let protection = if is_flushed {
+            vma.written_protection()
+        } else {
+            // The entry's reference is dropped after the flush; the caller keeps its own.
+            let after = if is_zero_frame { After::Keep } else { After::Drop };
+            gather.add(fault.page, old, Fate::Kept, after);
+            vma.page_protection().read_only()
+        };
         let copy = Entry::Present { frame: new, protection, accessed: true, dirty: true };
         self.add_new_anon(&mut cursor, vma, fault.page, copy);
-        true
+        if is_flushed { Replaced::Writable } else { Replaced::ReadOnly }
     }
 }

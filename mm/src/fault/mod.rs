@@ -18,9 +18,9 @@ mod swap;
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
-    Access, Cursor, Entry, ErrorCode, Fate, Machine, Mode, PAGE_SIZE, Protection, VirtAddr,
+    Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
-use crate::mm::Mm;
+use crate::mm::{Mm, PageCursor};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -81,13 +81,12 @@ impl<M: Machine> Mm<M> {
         access: Access,
         code: ErrorCode,
     ) -> Result<(), Refusal> {
-        let mode = if code.contains(ErrorCode::USER) { Mode::User } else { Mode::Kernel };
         // A fetch from a page that is present can only mean that it may not be executed (A16).
         let fetch_denied = access == Access::Execute && code.contains(ErrorCode::PROTECTION);
         let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
         let _engaged = self.manager.engage();
         let correction = self.run(&mut fault, |mm| {
-            let vma = mm.region_for(address, mode)?;
+            let vma = mm.region_for(address)?;
             let allowed = match access {
                 Access::Execute if !fetch_denied => vma.has(VmaFlags::ACCESS),
                 access => vma.allows(access),
@@ -117,7 +116,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Refusal> {
         let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
         let correction = self.run(&mut fault, |mm| {
-            let vma = mm.region_for(address, Mode::Kernel)?;
+            let vma = mm.region_for(address)?;
             if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }
         })?;
         if correction != Correction::Spurious {
@@ -133,7 +132,7 @@ impl<M: Machine> Mm<M> {
         let (page, access) = (address.page(), Access::Write);
         let mut fault = Fault { page, access, weight: Weight::Minor };
         let correction = self.run(&mut fault, |mm| {
-            let vma = mm.region_for(address, Mode::Kernel)?;
+            let vma = mm.region_for(address)?;
             if vma.has(VmaFlags::SHARED) { Err(Refusal::Forbidden) } else { Ok(vma) }
         })?;
         self.count(&fault, address, correction);
@@ -177,49 +176,75 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Looks at the entry and makes one attempt at a correction (spec B4).
+    ///
+    /// A correction that needs nothing but the entry is made under this lock; one that has to get a
+    /// page first lets go of it, and looks again under its own.
     fn attempt(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &mut Fault) -> Result<Step, Refusal> {
-        let entry = self
-            .existing_entries(page_range(fault.page))
-            .map_or(Entry::None, |cursor| cursor.entry(fault.page));
-        match entry {
-            Entry::None if vma.file.is_some() => self.linear(vma, fault),
-            Entry::None => self.anonymous(vma, fault),
-            Entry::File(index) => self.nonlinear(vma, fault, index),
-            Entry::Swap(slot) => self.swap_in(vma, fault, slot),
-            Entry::Present { .. } if fault.access == Access::Write && !entry.is_writable() => {
-                self.write_protected(vma, fault)
+        let Some(cursor) = self.existing_entries(page_range(fault.page)) else {
+            return self.absent(vma, fault, None);
+        };
+        match cursor.entry(fault.page) {
+            Entry::None => self.absent(vma, fault, Some(cursor)),
+            Entry::File(index) => {
+                drop(cursor);
+                self.nonlinear(vma, fault, index)
             }
-            Entry::Present { .. } => Ok(self.spurious(vma, fault)),
+            Entry::Swap(slot) => {
+                drop(cursor);
+                self.swap_in(vma, fault, slot)
+            }
+            entry @ Entry::Present { frame, .. } => {
+                if fault.access == Access::Write && !entry.is_writable() {
+                    self.write_protected(vma, fault, cursor, frame)
+                } else {
+                    Ok(self.spurious(vma, fault, cursor))
+                }
+            }
         }
+    }
+
+    /// There is no page yet. The entry is locked, if there is a table for it.
+    fn absent<'a>(
+        self: &'a Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        cursor: Option<PageCursor<'a, M>>,
+    ) -> Result<Step, Refusal> {
+        if vma.file.is_none() {
+            return self.anonymous(vma, fault, cursor);
+        }
+        drop(cursor);
+        self.linear(vma, fault)
     }
 
     /// The entry allows the access by now, or will once it is brought up to date with its region:
     /// the processor used an older one (spec B5).
-    fn spurious(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &Fault) -> Step {
-        let mut gather = Gather::new(self);
-        {
-            let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else {
-                return Step::Again;
-            };
-            let Entry::Present { frame, protection, dirty, .. } = cursor.entry(fault.page) else {
-                return Step::Again;
-            };
-            if !vma.is_alive() {
-                return Step::Again;
-            }
-            let kept = vma.written_protection() & protection & Protection::WRITE;
-            let dirty = dirty || (fault.access == Access::Write);
-            let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
-            if self.manager.machine.capabilities().dirty {
-                // The access that is tried again sets the bits.
-                cursor.protect(fault.page, wanted);
-            } else {
-                // Nobody but the holder of the cursor sets them.
-                let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
-                cursor.replace(fault.page, entry);
-            }
-            gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
+    fn spurious(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &Fault,
+        mut cursor: PageCursor<'_, M>,
+    ) -> Step {
+        let Entry::Present { frame, protection, dirty, .. } = cursor.entry(fault.page) else {
+            return Step::Again;
+        };
+        if !vma.is_alive() {
+            return Step::Again;
         }
+        let mut gather = Gather::new(self);
+        let kept = vma.written_protection() & protection & Protection::WRITE;
+        let dirty = dirty || (fault.access == Access::Write);
+        let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
+        if self.manager.machine.capabilities().dirty {
+            // The access that is tried again sets the bits.
+            cursor.protect(fault.page, wanted);
+        } else {
+            // Nobody but the holder of the cursor sets them.
+            let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
+            cursor.replace(fault.page, entry);
+        }
+        gather.add(fault.page, frame, Fate::Narrowed, After::Keep);
+        drop(cursor);
         gather.flush();
         Step::Done(Correction::Spurious)
     }

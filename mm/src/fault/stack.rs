@@ -1,7 +1,7 @@
 //! Regions that come into being by being used: stacks that grow, and families of anonymous pages.
 
 use crate::fault::Refusal;
-use crate::machine::{Machine, Mode, PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::mm::{Edit, Mm};
 use crate::rmap::AnonVma;
 use crate::vma::{Vma, VmaFlags, same_object};
@@ -23,11 +23,16 @@ pub(super) enum Stores {
 
 impl<M: Machine> Mm<M> {
     /// The region for an access, grown down to it if it is a stack (spec A13–A15).
-    pub(super) fn region_for(
-        self: &Arc<Self>,
-        address: VirtAddr,
-        _mode: Mode,
-    ) -> Result<Arc<Vma<M>>, Refusal> {
+    #[inline]
+    pub(super) fn region_for(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
+        match self.containing(address) {
+            Some(vma) => Ok(vma),
+            None => self.region_grown_to(address),
+        }
+    }
+
+    #[cold]
+    fn region_grown_to(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
         loop {
             let moves = self.moves.load(Ordering::Acquire);
             match self.region_now(address) {

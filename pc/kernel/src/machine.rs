@@ -117,6 +117,10 @@ impl Machine for Pc {
         shootdown::flush(space, stale);
     }
 
+    fn flush_here(&self, space: &PcSpace, stale: Stale) -> bool {
+        shootdown::flush_here(space, stale)
+    }
+
     /// Copies the top-level entry from the reference table to the root that is loaded (spec A6).
     fn synchronise(&self, address: VirtAddr) -> bool {
         if !VMALLOC.contains(&address.value()) || !vmalloc::is_mapped(self.reference, address) {

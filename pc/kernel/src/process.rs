@@ -13,7 +13,7 @@ use crate::fs::{Files, locks};
 use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler;
-use crate::signal::{self, Actions, Info};
+use crate::signal::{self, Actions, Info, SavedMask};
 use crate::sleep::SleepMutex;
 use crate::task::Task;
 use crate::timer::Timer;
@@ -172,7 +172,7 @@ pub struct Thread {
     /// The name that the thread goes by, if it is not the process's.
     pub name: Mutex<Option<String>>,
     /// The mask to go back to when a call that changed it for a while is over.
-    pub saved_mask: Mutex<Option<u64>>,
+    pub saved_mask: SavedMask,
     /// One more than the number of the call that a signal has just interrupted.
     pub interrupted: AtomicU32,
     /// Where the list of the locks begins that the thread may hold when it ends.
@@ -193,7 +193,7 @@ impl Thread {
             pending: AtomicU64::new(0),
             infos: Mutex::new(Vec::new()),
             name: Mutex::new(None),
-            saved_mask: Mutex::new(None),
+            saved_mask: SavedMask::default(),
             interrupted: AtomicU32::new(0),
             robust_list: AtomicU64::new(0),
             alternate_stack: Mutex::new((0, 0)),

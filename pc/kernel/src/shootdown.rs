@@ -102,6 +102,16 @@ pub fn flush(space: &PcSpace, stale: &[Stale]) {
     tell(space, what, told);
 }
 
+/// Makes this CPU forget a page of a space, if no other has the space loaded; else does nothing and
+/// returns `false`. The entry was changed before: a CPU that loads the space from now on reads it anew.
+pub fn flush_here(space: &PcSpace, stale: Stale) -> bool {
+    let is_alone = space.presence.loaded.load(Ordering::SeqCst) & !own_bit() == 0;
+    if is_alone && ptr::eq(cpu::space(), space) {
+        invalidate(stale.address);
+    }
+    is_alone
+}
+
 /// Makes all CPUs forget all that a space translates, upper levels included.
 pub fn flush_all(space: &PcSpace) {
     let others = space.presence.loaded.load(Ordering::SeqCst) & !own_bit();

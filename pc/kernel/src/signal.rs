@@ -5,7 +5,7 @@ use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
 use crate::lock::Mutex;
-use crate::process::{self, Death, Process, Reason};
+use crate::process::{self, Death, Process, Reason, Thread};
 use crate::scheduler::{self, Patience};
 use crate::task::Task;
 use crate::{clock, cpu, report, user};
@@ -195,14 +195,24 @@ pub fn is_pending() -> bool {
 
 /// The signals that wait for the running thread, blocked ones too.
 pub fn pending() -> u64 {
-    let thread = process::thread();
+    pending_for(process::thread())
+}
+
+fn pending_for(thread: &Thread) -> u64 {
     thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire)
 }
 
 fn deliverable() -> u64 {
-    let thread = process::thread();
+    deliverable_to(process::thread())
+}
+
+fn deliverable_to(thread: &Thread) -> u64 {
+    let pending = pending_for(thread);
+    if pending == 0 {
+        return 0;
+    }
     let awaited = thread.awaited.load(Ordering::Relaxed);
-    pending() & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE & !awaited)
+    pending & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE & !awaited)
 }
 
 /// Takes a signal that is pending, the running thread's own first, with what comes with it. One for
@@ -254,11 +264,58 @@ pub fn wait_for(set: u64, deadline: u64) -> Result<Info, Errno> {
 pub fn block_meanwhile(mask: u64) {
     let thread = process::thread();
     let before = thread.mask.swap(mask & !UNBLOCKABLE, Ordering::Relaxed);
-    thread.saved_mask.lock().get_or_insert(before);
+    thread.saved_mask.keep(before);
+}
+
+/// The signals that were blocked before a call that lets others in (`sigsuspend`), until they are
+/// blocked again. Used by the running thread alone.
+pub struct SavedMask(AtomicU64);
+
+impl SavedMask {
+    /// No mask has those bits that cannot be blocked.
+    const NOTHING: u64 = u64::MAX;
+
+    /// Keeps a mask, unless there is one already.
+    fn keep(&self, mask: u64) {
+        if !self.is_kept() {
+            self.0.store(mask, Ordering::Relaxed);
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != Self::NOTHING
+    }
+
+    fn take(&self) -> Option<u64> {
+        let mask = self.0.swap(Self::NOTHING, Ordering::Relaxed);
+        (mask != Self::NOTHING).then_some(mask)
+    }
+}
+
+impl Default for SavedMask {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::NOTHING))
+    }
 }
 
 /// Deals with the pending signals of the thread that is about to run.
+#[inline]
 pub fn deliver(frame: &mut TrapFrame) {
+    if has_news(process::thread()) {
+        deal_with_news(frame);
+    }
+}
+
+/// Whether a thread that is about to run its program has to do anything before.
+fn has_news(thread: &Thread) -> bool {
+    thread.process.ends_this_thread()
+        || deliverable_to(thread) != 0
+        || thread.saved_mask.is_kept()
+        || thread.interrupted.load(Ordering::Relaxed) != 0
+}
+
+#[cold]
+fn deal_with_news(frame: &mut TrapFrame) {
     loop {
         let thread = process::thread();
         if thread.process.ends_this_thread() {
@@ -266,7 +323,7 @@ pub fn deliver(frame: &mut TrapFrame) {
         }
         let signals = deliverable();
         if signals == 0 {
-            if let Some(mask) = thread.saved_mask.lock().take() {
+            if let Some(mask) = thread.saved_mask.take() {
                 thread.mask.store(mask, Ordering::Relaxed);
                 // What was blocked before and is not now, or the other way round.
                 continue;
@@ -368,7 +425,7 @@ fn enter(
     }
     let thread = process::thread();
     let blocked = thread.mask.load(Ordering::Relaxed);
-    let mask = thread.saved_mask.lock().take().unwrap_or(blocked);
+    let mask = thread.saved_mask.take().unwrap_or(blocked);
     let (stack, bytes) = *thread.alternate_stack.lock();
     let on_it = frame.rsp.wrapping_sub(stack) < bytes;
     // Below the red zone of the interrupted code, or on the handlers' own stack.

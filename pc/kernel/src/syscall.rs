@@ -67,8 +67,10 @@ pub fn call(frame: &mut TrapFrame) {
         Ok(value) => value,
         Err(Errno(number)) => u64::from(number).wrapping_neg(),
     };
-    let interrupted = if result == Err(Errno::EINTR) { number + 1 } else { 0 };
-    crate::process::thread().interrupted.store(interrupted, Ordering::Relaxed);
+    if result == Err(Errno::EINTR) {
+        // It is 0 whenever the program runs.
+        crate::process::thread().interrupted.store(number + 1, Ordering::Relaxed);
+    }
 }
 
 /// Whether a call that a handler interrupted is made again where `SA_RESTART` asks for it; those

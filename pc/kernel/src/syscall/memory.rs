@@ -4,44 +4,50 @@ use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
+use crate::machine::Pc;
 use crate::process;
 use crate::user;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
 use pagefault::{
-    Advice, FileAccess, MapOptions, MapRequest, Move, Placement, RemapRequest, Sharing, Source,
+    Advice, FileAccess, MapOptions, MapRequest, Mm, Move, Placement, RemapRequest, Sharing, Source,
     SyncMode,
 };
 
+#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
-    let mm = process::space().mm();
     let done = |result: core::result::Result<(), Errno>| result.map(|()| 0);
     Some(match number {
         nr::__NR_mmap => mmap(arguments),
-        nr::__NR_munmap => done(mm.munmap(VirtAddr(a), b).map_err(Errno::from)),
-        nr::__NR_mprotect => done(mm.mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from)),
+        nr::__NR_munmap => done(mm().munmap(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mprotect => done(mm().mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from)),
         nr::__NR_brk => brk(a),
         nr::__NR_mremap => mremap(arguments),
         nr::__NR_madvise => match advice(c as u32) {
-            Some(advice) => done(mm.madvise(VirtAddr(a), b, advice).map_err(Errno::from)),
+            Some(advice) => done(mm().madvise(VirtAddr(a), b, advice).map_err(Errno::from)),
             None => ignored_advice(c as u32),
         },
-        nr::__NR_mlock => done(mm.mlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_mlock => done(mm().mlock(VirtAddr(a), b).map_err(Errno::from)),
         nr::__NR_mlock2 => mlock2(a, b, c as u32),
-        nr::__NR_munlock => done(mm.munlock(VirtAddr(a), b).map_err(Errno::from)),
+        nr::__NR_munlock => done(mm().munlock(VirtAddr(a), b).map_err(Errno::from)),
         nr::__NR_mlockall => mlockall(a as u32),
         nr::__NR_munlockall => munlockall(),
         nr::__NR_msync => msync(a, b, c as u32),
         nr::__NR_mincore => mincore(a, b, c),
         nr::__NR_remap_file_pages => {
-            let result = mm.remap_file_pages(VirtAddr(a), b, arguments.d);
+            let result = mm().remap_file_pages(VirtAddr(a), b, arguments.d);
             done(result.map_err(Errno::from))
         }
         _ => return None,
     })
+}
+
+fn mm() -> &'static Arc<Mm<Pc>> {
+    process::space().mm()
 }
 
 const fn protection(bits: u64) -> Protection {

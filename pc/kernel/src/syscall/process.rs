@@ -15,25 +15,24 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::{general as nr, prctl};
 
+#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, f } = arguments;
-    let process = process::current();
-    let thread = process::thread();
     Some(match number {
         nr::__NR_exit => process::exit_thread(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_exit_group => process::exit_group(Death { reason: Reason::Exit(a as u8) }),
         nr::__NR_wait4 => wait4(a as i32, b, c as u32, d),
         nr::__NR_waitid => waitid(a as u32, b as u32, c, d as u32, e),
-        nr::__NR_getpid => Ok(process.id.into()),
+        nr::__NR_getpid => Ok(process::current().id.into()),
         nr::__NR_gettid => Ok(cpu::task_id().into()),
-        nr::__NR_getppid => Ok(process.parent_id().into()),
-        nr::__NR_getpgrp => Ok(process.group.load(Ordering::Relaxed).into()),
+        nr::__NR_getppid => Ok(process::current().parent_id().into()),
+        nr::__NR_getpgrp => Ok(process::current().group.load(Ordering::Relaxed).into()),
         nr::__NR_getpgid => other(a as u32).map(|of| of.group.load(Ordering::Relaxed).into()),
         nr::__NR_getsid => other(a as u32).map(|of| of.session.load(Ordering::Relaxed).into()),
         nr::__NR_setsid => {
-            process.group.store(process.id, Ordering::Relaxed);
-            process.session.store(process.id, Ordering::Relaxed);
-            Ok(process.id.into())
+            process::current().group.store(process::current().id, Ordering::Relaxed);
+            process::current().session.store(process::current().id, Ordering::Relaxed);
+            Ok(process::current().id.into())
         }
         nr::__NR_setpgid => other(a as u32).map(|of| {
             of.group.store(if b == 0 { of.id } else { b as u32 }, Ordering::Relaxed);
@@ -41,11 +40,11 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         }),
         nr::__NR_prctl => prctl(a as u32, b),
         nr::__NR_set_tid_address => {
-            thread.clear_tid.store(a, Ordering::Relaxed);
+            process::thread().clear_tid.store(a, Ordering::Relaxed);
             Ok(cpu::task_id().into())
         }
         nr::__NR_set_robust_list => {
-            thread.robust_list.store(a, Ordering::Relaxed);
+            process::thread().robust_list.store(a, Ordering::Relaxed);
             Ok(0)
         }
         nr::__NR_arch_prctl => arch_prctl(a as u32, b),

@@ -21,9 +21,9 @@ const MICROSECOND: u64 = 1000;
 /// `times` counts in hundredths of a second.
 const CLOCK_TICK: u64 = 10_000_000;
 
+#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
-    let process = process::current();
     Some(match number {
         nr::__NR_clock_gettime => read_clock(a as i32).and_then(|now| write_pair(b, now, 1)),
         nr::__NR_clock_getres => read_clock(a as i32).and_then(|_| write_pair(b, 1, 1)),
@@ -36,17 +36,17 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_alarm => {
             let now = clock::nanoseconds();
             let deadline = if a == 0 { 0 } else { now + u64::from(a as u32) * SECOND };
-            let before = timer::set_alarm(process, Schedule { deadline, interval: 0 });
+            let before = timer::set_alarm(process::current(), Schedule { deadline, interval: 0 });
             Ok(before.left(now).div_ceil(SECOND))
         }
         nr::__NR_setitimer => setitimer(a, b, c),
         nr::__NR_getitimer => match a {
             ITIMER_REAL => {
-                let alarm = *process.alarm.lock();
+                let alarm = *process::current().alarm.lock();
                 write_interval(b, alarm.left(clock::nanoseconds()), alarm.interval)
             }
             which => counts(which).and_then(|which| {
-                let (left, interval) = process.cpu_timers.get(process, which);
+                let (left, interval) = process::current().cpu_timers.get(process::current(), which);
                 write_interval(b, left, interval)
             }),
         },
@@ -57,7 +57,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         }
         nr::__NR_timer_getoverrun => find_timer(a as u32).map(|timer| timer.overrun.into()),
         nr::__NR_timer_delete => find_timer(a as u32).map(|timer| {
-            process.timers.lock().retain(|other| other.id != timer.id);
+            process::current().timers.lock().retain(|other| other.id != timer.id);
             0
         }),
         nr::__NR_times => write_times(a),
