@@ -87,6 +87,12 @@ impl<T: Element> Avl<T> {
         self.view(self.root)
     }
 
+    /// The element at an index, if there is one; another may be there after the next change.
+    #[inline]
+    pub fn element(&self, index: u32) -> Option<&T> {
+        self.nodes.get(index as usize).map(|node| &node.element)
+    }
+
     /// The elements in ascending order, without the subtrees whose summary is not `wanted`.
     pub fn scan<P: Fn(&T::Summary) -> bool>(&self, wanted: P) -> Scan<'_, T, P> {
         let mut scan = Scan { tree: self, path: Path::new(), wanted };
@@ -348,6 +354,11 @@ impl<T: Element> Clone for View<'_, T> {
 impl<T: Element> Copy for View<'_, T> {}
 
 impl<'a, T: Element> View<'a, T> {
+    /// Where the node is in its tree.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
     /// The node's element.
     pub fn element(self) -> &'a T {
         &self.tree.nodes[self.index as usize].element

@@ -8,6 +8,7 @@ use crate::avl::{Avl, AvlFault, Element, View};
 #[cfg(test)]
 use alloc::collections::TryReserveError;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::VirtAddr;
 
 /// Something that covers the addresses from its start up to, not including, its end.
@@ -36,6 +37,9 @@ pub enum TreeFault {
 /// was reserved or used before, in [`RegionTree::insert`].
 pub struct RegionTree<R: Region> {
     tree: Avl<R>,
+    /// Where the region is that was found last by [`containing`](Self::containing): the next address
+    /// most often lies in it too. Whatever is there by now is looked at before it is believed.
+    recent: AtomicU32,
 }
 
 impl<R: Region> Default for RegionTree<R> {
@@ -47,7 +51,7 @@ impl<R: Region> Default for RegionTree<R> {
 impl<R: Region> RegionTree<R> {
     /// No regions; allocates nothing.
     pub const fn new() -> Self {
-        Self { tree: Avl::new() }
+        Self { tree: Avl::new(), recent: AtomicU32::new(0) }
     }
 
     /// The number of regions (Linux: `map_count`).
@@ -70,13 +74,18 @@ impl<R: Region> RegionTree<R> {
     /// The first region that ends above `address`: it contains the address or is the next after it
     /// (Linux: `find_vma`, spec A13).
     pub fn find(&self, address: VirtAddr) -> Option<&R> {
+        self.search(address).map(|(_, region)| region)
+    }
+
+    /// Like [`find`](Self::find), with the region's place in the tree.
+    fn search(&self, address: VirtAddr) -> Option<(u32, &R)> {
         let mut best = None;
         let mut at = self.tree.root();
         while let Some(view) = at {
             if view.element().end() <= address {
                 at = view.right();
             } else {
-                best = Some(view.element());
+                best = Some((view.index(), view.element()));
                 at = if view.element().start() <= address { None } else { view.left() };
             }
         }
@@ -84,8 +93,22 @@ impl<R: Region> RegionTree<R> {
     }
 
     /// The region that contains `address`.
+    #[inline]
     pub fn containing(&self, address: VirtAddr) -> Option<&R> {
-        self.find(address).filter(|region| region.start() <= address)
+        let recent = self.tree.element(self.recent.load(Ordering::Relaxed));
+        match recent.filter(|region| region.start() <= address && address < region.end()) {
+            Some(region) => Some(region),
+            None => self.search_containing(address),
+        }
+    }
+
+    fn search_containing(&self, address: VirtAddr) -> Option<&R> {
+        let (at, region) = self.search(address)?;
+        if region.start() > address {
+            return None;
+        }
+        self.recent.store(at, Ordering::Relaxed);
+        Some(region)
     }
 
     /// The last region that ends at or below `address`.

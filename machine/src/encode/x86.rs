@@ -41,7 +41,7 @@ pub(super) const fn is_present(raw: u64) -> bool {
 }
 
 /// The flag bits of a present entry.
-#[inline]
+#[inline(always)]
 pub(super) fn flags(protection: Protection, accessed: bool, dirty: bool, mode: Mode) -> Bits {
     // Products of bits, since this is on the way of every fault: no jumps.
     let bit = |flag: Bits, set: bool| u64::from(set) * flag.bits();

@@ -24,7 +24,7 @@ pub const fn effective(protection: Protection) -> Protection {
 }
 
 /// The word for a leaf entry that code of privilege `mode` may use.
-#[inline]
+#[inline(always)]
 pub fn encode(entry: Entry, mode: Mode) -> Result<u64, EncodeError> {
     LIMITS.check(entry)?;
     Ok(match entry {

@@ -208,7 +208,9 @@ impl<M: Machine> Mm<M> {
         let step = match (entry, correction) {
             (Entry::Present { .. }, _) => return Brought::There,
             (Entry::Swap(slot), Correction::SwapIn) => self.swap_in(vma, next, slot),
-            (Entry::None, Correction::Anonymous) if vma.file.is_none() => self.anonymous(vma, next, None),
+            (Entry::None, Correction::Anonymous) if vma.file.is_none() => {
+                self.absent(vma, next, None)
+            }
             _ => return Brought::Nothing,
         };
         self.count_ahead(next.page, correction, step)

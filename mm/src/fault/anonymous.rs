@@ -12,20 +12,25 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
-    /// Gives a page of zeros: shared by all for reading, or the region's own. The entry is locked, if
-    /// there is a table for it.
-    pub(super) fn anonymous<'a>(
-        self: &'a Arc<Self>,
+    /// The frame of zeros that answers the access, if it is one that shares it.
+    #[inline]
+    pub(super) fn zero_frame_for(&self, fault: &Fault) -> Option<Frame> {
+        if self.awaits_store(fault) { self.manager.machine.zero_frame() } else { None }
+    }
+
+    /// Whether a page of zeros is only read, and must not count as one that was stored to.
+    fn awaits_store(&self, fault: &Fault) -> bool {
+        fault.access != Access::Write && self.manager.config.zero == ZeroPolicy::Shared
+    }
+
+    /// Gives the region a page of zeros of its own.
+    pub(super) fn fresh_page(
+        self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         fault: &mut Fault,
-        cursor: Option<PageCursor<'a, M>>,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
-        let unwritten = fault.access != Access::Write && manager.config.zero == ZeroPolicy::Shared;
-        if unwritten && let Some(zero) = manager.machine.zero_frame() {
-            return self.map_zero_frame(vma, fault, cursor, zero);
-        }
-        drop(cursor);
+        let unwritten = self.awaits_store(fault);
         let ready = if unwritten { vma.anon.is_some() } else { vma.written_family().is_some() };
         if !ready {
             self.prepare_family(vma, if unwritten { Stores::Awaited } else { Stores::Begin });
@@ -47,7 +52,9 @@ impl<M: Machine> Mm<M> {
         Ok(Step::Done(if unwritten { Correction::Zero } else { Correction::Anonymous }))
     }
 
-    fn map_zero_frame<'a>(
+    /// Maps the frame of zeros that all share. The entry is locked, if there is a table for it.
+    #[inline]
+    pub(super) fn map_zero_frame<'a>(
         &'a self,
         vma: &Arc<Vma<M>>,
         fault: &Fault,

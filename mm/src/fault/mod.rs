@@ -204,17 +204,22 @@ impl<M: Machine> Mm<M> {
     }
 
     /// There is no page yet. The entry is locked, if there is a table for it.
+    #[inline]
     fn absent<'a>(
         self: &'a Arc<Self>,
         vma: &Arc<Vma<M>>,
         fault: &mut Fault,
         cursor: Option<PageCursor<'a, M>>,
     ) -> Result<Step, Refusal> {
-        if vma.file.is_none() {
-            return self.anonymous(vma, fault, cursor);
+        if vma.file.is_some() {
+            drop(cursor);
+            return self.linear(vma, fault);
+        }
+        if let Some(zero) = self.zero_frame_for(fault) {
+            return self.map_zero_frame(vma, fault, cursor, zero);
         }
         drop(cursor);
-        self.linear(vma, fault)
+        self.fresh_page(vma, fault)
     }
 
     /// The entry allows the access by now, or will once it is brought up to date with its region:

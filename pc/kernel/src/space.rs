@@ -342,7 +342,8 @@ impl Cursor for PcCursor<'_> {
         encode::decode(self.word(address).load(Ordering::Acquire))
     }
 
-    #[inline]
+    // Where the entry's kind is known, and nobody asks for the old one, little is left of it.
+    #[inline(always)]
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
         // Slots and file indexes come from the memory manager, which keeps to the limits that the
         // machine declares; a number beyond them would otherwise name another page.

@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::lock::Mutex;
 use crate::{report, signal};
 use alloc::collections::BTreeMap;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU8, Ordering};
 use linux_raw_sys::general as nr;
 
 /// The calls that are not answered, by number, and how often they were made.
@@ -36,6 +36,7 @@ struct Arguments {
 }
 
 /// Answers a system call.
+#[inline]
 pub fn call(frame: &mut TrapFrame) {
     let arguments = Arguments {
         a: frame.rdi,
@@ -52,16 +53,7 @@ pub fn call(frame: &mut TrapFrame) {
         nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork | nr::__NR_clone3 => {
             process::clone(frame, number, arguments)
         }
-        _ => memory::call(number, arguments)
-            .or_else(|| file::call(number, arguments))
-            .or_else(|| time::call(number, arguments))
-            .or_else(|| process::call(number, arguments))
-            .or_else(|| signals::call(number, arguments))
-            .or_else(|| path::call(number, arguments))
-            .or_else(|| poll::call(number, arguments))
-            .or_else(|| socket::call(number, arguments))
-            .or_else(|| info::call(number, arguments))
-            .unwrap_or_else(|| unknown(number)),
+        _ => dispatch(number, arguments),
     };
     frame.rax = match result {
         Ok(value) => value,
@@ -71,6 +63,45 @@ pub fn call(frame: &mut TrapFrame) {
         // It is 0 whenever the program runs.
         crate::process::thread().interrupted.store(number + 1, Ordering::Relaxed);
     }
+}
+
+/// The modules, each of which answers some calls.
+const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 9] = [
+    memory::call,
+    file::call,
+    time::call,
+    process::call,
+    signals::call,
+    path::call,
+    poll::call,
+    socket::call,
+    info::call,
+];
+
+/// For each number of a call, which of [`SUBJECTS`] answered it; the first until one did.
+static ANSWERED_BY: [AtomicU8; 512] = [const { AtomicU8::new(0) }; 512];
+
+/// Lets the module answer whose call it is.
+fn dispatch(number: u32, arguments: Arguments) -> Result {
+    let subject = ANSWERED_BY.get(number as usize).map_or(0, |by| by.load(Ordering::Relaxed));
+    match SUBJECTS[usize::from(subject)](number, arguments) {
+        Some(result) => result,
+        None => search(number, arguments),
+    }
+}
+
+/// Finds the module whose call it is, and remembers it.
+#[cold]
+fn search(number: u32, arguments: Arguments) -> Result {
+    for (subject, call) in (0..).zip(SUBJECTS) {
+        if let Some(result) = call(number, arguments) {
+            if let Some(by) = ANSWERED_BY.get(number as usize) {
+                by.store(subject, Ordering::Relaxed);
+            }
+            return result;
+        }
+    }
+    unknown(number)
 }
 
 /// Whether a call that a handler interrupted is made again where `SA_RESTART` asks for it; those

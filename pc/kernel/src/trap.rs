@@ -1,6 +1,6 @@
 //! What the kernel does when something interrupts: faults, interrupts and system calls.
 
-use crate::entry::{SYSTEM_CALL, TrapFrame};
+use crate::entry::TrapFrame;
 use crate::process::{Death, Reason};
 use crate::times::{self, Found};
 use crate::{
@@ -15,13 +15,16 @@ use x86_64::registers::control::Cr2;
 const INTERRUPTS_ENABLED: u64 = 1 << 9;
 const PAGE_FAULT: u64 = 14;
 
+/// Answers a system call; the frame is loaded again on return. Interrupts are disabled.
+pub extern "C" fn system_call(frame: &mut TrapFrame) {
+    interrupts::enable();
+    syscall::call(frame);
+    before_program(frame);
+}
+
 /// Dispatches what interrupted; the frame is loaded again on return. Interrupts are disabled.
 pub extern "C" fn trap(frame: &mut TrapFrame) {
     match frame.vector {
-        SYSTEM_CALL => {
-            interrupts::enable();
-            syscall::call(frame);
-        }
         PAGE_FAULT => page_fault(frame),
         apic::TIMER => {
             apic::acknowledge();
@@ -43,11 +46,17 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
         _ => oops(frame, "an exception that nothing expected"),
     }
     if frame.is_user() {
-        interrupts::enable();
-        scheduler::yield_if_expired();
-        process::check_timers();
-        signal::deliver(frame);
+        before_program(frame);
     }
+}
+
+/// What is done on every way back to a program.
+#[inline]
+fn before_program(frame: &mut TrapFrame) {
+    interrupts::enable();
+    scheduler::yield_if_expired();
+    process::check_timers();
+    signal::deliver(frame);
 }
 
 /// Hands a page fault to the memory manager and does what it says.

@@ -26,7 +26,6 @@ const FIOCLEX: u32 = 0x5451;
 /// What a pipe moves at once: a piece that is not moved whole does not count, as in Linux.
 const PIPE_PIECE: usize = 4096;
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
     let fd = a as u32;

@@ -9,7 +9,6 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{Machine, PAGE_SIZE};
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
     Some(match number {

@@ -17,14 +17,15 @@ use pagefault::{
     SyncMode,
 };
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
     let done = |result: core::result::Result<(), Errno>| result.map(|()| 0);
     Some(match number {
         nr::__NR_mmap => mmap(arguments),
         nr::__NR_munmap => done(mm().munmap(VirtAddr(a), b).map_err(Errno::from)),
-        nr::__NR_mprotect => done(mm().mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from)),
+        nr::__NR_mprotect => {
+            done(mm().mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from))
+        }
         nr::__NR_brk => brk(a),
         nr::__NR_mremap => mremap(arguments),
         nr::__NR_madvise => match advice(c as u32) {

@@ -19,7 +19,6 @@ const PATH_LIMIT: usize = 4096;
 const TMPFS: u64 = 0x0102_1994;
 const PROC: u64 = 0x9fa0;
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, .. } = arguments;
     let fd = a as u32;

@@ -12,7 +12,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, .. } = arguments;
     Some(match number {

@@ -15,7 +15,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::{general as nr, prctl};
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, f } = arguments;
     Some(match number {

@@ -13,7 +13,6 @@ use linux_raw_sys::general as nr;
 const SI_USER: i32 = 0;
 const SI_TKILL: i32 = -6;
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
     let to_thread = |id: u64, info: core::result::Result<Info, Errno>| {

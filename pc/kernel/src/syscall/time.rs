@@ -21,7 +21,6 @@ const MICROSECOND: u64 = 1000;
 /// `times` counts in hundredths of a second.
 const CLOCK_TICK: u64 = 10_000_000;
 
-#[inline(always)]
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
     Some(match number {
