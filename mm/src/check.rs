@@ -144,7 +144,7 @@ impl<M: Machine> Manager<M> {
         equal(Invariant::I2, u64::from(maps + page.cache_refs() + page.pins()), u64::from(refs))?;
         if page.is_anon() && page.is_pinned() {
             // Whoever pinned the page has it alone (J6).
-            equal(Invariant::I12, 0, u64::from(self.entries_of(frame).saturating_sub(1)))?;
+            equal(Invariant::I12, 0, u64::from(self.entries_of(page).saturating_sub(1)))?;
         }
         if let Some(key) = Key::of(page) {
             let found = self.cache.find(&self.pages, &self.order, key);
@@ -292,7 +292,10 @@ impl<M: Machine> Mm<M> {
                     is(Invariant::I12, vma.has(VmaFlags::WRITE))?;
                     if !vma.has(VmaFlags::SHARED) {
                         is(Invariant::I12, page.is_anon())?;
-                        is(Invariant::I12, self.manager.is_sole_owner(*frame, 0))?;
+                        is(
+                            Invariant::I12,
+                            self.manager.is_sole_owner(self.manager.page(*frame), 0),
+                        )?;
                     }
                     if vma.notifies_writes() {
                         is(Invariant::I13, page.has(PageFlags::DIRTY))?;

@@ -150,9 +150,11 @@ impl Page {
 
     /// The slot of a page in the swap cache.
     pub(crate) fn slot(&self) -> Option<SwapSlot> {
+        if !self.has(PageFlags::SWAP_CACHE) {
+            return None;
+        }
         let raw = self.slot.load(Ordering::Acquire);
-        self.has(PageFlags::SWAP_CACHE)
-            .then_some(SwapSlot { area: (raw >> 32) as u8, offset: raw as u32 })
+        Some(SwapSlot { area: (raw >> 32) as u8, offset: raw as u32 })
     }
 
     pub(crate) fn set_slot(&self, slot: SwapSlot) {
@@ -216,6 +218,7 @@ impl Pages {
         Self { table: (0..frames).map(|_| Page::new()).collect() }
     }
 
+    #[inline]
     pub(crate) fn of(&self, frame: Frame) -> &Page {
         &self.table[frame.index()]
     }

@@ -154,7 +154,7 @@ impl<M: Machine> Mm<M> {
         }
         if !vma.has(VmaFlags::SHARED) {
             let own = !manager.is_zero_frame(frame) && manager.page(frame).is_anon();
-            if !own || manager.entries_of(frame) != 1 {
+            if !own || manager.entries_of(manager.page(frame)) != 1 {
                 return Attempt::Shared;
             }
         }

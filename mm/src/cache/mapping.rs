@@ -254,7 +254,7 @@ impl<M: Machine> Mapping<M> {
 
     /// Whether a locked page is still this object's at `index`: it may have been truncated.
     pub(crate) fn holds(&self, frame: Frame, index: u64) -> bool {
-        Key::of(self.manager.page(frame)) == Some(self.key(index))
+        self.key(index).matches(self.manager.page(frame))
     }
 
     /// Puts a new page, locked, in the cache; `None` if another was faster.

@@ -40,6 +40,8 @@ impl Key {
         h ^ (h >> 33)
     }
 
+    /// Whether a page is cached under this key.
+    #[inline]
     fn matches(self, page: &Page) -> bool {
         match self {
             Self::File { mapping, index } => {
@@ -77,6 +79,7 @@ impl<M: Machine> Cache<M> {
     }
 
     /// Finds a page and takes a reference to it.
+    #[inline]
     pub(crate) fn find(&self, pages: &Pages, order: &LockOrder<M>, key: Key) -> Option<Frame> {
         let head = self.chain(key).lock(order);
         let frame = search(pages, *head, key)?;

@@ -39,10 +39,12 @@ impl<M: Machine> Mm<M> {
             }
             address = address + PAGE_SIZE;
         }
+        self.count_rss(Kind::File, mapped as i64);
         manager.stats.around.add(manager.machine.context(), mapped);
     }
 
-    /// Maps one cached page, to which the caller has a reference, if nobody is busy with it.
+    /// Maps one cached page, to which the caller has a reference, if nobody is busy with it; returns
+    /// how many it mapped. The caller counts them as resident.
     fn map_if_ready(
         &self,
         vma: &Arc<Vma<M>>,
@@ -61,16 +63,17 @@ impl<M: Machine> Mm<M> {
         let ready =
             page.has(PageFlags::UPTODATE) && mapping.holds(frame, index) && index < mapping.pages();
         if ready {
-            page.hold();
+            // The caller's reference becomes the entry's.
             page.maps.fetch_add(1, Ordering::AcqRel);
-            self.count_rss(Kind::File, 1);
             let protection = manager.honest(vma.page_protection(), false);
             cursor.replace(
                 address,
                 Entry::Present { frame, protection, accessed: false, dirty: false },
             );
+            manager.unlock_page(frame);
+        } else {
+            manager.unlock_and_put(frame);
         }
-        manager.unlock_and_put(frame);
         u64::from(ready)
     }
 }

@@ -113,10 +113,11 @@ impl<M: Machine> Mm<M> {
         frame: Frame,
     ) -> bool {
         let manager = &self.manager;
-        if !manager.page(frame).try_lock() {
+        let page = manager.page(frame);
+        if !page.try_lock() {
             return false;
         }
-        let reuse = manager.is_sole_owner(frame, 0);
+        let reuse = manager.is_sole_owner(page, 0);
         if reuse {
             self.reuse(vma, fault, cursor, frame);
         }
@@ -125,6 +126,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Lets the sole owner of a locked anonymous page write it (spec B17).
+    #[inline]
     pub(super) fn reuse(
         &self,
         vma: &Arc<Vma<M>>,
@@ -228,7 +230,7 @@ impl<M: Machine> Mm<M> {
             // By now it may be another page, of anyone's: then the entry has changed too.
             !manager.is_zero_frame(old)
                 && manager.page(old).is_anon()
-                && manager.is_sole_owner(old, 0)
+                && manager.is_sole_owner(manager.page(old), 0)
         };
         if let Some(frame) = manager.allocate_unless(is_reusable)? {
             manager.put(frame);

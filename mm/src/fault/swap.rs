@@ -6,7 +6,7 @@ use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::mm::{Kind, Mm};
-use crate::page::{Owner, PageFlags};
+use crate::page::{Owner, Page, PageFlags};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -70,7 +70,7 @@ impl<M: Machine> Mm<M> {
         }
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
         // Besides the cache and the caller nobody may know the page, and no other entry the slot.
-        let sole = manager.is_sole_owner(frame, 1);
+        let sole = manager.is_sole_owner(manager.page(frame), 1);
         if page.owner() == Owner::None {
             // Relatives may still name the slot: the page belongs to the family that all share,
             // unless there are none.
@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
         let protection = vma.page_protection().read_only();
         let entry = Entry::Present { frame, protection, accessed: true, dirty: false };
         cursor.replace(fault.page, entry);
-        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(frame, 1) {
+        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(manager.page(frame), 1) {
             // The slot is worth more than a free write later (spec B14 (7)).
             manager.leave_swap_cache(frame);
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
@@ -105,15 +105,15 @@ impl<M: Machine> Manager<M> {
     ///
     /// A pinned page was alone with its entry when it was pinned and is never shared afterwards
     /// (J6): other references are the pins and passers-by.
-    pub(crate) fn is_sole_owner(&self, frame: Frame, passing: u32) -> bool {
-        let page = self.page(frame);
+    #[inline]
+    pub(crate) fn is_sole_owner(&self, page: &Page, passing: u32) -> bool {
         let alone = || page.refs() == page.maps() + page.cache_refs() + passing;
-        self.entries_of(frame) == 1 && (page.is_pinned() || alone())
+        self.entries_of(page) == 1 && (page.is_pinned() || alone())
     }
 
     /// How many entries name a locked anonymous page or the slot that it is cached for.
-    pub(crate) fn entries_of(&self, frame: Frame) -> u32 {
-        let page = self.page(frame);
+    #[inline]
+    pub(crate) fn entries_of(&self, page: &Page) -> u32 {
         page.maps()
             + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
     }
@@ -129,9 +129,15 @@ impl<M: Machine> Manager<M> {
 
     /// Takes a locked page out of the swap cache and gives up its slot: what the slot holds will
     /// not be needed again.
+    #[inline]
     pub(crate) fn leave_swap_cache(&self, frame: Frame) {
+        if let Some(slot) = self.page(frame).slot() {
+            self.give_up_slot(frame, slot);
+        }
+    }
+
+    fn give_up_slot(&self, frame: Frame, slot: SwapSlot) {
         let page = self.page(frame);
-        let Some(slot) = page.slot() else { return };
         if self.cache.remove(&self.pages, &self.order, frame, None) {
             page.set(PageFlags::DIRTY);
             self.swap.release(slot);

@@ -60,20 +60,17 @@ impl<M: Machine> Queues<M> {
     pub(crate) fn push(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame, to: Which) {
         let page = pages.of(frame);
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
-        if page.has(PageFlags::QUEUED) {
+        let before = page.set(PageFlags::QUEUED);
+        if before.contains(PageFlags::QUEUED) {
             return;
         }
-        page.set(PageFlags::QUEUED);
+        let was_main = before.contains(PageFlags::MAIN);
         match to {
-            Which::Small => {
-                page.clear(PageFlags::MAIN);
-                shard.small.push(pages, frame);
-            }
-            Which::Main => {
-                page.set(PageFlags::MAIN);
-                shard.main.push(pages, frame);
-            }
-        }
+            Which::Small if was_main => page.clear(PageFlags::MAIN),
+            Which::Main if !was_main => page.set(PageFlags::MAIN),
+            _ => before,
+        };
+        shard.list_of(to).push(pages, frame);
     }
 
     /// Takes a page out of whatever queue it is in.
@@ -154,6 +151,13 @@ const fn fingerprint(hash: u64) -> u32 {
 }
 
 impl Shard {
+    fn list_of(&mut self, which: Which) -> &mut List {
+        match which {
+            Which::Small => &mut self.small,
+            Which::Main => &mut self.main,
+        }
+    }
+
     fn list(&mut self, flags: PageFlags) -> &mut List {
         if flags.contains(PageFlags::MAIN) { &mut self.main } else { &mut self.small }
     }

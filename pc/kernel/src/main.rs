@@ -189,6 +189,9 @@ fn config(info: &BootInfo) -> Config {
     if info.has("overcommit=always") {
         config.overcommit = Overcommit::Always;
     }
+    if info.has("fault_around=1") {
+        config.fault_around = 1;
+    }
     config
 }
 

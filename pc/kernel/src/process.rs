@@ -382,8 +382,8 @@ pub fn register(task: &Arc<Task>) {
 
 /// Sends the signals of the running process's timers of processor time that have ended. Called on
 /// the way back to its program.
-pub fn check_timers() {
-    let process = current();
+#[inline]
+pub fn check_timers(process: &Arc<Process>) {
     process.cpu_timers.check(process, |which| {
         let number = if which == Counts::Program { signal::SIGVTALRM } else { signal::SIGPROF };
         signal::send_with(process, Info { number, code: signal::SI_KERNEL, address: 0, status: 0 });

@@ -298,10 +298,10 @@ impl Default for SavedMask {
     }
 }
 
-/// Deals with the pending signals of the thread that is about to run.
+/// Deals with the pending signals of the running thread, which is about to run its program.
 #[inline]
-pub fn deliver(frame: &mut TrapFrame) {
-    if has_news(process::thread()) {
+pub fn deliver(thread: &Thread, frame: &mut TrapFrame) {
+    if has_news(thread) {
         deal_with_news(frame);
     }
 }

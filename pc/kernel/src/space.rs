@@ -171,7 +171,7 @@ impl PcSpace {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_lock(&self, range: &Range<VirtAddr>) -> Option<PcCursor<'_>> {
         let levels = self.levels.read();
         let leaf = self.leaf(range.start)?;
@@ -252,7 +252,7 @@ impl Space for PcSpace {
         self.id
     }
 
-    #[inline]
+    #[inline(always)]
     fn lock(&self, range: Range<VirtAddr>) -> Result<PcCursor<'_>, OutOfFrames> {
         match self.try_lock(&range) {
             Some(cursor) => Ok(cursor),
@@ -260,7 +260,7 @@ impl Space for PcSpace {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<PcCursor<'_>> {
         self.try_lock(&range)
     }

@@ -175,10 +175,15 @@ impl CpuTimers {
 
     /// Calls `ended` for each timer whose time has come, and sets it again. Called for the running
     /// thread's process on the way back to its program.
-    pub fn check(&self, process: &Process, mut ended: impl FnMut(Counts)) {
-        if !self.is_set.load(Relaxed) {
-            return;
+    #[inline]
+    pub fn check(&self, process: &Process, ended: impl FnMut(Counts)) {
+        if self.is_set.load(Relaxed) {
+            self.check_set(process, ended);
         }
+    }
+
+    #[cold]
+    fn check_set(&self, process: &Process, mut ended: impl FnMut(Counts)) {
         let time = of(process);
         for which in [Counts::Program, Counts::All] {
             let now = which.of(time);

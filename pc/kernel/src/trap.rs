@@ -51,12 +51,13 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
 }
 
 /// What is done on every way back to a program.
-#[inline]
+#[inline(always)]
 fn before_program(frame: &mut TrapFrame) {
     interrupts::enable();
     scheduler::yield_if_expired();
-    process::check_timers();
-    signal::deliver(frame);
+    let thread = process::thread();
+    process::check_timers(&thread.process);
+    signal::deliver(thread, frame);
 }
 
 /// Hands a page fault to the memory manager and does what it says.
