@@ -250,7 +250,7 @@ impl<M: Machine> Mm<M> {
 
     /// Locks entries, making the levels of the table that are missing; evicts pages to make them
     /// if it must (spec B1).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
         let held = self.manager.order.enter(Rank::Entries);
         match self.space.lock(range.clone()) {

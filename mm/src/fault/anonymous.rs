@@ -105,6 +105,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Enters a page that nobody else knows as this region's own anonymous page.
+    #[inline(always)]
     pub(crate) fn add_new_anon(
         &self,
         cursor: &mut PageCursor<'_, M>,

@@ -114,7 +114,8 @@ impl<M: Machine> Mm<M> {
     ) -> bool {
         let manager = &self.manager;
         let page = manager.page(frame);
-        if !page.try_lock() {
+        // Another entry decides it, without the lock: a page may always be copied.
+        if page.maps() > 1 || !page.try_lock() {
             return false;
         }
         let reuse = manager.is_sole_owner(page, 0);
