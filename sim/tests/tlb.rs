@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PAGE, RW, entry, map, page, present, set, stale, unmap};
-use pagefault_machine::{Entry, Fate, Machine, Mode, Protection, Space, Stale};
+use pagefault_machine::{Cursor, Entry, Fate, Machine, Mode, Protection, Space, Stale};
 use pagefault_sim::{Config, Hazards, OnViolation, Sim, Staleness, Violation};
 
 fn sim(cpus: u32) -> Sim {
@@ -35,6 +35,39 @@ fn a_flush_reaches_every_cpu_that_runs_the_space_and_no_other() {
     assert!(sim.cpu(0).load(&space, PAGE, Mode::User).is_err());
     assert!(sim.cpu(1).load(&space, PAGE, Mode::User).is_err());
     assert_eq!(sim.cpu(2).cached(), 1);
+}
+
+#[test]
+fn a_flush_here_is_refused_while_another_cpu_may_hold_translations() {
+    let sim = sim(2);
+    let space = sim.space().unwrap();
+    let frame = map(&sim, &space, PAGE, RW);
+    sim.cpu(1).load(&space, PAGE, Mode::User).unwrap();
+    sim.cpu(0).load(&space, PAGE, Mode::User).unwrap();
+    set(&space, PAGE, Entry::None);
+    assert!(!sim.flush_here(&space, stale(PAGE, frame)));
+    for cpu in [1, 0] {
+        assert_eq!(sim.cpu(cpu).load(&space, PAGE, Mode::User), Ok(0), "flushed on CPU {cpu}");
+    }
+    // CPU 1 goes to another space: CPU 0 is alone.
+    sim.cpu(1).switch(sim.kernel());
+    let _ = sim.cpu(0).load(&space, PAGE, Mode::User);
+    assert!(sim.flush_here(&space, stale(PAGE, frame)));
+    assert!(sim.cpu(0).load(&space, PAGE, Mode::User).is_err());
+    assert_eq!((sim.stats().flushes, sim.stats().interrupts), (1, 0));
+}
+
+#[test]
+fn a_flush_here_may_be_asked_for_under_the_cursor() {
+    let sim = sim(1);
+    let space = sim.space().unwrap();
+    let frame = map(&sim, &space, PAGE, RW);
+    sim.cpu(0).load(&space, PAGE, Mode::User).unwrap();
+    let mut cursor = space.lock(PAGE..page(1)).unwrap();
+    cursor.replace(PAGE, Entry::None);
+    assert!(sim.flush_here(&space, stale(PAGE, frame)));
+    drop(cursor);
+    assert!(sim.cpu(0).load(&space, PAGE, Mode::User).is_err());
 }
 
 #[test]

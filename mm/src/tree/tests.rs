@@ -42,6 +42,28 @@ fn tree_of(ranges: &[(u64, u64)]) -> RegionTree<Span> {
 }
 
 #[test]
+fn what_was_found_last_is_not_believed_after_a_change() {
+    let mut tree = tree_of(&[(10, 20), (20, 40), (50, 60)]);
+    let start = |tree: &RegionTree<Span>, address| {
+        tree.containing(VirtAddr(address)).map(|found| found.range.start)
+    };
+    assert_eq!(start(&tree, 30), Some(20));
+    assert_eq!(start(&tree, 39), Some(20));
+    // Another takes its place in the arena, and its addresses are divided anew.
+    tree.remove(VirtAddr(20)).unwrap();
+    assert_eq!(start(&tree, 30), None);
+    tree.insert(span(25..35)).unwrap();
+    assert_eq!(start(&tree, 30), Some(25));
+    assert_eq!(start(&tree, 20), None);
+    assert_eq!(start(&tree, 35), None);
+    assert_eq!(start(&tree, 55), Some(50));
+    tree.remove(VirtAddr(10)).unwrap();
+    tree.remove(VirtAddr(25)).unwrap();
+    tree.remove(VirtAddr(50)).unwrap();
+    assert_eq!(start(&tree, 55), None);
+}
+
+#[test]
 fn find_gives_the_region_at_an_address_or_the_next_above() {
     let tree = tree_of(&[(20, 30), (40, 50), (50, 60)]);
     let find = |address| tree.find(VirtAddr(address)).map(|found| found.range.start);
