@@ -167,11 +167,10 @@ impl<M: Machine> Mm<M> {
         let page = address.page();
         loop {
             self.fault_in_engaged(address, access)?;
-            let Some(frame) = self.frame_for(page, access) else { continue };
+            let Some(frame) = self.hold_frame_for(page, access) else { continue };
             if self.manager.is_zero_frame(frame) {
                 return Ok(frame);
             }
-            self.manager.page(frame).hold();
             self.manager.lock_page(frame);
             if self.frame_for(page, access) == Some(frame) {
                 return Ok(frame);
@@ -182,15 +181,25 @@ impl<M: Machine> Mm<M> {
 
     fn frame_for(&self, page: VirtAddr, access: Access) -> Option<Frame> {
         let cursor = self.existing_entries(page..page + PAGE_SIZE)?;
-        match cursor.entry(page) {
-            entry @ Entry::Present { frame, .. }
-                if access != Access::Write || entry.is_writable() =>
-            {
-                Some(frame)
-            }
-            _ => None,
-        }
+        frame_allowing(cursor.entry(page), access)
     }
+
+    /// Like [`frame_for`](Self::frame_for), with a reference unless it is the shared frame of zeros:
+    /// taken while the entry is locked, since afterwards the page may be freed at any moment.
+    fn hold_frame_for(&self, page: VirtAddr, access: Access) -> Option<Frame> {
+        let cursor = self.existing_entries(page..page + PAGE_SIZE)?;
+        let frame = frame_allowing(cursor.entry(page), access)?;
+        if !self.manager.is_zero_frame(frame) {
+            self.manager.page(frame).hold();
+        }
+        Some(frame)
+    }
+}
+
+/// The frame that an entry names, if the entry allows the access.
+fn frame_allowing(entry: Entry, access: Access) -> Option<Frame> {
+    let allowed = access != Access::Write || entry.is_writable();
+    entry.frame().filter(|_| allowed)
 }
 
 /// What became of an attempt to pin a page.

@@ -66,7 +66,7 @@ fn store_slowly(
 #[test]
 fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     let gates = Gates::default();
-    let machine = Traced::new(Sim::new(Computer::calm()), gates.clone());
+    let machine = Traced::new(Sim::new(Computer { cpus: 2, ..Computer::calm() }), gates.clone());
     let manager = Manager::new(Arc::new(machine), Config::default());
     let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(1 << 40));
     let space = AddressSpace::new(&manager, layout).unwrap();
@@ -75,6 +75,10 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     space.mm().mmap(&request).unwrap();
     assert_eq!(space.mm().copy_to_user(BASE, &[1; 8 * PAGE as usize]), 0);
     let child = space.fork().unwrap();
+    // Whoever flushes has to tell another: what concerns one's own processor alone is not put off.
+    for cpu in [0, 1] {
+        manager.machine().inner().cpu(cpu).switch(space.space().inner());
+    }
 
     let (let_first, first) = store_slowly(space.mm(), &gates, "first", 0);
     let (done, ends) = channel();

@@ -95,6 +95,11 @@ impl Machine for Plain {
 
     fn flush(&self, _space: &PlainSpace, _stale: &[Stale]) {}
 
+    /// There is one processor, which remembers nothing.
+    fn flush_here(&self, _space: &PlainSpace, _stale: Stale) -> bool {
+        true
+    }
+
     fn context(&self) -> ContextId {
         ContextId(0)
     }
