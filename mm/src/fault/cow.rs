@@ -194,6 +194,8 @@ impl<M: Machine> Mm<M> {
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
         } else {
+            // Who took the right to store away, as reclaim does, may not have told all processors yet.
+            self.await_flushes();
             manager.machine.copy(old, new);
         }
         manager.page(new).set(PageFlags::UPTODATE);
