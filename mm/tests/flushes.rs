@@ -48,7 +48,7 @@ impl Observer for Gates {
 
 type Machine = Traced<Sim, Gates>;
 
-/// A thread that stores to a page that a child shares, and is held up in the flush of its copy.
+/// A thread that stores to a page that is not its own, and is held up in the flush of its copy.
 fn store_slowly(
     mm: &Arc<Mm<Machine>>,
     gates: &Gates,
@@ -71,9 +71,13 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(1 << 40));
     let space = AddressSpace::new(&manager, layout).unwrap();
     let request =
-        MapRequest { placement: Placement::Fixed(BASE), ..MapRequest::anonymous(8 * PAGE) };
+        MapRequest { placement: Placement::Fixed(BASE), ..MapRequest::anonymous(9 * PAGE) };
     space.mm().mmap(&request).unwrap();
     assert_eq!(space.mm().copy_to_user(BASE, &[1; 8 * PAGE as usize]), 0);
+    // The frame of zeros: to copy it waits for nobody.
+    let mut byte = [1];
+    assert_eq!(space.mm().copy_from_user(at(8), &mut byte), 0);
+    assert_eq!(byte, [0]);
     let child = space.fork().unwrap();
     // Whoever flushes has to tell another: what concerns one's own processor alone is not put off.
     for cpu in [0, 1] {
@@ -89,7 +93,7 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     });
     let early = ends.recv_timeout(Duration::from_millis(200));
     assert!(early.is_err(), "munmap did not wait for the flush of an entry changed before");
-    let (let_second, second) = store_slowly(space.mm(), &gates, "second", 1);
+    let (let_second, second) = store_slowly(space.mm(), &gates, "second", 8);
     let_first.send(()).unwrap();
     let late = ends.recv_timeout(Duration::from_secs(10));
     assert!(late.is_ok(), "munmap waits for the flush of an entry changed after");
