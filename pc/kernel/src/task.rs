@@ -14,6 +14,8 @@ use pagefault::machine::{Frame, Machine, OutOfFrames};
 
 /// A kernel stack has 2^STACK_ORDER frames.
 const STACK_ORDER: usize = 3;
+/// The pages of a kernel stack.
+pub const STACK_PAGES: usize = 1 << STACK_ORDER;
 const STACK_BYTES: u64 = 4096 << STACK_ORDER;
 /// What lies at the lower end of a stack as long as it has not overflowed.
 const GUARD: u64 = 0x6b63_6174_7320_6f6e;

@@ -79,13 +79,8 @@ fn socketpair(family: u32, kind: u32, to: u64) -> Result {
     let flags = kind & nr::O_NONBLOCK | nr::O_RDWR;
     let close_on_exec = kind & nr::O_CLOEXEC != 0;
     let (first, second) = pair(unit);
-    let mut numbers = [0; 2];
-    for (number, socket) in numbers.iter_mut().zip([first, second]) {
-        let open = Open::new(What::Socket(socket), flags);
-        *number = process::current().files.lock().add(open, 0, close_on_exec)?;
-    }
-    user::write(to, &(u64::from(numbers[0]) | u64::from(numbers[1]) << 32).to_le_bytes())?;
-    Ok(0)
+    let both = [first, second].map(|socket| Open::new(What::Socket(socket), flags));
+    super::file::add_two(both, close_on_exec, to)
 }
 
 fn patience(open: &Open, flags: u32) -> Reading {
