@@ -7,6 +7,7 @@
 //! After that the IST stack is free again and the handler may fault, wait and be switched away
 //! like any code. Interrupts are disabled until then.
 
+use crate::layout::{STACK_BLOCK, STACKS};
 use core::arch::global_asm;
 
 /// What the interrupted code had in its registers; handlers change it, and it is loaded again.
@@ -103,6 +104,14 @@ global_asm!(
     "movq 56(%rsp), %rax",
     "subq $128, %rax",
     "andq $-16, %rax",
+    // Where the frame would begin: in one of the stacks, and there in the half that is not mapped?
+    "leaq -{frame}(%rax), %rcx",
+    "shrq $39, %rcx",
+    "cmpl ${stacks}, %ecx",
+    "jne 3f",
+    "leaq -{frame}(%rax), %rcx",
+    "testl ${half}, %ecx",
+    "jz 5f",
     "3:",
     "movq 64(%rsp), %rcx; movq %rcx, -8(%rax)",
     "movq 56(%rsp), %rcx; movq %rcx, -16(%rax)",
@@ -124,6 +133,12 @@ global_asm!(
     "xorl %ebp, %ebp",
     "movq %rsp, %rdi",
     "call {trap}",
+    "jmp trap_return",
+    "5:",
+    "movq %rsp, %rdi",
+    "andq $-16, %rsp",
+    "call {overflow}",
+    "ud2",
     "trap_return:",
     "cli",
     "fxrstor64 (%rsp)",
@@ -166,5 +181,9 @@ global_asm!(
     system_call = const SYSTEM_CALL,
     trap = sym crate::trap::trap,
     double_fault = sym crate::trap::double_fault,
+    overflow = sym crate::trap::overflow,
+    frame = const size_of::<TrapFrame>(),
+    stacks = const STACKS.start >> 39,
+    half = const STACK_BLOCK / 2,
     options(att_syntax),
 );

@@ -18,7 +18,7 @@ use crate::sleep::SleepMutex;
 use crate::task::Task;
 use crate::timer::Timer;
 use crate::times::{Counts, CpuTime, CpuTimers};
-use crate::{clock, cpu, futex, kernel, power, report, shootdown, task, user};
+use crate::{clock, cpu, futex, kernel, power, report, shootdown, stack, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -367,12 +367,15 @@ pub fn find(id: u32) -> Option<Arc<Process>> {
     PROCESSES.lock().get(&id).cloned()
 }
 
+/// The stacks of processors and of the kernel's own tasks.
+const RESERVED_STACKS: usize = 32;
+
 /// Whether there are as many processes and threads as the machine's memory is for: their stacks may
 /// be a quarter of it (Linux: `max_threads`). Processes that nobody waited for count too.
 pub fn are_too_many() -> bool {
-    let most = kernel().frames.count() as usize / (4 * task::STACK_PAGES);
+    let most = kernel().frames.count() as usize / (4 * stack::PAGES);
     let (processes, tasks) = (PROCESSES.lock().len(), TASKS.lock().len());
-    processes.max(tasks) >= most
+    processes.max(tasks) >= most.min(stack::MOST - RESERVED_STACKS)
 }
 
 /// How many threads there are.
