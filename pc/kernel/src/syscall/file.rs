@@ -113,12 +113,13 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
     Ok(done)
 }
 
-/// How much a call may move: a number of bytes is positive, and what has no places has no offset.
+/// How much a call may move: memory of a negative size there is none, and what has no places has no
+/// offset.
 fn amount(open: &Open, bytes: u64, at: Option<u64>) -> Result {
     if at.is_some() && !matches!(open.what, What::Node(..)) {
         return Err(Errno::ESPIPE);
     }
-    position(bytes).map(|bytes| bytes.min(MOST))
+    if i64::try_from(bytes).is_err() { Err(Errno::EFAULT) } else { Ok(bytes.min(MOST)) }
 }
 
 /// Lets others run between two pieces of a long call; whether it goes on when it has moved something.
