@@ -3,7 +3,7 @@
 mod victim;
 mod wait;
 
-pub use victim::out_of_memory;
+pub use victim::{CALL, buffer, find_room, make_room, out_of_memory};
 pub use wait::{Children, Hang, Keep, wait};
 
 use crate::entry::TrapFrame;

@@ -142,7 +142,10 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
 pub extern "C" fn overflow(words: &[u64; 9]) -> ! {
     let [_, _, vector, error, rip, _, _, rsp, _] = words;
     serial::take_line();
-    report!("the kernel stack of task {} overflowed: vector {vector} error {error:#x}", cpu::task_id());
+    report!(
+        "the kernel stack of task {} overflowed: vector {vector} error {error:#x}",
+        cpu::task_id()
+    );
     report!("rip {rip:#x} rsp {rsp:#x} cr2 {:#x} CPU {}", Cr2::read_raw(), cpu::number());
     crate::power::off(255)
 }

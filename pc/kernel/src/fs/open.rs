@@ -141,6 +141,7 @@ impl Open {
                     bytes[..n].copy_from_slice(&rest[..n]);
                     Ok(n)
                 }
+                Kind::TooLong => Err(Errno::ENOMEM),
                 Kind::Pagemap(process) => read_pagemap(process, offset, bytes),
                 _ => Ok(node.content()?.read_at(offset, bytes)?),
             },

@@ -5,6 +5,7 @@ use super::Reading;
 use super::ready::{Changes, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
+use crate::process;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -139,6 +140,9 @@ impl Socket {
                 return if done > 0 { Ok(done) } else { Err(Errno::EPIPE) };
             }
             let rest = &bytes[done..];
+            // What it is kept in until it is read.
+            let mut kept = process::buffer(rest.len())?;
+            kept.copy_from_slice(rest);
             let sent = {
                 let mut messages = channel.messages.lock();
                 let room = CAPACITY - messages.bytes;
@@ -146,7 +150,9 @@ impl Socket {
                 let fits = n <= room && (n > 0 || rest.is_empty()) && messages.queue.len() < MOST;
                 if fits && (n > 0 || self.unit == Unit::Messages) {
                     messages.bytes += n;
-                    messages.queue.push_back(rest[..n].to_vec());
+                    kept.truncate(n);
+                    kept.shrink_to_fit();
+                    messages.queue.push_back(kept);
                 }
                 fits.then_some(n)
             };

@@ -78,7 +78,7 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
     let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
-    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
+    let mut buffer = process::buffer((bytes as usize).min(piece))?;
     let mut done = 0;
     while done < bytes && may_go_on(done) {
         // A pipe that has given something is not waited for.
@@ -133,7 +133,7 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
     let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
     let is_pipe = matches!(&open.what, What::Write(_));
-    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
+    let mut buffer = process::buffer((bytes as usize).min(piece))?;
     let mut done = 0;
     while done < bytes && may_go_on(done) {
         let want = (bytes - done).min(piece as u64) as usize;
@@ -376,7 +376,7 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
     };
     let bytes = position(bytes)?.min(MOST);
     let (start, begin) = (read_offset(from.1)?, read_offset(to.1)?);
-    let mut buffer = alloc::vec![0; PIECE.min(bytes as usize)];
+    let mut buffer = process::buffer(PIECE.min(bytes as usize))?;
     let mut done = 0;
     while done < bytes && may_go_on(done) {
         let want = buffer.len().min((bytes - done) as usize);

@@ -89,8 +89,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
 
 /// An absolute path from what a call was given.
 pub(super) fn absolute(directory: u32, path: u64) -> core::result::Result<String, Errno> {
-    let path =
-        String::from_utf8(user::read_path(path)?).map_err(|_| Errno::ENOENT)?;
+    let path = String::from_utf8(user::read_path(path)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }

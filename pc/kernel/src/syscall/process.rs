@@ -178,6 +178,9 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
     })
 }
 
+/// The most bytes of the kernel's heap that a region of a new process takes.
+const REGION: usize = 1024;
+
 /// fork, vfork, and threads.
 pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Result {
     let clone = read_clone(number, arguments)?;
@@ -196,6 +199,8 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     }
     let parent = process::current();
     let thread = process::thread();
+    // Each region of a copy is in several lists.
+    process::find_room(REGION * process::space().usage().regions)?;
     let id = task::next_id();
     let space = if has(nr::CLONE_VM) {
         process::space().clone()
@@ -273,6 +278,10 @@ fn child(
 /// Replaces the program of the running process.
 pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let Arguments { a, b, c, .. } = arguments;
+    // The arguments are there several times for a moment.
+    if !process::make_room(4 * exec::ARGUMENT_LIMIT) {
+        return Err(Errno::ENOMEM);
+    }
     let path = String::from_utf8(user::read_path(a)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);

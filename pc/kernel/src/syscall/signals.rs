@@ -22,8 +22,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pause => pause(),
         nr::__NR_kill => sent(b as u32, SI_USER).and_then(|info| kill(a as i32, info)),
         nr::__NR_tkill => to_thread(a, sent(b as u32, SI_TKILL)),
-        nr::__NR_tgkill => of_process(a, b)
-            .and_then(|()| to_thread(b, sent(c as u32, SI_TKILL))),
+        nr::__NR_tgkill => of_process(a, b).and_then(|()| to_thread(b, sent(c as u32, SI_TKILL))),
         nr::__NR_rt_sigqueueinfo => said(b as u32, c).and_then(|info| kill(a as i32, info)),
         nr::__NR_rt_tgsigqueueinfo => {
             of_process(a, b).and_then(|()| to_thread(b, said(c as u32, d)))

@@ -91,7 +91,7 @@ fn send(open: &Open, socket: &Socket, from: u64, bytes: u64, flags: u32) -> Resu
     if socket.unit == Unit::Messages && bytes > CAPACITY as u64 {
         return Err(Errno::EMSGSIZE);
     }
-    let mut buffer = alloc::vec![0; (bytes as usize).min(CAPACITY)];
+    let mut buffer = process::buffer((bytes as usize).min(CAPACITY))?;
     if user::copy_from(from, &mut buffer) > 0 {
         return Err(Errno::EFAULT);
     }
@@ -107,7 +107,7 @@ fn receive(open: &Open, socket: &Socket, to: u64, bytes: u64, flags: u32) -> Res
     if flags & !(MSG_DONTWAIT | MSG_NOSIGNAL | nr::O_CLOEXEC | 0x4000_0000) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let mut buffer = alloc::vec![0; (bytes as usize).min(CAPACITY)];
+    let mut buffer = process::buffer((bytes as usize).min(CAPACITY))?;
     let n = socket.read(&mut buffer, patience(open, flags))?;
     user::write(to, &buffer[..n])?;
     Ok(n as u64)
