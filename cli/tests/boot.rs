@@ -94,7 +94,7 @@ fn output_that_nobody_reads_ends_the_machine() {
     // The reader is gone.
     let start = Instant::now();
     assert_eq!(child.wait().unwrap().signal(), Some(13));
-    assert!(start.elapsed() < Duration::from_secs(30));
+    assert!(start.elapsed() < Duration::from_secs(120));
     expect_nothing_in(&temporary);
 
     let full = File::options().write(true).open("/dev/full").unwrap();

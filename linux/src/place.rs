@@ -55,14 +55,14 @@ impl Shared {
         }
     }
 
-    /// Fills the host page from a frame that stands nowhere and that the entry of `page` allows;
-    /// returns whether there was one. Does nothing where anybody else is at work.
-    pub fn refill_homeless(&self, space: &SpaceCore, page: usize) -> bool {
-        let Entry::Present { frame, .. } = space.table.entry(page) else { return false };
-        if !matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
-            return false;
+    /// Fills the host page from the frame that the entry of `page` allows, if that stands nowhere.
+    /// Does nothing where anybody else is at work.
+    pub fn refill_homeless(&self, space: &SpaceCore, page: usize) {
+        let Entry::Present { frame, .. } = space.table.entry(page) else { return };
+        if matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
+            // Who touches the page fills it if this failed.
+            let _ = self.try_refill(space, page, Access::Read);
         }
-        matches!(self.try_refill(space, page, Access::Read), Ok(Ok(Refilled::Changed)))
     }
 
     /// One attempt; fails with a frame that somebody else holds, all locks let go of.

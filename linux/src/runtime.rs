@@ -28,10 +28,11 @@ pub struct Runtime {
 /// Whether a thread keeps frames free ahead of need (Linux: `kswapd`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reclaim {
-    /// A thread evicts when few frames are left, so that faults seldom wait for it.
-    #[default]
+    /// A thread evicts when few frames are left, so that faults seldom wait for it. Each page that
+    /// it takes interrupts the processors on which the program runs.
     Ahead,
-    /// The fault that finds no frame evicts. Saves interrupts where one thread does all the work.
+    /// The fault that finds no frame evicts, a batch at a time.
+    #[default]
     OnDemand,
 }
 

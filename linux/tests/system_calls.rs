@@ -42,7 +42,7 @@ fn a_system_call_on_a_bad_address_fails_and_does_not_hang() {
     // The program's own access still gets its signal.
     assert!(toy.space.store(page(1), b"no").is_err());
     toy.protect(Protection::all());
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while kernel_store(host, b"yes") != Ok(3) {
         assert!(Instant::now() < deadline, "the page stays inaccessible");
     }

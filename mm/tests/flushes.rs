@@ -87,7 +87,7 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     assert!(early.is_err(), "munmap did not wait for the flush of an entry changed before");
     let (let_second, second) = store_slowly(space.mm(), &gates, "second", 1);
     let_first.send(()).unwrap();
-    let late = ends.recv_timeout(Duration::from_secs(10));
+    let late = ends.recv_timeout(Duration::from_secs(60));
     assert!(late.is_ok(), "munmap waits for the flush of an entry changed after");
     let_second.send(()).unwrap();
     for thread in [first, second, unmap] {

@@ -187,9 +187,9 @@ const AROUND: usize = 16;
 fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
-    let was_homeless = |next: &usize| space.shared.refill_homeless(space, *next);
-    after.take_while(was_homeless).for_each(drop);
-    before.take_while(was_homeless).for_each(drop);
+    let is_present = |next: &usize| matches!(space.table.entry(*next), Entry::Present { .. });
+    after.take_while(is_present).for_each(|next| space.shared.refill_homeless(space, next));
+    before.take_while(is_present).for_each(|next| space.shared.refill_homeless(space, next));
 }
 
 /// Fills the host page from the entry that is there now.

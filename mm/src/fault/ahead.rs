@@ -4,9 +4,9 @@
 //!
 //! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
 //! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
-//! elsewhere, or on a page that was to be read ahead and is not there, halves it, until the run is
-//! forgotten. So a window only grows while the pages that were brought ahead are indeed passed through,
-//! and random access brings nothing ahead.
+//! elsewhere, or on a page that was read ahead and is not there any more, halves it, until the run is
+//! forgotten. So a window only grows while memory is passed through in order, and random access brings
+//! nothing ahead.
 
 use crate::event::{Correction, Event, Weight};
 use crate::fault::{Fault, Refusal, Step, page_range};
@@ -29,7 +29,7 @@ const REACH: u64 = 4;
 /// The window of a run's second fault.
 const FIRST_WINDOW: u32 = 2;
 
-/// A run with this window has brought at least two windows ahead that were passed through.
+/// A run with this window has gone on in order three times.
 const PROVEN_WINDOW: u32 = 8;
 
 /// The runs of an address space. A race between two faults costs a run its window, nothing else.
@@ -65,6 +65,7 @@ impl Runs {
     }
 
     /// Notes a fault on the page with this number and says what to read ahead, at most `most` pages.
+    /// What becomes of that is noted by [`brought`](Self::brought).
     fn advance(&self, page: u64, most: u32) -> Option<Ahead> {
         let word = self.of(page);
         let run = Run::decode(word.load(Ordering::Relaxed));
@@ -78,16 +79,23 @@ impl Runs {
         };
         // Short of its end, the run has outpaced reclaim: not all of it was or stayed read.
         let window = if run.reaches(page) { run.window / 2 } else { run.window * 2 };
-        let window = window.max(FIRST_WINDOW).min(most);
+        let ahead = Ahead { direction, pages: window.max(FIRST_WINDOW).min(most) };
+        self.brought(page, ahead, 0);
+        Some(ahead)
+    }
+
+    /// Notes that after a fault on the page with this number so many pages were read ahead: fewer
+    /// than were to be where there was no room for more.
+    fn brought(&self, page: u64, ahead: Ahead, pages: u32) {
+        let Ahead { direction, pages: window } = ahead;
         let last = match direction {
-            Direction::Up => page + u64::from(window),
-            Direction::Down => page.saturating_sub(u64::from(window)),
+            Direction::Up => page + u64::from(pages),
+            Direction::Down => page.saturating_sub(u64::from(pages)),
         };
-        let next = Run { last, direction, window }.encode();
+        let run = Run { last, direction, window }.encode();
+        self.of(page).store(run, Ordering::Relaxed);
         // The run may go on in the next block.
-        word.store(next, Ordering::Relaxed);
-        self.of(direction.step(last)).store(next, Ordering::Relaxed);
-        Some(Ahead { direction, pages: window })
+        self.of(direction.step(last)).store(run, Ordering::Relaxed);
     }
 
     /// Lets the run that the page with this number is in prove itself anew.
@@ -178,21 +186,17 @@ impl<M: Machine> Mm<M> {
             return self.runs.forget(number);
         }
         let mut page = fault.page;
-        for _ in 0..ahead.pages {
+        let brought = (0..ahead.pages).take_while(|_| {
             let last = VirtAddr(vma.end.value() - PAGE_SIZE);
             page = match ahead.direction {
                 Direction::Up if page < last => page + PAGE_SIZE,
                 Direction::Down if page > vma.start => VirtAddr(page.value() - PAGE_SIZE),
-                _ => return,
+                _ => return false,
             };
-            if few() {
-                return;
-            }
             let mut next = Fault { page, access, weight: Weight::Minor };
-            if self.bring(&vma, &mut next, correction) == Brought::Nothing {
-                return;
-            }
-        }
+            !few() && self.bring(&vma, &mut next, correction) == Brought::There
+        });
+        self.runs.brought(number, ahead, brought.count() as u32);
     }
 
     /// Brings one page in if its entry is of the kind that the faults of the run find.

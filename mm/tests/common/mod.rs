@@ -38,7 +38,7 @@ pub fn world_with(frames: u32, config: pagefault::Config) -> World<X86_64> {
 pub fn stored(world: &World<X86_64>, space: &AddressSpace<Computer<X86_64>>, pages: u64) {
     map(space, 0, pages, RW);
     for page in 0..pages {
-        world.store(space.mm(), 0, at(page), &[page as u8 + 1]).unwrap();
+        world.store(space.mm(), 0, at(page), &[(page as u8).wrapping_add(1)]).unwrap();
     }
 }
 

@@ -4,61 +4,80 @@ fn up(pages: u32) -> Option<Ahead> {
     Some(Ahead { direction: Direction::Up, pages })
 }
 
+/// A fault after which everything is brought that is to be.
+fn advance(runs: &Runs, page: u64, most: u32) -> Option<Ahead> {
+    let ahead = runs.advance(page, most);
+    if let Some(ahead) = ahead {
+        runs.brought(page, ahead, ahead.pages);
+    }
+    ahead
+}
+
 #[test]
 fn a_run_upwards_doubles_its_window_up_to_the_most() {
     let runs = Runs::new();
-    assert_eq!(runs.advance(100, 8), None);
-    assert_eq!(runs.advance(101, 8), up(2));
-    assert_eq!(runs.advance(104, 8), up(4));
-    assert_eq!(runs.advance(109, 8), up(8));
-    assert_eq!(runs.advance(118, 8), up(8));
+    assert_eq!(advance(&runs, 100, 8), None);
+    assert_eq!(advance(&runs, 101, 8), up(2));
+    assert_eq!(advance(&runs, 104, 8), up(4));
+    assert_eq!(advance(&runs, 109, 8), up(8));
+    assert_eq!(advance(&runs, 118, 8), up(8));
 }
 
 #[test]
 fn a_run_downwards_is_seen_too() {
     let runs = Runs::new();
-    assert_eq!(runs.advance(300, 16), None);
-    assert_eq!(runs.advance(299, 16), Some(Ahead { direction: Direction::Down, pages: 2 }));
-    assert_eq!(runs.advance(296, 16), Some(Ahead { direction: Direction::Down, pages: 4 }));
+    assert_eq!(advance(&runs, 300, 16), None);
+    assert_eq!(advance(&runs, 299, 16), Some(Ahead { direction: Direction::Down, pages: 2 }));
+    assert_eq!(advance(&runs, 296, 16), Some(Ahead { direction: Direction::Down, pages: 4 }));
 }
 
 #[test]
 fn random_faults_read_nothing_ahead_and_end_a_run_by_and_by() {
     let runs = Runs::new();
     for page in [10, 400, 70, 200, 90] {
-        assert_eq!(runs.advance(page, 16), None);
+        assert_eq!(advance(&runs, page, 16), None);
     }
     let runs = Runs::new();
-    runs.advance(100, 16);
-    assert_eq!(runs.advance(101, 16), up(2));
-    assert_eq!(runs.advance(104, 16), up(4));
+    advance(&runs, 100, 16);
+    assert_eq!(advance(&runs, 101, 16), up(2));
+    assert_eq!(advance(&runs, 104, 16), up(4));
     // One fault elsewhere costs half of the window, not the run.
-    assert_eq!(runs.advance(300, 16), None);
-    assert_eq!(runs.advance(109, 16), up(4));
+    assert_eq!(advance(&runs, 300, 16), None);
+    assert_eq!(advance(&runs, 109, 16), up(4));
     for page in [300, 350, 370] {
-        assert_eq!(runs.advance(page, 16), None);
+        assert_eq!(advance(&runs, page, 16), None);
     }
-    assert_eq!(runs.advance(114, 16), None);
+    assert_eq!(advance(&runs, 114, 16), None);
 }
 
 #[test]
 fn a_run_that_outpaces_reclaim_narrows_its_window() {
     let runs = Runs::new();
-    runs.advance(100, 16);
-    assert_eq!(runs.advance(101, 16), up(2));
-    assert_eq!(runs.advance(104, 16), up(4));
-    assert_eq!(runs.advance(109, 16), up(8));
+    advance(&runs, 100, 16);
+    assert_eq!(advance(&runs, 101, 16), up(2));
+    assert_eq!(advance(&runs, 104, 16), up(4));
+    assert_eq!(advance(&runs, 109, 16), up(8));
     // 110 to 117 were to be read ahead, but 112 was not.
-    assert_eq!(runs.advance(112, 16), up(4));
-    assert_eq!(runs.advance(117, 16), up(8));
+    assert_eq!(advance(&runs, 112, 16), up(4));
+    assert_eq!(advance(&runs, 117, 16), up(8));
 }
 
 #[test]
 fn a_run_goes_on_in_the_next_block() {
     let runs = Runs::new();
-    runs.advance(509, 4);
-    assert_eq!(runs.advance(510, 4), up(2));
-    assert_eq!(runs.advance(513, 4), up(4));
+    advance(&runs, 509, 4);
+    assert_eq!(advance(&runs, 510, 4), up(2));
+    assert_eq!(advance(&runs, 513, 4), up(4));
+}
+
+#[test]
+fn a_run_that_has_no_room_proves_itself_by_its_order() {
+    let runs = Runs::new();
+    for (page, ahead) in [(100, None), (101, up(2)), (102, up(4)), (105, up(8)), (106, up(16))] {
+        assert_eq!(runs.advance(page, 16), ahead);
+    }
+    runs.brought(106, Ahead { direction: Direction::Up, pages: 16 }, 3);
+    assert_eq!(runs.advance(110, 16), up(16));
 }
 
 #[test]
