@@ -175,7 +175,6 @@ pub fn objects() -> BTreeMap<u64, (u64, String)> {
 /// Makes an empty regular file, a directory or a link.
 pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errno> {
     let path = resolve(path, Follow::Yes)?;
-    may_change(&path)?;
     let parent = directory_of(&path);
     let (kind, bits) = match what {
         Create::Directory => (Kind::Directory, DIRECTORY),
@@ -199,6 +198,7 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
     if tree.contains_key(&path) {
         return Err(Errno::EEXIST);
     }
+    may_change(&path)?;
     let node = node(bits | mode & 0o7777, kind);
     tree.insert(path, node.clone());
     Ok(node)
@@ -227,11 +227,11 @@ pub fn link(from: &str, to: &str, follow: Follow) -> Result<(), Errno> {
     if procfs::is_below(&resolve(from, follow)?) {
         return Err(Errno::EXDEV);
     }
-    may_change(&to)?;
     let mut tree = TREE.lock();
     if tree.contains_key(&to) {
         return Err(Errno::EEXIST);
     }
+    may_change(&to)?;
     if !matches!(tree.get(directory_of(&to)).map(|node| &node.kind), Some(Kind::Directory)) {
         return Err(Errno::ENOENT);
     }

@@ -126,7 +126,7 @@ pub fn forget(pages: impl Iterator<Item = u64> + Clone) {
             *slot = page;
             count += 1;
         }
-        tell(What::Kernel(&some[..count]), (1 << smp::count()) - 1 & !own_bit());
+        tell(What::Kernel(&some[..count]), ((1 << smp::count()) - 1) & !own_bit());
     }
 }
 

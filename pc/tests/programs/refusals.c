@@ -45,6 +45,8 @@ static void paths(void)
     SAY(rename("/", "everything"));
     SAY(renameat2(AT_FDCWD, "f", AT_FDCWD, "other", RENAME_NOREPLACE));
     SAY(mkdir("/proc/new", 0700));
+    SAY(mkdir("/", 0700));
+    SAY(mkdir("/proc", 0700));
     SAY(link("/proc/self/maps", "maps"));
     SAY(open(long_name, O_RDONLY));
     SAY(symlink("", "link"));
