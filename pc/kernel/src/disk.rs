@@ -25,9 +25,41 @@ type Device = VirtIOBlk<Memory, PciTransport>;
 
 /// A block device, cut into pages.
 pub struct Disk {
-    device: SleepMutex<Device>,
+    channel: SleepMutex<Channel>,
     name: [u8; 20],
     pages: u32,
+}
+
+/// The way to a device, for one request at a time.
+struct Channel {
+    device: Device,
+    shared: &'static mut Shared,
+}
+
+/// What the device reads and writes. It knows physical addresses, and of the kernel's memory only the
+/// direct map is where those say: neither a stack nor the heap.
+struct Shared {
+    page: PageBytes,
+    request: BlkReq,
+    response: BlkResp,
+}
+
+impl Shared {
+    fn new() -> Option<&'static mut Self> {
+        let order = size_of::<Self>().div_ceil(PAGE_SIZE as usize).next_power_of_two().ilog2();
+        let frame = kernel().frames.allocate(order as usize).ok()?;
+        let at = content(frame).cast::<Self>();
+        // SAFETY: the frames were just allocated, lie one after the other in the direct map and are
+        // not given back.
+        unsafe {
+            at.write(Self {
+                page: [0; PAGE_SIZE as usize],
+                request: BlkReq::default(),
+                response: BlkResp::default(),
+            });
+            Some(&mut *at)
+        }
+    }
 }
 
 /// The disks of the machine.
@@ -71,7 +103,8 @@ impl Disk {
         let mut name = [0; 20];
         device.device_id(&mut name).ok()?;
         let pages = (device.capacity() / SECTORS_A_PAGE as u64).try_into().ok()?;
-        Some(Self { device: SleepMutex::new(device), name, pages })
+        let channel = SleepMutex::new(Channel { device, shared: Shared::new()? });
+        Some(Self { channel, name, pages })
     }
 
     /// Whether the host called it so (virtio: the serial number).
@@ -88,29 +121,34 @@ impl Disk {
 
     /// Reads page number `at`.
     pub fn read_page(&self, at: u32, page: &mut PageBytes) -> Result<(), IoError> {
-        let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
+        let mut channel = self.channel.lock();
+        let Channel { device, shared } = &mut *channel;
+        let Shared { page: bounced, request, response } = &mut **shared;
         let sector = at as usize * SECTORS_A_PAGE;
-        let mut device = self.device.lock();
-        // SAFETY: the three live until the request is complete, and are not touched before.
-        let token = unsafe { device.read_blocks_nb(sector, &mut request, page, &mut response) }
+        // SAFETY: the three are the channel's, and are not touched before the request is complete.
+        let token = unsafe { device.read_blocks_nb(sector, request, bounced, response) }
             .map_err(|_| IoError::Device)?;
-        await_answer(&mut device, token);
+        await_answer(device, token);
         // SAFETY: they are those of the request that the token is of.
-        unsafe { device.complete_read_blocks(token, &request, page, &mut response) }
-            .map_err(|_| IoError::Device)
+        unsafe { device.complete_read_blocks(token, request, bounced, response) }
+            .map_err(|_| IoError::Device)?;
+        page.copy_from_slice(bounced);
+        Ok(())
     }
 
     /// Writes page number `at`.
     pub fn write_page(&self, at: u32, page: &PageBytes) -> Result<(), IoError> {
-        let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
+        let mut channel = self.channel.lock();
+        let Channel { device, shared } = &mut *channel;
+        let Shared { page: bounced, request, response } = &mut **shared;
+        bounced.copy_from_slice(page);
         let sector = at as usize * SECTORS_A_PAGE;
-        let mut device = self.device.lock();
-        // SAFETY: the three live until the request is complete, and are not touched before.
-        let token = unsafe { device.write_blocks_nb(sector, &mut request, page, &mut response) }
+        // SAFETY: the three are the channel's, and are not touched before the request is complete.
+        let token = unsafe { device.write_blocks_nb(sector, request, bounced, response) }
             .map_err(|_| IoError::Device)?;
-        await_answer(&mut device, token);
+        await_answer(device, token);
         // SAFETY: they are those of the request that the token is of.
-        unsafe { device.complete_write_blocks(token, &request, page, &mut response) }
+        unsafe { device.complete_write_blocks(token, request, bounced, response) }
             .map_err(|_| IoError::Device)
     }
 }
@@ -214,7 +252,7 @@ unsafe impl Hal for Memory {
         if (image.text.start..image.data.end).contains(&at) {
             return at - KERNEL_BASE;
         }
-        // Stacks and frames; the heap is not contiguous, and nothing of it is given to a device.
+        // The heap and the stacks are not contiguous, and nothing of them is given to a device.
         let physical = at.wrapping_sub(DIRECT_MAP);
         assert!(physical >> 12 < u64::from(kernel().frames.count()), "{at:#x} cannot be shared");
         physical

@@ -7,6 +7,7 @@
 //! After that the IST stack is free again and the handler may fault, wait and be switched away
 //! like any code. Interrupts are disabled until then.
 
+use crate::layout::{STACK_BLOCK, STACKS};
 use core::arch::global_asm;
 
 /// What the interrupted code had in its registers; handlers change it, and it is loaded again.
@@ -114,6 +115,14 @@ global_asm!(
     "movq 56(%rsp), %rax",
     "subq $128, %rax",
     "andq $-16, %rax",
+    // Where the frame would begin: in one of the stacks, and there in the half that is not mapped?
+    "leaq -{frame}(%rax), %rcx",
+    "shrq $39, %rcx",
+    "cmpl ${stacks}, %ecx",
+    "jne 3f",
+    "leaq -{frame}(%rax), %rcx",
+    "testl ${half}, %ecx",
+    "jz 5f",
     "3:",
     "movq %rsp, %rcx",
     "movq %rax, %rsp",
@@ -122,6 +131,12 @@ global_asm!(
     "movq (%rcx), %rcx",
     "save_registers",
     "call {trap}",
+    "jmp trap_return",
+    "5:",
+    "movq %rsp, %rdi",
+    "andq $-16, %rsp",
+    "call {overflow}",
+    "ud2",
     "trap_return:",
     "cli",
     "fxrstor64 (%rsp)",
@@ -167,5 +182,9 @@ global_asm!(
     trap = sym crate::trap::trap,
     answer = sym crate::trap::system_call,
     double_fault = sym crate::trap::double_fault,
+    overflow = sym crate::trap::overflow,
+    frame = const size_of::<TrapFrame>(),
+    stacks = const STACKS.start >> 39,
+    half = const STACK_BLOCK / 2,
     options(att_syntax),
 );

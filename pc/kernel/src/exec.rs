@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::fs::{self, Follow};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
-use crate::process::{Break, Process};
+use crate::process::{self, Break, Process};
 use crate::{cpu, kernel, random, user};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -28,7 +28,9 @@ const DYNAMIC_BASE: u64 = 0x5555_5555_4000;
 /// The most bytes of the name that a process goes by.
 const COMM_LIMIT: usize = 15;
 /// The most bytes of arguments and environment.
-const ARGUMENT_LIMIT: usize = 128 << 10;
+pub const ARGUMENT_LIMIT: usize = 128 << 10;
+/// The most program headers of a file: they fill 64 KiB.
+const HEADERS: u16 = 1170;
 
 /// The arguments and environment of a program.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +88,7 @@ impl Program {
             .map(|text| text.len() + 9)
             .sum();
         if size > ARGUMENT_LIMIT {
-            return Err(Errno::EINVAL);
+            return Err(Errno::E2BIG);
         }
         Ok(Self { file, header, segments, interpreter, name, arguments })
     }
@@ -270,10 +272,14 @@ fn headers(file: &File<Pc>) -> Result<(FileHeader<LittleEndian>, Vec<ProgramHead
     let header = FileHeader::parse_tail(ident, &bytes[16..]).map_err(|_| Errno::ENOEXEC)?;
     let is_ours =
         header.class == elf::file::Class::ELF64 && header.e_machine == elf::abi::EM_X86_64;
-    if !is_ours || !matches!(header.e_type, ET_EXEC | ET_DYN) || header.e_phentsize != 56 {
+    if !is_ours
+        || !matches!(header.e_type, ET_EXEC | ET_DYN)
+        || header.e_phentsize != 56
+        || header.e_phnum > HEADERS
+    {
         return Err(Errno::ENOEXEC);
     }
-    let mut table = alloc::vec![0; usize::from(header.e_phnum) * 56];
+    let mut table = process::buffer(usize::from(header.e_phnum) * 56)?;
     if file.read_at(header.e_phoff, &mut table)? != table.len() {
         return Err(Errno::ENOEXEC);
     }

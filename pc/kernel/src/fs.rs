@@ -15,7 +15,7 @@ pub mod socket;
 mod volume;
 
 pub use node::{Device, KIND, Kind, Node};
-pub use open::{Files, Open, Reading, What, file};
+pub use open::{Files, MOST_OPEN, Open, Reading, What, file};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
 use crate::disk::Disk;
@@ -150,6 +150,7 @@ fn look(path: &str) -> Option<Arc<Node>> {
     }
     let (mode, kind) = match procfs::look(path)? {
         Made::Text(text) => (REGULAR | 0o444, Kind::Text(text)),
+        Made::TooLong => (REGULAR | 0o444, Kind::TooLong),
         Made::Pagemap(process) => (REGULAR | 0o400, Kind::Pagemap(process)),
         Made::Link(target) => (LINK | 0o777, Kind::Link(target)),
         Made::Directory(_) => (DIRECTORY | 0o555, Kind::Directory),
@@ -197,6 +198,7 @@ pub fn create(path: &str, mode: u32, what: Create<'_>) -> Result<Arc<Node>, Errn
     if tree.contains_key(&path) {
         return Err(Errno::EEXIST);
     }
+    may_change(&path)?;
     let node = node(bits | mode & 0o7777, kind);
     tree.insert(path, node.clone());
     Ok(node)
@@ -222,10 +224,14 @@ pub fn link(from: &str, to: &str, follow: Follow) -> Result<(), Errno> {
     if matches!(node.kind, Kind::Directory) {
         return Err(Errno::EPERM);
     }
+    if procfs::is_below(&resolve(from, follow)?) {
+        return Err(Errno::EXDEV);
+    }
     let mut tree = TREE.lock();
     if tree.contains_key(&to) {
         return Err(Errno::EEXIST);
     }
+    may_change(&to)?;
     if !matches!(tree.get(directory_of(&to)).map(|node| &node.kind), Some(Kind::Directory)) {
         return Err(Errno::ENOENT);
     }
@@ -242,17 +248,56 @@ fn directory_of(path: &str) -> &str {
     }
 }
 
+/// Whether what is at a path may come, go or change its name: not what is made when someone looks,
+/// and not what other things are mounted on in Linux.
+fn may_change(path: &str) -> Result<(), Errno> {
+    if procfs::is_below(path) {
+        return Err(Errno::ENOENT);
+    }
+    let is_fixed = matches!(path, "/" | "/proc" | "/sys" | "/dev") || path == volume::DIRECTORY;
+    if is_fixed { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+/// All paths below a directory.
+fn below<'a>(
+    tree: &'a BTreeMap<String, Arc<Node>>,
+    directory: &str,
+) -> impl Iterator<Item = &'a String> {
+    let mut start = directory.to_string();
+    start.push('/');
+    let from = tree.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+    from.map(|(path, _)| path).take_while(move |path| path.starts_with(&start))
+}
+
+/// What is to be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A directory that is empty.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
 /// Takes a path away; what it named lives on while it is open.
-pub fn remove(path: &str) -> Result<(), Errno> {
+pub fn remove(path: &str, what: Removed) -> Result<(), Errno> {
     let path = resolve(path, Follow::No)?;
-    let has_children = !list(&path).is_empty();
     let removed = {
         let mut tree = TREE.lock();
-        match tree.get(&path).map(|node| &node.kind) {
+        let is_directory = match tree.get(&path).map(|node| &node.kind) {
             None => return Err(Errno::ENOENT),
-            Some(Kind::Directory) if has_children => return Err(Errno::ENOTEMPTY),
-            Some(_) => tree.remove(&path),
+            Some(Kind::Directory) => true,
+            Some(_) => false,
+        };
+        match (is_directory, what) {
+            (true, Removed::Other) => return Err(Errno::EISDIR),
+            (false, Removed::Directory) => return Err(Errno::ENOTDIR),
+            _ => {}
         }
+        may_change(&path)?;
+        if below(&tree, &path).next().is_some() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        tree.remove(&path)
     };
     if let Some(node) = &removed {
         node.links.fetch_sub(1, Ordering::Relaxed);
@@ -261,22 +306,48 @@ pub fn remove(path: &str) -> Result<(), Errno> {
     Ok(())
 }
 
+/// What becomes of what has the new path already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It goes.
+    Replaced,
+    /// It stays, and nothing else may have its path.
+    Stays,
+}
+
 /// Gives something another path.
-pub fn rename(from: &str, to: &str) -> Result<(), Errno> {
+pub fn rename(from: &str, to: &str, existing: Existing) -> Result<(), Errno> {
     let (from, to) = (resolve(from, Follow::No)?, resolve(to, Follow::No)?);
+    may_change(&from)?;
+    may_change(&to)?;
     let replaced = {
         let mut tree = TREE.lock();
         if !matches!(tree.get(directory_of(&to)).map(|node| &node.kind), Some(Kind::Directory)) {
             return Err(Errno::ENOENT);
         }
+        let node = tree.get(&from).ok_or(Errno::ENOENT)?;
+        let is_directory = matches!(node.kind, Kind::Directory);
+        if is_directory && to.strip_prefix(&from).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(other) = tree.get(&to) {
+            if existing == Existing::Stays {
+                return Err(Errno::EEXIST);
+            }
+            if Arc::ptr_eq(node, other) {
+                return Ok(());
+            }
+            match (is_directory, matches!(other.kind, Kind::Directory)) {
+                (false, true) => return Err(Errno::EISDIR),
+                (true, false) => return Err(Errno::ENOTDIR),
+                (true, true) if below(&tree, &to).next().is_some() => {
+                    return Err(Errno::ENOTEMPTY);
+                }
+                _ => {}
+            }
+        }
         let node = tree.remove(&from).ok_or(Errno::ENOENT)?;
-        let mut below = from.clone();
-        below.push('/');
-        let moved: Vec<String> = tree
-            .range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded))
-            .map(|(path, _)| path.clone())
-            .take_while(|path| path.starts_with(&below))
-            .collect();
+        let moved: Vec<String> = below(&tree, &from).cloned().collect();
         for path in moved {
             if let Some(node) = tree.remove(&path) {
                 let mut new = to.clone();

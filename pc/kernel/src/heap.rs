@@ -40,6 +40,26 @@ pub fn start(frames: &'static Frames, reference: Frame) {
     HEAP.lock().source.from = Some(Memory { frames, reference });
 }
 
+/// From so many free frames on the heap has room for any call.
+pub const PLENTY: u32 = 256;
+
+/// Whether the heap can give so many bytes in one piece.
+pub fn has_room(bytes: usize) -> bool {
+    let Ok(layout) = Layout::from_size_align(bytes, 16) else { return false };
+    let frames = HEAP.lock().source.from.map_or(0, |memory| memory.frames.free_frames());
+    if frames >= PLENTY && bytes <= PLENTY as usize * 2048 {
+        return true;
+    }
+    // SAFETY: the layout is not empty, and what it gave is given back at once.
+    unsafe {
+        let piece = alloc::alloc::alloc(layout);
+        if !piece.is_null() {
+            alloc::alloc::dealloc(piece, layout);
+        }
+        !piece.is_null()
+    }
+}
+
 // SAFETY: `acquire` uses the heap only through `talc`, and neither the frames nor the vmalloc area
 // allocate from a heap.
 unsafe impl Source for Growing {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `0xffff_8880_0000_0000` | the direct map: all memory, one after the other |
 //! | `0xffff_c200_0000_0000` | the vmalloc area (spec A3): the kernel's heap and device registers |
+//! | `0xffff_e400_0000_0000` | the kernel's stacks, each with memory below it that is not mapped |
 //! | `0xffff_ffff_8000_0000` | the kernel itself |
 
 use core::ops::Range;
@@ -16,6 +17,12 @@ pub const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 
 /// The vmalloc area.
 pub const VMALLOC: Range<u64> = 0xffff_c200_0000_0000..0xffff_e200_0000_0000;
+
+/// Where the kernel's stacks are: what one entry of the top level translates.
+pub const STACKS: Range<u64> = 0xffff_e400_0000_0000..0xffff_e480_0000_0000;
+
+/// Each stack is the upper half of a block of so many bytes, whose lower half is not mapped.
+pub const STACK_BLOCK: u64 = 65536;
 
 /// The end of the addresses that programs may use (spec A3).
 pub const TASK_SIZE: u64 = (1 << 47) - 4096;

@@ -11,7 +11,7 @@
 //! | `vmalloc`, `heap` | the kernel's own memory, mapped on demand of other page tables |
 //! | `machine`, `space`, `shootdown` | the waist: [`Machine`](pagefault::machine::Machine) and its page tables |
 //! | `user` | the kernel's accesses to programs' memory, and the exception table |
-//! | `task`, `scheduler`, `apic`, `clock` | who runs, and for how long |
+//! | `task`, `stack`, `scheduler`, `apic`, `clock` | who runs, on which stack, and for how long |
 //! | `acpi`, `smp` | how many CPUs there are, and how the others begin |
 //! | `process`, `exec`, `signal`, `timer`, `times`, `futex` | what programs are made of |
 //! | `fs`, `procfs`, `syscall` | what else they ask for |
@@ -54,6 +54,7 @@ mod signal;
 mod sleep;
 mod smp;
 mod space;
+mod stack;
 mod start_info;
 mod syscall;
 mod task;
@@ -126,6 +127,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     unsafe { cpu::start(0, reference) };
     let frames = FRAMES.call_once(|| Frames::new(&info, &reserved, &early.used()));
     heap::start(frames, reference);
+    stack::start(frames, reference).expect("memory for a stack");
     let result = start(&info, frames, reference);
     if let Err(error) = result {
         report!("cannot start the first program: {error:?}");
@@ -163,6 +165,9 @@ fn start(
     let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
     scheduler::add(Arc::new(timers));
     smp::start(info, frames, reference).map_err(no_memory)?;
+    if info.has("test=overflow") {
+        scheduler::add(Arc::new(Task::kernel(frames, overflow).map_err(no_memory)?));
+    }
     let (count, free) = (frames.count(), frames.free_frames());
     report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
     start_init(init, frames)
@@ -254,6 +259,17 @@ fn find_program(name: &str) -> Result<String, errno::Errno> {
         .map(|directory| fs::absolute(directory, name))
         .find(|path| fs::find(path, Follow::Yes).is_ok())
         .ok_or(errno::Errno::ENOENT)
+}
+
+/// Uses more stack than there is: what becomes of that is to be seen by a test.
+extern "C" fn overflow() -> ! {
+    fn deeper(depth: u64) -> u64 {
+        let room = core::hint::black_box([depth; 64]);
+        let below = if depth == u64::MAX { 0 } else { deeper(depth + 1) };
+        below + core::hint::black_box(&room)[63]
+    }
+    report!("a stack without end has {} frames", deeper(0));
+    power::off(255)
 }
 
 /// Keeps frames free ahead of need, for as long as the machine runs.

@@ -3,7 +3,7 @@
 mod victim;
 mod wait;
 
-pub use victim::out_of_memory;
+pub use victim::{CALL, buffer, find_room, make_room, out_of_memory};
 pub use wait::{Children, Hang, Keep, wait};
 
 use crate::entry::TrapFrame;
@@ -18,11 +18,12 @@ use crate::sleep::SleepMutex;
 use crate::task::Task;
 use crate::timer::Timer;
 use crate::times::{Counts, CpuTime, CpuTimers};
-use crate::{clock, cpu, futex, kernel, power, report, shootdown, user};
+use crate::{clock, cpu, futex, kernel, power, report, shootdown, stack, user};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use pagefault::{AddressSpace, UsageNow};
@@ -97,7 +98,7 @@ pub struct Process {
     /// Open files and the working directory.
     pub files: SleepMutex<Files>,
     /// The program break.
-    pub program_break: Mutex<Break>,
+    pub program_break: SleepMutex<Break>,
     /// What signals do.
     pub actions: Mutex<Actions>,
     /// Signals for any thread.
@@ -127,8 +128,6 @@ pub struct Process {
     /// exec. Looked at where no lock may be taken.
     survivor: AtomicU32,
     ended: AtomicBool,
-    /// The parent of a `vfork` waits until it is 1: the child has let go of its address space.
-    pub released: AtomicU32,
     /// The program's path.
     pub name: Mutex<String>,
     /// The name that it goes by, at most 15 bytes.
@@ -179,6 +178,8 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Where handlers that ask for it have their stack: address and size.
     pub alternate_stack: Mutex<(u64, u64)>,
+    /// Who made it with `vfork` waits until this is 1: it has let go of the address space.
+    pub waited_for: Mutex<Option<Arc<AtomicU32>>>,
 }
 
 impl Thread {
@@ -197,6 +198,7 @@ impl Thread {
             interrupted: AtomicU32::new(0),
             robust_list: AtomicU64::new(0),
             alternate_stack: Mutex::new((0, 0)),
+            waited_for: Mutex::new(None),
         }
     }
 
@@ -219,7 +221,7 @@ impl Process {
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
             space: Mutex::new(None),
             files: SleepMutex::new(files),
-            program_break: Mutex::new(Break::default()),
+            program_break: SleepMutex::new(Break::default()),
             actions: Mutex::new(Actions::default()),
             pending: AtomicU64::new(0),
             infos: Mutex::new(Vec::new()),
@@ -235,7 +237,6 @@ impl Process {
             ending: Mutex::new(None),
             survivor: AtomicU32::new(EVERYONE),
             ended: AtomicBool::new(false),
-            released: AtomicU32::new(0),
             name: Mutex::new(String::new()),
             comm: Mutex::new(String::new()),
             command_line: Mutex::new(Vec::new()),
@@ -248,10 +249,14 @@ impl Process {
             ended_time: Mutex::new(CpuTime::default()),
             children_time: Mutex::new(CpuTime::default()),
         });
+        PROCESSES.lock().insert(id, process.clone());
         if let Some(parent) = parent {
             parent.children.lock().push(process.clone());
+            // Another process's parent may have ended meanwhile and not seen this child.
+            if parent.ended.load(Ordering::Acquire) {
+                parent.give_children_away();
+            }
         }
-        PROCESSES.lock().insert(id, process.clone());
         process
     }
 
@@ -303,6 +308,27 @@ impl Process {
         }
     }
 
+    /// Makes the children of a process that has ended those of the first.
+    fn give_children_away(&self) {
+        let heir = find(kernel().init);
+        let children = mem::take(&mut *self.children.lock());
+        for child in children {
+            let signal = child.death_signal.load(Relaxed);
+            if signal != 0 {
+                let address = self.id.into();
+                signal::send_with(&child, Info { number: signal, code: 0, address, status: 0 });
+            }
+            if let Some(heir) = &heir {
+                *child.parent.lock() = Arc::downgrade(heir);
+                heir.children.lock().push(child.clone());
+                // It may have told us, who are gone, instead of its new parent.
+                if child.ended.load(Ordering::Acquire) {
+                    notify(heir);
+                }
+            }
+        }
+    }
+
     /// What the process uses now.
     pub fn usage(&self) -> UsageNow {
         self.space.lock().as_ref().map_or(*self.usage.lock(), |space| space.usage())
@@ -341,6 +367,17 @@ pub fn find(id: u32) -> Option<Arc<Process>> {
     PROCESSES.lock().get(&id).cloned()
 }
 
+/// The stacks of processors and of the kernel's own tasks.
+const RESERVED_STACKS: usize = 32;
+
+/// Whether there are as many processes and threads as the machine's memory is for: their stacks may
+/// be a quarter of it (Linux: `max_threads`). Processes that nobody waited for count too.
+pub fn are_too_many() -> bool {
+    let most = kernel().frames.count() as usize / (4 * stack::PAGES);
+    let (processes, tasks) = (PROCESSES.lock().len(), TASKS.lock().len());
+    processes.max(tasks) >= most.min(stack::MOST - RESERVED_STACKS)
+}
+
 /// How many threads there are.
 pub fn count_threads() -> usize {
     TASKS.lock().len()
@@ -356,6 +393,8 @@ pub fn forget(process: &Arc<Process>) {
     PROCESSES.lock().remove(&process.id);
     if let Some(parent) = process.parent() {
         parent.children.lock().retain(|child| child.id != process.id);
+        // Who waits for it waits for nobody.
+        notify(&parent);
     }
 }
 
@@ -436,6 +475,7 @@ fn leave_process(death: Death) {
         drop(space);
     }
     drop(scheduler::current().replace_space(None));
+    release(thread);
     if last {
         let death = *process.ending.lock().get_or_insert(death);
         end_process(&process, death);
@@ -449,24 +489,8 @@ fn end_process(process: &Arc<Process>, death: Death) {
     let files = process.files.lock().take(false);
     drop(files);
     locks::unlock_all(locks::Owner::Process(process.id));
-    let heir = find(kernel().init);
-    for child in process.children.lock().drain(..) {
-        let signal = child.death_signal.load(Relaxed);
-        if signal != 0 {
-            let address = process.id.into();
-            signal::send_with(&child, Info { number: signal, code: 0, address, status: 0 });
-        }
-        if let Some(heir) = &heir {
-            *child.parent.lock() = Arc::downgrade(heir);
-            heir.children.lock().push(child.clone());
-            // It may have told us, who are gone, instead of its new parent.
-            if child.ended.load(Ordering::Acquire) {
-                notify(heir);
-            }
-        }
-    }
-    process.ended.store(true, Ordering::Release);
-    release(process);
+    process.ended.store(true, Ordering::SeqCst);
+    process.give_children_away();
     let parent = process.parent.lock().upgrade();
     if let Some(parent) = parent {
         signal::send_with(&parent, death.info(process.id));
@@ -474,10 +498,13 @@ fn end_process(process: &Arc<Process>, death: Death) {
     }
 }
 
-/// Lets the parent of a `vfork` go on.
-pub fn release(process: &Process) {
-    process.released.store(1, Ordering::Release);
-    scheduler::wake(&process.released);
+/// Lets who made a thread with `vfork` go on.
+pub fn release(thread: &Thread) {
+    let waited_for = thread.waited_for.lock().take();
+    if let Some(gone) = waited_for {
+        gone.store(1, Ordering::Release);
+        scheduler::wake(&gone);
+    }
 }
 
 /// Wakes whoever waits for something to happen to a process.

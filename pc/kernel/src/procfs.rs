@@ -15,6 +15,8 @@ pub use process::pagemap;
 pub enum Made {
     /// A text.
     Text(Vec<u8>),
+    /// A text for which there is no memory.
+    TooLong,
     /// Another path.
     Link(String),
     /// These names go on below it.

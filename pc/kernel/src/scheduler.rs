@@ -10,7 +10,7 @@
 
 use crate::lock::{Mutex, Spin};
 use crate::task::Task;
-use crate::{apic, clock, cpu, shootdown, signal, times};
+use crate::{apic, clock, cpu, process, shootdown, signal, times};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -25,6 +25,8 @@ pub enum Patience {
     Endless,
     /// Until it is woken or a signal arrives.
     Signals,
+    /// Until it is woken or has to end.
+    Death,
 }
 
 struct Waiter {
@@ -204,7 +206,12 @@ pub fn wait_until(word: &AtomicU32, value: u32, deadline: u64, patience: Patienc
         }
         // Who sends a signal notes it first and then looks here for the task: under the lock, either
         // the signal is seen now or the sender finds the task waiting.
-        if patience == Patience::Signals && signal::is_pending() {
+        let is_over = match patience {
+            Patience::Endless => false,
+            Patience::Signals => signal::is_pending(),
+            Patience::Death => process::current().ends_this_thread(),
+        };
+        if is_over {
             return;
         }
         let word = core::ptr::from_ref(word).addr();
@@ -224,7 +231,7 @@ pub fn wake(word: &AtomicU32) {
 pub fn interrupt(id: u32) {
     interrupts::without_interrupts(|| {
         let mut queues = QUEUES.lock();
-        queues.wake_where(|waiter| waiter.task.id == id && waiter.patience == Patience::Signals);
+        queues.wake_where(|waiter| waiter.task.id == id && waiter.patience != Patience::Endless);
         let cpu = (0..).zip(&queues.running).find(|(_, running)| **running == id);
         if let Some((cpu, _)) = cpu
             && cpu != cpu::number()
@@ -268,7 +275,6 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
     let cpu = cpu::number() as usize;
     // SAFETY: `set_task` was given this pointer from an `Arc` whose count it left raised.
     let previous = unsafe { Arc::from_raw(cpu::task()) };
-    assert!(previous.has_intact_stack(), "the stack of task {} overflowed", previous.id);
     let from = previous.saved.get();
     let next = match queues.ready.pop_front() {
         Some(task) => task,

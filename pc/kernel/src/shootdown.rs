@@ -88,9 +88,9 @@ pub fn enter(space: Option<&PcSpace>) {
 pub fn flush(space: &PcSpace, stale: &[Stale]) {
     let presence = &space.presence;
     let others = presence.loaded.load(Ordering::SeqCst) & !own_bit();
-    let what = if stale.len() < CEILING { What::Pages(stale) } else { What::All };
+    let what = if stale.len() < CEILING { What::Pages(space, stale) } else { What::All(space) };
     if others == 0 {
-        return carry_out(space, what);
+        return carry_out(what);
     }
     let mut told = presence.active.load(Ordering::SeqCst) & others;
     let lazy = others & !told;
@@ -99,7 +99,7 @@ pub fn flush(space: &PcSpace, stale: &[Stale]) {
         told |= presence.active.load(Ordering::SeqCst) & lazy;
     }
     AVOIDED.fetch_add((others & !told).count_ones().into(), Ordering::Relaxed);
-    tell(space, what, told);
+    tell(what, told);
 }
 
 /// Makes this CPU forget a page of a space, if no other has the space loaded; else does nothing and
@@ -115,32 +115,51 @@ pub fn flush_here(space: &PcSpace, stale: Stale) -> bool {
 /// Makes all CPUs forget all that a space translates, upper levels included.
 pub fn flush_all(space: &PcSpace) {
     let others = space.presence.loaded.load(Ordering::SeqCst) & !own_bit();
-    tell(space, What::All, others);
+    tell(What::All(space), others);
 }
 
 /// Makes the CPUs that still have a dying space loaded load the reference table.
 pub fn leave(space: &PcSpace) {
     let others = space.presence.loaded.load(Ordering::SeqCst) & !own_bit();
-    tell(space, What::Leave, others);
+    tell(What::Leave(space), others);
     let left = space.presence.loaded.load(Ordering::Acquire);
     assert_eq!(left, 0, "a CPU still has a dying space loaded");
 }
 
+/// Makes all CPUs forget pages of the kernel.
+pub fn forget(pages: impl Iterator<Item = u64> + Clone) {
+    let mut some = [0; BATCH];
+    let mut pages = pages.peekable();
+    while pages.peek().is_some() {
+        let mut count = 0;
+        for (slot, page) in some.iter_mut().zip(&mut pages) {
+            *slot = page;
+            count += 1;
+        }
+        tell(What::Kernel(&some[..count]), ((1 << smp::count()) - 1) & !own_bit());
+    }
+}
+
+/// So many pages of the kernel are forgotten at once.
+const BATCH: usize = 64;
+
 /// What a CPU is asked to do.
 #[derive(Clone, Copy)]
 enum What<'a> {
-    /// Forget these pages.
-    Pages(&'a [Stale]),
-    /// Forget everything; or load the reference table, where the space's program does not run.
-    All,
-    /// Load the reference table.
-    Leave,
+    /// Forget these pages of a space.
+    Pages(&'a PcSpace, &'a [Stale]),
+    /// Forget everything of it; or load the reference table, where its program does not run.
+    All(&'a PcSpace),
+    /// Load the reference table, if the space's is loaded.
+    Leave(&'a PcSpace),
+    /// Forget these pages of the kernel.
+    Kernel(&'a [u64]),
 }
 
 /// A request that a CPU sends. Its content is the sender's to write while nobody is `awaited`, and
 /// to be read by those who are.
 struct Request {
-    content: UnsafeCell<Option<(*const PcSpace, What<'static>)>>,
+    content: UnsafeCell<Option<What<'static>>>,
     /// The CPUs that have not answered.
     awaited: AtomicU64,
     /// The sender sleeps until they have.
@@ -179,9 +198,9 @@ pub fn visit_counters(mut f: impl FnMut(&'static str, u64)) {
 }
 
 /// Does what is asked here, and on other CPUs.
-fn tell(space: &PcSpace, what: What<'_>, others: u64) {
+fn tell(what: What<'_>, others: u64) {
     if others == 0 {
-        return carry_out(space, what);
+        return carry_out(what);
     }
     assert!(interrupts::are_enabled(), "a CPU that waits for others answers none");
     let own = cpu::number();
@@ -191,7 +210,7 @@ fn tell(space: &PcSpace, what: What<'_>, others: u64) {
     // have answered, before which this function does not return.
     unsafe {
         let what = core::mem::transmute::<What<'_>, What<'static>>(what);
-        *request.content.get() = Some((ptr::from_ref(space), what));
+        *request.content.get() = Some(what);
     }
     request.awaited.store(others, Ordering::Release);
     SENT.fetch_add(others.count_ones().into(), Ordering::Relaxed);
@@ -201,7 +220,7 @@ fn tell(space: &PcSpace, what: What<'_>, others: u64) {
             apic::interrupt(cpu, apic::SHOOTDOWN);
         }
     }
-    carry_out(space, what);
+    carry_out(what);
     await_answers(request);
 }
 
@@ -233,10 +252,9 @@ pub fn answer() {
     let senders = SENDERS[own as usize].swap(0, Ordering::AcqRel);
     for sender in (0..cpu::LIMIT).filter(|sender| senders & 1 << sender != 0) {
         let request = &REQUESTS[sender];
-        // SAFETY: the sender waits for this CPU's answer.
-        if let Some((space, what)) = unsafe { *request.content.get() } {
-            // SAFETY: as above: it keeps the space alive so long.
-            carry_out(unsafe { &*space }, what);
+        // SAFETY: the sender waits for this CPU's answer, and keeps what it is about so long.
+        if let Some(what) = unsafe { *request.content.get() } {
+            carry_out(what);
         }
         ANSWERED.fetch_add(1, Ordering::Relaxed);
         let before = request.awaited.fetch_and(!(1 << own), Ordering::SeqCst);
@@ -247,16 +265,20 @@ pub fn answer() {
 }
 
 /// Does what is asked, on this CPU.
-fn carry_out(space: &PcSpace, what: What<'_>) {
+fn carry_out(what: What<'_>) {
+    let space = match what {
+        What::Kernel(pages) => return pages.iter().for_each(|page| invalidate(VirtAddr(*page))),
+        What::Pages(space, _) | What::All(space) | What::Leave(space) => space,
+    };
     if !ptr::eq(cpu::space(), space) {
         return;
     }
     let is_active = space.presence.active.load(Ordering::Relaxed) & own_bit() != 0;
     match what {
-        What::Pages(stale) => stale.iter().for_each(|page| invalidate(page.address)),
-        What::All if is_active => reload(),
+        What::Pages(_, stale) => stale.iter().for_each(|page| invalidate(page.address)),
+        What::All(_) if is_active => reload(),
         // A CPU that makes no use of the space is not told a second time.
-        What::All | What::Leave => interrupts::without_interrupts(|| {
+        _ => interrupts::without_interrupts(|| {
             cpu::load_reference();
             space.presence.loaded.fetch_and(!own_bit(), Ordering::Release);
         }),

@@ -430,7 +430,7 @@ fn enter(
     let on_it = frame.rsp.wrapping_sub(stack) < bytes;
     // Below the red zone of the interrupted code, or on the handlers' own stack.
     let top = if action.flags & SA_ONSTACK != 0 && bytes != 0 && !on_it {
-        stack + bytes
+        stack.wrapping_add(bytes)
     } else {
         frame.rsp.wrapping_sub(128)
     };

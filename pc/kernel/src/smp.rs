@@ -43,7 +43,7 @@ pub fn start(
     let processors = Tables { read: &read, pointer: info.acpi }.processors(cpu::LIMIT);
     for identity in processors.into_iter().filter(|identity| *identity != own) {
         let number = count();
-        boot::prepare(reference, task::boot_stack(frames)?);
+        boot::prepare(reference, task::boot_stack(frames, reference)?);
         apic::reset(identity);
         wait(RESET, || false);
         apic::begin(identity, PAGE.0);

@@ -47,6 +47,8 @@ pub fn call(frame: &mut TrapFrame) {
         f: frame.r9,
     };
     let number = frame.error as u32;
+    // What needs much says so if there is none; what needs little has the kernel's reserve.
+    let _ = crate::process::make_room(crate::process::CALL);
     let result = match number {
         nr::__NR_rt_sigreturn => signal::leave(frame),
         nr::__NR_execve => process::execve(frame, arguments),

@@ -1,10 +1,10 @@
 //! A task: a thread of control with a kernel stack.
 
-use crate::direct::content;
 use crate::entry::TrapFrame;
 use crate::frames::Frames;
 use crate::machine::Pc;
 use crate::process::Thread;
+use crate::stack::Stack;
 use crate::times::Meter;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
@@ -12,17 +12,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault::AddressSpace;
 use pagefault::machine::{Frame, Machine, OutOfFrames};
 
-/// A kernel stack has 2^STACK_ORDER frames.
-const STACK_ORDER: usize = 3;
-const STACK_BYTES: u64 = 4096 << STACK_ORDER;
-/// What lies at the lower end of a stack as long as it has not overflowed.
-const GUARD: u64 = 0x6b63_6174_7320_6f6e;
-
 /// A thread of control.
 pub struct Task {
     /// Its number, the thread's identity for programs too; 0 is the first CPU's idle task.
     pub id: u32,
-    stack: Stack,
+    /// The kernel stack; an idle task's is the one that its CPU began on, which is not its own.
+    stack: Option<Stack>,
     /// The stack pointer while the task is not running.
     pub(crate) saved: UnsafeCell<u64>,
     /// The address space that the task runs in. Changed by the task itself alone.
@@ -50,12 +45,12 @@ impl Task {
     /// The task that a CPU's boot code becomes, on its boot stack.
     pub fn idle(id: u32) -> Self {
         let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
-        Self { id, stack: Stack(None), saved, space, thread: None, meter: Meter::default() }
+        Self { id, stack: None, saved, space, thread: None, meter: Meter::default() }
     }
 
     /// Whether it is what a CPU does when it has nothing to do.
     pub const fn is_idle(&self) -> bool {
-        self.stack.0.is_none()
+        self.stack.is_none()
     }
 
     /// A task that begins with what `frame` says.
@@ -66,18 +61,19 @@ impl Task {
         space: Option<Arc<AddressSpace<Pc>>>,
         thread: Option<Thread>,
     ) -> Result<Self, OutOfFrames> {
-        let stack = Stack::new(frames)?;
-        let saved = stack.prepare(frame);
+        let stack = Stack::new(frames, crate::kernel().manager.machine().reference())?;
+        let saved = prepare(&stack, frame);
         let (saved, space) = (UnsafeCell::new(saved), UnsafeCell::new(space));
-        Ok(Self { id, stack, saved, space, thread, meter: Meter::default() })
+        Ok(Self { id, stack: Some(stack), saved, space, thread, meter: Meter::default() })
     }
 
     /// A task that runs a function of the kernel, which never returns.
     pub fn kernel(frames: &'static Frames, run: extern "C" fn() -> !) -> Result<Self, OutOfFrames> {
         let mut frame = TrapFrame::kernel(run as usize as u64);
-        let stack = Stack::new(frames)?;
+        let stack = Stack::new(frames, crate::kernel().manager.machine().reference())?;
         frame.rsp = stack.top() - 8;
-        let (saved, space) = (UnsafeCell::new(stack.prepare(&frame)), UnsafeCell::new(None));
+        let (saved, space) = (UnsafeCell::new(prepare(&stack, &frame)), UnsafeCell::new(None));
+        let stack = Some(stack);
         Ok(Self { id: next_id(), stack, saved, space, thread: None, meter: Meter::default() })
     }
 
@@ -98,15 +94,7 @@ impl Task {
 
     /// The top of the kernel stack.
     pub fn stack_top(&self) -> u64 {
-        self.stack.top()
-    }
-
-    /// Whether the kernel stack has kept within its frames.
-    pub fn has_intact_stack(&self) -> bool {
-        // SAFETY: the stack's lowest word is written when it is made, and by nobody after.
-        self.stack
-            .0
-            .is_none_or(|(_, frame)| unsafe { content(frame).cast::<u64>().read() } == GUARD)
+        self.stack.as_ref().map_or(0, Stack::top)
     }
 
     /// The address space that the task runs in.
@@ -133,57 +121,24 @@ impl Task {
 }
 
 /// Makes the stack that a further CPU begins on, and returns its top. It is kept for ever.
-pub fn boot_stack(frames: &'static Frames) -> Result<u64, OutOfFrames> {
-    let stack = core::mem::ManuallyDrop::new(Stack::new(frames)?);
+pub fn boot_stack(frames: &'static Frames, reference: Frame) -> Result<u64, OutOfFrames> {
+    let stack = core::mem::ManuallyDrop::new(Stack::new(frames, reference)?);
     Ok(stack.top())
 }
 
-/// A kernel stack; an idle task's is the boot stack, which has none of this.
-struct Stack(Option<(&'static Frames, Frame)>);
-
-impl Stack {
-    fn new(frames: &'static Frames) -> Result<Self, OutOfFrames> {
-        // A new stack may evict a page of a program.
-        loop {
-            if let Ok(frame) = frames.allocate(STACK_ORDER) {
-                // SAFETY: the frames were just allocated.
-                unsafe { content(frame).cast::<u64>().write(GUARD) };
-                return Ok(Self(Some((frames, frame))));
-            }
-            if crate::kernel().manager.reclaim(64) == 0 {
-                return Err(OutOfFrames);
-            }
-        }
+/// Puts a trap frame on a stack that nobody uses yet, and below it what the switch takes up; returns
+/// the stack pointer to switch to.
+fn prepare(stack: &Stack, frame: &TrapFrame) -> u64 {
+    let at = stack.top() - size_of::<TrapFrame>() as u64;
+    let switch = at - 7 * 8;
+    // SAFETY: both lie in the stack, which is mapped in every page table and which nobody uses yet;
+    // `at` has the frame's alignment.
+    unsafe {
+        (at as *mut TrapFrame).write(frame.clone());
+        let start = crate::scheduler::task_start as extern "C" fn() as usize as u64;
+        (switch as *mut [u64; 7]).write([0, 0, 0, 0, 0, 0, start]);
     }
-
-    fn top(&self) -> u64 {
-        match self.0 {
-            Some((_, frame)) => content(frame).addr() as u64 + STACK_BYTES,
-            None => 0,
-        }
-    }
-
-    /// Puts a trap frame on the stack, and below it what the switch takes up; returns the stack
-    /// pointer to switch to.
-    fn prepare(&self, frame: &TrapFrame) -> u64 {
-        let at = self.top() - size_of::<TrapFrame>() as u64;
-        let switch = at - 7 * 8;
-        // SAFETY: both lie in the stack, which nobody uses yet; `at` has the frame's alignment.
-        unsafe {
-            (at as *mut TrapFrame).write(frame.clone());
-            let start = crate::scheduler::task_start as extern "C" fn() as usize as u64;
-            (switch as *mut [u64; 7]).write([0, 0, 0, 0, 0, 0, start]);
-        }
-        switch
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        if let Some((frames, frame)) = self.0 {
-            frames.free(frame, STACK_ORDER);
-        }
-    }
+    switch
 }
 
 /// The machine's number of frames that are free, for reports.

@@ -159,7 +159,7 @@ impl CpuTimers {
     /// Sets a timer, from now and then at intervals; returns what was set before, in the same way.
     pub fn set(&self, process: &Process, which: Counts, after: u64, interval: u64) -> (u64, u64) {
         let now = which.of(of(process));
-        let deadline = if after == 0 { 0 } else { now + after };
+        let deadline = if after == 0 { 0 } else { now.saturating_add(after) };
         let mut timers = self.timers.lock();
         let before =
             core::mem::replace(&mut timers[which as usize], CpuTimer { deadline, interval });
@@ -193,7 +193,7 @@ impl CpuTimers {
                 let is_due = timer.deadline != 0 && timer.deadline <= now;
                 if is_due {
                     let interval = timer.interval;
-                    timer.deadline = if interval == 0 { 0 } else { now + interval };
+                    timer.deadline = if interval == 0 { 0 } else { now.saturating_add(interval) };
                 }
                 self.is_set.store(timers.iter().any(|timer| timer.deadline != 0), Relaxed);
                 is_due

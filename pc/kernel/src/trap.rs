@@ -147,6 +147,19 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
     crate::power::off(255)
 }
 
+/// The kernel's stack is used up: says where, on another, and stops the machine. `words` are RCX, RAX,
+/// the vector, the error code, and what the processor pushed.
+pub extern "C" fn overflow(words: &[u64; 9]) -> ! {
+    let [_, _, vector, error, rip, _, _, rsp, _] = words;
+    serial::take_line();
+    report!(
+        "the kernel stack of task {} overflowed: vector {vector} error {error:#x}",
+        cpu::task_id()
+    );
+    report!("rip {rip:#x} rsp {rsp:#x} cr2 {:#x} CPU {}", Cr2::read_raw(), cpu::number());
+    crate::power::off(255)
+}
+
 /// A fault on the way to a fault handler, or a machine check: nothing can be saved.
 pub extern "C" fn double_fault(words: &[u64; 6]) -> ! {
     serial::take_line();

@@ -4,6 +4,7 @@
 //! leads, by the exception table, to instructions that find in RCX how much is left.
 
 use crate::cpu;
+use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
 use alloc::vec::Vec;
 use core::arch::global_asm;
@@ -125,8 +126,16 @@ pub fn read_u64(address: u64) -> Result<u64, BadAddress> {
     read(address).map(u64::from_le_bytes)
 }
 
-/// Reads a string up to its zero byte, at most `limit` bytes.
-pub fn read_string(address: u64, limit: usize) -> Result<Vec<u8>, BadAddress> {
+/// The most bytes of a path, with its end.
+const PATH_LIMIT: usize = 4096;
+
+/// Reads a path.
+pub fn read_path(address: u64) -> Result<Vec<u8>, Errno> {
+    read_string(address, PATH_LIMIT, Errno::ENAMETOOLONG)
+}
+
+/// Reads a string up to its zero byte, which is among `limit` bytes, or it is `too_long`.
+pub fn read_string(address: u64, limit: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     while text.len() < limit {
         let [byte] = read(address.checked_add(text.len() as u64).ok_or(BadAddress)?)?;
@@ -135,5 +144,5 @@ pub fn read_string(address: u64, limit: usize) -> Result<Vec<u8>, BadAddress> {
         }
         text.push(byte);
     }
-    Err(BadAddress)
+    Err(too_long)
 }

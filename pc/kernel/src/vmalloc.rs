@@ -64,7 +64,8 @@ pub fn map_device(
     Ok((start + (physical - first)) as *mut u8)
 }
 
-fn enter(
+/// Enters a page of the kernel into the reference table.
+pub fn enter(
     frames: &Frames,
     reference: Frame,
     address: u64,
@@ -93,6 +94,22 @@ fn enter(
     let leaf = unsafe { table(at) };
     leaf[index(address, 1)].store(raw, Ordering::Release);
     Ok(())
+}
+
+/// Takes a page of the kernel out of the reference table; returns its frame, if there was one.
+pub fn remove(reference: Frame, address: u64) -> Option<Frame> {
+    let mut at = reference;
+    for level in (2..=4).rev() {
+        // SAFETY: tables of the kernel's half are never freed.
+        let raw = unsafe { table(at) }[index(address, level)].load(Ordering::Acquire);
+        if raw == 0 {
+            return None;
+        }
+        at = encode::frame(raw);
+    }
+    // SAFETY: as above.
+    let raw = unsafe { table(at) }[index(address, 1)].swap(0, Ordering::AcqRel);
+    (raw != 0).then(|| encode::frame(raw))
 }
 
 /// Whether the reference table translates an address of the area.

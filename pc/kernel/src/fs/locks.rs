@@ -57,6 +57,9 @@ impl Lock {
     }
 }
 
+/// The most locks on a file.
+const MOST: usize = 4096;
+
 /// The locks of each file, by the file's number.
 static LOCKS: Mutex<BTreeMap<u64, Vec<Lock>>> = Mutex::new(BTreeMap::new());
 /// Locks that were given back.
@@ -74,6 +77,9 @@ pub fn lock(inode: u64, wanted: &Lock, patience: Reading) -> Result<(), Errno> {
         {
             let mut locks = LOCKS.lock();
             let locks = locks.entry(inode).or_default();
+            if locks.len() >= MOST {
+                return Err(Errno::ENOLCK);
+            }
             if !locks.iter().any(|lock| lock.excludes(wanted)) {
                 cut(locks, wanted.owner, &wanted.range);
                 locks.push(wanted.clone());

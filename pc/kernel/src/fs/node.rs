@@ -77,6 +77,8 @@ pub enum Kind {
     Device(Device),
     /// A text that was made when it was looked up.
     Text(Vec<u8>),
+    /// A text that there was no memory to make.
+    TooLong,
     /// A word for each page of a process (`/proc/PID/pagemap`).
     Pagemap(Arc<Process>),
     /// An open file that has no path of its own.
@@ -170,6 +172,7 @@ impl Node {
             Kind::Device(_)
             | Kind::Fifo(_)
             | Kind::Text(_)
+            | Kind::TooLong
             | Kind::Pagemap(_)
             | Kind::Opened(_) => 0,
         }

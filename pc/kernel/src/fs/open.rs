@@ -141,6 +141,7 @@ impl Open {
                     bytes[..n].copy_from_slice(&rest[..n]);
                     Ok(n)
                 }
+                Kind::TooLong => Err(Errno::ENOMEM),
                 Kind::Pagemap(process) => read_pagemap(process, offset, bytes),
                 _ => Ok(node.content()?.read_at(offset, bytes)?),
             },
@@ -288,7 +289,7 @@ fn read_console(bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
 }
 
 /// The most open files of a process.
-const LIMIT: usize = 1024;
+pub const MOST_OPEN: usize = 1024;
 
 /// A process's open files by number, and its working directory.
 #[derive(Clone, Default)]
@@ -319,7 +320,7 @@ impl Files {
         while self.open.get(number).is_some_and(Option::is_some) {
             number += 1;
         }
-        if number >= LIMIT {
+        if number >= MOST_OPEN {
             return Err(Errno::EMFILE);
         }
         drop(self.put(number, open, close_on_exec));
@@ -340,7 +341,7 @@ impl Files {
         open: Arc<Open>,
         close_on_exec: bool,
     ) -> Result<Option<Arc<Open>>, Errno> {
-        if number as usize >= LIMIT {
+        if number as usize >= MOST_OPEN {
             return Err(Errno::EBADF);
         }
         Ok(self.put(number as usize, open, close_on_exec).map(|(open, _)| open))

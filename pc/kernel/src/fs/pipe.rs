@@ -5,13 +5,16 @@ use super::open::{Open, What};
 use super::ready::{Changes, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
-use crate::{process, signal};
+use crate::{heap, process, signal};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many bytes a pipe holds, as in Linux.
 pub const CAPACITY: usize = 65536;
+
+/// A pipe grows only while the heap has so much: the next call may need it.
+const GROWTH: usize = CAPACITY + process::CALL;
 
 /// So many bytes are written whole or not at all (`PIPE_BUF`).
 const WHOLE: usize = 4096;
@@ -149,8 +152,14 @@ impl WriteEnd {
                 let mut held = self.0.bytes.lock();
                 let (room, rest) = (CAPACITY - held.len(), bytes.len() - done);
                 let n = if bytes.len() <= WHOLE && room < rest { 0 } else { room.min(rest) };
-                held.extend(&bytes[done..done + n]);
-                n
+                let has_room = held.len() + n <= held.capacity() || heap::has_room(GROWTH);
+                (has_room && held.try_reserve(n).is_ok()).then(|| {
+                    held.extend(&bytes[done..done + n]);
+                    n
+                })
+            };
+            let Some(n) = n else {
+                return if done > 0 { Ok(done) } else { Err(Errno::ENOMEM) };
             };
             done += n;
             if n > 0 {

@@ -5,6 +5,7 @@ use super::Reading;
 use super::ready::{Changes, Ready};
 use crate::errno::Errno;
 use crate::lock::Mutex;
+use crate::process;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,6 +13,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The bytes that wait in one direction at most, and so the longest message.
 pub const CAPACITY: usize = 65536;
+
+/// The most messages, or pieces of a stream, that wait in one direction: each costs more memory than
+/// its bytes, and may have none.
+const MOST: usize = 256;
 
 /// What a read takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,14 +140,19 @@ impl Socket {
                 return if done > 0 { Ok(done) } else { Err(Errno::EPIPE) };
             }
             let rest = &bytes[done..];
+            // What it is kept in until it is read.
+            let mut kept = process::buffer(rest.len())?;
+            kept.copy_from_slice(rest);
             let sent = {
                 let mut messages = channel.messages.lock();
                 let room = CAPACITY - messages.bytes;
                 let n = if self.unit == Unit::Bytes { rest.len().min(room) } else { rest.len() };
-                let fits = n <= room && (n > 0 || rest.is_empty());
+                let fits = n <= room && (n > 0 || rest.is_empty()) && messages.queue.len() < MOST;
                 if fits && (n > 0 || self.unit == Unit::Messages) {
                     messages.bytes += n;
-                    messages.queue.push_back(rest[..n].to_vec());
+                    kept.truncate(n);
+                    kept.shrink_to_fit();
+                    messages.queue.push_back(kept);
                 }
                 fits.then_some(n)
             };
@@ -181,7 +191,11 @@ impl Socket {
         ready.set(Ready::IN, has_bytes || ended);
         ready.set(Ready::PEER_SHUT, ended);
         ready.set(Ready::HUP, ended && shut);
-        ready.set(Ready::OUT, shut || self.outgoing.messages.lock().bytes < CAPACITY / 2);
+        let has_room = {
+            let messages = self.outgoing.messages.lock();
+            messages.bytes < CAPACITY / 2 && messages.queue.len() < MOST
+        };
+        ready.set(Ready::OUT, shut || has_room);
         let changes = [&self.incoming, &self.outgoing].map(|channel| channel.changes.now());
         (ready, u64::from(changes[0]) << 32 | u64::from(changes[1]))
     }

@@ -4,7 +4,7 @@ use super::Made;
 use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
-use crate::process::Process;
+use crate::process::{Process, find_room};
 use crate::{scheduler, times};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -40,6 +40,14 @@ const MOUNT_INFO: &str = "1 0 0:1 / / rw - tmpfs none rw\n2 1 0:2 / /proc rw - p
 /// What is at a path below a process's directory.
 pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
     let text = |text| Some(Made::text(text));
+    let line = match path {
+        "smaps" => 2048,
+        "maps" => 512,
+        _ => 128,
+    };
+    if find_room(line * process.usage().regions).is_err() {
+        return Some(Made::TooLong);
+    }
     match path {
         "" => Some(Made::names(&NAMES)),
         "maps" => text(maps(process)),

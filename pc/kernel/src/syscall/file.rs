@@ -7,8 +7,7 @@ use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::socket::CAPACITY as SOCKET_CAPACITY;
 use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file, locks};
-use crate::process;
-use crate::user;
+use crate::{process, scheduler, signal, user};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -22,6 +21,9 @@ const FIONREAD: u32 = 0x541b;
 const FIONBIO: u32 = 0x5421;
 const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;
+
+/// The most bytes that one call moves in all (Linux: `MAX_RW_COUNT`).
+const MOST: u64 = 0x7fff_f000;
 
 /// What a pipe moves at once: a piece that is not moved whole does not count, as in Linux.
 const PIPE_PIECE: usize = 4096;
@@ -52,6 +54,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_close_range => close_range(fd, b as u32, c as u32),
         nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
         nr::__NR_dup2 => dup(fd, b as u32, false),
+        nr::__NR_dup3 if fd == b as u32 || c as u32 & !nr::O_CLOEXEC != 0 => Err(Errno::EINVAL),
         nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
         nr::__NR_fcntl => fcntl(fd, b as u32, c),
         nr::__NR_pipe => pipe(a, 0),
@@ -67,16 +70,17 @@ fn add(open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result {
 }
 
 /// An offset in a file: programs count in signed numbers.
-fn position(at: u64) -> Result {
+pub(super) fn position(at: u64) -> Result {
     if i64::try_from(at).is_ok() { Ok(at) } else { Err(Errno::EINVAL) }
 }
 
 fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
+    let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
-    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
+    let mut buffer = process::buffer((bytes as usize).min(piece))?;
     let mut done = 0;
-    while done < bytes {
+    while done < bytes && may_go_on(done) {
         // A pipe that has given something is not waited for.
         if let What::Read(end) = &open.what
             && done > 0
@@ -86,14 +90,14 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
         }
         let want = (bytes - done).min(piece as u64) as usize;
         let n = match at {
-            Some(at) => open.read_at(at + done, &mut buffer[..want]),
+            Some(at) => open.read_at(at.saturating_add(done), &mut buffer[..want]),
             None => open.read(&mut buffer[..want]),
         };
         let n = match n {
             Err(_) if done > 0 => break,
             n => n?,
         };
-        let left = user::copy_to(to + done, &buffer[..n]);
+        let left = user::copy_to(to.wrapping_add(done), &buffer[..n]);
         if left > 0 {
             return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
         }
@@ -109,21 +113,37 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
     Ok(done)
 }
 
+/// How much a call may move: memory of a negative size there is none, and what has no places has no
+/// offset.
+fn amount(open: &Open, bytes: u64, at: Option<u64>) -> Result {
+    if at.is_some() && !matches!(open.what, What::Node(..)) {
+        return Err(Errno::ESPIPE);
+    }
+    if i64::try_from(bytes).is_err() { Err(Errno::EFAULT) } else { Ok(bytes.min(MOST)) }
+}
+
+/// Lets others run between two pieces of a long call; whether it goes on when it has moved something.
+fn may_go_on(done: u64) -> bool {
+    scheduler::yield_if_expired();
+    done == 0 || !signal::is_pending()
+}
+
 fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
+    let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
     let is_pipe = matches!(&open.what, What::Write(_));
-    let mut buffer = alloc::vec![0; (bytes as usize).min(piece)];
+    let mut buffer = process::buffer((bytes as usize).min(piece))?;
     let mut done = 0;
-    while done < bytes {
+    while done < bytes && may_go_on(done) {
         let want = (bytes - done).min(piece as u64) as usize;
-        let left = user::copy_from(from + done, &mut buffer[..want]);
+        let left = user::copy_from(from.wrapping_add(done), &mut buffer[..want]);
         if left == want || is_pipe && left > 0 {
             return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
         }
         let piece = &buffer[..want - left];
         let n = match at {
-            Some(at) => open.write_at(at + done, piece),
+            Some(at) => open.write_at(at.saturating_add(done), piece),
             None => open.write(piece),
         };
         match n {
@@ -146,18 +166,30 @@ fn piece(open: &Open) -> usize {
     }
 }
 
+/// The most buffers of one call.
+const VECTORS: u64 = 1024;
+
 fn vectored(vectors: u64, count: u64, each: impl Fn(u64, u64) -> Result) -> Result {
+    if count > VECTORS {
+        return Err(Errno::EINVAL);
+    }
     let mut sum = 0;
-    for i in 0..count.min(1024) {
-        let at = user::read_u64(vectors + i * 16)?;
-        let bytes = user::read_u64(vectors + i * 16 + 8)?;
+    for i in 0..count {
+        let at = user::read_u64(vectors.wrapping_add(i * 16))?;
+        let bytes = user::read_u64(vectors.wrapping_add(i * 16 + 8))?;
         if bytes == 0 {
             continue;
         }
         match each(at, bytes) {
             Err(error) if sum == 0 => return Err(error),
             Err(_) => break,
-            Ok(n) => sum += n,
+            Ok(n) => {
+                sum += n;
+                // What there was did not fill this one: the next would wait for more.
+                if n < bytes {
+                    break;
+                }
+            }
         }
     }
     Ok(sum)
@@ -216,13 +248,17 @@ fn memfd_create(flags: u32) -> Result {
 /// Closes a number. A process's locks on a file end with the first of its numbers that is closed.
 fn close(fd: u32) -> Result {
     let closed = process::current().files.lock().close(fd)?;
+    give_locks_back(&closed);
+    Ok(0)
+}
+
+fn give_locks_back(closed: &Open) {
     if let What::Node(node, _) = &closed.what
         && node.is_regular()
     {
         let owner = locks::Owner::Process(process::current().id);
         locks::unlock(node.inode, owner, &(0..u64::MAX));
     }
-    Ok(0)
 }
 
 fn seek(fd: u32, by: i64, whence: u32) -> Result {
@@ -273,14 +309,15 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
 }
 
 fn ftruncate(fd: u32, length: u64) -> Result {
-    match &file(fd)?.what {
-        What::Node(node, _) => {
+    let (open, length) = (file(fd)?, position(length)?);
+    match &open.what {
+        What::Node(node, _) if node.is_regular() && open.is_writable() => {
             node.content_for_writing()?.truncate(length)?;
             node.touch();
+            Ok(0)
         }
-        _ => return Err(Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
     }
-    Ok(0)
 }
 
 fn fsync(fd: u32) -> Result {
@@ -314,7 +351,14 @@ fn fadvise(fd: u32, from: u64, bytes: u64, advice: u32) -> Result {
 fn fallocate(fd: u32, mode: u32, offset: u64, bytes: u64) -> Result {
     let open = file(fd)?;
     let What::Node(node, _) = &open.what else { return Err(Errno::ESPIPE) };
-    let end = offset.checked_add(bytes).filter(|_| bytes > 0).ok_or(Errno::EINVAL)?;
+    if !open.is_writable() {
+        return Err(Errno::EBADF);
+    }
+    let end = position(offset)?.checked_add(position(bytes)?).filter(|_| bytes > 0);
+    let end = end.ok_or(Errno::EINVAL)?;
+    if !node.is_regular() {
+        return Err(Errno::ENODEV);
+    }
     match mode {
         0 if end > node.len() => node.content_for_writing()?.truncate(end)?,
         0 | nr::FALLOC_FL_KEEP_SIZE => {}
@@ -327,14 +371,17 @@ fn fallocate(fd: u32, mode: u32, offset: u64, bytes: u64) -> Result {
 /// is moved instead of the file's own.
 fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
     let (source, target) = (file(from.0)?, file(to.0)?);
-    let read_offset = |at: u64| if at == 0 { Ok(None) } else { user::read_u64(at).map(Some) };
+    let read_offset = |at: u64| -> core::result::Result<Option<u64>, Errno> {
+        if at == 0 { Ok(None) } else { position(user::read_u64(at)?).map(Some) }
+    };
+    let bytes = position(bytes)?.min(MOST);
     let (start, begin) = (read_offset(from.1)?, read_offset(to.1)?);
-    let mut buffer = alloc::vec![0; PIECE.min(bytes as usize)];
+    let mut buffer = process::buffer(PIECE.min(bytes as usize))?;
     let mut done = 0;
-    while done < bytes {
+    while done < bytes && may_go_on(done) {
         let want = buffer.len().min((bytes - done) as usize);
         let n = match start {
-            Some(start) => source.read_at(start + done, &mut buffer[..want]),
+            Some(start) => source.read_at(start.saturating_add(done), &mut buffer[..want]),
             None => source.read(&mut buffer[..want]),
         };
         let n = match n {
@@ -345,7 +392,7 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
             break;
         }
         let written = match begin {
-            Some(begin) => target.write_at(begin + done, &buffer[..n])?,
+            Some(begin) => target.write_at(begin.saturating_add(done), &buffer[..n])?,
             None => target.write(&buffer[..n])?,
         };
         done += written as u64;
@@ -355,7 +402,7 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
     }
     for (at, offset) in [(from.1, start), (to.1, begin)] {
         if let Some(offset) = offset {
-            user::write(at, &(offset + done).to_le_bytes())?;
+            user::write(at, &offset.saturating_add(done).to_le_bytes())?;
         }
     }
     Ok(done)
@@ -399,7 +446,10 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result {
             files.lock().set_close_on_exec(number, true);
         } else {
             let closed = files.lock().close(number);
-            drop(closed);
+            // Another thread may have been faster.
+            if let Ok(closed) = closed {
+                give_locks_back(&closed);
+            }
         }
     }
     Ok(0)
@@ -409,7 +459,9 @@ fn dup(fd: u32, to: u32, close_on_exec: bool) -> Result {
     let open = file(fd)?;
     if fd != to {
         let before = process::current().files.lock().replace(to, open, close_on_exec)?;
-        drop(before);
+        if let Some(before) = before {
+            give_locks_back(&before);
+        }
     }
     Ok(to.into())
 }
@@ -418,6 +470,7 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
     let open = file(fd)?;
     let files = &process::current().files;
     match command {
+        nr::F_DUPFD | nr::F_DUPFD_CLOEXEC if argument >= fs::MOST_OPEN as u64 => Err(Errno::EINVAL),
         nr::F_DUPFD => add(open, argument as u32, false),
         nr::F_DUPFD_CLOEXEC => add(open, argument as u32, true),
         nr::F_GETFD => Ok(files.lock().closes_on_exec(fd).into()),
@@ -451,13 +504,37 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
 
 fn pipe(to: u64, flags: u32) -> Result {
     let (read, write) = fs::pipe(flags & nr::O_NONBLOCK);
-    let close_on_exec = flags & nr::O_CLOEXEC != 0;
-    let (read, write) = {
-        let mut files = process::current().files.lock();
-        (files.add(read, 0, close_on_exec)?, files.add(write, 0, close_on_exec)?)
-    };
-    user::write(to, &(u64::from(read) | u64::from(write) << 32).to_le_bytes())?;
-    Ok(0)
+    add_two([read, write], flags & nr::O_CLOEXEC != 0, to)
+}
+
+/// Gives two open files numbers and tells the program which; neither has one if that fails.
+pub(super) fn add_two(both: [Arc<Open>; 2], close_on_exec: bool, to: u64) -> Result {
+    let mut numbers = [0; 2];
+    let files = &process::current().files;
+    let mut added = 0;
+    let mut result = Ok(0);
+    for open in both {
+        let number = files.lock().add(open, 0, close_on_exec);
+        match number {
+            Ok(number) => numbers[added] = number,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+        added += 1;
+    }
+    if result.is_ok() {
+        let both = u64::from(numbers[0]) | u64::from(numbers[1]) << 32;
+        result = user::write(to, &both.to_le_bytes()).map(|()| 0).map_err(Errno::from);
+    }
+    if result.is_err() {
+        for number in &numbers[..added] {
+            let closed = files.lock().close(*number);
+            drop(closed);
+        }
+    }
+    result
 }
 
 /// The console says that it is no terminal, so that programs treat it as the pipe that it is on the

@@ -5,8 +5,7 @@ use crate::errno::Errno;
 use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
-use crate::process;
-use crate::user;
+use crate::{process, scheduler, signal, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -97,8 +96,9 @@ fn mmap(arguments: Arguments) -> Result {
 
 fn brk(wanted: u64) -> Result {
     let space = process::space();
-    let now = *process::current().program_break.lock();
-    if wanted < now.start {
+    // Held while memory is mapped or unmapped: another thread may move it too.
+    let mut now = process::current().program_break.lock();
+    if !(now.start..TASK_SIZE).contains(&wanted) {
         return Ok(now.now);
     }
     let page = |address: u64| address.next_multiple_of(PAGE_SIZE);
@@ -115,7 +115,7 @@ fn brk(wanted: u64) -> Result {
     if !moved {
         return Ok(now.now);
     }
-    process::current().program_break.lock().now = wanted;
+    now.now = wanted;
     Ok(wanted)
 }
 
@@ -234,10 +234,25 @@ fn msync(address: u64, length: u64, flags: u32) -> Result {
 }
 
 fn mincore(address: u64, length: u64, to: u64) -> Result {
+    const PIECE: u64 = 4096 * PAGE_SIZE;
+    let space = process::space();
     let mut resident = Vec::new();
-    process::space().mincore(VirtAddr(address), length, |_, is_resident| {
-        resident.push(u8::from(is_resident))
-    })?;
-    user::write(to, &resident)?;
-    Ok(0)
+    let mut done = 0;
+    // At least once: the address is checked for no pages too.
+    loop {
+        resident.clear();
+        let piece = (length - done).min(PIECE);
+        space.mincore(VirtAddr(address.wrapping_add(done)), piece, |_, is_resident| {
+            resident.push(u8::from(is_resident))
+        })?;
+        user::write(to.wrapping_add(done / PAGE_SIZE), &resident)?;
+        done += piece;
+        if done == length {
+            return Ok(0);
+        }
+        if signal::is_pending() {
+            return Err(Errno::EINTR);
+        }
+        scheduler::yield_if_expired();
+    }
 }

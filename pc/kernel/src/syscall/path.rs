@@ -2,7 +2,7 @@
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::fs::{self, Create, Follow, KIND, Kind, Node, What, file};
+use crate::fs::{self, Create, Existing, Follow, KIND, Kind, Node, Removed, What, file};
 use crate::machine::Pc;
 use crate::{clock, kernel, process, user};
 use alloc::string::String;
@@ -14,7 +14,6 @@ use pagefault::machine::{Machine, PAGE_SIZE};
 
 /// The number that stands for the working directory.
 pub(super) const AT_FDCWD: u32 = nr::AT_FDCWD as u32;
-const PATH_LIMIT: usize = 4096;
 
 const TMPFS: u64 = 0x0102_1994;
 const PROC: u64 = 0x9fa0;
@@ -37,8 +36,11 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_faccessat | nr::__NR_faccessat2 => access(fd, b, c as u32),
         nr::__NR_readlink => readlink(AT_FDCWD, a, b, c),
         nr::__NR_readlinkat => readlink(fd, b, c, d),
-        nr::__NR_unlink | nr::__NR_rmdir => remove(AT_FDCWD, a),
-        nr::__NR_unlinkat => remove(fd, b),
+        nr::__NR_unlink => remove(AT_FDCWD, a, Removed::Other),
+        nr::__NR_rmdir => remove(AT_FDCWD, a, Removed::Directory),
+        nr::__NR_unlinkat if c as u32 & !nr::AT_REMOVEDIR != 0 => Err(Errno::EINVAL),
+        nr::__NR_unlinkat if c as u32 & nr::AT_REMOVEDIR != 0 => remove(fd, b, Removed::Directory),
+        nr::__NR_unlinkat => remove(fd, b, Removed::Other),
         nr::__NR_mkdir => make(AT_FDCWD, a, b as u32, Create::Directory),
         nr::__NR_mkdirat => make(fd, b, c as u32, Create::Directory),
         nr::__NR_mknod => mknod(AT_FDCWD, a, b as u32),
@@ -51,7 +53,8 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_renameat => rename((fd, b), (c as u32, d), 0),
         nr::__NR_renameat2 => rename((fd, b), (c as u32, d), e as u32),
         nr::__NR_truncate => path(AT_FDCWD, a, Follow::Yes).and_then(|node| {
-            node.content_for_writing()?.truncate(b)?;
+            let length = super::file::position(b)?;
+            node.content_for_writing()?.truncate(length)?;
             node.touch();
             Ok(0)
         }),
@@ -86,8 +89,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
 
 /// An absolute path from what a call was given.
 pub(super) fn absolute(directory: u32, path: u64) -> core::result::Result<String, Errno> {
-    let path =
-        String::from_utf8(user::read_string(path, PATH_LIMIT)?).map_err(|_| Errno::ENOENT)?;
+    let path = String::from_utf8(user::read_path(path)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -312,13 +314,16 @@ fn readlink(directory: u32, from: u64, to: u64, bytes: u64) -> Result {
         }
         _ => return Err(Errno::EINVAL),
     };
-    let n = target.len().min(bytes as usize);
+    if bytes as i32 <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let n = target.len().min(bytes as u32 as usize);
     user::write(to, &target[..n])?;
     Ok(n as u64)
 }
 
-fn remove(directory: u32, path: u64) -> Result {
-    fs::remove(&absolute(directory, path)?).map(|()| 0)
+fn remove(directory: u32, path: u64, what: Removed) -> Result {
+    fs::remove(&absolute(directory, path)?, what).map(|()| 0)
 }
 
 fn make(directory: u32, path: u64, mode: u32, what: Create<'_>) -> Result {
@@ -336,8 +341,10 @@ fn mknod(directory: u32, path: u64, mode: u32) -> Result {
 }
 
 fn symlink(target: u64, directory: u32, path: u64) -> Result {
-    let target = String::from_utf8(user::read_string(target, PATH_LIMIT)?);
-    let target = target.map_err(|_| Errno::EINVAL)?;
+    let target = String::from_utf8(user::read_path(target)?).map_err(|_| Errno::EINVAL)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT);
+    }
     let path = absolute(directory, path)?;
     fs::create(&path, 0o777, Create::Link(&target)).map(|_| 0)
 }
@@ -349,13 +356,13 @@ fn link(from: (u32, u64), to: (u32, u64), flags: u32) -> Result {
 
 fn rename(from: (u32, u64), to: (u32, u64), flags: u32) -> Result {
     let (from, to) = (absolute(from.0, from.1)?, absolute(to.0, to.1)?);
+    let mut existing = Existing::Replaced;
     match flags {
         0 => {}
-        nr::RENAME_NOREPLACE if fs::find(&to, Follow::No).is_ok() => return Err(Errno::EEXIST),
-        nr::RENAME_NOREPLACE => {}
+        nr::RENAME_NOREPLACE => existing = Existing::Stays,
         _ => return Err(Errno::EINVAL),
     }
-    fs::rename(&from, &to).map(|()| 0)
+    fs::rename(&from, &to, existing).map(|()| 0)
 }
 
 /// Sets when a file was last written; when it was last read is not kept.

@@ -8,11 +8,12 @@ use crate::errno::Errno;
 use crate::exec::{self, Program};
 use crate::futex::{Scope, Word};
 use crate::process::{self, Children, Death, Hang, Keep, Process, Reason, Thread};
-use crate::{cpu, futex, scheduler, signal, task, user};
+use crate::scheduler::{self, Patience};
+use crate::{cpu, futex, signal, task, user};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::{general as nr, prctl};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
@@ -33,10 +34,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
             process::current().session.store(process::current().id, Ordering::Relaxed);
             Ok(process::current().id.into())
         }
-        nr::__NR_setpgid => other(a as u32).map(|of| {
-            of.group.store(if b == 0 { of.id } else { b as u32 }, Ordering::Relaxed);
-            0
-        }),
+        nr::__NR_setpgid => set_group(a as u32, b as u32),
         nr::__NR_prctl => prctl(a as u32, b),
         nr::__NR_set_tid_address => {
             process::thread().clear_tid.store(a, Ordering::Relaxed);
@@ -61,6 +59,19 @@ fn other(id: u32) -> core::result::Result<Arc<Process>, Errno> {
     if id == 0 { Ok(process::current().clone()) } else { process::find(id).ok_or(Errno::ESRCH) }
 }
 
+/// Puts the running process or one of its children into a process group.
+fn set_group(id: u32, group: u32) -> Result {
+    if group > i32::MAX as u32 {
+        return Err(Errno::EINVAL);
+    }
+    let (of, own) = (other(id)?, process::current().id);
+    if of.id != own && of.parent_id() != own {
+        return Err(Errno::ESRCH);
+    }
+    of.group.store(if group == 0 { of.id } else { group }, Ordering::Relaxed);
+    Ok(0)
+}
+
 /// What a process says about itself, or gives up.
 fn prctl(what: u32, argument: u64) -> Result {
     let (process, thread) = (process::current(), process::thread());
@@ -68,7 +79,11 @@ fn prctl(what: u32, argument: u64) -> Result {
     match what {
         prctl::PR_SET_NAME => {
             let mut name = [0; 16];
-            user::copy_from(argument, &mut name);
+            // The name may end just before memory does.
+            let left = user::copy_from(argument, &mut name);
+            if left > 0 && !name[..16 - left].contains(&0) {
+                return Err(Errno::EFAULT);
+            }
             let name = name[..15].split(|byte| *byte == 0).next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
             if is_leader {
@@ -147,12 +162,12 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
         }
         nr::__NR_clone => Clone { flags: a, stack: b, parent_tid: c, child_tid: d, pointer: e },
         _ => {
-            let word = |i: u64| user::read_u64(a + 8 * i);
+            let word = |i: u64| user::read_u64(a.wrapping_add(8 * i));
             let (stack, bytes) = (word(5)?, word(6)?);
             let (child_tid, parent_tid) = (word(2)?, word(3)?);
             Clone {
                 flags: word(0)?,
-                stack: stack + bytes,
+                stack: stack.wrapping_add(bytes),
                 parent_tid,
                 child_tid,
                 pointer: word(7)?,
@@ -161,15 +176,29 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
     })
 }
 
+/// The most bytes of the kernel's heap that a region of a new process takes.
+const REGION: usize = 1024;
+
 /// fork, vfork, and threads.
 pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Result {
     let clone = read_clone(number, arguments)?;
     let has = |flag: u32| clone.flags & u64::from(flag) != 0;
+    // Threads share what signals do, and who shares that shares memory.
+    if has(nr::CLONE_THREAD) && !has(nr::CLONE_SIGHAND)
+        || has(nr::CLONE_SIGHAND) && !has(nr::CLONE_VM)
+    {
+        return Err(Errno::EINVAL);
+    }
+    if process::are_too_many() {
+        return Err(Errno::EAGAIN);
+    }
     if has(nr::CLONE_SETTLS) && !user::access_ok(clone.pointer, 0) {
         return Err(Errno::EPERM);
     }
     let parent = process::current();
     let thread = process::thread();
+    // Each region of a copy is in several lists.
+    process::find_room(REGION * process::space().usage().regions)?;
     let id = task::next_id();
     let space = if has(nr::CLONE_VM) {
         process::space().clone()
@@ -184,7 +213,14 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     };
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
-    let new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
+    let mut new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
+    if !has(nr::CLONE_VM) || has(nr::CLONE_VFORK) {
+        *new.alternate_stack.get_mut() = *thread.alternate_stack.lock();
+    }
+    let gone = Arc::new(AtomicU32::new(0));
+    if has(nr::CLONE_VFORK) {
+        *new.waited_for.get_mut() = Some(gone.clone());
+    }
     if has(nr::CLONE_CHILD_CLEARTID) {
         new.clear_tid.store(clone.child_tid, Ordering::Relaxed);
     }
@@ -210,8 +246,8 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
         return Err(error);
     }
     if has(nr::CLONE_VFORK) {
-        while process.released.load(Ordering::Acquire) == 0 {
-            scheduler::wait(&process.released, 0);
+        while gone.load(Ordering::Acquire) == 0 && !parent.ends_this_thread() {
+            scheduler::wait_until(&gone, 0, u64::MAX, Patience::Death);
         }
     }
     Ok(id.into())
@@ -227,7 +263,8 @@ fn child(
     let files = parent.files.lock().clone();
     let process = Process::new(id, heir, files);
     *process.space.lock() = Some(space.clone());
-    *process.program_break.lock() = *parent.program_break.lock();
+    let program_break = *parent.program_break.lock();
+    *process.program_break.lock() = program_break;
     *process.actions.lock() = parent.actions.lock().clone();
     *process.name.lock() = parent.name.lock().clone();
     *process.comm.lock() = parent.comm.lock().clone();
@@ -239,9 +276,18 @@ fn child(
 /// Replaces the program of the running process.
 pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let Arguments { a, b, c, .. } = arguments;
-    let path = String::from_utf8(user::read_string(a, 4096)?).map_err(|_| Errno::ENOENT)?;
+    // The arguments are there several times for a moment.
+    if !process::make_room(4 * exec::ARGUMENT_LIMIT) {
+        return Err(Errno::ENOMEM);
+    }
+    let path = String::from_utf8(user::read_path(a)?).map_err(|_| Errno::ENOENT)?;
+    if path.is_empty() {
+        return Err(Errno::ENOENT);
+    }
     let path = crate::fs::absolute(&process::current().files.lock().directory, &path);
-    let arguments = exec::Arguments { arguments: strings(b)?, environment: strings(c)? };
+    let mut room = exec::ARGUMENT_LIMIT;
+    let (arguments, environment) = (strings(b, &mut room)?, strings(c, &mut room)?);
+    let arguments = exec::Arguments { arguments, environment };
     let program = Program::open(&path, arguments)?;
     let space = Program::space()?;
     let process = process::current();
@@ -251,11 +297,12 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     }
     let old = scheduler::current().replace_space(Some(space.clone()));
     let old = (old, process.space.lock().replace(space.clone()));
-    process::release(process);
+    process::release(process::thread());
     drop(old);
     process.locks_new.store(false, Ordering::Relaxed);
     process.timers.lock().clear();
-    drop(process.files.lock().take(true));
+    let closed = process.files.lock().take(true);
+    drop(closed);
     process.actions.lock().reset();
     *process::thread().alternate_stack.lock() = (0, 0);
     process::thread().clear_tid.store(0, Ordering::Relaxed);
@@ -273,17 +320,21 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     Ok(0)
 }
 
-fn strings(list: u64) -> core::result::Result<Vec<Vec<u8>>, Errno> {
+/// Reads a list of texts, which may take so much room.
+fn strings(list: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, Errno> {
     let mut strings = Vec::new();
     if list == 0 {
         return Ok(strings);
     }
     loop {
-        let at = user::read_u64(list + 8 * strings.len() as u64)?;
+        let at = user::read_u64(list.wrapping_add(8 * strings.len() as u64))?;
         if at == 0 {
             return Ok(strings);
         }
-        strings.push(user::read_string(at, 1 << 17)?);
+        let text = user::read_string(at, *room, Errno::E2BIG)?;
+        // With its end and the pointer to it.
+        *room = room.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
+        strings.push(text);
     }
 }
 

@@ -22,9 +22,11 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pause => pause(),
         nr::__NR_kill => sent(b as u32, SI_USER).and_then(|info| kill(a as i32, info)),
         nr::__NR_tkill => to_thread(a, sent(b as u32, SI_TKILL)),
-        nr::__NR_tgkill => to_thread(b, sent(c as u32, SI_TKILL)),
+        nr::__NR_tgkill => of_process(a, b).and_then(|()| to_thread(b, sent(c as u32, SI_TKILL))),
         nr::__NR_rt_sigqueueinfo => said(b as u32, c).and_then(|info| kill(a as i32, info)),
-        nr::__NR_rt_tgsigqueueinfo => to_thread(b, said(c as u32, d)),
+        nr::__NR_rt_tgsigqueueinfo => {
+            of_process(a, b).and_then(|()| to_thread(b, said(c as u32, d)))
+        }
         nr::__NR_rt_sigaction => sigaction(a as u32, b, c),
         nr::__NR_rt_sigprocmask => sigprocmask(a as u32, b, c),
         nr::__NR_rt_sigpending => {
@@ -37,6 +39,16 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_sigaltstack => sigaltstack(a, b),
         _ => return None,
     })
+}
+
+/// Whether a thread is a process's.
+fn of_process(process: u64, thread: u64) -> core::result::Result<(), Errno> {
+    let (process, thread) = (process as u32, thread as u32);
+    if process as i32 <= 0 || thread as i32 <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let process = process::find(process).ok_or(Errno::ESRCH)?;
+    if process.threads.lock().contains(&thread) { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 fn pause() -> Result {
@@ -86,7 +98,7 @@ fn sent(number: u32, code: i32) -> core::result::Result<Info, Errno> {
 
 /// What a program says that comes with a signal (`sigqueue`).
 fn said(number: u32, at: u64) -> core::result::Result<Info, Errno> {
-    let code = user::read(at + 8).map(i32::from_le_bytes)?;
+    let code = user::read(at.wrapping_add(8)).map(i32::from_le_bytes)?;
     let (address, status) = (user::read_u64(at + 16)?, user::read_u64(at + 24)?);
     // Only the kernel says what comes from the kernel.
     if code >= 0 {

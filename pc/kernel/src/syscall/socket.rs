@@ -79,13 +79,8 @@ fn socketpair(family: u32, kind: u32, to: u64) -> Result {
     let flags = kind & nr::O_NONBLOCK | nr::O_RDWR;
     let close_on_exec = kind & nr::O_CLOEXEC != 0;
     let (first, second) = pair(unit);
-    let mut numbers = [0; 2];
-    for (number, socket) in numbers.iter_mut().zip([first, second]) {
-        let open = Open::new(What::Socket(socket), flags);
-        *number = process::current().files.lock().add(open, 0, close_on_exec)?;
-    }
-    user::write(to, &(u64::from(numbers[0]) | u64::from(numbers[1]) << 32).to_le_bytes())?;
-    Ok(0)
+    let both = [first, second].map(|socket| Open::new(What::Socket(socket), flags));
+    super::file::add_two(both, close_on_exec, to)
 }
 
 fn patience(open: &Open, flags: u32) -> Reading {
@@ -96,7 +91,7 @@ fn send(open: &Open, socket: &Socket, from: u64, bytes: u64, flags: u32) -> Resu
     if socket.unit == Unit::Messages && bytes > CAPACITY as u64 {
         return Err(Errno::EMSGSIZE);
     }
-    let mut buffer = alloc::vec![0; (bytes as usize).min(CAPACITY)];
+    let mut buffer = process::buffer((bytes as usize).min(CAPACITY))?;
     if user::copy_from(from, &mut buffer) > 0 {
         return Err(Errno::EFAULT);
     }
@@ -112,7 +107,7 @@ fn receive(open: &Open, socket: &Socket, to: u64, bytes: u64, flags: u32) -> Res
     if flags & !(MSG_DONTWAIT | MSG_NOSIGNAL | nr::O_CLOEXEC | 0x4000_0000) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let mut buffer = alloc::vec![0; (bytes as usize).min(CAPACITY)];
+    let mut buffer = process::buffer((bytes as usize).min(CAPACITY))?;
     let n = socket.read(&mut buffer, patience(open, flags))?;
     user::write(to, &buffer[..n])?;
     Ok(n as u64)

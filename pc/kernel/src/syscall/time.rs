@@ -29,7 +29,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_gettimeofday => write_pair(a, clock::since_1970(), MICROSECOND),
         nr::__NR_time => time(a),
         nr::__NR_nanosleep => {
-            duration(a).and_then(|time| sleep(clock::nanoseconds() + time.unwrap_or(0), b))
+            read_time(a).and_then(|time| sleep(clock::nanoseconds().saturating_add(time), b))
         }
         nr::__NR_clock_nanosleep => clock_nanosleep(a as i32, b as u32, c, d),
         nr::__NR_alarm => {
@@ -189,7 +189,8 @@ fn read_timeval(at: u64) -> core::result::Result<u64, Errno> {
     if seconds > i64::MAX as u64 || microseconds >= 1_000_000 {
         return Err(Errno::EINVAL);
     }
-    Ok(seconds.saturating_mul(SECOND).saturating_add(microseconds * MICROSECOND))
+    let time = seconds.saturating_mul(SECOND).saturating_add(microseconds * MICROSECOND);
+    Ok(time.min(i64::MAX as u64))
 }
 
 /// Writes `struct itimerval`.
@@ -273,7 +274,13 @@ fn read_notice(event: u64) -> core::result::Result<Option<(Notice, u64)>, Errno>
         SIGEV_NONE => Notice::None,
         _ if !(1..=64).contains(&number) => return Err(Errno::EINVAL),
         SIGEV_SIGNAL => Notice::Process(number),
-        SIGEV_THREAD_ID => Notice::Thread(word(16)?, number),
+        SIGEV_THREAD_ID => {
+            let thread = word(16)?;
+            if !process::current().threads.lock().contains(&thread) {
+                return Err(Errno::EINVAL);
+            }
+            Notice::Thread(thread, number)
+        }
         _ => return Err(Errno::EINVAL),
     };
     Ok(Some((notice, value)))
