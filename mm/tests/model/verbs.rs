@@ -444,6 +444,12 @@ impl<A: Architecture> Run<A> {
         let pinned = space.mm().pin(range, Access::Read).is_ok();
         let expected = window.expect(first, Protection::all(), &self.objects);
         assert_eq!(pinned, expected == crate::oracle::Expected::Fine);
+        if let (true, Some(slot)) = (pinned, &mut window.0[first])
+            && let (false, None, Some((object, index))) = (slot.shared, &slot.own, slot.object)
+        {
+            // From the pin on the page is the process's own.
+            slot.own = Some(Content::of(self.objects[object].page(index)));
+        }
     }
 
     fn swap_off(&mut self) {
