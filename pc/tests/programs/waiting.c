@@ -295,6 +295,10 @@ static void files(void)
     printf(" %d %d %d", (int)stat.st_nlink, access(name, X_OK), access(name, W_OK));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5};
     printf(" %d", fcntl(fd, F_SETLK, &lock));
+    int ready[2];
+    char byte = 0;
+    if (pipe(ready))
+        abort();
     pid_t child = fork();
     if (child == 0) {
         lock.l_start = 14, lock.l_len = 1;
@@ -305,12 +309,18 @@ static void files(void)
         lock = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 15, .l_len = 0};
         if (fcntl(fd, F_SETLK, &lock))
             _exit(3);
+        if (write(ready[1], &byte, 1) != 1)
+            abort();
         lock = (struct flock){.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0};
         if (fcntl(fd, F_SETLKW, &lock))
             _exit(4);
         _exit(0);
     }
+    if (read(ready[0], &byte, 1) != 1)
+        abort();
+    /* By then it most often waits. */
     usleep(50000);
+    close(ready[0]), close(ready[1]);
     lock = (struct flock){.l_type = F_UNLCK, .l_whence = SEEK_SET};
     printf(" %d", fcntl(fd, F_SETLK, &lock));
     int status;
