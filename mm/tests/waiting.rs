@@ -105,11 +105,12 @@ fn leave(world: &World<X86_64>, space: &AddressSpace<Sim>, frames: u32) -> Vec<P
     pins
 }
 
-/// Without sleeping, the waiting thread would have made many thousands of passes.
+/// Without sleeping, the waiting thread would have made many thousands of passes; on a busy machine a
+/// few hundred are made by who is woken and finds that it was too early.
 #[track_caller]
 fn assert_slept(world: &World<X86_64>) {
     let passes = world.manager.counters().direct_passes;
-    assert!(passes < 100, "{passes} passes instead of waiting");
+    assert!(passes < 1000, "{passes} passes instead of waiting");
 }
 
 #[test]

@@ -316,11 +316,10 @@ static void files(void)
             _exit(4);
         _exit(0);
     }
-    if (read(ready[0], &byte, 1) != 1)
-        abort();
-    /* By then it most often waits. */
-    usleep(50000);
-    close(ready[0]), close(ready[1]);
+    close(ready[1]);
+    if (read(ready[0], &byte, 1) == 1)
+        usleep(50000); /* By then it most often waits. */
+    close(ready[0]);
     lock = (struct flock){.l_type = F_UNLCK, .l_whence = SEEK_SET};
     printf(" %d", fcntl(fd, F_SETLK, &lock));
     int status;
