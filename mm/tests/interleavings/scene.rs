@@ -21,6 +21,10 @@ pub struct Scene {
     pub space: AddressSpace<Sim>,
 }
 
+/// Seeds that found something in long runs. 1009: a store was lost that came, through a translation
+/// not flushed yet, while its page was copied.
+const ONCE_FAILED: [u64; 1] = [1009];
+
 /// Runs `f` for many seeds.
 pub fn for_seeds(name: &str, f: impl Fn(&Scene, u64)) {
     for_seeds_in(name, 96, f);
@@ -28,9 +32,10 @@ pub fn for_seeds(name: &str, f: impl Fn(&Scene, u64)) {
 
 pub fn for_seeds_in(name: &str, frames: u32, f: impl Fn(&Scene, u64)) {
     let first = std::env::var("PAGEFAULT_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = match first {
-        Some(seed) => seed..seed + 1,
-        None => 0..if long() { 5000 } else { 120 },
+    let seeds: Vec<u64> = match first {
+        Some(seed) => vec![seed],
+        None if long() => (0..5000).collect(),
+        None => (0..120).chain(ONCE_FAILED).collect(),
     };
     for seed in seeds {
         let label = Label { what: format!("{name}, seed {seed}"), step: 0 };
