@@ -73,6 +73,11 @@ pub enum BuildError {
 /// The most frames of a machine (4 TiB).
 pub const MAX_FRAMES: u32 = (1 << 30) - 2;
 
+/// The most pages of zeros worth giving at once to memory that is first stored to in order
+/// ([`pagefault::Config::populate_ahead`]): a fault costs a signal or two switches between threads,
+/// a page of zeros a call.
+pub const POPULATE_AHEAD: u32 = 16;
+
 /// A Linux process as a machine: real faults of real programs, through userfaultfd.
 ///
 /// Cloning gives another handle on the same machine.

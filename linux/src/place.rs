@@ -55,10 +55,9 @@ impl Shared {
         }
     }
 
-    /// Fills the host page from the frame that the entry of `page` allows, if that stands nowhere.
-    /// Does nothing where anybody else is at work.
-    pub fn refill_homeless(&self, space: &SpaceCore, page: usize) {
-        let Entry::Present { frame, .. } = space.table.entry(page) else { return };
+    /// Fills the host page if the frame that its entry named a moment ago stands nowhere. Does
+    /// nothing where anybody else is at work.
+    pub fn refill_homeless(&self, space: &SpaceCore, page: usize, frame: Frame) {
         if matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
             // Who touches the page fills it if this failed.
             let _ = self.try_refill(space, page, Access::Read);

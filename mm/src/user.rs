@@ -152,13 +152,14 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || entry.frame() != Some(frame) || !allowed {
             return Attempt::Changed;
         }
+        let page = manager.page(frame);
         if !vma.has(VmaFlags::SHARED) {
-            let own = !manager.is_zero_frame(frame) && manager.page(frame).is_anon();
-            if !own || manager.entries_of(manager.page(frame)) != 1 {
+            let own = !manager.is_zero_frame(frame) && page.is_anon();
+            if !own || manager.entries_of(page) != 1 {
                 return Attempt::Shared;
             }
         }
-        if manager.page(frame).pin() { Attempt::Pinned } else { Attempt::TooOften }
+        if page.pin() { Attempt::Pinned } else { Attempt::TooOften }
     }
 
     /// Faults a page in and takes hold of it: a reference and, unless it is the shared frame of

@@ -187,9 +187,10 @@ const AROUND: usize = 16;
 fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
-    let is_present = |next: &usize| matches!(space.table.entry(*next), Entry::Present { .. });
-    after.take_while(is_present).for_each(|next| space.shared.refill_homeless(space, next));
-    before.take_while(is_present).for_each(|next| space.shared.refill_homeless(space, next));
+    let present = |next: usize| space.table.entry(next).frame().map(|frame| (next, frame));
+    let refill = |(next, frame)| space.shared.refill_homeless(space, next, frame);
+    after.map_while(present).for_each(refill);
+    before.map_while(present).for_each(refill);
 }
 
 /// Fills the host page from the entry that is there now.

@@ -162,7 +162,7 @@ impl Builder {
             overcommit: Overcommit::Always,
             // Regions are free here: they are not mappings of the host's.
             max_regions: i32::MAX as usize,
-            populate_ahead: POPULATE_AHEAD,
+            populate_ahead: crate::machine::POPULATE_AHEAD,
             observer: self.observer,
             ..pagefault::Config::default()
         };
@@ -190,9 +190,6 @@ impl Builder {
 }
 
 const SPAN: u64 = crate::table::SPAN;
-
-/// The most pages of zeros that first stores in order get at once.
-const POPULATE_AHEAD: u32 = 16;
 
 fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
     for (index, store) in stores.iter().enumerate() {

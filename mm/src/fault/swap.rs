@@ -70,7 +70,7 @@ impl<M: Machine> Mm<M> {
         }
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
         // Besides the cache and the caller nobody may know the page, and no other entry the slot.
-        let sole = manager.is_sole_owner(manager.page(frame), 1);
+        let sole = manager.is_sole_owner(page, 1);
         if page.owner() == Owner::None {
             // Relatives may still name the slot: the page belongs to the family that all share,
             // unless there are none.
@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
         let protection = vma.page_protection().read_only();
         let entry = Entry::Present { frame, protection, accessed: true, dirty: false };
         cursor.replace(fault.page, entry);
-        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(manager.page(frame), 1) {
+        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(page, 1) {
             // The slot is worth more than a free write later (spec B14 (7)).
             manager.leave_swap_cache(frame);
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };

@@ -214,7 +214,7 @@ impl<M: Machine> Mm<M> {
         if manager.is_zero_frame(frame) || !page.is_anon() || !page.try_lock() {
             return false;
         }
-        let sole = manager.is_sole_owner(manager.page(frame), 0);
+        let sole = manager.is_sole_owner(page, 0);
         if sole {
             manager.leave_swap_cache(frame);
         }

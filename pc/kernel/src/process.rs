@@ -1,9 +1,11 @@
 //! Processes: an address space, files and threads that share them, from fork to wait.
 
+mod room;
 mod victim;
 mod wait;
 
-pub use victim::{CALL, buffer, find_room, make_room, out_of_memory};
+pub use room::{CALL, buffer, find_room, free_up, make_room};
+pub use victim::out_of_memory;
 pub use wait::{Children, Hang, Keep, wait};
 
 use crate::entry::TrapFrame;

@@ -11,7 +11,7 @@
 use crate::frames::Frames;
 use crate::layout::{STACK_BLOCK, STACKS};
 use crate::lock::Mutex;
-use crate::{kernel, shootdown, vmalloc};
+use crate::{kernel, process, shootdown, vmalloc};
 use pagefault::machine::encode::x86_64::Bits;
 use pagefault::machine::{Frame, OutOfFrames};
 
@@ -97,11 +97,9 @@ impl Stack {
         }
         let block = POOL.lock().take(false).ok_or(OutOfFrames)?;
         // A new stack may evict pages of programs.
-        while frames.free_frames() < LEFT + PAGES as u32 {
-            if kernel().manager.reclaim(64) == 0 {
-                POOL.lock().used.remove(block);
-                return Err(OutOfFrames);
-            }
+        if !process::free_up(frames, LEFT + PAGES as u32) {
+            POOL.lock().used.remove(block);
+            return Err(OutOfFrames);
         }
         match map(frames, reference, block) {
             Ok(block) => Ok(Self { block }),

@@ -33,10 +33,6 @@ static MANAGER: OnceLock<Manager> = OnceLock::new();
 /// How many threads answer faults.
 const THREADS: usize = 2;
 
-/// The most pages of zeros given at once to memory that is first stored to in order: a fault costs
-/// two switches between threads, a page of zeros a call.
-const POPULATE_AHEAD: u32 = 16;
-
 /// The fewest frames with which a program gets anywhere.
 const LEAST_FRAMES: u64 = 64;
 
@@ -99,7 +95,7 @@ pub fn start(control: &'static Control) -> Result<(), StartError> {
         pagefault::Config {
             // The host has made every mapping already, and its policy is the one that counts.
             overcommit: Overcommit::Always,
-            populate_ahead: POPULATE_AHEAD,
+            populate_ahead: pagefault_linux::machine::POPULATE_AHEAD,
             observer: Some(Box::new(observer)),
             ..pagefault::Config::default()
         },

@@ -509,32 +509,22 @@ fn pipe(to: u64, flags: u32) -> Result {
 
 /// Gives two open files numbers and tells the program which; neither has one if that fails.
 pub(super) fn add_two(both: [Arc<Open>; 2], close_on_exec: bool, to: u64) -> Result {
-    let mut numbers = [0; 2];
+    let [first, second] = both;
     let files = &process::current().files;
-    let mut added = 0;
-    let mut result = Ok(0);
-    for open in both {
-        let number = files.lock().add(open, 0, close_on_exec);
-        match number {
-            Ok(number) => numbers[added] = number,
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
-        added += 1;
-    }
-    if result.is_ok() {
-        let both = u64::from(numbers[0]) | u64::from(numbers[1]) << 32;
-        result = user::write(to, &both.to_le_bytes()).map(|()| 0).map_err(Errno::from);
-    }
-    if result.is_err() {
-        for number in &numbers[..added] {
-            let closed = files.lock().close(*number);
+    let first = files.lock().add(first, 0, close_on_exec)?;
+    let second = files.lock().add(second, 0, close_on_exec);
+    let told = second.and_then(|second| {
+        let both = u64::from(first) | u64::from(second) << 32;
+        user::write(to, &both.to_le_bytes())?;
+        Ok(0)
+    });
+    if told.is_err() {
+        for number in [Some(first), second.ok()].into_iter().flatten() {
+            let closed = files.lock().close(number);
             drop(closed);
         }
     }
-    result
+    told
 }
 
 /// The console says that it is no terminal, so that programs treat it as the pipe that it is on the

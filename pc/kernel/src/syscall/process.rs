@@ -30,9 +30,10 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_getpgid => other(a as u32).map(|of| of.group.load(Ordering::Relaxed).into()),
         nr::__NR_getsid => other(a as u32).map(|of| of.session.load(Ordering::Relaxed).into()),
         nr::__NR_setsid => {
-            process::current().group.store(process::current().id, Ordering::Relaxed);
-            process::current().session.store(process::current().id, Ordering::Relaxed);
-            Ok(process::current().id.into())
+            let process = process::current();
+            process.group.store(process.id, Ordering::Relaxed);
+            process.session.store(process.id, Ordering::Relaxed);
+            Ok(process.id.into())
         }
         nr::__NR_setpgid => set_group(a as u32, b as u32),
         nr::__NR_prctl => prctl(a as u32, b),
