@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{boot, built, busybox, dynamic, expect, one_is_killed, program};
-use pagefault_pc::boot::{BootError, is_available};
+use common::{boot, built, busybox, dynamic, expect, one_is_killed, program, skips};
+use pagefault_pc::boot::{Accelerator, BootError};
 use pagefault_pc::{Boot, Ended};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -207,8 +207,7 @@ fn instructions_a_fault_repeat_and_stay_in_bounds() {
 
 #[test]
 fn a_program_that_is_not_there() {
-    if !is_available() {
-        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    if skips() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -216,10 +215,28 @@ fn a_program_that_is_not_there() {
     assert!(matches!(ended, Err(BootError::NotStarted(2))), "{ended:?}");
 }
 
+/// A host's KVM runs the program, or the command says that it cannot.
+#[test]
+fn kvm_runs_the_program_or_says_that_it_cannot() {
+    if skips() {
+        return;
+    }
+    let directory = built("forktree");
+    let mut boot = Boot::new(directory.path(), &["/forktree"]);
+    boot.accelerator = Accelerator::Kvm;
+    match boot.capture() {
+        Ok(ended) => expect(&ended, 0, "39 processes, right\n"),
+        Err(error @ BootError::Kvm(_)) => {
+            let text = error.to_string();
+            assert!(text.contains("KVM") && text.ends_with("use --accel tcg"), "{text}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn a_machine_too_small_for_its_files() {
-    if !is_available() {
-        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    if skips() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
