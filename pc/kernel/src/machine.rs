@@ -36,14 +36,16 @@ impl Pc {
         Ok(Self { frames, reference, zero, spaces, synchronised })
     }
 
-    fn leave_reserve(&self) -> Result<(), OutOfFrames> {
-        if self.free_frames() == 0 { Err(OutOfFrames) } else { Ok(()) }
-    }
-
     /// The root of the reference table.
     pub const fn reference(&self) -> Frame {
         self.reference
     }
+}
+
+/// Refuses if only the kernel's own frames are left. What programs make the kernel take, their page
+/// tables too, is not to be taken out of those.
+pub fn leave_reserve(frames: &Frames) -> Result<(), OutOfFrames> {
+    if frames.free_frames() > RESERVE { Ok(()) } else { Err(OutOfFrames) }
 }
 
 impl Machine for Pc {
@@ -76,7 +78,7 @@ impl Machine for Pc {
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
         failures::frame()?;
-        self.leave_reserve()?;
+        leave_reserve(self.frames)?;
         self.frames.allocate(0)
     }
 
@@ -128,7 +130,7 @@ impl Machine for Pc {
 
     fn space(&self) -> Result<PcSpace, OutOfFrames> {
         failures::frame()?;
-        self.leave_reserve()?;
+        leave_reserve(self.frames)?;
         PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
     }
 
