@@ -125,6 +125,32 @@ fn memory_larger_than_the_machine_without_swap_kills_one_process() {
     one_is_killed("48 4", |boot| boot.memory = 32);
 }
 
+/// Memory taken in small pieces leaves reclaim nothing but the pages that programs run from, and page
+/// tables are nothing that it can take: who takes either is killed, and others go on.
+#[test]
+fn who_takes_all_memory_is_killed() {
+    let names = ["blocks", "tables", "blocks"];
+    for swap in [0, 16] {
+        let change = |boot: &mut Boot| (boot.memory, boot.swap) = (24, swap);
+        let Some(ended) = program("exhaust", &names, change) else { return };
+        let expected = names.map(|name| format!("{name}: signal 9\n")).concat();
+        expect(&ended, 0, &format!("{expected}the parent goes on\n"));
+    }
+}
+
+/// The kernel's own memory is refused to who would take all of it.
+#[test]
+fn regions_without_end_are_refused() {
+    let Some(ended) = program("exhaust", &["regions"], |boot| boot.memory = 16) else { return };
+    expect(&ended, 0, "regions: exit 0\nthe parent goes on\n");
+}
+
+#[test]
+fn many_thousand_regions() {
+    let Some(ended) = program("regions", &[], |_| ()) else { return };
+    expect(&ended, 0, "20000 mapped, 0 wrong, 0 left\n");
+}
+
 #[test]
 fn a_pipeline_of_busybox_tools() {
     let script = "B=/bin/busybox; i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; done \
