@@ -36,6 +36,8 @@ pub struct Limits {
     pub stack: AtomicU64,
     /// The size of locked regions (`RLIMIT_MEMLOCK`).
     pub locked: AtomicU64,
+    /// The size of memory that only this program writes, but for stacks (`RLIMIT_DATA`).
+    pub data: AtomicU64,
 }
 
 impl Default for Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             address_space: AtomicU64::new(u64::MAX),
             stack: AtomicU64::new(8 << 20),
             locked: AtomicU64::new(u64::MAX),
+            data: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -56,6 +59,7 @@ impl Limits {
             address_space: copy(&self.address_space),
             stack: copy(&self.stack),
             locked: copy(&self.locked),
+            data: copy(&self.data),
         }
     }
 }
@@ -153,7 +157,7 @@ impl<M: Machine> Manager<M> {
         }
         match mm.correct(fault.address, fault.access(), fault.code) {
             Ok(()) => Verdict::Resume,
-            Err(Refusal::NoRegion) => bad_area(SegvCode::MapErr),
+            Err(Refusal::NoRegion | Refusal::Guard) => bad_area(SegvCode::MapErr),
             Err(Refusal::Forbidden) => bad_area(SegvCode::AccErr),
             Err(Refusal::Bus) => match fault.mode() {
                 Mode::User => Verdict::Signal(Signal::Bus),

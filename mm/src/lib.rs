@@ -62,3 +62,4 @@ pub use map::{
 pub use mm::{AddressSpace, Layout, Mm, UsageNow};
 pub use stats::Counters;
 pub use user::Pin;
+pub use vma::VmaFlags;

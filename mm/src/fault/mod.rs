@@ -15,6 +15,8 @@ mod file;
 mod stack;
 mod swap;
 
+pub(crate) use stack::Stores;
+
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
@@ -36,6 +38,8 @@ pub(crate) enum Refusal {
     Forbidden,
     /// The content cannot be had: past the end of the file, or unreadable.
     Bus,
+    /// The page is a guard.
+    Guard,
     /// No frame could be had.
     OutOfMemory,
 }

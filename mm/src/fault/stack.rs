@@ -14,7 +14,7 @@ const GUARD_GAP: u64 = 256 * PAGE_SIZE;
 
 /// Whether a region's anonymous pages are stored to from now on, or only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stores {
+pub(crate) enum Stores {
     /// The first store has come.
     Begin,
     /// Pages of zeros are read, on a machine without a shared frame for them.
@@ -114,7 +114,7 @@ impl<M: Machine> Mm<M> {
     ///
     /// A neighbour's family is borrowed if the two differ only in access, so that they can become
     /// one region later.
-    pub(super) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>, stores: Stores) {
+    pub(crate) fn prepare_family(self: &Arc<Self>, vma: &Arc<Vma<M>>, stores: Stores) {
         let exclusive = self.exclusive_in_fault();
         if !vma.is_alive() || vma.written_family().is_some() {
             return;

@@ -4,6 +4,7 @@ use crate::error::AdviseError;
 use crate::machine::{
     Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr,
 };
+use crate::map::guard::GUARD;
 use crate::map::pages_up;
 use crate::map::zap::Which;
 use crate::mm::{Exclusive, Mm};
@@ -26,6 +27,8 @@ pub enum Advice {
     WillNeed,
     /// The content is not needed any more: private memory reads as zero or as the file again.
     DontNeed,
+    /// The same, of memory that is locked too.
+    DontNeedLocked,
     /// The content may be discarded until it is written again.
     Free,
     /// The content of the object goes too: a hole.
@@ -42,6 +45,26 @@ pub enum Advice {
     PopulateRead,
     /// Bring the pages in as for writing.
     PopulateWrite,
+    /// A fork's child finds zeros here.
+    WipeOnFork,
+    /// A fork's child finds what its parent has.
+    KeepOnFork,
+    /// A core dump leaves the range out.
+    DontDump,
+    /// A core dump has the range.
+    DoDump,
+    /// Pages with the same content may become one; they never do here.
+    Mergeable,
+    /// Pages with the same content stay apart.
+    Unmergeable,
+    /// Huge pages are wanted; there are none here.
+    HugePage,
+    /// Huge pages are not wanted.
+    NoHugePage,
+    /// Every access to the range is refused, without a region of its own; its content goes.
+    GuardInstall,
+    /// Such pages become pages of the region again.
+    GuardRemove,
 }
 
 impl<M: Machine> Mm<M> {
@@ -74,7 +97,33 @@ impl<M: Machine> Mm<M> {
         advice: Advice,
     ) -> Result<(), AdviseError> {
         let flags = vma.flags.difference(VmaFlags::SEQ_READ | VmaFlags::RAND_READ);
+        let with = |flag| vma.flags | flag;
+        let without = |flag| vma.flags.difference(flag);
         match advice {
+            Advice::WipeOnFork if vma.file.is_some() || vma.has(VmaFlags::MAYSHARE) => {
+                Err(AdviseError::Unsuitable)
+            }
+            Advice::WipeOnFork => self.change_flags(vma, range, with(VmaFlags::WIPEONFORK)),
+            Advice::KeepOnFork => self.change_flags(vma, range, without(VmaFlags::WIPEONFORK)),
+            Advice::DontDump => self.change_flags(vma, range, with(VmaFlags::DONTDUMP)),
+            Advice::DoDump => self.change_flags(vma, range, without(VmaFlags::DONTDUMP)),
+            // Only private anonymous memory is looked at; elsewhere the advice changes nothing.
+            Advice::Mergeable if vma.has(VmaFlags::MAYSHARE) => Ok(()),
+            Advice::Mergeable => self.change_flags(vma, range, with(VmaFlags::MERGEABLE)),
+            Advice::Unmergeable => self.change_flags(vma, range, without(VmaFlags::MERGEABLE)),
+            Advice::HugePage => {
+                let flags = without(VmaFlags::NOHUGEPAGE) | VmaFlags::HUGEPAGE;
+                self.change_flags(vma, range, flags)
+            }
+            Advice::NoHugePage => {
+                let flags = without(VmaFlags::HUGEPAGE) | VmaFlags::NOHUGEPAGE;
+                self.change_flags(vma, range, flags)
+            }
+            Advice::GuardInstall => self.install_guards(vma, range),
+            Advice::GuardRemove => {
+                self.remove_guards(range);
+                Ok(())
+            }
             Advice::Normal => self.change_flags(vma, range, flags),
             Advice::Random => self.change_flags(vma, range, flags | VmaFlags::RAND_READ),
             Advice::Sequential => self.change_flags(vma, range, flags | VmaFlags::SEQ_READ),
@@ -87,6 +136,10 @@ impl<M: Machine> Mm<M> {
                 Ok(())
             }
             Advice::Remove => self.remove(vma, range),
+            Advice::DontNeedLocked => {
+                self.zap_some(vma, range, Which::Pages);
+                Ok(())
+            }
             _ if vma.has(VmaFlags::LOCKED) => Err(AdviseError::Unsuitable),
             Advice::DontNeed => {
                 self.zap_some(vma, range, Which::Pages);
@@ -137,6 +190,7 @@ impl<M: Machine> Mm<M> {
                 .existing_entries(page..page + PAGE_SIZE)
                 .map_or(Entry::None, |cursor| cursor.entry(page));
             match (entry, &vma.file) {
+                (Entry::Swap(GUARD), _) => {}
                 (Entry::Swap(slot), _) => {
                     if let Ok(Some(frame)) = self.manager.find_or_read(slot) {
                         self.manager.put(frame);
@@ -188,6 +242,7 @@ impl<M: Machine> Mm<M> {
             }
             let Some(address) = cursor.next(from) else { return range.end };
             match cursor.entry(address) {
+                Entry::Swap(GUARD) => {}
                 Entry::Swap(slot) => {
                     cursor.replace(address, Entry::None);
                     self.manager.release_slot(slot);
@@ -263,7 +318,9 @@ impl<M: Machine> Mm<M> {
             self.fault_in(page, access).map_err(|refusal| match refusal {
                 crate::fault::Refusal::NoRegion => AdviseError::Unmapped,
                 crate::fault::Refusal::Forbidden => AdviseError::Denied,
-                crate::fault::Refusal::Bus => AdviseError::NotAccessible,
+                crate::fault::Refusal::Bus | crate::fault::Refusal::Guard => {
+                    AdviseError::NotAccessible
+                }
                 crate::fault::Refusal::OutOfMemory => AdviseError::OutOfMemory,
             })?;
             page = page + PAGE_SIZE;

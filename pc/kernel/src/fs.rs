@@ -11,11 +11,12 @@ mod node;
 mod open;
 mod pipe;
 pub mod ready;
+pub mod seals;
 pub mod socket;
 mod volume;
 
 pub use node::{Device, KIND, Kind, Node};
-pub use open::{Files, MOST_OPEN, Open, Reading, What, file};
+pub use open::{Files, Open, Reading, What, file, most_open};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
 use crate::disk::Disk;

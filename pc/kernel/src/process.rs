@@ -1,9 +1,11 @@
 //! Processes: an address space, files and threads that share them, from fork to wait.
 
+pub mod limits;
 mod room;
 mod victim;
 mod wait;
 
+use limits::{Identity, LimitTable};
 pub use room::{CALL, buffer, find_room, free_up, make_room};
 pub use victim::out_of_memory;
 pub use wait::{Children, Hang, Keep, wait};
@@ -117,6 +119,10 @@ pub struct Process {
     pub death_signal: AtomicU32,
     /// Whether new mappings are locked in memory (`mlockall`).
     pub locks_new: AtomicBool,
+    /// Who it is.
+    pub identity: Mutex<Identity>,
+    /// What it may use.
+    pub limits: Mutex<LimitTable>,
     /// The bits that are taken from the mode of new files.
     pub umask: AtomicU32,
     /// The numbers of its threads.
@@ -218,6 +224,9 @@ static TASKS: Mutex<BTreeMap<u32, Weak<Task>>> = Mutex::new(BTreeMap::new());
 impl Process {
     /// A process without threads, a child of `parent`.
     pub fn new(id: u32, parent: Option<&Arc<Self>>, files: Files) -> Arc<Self> {
+        fn take<T: Default>(from: Option<&Arc<Process>>, what: impl Fn(&Process) -> T) -> T {
+            from.map(|from| what(from)).unwrap_or_default()
+        }
         let process = Arc::new(Self {
             id,
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
@@ -232,6 +241,8 @@ impl Process {
             cpu_timers: CpuTimers::default(),
             death_signal: AtomicU32::new(0),
             locks_new: AtomicBool::new(false),
+            identity: Mutex::new(take(parent, |parent| parent.identity.lock().clone())),
+            limits: Mutex::new(take(parent, |parent| parent.limits.lock().clone())),
             umask: AtomicU32::new(parent.map_or(0o22, |parent| parent.umask.load(Relaxed))),
             threads: Mutex::new(Vec::new()),
             children: Mutex::new(Vec::new()),

@@ -1,6 +1,7 @@
 //! System calls: what programs ask of the kernel, a module for each subject.
 
 mod file;
+mod identity;
 mod info;
 mod memory;
 mod path;
@@ -118,7 +119,7 @@ pub fn call(frame: &mut TrapFrame) {
 }
 
 /// The modules, each of which answers some calls.
-const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 9] = [
+const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 10] = [
     memory::call,
     file::call,
     time::call,
@@ -128,6 +129,7 @@ const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 9] = [
     poll::call,
     socket::call,
     info::call,
+    identity::call,
 ];
 
 /// For each number of a call, which of [`SUBJECTS`] answered it; the first until one did.

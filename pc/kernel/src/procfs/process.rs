@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use pagefault::machine::{Entry, PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow};
+use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow, VmaFlags};
 
 const NAMES: [&str; 15] = [
     "cmdline",
@@ -90,9 +90,15 @@ fn open_numbers(process: &Process) -> Vec<String> {
 fn open_file(process: &Process, number: u32) -> Option<Made> {
     let open = process.files.lock().find(number).ok()?;
     Some(match &open.what {
-        What::Node(_, path) => Made::Link(path.clone()),
+        // A file without a path, or whose path is another's by now, is reached all the same.
+        What::Node(node, path) if is_at(node, path) => Made::Link(path.clone()),
         _ => Made::Opened(open),
     })
+}
+
+fn is_at(node: &Arc<fs::Node>, path: &str) -> bool {
+    super::is_below(path)
+        || fs::find(path, fs::Follow::No).is_ok_and(|found| Arc::ptr_eq(&found, node))
 }
 
 fn space(process: &Process) -> Option<Arc<AddressSpace<Pc>>> {
@@ -232,18 +238,38 @@ fn smaps(process: &Process) -> String {
     text
 }
 
-/// Linux's two letters for each property of a region.
+/// Linux's two letters for each property of a region, in its order.
+const LETTERS: [(VmaFlags, &str); 21] = [
+    (VmaFlags::READ, "rd "),
+    (VmaFlags::WRITE, "wr "),
+    (VmaFlags::EXEC, "ex "),
+    (VmaFlags::SHARED, "sh "),
+    (VmaFlags::MAYREAD, "mr "),
+    (VmaFlags::MAYWRITE, "mw "),
+    (VmaFlags::MAYEXEC, "me "),
+    (VmaFlags::MAYSHARE, "ms "),
+    (VmaFlags::GROWSDOWN, "gd "),
+    (VmaFlags::LOCKED, "lo "),
+    (VmaFlags::SEQ_READ, "sr "),
+    (VmaFlags::RAND_READ, "rr "),
+    (VmaFlags::DONTCOPY, "dc "),
+    (VmaFlags::DONTEXPAND, "de "),
+    (VmaFlags::ACCOUNT, "ac "),
+    (VmaFlags::NORESERVE, "nr "),
+    (VmaFlags::WIPEONFORK, "wf "),
+    (VmaFlags::DONTDUMP, "dd "),
+    (VmaFlags::HUGEPAGE, "hg "),
+    (VmaFlags::NOHUGEPAGE, "nh "),
+    (VmaFlags::MERGEABLE, "mg "),
+];
+
 fn flags(region: &RegionReport) -> String {
-    let may = |right| region.protection.contains(right);
-    let all = [
-        (may(Protection::READ), "rd "),
-        (may(Protection::WRITE), "wr "),
-        (may(Protection::EXECUTE), "ex "),
-        (region.shared, "sh "),
-        (region.grows_down, "gd "),
-        (region.locked, "lo "),
-    ];
-    all.into_iter().filter(|(has, _)| *has).map(|(_, letters)| letters).collect()
+    let has = |(flag, _): &&(VmaFlags, &str)| region.flags.contains(*flag);
+    let mut text: String = LETTERS.iter().filter(has).map(|(_, letters)| *letters).collect();
+    if region.flags.contains(VmaFlags::SEALED) {
+        text.push_str("sl ");
+    }
+    text
 }
 
 const PRESENT: u64 = 1 << 63;

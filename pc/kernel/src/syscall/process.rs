@@ -264,6 +264,8 @@ fn child(
     let files = parent.files.lock().clone();
     let process = Process::new(id, heir, files);
     *process.space.lock() = Some(space.clone());
+    *process.identity.lock() = parent.identity.lock().clone();
+    *process.limits.lock() = parent.limits.lock().clone();
     let program_break = *parent.program_break.lock();
     *process.program_break.lock() = program_break;
     *process.actions.lock() = parent.actions.lock().clone();
@@ -296,6 +298,7 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
         // Another thread was faster, or the process is killed: this one ends on its way out.
         return Err(Errno::EINTR);
     }
+    process.apply_limits(&space);
     let old = scheduler::current().replace_space(Some(space.clone()));
     let old = (old, process.space.lock().replace(space.clone()));
     process::release(process::thread());
