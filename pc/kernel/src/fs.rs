@@ -153,6 +153,7 @@ fn look(path: &str) -> Option<Arc<Node>> {
         Made::Text(text) => (REGULAR | 0o444, Kind::Text(text)),
         Made::TooLong => (REGULAR | 0o444, Kind::TooLong),
         Made::Pagemap(process) => (REGULAR | 0o400, Kind::Pagemap(process)),
+        Made::Memory(process) => (REGULAR | 0o600, Kind::Memory(process)),
         Made::Link(target) => (LINK | 0o777, Kind::Link(target)),
         Made::Directory(_) => (DIRECTORY | 0o555, Kind::Directory),
         Made::Opened(open) => (FIFO | 0o600, Kind::Opened(open)),

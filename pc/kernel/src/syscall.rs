@@ -7,6 +7,7 @@ mod memory;
 mod path;
 mod poll;
 mod process;
+mod ptrace;
 mod signals;
 mod socket;
 mod time;
@@ -102,6 +103,7 @@ pub fn call(frame: &mut TrapFrame) {
     let result = match number {
         _ if !has_room && keeps_memory(number) => Err(Errno::ENOMEM),
         nr::__NR_rt_sigreturn => signal::leave(frame),
+        nr::__NR_sigaltstack => signal::altstack::set(frame.rsp, arguments.a, arguments.b),
         nr::__NR_execve => process::execve(frame, arguments),
         nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork | nr::__NR_clone3 => {
             process::clone(frame, number, arguments)
@@ -119,7 +121,7 @@ pub fn call(frame: &mut TrapFrame) {
 }
 
 /// The modules, each of which answers some calls.
-const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 10] = [
+const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 11] = [
     memory::call,
     file::call,
     time::call,
@@ -130,6 +132,7 @@ const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 10] = [
     socket::call,
     info::call,
     identity::call,
+    ptrace::call,
 ];
 
 /// For each number of a call, which of [`SUBJECTS`] answered it; the first until one did.

@@ -87,6 +87,8 @@ pub enum Kind {
     TooLong,
     /// A word for each page of a process (`/proc/PID/pagemap`).
     Pagemap(Arc<Process>),
+    /// A process's memory by address (`/proc/PID/mem`).
+    Memory(Arc<Process>),
     /// An open file that has no path of its own.
     Opened(Arc<Open>),
 }
@@ -180,6 +182,7 @@ impl Node {
             | Kind::Text(_)
             | Kind::TooLong
             | Kind::Pagemap(_)
+            | Kind::Memory(_)
             | Kind::Opened(_) => 0,
         }
     }

@@ -171,6 +171,7 @@ impl Open {
                     Ok(n)
                 }
                 Kind::TooLong => Err(Errno::ENOMEM),
+                Kind::Memory(process) => procfs::read_memory(process, offset, bytes),
                 Kind::Pagemap(process) => read_pagemap(process, offset, bytes),
                 _ => Ok(node.content()?.read_at(offset, bytes)?),
             },
@@ -220,6 +221,7 @@ impl Open {
                     Ok(bytes.len())
                 }
                 Kind::Device(_) => Ok(bytes.len()),
+                Kind::Memory(process) => procfs::write_memory(process, offset, bytes),
                 _ => {
                     let n = node.room_for(offset, bytes.len())?;
                     node.touch();

@@ -1,6 +1,7 @@
 //! `/proc/PID`: what a process is and what its memory looks like.
 
 use super::Made;
+use crate::errno::Errno;
 use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
@@ -16,7 +17,7 @@ use core::sync::atomic::Ordering;
 use pagefault::machine::{Entry, PAGE_SIZE, Protection, VirtAddr};
 use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow, VmaFlags};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "cmdline",
     "comm",
     "cwd",
@@ -24,6 +25,7 @@ const NAMES: [&str; 15] = [
     "fd",
     "limits",
     "maps",
+    "mem",
     "mountinfo",
     "mounts",
     "pagemap",
@@ -54,6 +56,7 @@ pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
         "smaps" => text(smaps(process)),
         "mounts" => text(String::from(MOUNTS)),
         "mountinfo" => text(String::from(MOUNT_INFO)),
+        "mem" => Some(Made::Memory(process.clone())),
         "pagemap" => Some(Made::Pagemap(process.clone())),
         "stat" => text(stat(process)),
         "statm" => text(statm(process)),
@@ -270,6 +273,20 @@ fn flags(region: &RegionReport) -> String {
         text.push_str("sl ");
     }
     text
+}
+
+/// Reads a process's memory (`/proc/PID/mem`), up to what cannot be.
+pub fn read_memory(process: &Process, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let Some(space) = space(process) else { return Ok(0) };
+    let left = space.copy_from_user(VirtAddr(address), bytes);
+    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
+}
+
+/// Likewise, writes it.
+pub fn write_memory(process: &Process, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let Some(space) = space(process) else { return Ok(0) };
+    let left = space.copy_to_user(VirtAddr(address), bytes);
+    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
 }
 
 const PRESENT: u64 = 1 << 63;

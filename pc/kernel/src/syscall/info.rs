@@ -1,9 +1,13 @@
 //! What programs ask about the machine and themselves.
 
+mod barrier;
+
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::process;
-use crate::{clock, cpu, kernel, random, smp, user};
+use crate::task::Task;
+use crate::{clock, cpu, kernel, random, scheduler, smp, user};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
@@ -28,8 +32,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         // There is no terminal to hang up.
         nr::__NR_vhangup => Ok(0),
         nr::__NR_getrandom => getrandom(a, b as usize),
-        nr::__NR_sched_getaffinity => affinity(b, c),
-        nr::__NR_sched_setaffinity => Ok(0),
+        nr::__NR_sched_getaffinity => affinity(a as u32, b, c),
+        nr::__NR_sched_setaffinity => set_affinity(a as u32, b, c),
+        nr::__NR_membarrier => barrier::membarrier(a as u32, b as u32),
         nr::__NR_sysinfo => sysinfo(a),
         nr::__NR_getcpu => getcpu(a, b),
         _ => return None,
@@ -60,12 +65,48 @@ fn getrandom(to: u64, bytes: usize) -> Result {
     Ok(n as u64)
 }
 
-fn affinity(bytes: u64, to: u64) -> Result {
-    if bytes < 8 {
+/// A thread by its number; 0 is the running one.
+fn thread(id: u32) -> core::result::Result<Arc<Task>, Errno> {
+    let id = if id == 0 { cpu::task_id() } else { id };
+    process::find_task(id).ok_or(Errno::ESRCH)
+}
+
+/// The CPUs that there are, as a set of bits.
+fn every_cpu() -> u32 {
+    (1 << smp::count()) - 1
+}
+
+fn affinity(id: u32, bytes: u64, to: u64) -> Result {
+    if bytes < 8 || !bytes.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    write_words(to, &[(1 << smp::count()) - 1])?;
+    let cpus = thread(id)?.cpus.load(Ordering::Relaxed) & every_cpu();
+    write_words(to, &[cpus.into()])?;
     Ok(8)
+}
+
+fn set_affinity(id: u32, bytes: u64, from: u64) -> Result {
+    let mut word = [0; 8];
+    let n = bytes.min(8) as usize;
+    if user::copy_from(from, &mut word[..n]) > 0 {
+        return Err(Errno::EFAULT);
+    }
+    let task = thread(id)?;
+    let cpus = u64::from_le_bytes(word) as u32 & every_cpu();
+    if cpus == 0 {
+        return Err(Errno::EINVAL);
+    }
+    task.cpus.store(cpus, Ordering::Relaxed);
+    if task.id == cpu::task_id() {
+        // Goes on on one that it may run on.
+        while !task.may_run_on(cpu::number()) {
+            scheduler::yield_now();
+        }
+    } else {
+        // The CPU that runs it looks, and the next turn is somewhere else.
+        scheduler::interrupt(task.id);
+    }
+    Ok(0)
 }
 
 fn sysinfo(to: u64) -> Result {

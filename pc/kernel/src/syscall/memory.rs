@@ -1,6 +1,8 @@
 //! The mmap family.
 
+mod cross;
 mod map;
+mod policy;
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
@@ -24,6 +26,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_brk => brk(a),
         nr::__NR_mremap => map::mremap(arguments),
         nr::__NR_madvise => madvise(a, b, c as u32),
+        nr::__NR_process_vm_readv | nr::__NR_process_vm_writev => {
+            cross::transfer(number, arguments)
+        }
+        nr::__NR_set_mempolicy => policy::set(a as u32, b, c),
+        nr::__NR_get_mempolicy => policy::get(arguments),
+        nr::__NR_mbind => policy::bind(arguments),
+        nr::__NR_move_pages => policy::move_pages(arguments),
         nr::__NR_mseal => mseal(a, b, c),
         nr::__NR_mlock => done(mm().mlock(VirtAddr(a), b).map_err(Errno::from)),
         nr::__NR_mlock2 => mlock2(a, b, c as u32),
@@ -89,6 +98,9 @@ fn mlockall(flags: u32) -> Result {
     let all = nr::MCL_CURRENT | nr::MCL_FUTURE | nr::MCL_ONFAULT;
     if flags & !all != 0 || flags & (nr::MCL_CURRENT | nr::MCL_FUTURE) == 0 {
         return Err(Errno::EINVAL);
+    }
+    if process::space().limits().locked.load(Ordering::Relaxed) == 0 {
+        return Err(Errno::EPERM);
     }
     process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
     if flags & nr::MCL_CURRENT == 0 {

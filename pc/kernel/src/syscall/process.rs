@@ -1,5 +1,7 @@
 //! Processes, threads and futexes.
 
+mod clone3;
+
 use super::time::read_time;
 use super::{Arguments, Result};
 use crate::clock::{self, Clock};
@@ -163,15 +165,13 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
         }
         nr::__NR_clone => Clone { flags: a, stack: b, parent_tid: c, child_tid: d, pointer: e },
         _ => {
-            let word = |i: u64| user::read_u64(a.wrapping_add(8 * i));
-            let (stack, bytes) = (word(5)?, word(6)?);
-            let (child_tid, parent_tid) = (word(2)?, word(3)?);
+            let words = clone3::read(a, b)?;
             Clone {
-                flags: word(0)?,
-                stack: stack.wrapping_add(bytes),
-                parent_tid,
-                child_tid,
-                pointer: word(7)?,
+                flags: words[0],
+                stack: words[5].wrapping_add(words[6]),
+                parent_tid: words[3],
+                child_tid: words[2],
+                pointer: words[7],
             }
         }
     })
@@ -212,6 +212,9 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
         true => parent.clone(),
         false => child(parent, heir.as_ref(), id, &space),
     };
+    if clone.flags & clone3::CLONE_CLEAR_SIGHAND != 0 {
+        process.actions.lock().reset();
+    }
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
     let mut new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
@@ -225,6 +228,7 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     if has(nr::CLONE_CHILD_CLEARTID) {
         new.clear_tid.store(clone.child_tid, Ordering::Relaxed);
     }
+    new.policy.store(thread.policy.load(Ordering::Relaxed), Ordering::Relaxed);
     let mut frame = frame.clone();
     frame.rax = 0;
     if clone.stack != 0 {
@@ -304,11 +308,12 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     process::release(process::thread());
     drop(old);
     process.locks_new.store(false, Ordering::Relaxed);
+    process.barriers.store(0, Ordering::Relaxed);
     process.timers.lock().clear();
     let closed = process.files.lock().take(true);
     drop(closed);
     process.actions.lock().reset();
-    *process::thread().alternate_stack.lock() = (0, 0);
+    *process::thread().alternate_stack.lock() = Default::default();
     process::thread().clear_tid.store(0, Ordering::Relaxed);
     process::thread().pointer.store(0, Ordering::Relaxed);
     cpu::set_thread_pointer(0);
@@ -319,6 +324,9 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
         process::exit_group(Death { reason: Reason::Signal(signal::SIGKILL) })
     };
     *process.program_break.lock() = program_break;
+    if process.is_traced() {
+        signal::send(process, signal::SIGTRAP);
+    }
     process.stack.store(registers.rsp, Ordering::Relaxed);
     *frame = registers;
     Ok(0)
