@@ -99,3 +99,8 @@ fn affinity() {
 fn vectors_with_offsets() {
     is_as_on_the_host("memcalls", &["vectors"], "", |_| ());
 }
+
+#[test]
+fn shared_segments() {
+    is_as_on_the_host("segments", &[], "made: ok\n", |_| ());
+}

@@ -271,3 +271,16 @@ fn a_machine_too_small_for_its_files() {
     boot.memory = 16;
     assert!(matches!(boot.capture(), Err(BootError::TooSmall { memory: 16, least: 29 })));
 }
+
+/// Off brings all pages back, or says that they have no room.
+#[test]
+fn swap_is_turned_off_and_on() {
+    let change = |boot: &mut Boot| (boot.memory, boot.swap) = (32, 64);
+    let Some(ended) = program("swapping", &[], change) else { return };
+    let expected = "/dev/vda used 1 priority -1\noff with no room: ENOMEM\nwrong 0\n\
+                    /dev/vda used 1 priority -1\noff: ok\nwrong 0\noff twice: EINVAL\non: ok\n\
+                    on twice: EBUSY\n/dev/vda used 1 priority 7\nwrong 0\n\
+                    what is none: EINVAL\nwhat is not there: ENOENT\nunknown flags: EINVAL\n\
+                    without the right: EPERM\n";
+    expect(&ended, 0, expected);
+}

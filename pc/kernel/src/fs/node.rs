@@ -28,6 +28,8 @@ pub const LINK: u32 = 0o120_000;
 /// See [`DIRECTORY`].
 pub const DEVICE: u32 = 0o020_000;
 /// See [`DIRECTORY`].
+pub const BLOCK: u32 = 0o060_000;
+/// See [`DIRECTORY`].
 pub const FIFO: u32 = 0o010_000;
 /// The bits of `st_mode` that say the kind.
 pub const KIND: u32 = 0o170_000;
@@ -104,6 +106,8 @@ pub enum Device {
     Zero,
     /// Random bytes.
     Random,
+    /// May be a swap area; nothing else is done with it.
+    Swap,
     /// Takes orders of what shall fail.
     Failures,
 }

@@ -220,6 +220,7 @@ impl Open {
                     failures::order(bytes)?;
                     Ok(bytes.len())
                 }
+                Kind::Device(Device::Swap) => Err(Errno::EPERM),
                 Kind::Device(_) => Ok(bytes.len()),
                 Kind::Memory(process) => procfs::write_memory(process, offset, bytes),
                 _ => {
@@ -259,6 +260,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
 fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     match device {
         Device::Null | Device::Failures => Ok(0),
+        Device::Swap => Err(Errno::EPERM),
         Device::Zero => {
             bytes.fill(0);
             Ok(bytes.len())

@@ -4,14 +4,18 @@ mod barrier;
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
+use crate::fs::{self, Follow};
 use crate::process;
+use crate::process::limits::CAP_SYS_ADMIN;
 use crate::task::Task;
-use crate::{clock, cpu, kernel, random, scheduler, smp, user};
+use crate::{clock, cpu, kernel, random, scheduler, smp, swap, user};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{Machine, PAGE_SIZE};
+use pagefault::swap::area::Priority;
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
@@ -34,6 +38,8 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_getrandom => getrandom(a, b as usize),
         nr::__NR_sched_getaffinity => affinity(a as u32, b, c),
         nr::__NR_sched_setaffinity => set_affinity(a as u32, b, c),
+        nr::__NR_swapon => swap_on(a, b as u32),
+        nr::__NR_swapoff => swap_off(a),
         nr::__NR_membarrier => barrier::membarrier(a as u32, b as u32),
         nr::__NR_sysinfo => sysinfo(a),
         nr::__NR_getcpu => getcpu(a, b),
@@ -118,6 +124,35 @@ fn sysinfo(to: u64) -> Result {
     words[10] = 1;
     words[13] = 1;
     write_words(to, &words)
+}
+
+/// The path of a device, for who may turn swap on and off.
+fn device(path: u64) -> core::result::Result<String, Errno> {
+    if !process::current().may(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let path = super::path::absolute(super::path::AT_FDCWD, path)?;
+    fs::find(&path, Follow::Yes)?;
+    Ok(path)
+}
+
+fn swap_on(path: u64, flags: u32) -> Result {
+    /// The priority is given, in the bits below.
+    const PREFER: u32 = 0x8000;
+    /// Free slots are told to the device, as they are anyway.
+    const DISCARD: u32 = 0x7_0000;
+    if flags & !(PREFER | (PREFER - 1) | DISCARD) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let given = Priority::Given((flags & (PREFER - 1)) as u16);
+    let priority = if flags & PREFER != 0 { given } else { Priority::Descending };
+    swap::on(&device(path)?, priority)?;
+    Ok(0)
+}
+
+fn swap_off(path: u64) -> Result {
+    swap::off(&device(path)?)?;
+    Ok(0)
 }
 
 fn getcpu(to: u64, node: u64) -> Result {

@@ -3,6 +3,7 @@
 mod cross;
 mod map;
 mod policy;
+mod shm;
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
@@ -33,6 +34,10 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_get_mempolicy => policy::get(arguments),
         nr::__NR_mbind => policy::bind(arguments),
         nr::__NR_move_pages => policy::move_pages(arguments),
+        nr::__NR_shmget => shm::get(a as u32, b, c as u32),
+        nr::__NR_shmat => shm::attach(a as u32, b, c as u32),
+        nr::__NR_shmdt => shm::detach(a),
+        nr::__NR_shmctl => shm::control(a as u32, b as u32, c),
         nr::__NR_mseal => mseal(a, b, c),
         nr::__NR_mlock => done(mm().mlock(VirtAddr(a), b).map_err(Errno::from)),
         nr::__NR_mlock2 => mlock2(a, b, c as u32),
