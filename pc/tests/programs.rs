@@ -60,9 +60,10 @@ fn memory_larger_than_the_machine_on_swap() {
     let Some(ended) = program("threads", &["40", "2"], change) else { return };
     expect(&ended, 0, "2 threads, 40 MiB, 0 failures\n");
     let counters = ended.counters();
-    assert!(counters["swap_writes"] > 4_000, "{}", ended.report);
-    // By a fault or ahead of one: how many of which depends on when reclaim runs.
-    assert!(counters["swap_reads"] > 4_000, "{}", ended.report);
+    // What is more than the machine has; how much goes besides depends on when reclaim runs.
+    assert!(counters["swap_writes"] >= 2_048, "{}", ended.report);
+    // By a fault or ahead of one.
+    assert!(counters["swap_reads"] >= 2_048, "{}", ended.report);
 }
 
 /// Each would fit; together, and they wait for each other halfway, they thrash, and finish.
@@ -92,7 +93,7 @@ fn memory_larger_than_the_machine_in_compressed_memory() {
     };
     let Some(ended) = program("threads", &["40", "2"], change) else { return };
     expect(&ended, 0, "2 threads, 40 MiB, 0 failures\n");
-    assert!(ended.counters()["swap_reads"] > 4_000, "{}", ended.report);
+    assert!(ended.counters()["swap_reads"] >= 2_048, "{}", ended.report);
 }
 
 /// Takes a minute or two, and so is done only when asked for.
@@ -102,11 +103,11 @@ fn memory_three_times_as_large_as_the_machine_on_swap() {
         return eprintln!("skipped: PAGEFAULT_FULL is not set");
     }
     let change = |boot: &mut Boot| {
-        (boot.memory, boot.swap, boot.limit) = (64, 256, Some(Duration::from_secs(600)));
+        (boot.memory, boot.swap, boot.limit) = (64, 256, Some(Duration::from_secs(7200)));
     };
     let Some(ended) = program("threads", &["200", "4"], change) else { return };
     expect(&ended, 0, "4 threads, 200 MiB, 0 failures\n");
-    assert!(ended.counters()["swap_writes"] > 35_000, "{}", ended.report);
+    assert!(ended.counters()["swap_writes"] >= 34_816, "{}", ended.report);
 }
 
 /// Waiting for files, timers, signals, locks and children, and what processor time it takes: as on
