@@ -116,6 +116,8 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let info = match unsafe { BootInfo::read(start_info) } {
         Ok(info) => info,
         Err(error) => {
+            // The line's lock is none yet: this CPU does not know itself.
+            serial::take_line();
             report!("cannot boot: {error:?}");
             power::fail()
         }

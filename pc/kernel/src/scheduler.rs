@@ -200,6 +200,7 @@ pub fn yield_if_expired() {
 
 /// Lets the next task run.
 pub fn yield_now() {
+    cpu::assert_may_sleep();
     interrupts::without_interrupts(|| give_up(Then::Ready));
     reap();
 }
@@ -211,6 +212,7 @@ pub fn wait(word: &AtomicU32, value: u32) {
 
 /// Waits while a word holds a value, until a time.
 pub fn wait_until(word: &AtomicU32, value: u32, deadline: u64, patience: Patience) {
+    cpu::assert_may_sleep();
     interrupts::without_interrupts(|| {
         let queues = QUEUES.lock();
         if word.load(Ordering::SeqCst) != value {
