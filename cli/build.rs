@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// What the object is built from.
-const SOURCES: [&str; 7] =
-    ["machine", "mm", "linux", "preload", "Cargo.toml", "Cargo.lock", "cli/build.rs"];
+const SOURCES: [&str; 8] =
+    ["machine", "mm", "linux", "control", "preload", "Cargo.toml", "Cargo.lock", "cli/build.rs"];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -15,7 +15,7 @@ use crate::size::Size;
 use crate::status::Format;
 use crate::{program, status};
 use child::Ended;
-use pagefault_control::{Config, Control, Mapped, SwapSpec};
+use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -162,7 +162,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     let areas = if arguments.swap.is_empty() { &default[..] } else { &arguments.swap };
     let swap =
         areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?;
-    Ok(Config { limit_bytes: memory.0, swap })
+    Ok(Config { limit_bytes: memory.0, delivery: Delivery::Inline, swap })
 }
 
 fn half_of_the_machine() -> Size {

@@ -111,7 +111,7 @@ fn table(config: &Config, counters: &Counters) -> String {
 fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),
-        Storage::File(path) => format!("file:{}", path.display()),
+        Storage::File(path) => format!("file:{}", String::from_utf8_lossy(path)),
         Storage::Temporary(_) => "file".to_owned(),
     };
     match spec.bytes {
