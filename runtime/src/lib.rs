@@ -30,7 +30,6 @@
 
 extern crate alloc;
 
-mod boot;
 mod call;
 mod entry;
 mod frame;

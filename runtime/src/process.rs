@@ -1,6 +1,6 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
-use crate::boot::Boot;
+use pagefault_control::Boot;
 use crate::member::Member;
 use crate::sys;
 use core::cell::UnsafeCell;

@@ -1,6 +1,6 @@
 //! From the keeper's hands to the program's first instruction.
 
-use crate::boot::Boot;
+use pagefault_control::Boot;
 use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
