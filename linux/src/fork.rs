@@ -8,14 +8,15 @@
 
 use crate::frame::Home;
 use crate::machine::LinuxMachine;
-use crate::probe::{Delivery, ProbeError};
+use crate::probe::ProbeError;
 use crate::space::LinuxSpace;
 use crate::uffd::Mapped;
+use core::ops::Range;
+#[cfg(feature = "std")]
 use lock_api::RawRwLock;
 use pagefault_machine::{Frame, VirtAddr};
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::Errno;
-use std::ops::Range;
 
 /// Why a child cannot go on with its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,14 +33,18 @@ impl LinuxMachine {
     /// Brings the machine's own threads to rest, holding no lock. The caller sees to it that no
     /// other thread is inside the memory manager, and calls one of the two functions below after.
     pub fn before_fork(&self) {
+        #[cfg(feature = "std")]
         // SAFETY: unlocked by `after_fork_parent` or `after_fork_child`.
         unsafe { self.shared.pagers.threads.gate.raw() }.lock_exclusive();
     }
 
     /// Goes on in the parent, or after a fork that failed.
     pub fn after_fork_parent(&self) {
+        #[cfg(feature = "std")]
         // SAFETY: locked by `before_fork`.
-        unsafe { self.shared.pagers.threads.gate.raw().unlock_exclusive() };
+        unsafe {
+            self.shared.pagers.threads.gate.raw().unlock_exclusive()
+        };
     }
 
     /// Goes on in the child, whose only thread this is: manages `ranges` of the identity space
@@ -70,12 +75,17 @@ impl LinuxMachine {
                 .map_err(ForkError::Host)?;
         }
         self.after_fork_parent();
-        let threads = shared.pagers.threads.forget();
-        match shared.delivery {
-            Delivery::Threads(_) if threads > 0 => {
-                crate::deliver::thread::start(shared, threads).map_err(ForkError::Host)
-            }
-            _ => Ok(()),
+        #[cfg(feature = "std")]
+        self.start_threads_anew()?;
+        Ok(())
+    }
+
+    /// The parent's threads are not here: starts as many.
+    #[cfg(feature = "std")]
+    fn start_threads_anew(&self) -> Result<(), ForkError> {
+        match self.shared.pagers.threads.forget() {
+            0 => Ok(()),
+            count => crate::deliver::thread::start(&self.shared, count).map_err(ForkError::Host),
         }
     }
 
@@ -88,9 +98,10 @@ impl LinuxMachine {
     /// The descriptors that the machine needs, which the program must not close.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let shared = &self.shared;
-        [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()]
-            .into_iter()
-            .flatten()
-            .chain(shared.pagers.threads.descriptors())
+        let own = [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()];
+        let own = own.into_iter().flatten();
+        #[cfg(feature = "std")]
+        let own = own.chain(shared.pagers.threads.descriptors());
+        own
     }
 }

@@ -54,6 +54,7 @@ pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
+pub use fault::Adopted;
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
 pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
