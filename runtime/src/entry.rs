@@ -24,6 +24,15 @@ global_asm!(
     "call {begin}",
     "ud2",
     ".size pagefault_start, . - pagefault_start",
+    // Goes on with rdi at the stack pointer rsi, with the argument rdx.
+    ".globl pagefault_go_on",
+    ".hidden pagefault_go_on",
+    "pagefault_go_on:",
+    "mov rax, rdi",
+    "mov rsp, rsi",
+    "mov rdi, rdx",
+    "call rax",
+    "ud2",
     // Where the handlers of calls and the new threads return to; rsp is the context.
     ".globl pagefault_return",
     ".hidden pagefault_return, pagefault_return_check, pagefault_return_end, pagefault_return_again",
@@ -159,6 +168,7 @@ unsafe extern "C" {
     pub fn pagefault_return();
     /// Where the other handlers return to.
     pub fn pagefault_return_blocked();
+    fn pagefault_go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> !;
     fn pagefault_continue(context: *const Context) -> !;
     fn pagefault_call(number: u32, args: *const [u64; 6], thread: *const u8) -> i64;
     fn pagefault_clone(number: u32, args: *const [u64; 6], given: u64) -> i64;
@@ -181,6 +191,15 @@ unsafe extern "C" {
 
 fn at(label: *const u8) -> u64 {
     label as u64
+}
+
+/// Goes on with `f` at another stack pointer, a multiple of 16.
+///
+/// # Safety
+/// There is a stack below, and nobody else uses it.
+pub unsafe fn go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> ! {
+    // SAFETY: the caller vouches for the stack.
+    unsafe { pagefault_go_on(f, stack, given) }
 }
 
 /// Makes an interruptible system call for the program: [`NOT_STARTED`], [`RESTART`], or what the

@@ -5,6 +5,7 @@ use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
 use dlmalloc::{Allocator, Dlmalloc};
 use linux_raw_sys::general as nr;
+use lock_api::RawMutex;
 
 /// The heap as Rust's global allocator.
 pub struct Heap;
@@ -56,6 +57,18 @@ unsafe impl Allocator for Host {
     fn page_size(&self) -> usize {
         4096
     }
+}
+
+/// Takes the heap's lock for a fork.
+pub(crate) fn hold() {
+    // SAFETY: unlocked by `let_go`, on either side of the fork.
+    unsafe { HEAP.raw() }.lock();
+}
+
+/// Ends [`hold`].
+pub(crate) fn let_go() {
+    // SAFETY: held by this thread, or by the one that it is a copy of.
+    unsafe { HEAP.raw().unlock() };
 }
 
 // SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time.

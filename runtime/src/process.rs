@@ -1,12 +1,12 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
-use pagefault_control::Boot;
 use crate::member::Member;
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
+use pagefault_control::{Boot, Control};
 
 /// The status with which a program ends that the runtime had to stop.
 pub const STATUS_FAILED: i32 = 125;
@@ -48,6 +48,28 @@ pub fn boot() -> &'static Boot {
 pub unsafe fn set_boot(boot: &Boot) {
     // SAFETY: passed on to the caller.
     unsafe { *BOOT.0.get() = *boot };
+}
+
+/// The memory shared with the command; `None` where the program runs without a memory manager.
+pub fn control() -> Option<&'static Control> {
+    let address = boot().control as *const Control;
+    // SAFETY: the keeper mapped it, as long as a Control, for as long as the program lives.
+    unsafe { address.as_ref() }
+}
+
+/// The time of a clock that only goes forward, in nanoseconds.
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Whether a range has something of the runtime's own image or of the control memory.
+pub fn overlaps_runtime(start: u64, len: u64) -> bool {
+    let boot = boot();
+    let overlaps = |own: u64, own_len: u64| {
+        start < own.saturating_add(own_len) && own < start.saturating_add(len)
+    };
+    overlaps(boot.image_start, boot.image_len) || overlaps(boot.control, boot.control_len)
 }
 
 /// Whether an instruction is the runtime's.

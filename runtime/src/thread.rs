@@ -8,10 +8,12 @@
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
 use crate::member::Member;
+use crate::memory::Pins;
 use crate::signal::Set;
 use crate::sys::{self, Errno};
+use alloc::vec::Vec;
 use core::arch::asm;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -41,6 +43,8 @@ pub struct Thread {
     pub waiting_mask: Cell<Option<Set>>,
     /// The word that the program wants zeroed and woken at the thread's end; 0 for none.
     pub clear_at_exit: Cell<u64>,
+    /// Pages that the host writes by itself as long as the thread lives.
+    pub kept: RefCell<Vec<Pins>>,
     /// The process that the thread is of.
     member: Cell<NonNull<Member>>,
     /// The next block of the list that this one is in.
@@ -61,7 +65,8 @@ struct List {
 // SAFETY: the list owns its blocks.
 unsafe impl Send for List {}
 
-static CONTEXTS: AtomicU32 = AtomicU32::new(0);
+/// The number of the next thread; 0 is the start, before there are threads.
+static CONTEXTS: AtomicU32 = AtomicU32::new(1);
 
 impl Thread {
     /// The calling thread, which runs on its block.
@@ -89,6 +94,7 @@ impl Thread {
             believed: Cell::new(Set::EMPTY),
             waiting_mask: Cell::new(None),
             clear_at_exit: Cell::new(0),
+            kept: RefCell::new(Vec::new()),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
             context: Cell::new(CONTEXTS.fetch_add(1, Relaxed)),
@@ -124,6 +130,11 @@ impl Thread {
     /// The address above its stack.
     pub fn stack_end(&self) -> usize {
         self.block() + BLOCK
+    }
+
+    /// Whether a stack pointer is within the block.
+    pub fn has_stack_at(&self, sp: u64) -> bool {
+        sp.wrapping_sub(self.block() as u64) <= BLOCK as u64
     }
 
     /// The stack as the kernel is told of it.

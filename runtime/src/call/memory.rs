@@ -77,7 +77,7 @@ fn map(call: &MapCall) -> Result {
         memory::unmap(start, call.len)?;
         return Err(errno);
     }
-    if call.flags & nr::MAP_POPULATE != 0 {
+    if call.flags & nr::MAP_POPULATE != 0 && call.is_manageable() {
         let write = call.prot & nr::PROT_WRITE != 0;
         let advice = if write { nr::MADV_POPULATE_WRITE } else { nr::MADV_POPULATE_READ };
         // Failing to bring pages in is no failure of mmap.

@@ -76,7 +76,9 @@ impl Call<'_> {
             | nr::__NR_vfork
             | nr::__NR_exit
             | nr::__NR_exit_group
-            | nr::__NR_set_tid_address => self.thread(),
+            | nr::__NR_set_tid_address
+            | nr::__NR_rseq
+            | nr::__NR_set_robust_list => self.thread(),
             nr::__NR_execve | nr::__NR_execveat => self.exec(),
             nr::__NR_prctl | nr::__NR_seccomp => self.process(),
             nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {

@@ -60,6 +60,12 @@ impl Call<'_> {
                 self.thread.clear_at_exit.set(self.args[0]);
                 Outcome::Raw(sys::thread_id().into())
             }
+            nr::__NR_rseq | nr::__NR_set_robust_list => {
+                // The host writes one and reads the other by itself, at any moment.
+                memory::keep_resident(self.thread, self.args[0], self.args[1]);
+                // SAFETY: the program asks for it, of its own memory.
+                Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
+            }
             _ => {
                 let result = self.requested().and_then(|(args, len)| self.clone(args, len));
                 result.into()

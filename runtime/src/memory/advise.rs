@@ -121,7 +121,12 @@ impl Manager {
     }
 
     /// Brings pages in, on the host too.
-    pub(super) fn populate(&self, range: &Range<u64>, advice: Advice, access: Access) -> Result<()> {
+    pub(super) fn populate(
+        &self,
+        range: &Range<u64>,
+        advice: Advice,
+        access: Access,
+    ) -> Result<()> {
         let (start, len) = (VirtAddr(range.start), range.end - range.start);
         done(self.mm().madvise(start, len, advice))?;
         let filled = self.mm().space().prefill(addresses(range), access);

@@ -38,10 +38,14 @@ pub fn current() -> Option<&'static Manager> {
     MANAGER.get()
 }
 
+/// Tells the manager how to number threads, once the calling one runs on its own stack.
+pub fn begin_threads() {
+    pagefault_linux::set_context(|| Thread::current().context());
+}
+
 /// Starts the manager as the control memory has it.
 pub fn start() {
     let Some(control) = process::control() else { return };
-    pagefault_linux::set_context(|| Thread::current().context());
     let limit = control.limit_bytes();
     // What the machine keeps resident beside its frames counts too: the limit is a promise.
     let overhead = u64::from(Config::OVERHEAD);
@@ -51,12 +55,8 @@ pub fn start() {
         process::stop(format_args!("--memory: too small to work; give at least {least}K"));
     }
     let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
-    let config = Config {
-        frames,
-        layout: Layout::Identity,
-        delivery: Delivery::Inline,
-        task_size: None,
-    };
+    let config =
+        Config { frames, layout: Layout::Identity, delivery: Delivery::Inline, task_size: None };
     let machine = match LinuxMachine::new(&config) {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),

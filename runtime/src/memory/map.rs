@@ -34,7 +34,8 @@ const HOST_FLAGS: u32 = nr::MAP_GROWSDOWN | nr::MAP_HUGETLB;
 const TYPE: u32 = 0xf;
 
 impl MapCall {
-    fn is_manageable(&self) -> bool {
+    /// Whether it is memory that the memory manager takes care of.
+    pub fn is_manageable(&self) -> bool {
         self.flags & TYPE == nr::MAP_PRIVATE
             && self.flags & nr::MAP_ANONYMOUS != 0
             && self.flags & HOST_FLAGS == 0
@@ -176,7 +177,7 @@ impl Manager {
             options: MapOptions::NORESERVE,
         };
         self.mm().mmap(&request).map_err(refused)?;
-        let registered = self.mm().space().register(addresses(range));
+        let registered = self.mm().space().register_as_is(addresses(range));
         registered.map_err(|errno| {
             self.replaced(range.start, range.end - range.start);
             Errno(errno.raw_os_error())

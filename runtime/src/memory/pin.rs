@@ -7,10 +7,9 @@
 
 use super::{GATE, Manager, PAGE, addresses, current};
 use crate::thread::Thread;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
-use pagefault::user::Pin;
+use pagefault::Pin;
 use pagefault_linux::LinuxMachine;
 use pagefault_machine::{Access, VirtAddr};
 
@@ -93,7 +92,7 @@ pub fn pin_words(words: &[Option<u64>]) -> Pins {
 pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
     let mut pins = Pins::new();
     pins.add(start, len, Access::Write);
-    thread.kept.borrow_mut().push(Box::new(pins));
+    thread.kept.borrow_mut().push(pins);
 }
 
 /// Lets go of what was kept for a thread.

@@ -13,7 +13,8 @@ use pagefault_machine::VirtAddr;
 pub fn remap(args: [u64; 6]) -> Result {
     let [old, old_len, new_len, flags, target, _] = args;
     let fixed = flags as u32 & nr::MREMAP_FIXED != 0;
-    if process::overlaps_runtime(old, old_len) || fixed && process::overlaps_runtime(target, new_len)
+    if process::overlaps_runtime(old, old_len)
+        || fixed && process::overlaps_runtime(target, new_len)
     {
         return Err(Errno::EFAULT);
     }
@@ -69,7 +70,7 @@ impl Manager {
     }
 
     fn register(&self, range: &Range<u64>) -> Result<()> {
-        let registered = self.mm().space().register_present(addresses(range));
+        let registered = self.mm().space().register_as_is(addresses(range));
         registered.map_err(|errno| Errno(errno.raw_os_error()))
     }
 

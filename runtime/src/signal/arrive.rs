@@ -135,7 +135,8 @@ extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) 
 }
 
 fn on_async(thread: &Thread, info: &Info, context: &mut Context) {
-    if !process::is_runtime(context.registers.rip) {
+    // The runtime runs on its own stack alone, the program never does.
+    if !thread.has_stack_at(context.registers.rsp) {
         return deliver(thread, context, info);
     }
     if thread.has_pending() {
