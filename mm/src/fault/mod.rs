@@ -15,12 +15,13 @@ mod file;
 mod stack;
 mod swap;
 
+use crate::entries::PageCursor;
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
     Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
-use crate::mm::{Mm, PageCursor};
+use crate::mm::Mm;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -114,7 +115,13 @@ impl<M: Machine> Mm<M> {
         address: VirtAddr,
         access: Access,
     ) -> Result<(), Refusal> {
-        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let page = address.page();
+        // No processor has faulted: a page that is there needs no correction, and nothing is stale.
+        let there = self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page));
+        if there.is_some_and(|entry| entry.allows(access)) {
+            return Ok(());
+        }
+        let mut fault = Fault { page, access, weight: Weight::Minor };
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }
