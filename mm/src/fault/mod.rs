@@ -109,6 +109,23 @@ impl<M: Machine> Mm<M> {
         self.fault_in_engaged(address, access)
     }
 
+    /// Brings a page in for an access that depends on its region, as the region is by then. `access_for`
+    /// refuses regions from which nothing is to be brought in.
+    pub(crate) fn fault_in_as<E: From<Refusal>>(
+        self: &Arc<Self>,
+        page: VirtAddr,
+        access_for: impl Fn(&Vma<M>) -> Result<Access, E>,
+    ) -> Result<(), E> {
+        loop {
+            let vma = self.containing(page).ok_or(Refusal::NoRegion)?;
+            match self.fault_in(page, access_for(&vma)?) {
+                // The region has changed since it was asked.
+                Err(Refusal::Forbidden) if !vma.is_alive() => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
     /// Like [`fault_in`](Self::fault_in), for a caller who is engaged.
     pub(crate) fn fault_in_engaged(
         self: &Arc<Self>,

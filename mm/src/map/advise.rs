@@ -1,7 +1,8 @@
 //! madvise (spec C16, J9).
 
 use crate::error::AdviseError;
-use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, VirtAddr};
+use crate::fault::Refusal;
+use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};
 use crate::page::PageFlags;
@@ -222,21 +223,23 @@ impl<M: Machine> Mm<M> {
         access: Access,
     ) -> Result<(), AdviseError> {
         let needed = if access == Access::Write { VmaFlags::WRITE } else { VmaFlags::READ };
-        let mut page = range.start;
-        while page < range.end {
-            let vma = self.containing(page).ok_or(AdviseError::Unmapped)?;
-            if !vma.has(needed) {
-                return Err(AdviseError::Denied);
-            }
-            self.fault_in(page, access).map_err(|refusal| match refusal {
-                crate::fault::Refusal::NoRegion => AdviseError::Unmapped,
-                crate::fault::Refusal::Forbidden => AdviseError::Denied,
-                crate::fault::Refusal::Bus => AdviseError::NotAccessible,
-                crate::fault::Refusal::OutOfMemory => AdviseError::OutOfMemory,
+        for page in Pages::new(&range, PAGE_SIZE) {
+            self.fault_in_as(page.start, |vma| {
+                if vma.has(needed) { Ok(access) } else { Err(AdviseError::Denied) }
             })?;
-            page = page + PAGE_SIZE;
         }
         Ok(())
+    }
+}
+
+impl From<Refusal> for AdviseError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRegion => Self::Unmapped,
+            Refusal::Forbidden => Self::Denied,
+            Refusal::Bus => Self::NotAccessible,
+            Refusal::OutOfMemory => Self::OutOfMemory,
+        }
     }
 }
 
