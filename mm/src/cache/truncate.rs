@@ -194,7 +194,7 @@ impl<M: Machine> Mapping<M> {
             let end = indexes.end.min(covered.end);
             if start < end {
                 let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
-                link.mm.zap_found(vma, address(start)..address(end), which);
+                link.mm.zap_live(vma, address(start)..address(end), which);
             }
         }
         links.iter().all(|link| link.vma.is_alive())

@@ -5,6 +5,7 @@ use crate::error::FileError;
 use crate::fault::Refusal;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::{Owner, PageFlags};
+use crate::reclaim::batch::Cleaned;
 use crate::sync::Rank;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -146,9 +147,13 @@ impl<M: Machine> Mapping<M> {
             let manager = &self.manager;
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                manager.clean(frame);
+                let cleaned = manager.clean(frame);
                 if let Err(error) = self.write_page(&**backing, frame) {
                     result = Err(error);
+                }
+                if cleaned == Cleaned::Pinned {
+                    // What is stored from now on has to be written too.
+                    manager.page(frame).set(PageFlags::DIRTY);
                 }
             }
             manager.unlock_page(frame);
