@@ -248,6 +248,16 @@ impl<M: Machine> Mm<M> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
     }
 
+    /// The first regions that overlap a range, in order: as many as a short list has room for. The
+    /// list of all would be long where there are many, and an end of memory is a bad time to ask
+    /// for a large block.
+    pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
+        const MOST: usize = 64;
+        self.regions.read(&self.manager.order, |tree| {
+            tree.overlapping(range.clone()).take(MOST).cloned().collect()
+        })
+    }
+
     /// Waits until every entry that others had changed is flushed (Linux:
     /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
     ///
