@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// What they are built from.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "machine",
     "mm",
     "linux",
+    "calls",
     "control",
     "preload",
     "runtime",
@@ -32,7 +33,21 @@ fn main() {
     println!("cargo::rustc-env=PAGEFAULT_PRELOAD={}", object.display());
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
-    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", jump.display());
+    let runtime = runtime(&cargo, &root, &out.join("runtime"));
+    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", runtime.display());
+}
+
+/// The runtime that is placed in programs.
+fn runtime(cargo: &std::ffi::OsStr, root: &Path, target: &Path) -> PathBuf {
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--release", "--locked", "--target-dir"])
+        .arg(target)
+        // Where its own configuration is.
+        .current_dir(root.join("runtime/image"))
+        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+    run(&mut command, "pagefault-image");
+    target.join("x86_64-unknown-linux-gnu/release/pagefault-image")
 }
 
 /// The shared object of the first road.
