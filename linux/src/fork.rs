@@ -56,9 +56,11 @@ impl LinuxMachine {
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
         let descriptor = shared.probe.open(shared.delivery)?;
-        shared.descriptor.continue_with(&descriptor);
-        drop(descriptor);
-        shared.sweep.after_fork_child();
+        // SAFETY: the caller's is the only thread.
+        unsafe {
+            shared.descriptor.continue_with(descriptor);
+            shared.sweep.after_fork_child();
+        }
         for number in 0..shared.frames.used() {
             let held = shared.frames.hold(Frame(number));
             if let Home::At(host, Mapped::Writable) = held.home() {
