@@ -267,6 +267,10 @@ impl Space for LinuxSpace {
         self.core.id
     }
 
+    fn covers(&self) -> Range<VirtAddr> {
+        self.range()
+    }
+
     fn lock(&self, range: Range<VirtAddr>) -> Result<LinuxCursor<'_>, OutOfFrames> {
         let pages = self.core.pages_of(&range).ok_or(OutOfFrames)?;
         let leaf = self.core.table.lock(pages.start).map_err(|_| OutOfFrames)?;

@@ -10,7 +10,7 @@ use crate::{clock, cpu, failures, scheduler, shootdown, vmalloc};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pagefault::machine::encode::x86_64 as encode;
 use pagefault::machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, Page, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Page, Stale, VirtAddr,
 };
 
 /// So many frames are left to the kernel itself, whose heap, stacks and queues cannot wait for pages
@@ -107,10 +107,11 @@ impl Machine for Pc {
         f(unsafe { &*content(frame) })
     }
 
-    fn space(&self) -> Result<PcSpace, OutOfFrames> {
+    fn space(&self) -> Result<PcSpace, NoSpace> {
         failures::frame()?;
         self.leave_reserve()?;
-        PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
+        let id = self.spaces.fetch_add(1, Ordering::Relaxed);
+        Ok(PcSpace::new(self.frames, self.reference, id)?)
     }
 
     fn flush(&self, space: &PcSpace, stale: &[Stale]) {
