@@ -40,6 +40,7 @@ fn every_request_for_frames_can_fail() {
         machine.fail_nth_allocation(failures + 1);
         match use_machine(&machine) {
             Err(NoSpace::OutOfFrames) => failures += 1,
+            Err(NoSpace::Refused) => panic!("no space is refused"),
             Ok(()) => break,
         }
         assert!(machine.has_failed());
