@@ -217,8 +217,12 @@ impl LinuxSpace {
     }
 
     /// Of an identity space: from now on faults in `range`, which the program has mapped, are
-    /// answered by the memory manager. `range` is page-aligned.
-    pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    /// answered by the memory manager, and what stands there is discarded. `range` is page-aligned.
+    ///
+    /// # Safety
+    /// The range is private anonymous memory of the program to which nothing refers yet, and as long
+    /// as it is registered nothing but the memory manager changes its mapping or discards its pages.
+    pub unsafe fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         let host = range.start.value()..range.end.value();
         self.core.shared.descriptor.register(host.clone())?;
         // Pages of whatever was there before would be taken for ours.
@@ -227,15 +231,21 @@ impl LinuxSpace {
     }
 
     /// Of an identity space: likewise, but what stands in the range stays: it is to be
-    /// [adopted](crate::adopt_present) before anybody but the program itself uses the range.
-    pub fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    /// [adopted](crate::adopt_present) before anything else is done with the range.
+    ///
+    /// # Safety
+    /// As for [`register`](Self::register), but that the program may refer to the range.
+    pub unsafe fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.register(range.start.value()..range.end.value())
     }
 
     /// Of an identity space: moves out of `range` what still stands there, though its entries are
     /// gone. Needed before the host unmaps the range or makes it unreadable: pages being evicted
     /// by another thread are read from there to the last.
-    pub fn vacate(&self, range: Range<VirtAddr>) {
+    ///
+    /// # Safety
+    /// The range is registered, and no entry in it allows an access.
+    pub unsafe fn vacate(&self, range: Range<VirtAddr>) {
         if let Some(pages) = self.core.pages_of(&range) {
             self.core.shared.vacate_range(&self.core, pages);
         }
@@ -243,7 +253,10 @@ impl LinuxSpace {
 
     /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
     /// `munmap`.
-    pub fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    ///
+    /// # Safety
+    /// Nothing refers to the range: pages that are not resident turn into zeros.
+    pub unsafe fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.unregister(range.start.value()..range.end.value())
     }
 }

@@ -55,12 +55,14 @@ impl Managed {
                 ..MapRequest::anonymous(PAGES * PAGE_SIZE)
             })
             .unwrap();
-        space.space().register_as_is(range.clone()).unwrap();
+        // SAFETY: private memory that the memory manager has a region for.
+        unsafe { space.space().register_as_is(range.clone()) }.unwrap();
         Self { space, _attached, runtime, range, _one }
     }
 
     fn adopt(&self) -> u64 {
-        adopt_present(self.space.mm(), self.range.clone()).unwrap()
+        // SAFETY: registered by `new`.
+        unsafe { adopt_present(self.space.mm(), self.range.clone()) }.unwrap()
     }
 
     fn advise(&self, pages: Range<u64>, advice: Advice) {
@@ -156,9 +158,11 @@ fn a_page_that_came_unseen_is_adopted_when_its_place_is_filled() {
 fn zeros_that_came_unseen_are_as_good_as_ours() {
     let managed = Managed::new([]);
     let unregistered = managed.pages(0..4);
-    managed.space.space().unregister(unregistered.clone()).unwrap();
+    // SAFETY: the test refers to the range by raw pointers alone.
+    unsafe { managed.space.space().unregister(unregistered.clone()) }.unwrap();
     assert!((0..4).all(|index| managed.is(index, 0)));
-    managed.space.space().register_as_is(unregistered.clone()).unwrap();
+    // SAFETY: as above.
+    unsafe { managed.space.space().register_as_is(unregistered.clone()) }.unwrap();
     managed.advise(0..4, Advice::PopulateRead);
     managed.space.space().make_present(unregistered, Access::Read).unwrap();
     (0..4).for_each(|index| store(&managed.range, index, index + 1));
