@@ -48,6 +48,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The part of the layout that a page table covers.
+    fn within(mut self, covered: &Range<VirtAddr>) -> Self {
+        let end = self.range.end.min(covered.end);
+        let start = self.range.start.max(covered.start).min(end);
+        self.range = start..end;
+        self.mmap_base = self.mmap_base.clamp(start, end);
+        self
+    }
+
     /// A layout over a range, with its mappings placed from the top down.
     pub const fn over(range: Range<VirtAddr>) -> Self {
         let base = range.end;
@@ -133,17 +142,19 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
-    /// Makes an empty address space over a page table that the machine made.
+    /// Makes an empty address space over a page table that the machine made. Addresses of `layout`
+    /// that the table does not cover are left out.
     pub fn with_space(
         manager: &Arc<Manager<M>>,
         layout: Layout,
         limits: Limits,
         space: M::Space,
     ) -> Self {
+        let layout = layout.within(&space.covers());
         let mm = manager.spaces.add(&manager.order, |id| Mm {
             manager: manager.clone(),
             id,
