@@ -13,6 +13,8 @@ pub type Case = (&'static str, fn(&mut Call));
 pub struct Call {
     args: Vec<Arg>,
     buffers: Vec<Buffer>,
+    /// The machine may lack what the call is about.
+    optional: bool,
 }
 
 enum Arg {
@@ -74,6 +76,12 @@ impl Call {
     pub fn s(&mut self, text: &str) -> &mut Call {
         let text = [text.as_bytes(), &[0]].concat();
         self.i(text)
+    }
+
+    /// The machine, or the kernel, may lack what the call is about: it may fail without a look.
+    pub fn optional(&mut self) -> &mut Call {
+        self.optional = true;
+        self
     }
 
     /// A buffer behind no argument; links lead to it.
@@ -151,6 +159,8 @@ enum Flaw {
 /// What a run came to.
 enum Run {
     Result(i64),
+    /// The error of an optional call, other than `EFAULT`.
+    Lacks(i64),
     Disagrees(String),
     Died(i32),
 }
@@ -158,7 +168,7 @@ enum Run {
 /// Makes the case's call whole, and with each flaw that the kernel must notice.
 pub fn prove(case: &Case) -> Outcome {
     let whole = match run(case, Flaw::None) {
-        Run::Result(result) => result,
+        Run::Result(result) | Run::Lacks(result) => result,
         Run::Disagrees(why) => return Outcome::Wrong(why),
         Run::Died(status) => return Outcome::Wrong(format!("ended with status {status:#x}")),
     };
@@ -167,10 +177,7 @@ pub fn prove(case: &Case) -> Outcome {
     }
     let missing = [libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM, libc::EACCES, libc::ENOPKG];
     if missing.iter().any(|&errno| whole == -i64::from(errno)) {
-        return Outcome::Unavailable(std::io::Error::from_raw_os_error(-whole as i32).to_string());
-    }
-    if whole == -i64::from(libc::EINVAL) && OPTIONAL.contains(&case.0) {
-        return Outcome::Unavailable("not configured, or not on this processor".into());
+        return unavailable(whole);
     }
     // The buffers are the same in every run; only a child may prepare them.
     let mut flaws = 0;
@@ -180,6 +187,7 @@ pub fn prove(case: &Case) -> Outcome {
             Run::Died(OUT_OF_BUFFERS) => break,
             Run::Died(NOT_TOLD) => continue,
             Run::Result(result) if refused(result, whole) => flaws += 1,
+            Run::Lacks(result) if result == whole => return unavailable(whole),
             other => return Outcome::Wrong(describe_run("short", index, whole, other)),
         }
         match run(case, Flaw::ReadOnly(index)) {
@@ -194,8 +202,9 @@ pub fn prove(case: &Case) -> Outcome {
     Outcome::Proven
 }
 
-/// Calls of which a kernel may have been built without some commands.
-const OPTIONAL: [&str; 2] = ["prctl", "arch_prctl"];
+fn unavailable(result: i64) -> Outcome {
+    Outcome::Unavailable(std::io::Error::from_raw_os_error(-result as i32).to_string())
+}
 
 /// `EFAULT`, or a transfer that ended early.
 fn refused(result: i64, whole: i64) -> bool {
@@ -204,7 +213,9 @@ fn refused(result: i64, whole: i64) -> bool {
 
 fn describe_run(flaw: &str, index: usize, whole: i64, run: Run) -> String {
     match run {
-        Run::Result(result) => format!("buffer {index} {flaw}: {result}, whole: {whole}"),
+        Run::Result(result) | Run::Lacks(result) => {
+            format!("buffer {index} {flaw}: {result}, whole: {whole}")
+        }
         Run::Disagrees(why) => format!("buffer {index} {flaw}: {why}"),
         Run::Died(status) => format!("buffer {index} {flaw}: ended with status {status:#x}"),
     }
@@ -245,6 +256,7 @@ fn run(case: &Case, flaw: Flaw) -> Run {
             let text = unsafe { (&(*answer).text)[..(*answer).len].to_vec() };
             Run::Disagrees(String::from_utf8_lossy(&text).into_owned())
         }
+        3 => Run::Lacks(result),
         // A program took its place.
         _ if status == 0 => Run::Result(0),
         _ => Run::Died(status),
@@ -313,7 +325,8 @@ fn in_child(case: &Case, flaw: Flaw, answer: &mut Answer) -> ! {
         result @ 0xffff_f001..=0xffff_ffff => i64::from(result as i32),
         result => result,
     };
-    answer.kind = 1;
+    let lacks = call.optional && answer.result < 0 && answer.result != -i64::from(libc::EFAULT);
+    answer.kind = if lacks { 3 } else { 1 };
     exit(0);
 }
 

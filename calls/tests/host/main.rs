@@ -4,6 +4,7 @@
 //! table says. Those that the kernel only reads are read-only. The call must not fail with `EFAULT`.
 //! With any buffer one byte shorter it must, and so it must with one read-only that the kernel writes.
 
+mod devices;
 mod events;
 mod files;
 mod harness;
@@ -30,6 +31,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         ipc::CASES,
         system::CASES,
         inner::CASES,
+        devices::CASES,
     ]
     .into_iter()
     .flatten()

@@ -46,16 +46,16 @@ pub const CASES: &[Case] = &[
     ("prctl", |c| _ = c.n(libc::PR_GET_TSC).o(4)),
     ("prctl", |c| _ = c.n(libc::PR_GET_TID_ADDRESS).o(8)),
     ("prctl", |c| _ = c.n(0x4155_5856).o(32).n(32).n(0).n(0)),
-    ("prctl", |c| _ = c.n(libc::PR_SET_VMA).n(0).n(map_page()).n(4096).s("a name")),
-    ("prctl", |c| _ = c.n(libc::PR_SET_MM).n(libc::PR_SET_MM_MAP_SIZE).o(4).n(0).n(0)),
+    ("prctl", |c| _ = c.n(libc::PR_SET_VMA).n(0).n(map_page()).n(4096).s("a name").optional()),
+    ("prctl", |c| _ = c.n(libc::PR_SET_MM).n(libc::PR_SET_MM_MAP_SIZE).o(4).n(0).n(0).optional()),
     ("prctl", |c| {
         let vector = c.hide([0; 16], Access::Read);
         let mut map = vec![0; 104];
         map[96] = 16;
         c.n(libc::PR_SET_MM).n(libc::PR_SET_MM_MAP).i(map).link(88, vector).n(104).n(0);
-        c.untell(vector);
+        c.untell(vector).optional();
     }),
-    ("prctl", |c| _ = c.n(libc::PR_SCHED_CORE).n(0).n(0).n(0).o(8)),
+    ("prctl", |c| _ = c.n(libc::PR_SCHED_CORE).n(0).n(0).n(0).o(8).optional()),
     ("prctl", |c| {
         let program = c.hide(ALLOW, Access::Read);
         done(libc::SYS_prctl, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
@@ -63,10 +63,10 @@ pub const CASES: &[Case] = &[
     }),
     ("arch_prctl", |c| _ = c.n(0x1003).o(8)),
     ("arch_prctl", |c| _ = c.n(0x1004).o(8)),
-    ("arch_prctl", |c| _ = c.n(0x1021).o(8)),
-    ("arch_prctl", |c| _ = c.n(0x1022).o(8)),
-    ("arch_prctl", |c| _ = c.n(0x4001).o(8)),
-    ("arch_prctl", |c| _ = c.n(0x5005).o(8)),
+    ("arch_prctl", |c| _ = c.n(0x1021).o(8).optional()),
+    ("arch_prctl", |c| _ = c.n(0x1022).o(8).optional()),
+    ("arch_prctl", |c| _ = c.n(0x4001).o(8).optional()),
+    ("arch_prctl", |c| _ = c.n(0x5005).o(8).optional()),
     ("get_robust_list", |c| _ = c.n(0).o(8).o(8)),
     ("modify_ldt", |c| _ = c.n(2).o(128).n(128)),
     ("modify_ldt", |c| _ = c.n(1).i(halves(&[0, 0, 0, 0x28])).n(16)),

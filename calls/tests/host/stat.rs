@@ -65,6 +65,7 @@ pub const CASES: &[Case] = &[
         c.n(AT_FDCWD).s("/").untold().n(AT_FDCWD).s("/nonexistent").n(0);
     }),
     ("move_mount", |c| _ = c.n(AT_FDCWD).s("/nonexistent").n(AT_FDCWD).s("/").untold().n(0)),
+    ("fsopen", |c| _ = c.s("nonesuch").n(0)),
     ("fspick", |c| _ = c.n(AT_FDCWD).s("/nonexistent").n(0)),
     ("fsconfig", |c| _ = c.n(fresh()).n(0).s("ro").n(0).n(0)),
     ("fsconfig", |c| _ = c.n(fresh()).n(1).s("size").s("1M").n(0)),

@@ -29,6 +29,32 @@ pub const CASES: &[Case] = &[
         attributes.resize(72, 0);
         c.n(0).io(attributes).unwritten().n(72);
     }),
+    ("lsm_get_self_attr", |c| {
+        let mut len = 0u32;
+        done(459, &[100, 0, &raw mut len as u64, 0]);
+        let len = len.max(32);
+        c.n(100).o(len as usize).io(halves(&[len])).n(0).optional();
+    }),
+    ("quotactl_fd", |c| {
+        let fd = done(libc::SYS_open, &[c"/".as_ptr() as u64, 0]);
+        c.n(fd).n(0x8000_0400u32).n(0).o(4).optional();
+    }),
+    ("io_uring_setup", |c| _ = c.n(1).io([0; 120]).optional()),
+    ("io_setup", |c| _ = c.n(1).io([0; 8])),
+    ("io_submit", |c| {
+        let mut context = 0u64;
+        done(libc::SYS_io_setup, &[1, &raw mut context as u64]);
+        let mut block = vec![0; 64];
+        block[16] = 3;
+        block[20..24].fill(255);
+        let block = c.hide(block, pagefault_calls::Access::ReadWrite);
+        c.unwritten().n(context).n(1).i(words(&[0])).link(0, block);
+    }),
+    ("io_getevents", |c| {
+        let mut context = 0u64;
+        done(libc::SYS_io_setup, &[1, &raw mut context as u64]);
+        c.n(context).n(1).n(1).o(32).untold().i([0; 16]);
+    }),
     ("landlock_create_ruleset", |c| _ = c.i(words(&[1])).n(8).n(0)),
     ("landlock_create_ruleset", |c| _ = c.i(words(&[1, 0, 0])).n(24).n(0)),
     ("landlock_add_rule", |c| {
