@@ -145,7 +145,7 @@ impl<M: Machine> Mapping<M> {
         let drop_slot = |slot, index| {
             // A fault that is bringing the page back may have been first.
             if swap.disown(slot, self.id, index) {
-                swap.release(slot);
+                self.manager.release_and_free(slot);
             }
         };
         if indexes.end.saturating_sub(indexes.start) <= swap.total() {

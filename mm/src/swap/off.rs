@@ -3,7 +3,7 @@
 use crate::cache::Key;
 use crate::error::SwapOffError;
 use crate::fault::Refusal;
-use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -56,7 +56,7 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
             manager.lock_page(frame);
             // While an entry still names the slot its content is needed there.
             if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
-                manager.leave_swap_cache(frame);
+                manager.free_slots(manager.leave_swap_cache(frame));
             }
             manager.unlock_and_put(frame);
         }
@@ -101,15 +101,5 @@ impl<M: Machine> Mm<M> {
             from = address + PAGE_SIZE;
         }
         None
-    }
-}
-
-impl<M: Machine> Manager<M> {
-    /// The page of a slot, with a reference: from the swap cache or read now.
-    pub(crate) fn find_or_read(&self, slot: SwapSlot) -> Result<Option<Frame>, Refusal> {
-        match self.cache.find(&self.pages, &self.order, Key::Swap(slot)) {
-            Some(frame) => Ok(Some(frame)),
-            None => self.read_into_swap_cache(slot),
-        }
     }
 }
