@@ -144,6 +144,14 @@ impl<M: Machine> Mapping<M> {
         self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));
     }
 
+    /// Another handle, unless the last one is gone: then the object is ending, and no page of it may
+    /// come into the cache any more.
+    pub(crate) fn handle(self: &Arc<Self>) -> Option<File<M>> {
+        let more = |users: usize| (users > 0).then_some(users + 1);
+        let taken = self.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        taken.is_ok().then(|| File(self.clone()))
+    }
+
     /// Its number, as reports of regions name it.
     pub const fn id(&self) -> u64 {
         self.id
