@@ -8,8 +8,8 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask};
-use rustix::event::epoll;
+use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask, tree};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -28,7 +28,8 @@ const SOCKET: i32 = 3;
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
 /// How often processes are looked for that there was no descriptor for.
-const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
@@ -117,8 +118,10 @@ struct Traced {
 struct Keeper<'a> {
     control: &'a Control,
     image: Image,
-    /// The slot of the program that the command was asked to run, until that has begun.
-    first: Option<u32>,
+    /// The slot of the program that the command was asked to run.
+    first: u32,
+    /// Whether that has begun.
+    begun: bool,
     socket: OwnedFd,
     stops: OwnedFd,
     events: OwnedFd,
@@ -136,7 +139,7 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, image, first: Some(first), socket, stops, events, members, traced })
+        Ok(Self { control, image, first, begun: false, socket, stops, events, members, traced })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -161,6 +164,7 @@ impl<'a> Keeper<'a> {
                 }
             }
             if left {
+                self.tell(tree::GONE);
                 return Ok(());
             }
             if unwatched {
@@ -249,7 +253,16 @@ impl<'a> Keeper<'a> {
                 let _ = epoll::delete(&self.events, end);
             }
             self.control.slots.release(slot);
+            if slot == self.first && !is_hung_up(&self.socket) {
+                self.tell(tree::OUTLIVES);
+            }
         }
+    }
+
+    /// Tells the front what became of the tree.
+    fn tell(&self, state: u32) {
+        self.control.tree.store(state, Release);
+        let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);
     }
 
     fn look_for_ends(&mut self) {
@@ -337,7 +350,7 @@ impl<'a> Keeper<'a> {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
-            first: self.first == Some(traced.slot),
+            first: self.first == traced.slot && !self.begun,
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
@@ -354,7 +367,7 @@ impl<'a> Keeper<'a> {
             }
             Err(why) => self.stop(program, &why, traced.errors),
         }
-        self.first = self.first.filter(|_| !process.first);
+        self.begun |= process.first;
         let _ = program.resume(Resume::Detach, 0);
     }
 
@@ -376,13 +389,25 @@ fn answer(slot: &Slot, word: u32) {
     let _ = futex::wake(&slot.word, futex::Flags::empty(), u32::MAX >> 1);
 }
 
+/// Whether nobody holds the other end of a socket.
+pub fn is_hung_up(socket: &OwnedFd) -> bool {
+    ready(socket, PollFlags::empty()).contains(PollFlags::HUP)
+}
+
+/// What a descriptor is ready for now.
+fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
+    let mut poll = [PollFd::new(descriptor, wanted)];
+    match rustix::event::poll(&mut poll, Some(&NOW)) {
+        Ok(_) => poll[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 /// Says something on a process's standard error, if it has one.
 fn say(errors: Option<OwnedFd>, text: &str) {
     if let Some(errors) = errors {
         // There is nobody else to be told. A full pipe must not hold up the tree.
-        let mut poll = [rustix::event::PollFd::new(&errors, rustix::event::PollFlags::OUT)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
+        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
             let _ = File::from(errors).write_all(text.as_bytes());
         }
     }

@@ -218,7 +218,8 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let ended = child.wait().map_err(Error::Wait)?;
 
     stats.write(&config, &control);
-    if ended == Ended::Signal(libc::SIGKILL) && child.fell_with_the_keeper(&control) {
+    let fell = child.take_leave(&control);
+    if fell && ended == Ended::Signal(libc::SIGKILL) {
         return Err(Error::Fell(program.path));
     }
     check(&control, child.id(), &program.path)?;
