@@ -1,9 +1,12 @@
 //! A runtime that manages nothing, for the tests of the command's side: it looks whether everything is
 //! as promised, and jumps to the program.
 //!
-//! Programs of two names show what processes of a tree do: `relay` executes its first argument as a
-//! managed process does, and goes on as the program where that fails; `spawn` does so in a child.
-//! `build.rs` compiles it, without the standard library.
+//! Programs of some names show what processes of a tree do. `relay` executes its first argument as a
+//! managed process does, and goes on as the program where that fails. `paused` stops before it asks the
+//! keeper, `held` stops between the answer and its exec. `brood` has many children that end. `spawn`
+//! executes in a child;
+//! `thread` in a thread that is not the process's first; `nested` in a thread of a child in a process
+//! namespace of its own. `build.rs` compiles it, without the standard library.
 #![no_std]
 #![no_main]
 
@@ -50,10 +53,25 @@ extern "C" fn begin(boot: &Boot) {
     let arguments = unsafe { (boot.program_sp as *const *const u8).add(1) };
     // SAFETY: as above.
     let name = unsafe { *arguments };
-    if ends_with(name, b"relay") {
-        relay(boot, control, boot.slot, arguments);
+    if ends_with(name, b"paused") {
+        stop();
+        relay(boot, control, boot.slot, arguments, || {});
+    } else if ends_with(name, b"held") {
+        relay(boot, control, boot.slot, arguments, stop);
+    } else if ends_with(name, b"brood") {
+        brood(boot, control);
+    } else if ends_with(name, b"relay") {
+        relay(boot, control, boot.slot, arguments, || {});
     } else if ends_with(name, b"spawn") {
-        spawn(boot, control, arguments);
+        spawn(boot, control, |number| relay(boot, control, number, arguments, || {}));
+    } else if ends_with(name, b"thread") {
+        threaded(boot, control, boot.slot, arguments);
+    } else if ends_with(name, b"nested") {
+        // The children are in a process namespace of their own.
+        if call(272, [0x2000_0000, 0, 0]) != 0 {
+            exit(93);
+        }
+        spawn(boot, control, |number| threaded(boot, control, number, arguments));
     }
 }
 
@@ -74,7 +92,13 @@ fn is_sound(boot: &Boot) -> bool {
 }
 
 /// Executes the first argument; returns where that fails.
-fn relay(boot: &Boot, control: &Control, number: u32, arguments: *const *const u8) {
+fn relay(
+    boot: &Boot,
+    control: &Control,
+    number: u32,
+    arguments: *const *const u8,
+    seized: impl FnOnce(),
+) {
     let Some(slot) = control.slots.get(number) else { exit(98) };
     // SAFETY: there is a first argument; the environment lies behind the null.
     let (path, words) = unsafe { (*arguments.add(1), arguments.add(1)) };
@@ -87,6 +111,7 @@ fn relay(boot: &Boot, control: &Control, number: u32, arguments: *const *const u
         environment = environment.add(1);
     }
     ask_keeper(boot, slot, number);
+    seized();
     call(59, [path as u64, words as u64, environment as u64]);
     send(boot, Message::Cancel { slot: number });
 }
@@ -105,22 +130,91 @@ fn ask_keeper(boot: &Boot, slot: &Slot, number: u32) {
     }
 }
 
-/// Executes the first argument in a child, and exits as that does.
-fn spawn(boot: &Boot, control: &Control, arguments: *const *const u8) {
+/// Does something in a child that has a slot, and exits as that does.
+fn spawn(boot: &Boot, control: &Control, child: impl FnOnce(u32)) {
     let Some(number) = control.slots.take() else { exit(96) };
     match call(57, [0; 3]) {
         0 => {
             send(boot, Message::Born { slot: number });
             control.slots.charge(number, 1000, u64::MAX);
-            relay(boot, control, number, arguments);
+            child(number);
             exit(95)
         }
-        child => {
+        process => {
             let mut status = 0_i32;
-            call(61, [child as u64, &raw mut status as u64, 0]);
+            call(61, [process as u64, &raw mut status as u64, 0]);
             exit(if status & 0x7f == 0 { status >> 8 } else { 128 + (status & 0x7f) })
         }
     }
+}
+
+/// Has children that are charged and end; waits until nothing is left of them.
+fn brood(boot: &Boot, control: &Control) {
+    for _ in 0..200 {
+        let Some(number) = control.slots.take() else { exit(96) };
+        let child = call(57, [0; 3]);
+        if child == 0 {
+            send(boot, Message::Born { slot: number });
+            exit(if control.slots.charge(number, 1000, u64::MAX) { 0 } else { 91 });
+        }
+        call(61, [child as u64, 0, 0]);
+    }
+    while control.slots.taken() > 1 || control.slots.charged() > 0 {
+        // A millisecond.
+        let time = [0_u64, 1_000_000];
+        call(35, [&raw const time as u64, 0, 0]);
+    }
+}
+
+/// What a new thread is given.
+struct Given<'a>(&'a Boot, &'a Control, u32, *const *const u8);
+
+#[repr(align(16))]
+struct Stack([u64; 2048]);
+static mut STACK: Stack = Stack([0; 2048]);
+
+/// Executes the first argument in another thread.
+fn threaded(boot: &Boot, control: &Control, number: u32, arguments: *const *const u8) -> ! {
+    let given = Given(boot, control, number, arguments);
+    // CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM.
+    let flags = 0x0005_0f00;
+    // SAFETY: the stack is nobody else's; what is given lives on, since this thread only waits.
+    unsafe { clone(flags, (&raw mut STACK).add(1).cast(), &given) };
+    loop {
+        call(34, [0; 3]);
+    }
+}
+
+/// Begins a thread with `rdx` as its argument; returns in the thread that called.
+#[unsafe(naked)]
+unsafe extern "C" fn clone(flags: u64, stack: *mut u8, given: &Given) {
+    naked_asm!(
+        "push r12",
+        "mov r12, rdx",
+        "xor edx, edx",
+        "xor r10d, r10d",
+        "xor r8d, r8d",
+        "mov eax, 56",
+        "syscall",
+        "test eax, eax",
+        "jz 2f",
+        "pop r12",
+        "ret",
+        "2: mov rdi, r12",
+        "call {begin}",
+        "ud2",
+        begin = sym begin_thread,
+    )
+}
+
+extern "C" fn begin_thread(given: &Given) -> ! {
+    relay(given.0, given.1, given.2, given.3, || {});
+    exit(92)
+}
+
+/// Stops this process, as SIGSTOP does.
+fn stop() {
+    call(62, [call(39, [0; 3]) as u64, 19, 0]);
 }
 
 fn send(boot: &Boot, message: Message) {

@@ -38,6 +38,7 @@ use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
+use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
@@ -170,7 +171,7 @@ enum Error {
     #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
     Fell(PathBuf),
     #[error(
-        "no room for two descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
+        "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
          /etc/security/limits.conf)"
     )]
     Descriptors(io::Error),
@@ -272,6 +273,7 @@ fn executable(path: &Path, arguments: &[OsString]) -> Program {
 
 fn refused(error: StartError, program: PathBuf) -> Error {
     match error {
+        StartError::Host(errno @ Errno::MFILE) => Error::Descriptors(errno.into()),
         StartError::Host(errno) => Error::Start(errno.into()),
         StartError::Child(Failure::Exec(errno)) => Error::Spawn { program, source: errno.into() },
         StartError::Child(Failure::Refused(errno)) => Error::Refused(errno.into()),
