@@ -1,11 +1,10 @@
 //! The machine and the memory manager on it, running: faults find their address space, and frames
 //! are kept free ahead of need.
 
+use crate::deliver::correct;
 use crate::machine::LinuxMachine;
 use crate::space::MAX_SPACES;
 use crate::{Answering, Pager, Resolution, Signal};
-use pagefault::entry::{SegvCode, Signal as Verdicts, Verdict};
-use pagefault::exception::ExceptionTables;
 use pagefault::machine::{PageFault, Space};
 use pagefault::{AddressSpace, Config, Manager, Mm};
 use rustix::io::Errno;
@@ -44,7 +43,6 @@ impl Runtime {
         let manager = Manager::new(Arc::new(machine), config);
         let router = Arc::new(Router {
             manager,
-            exceptions: ExceptionTables::default(),
             spaces: Box::new([const { AtomicPtr::new(null_mut()) }; MAX_SPACES]),
         });
         let answering = router.manager.machine().answer_with(router.clone())?;
@@ -110,7 +108,6 @@ impl Drop for Attached {
 /// Takes faults to the address space that they are in.
 struct Router {
     manager: Arc<Manager<LinuxMachine>>,
-    exceptions: ExceptionTables,
     /// By the machine's numbers; boxed references, or null.
     spaces: Box<[AtomicPtr<Arc<Mm<LinuxMachine>>>; MAX_SPACES]>,
 }
@@ -120,20 +117,7 @@ impl Pager for Router {
         // SAFETY: null, or stored by `attach` and valid while an access to the space is under way.
         let mm = unsafe { self.spaces[space as usize].load(Acquire).as_ref() };
         let Some(mm) = mm else { return Resolution::Signal(Signal::NotMapped) };
-        match self.manager.page_fault(Some(mm), fault, &self.exceptions) {
-            Verdict::Resume => Resolution::Resume,
-            Verdict::Signal(Verdicts::Segv(SegvCode::MapErr)) => {
-                Resolution::Signal(Signal::NotMapped)
-            }
-            Verdict::Signal(Verdicts::Segv(SegvCode::AccErr)) => {
-                Resolution::Signal(Signal::Forbidden)
-            }
-            Verdict::Signal(Verdicts::Bus) => Resolution::Signal(Signal::NoContent),
-            // Every fault here is a program's: the others are verdicts on a kernel's accesses.
-            Verdict::OutOfMemory | Verdict::Fixup(_) | Verdict::Oops(_) | Verdict::Corrupt => {
-                Resolution::Kill
-            }
-        }
+        correct(mm, fault)
     }
 }
 

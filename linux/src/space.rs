@@ -1,17 +1,19 @@
 //! Address spaces of the machine, and the register of all of them in this process.
 
-use crate::host::{self, Reservation};
+use crate::host;
 use crate::machine::Shared;
 use crate::place::permits;
+use crate::reserve::Reservation;
 use crate::table::{LEAF_PAGES, LeafGuard, PageTable, SPAN};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
 use pagefault_machine::{
     Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
 };
 use rustix::io::Errno;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
 
 /// The most spaces that one process can have at once.
 pub const MAX_SPACES: usize = 1024;
@@ -66,6 +68,20 @@ impl Drop for WholeProcess {
     }
 }
 
+/// Why a page could not be made present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PresentError {
+    /// The memory manager does not allow the access, or no longer: the page is not pinned.
+    #[error("the page at {address} is not there, or forbids the access")]
+    Forbidden {
+        /// The page's address.
+        address: VirtAddr,
+    },
+    /// The host refuses to map it.
+    #[error("the host refuses to map a page: {0}")]
+    Host(Errno),
+}
+
 /// The page table of one address space, and its window onto host memory.
 ///
 /// Dropping it takes the window away from the host: nothing may refer to its memory any more.
@@ -111,6 +127,7 @@ impl SpaceCore {
     }
 
     /// The number of the page at a host address within [`SpaceCore::host_range`].
+    #[cfg(feature = "std")]
     pub fn index_of(&self, host: u64) -> usize {
         ((host - self.base) / PAGE_SIZE) as usize
     }
@@ -127,7 +144,8 @@ impl LinuxSpace {
         let (origin, bytes, window) = match shared.layout {
             Layout::Windows { origin, bytes } => {
                 // One leaf more, so that leaves lie alike in logical and host addresses.
-                let window = Reservation::new(bytes as usize + SPAN as usize)?;
+                let window = Reservation::new(bytes as usize + SPAN as usize)
+                    .map_err(|error| error.errno)?;
                 window.withhold_from_children()?;
                 (origin.value(), bytes, Some(window))
             }
@@ -135,7 +153,7 @@ impl LinuxSpace {
         };
         let whole = if window.is_none() { Some(WholeProcess::claim()?) } else { None };
         let base = window.as_ref().map_or(0, |w| w.address().next_multiple_of(SPAN));
-        let table = PageTable::new((bytes / PAGE_SIZE) as usize)?;
+        let table = PageTable::new((bytes / PAGE_SIZE) as usize).map_err(|error| error.errno)?;
         let slot = Slot::take().ok_or(Errno::NOMEM)?;
         let (shared, id) = (shared.clone(), slot as u32);
         let core = Box::new(SpaceCore { shared, id, table, origin, base, window, _whole: whole });
@@ -172,6 +190,32 @@ impl LinuxSpace {
         Ok(())
     }
 
+    /// Brings the pages of a range, which the memory manager has pinned for such accesses, into the
+    /// host's page table, so that the kernel's own accesses succeed even where the machine's
+    /// descriptor sees none of them: loads for [`Access::Read`], stores too for [`Access::Write`].
+    ///
+    /// They go on succeeding as long as the pin is held and nobody changes the region. `range` is
+    /// within the space.
+    pub fn make_present(&self, range: Range<VirtAddr>, access: Access) -> Result<(), PresentError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let core = &self.core;
+        let Some(pages) = core.pages_of(&range) else {
+            return Err(PresentError::Forbidden { address: range.start });
+        };
+        for page in pages {
+            let entry = core.table.entry(page);
+            if !permits(entry, access) {
+                return Err(PresentError::Forbidden { address: core.address_of(page) });
+            }
+            if !core.shared.is_placed(core, page, entry) {
+                core.shared.refill(core, page, access).map_err(PresentError::Host)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Of an identity space: from now on faults in `range`, which the program has mapped, are
     /// answered by the memory manager. `range` is page-aligned.
     pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
@@ -180,6 +224,12 @@ impl LinuxSpace {
         // Pages of whatever was there before would be taken for ours.
         // SAFETY: the caller gave the range to the memory manager, whose content is what counts.
         unsafe { host::discard(host) }
+    }
+
+    /// Of an identity space: likewise, but what stands in the range stays: it is to be
+    /// [adopted](crate::adopt_present) before anybody but the program itself uses the range.
+    pub fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+        self.core.shared.descriptor.register(range.start.value()..range.end.value())
     }
 
     /// Of an identity space: moves out of `range` what still stands there, though its entries are
@@ -201,6 +251,7 @@ impl LinuxSpace {
 impl Drop for LinuxSpace {
     fn drop(&mut self) {
         SLOTS[self.core.id as usize].withdraw();
+        #[cfg(feature = "std")]
         self.core.shared.pagers.threads.forget_poisoned(&self.core.host_range());
         self.core.shared.park_all_in(self.core.host_range());
         SLOTS[self.core.id as usize].give_back();
@@ -218,7 +269,7 @@ impl Space for LinuxSpace {
 
     fn lock(&self, range: Range<VirtAddr>) -> Result<LinuxCursor<'_>, OutOfFrames> {
         let pages = self.core.pages_of(&range).ok_or(OutOfFrames)?;
-        let leaf = self.core.table.lock(pages.start);
+        let leaf = self.core.table.lock(pages.start).map_err(|_| OutOfFrames)?;
         Ok(LinuxCursor { space: &self.core, leaf, pages })
     }
 
@@ -263,11 +314,11 @@ impl LinuxCursor<'_> {
 
 impl Cursor for LinuxCursor<'_> {
     fn entry(&self, address: VirtAddr) -> Entry {
-        self.space.table.entry(self.page(address))
+        self.leaf.entry(self.page(address))
     }
 
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
-        self.space.table.replace(&self.leaf, self.page(address), entry)
+        self.leaf.replace(self.page(address), entry)
     }
 
     fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
@@ -284,7 +335,7 @@ impl Cursor for LinuxCursor<'_> {
         if from >= self.pages.end {
             return None;
         }
-        let page = self.space.table.next(from.max(self.pages.start), self.pages.end)?;
+        let page = self.leaf.next(from.max(self.pages.start), self.pages.end)?;
         Some(self.space.address_of(page))
     }
 }
@@ -307,7 +358,7 @@ static SLOTS: [Slot; MAX_SPACES] = [const {
         taken: AtomicBool::new(false),
         base: AtomicU64::new(0),
         len: AtomicU64::new(0),
-        core: AtomicPtr::new(std::ptr::null_mut()),
+        core: AtomicPtr::new(core::ptr::null_mut()),
     }
 }; MAX_SPACES];
 
@@ -325,7 +376,7 @@ impl Slot {
     fn publish(&self, core: &SpaceCore) {
         let range = core.host_range();
         self.base.store(range.start, Relaxed);
-        self.core.store(std::ptr::from_ref(core).cast_mut(), Relaxed);
+        self.core.store(core::ptr::from_ref(core).cast_mut(), Relaxed);
         self.len.store(range.end - range.start, Release);
     }
 
@@ -334,7 +385,7 @@ impl Slot {
     }
 
     fn give_back(&self) {
-        self.core.store(std::ptr::null_mut(), Relaxed);
+        self.core.store(core::ptr::null_mut(), Relaxed);
         self.taken.store(false, Release);
     }
 }
@@ -344,7 +395,9 @@ impl Slot {
 /// # Safety
 /// The space that contains the address, if there is one, must not be dropped while the result is
 /// in use.
+#[cfg(feature = "std")]
 pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
+    use core::sync::atomic::Ordering::Acquire;
     let count = HIGH_WATER.load(Acquire) as usize;
     let mut whole = None;
     for slot in &SLOTS[..count.min(MAX_SPACES)] {

@@ -6,7 +6,8 @@
 //! handled the signal before.
 
 use super::guard::{self, Registers};
-use super::{Answer, HostFault, Signal, answer, stack, stop};
+use super::pager::answer;
+use super::{Answer, HostFault, Signal, stack, stop};
 use crate::space::{self, SpaceCore};
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use pagefault_machine::Access;

@@ -3,8 +3,9 @@
 //! Faults that the kernel takes on the program's behalf are answered too, so system calls work on
 //! absent pages.
 
+use super::pager::answer;
 use super::signal::{FaultInfo, OURS};
-use super::{Answer, HostFault, Signal, answer, stop};
+use super::{Answer, HostFault, Signal, stop};
 use crate::host::PAGE;
 use crate::lock::{FutexMutex, FutexRwLock};
 use crate::machine::Shared;
