@@ -2,14 +2,16 @@
 //! placed in them, and the shared object of the first road.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// What they are built from.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "machine",
     "mm",
     "linux",
+    "calls",
     "control",
     "preload",
     "runtime",
@@ -30,13 +32,27 @@ fn main() {
     let out = PathBuf::from(out);
     let object = preload(&cargo, &root, &out.join("preload"));
     println!("cargo::rustc-env=PAGEFAULT_PRELOAD={}", object.display());
+    let runtime = runtime(&cargo, &root, &out.join("runtime"));
+    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", runtime.display());
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
-    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", jump.display());
+}
+
+/// The runtime. Its package has a configuration of its own, which cargo looks for where it is started.
+fn runtime(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--release", "--locked"])
+        .current_dir(root.join("runtime/image"))
+        .arg("--target-dir")
+        .arg(target)
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    run(&mut command, "pagefault-runtime");
+    target.join("x86_64-unknown-linux-gnu/release/pagefault-image")
 }
 
 /// The shared object of the first road.
-fn preload(cargo: &std::ffi::OsStr, root: &Path, target: &Path) -> PathBuf {
+fn preload(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .args(["build", "--release", "--locked", "--package", "pagefault-preload"])

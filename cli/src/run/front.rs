@@ -5,6 +5,7 @@ use super::ask::{Failure, Keeper, Program, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
 use super::keeper;
+use super::spawn::fork;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
 use rustix::fd::OwnedFd;
@@ -13,7 +14,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::futex;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::{io, mem, ptr};
@@ -145,22 +145,6 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (kept, tree) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
     rustix::net::sockopt::set_socket_passcred(&kept, true)?;
     Ok((kept, tree))
-}
-
-/// Runs something in a process of its own, which ends with the status that it returns. What it owns
-/// is dropped here.
-fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
-    // SAFETY: this process has one thread, so that the child finds no lock held.
-    match unsafe { libc::fork() } {
-        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
-        0 => {
-            // What stands on the front's stack is the front's: we never return to it.
-            let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
-            // SAFETY: ends the process at once.
-            unsafe { libc::_exit(status) }
-        }
-        process => Pid::from_raw(process).ok_or(Errno::AGAIN),
-    }
 }
 
 impl Child {

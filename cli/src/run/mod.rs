@@ -9,6 +9,7 @@
 //! | [`place`] | how it is placed: memory, image, boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
 //! | [`image`] | the runtime as it will lie in memory |
+//! | [`spawn`] | `fork(2)` |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
 //! | [`preload`], [`object`] | the first road: a shared object for the dynamic linker |
 //!
@@ -23,10 +24,12 @@ mod object;
 mod place;
 mod preload;
 mod report;
+pub mod spawn;
 mod swap;
-mod trace;
+pub mod trace;
 
 pub use front::die_of;
+pub use swap::directory as swap_directory;
 
 use crate::doctor::advice;
 use crate::program::Found;
