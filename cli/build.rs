@@ -32,22 +32,22 @@ fn main() {
     let out = PathBuf::from(out);
     let object = preload(&cargo, &root, &out.join("preload"));
     println!("cargo::rustc-env=PAGEFAULT_PRELOAD={}", object.display());
-    let runtime = runtime(&cargo, &root, &out.join("runtime"));
-    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", runtime.display());
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
+    let runtime = runtime(&cargo, &root, &out.join("runtime"));
+    println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", runtime.display());
 }
 
-/// The runtime. Its package has a configuration of its own, which cargo looks for where it is started.
+/// The runtime that is placed in programs.
 fn runtime(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--release", "--locked"])
-        .current_dir(root.join("runtime/image"))
-        .arg("--target-dir")
+        .args(["build", "--release", "--locked", "--target-dir"])
         .arg(target)
+        // Where its own configuration is.
+        .current_dir(root.join("runtime/image"))
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    run(&mut command, "pagefault-runtime");
+    run(&mut command, "pagefault-image");
     target.join("x86_64-unknown-linux-gnu/release/pagefault-image")
 }
 

@@ -208,6 +208,8 @@ pub struct Counters {
     pub read_ahead: Count,
     /// Pages of zeros given before they were touched, each of which saved a fault if it was.
     pub populated_ahead: Count,
+    /// Calls that the runtime refused: what it cannot support, and programs do without.
+    pub refused: Count,
     /// Pages written to each swap area.
     pub pages_out: [Count; MOST_AREAS],
     /// Pages read from each swap area.

@@ -141,20 +141,6 @@ global_asm!(
     "pagefault_copy_fixup:",
     "mov rax, rcx",
     "ret",
-    // An atomic compare-and-exchange of a word that may fault: rdi the word, esi expected, edx new;
-    // returns the word that was there, or 2^32 for a fault.
-    ".globl pagefault_exchange",
-    ".hidden pagefault_exchange, pagefault_exchange_access, pagefault_exchange_fixup",
-    "pagefault_exchange:",
-    "mov eax, esi",
-    "pagefault_exchange_access:",
-    "lock cmpxchg dword ptr [rdi], edx",
-    "mov eax, eax",
-    "ret",
-    "pagefault_exchange_fixup:",
-    "mov eax, 1",
-    "shl rax, 32",
-    "ret",
     begin = sym crate::start::begin,
     deliver_pending = sym crate::signal::deliver_pending,
     begin_thread = sym crate::call::thread::begin_thread,
@@ -174,7 +160,6 @@ unsafe extern "C" {
     fn pagefault_clone(number: u32, args: *const [u64; 6], given: u64) -> i64;
     fn pagefault_exit_thread(status: u32) -> !;
     fn pagefault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
-    fn pagefault_exchange(word: u64, expected: u32, new: u32) -> u64;
     static pagefault_return_check: u8;
     static pagefault_return_end: u8;
     static pagefault_return_again: u8;
@@ -185,8 +170,6 @@ unsafe extern "C" {
     static pagefault_call_restart: u8;
     static pagefault_copy_access: u8;
     static pagefault_copy_fixup: u8;
-    static pagefault_exchange_access: u8;
-    static pagefault_exchange_fixup: u8;
 }
 
 fn at(label: *const u8) -> u64 {
@@ -246,15 +229,6 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> usize {
     unsafe { pagefault_copy(to, from, len) }
 }
 
-/// Exchanges a word of the program's memory atomically; `None` where it cannot be accessed.
-///
-/// # Safety
-/// The word must be the program's own.
-pub unsafe fn exchange(word: u64, expected: u32, new: u32) -> Option<u32> {
-    // SAFETY: a fault ends the exchange.
-    u32::try_from(unsafe { pagefault_exchange(word, expected, new) }).ok()
-}
-
 /// Moves a thread that a signal interrupted out of a window in which the signal would be lost.
 pub fn leave_window(registers: &mut Registers) {
     let ip = registers.rip;
@@ -276,22 +250,9 @@ pub fn leave_window(registers: &mut Registers) {
 
 /// Makes an access to the program's memory that faulted go on at its fixup; whether it was one.
 pub fn fix_up(registers: &mut Registers) -> bool {
-    let fixup = if is_user_copy(registers) {
-        &raw const pagefault_copy_fixup
-    } else if registers.rip == at(&raw const pagefault_exchange_access) {
-        &raw const pagefault_exchange_fixup
-    } else {
-        return false;
-    };
-    registers.rip = at(fixup);
-    true
-}
-
-fn is_user_copy(registers: &Registers) -> bool {
-    registers.rip == at(&raw const pagefault_copy_access)
-}
-
-/// Whether an instruction accesses the program's memory on its behalf.
-pub fn accesses_user(registers: &Registers) -> bool {
-    is_user_copy(registers) || registers.rip == at(&raw const pagefault_exchange_access)
+    let is_copy = registers.rip == at(&raw const pagefault_copy_access);
+    if is_copy {
+        registers.rip = at(&raw const pagefault_copy_fixup);
+    }
+    is_copy
 }

@@ -1,6 +1,6 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
-use crate::member::Member;
+use crate::member::{Child, Member};
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
@@ -100,13 +100,33 @@ pub fn enable_dispatch() {
 }
 
 /// Notes a child that was forked, or that none was.
-pub fn forked(member: NonNull<Member>, _raw: i64) {
+pub fn forked(member: NonNull<Member>, raw: i64) {
+    let child = if raw > 0 { Child::Lives } else { Child::Gone };
     // SAFETY: the child has its own copy, and here no thread is of it.
-    unsafe { Member::end(member) };
+    unsafe { Member::end(member, child) };
 }
 
-/// The first steps of a forked child.
-pub fn begin_forked() {}
+/// Whether an exec can give this process no rights.
+pub fn no_new_rights() -> bool {
+    let option = u64::from(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS);
+    // SAFETY: the flag is asked for.
+    let answer = unsafe { sys::call(nr::__NR_prctl, [option, 0, 0, 0, 0]) };
+    answer == Ok(1)
+}
+
+/// Counts something that the runtime refused, for the statistics.
+pub fn count_refused(_what: &'static str) {
+    if let Some(control) = control() {
+        control.counters.refused.add(1);
+    }
+}
+
+/// Says something on standard error.
+pub fn say(message: fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; 512], len: 0 };
+    let _ = writeln!(line, "pagefault: process {}: {message}", sys::process_id());
+    sys::write_all(2, &line.bytes[..line.len]);
+}
 
 /// Ends the process as the program asks.
 pub fn exit(status: i32) -> ! {
@@ -116,8 +136,12 @@ pub fn exit(status: i32) -> ! {
 /// Ends a process that cannot go on, with a message.
 pub fn stop(message: fmt::Arguments<'_>) -> ! {
     let mut line = Line { bytes: [0; 512], len: 0 };
-    let _ = writeln!(line, "pagefault: process {}: {message}", sys::process_id());
-    sys::write_all(2, &line.bytes[..line.len]);
+    let _ = write!(line, "{message}");
+    let text = core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("a message that is cut");
+    // The command says it where it can.
+    if !control().is_some_and(|control| control.fail(sys::process_id(), text)) {
+        say(message);
+    }
     sys::exit_group(STATUS_FAILED)
 }
 

@@ -7,10 +7,10 @@
 use super::{Call, Outcome};
 use crate::entry;
 use crate::frame::{AltStack, Frame, Info};
-use crate::member::Member;
+use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
-use crate::{memory, process, user};
+use crate::{keeper, memory, process, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 
@@ -119,7 +119,7 @@ impl Call<'_> {
         if !shares_actions && (result.is_err() || args.flags & VFORK != 0) {
             // The child is gone, or has a memory of its own by now.
             // SAFETY: no thread is of it any more.
-            unsafe { Member::end(member) };
+            unsafe { Member::end(member, Child::Gone) };
         }
         result
     }
@@ -263,7 +263,9 @@ impl Call<'_> {
             let top = args.stack + args.stack_size;
             self.context.registers.rsp = top;
         }
-        process::begin_forked();
+        if process::control().is_some() {
+            keeper::born(self.thread.member());
+        }
     }
 
     /// `exit(2)`: the end of one thread.

@@ -109,7 +109,7 @@ impl Manager {
     /// Whether a page is managed.
     pub fn manages(&self, address: u64) -> bool {
         let page = VirtAddr(address & !(PAGE_SIZE - 1));
-        !self.mm().maps(page..page + PAGE_SIZE).is_empty()
+        self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
     }
 }
 

@@ -102,15 +102,6 @@ pub fn unmap(start: u64, len: u64) -> Result {
     Ok(result)
 }
 
-/// Forgets managed memory that the host has replaced by something else: by `call`, if it succeeds.
-pub fn replace(range: Range<u64>, call: impl FnOnce() -> Result) -> Result {
-    let Some(manager) = current() else { return call() };
-    let _gate = GATE.write();
-    let result = call()?;
-    manager.replaced(range.start, range.end - range.start);
-    Ok(result)
-}
-
 /// `brk(2)`.
 pub fn grow_break(wanted: u64) -> Result {
     let host = |to: u64| {
@@ -187,7 +178,7 @@ impl Manager {
     /// Gives up all regions in a range, whose pages the host has taken away.
     pub(super) fn replaced(&self, start: u64, len: u64) {
         let Some(range) = pages(start, len) else { return };
-        if self.mm().maps(addresses(&range)).is_empty() {
+        if self.mm().first_mapped(addresses(&range)).is_none() {
             return;
         }
         fork::forget(&range);

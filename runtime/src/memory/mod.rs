@@ -30,7 +30,7 @@ pub use fault::{Answer, fault};
 pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
-pub use map::{MapCall, grow_break, map, protect, replace, unmap};
+pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use remap::remap;
 

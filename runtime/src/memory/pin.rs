@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use pagefault::Pin;
 use pagefault_linux::LinuxMachine;
-use pagefault_machine::{Access, VirtAddr};
+use pagefault_machine::{Access, Machine, VirtAddr};
 
 /// Pages kept resident until this is dropped.
 #[derive(Default)]
@@ -51,6 +51,11 @@ impl Pins {
     pub fn len(&self) -> usize {
         self.pins.len()
     }
+
+    /// How many pages one call may keep: the rest of memory must have room to move.
+    pub fn most() -> usize {
+        current().map_or(usize::MAX, |manager| manager.machine.frames() as usize / 4)
+    }
 }
 
 impl Drop for Pins {
@@ -65,8 +70,8 @@ impl Drop for Pins {
 impl Manager {
     /// The first managed region that overlaps a range.
     fn region_from(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let (range, _) = self.parts(&range).into_iter().next()?;
-        Some(range)
+        let region = self.mm().first_mapped(addresses(&range))?;
+        Some(region.start.value()..region.end.value())
     }
 
     fn pin(&self, page: u64, access: Access) -> Option<Pin<LinuxMachine>> {
@@ -74,7 +79,7 @@ impl Manager {
         let range = VirtAddr(page)..VirtAddr(page + PAGE);
         let pin = self.mm().pin(range.clone(), access).ok()?;
         // If the host has no memory for it, the call finds the page absent and says so.
-        let _ = self.mm().space().prefill(range, access);
+        let _ = self.mm().space().make_present(range, access);
         Some(pin)
     }
 }
@@ -98,9 +103,4 @@ pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
 /// Lets go of what was kept for a thread.
 pub fn end_thread(thread: &Thread) {
     thread.kept.borrow_mut().clear();
-}
-
-/// Makes the pages of an area that are resident already writable for the host again.
-pub fn refill(manager: &Manager, range: &Range<u64>) {
-    let _ = manager.mm().space().prefill(addresses(range), Access::Write);
 }
