@@ -16,8 +16,6 @@ pub type Answer = Result<(), Errno>;
 pub struct Facts {
     /// The kernel's version, as it names itself.
     pub kernel: String,
-    /// Whether we are root.
-    pub root: bool,
     /// Ways to a userfaultfd.
     pub userfaultfd: Userfaultfd,
     /// Syscall user dispatch.
@@ -81,7 +79,6 @@ impl Facts {
         let limit = rustix::process::getrlimit;
         Self {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            root: rustix::process::geteuid().is_root(),
             userfaultfd: userfaultfd(),
             dispatch: dispatch(),
             pagemap_scan: pagemap_scan(),
