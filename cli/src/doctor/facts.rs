@@ -155,7 +155,11 @@ fn ptrace() -> Answer {
         let _ = rustix::io::read(&wait, &mut [0; 1]);
         0
     })?;
-    let traced = trace::Tracee(child.as_raw_nonzero().get()).seize();
+    let tracee = trace::Tracee(child.as_raw_nonzero().get());
+    // The child has what we have at the same addresses.
+    static WORD: u8 = 1;
+    let traced =
+        tracee.seize().and_then(|()| tracee.read((&raw const WORD) as u64, &mut [0; 1]).map(drop));
     drop(go);
     let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
     let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());

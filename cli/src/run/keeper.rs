@@ -65,13 +65,28 @@ fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     std::mem::forget(socket);
-    // SAFETY: nothing above SOCKET is used any more; its owners are forgotten with the front's
-    // stack, to which this process does not return.
-    unsafe { libc::syscall(libc::SYS_close_range, SOCKET + 1, u32::MAX, 0) };
+    close_from(SOCKET + 1);
     // SAFETY: the socket is there, and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
     Ok(socket)
+}
+
+/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
+/// the front's stack, to which this process does not return.
+fn close_from(first: i32) {
+    // SAFETY: as said.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
+    }
+    // A filter forbids it.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> =
+        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: as said; the directory's own descriptor is closed already.
+        unsafe { libc::close(number) };
+    }
 }
 
 /// No signal but those that cannot be blocked ends or stops the keeper.
@@ -277,15 +292,14 @@ impl<'a> Keeper<'a> {
     /// Begins to trace the thread that a process wants to execute a program with.
     fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let number = process.as_raw_nonzero().get();
-        if let Some(traced) = self.traced.get_mut(&number) {
-            // Its last exec failed, and we have not come to let it go.
-            traced.cancelled = false;
-            return Ok(());
-        }
         let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
         let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
-        let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
-        thread.seize().map_err(refused)?;
+        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
+        // of the process that we still trace is let go when it stops.
+        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
+            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
+            thread.seize().map_err(refused)?;
+        }
         let member = self.members.get(&slot);
         let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
             rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
@@ -295,12 +309,14 @@ impl<'a> Keeper<'a> {
     }
 
     fn cancel(&mut self, process: Pid) {
-        if let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) {
-            traced.cancelled = true;
-            traced.errors = None;
-            // If it has ended we shall hear of it.
-            let _ = traced.thread.interrupt();
+        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
+        traced.cancelled = true;
+        traced.errors = None;
+        if let Some(slot) = self.control.slots.get(traced.slot) {
+            slot.word.store(ask::IDLE, Release);
         }
+        // If it has ended we shall hear of it.
+        let _ = traced.thread.interrupt();
     }
 
     fn look_at_stops(&mut self) {
@@ -315,15 +331,18 @@ impl<'a> Keeper<'a> {
     fn stopped(&mut self, thread: Tracee, stop: Stop) {
         // At its exec a thread has become the only one, and has the number of the process.
         if stop == Stop::Exec {
-            match self.traced.remove(&thread.0) {
+            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
                 Some(traced) => self.executed(thread, traced),
+                // It went on without us after an exec that failed.
                 None => drop(thread.resume(Resume::Detach, 0)),
             }
             return;
         }
         let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
-        let Some((process, cancelled)) = found.map(|(number, traced)| (*number, traced.cancelled))
-        else {
+        let found = found.map(|(number, traced)| (*number, traced.cancelled));
+        let Some((process, cancelled)) = found else {
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _ = thread.resume(Resume::Detach, signal);
             return;
         };
         let (how, signal) = match stop {
@@ -345,7 +364,9 @@ impl<'a> Keeper<'a> {
 
     /// Deals with a program that has been executed and has not run.
     fn executed(&mut self, program: Tracee, traced: Traced) {
-        let Some(slot) = self.control.slots.get(traced.slot) else { return };
+        let Some(slot) = self.control.slots.get(traced.slot) else {
+            return drop(program.resume(Resume::Detach, 0));
+        };
         let process = Process {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
@@ -376,7 +397,9 @@ impl<'a> Keeper<'a> {
         if !self.control.fail(program.0 as u32, &why.to_string()) {
             say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
         }
-        if place::exit(program, STATUS_FAILED as u8).is_err() {
+        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        let can_call = matches!(why, PlaceError::Call { .. });
+        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
             // SAFETY: kill asks nothing of its caller.
             unsafe { libc::kill(program.0, libc::SIGKILL) };
         }

@@ -54,7 +54,7 @@ use std::process::ExitCode;
 const LEAST_MEMORY: Size = Size(1 << 20);
 
 /// Which road is taken where nothing is said.
-const DEFAULT_DELIVERY: Choice = Choice::Preload;
+const DEFAULT_DELIVERY: Choice = Choice::Inline;
 
 /// The runtime, built by the build script.
 static RUNTIME: &[u8] = include_bytes!(env!("PAGEFAULT_RUNTIME"));

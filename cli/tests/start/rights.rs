@@ -166,6 +166,29 @@ fn a_host_without_ptrace() {
     scratch.assert_nothing_left();
 }
 
+/// Where there is no room for the runtime the program does not run without: here a runtime that says
+/// that it needs 60 MiB, under a limit of addresses.
+#[test]
+fn a_runtime_that_does_not_fit() {
+    let scratch = Scratch::new("fit");
+    let mut file = fs::read(env!("PAGEFAULT_JUMP")).unwrap();
+    let word = |file: &[u8], at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let headers = word(&file, 32) as usize;
+    let count = usize::from(file[56]);
+    let writable = (0..count).map(|index| headers + index * 56).find(|header| {
+        // PT_LOAD, and PF_W.
+        file[*header] == 1 && file[*header + 4] & 2 != 0
+    });
+    // p_memsz.
+    let size = writable.unwrap() + 40;
+    file[size..size + 8].copy_from_slice(&(60_u64 << 20).to_le_bytes());
+    fs::write(scratch.path("large"), file).unwrap();
+    let script = "R=${RUN%--runtime*}; ulimit -v 60000; $R --runtime large -- echo never";
+    let (stdout, stderr, status) = output(&mut crate::shell(&scratch, script));
+    assert_eq!((&*stdout, status), ("", Some(125)), "{stderr}");
+    assert!(stderr.contains("memory for the runtime: Cannot allocate memory"), "{stderr}");
+}
+
 /// Makes a system call fail with EPERM from here on.
 fn forbid(call: libc::c_long) -> std::io::Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
