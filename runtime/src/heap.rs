@@ -18,18 +18,23 @@ const STEP: usize = 1 << 20;
 /// Where the heap gets its memory from.
 struct Host;
 
+impl Host {
+    fn alloc_pages(&self, size: usize) -> *mut u8 {
+        let Ok(start) = sys::map_private(size, nr::PROT_READ | nr::PROT_WRITE) else {
+            return core::ptr::null_mut();
+        };
+        // SAFETY: nothing of the program's is there.
+        let _ = unsafe { sys::advise(start, size, nr::MADV_DONTDUMP) };
+        start as *mut u8
+    }
+}
+
 // SAFETY: each piece is a mapping of its own, zeroed, and stays until it is freed.
 unsafe impl Allocator for Host {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         let size = size.next_multiple_of(STEP);
-        match sys::map_private(size, nr::PROT_READ | nr::PROT_WRITE) {
-            Ok(start) => {
-                // SAFETY: nothing of the program's is there.
-                let _ = unsafe { sys::advise(start, size, nr::MADV_DONTDUMP) };
-                (start as *mut u8, size, 0)
-            }
-            Err(_) => (core::ptr::null_mut(), 0, 0),
-        }
+        let start = self.alloc_pages(size);
+        if start.is_null() { (start, 0, 0) } else { (start, size, 0) }
     }
 
     fn remap(&self, _: *mut u8, _: usize, _: usize, _: bool) -> *mut u8 {
@@ -71,25 +76,64 @@ pub(crate) fn let_go() {
     unsafe { HEAP.raw().unlock() };
 }
 
-// SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time.
+/// Blocks of this size and more are mappings of their own: tables that are mostly untouched cost no
+/// memory then.
+const LARGE: usize = 128 << 10;
+const PAGE: usize = 4096;
+
+fn is_large(layout: &Layout) -> bool {
+    layout.size() >= LARGE && layout.align() <= PAGE
+}
+
+fn map(size: usize) -> *mut u8 {
+    Host.alloc_pages(size.next_multiple_of(PAGE))
+}
+
+// SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time; a mapping of its
+// own is aligned to a page, zeroed, and nobody else's.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().malloc(layout.size(), layout.align()) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().calloc(layout.size(), layout.align()) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if is_large(&layout) {
+            // SAFETY: the block is a mapping of its own, and the caller gives it up.
+            let _ = unsafe { sys::unmap(pointer.addr(), layout.size().next_multiple_of(PAGE)) };
+            return;
+        }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().free(pointer, layout.size(), layout.align()) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: passed on to the caller.
-        unsafe { HEAP.lock().realloc(pointer, layout.size(), layout.align(), size) }
+        let Ok(new) = Layout::from_size_align(size, layout.align()) else {
+            return core::ptr::null_mut();
+        };
+        if !is_large(&layout) && !is_large(&new) {
+            // SAFETY: passed on to the caller.
+            return unsafe { HEAP.lock().realloc(pointer, layout.size(), layout.align(), size) };
+        }
+        // SAFETY: the new block is as large as is copied, and the caller gives the old one up.
+        unsafe {
+            let block = self.alloc(new);
+            if !block.is_null() {
+                block.copy_from_nonoverlapping(pointer, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            block
+        }
     }
 }

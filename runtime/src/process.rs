@@ -145,6 +145,12 @@ pub fn stop(message: fmt::Arguments<'_>) -> ! {
     sys::exit_group(STATUS_FAILED)
 }
 
+/// The same where the shared memory cannot be trusted.
+pub fn stop_unshared(message: fmt::Arguments<'_>) -> ! {
+    say(message);
+    sys::exit_group(STATUS_FAILED)
+}
+
 /// A message, cut where it is too long: there may be no memory for more.
 struct Line {
     bytes: [u8; 512],

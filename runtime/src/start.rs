@@ -7,12 +7,15 @@ use crate::thread::Thread;
 use crate::{entry, memory, process, signal, sys};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
-use pagefault_control::Boot;
+use pagefault_control::{Boot, Control};
 
 /// The first code of the runtime in a program that has not begun: on the boot stack.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
     // SAFETY: the keeper wrote the block, and there is one thread.
     unsafe { process::set_boot(&*boot) };
+    if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
+        process::stop_unshared(format_args!("the command and the runtime are of different builds"));
+    }
     let mask = sys::exchange_mask(signal::ALL);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
