@@ -64,8 +64,20 @@ pub struct Control {
     failure: Failure,
     /// What happened, over all processes.
     pub counters: Counters,
+    /// A futex: what became of the tree when the program ended, one of [`tree`].
+    pub tree: AtomicU32,
     /// The processes of the tree.
     pub slots: Slots,
+}
+
+/// The values of [`Control::tree`].
+pub mod tree {
+    /// The program runs, or the keeper has not seen its end.
+    pub const RUNS: u32 = 0;
+    /// The program has ended, others of the tree have not: the keeper stays.
+    pub const OUTLIVES: u32 = 1;
+    /// No process is left: the keeper ends.
+    pub const GONE: u32 = 2;
 }
 
 impl Control {

@@ -76,4 +76,4 @@ pub use place::Refilled;
 pub use probe::{Delivery, Probe, ProbeError};
 pub use space::{Layout, LinuxSpace, PresentError};
 pub use stats::MachineStats;
-pub use uffd::{Scope, UffdFeatures};
+pub use uffd::{Scope, UffdFeatures, Userfault};

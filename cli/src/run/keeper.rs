@@ -8,8 +8,8 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask};
-use rustix::event::epoll;
+use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask, tree};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -28,7 +28,8 @@ const SOCKET: i32 = 3;
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
 /// How often processes are looked for that there was no descriptor for.
-const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
@@ -64,13 +65,28 @@ fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     std::mem::forget(socket);
-    // SAFETY: nothing above SOCKET is used any more; its owners are forgotten with the front's
-    // stack, to which this process does not return.
-    unsafe { libc::syscall(libc::SYS_close_range, SOCKET + 1, u32::MAX, 0) };
+    close_from(SOCKET + 1);
     // SAFETY: the socket is there, and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
     Ok(socket)
+}
+
+/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
+/// the front's stack, to which this process does not return.
+fn close_from(first: i32) {
+    // SAFETY: as said.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
+    }
+    // A filter forbids it.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> =
+        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: as said; the directory's own descriptor is closed already.
+        unsafe { libc::close(number) };
+    }
 }
 
 /// No signal but those that cannot be blocked ends or stops the keeper.
@@ -117,8 +133,10 @@ struct Traced {
 struct Keeper<'a> {
     control: &'a Control,
     image: Image,
-    /// The slot of the program that the command was asked to run, until that has begun.
-    first: Option<u32>,
+    /// The slot of the program that the command was asked to run.
+    first: u32,
+    /// Whether that has begun.
+    begun: bool,
     socket: OwnedFd,
     stops: OwnedFd,
     events: OwnedFd,
@@ -136,7 +154,7 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, image, first: Some(first), socket, stops, events, members, traced })
+        Ok(Self { control, image, first, begun: false, socket, stops, events, members, traced })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -161,6 +179,7 @@ impl<'a> Keeper<'a> {
                 }
             }
             if left {
+                self.tell(tree::GONE);
                 return Ok(());
             }
             if unwatched {
@@ -249,7 +268,16 @@ impl<'a> Keeper<'a> {
                 let _ = epoll::delete(&self.events, end);
             }
             self.control.slots.release(slot);
+            if slot == self.first && !is_hung_up(&self.socket) {
+                self.tell(tree::OUTLIVES);
+            }
         }
+    }
+
+    /// Tells the front what became of the tree.
+    fn tell(&self, state: u32) {
+        self.control.tree.store(state, Release);
+        let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);
     }
 
     fn look_for_ends(&mut self) {
@@ -264,15 +292,14 @@ impl<'a> Keeper<'a> {
     /// Begins to trace the thread that a process wants to execute a program with.
     fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let number = process.as_raw_nonzero().get();
-        if let Some(traced) = self.traced.get_mut(&number) {
-            // Its last exec failed, and we have not come to let it go.
-            traced.cancelled = false;
-            return Ok(());
-        }
         let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
         let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
-        let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
-        thread.seize().map_err(refused)?;
+        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
+        // of the process that we still trace is let go when it stops.
+        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
+            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
+            thread.seize().map_err(refused)?;
+        }
         let member = self.members.get(&slot);
         let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
             rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
@@ -282,12 +309,14 @@ impl<'a> Keeper<'a> {
     }
 
     fn cancel(&mut self, process: Pid) {
-        if let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) {
-            traced.cancelled = true;
-            traced.errors = None;
-            // If it has ended we shall hear of it.
-            let _ = traced.thread.interrupt();
+        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
+        traced.cancelled = true;
+        traced.errors = None;
+        if let Some(slot) = self.control.slots.get(traced.slot) {
+            slot.word.store(ask::IDLE, Release);
         }
+        // If it has ended we shall hear of it.
+        let _ = traced.thread.interrupt();
     }
 
     fn look_at_stops(&mut self) {
@@ -302,15 +331,18 @@ impl<'a> Keeper<'a> {
     fn stopped(&mut self, thread: Tracee, stop: Stop) {
         // At its exec a thread has become the only one, and has the number of the process.
         if stop == Stop::Exec {
-            match self.traced.remove(&thread.0) {
+            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
                 Some(traced) => self.executed(thread, traced),
+                // It went on without us after an exec that failed.
                 None => drop(thread.resume(Resume::Detach, 0)),
             }
             return;
         }
         let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
-        let Some((process, cancelled)) = found.map(|(number, traced)| (*number, traced.cancelled))
-        else {
+        let found = found.map(|(number, traced)| (*number, traced.cancelled));
+        let Some((process, cancelled)) = found else {
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _ = thread.resume(Resume::Detach, signal);
             return;
         };
         let (how, signal) = match stop {
@@ -332,12 +364,14 @@ impl<'a> Keeper<'a> {
 
     /// Deals with a program that has been executed and has not run.
     fn executed(&mut self, program: Tracee, traced: Traced) {
-        let Some(slot) = self.control.slots.get(traced.slot) else { return };
+        let Some(slot) = self.control.slots.get(traced.slot) else {
+            return drop(program.resume(Resume::Detach, 0));
+        };
         let process = Process {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
-            first: self.first == Some(traced.slot),
+            first: self.first == traced.slot && !self.begun,
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
@@ -354,7 +388,7 @@ impl<'a> Keeper<'a> {
             }
             Err(why) => self.stop(program, &why, traced.errors),
         }
-        self.first = self.first.filter(|_| !process.first);
+        self.begun |= process.first;
         let _ = program.resume(Resume::Detach, 0);
     }
 
@@ -363,7 +397,9 @@ impl<'a> Keeper<'a> {
         if !self.control.fail(program.0 as u32, &why.to_string()) {
             say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
         }
-        if place::exit(program, STATUS_FAILED as u8).is_err() {
+        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        let can_call = matches!(why, PlaceError::Call { .. });
+        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
             // SAFETY: kill asks nothing of its caller.
             unsafe { libc::kill(program.0, libc::SIGKILL) };
         }
@@ -376,13 +412,25 @@ fn answer(slot: &Slot, word: u32) {
     let _ = futex::wake(&slot.word, futex::Flags::empty(), u32::MAX >> 1);
 }
 
+/// Whether nobody holds the other end of a socket.
+pub fn is_hung_up(socket: &OwnedFd) -> bool {
+    ready(socket, PollFlags::empty()).contains(PollFlags::HUP)
+}
+
+/// What a descriptor is ready for now.
+fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
+    let mut poll = [PollFd::new(descriptor, wanted)];
+    match rustix::event::poll(&mut poll, Some(&NOW)) {
+        Ok(_) => poll[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 /// Says something on a process's standard error, if it has one.
 fn say(errors: Option<OwnedFd>, text: &str) {
     if let Some(errors) = errors {
         // There is nobody else to be told. A full pipe must not hold up the tree.
-        let mut poll = [rustix::event::PollFd::new(&errors, rustix::event::PollFlags::OUT)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
+        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
             let _ = File::from(errors).write_all(text.as_bytes());
         }
     }
