@@ -23,31 +23,29 @@ pub(crate) fn is_guard(entry: &Entry) -> bool {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes every page of a part of a region a guard; what was there is gone.
+    /// Makes every page of a part of a region a guard; what was there is gone. Returns how far the
+    /// region was still in its tree.
     pub(super) fn install_guards(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         range: Range<VirtAddr>,
-    ) -> Result<(), AdviseError> {
+    ) -> Result<VirtAddr, AdviseError> {
         if vma.has(VmaFlags::LOCKED | VmaFlags::NONLINEAR) {
             return Err(AdviseError::Unsuitable);
         }
-        let (mut vma, mut from) = (vma.clone(), range.start);
-        while from < range.end {
-            if !vma.is_alive() {
-                vma = self.containing(from).ok_or(AdviseError::Unmapped)?;
-            }
-            // A fork copies the page table of a region that has a family.
-            if vma.written_family().is_none() {
-                let _engaged = self.manager.engage();
-                self.prepare_family(&vma, Stores::Begin);
-                continue;
-            }
-            let chunk = Pages::new(&(from..range.end.min(vma.end)), M::Space::SPAN).next();
-            let chunk = chunk.ok_or(AdviseError::Unmapped)?;
-            from = self.install_some(&vma, chunk)?;
+        // A fork copies the page table of a region that has a family.
+        if vma.written_family().is_none() {
+            let _engaged = self.manager.engage();
+            self.prepare_family(vma, Stores::Begin);
+            // The region that has it is another.
+            return Ok(range.start);
         }
-        Ok(())
+        let mut from = range.start;
+        while from < range.end && vma.is_alive() {
+            let Some(chunk) = Pages::new(&(from..range.end), M::Space::SPAN).next() else { break };
+            from = self.install_some(vma, chunk)?;
+        }
+        Ok(from)
     }
 
     /// Installs guards in a range inside one leaf table; returns how far.

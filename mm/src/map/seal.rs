@@ -19,16 +19,17 @@ impl<M: Machine> Mm<M> {
         let end = address.checked_add(length).ok_or(SealError::Wraps)?;
         let exclusive = self.exclusive();
         // All of it or nothing.
-        let covered = self.each_region(address..end, |_, _| Ok::<(), SealError>(()))?;
+        let covered = self.each_region(address..end, |_, part| Ok::<_, SealError>(part.end))?;
         if !covered {
             return Err(SealError::Unmapped);
         }
         self.each_region(address..end, |vma, part| {
-            let flags = vma.flags | VmaFlags::SEALED;
-            if flags == vma.flags {
-                return Ok(());
+            let (end, flags) = (part.end, vma.flags | VmaFlags::SEALED);
+            if flags != vma.flags {
+                let sealed = exclusive.reflag(vma, part, flags);
+                sealed.map_err(|_| SealError::TooManyRegions)?;
             }
-            exclusive.reflag(vma, part, flags).map(drop).map_err(|_| SealError::TooManyRegions)
+            Ok(end)
         })?;
         Ok(())
     }

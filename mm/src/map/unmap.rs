@@ -70,7 +70,7 @@ impl<M: Machine> Exclusive<'_, M> {
         self.apply(&edit);
         for vma in &edit.out {
             let part = vma.start.max(range.start)..vma.end.min(range.end);
-            mm.zap(vma, part.clone());
+            mm.zap(part.clone());
             if vma.has(VmaFlags::ACCOUNT) {
                 mm.manager.uncharge((part.end - part.start) >> PAGE_SHIFT);
             }
