@@ -45,7 +45,7 @@ static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap:
 pub fn start(archive: &'static [u8], disk: Option<Disk>) {
     let mut tree = TREE.lock();
     let mut add = |path: String, mode, kind| _ = tree.insert(path, node(mode, kind));
-    for path in ["/", "/dev", "/dev/shm", "/proc", "/sys", "/tmp"] {
+    for path in ["/", "/dev", "/dev/shm", "/proc", "/run", "/sys", "/tmp", "/var", "/var/tmp"] {
         add(path.to_string(), DIRECTORY | 0o755, Kind::Directory);
     }
     if let Some(disk) = disk {

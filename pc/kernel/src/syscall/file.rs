@@ -307,7 +307,9 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
     }
     let mut bytes = Vec::new();
     let mut at = open.offset.load(Ordering::Relaxed);
-    for (name, node) in fs::list(path).into_iter().skip(at as usize) {
+    let parent = fs::find(&fs::absolute(path, ".."), Follow::Yes)?;
+    let links = [(String::from("."), node.clone()), (String::from(".."), parent)];
+    for (name, node) in links.into_iter().chain(fs::list(path)).skip(at as usize) {
         let length = (19 + name.len() + 1).next_multiple_of(8);
         if bytes.len() + length > room {
             if bytes.is_empty() {

@@ -283,10 +283,6 @@ fn child(
 /// Replaces the program of the running process.
 pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let Arguments { a, b, c, .. } = arguments;
-    // The arguments are there several times for a moment.
-    if !process::make_room(4 * exec::ARGUMENT_LIMIT) {
-        return Err(Errno::ENOMEM);
-    }
     let path = String::from_utf8(user::read_path(a)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);
@@ -343,7 +339,11 @@ fn strings(list: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, Er
         if at == 0 {
             return Ok(strings);
         }
-        let text = user::read_string(at, *room, Errno::E2BIG)?;
+        // The arguments are there several times for a moment.
+        let used = exec::ARGUMENT_LIMIT - *room;
+        process::find_room(3 * (used + exec::LONGEST_ARGUMENT))?;
+        let longest = exec::LONGEST_ARGUMENT.min(*room);
+        let text = user::read_string(at, longest, Errno::E2BIG)?;
         // With its end and the pointer to it.
         *room = room.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
         strings.push(text);
