@@ -153,7 +153,7 @@ fn memory_that_ends_leaves_the_last_pages_of_files() {
     let world = world_with(1024, Config { fault_around: 1, ..Config::default() });
     let space = world.process();
     let mm = space.mm();
-    let file = File::open(&world.manager, Arc::new(SimFile::new(32 * PAGE)));
+    let file = File::open(&world.manager, Arc::new(SimFile::new(vec![1; 32 * PAGE as usize])));
     let source = Source::File { file: &file, offset: 0, access: FileAccess::READ };
     let request = MapRequest {
         placement: Placement::Fixed(at(0)),
