@@ -45,7 +45,7 @@ fn guards_refuse_and_the_region_stays_one() {
     mm.madvise(at(0), 8 * PAGE, Advice::DontNeed).unwrap();
     assert_eq!([look(1), look(2)], [Ok(0), Err(MAPERR)], "no other advice takes them away");
     let child = space.fork().unwrap();
-    assert_eq!(world.load_byte(child.mm(), 1, at(3)), Err(MAPERR), "a child has them");
+    assert_eq!(world.load_byte(child.mm(), 0, at(3)), Err(MAPERR), "a child has them");
     world.check();
     mm.madvise(at(0), 3 * PAGE, Advice::GuardRemove).unwrap();
     assert_eq!([look(2), look(3)], [Ok(0), Err(MAPERR)]);
