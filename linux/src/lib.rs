@@ -47,6 +47,7 @@ pub mod machine;
 #[cfg(feature = "std")]
 pub mod memory;
 mod place;
+mod quota;
 pub mod probe;
 mod reserve;
 #[cfg(feature = "std")]
@@ -73,6 +74,7 @@ pub use machine::{BuildError, Config, LinuxMachine};
 #[cfg(feature = "std")]
 pub use memory::Memory;
 pub use place::Refilled;
+pub use quota::{ChildShares, Quota};
 pub use probe::{Delivery, Probe, ProbeError};
 pub use space::{Layout, LinuxSpace, PresentError};
 pub use stats::MachineStats;

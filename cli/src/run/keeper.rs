@@ -8,7 +8,7 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask, tree};
+use pagefault_control::{Control, MappedShares, Message, Plan, STATUS_FAILED, Slot, ask, tree};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// Where our end of the socket is, once everything else is closed.
 const SOCKET: i32 = 3;
+/// Where the shared memory's file is then.
+const SHARED: i32 = 4;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
@@ -33,13 +35,20 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
-pub fn run(socket: OwnedFd, control: &Control, image: Image, first: u32) -> io::Result<()> {
-    let socket = leave_the_caller(socket)?;
-    Keeper::new(socket, control, image, first)?.serve()
+pub fn run(
+    socket: OwnedFd,
+    shared: OwnedFd,
+    control: &Control,
+    image: Image,
+    first: u32,
+) -> io::Result<()> {
+    let [socket, shared] = leave_the_caller([socket, shared])?;
+    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
+    Keeper::new(socket, shares, control, image, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
-fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
+fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
     // Not a leader of a group: a process that was just forked.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
@@ -58,18 +67,21 @@ fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     drop(null);
-    if socket.as_raw_fd() != SOCKET {
-        // SAFETY: what was at SOCKET is the caller's, and not used any more.
-        if unsafe { libc::dup2(socket.as_raw_fd(), SOCKET) } == -1 {
+    // Out of the way of the numbers that they are to have.
+    let own = own.map(|file| rustix::io::fcntl_dupfd_cloexec(&file, SHARED + 1));
+    for (file, number) in own.into_iter().zip([SOCKET, SHARED]) {
+        // SAFETY: what is at the number is the caller's, and not used any more.
+        if unsafe { libc::dup2(file?.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
-    std::mem::forget(socket);
-    close_from(SOCKET + 1);
-    // SAFETY: the socket is there, and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
+    // SAFETY: nothing above SHARED is used any more; its owners are forgotten with the front's
+    // stack, to which this process does not return.
+    unsafe { libc::syscall(libc::SYS_close_range, SHARED + 1, u32::MAX, 0) };
+    // SAFETY: both are there, and nobody else owns them.
+    let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    Ok(socket)
+    Ok([socket, shared])
 }
 
 /// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
@@ -132,6 +144,7 @@ struct Traced {
 
 struct Keeper<'a> {
     control: &'a Control,
+    shares: MappedShares,
     image: Image,
     /// The slot of the program that the command was asked to run.
     first: u32,
@@ -146,7 +159,13 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(socket: OwnedFd, control: &'a Control, image: Image, first: u32) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        shares: MappedShares,
+        control: &'a Control,
+        image: Image,
+        first: u32,
+    ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stops = stops()?;
         for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)] {
@@ -154,7 +173,7 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, image, first, begun: false, socket, stops, events, members, traced })
+        Ok(Self { control, shares, image, first, begun: false, socket, stops, events, members, traced })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -375,6 +394,7 @@ impl<'a> Keeper<'a> {
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
+        self.leave_shares(traced.slot);
         let placed = place::place(program, &mut self.image, process);
         answer(slot, ask::IDLE);
         match placed {
