@@ -1,0 +1,153 @@
+//! The command's side: making the shared memory, and mapping it.
+
+use crate::Control;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+use std::ptr::NonNull;
+
+/// Why the shared memory could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The host refused.
+    Host(Errno),
+    /// It is not what this build of pagefault shares.
+    Layout,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(errno) => std::io::Error::from(*errno).fmt(f),
+            Self::Layout => f.write_str("it was made by another version of pagefault"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+impl From<Errno> for AttachError {
+    fn from(errno: Errno) -> Self {
+        Self::Host(errno)
+    }
+}
+
+/// The shared memory, mapped.
+pub struct Mapped(NonNull<Control>);
+
+// SAFETY: Control consists of atomics only.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Control {
+    /// Makes the shared memory, all zero, and maps it.
+    pub fn create() -> Result<(OwnedFd, Mapped), AttachError> {
+        let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, size_of::<Self>() as u64)?;
+        let mapped = Mapped::new(&file)?;
+        Ok((file, mapped))
+    }
+
+    /// Maps the shared memory that another process published, by the path of its descriptor.
+    pub fn attach(path: &Path) -> Result<Mapped, AttachError> {
+        let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < size_of::<Self>() as i64 {
+            return Err(AttachError::Layout);
+        }
+        let mapped = Mapped::new(&file)?;
+        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+    }
+}
+
+impl Mapped {
+    fn new(file: impl AsFd) -> Result<Self, AttachError> {
+        let (len, prot) = (size_of::<Control>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
+        let start = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0)?
+        };
+        Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
+    }
+}
+
+impl Deref for Mapped {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        // SAFETY: the mapping is as long as Control, page-aligned, and lives until the drop; the
+        // file has that length; all zero bytes and all others are values of its atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference can outlive its owner.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Control>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Delivery, Storage, SwapSpec, TooLong};
+    use rustix::fd::AsRawFd;
+
+    fn config() -> Config {
+        let file = Storage::File("/some/\u{e4}rea".into());
+        Config {
+            limit_bytes: 123 << 20,
+            delivery: Delivery::Threads,
+            swap: vec![
+                SwapSpec { storage: Storage::Ram, bytes: None },
+                SwapSpec { storage: file, bytes: Some(5 << 30) },
+                SwapSpec { storage: Storage::Temporary("/var/tmp".into()), bytes: None },
+            ],
+        }
+    }
+
+    #[test]
+    fn what_one_side_publishes_the_other_reads() {
+        let (file, ours) = Control::create().unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
+        ours.publish(&config()).unwrap();
+        let theirs = Control::attach(path.as_ref()).unwrap();
+        assert_eq!(theirs.config(), Some(config()));
+
+        theirs.counters.pages_out[2].add(7);
+        theirs.counters.fault_time.record(1000);
+        assert_eq!(ours.counters.pages_out[2].value(), 7);
+        assert_eq!(ours.counters.fault_time.count(), 1);
+
+        assert_eq!(ours.failure(), None);
+        assert!(theirs.fail(12, "no room"));
+        assert!(!theirs.fail(13, "later"));
+        assert_eq!(ours.failure(), Some((12, "no room".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_shared_memory_of_ours_is_refused() {
+        assert!(matches!(Control::attach("/no/such".as_ref()), Err(AttachError::Host(_))));
+        let short = rustix::fs::memfd_create("short", MemfdFlags::CLOEXEC).unwrap();
+        let path = format!("/proc/self/fd/{}", short.as_raw_fd());
+        assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let (_file, control) = Control::create().unwrap();
+        let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
+        let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
+        for swap in [vec![long], many] {
+            let config = Config { limit_bytes: 1, delivery: Delivery::Inline, swap };
+            assert_eq!(control.publish(&config), Err(TooLong));
+        }
+    }
+}
