@@ -174,8 +174,11 @@ pub enum Arg {
         /// The argument that points to the size.
         len: u8,
     },
-    /// A word that threads share.
-    Word(Dir),
+    /// A word to wait for.
+    Word {
+        /// The argument whose flag says that no other process uses it.
+        flags: u8,
+    },
     /// Memory that the kernel touches by itself after the call.
     Later {
         /// How long it is.
@@ -229,6 +232,11 @@ pub enum Len {
         width: Width,
         /// How many bits the argument counts too many.
         less: u8,
+    },
+    /// A byte for each page of the length that another argument, a `size_t`, says.
+    Pages {
+        /// The argument.
+        arg: u8,
     },
     /// What the structure's first `u32` says, or this if it says zero; a number that is smaller than
     /// `least` or larger than a page is refused by the kernel.

@@ -47,18 +47,24 @@ impl LinuxMachine {
         };
     }
 
-    /// Goes on in the child, whose only thread this is: manages `ranges` of the identity space
-    /// `space`, which are those that were registered in the parent, with a userfaultfd of its own.
-    pub fn after_fork_child(
+    /// Goes on in the child: manages `ranges` of the identity space `space`, with a userfaultfd of its
+    /// own.
+    ///
+    /// # Safety
+    /// This is the only thread of a forked child, [`before_fork`](Self::before_fork) was called before
+    /// the fork, and `ranges` are those that were registered in the parent and that the child has.
+    pub unsafe fn after_fork_child(
         &self,
         space: &LinuxSpace,
         ranges: impl Iterator<Item = Range<VirtAddr>>,
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
         let descriptor = shared.probe.open(shared.delivery)?;
-        shared.descriptor.continue_with(&descriptor);
-        drop(descriptor);
-        shared.sweep.after_fork_child();
+        // SAFETY: the caller's is the only thread.
+        unsafe {
+            shared.descriptor.continue_with(descriptor);
+            shared.sweep.after_fork_child();
+        }
         for range in ranges {
             debug_assert!(range.end <= space.range().end);
             let host = range.start.value()..range.end.value();

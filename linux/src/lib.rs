@@ -58,6 +58,8 @@ mod sweep;
 mod sys;
 mod table;
 mod uffd;
+#[cfg(feature = "std")]
+mod visit;
 
 pub use adopt::{AdoptPresentError, adopt_present};
 pub use context::set_context;

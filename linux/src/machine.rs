@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
 };
 use rustix::io::Errno;
 
@@ -281,8 +281,9 @@ impl Machine for LinuxMachine {
         f(unsafe { &*self.shared.parked_page(held.home()) })
     }
 
-    fn space(&self) -> Result<LinuxSpace, OutOfFrames> {
-        LinuxSpace::new(&self.shared).map_err(|_| OutOfFrames)
+    /// Never for want of frames: what the host refuses, [`LinuxMachine::new_space`] tells.
+    fn space(&self) -> Result<LinuxSpace, NoSpace> {
+        self.new_space().map_err(|_| NoSpace::Refused)
     }
 
     fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {

@@ -5,7 +5,6 @@
 
 use crate::host::Process;
 use crate::store::descriptor::{self, Kept};
-use crate::sweep::replace_descriptor;
 use core::ffi::c_void;
 use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -165,9 +164,13 @@ impl Userfault {
         self.process.is_this()
     }
 
-    /// In a forked child, goes on with another descriptor, under the same number.
-    pub fn continue_with(&self, descriptor: &Self) {
-        replace_descriptor(self.as_fd(), descriptor.as_fd());
+    /// In a forked child, goes on with another descriptor.
+    ///
+    /// # Safety
+    /// The calling thread is the only one.
+    pub unsafe fn continue_with(&self, descriptor: Self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.fd.replace(descriptor.fd.into_owned()) };
         self.process.succeed();
     }
 

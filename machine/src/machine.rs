@@ -13,6 +13,21 @@ pub type Page = PageBytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfFrames;
 
+/// Why an address space could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSpace {
+    /// No frame is free for its page table; evicting pages may help.
+    OutOfFrames,
+    /// The machine has all the spaces that it can have, and evicting pages does not help.
+    Refused,
+}
+
+impl From<OutOfFrames> for NoSpace {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///
 /// Used to choose among sharded structures and, in debug builds, to check the lock order; two
@@ -129,7 +144,7 @@ pub trait Machine: Send + Sync + Sized + 'static {
     }
 
     /// Makes an empty address space, its kernel part taken from the reference table.
-    fn space(&self) -> Result<Self::Space, OutOfFrames>;
+    fn space(&self) -> Result<Self::Space, NoSpace>;
 
     /// Makes sure that no processor uses a stale translation of `space` (spec G1, G3).
     ///
@@ -186,9 +201,15 @@ pub trait Space: Send + Sync {
     /// A number that no other living space of the machine has.
     fn id(&self) -> u32;
 
+    /// The addresses that the table covers, if not all: no region is made elsewhere.
+    fn covers(&self) -> Range<VirtAddr> {
+        VirtAddr::ZERO..VirtAddr(u64::MAX)
+    }
+
     /// Locks the entries of a range, making the levels of the table that are missing (spec B1).
     ///
-    /// `range` is page-aligned, not empty and within one aligned block of [`Space::SPAN`] bytes.
+    /// `range` is page-aligned, not empty, within [`Space::covers`] and within one aligned block of
+    /// [`Space::SPAN`] bytes.
     /// On failure the levels already made stay. A thread of control holds at most two cursors at
     /// once, and two only while it alone changes both address spaces: parent and child in a fork,
     /// or two blocks of one space, the one at the lower address first.

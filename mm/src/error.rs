@@ -239,6 +239,7 @@ errors! {
     ForkError {
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         OutOfMemory = ENOMEM, "No memory for page tables or the bookkeeping.";
+        Refused = EAGAIN, "The machine can have no further address space.";
     }
 }
 

@@ -1,9 +1,9 @@
 //! The manager: what all address spaces of a machine share.
 
 use crate::cache::{Cache, Mapping};
-use crate::error::{OutOfMemory, SwapOffError};
+use crate::error::{ForkError, OutOfMemory, SwapOffError};
 use crate::event::{Event, Observer};
-use crate::machine::{Frame, Machine, OutOfFrames, Protection, SwapDevice};
+use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
@@ -233,9 +233,14 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Makes a page table, evicting pages if it must.
-    pub(crate) fn new_space(&self) -> Result<M::Space, OutOfMemory> {
+    pub(crate) fn new_space(&self) -> Result<M::Space, ForkError> {
         let _engaged = self.engage();
-        self.with_room(|| self.machine.space())
+        let make = || match self.machine.space() {
+            Ok(space) => Ok(Ok(space)),
+            Err(NoSpace::OutOfFrames) => Err(OutOfFrames),
+            Err(NoSpace::Refused) => Ok(Err(ForkError::Refused)),
+        };
+        self.with_room(make).map_err(|OutOfMemory| ForkError::OutOfMemory)?
     }
 
     /// Drops a reference; the last one frees the frame.

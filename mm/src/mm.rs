@@ -21,9 +21,9 @@
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
 use crate::entry::Limits;
-use crate::error::{ForkError, OutOfMemory};
+use crate::error::ForkError;
 use crate::fault::ahead::Runs;
-use crate::machine::{Machine, VirtAddr};
+use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
 use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
@@ -48,6 +48,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The part of the layout that a page table covers.
+    fn within(mut self, covered: &Range<VirtAddr>) -> Self {
+        let end = self.range.end.min(covered.end);
+        let start = self.range.start.max(covered.start).min(end);
+        self.range = start..end;
+        self.mmap_base = self.mmap_base.clamp(start, end);
+        self
+    }
+
     /// A layout over a range, with its mappings placed from the top down.
     pub const fn over(range: Range<VirtAddr>) -> Self {
         let base = range.end;
@@ -133,17 +142,19 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
-    /// Makes an empty address space over a page table that the machine made.
+    /// Makes an empty address space over a page table that the machine made. Addresses of `layout`
+    /// that the table does not cover are left out.
     pub fn with_space(
         manager: &Arc<Manager<M>>,
         layout: Layout,
         limits: Limits,
         space: M::Space,
     ) -> Self {
+        let layout = layout.within(&space.covers());
         let mm = manager.spaces.add(&manager.order, |id| Mm {
             manager: manager.clone(),
             id,
@@ -304,10 +315,25 @@ impl<'a, M: Machine> Exclusive<'a, M> {
 
     /// Puts regions in the place of others, at once for whoever looks them up.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
-        rmap::exchange(self.mm, &edit.out, &edit.into);
+        self.apply_moving(edit, &[], &[]);
+    }
+
+    /// Like [`apply`](Self::apply), while pages move: regions that only the reverse maps know leave
+    /// these, or enter them, in the same exchange. So a walk finds every page at every moment.
+    pub(crate) fn apply_moving(
+        &self,
+        edit: &Edit<M>,
+        leaving: &[Arc<Vma<M>>],
+        entering: &[Arc<Vma<M>>],
+    ) {
+        let all = |own: &[Arc<Vma<M>>], more: &[Arc<Vma<M>>]| [own, more].concat();
+        let out = all(&edit.out, leaving);
+        rmap::exchange(self.mm, &out, &all(&edit.into, entering));
         self.mm.regions.write(&self.mm.manager.order, |tree| {
             for vma in &edit.out {
                 tree.remove(vma.start);
+            }
+            for vma in &out {
                 vma.kill();
             }
             for vma in &edit.into {

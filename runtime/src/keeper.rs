@@ -1,8 +1,8 @@
 //! The runtime's side of the keeper: it is asked before a program is executed, and told of children.
 
 use crate::member::Member;
-use crate::{files, process};
 use crate::sys::{self, Errno};
+use crate::{files, process};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl::PR_SET_PTRACER;
@@ -23,7 +23,9 @@ pub enum Answer {
 
 /// Asks the keeper to wait for the calling thread's exec, and waits until it does.
 pub fn ask(control: &Control, member: &Member) -> Answer {
-    let Some(slot) = control.slots.get(member.slot()) else { return Answer::Refused(Errno::EAGAIN) };
+    let Some(slot) = control.slots.get(member.slot()) else {
+        return Answer::Refused(Errno::EAGAIN);
+    };
     // Where Yama is not there this fails, and is not needed.
     set_tracer(ANYBODY);
     slot.tid.store(sys::thread_id(), Relaxed);

@@ -32,8 +32,8 @@ extern crate alloc;
 
 mod call;
 mod entry;
-mod frame;
 mod files;
+mod frame;
 pub mod heap;
 mod keeper;
 mod lock;

@@ -140,9 +140,7 @@ fn waiting_for(shared: &Shared, stop: &Kept) -> Result<Kept, Errno> {
 
 fn serve(shared: &Weak<Shared>, wait: &Kept) {
     let Some(shared) = shared.upgrade() else { return };
-    if let Some(pager) = shared.pagers.current() {
-        pager.thread_started();
-    }
+    shared.pagers.with_current(|pager| pager.thread_started());
     let empty = Event { flags: EventFlags::empty(), data: EventData::new_u64(FAULT) };
     loop {
         let threads = &shared.pagers.threads;

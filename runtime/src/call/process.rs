@@ -1,9 +1,9 @@
 //! Calls about the process as a whole: `prctl`, `seccomp`, limits.
 
 use super::{Call, Outcome};
-use crate::{files, process};
 use crate::sys::{self, Errno, Result};
 use crate::user;
+use crate::{files, process};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 

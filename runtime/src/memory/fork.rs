@@ -97,7 +97,9 @@ pub fn after_fork_in_child(fork: Fork) {
     let everything = PAGE..crate::user::END;
     let ranges = manager.parts(&everything);
     let ranges = ranges.iter().map(|(range, _)| addresses(range));
-    if let Err(error) = manager.machine.after_fork_child(manager.mm().space(), ranges) {
+    // SAFETY: this is the child's only thread, and the ranges are those of its regions.
+    let gone_on = unsafe { manager.machine.after_fork_child(manager.mm().space(), ranges) };
+    if let Err(error) = gone_on {
         process::stop(format_args!("a forked process cannot go on: {error}"));
     }
     if let Some(control) = process::control() {

@@ -70,7 +70,9 @@ impl Manager {
     }
 
     fn register(&self, range: &Range<u64>) -> Result<()> {
-        let registered = self.mm().space().register_as_is(addresses(range));
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
+        let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
         registered.map_err(|errno| Errno(errno.raw_os_error()))
     }
 
