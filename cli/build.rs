@@ -18,7 +18,7 @@ const SOURCES: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
     "cli/build.rs",
-    "cli/tests/jump.rs",
+    "cli/tests/start/jump.rs",
 ];
 
 fn main() {
@@ -89,7 +89,7 @@ fn jump(root: &Path, out: &Path) -> PathBuf {
     run(&mut control, "pagefault-control for the runtime of the tests");
     let mut command = rustc("bin");
     command.arg("--extern=pagefault_control").arg("-L").arg(out);
-    command.arg("-Ctarget-feature=+crt-static").arg(root.join("cli/tests/jump.rs"));
+    command.arg("-Ctarget-feature=+crt-static").arg(root.join("cli/tests/start/jump.rs"));
     for argument in [
         "-nostartfiles",
         "-nostdlib",
