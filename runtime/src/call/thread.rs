@@ -226,7 +226,16 @@ impl Call<'_> {
         ];
         let pins = memory::pin_words(&words);
         let mask = sys::exchange_mask(crate::signal::ALL);
-        let fork = memory::before_fork();
+        // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+        let slot = unsafe { member.as_ref() }.slot();
+        let fork = match memory::before_fork(slot) {
+            Ok(fork) => fork,
+            Err(errno) => {
+                sys::exchange_mask(mask);
+                process::forked(member, -1);
+                return Err(errno);
+            }
+        };
         let raw = if self.number == nr::__NR_clone3 {
             let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
             // SAFETY: the child is a copy, with a stack like this one.
@@ -239,7 +248,8 @@ impl Call<'_> {
             unsafe { sys::raw_call(nr::__NR_clone, six) }
         };
         if raw != 0 {
-            memory::after_fork_in_parent(fork);
+            let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
+            memory::after_fork_in_parent(fork, made);
             sys::exchange_mask(mask);
             drop(pins);
             process::forked(member, raw);
