@@ -7,9 +7,8 @@ use crate::host::{self, PAGE};
 use crate::reserve::Reservation;
 use crate::store::descriptor::{self, Kept};
 use crate::sys::{self, Vector};
-use core::mem::ManuallyDrop;
 use core::ops::Range;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -75,7 +74,7 @@ impl Sweep {
     pub fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
-            replace_descriptor(old.as_fd(), new.as_fd());
+            old.replace(&new);
         }
     }
 
@@ -101,15 +100,6 @@ impl Sweep {
         }
         result
     }
-}
-
-/// Makes the descriptor number of `old` name what `new` names.
-pub fn replace_descriptor(old: BorrowedFd<'_>, new: BorrowedFd<'_>) {
-    use rustix::fd::FromRawFd;
-    // SAFETY: the number is open as long as `old`; `ManuallyDrop` keeps this second owner from closing it.
-    let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(old.as_raw_fd()) });
-    // It cannot fail: both are open descriptors of this process.
-    let _ = rustix::io::dup3(new, &mut target, rustix::io::DupFlags::CLOEXEC);
 }
 
 /// Returns the number of bytes dropped, counted from the first range on.

@@ -5,7 +5,6 @@
 
 use crate::host::Process;
 use crate::store::descriptor::{self, Kept};
-use crate::sweep::replace_descriptor;
 use core::ffi::c_void;
 use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -167,7 +166,7 @@ impl Userfault {
 
     /// In a forked child, goes on with another descriptor, under the same number.
     pub fn continue_with(&self, descriptor: &Self) {
-        replace_descriptor(self.as_fd(), descriptor.as_fd());
+        self.fd.replace(descriptor);
         self.process.succeed();
     }
 

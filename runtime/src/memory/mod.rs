@@ -42,6 +42,11 @@ use pagefault_machine::VirtAddr;
 /// Held shared by faults, exclusively by whatever changes a mapping.
 static GATE: RwLock<FutexRwLock, ()> = RwLock::new(());
 
+/// Brings the memory manager to rest until the guard is dropped.
+pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
+    GATE.write()
+}
+
 /// The bytes of a page.
 pub const PAGE: u64 = 4096;
 
