@@ -149,6 +149,14 @@ impl Slots {
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
     }
 
+    /// The process that is charged with the most, other than `but`, if that is more than `least`.
+    pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
+        let others = self.slots.iter().enumerate().filter(|(index, slot)| {
+            *index as u32 != but && slot.is_taken() && slot.charged() > least
+        });
+        others.max_by_key(|(_, slot)| slot.charged()).map(|(index, _)| index as u32)
+    }
+
     /// The frames charged over the tree.
     pub fn charged(&self) -> u64 {
         self.charged.load(Relaxed)

@@ -47,8 +47,8 @@ pub mod machine;
 #[cfg(feature = "std")]
 pub mod memory;
 mod place;
-mod quota;
 pub mod probe;
+mod quota;
 mod reserve;
 #[cfg(feature = "std")]
 pub mod runtime;
@@ -74,8 +74,8 @@ pub use machine::{BuildError, Config, LinuxMachine};
 #[cfg(feature = "std")]
 pub use memory::Memory;
 pub use place::Refilled;
-pub use quota::{ChildShares, Quota};
 pub use probe::{Delivery, Probe, ProbeError};
+pub use quota::{ChildShares, Quota};
 pub use space::{Layout, LinuxSpace, PresentError};
 pub use stats::MachineStats;
 pub use uffd::{Scope, UffdFeatures, Userfault};

@@ -173,7 +173,18 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, shares, image, first, begun: false, socket, stops, events, members, traced })
+        Ok(Self {
+            control,
+            shares,
+            image,
+            first,
+            begun: false,
+            socket,
+            stops,
+            events,
+            members,
+            traced,
+        })
     }
 
     fn serve(&mut self) -> io::Result<()> {

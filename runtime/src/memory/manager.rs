@@ -62,7 +62,9 @@ pub fn start() {
     let boot = process::boot();
     let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
         Ok(tree) => &*Box::leak(Box::new(tree)),
-        Err(errno) => process::stop(format_args!("no address space for the tree's frames: error {}", errno.0)),
+        Err(errno) => {
+            process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
+        }
     };
     let machine = match LinuxMachine::with_quota(&config, Box::new(tree)) {
         Ok(machine) => machine,

@@ -36,6 +36,7 @@ pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use remap::remap;
+pub use room::{ask as ask_for_frames, give_up_asked};
 
 use core::ops::Range;
 use lock_api::RwLock;
@@ -44,6 +45,11 @@ use pagefault_machine::VirtAddr;
 
 /// Held shared by faults, exclusively by whatever changes a mapping.
 static GATE: RwLock<FutexRwLock, ()> = RwLock::new(());
+
+/// Brings the memory manager to rest until the guard is dropped.
+pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
+    GATE.write()
+}
 
 /// The bytes of a page.
 pub const PAGE: u64 = 4096;

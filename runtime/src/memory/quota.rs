@@ -1,6 +1,8 @@
 //! The frames of the tree: what this process is charged with, and what it shares with its relatives.
 
+use crate::keeper;
 use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 use linux_raw_sys::general as nr;
@@ -40,6 +42,13 @@ impl Tree {
         })
     }
 
+    /// Whether this process has less than its part of the tree's frames.
+    fn is_poor(&self) -> bool {
+        let slots = &self.control.slots;
+        let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.charged()));
+        own.saturating_mul(slots.taken() as u64) < self.limit
+    }
+
     fn slot(&self) -> u32 {
         self.slot.load(Relaxed)
     }
@@ -61,6 +70,9 @@ impl Quota for &'static Tree {
         let mut some = wanted;
         while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit) {
             some /= 2;
+        }
+        if some == 0 && self.is_poor() {
+            keeper::press(Thread::current().member());
         }
         some
     }
