@@ -15,7 +15,7 @@ const BOTH: [Delivery; 2] = [Delivery::Inline, Delivery::Threads(2)];
 fn small(delivery: Delivery) -> Memory {
     let swap = [
         Swap::Ram { bytes: MIB as u64 },
-        Swap::TemporaryFile { directory: std::env::temp_dir(), bytes: 64 << 20 },
+        Swap::TemporaryFile { directory: std::env::temp_dir(), bytes: Some(64 << 20) },
     ];
     Memory::builder(2 * MIB as u64).delivery(delivery).swap(swap).build().unwrap()
 }
@@ -195,7 +195,7 @@ fn what_cannot_be_built_says_why() {
     let Err(error) = Memory::with_limit(1000) else { panic!("a memory of 1000 bytes") };
     assert!(matches!(error, CreateError::LimitTooSmall { given: 1000, .. }));
     assert!(error.to_string().contains("give at least"), "{error}");
-    let swap = [Swap::File { path: "/".into(), bytes: 1 << 20 }];
+    let swap = [Swap::File { path: "/".into(), bytes: Some(1 << 20) }];
     let Err(error) = Memory::builder(4 << 20).swap(swap).build() else { panic!("swap to /") };
     assert!(error.to_string().contains("directory"), "{error}");
     let layout = Layout::Windows { origin: pagefault::machine::VirtAddr(4096), bytes: 1 << 21 };
