@@ -4,14 +4,18 @@
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | `doctor` | `pagefault doctor`: what this machine offers |
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
+//! | `say` | messages on standard error, whether or not it can be written |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
+mod doctor;
 mod program;
 mod run;
+mod say;
 mod size;
 mod status;
 

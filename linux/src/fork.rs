@@ -14,7 +14,7 @@ use crate::uffd::Mapped;
 use core::ops::Range;
 #[cfg(feature = "std")]
 use lock_api::RawRwLock;
-use pagefault_machine::{Frame, VirtAddr};
+use pagefault_machine::{Frame, PAGE_SIZE, VirtAddr};
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::Errno;
 
@@ -65,24 +65,28 @@ impl LinuxMachine {
             shared.descriptor.continue_with(descriptor);
             shared.sweep.after_fork_child();
         }
-        for number in 0..shared.frames.used() {
-            let held = shared.frames.hold(Frame(number));
-            if let Home::At(host, Mapped::Writable) = held.home() {
-                held.set_home(Home::At(host, Mapped::WriteProtected));
-            }
-        }
         for range in ranges {
             debug_assert!(range.end <= space.range().end);
             let host = range.start.value()..range.end.value();
-            shared.descriptor.register(host.clone()).map_err(ForkError::Host)?;
-            shared
-                .descriptor
-                .write_protect(host, Mapped::WriteProtected)
-                .map_err(ForkError::Host)?;
+            shared.descriptor.register(host).map_err(ForkError::Host)?;
         }
+        self.protect_anew().map_err(ForkError::Host)?;
         self.after_fork_parent();
         #[cfg(feature = "std")]
         self.start_threads_anew()?;
+        Ok(())
+    }
+
+    /// Protects the pages that may not be stored to unnoticed: the child's mappings lack it.
+    fn protect_anew(&self) -> Result<(), Errno> {
+        let shared = &self.shared;
+        for number in 0..shared.frames.used() {
+            let frame = Frame(number);
+            if let Home::At(host, Mapped::WriteProtected) = shared.frames.peek(frame) {
+                let range = host..host + PAGE_SIZE;
+                shared.descriptor.write_protect(range, Mapped::WriteProtected)?;
+            }
+        }
         Ok(())
     }
 

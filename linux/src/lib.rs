@@ -38,6 +38,7 @@ pub mod adopt;
 mod buffer;
 mod context;
 pub mod deliver;
+mod follow;
 pub mod fork;
 mod frame;
 mod host;

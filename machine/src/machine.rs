@@ -120,13 +120,28 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Copies the content of one frame to another.
     fn copy(&self, from: Frame, to: Frame);
 
-    /// Lets `f` change the content of a frame.
+    /// Lets `f` give a frame its content, or change a part of it. It may do I/O.
     ///
-    /// `f` sees the present content, of which it may change a part. It may do I/O.
+    /// The memory manager does so with frames that no program can store to or load from: their
+    /// content is yet to come. What others may use meanwhile is changed by [`write`](Self::write).
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R;
 
     /// Lets `f` look at the content of a frame. It may do I/O.
+    ///
+    /// No program can store to the frame meanwhile; what one can is read by [`read`](Self::read).
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R;
+
+    /// Copies bytes out of a frame, from an offset on. Programs may store to it meanwhile: each byte
+    /// is one that was there.
+    fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
+        self.drain(frame, |page| bytes.copy_from_slice(&page[offset..][..bytes.len()]));
+    }
+
+    /// Copies bytes into a frame, from an offset on. Programs may use it meanwhile: what they store
+    /// beside these bytes stays.
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
+        self.fill(frame, |page| page[offset..][..bytes.len()].copy_from_slice(bytes));
+    }
 
     /// Makes an empty address space, its kernel part taken from the reference table.
     fn space(&self) -> Result<Self::Space, NoSpace>;

@@ -112,6 +112,8 @@ pub struct Manager<M: Machine> {
     /// Pages promised to accounted regions and objects (spec C20).
     pub(crate) committed: AtomicI64,
     pub(crate) watermarks: Watermarks,
+    /// How many pages of files with a backing are in the page cache.
+    pub(crate) file_pages: AtomicU32,
     pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
@@ -141,6 +143,7 @@ impl<M: Machine> Manager<M> {
             stats: Stats::default(),
             committed: AtomicI64::new(0),
             watermarks: Watermarks::new(frames),
+            file_pages: AtomicU32::new(0),
             foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
             passes: Passes::default(),

@@ -21,18 +21,18 @@
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
 use crate::entry::Limits;
-use crate::error::{ForkError, OutOfMemory};
+use crate::error::ForkError;
 use crate::fault::ahead::Runs;
-use crate::machine::{Machine, OutOfFrames, Space, VirtAddr};
+use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
-use crate::sync::{Held, Rank, RwLock, SleepGuard, SleepLock};
+use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
 use crate::tlb::Pending;
 use crate::tree::RegionTree;
 use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::{Deref, DerefMut, Range};
+use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
@@ -259,32 +259,14 @@ impl<M: Machine> Mm<M> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
     }
 
-    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
-    /// if it must (spec B1).
-    #[inline(always)]
-    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        let held = self.manager.order.enter(Rank::Entries);
-        match self.space.lock(range.clone()) {
-            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
-            Err(OutOfFrames) => {
-                drop(held);
-                self.entries_with_room(&range)
-            }
-        }
-    }
-
-    #[cold]
-    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        // The levels stay once they are made, so that the second lock finds them.
-        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
-    }
-
-    /// Locks entries where there is a table for them.
-    #[inline]
-    pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {
-        let held = self.manager.order.enter(Rank::Entries);
-        Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
+    /// The first regions that overlap a range, in order: as many as a short list has room for. The
+    /// list of all would be long where there are many, and an end of memory is a bad time to ask
+    /// for a large block.
+    pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
+        const MOST: usize = 64;
+        self.regions.read(&self.manager.order, |tree| {
+            tree.overlapping(range.clone()).take(MOST).cloned().collect()
+        })
     }
 
     /// Waits until every entry that others had changed is flushed (Linux:
@@ -316,25 +298,6 @@ impl<M: Machine> Mm<M> {
     fn release(self: &Arc<Self>) {
         let exclusive = self.exclusive();
         exclusive.unmap(&self.layout.range);
-    }
-}
-
-/// A cursor whose place in the lock order is checked.
-pub(crate) struct PageCursor<'a, M: Machine> {
-    cursor: <M::Space as Space>::Cursor<'a>,
-    _held: Held<'a>,
-}
-
-impl<'a, M: Machine> Deref for PageCursor<'a, M> {
-    type Target = <M::Space as Space>::Cursor<'a>;
-    fn deref(&self) -> &Self::Target {
-        &self.cursor
-    }
-}
-
-impl<M: Machine> DerefMut for PageCursor<'_, M> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.cursor
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
 //! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
-//! | pins | raised under the page lock and the entry's cursor, lowered by anyone who has one |
+//! | pins | raised under the cursor over an entry that names the page, lowered by anyone who has one |
 //! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
 //! | `slot` | the holder of the page lock, under the chain's lock |
 //! | queue links | under the lock of the queue's shard |

@@ -8,7 +8,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicU64};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use rustix::io::DupFlags;
+use rustix::io::{DupFlags, Errno};
 use rustix::process::{Resource, getrlimit};
 
 /// Descriptors from here on are recorded only in part; none has such a number by default.
@@ -59,6 +59,14 @@ pub fn next_kept(from: RawFd) -> Option<RawFd> {
         let word = KEPT[index].load(Relaxed) & !below;
         (word != 0).then(|| (index * 64) as RawFd + word.trailing_zeros() as RawFd)
     })
+}
+
+/// Gives a descriptor of ours another number, because the program wants this one.
+///
+/// `EBADF`: it is not ours. No other thread may be using it meanwhile.
+pub fn move_away(number: RawFd) -> Result<(), Errno> {
+    // The owners hold the number; so what it names is exchanged for nothing, and they cannot go on.
+    if is_kept(number) { Err(Errno::BUSY) } else { Err(Errno::BADF) }
 }
 
 /// Whose a descriptor is.

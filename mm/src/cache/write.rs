@@ -5,6 +5,7 @@ use crate::error::FileError;
 use crate::fault::Refusal;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::{Owner, PageFlags};
+use crate::reclaim::batch::Cleaned;
 use crate::sync::Rank;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -37,9 +38,7 @@ impl<M: Machine> Mapping<M> {
                 Err(Refusal::Bus) if at >= self.len() => break,
                 Err(refusal) => return Err(refusal.into()),
             };
-            self.manager.machine.drain(found.frame, |page| {
-                bytes[done..done + n].copy_from_slice(&page[within..within + n]);
-            });
+            self.manager.machine.read(found.frame, within, &mut bytes[done..done + n]);
             self.manager.unlock_and_put(found.frame);
             done += n;
         }
@@ -97,8 +96,7 @@ impl<M: Machine> Mapping<M> {
         let is_dirty = page.has(PageFlags::DIRTY);
         let allowed = if is_dirty { Ok(()) } else { self.ask_to_write(frame) };
         if allowed.is_ok() {
-            let range = within..within + bytes.len();
-            manager.machine.fill(frame, |page| page[range].copy_from_slice(bytes));
+            manager.machine.write(frame, within, bytes);
             page.set(PageFlags::DIRTY);
         }
         manager.unlock_and_put(frame);
@@ -146,9 +144,13 @@ impl<M: Machine> Mapping<M> {
             let manager = &self.manager;
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                manager.clean(frame);
+                let cleaned = manager.clean(frame);
                 if let Err(error) = self.write_page(&**backing, frame) {
                     result = Err(error);
+                }
+                if cleaned == Cleaned::Pinned {
+                    // What is stored from now on has to be written too.
+                    manager.page(frame).set(PageFlags::DIRTY);
                 }
             }
             manager.unlock_page(frame);

@@ -1,8 +1,9 @@
 //! Mapping what is cached around a read fault (spec J5).
 
 use crate::cache::Mapping;
+use crate::entries::PageCursor;
 use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::vma::Vma;
 use alloc::sync::Arc;

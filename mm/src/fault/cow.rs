@@ -1,11 +1,12 @@
 //! A store through an entry that forbids it: copy on write, reuse by a sole owner, and the awaited
 //! first store to a shared page (spec B15–B18).
 
+use crate::entries::PageCursor;
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};

@@ -18,12 +18,13 @@ mod swap;
 
 pub use adopt::Adopted;
 
+use crate::entries::PageCursor;
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
     Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
-use crate::mm::{Mm, PageCursor};
+use crate::mm::Mm;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -111,13 +112,36 @@ impl<M: Machine> Mm<M> {
         self.fault_in_engaged(address, access)
     }
 
+    /// Brings a page in for an access that depends on its region, as the region is by then. `access_for`
+    /// refuses regions from which nothing is to be brought in.
+    pub(crate) fn fault_in_as<E: From<Refusal>>(
+        self: &Arc<Self>,
+        page: VirtAddr,
+        access_for: impl Fn(&Vma<M>) -> Result<Access, E>,
+    ) -> Result<(), E> {
+        loop {
+            let vma = self.containing(page).ok_or(Refusal::NoRegion)?;
+            match self.fault_in(page, access_for(&vma)?) {
+                // The region has changed since it was asked.
+                Err(Refusal::Forbidden) if !vma.is_alive() => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
     /// Like [`fault_in`](Self::fault_in), for a caller who is engaged.
     pub(crate) fn fault_in_engaged(
         self: &Arc<Self>,
         address: VirtAddr,
         access: Access,
     ) -> Result<(), Refusal> {
-        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let page = address.page();
+        // No processor has faulted: a page that is there needs no correction, and nothing is stale.
+        let there = self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page));
+        if there.is_some_and(|entry| entry.allows(access)) {
+            return Ok(());
+        }
+        let mut fault = Fault { page, access, weight: Weight::Minor };
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }

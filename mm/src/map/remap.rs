@@ -1,10 +1,11 @@
 //! mremap (spec C13, C14), with the order of checks of Linux 6.17, and with `MREMAP_DONTUNMAP`.
 
+use crate::entries::PageCursor;
 use crate::error::{MapError, RemapError};
 use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::map::region::remainders;
 use crate::map::{Placement, pages_up};
-use crate::mm::{Edit, Exclusive, Mm, PageCursor};
+use crate::mm::{Edit, Exclusive, Mm};
 use crate::rmap;
 use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};

@@ -1,23 +1,53 @@
-//! The memory that `pagefault run` and the programs under it share: configuration goes in,
-//! statistics come out.
+//! What `pagefault run`, its keeper and the programs of the tree share.
 //!
-//! It is a memfd that the waiting command holds and every program maps. Statistics are written
-//! where they happen, so that they are complete however a program ends. Both sides are built
-//! together, from this package, so that the layout is one; [`Control::attach`] still checks it.
+//! | module | what it holds |
+//! |---|---|
+//! | `boot` | the first words of a start: what a runtime is told |
+//! | `config` | what a manager is told |
+//! | `message` | what processes of the tree say to the keeper |
+//! | `slots` | the processes of the tree, and what each is charged with |
+//! | `histogram`, `text` | durations and text in shared memory |
+//! | `mapped` | the command's side: making the shared memory, and mapping it |
 //!
-//! Everything is an atomic, for any number of processes may use it at once, and a hostile one can
-//! at worst make the figures wrong.
+//! The memory is a memfd that every process maps. Statistics are written where they happen, so that
+//! they are complete however a program ends. All sides are built together, from this package, so that
+//! the layout is one; [`Control::LAYOUT`] still names it.
+//!
+//! Everything in it is an atomic, for any number of processes may use it at once, and a hostile one can
+//! at worst make the figures wrong. Without the feature `std` the package needs no operating system,
+//! without `alloc` no heap.
 
+#![cfg_attr(not(test), no_std)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(all(feature = "std", not(test)))]
+extern crate std;
+
+mod boot;
 mod config;
 mod histogram;
-mod shared;
+#[cfg(feature = "std")]
+mod mapped;
+mod message;
+mod slots;
+mod text;
 
-pub use config::{Config, MOST_AREAS, Storage, SwapSpec, TooLong};
+pub use boot::Boot;
+#[cfg(feature = "alloc")]
+pub use config::{Config, Storage, SwapSpec};
+pub use config::{Delivery, MOST_AREAS, TooLong};
 pub use histogram::Histogram;
-pub use shared::{AttachError, Mapped};
+#[cfg(feature = "std")]
+pub use mapped::{AttachError, Mapped};
+pub use message::Message;
+pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
+pub use text::Text;
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+#[cfg(feature = "alloc")]
+use alloc::string::String;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The environment variable that names the shared memory to a program.
 pub const VARIABLE: &str = "PAGEFAULT_CONTROL";
@@ -34,18 +64,32 @@ pub struct Control {
     failure: Failure,
     /// What happened, over all processes.
     pub counters: Counters,
+    /// The processes of the tree.
+    pub slots: Slots,
 }
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    const LAYOUT: u64 = 0x7066_6374_0001_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0002_0000 ^ size_of::<Self>() as u64;
+
+    /// The most bytes resident in the tree.
+    pub fn limit_bytes(&self) -> u64 {
+        self.config.limit_bytes()
+    }
+
+    /// Who deals with a fault, or `None` where the configuration has been damaged.
+    pub fn delivery(&self) -> Option<Delivery> {
+        self.config.delivery()
+    }
 
     /// The configuration, or `None` where it has been damaged.
+    #[cfg(feature = "alloc")]
     pub fn config(&self) -> Option<Config> {
         self.config.load()
     }
 
     /// Writes the configuration and marks the memory as ready for programs.
+    #[cfg(feature = "alloc")]
     pub fn publish(&self, config: &Config) -> Result<(), TooLong> {
         self.config.store(config)?;
         self.layout.store(Self::LAYOUT, Release);
@@ -53,7 +97,7 @@ impl Control {
     }
 
     /// Whether the memory was published with this layout.
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.layout.load(Acquire) == Self::LAYOUT
     }
 
@@ -65,6 +109,7 @@ impl Control {
     }
 
     /// Why a manager could not go on, and in which process.
+    #[cfg(feature = "alloc")]
     pub fn failure(&self) -> Option<(u32, String)> {
         self.failure.load()
     }
@@ -76,7 +121,7 @@ struct Failure {
     /// 0 none, 1 being written, 2 written.
     state: AtomicU32,
     process: AtomicU32,
-    message: shared::Text<512>,
+    message: text::Text<512>,
 }
 
 impl Failure {
@@ -90,6 +135,7 @@ impl Failure {
         true
     }
 
+    #[cfg(feature = "alloc")]
     fn load(&self) -> Option<(u32, String)> {
         if self.state.load(Acquire) != 2 {
             return None;
@@ -150,6 +196,8 @@ pub struct Counters {
     pub read_ahead: Count,
     /// Pages of zeros given before they were touched, each of which saved a fault if it was.
     pub populated_ahead: Count,
+    /// Calls that the runtime refused: what it cannot support, and programs do without.
+    pub refused: Count,
     /// Pages written to each swap area.
     pub pages_out: [Count; MOST_AREAS],
     /// Pages read from each swap area.

@@ -1,6 +1,6 @@
-//! Memory shared between processes: the mapping itself, and text in it.
+//! The command's side: making the shared memory, and mapping it.
 
-use crate::{Control, TooLong};
+use crate::Control;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,39 +9,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64};
-
-/// Bytes of a length of at most `N` − 1, in shared memory.
-#[repr(C)]
-pub(crate) struct Text<const N: usize> {
-    len: AtomicU64,
-    bytes: [AtomicU8; N],
-}
-
-impl<const N: usize> Text<N> {
-    pub(crate) fn store(&self, text: &[u8]) -> Result<(), TooLong> {
-        if text.len() >= N {
-            return Err(TooLong);
-        }
-        self.store_clipped(text);
-        Ok(())
-    }
-
-    /// Keeps as much of a text as there is room for.
-    pub(crate) fn store_clipped(&self, text: &[u8]) {
-        let text = &text[..text.len().min(N - 1)];
-        for (to, from) in self.bytes.iter().zip(text) {
-            to.store(*from, Relaxed);
-        }
-        self.len.store(text.len() as u64, Release);
-    }
-
-    pub(crate) fn load(&self) -> Vec<u8> {
-        let len = usize::try_from(self.len.load(Acquire)).unwrap_or(N).min(N);
-        self.bytes[..len].iter().map(|byte| byte.load(Relaxed)).collect()
-    }
-}
 
 /// Why the shared memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,13 +96,14 @@ impl Drop for Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Storage, SwapSpec};
+    use crate::{Config, Delivery, Storage, SwapSpec, TooLong};
     use rustix::fd::AsRawFd;
 
     fn config() -> Config {
         let file = Storage::File("/some/\u{e4}rea".into());
         Config {
             limit_bytes: 123 << 20,
+            delivery: Delivery::Threads,
             swap: vec![
                 SwapSpec { storage: Storage::Ram, bytes: None },
                 SwapSpec { storage: file, bytes: Some(5 << 30) },
@@ -178,7 +146,8 @@ mod tests {
         let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
         let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {
-            assert_eq!(control.publish(&Config { limit_bytes: 1, swap }), Err(TooLong));
+            let config = Config { limit_bytes: 1, delivery: Delivery::Inline, swap };
+            assert_eq!(control.publish(&config), Err(TooLong));
         }
     }
 }

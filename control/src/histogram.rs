@@ -1,7 +1,7 @@
 //! Durations counted in buckets that are shared by processes.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Each power of two is cut into this many buckets, so that a bucket is at most 1/8 wide.
 const CUT: u64 = 8;
@@ -43,6 +43,7 @@ impl Histogram {
 
     /// The duration in nanoseconds that `percent` per cent of all do not exceed, to within an
     /// eighth; 0 where nothing was counted.
+    #[cfg(feature = "std")]
     pub fn percentile(&self, percent: f64) -> u64 {
         let rank = (self.count() as f64 * percent / 100.0).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -68,6 +69,7 @@ fn bucket(nanoseconds: u64) -> usize {
 }
 
 /// The longest duration that a bucket counts.
+#[cfg(feature = "std")]
 fn upper_end(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < CUT {
@@ -77,7 +79,7 @@ fn upper_end(bucket: usize) -> u64 {
     ((CUT + within + 1) << (power - 3)) - 1
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
 

@@ -1,0 +1,3 @@
+//! `pagefault doctor`: what this machine offers, and what follows.
+
+pub mod advice;
