@@ -364,3 +364,27 @@ fn a_forked_child_cannot_touch_its_parents_memory() {
         assert!((0..pages).all(|page| is(&region, page, 1)));
     }
 }
+
+#[test]
+fn a_file_of_the_host_is_mapped_and_written_back() {
+    let path = std::env::temp_dir().join(format!("pagefault-backing-{}", std::process::id()));
+    let mut options = std::fs::File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let content: Vec<u8> = (0..3 * 4096 + 100).map(|byte| (byte / 7) as u8).collect();
+    std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
+    let memory = small(Delivery::Inline);
+    let opened = memory.open(Arc::new(file.try_clone().unwrap()));
+    // SAFETY: nobody else uses the file while the region is there.
+    let mut region = unsafe { memory.map_file(&opened, 0, 4 * 4096, Sharing::Shared) }.unwrap();
+    assert_eq!(region[..content.len()], content);
+    assert!(region[content.len()..].iter().all(|byte| *byte == 0));
+    region[5000] = 250;
+    region[content.len()] = 7;
+    region.sync(..).unwrap();
+    let mut written = vec![0; content.len() + 1];
+    let read = std::os::unix::fs::FileExt::read_at(&file, &mut written, 0).unwrap();
+    assert_eq!(read, content.len(), "stores past the end do not reach the file");
+    assert_eq!(written[5000], 250);
+    assert_eq!(written[..5000], content[..5000]);
+}
