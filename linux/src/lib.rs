@@ -98,6 +98,7 @@ pub mod machine;
 pub mod memory;
 mod place;
 pub mod probe;
+mod quota;
 mod reserve;
 #[cfg(feature = "std")]
 pub mod runtime;
@@ -130,6 +131,7 @@ pub use machine::{BuildError, Config, LinuxMachine};
 pub use memory::Memory;
 pub use place::Refilled;
 pub use probe::{Delivery, Probe, ProbeError};
+pub use quota::{ChildShares, Quota};
 pub use space::{Layout, LinuxSpace, PresentError};
 pub use stats::MachineStats;
-pub use uffd::{Scope, UffdFeatures};
+pub use uffd::{Scope, UffdFeatures, Userfault};

@@ -315,10 +315,25 @@ impl<'a, M: Machine> Exclusive<'a, M> {
 
     /// Puts regions in the place of others, at once for whoever looks them up.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
-        rmap::exchange(self.mm, &edit.out, &edit.into);
+        self.apply_moving(edit, &[], &[]);
+    }
+
+    /// Like [`apply`](Self::apply), while pages move: regions that only the reverse maps know leave
+    /// these, or enter them, in the same exchange. So a walk finds every page at every moment.
+    pub(crate) fn apply_moving(
+        &self,
+        edit: &Edit<M>,
+        leaving: &[Arc<Vma<M>>],
+        entering: &[Arc<Vma<M>>],
+    ) {
+        let all = |own: &[Arc<Vma<M>>], more: &[Arc<Vma<M>>]| [own, more].concat();
+        let out = all(&edit.out, leaving);
+        rmap::exchange(self.mm, &out, &all(&edit.into, entering));
         self.mm.regions.write(&self.mm.manager.order, |tree| {
             for vma in &edit.out {
                 tree.remove(vma.start);
+            }
+            for vma in &out {
                 vma.kill();
             }
             for vma in &edit.into {

@@ -43,6 +43,9 @@ pub struct Thread {
     pub waiting_mask: Cell<Option<Set>>,
     /// The word that the program wants zeroed and woken at the thread's end; 0 for none.
     pub clear_at_exit: Cell<u64>,
+    /// The area of restartable sequences that the host knows: its address (0 for none), its length
+    /// and its signature.
+    pub restartable: Cell<[u64; 3]>,
     /// Pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
     /// The process that the thread is of.
@@ -94,6 +97,7 @@ impl Thread {
             believed: Cell::new(Set::EMPTY),
             waiting_mask: Cell::new(None),
             clear_at_exit: Cell::new(0),
+            restartable: Cell::new([0; 3]),
             kept: RefCell::new(Vec::new()),
             member: Cell::new(member),
             next: Cell::new(null_mut()),

@@ -2,8 +2,9 @@
 //! the tree does before it executes a program.
 
 use super::inherited::Inherited;
+use super::keeper::is_hung_up;
 use pagefault_control::{Control, Message, Slot, ask};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::Timespec;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
 use rustix::process::{PTracer, Pid, Resource, Rlimit};
@@ -18,8 +19,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 /// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
 /// as long as the highest, and every fork copies it.
 const HIGH: u64 = 4096;
-/// How many descriptors we need.
-const OURS: u64 = 2;
+/// How many descriptors we need: two that are inherited, and those of the memory manager.
+const OURS: u64 = 64;
 /// How often a waiting child looks whether the keeper is still there.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -147,14 +148,14 @@ fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
 /// Raises the limit of descriptors by what we need, where that may be done, so that every number is
 /// the program's that was before. Returns the limit below which ours are to lie.
 fn make_room(own: Rlimit) -> u64 {
-    let Some(soft) = own.current.filter(|soft| *soft <= HIGH) else { return HIGH };
-    let wanted = soft + OURS;
+    let Some(soft) = own.current else { return HIGH };
+    let wanted = soft.saturating_add(OURS);
     let maximum = own.maximum.map(|hard| hard.max(wanted));
     let raised = Rlimit { current: Some(wanted), maximum };
     match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => wanted,
+        Ok(()) => wanted.min(HIGH),
         // Only a privileged process raises its hard limit.
-        Err(_) => soft,
+        Err(_) => soft.min(HIGH),
     }
 }
 
@@ -191,7 +192,7 @@ fn ask_keeper(keeper: &Keeper, slot: &Slot) -> Result<(), Failure> {
             }
             word => {
                 let waited = futex::wait(&slot.word, futex::Flags::empty(), word, Some(&LOOK));
-                if waited == Err(Errno::TIMEDOUT) && is_gone(keeper.socket) {
+                if waited == Err(Errno::TIMEDOUT) && is_hung_up(keeper.socket) {
                     return Err(Failure::Keeper);
                 }
             }
@@ -206,11 +207,4 @@ fn send(socket: &OwnedFd, message: Message) -> Result<(), Errno> {
             sent => return sent.map(drop),
         }
     }
-}
-
-/// Whether nobody holds the other end of a socket.
-fn is_gone(socket: &OwnedFd) -> bool {
-    let mut poll = [PollFd::new(socket, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
 }

@@ -9,6 +9,7 @@
 //! | [`place`] | how it is placed: memory, image, boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
 //! | [`image`] | the runtime as it will lie in memory |
+//! | [`spawn`] | `fork(2)` |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
 //! | [`preload`], [`object`] | the first road: a shared object for the dynamic linker |
 //!
@@ -23,10 +24,12 @@ mod object;
 mod place;
 mod preload;
 mod report;
+pub mod spawn;
 mod swap;
-mod trace;
+pub mod trace;
 
 pub use front::die_of;
+pub use swap::directory as swap_directory;
 
 use crate::doctor::advice;
 use crate::program::Found;
@@ -38,6 +41,7 @@ use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
+use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
@@ -50,7 +54,7 @@ use std::process::ExitCode;
 const LEAST_MEMORY: Size = Size(1 << 20);
 
 /// Which road is taken where nothing is said.
-const DEFAULT_DELIVERY: Choice = Choice::Preload;
+const DEFAULT_DELIVERY: Choice = Choice::Inline;
 
 /// The runtime, built by the build script.
 static RUNTIME: &[u8] = include_bytes!(env!("PAGEFAULT_RUNTIME"));
@@ -71,9 +75,10 @@ Examples:
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the program's heap and its private anonymous mappings, in every process that it
-starts, at most --memory of them resident in each process. Files, shared memory, code and stacks
-stay with the kernel. The program must be dynamically linked, for x86-64, with glibc.
+What is managed: the private anonymous memory of the program and of every process that it starts.
+Files, shared memory, code and stacks stay with the kernel. Any program for x86-64 can be run;
+one that gains rights by being executed, or that may not be read, runs unmanaged.
+`pagefault doctor` says whether this machine has what is needed.
 
 Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:
   125  pagefault itself failed, or had to stop the program
@@ -170,7 +175,7 @@ enum Error {
     #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
     Fell(PathBuf),
     #[error(
-        "no room for two descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
+        "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
          /etc/security/limits.conf)"
     )]
     Descriptors(io::Error),
@@ -212,13 +217,14 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create()?;
+    let (shared, control) = Control::create(config.limit_bytes)?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let ended = child.wait().map_err(Error::Wait)?;
 
     stats.write(&config, &control);
-    if ended == Ended::Signal(libc::SIGKILL) && child.fell_with_the_keeper(&control) {
+    let fell = child.take_leave(&control);
+    if fell && ended == Ended::Signal(libc::SIGKILL) {
         return Err(Error::Fell(program.path));
     }
     check(&control, child.id(), &program.path)?;
@@ -271,6 +277,7 @@ fn executable(path: &Path, arguments: &[OsString]) -> Program {
 
 fn refused(error: StartError, program: PathBuf) -> Error {
     match error {
+        StartError::Host(errno @ Errno::MFILE) => Error::Descriptors(errno.into()),
         StartError::Host(errno) => Error::Start(errno.into()),
         StartError::Child(Failure::Exec(errno)) => Error::Spawn { program, source: errno.into() },
         StartError::Child(Failure::Refused(errno)) => Error::Refused(errno.into()),

@@ -53,6 +53,7 @@ pub fn dispatch(thread: &Thread, context: &mut Context) {
     // The kernel looks at the lower half alone.
     let mut call = Call { thread, context, number: number as u32, args };
     let outcome = call.make();
+    crate::memory::give_up_asked();
     thread.waiting_mask.set(None);
     if let Outcome::Raw(raw) = outcome {
         end_call(thread, context, number, raw);

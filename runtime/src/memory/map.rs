@@ -142,7 +142,8 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
     if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
         // What nobody may read is read for eviction where it is parked.
         for (part, _) in &parts {
-            // SAFETY: the gate keeps everybody else out of the memory manager.
+            // SAFETY: the range is registered, and the gate keeps its pages from coming back before
+            // the regions forbid it.
             unsafe { manager.mm().space().vacate(addresses(part)) };
         }
     }
@@ -169,7 +170,8 @@ impl Manager {
             options: MapOptions::NORESERVE,
         };
         self.mm().mmap(&request).map_err(refused)?;
-        // SAFETY: the program's private memory, which the memory manager has a region for.
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
         let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
         registered.map_err(|errno| {
             self.replaced(range.start, range.end - range.start);
@@ -184,8 +186,13 @@ impl Manager {
             return;
         }
         fork::forget(&range);
+        self.replaced_unnoted(&range);
+    }
+
+    /// The same for a range of which nothing else is noted.
+    pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
         // SAFETY: the host has taken the pages away.
-        unsafe { self.mm().space().forget(addresses(&range)) };
+        unsafe { self.mm().space().forget(addresses(range)) };
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
             process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
         }

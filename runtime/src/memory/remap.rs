@@ -71,7 +71,8 @@ impl Manager {
     }
 
     fn register(&self, range: &Range<u64>) -> Result<()> {
-        // SAFETY: the program's private memory, where its pages are about to be.
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
         let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
         registered.map_err(|errno| Errno(errno.raw_os_error()))
     }
