@@ -33,7 +33,7 @@ use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
 #[derive(Clone, Debug)]
@@ -111,6 +111,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
+    ended: AtomicBool,
     /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
     pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
@@ -125,7 +127,8 @@ pub(crate) struct Exclusive<'a, M: Machine> {
     _guard: SleepGuard<'a, M>,
 }
 
-/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7).
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Whoever still has
+/// the shared part finds nothing mapped from then on, and can map nothing.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }
@@ -153,6 +156,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            ended: AtomicBool::new(false),
             moves: AtomicU32::new(0),
             runs: Runs::new(),
             pending: Pending::default(),
@@ -276,6 +280,7 @@ impl<M: Machine> Mm<M> {
     /// Ends the address space: every page is given back, every region leaves the reverse maps.
     fn release(self: &Arc<Self>) {
         let exclusive = self.exclusive();
+        self.ended.store(true, Ordering::Relaxed);
         exclusive.unmap(&self.layout.range);
     }
 }
@@ -290,6 +295,11 @@ impl<'a, M: Machine> Exclusive<'a, M> {
     /// The address space.
     pub(crate) const fn mm(&self) -> &'a Arc<Mm<M>> {
         self.mm
+    }
+
+    /// Whether the owner of the address space is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.mm.ended.load(Ordering::Relaxed)
     }
 
     /// Puts regions in the place of others, at once for whoever looks them up.
