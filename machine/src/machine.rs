@@ -2,7 +2,7 @@
 
 use crate::store::PageBytes;
 use crate::{Entry, Frame, Protection, VirtAddr};
-use core::fmt::Debug;
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 
@@ -12,6 +12,14 @@ pub type Page = PageBytes;
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfFrames;
+
+impl fmt::Display for OutOfFrames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no frame is free")
+    }
+}
+
+impl core::error::Error for OutOfFrames {}
 
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///

@@ -269,3 +269,11 @@ impl From<crate::machine::IoError> for FileError {
 /// Nothing could be reclaimed to make room for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing could be reclaimed to make room for a page")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}

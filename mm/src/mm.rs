@@ -20,9 +20,9 @@
 //! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
-use crate::entry::Limits;
 use crate::error::{ForkError, OutOfMemory};
 use crate::fault::ahead::Runs;
+use crate::limits::Limits;
 use crate::machine::{Machine, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;

@@ -8,6 +8,7 @@
 //! and enters it into the families of all its ancestors too, whose pages it may still show. So the
 //! walk for a page that was made after the fork visits no relative.
 
+pub(crate) mod family;
 pub(crate) mod walk;
 
 use crate::interval::IntervalTree;
