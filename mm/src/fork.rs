@@ -41,7 +41,7 @@ impl<M: Machine> AddressSpace<M> {
     /// apart again, and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
-        let space = manager.new_space().map_err(|_| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         self.fork_into(space)
     }
 

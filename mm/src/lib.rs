@@ -56,6 +56,7 @@ mod vma;
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use event::{Correction, Event, Observer, Weight};
+pub use fault::Adopted;
 pub use limits::Limits;
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, SwapAreas, ZeroPolicy};
 pub use map::{

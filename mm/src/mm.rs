@@ -20,10 +20,10 @@
 //! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
-use crate::error::{ForkError, OutOfMemory};
+use crate::error::ForkError;
 use crate::fault::ahead::Runs;
 use crate::limits::Limits;
-use crate::machine::{Machine, VirtAddr};
+use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
 use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
@@ -48,6 +48,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The part of the layout that a page table covers.
+    fn within(mut self, covered: &Range<VirtAddr>) -> Self {
+        let end = self.range.end.min(covered.end);
+        let start = self.range.start.max(covered.start).min(end);
+        self.range = start..end;
+        self.mmap_base = self.mmap_base.clamp(start, end);
+        self
+    }
+
     /// A layout over a range, with its mappings placed from the top down.
     pub const fn over(range: Range<VirtAddr>) -> Self {
         let base = range.end;
@@ -136,17 +145,19 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
-    /// Makes an empty address space over a page table that the machine made.
+    /// Makes an empty address space over a page table that the machine made. Addresses of `layout`
+    /// that the table does not cover are left out.
     pub fn with_space(
         manager: &Arc<Manager<M>>,
         layout: Layout,
         limits: Limits,
         space: M::Space,
     ) -> Self {
+        let layout = layout.within(&space.covers());
         let mm = manager.spaces.add(&manager.order, |id| Mm {
             manager: manager.clone(),
             id,
@@ -250,6 +261,16 @@ impl<M: Machine> Mm<M> {
     /// The regions that overlap a range, in order.
     pub(crate) fn overlapping(&self, range: Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
+    }
+
+    /// The first regions that overlap a range, in order: as many as a short list has room for. The
+    /// list of all would be long where there are many, and an end of memory is a bad time to ask
+    /// for a large block.
+    pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
+        const MOST: usize = 64;
+        self.regions.read(&self.manager.order, |tree| {
+            tree.overlapping(range.clone()).take(MOST).cloned().collect()
+        })
     }
 
     /// Waits until every entry that others had changed is flushed (Linux:

@@ -25,9 +25,7 @@ impl<M: Machine> Mm<M> {
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
             let _engaged = self.manager.engage();
             let Ok(frame) = self.grab(at, Access::Write) else { break };
-            self.manager.machine.fill(frame, |page| {
-                page[at.page_offset()..][..n].copy_from_slice(&bytes[done..done + n]);
-            });
+            self.manager.machine.write(frame, at.page_offset(), &bytes[done..done + n]);
             self.manager.page(frame).set(PageFlags::DIRTY);
             self.manager.unlock_and_put(frame);
             done += n;
@@ -46,9 +44,7 @@ impl<M: Machine> Mm<M> {
                 let _engaged = self.manager.engage();
                 let Ok(frame) = self.grab(at, Access::Read) else { break };
                 let target = &mut bytes[done..done + n];
-                self.manager.machine.drain(frame, |page| {
-                    target.copy_from_slice(&page[at.page_offset()..][..n]);
-                });
+                self.manager.machine.read(frame, at.page_offset(), target);
                 if !self.manager.is_zero_frame(frame) {
                     self.manager.unlock_and_put(frame);
                 }

@@ -4,9 +4,11 @@
 //! numbers that programs use, and recorded, so that whoever wraps the program's `close` and `dup2`
 //! can tell them ([`is_kept`]).
 
-use core::sync::atomic::AtomicU64;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI32, AtomicU64};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::io::{DupFlags, Errno};
 use rustix::process::{Resource, getrlimit};
 
 /// Descriptors from here on are recorded only in part; none has such a number by default.
@@ -25,18 +27,22 @@ static KEPT: [AtomicU64; LIMIT / 64] = [const { AtomicU64::new(0) }; LIMIT / 64]
 /// A descriptor that is recorded as ours until it is dropped.
 #[derive(Debug)]
 pub struct Kept {
-    fd: Option<OwnedFd>,
+    number: AtomicI32,
 }
 
 /// Moves `fd` to a high number, closed on exec, and records it.
 ///
 /// Where the process has no high number free the descriptor stays where it is.
 pub fn keep(fd: OwnedFd) -> Kept {
+    Kept { number: AtomicI32::new(keep_number(fd)) }
+}
+
+fn keep_number(fd: OwnedFd) -> RawFd {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(CEILING).min(CEILING);
     let lowest = limit.saturating_sub(HEADROOM) as RawFd;
     let fd = rustix::io::fcntl_dupfd_cloexec(&fd, lowest).unwrap_or(fd);
     mark(fd.as_raw_fd(), Owner::Manager);
-    Kept { fd: Some(fd) }
+    fd.into_raw_fd()
 }
 
 /// Whether a descriptor of this number is ours.
@@ -53,6 +59,14 @@ pub fn next_kept(from: RawFd) -> Option<RawFd> {
         let word = KEPT[index].load(Relaxed) & !below;
         (word != 0).then(|| (index * 64) as RawFd + word.trailing_zeros() as RawFd)
     })
+}
+
+/// Gives a descriptor of ours another number, because the program wants this one.
+///
+/// `EBADF`: it is not ours. No other thread may be using it meanwhile.
+pub fn move_away(number: RawFd) -> Result<(), Errno> {
+    // The owners hold the number; so what it names is exchanged for nothing, and they cannot go on.
+    if is_kept(number) { Err(Errno::BUSY) } else { Err(Errno::BADF) }
 }
 
 /// Whose a descriptor is.
@@ -73,12 +87,34 @@ fn mark(fd: RawFd, owner: Owner) {
 }
 
 impl Kept {
-    /// Gives up the descriptor, which stays recorded as ours.
-    pub(super) fn into_raw(mut self) -> RawFd {
-        match self.fd.take() {
-            Some(fd) => fd.into_raw_fd(),
-            None => unreachable!("only drop takes the descriptor"),
+    /// Lets another descriptor take this one's place: under the same number or, where the process may
+    /// no longer use that (its limit was lowered), under one of its own. The old one is closed.
+    ///
+    /// # Safety
+    /// Nobody else uses the descriptor meanwhile, or has it borrowed.
+    pub unsafe fn replace(&self, new: OwnedFd) {
+        let number = self.number.load(Relaxed);
+        // SAFETY: this value owns the open descriptor; `ManuallyDrop` keeps it so.
+        let mut old = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+        if rustix::io::dup3(&new, &mut old, DupFlags::CLOEXEC).is_ok() {
+            return;
         }
+        self.number.store(keep_number(new), Relaxed);
+        mark(number, Owner::Program);
+        drop(ManuallyDrop::into_inner(old));
+    }
+
+    /// The descriptor, no longer recorded as ours.
+    pub fn into_owned(self) -> OwnedFd {
+        let number = self.into_raw();
+        mark(number, Owner::Program);
+        // SAFETY: this value owned the open descriptor.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    }
+
+    /// Gives up the descriptor, which stays recorded as ours.
+    pub(super) fn into_raw(self) -> RawFd {
+        ManuallyDrop::new(self).number.load(Relaxed)
     }
 
     /// Takes back what [`Kept::into_raw`] gave.
@@ -86,24 +122,26 @@ impl Kept {
     /// # Safety
     /// `fd` came from `into_raw` and is taken back once.
     pub(super) unsafe fn from_raw(fd: RawFd) -> Self {
-        // SAFETY: the caller vouches that the descriptor is open and owned by nobody else.
-        Self { fd: Some(unsafe { OwnedFd::from_raw_fd(fd) }) }
+        Self { number: AtomicI32::new(fd) }
     }
 }
 
 impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.fd {
-            Some(fd) => fd.as_fd(),
-            None => unreachable!("only drop takes the descriptor"),
-        }
+        // SAFETY: the descriptor is open and owned by this value; whoever replaces it answers for
+        // there being no borrow.
+        unsafe { BorrowedFd::borrow_raw(self.number.load(Relaxed)) }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.take() {
-            mark(fd.as_raw_fd(), Owner::Program);
-        }
+        let number = self.number.load(Relaxed);
+        mark(number, Owner::Program);
+        // SAFETY: this value owns the open descriptor and goes away.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
+
+#[cfg(test)]
+mod tests;

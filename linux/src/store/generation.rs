@@ -8,14 +8,14 @@
 
 use super::Mutex;
 use super::descriptor::{self, Kept};
+use super::name::Short;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::path::{Path, PathBuf};
 
 /// The most files that one area may consist of.
 pub const MOST: usize = 16;
@@ -31,8 +31,9 @@ pub(super) struct Generations {
     files: [Generation; MOST],
     /// The number of the file that is written, or [`NONE`].
     current: AtomicU32,
-    /// Where new files are made; also the lock under which they are.
-    directory: Mutex<PathBuf>,
+    /// Where new files are made; also the lock under which they are. A descriptor, since the process
+    /// may change its root and its directory.
+    directory: Mutex<Kept>,
 }
 
 /// One file.
@@ -45,7 +46,7 @@ struct Generation {
 
 impl Generations {
     /// An area whose first file is `first`, or is made in `directory` when it is needed.
-    pub(super) fn new(first: Option<Kept>, directory: PathBuf) -> Self {
+    pub(super) fn new(first: Option<Kept>, directory: Kept) -> Self {
         let files =
             [const { Generation { fd: AtomicU32::new(0), users: AtomicU32::new(0) } }; MOST];
         let all = Self { files, current: AtomicU32::new(NONE), directory: Mutex::new(directory) };
@@ -75,7 +76,7 @@ impl Generations {
         }
         let free = self.files.iter().position(|file| file.fd.load(Acquire) == 0);
         let free = free.ok_or(IoError::Full)?;
-        let file = unlinked(&directory).map_err(io_error)?;
+        let file = unlinked(directory.as_fd()).map_err(io_error)?;
         self.files[free].open(descriptor::keep(file));
         self.current.store(free as u32, Release);
         Ok(free as Number)
@@ -191,23 +192,23 @@ impl Generation {
 }
 
 /// Makes an unlinked file in `directory` that only its descriptor keeps alive.
-pub(super) fn unlinked(directory: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, mode) {
+    match rustix::fs::openat(directory, c".", flags, mode) {
         // Older file systems and kernels know no unnamed files.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
         made => return made,
     }
     let process = rustix::process::getpid().as_raw_nonzero();
     for attempt in 0..100 {
-        let path = directory.join(format!(".pagefault-{process}-{attempt}"));
+        let name = Short::of(format_args!(".pagefault-{process}-{attempt}"));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match rustix::fs::open(&path, flags, mode) {
+        match rustix::fs::openat(directory, name.as_c_str(), flags, mode) {
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(errno),
             Ok(fd) => {
-                rustix::fs::unlink(&path)?;
+                rustix::fs::unlinkat(directory, name.as_c_str(), AtFlags::empty())?;
                 return Ok(fd);
             }
         }

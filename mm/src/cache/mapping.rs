@@ -280,7 +280,7 @@ impl<M: Machine> Mapping<M> {
         manager.lock_page(frame);
         match manager.cache.insert(&manager.pages, &manager.order, self.key(index), frame) {
             Ok(()) => {
-                self.cached.fetch_add(1, Ordering::Relaxed);
+                self.count_cached(1);
                 Ok(Some(frame))
             }
             Err(there) => {
@@ -295,8 +295,16 @@ impl<M: Machine> Mapping<M> {
     pub(crate) fn forget(&self, frame: Frame) {
         let manager = &self.manager;
         if manager.cache.remove(&manager.pages, &manager.order, frame, None) {
-            self.cached.fetch_sub(1, Ordering::Relaxed);
+            self.count_cached(-1);
             manager.put(frame);
+        }
+    }
+
+    /// Counts a page of the object that came into the page cache, or left it.
+    pub(crate) fn count_cached(&self, change: i32) {
+        self.cached.fetch_add(change as u32, Ordering::Relaxed);
+        if !self.is_shared_memory() {
+            self.manager.file_pages.fetch_add(change as u32, Ordering::Relaxed);
         }
     }
 

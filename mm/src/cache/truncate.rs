@@ -72,7 +72,8 @@ impl<M: Machine> Mapping<M> {
         // not cached; the store zeroes its own tail when its length is set.
         let _engaged = self.manager.engage();
         let Some(frame) = self.tail_page(bytes >> PAGE_SHIFT)? else { return Ok(()) };
-        self.manager.machine.fill(frame, |page| page[within..].fill(0));
+        // Programs may have the page mapped.
+        self.manager.machine.write(frame, within, &[0; PAGE_SIZE as usize][within..]);
         self.manager.unlock_and_put(frame);
         Ok(())
     }

@@ -38,9 +38,7 @@ impl<M: Machine> Mapping<M> {
                 Err(Refusal::Bus) if at >= self.len() => break,
                 Err(refusal) => return Err(refusal.into()),
             };
-            self.manager.machine.drain(found.frame, |page| {
-                bytes[done..done + n].copy_from_slice(&page[within..within + n]);
-            });
+            self.manager.machine.read(found.frame, within, &mut bytes[done..done + n]);
             self.manager.unlock_and_put(found.frame);
             done += n;
         }
@@ -98,8 +96,7 @@ impl<M: Machine> Mapping<M> {
         let is_dirty = page.has(PageFlags::DIRTY);
         let allowed = if is_dirty { Ok(()) } else { self.ask_to_write(frame) };
         if allowed.is_ok() {
-            let range = within..within + bytes.len();
-            manager.machine.fill(frame, |page| page[range].copy_from_slice(bytes));
+            manager.machine.write(frame, within, bytes);
             page.set(PageFlags::DIRTY);
         }
         manager.unlock_and_put(frame);

@@ -7,6 +7,7 @@
 //! end halfway on purpose, with the page in memory and the store still to be allowed: a page that came
 //! back from swap, or a copy whose owner could not be let write it at once.
 
+mod adopt;
 pub(crate) mod ahead;
 mod anonymous;
 mod around;
@@ -14,6 +15,8 @@ mod cow;
 mod file;
 mod stack;
 mod swap;
+
+pub use adopt::Adopted;
 
 use crate::entries::PageCursor;
 use crate::error::OutOfMemory;

@@ -94,7 +94,14 @@ impl<'a, M: Machine> Batch<'a, M> {
             Owner::File(id) => manager.mappings.find(&manager.order, id),
             _ => None,
         };
-        match self.judge(frame, force) {
+        let is_of_file = object.as_ref().is_some_and(|object| !object.is_shared_memory());
+        let judged = match force {
+            Force::Polite | Force::Urgent if is_of_file && manager.keeps_files() => {
+                Some(Which::Main)
+            }
+            _ => self.judge(frame, force),
+        };
+        match judged {
             None => {
                 let state = State::Chosen;
                 self.victims[self.len] = Some(Victim { frame, from, force, state });

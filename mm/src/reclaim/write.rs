@@ -6,7 +6,6 @@ use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::AreaSet;
-use core::sync::atomic::Ordering;
 
 impl<M: Machine> Manager<M> {
     /// Makes sure that a locked page's store has its content, no entry being writable. An
@@ -95,7 +94,7 @@ impl<M: Machine> Manager<M> {
     /// Counts one page less of an object in the page cache.
     pub(super) fn uncount_cached(&self, mapping: u64) {
         if let Some(mapping) = self.mappings.find(&self.order, mapping) {
-            mapping.cached.fetch_sub(1, Ordering::Relaxed);
+            mapping.count_cached(-1);
         }
     }
 }

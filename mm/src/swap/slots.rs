@@ -224,7 +224,6 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// The number of slots, usable or not.
-    #[expect(clippy::len_without_is_empty, reason = "slot 0 is always there")]
     pub(crate) fn len(&self) -> u32 {
         self.counts.len() as u32
     }
