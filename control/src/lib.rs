@@ -42,7 +42,7 @@ pub use config::{Delivery, MOST_AREAS, TooLong};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedShares};
-pub use message::Message;
+pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
 pub use text::Text;

@@ -41,7 +41,10 @@ pub struct Slot {
     pub nofile_soft: AtomicU64,
     /// The hard limit of descriptors that the program believes in.
     pub nofile_hard: AtomicU64,
-    spare: [AtomicU64; 2],
+    /// How far the hard limit of file sizes that the program believes in is below infinity, where it
+    /// is below the real one.
+    pub file_size_below: AtomicU64,
+    spare: AtomicU64,
 }
 
 impl Slot {
@@ -84,6 +87,7 @@ impl Slots {
             slot.pid.store(0, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
+            slot.file_size_below.store(0, Relaxed);
             Some(index as u32)
         })
     }
@@ -147,6 +151,14 @@ impl Slots {
     fn lower(&self, frames: u64) {
         let less = |charged: u64| Some(charged.saturating_sub(frames));
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// The process that is charged with the most, other than `but`, if that is more than `least`.
+    pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
+        let others = self.slots.iter().enumerate().filter(|(index, slot)| {
+            *index as u32 != but && slot.is_taken() && slot.charged() > least
+        });
+        others.max_by_key(|(_, slot)| slot.charged()).map(|(index, _)| index as u32)
     }
 
     /// The frames charged over the tree.

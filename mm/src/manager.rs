@@ -207,6 +207,11 @@ impl<M: Machine> Manager<M> {
         self.machine.frames() - self.machine.free_frames()
     }
 
+    /// Whether a frame's page is pinned: a device, or the host, may store to it at any moment.
+    pub fn is_pinned(&self, frame: Frame) -> bool {
+        self.page(frame).is_pinned()
+    }
+
     pub(crate) fn page(&self, frame: Frame) -> &Page {
         self.pages.of(frame)
     }

@@ -261,6 +261,10 @@ fn call(number: i64, [a, b, c]: [u64; 3]) -> i64 {
     answer
 }
 
+/// Named by code of `core` that was built to unwind; nothing here does.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     exit(94)

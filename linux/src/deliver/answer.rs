@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use pagefault::Mm;
 use pagefault::entry::{SegvCode, Signal as Verdicts, Verdict};
 use pagefault::exception::ExceptionTables;
-use pagefault_machine::{Access, Context, Entry, ErrorCode, Machine, PageFault, VirtAddr};
+use pagefault_machine::{Access, Context, Entry, ErrorCode, PageFault, VirtAddr};
 use rustix::io::Errno;
 
 /// A fault as the host tells it.
@@ -33,7 +33,9 @@ pub enum Answer {
     Resume(Refilled),
     /// The access is illegal.
     Signal(Signal),
-    /// A page that several processes share is stored to, and no frame is left for a copy.
+    /// No frame is to be had: nothing can be evicted, or a page that several processes share is
+    /// stored to and there is no frame for a copy. The embedder makes room and tries again, or ends
+    /// the program.
     Short,
     /// The manager cannot go on, and why: a message that ends with a newline.
     Stop(&'static str),
@@ -93,24 +95,8 @@ impl Signal {
 /// Called in the handler, on a stack with 32 KiB of room, with every signal blocked whose handler
 /// could fault or call the memory manager.
 pub fn answer(mm: &Arc<Mm<LinuxMachine>>, fault: &HostFault) -> Answer {
-    let mut fruitless = 0;
-    loop {
-        match answer_by(&mm.space().core, fault, |fault| correct(mm, fault)) {
-            Answer::Short if fruitless < PATIENCE => {
-                // A page that others show too is to become this process's own.
-                fruitless = if mm.manager().reclaim(RECLAIM) == 0 { fruitless + 1 } else { 0 };
-                mm.manager().machine().pause();
-            }
-            Answer::Short => return Answer::Stop("pagefault: out of memory\n"),
-            answer => return answer,
-        }
-    }
+    answer_by(&mm.space().core, fault, |fault| correct(mm, fault))
 }
-
-/// How many frames are reclaimed for a page that is to become a process's own.
-const RECLAIM: usize = 32;
-/// How often that may fail before memory is said to be out.
-const PATIENCE: u32 = 1000;
 
 /// Takes a program's fault to its memory manager. The fault's addresses are logical.
 pub fn correct(mm: &Arc<Mm<LinuxMachine>>, fault: &PageFault) -> Resolution {
@@ -143,7 +129,7 @@ pub(crate) fn answer_by(
         match pager(&page_fault(space, page, address, fault)) {
             Resolution::Resume => {}
             Resolution::Signal(signal) => return Answer::Signal(signal),
-            Resolution::Kill => return Answer::Stop("pagefault: out of memory\n"),
+            Resolution::Kill => return Answer::Short,
         }
     }
     refill_around(space, page);

@@ -247,7 +247,6 @@ fn answer_message(shared: &Shared, message: &Message) {
         Answer::Resume(Refilled::Changed) => return,
         Answer::Resume(Refilled::Unchanged) => {}
         Answer::Signal(signal) => deny(shared, message, signal),
-        // There is no quota on this road, so that no frame is shared.
         Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(text) => stop(text),
     }

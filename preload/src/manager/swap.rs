@@ -15,10 +15,6 @@ use std::sync::Arc;
 /// How much better than three to one RAM may compress before slots, not bytes, run out.
 const SLOTS_PER_PAGE: u64 = 4;
 
-/// A file without a size may grow to this many times the resident limit, or to the least size.
-const FILE_FACTOR: u64 = 8;
-const FILE_LEAST: u64 = 256 << 20;
-
 /// The files among the areas, which a fork concerns.
 pub struct Areas {
     files: Vec<Arc<SwapFile>>,
@@ -78,16 +74,15 @@ impl Areas {
 }
 
 fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
-    let file_bytes = Some(spec.bytes.unwrap_or((limit * FILE_FACTOR).max(FILE_LEAST)));
     Ok(match &spec.storage {
         Storage::Ram => {
             let bytes = spec.bytes.unwrap_or(limit / 2);
             let slots = u32::try_from(bytes / PAGE_SIZE * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
             Store::Ram(Box::new(CompressedRam::new(slots, bytes)?))
         }
-        Storage::File(path) => Store::File(Arc::new(SwapFile::open(as_path(path), file_bytes)?)),
+        Storage::File(path) => Store::File(Arc::new(SwapFile::open(as_path(path), spec.bytes)?)),
         Storage::Temporary(directory) => {
-            Store::File(Arc::new(SwapFile::temporary(as_path(directory), file_bytes)?))
+            Store::File(Arc::new(SwapFile::temporary(as_path(directory), spec.bytes)?))
         }
     })
 }
