@@ -95,9 +95,6 @@ impl Call {
         }
         match self.name {
             "futex" => crate::visit::futex_interrupted(args),
-            // With a timeout, recvmmsg is never restarted.
-            "recvmmsg" if args[4] != 0 => Interrupted::Handler,
-            "recvmmsg" => Interrupted::Socket,
             // A relative sleep goes on with the rest after a stop; an absolute one begins anew.
             "clock_nanosleep" if args[1] & 1 != 0 => Interrupted::Handler,
             "clock_nanosleep" => Interrupted::Resumes,

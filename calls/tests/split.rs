@@ -49,7 +49,7 @@ fn in_pieces(nr: i64, args: [u64; 6], file: File, most: u64) -> i64 {
 }
 
 fn content() -> Vec<u8> {
-    (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect()
+    (0..100_000u32).map(|i| ((i * 7) >> 3) as u8).collect()
 }
 
 fn file(content: &[u8]) -> Handle {

@@ -57,7 +57,9 @@ impl fmt::Display for Size {
 pub fn about(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
     match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
-        Some((shift, unit)) if bytes % (1 << shift) == 0 => format!("{}{unit}", bytes >> shift),
+        Some((shift, unit)) if bytes.is_multiple_of(1 << shift) => {
+            format!("{}{unit}", bytes >> shift)
+        }
         Some((shift, unit)) => format!("{:.1}{unit}", bytes as f64 / (1_u64 << shift) as f64),
         None => bytes.to_string(),
     }

@@ -77,8 +77,7 @@ impl Sweep {
     pub unsafe fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
-            // SAFETY: passed on to the caller.
-            unsafe { old.replace(new) };
+            old.replace(&new);
         }
     }
 

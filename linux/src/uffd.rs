@@ -169,8 +169,7 @@ impl Userfault {
     /// # Safety
     /// The calling thread is the only one.
     pub unsafe fn continue_with(&self, descriptor: Self) {
-        // SAFETY: passed on to the caller.
-        unsafe { self.fd.replace(descriptor.fd.into_owned()) };
+        self.fd.replace(&descriptor);
         self.process.succeed();
     }
 

@@ -1,6 +1,7 @@
 //! Descriptors: the runtime's own, and what the host says of the program's.
 
 use crate::member::Member;
+use crate::memory;
 use crate::process::{boot, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -14,6 +15,11 @@ const STREAM: u32 = 1;
 
 fn slot() -> Option<&'static Slot> {
     control()?.slots.get(Thread::current().member().slot())
+}
+
+/// The same before there is a thread.
+fn first_slot() -> Option<&'static Slot> {
+    control()?.slots.get(boot().slot)
 }
 
 /// The socket to the keeper.
@@ -45,6 +51,8 @@ pub fn next_kept(from: u32) -> Option<u32> {
 /// Gives a descriptor of the runtime's another number.
 pub fn move_away(number: u32) -> Result<()> {
     let Some(slot) = slot() else { return Err(Errno::EBADF) };
+    // Nobody uses one of the memory manager's meanwhile.
+    let _rest = memory::rest();
     let word = if slot.control_fd.load(Relaxed) as u32 == number {
         &slot.control_fd
     } else if slot.socket_fd.load(Relaxed) as u32 == number {
@@ -52,13 +60,13 @@ pub fn move_away(number: u32) -> Result<()> {
     } else {
         return descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()));
     };
-    let lowest = u64::from(number) + 1;
     let duplicate = |lowest: u64| {
         let args = [number.into(), u64::from(nr::F_DUPFD), lowest];
         // SAFETY: a new number for a descriptor of ours.
         unsafe { sys::call(nr::__NR_fcntl, args) }
     };
-    let moved = duplicate(lowest).or_else(|_| duplicate(3))?;
+    let above = u64::from(number) + 1;
+    let moved = descriptor::with_room(|| duplicate(above).or_else(|_| duplicate(3)))?;
     word.store(moved as i32, Relaxed);
     Ok(())
 }
@@ -68,34 +76,63 @@ pub fn limit() -> u64 {
     slot().map_or(u64::MAX, |slot| slot.nofile_soft.load(Relaxed))
 }
 
+/// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
+/// as long as the highest, and every fork copies it.
+const HIGH: u64 = 4096;
+/// By how much the host's hard limit is above the program's, where rights permit.
+const OURS: u64 = 64;
+
+/// Puts the runtime's descriptors above the program's limit.
+pub fn begin() {
+    if let Some(slot) = first_slot() {
+        descriptor::set_floor(slot.nofile_soft.load(Relaxed).min(HIGH - OURS) as i32);
+    }
+}
+
+/// Makes the limit of descriptors the program's, once the runtime has its own.
+pub fn begin_program() {
+    let Some(slot) = first_slot() else { return };
+    let soft = slot.nofile_soft.load(Relaxed);
+    descriptor::with_limit(|own| {
+        let own = host_words(&own);
+        let _ = set_host_limit([soft.min(own[1]), own[1]]);
+    });
+}
+
 /// Reads and changes the program's limit of descriptors: the soft and the hard one.
+///
+/// The host's soft limit is the program's but while the runtime needs more. Its hard one is above
+/// the program's, where rights permit, so that the runtime's can lie there.
 pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     let Some(slot) = slot() else { return Err(Errno::ENOSYS) };
-    let was = [slot.nofile_soft.load(Relaxed), slot.nofile_hard.load(Relaxed)];
-    let Some(new @ [soft, hard]) = new else { return Ok(was) };
-    if soft > hard {
-        return Err(Errno::EINVAL);
-    }
-    let host = |limit: [u64; 2]| {
-        let args = [0, u64::from(nr::RLIMIT_NOFILE), (&raw const limit) as u64, 0];
-        // SAFETY: the structure is ours.
-        unsafe { sys::call(nr::__NR_prlimit64, args) }
-    };
-    if hard > was[1] {
-        // Only the host knows whether the right is there.
-        host([hard, hard])?;
-    }
-    // The host's own soft limit stays where the runtime's descriptors need it.
-    let mut real = [0_u64; 2];
-    let args = [0, u64::from(nr::RLIMIT_NOFILE), 0, (&raw mut real) as u64];
+    descriptor::with_limit(|own| {
+        let was = [slot.nofile_soft.load(Relaxed), slot.nofile_hard.load(Relaxed)];
+        let Some([soft, hard]) = new else { return Ok(was) };
+        if soft > hard {
+            return Err(Errno::EINVAL);
+        }
+        let own = host_words(&own);
+        if hard > was[1] {
+            // Only the host knows whether the right is there.
+            set_host_limit([soft, hard.saturating_add(OURS)])
+                .or_else(|_| set_host_limit([soft, hard]))?;
+        } else {
+            set_host_limit([soft.min(own[1]), own[1]])?;
+        }
+        slot.nofile_soft.store(soft, Relaxed);
+        slot.nofile_hard.store(hard, Relaxed);
+        Ok(was)
+    })
+}
+
+fn host_words(limit: &rustix::process::Rlimit) -> [u64; 2] {
+    [limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX)]
+}
+
+fn set_host_limit(limit: [u64; 2]) -> Result<()> {
+    let args = [0, u64::from(nr::RLIMIT_NOFILE), (&raw const limit) as u64, 0];
     // SAFETY: the structure is ours.
-    unsafe { sys::call(nr::__NR_prlimit64, args)? };
-    if soft > real[0] {
-        host([soft.min(real[1]), real[1]])?;
-    }
-    slot.nofile_soft.store(new[0], Relaxed);
-    slot.nofile_hard.store(new[1], Relaxed);
-    Ok(was)
+    unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
 }
 
 /// Says whether a descriptor is closed by an exec.

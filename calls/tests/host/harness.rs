@@ -2,6 +2,7 @@
 
 use pagefault_calls::{Access, Area, Kind, NUMBERS, Reader, describe, visit};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGE: usize = 4096;
 
@@ -287,6 +288,10 @@ fn in_child(case: &Case, flaw: Flaw, answer: &mut Answer) -> ! {
         },
         Flaw::None => {}
     }
+    if LACKING.load(Ordering::Relaxed) {
+        (answer.result, answer.kind) = (-i64::from(libc::EPERM), 3);
+        exit(0);
+    }
     let placed = place(&call, flaw);
     let mut args = [0; 6];
     for (arg, given) in args.iter_mut().zip(&call.args) {
@@ -445,7 +450,25 @@ fn agrees(nr: u32, args: &[u64; 6], call: &Call, placed: &[(usize, usize)]) -> R
     Ok(())
 }
 
-/// A system call that must succeed, to prepare another.
+/// Set by a case, in its child: what it needs cannot be had.
+static LACKING: AtomicBool = AtomicBool::new(false);
+
+/// The case needs a right that we have not, or something that is not here.
+pub fn lacking() {
+    LACKING.store(true, Ordering::Relaxed);
+}
+
+/// A namespace of its own, so that nothing is left behind.
+pub fn apart(namespace: i32) -> bool {
+    let made = done(libc::SYS_unshare, &[namespace as u64]) == 0
+        || done(libc::SYS_unshare, &[(namespace | libc::CLONE_NEWUSER) as u64]) == 0;
+    if !made {
+        lacking();
+    }
+    made
+}
+
+/// A system call, to prepare another.
 pub fn done(nr: i64, args: &[u64]) -> i64 {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);

@@ -202,9 +202,9 @@ fn stopped() -> i64 {
     // SAFETY: the child asks to be traced and stops.
     match unsafe { libc::fork() } {
         0 => {
-            done(libc::SYS_ptrace, &[libc::PTRACE_TRACEME as u64]);
-            // When its tracer ends, so does it.
+            // When its tracer ends, so does it; the tracer waits for its stop.
             done(libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]);
+            done(libc::SYS_ptrace, &[libc::PTRACE_TRACEME as u64]);
             done(libc::SYS_kill, &[me() as u64, libc::SIGSTOP as u64]);
             // SAFETY: ends the child.
             unsafe { libc::_exit(0) }

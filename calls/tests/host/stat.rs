@@ -1,6 +1,6 @@
 //! Attributes of files, and mounts.
 
-use crate::harness::{Case, done, file, words};
+use crate::harness::{Case, done, file, lacking, words};
 use libc::{AT_EMPTY_PATH, AT_FDCWD};
 use pagefault_calls::Access;
 
@@ -94,7 +94,10 @@ fn device() -> u64 {
 /// A file with an extended attribute.
 fn attributed() -> i32 {
     let (fd, name) = (file(0), c"trusted.pagefault");
-    done(libc::SYS_fsetxattr, &[fd as u64, name.as_ptr() as u64, c"12345".as_ptr() as u64, 5, 0]);
+    let (name, value) = (name.as_ptr() as u64, c"12345".as_ptr() as u64);
+    if done(libc::SYS_fsetxattr, &[fd as u64, name, value, 5, 0]) != 0 {
+        lacking();
+    }
     fd
 }
 
@@ -115,7 +118,11 @@ fn handle() -> Vec<u8> {
 
 /// A file system that is about to be made.
 fn fresh() -> i64 {
-    done(libc::SYS_fsopen, &[c"tmpfs".as_ptr() as u64, 0])
+    let fd = done(libc::SYS_fsopen, &[c"tmpfs".as_ptr() as u64, 0]);
+    if fd < 0 {
+        lacking();
+    }
+    fd
 }
 
 /// A request for what is known of the root's mount.

@@ -1,6 +1,6 @@
 //! The whole system.
 
-use crate::harness::{Case, done, halves, words};
+use crate::harness::{Case, apart, done, halves, words};
 
 pub const CASES: &[Case] = &[
     ("uname", |c| _ = c.o(390)),
@@ -9,11 +9,11 @@ pub const CASES: &[Case] = &[
     ("swapon", |c| _ = c.s("/nonexistent").n(0)),
     ("swapoff", |c| _ = c.s("/nonexistent")),
     ("sethostname", |c| {
-        done(libc::SYS_unshare, &[libc::CLONE_NEWUTS as u64]);
+        apart(libc::CLONE_NEWUTS);
         c.i(*b"name").n(4);
     }),
     ("setdomainname", |c| {
-        done(libc::SYS_unshare, &[libc::CLONE_NEWUTS as u64]);
+        apart(libc::CLONE_NEWUTS);
         c.i(*b"name").n(4);
     }),
     ("delete_module", |c| _ = c.s("nonesuch").n(0)),

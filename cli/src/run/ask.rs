@@ -19,8 +19,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 /// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
 /// as long as the highest, and every fork copies it.
 const HIGH: u64 = 4096;
-/// How many descriptors we need.
-const OURS: u64 = 2;
+/// How many descriptors we need: two that are inherited, and those of the memory manager.
+const OURS: u64 = 64;
 /// How often a waiting child looks whether the keeper is still there.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -148,14 +148,14 @@ fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
 /// Raises the limit of descriptors by what we need, where that may be done, so that every number is
 /// the program's that was before. Returns the limit below which ours are to lie.
 fn make_room(own: Rlimit) -> u64 {
-    let Some(soft) = own.current.filter(|soft| *soft <= HIGH) else { return HIGH };
-    let wanted = soft + OURS;
+    let Some(soft) = own.current else { return HIGH };
+    let wanted = soft.saturating_add(OURS);
     let maximum = own.maximum.map(|hard| hard.max(wanted));
     let raised = Rlimit { current: Some(wanted), maximum };
     match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => wanted,
+        Ok(()) => wanted.min(HIGH),
         // Only a privileged process raises its hard limit.
-        Err(_) => soft,
+        Err(_) => soft.min(HIGH),
     }
 }
 

@@ -98,7 +98,8 @@ pub fn start(
     // Taken before there is a child to pass them on to, so that none is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let process = fork(move || keeper::run(kept, control, image, slot).map_or(1, |()| 0))?;
+    let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
+    let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
     let keeper = Keeper { control, shared, socket: &socket, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {

@@ -8,7 +8,7 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask, tree};
+use pagefault_control::{Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// Where our end of the socket is, once everything else is closed.
 const SOCKET: i32 = 3;
+/// Where the shared memory's file is then.
+const SHARED: i32 = 4;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
@@ -33,21 +35,29 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
-pub fn run(socket: OwnedFd, control: &Control, image: Image, first: u32) -> io::Result<()> {
-    let socket = leave_the_caller(socket)?;
-    Keeper::new(socket, control, image, first)?.serve()
+pub fn run(
+    socket: OwnedFd,
+    shared: OwnedFd,
+    control: &Control,
+    image: Image,
+    first: u32,
+) -> io::Result<()> {
+    let [socket, shared] = leave_the_caller([socket, shared])?;
+    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
+    Keeper::new(socket, shares, control, image, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
-fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
+fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
     // Not a leader of a group: a process that was just forked.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     let _ = rustix::thread::set_name(c"pagefault-keep");
     block_signals();
     // For one descriptor a process.
-    let own = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own });
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(Resource::Nofile, most);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
     for number in 0..SOCKET {
         match &null {
@@ -58,18 +68,21 @@ fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     drop(null);
-    if socket.as_raw_fd() != SOCKET {
-        // SAFETY: what was at SOCKET is the caller's, and not used any more.
-        if unsafe { libc::dup2(socket.as_raw_fd(), SOCKET) } == -1 {
+    // Out of the way of the numbers that they are to have.
+    let own = own.map(|file| rustix::io::fcntl_dupfd_cloexec(&file, SHARED + 1));
+    for (file, number) in own.into_iter().zip([SOCKET, SHARED]) {
+        // SAFETY: what is at the number is the caller's, and not used any more.
+        if unsafe { libc::dup2(file?.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
-    std::mem::forget(socket);
-    close_from(SOCKET + 1);
-    // SAFETY: the socket is there, and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
+    // SAFETY: nothing above SHARED is used any more; its owners are forgotten with the front's
+    // stack, to which this process does not return.
+    unsafe { libc::syscall(libc::SYS_close_range, SHARED + 1, u32::MAX, 0) };
+    // SAFETY: both are there, and nobody else owns them.
+    let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    Ok(socket)
+    Ok([socket, shared])
 }
 
 /// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
@@ -132,6 +145,7 @@ struct Traced {
 
 struct Keeper<'a> {
     control: &'a Control,
+    shares: MappedShares,
     image: Image,
     /// The slot of the program that the command was asked to run.
     first: u32,
@@ -146,7 +160,13 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(socket: OwnedFd, control: &'a Control, image: Image, first: u32) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        shares: MappedShares,
+        control: &'a Control,
+        image: Image,
+        first: u32,
+    ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stops = stops()?;
         for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)] {
@@ -154,7 +174,18 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, image, first, begun: false, socket, stops, events, members, traced })
+        Ok(Self {
+            control,
+            shares,
+            image,
+            first,
+            begun: false,
+            socket,
+            stops,
+            events,
+            members,
+            traced,
+        })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -218,6 +249,7 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
+            Message::Press { slot } => self.press(slot),
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -230,6 +262,34 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
+    }
+
+    /// Asks the process with the most frames to give some to others.
+    fn press(&self, asking: u32) {
+        /// What a process keeps in any case.
+        const LEAST: u32 = 64;
+        let richest = self.control.slots.richest(asking, LEAST);
+        let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
+        // SAFETY: all zero bytes are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = PRESS_SIGNAL;
+        info.si_code = libc::SI_QUEUE;
+        // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        let at = &raw const info;
+        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        unsafe {
+            match &member.end {
+                Some(end) => {
+                    let end = end.as_raw_fd();
+                    libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
+                }
+                None => {
+                    let process = member.process.as_raw_nonzero().get();
+                    libc::syscall(libc::SYS_rt_sigqueueinfo, process, PRESS_SIGNAL, at)
+                }
+            }
+        };
     }
 
     /// Watches a process that has a slot.
@@ -267,11 +327,18 @@ impl<'a> Keeper<'a> {
             if let Some(end) = &member.end {
                 let _ = epoll::delete(&self.events, end);
             }
+            self.leave_shares(slot);
             self.control.slots.release(slot);
             if slot == self.first && !is_hung_up(&self.socket) {
                 self.tell(tree::OUTLIVES);
             }
         }
+    }
+
+    /// Leaves the shares of a process whose memory is gone.
+    fn leave_shares(&self, slot: u32) {
+        // If the file cannot be read the tree is charged with too much, and its limit holds.
+        let _ = self.shares.leave_all(self.control, slot);
     }
 
     /// Tells the front what became of the tree.
@@ -375,6 +442,7 @@ impl<'a> Keeper<'a> {
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
+        self.leave_shares(traced.slot);
         let placed = place::place(program, &mut self.image, process);
         answer(slot, ask::IDLE);
         match placed {

@@ -115,6 +115,7 @@ fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
         // In an identity space that is not our page after all.
         Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(info, context),
         Answer::Signal(verdict) => raise(verdict, info.address, context),
+        Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(message) => stop(message),
     }
 }

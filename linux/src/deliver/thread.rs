@@ -247,6 +247,7 @@ fn answer_message(shared: &Shared, message: &Message) {
         Answer::Resume(Refilled::Changed) => return,
         Answer::Resume(Refilled::Unchanged) => {}
         Answer::Signal(signal) => deny(shared, message, signal),
+        Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(text) => stop(text),
     }
     // Nobody may be waiting any more.

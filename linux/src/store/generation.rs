@@ -8,12 +8,14 @@
 
 use super::Mutex;
 use super::descriptor::{self, Kept};
+use super::growth::{self, Space};
 use super::name::Short;
-use core::sync::atomic::AtomicU32;
+use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -38,8 +40,8 @@ pub(super) struct Generations {
 
 /// One file.
 struct Generation {
-    /// The descriptor's number plus one; 0 where there is no file.
-    fd: AtomicU32,
+    /// Where the descriptor's number is; null where there is no file.
+    fd: AtomicPtr<AtomicI32>,
     /// How many slots refer to the file, plus readers under way, plus one while it is current.
     users: AtomicU32,
 }
@@ -47,8 +49,8 @@ struct Generation {
 impl Generations {
     /// An area whose first file is `first`, or is made in `directory` when it is needed.
     pub(super) fn new(first: Option<Kept>, directory: Kept) -> Self {
-        let files =
-            [const { Generation { fd: AtomicU32::new(0), users: AtomicU32::new(0) } }; MOST];
+        let files = [const { Generation { fd: AtomicPtr::new(null_mut()), users: AtomicU32::new(0) } };
+            MOST];
         let all = Self { files, current: AtomicU32::new(NONE), directory: Mutex::new(directory) };
         if let Some(first) = first {
             all.files[0].open(first);
@@ -74,7 +76,7 @@ impl Generations {
         if let Some(number) = self.current() {
             return Ok(number);
         }
-        let free = self.files.iter().position(|file| file.fd.load(Acquire) == 0);
+        let free = self.files.iter().position(|file| file.fd.load(Acquire).is_null());
         let free = free.ok_or(IoError::Full)?;
         let file = unlinked(directory.as_fd()).map_err(io_error)?;
         self.files[free].open(descriptor::keep(file));
@@ -92,7 +94,7 @@ impl Generations {
 
     /// How many files there are.
     pub(super) fn count(&self) -> usize {
-        self.files.iter().filter(|file| file.fd.load(Relaxed) != 0).count()
+        self.files.iter().filter(|file| !file.fd.load(Relaxed).is_null()).count()
     }
 
     /// The frozen file to which the fewest slots refer.
@@ -100,7 +102,7 @@ impl Generations {
         let current = self.current();
         (0..MOST as Number)
             .filter(|number| Some(*number) != current)
-            .filter(|number| self.files[usize::from(*number)].fd.load(Relaxed) != 0)
+            .filter(|number| !self.files[usize::from(*number)].fd.load(Relaxed).is_null())
             .min_by_key(|number| self.files[usize::from(*number)].users.load(Relaxed))
     }
 
@@ -136,6 +138,12 @@ impl Generations {
         file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes))
     }
 
+    /// What the file system of a file has.
+    pub(super) fn free_space(&self, number: Number) -> Result<Space, IoError> {
+        let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
+        file.with(|fd| growth::space_of(fd).map_err(io_error))
+    }
+
     /// Gives the blocks of a range of pages back to the file system, where it can.
     pub(super) fn punch(&self, number: Number, first: u64, pages: u64) {
         let Some(file) = self.files.get(usize::from(number)) else { return };
@@ -159,17 +167,16 @@ impl Generation {
     /// Takes a file as the current one.
     fn open(&self, file: Kept) {
         self.users.store(1, Relaxed);
-        self.fd.store(file.into_raw() as u32 + 1, Release);
+        self.fd.store(core::ptr::from_ref(file.into_place()).cast_mut(), Release);
     }
 
     /// Does I/O on the file, which stays open meanwhile.
     fn with<R>(&self, io: impl FnOnce(BorrowedFd<'_>) -> Result<R, IoError>) -> Result<R, IoError> {
         let more = |users: u32| (users > 0).then_some(users + 1);
         self.users.fetch_update(AcqRel, Relaxed, more).map_err(|_| IoError::Device)?;
-        let fd = self.fd.load(Acquire) as RawFd - 1;
         // SAFETY: `users` was above zero and is raised by this call, so that the descriptor is open
-        // and stays so until the release below.
-        let result = io(unsafe { BorrowedFd::borrow_raw(fd) });
+        // and stays so until the release below; places live for ever.
+        let result = io(descriptor::at(unsafe { &*self.fd.load(Acquire) }));
         self.release();
         result
     }
@@ -182,11 +189,11 @@ impl Generation {
     }
 
     fn close(&self) {
-        let fd = self.fd.swap(0, AcqRel) as RawFd - 1;
-        if fd >= 0 {
-            // SAFETY: the number came from `Kept::into_raw` and was taken out of the field, so that
+        // SAFETY: places live for ever.
+        if let Some(place) = unsafe { self.fd.swap(null_mut(), AcqRel).as_ref() } {
+            // SAFETY: the place came from `Kept::into_place` and was taken out of the field, so that
             // nobody else closes it.
-            drop(unsafe { Kept::from_raw(fd) });
+            drop(unsafe { Kept::from_place(place) });
         }
     }
 }

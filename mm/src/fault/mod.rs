@@ -17,7 +17,6 @@ mod stack;
 mod swap;
 
 pub use adopt::Adopted;
-pub(crate) use stack::Stores;
 
 use crate::entries::PageCursor;
 use crate::error::OutOfMemory;

@@ -6,9 +6,9 @@
 //! an area (spec F2).
 
 use crate::error::AdviseError;
-use crate::fault::Stores;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::mm::Mm;
+use crate::rmap::family::Stores;
 use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;

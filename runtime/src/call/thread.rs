@@ -9,7 +9,7 @@ use crate::entry;
 use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
-use crate::thread::Thread;
+use crate::thread::{self, Thread};
 use crate::{keeper, memory, process, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
@@ -37,6 +37,7 @@ const LONGEST_ARGS: u64 = 4096;
 
 const VM: u64 = nr::CLONE_VM as u64;
 const VFORK: u64 = nr::CLONE_VFORK as u64;
+const FILES: u64 = nr::CLONE_FILES as u64;
 const SIGHAND: u64 = nr::CLONE_SIGHAND as u64;
 const CHILD_SETTID: u64 = nr::CLONE_CHILD_SETTID as u64;
 const CHILD_CLEARTID: u64 = nr::CLONE_CHILD_CLEARTID as u64;
@@ -60,8 +61,9 @@ impl Call<'_> {
                 self.thread.clear_at_exit.set(self.args[0]);
                 Outcome::Raw(sys::thread_id().into())
             }
-            nr::__NR_rseq | nr::__NR_set_robust_list => {
-                // The host writes one and reads the other by itself, at any moment.
+            nr::__NR_rseq => self.restartable_sequences().into(),
+            nr::__NR_set_robust_list => {
+                // The host reads it by itself, when the thread ends.
                 memory::keep_resident(self.thread, self.args[0], self.args[1]);
                 // SAFETY: the program asks for it, of its own memory.
                 Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
@@ -128,6 +130,7 @@ impl Call<'_> {
     fn start(&mut self, args: &CloneArgs, len: u64, member: NonNull<Member>) -> Result {
         let thread = Thread::new(member)?;
         thread.believed.set(self.thread.believed.get());
+        thread.seccomp.set(self.thread.seccomp.get());
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
         }
@@ -226,7 +229,20 @@ impl Call<'_> {
         ];
         let pins = memory::pin_words(&words);
         let mask = sys::exchange_mask(crate::signal::ALL);
-        let fork = memory::before_fork();
+        if args.flags & FILES != 0 {
+            pagefault_linux::store::descriptor::share();
+        }
+        // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+        let slot = unsafe { member.as_ref() }.slot();
+        let fork = match memory::before_fork(slot) {
+            Ok(fork) => fork,
+            Err(errno) => {
+                sys::exchange_mask(mask);
+                process::forked(member, -1);
+                return Err(errno);
+            }
+        };
+        thread::hold();
         let raw = if self.number == nr::__NR_clone3 {
             let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
             // SAFETY: the child is a copy, with a stack like this one.
@@ -238,8 +254,10 @@ impl Call<'_> {
             // SAFETY: as above.
             unsafe { sys::raw_call(nr::__NR_clone, six) }
         };
+        thread::let_go();
         if raw != 0 {
-            memory::after_fork_in_parent(fork);
+            let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
+            memory::after_fork_in_parent(fork, made);
             sys::exchange_mask(mask);
             drop(pins);
             process::forked(member, raw);
@@ -247,6 +265,7 @@ impl Call<'_> {
         }
         self.begin_process(&args, member);
         memory::after_fork_in_child(fork);
+        thread::leave_others(self.thread);
         drop(pins);
         sys::exchange_mask(mask);
         Ok(0)
@@ -268,10 +287,37 @@ impl Call<'_> {
         }
     }
 
+    /// `rseq(2)`: the host writes the area by itself, whenever it moves the thread, and kills a
+    /// thread whose area it cannot write.
+    fn restartable_sequences(&mut self) -> Result {
+        /// `RSEQ_FLAG_UNREGISTER`.
+        const UNREGISTER: u64 = 1;
+        let [area, len, flags, signature, ..] = self.args;
+        let registers = flags & UNREGISTER == 0;
+        if registers {
+            memory::keep_resident(self.thread, area, len);
+        }
+        // SAFETY: the program asks for it, of its own memory.
+        let answer = unsafe { sys::call(self.number, self.args) }?;
+        let area = if registers { [area, len, signature] } else { [0; 3] };
+        self.thread.restartable.set(area);
+        Ok(answer)
+    }
+
+    /// Makes the host forget the area of restartable sequences, whose pages may go now.
+    fn end_restartable_sequences(&self) {
+        let [area, len, signature] = self.thread.restartable.take();
+        if area != 0 {
+            // SAFETY: the host writes the area for the last time.
+            let _ = unsafe { sys::call(nr::__NR_rseq, [area, len, 1, signature]) };
+        }
+    }
+
     /// `exit(2)`: the end of one thread.
     fn exit(&mut self) -> Outcome {
         let status = self.args[0] as u32;
         sys::exchange_mask(crate::signal::ALL);
+        self.end_restartable_sequences();
         memory::end_thread(self.thread);
         let word = self.thread.clear_at_exit.get();
         if word != 0 && user::write(word, &0_u32).is_ok() {

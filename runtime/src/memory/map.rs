@@ -186,7 +186,13 @@ impl Manager {
             return;
         }
         fork::forget(&range);
-        self.mm().space().forget(addresses(&range));
+        self.replaced_unnoted(&range);
+    }
+
+    /// The same for a range of which nothing else is noted.
+    pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
+        // SAFETY: the host has taken the pages away.
+        unsafe { self.mm().space().forget(addresses(range)) };
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
             process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
         }

@@ -7,6 +7,7 @@ use crate::frame::{Context, Info};
 use crate::thread::Thread;
 use crate::{call, memory, process, sys};
 use linux_raw_sys::general as nr;
+use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
 
 /// `struct sigaction` for the kernel.
 #[repr(C)]
@@ -27,6 +28,7 @@ const OURS: u32 = nr::SA_SIGINFO | nr::SA_ONSTACK | nr::SA_RESTORER;
 pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
     set(nr::SIGSYS as i32, on_call as *const () as u64, OURS | nr::SA_NODEFER, Mask::Nothing);
+    settle(PRESS_SIGNAL, &Action::default());
     // A fault within a call's copies nests.
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
         set(signal as i32, on_fault as *const () as u64, OURS | nr::SA_NODEFER, Mask::Everything);
@@ -38,9 +40,11 @@ pub fn settle(signal: i32, action: &Action) {
     if super::Set::NEEDED.contains(signal) {
         return;
     }
+    // The keeper's, too; what the program wants of its own is looked at when it comes.
+    let is_ours = signal == PRESS_SIGNAL;
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
-    if action.is_handled() {
+    if action.is_handled() || is_ours {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.
         let flags = OURS | nr::SA_RESTART | kept;
@@ -134,7 +138,25 @@ extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) 
     on_async(Thread::current(), info, context);
 }
 
+/// The keeper asks for frames, which others are short of.
+fn on_press(thread: &Thread, context: &mut Context) {
+    memory::ask_for_frames();
+    let runs_program = !thread.has_stack_at(context.registers.rsp);
+    if runs_program || entry::is_in_call(&context.registers) {
+        memory::give_up_asked();
+        entry::call_again(&mut context.registers);
+    }
+}
+
 fn on_async(thread: &Thread, info: &Info, context: &mut Context) {
+    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
+        return on_press(thread, context);
+    }
+    let action = thread.member().signals().action(info.signal);
+    if info.signal == PRESS_SIGNAL && !action.is_handled() {
+        // Its default is to be ignored.
+        return entry::call_again(&mut context.registers);
+    }
     // The runtime runs on its own stack alone, the program never does.
     if !thread.has_stack_at(context.registers.rsp) {
         return deliver(thread, context, info);
