@@ -264,6 +264,7 @@ impl Call<'_> {
     /// The first steps of a child with a copy of the memory.
     fn begin_process(&mut self, args: &CloneArgs, member: NonNull<Member>) {
         self.thread.set_member(member);
+        self.thread.held().clear();
         self.thread.settle();
         process::enable_dispatch();
         let clear = if args.flags & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };
