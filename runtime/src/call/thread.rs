@@ -104,6 +104,9 @@ impl Call<'_> {
     }
 
     fn clone(&mut self, args: CloneArgs, len: u64) -> Result {
+        if self.number == nr::__NR_clone3 && (args.stack == 0) != (args.stack_size == 0) {
+            return Err(Errno::EINVAL);
+        }
         if args.flags & VM == 0 {
             return self.fork(args, len);
         }
