@@ -1,23 +1,23 @@
-//! Builds what `pagefault run` puts into programs, to be embedded in the command: the runtime that is
-//! placed in them, and the shared object of the first road.
+//! Builds what `pagefault run` places in programs, to be embedded in the command: the runtime, and
+//! one for tests.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// What they are built from.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 10] = [
     "machine",
     "mm",
     "linux",
     "calls",
     "control",
-    "preload",
     "runtime",
     "Cargo.toml",
     "Cargo.lock",
     "cli/build.rs",
-    "cli/tests/jump.rs",
+    "cli/tests/start/jump.rs",
 ];
 
 fn main() {
@@ -29,8 +29,6 @@ fn main() {
         fail("OUT_DIR and CARGO are set by cargo, which must run this");
     };
     let out = PathBuf::from(out);
-    let object = preload(&cargo, &root, &out.join("preload"));
-    println!("cargo::rustc-env=PAGEFAULT_PRELOAD={}", object.display());
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
     let runtime = runtime(&cargo, &root, &out.join("runtime"));
@@ -38,40 +36,41 @@ fn main() {
 }
 
 /// The runtime that is placed in programs.
-fn runtime(cargo: &std::ffi::OsStr, root: &Path, target: &Path) -> PathBuf {
+fn runtime(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(target)
         // Where its own configuration is.
         .current_dir(root.join("runtime/image"))
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     run(&mut command, "pagefault-image");
     target.join("x86_64-unknown-linux-gnu/release/pagefault-image")
 }
 
-/// The shared object of the first road.
-fn preload(cargo: &std::ffi::OsStr, root: &Path, target: &Path) -> PathBuf {
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "--locked", "--package", "pagefault-preload"])
-        .arg("--manifest-path")
-        .arg(root.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target)
-        // There is nobody to catch a panic between a program and its page.
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
-    run(&mut command, "pagefault-preload");
-    target.join("release/libpagefault_preload.so")
-}
-
 /// A runtime that only jumps to the program, for tests.
 fn jump(root: &Path, out: &Path) -> PathBuf {
-    let (source, image) = (root.join("cli/tests/jump.rs"), out.join("jump"));
-    let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    command.args(["--edition=2024", "--crate-type=bin", "-Copt-level=1", "-Cpanic=abort"]);
-    command.args(["-Crelocation-model=pie", "-Ctarget-feature=+crt-static", "--cap-lints=warn"]);
+    let image = out.join("jump");
+    let rustc = |kind: &str| {
+        let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        command.args([
+            "--edition=2024",
+            "-Copt-level=1",
+            "-Cpanic=abort",
+            "-Crelocation-model=pie",
+        ]);
+        command
+            .arg(format!("--crate-type={kind}"))
+            .args(["--cap-lints=warn", "--out-dir"])
+            .arg(out);
+        command
+    };
+    let mut control = rustc("rlib");
+    control.args(["--crate-name=pagefault_control"]).arg(root.join("control/src/lib.rs"));
+    run(&mut control, "pagefault-control for the runtime of the tests");
+    let mut command = rustc("bin");
+    command.arg("--extern=pagefault_control").arg("-L").arg(out);
+    command.arg("-Ctarget-feature=+crt-static").arg(root.join("cli/tests/start/jump.rs"));
     for argument in [
         "-nostartfiles",
         "-nostdlib",
@@ -84,7 +83,7 @@ fn jump(root: &Path, out: &Path) -> PathBuf {
     ] {
         command.arg(format!("-Clink-arg={argument}"));
     }
-    run(command.arg("-o").arg(&image).arg(source), "the runtime of the tests");
+    run(&mut command, "the runtime of the tests");
     image
 }
 

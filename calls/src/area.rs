@@ -11,6 +11,9 @@ pub enum Access {
     /// The kernel writes it.
     Write,
     /// The kernel reads it and writes it, or may do either.
+    ///
+    /// Where it cannot be written it must still be readable: a timeout that cannot be written back,
+    /// or attributes that the kernel need not answer into, are no error.
     ReadWrite,
 }
 

@@ -95,9 +95,6 @@ impl Call {
         }
         match self.name {
             "futex" => crate::visit::futex_interrupted(args),
-            // With a timeout, recvmmsg is never restarted.
-            "recvmmsg" if args[4] != 0 => Interrupted::Handler,
-            "recvmmsg" => Interrupted::Socket,
             // A relative sleep goes on with the rest after a stop; an absolute one begins anew.
             "clock_nanosleep" if args[1] & 1 != 0 => Interrupted::Handler,
             "clock_nanosleep" => Interrupted::Resumes,
@@ -174,8 +171,11 @@ pub enum Arg {
         /// The argument that points to the size.
         len: u8,
     },
-    /// A word that threads share.
-    Word(Dir),
+    /// A word to wait for.
+    Word {
+        /// The argument whose flag says that no other process uses it.
+        flags: u8,
+    },
     /// Memory that the kernel touches by itself after the call.
     Later {
         /// How long it is.
@@ -229,6 +229,11 @@ pub enum Len {
         width: Width,
         /// How many bits the argument counts too many.
         less: u8,
+    },
+    /// A byte for each page of the length that another argument, a `size_t`, says.
+    Pages {
+        /// The argument.
+        arg: u8,
     },
     /// What the structure's first `u32` says, or this if it says zero; a number that is smaller than
     /// `least` or larger than a page is refused by the kernel.

@@ -5,14 +5,16 @@
 pub enum File {
     /// A regular file, a directory, or a block device.
     Storage,
-    /// A terminal or another character device.
-    Character,
+    /// A character device that neither waits nor ends: major number 1, as `/dev/zero`.
+    Memory,
+    /// A terminal.
+    Terminal,
     /// A pipe, without `O_DIRECT`.
     Pipe,
     /// A socket of type `SOCK_STREAM`.
     Stream,
     /// Whatever keeps the bounds of a transfer: sockets of other types, a pipe with `O_DIRECT`,
-    /// eventfd, signalfd, timerfd, inotify, userfaultfd, anything unknown.
+    /// eventfd, signalfd, timerfd, inotify; other devices, anything unknown.
     Messages,
 }
 
@@ -72,7 +74,7 @@ pub struct Pieces {
 
 /// How this call may be done in pieces, or `None` if it may not.
 ///
-/// A piece's size must be a multiple of 4096, for direct I/O, and at least 65,536, so that a write to
+/// A piece's size should be a multiple of 4096, for direct I/O, and at least 65,536, so that a write to
 /// a pipe that is to be atomic is not cut. What a transfer in pieces loses is that others can see its
 /// middle: two processes that append to one file may find their long writes interleaved.
 #[allow(non_upper_case_globals, reason = "the constants' own names")]
@@ -131,12 +133,10 @@ impl Pieces {
         }
         match (file, self.input) {
             (File::Messages, _) => Rule::Whole,
-            (File::Storage, _) => Rule::Each,
+            (File::Storage | File::Memory, _) => Rule::Each,
             (File::Stream, true) if self.wait_all => Rule::Each,
-            (_, true) => Rule::First,
-            // A device may take what one call brings as one record.
-            (File::Character, false) => Rule::First,
-            (_, false) => Rule::Each,
+            (File::Terminal | File::Pipe | File::Stream, true) => Rule::First,
+            (File::Terminal | File::Pipe | File::Stream, false) => Rule::Each,
         }
     }
 
@@ -183,5 +183,24 @@ impl Pieces {
         let done = done + result as u64;
         let more = rule == Rule::Each && result as u64 == asked && done < all;
         if more { None } else { Some(done as i64) }
+    }
+
+    /// The part of an array of `iovec` (base, length) that begins after `done` bytes and has at most
+    /// `most`: fills `into` from its start, and returns how many entries and how many bytes that are.
+    pub fn cut(vectors: &[[u64; 2]], done: u64, most: u64, into: &mut [[u64; 2]]) -> (usize, u64) {
+        let (mut skip, mut entries, mut bytes) = (done, 0, 0);
+        for &[base, len] in vectors {
+            let skipped = skip.min(len);
+            skip -= skipped;
+            let taken = (len - skipped).min(most - bytes);
+            if taken == 0 {
+                continue;
+            }
+            let Some(entry) = into.get_mut(entries) else { break };
+            *entry = [base.wrapping_add(skipped), taken];
+            entries += 1;
+            bytes += taken;
+        }
+        (entries, bytes)
     }
 }

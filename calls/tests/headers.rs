@@ -46,7 +46,10 @@ fn lengths_name_arguments_that_the_call_takes() {
                 | Arg::InData(len)
                 | Arg::OutData(len)
                 | Arg::Later { len, .. } => match len {
-                    Len::Of { arg, .. } | Len::At { arg, .. } | Len::Bits { arg, .. } => Some(arg),
+                    Len::Of { arg, .. }
+                    | Len::At { arg, .. }
+                    | Len::Bits { arg, .. }
+                    | Len::Pages { arg } => Some(arg),
                     Len::Const(_) | Len::Own { .. } => None,
                 },
                 Arg::Iovec { count, .. }

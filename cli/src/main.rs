@@ -37,6 +37,7 @@ struct Arguments {
 enum Command {
     Run(run::Arguments),
     Boot(boot::Arguments),
+    Doctor(doctor::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
     Script(ScriptArgs),
 }
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
         Ok(Arguments { command: Command::Boot(arguments) }) => boot::run(&arguments),
+        Ok(Arguments { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Arguments { command: Command::Script(arguments) }) => {
             let mut machines = Catalogue::new();
             pagefault_script::managed::add_to(&mut machines);

@@ -5,6 +5,7 @@
 //! | `boot` | the first words of a start: what a runtime is told |
 //! | `config` | what a manager is told |
 //! | `message` | what processes of the tree say to the keeper |
+//! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and what each is charged with |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: making the shared memory, and mapping it |
@@ -30,6 +31,7 @@ mod histogram;
 #[cfg(feature = "std")]
 mod mapped;
 mod message;
+mod shares;
 mod slots;
 mod text;
 
@@ -39,8 +41,9 @@ pub use config::{Config, Storage, SwapSpec};
 pub use config::{Delivery, MOST_AREAS, TooLong};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
-pub use mapped::{AttachError, Mapped};
-pub use message::Message;
+pub use mapped::{AttachError, Mapped, MappedShares};
+pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
+pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
 pub use text::Text;
 
@@ -48,9 +51,6 @@ pub use text::Text;
 use alloc::string::String;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
-
-/// The environment variable that names the shared memory to a program.
-pub const VARIABLE: &str = "PAGEFAULT_CONTROL";
 
 /// The status with which a program ends that its manager had to stop.
 pub const STATUS_FAILED: i32 = 125;
@@ -64,8 +64,20 @@ pub struct Control {
     failure: Failure,
     /// What happened, over all processes.
     pub counters: Counters,
+    /// A futex: what became of the tree when the program ended, one of [`tree`].
+    pub tree: AtomicU32,
     /// The processes of the tree.
     pub slots: Slots,
+}
+
+/// The values of [`Control::tree`].
+pub mod tree {
+    /// The program runs, or the keeper has not seen its end.
+    pub const RUNS: u32 = 0;
+    /// The program has ended, others of the tree have not: the keeper stays.
+    pub const OUTLIVES: u32 = 1;
+    /// No process is left: the keeper ends.
+    pub const GONE: u32 = 2;
 }
 
 impl Control {

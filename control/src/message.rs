@@ -17,6 +17,11 @@ pub enum Message {
         /// The sender's slot.
         slot: u32,
     },
+    /// The sender is short of frames: whoever has the most is to give some up.
+    Press {
+        /// The sender's slot.
+        slot: u32,
+    },
     /// The sender has begun, as a child that somebody took this slot for.
     Born {
         /// The sender's slot.
@@ -34,6 +39,7 @@ impl Message {
             Self::Exec { slot } => (1_u32, slot),
             Self::Cancel { slot } => (2, slot),
             Self::Born { slot } => (3, slot),
+            Self::Press { slot } => (4, slot),
         };
         (kind as u64 | (slot as u64) << 32).to_le_bytes()
     }
@@ -46,10 +52,16 @@ impl Message {
             1 => Some(Self::Exec { slot }),
             2 => Some(Self::Cancel { slot }),
             3 => Some(Self::Born { slot }),
+            4 => Some(Self::Press { slot }),
             _ => None,
         }
     }
 }
+
+/// The signal by which the keeper asks a process to give frames up: ignored where nobody handles it.
+pub const PRESS_SIGNAL: i32 = 23;
+/// What the signal carries, so that it is told from the program's own.
+pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
 
 #[cfg(test)]
 mod tests {

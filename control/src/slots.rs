@@ -129,9 +129,36 @@ impl Slots {
         self.lower(u64::from(found.charged.swap(0, Relaxed)));
     }
 
+    /// Moves the charge for a frame from a process to a share.
+    pub fn begin_share(&self, slot: u32) {
+        let Some(found) = self.get(slot) else { return };
+        let less = |charged: u32| charged.checked_sub(1);
+        let _ = found.charged.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// Moves the charge for a frame from a share to the one process that was left in it.
+    pub fn take_over(&self, slot: u32) {
+        if let Some(found) = self.get(slot) {
+            found.charged.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Takes back the charge for a frame whose share nobody is in any more.
+    pub fn end_share(&self) {
+        self.lower(1);
+    }
+
     fn lower(&self, frames: u64) {
         let less = |charged: u64| Some(charged.saturating_sub(frames));
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// The process that is charged with the most, other than `but`, if that is more than `least`.
+    pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
+        let others = self.slots.iter().enumerate().filter(|(index, slot)| {
+            *index as u32 != but && slot.is_taken() && slot.charged() > least
+        });
+        others.max_by_key(|(_, slot)| slot.charged()).map(|(index, _)| index as u32)
     }
 
     /// The frames charged over the tree.
@@ -157,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_one_process_s_and_can_be_taken_again() {
-        let (_file, control) = Control::create().unwrap();
+        let (_file, control) = Control::create(64 << 20).unwrap();
         let slots = &control.slots;
         let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
         let mut sorted = taken.clone();
@@ -171,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
-        let (_file, control) = Control::create().unwrap();
+        let (_file, control) = Control::create(64 << 20).unwrap();
         let slots = &control.slots;
         let [a, b] = [(); 2].map(|()| slots.take().unwrap());
         assert!(slots.charge(a, 60, 100));
@@ -191,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_none_changes_nothing() {
-        let (_file, control) = Control::create().unwrap();
+        let (_file, control) = Control::create(64 << 20).unwrap();
         let none = MOST_PROCESSES as u32;
         assert!(!control.slots.charge(none, 1, 100));
         control.slots.uncharge(none, 1);

@@ -38,10 +38,12 @@ pub enum AdoptPresentError {
 /// ordinary anonymous page of its region: counted, dirty, and evicted like any other. Returns how
 /// many there were.
 ///
-/// The range is registered ([`LinuxSpace::register_as_is`](crate::LinuxSpace::register_as_is)) and
-/// consists of private anonymous regions of the memory manager's that may be read. Where there are
-/// more pages than frames, the first ones are evicted for the last ones.
-pub fn adopt_present(
+/// The range consists of private anonymous regions of the memory manager's that may be read. Where
+/// there are more pages than frames, the first ones are evicted for the last ones.
+///
+/// # Safety
+/// The range is [registered](crate::LinuxSpace::register_as_is).
+pub unsafe fn adopt_present(
     mm: &Arc<Mm<LinuxMachine>>,
     range: Range<VirtAddr>,
 ) -> Result<u64, AdoptPresentError> {
@@ -95,7 +97,8 @@ impl Shared {
         // SAFETY: both are whole pages: one stands where the memory manager has a region that may
         // be read and is write-protected, the other stays while the frame is held.
         let same = || unsafe { *(host as *const Page) == *self.parked_page(home) };
-        if !(fresh && stored_to) && !same() {
+        let loses_nothing = fresh && stored_to || same();
+        if !loses_nothing {
             return Err(Errno::EXIST);
         }
         self.note_standing(space, page, held, Mapped::WriteProtected);

@@ -9,12 +9,13 @@
 use crate::frame::Home;
 use crate::machine::LinuxMachine;
 use crate::probe::ProbeError;
+use crate::quota::ChildShares;
 use crate::space::LinuxSpace;
 use crate::uffd::Mapped;
 use core::ops::Range;
 #[cfg(feature = "std")]
 use lock_api::RawRwLock;
-use pagefault_machine::{Frame, PAGE_SIZE, VirtAddr};
+use pagefault_machine::{Frame, VirtAddr};
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::Errno;
 
@@ -38,6 +39,17 @@ impl LinuxMachine {
         unsafe { self.shared.pagers.threads.gate.raw() }.lock_exclusive();
     }
 
+    /// Shares what stands on the host with a child that is about to be forked, where the machine's
+    /// frames are paid for by a quota. `is_kept` names frames whose pages the host stores to by
+    /// itself, which stay the parent's own.
+    pub fn share_with_child(
+        &self,
+        child: &dyn ChildShares,
+        is_kept: impl Fn(Frame) -> bool,
+    ) -> Result<(), Errno> {
+        self.shared.share_with_child(child, is_kept)
+    }
+
     /// Goes on in the parent, or after a fork that failed.
     pub fn after_fork_parent(&self) {
         #[cfg(feature = "std")]
@@ -47,18 +59,25 @@ impl LinuxMachine {
         };
     }
 
-    /// Goes on in the child, whose only thread this is: manages `ranges` of the identity space
-    /// `space`, which are those that were registered in the parent, with a userfaultfd of its own.
-    pub fn after_fork_child(
+    /// Goes on in the child: manages `ranges` of the identity space `space`, with a userfaultfd of its
+    /// own.
+    ///
+    /// # Safety
+    /// This is the only thread of a forked child, [`before_fork`](Self::before_fork) was called before
+    /// the fork, and `ranges` are those that were registered in the parent and that the child has.
+    pub unsafe fn after_fork_child(
         &self,
         space: &LinuxSpace,
         ranges: impl Iterator<Item = Range<VirtAddr>>,
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
+        shared.credits.begin_child();
         let descriptor = shared.probe.open(shared.delivery)?;
-        shared.descriptor.continue_with(&descriptor);
-        drop(descriptor);
-        shared.sweep.after_fork_child();
+        // SAFETY: the caller's is the only thread.
+        unsafe {
+            shared.descriptor.continue_with(descriptor);
+            shared.sweep.after_fork_child();
+        }
         for range in ranges {
             debug_assert!(range.end <= space.range().end);
             let host = range.start.value()..range.end.value();
@@ -74,14 +93,13 @@ impl LinuxMachine {
     /// Protects the pages that may not be stored to unnoticed: the child's mappings lack it.
     fn protect_anew(&self) -> Result<(), Errno> {
         let shared = &self.shared;
-        for number in 0..shared.frames.used() {
-            let frame = Frame(number);
-            if let Home::At(host, Mapped::WriteProtected) = shared.frames.peek(frame) {
-                let range = host..host + PAGE_SIZE;
-                shared.descriptor.write_protect(range, Mapped::WriteProtected)?;
+        let protected = (0..shared.frames.used()).filter_map(|number| {
+            match shared.frames.peek(Frame(number)) {
+                Home::At(host, Mapped::WriteProtected) => Some(host),
+                _ => None,
             }
-        }
-        Ok(())
+        });
+        shared.protect_pages(protected.collect())
     }
 
     /// The parent's threads are not here: starts as many.

@@ -112,6 +112,10 @@ impl Shared {
 
     /// Changes the right to store to a page that stands where it should.
     pub fn remap(&self, held: &Held<'_>, host: u64, mapped: Mapped) -> Result<Refilled, Errno> {
+        if mapped == Mapped::Writable {
+            // The host copies the page for whoever stores to it first.
+            self.own_for_store(held)?;
+        }
         self.descriptor.write_protect(host..host + PAGE as u64, mapped)?;
         held.set_home(Home::At(host, mapped));
         self.counters.add(Counter::Reprotected, 1);
@@ -164,6 +168,7 @@ impl Shared {
     /// Moves the content of a held frame that is mapped into a buffer, and returns the buffer.
     pub fn park(&self, held: &Held<'_>) -> u32 {
         self.write_protect_held(held);
+        self.credits.own(held.frame());
         let slot = self.buffers.take();
         // SAFETY: the frame is held and write-protected, so its page stays and does not change;
         // the buffer just taken is nobody else's.
@@ -439,7 +444,10 @@ impl<'a> Batch<'a> {
         for item in self.items() {
             match item.action {
                 Action::Drop => item.held.set_home(Home::Zero),
-                Action::Park => item.held.set_home(Home::Buffer(item.slot)),
+                Action::Park => {
+                    self.shared.credits.own(item.held.frame());
+                    item.held.set_home(Home::Buffer(item.slot));
+                }
                 Action::Protect => {}
             }
         }

@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
 use pagefault_machine::{
     Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
 };
@@ -217,8 +217,12 @@ impl LinuxSpace {
     }
 
     /// Of an identity space: from now on faults in `range`, which the program has mapped, are
-    /// answered by the memory manager. `range` is page-aligned.
-    pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    /// answered by the memory manager, and what stands there is discarded. `range` is page-aligned.
+    ///
+    /// # Safety
+    /// The range is private anonymous memory of the program to which nothing refers yet, and as long
+    /// as it is registered nothing but the memory manager changes its mapping or discards its pages.
+    pub unsafe fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         let host = range.start.value()..range.end.value();
         self.core.shared.descriptor.register(host.clone())?;
         // Pages of whatever was there before would be taken for ours.
@@ -227,15 +231,22 @@ impl LinuxSpace {
     }
 
     /// Of an identity space: likewise, but what stands in the range stays: it is to be
-    /// [adopted](crate::adopt_present) before anybody but the program itself uses the range.
-    pub fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    /// [adopted](crate::adopt_present) before anything else is done with the range.
+    ///
+    /// # Safety
+    /// As for [`register`](Self::register), but that the program may refer to the range.
+    pub unsafe fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.register(range.start.value()..range.end.value())
     }
 
     /// Of an identity space: moves out of `range` what still stands there, though its entries are
     /// gone. Needed before the host unmaps the range or makes it unreadable: pages being evicted
     /// by another thread are read from there to the last.
-    pub fn vacate(&self, range: Range<VirtAddr>) {
+    ///
+    /// # Safety
+    /// The range is registered, and nobody uses it meanwhile: no entry allows an access, or the caller
+    /// has the process to himself.
+    pub unsafe fn vacate(&self, range: Range<VirtAddr>) {
         if let Some(pages) = self.core.pages_of(&range) {
             self.core.shared.vacate_range(&self.core, pages);
         }
@@ -243,7 +254,10 @@ impl LinuxSpace {
 
     /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
     /// `munmap`.
-    pub fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    ///
+    /// # Safety
+    /// Nothing refers to the range: pages that are not resident turn into zeros.
+    pub unsafe fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.unregister(range.start.value()..range.end.value())
     }
 }
@@ -265,6 +279,10 @@ impl Space for LinuxSpace {
 
     fn id(&self) -> u32 {
         self.core.id
+    }
+
+    fn covers(&self) -> Range<VirtAddr> {
+        self.range()
     }
 
     fn lock(&self, range: Range<VirtAddr>) -> Result<LinuxCursor<'_>, OutOfFrames> {
@@ -344,9 +362,12 @@ impl Cursor for LinuxCursor<'_> {
 ///
 /// The register is static and its elements are read without a lock, so that looking a fault's
 /// address up is safe while other spaces come and go. A space that contains the address of an
-/// access stays while the access is under way: that is the duty of whoever drops it.
+/// access stays while the access is under way: that is the duty of whoever drops it. Any other slot
+/// may change while it is read, which its version shows.
 struct Slot {
     taken: AtomicBool,
+    /// Odd while the fields below are being changed.
+    version: AtomicU32,
     base: AtomicU64,
     /// Zero while the slot names no space.
     len: AtomicU64,
@@ -356,6 +377,7 @@ struct Slot {
 static SLOTS: [Slot; MAX_SPACES] = [const {
     Slot {
         taken: AtomicBool::new(false),
+        version: AtomicU32::new(0),
         base: AtomicU64::new(0),
         len: AtomicU64::new(0),
         core: AtomicPtr::new(core::ptr::null_mut()),
@@ -375,18 +397,39 @@ impl Slot {
 
     fn publish(&self, core: &SpaceCore) {
         let range = core.host_range();
-        self.base.store(range.start, Relaxed);
-        self.core.store(core::ptr::from_ref(core).cast_mut(), Relaxed);
-        self.len.store(range.end - range.start, Release);
+        self.set(range.start, range.end - range.start, core::ptr::from_ref(core).cast_mut());
     }
 
     fn withdraw(&self) {
-        self.len.store(0, Release);
+        self.set(0, 0, core::ptr::null_mut());
     }
 
     fn give_back(&self) {
-        self.core.store(core::ptr::null_mut(), Relaxed);
         self.taken.store(false, Release);
+    }
+
+    /// Called by the slot's owner alone.
+    fn set(&self, base: u64, len: u64, core: *mut SpaceCore) {
+        let version = self.version.load(Relaxed);
+        self.version.store(version.wrapping_add(1), Relaxed);
+        fence(Release);
+        self.base.store(base, Relaxed);
+        self.len.store(len, Relaxed);
+        self.core.store(core, Relaxed);
+        self.version.store(version.wrapping_add(2), Release);
+    }
+
+    /// The space of this slot if it contains a host address. A space that is published or withdrawn
+    /// meanwhile contains no address that anybody uses.
+    #[cfg(feature = "std")]
+    fn containing(&self, host: u64) -> Option<*mut SpaceCore> {
+        use core::sync::atomic::Ordering::Acquire;
+        let version = self.version.load(Acquire);
+        let (base, len) = (self.base.load(Relaxed), self.len.load(Relaxed));
+        let core = self.core.load(Relaxed);
+        fence(Acquire);
+        let whole = version.is_multiple_of(2) && version == self.version.load(Relaxed);
+        (whole && host.wrapping_sub(base) < len).then_some(core)
     }
 }
 
@@ -401,13 +444,8 @@ pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
     let count = HIGH_WATER.load(Acquire) as usize;
     let mut whole = None;
     for slot in &SLOTS[..count.min(MAX_SPACES)] {
-        let len = slot.len.load(Acquire);
-        if host.wrapping_sub(slot.base.load(Relaxed)) >= len {
-            continue;
-        }
-        let core = slot.core.load(Relaxed);
-        // SAFETY: a slot with a length names a living space, and the caller keeps the one that
-        // contains the address alive.
+        let Some(core) = slot.containing(host) else { continue };
+        // SAFETY: the slot named a space that contains the address, and the caller keeps that alive.
         let Some(core) = (unsafe { core.as_ref() }) else { continue };
         if core.window.is_some() {
             return Some(core);
@@ -416,3 +454,6 @@ pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
     }
     whole
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,10 @@ impl Sweep {
     }
 
     /// Makes the descriptor name this process again after a process fork.
-    pub fn after_fork_child(&self) {
+    ///
+    /// # Safety
+    /// The calling thread is the only one.
+    pub unsafe fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
             old.replace(&new);

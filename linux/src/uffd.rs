@@ -164,9 +164,12 @@ impl Userfault {
         self.process.is_this()
     }
 
-    /// In a forked child, goes on with another descriptor, under the same number.
-    pub fn continue_with(&self, descriptor: &Self) {
-        self.fd.replace(descriptor);
+    /// In a forked child, goes on with another descriptor.
+    ///
+    /// # Safety
+    /// The calling thread is the only one.
+    pub unsafe fn continue_with(&self, descriptor: Self) {
+        self.fd.replace(&descriptor);
         self.process.succeed();
     }
 

@@ -19,10 +19,15 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
 pub mod addr;
 pub mod encode;
 pub mod entry;
 pub mod fault;
+#[cfg(all(feature = "std", unix))]
+mod file;
 pub mod frame;
 pub mod machine;
 pub mod store;
@@ -32,6 +37,6 @@ pub use entry::{Entry, Protection, SwapSlot};
 pub use fault::{Access, Context, ErrorCode, Mode, PageFault};
 pub use frame::Frame;
 pub use machine::{
-    Capabilities, ContextId, Cursor, Fate, Machine, OutOfFrames, Page, Space, Stale,
+    Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Space, Stale,
 };
 pub use store::{Backing, IoError, SwapDevice};

@@ -2,7 +2,7 @@
 
 use crate::store::PageBytes;
 use crate::{Entry, Frame, Protection, VirtAddr};
-use core::fmt::Debug;
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 
@@ -12,6 +12,40 @@ pub type Page = PageBytes;
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfFrames;
+
+impl fmt::Display for OutOfFrames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no frame is free")
+    }
+}
+
+impl core::error::Error for OutOfFrames {}
+
+/// Why an address space could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSpace {
+    /// No frame is free for its page table; evicting pages may help.
+    OutOfFrames,
+    /// The machine has all the spaces that it can have, and evicting pages does not help.
+    Refused,
+}
+
+impl From<OutOfFrames> for NoSpace {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
+impl fmt::Display for NoSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfFrames => "no frame is free for a page table",
+            Self::Refused => "the machine has all the address spaces that it can have",
+        })
+    }
+}
+
+impl core::error::Error for NoSpace {}
 
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///
@@ -129,7 +163,7 @@ pub trait Machine: Send + Sync + Sized + 'static {
     }
 
     /// Makes an empty address space, its kernel part taken from the reference table.
-    fn space(&self) -> Result<Self::Space, OutOfFrames>;
+    fn space(&self) -> Result<Self::Space, NoSpace>;
 
     /// Makes sure that no processor uses a stale translation of `space` (spec G1, G3).
     ///
@@ -186,9 +220,15 @@ pub trait Space: Send + Sync {
     /// A number that no other living space of the machine has.
     fn id(&self) -> u32;
 
+    /// The addresses that the table covers, if not all: no region is made elsewhere.
+    fn covers(&self) -> Range<VirtAddr> {
+        VirtAddr::ZERO..VirtAddr(u64::MAX)
+    }
+
     /// Locks the entries of a range, making the levels of the table that are missing (spec B1).
     ///
-    /// `range` is page-aligned, not empty and within one aligned block of [`Space::SPAN`] bytes.
+    /// `range` is page-aligned, not empty, within [`Space::covers`] and within one aligned block of
+    /// [`Space::SPAN`] bytes.
     /// On failure the levels already made stay. A thread of control holds at most two cursors at
     /// once, and two only while it alone changes both address spaces: parent and child in a fork,
     /// or two blocks of one space, the one at the lower address first.

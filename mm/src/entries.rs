@@ -61,7 +61,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// under its lock, and flushes as the batch fills. Ends where `step` breaks off, and says where
     /// that was; else at the end of the range. What `step` gathered last waits for a flush.
     ///
-    /// One step gathers at most one page, and may take out the entry and no other.
+    /// One step gathers at most one page and one slot, and may take out the entry and no other.
     pub(crate) fn each_entry(
         &mut self,
         range: Range<VirtAddr>,

@@ -1,9 +1,9 @@
 //! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
 
 use crate::entries::PageCursor;
-use crate::entry::Limits;
 use crate::error::ForkError;
 use crate::fault::page_range;
+use crate::limits::Limits;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
@@ -41,7 +41,7 @@ impl<M: Machine> AddressSpace<M> {
     /// apart again, and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
-        let space = manager.new_space().map_err(|_| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         self.fork_into(space)
     }
 

@@ -36,6 +36,7 @@ pub mod exception;
 mod fault;
 mod fork;
 mod interval;
+mod limits;
 mod manager;
 mod map;
 mod mm;
@@ -54,10 +55,10 @@ mod vma;
 
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
-pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
 pub use fault::Adopted;
-pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
+pub use limits::Limits;
+pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, SwapAreas, ZeroPolicy};
 pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
     RemapRequest, Sharing, Source, SyncMode,

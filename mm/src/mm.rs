@@ -20,10 +20,10 @@
 //! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
-use crate::entry::Limits;
-use crate::error::{ForkError, OutOfMemory};
+use crate::error::ForkError;
 use crate::fault::ahead::Runs;
-use crate::machine::{Machine, VirtAddr};
+use crate::limits::Limits;
+use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
 use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
@@ -33,7 +33,7 @@ use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
 #[derive(Clone, Debug)]
@@ -48,6 +48,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The part of the layout that a page table covers.
+    fn within(mut self, covered: &Range<VirtAddr>) -> Self {
+        let end = self.range.end.min(covered.end);
+        let start = self.range.start.max(covered.start).min(end);
+        self.range = start..end;
+        self.mmap_base = self.mmap_base.clamp(start, end);
+        self
+    }
+
     /// A layout over a range, with its mappings placed from the top down.
     pub const fn over(range: Range<VirtAddr>) -> Self {
         let base = range.end;
@@ -111,6 +120,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
+    ended: AtomicBool,
     /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
     pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
@@ -125,7 +136,8 @@ pub(crate) struct Exclusive<'a, M: Machine> {
     _guard: SleepGuard<'a, M>,
 }
 
-/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7).
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Whoever still has
+/// the shared part finds nothing mapped from then on, and can map nothing.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }
@@ -133,17 +145,19 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
-    /// Makes an empty address space over a page table that the machine made.
+    /// Makes an empty address space over a page table that the machine made. Addresses of `layout`
+    /// that the table does not cover are left out.
     pub fn with_space(
         manager: &Arc<Manager<M>>,
         layout: Layout,
         limits: Limits,
         space: M::Space,
     ) -> Self {
+        let layout = layout.within(&space.covers());
         let mm = manager.spaces.add(&manager.order, |id| Mm {
             manager: manager.clone(),
             id,
@@ -153,6 +167,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            ended: AtomicBool::new(false),
             moves: AtomicU32::new(0),
             runs: Runs::new(),
             pending: Pending::default(),
@@ -286,6 +301,7 @@ impl<M: Machine> Mm<M> {
     /// Ends the address space: every page is given back, every region leaves the reverse maps.
     fn release(self: &Arc<Self>) {
         let exclusive = self.exclusive();
+        self.ended.store(true, Ordering::Relaxed);
         exclusive.unmap(&self.layout.range);
     }
 }
@@ -302,12 +318,32 @@ impl<'a, M: Machine> Exclusive<'a, M> {
         self.mm
     }
 
+    /// Whether the owner of the address space is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.mm.ended.load(Ordering::Relaxed)
+    }
+
     /// Puts regions in the place of others, at once for whoever looks them up.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
-        rmap::exchange(self.mm, &edit.out, &edit.into);
+        self.apply_moving(edit, &[], &[]);
+    }
+
+    /// Like [`apply`](Self::apply), while pages move: regions that only the reverse maps know leave
+    /// these, or enter them, in the same exchange. So a walk finds every page at every moment.
+    pub(crate) fn apply_moving(
+        &self,
+        edit: &Edit<M>,
+        leaving: &[Arc<Vma<M>>],
+        entering: &[Arc<Vma<M>>],
+    ) {
+        let all = |own: &[Arc<Vma<M>>], more: &[Arc<Vma<M>>]| [own, more].concat();
+        let out = all(&edit.out, leaving);
+        rmap::exchange(self.mm, &out, &all(&edit.into, entering));
         self.mm.regions.write(&self.mm.manager.order, |tree| {
             for vma in &edit.out {
                 tree.remove(vma.start);
+            }
+            for vma in &out {
                 vma.kill();
             }
             for vma in &edit.into {

@@ -76,8 +76,10 @@ global_asm!(
     "pagefault_call:",
     "push r12",
     "push r13",
+    "push r14",
     "mov r12, rdx",
     "mov r13, rsi",
+    "mov r14d, edi",
     "mov eax, edi",
     "mov rdi, [r13]",
     "mov rsi, [r13 + 8]",
@@ -93,6 +95,7 @@ global_asm!(
     "pagefault_call_syscall:",
     "syscall",
     "pagefault_call_end:",
+    "pop r14",
     "pop r13",
     "pop r12",
     "ret",
@@ -261,6 +264,22 @@ pub fn leave_window(registers: &mut Registers) {
     let (check, end) = (at(&raw const pagefault_return_check), at(&raw const pagefault_return_end));
     if (check..end).contains(&ip) {
         registers.rip = at(&raw const pagefault_return_again);
+    }
+}
+
+/// Whether a thread waits in an interruptible call, or is just about to make it: it holds no lock.
+pub fn is_in_call(registers: &Registers) -> bool {
+    let window = at(&raw const pagefault_call_check)..=at(&raw const pagefault_call_end);
+    window.contains(&registers.rip)
+}
+
+/// Makes a call once more that ended because of a signal that does not concern the program.
+pub fn call_again(registers: &mut Registers) {
+    let interrupted = -i64::from(crate::sys::Errno::EINTR.0) as u64;
+    if registers.rip == at(&raw const pagefault_call_end) && registers.rax == interrupted {
+        registers.rip = at(&raw const pagefault_call_syscall);
+        registers.rax = registers.r14;
+        registers.rcx = 0;
     }
 }
 

@@ -152,6 +152,25 @@ pub fn mode(number: u32) -> u32 {
     }
 }
 
+/// The major number of a device.
+pub fn device_major(number: u32) -> u64 {
+    let mut stat = [0_u64; 32];
+    // SAFETY: the structure is 144 bytes.
+    match unsafe { sys::call(nr::__NR_fstat, [number.into(), (&raw mut stat) as u64]) } {
+        // `st_rdev` is the sixth word.
+        Ok(_) => stat[5] >> 8 & 0xfff,
+        Err(_) => 0,
+    }
+}
+
+/// Whether a descriptor is a terminal.
+pub fn is_terminal(number: u32) -> bool {
+    let mut termios = [0_u64; 16];
+    let args = [number.into(), u64::from(linux_raw_sys::ioctl::TCGETS), (&raw mut termios) as u64];
+    // SAFETY: the structure is 36 bytes.
+    unsafe { sys::call(nr::__NR_ioctl, args) }.is_ok()
+}
+
 /// Whether a pipe keeps the bounds of what is written to it.
 pub fn is_packet_pipe(number: u32) -> bool {
     // SAFETY: the flags are asked for.
@@ -163,13 +182,8 @@ pub fn is_packet_pipe(number: u32) -> bool {
 pub fn is_stream(number: u32) -> bool {
     let (mut kind, mut len) = (0_u32, 4_u32);
     let (level, name) = (linux_raw_sys::net::SOL_SOCKET, linux_raw_sys::net::SO_TYPE);
-    let args = [
-        number.into(),
-        level.into(),
-        name.into(),
-        (&raw mut kind) as u64,
-        (&raw mut len) as u64,
-    ];
+    let args =
+        [number.into(), level.into(), name.into(), (&raw mut kind) as u64, (&raw mut len) as u64];
     // SAFETY: both words are ours.
     let asked = unsafe { sys::call(nr::__NR_getsockopt, args) };
     asked.is_ok() && kind == STREAM

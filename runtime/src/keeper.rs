@@ -1,10 +1,12 @@
 //! The runtime's side of the keeper: it is asked before a program is executed, and told of children.
 
 use crate::member::Member;
-use crate::{files, process};
 use crate::sys::{self, Errno};
+use crate::{files, process};
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
+use linux_raw_sys::net::{MSG_DONTWAIT, MSG_NOSIGNAL};
 use linux_raw_sys::prctl::PR_SET_PTRACER;
 use pagefault_control::{Control, Message, ask};
 
@@ -23,7 +25,9 @@ pub enum Answer {
 
 /// Asks the keeper to wait for the calling thread's exec, and waits until it does.
 pub fn ask(control: &Control, member: &Member) -> Answer {
-    let Some(slot) = control.slots.get(member.slot()) else { return Answer::Refused(Errno::EAGAIN) };
+    let Some(slot) = control.slots.get(member.slot()) else {
+        return Answer::Refused(Errno::EAGAIN);
+    };
     // Where Yama is not there this fails, and is not needed.
     set_tracer(ANYBODY);
     slot.tid.store(sys::thread_id(), Relaxed);
@@ -65,24 +69,40 @@ pub fn born(member: &Member) {
     send(member, Message::Born { slot: member.slot() });
 }
 
+/// Asks that whoever has the most frames give some up; at most once in a while.
+pub fn press(member: &Member) {
+    /// The time between two of these, in nanoseconds.
+    const INTERVAL: u64 = 1_000_000;
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = process::now();
+    let due = |last: u64| (now.saturating_sub(last) >= INTERVAL).then_some(now);
+    if LAST.fetch_update(Relaxed, Relaxed, due).is_ok() {
+        // A full socket is full of such messages.
+        let _ = try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT);
+    }
+}
+
 fn set_tracer(process: u64) {
     // SAFETY: who may trace the process is all that changes.
     let _ = unsafe { sys::call(nr::__NR_prctl, [u64::from(PR_SET_PTRACER), process, 0, 0, 0]) };
 }
 
 fn send(member: &Member, message: Message) {
-    let bytes = message.to_bytes();
-    let socket = files::socket(member);
-    let flags = u64::from(linux_raw_sys::net::MSG_NOSIGNAL);
-    let args = [socket, bytes.as_ptr() as u64, bytes.len() as u64, flags, 0, 0];
     loop {
-        // SAFETY: the buffer is ours and lives for the call.
-        match unsafe { sys::call(nr::__NR_sendto, args) } {
+        match try_send(member, message, 0) {
             Err(Errno::EINTR) => {}
             Err(_) => gone(),
             Ok(_) => return,
         }
     }
+}
+
+fn try_send(member: &Member, message: Message, flags: u32) -> sys::Result {
+    let bytes = message.to_bytes();
+    let flags = u64::from(MSG_NOSIGNAL | flags);
+    let args = [files::socket(member), bytes.as_ptr() as u64, bytes.len() as u64, flags, 0, 0];
+    // SAFETY: the buffer is ours and lives for the call.
+    unsafe { sys::call(nr::__NR_sendto, args) }
 }
 
 /// Whether nobody holds the other end of the socket.

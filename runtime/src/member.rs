@@ -32,7 +32,8 @@ impl Member {
         if let Some(control) = process::control() {
             // As where the host has no process left.
             number = control.slots.take().ok_or(Errno::EAGAIN)?;
-            if let (Some(own), Some(child)) = (control.slots.get(self.slot), control.slots.get(number))
+            if let (Some(own), Some(child)) =
+                (control.slots.get(self.slot), control.slots.get(number))
             {
                 copy(own, child);
             }

@@ -136,7 +136,8 @@ impl Thread {
     pub fn find(&self, is_it: impl Fn(&Thread) -> bool) -> Option<u32> {
         let blocks = BLOCKS.lock();
         let found = blocks.iter().find(|thread| {
-            let is_other = !core::ptr::eq(*thread, self) && thread.member.get() == self.member.get();
+            let is_other =
+                !core::ptr::eq(*thread, self) && thread.member.get() == self.member.get();
             is_other && thread.number.load(Acquire) != 0 && is_it(thread)
         });
         found.map(|thread| thread.number.load(Acquire))

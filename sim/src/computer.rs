@@ -19,7 +19,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::machine::Page;
-use pagefault_machine::{Capabilities, ContextId, Frame, Machine, OutOfFrames, Stale, VirtAddr};
+use pagefault_machine::{
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Stale, VirtAddr,
+};
 use std::sync::Arc;
 
 /// A simulated computer with x86-64 processors.
@@ -255,7 +257,7 @@ impl<A: Architecture> Machine for Computer<A> {
         f(&if allowed { self.hw.frames.read(frame) } else { [0; _] })
     }
 
-    fn space(&self) -> Result<SimSpace<A>, OutOfFrames> {
+    fn space(&self) -> Result<SimSpace<A>, NoSpace> {
         let table = self.hw.new_table()?;
         Ok(SimSpace::new(self.hw.clone(), Arc::new(table)))
     }

@@ -40,8 +40,8 @@ pub(super) const CALLS: &[Call] = &[
     )
     .waits(Restarts)
     .again(),
-    call(454, "futex_wake", [Arg::Word(Dir::In), V, V, V]).again(),
-    call(455, "futex_wait", [Arg::Word(Dir::In), V, V, V, input(TIMESPEC), V])
+    call(454, "futex_wake", [Arg::Word { flags: 3 }, V, V, V]).again(),
+    call(455, "futex_wait", [Arg::Word { flags: 3 }, V, V, V, input(TIMESPEC), V])
         .waits(Restarts)
         .again(),
     call(456, "futex_requeue", [by(Decoder::FutexVector { count: None }), V, V, V]).again(),

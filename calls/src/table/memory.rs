@@ -14,8 +14,7 @@ pub(super) const CALLS: &[Call] = &[
     call(12, "brk", [ADDRESS]).ours(Subject::Memory),
     call(25, "mremap", [ADDRESS, V, V, V, ADDRESS]).ours(Subject::Memory),
     call(26, "msync", [ADDRESS, V, V]).ours(Subject::Memory),
-    // One byte for each page.
-    call(27, "mincore", [ADDRESS, V, ADDRESS]).ours(Subject::Memory),
+    call(27, "mincore", [ADDRESS, V, Arg::Out(Len::Pages { arg: 1 })]).ours(Subject::Memory),
     call(28, "madvise", [ADDRESS, V, V]).ours(Subject::Memory),
     call(149, "mlock", [ADDRESS, V]).ours(Subject::Memory),
     call(150, "munlock", [ADDRESS, V]).ours(Subject::Memory),

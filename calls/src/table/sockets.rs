@@ -1,7 +1,7 @@
 //! Sockets.
 
 use super::words::*;
-use Interrupted::{ByCommand, Socket};
+use Interrupted::Socket;
 
 pub(super) const CALLS: &[Call] = &[
     call(41, "socket", [V, V, V]),
@@ -21,7 +21,8 @@ pub(super) const CALLS: &[Call] = &[
     call(47, "recvmsg", [FD, Arg::Msghdr(Dir::Out), V]).waits(Socket),
     call(307, "sendmmsg", [FD, Arg::Mmsghdr { count: 2, dir: Dir::In }, V, V]).waits(Socket),
     call(299, "recvmmsg", [FD, Arg::Mmsghdr { count: 2, dir: Dir::Out }, V, V, both(TIMESPEC)])
-        .waits(ByCommand)
+        // Also with a timeout, whatever signal(7) says: it is looked at between messages.
+        .waits(Socket)
         .time_left(),
     call(54, "setsockopt", [FD, V, V, by(Decoder::Setsockopt), V]),
     call(55, "getsockopt", [FD, V, V, by(Decoder::Getsockopt), both(4)]),

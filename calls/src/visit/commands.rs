@@ -93,17 +93,15 @@ impl Walk<'_> {
 
     pub(super) fn futex(&mut self, index: usize, start: u64) -> Flow {
         use general::*;
-        let command = self.args[1] as u32 & FUTEX_COMMAND;
+        let operation = self.args[1] as u32;
+        let command = operation & FUTEX_COMMAND;
         match index {
-            0 => {
-                let dir = match command {
-                    FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_TRYLOCK_PI | FUTEX_UNLOCK_PI => {
-                        Dir::Both
-                    }
-                    _ => Dir::In,
-                };
-                self.area(start, 4, dir, Kind::Word)
-            }
+            0 => match command {
+                FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_TRYLOCK_PI | FUTEX_UNLOCK_PI => {
+                    self.area(start, 4, Dir::Both, Kind::Word)
+                }
+                _ => self.futex_word(start, operation),
+            },
             3 => match command {
                 FUTEX_WAIT
                 | FUTEX_WAIT_BITSET
@@ -113,13 +111,20 @@ impl Walk<'_> {
                 _ => GO_ON,
             },
             _ => match command {
-                FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => self.area(start, 4, Dir::In, Kind::Word),
+                FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => self.futex_word(start, operation),
                 FUTEX_WAKE_OP | FUTEX_WAIT_REQUEUE_PI | FUTEX_CMP_REQUEUE_PI => {
                     self.area(start, 4, Dir::Both, Kind::Word)
                 }
                 _ => GO_ON,
             },
         }
+    }
+
+    /// A word to wait for. One that processes share is looked up by its page, as for writing; of one
+    /// that is private to the process the kernel only reads the value.
+    pub(super) fn futex_word(&mut self, start: u64, flags: u32) -> Flow {
+        let dir = if flags & general::FUTEX_PRIVATE_FLAG != 0 { Dir::In } else { Dir::Both };
+        self.area(start, 4, dir, Kind::Word)
     }
 
     /// `futex_waitv`'s array, or the two of `futex_requeue`.
@@ -133,8 +138,9 @@ impl Walk<'_> {
         self.record(start, count * EACH, Dir::In)?;
         for i in 0..count {
             let Some(word) = self.memory.u64(start, i * EACH + 8) else { return GO_ON };
-            // Words of four bytes; the two low flags stand for other sizes, once there are any.
-            self.area(word, 4, Dir::In, Kind::Word)?;
+            let Some(flags) = self.memory.u32(start, i * EACH + 16) else { return GO_ON };
+            // All are of four bytes; the flags have numbers for other sizes, which are refused.
+            self.futex_word(word, flags as u32)?;
         }
         GO_ON
     }

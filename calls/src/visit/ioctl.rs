@@ -77,8 +77,8 @@ fn terminal(number: u32) -> Option<(Dir, u64)> {
         TIOCGRS485 => (Dir::Out, 32),
         TIOCSRS485 => (Dir::Both, 32),
         // Consoles: modes are one int or a byte, fonts and maps are not here.
-        KDGETMODE | KDGKBMODE | KDGKBMETA | KDGETLED | VT_OPENQRY => GET_INT,
-        KDGKBTYPE => (Dir::Out, 1),
+        KDGETMODE | KDGKBMODE | KDGKBMETA | VT_OPENQRY => GET_INT,
+        KDGKBTYPE | KDGETLED => (Dir::Out, 1),
         KDSETMODE | KDSKBMODE | KDSKBMETA | KDSETLED | KDMKTONE | KIOCSOUND | VT_ACTIVATE
         | VT_WAITACTIVE | VT_RELDISP | VT_DISALLOCATE => NUMBER,
         KDGKBENT => (Dir::Both, 4),

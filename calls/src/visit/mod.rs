@@ -90,7 +90,7 @@ impl Walk<'_> {
             }
             Arg::PackedSigset => self.packed_sigset(start),
             Arg::SockAddrOut { len } => self.socket_address(start, self.args[len as usize]),
-            Arg::Word(dir) => self.area(start, 4, dir, Kind::Word),
+            Arg::Word { flags } => self.futex_word(start, self.args[flags as usize] as u32),
             Arg::Later { len, dir } => self.sized(start, len, dir, Kind::Later),
             Arg::By(decoder) => self.decode(decoder, index, start),
         }
@@ -198,6 +198,7 @@ impl Walk<'_> {
                 let bits = narrow(self.args[arg as usize], width).saturating_sub(less.into());
                 bits.div_ceil(64).saturating_mul(8)
             }
+            Len::Pages { arg } => self.args[arg as usize].div_ceil(PAGE),
             Len::Own { zero, least } => match self.memory.u32(start, 0) {
                 Some(0) => zero.into(),
                 Some(len) if len >= least.into() && len <= PAGE => len,

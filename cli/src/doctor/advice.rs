@@ -1,27 +1,30 @@
-//! What to do where the machine refuses something.
+//! What to do where the machine forbids tracing.
 
+use super::facts::is_filtered;
 use std::fs;
 
-/// Why `ptrace` may be forbidden here, and what an administrator would do.
+/// Why a program could not be traced here, and what an administrator would do.
 pub fn ptrace() -> String {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    match scope.as_deref().map(str::trim) {
-        Ok("3") => "Yama forbids ptrace to all until the next boot (kernel.yama.ptrace_scope=3); \
-                    set 1 in /etc/sysctl.d and reboot"
-            .to_owned(),
-        Ok("2") => "Yama allows ptrace to administrators alone: run pagefault as root, or \
-                    `sysctl kernel.yama.ptrace_scope=1`"
-            .to_owned(),
-        _ if is_filtered() => "a seccomp filter forbids ptrace, as in some containers: start the \
-                               container with `--cap-add=SYS_PTRACE`, or with a profile that \
-                               allows ptrace"
-            .to_owned(),
-        _ => "is the program traced by another process, as by a debugger or strace?".to_owned(),
-    }
+    of_ptrace(scope.ok().and_then(|scope| scope.trim().parse().ok()), is_filtered())
 }
 
-/// Whether a seccomp filter is over this process.
-fn is_filtered() -> bool {
-    fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.replace('\t', "") == "Seccomp:2"))
+/// The same of what was found out.
+pub fn of_ptrace(yama: Option<u32>, filtered: bool) -> String {
+    match yama {
+        Some(3) => {
+            "Yama forbids ptrace until the next boot (kernel.yama.ptrace_scope=3): set \
+             `kernel.yama.ptrace_scope=1` in /etc/sysctl.d and reboot"
+        }
+        Some(2) => {
+            "Yama permits ptrace to administrators alone: run pagefault as root, or \
+             `sysctl kernel.yama.ptrace_scope=1`"
+        }
+        _ if filtered => {
+            "a seccomp filter forbids ptrace, as container engines' may: start the container with \
+             `--cap-add=SYS_PTRACE`, or with a profile that allows ptrace"
+        }
+        _ => "is it traced by another process, as by a debugger or strace?",
+    }
+    .to_owned()
 }

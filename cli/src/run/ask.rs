@@ -2,8 +2,9 @@
 //! the tree does before it executes a program.
 
 use super::inherited::Inherited;
+use super::keeper::is_hung_up;
 use pagefault_control::{Control, Message, Slot, ask};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::Timespec;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
 use rustix::process::{PTracer, Pid, Resource, Rlimit};
@@ -191,7 +192,7 @@ fn ask_keeper(keeper: &Keeper, slot: &Slot) -> Result<(), Failure> {
             }
             word => {
                 let waited = futex::wait(&slot.word, futex::Flags::empty(), word, Some(&LOOK));
-                if waited == Err(Errno::TIMEDOUT) && is_gone(keeper.socket) {
+                if waited == Err(Errno::TIMEDOUT) && is_hung_up(keeper.socket) {
                     return Err(Failure::Keeper);
                 }
             }
@@ -206,11 +207,4 @@ fn send(socket: &OwnedFd, message: Message) -> Result<(), Errno> {
             sent => return sent.map(drop),
         }
     }
-}
-
-/// Whether nobody holds the other end of a socket.
-fn is_gone(socket: &OwnedFd) -> bool {
-    let mut poll = [PollFd::new(socket, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
 }

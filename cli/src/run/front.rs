@@ -1,21 +1,22 @@
 //! The front: the process that the user started. It starts the keeper and the program, gives the
 //! program our signals, waits for it, and ends as it ended.
 
-use super::ask::{self, Failure, Keeper, Program};
+use super::ask::{Failure, Keeper, Program, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
 use super::keeper;
-use pagefault_control::{Control, ask as word};
+use super::spawn::fork;
+use pagefault_control::{Control, ask, tree};
+use rustix::event::Timespec;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use rustix::thread::futex;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-use std::{io, mem, ptr, thread};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::{io, mem, ptr};
 
 /// The signals that we pass on. The rest either cannot be taken or is meant for us alone.
 const PASSED_ON: [libc::c_int; 12] = [
@@ -32,6 +33,9 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGTSTP,
     libc::SIGWINCH,
 ];
+
+/// How often a front that waits for its keeper looks whether it was killed.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +98,8 @@ pub fn start(
     // Taken before there is a child to pass them on to, so that none is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let process = fork(move || keeper::run(kept, control, image, slot).map_or(1, |()| 0))?;
+    let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
+    let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
     let keeper = Keeper { control, shared, socket: &socket, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {
@@ -122,7 +127,7 @@ fn start_child(
 ) -> Result<Pid, StartError> {
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let process = fork(move || {
-        ask::become_program(program, keeper, inherited).send(tell);
+        become_program(program, keeper, inherited).send(tell);
         // Nobody sees it: the front knows.
         127
     })?;
@@ -143,22 +148,6 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((kept, tree))
 }
 
-/// Runs something in a process of its own, which ends with the status that it returns. What it owns
-/// is dropped here.
-fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
-    // SAFETY: this process has one thread, so that the child finds no lock held.
-    match unsafe { libc::fork() } {
-        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
-        0 => {
-            // What stands on the front's stack is the front's: we never return to it.
-            let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
-            // SAFETY: ends the process at once.
-            unsafe { libc::_exit(status) }
-        }
-        process => Pid::from_raw(process).ok_or(Errno::AGAIN),
-    }
-}
-
 impl Child {
     /// A child that was started in another way, with the signals that are taken for it.
     pub fn adopt(process: Pid, signals: libc::sigset_t) -> Self {
@@ -170,23 +159,24 @@ impl Child {
         self.process.as_raw_nonzero().get() as u32
     }
 
-    /// Whether the program, which a `SIGKILL` ended, was in the keeper's hands when that was lost:
-    /// then the host killed it for us.
-    pub fn fell_with_the_keeper(&mut self, control: &Control) -> bool {
+    /// Waits, after the program has ended, until the keeper has too, or stays for other processes.
+    ///
+    /// Returns whether it was killed while it had the program in its hands: then the host killed the
+    /// program with it.
+    pub fn take_leave(&mut self, control: &Control) -> bool {
         let Some(keeper) = &mut self.keeper else { return false };
         let slot = control.slots.get(keeper.slot);
-        if slot.is_none_or(|slot| slot.word.load(Relaxed) == word::IDLE) {
-            return false;
-        }
-        // A tracer's threads die before it can be waited for.
-        for _ in 0..100 {
+        let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
+        while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
+            // It tells when it has seen the program's end, unless it is killed.
+            let flags = futex::Flags::empty();
+            let _ = futex::wait(&control.tree, flags, tree::RUNS, Some(&LOOK));
             keeper.look();
-            if keeper.state != State::Runs {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
         }
-        keeper.state == State::Lost
+        if keeper.state == State::Runs && control.tree.load(Acquire) == tree::GONE {
+            keeper.wait();
+        }
+        in_hands && keeper.state == State::Lost
     }
 
     /// Waits for the end of the program and passes signals on meanwhile.
@@ -244,9 +234,17 @@ impl Child {
 impl Watched {
     /// Looks what became of the keeper.
     fn look(&mut self) {
+        self.learn(WaitOptions::NOHANG);
+    }
+
+    /// Waits for the end of a keeper that is about to end.
+    fn wait(&mut self) {
+        self.learn(WaitOptions::empty());
+    }
+
+    fn learn(&mut self, options: WaitOptions) {
         if self.state == State::Runs
-            && let Ok(Some((_, status))) =
-                rustix::process::waitpid(Some(self.process), WaitOptions::NOHANG)
+            && let Ok(Some((_, status))) = rustix::process::waitpid(Some(self.process), options)
         {
             self.state = if status.exit_status() == Some(0) { State::Left } else { State::Lost };
         }

@@ -77,7 +77,7 @@ impl Image {
             return Err(ImageError::Kind);
         }
         let (bytes, len) = lay_out(headers, file)?;
-        let parts = parts(headers)?;
+        let parts = parts(headers, len)?;
         let mut executable = parts.iter().filter(|(_, access)| *access == Access::Execute);
         let (Some((text, _)), None) = (executable.next(), executable.next()) else {
             return Err(ImageError::Segments);
@@ -148,11 +148,13 @@ fn lay_out(headers: &[Header], file: &[u8]) -> Result<(Vec<u8>, u64), ImageError
 }
 
 /// The parts that need another protection than reading and writing, and those that stay.
-fn parts(headers: &[Header]) -> Result<Vec<(Range<u64>, Access)>, ImageError> {
+fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>, ImageError> {
     let mut parts: Vec<(Range<u64>, Access)> = Vec::new();
-    for header in headers {
-        let (start, len) = (header.p_vaddr(LE), header.p_memsz(LE));
-        let end = start.checked_add(len).ok_or(ImageError::Damaged)?;
+    let kinds = [PT_LOAD, PT_GNU_RELRO];
+    for header in headers.iter().filter(|header| kinds.contains(&header.p_type(LE))) {
+        let start = header.p_vaddr(LE);
+        let end = start.checked_add(header.p_memsz(LE)).filter(|end| *end <= image_len);
+        let end = end.ok_or(ImageError::Damaged)?;
         let [written, executed] = [PF_W, PF_X].map(|flag| header.p_flags(LE).0 & flag.0 != 0);
         let access = match (header.p_type(LE), written, executed) {
             (PT_LOAD, true, true) => return Err(ImageError::Segments),
@@ -160,14 +162,13 @@ fn parts(headers: &[Header]) -> Result<Vec<(Range<u64>, Access)>, ImageError> {
             (PT_LOAD, true, false) => Access::Write,
             (PT_LOAD, false, false) => Access::Read,
             // Written by relocations alone, and those are done by then.
-            (PT_GNU_RELRO, ..) => {
+            _ => {
                 let whole = start.next_multiple_of(PAGE)..end / PAGE * PAGE;
                 if whole.start < whole.end {
                     parts.push((whole, Access::Read));
                 }
                 continue;
             }
-            _ => continue,
         };
         parts.push((start / PAGE * PAGE..end.next_multiple_of(PAGE), access));
     }
@@ -211,4 +212,84 @@ fn relocation(entry: &Rela64<LittleEndian>, len: usize) -> Result<(usize, u64), 
         return Err(ImageError::Damaged);
     }
     Ok((at, entry.r_addend.get(LE) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime of the tests, which has code, constants, data and a relocation.
+    fn file() -> Vec<u8> {
+        std::fs::read(env!("PAGEFAULT_JUMP")).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_is_laid_out_as_its_segments_say() {
+        for file in [&*file(), super::super::RUNTIME] {
+            let mut image = Image::parse(file).unwrap();
+            assert!(image.len().is_multiple_of(PAGE) && !image.text().is_empty());
+            assert!(image.text().contains(&image.entry()));
+            let inside = |range: &Range<u64>| {
+                range.start.is_multiple_of(PAGE)
+                    && range.end.is_multiple_of(PAGE)
+                    && range.end <= image.len()
+            };
+            assert!(image.parts().iter().all(|(range, _)| inside(range)));
+            assert!(image.parts().iter().any(|(_, access)| *access == Access::Write));
+            assert!(image.relocated(0).len() as u64 <= image.len());
+        }
+    }
+
+    #[test]
+    fn relocations_follow_the_base() {
+        let mut image = Image::parse(&file()).unwrap();
+        assert!(!image.relocations.is_empty());
+        let (at, offset) = image.relocations[0];
+        for base in [0x7f12_3456_7000, 0x1000] {
+            let bytes = image.relocated(base);
+            let word = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            assert_eq!(word, base + offset);
+        }
+    }
+
+    #[test]
+    fn what_is_no_runtime_is_refused() {
+        let changed = |at: usize, value: u8| {
+            let mut file = file();
+            file[at] = value;
+            Image::parse(&file).err()
+        };
+        assert_eq!(Image::parse(b"").err(), Some(ImageError::Damaged));
+        assert_eq!(changed(0, 0), Some(ImageError::Damaged));
+        // e_machine: AArch64. e_type: ET_EXEC.
+        assert_eq!(changed(18, 0xb7), Some(ImageError::Kind));
+        assert_eq!(changed(16, 2), Some(ImageError::Kind));
+        // e_entry, in its highest byte.
+        assert_eq!(changed(31, 1), Some(ImageError::Damaged));
+        // Every segment writable and executable.
+        let mut writable = file();
+        let headers = u64::from_le_bytes(writable[32..40].try_into().unwrap()) as usize;
+        for header in 0..usize::from(writable[56]) {
+            writable[headers + header * 56 + 4] = 7;
+        }
+        assert_eq!(Image::parse(&writable).err(), Some(ImageError::Segments));
+    }
+
+    /// Whatever is cut off or overwritten, there is an error or an image, never a panic.
+    #[test]
+    fn damage_is_never_a_panic() {
+        let whole = file();
+        for len in 0..whole.len().min(1024) {
+            let _ = Image::parse(&whole[..len]);
+        }
+        for at in 0..1024 {
+            for value in [0, 0x7f, 0xff] {
+                let mut file = whole.clone();
+                file[at] = value;
+                if let Ok(mut image) = Image::parse(&file) {
+                    image.relocated(0x1000);
+                }
+            }
+        }
+    }
 }

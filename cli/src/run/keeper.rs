@@ -8,8 +8,8 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, Message, STATUS_FAILED, Slot, ask};
-use rustix::event::epoll;
+use pagefault_control::{Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -24,29 +24,40 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// Where our end of the socket is, once everything else is closed.
 const SOCKET: i32 = 3;
+/// Where the shared memory's file is then.
+const SHARED: i32 = 4;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
 /// How often processes are looked for that there was no descriptor for.
-const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
-pub fn run(socket: OwnedFd, control: &Control, image: Image, first: u32) -> io::Result<()> {
-    let socket = leave_the_caller(socket)?;
-    Keeper::new(socket, control, image, first)?.serve()
+pub fn run(
+    socket: OwnedFd,
+    shared: OwnedFd,
+    control: &Control,
+    image: Image,
+    first: u32,
+) -> io::Result<()> {
+    let [socket, shared] = leave_the_caller([socket, shared])?;
+    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
+    Keeper::new(socket, shares, control, image, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
-fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
+fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
     // Not a leader of a group: a process that was just forked.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     let _ = rustix::thread::set_name(c"pagefault-keep");
     block_signals();
     // For one descriptor a process.
-    let own = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own });
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(Resource::Nofile, most);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
     for number in 0..SOCKET {
         match &null {
@@ -57,20 +68,38 @@ fn leave_the_caller(socket: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     drop(null);
-    if socket.as_raw_fd() != SOCKET {
-        // SAFETY: what was at SOCKET is the caller's, and not used any more.
-        if unsafe { libc::dup2(socket.as_raw_fd(), SOCKET) } == -1 {
+    // Out of the way of the numbers that they are to have.
+    let own = own.map(|file| rustix::io::fcntl_dupfd_cloexec(&file, SHARED + 1));
+    for (file, number) in own.into_iter().zip([SOCKET, SHARED]) {
+        // SAFETY: what is at the number is the caller's, and not used any more.
+        if unsafe { libc::dup2(file?.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
-    std::mem::forget(socket);
-    // SAFETY: nothing above SOCKET is used any more; its owners are forgotten with the front's
+    // SAFETY: nothing above SHARED is used any more; its owners are forgotten with the front's
     // stack, to which this process does not return.
-    unsafe { libc::syscall(libc::SYS_close_range, SOCKET + 1, u32::MAX, 0) };
-    // SAFETY: the socket is there, and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
+    unsafe { libc::syscall(libc::SYS_close_range, SHARED + 1, u32::MAX, 0) };
+    // SAFETY: both are there, and nobody else owns them.
+    let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    Ok(socket)
+    Ok([socket, shared])
+}
+
+/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
+/// the front's stack, to which this process does not return.
+fn close_from(first: i32) {
+    // SAFETY: as said.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
+    }
+    // A filter forbids it.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> =
+        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: as said; the directory's own descriptor is closed already.
+        unsafe { libc::close(number) };
+    }
 }
 
 /// No signal but those that cannot be blocked ends or stops the keeper.
@@ -116,9 +145,12 @@ struct Traced {
 
 struct Keeper<'a> {
     control: &'a Control,
+    shares: MappedShares,
     image: Image,
-    /// The slot of the program that the command was asked to run, until that has begun.
-    first: Option<u32>,
+    /// The slot of the program that the command was asked to run.
+    first: u32,
+    /// Whether that has begun.
+    begun: bool,
     socket: OwnedFd,
     stops: OwnedFd,
     events: OwnedFd,
@@ -128,7 +160,13 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(socket: OwnedFd, control: &'a Control, image: Image, first: u32) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        shares: MappedShares,
+        control: &'a Control,
+        image: Image,
+        first: u32,
+    ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stops = stops()?;
         for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)] {
@@ -136,7 +174,18 @@ impl<'a> Keeper<'a> {
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
         let (members, traced) = (HashMap::new(), HashMap::new());
-        Ok(Self { control, image, first: Some(first), socket, stops, events, members, traced })
+        Ok(Self {
+            control,
+            shares,
+            image,
+            first,
+            begun: false,
+            socket,
+            stops,
+            events,
+            members,
+            traced,
+        })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -161,6 +210,7 @@ impl<'a> Keeper<'a> {
                 }
             }
             if left {
+                self.tell(tree::GONE);
                 return Ok(());
             }
             if unwatched {
@@ -199,6 +249,7 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
+            Message::Press { slot } => self.press(slot),
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -211,6 +262,34 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
+    }
+
+    /// Asks the process with the most frames to give some to others.
+    fn press(&self, asking: u32) {
+        /// What a process keeps in any case.
+        const LEAST: u32 = 64;
+        let richest = self.control.slots.richest(asking, LEAST);
+        let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
+        // SAFETY: all zero bytes are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = PRESS_SIGNAL;
+        info.si_code = libc::SI_QUEUE;
+        // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        let at = &raw const info;
+        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        unsafe {
+            match &member.end {
+                Some(end) => {
+                    let end = end.as_raw_fd();
+                    libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
+                }
+                None => {
+                    let process = member.process.as_raw_nonzero().get();
+                    libc::syscall(libc::SYS_rt_sigqueueinfo, process, PRESS_SIGNAL, at)
+                }
+            }
+        };
     }
 
     /// Watches a process that has a slot.
@@ -248,8 +327,24 @@ impl<'a> Keeper<'a> {
             if let Some(end) = &member.end {
                 let _ = epoll::delete(&self.events, end);
             }
+            self.leave_shares(slot);
             self.control.slots.release(slot);
+            if slot == self.first && !is_hung_up(&self.socket) {
+                self.tell(tree::OUTLIVES);
+            }
         }
+    }
+
+    /// Leaves the shares of a process whose memory is gone.
+    fn leave_shares(&self, slot: u32) {
+        // If the file cannot be read the tree is charged with too much, and its limit holds.
+        let _ = self.shares.leave_all(self.control, slot);
+    }
+
+    /// Tells the front what became of the tree.
+    fn tell(&self, state: u32) {
+        self.control.tree.store(state, Release);
+        let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);
     }
 
     fn look_for_ends(&mut self) {
@@ -264,15 +359,14 @@ impl<'a> Keeper<'a> {
     /// Begins to trace the thread that a process wants to execute a program with.
     fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let number = process.as_raw_nonzero().get();
-        if let Some(traced) = self.traced.get_mut(&number) {
-            // Its last exec failed, and we have not come to let it go.
-            traced.cancelled = false;
-            return Ok(());
-        }
         let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
         let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
-        let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
-        thread.seize().map_err(refused)?;
+        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
+        // of the process that we still trace is let go when it stops.
+        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
+            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
+            thread.seize().map_err(refused)?;
+        }
         let member = self.members.get(&slot);
         let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
             rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
@@ -282,12 +376,14 @@ impl<'a> Keeper<'a> {
     }
 
     fn cancel(&mut self, process: Pid) {
-        if let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) {
-            traced.cancelled = true;
-            traced.errors = None;
-            // If it has ended we shall hear of it.
-            let _ = traced.thread.interrupt();
+        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
+        traced.cancelled = true;
+        traced.errors = None;
+        if let Some(slot) = self.control.slots.get(traced.slot) {
+            slot.word.store(ask::IDLE, Release);
         }
+        // If it has ended we shall hear of it.
+        let _ = traced.thread.interrupt();
     }
 
     fn look_at_stops(&mut self) {
@@ -302,15 +398,18 @@ impl<'a> Keeper<'a> {
     fn stopped(&mut self, thread: Tracee, stop: Stop) {
         // At its exec a thread has become the only one, and has the number of the process.
         if stop == Stop::Exec {
-            match self.traced.remove(&thread.0) {
+            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
                 Some(traced) => self.executed(thread, traced),
+                // It went on without us after an exec that failed.
                 None => drop(thread.resume(Resume::Detach, 0)),
             }
             return;
         }
         let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
-        let Some((process, cancelled)) = found.map(|(number, traced)| (*number, traced.cancelled))
-        else {
+        let found = found.map(|(number, traced)| (*number, traced.cancelled));
+        let Some((process, cancelled)) = found else {
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _ = thread.resume(Resume::Detach, signal);
             return;
         };
         let (how, signal) = match stop {
@@ -332,15 +431,18 @@ impl<'a> Keeper<'a> {
 
     /// Deals with a program that has been executed and has not run.
     fn executed(&mut self, program: Tracee, traced: Traced) {
-        let Some(slot) = self.control.slots.get(traced.slot) else { return };
+        let Some(slot) = self.control.slots.get(traced.slot) else {
+            return drop(program.resume(Resume::Detach, 0));
+        };
         let process = Process {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
-            first: self.first == Some(traced.slot),
+            first: self.first == traced.slot && !self.begun,
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
+        self.leave_shares(traced.slot);
         let placed = place::place(program, &mut self.image, process);
         answer(slot, ask::IDLE);
         match placed {
@@ -354,7 +456,7 @@ impl<'a> Keeper<'a> {
             }
             Err(why) => self.stop(program, &why, traced.errors),
         }
-        self.first = self.first.filter(|_| !process.first);
+        self.begun |= process.first;
         let _ = program.resume(Resume::Detach, 0);
     }
 
@@ -363,7 +465,9 @@ impl<'a> Keeper<'a> {
         if !self.control.fail(program.0 as u32, &why.to_string()) {
             say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
         }
-        if place::exit(program, STATUS_FAILED as u8).is_err() {
+        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        let can_call = matches!(why, PlaceError::Call { .. });
+        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
             // SAFETY: kill asks nothing of its caller.
             unsafe { libc::kill(program.0, libc::SIGKILL) };
         }
@@ -376,13 +480,25 @@ fn answer(slot: &Slot, word: u32) {
     let _ = futex::wake(&slot.word, futex::Flags::empty(), u32::MAX >> 1);
 }
 
+/// Whether nobody holds the other end of a socket.
+pub fn is_hung_up(socket: &OwnedFd) -> bool {
+    ready(socket, PollFlags::empty()).contains(PollFlags::HUP)
+}
+
+/// What a descriptor is ready for now.
+fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
+    let mut poll = [PollFd::new(descriptor, wanted)];
+    match rustix::event::poll(&mut poll, Some(&NOW)) {
+        Ok(_) => poll[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 /// Says something on a process's standard error, if it has one.
 fn say(errors: Option<OwnedFd>, text: &str) {
     if let Some(errors) = errors {
         // There is nobody else to be told. A full pipe must not hold up the tree.
-        let mut poll = [rustix::event::PollFd::new(&errors, rustix::event::PollFlags::OUT)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
+        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
             let _ = File::from(errors).write_all(text.as_bytes());
         }
     }

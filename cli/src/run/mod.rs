@@ -9,8 +9,8 @@
 //! | [`place`] | how it is placed: memory, image, boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
 //! | [`image`] | the runtime as it will lie in memory |
+//! | [`spawn`] | `fork(2)` |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
-//! | [`preload`], [`object`] | the first road: a shared object for the dynamic linker |
 //!
 //! All managing happens in the program's own process, by the runtime.
 
@@ -19,14 +19,14 @@ mod front;
 mod image;
 mod inherited;
 mod keeper;
-mod object;
 mod place;
-mod preload;
 mod report;
+pub mod spawn;
 mod swap;
-mod trace;
+pub mod trace;
 
 pub use front::die_of;
+pub use swap::directory as swap_directory;
 
 use crate::doctor::advice;
 use crate::program::Found;
@@ -38,6 +38,7 @@ use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
+use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
@@ -50,7 +51,7 @@ use std::process::ExitCode;
 const LEAST_MEMORY: Size = Size(1 << 20);
 
 /// Which road is taken where nothing is said.
-const DEFAULT_DELIVERY: Choice = Choice::Preload;
+const DEFAULT_DELIVERY: Choice = Choice::Inline;
 
 /// The runtime, built by the build script.
 static RUNTIME: &[u8] = include_bytes!(env!("PAGEFAULT_RUNTIME"));
@@ -71,9 +72,10 @@ Examples:
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the program's heap and its private anonymous mappings, in every process that it
-starts, at most --memory of them resident in each process. Files, shared memory, code and stacks
-stay with the kernel. The program must be dynamically linked, for x86-64, with glibc.
+What is managed: the private anonymous memory of the program and of every process that it starts.
+Files, shared memory, code and stacks stay with the kernel. Any program for x86-64 can be run;
+one that gains rights by being executed, or that may not be read, runs unmanaged.
+`pagefault doctor` says whether this machine has what is needed.
 
 Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:
   125  pagefault itself failed, or had to stop the program
@@ -124,16 +126,13 @@ enum Choice {
     Inline,
     /// A thread of ours, so that debuggers and others that read the program's memory see all of it
     Threads,
-    /// The first road: a shared object in dynamically linked programs
-    #[value(hide = true)]
-    Preload,
 }
 
 impl Choice {
     const fn delivery(self) -> Delivery {
         match self {
             Self::Inline => Delivery::Inline,
-            Self::Threads | Self::Preload => Delivery::Threads,
+            Self::Threads => Delivery::Threads,
         }
     }
 }
@@ -153,8 +152,6 @@ enum Error {
     StatsFile { path: PathBuf, source: io::Error },
     #[error("cannot share memory with the program: {0}")]
     Share(#[from] pagefault_control::AttachError),
-    #[error("cannot keep the manager in memory: {0}")]
-    Object(io::Error),
     #[error("{}: {source}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -170,14 +167,12 @@ enum Error {
     #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
     Fell(PathBuf),
     #[error(
-        "no room for two descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
+        "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
          /etc/security/limits.conf)"
     )]
     Descriptors(io::Error),
     #[error("cannot wait for the program: {0}")]
     Wait(io::Error),
-    #[error("{} ran without being managed: the dynamic linker refused the manager", .0.display())]
-    Unmanaged(PathBuf),
     #[error("stopped {}: {message}", program.display())]
     Stopped { program: PathBuf, message: String },
 }
@@ -212,20 +207,17 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create()?;
+    let (shared, control) = Control::create(config.limit_bytes)?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let ended = child.wait().map_err(Error::Wait)?;
 
     stats.write(&config, &control);
-    if ended == Ended::Signal(libc::SIGKILL) && child.fell_with_the_keeper(&control) {
+    let fell = child.take_leave(&control);
+    if fell && ended == Ended::Signal(libc::SIGKILL) {
         return Err(Error::Fell(program.path));
     }
     check(&control, child.id(), &program.path)?;
-    let counted = control.counters.programs.value() != 0 || program.unmanaged.is_some();
-    if arguments.delivery == Choice::Preload && !counted {
-        return Err(Error::Unmanaged(program.path));
-    }
     Ok(ended)
 }
 
@@ -237,16 +229,12 @@ fn start(
     shared: &OwnedFd,
 ) -> Result<Child, Error> {
     let to_execute = executable(&program.path, &arguments.command);
-    let started = match (&program.unmanaged, arguments.delivery) {
-        (Some(why), _) => {
+    let started = match &program.unmanaged {
+        Some(why) => {
             complain!("{why}");
             front::start_unmanaged(&to_execute)
         }
-        (None, Choice::Preload) => {
-            let object = object::hold().map_err(Error::Object)?;
-            return preload::start(&program.path, &arguments.command, &object, shared);
-        }
-        (None, Choice::Inline | Choice::Threads) => {
+        None => {
             let image = runtime(arguments.runtime.as_deref())?;
             front::start(&to_execute, control, shared, image)
         }
@@ -271,6 +259,7 @@ fn executable(path: &Path, arguments: &[OsString]) -> Program {
 
 fn refused(error: StartError, program: PathBuf) -> Error {
     match error {
+        StartError::Host(errno @ Errno::MFILE) => Error::Descriptors(errno.into()),
         StartError::Host(errno) => Error::Start(errno.into()),
         StartError::Child(Failure::Exec(errno)) => Error::Spawn { program, source: errno.into() },
         StartError::Child(Failure::Refused(errno)) => Error::Refused(errno.into()),

@@ -79,7 +79,7 @@ pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(),
     restored.and_then(|()| program.set_registers(&registers)).map_err(PlaceError::Look)
 }
 
-/// Makes a program that stands in a system call exit with a status when it is let go.
+/// Makes a program exit with a status when it is let go, after a call in it has failed.
 pub fn exit(program: Tracee, status: u8) -> io::Result<()> {
     let vdso = auxiliary(program).map_err(io::Error::other)?.vdso;
     let mut registers = program.registers()?;
@@ -240,10 +240,7 @@ impl Remote {
     /// Takes a program from [`Stop::Exec`] to the end of its `execve`, with all signals blocked.
     fn begin(program: Tracee, entry: Entry) -> Result<Self, PlaceError> {
         let mask = program.mask().map_err(PlaceError::Look)?;
-        let gadget = gadget(program, entry.vdso).map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => PlaceError::Unreadable,
-            _ => PlaceError::Look(error),
-        })?;
+        let gadget = gadget(program, entry.vdso).map_err(PlaceError::Look)?;
         program.set_mask(u64::MAX).map_err(PlaceError::Look)?;
         let remote = Self { program, entry: entry.registers, gadget, mask };
         remote.advance()?;

@@ -1,6 +1,6 @@
 //! Statistics at the end of a run.
 
-use crate::size::Size;
+use crate::size::{Size, about};
 use crate::status::Format;
 use pagefault_control::{Config, Count, Counters, Slots, Storage, SwapSpec};
 use serde_json::{Value, json};
@@ -122,26 +122,5 @@ fn area(spec: &SwapSpec) -> String {
     match spec.bytes {
         None => place,
         Some(bytes) => format!("{place}:{}", Size(bytes)),
-    }
-}
-
-/// A size to be read: three digits or so, in the unit that suits it.
-fn about(bytes: u64) -> String {
-    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
-    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
-        Some((shift, unit)) if bytes % (1 << shift) == 0 => format!("{}{unit}", bytes >> shift),
-        Some((shift, unit)) => format!("{:.1}{unit}", bytes as f64 / (1_u64 << shift) as f64),
-        None => bytes.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_written_in_the_unit_that_suits_them() {
-        let sizes = [0, 4096, 64 << 20, (64 << 20) + 512, 12_638_031_872, 3 << 40].map(about);
-        assert_eq!(sizes, ["0", "4K", "64M", "64.0M", "11.8G", "3T"]);
     }
 }

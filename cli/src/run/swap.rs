@@ -102,7 +102,7 @@ impl Area {
                 Ok(SwapSpec { storage: Storage::File(path.into_os_string().into_vec()), bytes })
             }
             Place::Temporary => {
-                let directory = std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from);
+                let directory = directory();
                 let directory = directory.canonicalize().unwrap_or(directory);
                 try_write(&SwapFile::temporary(&directory, bytes)?, &directory)?;
                 Ok(SwapSpec {
@@ -112,6 +112,11 @@ impl Area {
             }
         }
     }
+}
+
+/// Where temporary files go.
+pub fn directory() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
 }
 
 /// Writes a page and takes it back.

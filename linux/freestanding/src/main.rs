@@ -77,8 +77,10 @@ fn run() {
         placement: Placement::Fixed(range.start),
         ..MapRequest::anonymous(PAGES * PAGE_SIZE)
     }));
-    get!(space.space().register_as_is(range.clone()));
-    ensure!(adopt_present(space.mm(), range.clone()) == Ok(3));
+    // SAFETY: private memory that the memory manager has a region for.
+    get!(unsafe { space.space().register_as_is(range.clone()) });
+    // SAFETY: registered on the line before.
+    ensure!(unsafe { adopt_present(space.mm(), range.clone()) } == Ok(3));
     ensure!(load(&range, 7) == 1007);
 
     fill_and_check(&range);
@@ -134,7 +136,7 @@ fn on_fault(address: u64, code: u64, ip: u64, sp: u64) {
     let access = if code & 2 != 0 { Access::Write } else { Access::Read };
     match answer(mm, &HostFault { address, access, ip, sp }) {
         Answer::Resume(_) => {}
-        Answer::Signal(_) | Answer::Stop(_) => exit(line!() as i32),
+        Answer::Signal(_) | Answer::Short | Answer::Stop(_) => exit(line!() as i32),
     }
 }
 

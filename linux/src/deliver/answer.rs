@@ -33,6 +33,10 @@ pub enum Answer {
     Resume(Refilled),
     /// The access is illegal.
     Signal(Signal),
+    /// No frame is to be had: nothing can be evicted, or a page that several processes share is
+    /// stored to and there is no frame for a copy. The embedder makes room and tries again, or ends
+    /// the program.
+    Short,
     /// The manager cannot go on, and why: a message that ends with a newline.
     Stop(&'static str),
 }
@@ -125,7 +129,7 @@ pub(crate) fn answer_by(
         match pager(&page_fault(space, page, address, fault)) {
             Resolution::Resume => {}
             Resolution::Signal(signal) => return Answer::Signal(signal),
-            Resolution::Kill => return Answer::Stop("pagefault: out of memory\n"),
+            Resolution::Kill => return Answer::Short,
         }
     }
     refill_around(space, page);
@@ -152,6 +156,7 @@ fn refill(space: &SpaceCore, page: usize, access: Access) -> Answer {
         Ok(refilled) => Answer::Resume(refilled),
         // The program unmapped the range, or is ending: the access finds out by itself.
         Err(Errno::NOENT | Errno::SRCH) => Answer::Resume(Refilled::Unchanged),
+        Err(Errno::NOBUFS) => Answer::Short,
         Err(Errno::NOMEM) => Answer::Stop("pagefault: the host has no memory left\n"),
         Err(Errno::EXIST) => {
             Answer::Stop("pagefault: a managed page was filled by somebody else\n")

@@ -5,12 +5,13 @@ use super::{signal, thread};
 use crate::machine::{LinuxMachine, Shared};
 use crate::probe::Delivery;
 use crate::space::{Layout, SpaceCore};
+use crate::visit::Visitors;
 use pagefault_machine::PageFault;
 use rustix::io::Errno;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 
 /// Whoever answers page faults: the memory manager.
 ///
@@ -24,7 +25,8 @@ pub trait Pager: Send + Sync {
     fn thread_started(&self) {}
 }
 
-/// Faults are answered as long as this lives; dropping it stops the machine's threads.
+/// Faults are answered as long as this lives; dropping it stops the machine's threads and waits for
+/// the faults that are being answered. It must not be dropped by the pager itself.
 #[must_use]
 pub struct Answering {
     shared: Arc<Shared>,
@@ -34,6 +36,7 @@ pub struct Answering {
 pub(crate) struct Pagers {
     /// A boxed `Arc`, or null.
     current: AtomicPtr<Arc<dyn Pager>>,
+    visitors: Visitors,
     pub threads: thread::Threads,
 }
 
@@ -64,34 +67,43 @@ impl LinuxMachine {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if self.shared.descriptor.is_ours() {
-            self.shared.pagers.threads.stop();
-        } else {
-            self.shared.pagers.threads.forget();
+        let pagers = &self.shared.pagers;
+        let pager = pagers.current.swap(null_mut(), SeqCst);
+        if !self.shared.descriptor.is_ours() {
+            // A forked child: the threads that may have been inside do not exist here.
+            pagers.threads.forget();
+            return;
         }
-        let pager = self.shared.pagers.current.swap(null_mut(), AcqRel);
-        // SAFETY: `answer_with` stored it from `into_raw`, and the exchange makes it ours alone;
-        // no thread of the machine runs any more, and faulting in a space whose pager goes away
-        // is the program's error, as is using its memory after that.
+        pagers.threads.stop();
+        pagers.visitors.wait_until_gone();
+        // SAFETY: `answer_with` stored it from `into_raw`, the exchange makes it ours alone, and
+        // nobody who found it before is still inside.
         drop(unsafe { Box::from_raw(pager) });
     }
 }
 
 impl Pagers {
     pub fn new() -> Self {
-        Self { current: AtomicPtr::new(null_mut()), threads: thread::Threads::new() }
+        Self {
+            current: AtomicPtr::new(null_mut()),
+            visitors: Visitors::new(),
+            threads: thread::Threads::new(),
+        }
     }
 
-    pub(super) fn current(&self) -> Option<&dyn Pager> {
-        // SAFETY: null, or a box that lives until `Answering` is dropped.
-        unsafe { self.current.load(Acquire).as_ref() }.map(|pager| &**pager)
+    /// Runs `f` with the pager, which stays meanwhile; `None` where there is none.
+    pub(super) fn with_current<R>(&self, f: impl FnOnce(&dyn Pager) -> R) -> Option<R> {
+        let _visit = self.visitors.enter();
+        // SAFETY: null, or a box that `Answering` frees after the visit.
+        let pager = unsafe { self.current.load(SeqCst).as_ref() }?;
+        Some(f(&**pager))
     }
 }
 
 /// Answers a fault in a space by the machine's pager.
 pub(super) fn answer(space: &SpaceCore, fault: &HostFault) -> Answer {
-    answer_by(space, fault, |fault| match space.shared.pagers.current() {
-        Some(pager) => pager.fault(space.id, fault),
-        None => Resolution::Signal(Signal::NotMapped),
+    answer_by(space, fault, |fault| {
+        let resolution = space.shared.pagers.with_current(|pager| pager.fault(space.id, fault));
+        resolution.unwrap_or(Resolution::Signal(Signal::NotMapped))
     })
 }

@@ -7,8 +7,8 @@
 
 use super::Mutex;
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicI32};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicI32};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -127,18 +127,19 @@ impl Kept {
     /// Makes it name what `new` names: under the same number, or under another where somebody else
     /// uses the number too.
     pub fn replace(&self, new: &impl AsFd) {
-        if is_shared() {
-            with_room(|| {
-                if let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) {
-                    self.place.store(new.into_raw_fd(), Release);
-                }
-            });
+        let flags = rustix::io::DupFlags::CLOEXEC;
+        let same = || rustix::io::dup3(new, &mut self.borrow_mut(), flags);
+        if !is_shared() && with_room(same).is_ok() {
             return;
         }
-        let flags = rustix::io::DupFlags::CLOEXEC;
-        // It cannot fail: both are open descriptors of this process.
+        // The number is another's too, or the limit was lowered below it.
         with_room(|| {
-            let _ = rustix::io::dup3(new, &mut self.borrow_mut(), flags);
+            let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) else { return };
+            let old = self.place.swap(new.into_raw_fd(), AcqRel);
+            if !is_shared() {
+                // SAFETY: this value owned it, and names another now.
+                drop(unsafe { OwnedFd::from_raw_fd(old) });
+            }
         });
     }
 
@@ -198,3 +199,6 @@ impl Drop for Kept {
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
+
+#[cfg(test)]
+mod tests;

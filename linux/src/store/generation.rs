@@ -8,10 +8,11 @@
 
 use super::Mutex;
 use super::descriptor::{self, Kept};
+use super::growth::{self, Space};
 use super::name::Short;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,8 +49,8 @@ struct Generation {
 impl Generations {
     /// An area whose first file is `first`, or is made in `directory` when it is needed.
     pub(super) fn new(first: Option<Kept>, directory: Kept) -> Self {
-        let files =
-            [const { Generation { fd: AtomicPtr::new(null_mut()), users: AtomicU32::new(0) } }; MOST];
+        let files = [const { Generation { fd: AtomicPtr::new(null_mut()), users: AtomicU32::new(0) } };
+            MOST];
         let all = Self { files, current: AtomicU32::new(NONE), directory: Mutex::new(directory) };
         if let Some(first) = first {
             all.files[0].open(first);
@@ -135,6 +136,12 @@ impl Generations {
     ) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
         file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes))
+    }
+
+    /// What the file system of a file has.
+    pub(super) fn free_space(&self, number: Number) -> Result<Space, IoError> {
+        let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
+        file.with(|fd| growth::space_of(fd).map_err(io_error))
     }
 
     /// Gives the blocks of a range of pages back to the file system, where it can.

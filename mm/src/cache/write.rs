@@ -115,7 +115,7 @@ impl<M: Machine> Mapping<M> {
 
     pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
         match &self.store {
-            Store::Backing(backing) => Ok(backing.set_len(bytes)?),
+            Store::Backing(backing) => Ok(self.calling(backing).set_len(bytes)?),
             Store::Shared(len) => {
                 len.store(bytes, Ordering::Release);
                 Ok(())
@@ -128,8 +128,7 @@ impl<M: Machine> Mapping<M> {
     pub fn sync(&self) -> Result<(), FileError> {
         let written = self.write_back(0..u64::MAX);
         if let Store::Backing(backing) = &self.store {
-            self.manager.order.assert_may_sleep();
-            backing.sync()?;
+            self.calling(backing).sync()?;
         }
         let failed = self.failed.swap(false, Ordering::AcqRel);
         written?;
@@ -145,7 +144,7 @@ impl<M: Machine> Mapping<M> {
             manager.lock_page(frame);
             if self.holds(frame, index) {
                 let cleaned = manager.clean(frame);
-                if let Err(error) = self.write_page(&**backing, frame) {
+                if let Err(error) = self.write_page(self.calling(backing), frame) {
                     result = Err(error);
                 }
                 if cleaned == Cleaned::Pinned {
@@ -167,7 +166,6 @@ impl<M: Machine> Mapping<M> {
         }
         let index = page.index();
         let bytes = self.len().saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
-        manager.order.assert_may_sleep();
         manager.stats.file_writes.add(manager.machine.context(), 1);
         let written =
             manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]));

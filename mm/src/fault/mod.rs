@@ -25,6 +25,7 @@ use crate::machine::{
     Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
 use crate::mm::Mm;
+use crate::swap::area::UnusedSlot;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -70,6 +71,14 @@ pub(crate) struct Fault {
     pub(crate) page: VirtAddr,
     pub(crate) access: Access,
     pub(crate) weight: Weight,
+    /// A slot that the attempt made unused under the cursor, to be freed after it.
+    unused: Option<UnusedSlot>,
+}
+
+impl Fault {
+    fn at(page: VirtAddr, access: Access) -> Self {
+        Self { page, access, weight: Weight::Minor, unused: None }
+    }
 }
 
 /// The range of one page.
@@ -87,7 +96,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Refusal> {
         // A fetch from a page that is present can only mean that it may not be executed (A16).
         let fetch_denied = access == Access::Execute && code.contains(ErrorCode::PROTECTION);
-        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), access);
         let _engaged = self.manager.engage();
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
@@ -141,7 +150,7 @@ impl<M: Machine> Mm<M> {
         if there.is_some_and(|entry| entry.allows(access)) {
             return Ok(());
         }
-        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let mut fault = Fault::at(page, access);
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }
@@ -156,8 +165,7 @@ impl<M: Machine> Mm<M> {
     /// it allows; the right to store is not given with it (`FAULT_FLAG_UNSHARE`, spec J6). The
     /// caller is engaged.
     pub(crate) fn unshare(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
-        let (page, access) = (address.page(), Access::Write);
-        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), Access::Write);
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.has(VmaFlags::SHARED) { Err(Refusal::Forbidden) } else { Ok(vma) }
@@ -168,8 +176,7 @@ impl<M: Machine> Mm<M> {
 
     /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
-        let (page, access) = (address.page(), Access::Read);
-        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), Access::Read);
         let region = |mm: &Arc<Self>| mm.containing(address).ok_or(Refusal::NoRegion);
         let _engaged = self.manager.engage();
         match self.run(&mut fault, region) {
@@ -189,7 +196,9 @@ impl<M: Machine> Mm<M> {
         let mut attempts = 0_u32;
         loop {
             let vma = region(self)?;
-            match self.attempt(&vma, fault)? {
+            let step = self.attempt(&vma, fault);
+            self.manager.free_slots(fault.unused.take());
+            match step? {
                 Step::Done(correction) => return Ok(first.unwrap_or(correction)),
                 Step::Partly(correction) => first = first.or(Some(correction)),
                 Step::Again => {}

@@ -157,9 +157,11 @@ impl<M: Machine> Mm<M> {
             match entry {
                 Entry::Swap(slot) => {
                     cursor.replace(address, Entry::None);
-                    self.manager.release_slot(slot);
+                    gather.free_later(self.manager.release_slot(slot));
                 }
-                Entry::Present { frame, protection, .. } if self.is_lazily_freeable(frame) => {
+                Entry::Present { frame, protection, .. }
+                    if self.is_lazily_freeable(frame, gather) =>
+                {
                     cursor.replace(address, Entry::None);
                     // Read-only and clean, so that a store is noticed on every machine.
                     let protection = protection.read_only();
@@ -176,7 +178,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Marks a page that only this entry uses; others, or a device, may still want the content.
-    fn is_lazily_freeable(&self, frame: Frame) -> bool {
+    fn is_lazily_freeable(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
         let manager = &self.manager;
         let page = manager.page(frame);
         let theirs = manager.is_zero_frame(frame) || !page.is_anon() || page.is_pinned();
@@ -185,7 +187,7 @@ impl<M: Machine> Mm<M> {
         }
         let sole = manager.is_sole_owner(page, 0);
         if sole {
-            manager.leave_swap_cache(frame);
+            gather.free_later(manager.leave_swap_cache(frame));
         }
         let free = sole && page.slot().is_none();
         if free {

@@ -61,9 +61,8 @@ impl<M: Machine> Mm<M> {
 
     /// The addresses of the first region that overlaps a range; allocates nothing.
     pub fn first_mapped(&self, range: Range<VirtAddr>) -> Option<Range<VirtAddr>> {
-        self.regions.read(&self.manager.order, |tree| {
-            tree.overlapping(range).next().map(|vma| vma.range())
-        })
+        self.regions
+            .read(&self.manager.order, |tree| tree.overlapping(range).next().map(|vma| vma.range()))
     }
 
     /// Calls `f` with every entry in a range that is not empty, in order. Entries that change

@@ -166,12 +166,12 @@ impl<M: Machine> Mm<M> {
     pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
             Entry::None | Entry::File(_) => {}
-            Entry::Swap(slot) => self.manager.release_slot(slot),
+            Entry::Swap(slot) => gather.free_later(self.manager.release_slot(slot)),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
                 gather.add(address, frame, Fate::Kept, After::Keep);
             }
             Entry::Present { frame, accessed, dirty, .. } => {
-                let fate = self.drop_mapping(frame, accessed, dirty);
+                let fate = self.drop_mapping(frame, accessed, dirty, gather);
                 gather.add(address, frame, fate, After::Drop);
             }
         }
@@ -179,7 +179,13 @@ impl<M: Machine> Mm<M> {
 
     /// Undoes an entry's mapping of a page, whose reference the entry still has; says whether
     /// anyone will need the content after that reference is dropped.
-    pub(crate) fn drop_mapping(&self, frame: Frame, accessed: bool, dirty: bool) -> Fate {
+    pub(crate) fn drop_mapping(
+        &self,
+        frame: Frame,
+        accessed: bool,
+        dirty: bool,
+        gather: &mut Gather<'_, M>,
+    ) -> Fate {
         let page = self.manager.page(frame);
         let anon = page.is_anon();
         self.count_rss(if anon { Kind::Anon } else { Kind::File }, -1);
@@ -195,7 +201,7 @@ impl<M: Machine> Mm<M> {
             }
             return Fate::Kept;
         }
-        if before == 1 && self.drop_from_swap_cache(frame) && page.refs() == 1 {
+        if before == 1 && self.drop_from_swap_cache(frame, gather) && page.refs() == 1 {
             return Fate::Freed;
         }
         Fate::Kept
@@ -203,14 +209,14 @@ impl<M: Machine> Mm<M> {
 
     /// Takes an anonymous page that is mapped no more out of the swap cache, if nobody else needs
     /// it there; returns whether it is in no cache now.
-    fn drop_from_swap_cache(&self, frame: Frame) -> bool {
-        let page = self.manager.page(frame);
-        let Some(slot) = page.slot() else { return true };
-        if !page.try_lock() {
-            return false;
+    fn drop_from_swap_cache(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
+        let Some(slot) = self.manager.page(frame).slot() else { return true };
+        match self.manager.try_drop_cached(frame, slot) {
+            Some(unused) => {
+                gather.free_later(unused);
+                true
+            }
+            None => false,
         }
-        let dropped = self.manager.drop_if_only_cached(frame, slot);
-        self.manager.unlock_page(frame);
-        dropped
     }
 }

@@ -258,7 +258,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         } else {
             if let Some(slot) = slot {
                 // The page stays in the page cache, so that its copy in swap will not be needed.
-                manager.swap.release(slot);
+                manager.release_and_free(slot);
                 page.set(PageFlags::DIRTY);
             }
             victim.state = State::Kept(Which::Main);
@@ -288,9 +288,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         manager.put(victim.frame);
         match key {
-            Key::Swap(slot) => {
-                manager.swap.release(slot);
-            }
+            Key::Swap(slot) => manager.release_and_free(slot),
             Key::File { mapping, .. } => manager.uncount_cached(mapping),
         }
         true

@@ -1,9 +1,9 @@
 //! madvise against whoever changes the regions under it.
 
 use crate::common::{PAGE, RW, at};
-use crate::scene::{DENIED, Scene, file_source, for_seeds};
+use crate::scene::{DENIED, Scene, for_seeds};
 use pagefault::machine::Protection;
-use pagefault::{Advice, MapOptions, MapRequest, Placement, RegionReport, Sharing};
+use pagefault::{Advice, MapRequest, Placement, RegionReport};
 use pagefault_sim::Task;
 
 fn maps(scene: &Scene) -> Vec<RegionReport> {
@@ -52,55 +52,6 @@ fn c16_advice_reaches_the_end_of_a_region_that_is_cut() {
         scene.explore(seed, vec![advise, cut]);
         let child = scene.space.fork().unwrap();
         assert_eq!(child.mm().maps(at(0)..at(64)), [], "a part of the range was not advised");
-    });
-}
-
-/// Advice that discards leaves what another thread maps in the place of the advised memory alone
-/// where it would be refused: the private copies of a file's pages.
-#[test]
-fn j9_advice_to_free_against_a_new_mapping() {
-    for_seeds("MADV_FREE and mmap", |scene, seed| {
-        let (file, _) = scene.open(4);
-        scene.filled(4, 10);
-        let advise: Task<'_> = Box::new(|| {
-            // Refused where the file is mapped by then.
-            let _ = scene.mm().madvise(at(0), 4 * PAGE, Advice::Free);
-        });
-        let map: Task<'_> = Box::new(|| {
-            scene.map(0, 4, Sharing::Private, file_source(&file));
-            for page in (0..4).rev() {
-                scene.store(1, at(page) + 9, 50 + page as u8).unwrap();
-            }
-        });
-        scene.explore(seed, vec![advise, map]);
-        scene.world.manager.reclaim(100);
-        scene.world.manager.reclaim(100);
-        for page in 0..4 {
-            assert_eq!(scene.load(0, at(page) + 9), Ok(50 + page as u8), "page {page}");
-        }
-    });
-}
-
-/// Likewise a locked region.
-#[test]
-fn c16_dontneed_against_a_new_locked_mapping() {
-    for_seeds("MADV_DONTNEED and mmap", |scene, seed| {
-        scene.filled(4, 10);
-        let advise: Task<'_> = Box::new(|| {
-            let _ = scene.mm().madvise(at(0), 4 * PAGE, Advice::DontNeed);
-        });
-        let map: Task<'_> = Box::new(|| {
-            let (placement, options) = (Placement::Fixed(at(0)), MapOptions::LOCKED);
-            let request = MapRequest { placement, options, ..MapRequest::anonymous(4 * PAGE) };
-            scene.mm().mmap(&request).unwrap();
-            for page in (0..4).rev() {
-                scene.store(1, at(page) + 9, 50 + page as u8).unwrap();
-            }
-        });
-        scene.explore(seed, vec![advise, map]);
-        for page in 0..4 {
-            assert_eq!(scene.load(0, at(page) + 9), Ok(50 + page as u8), "page {page}");
-        }
     });
 }
 

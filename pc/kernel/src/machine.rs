@@ -10,7 +10,7 @@ use crate::{clock, cpu, failures, scheduler, shootdown, vmalloc};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pagefault::machine::encode::x86_64 as encode;
 use pagefault::machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, PAGE_SIZE, Page, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Page, Stale, VirtAddr,
 };
 
 /// So many frames are left to the kernel itself, whose heap, stacks and queues cannot wait for pages
@@ -128,10 +128,11 @@ impl Machine for Pc {
         }
     }
 
-    fn space(&self) -> Result<PcSpace, OutOfFrames> {
+    fn space(&self) -> Result<PcSpace, NoSpace> {
         failures::frame()?;
         leave_reserve(self.frames)?;
-        PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
+        let id = self.spaces.fetch_add(1, Ordering::Relaxed);
+        Ok(PcSpace::new(self.frames, self.reference, id)?)
     }
 
     fn flush(&self, space: &PcSpace, stale: &[Stale]) {

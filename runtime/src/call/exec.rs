@@ -150,4 +150,3 @@ fn rights_of(file: u32) -> Rights {
         && (mode & nr::S_ISUID != 0 || mode & set_group == set_group);
     if gains || files::has_capabilities(file) { Rights::More } else { Rights::Same }
 }
-

@@ -20,8 +20,8 @@ mod seccomp;
 mod signal;
 pub mod thread;
 
-use crate::frame::Context;
 use crate::entry::NOT_STARTED;
+use crate::frame::Context;
 use crate::signal::{end_call, raise_held};
 use crate::sys;
 use crate::thread::Thread;
@@ -59,6 +59,7 @@ pub fn dispatch(thread: &Thread, context: &mut Context) {
         Some(outcome) => outcome,
         None => call.make(),
     };
+    crate::memory::give_up_asked();
     if let Outcome::Raw(raw) = outcome {
         // The handler that ends a wait runs with the mask of the wait.
         if raw == NOT_STARTED || !thread.has_pending() {
@@ -93,10 +94,9 @@ impl Call<'_> {
             | nr::__NR_set_robust_list => self.thread(),
             nr::__NR_execve | nr::__NR_execveat => self.exec(),
             nr::__NR_seccomp => self.seccomp(),
-            nr::__NR_prctl
-            | nr::__NR_getrlimit
-            | nr::__NR_setrlimit
-            | nr::__NR_prlimit64 => self.process(),
+            nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
+                self.process()
+            }
             nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
                 self.descriptor()
             }

@@ -153,13 +153,7 @@ impl Call<'_> {
     }
 
     /// Makes the piece after `done` bytes; returns the bytes that it asked for and its result.
-    fn piece(
-        &self,
-        pieces: &Pieces,
-        args: &[u64; 6],
-        done: u64,
-        all: u64,
-    ) -> Option<(u64, i64)> {
+    fn piece(&self, pieces: &Pieces, args: &[u64; 6], done: u64, all: u64) -> Option<(u64, i64)> {
         let mut piece = pieces.piece(args, done, PIECE)?;
         let asked = PIECE.min(all - done);
         let Shape::Vectors { array, count } = pieces.shape else {
@@ -225,11 +219,15 @@ impl Vectors {
 /// What kind of file a descriptor stands for.
 fn kind_of(descriptor: u32, number: u32) -> File {
     if number == nr::__NR_getrandom {
-        return File::Character;
+        return File::Memory;
     }
     match files::mode(descriptor) & nr::S_IFMT {
         nr::S_IFREG | nr::S_IFDIR | nr::S_IFBLK => File::Storage,
-        nr::S_IFCHR => File::Character,
+        nr::S_IFCHR => match files::device_major(descriptor) {
+            1 => File::Memory,
+            _ if files::is_terminal(descriptor) => File::Terminal,
+            _ => File::Messages,
+        },
         nr::S_IFIFO if !files::is_packet_pipe(descriptor) => File::Pipe,
         nr::S_IFSOCK if files::is_stream(descriptor) => File::Stream,
         _ => File::Messages,

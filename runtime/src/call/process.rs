@@ -1,9 +1,9 @@
 //! Calls about the process as a whole: `prctl`, limits.
 
 use super::{Call, Outcome};
-use crate::{file_size, files, process};
 use crate::sys::{self, Errno, Result};
 use crate::user;
+use crate::{file_size, files, process};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 

@@ -235,7 +235,16 @@ impl Call<'_> {
         if args.flags & FILES != 0 {
             pagefault_linux::store::descriptor::share();
         }
-        let fork = memory::before_fork();
+        // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+        let slot = unsafe { member.as_ref() }.slot();
+        let fork = match memory::before_fork(slot) {
+            Ok(fork) => fork,
+            Err(errno) => {
+                sys::exchange_mask(mask);
+                process::forked(member, -1);
+                return Err(errno);
+            }
+        };
         thread::hold();
         let raw = if self.number == nr::__NR_clone3 {
             let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
@@ -250,7 +259,8 @@ impl Call<'_> {
         };
         thread::let_go();
         if raw != 0 {
-            memory::after_fork_in_parent(fork);
+            let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
+            memory::after_fork_in_parent(fork, made);
             sys::exchange_mask(mask);
             drop(pins);
             process::forked(member, raw);

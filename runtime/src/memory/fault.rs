@@ -1,5 +1,6 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
+use super::room::Room;
 use super::{GATE, current};
 use crate::frame::{Info, Registers};
 use crate::process;
@@ -40,13 +41,22 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         _ => Access::Read,
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
-    let _gate = GATE.read();
     let begin = process::now();
-    let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
+    let mut room = Room::new();
+    let answer = loop {
+        let gate = GATE.read();
+        let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
+        if answer != MachineAnswer::Short {
+            break answer;
+        }
+        drop(gate);
+        room.make(manager);
+    };
     if let Some(control) = process::control() {
         control.counters.fault_time.record(process::now() - begin);
     }
     match answer {
+        MachineAnswer::Short => unreachable!("room was made for it"),
         MachineAnswer::Resume(_) => Answer::Resume,
         // Not ours: the end of a file in a mapping of the host's.
         MachineAnswer::Signal(Signal::NotMapped) => Answer::Signal(*info),

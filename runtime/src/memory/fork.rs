@@ -4,17 +4,24 @@
 //! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
 //! own.
 
-use super::{GATE, PAGE, addresses, current};
+use super::quota::Child;
+use super::{GATE, Manager, PAGE, addresses, current};
 use crate::lock::Mutex;
-use crate::process;
+use crate::sys::{Errno, Result};
+use crate::{files, process};
 use alloc::vec::Vec;
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 use lock_api::RwLockWriteGuard;
 use pagefault_linux::lock::FutexRwLock;
 
-/// The gate, held from before a fork until both sides go on.
-pub struct Fork(Option<RwLockWriteGuard<'static, FutexRwLock, ()>>);
+/// What is held from before a fork until both sides go on.
+pub struct Fork(Option<Held>);
+
+struct Held {
+    gate: RwLockWriteGuard<'static, FutexRwLock, ()>,
+    child: Child,
+}
 
 /// What a child does not inherit as it is.
 static EXCEPTIONS: Mutex<Exceptions> =
@@ -61,46 +68,82 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
     *ranges = kept;
 }
 
-/// Brings the memory manager to rest.
-pub fn before_fork() -> Fork {
-    let Some(manager) = current() else { return Fork(None) };
+/// Brings the memory manager to rest, before the child that has `slot` is made.
+pub fn before_fork(slot: u32) -> Result<Fork> {
+    let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
     manager.swap.before_fork();
     manager.machine.before_fork();
+    let [file, _] = files::shared();
+    let child = match manager.tree.child(slot, file) {
+        Ok(child) => child,
+        Err(errno) => {
+            manager.machine.after_fork_parent();
+            manager.swap.after_fork();
+            return Err(errno);
+        }
+    };
+    let memory = manager.mm().manager();
+    let shared = manager.machine.share_with_child(&child, |frame| memory.is_pinned(frame));
     crate::heap::hold();
-    Fork(Some(gate))
+    let fork = Fork(Some(Held { gate, child }));
+    match shared {
+        Ok(()) => Ok(fork),
+        Err(errno) => {
+            after_fork_in_parent(fork, Made::No);
+            Err(Errno(errno.raw_os_error()))
+        }
+    }
+}
+
+/// Whether there is a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    Yes,
+    No,
 }
 
 /// Goes on in the parent, or after a fork that failed.
-pub fn after_fork_in_parent(fork: Fork) {
-    if fork.0.is_some() {
-        crate::heap::let_go();
+pub fn after_fork_in_parent(fork: Fork, made: Made) {
+    let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
+    crate::heap::let_go();
+    match made {
+        Made::Yes => child.leave_to_child(),
+        Made::No => child.undo(),
     }
-    if let (Some(manager), Some(_gate)) = (current(), fork.0) {
-        manager.machine.after_fork_parent();
-        manager.swap.after_fork();
-    }
+    manager.machine.after_fork_parent();
+    manager.swap.after_fork();
+    drop(gate);
 }
 
 /// Goes on in the child.
 pub fn after_fork_in_child(fork: Fork) {
-    let (Some(manager), Some(_gate)) = (current(), fork.0) else { return };
+    let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
+    child.become_this();
     manager.swap.after_fork();
-    let Exceptions { withheld, wiped } = &mut *EXCEPTIONS.lock();
-    for range in withheld.drain(..) {
-        manager.replaced(range.start, range.end - range.start);
-    }
-    for range in wiped.iter() {
-        manager.parts(range).iter().for_each(|(part, _)| manager.dropped(part));
-    }
+    leave_what_is_not_inherited(manager);
     let everything = PAGE..crate::user::END;
     let ranges = manager.parts(&everything);
     let ranges = ranges.iter().map(|(range, _)| addresses(range));
-    if let Err(error) = manager.machine.after_fork_child(manager.mm().space(), ranges) {
+    // SAFETY: this is the child's only thread, and the ranges are those of its regions.
+    let gone_on = unsafe { manager.machine.after_fork_child(manager.mm().space(), ranges) };
+    if let Err(error) = gone_on {
         process::stop(format_args!("a forked process cannot go on: {error}"));
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
+    }
+    drop(gate);
+}
+
+/// Forgets what the host did not give to the child.
+fn leave_what_is_not_inherited(manager: &Manager) {
+    let Exceptions { withheld, wiped } = &mut *EXCEPTIONS.lock();
+    for range in core::mem::take(withheld) {
+        manager.replaced_unnoted(&range);
+    }
+    for range in wiped.iter() {
+        manager.parts(range).iter().for_each(|(part, _)| manager.dropped(part));
     }
 }

@@ -3,6 +3,7 @@
 //! The machine is the process itself (`pagefault-linux` in its identity layout). There is one
 //! address space, whose regions are the program's private anonymous mappings.
 
+use super::quota::Tree;
 use super::statistics::Observer;
 use super::{addresses, swap};
 use crate::process;
@@ -31,6 +32,7 @@ pub struct Manager {
     pub(super) machine: LinuxMachine,
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
+    pub(super) tree: &'static Tree,
 }
 
 /// The manager, if the command asked for one.
@@ -57,7 +59,14 @@ pub fn start() {
     let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
     let config =
         Config { frames, layout: Layout::Identity, delivery: Delivery::Inline, task_size: None };
-    let machine = match LinuxMachine::new(&config) {
+    let boot = process::boot();
+    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
+        Ok(tree) => &*Box::leak(Box::new(tree)),
+        Err(errno) => {
+            process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
+        }
+    };
+    let machine = match LinuxMachine::with_quota(&config, Box::new(tree)) {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),
     };
@@ -88,7 +97,7 @@ pub fn start() {
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
     };
     let space = AddressSpace::with_space(&memory, layout, limits, table);
-    let _ = MANAGER.set(Box::new(Manager { machine, space, swap }));
+    let _ = MANAGER.set(Box::new(Manager { machine, space, swap, tree }));
 }
 
 impl Manager {

@@ -142,7 +142,9 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
     if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
         // What nobody may read is read for eviction where it is parked.
         for (part, _) in &parts {
-            manager.mm().space().vacate(addresses(part));
+            // SAFETY: the range is registered, and the gate keeps its pages from coming back before
+            // the regions forbid it.
+            unsafe { manager.mm().space().vacate(addresses(part)) };
         }
     }
     let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
@@ -168,7 +170,9 @@ impl Manager {
             options: MapOptions::NORESERVE,
         };
         self.mm().mmap(&request).map_err(refused)?;
-        let registered = self.mm().space().register_as_is(addresses(range));
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
+        let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
         registered.map_err(|errno| {
             self.replaced(range.start, range.end - range.start);
             Errno(errno.raw_os_error())
@@ -182,7 +186,13 @@ impl Manager {
             return;
         }
         fork::forget(&range);
-        self.mm().space().forget(addresses(&range));
+        self.replaced_unnoted(&range);
+    }
+
+    /// The same for a range of which nothing else is noted.
+    pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
+        // SAFETY: the host has taken the pages away.
+        unsafe { self.mm().space().forget(addresses(range)) };
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
             process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
         }

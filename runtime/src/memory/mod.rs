@@ -8,6 +8,7 @@
 //! | `map`, `remap` | mappings come, go, move and change |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
+//! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | `fork` | what surrounds a process fork |
 //!
 //! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
@@ -21,18 +22,21 @@ mod lock;
 mod manager;
 mod map;
 mod pin;
+mod quota;
 mod remap;
+mod room;
 mod statistics;
 mod swap;
 
 pub use advise::advise;
 pub use fault::{Answer, fault};
-pub use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
+pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use remap::remap;
+pub use room::{ask as ask_for_frames, give_up_asked};
 
 use core::ops::Range;
 use lock_api::RwLock;

@@ -59,7 +59,8 @@ impl Manager {
         // The host forgets on a move what was registered, and what was protected.
         self.register(&(start..start + new_len))?;
         let errno = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
-        self.mm().space().rehome(addresses(&moving), VirtAddr(start)).map_err(errno)?;
+        // SAFETY: the host has moved them, and the gate keeps everybody else out.
+        unsafe { self.mm().space().rehome(addresses(&moving), VirtAddr(start)) }.map_err(errno)?;
         let movement = if kept {
             self.register(old)?;
             Move::Leaving(Placement::Fixed(VirtAddr(start)))
@@ -70,7 +71,9 @@ impl Manager {
     }
 
     fn register(&self, range: &Range<u64>) -> Result<()> {
-        let registered = self.mm().space().register_as_is(addresses(range));
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
+        let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
         registered.map_err(|errno| Errno(errno.raw_os_error()))
     }
 

@@ -7,6 +7,7 @@ use crate::frame::{Context, Info};
 use crate::thread::Thread;
 use crate::{call, memory, process, sys};
 use linux_raw_sys::general as nr;
+use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
 
 /// `struct sigaction` for the kernel.
 #[repr(C)]
@@ -28,6 +29,7 @@ pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
     let flags = OURS | nr::SA_NODEFER | nr::SA_RESTART;
     set(nr::SIGSYS as i32, on_call as *const () as u64, flags, Mask::Nothing);
+    settle(PRESS_SIGNAL, &Action::default());
     // A fault within a call's copies nests.
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
         set(signal as i32, on_fault as *const () as u64, flags, Mask::Everything);
@@ -39,9 +41,11 @@ pub fn settle(signal: i32, action: &Action) {
     if Set::NEEDED.contains(signal) {
         return;
     }
+    // The keeper's, too; what the program wants of its own is looked at when it comes.
+    let is_ours = signal == PRESS_SIGNAL;
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
-    if action.is_handled() {
+    if action.is_handled() || is_ours {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.
         let flags = OURS | nr::SA_RESTART | kept;
@@ -138,6 +142,16 @@ extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) 
     on_async(Thread::current(), info, context);
 }
 
+/// The keeper asks for frames, which others are short of.
+fn on_press(thread: &Thread, context: &mut Context) {
+    memory::ask_for_frames();
+    let runs_program = !thread.has_stack_at(context.registers.rsp);
+    if runs_program || entry::is_in_call(&context.registers) {
+        memory::give_up_asked();
+        entry::call_again(&mut context.registers);
+    }
+}
+
 /// What a signal interrupted.
 enum Interrupted {
     Program,
@@ -149,14 +163,22 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     let is_ours = thread.has_stack_at(context.registers.rsp);
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
     let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
-    if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending()) {
+    let action = thread.member().signals().action(info.signal);
+    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
+        on_press(thread, context);
+    } else if info.signal == PRESS_SIGNAL && !action.is_handled() {
+        // Its default is to be ignored.
+        entry::call_again(&mut context.registers);
+    } else if Set::NEEDED.contains(info.signal)
+        && (blocked.contains(info.signal) || thread.has_pending())
+    {
         thread.held().put(info);
     } else if !is_ours {
         deliver(thread, context, info);
     } else if thread.has_pending() {
         // All others are blocked, so that this cannot be.
         deliver_default(info);
-    } else if thread.member().signals().action(info.signal).handler != IGNORE {
+    } else if action.handler != IGNORE {
         thread.defer(info);
         context.mask = ALL;
         entry::leave_window(&mut context.registers);

@@ -36,9 +36,10 @@ impl Held {
 
     /// Takes a signal of a set.
     pub fn take(&self, from: Set) -> Option<Info> {
-        let signal = NEEDED.into_iter().map(|signal| signal as i32).find(|signal| {
-            self.set().contains(*signal) && from.contains(*signal)
-        })?;
+        let signal = NEEDED
+            .into_iter()
+            .map(|signal| signal as i32)
+            .find(|signal| self.set().contains(*signal) && from.contains(*signal))?;
         self.set.set(self.set().without(Set::of(signal)));
         self.place(signal)?.take()
     }
