@@ -22,6 +22,9 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+/// The traits of the locks that a machine provides, [`Machine::Mutex`] and [`Machine::RwLock`].
+pub use lock_api;
+
 pub mod addr;
 pub mod encode;
 pub mod entry;

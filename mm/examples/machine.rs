@@ -1,0 +1,286 @@
+//! A complete machine to copy: frames with content, page tables, and a processor with a TLB.
+//!
+//! It faults, swaps and forks in `main`.
+
+use pagefault::entry::Verdict;
+use pagefault::exception::ExceptionTables;
+use pagefault::machine::lock_api::ArcMutexGuard;
+use pagefault::machine::*;
+use pagefault::swap::area::Priority;
+use pagefault::{AddressSpace, Config, Layout, Manager, MapRequest, Mm};
+use parking_lot::{Mutex, RawMutex, RawRwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The end of user space.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
+
+/// Entries in a leaf table.
+const ENTRIES: usize = 512;
+
+/// Memory and a processor. A page of memory has a lock, as it is shared without unsafe code.
+pub struct Board {
+    memory: Box<[Mutex<Page>]>,
+    free: Mutex<Vec<Frame>>,
+    /// What the processor remembers of page tables: space and page, frame and rights.
+    tlb: Mutex<HashMap<(u32, VirtAddr), (Frame, Protection)>>,
+    spaces: AtomicU32,
+    clock: AtomicU64,
+}
+
+impl Board {
+    /// Memory of so many frames.
+    pub fn new(frames: u32) -> Self {
+        Self {
+            memory: (0..frames).map(|_| Mutex::new([0; PAGE_SIZE as usize])).collect(),
+            // Frame 0 is the shared frame of zeros.
+            free: Mutex::new((1..frames).rev().map(Frame).collect()),
+            tlb: Mutex::default(),
+            spaces: AtomicU32::new(0),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    /// One access to a byte: the processor looks into the TLB, then walks the page table, then gives
+    /// up with a fault. `f` loads from the byte or stores to it.
+    pub fn access<R>(
+        &self,
+        table: &Table,
+        at: VirtAddr,
+        access: Access,
+        f: impl FnOnce(&mut u8) -> R,
+    ) -> Result<R, PageFault> {
+        let (fault, page) = (PageFault::user(at, access), at.page());
+        let needed = match access {
+            Access::Read => Protection::READ,
+            Access::Write => Protection::WRITE,
+            Access::Execute => Protection::EXECUTE,
+        };
+        let byte = |frame: Frame| f(&mut self.memory[frame.index()].lock()[at.page_offset()]);
+        // The TLB stays locked during the access: a flush that has returned has outlived it.
+        let tlb = self.tlb.lock();
+        let hit = tlb.get(&(table.id, page)).filter(|(_, rights)| rights.contains(needed));
+        if let Some((frame, _)) = hit {
+            return Ok(byte(*frame));
+        }
+        drop(tlb);
+        let mut cursor = table.lock_existing(page..page + PAGE_SIZE).ok_or(fault)?;
+        let entry = cursor.entry(page);
+        let Entry::Present { frame, protection, dirty, .. } = entry else { return Err(fault) };
+        if !entry.allows(access) {
+            return Err(PageFault { code: fault.code | ErrorCode::PROTECTION, ..fault });
+        }
+        // The processor sets the bits. It remembers the right to store once the dirty bit is set.
+        let dirty = dirty || access == Access::Write;
+        cursor.replace(page, Entry::Present { frame, protection, accessed: true, dirty });
+        let rights = if dirty { protection } else { protection.read_only() };
+        self.tlb.lock().insert((table.id, page), (frame, rights | needed));
+        // The cursor keeps the entry as it is until the access is done.
+        Ok(byte(frame))
+    }
+}
+
+impl Machine for Board {
+    type Space = Table;
+    type Mutex = RawMutex;
+    type RwLock = RawRwLock;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accessed: true,
+            dirty: true,
+            task_size: VirtAddr(USER_END),
+            no_execute: true,
+            file_index_limit: u64::MAX >> PAGE_SHIFT,
+            last_swap_slot: u32::MAX,
+        }
+    }
+
+    fn frames(&self) -> u32 {
+        self.memory.len() as u32
+    }
+    fn free_frames(&self) -> u32 {
+        self.free.lock().len() as u32
+    }
+    fn zero_frame(&self) -> Option<Frame> {
+        Some(Frame(0))
+    }
+    fn allocate(&self) -> Result<Frame, OutOfFrames> {
+        self.free.lock().pop().ok_or(OutOfFrames)
+    }
+    fn free(&self, frame: Frame) {
+        self.free.lock().push(frame);
+    }
+
+    fn zero(&self, frame: Frame) {
+        self.memory[frame.index()].lock().fill(0);
+    }
+    fn copy(&self, from: Frame, to: Frame) {
+        let content = *self.memory[from.index()].lock();
+        *self.memory[to.index()].lock() = content;
+    }
+    fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
+        f(&mut self.memory[frame.index()].lock())
+    }
+    fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
+        f(&self.memory[frame.index()].lock())
+    }
+
+    fn space(&self) -> Result<Table, NoSpace> {
+        Ok(Table { id: self.spaces.fetch_add(1, Relaxed), leaves: Mutex::default() })
+    }
+    fn flush(&self, space: &Table, stale: &[Stale]) {
+        let mut tlb = self.tlb.lock();
+        for stale in stale {
+            tlb.remove(&(space.id, stale.address));
+        }
+    }
+    /// There is one processor, so no other has to be told.
+    fn flush_here(&self, space: &Table, stale: Stale) -> bool {
+        self.flush(space, &[stale]);
+        true
+    }
+
+    fn context(&self) -> ContextId {
+        static THREADS: AtomicU32 = AtomicU32::new(0);
+        thread_local!(static THREAD: u32 = THREADS.fetch_add(1, Relaxed));
+        ContextId(THREAD.with(|number| *number))
+    }
+    /// May return early, so yielding the CPU is enough; a kernel sleeps on a queue.
+    fn wait(&self, _word: &AtomicU32, _value: u32) {
+        self.pause();
+    }
+    fn wake(&self, _word: &AtomicU32) {}
+    fn pause(&self) {
+        std::thread::yield_now();
+    }
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Relaxed)
+    }
+}
+
+/// The entries of a leaf table, which cover 2 MiB.
+type Leaf = Arc<Mutex<[Entry; ENTRIES]>>;
+
+/// A page table: a directory of leaves, each with a lock of its own.
+pub struct Table {
+    id: u32,
+    leaves: Mutex<BTreeMap<u64, Leaf>>,
+}
+
+impl Space for Table {
+    type Cursor<'a> = Locked;
+    const SPAN: u64 = ENTRIES as u64 * PAGE_SIZE;
+
+    fn id(&self) -> u32 {
+        self.id
+    }
+    fn lock(&self, range: Range<VirtAddr>) -> Result<Locked, OutOfFrames> {
+        let block = range.start.value() / Self::SPAN;
+        let empty = || Arc::new(Mutex::new([Entry::None; ENTRIES]));
+        let leaf = self.leaves.lock().entry(block).or_insert_with(empty).clone();
+        Ok(Locked { leaf: leaf.lock_arc(), end: range.end })
+    }
+    fn lock_existing(&self, range: Range<VirtAddr>) -> Option<Locked> {
+        let leaf = self.leaves.lock().get(&(range.start.value() / Self::SPAN))?.clone();
+        Some(Locked { leaf: leaf.lock_arc(), end: range.end })
+    }
+    fn prune(&self, hole: Range<VirtAddr>, _unmapped: Range<VirtAddr>) {
+        let whole = hole.start.value().div_ceil(Self::SPAN)..hole.end.value() / Self::SPAN;
+        if whole.start < whole.end {
+            self.leaves.lock().retain(|block, _| !whole.contains(block));
+        }
+    }
+    fn leaves(&self) -> usize {
+        self.leaves.lock().len()
+    }
+}
+
+/// A cursor: a leaf table that is locked. It owns a share of the leaf, so `prune` need not wait.
+pub struct Locked {
+    leaf: ArcMutexGuard<RawMutex, [Entry; ENTRIES]>,
+    end: VirtAddr,
+}
+
+impl Cursor for Locked {
+    fn entry(&self, at: VirtAddr) -> Entry {
+        self.leaf[at.page_number() as usize % ENTRIES]
+    }
+    fn replace(&mut self, at: VirtAddr, entry: Entry) -> Entry {
+        std::mem::replace(&mut self.leaf[at.page_number() as usize % ENTRIES], entry)
+    }
+    fn next(&self, from: VirtAddr) -> Option<VirtAddr> {
+        let pages = (from.value()..self.end.value()).step_by(PAGE_SIZE as usize).map(VirtAddr);
+        pages.into_iter().find(|&page| !self.entry(page).is_none())
+    }
+}
+
+/// Room for evicted pages.
+struct Disk(Mutex<Vec<Page>>);
+
+impl SwapDevice for Disk {
+    fn slots(&self) -> u32 {
+        self.0.lock().len() as u32
+    }
+    fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
+        *page = self.0.lock()[slot as usize];
+        Ok(())
+    }
+    fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
+        self.0.lock()[slot as usize] = *page;
+        Ok(())
+    }
+}
+
+/// What a trap handler does: an access that faults is repeated until the memory manager has met it.
+fn byte(mm: &Arc<Mm<Board>>, at: VirtAddr, store: Option<u8>) -> Result<u8, Verdict> {
+    let access = if store.is_some() { Access::Write } else { Access::Read };
+    let manager = mm.manager();
+    let act = |byte: &mut u8| std::mem::replace(byte, store.unwrap_or(*byte));
+    loop {
+        match manager.machine().access(mm.space(), at, access, act) {
+            Ok(byte) => return Ok(byte),
+            Err(fault) => match manager.page_fault(Some(mm), &fault, &ExceptionTables::default()) {
+                Verdict::Resume => {}
+                verdict => return Err(verdict),
+            },
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // 64 frames, and a swap area.
+    let manager = Manager::new(Arc::new(Board::new(64)), Config::default());
+    let disk = Disk(Mutex::new(vec![[0; PAGE_SIZE as usize]; 1024]));
+    manager.swap_on(Box::new(disk), Priority::Descending)?;
+    let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(USER_END));
+    let parent = AddressSpace::new(&manager, layout)?;
+
+    // It swaps: 200 pages do not fit into 64 frames, and keep what was stored.
+    let start = parent.mmap(&MapRequest::anonymous(200 * PAGE_SIZE))?;
+    let page = |index: u64| start + index * PAGE_SIZE;
+    for index in 0..200 {
+        assert_eq!(byte(&parent, page(index), Some(index as u8)), Ok(0));
+    }
+    assert!(parent.usage().anonymous < 64);
+    assert!((0..200).all(|index| byte(&parent, page(index), None) == Ok(index as u8)));
+
+    // It forks: neither sees what the other stores from now on.
+    let child = parent.fork()?;
+    assert_eq!(byte(&child, page(7), Some(70)), Ok(7));
+    assert_eq!(byte(&parent, page(8), Some(80)), Ok(8));
+    assert_eq!((byte(&parent, page(7), None), byte(&child, page(7), None)), (Ok(7), Ok(70)));
+    assert_eq!((byte(&parent, page(8), None), byte(&child, page(8), None)), (Ok(80), Ok(8)));
+
+    // It faults: nothing is mapped past the end.
+    assert!(matches!(byte(&parent, page(200), None), Err(Verdict::Signal(_))));
+
+    // Every invariant holds, and in the end every frame but that of zeros is free.
+    manager.check()?;
+    drop((parent, child));
+    assert_eq!(manager.machine().free_frames(), 63);
+    println!("a machine of one's own faults, swaps and forks");
+    Ok(())
+}
