@@ -1,12 +1,15 @@
 //! `pagefault script`: the command line over everything else here.
 
-use crate::ast::Script;
+use crate::ast::{Script, Sizes};
 use crate::diff::compare;
+use crate::hunt::{Found, Hunt};
 use crate::machine::{Catalogue, Entry, Failures, Machine, StartError};
 use crate::parse::{ParseError, parse};
 use crate::random;
 use crate::runner::{Run, setup};
+use crate::shrink::{Minimal, shrink};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -14,7 +17,8 @@ use std::process::ExitCode;
 
 /// Runs a script of memory operations on a machine, or on several and compares them.
 ///
-/// Exit status: 0 when it ran (with --diff: when all answered alike), 1 when answers differ, 2 when
+/// Exit status: 0 when it ran (with --diff: when all answered alike; with --shrink:
+/// when there is nothing to shrink), 1 when answers differ, 2 when
 /// the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
 pub struct ScriptArgs {
@@ -30,9 +34,20 @@ pub struct ScriptArgs {
     /// Write a random script of so many lines, or run it if --on or --diff says where
     #[arg(long, value_name = "LINES")]
     random: Option<usize>,
-    /// The seed of the random script and of the simulated processors' schedule
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The seed of the random script and of the simulated processors' schedule [default: 0; with
+    /// --hunt another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many frames the managed machines have, whatever the script says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "hunt")]
+    frames: Option<u64>,
+    /// Print the smallest script on which the machines still differ in the same way
+    #[arg(long, requires = "diff")]
+    shrink: bool,
+    /// Compare so many random scripts with seeds from --seed on, every third with few frames; stop
+    /// at the first difference and shrink it
+    #[arg(long, value_name = "COUNT", requires_all = ["random", "diff"], conflicts_with = "shrink")]
+    hunt: Option<u64>,
     /// How many processors the machines have, whatever the script says; the host keeps its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     cpus: Option<u64>,
@@ -66,6 +81,9 @@ fn attempt(
     catalogue: &Catalogue,
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
+    if let (Some(scripts), Some(names)) = (args.hunt, &args.diff) {
+        return hunt(args, scripts, names, catalogue, output);
+    }
     let text = source(args)?;
     let (on, diff) = (args.on.as_deref(), args.diff.as_deref());
     if on.is_none() && diff.is_none() {
@@ -76,7 +94,7 @@ fn attempt(
         return Ok(Verdict::Equal);
     }
     let mut script = parse(&text)?;
-    set_cpus(args, &mut script);
+    set_sizes(args, &mut script);
     let find = |name: &str| machine(name, catalogue, &script);
     match (on, diff) {
         (Some(name), _) => run_one(args, &script, find(name)?, output),
@@ -84,7 +102,10 @@ fn attempt(
             let names = names.unwrap_or_default();
             let entries: Vec<&Entry> =
                 names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
-            run_several(args, &script, &entries, output)
+            match args.shrink {
+                true => print_minimal(args, &script, &entries, output),
+                false => run_several(args, &script, &entries, output),
+            }
         }
     }
 }
@@ -92,8 +113,8 @@ fn attempt(
 /// The script's text.
 fn source(args: &ScriptArgs) -> Result<String, Error> {
     if let Some(lines) = args.random {
-        let mut script = random::script(lines, args.seed);
-        set_cpus(args, &mut script);
+        let mut script = random::script(lines, seed(args));
+        set_sizes(args, &mut script);
         return Ok(script.to_string());
     }
     match args.file.as_deref() {
@@ -111,8 +132,13 @@ fn source(args: &ScriptArgs) -> Result<String, Error> {
     }
 }
 
-fn set_cpus(args: &ScriptArgs, script: &mut Script) {
+fn set_sizes(args: &ScriptArgs, script: &mut Script) {
     script.sizes.cpus = args.cpus.unwrap_or(script.sizes.cpus);
+    script.sizes.frames = args.frames.unwrap_or(script.sizes.frames);
+}
+
+fn seed(args: &ScriptArgs) -> u64 {
+    args.seed.unwrap_or(0)
 }
 
 /// The machine called `name`, if it can do all that the script asks for.
@@ -135,7 +161,7 @@ fn run_one(
     entry: &Entry,
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    let mut machine = (entry.start)(&setup(script, args.seed))?;
+    let mut machine = (entry.start)(&setup(script, seed(args)))?;
     if let Some(texts) = machine.whole(script) {
         for (line, text) in script.lines.iter().zip(texts?) {
             writeln!(output, "{}: {text}", line.number)?;
@@ -167,7 +193,7 @@ fn run_several(
     entries: &[&Entry],
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    let comparison = compare(script, entries, args.seed)?;
+    let comparison = compare(script, entries, seed(args))?;
     write!(output, "{comparison}")?;
     output.flush()?;
     if args.stats {
@@ -176,6 +202,91 @@ fn run_several(
         }
     }
     Ok(if comparison.differences() == 0 { Verdict::Equal } else { Verdict::Different })
+}
+
+fn print_minimal(
+    args: &ScriptArgs,
+    script: &Script,
+    entries: &[&Entry],
+    output: &mut dyn Write,
+) -> Result<Verdict, Error> {
+    let Some(minimal) = shrink(script, entries, seed(args))? else {
+        eprintln!("pagefault script: the machines answer alike: nothing to shrink");
+        return Ok(Verdict::Equal);
+    };
+    write_minimal(&minimal, output)?;
+    Ok(Verdict::Different)
+}
+
+fn write_minimal(minimal: &Minimal, output: &mut dyn Write) -> Result<(), Error> {
+    let Minimal { text, operations, tried } = minimal;
+    write!(output, "# {operations} operations, after {tried} smaller scripts\n{text}")?;
+    Ok(output.flush()?)
+}
+
+fn hunt(
+    args: &ScriptArgs,
+    scripts: u64,
+    names: &[String],
+    catalogue: &Catalogue,
+    output: &mut dyn Write,
+) -> Result<Verdict, Error> {
+    let hunt = Hunt {
+        lines: args.random.unwrap_or_default(),
+        // Room for as many seeds as anybody tries.
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..1 << 48)),
+        scripts,
+        cpus: args.cpus.unwrap_or(1),
+    };
+    let script = hunt.script(hunt.seed);
+    let entries: Vec<&Entry> =
+        names.iter().map(|name| machine(name, catalogue, &script)).collect::<Result<_, _>>()?;
+    let bar = progress(scripts);
+    let (mut operations, mut few) = (0, 0);
+    let found = hunt.run(&entries, |script| {
+        operations += script.lines.len();
+        few += u64::from(script.sizes.frames < Sizes::default().frames);
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let (names, from) = (names.join(", "), hunt.seed);
+    match found? {
+        Found::Nothing => {
+            writeln!(
+                output,
+                "{names}: {scripts} scripts from seed {from} on, {few} of them with few frames, \
+                 {operations} operations, all equal"
+            )?;
+            Ok(Verdict::Equal)
+        }
+        Found::Difference { seed, frames, minimal } => {
+            let lines = hunt.lines;
+            writeln!(
+                output,
+                "# {operations} operations were equal before; the difference is that of"
+            )?;
+            writeln!(
+                output,
+                "# --random {lines} --seed {seed} --frames {frames} --cpus {}",
+                hunt.cpus
+            )?;
+            match minimal {
+                Some(minimal) => write_minimal(&minimal, output)?,
+                None => writeln!(output, "# A second run had no difference.")?,
+            }
+            Ok(Verdict::Different)
+        }
+    }
+}
+
+/// A bar on standard error if that is a terminal.
+fn progress(scripts: u64) -> ProgressBar {
+    let bar = ProgressBar::new(scripts);
+    let template = "{wide_bar} {pos} of {len} scripts, {per_sec}, {eta} to go";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// One JSON object on a line; the names are our own and need no escapes.

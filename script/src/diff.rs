@@ -58,6 +58,19 @@ impl Comparison<'_> {
         &self.machines
     }
 
+    /// The index of the first line on which not all machines agree.
+    pub fn first_difference(&self) -> Option<usize> {
+        self.differing().next()
+    }
+
+    /// Each machine's name, and its answer to the line at an index.
+    pub fn answers(&self, line: usize) -> impl Iterator<Item = (&'static str, &str)> {
+        self.machines.iter().map(move |answers| {
+            let text = answers.texts.get(line).map_or("", String::as_str);
+            (answers.machine, text)
+        })
+    }
+
     /// The indexes of the lines on which not all machines agree.
     fn differing(&self) -> impl Iterator<Item = usize> {
         (0..self.script.lines.len()).filter(|&line| {
@@ -78,9 +91,8 @@ impl Display for Comparison<'_> {
             let line = &self.script.lines[index];
             let mark = if rank == 0 { "first difference: " } else { "" };
             writeln!(f, "{mark}line {}: {line}", line.number)?;
-            for answers in &self.machines {
-                let text = answers.texts.get(index).map_or("", |text| text);
-                writeln!(f, "  {:width$}  {text}", answers.machine)?;
+            for (name, text) in self.answers(index) {
+                writeln!(f, "  {name:width$}  {text}")?;
             }
         }
         let (differences, lines) = (self.differences(), self.script.lines.len());

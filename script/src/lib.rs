@@ -7,7 +7,9 @@
 //! 3. a [`machine::Machine`] does what it is asked: the oracle [`kernel`] with real system calls
 //!    in real processes, the others with a memory manager;
 //! 4. [`outcome::Outcome`] is printed, and [`diff`] compares what several machines printed;
-//! 5. [`random`] writes scripts that nobody would think of, [`command`] is the command line.
+//! 5. [`random`] writes scripts that nobody would think of, [`hunt`] tries many of them, [`shrink`]
+//!    makes one on which machines differ minimal;
+//! 6. [`command`] is the command line.
 //!
 //! ```
 //! # #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
@@ -29,6 +31,7 @@ pub mod ast;
 pub mod command;
 pub mod corpus;
 pub mod diff;
+pub mod hunt;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kernel;
 mod layout;
@@ -40,6 +43,7 @@ pub mod pc;
 mod print;
 pub mod random;
 pub mod runner;
+pub mod shrink;
 mod words;
 
 pub use layout::{USER_END, WINDOW_END, WINDOW_START};
