@@ -87,10 +87,9 @@ impl Call<'_> {
             | nr::__NR_set_robust_list => self.thread(),
             nr::__NR_execve | nr::__NR_execveat => self.exec(),
             nr::__NR_seccomp => self.seccomp(),
-            nr::__NR_prctl
-            | nr::__NR_getrlimit
-            | nr::__NR_setrlimit
-            | nr::__NR_prlimit64 => self.process(),
+            nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
+                self.process()
+            }
             nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
                 self.descriptor()
             }
