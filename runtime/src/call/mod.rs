@@ -8,6 +8,7 @@
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
+//! | `trace` | what debuggers do |
 //! | `memory` | mappings and what changes them |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
 
@@ -19,6 +20,7 @@ mod process;
 mod seccomp;
 mod signal;
 pub mod thread;
+mod trace;
 
 use crate::frame::Context;
 use crate::signal::end_call;
@@ -109,6 +111,10 @@ impl Call<'_> {
             | nr::__NR_remap_file_pages
             | nr::__NR_process_madvise
             | nr::__NR_shmat => self.memory(),
+            nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => self.trace(),
+            nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => {
+                self.access_file()
+            }
             _ => self.pass(),
         }
     }
