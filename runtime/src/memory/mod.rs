@@ -9,6 +9,7 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
+//! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
 //! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
@@ -17,6 +18,7 @@
 //! (Linux: `mmap_lock`). Faults hold it shared.
 
 mod advise;
+pub mod dump;
 mod fault;
 mod fork;
 mod lock;

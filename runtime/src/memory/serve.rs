@@ -47,6 +47,16 @@ fn served() -> Option<&'static Manager> {
     current().filter(|manager| manager.delivery != Delivery::Inline)
 }
 
+/// Whether faults are a server's to answer.
+pub fn is_served() -> bool {
+    served().is_some()
+}
+
+/// Whether it is the calling process's own.
+pub fn is_served_here() -> bool {
+    is_served() && OWNER.load(Relaxed) == sys::process_id()
+}
+
 /// Starts the server of the calling process: at its start, or in a forked child.
 pub fn begin(member: &Member) {
     if served().is_none() {
@@ -117,7 +127,7 @@ pub struct Paused(());
 /// Ends the calling process's server for the time of a call that it must not live to see. Nobody
 /// may touch absent memory meanwhile who is to go on before the call is over.
 pub fn pause() -> Option<Paused> {
-    if served().is_none() || OWNER.load(Relaxed) != sys::process_id() {
+    if !is_served_here() {
         return None;
     }
     let _gate = GATE.write();
@@ -139,7 +149,7 @@ impl Drop for Paused {
 /// Ends the server, as its process is about to end and nobody else needs it. The descriptors that
 /// it shares are closed by then, as whoever waits for the process expects.
 pub fn end_with_process() {
-    if served().is_none() || OWNER.load(Relaxed) != sys::process_id() {
+    if !is_served_here() {
         return;
     }
     let Some(member) = NonNull::new(MEMBER.load(Acquire)) else { return };
