@@ -92,9 +92,11 @@ impl Call<'_> {
             nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
                 self.process()
             }
-            nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
-                self.descriptor()
-            }
+            nr::__NR_close
+            | nr::__NR_close_range
+            | nr::__NR_dup2
+            | nr::__NR_dup3
+            | nr::__NR_unshare => self.descriptor(),
             nr::__NR_mmap
             | nr::__NR_munmap
             | nr::__NR_mremap
