@@ -8,7 +8,9 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree};
+use pagefault_control::{
+    Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
