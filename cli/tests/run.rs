@@ -10,6 +10,8 @@ mod cgroup;
 mod delivery;
 #[path = "run/harness.rs"]
 mod harness;
+#[path = "run/kinds.rs"]
+mod kinds;
 #[path = "run/programs.rs"]
 mod programs;
 #[path = "run/refusals.rs"]

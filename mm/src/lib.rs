@@ -66,3 +66,4 @@ pub use map::{
 pub use mm::{AddressSpace, Layout, Mm, UsageNow};
 pub use pin::Pin;
 pub use stats::Counters;
+pub use vma::VmaFlags;

@@ -1,6 +1,7 @@
 //! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
 
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::map::guard::is_guard;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
@@ -24,6 +25,8 @@ pub struct RegionReport {
     pub locked: bool,
     /// Whether it grows towards lower addresses on access.
     pub grows_down: bool,
+    /// What else is known of it.
+    pub flags: VmaFlags,
 }
 
 /// How many entries are looked at under one lock.
@@ -55,6 +58,7 @@ impl<M: Machine> Mm<M> {
                 object: vma.file.as_ref().map(|file| file.id),
                 locked: vma.has(VmaFlags::LOCKED),
                 grows_down: vma.has(VmaFlags::GROWSDOWN),
+                flags: vma.flags,
             })
             .collect()
     }
@@ -88,7 +92,8 @@ impl<M: Machine> Mm<M> {
                 break;
             }
             let Some(address) = cursor.next(from) else { return (batch, range.end) };
-            *slot = Some(self.page_report(address, cursor.entry(address)));
+            let entry = cursor.entry(address);
+            *slot = (!is_guard(&entry)).then(|| self.page_report(address, entry));
             from = address + PAGE_SIZE;
         }
         (batch, from)
