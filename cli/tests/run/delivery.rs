@@ -49,6 +49,18 @@ for n in range(4):
     if child == 0:
         os._exit(len(''.join(kept)) % 200)
     print(os.waitpid(child, 0)[1])
+# A process that drops root has a server that it could not kill.
+child = os.fork()
+if child == 0:
+    if os.getuid() == 0:
+        os.setuid(65534)
+    child = os.fork()
+    os._exit(len(''.join(kept)) % 100 if child == 0 else os.waitpid(child, 0)[1] >> 8)
+print(os.waitpid(child, 0)[1])
+try:
+    os.execv('/', ['/'])
+except OSError as error:
+    print(error.errno, len(''.join(kept)))
 print(sorted(total), os.popen('echo a child').read())
 ";
     let programs: [(&str, &str, &[&str]); 4] = [

@@ -7,13 +7,14 @@
 //! program it would be stopped by the debugger that waits for its answers, and the program would be
 //! a process of several threads for `unshare`, `setns` and the like.
 //!
-//! Everything about it changes under the gate held exclusively. The server does all its work under
-//! the gate, so that whoever holds it exclusively may kill it, and finds it idle at a fork. A report
-//! is read under the gate too: none is lost with the server.
+//! The server does all its work under the gate, so that a fork finds it idle, and reads a report under
+//! the gate too. It is asked to end, not killed: the program may have dropped the rights that its
+//! server has.
 
 use super::room::Room;
 use super::{GATE, Manager, current};
 use crate::entry::{self, Begin};
+use crate::lock::Mutex;
 use crate::member::{Child, Member};
 use crate::signal::action::Actions;
 use crate::thread::Thread;
@@ -21,12 +22,12 @@ use crate::{process, sys};
 use alloc::boxed::Box;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use linux_raw_sys::general as nr;
 use once_cell::race::OnceBox;
 use pagefault_linux::store::descriptor::{self, Kept};
 use pagefault_linux::{Answer, Delivery, Refilled, Report, Signal};
-use rustix::fd::{AsFd, AsRawFd};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// The process that the server is for; 0 where there never was one.
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -36,6 +37,12 @@ static SERVER: AtomicU32 = AtomicU32::new(0);
 static MEMBER: AtomicPtr<Member> = AtomicPtr::new(null_mut());
 /// How many calls are under way during which it must not run.
 static PAUSES: AtomicU32 = AtomicU32::new(0);
+/// Held by whoever starts the server or ends it.
+static LIFE: Mutex<()> = Mutex::new(());
+/// Whether the server is to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Wakes the server, so that it sees that.
+static STOPS: OnceBox<Kept> = OnceBox::new();
 /// Names the owner, to find out when it has ended.
 static OWNER_ENDS: OnceBox<Kept> = OnceBox::new();
 
@@ -62,11 +69,15 @@ pub fn begin(member: &Member) {
     if served().is_none() {
         return;
     }
-    let _gate = GATE.write();
+    if LIFE.is_locked() {
+        // SAFETY: by a thread of the parent, which is not here.
+        unsafe { LIFE.force_unlock() };
+    }
     OWNER.store(sys::process_id(), Relaxed);
     SERVER.store(0, Relaxed);
     PAUSES.store(0, Relaxed);
-    name_owner();
+    keep(&OWNER_ENDS, nr::__NR_pidfd_open, [sys::process_id().into(), 0]);
+    keep(&STOPS, nr::__NR_eventfd2, [0, (nr::EFD_CLOEXEC | nr::EFD_NONBLOCK).into()]);
     let own = Member::new(Actions::new(), member.slot());
     let before = MEMBER.swap(own.as_ptr(), Release);
     if let Some(before) = NonNull::new(before) {
@@ -76,15 +87,24 @@ pub fn begin(member: &Member) {
     start();
 }
 
-/// Makes the descriptor name the calling process.
-fn name_owner() {
-    use rustix::process::{PidfdFlags, getpid, pidfd_open};
-    let opened = descriptor::with_room(|| pidfd_open(getpid(), PidfdFlags::empty()));
-    match (opened, OWNER_ENDS.get()) {
-        (Ok(new), Some(kept)) => kept.replace(&new),
-        (Ok(new), None) => drop(OWNER_ENDS.set(Box::new(descriptor::keep(new)))),
-        (Err(errno), _) => process::stop(format_args!("no descriptor of the process: {errno}")),
+/// Makes a descriptor of the process's own, in place of its parent's.
+fn keep(place: &OnceBox<Kept>, number: u32, args: [u64; 2]) {
+    // SAFETY: both calls take numbers, and make a descriptor.
+    let opened = descriptor::with_room(|| unsafe { sys::call(number, args) });
+    let new = match opened {
+        // SAFETY: just opened, and nobody else's.
+        Ok(new) => unsafe { OwnedFd::from_raw_fd(new as i32) },
+        Err(errno) => process::stop(format_args!("no descriptor is left: error {}", errno.0)),
+    };
+    match place.get() {
+        Some(kept) => kept.replace(&new),
+        None => drop(place.set(Box::new(descriptor::keep(new)))),
     }
+}
+
+/// The number of a descriptor that [`begin`] has opened.
+fn number_of(place: &OnceBox<Kept>) -> u64 {
+    place.get().map_or(-1, |kept| kept.as_fd().as_raw_fd()) as u32 as u64
 }
 
 /// What the server is given.
@@ -94,8 +114,9 @@ struct Start {
     thread: NonNull<Thread>,
 }
 
-/// Starts a server. The gate is held exclusively.
+/// Starts a server.
 fn start() {
+    STOP.store(false, Relaxed);
     let Some(member) = NonNull::new(MEMBER.load(Acquire)) else { return };
     let thread = match Thread::new(member) {
         Ok(thread) => thread,
@@ -130,7 +151,7 @@ pub fn pause() -> Option<Paused> {
     if !is_served_here() {
         return None;
     }
-    let _gate = GATE.write();
+    let _life = LIFE.lock();
     if PAUSES.fetch_add(1, Relaxed) == 0 {
         end();
     }
@@ -139,7 +160,7 @@ pub fn pause() -> Option<Paused> {
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        let _gate = GATE.write();
+        let _life = LIFE.lock();
         if PAUSES.fetch_sub(1, Relaxed) == 1 {
             start();
         }
@@ -152,22 +173,28 @@ pub fn end_with_process() {
     if !is_served_here() {
         return;
     }
+    let _life = LIFE.lock();
     let Some(member) = NonNull::new(MEMBER.load(Acquire)) else { return };
     if !Thread::current().is_memory_shared(member) {
         end();
     }
 }
 
-/// Kills the server, and waits until it is gone.
+/// Asks the server to end, and waits until it is gone. The caller does not hold the gate.
 fn end() {
-    let server = SERVER.swap(0, Relaxed);
+    let server = SERVER.load(Relaxed);
     if server == 0 {
         return;
     }
-    sys::kill(server, nr::SIGKILL);
+    STOP.store(true, Release);
+    let one = 1_u64;
     let args = [server.into(), 0, ALL_CHILDREN, 0];
-    // SAFETY: nothing is written. Whoever else has waited for it has found it dead.
-    while unsafe { sys::call(nr::__NR_wait4, args) } == Err(sys::Errno::EINTR) {}
+    // SAFETY: the word is ours. Whoever else has waited for the server has found it gone.
+    unsafe {
+        let _ = sys::call(nr::__NR_write, [number_of(&STOPS), (&raw const one) as u64, 8]);
+        while sys::call(nr::__NR_wait4, args) == Err(sys::Errno::EINTR) {}
+    }
+    SERVER.store(0, Relaxed);
     if let Some(thread) = NonNull::new(MEMBER.load(Acquire)).and_then(Thread::of) {
         thread.abandon();
         thread.retire();
@@ -203,6 +230,9 @@ fn answer_while_needed(manager: &Manager, thread: &Thread) {
     loop {
         owner = wait(manager, owner);
         answer_all(manager);
+        if STOP.load(Acquire) {
+            return;
+        }
         super::give_up_asked();
         if owner == Owner::Ended && !thread.is_memory_shared(NonNull::from(thread.member())) {
             return;
@@ -224,18 +254,24 @@ fn wait(manager: &Manager, owner: Owner) -> Owner {
     const IN: u64 = 1;
     /// How often the server looks whether it is still needed, in nanoseconds.
     const LOOK: u64 = 10_000_000;
-    let poll = |fd: i32| u64::from(fd as u32) | IN << 32;
-    let ends = OWNER_ENDS.get().map_or(-1, |ends| ends.as_fd().as_raw_fd());
-    let mut polls = [poll(manager.machine.reports().as_raw_fd()), poll(ends)];
+    let poll = |fd: u64| fd | IN << 32;
+    let is_ready = |poll: u64| poll >> 48 != 0;
+    let reports = manager.machine.reports().as_raw_fd() as u32;
+    let mut polls = [poll(reports.into()), poll(number_of(&STOPS)), poll(number_of(&OWNER_ENDS))];
     let (count, time) = match owner {
-        Owner::Lives => (2, None),
-        Owner::Ended => (1, Some([0, LOOK])),
+        Owner::Lives => (3, None),
+        Owner::Ended => (2, Some([0, LOOK])),
     };
     let time = time.as_ref().map_or(0, |time: &[u64; 2]| time.as_ptr() as u64);
     let args = [polls.as_mut_ptr() as u64, count, time, 0, 0];
     // SAFETY: one pollfd is 8 bytes: the descriptor, what is asked, and what is answered.
     let _ = unsafe { sys::call(nr::__NR_ppoll, args) };
-    if polls[1] >> 48 != 0 { Owner::Ended } else { owner }
+    if is_ready(polls[1]) {
+        let mut word = 0_u64;
+        // SAFETY: the word is ours. So the next server does not find it.
+        let _ = unsafe { sys::call(nr::__NR_read, [number_of(&STOPS), (&raw mut word) as u64, 8]) };
+    }
+    if is_ready(polls[2]) { Owner::Ended } else { owner }
 }
 
 /// Answers the faults that are reported.
@@ -243,6 +279,9 @@ fn answer_all(manager: &Manager) {
     let mut room = Room::new();
     loop {
         let gate = GATE.read();
+        if STOP.load(Acquire) {
+            return;
+        }
         let Some(report) = manager.machine.take_report() else { return };
         match answer(manager, &report) {
             Found::Answered => room = Room::new(),
