@@ -35,6 +35,7 @@ pub mod exception;
 mod fault;
 mod fork;
 mod interval;
+mod look;
 mod manager;
 mod map;
 mod mm;
@@ -54,6 +55,7 @@ pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
+pub use look::{FrameReport, PageOwner, QueueReport, Turn, Visit};
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
 pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
