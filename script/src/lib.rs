@@ -42,4 +42,4 @@ pub mod random;
 pub mod runner;
 mod words;
 
-pub use layout::{USER_END, WINDOW_END, WINDOW_START};
+pub use layout::{USER_END, WINDOW_END, WINDOW_START, Window};
