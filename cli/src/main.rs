@@ -7,6 +7,7 @@
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
+//! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
@@ -17,6 +18,7 @@ mod status;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use pagefault_explain::command::ExplainArgs;
 use pagefault_script::command::ScriptArgs;
 use pagefault_script::machine::Catalogue;
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ enum Command {
     Boot(boot::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
     Script(ScriptArgs),
+    Explain(ExplainArgs),
+    /// Lists the lessons that `explain` has.
+    Lessons,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +54,10 @@ fn main() -> ExitCode {
             }
             pagefault_script::command::run(&arguments, &machines)
         }
+        Ok(Arguments { command: Command::Explain(arguments) }) => {
+            pagefault_explain::command::explain(&arguments)
+        }
+        Ok(Arguments { command: Command::Lessons }) => pagefault_explain::command::list(),
         Err(error) => refuse(&error),
     }
 }

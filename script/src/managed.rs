@@ -74,6 +74,10 @@ pub trait Processor<M: waist::Machine> {
     fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Result<(), Stopped>;
     /// Fetches an instruction.
     fn fetch(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped>;
+    /// Puts a `ret` where an instruction is to be fetched, if that may be stored to.
+    fn plant(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped> {
+        self.store(mm, address, &[0xc3])
+    }
     /// Makes the `nth` allocation of a frame fail.
     fn fail_allocation(&mut self, _nth: u64) {}
     /// Copies bytes into the program's memory in the kernel's name; returns how many were not.
@@ -200,7 +204,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn execute(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Outcome {
-        match self.processor.store(mm, address, &[0xc3]) {
+        match self.processor.plant(mm, address) {
             Ok(()) | Err(Stopped::Signal(..)) => {}
             Err(stopped) => return failed(stopped),
         }

@@ -249,7 +249,8 @@ impl<A: Architecture> Teller<'_, A> {
                 self.tell("evict", text, "F21", Some(frame));
             }
             Event::ReadAhead { address, .. } => {
-                let text = format!("{address} is brought back before it is touched.");
+                let place = self.story.names.place(self.story.process(), address.value());
+                let text = format!("{place} is brought back before it is touched.");
                 self.tell("read", text, "F17", None);
             }
             _ => {}

@@ -7,7 +7,7 @@ use crate::model::{self, Phase, Step, Tlb};
 use pagefault::Mm;
 use pagefault::entry::Verdict;
 use pagefault::exception::{ExceptionTable, ExceptionTables};
-use pagefault::machine::{Access, Context, Mode, PAGE_SIZE, PageFault, VirtAddr};
+use pagefault::machine::{Access, Context, Mode, PAGE_SIZE, PageFault, Protection, VirtAddr};
 use pagefault_script::Window;
 use pagefault_script::ast::Arch;
 use pagefault_script::managed::sim::{map_for_kernel, stopped};
@@ -283,6 +283,18 @@ impl<A: Architecture> Processor<Watched<A>> for Recording<A> {
 
     fn fetch(&mut self, mm: &Arc<Mm<Watched<A>>>, address: u64) -> Result<(), Stopped> {
         self.as_user(mm, address, Bytes::Fetch)
+    }
+
+    /// The simulated processor executes nothing: code stays as it is, and a refused store would only
+    /// be in the way of the story.
+    fn plant(&mut self, mm: &Arc<Mm<Watched<A>>>, address: u64) -> Result<(), Stopped> {
+        let at = VirtAddr(address);
+        match mm.maps(at..VirtAddr(address + 1)).first() {
+            Some(region) if region.protection.contains(Protection::WRITE) => {
+                self.store(mm, address, &[0xc3])
+            }
+            _ => Ok(()),
+        }
     }
 
     fn copy_to_user(&mut self, mm: &Arc<Mm<Watched<A>>>, address: u64, bytes: &[u8]) -> usize {

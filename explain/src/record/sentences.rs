@@ -19,8 +19,8 @@ pub(super) fn hardware<A: Architecture>(
     let who = who(seen);
     let code = seen.fault.as_ref().map_or("", |fault| &fault.code);
     let why = match seen.tlb {
-        Tlb::Forbids => "its TLB has the page, but forbids this".into(),
-        _ => format!("its TLB has no use for it, and {}", walk_end::<A>(seen, facts)),
+        Tlb::Forbids => "its TLB has the page and forbids it".into(),
+        _ => format!("TLB miss, and {}", walk_end::<A>(seen, facts)),
     };
     (format!("{who}: {why}. Page fault, error code {code}."), &["A1", "A2"])
 }
@@ -51,17 +51,12 @@ pub(super) fn access<A: Architecture>(
     let frame =
         entry.frame().map_or_else(|| "a frame".into(), |frame| format!("frame {}", frame.0));
     let how = match seen.tlb {
-        Tlb::Hit => format!("the TLB translates the page to {frame}"),
+        Tlb::Hit => format!("the TLB has {frame}"),
         Tlb::Clean => {
             let word = seen.walk.last().map_or("", |last| &last.entry.word);
-            format!(
-                "the TLB does not know the page to be dirty, so the table is walked and marked: {word}"
-            )
+            format!("the TLB does not know the page as dirty; the walk marks the entry, {word}")
         }
-        _ if A::ACCESSED == 0 => {
-            format!("the walk finds {frame}, and the TLB keeps the translation")
-        }
-        _ => format!("the walk finds {frame} and marks the entry; the TLB keeps the translation"),
+        _ => format!("the walk finds {frame}; the TLB keeps the translation"),
     };
     let spec: &[&str] = match (phase, seen.tlb) {
         (Phase::Again, _) => &["A19"],
@@ -189,7 +184,7 @@ fn corrected<A: Architecture>(
             vec!["B12"],
         ),
         Correction::SwapIn => swapped(facts, major, new),
-        Correction::CopyOnWrite => copied(story, facts, new),
+        Correction::CopyOnWrite => copied(story, facts, new, after),
         Correction::Reuse => {
             let file_backed = after.frames.iter().any(|used| used.frame == frame && used.kind == "file");
             if file_backed {
@@ -229,14 +224,22 @@ fn swapped(facts: &Facts, major: bool, new: Entry) -> Told {
     (format!("{how}, and {then}."), vec!["B14", "B15"])
 }
 
-fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry) -> Told {
+fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry, after: &State) -> Told {
     let frame = new.frame().map_or(0, |frame| frame.0);
+    let was_file = |old| after.frames.iter().any(|used| used.frame == old && used.kind == "file");
     match facts.entry {
         Entry::Present { frame: old, .. } if story.sim_zero() == Some(old.0) => (
             format!(
                 "A copy of the frame of zeros is a fresh frame of zeros: frame {frame} takes its place."
             ),
             vec!["B8", "B18"],
+        ),
+        Entry::Present { frame: old, .. } if was_file(old.0) => (
+            format!(
+                "Frame {} is the file's own page: it is copied to frame {frame}, the process's own, and the old translation is flushed.",
+                old.0
+            ),
+            vec!["B16", "B18", "D6"],
         ),
         Entry::Present { frame: old, .. } => (
             format!(

@@ -144,7 +144,7 @@ impl<A: Architecture> Story<A> {
             line: self.line,
             phase,
             sentence,
-            spec: spec.iter().map(|number| (*number).to_owned()).collect(),
+            spec: unique(spec),
             state: 0,
             process: self.process.clone(),
             access: None,
@@ -191,6 +191,17 @@ impl<A: Architecture> Story<A> {
             states: self.states,
         }
     }
+}
+
+/// The same numbers, each once.
+fn unique(spec: &[&str]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for number in spec {
+        if !seen.iter().any(|known| known == number) {
+            seen.push((*number).to_owned());
+        }
+    }
+    seen
 }
 
 /// The numbers that differ between two states.
