@@ -374,7 +374,7 @@ impl<A: Architecture> Hardware<A> {
         let marks = accessed | if stores { A::DIRTY } else { 0 };
         let is_marked =
             leaf.raw & marks == marks || self.frames.mark::<A>(leaf.place, leaf.raw, marks);
-        is_marked.then(|| (leaf.raw | marks) & A::DIRTY != 0)
+        is_marked.then_some((leaf.raw | marks) & A::DIRTY != 0)
     }
 
     fn marks(&self) -> Marks {

@@ -22,7 +22,8 @@ impl Architecture for Alpha {
     const INDEX_BITS: u32 = PAGE_SHIFT - 3;
     const TASK_SIZE: VirtAddr = VirtAddr(1 << (WIDTH - 1));
     const KERNEL: VirtAddr = VirtAddr(u64::MAX << (WIDTH - 1));
-    const SYNCHRONISED: Range<u64> = (u64::MAX << (WIDTH - 1))..(u64::MAX << (WIDTH - 2));
+    const SYNCHRONISED: Range<u64> =
+        Range { start: Self::KERNEL.0, end: Self::KERNEL.0 | 1 << (WIDTH - 2) };
     const NO_EXECUTE: bool = true;
     const RIGHTS: pagefault_machine::Rights = pagefault_machine::Rights::Each;
     const ACCESSED: u64 = 0;
