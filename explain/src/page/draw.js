@@ -13,6 +13,8 @@ function make(tag, classes, ...children) {
 }
 
 const titled = (element, title) => { element.title = title; return element; };
+// Rights such as r-- are one word.
+const unbroken = (text) => text.replace(/(?<![\w-])[r-][w-][x-](?![\w-])/g, (rights) => rights.replace(/-/g, "\u2011"));
 const chip = (text) => make("span", "chip", text);
 const dim = (text) => make("span", "dim", text);
 
@@ -140,7 +142,7 @@ function drawWalk(model, step) {
   if (access.walk.length) body.append(make("div", "", drawAddress(model, access)));
   access.walk.forEach((walked, index) => {
     const label = make("div", "name", name(walked.level), make("small", "", `frame ${walked.table}, entry ${walked.index}`));
-    const row = make("div", "level", label, drawWord(walked.entry), make("div", "says", `${walked.entry.word}: ${walked.entry.says}`));
+    const row = make("div", "level", label, drawWord(walked.entry), make("div", "says", unbroken(`${walked.entry.word}: ${walked.entry.says}`)));
     if (access.fault && index === access.walk.length - 1) row.classList.add("is-end");
     body.append(row);
   });
@@ -159,18 +161,18 @@ function drawEntry(step) {
   const { before, after } = step;
   return make("div", "ba",
     make("span", "label", "before"), drawWord(before),
-    make("span", "says", `${before.word}: ${before.says}`),
+    make("span", "says", unbroken(`${before.word}: ${before.says}`)),
     make("span", "label", "after"), drawWord(after, before),
-    make("span", "says", `${after.word}: ${after.says}`));
+    make("span", "says", unbroken(`${after.word}: ${after.says}`)));
 }
 
 function drawActions(step) {
   if (!(step.actions || []).length) return null;
   const list = make("ol", "done");
   for (const action of step.actions) {
-    const item = make("li", action.kind === "note" ? "note" : "", action.text);
+    const item = make("li", action.kind === "note" ? "note" : "", unbroken(action.text));
     if (action.spec) item.append(chip(action.spec));
-    if (action.kind === "entry" && action.before && action.after) {
+    if (!step.before && action.before && action.after) {
       const words = make("div", "", drawWord(action.before), drawWord(action.after, action.before));
       words.style.cssText = "display:grid;gap:3px;margin:.2rem 0 .35rem";
       item.append(words);

@@ -6,6 +6,7 @@ const { steps, states, operations } = model;
 const PHASES = { call: "call", access: "access", hardware: "hardware", decision: "decision", correction: "correction", refusal: "refusal", again: "again" };
 let at = -1;
 let pickedFrame = null;
+let proseTouched = false;
 
 /* The script, once. */
 
@@ -87,12 +88,12 @@ function go(index) {
   $("phase").textContent = PHASES[step.phase];
   const fault = step.access && step.access.fault ? ` · fault ${step.access.fault.number}` : "";
   $("id").textContent = `step ${step.id}${fault}${step.major ? " · major" : ""}`;
-  $("sentence").textContent = step.sentence;
+  $("sentence").textContent = unbroken(step.sentence);
   $("spec").replaceChildren(...step.spec.map(chip));
   $("link").href = `#${step.id}`;
-  const isFault = (step.way || []).length > 0 && step.phase !== "again";
+  const isFault = (step.way || []).length > 0 && !["hardware", "again"].includes(step.phase);
   put("figure", isFault ? drawFigure(step) : null);
-  put("walk", step.phase === "decision" ? null : drawWalk(model, step));
+  put("walk", ["hardware", "access", "again"].includes(step.phase) ? drawWalk(model, step) : null);
   put("entry", drawEntry(step));
   put("actions", drawActions(step));
   put("counts", drawCounts(step));
@@ -103,6 +104,7 @@ function go(index) {
   put("queues", drawQueues(state));
   const left = ["figure", "actions", "counts"].every((id) => $(id).hidden);
   $("columns").classList.toggle("no-left", left);
+  if (!proseTouched) $("prose").open = at === 0;
   markScript(step);
   showPicked();
   $("slider").value = String(at);
@@ -144,7 +146,8 @@ function drawProse() {
     }
     target.append(p);
   }
-  $("prose").open = steps.length > 0 && window.innerWidth > 720;
+  // Open at the first step, unless the reader has decided.
+  $("prose").querySelector("summary").addEventListener("click", () => { proseTouched = true; });
 }
 
 /* For paper: the whole story in words. */

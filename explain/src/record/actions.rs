@@ -19,7 +19,7 @@ pub(super) fn describe<A: Architecture>(
 ) -> Vec<Action> {
     let mut teller = Teller { story, before, after, actions: Vec::new() };
     teller.new_tables();
-    let mut notes = notes.iter().peekable();
+    let mut notes = notes.iter().filter(|note| says_something(note)).peekable();
     while let Some(note) = notes.next() {
         match note {
             // What the device did says the event that follows.
@@ -28,6 +28,17 @@ pub(super) fn describe<A: Architecture>(
                     notes.peek(),
                     Some(Note::Event(Event::SwapOut { .. } | Event::SwapRead { .. }))
                 ) => {}
+            Note::Call(Call::ClearAccessed { .. }) => {
+                let mut looks: Vec<Look> = Look::of(note).into_iter().collect();
+                while let Some(next) = notes.peek().and_then(|note| Look::of(note)) {
+                    if teller.is_other(&looks, &next) {
+                        break;
+                    }
+                    looks.push(next);
+                    notes.next();
+                }
+                teller.aged(&looks);
+            }
             Note::Call(call) => teller.call(call),
             Note::Stale(space, stale) => teller.flush(*space, stale),
             Note::Event(event) => teller.event(event),
@@ -35,6 +46,42 @@ pub(super) fn describe<A: Architecture>(
     }
     teller.lost_tables();
     teller.actions
+}
+
+/// An accessed bit that was looked at, and cleared.
+#[derive(Clone, Copy)]
+struct Look {
+    space: u32,
+    address: VirtAddr,
+    was_set: bool,
+}
+
+impl Look {
+    fn of(note: &Note) -> Option<Self> {
+        match *note {
+            Note::Call(Call::ClearAccessed { space, address, was_set }) => {
+                Some(Self { space, address, was_set })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a note is more than the taking of a lock, or what another note says better.
+const fn says_something(note: &Note) -> bool {
+    !matches!(
+        note,
+        Note::Call(
+            Call::Drop(_)
+                | Call::Flush { .. }
+                | Call::Lock { .. }
+                | Call::LockExisting { .. }
+                | Call::Unlock { .. }
+                | Call::Prune { .. }
+                | Call::Wait
+                | Call::Wake
+        )
+    )
 }
 
 struct Teller<'a, A: Architecture> {
@@ -102,21 +149,12 @@ impl<A: Architecture> Teller<'_, A> {
                     self.replaced(space, address, old, new);
                 }
             }
-            Call::ClearAccessed { space, address, was_set } => self.aged(space, address, was_set),
             Call::Synchronise { address, mapped: true } => {
                 let text =
                     format!("The root's entry for {address} is copied from the reference table.");
                 self.tell("synchronise", text, "A5", None);
             }
-            Call::Synchronise { .. }
-            | Call::Drop(_)
-            | Call::Flush { .. }
-            | Call::Lock { .. }
-            | Call::LockExisting { .. }
-            | Call::Unlock { .. }
-            | Call::Prune { .. }
-            | Call::Wait
-            | Call::Wake => {}
+            _ => {}
         }
     }
 
@@ -163,18 +201,41 @@ impl<A: Architecture> Teller<'_, A> {
         self.actions.push(change);
     }
 
-    fn aged(&mut self, space: u32, address: VirtAddr, was_set: bool) {
-        let place = self.place(space, address);
-        let (text, spec) = match was_set {
+    /// Whether a look is at another page, or at the same one a second time.
+    fn is_other(&self, looks: &[Look], next: &Look) -> bool {
+        let again =
+            looks.iter().any(|look| (look.space, look.address) == (next.space, next.address));
+        again || looks.first().is_some_and(|first| self.frame_at(first) != self.frame_at(next))
+    }
+
+    /// One page looked at through all of its entries.
+    fn aged(&mut self, looks: &[Look]) {
+        let Some(first) = looks.first() else { return };
+        let places: Vec<String> =
+            looks.iter().map(|look| self.place(look.space, look.address)).collect();
+        let frame = self.frame_at(first);
+        let page = match frame {
+            Some(frame) => format!("Frame {} ({})", frame.0, places.join(", ")),
+            None => places.join(", "),
+        };
+        let (text, spec) = match looks.iter().any(|look| look.was_set) {
             true => (
                 format!(
-                    "{place} was used since the last look: its accessed bit is cleared, and it gets a second chance."
+                    "{page} was used since the last look: its accessed bits are cleared, and it is spared."
                 ),
                 "F15",
             ),
-            false => (format!("{place} was not used since the last look: it may go."), "F18"),
+            false => (format!("{page} was not used since the last look: it may go."), "F18"),
         };
-        self.tell("young", text, spec, None);
+        self.tell("young", text, spec, frame);
+    }
+
+    /// The frame that an entry named before the step.
+    fn frame_at(&self, look: &Look) -> Option<Frame> {
+        let process = self.before.processes.iter().find(|process| process.space == look.space)?;
+        let address = format!("{:#x}", look.address.value());
+        let page = process.pages.iter().find(|page| page.address == address)?;
+        page.frame.map(Frame)
     }
 
     fn filled(&mut self, frame: Frame) {
