@@ -21,7 +21,7 @@ const dim = (text) => make("span", "dim", text);
 /* The figure: its boxes by name. */
 
 const QUESTIONS = [
-  ["kernel", "A kernel address?", "sync", "table copied"],
+  ["kernel", "A kernel address?", "sync", "copied"],
   ["reserved", "A reserved bit set in a table?", "corrupt", "corrupt"],
   ["sleep", "An address space, and may we sleep?", null, null],
   ["region", "A region, or a stack that may grow?", null, null],
@@ -89,6 +89,8 @@ const binary = (value, bits) => value.toString(2).padStart(bits, "0");
 function drawWord(entry, other) {
   const word = make("div", "word");
   const was = new Map((other ? other.fields : []).map((field) => [field.name, field.value]));
+  // Of an entry of another kind everything has changed: then nothing is worth marking.
+  const alike = other && other.fields.length === entry.fields.length;
   let above = null;
   for (const field of entry.fields) {
     const top = field.low + field.bits;
@@ -100,7 +102,7 @@ function drawWord(entry, other) {
     const shown = wide ? String(field.value) : binary(field.value, field.bits);
     const bits = make("span", "bits", make("b", "", shown), make("small", "", field.name));
     if (field.value) bits.classList.add("is-set");
-    if (other && was.get(field.name) !== field.value) bits.classList.add("is-changed");
+    if (alike && was.get(field.name) !== field.value) bits.classList.add("is-changed");
     const range = field.bits === 1 ? `bit ${field.low}` : `bits ${field.low} to ${field.low + field.bits - 1}`;
     word.append(titled(bits, `${field.name}, ${range}: ${field.meaning}`));
   }

@@ -212,10 +212,16 @@ function check() {
   try {
     go(0);
     seen.push(shown());
-    while (at < steps.length - 1) { $("next").click(); seen.push(shown()); }
+    while (at < steps.length - 1 && seen.length <= steps.length) {
+      $("next").click();
+      seen.push(shown());
+    }
     const end = at;
     const back = [];
-    while (at > 0) { document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" })); back.push(at); }
+    while (at > 0 && back.length <= end) {
+      document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+      back.push(at);
+    }
     if (back.length !== end || at !== 0) errors.push(`back from ${end} took ${back.length} steps`);
     if (JSON.stringify(shown()) !== JSON.stringify(seen[0])) errors.push("the first step looks different on the way back");
   } catch (error) {

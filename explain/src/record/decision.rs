@@ -4,7 +4,7 @@ use super::names::Names;
 use super::tap::Note;
 use super::{Story, Watched, words};
 use crate::model::Question;
-use pagefault::entry::{SegvCode, Signal, Verdict};
+use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
 use pagefault::machine::{Entry, ErrorCode, Mode, PageFault, Rights, VirtAddr};
 use pagefault::{Correction, Event, Mm, RegionReport, Turn, Visit, Weight};
 use pagefault_sim::Architecture;
@@ -88,7 +88,9 @@ impl Outcome {
     }
 
     /// The boxes of the figure behind the questions.
-    pub(super) fn ends(&self) -> Vec<String> {
+    pub(super) fn ends(&self, questions: &[Question]) -> Vec<String> {
+        // The kernel's own access to what cannot be had is refused behind the last question.
+        let is_bad_area = questions.iter().all(|question| question.node != "entry");
         let ends: &[&str] = match self.verdict {
             Verdict::Resume => match self.name() {
                 Some(name) => return vec![name.to_owned()],
@@ -96,8 +98,11 @@ impl Outcome {
             },
             Verdict::Signal(Signal::Segv(_)) => &["badarea", "segv"],
             Verdict::Signal(Signal::Bus) => &["bus"],
-            Verdict::Fixup(_) => &["badarea", "fixup"],
-            Verdict::Oops(_) => &["badarea", "oops"],
+            Verdict::Fixup(_) if is_bad_area => &["badarea", "fixup"],
+            Verdict::Fixup(_) => &["bus", "fixup"],
+            Verdict::Oops(Oops::OutOfMemory) => &["oom", "oops"],
+            Verdict::Oops(_) if is_bad_area => &["badarea", "oops"],
+            Verdict::Oops(_) => &["bus", "oops"],
             Verdict::OutOfMemory => &["oom"],
             Verdict::Corrupt => &["corrupt"],
         };

@@ -190,6 +190,7 @@ impl<A: Architecture> Recording<A> {
         let outcome = decision::Outcome::of(&notes, verdict);
         let decided = decision::decide(&story, mm, fault, &facts, &outcome);
         let step = story.draft(Phase::Decision, decided.sentence, &decided.spec);
+        let ends = outcome.ends(&decided.questions);
         let questions = decided.questions;
         let access = Some(seen);
         let step = Step { questions, way: decided.way.clone(), access: access.clone(), ..step };
@@ -209,7 +210,7 @@ impl<A: Architecture> Recording<A> {
         let now = decision::entry_of(mm, fault.address);
         let step = Step {
             access,
-            way: decided.way.into_iter().chain(outcome.ends()).collect(),
+            way: decided.way.into_iter().chain(ends).collect(),
             correction: outcome.name().map(str::to_owned),
             major: outcome.major,
             before: shown.then(|| words::entry::<A>(facts.entry, mode)),

@@ -1,7 +1,7 @@
 //! The story as it grows: steps, and the states that they lead to.
 
 use super::names::Names;
-use super::tap::Tap;
+use super::tap::{Note, Tap};
 use super::{Request, Watched, actions, calls, words};
 use crate::model::{Computer, Count, Explanation, FORMAT, Operation, Phase, State, Step};
 use pagefault::machine::{Machine, PAGE_SIZE};
@@ -81,6 +81,8 @@ impl<A: Architecture> Story<A> {
             let counts = changes(&self.before, &after);
             let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, &spec) };
             self.add(step, after);
+        } else if self.states.last() != Some(&after) {
+            self.released(&notes, after);
         }
         self.operations.push(Operation {
             line: line.number,
@@ -90,6 +92,18 @@ impl<A: Architecture> Story<A> {
             first: self.first,
             count: self.steps.len() - self.first,
         });
+    }
+
+    /// The line's process was killed: its memory goes after the fault's own story.
+    fn released(&mut self, notes: &[Note], after: State) {
+        let before = self.states.last().cloned().unwrap_or_default();
+        let actions = actions::describe(self, notes, &before, &after);
+        let counts = changes(&before, &after);
+        let sentence =
+            format!("{} is gone: every entry is taken out, and its frames are free.", self.process);
+        let step =
+            Step { actions, counts, ..self.draft(Phase::Call, sentence, &["E5", "E6", "E7"]) };
+        self.add(step, after);
     }
 
     /// The name for an address space that was just made: of the first process, or of the child that
