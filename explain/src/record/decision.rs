@@ -130,6 +130,7 @@ pub(super) fn decide<A: Architecture>(
     let last = asked.all(story, mm, fault, facts, outcome);
     let mut way = vec!["machine".to_owned()];
     way.extend(asked.questions.iter().map(|question| question.node.clone()));
+    way.dedup();
     Decided { sentence: last, spec: asked.spec, questions: asked.questions, way }
 }
 
