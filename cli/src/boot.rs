@@ -2,6 +2,7 @@
 //! managed by us.
 
 use crate::run::die_of;
+use crate::say::say;
 use crate::size::Size;
 use crate::status::Format;
 use crate::{program, status};
@@ -110,13 +111,13 @@ impl Error {
 pub fn run(arguments: &Arguments) -> ExitCode {
     let (stop, signal) = (Arc::default(), Arc::default());
     if let Err(error) = listen(&stop, &signal) {
-        eprintln!("pagefault boot: {error}");
+        say(format_args!("pagefault boot: {error}\n"));
         return ExitCode::from(status::FAILED);
     }
     match attempt(arguments, stop) {
         Ok(ended) => {
             if let Some(format) = arguments.stats {
-                eprint!("{}", statistics(format, &ended));
+                say(format_args!("{}", statistics(format, &ended)));
             }
             ExitCode::from(ended.status)
         }
@@ -130,7 +131,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             die_of(libc::SIGPIPE)
         }
         Err(error) => {
-            eprintln!("pagefault boot: {error}");
+            say(format_args!("pagefault boot: {error}\n"));
             ExitCode::from(error.status())
         }
     }

@@ -4,15 +4,19 @@
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | `doctor` | `pagefault doctor`: what this machine offers |
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
+//! | `say` | messages on standard error, whether or not it can be written |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
+mod doctor;
 mod program;
 mod run;
+mod say;
 mod size;
 mod status;
 
@@ -35,6 +39,7 @@ struct Arguments {
 enum Command {
     Run(run::Arguments),
     Boot(boot::Arguments),
+    Doctor(doctor::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
     Script(ScriptArgs),
     Explain(ExplainArgs),
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
         Ok(Arguments { command: Command::Boot(arguments) }) => boot::run(&arguments),
+        Ok(Arguments { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Arguments { command: Command::Script(arguments) }) => {
             let mut machines = Catalogue::new();
             pagefault_script::managed::add_to(&mut machines);

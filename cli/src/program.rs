@@ -1,10 +1,10 @@
-//! Finding a program, and telling beforehand whether it can be managed.
+//! Finding a program, and telling beforehand whether it can be run and managed.
 
 use crate::status;
-use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
-use object::read::elf::{FileHeader, ProgramHeader};
-use object::{Endianness, FileKind, ReadCache, ReadRef};
-use rustix::fs::Access;
+use object::elf::{EM_X86_64, FileHeader64};
+use object::read::elf::FileHeader;
+use object::{Endianness, FileKind, ReadCache};
+use rustix::fs::{Access, StatVfsMountFlags};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -26,24 +26,10 @@ pub enum Error {
     NotExecutable(PathBuf),
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error(
-        "{}: statically linked, so that nothing can be loaded into it; a dynamically linked build \
-         of it can be run",
-        .0.display()
-    )]
-    Static(PathBuf),
     #[error("{}: not for x86-64", .0.display())]
     Architecture(PathBuf),
-    #[error("{}: linked by {}, not by glibc's dynamic linker", path.display(), linker.display())]
-    Linker { path: PathBuf, linker: PathBuf },
     #[error("{}: damaged", .0.display())]
     Damaged(PathBuf),
-    #[error(
-        "{}: takes another user's rights (setuid, setgid or file capabilities), so that nothing \
-         can be loaded into it; run pagefault as that user",
-        .0.display()
-    )]
-    Privileged(PathBuf),
     #[error("{}: its interpreter {} was not found", script.display(), interpreter.display())]
     NoInterpreter { script: PathBuf, interpreter: PathBuf },
     #[error("{}: too many interpreters behind one another", .0.display())]
@@ -60,11 +46,32 @@ impl Error {
     }
 }
 
+/// Why a program can only be run as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmanaged {
+    #[error(
+        "{}: gains rights (set-user-ID, set-group-ID or file capabilities), so it runs unmanaged",
+        .0.display()
+    )]
+    Privileged(PathBuf),
+    #[error("{}: may be executed and not read, so it runs unmanaged", .0.display())]
+    Unreadable(PathBuf),
+}
+
+/// A program that can be run.
+#[derive(Debug)]
+pub struct Found {
+    /// The path to execute.
+    pub path: PathBuf,
+    /// Why it cannot be managed, if so.
+    pub unmanaged: Option<Unmanaged>,
+}
+
 /// Finds a program as a shell would, and checks it.
-pub fn find(name: &OsStr) -> Result<PathBuf, Error> {
+pub fn find(name: &OsStr) -> Result<Found, Error> {
     let path = search(name)?;
-    check(&path, 0)?;
-    Ok(path)
+    let unmanaged = check(&path, 0)?;
+    Ok(Found { path, unmanaged })
 }
 
 /// The file that a name means: itself if it has a slash, else the first executable one in `PATH`.
@@ -94,7 +101,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Checks a program, and the interpreters of a script.
-fn check(path: &Path, depth: u32) -> Result<(), Error> {
+fn check(path: &Path, depth: u32) -> Result<Option<Unmanaged>, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound(path.to_owned()),
@@ -108,8 +115,10 @@ fn check(path: &Path, depth: u32) -> Result<(), Error> {
     }
     let mut file = match File::open(path) {
         Ok(file) => file,
-        // What may be executed and not read cannot be checked; the kernel treats it as privileged.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        // The host hides the memory of what may be executed and not read.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(Some(Unmanaged::Unreadable(path.to_owned())));
+        }
         Err(error) => return Err(read(error)),
     };
     let mut start = [0; 256];
@@ -117,7 +126,8 @@ fn check(path: &Path, depth: u32) -> Result<(), Error> {
     let start = &start[..length];
     if start.starts_with(b"\x7fELF") {
         check_elf(path, file)?;
-        return check_rights(path, &metadata);
+        let gains = gains_rights(path, &metadata);
+        return Ok(gains.then(|| Unmanaged::Privileged(path.to_owned())));
     }
     // What is neither is taken for a script of the shell, as execvp does.
     let interpreter = interpreter(start).unwrap_or_else(|| PathBuf::from("/bin/sh"));
@@ -153,7 +163,7 @@ fn interpreter(start: &[u8]) -> Option<PathBuf> {
     words.next().map(|word| OsString::from_vec(word.to_vec()).into())
 }
 
-/// Checks that glibc's dynamic linker loads the program.
+/// Checks that the program is for this processor.
 fn check_elf(path: &Path, file: File) -> Result<(), Error> {
     let damaged = || Error::Damaged(path.to_owned());
     let data = ReadCache::new(file);
@@ -165,31 +175,23 @@ fn check_elf(path: &Path, file: File) -> Result<(), Error> {
     if header.e_machine(endian) != EM_X86_64 {
         return Err(Error::Architecture(path.to_owned()));
     }
-    let headers = header.program_headers(endian, &data).map_err(|_| damaged())?;
-    let Some(named) = headers.iter().find(|header| header.p_type(endian) == PT_INTERP) else {
-        return Err(Error::Static(path.to_owned()));
-    };
-    let linker = (&data)
-        .read_bytes_at(named.p_offset(endian), named.p_filesz(endian))
-        .map_err(|()| damaged())?;
-    let linker = linker.split(|byte| *byte == 0).next().unwrap_or(linker);
-    let linker = PathBuf::from(OsStr::from_bytes(linker));
-    match linker.file_name() {
-        Some(name) if name.as_bytes().starts_with(b"ld-linux") => Ok(()),
-        _ => Err(Error::Linker { path: path.to_owned(), linker }),
-    }
+    header.program_headers(endian, &data).map_err(|_| damaged()).map(drop)
 }
 
-/// Refuses what the dynamic linker loads nothing into: programs that gain rights by being executed.
-fn check_rights(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+/// Whether a program gains rights by being executed here.
+fn gains_rights(path: &Path, metadata: &Metadata) -> bool {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     let gains_user = metadata.mode() & 0o4000 != 0 && metadata.uid() != user.as_raw();
     let gains_group = metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != group.as_raw();
     let gains_capabilities = !user.is_root() && has_capabilities(path);
-    if gains_user || gains_group || gains_capabilities {
-        return Err(Error::Privileged(path.to_owned()));
-    }
-    Ok(())
+    (gains_user || gains_group || gains_capabilities) && !are_rights_refused(path)
+}
+
+/// Whether the host gives no rights by exec, to this process or from this file system.
+fn are_rights_refused(path: &Path) -> bool {
+    rustix::thread::no_new_privs().unwrap_or(false)
+        || rustix::fs::statvfs(path)
+            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID))
 }
 
 fn has_capabilities(path: &Path) -> bool {

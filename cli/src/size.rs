@@ -53,6 +53,18 @@ impl fmt::Display for Size {
     }
 }
 
+/// A size to be read: three digits or so, in the unit that suits it.
+pub fn about(bytes: u64) -> String {
+    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) if bytes.is_multiple_of(1 << shift) => {
+            format!("{}{unit}", bytes >> shift)
+        }
+        Some((shift, unit)) => format!("{:.1}{unit}", bytes as f64 / (1_u64 << shift) as f64),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +79,12 @@ mod tests {
         let written = [4097, 12 << 10, 1536 << 20, 2 << 40].map(|bytes| Size(bytes).to_string());
         assert_eq!(written, ["4097", "12K", "1536M", "2T"]);
         assert_eq!(Size(0).to_string(), "0");
+    }
+
+    #[test]
+    fn sizes_to_be_read_are_in_the_unit_that_suits_them() {
+        let sizes = [0, 4096, 64 << 20, (64 << 20) + 512, 12_638_031_872, 3 << 40].map(about);
+        assert_eq!(sizes, ["0", "4K", "64M", "64.0M", "11.8G", "3T"]);
     }
 
     #[test]

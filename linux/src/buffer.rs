@@ -1,14 +1,15 @@
 //! Parked pages: memory of the manager's own for content that is mapped nowhere.
 
-use crate::host::{PAGE, Reservation, Table};
+use crate::deliver::stop;
+use crate::host::PAGE;
 use crate::lock::FutexMutex;
+use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::sweep::{Ranges, Sweep};
+use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 use lock_api::RawMutex;
 use pagefault_machine::machine::Page;
-use rustix::io::Errno;
-use std::cell::UnsafeCell;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How many buffers beyond one a frame: each thread that copies a frame needs one more meanwhile.
 const SPARE: u32 = 1024;
@@ -17,11 +18,25 @@ pub const WARM: u32 = 64;
 /// How many of them are given back to the host at once when there are more.
 const COOLED: usize = 32;
 
+/// The buffers that are reserved together: 8 MiB.
+const CHUNK: usize = 2048;
+
+#[repr(C)]
+struct Chunk {
+    pages: UnsafeCell<[[u8; PAGE]; CHUNK]>,
+    /// For an unused buffer, the next one in its list plus one.
+    next: [AtomicU32; CHUNK],
+}
+
+// SAFETY: bytes and atomics, valid when zero.
+unsafe impl Zeroed for Chunk {}
+// SAFETY: a buffer's bytes are touched only by whoever took it, the rest is atomics.
+unsafe impl Sync for Chunk {}
+
 /// All buffers of a machine.
 pub struct Buffers {
-    memory: Reservation,
-    /// For an unused buffer, the next one in its list plus one.
-    next: Table<AtomicU32>,
+    chunks: Sparse<Chunk>,
+    count: usize,
     lock: FutexMutex,
     lists: UnsafeCell<Lists>,
     /// Buffers in use or warm: pages of the host's memory.
@@ -46,11 +61,11 @@ unsafe impl Send for Buffers {}
 
 impl Buffers {
     /// Buffers for `frames` frames.
-    pub fn new(frames: u32) -> Result<Self, Errno> {
+    pub fn new(frames: u32) -> Result<Self, ReserveError> {
         let count = frames as usize + SPARE as usize;
         Ok(Self {
-            memory: Reservation::new(count * PAGE)?,
-            next: Table::new(count)?,
+            chunks: Sparse::new(count.div_ceil(CHUNK))?,
+            count,
             lock: FutexMutex::INIT,
             lists: UnsafeCell::new(Lists::default()),
             resident: AtomicU32::new(0),
@@ -77,7 +92,7 @@ impl Buffers {
     pub fn give(&self, slot: u32, sweep: &Sweep) {
         let mut cooled = [0; COOLED];
         let cool = self.with_lists(|lists| {
-            self.next[slot as usize].store(lists.warm, Relaxed);
+            self.next(slot).store(lists.warm, Relaxed);
             lists.warm = slot + 1;
             lists.warm_count += 1;
             if lists.warm_count <= WARM {
@@ -85,7 +100,7 @@ impl Buffers {
             }
             for slot in &mut cooled {
                 let first = lists.warm - 1;
-                lists.warm = self.next[first as usize].load(Relaxed);
+                lists.warm = self.next(first).load(Relaxed);
                 lists.warm_count -= 1;
                 *slot = first;
             }
@@ -98,9 +113,9 @@ impl Buffers {
 
     /// The address of a buffer's page, which is valid until the buffer is given back.
     pub fn page(&self, slot: u32) -> *mut Page {
-        debug_assert!((slot as usize) < self.next.len());
-        // SAFETY: every slot number handed out lies within the reservation.
-        unsafe { self.memory.start().add(slot as usize * PAGE).cast() }
+        let pages = self.chunk(slot).pages.get().cast::<Page>();
+        // SAFETY: within the chunk's array of pages.
+        unsafe { pages.add(slot as usize % CHUNK) }
     }
 
     /// Gives the memory of unused buffers back to the host.
@@ -116,7 +131,7 @@ impl Buffers {
         let _ = unsafe { sweep.drop_pages(&ranges) };
         self.with_lists(|lists| {
             for slot in slots {
-                self.next[slot as usize].store(lists.cold, Relaxed);
+                self.next(slot).store(lists.cold, Relaxed);
                 lists.cold = slot + 1;
             }
         });
@@ -126,15 +141,18 @@ impl Buffers {
     fn pop(&self, lists: &mut Lists) -> Option<u32> {
         if lists.warm != 0 {
             let slot = lists.warm - 1;
-            lists.warm = self.next[slot as usize].load(Relaxed);
+            lists.warm = self.next(slot).load(Relaxed);
             lists.warm_count -= 1;
             return Some(slot);
         }
         let slot = if lists.cold != 0 {
             let slot = lists.cold - 1;
-            lists.cold = self.next[slot as usize].load(Relaxed);
+            lists.cold = self.next(slot).load(Relaxed);
             slot
-        } else if (lists.fresh as usize) < self.next.len() {
+        } else if (lists.fresh as usize) < self.count {
+            if self.chunks.get_or_reserve(lists.fresh as usize / CHUNK).is_err() {
+                stop("pagefault: the host refuses address space for pages on their way out\n");
+            }
             lists.fresh += 1;
             lists.fresh - 1
         } else {
@@ -142,6 +160,18 @@ impl Buffers {
         };
         self.resident.fetch_add(1, Relaxed);
         Some(slot)
+    }
+
+    fn next(&self, slot: u32) -> &AtomicU32 {
+        &self.chunk(slot).next[slot as usize % CHUNK]
+    }
+
+    /// The chunk of a buffer that was handed out before.
+    fn chunk(&self, slot: u32) -> &Chunk {
+        match self.chunks.get(slot as usize / CHUNK) {
+            Some(chunk) => chunk,
+            None => unreachable!("buffer {slot} was never handed out"),
+        }
     }
 
     fn with_lists<R>(&self, f: impl FnOnce(&mut Lists) -> R) -> R {

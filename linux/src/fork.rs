@@ -8,14 +8,16 @@
 
 use crate::frame::Home;
 use crate::machine::LinuxMachine;
-use crate::probe::{Delivery, ProbeError};
+use crate::probe::ProbeError;
+use crate::quota::ChildShares;
 use crate::space::LinuxSpace;
 use crate::uffd::Mapped;
+use core::ops::Range;
+#[cfg(feature = "std")]
 use lock_api::RawRwLock;
 use pagefault_machine::{Frame, VirtAddr};
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::Errno;
-use std::ops::Range;
 
 /// Why a child cannot go on with its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,50 +34,80 @@ impl LinuxMachine {
     /// Brings the machine's own threads to rest, holding no lock. The caller sees to it that no
     /// other thread is inside the memory manager, and calls one of the two functions below after.
     pub fn before_fork(&self) {
+        #[cfg(feature = "std")]
         // SAFETY: unlocked by `after_fork_parent` or `after_fork_child`.
         unsafe { self.shared.pagers.threads.gate.raw() }.lock_exclusive();
     }
 
-    /// Goes on in the parent, or after a fork that failed.
-    pub fn after_fork_parent(&self) {
-        // SAFETY: locked by `before_fork`.
-        unsafe { self.shared.pagers.threads.gate.raw().unlock_exclusive() };
+    /// Shares what stands on the host with a child that is about to be forked, where the machine's
+    /// frames are paid for by a quota. `is_kept` names frames whose pages the host stores to by
+    /// itself, which stay the parent's own.
+    pub fn share_with_child(
+        &self,
+        child: &dyn ChildShares,
+        is_kept: impl Fn(Frame) -> bool,
+    ) -> Result<(), Errno> {
+        self.shared.share_with_child(child, is_kept)
     }
 
-    /// Goes on in the child, whose only thread this is: manages `ranges` of the identity space
-    /// `space`, which are those that were registered in the parent, with a userfaultfd of its own.
-    pub fn after_fork_child(
+    /// Goes on in the parent, or after a fork that failed.
+    pub fn after_fork_parent(&self) {
+        #[cfg(feature = "std")]
+        // SAFETY: locked by `before_fork`.
+        unsafe {
+            self.shared.pagers.threads.gate.raw().unlock_exclusive()
+        };
+    }
+
+    /// Goes on in the child: manages `ranges` of the identity space `space`, with a userfaultfd of its
+    /// own.
+    ///
+    /// # Safety
+    /// This is the only thread of a forked child, [`before_fork`](Self::before_fork) was called before
+    /// the fork, and `ranges` are those that were registered in the parent and that the child has.
+    pub unsafe fn after_fork_child(
         &self,
         space: &LinuxSpace,
         ranges: impl Iterator<Item = Range<VirtAddr>>,
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
+        shared.credits.begin_child();
         let descriptor = shared.probe.open(shared.delivery)?;
-        shared.descriptor.continue_with(&descriptor);
-        drop(descriptor);
-        shared.sweep.after_fork_child();
-        for number in 0..shared.frames.used() {
-            let held = shared.frames.hold(Frame(number));
-            if let Home::At(host, Mapped::Writable) = held.home() {
-                held.set_home(Home::At(host, Mapped::WriteProtected));
-            }
+        // SAFETY: the caller's is the only thread.
+        unsafe {
+            shared.descriptor.continue_with(descriptor);
+            shared.sweep.after_fork_child();
         }
         for range in ranges {
             debug_assert!(range.end <= space.range().end);
             let host = range.start.value()..range.end.value();
-            shared.descriptor.register(host.clone()).map_err(ForkError::Host)?;
-            shared
-                .descriptor
-                .write_protect(host, Mapped::WriteProtected)
-                .map_err(ForkError::Host)?;
+            shared.descriptor.register(host).map_err(ForkError::Host)?;
         }
+        self.protect_anew().map_err(ForkError::Host)?;
         self.after_fork_parent();
-        let threads = shared.pagers.threads.forget();
-        match shared.delivery {
-            Delivery::Threads(_) if threads > 0 => {
-                crate::deliver::thread::start(shared, threads).map_err(ForkError::Host)
+        #[cfg(feature = "std")]
+        self.start_threads_anew()?;
+        Ok(())
+    }
+
+    /// Protects the pages that may not be stored to unnoticed: the child's mappings lack it.
+    fn protect_anew(&self) -> Result<(), Errno> {
+        let shared = &self.shared;
+        let protected = (0..shared.frames.used()).filter_map(|number| {
+            match shared.frames.peek(Frame(number)) {
+                Home::At(host, Mapped::WriteProtected) => Some(host),
+                _ => None,
             }
-            _ => Ok(()),
+        });
+        shared.protect_pages(protected.collect())
+    }
+
+    /// The parent's threads are not here: starts as many.
+    #[cfg(feature = "std")]
+    fn start_threads_anew(&self) -> Result<(), ForkError> {
+        match self.shared.pagers.threads.forget() {
+            0 => Ok(()),
+            count => crate::deliver::thread::start(&self.shared, count).map_err(ForkError::Host),
         }
     }
 
@@ -88,9 +120,10 @@ impl LinuxMachine {
     /// The descriptors that the machine needs, which the program must not close.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let shared = &self.shared;
-        [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()]
-            .into_iter()
-            .flatten()
-            .chain(shared.pagers.threads.descriptors())
+        let own = [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()];
+        let own = own.into_iter().flatten();
+        #[cfg(feature = "std")]
+        let own = own.chain(shared.pagers.threads.descriptors());
+        own
     }
 }

@@ -10,14 +10,13 @@
 //! lock of a page table, only *tries* to take a frame's lock, and on failure lets go of everything
 //! and waits.
 
-use crate::host::{Table, Zeroed};
 use crate::lock::FutexMutex;
+use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::uffd::Mapped;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use lock_api::RawMutex;
 use pagefault_machine::Frame;
-use rustix::io::Errno;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Where a frame's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +89,18 @@ struct Shard {
     count: AtomicU32,
 }
 
+/// The frames whose slots are reserved together: a quarter of a gigabyte of memory.
+const CHUNK: usize = 1 << 16;
+
+struct Chunk([Slot; CHUNK]);
+
+// SAFETY: an array of slots, valid when zero.
+unsafe impl Zeroed for Chunk {}
+
 /// All frames of a machine.
 pub struct Frames {
-    slots: Table<Slot>,
+    chunks: Sparse<Chunk>,
+    len: u32,
     shards: [Shard; SHARDS],
     /// Frames from here on have never been allocated.
     fresh: AtomicU32,
@@ -106,9 +114,10 @@ pub struct Held<'a> {
 
 impl Frames {
     /// `count` free frames.
-    pub fn new(count: u32) -> Result<Self, Errno> {
+    pub fn new(count: u32) -> Result<Self, ReserveError> {
         Ok(Self {
-            slots: Table::new(count as usize)?,
+            chunks: Sparse::new((count as usize).div_ceil(CHUNK))?,
+            len: count,
             shards: [const {
                 Shard { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
             }; SHARDS],
@@ -118,13 +127,13 @@ impl Frames {
 
     /// How many frames there are.
     pub fn len(&self) -> u32 {
-        self.slots.len() as u32
+        self.len
     }
 
     /// Frames with numbers from here on have never been used: a fresh one is taken only when none
     /// is free that was used before, so this is also the most that were in use at once.
     pub fn used(&self) -> u32 {
-        self.fresh.load(Relaxed).min(self.len())
+        self.fresh.load(Acquire)
     }
 
     /// How many are free, roughly.
@@ -139,7 +148,7 @@ impl Frames {
             .pop(&self.shards[context as usize % SHARDS])
             .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
             .or_else(|| self.take_fresh())?;
-        let before = self.slots[frame.index()].home.swap(Home::Blank.encode(), AcqRel);
+        let before = self.slot(frame).home.swap(Home::Blank.encode(), AcqRel);
         debug_assert_eq!(Home::decode(before), Home::Free, "{frame:?} is handed out twice");
         Some(frame)
     }
@@ -151,7 +160,7 @@ impl Frames {
         drop(held);
         let shard = &self.shards[context as usize % SHARDS];
         shard.lock.lock();
-        self.slots[frame.index()].next.store(shard.head.load(Relaxed), Relaxed);
+        self.slot(frame).next.store(shard.head.load(Relaxed), Relaxed);
         shard.head.store(frame.0 + 1, Relaxed);
         shard.count.fetch_add(1, Relaxed);
         // SAFETY: locked above.
@@ -160,33 +169,49 @@ impl Frames {
 
     /// Locks a frame. The caller must hold no other frame and no page-table lock.
     pub fn hold(&self, frame: Frame) -> Held<'_> {
-        let slot = &self.slots[frame.index()];
+        let slot = self.slot(frame);
         slot.lock.lock();
         Held { slot, frame }
     }
 
     /// Locks a frame unless somebody else has it.
     pub fn try_hold(&self, frame: Frame) -> Option<Held<'_>> {
-        let slot = &self.slots[frame.index()];
+        let slot = self.slot(frame);
         slot.lock.try_lock().then(|| Held { slot, frame })
     }
 
     /// Waits until whoever has the frame lets go of it.
     pub fn wait_until_idle(&self, frame: Frame) {
-        self.slots[frame.index()].lock.wait_until_free();
+        self.slot(frame).lock.wait_until_free();
     }
 
     /// A frame's home, as it was a moment ago.
     pub fn peek(&self, frame: Frame) -> Home {
-        Home::decode(self.slots[frame.index()].home.load(Acquire))
+        Home::decode(self.slot(frame).home.load(Acquire))
     }
 
     fn take_fresh(&self) -> Option<Frame> {
-        if self.fresh.load(Relaxed) >= self.len() {
-            return None;
+        let mut number = self.fresh.load(Relaxed);
+        loop {
+            if number >= self.len {
+                return None;
+            }
+            // There before the number is known to anybody.
+            self.chunks.get_or_reserve(number as usize / CHUNK).ok()?;
+            match self.fresh.compare_exchange_weak(number, number + 1, AcqRel, Relaxed) {
+                Ok(_) => return Some(Frame(number)),
+                Err(now) => number = now,
+            }
         }
-        let number = self.fresh.fetch_add(1, Relaxed);
-        (number < self.len()).then_some(Frame(number))
+    }
+
+    /// The slot of a frame that was handed out before.
+    #[inline]
+    fn slot(&self, frame: Frame) -> &Slot {
+        match self.chunks.get(frame.index() / CHUNK) {
+            Some(chunk) => &chunk.0[frame.index() % CHUNK],
+            None => unreachable!("{frame:?} was never handed out"),
+        }
     }
 
     fn pop(&self, shard: &Shard) -> Option<Frame> {
@@ -196,7 +221,7 @@ impl Frames {
         shard.lock.lock();
         let frame = shard.head.load(Relaxed).checked_sub(1).map(Frame);
         if let Some(frame) = frame {
-            shard.head.store(self.slots[frame.index()].next.load(Relaxed), Relaxed);
+            shard.head.store(self.slot(frame).next.load(Relaxed), Relaxed);
             shard.count.fetch_sub(1, Relaxed);
         }
         // SAFETY: locked above.

@@ -3,75 +3,16 @@
 //! These never go through libc's symbols: this code also runs in a program whose `mmap` and
 //! `munmap` are interposed.
 
+use crate::reserve::{Reservation, ReserveError};
+use core::ffi::c_void;
+use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
-use std::ffi::c_void;
-use std::ops::{Deref, Range};
-use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
+use rustix::mm::{Advice, MprotectFlags};
 
 /// The host's page size; the same as ours on x86-64.
 pub const PAGE: usize = 4096;
-
-/// A range of addresses reserved from the host, private and zero, whose pages cost nothing until
-/// they are touched; given back on drop.
-pub struct Reservation {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a reservation is plain memory owned by this value; whoever hands out references into it
-// answers for their synchronisation.
-unsafe impl Send for Reservation {}
-// SAFETY: as above.
-unsafe impl Sync for Reservation {}
-
-impl Reservation {
-    /// Reserves `len` bytes, rounded up to pages.
-    pub fn new(len: usize) -> Result<Self, Errno> {
-        let len = len.max(1).next_multiple_of(PAGE);
-        // SAFETY: a fresh mapping at an address of the host's choice disturbs nothing.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(
-                ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )?
-        };
-        // A huge page would make untouched neighbours resident. Hosts without huge pages refuse
-        // the advice, which is as good.
-        // SAFETY: the range is the mapping just made; the advice does not change its content.
-        let _ = unsafe { rustix::mm::madvise(start, len, Advice::LinuxNoHugepage) };
-        let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        Ok(Self { start, len })
-    }
-
-    /// The first byte.
-    pub fn start(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-
-    /// The first address as a number.
-    pub fn address(&self) -> u64 {
-        self.start.as_ptr() as u64
-    }
-
-    /// Keeps the range from being inherited by a forked process.
-    pub fn withhold_from_children(&self) -> Result<(), Errno> {
-        let start = self.start.as_ptr().cast();
-        // SAFETY: the range is our mapping; the advice does not change its content.
-        unsafe { rustix::mm::madvise(start, self.len, Advice::LinuxDontFork) }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and nothing outlives its owner.
-        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
 
 /// Tells a process from a forked child of it that has not been made its successor.
 pub struct Process {
@@ -81,9 +22,9 @@ pub struct Process {
 
 impl Process {
     /// This process.
-    pub fn new() -> Result<Self, Errno> {
+    pub fn new() -> Result<Self, ReserveError> {
         let this = Self { page: Reservation::new(PAGE)? };
-        let start = this.page.start.as_ptr().cast();
+        let start = this.page.start().cast();
         // Linux before 4.14 cannot wipe; there a child is not told apart.
         // SAFETY: the advice concerns our own new page, and children only.
         let _ = unsafe { rustix::mm::madvise(start, PAGE, Advice::LinuxWipeOnFork) };
@@ -105,44 +46,6 @@ impl Process {
         // SAFETY: the page is mapped, aligned and zero or written through this word, as long as
         // `self` lives.
         unsafe { &*self.page.start().cast::<AtomicU32>() }
-    }
-}
-
-/// An element type whose all-zero bytes are a valid value.
-///
-/// # Safety
-/// All-zero memory must be a valid value of the type, and the type must not need dropping.
-pub unsafe trait Zeroed: Sync {}
-
-// SAFETY: atomics of plain integers are valid when zero.
-unsafe impl Zeroed for std::sync::atomic::AtomicU64 {}
-// SAFETY: as above.
-unsafe impl Zeroed for std::sync::atomic::AtomicU32 {}
-// SAFETY: a futex mutex is a transparent word whose zero state is "free".
-unsafe impl Zeroed for crate::lock::FutexMutex {}
-
-/// A table in reserved memory, all elements zero at first.
-pub struct Table<T: Zeroed> {
-    memory: Reservation,
-    len: usize,
-    element: std::marker::PhantomData<T>,
-}
-
-impl<T: Zeroed> Table<T> {
-    /// A table of `len` elements.
-    pub fn new(len: usize) -> Result<Self, Errno> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Errno::NOMEM)?;
-        Ok(Self { memory: Reservation::new(bytes)?, len, element: std::marker::PhantomData })
-    }
-}
-
-impl<T: Zeroed> Deref for Table<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        // SAFETY: the reservation is page-aligned, holds `len` elements, lives as long as `self`,
-        // and its bytes are zero or were written through `&T`; `Zeroed` makes zero a value.
-        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.len) }
     }
 }
 

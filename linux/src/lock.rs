@@ -3,11 +3,11 @@
 //! A lock is a word or two of memory whose zero state is "unlocked", so that a table of locks can
 //! stand in memory that the host hands out zeroed.
 
+use core::hint::spin_loop;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use lock_api::{GuardSend, RawMutex, RawRwLock};
 use rustix::thread::futex;
-use std::hint::spin_loop;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// How often a lock looks again before it sleeps: critical sections are shorter than a sleep.
 const SPINS: u32 = 100;
@@ -37,6 +37,9 @@ const CONTENDED: u32 = 2;
 /// A mutual-exclusion lock in one futex word.
 #[repr(transparent)]
 pub struct FutexMutex(AtomicU32);
+
+// SAFETY: a transparent word whose zero state is "free".
+unsafe impl crate::reserve::Zeroed for FutexMutex {}
 
 impl FutexMutex {
     /// Sleeps until the lock was free for a moment; it may be taken again by the return.

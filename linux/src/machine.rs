@@ -1,25 +1,29 @@
 //! The machine itself: a Linux process that implements the waist.
 
 use crate::buffer::{Buffers, WARM};
-use crate::deliver::Pagers;
+use crate::context;
+#[cfg(feature = "std")]
+use crate::deliver::pager::Pagers;
 use crate::frame::{Frames, Home};
 use crate::host::PAGE;
 use crate::lock::{self, FutexMutex, FutexRwLock};
 use crate::probe::{Delivery, Probe, ProbeError};
+use crate::quota::{Credits, Quota};
+use crate::reserve::ReserveError;
 use crate::space::{HOST_END, Layout, LinuxSpace};
 use crate::stats::{Counter, Counters, MachineStats};
 use crate::sweep::{BATCH, Sweep};
+use crate::sys;
 use crate::table::{FILE_INDEX_LIMIT, SPAN};
 use crate::uffd::Userfault;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
 };
 use rustix::io::Errno;
-use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How a machine is to be built.
 #[derive(Clone, Debug)]
@@ -70,6 +74,12 @@ pub enum BuildError {
     Window,
 }
 
+impl From<ReserveError> for BuildError {
+    fn from(error: ReserveError) -> Self {
+        Self::AddressSpace(error.errno)
+    }
+}
+
 /// The most frames of a machine (4 TiB).
 pub const MAX_FRAMES: u32 = (1 << 30) - 2;
 
@@ -95,13 +105,24 @@ pub(crate) struct Shared {
     pub sweep: Sweep,
     pub frames: Frames,
     pub buffers: Buffers,
+    #[cfg(feature = "std")]
     pub pagers: Pagers,
+    pub credits: Credits,
     pub counters: Counters,
 }
 
 impl LinuxMachine {
     /// Builds a machine, or says what the kernel lacks.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
+        Self::build(config, Credits::new(None))
+    }
+
+    /// Builds a machine whose frames are paid for by a quota that it shares with others.
+    pub fn with_quota(config: &Config, quota: Box<dyn Quota>) -> Result<Self, BuildError> {
+        Self::build(config, Credits::new(Some(quota)))
+    }
+
+    fn build(config: &Config, credits: Credits) -> Result<Self, BuildError> {
         if config.frames == 0 || config.frames > MAX_FRAMES {
             return Err(BuildError::Frames);
         }
@@ -118,9 +139,11 @@ impl LinuxMachine {
                 probe,
                 descriptor: probe.open(config.delivery)?,
                 sweep: Sweep::new(),
-                frames: Frames::new(config.frames).map_err(BuildError::AddressSpace)?,
-                buffers: Buffers::new(config.frames).map_err(BuildError::AddressSpace)?,
+                frames: Frames::new(config.frames)?,
+                buffers: Buffers::new(config.frames)?,
+                #[cfg(feature = "std")]
                 pagers: Pagers::new(),
+                credits,
                 counters: Counters::new(),
             }),
         })
@@ -135,6 +158,11 @@ impl LinuxMachine {
     /// space, `ENOMEM` for want of addresses.
     pub fn new_space(&self) -> Result<LinuxSpace, Errno> {
         LinuxSpace::new(&self.shared)
+    }
+
+    /// Gives back what was granted to this machine and is not in use.
+    pub fn give_back_frames(&self) {
+        self.shared.credits.give_back();
     }
 
     /// The most frames that were in use at once.
@@ -202,7 +230,7 @@ impl Machine for LinuxMachine {
     }
 
     fn free_frames(&self) -> u32 {
-        self.shared.frames.free_count()
+        self.shared.frames.free_count().min(self.shared.credits.free())
     }
 
     fn zero_frame(&self) -> Option<Frame> {
@@ -210,19 +238,28 @@ impl Machine for LinuxMachine {
     }
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
-        self.shared.frames.allocate(context()).ok_or(OutOfFrames)
+        let shared = &self.shared;
+        if !shared.credits.spend() {
+            return Err(OutOfFrames);
+        }
+        shared.frames.allocate(context::current()).ok_or_else(|| {
+            shared.credits.refund();
+            OutOfFrames
+        })
     }
 
     fn free(&self, frame: Frame) {
         let held = self.shared.frames.hold(frame);
         debug_assert_ne!(held.home(), Home::Free, "{frame:?} is freed twice");
         self.shared.forget(&held);
-        self.shared.frames.release(held, context());
+        self.shared.credits.release(frame);
+        self.shared.frames.release(held, context::current());
     }
 
     fn zero(&self, frame: Frame) {
         let held = self.shared.frames.hold(frame);
         self.shared.forget(&held);
+        self.shared.credits.own(frame);
         held.set_home(Home::Zero);
     }
 
@@ -238,6 +275,7 @@ impl Machine for LinuxMachine {
         drop(source);
         let target = shared.frames.hold(to);
         shared.forget(&target);
+        shared.credits.own(to);
         target.set_home(Home::Buffer(slot));
         shared.counters.add(Counter::Copied, 1);
     }
@@ -249,6 +287,7 @@ impl Machine for LinuxMachine {
             Home::Buffer(slot) => slot,
             Home::At(..) => shared.park(&held),
             home => {
+                shared.credits.own(frame);
                 let slot = shared.buffers.take();
                 if home != Home::Blank {
                     // SAFETY: the buffer just taken is nobody else's.
@@ -271,8 +310,9 @@ impl Machine for LinuxMachine {
         f(unsafe { &*self.shared.parked_page(held.home()) })
     }
 
-    fn space(&self) -> Result<LinuxSpace, OutOfFrames> {
-        LinuxSpace::new(&self.shared).map_err(|_| OutOfFrames)
+    /// Never for want of frames: what the host refuses, [`LinuxMachine::new_space`] tells.
+    fn space(&self) -> Result<LinuxSpace, NoSpace> {
+        self.new_space().map_err(|_| NoSpace::Refused)
     }
 
     fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {
@@ -280,7 +320,7 @@ impl Machine for LinuxMachine {
     }
 
     fn context(&self) -> ContextId {
-        ContextId(context())
+        ContextId(context::current())
     }
 
     fn wait(&self, word: &AtomicU32, value: u32) {
@@ -296,21 +336,6 @@ impl Machine for LinuxMachine {
     }
 
     fn now(&self) -> u64 {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        sys::monotonic_clock()
     }
-}
-
-/// A small number of the calling thread.
-pub(crate) fn context() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    thread_local! {
-        static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) };
-    }
-    NUMBER.with(|number| {
-        if number.get() == u32::MAX {
-            number.set(NEXT.fetch_add(1, Relaxed));
-        }
-        number.get()
-    })
 }

@@ -20,7 +20,7 @@ use rustix::mm::MprotectFlags;
 
 /// What refilling did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refilled {
+pub enum Refilled {
     /// The host page was changed, and the threads that wait for it were woken by that.
     Changed,
     /// Nothing was to do; waiting threads still wait.
@@ -71,10 +71,10 @@ impl Shared {
         page: usize,
         access: Access,
     ) -> Result<Result<Refilled, Errno>, Frame> {
-        let Some(_leaf) = space.table.lock_existing(page) else {
+        let Some(leaf) = space.table.lock_existing(page) else {
             return Ok(Ok(Refilled::Unchanged));
         };
-        let Entry::Present { frame, protection, .. } = space.table.entry(page) else {
+        let Entry::Present { frame, protection, .. } = leaf.entry(page) else {
             return Ok(Ok(Refilled::Unchanged));
         };
         if protection.is_empty() {
@@ -99,8 +99,23 @@ impl Shared {
         Ok(executable.and(result))
     }
 
+    /// Whether the host page shows what `entry`, that of `page` a moment ago, says.
+    pub fn is_placed(&self, space: &SpaceCore, page: usize, entry: Entry) -> bool {
+        let Entry::Present { frame, protection, .. } = entry else { return false };
+        match self.frames.peek(frame) {
+            Home::At(at, mapped) if at == space.host_of(page) => {
+                (mapped == Mapped::Writable) == protection.contains(Protection::WRITE)
+            }
+            _ => false,
+        }
+    }
+
     /// Changes the right to store to a page that stands where it should.
-    fn remap(&self, held: &Held<'_>, host: u64, mapped: Mapped) -> Result<Refilled, Errno> {
+    pub fn remap(&self, held: &Held<'_>, host: u64, mapped: Mapped) -> Result<Refilled, Errno> {
+        if mapped == Mapped::Writable {
+            // The host copies the page for whoever stores to it first.
+            self.own_for_store(held)?;
+        }
         self.descriptor.write_protect(host..host + PAGE as u64, mapped)?;
         held.set_home(Home::At(host, mapped));
         self.counters.add(Counter::Reprotected, 1);
@@ -134,7 +149,13 @@ impl Shared {
         let (home, host) = (held.home(), space.host_of(page));
         // SAFETY: the source is a whole page that stays while the frame is held, and the target is
         // a page of the space's own.
-        unsafe { self.descriptor.copy(host, self.parked_page(home).cast(), mapped)? };
+        let copied = unsafe { self.descriptor.copy(host, self.parked_page(home).cast(), mapped) };
+        match copied {
+            Err(Errno::EXIST) if space.is_identity() => {
+                return self.adopt_standing(space, page, held, mapped);
+            }
+            copied => copied?,
+        }
         space.table.set_shown(page, held.frame());
         held.set_home(Home::At(host, mapped));
         if let Home::Buffer(slot) = home {
@@ -147,6 +168,7 @@ impl Shared {
     /// Moves the content of a held frame that is mapped into a buffer, and returns the buffer.
     pub fn park(&self, held: &Held<'_>) -> u32 {
         self.write_protect_held(held);
+        self.credits.own(held.frame());
         let slot = self.buffers.take();
         // SAFETY: the frame is held and write-protected, so its page stays and does not change;
         // the buffer just taken is nobody else's.
@@ -186,17 +208,20 @@ impl Shared {
 
     /// Makes the kernel's own accesses to an empty page fail until it is unpoisoned. Returns false
     /// if the page is not empty or the host refuses.
+    #[cfg(feature = "std")]
     pub fn poison(&self, space: &SpaceCore, page: usize) -> bool {
-        let _leaf = space.table.lock(page);
+        let Ok(_leaf) = space.table.lock(page) else { return false };
         let poisoned = self.descriptor.poison(space.host_of(page)).is_ok();
         space.table.set_poisoned(page, poisoned);
         poisoned
     }
 
     /// Undoes [`Shared::poison`].
+    #[cfg(feature = "std")]
     pub fn unpoison(&self, space: &SpaceCore, page: usize) {
-        let _leaf = space.table.lock(page);
-        self.unpoison_locked(space, page);
+        if let Ok(_leaf) = space.table.lock(page) {
+            self.unpoison_locked(space, page);
+        }
     }
 
     fn unpoison_locked(&self, space: &SpaceCore, page: usize) {
@@ -206,7 +231,7 @@ impl Shared {
     }
 
     /// Parks every frame that stands in a range of host addresses, which is about to go.
-    pub fn park_all_in(&self, range: std::ops::Range<u64>) {
+    pub fn park_all_in(&self, range: core::ops::Range<u64>) {
         for number in 0..self.frames.used() {
             let inside = |home| matches!(home, Home::At(host, _) if range.contains(&host));
             if inside(self.frames.peek(Frame(number))) {
@@ -220,7 +245,7 @@ impl Shared {
 
     /// Parks every frame that still stands in a range of pages whose entries are gone: one that
     /// is on its way out, and that whoever took its entry has not flushed yet.
-    pub fn vacate_range(&self, space: &SpaceCore, pages: std::ops::Range<usize>) {
+    pub fn vacate_range(&self, space: &SpaceCore, pages: core::ops::Range<usize>) {
         if pages.len() > self.frames.used() as usize {
             return self.park_all_in(space.host_of(pages.start)..space.host_of(pages.end));
         }
@@ -245,7 +270,7 @@ impl Shared {
     }
 
     /// Write-protects host pages that are mapped.
-    fn protect_range(&self, range: std::ops::Range<u64>) {
+    fn protect_range(&self, range: core::ops::Range<u64>) {
         if self.descriptor.write_protect(range.clone(), Mapped::WriteProtected).is_ok() {
             return;
         }
@@ -419,7 +444,10 @@ impl<'a> Batch<'a> {
         for item in self.items() {
             match item.action {
                 Action::Drop => item.held.set_home(Home::Zero),
-                Action::Park => item.held.set_home(Home::Buffer(item.slot)),
+                Action::Park => {
+                    self.shared.credits.own(item.held.frame());
+                    item.held.set_home(Home::Buffer(item.slot));
+                }
                 Action::Protect => {}
             }
         }

@@ -1,10 +1,9 @@
 //! What the running kernel offers, found out at start.
 
-use crate::host::PAGE;
 use crate::sweep::Sweep;
 use crate::uffd::{Scope, UffdFeatures, Userfault};
+use core::fmt;
 use rustix::io::Errno;
-use std::fmt;
 
 /// How faults reach the memory manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +43,6 @@ pub enum ProbeError {
         /// The first version that has it.
         since: &'static str,
     },
-    /// Pages are not 4 KiB.
-    #[error("this host's pages are not 4096 bytes")]
-    PageSize,
     /// Something else went wrong.
     #[error("the kernel refused a userfaultfd: {0}")]
     Host(Errno),
@@ -66,9 +62,6 @@ pub struct Probe {
 impl Probe {
     /// Asks the kernel.
     pub fn new() -> Result<Self, ProbeError> {
-        if rustix::param::page_size() != PAGE {
-            return Err(ProbeError::PageSize);
-        }
         let (descriptor, scope) = widest()?;
         let features = descriptor.offered().map_err(ProbeError::Host)?;
         Ok(Self { features, scope, batched_drop: Sweep::probe() })

@@ -1,11 +1,11 @@
 //! The machine and the memory manager on it, running: faults find their address space, and frames
 //! are kept free ahead of need.
 
+use crate::deliver::correct;
 use crate::machine::LinuxMachine;
 use crate::space::MAX_SPACES;
+use crate::visit::Visitors;
 use crate::{Answering, Pager, Resolution, Signal};
-use pagefault::entry::{SegvCode, Signal as Verdicts, Verdict};
-use pagefault::exception::ExceptionTables;
 use pagefault::machine::{PageFault, Space};
 use pagefault::{AddressSpace, Config, Manager, Mm};
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr};
 use std::thread::JoinHandle;
 
@@ -44,8 +44,8 @@ impl Runtime {
         let manager = Manager::new(Arc::new(machine), config);
         let router = Arc::new(Router {
             manager,
-            exceptions: ExceptionTables::default(),
             spaces: Box::new([const { AtomicPtr::new(null_mut()) }; MAX_SPACES]),
+            visitors: Visitors::new(),
         });
         let answering = router.manager.machine().answer_with(router.clone())?;
         let mut runtime = Self { background: None, answering: Some(answering), router };
@@ -74,8 +74,7 @@ impl Runtime {
     pub fn attach_mm(&self, mm: &Arc<Mm<LinuxMachine>>) -> Attached {
         let id = mm.space().id() as usize;
         let mm = Box::into_raw(Box::new(mm.clone()));
-        let before = self.router.spaces[id].swap(mm, AcqRel);
-        debug_assert!(before.is_null(), "the space is attached already");
+        self.router.take_out(self.router.spaces[id].swap(mm, SeqCst));
         Attached { router: self.router.clone(), id }
     }
 
@@ -92,7 +91,7 @@ impl Drop for Runtime {
     }
 }
 
-/// An address space whose faults are answered.
+/// An address space whose faults are answered; dropping it waits for those that are being answered.
 pub struct Attached {
     router: Arc<Router>,
     id: usize,
@@ -100,40 +99,39 @@ pub struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let mm = self.router.spaces[self.id].swap(null_mut(), AcqRel);
-        // SAFETY: stored by `attach` from `into_raw`; whoever drops this answers for no access to
-        // the space being under way, so nobody reads through it.
-        drop(unsafe { Box::from_raw(mm) });
+        self.router.take_out(self.router.spaces[self.id].swap(null_mut(), SeqCst));
     }
 }
 
 /// Takes faults to the address space that they are in.
 struct Router {
     manager: Arc<Manager<LinuxMachine>>,
-    exceptions: ExceptionTables,
     /// By the machine's numbers; boxed references, or null.
     spaces: Box<[AtomicPtr<Arc<Mm<LinuxMachine>>>; MAX_SPACES]>,
+    visitors: Visitors,
+}
+
+impl Router {
+    /// Frees what an exchange took out of `spaces`, if that was anything.
+    fn take_out(&self, mm: *mut Arc<Mm<LinuxMachine>>) {
+        // In a forked child the threads that may have been inside do not exist.
+        if mm.is_null() || self.manager.machine().is_inherited() {
+            return;
+        }
+        self.visitors.wait_until_gone();
+        // SAFETY: stored by `attach_mm` from `into_raw`, the exchange made it the caller's alone,
+        // and nobody who found it before is still inside.
+        drop(unsafe { Box::from_raw(mm) });
+    }
 }
 
 impl Pager for Router {
     fn fault(&self, space: u32, fault: &PageFault) -> Resolution {
-        // SAFETY: null, or stored by `attach` and valid while an access to the space is under way.
-        let mm = unsafe { self.spaces[space as usize].load(Acquire).as_ref() };
+        let _visit = self.visitors.enter();
+        // SAFETY: null, or stored by `attach` and freed by `Attached` after the visit.
+        let mm = unsafe { self.spaces[space as usize].load(SeqCst).as_ref() };
         let Some(mm) = mm else { return Resolution::Signal(Signal::NotMapped) };
-        match self.manager.page_fault(Some(mm), fault, &self.exceptions) {
-            Verdict::Resume => Resolution::Resume,
-            Verdict::Signal(Verdicts::Segv(SegvCode::MapErr)) => {
-                Resolution::Signal(Signal::NotMapped)
-            }
-            Verdict::Signal(Verdicts::Segv(SegvCode::AccErr)) => {
-                Resolution::Signal(Signal::Forbidden)
-            }
-            Verdict::Signal(Verdicts::Bus) => Resolution::Signal(Signal::NoContent),
-            // Every fault here is a program's: the others are verdicts on a kernel's accesses.
-            Verdict::OutOfMemory | Verdict::Fixup(_) | Verdict::Oops(_) | Verdict::Corrupt => {
-                Resolution::Kill
-            }
-        }
+        correct(mm, fault)
     }
 }
 

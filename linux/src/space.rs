@@ -1,17 +1,19 @@
 //! Address spaces of the machine, and the register of all of them in this process.
 
-use crate::host::{self, Reservation};
+use crate::host;
 use crate::machine::Shared;
 use crate::place::permits;
+use crate::reserve::Reservation;
 use crate::table::{LEAF_PAGES, LeafGuard, PageTable, SPAN};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, fence};
 use pagefault_machine::{
     Access, Cursor, Entry, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
 };
 use rustix::io::Errno;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
 
 /// The most spaces that one process can have at once.
 pub const MAX_SPACES: usize = 1024;
@@ -66,6 +68,20 @@ impl Drop for WholeProcess {
     }
 }
 
+/// Why a page could not be made present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PresentError {
+    /// The memory manager does not allow the access, or no longer: the page is not pinned.
+    #[error("the page at {address} is not there, or forbids the access")]
+    Forbidden {
+        /// The page's address.
+        address: VirtAddr,
+    },
+    /// The host refuses to map it.
+    #[error("the host refuses to map a page: {0}")]
+    Host(Errno),
+}
+
 /// The page table of one address space, and its window onto host memory.
 ///
 /// Dropping it takes the window away from the host: nothing may refer to its memory any more.
@@ -111,6 +127,7 @@ impl SpaceCore {
     }
 
     /// The number of the page at a host address within [`SpaceCore::host_range`].
+    #[cfg(feature = "std")]
     pub fn index_of(&self, host: u64) -> usize {
         ((host - self.base) / PAGE_SIZE) as usize
     }
@@ -127,7 +144,8 @@ impl LinuxSpace {
         let (origin, bytes, window) = match shared.layout {
             Layout::Windows { origin, bytes } => {
                 // One leaf more, so that leaves lie alike in logical and host addresses.
-                let window = Reservation::new(bytes as usize + SPAN as usize)?;
+                let window = Reservation::new(bytes as usize + SPAN as usize)
+                    .map_err(|error| error.errno)?;
                 window.withhold_from_children()?;
                 (origin.value(), bytes, Some(window))
             }
@@ -135,7 +153,7 @@ impl LinuxSpace {
         };
         let whole = if window.is_none() { Some(WholeProcess::claim()?) } else { None };
         let base = window.as_ref().map_or(0, |w| w.address().next_multiple_of(SPAN));
-        let table = PageTable::new((bytes / PAGE_SIZE) as usize)?;
+        let table = PageTable::new((bytes / PAGE_SIZE) as usize).map_err(|error| error.errno)?;
         let slot = Slot::take().ok_or(Errno::NOMEM)?;
         let (shared, id) = (shared.clone(), slot as u32);
         let core = Box::new(SpaceCore { shared, id, table, origin, base, window, _whole: whole });
@@ -172,9 +190,39 @@ impl LinuxSpace {
         Ok(())
     }
 
+    /// Brings the pages of a range, which the memory manager has pinned for such accesses, into the
+    /// host's page table, so that the kernel's own accesses succeed even where the machine's
+    /// descriptor sees none of them: loads for [`Access::Read`], stores too for [`Access::Write`].
+    ///
+    /// They go on succeeding as long as the pin is held and nobody changes the region. `range` is
+    /// within the space.
+    pub fn make_present(&self, range: Range<VirtAddr>, access: Access) -> Result<(), PresentError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let core = &self.core;
+        let Some(pages) = core.pages_of(&range) else {
+            return Err(PresentError::Forbidden { address: range.start });
+        };
+        for page in pages {
+            let entry = core.table.entry(page);
+            if !permits(entry, access) {
+                return Err(PresentError::Forbidden { address: core.address_of(page) });
+            }
+            if !core.shared.is_placed(core, page, entry) {
+                core.shared.refill(core, page, access).map_err(PresentError::Host)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Of an identity space: from now on faults in `range`, which the program has mapped, are
-    /// answered by the memory manager. `range` is page-aligned.
-    pub fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    /// answered by the memory manager, and what stands there is discarded. `range` is page-aligned.
+    ///
+    /// # Safety
+    /// The range is private anonymous memory of the program to which nothing refers yet, and as long
+    /// as it is registered nothing but the memory manager changes its mapping or discards its pages.
+    pub unsafe fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         let host = range.start.value()..range.end.value();
         self.core.shared.descriptor.register(host.clone())?;
         // Pages of whatever was there before would be taken for ours.
@@ -182,10 +230,22 @@ impl LinuxSpace {
         unsafe { host::discard(host) }
     }
 
+    /// Of an identity space: likewise, but what stands in the range stays: it is to be
+    /// [adopted](crate::adopt_present) before anything else is done with the range.
+    ///
+    /// # Safety
+    /// As for [`register`](Self::register), but that the program may refer to the range.
+    pub unsafe fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+        self.core.shared.descriptor.register(range.start.value()..range.end.value())
+    }
+
     /// Of an identity space: moves out of `range` what still stands there, though its entries are
     /// gone. Needed before the host unmaps the range or makes it unreadable: pages being evicted
     /// by another thread are read from there to the last.
-    pub fn vacate(&self, range: Range<VirtAddr>) {
+    ///
+    /// # Safety
+    /// The range is registered, and no entry in it allows an access.
+    pub unsafe fn vacate(&self, range: Range<VirtAddr>) {
         if let Some(pages) = self.core.pages_of(&range) {
             self.core.shared.vacate_range(&self.core, pages);
         }
@@ -193,7 +253,10 @@ impl LinuxSpace {
 
     /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
     /// `munmap`.
-    pub fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
+    ///
+    /// # Safety
+    /// Nothing refers to the range: pages that are not resident turn into zeros.
+    pub unsafe fn unregister(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.unregister(range.start.value()..range.end.value())
     }
 }
@@ -201,6 +264,7 @@ impl LinuxSpace {
 impl Drop for LinuxSpace {
     fn drop(&mut self) {
         SLOTS[self.core.id as usize].withdraw();
+        #[cfg(feature = "std")]
         self.core.shared.pagers.threads.forget_poisoned(&self.core.host_range());
         self.core.shared.park_all_in(self.core.host_range());
         SLOTS[self.core.id as usize].give_back();
@@ -216,9 +280,13 @@ impl Space for LinuxSpace {
         self.core.id
     }
 
+    fn covers(&self) -> Range<VirtAddr> {
+        self.range()
+    }
+
     fn lock(&self, range: Range<VirtAddr>) -> Result<LinuxCursor<'_>, OutOfFrames> {
         let pages = self.core.pages_of(&range).ok_or(OutOfFrames)?;
-        let leaf = self.core.table.lock(pages.start);
+        let leaf = self.core.table.lock(pages.start).map_err(|_| OutOfFrames)?;
         Ok(LinuxCursor { space: &self.core, leaf, pages })
     }
 
@@ -263,11 +331,11 @@ impl LinuxCursor<'_> {
 
 impl Cursor for LinuxCursor<'_> {
     fn entry(&self, address: VirtAddr) -> Entry {
-        self.space.table.entry(self.page(address))
+        self.leaf.entry(self.page(address))
     }
 
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry {
-        self.space.table.replace(&self.leaf, self.page(address), entry)
+        self.leaf.replace(self.page(address), entry)
     }
 
     fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
@@ -284,7 +352,7 @@ impl Cursor for LinuxCursor<'_> {
         if from >= self.pages.end {
             return None;
         }
-        let page = self.space.table.next(from.max(self.pages.start), self.pages.end)?;
+        let page = self.leaf.next(from.max(self.pages.start), self.pages.end)?;
         Some(self.space.address_of(page))
     }
 }
@@ -293,9 +361,12 @@ impl Cursor for LinuxCursor<'_> {
 ///
 /// The register is static and its elements are read without a lock, so that looking a fault's
 /// address up is safe while other spaces come and go. A space that contains the address of an
-/// access stays while the access is under way: that is the duty of whoever drops it.
+/// access stays while the access is under way: that is the duty of whoever drops it. Any other slot
+/// may change while it is read, which its version shows.
 struct Slot {
     taken: AtomicBool,
+    /// Odd while the fields below are being changed.
+    version: AtomicU32,
     base: AtomicU64,
     /// Zero while the slot names no space.
     len: AtomicU64,
@@ -305,9 +376,10 @@ struct Slot {
 static SLOTS: [Slot; MAX_SPACES] = [const {
     Slot {
         taken: AtomicBool::new(false),
+        version: AtomicU32::new(0),
         base: AtomicU64::new(0),
         len: AtomicU64::new(0),
-        core: AtomicPtr::new(std::ptr::null_mut()),
+        core: AtomicPtr::new(core::ptr::null_mut()),
     }
 }; MAX_SPACES];
 
@@ -324,18 +396,39 @@ impl Slot {
 
     fn publish(&self, core: &SpaceCore) {
         let range = core.host_range();
-        self.base.store(range.start, Relaxed);
-        self.core.store(std::ptr::from_ref(core).cast_mut(), Relaxed);
-        self.len.store(range.end - range.start, Release);
+        self.set(range.start, range.end - range.start, core::ptr::from_ref(core).cast_mut());
     }
 
     fn withdraw(&self) {
-        self.len.store(0, Release);
+        self.set(0, 0, core::ptr::null_mut());
     }
 
     fn give_back(&self) {
-        self.core.store(std::ptr::null_mut(), Relaxed);
         self.taken.store(false, Release);
+    }
+
+    /// Called by the slot's owner alone.
+    fn set(&self, base: u64, len: u64, core: *mut SpaceCore) {
+        let version = self.version.load(Relaxed);
+        self.version.store(version.wrapping_add(1), Relaxed);
+        fence(Release);
+        self.base.store(base, Relaxed);
+        self.len.store(len, Relaxed);
+        self.core.store(core, Relaxed);
+        self.version.store(version.wrapping_add(2), Release);
+    }
+
+    /// The space of this slot if it contains a host address. A space that is published or withdrawn
+    /// meanwhile contains no address that anybody uses.
+    #[cfg(feature = "std")]
+    fn containing(&self, host: u64) -> Option<*mut SpaceCore> {
+        use core::sync::atomic::Ordering::Acquire;
+        let version = self.version.load(Acquire);
+        let (base, len) = (self.base.load(Relaxed), self.len.load(Relaxed));
+        let core = self.core.load(Relaxed);
+        fence(Acquire);
+        let whole = version.is_multiple_of(2) && version == self.version.load(Relaxed);
+        (whole && host.wrapping_sub(base) < len).then_some(core)
     }
 }
 
@@ -344,17 +437,14 @@ impl Slot {
 /// # Safety
 /// The space that contains the address, if there is one, must not be dropped while the result is
 /// in use.
+#[cfg(feature = "std")]
 pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
+    use core::sync::atomic::Ordering::Acquire;
     let count = HIGH_WATER.load(Acquire) as usize;
     let mut whole = None;
     for slot in &SLOTS[..count.min(MAX_SPACES)] {
-        let len = slot.len.load(Acquire);
-        if host.wrapping_sub(slot.base.load(Relaxed)) >= len {
-            continue;
-        }
-        let core = slot.core.load(Relaxed);
-        // SAFETY: a slot with a length names a living space, and the caller keeps the one that
-        // contains the address alive.
+        let Some(core) = slot.containing(host) else { continue };
+        // SAFETY: the slot named a space that contains the address, and the caller keeps that alive.
         let Some(core) = (unsafe { core.as_ref() }) else { continue };
         if core.window.is_some() {
             return Some(core);
@@ -363,3 +453,6 @@ pub(crate) unsafe fn find<'a>(host: u64) -> Option<&'a SpaceCore> {
     }
     whole
 }
+
+#[cfg(test)]
+mod tests;

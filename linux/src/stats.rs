@@ -1,7 +1,7 @@
 //! What the machine has done, counted without contention.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A thing that is counted.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ impl Counters {
     }
 
     pub fn add(&self, counter: Counter, count: u64) {
-        let shard = &self.0[crate::machine::context() as usize % SHARDS];
+        let shard = &self.0[crate::context::current() as usize % SHARDS];
         shard.0[counter as usize].fetch_add(count, Relaxed);
     }
 

@@ -3,13 +3,14 @@
 //! Where two processors run in one address space, every single flush interrupts the other one;
 //! `process_madvise` drops up to a batch of scattered ranges with a single flush.
 
-use crate::host::{self, PAGE, Reservation};
+use crate::host::{self, PAGE};
+use crate::reserve::Reservation;
 use crate::store::descriptor::{self, Kept};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::{self, Vector};
+use core::ops::Range;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
-use std::mem::ManuallyDrop;
-use std::ops::Range;
 
 /// The most pages that one batch takes.
 pub const BATCH: usize = 64;
@@ -70,10 +71,13 @@ impl Sweep {
     }
 
     /// Makes the descriptor name this process again after a process fork.
-    pub fn after_fork_child(&self) {
+    ///
+    /// # Safety
+    /// The calling thread is the only one.
+    pub unsafe fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
-            replace_descriptor(old.as_fd(), new.as_fd());
+            old.replace(&new);
         }
     }
 
@@ -101,37 +105,16 @@ impl Sweep {
     }
 }
 
-/// Makes the descriptor number of `old` name what `new` names.
-pub fn replace_descriptor(old: BorrowedFd<'_>, new: BorrowedFd<'_>) {
-    use rustix::fd::FromRawFd;
-    // SAFETY: the number is open as long as `old`; `ManuallyDrop` keeps this second owner from closing it.
-    let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(old.as_raw_fd()) });
-    // It cannot fail: both are open descriptors of this process.
-    let _ = rustix::io::dup3(new, &mut target, rustix::io::DupFlags::CLOEXEC);
-}
-
 /// Returns the number of bytes dropped, counted from the first range on.
 fn advise(process: &Kept, list: &[Range<u64>]) -> u64 {
-    let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-    let mut vectors = [empty; BATCH];
+    let mut vectors = [Vector::EMPTY; BATCH];
     for (vector, range) in vectors.iter_mut().zip(list) {
-        vector.iov_base = range.start as *mut libc::c_void;
-        vector.iov_len = (range.end - range.start) as usize;
+        *vector = range.into();
     }
     let count = list.len().min(BATCH);
-    // SAFETY: the vectors live through the call, and the caller of `drop_pages` gave up the
-    // content of the ranges.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_process_madvise,
-            process.as_fd().as_raw_fd(),
-            vectors.as_ptr(),
-            count,
-            libc::MADV_DONTNEED,
-            0,
-        )
-    };
-    u64::try_from(result).unwrap_or(0)
+    // SAFETY: the descriptor names this process, and the caller of `drop_pages` gave up the content
+    // of the ranges.
+    unsafe { sys::drop_ranges(process.as_fd(), &vectors[..count]) }.unwrap_or(0) as u64
 }
 
 /// Tries it on a page of our own.

@@ -1,21 +1,22 @@
 //! Our own page table: one word a page, in the manager's own memory.
 //!
-//! The table is a flat array that the host makes real where it is touched, so no level of it is
-//! ever missing and none is allocated during a fault. The host's page table is a translation
-//! look-aside buffer for it: it holds some of what this table says, and never more once flushed.
+//! The table has two levels: a directory, and chunks for a gigabyte of addresses each, reserved when
+//! the first entry in one is made. Within a chunk everything is a flat array that the host makes real
+//! where it is touched. The host's page table is a translation look-aside buffer for it: it holds
+//! some of what this table says, and never more once flushed.
 //!
 //! # Locks
 //! Each leaf of 512 entries has a lock, held by whoever changes an entry or fills the host's page
 //! table from one. Leaf locks come before frame locks.
 
 use crate::frame::{Frames, Home};
-use crate::host::{self, Table, Zeroed};
+use crate::host;
 use crate::lock::FutexMutex;
+use crate::reserve::{ReserveError, Sparse, Zeroed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use lock_api::RawMutex;
 use pagefault_machine::{Entry, Frame, PAGE_SIZE, Protection, SwapSlot};
-use rustix::io::Errno;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// The entries of a leaf.
 pub const LEAF_PAGES: usize = 512;
@@ -80,13 +81,37 @@ const MADE: u32 = 1 << 31;
 // SAFETY: atomics, valid when zero: unlocked, not made, empty.
 unsafe impl Zeroed for Leaf {}
 
-/// The page table of one space.
-pub struct PageTable {
-    entries: Table<AtomicU64>,
+/// The pages of a chunk: a gigabyte of addresses.
+const CHUNK_PAGES: usize = 1 << 18;
+const CHUNK_LEAVES: usize = CHUNK_PAGES / LEAF_PAGES;
+
+/// A part of the table.
+#[repr(C)]
+struct Chunk {
+    entries: [AtomicU64; CHUNK_PAGES],
     /// For each page, the frame plus one that was last put into the host's page there, and
     /// [`FLAGS`]. The frame still stands there only if its home says so.
-    shown: Table<AtomicU32>,
-    leaves: Table<Leaf>,
+    shown: [AtomicU32; CHUNK_PAGES],
+    leaves: [Leaf; CHUNK_LEAVES],
+}
+
+// SAFETY: arrays of atomics and leaves, valid when zero.
+unsafe impl Zeroed for Chunk {}
+
+impl Chunk {
+    fn leaf(&self, page: usize) -> &Leaf {
+        &self.leaves[page % CHUNK_PAGES / LEAF_PAGES]
+    }
+
+    fn entry(&self, page: usize) -> &AtomicU64 {
+        &self.entries[page % CHUNK_PAGES]
+    }
+}
+
+/// The page table of one space.
+pub struct PageTable {
+    chunks: Sparse<Chunk>,
+    pages: usize,
     made: AtomicUsize,
 }
 
@@ -98,85 +123,72 @@ const FLAGS: u32 = EXECUTABLE | POISONED;
 
 /// The held lock of a leaf.
 pub struct LeafGuard<'a> {
+    chunk: &'a Chunk,
     leaf: &'a Leaf,
 }
 
 impl PageTable {
     /// An empty table for `pages` pages, a multiple of [`LEAF_PAGES`].
-    pub fn new(pages: usize) -> Result<Self, Errno> {
-        Ok(Self {
-            entries: Table::new(pages)?,
-            shown: Table::new(pages)?,
-            leaves: Table::new(pages.div_ceil(LEAF_PAGES))?,
-            made: AtomicUsize::new(0),
-        })
+    pub fn new(pages: usize) -> Result<Self, ReserveError> {
+        let chunks = Sparse::new(pages.div_ceil(CHUNK_PAGES))?;
+        Ok(Self { chunks, pages, made: AtomicUsize::new(0) })
     }
 
     /// The number of pages covered.
     pub fn pages(&self) -> usize {
-        self.entries.len()
+        self.pages
     }
 
     /// Reads an entry; without the leaf's lock, as it was a moment ago.
+    #[inline]
     pub fn entry(&self, page: usize) -> Entry {
-        decode(self.entries[page].load(Acquire))
+        match self.chunk(page) {
+            Some(chunk) => decode(chunk.entry(page).load(Acquire)),
+            None => Entry::None,
+        }
     }
 
-    /// Locks the leaf of `page`, which exists from then on.
-    pub fn lock(&self, page: usize) -> LeafGuard<'_> {
-        let leaf = &self.leaves[page / LEAF_PAGES];
+    /// Locks the leaf of `page`, which exists from then on. Fails if the host refuses addresses for
+    /// the chunk that it is in.
+    pub fn lock(&self, page: usize) -> Result<LeafGuard<'_>, ReserveError> {
+        let chunk = self.chunks.get_or_reserve(page / CHUNK_PAGES)?;
+        let leaf = chunk.leaf(page);
         leaf.lock.lock();
         if leaf.state.load(Relaxed) & MADE == 0 {
             leaf.state.fetch_or(MADE, Relaxed);
             self.made.fetch_add(1, Relaxed);
         }
-        LeafGuard { leaf }
+        Ok(LeafGuard { chunk, leaf })
     }
 
     /// Locks the leaf of `page` if it exists.
     pub fn lock_existing(&self, page: usize) -> Option<LeafGuard<'_>> {
-        let leaf = &self.leaves[page / LEAF_PAGES];
+        let chunk = self.chunk(page)?;
+        let leaf = chunk.leaf(page);
         if leaf.state.load(Acquire) & MADE == 0 {
             return None;
         }
         leaf.lock.lock();
-        Some(LeafGuard { leaf })
-    }
-
-    /// Exchanges an entry; the guard is of the leaf that has it.
-    pub fn replace(&self, leaf: &LeafGuard<'_>, page: usize, entry: Entry) -> Entry {
-        let new = encode(entry);
-        let old = self.entries[page].swap(new, Release);
-        match (old != 0, new != 0) {
-            (false, true) => leaf.leaf.state.fetch_add(1, Release),
-            (true, false) => leaf.leaf.state.fetch_sub(1, Release),
-            _ => 0,
-        };
-        decode(old)
-    }
-
-    /// The first page from `from` to before `end`, all of one leaf, whose entry is not none.
-    pub fn next(&self, from: usize, end: usize) -> Option<usize> {
-        let words = &self.entries[from..end];
-        words.iter().position(|word| word.load(Relaxed) != 0).map(|i| from + i)
+        Some(LeafGuard { chunk, leaf })
     }
 
     /// The frame whose content stands in the host page `host`, which is page `page` of this table.
     pub fn shown(&self, page: usize, host: u64, frames: &Frames) -> Option<Frame> {
-        let word = self.shown[page].load(Acquire) & !FLAGS;
+        let word = self.shown_word(page)?.load(Acquire) & !FLAGS;
         let frame = Frame(word.checked_sub(1)?);
         matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
     }
 
     /// Notes that `frame` was put into the host page; under the locks of leaf and frame.
     pub fn set_shown(&self, page: usize, frame: Frame) {
-        let flags = self.shown[page].load(Relaxed) & FLAGS;
-        self.shown[page].store((frame.0 + 1) | flags, Release);
+        let Some(word) = self.shown_word(page) else { return };
+        let flags = word.load(Relaxed) & FLAGS;
+        word.store((frame.0 + 1) | flags, Release);
     }
 
     /// Whether the host page may be executed.
     pub fn is_executable(&self, page: usize) -> bool {
-        self.shown[page].load(Acquire) & EXECUTABLE != 0
+        self.shown_word(page).is_some_and(|word| word.load(Acquire) & EXECUTABLE != 0)
     }
 
     /// Notes whether the host page may be executed.
@@ -186,31 +198,43 @@ impl PageTable {
 
     /// Notes whether the host page is poisoned; returns what was noted before.
     pub fn set_poisoned(&self, page: usize, poisoned: bool) -> bool {
-        self.shown[page].load(Relaxed) & POISONED != u32::from(poisoned) * POISONED
+        let Some(word) = self.shown_word(page) else { return false };
+        word.load(Relaxed) & POISONED != u32::from(poisoned) * POISONED
             && self.set_flag(page, POISONED, poisoned)
     }
 
     fn set_flag(&self, page: usize, flag: u32, set: bool) -> bool {
-        let word = &self.shown[page];
+        let Some(word) = self.shown_word(page) else { return false };
         let old = if set { word.fetch_or(flag, Release) } else { word.fetch_and(!flag, Release) };
         old & flag != 0
     }
 
     /// Gives back the leaves wholly within pages `from` to before `end` that hold no entries.
     pub fn prune(&self, from: usize, end: usize) {
-        let first = from.div_ceil(LEAF_PAGES);
-        for index in first..end / LEAF_PAGES {
-            let leaf = &self.leaves[index];
-            if leaf.state.load(Relaxed) != MADE {
-                continue;
+        let (first, last) = (from.div_ceil(LEAF_PAGES), end / LEAF_PAGES);
+        let mut index = first;
+        while index < last {
+            let chunk_end = (index / CHUNK_LEAVES + 1) * CHUNK_LEAVES;
+            if let Some(chunk) = self.chunk(index * LEAF_PAGES) {
+                for leaf in index..last.min(chunk_end) {
+                    self.prune_leaf(chunk, leaf * LEAF_PAGES);
+                }
             }
-            leaf.lock.lock();
-            let guard = LeafGuard { leaf };
-            if leaf.state.compare_exchange(MADE, 0, Relaxed, Relaxed).is_ok() {
-                self.made.fetch_sub(1, Relaxed);
-                self.give_back(index);
-            }
-            drop(guard);
+            index = chunk_end;
+        }
+    }
+
+    /// Gives back the leaf that begins with `page`, if it holds no entries.
+    fn prune_leaf(&self, chunk: &Chunk, page: usize) {
+        let leaf = chunk.leaf(page);
+        if leaf.state.load(Relaxed) != MADE {
+            return;
+        }
+        leaf.lock.lock();
+        let guard = LeafGuard { chunk, leaf };
+        if leaf.state.compare_exchange(MADE, 0, Relaxed, Relaxed).is_ok() {
+            self.made.fetch_sub(1, Relaxed);
+            guard.give_back(page);
         }
     }
 
@@ -219,9 +243,46 @@ impl PageTable {
         self.made.load(Relaxed)
     }
 
-    /// A leaf's entries are just one page of the array, and all zero.
-    fn give_back(&self, leaf: usize) {
-        let start = self.entries[leaf * LEAF_PAGES..].as_ptr() as u64;
+    #[inline]
+    fn chunk(&self, page: usize) -> Option<&Chunk> {
+        self.chunks.get(page / CHUNK_PAGES)
+    }
+
+    fn shown_word(&self, page: usize) -> Option<&AtomicU32> {
+        Some(&self.chunk(page)?.shown[page % CHUNK_PAGES])
+    }
+}
+
+impl LeafGuard<'_> {
+    /// Reads an entry of this leaf.
+    #[inline]
+    pub fn entry(&self, page: usize) -> Entry {
+        decode(self.chunk.entry(page).load(Acquire))
+    }
+
+    /// Exchanges an entry of this leaf.
+    pub fn replace(&self, page: usize, entry: Entry) -> Entry {
+        let new = encode(entry);
+        let old = self.chunk.entry(page).swap(new, Release);
+        match (old != 0, new != 0) {
+            (false, true) => self.leaf.state.fetch_add(1, Release),
+            (true, false) => self.leaf.state.fetch_sub(1, Release),
+            _ => 0,
+        };
+        decode(old)
+    }
+
+    /// The first page from `from` to before `end`, both in this leaf, whose entry is not none.
+    pub fn next(&self, from: usize, end: usize) -> Option<usize> {
+        let first = from % CHUNK_PAGES;
+        let words = &self.chunk.entries[first..first + (end - from)];
+        words.iter().position(|word| word.load(Relaxed) != 0).map(|i| from + i)
+    }
+
+    /// Gives back the memory of the leaf that begins with `page`: its entries, which are just one
+    /// page of the array, are all none.
+    fn give_back(&self, page: usize) {
+        let start = &raw const *self.chunk.entry(page) as u64;
         // If the host refuses, the zeros merely stay resident.
         // SAFETY: the leaf's lock is held and all its entries are zero, as they will be after.
         let _ = unsafe { host::discard(start..start + host::PAGE as u64) };

@@ -5,13 +5,12 @@
 
 use crate::host::Process;
 use crate::store::descriptor::{self, Kept};
-use crate::sweep::replace_descriptor;
+use core::ffi::c_void;
+use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
 use rustix::mm::UserfaultfdFlags;
-use std::ffi::c_void;
-use std::ops::Range;
 
 bitflags::bitflags! {
     /// What a userfaultfd can do (`UFFD_FEATURE_…`).
@@ -150,7 +149,7 @@ impl Userfault {
             }
         };
         // Out of the way of a program that uses low numbers of its own choice.
-        Ok(Self { fd: descriptor::keep(fd), process: Process::new()? })
+        Ok(Self { fd: descriptor::keep(fd), process: Process::new().map_err(|error| error.errno)? })
     }
 
     /// What the kernel offers. The descriptor can no longer be used afterwards.
@@ -165,9 +164,12 @@ impl Userfault {
         self.process.is_this()
     }
 
-    /// In a forked child, goes on with another descriptor, under the same number.
-    pub fn continue_with(&self, descriptor: &Self) {
-        replace_descriptor(self.as_fd(), descriptor.as_fd());
+    /// In a forked child, goes on with another descriptor.
+    ///
+    /// # Safety
+    /// The calling thread is the only one.
+    pub unsafe fn continue_with(&self, descriptor: Self) {
+        self.fd.replace(&descriptor);
         self.process.succeed();
     }
 
@@ -270,7 +272,7 @@ unsafe impl Ioctl for NewDescriptor {
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
-        std::ptr::without_provenance_mut(self.0 as usize)
+        core::ptr::without_provenance_mut(self.0 as usize)
     }
 
     unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> Result<OwnedFd, Errno> {

@@ -88,7 +88,8 @@ fn there_is_one_identity_space_at_a_time() {
 fn an_unregistered_range_is_the_kernels() {
     let mapping = Mapping::new();
     let run = toy::run_identity(mapping.0, PAGES, 80, Delivery::Threads(1));
-    run.toy.space.unregister(mapping.range()).unwrap();
+    // SAFETY: nothing of the range was used before.
+    unsafe { run.toy.space.unregister(mapping.range()) }.unwrap();
     mapping.write_all(1);
     assert!(mapping.is(1));
     assert_eq!(run.toy.faults(), 0);
@@ -123,7 +124,8 @@ fn parent_and_child_go_on_with_their_own_memory() {
 fn child(run: &Running, mapping: &Mapping) -> bool {
     let (toy, faults) = (&run.toy, run.toy.faults());
     let ranges = std::iter::once(mapping.range());
-    toy.machine.after_fork_child(&toy.space, ranges).is_ok()
+    // SAFETY: the child's only thread; the range is the one that was registered.
+    unsafe { toy.machine.after_fork_child(&toy.space, ranges) }.is_ok()
         && mapping.is(1)
         && toy.faults() > faults
         && {
@@ -131,4 +133,15 @@ fn child(run: &Running, mapping: &Mapping) -> bool {
             mapping.is(3)
         }
         && toy::resident(mapping.0, PAGES as usize) <= 24
+}
+
+#[test]
+fn guarded_accesses_are_of_windows_alone() {
+    let mapping = Mapping::new();
+    let run = toy::run_identity(mapping.0, PAGES, 24, Delivery::Inline);
+    let secret = 7_u64;
+    let address = VirtAddr(&raw const secret as u64);
+    assert!(run.toy.space.store(address, &[1]).is_err(), "any byte of the process can be written");
+    assert!(run.toy.space.load(address, &mut [0]).is_err());
+    assert_eq!(secret, 7);
 }

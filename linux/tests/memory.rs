@@ -88,6 +88,20 @@ fn a_snapshot_stays_as_it_was() {
 }
 
 #[test]
+fn what_is_withheld_from_a_snapshot_is_not_in_it() {
+    let memory = small(Delivery::Inline);
+    let mut region = memory.map(16 * 4096).unwrap();
+    region.fill(7);
+    region.advise(4096..2 * 4096, Advice::DontFork).unwrap();
+    let mut snapshot = memory.snapshot().unwrap();
+    // A slice over the hole would be a segmentation violation in safe code.
+    assert!(snapshot.get(&region).is_none() && snapshot.get_mut(&region).is_none());
+    region.advise(4096..2 * 4096, Advice::DoFork).unwrap();
+    let snapshot = memory.snapshot().unwrap();
+    assert!(snapshot.get(&region).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 7)));
+}
+
+#[test]
 fn advice_and_protection_take_effect() {
     let memory = small(Delivery::Inline);
     let mut region = memory.map(64 * PAGE).unwrap();

@@ -1,6 +1,6 @@
 //! The neutral page-table entry.
 
-use crate::Frame;
+use crate::{Access, Frame};
 use core::fmt;
 
 bitflags::bitflags! {
@@ -82,6 +82,17 @@ impl Entry {
     /// Whether a store through this entry succeeds without a fault.
     pub const fn is_writable(&self) -> bool {
         matches!(self, Self::Present { protection, .. } if protection.contains(Protection::WRITE))
+    }
+
+    /// Whether an access through this entry succeeds without a fault. What may be stored to or
+    /// executed can be read too (spec A16).
+    pub fn allows(&self, access: Access) -> bool {
+        let Self::Present { protection, .. } = self else { return false };
+        match access {
+            Access::Read => !protection.is_empty(),
+            Access::Write => protection.contains(Protection::WRITE),
+            Access::Execute => protection.contains(Protection::EXECUTE),
+        }
     }
 
     /// Whether two reads of an entry name the same state, leaving aside the accessed and dirty bits

@@ -13,6 +13,21 @@ pub type Page = PageBytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfFrames;
 
+/// Why an address space could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSpace {
+    /// No frame is free for its page table; evicting pages may help.
+    OutOfFrames,
+    /// The machine has all the spaces that it can have, and evicting pages does not help.
+    Refused,
+}
+
+impl From<OutOfFrames> for NoSpace {
+    fn from(OutOfFrames: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///
 /// Used to choose among sharded structures and, in debug builds, to check the lock order; two
@@ -117,16 +132,31 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Copies the content of one frame to another.
     fn copy(&self, from: Frame, to: Frame);
 
-    /// Lets `f` change the content of a frame.
+    /// Lets `f` give a frame its content, or change a part of it. It may do I/O.
     ///
-    /// `f` sees the present content, of which it may change a part. It may do I/O.
+    /// The memory manager does so with frames that no program can store to or load from: their
+    /// content is yet to come. What others may use meanwhile is changed by [`write`](Self::write).
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R;
 
     /// Lets `f` look at the content of a frame. It may do I/O.
+    ///
+    /// No program can store to the frame meanwhile; what one can is read by [`read`](Self::read).
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R;
 
+    /// Copies bytes out of a frame, from an offset on. Programs may store to it meanwhile: each byte
+    /// is one that was there.
+    fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
+        self.drain(frame, |page| bytes.copy_from_slice(&page[offset..][..bytes.len()]));
+    }
+
+    /// Copies bytes into a frame, from an offset on. Programs may use it meanwhile: what they store
+    /// beside these bytes stays.
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
+        self.fill(frame, |page| page[offset..][..bytes.len()].copy_from_slice(bytes));
+    }
+
     /// Makes an empty address space, its kernel part taken from the reference table.
-    fn space(&self) -> Result<Self::Space, OutOfFrames>;
+    fn space(&self) -> Result<Self::Space, NoSpace>;
 
     /// Makes sure that no processor uses a stale translation of `space` (spec G1, G3).
     ///
@@ -183,9 +213,15 @@ pub trait Space: Send + Sync {
     /// A number that no other living space of the machine has.
     fn id(&self) -> u32;
 
+    /// The addresses that the table covers, if not all: no region is made elsewhere.
+    fn covers(&self) -> Range<VirtAddr> {
+        VirtAddr::ZERO..VirtAddr(u64::MAX)
+    }
+
     /// Locks the entries of a range, making the levels of the table that are missing (spec B1).
     ///
-    /// `range` is page-aligned, not empty and within one aligned block of [`Space::SPAN`] bytes.
+    /// `range` is page-aligned, not empty, within [`Space::covers`] and within one aligned block of
+    /// [`Space::SPAN`] bytes.
     /// On failure the levels already made stay. A thread of control holds at most two cursors at
     /// once, and two only while it alone changes both address spaces: parent and child in a fork,
     /// or two blocks of one space, the one at the lower address first.

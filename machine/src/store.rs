@@ -1,9 +1,11 @@
 //! What users implement: where the content of a file comes from, and where evicted pages go.
 //!
-//! Both traits are small and blocking. The memory manager calls them with no lock held but the
-//! page's own, possibly from several threads at once, never twice at once for the same page. An
-//! implementation must not touch memory that the calling memory manager manages: answering that
-//! fault could need the very page that is being filled.
+//! Both traits are small and blocking: every method may sleep. The memory manager calls them with no
+//! lock held but page locks and the rights to change an address space or a length, whose waiters
+//! sleep too; never under a cursor or another short lock, which debug builds check. Several threads
+//! may call at once, but never two for the same page's content. An implementation must not touch
+//! memory that the calling memory manager manages: answering that fault could need the very page that
+//! is being filled.
 
 use crate::PAGE_SIZE;
 
@@ -83,6 +85,7 @@ pub trait SwapDevice: Send + Sync {
     /// area of the next lower priority.
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError>;
 
-    /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard).
+    /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard). No page is
+    /// written to the slot before this returns.
     fn discard(&self, _slot: u32) {}
 }

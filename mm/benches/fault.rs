@@ -41,9 +41,11 @@ enum Work {
     Unmap,
     /// Pushing every page out.
     Reclaim,
+    /// Pinning every page, each on its own, and letting it go.
+    Pin(Access),
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind { name: "anonymous write", work: Work::Faults(Access::Write), prepare: Bench::anonymous },
     Kind { name: "zero-page read", work: Work::Faults(Access::Read), prepare: Bench::anonymous },
     Kind { name: "write after it", work: Work::Faults(Access::Write), prepare: Bench::zeros },
@@ -57,6 +59,8 @@ const KINDS: [Kind; 13] = [
     Kind { name: "eviction", work: Work::Reclaim, prepare: Bench::stored },
     Kind { name: "fork, a mapped page", work: Work::Fork, prepare: Bench::stored },
     Kind { name: "unmap", work: Work::Unmap, prepare: Bench::stored },
+    Kind { name: "pin to read", work: Work::Pin(Access::Read), prepare: Bench::stored },
+    Kind { name: "pin to write", work: Work::Pin(Access::Write), prepare: Bench::stored },
 ];
 
 /// A machine, a process and what belongs to it.
@@ -171,6 +175,11 @@ fn measured(bench: &mut Bench, work: Work) {
         Work::Reclaim => {
             // The pages look used at first, so that each is spared once.
             while bench.manager.reclaim(pages as usize) > 0 {}
+        }
+        Work::Pin(access) => {
+            for page in (0..pages).map(|page| VirtAddr(BASE + page * PAGE_SIZE)) {
+                drop(bench.space.mm().pin(page..page + PAGE_SIZE, access).unwrap());
+            }
         }
     }
 }

@@ -4,13 +4,16 @@
 //! [`IntervalTree`](crate::interval::IntervalTree) are this tree with different elements. AVL rather
 //! than red-black: lookups, which every fault makes, descend at most 1.44 · log₂ n levels (spec C4).
 //!
-//! Nodes are elements of one vector and name each other by index. The vector has no holes: a removal
+//! Nodes are elements of one [`Arena`] and name each other by index. It has no holes: a removal
 //! moves the last node into the gap, so that a tree which has once been `n` elements large, or has
-//! had room reserved for them, takes `n` elements again without allocating.
+//! had room reserved for them, takes `n` elements again without allocating. It grows by pieces of a
+//! few kilobytes, so that a large tree needs no large block of memory.
+
+mod arena;
 
 #[cfg(test)]
 use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
+use arena::Arena;
 use core::cmp::Ordering;
 
 /// What an [`Avl`] holds: something with a place in the order and a summary for its subtree.
@@ -44,7 +47,7 @@ pub enum AvlFault {
 
 /// A balanced search tree whose nodes summarise their subtrees.
 pub struct Avl<T: Element> {
-    nodes: Vec<Node<T>>,
+    nodes: Arena<Node<T>>,
     root: u32,
 }
 
@@ -68,7 +71,7 @@ const NONE: u32 = u32::MAX;
 impl<T: Element> Avl<T> {
     /// An empty tree; allocates nothing.
     pub const fn new() -> Self {
-        Self { nodes: Vec::new(), root: NONE }
+        Self { nodes: Arena::new(), root: NONE }
     }
 
     /// The number of elements.
@@ -79,7 +82,7 @@ impl<T: Element> Avl<T> {
     /// Makes room for `additional` elements, so that as many insertions do not allocate.
     #[cfg(test)]
     pub fn reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
-        self.nodes.try_reserve(additional)
+        self.nodes.reserve(additional)
     }
 
     /// The root, from which a search descends.

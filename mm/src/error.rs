@@ -184,6 +184,16 @@ errors! {
 }
 
 errors! {
+    /// Why a page that the machine has already could not be taken over.
+    AdoptError {
+        Unmapped = ENOMEM, "No region contains the address.";
+        NotAnonymous = EINVAL, "The region is not private anonymous memory.";
+        Forbidden = EACCES, "The region allows no access.";
+        OutOfMemory = ENOMEM, "No memory for the page or the bookkeeping.";
+    }
+}
+
+errors! {
     /// Why a range could not be written back (spec C18).
     SyncError {
         Unaligned = EINVAL, "The address is not page-aligned.";
@@ -229,6 +239,7 @@ errors! {
     ForkError {
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         OutOfMemory = ENOMEM, "No memory for page tables or the bookkeeping.";
+        Refused = EAGAIN, "The machine can have no further address space.";
     }
 }
 

@@ -1,12 +1,13 @@
 //! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
 
+use crate::entries::PageCursor;
 use crate::entry::Limits;
 use crate::error::ForkError;
 use crate::fault::page_range;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
-use crate::mm::{AddressSpace, Kind, Mm, PageCursor};
+use crate::mm::{AddressSpace, Kind, Mm};
 use crate::page::PageFlags;
 use crate::rmap::AnonVma;
 use crate::tlb::{After, Gather};
@@ -40,7 +41,7 @@ impl<M: Machine> AddressSpace<M> {
     /// apart again, and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
-        let space = manager.new_space().map_err(|_| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         self.fork_into(space)
     }
 

@@ -10,7 +10,7 @@
 //! | fault | `fault` | looks at the entry and chooses one correction |
 //! | address space | [`Mm`] | regions, their tree, the locks |
 //! | verbs | `map`, `fork` | mmap and its family |
-//! | user | `user` | the kernel's own accesses to a program's memory |
+//! | user | `user`, `pin` | the kernel's own accesses to a program's memory, and a device's |
 //! | caches | `cache` | files and swapped pages in memory |
 //! | reverse maps | `rmap` | from a page to its entries |
 //! | reclaim | `reclaim`, [`swap`] | which page leaves, and where it goes |
@@ -28,6 +28,7 @@ pub use pagefault_machine as machine;
 mod avl;
 mod cache;
 mod check;
+mod entries;
 pub mod entry;
 pub mod error;
 mod event;
@@ -40,6 +41,7 @@ mod manager;
 mod map;
 mod mm;
 mod page;
+mod pin;
 mod reclaim;
 mod registry;
 mod rmap;
@@ -55,6 +57,7 @@ pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
+pub use fault::Adopted;
 pub use look::{FrameReport, PageOwner, QueueReport, Turn, Visit};
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
 pub use map::{
@@ -62,5 +65,5 @@ pub use map::{
     RemapRequest, Sharing, Source, SyncMode,
 };
 pub use mm::{AddressSpace, Layout, Mm, UsageNow};
+pub use pin::Pin;
 pub use stats::Counters;
-pub use user::Pin;

@@ -1,9 +1,9 @@
 //! The manager: what all address spaces of a machine share.
 
 use crate::cache::{Cache, Mapping};
-use crate::error::{OutOfMemory, SwapOffError};
+use crate::error::{ForkError, OutOfMemory, SwapOffError};
 use crate::event::{Event, Observer};
-use crate::machine::{Frame, Machine, OutOfFrames, Protection, SwapDevice};
+use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
@@ -112,6 +112,8 @@ pub struct Manager<M: Machine> {
     /// Pages promised to accounted regions and objects (spec C20).
     pub(crate) committed: AtomicI64,
     pub(crate) watermarks: Watermarks,
+    /// How many pages of files with a backing are in the page cache.
+    pub(crate) file_pages: AtomicU32,
     pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
@@ -141,6 +143,7 @@ impl<M: Machine> Manager<M> {
             stats: Stats::default(),
             committed: AtomicI64::new(0),
             watermarks: Watermarks::new(frames),
+            file_pages: AtomicU32::new(0),
             foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
             passes: Passes::default(),
@@ -177,6 +180,11 @@ impl<M: Machine> Manager<M> {
     /// The most frames that were in use at once.
     pub fn frames_in_use(&self) -> u32 {
         self.machine.frames() - self.machine.free_frames()
+    }
+
+    /// Whether a frame's page is pinned: a device, or the host, may store to it at any moment.
+    pub fn is_pinned(&self, frame: Frame) -> bool {
+        self.page(frame).is_pinned()
     }
 
     pub(crate) fn page(&self, frame: Frame) -> &Page {
@@ -230,9 +238,14 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Makes a page table, evicting pages if it must.
-    pub(crate) fn new_space(&self) -> Result<M::Space, OutOfMemory> {
+    pub(crate) fn new_space(&self) -> Result<M::Space, ForkError> {
         let _engaged = self.engage();
-        self.with_room(|| self.machine.space())
+        let make = || match self.machine.space() {
+            Ok(space) => Ok(Ok(space)),
+            Err(NoSpace::OutOfFrames) => Err(OutOfFrames),
+            Err(NoSpace::Refused) => Ok(Err(ForkError::Refused)),
+        };
+        self.with_room(make).map_err(|OutOfMemory| ForkError::OutOfMemory)?
     }
 
     /// Drops a reference; the last one frees the frame.

@@ -21,18 +21,18 @@
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
 use crate::entry::Limits;
-use crate::error::{ForkError, OutOfMemory};
+use crate::error::ForkError;
 use crate::fault::ahead::Runs;
-use crate::machine::{Machine, OutOfFrames, Space, VirtAddr};
+use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
-use crate::sync::{Held, Rank, RwLock, SleepGuard, SleepLock};
+use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
 use crate::tlb::Pending;
 use crate::tree::RegionTree;
 use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::{Deref, DerefMut, Range};
+use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
@@ -48,6 +48,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The part of the layout that a page table covers.
+    fn within(mut self, covered: &Range<VirtAddr>) -> Self {
+        let end = self.range.end.min(covered.end);
+        let start = self.range.start.max(covered.start).min(end);
+        self.range = start..end;
+        self.mmap_base = self.mmap_base.clamp(start, end);
+        self
+    }
+
     /// A layout over a range, with its mappings placed from the top down.
     pub const fn over(range: Range<VirtAddr>) -> Self {
         let base = range.end;
@@ -133,17 +142,19 @@ pub struct AddressSpace<M: Machine> {
 impl<M: Machine> AddressSpace<M> {
     /// Makes an empty address space.
     pub fn new(manager: &Arc<Manager<M>>, layout: Layout) -> Result<Self, ForkError> {
-        let space = manager.new_space().map_err(|OutOfMemory| ForkError::OutOfMemory)?;
+        let space = manager.new_space()?;
         Ok(Self::with_space(manager, layout, Limits::default(), space))
     }
 
-    /// Makes an empty address space over a page table that the machine made.
+    /// Makes an empty address space over a page table that the machine made. Addresses of `layout`
+    /// that the table does not cover are left out.
     pub fn with_space(
         manager: &Arc<Manager<M>>,
         layout: Layout,
         limits: Limits,
         space: M::Space,
     ) -> Self {
+        let layout = layout.within(&space.covers());
         let mm = manager.spaces.add(&manager.order, |id| Mm {
             manager: manager.clone(),
             id,
@@ -248,32 +259,14 @@ impl<M: Machine> Mm<M> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
     }
 
-    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
-    /// if it must (spec B1).
-    #[inline(always)]
-    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        let held = self.manager.order.enter(Rank::Entries);
-        match self.space.lock(range.clone()) {
-            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
-            Err(OutOfFrames) => {
-                drop(held);
-                self.entries_with_room(&range)
-            }
-        }
-    }
-
-    #[cold]
-    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        // The levels stay once they are made, so that the second lock finds them.
-        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
-    }
-
-    /// Locks entries where there is a table for them.
-    #[inline]
-    pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {
-        let held = self.manager.order.enter(Rank::Entries);
-        Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
+    /// The first regions that overlap a range, in order: as many as a short list has room for. The
+    /// list of all would be long where there are many, and an end of memory is a bad time to ask
+    /// for a large block.
+    pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
+        const MOST: usize = 64;
+        self.regions.read(&self.manager.order, |tree| {
+            tree.overlapping(range.clone()).take(MOST).cloned().collect()
+        })
     }
 
     /// Waits until every entry that others had changed is flushed (Linux:
@@ -308,25 +301,6 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// A cursor whose place in the lock order is checked.
-pub(crate) struct PageCursor<'a, M: Machine> {
-    cursor: <M::Space as Space>::Cursor<'a>,
-    _held: Held<'a>,
-}
-
-impl<'a, M: Machine> Deref for PageCursor<'a, M> {
-    type Target = <M::Space as Space>::Cursor<'a>;
-    fn deref(&self) -> &Self::Target {
-        &self.cursor
-    }
-}
-
-impl<M: Machine> DerefMut for PageCursor<'_, M> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.cursor
-    }
-}
-
 /// The regions to put in the place of others.
 pub(crate) struct Edit<M: Machine> {
     pub(crate) out: Vec<Arc<Vma<M>>>,
@@ -341,10 +315,25 @@ impl<'a, M: Machine> Exclusive<'a, M> {
 
     /// Puts regions in the place of others, at once for whoever looks them up.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
-        rmap::exchange(self.mm, &edit.out, &edit.into);
+        self.apply_moving(edit, &[], &[]);
+    }
+
+    /// Like [`apply`](Self::apply), while pages move: regions that only the reverse maps know leave
+    /// these, or enter them, in the same exchange. So a walk finds every page at every moment.
+    pub(crate) fn apply_moving(
+        &self,
+        edit: &Edit<M>,
+        leaving: &[Arc<Vma<M>>],
+        entering: &[Arc<Vma<M>>],
+    ) {
+        let all = |own: &[Arc<Vma<M>>], more: &[Arc<Vma<M>>]| [own, more].concat();
+        let out = all(&edit.out, leaving);
+        rmap::exchange(self.mm, &out, &all(&edit.into, entering));
         self.mm.regions.write(&self.mm.manager.order, |tree| {
             for vma in &edit.out {
                 tree.remove(vma.start);
+            }
+            for vma in &out {
                 vma.kill();
             }
             for vma in &edit.into {

@@ -1,20 +1,22 @@
 //! The state of every frame: who refers to it, who maps it, what it holds.
 //!
 //! Linux's `struct page` (spec, Conventions). The table is made once, with one element for each
-//! frame of the machine; nothing in it is allocated later. A page's fields are changed under these
+//! frame of the machine; nothing in it is allocated later. Where the heap's zeros cost nothing, an
+//! element takes memory only once its frame is used. A page's fields are changed under these
 //! rules:
 //!
 //! | field | changed by |
 //! |---|---|
 //! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
 //! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
-//! | pins | raised under the page lock and the entry's cursor, lowered by anyone who has one |
+//! | pins | raised under the cursor over an entry that names the page, lowered by anyone who has one |
 //! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
 //! | `slot` | the holder of the page lock, under the chain's lock |
 //! | queue links | under the lock of the queue's shard |
 
 use crate::machine::{Frame, Machine, SwapSlot};
 use alloc::boxed::Box;
+use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The end of a chain or queue.
@@ -82,7 +84,8 @@ impl Owner {
     }
 }
 
-/// The state of one frame.
+/// The state of one frame; all zero at first.
+#[derive(bytemuck::Zeroable)]
 pub(crate) struct Page {
     /// References: one for each entry, cache, pin and passing user (spec I2). 0: free.
     pub(crate) refs: AtomicU32,
@@ -90,9 +93,9 @@ pub(crate) struct Page {
     pub(crate) maps: AtomicU32,
     /// [`PageFlags`] in the lower half, the number of pins in the upper.
     pub(crate) flags: AtomicU32,
-    /// The next frame of the same chain of the cache.
+    /// The next frame of the same chain of the cache, while the page is in one.
     pub(crate) chain: AtomicU32,
-    /// The neighbours in the replacement queue.
+    /// The neighbours in the replacement queue, while the page is in one.
     pub(crate) newer: AtomicU32,
     pub(crate) older: AtomicU32,
     owner: AtomicU64,
@@ -101,20 +104,6 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    fn new() -> Self {
-        Self {
-            refs: AtomicU32::new(0),
-            maps: AtomicU32::new(0),
-            flags: AtomicU32::new(0),
-            chain: AtomicU32::new(NO_FRAME),
-            newer: AtomicU32::new(NO_FRAME),
-            older: AtomicU32::new(NO_FRAME),
-            owner: AtomicU64::new(0),
-            index: AtomicU64::new(0),
-            slot: AtomicU64::new(0),
-        }
-    }
-
     pub(crate) fn flags(&self) -> PageFlags {
         PageFlags::from_bits_truncate(self.flags.load(Ordering::Acquire))
     }
@@ -215,7 +204,7 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new(frames: u32) -> Self {
-        Self { table: (0..frames).map(|_| Page::new()).collect() }
+        Self { table: zeroed_slice_box(frames as usize) }
     }
 
     #[inline]

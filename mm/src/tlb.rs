@@ -7,6 +7,7 @@
 use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
+use crate::swap::area::UnusedSlot;
 use crate::sync::{LockOrder, SleepLock};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -95,21 +96,29 @@ pub(crate) struct Gather<'a, M: Machine> {
     noted: Noted,
     /// The frames whose references are dropped after the flush.
     dropped: ArrayVec<Frame, BATCH>,
+    /// Slots that became unused under a cursor: their device is told after it.
+    unused: ArrayVec<UnusedSlot, BATCH>,
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
     pub(crate) fn new(mm: &'a Mm<M>) -> Self {
-        Self { mm, stale: ArrayVec::new(), noted: [0; 2], dropped: ArrayVec::new() }
+        Self {
+            mm,
+            stale: ArrayVec::new(),
+            noted: [0; 2],
+            dropped: ArrayVec::new(),
+            unused: ArrayVec::new(),
+        }
     }
 
     /// Whether the batch must be flushed before more is added.
     pub(crate) const fn is_full(&self) -> bool {
-        self.stale.is_full()
+        self.stale.is_full() || self.unused.is_full()
     }
 
     /// Whether the batch takes so many more pages.
     pub(crate) const fn has_room_for(&self, pages: usize) -> bool {
-        pages <= self.stale.remaining_capacity()
+        pages <= self.stale.remaining_capacity() && pages <= self.unused.remaining_capacity()
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
@@ -131,6 +140,11 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
+    /// Frees a slot, if it is one, when no cursor is held any more: with the next flush.
+    pub(crate) fn free_later(&mut self, unused: Option<UnusedSlot>) {
+        self.unused.extend(unused);
+    }
+
     /// Flushes if there is no room for more.
     pub(crate) fn flush_if_full(&mut self) {
         if self.is_full() {
@@ -144,12 +158,15 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.mm.await_flushes();
     }
 
-    /// Flushes, then drops the references. The caller holds no cursor and no shorter lock.
+    /// Flushes, then drops the references and frees the slots. The caller holds no cursor and no
+    /// shorter lock.
     pub(crate) fn flush(&mut self) {
+        let manager: &Manager<M> = &self.mm.manager;
+        manager.free_slots(self.unused.drain(..));
         if self.stale.is_empty() {
             return;
         }
-        let manager: &Manager<M> = &self.mm.manager;
+        manager.order.assert_may_sleep();
         manager.machine.flush(&self.mm.space, &self.stale);
         self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
         manager.stats.flushes.add(manager.machine.context(), 1);

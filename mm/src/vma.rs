@@ -245,6 +245,13 @@ impl<M: Machine> Vma<M> {
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
     }
 
+    /// The access as for which pages are brought in ahead of use: a store to private memory, so that
+    /// copy on write is over (spec C17).
+    pub(crate) fn access_ahead(&self) -> Access {
+        let writes = self.has(VmaFlags::WRITE) && !self.has(VmaFlags::SHARED);
+        if writes { Access::Write } else { Access::Read }
+    }
+
     /// All families that pages of this region may belong to.
     pub(crate) fn families(&self) -> impl Iterator<Item = &Arc<AnonVma<M>>> {
         self.anon.iter().chain(&self.ancestors).chain(&self.guests)

@@ -4,9 +4,11 @@
 mod common;
 
 use common::{BASE, PAGE, World};
-use pagefault::machine::{Access, Frame, Machine, Protection, VirtAddr};
+use pagefault::error::UserError;
+use pagefault::machine::{Access, Cursor, Entry, Frame, Machine, Protection, Space, VirtAddr};
 use pagefault::{
-    AddressSpace, Config, File, FileAccess, MapRequest, Placement, Sharing, Source, SyncMode,
+    AddressSpace, Advice, Config, File, FileAccess, MapRequest, Placement, Sharing, Source,
+    SyncMode,
 };
 use pagefault_sim::{Config as Computer, Sim, SimFile, Task, X86_64};
 use std::sync::Arc;
@@ -168,6 +170,268 @@ fn b20_reclaim_leaves_pinned_pages_alone() {
     assert_eq!(world.manager.reclaim(10), 1);
     assert_eq!(world.load_byte(space.mm(), 0, BASE), Ok(0xc2));
     world.check();
+}
+
+/// A page's entry.
+fn entry(space: &AddressSpace<Sim>, at: VirtAddr) -> Entry {
+    space.space().lock_existing(at..at + PAGE).map_or(Entry::None, |cursor| cursor.entry(at))
+}
+
+/// Through the entry a device that knows nothing but the page table could store to the pinned page.
+#[track_caller]
+fn assert_ready(space: &AddressSpace<Sim>, at: VirtAddr, frame: Frame) {
+    let entry = entry(space, at);
+    assert_eq!(entry.frame(), Some(frame), "the page is where it was pinned");
+    assert!(matches!(entry, Entry::Present { dirty: true, .. }), "{entry:?}");
+    assert!(entry.is_writable(), "{entry:?}");
+}
+
+/// Maps a file of two pages, shared.
+fn shared_file(world: &World<X86_64>, space: &AddressSpace<Sim>) -> (VirtAddr, SimFile) {
+    let store = SimFile::pattern(2 * PAGE, 9);
+    let file = File::open(&world.manager, Arc::new(store.clone()));
+    let access = FileAccess::READ | FileAccess::WRITE;
+    let source = Source::File { file: &file, offset: 0, access };
+    let (placement, sharing) = (Placement::Fixed(BASE + 16 * PAGE), Sharing::Shared);
+    let request = MapRequest { source, placement, sharing, ..MapRequest::anonymous(2 * PAGE) };
+    (space.mm().mmap(&request).unwrap(), store)
+}
+
+/// Maps shared anonymous memory.
+fn shared_memory(space: &AddressSpace<Sim>) -> VirtAddr {
+    let (placement, sharing) = (Placement::Fixed(BASE + 32 * PAGE), Sharing::Shared);
+    space.mm().mmap(&MapRequest { placement, sharing, ..MapRequest::anonymous(2 * PAGE) }).unwrap()
+}
+
+/// What is there needs no fault and no flush.
+#[test]
+fn a_pin_of_resident_pages_changes_nothing() {
+    let (world, space) = calm();
+    let (file, _) = shared_file(&world, &space);
+    let memory = shared_memory(&space);
+    for at in [BASE, BASE + PAGE, file, memory] {
+        world.store(space.mm(), 0, at, &[1]).unwrap();
+    }
+    let before = (world.manager.counters(), space.usage(), world.sim.stats().flushes);
+    for access in [Access::Read, Access::Write] {
+        for range in [BASE..BASE + 2 * PAGE, file..file + PAGE, memory..memory + PAGE] {
+            let pages = ((range.end - range.start) / PAGE) as usize;
+            let pin = space.mm().pin(range, access).unwrap();
+            assert_eq!(pin.frames().len(), pages);
+        }
+    }
+    let mut byte = [0];
+    assert_eq!(space.mm().copy_from_user(BASE, &mut byte), 0);
+    assert_eq!((byte, space.mm().copy_to_user(BASE, &[2])), ([1], 0));
+    space.mm().mlock(BASE, 2 * PAGE).unwrap();
+    space.mm().madvise(BASE, 2 * PAGE, Advice::PopulateWrite).unwrap();
+    let after = (world.manager.counters(), space.usage(), world.sim.stats().flushes);
+    assert_eq!((before.0, before.2), (after.0, after.2));
+    assert_eq!((before.1.minor, before.1.major), (after.1.minor, after.1.major));
+    world.check();
+}
+
+/// On every kind of machine, and whatever the page was before.
+#[test]
+fn a_pin_for_writing_leaves_the_entry_ready() {
+    for (zero_frame, dirty_bits) in [(true, true), (true, false), (false, false)] {
+        let machine = Computer { frames: 64, cpus: 3, zero_frame, dirty_bits, ..Computer::calm() };
+        let (world, space) = on(machine);
+        let (file, _) = shared_file(&world, &space);
+        let memory = shared_memory(&space);
+        // Read as zeros; swapped; shared with a child; read from the file; read of shared memory.
+        world.load_byte(space.mm(), 0, BASE + PAGE).unwrap();
+        world.store(space.mm(), 0, BASE + 2 * PAGE, &[2]).unwrap();
+        world.manager.reclaim(100);
+        world.store(space.mm(), 0, BASE + 3 * PAGE, &[3]).unwrap();
+        let child = space.fork().unwrap();
+        world.load_byte(space.mm(), 0, file).unwrap();
+        world.load_byte(space.mm(), 0, memory).unwrap();
+        let pages = (0..5).map(|page| BASE + page * PAGE);
+        for at in pages.chain([file, file + PAGE, memory, memory + PAGE]) {
+            let pin = space.mm().pin(at..at + PAGE, Access::Write).unwrap();
+            assert_ready(&space, at, pin.frames()[0]);
+            assert_coherent(&world, &space, at, pin.frames()[0]);
+            world.check();
+        }
+        drop((child, space));
+        world.manager.reclaim(1000);
+        world.check_empty();
+    }
+}
+
+#[test]
+fn b20_a_pinned_page_is_ready_whatever_is_done_to_make_room() {
+    let (world, space) = calm();
+    let (file, store) = shared_file(&world, &space);
+    let memory = shared_memory(&space);
+    let pages = [BASE, file, memory];
+    let pins = pages.map(|at| space.mm().pin(at..at + PAGE, Access::Write).unwrap());
+    let still = || {
+        for (at, pin) in pages.iter().zip(&pins) {
+            assert_ready(&space, *at, pin.frames()[0]);
+        }
+        world.check();
+    };
+    for _ in 0..4 {
+        assert_eq!(world.manager.reclaim(10), 0);
+        still();
+    }
+    for at in pages {
+        for advice in [Advice::Cold, Advice::PageOut, Advice::Free, Advice::WillNeed] {
+            // Only private anonymous memory can be free.
+            let done = space.mm().madvise(at, PAGE, advice);
+            assert!(done.is_ok() || advice == Advice::Free && at != BASE, "{advice:?} {done:?}");
+            still();
+        }
+    }
+    // Twice: what the device stores after the first goes out with the second.
+    for round in [0x31, 0x32] {
+        device_stores(&world, pins[1].frames()[0], round);
+        space.mm().msync(file, PAGE, SyncMode::Sync).unwrap();
+        assert_eq!(store.contents()[0], round);
+        still();
+    }
+    let child = space.fork().unwrap();
+    still();
+    drop(child);
+    space.mm().mlock(BASE, PAGE).unwrap();
+    space.mm().munlock(BASE, PAGE).unwrap();
+    still();
+}
+
+/// A store by the device after the round trip makes no fault that would give the right back.
+#[test]
+fn a_pinned_page_is_ready_again_when_mprotect_allows_stores_again() {
+    for dirty_bits in [true, false] {
+        let machine = Computer { frames: 64, cpus: 3, dirty_bits, ..Computer::calm() };
+        let (world, space) = on(machine);
+        let pin = space.mm().pin(BASE..BASE + PAGE, Access::Write).unwrap();
+        for protection in [READ, Protection::empty()] {
+            space.mm().mprotect(BASE, PAGE, protection).unwrap();
+            assert!(!entry(&space, BASE).is_writable());
+            space.mm().mprotect(BASE, PAGE, RW).unwrap();
+            assert_ready(&space, BASE, pin.frames()[0]);
+            world.check();
+        }
+        // Swapped out afterwards, the content is what the device stored last.
+        device_stores(&world, pin.frames()[0], 0x77);
+        drop(pin);
+        assert_eq!(world.manager.reclaim(10), 1);
+        assert_eq!(world.load_byte(space.mm(), 0, BASE), Ok(0x77));
+    }
+}
+
+/// The content goes, as it must; the device and the program still see the same page.
+#[test]
+fn c16_dontneed_empties_a_pinned_page_and_leaves_it_in_place() {
+    let (world, space) = calm();
+    let memory = shared_memory(&space);
+    for (at, left) in [(BASE, 0), (memory, 5)] {
+        world.store(space.mm(), 0, at, &[5]).unwrap();
+        world.store(space.mm(), 0, at + PAGE, &[6]).unwrap();
+        let pin = space.mm().pin(at..at + PAGE, Access::Write).unwrap();
+        space.mm().madvise(at, 2 * PAGE, Advice::DontNeed).unwrap();
+        assert_ready(&space, at, pin.frames()[0]);
+        assert_eq!(world.load_byte(space.mm(), 0, at), Ok(left));
+        assert_eq!(world.load_byte(space.mm(), 0, at + PAGE), Ok(if left == 0 { 0 } else { 6 }));
+        assert_coherent(&world, &space, at, pin.frames()[0]);
+        world.check();
+    }
+}
+
+/// What can be pinned of a range is, up to the first page that cannot.
+#[test]
+fn a_pin_of_a_range_with_a_bad_page_says_how_far_it_came() {
+    let (world, space) = calm();
+    space.mm().munmap(BASE + 3 * PAGE, PAGE).unwrap();
+    let (pin, refused) = space.mm().pin_prefix(BASE + 7..BASE + 5 * PAGE, Access::Write);
+    assert_eq!((pin.frames().len(), refused), (3, Some(UserError::BadAddress)));
+    let whole = space.mm().pin(BASE..BASE + 5 * PAGE, Access::Write);
+    assert_eq!(whole.err(), Some(UserError::BadAddress));
+    for range in [BASE..BASE, BASE + 1..BASE] {
+        assert!(space.mm().pin(range, Access::Read).unwrap().frames().is_empty());
+    }
+    let beyond = VirtAddr(u64::MAX - PAGE)..VirtAddr(u64::MAX);
+    assert_eq!(space.mm().pin(beyond, Access::Read).err(), Some(UserError::BadAddress));
+    drop(pin);
+    drop(space);
+    world.check_empty();
+}
+
+/// While it is pinned, a page stays ready at every moment, whoever makes room.
+#[test]
+fn b20_pins_against_reclaim_advice_and_syncs() {
+    for seed in 0..200 {
+        let dirty_bits = seed % 2 == 0;
+        let machine = Computer { seed, frames: 64, cpus: 3, dirty_bits, ..Computer::default() };
+        let (world, space) = on(machine);
+        let (file, store) = shared_file(&world, &space);
+        let memory = shared_memory(&space);
+        let pages = [BASE, file, memory];
+        let device: Task<'_> = Box::new(|| {
+            for round in 1..4 {
+                for at in pages {
+                    let pin = space.mm().pin(at..at + PAGE, Access::Write).unwrap();
+                    for _ in 0..3 {
+                        assert_ready(&space, at, pin.frames()[0]);
+                    }
+                    device_stores(&world, pin.frames()[0], round);
+                    assert_ready(&space, at, pin.frames()[0]);
+                }
+            }
+        });
+        let room: Task<'_> = Box::new(|| {
+            for _ in 0..3 {
+                world.manager.reclaim(4);
+                for at in pages {
+                    space.mm().madvise(at, PAGE, Advice::PageOut).unwrap();
+                }
+                drop(space.fork().unwrap());
+            }
+        });
+        let sync: Task<'_> = Box::new(|| {
+            for _ in 0..4 {
+                space.mm().msync(file, PAGE, SyncMode::Sync).unwrap();
+                world.store(space.mm(), 2, file + 1, &[9]).unwrap();
+                world.load_byte(space.mm(), 2, BASE).unwrap();
+            }
+        });
+        world.sim.explore(seed, vec![device, room, sync]);
+        for at in pages {
+            assert_eq!(world.load_byte(space.mm(), 0, at), Ok(3), "seed {seed}");
+        }
+        space.mm().msync(file, PAGE, SyncMode::Sync).unwrap();
+        assert_eq!(store.contents()[..2], [3, 9], "seed {seed}");
+        world.check();
+        drop(space);
+        world.manager.reclaim(1000);
+        world.check_empty();
+    }
+}
+
+/// A page that is clean and only read needs no page lock to be pinned: reclaim must see the pin.
+#[test]
+fn b20_pins_of_clean_pages_against_reclaim() {
+    for seed in 0..300 {
+        let (world, space) = on(Computer { seed, frames: 64, cpus: 3, ..Computer::default() });
+        let (file, _) = shared_file(&world, &space);
+        let device: Task<'_> = Box::new(|| {
+            for _ in 0..12 {
+                let pin = space.mm().pin(file..file + PAGE, Access::Read).unwrap();
+                for _ in 0..2 {
+                    assert_eq!(entry(&space, file).frame(), Some(pin.frames()[0]));
+                }
+            }
+        });
+        let room: Task<'_> = Box::new(|| {
+            for _ in 0..8 {
+                space.mm().madvise(file, PAGE, Advice::PageOut).unwrap();
+            }
+        });
+        world.sim.explore(seed, vec![device, room]);
+        world.check();
+    }
 }
 
 /// A pin, the device's store, and a fork, a store or reclaim in every order.

@@ -4,12 +4,12 @@ use crate::archive::{self, Single};
 use crate::kernel::{self, KernelError};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,6 +148,8 @@ pub enum BootError {
     Stopped,
     /// QEMU ended, or was stopped after a while, before the kernel said anything.
     Silent(Accelerator),
+    /// KVM is there and cannot run the kernel, or is not there; this is what QEMU said.
+    Kvm(String),
     /// The kernel could not start the first program: an error number.
     NotStarted(u32),
     /// The machine ended without an exit status; this is what the kernel reported.
@@ -186,14 +188,17 @@ impl std::fmt::Display for BootError {
             Self::Output(error) => write!(f, "standard output: {error}"),
             Self::Stopped => f.write_str("stopped"),
             Self::Silent(Accelerator::Tcg) => f.write_str("the machine did not start"),
-            Self::Silent(Accelerator::Kvm) => f.write_str(
-                "the machine did not start under KVM, which this host may not have; try tcg",
-            ),
+            Self::Silent(Accelerator::Kvm) => {
+                f.write_str("the machine did not start under KVM; use --accel tcg")
+            }
+            Self::Kvm(said) => {
+                write!(f, "KVM cannot run the kernel on this host ({said}); use --accel tcg")
+            }
             Self::NotStarted(number) => {
                 let error = io::Error::from_raw_os_error(*number as i32);
                 write!(f, "the program cannot be started: {error}")
             }
-            Self::Crashed(report) => write!(f, "the machine ended early:\n{report}"),
+            Self::Crashed(report) => write!(f, "the kernel stopped; its report:\n{report}"),
             Self::TimedOut(ended) => write!(f, "the program ran too long:\n{}", ended.report),
         }
     }
@@ -246,17 +251,26 @@ impl Boot {
         }
         // A group of its own: what the terminal sends is for us, who stop the machine.
         command.process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let complaints = match self.accelerator {
+            Accelerator::Tcg => Stdio::inherit(),
+            Accelerator::Kvm => Stdio::piped(),
+        };
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(complaints);
         let mut qemu = Qemu(command.spawn()?);
+        let complaint = Complaint::listen(&mut qemu.0);
         let speaks = Arc::new(AtomicBool::new(false));
         let output = connect(&mut qemu.0, console, speaks.clone())?;
-        let outcome = self.watch(&mut qemu, &output, &report, &speaks)?;
+        let outcome = self.watch(&mut qemu, &output, &report, &speaks, &complaint)?;
         drop(qemu);
         let output = output.join().unwrap_or_else(|_| Ok(Vec::new())).map_err(BootError::Output)?;
         let report = String::from_utf8_lossy(&fs::read(&report)?).into_owned();
         match outcome {
             Outcome::Ended => self.judge(output, report),
-            Outcome::Silent => Err(BootError::Silent(self.accelerator)),
+            Outcome::Silent => Err(match complaint.finally() {
+                Some(said) => BootError::Kvm(said),
+                None => BootError::Silent(self.accelerator),
+            }),
+            Outcome::Failed(said) => Err(BootError::Kvm(said)),
             Outcome::TimedOut => Err(BootError::TimedOut(Ended { status: 0, output, report })),
             Outcome::Stopped => Err(BootError::Stopped),
         }
@@ -269,6 +283,7 @@ impl Boot {
         output: &Output,
         report: &Path,
         has_spoken: &AtomicBool,
+        complaint: &Complaint,
     ) -> io::Result<Outcome> {
         let start = Instant::now();
         let mut speaks = false;
@@ -278,6 +293,10 @@ impl Boot {
             if !speaks && fs::metadata(report).is_ok_and(|report| report.len() > 0) {
                 speaks = true;
                 has_spoken.store(true, Ordering::Release);
+            }
+            // QEMU stays, with a machine that is stopped.
+            if let Some(said) = complaint.so_far().filter(|said| said.starts_with(KVM_FAILED)) {
+                return Ok(Outcome::Failed(said));
             }
             let time = start.elapsed();
             if self.stop.load(Ordering::Relaxed) {
@@ -375,13 +394,55 @@ impl Drop for Qemu {
     }
 }
 
+/// How QEMU begins to say that KVM met what it cannot carry out.
+const KVM_FAILED: &str = "KVM internal error";
+
+/// What QEMU complains about, where that is not passed on.
+struct Complaint {
+    /// The first line of its standard error that is no warning; what follows are registers.
+    first: Arc<Mutex<Option<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Complaint {
+    fn listen(child: &mut Child) -> Self {
+        let first = Arc::default();
+        let reader = child.stderr.take().map(|stderr| {
+            let first: Arc<Mutex<Option<String>>> = Arc::clone(&first);
+            thread::spawn(move || {
+                for line in io::BufReader::new(stderr).lines().map_while(Result::ok) {
+                    let line = line.trim_start_matches("qemu-system-x86_64: ");
+                    if !line.starts_with("warning: ") {
+                        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                        first.get_or_insert_with(|| line.trim_end_matches('.').to_owned());
+                    }
+                }
+            })
+        });
+        Self { first, reader }
+    }
+
+    fn so_far(&self) -> Option<String> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All of it, of a QEMU that has ended.
+    fn finally(self) -> Option<String> {
+        // A reader that panicked has kept what it had read.
+        let _ = self.reader.map(thread::JoinHandle::join);
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Why a machine is no longer watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     /// It ended, or its output has nowhere to go.
     Ended,
     /// It said nothing for too long, or ended before it said anything.
     Silent,
+    /// KVM could not go on; this is what QEMU said.
+    Failed(String),
     /// It ran too long.
     TimedOut,
     /// Someone wants it stopped.

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{boot, built, busybox, dynamic, expect, one_is_killed, program};
-use pagefault_pc::boot::{BootError, is_available};
+use common::{boot, built, busybox, dynamic, expect, one_is_killed, program, skips};
+use pagefault_pc::boot::{Accelerator, BootError};
 use pagefault_pc::{Boot, Ended};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -125,6 +125,32 @@ fn memory_larger_than_the_machine_without_swap_kills_one_process() {
     one_is_killed("48 4", |boot| boot.memory = 32);
 }
 
+/// Memory taken in small pieces leaves reclaim nothing but the pages that programs run from, and page
+/// tables are nothing that it can take: who takes either is killed, and others go on.
+#[test]
+fn who_takes_all_memory_is_killed() {
+    let names = ["blocks", "tables", "blocks"];
+    for swap in [0, 16] {
+        let change = |boot: &mut Boot| (boot.memory, boot.swap) = (24, swap);
+        let Some(ended) = program("exhaust", &names, change) else { return };
+        let expected = names.map(|name| format!("{name}: signal 9\n")).concat();
+        expect(&ended, 0, &format!("{expected}the parent goes on\n"));
+    }
+}
+
+/// The kernel's own memory is refused to who would take all of it.
+#[test]
+fn regions_without_end_are_refused() {
+    let Some(ended) = program("exhaust", &["regions"], |boot| boot.memory = 16) else { return };
+    expect(&ended, 0, "regions: exit 0\nthe parent goes on\n");
+}
+
+#[test]
+fn many_thousand_regions() {
+    let Some(ended) = program("regions", &[], |_| ()) else { return };
+    expect(&ended, 0, "20000 mapped, 0 wrong, 0 left\n");
+}
+
 #[test]
 fn a_pipeline_of_busybox_tools() {
     let script = "B=/bin/busybox; i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; done \
@@ -207,8 +233,7 @@ fn instructions_a_fault_repeat_and_stay_in_bounds() {
 
 #[test]
 fn a_program_that_is_not_there() {
-    if !is_available() {
-        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    if skips() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -216,10 +241,28 @@ fn a_program_that_is_not_there() {
     assert!(matches!(ended, Err(BootError::NotStarted(2))), "{ended:?}");
 }
 
+/// A host's KVM runs the program, or the command says that it cannot.
+#[test]
+fn kvm_runs_the_program_or_says_that_it_cannot() {
+    if skips() {
+        return;
+    }
+    let directory = built("forktree");
+    let mut boot = Boot::new(directory.path(), &["/forktree"]);
+    boot.accelerator = Accelerator::Kvm;
+    match boot.capture() {
+        Ok(ended) => expect(&ended, 0, "39 processes, right\n"),
+        Err(error @ BootError::Kvm(_)) => {
+            let text = error.to_string();
+            assert!(text.contains("KVM") && text.ends_with("use --accel tcg"), "{text}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn a_machine_too_small_for_its_files() {
-    if !is_available() {
-        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    if skips() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, Rights, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Rights, Stale, VirtAddr,
 };
 use std::sync::Arc;
 
@@ -257,7 +257,7 @@ impl<A: Architecture> Machine for Computer<A> {
         f(&if allowed { self.hw.frames.read(frame) } else { [0; _] })
     }
 
-    fn space(&self) -> Result<SimSpace<A>, OutOfFrames> {
+    fn space(&self) -> Result<SimSpace<A>, NoSpace> {
         let table = self.hw.new_table()?;
         Ok(SimSpace::new(self.hw.clone(), Arc::new(table)))
     }

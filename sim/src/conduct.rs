@@ -28,14 +28,22 @@ impl Conduct {
     /// # Panics
     /// If the caller holds a lock of the computer, unless that is tolerated.
     pub(crate) fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
-        let held = lock::held();
-        let tolerated = held == 0 || self.tolerates_locks.load(Ordering::Relaxed);
-        assert!(tolerated, "the device was called by a thread that holds {held} locks");
+        self.expect_no_locks();
         operations.fetch_add(1, Ordering::Relaxed);
         for _ in 0..self.latency.load(Ordering::Relaxed) {
             yield_point();
         }
         if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
+    }
+
+    /// What every call of a device may count on, since it may sleep.
+    ///
+    /// # Panics
+    /// If the caller holds a lock of the computer, unless that is tolerated.
+    pub(crate) fn expect_no_locks(&self) {
+        let held = lock::held();
+        let tolerated = held == 0 || self.tolerates_locks.load(Ordering::Relaxed);
+        assert!(tolerated, "the device was called by a thread that holds {held} locks");
     }
 }
 

@@ -131,6 +131,7 @@ impl SwapDevice for SimDisk {
     }
 
     fn discard(&self, slot: u32) {
+        self.disk.conduct.expect_no_locks();
         self.disk.discards.fetch_add(1, Ordering::Relaxed);
         self.disk.stored.lock().remove(&slot);
     }

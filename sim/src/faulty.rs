@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, Rights, Space, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Rights, Space, Stale, VirtAddr,
 };
 use std::sync::Arc;
 
@@ -93,9 +93,9 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.drain(frame, f)
     }
 
-    fn space(&self) -> Result<Self::Space, OutOfFrames> {
+    fn space(&self) -> Result<Self::Space, NoSpace> {
         if self.fail.is_now() {
-            return Err(OutOfFrames);
+            return Err(NoSpace::OutOfFrames);
         }
         Ok(FaultySpace { inner: self.inner.space()?, fail: self.fail.clone() })
     }
@@ -156,6 +156,10 @@ impl<S: Space> Space for FaultySpace<S> {
 
     fn id(&self) -> u32 {
         self.inner.id()
+    }
+
+    fn covers(&self) -> Range<VirtAddr> {
+        self.inner.covers()
     }
 
     fn lock(&self, range: Range<VirtAddr>) -> Result<Self::Cursor<'_>, OutOfFrames> {

@@ -136,10 +136,12 @@ impl Backing for SimFile {
     }
 
     fn len(&self) -> u64 {
+        self.file.conduct.expect_no_locks();
         self.file.bytes.lock().len() as u64
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {
+        self.file.conduct.expect_no_locks();
         let length = usize::try_from(bytes).map_err(|_| IoError::Full)?;
         let mut content = self.file.bytes.lock();
         let more = length.saturating_sub(content.len());
@@ -149,6 +151,7 @@ impl Backing for SimFile {
     }
 
     fn sync(&self) -> Result<(), IoError> {
+        self.file.conduct.expect_no_locks();
         self.file.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -158,10 +161,12 @@ impl Backing for SimFile {
     }
 
     fn opened(&self) {
+        self.file.conduct.expect_no_locks();
         self.file.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     fn closed(&self) {
+        self.file.conduct.expect_no_locks();
         self.file.closed.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -4,8 +4,8 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Cursor, Entry, Frame, Machine, OutOfFrames, Protection, Rights, Space,
-    Stale, VirtAddr,
+    Capabilities, ContextId, Cursor, Entry, Frame, Machine, NoSpace, OutOfFrames, Protection,
+    Rights, Space, Stale, VirtAddr,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ pub enum Call {
     /// A frame's content was looked at.
     Drain(Frame),
     /// An address space was made, by number, or no frame was free for it.
-    Space(Result<u32, OutOfFrames>),
+    Space(Result<u32, NoSpace>),
     /// An address space was dropped.
     Drop(u32),
     /// Stale translations were flushed.
@@ -273,7 +273,7 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         result
     }
 
-    fn space(&self) -> Result<Self::Space, OutOfFrames> {
+    fn space(&self) -> Result<Self::Space, NoSpace> {
         let result = self.inner.space();
         self.observer.note(&Call::Space(result.as_ref().map(Space::id).map_err(|error| *error)));
         Ok(TracedSpace { inner: result?, observer: self.observer.clone() })
@@ -351,6 +351,10 @@ impl<S: Space, O: Observer> Space for TracedSpace<S, O> {
 
     fn id(&self) -> u32 {
         self.inner.id()
+    }
+
+    fn covers(&self) -> Range<VirtAddr> {
+        self.inner.covers()
     }
 
     fn lock(&self, range: Range<VirtAddr>) -> Result<Self::Cursor<'_>, OutOfFrames> {

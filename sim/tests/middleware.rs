@@ -3,12 +3,12 @@
 mod common;
 
 use common::{PAGE, RW, entry, present, set, stale};
-use pagefault_machine::{Entry, Machine, Mode, OutOfFrames, PAGE_SIZE, Space};
+use pagefault_machine::{Entry, Machine, Mode, NoSpace, PAGE_SIZE, Space};
 use pagefault_sim::{Call, Config, Faulty, Log, Sim, Traced};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What any memory manager does with any machine.
-fn use_machine<M: Machine>(machine: &M) -> Result<(), OutOfFrames> {
+fn use_machine<M: Machine>(machine: &M) -> Result<(), NoSpace> {
     let space = machine.space()?;
     let frame = machine.allocate()?;
     let guard = Free(machine, frame);
@@ -39,7 +39,8 @@ fn every_request_for_frames_can_fail() {
     loop {
         machine.fail_nth_allocation(failures + 1);
         match use_machine(&machine) {
-            Err(OutOfFrames) => failures += 1,
+            Err(NoSpace::OutOfFrames) => failures += 1,
+            Err(NoSpace::Refused) => panic!("no space is refused"),
             Ok(()) => break,
         }
         assert!(machine.has_failed());
@@ -87,7 +88,7 @@ fn middleware_stacks() {
     let sim = Sim::new(Config::calm());
     let machine = Traced::new(Faulty::new(sim.clone()), Log::new(10));
     machine.inner().fail_nth_allocation(1);
-    assert_eq!(use_machine(&machine), Err(OutOfFrames));
+    assert_eq!(use_machine(&machine), Err(NoSpace::OutOfFrames));
     assert_eq!(use_machine(&machine), Ok(()));
     assert_eq!(sim.usage().allocated, 0);
 }

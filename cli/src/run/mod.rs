@@ -1,29 +1,63 @@
 //! `pagefault run`: an unmodified program with its memory managed by us.
 //!
-//! The command stays outside. It holds the shared object and the shared memory ([`object`]), starts
-//! the program with both ([`child`]), waits, and reports ([`report`]). All managing happens in the
-//! program's own process, by the object.
+//! | module | what it does |
+//! |---|---|
+//! | [`front`] | starts the keeper and the program, passes signals on, waits |
+//! | [`inherited`] | what the caller gave us and the program is to have |
+//! | [`ask`] | the child that becomes the program: asks the keeper, executes |
+//! | [`keeper`] | the process that places the runtime in what the tree executes |
+//! | [`place`] | how it is placed: memory, image, boot block, registers |
+//! | [`trace`] | `ptrace(2)` |
+//! | [`image`] | the runtime as it will lie in memory |
+//! | [`spawn`] | `fork(2)` |
+//! | [`report`], [`swap`] | statistics; swap areas on the command line |
+//! | [`preload`], [`object`] | the first road: a shared object for the dynamic linker |
+//!
+//! All managing happens in the program's own process, by the runtime.
 
-mod child;
+mod ask;
+mod front;
+mod image;
+mod inherited;
+mod keeper;
 mod object;
+mod place;
+mod preload;
 mod report;
+pub mod spawn;
 mod swap;
+pub mod trace;
 
-pub use child::die_of;
+pub use front::die_of;
+pub use swap::directory as swap_directory;
 
+use crate::doctor::advice;
+use crate::program::Found;
+use crate::say::say;
 use crate::size::Size;
 use crate::status::Format;
-use crate::{program, status};
-use child::Ended;
-use pagefault_control::{Config, Control, Mapped, SwapSpec};
-use std::ffi::OsString;
+use crate::{complain, program, status};
+use ask::{Failure, Program};
+use front::{Child, Ended, StartError};
+use image::{Image, ImageError};
+use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
+use rustix::io::Errno;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The least resident limit that leaves a program room to go on.
 const LEAST_MEMORY: Size = Size(1 << 20);
+
+/// Which road is taken where nothing is said.
+const DEFAULT_DELIVERY: Choice = Choice::Inline;
+
+/// The runtime, built by the build script.
+static RUNTIME: &[u8] = include_bytes!(env!("PAGEFAULT_RUNTIME"));
 
 const EXAMPLES: &str = "\
 Sizes are bytes, or a number with K, M, G or T (powers of 1024).
@@ -41,9 +75,10 @@ Examples:
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the program's heap and its private anonymous mappings, in every process that it
-starts, at most --memory of them resident in each process. Files, shared memory, code and stacks
-stay with the kernel. The program must be dynamically linked, for x86-64, with glibc.
+What is managed: the private anonymous memory of the program and of every process that it starts.
+Files, shared memory, code and stacks stay with the kernel. Any program for x86-64 can be run;
+one that gains rights by being executed, or that may not be read, runs unmanaged.
+`pagefault doctor` says whether this machine has what is needed.
 
 Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:
   125  pagefault itself failed, or had to stop the program
@@ -64,6 +99,12 @@ pub struct Arguments {
         help = "Where pages go that do not fit: ram[:SIZE], file:PATH[:SIZE] or file; may be repeated"
     )]
     swap: Vec<swap::Area>,
+    /// Who brings pages back: the thread that needs them, or a thread of ours, for debuggers
+    #[arg(long, value_enum, default_value_t = DEFAULT_DELIVERY, value_name = "WHO")]
+    delivery: Choice,
+    // For tests: places another runtime than the one that was built in.
+    #[arg(long, value_name = "PATH", hide = true)]
+    runtime: Option<PathBuf>,
     /// Print statistics at the end, on standard error
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
@@ -79,6 +120,27 @@ pub struct Arguments {
         value_name = "PROGRAM"
     )]
     command: Vec<OsString>,
+}
+
+/// The choices of `--delivery`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    /// The thread that faults: the fast way, for any program
+    Inline,
+    /// A thread of ours, so that debuggers and others that read the program's memory see all of it
+    Threads,
+    /// The first road: a shared object in dynamically linked programs
+    #[value(hide = true)]
+    Preload,
+}
+
+impl Choice {
+    const fn delivery(self) -> Delivery {
+        match self {
+            Self::Inline => Delivery::Inline,
+            Self::Threads | Self::Preload => Delivery::Threads,
+        }
+    }
 }
 
 /// Why the program was not run, or not to its end.
@@ -100,6 +162,23 @@ enum Error {
     Object(io::Error),
     #[error("{}: {source}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("--runtime {}: {source}", path.display())]
+    Runtime { path: PathBuf, source: io::Error },
+    #[error("cannot start the program: {0}")]
+    Start(io::Error),
+    #[error("cannot trace the program, and so cannot manage it: {0}\n{advice}", advice = advice::ptrace())]
+    Refused(io::Error),
+    #[error("the keeper ended before the program began")]
+    Keeper,
+    #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
+    Fell(PathBuf),
+    #[error(
+        "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
+         /etc/security/limits.conf)"
+    )]
+    Descriptors(io::Error),
     #[error("cannot wait for the program: {0}")]
     Wait(io::Error),
     #[error("{} ran without being managed: the dynamic linker refused the manager", .0.display())]
@@ -125,9 +204,9 @@ impl Error {
 pub fn run(arguments: Arguments) -> ExitCode {
     match supervise(arguments) {
         Ok(Ended::Status(status)) => ExitCode::from(status),
-        Ok(Ended::Signal(signal)) => child::die_of(signal),
+        Ok(Ended::Signal(signal)) => die_of(signal),
         Err(error) => {
-            eprintln!("pagefault: {error}");
+            complain!("{error}");
             ExitCode::from(error.status())
         }
     }
@@ -138,15 +217,73 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create()?;
+    let (shared, control) = Control::create(config.limit_bytes)?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
-    let object = object::hold().map_err(Error::Object)?;
-    let mut child = child::start(&program, &arguments.command, &object, &shared)?;
+    let mut child = start(&arguments, &program, &control, &shared)?;
     let ended = child.wait().map_err(Error::Wait)?;
 
-    stats.write(&config, &control)?;
-    check(&control, child.id(), program)?;
+    stats.write(&config, &control);
+    let fell = child.take_leave(&control);
+    if fell && ended == Ended::Signal(libc::SIGKILL) {
+        return Err(Error::Fell(program.path));
+    }
+    check(&control, child.id(), &program.path)?;
+    let counted = control.counters.programs.value() != 0 || program.unmanaged.is_some();
+    if arguments.delivery == Choice::Preload && !counted {
+        return Err(Error::Unmanaged(program.path));
+    }
     Ok(ended)
+}
+
+/// Starts the program on the road that was chosen.
+fn start(
+    arguments: &Arguments,
+    program: &Found,
+    control: &Mapped,
+    shared: &OwnedFd,
+) -> Result<Child, Error> {
+    let to_execute = executable(&program.path, &arguments.command);
+    let started = match (&program.unmanaged, arguments.delivery) {
+        (Some(why), _) => {
+            complain!("{why}");
+            front::start_unmanaged(&to_execute)
+        }
+        (None, Choice::Preload) => {
+            let object = object::hold().map_err(Error::Object)?;
+            return preload::start(&program.path, &arguments.command, &object, shared);
+        }
+        (None, Choice::Inline | Choice::Threads) => {
+            let image = runtime(arguments.runtime.as_deref())?;
+            front::start(&to_execute, control, shared, image)
+        }
+    };
+    started.map_err(|error| refused(error, program.path.clone()))
+}
+
+/// The runtime: the one that was built with the command, or that of a file.
+fn runtime(path: Option<&Path>) -> Result<Image, Error> {
+    let Some(path) = path else { return Ok(Image::parse(RUNTIME)?) };
+    let file =
+        std::fs::read(path).map_err(|source| Error::Runtime { path: path.to_owned(), source })?;
+    Ok(Image::parse(&file)?)
+}
+
+fn executable(path: &Path, arguments: &[OsString]) -> Program {
+    // What came as an argument of ours, or from the environment, has no byte of zero.
+    let string = |text: &[u8]| CString::new(text).unwrap_or_default();
+    let arguments = arguments.iter().map(|argument| string(argument.as_bytes())).collect();
+    Program::new(string(path.as_os_str().as_bytes()), arguments)
+}
+
+fn refused(error: StartError, program: PathBuf) -> Error {
+    match error {
+        StartError::Host(errno @ Errno::MFILE) => Error::Descriptors(errno.into()),
+        StartError::Host(errno) => Error::Start(errno.into()),
+        StartError::Child(Failure::Exec(errno)) => Error::Spawn { program, source: errno.into() },
+        StartError::Child(Failure::Refused(errno)) => Error::Refused(errno.into()),
+        StartError::Child(Failure::Keeper) => Error::Keeper,
+        StartError::Child(Failure::Descriptors(errno)) => Error::Descriptors(errno.into()),
+    }
 }
 
 /// Works out the configuration, and tries the swap areas.
@@ -162,7 +299,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     let areas = if arguments.swap.is_empty() { &default[..] } else { &arguments.swap };
     let swap =
         areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?;
-    Ok(Config { limit_bytes: memory.0, swap })
+    Ok(Config { limit_bytes: memory.0, delivery: arguments.delivery.delivery(), swap })
 }
 
 fn half_of_the_machine() -> Size {
@@ -171,15 +308,16 @@ fn half_of_the_machine() -> Size {
 }
 
 /// Looks whether the program was managed to its end.
-fn check(control: &Control, process: u32, program: PathBuf) -> Result<(), Error> {
+fn check(control: &Control, process: u32, program: &Path) -> Result<(), Error> {
     match control.failure() {
-        Some((failed, message)) if failed == process => Err(Error::Stopped { program, message }),
+        Some((failed, message)) if failed == process => {
+            Err(Error::Stopped { program: program.to_owned(), message })
+        }
         Some((failed, message)) => {
             // One of the processes that it started: what it makes of that is its own affair.
-            eprintln!("pagefault: stopped process {failed}: {message}");
+            complain!("stopped process {failed}: {message}");
             Ok(())
         }
-        None if control.counters.programs.value() == 0 => Err(Error::Unmanaged(program)),
         None => Ok(()),
     }
 }
@@ -202,16 +340,17 @@ impl Stats {
         Ok(Self { format: arguments.stats.or(default), file })
     }
 
-    fn write(self, config: &Config, control: &Mapped) -> Result<(), Error> {
-        let Some(format) = self.format else { return Ok(()) };
-        let text = report::text(format, config, &control.counters);
+    /// Writes them. That they cannot be written does not change how the program ended.
+    fn write(self, config: &Config, control: &Mapped) {
+        let Some(format) = self.format else { return };
+        let text = report::text(format, config, &control.counters, &control.slots);
         match self.file {
-            Some((path, mut file)) => io::Write::write_all(&mut file, text.as_bytes())
-                .map_err(|source| Error::StatsFile { path, source }),
-            None => {
-                eprint!("{text}");
-                Ok(())
+            Some((path, mut file)) => {
+                if let Err(error) = io::Write::write_all(&mut file, text.as_bytes()) {
+                    complain!("--stats-file {}: {error}", path.display());
+                }
             }
+            None => say(format_args!("{text}")),
         }
     }
 }

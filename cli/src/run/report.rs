@@ -1,18 +1,24 @@
 //! Statistics at the end of a run.
 
-use crate::size::Size;
+use crate::size::{Size, about};
 use crate::status::Format;
-use pagefault_control::{Config, Count, Counters, Storage, SwapSpec};
+use pagefault_control::{Config, Count, Counters, Slots, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// The statistics as text that ends with a line feed.
-pub fn text(format: Format, config: &Config, counters: &Counters) -> String {
+pub fn text(format: Format, config: &Config, counters: &Counters, slots: &Slots) -> String {
+    let peak = peak_bytes(counters, slots);
     match format {
-        Format::Table => table(config, counters),
-        Format::Json => format!("{:#}\n", value(config, counters)),
+        Format::Table => table(config, counters, peak),
+        Format::Json => format!("{:#}\n", value(config, counters, peak)),
     }
+}
+
+/// The most bytes that were resident at once, over the tree where it was charged as one.
+fn peak_bytes(counters: &Counters, slots: &Slots) -> u64 {
+    slots.peak().max(counters.peak_resident.value()) * 4096
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
@@ -34,7 +40,7 @@ fn ratio(counters: &Counters) -> Option<f64> {
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
 }
 
-fn value(config: &Config, counters: &Counters) -> Value {
+fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
     let mut faults: serde_json::Map<_, _> = corrections(counters)
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count.value())))
@@ -56,7 +62,7 @@ fn value(config: &Config, counters: &Counters) -> Value {
         "programs": counters.programs.value(),
         "forks": counters.forks.value(),
         "limit_bytes": config.limit_bytes,
-        "peak_resident_bytes": counters.peak_resident.value() * 4096,
+        "peak_resident_bytes": peak,
         "faults": faults,
         "read_ahead": counters.read_ahead.value(),
         "populated_ahead": counters.populated_ahead.value(),
@@ -72,15 +78,14 @@ fn value(config: &Config, counters: &Counters) -> Value {
     })
 }
 
-fn table(config: &Config, counters: &Counters) -> String {
+fn table(config: &Config, counters: &Counters, peak: u64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<24} {value}");
     };
     line("programs, forks", format!("{}, {}", counters.programs.value(), counters.forks.value()));
-    let peak = counters.peak_resident.value() * 4096;
-    line("peak resident", format!("{} of {}", mebibytes(peak), Size(config.limit_bytes)));
+    line("peak resident", format!("{} of {}", about(peak), about(config.limit_bytes)));
     let (minor, major) = (counters.minor.value(), counters.major.value());
     line("faults", format!("{} ({minor} minor, {major} major)", minor + major));
     for (name, count) in corrections(counters) {
@@ -111,15 +116,11 @@ fn table(config: &Config, counters: &Counters) -> String {
 fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),
-        Storage::File(path) => format!("file:{}", path.display()),
+        Storage::File(path) => format!("file:{}", String::from_utf8_lossy(path)),
         Storage::Temporary(_) => "file".to_owned(),
     };
     match spec.bytes {
         None => place,
         Some(bytes) => format!("{place}:{}", Size(bytes)),
     }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1}M", bytes as f64 / f64::from(1 << 20))
 }

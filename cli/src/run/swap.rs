@@ -4,6 +4,7 @@ use crate::size::{Size, SizeError};
 use pagefault_control::{Storage, SwapSpec};
 use pagefault_linux::store::{OpenError, SwapFile};
 use pagefault_machine::{IoError, SwapDevice};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -98,16 +99,24 @@ impl Area {
                 // It exists now, so that it has an absolute name; the program may change its
                 // directory before it starts others.
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                Ok(SwapSpec { storage: Storage::File(path), bytes })
+                Ok(SwapSpec { storage: Storage::File(path.into_os_string().into_vec()), bytes })
             }
             Place::Temporary => {
-                let directory = std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from);
+                let directory = directory();
                 let directory = directory.canonicalize().unwrap_or(directory);
                 try_write(&SwapFile::temporary(&directory, bytes)?, &directory)?;
-                Ok(SwapSpec { storage: Storage::Temporary(directory), bytes })
+                Ok(SwapSpec {
+                    storage: Storage::Temporary(directory.into_os_string().into_vec()),
+                    bytes,
+                })
             }
         }
     }
+}
+
+/// Where temporary files go.
+pub fn directory() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
 }
 
 /// Writes a page and takes it back.

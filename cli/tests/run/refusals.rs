@@ -2,7 +2,6 @@
 
 use crate::harness::{Scratch, have, message, python, write_executable};
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Runs and returns the status and the message.
@@ -79,17 +78,6 @@ fn programs() {
     for (program, status, word) in cases {
         assert_refused(&refused(&scratch, &[], &program), status, &[word, &program]);
     }
-}
-
-#[test]
-fn a_static_program() {
-    let program = "/sbin/ldconfig";
-    if !Path::new(program).exists() || fs::read(program).is_ok_and(|b| b.starts_with(b"#!")) {
-        eprintln!("skipped: {program} is no static program here");
-        return;
-    }
-    let scratch = Scratch::new("static");
-    assert_refused(&refused(&scratch, &[], program), 126, &["statically linked", program]);
 }
 
 #[test]

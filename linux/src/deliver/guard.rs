@@ -21,7 +21,8 @@ pub struct Faulted {
 impl LinuxSpace {
     /// Loads bytes as a program would, in ascending order.
     ///
-    /// A fault's address outside of the space is [`Signal::NotMapped`].
+    /// An address outside of the space's window is [`Signal::NotMapped`]; an identity space has no
+    /// window, since its memory is what the program refers to.
     pub fn load(&self, address: VirtAddr, bytes: &mut [u8]) -> Result<(), Faulted> {
         self.transfer(address, bytes.len(), |host, len| {
             // SAFETY: `bytes` has room for `len`; the source is in our window, where a fault that
@@ -61,6 +62,9 @@ impl LinuxSpace {
         access: impl FnOnce(*mut u8, usize) -> (usize, RawFault),
     ) -> Result<(), Faulted> {
         let outside = Faulted { signal: Signal::NotMapped, address, done: 0 };
+        if self.core.is_identity() {
+            return Err(outside);
+        }
         let host = self.host_address(address).ok_or(outside)?;
         let inside = len.min((self.range().end - address) as usize);
         let (left, fault) = access(host, inside);

@@ -6,14 +6,15 @@
 //! handled the signal before.
 
 use super::guard::{self, Registers};
-use super::{Answer, HostFault, Signal, answer, stack, stop};
+use super::pager::answer;
+use super::{Answer, HostFault, Signal, stack, stop};
+use crate::lock::FutexMutex;
 use crate::space::{self, SpaceCore};
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use pagefault_machine::Access;
 use rustix::io::Errno;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::Once;
 
 /// The beginning of `siginfo_t` for faults, as the kernel lays it out on x86-64.
 #[repr(C)]
@@ -38,16 +39,17 @@ pub(super) const OURS: i32 = 0x7066_6c74;
 const WRITE: i64 = 2;
 const FETCH: i64 = 16;
 
-/// Installs the handlers, once in a process.
+/// Installs the handlers, unless an earlier call in this process has done so.
 pub(crate) fn install() -> Result<(), Errno> {
-    static ONCE: Once = Once::new();
-    let mut result = Ok(());
-    ONCE.call_once(|| {
-        result = stack::prepare().and_then(|()| {
-            install_one(libc::SIGBUS, 0).and_then(|()| install_one(libc::SIGSEGV, libc::SA_ONSTACK))
-        });
-    });
-    result
+    static INSTALLED: lock_api::Mutex<FutexMutex, bool> = lock_api::Mutex::new(false);
+    let mut installed = INSTALLED.lock();
+    if !*installed {
+        stack::prepare()?;
+        install_one(libc::SIGBUS, 0)?;
+        install_one(libc::SIGSEGV, libc::SA_ONSTACK)?;
+        *installed = true;
+    }
+    Ok(())
 }
 
 fn install_one(signal: c_int, flags: c_int) -> Result<(), Errno> {
@@ -59,9 +61,16 @@ fn install_one(signal: c_int, flags: c_int) -> Result<(), Errno> {
         action.sa_sigaction = on_fault as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | flags;
         libc::sigfillset(&mut action.sa_mask);
-        if libc::sigaction(signal, std::ptr::null(), (*previous).as_mut_ptr()) != 0
-            || libc::sigaction(signal, &action, std::ptr::null_mut()) != 0
-        {
+        let mut now = MaybeUninit::uninit();
+        if libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) != 0 {
+            return Err(Errno::INVAL);
+        }
+        // An earlier try may have come as far as this: what was there before it is known already.
+        if now.assume_init_ref().sa_sigaction == action.sa_sigaction {
+            return Ok(());
+        }
+        previous.write(now);
+        if libc::sigaction(signal, &action, std::ptr::null_mut()) != 0 {
             return Err(Errno::INVAL);
         }
     }
@@ -106,6 +115,7 @@ fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
         // In an identity space that is not our page after all.
         Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(info, context),
         Answer::Signal(verdict) => raise(verdict, info.address, context),
+        Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(message) => stop(message),
     }
 }

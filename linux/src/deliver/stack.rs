@@ -4,8 +4,8 @@
 //! dies without the message that its own handler would print; that stack is too small for a memory
 //! manager.
 
-use crate::host::Reservation;
 use crate::lock::FutexMutex;
+use crate::reserve::Reservation;
 use lock_api::RawMutex;
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
@@ -24,7 +24,7 @@ static STACKS: OnceLock<Stacks> = OnceLock::new();
 /// Reserves the stacks; to be done before the first use.
 pub(super) fn prepare() -> Result<(), Errno> {
     if STACKS.get().is_none() {
-        let memory = Reservation::new(STACK * COUNT)?;
+        let memory = Reservation::new(STACK * COUNT).map_err(|error| error.errno)?;
         // Somebody else was faster: theirs is as good.
         let _ = STACKS.set(Stacks { memory, locks: [FutexMutex::INIT; COUNT] });
     }

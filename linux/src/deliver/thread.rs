@@ -3,8 +3,9 @@
 //! Faults that the kernel takes on the program's behalf are answered too, so system calls work on
 //! absent pages.
 
+use super::pager::answer;
 use super::signal::{FaultInfo, OURS};
-use super::{Answer, HostFault, Signal, answer, stop};
+use super::{Answer, HostFault, Signal, stop};
 use crate::host::PAGE;
 use crate::lock::{FutexMutex, FutexRwLock};
 use crate::machine::Shared;
@@ -139,9 +140,7 @@ fn waiting_for(shared: &Shared, stop: &Kept) -> Result<Kept, Errno> {
 
 fn serve(shared: &Weak<Shared>, wait: &Kept) {
     let Some(shared) = shared.upgrade() else { return };
-    if let Some(pager) = shared.pagers.current() {
-        pager.thread_started();
-    }
+    shared.pagers.with_current(|pager| pager.thread_started());
     let empty = Event { flags: EventFlags::empty(), data: EventData::new_u64(FAULT) };
     loop {
         let threads = &shared.pagers.threads;
@@ -248,6 +247,7 @@ fn answer_message(shared: &Shared, message: &Message) {
         Answer::Resume(Refilled::Changed) => return,
         Answer::Resume(Refilled::Unchanged) => {}
         Answer::Signal(signal) => deny(shared, message, signal),
+        Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(text) => stop(text),
     }
     // Nobody may be waiting any more.

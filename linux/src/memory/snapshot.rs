@@ -45,8 +45,8 @@ impl Snapshot {
         Ok(Self { space: Attachment::new(&of.shared, space), of: of.clone(), birth })
     }
 
-    /// The bytes that `region` had, or `None` if it is not of this memory or is younger than the
-    /// snapshot.
+    /// The bytes that `region` had, or `None` if it is not of this memory, is younger than the
+    /// snapshot, or has a part that was [withheld](pagefault::Advice::DontFork) from it.
     pub fn get(&self, region: &Region) -> Option<&[u8]> {
         let start = self.start_of(region)?;
         // SAFETY: the region was mapped when its space was copied, nobody can unmap the copy, and
@@ -65,6 +65,16 @@ impl Snapshot {
         if !region.is_of(&self.of) || region.birth >= self.birth {
             return None;
         }
-        self.space.page_table().host_address(region.addresses().start)
+        let range = region.addresses();
+        let _quiet = Quiet::new();
+        let mut covered = range.start;
+        for mapped in self.space.space.maps(range.clone()) {
+            if mapped.range.start > covered {
+                return None;
+            }
+            covered = mapped.range.end;
+        }
+        let start = self.space.page_table().host_address(range.start);
+        start.filter(|_| covered >= range.end)
     }
 }

@@ -9,7 +9,7 @@
 //! Lock order: a class, then the pool of spans.
 
 use super::Mutex;
-use super::table::{ReserveError, Table, Zeroed};
+use crate::reserve::{ReserveError, Table, Zeroed};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -148,8 +148,8 @@ impl Arena {
         let spans = usize::try_from(budget.limit() / SPAN_COST).unwrap_or(usize::MAX / SPAN);
         let spans = spans.min(u32::MAX as usize - 1) + 1;
         Ok(Self {
-            memory: Table::reserve(spans.saturating_mul(SPAN))?,
-            spans: Table::reserve(spans)?,
+            memory: Table::new(spans.saturating_mul(SPAN))?,
+            spans: Table::new(spans)?,
             classes: [const { Mutex::new(NIL) }; CLASSES],
             pool: Mutex::new(Pool { fresh: 1, warm: NIL, warm_count: 0, cold: NIL }),
         })

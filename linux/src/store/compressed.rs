@@ -2,8 +2,9 @@
 
 use super::Mutex;
 use super::arena::{Arena, Budget, Place, class_of};
-use super::table::{ReserveError, Table, Zeroed};
+use crate::context;
 use crate::lock::FutexMutex;
+use crate::reserve::{ReserveError, Table, Zeroed};
 use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -12,8 +13,6 @@ use lz4_flex::block::{
 };
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
-use std::cell::Cell;
-use std::sync::atomic::AtomicUsize;
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -146,8 +145,8 @@ impl CompressedRam {
         let pages = (slots as usize).div_ceil(RECORDS_PER_PAGE);
         Ok(Self {
             arena: Arena::reserve(&budget)?,
-            records: Table::reserve(slots as usize)?,
-            touched: Table::reserve(pages.div_ceil(64))?,
+            records: Table::new(slots as usize)?,
+            touched: Table::new(pages.div_ceil(64))?,
             shards: [const { Mutex::new(()) }; SHARDS],
             scratches: array::from_fn(|_| {
                 Mutex::new(Scratch { table: CompressTable::small(), buffer: [0; BUFFER] })
@@ -215,7 +214,7 @@ impl CompressedRam {
 
     /// Room to compress in: this thread's usual one, or any that is free.
     fn scratch(&self) -> lock_api::MutexGuard<'_, FutexMutex, Scratch> {
-        let usual = usual_scratch();
+        let usual = context::current() as usize;
         (0..SCRATCHES)
             .find_map(|i| self.scratches[(usual + i) % SCRATCHES].try_lock())
             .unwrap_or_else(|| self.scratches[usual % SCRATCHES].lock())
@@ -326,17 +325,4 @@ fn same_filled(page: &PageBytes) -> Option<u64> {
         return None;
     }
     words.iter().all(|word| *word == words[0]).then(|| u64::from_ne_bytes(words[0]))
-}
-
-/// A number that spreads threads over the scratches.
-fn usual_scratch() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    // Without a destructor, so that a handler may use it at any time of a thread's life.
-    thread_local!(static USUAL: Cell<usize> = const { Cell::new(0) });
-    USUAL.with(|usual| {
-        if usual.get() == 0 {
-            usual.set(NEXT.fetch_add(1, Relaxed));
-        }
-        usual.get()
-    })
 }

@@ -2,108 +2,203 @@
 //!
 //! A manager that lives in a program shares its table of descriptors. Ours are moved above the
 //! numbers that programs use, and recorded, so that whoever wraps the program's `close` and `dup2`
-//! can tell them ([`is_kept`]).
+//! can tell them ([`is_kept`]). The record is also where their owners look up the number, so that a
+//! program can have any number it asks for ([`move_away`]).
 
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use super::Mutex;
+use alloc::boxed::Box;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicI32};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use rustix::process::{Resource, getrlimit};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors from here on are recorded only in part; none has such a number by default.
-const LIMIT: usize = 1 << 16;
-
-/// Ours are put below this number, since a process that has high ones pays for all below them, at
-/// every fork.
+/// By default ours are put below this number, since a process that has high ones pays for all below
+/// them, at every fork.
 const CEILING: u64 = 1024;
 
-/// How far below the highest possible number ours are put, which is also how many fit there.
+/// How far below the highest possible number ours are put then.
 const HEADROOM: u64 = 64;
 
-/// One bit for each descriptor that is ours.
-static KEPT: [AtomicU64; LIMIT / 64] = [const { AtomicU64::new(0) }; LIMIT / 64];
+/// How many of ours can be recorded.
+const PLACES: usize = 512;
+
+/// The number of no descriptor.
+const NONE: RawFd = -1;
+
+/// The numbers of ours.
+static KEPT: [AtomicI32; PLACES] = [const { AtomicI32::new(NONE) }; PLACES];
+
+/// The lowest number for ours, where somebody has said so.
+static FLOOR: AtomicI32 = AtomicI32::new(NONE);
+
+/// Held while the limit of descriptors is not what the program set.
+static LIMIT: Mutex<()> = Mutex::new(());
 
 /// A descriptor that is recorded as ours until it is dropped.
 #[derive(Debug)]
 pub struct Kept {
-    fd: Option<OwnedFd>,
+    /// Where its number is.
+    place: &'static AtomicI32,
+}
+
+/// Puts ours at `lowest` and above from now on, whatever the soft limit: the hard limit permits it.
+pub fn set_floor(lowest: RawFd) {
+    FLOOR.store(lowest, Relaxed);
 }
 
 /// Moves `fd` to a high number, closed on exec, and records it.
 ///
 /// Where the process has no high number free the descriptor stays where it is.
 pub fn keep(fd: OwnedFd) -> Kept {
+    let fd = with_room(|| {
+        let lowest = match FLOOR.load(Relaxed) {
+            NONE => default_floor(),
+            floor => floor,
+        };
+        let duplicate = |lowest| rustix::io::fcntl_dupfd_cloexec(&fd, lowest);
+        duplicate(lowest).or_else(|_| duplicate(default_floor())).ok()
+    })
+    .unwrap_or(fd);
+    Kept { place: record(fd.into_raw_fd()) }
+}
+
+fn default_floor() -> RawFd {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(CEILING).min(CEILING);
-    let lowest = limit.saturating_sub(HEADROOM) as RawFd;
-    let fd = rustix::io::fcntl_dupfd_cloexec(&fd, lowest).unwrap_or(fd);
-    mark(fd.as_raw_fd(), Owner::Manager);
-    Kept { fd: Some(fd) }
+    limit.saturating_sub(HEADROOM) as RawFd
+}
+
+fn record(number: RawFd) -> &'static AtomicI32 {
+    let take = |place: &&AtomicI32| place.compare_exchange(NONE, number, AcqRel, Relaxed).is_ok();
+    // One that finds no place can neither be told from the program's nor moved, but used.
+    KEPT.iter().find(take).unwrap_or_else(|| Box::leak(Box::new(AtomicI32::new(number))))
+}
+
+/// Does something for which the program's own limit of descriptors may be too low.
+pub fn with_room<R>(work: impl FnOnce() -> R) -> R {
+    if FLOOR.load(Relaxed) == NONE {
+        return work();
+    }
+    with_limit(|own| {
+        let raised = Rlimit { current: own.maximum, ..own };
+        let is_raised = own.current != own.maximum && setrlimit(Resource::Nofile, raised).is_ok();
+        let result = work();
+        if is_raised {
+            // It cannot fail: the limit was the same a moment ago.
+            let _ = setrlimit(Resource::Nofile, own);
+        }
+        result
+    })
+}
+
+/// Does something with the limit of descriptors, which nobody changes meanwhile.
+pub fn with_limit<R>(work: impl FnOnce(Rlimit) -> R) -> R {
+    let _limit = LIMIT.lock();
+    work(getrlimit(Resource::Nofile))
 }
 
 /// Whether a descriptor of this number is ours.
 pub fn is_kept(fd: RawFd) -> bool {
-    let Ok(number) = usize::try_from(fd) else { return false };
-    KEPT.get(number / 64).is_some_and(|word| word.load(Relaxed) & 1 << (number % 64) != 0)
+    fd >= 0 && KEPT.iter().any(|place| place.load(Relaxed) == fd)
 }
 
 /// The lowest descriptor at or above `from` that is ours.
 pub fn next_kept(from: RawFd) -> Option<RawFd> {
-    let from = usize::try_from(from).unwrap_or(0);
-    (from / 64..KEPT.len()).find_map(|index| {
-        let below = if index == from / 64 { (1 << (from % 64)) - 1 } else { 0 };
-        let word = KEPT[index].load(Relaxed) & !below;
-        (word != 0).then(|| (index * 64) as RawFd + word.trailing_zeros() as RawFd)
-    })
+    let numbers = KEPT.iter().map(|place| place.load(Relaxed));
+    numbers.filter(|number| *number >= from.max(0)).min()
 }
 
-/// Whose a descriptor is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Manager,
-    Program,
-}
-
-fn mark(fd: RawFd, owner: Owner) {
-    let number = fd as usize;
-    let Some(word) = KEPT.get(number / 64) else { return };
-    let bit = 1 << (number % 64);
-    match owner {
-        Owner::Manager => word.fetch_or(bit, Relaxed),
-        Owner::Program => word.fetch_and(!bit, Relaxed),
-    };
+/// Gives a descriptor of ours another number, because the program wants this one. The number stays
+/// open, for the program to replace.
+///
+/// `EBADF`: it is not ours. No other thread may be using it meanwhile.
+pub fn move_away(number: RawFd) -> Result<(), Errno> {
+    let is_it = |place: &&AtomicI32| place.load(Acquire) == number;
+    let place = KEPT.iter().filter(|_| number >= 0).find(is_it).ok_or(Errno::BADF)?;
+    // SAFETY: what is recorded is open.
+    let old = unsafe { BorrowedFd::borrow_raw(number) };
+    let duplicate = |lowest| rustix::io::fcntl_dupfd_cloexec(old, lowest);
+    let new = with_room(|| duplicate(number.saturating_add(1)).or_else(|_| duplicate(0)))?;
+    place.store(new.into_raw_fd(), Release);
+    Ok(())
 }
 
 impl Kept {
-    /// Gives up the descriptor, which stays recorded as ours.
-    pub(super) fn into_raw(mut self) -> RawFd {
-        match self.fd.take() {
-            Some(fd) => fd.into_raw_fd(),
-            None => unreachable!("only drop takes the descriptor"),
+    /// Makes it name what `new` names: under the same number, or under another where somebody else
+    /// uses the number too.
+    pub fn replace(&self, new: &impl AsFd) {
+        let flags = rustix::io::DupFlags::CLOEXEC;
+        let same = || rustix::io::dup3(new, &mut self.borrow_mut(), flags);
+        if !is_shared() && with_room(same).is_ok() {
+            return;
         }
+        // The number is another's too, or the limit was lowered below it.
+        with_room(|| {
+            let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) else { return };
+            let old = self.place.swap(new.into_raw_fd(), AcqRel);
+            if !is_shared() {
+                // SAFETY: this value owned it, and names another now.
+                drop(unsafe { OwnedFd::from_raw_fd(old) });
+            }
+        });
     }
 
-    /// Takes back what [`Kept::into_raw`] gave.
+    fn borrow_mut(&self) -> core::mem::ManuallyDrop<OwnedFd> {
+        // SAFETY: the number is open; `ManuallyDrop` keeps this second owner from closing it.
+        core::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.as_fd().as_raw_fd()) })
+    }
+
+    /// Gives up the descriptor, which stays recorded as ours; where its number is.
+    pub(super) fn into_place(self) -> &'static AtomicI32 {
+        let place = self.place;
+        core::mem::forget(self);
+        place
+    }
+
+    /// Takes back what [`Kept::into_place`] gave.
     ///
     /// # Safety
-    /// `fd` came from `into_raw` and is taken back once.
-    pub(super) unsafe fn from_raw(fd: RawFd) -> Self {
-        // SAFETY: the caller vouches that the descriptor is open and owned by nobody else.
-        Self { fd: Some(unsafe { OwnedFd::from_raw_fd(fd) }) }
+    /// `place` came from `into_place` and is taken back once.
+    pub(super) unsafe fn from_place(place: &'static AtomicI32) -> Self {
+        Self { place }
     }
+}
+
+/// Whether another address space uses this table of descriptors.
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+fn is_shared() -> bool {
+    SHARED.load(Relaxed)
+}
+
+/// Says that another address space uses this table of descriptors (`CLONE_FILES`): what is ours may
+/// be its as well from now on, and is left open.
+pub fn share() {
+    SHARED.store(true, Relaxed);
+}
+
+/// What is recorded at a place.
+pub(super) fn at(place: &AtomicI32) -> BorrowedFd<'_> {
+    // SAFETY: what is recorded is open until its owner is dropped.
+    unsafe { BorrowedFd::borrow_raw(place.load(Acquire)) }
 }
 
 impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.fd {
-            Some(fd) => fd.as_fd(),
-            None => unreachable!("only drop takes the descriptor"),
-        }
+        at(self.place)
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.take() {
-            mark(fd.as_raw_fd(), Owner::Program);
+        let number = self.place.swap(NONE, AcqRel);
+        if is_shared() {
+            return;
         }
+        // SAFETY: the owner of an open descriptor gives it up.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,16 +3,18 @@
 use super::Mutex;
 use super::descriptor::{self, Kept};
 use super::generation::{self, Generations, MOST, Number};
-use super::table::{ReserveError, Table};
+use super::name::FileName;
+use crate::reserve::{ReserveError, Table};
+use alloc::borrow::ToOwned;
+use alloc::ffi::CString;
+use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
-use std::fmt;
-use std::path::{Path, PathBuf};
 
 /// Slots are given back to the file system in runs of this many: 256 KiB.
 const RUN: u32 = 64;
@@ -53,68 +55,41 @@ pub struct FileStats {
 }
 
 /// Why a swap file could not be opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The path names a directory.
-    Directory(PathBuf),
+    #[error("swap file {0}: is a directory; name a file in it")]
+    Directory(FileName),
     /// The path names something that is neither a file nor a block device.
-    NotAFile(PathBuf),
+    #[error("swap file {0}: neither a file nor a block device")]
+    NotAFile(FileName),
     /// The block device is mounted or in use otherwise.
-    InUse(PathBuf),
+    #[error("swap file {0}: the device is in use; unmount it or `swapoff` it first")]
+    InUse(FileName),
     /// The file or device holds something that is not swap of ours.
-    NotEmpty(PathBuf),
+    #[error(
+        "swap file {0}: holds something that would be overwritten; delete it or name a new file"
+    )]
+    NotEmpty(FileName),
     /// The size is less than two pages; one page is needed for the file's signature.
+    #[error("swap file: {0} bytes hold no page; give at least {least} bytes", least = 2 * PAGE_SIZE)]
     TooSmall(u64),
     /// The host refused.
+    #[error("swap file {path}: {errno}")]
     Host {
         /// What was to be opened.
-        path: PathBuf,
+        path: FileName,
         /// What the host answered.
         errno: Errno,
     },
     /// Address space for the tables could not be reserved.
-    Reserve(ReserveError),
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
 }
 
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(path) => {
-                write!(f, "swap file {}: is a directory; name a file in it", path.display())
-            }
-            Self::NotAFile(path) => {
-                write!(f, "swap file {}: neither a file nor a block device", path.display())
-            }
-            Self::InUse(path) => write!(
-                f,
-                "swap file {}: the device is in use; unmount it or `swapoff` it first",
-                path.display()
-            ),
-            Self::NotEmpty(path) => write!(
-                f,
-                "swap file {}: holds something that would be overwritten; delete it or name a new \
-                 file",
-                path.display()
-            ),
-            Self::TooSmall(bytes) => write!(
-                f,
-                "swap file: {bytes} bytes hold no page; give at least {} bytes",
-                2 * PAGE_SIZE
-            ),
-            Self::Host { path, errno } => {
-                let why = std::io::Error::from(*errno);
-                write!(f, "swap file {}: {why}", path.display())
-            }
-            Self::Reserve(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-impl From<ReserveError> for OpenError {
-    fn from(error: ReserveError) -> Self {
-        Self::Reserve(error)
+impl OpenError {
+    fn host(path: &CStr, errno: Errno) -> Self {
+        Self::Host { path: path.into(), errno }
     }
 }
 
@@ -125,11 +100,27 @@ impl SwapFile {
     /// Swap in an unlinked temporary file in `directory`, at most `bytes` long.
     ///
     /// The file is made at once, so that a directory that cannot be written is reported here.
-    pub fn temporary(directory: &Path, bytes: Option<u64>) -> Result<Self, OpenError> {
+    #[cfg(feature = "std")]
+    pub fn temporary(directory: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::temporary_at(&c_path(directory)?, bytes)
+    }
+
+    /// Does what [`SwapFile::temporary`] does.
+    pub fn temporary_at(directory: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::temporary_in(open_directory(directory)?, directory, bytes)
+    }
+
+    /// Does what [`SwapFile::temporary`] does in a directory that is open already, with any rights;
+    /// `name` is for messages.
+    pub fn temporary_in(
+        directory: OwnedFd,
+        name: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let slots = slots_of(bytes.unwrap_or(Self::DEFAULT_BYTES))?;
-        let file = generation::unlinked(directory)
-            .map_err(|errno| OpenError::Host { path: directory.to_owned(), errno })?;
-        Self::over(descriptor::keep(file), slots, directory.to_owned())
+        let file = generation::unlinked(directory.as_fd())
+            .map_err(|errno| OpenError::host(name, errno))?;
+        Self::over(descriptor::keep(file), slots, directory)
     }
 
     /// Swap in the file `path`, at most `bytes` long, made with mode 0600 if it does not exist.
@@ -137,24 +128,30 @@ impl SwapFile {
     /// An existing file must be empty or former swap of ours, and a block device must not be in
     /// use. Two processes never share one file: where `path` is another's swap already, as after a
     /// program that uses it started a second one, an unlinked file beside it is used.
-    pub fn open(path: &Path, bytes: Option<u64>) -> Result<Self, OpenError> {
-        let host = |errno| OpenError::Host { path: path.to_owned(), errno };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        // The process may change its directory before it makes further files.
-        let directory = directory.canonicalize().unwrap_or(directory);
+    #[cfg(feature = "std")]
+    pub fn open(path: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::open_at(&c_path(path)?, &c_path(&std::env::temp_dir())?, bytes)
+    }
+
+    /// Does what [`SwapFile::open`] does. Further files, of which there are some after a process
+    /// fork, are made beside `path`, or in the directory `beside_device` if that is a block device.
+    pub fn open_at(
+        path: &CStr,
+        beside_device: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let host = |errno| OpenError::host(path, errno);
         let (mut file, kind) = open_checked(path)?;
-        let (directory, longest) = match kind {
+        let (beside, longest) = match kind {
             FileType::BlockDevice => {
                 let length = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(host)?;
-                (std::env::temp_dir(), length)
+                (beside_device.to_owned(), length)
             }
-            _ => (directory, u64::MAX),
+            _ => (parent(path), u64::MAX),
         };
+        let directory = open_directory(&beside)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Self::temporary(&directory, bytes),
+            Err(Errno::WOULDBLOCK) => return Self::temporary_in(directory, &beside, bytes),
             other => other.map_err(host)?,
         }
         let slots = slots_of(bytes.unwrap_or(Self::DEFAULT_BYTES.min(longest)).min(longest))?;
@@ -165,12 +162,12 @@ impl SwapFile {
         Self::over(descriptor::keep(file), slots, directory)
     }
 
-    fn over(file: Kept, slots: u32, directory: PathBuf) -> Result<Self, OpenError> {
+    fn over(file: Kept, slots: u32, directory: OwnedFd) -> Result<Self, OpenError> {
         Ok(Self {
             slots,
-            files: Generations::new(Some(file), directory),
-            places: Table::reserve(slots as usize)?,
-            in_run: Table::reserve(slots.div_ceil(RUN) as usize)?,
+            files: Generations::new(Some(file), descriptor::keep(directory)),
+            places: Table::new(slots as usize)?,
+            in_run: Table::new(slots.div_ceil(RUN) as usize)?,
             shards: [const { Mutex::new(()) }; SHARDS],
             pages: AtomicU64::new(0),
         })
@@ -304,9 +301,41 @@ fn slots_of(bytes: u64) -> Result<u32, OpenError> {
     }
 }
 
+/// A path as the host takes it.
+#[cfg(feature = "std")]
+fn c_path(path: &std::path::Path) -> Result<CString, OpenError> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let until_zero = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    // A name with a zero byte in it is none that the host could have.
+    CString::new(bytes).map_err(|_| OpenError::host(&c_string(until_zero), Errno::INVAL))
+}
+
+/// The directory that a path's last component is in.
+fn parent(path: &CStr) -> CString {
+    let bytes = path.to_bytes();
+    let slash = bytes.iter().rposition(|byte| *byte == b'/');
+    c_string(match slash {
+        None => b".",
+        Some(0) => b"/",
+        Some(at) => &bytes[..at],
+    })
+}
+
+/// Bytes without a zero among them as a string of the host's.
+fn c_string(bytes: &[u8]) -> CString {
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// Opens a directory in which files can be made later, wherever the process goes.
+fn open_directory(path: &CStr) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| OpenError::host(path, errno))
+}
+
 /// Opens a path for reading and writing and says what it is.
-fn open_checked(path: &Path) -> Result<(OwnedFd, FileType), OpenError> {
-    let host = |errno| OpenError::Host { path: path.to_owned(), errno };
+fn open_checked(path: &CStr) -> Result<(OwnedFd, FileType), OpenError> {
+    let host = |errno| OpenError::host(path, errno);
     // Looked at first, because opening a pipe would wait for its other end.
     let kind = match rustix::fs::stat(path) {
         Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
@@ -317,8 +346,8 @@ fn open_checked(path: &Path) -> Result<(OwnedFd, FileType), OpenError> {
     let flags = match kind {
         None => flags | OFlags::CREATE,
         Some(FileType::RegularFile | FileType::BlockDevice) => flags,
-        Some(FileType::Directory) => return Err(OpenError::Directory(path.to_owned())),
-        Some(_) => return Err(OpenError::NotAFile(path.to_owned())),
+        Some(FileType::Directory) => return Err(OpenError::Directory(path.into())),
+        Some(_) => return Err(OpenError::NotAFile(path.into())),
     };
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(host)?;
     Ok((file, kind.unwrap_or(FileType::RegularFile)))
@@ -326,15 +355,15 @@ fn open_checked(path: &Path) -> Result<(OwnedFd, FileType), OpenError> {
 
 /// Opens a locked block device once more, exclusively, which the host refuses while it is mounted
 /// or in use otherwise.
-fn reopen_exclusively(locked: OwnedFd, path: &Path) -> Result<OwnedFd, OpenError> {
+fn reopen_exclusively(locked: OwnedFd, path: &CStr) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::BUSY => OpenError::InUse(path.to_owned()),
-        errno => OpenError::Host { path: path.to_owned(), errno },
+        Errno::BUSY => OpenError::InUse(path.into()),
+        errno => OpenError::host(path, errno),
     })?;
     drop(locked);
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| OpenError::InUse(path.to_owned()))?;
+        .map_err(|_| OpenError::InUse(path.into()))?;
     Ok(file)
 }
 
@@ -343,8 +372,8 @@ const PROBED: u64 = 128 << 10;
 
 /// Makes a locked file ours: afterwards slot 0 holds the signature, and a regular file nothing else
 /// and is readable by its owner alone.
-fn claim(file: &OwnedFd, path: &Path, kind: FileType) -> Result<(), OpenError> {
-    let host = |errno| OpenError::Host { path: path.to_owned(), errno };
+fn claim(file: &OwnedFd, path: &CStr, kind: FileType) -> Result<(), OpenError> {
+    let host = |errno| OpenError::host(path, errno);
     let mut head = [0; SIGNATURE.len()];
     let read = rustix::io::pread(file, &mut head, 0).map_err(host)?;
     let blank = match kind {
@@ -352,7 +381,7 @@ fn claim(file: &OwnedFd, path: &Path, kind: FileType) -> Result<(), OpenError> {
         _ => read == 0,
     };
     if !blank && head != *SIGNATURE {
-        return Err(OpenError::NotEmpty(path.to_owned()));
+        return Err(OpenError::NotEmpty(path.into()));
     }
     if kind == FileType::RegularFile {
         rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR).map_err(host)?;

@@ -8,14 +8,15 @@
 
 use super::Mutex;
 use super::descriptor::{self, Kept};
-use core::sync::atomic::AtomicU32;
+use super::name::Short;
+use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::path::{Path, PathBuf};
 
 /// The most files that one area may consist of.
 pub const MOST: usize = 16;
@@ -31,23 +32,24 @@ pub(super) struct Generations {
     files: [Generation; MOST],
     /// The number of the file that is written, or [`NONE`].
     current: AtomicU32,
-    /// Where new files are made; also the lock under which they are.
-    directory: Mutex<PathBuf>,
+    /// Where new files are made; also the lock under which they are. A descriptor, since the process
+    /// may change its root and its directory.
+    directory: Mutex<Kept>,
 }
 
 /// One file.
 struct Generation {
-    /// The descriptor's number plus one; 0 where there is no file.
-    fd: AtomicU32,
+    /// Where the descriptor's number is; null where there is no file.
+    fd: AtomicPtr<AtomicI32>,
     /// How many slots refer to the file, plus readers under way, plus one while it is current.
     users: AtomicU32,
 }
 
 impl Generations {
     /// An area whose first file is `first`, or is made in `directory` when it is needed.
-    pub(super) fn new(first: Option<Kept>, directory: PathBuf) -> Self {
-        let files =
-            [const { Generation { fd: AtomicU32::new(0), users: AtomicU32::new(0) } }; MOST];
+    pub(super) fn new(first: Option<Kept>, directory: Kept) -> Self {
+        let files = [const { Generation { fd: AtomicPtr::new(null_mut()), users: AtomicU32::new(0) } };
+            MOST];
         let all = Self { files, current: AtomicU32::new(NONE), directory: Mutex::new(directory) };
         if let Some(first) = first {
             all.files[0].open(first);
@@ -73,9 +75,9 @@ impl Generations {
         if let Some(number) = self.current() {
             return Ok(number);
         }
-        let free = self.files.iter().position(|file| file.fd.load(Acquire) == 0);
+        let free = self.files.iter().position(|file| file.fd.load(Acquire).is_null());
         let free = free.ok_or(IoError::Full)?;
-        let file = unlinked(&directory).map_err(io_error)?;
+        let file = unlinked(directory.as_fd()).map_err(io_error)?;
         self.files[free].open(descriptor::keep(file));
         self.current.store(free as u32, Release);
         Ok(free as Number)
@@ -91,7 +93,7 @@ impl Generations {
 
     /// How many files there are.
     pub(super) fn count(&self) -> usize {
-        self.files.iter().filter(|file| file.fd.load(Relaxed) != 0).count()
+        self.files.iter().filter(|file| !file.fd.load(Relaxed).is_null()).count()
     }
 
     /// The frozen file to which the fewest slots refer.
@@ -99,7 +101,7 @@ impl Generations {
         let current = self.current();
         (0..MOST as Number)
             .filter(|number| Some(*number) != current)
-            .filter(|number| self.files[usize::from(*number)].fd.load(Relaxed) != 0)
+            .filter(|number| !self.files[usize::from(*number)].fd.load(Relaxed).is_null())
             .min_by_key(|number| self.files[usize::from(*number)].users.load(Relaxed))
     }
 
@@ -158,17 +160,16 @@ impl Generation {
     /// Takes a file as the current one.
     fn open(&self, file: Kept) {
         self.users.store(1, Relaxed);
-        self.fd.store(file.into_raw() as u32 + 1, Release);
+        self.fd.store(core::ptr::from_ref(file.into_place()).cast_mut(), Release);
     }
 
     /// Does I/O on the file, which stays open meanwhile.
     fn with<R>(&self, io: impl FnOnce(BorrowedFd<'_>) -> Result<R, IoError>) -> Result<R, IoError> {
         let more = |users: u32| (users > 0).then_some(users + 1);
         self.users.fetch_update(AcqRel, Relaxed, more).map_err(|_| IoError::Device)?;
-        let fd = self.fd.load(Acquire) as RawFd - 1;
         // SAFETY: `users` was above zero and is raised by this call, so that the descriptor is open
-        // and stays so until the release below.
-        let result = io(unsafe { BorrowedFd::borrow_raw(fd) });
+        // and stays so until the release below; places live for ever.
+        let result = io(descriptor::at(unsafe { &*self.fd.load(Acquire) }));
         self.release();
         result
     }
@@ -181,33 +182,33 @@ impl Generation {
     }
 
     fn close(&self) {
-        let fd = self.fd.swap(0, AcqRel) as RawFd - 1;
-        if fd >= 0 {
-            // SAFETY: the number came from `Kept::into_raw` and was taken out of the field, so that
+        // SAFETY: places live for ever.
+        if let Some(place) = unsafe { self.fd.swap(null_mut(), AcqRel).as_ref() } {
+            // SAFETY: the place came from `Kept::into_place` and was taken out of the field, so that
             // nobody else closes it.
-            drop(unsafe { Kept::from_raw(fd) });
+            drop(unsafe { Kept::from_place(place) });
         }
     }
 }
 
 /// Makes an unlinked file in `directory` that only its descriptor keeps alive.
-pub(super) fn unlinked(directory: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, mode) {
+    match rustix::fs::openat(directory, c".", flags, mode) {
         // Older file systems and kernels know no unnamed files.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
         made => return made,
     }
     let process = rustix::process::getpid().as_raw_nonzero();
     for attempt in 0..100 {
-        let path = directory.join(format!(".pagefault-{process}-{attempt}"));
+        let name = Short::of(format_args!(".pagefault-{process}-{attempt}"));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match rustix::fs::open(&path, flags, mode) {
+        match rustix::fs::openat(directory, name.as_c_str(), flags, mode) {
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(errno),
             Ok(fd) => {
-                rustix::fs::unlink(&path)?;
+                rustix::fs::unlinkat(directory, name.as_c_str(), AtFlags::empty())?;
                 return Ok(fd);
             }
         }

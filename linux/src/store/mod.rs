@@ -17,14 +17,15 @@ pub mod compressed;
 pub mod descriptor;
 pub mod file;
 pub mod generation;
-mod table;
+mod name;
 
 /// A value behind a lock that may be taken in a fault handler.
 type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
 
+pub use crate::reserve::ReserveError;
 pub use compressed::{CompressedRam, CompressedStats};
 pub use file::{FileStats, OpenError, SwapFile};
-pub use table::ReserveError;
+pub use name::FileName;
 
 #[cfg(test)]
 mod tests;

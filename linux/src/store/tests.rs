@@ -2,6 +2,7 @@ use super::arena::{Arena, Budget, SPAN};
 use super::*;
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::{fs, thread};
@@ -164,7 +165,7 @@ fn objects_of_the_arena_never_overlap() {
         } else {
             let (place, len, tag) = objects.swap_remove(random.usize(..objects.len()));
             // SAFETY: the place is allocated and `len` bytes of it were written.
-            let bytes = unsafe { std::slice::from_raw_parts(arena.address(place), len) };
+            let bytes = unsafe { core::slice::from_raw_parts(arena.address(place), len) };
             assert!(bytes.iter().all(|byte| *byte == tag));
             arena.free(place, &budget);
         }
@@ -276,7 +277,8 @@ fn a_named_file_is_private_and_taken_only_if_nothing_is_lost() {
     let thesis = directory.0.join("thesis");
     fs::write(&thesis, "years of work").unwrap();
     let refused = SwapFile::open(&thesis, None).err();
-    assert_eq!(refused, Some(OpenError::NotEmpty(thesis.clone())));
+    let name = CString::new(thesis.to_str().unwrap()).unwrap();
+    assert_eq!(refused, Some(OpenError::NotEmpty(name.as_c_str().into())));
     assert_eq!(fs::read(&thesis).unwrap(), b"years of work");
 }
 

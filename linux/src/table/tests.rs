@@ -28,15 +28,15 @@ fn leaves_are_counted_and_pruned() {
     assert!(table.lock_existing(0).is_none());
     let entry = present(3, Protection::READ);
     for page in [5, LEAF_PAGES + 7] {
-        let leaf = table.lock(page);
-        assert!(table.replace(&leaf, page, entry).is_none());
+        let leaf = table.lock(page).unwrap();
+        assert!(leaf.replace(page, entry).is_none());
     }
     assert_eq!(table.leaves(), 2);
-    assert_eq!(table.next(0, LEAF_PAGES), Some(5));
-    assert_eq!(table.next(6, LEAF_PAGES), None);
     {
         let leaf = table.lock_existing(5).unwrap();
-        assert_eq!(table.replace(&leaf, 5, Entry::None), entry);
+        assert_eq!(leaf.next(0, LEAF_PAGES), Some(5));
+        assert_eq!(leaf.next(6, LEAF_PAGES), None);
+        assert_eq!(leaf.replace(5, Entry::None), entry);
     }
     table.prune(1, 4 * LEAF_PAGES);
     assert_eq!(
@@ -48,4 +48,26 @@ fn leaves_are_counted_and_pruned() {
     assert_eq!(table.leaves(), 1);
     assert!(table.lock_existing(5).is_none());
     assert_eq!(table.entry(LEAF_PAGES + 7), entry);
+}
+
+#[test]
+fn a_table_for_all_addresses_has_only_the_chunks_that_are_used() {
+    let pages = (1_usize << 47) / PAGE_SIZE as usize;
+    let table = PageTable::new(pages).unwrap();
+    let entry = present(9, Protection::READ);
+    for page in [0, CHUNK_PAGES - 1, CHUNK_PAGES, pages - 1] {
+        assert!(table.entry(page).is_none());
+        let leaf = table.lock(page).unwrap();
+        leaf.replace(page, entry);
+        assert_eq!(leaf.entry(page), entry);
+    }
+    let there = (0..pages / CHUNK_PAGES).filter(|i| table.chunks.get(*i).is_some());
+    assert_eq!(there.collect::<Vec<_>>(), [0, 1, pages / CHUNK_PAGES - 1]);
+    assert!(size_of::<Chunk>() <= 4 << 20);
+    for page in [0, CHUNK_PAGES - 1, CHUNK_PAGES, pages - 1] {
+        assert_eq!(table.entry(page), entry);
+        table.lock(page).unwrap().replace(page, Entry::None);
+    }
+    table.prune(0, pages);
+    assert_eq!(table.leaves(), 0);
 }

@@ -50,7 +50,8 @@ pub fn run_identity(start: *mut u8, pages: u64, frames: u32, delivery: Delivery)
     let layout = Layout::Identity;
     let start = VirtAddr(start as u64);
     let run = build(start, pages, &Config { delivery, layout, ..Config::new(frames) });
-    run.toy.space.register(start..start + pages * PAGE).unwrap();
+    // SAFETY: the caller has mapped the range, and does not refer to it yet.
+    unsafe { run.toy.space.register(start..start + pages * PAGE) }.unwrap();
     run
 }
 

@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU32;
 use pagefault::machine::machine::Page;
 use pagefault::machine::store::PageBytes;
 use pagefault::machine::{
-    Backing, Capabilities, ContextId, Cursor, Entry, Frame, IoError, Machine, OutOfFrames,
+    Backing, Capabilities, ContextId, Cursor, Entry, Frame, IoError, Machine, NoSpace, OutOfFrames,
     PAGE_SHIFT, PAGE_SIZE, Space, Stale, SwapDevice, VirtAddr,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -87,7 +87,7 @@ impl Machine for Plain {
         SCRATCH.with_borrow(|page| f(page))
     }
 
-    fn space(&self) -> Result<PlainSpace, OutOfFrames> {
+    fn space(&self) -> Result<PlainSpace, NoSpace> {
         let leaves = REACH as usize / ENTRIES / PAGE_SIZE as usize;
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         Ok(PlainSpace { id, leaves: (0..leaves).map(|_| Mutex::new(Vec::new())).collect() })

@@ -144,6 +144,14 @@ impl<M: Machine> Mapping<M> {
         self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));
     }
 
+    /// Another handle, unless the last one is gone: then the object is ending, and no page of it may
+    /// come into the cache any more.
+    pub(crate) fn handle(self: &Arc<Self>) -> Option<File<M>> {
+        let more = |users: usize| (users > 0).then_some(users + 1);
+        let taken = self.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        taken.is_ok().then(|| File(self.clone()))
+    }
+
     /// Its number, as reports of regions name it.
     pub const fn id(&self) -> u64 {
         self.id
@@ -152,7 +160,7 @@ impl<M: Machine> Mapping<M> {
     /// The length in bytes.
     pub fn len(&self) -> u64 {
         match &self.store {
-            Store::Backing(backing) => backing.len(),
+            Store::Backing(backing) => self.calling(backing).len(),
             Store::Shared(len) => len.load(Ordering::Acquire),
         }
     }
@@ -180,17 +188,23 @@ impl<M: Machine> Mapping<M> {
         Key::File { mapping: self.id, index }
     }
 
+    /// The backing, for a call: it may take its time, so that no short lock is to be held.
+    pub(crate) fn calling<'a>(&self, backing: &'a Arc<dyn Backing>) -> &'a dyn Backing {
+        self.manager.order.assert_may_sleep();
+        &**backing
+    }
+
     /// Tells the backing that a region over it went away (spec D1).
     pub(crate) fn closed(&self) {
         if let Store::Backing(backing) = &self.store {
-            backing.closed();
+            self.calling(backing).closed();
         }
     }
 
     /// Tells the backing that a region over it was duplicated.
     pub(crate) fn opened(&self) {
         if let Store::Backing(backing) = &self.store {
-            backing.opened();
+            self.calling(backing).opened();
         }
     }
 
@@ -203,7 +217,9 @@ impl<M: Machine> Mapping<M> {
     /// Asks the backing whether a locked page may become dirty, which it then has room for.
     pub(super) fn ask_to_write(&self, frame: Frame) -> Result<(), IoError> {
         match &self.store {
-            Store::Backing(backing) => backing.make_writable(self.manager.page(frame).index()),
+            Store::Backing(backing) => {
+                self.calling(backing).make_writable(self.manager.page(frame).index())
+            }
             Store::Shared(_) => Ok(()),
         }
     }
@@ -264,7 +280,7 @@ impl<M: Machine> Mapping<M> {
         manager.lock_page(frame);
         match manager.cache.insert(&manager.pages, &manager.order, self.key(index), frame) {
             Ok(()) => {
-                self.cached.fetch_add(1, Ordering::Relaxed);
+                self.count_cached(1);
                 Ok(Some(frame))
             }
             Err(there) => {
@@ -279,8 +295,16 @@ impl<M: Machine> Mapping<M> {
     pub(crate) fn forget(&self, frame: Frame) {
         let manager = &self.manager;
         if manager.cache.remove(&manager.pages, &manager.order, frame, None) {
-            self.cached.fetch_sub(1, Ordering::Relaxed);
+            self.count_cached(-1);
             manager.put(frame);
+        }
+    }
+
+    /// Counts a page of the object that came into the page cache, or left it.
+    pub(crate) fn count_cached(&self, change: i32) {
+        self.cached.fetch_add(change as u32, Ordering::Relaxed);
+        if !self.is_shared_memory() {
+            self.manager.file_pages.fetch_add(change as u32, Ordering::Relaxed);
         }
     }
 
@@ -293,7 +317,7 @@ impl<M: Machine> Mapping<M> {
         }
         let weight = match &self.store {
             Store::Backing(backing) => {
-                self.read(&**backing, frame, index).map_err(|_| Refusal::Bus)?;
+                self.read(self.calling(backing), frame, index).map_err(|_| Refusal::Bus)?;
                 Weight::Major
             }
             Store::Shared(_) => self.bring_back(frame, index)?,
@@ -306,7 +330,6 @@ impl<M: Machine> Mapping<M> {
     fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
         let manager = &self.manager;
         let context = manager.machine.context();
-        manager.order.assert_may_sleep();
         manager.stats.file_reads.add(context, 1);
         let tail = backing.len().saturating_sub(index << PAGE_SHIFT);
         let read = manager.machine.fill(frame, |bytes| {
@@ -334,13 +357,13 @@ impl<M: Machine> Mapping<M> {
         let read = manager.read_slot(frame, slot);
         let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
         if ours {
-            manager.swap.release(slot);
+            manager.release_and_free(slot);
             manager.page(frame).set(PageFlags::DIRTY);
         } else {
             // Unreadable, or truncated meanwhile: then what was read is not the page any more.
             manager.machine.zero(frame);
         }
-        manager.swap.release(slot);
+        manager.release_and_free(slot);
         read.map_err(|_| Refusal::Bus)?;
         Ok(Weight::Major)
     }
@@ -354,7 +377,7 @@ impl<M: Machine> Mapping<M> {
         if swap.find_owner(self.id, index) == Some(slot) {
             return Some(slot);
         }
-        swap.release(slot);
+        self.manager.release_and_free(slot);
         None
     }
 }

@@ -14,9 +14,10 @@ pub(crate) use mapping::{Found, Store};
 
 use crate::machine::{Frame, Machine, SwapSlot};
 use crate::page::{NO_FRAME, Owner, Page, PageFlags, Pages};
-use crate::sync::{LockOrder, Mutex, Rank};
+use crate::sync::{LockOrder, Mutex, MutexGuard, Rank};
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering;
+use bytemuck::allocation::zeroed_slice_box;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What a cached page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,22 +68,46 @@ impl Key {
     }
 }
 
+/// The most locks that the chains are spread over.
+const LOCKS: u32 = 1024;
+
 /// The chains.
 pub(crate) struct Cache<M: Machine> {
-    chains: Box<[Mutex<M, u32>]>,
+    /// For each chain its first frame plus one, or 0; all zero at first, as the table of pages is.
+    heads: Box<[AtomicU32]>,
+    /// The locks of the chains: one for every so many.
+    locks: Box<[Mutex<M, ()>]>,
+}
+
+/// A locked chain.
+struct Chain<'a, M: Machine> {
+    head: &'a AtomicU32,
+    _lock: MutexGuard<'a, M, ()>,
+}
+
+impl<M: Machine> Chain<'_, M> {
+    /// The first frame, or [`NO_FRAME`].
+    fn first(&self) -> u32 {
+        self.head.load(Ordering::Relaxed).wrapping_sub(1)
+    }
+
+    fn set_first(&mut self, frame: u32) {
+        self.head.store(frame.wrapping_add(1), Ordering::Relaxed);
+    }
 }
 
 impl<M: Machine> Cache<M> {
     pub(crate) fn new(frames: u32) -> Self {
         let chains = frames.next_power_of_two().max(16);
-        Self { chains: (0..chains).map(|_| Mutex::new(Rank::Cache, NO_FRAME)).collect() }
+        let locks = (0..chains.min(LOCKS)).map(|_| Mutex::new(Rank::Cache, ())).collect();
+        Self { heads: zeroed_slice_box(chains as usize), locks }
     }
 
     /// Finds a page and takes a reference to it.
     #[inline]
     pub(crate) fn find(&self, pages: &Pages, order: &LockOrder<M>, key: Key) -> Option<Frame> {
-        let head = self.chain(key).lock(order);
-        let frame = search(pages, *head, key)?;
+        let chain = self.chain(order, key);
+        let frame = search(pages, chain.first(), key)?;
         pages.of(frame).hold();
         Some(frame)
     }
@@ -98,8 +123,8 @@ impl<M: Machine> Cache<M> {
         key: Key,
         frame: Frame,
     ) -> Result<(), Frame> {
-        let mut head = self.chain(key).lock(order);
-        if let Some(there) = search(pages, *head, key) {
+        let mut chain = self.chain(order, key);
+        if let Some(there) = search(pages, chain.first(), key) {
             pages.of(there).hold();
             return Err(there);
         }
@@ -116,8 +141,8 @@ impl<M: Machine> Cache<M> {
                 page.set(PageFlags::SWAP_CACHE);
             }
         }
-        page.chain.store(*head, Ordering::Relaxed);
-        *head = frame.0;
+        page.chain.store(chain.first(), Ordering::Relaxed);
+        chain.set_first(frame.0);
         Ok(())
     }
 
@@ -132,15 +157,15 @@ impl<M: Machine> Cache<M> {
     ) -> bool {
         let page = pages.of(frame);
         let Some(key) = Key::of(page) else { return false };
-        let mut head = self.chain(key).lock(order);
+        let mut chain = self.chain(order, key);
         if refs.is_some_and(|refs| page.refs() != refs) {
             return false;
         }
         let after = page.chain.load(Ordering::Relaxed);
-        if *head == frame.0 {
-            *head = after;
+        if chain.first() == frame.0 {
+            chain.set_first(after);
         } else {
-            let mut at = *head;
+            let mut at = chain.first();
             while at != NO_FRAME {
                 let link = &pages.of(Frame(at)).chain;
                 at = link.load(Ordering::Relaxed);
@@ -154,8 +179,11 @@ impl<M: Machine> Cache<M> {
         true
     }
 
-    fn chain(&self, key: Key) -> &Mutex<M, u32> {
-        &self.chains[key.hash() as usize & (self.chains.len() - 1)]
+    #[inline]
+    fn chain<'a>(&'a self, order: &'a LockOrder<M>, key: Key) -> Chain<'a, M> {
+        let hash = key.hash() as usize;
+        let lock = self.locks[hash & (self.locks.len() - 1)].lock(order);
+        Chain { head: &self.heads[hash & (self.heads.len() - 1)], _lock: lock }
     }
 }
 

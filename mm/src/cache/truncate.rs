@@ -8,11 +8,9 @@ use crate::page::PageFlags;
 use crate::rmap::RegionLink;
 use crate::sync::Rank;
 use crate::vma::VmaFlags;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::Range;
-
-/// How often a page's entries are looked for again, because one of them was being moved.
-const MOVES: usize = 64;
 
 impl<M: Machine> Mapping<M> {
     /// Sets the length (`ftruncate`). Pages past the new end disappear from every mapping, private
@@ -74,7 +72,8 @@ impl<M: Machine> Mapping<M> {
         // not cached; the store zeroes its own tail when its length is set.
         let _engaged = self.manager.engage();
         let Some(frame) = self.tail_page(bytes >> PAGE_SHIFT)? else { return Ok(()) };
-        self.manager.machine.fill(frame, |page| page[within..].fill(0));
+        // Programs may have the page mapped.
+        self.manager.machine.write(frame, within, &[0; PAGE_SIZE as usize][within..]);
         self.manager.unlock_and_put(frame);
         Ok(())
     }
@@ -101,12 +100,10 @@ impl<M: Machine> Mapping<M> {
         self.each_cached(indexes.clone(), |frame, index| {
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                // An entry that was being moved can have escaped.
-                for _ in 0..MOVES {
-                    if manager.page(frame).maps() == 0 {
-                        break;
-                    }
+                // Whoever maps the page has it locked, except a fork that copies an entry.
+                while manager.page(frame).maps() > 0 {
                     self.unmap(index..index + 1, Which::Pages);
+                    manager.machine.pause();
                 }
                 manager.page(frame).clear(PageFlags::DIRTY);
                 self.forget(frame);
@@ -145,7 +142,7 @@ impl<M: Machine> Mapping<M> {
         let drop_slot = |slot, index| {
             // A fault that is bringing the page back may have been first.
             if swap.disown(slot, self.id, index) {
-                swap.release(slot);
+                self.manager.release_and_free(slot);
             }
         };
         if indexes.end.saturating_sub(indexes.start) <= swap.total() {
@@ -168,35 +165,49 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Unmaps a range of indexes from every region over the object (`unmap_mapping_range`).
+    ///
+    /// Entries go from one region to another while this runs: by a fork, by a move, by whatever
+    /// replaces a region. They always go to one with a higher number that is in the reverse map
+    /// before. So regions are visited in the order of their numbers, and those that have come
+    /// meanwhile afterwards: no entry escapes.
     pub(crate) fn unmap(&self, indexes: Range<u64>, which: Which) {
-        // A region that was replaced while it was worked on is looked for again.
-        while !self.unmap_once(&indexes, which) {}
-    }
-
-    /// Returns whether every region that was found stayed until it was done.
-    fn unmap_once(&self, indexes: &Range<u64>, which: Which) -> bool {
-        let links: Vec<RegionLink<M>> = {
-            let regions = self.regions.lock(&self.manager.order);
-            let linear = regions.linear.overlapping(indexes.clone()).map(|entry| &entry.value);
-            linear
-                .chain(&regions.nonlinear)
-                .map(|link| RegionLink { mm: link.mm.clone(), vma: link.vma.clone() })
-                .collect()
-        };
-        for link in &links {
-            let vma = &link.vma;
-            if vma.has(VmaFlags::NONLINEAR) {
-                link.mm.zap_indexes(vma, indexes);
-                continue;
+        let mut visited = BTreeSet::new();
+        loop {
+            let links = self.links_over(&indexes, &visited);
+            if links.is_empty() {
+                return;
             }
-            let covered = vma.indexes();
-            let start = indexes.start.max(covered.start);
-            let end = indexes.end.min(covered.end);
-            if start < end {
-                let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
-                link.mm.zap_found(vma, address(start)..address(end), which);
+            for link in &links {
+                self.unmap_from(link, &indexes, which);
+                visited.insert(link.vma.id);
             }
         }
-        links.iter().all(|link| link.vma.is_alive())
+    }
+
+    /// The regions over a range of indexes that were not visited yet, in the order of their numbers.
+    fn links_over(&self, indexes: &Range<u64>, visited: &BTreeSet<u64>) -> Vec<RegionLink<M>> {
+        let regions = self.regions.lock(&self.manager.order);
+        let linear = regions.linear.overlapping(indexes.clone()).map(|entry| &entry.value);
+        let new = linear.chain(&regions.nonlinear).filter(|link| !visited.contains(&link.vma.id));
+        let mut links: Vec<RegionLink<M>> = new.cloned().collect();
+        drop(regions);
+        links.sort_by_key(|link| link.vma.id);
+        links
+    }
+
+    fn unmap_from(&self, link: &RegionLink<M>, indexes: &Range<u64>, which: Which) {
+        let vma = &link.vma;
+        if vma.has(VmaFlags::NONLINEAR) {
+            link.mm.zap_indexes(vma, indexes);
+            return;
+        }
+        let covered = vma.indexes();
+        let start = indexes.start.max(covered.start);
+        let end = indexes.end.min(covered.end);
+        if start < end {
+            let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
+            // Where the region has died, others have its entries.
+            link.mm.zap_live(vma, address(start)..address(end), which);
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::error::FileError;
 use crate::fault::Refusal;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::{Owner, PageFlags};
+use crate::reclaim::batch::Cleaned;
 use crate::sync::Rank;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -37,9 +38,7 @@ impl<M: Machine> Mapping<M> {
                 Err(Refusal::Bus) if at >= self.len() => break,
                 Err(refusal) => return Err(refusal.into()),
             };
-            self.manager.machine.drain(found.frame, |page| {
-                bytes[done..done + n].copy_from_slice(&page[within..within + n]);
-            });
+            self.manager.machine.read(found.frame, within, &mut bytes[done..done + n]);
             self.manager.unlock_and_put(found.frame);
             done += n;
         }
@@ -97,8 +96,7 @@ impl<M: Machine> Mapping<M> {
         let is_dirty = page.has(PageFlags::DIRTY);
         let allowed = if is_dirty { Ok(()) } else { self.ask_to_write(frame) };
         if allowed.is_ok() {
-            let range = within..within + bytes.len();
-            manager.machine.fill(frame, |page| page[range].copy_from_slice(bytes));
+            manager.machine.write(frame, within, bytes);
             page.set(PageFlags::DIRTY);
         }
         manager.unlock_and_put(frame);
@@ -117,7 +115,7 @@ impl<M: Machine> Mapping<M> {
 
     pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
         match &self.store {
-            Store::Backing(backing) => Ok(backing.set_len(bytes)?),
+            Store::Backing(backing) => Ok(self.calling(backing).set_len(bytes)?),
             Store::Shared(len) => {
                 len.store(bytes, Ordering::Release);
                 Ok(())
@@ -130,8 +128,7 @@ impl<M: Machine> Mapping<M> {
     pub fn sync(&self) -> Result<(), FileError> {
         let written = self.write_back(0..u64::MAX);
         if let Store::Backing(backing) = &self.store {
-            self.manager.order.assert_may_sleep();
-            backing.sync()?;
+            self.calling(backing).sync()?;
         }
         let failed = self.failed.swap(false, Ordering::AcqRel);
         written?;
@@ -146,9 +143,13 @@ impl<M: Machine> Mapping<M> {
             let manager = &self.manager;
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                manager.clean(frame);
-                if let Err(error) = self.write_page(&**backing, frame) {
+                let cleaned = manager.clean(frame);
+                if let Err(error) = self.write_page(self.calling(backing), frame) {
                     result = Err(error);
+                }
+                if cleaned == Cleaned::Pinned {
+                    // What is stored from now on has to be written too.
+                    manager.page(frame).set(PageFlags::DIRTY);
                 }
             }
             manager.unlock_page(frame);
@@ -165,7 +166,6 @@ impl<M: Machine> Mapping<M> {
         }
         let index = page.index();
         let bytes = self.len().saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
-        manager.order.assert_may_sleep();
         manager.stats.file_writes.add(manager.machine.context(), 1);
         let written =
             manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]));

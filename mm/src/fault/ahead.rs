@@ -8,7 +8,7 @@
 //! forgotten. So a window only grows while memory is passed through in order, and random access brings
 //! nothing ahead.
 
-use crate::event::{Correction, Event, Weight};
+use crate::event::{Correction, Event};
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::Mm;
@@ -193,7 +193,7 @@ impl<M: Machine> Mm<M> {
                 Direction::Down if page > vma.start => VirtAddr(page.value() - PAGE_SIZE),
                 _ => return false,
             };
-            let mut next = Fault { page, access, weight: Weight::Minor };
+            let mut next = Fault::at(page, access);
             !few() && self.bring(&vma, &mut next, correction) == Brought::There
         });
         self.runs.brought(number, ahead, brought.count() as u32);
@@ -217,6 +217,7 @@ impl<M: Machine> Mm<M> {
             }
             _ => return Brought::Nothing,
         };
+        self.manager.free_slots(next.unused.take());
         self.count_ahead(next.page, correction, step)
     }
 

@@ -1,11 +1,12 @@
 //! Demand-zero memory (spec B7, B8).
 
+use crate::entries::PageCursor;
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::vma::Vma;
 use alloc::sync::Arc;

@@ -1,8 +1,9 @@
 //! Mapping what is cached around a read fault (spec J5).
 
 use crate::cache::Mapping;
+use crate::entries::PageCursor;
 use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::vma::Vma;
 use alloc::sync::Arc;
@@ -25,6 +26,9 @@ impl<M: Machine> Mm<M> {
         else {
             return;
         };
+        // Asked before the cursor is taken, since the backing may take its time. A truncation that
+        // comes later takes what is mapped past the new end out again.
+        let end = mapping.pages();
         let Some(mut cursor) = self.existing_entries(chunk.clone()) else { return };
         if !vma.is_alive() {
             return;
@@ -33,6 +37,7 @@ impl<M: Machine> Mm<M> {
         let mut address = chunk.start;
         while address < chunk.end {
             if cursor.entry(address).is_none()
+                && vma.index_of(address) < end
                 && let Some(frame) = mapping.cached(vma.index_of(address))
             {
                 mapped += self.map_if_ready(vma, mapping, &mut cursor, address, frame);
@@ -60,8 +65,7 @@ impl<M: Machine> Mm<M> {
             manager.put(frame);
             return 0;
         }
-        let ready =
-            page.has(PageFlags::UPTODATE) && mapping.holds(frame, index) && index < mapping.pages();
+        let ready = page.has(PageFlags::UPTODATE) && mapping.holds(frame, index);
         if ready {
             // The caller's reference becomes the entry's.
             page.maps.fetch_add(1, Ordering::AcqRel);

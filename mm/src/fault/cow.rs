@@ -1,11 +1,12 @@
 //! A store through an entry that forbids it: copy on write, reuse by a sole owner, and the awaited
 //! first store to a shared page (spec B15–B18).
 
+use crate::entries::PageCursor;
 use crate::event::Correction;
 use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
@@ -36,7 +37,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn write_protected(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &mut Fault,
         mut cursor: PageCursor<'_, M>,
         frame: Frame,
     ) -> Result<Step, Refusal> {
@@ -78,7 +79,7 @@ impl<M: Machine> Mm<M> {
     fn decide_write(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &mut Fault,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) -> Plan {
@@ -108,7 +109,7 @@ impl<M: Machine> Mm<M> {
     fn reuse_if_sole(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &mut Fault,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) -> bool {
@@ -131,12 +132,12 @@ impl<M: Machine> Mm<M> {
     pub(super) fn reuse(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &mut Fault,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) {
         let manager = &self.manager;
-        manager.leave_swap_cache(frame);
+        fault.unused = manager.leave_swap_cache(frame);
         let page = manager.page(frame);
         page.clear(PageFlags::LAZY_FREE);
         if let Some(family) = &vma.anon {
@@ -189,7 +190,13 @@ impl<M: Machine> Mm<M> {
     /// translations are flushed while both hold the same content and neither can be written; only
     /// then is the copy its owner's to write. Thus no processor reads the old page after another has
     /// written the new one.
-    fn copy(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &Fault, old: Frame, new: Frame) -> Step {
+    fn copy(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        old: Frame,
+        new: Frame,
+    ) -> Step {
         let manager = &self.manager;
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
@@ -242,7 +249,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.
-    fn let_write(&self, vma: &Arc<Vma<M>>, fault: &Fault, copy: Frame) -> bool {
+    fn let_write(&self, vma: &Arc<Vma<M>>, fault: &mut Fault, copy: Frame) -> bool {
         let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
         let entry = cursor.entry(fault.page);
         vma.is_alive()

@@ -7,6 +7,7 @@
 //! end halfway on purpose, with the page in memory and the store still to be allowed: a page that came
 //! back from swap, or a copy whose owner could not be let write it at once.
 
+mod adopt;
 pub(crate) mod ahead;
 mod anonymous;
 mod around;
@@ -15,12 +16,16 @@ mod file;
 mod stack;
 mod swap;
 
+pub use adopt::Adopted;
+
+use crate::entries::PageCursor;
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
     Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
-use crate::mm::{Mm, PageCursor};
+use crate::mm::Mm;
+use crate::swap::area::UnusedSlot;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -66,6 +71,14 @@ pub(crate) struct Fault {
     pub(crate) page: VirtAddr,
     pub(crate) access: Access,
     pub(crate) weight: Weight,
+    /// A slot that the attempt made unused under the cursor, to be freed after it.
+    unused: Option<UnusedSlot>,
+}
+
+impl Fault {
+    fn at(page: VirtAddr, access: Access) -> Self {
+        Self { page, access, weight: Weight::Minor, unused: None }
+    }
 }
 
 /// The range of one page.
@@ -81,7 +94,7 @@ impl<M: Machine> Mm<M> {
         access: Access,
         code: ErrorCode,
     ) -> Result<(), Refusal> {
-        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), access);
         let _engaged = self.manager.engage();
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
@@ -102,13 +115,36 @@ impl<M: Machine> Mm<M> {
         self.fault_in_engaged(address, access)
     }
 
+    /// Brings a page in for an access that depends on its region, as the region is by then. `access_for`
+    /// refuses regions from which nothing is to be brought in.
+    pub(crate) fn fault_in_as<E: From<Refusal>>(
+        self: &Arc<Self>,
+        page: VirtAddr,
+        access_for: impl Fn(&Vma<M>) -> Result<Access, E>,
+    ) -> Result<(), E> {
+        loop {
+            let vma = self.containing(page).ok_or(Refusal::NoRegion)?;
+            match self.fault_in(page, access_for(&vma)?) {
+                // The region has changed since it was asked.
+                Err(Refusal::Forbidden) if !vma.is_alive() => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
     /// Like [`fault_in`](Self::fault_in), for a caller who is engaged.
     pub(crate) fn fault_in_engaged(
         self: &Arc<Self>,
         address: VirtAddr,
         access: Access,
     ) -> Result<(), Refusal> {
-        let mut fault = Fault { page: address.page(), access, weight: Weight::Minor };
+        let page = address.page();
+        // No processor has faulted: a page that is there needs no correction, and nothing is stale.
+        let there = self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page));
+        if there.is_some_and(|entry| entry.allows(access)) {
+            return Ok(());
+        }
+        let mut fault = Fault::at(page, access);
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.allows(access) { Ok(vma) } else { Err(Refusal::Forbidden) }
@@ -123,8 +159,7 @@ impl<M: Machine> Mm<M> {
     /// it allows; the right to store is not given with it (`FAULT_FLAG_UNSHARE`, spec J6). The
     /// caller is engaged.
     pub(crate) fn unshare(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
-        let (page, access) = (address.page(), Access::Write);
-        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), Access::Write);
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
             if vma.has(VmaFlags::SHARED) { Err(Refusal::Forbidden) } else { Ok(vma) }
@@ -135,8 +170,7 @@ impl<M: Machine> Mm<M> {
 
     /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
-        let (page, access) = (address.page(), Access::Read);
-        let mut fault = Fault { page, access, weight: Weight::Minor };
+        let mut fault = Fault::at(address.page(), Access::Read);
         let region = |mm: &Arc<Self>| mm.containing(address).ok_or(Refusal::NoRegion);
         let _engaged = self.manager.engage();
         match self.run(&mut fault, region) {
@@ -156,7 +190,9 @@ impl<M: Machine> Mm<M> {
         let mut attempts = 0_u32;
         loop {
             let vma = region(self)?;
-            match self.attempt(&vma, fault)? {
+            let step = self.attempt(&vma, fault);
+            self.manager.free_slots(fault.unused.take());
+            match step? {
                 Step::Done(correction) => return Ok(first.unwrap_or(correction)),
                 Step::Partly(correction) => first = first.or(Some(correction)),
                 Step::Again => {}

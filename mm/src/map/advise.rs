@@ -1,17 +1,15 @@
 //! madvise (spec C16, J9).
 
 use crate::error::AdviseError;
-use crate::machine::{
-    Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr,
-};
+use crate::fault::Refusal;
+use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
 use crate::map::pages_up;
-use crate::map::zap::Which;
 use crate::mm::{Exclusive, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 /// Advice about a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,73 +57,55 @@ impl<M: Machine> Mm<M> {
         }
         let length = pages_up(length).ok_or(AdviseError::BadLength)?;
         let end = address.checked_add(length).ok_or(AdviseError::BadLength)?;
+        let range = address..end;
         if let Some(access) = populates(advice) {
-            return self.populate_or_fail(address..end, access);
+            return self.populate_or_fail(range, access);
         }
-        let covered =
-            self.each_region(address..end, |vma, range| self.advise_region(vma, range, advice))?;
+        let covered = match flag_change(advice) {
+            Some(change) => self.change_flags(range, &change)?,
+            None => self.each_region(range, |vma, part| self.advise_region(vma, part, advice))?,
+        };
         if covered { Ok(()) } else { Err(AdviseError::Unmapped) }
     }
 
+    /// Advises about a region's part of a range; returns how far it came before it found the region
+    /// changed by another.
     fn advise_region(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         range: Range<VirtAddr>,
         advice: Advice,
-    ) -> Result<(), AdviseError> {
-        let flags = vma.flags.difference(VmaFlags::SEQ_READ | VmaFlags::RAND_READ);
+    ) -> Result<VirtAddr, AdviseError> {
+        let end = range.end;
         match advice {
-            Advice::Normal => self.change_flags(vma, range, flags),
-            Advice::Random => self.change_flags(vma, range, flags | VmaFlags::RAND_READ),
-            Advice::Sequential => self.change_flags(vma, range, flags | VmaFlags::SEQ_READ),
-            Advice::DontFork => self.change_flags(vma, range, vma.flags | VmaFlags::DONTCOPY),
-            Advice::DoFork => {
-                self.change_flags(vma, range, vma.flags.difference(VmaFlags::DONTCOPY))
-            }
-            Advice::WillNeed => {
-                self.bring_near(vma, range);
-                Ok(())
-            }
-            Advice::Remove => self.remove(vma, range),
-            _ if vma.has(VmaFlags::LOCKED) => Err(AdviseError::Unsuitable),
-            Advice::DontNeed => {
-                self.zap_some(vma, range, Which::Pages);
-                Ok(())
-            }
-            Advice::Free if vma.file.is_some() => Err(AdviseError::Unsuitable),
-            Advice::Free => {
-                self.free_lazily(range);
-                Ok(())
-            }
-            Advice::Cold => {
-                self.each_page(range, |frame| self.manager.make_cold(frame));
-                Ok(())
-            }
-            _ => {
-                self.each_page(range, |frame| self.manager.evict(frame));
-                Ok(())
-            }
+            Advice::WillNeed => self.bring_near(vma, range),
+            Advice::Remove => self.remove(vma, range)?,
+            _ if vma.has(VmaFlags::LOCKED) => return Err(AdviseError::Unsuitable),
+            Advice::DontNeed => return Ok(self.discard(vma, range)),
+            Advice::Free if vma.file.is_some() => return Err(AdviseError::Unsuitable),
+            Advice::Free => return Ok(self.free_lazily(vma, range)),
+            Advice::Cold => self.each_page(range, |frame| self.manager.make_cold(frame)),
+            _ => self.each_page(range, |frame| self.manager.evict(frame)),
         }
+        Ok(end)
     }
 
+    /// Changes flags of every region in a range; returns whether the regions cover it. Nobody else
+    /// changes a region between the look at its flags and the change.
     fn change_flags(
         self: &Arc<Self>,
-        vma: &Arc<Vma<M>>,
         range: Range<VirtAddr>,
-        flags: VmaFlags,
-    ) -> Result<(), AdviseError> {
-        if flags == vma.flags {
-            return Ok(());
-        }
+        change: &FlagChange,
+    ) -> Result<bool, AdviseError> {
         let exclusive: Exclusive<'_, M> = self.exclusive();
-        if !vma.is_alive() {
-            // It changed between the look-up and the lock: start over with what is there now.
-            drop(exclusive);
-            let now = self.containing(range.start).ok_or(AdviseError::Unmapped)?;
-            let end = range.end.min(now.end);
-            return self.change_flags(&now, range.start..end, flags);
-        }
-        exclusive.reflag(vma, range, flags).map(drop).map_err(|_| AdviseError::TooManyRegions)
+        self.each_region(range, |vma, part| {
+            let (end, flags) = (part.end, vma.flags.difference(change.off) | change.on);
+            if flags != vma.flags {
+                let reflagged = exclusive.reflag(vma, part, flags);
+                reflagged.map_err(|_| AdviseError::TooManyRegions)?;
+            }
+            Ok(end)
+        })
     }
 
     /// Reads what is in swap or not cached, ignoring errors.
@@ -166,33 +146,22 @@ impl<M: Machine> Mm<M> {
         file.punch(start..start + pages).map_err(|_| AdviseError::NoHole)
     }
 
-    /// Lets reclaim discard private pages unless they are written again (J9).
-    fn free_lazily(&self, range: Range<VirtAddr>) {
+    /// Lets reclaim discard private pages unless they are written again (J9); returns how far the
+    /// region was still in its tree.
+    fn free_lazily(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> VirtAddr {
         let mut gather = Gather::new(self);
-        for chunk in Pages::new(&range, M::Space::SPAN) {
-            let mut from = chunk.start;
-            while from < chunk.end {
-                from = self.free_some(from..chunk.end, &mut gather);
-                gather.flush();
+        let reached = gather.each_entry(range, |gather, cursor, address, entry| {
+            if !vma.is_alive() {
+                return ControlFlow::Break(());
             }
-        }
-        gather.settle();
-    }
-
-    fn free_some(&self, range: Range<VirtAddr>, gather: &mut Gather<'_, M>) -> VirtAddr {
-        let Some(mut cursor) = self.existing_entries(range.clone()) else { return range.end };
-        let mut from = range.start;
-        while from < range.end {
-            if gather.is_full() {
-                return from;
-            }
-            let Some(address) = cursor.next(from) else { return range.end };
-            match cursor.entry(address) {
+            match entry {
                 Entry::Swap(slot) => {
                     cursor.replace(address, Entry::None);
-                    self.manager.release_slot(slot);
+                    gather.free_later(self.manager.release_slot(slot));
                 }
-                Entry::Present { frame, protection, .. } if self.is_lazily_freeable(frame) => {
+                Entry::Present { frame, protection, .. }
+                    if self.is_lazily_freeable(frame, gather) =>
+                {
                     cursor.replace(address, Entry::None);
                     // Read-only and clean, so that a store is noticed on every machine.
                     let protection = protection.read_only();
@@ -202,21 +171,23 @@ impl<M: Machine> Mm<M> {
                 }
                 _ => {}
             }
-            from = address + PAGE_SIZE;
-        }
-        range.end
+            ControlFlow::Continue(())
+        });
+        gather.settle();
+        reached
     }
 
-    /// Marks a page that only this entry uses; others may still want the content.
-    fn is_lazily_freeable(&self, frame: Frame) -> bool {
+    /// Marks a page that only this entry uses; others, or a device, may still want the content.
+    fn is_lazily_freeable(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
         let manager = &self.manager;
         let page = manager.page(frame);
-        if manager.is_zero_frame(frame) || !page.is_anon() || !page.try_lock() {
+        let theirs = manager.is_zero_frame(frame) || !page.is_anon() || page.is_pinned();
+        if theirs || !page.try_lock() {
             return false;
         }
         let sole = manager.is_sole_owner(page, 0);
         if sole {
-            manager.leave_swap_cache(frame);
+            gather.free_later(manager.leave_swap_cache(frame));
         }
         let free = sole && page.slot().is_none();
         if free {
@@ -254,22 +225,43 @@ impl<M: Machine> Mm<M> {
         access: Access,
     ) -> Result<(), AdviseError> {
         let needed = if access == Access::Write { VmaFlags::WRITE } else { VmaFlags::READ };
-        let mut page = range.start;
-        while page < range.end {
-            let vma = self.containing(page).ok_or(AdviseError::Unmapped)?;
-            if !vma.has(needed) {
-                return Err(AdviseError::Denied);
-            }
-            self.fault_in(page, access).map_err(|refusal| match refusal {
-                crate::fault::Refusal::NoRegion => AdviseError::Unmapped,
-                crate::fault::Refusal::Forbidden => AdviseError::Denied,
-                crate::fault::Refusal::Bus => AdviseError::NotAccessible,
-                crate::fault::Refusal::OutOfMemory => AdviseError::OutOfMemory,
+        for page in Pages::new(&range, PAGE_SIZE) {
+            self.fault_in_as(page.start, |vma| {
+                if vma.has(needed) { Ok(access) } else { Err(AdviseError::Denied) }
             })?;
-            page = page + PAGE_SIZE;
         }
         Ok(())
     }
+}
+
+impl From<Refusal> for AdviseError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRegion => Self::Unmapped,
+            Refusal::Forbidden => Self::Denied,
+            Refusal::Bus => Self::NotAccessible,
+            Refusal::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+/// Flags that an advice takes from a region, and those that it gives it.
+struct FlagChange {
+    off: VmaFlags,
+    on: VmaFlags,
+}
+
+const fn flag_change(advice: Advice) -> Option<FlagChange> {
+    let order = VmaFlags::SEQ_READ.union(VmaFlags::RAND_READ);
+    let (off, on) = match advice {
+        Advice::Normal => (order, VmaFlags::empty()),
+        Advice::Random => (order, VmaFlags::RAND_READ),
+        Advice::Sequential => (order, VmaFlags::SEQ_READ),
+        Advice::DontFork => (VmaFlags::empty(), VmaFlags::DONTCOPY),
+        Advice::DoFork => (VmaFlags::DONTCOPY, VmaFlags::empty()),
+        _ => return None,
+    };
+    Some(FlagChange { off, on })
 }
 
 const fn populates(advice: Advice) -> Option<Access> {

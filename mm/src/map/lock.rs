@@ -2,7 +2,7 @@
 
 use crate::error::LockError;
 use crate::fault::Refusal;
-use crate::machine::{Access, Machine, PAGE_SIZE, VirtAddr};
+use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
 use crate::map::pages_up;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
@@ -97,13 +97,12 @@ impl<M: Machine> Mm<M> {
     fn bring_in(self: &Arc<Self>, range: Range<VirtAddr>) -> Result<(), LockError> {
         let mut page = range.start;
         while page < range.end {
-            let vma = self.containing(page).ok_or(LockError::Unmapped)?;
-            let writes = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
-            let access = if writes { Access::Write } else { Access::Read };
-            self.fault_in(page, access).map_err(|refusal| match refusal {
-                Refusal::OutOfMemory => LockError::Again,
-                _ => LockError::Unmapped,
-            })?;
+            self.fault_in_as(page, |vma| Ok::<_, Refusal>(vma.access_ahead())).map_err(
+                |refusal| match refusal {
+                    Refusal::OutOfMemory => LockError::Again,
+                    _ => LockError::Unmapped,
+                },
+            )?;
             page = page + PAGE_SIZE;
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use crate::cache::{File, Mapping, Store};
 use crate::error::MapError;
-use crate::machine::{Access, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
+use crate::fault::Refusal;
+use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};
 use crate::vma::{Vma, VmaFlags};
@@ -204,10 +205,8 @@ impl<M: Machine> Mm<M> {
     pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
-            let Some(vma) = self.containing(page) else { return };
-            let writes = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
-            let access = if writes { Access::Write } else { Access::Read };
-            if self.fault_in(page, access).is_err() {
+            let brought: Result<(), Refusal> = self.fault_in_as(page, |vma| Ok(vma.access_ahead()));
+            if brought.is_err() {
                 return;
             }
             page = page + PAGE_SIZE;

@@ -34,12 +34,12 @@ pub(crate) const fn pages_up(bytes: u64) -> Option<u64> {
 
 impl<M: Machine> Mm<M> {
     /// Calls `f` with every region in a range and its part of it, in order, until one fails; returns
-    /// whether the regions cover the range. Each is looked up when its turn comes, so that `f` may
-    /// change it.
+    /// whether the regions cover the range. `f` says how far it came: the next region is looked up
+    /// there, so that `f` may change the region, and may stop where it finds that another did.
     fn each_region<E>(
         &self,
         range: Range<VirtAddr>,
-        mut f: impl FnMut(&Arc<Vma<M>>, Range<VirtAddr>) -> Result<(), E>,
+        mut f: impl FnMut(&Arc<Vma<M>>, Range<VirtAddr>) -> Result<VirtAddr, E>,
     ) -> Result<bool, E> {
         let (mut at, mut covered) = (range.start, true);
         while at < range.end {
@@ -47,9 +47,7 @@ impl<M: Machine> Mm<M> {
                 return Ok(false);
             };
             covered &= vma.start <= at;
-            let part = at.max(vma.start)..range.end.min(vma.end);
-            at = part.end;
-            f(&vma, part)?;
+            at = f(&vma, at.max(vma.start)..range.end.min(vma.end))?;
         }
         Ok(covered)
     }

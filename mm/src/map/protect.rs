@@ -1,13 +1,13 @@
 //! mprotect (spec C12).
 
 use crate::error::ProtectError;
-use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Protection, VirtAddr};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm, PageCursor};
+use crate::mm::{Exclusive, Mm};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 impl<M: Machine> Mm<M> {
     /// Changes what accesses a range allows. Regions before the first failure stay changed.
@@ -93,43 +93,35 @@ impl<M: Machine> Mm<M> {
     /// region's own or its first store was noticed already.
     fn rewrite(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut gather = Gather::new(self);
-        for chunk in Pages::new(&range, M::Space::SPAN) {
-            let mut from = chunk.start;
-            while from < chunk.end {
-                from = match self.existing_entries(from..chunk.end) {
-                    Some(mut cursor) => {
-                        rewrite_chunk(vma, &mut cursor, from..chunk.end, &mut gather)
-                    }
-                    None => chunk.end,
-                };
-                gather.flush_if_full();
+        gather.each_entry(range, |gather, cursor, address, entry| {
+            if let Entry::Present { frame, protection: before, .. } = entry {
+                let kept = vma.written_protection() & before & Protection::WRITE;
+                let protection = vma.page_protection().read_only() | kept;
+                if self.gives_back_to_pin(vma, &entry) {
+                    let (protection, accessed, dirty) = (vma.written_protection(), true, true);
+                    let entry = Entry::Present { frame, protection, accessed, dirty };
+                    cursor.replace(address, entry);
+                    gather.add(address, frame, Fate::Narrowed, After::Keep);
+                } else if protection != before {
+                    cursor.protect(address, protection);
+                    gather.add(address, frame, Fate::Narrowed, After::Keep);
+                }
             }
-        }
+            ControlFlow::Continue(())
+        });
         gather.settle();
     }
-}
 
-fn rewrite_chunk<M: Machine>(
-    vma: &Vma<M>,
-    cursor: &mut PageCursor<'_, M>,
-    range: Range<VirtAddr>,
-    gather: &mut Gather<'_, M>,
-) -> VirtAddr {
-    let mut from = range.start;
-    while from < range.end {
-        if gather.is_full() {
-            return from;
-        }
-        let Some(address) = cursor.next(from) else { return range.end };
-        if let Entry::Present { frame, protection: before, .. } = cursor.entry(address) {
-            let kept = vma.written_protection() & before & Protection::WRITE;
-            let protection = vma.page_protection().read_only() | kept;
-            if protection != before {
-                cursor.protect(address, protection);
-                gather.add(address, frame, Fate::Narrowed, After::Keep);
-            }
-        }
-        from = address + PAGE_SIZE;
+    /// Whether an entry gets the right to store back at once, because a device or a system call may
+    /// be waiting to store to its page, and makes no fault that would give it back. A pinned page is
+    /// its owner's alone (spec J6).
+    fn gives_back_to_pin(&self, vma: &Vma<M>, entry: &Entry) -> bool {
+        let Entry::Present { frame, .. } = entry else { return false };
+        let page = self.manager.page(*frame);
+        let may = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
+        may && !entry.is_writable()
+            && vma.written_family().is_some()
+            && page.is_pinned()
+            && page.is_anon()
     }
-    range.end
 }

@@ -23,8 +23,13 @@ impl<M: Machine> Exclusive<'_, M> {
     /// Enters a new region, as part of its neighbours where they can be one; returns the region
     /// that covers it.
     pub(crate) fn insert(&self, new: Vma<M>) -> Arc<Vma<M>> {
+        self.insert_replacing(new, &[])
+    }
+
+    /// Like [`insert`](Self::insert), in the place of regions that only the reverse maps know.
+    pub(crate) fn insert_replacing(&self, new: Vma<M>, leaving: &[Arc<Vma<M>>]) -> Arc<Vma<M>> {
         let (edit, joined) = self.joined(new);
-        self.apply(&edit);
+        self.apply_moving(&edit, leaving, &[]);
         if let Some(file) = &joined.file {
             for _ in 0..edit.out.len() {
                 file.closed();

@@ -1,11 +1,13 @@
 //! mremap (spec C13, C14), with the order of checks of Linux 6.17, and with `MREMAP_DONTUNMAP`.
 
+use crate::entries::PageCursor;
 use crate::error::{MapError, RemapError};
-use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::machine::{
+    Cursor, Entry, Fate, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr,
+};
 use crate::map::region::remainders;
 use crate::map::{Placement, pages_up};
-use crate::mm::{Edit, Exclusive, Mm, PageCursor};
-use crate::rmap;
+use crate::mm::{Edit, Exclusive, Mm};
 use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -341,28 +343,33 @@ impl<M: Machine> Exclusive<'_, M> {
         self.check_total(if old_place == OldPlace::Kept { grow } else { 0 })?;
         self.make_tables(&(target..target + sizes.new))?;
         self.charge_growth(vma, grow)?;
+        // In the order of their numbers, which is that in which whoever truncates visits regions: pages
+        // that have left the old place are met at the new one.
         let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
         let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
         let rest = remainders(vma, &from, || mm.manager.vma_id());
         if old_place == OldPlace::Kept {
             mm.moves.fetch_add(1, Ordering::AcqRel);
         }
-        self.apply(&Edit { out: vec![vma.clone()], into: rest.clone() });
-        rmap::exchange(mm, &[], &[old.clone(), new.clone()]);
-        self.move_pages(from.clone(), target);
-        rmap::exchange(mm, &[old, new.clone()], &[]);
+        let begin = Edit { out: vec![vma.clone()], into: rest.clone() };
+        self.apply_moving(&begin, &[], &[old.clone(), new.clone()]);
+        self.move_pages(&old, &new);
         let more = match old_place {
-            OldPlace::Unmapped => rest.len(),
+            OldPlace::Unmapped => {
+                self.apply_moving(&Edit { out: Vec::new(), into: Vec::new() }, &[old], &[]);
+                rest.len()
+            }
             OldPlace::Kept => {
                 // One again, as if nobody had ever looked; its pages stay in memory no longer.
                 let mut whole = vma.part(mm.manager.vma_id(), vma.range());
                 whole.flags.remove(VmaFlags::LOCKED);
-                self.apply(&Edit { out: rest, into: vec![Arc::new(whole)] });
+                let back = Edit { out: rest, into: vec![Arc::new(whole)] };
+                self.apply_moving(&back, &[old], &[]);
                 mm.moves.fetch_add(1, Ordering::AcqRel);
                 1
             }
         };
-        self.insert(new.part(mm.manager.vma_id(), new.range()));
+        self.insert_moved(&new);
         if let Some(file) = &vma.file {
             // One region became itself and what is left of it.
             (0..more).for_each(|_| file.opened());
@@ -388,36 +395,63 @@ impl<M: Machine> Exclusive<'_, M> {
     /// A region like the part of `vma` from `address` on, at another address (`copy_vma`).
     fn copy_at(&self, vma: &Vma<M>, address: VirtAddr, target: VirtAddr, length: u64) -> Vma<M> {
         let mut copy = vma.part(self.mm().manager.vma_id(), address..vma.end);
-        if copy.file.is_none() && copy.families().next().is_none() {
-            // Nobody knows the old page indexes of memory that was never touched.
+        if copy.file.is_none() && copy.written_family().is_none() && copy.ancestors.is_empty() {
+            // Nobody knows the old page indexes of memory that was never stored to. Where pages of
+            // zeros stand for it, they are given new ones.
             copy.pgoff = target.page_number();
         }
         (copy.start, copy.end) = (target, target + length);
         copy
     }
 
-    /// Moves all entries of a range (`move_page_tables`).
-    fn move_pages(&self, from: Range<VirtAddr>, to: VirtAddr) {
+    /// Moves all entries of a region to another one (`move_page_tables`).
+    fn move_pages(&self, old: &Vma<M>, new: &Vma<M>) {
         let mm = self.mm();
+        let (from, to) = (old.range(), new.start);
         let shift = |address: VirtAddr| to + (address - from.start);
         for chunk in Pages::new(&from, M::Space::SPAN) {
             let target = shift(chunk.start)..to + (chunk.end - from.start);
             for piece in Pages::new(&target, M::Space::SPAN) {
                 let start = from.start + (piece.start - to);
                 let end = from.start + (piece.end - to);
-                mm.move_piece(start..end, piece.start);
+                mm.move_piece(&Moved { old, new }, start..end);
             }
         }
+    }
+
+    /// Enters a region, whose pages have arrived, in the place of the one that stood for it in the
+    /// reverse maps.
+    fn insert_moved(&self, arrived: &Arc<Vma<M>>) {
+        let new = arrived.part(self.mm().manager.vma_id(), arrived.range());
+        self.insert_replacing(new, core::slice::from_ref(arrived));
+    }
+}
+
+/// Two regions, from one of which the pages move to the other.
+struct Moved<'a, M: Machine> {
+    old: &'a Vma<M>,
+    new: &'a Vma<M>,
+}
+
+impl<M: Machine> Moved<'_, M> {
+    fn target(&self, address: VirtAddr) -> VirtAddr {
+        self.new.start + (address - self.old.start)
+    }
+
+    /// The page index of an address of the old region at its new place, if it is another one.
+    fn new_index(&self, address: VirtAddr) -> Option<u64> {
+        let index = self.new.index_of(self.target(address));
+        (index != self.old.index_of(address)).then_some(index)
     }
 }
 
 impl<M: Machine> Mm<M> {
     /// Moves the entries of a range that lies in one block, to a range that does too.
-    fn move_piece(&self, from: Range<VirtAddr>, to: VirtAddr) {
+    fn move_piece(&self, moved: &Moved<'_, M>, from: Range<VirtAddr>) {
         let mut gather = Gather::new(self);
         let mut at = from.start;
         while at < from.end {
-            at = self.move_some(at..from.end, to + (at - from.start), &mut gather);
+            at = self.move_some(moved, at..from.end, &mut gather);
             gather.flush();
         }
         gather.settle();
@@ -425,36 +459,49 @@ impl<M: Machine> Mm<M> {
 
     fn move_some(
         &self,
+        moved: &Moved<'_, M>,
         from: Range<VirtAddr>,
-        to: VirtAddr,
         gather: &mut Gather<'_, M>,
     ) -> VirtAddr {
+        let to = moved.target(from.start);
         let target = to..to + (from.end - from.start);
         let block = |address: VirtAddr| address.value() & !(M::Space::SPAN - 1);
         if block(from.start) == block(target.start) {
             let both = from.start.min(target.start)..from.end.max(target.end);
             let Some(mut cursor) = self.existing_entries(both) else { return from.end };
-            return move_entries(&mut cursor, None, from, to, gather);
+            return move_entries(moved, &mut cursor, None, from, gather);
         }
         // Two cursors nest with the lower address first.
         if from.start < target.start {
             let Some(mut old) = self.existing_entries(from.clone()) else { return from.end };
             let Some(mut new) = self.existing_entries(target) else { return from.end };
-            move_entries(&mut old, Some(&mut new), from, to, gather)
+            move_entries(moved, &mut old, Some(&mut new), from, gather)
         } else {
             let Some(mut new) = self.existing_entries(target) else { return from.end };
             let Some(mut old) = self.existing_entries(from.clone()) else { return from.end };
-            move_entries(&mut old, Some(&mut new), from, to, gather)
+            move_entries(moved, &mut old, Some(&mut new), from, gather)
         }
+    }
+
+    /// Gives the page of an entry that is being moved another index; whether that could be done at
+    /// once. The page is one of zeros, and its region's alone.
+    fn reindex(&self, frame: Frame, index: u64) -> bool {
+        let page = self.manager.page(frame);
+        let done = page.try_lock();
+        if done {
+            page.set_owner(page.owner(), index);
+            self.manager.unlock_page(frame);
+        }
+        done
     }
 }
 
 /// Moves entries until the end of the range or until the batch is full; returns how far.
 fn move_entries<M: Machine>(
+    moved: &Moved<'_, M>,
     old: &mut PageCursor<'_, M>,
     mut new: Option<&mut PageCursor<'_, M>>,
     from: Range<VirtAddr>,
-    to: VirtAddr,
     gather: &mut Gather<'_, M>,
 ) -> VirtAddr {
     let mut at = from.start;
@@ -465,19 +512,28 @@ fn move_entries<M: Machine>(
         let Some(address) = old.next(at).filter(|address| *address < from.end) else {
             return from.end;
         };
+        at = address + PAGE_SIZE;
+        let mm = gather.mm;
         let entry = old.replace(address, Entry::None);
-        let target = to + (address - from.start);
+        if let Some(frame) = entry.frame().filter(|frame| !mm.manager.is_zero_frame(*frame))
+            && let Some(index) = moved.new_index(address)
+            && !mm.reindex(frame, index)
+        {
+            // Someone looks at a page of zeros: the new place gets another when it is touched.
+            mm.zapped(address, entry, gather);
+            continue;
+        }
+        let target = moved.target(address);
         let there = match &mut new {
             Some(new) => new.replace(target, entry),
             None => old.replace(target, entry),
         };
         // Someone used the target before the page was there, and was given another.
-        gather.mm.zapped(target, there, gather);
+        mm.zapped(target, there, gather);
         if let Some(frame) = entry.frame() {
             // Held until the flush: reclaim may find the page at its new place before (spec G4).
             gather.add_held(address, frame, Fate::Kept);
         }
-        at = address + PAGE_SIZE;
     }
     from.end
 }

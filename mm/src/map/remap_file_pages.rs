@@ -80,7 +80,7 @@ impl<M: Machine> Mm<M> {
                     let place = index + ((at - range.start) >> PAGE_SHIFT);
                     let old = cursor.replace(at, Entry::File(place));
                     if let Entry::Present { frame, accessed, dirty, .. } = old {
-                        let fate = self.drop_mapping(frame, accessed, dirty);
+                        let fate = self.drop_mapping(frame, accessed, dirty, &mut gather);
                         gather.add(at, frame, fate, After::Drop);
                     }
                     at = at + PAGE_SIZE;

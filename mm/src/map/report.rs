@@ -65,6 +65,12 @@ impl<M: Machine> Mm<M> {
             .collect()
     }
 
+    /// The addresses of the first region that overlaps a range; allocates nothing.
+    pub fn first_mapped(&self, range: Range<VirtAddr>) -> Option<Range<VirtAddr>> {
+        self.regions
+            .read(&self.manager.order, |tree| tree.overlapping(range).next().map(|vma| vma.range()))
+    }
+
     /// Calls `f` with every entry in a range that is not empty, in order. Entries that change
     /// meanwhile are shown as they are before or after.
     pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {

@@ -32,7 +32,7 @@ impl<M: Machine> Mm<M> {
         // A length that wraps when rounded counts as none, as on Linux.
         let length = pages_up(length).unwrap_or(0);
         let end = address.checked_add(length).ok_or(SyncError::Wraps)?;
-        let covered = self.each_region(address..end, |vma, _| {
+        let covered = self.each_region(address..end, |vma, range| {
             if mode == SyncMode::Invalidate && vma.has(VmaFlags::LOCKED) {
                 return Err(SyncError::Locked);
             }
@@ -45,7 +45,7 @@ impl<M: Machine> Mm<M> {
                     _ => SyncError::Io,
                 })?;
             }
-            Ok(())
+            Ok(range.end)
         })?;
         if covered { Ok(()) } else { Err(SyncError::Unmapped) }
     }

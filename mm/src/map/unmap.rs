@@ -5,7 +5,7 @@ use crate::machine::{Machine, PAGE_SHIFT, Space, VirtAddr};
 use crate::map::pages_up;
 use crate::map::region::remainders;
 use crate::mm::{Edit, Exclusive, Mm};
-use crate::vma::VmaFlags;
+use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -46,10 +46,22 @@ impl<M: Machine> Exclusive<'_, M> {
     /// the page table, then its empty levels go.
     pub(crate) fn unmap(&self, range: &Range<VirtAddr>) {
         let mm = self.mm();
-        let out = mm.overlapping(range.clone());
-        if out.is_empty() {
-            return;
+        let mut left = range.clone();
+        loop {
+            let out = mm.overlapping_first(&left);
+            let Some(last) = out.last() else { break };
+            let piece = left.start..last.end.min(left.end);
+            left.start = piece.end;
+            self.unmap_regions(out, &piece);
         }
+        if left.start > range.start {
+            mm.space.prune(self.hole_around(range), range.clone());
+        }
+    }
+
+    /// Unmaps what a range covers of regions that all have a part in it.
+    fn unmap_regions(&self, out: Vec<Arc<Vma<M>>>, range: &Range<VirtAddr>) {
+        let mm = self.mm();
         let mut into = Vec::new();
         for vma in &out {
             into.extend(remainders(vma, range, || mm.manager.vma_id()));
@@ -58,7 +70,7 @@ impl<M: Machine> Exclusive<'_, M> {
         self.apply(&edit);
         for vma in &edit.out {
             let part = vma.start.max(range.start)..vma.end.min(range.end);
-            mm.zap(vma, part.clone());
+            mm.zap(part.clone());
             if vma.has(VmaFlags::ACCOUNT) {
                 mm.manager.uncharge((part.end - part.start) >> PAGE_SHIFT);
             }
@@ -70,7 +82,6 @@ impl<M: Machine> Exclusive<'_, M> {
                 }
             }
         }
-        mm.space.prune(self.hole_around(range), range.clone());
     }
 
     /// The unmapped addresses around an unmapped range (spec E6).

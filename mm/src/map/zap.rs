@@ -1,57 +1,117 @@
 //! Taking pages out of the page table (spec E5).
 
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
-use crate::mm::{Kind, Mm, PageCursor};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
+use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
 /// Which pages of a region are taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// Everything, for a region that goes.
-    All,
     /// Every page; a nonlinear region still knows which page of the file belongs where.
     Pages,
     /// Likewise, the pages of the file only and not the private copies.
     Files,
 }
 
+/// What becomes of an entry.
+enum Zap {
+    /// It is taken out, and this takes its place.
+    Take(Entry),
+    /// It stays.
+    Leave,
+    /// It is not the caller's any more, nor are those that follow.
+    Stop,
+}
+
 impl<M: Machine> Mm<M> {
-    /// Takes everything in a range of a region out of the page table.
-    pub(crate) fn zap(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
-        self.zap_some(vma, range, Which::All);
+    /// Takes everything in a range, whose region has left its tree, out of the page table.
+    pub(crate) fn zap(&self, range: Range<VirtAddr>) {
+        self.zap_where(range, |_, _| Zap::Take(Entry::None));
     }
 
-    /// Takes some pages in a range of a region out of the page table.
-    pub(crate) fn zap_some(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
+    /// Takes pages in a range of a region out of the page table. Where the region has left its tree,
+    /// the addresses may mean something else by now: returns how far it was still there.
+    pub(crate) fn zap_live(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) -> VirtAddr {
         self.zap_where(range, |address, entry| match which {
-            Which::All => Some(Entry::None),
-            Which::Files if !self.shows_file_page(entry) => None,
-            _ => Some(self.place_of(vma, address, entry)),
-        });
-    }
-
-    /// Like [`zap_some`](Self::zap_some), for someone who found the region through a reverse map:
-    /// where it is not in its tree any more, the addresses may mean something else by now.
-    pub(crate) fn zap_found(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) {
-        self.zap_where(range, |address, entry| {
-            let ours = vma.is_alive() && (which != Which::Files || self.shows_file_page(entry));
-            ours.then(|| self.place_of(vma, address, entry))
-        });
+            _ if !vma.is_alive() => Zap::Stop,
+            Which::Files if !self.shows_file_page(entry) => Zap::Leave,
+            _ => Zap::Take(self.place_of(vma, address, entry)),
+        })
     }
 
     /// Takes the pages with these indexes out of a nonlinear region, wherever they are.
     pub(crate) fn zap_indexes(&self, vma: &Vma<M>, indexes: &Range<u64>) {
         self.zap_where(vma.range(), |address, entry| {
             if !vma.is_alive() {
-                return None;
+                return Zap::Stop;
             }
-            let index = self.manager.page(entry.frame()?).index();
-            indexes.contains(&index).then(|| self.place_of(vma, address, entry))
+            let index = entry.frame().map(|frame| self.manager.page(frame).index());
+            if index.is_some_and(|index| indexes.contains(&index)) {
+                Zap::Take(self.place_of(vma, address, entry))
+            } else {
+                Zap::Leave
+            }
         });
+    }
+
+    /// Makes the pages in a range of a region read as zero or as the file again (`MADV_DONTNEED`);
+    /// returns how far the region was still in its tree.
+    ///
+    /// What a pinned page held is gone too, but the page stays: the device, and a system call that
+    /// was told this address, go on with it.
+    pub(crate) fn discard(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> VirtAddr {
+        let mut pinned = false;
+        let reached = self.zap_where(range.clone(), |address, entry| {
+            if !vma.is_alive() {
+                return Zap::Stop;
+            }
+            if self.stays_for_pin(vma, entry) {
+                pinned = true;
+                return Zap::Leave;
+            }
+            Zap::Take(self.place_of(vma, address, entry))
+        });
+        if pinned && vma.file.is_none() {
+            for page in Pages::new(&(range.start..reached), PAGE_SIZE) {
+                self.wipe_pinned(vma, page);
+            }
+        }
+        reached
+    }
+
+    /// Whether an entry names a pinned page whose content does not come from a file.
+    fn stays_for_pin(&self, vma: &Vma<M>, entry: &Entry) -> bool {
+        let is_source = vma.file.is_none() || vma.has(VmaFlags::SHARED);
+        let page = entry.frame().filter(|frame| !self.manager.is_zero_frame(*frame));
+        is_source && page.is_some_and(|frame| self.manager.page(frame).is_pinned())
+    }
+
+    /// Fills the page of one address with zeros, if it is pinned.
+    fn wipe_pinned(&self, vma: &Vma<M>, page: Range<VirtAddr>) {
+        let manager = &self.manager;
+        let pinned = |hold: bool| {
+            let cursor = self.existing_entries(page.clone())?;
+            let entry = cursor.entry(page.start);
+            let stays = vma.is_alive() && self.stays_for_pin(vma, &entry);
+            let frame = entry.frame().filter(|_| stays)?;
+            if hold {
+                manager.page(frame).hold();
+            }
+            Some(frame)
+        };
+        let _engaged = manager.engage();
+        let Some(frame) = pinned(true) else { return };
+        // Whoever stores to it by the kernel has it locked, and so has a fork to wait.
+        manager.lock_page(frame);
+        if pinned(false) == Some(frame) {
+            manager.machine.zero(frame);
+            manager.page(frame).set(PageFlags::DIRTY);
+        }
+        manager.unlock_and_put(frame);
     }
 
     /// What stays where a page of a nonlinear region was: which page of the file it is (spec E5).
@@ -76,59 +136,42 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    fn zap_where(&self, range: Range<VirtAddr>, take: impl Fn(VirtAddr, &Entry) -> Option<Entry>) {
+    /// Goes through the entries of a range and takes out those that `choose` says; returns where it
+    /// was stopped.
+    fn zap_where(
+        &self,
+        range: Range<VirtAddr>,
+        mut choose: impl FnMut(VirtAddr, &Entry) -> Zap,
+    ) -> VirtAddr {
         let mut gather = Gather::new(self);
         let engaged = self.manager.engage();
-        for chunk in Pages::new(&range, M::Space::SPAN) {
-            let mut from = chunk.start;
-            while from < chunk.end {
-                from = match self.existing_entries(from..chunk.end) {
-                    Some(mut cursor) => {
-                        self.zap_chunk(&mut cursor, from..chunk.end, &take, &mut gather)
-                    }
-                    None => chunk.end,
-                };
-                gather.flush_if_full();
+        let reached = gather.each_entry(range, |gather, cursor, address, entry| {
+            match choose(address, &entry) {
+                Zap::Stop => return ControlFlow::Break(()),
+                Zap::Leave => {}
+                Zap::Take(instead) => {
+                    let old = cursor.replace(address, instead);
+                    self.zapped(address, old, gather);
+                }
             }
-        }
+            ControlFlow::Continue(())
+        });
         gather.flush();
         drop(engaged);
         gather.settle();
-    }
-
-    /// Works through a locked range until its end or until the batch is full; returns how far.
-    fn zap_chunk(
-        &self,
-        cursor: &mut PageCursor<'_, M>,
-        range: Range<VirtAddr>,
-        take: &impl Fn(VirtAddr, &Entry) -> Option<Entry>,
-        gather: &mut Gather<'_, M>,
-    ) -> VirtAddr {
-        let mut from = range.start;
-        while from < range.end {
-            if gather.is_full() {
-                return from;
-            }
-            let Some(address) = cursor.next(from) else { return range.end };
-            if let Some(instead) = take(address, &cursor.entry(address)) {
-                let old = cursor.replace(address, instead);
-                self.zapped(address, old, gather);
-            }
-            from = address + PAGE_SIZE;
-        }
-        range.end
+        reached
     }
 
     /// Undoes what an entry stood for, after it was taken out.
     pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
             Entry::None | Entry::File(_) => {}
-            Entry::Swap(slot) => self.manager.release_slot(slot),
+            Entry::Swap(slot) => gather.free_later(self.manager.release_slot(slot)),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
                 gather.add(address, frame, Fate::Kept, After::Keep);
             }
             Entry::Present { frame, accessed, dirty, .. } => {
-                let fate = self.drop_mapping(frame, accessed, dirty);
+                let fate = self.drop_mapping(frame, accessed, dirty, gather);
                 gather.add(address, frame, fate, After::Drop);
             }
         }
@@ -136,7 +179,13 @@ impl<M: Machine> Mm<M> {
 
     /// Undoes an entry's mapping of a page, whose reference the entry still has; says whether
     /// anyone will need the content after that reference is dropped.
-    pub(crate) fn drop_mapping(&self, frame: Frame, accessed: bool, dirty: bool) -> Fate {
+    pub(crate) fn drop_mapping(
+        &self,
+        frame: Frame,
+        accessed: bool,
+        dirty: bool,
+        gather: &mut Gather<'_, M>,
+    ) -> Fate {
         let page = self.manager.page(frame);
         let anon = page.is_anon();
         self.count_rss(if anon { Kind::Anon } else { Kind::File }, -1);
@@ -152,7 +201,7 @@ impl<M: Machine> Mm<M> {
             }
             return Fate::Kept;
         }
-        if before == 1 && self.drop_from_swap_cache(frame) && page.refs() == 1 {
+        if before == 1 && self.drop_from_swap_cache(frame, gather) && page.refs() == 1 {
             return Fate::Freed;
         }
         Fate::Kept
@@ -160,14 +209,14 @@ impl<M: Machine> Mm<M> {
 
     /// Takes an anonymous page that is mapped no more out of the swap cache, if nobody else needs
     /// it there; returns whether it is in no cache now.
-    fn drop_from_swap_cache(&self, frame: Frame) -> bool {
-        let page = self.manager.page(frame);
-        let Some(slot) = page.slot() else { return true };
-        if !page.try_lock() {
-            return false;
+    fn drop_from_swap_cache(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
+        let Some(slot) = self.manager.page(frame).slot() else { return true };
+        match self.manager.try_drop_cached(frame, slot) {
+            Some(unused) => {
+                gather.free_later(unused);
+                true
+            }
+            None => false,
         }
-        let dropped = self.manager.drop_if_only_cached(frame, slot);
-        self.manager.unlock_page(frame);
-        dropped
     }
 }

@@ -94,7 +94,14 @@ impl<'a, M: Machine> Batch<'a, M> {
             Owner::File(id) => manager.mappings.find(&manager.order, id),
             _ => None,
         };
-        match self.judge(frame, force) {
+        let is_of_file = object.as_ref().is_some_and(|object| !object.is_shared_memory());
+        let judged = match force {
+            Force::Polite | Force::Urgent if is_of_file && manager.keeps_files() => {
+                Some(Which::Main)
+            }
+            _ => self.judge(frame, force),
+        };
+        match judged {
             None => {
                 let state = State::Chosen;
                 self.victims[self.len] = Some(Victim { frame, from, force, state });
@@ -160,14 +167,26 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// Takes the right to store from every entry of a page and learns whether it was written.
+    /// Cleans a page that is to be evicted, or finds out that it cannot be.
     fn clean(&mut self, victim: &mut Victim) {
+        match self.clean_page(victim.frame) {
+            Cleaned::Entirely => {}
+            Cleaned::Moving => victim.state = State::Kept(victim.from),
+            Cleaned::Pinned => victim.state = State::Kept(Which::Main),
+        }
+    }
+
+    /// Takes the right to store from every entry of a page and learns whether it was written.
+    fn clean_page(&mut self, frame: Frame) -> Cleaned {
         let manager = self.manager;
-        let page = manager.page(victim.frame);
+        let page = manager.page(frame);
         loop {
-            let (mut left, mut dirty) = (0, false);
-            let found = manager.walk(victim.frame, |spot| {
-                if self.used == SPOTS {
+            let (mut left, mut dirty, mut pinned) = (0, false, false);
+            let found = manager.walk(frame, |spot| {
+                if page.is_pinned() {
+                    // A device stores to it without looking at the entry.
+                    pinned = true;
+                } else if self.used == SPOTS {
                     left += 1;
                 } else if let Some(stale) = write_protect(spot, &mut dirty) {
                     self.note(spot.mm, stale);
@@ -177,14 +196,12 @@ impl<'a, M: Machine> Batch<'a, M> {
                 page.set(PageFlags::DIRTY);
                 page.clear(PageFlags::LAZY_FREE);
             }
-            if left == 0 {
-                if found != page.maps() {
-                    // Some entries are just being moved and could not be seen.
-                    victim.state = State::Kept(victim.from);
-                }
-                return;
+            match () {
+                () if pinned => return Cleaned::Pinned,
+                () if left > 0 => self.flush(),
+                () if found != page.maps() => return Cleaned::Moving,
+                () => return Cleaned::Entirely,
             }
-            self.flush();
         }
     }
 
@@ -241,7 +258,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         } else {
             if let Some(slot) = slot {
                 // The page stays in the page cache, so that its copy in swap will not be needed.
-                manager.swap.release(slot);
+                manager.release_and_free(slot);
                 page.set(PageFlags::DIRTY);
             }
             victim.state = State::Kept(Which::Main);
@@ -271,9 +288,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         manager.put(victim.frame);
         match key {
-            Key::Swap(slot) => {
-                manager.swap.release(slot);
-            }
+            Key::Swap(slot) => manager.release_and_free(slot),
             Key::File { mapping, .. } => manager.uncount_cached(mapping),
         }
         true
@@ -352,7 +367,7 @@ fn write_protect<M: Machine>(spot: &mut Spot<'_, M>, dirty: &mut bool) -> Option
 }
 
 /// Puts what stands for an evicted page in the place of its entry; `None` if the page was written
-/// or used since it was cleaned, or is locked (spec F19).
+/// or used since it was cleaned, or is locked in memory or pinned (spec F19).
 fn take_entry<M: Machine>(
     manager: &Manager<M>,
     spot: &mut Spot<'_, M>,
@@ -363,7 +378,8 @@ fn take_entry<M: Machine>(
     let entry = spot.cursor.entry(spot.address);
     let Entry::Present { accessed, dirty, .. } = entry else { return None };
     let spared = accessed && force == Force::Polite && manager.machine.capabilities().accessed;
-    if dirty || entry.is_writable() || spared || spot.vma.has(VmaFlags::LOCKED) {
+    let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
+    if dirty || entry.is_writable() || spared || kept {
         return None;
     }
     let (replacement, kind) = match page.slot() {
@@ -397,11 +413,23 @@ fn take_entry<M: Machine>(
 
 impl<M: Machine> Manager<M> {
     /// Takes the right to store from every entry of a locked page and notes whether it was written
-    /// (`page_mkclean`, spec D8).
-    pub(crate) fn clean(&self, frame: Frame) {
+    /// (`page_mkclean`, spec D8). A page that is pinned when an entry is looked at keeps what rights
+    /// are left: then it is as dirty afterwards as before.
+    pub(crate) fn clean(&self, frame: Frame) -> Cleaned {
         let mut batch = Batch::new(self);
-        let (from, force, state) = (Which::Small, Force::Regardless, State::Chosen);
-        batch.clean(&mut Victim { frame, from, force, state });
+        let cleaned = batch.clean_page(frame);
         batch.flush();
+        cleaned
     }
+}
+
+/// Whether every later store to a page that was cleaned will be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleaned {
+    /// No entry is writable.
+    Entirely,
+    /// Some entries are just being moved, and were not seen.
+    Moving,
+    /// The page is pinned: a device may store to it at any moment.
+    Pinned,
 }

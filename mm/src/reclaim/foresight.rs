@@ -8,6 +8,7 @@
 
 use crate::machine::SwapSlot;
 use alloc::boxed::Box;
+use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Of so many pages that are expected to be written one is put to the test.
@@ -20,8 +21,7 @@ pub(crate) struct Foresight {
 
 impl Foresight {
     pub(crate) fn new(frames: u32) -> Self {
-        let size = frames.next_power_of_two() as usize * 8;
-        Self { written: (0..size).map(|_| AtomicBool::new(false)).collect() }
+        Self { written: zeroed_slice_box(frames.next_power_of_two() as usize * 8) }
     }
 
     /// Notes how a page was treated that is in `slot` now.

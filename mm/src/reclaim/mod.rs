@@ -29,12 +29,14 @@ pub(crate) struct Watermarks {
     pub(crate) low: u32,
     /// The background thread reclaims until this many are free.
     pub(crate) high: u32,
+    /// So many pages of files stay where nothing else can leave: programs run from them.
+    pub(crate) files: u32,
 }
 
 impl Watermarks {
     pub(crate) fn new(frames: u32) -> Self {
         let low = (frames / 64).clamp(1, 2048);
-        Self { low, high: low * 2 }
+        Self { low, high: low * 2, files: frames / 128 }
     }
 }
 
@@ -60,6 +62,16 @@ impl<M: Machine> Manager<M> {
             own.freed += batch.evict();
         }
         own
+    }
+
+    /// Whether the pages of files that are left are those that programs run from.
+    ///
+    /// Without room in swap, memory that programs fill leaves reclaim nothing but their own code.
+    /// Each page of it that goes comes back with the next instruction, so that reclaim always frees
+    /// something, nobody gets on, and nobody is told that memory is out (Linux: reclaim stops where
+    /// what is reclaimable is below the minimum watermark).
+    pub(crate) fn keeps_files(&self) -> bool {
+        self.file_pages.load(Ordering::Relaxed) <= self.watermarks.files && self.swap.free() == 0
     }
 
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of

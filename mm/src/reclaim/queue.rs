@@ -14,6 +14,7 @@ use crate::machine::{Frame, Machine};
 use crate::page::{NO_FRAME, PageFlags, Pages};
 use crate::sync::{LockOrder, Mutex, Rank};
 use alloc::boxed::Box;
+use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
@@ -52,7 +53,7 @@ impl<M: Machine> Queues<M> {
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             hand: AtomicUsize::new(0),
-            ghosts: (0..frames.next_power_of_two()).map(|_| AtomicU32::new(0)).collect(),
+            ghosts: zeroed_slice_box(frames.next_power_of_two() as usize),
         }
     }
 

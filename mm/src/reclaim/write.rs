@@ -6,7 +6,6 @@ use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::AreaSet;
-use core::sync::atomic::Ordering;
 
 impl<M: Machine> Manager<M> {
     /// Makes sure that a locked page's store has its content, no entry being writable. An
@@ -23,9 +22,10 @@ impl<M: Machine> Manager<M> {
             Owner::File(id) => {
                 let mapping = self.mappings.find(&self.order, id).ok_or(())?;
                 match &mapping.store {
-                    Store::Backing(backing) => {
-                        mapping.write_page(&**backing, frame).map(|()| None).map_err(drop)
-                    }
+                    Store::Backing(backing) => mapping
+                        .write_page(mapping.calling(backing), frame)
+                        .map(|()| None)
+                        .map_err(drop),
                     Store::Shared(_) => {
                         let slot = self.write_to_new_slot(frame)?;
                         page.clear(PageFlags::DIRTY);
@@ -56,7 +56,7 @@ impl<M: Machine> Manager<M> {
                 // A fresh slot is in nobody's cache.
                 debug_assert!(false, "new slot is cached already");
                 self.put(there);
-                self.swap.release(slot);
+                self.release_and_free(slot);
                 Err(())
             }
         }
@@ -73,7 +73,7 @@ impl<M: Machine> Manager<M> {
                     return Ok(slot);
                 }
                 Err(error) => {
-                    self.swap.release(slot);
+                    self.release_and_free(slot);
                     if error != IoError::Full {
                         self.stats.io_errors.add(self.machine.context(), 1);
                     }
@@ -94,7 +94,7 @@ impl<M: Machine> Manager<M> {
     /// Counts one page less of an object in the page cache.
     pub(super) fn uncount_cached(&self, mapping: u64) {
         if let Some(mapping) = self.mappings.find(&self.order, mapping) {
-            mapping.cached.fetch_sub(1, Ordering::Relaxed);
+            mapping.count_cached(-1);
         }
     }
 }

@@ -33,6 +33,12 @@ pub struct AnonVma<M: Machine> {
     pub(crate) regions: Mutex<M, IntervalTree<RegionLink<M>>>,
 }
 
+impl<M: Machine> Clone for RegionLink<M> {
+    fn clone(&self) -> Self {
+        Self { mm: self.mm.clone(), vma: self.vma.clone() }
+    }
+}
+
 impl<M: Machine> AnonVma<M> {
     /// A new family without regions.
     pub(crate) fn new(manager: &Manager<M>) -> Arc<Self> {

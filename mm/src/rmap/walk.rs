@@ -1,8 +1,9 @@
 //! Walking the entries that name a page.
 
+use crate::entries::PageCursor;
 use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, Space, VirtAddr};
 use crate::manager::Manager;
-use crate::mm::{Mm, PageCursor};
+use crate::mm::Mm;
 use crate::page::Owner;
 use crate::rmap::RegionLink;
 use crate::vma::Vma;

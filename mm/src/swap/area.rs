@@ -83,6 +83,22 @@ pub enum AreasFault {
     BadRelease(u64),
 }
 
+/// What is left of a slot after a reference was dropped.
+#[must_use = "a slot without references must be freed"]
+#[derive(Debug)]
+pub struct Released {
+    /// How many references there are.
+    pub left: u16,
+    /// The slot, if there are none: to be given to [`Areas::free_slot`].
+    pub unused: Option<UnusedSlot>,
+}
+
+/// A slot without references whose content is still to be discarded, where the caller may sleep. No
+/// page is put there before.
+#[must_use = "a slot without references must be freed"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnusedSlot(SwapSlot);
+
 /// A set of areas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AreaSet(u32);
@@ -257,30 +273,35 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
             .unwrap_or(Err(SlotError::Missing))
     }
 
-    /// Drops a reference and returns how many are left (Linux: `swap_free`).
+    /// Drops a reference (Linux: `swap_free`). With the last one the slot loses its owner.
     ///
-    /// With the last one the slot loses its owner, the device is told to discard the content, and
-    /// only then is the slot free. Dropping a reference to a slot that has none returns 0, changes
-    /// nothing, and is reported by [`Areas::check`].
-    pub fn release(&self, slot: SwapSlot) -> u16 {
-        // The device may take its time to discard, so that needs the area without the lock.
-        let dropped =
-            self.with(slot.area, |area| match area.slots.drop_reference(slot.offset)? {
-                Dropped::Remaining(count) => Ok((count, None)),
-                Dropped::Last => Ok((0, Some(Arc::clone(area)))),
-            });
-        match dropped.unwrap_or(Err(SlotError::Missing)) {
-            Ok((count, None)) => count,
-            Ok((_, Some(area))) => {
+    /// Dropping a reference to a slot that has none leaves 0, changes nothing, and is reported by
+    /// [`Areas::check`].
+    pub fn release(&self, slot: SwapSlot) -> Released {
+        let dropped = self.with(slot.area, |area| {
+            let dropped = area.slots.drop_reference(slot.offset)?;
+            if dropped == Dropped::Last {
                 area.owners.clear(slot.offset);
-                area.device.discard(slot.offset);
-                area.slots.free(slot.offset);
-                0
             }
+            Ok(dropped)
+        });
+        match dropped.unwrap_or(Err(SlotError::Missing)) {
+            Ok(Dropped::Remaining(count)) => Released { left: count, unused: None },
+            Ok(Dropped::Last) => Released { left: 0, unused: Some(UnusedSlot(slot)) },
             Err(_) => {
                 self.bad_releases.fetch_add(1, Ordering::Relaxed);
-                0
+                Released { left: 0, unused: None }
             }
+        }
+    }
+
+    /// Tells the device to discard the content of a slot without references; afterwards the slot is
+    /// free. The device may take its time: the caller holds no lock but page locks.
+    pub fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
+        // It is in use until it is freed, which keeps the area.
+        if let Some(area) = self.area(slot.area) {
+            area.device.discard(slot.offset);
+            area.slots.free(slot.offset);
         }
     }
 

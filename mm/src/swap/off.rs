@@ -3,7 +3,7 @@
 use crate::cache::Key;
 use crate::error::SwapOffError;
 use crate::fault::Refusal;
-use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -29,6 +29,8 @@ fn empty_and_remove<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), Sw
         if manager.swap.remove(area).is_ok() {
             return Ok(());
         }
+        // Whoever still has a slot of the area may need the processor to give it up.
+        manager.machine.pause();
     }
     Err(SwapOffError::Busy)
 }
@@ -40,28 +42,46 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
         }
     }
     for slot in manager.swap.used(area) {
-        let _engaged = manager.engage();
-        if let Some((object, index)) = manager.swap.owner(slot) {
-            let Some(mapping) = manager.mappings.find(&manager.order, object) else { continue };
-            match mapping.page(index) {
-                Ok(found) => manager.unlock_and_put(found.frame),
-                // Truncated meanwhile: nothing to bring back.
-                Err(Refusal::Bus) if manager.swap.owner(slot) != Some((object, index)) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-            continue;
-        }
-        let key = Key::Swap(slot);
-        if let Some(frame) = manager.cache.find(&manager.pages, &manager.order, key) {
-            manager.lock_page(frame);
-            // While an entry still names the slot its content is needed there.
-            if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
-                manager.leave_swap_cache(frame);
-            }
-            manager.unlock_and_put(frame);
+        match manager.swap.owner(slot) {
+            Some((object, index)) => bring_back_shared(manager, slot, object, index)?,
+            None => leave_if_cached(manager, slot),
         }
     }
     Ok(())
+}
+
+/// Brings a page of shared memory back, unless its object is ending: then the slot goes with it.
+fn bring_back_shared<M: Machine>(
+    manager: &Manager<M>,
+    slot: SwapSlot,
+    object: u64,
+    index: u64,
+) -> Result<(), SwapOffError> {
+    let mapping = manager.mappings.find(&manager.order, object);
+    // A handle, so that the object does not end before the page that is brought into it.
+    let Some(file) = mapping.and_then(|mapping| mapping.handle()) else { return Ok(()) };
+    let _engaged = manager.engage();
+    match file.page(index) {
+        Ok(found) => manager.unlock_and_put(found.frame),
+        // Truncated meanwhile: nothing to bring back.
+        Err(Refusal::Bus) if manager.swap.owner(slot) != Some((object, index)) => {}
+        Err(refusal) => return Err(refusal.into()),
+    }
+    Ok(())
+}
+
+/// Takes a page that is in memory again out of the swap cache, if no entry names the slot.
+fn leave_if_cached<M: Machine>(manager: &Manager<M>, slot: SwapSlot) {
+    let _engaged = manager.engage();
+    let Some(frame) = manager.cache.find(&manager.pages, &manager.order, Key::Swap(slot)) else {
+        return;
+    };
+    manager.lock_page(frame);
+    // While an entry still names the slot its content is needed there.
+    if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
+        manager.free_slots(manager.leave_swap_cache(frame));
+    }
+    manager.unlock_and_put(frame);
 }
 
 impl From<Refusal> for SwapOffError {
@@ -101,15 +121,5 @@ impl<M: Machine> Mm<M> {
             from = address + PAGE_SIZE;
         }
         None
-    }
-}
-
-impl<M: Machine> Manager<M> {
-    /// The page of a slot, with a reference: from the swap cache or read now.
-    pub(crate) fn find_or_read(&self, slot: SwapSlot) -> Result<Option<Frame>, Refusal> {
-        match self.cache.find(&self.pages, &self.order, Key::Swap(slot)) {
-            Some(frame) => Ok(Some(frame)),
-            None => self.read_into_swap_cache(slot),
-        }
     }
 }

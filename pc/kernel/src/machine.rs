@@ -10,7 +10,7 @@ use crate::{clock, cpu, failures, scheduler, shootdown, vmalloc};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pagefault::machine::encode::x86_64 as encode;
 use pagefault::machine::{
-    Capabilities, ContextId, Frame, Machine, OutOfFrames, Page, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Page, Stale, VirtAddr,
 };
 
 /// So many frames are left to the kernel itself, whose heap, stacks and queues cannot wait for pages
@@ -36,14 +36,16 @@ impl Pc {
         Ok(Self { frames, reference, zero, spaces, synchronised })
     }
 
-    fn leave_reserve(&self) -> Result<(), OutOfFrames> {
-        if self.free_frames() == 0 { Err(OutOfFrames) } else { Ok(()) }
-    }
-
     /// The root of the reference table.
     pub const fn reference(&self) -> Frame {
         self.reference
     }
+}
+
+/// Refuses if only the kernel's own frames are left. What programs make the kernel take, their page
+/// tables too, is not to be taken out of those.
+pub fn leave_reserve(frames: &Frames) -> Result<(), OutOfFrames> {
+    if frames.free_frames() > RESERVE { Ok(()) } else { Err(OutOfFrames) }
 }
 
 impl Machine for Pc {
@@ -76,7 +78,7 @@ impl Machine for Pc {
 
     fn allocate(&self) -> Result<Frame, OutOfFrames> {
         failures::frame()?;
-        self.leave_reserve()?;
+        leave_reserve(self.frames)?;
         self.frames.allocate(0)
     }
 
@@ -96,21 +98,41 @@ impl Machine for Pc {
     }
 
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
-        // SAFETY: the memory manager holds the page's lock, so that no one else fills it. A program
-        // that has it mapped may change it meanwhile; bytes have no invalid values, and `f` sees
-        // and leaves what the race makes of them.
+        // SAFETY: the memory manager holds the page's lock, and the frame has no content yet: no
+        // page table names it, and whoever finds it in a cache waits for the lock.
         f(unsafe { &mut *content(frame) })
     }
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
-        // SAFETY: as for `fill`.
+        // SAFETY: the memory manager holds the page's lock, and has taken the right to store from
+        // every entry and flushed: nobody stores to the frame until the lock is given up.
         f(unsafe { &*content(frame) })
     }
 
-    fn space(&self) -> Result<PcSpace, OutOfFrames> {
+    fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
+        assert!(offset + bytes.len() <= PAGE_SIZE as usize, "bytes of one page");
+        // SAFETY: the bytes lie within the frame. No reference to them is made: a program may store
+        // to them meanwhile, as on any computer.
+        unsafe {
+            let from = content(frame).cast::<u8>().add(offset);
+            from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
+        }
+    }
+
+    fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= PAGE_SIZE as usize, "bytes of one page");
+        // SAFETY: as for `read`.
+        unsafe {
+            let to = content(frame).cast::<u8>().add(offset);
+            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
+    fn space(&self) -> Result<PcSpace, NoSpace> {
         failures::frame()?;
-        self.leave_reserve()?;
-        PcSpace::new(self.frames, self.reference, self.spaces.fetch_add(1, Ordering::Relaxed))
+        leave_reserve(self.frames)?;
+        let id = self.spaces.fetch_add(1, Ordering::Relaxed);
+        Ok(PcSpace::new(self.frames, self.reference, id)?)
     }
 
     fn flush(&self, space: &PcSpace, stale: &[Stale]) {

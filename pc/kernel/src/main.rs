@@ -117,7 +117,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
         Ok(info) => info,
         Err(error) => {
             report!("cannot boot: {error:?}");
-            power::off(255)
+            power::fail()
         }
     };
     let mut early = Early::new(&info).expect("the kernel is in memory");
@@ -180,7 +180,7 @@ fn swap_on(device: Box<dyn SwapDevice>) {
         Ok(area) => report!("swap area {area}: {pages} pages"),
         Err(error) => {
             report!("the swap device cannot be used: {error:?}");
-            power::off(255)
+            power::fail()
         }
     }
 }
@@ -269,7 +269,7 @@ extern "C" fn overflow() -> ! {
         below + core::hint::black_box(&room)[63]
     }
     report!("a stack without end has {} frames", deeper(0));
-    power::off(255)
+    power::fail()
 }
 
 /// Keeps frames free ahead of need, for as long as the machine runs.
@@ -284,5 +284,5 @@ extern "C" fn reclaim() -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     serial::take_line();
     report!("kernel {info}");
-    power::off(255)
+    power::fail()
 }

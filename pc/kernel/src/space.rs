@@ -14,6 +14,7 @@ use crate::direct::{self, Table, index, table};
 use crate::failures;
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
+use crate::machine::leave_reserve;
 use crate::lock::MutexGuard;
 use crate::shootdown::{self, Presence};
 use core::ops::Range;
@@ -151,6 +152,7 @@ impl PcSpace {
                 continue;
             }
             let Some(parent) = self.descend(address, level + 1) else { continue };
+            leave_reserve(self.frames)?;
             let new = self.frames.allocate_table()?;
             // SAFETY: `parent` is a table of this space, and none is taken away under `levels`.
             let entry = &unsafe { table(parent) }[index(address.value(), level + 1)];

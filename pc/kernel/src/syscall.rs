@@ -21,6 +21,55 @@ use linux_raw_sys::general as nr;
 /// The calls that are not answered, by number, and how often they were made.
 static UNKNOWN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
 
+/// Whether a call makes something that takes memory of the kernel's for as long as it is there: a
+/// region, a path, an open file. A loop of them would use the kernel's reserve up.
+const fn keeps_memory(number: u32) -> bool {
+    matches!(
+        number,
+        nr::__NR_mmap
+            | nr::__NR_mprotect
+            | nr::__NR_mremap
+            | nr::__NR_brk
+            | nr::__NR_madvise
+            | nr::__NR_mlock
+            | nr::__NR_mlock2
+            | nr::__NR_mlockall
+            | nr::__NR_munlock
+            | nr::__NR_remap_file_pages
+            | nr::__NR_shmget
+            | nr::__NR_shmat
+            | nr::__NR_open
+            | nr::__NR_openat
+            | nr::__NR_creat
+            | nr::__NR_mkdir
+            | nr::__NR_mkdirat
+            | nr::__NR_mknod
+            | nr::__NR_mknodat
+            | nr::__NR_symlink
+            | nr::__NR_symlinkat
+            | nr::__NR_link
+            | nr::__NR_linkat
+            | nr::__NR_rename
+            | nr::__NR_renameat
+            | nr::__NR_renameat2
+            | nr::__NR_dup
+            | nr::__NR_dup2
+            | nr::__NR_dup3
+            | nr::__NR_pipe
+            | nr::__NR_pipe2
+            | nr::__NR_socketpair
+            | nr::__NR_eventfd
+            | nr::__NR_eventfd2
+            | nr::__NR_timerfd_create
+            | nr::__NR_timer_create
+            | nr::__NR_epoll_create
+            | nr::__NR_epoll_create1
+            | nr::__NR_epoll_ctl
+            | nr::__NR_memfd_create
+            | nr::__NR_flock
+    )
+}
+
 /// What a call returns.
 type Result = core::result::Result<u64, Errno>;
 
@@ -47,9 +96,10 @@ pub fn call(frame: &mut TrapFrame) {
         f: frame.r9,
     };
     let number = frame.error as u32;
-    // What needs much says so if there is none; what needs little has the kernel's reserve.
-    let _ = crate::process::make_room(crate::process::CALL);
+    // What needs much looks for it itself; what gives back what it takes has the kernel's reserve.
+    let has_room = crate::process::make_room(crate::process::CALL);
     let result = match number {
+        _ if !has_room && keeps_memory(number) => Err(Errno::ENOMEM),
         nr::__NR_rt_sigreturn => signal::leave(frame),
         nr::__NR_execve => process::execve(frame, arguments),
         nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork | nr::__NR_clone3 => {

@@ -144,7 +144,7 @@ fn oops(frame: &TrapFrame, what: &str) -> ! {
         cpu::task_id(),
         kernel().manager.machine().synchronised.load(Ordering::Relaxed)
     );
-    crate::power::off(255)
+    crate::power::fail()
 }
 
 /// The kernel's stack is used up: says where, on another, and stops the machine. `words` are RCX, RAX,
@@ -157,12 +157,12 @@ pub extern "C" fn overflow(words: &[u64; 9]) -> ! {
         cpu::task_id()
     );
     report!("rip {rip:#x} rsp {rsp:#x} cr2 {:#x} CPU {}", Cr2::read_raw(), cpu::number());
-    crate::power::off(255)
+    crate::power::fail()
 }
 
 /// A fault on the way to a fault handler, or a machine check: nothing can be saved.
 pub extern "C" fn double_fault(words: &[u64; 6]) -> ! {
     serial::take_line();
     report!("double fault: {words:x?} cr2 {:#x}", Cr2::read_raw());
-    crate::power::off(255)
+    crate::power::fail()
 }

@@ -26,10 +26,18 @@ pub fn built(name: &str) -> tempfile::TempDir {
 /// Says how many processors the machines have whose tests do not choose themselves.
 const CPUS: &str = "PAGEFAULT_TEST_CPUS";
 
+/// Whether there is no QEMU, which it says.
+pub fn skips() -> bool {
+    let skips = !is_available();
+    if skips {
+        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    }
+    skips
+}
+
 /// Boots a machine for a command, changed by `change`; `None` without QEMU.
 pub fn boot(files: &Path, command: &[&str], change: impl FnOnce(&mut Boot)) -> Option<Ended> {
-    if !is_available() {
-        eprintln!("skipped: QEMU is not installed (Debian: qemu-system-x86)");
+    if skips() {
         return None;
     }
     let mut boot = Boot::new(files, command);

@@ -145,7 +145,8 @@ impl Manager {
     ) -> Result<(), ForkError> {
         self.swap.after_fork();
         let ranges = ranges.map(|range| VirtAddr(range.start as u64)..VirtAddr(range.end as u64));
-        self.machine.after_fork_child(self.mm().space(), ranges)
+        // SAFETY: called by the handler of a fork in the child, with the ranges that were managed.
+        unsafe { self.machine.after_fork_child(self.mm().space(), ranges) }
     }
 }
 

@@ -75,7 +75,8 @@ impl Manager {
     }
 
     fn register(&self, range: &Range<usize>) -> Result<(), Refused> {
-        let registered = self.mm().space().register(addresses(range));
+        // SAFETY: the program has only now been given the range, or gets it when this returns.
+        let registered = unsafe { self.mm().space().register(addresses(range)) };
         registered.map_err(|errno| Errno::new(errno.raw_os_error()))
     }
 
@@ -84,7 +85,8 @@ impl Manager {
         // Fails only for want of room for one region more, when one is cut in two. The addresses go
         // back to the host all the same, which is told whose they are when they come again.
         let _ = self.mm().munmap(VirtAddr(range.start as u64), range.len() as u64);
-        self.mm().space().vacate(addresses(range));
+        // SAFETY: the range was managed, and its entries have just been taken away.
+        unsafe { self.mm().space().vacate(addresses(range)) };
     }
 
     /// Changes what the regions in a range allow.
@@ -92,7 +94,8 @@ impl Manager {
         let (start, len) = (VirtAddr(range.start as u64), range.len() as u64);
         let result = self.mm().mprotect(start, len, protection(prot));
         if protection(prot).is_empty() {
-            self.mm().space().vacate(addresses(range));
+            // SAFETY: the range is managed, and its entries allow nothing any more.
+            unsafe { self.mm().space().vacate(addresses(range)) };
         }
         result.map_err(refused)
     }

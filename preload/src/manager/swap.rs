@@ -7,6 +7,9 @@ use pagefault_linux::LinuxMachine;
 use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, SwapFile};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How much better than three to one RAM may compress before slots, not bytes, run out.
@@ -82,11 +85,15 @@ fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
             let slots = u32::try_from(bytes / PAGE_SIZE * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
             Store::Ram(Box::new(CompressedRam::new(slots, bytes)?))
         }
-        Storage::File(path) => Store::File(Arc::new(SwapFile::open(path, file_bytes)?)),
+        Storage::File(path) => Store::File(Arc::new(SwapFile::open(as_path(path), file_bytes)?)),
         Storage::Temporary(directory) => {
-            Store::File(Arc::new(SwapFile::temporary(directory, file_bytes)?))
+            Store::File(Arc::new(SwapFile::temporary(as_path(directory), file_bytes)?))
         }
     })
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 enum Store {

@@ -5,12 +5,20 @@ use crate::sleep::SleepMutex;
 use crate::{kernel, report, scheduler, signal, task};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use pagefault::machine::Space;
 
 /// Held while a victim is chosen.
 static CHOICE: SleepMutex<()> = SleepMutex::new(());
 
+/// How many frames the end of a process gives back, more or less.
+fn frames_of(process: &Process) -> u64 {
+    let tables = process.space.lock().as_ref().map_or(0, |space| space.space().leaves());
+    let usage = process.usage();
+    usage.anonymous + usage.file + tables as u64
+}
+
 /// No memory could be had for the running program: the largest process dies (spec F25, the score of
-/// newer kernels: resident and swapped pages).
+/// newer kernels: resident pages and page tables).
 ///
 /// While an earlier victim still holds its memory, nobody else has to die.
 pub fn out_of_memory() {
@@ -27,19 +35,17 @@ pub fn out_of_memory() {
         .values()
         .filter(|process| process.ending.lock().is_none())
         .max_by_key(|process| {
-            let usage = process.usage();
             // The first comes last: without it the machine ends.
-            (process.id != kernel().init, usage.anonymous + usage.file, process.id)
+            (process.id != kernel().init, frames_of(process), process.id)
         })
         .cloned();
     let Some(victim) = victim else { return };
-    let usage = victim.usage();
     report!(
-        "out of memory: killing process {} ({}): {} pages resident of {} mapped, {} frames free",
+        "out of memory: killing process {} ({}): {} frames, {} pages mapped, {} frames free",
         victim.id,
         victim.name.lock(),
-        usage.anonymous + usage.file,
-        usage.total,
+        frames_of(&victim),
+        victim.usage().total,
         task::free_frames(),
     );
     let death = Death { reason: Reason::Signal(signal::SIGKILL) };

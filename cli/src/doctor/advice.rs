@@ -1,0 +1,30 @@
+//! What to do where the machine forbids tracing.
+
+use super::facts::is_filtered;
+use std::fs;
+
+/// Why a program could not be traced here, and what an administrator would do.
+pub fn ptrace() -> String {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    of_ptrace(scope.ok().and_then(|scope| scope.trim().parse().ok()), is_filtered())
+}
+
+/// The same of what was found out.
+pub fn of_ptrace(yama: Option<u32>, filtered: bool) -> String {
+    match yama {
+        Some(3) => {
+            "Yama forbids ptrace until the next boot (kernel.yama.ptrace_scope=3): set \
+             `kernel.yama.ptrace_scope=1` in /etc/sysctl.d and reboot"
+        }
+        Some(2) => {
+            "Yama permits ptrace to administrators alone: run pagefault as root, or \
+             `sysctl kernel.yama.ptrace_scope=1`"
+        }
+        _ if filtered => {
+            "a seccomp filter forbids ptrace, as container engines' may: start the container with \
+             `--cap-add=SYS_PTRACE`, or with a profile that allows ptrace"
+        }
+        _ => "is it traced by another process, as by a debugger or strace?",
+    }
+    .to_owned()
+}

@@ -1,0 +1,89 @@
+//! `pagefault doctor`: what this machine offers, what follows, and what an administrator would do.
+//!
+//! `facts` asks the machine, `judge` draws the conclusions, `advice` is what `run` says too when it
+//! must refuse.
+
+pub mod advice;
+mod facts;
+mod judge;
+
+use facts::Facts;
+use judge::{Finding, Need};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Says what this machine offers to `run`, and what to do about what is missing.
+#[derive(clap::Args)]
+#[command(after_help = "Exit status: 0 where `pagefault run` works, 1 where it does not.")]
+pub struct Arguments {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let findings = judge::findings(&Facts::gather());
+    let text = if arguments.json { format!("{:#}\n", value(&findings)) } else { table(&findings) };
+    // Whoever closed the output has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if judge::works(&findings, Need::Run) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What may work, with the name that it is shown by.
+const WAYS: [(&str, Need); 2] = [("run", Need::Run), ("run --delivery=threads", Need::Threads)];
+
+fn table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    for finding in findings {
+        let mark = match (&finding.remedy, finding.need) {
+            (None, _) => "",
+            (Some(_), Need::Better) => "  (could be better)",
+            (Some(_), _) => "  (not enough)",
+        };
+        let _ = writeln!(text, "  {:<32} {}{mark}", finding.name, finding.value);
+    }
+    text.push_str("what follows:\n");
+    for (way, need) in WAYS {
+        let works = if judge::works(findings, need) { "works" } else { "does not work" };
+        let _ = writeln!(text, "  {way:<32} {works}");
+    }
+    let todo: Vec<_> = findings.iter().filter(|finding| finding.remedy.is_some()).collect();
+    if !todo.is_empty() {
+        text.push_str("what to do:\n");
+    }
+    for finding in todo {
+        let remedy = finding.remedy.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "  {}: {remedy}", finding.name);
+    }
+    format!("this machine:\n{text}")
+}
+
+fn value(findings: &[Finding]) -> Value {
+    let found: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "name": finding.name,
+                "value": finding.value,
+                "needed_for": match finding.need {
+                    Need::Run => "run",
+                    Need::Threads => "threads",
+                    Need::Better => "better",
+                },
+                "suffices": finding.remedy.is_none(),
+                "remedy": finding.remedy,
+            })
+        })
+        .collect();
+    json!({
+        "findings": found,
+        "works": {
+            "run": judge::works(findings, Need::Run),
+            "threads": judge::works(findings, Need::Threads),
+        },
+    })
+}

@@ -1,0 +1,210 @@
+//! The child that becomes the program, up to its `execve`: it asks the keeper as every process of
+//! the tree does before it executes a program.
+
+use super::inherited::Inherited;
+use super::keeper::is_hung_up;
+use pagefault_control::{Control, Message, Slot, ask};
+use rustix::event::Timespec;
+use rustix::io::{Errno, FdFlags};
+use rustix::net::SendFlags;
+use rustix::process::{PTracer, Pid, Resource, Rlimit};
+use rustix::thread::futex;
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
+/// as long as the highest, and every fork copies it.
+const HIGH: u64 = 4096;
+/// How many descriptors we need: two that are inherited, and those of the memory manager.
+const OURS: u64 = 64;
+/// How often a waiting child looks whether the keeper is still there.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// What stands between a child and its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The program cannot be executed.
+    Exec(Errno),
+    /// The keeper cannot trace us.
+    Refused(Errno),
+    /// The keeper is gone.
+    Keeper,
+    /// There are no two descriptors for us.
+    Descriptors(Errno),
+}
+
+impl Failure {
+    /// Tells the front, which reads until the end of file.
+    pub fn send(self, to: OwnedFd) {
+        let (kind, errno) = match self {
+            Self::Exec(errno) => (0, errno.raw_os_error()),
+            Self::Refused(errno) => (1, errno.raw_os_error()),
+            Self::Keeper => (2, 0),
+            Self::Descriptors(errno) => (3, errno.raw_os_error()),
+        };
+        // If nobody reads it there is nobody to be told.
+        let _ = File::from(to).write_all(&[kind, errno as u8]);
+    }
+
+    /// What a child told, or `None` where it executed its program.
+    pub fn receive(from: OwnedFd) -> Option<Self> {
+        let mut told = [0; 2];
+        File::from(from).read_exact(&mut told).ok()?;
+        let errno = Errno::from_raw_os_error(i32::from(told[1]));
+        Some(match told[0] {
+            0 => Self::Exec(errno),
+            1 => Self::Refused(errno),
+            2 => Self::Keeper,
+            _ => Self::Descriptors(errno),
+        })
+    }
+}
+
+/// A child's way to the keeper.
+pub struct Keeper<'a> {
+    /// The shared memory.
+    pub control: &'a Control,
+    /// Its descriptor.
+    pub shared: &'a OwnedFd,
+    /// The tree's end of the socket.
+    pub socket: &'a OwnedFd,
+    /// The keeper's number.
+    pub process: Pid,
+    /// The slot that was taken for us.
+    pub slot: u32,
+}
+
+/// A program's path and arguments, as `execve` takes them.
+pub struct Program {
+    path: CString,
+    arguments: Vec<CString>,
+}
+
+impl Program {
+    /// None of these may hold a byte of zero, as none can that came from the command line.
+    pub fn new(path: CString, arguments: Vec<CString>) -> Self {
+        Self { path, arguments }
+    }
+
+    /// Executes it with the environment that we were given. Returns only if that fails.
+    fn execute(&self) -> Errno {
+        let direct = execve(&self.path, self.arguments.iter().map(CString::as_c_str));
+        if direct != Errno::NOEXEC {
+            return direct;
+        }
+        // A script without `#!`, as execvp(3) does.
+        let words = [c"/bin/sh", &self.path].into_iter();
+        execve(c"/bin/sh", words.chain(self.arguments.iter().skip(1).map(CString::as_c_str)))
+    }
+}
+
+/// Becomes the program, under a keeper or without. Returns only if that fails.
+pub fn become_program(
+    program: &Program,
+    keeper: Option<&Keeper>,
+    inherited: &Inherited,
+) -> Failure {
+    inherited.restore();
+    let Some(keeper) = keeper else { return Failure::Exec(program.execute()) };
+    if let Err(failure) = prepare(keeper).and_then(|slot| ask_keeper(keeper, slot)) {
+        return failure;
+    }
+    let errno = program.execute();
+    // Not sent where the keeper is gone; then nobody traces us either.
+    let _ = send(keeper.socket, Message::Cancel { slot: keeper.slot });
+    Failure::Exec(errno)
+}
+
+fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut words: Vec<*const c_char> = arguments.map(CStr::as_ptr).collect();
+    words.push(ptr::null());
+    // SAFETY: path and arguments are strings that live through the call, and the list of them ends
+    // with null; nobody changes the environment, for this process has one thread and never does.
+    unsafe { libc::execve(path.as_ptr(), words.as_ptr(), environ) };
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
+}
+
+/// Puts what the program inherits where it is to be, and says so in the slot.
+fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
+    let slot = keeper.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
+    let own = rustix::process::getrlimit(Resource::Nofile);
+    let highest = make_room(own);
+    let [control, socket] = [keeper.shared, keeper.socket]
+        .map(|file| put_high(file.as_fd(), highest).map_err(Failure::Descriptors));
+    slot.nofile_soft.store(own.current.unwrap_or(u64::MAX), Relaxed);
+    slot.nofile_hard.store(own.maximum.unwrap_or(u64::MAX), Relaxed);
+    slot.control_fd.store(control?, Relaxed);
+    slot.socket_fd.store(socket?, Relaxed);
+    Ok(slot)
+}
+
+/// Raises the limit of descriptors by what we need, where that may be done, so that every number is
+/// the program's that was before. Returns the limit below which ours are to lie.
+fn make_room(own: Rlimit) -> u64 {
+    let Some(soft) = own.current else { return HIGH };
+    let wanted = soft.saturating_add(OURS);
+    let maximum = own.maximum.map(|hard| hard.max(wanted));
+    let raised = Rlimit { current: Some(wanted), maximum };
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => wanted.min(HIGH),
+        // Only a privileged process raises its hard limit.
+        Err(_) => soft.min(HIGH),
+    }
+}
+
+/// Duplicates a descriptor to the highest number that is free, to be kept through an exec.
+fn put_high(file: BorrowedFd<'_>, limit: u64) -> Result<RawFd, Errno> {
+    let lowest = 3;
+    for number in (lowest..limit as RawFd).rev() {
+        match rustix::io::fcntl_dupfd_cloexec(file, number) {
+            Ok(copy) if std::os::fd::AsRawFd::as_raw_fd(&copy) == number => {
+                rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
+                return Ok(copy.into_raw_fd());
+            }
+            // It is taken.
+            Ok(_) | Err(Errno::MFILE) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::MFILE)
+}
+
+/// Asks the keeper to wait for our exec, and waits until it does.
+fn ask_keeper(keeper: &Keeper, slot: &Slot) -> Result<(), Failure> {
+    // Where Yama is not there this fails, and is not needed.
+    let _ = rustix::process::set_ptracer(PTracer::ProcessID(keeper.process));
+    slot.tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Relaxed);
+    slot.word.store(ask::ASKED, Release);
+    send(keeper.socket, Message::Exec { slot: keeper.slot }).map_err(|_| Failure::Keeper)?;
+    loop {
+        match slot.word.load(Acquire) {
+            ask::SEIZED => return Ok(()),
+            ask::REFUSED => {
+                let errno = Errno::from_raw_os_error(slot.error.load(Relaxed));
+                return Err(Failure::Refused(errno));
+            }
+            word => {
+                let waited = futex::wait(&slot.word, futex::Flags::empty(), word, Some(&LOOK));
+                if waited == Err(Errno::TIMEDOUT) && is_hung_up(keeper.socket) {
+                    return Err(Failure::Keeper);
+                }
+            }
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, message: Message) -> Result<(), Errno> {
+    loop {
+        match rustix::net::send(socket, &message.to_bytes(), SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            sent => return sent.map(drop),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The front: the process that the user started. It starts the keeper and the program, gives the
+//! program our signals, waits for it, and ends as it ended.
+
+use super::ask::{Failure, Keeper, Program, become_program};
+use super::image::Image;
+use super::inherited::Inherited;
+use super::keeper;
+use super::spawn::fork;
+use pagefault_control::{Control, ask, tree};
+use rustix::event::Timespec;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
+use rustix::thread::futex;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::{io, mem, ptr};
+
+/// The signals that we pass on. The rest either cannot be taken or is meant for us alone.
+const PASSED_ON: [libc::c_int; 12] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGWINCH,
+];
+
+/// How often a front that waits for its keeper looks whether it was killed.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with a status.
+    Status(u8),
+    /// A signal ended it.
+    Signal(libc::c_int),
+}
+
+/// The running program.
+pub struct Child {
+    process: Pid,
+    keeper: Option<Watched>,
+    /// The signals that we wait for.
+    signals: libc::sigset_t,
+}
+
+/// The keeper as its parent sees it.
+struct Watched {
+    process: Pid,
+    /// The slot of the program.
+    slot: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Runs,
+    /// It ended as it should: the tree was gone.
+    Left,
+    /// It was killed, or failed.
+    Lost,
+}
+
+/// Why a program was not started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The host refused something that we need.
+    Host(Errno),
+    /// The child could not become the program.
+    Child(Failure),
+}
+
+impl From<Errno> for StartError {
+    fn from(errno: Errno) -> Self {
+        Self::Host(errno)
+    }
+}
+
+/// Starts a program under a keeper.
+pub fn start(
+    program: &Program,
+    control: &Control,
+    shared: &OwnedFd,
+    image: Image,
+) -> Result<Child, StartError> {
+    let slot = control.slots.take().ok_or(Errno::AGAIN)?;
+    let (kept, socket) = sockets()?;
+    // Taken before there is a child to pass them on to, so that none is lost.
+    let signals = signals();
+    let inherited = Inherited::block(&signals);
+    let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
+    let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
+    let keeper = Keeper { control, shared, socket: &socket, process, slot };
+    let child = start_child(program, Some(&keeper), &inherited);
+    if child.is_err() {
+        drop(socket);
+        // It ends by itself now that nobody holds the socket.
+        let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
+    }
+    let keeper = Some(Watched { process, slot, state: State::Runs });
+    Ok(Child { process: child?, keeper, signals })
+}
+
+/// Starts a program as it is.
+pub fn start_unmanaged(program: &Program) -> Result<Child, StartError> {
+    let signals = signals();
+    let inherited = Inherited::block(&signals);
+    let process = start_child(program, None, &inherited)?;
+    Ok(Child { process, keeper: None, signals })
+}
+
+/// Forks the child that becomes the program, and waits until it has.
+fn start_child(
+    program: &Program,
+    keeper: Option<&Keeper>,
+    inherited: &Inherited,
+) -> Result<Pid, StartError> {
+    let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let process = fork(move || {
+        become_program(program, keeper, inherited).send(tell);
+        // Nobody sees it: the front knows.
+        127
+    })?;
+    match Failure::receive(told) {
+        None => Ok(process),
+        Some(failure) => {
+            let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
+            Err(StartError::Child(failure))
+        }
+    }
+}
+
+/// The keeper's end and the tree's. What comes out of the first says who sent it.
+fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (kept, tree) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
+    rustix::net::sockopt::set_socket_passcred(&kept, true)?;
+    Ok((kept, tree))
+}
+
+impl Child {
+    /// A child that was started in another way, with the signals that are taken for it.
+    pub fn adopt(process: Pid, signals: libc::sigset_t) -> Self {
+        Self { process, keeper: None, signals }
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.as_raw_nonzero().get() as u32
+    }
+
+    /// Waits, after the program has ended, until the keeper has too, or stays for other processes.
+    ///
+    /// Returns whether it was killed while it had the program in its hands: then the host killed the
+    /// program with it.
+    pub fn take_leave(&mut self, control: &Control) -> bool {
+        let Some(keeper) = &mut self.keeper else { return false };
+        let slot = control.slots.get(keeper.slot);
+        let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
+        while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
+            // It tells when it has seen the program's end, unless it is killed.
+            let flags = futex::Flags::empty();
+            let _ = futex::wait(&control.tree, flags, tree::RUNS, Some(&LOOK));
+            keeper.look();
+        }
+        if keeper.state == State::Runs && control.tree.load(Acquire) == tree::GONE {
+            keeper.wait();
+        }
+        in_hands && keeper.state == State::Lost
+    }
+
+    /// Waits for the end of the program and passes signals on meanwhile.
+    pub fn wait(&mut self) -> io::Result<Ended> {
+        loop {
+            // SAFETY: all zero bytes are a siginfo_t.
+            let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+            // SAFETY: the set and the place for the answer are valid.
+            let signal = unsafe { libc::sigwaitinfo(&raw const self.signals, &raw mut info) };
+            match signal {
+                libc::SIGCHLD => {
+                    if let Some(ended) = self.look()? {
+                        return Ok(ended);
+                    }
+                }
+                // What the terminal sends goes to the whole foreground group, the program too.
+                1.. if info.si_code == libc::SI_KERNEL => {}
+                1.. => self.pass_on(signal),
+                // Interrupted by a signal that is not ours to wait for.
+                _ => {}
+            }
+        }
+    }
+
+    /// Looks what became of the program.
+    fn look(&mut self) -> io::Result<Option<Ended>> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.look();
+        }
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        while let Some((_, status)) = rustix::process::waitpid(Some(self.process), options)? {
+            if status.stopped() {
+                self.stop_with_it();
+            } else if let Some(ended) = ended(status) {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stops ourselves as the program stopped, for the shell to see, until both are to go on.
+    fn stop_with_it(&self) {
+        let myself = rustix::process::getpid();
+        // Neither call can fail: the processes are ours and the signals exist.
+        let _ = rustix::process::kill_process(myself, Signal::STOP);
+        let _ = rustix::process::kill_process(self.process, Signal::CONT);
+    }
+
+    fn pass_on(&self, signal: libc::c_int) {
+        // SAFETY: the child has not been waited for to its end, so that the number is its own.
+        unsafe { libc::kill(self.process.as_raw_nonzero().get(), signal) };
+    }
+}
+
+impl Watched {
+    /// Looks what became of the keeper.
+    fn look(&mut self) {
+        self.learn(WaitOptions::NOHANG);
+    }
+
+    /// Waits for the end of a keeper that is about to end.
+    fn wait(&mut self) {
+        self.learn(WaitOptions::empty());
+    }
+
+    fn learn(&mut self, options: WaitOptions) {
+        if self.state == State::Runs
+            && let Ok(Some((_, status))) = rustix::process::waitpid(Some(self.process), options)
+        {
+            self.state = if status.exit_status() == Some(0) { State::Left } else { State::Lost };
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> Option<Ended> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(status), _) => Some(Ended::Status(status as u8)),
+        (None, Some(signal)) => Some(Ended::Signal(signal)),
+        (None, None) => None,
+    }
+}
+
+/// The signals that we wait for: those passed on, and the child's own.
+pub fn signals() -> libc::sigset_t {
+    // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions.
+    unsafe {
+        let mut set = mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        set
+    }
+}
+
+/// Ends this process by the signal that ended the program.
+pub fn die_of(signal: libc::c_int) -> ExitCode {
+    // The program has left a core if it wanted one; ours would only overwrite it.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    // SAFETY: the default action is a valid one for any signal, and the set is valid.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        let mut set = mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+        libc::raise(signal);
+    }
+    // A signal that does not end a process by default ended the program all the same.
+    ExitCode::from((128 + signal) as u8)
+}

@@ -1,0 +1,295 @@
+//! The runtime that is placed in programs: a static position-independent executable, laid out as it
+//! will lie in memory.
+
+use object::LittleEndian;
+use object::elf::{
+    DT_REL, DT_RELA, DT_RELASZ, DT_RELR, EM_X86_64, ET_DYN, FileHeader64, PF_W, PF_X, PT_GNU_RELRO,
+    PT_INTERP, PT_LOAD, PT_TLS, ProgramHeader64, R_X86_64_RELATIVE, Rela64,
+};
+use object::pod;
+use object::read::elf::{FileHeader, ProgramHeader};
+use std::ops::Range;
+
+const PAGE: u64 = 4096;
+/// A runtime that is longer than this is damaged.
+const LONGEST: u64 = 64 << 20;
+const LE: LittleEndian = LittleEndian;
+
+/// What the processor may do with a part of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Read and write it.
+    Write,
+    /// Read and execute it.
+    Execute,
+}
+
+/// A runtime, ready to be placed.
+pub struct Image {
+    /// Everything but the zeros at its end.
+    bytes: Vec<u8>,
+    /// The length in memory, in whole pages.
+    len: u64,
+    /// The parts that are not written to, by their offsets, each in whole pages.
+    parts: Vec<(Range<u64>, Access)>,
+    /// Where an address stands, and its offset in the image.
+    relocations: Vec<(usize, u64)>,
+    /// The offset of the first instruction.
+    entry: u64,
+    /// The offsets of the executable part.
+    text: Range<u64>,
+}
+
+/// Why a file is no runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// It does not say what it should.
+    #[error("the runtime is damaged")]
+    Damaged,
+    /// It is another kind of program.
+    #[error("the runtime is no static position-independent executable for x86-64")]
+    Kind,
+    /// It would need a dynamic linker.
+    #[error("the runtime has relocations other than R_X86_64_RELATIVE")]
+    Relocations,
+    /// It has not exactly one executable segment, or one that is writable.
+    #[error("the runtime must have one executable segment, and none both writable and executable")]
+    Segments,
+}
+
+impl From<object::read::Error> for ImageError {
+    fn from(_: object::read::Error) -> Self {
+        Self::Damaged
+    }
+}
+
+impl Image {
+    /// Lays a file out.
+    pub fn parse(file: &[u8]) -> Result<Self, ImageError> {
+        let header = FileHeader64::<LittleEndian>::parse(file)?;
+        if header.e_machine(LE) != EM_X86_64 || header.e_type(LE) != ET_DYN {
+            return Err(ImageError::Kind);
+        }
+        let headers = header.program_headers(LE, file)?;
+        if headers.iter().any(|header| [PT_INTERP, PT_TLS].contains(&header.p_type(LE))) {
+            return Err(ImageError::Kind);
+        }
+        let (bytes, len) = lay_out(headers, file)?;
+        let parts = parts(headers, len)?;
+        let mut executable = parts.iter().filter(|(_, access)| *access == Access::Execute);
+        let (Some((text, _)), None) = (executable.next(), executable.next()) else {
+            return Err(ImageError::Segments);
+        };
+        let (text, entry) = (text.clone(), header.e_entry(LE));
+        if !text.contains(&entry) {
+            return Err(ImageError::Damaged);
+        }
+        let relocations = relocations(headers, file, &bytes)?;
+        Ok(Self { bytes, len, parts, relocations, entry, text })
+    }
+
+    /// The length in memory, in whole pages.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The offset of the first instruction.
+    pub const fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// The offsets of the executable part.
+    pub const fn text(&self) -> &Range<u64> {
+        &self.text
+    }
+
+    /// The parts by their offsets, each in whole pages, with what may be done with them. What is in
+    /// none of them, and what is writable, is memory to read and write.
+    pub fn parts(&self) -> &[(Range<u64>, Access)] {
+        &self.parts
+    }
+
+    /// What the memory is to hold if the image begins at `base`; zeros follow.
+    pub fn relocated(&mut self, base: u64) -> &[u8] {
+        for (at, offset) in &self.relocations {
+            let address = base.wrapping_add(*offset).to_le_bytes();
+            // Checked when the image was parsed.
+            if let Some(word) = self.bytes.get_mut(*at..*at + address.len()) {
+                word.copy_from_slice(&address);
+            }
+        }
+        &self.bytes
+    }
+}
+
+type Header = ProgramHeader64<LittleEndian>;
+
+/// Puts the segments at their addresses. Returns the bytes and the length in memory.
+fn lay_out(headers: &[Header], file: &[u8]) -> Result<(Vec<u8>, u64), ImageError> {
+    let (mut bytes, mut len) = (Vec::new(), 0);
+    for header in headers.iter().filter(|header| header.p_type(LE) == PT_LOAD) {
+        let content = header.data(LE, file).map_err(|()| ImageError::Damaged)?;
+        let start = header.p_vaddr(LE);
+        let end = start.checked_add(header.p_memsz(LE)).filter(|end| *end <= LONGEST);
+        let end = end.ok_or(ImageError::Damaged)?;
+        len = len.max(end.next_multiple_of(PAGE));
+        let range = start as usize..start as usize + content.len();
+        if range.end as u64 > end {
+            return Err(ImageError::Damaged);
+        }
+        if !content.is_empty() {
+            bytes.resize(bytes.len().max(range.end), 0);
+            bytes[range].copy_from_slice(content);
+        }
+    }
+    Ok((bytes, len))
+}
+
+/// The parts that need another protection than reading and writing, and those that stay.
+fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>, ImageError> {
+    let mut parts: Vec<(Range<u64>, Access)> = Vec::new();
+    let kinds = [PT_LOAD, PT_GNU_RELRO];
+    for header in headers.iter().filter(|header| kinds.contains(&header.p_type(LE))) {
+        let start = header.p_vaddr(LE);
+        let end = start.checked_add(header.p_memsz(LE)).filter(|end| *end <= image_len);
+        let end = end.ok_or(ImageError::Damaged)?;
+        let [written, executed] = [PF_W, PF_X].map(|flag| header.p_flags(LE).0 & flag.0 != 0);
+        let access = match (header.p_type(LE), written, executed) {
+            (PT_LOAD, true, true) => return Err(ImageError::Segments),
+            (PT_LOAD, false, true) => Access::Execute,
+            (PT_LOAD, true, false) => Access::Write,
+            (PT_LOAD, false, false) => Access::Read,
+            // Written by relocations alone, and those are done by then.
+            _ => {
+                let whole = start.next_multiple_of(PAGE)..end / PAGE * PAGE;
+                if whole.start < whole.end {
+                    parts.push((whole, Access::Read));
+                }
+                continue;
+            }
+        };
+        parts.push((start / PAGE * PAGE..end.next_multiple_of(PAGE), access));
+    }
+    Ok(parts)
+}
+
+/// Reads the table of relocations.
+fn relocations(
+    headers: &[Header],
+    file: &[u8],
+    bytes: &[u8],
+) -> Result<Vec<(usize, u64)>, ImageError> {
+    let (mut table, mut len) = (0, 0);
+    for header in headers {
+        for entry in header.dynamic(LE, file)?.unwrap_or_default() {
+            let (tag, value) = (entry.d_tag.get(LE), entry.d_val.get(LE));
+            match tag {
+                DT_RELA => table = value,
+                DT_RELASZ => len = value,
+                DT_REL | DT_RELR => return Err(ImageError::Relocations),
+                _ => {}
+            }
+        }
+    }
+    let range = table as usize..table.saturating_add(len) as usize;
+    let words = bytes.get(range).ok_or(ImageError::Damaged)?;
+    let (entries, _) = pod::slice_from_bytes::<Rela64<LittleEndian>>(
+        words,
+        words.len() / size_of::<Rela64<LittleEndian>>(),
+    )
+    .map_err(|()| ImageError::Damaged)?;
+    entries.iter().map(|entry| relocation(entry, bytes.len())).collect()
+}
+
+fn relocation(entry: &Rela64<LittleEndian>, len: usize) -> Result<(usize, u64), ImageError> {
+    if entry.r_type(LE, false) != R_X86_64_RELATIVE {
+        return Err(ImageError::Relocations);
+    }
+    let at = usize::try_from(entry.r_offset.get(LE)).map_err(|_| ImageError::Damaged)?;
+    if at.checked_add(8).is_none_or(|end| end > len) {
+        return Err(ImageError::Damaged);
+    }
+    Ok((at, entry.r_addend.get(LE) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime of the tests, which has code, constants, data and a relocation.
+    fn file() -> Vec<u8> {
+        std::fs::read(env!("PAGEFAULT_JUMP")).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_is_laid_out_as_its_segments_say() {
+        for file in [&*file(), super::super::RUNTIME] {
+            let mut image = Image::parse(file).unwrap();
+            assert!(image.len().is_multiple_of(PAGE) && !image.text().is_empty());
+            assert!(image.text().contains(&image.entry()));
+            let inside = |range: &Range<u64>| {
+                range.start.is_multiple_of(PAGE)
+                    && range.end.is_multiple_of(PAGE)
+                    && range.end <= image.len()
+            };
+            assert!(image.parts().iter().all(|(range, _)| inside(range)));
+            assert!(image.parts().iter().any(|(_, access)| *access == Access::Write));
+            assert!(image.relocated(0).len() as u64 <= image.len());
+        }
+    }
+
+    #[test]
+    fn relocations_follow_the_base() {
+        let mut image = Image::parse(&file()).unwrap();
+        assert!(!image.relocations.is_empty());
+        let (at, offset) = image.relocations[0];
+        for base in [0x7f12_3456_7000, 0x1000] {
+            let bytes = image.relocated(base);
+            let word = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            assert_eq!(word, base + offset);
+        }
+    }
+
+    #[test]
+    fn what_is_no_runtime_is_refused() {
+        let changed = |at: usize, value: u8| {
+            let mut file = file();
+            file[at] = value;
+            Image::parse(&file).err()
+        };
+        assert_eq!(Image::parse(b"").err(), Some(ImageError::Damaged));
+        assert_eq!(changed(0, 0), Some(ImageError::Damaged));
+        // e_machine: AArch64. e_type: ET_EXEC.
+        assert_eq!(changed(18, 0xb7), Some(ImageError::Kind));
+        assert_eq!(changed(16, 2), Some(ImageError::Kind));
+        // e_entry, in its highest byte.
+        assert_eq!(changed(31, 1), Some(ImageError::Damaged));
+        // Every segment writable and executable.
+        let mut writable = file();
+        let headers = u64::from_le_bytes(writable[32..40].try_into().unwrap()) as usize;
+        for header in 0..usize::from(writable[56]) {
+            writable[headers + header * 56 + 4] = 7;
+        }
+        assert_eq!(Image::parse(&writable).err(), Some(ImageError::Segments));
+    }
+
+    /// Whatever is cut off or overwritten, there is an error or an image, never a panic.
+    #[test]
+    fn damage_is_never_a_panic() {
+        let whole = file();
+        for len in 0..whole.len().min(1024) {
+            let _ = Image::parse(&whole[..len]);
+        }
+        for at in 0..1024 {
+            for value in [0, 0x7f, 0xff] {
+                let mut file = whole.clone();
+                file[at] = value;
+                if let Ok(mut image) = Image::parse(&file) {
+                    image.relocated(0x1000);
+                }
+            }
+        }
+    }
+}

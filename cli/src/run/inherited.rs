@@ -1,0 +1,84 @@
+//! What the caller gave us and the program is to have: standard streams that are closed, ignored
+//! signals, the signal mask.
+//!
+//! Rust's standard library opens `/dev/null` in place of closed standard streams, and ignores
+//! `SIGPIPE`, before `main`. So we look before it does.
+
+use libc::{c_int, sighandler_t};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::{mem, ptr};
+
+/// Called before the standard library begins.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look;
+
+/// One bit for each standard stream that was closed, and [`PIPE_IGNORED`].
+static FOUND: AtomicU32 = AtomicU32::new(0);
+const PIPE_IGNORED: u32 = 1 << 3;
+
+extern "C" fn look() {
+    let mut found = 0;
+    for stream in 0..3 {
+        // SAFETY: asking for the flags of a descriptor changes nothing.
+        if unsafe { libc::fcntl(stream, libc::F_GETFD) } == -1 {
+            found |= 1 << stream;
+        }
+    }
+    if is_ignored(libc::SIGPIPE) {
+        found |= PIPE_IGNORED;
+    }
+    FOUND.store(found, Relaxed);
+}
+
+/// Whether a signal is ignored.
+fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: nothing is changed, and the answer is written to memory of ours.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+fn dispose(signal: c_int, ignored: bool) {
+    let action: sighandler_t = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: both are actions for every signal.
+    unsafe { libc::signal(signal, action) };
+}
+
+/// What the program is to have as the caller gave it to us.
+pub struct Inherited {
+    mask: libc::sigset_t,
+    child_ignored: bool,
+}
+
+impl Inherited {
+    /// Blocks signals for ourselves, to be waited for; and lets us hear of our children, which a caller
+    /// may have kept us from.
+    pub fn block(signals: &libc::sigset_t) -> Self {
+        let child_ignored = is_ignored(libc::SIGCHLD);
+        dispose(libc::SIGCHLD, false);
+        // SAFETY: both sets are valid for the call.
+        let mask = unsafe {
+            let mut before = mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, signals, &raw mut before);
+            before
+        };
+        Self { mask, child_ignored }
+    }
+
+    /// Gives it to a process that is about to execute the program.
+    pub fn restore(&self) {
+        let found = FOUND.load(Relaxed);
+        dispose(libc::SIGPIPE, found & PIPE_IGNORED != 0);
+        dispose(libc::SIGCHLD, self.child_ignored);
+        for stream in (0..3).filter(|stream| found & 1 << stream != 0) {
+            // SAFETY: the standard library's own, opened for want of another; nothing uses it after.
+            unsafe { libc::close(stream) };
+        }
+        // SAFETY: the set is valid for the call.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
+    }
+}

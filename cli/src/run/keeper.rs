@@ -1,0 +1,489 @@
+//! The keeper: a process beside the tree that places the runtime in every program the tree executes,
+//! and gives back the slots of processes that have ended.
+//!
+//! It is forked from the front and outlives it if the tree does. It belongs to no terminal, holds no
+//! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
+//! one thread; a process is traced from its request to the first instruction of the new program.
+
+use super::image::Image;
+use super::place::{self, PlaceError, Process};
+use super::trace::{self, Resume, Stop, Tracee};
+use pagefault_control::{Control, MappedShares, Message, Plan, STATUS_FAILED, Slot, ask, tree};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
+use rustix::thread::futex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// Where our end of the socket is, once everything else is closed.
+const SOCKET: i32 = 3;
+/// Where the shared memory's file is then.
+const SHARED: i32 = 4;
+/// What an event is about: these, or a slot.
+const MESSAGES: u64 = u64::MAX;
+const STOPS: u64 = u64::MAX - 1;
+/// How often processes are looked for that there was no descriptor for.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Runs until the tree is gone. The process must have one thread and nothing that it still needs
+/// but these.
+pub fn run(
+    socket: OwnedFd,
+    shared: OwnedFd,
+    control: &Control,
+    image: Image,
+    first: u32,
+) -> io::Result<()> {
+    let [socket, shared] = leave_the_caller([socket, shared])?;
+    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
+    Keeper::new(socket, shares, control, image, first)?.serve()
+}
+
+/// Leaves the caller's session, directory and files.
+fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
+    // Not a leader of a group: a process that was just forked.
+    rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
+    let _ = rustix::thread::set_name(c"pagefault-keep");
+    block_signals();
+    // For one descriptor a process.
+    let own = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own });
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
+    for number in 0..SOCKET {
+        match &null {
+            // SAFETY: the numbers below SOCKET are the standard streams, which nobody owns.
+            Some(null) => drop(unsafe { libc::dup2(null.as_raw_fd(), number) }),
+            // SAFETY: as above.
+            None => drop(unsafe { libc::close(number) }),
+        }
+    }
+    drop(null);
+    // Out of the way of the numbers that they are to have.
+    let own = own.map(|file| rustix::io::fcntl_dupfd_cloexec(&file, SHARED + 1));
+    for (file, number) in own.into_iter().zip([SOCKET, SHARED]) {
+        // SAFETY: what is at the number is the caller's, and not used any more.
+        if unsafe { libc::dup2(file?.as_raw_fd(), number) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: nothing above SHARED is used any more; its owners are forgotten with the front's
+    // stack, to which this process does not return.
+    unsafe { libc::syscall(libc::SYS_close_range, SHARED + 1, u32::MAX, 0) };
+    // SAFETY: both are there, and nobody else owns them.
+    let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
+    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+    Ok([socket, shared])
+}
+
+/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
+/// the front's stack, to which this process does not return.
+fn close_from(first: i32) {
+    // SAFETY: as said.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
+    }
+    // A filter forbids it.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> =
+        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: as said; the directory's own descriptor is closed already.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// No signal but those that cannot be blocked ends or stops the keeper.
+fn block_signals() {
+    // SAFETY: the set is filled before it is used.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+/// A descriptor that is readable when a traced thread has stopped.
+fn stops() -> io::Result<OwnedFd> {
+    // SAFETY: the set is emptied before it is used; the descriptor is a new one.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            descriptor => Ok(OwnedFd::from_raw_fd(descriptor)),
+        }
+    }
+}
+
+/// A process of the tree.
+struct Member {
+    process: Pid,
+    /// Readable when it has ended; `None` where there was no descriptor left.
+    end: Option<OwnedFd>,
+}
+
+/// A process that was asked for, from its request to its exec.
+struct Traced {
+    thread: Tracee,
+    slot: u32,
+    /// Its exec has failed, and it is to be let go.
+    cancelled: bool,
+    /// Its standard error, for what is to be said of the program.
+    errors: Option<OwnedFd>,
+}
+
+struct Keeper<'a> {
+    control: &'a Control,
+    shares: MappedShares,
+    image: Image,
+    /// The slot of the program that the command was asked to run.
+    first: u32,
+    /// Whether that has begun.
+    begun: bool,
+    socket: OwnedFd,
+    stops: OwnedFd,
+    events: OwnedFd,
+    members: HashMap<u32, Member>,
+    /// By the number of the process.
+    traced: HashMap<i32, Traced>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(
+        socket: OwnedFd,
+        shares: MappedShares,
+        control: &'a Control,
+        image: Image,
+        first: u32,
+    ) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let stops = stops()?;
+        for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)] {
+            let data = epoll::EventData::new_u64(about);
+            epoll::add(&events, file, data, epoll::EventFlags::IN)?;
+        }
+        let (members, traced) = (HashMap::new(), HashMap::new());
+        Ok(Self {
+            control,
+            shares,
+            image,
+            first,
+            begun: false,
+            socket,
+            stops,
+            events,
+            members,
+            traced,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let mut found = [MaybeUninit::uninit(); 64];
+            let unwatched = self.members.values().any(|member| member.end.is_none());
+            let found = match epoll::wait(&self.events, &mut found, unwatched.then_some(&LOOK)) {
+                Ok((found, _)) => &*found,
+                Err(Errno::INTR) => &[],
+                Err(error) => return Err(error.into()),
+            };
+            let mut left = false;
+            for event in found {
+                match event.data.u64() {
+                    MESSAGES => {
+                        self.receive();
+                        let flags = event.flags;
+                        left = flags.contains(epoll::EventFlags::HUP);
+                    }
+                    STOPS => self.look_at_stops(),
+                    slot => self.ended(slot as u32),
+                }
+            }
+            if left {
+                self.tell(tree::GONE);
+                return Ok(());
+            }
+            if unwatched {
+                self.look_for_ends();
+            }
+        }
+    }
+
+    /// Takes all messages that are there.
+    fn receive(&mut self) {
+        loop {
+            let mut packet = [0; Message::LEN + 1];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4), ScmCredentials(1))];
+            let mut extra = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [IoSliceMut::new(&mut packet)];
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let len = match rustix::net::recvmsg(&self.socket, &mut parts, &mut extra, flags) {
+                // The end, or a packet without content; the first is seen by the hang-up.
+                Ok(received) if received.bytes == 0 => return,
+                Ok(received) => received.bytes,
+                Err(Errno::INTR) => continue,
+                Err(_) => return,
+            };
+            let sender = extra.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid),
+                _ => None,
+            });
+            if let (Some(sender), Some(message)) = (sender, Message::from_bytes(&packet[..len])) {
+                self.obey(sender, message);
+            }
+        }
+    }
+
+    fn obey(&mut self, sender: Pid, message: Message) {
+        match message {
+            Message::Born { slot } => drop(self.enrol(sender, slot)),
+            Message::Cancel { .. } => self.cancel(sender),
+            Message::Exec { slot } => {
+                let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
+                let Some(found) = self.control.slots.get(slot) else { return };
+                match asked {
+                    Ok(()) => answer(found, ask::SEIZED),
+                    Err(errno) => {
+                        found.error.store(errno.raw_os_error(), Relaxed);
+                        answer(found, ask::REFUSED);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Watches a process that has a slot.
+    fn enrol(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
+        let found = self.control.slots.get(slot).ok_or(Errno::INVAL)?;
+        match self.members.get(&slot) {
+            Some(member) if member.process == process => return Ok(()),
+            // Another process has it, and lives.
+            Some(member) if rustix::process::test_kill_process(member.process).is_ok() => {
+                return Err(Errno::BUSY);
+            }
+            _ => {}
+        }
+        found.pid.store(process.as_raw_nonzero().get() as u32, Relaxed);
+        let end = match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
+            Ok(end) => {
+                let data = epoll::EventData::new_u64(u64::from(slot));
+                epoll::add(&self.events, &end, data, epoll::EventFlags::IN)?;
+                Some(end)
+            }
+            Err(Errno::SRCH) => {
+                self.control.slots.release(slot);
+                return Err(Errno::SRCH);
+            }
+            // No descriptor is left, so that it is looked for from time to time.
+            Err(_) => None,
+        };
+        self.members.insert(slot, Member { process, end });
+        Ok(())
+    }
+
+    /// Gives back the slot of a process that has ended, or is managed no more.
+    fn ended(&mut self, slot: u32) {
+        if let Some(member) = self.members.remove(&slot) {
+            if let Some(end) = &member.end {
+                let _ = epoll::delete(&self.events, end);
+            }
+            self.control.slots.release(slot);
+            if slot == self.first && !is_hung_up(&self.socket) {
+                self.tell(tree::OUTLIVES);
+            }
+        }
+    }
+
+    /// Tells the front what became of the tree.
+    fn tell(&self, state: u32) {
+        self.control.tree.store(state, Release);
+        let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);
+    }
+
+    fn look_for_ends(&mut self) {
+        let gone = |member: &Member| {
+            member.end.is_none() && rustix::process::test_kill_process(member.process).is_err()
+        };
+        let ended: Vec<u32> =
+            self.members.iter().filter(|(_, member)| gone(member)).map(|(slot, _)| *slot).collect();
+        ended.into_iter().for_each(|slot| self.ended(slot));
+    }
+
+    /// Begins to trace the thread that a process wants to execute a program with.
+    fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
+        let number = process.as_raw_nonzero().get();
+        let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
+        let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
+        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
+        // of the process that we still trace is let go when it stops.
+        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
+            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
+            thread.seize().map_err(refused)?;
+        }
+        let member = self.members.get(&slot);
+        let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
+            rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
+        });
+        self.traced.insert(number, Traced { thread, slot, cancelled: false, errors });
+        Ok(())
+    }
+
+    fn cancel(&mut self, process: Pid) {
+        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
+        traced.cancelled = true;
+        traced.errors = None;
+        if let Some(slot) = self.control.slots.get(traced.slot) {
+            slot.word.store(ask::IDLE, Release);
+        }
+        // If it has ended we shall hear of it.
+        let _ = traced.thread.interrupt();
+    }
+
+    fn look_at_stops(&mut self) {
+        // Only that there was one is of interest: several signals may have become one.
+        let mut signals = [0; 128 * 8];
+        while rustix::io::read(&self.stops, &mut signals).is_ok() {}
+        while let Some((thread, stop)) = trace::wait_any() {
+            self.stopped(thread, stop);
+        }
+    }
+
+    fn stopped(&mut self, thread: Tracee, stop: Stop) {
+        // At its exec a thread has become the only one, and has the number of the process.
+        if stop == Stop::Exec {
+            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
+                Some(traced) => self.executed(thread, traced),
+                // It went on without us after an exec that failed.
+                None => drop(thread.resume(Resume::Detach, 0)),
+            }
+            return;
+        }
+        let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
+        let found = found.map(|(number, traced)| (*number, traced.cancelled));
+        let Some((process, cancelled)) = found else {
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _ = thread.resume(Resume::Detach, signal);
+            return;
+        };
+        let (how, signal) = match stop {
+            Stop::Ended => {
+                self.traced.remove(&process);
+                return;
+            }
+            _ if cancelled => {
+                self.traced.remove(&process);
+                (Resume::Detach, if let Stop::Signal(signal) = stop { signal } else { 0 })
+            }
+            Stop::Signal(signal) => (Resume::Run, signal),
+            Stop::Group => (Resume::Listen, 0),
+            Stop::Interrupted | Stop::Call | Stop::Exec => (Resume::Run, 0),
+        };
+        // If it has ended meanwhile there is nothing to resume.
+        let _ = thread.resume(how, signal);
+    }
+
+    /// Deals with a program that has been executed and has not run.
+    fn executed(&mut self, program: Tracee, traced: Traced) {
+        let Some(slot) = self.control.slots.get(traced.slot) else {
+            return drop(program.resume(Resume::Detach, 0));
+        };
+        let process = Process {
+            slot: traced.slot,
+            control_fd: slot.control_fd.load(Relaxed),
+            socket_fd: slot.socket_fd.load(Relaxed),
+            first: self.first == traced.slot && !self.begun,
+        };
+        // What the process was charged with is gone with its memory.
+        self.control.slots.discharge(traced.slot);
+        self.leave_shares(traced.slot);
+        let placed = place::place(program, &mut self.image, process);
+        answer(slot, ask::IDLE);
+        match placed {
+            Ok(()) => self.control.counters.programs.add(1),
+            Err(PlaceError::Ended) => return,
+            Err(why @ (PlaceError::Secure | PlaceError::Foreign | PlaceError::Unreadable)) => {
+                let text =
+                    format!("pagefault: process {}: {why}, so it runs unmanaged\n", program.0);
+                say(traced.errors, &text);
+                self.ended(traced.slot);
+            }
+            Err(why) => self.stop(program, &why, traced.errors),
+        }
+        self.begun |= process.first;
+        let _ = program.resume(Resume::Detach, 0);
+    }
+
+    /// Ends a program that cannot be managed and must not run without.
+    fn stop(&self, program: Tracee, why: &PlaceError, errors: Option<OwnedFd>) {
+        if !self.control.fail(program.0 as u32, &why.to_string()) {
+            say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
+        }
+        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        let can_call = matches!(why, PlaceError::Call { .. });
+        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
+            // SAFETY: kill asks nothing of its caller.
+            unsafe { libc::kill(program.0, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Answers a process that waits on its slot.
+fn answer(slot: &Slot, word: u32) {
+    slot.word.store(word, Release);
+    let _ = futex::wake(&slot.word, futex::Flags::empty(), u32::MAX >> 1);
+}
+
+/// Whether nobody holds the other end of a socket.
+pub fn is_hung_up(socket: &OwnedFd) -> bool {
+    ready(socket, PollFlags::empty()).contains(PollFlags::HUP)
+}
+
+/// What a descriptor is ready for now.
+fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
+    let mut poll = [PollFd::new(descriptor, wanted)];
+    match rustix::event::poll(&mut poll, Some(&NOW)) {
+        Ok(_) => poll[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
+/// Says something on a process's standard error, if it has one.
+fn say(errors: Option<OwnedFd>, text: &str) {
+    if let Some(errors) = errors {
+        // There is nobody else to be told. A full pipe must not hold up the tree.
+        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
+            let _ = File::from(errors).write_all(text.as_bytes());
+        }
+    }
+}
+
+/// The thread of a process that has a number in the process's own namespace, by the number that it
+/// has in ours.
+fn thread(process: i32, named: u32) -> Option<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let mut numbers: Vec<i32> =
+        threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    if let [only] = numbers[..] {
+        return Some(only);
+    }
+    // The process itself is the likeliest.
+    numbers.sort_by_key(|number| *number != process);
+    numbers.into_iter().find(|number| innermost(process, *number) == Some(named))
+}
+
+/// The number of a thread in the innermost namespace.
+fn innermost(process: i32, thread: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().next_back()?.parse().ok()
+}

@@ -1,0 +1,318 @@
+//! Puts a runtime into a program that has been executed and has not run: memory for it, its image,
+//! a small stack, the control memory, and the registers with which it begins.
+//!
+//! The program's own memory is not touched. System calls are made in it with an instruction that is
+//! there already, in the vDSO.
+
+use super::image::{Access, Image};
+use super::trace::{Resume, Stop, Tracee};
+use libc::{c_long, user_regs_struct};
+use pagefault_control::{Boot, Control};
+use std::io;
+
+const PAGE: u64 = 4096;
+/// The stack on which the runtime begins, with the boot block at its upper end.
+const STACK: u64 = 64 << 10;
+/// `cs` of a 64-bit program.
+const LONG_MODE: u64 = 0x33;
+/// The size of a program header in a 64-bit file; those of x32 programs are smaller.
+const PROGRAM_HEADER: u64 = 56;
+/// `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// The vDSO's code is in its first pages.
+const VDSO: usize = 4 * PAGE as usize;
+
+const AT_PHENT: u64 = 4;
+const AT_SECURE: u64 = 23;
+const AT_SYSINFO_EHDR: u64 = 33;
+
+/// What the process says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Its slot.
+    pub slot: u32,
+    /// The descriptor of the control memory in it.
+    pub control_fd: i32,
+    /// The socket to the keeper in it.
+    pub socket_fd: i32,
+    /// Whether it is the one that the command was asked to run.
+    pub first: bool,
+}
+
+/// Why a program was left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It gained rights.
+    #[error("it gains rights")]
+    Secure,
+    /// It is of another architecture.
+    #[error("it is not for x86-64")]
+    Foreign,
+    /// The host hides its memory, since its file may be executed and not read.
+    #[error("its file may not be read")]
+    Unreadable,
+    /// A system call in it failed.
+    #[error("{what}: {source}")]
+    Call {
+        /// What it was to do.
+        what: &'static str,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// The host does not let us look at it.
+    #[error("cannot look at it: {0}")]
+    Look(io::Error),
+    /// It has ended.
+    #[error("it has ended")]
+    Ended,
+}
+
+/// Places a runtime in a program that stands at [`Stop::Exec`]. On success it stands where it only
+/// has to be let go.
+pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(), PlaceError> {
+    let entry = look(program)?;
+    let mut remote = Remote::begin(program, entry)?;
+    let placed = fill(&mut remote, image, process);
+    // Signals that came meanwhile are delivered when it goes on.
+    let restored = remote.end();
+    let registers = placed?;
+    restored.and_then(|()| program.set_registers(&registers)).map_err(PlaceError::Look)
+}
+
+/// Makes a program exit with a status when it is let go, after a call in it has failed.
+pub fn exit(program: Tracee, status: u8) -> io::Result<()> {
+    let vdso = auxiliary(program).map_err(io::Error::other)?.vdso;
+    let mut registers = program.registers()?;
+    registers.rip = gadget(program, vdso)?;
+    registers.rax = libc::SYS_exit_group as u64;
+    registers.rdi = u64::from(status);
+    registers.orig_rax = u64::MAX;
+    program.set_registers(&registers)
+}
+
+/// What a program is to begin with, as far as it concerns us.
+#[derive(Clone, Copy)]
+struct Entry {
+    registers: user_regs_struct,
+    vdso: u64,
+}
+
+/// Looks whether a program can be managed.
+fn look(program: Tracee) -> Result<Entry, PlaceError> {
+    let registers = program.registers().map_err(PlaceError::Look)?;
+    if registers.cs != LONG_MODE {
+        return Err(PlaceError::Foreign);
+    }
+    let auxiliary = auxiliary(program)?;
+    if auxiliary.secure {
+        return Err(PlaceError::Secure);
+    }
+    if auxiliary.header != PROGRAM_HEADER {
+        return Err(PlaceError::Foreign);
+    }
+    Ok(Entry { registers, vdso: auxiliary.vdso })
+}
+
+/// What the kernel tells a program, as far as it concerns us.
+#[derive(Clone, Copy, Default)]
+struct Auxiliary {
+    secure: bool,
+    header: u64,
+    vdso: u64,
+}
+
+fn auxiliary(program: Tracee) -> Result<Auxiliary, PlaceError> {
+    let vector = std::fs::read(format!("/proc/{}/auxv", program.0)).map_err(|error| match error
+        .raw_os_error()
+    {
+        Some(libc::EACCES | libc::EPERM) => PlaceError::Unreadable,
+        Some(libc::ESRCH) => PlaceError::Ended,
+        _ => PlaceError::Look(error),
+    })?;
+    let mut found = Auxiliary::default();
+    let (words, _) = vector.as_chunks::<8>();
+    let (pairs, _) = words.as_chunks::<2>();
+    for [kind, value] in pairs {
+        let value = u64::from_ne_bytes(*value);
+        match u64::from_ne_bytes(*kind) {
+            AT_SECURE => found.secure = value != 0,
+            AT_PHENT => found.header = value,
+            AT_SYSINFO_EHDR => found.vdso = value,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The address of a `syscall` instruction in the program's vDSO.
+fn gadget(program: Tracee, vdso: u64) -> io::Result<u64> {
+    let mut code = [0; VDSO];
+    let read = program.read(vdso, &mut code)?;
+    let at = code[..read].windows(SYSCALL.len()).position(|bytes| bytes == SYSCALL);
+    let at = at.ok_or_else(|| io::Error::other("the kernel gives programs no vDSO"))?;
+    Ok(vdso + at as u64)
+}
+
+/// Makes and fills the runtime's memory. Returns the registers with which the runtime begins.
+fn fill(
+    remote: &mut Remote,
+    image: &mut Image,
+    process: Process,
+) -> Result<user_regs_struct, PlaceError> {
+    let (image_len, control_len) =
+        (image.len(), (size_of::<Control>() as u64).next_multiple_of(PAGE));
+    let base = remote.map("memory for the runtime", image_len + STACK, -1)?;
+    let control = remote.map("mapping the control memory", control_len, process.control_fd)?;
+
+    let stack_start = base + image_len;
+    let block = stack_start + STACK - size_of::<Boot>() as u64;
+    let boot = Boot {
+        magic: Control::LAYOUT,
+        control,
+        control_len,
+        control_fd: process.control_fd,
+        socket_fd: process.socket_fd,
+        slot: process.slot,
+        flags: if process.first { Boot::FIRST } else { 0 },
+        image_start: base,
+        image_len,
+        text_start: base + image.text().start,
+        text_len: image.text().end - image.text().start,
+        program_ip: remote.entry.rip,
+        program_sp: remote.entry.rsp,
+        stack_start,
+        stack_len: STACK,
+    };
+    remote.write(base, image.relocated(base))?;
+    remote.write(block, &boot.to_bytes())?;
+    for (part, access) in image.parts() {
+        let prot = match access {
+            Access::Write => continue,
+            Access::Read => libc::PROT_READ,
+            Access::Execute => libc::PROT_READ | libc::PROT_EXEC,
+        };
+        let args = [base + part.start, part.end - part.start, prot as u64, 0, 0, 0];
+        remote.call("protecting the runtime", libc::SYS_mprotect, args)?;
+    }
+    Ok(begin(&remote.entry, base + image.entry(), block))
+}
+
+/// The registers with which the runtime begins: a call of its entry with the block as argument.
+fn begin(program: &user_regs_struct, entry: u64, block: u64) -> user_regs_struct {
+    // A return address of zero, and the alignment of a function that has just been called.
+    let stack = (block & !15) - 8;
+    user_regs_struct {
+        rip: entry,
+        rdi: block,
+        rsp: stack,
+        // No system call is to be begun again.
+        orig_rax: u64::MAX,
+        rax: 0,
+        rbx: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rbp: 0,
+        r8: 0,
+        r9: 0,
+        r10: 0,
+        r11: 0,
+        r12: 0,
+        r13: 0,
+        r14: 0,
+        r15: 0,
+        ..*program
+    }
+}
+
+/// System calls in a stopped program.
+struct Remote {
+    program: Tracee,
+    /// The registers that the kernel gave it.
+    entry: user_regs_struct,
+    /// The address of a `syscall` instruction.
+    gadget: u64,
+    /// The signals that it blocks by itself.
+    mask: u64,
+}
+
+impl Remote {
+    /// Takes a program from [`Stop::Exec`] to the end of its `execve`, with all signals blocked.
+    fn begin(program: Tracee, entry: Entry) -> Result<Self, PlaceError> {
+        let mask = program.mask().map_err(PlaceError::Look)?;
+        let gadget = gadget(program, entry.vdso).map_err(PlaceError::Look)?;
+        program.set_mask(u64::MAX).map_err(PlaceError::Look)?;
+        let remote = Self { program, entry: entry.registers, gadget, mask };
+        remote.advance()?;
+        Ok(remote)
+    }
+
+    /// Gives the program its own signal mask back.
+    fn end(&self) -> io::Result<()> {
+        self.program.set_mask(self.mask)
+    }
+
+    /// Maps memory to be read and written, private or of a file.
+    fn map(&mut self, what: &'static str, len: u64, file: i32) -> Result<u64, PlaceError> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = match file {
+            -1 => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            _ => libc::MAP_SHARED,
+        };
+        let args = [0, len, prot as u64, flags as u64, i64::from(file) as u64, 0];
+        self.call(what, libc::SYS_mmap, args)
+    }
+
+    fn call(
+        &mut self,
+        what: &'static str,
+        number: c_long,
+        args: [u64; 6],
+    ) -> Result<u64, PlaceError> {
+        let [rdi, rsi, rdx, r10, r8, r9] = args;
+        let registers = user_regs_struct {
+            rip: self.gadget,
+            rax: number as u64,
+            orig_rax: u64::MAX,
+            rdi,
+            rsi,
+            rdx,
+            r10,
+            r8,
+            r9,
+            ..self.entry
+        };
+        self.program.set_registers(&registers).map_err(PlaceError::Look)?;
+        // Into the call, and out of it.
+        self.advance()?;
+        self.advance()?;
+        let answer = self.program.registers().map_err(PlaceError::Look)?.rax;
+        // The host's error numbers are the last page of values.
+        if answer > u64::MAX - PAGE {
+            let source = io::Error::from_raw_os_error(answer.wrapping_neg() as i32);
+            return Err(PlaceError::Call { what, source });
+        }
+        Ok(answer)
+    }
+
+    /// Lets the program go on to where it enters or leaves a system call.
+    fn advance(&self) -> Result<(), PlaceError> {
+        let mut signal = 0;
+        loop {
+            let gone = |_| PlaceError::Ended;
+            self.program.resume(Resume::ToCall, signal).map_err(gone)?;
+            signal = match self.program.wait().map_err(gone)? {
+                Stop::Call => return Ok(()),
+                Stop::Ended => return Err(PlaceError::Ended),
+                // SIGSTOP alone cannot be blocked. The process stops when it is let go.
+                Stop::Signal(signal) => signal,
+                Stop::Group | Stop::Interrupted | Stop::Exec => 0,
+            };
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), PlaceError> {
+        let what = "writing the runtime";
+        self.program.write(address, bytes).map_err(|source| PlaceError::Call { what, source })
+    }
+}

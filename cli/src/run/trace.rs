@@ -1,0 +1,180 @@
+//! A thread of another process under `ptrace(2)`: stopped, looked at, changed, let go.
+//!
+//! Threads are seized, never attached to, so that stops of the program's own (`SIGSTOP`, the
+//! terminal) stay what they are.
+
+use libc::{c_int, c_long, c_uint, c_void, pid_t, user_regs_struct};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::{mem, ptr};
+
+/// The most that is read of a process at once.
+const WORD: usize = size_of::<u64>();
+
+/// A thread that this process traces, or is about to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tracee(pub pid_t);
+
+/// Why a traced thread no longer runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It has executed a program; nothing of that has run.
+    Exec,
+    /// It enters or leaves a system call.
+    Call,
+    /// A signal is about to be delivered.
+    Signal(c_int),
+    /// Its process stops, as by `SIGSTOP`.
+    Group,
+    /// We asked it to stop.
+    Interrupted,
+    /// It has ended.
+    Ended,
+}
+
+/// How a stopped thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Until something happens to it.
+    Run,
+    /// Until it enters or leaves a system call.
+    ToCall,
+    /// It stays stopped with its process, until that is continued.
+    Listen,
+    /// It is traced no more.
+    Detach,
+}
+
+impl Tracee {
+    /// Begins to trace a running thread, which is to stop where it executes a program.
+    ///
+    /// If we end before that is over, so does the thread: half a program must not run.
+    pub fn seize(self) -> io::Result<()> {
+        let options =
+            libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+        self.request(libc::PTRACE_SEIZE, 0, options as usize)
+    }
+
+    /// Stops it, for [`wait_any`] to see.
+    pub fn interrupt(self) -> io::Result<()> {
+        self.request(libc::PTRACE_INTERRUPT, 0, 0)
+    }
+
+    /// Lets it go on, with a signal or with none (0).
+    pub fn resume(self, how: Resume, signal: c_int) -> io::Result<()> {
+        let request = match how {
+            Resume::Run => libc::PTRACE_CONT,
+            Resume::ToCall => libc::PTRACE_SYSCALL,
+            Resume::Listen => libc::PTRACE_LISTEN,
+            Resume::Detach => libc::PTRACE_DETACH,
+        };
+        self.request(request, 0, signal as usize)
+    }
+
+    /// Its registers.
+    pub fn registers(self) -> io::Result<user_regs_struct> {
+        // SAFETY: all zero bytes are registers.
+        let mut registers: user_regs_struct = unsafe { mem::zeroed() };
+        self.request(libc::PTRACE_GETREGS, 0, (&raw mut registers) as usize)?;
+        Ok(registers)
+    }
+
+    /// Changes its registers.
+    pub fn set_registers(self, registers: &user_regs_struct) -> io::Result<()> {
+        self.request(libc::PTRACE_SETREGS, 0, ptr::from_ref(registers) as usize)
+    }
+
+    /// The set of signals that it blocks.
+    pub fn mask(self) -> io::Result<u64> {
+        let mut mask = 0_u64;
+        self.request(libc::PTRACE_GETSIGMASK, WORD, (&raw mut mask) as usize)?;
+        Ok(mask)
+    }
+
+    /// Changes the set of signals that it blocks.
+    pub fn set_mask(self, mask: u64) -> io::Result<()> {
+        self.request(libc::PTRACE_SETSIGMASK, WORD, (&raw const mask) as usize)
+    }
+
+    /// Reads memory, as much as is there.
+    pub fn read(self, address: u64, to: &mut [u8]) -> io::Result<usize> {
+        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: to.len() };
+        let mut local = [IoSliceMut::new(to)];
+        // SAFETY: IoSliceMut is an iovec of memory that may be written; the other is not ours, and
+        // the host checks it.
+        let read = unsafe {
+            libc::process_vm_readv(self.0, local.as_mut_ptr().cast(), 1, &raw const remote, 1, 0)
+        };
+        usize::try_from(read).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Writes memory that is writable, all of it.
+    pub fn write(self, address: u64, from: &[u8]) -> io::Result<()> {
+        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: from.len() };
+        let local = [IoSlice::new(from)];
+        // SAFETY: as above; IoSlice is an iovec of memory that is read only.
+        let written = unsafe {
+            libc::process_vm_writev(self.0, local.as_ptr().cast(), 1, &raw const remote, 1, 0)
+        };
+        match usize::try_from(written) {
+            Ok(all) if all == from.len() => Ok(()),
+            Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Waits until it stops or ends.
+    pub fn wait(self) -> io::Result<Stop> {
+        loop {
+            match wait(self.0, libc::__WALL) {
+                Ok(Some((_, stop))) => return Ok(stop),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn request(self, request: c_uint, address: usize, data: usize) -> io::Result<()> {
+        // SAFETY: what the requests above write to, or read from, is memory of their callers that
+        // lives through the call; the other arguments are numbers.
+        let answer =
+            unsafe { libc::ptrace(request, self.0, address as *mut c_void, data as *mut c_void) };
+        if answer == -1 as c_long { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// A traced thread that has stopped or ended and was not heard of yet.
+pub fn wait_any() -> Option<(Tracee, Stop)> {
+    loop {
+        match wait(-1, libc::__WALL | libc::WNOHANG) {
+            Ok(found) => return found,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // There is nothing to wait for.
+            Err(_) => return None,
+        }
+    }
+}
+
+fn wait(process: pid_t, options: c_int) -> io::Result<Option<(Tracee, Stop)>> {
+    let mut status = 0;
+    // SAFETY: the status is written to memory of ours.
+    match unsafe { libc::waitpid(process, &raw mut status, options) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        found => Ok(Some((Tracee(found), stop(status)))),
+    }
+}
+
+fn stop(status: c_int) -> Stop {
+    if !libc::WIFSTOPPED(status) {
+        return Stop::Ended;
+    }
+    let signal = libc::WSTOPSIG(status);
+    match status >> 16 {
+        libc::PTRACE_EVENT_EXEC => Stop::Exec,
+        libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Stop::Interrupted,
+        libc::PTRACE_EVENT_STOP => Stop::Group,
+        _ if signal == libc::SIGTRAP | 0x80 => Stop::Call,
+        _ => Stop::Signal(signal),
+    }
+}

@@ -1,0 +1,191 @@
+//! Whoever is killed, in whatever order: nobody is left behind, and what can be told is told.
+
+use crate::descriptors::keeper_of;
+use crate::harness::Scratch;
+use crate::{output, run, shell, tree, wait_until};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Stdio};
+
+fn kill(process: i32, signal: i32) {
+    // SAFETY: kill asks nothing of its caller.
+    assert_eq!(unsafe { libc::kill(process, signal) }, 0, "{process}");
+}
+
+/// Whether a process has ended, be it that nobody has waited for it.
+pub fn is_gone(process: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{process}/stat")) {
+        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+/// Starts a program that prints its number and then reads a line of its input. Returns the front, the
+/// program's number and the keeper's.
+fn start(scratch: &Scratch, script: &str) -> (Child, i32, i32) {
+    let script = format!("echo $$; {script}");
+    let mut command = run(scratch, &["sh", "-c", &script]);
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut front = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(front.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let program: i32 = line.trim().parse().unwrap();
+    let keeper = keeper_of(program);
+    (front, program, keeper)
+}
+
+#[test]
+fn the_program_is_killed() {
+    let scratch = Scratch::new("program");
+    let (mut front, program, keeper) = start(&scratch, "read x");
+    kill(program, libc::SIGKILL);
+    assert_eq!(front.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(is_gone(keeper));
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn the_front_is_killed_and_the_program_goes_on() {
+    let scratch = Scratch::new("front");
+    let (mut front, program, keeper) = start(&scratch, "read x; echo $x >result");
+    let mut input = front.stdin.take().unwrap();
+    front.kill().unwrap();
+    front.wait().unwrap();
+    assert!(!is_gone(program) && !is_gone(keeper));
+    input.write_all(b"still here\n").unwrap();
+    wait_until(|| is_gone(program) && is_gone(keeper));
+    assert_eq!(std::fs::read_to_string(scratch.path("result")).unwrap(), "still here\n");
+}
+
+#[test]
+fn the_keeper_is_killed_and_the_program_goes_on() {
+    let scratch = Scratch::new("keeper");
+    let (mut front, _, keeper) = start(&scratch, "read x; exit 8");
+    kill(keeper, libc::SIGKILL);
+    wait_until(|| is_gone(keeper));
+    drop(front.stdin.take());
+    assert_eq!(front.wait().unwrap().code(), Some(8));
+}
+
+/// Starts a program that stops itself before it is run. Returns the front, its number and the keeper's.
+fn start_stopped(scratch: &Scratch, program: &str) -> (Child, i32, i32) {
+    let mut command = run(scratch, &[program, "/bin/sh", "-c", "exit 5"]);
+    let front = command.process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+    let number = front.id() as i32;
+    wait_until(|| is_stopped(number));
+    let children = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children"));
+    let children = children.unwrap();
+    let mut children = children.split_whitespace().map(|child| child.parse::<i32>().unwrap());
+    let program = children.find(|child| is_stopped(*child)).unwrap();
+    (front, program, keeper_of(program))
+}
+
+fn is_stopped(process: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
+}
+
+/// Who executes a program after the keeper's end is stopped.
+#[test]
+fn an_exec_without_a_keeper() {
+    let scratch = tree::scratch("without");
+    let (mut front, _, keeper) = start_stopped(&scratch, "./paused");
+    kill(keeper, libc::SIGKILL);
+    wait_until(|| is_gone(keeper));
+    kill(front.id() as i32, libc::SIGCONT);
+    assert_eq!(front.wait().unwrap().code(), Some(125));
+}
+
+/// A process that stops while the keeper waits for its exec stays stopped until it is continued.
+#[test]
+fn a_stop_before_an_exec() {
+    let scratch = tree::scratch("held");
+    for program in ["./paused", "./held"] {
+        let (mut front, program, _) = start_stopped(&scratch, program);
+        assert!(is_stopped(program));
+        kill(front.id() as i32, libc::SIGCONT);
+        assert_eq!(front.wait().unwrap().code(), Some(5));
+    }
+}
+
+/// A keeper that is killed takes the process with it whose exec it waits for: what would begin then
+/// would have no manager. The front says so.
+#[test]
+fn a_keeper_that_is_killed_at_an_exec() {
+    let scratch = tree::scratch("taken");
+    let (front, program, keeper) = start_stopped(&scratch, "./held");
+    let number = front.id() as i32;
+    kill(keeper, libc::SIGKILL);
+    wait_until(|| is_gone(program));
+    kill(number, libc::SIGCONT);
+    let output = front.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let text = crate::harness::message(&output);
+    assert!(text.contains("the keeper was killed, and with it ./held"), "{text}");
+}
+
+#[test]
+fn all_are_killed() {
+    let scratch = Scratch::new("all");
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let (mut front, program, keeper) = start(&scratch, "read x");
+        let processes = [front.id() as i32, program, keeper];
+        for index in order {
+            // SAFETY: kill asks nothing of its caller; what has ended already is no matter.
+            unsafe { libc::kill(processes[index], libc::SIGKILL) };
+        }
+        front.wait().unwrap();
+        wait_until(|| processes[1..].iter().all(|process| is_gone(*process)));
+    }
+    scratch.assert_nothing_left();
+}
+
+/// The terminal's signals go to the program's group, in which the keeper is not.
+#[test]
+fn the_keeper_has_no_terminal_and_no_group_of_the_caller_s() {
+    let scratch = Scratch::new("session");
+    let (mut front, _, keeper) = start(&scratch, "read x; exit 0");
+    // SAFETY: these ask for numbers.
+    let (group, session, ours) =
+        unsafe { (libc::getpgid(keeper), libc::getsid(keeper), libc::getsid(0)) };
+    assert_eq!((group, session), (keeper, keeper));
+    assert_ne!(session, ours);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGTSTP, libc::SIGPIPE] {
+        kill(keeper, signal);
+    }
+    assert!(!is_gone(keeper));
+    drop(front.stdin.take());
+    assert_eq!(front.wait().unwrap().code(), Some(0));
+    wait_until(|| is_gone(keeper));
+}
+
+#[test]
+fn a_program_that_stops_and_goes_on() {
+    let scratch = Scratch::new("stop");
+    let (mut front, program, _) = start(&scratch, "read x; exit 0");
+    let number = front.id() as i32;
+    kill(program, libc::SIGSTOP);
+    wait_until(|| is_stopped(program) && is_stopped(number));
+    kill(number, libc::SIGCONT);
+    wait_until(|| !is_stopped(program) && !is_stopped(number));
+    drop(front.stdin.take());
+    assert_eq!(front.wait().unwrap().code(), Some(0));
+}
+
+/// What the statistics cannot be written to does not change how the program ended.
+#[test]
+fn statistics_that_cannot_be_written() {
+    let scratch = Scratch::new("unwritten");
+    for script in [
+        "R=${RUN% --}; $R --stats-file /dev/full -- sh -c 'exit 3'",
+        "R=${RUN% --}; $R --stats -- sh -c 'exit 3' 2>&-",
+        "R=${RUN% --}; $R --stats -- sh -c 'exit 3' 2>/dev/full",
+    ] {
+        let (stdout, _, status) = output(&mut shell(&scratch, script));
+        assert_eq!((&*stdout, status), ("", Some(3)), "{script}");
+    }
+    // A message that cannot be printed changes no status either.
+    for script in ["$RUN /no/such 2>&-", "$RUN /no/such 2>/dev/full"] {
+        assert_eq!(output(&mut shell(&scratch, script)).2, Some(127), "{script}");
+    }
+}

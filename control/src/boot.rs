@@ -1,0 +1,53 @@
+//! What a runtime is told by its first argument.
+
+/// The first words of a start: the argument of the runtime's entry.
+///
+/// The entry is called as a C function, `fn(&Boot) -> !`, on the boot stack, with all other
+/// registers zero. The block lies at the upper end of that stack, so that whoever unmaps
+/// `stack_start..stack_start + stack_len` has taken both away.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// `Control::LAYOUT` of the command that wrote this.
+    pub magic: u64,
+    /// Where the control memory is mapped.
+    pub control: u64,
+    /// How many bytes of it.
+    pub control_len: u64,
+    /// The descriptor of the control memory.
+    pub control_fd: i32,
+    /// The socket to the keeper.
+    pub socket_fd: i32,
+    /// The slot of this process.
+    pub slot: u32,
+    /// [`Boot::FIRST`] or nothing.
+    pub flags: u32,
+    /// Where the runtime's image is.
+    pub image_start: u64,
+    /// Its length, `.bss` included, in whole pages.
+    pub image_len: u64,
+    /// Where its executable segment is: the range from which system calls are let through.
+    pub text_start: u64,
+    /// The length of the executable segment, in whole pages.
+    pub text_len: u64,
+    /// The first instruction of the program or of its interpreter.
+    pub program_ip: u64,
+    /// The stack pointer that the program is to start with.
+    pub program_sp: u64,
+    /// The lower end of the boot stack.
+    pub stack_start: u64,
+    /// Its length; at its upper end is this block.
+    pub stack_len: u64,
+}
+
+impl Boot {
+    /// In `flags`: this is the program that the command was asked to run, not one started by it.
+    pub const FIRST: u32 = 1;
+
+    /// The block as the words that lie in memory.
+    pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        // SAFETY: the structure is repr(C) of integers without padding: u64s, then two pairs of
+        // 32-bit fields that each fill a word.
+        unsafe { core::mem::transmute(self) }
+    }
+}

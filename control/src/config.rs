@@ -1,0 +1,137 @@
+//! What a program's manager is told: its limit and its swap areas.
+
+use crate::text::Text;
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The most swap areas that a run can have.
+pub const MOST_AREAS: usize = 8;
+
+/// Who deals with a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// The thread that faults.
+    #[default]
+    Inline,
+    /// A thread of the manager's, so that whoever reads the program's memory from outside, as a
+    /// debugger does, finds absent pages too.
+    Threads,
+}
+
+/// What a manager is told.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The most bytes resident in the tree.
+    pub limit_bytes: u64,
+    /// Who deals with a fault.
+    pub delivery: Delivery,
+    /// The swap areas, the one to be filled first in front; at most [`MOST_AREAS`].
+    pub swap: Vec<SwapSpec>,
+}
+
+/// One swap area.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapSpec {
+    /// Where pages go.
+    pub storage: Storage,
+    /// The most bytes it may take; `None` for as many as it can.
+    pub bytes: Option<u64>,
+}
+
+/// Where the pages of a swap area go. Paths are bytes, as the host has them.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Compressed, in memory.
+    Ram,
+    /// To a file of this name.
+    File(Vec<u8>),
+    /// To an unlinked temporary file in this directory.
+    Temporary(Vec<u8>),
+}
+
+/// There are more swap areas than [`MOST_AREAS`], or a path is longer than 4,095 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+/// The configuration as it lies in the shared memory.
+#[repr(C)]
+pub(crate) struct Shared {
+    limit_bytes: AtomicU64,
+    /// 0 inline, 1 threads.
+    delivery: AtomicU64,
+    areas: AtomicU64,
+    swap: [SharedSwap; MOST_AREAS],
+}
+
+#[repr(C)]
+struct SharedSwap {
+    /// 1 RAM, 2 a named file, 3 a temporary file.
+    kind: AtomicU64,
+    /// 0 for as many bytes as it can.
+    bytes: AtomicU64,
+    path: Text<4096>,
+}
+
+impl Shared {
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn delivery(&self) -> Option<Delivery> {
+        match self.delivery.load(Relaxed) {
+            0 => Some(Delivery::Inline),
+            1 => Some(Delivery::Threads),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Shared {
+    pub(crate) fn store(&self, config: &Config) -> Result<(), TooLong> {
+        if config.swap.len() > MOST_AREAS {
+            return Err(TooLong);
+        }
+        self.limit_bytes.store(config.limit_bytes, Relaxed);
+        self.delivery.store(config.delivery as u64, Relaxed);
+        self.areas.store(config.swap.len() as u64, Relaxed);
+        self.swap.iter().zip(&config.swap).try_for_each(|(shared, spec)| shared.store(spec))
+    }
+
+    pub(crate) fn load(&self) -> Option<Config> {
+        let areas = usize::try_from(self.areas.load(Relaxed)).ok()?;
+        let swap = self.swap.get(..areas)?.iter().map(SharedSwap::load).collect::<Option<_>>()?;
+        Some(Config { limit_bytes: self.limit_bytes(), delivery: self.delivery()?, swap })
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl SharedSwap {
+    fn store(&self, spec: &SwapSpec) -> Result<(), TooLong> {
+        let (kind, path) = match &spec.storage {
+            Storage::Ram => (1, &[][..]),
+            Storage::File(path) => (2, &path[..]),
+            Storage::Temporary(path) => (3, &path[..]),
+        };
+        self.kind.store(kind, Relaxed);
+        self.bytes.store(spec.bytes.unwrap_or(0), Relaxed);
+        self.path.store(path)
+    }
+
+    fn load(&self) -> Option<SwapSpec> {
+        let path = self.path.load();
+        let storage = match self.kind.load(Relaxed) {
+            1 => Storage::Ram,
+            2 => Storage::File(path),
+            3 => Storage::Temporary(path),
+            _ => return None,
+        };
+        let bytes = Some(self.bytes.load(Relaxed)).filter(|bytes| *bytes != 0);
+        Some(SwapSpec { storage, bytes })
+    }
+}

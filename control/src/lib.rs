@@ -1,0 +1,228 @@
+//! What `pagefault run`, its keeper and the programs of the tree share.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `boot` | the first words of a start: what a runtime is told |
+//! | `config` | what a manager is told |
+//! | `message` | what processes of the tree say to the keeper |
+//! | `shares` | frames that several processes of the tree share after a fork |
+//! | `slots` | the processes of the tree, and what each is charged with |
+//! | `histogram`, `text` | durations and text in shared memory |
+//! | `mapped` | the command's side: making the shared memory, and mapping it |
+//!
+//! The memory is a memfd that every process maps. Statistics are written where they happen, so that
+//! they are complete however a program ends. All sides are built together, from this package, so that
+//! the layout is one; [`Control::LAYOUT`] still names it.
+//!
+//! Everything in it is an atomic, for any number of processes may use it at once, and a hostile one can
+//! at worst make the figures wrong. Without the feature `std` the package needs no operating system,
+//! without `alloc` no heap.
+
+#![cfg_attr(not(test), no_std)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(all(feature = "std", not(test)))]
+extern crate std;
+
+mod boot;
+mod config;
+mod histogram;
+#[cfg(feature = "std")]
+mod mapped;
+mod message;
+mod shares;
+mod slots;
+mod text;
+
+pub use boot::Boot;
+#[cfg(feature = "alloc")]
+pub use config::{Config, Storage, SwapSpec};
+pub use config::{Delivery, MOST_AREAS, TooLong};
+pub use histogram::Histogram;
+#[cfg(feature = "std")]
+pub use mapped::{AttachError, Mapped, MappedShares};
+pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
+pub use shares::{Plan, Shares};
+pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
+pub use text::Text;
+
+#[cfg(feature = "alloc")]
+use alloc::string::String;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// The environment variable that names the shared memory to a program.
+pub const VARIABLE: &str = "PAGEFAULT_CONTROL";
+
+/// The status with which a program ends that its manager had to stop.
+pub const STATUS_FAILED: i32 = 125;
+
+/// The shared memory.
+#[repr(C)]
+pub struct Control {
+    /// [`Control::LAYOUT`] once the configuration is written.
+    layout: AtomicU64,
+    config: config::Shared,
+    failure: Failure,
+    /// What happened, over all processes.
+    pub counters: Counters,
+    /// A futex: what became of the tree when the program ended, one of [`tree`].
+    pub tree: AtomicU32,
+    /// The processes of the tree.
+    pub slots: Slots,
+}
+
+/// The values of [`Control::tree`].
+pub mod tree {
+    /// The program runs, or the keeper has not seen its end.
+    pub const RUNS: u32 = 0;
+    /// The program has ended, others of the tree have not: the keeper stays.
+    pub const OUTLIVES: u32 = 1;
+    /// No process is left: the keeper ends.
+    pub const GONE: u32 = 2;
+}
+
+impl Control {
+    /// Names this layout: a word of our own and the size of the whole.
+    pub const LAYOUT: u64 = 0x7066_6374_0002_0000 ^ size_of::<Self>() as u64;
+
+    /// The most bytes resident in the tree.
+    pub fn limit_bytes(&self) -> u64 {
+        self.config.limit_bytes()
+    }
+
+    /// Who deals with a fault, or `None` where the configuration has been damaged.
+    pub fn delivery(&self) -> Option<Delivery> {
+        self.config.delivery()
+    }
+
+    /// The configuration, or `None` where it has been damaged.
+    #[cfg(feature = "alloc")]
+    pub fn config(&self) -> Option<Config> {
+        self.config.load()
+    }
+
+    /// Writes the configuration and marks the memory as ready for programs.
+    #[cfg(feature = "alloc")]
+    pub fn publish(&self, config: &Config) -> Result<(), TooLong> {
+        self.config.store(config)?;
+        self.layout.store(Self::LAYOUT, Release);
+        Ok(())
+    }
+
+    /// Whether the memory was published with this layout.
+    pub fn is_ready(&self) -> bool {
+        self.layout.load(Acquire) == Self::LAYOUT
+    }
+
+    /// Leaves a message saying why a manager cannot go on; only the first is kept.
+    ///
+    /// Returns whether this one was the first, so that it will be shown by the command.
+    pub fn fail(&self, process: u32, message: &str) -> bool {
+        self.failure.store(process, message)
+    }
+
+    /// Why a manager could not go on, and in which process.
+    #[cfg(feature = "alloc")]
+    pub fn failure(&self) -> Option<(u32, String)> {
+        self.failure.load()
+    }
+}
+
+/// The first failure of a manager.
+#[repr(C)]
+struct Failure {
+    /// 0 none, 1 being written, 2 written.
+    state: AtomicU32,
+    process: AtomicU32,
+    message: text::Text<512>,
+}
+
+impl Failure {
+    fn store(&self, process: u32, message: &str) -> bool {
+        if self.state.compare_exchange(0, 1, Acquire, Relaxed).is_err() {
+            return false;
+        }
+        self.process.store(process, Relaxed);
+        self.message.store_clipped(message.as_bytes());
+        self.state.store(2, Release);
+        true
+    }
+
+    #[cfg(feature = "alloc")]
+    fn load(&self) -> Option<(u32, String)> {
+        if self.state.load(Acquire) != 2 {
+            return None;
+        }
+        let message = String::from_utf8_lossy(&self.message.load()).into_owned();
+        Some((self.process.load(Relaxed), message))
+    }
+}
+
+/// Counts of one kind of thing, shared by all processes.
+#[derive(Default)]
+#[repr(transparent)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Raises the count to `n` where it is lower: for peaks.
+    pub fn raise(&self, n: u64) {
+        self.0.fetch_max(n, Relaxed);
+    }
+
+    /// The count.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What happened, over all processes of a run. Counts are of pages or of faults.
+#[repr(C)]
+pub struct Counters {
+    /// Program images that started under a manager: programs executed.
+    pub programs: Count,
+    /// Processes forked from one that has a manager.
+    pub forks: Count,
+    /// Faults that gave a page of zeros to anonymous memory.
+    pub anonymous: Count,
+    /// Of these, by a load: nothing but zeros was read.
+    pub zero: Count,
+    /// Faults that gave a page of a file.
+    pub file: Count,
+    /// Faults that read a page back from swap.
+    pub swap_in: Count,
+    /// Faults that copied a shared page for its writer.
+    pub copy_on_write: Count,
+    /// Faults by the first store to a page that its sole owner may write.
+    pub first_store: Count,
+    /// Faults that found everything in order already.
+    pub spurious: Count,
+    /// Faults answered without reading from a store.
+    pub minor: Count,
+    /// Faults that read from a store.
+    pub major: Count,
+    /// Pages read back from swap before they were touched, each of which saved a fault if it was.
+    pub read_ahead: Count,
+    /// Pages of zeros given before they were touched, each of which saved a fault if it was.
+    pub populated_ahead: Count,
+    /// Calls that the runtime refused: what it cannot support, and programs do without.
+    pub refused: Count,
+    /// Pages written to each swap area.
+    pub pages_out: [Count; MOST_AREAS],
+    /// Pages read from each swap area.
+    pub pages_in: [Count; MOST_AREAS],
+    /// The bytes of pages that went into compressed RAM, and the bytes they were compressed to.
+    pub uncompressed_bytes: Count,
+    /// See [`Counters::uncompressed_bytes`].
+    pub compressed_bytes: Count,
+    /// The most pages that one process had resident.
+    pub peak_resident: Count,
+    /// How long faults took, in nanoseconds.
+    pub fault_time: Histogram,
+}

@@ -1,0 +1,216 @@
+//! The command's side: making the shared memory, and mapping it.
+
+use crate::{Control, Plan, Shares};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::vec;
+
+/// Why the shared memory could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The host refused.
+    Host(Errno),
+    /// It is not what this build of pagefault shares.
+    Layout,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(errno) => std::io::Error::from(*errno).fmt(f),
+            Self::Layout => f.write_str("it was made by another version of pagefault"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+impl From<Errno> for AttachError {
+    fn from(errno: Errno) -> Self {
+        Self::Host(errno)
+    }
+}
+
+/// The shared memory, mapped.
+pub struct Mapped(NonNull<Control>);
+
+// SAFETY: Control consists of atomics only.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Control {
+    /// Makes the shared memory for a tree with this limit, all zero, and maps it.
+    pub fn create(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, Plan::new(limit_bytes).len())?;
+        let mapped = Mapped::new(&file)?;
+        Ok((file, mapped))
+    }
+
+    /// Maps the shared memory that another process published, by the path of its descriptor.
+    pub fn attach(path: &Path) -> Result<Mapped, AttachError> {
+        let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < size_of::<Self>() as i64 {
+            return Err(AttachError::Layout);
+        }
+        let mapped = Mapped::new(&file)?;
+        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+    }
+}
+
+impl Mapped {
+    fn new(file: impl AsFd) -> Result<Self, AttachError> {
+        let (len, prot) = (size_of::<Control>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
+        let start = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0)?
+        };
+        Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
+    }
+}
+
+/// The shares of the tree, as the keeper uses them.
+pub struct MappedShares {
+    file: OwnedFd,
+    plan: Plan,
+    words: NonNull<AtomicU32>,
+}
+
+impl MappedShares {
+    /// Maps the words of all shares.
+    pub fn new(file: OwnedFd, plan: Plan) -> Result<Self, Errno> {
+        let (range, prot) = (plan.shares(), ProtFlags::READ | ProtFlags::WRITE);
+        let len = (range.end - range.start) as usize;
+        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
+        let words = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &file,
+                range.start,
+            )?
+        };
+        Ok(Self { file, plan, words: NonNull::new(words.cast()).ok_or(Errno::FAULT)? })
+    }
+
+    /// Leaves every share of a process that is gone, and empties its column.
+    pub fn leave_all(&self, control: &Control, slot: u32) -> Result<(), Errno> {
+        let column = self.plan.column(slot);
+        let mut at = column.start;
+        let mut bytes = vec![0; 64 << 10];
+        // Most of a column was never used.
+        while let Ok(data) = rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+            if data >= column.end {
+                break;
+            }
+            let len = bytes.len().min((column.end - data) as usize);
+            let read = rustix::io::pread(&self.file, &mut bytes[..len], data)?;
+            if read == 0 {
+                break;
+            }
+            for word in bytes[..read].chunks_exact(4) {
+                let share = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+                if share != 0 && self.shares().leave(share) {
+                    control.slots.end_share();
+                }
+            }
+            at = data + read as u64;
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, hole, column.start, column.end - column.start)
+    }
+
+    fn shares(&self) -> Shares<'_> {
+        // SAFETY: the mapping has a word for each frame and one more, and lives as long as this.
+        Shares::new(unsafe {
+            std::slice::from_raw_parts(self.words.as_ptr(), self.plan.frames() as usize + 1)
+        })
+    }
+}
+
+impl Deref for Mapped {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        // SAFETY: the mapping is as long as Control, page-aligned, and lives until the drop; the
+        // file has that length; all zero bytes and all others are values of its atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference can outlive its owner.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Control>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Delivery, Storage, SwapSpec, TooLong};
+    use rustix::fd::AsRawFd;
+
+    fn config() -> Config {
+        let file = Storage::File("/some/\u{e4}rea".into());
+        Config {
+            limit_bytes: 123 << 20,
+            delivery: Delivery::Threads,
+            swap: vec![
+                SwapSpec { storage: Storage::Ram, bytes: None },
+                SwapSpec { storage: file, bytes: Some(5 << 30) },
+                SwapSpec { storage: Storage::Temporary("/var/tmp".into()), bytes: None },
+            ],
+        }
+    }
+
+    #[test]
+    fn what_one_side_publishes_the_other_reads() {
+        let (file, ours) = Control::create(64 << 20).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
+        ours.publish(&config()).unwrap();
+        let theirs = Control::attach(path.as_ref()).unwrap();
+        assert_eq!(theirs.config(), Some(config()));
+
+        theirs.counters.pages_out[2].add(7);
+        theirs.counters.fault_time.record(1000);
+        assert_eq!(ours.counters.pages_out[2].value(), 7);
+        assert_eq!(ours.counters.fault_time.count(), 1);
+
+        assert_eq!(ours.failure(), None);
+        assert!(theirs.fail(12, "no room"));
+        assert!(!theirs.fail(13, "later"));
+        assert_eq!(ours.failure(), Some((12, "no room".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_shared_memory_of_ours_is_refused() {
+        assert!(matches!(Control::attach("/no/such".as_ref()), Err(AttachError::Host(_))));
+        let short = rustix::fs::memfd_create("short", MemfdFlags::CLOEXEC).unwrap();
+        let path = format!("/proc/self/fd/{}", short.as_raw_fd());
+        assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let (_file, control) = Control::create(64 << 20).unwrap();
+        let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
+        let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
+        for swap in [vec![long], many] {
+            let config = Config { limit_bytes: 1, delivery: Delivery::Inline, swap };
+            assert_eq!(control.publish(&config), Err(TooLong));
+        }
+    }
+}

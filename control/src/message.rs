@@ -1,0 +1,81 @@
+//! What processes of the tree say to the keeper.
+//!
+//! A message is one packet on the socket. The sender's credentials, which the host adds, say which
+//! process it is about; no process can speak for another.
+
+/// A message to the keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The thread named in the slot is about to execute a program. It waits on the slot's word
+    /// for [`ask::SEIZED`](crate::ask::SEIZED) or [`ask::REFUSED`](crate::ask::REFUSED).
+    Exec {
+        /// The sender's slot.
+        slot: u32,
+    },
+    /// The program could not be executed; the sender goes on as it was.
+    Cancel {
+        /// The sender's slot.
+        slot: u32,
+    },
+    /// The sender is short of frames: whoever has the most is to give some up.
+    Press {
+        /// The sender's slot.
+        slot: u32,
+    },
+    /// The sender has begun, as a child that somebody took this slot for.
+    Born {
+        /// The sender's slot.
+        slot: u32,
+    },
+}
+
+impl Message {
+    /// The length of every message.
+    pub const LEN: usize = 8;
+
+    /// The packet.
+    pub const fn to_bytes(self) -> [u8; Self::LEN] {
+        let (kind, slot) = match self {
+            Self::Exec { slot } => (1_u32, slot),
+            Self::Cancel { slot } => (2, slot),
+            Self::Born { slot } => (3, slot),
+            Self::Press { slot } => (4, slot),
+        };
+        (kind as u64 | (slot as u64) << 32).to_le_bytes()
+    }
+
+    /// What a packet says, or `None` where it is no message.
+    pub fn from_bytes(packet: &[u8]) -> Option<Self> {
+        let word = u64::from_le_bytes(packet.try_into().ok()?);
+        let slot = (word >> 32) as u32;
+        match word as u32 {
+            1 => Some(Self::Exec { slot }),
+            2 => Some(Self::Cancel { slot }),
+            3 => Some(Self::Born { slot }),
+            4 => Some(Self::Press { slot }),
+            _ => None,
+        }
+    }
+}
+
+/// The signal by which the keeper asks a process to give frames up: ignored where nobody handles it.
+pub const PRESS_SIGNAL: i32 = 23;
+/// What the signal carries, so that it is told from the program's own.
+pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        for message in
+            [Message::Exec { slot: 0 }, Message::Cancel { slot: 4095 }, Message::Born { slot: 7 }]
+        {
+            assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
+        }
+        for packet in [&[][..], &[1; 7], &[1; 9], &[0; 8], &[9, 0, 0, 0, 1, 0, 0, 0]] {
+            assert_eq!(Message::from_bytes(packet), None, "{packet:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Frames that several processes of the tree share after a fork.
+//!
+//! A share is a number; its word says how many processes are in it, 0 for a free one. Each process
+//! has a *column*: for each of its frames, the share that it is in, or 0. The keeper reads the column
+//! of a process that was killed, and leaves its shares for it.
+//!
+//! Both lie behind [`Control`] in the same file, which takes memory only where it is used.
+
+use crate::Control;
+use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+const PAGE: u64 = 4096;
+
+/// Where the parts of the file are, for a limit of so many frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    frames: u32,
+}
+
+impl Plan {
+    /// The plan for a limit in bytes.
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { frames: u32::try_from(limit_bytes / PAGE).unwrap_or(u32::MAX - 1) }
+    }
+
+    /// The frames of the tree.
+    pub const fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// The words of all shares; that of number 0 is not used.
+    pub const fn shares(&self) -> Range<u64> {
+        let start = (size_of::<Control>() as u64).next_multiple_of(PAGE);
+        start..start + self.column_len()
+    }
+
+    /// The column of a slot.
+    pub const fn column(&self, slot: u32) -> Range<u64> {
+        let start = self.shares().end + slot as u64 * self.column_len();
+        start..start + self.column_len()
+    }
+
+    /// The length of the file.
+    pub const fn len(&self) -> u64 {
+        self.column(crate::MOST_PROCESSES as u32).start
+    }
+
+    /// The bytes of a column, and of the words: one word more than there are frames.
+    pub const fn column_len(&self) -> u64 {
+        ((self.frames as u64 + 1) * 4).next_multiple_of(PAGE)
+    }
+}
+
+/// The words of all shares, mapped.
+#[derive(Clone, Copy)]
+pub struct Shares<'a> {
+    words: &'a [AtomicU32],
+}
+
+impl<'a> Shares<'a> {
+    /// The shares whose words are these.
+    pub const fn new(words: &'a [AtomicU32]) -> Self {
+        Self { words }
+    }
+
+    /// Begins a share with two processes in it; looks for a free one from `hint` on.
+    pub fn begin(&self, hint: &AtomicU32) -> Option<u32> {
+        let count = self.words.len() as u32;
+        let from = hint.load(Relaxed);
+        let share = (0..count).map(|step| (from + step) % count).skip_while(|share| *share == 0);
+        let mut free = share.filter(|share| *share != 0);
+        let found = free.find(|share| {
+            let word = &self.words[*share as usize];
+            word.compare_exchange(0, 2, AcqRel, Relaxed).is_ok()
+        })?;
+        hint.store(found + 1, Relaxed);
+        Some(found)
+    }
+
+    /// Lets one more process into a share.
+    pub fn join(&self, share: u32) {
+        self.words[share as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Leaves a share; whether nobody is in it any more.
+    pub fn leave(&self, share: u32) -> bool {
+        let Some(word) = self.words.get(share as usize) else { return false };
+        let less = |count: u32| count.checked_sub(1);
+        word.fetch_update(AcqRel, Relaxed, less) == Ok(1)
+    }
+
+    /// Ends a share that nobody else is in; whether that was so.
+    pub fn end(&self, share: u32) -> bool {
+        let word = &self.words[share as usize];
+        word.load(Acquire) == 1 && word.compare_exchange(1, 0, AcqRel, Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_file_follow_each_other() {
+        let plan = Plan::new(64 << 20);
+        assert_eq!(plan.frames(), 16384);
+        assert!(plan.shares().start >= size_of::<Control>() as u64);
+        assert_eq!(plan.column(0).start, plan.shares().end);
+        assert_eq!(plan.column(1).start, plan.column(0).end);
+        assert!(plan.len() >= plan.column(crate::MOST_PROCESSES as u32 - 1).end);
+        assert!(plan.column_len() >= (u64::from(plan.frames()) + 1) * 4);
+    }
+
+    #[test]
+    fn a_share_is_free_again_when_the_last_has_left() {
+        let words: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
+        let (shares, hint) = (Shares::new(&words), AtomicU32::new(0));
+        let all: [_; 3] = core::array::from_fn(|_| shares.begin(&hint).unwrap());
+        assert!(!all.contains(&0));
+        assert_eq!(shares.begin(&hint), None);
+        shares.join(all[0]);
+        assert!(!shares.end(all[0]));
+        assert!(!shares.leave(all[0]));
+        assert!(!shares.leave(all[0]));
+        assert!(shares.end(all[0]));
+        assert!(!shares.leave(all[1]));
+        assert!(shares.leave(all[1]));
+        // One leave too many, of a process that was killed halfway, takes nothing from others.
+        assert!(!shares.leave(all[1]));
+        assert!(shares.begin(&hint).is_some());
+    }
+}

@@ -1,0 +1,224 @@
+//! The processes of the tree, and the frames that each is charged with.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+/// How many processes a tree can have at once.
+pub const MOST_PROCESSES: usize = 4096;
+
+/// The values of [`Slot::word`].
+pub mod ask {
+    /// Nothing was asked.
+    pub const IDLE: u32 = 0;
+    /// The process wants to execute a program.
+    pub const ASKED: u32 = 1;
+    /// The keeper waits for the exec.
+    pub const SEIZED: u32 = 2;
+    /// The keeper cannot; [`Slot::error`](super::Slot::error) says why.
+    pub const REFUSED: u32 = 3;
+}
+
+/// What the tree knows of one process.
+#[repr(C, align(64))]
+pub struct Slot {
+    /// 0 free, 1 taken.
+    state: AtomicU32,
+    /// The process's number as the keeper sees it; 0 until the keeper heard of it.
+    pub pid: AtomicU32,
+    /// A futex: one of [`ask`].
+    pub word: AtomicU32,
+    /// The frames that this process is charged with.
+    charged: AtomicU32,
+    /// The thread that is about to execute, by its number in its own process namespace.
+    pub tid: AtomicU32,
+    /// The descriptor of the control memory in this process.
+    pub control_fd: AtomicI32,
+    /// The socket to the keeper in this process.
+    pub socket_fd: AtomicI32,
+    /// The host's error number where the keeper refused.
+    pub error: AtomicI32,
+    /// The soft limit of descriptors that the program believes in; the real one may be higher.
+    pub nofile_soft: AtomicU64,
+    /// The hard limit of descriptors that the program believes in.
+    pub nofile_hard: AtomicU64,
+    spare: [AtomicU64; 2],
+}
+
+impl Slot {
+    /// Whether a process has it.
+    pub fn is_taken(&self) -> bool {
+        self.state.load(Acquire) != 0
+    }
+
+    /// The frames that its process is charged with.
+    pub fn charged(&self) -> u32 {
+        self.charged.load(Relaxed)
+    }
+}
+
+/// All slots, and the charge of the tree.
+#[repr(C)]
+pub struct Slots {
+    /// The frames charged over the tree.
+    charged: AtomicU64,
+    /// The most frames that were charged at once.
+    peak: AtomicU64,
+    /// Where the next search for a free slot begins.
+    hint: AtomicU32,
+    unused: AtomicU32,
+    slots: [Slot; MOST_PROCESSES],
+}
+
+impl Slots {
+    /// The slot of this number, or `None` where there is none.
+    pub fn get(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(slot as usize)
+    }
+
+    /// Takes a free slot, charged with nothing; `None` where the tree has [`MOST_PROCESSES`].
+    pub fn take(&self) -> Option<u32> {
+        let begin = self.hint.fetch_add(1, Relaxed) as usize;
+        (0..MOST_PROCESSES).map(|step| (begin + step) % MOST_PROCESSES).find_map(|index| {
+            let slot = &self.slots[index];
+            slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
+            slot.pid.store(0, Relaxed);
+            slot.word.store(ask::IDLE, Relaxed);
+            slot.error.store(0, Relaxed);
+            Some(index as u32)
+        })
+    }
+
+    /// Gives a slot back, and what its process was charged with.
+    pub fn release(&self, slot: u32) {
+        let Some(found) = self.get(slot) else { return };
+        self.discharge(slot);
+        found.pid.store(0, Relaxed);
+        found.state.store(0, Release);
+    }
+
+    /// Charges a process with frames, unless the tree would then have more than `limit`.
+    ///
+    /// Returns whether it did. Whoever is killed within this call leaves the tree charged with too
+    /// much rather than too little: the limit holds.
+    pub fn charge(&self, slot: u32, frames: u32, limit: u64) -> bool {
+        let Some(found) = self.get(slot) else { return false };
+        let more = |charged: u64| {
+            charged.checked_add(u64::from(frames)).filter(|charged| *charged <= limit)
+        };
+        let Ok(before) = self.charged.fetch_update(Relaxed, Relaxed, more) else { return false };
+        self.peak.fetch_max(before + u64::from(frames), Relaxed);
+        found.charged.fetch_add(frames, Relaxed);
+        true
+    }
+
+    /// Takes back at most `frames` of a process's charge.
+    pub fn uncharge(&self, slot: u32, frames: u32) {
+        let Some(found) = self.get(slot) else { return };
+        let less = |charged: u32| Some(charged.saturating_sub(frames));
+        let before = found.charged.fetch_update(Relaxed, Relaxed, less).unwrap_or(0);
+        self.lower(u64::from(before.min(frames)));
+    }
+
+    /// Takes back all of a process's charge: it has ended, or executed another program.
+    pub fn discharge(&self, slot: u32) {
+        let Some(found) = self.get(slot) else { return };
+        self.lower(u64::from(found.charged.swap(0, Relaxed)));
+    }
+
+    /// Moves the charge for a frame from a process to a share.
+    pub fn begin_share(&self, slot: u32) {
+        let Some(found) = self.get(slot) else { return };
+        let less = |charged: u32| charged.checked_sub(1);
+        let _ = found.charged.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// Moves the charge for a frame from a share to the one process that was left in it.
+    pub fn take_over(&self, slot: u32) {
+        if let Some(found) = self.get(slot) {
+            found.charged.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Takes back the charge for a frame whose share nobody is in any more.
+    pub fn end_share(&self) {
+        self.lower(1);
+    }
+
+    fn lower(&self, frames: u64) {
+        let less = |charged: u64| Some(charged.saturating_sub(frames));
+        let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// The process that is charged with the most, other than `but`, if that is more than `least`.
+    pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
+        let others = self.slots.iter().enumerate().filter(|(index, slot)| {
+            *index as u32 != but && slot.is_taken() && slot.charged() > least
+        });
+        others.max_by_key(|(_, slot)| slot.charged()).map(|(index, _)| index as u32)
+    }
+
+    /// The frames charged over the tree.
+    pub fn charged(&self) -> u64 {
+        self.charged.load(Relaxed)
+    }
+
+    /// The most frames that were charged at once.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
+    }
+
+    /// How many processes the tree has.
+    pub fn taken(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_taken()).count()
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::Control;
+
+    #[test]
+    fn a_slot_is_one_process_s_and_can_be_taken_again() {
+        let (_file, control) = Control::create(64 << 20).unwrap();
+        let slots = &control.slots;
+        let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
+        let mut sorted = taken.clone();
+        sorted.sort_unstable();
+        assert!(sorted.iter().copied().eq(0..MOST_PROCESSES as u32));
+        assert_eq!(slots.take(), None);
+        slots.release(77);
+        assert_eq!(slots.taken(), MOST_PROCESSES - 1);
+        assert_eq!(slots.take(), Some(77));
+    }
+
+    #[test]
+    fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
+        let (_file, control) = Control::create(64 << 20).unwrap();
+        let slots = &control.slots;
+        let [a, b] = [(); 2].map(|()| slots.take().unwrap());
+        assert!(slots.charge(a, 60, 100));
+        assert!(slots.charge(b, 40, 100));
+        assert!(!slots.charge(b, 1, 100));
+        assert_eq!((slots.charged(), slots.peak()), (100, 100));
+        slots.uncharge(a, 10);
+        assert!(slots.charge(b, 10, 100));
+        slots.discharge(b);
+        assert_eq!((slots.charged(), slots.get(b).unwrap().charged()), (50, 0));
+        // More than it has is not taken from the others.
+        slots.uncharge(b, 30);
+        assert_eq!(slots.charged(), 50);
+        slots.release(a);
+        assert_eq!((slots.charged(), slots.peak()), (0, 100));
+    }
+
+    #[test]
+    fn a_slot_that_is_none_changes_nothing() {
+        let (_file, control) = Control::create(64 << 20).unwrap();
+        let none = MOST_PROCESSES as u32;
+        assert!(!control.slots.charge(none, 1, 100));
+        control.slots.uncharge(none, 1);
+        control.slots.release(none);
+        assert_eq!(control.slots.charged(), 0);
+    }
+}

@@ -1,0 +1,185 @@
+//! Host pages that were there before the manager: their content counts, and becomes that of frames.
+//!
+//! A range of an identity space may have pages when it is registered: what the kernel wrote when it
+//! started the program, and what another thread stored between `mmap` and the registration. From
+//! the registration on the kernel fills no page by itself, so that looking for them once finds them
+//! all.
+
+use crate::frame::{Held, Home};
+use crate::host::PAGE;
+use crate::machine::{LinuxMachine, Shared};
+use crate::place::Refilled;
+use crate::space::SpaceCore;
+use crate::stats::Counter;
+use crate::sys;
+use crate::uffd::Mapped;
+use alloc::sync::Arc;
+use core::ops::Range;
+use pagefault::error::AdoptError;
+use pagefault::{Adopted, Mm};
+use pagefault_machine::machine::Page;
+use pagefault_machine::{Entry, Frame, PAGE_SIZE, VirtAddr};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// Why the pages of a range could not be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptPresentError {
+    /// The memory manager does not take a page.
+    #[error("a page that was there already cannot be managed: {0:?}")]
+    Refused(AdoptError),
+    /// The host does not say which pages there are.
+    #[error("the host does not say which pages are there: {0}")]
+    Host(Errno),
+}
+
+/// Makes every page that the host has in `range`, and that the memory manager does not know, an
+/// ordinary anonymous page of its region: counted, dirty, and evicted like any other. Returns how
+/// many there were.
+///
+/// The range consists of private anonymous regions of the memory manager's that may be read. Where
+/// there are more pages than frames, the first ones are evicted for the last ones.
+///
+/// # Safety
+/// The range is [registered](crate::LinuxSpace::register_as_is).
+pub unsafe fn adopt_present(
+    mm: &Arc<Mm<LinuxMachine>>,
+    range: Range<VirtAddr>,
+) -> Result<u64, AdoptPresentError> {
+    let space = &*mm.space().core;
+    let mut adopted = 0;
+    let mut look = Look::new();
+    let mut start = range.start.value();
+    while start < range.end.value() {
+        let end = range.end.value().min(start + (LOOKED_AT * PAGE) as u64);
+        let present = look.at(start..end).map_err(AdoptPresentError::Host)?;
+        for index in (0..LOOKED_AT as u64).filter(|index| present.has(*index)) {
+            let address = VirtAddr(start + index * PAGE_SIZE);
+            let claim = |frame| space.shared.claim(space, address, frame);
+            if mm.adopt(address, claim).map_err(AdoptPresentError::Refused)? == Adopted::Taken {
+                adopted += 1;
+            }
+        }
+        start = end;
+    }
+    Ok(adopted)
+}
+
+impl Shared {
+    /// Makes what stands in the host page at `address` the content of a new frame; false if
+    /// somebody holds the frame. Called with the leaf locked, and the entry none.
+    fn claim(&self, space: &SpaceCore, address: VirtAddr, frame: Frame) -> bool {
+        let Some(page) = space.page_of(address) else { return false };
+        let Some(held) = self.frames.try_hold(frame) else { return false };
+        debug_assert_eq!(held.home(), Home::Zero);
+        // A page that nobody knows was never write-protected.
+        self.note_standing(space, page, &held, Mapped::Writable);
+        true
+    }
+
+    /// Called where the host page of an entry turns out to have a page that we did not put there:
+    /// takes it for the frame's content if that loses nothing.
+    ///
+    /// What stands there is newer than the zeros of a page that was never anywhere else. Any other
+    /// content may differ from it only by an error, which is reported as `EEXIST`.
+    pub fn adopt_standing(
+        &self,
+        space: &SpaceCore,
+        page: usize,
+        held: &Held<'_>,
+        mapped: Mapped,
+    ) -> Result<Refilled, Errno> {
+        let (home, host) = (held.home(), space.host_of(page));
+        self.descriptor.write_protect(host..host + PAGE as u64, Mapped::WriteProtected)?;
+        let stored_to = matches!(space.table.entry(page), Entry::Present { dirty: true, .. });
+        let fresh = matches!(home, Home::Zero | Home::Blank);
+        // SAFETY: both are whole pages: one stands where the memory manager has a region that may
+        // be read and is write-protected, the other stays while the frame is held.
+        let same = || unsafe { *(host as *const Page) == *self.parked_page(home) };
+        if !(fresh && stored_to) && !same() {
+            return Err(Errno::EXIST);
+        }
+        self.note_standing(space, page, held, Mapped::WriteProtected);
+        if let Home::Buffer(slot) = home {
+            self.buffers.give(slot, &self.sweep);
+        }
+        match mapped {
+            Mapped::Writable => self.remap(held, host, Mapped::Writable),
+            Mapped::WriteProtected => Ok(Refilled::Changed),
+        }
+    }
+
+    fn note_standing(&self, space: &SpaceCore, page: usize, held: &Held<'_>, mapped: Mapped) {
+        space.table.set_shown(page, held.frame());
+        held.set_home(Home::At(space.host_of(page), mapped));
+        self.counters.add(Counter::Installed, 1);
+    }
+}
+
+/// How many pages are looked at with one call.
+const LOOKED_AT: usize = 512;
+
+/// Which of some pages are there: a bit for each.
+struct Present([u64; LOOKED_AT / 64]);
+
+impl Present {
+    fn has(&self, index: u64) -> bool {
+        self.0[index as usize / 64] >> (index % 64) & 1 != 0
+    }
+
+    fn of(there: impl Iterator<Item = bool>) -> Self {
+        let mut bits = [0; LOOKED_AT / 64];
+        for (index, there) in there.enumerate().take(LOOKED_AT) {
+            bits[index / 64] |= u64::from(there) << (index % 64);
+        }
+        Self(bits)
+    }
+}
+
+/// Where the host says which pages there are.
+enum Look {
+    /// In its page map, which also knows pages that the host itself has swapped out.
+    PageMap(OwnedFd),
+    /// Where `/proc` is not there: by `mincore`, which sees resident pages alone.
+    Residency,
+}
+
+/// A page map's word: the page is in memory.
+const PRESENT: u64 = 1 << 63;
+/// It is in the host's swap, or marked.
+const SWAPPED: u64 = 1 << 62;
+/// It is marked as a guard page, and has no content.
+const GUARD: u64 = 1 << 58;
+
+impl Look {
+    fn new() -> Self {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::open(c"/proc/self/pagemap", flags, Mode::empty()) {
+            Ok(file) => Self::PageMap(file),
+            Err(_) => Self::Residency,
+        }
+    }
+
+    /// Looks at the pages of a range of at most [`LOOKED_AT`].
+    fn at(&mut self, range: Range<u64>) -> Result<Present, Errno> {
+        let pages = ((range.end - range.start) as usize).div_ceil(PAGE);
+        match self {
+            Self::PageMap(file) => {
+                let mut words = [0_u8; LOOKED_AT * 8];
+                let offset = range.start / PAGE_SIZE * 8;
+                let read = rustix::io::pread(file.as_fd(), &mut words[..pages * 8], offset)?;
+                let words =
+                    words[..read].as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word));
+                Ok(Present::of(
+                    words.map(|word| word & (PRESENT | SWAPPED) != 0 && word & GUARD == 0),
+                ))
+            }
+            Self::Residency => {
+                let mut bytes = [0_u8; LOOKED_AT];
+                sys::resident(&range, &mut bytes)?;
+                Ok(Present::of(bytes[..pages].iter().map(|byte| byte & 1 != 0)))
+            }
+        }
+    }
+}

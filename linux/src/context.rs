@@ -1,0 +1,50 @@
+//! Numbers for threads.
+
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::{Acquire, Release};
+
+/// The embedder's function, or null.
+static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Says how the calling thread is numbered, once, before the first machine is built.
+///
+/// Threads that run at the same time should have different small numbers
+/// ([`ContextId`](pagefault_machine::ContextId)). `number` is called in fault handlers. By default
+/// a thread-local counts the threads; without the feature `std` all threads are number 0, which is
+/// slow for several threads and, in debug builds, not allowed: they would be taken for one.
+pub fn set_context(number: fn() -> u32) {
+    HOOK.store(number as *mut (), Release);
+}
+
+/// A small number of the calling thread.
+pub(crate) fn current() -> u32 {
+    let hook = HOOK.load(Acquire);
+    if hook.is_null() {
+        return counted();
+    }
+    // SAFETY: only `set_context` stores a pointer, made from a function of this type.
+    let number: fn() -> u32 = unsafe { core::mem::transmute(hook) };
+    number()
+}
+
+#[cfg(feature = "std")]
+fn counted() -> u32 {
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    use std::cell::Cell;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    std::thread_local! {
+        // Without a destructor, so that a handler may use it at any time of a thread's life.
+        static NUMBER: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+    NUMBER.with(|number| {
+        if number.get() == u32::MAX {
+            number.set(NEXT.fetch_add(1, Relaxed));
+        }
+        number.get()
+    })
+}
+
+#[cfg(not(feature = "std"))]
+fn counted() -> u32 {
+    0
+}

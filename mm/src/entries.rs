@@ -1,0 +1,106 @@
+//! The entries of a page table: locking them, and going through a range of them.
+
+use crate::error::OutOfMemory;
+use crate::machine::{Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::mm::Mm;
+use crate::sync::{Held, Rank};
+use crate::tlb::Gather;
+use core::ops::{ControlFlow, Deref, DerefMut, Range};
+
+/// A cursor whose place in the lock order is checked.
+pub(crate) struct PageCursor<'a, M: Machine> {
+    cursor: <M::Space as Space>::Cursor<'a>,
+    _held: Held<'a>,
+}
+
+impl<'a, M: Machine> Deref for PageCursor<'a, M> {
+    type Target = <M::Space as Space>::Cursor<'a>;
+    fn deref(&self) -> &Self::Target {
+        &self.cursor
+    }
+}
+
+impl<M: Machine> DerefMut for PageCursor<'_, M> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cursor
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
+    /// if it must (spec B1).
+    #[inline(always)]
+    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
+        let held = self.manager.order.enter(Rank::Entries);
+        match self.space.lock(range.clone()) {
+            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
+            Err(OutOfFrames) => {
+                drop(held);
+                self.entries_with_room(&range)
+            }
+        }
+    }
+
+    #[cold]
+    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
+        // The levels stay once they are made, so that the second lock finds them.
+        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
+        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
+    }
+
+    /// Locks entries where there is a table for them.
+    #[inline]
+    pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {
+        let held = self.manager.order.enter(Rank::Entries);
+        Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
+    }
+}
+
+impl<'a, M: Machine> Gather<'a, M> {
+    /// Calls `step` with the address of every entry in a range that is not none, block by block and
+    /// under its lock, and flushes as the batch fills. Ends where `step` breaks off, and says where
+    /// that was; else at the end of the range. What `step` gathered last waits for a flush.
+    ///
+    /// One step gathers at most one page and one slot, and may take out the entry and no other.
+    pub(crate) fn each_entry(
+        &mut self,
+        range: Range<VirtAddr>,
+        mut step: impl FnMut(&mut Self, &mut PageCursor<'a, M>, VirtAddr, Entry) -> ControlFlow<()>,
+    ) -> VirtAddr {
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let mut from = chunk.start;
+            while from < chunk.end {
+                match self.some_entries(from..chunk.end, &mut step) {
+                    ControlFlow::Continue(reached) => from = reached,
+                    ControlFlow::Break(at) => return at,
+                }
+                self.flush_if_full();
+            }
+        }
+        range.end
+    }
+
+    /// Goes through a range in one block until its end, or until the batch is full.
+    fn some_entries(
+        &mut self,
+        range: Range<VirtAddr>,
+        step: &mut impl FnMut(&mut Self, &mut PageCursor<'a, M>, VirtAddr, Entry) -> ControlFlow<()>,
+    ) -> ControlFlow<VirtAddr, VirtAddr> {
+        let mm = self.mm;
+        let end = ControlFlow::Continue(range.end);
+        let Some(mut cursor) = mm.existing_entries(range.clone()) else { return end };
+        let mut from = range.start;
+        while from < range.end {
+            if self.is_full() {
+                return ControlFlow::Continue(from);
+            }
+            let Some(address) = cursor.next(from) else { return end };
+            let entry = cursor.entry(address);
+            if step(self, &mut cursor, address, entry).is_break() {
+                return ControlFlow::Break(address);
+            }
+            from = address + PAGE_SIZE;
+        }
+        end
+    }
+}

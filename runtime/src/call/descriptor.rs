@@ -1,0 +1,59 @@
+//! Descriptors: those that the runtime keeps are not there for the program.
+
+use super::{Call, Outcome};
+use crate::files;
+use crate::sys::{self, Errno, Result};
+use linux_raw_sys::general as nr;
+
+/// `CLOSE_RANGE_CLOEXEC`: the descriptors are only marked.
+const CLOEXEC: u64 = 4;
+/// `CLOSE_RANGE_UNSHARE`.
+const UNSHARE: u64 = 2;
+
+impl Call<'_> {
+    pub(super) fn descriptor(&mut self) -> Outcome {
+        let [a, b, c, ..] = self.args;
+        match self.number {
+            nr::__NR_close if files::is_kept(a as u32) => Err(Errno::EBADF).into(),
+            nr::__NR_close_range => close_range(a, b, c).into(),
+            nr::__NR_dup2 | nr::__NR_dup3 => self.duplicate(a as u32, b as u32),
+            _ => self.pass(),
+        }
+    }
+
+    fn duplicate(&mut self, from: u32, to: u32) -> Outcome {
+        if files::is_kept(from) || u64::from(to) >= files::limit() {
+            return Err(Errno::EBADF).into();
+        }
+        if files::is_kept(to) {
+            // The number is the program's as any other.
+            if let Err(errno) = files::move_away(to) {
+                return Err(errno).into();
+            }
+        }
+        self.pass()
+    }
+}
+
+/// `close_range(2)`: closes what lies between those that are kept.
+fn close_range(first: u64, last: u64, flags: u64) -> Result {
+    let host = |first: u64, last: u64| {
+        // SAFETY: the program asks for it, and no descriptor between is the runtime's.
+        unsafe { sys::call(nr::__NR_close_range, [first, last, flags]) }
+    };
+    let (first, last) = (u64::from(first as u32), u64::from(last as u32));
+    if first > last || flags & !(CLOEXEC | UNSHARE) != 0 {
+        return host(first, last);
+    }
+    let mut from = first;
+    while let Some(kept) = files::next_kept(from as u32).map(u64::from) {
+        if kept > last {
+            break;
+        }
+        if kept > from {
+            host(from, kept - 1)?;
+        }
+        from = kept + 1;
+    }
+    if from <= last { host(from, last) } else { Ok(0) }
+}

@@ -1,0 +1,141 @@
+//! `execve(2)`: the keeper places the runtime in the new program, as in the first one.
+
+use super::{Call, Outcome};
+use crate::entry::{self, NOT_STARTED, RESTART};
+use crate::memory::Pins;
+use crate::signal::believed_mask;
+use crate::sys::{self, Errno, Result};
+use crate::{files, keeper, process, signal, user};
+use core::ops::ControlFlow;
+use linux_raw_sys::general as nr;
+use pagefault_calls::Reader;
+use pagefault_machine::Access;
+
+/// `AT_EMPTY_PATH`.
+const EMPTY_PATH: u64 = 0x1000;
+/// `AT_SYMLINK_NOFOLLOW`.
+const NO_FOLLOW: u64 = 0x100;
+/// `AT_FDCWD`.
+const HERE: u64 = -100_i64 as u64;
+
+/// The program's memory, for whoever follows its pointers.
+struct Program;
+
+impl Reader for Program {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
+        user::read_bytes(address, into).ok()
+    }
+}
+
+impl Call<'_> {
+    pub(super) fn exec(&mut self) -> Outcome {
+        let Some(control) = process::control() else { return self.pass() };
+        let rights = match self.image_rights() {
+            Ok(rights) => rights,
+            Err(errno) => return Err(errno).into(),
+        };
+        let mut pins = Pins::new();
+        let _ = pagefault_calls::visit(self.number, &self.args, &mut Program, &mut |area| {
+            pins.add(area.start, area.len, Access::Read);
+            ControlFlow::Continue(())
+        });
+        let raw = match rights {
+            Rights::Same => match keeper::ask(control, self.thread.member()) {
+                keeper::Answer::Seized => {
+                    let raw = self.execute();
+                    keeper::cancel(self.thread.member());
+                    raw
+                }
+                keeper::Answer::Refused(why) => {
+                    process::say(format_args!(
+                        "a program cannot be traced at its start (error {}), so it runs unmanaged",
+                        why.0
+                    ));
+                    self.execute_unmanaged()
+                }
+            },
+            Rights::More => {
+                process::say(format_args!(
+                    "a program that gains rights by being executed runs unmanaged"
+                ));
+                self.execute_unmanaged()
+            }
+        };
+        drop(pins);
+        Outcome::Raw(raw)
+    }
+
+    /// Executes a program that has nothing of ours.
+    fn execute_unmanaged(&mut self) -> i64 {
+        let kept = files::shared();
+        for descriptor in kept {
+            files::set_close_on_exec(descriptor, true);
+        }
+        let raw = self.execute();
+        for descriptor in kept {
+            files::set_close_on_exec(descriptor, false);
+        }
+        raw
+    }
+
+    /// Makes the call; returns if it fails.
+    fn execute(&mut self) -> i64 {
+        // The new program has the mask and the ignored signals that this one believes to have.
+        let mask = believed_mask(self.thread, self.context.mask);
+        let member = self.thread.member();
+        member.signals().settle_for_exec();
+        let before = sys::exchange_mask(mask.0);
+        // SAFETY: the program asks for it; what it names is pinned.
+        let raw = unsafe { entry::call(self.number, &self.args, self.thread) };
+        sys::exchange_mask(before);
+        signal::install();
+        if raw == RESTART { NOT_STARTED } else { raw }
+    }
+
+    /// Whether the file that is to be executed gives the program rights that it has not; or what is
+    /// wrong with the file.
+    fn image_rights(&self) -> Result<Rights> {
+        let (directory, path, flags) = match self.number {
+            nr::__NR_execve => (HERE, self.args[0], 0),
+            _ => (self.args[0], self.args[1], self.args[4]),
+        };
+        let mut pins = Pins::new();
+        pins.add(path, 4096, Access::Read);
+        let mut open = u64::from(nr::O_PATH | nr::O_CLOEXEC);
+        if flags & NO_FOLLOW != 0 {
+            open |= u64::from(nr::O_NOFOLLOW);
+        }
+        if flags & EMPTY_PATH != 0 && user::read::<u8>(path) == Ok(0) {
+            return Ok(rights_of(directory as u32));
+        }
+        // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
+        let file = unsafe { sys::call(nr::__NR_openat, [directory, path, open, 0]) };
+        let file = match file {
+            Ok(file) => file as u32,
+            // Without a descriptor nothing can be found out; the exec stop still looks.
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::EFAULT) => return Ok(Rights::Same),
+            Err(errno) => return Err(errno),
+        };
+        let rights = rights_of(file);
+        // SAFETY: just opened, and nobody else's.
+        let _ = unsafe { sys::call(nr::__NR_close, [file.into()]) };
+        Ok(rights)
+    }
+}
+
+/// What a program may do that another could not.
+enum Rights {
+    Same,
+    More,
+}
+
+fn rights_of(file: u32) -> Rights {
+    if process::no_new_rights() || files::is_on_nosuid(file) {
+        return Rights::Same;
+    }
+    let mode = files::mode(file);
+    let set_group = nr::S_ISGID | nr::S_IXGRP;
+    let gains = mode & nr::S_IFMT == nr::S_IFREG
+        && (mode & nr::S_ISUID != 0 || mode & set_group == set_group);
+    if gains || files::has_capabilities(file) { Rights::More } else { Rights::Same }
+}

@@ -1,0 +1,87 @@
+//! Calls that change memory.
+
+use super::{Call, Outcome};
+use crate::memory::{self, MapCall};
+use crate::sys::{self, Result};
+use crate::user;
+use linux_raw_sys::general as nr;
+
+/// The most elements that `process_madvise` takes.
+const MOST_RANGES: u64 = 1024;
+
+impl Call<'_> {
+    pub(super) fn memory(&mut self) -> Outcome {
+        let [a, b, c, d, e, f] = self.args;
+        match self.number {
+            nr::__NR_mmap => {
+                let (prot, flags) = (c as u32, d as u32);
+                let call = MapCall { address: a, len: b, prot, flags, fd: e, offset: f };
+                map(&call).into()
+            }
+            nr::__NR_munmap => memory::unmap(a, b).into(),
+            nr::__NR_mremap => memory::remap(self.args).into(),
+            nr::__NR_mprotect | nr::__NR_pkey_mprotect => {
+                memory::protect(self.number, self.args).into()
+            }
+            nr::__NR_madvise => memory::advise(a, b, c as u32).into(),
+            nr::__NR_brk => Outcome::Raw(memory::grow_break(a).unwrap_or(0) as i64),
+            nr::__NR_mlock => memory::lock(a, b, 0).into(),
+            nr::__NR_mlock2 => memory::lock(a, b, c as u32).into(),
+            nr::__NR_munlock => memory::unlock(a, b).into(),
+            nr::__NR_mlockall => memory::lock_all(a as u32).into(),
+            nr::__NR_munlockall => memory::unlock_all().into(),
+            nr::__NR_process_madvise => self.advise_process(),
+            _ => self.pass(),
+        }
+    }
+
+    /// `process_madvise(2)`: advice that drops pages can only be about this process, and is then as
+    /// `madvise`'s.
+    fn advise_process(&mut self) -> Outcome {
+        let [descriptor, ranges, count, advice, ..] = self.args;
+        let drops = [nr::MADV_DONTNEED, nr::MADV_FREE, nr::MADV_GUARD_INSTALL];
+        if !drops.contains(&(advice as u32)) || count > MOST_RANGES {
+            return self.pass();
+        }
+        // What the host says to no range at all says whether it would do it.
+        let mut probe = self.args;
+        probe[2] = 0;
+        // SAFETY: no range is named.
+        let checked = sys::result(unsafe { sys::raw_call(self.number, probe) });
+        if checked.is_err() || descriptor > i32::MAX as u64 {
+            return self.pass();
+        }
+        advise_each(ranges, count, advice as u32).into()
+    }
+}
+
+/// Advises on each range, and returns the bytes that were advised before one was refused.
+fn advise_each(ranges: u64, count: u64, advice: u32) -> Result {
+    let mut done = 0;
+    for index in 0..count {
+        let [start, len] = user::read::<[u64; 2]>(ranges + 16 * index)?;
+        match memory::advise(start, len, advice) {
+            Ok(_) => done += len,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// `mmap(2)`, and what its flags ask for once there is a mapping.
+fn map(call: &MapCall) -> Result {
+    let start = memory::map(call)?;
+    let asked = call.flags & nr::MAP_LOCKED != 0;
+    if let Err(errno) = memory::lock_new(start, call.len, asked) {
+        memory::unmap(start, call.len)?;
+        return Err(errno);
+    }
+    if call.flags & nr::MAP_POPULATE != 0 && call.is_manageable() {
+        let write = call.prot & nr::PROT_WRITE != 0;
+        let advice = if write { nr::MADV_POPULATE_WRITE } else { nr::MADV_POPULATE_READ };
+        // Failing to bring pages in is no failure of mmap.
+        let _ = memory::advise(start, call.len, advice);
+    }
+    Ok(start)
+}

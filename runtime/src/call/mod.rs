@@ -1,0 +1,111 @@
+//! The program's system calls.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `thread` | clone, fork, vfork, exit |
+//! | `exec` | execve |
+//! | `signal` | actions, masks, alternate stacks, waiting for signals |
+//! | `process` | prctl, arch_prctl, seccomp, limits |
+//! | `descriptor` | the descriptors that the runtime keeps |
+//! | `memory` | mappings and what changes them |
+//! | `passed` | all others: the host's, with the pages that they name kept resident |
+
+mod descriptor;
+mod exec;
+mod memory;
+mod passed;
+mod process;
+mod signal;
+pub mod thread;
+
+use crate::frame::Context;
+use crate::signal::end_call;
+use crate::sys;
+use crate::thread::Thread;
+use linux_raw_sys::general as nr;
+
+/// What became of a call.
+pub enum Outcome {
+    /// What the kernel leaves in `rax`.
+    Raw(i64),
+    /// The context says how the program goes on.
+    Resumed,
+}
+
+impl From<sys::Result> for Outcome {
+    fn from(result: sys::Result) -> Self {
+        Self::Raw(sys::raw(result))
+    }
+}
+
+/// A call being made: whose it is, and with what.
+pub struct Call<'a> {
+    pub thread: &'a Thread,
+    pub context: &'a mut Context,
+    pub number: u32,
+    pub args: [u64; 6],
+}
+
+/// Makes a system call for the program whose instruction trapped.
+pub fn dispatch(thread: &Thread, context: &mut Context) {
+    let number = context.registers.rax;
+    let args = context.registers.args();
+    // The kernel looks at the lower half alone.
+    let mut call = Call { thread, context, number: number as u32, args };
+    let outcome = call.make();
+    crate::memory::give_up_asked();
+    thread.waiting_mask.set(None);
+    if let Outcome::Raw(raw) = outcome {
+        end_call(thread, context, number, raw);
+    }
+}
+
+impl Call<'_> {
+    fn make(&mut self) -> Outcome {
+        match self.number {
+            nr::__NR_rt_sigreturn
+            | nr::__NR_rt_sigaction
+            | nr::__NR_rt_sigprocmask
+            | nr::__NR_rt_sigsuspend
+            | nr::__NR_sigaltstack => self.signal(),
+            nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
+                self.wait_with_mask()
+            }
+            nr::__NR_clone
+            | nr::__NR_clone3
+            | nr::__NR_fork
+            | nr::__NR_vfork
+            | nr::__NR_exit
+            | nr::__NR_exit_group
+            | nr::__NR_set_tid_address
+            | nr::__NR_rseq
+            | nr::__NR_set_robust_list => self.thread(),
+            nr::__NR_execve | nr::__NR_execveat => self.exec(),
+            nr::__NR_prctl
+            | nr::__NR_seccomp
+            | nr::__NR_getrlimit
+            | nr::__NR_setrlimit
+            | nr::__NR_prlimit64 => self.process(),
+            nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
+                self.descriptor()
+            }
+            nr::__NR_mmap
+            | nr::__NR_munmap
+            | nr::__NR_mremap
+            | nr::__NR_mprotect
+            | nr::__NR_pkey_mprotect
+            | nr::__NR_madvise
+            | nr::__NR_brk
+            | nr::__NR_mlock
+            | nr::__NR_mlock2
+            | nr::__NR_munlock
+            | nr::__NR_mlockall
+            | nr::__NR_munlockall
+            | nr::__NR_mincore
+            | nr::__NR_remap_file_pages
+            | nr::__NR_process_madvise
+            | nr::__NR_shmat => self.memory(),
+            _ => self.pass(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Calls that the host makes, on the program's own addresses.
+//!
+//! The table of calls ([`pagefault_calls`]) says which memory each one touches. What a failed call
+//! leaves unchanged is tried at once, and again with its pages pinned; any other has them pinned
+//! before. A long transfer goes in pieces, since its pages need not fit into memory all at once.
+
+use super::{Call, Outcome};
+use crate::memory::Pins;
+use crate::sys::Errno;
+use crate::{entry, files, memory, process, user};
+use core::ops::ControlFlow;
+use linux_raw_sys::general as nr;
+use pagefault_calls::{Area, Class, File, Kind, Pieces, Reader, Rule, Shape, Traits};
+use pagefault_machine::Access;
+
+/// The bytes of a piece of a long transfer.
+const PIECE: u64 = 1 << 20;
+/// The most vectors that one piece takes; the kernel guarantees at least as many.
+const VECTORS: usize = 16;
+
+/// The program's memory, for whoever follows its pointers.
+struct Program;
+
+impl Reader for Program {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
+        user::read_bytes(address, into).ok()
+    }
+}
+
+impl Call<'_> {
+    /// Has the host make the call, or refuses it as the table says.
+    pub(super) fn pass(&mut self) -> Outcome {
+        if let Some(call) = pagefault_calls::describe(self.number)
+            && let Class::Refused(pagefault_calls::Errno(errno)) = call.class
+        {
+            process::count_refused(call.name);
+            return Outcome::Raw(-i64::from(errno));
+        }
+        Outcome::Raw(self.make_pinned(self.args))
+    }
+
+    /// Makes the call with these arguments, the pages that it names kept resident.
+    pub(super) fn make_pinned(&mut self, args: [u64; 6]) -> i64 {
+        let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
+        if traits.is_some_and(|traits| traits.contains(Traits::REPEATABLE)) {
+            let raw = self.call(&args);
+            if raw != -i64::from(Errno::EFAULT.0) || memory::current().is_none() {
+                return raw;
+            }
+        }
+        match pagefault_calls::split(self.number, &args) {
+            Some(pieces) if self.is_long(&pieces, &args) => self.transfer(&pieces, &args),
+            _ => self.make_with_pins(&args),
+        }
+    }
+
+    /// Makes the call itself.
+    fn call(&self, args: &[u64; 6]) -> i64 {
+        // SAFETY: the program asks for it, of its own memory.
+        unsafe { entry::call(self.number, args, self.thread) }
+    }
+
+    fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
+        let mut pins = Pins::new();
+        let most = Pins::most();
+        let _ = pagefault_calls::visit(self.number, args, &mut Program, &mut |area| {
+            self.pin(&mut pins, &area);
+            if pins.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        self.call(args)
+    }
+
+    fn pin(&self, pins: &mut Pins, area: &Area) {
+        let access = if area.access.writes() { Access::Write } else { Access::Read };
+        match area.kind {
+            Kind::Later => memory::keep_resident(self.thread, area.start, area.len),
+            _ => pins.add(area.start, area.len, access),
+        }
+    }
+
+    /// Whether a transfer is longer than a piece.
+    fn is_long(&self, pieces: &Pieces, args: &[u64; 6]) -> bool {
+        match pieces.shape {
+            Shape::Flat { len, .. } => args[len as usize] > PIECE,
+            Shape::Vectors { array, count } => {
+                Vectors::read(args[array as usize], args[count as usize])
+                    .is_some_and(|vectors| vectors.total > PIECE)
+            }
+            Shape::Messages { .. } => false,
+        }
+    }
+
+    /// Makes a long transfer piece by piece.
+    fn transfer(&mut self, pieces: &Pieces, args: &[u64; 6]) -> i64 {
+        let rule = pieces.rule(kind_of(args[0] as u32, self.number));
+        if rule == Rule::Whole {
+            return self.make_with_pins(args);
+        }
+        let all = match pieces.shape {
+            Shape::Flat { len, .. } => args[len as usize].min(0x7fff_f000),
+            Shape::Vectors { array, count } => {
+                match Vectors::read(args[array as usize], args[count as usize]) {
+                    Some(vectors) => vectors.total.min(0x7fff_f000),
+                    None => return self.make_with_pins(args),
+                }
+            }
+            Shape::Messages { .. } => return self.make_with_pins(args),
+        };
+        let mut done = 0;
+        loop {
+            let (asked, raw) = match self.piece(pieces, args, done, all) {
+                Some(made) => made,
+                None => return done as i64,
+            };
+            if matches!(raw, entry::RESTART | entry::NOT_STARTED) {
+                // The part that is done is the result, as where a signal comes into the kernel's.
+                return if done > 0 { done as i64 } else { raw };
+            }
+            match Pieces::finished(rule, done, asked, all, raw) {
+                Some(result) => return result,
+                None => done += raw as u64,
+            }
+        }
+    }
+
+    /// Makes the piece after `done` bytes; returns the bytes that it asked for and its result.
+    fn piece(&self, pieces: &Pieces, args: &[u64; 6], done: u64, all: u64) -> Option<(u64, i64)> {
+        let mut piece = pieces.piece(args, done, PIECE)?;
+        let asked = PIECE.min(all - done);
+        let Shape::Vectors { array, count } = pieces.shape else {
+            return Some((asked, self.make_with_pins(&piece)));
+        };
+        let mut cut = [[0_u64; 2]; VECTORS];
+        let mut vectors = Vectors::read(args[array as usize], args[count as usize])?;
+        let (used, asked) = vectors.cut(done, asked, &mut cut);
+        if used == 0 {
+            return None;
+        }
+        piece[array as usize] = (&raw const cut) as u64;
+        piece[count as usize] = used as u64;
+        Some((asked, self.make_with_pins(&piece)))
+    }
+}
+
+/// The program's array of `iovec`.
+struct Vectors {
+    array: u64,
+    count: u64,
+    total: u64,
+}
+
+impl Vectors {
+    /// Reads the lengths; `None` where the kernel will refuse the array.
+    fn read(array: u64, count: u64) -> Option<Self> {
+        if count > 1024 {
+            return None;
+        }
+        let mut total = 0_u64;
+        for index in 0..count {
+            let [_, len] = user::read::<[u64; 2]>(array.checked_add(16 * index)?).ok()?;
+            if len > i64::MAX as u64 {
+                return None;
+            }
+            total = total.checked_add(len)?;
+        }
+        Some(Self { array, count, total })
+    }
+
+    /// Fills `cut` with the vectors of the `asked` bytes after `done`; returns how many, and how many
+    /// bytes they have.
+    fn cut(&mut self, done: u64, asked: u64, cut: &mut [[u64; 2]; VECTORS]) -> (usize, u64) {
+        let (mut skip, mut used, mut bytes) = (done, 0, 0);
+        for index in 0..self.count {
+            let Ok([start, len]) = user::read::<[u64; 2]>(self.array + 16 * index) else { break };
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let len = (len - skip).min(asked - bytes);
+            cut[used] = [start + skip, len];
+            (skip, used, bytes) = (0, used + 1, bytes + len);
+            if used == VECTORS || bytes == asked {
+                break;
+            }
+        }
+        (used, bytes)
+    }
+}
+
+/// What kind of file a descriptor stands for.
+fn kind_of(descriptor: u32, number: u32) -> File {
+    if number == nr::__NR_getrandom {
+        return File::Memory;
+    }
+    match files::mode(descriptor) & nr::S_IFMT {
+        nr::S_IFREG | nr::S_IFDIR | nr::S_IFBLK => File::Storage,
+        nr::S_IFCHR => match files::device_major(descriptor) {
+            1 => File::Memory,
+            _ if files::is_terminal(descriptor) => File::Terminal,
+            _ => File::Messages,
+        },
+        nr::S_IFIFO if !files::is_packet_pipe(descriptor) => File::Pipe,
+        nr::S_IFSOCK if files::is_stream(descriptor) => File::Stream,
+        _ => File::Messages,
+    }
+}

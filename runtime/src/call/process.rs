@@ -1,0 +1,79 @@
+//! Calls about the process as a whole: `prctl`, `seccomp`, limits.
+
+use super::{Call, Outcome};
+use crate::sys::{self, Errno, Result};
+use crate::user;
+use crate::{files, process};
+use linux_raw_sys::general as nr;
+use linux_raw_sys::prctl;
+
+/// `SECCOMP_SET_MODE_FILTER`.
+const SET_FILTER: u64 = 1;
+/// `SECCOMP_MODE_FILTER`, for `prctl`.
+const MODE_FILTER: u64 = 2;
+
+impl Call<'_> {
+    pub(super) fn process(&mut self) -> Outcome {
+        let [a, b, ..] = self.args;
+        match self.number {
+            // A filter would judge the runtime's calls too. What a kernel without filters answers
+            // is what programs are prepared for.
+            nr::__NR_seccomp if a == SET_FILTER => self.refuse("seccomp", Errno::EINVAL),
+            nr::__NR_seccomp if a == 0 => self.refuse("seccomp", Errno::EINVAL),
+            nr::__NR_prctl => match a as u32 {
+                prctl::PR_SET_SECCOMP if b == MODE_FILTER || b == 1 => {
+                    self.refuse("seccomp", Errno::EINVAL)
+                }
+                prctl::PR_SET_SYSCALL_USER_DISPATCH => {
+                    self.refuse("syscall user dispatch", Errno::EINVAL)
+                }
+                _ => self.pass(),
+            },
+            nr::__NR_getrlimit => self.limit(0, b, 0).into(),
+            nr::__NR_setrlimit => self.limit(b, 0, 0).into(),
+            nr::__NR_prlimit64 => self.prlimit(),
+            _ => self.pass(),
+        }
+    }
+
+    fn refuse(&self, what: &'static str, errno: Errno) -> Outcome {
+        process::count_refused(what);
+        Err(errno).into()
+    }
+
+    fn prlimit(&mut self) -> Outcome {
+        let [process, _, new, old, ..] = self.args;
+        let ours = process == 0 || process as u32 == sys::process_id();
+        if !ours {
+            return self.pass();
+        }
+        self.args[0] = self.args[1];
+        let result = self.limit(new, old, process);
+        result.into()
+    }
+
+    /// Reads and changes a limit of this process. That of descriptors is a number of ours, since the
+    /// runtime's own lie above it.
+    fn limit(&mut self, new: u64, old: u64, _process: u64) -> Result {
+        let resource = self.args[0];
+        let changed: Option<[u64; 2]> = if new == 0 { None } else { Some(user::read(new)?) };
+        let was = if resource as u32 == nr::RLIMIT_NOFILE {
+            files::exchange_limit(changed)?
+        } else {
+            host_limit(resource, changed)?
+        };
+        if old != 0 {
+            user::write(old, &was)?;
+        }
+        Ok(0)
+    }
+}
+
+/// Reads and changes a limit of the host's.
+fn host_limit(resource: u64, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let mut was = [0_u64; 2];
+    let new = new.as_ref().map_or(0, |new| core::ptr::from_ref(new) as u64);
+    // SAFETY: both structures are ours.
+    unsafe { sys::call(nr::__NR_prlimit64, [0, resource, new, (&raw mut was) as u64])? };
+    Ok(was)
+}

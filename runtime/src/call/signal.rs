@@ -1,0 +1,150 @@
+//! Calls about signals.
+
+use super::{Call, Outcome};
+use crate::frame::AltStack;
+use crate::signal::action::Action;
+use crate::signal::{Set, believed_mask, is_on_stack, return_from_handler, set_believed_mask};
+use crate::sys::{Errno, Result};
+use crate::{entry, user};
+use linux_raw_sys::general as nr;
+
+/// The least alternate stack that the kernel accepts.
+const LEAST_STACK: u64 = 2048;
+
+impl Call<'_> {
+    pub(super) fn signal(&mut self) -> Outcome {
+        match self.number {
+            nr::__NR_rt_sigreturn => {
+                return_from_handler(self.thread, self.context);
+                Outcome::Resumed
+            }
+            nr::__NR_rt_sigaction => self.action().into(),
+            nr::__NR_rt_sigprocmask => self.mask().into(),
+            nr::__NR_rt_sigsuspend => self.suspend(),
+            _ => self.alternate_stack().into(),
+        }
+    }
+
+    /// `rt_sigaction(2)`.
+    fn action(&mut self) -> Result {
+        let [signal, new, old, size, ..] = self.args;
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let new = if new == 0 { None } else { Some(user::read::<Action>(new)?) };
+        let was = self.thread.member().signals().exchange(signal as i32, new)?;
+        if old != 0 {
+            user::write(old, &was)?;
+        }
+        Ok(0)
+    }
+
+    /// `rt_sigprocmask(2)`: changes the mask that the return from this call restores.
+    fn mask(&mut self) -> Result {
+        let [how, new, old, size, ..] = self.args;
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let was = believed_mask(self.thread, self.context.mask);
+        if new != 0 {
+            let Set(set) = user::read(new)?;
+            let mask = match how as u32 {
+                nr::SIG_BLOCK => was.0 | set,
+                nr::SIG_UNBLOCK => was.0 & !set,
+                nr::SIG_SETMASK => set,
+                _ => return Err(Errno::EINVAL),
+            };
+            self.context.mask = set_believed_mask(self.thread, Set(mask));
+        }
+        if old != 0 {
+            user::write(old, &was)?;
+        }
+        Ok(0)
+    }
+
+    /// `rt_sigsuspend(2)`.
+    fn suspend(&mut self) -> Outcome {
+        let [set, size, ..] = self.args;
+        if size != 8 {
+            return Err(Errno::EINVAL).into();
+        }
+        let mask = match user::read::<Set>(set) {
+            Ok(mask) => mask.blockable(),
+            Err(errno) => return Err(errno).into(),
+        };
+        let kernel = mask.for_kernel();
+        self.thread.waiting_mask.set(Some(mask));
+        let args = [(&raw const kernel) as u64, 8, 0, 0, 0, 0];
+        // SAFETY: the mask lives for the call.
+        let raw = unsafe { entry::call(self.number, &args, self.thread) };
+        self.end_wait(raw)
+    }
+
+    /// Calls that wait with a mask of their own.
+    pub(super) fn wait_with_mask(&mut self) -> Outcome {
+        let packed = self.number == nr::__NR_pselect6;
+        let (at, size) = match self.number {
+            nr::__NR_ppoll => (self.args[3], self.args[4]),
+            nr::__NR_pselect6 if self.args[5] == 0 => (0, 8),
+            nr::__NR_pselect6 => match user::read::<[u64; 2]>(self.args[5]) {
+                Ok([at, size]) => (at, size),
+                Err(errno) => return Err(errno).into(),
+            },
+            _ => (self.args[4], self.args[5]),
+        };
+        if at == 0 {
+            return self.pass();
+        }
+        if size != 8 {
+            return Err(Errno::EINVAL).into();
+        }
+        let mask = match user::read::<Set>(at) {
+            Ok(mask) => mask.blockable(),
+            Err(errno) => return Err(errno).into(),
+        };
+        let kernel = mask.for_kernel();
+        let kernel_at = (&raw const kernel) as u64;
+        let pack = [kernel_at, 8];
+        let mut args = self.args;
+        match self.number {
+            nr::__NR_ppoll => args[3] = kernel_at,
+            _ if packed => args[5] = (&raw const pack) as u64,
+            _ => args[4] = kernel_at,
+        }
+        self.thread.waiting_mask.set(Some(mask));
+        let raw = self.make_pinned(args);
+        self.end_wait(raw)
+    }
+
+    /// The mask of a wait holds on for the handler that ends it, and for nothing else.
+    fn end_wait(&self, raw: i64) -> Outcome {
+        Outcome::Raw(raw)
+    }
+
+    /// `sigaltstack(2)`.
+    fn alternate_stack(&mut self) -> Result {
+        let [new, old, ..] = self.args;
+        let was = self.thread.alt_stack.get();
+        let sp = self.context.registers.rsp;
+        let is_on = is_on_stack(&was, sp);
+        if new != 0 {
+            let mut stack = user::read::<AltStack>(new)?;
+            if is_on {
+                return Err(Errno::EPERM);
+            }
+            match stack.flags & !nr::SS_AUTODISARM {
+                nr::SS_DISABLE => stack = AltStack { start: 0, len: 0, ..stack },
+                0 | nr::SS_ONSTACK if stack.len < LEAST_STACK => return Err(Errno::ENOMEM),
+                0 | nr::SS_ONSTACK => {}
+                _ => return Err(Errno::EINVAL),
+            }
+            stack.flags &= !nr::SS_ONSTACK;
+            self.thread.alt_stack.set(stack);
+        }
+        if old != 0 {
+            let flag = if is_on { nr::SS_ONSTACK } else { 0 };
+            user::write(old, &AltStack { flags: was.flags | flag, ..was })?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,357 @@
+//! Threads and processes: clone in all its forms, and their ends.
+//!
+//! The kernel's dispatch of system calls ends with clone, so a new thread enables it before its
+//! first instruction. A child that shares the memory begins on a block of its own; any other child
+//! goes on where its parent was, in a copy.
+
+use super::{Call, Outcome};
+use crate::entry;
+use crate::frame::{AltStack, Frame, Info};
+use crate::member::{Child, Member};
+use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
+use crate::{keeper, memory, process, user};
+use core::ptr::NonNull;
+use linux_raw_sys::general as nr;
+
+/// `struct clone_args`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// The lengths of `struct clone_args` that the kernel takes.
+const SHORTEST_ARGS: u64 = 64;
+const LONGEST_ARGS: u64 = 4096;
+
+const VM: u64 = nr::CLONE_VM as u64;
+const VFORK: u64 = nr::CLONE_VFORK as u64;
+const SIGHAND: u64 = nr::CLONE_SIGHAND as u64;
+const CHILD_SETTID: u64 = nr::CLONE_CHILD_SETTID as u64;
+const CHILD_CLEARTID: u64 = nr::CLONE_CHILD_CLEARTID as u64;
+const PARENT_SETTID: u64 = nr::CLONE_PARENT_SETTID as u64;
+const PIDFD: u64 = nr::CLONE_PIDFD as u64;
+const THREAD: u64 = nr::CLONE_THREAD as u64;
+
+/// What a new thread is given by its parent.
+struct Birth {
+    thread: NonNull<Thread>,
+    /// What it goes on with.
+    frame: *const Frame,
+}
+
+impl Call<'_> {
+    pub(super) fn thread(&mut self) -> Outcome {
+        match self.number {
+            nr::__NR_exit => self.exit(),
+            nr::__NR_exit_group => process::exit(self.args[0] as i32),
+            nr::__NR_set_tid_address => {
+                self.thread.clear_at_exit.set(self.args[0]);
+                Outcome::Raw(sys::thread_id().into())
+            }
+            nr::__NR_rseq => self.restartable_sequences().into(),
+            nr::__NR_set_robust_list => {
+                // The host reads it by itself, when the thread ends.
+                memory::keep_resident(self.thread, self.args[0], self.args[1]);
+                // SAFETY: the program asks for it, of its own memory.
+                Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
+            }
+            _ => {
+                let result = self.requested().and_then(|(args, len)| self.clone(args, len));
+                result.into()
+            }
+        }
+    }
+
+    /// What the call asks for, in the form of the newest; and the length that the program used.
+    fn requested(&self) -> Result<(CloneArgs, u64)> {
+        let [a, b, c, d, e, _] = self.args;
+        let signal = u64::from(nr::SIGCHLD);
+        let args = match self.number {
+            nr::__NR_fork => CloneArgs { exit_signal: signal, ..CloneArgs::default() },
+            nr::__NR_vfork => {
+                CloneArgs { flags: VM | VFORK, exit_signal: signal, ..CloneArgs::default() }
+            }
+            nr::__NR_clone => {
+                let flags = u64::from(a as u32) & !0xff;
+                CloneArgs {
+                    flags,
+                    exit_signal: a & 0xff,
+                    stack: b,
+                    // The same word has two meanings.
+                    pidfd: c,
+                    parent_tid: c,
+                    child_tid: d,
+                    tls: e,
+                    ..CloneArgs::default()
+                }
+            }
+            _ => return read_args(a, b),
+        };
+        Ok((args, 0))
+    }
+
+    fn clone(&mut self, args: CloneArgs, len: u64) -> Result {
+        if args.flags & VM == 0 {
+            return self.fork(args, len);
+        }
+        // The kernel would refuse it too late.
+        if args.flags & THREAD != 0 && args.flags & SIGHAND == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let shares_actions = args.flags & SIGHAND != 0;
+        let member = if shares_actions {
+            NonNull::from(self.thread.member())
+        } else {
+            self.thread.member().forked()?
+        };
+        let result = self.start(&args, len, member);
+        if !shares_actions && (result.is_err() || args.flags & VFORK != 0) {
+            // The child is gone, or has a memory of its own by now.
+            // SAFETY: no thread is of it any more.
+            unsafe { Member::end(member, Child::Gone) };
+        }
+        result
+    }
+
+    /// Starts a thread, or a process that shares the memory.
+    fn start(&mut self, args: &CloneArgs, len: u64, member: NonNull<Member>) -> Result {
+        let thread = Thread::new(member)?;
+        thread.believed.set(self.thread.believed.get());
+        if args.flags & VFORK != 0 {
+            thread.alt_stack.set(self.thread.alt_stack.get());
+        }
+        if args.flags & CHILD_CLEARTID != 0 {
+            thread.clear_at_exit.set(args.child_tid);
+        }
+        let sp = match (self.number, args.stack) {
+            (_, 0) => self.context.registers.rsp,
+            (nr::__NR_clone3, stack) => stack + args.stack_size,
+            (_, stack) => stack,
+        };
+        let frame = self.child_frame(thread, sp);
+        let birth = Birth { thread: NonNull::from(thread), frame };
+        // Everything above the frame is the frame's; the child begins below it.
+        let top = (frame as u64 - 512) & !15;
+        let mut kernel = *args;
+        // The kernel's own word of this kind tells when the block is free.
+        kernel.flags &= !CHILD_CLEARTID;
+        kernel.stack = thread.own_stack().start;
+        kernel.stack_size = top - kernel.stack;
+        let words = [
+            (args.flags & PARENT_SETTID != 0).then_some(args.parent_tid),
+            (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
+            (args.flags & PIDFD != 0).then_some(args.pidfd),
+        ];
+        let _pins = memory::pin_words(&words);
+        // No signal before the child has a mask of its own.
+        let mask = sys::exchange_mask(crate::signal::ALL);
+        // SAFETY: the stack is the new block's, and the birth lives until the child has taken it:
+        // it is copied to the child's own stack below.
+        let raw = unsafe {
+            let given = (top as *mut Birth).sub(1);
+            given.write(birth);
+            kernel.stack_size = (given as u64 & !15) - kernel.stack;
+            self.make_clone(&kernel, len, given as u64)
+        };
+        sys::exchange_mask(mask);
+        if raw < 0 || args.flags & VFORK != 0 {
+            // Without a child, or one that runs elsewhere by now.
+            thread.abandon();
+            thread.retire();
+        }
+        sys::result(raw)
+    }
+
+    /// What the child goes on with: this context with another stack, and 0 as the call's result.
+    fn child_frame(&self, thread: &Thread, sp: u64) -> *const Frame {
+        let state = self.context.registers.fpstate;
+        // SAFETY: the kernel wrote the state on this thread's stack; the block is the child's.
+        unsafe {
+            let len = crate::frame::fpstate_len(state);
+            let copy = (thread.stack_end() - len) & !63;
+            core::ptr::copy_nonoverlapping(state as *const u8, copy as *mut u8, len);
+            let frame = (((copy - size_of::<Frame>()) & !15) - 8) as *mut Frame;
+            let mut context = *self.context;
+            context.stack = AltStack { flags: 0, ..thread.own_stack() };
+            context.registers.fpstate = copy as u64;
+            context.registers.rax = 0;
+            context.registers.rsp = sp;
+            frame.write(Frame { restorer: 0, context, info: Info::new(0, 0) });
+            frame
+        }
+    }
+
+    /// Makes the call itself for a child on its own stack.
+    unsafe fn make_clone(&self, kernel: &CloneArgs, len: u64, given: u64) -> i64 {
+        if self.number == nr::__NR_clone3 {
+            let args = [core::ptr::from_ref(kernel) as u64, len, 0, 0, 0, 0];
+            // SAFETY: passed on to the caller.
+            return unsafe { entry::clone(nr::__NR_clone3, &args, given) };
+        }
+        let word = if kernel.flags & PIDFD != 0 { kernel.pidfd } else { kernel.parent_tid };
+        let args = [
+            kernel.flags | kernel.exit_signal,
+            kernel.stack + kernel.stack_size,
+            word,
+            kernel.child_tid,
+            kernel.tls,
+            0,
+        ];
+        // SAFETY: passed on to the caller.
+        unsafe { entry::clone(nr::__NR_clone, &args, given) }
+    }
+
+    /// Makes a child with a copy of the memory.
+    fn fork(&mut self, args: CloneArgs, len: u64) -> Result {
+        let member = self.thread.member().forked()?;
+        let mut kernel = args;
+        // The child goes on here, and gets the program's stack at the way out.
+        (kernel.stack, kernel.stack_size) = (0, 0);
+        kernel.flags &= !CHILD_CLEARTID;
+        let words = [
+            (args.flags & PARENT_SETTID != 0).then_some(args.parent_tid),
+            (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
+            (args.flags & PIDFD != 0).then_some(args.pidfd),
+        ];
+        let pins = memory::pin_words(&words);
+        let mask = sys::exchange_mask(crate::signal::ALL);
+        // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+        let slot = unsafe { member.as_ref() }.slot();
+        let fork = match memory::before_fork(slot) {
+            Ok(fork) => fork,
+            Err(errno) => {
+                sys::exchange_mask(mask);
+                process::forked(member, -1);
+                return Err(errno);
+            }
+        };
+        let raw = if self.number == nr::__NR_clone3 {
+            let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
+            // SAFETY: the child is a copy, with a stack like this one.
+            unsafe { sys::raw_call(nr::__NR_clone3, six) }
+        } else {
+            let word = if kernel.flags & PIDFD != 0 { kernel.pidfd } else { kernel.parent_tid };
+            let flags = kernel.flags | kernel.exit_signal;
+            let six = [flags, 0, word, kernel.child_tid, kernel.tls, 0];
+            // SAFETY: as above.
+            unsafe { sys::raw_call(nr::__NR_clone, six) }
+        };
+        if raw != 0 {
+            let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
+            memory::after_fork_in_parent(fork, made);
+            sys::exchange_mask(mask);
+            drop(pins);
+            process::forked(member, raw);
+            return sys::result(raw);
+        }
+        self.begin_process(&args, member);
+        memory::after_fork_in_child(fork);
+        drop(pins);
+        sys::exchange_mask(mask);
+        Ok(0)
+    }
+
+    /// The first steps of a child with a copy of the memory.
+    fn begin_process(&mut self, args: &CloneArgs, member: NonNull<Member>) {
+        self.thread.set_member(member);
+        self.thread.settle();
+        process::enable_dispatch();
+        let clear = if args.flags & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };
+        self.thread.clear_at_exit.set(clear);
+        if args.stack != 0 {
+            let top = args.stack + args.stack_size;
+            self.context.registers.rsp = top;
+        }
+        if process::control().is_some() {
+            keeper::born(self.thread.member());
+        }
+    }
+
+    /// `rseq(2)`: the host writes the area by itself, whenever it moves the thread, and kills a
+    /// thread whose area it cannot write.
+    fn restartable_sequences(&mut self) -> Result {
+        /// `RSEQ_FLAG_UNREGISTER`.
+        const UNREGISTER: u64 = 1;
+        let [area, len, flags, signature, ..] = self.args;
+        let registers = flags & UNREGISTER == 0;
+        if registers {
+            memory::keep_resident(self.thread, area, len);
+        }
+        // SAFETY: the program asks for it, of its own memory.
+        let answer = unsafe { sys::call(self.number, self.args) }?;
+        let area = if registers { [area, len, signature] } else { [0; 3] };
+        self.thread.restartable.set(area);
+        Ok(answer)
+    }
+
+    /// Makes the host forget the area of restartable sequences, whose pages may go now.
+    fn end_restartable_sequences(&self) {
+        let [area, len, signature] = self.thread.restartable.take();
+        if area != 0 {
+            // SAFETY: the host writes the area for the last time.
+            let _ = unsafe { sys::call(nr::__NR_rseq, [area, len, 1, signature]) };
+        }
+    }
+
+    /// `exit(2)`: the end of one thread.
+    fn exit(&mut self) -> Outcome {
+        let status = self.args[0] as u32;
+        sys::exchange_mask(crate::signal::ALL);
+        self.end_restartable_sequences();
+        memory::end_thread(self.thread);
+        let word = self.thread.clear_at_exit.get();
+        if word != 0 && user::write(word, &0_u32).is_ok() {
+            let wake = u64::from(nr::FUTEX_WAKE);
+            // SAFETY: waking changes no memory.
+            let _ = unsafe { sys::call(nr::__NR_futex, [word, wake, 1]) };
+        }
+        self.thread.retire();
+        entry::exit_thread(status)
+    }
+}
+
+/// Reads the arguments of `clone3`.
+fn read_args(at: u64, len: u64) -> Result<(CloneArgs, u64)> {
+    if len > LONGEST_ARGS {
+        return Err(Errno::E2BIG);
+    }
+    if len < SHORTEST_ARGS {
+        return Err(Errno::EINVAL);
+    }
+    let mut args = CloneArgs::default();
+    let known = size_of::<CloneArgs>();
+    // SAFETY: the structure is of integers alone.
+    let bytes = unsafe {
+        core::slice::from_raw_parts_mut((&raw mut args).cast::<u8>(), known.min(len as usize))
+    };
+    user::read_bytes(at, bytes)?;
+    for offset in known as u64..len {
+        if user::read::<u8>(at + offset)? != 0 {
+            return Err(Errno::E2BIG);
+        }
+    }
+    Ok((args, len.min(known as u64)))
+}
+
+/// The first step of a thread that shares the memory, on its own block; every signal is blocked.
+pub extern "C" fn begin_thread(birth: *const u8) -> ! {
+    // SAFETY: the parent left it on this thread's stack.
+    let Birth { thread, frame } = unsafe { birth.cast::<Birth>().read() };
+    // SAFETY: the block is this thread's.
+    unsafe { thread.as_ref() }.settle();
+    process::enable_dispatch();
+    // SAFETY: the parent made the frame on this thread's stack.
+    unsafe { entry::resume(frame) }
+}

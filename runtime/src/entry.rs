@@ -1,0 +1,277 @@
+//! The ways in and out, in assembly: the start, the return from a signal, an interruptible system
+//! call, the first step of a new thread, and copies that may fault.
+//!
+//! A signal of the program's may arrive at any instruction of these. Where it would be slept
+//! through or lost, the handler moves the instruction pointer out of the critical *window*
+//! ([`leave_window`]): the idea is musl's for cancellation points.
+
+use crate::frame::{Context, Frame, Registers};
+use crate::thread::{BLOCK, Thread};
+use core::arch::global_asm;
+
+/// A call did not begin, since a signal had come before.
+pub const NOT_STARTED: i64 = -513;
+/// A signal interrupted a call that the kernel would have begun again (`ERESTARTSYS`).
+pub const RESTART: i64 = -512;
+
+global_asm!(
+    // From the keeper, on the boot stack: rdi is the boot block.
+    ".globl pagefault_start",
+    ".type pagefault_start, @function",
+    "pagefault_start:",
+    "xor ebp, ebp",
+    "and rsp, -16",
+    "call {begin}",
+    "ud2",
+    ".size pagefault_start, . - pagefault_start",
+    // Goes on with rdi at the stack pointer rsi, with the argument rdx.
+    ".globl pagefault_go_on",
+    ".hidden pagefault_go_on",
+    "pagefault_go_on:",
+    "mov rax, rdi",
+    "mov rsp, rsi",
+    "mov rdi, rdx",
+    "call rax",
+    "ud2",
+    // Where the handlers of calls and the new threads return to; rsp is the context.
+    ".globl pagefault_return",
+    ".hidden pagefault_return, pagefault_return_check, pagefault_return_end, pagefault_return_again",
+    "pagefault_return:",
+    "mov rcx, rsp",
+    "and rcx, -{block}",
+    "pagefault_return_check:",
+    "cmp dword ptr [rcx], 0",
+    "jne pagefault_return_again",
+    "mov eax, 15",
+    "syscall",
+    "pagefault_return_end:",
+    "ud2",
+    "pagefault_return_again:",
+    "mov rdi, rsp",
+    "call {deliver_pending}",
+    "jmp pagefault_return",
+    // Where the handlers return to during which every signal is blocked.
+    ".globl pagefault_return_blocked",
+    ".hidden pagefault_return_blocked",
+    "pagefault_return_blocked:",
+    "mov eax, 15",
+    "syscall",
+    "ud2",
+    // Continues the code that a frame describes: rdi is its context.
+    ".globl pagefault_continue",
+    ".hidden pagefault_continue",
+    "pagefault_continue:",
+    "mov rsp, rdi",
+    "jmp pagefault_return",
+    // An interruptible call: edi its number, rsi its six arguments, rdx the calling thread.
+    ".globl pagefault_call",
+    ".hidden pagefault_call, pagefault_call_check, pagefault_call_syscall, pagefault_call_end",
+    ".hidden pagefault_call_not_started, pagefault_call_restart",
+    "pagefault_call:",
+    "push r12",
+    "push r13",
+    "push r14",
+    "mov r12, rdx",
+    "mov r13, rsi",
+    "mov r14d, edi",
+    "mov eax, edi",
+    "mov rdi, [r13]",
+    "mov rsi, [r13 + 8]",
+    "mov rdx, [r13 + 16]",
+    "mov r10, [r13 + 24]",
+    "mov r8, [r13 + 32]",
+    "mov r9, [r13 + 40]",
+    // The kernel leaves another value in rcx: so it is seen whether a call began.
+    "xor ecx, ecx",
+    "pagefault_call_check:",
+    "cmp dword ptr [r12], 0",
+    "jne pagefault_call_not_started",
+    "pagefault_call_syscall:",
+    "syscall",
+    "pagefault_call_end:",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "ret",
+    "pagefault_call_not_started:",
+    "mov rax, {not_started}",
+    "jmp pagefault_call_end",
+    "pagefault_call_restart:",
+    "mov rax, {restart}",
+    "jmp pagefault_call_end",
+    // A call of the clone family that shares memory: edi its number, rsi its arguments, rdx what
+    // the child is given. The arguments name the child's stack.
+    ".globl pagefault_clone",
+    ".hidden pagefault_clone",
+    "pagefault_clone:",
+    "push r12",
+    "push r13",
+    "mov r12, rdx",
+    "mov r13, rsi",
+    "mov eax, edi",
+    "mov rdi, [r13]",
+    "mov rsi, [r13 + 8]",
+    "mov rdx, [r13 + 16]",
+    "mov r10, [r13 + 24]",
+    "mov r8, [r13 + 32]",
+    "mov r9, [r13 + 40]",
+    "syscall",
+    "test rax, rax",
+    "jz 2f",
+    "pop r13",
+    "pop r12",
+    "ret",
+    "2: xor ebp, ebp",
+    "and rsp, -16",
+    "mov rdi, r12",
+    "call {begin_thread}",
+    "ud2",
+    // The end of a thread, which needs no stack any more: edi is the status.
+    ".globl pagefault_exit_thread",
+    ".hidden pagefault_exit_thread",
+    "pagefault_exit_thread:",
+    "mov eax, 60",
+    "syscall",
+    "ud2",
+    // A copy that may fault: rdi to, rsi from, rdx bytes; returns the bytes that are left.
+    ".globl pagefault_copy",
+    ".hidden pagefault_copy, pagefault_copy_access, pagefault_copy_fixup",
+    "pagefault_copy:",
+    "mov rcx, rdx",
+    "pagefault_copy_access:",
+    // Keeps its progress in registers, so that a fault is exact to the byte.
+    "rep movsb",
+    "pagefault_copy_fixup:",
+    "mov rax, rcx",
+    "ret",
+    begin = sym crate::start::begin,
+    deliver_pending = sym crate::signal::deliver_pending,
+    begin_thread = sym crate::call::thread::begin_thread,
+    block = const BLOCK,
+    not_started = const NOT_STARTED,
+    restart = const RESTART,
+);
+
+unsafe extern "C" {
+    /// Where the handler of system calls returns to.
+    pub fn pagefault_return();
+    /// Where the other handlers return to.
+    pub fn pagefault_return_blocked();
+    fn pagefault_go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> !;
+    fn pagefault_continue(context: *const Context) -> !;
+    fn pagefault_call(number: u32, args: *const [u64; 6], thread: *const u8) -> i64;
+    fn pagefault_clone(number: u32, args: *const [u64; 6], given: u64) -> i64;
+    fn pagefault_exit_thread(status: u32) -> !;
+    fn pagefault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+    static pagefault_return_check: u8;
+    static pagefault_return_end: u8;
+    static pagefault_return_again: u8;
+    static pagefault_call_check: u8;
+    static pagefault_call_syscall: u8;
+    static pagefault_call_end: u8;
+    static pagefault_call_not_started: u8;
+    static pagefault_call_restart: u8;
+    static pagefault_copy_access: u8;
+    static pagefault_copy_fixup: u8;
+}
+
+fn at(label: *const u8) -> u64 {
+    label as u64
+}
+
+/// Goes on with `f` at another stack pointer, a multiple of 16.
+///
+/// # Safety
+/// There is a stack below, and nobody else uses it.
+pub unsafe fn go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> ! {
+    // SAFETY: the caller vouches for the stack.
+    unsafe { pagefault_go_on(f, stack, given) }
+}
+
+/// Makes an interruptible system call for the program: [`NOT_STARTED`], [`RESTART`], or what the
+/// kernel returns.
+///
+/// # Safety
+/// That of the call.
+pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
+    // SAFETY: the arguments live for the call; the caller vouches for it.
+    unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
+}
+
+/// Makes a call of the clone family whose child begins on the stack that the arguments name, with
+/// `given`.
+///
+/// # Safety
+/// The stack must be the child's alone, within a block of its own.
+pub unsafe fn clone(number: u32, args: &[u64; 6], given: u64) -> i64 {
+    // SAFETY: the arguments live for the call; the caller vouches for the stack.
+    unsafe { pagefault_clone(number, args, given) }
+}
+
+/// Ends the calling thread.
+pub fn exit_thread(status: u32) -> ! {
+    // SAFETY: the call does not return, and needs no stack.
+    unsafe { pagefault_exit_thread(status) }
+}
+
+/// Continues the code that a frame on this thread's own stack describes.
+///
+/// # Safety
+/// The context must be within the thread's block, and describe code that may run.
+pub unsafe fn resume(frame: *const Frame) -> ! {
+    // SAFETY: the caller vouches for the frame.
+    unsafe { pagefault_continue(&raw const (*frame).context) }
+}
+
+/// Copies to or from the program's memory; returns the bytes that could not be copied.
+///
+/// # Safety
+/// The runtime's own side must be valid for `len` bytes, and the program's must be its own.
+pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> usize {
+    // SAFETY: a fault on the program's side ends the copy.
+    unsafe { pagefault_copy(to, from, len) }
+}
+
+/// Moves a thread that a signal interrupted out of a window in which the signal would be lost.
+pub fn leave_window(registers: &mut Registers) {
+    let ip = registers.rip;
+    let (check, call, end) = (
+        at(&raw const pagefault_call_check),
+        at(&raw const pagefault_call_syscall),
+        at(&raw const pagefault_call_end),
+    );
+    if ip == call && registers.rcx != 0 {
+        registers.rip = at(&raw const pagefault_call_restart);
+    } else if (check..end).contains(&ip) {
+        registers.rip = at(&raw const pagefault_call_not_started);
+    }
+    let (check, end) = (at(&raw const pagefault_return_check), at(&raw const pagefault_return_end));
+    if (check..end).contains(&ip) {
+        registers.rip = at(&raw const pagefault_return_again);
+    }
+}
+
+/// Whether a thread waits in an interruptible call, or is just about to make it: it holds no lock.
+pub fn is_in_call(registers: &Registers) -> bool {
+    let window = at(&raw const pagefault_call_check)..=at(&raw const pagefault_call_end);
+    window.contains(&registers.rip)
+}
+
+/// Makes a call once more that ended because of a signal that does not concern the program.
+pub fn call_again(registers: &mut Registers) {
+    let interrupted = -i64::from(crate::sys::Errno::EINTR.0) as u64;
+    if registers.rip == at(&raw const pagefault_call_end) && registers.rax == interrupted {
+        registers.rip = at(&raw const pagefault_call_syscall);
+        registers.rax = registers.r14;
+        registers.rcx = 0;
+    }
+}
+
+/// Makes an access to the program's memory that faulted go on at its fixup; whether it was one.
+pub fn fix_up(registers: &mut Registers) -> bool {
+    let is_copy = registers.rip == at(&raw const pagefault_copy_access);
+    if is_copy {
+        registers.rip = at(&raw const pagefault_copy_fixup);
+    }
+    is_copy
+}

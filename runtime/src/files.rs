@@ -1,0 +1,225 @@
+//! Descriptors: the runtime's own, and what the host says of the program's.
+
+use crate::member::Member;
+use crate::memory;
+use crate::process::{boot, control};
+use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
+use pagefault_control::Slot;
+use pagefault_linux::store::descriptor;
+
+/// `SOCK_STREAM`.
+const STREAM: u32 = 1;
+
+fn slot() -> Option<&'static Slot> {
+    control()?.slots.get(Thread::current().member().slot())
+}
+
+/// The same before there is a thread.
+fn first_slot() -> Option<&'static Slot> {
+    control()?.slots.get(boot().slot)
+}
+
+/// The socket to the keeper.
+pub fn socket(member: &Member) -> u64 {
+    let slot = control().and_then(|control| control.slots.get(member.slot()));
+    slot.map_or(boot().socket_fd, |slot| slot.socket_fd.load(Relaxed)) as u32 as u64
+}
+
+/// The descriptors that a program inherits for its runtime.
+pub fn shared() -> [u32; 2] {
+    match slot() {
+        Some(slot) => [slot.control_fd.load(Relaxed) as u32, slot.socket_fd.load(Relaxed) as u32],
+        None => [u32::MAX; 2],
+    }
+}
+
+/// Whether a descriptor is the runtime's.
+pub fn is_kept(number: u32) -> bool {
+    shared().contains(&number) && control().is_some() || descriptor::is_kept(number as i32)
+}
+
+/// The lowest descriptor at or above `from` that is the runtime's.
+pub fn next_kept(from: u32) -> Option<u32> {
+    let own = shared().into_iter().filter(|number| control().is_some() && *number >= from);
+    let kept = i32::try_from(from).ok().and_then(descriptor::next_kept).map(|kept| kept as u32);
+    own.filter(|number| *number != u32::MAX).chain(kept).min()
+}
+
+/// Gives a descriptor of the runtime's another number.
+pub fn move_away(number: u32) -> Result<()> {
+    let Some(slot) = slot() else { return Err(Errno::EBADF) };
+    // Nobody uses one of the memory manager's meanwhile.
+    let _rest = memory::rest();
+    let word = if slot.control_fd.load(Relaxed) as u32 == number {
+        &slot.control_fd
+    } else if slot.socket_fd.load(Relaxed) as u32 == number {
+        &slot.socket_fd
+    } else {
+        return descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()));
+    };
+    let duplicate = |lowest: u64| {
+        let args = [number.into(), u64::from(nr::F_DUPFD), lowest];
+        // SAFETY: a new number for a descriptor of ours.
+        unsafe { sys::call(nr::__NR_fcntl, args) }
+    };
+    let above = u64::from(number) + 1;
+    let moved = descriptor::with_room(|| duplicate(above).or_else(|_| duplicate(3)))?;
+    word.store(moved as i32, Relaxed);
+    Ok(())
+}
+
+/// Below which number the program's descriptors are.
+pub fn limit() -> u64 {
+    slot().map_or(u64::MAX, |slot| slot.nofile_soft.load(Relaxed))
+}
+
+/// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
+/// as long as the highest, and every fork copies it.
+const HIGH: u64 = 4096;
+/// By how much the host's hard limit is above the program's, where rights permit.
+const OURS: u64 = 64;
+
+/// Puts the runtime's descriptors above the program's limit.
+pub fn begin() {
+    if let Some(slot) = first_slot() {
+        descriptor::set_floor(slot.nofile_soft.load(Relaxed).min(HIGH - OURS) as i32);
+    }
+}
+
+/// Makes the limit of descriptors the program's, once the runtime has its own.
+pub fn begin_program() {
+    let Some(slot) = first_slot() else { return };
+    let soft = slot.nofile_soft.load(Relaxed);
+    descriptor::with_limit(|own| {
+        let own = host_words(&own);
+        let _ = set_host_limit([soft.min(own[1]), own[1]]);
+    });
+}
+
+/// Reads and changes the program's limit of descriptors: the soft and the hard one.
+///
+/// The host's soft limit is the program's but while the runtime needs more. Its hard one is above
+/// the program's, where rights permit, so that the runtime's can lie there.
+pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let Some(slot) = slot() else { return Err(Errno::ENOSYS) };
+    descriptor::with_limit(|own| {
+        let was = [slot.nofile_soft.load(Relaxed), slot.nofile_hard.load(Relaxed)];
+        let Some([soft, hard]) = new else { return Ok(was) };
+        if soft > hard {
+            return Err(Errno::EINVAL);
+        }
+        let own = host_words(&own);
+        if hard > was[1] {
+            // Only the host knows whether the right is there.
+            set_host_limit([soft, hard.saturating_add(OURS)])
+                .or_else(|_| set_host_limit([soft, hard]))?;
+        } else {
+            set_host_limit([soft.min(own[1]), own[1]])?;
+        }
+        slot.nofile_soft.store(soft, Relaxed);
+        slot.nofile_hard.store(hard, Relaxed);
+        Ok(was)
+    })
+}
+
+fn host_words(limit: &rustix::process::Rlimit) -> [u64; 2] {
+    [limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX)]
+}
+
+fn set_host_limit(limit: [u64; 2]) -> Result<()> {
+    let args = [0, u64::from(nr::RLIMIT_NOFILE), (&raw const limit) as u64, 0];
+    // SAFETY: the structure is ours.
+    unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
+}
+
+/// Says whether a descriptor is closed by an exec.
+pub fn set_close_on_exec(number: u32, close: bool) {
+    let args = [number.into(), u64::from(nr::F_SETFD), close.into()];
+    // SAFETY: the descriptor is ours.
+    let _ = unsafe { sys::call(nr::__NR_fcntl, args) };
+}
+
+/// The mode of a file; 0 where there is none.
+pub fn mode(number: u32) -> u32 {
+    let mut stat = [0_u64; 32];
+    // SAFETY: the structure is 144 bytes.
+    match unsafe { sys::call(nr::__NR_fstat, [number.into(), (&raw mut stat) as u64]) } {
+        Ok(_) => stat[3] as u32,
+        Err(_) => 0,
+    }
+}
+
+/// The major number of a device.
+pub fn device_major(number: u32) -> u64 {
+    let mut stat = [0_u64; 32];
+    // SAFETY: the structure is 144 bytes.
+    match unsafe { sys::call(nr::__NR_fstat, [number.into(), (&raw mut stat) as u64]) } {
+        // `st_rdev` is the sixth word.
+        Ok(_) => stat[5] >> 8 & 0xfff,
+        Err(_) => 0,
+    }
+}
+
+/// Whether a descriptor is a terminal.
+pub fn is_terminal(number: u32) -> bool {
+    let mut termios = [0_u64; 16];
+    let args = [number.into(), u64::from(linux_raw_sys::ioctl::TCGETS), (&raw mut termios) as u64];
+    // SAFETY: the structure is 36 bytes.
+    unsafe { sys::call(nr::__NR_ioctl, args) }.is_ok()
+}
+
+/// Whether a pipe keeps the bounds of what is written to it.
+pub fn is_packet_pipe(number: u32) -> bool {
+    // SAFETY: the flags are asked for.
+    let flags = unsafe { sys::call(nr::__NR_fcntl, [number.into(), u64::from(nr::F_GETFL), 0]) };
+    flags.is_ok_and(|flags| flags as u32 & nr::O_DIRECT != 0)
+}
+
+/// Whether a socket is a stream.
+pub fn is_stream(number: u32) -> bool {
+    let (mut kind, mut len) = (0_u32, 4_u32);
+    let (level, name) = (linux_raw_sys::net::SOL_SOCKET, linux_raw_sys::net::SO_TYPE);
+    let args =
+        [number.into(), level.into(), name.into(), (&raw mut kind) as u64, (&raw mut len) as u64];
+    // SAFETY: both words are ours.
+    let asked = unsafe { sys::call(nr::__NR_getsockopt, args) };
+    asked.is_ok() && kind == STREAM
+}
+
+/// Whether files of a file system give no rights.
+pub fn is_on_nosuid(number: u32) -> bool {
+    /// `ST_NOSUID`.
+    const NOSUID: u64 = 2;
+    let mut stat = [0_u64; 16];
+    // SAFETY: the structure is 120 bytes; its flags are the eleventh word.
+    let asked = unsafe { sys::call(nr::__NR_fstatfs, [number.into(), (&raw mut stat) as u64]) };
+    asked.is_ok() && stat[10] & NOSUID != 0
+}
+
+/// Whether a file has capabilities of its own.
+pub fn has_capabilities(number: u32) -> bool {
+    let mut path = [0_u8; 32];
+    let mut writer = Cursor { bytes: &mut path, len: 0 };
+    let _ = core::fmt::write(&mut writer, format_args!("/proc/self/fd/{number}\0"));
+    let name = c"security.capability";
+    let args = [path.as_ptr() as u64, name.as_ptr() as u64, 0, 0];
+    // SAFETY: both names are ours, and nothing is written.
+    unsafe { sys::call(nr::__NR_getxattr, args) }.is_ok()
+}
+
+struct Cursor<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+impl core::fmt::Write for Cursor<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(core::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}

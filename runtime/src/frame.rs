@@ -1,0 +1,138 @@
+//! What the kernel pushes on a stack to start a signal handler, as x86-64 Linux lays it out.
+
+/// The registers of interrupted code (the kernel's `struct sigcontext_64`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Registers {
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rsp: u64,
+    pub rip: u64,
+    pub eflags: u64,
+    /// cs, gs, fs, ss, each 16 bits.
+    pub segments: u64,
+    /// The error code of a page fault.
+    pub error: u64,
+    /// The number of the exception; 14 is a page fault.
+    pub trap: u64,
+    pub old_mask: u64,
+    /// The address of a page fault.
+    pub cr2: u64,
+    /// The address of the floating-point state, or 0 for the initial one.
+    pub fpstate: u64,
+    pub reserved: [u64; 8],
+}
+
+impl Registers {
+    /// The arguments of a system call.
+    pub fn args(&self) -> [u64; 6] {
+        [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]
+    }
+}
+
+/// `stack_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AltStack {
+    /// The lowest address.
+    pub start: u64,
+    /// `SS_` flags.
+    pub flags: u32,
+    pub(crate) padding: u32,
+    /// The length in bytes.
+    pub len: u64,
+}
+
+/// `ucontext_t` as the kernel knows it: with one word of mask.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// `UC_` flags.
+    pub flags: u64,
+    /// Unused.
+    pub link: u64,
+    /// The alternate stack of the interrupted code.
+    pub stack: AltStack,
+    /// Its registers.
+    pub registers: Registers,
+    /// Its set of blocked signals.
+    pub mask: u64,
+}
+
+/// `siginfo_t`: the number, an error number, a code, and what depends on them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// The signal's number.
+    pub signal: i32,
+    /// `si_errno`.
+    pub errno: i32,
+    /// `si_code`.
+    pub code: i32,
+    padding: i32,
+    /// The address of a fault, or the sender, and so on.
+    pub fields: [u64; 14],
+}
+
+impl Info {
+    /// A signal's information, all zero but for its number and code.
+    pub const fn new(signal: i32, code: i32) -> Self {
+        Self { signal, errno: 0, code, padding: 0, fields: [0; 14] }
+    }
+}
+
+/// The whole frame (`struct rt_sigframe`), without the floating-point state, which lies above.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Frame {
+    /// Where the handler returns to: the action's restorer.
+    pub restorer: u64,
+    /// What the handler's third argument points to.
+    pub context: Context,
+    /// What its second argument points to.
+    pub info: Info,
+}
+
+const _: () = assert!(size_of::<Registers>() == 256);
+const _: () = assert!(size_of::<Context>() == 304);
+const _: () = assert!(size_of::<Info>() == 128);
+const _: () = assert!(size_of::<Frame>() == 440);
+
+/// The least length of a floating-point state: FXSAVE's.
+const FXSAVE: usize = 512;
+/// Where the software-reserved bytes lie in it.
+const SOFTWARE: usize = 464;
+/// `FP_XSTATE_MAGIC1`: an extended state follows.
+const MAGIC: u32 = 0x4650_5853;
+
+/// The length of the floating-point state at an address.
+///
+/// # Safety
+/// A state that the kernel wrote is there.
+pub unsafe fn fpstate_len(fpstate: u64) -> usize {
+    let words = (fpstate as usize + SOFTWARE) as *const u32;
+    // SAFETY: the software-reserved bytes are within the 512 of every state.
+    let (magic, len) = unsafe { (words.read_unaligned(), words.add(1).read_unaligned()) };
+    if magic == MAGIC { len as usize } else { FXSAVE }
+}
+
+/// The same of a state's first [`FXSAVE`] bytes, which need not be the kernel's.
+pub fn fpstate_len_of(head: &[u8; FXSAVE], most: usize) -> usize {
+    let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let len = word(SOFTWARE + 4) as usize;
+    if word(SOFTWARE) == MAGIC && (FXSAVE..=most).contains(&len) { len } else { FXSAVE }
+}

@@ -1,0 +1,139 @@
+//! The runtime's own heap, which is never managed.
+
+use crate::lock::Mutex;
+use crate::sys;
+use core::alloc::{GlobalAlloc, Layout};
+use dlmalloc::{Allocator, Dlmalloc};
+use linux_raw_sys::general as nr;
+use lock_api::RawMutex;
+
+/// The heap as Rust's global allocator.
+pub struct Heap;
+
+static HEAP: Mutex<Dlmalloc<Host>> = Mutex::new(Dlmalloc::new_with_allocator(Host));
+
+/// The runtime's heap grows by this much: each piece is a mapping of the host's.
+const STEP: usize = 1 << 20;
+
+/// Where the heap gets its memory from.
+struct Host;
+
+impl Host {
+    fn alloc_pages(&self, size: usize) -> *mut u8 {
+        let Ok(start) = sys::map_private(size, nr::PROT_READ | nr::PROT_WRITE) else {
+            return core::ptr::null_mut();
+        };
+        // SAFETY: nothing of the program's is there.
+        let _ = unsafe { sys::advise(start, size, nr::MADV_DONTDUMP) };
+        start as *mut u8
+    }
+}
+
+// SAFETY: each piece is a mapping of its own, zeroed, and stays until it is freed.
+unsafe impl Allocator for Host {
+    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
+        let size = size.next_multiple_of(STEP);
+        let start = self.alloc_pages(size);
+        if start.is_null() { (start, 0, 0) } else { (start, size, 0) }
+    }
+
+    fn remap(&self, _: *mut u8, _: usize, _: usize, _: bool) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+
+    fn free_part(&self, start: *mut u8, old: usize, new: usize) -> bool {
+        // SAFETY: the heap has given up the part.
+        unsafe { sys::unmap(start as usize + new, old - new) }.is_ok()
+    }
+
+    fn free(&self, start: *mut u8, size: usize) -> bool {
+        // SAFETY: the heap has given up the piece.
+        unsafe { sys::unmap(start as usize, size) }.is_ok()
+    }
+
+    fn can_release_part(&self, _: u32) -> bool {
+        true
+    }
+
+    fn allocates_zeros(&self) -> bool {
+        true
+    }
+
+    fn page_size(&self) -> usize {
+        4096
+    }
+}
+
+/// Takes the heap's lock for a fork.
+pub(crate) fn hold() {
+    // SAFETY: unlocked by `let_go`, on either side of the fork.
+    unsafe { HEAP.raw() }.lock();
+}
+
+/// Ends [`hold`].
+pub(crate) fn let_go() {
+    // SAFETY: held by this thread, or by the one that it is a copy of.
+    unsafe { HEAP.raw().unlock() };
+}
+
+/// Blocks of this size and more are mappings of their own: tables that are mostly untouched cost no
+/// memory then.
+const LARGE: usize = 128 << 10;
+const PAGE: usize = 4096;
+
+fn is_large(layout: &Layout) -> bool {
+    layout.size() >= LARGE && layout.align() <= PAGE
+}
+
+fn map(size: usize) -> *mut u8 {
+    Host.alloc_pages(size.next_multiple_of(PAGE))
+}
+
+// SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time; a mapping of its
+// own is aligned to a page, zeroed, and nobody else's.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { HEAP.lock().malloc(layout.size(), layout.align()) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(&layout) {
+            return map(layout.size());
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { HEAP.lock().calloc(layout.size(), layout.align()) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if is_large(&layout) {
+            // SAFETY: the block is a mapping of its own, and the caller gives it up.
+            let _ = unsafe { sys::unmap(pointer.addr(), layout.size().next_multiple_of(PAGE)) };
+            return;
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { HEAP.lock().free(pointer, layout.size(), layout.align()) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Ok(new) = Layout::from_size_align(size, layout.align()) else {
+            return core::ptr::null_mut();
+        };
+        if !is_large(&layout) && !is_large(&new) {
+            // SAFETY: passed on to the caller.
+            return unsafe { HEAP.lock().realloc(pointer, layout.size(), layout.align(), size) };
+        }
+        // SAFETY: the new block is as large as is copied, and the caller gives the old one up.
+        unsafe {
+            let block = self.alloc(new);
+            if !block.is_null() {
+                block.copy_from_nonoverlapping(pointer, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            block
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The runtime's side of the keeper: it is asked before a program is executed, and told of children.
+
+use crate::member::Member;
+use crate::sys::{self, Errno};
+use crate::{files, process};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use linux_raw_sys::general as nr;
+use linux_raw_sys::net::{MSG_DONTWAIT, MSG_NOSIGNAL};
+use linux_raw_sys::prctl::PR_SET_PTRACER;
+use pagefault_control::{Control, Message, ask};
+
+/// `PR_SET_PTRACER_ANY`.
+const ANYBODY: u64 = u64::MAX;
+/// How often a waiting process looks whether the keeper is still there, in nanoseconds.
+const LOOK: u64 = 100_000_000;
+
+/// The keeper's answer.
+pub enum Answer {
+    /// It waits for the exec.
+    Seized,
+    /// It cannot, and why.
+    Refused(Errno),
+}
+
+/// Asks the keeper to wait for the calling thread's exec, and waits until it does.
+pub fn ask(control: &Control, member: &Member) -> Answer {
+    let Some(slot) = control.slots.get(member.slot()) else {
+        return Answer::Refused(Errno::EAGAIN);
+    };
+    // Where Yama is not there this fails, and is not needed.
+    set_tracer(ANYBODY);
+    slot.tid.store(sys::thread_id(), Relaxed);
+    slot.word.store(ask::ASKED, Release);
+    member.enrol();
+    send(member, Message::Exec { slot: member.slot() });
+    let answer = loop {
+        match slot.word.load(Acquire) {
+            ask::SEIZED => break Answer::Seized,
+            ask::REFUSED => break Answer::Refused(Errno(slot.error.load(Relaxed))),
+            word => {
+                let limit = [0, LOOK];
+                let args = [
+                    (&raw const slot.word) as u64,
+                    u64::from(nr::FUTEX_WAIT),
+                    word.into(),
+                    (&raw const limit) as u64,
+                ];
+                // SAFETY: the word and the time live for the call.
+                let waited = unsafe { sys::call(nr::__NR_futex, args) };
+                if waited == Err(Errno(linux_raw_sys::errno::ETIMEDOUT as i32)) && is_gone(member) {
+                    gone();
+                }
+            }
+        }
+    };
+    set_tracer(0);
+    answer
+}
+
+/// Tells the keeper that the exec failed.
+pub fn cancel(member: &Member) {
+    send(member, Message::Cancel { slot: member.slot() });
+}
+
+/// Tells the keeper of a child that has begun.
+pub fn born(member: &Member) {
+    member.enrol();
+    send(member, Message::Born { slot: member.slot() });
+}
+
+/// Asks that whoever has the most frames give some up; at most once in a while.
+pub fn press(member: &Member) {
+    /// The time between two of these, in nanoseconds.
+    const INTERVAL: u64 = 1_000_000;
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = process::now();
+    let due = |last: u64| (now.saturating_sub(last) >= INTERVAL).then_some(now);
+    if LAST.fetch_update(Relaxed, Relaxed, due).is_ok() {
+        // A full socket is full of such messages.
+        let _ = try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT);
+    }
+}
+
+fn set_tracer(process: u64) {
+    // SAFETY: who may trace the process is all that changes.
+    let _ = unsafe { sys::call(nr::__NR_prctl, [u64::from(PR_SET_PTRACER), process, 0, 0, 0]) };
+}
+
+fn send(member: &Member, message: Message) {
+    loop {
+        match try_send(member, message, 0) {
+            Err(Errno::EINTR) => {}
+            Err(_) => gone(),
+            Ok(_) => return,
+        }
+    }
+}
+
+fn try_send(member: &Member, message: Message, flags: u32) -> sys::Result {
+    let bytes = message.to_bytes();
+    let flags = u64::from(MSG_NOSIGNAL | flags);
+    let args = [files::socket(member), bytes.as_ptr() as u64, bytes.len() as u64, flags, 0, 0];
+    // SAFETY: the buffer is ours and lives for the call.
+    unsafe { sys::call(nr::__NR_sendto, args) }
+}
+
+/// Whether nobody holds the other end of the socket.
+fn is_gone(member: &Member) -> bool {
+    /// `POLLHUP`.
+    const HANG_UP: u16 = 0x10;
+    let mut poll = [files::socket(member), 0];
+    let args = [(&raw mut poll) as u64, 1, 0];
+    // SAFETY: one pollfd is 8 bytes: the descriptor, what is asked, and what is answered.
+    let _ = unsafe { sys::call(nr::__NR_poll, args) };
+    (poll[0] >> 48) as u16 & HANG_UP != 0
+}
+
+fn gone() -> ! {
+    process::stop(format_args!(
+        "the keeper (pagefault-keep) was killed; without it no program can be started"
+    ))
+}

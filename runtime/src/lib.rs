@@ -1,0 +1,47 @@
+//! The small kernel that `pagefault run` places in a program's process.
+//!
+//! The instruction that faults and the instruction that calls both come here, in the thread that
+//! executes them, as they come to a kernel. The host's kernel is the hardware.
+//!
+//! ```text
+//! program ── fault ──► SIGBUS ─► memory ─► mm ─► host page filled, the instruction runs again
+//!         ── call ───► SIGSYS ─► call ─► the pages that it names kept resident ─► the host's call
+//!         ── signal ─► signal ─► frame written on the program's stack, as a kernel writes it
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `start` | from the keeper's hands to the program's first instruction |
+//! | `entry` | the ways in and out, in assembly |
+//! | `signal` | the program's signals |
+//! | `call` | the program's system calls |
+//! | `memory` | managed memory: faults, mappings, forks |
+//! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
+//! | `user` | the runtime's accesses to the program's memory |
+//! | `sys`, `frame` | the host's calls and structures |
+//! | [`heap`], `lock` | the runtime's own memory and locks |
+//!
+//! # Rules
+//! The runtime has no libc, no thread-local storage and no thread of its own. It runs on a block of
+//! memory of each thread (`thread`), never on the program's stacks. While it holds a lock it does
+//! not touch the program's memory, whose fault would come back here.
+#![no_std]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+extern crate alloc;
+
+mod call;
+mod entry;
+mod files;
+mod frame;
+pub mod heap;
+mod keeper;
+mod lock;
+mod member;
+mod memory;
+pub mod process;
+mod signal;
+mod start;
+mod sys;
+mod thread;
+mod user;

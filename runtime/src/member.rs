@@ -1,0 +1,89 @@
+//! What belongs to a process as the kernel counts them: a forked child, or one that shares this
+//! memory for a while (`vfork`), has its own.
+
+use crate::process;
+use crate::signal::action::Actions;
+use crate::sys::{Errno, Result};
+use alloc::boxed::Box;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+use pagefault_control::Slot;
+
+/// A process of this address space.
+pub struct Member {
+    actions: Actions,
+    /// Its place in the control memory.
+    slot: u32,
+    /// Whether the keeper was told of it, and gives the place back at its end.
+    enrolled: AtomicBool,
+}
+
+impl Member {
+    /// A process of its own.
+    pub fn new(actions: Actions, slot: u32) -> NonNull<Self> {
+        let member = Self { actions, slot, enrolled: AtomicBool::new(false) };
+        NonNull::from(Box::leak(Box::new(member)))
+    }
+
+    /// A child that does not share this process's actions.
+    pub fn forked(&self) -> Result<NonNull<Self>> {
+        let mut number = u32::MAX;
+        if let Some(control) = process::control() {
+            // As where the host has no process left.
+            number = control.slots.take().ok_or(Errno::EAGAIN)?;
+            if let (Some(own), Some(child)) =
+                (control.slots.get(self.slot), control.slots.get(number))
+            {
+                copy(own, child);
+            }
+        }
+        Ok(Self::new(self.actions.copied(), number))
+    }
+
+    /// Frees a process, and its place where the keeper does not know of it.
+    ///
+    /// # Safety
+    /// No thread of this address space is of it.
+    pub unsafe fn end(member: NonNull<Self>, child: Child) {
+        // SAFETY: made by `new`; the caller vouches for the rest.
+        let member = unsafe { Box::from_raw(member.as_ptr()) };
+        if let (Some(control), Child::Gone, false) =
+            (process::control(), child, member.enrolled.load(Relaxed))
+        {
+            control.slots.release(member.slot);
+        }
+    }
+
+    /// Its place in the control memory.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Notes that the keeper is told of it.
+    pub fn enrol(&self) {
+        self.enrolled.store(true, Relaxed);
+    }
+
+    /// What it wants done about signals.
+    pub fn signals(&self) -> &Actions {
+        &self.actions
+    }
+}
+
+/// What became of a child's process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Child {
+    /// It runs, elsewhere.
+    Lives,
+    /// It was not made, or has ended, or executed a program.
+    Gone,
+}
+
+/// What a child inherits of what is known of its parent.
+fn copy(own: &Slot, child: &Slot) {
+    child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
+    child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
+    child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
+    child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
+}

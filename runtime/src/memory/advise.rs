@@ -1,0 +1,135 @@
+//! Advice about memory: `madvise(2)` and its kin.
+
+use super::manager::done;
+use super::{GATE, Manager, addresses, current, fork, pages};
+use crate::process;
+use crate::sys::{self, Errno, Result};
+use core::ops::Range;
+use linux_raw_sys::general as nr;
+use pagefault::Advice;
+use pagefault_machine::{Access, VirtAddr};
+
+/// What advice means for managed memory.
+enum Meaning {
+    /// The content goes, on the host and here.
+    Drop,
+    /// The memory manager's business alone.
+    Ours(Advice),
+    /// Bring the pages in, for such accesses.
+    Populate(Advice, Access),
+    /// The host notes something about the mapping; the pages stay as they are.
+    Noted,
+}
+
+fn meaning(advice: u32) -> Meaning {
+    match advice {
+        nr::MADV_DONTNEED | nr::MADV_DONTNEED_LOCKED | nr::MADV_GUARD_INSTALL => Meaning::Drop,
+        nr::MADV_FREE => Meaning::Ours(Advice::Free),
+        nr::MADV_WILLNEED => Meaning::Ours(Advice::WillNeed),
+        nr::MADV_COLD => Meaning::Ours(Advice::Cold),
+        nr::MADV_PAGEOUT => Meaning::Ours(Advice::PageOut),
+        nr::MADV_SEQUENTIAL => Meaning::Ours(Advice::Sequential),
+        nr::MADV_RANDOM => Meaning::Ours(Advice::Random),
+        nr::MADV_NORMAL => Meaning::Ours(Advice::Normal),
+        nr::MADV_POPULATE_READ => Meaning::Populate(Advice::PopulateRead, Access::Read),
+        nr::MADV_POPULATE_WRITE => Meaning::Populate(Advice::PopulateWrite, Access::Write),
+        _ => Meaning::Noted,
+    }
+}
+
+/// `madvise(2)`.
+pub fn advise(start: u64, len: u64, advice: u32) -> Result {
+    let host = |range: &Range<u64>| {
+        let args = [range.start, range.end - range.start, advice.into()];
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(nr::__NR_madvise, args) }
+    };
+    let whole = start..start.saturating_add(len);
+    if process::overlaps_runtime(start, len) {
+        return Err(Errno::ENOMEM);
+    }
+    let (Some(manager), Some(range)) = (current(), pages(start, len)) else { return host(&whole) };
+    let parts = manager.parts(&range);
+    if parts.is_empty() {
+        return host(&whole);
+    }
+    match meaning(advice) {
+        Meaning::Drop => {
+            let _gate = GATE.write();
+            let result = host(&whole);
+            // The host goes on behind a gap, and stops at a mapping that refuses.
+            if matches!(result, Ok(_) | Err(Errno::ENOMEM)) {
+                manager.parts(&range).iter().for_each(|(part, _)| manager.dropped(part));
+            }
+            result
+        }
+        Meaning::Ours(advice) => in_pieces(&range, manager, host, |part| {
+            let _gate = GATE.read();
+            let (start, len) = (VirtAddr(part.start), part.end - part.start);
+            done(manager.mm().madvise(start, len, advice)).map(|()| 0)
+        }),
+        Meaning::Populate(advice, access) => in_pieces(&range, manager, host, |part| {
+            let _gate = GATE.read();
+            manager.populate(part, advice, access).map(|()| 0)
+        }),
+        Meaning::Noted => {
+            let result = host(&whole)?;
+            fork::note(&range, advice);
+            Ok(result)
+        }
+    }
+}
+
+/// Does something to each managed piece of a range, and the host's call to all others, from the
+/// lowest up. As on the host, gaps are skipped and reported at the end, and others stop the walk.
+fn in_pieces(
+    range: &Range<u64>,
+    manager: &Manager,
+    host: impl Fn(&Range<u64>) -> Result,
+    ours: impl Fn(&Range<u64>) -> Result,
+) -> Result {
+    let mut from = range.start;
+    let mut result = Ok(0);
+    let mut note = |answer: Result| match answer {
+        Err(Errno::ENOMEM) => {
+            result = answer;
+            Ok(())
+        }
+        other => other.map(drop),
+    };
+    for (part, _) in manager.parts(range) {
+        if from < part.start {
+            note(host(&(from..part.start)))?;
+        }
+        from = part.end;
+        note(ours(&part))?;
+    }
+    if from < range.end {
+        note(host(&(from..range.end)))?;
+    }
+    result
+}
+
+impl Manager {
+    /// Follows the host, which has dropped the pages of a range.
+    pub(super) fn dropped(&self, range: &Range<u64>) {
+        self.mm().space().forget(addresses(range));
+        let (start, len) = (VirtAddr(range.start), range.end - range.start);
+        // Locked regions refuse, where the host has been told otherwise.
+        let _ = self.mm().munlock(start, 0);
+        let _ = self.mm().madvise(start, len, Advice::DontNeed);
+    }
+
+    /// Brings pages in, on the host too.
+    pub(super) fn populate(
+        &self,
+        range: &Range<u64>,
+        advice: Advice,
+        access: Access,
+    ) -> Result<()> {
+        let (start, len) = (VirtAddr(range.start), range.end - range.start);
+        done(self.mm().madvise(start, len, advice))?;
+        let filled = self.mm().space().prefill(addresses(range), access);
+        filled.map_err(|errno| Errno(errno.raw_os_error()))
+    }
+}

@@ -1,0 +1,70 @@
+//! A fault of the program's, or of the runtime's on its behalf.
+
+use super::room::Room;
+use super::{GATE, current};
+use crate::frame::{Info, Registers};
+use crate::process;
+use linux_raw_sys::general as nr;
+use pagefault_linux::deliver::{self, HostFault};
+use pagefault_linux::{Answer as MachineAnswer, Signal};
+use pagefault_machine::Access;
+
+/// What is to be done about a fault.
+pub enum Answer {
+    /// The access may be tried again.
+    Resume,
+    /// The program gets a signal.
+    Signal(Info),
+}
+
+/// The number of the processor's page fault.
+const PAGE_FAULT: u64 = 14;
+/// In the error code: the access was a store.
+const WRITE: u64 = 1 << 1;
+/// In the error code: the access was an instruction's fetch.
+const FETCH: u64 = 1 << 4;
+
+/// Answers a signal of the host's about an access.
+///
+/// Only `SIGBUS` can be about an absent page: what a region forbids the host forbids as well, and
+/// says so itself by `SIGSEGV`.
+pub fn fault(info: &Info, registers: &Registers) -> Answer {
+    let (Some(manager), true) = (current(), info.signal == nr::SIGBUS as i32) else {
+        return Answer::Signal(*info);
+    };
+    if registers.trap != PAGE_FAULT {
+        return Answer::Signal(*info);
+    }
+    let access = match registers.error {
+        error if error & FETCH != 0 => Access::Execute,
+        error if error & WRITE != 0 => Access::Write,
+        _ => Access::Read,
+    };
+    let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
+    let begin = process::now();
+    let mut room = Room::new();
+    let answer = loop {
+        let gate = GATE.read();
+        let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
+        if answer != MachineAnswer::Short {
+            break answer;
+        }
+        drop(gate);
+        room.make(manager);
+    };
+    if let Some(control) = process::control() {
+        control.counters.fault_time.record(process::now() - begin);
+    }
+    match answer {
+        MachineAnswer::Short => unreachable!("room was made for it"),
+        MachineAnswer::Resume(_) => Answer::Resume,
+        // Not ours: the end of a file in a mapping of the host's.
+        MachineAnswer::Signal(Signal::NotMapped) => Answer::Signal(*info),
+        // The region was changed a moment ago, and the host says so itself.
+        MachineAnswer::Signal(Signal::Forbidden) => Answer::Resume,
+        MachineAnswer::Signal(Signal::NoContent) => process::stop(format_args!(
+            "a page could not be read back from swap: the device failed"
+        )),
+        MachineAnswer::Stop(why) => process::stop(format_args!("{}", why.trim_end())),
+    }
+}

@@ -1,0 +1,149 @@
+//! What surrounds a process fork.
+//!
+//! The child is a copy with one thread. The forking thread holds the gate exclusively, so that
+//! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
+//! own.
+
+use super::quota::Child;
+use super::{GATE, Manager, PAGE, addresses, current};
+use crate::lock::Mutex;
+use crate::sys::{Errno, Result};
+use crate::{files, process};
+use alloc::vec::Vec;
+use core::ops::Range;
+use linux_raw_sys::general as nr;
+use lock_api::RwLockWriteGuard;
+use pagefault_linux::lock::FutexRwLock;
+
+/// What is held from before a fork until both sides go on.
+pub struct Fork(Option<Held>);
+
+struct Held {
+    gate: RwLockWriteGuard<'static, FutexRwLock, ()>,
+    child: Child,
+}
+
+/// What a child does not inherit as it is.
+static EXCEPTIONS: Mutex<Exceptions> =
+    Mutex::new(Exceptions { withheld: Vec::new(), wiped: Vec::new() });
+
+struct Exceptions {
+    /// `MADV_DONTFORK`: the child has no such mapping.
+    withheld: Vec<Range<u64>>,
+    /// `MADV_WIPEONFORK`: the child's mapping is empty.
+    wiped: Vec<Range<u64>>,
+}
+
+/// Notes advice that concerns forks.
+pub fn note(range: &Range<u64>, advice: u32) {
+    let mut exceptions = EXCEPTIONS.lock();
+    match advice {
+        nr::MADV_DONTFORK => insert(&mut exceptions.withheld, range),
+        nr::MADV_DOFORK => remove(&mut exceptions.withheld, range),
+        nr::MADV_WIPEONFORK => insert(&mut exceptions.wiped, range),
+        nr::MADV_KEEPONFORK => remove(&mut exceptions.wiped, range),
+        _ => {}
+    }
+}
+
+/// Forgets what was noted of a range whose mapping is gone.
+pub fn forget(range: &Range<u64>) {
+    let mut exceptions = EXCEPTIONS.lock();
+    remove(&mut exceptions.withheld, range);
+    remove(&mut exceptions.wiped, range);
+}
+
+fn insert(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
+    remove(ranges, range);
+    ranges.push(range.clone());
+}
+
+fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
+    let mut kept = Vec::new();
+    for old in ranges.drain(..) {
+        let before = old.start..old.end.min(range.start);
+        let after = old.start.max(range.end)..old.end;
+        kept.extend([before, after].into_iter().filter(|piece| piece.start < piece.end));
+    }
+    *ranges = kept;
+}
+
+/// Brings the memory manager to rest, before the child that has `slot` is made.
+pub fn before_fork(slot: u32) -> Result<Fork> {
+    let Some(manager) = current() else { return Ok(Fork(None)) };
+    let gate = GATE.write();
+    manager.swap.before_fork();
+    manager.machine.before_fork();
+    let [file, _] = files::shared();
+    let child = match manager.tree.child(slot, file) {
+        Ok(child) => child,
+        Err(errno) => {
+            manager.machine.after_fork_parent();
+            manager.swap.after_fork();
+            return Err(errno);
+        }
+    };
+    let memory = manager.mm().manager();
+    let shared = manager.machine.share_with_child(&child, |frame| memory.is_pinned(frame));
+    crate::heap::hold();
+    let fork = Fork(Some(Held { gate, child }));
+    match shared {
+        Ok(()) => Ok(fork),
+        Err(errno) => {
+            after_fork_in_parent(fork, Made::No);
+            Err(Errno(errno.raw_os_error()))
+        }
+    }
+}
+
+/// Whether there is a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    Yes,
+    No,
+}
+
+/// Goes on in the parent, or after a fork that failed.
+pub fn after_fork_in_parent(fork: Fork, made: Made) {
+    let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
+    crate::heap::let_go();
+    match made {
+        Made::Yes => child.leave_to_child(),
+        Made::No => child.undo(),
+    }
+    manager.machine.after_fork_parent();
+    manager.swap.after_fork();
+    drop(gate);
+}
+
+/// Goes on in the child.
+pub fn after_fork_in_child(fork: Fork) {
+    let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
+    crate::heap::let_go();
+    child.become_this();
+    manager.swap.after_fork();
+    leave_what_is_not_inherited(manager);
+    let everything = PAGE..crate::user::END;
+    let ranges = manager.parts(&everything);
+    let ranges = ranges.iter().map(|(range, _)| addresses(range));
+    // SAFETY: this is the child's only thread, and the ranges are those of its regions.
+    let gone_on = unsafe { manager.machine.after_fork_child(manager.mm().space(), ranges) };
+    if let Err(error) = gone_on {
+        process::stop(format_args!("a forked process cannot go on: {error}"));
+    }
+    if let Some(control) = process::control() {
+        control.counters.forks.add(1);
+    }
+    drop(gate);
+}
+
+/// Forgets what the host did not give to the child.
+fn leave_what_is_not_inherited(manager: &Manager) {
+    let Exceptions { withheld, wiped } = &mut *EXCEPTIONS.lock();
+    for range in core::mem::take(withheld) {
+        manager.replaced_unnoted(&range);
+    }
+    for range in wiped.iter() {
+        manager.parts(range).iter().for_each(|(part, _)| manager.dropped(part));
+    }
+}

@@ -1,0 +1,127 @@
+//! Memory that must stay resident: `mlock(2)` and its kin.
+//!
+//! The host is told to lock what is touched, so that its limits and its reports hold; the memory
+//! manager brings the pages in and keeps them.
+
+use super::manager::done;
+use super::{GATE, Manager, PAGE, addresses, current, pages};
+use crate::sys::{self, Errno, Result};
+use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+use linux_raw_sys::general as nr;
+use pagefault_machine::{Access, VirtAddr};
+
+/// `MLOCK_ONFAULT`.
+const ON_FAULT: u32 = 1;
+/// `mlockall`'s flags.
+const MCL_CURRENT: u32 = 1;
+const MCL_FUTURE: u32 = 2;
+const MCL_ONFAULT: u32 = 4;
+
+/// What `mlockall` said of mappings to come.
+static FUTURE: AtomicU32 = AtomicU32::new(0);
+
+/// `mlock(2)` and `mlock2(2)`.
+pub fn lock(start: u64, len: u64, flags: u32) -> Result {
+    let host = |flags: u32| {
+        // SAFETY: what is locked keeps its content.
+        unsafe { sys::call(nr::__NR_mlock2, [start, len, flags.into()]) }
+    };
+    let first = start & !(PAGE - 1);
+    let range = pages(first, len.saturating_add(start - first));
+    let (Some(manager), Some(range)) = (current(), range) else { return host(flags) };
+    if manager.parts(&range).is_empty() || flags & !ON_FAULT != 0 {
+        return host(flags);
+    }
+    host(flags | ON_FAULT)?;
+    let bring = if flags & ON_FAULT == 0 { Bring::All } else { Bring::OnFault };
+    manager.parts(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
+    Ok(0)
+}
+
+/// Whether the pages of a locked range come at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bring {
+    All,
+    OnFault,
+}
+
+/// `munlock(2)`.
+pub fn unlock(start: u64, len: u64) -> Result {
+    // SAFETY: what is unlocked keeps its content.
+    let result = unsafe { sys::call(nr::__NR_munlock, [start, len]) }?;
+    let first = start & !(PAGE - 1);
+    let range = pages(first, len.saturating_add(start - first));
+    if let (Some(manager), Some(range)) = (current(), range) {
+        manager.parts(&range).iter().try_for_each(|(part, _)| manager.unlock(part))?;
+    }
+    Ok(result)
+}
+
+/// `mlockall(2)`.
+pub fn lock_all(flags: u32) -> Result {
+    let Some(manager) = current() else {
+        // SAFETY: as above.
+        return unsafe { sys::call(nr::__NR_mlockall, [flags.into()]) };
+    };
+    let host = flags | if flags & (MCL_CURRENT | MCL_FUTURE) != 0 { MCL_ONFAULT } else { 0 };
+    // SAFETY: as above.
+    let result = unsafe { sys::call(nr::__NR_mlockall, [host.into()]) }?;
+    FUTURE.store(flags & (MCL_FUTURE | MCL_ONFAULT), Release);
+    if flags & MCL_CURRENT != 0 {
+        let bring = if flags & MCL_ONFAULT == 0 { Bring::All } else { Bring::OnFault };
+        let everything = 0..crate::user::END;
+        for (part, protection) in manager.parts(&everything) {
+            if !protection.is_empty() {
+                manager.lock(&part, bring)?;
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// `munlockall(2)`.
+pub fn unlock_all() -> Result {
+    // SAFETY: as above.
+    let result = unsafe { sys::call::<0>(nr::__NR_munlockall, []) }?;
+    FUTURE.store(0, Release);
+    if let Some(manager) = current() {
+        let everything = 0..crate::user::END;
+        manager.parts(&everything).iter().try_for_each(|(part, _)| manager.unlock(part))?;
+    }
+    Ok(result)
+}
+
+/// Locks a mapping that was just made, if the program asked for it now or before.
+pub fn lock_new(start: u64, len: u64, asked: bool) -> Result<()> {
+    let future = FUTURE.load(Relaxed);
+    if !asked && future & MCL_FUTURE == 0 {
+        return Ok(());
+    }
+    let flags = if !asked && future & MCL_ONFAULT != 0 { ON_FAULT } else { 0 };
+    // What `mmap` says where `mlock` lacks the right or the room.
+    lock(start, len, flags).map(drop).map_err(|_| Errno::EAGAIN)
+}
+
+impl Manager {
+    fn lock(&self, range: &Range<u64>, bring: Bring) -> Result<()> {
+        let _gate = GATE.read();
+        let (start, len) = (VirtAddr(range.start), range.end - range.start);
+        if bring == Bring::OnFault {
+            return done(self.mm().mlock_on_fault(start, len));
+        }
+        done(self.mm().mlock(start, len))?;
+        // The host's own accesses must find them, with the rights that there are.
+        for access in [Access::Read, Access::Write] {
+            let filled = self.mm().space().prefill(addresses(range), access);
+            filled.map_err(|errno| Errno(errno.raw_os_error()))?;
+        }
+        Ok(())
+    }
+
+    fn unlock(&self, range: &Range<u64>) -> Result<()> {
+        let _gate = GATE.read();
+        done(self.mm().munlock(VirtAddr(range.start), range.end - range.start))
+    }
+}

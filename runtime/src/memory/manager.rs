@@ -1,0 +1,133 @@
+//! The memory manager of this process.
+//!
+//! The machine is the process itself (`pagefault-linux` in its identity layout). There is one
+//! address space, whose regions are the program's private anonymous mappings.
+
+use super::quota::Tree;
+use super::statistics::Observer;
+use super::{addresses, swap};
+use crate::process;
+use crate::sys::{Errno, Result};
+use crate::thread::Thread;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::AtomicU64;
+use once_cell::race::OnceBox;
+use pagefault::{AddressSpace, Limits, Manager as MemoryManager, Mm, Overcommit};
+use pagefault_linux::machine::{MAX_FRAMES, POPULATE_AHEAD};
+use pagefault_linux::space::HOST_END;
+use pagefault_linux::{Config, Delivery, Layout, LinuxMachine};
+use pagefault_machine::{PAGE_SIZE, Protection, VirtAddr};
+
+/// The manager, once it has started.
+static MANAGER: OnceBox<Manager> = OnceBox::new();
+
+/// The fewest frames with which a program gets anywhere.
+const LEAST_FRAMES: u64 = 64;
+
+/// The manager of this process.
+pub struct Manager {
+    pub(super) machine: LinuxMachine,
+    pub(super) space: AddressSpace<LinuxMachine>,
+    pub(super) swap: swap::Areas,
+    pub(super) tree: &'static Tree,
+}
+
+/// The manager, if the command asked for one.
+pub fn current() -> Option<&'static Manager> {
+    MANAGER.get()
+}
+
+/// Tells the manager how to number threads, once the calling one runs on its own stack.
+pub fn begin_threads() {
+    pagefault_linux::set_context(|| Thread::current().context());
+}
+
+/// Starts the manager as the control memory has it.
+pub fn start() {
+    let Some(control) = process::control() else { return };
+    let limit = control.limit_bytes();
+    // What the machine keeps resident beside its frames counts too: the limit is a promise.
+    let overhead = u64::from(Config::OVERHEAD);
+    let frames = (limit / PAGE_SIZE).saturating_sub(overhead);
+    if frames < LEAST_FRAMES {
+        let least = (overhead + LEAST_FRAMES) * PAGE_SIZE / 1024;
+        process::stop(format_args!("--memory: too small to work; give at least {least}K"));
+    }
+    let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
+    let config =
+        Config { frames, layout: Layout::Identity, delivery: Delivery::Inline, task_size: None };
+    let boot = process::boot();
+    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
+        Ok(tree) => &*Box::leak(Box::new(tree)),
+        Err(errno) => {
+            process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
+        }
+    };
+    let machine = match LinuxMachine::with_quota(&config, Box::new(tree)) {
+        Ok(machine) => machine,
+        Err(error) => process::stop(format_args!("{error}")),
+    };
+    let memory = MemoryManager::new(
+        Arc::new(machine.clone()),
+        pagefault::Config {
+            // The host has made every mapping already, and its policy is the one that counts.
+            overcommit: Overcommit::Always,
+            max_regions: i32::MAX as usize,
+            populate_ahead: POPULATE_AHEAD,
+            observer: Some(Box::new(Observer { control, machine: machine.clone() })),
+            ..pagefault::Config::default()
+        },
+    );
+    let swap = match swap::Areas::open(control, &memory) {
+        Ok(swap) => swap,
+        Err(error) => process::stop(format_args!("{error}")),
+    };
+    let limits = Limits {
+        // What is locked cannot be evicted; the rest must have room to move.
+        locked: AtomicU64::new(u64::from(frames) / 2 * PAGE_SIZE),
+        stack: AtomicU64::new(0),
+        ..Limits::default()
+    };
+    let layout = pagefault::Layout::over(VirtAddr(PAGE_SIZE)..VirtAddr(HOST_END - PAGE_SIZE));
+    let table = match machine.new_space() {
+        Ok(table) => table,
+        Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
+    };
+    let space = AddressSpace::with_space(&memory, layout, limits, table);
+    let _ = MANAGER.set(Box::new(Manager { machine, space, swap, tree }));
+}
+
+impl Manager {
+    /// The address space.
+    pub fn mm(&self) -> &Arc<Mm<LinuxMachine>> {
+        &self.space
+    }
+
+    /// The managed parts of a range, with what they allow, from the lowest up.
+    pub fn parts(&self, range: &Range<u64>) -> Vec<(Range<u64>, Protection)> {
+        let report = self.mm().maps(addresses(range));
+        let cut = |region: &Range<VirtAddr>| {
+            region.start.value().max(range.start)..region.end.value().min(range.end)
+        };
+        report.iter().map(|region| (cut(&region.range), region.protection)).collect()
+    }
+
+    /// Whether a page is managed.
+    pub fn manages(&self, address: u64) -> bool {
+        let page = VirtAddr(address & !(PAGE_SIZE - 1));
+        self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
+    }
+}
+
+/// An error of the memory manager's as the host's number.
+pub fn refused(error: impl Into<pagefault::error::Errno>) -> Errno {
+    Errno(error.into().number())
+}
+
+/// The same for a result that carries nothing.
+pub fn done<T, E: Into<pagefault::error::Errno>>(result: core::result::Result<T, E>) -> Result<()> {
+    result.map(drop).map_err(refused)
+}

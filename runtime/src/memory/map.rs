@@ -1,0 +1,219 @@
+//! Mappings come, go and change what they allow.
+
+use super::manager::{done, refused};
+use super::{GATE, Manager, PAGE, addresses, current, fork, pages};
+use crate::process;
+use crate::sys::{self, Errno, Result};
+use core::ops::Range;
+use linux_raw_sys::general as nr;
+use pagefault::{MapOptions, MapRequest, Placement, Sharing, Source};
+use pagefault_machine::{Protection, VirtAddr};
+
+/// The arguments of `mmap`, as the program gave them.
+#[derive(Clone, Copy, Debug)]
+pub struct MapCall {
+    /// The address asked for.
+    pub address: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// `PROT_` bits.
+    pub prot: u32,
+    /// `MAP_` bits.
+    pub flags: u32,
+    /// The file, or −1.
+    pub fd: u64,
+    /// The offset in the file.
+    pub offset: u64,
+}
+
+/// Memory of kinds that stays with the host: stacks that grow by themselves, and pages of other
+/// sizes than 4 KiB.
+const HOST_FLAGS: u32 = nr::MAP_GROWSDOWN | nr::MAP_HUGETLB;
+
+/// The bits of `flags` that say who sees stores.
+const TYPE: u32 = 0xf;
+
+impl MapCall {
+    /// Whether it is memory that the memory manager takes care of.
+    pub fn is_manageable(&self) -> bool {
+        self.flags & TYPE == nr::MAP_PRIVATE
+            && self.flags & nr::MAP_ANONYMOUS != 0
+            && self.flags & HOST_FLAGS == 0
+    }
+
+    fn replaces(&self) -> bool {
+        self.flags & nr::MAP_FIXED != 0 && self.flags & nr::MAP_FIXED_NOREPLACE == 0
+    }
+
+    /// Makes the mapping on the host.
+    fn on_host(&self, flags: u32, prot: u32) -> Result {
+        let args = [self.address, self.len, prot.into(), flags.into(), self.fd, self.offset];
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(nr::__NR_mmap, args) }
+    }
+}
+
+/// `mmap(2)`, without bringing pages in or locking them.
+pub fn map(call: &MapCall) -> Result {
+    let Some(manager) = current() else { return call.on_host(call.flags, call.prot) };
+    if process::overlaps_runtime(call.address, call.len) && call.replaces() {
+        return Err(Errno::ENOMEM);
+    }
+    let _gate = GATE.write();
+    if !call.is_manageable() {
+        let start = call.on_host(call.flags, call.prot)?;
+        if call.replaces() {
+            manager.replaced(start, call.len);
+        }
+        return Ok(start);
+    }
+    let flags = call.flags & !(nr::MAP_POPULATE | nr::MAP_LOCKED);
+    let start = call.on_host(flags, readable(call.prot))?;
+    if call.replaces() {
+        manager.replaced(start, call.len);
+    }
+    let Some(range) = pages(start, call.len) else { return Ok(start) };
+    if let Err(errno) = manager.adopt(&range, call.prot) {
+        // SAFETY: the mapping was made above and nobody knows of it.
+        let _ = unsafe { sys::unmap(range.start as usize, (range.end - range.start) as usize) };
+        return Err(errno);
+    }
+    Ok(start)
+}
+
+/// The host could make what may only be executed unreadable, also for eviction.
+const fn readable(prot: u32) -> u32 {
+    if prot == nr::PROT_EXEC { prot | nr::PROT_READ } else { prot }
+}
+
+/// `munmap(2)`.
+pub fn unmap(start: u64, len: u64) -> Result {
+    if process::overlaps_runtime(start, len) {
+        return Err(Errno::EINVAL);
+    }
+    let host = || {
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(nr::__NR_munmap, [start, len]) }
+    };
+    let Some(manager) = current() else { return host() };
+    let _gate = GATE.write();
+    let result = host()?;
+    manager.replaced(start, len);
+    Ok(result)
+}
+
+/// `brk(2)`.
+pub fn grow_break(wanted: u64) -> Result {
+    let host = |to: u64| {
+        // SAFETY: the program asks for it; the host refuses what overlaps other mappings.
+        unsafe { sys::call(nr::__NR_brk, [to]) }
+    };
+    let Some(manager) = current() else { return host(wanted) };
+    let _gate = GATE.write();
+    let old = host(0)?;
+    let new = host(wanted)?;
+    let (old_end, new_end) = (old.next_multiple_of(PAGE), new.next_multiple_of(PAGE));
+    if new_end > old_end {
+        if manager.adopt(&(old_end..new_end), nr::PROT_READ | nr::PROT_WRITE).is_err() {
+            return host(old);
+        }
+    } else if new_end < old_end {
+        manager.replaced(new_end, old_end - new_end);
+    }
+    Ok(new)
+}
+
+/// `mprotect(2)` and `pkey_mprotect(2)`: the call's number and arguments.
+pub fn protect(number: u32, args: [u64; 6]) -> Result {
+    let [start, len, prot, key, ..] = args;
+    let host = |prot: u64| {
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(number, [start, len, prot, key]) }
+    };
+    if process::overlaps_runtime(start, len) {
+        return Err(Errno::ENOMEM);
+    }
+    let (Some(manager), Some(range)) = (current(), pages(start, len)) else { return host(prot) };
+    let _gate = GATE.write();
+    let parts = manager.parts(&range);
+    if parts.is_empty() {
+        return host(prot);
+    }
+    if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
+        // What nobody may read is read for eviction where it is parked.
+        for (part, _) in &parts {
+            // SAFETY: the range is registered, and the gate keeps its pages from coming back before
+            // the regions forbid it.
+            unsafe { manager.mm().space().vacate(addresses(part)) };
+        }
+    }
+    let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
+    let result = host(host_prot);
+    for (part, _) in &parts {
+        // After an error the host has changed what lies before the gap.
+        if result.is_ok() || manager.is_accessible_as(part, prot as u32) {
+            manager.protect(part, prot as u32)?;
+        }
+    }
+    result
+}
+
+impl Manager {
+    /// Takes a range, which the host has just mapped, under management.
+    pub(super) fn adopt(&self, range: &Range<u64>, prot: u32) -> Result<()> {
+        let request = MapRequest {
+            length: range.end - range.start,
+            protection: protection(prot),
+            sharing: Sharing::Private,
+            placement: Placement::Fixed(VirtAddr(range.start)),
+            source: Source::Anonymous,
+            options: MapOptions::NORESERVE,
+        };
+        self.mm().mmap(&request).map_err(refused)?;
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
+        let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
+        registered.map_err(|errno| {
+            self.replaced(range.start, range.end - range.start);
+            Errno(errno.raw_os_error())
+        })
+    }
+
+    /// Gives up all regions in a range, whose pages the host has taken away.
+    pub(super) fn replaced(&self, start: u64, len: u64) {
+        let Some(range) = pages(start, len) else { return };
+        if self.mm().first_mapped(addresses(&range)).is_none() {
+            return;
+        }
+        fork::forget(&range);
+        self.replaced_unnoted(&range);
+    }
+
+    /// The same for a range of which nothing else is noted.
+    pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
+        self.mm().space().forget(addresses(range));
+        if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
+            process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
+        }
+    }
+
+    fn protect(&self, range: &Range<u64>, prot: u32) -> Result<()> {
+        let (start, len) = (VirtAddr(range.start), range.end - range.start);
+        done(self.mm().mprotect(start, len, protection(prot)))
+    }
+
+    /// Whether the host has changed a range to `prot`, in a call that failed further on.
+    fn is_accessible_as(&self, _range: &Range<u64>, _prot: u32) -> bool {
+        false
+    }
+}
+
+/// What `PROT_` bits mean. On x86-64 what may be written or executed may be read.
+pub(super) fn protection(prot: u32) -> Protection {
+    let mut protection = Protection::empty();
+    let any = nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC;
+    protection.set(Protection::READ, prot & any != 0);
+    protection.set(Protection::WRITE, prot & nr::PROT_WRITE != 0);
+    protection.set(Protection::EXECUTE, prot & nr::PROT_EXEC != 0);
+    protection
+}

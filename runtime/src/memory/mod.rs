@@ -1,0 +1,70 @@
+//! Managed memory: the program's private anonymous mappings, whose pages come and go by the memory
+//! manager's word.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `manager` | the memory manager of this process, and its swap |
+//! | `fault` | answers a fault |
+//! | `map`, `remap` | mappings come, go, move and change |
+//! | `advise`, `lock` | madvise and its kin, mlock and its kin |
+//! | `pin` | pages kept resident for the host's own accesses |
+//! | `quota`, `room` | the frames of the tree, and what is done when there are none |
+//! | `fork` | what surrounds a process fork |
+//!
+//! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
+//! manager follows, under the gate held exclusively, so that no fault sees the one without the other
+//! (Linux: `mmap_lock`). Faults hold it shared.
+
+mod advise;
+mod fault;
+mod fork;
+mod lock;
+mod manager;
+mod map;
+mod pin;
+mod quota;
+mod remap;
+mod room;
+mod statistics;
+mod swap;
+
+pub use advise::advise;
+pub use fault::{Answer, fault};
+pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
+pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
+pub use manager::{Manager, begin_threads, current, start};
+pub use map::{MapCall, grow_break, map, protect, unmap};
+pub use pin::{Pins, end_thread, keep_resident, pin_words};
+pub use remap::remap;
+pub use room::{ask as ask_for_frames, give_up_asked};
+
+use core::ops::Range;
+use lock_api::RwLock;
+use pagefault_linux::lock::FutexRwLock;
+use pagefault_machine::VirtAddr;
+
+/// Held shared by faults, exclusively by whatever changes a mapping.
+static GATE: RwLock<FutexRwLock, ()> = RwLock::new(());
+
+/// Brings the memory manager to rest until the guard is dropped.
+pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
+    GATE.write()
+}
+
+/// The bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// A length rounded up to whole pages; `None` where that is no length.
+pub fn page_up(len: u64) -> Option<u64> {
+    len.checked_next_multiple_of(PAGE)
+}
+
+/// The whole pages of a range that a call names, if it can be one.
+pub fn pages(start: u64, len: u64) -> Option<Range<u64>> {
+    let end = start.checked_add(page_up(len)?)?;
+    (start.is_multiple_of(PAGE) && end <= crate::user::END && len > 0).then_some(start..end)
+}
+
+fn addresses(range: &Range<u64>) -> Range<VirtAddr> {
+    VirtAddr(range.start)..VirtAddr(range.end)
+}

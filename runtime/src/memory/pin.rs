@@ -1,0 +1,106 @@
+//! Pages that a call names, kept resident while the host uses them.
+//!
+//! The host's own accesses to an absent page fail, since its faults do not come here. So the pages
+//! that a call names are made resident before, writable where the host writes, and reclaim leaves
+//! them alone until the call is over. The host then works on the program's own addresses: result,
+//! count, side effect and `EFAULT` of bad parts are its own.
+
+use super::{GATE, Manager, PAGE, addresses, current};
+use crate::thread::Thread;
+use alloc::vec::Vec;
+use core::ops::Range;
+use pagefault::Pin;
+use pagefault_linux::LinuxMachine;
+use pagefault_machine::{Access, Machine, VirtAddr};
+
+/// Pages kept resident until this is dropped.
+#[derive(Default)]
+pub struct Pins {
+    pins: Vec<Pin<LinuxMachine>>,
+}
+
+impl Pins {
+    /// No pages.
+    pub const fn new() -> Self {
+        Self { pins: Vec::new() }
+    }
+
+    /// Keeps the managed pages of an area resident, as far as the program may access it so.
+    pub fn add(&mut self, start: u64, len: u64, access: Access) {
+        let Some(manager) = current() else { return };
+        if len == 0 {
+            return;
+        }
+        let end = start.saturating_add(len).min(crate::user::END);
+        let mut page = start & !(PAGE - 1);
+        while page < end {
+            let Some(region) = manager.region_from(page..end) else { return };
+            page = region.start.max(page);
+            let part_end = region.end.min(end.next_multiple_of(PAGE));
+            while page < part_end {
+                // A page that may not be accessed so is the host's to refuse.
+                if let Some(pin) = manager.pin(page, access) {
+                    self.pins.push(pin);
+                }
+                page += PAGE;
+            }
+        }
+    }
+
+    /// How many pages are kept.
+    pub fn len(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// How many pages one call may keep: the rest of memory must have room to move.
+    pub fn most() -> usize {
+        current().map_or(usize::MAX, |manager| manager.machine.frames() as usize / 4)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if !self.pins.is_empty() {
+            let _gate = GATE.read();
+            self.pins.clear();
+        }
+    }
+}
+
+impl Manager {
+    /// The first managed region that overlaps a range.
+    fn region_from(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let region = self.mm().first_mapped(addresses(&range))?;
+        Some(region.start.value()..region.end.value())
+    }
+
+    fn pin(&self, page: u64, access: Access) -> Option<Pin<LinuxMachine>> {
+        let _gate = GATE.read();
+        let range = VirtAddr(page)..VirtAddr(page + PAGE);
+        let pin = self.mm().pin(range.clone(), access).ok()?;
+        // If the host has no memory for it, the call finds the page absent and says so.
+        let _ = self.mm().space().make_present(range, access);
+        Some(pin)
+    }
+}
+
+/// Keeps the pages of words resident that the host is to write.
+pub fn pin_words(words: &[Option<u64>]) -> Pins {
+    let mut pins = Pins::new();
+    for word in words.iter().flatten() {
+        pins.add(*word, 4, Access::Write);
+    }
+    pins
+}
+
+/// Keeps an area resident that the host writes by itself, until the thread ends.
+pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
+    let mut pins = Pins::new();
+    pins.add(start, len, Access::Write);
+    thread.kept.borrow_mut().push(pins);
+}
+
+/// Lets go of what was kept for a thread.
+pub fn end_thread(thread: &Thread) {
+    thread.kept.borrow_mut().clear();
+}

@@ -1,0 +1,191 @@
+//! The frames of the tree: what this process is charged with, and what it shares with its relatives.
+
+use crate::keeper;
+use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicU32};
+use linux_raw_sys::general as nr;
+use pagefault_control::{Control, Plan, Shares};
+use pagefault_linux::{ChildShares, Quota};
+use pagefault_machine::Frame;
+
+/// The charge of this process.
+pub struct Tree {
+    control: &'static Control,
+    limit: u64,
+    plan: Plan,
+    shares: Shares<'static>,
+    /// Where the search for a free share begins.
+    hint: AtomicU32,
+    slot: AtomicU32,
+    /// The share of each frame.
+    column: AtomicPtr<AtomicU32>,
+}
+
+impl Tree {
+    /// The charge of the process that has a slot; `frames` is the limit of the tree.
+    pub fn new(control: &'static Control, slot: u32, file: u32, frames: u32) -> Result<Self> {
+        let plan = Plan::new(control.limit_bytes());
+        let shares = map(file, plan.shares().start, plan.column_len())?;
+        let column = map(file, plan.column(slot).start, plan.column_len())?;
+        // SAFETY: the mapping has a word for each frame and one more, and is never unmapped.
+        let words = unsafe { core::slice::from_raw_parts(shares, plan.frames() as usize + 1) };
+        Ok(Self {
+            control,
+            limit: frames.into(),
+            plan,
+            shares: Shares::new(words),
+            hint: AtomicU32::new(1),
+            slot: AtomicU32::new(slot),
+            column: AtomicPtr::new(column.cast_mut()),
+        })
+    }
+
+    /// Whether this process has less than its part of the tree's frames.
+    fn is_poor(&self) -> bool {
+        let slots = &self.control.slots;
+        let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.charged()));
+        own.saturating_mul(slots.taken() as u64) < self.limit
+    }
+
+    fn slot(&self) -> u32 {
+        self.slot.load(Relaxed)
+    }
+
+    fn share(&self, frame: Frame) -> &AtomicU32 {
+        // SAFETY: a column has a word for each frame, and stays mapped while it is this one.
+        unsafe { &*self.column.load(Acquire).add(frame.0 as usize) }
+    }
+
+    /// Prepares the column of a child.
+    pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
+        let column = map(file, self.plan.column(slot).start, self.plan.column_len())?;
+        Ok(Child { tree: self, slot, column: column.cast_mut() })
+    }
+}
+
+impl Quota for &'static Tree {
+    fn take(&self, wanted: u32) -> u32 {
+        let mut some = wanted;
+        while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit) {
+            some /= 2;
+        }
+        if some == 0 && self.is_poor() {
+            keeper::press(Thread::current().member());
+        }
+        some
+    }
+
+    fn give(&self, credits: u32) {
+        self.control.slots.uncharge(self.slot(), credits);
+    }
+
+    fn take_anyway(&self) {
+        self.control.slots.charge(self.slot(), 1, u64::MAX);
+    }
+
+    fn free(&self) -> u32 {
+        self.limit.saturating_sub(self.control.slots.charged()) as u32
+    }
+
+    fn share_of(&self, frame: Frame) -> u32 {
+        self.share(frame).load(Relaxed)
+    }
+
+    fn set_share(&self, frame: Frame, share: u32) {
+        self.share(frame).store(share, Relaxed);
+    }
+
+    fn leave(&self, share: u32) {
+        if self.shares.leave(share) {
+            self.control.slots.end_share();
+        }
+    }
+
+    fn take_over(&self, share: u32) -> bool {
+        let alone = self.shares.end(share);
+        if alone {
+            self.control.slots.take_over(self.slot());
+        }
+        alone
+    }
+}
+
+/// The column of a child that is about to be forked.
+pub struct Child {
+    tree: &'static Tree,
+    slot: u32,
+    column: *mut AtomicU32,
+}
+
+impl Child {
+    /// Makes the column this process's own: in the child.
+    pub fn become_this(self) {
+        let old = self.tree.column.swap(self.column, Release);
+        self.tree.slot.store(self.slot, Relaxed);
+        self.unmap(old);
+    }
+
+    /// Undoes what was noted: there is no child.
+    pub fn undo(self) {
+        let frames = self.tree.plan.frames();
+        for frame in 0..frames {
+            // SAFETY: a column has a word for each frame.
+            let share = unsafe { &*self.column.add(frame as usize) }.load(Relaxed);
+            if share != 0 {
+                self.tree.leave(share);
+            }
+        }
+        self.tree.control.slots.discharge(self.slot);
+        self.unmap(self.column);
+    }
+
+    /// Leaves the column to the child: in the parent.
+    pub fn leave_to_child(self) {
+        self.unmap(self.column);
+    }
+
+    fn unmap(&self, column: *mut AtomicU32) {
+        // SAFETY: nobody uses the mapping any more.
+        let _ = unsafe { sys::unmap(column.addr(), self.tree.plan.column_len() as usize) };
+    }
+}
+
+impl ChildShares for Child {
+    fn join(&self, frame: Frame, share: u32) -> u32 {
+        let shares = &self.tree.shares;
+        let share = match share {
+            0 => match shares.begin(&self.tree.hint) {
+                Some(share) => {
+                    self.tree.control.slots.begin_share(self.tree.slot());
+                    share
+                }
+                None => return 0,
+            },
+            share => {
+                shares.join(share);
+                share
+            }
+        };
+        // SAFETY: a column has a word for each frame.
+        unsafe { &*self.column.add(frame.0 as usize) }.store(share, Relaxed);
+        share
+    }
+
+    fn take_anyway(&self) {
+        self.tree.control.slots.charge(self.slot, 1, u64::MAX);
+    }
+}
+
+/// Maps a part of the shared memory's file.
+fn map(file: u32, offset: u64, len: u64) -> Result<*const AtomicU32> {
+    let prot = nr::PROT_READ | nr::PROT_WRITE;
+    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
+    let args = [0, len, prot.into(), flags.into(), file.into(), offset];
+    // SAFETY: a new mapping replaces nothing.
+    let start = unsafe { sys::call(nr::__NR_mmap, args)? } as usize;
+    // SAFETY: nothing of the program's is there.
+    let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
+    if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *const AtomicU32) }
+}

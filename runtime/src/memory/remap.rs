@@ -1,0 +1,87 @@
+//! Mappings move and change their size.
+
+use super::manager::done;
+use super::{GATE, Manager, addresses, current, page_up, pages};
+use crate::process;
+use crate::sys::{self, Errno, Result};
+use core::ops::Range;
+use linux_raw_sys::general as nr;
+use pagefault::{Move, Placement, RemapRequest};
+use pagefault_machine::VirtAddr;
+
+/// `mremap(2)`: the host moves the pages, and the memory manager follows.
+pub fn remap(args: [u64; 6]) -> Result {
+    let [old, old_len, new_len, flags, target, _] = args;
+    let fixed = flags as u32 & nr::MREMAP_FIXED != 0;
+    if process::overlaps_runtime(old, old_len)
+        || fixed && process::overlaps_runtime(target, new_len)
+    {
+        return Err(Errno::EFAULT);
+    }
+    let host = || {
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(nr::__NR_mremap, [old, old_len, new_len, flags, target]) }
+    };
+    let Some(manager) = current() else { return host() };
+    let _gate = GATE.write();
+    let source = pages(old, old_len);
+    let managed = source.as_ref().is_some_and(|range| manager.manages(range.start));
+    let start = host()?;
+    if fixed {
+        manager.replaced(start, new_len);
+    }
+    if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len)) {
+        let kept = flags as u32 & nr::MREMAP_DONTUNMAP != 0;
+        if let Err(errno) = manager.moved(&source, start, new_len, kept) {
+            process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
+        }
+    }
+    Ok(start)
+}
+
+impl Manager {
+    /// Follows the host, which has moved `old` to `start` and made it `new_len` long.
+    fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
+        let old_len = old.end - old.start;
+        if start == old.start {
+            if new_len < old_len {
+                self.replaced(old.start + new_len, old_len - new_len);
+            } else if new_len > old_len {
+                self.request(old, new_len, Move::Never)?;
+                self.register(&(old.end..old.start + new_len))?;
+            }
+            return Ok(());
+        }
+        let moving = old.start..old.start + old_len.min(new_len);
+        if old_len > new_len {
+            self.replaced(moving.end, old.end - moving.end);
+        }
+        // The host forgets on a move what was registered, and what was protected.
+        self.register(&(start..start + new_len))?;
+        let errno = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
+        self.mm().space().rehome(addresses(&moving), VirtAddr(start)).map_err(errno)?;
+        let movement = if kept {
+            self.register(old)?;
+            Move::Leaving(Placement::Fixed(VirtAddr(start)))
+        } else {
+            Move::To(VirtAddr(start))
+        };
+        self.request(&moving, new_len, movement)
+    }
+
+    fn register(&self, range: &Range<u64>) -> Result<()> {
+        // SAFETY: the host has just mapped the range for the program, and every call that changes
+        // its mapping comes through here.
+        let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
+        registered.map_err(|errno| Errno(errno.raw_os_error()))
+    }
+
+    fn request(&self, old: &Range<u64>, new_len: u64, movement: Move) -> Result<()> {
+        done(self.mm().mremap(&RemapRequest {
+            address: VirtAddr(old.start),
+            old_length: old.end - old.start,
+            new_length: new_len,
+            movement,
+        }))
+    }
+}

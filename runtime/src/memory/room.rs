@@ -1,0 +1,73 @@
+//! What is done when no frame is to be had: this process evicts, and others are pressed to.
+
+use super::{GATE, Manager, current};
+use crate::thread::Thread;
+use crate::{keeper, process, sys};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+use linux_raw_sys::general as nr;
+
+/// How many pages are evicted at a time.
+const BATCH: usize = 32;
+/// How many a process that is pressed gives up at a time.
+const GIVEN: usize = 256;
+/// How long a process waits for others before it gives up, in nanoseconds.
+const PATIENCE: u64 = 20_000_000_000;
+/// How long it waits before it looks again.
+const PAUSE: u64 = 500_000;
+
+/// The search for a frame.
+pub struct Room {
+    /// When it began, once this process alone could not help itself.
+    since: Option<u64>,
+}
+
+impl Room {
+    pub const fn new() -> Self {
+        Self { since: None }
+    }
+
+    /// Makes room for a frame, or ends the program where there is none. The gate is not held.
+    pub fn make(&mut self, manager: &Manager) {
+        let freed = {
+            let _gate = GATE.read();
+            manager.mm().manager().reclaim(BATCH)
+        };
+        if freed > 0 {
+            self.since = None;
+            return;
+        }
+        let now = process::now();
+        let since = *self.since.get_or_insert(now);
+        if now - since > PATIENCE {
+            process::stop(format_args!(
+                "out of memory: all of --memory is in use and the swap areas are full; give more of \
+                 either"
+            ));
+        }
+        keeper::press(Thread::current().member());
+        let pause = [0, PAUSE];
+        // SAFETY: the time lives for the call. A signal ends it early, which is as good.
+        let _ = unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+    }
+}
+
+/// How many frames this process was asked for by others.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+/// Notes that others are short of frames.
+pub fn ask() {
+    ASKED.store(1, Release);
+}
+
+/// Gives frames up if others asked for them. Called where no lock is held.
+pub fn give_up_asked() {
+    if ASKED.load(Relaxed) == 0 || ASKED.swap(0, Relaxed) == 0 {
+        return;
+    }
+    let Some(manager) = current() else { return };
+    // Whoever changes mappings is soon done; then this is asked again.
+    let Some(_gate) = GATE.try_read() else { return ask() };
+    manager.mm().manager().reclaim(GIVEN);
+    manager.machine.give_back_frames();
+}

@@ -1,0 +1,140 @@
+//! The swap areas of this process.
+
+use alloc::boxed::Box;
+use alloc::ffi::CString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use pagefault::Manager;
+use pagefault::swap::area::{Priority, SwapOnError};
+use pagefault_control::{Control, Storage, SwapSpec};
+use pagefault_linux::LinuxMachine;
+use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, SwapFile};
+use pagefault_machine::store::PageBytes;
+use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+
+/// How much better than three to one RAM may compress before slots, not bytes, run out.
+const SLOTS_PER_PAGE: u64 = 4;
+
+/// The files among the areas, which a fork concerns.
+pub struct Areas {
+    files: Vec<Arc<SwapFile>>,
+}
+
+/// Why a swap area could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// The shared memory holds no configuration.
+    #[error("the configuration is damaged")]
+    Config,
+    /// The file could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is no address space for its tables.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// The memory manager does not take it.
+    #[error("a swap area is refused: {0:?}")]
+    Refused(SwapOnError),
+}
+
+impl Areas {
+    /// Opens all areas of the configuration; the first has the highest priority.
+    pub fn open(
+        control: &'static Control,
+        memory: &Manager<LinuxMachine>,
+    ) -> Result<Self, SwapError> {
+        let config = control.config().ok_or(SwapError::Config)?;
+        let mut files = Vec::new();
+        for (number, spec) in config.swap.iter().enumerate() {
+            let store = open(spec, config.limit_bytes)?;
+            if let Store::File(file) = &store {
+                files.push(file.clone());
+            }
+            let priority = Priority::Given((config.swap.len() - number) as u16);
+            let area = Box::new(Area { store, number, control });
+            memory.swap_on(area, priority).map_err(SwapError::Refused)?;
+        }
+        Ok(Self { files })
+    }
+
+    /// Prepares the files for a process fork.
+    pub fn before_fork(&self) {
+        for file in &self.files {
+            // A full disk leaves the pages where they are; the next fork tries again.
+            let _ = file.before_fork();
+        }
+    }
+
+    /// Lets the files go on after a process fork, on either side.
+    pub fn after_fork(&self) {
+        self.files.iter().for_each(|file| file.after_fork());
+    }
+}
+
+fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
+    let path = |bytes: &[u8]| CString::new(bytes).map_err(|_| SwapError::Config);
+    Ok(match &spec.storage {
+        Storage::Ram => {
+            let bytes = spec.bytes.unwrap_or(limit / 2);
+            let slots = u32::try_from(bytes / PAGE_SIZE * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
+            Store::Ram(Box::new(CompressedRam::new(slots, bytes)?))
+        }
+        Storage::File(file) => {
+            Store::File(Arc::new(SwapFile::open_at(&path(file)?, c"/var/tmp", spec.bytes)?))
+        }
+        Storage::Temporary(directory) => {
+            Store::File(Arc::new(SwapFile::temporary_at(&path(directory)?, spec.bytes)?))
+        }
+    })
+}
+
+enum Store {
+    Ram(Box<CompressedRam>),
+    File(Arc<SwapFile>),
+}
+
+/// An area with its traffic counted.
+struct Area {
+    store: Store,
+    number: usize,
+    control: &'static Control,
+}
+
+impl SwapDevice for Area {
+    fn slots(&self) -> u32 {
+        match &self.store {
+            Store::Ram(ram) => ram.slots(),
+            Store::File(file) => file.slots(),
+        }
+    }
+
+    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        match &self.store {
+            Store::Ram(ram) => ram.read(slot, page)?,
+            Store::File(file) => file.read(slot, page)?,
+        }
+        self.control.counters.pages_in[self.number].add(1);
+        Ok(())
+    }
+
+    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
+        let counters = &self.control.counters;
+        match &self.store {
+            Store::Ram(ram) => {
+                let compressed = ram.write_measured(slot, page)?;
+                counters.uncompressed_bytes.add(PAGE_SIZE);
+                counters.compressed_bytes.add(compressed as u64);
+            }
+            Store::File(file) => file.write(slot, page)?,
+        }
+        counters.pages_out[self.number].add(1);
+        Ok(())
+    }
+
+    fn discard(&self, slot: u32) {
+        match &self.store {
+            Store::Ram(ram) => ram.discard(slot),
+            Store::File(file) => file.discard(slot),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What belongs to the address space: where the runtime is, how it was started, and its end.
+
+use crate::member::{Child, Member};
+use crate::sys;
+use core::cell::UnsafeCell;
+use core::fmt::{self, Write};
+use core::ptr::NonNull;
+use linux_raw_sys::general as nr;
+use pagefault_control::{Boot, Control};
+
+/// The status with which a program ends that the runtime had to stop.
+pub const STATUS_FAILED: i32 = 125;
+
+/// What the keeper told; written before there is a second thread.
+struct Told(UnsafeCell<Boot>);
+
+// SAFETY: written once, at the start, by the only thread.
+unsafe impl Sync for Told {}
+
+static BOOT: Told = Told(UnsafeCell::new(Boot {
+    magic: 0,
+    control: 0,
+    control_len: 0,
+    control_fd: -1,
+    socket_fd: -1,
+    slot: 0,
+    flags: 0,
+    image_start: 0,
+    image_len: 0,
+    text_start: 0,
+    text_len: 0,
+    program_ip: 0,
+    program_sp: 0,
+    stack_start: 0,
+    stack_len: 0,
+}));
+
+/// What the keeper told.
+pub fn boot() -> &'static Boot {
+    // SAFETY: nobody writes after the start.
+    unsafe { &*BOOT.0.get() }
+}
+
+/// Notes what the keeper told.
+///
+/// # Safety
+/// Called once, by the only thread.
+pub unsafe fn set_boot(boot: &Boot) {
+    // SAFETY: passed on to the caller.
+    unsafe { *BOOT.0.get() = *boot };
+}
+
+/// The memory shared with the command; `None` where the program runs without a memory manager.
+pub fn control() -> Option<&'static Control> {
+    let address = boot().control as *const Control;
+    // SAFETY: the keeper mapped it, as long as a Control, for as long as the program lives.
+    unsafe { address.as_ref() }
+}
+
+/// The time of a clock that only goes forward, in nanoseconds.
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Whether a range has something of the runtime's own image or of the control memory.
+pub fn overlaps_runtime(start: u64, len: u64) -> bool {
+    let boot = boot();
+    let overlaps = |own: u64, own_len: u64| {
+        start < own.saturating_add(own_len) && own < start.saturating_add(len)
+    };
+    overlaps(boot.image_start, boot.image_len) || overlaps(boot.control, boot.control_len)
+}
+
+/// Whether an instruction is the runtime's.
+pub fn is_runtime(ip: u64) -> bool {
+    ip.wrapping_sub(boot().text_start) < boot().text_len
+}
+
+/// Where the runtime's image begins.
+pub fn image_start() -> u64 {
+    boot().image_start
+}
+
+/// `PR_SYS_DISPATCH_ON`.
+const DISPATCH_ON: u64 = 1;
+
+/// Makes the calling thread's system calls come to us, but for those made from our own code.
+pub fn enable_dispatch() {
+    let option = u64::from(linux_raw_sys::prctl::PR_SET_SYSCALL_USER_DISPATCH);
+    let args = [option, DISPATCH_ON, boot().text_start, boot().text_len, 0];
+    // SAFETY: the handler is installed, and this thread has a stack for it.
+    if let Err(errno) = unsafe { sys::call(nr::__NR_prctl, args) } {
+        stop(format_args!(
+            "the kernel refuses to hand over system calls (syscall user dispatch, Linux 5.11 with \
+             CONFIG_GENERIC_ENTRY): error {}",
+            errno.0
+        ));
+    }
+}
+
+/// Notes a child that was forked, or that none was.
+pub fn forked(member: NonNull<Member>, raw: i64) {
+    let child = if raw > 0 { Child::Lives } else { Child::Gone };
+    // SAFETY: the child has its own copy, and here no thread is of it.
+    unsafe { Member::end(member, child) };
+}
+
+/// Whether an exec can give this process no rights.
+pub fn no_new_rights() -> bool {
+    let option = u64::from(linux_raw_sys::prctl::PR_GET_NO_NEW_PRIVS);
+    // SAFETY: the flag is asked for.
+    let answer = unsafe { sys::call(nr::__NR_prctl, [option, 0, 0, 0, 0]) };
+    answer == Ok(1)
+}
+
+/// Counts something that the runtime refused, for the statistics.
+pub fn count_refused(_what: &'static str) {
+    if let Some(control) = control() {
+        control.counters.refused.add(1);
+    }
+}
+
+/// Says something on standard error.
+pub fn say(message: fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; 512], len: 0 };
+    let _ = writeln!(line, "pagefault: process {}: {message}", sys::process_id());
+    sys::write_all(2, &line.bytes[..line.len]);
+}
+
+/// Ends the process as the program asks.
+pub fn exit(status: i32) -> ! {
+    sys::exit_group(status)
+}
+
+/// Ends a process that cannot go on, with a message.
+pub fn stop(message: fmt::Arguments<'_>) -> ! {
+    let mut line = Line { bytes: [0; 512], len: 0 };
+    let _ = write!(line, "{message}");
+    let text = core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("a message that is cut");
+    // The command says it where it can.
+    if !control().is_some_and(|control| control.fail(sys::process_id(), text)) {
+        say(message);
+    }
+    sys::exit_group(STATUS_FAILED)
+}
+
+/// The same where the shared memory cannot be trusted.
+pub fn stop_unshared(message: fmt::Arguments<'_>) -> ! {
+    say(message);
+    sys::exit_group(STATUS_FAILED)
+}
+
+/// A message, cut where it is too long: there may be no memory for more.
+struct Line {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let len = text.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + len].copy_from_slice(&text.as_bytes()[..len]);
+        self.len += len;
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! A signal arrives: a system call, a fault, or one of the program's.
+
+use super::action::{Action, IGNORE};
+use super::{ALL, deliver, deliver_default};
+use crate::entry::{self, pagefault_return, pagefault_return_blocked};
+use crate::frame::{Context, Info};
+use crate::thread::Thread;
+use crate::{call, memory, process, sys};
+use linux_raw_sys::general as nr;
+use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
+
+/// `struct sigaction` for the kernel.
+#[repr(C)]
+struct KernelAction {
+    handler: u64,
+    flags: u64,
+    restorer: u64,
+    mask: u64,
+}
+
+/// `SYS_USER_DISPATCH`: a system call was trapped.
+const USER_DISPATCH: i32 = 2;
+
+/// The flags of all our handlers.
+const OURS: u32 = nr::SA_SIGINFO | nr::SA_ONSTACK | nr::SA_RESTORER;
+
+/// Takes over the signals that the runtime needs.
+pub fn install() {
+    // During a call other signals may come, as during a call of the kernel's.
+    set(nr::SIGSYS as i32, on_call as *const () as u64, OURS | nr::SA_NODEFER, Mask::Nothing);
+    settle(PRESS_SIGNAL, &Action::default());
+    // A fault within a call's copies nests.
+    for signal in [nr::SIGSEGV, nr::SIGBUS] {
+        set(signal as i32, on_fault as *const () as u64, OURS | nr::SA_NODEFER, Mask::Everything);
+    }
+}
+
+/// Makes the kernel do about a signal what the program wants.
+pub fn settle(signal: i32, action: &Action) {
+    if super::Set::NEEDED.contains(signal) {
+        return;
+    }
+    // The keeper's, too; what the program wants of its own is looked at when it comes.
+    let is_ours = signal == PRESS_SIGNAL;
+    // The kernel itself obeys these flags.
+    let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
+    if action.is_handled() || is_ours {
+        // Whether a call goes on after the handler is decided on the way out; the kernel says with
+        // this flag that it could.
+        let flags = OURS | nr::SA_RESTART | kept;
+        set(signal, on_signal as *const () as u64, flags, Mask::Everything);
+    } else {
+        set(signal, action.handler, kept, Mask::Nothing);
+    }
+}
+
+/// Makes the kernel ignore a signal.
+pub fn ignore(signal: i32) {
+    set(signal, IGNORE, 0, Mask::Nothing);
+}
+
+/// Makes the kernel do its default about a signal, for good.
+pub fn reset(signal: i32) {
+    set(signal, super::action::DEFAULT, 0, Mask::Nothing);
+}
+
+#[derive(Clone, Copy)]
+enum Mask {
+    Nothing,
+    Everything,
+}
+
+fn set(signal: i32, handler: u64, flags: u32, mask: Mask) {
+    let restorer = match mask {
+        Mask::Nothing => pagefault_return as *const () as u64,
+        Mask::Everything => pagefault_return_blocked as *const () as u64,
+    };
+    let mask = match mask {
+        Mask::Nothing => 0,
+        Mask::Everything => ALL,
+    };
+    let action = KernelAction { handler, flags: (flags | nr::SA_RESTORER).into(), restorer, mask };
+    let args = [signal as u64, (&raw const action) as u64, 0, 8];
+    // SAFETY: the handlers are of the type that the flags ask for and run on stacks of ours.
+    let _ = unsafe { sys::call(nr::__NR_rt_sigaction, args) };
+}
+
+/// What the kernel does about a signal at present.
+pub fn kernel_handler(signal: i32) -> u64 {
+    let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let args = [signal as u64, 0, (&raw mut action) as u64, 8];
+    // SAFETY: the place for the answer is valid.
+    let _ = unsafe { sys::call(nr::__NR_rt_sigaction, args) };
+    action.handler
+}
+
+/// A system call of the program's.
+extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context) {
+    let thread = Thread::current();
+    // SAFETY: the kernel gives a handler both.
+    let (info, context) = unsafe { (&*info, &mut *context) };
+    if info.code == USER_DISPATCH {
+        call::dispatch(thread, context);
+    } else {
+        on_async(thread, info, context);
+    }
+}
+
+/// A bad access, or a signal of the same number that somebody sent.
+extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
+    let thread = Thread::current();
+    // SAFETY: the kernel gives a handler both.
+    let (info, context) = unsafe { (&*info, &mut *context) };
+    if info.code <= 0 {
+        return on_async(thread, info, context);
+    }
+    let info = match memory::fault(info, &context.registers) {
+        memory::Answer::Resume => return,
+        memory::Answer::Signal(info) => info,
+    };
+    if process::is_runtime(context.registers.rip) {
+        if !entry::fix_up(&mut context.registers) {
+            process::stop(format_args!(
+                "a defect of pagefault: {:#x} accessed {:#x}",
+                context.registers.rip - process::image_start(),
+                context.registers.cr2
+            ));
+        }
+        return;
+    }
+    deliver::deliver_fault(thread, context, &info);
+}
+
+/// A signal that the program handles.
+extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) {
+    // SAFETY: the kernel gives a handler both.
+    let (info, context) = unsafe { (&*info, &mut *context) };
+    on_async(Thread::current(), info, context);
+}
+
+/// The keeper asks for frames, which others are short of.
+fn on_press(thread: &Thread, context: &mut Context) {
+    memory::ask_for_frames();
+    let runs_program = !thread.has_stack_at(context.registers.rsp);
+    if runs_program || entry::is_in_call(&context.registers) {
+        memory::give_up_asked();
+        entry::call_again(&mut context.registers);
+    }
+}
+
+fn on_async(thread: &Thread, info: &Info, context: &mut Context) {
+    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
+        return on_press(thread, context);
+    }
+    // The runtime runs on its own stack alone, the program never does.
+    if !thread.has_stack_at(context.registers.rsp) {
+        return deliver(thread, context, info);
+    }
+    if thread.has_pending() {
+        // Only the signals that cannot be blocked come twice.
+        return deliver_default(info);
+    }
+    thread.defer(info);
+    context.mask = ALL;
+    entry::leave_window(&mut context.registers);
+}

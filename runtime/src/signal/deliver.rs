@@ -1,0 +1,131 @@
+//! Starting a handler of the program's, as the kernel would.
+
+use super::action::{DEFAULT, IGNORE};
+use super::{Set, arrive, believed_mask, set_believed_mask};
+use crate::frame::{AltStack, Context, Frame, Info, fpstate_len};
+use crate::thread::Thread;
+use crate::{sys, user};
+use linux_raw_sys::general as nr;
+
+/// What lies below a stack pointer and belongs to the interrupted function.
+const RED_ZONE: u64 = 128;
+
+/// The trap flag, the direction flag and the resume flag, which a handler starts without.
+const CLEARED: u64 = 1 << 8 | 1 << 10 | 1 << 16;
+
+/// Makes the interrupted code go on in the program's handler of a signal.
+pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
+    let action = thread.member().signals().take(info.signal);
+    match action.handler {
+        DEFAULT => return deliver_default(info),
+        IGNORE => return,
+        _ => {}
+    }
+    let was = believed_mask(thread, context.mask);
+    let Some(stack) = write_frame(thread, context, info, &action, was) else {
+        // The kernel's answer to a stack that cannot take a frame.
+        return deliver_default(&Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32));
+    };
+    let mut mask = thread.waiting_mask.take().unwrap_or(was).union(action.mask);
+    if !action.has(nr::SA_NODEFER) {
+        mask = mask.union(Set(1 << (info.signal - 1)));
+    }
+    context.mask = set_believed_mask(thread, mask);
+    let registers = &mut context.registers;
+    registers.rdi = info.signal as u64;
+    registers.rsi = stack + core::mem::offset_of!(Frame, info) as u64;
+    registers.rdx = stack + core::mem::offset_of!(Frame, context) as u64;
+    registers.rax = 0;
+    registers.rsp = stack;
+    registers.rip = action.handler;
+    registers.eflags &= !CLEARED;
+    // The handler starts with the initial floating-point state.
+    registers.fpstate = 0;
+}
+
+/// Delivers the signal of an access that is really bad: the kernel does not let such a signal be
+/// blocked or ignored.
+pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
+    let action = thread.member().signals().action(info.signal);
+    if action.is_handled() && !thread.believed.get().contains(info.signal) {
+        return deliver(thread, context, info);
+    }
+    deliver_default(info);
+}
+
+/// Lets the kernel do its default about a signal, which mostly ends the process.
+pub fn deliver_default(info: &Info) {
+    arrive::reset(info.signal);
+    let mut info = *info;
+    // The kernel lets nobody claim to be the kernel, not even towards oneself, but by a plain signal.
+    let args = [sys::process_id().into(), sys::thread_id().into(), info.signal as u64];
+    // SAFETY: a signal to this thread.
+    unsafe {
+        let [process, thread, signal] = args;
+        let queued = [process, thread, signal, (&raw mut info) as u64];
+        if sys::call(nr::__NR_rt_tgsigqueueinfo, queued).is_err() {
+            let _ = sys::call(nr::__NR_tgkill, args);
+        }
+    }
+    if Set::NEEDED.contains(info.signal) {
+        // Delivered by now, as it is never blocked: its default did not end the process.
+        arrive::install();
+    }
+}
+
+/// Writes the frame where the kernel would; returns its address, or `None` where it cannot be
+/// written.
+fn write_frame(
+    thread: &Thread,
+    context: &Context,
+    info: &Info,
+    action: &super::action::Action,
+    mask: Set,
+) -> Option<u64> {
+    if !action.has(nr::SA_RESTORER) {
+        return None;
+    }
+    let (top, left) = stack_for(thread, context.registers.rsp, action.has(nr::SA_ONSTACK));
+    // SAFETY: the context is of a frame that the kernel wrote on this thread's stack.
+    let state: &[u8] = unsafe {
+        let state = match context.registers.fpstate {
+            0 => return None,
+            state => state,
+        };
+        core::slice::from_raw_parts(state as *const u8, fpstate_len(state))
+    };
+    let fpstate = top.checked_sub(state.len() as u64)? & !63;
+    // The handler finds the stack as after a call instruction.
+    let stack = (fpstate.checked_sub(size_of::<Frame>() as u64)? & !15).checked_sub(8)?;
+    if left.is_some_and(|start| stack < start) {
+        return None;
+    }
+    let mut copy = *context;
+    copy.stack = thread.alt_stack.get();
+    copy.registers.fpstate = fpstate;
+    copy.mask = mask.0;
+    let frame = Frame { restorer: action.restorer, context: copy, info: *info };
+    user::write_bytes(fpstate, state).ok()?;
+    user::write(stack, &frame).ok()?;
+    if copy.stack.flags & nr::SS_AUTODISARM != 0 {
+        thread.alt_stack.set(AltStack { flags: nr::SS_DISABLE, ..AltStack::default() });
+    }
+    Some(stack)
+}
+
+/// Where a handler's frame begins, downwards; and where the alternate stack ends, if it is there.
+fn stack_for(thread: &Thread, sp: u64, on_alt_stack: bool) -> (u64, Option<u64>) {
+    let alt = thread.alt_stack.get();
+    if is_on(&alt, sp) {
+        return (sp - RED_ZONE, Some(alt.start));
+    }
+    if on_alt_stack && alt.flags & nr::SS_DISABLE == 0 && alt.len > 0 {
+        return (alt.start + alt.len, Some(alt.start));
+    }
+    (sp.wrapping_sub(RED_ZONE), None)
+}
+
+/// Whether a stack pointer is on an alternate stack, as the kernel tells it.
+pub fn is_on(alt: &AltStack, sp: u64) -> bool {
+    alt.flags & nr::SS_AUTODISARM == 0 && sp > alt.start && sp - alt.start <= alt.len
+}

@@ -1,0 +1,113 @@
+//! The program's signals: every handler of the program's begins in one of ours, on a stack of ours.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `action` | what the program wants done about each signal |
+//! | `arrive` | a signal arrives: a call, a fault, or one of the program's |
+//! | `deliver` | writes the frame of a program's handler where the kernel would have |
+//! | `resume` | returns from it |
+//!
+//! The kernel never has to write a frame into memory that may be absent. What the program does not
+//! handle, the kernel does by its default action. `SIGSYS`, `SIGBUS` and `SIGSEGV` are the runtime's:
+//! they can be neither blocked nor taken away, and what the program believes of them is remembered.
+//!
+//! A signal that arrives while the thread is in the runtime waits ([`Thread::defer`]) until the way
+//! out, and every other is blocked until then.
+
+pub mod action;
+mod arrive;
+mod deliver;
+mod resume;
+
+pub use arrive::{install, kernel_handler};
+pub use deliver::{deliver, deliver_default, is_on as is_on_stack};
+pub use resume::return_from_handler;
+
+use crate::entry::{NOT_STARTED, RESTART};
+use crate::frame::Context;
+use crate::sys::Errno;
+use crate::thread::Thread;
+use linux_raw_sys::general as nr;
+
+/// A set of signals; bit n − 1 is signal n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Set(pub u64);
+
+impl Set {
+    /// No signal.
+    pub const EMPTY: Self = Self(0);
+    /// The signals that the runtime needs at any time.
+    pub const NEEDED: Self =
+        Self(bit(nr::SIGSYS as i32) | bit(nr::SIGBUS as i32) | bit(nr::SIGSEGV as i32));
+
+    /// Whether a signal is in the set.
+    pub const fn contains(self, signal: i32) -> bool {
+        self.0 & bit(signal) != 0
+    }
+
+    /// What the kernel may block: the set without those that the runtime needs.
+    pub const fn for_kernel(self) -> u64 {
+        self.0 & !Self::NEEDED.0
+    }
+
+    /// The signals of either set.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The set as a program can have it: `SIGKILL` and `SIGSTOP` cannot be blocked.
+    pub const fn blockable(self) -> Self {
+        Self(self.0 & !(bit(nr::SIGKILL as i32) | bit(nr::SIGSTOP as i32)))
+    }
+}
+
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Everything but what the runtime needs: blocked while a signal waits.
+pub const ALL: u64 = Set(u64::MAX).for_kernel();
+
+/// The mask that the program believes to have, where the kernel has `mask` for it.
+pub fn believed_mask(thread: &Thread, mask: u64) -> Set {
+    Set(Set(mask).for_kernel() | thread.believed.get().0)
+}
+
+/// Makes `mask` the program's, and returns what the kernel is to block.
+pub fn set_believed_mask(thread: &Thread, mask: Set) -> u64 {
+    let mask = mask.blockable();
+    thread.believed.set(Set(mask.0 & Set::NEEDED.0));
+    mask.for_kernel()
+}
+
+/// Delivers the signal that waits, on the way out of a call; the assembly comes here.
+pub extern "C" fn deliver_pending(context: *mut Context) {
+    let thread = Thread::current();
+    // SAFETY: the way out passes the context of the frame that it returns through.
+    let context = unsafe { &mut *context };
+    if let Some(info) = thread.take_pending() {
+        deliver(thread, context, &info);
+    }
+}
+
+/// Ends a system call of the program's: its result, or the call once more after the handler of the
+/// signal that interrupted it.
+pub fn end_call(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
+    let again = match raw {
+        NOT_STARTED => true,
+        RESTART => thread
+            .pending()
+            .is_none_or(|info| thread.member().signals().action(info.signal).restarts()),
+        _ => false,
+    };
+    if again {
+        // The instruction is two bytes long.
+        context.registers.rip -= 2;
+        context.registers.rax = number;
+    } else if raw == RESTART {
+        context.registers.rax = -i64::from(Errno::EINTR.0) as u64;
+    } else {
+        context.registers.rax = raw as u64;
+    }
+}

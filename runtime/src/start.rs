@@ -1,0 +1,97 @@
+//! From the keeper's hands to the program's first instruction.
+
+use crate::frame::{AltStack, Context, Frame, Info, Registers};
+use crate::member::Member;
+use crate::signal::action::{Actions, SIGNALS};
+use crate::thread::Thread;
+use crate::{entry, files, memory, process, signal, sys};
+use alloc::boxed::Box;
+use linux_raw_sys::general as nr;
+use pagefault_control::{Boot, Control};
+
+/// The first code of the runtime in a program that has not begun: on the boot stack.
+pub extern "C" fn begin(boot: *const Boot) -> ! {
+    // SAFETY: the keeper wrote the block, and there is one thread.
+    unsafe { process::set_boot(&*boot) };
+    if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
+        process::stop_unshared(format_args!("the command and the runtime are of different builds"));
+    }
+    let mask = sys::exchange_mask(signal::ALL);
+    let actions = Actions::new();
+    for signal in 1..=SIGNALS as i32 {
+        actions.inherit(signal, signal::kernel_handler(signal));
+    }
+    let member = Member::new(actions, process::boot().slot);
+    let thread = match Thread::new(member) {
+        Ok(thread) => thread,
+        Err(errno) => process::stop(format_args!("no memory for a stack: error {}", errno.0)),
+    };
+    let stack = match sys::map_private(FIRST_STACK, nr::PROT_READ | nr::PROT_WRITE) {
+        Ok(stack) => stack,
+        Err(errno) => process::stop(format_args!("no memory to start with: error {}", errno.0)),
+    };
+    let given =
+        Box::into_raw(Box::new(First { stack, block: thread.stack_end() as u64 - TOP, mask }));
+    // SAFETY: the stack was just mapped, and nothing of the boot stack is needed any more.
+    unsafe { entry::go_on(start_memory, (stack + FIRST_STACK) as u64, given as u64) }
+}
+
+/// The stack on which the memory manager starts: its tables are made there and then moved.
+const FIRST_STACK: usize = 1 << 20;
+
+struct First {
+    stack: usize,
+    /// The stack pointer to go on with.
+    block: u64,
+    mask: u64,
+}
+
+/// Starts the memory manager, and leaves the stack for the thread's own.
+extern "C" fn start_memory(given: u64) -> ! {
+    files::begin();
+    memory::start();
+    files::begin_program();
+    // SAFETY: made by `begin`.
+    let block = unsafe { (*(given as *const First)).block };
+    // SAFETY: the block is the thread's, and nothing of this stack is needed any more.
+    unsafe { entry::go_on(begin_on_block, block, given) }
+}
+
+/// What is left free at the top of the block for the program's first frame.
+const TOP: u64 = 1024;
+
+/// Goes on, on the thread's own stack, where the boot stack would be too small.
+extern "C" fn begin_on_block(given: u64) -> ! {
+    // SAFETY: made by `begin`, and used for the last time.
+    let First { stack, mask, .. } = *unsafe { Box::from_raw(given as *mut First) };
+    // SAFETY: nobody runs on it any more.
+    let _ = unsafe { sys::unmap(stack, FIRST_STACK) };
+    memory::begin_threads();
+    let thread = Thread::current();
+    signal::install();
+    thread.settle();
+    let mask = signal::set_believed_mask(thread, signal::Set(mask));
+    process::enable_dispatch();
+    // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.
+    unsafe { entry::resume(first_frame(thread, mask)) }
+}
+
+/// The program's beginning: its instruction and stack pointer, and zeros.
+fn first_frame(thread: &Thread, mask: u64) -> *const Frame {
+    /// cs and ss of 64-bit user code.
+    const SEGMENTS: u64 = 0x33 | 0x2b << 48;
+    let boot = process::boot();
+    let registers = Registers {
+        rip: boot.program_ip,
+        rsp: boot.program_sp,
+        segments: SEGMENTS,
+        eflags: 0x202,
+        ..Registers::default()
+    };
+    let stack = AltStack { flags: 0, ..thread.own_stack() };
+    let context = Context { registers, stack, mask, ..Context::default() };
+    let frame = (((thread.stack_end() - size_of::<Frame>()) & !15) - 8) as *mut Frame;
+    // SAFETY: the top of the block is unused.
+    unsafe { frame.write(Frame { restorer: 0, context, info: Info::new(0, 0) }) };
+    frame
+}

@@ -1,0 +1,142 @@
+//! The host's system calls, made from the one range of code that may make them.
+
+use core::arch::asm;
+use linux_raw_sys::general as nr;
+
+/// An error number of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+macro_rules! errnos {
+    ($($name:ident)*) => {
+        impl Errno {
+            $(#[allow(missing_docs)] pub const $name: Self = Self(linux_raw_sys::errno::$name as i32);)*
+        }
+    };
+}
+
+errnos! {
+    EPERM ENOENT ESRCH EINTR EIO E2BIG ENOEXEC EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EINVAL
+    ENFILE EMFILE EFBIG ENOSPC ERANGE ENOSYS EOPNOTSUPP
+}
+
+/// What a system call returns, or its error.
+pub type Result<T = u64> = core::result::Result<T, Errno>;
+
+/// The raw result of a system call as a value or an error.
+pub fn result(raw: i64) -> Result {
+    if (-4095..0).contains(&raw) { Err(Errno(-raw as i32)) } else { Ok(raw as u64) }
+}
+
+/// The raw result that says so.
+pub fn raw(result: Result) -> i64 {
+    match result {
+        Ok(value) => value as i64,
+        Err(Errno(number)) => -i64::from(number),
+    }
+}
+
+/// Makes a system call and returns what the kernel leaves in `rax`.
+///
+/// # Safety
+/// That of the call.
+#[inline]
+pub unsafe fn raw_call(number: u32, args: [u64; 6]) -> i64 {
+    let result: i64;
+    // SAFETY: the kernel clobbers rcx, r11 and the result alone; the caller vouches for the rest.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") u64::from(number) as i64 => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// Makes a system call of up to six arguments.
+///
+/// # Safety
+/// That of the call.
+pub unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result {
+    let mut six = [0; 6];
+    six[..N].copy_from_slice(&args);
+    // SAFETY: passed on to the caller.
+    result(unsafe { raw_call(number, six) })
+}
+
+/// Maps private memory at an address of the host's choice.
+pub fn map_private(len: usize, prot: u32) -> Result<usize> {
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE;
+    let args = [0, len as u64, prot.into(), flags.into(), u64::MAX, 0];
+    // SAFETY: a new mapping replaces nothing.
+    unsafe { call(nr::__NR_mmap, args) }.map(|address| address as usize)
+}
+
+/// Ends mappings.
+///
+/// # Safety
+/// Nobody may use the range afterwards.
+pub unsafe fn unmap(start: usize, len: usize) -> Result<()> {
+    // SAFETY: passed on to the caller.
+    unsafe { call(nr::__NR_munmap, [start as u64, len as u64]) }.map(drop)
+}
+
+/// Advises the host on a range of the runtime's own memory.
+///
+/// # Safety
+/// Some advice destroys what is in the range.
+pub unsafe fn advise(start: usize, len: usize, advice: u32) -> Result<()> {
+    // SAFETY: passed on to the caller.
+    unsafe { call(nr::__NR_madvise, [start as u64, len as u64, advice.into()]) }.map(drop)
+}
+
+/// The calling thread's number.
+pub fn thread_id() -> u32 {
+    // SAFETY: the call takes nothing and changes nothing.
+    unsafe { raw_call(nr::__NR_gettid, [0; 6]) as u32 }
+}
+
+/// The process's number, as it sees itself.
+pub fn process_id() -> u32 {
+    // SAFETY: as above.
+    unsafe { raw_call(nr::__NR_getpid, [0; 6]) as u32 }
+}
+
+/// Exchanges the calling thread's set of blocked signals; bit n − 1 is signal n.
+pub fn exchange_mask(new: u64) -> u64 {
+    let mut old = 0_u64;
+    let args = [u64::from(nr::SIG_SETMASK), (&raw const new) as u64, (&raw mut old) as u64, 8];
+    // SAFETY: both sets are 8 bytes and live for the call.
+    let _ = unsafe { call(nr::__NR_rt_sigprocmask, args) };
+    old
+}
+
+/// Writes to a descriptor, as far as it goes.
+pub fn write_all(descriptor: u32, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let args = [descriptor.into(), bytes.as_ptr() as u64, bytes.len() as u64];
+        // SAFETY: the buffer is readable for its length.
+        match unsafe { call(nr::__NR_write, args) } {
+            Ok(written) if written > 0 => bytes = &bytes[(written as usize).min(bytes.len())..],
+            Err(Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
+
+/// Ends the process at once.
+pub fn exit_group(status: i32) -> ! {
+    loop {
+        // SAFETY: the call does not return.
+        unsafe { raw_call(nr::__NR_exit_group, [status as u64, 0, 0, 0, 0, 0]) };
+    }
+}

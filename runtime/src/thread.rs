@@ -1,0 +1,242 @@
+//! What belongs to a thread: a block of memory with its state and the stack on which the runtime
+//! runs for it.
+//!
+//! The block is aligned to its size, so that the state is found by masking the stack pointer: the
+//! runtime has no thread-local storage, and leaves `fs` and `gs` to the program. The stack is the
+//! thread's alternate signal stack, so that nothing of ours ever lands on the program's stacks.
+
+use crate::frame::{AltStack, Info};
+use crate::lock::Mutex;
+use crate::member::Member;
+use crate::memory::Pins;
+use crate::signal::Set;
+use crate::sys::{self, Errno};
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::cell::{Cell, RefCell};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use linux_raw_sys::general as nr;
+
+/// The length and alignment of a block.
+pub const BLOCK: usize = 256 << 10;
+/// The length of the state at its beginning; a page that faults follows, then the stack.
+const STATE: usize = 4096;
+const GUARD: usize = 4096;
+
+/// The state of a thread, at the beginning of its block.
+#[repr(C)]
+pub struct Thread {
+    /// Whether a signal waits for delivery at the way out; the assembly knows it as the first word.
+    pending: AtomicU32,
+    /// The kernel's number of the thread; zeroed by the kernel when it has ended and its block may
+    /// be used again.
+    number: AtomicU32,
+    /// The signal that waits.
+    info: Cell<Info>,
+    /// The alternate stack that the program has set.
+    pub alt_stack: Cell<AltStack>,
+    /// Which of the signals that the runtime needs the program believes to have blocked.
+    pub believed: Cell<Set>,
+    /// The mask with which the program waits at present, in place of its own.
+    pub waiting_mask: Cell<Option<Set>>,
+    /// The word that the program wants zeroed and woken at the thread's end; 0 for none.
+    pub clear_at_exit: Cell<u64>,
+    /// The area of restartable sequences that the host knows: its address (0 for none), its length
+    /// and its signature.
+    pub restartable: Cell<[u64; 3]>,
+    /// Pages that the host writes by itself as long as the thread lives.
+    pub kept: RefCell<Vec<Pins>>,
+    /// The process that the thread is of.
+    member: Cell<NonNull<Member>>,
+    /// The next block of the list that this one is in.
+    next: Cell<*mut Thread>,
+    /// A number that no other thread of this process has.
+    context: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<Thread>() <= STATE);
+
+/// Blocks whose threads have ended, or will at any moment.
+static USED: Mutex<List> = Mutex::new(List { first: null_mut() });
+
+struct List {
+    first: *mut Thread,
+}
+
+// SAFETY: the list owns its blocks.
+unsafe impl Send for List {}
+
+/// The number of the next thread; 0 is the start, before there are threads.
+static CONTEXTS: AtomicU32 = AtomicU32::new(1);
+
+impl Thread {
+    /// The calling thread, which runs on its block.
+    pub fn current() -> &'static Self {
+        let sp: usize;
+        // SAFETY: reads a register. The runtime runs on blocks alone, from the first thread's start.
+        unsafe {
+            asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags));
+            &*((sp & !(BLOCK - 1)) as *const Self)
+        }
+    }
+
+    /// A block for a new thread of a process.
+    pub fn new(member: NonNull<Member>) -> Result<&'static Self, Errno> {
+        let block = match USED.lock().take() {
+            Some(block) => block,
+            None => map_block()? as *mut Self,
+        };
+        let thread = Self {
+            pending: AtomicU32::new(0),
+            // Not free before the kernel says so.
+            number: AtomicU32::new(u32::MAX),
+            info: Cell::new(Info::new(0, 0)),
+            alt_stack: Cell::new(AltStack { flags: nr::SS_DISABLE, ..AltStack::default() }),
+            believed: Cell::new(Set::EMPTY),
+            waiting_mask: Cell::new(None),
+            clear_at_exit: Cell::new(0),
+            restartable: Cell::new([0; 3]),
+            kept: RefCell::new(Vec::new()),
+            member: Cell::new(member),
+            next: Cell::new(null_mut()),
+            context: Cell::new(CONTEXTS.fetch_add(1, Relaxed)),
+        };
+        // SAFETY: the block is nobody else's, and long enough.
+        unsafe {
+            block.write(thread);
+            Ok(&*block)
+        }
+    }
+
+    /// The process that the thread is of.
+    pub fn member(&self) -> &'static Member {
+        // SAFETY: members are never freed while a thread is of them.
+        unsafe { self.member.get().as_ref() }
+    }
+
+    /// Makes the thread one of another process: after a fork.
+    pub fn set_member(&self, member: NonNull<Member>) {
+        self.member.set(member);
+    }
+
+    /// A number that no other thread of this process has.
+    pub fn context(&self) -> u32 {
+        self.context.get()
+    }
+
+    /// The lowest address of its block.
+    pub fn block(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// The address above its stack.
+    pub fn stack_end(&self) -> usize {
+        self.block() + BLOCK
+    }
+
+    /// Whether a stack pointer is within the block.
+    pub fn has_stack_at(&self, sp: u64) -> bool {
+        sp.wrapping_sub(self.block() as u64) <= BLOCK as u64
+    }
+
+    /// The stack as the kernel is told of it.
+    pub fn own_stack(&self) -> AltStack {
+        let start = self.block() + STATE + GUARD;
+        AltStack {
+            start: start as u64,
+            len: (self.stack_end() - start) as u64,
+            ..AltStack::default()
+        }
+    }
+
+    /// Makes the kernel use the block as the calling thread's alternate stack, and give it back at
+    /// the thread's end.
+    pub fn settle(&self) {
+        let stack = self.own_stack();
+        // SAFETY: the block is this thread's alone until the kernel zeroes the number, which it does
+        // when the thread has left its stack for good.
+        unsafe {
+            let _ = sys::call(nr::__NR_sigaltstack, [(&raw const stack) as u64, 0]);
+            let number = (&raw const self.number) as u64;
+            let id = sys::call(nr::__NR_set_tid_address, [number]);
+            self.number.store(id.unwrap_or(1) as u32, Release);
+        }
+    }
+
+    /// Gives a block back that no thread uses, or that its thread is about to leave.
+    pub fn retire(&self) {
+        USED.lock().put(self);
+    }
+
+    /// Says that no thread runs on the block: it was never started, or its process is another.
+    pub fn abandon(&self) {
+        self.number.store(0, Release);
+    }
+
+    /// Whether a signal waits for delivery.
+    pub fn has_pending(&self) -> bool {
+        self.pending.load(Relaxed) != 0
+    }
+
+    /// Keeps a signal for delivery at the way out. All others are blocked from now on.
+    pub fn defer(&self, info: &Info) {
+        self.info.set(*info);
+        self.pending.store(1, Relaxed);
+    }
+
+    /// The signal that waits.
+    pub fn pending(&self) -> Option<Info> {
+        self.has_pending().then(|| self.info.get())
+    }
+
+    /// Takes the signal that waits.
+    pub fn take_pending(&self) -> Option<Info> {
+        let info = self.pending()?;
+        self.pending.store(0, Relaxed);
+        Some(info)
+    }
+}
+
+impl List {
+    fn put(&mut self, thread: &Thread) {
+        thread.next.set(self.first);
+        self.first = core::ptr::from_ref(thread).cast_mut();
+    }
+
+    /// Takes a block that the kernel has given up.
+    fn take(&mut self) -> Option<*mut Thread> {
+        let mut link: *mut *mut Thread = &raw mut self.first;
+        // SAFETY: the list is locked, and its blocks are mapped for ever.
+        unsafe {
+            while let Some(thread) = (*link).as_ref() {
+                if thread.number.load(Acquire) == 0 {
+                    let taken = *link;
+                    *link = thread.next.get();
+                    return Some(taken);
+                }
+                link = thread.next.as_ptr();
+            }
+        }
+        None
+    }
+}
+
+/// Maps an aligned block, with a page that faults below the stack.
+fn map_block() -> Result<usize, Errno> {
+    let start = sys::map_private(2 * BLOCK, nr::PROT_READ | nr::PROT_WRITE)?;
+    let block = start.next_multiple_of(BLOCK);
+    // SAFETY: the mapping was just made, and what is cut off is not part of the block.
+    unsafe {
+        if block > start {
+            sys::unmap(start, block - start)?;
+        }
+        sys::unmap(block + BLOCK, start + BLOCK - block)?;
+        let guard = [(block + STATE) as u64, GUARD as u64, nr::PROT_NONE.into()];
+        sys::call(nr::__NR_mprotect, guard)?;
+        // A block is no part of what the program would look for in its core.
+        let _ = sys::advise(block, BLOCK, nr::MADV_DONTDUMP);
+    }
+    Ok(block)
+}
