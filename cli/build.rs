@@ -1,5 +1,5 @@
-//! Builds what `pagefault run` puts into programs, to be embedded in the command: the runtime that is
-//! placed in them, and the shared object of the first road.
+//! Builds what `pagefault run` places in programs, to be embedded in the command: the runtime, and
+//! one for tests.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// What they are built from.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 10] = [
     "machine",
     "mm",
     "linux",
     "calls",
     "control",
-    "preload",
     "runtime",
     "Cargo.toml",
     "Cargo.lock",
@@ -30,8 +29,6 @@ fn main() {
         fail("OUT_DIR and CARGO are set by cargo, which must run this");
     };
     let out = PathBuf::from(out);
-    let object = preload(&cargo, &root, &out.join("preload"));
-    println!("cargo::rustc-env=PAGEFAULT_PRELOAD={}", object.display());
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
     let runtime = runtime(&cargo, &root, &out.join("runtime"));
@@ -49,22 +46,6 @@ fn runtime(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     run(&mut command, "pagefault-image");
     target.join("x86_64-unknown-linux-gnu/release/pagefault-image")
-}
-
-/// The shared object of the first road.
-fn preload(cargo: &OsStr, root: &Path, target: &Path) -> PathBuf {
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "--locked", "--package", "pagefault-preload"])
-        .arg("--manifest-path")
-        .arg(root.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target)
-        // There is nobody to catch a panic between a program and its page.
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
-    run(&mut command, "pagefault-preload");
-    target.join("release/libpagefault_preload.so")
 }
 
 /// A runtime that only jumps to the program, for tests.

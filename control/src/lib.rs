@@ -52,9 +52,6 @@ use alloc::string::String;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// The environment variable that names the shared memory to a program.
-pub const VARIABLE: &str = "PAGEFAULT_CONTROL";
-
 /// The status with which a program ends that its manager had to stop.
 pub const STATUS_FAILED: i32 = 125;
 

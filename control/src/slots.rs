@@ -41,7 +41,10 @@ pub struct Slot {
     pub nofile_soft: AtomicU64,
     /// The hard limit of descriptors that the program believes in.
     pub nofile_hard: AtomicU64,
-    spare: [AtomicU64; 2],
+    /// How far the hard limit of file sizes that the program believes in is below infinity, where it
+    /// is below the real one.
+    pub file_size_below: AtomicU64,
+    spare: AtomicU64,
 }
 
 impl Slot {
@@ -84,6 +87,7 @@ impl Slots {
             slot.pid.store(0, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
+            slot.file_size_below.store(0, Relaxed);
             Some(index as u32)
         })
     }

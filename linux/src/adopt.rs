@@ -97,7 +97,8 @@ impl Shared {
         // SAFETY: both are whole pages: one stands where the memory manager has a region that may
         // be read and is write-protected, the other stays while the frame is held.
         let same = || unsafe { *(host as *const Page) == *self.parked_page(home) };
-        if !(fresh && stored_to) && !same() {
+        let loses_nothing = fresh && stored_to || same();
+        if !loses_nothing {
             return Err(Errno::EXIST);
         }
         self.note_standing(space, page, held, Mapped::WriteProtected);

@@ -15,7 +15,10 @@ use rustix::io::Errno;
 impl LinuxSpace {
     /// Notes that the host has taken the pages of a range away, by `munmap` or in `mmap`'s stead:
     /// their content is lost, and the memory manager is about to drop the entries.
-    pub fn forget(&self, range: Range<VirtAddr>) {
+    ///
+    /// # Safety
+    /// The host has taken the pages away.
+    pub unsafe fn forget(&self, range: Range<VirtAddr>) {
         let counters = &self.core.shared.counters;
         self.each_standing(&range, |held, _| {
             held.set_home(Home::Blank);
@@ -27,7 +30,10 @@ impl LinuxSpace {
     /// is registered already; the memory manager is about to move the entries.
     ///
     /// The host lifts the write protection of what it moves; it is put back here.
-    pub fn rehome(&self, range: Range<VirtAddr>, to: VirtAddr) -> Result<(), Errno> {
+    ///
+    /// # Safety
+    /// The host has moved the pages, and nobody is inside the memory manager.
+    pub unsafe fn rehome(&self, range: Range<VirtAddr>, to: VirtAddr) -> Result<(), Errno> {
         let core = &self.core;
         let mut result = Ok(());
         let (from, to) = (range.start.value(), to.value());

@@ -1,5 +1,55 @@
 //! A Linux process as a machine for the pagefault memory manager, through userfaultfd.
 //!
+//! # Memory with a limit
+//! ```
+//! use pagefault_linux::{Advice, Memory};
+//! # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+//!
+//! // At most 8 MiB are resident; the rest is compressed, then written to a temporary file.
+//! let memory = Memory::with_limit(8 << 20)?;
+//! let mut table = memory.map(64 << 20)?;
+//! for (number, word) in table.as_chunks_mut().0.iter_mut().enumerate() {
+//!     *word = number.to_ne_bytes();
+//! }
+//! assert_eq!(table[80_000..80_008], 10_000_usize.to_ne_bytes());
+//!
+//! // What is no longer needed costs nothing.
+//! table.advise(.., Advice::DontNeed)?;
+//! assert_eq!(table[80_000..80_008], [0; 8]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A system call on a region
+//! Under inline delivery, the default, the kernel finds no page that is not resident: pin what a
+//! call is to use.
+//! ```
+//! # use pagefault_linux::Memory;
+//! # use std::io::Read;
+//! # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+//! # let memory = Memory::with_limit(8 << 20)?;
+//! let mut region = memory.map(1 << 20)?;
+//! let mut bytes = region.pin(4096..8192)?;
+//! std::fs::File::open("/proc/self/exe")?.read_exact(&mut bytes)?;
+//! assert_eq!(bytes[1..4], *b"ELF");
+//! # drop(bytes);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A file within the limit
+//! ```
+//! use pagefault_linux::{Memory, Sharing};
+//! use std::sync::Arc;
+//! # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+//!
+//! let memory = Memory::with_limit(8 << 20)?;
+//! let program = memory.open(Arc::new(std::fs::File::open("/proc/self/exe")?));
+//! // SAFETY: a private mapping of a file that nobody writes.
+//! let bytes = unsafe { memory.map_file(&program, 0, 4096, Sharing::Private)? };
+//! assert_eq!(bytes[1..4], *b"ELF");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it is made
 //! Our own page table says what memory is; the host's page table is a look-aside buffer for it.
 //! From the top:
 //!
@@ -61,6 +111,12 @@ mod table;
 mod uffd;
 #[cfg(feature = "std")]
 mod visit;
+
+// What users of a memory need besides, so that this package suffices for them.
+pub use pagefault::error;
+pub use pagefault::machine::{Access, Backing, IoError, PAGE_SIZE, Protection, VirtAddr};
+pub use pagefault::{Advice, Correction, Event, Observer, Sharing, SyncMode, Weight};
+pub use {pagefault, pagefault_machine};
 
 pub use adopt::{AdoptPresentError, adopt_present};
 pub use context::set_context;

@@ -244,7 +244,8 @@ impl LinuxSpace {
     /// by another thread are read from there to the last.
     ///
     /// # Safety
-    /// The range is registered, and no entry in it allows an access.
+    /// The range is registered, and nobody uses it meanwhile: no entry allows an access, or the caller
+    /// has the process to himself.
     pub unsafe fn vacate(&self, range: Range<VirtAddr>) {
         if let Some(pages) = self.core.pages_of(&range) {
             self.core.shared.vacate_range(&self.core, pages);

@@ -15,7 +15,7 @@ const BOTH: [Delivery; 2] = [Delivery::Inline, Delivery::Threads(2)];
 fn small(delivery: Delivery) -> Memory {
     let swap = [
         Swap::Ram { bytes: MIB as u64 },
-        Swap::TemporaryFile { directory: std::env::temp_dir(), bytes: 64 << 20 },
+        Swap::TemporaryFile { directory: std::env::temp_dir(), bytes: Some(64 << 20) },
     ];
     Memory::builder(2 * MIB as u64).delivery(delivery).swap(swap).build().unwrap()
 }
@@ -195,7 +195,7 @@ fn what_cannot_be_built_says_why() {
     let Err(error) = Memory::with_limit(1000) else { panic!("a memory of 1000 bytes") };
     assert!(matches!(error, CreateError::LimitTooSmall { given: 1000, .. }));
     assert!(error.to_string().contains("give at least"), "{error}");
-    let swap = [Swap::File { path: "/".into(), bytes: 1 << 20 }];
+    let swap = [Swap::File { path: "/".into(), bytes: Some(1 << 20) }];
     let Err(error) = Memory::builder(4 << 20).swap(swap).build() else { panic!("swap to /") };
     assert!(error.to_string().contains("directory"), "{error}");
     let layout = Layout::Windows { origin: pagefault::machine::VirtAddr(4096), bytes: 1 << 21 };
@@ -363,4 +363,28 @@ fn a_forked_child_cannot_touch_its_parents_memory() {
         }
         assert!((0..pages).all(|page| is(&region, page, 1)));
     }
+}
+
+#[test]
+fn a_file_of_the_host_is_mapped_and_written_back() {
+    let path = std::env::temp_dir().join(format!("pagefault-backing-{}", std::process::id()));
+    let mut options = std::fs::File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let content: Vec<u8> = (0..3 * 4096 + 100).map(|byte| (byte / 7) as u8).collect();
+    std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
+    let memory = small(Delivery::Inline);
+    let opened = memory.open(Arc::new(file.try_clone().unwrap()));
+    // SAFETY: nobody else uses the file while the region is there.
+    let mut region = unsafe { memory.map_file(&opened, 0, 4 * 4096, Sharing::Shared) }.unwrap();
+    assert_eq!(region[..content.len()], content);
+    assert!(region[content.len()..].iter().all(|byte| *byte == 0));
+    region[5000] = 250;
+    region[content.len()] = 7;
+    region.sync(..).unwrap();
+    let mut written = vec![0; content.len() + 1];
+    let read = std::os::unix::fs::FileExt::read_at(&file, &mut written, 0).unwrap();
+    assert_eq!(read, content.len(), "stores past the end do not reach the file");
+    assert_eq!(written[5000], 250);
+    assert_eq!(written[..5000], content[..5000]);
 }

@@ -19,10 +19,15 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
 pub mod addr;
 pub mod encode;
 pub mod entry;
 pub mod fault;
+#[cfg(all(feature = "std", unix))]
+mod file;
 pub mod frame;
 pub mod machine;
 pub mod store;

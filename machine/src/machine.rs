@@ -2,7 +2,7 @@
 
 use crate::store::PageBytes;
 use crate::{Entry, Frame, Protection, VirtAddr};
-use core::fmt::Debug;
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 
@@ -12,6 +12,14 @@ pub type Page = PageBytes;
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfFrames;
+
+impl fmt::Display for OutOfFrames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no frame is free")
+    }
+}
+
+impl core::error::Error for OutOfFrames {}
 
 /// Why an address space could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +35,17 @@ impl From<OutOfFrames> for NoSpace {
         Self::OutOfFrames
     }
 }
+
+impl fmt::Display for NoSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfFrames => "no frame is free for a page table",
+            Self::Refused => "the machine has all the address spaces that it can have",
+        })
+    }
+}
+
+impl core::error::Error for NoSpace {}
 
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///

@@ -8,6 +8,7 @@
 //! is being filled.
 
 use crate::PAGE_SIZE;
+use core::fmt;
 
 /// A page of bytes, as a store sees it.
 pub type PageBytes = [u8; PAGE_SIZE as usize];
@@ -22,6 +23,18 @@ pub enum IoError {
     /// The store cannot be written (`EROFS`), or does not offer the operation.
     Unsupported,
 }
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "the device failed",
+            Self::Full => "there is no room left",
+            Self::Unsupported => "the store does not offer this",
+        })
+    }
+}
+
+impl core::error::Error for IoError {}
 
 /// The content of a file or of anything that can be read by page: Linux's `address_space_operations`
 /// and `vm_operations_struct` (spec D1) for the part that concerns content.

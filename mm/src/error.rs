@@ -7,6 +7,7 @@ use core::fmt;
 #[allow(missing_docs, reason = "the names are those of errno(3)")]
 pub enum Errno {
     EPERM,
+    ESRCH,
     EIO,
     EBADF,
     EAGAIN,
@@ -30,6 +31,7 @@ impl Errno {
     pub const fn number(self) -> i32 {
         match self {
             Self::EPERM => 1,
+            Self::ESRCH => 3,
             Self::EIO => 5,
             Self::EBADF => 9,
             Self::EAGAIN => 11,
@@ -106,6 +108,7 @@ errors! {
         AddressSpaceLimit = ENOMEM, "The limit on the size of the address space is reached.";
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
+        Ended = ESRCH, "The owner of the address space is gone.";
         OutOfMemory = ENOMEM, "No memory for the bookkeeping.";
     }
 }
@@ -277,3 +280,11 @@ impl From<crate::machine::IoError> for FileError {
 /// Nothing could be reclaimed to make room for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing could be reclaimed to make room for a page")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}

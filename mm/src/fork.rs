@@ -1,9 +1,9 @@
 //! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
 
 use crate::entries::PageCursor;
-use crate::entry::Limits;
 use crate::error::ForkError;
 use crate::fault::page_range;
+use crate::limits::Limits;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };

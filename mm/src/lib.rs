@@ -36,6 +36,7 @@ pub mod exception;
 mod fault;
 mod fork;
 mod interval;
+mod limits;
 mod look;
 mod manager;
 mod map;
@@ -55,11 +56,11 @@ mod vma;
 
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
-pub use entry::Limits;
 pub use event::{Correction, Event, Observer, Weight};
 pub use fault::Adopted;
+pub use limits::Limits;
 pub use look::{FrameReport, PageOwner, QueueReport, Turn, Visit};
-pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, ZeroPolicy};
+pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, SwapAreas, ZeroPolicy};
 pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
     RemapRequest, Sharing, Source, SyncMode,

@@ -105,6 +105,11 @@ impl<M: Machine> Manager<M> {
         })
     }
 
+    /// The slots of a swap area that are used, and how many refer to each (spec F4).
+    pub fn slot_report(&self, area: u8) -> Vec<(SwapSlot, u16)> {
+        self.swap.used(area).map(|slot| (slot, self.swap.count(slot))).collect()
+    }
+
     /// The replacement queues. They are cut into shards, which are shown one after the other.
     pub fn queue_report(&self) -> QueueReport {
         let mut report = QueueReport::default();

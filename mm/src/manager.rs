@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Mapping};
 use crate::error::{ForkError, OutOfMemory, SwapOffError};
 use crate::event::{Event, Observer};
-use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice};
+use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice, SwapSlot};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
@@ -13,7 +13,7 @@ use crate::reclaim::room::Passes;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
 use crate::stats::{Counters, Stats};
-use crate::swap::area::{Areas, Priority, SwapOnError};
+use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
 use crate::sync::LockOrder;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -121,6 +121,31 @@ pub struct Manager<M: Machine> {
     vma_ids: AtomicU64,
 }
 
+/// What is known of the swap areas of a manager.
+pub struct SwapAreas<'a, M: Machine>(&'a Areas<M::Mutex, M::RwLock>);
+
+impl<'a, M: Machine> SwapAreas<'a, M> {
+    /// What each area has done so far, in the order of their numbers.
+    pub fn statistics(&self) -> impl Iterator<Item = AreaStatistics> + use<'a, M> {
+        self.0.statistics()
+    }
+
+    /// The usable slots of all active areas.
+    pub fn total(&self) -> u64 {
+        self.0.total()
+    }
+
+    /// The free slots of all active areas.
+    pub fn free(&self) -> u64 {
+        self.0.free()
+    }
+
+    /// How many references a slot has; 0 if it is free, bad or missing.
+    pub fn references(&self, slot: SwapSlot) -> u16 {
+        self.0.count(slot)
+    }
+}
+
 impl<M: Machine> Manager<M> {
     /// Makes a manager for a machine, all of whose frames it may use.
     pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
@@ -172,12 +197,12 @@ impl<M: Machine> Manager<M> {
         self.stats.read()
     }
 
-    /// The swap areas with their use and traffic, by descending priority.
-    pub fn swap_areas(&self) -> &Areas<M::Mutex, M::RwLock> {
-        &self.swap
+    /// The swap areas with their use and traffic.
+    pub const fn swap_areas(&self) -> SwapAreas<'_, M> {
+        SwapAreas(&self.swap)
     }
 
-    /// The most frames that were in use at once.
+    /// How many frames are in use now.
     pub fn frames_in_use(&self) -> u32 {
         self.machine.frames() - self.machine.free_frames()
     }

@@ -20,9 +20,9 @@
 //! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
-use crate::entry::Limits;
 use crate::error::ForkError;
 use crate::fault::ahead::Runs;
+use crate::limits::Limits;
 use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::rmap;
@@ -33,7 +33,7 @@ use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
 #[derive(Clone, Debug)]
@@ -120,6 +120,8 @@ pub struct Mm<M: Machine> {
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     exclusive: SleepLock,
+    /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
+    ended: AtomicBool,
     /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
     pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
@@ -134,7 +136,8 @@ pub(crate) struct Exclusive<'a, M: Machine> {
     _guard: SleepGuard<'a, M>,
 }
 
-/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7).
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Whoever still has
+/// the shared part finds nothing mapped from then on, and can map nothing.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }
@@ -164,6 +167,7 @@ impl<M: Machine> AddressSpace<M> {
             limits,
             usage: Usage::default(),
             exclusive: SleepLock::new(),
+            ended: AtomicBool::new(false),
             moves: AtomicU32::new(0),
             runs: Runs::new(),
             pending: Pending::default(),
@@ -297,6 +301,7 @@ impl<M: Machine> Mm<M> {
     /// Ends the address space: every page is given back, every region leaves the reverse maps.
     fn release(self: &Arc<Self>) {
         let exclusive = self.exclusive();
+        self.ended.store(true, Ordering::Relaxed);
         exclusive.unmap(&self.layout.range);
     }
 }
@@ -311,6 +316,11 @@ impl<'a, M: Machine> Exclusive<'a, M> {
     /// The address space.
     pub(crate) const fn mm(&self) -> &'a Arc<Mm<M>> {
         self.mm
+    }
+
+    /// Whether the owner of the address space is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.mm.ended.load(Ordering::Relaxed)
     }
 
     /// Puts regions in the place of others, at once for whoever looks them up.

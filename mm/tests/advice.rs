@@ -14,10 +14,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+/// Says that a thread has stopped, and lets it go on.
+type Stop = (Sender<()>, Receiver<()>);
+
 /// Stops a thread named "advice" where it first finds no table for a block: between two blocks, with
 /// no lock held.
 #[derive(Clone, Default)]
-struct Gate(Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>);
+struct Gate(Arc<Mutex<Option<Stop>>>);
 
 impl Observer for Gate {
     fn note(&self, call: &Call) {

@@ -484,13 +484,13 @@ fn f4_every_entry_counts_at_its_slot() {
     world.manager.reclaim(10);
     let areas = world.manager.swap_areas();
     let slot = SwapSlot { area: 0, offset: 1 };
-    assert_eq!(areas.count(slot), 1);
+    assert_eq!(areas.references(slot), 1);
     let children = [space.fork().unwrap(), space.fork().unwrap()];
-    assert_eq!(areas.count(slot), 3);
+    assert_eq!(areas.references(slot), 3);
     assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(1));
-    assert_eq!(areas.count(slot), 3, "the cache's in the place of the parent's");
+    assert_eq!(areas.references(slot), 3, "the cache's in the place of the parent's");
     drop(children);
-    assert_eq!(areas.count(slot), 1);
+    assert_eq!(areas.references(slot), 1);
     drop(space);
     world.check_empty();
 }

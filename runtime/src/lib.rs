@@ -17,6 +17,8 @@
 //! | `call` | the program's system calls |
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
+//! | `seccomp` | the program's filters of calls |
+//! | `files`, `file_size` | descriptors, and limits that concern the runtime's own files |
 //! | `user` | the runtime's accesses to the program's memory |
 //! | `sys`, `frame` | the host's calls and structures |
 //! | [`heap`], `lock` | the runtime's own memory and locks |
@@ -32,6 +34,7 @@ extern crate alloc;
 
 mod call;
 mod entry;
+mod file_size;
 mod files;
 mod frame;
 pub mod heap;
@@ -40,6 +43,7 @@ mod lock;
 mod member;
 mod memory;
 pub mod process;
+mod seccomp;
 mod signal;
 mod start;
 mod sys;

@@ -86,4 +86,5 @@ fn copy(own: &Slot, child: &Slot) {
     child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
     child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
     child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
+    child.file_size_below.store(own.file_size_below.load(Relaxed), Relaxed);
 }

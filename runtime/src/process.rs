@@ -114,6 +114,28 @@ pub fn no_new_rights() -> bool {
     answer == Ok(1)
 }
 
+/// Whether the process has `CAP_SYS_ADMIN`.
+pub fn is_administrator() -> bool {
+    has_capability(21)
+}
+
+/// Whether the process may raise its limits (`CAP_SYS_RESOURCE`).
+pub fn may_raise_limits() -> bool {
+    has_capability(24)
+}
+
+fn has_capability(number: u32) -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u64 = 0x2008_0522;
+    let head = [VERSION];
+    // Two structures: effective, permitted and inheritable, of 32 each.
+    let mut sets = [0_u32; 6];
+    // SAFETY: both structures are ours.
+    let asked =
+        unsafe { sys::call(nr::__NR_capget, [(&raw const head) as u64, (&raw mut sets) as u64]) };
+    asked.is_ok() && sets[number as usize / 32 * 3] & 1 << (number % 32) != 0
+}
+
 /// Counts something that the runtime refused, for the statistics.
 pub fn count_refused(_what: &'static str) {
     if let Some(control) = control() {

@@ -4,7 +4,7 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, files, memory, process, signal, sys};
+use crate::{entry, file_size, files, memory, process, signal, sys};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
@@ -49,7 +49,8 @@ struct First {
 /// Starts the memory manager, and leaves the stack for the thread's own.
 extern "C" fn start_memory(given: u64) -> ! {
     files::begin();
-    memory::start();
+    file_size::begin();
+    file_size::unlimited(memory::start);
     files::begin_program();
     // SAFETY: made by `begin`.
     let block = unsafe { (*(given as *const First)).block };

@@ -9,6 +9,7 @@ use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
 use crate::member::Member;
 use crate::memory::Pins;
+use crate::seccomp;
 use crate::signal::Set;
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
@@ -18,6 +19,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
+use lock_api::RawMutex;
 
 /// The length and alignment of a block.
 pub const BLOCK: usize = 256 << 10;
@@ -48,25 +50,34 @@ pub struct Thread {
     pub restartable: Cell<[u64; 3]>,
     /// Pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
+    /// The pages that the call under way keeps resident, once they are complete.
+    pub in_use: Cell<*mut Pins>,
+    /// What judges the thread's calls.
+    pub seccomp: seccomp::State,
     /// The process that the thread is of.
     member: Cell<NonNull<Member>>,
-    /// The next block of the list that this one is in.
+    /// The next of the blocks that are not used.
     next: Cell<*mut Thread>,
+    /// The next of all blocks; written once.
+    next_of_all: *mut Thread,
     /// A number that no other thread of this process has.
     context: Cell<u32>,
 }
 
 const _: () = assert!(size_of::<Thread>() <= STATE);
 
-/// Blocks whose threads have ended, or will at any moment.
-static USED: Mutex<List> = Mutex::new(List { first: null_mut() });
+/// All blocks.
+static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks { used: null_mut(), all: null_mut() });
 
-struct List {
-    first: *mut Thread,
+struct Blocks {
+    /// Those whose threads have ended, or will at any moment.
+    used: *mut Thread,
+    /// All that were ever mapped, which they are for ever.
+    all: *mut Thread,
 }
 
-// SAFETY: the list owns its blocks.
-unsafe impl Send for List {}
+// SAFETY: the lists own their blocks.
+unsafe impl Send for Blocks {}
 
 /// The number of the next thread; 0 is the start, before there are threads.
 static CONTEXTS: AtomicU32 = AtomicU32::new(1);
@@ -84,9 +95,11 @@ impl Thread {
 
     /// A block for a new thread of a process.
     pub fn new(member: NonNull<Member>) -> Result<&'static Self, Errno> {
-        let block = match USED.lock().take() {
-            Some(block) => block,
-            None => map_block()? as *mut Self,
+        let taken = BLOCKS.lock().take();
+        let (block, next_of_all) = match taken {
+            // SAFETY: the block is mapped, and was written when it was.
+            Some(block) => (block, unsafe { (*block).next_of_all }),
+            None => (map_block()? as *mut Self, null_mut()),
         };
         let thread = Self {
             pending: AtomicU32::new(0),
@@ -99,15 +112,37 @@ impl Thread {
             clear_at_exit: Cell::new(0),
             restartable: Cell::new([0; 3]),
             kept: RefCell::new(Vec::new()),
+            in_use: Cell::new(null_mut()),
+            seccomp: seccomp::State::default(),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
+            next_of_all,
             context: Cell::new(CONTEXTS.fetch_add(1, Relaxed)),
         };
         // SAFETY: the block is nobody else's, and long enough.
         unsafe {
             block.write(thread);
+            if taken.is_none() {
+                BLOCKS.lock().add(block);
+            }
             Ok(&*block)
         }
+    }
+
+    /// The number of the first other thread of this thread's process of which `is_it` holds.
+    pub fn find(&self, is_it: impl Fn(&Thread) -> bool) -> Option<u32> {
+        let blocks = BLOCKS.lock();
+        let found = blocks.iter().find(|thread| {
+            let is_other =
+                !core::ptr::eq(*thread, self) && thread.member.get() == self.member.get();
+            is_other && thread.number.load(Acquire) != 0 && is_it(thread)
+        });
+        found.map(|thread| thread.number.load(Acquire))
+    }
+
+    /// Whether its process has other threads.
+    pub fn is_one_of_many(&self) -> bool {
+        self.find(|_| true).is_some()
     }
 
     /// The process that the thread is of.
@@ -167,7 +202,8 @@ impl Thread {
 
     /// Gives a block back that no thread uses, or that its thread is about to leave.
     pub fn retire(&self) {
-        USED.lock().put(self);
+        self.seccomp.set(seccomp::Mode::Off);
+        BLOCKS.lock().put(self);
     }
 
     /// Says that no thread runs on the block: it was never started, or its process is another.
@@ -199,15 +235,27 @@ impl Thread {
     }
 }
 
-impl List {
+impl Blocks {
+    fn add(&mut self, block: *mut Thread) {
+        // SAFETY: the block was just written, and nobody else writes the field.
+        unsafe { (*block).next_of_all = self.all };
+        self.all = block;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Thread> {
+        // SAFETY: blocks are mapped for ever, and the fields that change are cells.
+        let next = |thread: *mut Thread| unsafe { thread.as_ref() };
+        core::iter::successors(next(self.all), move |thread| next(thread.next_of_all))
+    }
+
     fn put(&mut self, thread: &Thread) {
-        thread.next.set(self.first);
-        self.first = core::ptr::from_ref(thread).cast_mut();
+        thread.next.set(self.used);
+        self.used = core::ptr::from_ref(thread).cast_mut();
     }
 
     /// Takes a block that the kernel has given up.
     fn take(&mut self) -> Option<*mut Thread> {
-        let mut link: *mut *mut Thread = &raw mut self.first;
+        let mut link: *mut *mut Thread = &raw mut self.used;
         // SAFETY: the list is locked, and its blocks are mapped for ever.
         unsafe {
             while let Some(thread) = (*link).as_ref() {
@@ -220,6 +268,43 @@ impl List {
             }
         }
         None
+    }
+}
+
+/// Keeps the lists of blocks as they are over a fork.
+pub fn hold() {
+    // SAFETY: unlocked by `let_go`, on either side of the fork.
+    unsafe { BLOCKS.raw() }.lock();
+}
+
+/// Ends [`hold`].
+pub fn let_go() {
+    // SAFETY: held by this thread, or by the one that it is a copy of.
+    unsafe { BLOCKS.raw().unlock() };
+}
+
+/// Takes over the blocks of the threads that a forked child has not, and what was kept for them.
+pub fn leave_others(own: &Thread) {
+    let mut blocks = BLOCKS.lock();
+    blocks.used = null_mut();
+    let mut next = blocks.all;
+    // SAFETY: blocks are mapped for ever, and their threads are not here.
+    while let Some(thread) = unsafe { next.as_ref() } {
+        next = thread.next_of_all;
+        if core::ptr::eq(thread, own) {
+            continue;
+        }
+        thread.abandon();
+        // What was being changed at the fork stays as it is.
+        if let Ok(mut kept) = thread.kept.try_borrow_mut() {
+            kept.clear();
+        }
+        let in_use = thread.in_use.replace(null_mut());
+        if !in_use.is_null() {
+            // SAFETY: complete, in the copy of a stack whose thread is not here.
+            unsafe { in_use.drop_in_place() };
+        }
+        blocks.put(thread);
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const CALLS: &[Call] = &[
     call(246, "kexec_load", [V, V, by(Decoder::KexecLoad), V]),
     call(320, "kexec_file_load", [FD, FD, V, Arg::In(size(2)), V]),
     call(298, "perf_event_open", [by(Decoder::PerfEvent), V, V, FD, V]).again(),
-    call(318, "getrandom", [Arg::OutData(size(1)), V, V]).waits(Restarts).again(),
+    call(318, "getrandom", [Arg::OutData(size(1)), V, V]).waits(Restarts),
     call(321, "bpf", [V, by(Decoder::Bpf), V]),
     call(444, "landlock_create_ruleset", [Arg::In(size(1)), V, V]).again(),
     call(445, "landlock_add_rule", [FD, V, by(Decoder::LandlockRule), V]).again(),

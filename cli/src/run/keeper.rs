@@ -8,7 +8,9 @@
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{Control, MappedShares, Message, Plan, STATUS_FAILED, Slot, ask, tree};
+use pagefault_control::{
+    Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -55,8 +57,9 @@ fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
     let _ = rustix::thread::set_name(c"pagefault-keep");
     block_signals();
     // For one descriptor a process.
-    let own = rustix::process::getrlimit(Resource::Nofile);
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own });
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(Resource::Nofile, most);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
     for number in 0..SOCKET {
         match &null {
@@ -248,6 +251,7 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
+            Message::Press { slot } => self.press(slot),
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -260,6 +264,34 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
+    }
+
+    /// Asks the process with the most frames to give some to others.
+    fn press(&self, asking: u32) {
+        /// What a process keeps in any case.
+        const LEAST: u32 = 64;
+        let richest = self.control.slots.richest(asking, LEAST);
+        let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
+        // SAFETY: all zero bytes are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = PRESS_SIGNAL;
+        info.si_code = libc::SI_QUEUE;
+        // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        let at = &raw const info;
+        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        unsafe {
+            match &member.end {
+                Some(end) => {
+                    let end = end.as_raw_fd();
+                    libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
+                }
+                None => {
+                    let process = member.process.as_raw_nonzero().get();
+                    libc::syscall(libc::SYS_rt_sigqueueinfo, process, PRESS_SIGNAL, at)
+                }
+            }
+        };
     }
 
     /// Watches a process that has a slot.
@@ -297,11 +329,18 @@ impl<'a> Keeper<'a> {
             if let Some(end) = &member.end {
                 let _ = epoll::delete(&self.events, end);
             }
+            self.leave_shares(slot);
             self.control.slots.release(slot);
             if slot == self.first && !is_hung_up(&self.socket) {
                 self.tell(tree::OUTLIVES);
             }
         }
+    }
+
+    /// Leaves the shares of a process whose memory is gone.
+    fn leave_shares(&self, slot: u32) {
+        // If the file cannot be read the tree is charged with too much, and its limit holds.
+        let _ = self.shares.leave_all(self.control, slot);
     }
 
     /// Tells the front what became of the tree.

@@ -11,7 +11,6 @@
 //! | [`image`] | the runtime as it will lie in memory |
 //! | [`spawn`] | `fork(2)` |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
-//! | [`preload`], [`object`] | the first road: a shared object for the dynamic linker |
 //!
 //! All managing happens in the program's own process, by the runtime.
 
@@ -20,9 +19,7 @@ mod front;
 mod image;
 mod inherited;
 mod keeper;
-mod object;
 mod place;
-mod preload;
 mod report;
 pub mod spawn;
 mod swap;
@@ -129,16 +126,13 @@ enum Choice {
     Inline,
     /// A thread of ours, so that debuggers and others that read the program's memory see all of it
     Threads,
-    /// The first road: a shared object in dynamically linked programs
-    #[value(hide = true)]
-    Preload,
 }
 
 impl Choice {
     const fn delivery(self) -> Delivery {
         match self {
             Self::Inline => Delivery::Inline,
-            Self::Threads | Self::Preload => Delivery::Threads,
+            Self::Threads => Delivery::Threads,
         }
     }
 }
@@ -158,8 +152,6 @@ enum Error {
     StatsFile { path: PathBuf, source: io::Error },
     #[error("cannot share memory with the program: {0}")]
     Share(#[from] pagefault_control::AttachError),
-    #[error("cannot keep the manager in memory: {0}")]
-    Object(io::Error),
     #[error("{}: {source}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -181,8 +173,6 @@ enum Error {
     Descriptors(io::Error),
     #[error("cannot wait for the program: {0}")]
     Wait(io::Error),
-    #[error("{} ran without being managed: the dynamic linker refused the manager", .0.display())]
-    Unmanaged(PathBuf),
     #[error("stopped {}: {message}", program.display())]
     Stopped { program: PathBuf, message: String },
 }
@@ -228,10 +218,6 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         return Err(Error::Fell(program.path));
     }
     check(&control, child.id(), &program.path)?;
-    let counted = control.counters.programs.value() != 0 || program.unmanaged.is_some();
-    if arguments.delivery == Choice::Preload && !counted {
-        return Err(Error::Unmanaged(program.path));
-    }
     Ok(ended)
 }
 
@@ -243,16 +229,12 @@ fn start(
     shared: &OwnedFd,
 ) -> Result<Child, Error> {
     let to_execute = executable(&program.path, &arguments.command);
-    let started = match (&program.unmanaged, arguments.delivery) {
-        (Some(why), _) => {
+    let started = match &program.unmanaged {
+        Some(why) => {
             complain!("{why}");
             front::start_unmanaged(&to_execute)
         }
-        (None, Choice::Preload) => {
-            let object = object::hold().map_err(Error::Object)?;
-            return preload::start(&program.path, &arguments.command, &object, shared);
-        }
-        (None, Choice::Inline | Choice::Threads) => {
+        None => {
             let image = runtime(arguments.runtime.as_deref())?;
             front::start(&to_execute, control, shared, image)
         }

@@ -221,7 +221,12 @@ impl<A: Architecture> Story<A> {
         let area = |number: u8, slots: u32| Area {
             area: number,
             slots,
-            used: areas.used(number).map(|slot| (slot.offset, areas.count(slot))).collect(),
+            used: self
+                .manager
+                .slot_report(number)
+                .into_iter()
+                .map(|(slot, references)| (slot.offset, references))
+                .collect(),
         };
         areas.statistics().map(|statistics| area(statistics.area, statistics.slots)).collect()
     }

@@ -136,7 +136,7 @@ fn on_fault(address: u64, code: u64, ip: u64, sp: u64) {
     let access = if code & 2 != 0 { Access::Write } else { Access::Read };
     match answer(mm, &HostFault { address, access, ip, sp }) {
         Answer::Resume(_) => {}
-        Answer::Signal(_) | Answer::Stop(_) => exit(line!() as i32),
+        Answer::Signal(_) | Answer::Short | Answer::Stop(_) => exit(line!() as i32),
     }
 }
 

@@ -5,8 +5,7 @@ use crate::machine::{BuildError, Config, LinuxMachine};
 use crate::probe::{Delivery, ProbeError};
 use crate::runtime::{Quiet, Reclaim, Runtime};
 use crate::space::Layout;
-use crate::store::ReserveError;
-use crate::store::file::{OpenError, SwapFile};
+use crate::store::{OpenError, ReserveError, SwapFile};
 use pagefault::machine::{IoError, PAGE_SIZE, SwapDevice, VirtAddr};
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault::{AddressSpace, Limits, Observer, Overcommit};
@@ -27,15 +26,17 @@ pub enum Swap {
     TemporaryFile {
         /// Where it is made.
         directory: PathBuf,
-        /// The most that it holds.
-        bytes: u64,
+        /// The most that it holds; without a size it grows as far as its file system has room, less
+        /// 5 %.
+        bytes: Option<u64>,
     },
     /// A file, or a block device, that is kept.
     File {
         /// Where it is.
         path: PathBuf,
-        /// The most that it holds.
-        bytes: u64,
+        /// The most that it holds; without a size as much as its file system has room for, less 5 %,
+        /// or its device.
+        bytes: Option<u64>,
     },
 }
 
@@ -96,18 +97,14 @@ const FEWEST_FRAMES: u64 = 64;
 /// How many pages compressed RAM has slots for, for each page of its cap.
 const RAM_SLOTS_PER_PAGE: u64 = 4;
 
-/// The default size of the temporary file, in limits.
-const FILE_LIMITS: u64 = 8;
-
 impl Builder {
     pub(super) fn new(limit: u64) -> Self {
         let ram = Swap::Ram { bytes: limit / 2 };
         let directory = std::env::temp_dir();
-        let bytes = limit.saturating_mul(FILE_LIMITS);
         Self {
             limit,
             window: 64 << 30,
-            swap: vec![ram, Swap::TemporaryFile { directory, bytes }],
+            swap: vec![ram, Swap::TemporaryFile { directory, bytes: None }],
             delivery: Delivery::Inline,
             reclaim: Reclaim::default(),
             observer: None,
@@ -220,9 +217,9 @@ impl Device {
                 Self::Ram(Arc::new(CompressedRam::new(slots, *bytes)?))
             }
             Swap::TemporaryFile { directory, bytes } => {
-                Self::File(Arc::new(SwapFile::temporary(directory, Some(*bytes))?))
+                Self::File(Arc::new(SwapFile::temporary(directory, *bytes)?))
             }
-            Swap::File { path, bytes } => Self::File(Arc::new(SwapFile::open(path, Some(*bytes))?)),
+            Swap::File { path, bytes } => Self::File(Arc::new(SwapFile::open(path, *bytes)?)),
         })
     }
 }

@@ -12,6 +12,25 @@ use std::sync::Arc;
 
 /// Bytes of a [`Memory`](super::Memory), unmapped on drop.
 ///
+/// # System calls
+/// Under [inline delivery](crate::Delivery::Inline), the default, a system call that is given a part
+/// of a region fails with `EFAULT` where a page is not resident, or may only be read and is to be
+/// stored to: the kernel does not wait for the memory manager. So [`pin`](Self::pin) what a call is
+/// to use, and give it the pinned bytes:
+/// ```
+/// # use pagefault_linux::Memory;
+/// # use std::io::Read;
+/// # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+/// # let memory = Memory::with_limit(8 << 20)?;
+/// let mut region = memory.map(1 << 20)?;
+/// let mut file = std::fs::File::open("/proc/self/exe")?;
+/// assert!(file.read(&mut region[..4096]).is_err(), "no page of the region is there");
+/// assert!(file.read(&mut region.pin(..4096)?)? > 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// Under [thread delivery](crate::Delivery::Threads) there is no such rule.
+///
+/// # Ranges
 /// Its methods take ranges of bytes within it, rounded outward to whole pages, and panic like a
 /// slice's index if one leaves it.
 pub struct Region {

@@ -28,6 +28,12 @@ fn a_slot_that_is_used_again_is_read_whole() {
             assert_eq!(slot.containing(outside), None);
         }
     });
+    // In the middle of a change.
+    slot.version.fetch_add(1, Relaxed);
+    slot.base.store(small.0, Relaxed);
+    slot.len.store(large.1, Relaxed);
+    assert_eq!(slot.containing(outside), None);
+    slot.version.fetch_add(1, Relaxed);
     slot.set(large.0, large.1, core::ptr::null_mut());
     assert!(slot.containing(large.0).is_some() && slot.containing(large.0 + large.1).is_none());
 }

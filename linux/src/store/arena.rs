@@ -9,7 +9,9 @@
 //! Lock order: a class, then the pool of spans.
 
 use super::Mutex;
-use crate::reserve::{ReserveError, Table, Zeroed};
+use crate::host;
+use crate::reserve::{ReserveError, Sparse, Table, Zeroed};
+use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -133,9 +135,21 @@ struct Pool {
     cold: u32,
 }
 
+/// The spans whose memory is reserved together: 8 MiB.
+const CHUNK: usize = 256;
+
+struct Chunk([UnsafeCell<[u8; SPAN]>; CHUNK]);
+
+// SAFETY: bytes, for which zero is a value.
+unsafe impl Zeroed for Chunk {}
+// SAFETY: an object's bytes are touched only by whoever its place was given to.
+unsafe impl Sync for Chunk {}
+// SAFETY: no part is bound to a thread.
+unsafe impl Send for Chunk {}
+
 /// The arena.
 pub struct Arena {
-    memory: Table<u8>,
+    memory: Sparse<Chunk>,
     spans: Table<Span>,
     /// For each class the first span that has room.
     classes: [Mutex<u32>; CLASSES],
@@ -143,12 +157,13 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Reserves address space for as many spans as `budget` can pay.
+    /// Makes an empty arena of as many spans as `budget` can pay; addresses are reserved as they are
+    /// needed.
     pub fn reserve(budget: &Budget) -> Result<Self, ReserveError> {
         let spans = usize::try_from(budget.limit() / SPAN_COST).unwrap_or(usize::MAX / SPAN);
         let spans = spans.min(u32::MAX as usize - 1) + 1;
         Ok(Self {
-            memory: Table::new(spans.saturating_mul(SPAN))?,
+            memory: Sparse::new(spans.div_ceil(CHUNK))?,
             spans: Table::new(spans)?,
             classes: [const { Mutex::new(NIL) }; CLASSES],
             pool: Mutex::new(Pool { fresh: 1, warm: NIL, warm_count: 0, cold: NIL }),
@@ -200,9 +215,16 @@ impl Arena {
     pub unsafe fn address(&self, place: Place) -> *mut u8 {
         let span = &self.spans[place.span as usize];
         let size = SIZES.0[usize::from(span.class.load(Relaxed))];
-        // SAFETY: the arena has SPAN bytes for every line of the table of spans, and an index that
-        // was allocated is below the number of objects that fit into a span.
-        unsafe { self.memory.base().add(place.span as usize * SPAN + place.index as usize * size) }
+        // SAFETY: an index that was allocated is below the number of objects that fit into a span.
+        unsafe { self.span_memory(place.span).add(place.index as usize * size) }
+    }
+
+    /// The memory of a span that was taken before.
+    fn span_memory(&self, number: u32) -> *mut u8 {
+        match self.memory.get(number as usize / CHUNK) {
+            Some(chunk) => chunk.0[number as usize % CHUNK].get().cast(),
+            None => unreachable!("span {number} was never taken"),
+        }
     }
 
     /// Takes an object from a span of `class` that has room.
@@ -273,7 +295,10 @@ impl Arena {
             pool.warm_count -= 1;
             return Some(number);
         }
-        let known = pool.cold != NIL || (pool.fresh as usize) < self.spans.len();
+        let fresh = pool.fresh as usize;
+        // Where the host refuses addresses there is no room, as where the budget is used up.
+        let known = pool.cold != NIL
+            || fresh < self.spans.len() && self.memory.get_or_reserve(fresh / CHUNK).is_ok();
         if !known || !budget.charge(SPAN_COST) {
             return None;
         }
@@ -296,10 +321,11 @@ impl Arena {
             pool.warm_count += 1;
             return;
         }
-        let start = number as usize * SPAN;
+        let start = self.span_memory(number) as u64;
+        // If the host refuses, the memory merely stays.
         // SAFETY: the span holds no object and is in no list, so that nobody uses its bytes; the
         // pool's lock keeps it from being taken meanwhile.
-        unsafe { self.memory.release(start..start + SPAN) };
+        let _ = unsafe { host::discard(start..start + SPAN as u64) };
         budget.uncharge(SPAN_COST);
         span.next.store(pool.cold, Relaxed);
         pool.cold = number;

@@ -8,6 +8,7 @@
 
 use super::Mutex;
 use super::descriptor::{self, Kept};
+use super::growth::{self, Space};
 use super::name::Short;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -135,6 +136,12 @@ impl Generations {
     ) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
         file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes))
+    }
+
+    /// What the file system of a file has.
+    pub(super) fn free_space(&self, number: Number) -> Result<Space, IoError> {
+        let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
+        file.with(|fd| growth::space_of(fd).map_err(io_error))
     }
 
     /// Gives the blocks of a range of pages back to the file system, where it can.

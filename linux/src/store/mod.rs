@@ -17,15 +17,20 @@ pub mod compressed;
 pub mod descriptor;
 pub mod file;
 pub mod generation;
+mod growth;
 mod name;
+mod open;
+mod runs;
 
 /// A value behind a lock that may be taken in a fault handler.
 type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
 
 pub use crate::reserve::ReserveError;
 pub use compressed::{CompressedRam, CompressedStats};
-pub use file::{FileStats, OpenError, SwapFile};
+pub use file::{FileStats, SwapFile};
+pub use growth::{Shortage, ShortageKind};
 pub use name::FileName;
+pub use open::OpenError;
 
 #[cfg(test)]
 mod tests;

@@ -308,3 +308,50 @@ fn kept_descriptors_are_high_and_known_while_they_live() {
     assert!(!descriptor::is_kept(0));
     assert!(!descriptor::is_kept(-1));
 }
+
+/// Runs `f` in a forked child, for what concerns the whole process.
+fn in_child(f: impl FnOnce() -> bool + std::panic::UnwindSafe) {
+    // SAFETY: the child runs `f` alone and leaves by `_exit`.
+    match unsafe { libc::fork() } {
+        0 => {
+            let ok = std::panic::catch_unwind(f).unwrap_or(false);
+            // SAFETY: leaves without running the parent's destructors.
+            unsafe { libc::_exit(if ok { 0 } else { 1 }) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0, "the child was killed or found something wrong");
+        }
+    }
+}
+
+fn limit_files_to(bytes: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Fsize);
+    limit.current = Some(bytes);
+    setrlimit(Resource::Fsize, limit).unwrap();
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_obeyed_and_named() {
+    in_child(|| {
+        let file = SwapFile::temporary(&std::env::temp_dir(), Some(1 << 20)).unwrap();
+        limit_files_to(8 * PAGE_SIZE);
+        // A write beyond would be a signal that ends the process.
+        let (within, beyond) = (file.write(7, &page(1)), file.write(8, &page(2)));
+        let shortage = file.shortage().unwrap();
+        within == Ok(())
+            && beyond == Err(IoError::Full)
+            && shortage.kind == ShortageKind::FileSizeLimit
+            && shortage.to_string().contains("ulimit -f")
+            && read(&file, 7) == Ok(page(1))
+    });
+    in_child(|| {
+        limit_files_to(8 * PAGE_SIZE);
+        let refused = SwapFile::temporary(&std::env::temp_dir(), Some(1 << 20)).err().unwrap();
+        let capped = SwapFile::temporary(&std::env::temp_dir(), Some(8 * PAGE_SIZE)).unwrap();
+        refused.to_string().contains("ulimit -f") && capped.slots() == 8
+    });
+}

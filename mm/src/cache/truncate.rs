@@ -197,8 +197,10 @@ impl<M: Machine> Mapping<M> {
 
     fn unmap_from(&self, link: &RegionLink<M>, indexes: &Range<u64>, which: Which) {
         let vma = &link.vma;
+        // Gone by now, with all its pages.
+        let Some(mm) = link.mm.upgrade() else { return };
         if vma.has(VmaFlags::NONLINEAR) {
-            link.mm.zap_indexes(vma, indexes);
+            mm.zap_indexes(vma, indexes);
             return;
         }
         let covered = vma.indexes();
@@ -207,7 +209,7 @@ impl<M: Machine> Mapping<M> {
         if start < end {
             let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
             // Where the region has died, others have its entries.
-            link.mm.zap_live(vma, address(start)..address(end), which);
+            mm.zap_live(vma, address(start)..address(end), which);
         }
     }
 }

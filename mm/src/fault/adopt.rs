@@ -6,10 +6,10 @@
 
 use crate::error::AdoptError;
 use crate::fault::page_range;
-use crate::fault::stack::Stores;
 use crate::machine::{Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::mm::Mm;
 use crate::page::PageFlags;
+use crate::rmap::family::Stores;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 

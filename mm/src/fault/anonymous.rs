@@ -2,12 +2,12 @@
 
 use crate::entries::PageCursor;
 use crate::event::Correction;
-use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
+use crate::rmap::family::Stores;
 use crate::vma::Vma;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

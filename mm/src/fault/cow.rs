@@ -3,11 +3,11 @@
 
 use crate::entries::PageCursor;
 use crate::event::Correction;
-use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
+use crate::rmap::family::Stores;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;

@@ -2,11 +2,11 @@
 
 use crate::cache::{Found, Mapping};
 use crate::event::{Correction, Weight};
-use crate::fault::stack::Stores;
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine};
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
+use crate::rmap::family::Stores;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -123,6 +123,9 @@ impl<M: Machine> Mm<M> {
     pub fn mmap(self: &Arc<Self>, request: &MapRequest<'_, M>) -> Result<VirtAddr, MapError> {
         let length = self.check_length(request)?;
         let exclusive = self.exclusive();
+        if exclusive.has_ended() {
+            return Err(MapError::Ended);
+        }
         let address = exclusive.place(request.placement, length)?;
         let plan = self.plan(request, length)?;
         let range = address..address + length;

@@ -8,6 +8,7 @@
 //! and enters it into the families of all its ancestors too, whose pages it may still show. So the
 //! walk for a page that was made after the fork visits no relative.
 
+pub(crate) mod family;
 pub(crate) mod walk;
 
 use crate::interval::IntervalTree;
@@ -16,14 +17,15 @@ use crate::manager::Manager;
 use crate::mm::Mm;
 use crate::sync::{Mutex, Rank};
 use crate::vma::Vma;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 /// A region as a reverse map knows it.
 ///
-/// It keeps its address space alive; the end of the address space takes the links out.
+/// It does not keep its address space alive, whose end takes the links out: whoever finds one under
+/// the lock finds the address space too.
 pub(crate) struct RegionLink<M: Machine> {
-    pub(crate) mm: Arc<Mm<M>>,
+    pub(crate) mm: Weak<Mm<M>>,
     pub(crate) vma: Arc<Vma<M>>,
 }
 
@@ -54,9 +56,9 @@ impl<M: Machine> AnonVma<M> {
 /// Each file and family sees the whole exchange at once, so that a walk meets an entry of the page
 /// table through at most one region.
 pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &[Arc<Vma<M>>]) {
-    // Links are dropped after the locks: the last one may end the life of an address space.
+    // Links are dropped after the locks: the last one may end the life of a region, and of its file.
     let mut gone = Vec::new();
-    let link = |vma: &Arc<Vma<M>>| RegionLink { mm: mm.clone(), vma: vma.clone() };
+    let link = |vma: &Arc<Vma<M>>| RegionLink { mm: Arc::downgrade(mm), vma: vma.clone() };
     for file in distinct(out, into, |vma| vma.file.iter().map(|file| &**file)) {
         let over = |vma: &&Arc<Vma<M>>| vma.file.as_ref().is_some_and(|f| f.id == file.id);
         let mut regions = file.regions.lock(&mm.manager.order);

@@ -31,7 +31,10 @@ impl<M: Machine> Manager<M> {
         let mut found = 0;
         let index = page.index();
         let mut visit = |link: &RegionLink<M>, address: VirtAddr| {
-            if let Some(mut spot) = spot(link, address, frame) {
+            // Not the last reference: the end of an address space needs the lock that is held here.
+            if let Some(mm) = link.mm.upgrade()
+                && let Some(mut spot) = spot(&mm, &link.vma, address, frame)
+            {
                 found += 1;
                 f(&mut spot);
             }
@@ -65,12 +68,17 @@ impl<M: Machine> Manager<M> {
 }
 
 /// Locks the entry at `address`, if it names the frame.
-fn spot<M: Machine>(link: &RegionLink<M>, address: VirtAddr, frame: Frame) -> Option<Spot<'_, M>> {
-    let cursor = link.mm.existing_entries(address..address + PAGE_SIZE)?;
+fn spot<'a, M: Machine>(
+    mm: &'a Arc<Mm<M>>,
+    vma: &'a Arc<Vma<M>>,
+    address: VirtAddr,
+    frame: Frame,
+) -> Option<Spot<'a, M>> {
+    let cursor = mm.existing_entries(address..address + PAGE_SIZE)?;
     if cursor.entry(address).frame() != Some(frame) {
         return None;
     }
-    Some(Spot { mm: &link.mm, vma: &link.vma, address, cursor })
+    Some(Spot { mm, vma, address, cursor })
 }
 
 /// Finds a page in a nonlinear region, where its index does not tell its address (spec F19).
@@ -79,11 +87,12 @@ fn sweep<M: Machine>(
     frame: Frame,
     visit: &mut impl FnMut(&RegionLink<M>, VirtAddr),
 ) {
+    let Some(mm) = link.mm.upgrade() else { return };
     for chunk in crate::machine::Pages::new(&link.vma.range(), M::Space::SPAN) {
         let mut from = chunk.start;
         while from < chunk.end {
             let at = {
-                let Some(cursor) = link.mm.existing_entries(chunk.clone()) else { break };
+                let Some(cursor) = mm.existing_entries(chunk.clone()) else { break };
                 let mut at = cursor.next(from);
                 while let Some(address) = at
                     && cursor.entry(address).frame() != Some(frame)

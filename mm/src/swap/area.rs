@@ -13,6 +13,7 @@ use super::slots::{Dropped, Room, SlotError, Slots, SlotsFault};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
 use pagefault_machine::store::PageBytes;
@@ -46,9 +47,21 @@ pub enum SwapOnError {
     OutOfMemory,
 }
 
+impl fmt::Display for SwapOnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Invalid => "the device has no usable slot, or the priority is too high",
+            Self::TooMany => "there are as many swap areas as there can be",
+            Self::OutOfMemory => "no memory for the area's counts",
+        })
+    }
+}
+
+impl core::error::Error for SwapOnError {}
+
 /// Why an area cannot be stopped or resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SwitchError {
+pub(crate) enum SwitchError {
     /// There is no such area.
     Missing,
     /// It is stopped, or active, already.
@@ -57,7 +70,7 @@ pub enum SwitchError {
 
 /// Why an area cannot be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoveError {
+pub(crate) enum RemoveError {
     /// There is no such area.
     Missing,
     /// It was not stopped.
@@ -68,7 +81,7 @@ pub enum RemoveError {
 
 /// What [`Areas::check`] found wrong (spec I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AreasFault {
+pub(crate) enum AreasFault {
     /// The counts of the area with this number.
     Slots(u8, SlotsFault),
     /// The owner index of the area with this number.
@@ -86,34 +99,34 @@ pub enum AreasFault {
 /// What is left of a slot after a reference was dropped.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug)]
-pub struct Released {
+pub(crate) struct Released {
     /// How many references there are.
-    pub left: u16,
+    pub(crate) left: u16,
     /// The slot, if there are none: to be given to [`Areas::free_slot`].
-    pub unused: Option<UnusedSlot>,
+    pub(crate) unused: Option<UnusedSlot>,
 }
 
 /// A slot without references whose content is still to be discarded, where the caller may sleep. No
 /// page is put there before.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug, PartialEq, Eq)]
-pub struct UnusedSlot(SwapSlot);
+pub(crate) struct UnusedSlot(SwapSlot);
 
 /// A set of areas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AreaSet(u32);
+pub(crate) struct AreaSet(u32);
 
 impl AreaSet {
     /// The set without areas.
     pub const EMPTY: Self = Self(0);
 
     /// Adds an area.
-    pub const fn insert(&mut self, area: u8) {
+    pub(crate) const fn insert(&mut self, area: u8) {
         self.0 |= bit(area);
     }
 
     /// Whether an area is in the set.
-    pub const fn contains(self, area: u8) -> bool {
+    pub(crate) const fn contains(self, area: u8) -> bool {
         self.0 & bit(area) != 0
     }
 
@@ -149,7 +162,7 @@ pub struct AreaStatistics {
 }
 
 /// All swap areas of a memory manager.
-pub struct Areas<M: RawMutex, W: RawRwLock> {
+pub(crate) struct Areas<M: RawMutex, W: RawRwLock> {
     table: [RwLock<W, Option<Arc<Area<M>>>>; MAX_AREAS],
     /// Which entries of the table are taken.
     present: AtomicU32,
@@ -188,12 +201,12 @@ impl<M: RawMutex, W: RawRwLock> Default for Areas<M, W> {
 
 impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// No areas.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_last_slot(u32::MAX)
     }
 
     /// No areas, on a machine whose entries can name slots up to `last`.
-    pub fn with_last_slot(last: u32) -> Self {
+    pub(crate) fn with_last_slot(last: u32) -> Self {
         let active = Vec::with_capacity(MAX_AREAS);
         Self {
             table: core::array::from_fn(|_| RwLock::new(None)),
@@ -206,7 +219,11 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// Adds an area of which every slot but slot 0 can be used, and returns its number.
-    pub fn add(&self, device: Box<dyn SwapDevice>, priority: Priority) -> Result<u8, SwapOnError> {
+    pub(crate) fn add(
+        &self,
+        device: Box<dyn SwapDevice>,
+        priority: Priority,
+    ) -> Result<u8, SwapOnError> {
         self.add_with_bad(device, priority, &[])
     }
 
@@ -214,7 +231,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// Of a device with more slots than an entry can name the rest is left alone, as Linux does;
     /// [`AreaStatistics::slots`] tells.
-    pub fn add_with_bad(
+    pub(crate) fn add_with_bad(
         &self,
         device: Box<dyn SwapDevice>,
         priority: Priority,
@@ -255,7 +272,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// The area is the one of highest priority that has a free slot, is active and is not in
     /// `avoid`; areas of equal priority take turns (spec F5).
-    pub fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
+    pub(crate) fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
         let mut order = self.order.lock();
         let usable = |area: &Arc<Area<M>>| {
             let offset = if avoid.contains(area.number) { None } else { area.slots.allocate() };
@@ -268,7 +285,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
-    pub fn duplicate(&self, slot: SwapSlot) -> Result<(), SlotError> {
+    pub(crate) fn duplicate(&self, slot: SwapSlot) -> Result<(), SlotError> {
         self.with(slot.area, |area| area.slots.duplicate(slot.offset))
             .unwrap_or(Err(SlotError::Missing))
     }
@@ -277,7 +294,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// Dropping a reference to a slot that has none leaves 0, changes nothing, and is reported by
     /// [`Areas::check`].
-    pub fn release(&self, slot: SwapSlot) -> Released {
+    pub(crate) fn release(&self, slot: SwapSlot) -> Released {
         let dropped = self.with(slot.area, |area| {
             let dropped = area.slots.drop_reference(slot.offset)?;
             if dropped == Dropped::Last {
@@ -297,7 +314,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// Tells the device to discard the content of a slot without references; afterwards the slot is
     /// free. The device may take its time: the caller holds no lock but page locks.
-    pub fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
+    pub(crate) fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
         // It is in use until it is freed, which keeps the area.
         if let Some(area) = self.area(slot.area) {
             area.device.discard(slot.offset);
@@ -306,20 +323,21 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.
-    pub fn count(&self, slot: SwapSlot) -> u16 {
+    pub(crate) fn count(&self, slot: SwapSlot) -> u16 {
         self.with(slot.area, |area| area.slots.count(slot.offset)).unwrap_or(0)
     }
 
     /// Makes a sticky count 1, and returns whether it was sticky: swapoff has replaced every
     /// reference but its own (spec F4).
-    pub fn unstick(&self, slot: SwapSlot) -> bool {
+    #[cfg(test)]
+    pub(crate) fn unstick(&self, slot: SwapSlot) -> bool {
         self.with(slot.area, |area| area.slots.unstick(slot.offset)).unwrap_or(false)
     }
 
     /// Reads the content of a slot. A slot that no area has fails as a device does.
     ///
     /// Holds no lock meanwhile. The caller has a reference to the slot, which keeps the content.
-    pub fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
+    pub(crate) fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.read(slot.offset, page);
         area.count_io(&area.reads, result)
@@ -329,31 +347,31 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// Holds no lock meanwhile. After [`IoError::Full`] the caller releases the slot and asks
     /// [`Areas::allocate`] for one that avoids the area.
-    pub fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
+    pub(crate) fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.write(slot.offset, page);
         area.count_io(&area.writes, result)
     }
 
     /// The usable slots of all active areas.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.room.total()
     }
 
     /// The free slots of all active areas.
-    pub fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.room.free()
     }
 
     /// Whether fewer than half of the slots are free, so that pages in memory give theirs back
     /// (spec B14, F11).
-    pub fn is_more_than_half_full(&self) -> bool {
+    pub(crate) fn is_more_than_half_full(&self) -> bool {
         2 * self.free() < self.total()
     }
 
     /// Gives no slots out from an area any more, and takes it out of the totals: the start of a
     /// swapoff (spec F12). References to its slots stay valid.
-    pub fn stop(&self, area: u8) -> Result<(), SwitchError> {
+    pub(crate) fn stop(&self, area: u8) -> Result<(), SwitchError> {
         let mut order = self.order.lock();
         let area = self.area(area).ok_or(SwitchError::Missing)?;
         let at = order.position(area.number).ok_or(SwitchError::Already)?;
@@ -362,7 +380,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// Undoes [`Areas::stop`]: a swapoff that failed (spec F12).
-    pub fn resume(&self, area: u8) -> Result<(), SwitchError> {
+    pub(crate) fn resume(&self, area: u8) -> Result<(), SwitchError> {
         let mut order = self.order.lock();
         let area = self.area(area).ok_or(SwitchError::Missing)?;
         if order.position(area.number).is_some() {
@@ -373,7 +391,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// Removes a stopped area that has no used slot: the end of a swapoff. Its number is free again.
-    pub fn remove(&self, area: u8) -> Result<(), RemoveError> {
+    pub(crate) fn remove(&self, area: u8) -> Result<(), RemoveError> {
         let order = self.order.lock();
         let found = self.area(area).ok_or(RemoveError::Missing)?;
         if order.position(area).is_some() {
@@ -395,7 +413,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// The used slots of an area in ascending order, for swapoff.
     ///
     /// Changes made meanwhile may or may not be seen, so swapoff repeats until there are none.
-    pub fn used(&self, area: u8) -> impl Iterator<Item = SwapSlot> + use<M, W> {
+    pub(crate) fn used(&self, area: u8) -> impl Iterator<Item = SwapSlot> + use<M, W> {
         let found = self.area(area);
         let slots = found.as_ref().map_or(0, |found| found.slots.len());
         let is_used =
@@ -405,12 +423,13 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// The slots of an area, usable or not; 0 if there is no such area. Read-ahead stops there
     /// (spec F17).
-    pub fn slots(&self, area: u8) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn slots(&self, area: u8) -> u32 {
         self.with(area, |area| area.slots.len()).unwrap_or(0)
     }
 
     /// What each area has done so far, in the order of their numbers.
-    pub fn statistics(&self) -> impl Iterator<Item = AreaStatistics> {
+    pub(crate) fn statistics(&self) -> impl Iterator<Item = AreaStatistics> {
         let active = self.active();
         self.present().iter().filter_map(move |number| {
             self.with(number, |area| AreaStatistics {
@@ -430,7 +449,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// The slot may be released at any time unless the caller holds the object's lock or
     /// [`Areas::duplicate`] succeeds on it and it is found again.
-    pub fn find_owner(&self, object: u64, index: u64) -> Option<SwapSlot> {
+    pub(crate) fn find_owner(&self, object: u64, index: u64) -> Option<SwapSlot> {
         let owner = Owner { object, index };
         self.present().iter().find_map(|number| {
             let offset = self.with(number, |area| area.owners.find(owner))??;
@@ -441,18 +460,19 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
     ///
     /// The caller holds a reference to the slot; the record goes with the last one.
-    pub fn set_owner(&self, slot: SwapSlot, object: u64, index: u64) {
+    pub(crate) fn set_owner(&self, slot: SwapSlot, object: u64, index: u64) {
         self.with(slot.area, |area| area.owners.set(slot.offset, Owner { object, index }));
     }
 
     /// Makes a slot hold no shared object's page.
-    pub fn clear_owner(&self, slot: SwapSlot) {
+    #[cfg(test)]
+    pub(crate) fn clear_owner(&self, slot: SwapSlot) {
         self.with(slot.area, |area| area.owners.clear(slot.offset));
     }
 
     /// Makes a slot hold nothing if it holds page `index` of shared object `object`, and says
     /// whether it did: who did drops the object's reference to the slot.
-    pub fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
+    pub(crate) fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
         let owner = Owner { object, index };
         self.with(slot.area, |area| area.owners.take(slot.offset, owner)).unwrap_or(false)
     }
@@ -460,14 +480,14 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// The shared object and page index that a slot holds, for swapoff.
     ///
     /// Meaningful while the caller keeps the owner from changing.
-    pub fn owner(&self, slot: SwapSlot) -> Option<(u64, u64)> {
+    pub(crate) fn owner(&self, slot: SwapSlot) -> Option<(u64, u64)> {
         let owner = self.with(slot.area, |area| area.owners.owner(slot.offset))??;
         Some((owner.object, owner.index))
     }
 
     /// Walks everything that can be checked without knowing the references, at a time when nobody
     /// changes anything (spec I6).
-    pub fn check(&self) -> Result<(), AreasFault> {
+    pub(crate) fn check(&self) -> Result<(), AreasFault> {
         let bad_releases = self.bad_releases.load(Ordering::Relaxed);
         if bad_releases > 0 {
             return Err(AreasFault::BadRelease(bad_releases));

@@ -4,7 +4,7 @@ pub mod area;
 pub(crate) mod cache;
 pub(crate) mod off;
 pub(crate) mod owners;
-pub mod slots;
+pub(crate) mod slots;
 
 use crate::error::OutOfMemory;
 use alloc::boxed::Box;

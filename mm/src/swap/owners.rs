@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
 /// The slots of an area by the page that they hold.
-pub struct Owners<M: RawMutex> {
+pub(crate) struct Owners<M: RawMutex> {
     /// For each slot the next one of its chain, [`END`], or [`UNOWNED`].
     links: Box<[AtomicU32]>,
     /// For each slot with an owner the object and the index.
@@ -32,16 +32,16 @@ pub struct Owners<M: RawMutex> {
 
 /// A page of a shared object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The object's number.
-    pub object: u64,
+    pub(crate) object: u64,
     /// The page's index in the object.
-    pub index: u64,
+    pub(crate) index: u64,
 }
 
 /// What [`Owners::check`] found wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnersFault {
+pub(crate) enum OwnersFault {
     /// The slot is in a chain that is not its owner's.
     Misplaced(u32),
     /// Three ways to count the owned slots do not agree.
@@ -65,7 +65,7 @@ const UNOWNED: u32 = 0;
 
 impl<M: RawMutex> Owners<M> {
     /// Records for `slots` slots, none of which has an owner.
-    pub fn new(slots: u32) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(slots: u32) -> Result<Self, OutOfMemory> {
         let (links, pages) = (zeroed(slots as usize)?, zeroed(slots as usize)?);
         let chains = zeroed((slots as usize / 2).next_power_of_two().max(SHARDS))?;
         let shards = core::array::from_fn(|_| Mutex::new(()));
@@ -73,7 +73,7 @@ impl<M: RawMutex> Owners<M> {
     }
 
     /// The slot that holds a page; the last one set, if there are several.
-    pub fn find(&self, owner: Owner) -> Option<u32> {
+    pub(crate) fn find(&self, owner: Owner) -> Option<u32> {
         if self.owned.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -83,7 +83,7 @@ impl<M: RawMutex> Owners<M> {
     }
 
     /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
-    pub fn set(&self, slot: u32, owner: Owner) {
+    pub(crate) fn set(&self, slot: u32, owner: Owner) {
         if slot == UNOWNED || self.links.len() <= slot as usize {
             return;
         }
@@ -93,7 +93,7 @@ impl<M: RawMutex> Owners<M> {
     }
 
     /// Makes a slot hold nothing.
-    pub fn clear(&self, slot: u32) {
+    pub(crate) fn clear(&self, slot: u32) {
         while self.is_owned(slot) && !self.try_clear(slot) {
             core::hint::spin_loop();
         }
@@ -101,7 +101,7 @@ impl<M: RawMutex> Owners<M> {
 
     /// Makes a slot hold nothing if it holds this page, and says whether it did: of several that
     /// want to give up the page's slot, one may.
-    pub fn take(&self, slot: u32, owner: Owner) -> bool {
+    pub(crate) fn take(&self, slot: u32, owner: Owner) -> bool {
         let chain = self.chain_of(owner);
         let _shard = self.shard(chain).lock();
         let ours = self.chain(chain).any(|other| other == slot && self.owner_of(slot) == owner);
@@ -112,13 +112,13 @@ impl<M: RawMutex> Owners<M> {
     }
 
     /// The page that a slot holds, at a time when nobody changes it.
-    pub fn owner(&self, slot: u32) -> Option<Owner> {
+    pub(crate) fn owner(&self, slot: u32) -> Option<Owner> {
         self.is_owned(slot).then(|| self.owner_of(slot))
     }
 
     /// Walks all chains, at a time when nobody changes them: every owned slot is in the chain of its
     /// owner, and no other slot is in any.
-    pub fn check(&self) -> Result<(), OwnersFault> {
+    pub(crate) fn check(&self) -> Result<(), OwnersFault> {
         let mut chained = 0;
         for chain in 0..self.chains.len() {
             for slot in self.chain(chain).take(self.links.len()) {

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
 /// The count that stays: too many references to count, so the slot is kept until swapoff (spec F4).
-pub const STICKY: u16 = 0x7fff;
+pub(crate) const STICKY: u16 = 0x7fff;
 
 /// The count of a slot that cannot be used (spec F1).
 const BAD: u16 = 0x8000;
@@ -27,11 +27,11 @@ const BAD: u16 = 0x8000;
 const FREEING: u16 = 0xffff;
 
 /// How many slots are given out side by side before the next place is looked for (spec F5).
-pub const RUN: u32 = 256;
+pub(crate) const RUN: u32 = 256;
 
 /// Why a reference to a slot cannot be taken or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotError {
+pub(crate) enum SlotError {
     /// There is no such area, or the area is smaller.
     Missing,
     /// Nothing references the slot.
@@ -43,7 +43,7 @@ pub enum SlotError {
 /// What is left after dropping a reference.
 #[must_use = "a slot without references must be freed"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
+pub(crate) enum Dropped {
     /// The slot is still referenced this many times; [`STICKY`] stays [`STICKY`].
     Remaining(u16),
     /// It was the last reference: the caller discards the content and then calls [`Slots::free`].
@@ -52,7 +52,7 @@ pub enum Dropped {
 
 /// What [`Slots::check`] found wrong (spec I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotsFault {
+pub(crate) enum SlotsFault {
     /// The number of used slots recorded is not the number of slots with a count.
     InUse {
         /// What the area remembers.
@@ -70,25 +70,25 @@ pub enum SlotsFault {
 
 /// How many slots the active areas have together, and how many of them are free.
 #[derive(Debug, Default)]
-pub struct Room {
+pub(crate) struct Room {
     total: AtomicU64,
     free: AtomicU64,
 }
 
 impl Room {
     /// The usable slots of all active areas.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
     /// Those of them that are free.
-    pub fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
 }
 
 /// The slots of one area.
-pub struct Slots<M: RawMutex> {
+pub(crate) struct Slots<M: RawMutex> {
     counts: Box<[AtomicU16]>,
     /// The slots that can be used at all.
     good: u32,
@@ -123,7 +123,7 @@ impl<M: RawMutex> Slots<M> {
     /// The slots of an area of `slots` pages, of which slot 0 and those in `bad` are never used.
     ///
     /// The area is closed at first. Numbers in `bad` beyond the area mean nothing.
-    pub fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, OutOfMemory> {
         let mut counts: Box<[AtomicU16]> = zeroed(slots as usize)?;
         let mut good = slots;
         for slot in bad.iter().chain(&[0]) {
@@ -141,7 +141,7 @@ impl<M: RawMutex> Slots<M> {
 
     /// Takes a free slot and gives it its first reference, or `None` if there is none or the area
     /// is closed.
-    pub fn allocate(&self) -> Option<u32> {
+    pub(crate) fn allocate(&self) -> Option<u32> {
         let mut search = self.search.lock();
         if search.admission == Admission::Closed || self.in_use() == self.good {
             return None;
@@ -161,7 +161,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
-    pub fn duplicate(&self, slot: u32) -> Result<(), SlotError> {
+    pub(crate) fn duplicate(&self, slot: u32) -> Result<(), SlotError> {
         let more = |count| match count {
             0 | FREEING | BAD => None,
             STICKY => Some(STICKY),
@@ -174,7 +174,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// Drops a reference (the first half of Linux's `swap_free`).
-    pub fn drop_reference(&self, slot: u32) -> Result<Dropped, SlotError> {
+    pub(crate) fn drop_reference(&self, slot: u32) -> Result<Dropped, SlotError> {
         let less = |count| match count {
             0 | FREEING | BAD => None,
             STICKY => Some(STICKY),
@@ -192,7 +192,7 @@ impl<M: RawMutex> Slots<M> {
     /// Frees a slot whose last reference was dropped: from here on it is given out again.
     ///
     /// A slot that is in any other state is left alone.
-    pub fn free(&self, slot: u32) {
+    pub(crate) fn free(&self, slot: u32) {
         let Ok(count) = self.slot(slot) else { return };
         let mut search = self.search.lock();
         if count.compare_exchange(FREEING, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -209,13 +209,14 @@ impl<M: RawMutex> Slots<M> {
     /// Makes a sticky count 1, and returns whether it was sticky.
     ///
     /// For swapoff, which has replaced every reference but its own (spec F4).
-    pub fn unstick(&self, slot: u32) -> bool {
+    #[cfg(test)]
+    pub(crate) fn unstick(&self, slot: u32) -> bool {
         let Ok(count) = self.slot(slot) else { return false };
         count.compare_exchange(STICKY, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.
-    pub fn count(&self, slot: u32) -> u16 {
+    pub(crate) fn count(&self, slot: u32) -> u16 {
         match self.slot(slot).map_or(0, |count| count.load(Ordering::Acquire)) {
             FREEING | BAD => 0,
             count => count,
@@ -223,28 +224,28 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// The number of slots, usable or not.
-    #[expect(clippy::len_without_is_empty, reason = "slot 0 is always there")]
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.counts.len() as u32
     }
 
     /// The number of slots that can be used.
-    pub fn good(&self) -> u32 {
+    pub(crate) fn good(&self) -> u32 {
         self.good
     }
 
     /// The number of slots that are not free.
-    pub fn in_use(&self) -> u32 {
+    pub(crate) fn in_use(&self) -> u32 {
         self.in_use.load(Ordering::Relaxed)
     }
 
     /// The used slots in ascending order; changes made meanwhile may or may not be seen.
-    pub fn used(&self) -> impl Iterator<Item = u32> {
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> impl Iterator<Item = u32> {
         (1..self.len()).filter(|slot| self.count(*slot) > 0)
     }
 
     /// Lets slots be given out and counts them among the [`Room`] of all areas.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let mut search = self.search.lock();
         if search.admission == Admission::Closed {
             search.admission = Admission::Open;
@@ -254,7 +255,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// Gives no slot out any more; those given out stay valid (spec F12).
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut search = self.search.lock();
         if search.admission == Admission::Open {
             search.admission = Admission::Closed;
@@ -264,7 +265,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// Walks all counts, at a time when nobody changes them (spec I6).
-    pub fn check(&self) -> Result<(), SlotsFault> {
+    pub(crate) fn check(&self) -> Result<(), SlotsFault> {
         let search = self.search.lock();
         let (mut counted, mut good) = (0, 0);
         for (slot, count) in (0..).zip(self.counts.iter()) {

@@ -5,7 +5,7 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
-use crate::{files, keeper, process, signal, user};
+use crate::{file_size, files, keeper, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::Reader;
@@ -39,7 +39,17 @@ impl Call<'_> {
             pins.add(area.start, area.len, Access::Read);
             ControlFlow::Continue(())
         });
+        let filters = self.thread.seccomp.get();
         let raw = match rights {
+            Rights::Same if filters.number() != 0 => {
+                process::say(format_args!(
+                    "a program that is executed under a seccomp filter runs unmanaged"
+                ));
+                match filters.install() {
+                    Ok(()) => self.execute_unmanaged(),
+                    Err(Errno(errno)) => -i64::from(errno),
+                }
+            }
             Rights::Same => match keeper::ask(control, self.thread.member()) {
                 keeper::Answer::Seized => {
                     let raw = self.execute();
@@ -67,6 +77,7 @@ impl Call<'_> {
 
     /// Executes a program that has nothing of ours.
     fn execute_unmanaged(&mut self) -> i64 {
+        file_size::settle();
         let kept = files::shared();
         for descriptor in kept {
             files::set_close_on_exec(descriptor, true);

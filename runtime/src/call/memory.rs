@@ -1,10 +1,11 @@
 //! Calls that change memory.
 
 use super::{Call, Outcome};
-use crate::memory::{self, MapCall};
+use crate::memory::{self, MapCall, PAGE, Pins};
 use crate::sys::{self, Result};
 use crate::user;
 use linux_raw_sys::general as nr;
+use pagefault_machine::Access;
 
 /// The most elements that `process_madvise` takes.
 const MOST_RANGES: u64 = 1024;
@@ -31,8 +32,18 @@ impl Call<'_> {
             nr::__NR_mlockall => memory::lock_all(a as u32).into(),
             nr::__NR_munlockall => memory::unlock_all().into(),
             nr::__NR_process_madvise => self.advise_process(),
+            nr::__NR_mincore => self.resident(),
             _ => self.pass(),
         }
+    }
+
+    /// `mincore(2)`: what is resident with the host is so here; its answer is a byte a page.
+    fn resident(&mut self) -> Outcome {
+        let [_, len, answer, ..] = self.args;
+        let mut pins = Pins::new();
+        pins.add(answer, len.div_ceil(PAGE), Access::Write);
+        // SAFETY: the program asks for it, of its own memory.
+        Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
     }
 
     /// `process_madvise(2)`: advice that drops pages can only be about this process, and is then as

@@ -5,7 +5,8 @@
 //! | `thread` | clone, fork, vfork, exit |
 //! | `exec` | execve |
 //! | `signal` | actions, masks, alternate stacks, waiting for signals |
-//! | `process` | prctl, arch_prctl, seccomp, limits |
+//! | `process` | prctl, limits |
+//! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
 //! | `memory` | mappings and what changes them |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
@@ -15,6 +16,7 @@ mod exec;
 mod memory;
 mod passed;
 mod process;
+mod seccomp;
 mod signal;
 pub mod thread;
 
@@ -52,7 +54,10 @@ pub fn dispatch(thread: &Thread, context: &mut Context) {
     let args = context.registers.args();
     // The kernel looks at the lower half alone.
     let mut call = Call { thread, context, number: number as u32, args };
-    let outcome = call.make();
+    let outcome = match call.judge() {
+        Some(outcome) => outcome,
+        None => call.make(),
+    };
     crate::memory::give_up_asked();
     thread.waiting_mask.set(None);
     if let Outcome::Raw(raw) = outcome {
@@ -81,11 +86,10 @@ impl Call<'_> {
             | nr::__NR_rseq
             | nr::__NR_set_robust_list => self.thread(),
             nr::__NR_execve | nr::__NR_execveat => self.exec(),
-            nr::__NR_prctl
-            | nr::__NR_seccomp
-            | nr::__NR_getrlimit
-            | nr::__NR_setrlimit
-            | nr::__NR_prlimit64 => self.process(),
+            nr::__NR_seccomp => self.seccomp(),
+            nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
+                self.process()
+            }
             nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
                 self.descriptor()
             }

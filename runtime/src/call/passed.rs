@@ -6,7 +6,7 @@
 
 use super::{Call, Outcome};
 use crate::memory::Pins;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 use crate::{entry, files, memory, process, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
@@ -17,6 +17,8 @@ use pagefault_machine::Access;
 const PIECE: u64 = 1 << 20;
 /// The most vectors that one piece takes; the kernel guarantees at least as many.
 const VECTORS: usize = 16;
+/// The most vectors that a call takes (`UIO_MAXIOV`).
+const MOST_VECTORS: u64 = 1024;
 
 /// The program's memory, for whoever follows its pointers.
 struct Program;
@@ -67,12 +69,39 @@ impl Call<'_> {
             self.pin(&mut pins, &area);
             if pins.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        self.call(args)
+        self.pin_remote(&mut pins, args);
+        // A child that is forked meanwhile gives its copies up.
+        self.thread.in_use.set(&raw mut pins);
+        let raw = self.call(args);
+        self.thread.in_use.set(core::ptr::null_mut());
+        raw
+    }
+
+    /// Keeps the other side of a copy between processes resident where that is this process too.
+    fn pin_remote(&self, pins: &mut Pins, args: &[u64; 6]) {
+        let access = match self.number {
+            nr::__NR_process_vm_readv => Access::Read,
+            nr::__NR_process_vm_writev => Access::Write,
+            _ => return,
+        };
+        if args[0] as u32 != sys::process_id() {
+            return;
+        }
+        for index in 0..args[4].min(MOST_VECTORS) {
+            let Ok([start, len]) = user::read::<[u64; 2]>(args[3] + 16 * index) else { return };
+            pins.add(start, len, access);
+            if pins.len() >= Pins::most() {
+                return;
+            }
+        }
     }
 
     fn pin(&self, pins: &mut Pins, area: &Area) {
         let access = if area.access.writes() { Access::Write } else { Access::Read };
         match area.kind {
+            // The kernel takes an anonymous page that cannot be written for one that never changes,
+            // and refuses a futex in it.
+            Kind::Word if pins.add_if(area.start, area.len, Access::Write) => {}
             Kind::Later => memory::keep_resident(self.thread, area.start, area.len),
             _ => pins.add(area.start, area.len, access),
         }
@@ -152,7 +181,7 @@ struct Vectors {
 impl Vectors {
     /// Reads the lengths; `None` where the kernel will refuse the array.
     fn read(array: u64, count: u64) -> Option<Self> {
-        if count > 1024 {
+        if count > MOST_VECTORS {
             return None;
         }
         let mut total = 0_u64;

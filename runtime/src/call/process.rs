@@ -1,29 +1,19 @@
-//! Calls about the process as a whole: `prctl`, `seccomp`, limits.
+//! Calls about the process as a whole: `prctl`, limits.
 
 use super::{Call, Outcome};
 use crate::sys::{self, Errno, Result};
 use crate::user;
-use crate::{files, process};
+use crate::{file_size, files, process};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
-
-/// `SECCOMP_SET_MODE_FILTER`.
-const SET_FILTER: u64 = 1;
-/// `SECCOMP_MODE_FILTER`, for `prctl`.
-const MODE_FILTER: u64 = 2;
 
 impl Call<'_> {
     pub(super) fn process(&mut self) -> Outcome {
         let [a, b, ..] = self.args;
         match self.number {
-            // A filter would judge the runtime's calls too. What a kernel without filters answers
-            // is what programs are prepared for.
-            nr::__NR_seccomp if a == SET_FILTER => self.refuse("seccomp", Errno::EINVAL),
-            nr::__NR_seccomp if a == 0 => self.refuse("seccomp", Errno::EINVAL),
             nr::__NR_prctl => match a as u32 {
-                prctl::PR_SET_SECCOMP if b == MODE_FILTER || b == 1 => {
-                    self.refuse("seccomp", Errno::EINVAL)
-                }
+                prctl::PR_SET_SECCOMP => self.set_seccomp(),
+                prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
                 prctl::PR_SET_SYSCALL_USER_DISPATCH => {
                     self.refuse("syscall user dispatch", Errno::EINVAL)
                 }
@@ -57,10 +47,10 @@ impl Call<'_> {
     fn limit(&mut self, new: u64, old: u64, _process: u64) -> Result {
         let resource = self.args[0];
         let changed: Option<[u64; 2]> = if new == 0 { None } else { Some(user::read(new)?) };
-        let was = if resource as u32 == nr::RLIMIT_NOFILE {
-            files::exchange_limit(changed)?
-        } else {
-            host_limit(resource, changed)?
+        let was = match resource as u32 {
+            nr::RLIMIT_NOFILE => files::exchange_limit(changed)?,
+            nr::RLIMIT_FSIZE => file_size::exchange_limit(changed)?,
+            _ => host_limit(resource, changed)?,
         };
         if old != 0 {
             user::write(old, &was)?;

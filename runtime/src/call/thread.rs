@@ -9,7 +9,7 @@ use crate::entry;
 use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
-use crate::thread::Thread;
+use crate::thread::{self, Thread};
 use crate::{keeper, memory, process, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
@@ -37,6 +37,7 @@ const LONGEST_ARGS: u64 = 4096;
 
 const VM: u64 = nr::CLONE_VM as u64;
 const VFORK: u64 = nr::CLONE_VFORK as u64;
+const FILES: u64 = nr::CLONE_FILES as u64;
 const SIGHAND: u64 = nr::CLONE_SIGHAND as u64;
 const CHILD_SETTID: u64 = nr::CLONE_CHILD_SETTID as u64;
 const CHILD_CLEARTID: u64 = nr::CLONE_CHILD_CLEARTID as u64;
@@ -129,6 +130,7 @@ impl Call<'_> {
     fn start(&mut self, args: &CloneArgs, len: u64, member: NonNull<Member>) -> Result {
         let thread = Thread::new(member)?;
         thread.believed.set(self.thread.believed.get());
+        thread.seccomp.set(self.thread.seccomp.get());
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
         }
@@ -227,6 +229,9 @@ impl Call<'_> {
         ];
         let pins = memory::pin_words(&words);
         let mask = sys::exchange_mask(crate::signal::ALL);
+        if args.flags & FILES != 0 {
+            pagefault_linux::store::descriptor::share();
+        }
         // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
         let slot = unsafe { member.as_ref() }.slot();
         let fork = match memory::before_fork(slot) {
@@ -237,6 +242,7 @@ impl Call<'_> {
                 return Err(errno);
             }
         };
+        thread::hold();
         let raw = if self.number == nr::__NR_clone3 {
             let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
             // SAFETY: the child is a copy, with a stack like this one.
@@ -248,6 +254,7 @@ impl Call<'_> {
             // SAFETY: as above.
             unsafe { sys::raw_call(nr::__NR_clone, six) }
         };
+        thread::let_go();
         if raw != 0 {
             let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
             memory::after_fork_in_parent(fork, made);
@@ -258,6 +265,7 @@ impl Call<'_> {
         }
         self.begin_process(&args, member);
         memory::after_fork_in_child(fork);
+        thread::leave_others(self.thread);
         drop(pins);
         sys::exchange_mask(mask);
         Ok(0)

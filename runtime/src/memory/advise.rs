@@ -113,7 +113,8 @@ fn in_pieces(
 impl Manager {
     /// Follows the host, which has dropped the pages of a range.
     pub(super) fn dropped(&self, range: &Range<u64>) {
-        self.mm().space().forget(addresses(range));
+        // SAFETY: the host has taken the pages away.
+        unsafe { self.mm().space().forget(addresses(range)) };
         let (start, len) = (VirtAddr(range.start), range.end - range.start);
         // Locked regions refuse, where the host has been told otherwise.
         let _ = self.mm().munlock(start, 0);

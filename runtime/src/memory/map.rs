@@ -191,7 +191,8 @@ impl Manager {
 
     /// The same for a range of which nothing else is noted.
     pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
-        self.mm().space().forget(addresses(range));
+        // SAFETY: the host has taken the pages away.
+        unsafe { self.mm().space().forget(addresses(range)) };
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
             process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
         }

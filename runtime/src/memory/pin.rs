@@ -47,6 +47,13 @@ impl Pins {
         }
     }
 
+    /// The same; whether a page may be accessed so.
+    pub fn add_if(&mut self, start: u64, len: u64, access: Access) -> bool {
+        let before = self.pins.len();
+        self.add(start, len, access);
+        self.pins.len() > before
+    }
+
     /// How many pages are kept.
     pub fn len(&self) -> usize {
         self.pins.len()

@@ -59,7 +59,8 @@ impl Manager {
         // The host forgets on a move what was registered, and what was protected.
         self.register(&(start..start + new_len))?;
         let errno = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
-        self.mm().space().rehome(addresses(&moving), VirtAddr(start)).map_err(errno)?;
+        // SAFETY: the host has moved them, and the gate keeps everybody else out.
+        unsafe { self.mm().space().rehome(addresses(&moving), VirtAddr(start)) }.map_err(errno)?;
         let movement = if kept {
             self.register(old)?;
             Move::Leaving(Placement::Fixed(VirtAddr(start)))

@@ -1,5 +1,6 @@
 //! The swap areas of this process.
 
+use crate::file_size;
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
@@ -61,7 +62,7 @@ impl Areas {
     pub fn before_fork(&self) {
         for file in &self.files {
             // A full disk leaves the pages where they are; the next fork tries again.
-            let _ = file.before_fork();
+            let _ = file_size::unlimited(|| file.before_fork());
         }
     }
 
@@ -125,7 +126,7 @@ impl SwapDevice for Area {
                 counters.uncompressed_bytes.add(PAGE_SIZE);
                 counters.compressed_bytes.add(compressed as u64);
             }
-            Store::File(file) => file.write(slot, page)?,
+            Store::File(file) => file_size::unlimited(|| file.write(slot, page))?,
         }
         counters.pages_out[self.number].add(1);
         Ok(())

@@ -4,6 +4,7 @@ use super::{Set, arrive};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use linux_raw_sys::general as nr;
+use pagefault_control::PRESS_SIGNAL;
 
 /// The number of signals.
 pub const SIGNALS: usize = 64;
@@ -117,7 +118,8 @@ impl Actions {
         // more what the program wants.
         let actions = self.0.lock();
         for signal in 1..=SIGNALS as i32 {
-            if Set::NEEDED.contains(signal) && actions[signal as usize - 1].handler == IGNORE {
+            let ours = Set::NEEDED.contains(signal) || signal == PRESS_SIGNAL;
+            if ours && actions[signal as usize - 1].handler == IGNORE {
                 arrive::ignore(signal);
             }
         }

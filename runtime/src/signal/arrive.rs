@@ -152,6 +152,11 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) {
     if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
         return on_press(thread, context);
     }
+    let action = thread.member().signals().action(info.signal);
+    if info.signal == PRESS_SIGNAL && !action.is_handled() {
+        // Its default is to be ignored.
+        return entry::call_again(&mut context.registers);
+    }
     // The runtime runs on its own stack alone, the program never does.
     if !thread.has_stack_at(context.registers.rsp) {
         return deliver(thread, context, info);

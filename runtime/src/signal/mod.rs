@@ -20,7 +20,7 @@ mod deliver;
 mod resume;
 
 pub use arrive::{install, kernel_handler};
-pub use deliver::{deliver, deliver_default, is_on as is_on_stack};
+pub use deliver::{deliver, deliver_default, deliver_fault, is_on as is_on_stack};
 pub use resume::return_from_handler;
 
 use crate::entry::{NOT_STARTED, RESTART};

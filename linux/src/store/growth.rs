@@ -1,0 +1,206 @@
+//! How far a swap file may grow: not into the last of a file system that others need too, and not
+//! beyond what the process may write, which would be a signal.
+
+use super::name::FileName;
+use super::open::{OpenError, slots_of};
+use core::ffi::CStr;
+use core::fmt;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI64, AtomicU8};
+use pagefault_machine::{IoError, PAGE_SIZE};
+use rustix::fd::BorrowedFd;
+use rustix::process::{Resource, getrlimit};
+
+/// Of so many parts of a file system one is left to others: 5 %.
+const LEFT_TO_OTHERS: u64 = 20;
+
+/// The most that a file without a size may grow to, for the sake of the tables.
+const MOST_BYTES: u64 = 1 << 40;
+
+/// The most pages that are written before the file system is looked at again.
+const MOST_CREDIT: u64 = 4096;
+
+/// How far one file may grow.
+pub(super) struct Growth {
+    place: FileName,
+    manners: Manners,
+    /// So many pages may be written before the file system is looked at again.
+    credit: AtomicI64,
+    /// What was short when a page was last refused, by its number; 0 if none was since.
+    shortage: AtomicU8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// Grows until the file system has no more than the part that is left to others.
+    Considerate,
+    /// Takes the size that it was given, if the host has it.
+    Given,
+    /// Takes its own room.
+    Device,
+}
+
+/// What a file system has, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    pub total: u64,
+    pub free: u64,
+}
+
+impl Space {
+    /// What may be taken without touching the part that is left to others.
+    const fn to_take(self) -> u64 {
+        self.free.saturating_sub(self.total / LEFT_TO_OTHERS)
+    }
+}
+
+/// Why a swap file has no room for a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The file, or the directory that it was made in.
+    pub place: FileName,
+    /// What is short.
+    pub kind: ShortageKind,
+}
+
+/// What is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShortageKind {
+    /// The file system has less than 5 % left.
+    FileSystem,
+    /// The process may not make longer files (`RLIMIT_FSIZE`).
+    FileSizeLimit,
+    /// The host says that the disk, or a quota, is full.
+    Disk,
+}
+
+impl ShortageKind {
+    const fn number(self) -> u8 {
+        match self {
+            Self::FileSystem => 1,
+            Self::FileSizeLimit => 2,
+            Self::Disk => 3,
+        }
+    }
+
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::FileSystem),
+            2 => Some(Self::FileSizeLimit),
+            3 => Some(Self::Disk),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = &self.place;
+        match self.kind {
+            ShortageKind::FileSystem => write!(
+                f,
+                "swap file {place}: its file system has less than 5 % left; free some space, or \
+                 name another place"
+            ),
+            ShortageKind::FileSizeLimit => write!(
+                f,
+                "swap file {place}: it is as long as the process may make a file (ulimit -f); \
+                 raise that limit"
+            ),
+            ShortageKind::Disk => write!(
+                f,
+                "swap file {place}: the disk or a quota is full; free some space, or name another \
+                 place"
+            ),
+        }
+    }
+}
+
+impl Growth {
+    /// The slots and the growth of a file of at most `bytes`.
+    pub fn of(
+        file: BorrowedFd<'_>,
+        place: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<(u32, Self), OpenError> {
+        let limit = file_size_limit();
+        if bytes.is_some_and(|bytes| bytes > limit) || limit < 2 * PAGE_SIZE {
+            return Err(OpenError::FileSizeLimit { path: place.into(), limit });
+        }
+        let (bytes, manners) = match bytes {
+            Some(bytes) => (bytes, Manners::Given),
+            None => {
+                let space = space_of(file)
+                    .map_err(|errno| OpenError::Host { path: place.into(), errno })?;
+                // What is taken now may be free when it is needed.
+                let most = Space { free: space.total, ..space }.to_take();
+                (most.min(limit).min(MOST_BYTES), Manners::Considerate)
+            }
+        };
+        Ok((slots_of(bytes)?, Self::new(place, manners)))
+    }
+
+    /// The growth of a block device.
+    pub fn of_device(place: &CStr) -> Self {
+        Self::new(place, Manners::Device)
+    }
+
+    fn new(place: &CStr, manners: Manners) -> Self {
+        Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
+    }
+
+    /// Takes room for one page that ends at byte `end` of the file.
+    pub fn take(
+        &self,
+        end: u64,
+        look: impl FnOnce() -> Result<Space, IoError>,
+    ) -> Result<(), IoError> {
+        if self.manners != Manners::Device && end > file_size_limit() {
+            return self.refuse(ShortageKind::FileSizeLimit);
+        }
+        if self.manners == Manners::Considerate && self.credit.fetch_sub(1, Relaxed) <= 0 {
+            let pages = look()?.to_take() / PAGE_SIZE;
+            if pages == 0 {
+                return self.refuse(ShortageKind::FileSystem);
+            }
+            // Others write to the file system too.
+            let credit = (pages / 8).min(MOST_CREDIT);
+            self.credit.store(credit as i64, Relaxed);
+        }
+        self.shortage.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Notes what the host answered to a write.
+    pub fn note(&self, error: IoError) {
+        if error == IoError::Full {
+            self.shortage.store(ShortageKind::Disk.number(), Relaxed);
+        }
+    }
+
+    /// What was short when a page was last refused, if none was taken since.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let kind = ShortageKind::of(self.shortage.load(Relaxed))?;
+        Some(Shortage { place: self.place.clone(), kind })
+    }
+
+    fn refuse(&self, kind: ShortageKind) -> Result<(), IoError> {
+        self.shortage.store(kind.number(), Relaxed);
+        Err(IoError::Full)
+    }
+}
+
+/// How long a file the process may make. A write beyond would raise `SIGXFSZ`.
+fn file_size_limit() -> u64 {
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
+/// What the file system of a file has for this user.
+pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, rustix::io::Errno> {
+    let system = rustix::fs::fstatvfs(file)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
+    Ok(Space { total: bytes(system.f_blocks), free: bytes(system.f_bavail) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Opening a file as swap.
+
+use super::descriptor;
+use super::file::SwapFile;
+use super::generation;
+use super::growth::Growth;
+use super::name::FileName;
+use crate::reserve::ReserveError;
+use alloc::borrow::ToOwned;
+use alloc::ffi::CString;
+use core::ffi::CStr;
+use pagefault_machine::PAGE_SIZE;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+/// What a file that was used as swap begins with, in slot 0, which holds no page.
+const SIGNATURE: &[u8; 16] = b"pagefault swap\n\0";
+
+/// Why a swap file could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The path names a directory.
+    #[error("swap file {0}: is a directory; name a file in it")]
+    Directory(FileName),
+    /// The path names something that is neither a file nor a block device.
+    #[error("swap file {0}: neither a file nor a block device")]
+    NotAFile(FileName),
+    /// The block device is mounted or in use otherwise.
+    #[error("swap file {0}: the device is in use; unmount it or `swapoff` it first")]
+    InUse(FileName),
+    /// The file or device holds something that is not swap of ours.
+    #[error(
+        "swap file {0}: holds something that would be overwritten; delete it or name a new file"
+    )]
+    NotEmpty(FileName),
+    /// The size is less than two pages; one page is needed for the file's signature.
+    #[error("swap file: {0} bytes hold no page; give at least {least} bytes", least = 2 * PAGE_SIZE)]
+    TooSmall(u64),
+    /// The process may not make files that large (`RLIMIT_FSIZE`).
+    #[error(
+        "swap file {path}: files may have at most {limit} bytes (ulimit -f); raise that limit or \
+         give a smaller size"
+    )]
+    FileSizeLimit {
+        /// What was to be opened.
+        path: FileName,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The host refused.
+    #[error("swap file {path}: {errno}")]
+    Host {
+        /// What was to be opened.
+        path: FileName,
+        /// What the host answered.
+        errno: Errno,
+    },
+    /// Address space for the tables could not be reserved.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+}
+
+impl OpenError {
+    fn host(path: &CStr, errno: Errno) -> Self {
+        Self::Host { path: path.into(), errno }
+    }
+}
+
+impl SwapFile {
+    /// Swap in an unlinked temporary file in `directory`, at most `bytes` long. Without a size it may
+    /// grow as far as its file system has room, less 5 %.
+    ///
+    /// The file is made at once, so that a directory that cannot be written is reported here.
+    #[cfg(feature = "std")]
+    pub fn temporary(directory: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::temporary_at(&c_path(directory)?, bytes)
+    }
+
+    /// Does what [`SwapFile::temporary`] does.
+    pub fn temporary_at(directory: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::temporary_in(open_directory(directory)?, directory, bytes)
+    }
+
+    /// Does what [`SwapFile::temporary`] does in a directory that is open already, with any rights;
+    /// `name` is for messages.
+    pub fn temporary_in(
+        directory: OwnedFd,
+        name: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let file = generation::unlinked(directory.as_fd())
+            .map_err(|errno| OpenError::host(name, errno))?;
+        let (slots, growth) = Growth::of(file.as_fd(), name, bytes)?;
+        Self::over(descriptor::keep(file), slots, growth, directory)
+    }
+
+    /// Swap in the file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without
+    /// a size it may grow as far as its file system has room, less 5 %, or has that of its device.
+    ///
+    /// An existing file must be empty or former swap of ours, and a block device must not be in
+    /// use. Two processes never share one file: where `path` is another's swap already, as after a
+    /// program that uses it started a second one, an unlinked file beside it is used.
+    #[cfg(feature = "std")]
+    pub fn open(path: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
+        Self::open_at(&c_path(path)?, &c_path(&std::env::temp_dir())?, bytes)
+    }
+
+    /// Does what [`SwapFile::open`] does. Further files, of which there are some after a process
+    /// fork, are made beside `path`, or in the directory `beside_device` if that is a block device.
+    pub fn open_at(
+        path: &CStr,
+        beside_device: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let host = |errno| OpenError::host(path, errno);
+        let (mut file, kind) = open_checked(path)?;
+        let beside = match kind {
+            FileType::BlockDevice => beside_device.to_owned(),
+            _ => parent(path),
+        };
+        let directory = open_directory(&beside)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Self::temporary_in(directory, &beside, bytes),
+            other => other.map_err(host)?,
+        }
+        let (slots, growth) = match kind {
+            FileType::BlockDevice => {
+                let length = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(host)?;
+                file = reopen_exclusively(file, path)?;
+                (slots_of(bytes.unwrap_or(length).min(length))?, Growth::of_device(path))
+            }
+            _ => Growth::of(file.as_fd(), path, bytes)?,
+        };
+        claim(&file, path, kind)?;
+        Self::over(descriptor::keep(file), slots, growth, directory)
+    }
+}
+
+/// How many slots fit into an area of `bytes`.
+pub(super) fn slots_of(bytes: u64) -> Result<u32, OpenError> {
+    match u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX) {
+        0 | 1 => Err(OpenError::TooSmall(bytes)),
+        slots => Ok(slots),
+    }
+}
+
+/// A path as the host takes it.
+#[cfg(feature = "std")]
+fn c_path(path: &std::path::Path) -> Result<CString, OpenError> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let until_zero = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    // A name with a zero byte in it is none that the host could have.
+    CString::new(bytes).map_err(|_| OpenError::host(&c_string(until_zero), Errno::INVAL))
+}
+
+/// The directory that a path's last component is in.
+fn parent(path: &CStr) -> CString {
+    let bytes = path.to_bytes();
+    let slash = bytes.iter().rposition(|byte| *byte == b'/');
+    c_string(match slash {
+        None => b".",
+        Some(0) => b"/",
+        Some(at) => &bytes[..at],
+    })
+}
+
+/// Bytes without a zero among them as a string of the host's.
+fn c_string(bytes: &[u8]) -> CString {
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// Opens a directory in which files can be made later, wherever the process goes.
+fn open_directory(path: &CStr) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| OpenError::host(path, errno))
+}
+
+/// Opens a path for reading and writing and says what it is.
+fn open_checked(path: &CStr) -> Result<(OwnedFd, FileType), OpenError> {
+    let host = |errno| OpenError::host(path, errno);
+    // Looked at first, because opening a pipe would wait for its other end.
+    let kind = match rustix::fs::stat(path) {
+        Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
+        Err(Errno::NOENT) => None,
+        Err(errno) => return Err(host(errno)),
+    };
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = match kind {
+        None => flags | OFlags::CREATE,
+        Some(FileType::RegularFile | FileType::BlockDevice) => flags,
+        Some(FileType::Directory) => return Err(OpenError::Directory(path.into())),
+        Some(_) => return Err(OpenError::NotAFile(path.into())),
+    };
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(host)?;
+    Ok((file, kind.unwrap_or(FileType::RegularFile)))
+}
+
+/// Opens a locked block device once more, exclusively, which the host refuses while it is mounted
+/// or in use otherwise.
+fn reopen_exclusively(locked: OwnedFd, path: &CStr) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::BUSY => OpenError::InUse(path.into()),
+        errno => OpenError::host(path, errno),
+    })?;
+    drop(locked);
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| OpenError::InUse(path.into()))?;
+    Ok(file)
+}
+
+/// How far into a block device a file system or partition table may first show.
+const PROBED: u64 = 128 << 10;
+
+/// Makes a locked file ours: afterwards slot 0 holds the signature, and a regular file nothing else
+/// and is readable by its owner alone.
+fn claim(file: &OwnedFd, path: &CStr, kind: FileType) -> Result<(), OpenError> {
+    let host = |errno| OpenError::host(path, errno);
+    let mut head = [0; SIGNATURE.len()];
+    let read = rustix::io::pread(file, &mut head, 0).map_err(host)?;
+    let blank = match kind {
+        FileType::BlockDevice => is_zero(file, PROBED).map_err(host)?,
+        _ => read == 0,
+    };
+    if !blank && head != *SIGNATURE {
+        return Err(OpenError::NotEmpty(path.into()));
+    }
+    if kind == FileType::RegularFile {
+        rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR).map_err(host)?;
+        rustix::fs::ftruncate(file, 0).map_err(host)?;
+    }
+    match rustix::io::pwrite(file, SIGNATURE, 0).map_err(host)? {
+        written if written == SIGNATURE.len() => Ok(()),
+        _ => Err(host(Errno::NOSPC)),
+    }
+}
+
+/// Whether the first `bytes` bytes of a file are all zero.
+fn is_zero(file: &OwnedFd, bytes: u64) -> Result<bool, Errno> {
+    let mut page = [0; PAGE_SIZE as usize];
+    for offset in (0..bytes).step_by(page.len()) {
+        let read = rustix::io::pread(file, &mut page, offset)?;
+        if page[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

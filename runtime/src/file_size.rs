@@ -1,0 +1,115 @@
+//! The limit of file sizes (`RLIMIT_FSIZE`), which is the program's and must not concern the runtime's
+//! own files.
+//!
+//! The host's soft limit is the program's, but for the moments in which the runtime writes. The
+//! host's hard limit stays as it was at the start; how far the program lowered its own is a number
+//! of ours.
+
+use crate::lock::Mutex;
+use crate::process::{self, control};
+use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use linux_raw_sys::general as nr;
+use pagefault_control::Slot;
+
+/// `RLIM_INFINITY`.
+const INFINITY: u64 = u64::MAX;
+
+/// Whether there is a limit.
+static IS_LIMITED: AtomicBool = AtomicBool::new(false);
+
+/// Held while the host's limit is not what the program set.
+static LIMIT: Mutex<()> = Mutex::new(());
+
+/// Notes the limit that the program begins with.
+pub fn begin() {
+    IS_LIMITED.store(host().is_ok_and(|[soft, _]| soft != INFINITY), Release);
+}
+
+/// Reads and changes the program's limit: the soft and the hard one.
+pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let _limit = LIMIT.lock();
+    let [host_soft, host_hard] = host()?;
+    let was = [host_soft, believed_hard(slot(), host_hard)];
+    let Some([soft, hard]) = new else { return Ok(was) };
+    if soft > hard {
+        return Err(Errno::EINVAL);
+    }
+    if hard > was[1] && !process::may_raise_limits() {
+        return Err(Errno::EPERM);
+    }
+    set_host([soft, host_hard.max(hard)])?;
+    note_hard(slot(), hard);
+    IS_LIMITED.store(soft != INFINITY, Release);
+    Ok(was)
+}
+
+/// Makes the host's limit the program's for good, before the runtime goes.
+pub fn settle() {
+    if let Ok([soft, hard]) = host() {
+        let _ = set_host([soft, believed_hard(slot(), hard)]);
+    }
+}
+
+/// Does something to a file of the runtime's, which the program's limit does not concern.
+pub fn unlimited<R>(work: impl FnOnce() -> R) -> R {
+    if !IS_LIMITED.load(Acquire) {
+        return work();
+    }
+    // Where not even the hard limit suffices the host sends a signal, which is not the program's.
+    let mask = sys::exchange_mask(u64::MAX);
+    let result = {
+        let _limit = LIMIT.lock();
+        let own = host();
+        if let Ok([_, hard]) = own {
+            let _ = set_host([hard, hard]);
+        }
+        let result = work();
+        if let Ok(own) = own {
+            let _ = set_host(own);
+        }
+        result
+    };
+    take_signal();
+    sys::exchange_mask(mask);
+    result
+}
+
+fn take_signal() {
+    let set = 1_u64 << (nr::SIGXFSZ - 1);
+    let now = [0_u64; 2];
+    let args = [(&raw const set) as u64, 0, (&raw const now) as u64, 8];
+    // SAFETY: the set and the time live for the call.
+    let _ = unsafe { sys::call(nr::__NR_rt_sigtimedwait, args) };
+}
+
+fn slot() -> Option<&'static Slot> {
+    control()?.slots.get(Thread::current().member().slot())
+}
+
+/// The program's hard limit: the slot keeps how far it is below infinity.
+fn believed_hard(slot: Option<&Slot>, host: u64) -> u64 {
+    slot.map_or(host, |slot| host.min(!slot.file_size_below.load(Relaxed)))
+}
+
+fn note_hard(slot: Option<&Slot>, hard: u64) {
+    if let Some(slot) = slot {
+        slot.file_size_below.store(!hard, Relaxed);
+    }
+}
+
+fn host() -> Result<[u64; 2]> {
+    let mut limit = [0_u64; 2];
+    let args = [0, nr::RLIMIT_FSIZE.into(), 0, (&raw mut limit) as u64];
+    // SAFETY: the structure is ours.
+    unsafe { sys::call(nr::__NR_prlimit64, args) }?;
+    Ok(limit)
+}
+
+fn set_host(limit: [u64; 2]) -> Result<()> {
+    let args = [0, nr::RLIMIT_FSIZE.into(), (&raw const limit) as u64, 0];
+    // SAFETY: as above.
+    unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
+}
