@@ -52,6 +52,8 @@ pub enum RecordError {
     Parse(ParseError),
     /// The computer cannot be built.
     Start(StartError),
+    /// The build with pages of the right size could not do it.
+    Elsewhere(String),
 }
 
 impl Display for RecordError {
@@ -59,6 +61,7 @@ impl Display for RecordError {
         match self {
             Self::Parse(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::Elsewhere(error) => f.write_str(error),
         }
     }
 }
@@ -68,6 +71,9 @@ impl std::error::Error for RecordError {}
 /// Runs a script and explains it.
 pub fn record(request: &Request) -> Result<Explanation, RecordError> {
     let script = script(request).map_err(RecordError::Parse)?;
+    if script.sizes.arch.page() != pagefault::machine::PAGE_SIZE {
+        return elsewhere(request, script.sizes.arch);
+    }
     match script.sizes.arch {
         Arch::X86_64 => run::<X86_64>(request, &script),
         Arch::Ia32 => run::<Ia32>(request, &script),
@@ -75,6 +81,34 @@ pub fn record(request: &Request) -> Result<Explanation, RecordError> {
         Arch::Alpha => run::<Alpha>(request, &script),
     }
     .map_err(RecordError::Start)
+}
+
+/// Has a script explained by the build with the other size of pages.
+#[cfg(feature = "alpha")]
+fn elsewhere(request: &Request, arch: Arch) -> Result<Explanation, RecordError> {
+    let Request { title, prose, source, cpus, .. } = request;
+    let told = pagefault_explain_8k::record::json(title, prose, source, arch.name(), *cpus);
+    let told = told.map_err(RecordError::Elsewhere)?;
+    serde_json::from_str(&told).map_err(|error| RecordError::Elsewhere(error.to_string()))
+}
+
+#[cfg(not(feature = "alpha"))]
+fn elsewhere(_: &Request, _: Arch) -> Result<Explanation, RecordError> {
+    Err(RecordError::Start(StartError::PageSize))
+}
+
+/// Like [`record()`], for a caller whose own types are of another build: JSON, or what went wrong.
+pub fn json(
+    title: &str,
+    prose: &str,
+    source: &str,
+    arch: &str,
+    cpus: Option<u64>,
+) -> Result<String, String> {
+    let (title, prose, source) = (title.into(), prose.into(), source.into());
+    let request = Request { title, prose, source, arch: Arch::named(arch), cpus };
+    let told = record(&request).map_err(|error| error.to_string())?;
+    serde_json::to_string(&told).map_err(|error| error.to_string())
 }
 
 /// The script for the processor that is asked for, whose page the suffix `p` stands for.
@@ -109,9 +143,6 @@ fn parse_as(source: &str, arch: Arch) -> Result<Script, ParseError> {
 }
 
 fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanation, StartError> {
-    if script.sizes.arch.page() != pagefault::machine::PAGE_SIZE {
-        return Err(StartError::PageSize);
-    }
     let number = |n: u64| u32::try_from(n).map_err(|_| StartError::Sizes);
     let config = pagefault_sim::Config {
         frames: number(script.sizes.frames)?,

@@ -31,7 +31,7 @@ fn plain(source: &str, machine: &str, arch: Arch) -> Vec<(usize, String)> {
 #[test]
 fn lessons_answer_as_scripts_do() {
     for example in lessons::ALL {
-        for arch in PROCESSORS {
+        for arch in PROCESSORS.into_iter().filter(|arch| *arch != Arch::Alpha) {
             let told = lesson(example, arch);
             let wanted = plain(example.script, "sim", arch);
             let wanted: Vec<(usize, &str)> =

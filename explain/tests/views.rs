@@ -33,7 +33,9 @@ fn every_lesson_is_told_on_every_processor() {
 #[test]
 fn the_walk_has_the_levels_of_the_processor() {
     let example = Lesson::named("demand-zero").expect("a lesson");
-    for (arch, levels, digits) in [(Arch::X86_64, 4, 16), (Arch::Ia32, 2, 8), (Arch::Pae, 3, 16)] {
+    for (arch, levels, digits) in
+        [(Arch::X86_64, 4, 16), (Arch::Ia32, 2, 8), (Arch::Pae, 3, 16), (Arch::Alpha, 3, 16)]
+    {
         let told = lesson(example, arch);
         let longest = told.steps.iter().filter_map(|step| step.access.as_ref());
         let longest = longest.max_by_key(|access| access.walk.len()).expect("an access");

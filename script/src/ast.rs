@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 /// Bytes in a page, the unit that the suffix `p` stands for, but see [`Arch::page`].
-pub const PAGE: u64 = 4096;
+pub const PAGE: u64 = pagefault::machine::PAGE_SIZE;
 
 /// A script that has been read and whose names are all known to be bound where they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Arch {
     pub const fn page(self) -> u64 {
         match self {
             Self::Alpha => 8192,
-            _ => PAGE,
+            _ => 4096,
         }
     }
 

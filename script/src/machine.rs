@@ -337,8 +337,9 @@ pub struct Catalogue {
 impl Catalogue {
     /// A catalogue with the host's kernel in it, where this build has one.
     pub fn new() -> Self {
+        #[allow(unused_mut, reason = "a build without the host's machines adds none")]
         let mut catalogue = Self::default();
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
         catalogue.add(Entry {
             name: "kernel",
             // Our own kernel takes orders; another host's does not.
@@ -412,15 +413,17 @@ pub enum StartError {
     /// The processor's pages are larger than this build's.
     PageSize,
     /// The PC did not boot, or not to the script's end.
+    #[cfg(feature = "hosts")]
     Pc(Box<pagefault_pc::BootError>),
     /// The runner cannot be put into the PC.
+    #[cfg(feature = "hosts")]
     Guest(Box<pagefault_pc::host::BringError>),
     /// The PC answered so many lines, and the script has more.
     Short(usize),
     /// The system refused a resource.
     System(std::io::Error),
     /// The host lacks what the machine needs: what, and what to do about it.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
     Machine(Box<pagefault_linux::BuildError>),
 }
 
@@ -428,13 +431,15 @@ impl Display for StartError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::WindowTaken => f.write_str("the window 0x1000000000-0x2000000000 is not empty"),
-            Self::PageSize => f.write_str("this build has pages of another size"),
+            Self::PageSize => f.write_str("Alpha's pages have 8 KiB, and scripts run with pages of 4; `pagefault explain` has both"),
             Self::Sizes => f.write_str("no machine of these sizes"),
+            #[cfg(feature = "hosts")]
             Self::Pc(error) => error.fmt(f),
+            #[cfg(feature = "hosts")]
             Self::Guest(error) => error.fmt(f),
             Self::Short(lines) => write!(f, "the PC answered {lines} lines only"),
             Self::System(error) => error.fmt(f),
-            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => error.fmt(f),
         }
     }
@@ -444,9 +449,11 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
-            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => Some(error),
+            #[cfg(feature = "hosts")]
             Self::Pc(error) => Some(&**error),
+            #[cfg(feature = "hosts")]
             Self::Guest(error) => Some(&**error),
             Self::WindowTaken | Self::Sizes | Self::PageSize | Self::Short(_) => None,
         }

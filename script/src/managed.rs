@@ -1,6 +1,7 @@
 //! Scripts on a machine of ours: every operation goes to the memory manager, every load and store
 //! to the machine's processor.
 
+#[cfg(feature = "hosts")]
 mod linux;
 pub mod sim;
 
@@ -42,6 +43,7 @@ pub fn add_to(catalogue: &mut Catalogue) {
         failures: Failures::Injected,
         start: Box::new(move |setup| sim::start(setup, bare)),
     });
+    #[cfg(feature = "hosts")]
     catalogue.add(Entry {
         name: "linux",
         simulates: Simulates::Nothing,
