@@ -8,6 +8,8 @@
 mod cgroup;
 #[path = "run/harness.rs"]
 mod harness;
+#[path = "run/kinds.rs"]
+mod kinds;
 #[path = "run/programs.rs"]
 mod programs;
 #[path = "run/refusals.rs"]

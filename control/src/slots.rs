@@ -44,7 +44,9 @@ pub struct Slot {
     /// How far the hard limit of file sizes that the program believes in is below infinity, where it
     /// is below the real one.
     pub file_size_below: AtomicU64,
-    spare: AtomicU64,
+    /// The shares that this process is in.
+    shared: AtomicU32,
+    spare: AtomicU32,
 }
 
 impl Slot {
@@ -56,6 +58,11 @@ impl Slot {
     /// The frames that its process is charged with.
     pub fn charged(&self) -> u32 {
         self.charged.load(Relaxed)
+    }
+
+    /// The frames that its process has, those that it shares included.
+    pub fn resident(&self) -> u32 {
+        self.charged().saturating_add(self.shared.load(Relaxed))
     }
 }
 
@@ -126,7 +133,22 @@ impl Slots {
     /// Takes back all of a process's charge: it has ended, or executed another program.
     pub fn discharge(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
+        found.shared.store(0, Relaxed);
         self.lower(u64::from(found.charged.swap(0, Relaxed)));
+    }
+
+    /// Notes that a process has joined a share.
+    pub fn join_share(&self, slot: u32) {
+        if let Some(found) = self.get(slot) {
+            found.shared.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Notes that a process has left a share.
+    pub fn leave_share(&self, slot: u32) {
+        let Some(found) = self.get(slot) else { return };
+        let less = |shared: u32| shared.checked_sub(1);
+        let _ = found.shared.fetch_update(Relaxed, Relaxed, less);
     }
 
     /// Moves the charge for a frame from a process to a share.
@@ -153,12 +175,13 @@ impl Slots {
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
     }
 
-    /// The process that is charged with the most, other than `but`, if that is more than `least`.
+    /// The process that has the most frames, its own and shared ones, other than `but`, if that is
+    /// more than `least`.
     pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
         let others = self.slots.iter().enumerate().filter(|(index, slot)| {
-            *index as u32 != but && slot.is_taken() && slot.charged() > least
+            *index as u32 != but && slot.is_taken() && slot.resident() > least
         });
-        others.max_by_key(|(_, slot)| slot.charged()).map(|(index, _)| index as u32)
+        others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
     }
 
     /// The frames charged over the tree.

@@ -3,6 +3,7 @@
 use crate::cache::Key;
 use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
+use crate::map::guard::GUARD;
 use crate::mm::Mm;
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::queue::Which;
@@ -222,7 +223,9 @@ impl<M: Machine> Mm<M> {
                         let is_anon = self.manager.page(*frame).is_anon();
                         *if is_anon { &mut anon } else { &mut file } += 1;
                     }
-                    Entry::Swap(slot) => *census.slots.entry(*slot).or_default() += 1,
+                    Entry::Swap(slot) if *slot != GUARD => {
+                        *census.slots.entry(*slot).or_default() += 1
+                    }
                     _ => {}
                 }
                 Ok(())
@@ -282,6 +285,7 @@ impl<M: Machine> Mm<M> {
         match entry {
             Entry::None => Ok(()),
             Entry::File(_) => is(Invariant::I16, vma.has(VmaFlags::NONLINEAR)),
+            Entry::Swap(GUARD) => Ok(()),
             Entry::Swap(_) => is(Invariant::I16, !vma.has(VmaFlags::SHARED)),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(*frame) => {
                 is(Invariant::I12, !entry.is_writable())

@@ -119,7 +119,7 @@ impl<M: Machine> Manager<M> {
         }
         match mm.correct(fault.address, fault.access(), fault.code) {
             Ok(()) => Verdict::Resume,
-            Err(Refusal::NoRegion) => bad_area(SegvCode::MapErr),
+            Err(Refusal::NoRegion | Refusal::Guard) => bad_area(SegvCode::MapErr),
             Err(Refusal::Forbidden) => bad_area(SegvCode::AccErr),
             Err(Refusal::Bus) => match fault.mode() {
                 Mode::User => Verdict::Signal(Signal::Bus),

@@ -106,6 +106,7 @@ errors! {
         NotWritable = EACCES, "A shared writable mapping needs a file open for writing.";
         GrowsWithFile = EINVAL, "A mapping that grows down cannot be of a file or shared.";
         AddressSpaceLimit = ENOMEM, "The limit on the size of the address space is reached.";
+        DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         Ended = ESRCH, "The owner of the address space is gone.";
@@ -124,6 +125,16 @@ errors! {
 }
 
 errors! {
+    /// Why a range could not be sealed.
+    SealError {
+        Unaligned = EINVAL, "The address is not page-aligned.";
+        Wraps = EINVAL, "The range wraps around the end of the addresses.";
+        Unmapped = ENOMEM, "A part of the range is not mapped.";
+        TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
+    }
+}
+
+errors! {
     /// Why a protection could not be changed (spec C12).
     ProtectError {
         Unaligned = EINVAL, "The address is not page-aligned.";
@@ -131,6 +142,7 @@ errors! {
         Unmapped = ENOMEM, "A part of the range is not mapped.";
         NotAllowed = EACCES, "The mapping may never have this protection.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
+        DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
         OutOfMemory = ENOMEM, "No memory for the bookkeeping.";
     }
@@ -152,6 +164,7 @@ errors! {
         NoGap = ENOMEM, "No gap between the regions is large enough.";
         TooManyRegions = ENOMEM, "The address space has too many regions.";
         AddressSpaceLimit = ENOMEM, "The limit on the size of the address space is reached.";
+        DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         OutOfMemory = ENOMEM, "No memory for page tables or the bookkeeping.";

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
+use crate::map::guard::GUARD;
 use crate::mm::{AddressSpace, Kind, Mm};
 use crate::page::PageFlags;
 use crate::rmap::AnonVma;
@@ -63,7 +64,8 @@ impl<M: Machine> AddressSpace<M> {
             if let Some(file) = &vma.file {
                 file.opened();
             }
-            if vma.written_family().is_some() || vma.has(VmaFlags::NONLINEAR) {
+            let copies = vma.written_family().is_some() || vma.has(VmaFlags::NONLINEAR);
+            if copies && !vma.has(VmaFlags::WIPEONFORK) {
                 self.copy_entries(&child, &Pair { ours: &vma, theirs: &copy })?;
             }
         }
@@ -84,10 +86,13 @@ fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
     copy.anon = None;
     copy.unwritten = false;
     copy.guests.clear();
-    if let Some(family) = vma.written_family() {
+    if let Some(family) = vma.written_family().filter(|_| !vma.has(VmaFlags::WIPEONFORK)) {
         copy.ancestors.push(family.clone());
         copy.ancestors.extend(vma.guests.iter().cloned());
         copy.anon = Some(AnonVma::new(&mm.manager));
+    }
+    if vma.has(VmaFlags::WIPEONFORK) {
+        copy.ancestors.clear();
     }
     Arc::new(copy)
 }
@@ -218,7 +223,9 @@ impl<M: Machine> Mm<M> {
     ) -> Entry {
         let entry = ours.entry(address);
         let Entry::Present { frame, protection, .. } = entry else {
-            if let Entry::Swap(slot) = entry {
+            if let Entry::Swap(slot) = entry
+                && slot != GUARD
+            {
                 // The parent's own reference keeps the slot from being free.
                 let duplicated = self.manager.swap.duplicate(slot);
                 debug_assert!(duplicated.is_ok(), "entry names a free slot");

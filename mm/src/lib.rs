@@ -68,3 +68,4 @@ pub use map::{
 pub use mm::{AddressSpace, Layout, Mm, UsageNow};
 pub use pin::Pin;
 pub use stats::Counters;
+pub use vma::VmaFlags;

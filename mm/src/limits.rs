@@ -11,6 +11,8 @@ pub struct Limits {
     pub stack: AtomicU64,
     /// The size of locked regions (`RLIMIT_MEMLOCK`).
     pub locked: AtomicU64,
+    /// The size of memory that only this program writes, but for stacks (`RLIMIT_DATA`).
+    pub data: AtomicU64,
 }
 
 impl Default for Limits {
@@ -20,6 +22,7 @@ impl Default for Limits {
             address_space: AtomicU64::new(u64::MAX),
             stack: AtomicU64::new(8 << 20),
             locked: AtomicU64::new(u64::MAX),
+            data: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -31,6 +34,7 @@ impl Limits {
             address_space: copy(&self.address_space),
             stack: copy(&self.stack),
             locked: copy(&self.locked),
+            data: copy(&self.data),
         }
     }
 }

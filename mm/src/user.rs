@@ -133,7 +133,9 @@ impl From<Refusal> for UserError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::OutOfMemory => Self::OutOfMemory,
-            Refusal::NoRegion | Refusal::Forbidden | Refusal::Bus => Self::BadAddress,
+            Refusal::NoRegion | Refusal::Forbidden | Refusal::Bus | Refusal::Guard => {
+                Self::BadAddress
+            }
         }
     }
 }

@@ -55,6 +55,18 @@ bitflags::bitflags! {
         const NORESERVE = 0x200000;
         /// Entries may name pages out of order (spec C19).
         const NONLINEAR = 0x800000;
+        /// A fork's child finds zeros here.
+        const WIPEONFORK = 0x2000000;
+        /// A core dump leaves the region out.
+        const DONTDUMP = 0x4000000;
+        /// Huge pages are wanted, which there are none of.
+        const HUGEPAGE = 0x20000000;
+        /// Huge pages are not wanted.
+        const NOHUGEPAGE = 0x40000000;
+        /// Pages with the same content may become one, which they never do.
+        const MERGEABLE = 0x80000000;
+        /// The region may not be changed any more (`mseal`).
+        const SEALED = 1 << 42;
     }
 }
 

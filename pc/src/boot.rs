@@ -24,8 +24,8 @@ pub const MOST_CPUS: u32 = 8;
 const LEAST_MEMORY: u32 = 8;
 
 /// How long a machine may be silent at the beginning. It speaks within a second, in QEMU's own
-/// translation too.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// translation too, where the host has time for it.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The largest swap device in MiB: its pages are counted in 32 bits.
 const MOST_SWAP: u32 = ((u32::MAX as u64 * 4096) >> 20) as u32;

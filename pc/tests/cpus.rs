@@ -69,7 +69,7 @@ fn memory_larger_than_the_machine_on_swap() {
     };
     let Some(ended) = program("threads", &["40", "4"], change) else { return };
     expect(&ended, 0, "4 threads, 40 MiB, 0 failures\n");
-    assert!(ended.counters()["swap_writes"] > 4_000, "{}", ended.report);
+    assert!(ended.counters()["swap_writes"] >= 2_048, "{}", ended.report);
 }
 
 /// In little memory: passes that overlap must be many before it is certain that there is none.

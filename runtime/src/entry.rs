@@ -57,6 +57,12 @@ global_asm!(
     "mov eax, 15",
     "syscall",
     "ud2",
+    // The same from within a handler: rdi is its context.
+    ".globl pagefault_leave",
+    ".hidden pagefault_leave",
+    "pagefault_leave:",
+    "mov rsp, rdi",
+    "jmp pagefault_return_blocked",
     // Continues the code that a frame describes: rdi is its context.
     ".globl pagefault_continue",
     ".hidden pagefault_continue",
@@ -158,6 +164,7 @@ unsafe extern "C" {
     /// Where the other handlers return to.
     pub fn pagefault_return_blocked();
     fn pagefault_go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> !;
+    fn pagefault_leave(context: *const Context) -> !;
     fn pagefault_continue(context: *const Context) -> !;
     fn pagefault_call(number: u32, args: *const [u64; 6], thread: *const u8) -> i64;
     fn pagefault_clone(number: u32, args: *const [u64; 6], given: u64) -> i64;
@@ -221,6 +228,15 @@ pub fn exit_thread(status: u32) -> ! {
 pub unsafe fn resume(frame: *const Frame) -> ! {
     // SAFETY: the caller vouches for the frame.
     unsafe { pagefault_continue(&raw const (*frame).context) }
+}
+
+/// Returns from a handler at once, whatever waits for delivery.
+///
+/// # Safety
+/// The context must be the one that the kernel gave to the running handler.
+pub unsafe fn leave(context: *const Context) -> ! {
+    // SAFETY: the caller vouches for the context.
+    unsafe { pagefault_leave(context) }
 }
 
 /// Copies to or from the program's memory; returns the bytes that could not be copied.

@@ -10,7 +10,7 @@ use crate::lock::Mutex;
 use crate::member::Member;
 use crate::memory::Pins;
 use crate::seccomp;
-use crate::signal::Set;
+use crate::signal::{Held, Set};
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -37,6 +37,8 @@ pub struct Thread {
     number: AtomicU32,
     /// The signal that waits.
     info: Cell<Info>,
+    /// Signals that only the runtime keeps from the program, since the host cannot block them.
+    held: Held,
     /// The alternate stack that the program has set.
     pub alt_stack: Cell<AltStack>,
     /// Which of the signals that the runtime needs the program believes to have blocked.
@@ -106,6 +108,7 @@ impl Thread {
             // Not free before the kernel says so.
             number: AtomicU32::new(u32::MAX),
             info: Cell::new(Info::new(0, 0)),
+            held: Held::default(),
             alt_stack: Cell::new(AltStack { flags: nr::SS_DISABLE, ..AltStack::default() }),
             believed: Cell::new(Set::EMPTY),
             waiting_mask: Cell::new(None),
@@ -225,6 +228,11 @@ impl Thread {
     /// The signal that waits.
     pub fn pending(&self) -> Option<Info> {
         self.has_pending().then(|| self.info.get())
+    }
+
+    /// The signals that the runtime keeps from the program.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Takes the signal that waits.

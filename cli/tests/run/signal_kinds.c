@@ -83,9 +83,7 @@ static long w_timedwait(void) { sigset_t m; sigemptyset(&m); sigaddset(&m, SIGUS
 static long w_wait(void) { int st; pid_t c = fork(); if (!c) { char b; read(pipes[0], &b, 1); _exit(5); } long r = waitpid(c, &st, 0); if (r == c) return WEXITSTATUS(st); int e = errno; rescue = 0; write(pipes[1], "x", 1); waitpid(c, &st, 0); errno = e; return -1; }
 static long w_recv(void) { int s[2]; socketpair(AF_UNIX, SOCK_STREAM, 0, s); struct timeval t = { 30, 0 }; setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t); long r = recv(s[0], buf, 10, 0); close(s[0]); close(s[1]); return r; }
 static long w_sigfd(void) { sigset_t m; sigemptyset(&m); sigaddset(&m, SIGUSR2); int f = signalfd(-1, &m, 0); char b[128]; long r = read(f, b, 128); close(f); return r; }
-static long w_flock(void) { return -2; }
 
-static void *deliverer(void *arg) { (void)arg; return NULL; }
 static void nested(int s) { depth++; if (depth < 20) { volatile char big[5000]; memset((void *)big, depth, sizeof big); raise(s); } }
 static void *on_small_stack(void *arg) { (void)arg; volatile char x[100]; memset((void *)x, 1, sizeof x); raise(SIGUSR2); return (void *)(intptr_t)(got == SIGUSR2); }
 static volatile long ticks, sum;
@@ -122,7 +120,6 @@ int main(void) {
         struct timespec z = { 0, 0 }; siginfo_t si; printf("waited: %d\n", sigtimedwait(&b, &si, &z)); 
         kill(getpid(), s); got = 0; sigprocmask(SIG_UNBLOCK, &b, NULL); printf("unblocked: %d\n", got);
         signal(s, SIG_IGN); got = 0; kill(getpid(), s); printf("ignored: %d\n", got);
-        int fd; sigprocmask(SIG_BLOCK, &b, NULL); set(s, note, 0); fd = signalfd(-1, &b, SFD_NONBLOCK); kill(getpid(), s); struct signalfd_siginfo q; printf("signalfd: %d\n", read(fd, &q, sizeof q) == sizeof q ? (int)q.ssi_signo : -errno); close(fd); signal(s, SIG_IGN); sigprocmask(SIG_UNBLOCK, &b, NULL);
         CHILD("default", signal(s, SIG_DFL); kill(getpid(), s)); CHILD("ignored fault", signal(SIGSEGV, SIG_IGN); *(volatile char *)8 = 1); CHILD("blocked fault", set(SIGSEGV, note, 0); sigset_t q_; sigfillset(&q_); sigprocmask(SIG_SETMASK, &q_, NULL); *(volatile char *)8 = 1);
         CHILD("fault in the handler", set(SIGSEGV, note, 0); struct sigaction a_ = { 0 }; a_.sa_sigaction = (void *)0x10; a_.sa_flags = SA_SIGINFO; sigaction(SIGSEGV, &a_, NULL); *(volatile char *)8 = 1);
     }

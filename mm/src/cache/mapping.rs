@@ -194,6 +194,15 @@ impl<M: Machine> Mapping<M> {
         &**backing
     }
 
+    /// Whether any region may store to the object.
+    pub fn is_mapped_to_write(&self) -> bool {
+        let regions = self.regions.lock(&self.manager.order);
+        let stores =
+            |link: &RegionLink<M>| link.vma.flags.contains(VmaFlags::SHARED | VmaFlags::MAYWRITE);
+        regions.linear.iter().any(|entry| stores(&entry.value))
+            || regions.nonlinear.iter().any(stores)
+    }
+
     /// Tells the backing that a region over it went away (spec D1).
     pub(crate) fn closed(&self) {
         if let Store::Backing(backing) = &self.store {

@@ -41,6 +41,8 @@ pub(crate) enum Refusal {
     Forbidden,
     /// The content cannot be had: past the end of the file, or unreadable.
     Bus,
+    /// The page is a guard.
+    Guard,
     /// No frame could be had.
     OutOfMemory,
 }

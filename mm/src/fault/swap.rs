@@ -5,6 +5,7 @@ use crate::event::{Correction, Weight};
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
 use crate::manager::Manager;
+use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::Released;
@@ -20,6 +21,9 @@ impl<M: Machine> Mm<M> {
         fault: &mut Fault,
         slot: SwapSlot,
     ) -> Result<Step, Refusal> {
+        if slot == GUARD {
+            return Err(Refusal::Guard);
+        }
         if vma.anon.is_none() {
             // Only a dead region can be seen with a swapped page and without a family.
             return Ok(Step::Again);

@@ -3,6 +3,7 @@
 use crate::error::AdviseError;
 use crate::fault::Refusal;
 use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
+use crate::map::guard::GUARD;
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};
 use crate::page::PageFlags;
@@ -24,6 +25,8 @@ pub enum Advice {
     WillNeed,
     /// The content is not needed any more: private memory reads as zero or as the file again.
     DontNeed,
+    /// The same, of memory that is locked too.
+    DontNeedLocked,
     /// The content may be discarded until it is written again.
     Free,
     /// The content of the object goes too: a hole.
@@ -40,6 +43,26 @@ pub enum Advice {
     PopulateRead,
     /// Bring the pages in as for writing.
     PopulateWrite,
+    /// A fork's child finds zeros here.
+    WipeOnFork,
+    /// A fork's child finds what its parent has.
+    KeepOnFork,
+    /// A core dump leaves the range out.
+    DontDump,
+    /// A core dump has the range.
+    DoDump,
+    /// Pages with the same content may become one; they never do here.
+    Mergeable,
+    /// Pages with the same content stay apart.
+    Unmergeable,
+    /// Huge pages are wanted; there are none here.
+    HugePage,
+    /// Huge pages are not wanted.
+    NoHugePage,
+    /// Every access to the range is refused, without a region of its own; its content goes.
+    GuardInstall,
+    /// Such pages become pages of the region again.
+    GuardRemove,
 }
 
 impl<M: Machine> Mm<M> {
@@ -80,6 +103,9 @@ impl<M: Machine> Mm<M> {
         match advice {
             Advice::WillNeed => self.bring_near(vma, range),
             Advice::Remove => self.remove(vma, range)?,
+            Advice::GuardInstall => return self.install_guards(vma, range),
+            Advice::GuardRemove => self.remove_guards(range),
+            Advice::DontNeedLocked => return Ok(self.discard(vma, range)),
             _ if vma.has(VmaFlags::LOCKED) => return Err(AdviseError::Unsuitable),
             Advice::DontNeed => return Ok(self.discard(vma, range)),
             Advice::Free if vma.file.is_some() => return Err(AdviseError::Unsuitable),
@@ -99,6 +125,14 @@ impl<M: Machine> Mm<M> {
     ) -> Result<bool, AdviseError> {
         let exclusive: Exclusive<'_, M> = self.exclusive();
         self.each_region(range, |vma, part| {
+            let is_private = !vma.has(VmaFlags::MAYSHARE);
+            match change.of {
+                Of::PrivateAnonymous if !is_private || vma.file.is_some() => {
+                    return Err(AdviseError::Unsuitable);
+                }
+                Of::Private if !is_private => return Ok(part.end),
+                _ => {}
+            }
             let (end, flags) = (part.end, vma.flags.difference(change.off) | change.on);
             if flags != vma.flags {
                 let reflagged = exclusive.reflag(vma, part, flags);
@@ -117,6 +151,7 @@ impl<M: Machine> Mm<M> {
                 .existing_entries(page..page + PAGE_SIZE)
                 .map_or(Entry::None, |cursor| cursor.entry(page));
             match (entry, &vma.file) {
+                (Entry::Swap(GUARD), _) => {}
                 (Entry::Swap(slot), _) => {
                     if let Ok(Some(frame)) = self.manager.find_or_read(slot) {
                         self.manager.put(frame);
@@ -155,6 +190,7 @@ impl<M: Machine> Mm<M> {
                 return ControlFlow::Break(());
             }
             match entry {
+                Entry::Swap(GUARD) => {}
                 Entry::Swap(slot) => {
                     cursor.replace(address, Entry::None);
                     gather.free_later(self.manager.release_slot(slot));
@@ -239,14 +275,25 @@ impl From<Refusal> for AdviseError {
         match refusal {
             Refusal::NoRegion => Self::Unmapped,
             Refusal::Forbidden => Self::Denied,
-            Refusal::Bus => Self::NotAccessible,
+            Refusal::Bus | Refusal::Guard => Self::NotAccessible,
             Refusal::OutOfMemory => Self::OutOfMemory,
         }
     }
 }
 
+/// Which regions an advice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Every,
+    /// Others stay as they are.
+    Private,
+    /// It does not fit others.
+    PrivateAnonymous,
+}
+
 /// Flags that an advice takes from a region, and those that it gives it.
 struct FlagChange {
+    of: Of,
     off: VmaFlags,
     on: VmaFlags,
 }
@@ -259,9 +306,22 @@ const fn flag_change(advice: Advice) -> Option<FlagChange> {
         Advice::Sequential => (order, VmaFlags::SEQ_READ),
         Advice::DontFork => (VmaFlags::empty(), VmaFlags::DONTCOPY),
         Advice::DoFork => (VmaFlags::DONTCOPY, VmaFlags::empty()),
+        Advice::WipeOnFork => (VmaFlags::empty(), VmaFlags::WIPEONFORK),
+        Advice::KeepOnFork => (VmaFlags::WIPEONFORK, VmaFlags::empty()),
+        Advice::DontDump => (VmaFlags::empty(), VmaFlags::DONTDUMP),
+        Advice::DoDump => (VmaFlags::DONTDUMP, VmaFlags::empty()),
+        Advice::Mergeable => (VmaFlags::empty(), VmaFlags::MERGEABLE),
+        Advice::Unmergeable => (VmaFlags::MERGEABLE, VmaFlags::empty()),
+        Advice::HugePage => (VmaFlags::NOHUGEPAGE, VmaFlags::HUGEPAGE),
+        Advice::NoHugePage => (VmaFlags::HUGEPAGE, VmaFlags::NOHUGEPAGE),
         _ => return None,
     };
-    Some(FlagChange { off, on })
+    let of = match advice {
+        Advice::WipeOnFork => Of::PrivateAnonymous,
+        Advice::Mergeable => Of::Private,
+        _ => Of::Every,
+    };
+    Some(FlagChange { of, off, on })
 }
 
 const fn populates(advice: Advice) -> Option<Access> {

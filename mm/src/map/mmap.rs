@@ -25,6 +25,8 @@ pub enum Placement {
     Fixed(VirtAddr),
     /// At exactly this address, if nothing is mapped there (`MAP_FIXED_NOREPLACE`).
     FixedNoReplace(VirtAddr),
+    /// The lowest room between two addresses (`MAP_32BIT`).
+    Between(VirtAddr, VirtAddr),
 }
 
 /// Who sees the stores.
@@ -103,6 +105,12 @@ impl<M: Machine> MapRequest<'_, M> {
             options: MapOptions::empty(),
         }
     }
+}
+
+/// Whether a region counts for `RLIMIT_DATA`: memory that only this program writes, but for stacks.
+pub(crate) const fn is_data(flags: VmaFlags) -> bool {
+    flags.contains(VmaFlags::WRITE)
+        && !flags.intersects(VmaFlags::SHARED.union(VmaFlags::GROWSDOWN))
 }
 
 /// What the checks made of a request.
@@ -237,6 +245,11 @@ impl<M: Machine> Exclusive<'_, M> {
                     _ => self.find_gap(length).ok_or(MapError::NoGap),
                 }
             }
+            Placement::Between(start, end) => {
+                let range = start.max(mm.layout.range.start)..end.min(mm.layout.range.end);
+                let gap = mm.regions.read(&mm.manager.order, |tree| tree.lowest_gap(length, range));
+                gap.ok_or(MapError::NoGap)
+            }
             Placement::Fixed(at) => self.check_fixed(at, length),
             Placement::FixedNoReplace(at) => {
                 let at = self.check_fixed(at, length)?;
@@ -247,10 +260,12 @@ impl<M: Machine> Exclusive<'_, M> {
 
     fn check_fixed(&self, at: VirtAddr, length: u64) -> Result<VirtAddr, MapError> {
         let range = &self.mm().layout.range;
-        if at < range.start || at.value() > range.end.value() - length {
+        if at.value() > range.end.value() - length {
             Err(MapError::OutOfRange)
         } else if !at.is_page_aligned() {
             Err(MapError::Unaligned)
+        } else if at < range.start {
+            Err(MapError::OutOfRange)
         } else {
             Ok(at)
         }
@@ -284,6 +299,10 @@ impl<M: Machine> Exclusive<'_, M> {
         if total - replaced + plan.length > limits.address_space.load(Ordering::Relaxed) {
             return undo(MapError::AddressSpaceLimit);
         }
+        let is_data = is_data(plan.flags);
+        if is_data && self.data_bytes(&range) + plan.length > limits.data.load(Ordering::Relaxed) {
+            return undo(MapError::DataLimit);
+        }
         let locked = mm.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
         if plan.flags.contains(VmaFlags::LOCKED)
             && locked + plan.length > limits.locked.load(Ordering::Relaxed)
@@ -305,6 +324,21 @@ impl<M: Machine> Exclusive<'_, M> {
         let pgoff = if file.is_some() { plan.index } else { range.start.page_number() };
         self.insert(Vma::new(manager.vma_id(), range, plan.flags, pgoff, file));
         Ok(())
+    }
+
+    /// How many bytes of memory that only this program writes there are outside of a range.
+    pub(crate) fn data_bytes(&self, range: &Range<VirtAddr>) -> u64 {
+        let mm = self.mm();
+        if mm.limits.data.load(Ordering::Relaxed) == u64::MAX {
+            // Nobody asks.
+            return 0;
+        }
+        let outside = |vma: &Arc<Vma<M>>| {
+            let end = vma.end.min(range.end).max(vma.start);
+            vma.end - vma.start - (end - vma.start.max(range.start).min(end))
+        };
+        let all = mm.overlapping(mm.layout.range.clone());
+        all.iter().filter(|vma| is_data(vma.flags)).map(outside).sum()
     }
 
     /// How many bytes of a range are mapped.

@@ -1,6 +1,7 @@
 //! The verbs that change an address space, a file each.
 
 mod advise;
+pub(crate) mod guard;
 mod lock;
 mod mmap;
 mod protect;
@@ -8,6 +9,7 @@ mod region;
 mod remap;
 mod remap_file_pages;
 mod report;
+mod seal;
 mod sync;
 mod unmap;
 pub(crate) mod zap;

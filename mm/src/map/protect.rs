@@ -2,12 +2,14 @@
 
 use crate::error::ProtectError;
 use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Protection, VirtAddr};
+use crate::map::mmap::is_data;
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
+use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
     /// Changes what accesses a range allows. Regions before the first failure stay changed.
@@ -54,6 +56,14 @@ impl<M: Machine> Exclusive<'_, M> {
             return Ok(());
         }
         let manager = &self.mm().manager;
+        let length = range.end - range.start;
+        if is_data(flags)
+            && !is_data(vma.flags)
+            && self.data_bytes(&(range.start..range.start)) + length
+                > self.mm().limits.data.load(Ordering::Relaxed)
+        {
+            return Err(ProtectError::DataLimit);
+        }
         let becomes_charged = wanted.contains(VmaFlags::WRITE)
             && !vma
                 .has(VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE);

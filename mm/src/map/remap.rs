@@ -5,6 +5,7 @@ use crate::error::{MapError, RemapError};
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr,
 };
+use crate::map::mmap::is_data;
 use crate::map::region::remainders;
 use crate::map::{Placement, pages_up};
 use crate::mm::{Edit, Exclusive, Mm};
@@ -113,7 +114,8 @@ impl Move {
             | Self::Leaving(
                 Placement::Hint(target)
                 | Placement::Fixed(target)
-                | Placement::FixedNoReplace(target),
+                | Placement::FixedNoReplace(target)
+                | Placement::Between(target, _),
             ) => Some(target),
         }
     }
@@ -282,6 +284,10 @@ impl<M: Machine> Exclusive<'_, M> {
         let locked = usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
         if vma.has(VmaFlags::LOCKED) && locked + grow > limits.locked.load(Ordering::Relaxed) {
             return Err(RemapError::LockLimit);
+        }
+        let data = is_data(vma.flags).then(|| self.data_bytes(&(address..address)));
+        if data.is_some_and(|data| data + grow > limits.data.load(Ordering::Relaxed)) {
+            return Err(RemapError::DataLimit);
         }
         self.check_total(grow)
     }

@@ -1,6 +1,7 @@
 //! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
 
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::map::guard::is_guard;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
@@ -28,6 +29,8 @@ pub struct RegionReport {
     pub nonlinear: bool,
     /// The number of the family that its anonymous pages belong to, once there are any.
     pub family: Option<u64>,
+    /// What else is known of it.
+    pub flags: VmaFlags,
 }
 
 /// How many entries are looked at under one lock.
@@ -61,6 +64,7 @@ impl<M: Machine> Mm<M> {
                 grows_down: vma.has(VmaFlags::GROWSDOWN),
                 nonlinear: vma.has(VmaFlags::NONLINEAR),
                 family: vma.anon.as_ref().map(|family| family.id),
+                flags: vma.flags,
             })
             .collect()
     }
@@ -94,7 +98,8 @@ impl<M: Machine> Mm<M> {
                 break;
             }
             let Some(address) = cursor.next(from) else { return (batch, range.end) };
-            *slot = Some(self.page_report(address, cursor.entry(address)));
+            let entry = cursor.entry(address);
+            *slot = (!is_guard(&entry)).then(|| self.page_report(address, entry));
             from = address + PAGE_SIZE;
         }
         (batch, from)

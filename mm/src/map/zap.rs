@@ -1,6 +1,7 @@
 //! Taking pages out of the page table (spec E5).
 
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
+use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
@@ -117,6 +118,7 @@ impl<M: Machine> Mm<M> {
     /// What stays where a page of a nonlinear region was: which page of the file it is (spec E5).
     fn place_of(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Entry {
         match entry {
+            Entry::Swap(GUARD) => *entry,
             Entry::Present { frame, .. } if vma.has(VmaFlags::NONLINEAR) => {
                 let index = self.manager.page(*frame).index();
                 if vma.index_of(address) == index { Entry::None } else { Entry::File(index) }
@@ -165,7 +167,7 @@ impl<M: Machine> Mm<M> {
     /// Undoes what an entry stood for, after it was taken out.
     pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
-            Entry::None | Entry::File(_) => {}
+            Entry::None | Entry::File(_) | Entry::Swap(GUARD) => {}
             Entry::Swap(slot) => gather.free_later(self.manager.release_slot(slot)),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
                 gather.add(address, frame, Fate::Kept, After::Keep);

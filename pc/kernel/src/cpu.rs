@@ -43,6 +43,8 @@ pub struct Local {
     number: u32,
     /// Not 0 when the running task's time is over.
     expired: u64,
+    /// How many spin locks the CPU holds.
+    locks: u64,
     root: u64,
     reference: u64,
     /// The address space whose page table is loaded; null for the reference table.
@@ -85,6 +87,7 @@ impl Cpu {
             task_id: 0,
             number: 0,
             expired: 0,
+            locks: 0,
             root: 0,
             reference: 0,
             space: ptr::null(),
@@ -302,6 +305,35 @@ pub fn take_expired() -> bool {
             options(nostack, preserves_flags));
     }
     true
+}
+
+/// Notes that this CPU took a spin lock.
+#[inline]
+pub fn count_lock() {
+    // SAFETY: as in `local!`; one instruction, so that an interrupt's own locks do not come between.
+    unsafe {
+        asm!("inc qword ptr gs:[{}]", const offset_of!(Local, locks), options(nostack));
+    }
+}
+
+/// Notes that this CPU is about to give a spin lock up.
+#[inline]
+pub fn count_unlock() {
+    // SAFETY: as for `count_lock`.
+    unsafe {
+        asm!("dec qword ptr gs:[{}]", const offset_of!(Local, locks), options(nostack));
+    }
+}
+
+/// Says that the running task is about to wait, or may have to.
+///
+/// # Panics
+/// With a spin lock held: whoever wants it would spin for as long as the wait is, and if the task that
+/// ends the wait is among them, for ever.
+#[inline]
+pub fn assert_may_sleep() {
+    let locks = local!(locks: u64);
+    assert!(locks == 0, "a task would wait with {locks} spin locks held");
 }
 
 /// The frame of the page table that is loaded.

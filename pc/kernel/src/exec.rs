@@ -27,8 +27,11 @@ const STACK_ROOM: u64 = 64 << 20;
 const DYNAMIC_BASE: u64 = 0x5555_5555_4000;
 /// The most bytes of the name that a process goes by.
 const COMM_LIMIT: usize = 15;
-/// The most bytes of arguments and environment.
-pub const ARGUMENT_LIMIT: usize = 128 << 10;
+/// The most bytes of arguments and environment, with a pointer to each (Linux: a quarter of the
+/// stack's limit).
+pub const ARGUMENT_LIMIT: usize = 2 << 20;
+/// The most bytes of one of them, with its end (Linux: `MAX_ARG_STRLEN`).
+pub const LONGEST_ARGUMENT: usize = 128 << 10;
 /// The most program headers of a file: they fill 64 KiB.
 const HEADERS: u16 = 1170;
 

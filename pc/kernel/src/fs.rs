@@ -11,25 +11,27 @@ mod node;
 mod open;
 mod pipe;
 pub mod ready;
+pub mod seals;
 pub mod socket;
 mod volume;
 
 pub use node::{Device, KIND, Kind, Node};
-pub use open::{Files, MOST_OPEN, Open, Reading, What, file};
+pub use open::{Files, Open, Reading, What, file, most_open};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
 use crate::disk::Disk;
 use crate::errno::Errno;
-use crate::kernel;
 use crate::procfs::{self, Made};
 use crate::sleep::SleepMutex;
+use crate::{kernel, shm, swap};
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 use core::sync::atomic::Ordering;
-use node::{Content, DEVICE, DIRECTORY, FIFO, LINK, REGULAR, node};
+use node::{BLOCK, Content, DEVICE, DIRECTORY, FIFO, LINK, REGULAR, node};
 use pagefault::File;
 use volume::Stored;
 
@@ -43,7 +45,7 @@ static TREE: SleepMutex<BTreeMap<String, Arc<Node>>> = SleepMutex::new(BTreeMap:
 pub fn start(archive: &'static [u8], disk: Option<Disk>) {
     let mut tree = TREE.lock();
     let mut add = |path: String, mode, kind| _ = tree.insert(path, node(mode, kind));
-    for path in ["/", "/dev", "/dev/shm", "/proc", "/sys", "/tmp"] {
+    for path in ["/", "/dev", "/dev/shm", "/proc", "/run", "/sys", "/tmp", "/var", "/var/tmp"] {
         add(path.to_string(), DIRECTORY | 0o755, Kind::Directory);
     }
     if let Some(disk) = disk {
@@ -81,6 +83,13 @@ pub fn start(archive: &'static [u8], disk: Option<Disk>) {
     }
     for (path, device) in devices {
         add(path.to_string(), DEVICE | 0o666, Kind::Device(device));
+    }
+}
+
+/// Adds the devices that may be swap areas.
+pub fn add_swap_devices() {
+    for path in swap::paths() {
+        TREE.lock().insert(path, node(BLOCK | 0o660, Kind::Device(Device::Swap)));
     }
 }
 
@@ -152,6 +161,7 @@ fn look(path: &str) -> Option<Arc<Node>> {
         Made::Text(text) => (REGULAR | 0o444, Kind::Text(text)),
         Made::TooLong => (REGULAR | 0o444, Kind::TooLong),
         Made::Pagemap(process) => (REGULAR | 0o400, Kind::Pagemap(process)),
+        Made::Memory(process) => (REGULAR | 0o600, Kind::Memory(process)),
         Made::Link(target) => (LINK | 0o777, Kind::Link(target)),
         Made::Directory(_) => (DIRECTORY | 0o555, Kind::Directory),
         Made::Opened(open) => (FIFO | 0o600, Kind::Opened(open)),
@@ -161,6 +171,10 @@ fn look(path: &str) -> Option<Arc<Node>> {
 
 /// The number and path of each object in the page cache that has a path.
 pub fn objects() -> BTreeMap<u64, (u64, String)> {
+    let segments = shm::all().into_iter().map(|(number, segment)| {
+        (segment.file.id(), (number.into(), format!("/SYSV{:08x} (deleted)", segment.name)))
+    });
+    let segments: Vec<_> = segments.collect();
     let nodes = TREE.lock();
     let object = |node: &Node| match &node.kind {
         Kind::Regular(content) => content.lock().object(),
@@ -169,6 +183,7 @@ pub fn objects() -> BTreeMap<u64, (u64, String)> {
     nodes
         .iter()
         .filter_map(|(path, node)| Some((object(node)?, (node.inode, path.clone()))))
+        .chain(segments)
         .collect()
 }
 

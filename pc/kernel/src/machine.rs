@@ -4,7 +4,7 @@
 use crate::direct::{content, table};
 use crate::frames::Frames;
 use crate::layout::{TASK_SIZE, TOP_SPAN, VMALLOC};
-use crate::lock::Spin;
+use crate::lock::{Spin, SpinMany};
 use crate::space::PcSpace;
 use crate::{clock, cpu, failures, scheduler, shootdown, vmalloc};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -51,7 +51,7 @@ pub fn leave_reserve(frames: &Frames) -> Result<(), OutOfFrames> {
 impl Machine for Pc {
     type Space = PcSpace;
     type Mutex = Spin;
-    type RwLock = spin::RwLock<()>;
+    type RwLock = SpinMany;
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {

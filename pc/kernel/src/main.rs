@@ -49,6 +49,7 @@ mod ramswap;
 mod random;
 mod scheduler;
 mod serial;
+mod shm;
 mod shootdown;
 mod signal;
 mod sleep;
@@ -56,6 +57,7 @@ mod smp;
 mod space;
 mod stack;
 mod start_info;
+mod swap;
 mod syscall;
 mod task;
 mod timer;
@@ -64,7 +66,6 @@ mod trap;
 mod user;
 mod vmalloc;
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -77,7 +78,6 @@ use fs::{Files, Follow};
 use machine::Pc;
 use pagefault::exception::ExceptionTables;
 use pagefault::machine::SwapDevice;
-use pagefault::swap::area::Priority;
 use pagefault::{Config, Manager, NonlinearPolicy, Overcommit};
 use process::{Process, Thread};
 use ramswap::CompressedRam;
@@ -116,6 +116,8 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     let info = match unsafe { BootInfo::read(start_info) } {
         Ok(info) => info,
         Err(error) => {
+            // The line's lock is none yet: this CPU does not know itself.
+            serial::take_line();
             report!("cannot boot: {error:?}");
             power::fail()
         }
@@ -155,11 +157,12 @@ fn start(
     // SAFETY: the archive's frames were kept from the allocator.
     fs::start(unsafe { direct::bytes(info.archive.clone()) }, disks.files);
     if info.has("swap=compressed") {
-        swap_on(Box::new(CompressedRam::new(frames.count())));
+        swap_on(CompressedRam::new(frames.count()));
     }
     if let Some(disk) = disks.swap {
-        swap_on(Box::new(disk));
+        swap_on(disk);
     }
+    fs::add_swap_devices();
     let background = Task::kernel(frames, reclaim).map_err(no_memory)?;
     scheduler::add(Arc::new(background));
     let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
@@ -174,14 +177,10 @@ fn start(
 }
 
 /// Gives the memory manager a swap area after those that it has.
-fn swap_on(device: Box<dyn SwapDevice>) {
-    let pages = device.slots();
-    match kernel().manager.swap_on(device, Priority::Descending) {
-        Ok(area) => report!("swap area {area}: {pages} pages"),
-        Err(error) => {
-            report!("the swap device cannot be used: {error:?}");
-            power::fail()
-        }
+fn swap_on(device: impl SwapDevice + 'static) {
+    if let Err(error) = swap::add(device) {
+        report!("the swap device cannot be used: {error:?}");
+        power::fail()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Processes: an address space, files and threads that share them, from fork to wait.
 
+pub mod limits;
 mod room;
+pub mod trace;
 mod victim;
 mod wait;
 
+use limits::{Identity, LimitTable};
 pub use room::{CALL, buffer, find_room, free_up, make_room};
 pub use victim::out_of_memory;
 pub use wait::{Children, Hang, Keep, wait};
@@ -15,6 +18,7 @@ use crate::fs::{Files, locks};
 use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler;
+use crate::signal::altstack::AltStack;
 use crate::signal::{self, Actions, Info, SavedMask};
 use crate::sleep::SleepMutex;
 use crate::task::Task;
@@ -37,6 +41,8 @@ pub enum Reason {
     Exit(u8),
     /// A signal killed it.
     Signal(u32),
+    /// It has not ended: it is traced, and stands still at a signal.
+    Stopped(u32),
 }
 
 /// How a process ended.
@@ -52,6 +58,7 @@ impl Death {
         match self.reason {
             Reason::Exit(code) => (code as u32) << 8,
             Reason::Signal(number) => number,
+            Reason::Stopped(number) => number << 8 | 0x7f,
         }
     }
 
@@ -60,6 +67,7 @@ impl Death {
         let (code, status) = match self.reason {
             Reason::Exit(code) => (CLD_EXITED, code.into()),
             Reason::Signal(number) => (CLD_KILLED, number),
+            Reason::Stopped(number) => (CLD_TRAPPED, number),
         };
         Info { number: signal::SIGCHLD, code, address: id.into(), status: status.into() }
     }
@@ -68,13 +76,14 @@ impl Death {
     const fn shell_status(self) -> u8 {
         match self.reason {
             Reason::Exit(code) => code,
-            Reason::Signal(number) => 128 + number as u8,
+            Reason::Signal(number) | Reason::Stopped(number) => 128 + number as u8,
         }
     }
 }
 
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
+const CLD_TRAPPED: i32 = 4;
 
 /// The program break: where the heap of old begins and ends.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,8 +124,16 @@ pub struct Process {
     pub cpu_timers: CpuTimers,
     /// The signal that it gets when its parent ends; 0 for none.
     pub death_signal: AtomicU32,
+    /// The commands of `membarrier` that it has registered for.
+    pub barriers: AtomicU32,
     /// Whether new mappings are locked in memory (`mlockall`).
     pub locks_new: AtomicBool,
+    /// Who traces it.
+    trace: trace::Trace,
+    /// Who it is.
+    pub identity: Mutex<Identity>,
+    /// What it may use.
+    pub limits: Mutex<LimitTable>,
     /// The bits that are taken from the mode of new files.
     pub umask: AtomicU32,
     /// The numbers of its threads.
@@ -158,6 +175,8 @@ pub struct Process {
 pub struct Thread {
     /// The process.
     pub process: Arc<Process>,
+    /// The memory policy: its mode, above a bit that says whether it names the node.
+    pub policy: AtomicU32,
     /// Where FS points.
     pub pointer: AtomicU64,
     /// Where to write zero and wake a waiter when the thread ends (`set_tid_address`).
@@ -178,8 +197,8 @@ pub struct Thread {
     pub interrupted: AtomicU32,
     /// Where the list of the locks begins that the thread may hold when it ends.
     pub robust_list: AtomicU64,
-    /// Where handlers that ask for it have their stack: address and size.
-    pub alternate_stack: Mutex<(u64, u64)>,
+    /// Where handlers that ask for it have their stack.
+    pub alternate_stack: Mutex<AltStack>,
     /// Who made it with `vfork` waits until this is 1: it has let go of the address space.
     pub waited_for: Mutex<Option<Arc<AtomicU32>>>,
 }
@@ -189,6 +208,7 @@ impl Thread {
     pub fn new(process: Arc<Process>, pointer: u64, mask: u64) -> Self {
         Self {
             process,
+            policy: AtomicU32::new(0),
             pointer: AtomicU64::new(pointer),
             clear_tid: AtomicU64::new(0),
             mask: AtomicU64::new(mask),
@@ -199,7 +219,7 @@ impl Thread {
             saved_mask: SavedMask::default(),
             interrupted: AtomicU32::new(0),
             robust_list: AtomicU64::new(0),
-            alternate_stack: Mutex::new((0, 0)),
+            alternate_stack: Mutex::new(AltStack::default()),
             waited_for: Mutex::new(None),
         }
     }
@@ -218,6 +238,9 @@ static TASKS: Mutex<BTreeMap<u32, Weak<Task>>> = Mutex::new(BTreeMap::new());
 impl Process {
     /// A process without threads, a child of `parent`.
     pub fn new(id: u32, parent: Option<&Arc<Self>>, files: Files) -> Arc<Self> {
+        fn take<T: Default>(from: Option<&Arc<Process>>, what: impl Fn(&Process) -> T) -> T {
+            from.map(|from| what(from)).unwrap_or_default()
+        }
         let process = Arc::new(Self {
             id,
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
@@ -231,7 +254,11 @@ impl Process {
             timers: Mutex::new(Vec::new()),
             cpu_timers: CpuTimers::default(),
             death_signal: AtomicU32::new(0),
+            barriers: AtomicU32::new(0),
             locks_new: AtomicBool::new(false),
+            trace: trace::Trace::default(),
+            identity: Mutex::new(take(parent, |parent| parent.identity.lock().clone())),
+            limits: Mutex::new(take(parent, |parent| parent.limits.lock().clone())),
             umask: AtomicU32::new(parent.map_or(0o22, |parent| parent.umask.load(Relaxed))),
             threads: Mutex::new(Vec::new()),
             children: Mutex::new(Vec::new()),
@@ -410,6 +437,7 @@ pub fn start_thread(
     let process = thread.process.clone();
     let task = Task::new(kernel().frames, id, frame, Some(space), Some(thread));
     let task = Arc::new(task.map_err(|_| Errno::ENOMEM)?);
+    task.cpus.store(scheduler::current().cpus.load(Relaxed), Relaxed);
     process.threads.lock().push(id);
     register(&task);
     scheduler::add(task);
@@ -491,6 +519,7 @@ fn end_process(process: &Arc<Process>, death: Death) {
     let files = process.files.lock().take(false);
     drop(files);
     locks::unlock_all(locks::Owner::Process(process.id));
+    trace::tracer_has_ended(process);
     process.ended.store(true, Ordering::SeqCst);
     process.give_children_away();
     let parent = process.parent.lock().upgrade();

@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-pub use process::pagemap;
+pub use process::{pagemap, read_memory, write_memory};
 
 /// What a path below `/proc` or `/sys` leads to.
 pub enum Made {
@@ -23,6 +23,8 @@ pub enum Made {
     Directory(Vec<String>),
     /// A word for each page of a process (`/proc/PID/pagemap`).
     Pagemap(Arc<Process>),
+    /// A process's memory by address (`/proc/PID/mem`).
+    Memory(Arc<Process>),
     /// A file without a path that a process has open (`/proc/PID/fd/N`).
     Opened(Arc<Open>),
 }

@@ -60,16 +60,28 @@ impl Queues {
 
     /// Lets a task run, on a CPU that has nothing to do if there is one.
     fn make_ready(&mut self, task: Arc<Task>) {
+        let sleeping = self.sleeping & task.cpus.load(Ordering::Relaxed);
         self.ready.push_back(task);
         let own = cpu::number();
-        if self.sleeping & 1 << own != 0 {
+        if sleeping & 1 << own != 0 {
             // An interrupt of its sleep does this; it looks here when it is over.
             self.sleeping &= !(1 << own);
-        } else if self.sleeping != 0 {
-            let cpu = self.sleeping.trailing_zeros();
+        } else if sleeping != 0 {
+            let cpu = sleeping.trailing_zeros();
             self.sleeping &= !(1 << cpu);
             apic::interrupt(cpu, apic::LOOK);
         }
+    }
+
+    /// Whether any task is ready that may run on a CPU.
+    fn has_ready_for(&self, cpu: u32) -> bool {
+        self.ready.iter().any(|task| task.may_run_on(cpu))
+    }
+
+    /// Takes the first ready task that may run on a CPU.
+    fn take_ready_for(&mut self, cpu: u32) -> Option<Arc<Task>> {
+        let at = self.ready.iter().position(|task| task.may_run_on(cpu))?;
+        self.ready.remove(at)
     }
 
     fn wake_where(&mut self, which: impl Fn(&Waiter) -> bool) {
@@ -163,7 +175,7 @@ pub fn idle() -> ! {
         interrupts::disable();
         let nobody = {
             let mut queues = QUEUES.lock();
-            let nobody = queues.ready.is_empty();
+            let nobody = !queues.has_ready_for(cpu::number());
             queues.sleeping |= if nobody { own } else { 0 };
             nobody
         };
@@ -188,6 +200,7 @@ pub fn yield_if_expired() {
 
 /// Lets the next task run.
 pub fn yield_now() {
+    cpu::assert_may_sleep();
     interrupts::without_interrupts(|| give_up(Then::Ready));
     reap();
 }
@@ -199,6 +212,7 @@ pub fn wait(word: &AtomicU32, value: u32) {
 
 /// Waits while a word holds a value, until a time.
 pub fn wait_until(word: &AtomicU32, value: u32, deadline: u64, patience: Patience) {
+    cpu::assert_may_sleep();
     interrupts::without_interrupts(|| {
         let queues = QUEUES.lock();
         if word.load(Ordering::SeqCst) != value {
@@ -276,9 +290,10 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
     // SAFETY: `set_task` was given this pointer from an `Arc` whose count it left raised.
     let previous = unsafe { Arc::from_raw(cpu::task()) };
     let from = previous.saved.get();
-    let next = match queues.ready.pop_front() {
+    let stays = previous.is_idle() || previous.may_run_on(cpu as u32);
+    let next = match queues.take_ready_for(cpu as u32) {
         Some(task) => task,
-        None if matches!(then, Then::Ready) => {
+        None if matches!(then, Then::Ready) && stays => {
             let _ = Arc::into_raw(previous);
             return;
         }
@@ -287,7 +302,8 @@ fn switch(mut queues: lock_api::MutexGuard<'static, Spin, Queues>, then: Then) {
     times::switch(&previous, &next);
     match then {
         Then::Ready if previous.is_idle() => drop(previous),
-        Then::Ready => queues.ready.push_back(previous),
+        Then::Ready if stays => queues.ready.push_back(previous),
+        Then::Ready => queues.make_ready(previous),
         Then::Wait { word, deadline, patience } => {
             queues.waiting.push(Waiter { word, task: previous, deadline, patience });
         }

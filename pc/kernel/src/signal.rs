@@ -1,11 +1,13 @@
 //! Signals: which are pending, what a process does about them, and the frame that a handler finds
 //! on its stack.
 
+pub mod altstack;
+
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
 use crate::lock::Mutex;
-use crate::process::{self, Death, Process, Reason, Thread};
+use crate::process::{self, Death, Process, Reason, Thread, trace};
 use crate::scheduler::{self, Patience};
 use crate::task::Task;
 use crate::{clock, cpu, report, user};
@@ -30,6 +32,7 @@ mod numbers {
     pub const SIGTTIN: u32 = 21;
     pub const SIGTTOU: u32 = 22;
     pub const SIGURG: u32 = 23;
+    pub const SIGXFSZ: u32 = 25;
     pub const SIGVTALRM: u32 = 26;
     pub const SIGPROF: u32 = 27;
     pub const SIGWINCH: u32 = 28;
@@ -147,7 +150,7 @@ pub fn send_with(process: &Arc<Process>, info: Info) {
         handler => handler == IGNORE,
     };
     // Who blocks a signal may wait for it, whatever is done about it.
-    if ignored && !is_blocked_by_one(process, number) {
+    if ignored && !process.is_traced() && !is_blocked_by_one(process, number) {
         return;
     }
     note(&process.infos, info);
@@ -334,7 +337,12 @@ fn deal_with_news(frame: &mut TrapFrame) {
         let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
         let first = if signals & faults != 0 { signals & faults } else { signals };
         let number = first.trailing_zeros() + 1;
-        let Some(info) = take_pending(number) else { continue };
+        let Some(mut info) = take_pending(number) else { continue };
+        let number = if thread.process.is_traced() { trace::stop_at(number) } else { number };
+        if number == 0 || thread.process.ends_this_thread() {
+            continue;
+        }
+        info.number = number;
         if act(frame, number, info) {
             return;
         }
@@ -426,11 +434,11 @@ fn enter(
     let thread = process::thread();
     let blocked = thread.mask.load(Ordering::Relaxed);
     let mask = thread.saved_mask.take().unwrap_or(blocked);
-    let (stack, bytes) = *thread.alternate_stack.lock();
-    let on_it = frame.rsp.wrapping_sub(stack) < bytes;
+    let stack = *thread.alternate_stack.lock();
     // Below the red zone of the interrupted code, or on the handlers' own stack.
-    let top = if action.flags & SA_ONSTACK != 0 && bytes != 0 && !on_it {
-        stack.wrapping_add(bytes)
+    let switches = action.flags & SA_ONSTACK != 0 && stack.bytes != 0 && !stack.holds(frame.rsp);
+    let top = if switches {
+        stack.address.wrapping_add(stack.bytes)
     } else {
         frame.rsp.wrapping_sub(128)
     };
@@ -439,7 +447,7 @@ fn enter(
     let mut words = [0u64; FRAME_WORDS];
     words[0] = action.restorer;
     let ucontext = &mut words[1..=UCONTEXT_WORDS];
-    ucontext[2..5].copy_from_slice(&[stack, if bytes == 0 { 2 } else { 0 }, bytes]);
+    ucontext[2..5].copy_from_slice(&stack.words(frame.rsp));
     let registers = [
         frame.r8,
         frame.r9,
@@ -472,6 +480,7 @@ fn enter(
     words[1 + UCONTEXT_WORDS..][..siginfo.len()].copy_from_slice(&siginfo);
     user::write(vectors, &frame.vectors)?;
     user::write(at, &bytes_of(&words))?;
+    *thread.alternate_stack.lock() = stack.entered();
     frame.rsp = at;
     frame.rip = action.handler;
     frame.rdi = u64::from(number);
@@ -528,6 +537,7 @@ pub fn leave(frame: &mut TrapFrame) -> Result<u64, Errno> {
     (frame.cs, frame.ss) = (cpu::USER_CODE, cpu::USER_DATA);
     let mask = word(5 + CONTEXT_WORDS) & !UNBLOCKABLE;
     process::thread().mask.store(mask, Ordering::Relaxed);
+    altstack::restore(frame.rsp, [word(2), word(3), word(4)]);
     Ok(frame.rax)
 }
 

@@ -1,6 +1,6 @@
 //! A mutex whose waiters sleep: it may be held across a wait for a device.
 
-use crate::scheduler;
+use crate::{cpu, scheduler};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
@@ -18,6 +18,7 @@ unsafe impl lock_api::RawMutex for Sleep {
     type GuardMarker = lock_api::GuardNoSend;
 
     fn lock(&self) {
+        cpu::assert_may_sleep();
         if self.try_lock() {
             return;
         }

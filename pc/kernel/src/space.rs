@@ -14,8 +14,8 @@ use crate::direct::{self, Table, index, table};
 use crate::failures;
 use crate::frames::Frames;
 use crate::layout::TASK_SIZE;
+use crate::lock::{MutexGuard, ReadGuard, RwLock};
 use crate::machine::leave_reserve;
-use crate::lock::MutexGuard;
 use crate::shootdown::{self, Presence};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -82,7 +82,7 @@ pub struct PcSpace {
     frames: &'static Frames,
     root: Frame,
     id: u32,
-    levels: spin::RwLock<()>,
+    levels: RwLock<()>,
     recent: Recent,
     leaves: AtomicUsize,
     /// How many of them have no entry: when there is none, nothing can be pruned.
@@ -104,7 +104,7 @@ impl PcSpace {
             frames,
             root,
             id,
-            levels: spin::RwLock::new(()),
+            levels: RwLock::new(()),
             recent: Recent::default(),
             leaves: AtomicUsize::new(0),
             empty_leaves: AtomicUsize::new(0),
@@ -312,7 +312,7 @@ pub struct PcCursor<'a> {
     leaf: Frame,
     end: VirtAddr,
     _entries: MutexGuard<'a, ()>,
-    _levels: spin::RwLockReadGuard<'a, ()>,
+    _levels: ReadGuard<'a, ()>,
 }
 
 impl PcCursor<'_> {

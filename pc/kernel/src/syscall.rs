@@ -1,11 +1,13 @@
 //! System calls: what programs ask of the kernel, a module for each subject.
 
 mod file;
+mod identity;
 mod info;
 mod memory;
 mod path;
 mod poll;
 mod process;
+mod ptrace;
 mod signals;
 mod socket;
 mod time;
@@ -101,6 +103,7 @@ pub fn call(frame: &mut TrapFrame) {
     let result = match number {
         _ if !has_room && keeps_memory(number) => Err(Errno::ENOMEM),
         nr::__NR_rt_sigreturn => signal::leave(frame),
+        nr::__NR_sigaltstack => signal::altstack::set(frame.rsp, arguments.a, arguments.b),
         nr::__NR_execve => process::execve(frame, arguments),
         nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork | nr::__NR_clone3 => {
             process::clone(frame, number, arguments)
@@ -118,7 +121,7 @@ pub fn call(frame: &mut TrapFrame) {
 }
 
 /// The modules, each of which answers some calls.
-const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 9] = [
+const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 11] = [
     memory::call,
     file::call,
     time::call,
@@ -128,6 +131,8 @@ const SUBJECTS: [fn(u32, Arguments) -> Option<Result>; 9] = [
     poll::call,
     socket::call,
     info::call,
+    identity::call,
+    ptrace::call,
 ];
 
 /// For each number of a call, which of [`SUBJECTS`] answered it; the first until one did.

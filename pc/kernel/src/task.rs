@@ -26,7 +26,12 @@ pub struct Task {
     pub thread: Option<Thread>,
     /// The processor time that it has used.
     pub meter: Meter,
+    /// The CPUs that it may run on, as a set of bits.
+    pub cpus: AtomicU32,
 }
+
+/// All CPUs.
+const EVERY_CPU: u32 = u32::MAX;
 
 // SAFETY: `saved` is used by the scheduler under its lock; `space` by the task itself, and by the
 // scheduler on its CPU while it switches from or to the task.
@@ -45,12 +50,25 @@ impl Task {
     /// The task that a CPU's boot code becomes, on its boot stack.
     pub fn idle(id: u32) -> Self {
         let (saved, space) = (UnsafeCell::new(0), UnsafeCell::new(None));
-        Self { id, stack: None, saved, space, thread: None, meter: Meter::default() }
+        Self {
+            id,
+            stack: None,
+            saved,
+            space,
+            thread: None,
+            meter: Meter::default(),
+            cpus: AtomicU32::new(EVERY_CPU),
+        }
     }
 
     /// Whether it is what a CPU does when it has nothing to do.
     pub const fn is_idle(&self) -> bool {
         self.stack.is_none()
+    }
+
+    /// Whether it may run on a CPU.
+    pub fn may_run_on(&self, cpu: u32) -> bool {
+        self.cpus.load(Ordering::Relaxed) & 1 << cpu != 0
     }
 
     /// A task that begins with what `frame` says.
@@ -64,7 +82,15 @@ impl Task {
         let stack = Stack::new(frames, crate::kernel().manager.machine().reference())?;
         let saved = prepare(&stack, frame);
         let (saved, space) = (UnsafeCell::new(saved), UnsafeCell::new(space));
-        Ok(Self { id, stack: Some(stack), saved, space, thread, meter: Meter::default() })
+        Ok(Self {
+            id,
+            stack: Some(stack),
+            saved,
+            space,
+            thread,
+            meter: Meter::default(),
+            cpus: AtomicU32::new(EVERY_CPU),
+        })
     }
 
     /// A task that runs a function of the kernel, which never returns.
@@ -74,7 +100,15 @@ impl Task {
         frame.rsp = stack.top() - 8;
         let (saved, space) = (UnsafeCell::new(prepare(&stack, &frame)), UnsafeCell::new(None));
         let stack = Some(stack);
-        Ok(Self { id: next_id(), stack, saved, space, thread: None, meter: Meter::default() })
+        Ok(Self {
+            id: next_id(),
+            stack,
+            saved,
+            space,
+            thread: None,
+            meter: Meter::default(),
+            cpus: AtomicU32::new(EVERY_CPU),
+        })
     }
 
     /// A thread whose first steps are a function of the kernel, which ends by going to its program.

@@ -20,8 +20,9 @@ mod seccomp;
 mod signal;
 pub mod thread;
 
+use crate::entry::NOT_STARTED;
 use crate::frame::Context;
-use crate::signal::end_call;
+use crate::signal::{end_call, raise_held};
 use crate::sys;
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
@@ -59,10 +60,14 @@ pub fn dispatch(thread: &Thread, context: &mut Context) {
         None => call.make(),
     };
     crate::memory::give_up_asked();
-    thread.waiting_mask.set(None);
     if let Outcome::Raw(raw) = outcome {
+        // The handler that ends a wait runs with the mask of the wait.
+        if raw == NOT_STARTED || !thread.has_pending() {
+            thread.waiting_mask.set(None);
+        }
         end_call(thread, context, number, raw);
     }
+    raise_held(thread);
 }
 
 impl Call<'_> {
@@ -72,6 +77,8 @@ impl Call<'_> {
             | nr::__NR_rt_sigaction
             | nr::__NR_rt_sigprocmask
             | nr::__NR_rt_sigsuspend
+            | nr::__NR_rt_sigpending
+            | nr::__NR_rt_sigtimedwait
             | nr::__NR_sigaltstack => self.signal(),
             nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
                 self.wait_with_mask()

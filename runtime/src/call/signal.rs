@@ -3,7 +3,9 @@
 use super::{Call, Outcome};
 use crate::frame::AltStack;
 use crate::signal::action::Action;
-use crate::signal::{Set, believed_mask, is_on_stack, return_from_handler, set_believed_mask};
+use crate::signal::{
+    Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask,
+};
 use crate::sys::{Errno, Result};
 use crate::{entry, user};
 use linux_raw_sys::general as nr;
@@ -21,6 +23,8 @@ impl Call<'_> {
             nr::__NR_rt_sigaction => self.action().into(),
             nr::__NR_rt_sigprocmask => self.mask().into(),
             nr::__NR_rt_sigsuspend => self.suspend(),
+            nr::__NR_rt_sigpending => self.pending(),
+            nr::__NR_rt_sigtimedwait => self.wait_for_signal(),
             _ => self.alternate_stack().into(),
         }
     }
@@ -74,10 +78,54 @@ impl Call<'_> {
         };
         let kernel = mask.for_kernel();
         self.thread.waiting_mask.set(Some(mask));
+        if raise_held(self.thread) {
+            return Err(Errno::EINTR).into();
+        }
         let args = [(&raw const kernel) as u64, 8, 0, 0, 0, 0];
         // SAFETY: the mask lives for the call.
-        let raw = unsafe { entry::call(self.number, &args, self.thread) };
-        self.end_wait(raw)
+        Outcome::Raw(unsafe { entry::call(self.number, &args, self.thread) })
+    }
+
+    /// `rt_sigpending(2)`: the host does not know of the signals that it cannot block.
+    fn pending(&mut self) -> Outcome {
+        let raw = self.make_pinned(self.args);
+        let held = self.thread.held().set();
+        let at = self.args[0];
+        if raw == 0
+            && held != Set::EMPTY
+            && let Ok(set) = user::read::<Set>(at)
+            && let Err(errno) = user::write(at, &set.union(held))
+        {
+            return Err(errno).into();
+        }
+        Outcome::Raw(raw)
+    }
+
+    /// `rt_sigtimedwait(2)`.
+    fn wait_for_signal(&mut self) -> Outcome {
+        let [at, info_at, _, size, ..] = self.args;
+        let needed = user::read::<Set>(at).map_or(Set::EMPTY, |set| Set(set.0 & Set::NEEDED.0));
+        if size != 8 || needed == Set::EMPTY {
+            return self.pass();
+        }
+        let held = || self.thread.held().take(needed);
+        let info = match held() {
+            Some(info) => info,
+            None => {
+                let raw = self.make_pinned(self.args);
+                // One that came meanwhile has interrupted the wait.
+                match held() {
+                    Some(info) => info,
+                    None => return Outcome::Raw(raw),
+                }
+            }
+        };
+        if info_at != 0
+            && let Err(errno) = user::write(info_at, &info)
+        {
+            return Err(errno).into();
+        }
+        Outcome::Raw(info.signal.into())
     }
 
     /// Calls that wait with a mask of their own.
@@ -112,13 +160,10 @@ impl Call<'_> {
             _ => args[4] = kernel_at,
         }
         self.thread.waiting_mask.set(Some(mask));
-        let raw = self.make_pinned(args);
-        self.end_wait(raw)
-    }
-
-    /// The mask of a wait holds on for the handler that ends it, and for nothing else.
-    fn end_wait(&self, raw: i64) -> Outcome {
-        Outcome::Raw(raw)
+        if raise_held(self.thread) {
+            return Err(Errno::EINTR).into();
+        }
+        Outcome::Raw(self.make_pinned(args))
     }
 
     /// `sigaltstack(2)`.

@@ -104,6 +104,9 @@ impl Call<'_> {
     }
 
     fn clone(&mut self, args: CloneArgs, len: u64) -> Result {
+        if self.number == nr::__NR_clone3 && (args.stack == 0) != (args.stack_size == 0) {
+            return Err(Errno::EINVAL);
+        }
         if args.flags & VM == 0 {
             return self.fork(args, len);
         }
@@ -274,6 +277,7 @@ impl Call<'_> {
     /// The first steps of a child with a copy of the memory.
     fn begin_process(&mut self, args: &CloneArgs, member: NonNull<Member>) {
         self.thread.set_member(member);
+        self.thread.held().clear();
         self.thread.settle();
         process::enable_dispatch();
         let clear = if args.flags & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };

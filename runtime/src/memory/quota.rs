@@ -45,8 +45,15 @@ impl Tree {
     /// Whether this process has less than its part of the tree's frames.
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;
-        let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.charged()));
+        let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.resident()));
         own.saturating_mul(slots.taken() as u64) < self.limit
+    }
+
+    /// Takes one process out of a share.
+    fn end(&self, share: u32) {
+        if self.shares.leave(share) {
+            self.control.slots.end_share();
+        }
     }
 
     fn slot(&self) -> u32 {
@@ -98,14 +105,14 @@ impl Quota for &'static Tree {
     }
 
     fn leave(&self, share: u32) {
-        if self.shares.leave(share) {
-            self.control.slots.end_share();
-        }
+        self.control.slots.leave_share(self.slot());
+        self.end(share);
     }
 
     fn take_over(&self, share: u32) -> bool {
         let alone = self.shares.end(share);
         if alone {
+            self.control.slots.leave_share(self.slot());
             self.control.slots.take_over(self.slot());
         }
         alone
@@ -134,7 +141,7 @@ impl Child {
             // SAFETY: a column has a word for each frame.
             let share = unsafe { &*self.column.add(frame as usize) }.load(Relaxed);
             if share != 0 {
-                self.tree.leave(share);
+                self.tree.end(share);
             }
         }
         self.tree.control.slots.discharge(self.slot);
@@ -159,6 +166,7 @@ impl ChildShares for Child {
             0 => match shares.begin(&self.tree.hint) {
                 Some(share) => {
                     self.tree.control.slots.begin_share(self.tree.slot());
+                    self.tree.control.slots.join_share(self.tree.slot());
                     share
                 }
                 None => return 0,
@@ -168,6 +176,7 @@ impl ChildShares for Child {
                 share
             }
         };
+        self.tree.control.slots.join_share(self.slot);
         // SAFETY: a column has a word for each frame.
         unsafe { &*self.column.add(frame.0 as usize) }.store(share, Relaxed);
         share

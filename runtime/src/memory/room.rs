@@ -6,10 +6,11 @@ use crate::{keeper, process, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use linux_raw_sys::general as nr;
+use pagefault_machine::Machine;
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
-/// How many a process that is pressed gives up at a time.
+/// How many a process that is pressed gives up at a time, or an eighth of what the tree has.
 const GIVEN: usize = 256;
 /// How long a process waits for others before it gives up, in nanoseconds.
 const PATIENCE: u64 = 20_000_000_000;
@@ -29,11 +30,7 @@ impl Room {
 
     /// Makes room for a frame, or ends the program where there is none. The gate is not held.
     pub fn make(&mut self, manager: &Manager) {
-        let freed = {
-            let _gate = GATE.read();
-            manager.mm().manager().reclaim(BATCH)
-        };
-        if freed > 0 {
+        if try_to_make(manager) {
             self.since = None;
             return;
         }
@@ -45,11 +42,22 @@ impl Room {
                  either"
             ));
         }
+    }
+}
+
+/// Evicts pages of this process, or else asks others to and waits a moment; whether any left.
+pub fn try_to_make(manager: &Manager) -> bool {
+    let freed = {
+        let _gate = GATE.read();
+        manager.mm().manager().reclaim(BATCH)
+    };
+    if freed == 0 {
         keeper::press(Thread::current().member());
         let pause = [0, PAUSE];
         // SAFETY: the time lives for the call. A signal ends it early, which is as good.
         let _ = unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
     }
+    freed > 0
 }
 
 /// How many frames this process was asked for by others.
@@ -68,6 +76,7 @@ pub fn give_up_asked() {
     let Some(manager) = current() else { return };
     // Whoever changes mappings is soon done; then this is asked again.
     let Some(_gate) = GATE.try_read() else { return ask() };
-    manager.mm().manager().reclaim(GIVEN);
+    let all = manager.machine.frames().saturating_sub(manager.machine.free_frames()) as usize;
+    manager.mm().manager().reclaim(GIVEN.max(all / 8));
     manager.machine.give_back_frames();
 }

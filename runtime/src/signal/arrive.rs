@@ -1,7 +1,7 @@
 //! A signal arrives: a system call, a fault, or one of the program's.
 
 use super::action::{Action, IGNORE};
-use super::{ALL, deliver, deliver_default};
+use super::{ALL, Set, deliver, deliver_default};
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
@@ -27,17 +27,18 @@ const OURS: u32 = nr::SA_SIGINFO | nr::SA_ONSTACK | nr::SA_RESTORER;
 /// Takes over the signals that the runtime needs.
 pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
-    set(nr::SIGSYS as i32, on_call as *const () as u64, OURS | nr::SA_NODEFER, Mask::Nothing);
+    let flags = OURS | nr::SA_NODEFER | nr::SA_RESTART;
+    set(nr::SIGSYS as i32, on_call as *const () as u64, flags, Mask::Nothing);
     settle(PRESS_SIGNAL, &Action::default());
     // A fault within a call's copies nests.
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
-        set(signal as i32, on_fault as *const () as u64, OURS | nr::SA_NODEFER, Mask::Everything);
+        set(signal as i32, on_fault as *const () as u64, flags, Mask::Everything);
     }
 }
 
 /// Makes the kernel do about a signal what the program wants.
 pub fn settle(signal: i32, action: &Action) {
-    if super::Set::NEEDED.contains(signal) {
+    if Set::NEEDED.contains(signal) {
         return;
     }
     // The keeper's, too; what the program wants of its own is looked at when it comes.
@@ -101,8 +102,10 @@ extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context) {
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code == USER_DISPATCH {
         call::dispatch(thread, context);
-    } else {
-        on_async(thread, info, context);
+    } else if let Interrupted::Runtime = on_async(thread, info, context) {
+        // The signal waits for the way out of the call that was interrupted.
+        // SAFETY: the kernel wrote the context, at the top of this stack.
+        unsafe { entry::leave(context) }
     }
 }
 
@@ -112,7 +115,8 @@ extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code <= 0 {
-        return on_async(thread, info, context);
+        on_async(thread, info, context);
+        return;
     }
     let info = match memory::fault(info, &context.registers) {
         memory::Answer::Resume => return,
@@ -148,24 +152,36 @@ fn on_press(thread: &Thread, context: &mut Context) {
     }
 }
 
-fn on_async(thread: &Thread, info: &Info, context: &mut Context) {
-    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
-        return on_press(thread, context);
-    }
-    let action = thread.member().signals().action(info.signal);
-    if info.signal == PRESS_SIGNAL && !action.is_handled() {
-        // Its default is to be ignored.
-        return entry::call_again(&mut context.registers);
-    }
+/// What a signal interrupted.
+enum Interrupted {
+    Program,
+    Runtime,
+}
+
+fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted {
     // The runtime runs on its own stack alone, the program never does.
-    if !thread.has_stack_at(context.registers.rsp) {
-        return deliver(thread, context, info);
+    let is_ours = thread.has_stack_at(context.registers.rsp);
+    let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
+    let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
+    let action = thread.member().signals().action(info.signal);
+    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
+        on_press(thread, context);
+    } else if info.signal == PRESS_SIGNAL && !action.is_handled() {
+        // Its default is to be ignored.
+        entry::call_again(&mut context.registers);
+    } else if Set::NEEDED.contains(info.signal)
+        && (blocked.contains(info.signal) || thread.has_pending())
+    {
+        thread.held().put(info);
+    } else if !is_ours {
+        deliver(thread, context, info);
+    } else if thread.has_pending() {
+        // All others are blocked, so that this cannot be.
+        deliver_default(info);
+    } else if action.handler != IGNORE {
+        thread.defer(info);
+        context.mask = ALL;
+        entry::leave_window(&mut context.registers);
     }
-    if thread.has_pending() {
-        // Only the signals that cannot be blocked come twice.
-        return deliver_default(info);
-    }
-    thread.defer(info);
-    context.mask = ALL;
-    entry::leave_window(&mut context.registers);
+    interrupted
 }

@@ -6,6 +6,7 @@
 //! | `arrive` | a signal arrives: a call, a fault, or one of the program's |
 //! | `deliver` | writes the frame of a program's handler where the kernel would have |
 //! | `resume` | returns from it |
+//! | `held` | those that the program blocks and the host cannot |
 //!
 //! The kernel never has to write a frame into memory that may be absent. What the program does not
 //! handle, the kernel does by its default action. `SIGSYS`, `SIGBUS` and `SIGSEGV` are the runtime's:
@@ -17,15 +18,17 @@
 pub mod action;
 mod arrive;
 mod deliver;
+mod held;
 mod resume;
 
 pub use arrive::{install, kernel_handler};
 pub use deliver::{deliver, deliver_default, deliver_fault, is_on as is_on_stack};
+pub use held::Held;
 pub use resume::return_from_handler;
 
 use crate::entry::{NOT_STARTED, RESTART};
 use crate::frame::Context;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
 
@@ -49,6 +52,16 @@ impl Set {
     /// What the kernel may block: the set without those that the runtime needs.
     pub const fn for_kernel(self) -> u64 {
         self.0 & !Self::NEEDED.0
+    }
+
+    /// One signal.
+    pub const fn of(signal: i32) -> Self {
+        Self(bit(signal))
+    }
+
+    /// The signals that are not in another set.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// The signals of either set.
@@ -89,6 +102,25 @@ pub extern "C" fn deliver_pending(context: *mut Context) {
     if let Some(info) = thread.take_pending() {
         deliver(thread, context, &info);
     }
+    raise_held(thread);
+}
+
+/// Makes a signal wait for delivery at the way out that was kept from the program, if it now may
+/// have it; whether one waits.
+pub fn raise_held(thread: &Thread) -> bool {
+    let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
+    let free = Set::NEEDED.without(blocked);
+    if thread.held().set().without(blocked) == Set::EMPTY || thread.has_pending() {
+        return thread.has_pending();
+    }
+    // None may come while one waits.
+    sys::exchange_mask(ALL);
+    if !thread.has_pending()
+        && let Some(info) = thread.held().take(free)
+    {
+        thread.defer(&info);
+    }
+    thread.has_pending()
 }
 
 /// Ends a system call of the program's: its result, or the call once more after the handler of the

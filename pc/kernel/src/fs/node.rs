@@ -2,16 +2,19 @@
 
 use super::open::Open;
 use super::pipe::Pipe;
+use super::seals::SealSet;
 use crate::clock;
 use crate::errno::Errno;
 use crate::kernel;
 use crate::machine::Pc;
-use crate::process::Process;
+use crate::process::{self, Process};
+use crate::signal;
 use crate::sleep::SleepMutex;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use linux_raw_sys::general as nr;
 use pagefault::File;
 use pagefault::machine::store::PageBytes;
 use pagefault::machine::{Backing, IoError, PAGE_SIZE};
@@ -24,6 +27,8 @@ pub const REGULAR: u32 = 0o100_000;
 pub const LINK: u32 = 0o120_000;
 /// See [`DIRECTORY`].
 pub const DEVICE: u32 = 0o020_000;
+/// See [`DIRECTORY`].
+pub const BLOCK: u32 = 0o060_000;
 /// See [`DIRECTORY`].
 pub const FIFO: u32 = 0o010_000;
 /// The bits of `st_mode` that say the kind.
@@ -42,6 +47,8 @@ pub struct Node {
     pub modified: AtomicU64,
     /// How many paths lead to it.
     pub links: AtomicU32,
+    /// What may not be done to it any more (`F_SEAL_` flags).
+    pub seals: SealSet,
     /// What it is.
     pub kind: Kind,
     /// Held by who writes at the end (`O_APPEND`).
@@ -58,6 +65,7 @@ pub fn node(mode: u32, kind: Kind) -> Arc<Node> {
         owner: AtomicU64::new(0),
         modified: AtomicU64::new(clock::since_1970()),
         links: AtomicU32::new(1),
+        seals: SealSet::default(),
         kind,
         end: SleepMutex::new(()),
     })
@@ -81,6 +89,8 @@ pub enum Kind {
     TooLong,
     /// A word for each page of a process (`/proc/PID/pagemap`).
     Pagemap(Arc<Process>),
+    /// A process's memory by address (`/proc/PID/mem`).
+    Memory(Arc<Process>),
     /// An open file that has no path of its own.
     Opened(Arc<Open>),
 }
@@ -96,6 +106,8 @@ pub enum Device {
     Zero,
     /// Random bytes.
     Random,
+    /// May be a swap area; nothing else is done with it.
+    Swap,
     /// Takes orders of what shall fail.
     Failures,
 }
@@ -174,6 +186,7 @@ impl Node {
             | Kind::Text(_)
             | Kind::TooLong
             | Kind::Pagemap(_)
+            | Kind::Memory(_)
             | Kind::Opened(_) => 0,
         }
     }
@@ -205,6 +218,34 @@ impl Node {
             Kind::Directory => Err(Errno::EISDIR),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    /// How many of the bytes that are to be written from an offset on may be: what the process's
+    /// limit cuts off is not, and a write that begins beyond it is refused with a signal.
+    pub fn room_for(&self, offset: u64, bytes: usize) -> Result<usize, Errno> {
+        if !self.is_regular() {
+            return Ok(bytes);
+        }
+        let limit = process::current().limit(nr::RLIMIT_FSIZE);
+        if bytes > 0 && offset >= limit {
+            signal::send(process::current(), signal::SIGXFSZ);
+            return Err(Errno::EFBIG);
+        }
+        let bytes = (limit - offset).min(bytes as u64);
+        self.seals.check_write(offset.saturating_add(bytes), || self.len())?;
+        Ok(bytes as usize)
+    }
+
+    /// Gives a regular file another length.
+    pub fn set_len(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes > process::current().limit(nr::RLIMIT_FSIZE) && bytes > self.len() {
+            signal::send(process::current(), signal::SIGXFSZ);
+            return Err(Errno::EFBIG);
+        }
+        self.seals.check_length(bytes, self.len())?;
+        self.content_for_writing()?.truncate(bytes)?;
+        self.touch();
+        Ok(())
     }
 
     /// The content of a regular file for writing, which makes a copy of what is in the archive.

@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use linux_raw_sys::general as nr;
 
 /// An open file, shared by the numbers that were duplicated from one.
 pub struct Open {
@@ -60,6 +61,7 @@ pub enum Reading {
 }
 
 const O_ACCMODE: u32 = 3;
+const O_PATH: u32 = 0o10_000_000;
 const O_APPEND: u32 = 0o2000;
 const O_NONBLOCK: u32 = 0o4000;
 
@@ -71,14 +73,25 @@ impl Open {
         Arc::new(Self { what, offset, flags, turn, has_locks })
     }
 
+    /// Whether it stands for a path alone (`O_PATH`).
+    pub fn is_only_path(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & O_PATH != 0
+    }
+
     /// Whether it was opened for reading.
     pub fn is_readable(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 1
+        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 1 && !self.is_only_path()
+    }
+
+    /// Whether it is a device that takes whatever is written, and open for that.
+    pub fn swallows(&self) -> bool {
+        let What::Node(node, _) = &self.what else { return false };
+        matches!(node.kind, Kind::Device(Device::Null | Device::Zero)) && self.is_writable()
     }
 
     /// Whether it was opened for writing.
     pub fn is_writable(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 0
+        self.flags.load(Ordering::Relaxed) & O_ACCMODE != 0 && !self.is_only_path()
     }
 
     /// Whether reading and writing wait.
@@ -121,6 +134,22 @@ impl Open {
         Ok(n)
     }
 
+    /// Takes back that the last bytes of what was just read have been: they could not be delivered.
+    /// Returns how many of the others count as delivered: none of a pipe's, which has them all again.
+    pub fn undo_read(&self, read: &[u8], undelivered: usize, at: Option<u64>) -> usize {
+        match &self.what {
+            What::Read(end) => {
+                end.put_back(read);
+                return 0;
+            }
+            What::Node(..) if at.is_none() => {
+                self.offset.fetch_sub(undelivered as u64, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        read.len() - undelivered
+    }
+
     /// Reads at an offset.
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
         if !self.is_readable() {
@@ -142,6 +171,7 @@ impl Open {
                     Ok(n)
                 }
                 Kind::TooLong => Err(Errno::ENOMEM),
+                Kind::Memory(process) => procfs::read_memory(process, offset, bytes),
                 Kind::Pagemap(process) => read_pagemap(process, offset, bytes),
                 _ => Ok(node.content()?.read_at(offset, bytes)?),
             },
@@ -190,10 +220,13 @@ impl Open {
                     failures::order(bytes)?;
                     Ok(bytes.len())
                 }
+                Kind::Device(Device::Swap) => Err(Errno::EPERM),
                 Kind::Device(_) => Ok(bytes.len()),
+                Kind::Memory(process) => procfs::write_memory(process, offset, bytes),
                 _ => {
+                    let n = node.room_for(offset, bytes.len())?;
                     node.touch();
-                    Ok(node.content_for_writing()?.write_at(offset, bytes)?)
+                    Ok(node.content_for_writing()?.write_at(offset, &bytes[..n])?)
                 }
             },
         }
@@ -227,6 +260,7 @@ fn read_pagemap(process: &Process, offset: u64, bytes: &mut [u8]) -> Result<usiz
 fn read_device(device: Device, bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     match device {
         Device::Null | Device::Failures => Ok(0),
+        Device::Swap => Err(Errno::EPERM),
         Device::Zero => {
             bytes.fill(0);
             Ok(bytes.len())
@@ -288,8 +322,10 @@ fn read_console(bytes: &mut [u8], reading: Reading) -> Result<usize, Errno> {
     Ok(n)
 }
 
-/// The most open files of a process.
-pub const MOST_OPEN: usize = 1024;
+/// One more than the highest number that the running process may give a file.
+pub fn most_open() -> usize {
+    process::current().limit(nr::RLIMIT_NOFILE) as usize
+}
 
 /// A process's open files by number, and its working directory.
 #[derive(Clone, Default)]
@@ -320,7 +356,7 @@ impl Files {
         while self.open.get(number).is_some_and(Option::is_some) {
             number += 1;
         }
-        if number >= MOST_OPEN {
+        if number >= most_open() {
             return Err(Errno::EMFILE);
         }
         drop(self.put(number, open, close_on_exec));
@@ -341,7 +377,7 @@ impl Files {
         open: Arc<Open>,
         close_on_exec: bool,
     ) -> Result<Option<Arc<Open>>, Errno> {
-        if number as usize >= MOST_OPEN {
+        if number as usize >= most_open() {
             return Err(Errno::EBADF);
         }
         Ok(self.put(number as usize, open, close_on_exec).map(|(open, _)| open))

@@ -125,6 +125,20 @@ impl ReadEnd {
     }
 }
 
+impl ReadEnd {
+    /// Puts bytes back that were read and could not be delivered.
+    pub(super) fn put_back(&self, bytes: &[u8]) {
+        let mut held = self.0.bytes.lock();
+        // Who wrote meanwhile may have taken the room: what fits is the end.
+        let room = CAPACITY - held.len().min(CAPACITY);
+        for byte in bytes[bytes.len() - bytes.len().min(room)..].iter().rev() {
+            held.push_front(*byte);
+        }
+        drop(held);
+        self.0.changes.tell();
+    }
+}
+
 impl WriteEnd {
     fn new(pipe: &Arc<Pipe>) -> Self {
         pipe.writers.fetch_add(1, Ordering::AcqRel);

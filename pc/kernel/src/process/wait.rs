@@ -6,6 +6,7 @@ use crate::scheduler::{self, Patience};
 use crate::signal;
 use crate::times::{self, CpuTime};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use core::sync::atomic::Ordering::Relaxed;
 use pagefault::UsageNow;
@@ -63,8 +64,17 @@ pub fn wait(which: Children, hang: Hang, keep: Keep) -> Result<Option<Ended>, Er
             Children::One(id) => child.id == id,
             Children::Group(group) => child.group.load(Relaxed) == group,
         };
-        if !children.iter().any(wanted) {
+        let traced: Vec<Arc<Process>> =
+            super::all().into_iter().filter(|other| other.is_traced_by(process)).collect();
+        if !children.iter().any(wanted) && !traced.iter().any(wanted) {
             return Err(Errno::ECHILD);
+        }
+        let stop = |other: &Arc<Process>| {
+            let signal = other.untold_stop(process, keep)?;
+            Some(Ended::stopped(other, signal))
+        };
+        if let Some(stopped) = traced.iter().filter(|other| wanted(other)).find_map(stop) {
+            return Ok(Some(stopped));
         }
         let ended = |child: &Arc<Process>| wanted(child) && child.ended.load(Ordering::Acquire);
         if let Some(at) = children.iter().position(ended) {
@@ -96,6 +106,12 @@ pub fn wait(which: Children, hang: Hang, keep: Keep) -> Result<Option<Ended>, Er
 }
 
 impl Ended {
+    fn stopped(process: &Process, signal: u32) -> Self {
+        let death = Death { reason: Reason::Stopped(signal) };
+        let time = times::of(process) + *process.children_time.lock();
+        Self { id: process.id, death, usage: process.usage(), time }
+    }
+
     fn of(child: &Process) -> Self {
         let death = child.ending.lock().unwrap_or(Death { reason: Reason::Exit(0) });
         let time = times::of(child) + *child.children_time.lock();

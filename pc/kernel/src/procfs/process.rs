@@ -1,6 +1,7 @@
 //! `/proc/PID`: what a process is and what its memory looks like.
 
 use super::Made;
+use crate::errno::Errno;
 use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
@@ -14,9 +15,9 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use pagefault::machine::{Entry, PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow};
+use pagefault::{AddressSpace, PageReport, RegionReport, UsageNow, VmaFlags};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "cmdline",
     "comm",
     "cwd",
@@ -24,6 +25,7 @@ const NAMES: [&str; 15] = [
     "fd",
     "limits",
     "maps",
+    "mem",
     "mountinfo",
     "mounts",
     "pagemap",
@@ -54,6 +56,7 @@ pub fn look(process: &Arc<Process>, path: &str) -> Option<Made> {
         "smaps" => text(smaps(process)),
         "mounts" => text(String::from(MOUNTS)),
         "mountinfo" => text(String::from(MOUNT_INFO)),
+        "mem" => Some(Made::Memory(process.clone())),
         "pagemap" => Some(Made::Pagemap(process.clone())),
         "stat" => text(stat(process)),
         "statm" => text(statm(process)),
@@ -90,9 +93,15 @@ fn open_numbers(process: &Process) -> Vec<String> {
 fn open_file(process: &Process, number: u32) -> Option<Made> {
     let open = process.files.lock().find(number).ok()?;
     Some(match &open.what {
-        What::Node(_, path) => Made::Link(path.clone()),
+        // A file without a path, or whose path is another's by now, is reached all the same.
+        What::Node(node, path) if is_at(node, path) => Made::Link(path.clone()),
         _ => Made::Opened(open),
     })
+}
+
+fn is_at(node: &Arc<fs::Node>, path: &str) -> bool {
+    super::is_below(path)
+        || fs::find(path, fs::Follow::No).is_ok_and(|found| Arc::ptr_eq(&found, node))
 }
 
 fn space(process: &Process) -> Option<Arc<AddressSpace<Pc>>> {
@@ -232,18 +241,52 @@ fn smaps(process: &Process) -> String {
     text
 }
 
-/// Linux's two letters for each property of a region.
+/// Linux's two letters for each property of a region, in its order.
+const LETTERS: [(VmaFlags, &str); 21] = [
+    (VmaFlags::READ, "rd "),
+    (VmaFlags::WRITE, "wr "),
+    (VmaFlags::EXEC, "ex "),
+    (VmaFlags::SHARED, "sh "),
+    (VmaFlags::MAYREAD, "mr "),
+    (VmaFlags::MAYWRITE, "mw "),
+    (VmaFlags::MAYEXEC, "me "),
+    (VmaFlags::MAYSHARE, "ms "),
+    (VmaFlags::GROWSDOWN, "gd "),
+    (VmaFlags::LOCKED, "lo "),
+    (VmaFlags::SEQ_READ, "sr "),
+    (VmaFlags::RAND_READ, "rr "),
+    (VmaFlags::DONTCOPY, "dc "),
+    (VmaFlags::DONTEXPAND, "de "),
+    (VmaFlags::ACCOUNT, "ac "),
+    (VmaFlags::NORESERVE, "nr "),
+    (VmaFlags::WIPEONFORK, "wf "),
+    (VmaFlags::DONTDUMP, "dd "),
+    (VmaFlags::HUGEPAGE, "hg "),
+    (VmaFlags::NOHUGEPAGE, "nh "),
+    (VmaFlags::MERGEABLE, "mg "),
+];
+
 fn flags(region: &RegionReport) -> String {
-    let may = |right| region.protection.contains(right);
-    let all = [
-        (may(Protection::READ), "rd "),
-        (may(Protection::WRITE), "wr "),
-        (may(Protection::EXECUTE), "ex "),
-        (region.shared, "sh "),
-        (region.grows_down, "gd "),
-        (region.locked, "lo "),
-    ];
-    all.into_iter().filter(|(has, _)| *has).map(|(_, letters)| letters).collect()
+    let has = |(flag, _): &&(VmaFlags, &str)| region.flags.contains(*flag);
+    let mut text: String = LETTERS.iter().filter(has).map(|(_, letters)| *letters).collect();
+    if region.flags.contains(VmaFlags::SEALED) {
+        text.push_str("sl ");
+    }
+    text
+}
+
+/// Reads a process's memory (`/proc/PID/mem`), up to what cannot be.
+pub fn read_memory(process: &Process, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let Some(space) = space(process) else { return Ok(0) };
+    let left = space.copy_from_user(VirtAddr(address), bytes);
+    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
+}
+
+/// Likewise, writes it.
+pub fn write_memory(process: &Process, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let Some(space) = space(process) else { return Ok(0) };
+    let left = space.copy_to_user(VirtAddr(address), bytes);
+    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
 }
 
 const PRESENT: u64 = 1 << 63;

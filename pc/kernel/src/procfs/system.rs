@@ -1,7 +1,7 @@
 //! What `/proc` and `/sys` say about the machine as a whole.
 
 use super::Made;
-use crate::{clock, kernel, process, smp, times};
+use crate::{clock, kernel, process, smp, swap, times};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -150,16 +150,12 @@ fn vmstat() -> String {
 fn swaps() -> String {
     let mut text = String::from("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
     let page = PAGE_SIZE / 1024;
-    for (i, area) in kernel().manager.swap_areas().statistics().enumerate() {
+    for area in kernel().manager.swap_areas().statistics() {
         let (size, used) = (u64::from(area.slots) * page, u64::from(area.in_use) * page);
-        let _ =
-            writeln!(text, "/dev/vd{}\tpartition\t{size}\t{used}\t{}", letter(i), area.priority);
+        let path = swap::path_of(area.area).unwrap_or_default();
+        let _ = writeln!(text, "{path}\tpartition\t{size}\t{used}\t{}", area.priority);
     }
     text
-}
-
-const fn letter(i: usize) -> char {
-    (b'a' + (i % 26) as u8) as char
 }
 
 fn cpuinfo() -> String {

@@ -1,6 +1,7 @@
 //! Open files: reading, writing, and the numbers that stand for them.
 
 mod record;
+pub(super) mod vector;
 
 use super::path::{AT_FDCWD, absolute};
 use super::{Arguments, Result};
@@ -8,6 +9,7 @@ use crate::errno::Errno;
 use crate::fs::socket::CAPACITY as SOCKET_CAPACITY;
 use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file, locks};
 use crate::{process, scheduler, signal, user};
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,8 +38,12 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pread64 => position(d).and_then(|at| read(fd, b, c, Some(at))),
         nr::__NR_write => write(fd, b, c, None),
         nr::__NR_pwrite64 => position(d).and_then(|at| write(fd, b, c, Some(at))),
-        nr::__NR_readv => vectored(b, c, |at, n| read(fd, at, n, None)),
-        nr::__NR_writev => vectored(b, c, |at, n| write(fd, at, n, None)),
+        nr::__NR_readv => vector::read(fd, b, c, None),
+        nr::__NR_writev => vector::write(fd, b, c, None),
+        nr::__NR_preadv => position(d).and_then(|at| vector::read(fd, b, c, Some(at))),
+        nr::__NR_pwritev => position(d).and_then(|at| vector::write(fd, b, c, Some(at))),
+        nr::__NR_preadv2 => vector::read_with(arguments),
+        nr::__NR_pwritev2 => vector::write_with(arguments),
         nr::__NR_open => open(AT_FDCWD, a, b as u32, c as u32),
         nr::__NR_openat => open(fd, b, c as u32, d as u32),
         nr::__NR_creat => open(AT_FDCWD, a, nr::O_CREAT | nr::O_WRONLY | nr::O_TRUNC, b as u32),
@@ -60,7 +66,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_pipe => pipe(a, 0),
         nr::__NR_pipe2 => pipe(a, b as u32),
         nr::__NR_ioctl => ioctl(fd, b as u32, c),
-        nr::__NR_memfd_create => memfd_create(b as u32),
+        nr::__NR_memfd_create => memfd_create(a, b as u32),
         _ => return None,
     })
 }
@@ -99,6 +105,7 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
         };
         let left = user::copy_to(to.wrapping_add(done), &buffer[..n]);
         if left > 0 {
+            done += open.undo_read(&buffer[..n], left, at) as u64;
             return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
         }
         done += n as u64;
@@ -132,6 +139,11 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
     let open = file(fd)?;
     let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
+    if open.swallows() {
+        // Nobody looks at what is given.
+        let is_address = user::access_ok(from, bytes as usize);
+        return if is_address { Ok(bytes) } else { Err(Errno::EFAULT) };
+    }
     let is_pipe = matches!(&open.what, What::Write(_));
     let mut buffer = process::buffer((bytes as usize).min(piece))?;
     let mut done = 0;
@@ -166,35 +178,6 @@ fn piece(open: &Open) -> usize {
     }
 }
 
-/// The most buffers of one call.
-const VECTORS: u64 = 1024;
-
-fn vectored(vectors: u64, count: u64, each: impl Fn(u64, u64) -> Result) -> Result {
-    if count > VECTORS {
-        return Err(Errno::EINVAL);
-    }
-    let mut sum = 0;
-    for i in 0..count {
-        let at = user::read_u64(vectors.wrapping_add(i * 16))?;
-        let bytes = user::read_u64(vectors.wrapping_add(i * 16 + 8))?;
-        if bytes == 0 {
-            continue;
-        }
-        match each(at, bytes) {
-            Err(error) if sum == 0 => return Err(error),
-            Err(_) => break,
-            Ok(n) => {
-                sum += n;
-                // What there was did not fill this one: the next would wait for more.
-                if n < bytes {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(sum)
-}
-
 fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     let path = absolute(directory, path)?;
     let close_on_exec = flags & nr::O_CLOEXEC != 0;
@@ -209,9 +192,14 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
         }
         found => found?,
     };
-    if let Kind::Opened(open) = &node.kind {
-        return add(open.clone(), 0, close_on_exec);
-    }
+    let (node, path) = match &node.kind {
+        Kind::Opened(open) => match &open.what {
+            // Opened anew, as by its path.
+            What::Node(node, path) => (node.clone(), path.clone()),
+            _ => return add(open.clone(), 0, close_on_exec),
+        },
+        _ => (node, path),
+    };
     if let Kind::Fifo(pipe) = &node.kind {
         let end = match flags & 3 {
             nr::O_RDONLY => End::Read,
@@ -239,10 +227,43 @@ fn umask() -> u32 {
     process::current().umask.load(Ordering::Relaxed)
 }
 
-fn memfd_create(flags: u32) -> Result {
+/// The most letters of the name of a file that is made by `memfd_create`.
+const MEMFD_NAME: usize = 249;
+
+fn memfd_create(name: u64, flags: u32) -> Result {
+    const KNOWN: u32 = nr::MFD_CLOEXEC | nr::MFD_ALLOW_SEALING | nr::MFD_NOEXEC_SEAL | nr::MFD_EXEC;
+    // There are no huge pages (`MFD_HUGETLB`).
+    let (never, once) = (flags & nr::MFD_NOEXEC_SEAL != 0, flags & nr::MFD_EXEC != 0);
+    if flags & !KNOWN != 0 || never && once {
+        return Err(Errno::EINVAL);
+    }
+    let name = user::read_string(name, MEMFD_NAME + 1, Errno::EINVAL)?;
+    let path = format!("/memfd:{} (deleted)", String::from_utf8_lossy(&name));
     let node = fs::nameless();
-    let open = Open::new(What::Node(node, String::from("/memfd")), nr::O_RDWR);
-    add(open, 0, flags & nr::MFD_CLOEXEC != 0)
+    if never {
+        node.seals.begin(nr::F_SEAL_EXEC);
+    } else {
+        node.set_permissions(0o777);
+        if flags & nr::MFD_ALLOW_SEALING != 0 {
+            node.seals.begin(0);
+        }
+    }
+    add(Open::new(What::Node(node, path), nr::O_RDWR), 0, flags & nr::MFD_CLOEXEC != 0)
+}
+
+fn seals(open: &Open, command: u32, argument: u64) -> Result {
+    let What::Node(node, _) = &open.what else { return Err(Errno::EINVAL) };
+    if !node.is_regular() {
+        return Err(Errno::EINVAL);
+    }
+    if command == nr::F_GET_SEALS {
+        return Ok(node.seals.get().into());
+    }
+    if !open.is_writable() {
+        return Err(Errno::EPERM);
+    }
+    node.seals.add(argument as u32, &node.content()?)?;
+    Ok(0)
 }
 
 /// Closes a number. A process's locks on a file end with the first of its numbers that is closed.
@@ -286,7 +307,9 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
     }
     let mut bytes = Vec::new();
     let mut at = open.offset.load(Ordering::Relaxed);
-    for (name, node) in fs::list(path).into_iter().skip(at as usize) {
+    let parent = fs::find(&fs::absolute(path, ".."), Follow::Yes)?;
+    let links = [(String::from("."), node.clone()), (String::from(".."), parent)];
+    for (name, node) in links.into_iter().chain(fs::list(path)).skip(at as usize) {
         let length = (19 + name.len() + 1).next_multiple_of(8);
         if bytes.len() + length > room {
             if bytes.is_empty() {
@@ -312,8 +335,7 @@ fn ftruncate(fd: u32, length: u64) -> Result {
     let (open, length) = (file(fd)?, position(length)?);
     match &open.what {
         What::Node(node, _) if node.is_regular() && open.is_writable() => {
-            node.content_for_writing()?.truncate(length)?;
-            node.touch();
+            node.set_len(length)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL),
@@ -360,7 +382,7 @@ fn fallocate(fd: u32, mode: u32, offset: u64, bytes: u64) -> Result {
         return Err(Errno::ENODEV);
     }
     match mode {
-        0 if end > node.len() => node.content_for_writing()?.truncate(end)?,
+        0 if end > node.len() => node.set_len(end)?,
         0 | nr::FALLOC_FL_KEEP_SIZE => {}
         _ => return Err(Errno::EOPNOTSUPP),
     }
@@ -470,7 +492,9 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
     let open = file(fd)?;
     let files = &process::current().files;
     match command {
-        nr::F_DUPFD | nr::F_DUPFD_CLOEXEC if argument >= fs::MOST_OPEN as u64 => Err(Errno::EINVAL),
+        nr::F_DUPFD | nr::F_DUPFD_CLOEXEC if argument >= fs::most_open() as u64 => {
+            Err(Errno::EINVAL)
+        }
         nr::F_DUPFD => add(open, argument as u32, false),
         nr::F_DUPFD_CLOEXEC => add(open, argument as u32, true),
         nr::F_GETFD => Ok(files.lock().closes_on_exec(fd).into()),
@@ -492,6 +516,7 @@ fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
         nr::F_SETLK | nr::F_SETLKW | nr::F_OFD_SETLK | nr::F_OFD_SETLKW => {
             record::set(&open, command, argument)
         }
+        nr::F_ADD_SEALS | nr::F_GET_SEALS => seals(&open, command, argument),
         nr::F_GETFL => Ok(open.flags.load(Ordering::Relaxed).into()),
         nr::F_SETFL => {
             let kept = open.flags.load(Ordering::Relaxed) & 3;

@@ -1,30 +1,26 @@
 //! What programs ask about the machine and themselves.
 
+mod barrier;
+
 use super::{Arguments, Result};
 use crate::errno::Errno;
+use crate::fs::{self, Follow};
 use crate::process;
-use crate::{clock, cpu, kernel, random, smp, user};
+use crate::process::limits::CAP_SYS_ADMIN;
+use crate::task::Task;
+use crate::{clock, cpu, kernel, random, scheduler, smp, swap, user};
+use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{Machine, PAGE_SIZE};
+use pagefault::swap::area::Priority;
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
-    let Arguments { a, b, c, d, .. } = arguments;
+    let Arguments { a, b, c, .. } = arguments;
     Some(match number {
         nr::__NR_uname => uname(a),
-        nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
-        // Every program is the superuser's, and of no further group.
-        nr::__NR_getresuid | nr::__NR_getresgid => write_ids([a, b, c]),
-        nr::__NR_getgroups => Ok(0),
-        nr::__NR_setuid
-        | nr::__NR_setgid
-        | nr::__NR_setreuid
-        | nr::__NR_setregid
-        | nr::__NR_setresuid
-        | nr::__NR_setresgid
-        | nr::__NR_setgroups => Ok(0),
-        nr::__NR_setfsuid | nr::__NR_setfsgid => Ok(0),
         nr::__NR_umask => {
             Ok(process::current().umask.swap(a as u32 & 0o777, Ordering::Relaxed).into())
         }
@@ -40,16 +36,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         // There is no terminal to hang up.
         nr::__NR_vhangup => Ok(0),
         nr::__NR_getrandom => getrandom(a, b as usize),
-        nr::__NR_prlimit64 => prlimit(b as u32, c, d),
-        nr::__NR_getrlimit => prlimit(a as u32, 0, b),
-        nr::__NR_setrlimit => prlimit(a as u32, b, 0),
-        nr::__NR_sched_getaffinity => affinity(b, c),
-        nr::__NR_sched_setaffinity => Ok(0),
+        nr::__NR_sched_getaffinity => affinity(a as u32, b, c),
+        nr::__NR_sched_setaffinity => set_affinity(a as u32, b, c),
+        nr::__NR_swapon => swap_on(a, b as u32),
+        nr::__NR_swapoff => swap_off(a),
+        nr::__NR_membarrier => barrier::membarrier(a as u32, b as u32),
         nr::__NR_sysinfo => sysinfo(a),
         nr::__NR_getcpu => getcpu(a, b),
-        nr::__NR_capget => capabilities(a, b),
-        // Nothing asks whether a program may: a right that is given up is not missed.
-        nr::__NR_capset => user::read::<8>(a).map(|_| 0).map_err(Errno::from),
         _ => return None,
     })
 }
@@ -70,13 +63,6 @@ fn uname(to: u64) -> Result {
     Ok(0)
 }
 
-fn write_ids(addresses: [u64; 3]) -> Result {
-    for at in addresses {
-        user::write(at, &[0; 4])?;
-    }
-    Ok(0)
-}
-
 fn getrandom(to: u64, bytes: usize) -> Result {
     let mut buffer = [0; 256];
     let n = bytes.min(buffer.len());
@@ -85,36 +71,48 @@ fn getrandom(to: u64, bytes: usize) -> Result {
     Ok(n as u64)
 }
 
-fn prlimit(resource: u32, new: u64, old: u64) -> Result {
-    let limits = process::space().limits();
-    let limit = match resource {
-        nr::RLIMIT_STACK => Some(&limits.stack),
-        nr::RLIMIT_AS => Some(&limits.address_space),
-        nr::RLIMIT_MEMLOCK => Some(&limits.locked),
-        _ => None,
-    };
-    if old != 0 {
-        let now = match (limit, resource) {
-            (Some(limit), _) => limit.load(Ordering::Relaxed),
-            (None, nr::RLIMIT_NOFILE) => 1024,
-            (None, _) => u64::MAX,
-        };
-        write_words(old, &[now, u64::MAX])?;
-    }
-    if new != 0
-        && let Some(limit) = limit
-    {
-        limit.store(user::read_u64(new)?, Ordering::Relaxed);
-    }
-    Ok(0)
+/// A thread by its number; 0 is the running one.
+fn thread(id: u32) -> core::result::Result<Arc<Task>, Errno> {
+    let id = if id == 0 { cpu::task_id() } else { id };
+    process::find_task(id).ok_or(Errno::ESRCH)
 }
 
-fn affinity(bytes: u64, to: u64) -> Result {
-    if bytes < 8 {
+/// The CPUs that there are, as a set of bits.
+fn every_cpu() -> u32 {
+    (1 << smp::count()) - 1
+}
+
+fn affinity(id: u32, bytes: u64, to: u64) -> Result {
+    if bytes < 8 || !bytes.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    write_words(to, &[(1 << smp::count()) - 1])?;
+    let cpus = thread(id)?.cpus.load(Ordering::Relaxed) & every_cpu();
+    write_words(to, &[cpus.into()])?;
     Ok(8)
+}
+
+fn set_affinity(id: u32, bytes: u64, from: u64) -> Result {
+    let mut word = [0; 8];
+    let n = bytes.min(8) as usize;
+    if user::copy_from(from, &mut word[..n]) > 0 {
+        return Err(Errno::EFAULT);
+    }
+    let task = thread(id)?;
+    let cpus = u64::from_le_bytes(word) as u32 & every_cpu();
+    if cpus == 0 {
+        return Err(Errno::EINVAL);
+    }
+    task.cpus.store(cpus, Ordering::Relaxed);
+    if task.id == cpu::task_id() {
+        // Goes on on one that it may run on.
+        while !task.may_run_on(cpu::number()) {
+            scheduler::yield_now();
+        }
+    } else {
+        // The CPU that runs it looks, and the next turn is somewhere else.
+        scheduler::interrupt(task.id);
+    }
+    Ok(0)
 }
 
 fn sysinfo(to: u64) -> Result {
@@ -128,24 +126,32 @@ fn sysinfo(to: u64) -> Result {
     write_words(to, &words)
 }
 
-/// Every program is the superuser's and may do everything (`capget`).
-fn capabilities(header: u64, to: u64) -> Result {
-    const VERSION: u32 = 0x2008_0522;
-    let [a, b, c, d, ..] = user::read::<8>(header)?;
-    if u32::from_le_bytes([a, b, c, d]) != VERSION {
-        user::write(header, &VERSION.to_le_bytes())?;
+/// The path of a device, for who may turn swap on and off.
+fn device(path: u64) -> core::result::Result<String, Errno> {
+    if !process::current().may(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let path = super::path::absolute(super::path::AT_FDCWD, path)?;
+    fs::find(&path, Follow::Yes)?;
+    Ok(path)
+}
+
+fn swap_on(path: u64, flags: u32) -> Result {
+    /// The priority is given, in the bits below.
+    const PREFER: u32 = 0x8000;
+    /// Free slots are told to the device, as they are anyway.
+    const DISCARD: u32 = 0x7_0000;
+    if flags & !(PREFER | (PREFER - 1) | DISCARD) != 0 {
         return Err(Errno::EINVAL);
     }
-    let target = user::read::<4>(header + 4).map(u32::from_le_bytes)?;
-    if target != 0 && process::find(target).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    if to != 0 {
-        // Effective, permitted and inheritable, 32 bits of each, and then the upper ones.
-        let words = [u32::MAX, u32::MAX, 0, 0x1ff, 0x1ff, 0];
-        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-        user::write(to, &bytes)?;
-    }
+    let given = Priority::Given((flags & (PREFER - 1)) as u16);
+    let priority = if flags & PREFER != 0 { given } else { Priority::Descending };
+    swap::on(&device(path)?, priority)?;
+    Ok(0)
+}
+
+fn swap_off(path: u64) -> Result {
+    swap::off(&device(path)?)?;
     Ok(0)
 }
 

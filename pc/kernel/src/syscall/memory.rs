@@ -1,8 +1,12 @@
 //! The mmap family.
 
+mod cross;
+mod map;
+mod policy;
+mod shm;
+
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::fs::{self, What};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::{process, scheduler, signal, user};
@@ -11,26 +15,30 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{
-    Advice, FileAccess, MapOptions, MapRequest, Mm, Move, Placement, RemapRequest, Sharing, Source,
-    SyncMode,
-};
+use pagefault::{Advice, MapOptions, MapRequest, Mm, Placement, RegionReport, SyncMode, VmaFlags};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
     let done = |result: core::result::Result<(), Errno>| result.map(|()| 0);
     Some(match number {
-        nr::__NR_mmap => mmap(arguments),
-        nr::__NR_munmap => done(mm().munmap(VirtAddr(a), b).map_err(Errno::from)),
-        nr::__NR_mprotect => {
-            done(mm().mprotect(VirtAddr(a), b, protection(c)).map_err(Errno::from))
-        }
+        nr::__NR_mmap => map::mmap(arguments),
+        nr::__NR_munmap => munmap(a, b),
+        nr::__NR_mprotect => mprotect(a, b, c),
         nr::__NR_brk => brk(a),
-        nr::__NR_mremap => mremap(arguments),
-        nr::__NR_madvise => match advice(c as u32) {
-            Some(advice) => done(mm().madvise(VirtAddr(a), b, advice).map_err(Errno::from)),
-            None => ignored_advice(c as u32),
-        },
+        nr::__NR_mremap => map::mremap(arguments),
+        nr::__NR_madvise => madvise(a, b, c as u32),
+        nr::__NR_process_vm_readv | nr::__NR_process_vm_writev => {
+            cross::transfer(number, arguments)
+        }
+        nr::__NR_set_mempolicy => policy::set(a as u32, b, c),
+        nr::__NR_get_mempolicy => policy::get(arguments),
+        nr::__NR_mbind => policy::bind(arguments),
+        nr::__NR_move_pages => policy::move_pages(arguments),
+        nr::__NR_shmget => shm::get(a as u32, b, c as u32),
+        nr::__NR_shmat => shm::attach(a as u32, b, c as u32),
+        nr::__NR_shmdt => shm::detach(a),
+        nr::__NR_shmctl => shm::control(a as u32, b as u32, c),
+        nr::__NR_mseal => mseal(a, b, c),
         nr::__NR_mlock => done(mm().mlock(VirtAddr(a), b).map_err(Errno::from)),
         nr::__NR_mlock2 => mlock2(a, b, c as u32),
         nr::__NR_munlock => done(mm().munlock(VirtAddr(a), b).map_err(Errno::from)),
@@ -38,10 +46,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_munlockall => munlockall(),
         nr::__NR_msync => msync(a, b, c as u32),
         nr::__NR_mincore => mincore(a, b, c),
-        nr::__NR_remap_file_pages => {
-            let result = mm().remap_file_pages(VirtAddr(a), b, arguments.d);
-            done(result.map_err(Errno::from))
-        }
+        nr::__NR_remap_file_pages => remap_file_pages(arguments),
         _ => return None,
     })
 }
@@ -54,51 +59,14 @@ const fn protection(bits: u64) -> Protection {
     Protection::from_bits_truncate(bits as u8)
 }
 
-fn mmap(arguments: Arguments) -> Result {
-    let Arguments { a: address, b: length, c, d: flags, e: number, f: offset } = arguments;
-    let flags = flags as u32;
-    let has = |flag: u32| flags & flag != 0;
-    let placement = match VirtAddr(address) {
-        at if has(nr::MAP_FIXED_NOREPLACE) => Placement::FixedNoReplace(at),
-        at if has(nr::MAP_FIXED) => Placement::Fixed(at),
-        VirtAddr(0) => Placement::Anywhere,
-        at => Placement::Hint(at),
-    };
-    let sharing = match flags & 3 {
-        nr::MAP_PRIVATE => Sharing::Private,
-        nr::MAP_SHARED | nr::MAP_SHARED_VALIDATE => Sharing::Shared,
-        _ => return Err(Errno::EINVAL),
-    };
-    let mut options = MapOptions::empty();
-    options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
-    options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
-    let locks = process::current().locks_new.load(Ordering::Relaxed);
-    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED) || locks);
-    options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
-    let file;
-    let source = if has(nr::MAP_ANONYMOUS) {
-        Source::Anonymous
-    } else {
-        let open = fs::file(number as u32)?;
-        let What::Node(node, _) = &open.what else { return Err(Errno::ENODEV) };
-        let writes = sharing == Sharing::Shared && open.is_writable();
-        file = if writes { node.content_for_writing() } else { node.content() }
-            .map_err(|_| Errno::ENODEV)?;
-        let mut access = FileAccess::empty();
-        access.set(FileAccess::READ, open.is_readable());
-        access.set(FileAccess::WRITE, open.is_writable());
-        Source::File { file: &file, offset, access }
-    };
-    let protection = protection(c);
-    let request = MapRequest { length, protection, sharing, placement, source, options };
-    Ok(process::space().mmap(&request)?.value())
-}
-
 fn brk(wanted: u64) -> Result {
     let space = process::space();
     // Held while memory is mapped or unmapped: another thread may move it too.
     let mut now = process::current().program_break.lock();
     if !(now.start..TASK_SIZE).contains(&wanted) {
+        return Ok(now.now);
+    }
+    if wanted - now.start > process::current().limit(nr::RLIMIT_DATA) {
         return Ok(now.now);
     }
     let page = |address: u64| address.next_multiple_of(PAGE_SIZE);
@@ -136,6 +104,9 @@ fn mlockall(flags: u32) -> Result {
     if flags & !all != 0 || flags & (nr::MCL_CURRENT | nr::MCL_FUTURE) == 0 {
         return Err(Errno::EINVAL);
     }
+    if process::space().limits().locked.load(Ordering::Relaxed) == 0 {
+        return Err(Errno::EPERM);
+    }
     process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
     if flags & nr::MCL_CURRENT == 0 {
         return Ok(0);
@@ -168,28 +139,6 @@ fn munlockall() -> Result {
     Ok(0)
 }
 
-fn mremap(arguments: Arguments) -> Result {
-    let Arguments { a, b, c, d, e, .. } = arguments;
-    let flags = d as u32;
-    if flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED | nr::MREMAP_DONTUNMAP) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let has = |flag| flags & flag != 0;
-    let target = VirtAddr(e);
-    let leaving = has(nr::MREMAP_DONTUNMAP);
-    let movement = match (has(nr::MREMAP_MAYMOVE), has(nr::MREMAP_FIXED)) {
-        (true, true) if leaving => Move::Leaving(Placement::Fixed(target)),
-        (true, false) if leaving && e == 0 => Move::Leaving(Placement::Anywhere),
-        (true, false) if leaving => Move::Leaving(Placement::Hint(target)),
-        (true, true) => Move::To(target),
-        (true, false) => Move::Anywhere,
-        (false, false) if !leaving => Move::Never,
-        (false, _) => return Err(Errno::EINVAL),
-    };
-    let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
-    Ok(process::space().mremap(&request)?.value())
-}
-
 const fn advice(number: u32) -> Option<Advice> {
     Some(match number {
         nr::MADV_NORMAL => Advice::Normal,
@@ -197,6 +146,7 @@ const fn advice(number: u32) -> Option<Advice> {
         nr::MADV_SEQUENTIAL => Advice::Sequential,
         nr::MADV_WILLNEED => Advice::WillNeed,
         nr::MADV_DONTNEED => Advice::DontNeed,
+        nr::MADV_DONTNEED_LOCKED => Advice::DontNeedLocked,
         nr::MADV_FREE => Advice::Free,
         nr::MADV_REMOVE => Advice::Remove,
         nr::MADV_DONTFORK => Advice::DontFork,
@@ -205,31 +155,125 @@ const fn advice(number: u32) -> Option<Advice> {
         nr::MADV_PAGEOUT => Advice::PageOut,
         nr::MADV_POPULATE_READ => Advice::PopulateRead,
         nr::MADV_POPULATE_WRITE => Advice::PopulateWrite,
+        nr::MADV_WIPEONFORK => Advice::WipeOnFork,
+        nr::MADV_KEEPONFORK => Advice::KeepOnFork,
+        nr::MADV_DONTDUMP => Advice::DontDump,
+        nr::MADV_DODUMP => Advice::DoDump,
+        nr::MADV_MERGEABLE => Advice::Mergeable,
+        nr::MADV_UNMERGEABLE => Advice::Unmergeable,
+        nr::MADV_HUGEPAGE => Advice::HugePage,
+        nr::MADV_NOHUGEPAGE => Advice::NoHugePage,
+        nr::MADV_GUARD_INSTALL => Advice::GuardInstall,
+        nr::MADV_GUARD_REMOVE => Advice::GuardRemove,
         _ => return None,
     })
 }
 
-/// Advice about things that there are none of here: merged and huge pages, core dumps.
-const fn ignored_advice(number: u32) -> Result {
-    match number {
-        nr::MADV_MERGEABLE
-        | nr::MADV_UNMERGEABLE
-        | nr::MADV_HUGEPAGE
-        | nr::MADV_NOHUGEPAGE
-        | nr::MADV_DONTDUMP
-        | nr::MADV_DODUMP => Ok(0),
-        _ => Err(Errno::EINVAL),
+/// Advice that throws content away, or what a child would see of it.
+const fn discards(advice: Advice) -> bool {
+    matches!(
+        advice,
+        Advice::DontNeed
+            | Advice::DontNeedLocked
+            | Advice::Free
+            | Advice::Remove
+            | Advice::DontFork
+            | Advice::WipeOnFork
+            | Advice::GuardInstall
+    )
+}
+
+fn madvise(address: u64, length: u64, number: u32) -> Result {
+    // There are no huge pages to make of small ones.
+    if number == nr::MADV_COLLAPSE && length == 0 && address.is_multiple_of(PAGE_SIZE) {
+        return Ok(0);
     }
+    let advice = advice(number).ok_or(Errno::EINVAL)?;
+    if discards(advice) && mm().is_sealed(VirtAddr(address), length) {
+        // What the program may store to it may as well throw away.
+        let end = address.saturating_add(length);
+        let regions = mm().maps(VirtAddr(address)..VirtAddr(end));
+        let mut sealed = regions.iter().filter(|region| region.flags.contains(VmaFlags::SEALED));
+        let writes = |region: &RegionReport| region.protection.contains(Protection::WRITE);
+        if sealed.any(|region| region.object.is_none() && !writes(region)) {
+            return Err(Errno::EPERM);
+        }
+    }
+    mm().madvise(VirtAddr(address), length, advice)?;
+    Ok(0)
+}
+
+fn mprotect(address: u64, length: u64, bits: u64) -> Result {
+    const KNOWN: u32 = nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC | nr::PROT_SEM;
+    let (down, up) = (nr::PROT_GROWSDOWN, nr::PROT_GROWSUP);
+    let grows = bits as u32 & (down | up);
+    let bits = bits as u32 & !grows;
+    if grows == down | up || !address.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    if length == 0 {
+        return Ok(0);
+    }
+    if bits & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (mut start, mut bytes) = (address, length);
+    if grows != 0 {
+        // From the end of the stack that the address is in.
+        let end = address.checked_add(length).ok_or(Errno::ENOMEM)?;
+        let region = mm().maps(VirtAddr(address)..VirtAddr(end)).into_iter().next();
+        let region = region.ok_or(Errno::ENOMEM)?;
+        if grows == up || !region.grows_down {
+            return Err(Errno::EINVAL);
+        }
+        start = region.range.start.value();
+        bytes = end - start;
+    }
+    refuse_sealed(start, bytes)?;
+    mm().mprotect(VirtAddr(start), bytes, protection(bits.into()))?;
+    Ok(0)
+}
+
+/// Refuses what would change a sealed region.
+fn refuse_sealed(address: u64, length: u64) -> core::result::Result<(), Errno> {
+    if mm().is_sealed(VirtAddr(address), length) { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+fn munmap(address: u64, length: u64) -> Result {
+    refuse_sealed(address, length)?;
+    mm().munmap(VirtAddr(address), length)?;
+    Ok(0)
+}
+
+fn mseal(address: u64, length: u64, flags: u64) -> Result {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    mm().seal(VirtAddr(address), length)?;
+    Ok(0)
 }
 
 fn msync(address: u64, length: u64, flags: u32) -> Result {
-    let mode = match flags {
-        0 | nr::MS_ASYNC => SyncMode::Async,
-        nr::MS_INVALIDATE => SyncMode::Invalidate,
-        flags if flags & !(nr::MS_SYNC | nr::MS_INVALIDATE) == 0 => SyncMode::Sync,
-        _ => return Err(Errno::EINVAL),
-    };
-    process::space().msync(VirtAddr(address), length, mode)?;
+    if flags & !(nr::MS_ASYNC | nr::MS_INVALIDATE | nr::MS_SYNC) != 0
+        || flags & (nr::MS_ASYNC | nr::MS_SYNC) == nr::MS_ASYNC | nr::MS_SYNC
+    {
+        return Err(Errno::EINVAL);
+    }
+    let (address, space) = (VirtAddr(address), process::space());
+    if flags & nr::MS_INVALIDATE != 0 {
+        space.msync(address, length, SyncMode::Invalidate)?;
+    }
+    let writes = flags & nr::MS_SYNC != 0;
+    space.msync(address, length, if writes { SyncMode::Sync } else { SyncMode::Async })?;
+    Ok(0)
+}
+
+fn remap_file_pages(arguments: Arguments) -> Result {
+    let Arguments { a, b, c: protection, d: index, .. } = arguments;
+    if protection != 0 {
+        return Err(Errno::EINVAL);
+    }
+    mm().remap_file_pages(VirtAddr(a), b, index)?;
     Ok(0)
 }
 

@@ -54,8 +54,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_renameat2 => rename((fd, b), (c as u32, d), e as u32),
         nr::__NR_truncate => path(AT_FDCWD, a, Follow::Yes).and_then(|node| {
             let length = super::file::position(b)?;
-            node.content_for_writing()?.truncate(length)?;
-            node.touch();
+            node.set_len(length)?;
             Ok(0)
         }),
         nr::__NR_chmod => named(AT_FDCWD, a, 0).and_then(|named| named.chmod(b as u32)),

@@ -1,5 +1,7 @@
 //! Processes, threads and futexes.
 
+mod clone3;
+
 use super::time::read_time;
 use super::{Arguments, Result};
 use crate::clock::{self, Clock};
@@ -163,15 +165,13 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
         }
         nr::__NR_clone => Clone { flags: a, stack: b, parent_tid: c, child_tid: d, pointer: e },
         _ => {
-            let word = |i: u64| user::read_u64(a.wrapping_add(8 * i));
-            let (stack, bytes) = (word(5)?, word(6)?);
-            let (child_tid, parent_tid) = (word(2)?, word(3)?);
+            let words = clone3::read(a, b)?;
             Clone {
-                flags: word(0)?,
-                stack: stack.wrapping_add(bytes),
-                parent_tid,
-                child_tid,
-                pointer: word(7)?,
+                flags: words[0],
+                stack: words[5].wrapping_add(words[6]),
+                parent_tid: words[3],
+                child_tid: words[2],
+                pointer: words[7],
             }
         }
     })
@@ -212,6 +212,9 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
         true => parent.clone(),
         false => child(parent, heir.as_ref(), id, &space),
     };
+    if clone.flags & clone3::CLONE_CLEAR_SIGHAND != 0 {
+        process.actions.lock().reset();
+    }
     let pointer =
         if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
     let mut new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
@@ -225,6 +228,7 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     if has(nr::CLONE_CHILD_CLEARTID) {
         new.clear_tid.store(clone.child_tid, Ordering::Relaxed);
     }
+    new.policy.store(thread.policy.load(Ordering::Relaxed), Ordering::Relaxed);
     let mut frame = frame.clone();
     frame.rax = 0;
     if clone.stack != 0 {
@@ -264,6 +268,8 @@ fn child(
     let files = parent.files.lock().clone();
     let process = Process::new(id, heir, files);
     *process.space.lock() = Some(space.clone());
+    *process.identity.lock() = parent.identity.lock().clone();
+    *process.limits.lock() = parent.limits.lock().clone();
     let program_break = *parent.program_break.lock();
     *process.program_break.lock() = program_break;
     *process.actions.lock() = parent.actions.lock().clone();
@@ -277,10 +283,6 @@ fn child(
 /// Replaces the program of the running process.
 pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let Arguments { a, b, c, .. } = arguments;
-    // The arguments are there several times for a moment.
-    if !process::make_room(4 * exec::ARGUMENT_LIMIT) {
-        return Err(Errno::ENOMEM);
-    }
     let path = String::from_utf8(user::read_path(a)?).map_err(|_| Errno::ENOENT)?;
     if path.is_empty() {
         return Err(Errno::ENOENT);
@@ -296,16 +298,18 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
         // Another thread was faster, or the process is killed: this one ends on its way out.
         return Err(Errno::EINTR);
     }
+    process.apply_limits(&space);
     let old = scheduler::current().replace_space(Some(space.clone()));
     let old = (old, process.space.lock().replace(space.clone()));
     process::release(process::thread());
     drop(old);
     process.locks_new.store(false, Ordering::Relaxed);
+    process.barriers.store(0, Ordering::Relaxed);
     process.timers.lock().clear();
     let closed = process.files.lock().take(true);
     drop(closed);
     process.actions.lock().reset();
-    *process::thread().alternate_stack.lock() = (0, 0);
+    *process::thread().alternate_stack.lock() = Default::default();
     process::thread().clear_tid.store(0, Ordering::Relaxed);
     process::thread().pointer.store(0, Ordering::Relaxed);
     cpu::set_thread_pointer(0);
@@ -316,6 +320,9 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
         process::exit_group(Death { reason: Reason::Signal(signal::SIGKILL) })
     };
     *process.program_break.lock() = program_break;
+    if process.is_traced() {
+        signal::send(process, signal::SIGTRAP);
+    }
     process.stack.store(registers.rsp, Ordering::Relaxed);
     *frame = registers;
     Ok(0)
@@ -332,7 +339,11 @@ fn strings(list: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, Er
         if at == 0 {
             return Ok(strings);
         }
-        let text = user::read_string(at, *room, Errno::E2BIG)?;
+        // The arguments are there several times for a moment.
+        let used = exec::ARGUMENT_LIMIT - *room;
+        process::find_room(3 * (used + exec::LONGEST_ARGUMENT))?;
+        let longest = exec::LONGEST_ARGUMENT.min(*room);
+        let text = user::read_string(at, longest, Errno::E2BIG)?;
         // With its end and the pointer to it.
         *room = room.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
         strings.push(text);

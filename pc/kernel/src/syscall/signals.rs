@@ -36,7 +36,6 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         }
         nr::__NR_rt_sigsuspend => sigsuspend(a),
         nr::__NR_rt_sigtimedwait => timed_wait(a, b, c),
-        nr::__NR_sigaltstack => sigaltstack(a, b),
         _ => return None,
     })
 }
@@ -182,21 +181,4 @@ fn sigprocmask(how: u32, new: u64, old: u64) -> Result {
 fn sigsuspend(new: u64) -> Result {
     signal::block_meanwhile(user::read_u64(new)?);
     pause()
-}
-
-fn sigaltstack(new: u64, old: u64) -> Result {
-    let stack = &process::thread().alternate_stack;
-    let (address, bytes) = *stack.lock();
-    if old != 0 {
-        let flags: u64 = if bytes == 0 { 2 } else { 0 };
-        for (i, word) in (0..).zip([address, flags, bytes]) {
-            user::write(old + 8 * i, &word.to_le_bytes())?;
-        }
-    }
-    if new != 0 {
-        let (address, flags, bytes) =
-            (user::read_u64(new)?, user::read_u64(new + 8)?, user::read_u64(new + 16)?);
-        *stack.lock() = if flags & 2 != 0 { (0, 0) } else { (address, bytes) };
-    }
-    Ok(0)
 }

@@ -1,0 +1,47 @@
+//! C programs that do what a runtime gets wrong most easily. A plain run says what is right.
+
+use crate::harness::{Scratch, have};
+use std::path::Path;
+use std::process::Command;
+
+/// Builds a program that lies beside this file, and compares it managed with plain.
+fn compare(name: &str, memory: &str) {
+    let compiler = if have("cc") { "cc" } else { return };
+    let scratch = Scratch::new(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run").join(format!("{name}.c"));
+    let program = scratch.path(name);
+    let mut build = Command::new(compiler);
+    build.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(&source);
+    assert!(build.status().unwrap().success(), "{name}.c is not built");
+    scratch.compare(memory, &[program.to_str().unwrap()]);
+}
+
+/// Each call that takes memory, with its buffers resident, evicted, in between, unmapped, read-only.
+#[test]
+fn calls_on_evicted_memory_are_the_kernel_s() {
+    compare("table", "16M");
+}
+
+/// Handlers, masks, stacks, faults, interrupted waits, timers, stops.
+#[test]
+fn signals_are_the_kernel_s() {
+    compare("signal_kinds", "16M");
+}
+
+/// Clone in all forms, fork among threads, ends of threads and processes.
+#[test]
+fn threads_and_processes_are_the_kernel_s() {
+    compare("tasks", "16M");
+}
+
+/// `seccomp`: what a program forbids itself is not forbidden to the runtime.
+#[test]
+fn filters_judge_the_program_alone() {
+    compare("filters", "16M");
+}
+
+/// The limits of file sizes and of descriptors.
+#[test]
+fn limits_concern_the_program_alone() {
+    compare("limits", "16M");
+}

@@ -1,0 +1,90 @@
+//! Guard pages inside of a region (`MADV_GUARD_INSTALL`): an access raises SIGSEGV, and the region
+//! stays one.
+//!
+//! A guard is an entry of the page table that no fault corrects. It is encoded as a slot of a swap
+//! area that there cannot be, as Linux's markers are: of its numbers, the last two are never given to
+//! an area (spec F2).
+
+use crate::error::AdviseError;
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::mm::Mm;
+use crate::rmap::family::Stores;
+use crate::tlb::Gather;
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+use core::ops::Range;
+
+/// The slot by which an entry says that its page is a guard.
+pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
+
+/// Whether an entry is a guard.
+pub(crate) fn is_guard(entry: &Entry) -> bool {
+    *entry == Entry::Swap(GUARD)
+}
+
+impl<M: Machine> Mm<M> {
+    /// Makes every page of a part of a region a guard; what was there is gone. Returns how far the
+    /// region was still in its tree.
+    pub(super) fn install_guards(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        range: Range<VirtAddr>,
+    ) -> Result<VirtAddr, AdviseError> {
+        if vma.has(VmaFlags::LOCKED | VmaFlags::NONLINEAR) {
+            return Err(AdviseError::Unsuitable);
+        }
+        // A fork copies the page table of a region that has a family.
+        if vma.written_family().is_none() {
+            let _engaged = self.manager.engage();
+            self.prepare_family(vma, Stores::Begin);
+            // The region that has it is another.
+            return Ok(range.start);
+        }
+        let mut from = range.start;
+        while from < range.end && vma.is_alive() {
+            let Some(chunk) = Pages::new(&(from..range.end), M::Space::SPAN).next() else { break };
+            from = self.install_some(vma, chunk)?;
+        }
+        Ok(from)
+    }
+
+    /// Installs guards in a range inside one leaf table; returns how far.
+    fn install_some(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        range: Range<VirtAddr>,
+    ) -> Result<VirtAddr, AdviseError> {
+        let mut gather = Gather::new(self);
+        let engaged = self.manager.engage();
+        let mut cursor = self.entries(range.clone()).map_err(|_| AdviseError::OutOfMemory)?;
+        let mut at = range.start;
+        // Under the cursor: a region that is changed is marked dead before its entries are.
+        while at < range.end && vma.is_alive() && !gather.is_full() {
+            let old = cursor.replace(at, Entry::Swap(GUARD));
+            self.zapped(at, old, &mut gather);
+            at = at + PAGE_SIZE;
+        }
+        drop(cursor);
+        gather.flush();
+        drop(engaged);
+        gather.settle();
+        Ok(at)
+    }
+
+    /// Makes the guards in a range pages like others.
+    pub(super) fn remove_guards(&self, range: Range<VirtAddr>) {
+        for chunk in Pages::new(&range, M::Space::SPAN) {
+            let Some(mut cursor) = self.existing_entries(chunk.clone()) else { continue };
+            let mut from = chunk.start;
+            while from < chunk.end
+                && let Some(address) = cursor.next(from)
+                && address < chunk.end
+            {
+                if is_guard(&cursor.entry(address)) {
+                    cursor.replace(address, Entry::None);
+                }
+                from = address + PAGE_SIZE;
+            }
+        }
+    }
+}
