@@ -13,6 +13,10 @@ impl Call<'_> {
         match self.number {
             nr::__NR_prctl => match a as u32 {
                 prctl::PR_SET_SECCOMP => self.set_seccomp(),
+                // The host has a word of ours.
+                prctl::PR_GET_TID_ADDRESS => {
+                    user::write(b, &self.thread.clear_at_exit.get()).map(|()| 0).into()
+                }
                 prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
                 prctl::PR_SET_SYSCALL_USER_DISPATCH => {
                     self.refuse("syscall user dispatch", Errno::EINVAL)

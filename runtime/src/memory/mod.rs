@@ -35,6 +35,7 @@ pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
+pub use quota::{charge_again, discharge};
 pub use remap::remap;
 pub use room::{ask as ask_for_frames, give_up_asked};
 
