@@ -2,7 +2,7 @@
 
 use super::{Call, Outcome};
 use crate::entry::{self, NOT_STARTED, RESTART};
-use crate::memory::Pins;
+use crate::memory::{self, Pins};
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
 use crate::{file_size, files, keeper, memory, process, signal, user};
@@ -98,10 +98,13 @@ impl Call<'_> {
         let mask = believed_mask(self.thread, self.context.mask);
         let member = self.thread.member();
         member.signals().settle_for_exec();
+        // It would live on in the memory that the process leaves.
+        let paused = memory::serve::pause();
         let before = sys::exchange_mask(mask.0);
         // SAFETY: the program asks for it; what it names is pinned.
         let raw = unsafe { entry::call(self.number, &self.args, self.thread) };
         sys::exchange_mask(before);
+        drop(paused);
         signal::install();
         if raw == RESTART { NOT_STARTED } else { raw }
     }

@@ -9,13 +9,16 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
+//! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
+//! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
 //! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
 //! manager follows, under the gate held exclusively, so that no fault sees the one without the other
 //! (Linux: `mmap_lock`). Faults hold it shared.
 
 mod advise;
+pub mod dump;
 mod fault;
 mod fork;
 mod lock;
@@ -25,6 +28,7 @@ mod pin;
 mod quota;
 mod remap;
 mod room;
+pub mod serve;
 mod statistics;
 mod swap;
 
