@@ -125,29 +125,30 @@ pub enum Mapped {
     WriteProtected,
 }
 
+fn open_descriptor(scope: Scope) -> Result<OwnedFd, Errno> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    match scope {
+        // SAFETY: a new descriptor on which nothing is registered has no effect.
+        Scope::All => unsafe { rustix::mm::userfaultfd(flags) },
+        Scope::UserOnly => {
+            let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
+            // SAFETY: as above.
+            unsafe { rustix::mm::userfaultfd(flags) }
+        }
+        Scope::AllByDevice => {
+            use rustix::fs::{Mode, OFlags};
+            let how = OFlags::RDWR | OFlags::CLOEXEC;
+            let device = rustix::fs::open(c"/dev/userfaultfd", how, Mode::empty())?;
+            // SAFETY: the device knows this one ioctl, which takes the flags by value.
+            unsafe { ioctl(&device, NewDescriptor(flags.bits())) }
+        }
+    }
+}
+
 impl Userfault {
     /// Opens a descriptor of the given scope; the API handshake is still to do.
     pub fn open(scope: Scope) -> Result<Self, Errno> {
-        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-        let fd = match scope {
-            // SAFETY: a new descriptor on which nothing is registered has no effect.
-            Scope::All => unsafe { rustix::mm::userfaultfd(flags)? },
-            Scope::UserOnly => {
-                let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
-                // SAFETY: as above.
-                unsafe { rustix::mm::userfaultfd(flags)? }
-            }
-            Scope::AllByDevice => {
-                use rustix::fs::{Mode, OFlags};
-                let device = rustix::fs::open(
-                    c"/dev/userfaultfd",
-                    OFlags::RDWR | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?;
-                // SAFETY: the device knows this one ioctl, which takes the flags by value.
-                unsafe { ioctl(&device, NewDescriptor(flags.bits()))? }
-            }
-        };
+        let fd = descriptor::with_room(|| open_descriptor(scope))?;
         // Out of the way of a program that uses low numbers of its own choice.
         Ok(Self { fd: descriptor::keep(fd), process: Process::new().map_err(|error| error.errno)? })
     }
