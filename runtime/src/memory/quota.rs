@@ -211,9 +211,7 @@ impl ChildShares for Child {
 fn map(file: u32, offset: u64, len: u64) -> Result<*const AtomicU32> {
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let args = [0, len, prot.into(), flags.into(), file.into(), offset];
-    // SAFETY: a new mapping replaces nothing.
-    let start = unsafe { sys::call(nr::__NR_mmap, args)? } as usize;
+    let start = sys::map_apart(len, prot, flags, file.into(), offset)?;
     // SAFETY: nothing of the program's is there.
     let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
     if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *const AtomicU32) }
