@@ -7,14 +7,14 @@
 
 use super::serve::is_served_here;
 use super::{GATE, Manager, PAGE, addresses, current};
+use crate::lock::Mutex;
 use crate::sys::{self, Result};
 use crate::{file_size, process, user};
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::AcqRel;
 use linux_raw_sys::general as nr;
 use pagefault_control::Storage;
+use pagefault_linux::store::descriptor;
 use pagefault_machine::Protection;
 
 /// The bytes that are copied at a time.
@@ -42,15 +42,18 @@ pub fn is_incomplete(signal: i32) -> bool {
 /// Makes all of managed memory part of the core that the calling process is about to dump. The
 /// caller holds no lock.
 pub fn complete() {
-    /// Whether a thread has begun to.
-    static BEGUN: AtomicBool = AtomicBool::new(false);
+    /// Whether a thread has done it; others that are to end the process wait.
+    static DONE: Mutex<bool> = Mutex::new(false);
     let Some(manager) = current() else { return };
-    if !is_served_here() || !is_dumped() || BEGUN.swap(true, AcqRel) {
+    if !is_served_here() || !is_dumped() {
+        return;
+    }
+    let mut done = DONE.lock();
+    if core::mem::replace(&mut *done, true) {
         return;
     }
     let parts = manager.parts(&(PAGE..user::END));
-    let copied = file_size::unlimited(|| copy(manager, &parts));
-    if let Ok(file) = copied {
+    if let Ok(file) = copy(manager, &parts) {
         let _gate = GATE.write();
         show(file, &parts);
     } else {
@@ -86,8 +89,10 @@ fn copy(manager: &Manager, parts: &[(Range<u64>, Protection)]) -> Result<u64> {
             let len = user::read_some(start, piece) as u64;
             let place = offset + (start - part.start);
             let args = [file, piece.as_ptr() as u64, len, place];
+            // Not around more than this: the server needs it to evict.
             // SAFETY: the buffer is ours.
-            let written = unsafe { sys::call(nr::__NR_pwrite64, args) }?;
+            let write = || unsafe { sys::call(nr::__NR_pwrite64, args) };
+            let written = file_size::unlimited(write)?;
             if written < len {
                 return Err(sys::Errno::ENOSPC);
             }
@@ -96,7 +101,7 @@ fn copy(manager: &Manager, parts: &[(Range<u64>, Protection)]) -> Result<u64> {
         offset += part.end - part.start;
     }
     // SAFETY: a file of ours.
-    unsafe { sys::call(nr::__NR_ftruncate, [file, offset]) }?;
+    file_size::unlimited(|| unsafe { sys::call(nr::__NR_ftruncate, [file, offset]) })?;
     Ok(file)
 }
 
@@ -135,12 +140,15 @@ fn open() -> Result<u64> {
         let flags = u64::from(UNLINKED | nr::O_RDWR | nr::O_CLOEXEC);
         let args = [nr::AT_FDCWD as i64 as u64, path.as_ptr() as u64, flags, 0o600];
         // SAFETY: the path ends with a byte of zero.
-        if let Ok(file) = unsafe { sys::call(nr::__NR_openat, args) } {
+        let open = || unsafe { sys::call(nr::__NR_openat, args) };
+        if let Ok(file) = descriptor::with_room(open) {
             return Ok(file);
         }
     }
     // SAFETY: as above.
-    unsafe { sys::call(nr::__NR_memfd_create, [c"core".as_ptr() as u64, nr::MFD_CLOEXEC.into()]) }
+    descriptor::with_room(|| unsafe {
+        sys::call(nr::__NR_memfd_create, [c"core".as_ptr() as u64, nr::MFD_CLOEXEC.into()])
+    })
 }
 
 fn directory(storage: Storage) -> Option<Vec<u8>> {
