@@ -85,6 +85,7 @@
 extern crate alloc;
 
 pub mod adopt;
+pub mod apart;
 mod buffer;
 mod context;
 pub mod deliver;

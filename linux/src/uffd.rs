@@ -125,21 +125,24 @@ pub enum Mapped {
     WriteProtected,
 }
 
+fn open_descriptor(scope: Scope) -> Result<OwnedFd, Errno> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    match scope {
+        // SAFETY: a new descriptor on which nothing is registered has no effect.
+        Scope::All => unsafe { rustix::mm::userfaultfd(flags) },
+        Scope::UserOnly => {
+            let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
+            // SAFETY: as above.
+            unsafe { rustix::mm::userfaultfd(flags) }
+        }
+        Scope::AllByDevice => from_device(open_device()?),
+    }
+}
+
 impl Userfault {
     /// Opens a descriptor of the given scope; the API handshake is still to do.
     pub fn open(scope: Scope) -> Result<Self, Errno> {
-        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-        let fd = match scope {
-            // SAFETY: a new descriptor on which nothing is registered has no effect.
-            Scope::All => unsafe { rustix::mm::userfaultfd(flags)? },
-            Scope::UserOnly => {
-                let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
-                // SAFETY: as above.
-                unsafe { rustix::mm::userfaultfd(flags)? }
-            }
-            Scope::AllByDevice => from_device(open_device()?)?,
-        };
-        Self::keep(fd)
+        Self::keep(descriptor::with_room(|| open_descriptor(scope))?)
     }
 
     fn keep(fd: OwnedFd) -> Result<Self, Errno> {

@@ -137,7 +137,7 @@ fn has_capability(number: u32) -> bool {
 }
 
 /// Counts something that the runtime refused, for the statistics.
-pub fn count_refused(_what: &'static str) {
+pub fn count_refused() {
     if let Some(control) = control() {
         control.counters.refused.add(1);
     }

@@ -16,6 +16,8 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
         process::stop_unshared(format_args!("the command and the runtime are of different builds"));
     }
+    memory::look_at_image();
+    pagefault_linux::apart::begin(process::image_start());
     let mask = sys::exchange_mask(signal::ALL);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {

@@ -72,9 +72,9 @@ Examples:
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the private anonymous memory of the program and of every process that it starts.
-Files, shared memory, code and stacks stay with the kernel. Any program for x86-64 can be run;
-one that gains rights by being executed, or that may not be read, runs unmanaged.
+What is managed: the private anonymous memory of the program and of every process that it starts,
+under one limit. Files, shared memory, code, static data and the initial stack stay with the kernel.
+Any program for x86-64 can be run; one that gains rights by being executed, or that may not be read, runs unmanaged.
 `pagefault doctor` says whether this machine has what is needed.
 
 Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:

@@ -109,6 +109,9 @@ pub fn start() {
     };
     let space = AddressSpace::with_space(&memory, layout, limits, table);
     let _ = MANAGER.set(Box::new(Manager { machine, delivery, space, swap, tree }));
+    if let Some(manager) = current() {
+        super::image::adopt(manager);
+    }
 }
 
 impl Manager {

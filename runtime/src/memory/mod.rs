@@ -6,6 +6,7 @@
 //! | `manager` | the memory manager of this process, and its swap |
 //! | `fault` | answers a fault |
 //! | `map`, `remap` | mappings come, go, move and change |
+//! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
@@ -21,6 +22,7 @@ mod advise;
 pub mod dump;
 mod fault;
 mod fork;
+mod image;
 mod lock;
 mod manager;
 mod map;
@@ -35,10 +37,12 @@ mod swap;
 pub use advise::advise;
 pub use fault::{Answer, fault};
 pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
+pub use image::look as look_at_image;
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
+pub use quota::{charge_again, discharge};
 pub use remap::remap;
 pub use room::{ask as ask_for_frames, give_up_asked};
 
