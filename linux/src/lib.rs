@@ -123,7 +123,7 @@ pub use adopt::{AdoptPresentError, adopt_present};
 pub use context::set_context;
 #[cfg(feature = "std")]
 pub use deliver::guard::Faulted;
-pub use deliver::{Answer, HostFault, Resolution, Signal, answer};
+pub use deliver::{Answer, HostFault, Report, Resolution, Signal, answer};
 #[cfg(feature = "std")]
 pub use deliver::{Answering, Pager};
 pub use fork::ForkError;

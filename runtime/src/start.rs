@@ -72,6 +72,7 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     let thread = Thread::current();
     signal::install();
     thread.settle();
+    memory::serve::begin(thread.member());
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.

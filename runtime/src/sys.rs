@@ -146,6 +146,12 @@ pub fn write_all(descriptor: u32, mut bytes: &[u8]) {
     }
 }
 
+/// Sends a signal to a process of the caller's.
+pub fn kill(process: u32, signal: u32) {
+    // SAFETY: signals change no memory of ours.
+    let _ = unsafe { call(nr::__NR_kill, [process.into(), signal.into()]) };
+}
+
 /// Ends the process at once.
 pub fn exit_group(status: i32) -> ! {
     loop {

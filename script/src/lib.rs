@@ -29,17 +29,18 @@ pub mod ast;
 pub mod command;
 pub mod corpus;
 pub mod diff;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
 pub mod kernel;
 mod layout;
 pub mod machine;
 pub mod managed;
 pub mod outcome;
 pub mod parse;
+#[cfg(feature = "hosts")]
 pub mod pc;
 mod print;
 pub mod random;
 pub mod runner;
 mod words;
 
-pub use layout::{USER_END, WINDOW_END, WINDOW_START};
+pub use layout::{USER_END, WINDOW_END, WINDOW_START, Window};

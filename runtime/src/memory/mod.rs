@@ -9,13 +9,16 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
+//! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
+//! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
 //! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
 //! manager follows, under the gate held exclusively, so that no fault sees the one without the other
 //! (Linux: `mmap_lock`). Faults hold it shared.
 
 mod advise;
+pub mod dump;
 mod fault;
 mod fork;
 mod lock;
@@ -25,6 +28,7 @@ mod pin;
 mod quota;
 mod remap;
 mod room;
+pub mod serve;
 mod statistics;
 mod swap;
 
@@ -35,6 +39,7 @@ pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
+pub use quota::{charge_again, discharge};
 pub use remap::remap;
 pub use room::{ask as ask_for_frames, give_up_asked};
 

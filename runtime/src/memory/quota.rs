@@ -1,5 +1,6 @@
 //! The frames of the tree: what this process is charged with, and what it shares with its relatives.
 
+use super::current;
 use crate::keeper;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -116,6 +117,25 @@ impl Quota for &'static Tree {
             self.control.slots.take_over(self.slot());
         }
         alone
+    }
+}
+
+/// Takes this process's own charge away: it is about to execute a program that is not managed.
+pub fn discharge() -> u32 {
+    let Some(tree) = current().map(|manager| manager.tree) else { return 0 };
+    if Thread::current().member().slot() != tree.slot() {
+        // A child that shares this memory for a while has no charge of its own.
+        return 0;
+    }
+    let charged = tree.control.slots.get(tree.slot()).map_or(0, |slot| slot.charged());
+    tree.control.slots.uncharge(tree.slot(), charged);
+    charged
+}
+
+/// Takes the charge back where the program could not be executed.
+pub fn charge_again(charge: u32) {
+    if let Some(tree) = current().map(|manager| manager.tree) {
+        tree.control.slots.charge(tree.slot(), charge, u64::MAX);
     }
 }
 
