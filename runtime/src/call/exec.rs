@@ -2,7 +2,7 @@
 
 use super::{Call, Outcome};
 use crate::entry::{self, NOT_STARTED, RESTART};
-use crate::memory::{self, Pins};
+use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
 use crate::{file_size, files, keeper, process, signal, user};
