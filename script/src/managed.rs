@@ -231,7 +231,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
     }
 
-    fn to_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
+    fn write_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
         let copied = bytes.len() - self.processor.copy_to_user(mm, address, bytes);
         match pipe_count(copied as u64, bytes.len() as u64) {
             Some(count) => Outcome::Stored(count),
@@ -239,7 +239,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
     }
 
-    fn from_user(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
+    fn read_user(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
         let mut bytes = vec![0; length as usize];
         let copied = bytes.len() - self.processor.copy_from_user(mm, address, &mut bytes);
         match pipe_count(copied as u64, length) {
@@ -331,8 +331,8 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             }
             Call::Load { address, length } => self.load(&mm, *address, *length),
             Call::Execute { address } => self.execute(&mm, *address),
-            Call::ToUser { address, bytes } => self.to_user(&mm, *address, bytes),
-            Call::FromUser { address, length } => self.from_user(&mm, *address, *length),
+            Call::ToUser { address, bytes } => self.write_user(&mm, *address, bytes),
+            Call::FromUser { address, length } => self.read_user(&mm, *address, *length),
             Call::KernelMap { address, length } => {
                 match self.processor.kernel_map(*address, *length) {
                     true => Outcome::Ok,

@@ -237,7 +237,7 @@ impl<A: Architecture> Story<A> {
             // With the bits that the walk itself has set.
             seen.walk = words::walk::<A>(&mm.space().inner().walk(at));
         }
-        let (sentence, spec) = sentences::access::<A>(phase, &seen, decision::entry_of(mm, at));
+        let (sentence, spec) = sentences::access(phase, &seen, decision::entry_of(mm, at));
         let step = self.draft(phase, sentence, spec);
         let way = if phase == Phase::Again { vec!["resume".to_owned()] } else { Vec::new() };
         let after = self.snapshot();

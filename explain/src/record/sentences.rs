@@ -39,7 +39,7 @@ fn walk_end<A: Architecture>(seen: &model::Access, facts: &Facts) -> String {
 }
 
 /// An access that the processor made.
-pub(super) fn access<A: Architecture>(
+pub(super) fn access(
     phase: Phase,
     seen: &model::Access,
     entry: Entry,

@@ -5,7 +5,7 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
-use crate::{file_size, files, keeper, process, signal, user};
+use crate::{file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::Reader;
