@@ -8,6 +8,7 @@
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
+//! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
 //! | `say` | messages on standard error, whether or not it can be written |
 //! | `size` | sizes with K, M, G and T |
 
@@ -21,6 +22,7 @@ mod status;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use pagefault_explain::command::ExplainArgs;
 use pagefault_script::command::ScriptArgs;
 use pagefault_script::machine::Catalogue;
 use std::process::ExitCode;
@@ -40,6 +42,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
     Script(ScriptArgs),
+    Explain(ExplainArgs),
+    /// Lists the lessons that `explain` has.
+    Lessons,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +60,10 @@ fn main() -> ExitCode {
             }
             pagefault_script::command::run(&arguments, &machines)
         }
+        Ok(Arguments { command: Command::Explain(arguments) }) => {
+            pagefault_explain::command::explain(&arguments)
+        }
+        Ok(Arguments { command: Command::Lessons }) => pagefault_explain::command::list(),
         Err(error) => refuse(&error),
     }
 }

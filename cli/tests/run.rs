@@ -6,6 +6,8 @@
 
 #[path = "run/cgroup.rs"]
 mod cgroup;
+#[path = "run/delivery.rs"]
+mod delivery;
 #[path = "run/harness.rs"]
 mod harness;
 #[path = "run/kinds.rs"]

@@ -50,7 +50,7 @@ impl Control {
     /// Makes the shared memory for a tree with this limit, all zero, and maps it.
     pub fn create(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
         let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, Plan::new(limit_bytes).len())?;
+        rustix::fs::ftruncate(&file, Plan::new(limit_bytes).file_len())?;
         let mapped = Mapped::new(&file)?;
         Ok((file, mapped))
     }

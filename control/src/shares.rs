@@ -43,7 +43,7 @@ impl Plan {
     }
 
     /// The length of the file.
-    pub const fn len(&self) -> u64 {
+    pub const fn file_len(&self) -> u64 {
         self.column(crate::MOST_PROCESSES as u32).start
     }
 
@@ -109,7 +109,7 @@ mod tests {
         assert!(plan.shares().start >= size_of::<Control>() as u64);
         assert_eq!(plan.column(0).start, plan.shares().end);
         assert_eq!(plan.column(1).start, plan.column(0).end);
-        assert!(plan.len() >= plan.column(crate::MOST_PROCESSES as u32 - 1).end);
+        assert!(plan.file_len() >= plan.column(crate::MOST_PROCESSES as u32 - 1).end);
         assert!(plan.column_len() >= (u64::from(plan.frames()) + 1) * 4);
     }
 

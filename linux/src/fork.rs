@@ -72,7 +72,7 @@ impl LinuxMachine {
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
         shared.credits.begin_child();
-        let descriptor = shared.probe.open(shared.delivery)?;
+        let descriptor = shared.probe.open_by(shared.delivery, shared.device.as_ref())?;
         // SAFETY: the caller's is the only thread.
         unsafe {
             shared.descriptor.continue_with(descriptor);
@@ -120,7 +120,8 @@ impl LinuxMachine {
     /// The descriptors that the machine needs, which the program must not close.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let shared = &self.shared;
-        let own = [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor()];
+        let device = shared.device.as_ref().map(|device| device.as_fd().as_raw_fd());
+        let own = [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor(), device];
         let own = own.into_iter().flatten();
         #[cfg(feature = "std")]
         let own = own.chain(shared.pagers.threads.descriptors());

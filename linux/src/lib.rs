@@ -85,6 +85,7 @@
 extern crate alloc;
 
 pub mod adopt;
+pub mod apart;
 mod buffer;
 mod context;
 pub mod deliver;
@@ -122,7 +123,7 @@ pub use adopt::{AdoptPresentError, adopt_present};
 pub use context::set_context;
 #[cfg(feature = "std")]
 pub use deliver::guard::Faulted;
-pub use deliver::{Answer, HostFault, Resolution, Signal, answer};
+pub use deliver::{Answer, HostFault, Report, Resolution, Signal, answer};
 #[cfg(feature = "std")]
 pub use deliver::{Answering, Pager};
 pub use fork::ForkError;

@@ -15,7 +15,7 @@ use crate::stats::{Counter, Counters, MachineStats};
 use crate::sweep::{BATCH, Sweep};
 use crate::sys;
 use crate::table::{FILE_INDEX_LIMIT, SPAN};
-use crate::uffd::Userfault;
+use crate::uffd::{Device, Userfault};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     pub task_size: VirtAddr,
     pub probe: Probe,
     pub descriptor: Userfault,
+    /// For a forked child that has lost the right to a descriptor of its own.
+    pub device: Option<Device>,
     pub sweep: Sweep,
     pub frames: Frames,
     pub buffers: Buffers,
@@ -131,6 +133,7 @@ impl LinuxMachine {
             Layout::Identity => VirtAddr(HOST_END - PAGE_SIZE),
         };
         let probe = Probe::new()?;
+        let needs_right = config.delivery != Delivery::Inline;
         Ok(Self {
             shared: Arc::new(Shared {
                 layout: config.layout,
@@ -138,6 +141,7 @@ impl LinuxMachine {
                 task_size: config.task_size.unwrap_or(end),
                 probe,
                 descriptor: probe.open(config.delivery)?,
+                device: needs_right.then(Device::open).flatten(),
                 sweep: Sweep::new(),
                 frames: Frames::new(config.frames)?,
                 buffers: Buffers::new(config.frames)?,

@@ -1,7 +1,7 @@
 //! What the running kernel offers, found out at start.
 
 use crate::sweep::Sweep;
-use crate::uffd::{Scope, UffdFeatures, Userfault};
+use crate::uffd::{Device, Scope, UffdFeatures, Userfault};
 use core::fmt;
 use rustix::io::Errno;
 
@@ -69,22 +69,31 @@ impl Probe {
 
     /// Opens the descriptor that `delivery` needs, or says what stands in the way.
     pub fn open(&self, delivery: Delivery) -> Result<Userfault, ProbeError> {
+        self.open_by(delivery, None)
+    }
+
+    /// The same for a process that may have lost the right to, but kept the device.
+    pub(crate) fn open_by(
+        &self,
+        delivery: Delivery,
+        device: Option<&Device>,
+    ) -> Result<Userfault, ProbeError> {
         let mut wanted = UffdFeatures::WRITE_PROTECT;
-        let mut scope = self.scope;
         self.require(UffdFeatures::WRITE_PROTECT, "write protection", "5.7")?;
-        match delivery {
-            Delivery::Inline => {
+        let descriptor = match (delivery, device) {
+            (Delivery::Inline, _) => {
                 self.require(UffdFeatures::SIGBUS, "SIGBUS delivery", "4.14")?;
                 wanted |= UffdFeatures::SIGBUS;
                 // It suffices, since a system call on an absent page fails in any case.
-                scope = Scope::UserOnly;
+                Userfault::open(Scope::UserOnly)
             }
-            Delivery::Threads(_) => {
+            (Delivery::Threads(_), device) => {
                 let useful = UffdFeatures::THREAD_ID | UffdFeatures::EXACT_ADDRESS;
                 wanted |= self.features & useful;
+                device.map_or_else(|| Userfault::open(self.scope), Device::descriptor)
             }
-        }
-        let descriptor = Userfault::open(scope).map_err(ProbeError::Host)?;
+        };
+        let descriptor = descriptor.map_err(ProbeError::Host)?;
         descriptor.enable(wanted).map_err(ProbeError::Host)?;
         Ok(descriptor)
     }

@@ -4,6 +4,7 @@
 //! Nothing here goes through an allocator, so that it may be used in a fault handler, and nothing
 //! sized by a limit costs more than addresses before it is used.
 
+use crate::apart;
 use crate::host::PAGE;
 use core::marker::PhantomData;
 use core::ops::{Deref, Range};
@@ -46,10 +47,13 @@ impl Reservation {
         let bytes = len.max(1).checked_next_multiple_of(PAGE).ok_or(ReserveError::TOO_LONG)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a fresh mapping at an address of the host's choice disturbs nothing.
-        let start =
-            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, protection, flags) }
-                .map_err(|errno| ReserveError { bytes, errno })?;
+        let map = |address: Option<u64>| {
+            let fixed = address.map_or(MapFlags::empty(), |_| MapFlags::FIXED_NOREPLACE);
+            let at = ptr::without_provenance_mut(address.unwrap_or(0) as usize);
+            // SAFETY: a fresh mapping that replaces nothing disturbs nothing.
+            unsafe { rustix::mm::mmap_anonymous(at, bytes, protection, flags | fixed) }
+        };
+        let start = apart::map(bytes as u64, map).map_err(|errno| ReserveError { bytes, errno })?;
         let start = NonNull::new(start.cast()).ok_or(ReserveError::TOO_LONG)?;
         let reservation = Self { start, len: bytes };
         // A huge page would make untouched neighbours resident. Hosts without huge pages refuse

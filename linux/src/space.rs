@@ -178,6 +178,21 @@ impl LinuxSpace {
         self.core.address_of(0)..self.core.address_of(self.core.pages())
     }
 
+    /// The first page of a range that anything is known of: the others are as they were mapped.
+    pub fn next_used(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        let pages = self.core.pages_of(&range)?;
+        let mut page = pages.start;
+        while page < pages.end {
+            let end = (page + 1).next_multiple_of(LEAF_PAGES).min(pages.end);
+            let leaf = self.core.table.lock_existing(page);
+            if let Some(used) = leaf.and_then(|leaf| leaf.next(page, end)) {
+                return Some(self.core.address_of(used));
+            }
+            page = end;
+        }
+        None
+    }
+
     /// Brings the pages of a range that are present in our table into the host's, so that system
     /// calls and further accesses of the kind find them. `range` is within the space.
     pub fn prefill(&self, range: Range<VirtAddr>, access: Access) -> Result<(), Errno> {

@@ -76,7 +76,8 @@ impl Sweep {
     /// The calling thread is the only one.
     pub unsafe fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
-        if let Ok(new) = pidfd_open(getpid(), PidfdFlags::empty()) {
+        let open = || pidfd_open(getpid(), PidfdFlags::empty());
+        if let Ok(new) = descriptor::with_room(open) {
             old.replace(&new);
         }
     }

@@ -125,29 +125,27 @@ pub enum Mapped {
     WriteProtected,
 }
 
+fn open_descriptor(scope: Scope) -> Result<OwnedFd, Errno> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    match scope {
+        // SAFETY: a new descriptor on which nothing is registered has no effect.
+        Scope::All => unsafe { rustix::mm::userfaultfd(flags) },
+        Scope::UserOnly => {
+            let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
+            // SAFETY: as above.
+            unsafe { rustix::mm::userfaultfd(flags) }
+        }
+        Scope::AllByDevice => from_device(open_device()?),
+    }
+}
+
 impl Userfault {
     /// Opens a descriptor of the given scope; the API handshake is still to do.
     pub fn open(scope: Scope) -> Result<Self, Errno> {
-        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-        let fd = match scope {
-            // SAFETY: a new descriptor on which nothing is registered has no effect.
-            Scope::All => unsafe { rustix::mm::userfaultfd(flags)? },
-            Scope::UserOnly => {
-                let flags = flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
-                // SAFETY: as above.
-                unsafe { rustix::mm::userfaultfd(flags)? }
-            }
-            Scope::AllByDevice => {
-                use rustix::fs::{Mode, OFlags};
-                let device = rustix::fs::open(
-                    c"/dev/userfaultfd",
-                    OFlags::RDWR | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?;
-                // SAFETY: the device knows this one ioctl, which takes the flags by value.
-                unsafe { ioctl(&device, NewDescriptor(flags.bits()))? }
-            }
-        };
+        Self::keep(descriptor::with_room(|| open_descriptor(scope))?)
+    }
+
+    fn keep(fd: OwnedFd) -> Result<Self, Errno> {
         // Out of the way of a program that uses low numbers of its own choice.
         Ok(Self { fd: descriptor::keep(fd), process: Process::new().map_err(|error| error.errno)? })
     }
@@ -251,6 +249,39 @@ impl Userfault {
         // the ranges given to the methods are the caller's to change.
         unsafe { ioctl(&self.fd, Updater::<OPCODE, T>::new(args)) }
     }
+}
+
+/// `/dev/userfaultfd`, kept open: whoever has it needs no right for a descriptor that sees all
+/// faults.
+pub struct Device(Kept);
+
+impl Device {
+    /// Opens it, where it is there and its permissions allow.
+    pub fn open() -> Option<Self> {
+        open_device().ok().map(descriptor::keep).map(Self)
+    }
+
+    /// A descriptor that sees all faults.
+    pub fn descriptor(&self) -> Result<Userfault, Errno> {
+        descriptor::with_room(|| from_device(&self.0)).and_then(Userfault::keep)
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn open_device() -> Result<OwnedFd, Errno> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(c"/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn from_device(device: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    // SAFETY: the device knows this one ioctl, which takes the flags by value.
+    unsafe { ioctl(device, NewDescriptor(flags.bits())) }
 }
 
 impl AsFd for Userfault {

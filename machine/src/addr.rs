@@ -4,7 +4,9 @@ use core::fmt;
 use core::ops::{Add, Range, Sub};
 
 /// The base-two logarithm of [`PAGE_SIZE`].
-pub const PAGE_SHIFT: u32 = 12;
+///
+/// A constant of the build, as in Linux; Alpha's pages are larger than those of all others here.
+pub const PAGE_SHIFT: u32 = if cfg!(feature = "pages-of-8k") { 13 } else { 12 };
 
 /// The size of a page and of a frame in bytes.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;

@@ -40,6 +40,7 @@ pub use entry::{Entry, Protection, SwapSlot};
 pub use fault::{Access, Context, ErrorCode, Mode, PageFault};
 pub use frame::Frame;
 pub use machine::{
-    Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Space, Stale,
+    Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Rights, Space,
+    Stale,
 };
 pub use store::{Backing, IoError, SwapDevice};

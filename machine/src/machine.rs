@@ -90,6 +90,16 @@ pub enum Fate {
     Narrowed,
 }
 
+/// How far a processor tells loads, stores and fetches apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Whatever is allowed at all may be loaded, and a fetch from an absent page is a load (x86,
+    /// spec A16).
+    Implied,
+    /// A fetch needs the right to execute; a load the right to load or store (Alpha, spec A17).
+    Each,
+}
+
 /// A translation that may be stale: the machine may still use what the entry said before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale {
@@ -113,6 +123,8 @@ pub trait Machine: Send + Sync + Sized + 'static {
     type Mutex: lock_api::RawMutex + Send + Sync + 'static;
     /// A readers-writer lock held for short times.
     type RwLock: lock_api::RawRwLock + Send + Sync + 'static;
+    /// How the processor's accesses are checked against what a region allows.
+    const RIGHTS: Rights = Rights::Implied;
 
     /// What this machine can do; constant over its life.
     fn capabilities(&self) -> Capabilities;

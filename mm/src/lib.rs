@@ -37,6 +37,7 @@ mod fault;
 mod fork;
 mod interval;
 mod limits;
+mod look;
 mod manager;
 mod map;
 mod mm;
@@ -58,6 +59,7 @@ pub use check::{Invariant, Violation};
 pub use event::{Correction, Event, Observer, Weight};
 pub use fault::Adopted;
 pub use limits::Limits;
+pub use look::{FrameReport, PageOwner, QueueReport, Turn, Visit};
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, SwapAreas, ZeroPolicy};
 pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,

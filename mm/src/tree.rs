@@ -92,6 +92,19 @@ impl<R: Region> RegionTree<R> {
         best
     }
 
+    /// Calls `f` with every region that [`find`](Self::find) looks at, in that order.
+    pub fn visit(&self, address: VirtAddr, mut f: impl FnMut(&R)) {
+        let mut at = self.tree.root();
+        while let Some(view) = at {
+            f(view.element());
+            at = match view.element().end() <= address {
+                true => view.right(),
+                false if view.element().start() <= address => None,
+                false => view.left(),
+            };
+        }
+    }
+
     /// The region that contains `address`.
     #[inline]
     pub fn containing(&self, address: VirtAddr) -> Option<&R> {

@@ -6,7 +6,9 @@
 //! lock on the address space (J2).
 
 use crate::cache::File;
-use crate::machine::{Access, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
+use crate::machine::{
+    Access, ErrorCode, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, Rights, VirtAddr,
+};
 use crate::rmap::AnonVma;
 use crate::tree::Region;
 use alloc::sync::Arc;
@@ -108,6 +110,13 @@ pub struct Vma<M: Machine> {
 }
 
 impl<M: Machine> Vma<M> {
+    /// The rights each of which allows loads. No x86 entry can be written or executed and not read
+    /// (spec A16); an Alpha's can be executed and not read (A17).
+    const LOADABLE: VmaFlags = match M::RIGHTS {
+        Rights::Implied => VmaFlags::ACCESS,
+        Rights::Each => VmaFlags::READ.union(VmaFlags::WRITE),
+    };
+
     pub(crate) fn new(
         id: u64,
         range: Range<VirtAddr>,
@@ -196,8 +205,7 @@ impl<M: Machine> Vma<M> {
     /// store must be noticed or copied.
     pub(crate) fn page_protection(&self) -> Protection {
         let mut protection = Protection::empty();
-        if self.has(VmaFlags::ACCESS) {
-            // x86 has no entry that can be written or executed and not read (spec A16).
+        if self.has(Self::LOADABLE) {
             protection |= Protection::READ;
         }
         if self.has(VmaFlags::EXEC) {
@@ -223,8 +231,19 @@ impl<M: Machine> Vma<M> {
     pub(crate) fn allows(&self, access: Access) -> bool {
         match access {
             Access::Write => self.has(VmaFlags::WRITE),
-            Access::Read => self.has(VmaFlags::ACCESS),
+            Access::Read => self.has(Self::LOADABLE),
             Access::Execute => self.has(VmaFlags::EXEC),
+        }
+    }
+
+    /// Whether a fault of the processor may be corrected: like [`allows`](Self::allows), but where
+    /// a processor reports the fetch from an absent page as a load, the page is mapped first, and
+    /// the fetch is refused when it faults again (spec A16).
+    pub(crate) fn allows_fault(&self, access: Access, code: ErrorCode) -> bool {
+        let is_known = M::RIGHTS == Rights::Each || code.contains(ErrorCode::PROTECTION);
+        match access {
+            Access::Execute if !is_known => self.has(VmaFlags::ACCESS),
+            access => self.allows(access),
         }
     }
 

@@ -106,7 +106,8 @@ global_asm!(
     "mov rax, {restart}",
     "jmp pagefault_call_end",
     // A call of the clone family that shares memory: edi its number, rsi its arguments, rdx what
-    // the child is given. The arguments name the child's stack.
+    // the child is given: its first word is the function to begin with. The arguments name the
+    // child's stack.
     ".globl pagefault_clone",
     ".hidden pagefault_clone",
     "pagefault_clone:",
@@ -130,7 +131,7 @@ global_asm!(
     "2: xor ebp, ebp",
     "and rsp, -16",
     "mov rdi, r12",
-    "call {begin_thread}",
+    "call qword ptr [r12]",
     "ud2",
     // The end of a thread, which needs no stack any more: edi is the status.
     ".globl pagefault_exit_thread",
@@ -152,7 +153,6 @@ global_asm!(
     "ret",
     begin = sym crate::start::begin,
     deliver_pending = sym crate::signal::deliver_pending,
-    begin_thread = sym crate::call::thread::begin_thread,
     block = const BLOCK,
     not_started = const NOT_STARTED,
     restart = const RESTART,
@@ -205,11 +205,15 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
 }
 
+/// What a child that shares the memory is given: it begins with this function, which gets the
+/// address of the whole.
+pub type Begin = extern "C" fn(*const u8) -> !;
+
 /// Makes a call of the clone family whose child begins on the stack that the arguments name, with
-/// `given`.
+/// what is at `given`: a [`Begin`] first.
 ///
 /// # Safety
-/// The stack must be the child's alone, within a block of its own.
+/// The stack must be the child's alone, within a block of its own, and what is given the child's.
 pub unsafe fn clone(number: u32, args: &[u64; 6], given: u64) -> i64 {
     // SAFETY: the arguments live for the call; the caller vouches for the stack.
     unsafe { pagefault_clone(number, args, given) }

@@ -210,6 +210,29 @@ pub fn has_capabilities(number: u32) -> bool {
     unsafe { sys::call(nr::__NR_getxattr, args) }.is_ok()
 }
 
+/// The process of whose memory (`/proc/PID/mem`) a descriptor is.
+pub fn process_of_memory(number: u32) -> Option<u64> {
+    let mut link = [0_u8; 32];
+    let mut writer = Cursor { bytes: &mut link, len: 0 };
+    core::fmt::write(&mut writer, format_args!("/proc/self/fd/{number}\0")).ok()?;
+    let mut path = [0_u8; 64];
+    let args = [link.as_ptr() as u64, path.as_mut_ptr() as u64, path.len() as u64];
+    // SAFETY: both buffers are ours.
+    let len = unsafe { sys::call(nr::__NR_readlink, args) }.ok()?;
+    let path = core::str::from_utf8(&path[..len as usize]).ok()?;
+    let names = path.strip_prefix("/proc/")?.strip_suffix("/mem")?;
+    // That of a thread is PID/task/TID.
+    names.split('/').next()?.parse().ok()
+}
+
+/// Where the next access to a file begins.
+pub fn position(number: u32) -> Option<u64> {
+    /// `SEEK_CUR`.
+    const HERE: u64 = 1;
+    // SAFETY: the position stays as it is.
+    unsafe { sys::call(nr::__NR_lseek, [number.into(), 0, HERE]) }.ok()
+}
+
 struct Cursor<'a> {
     bytes: &'a mut [u8],
     len: usize,

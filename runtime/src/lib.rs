@@ -24,9 +24,10 @@
 //! | [`heap`], `lock` | the runtime's own memory and locks |
 //!
 //! # Rules
-//! The runtime has no libc, no thread-local storage and no thread of its own. It runs on a block of
-//! memory of each thread (`thread`), never on the program's stacks. While it holds a lock it does
-//! not touch the program's memory, whose fault would come back here.
+//! The runtime has no libc, no thread-local storage and no thread of its own; `--delivery=threads` has
+//! a process beside the program (`memory::serve`). It runs on a block of memory of each thread
+//! (`thread`), never on the program's stacks. While it holds a lock it does not touch the program's
+//! memory, whose fault would come back here.
 #![no_std]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 

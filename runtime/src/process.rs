@@ -1,7 +1,7 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
 use crate::member::{Child, Member};
-use crate::sys;
+use crate::{memory, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -137,7 +137,7 @@ fn has_capability(number: u32) -> bool {
 }
 
 /// Counts something that the runtime refused, for the statistics.
-pub fn count_refused(_what: &'static str) {
+pub fn count_refused() {
     if let Some(control) = control() {
         control.counters.refused.add(1);
     }
@@ -152,6 +152,7 @@ pub fn say(message: fmt::Arguments<'_>) {
 
 /// Ends the process as the program asks.
 pub fn exit(status: i32) -> ! {
+    memory::serve::end_with_process();
     sys::exit_group(status)
 }
 
@@ -161,8 +162,14 @@ pub fn stop(message: fmt::Arguments<'_>) -> ! {
     let _ = write!(line, "{message}");
     let text = core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("a message that is cut");
     // The command says it where it can.
-    if !control().is_some_and(|control| control.fail(sys::process_id(), text)) {
+    let owner = memory::serve::owner_of_caller();
+    let process = owner.unwrap_or_else(sys::process_id);
+    if !control().is_some_and(|control| control.fail(process, text)) {
         say(message);
+    }
+    if let Some(owner) = owner {
+        // The program cannot go on without its server.
+        sys::kill(owner, nr::SIGKILL);
     }
     sys::exit_group(STATUS_FAILED)
 }

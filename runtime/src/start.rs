@@ -16,6 +16,8 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
         process::stop_unshared(format_args!("the command and the runtime are of different builds"));
     }
+    memory::look_at_image();
+    pagefault_linux::apart::begin(process::image_start());
     let mask = sys::exchange_mask(signal::ALL);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
@@ -71,6 +73,7 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     let thread = Thread::current();
     signal::install();
     thread.settle();
+    memory::serve::begin(thread.member());
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.

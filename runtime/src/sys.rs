@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use linux_raw_sys::general as nr;
+use pagefault_linux::apart;
 
 /// An error number of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +74,24 @@ pub unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result {
     result(unsafe { raw_call(number, six) })
 }
 
-/// Maps private memory at an address of the host's choice.
+/// Maps private memory, apart from the program's.
 pub fn map_private(len: usize, prot: u32) -> Result<usize> {
     let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE;
-    let args = [0, len as u64, prot.into(), flags.into(), u64::MAX, 0];
-    // SAFETY: a new mapping replaces nothing.
-    unsafe { call(nr::__NR_mmap, args) }.map(|address| address as usize)
+    map_apart(len as u64, prot, flags, u64::MAX, 0)
+}
+
+/// Makes a mapping of the runtime's own, apart from the program's.
+pub fn map_apart(len: u64, prot: u32, flags: u32, file: u64, offset: u64) -> Result<usize> {
+    let map = |address: Option<u64>| {
+        let fixed = address.map_or(0, |_| nr::MAP_FIXED_NOREPLACE);
+        let flags = flags | fixed;
+        let args = [address.unwrap_or(0), len, prot.into(), flags.into(), file, offset];
+        // SAFETY: a new mapping replaces nothing.
+        unsafe { call(nr::__NR_mmap, args) }
+            .map_err(|Errno(errno)| rustix::io::Errno::from_raw_os_error(errno))
+    };
+    let start = apart::map(len, map).map_err(|errno| Errno(errno.raw_os_error()))?;
+    Ok(start as usize)
 }
 
 /// Ends mappings.
@@ -131,6 +144,12 @@ pub fn write_all(descriptor: u32, mut bytes: &[u8]) {
             _ => return,
         }
     }
+}
+
+/// Sends a signal to a process of the caller's.
+pub fn kill(process: u32, signal: u32) {
+    // SAFETY: signals change no memory of ours.
+    let _ = unsafe { call(nr::__NR_kill, [process.into(), signal.into()]) };
 }
 
 /// Ends the process at once.

@@ -143,6 +143,21 @@ impl Thread {
         found.map(|thread| thread.number.load(Acquire))
     }
 
+    /// A thread of a process.
+    pub fn of(member: NonNull<Member>) -> Option<&'static Self> {
+        let blocks = BLOCKS.lock();
+        let found = blocks.iter().find(|thread| thread.member.get() == member)?;
+        // SAFETY: blocks are mapped for ever.
+        Some(unsafe { &*core::ptr::from_ref(found) })
+    }
+
+    /// Whether a thread of another process than this thread's and `member` shares the memory.
+    pub fn is_memory_shared(&self, member: NonNull<Member>) -> bool {
+        let own = [self.member.get(), member];
+        let lives = |thread: &Thread| thread.number.load(Acquire) != 0;
+        BLOCKS.lock().iter().any(|thread| lives(thread) && !own.contains(&thread.member.get()))
+    }
+
     /// Whether its process has other threads.
     pub fn is_one_of_many(&self) -> bool {
         self.find(|_| true).is_some()

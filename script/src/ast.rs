@@ -2,8 +2,8 @@
 
 use bitflags::bitflags;
 
-/// Bytes in a page, the unit that the suffix `p` stands for.
-pub const PAGE: u64 = 4096;
+/// Bytes in a page, the unit that the suffix `p` stands for, but see [`Arch::page`].
+pub const PAGE: u64 = pagefault::machine::PAGE_SIZE;
 
 /// A script that has been read and whose names are all known to be bound where they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,15 @@ impl Script {
         })
     }
 
+    /// Whether it asks for what only a simulated computer has: another processor than the host's, or
+    /// accesses of the kernel's own.
+    pub fn needs_simulation(&self) -> bool {
+        let is_kernels = |line: &Line| {
+            matches!(line.op, Op::KernelMap(..) | Op::KernelRead(..) | Op::KernelWrite(..))
+        };
+        self.sizes.arch != Arch::X86_64 || self.lines.iter().any(is_kernels)
+    }
+
     /// Whether some line asks for a failing device, which only a managed machine can give.
     pub fn injects_failures(&self) -> bool {
         self.lines.iter().any(|line| matches!(line.op, Op::Fail { .. }))
@@ -38,11 +47,55 @@ pub struct Sizes {
     pub swap: u64,
     /// Processors.
     pub cpus: u64,
+    /// What kind of processor they are.
+    pub arch: Arch,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { frames: 4096, swap: 16384, cpus: 1 }
+        Self { frames: 4096, swap: 16384, cpus: 1, arch: Arch::X86_64 }
+    }
+}
+
+/// A kind of processor. Only the simulated computer has any but the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arch {
+    /// Four levels of tables.
+    #[default]
+    X86_64,
+    /// Two levels, 32 bits.
+    Ia32,
+    /// IA-32 with physical-address extension: three levels.
+    Pae,
+    /// Alpha AXP: three levels, pages of 8 KiB.
+    Alpha,
+}
+
+impl Arch {
+    /// Every processor of the language.
+    pub const ALL: [Self; 4] = [Self::X86_64, Self::Ia32, Self::Pae, Self::Alpha];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86-64",
+            Self::Ia32 => "ia32",
+            Self::Pae => "pae",
+            Self::Alpha => "alpha",
+        }
+    }
+
+    /// The bytes of a page.
+    pub const fn page(self) -> u64 {
+        match self {
+            Self::Alpha => 8192,
+            _ => 4096,
+        }
+    }
+
+    /// The processor with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|arch| arch.name() == name)
     }
 }
 
@@ -283,6 +336,14 @@ pub enum Op {
     ToUser(Address, Vec<u8>),
     /// `from_user`: the kernel loads for the process
     FromUser(Range),
+    /// `kernel_map`: the kernel maps memory for itself, in the reference table alone
+    KernelMap(String, u64),
+    /// `kernel_read`: a load of the kernel's own, which nothing expects to fail
+    KernelRead(Range),
+    /// `kernel_write`: a store of the kernel's own, likewise
+    KernelWrite(Address, Vec<u8>),
+    /// `cpu`: the accesses from here on are made by this processor
+    Cpu(u64),
     /// `fork`, with the child's name
     Fork(String),
     /// `exit`

@@ -3,7 +3,7 @@
 use crate::ast::{Script, Sizes};
 use crate::diff::compare;
 use crate::hunt::{Found, Hunt};
-use crate::machine::{Catalogue, Entry, Failures, Machine, StartError};
+use crate::machine::{Catalogue, Entry, Failures, Machine, Simulates, StartError};
 use crate::parse::{ParseError, parse};
 use crate::random;
 use crate::runner::{Run, setup};
@@ -151,6 +151,9 @@ fn machine<'a>(name: &str, catalogue: &'a Catalogue, script: &Script) -> Result<
     };
     if script.injects_failures() && entry.failures == Failures::Refused {
         return Err(Error::CannotFail(entry.name));
+    }
+    if script.needs_simulation() && entry.simulates == Simulates::Nothing {
+        return Err(Error::CannotSimulate(entry.name));
     }
     Ok(entry)
 }
@@ -304,6 +307,7 @@ enum Error {
     NoMachine,
     UnknownMachine { wanted: String, known: Vec<&'static str> },
     CannotFail(&'static str),
+    CannotSimulate(&'static str),
     Start(StartError),
 }
 
@@ -320,6 +324,9 @@ impl Display for Error {
             }
             Self::CannotFail(name) => {
                 write!(f, "the script has fail lines, and {name} has no device to fail")
+            }
+            Self::CannotSimulate(name) => {
+                write!(f, "the script needs a simulated computer, and {name} is none; sim is one")
             }
             Self::Start(error) => write!(f, "the machine did not start: {error}"),
         }

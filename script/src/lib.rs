@@ -32,13 +32,14 @@ pub mod command;
 pub mod corpus;
 pub mod diff;
 pub mod hunt;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
 pub mod kernel;
 mod layout;
 pub mod machine;
 pub mod managed;
 pub mod outcome;
 pub mod parse;
+#[cfg(feature = "hosts")]
 pub mod pc;
 mod print;
 pub mod random;
@@ -46,4 +47,4 @@ pub mod runner;
 pub mod shrink;
 mod words;
 
-pub use layout::{USER_END, WINDOW_END, WINDOW_START};
+pub use layout::{USER_END, WINDOW_END, WINDOW_START, Window};

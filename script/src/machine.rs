@@ -3,12 +3,18 @@
 //! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
 //! other before it asks, the same on every machine.
 
-use crate::ast::{Advice, Failing, MapFlags, Protection, Script, Sharing, Sizes, SyncFlag};
+use crate::ast::{Advice, Arch, Failing, MapFlags, Protection, Script, Sharing, Sizes, SyncFlag};
+use crate::layout::Window;
 use crate::outcome::Outcome;
 use std::fmt::{self, Display, Formatter};
 
 /// A computer that a script can run on.
 pub trait Machine {
+    /// Where scripts live on this machine.
+    fn window(&self) -> Window {
+        Window::of(Arch::X86_64)
+    }
+
     /// Does `call` in `process` and answers when it is done.
     ///
     /// The process exists: the first one from the start, others from the [`Call::Fork`] that named
@@ -176,6 +182,33 @@ pub enum Call<'a> {
         /// How many.
         length: u64,
     },
+    /// The kernel maps frames of its own at an address, in the reference table alone.
+    KernelMap {
+        /// Where.
+        address: u64,
+        /// How long.
+        length: u64,
+    },
+    /// The kernel loads while it serves the process, and nothing expects that to fail.
+    KernelLoad {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        length: u64,
+    },
+    /// The kernel stores, likewise.
+    KernelStore {
+        /// The first byte.
+        address: u64,
+        /// What is stored.
+        bytes: &'a [u8],
+    },
+    /// The process runs on this processor from now on; a machine that has its own way of choosing
+    /// answers [`Outcome::Ok`] and keeps to it.
+    Cpu {
+        /// Which.
+        number: u64,
+    },
     /// `fork`
     Fork {
         /// The child's number from now on.
@@ -304,11 +337,13 @@ pub struct Catalogue {
 impl Catalogue {
     /// A catalogue with the host's kernel in it, where this build has one.
     pub fn new() -> Self {
+        #[allow(unused_mut, reason = "a build without the host's machines adds none")]
         let mut catalogue = Self::default();
-        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
         catalogue.add(Entry {
             name: "kernel",
             // Our own kernel takes orders; another host's does not.
+            simulates: Simulates::Nothing,
             failures: match crate::kernel::failures_are_taken() {
                 true => Failures::Injected,
                 false => Failures::Refused,
@@ -341,6 +376,8 @@ pub struct Entry {
     pub name: &'static str,
     /// Whether `fail` lines can be done.
     pub failures: Failures,
+    /// Whether lines can be done that need a simulated computer.
+    pub simulates: Simulates,
     /// Starts it, with the first process in it.
     pub start: Box<Start>,
 }
@@ -357,6 +394,15 @@ pub enum Failures {
     Refused,
 }
 
+/// Whether a machine has processors of any kind, and a kernel whose own accesses can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulates {
+    /// It has.
+    Processors,
+    /// It has the host's, and [`Script::needs_simulation`] keeps a script from being run on it.
+    Nothing,
+}
+
 /// Why a machine did not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -364,16 +410,20 @@ pub enum StartError {
     WindowTaken,
     /// The sizes are not ones that the machine can have.
     Sizes,
+    /// The processor's pages are larger than this build's.
+    PageSize,
     /// The PC did not boot, or not to the script's end.
+    #[cfg(feature = "hosts")]
     Pc(Box<pagefault_pc::BootError>),
     /// The runner cannot be put into the PC.
+    #[cfg(feature = "hosts")]
     Guest(Box<pagefault_pc::host::BringError>),
     /// The PC answered so many lines, and the script has more.
     Short(usize),
     /// The system refused a resource.
     System(std::io::Error),
     /// The host lacks what the machine needs: what, and what to do about it.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
     Machine(Box<pagefault_linux::BuildError>),
 }
 
@@ -381,12 +431,15 @@ impl Display for StartError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::WindowTaken => f.write_str("the window 0x1000000000-0x2000000000 is not empty"),
+            Self::PageSize => f.write_str("Alpha's pages have 8 KiB, and scripts run with pages of 4; `pagefault explain` has both"),
             Self::Sizes => f.write_str("no machine of these sizes"),
+            #[cfg(feature = "hosts")]
             Self::Pc(error) => error.fmt(f),
+            #[cfg(feature = "hosts")]
             Self::Guest(error) => error.fmt(f),
             Self::Short(lines) => write!(f, "the PC answered {lines} lines only"),
             Self::System(error) => error.fmt(f),
-            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => error.fmt(f),
         }
     }
@@ -396,11 +449,13 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
-            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
             Self::Machine(error) => Some(error),
+            #[cfg(feature = "hosts")]
             Self::Pc(error) => Some(&**error),
+            #[cfg(feature = "hosts")]
             Self::Guest(error) => Some(&**error),
-            Self::WindowTaken | Self::Sizes | Self::Short(_) => None,
+            Self::WindowTaken | Self::Sizes | Self::PageSize | Self::Short(_) => None,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Scripts on a machine of ours: every operation goes to the memory manager, every load and store
 //! to the machine's processor.
 
+#[cfg(feature = "hosts")]
 mod linux;
-mod sim;
+pub mod sim;
 
-use crate::USER_END;
-use crate::ast::{self, Advice, MapFlags, SyncFlag};
+use crate::Window;
+use crate::ast::{self, Advice, Arch, MapFlags, SyncFlag};
 use crate::machine::{
-    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, StartError,
-    Target, content, pipe_count,
+    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, Simulates,
+    StartError, Target, content, pipe_count,
 };
-use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
+use crate::outcome::{Bytes, Errno, Fault, Mapping, Oops, Outcome};
 use pagefault::entry::{SegvCode, Signal};
 use pagefault::machine::{self as waist, Protection, VirtAddr};
 use pagefault::{
@@ -25,8 +26,9 @@ use std::sync::Arc;
 pub fn add_to(catalogue: &mut Catalogue) {
     catalogue.add(Entry {
         name: "sim",
+        simulates: Simulates::Processors,
         failures: Failures::Injected,
-        start: Box::new(|setup| Ok(Box::new(sim::start(setup, pagefault_sim::Config::default())?))),
+        start: Box::new(|setup| sim::start(setup, pagefault_sim::Config::default())),
     });
     // As little help from the processor as the Linux machine has.
     let bare = pagefault_sim::Config {
@@ -37,36 +39,73 @@ pub fn add_to(catalogue: &mut Catalogue) {
     };
     catalogue.add(Entry {
         name: "sim-bare",
+        simulates: Simulates::Processors,
         failures: Failures::Injected,
-        start: Box::new(move |setup| Ok(Box::new(sim::start(setup, bare)?))),
+        start: Box::new(move |setup| sim::start(setup, bare)),
     });
+    #[cfg(feature = "hosts")]
     catalogue.add(Entry {
         name: "linux",
+        simulates: Simulates::Nothing,
         failures: Failures::Refused,
         start: Box::new(|setup| Ok(Box::new(linux::start(setup)?))),
     });
 }
 
 /// Why an access did not happen.
-enum Stopped {
+pub enum Stopped {
     /// The process gets a signal for this address.
     Signal(Signal, u64),
     /// There is no memory for the page.
     OutOfMemory,
     /// The memory manager reported a bug.
     Bug(String),
+    /// The kernel cannot go on: what it says, and the address.
+    Oops(Oops, u64),
 }
 
 /// The part of a machine that makes user-mode accesses and knows its own state.
-trait Processor<M: waist::Machine> {
+pub trait Processor<M: waist::Machine> {
+    /// Where scripts live.
+    fn window(&self) -> Window {
+        Window::of(Arch::X86_64)
+    }
     /// Loads bytes in ascending order.
     fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped>;
     /// Stores bytes in ascending order.
     fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Result<(), Stopped>;
     /// Fetches an instruction.
     fn fetch(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped>;
+    /// Puts a `ret` where an instruction is to be fetched, if that may be stored to.
+    fn plant(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped> {
+        self.store(mm, address, &[0xc3])
+    }
     /// Makes the `nth` allocation of a frame fail.
     fn fail_allocation(&mut self, _nth: u64) {}
+    /// Copies bytes into the program's memory in the kernel's name; returns how many were not.
+    fn copy_to_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> usize {
+        mm.copy_to_user(VirtAddr(address), bytes)
+    }
+    /// Copies bytes out of the program's memory in the kernel's name; returns how many were not.
+    fn copy_from_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> usize {
+        mm.copy_from_user(VirtAddr(address), bytes)
+    }
+    /// Loads bytes for the kernel itself.
+    fn kernel_load(&mut self, _: &Arc<Mm<M>>, _: u64, _: &mut [u8]) -> Result<(), Stopped> {
+        Err(Stopped::Bug("the machine has no kernel to watch".into()))
+    }
+    /// Stores bytes for the kernel itself.
+    fn kernel_store(&mut self, _: &Arc<Mm<M>>, _: u64, _: &[u8]) -> Result<(), Stopped> {
+        Err(Stopped::Bug("the machine has no kernel to watch".into()))
+    }
+    /// Maps frames for the kernel itself; whether there was memory for them.
+    fn kernel_map(&mut self, _address: u64, _length: u64) -> bool {
+        false
+    }
+    /// Makes the accesses from now on on this processor.
+    fn run_on(&mut self, _cpu: u64) {}
+    /// A file of the script was opened.
+    fn opened(&mut self, _file: u32, _mapping: u64) {}
     /// Checks the machine's own invariants.
     fn check(&self) -> Result<(), String>;
     /// An address space was made.
@@ -82,7 +121,7 @@ struct Opened<M: waist::Machine> {
 }
 
 /// A machine with its memory manager, processes and files.
-struct Managed<M: waist::Machine, P> {
+pub struct Managed<M: waist::Machine, P> {
     // Address spaces and files go before the processor, whose handlers they use to the end.
     processes: BTreeMap<Process, AddressSpace<M>>,
     files: BTreeMap<u32, Opened<M>>,
@@ -111,7 +150,7 @@ impl waist::SwapDevice for SharedDisk {
 
 /// What a script's machine has in common with the host: pieces of files become regions of their
 /// own (J10), and promises are as good as endless.
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         nonlinear: NonlinearPolicy::Regions,
         overcommit: pagefault::Overcommit::Always,
@@ -119,12 +158,9 @@ fn config() -> Config {
     }
 }
 
-fn layout() -> Layout {
-    Layout::over(VirtAddr(0x1_0000)..VirtAddr(USER_END))
-}
-
 impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
-    fn new(manager: Arc<Manager<M>>, processor: P, setup: &Setup) -> Result<Self, StartError> {
+    /// A machine with the swap area that the script wants, and the first process.
+    pub fn new(manager: Arc<Manager<M>>, processor: P, setup: &Setup) -> Result<Self, StartError> {
         let slots = u32::try_from(setup.sizes.swap).map_err(|_| StartError::Sizes)?;
         let disk = Arc::new(SimDisk::new(slots.max(1)));
         if slots > 1 {
@@ -134,7 +170,9 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
         let mut managed =
             Self { processes: BTreeMap::new(), files: BTreeMap::new(), manager, disk, processor };
-        let first = AddressSpace::new(&managed.manager, layout()).map_err(|_| StartError::Sizes)?;
+        let end = managed.processor.window().user_end;
+        let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(end));
+        let first = AddressSpace::new(&managed.manager, layout).map_err(|_| StartError::Sizes)?;
         managed.processor.started(first.mm());
         managed.processes.insert(Process::FIRST, first);
         Ok(managed)
@@ -168,7 +206,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn execute(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Outcome {
-        match self.processor.store(mm, address, &[0xc3]) {
+        match self.processor.plant(mm, address) {
             Ok(()) | Err(Stopped::Signal(..)) => {}
             Err(stopped) => return failed(stopped),
         }
@@ -190,6 +228,23 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         match self.processor.store(mm, address, bytes) {
             Ok(()) => Outcome::Ok,
             Err(stopped) => failed(stopped),
+        }
+    }
+
+    fn write_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
+        let copied = bytes.len() - self.processor.copy_to_user(mm, address, bytes);
+        match pipe_count(copied as u64, bytes.len() as u64) {
+            Some(count) => Outcome::Stored(count),
+            None => Outcome::Errno(Errno::EFAULT),
+        }
+    }
+
+    fn read_user(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
+        let mut bytes = vec![0; length as usize];
+        let copied = bytes.len() - self.processor.copy_from_user(mm, address, &mut bytes);
+        match pipe_count(copied as u64, length) {
+            Some(count) => Outcome::Loaded(Bytes::new(&bytes[..count as usize])),
+            None => Outcome::Errno(Errno::EFAULT),
         }
     }
 
@@ -230,6 +285,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         };
         let content = Arc::new(SimFile::new(bytes));
         let file_of_manager = pagefault::File::open(&self.manager, content.clone());
+        self.processor.opened(file.0, file_of_manager.id());
         self.files.insert(file.0, Opened { content, file: file_of_manager });
         Outcome::Ok
     }
@@ -261,6 +317,10 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
 }
 
 impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
+    fn window(&self) -> Window {
+        self.processor.window()
+    }
+
     fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
         let mm = self.processes[&process].mm().clone();
         let outcome = match call {
@@ -271,6 +331,31 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             }
             Call::Load { address, length } => self.load(&mm, *address, *length),
             Call::Execute { address } => self.execute(&mm, *address),
+            Call::ToUser { address, bytes } => self.write_user(&mm, *address, bytes),
+            Call::FromUser { address, length } => self.read_user(&mm, *address, *length),
+            Call::KernelMap { address, length } => {
+                match self.processor.kernel_map(*address, *length) {
+                    true => Outcome::Ok,
+                    false => Outcome::Errno(Errno::ENOMEM),
+                }
+            }
+            Call::KernelLoad { address, length } => {
+                let mut bytes = vec![0; *length as usize];
+                match self.processor.kernel_load(&mm, *address, &mut bytes) {
+                    Ok(()) => Outcome::Bytes(Bytes::new(&bytes)),
+                    Err(stopped) => failed(stopped),
+                }
+            }
+            Call::KernelStore { address, bytes } => {
+                match self.processor.kernel_store(&mm, *address, bytes) {
+                    Ok(()) => Outcome::Ok,
+                    Err(stopped) => failed(stopped),
+                }
+            }
+            Call::Cpu { number } => {
+                self.processor.run_on(*number);
+                Outcome::Ok
+            }
             Call::Fork { child } => self.fork(process, *child),
             Call::Exit => {
                 self.end(process);
@@ -279,7 +364,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             other => manage(&mm, other),
         };
         drop(mm);
-        if outcome == Outcome::Killed {
+        if matches!(outcome, Outcome::Killed | Outcome::Oops { .. }) {
             self.end(process);
         }
         outcome
@@ -344,21 +429,6 @@ fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Outcome {
         Call::Mincore { address, length } => {
             answer(mm.mincore(at(address), length, |_, _| ()), |e| e.errno())
         }
-        Call::ToUser { address, bytes } => {
-            let copied = bytes.len() - mm.copy_to_user(at(address), bytes);
-            match pipe_count(copied as u64, bytes.len() as u64) {
-                Some(count) => Outcome::Stored(count),
-                None => Outcome::Errno(Errno::EFAULT),
-            }
-        }
-        Call::FromUser { address, length } => {
-            let mut bytes = vec![0; length as usize];
-            let copied = bytes.len() - mm.copy_from_user(at(address), &mut bytes);
-            match pipe_count(copied as u64, length) {
-                Some(count) => Outcome::Loaded(Bytes::new(&bytes[..count as usize])),
-                None => Outcome::Errno(Errno::EFAULT),
-            }
-        }
         Call::Maps { start, end } => maps(mm, start, end),
         // The rest is the machine's, and was answered there.
         _ => Outcome::Errno(Errno::ENOSYS),
@@ -395,6 +465,7 @@ fn failed(stopped: Stopped) -> Outcome {
         }
         Stopped::OutOfMemory => Outcome::Killed,
         Stopped::Bug(what) => Outcome::Broken(what),
+        Stopped::Oops(oops, address) => Outcome::Oops { oops, address },
     }
 }
 

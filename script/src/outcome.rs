@@ -31,6 +31,13 @@ pub enum Outcome {
     Maps(Vec<Mapping>),
     /// An invariant does not hold: which, and what broke it.
     Broken(String),
+    /// The kernel made an access that it cannot go on from, and the process is gone (spec A21).
+    Oops {
+        /// What the kernel says about it.
+        oops: Oops,
+        /// The faulting byte.
+        address: u64,
+    },
     /// The process was killed for want of memory (spec A22); it is gone.
     Killed,
     /// The operation would leave the window in which scripts live; nothing was done.
@@ -87,6 +94,27 @@ impl Display for Fault {
             Self::Beyond => f.write_str("SIGBUS ADRERR"),
             Self::Other { signal, code } => write!(f, "SIG{signal} {code}"),
         }
+    }
+}
+
+/// What the kernel says about an access of its own that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oops {
+    /// It was in the first page.
+    NullPointer,
+    /// It was elsewhere.
+    PagingRequest,
+    /// There was no memory for the page.
+    OutOfMemory,
+}
+
+impl Display for Oops {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NullPointer => "NULL pointer",
+            Self::PagingRequest => "paging request",
+            Self::OutOfMemory => "out of memory",
+        })
     }
 }
 
@@ -156,6 +184,9 @@ impl Display for Printed<'_> {
             Outcome::Loaded(bytes) => write!(f, "{} {bytes}", bytes.length),
             Outcome::Fault { fault, address } => {
                 write!(f, "{fault} {name}+{:#x}", address.wrapping_sub(base))
+            }
+            Outcome::Oops { oops, address } => {
+                write!(f, "oops: {oops} at {name}+{:#x}", address.wrapping_sub(base))
             }
             Outcome::Maps(mappings) if mappings.is_empty() => f.write_str("none"),
             Outcome::Maps(mappings) => {

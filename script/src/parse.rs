@@ -3,7 +3,7 @@
 mod scope;
 
 use crate::ast::{
-    Address, Advice, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection,
+    Address, Advice, Arch, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, Protection,
     Range, Script, Sharing, Sizes, SyncFlag,
 };
 use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
@@ -32,13 +32,15 @@ pub fn parse(text: &str) -> Result<Script, ParseError> {
             word: word.to_owned(),
             expected,
         };
-        let mut words = Words::new(split(line).map_err(located)?);
+        let mut words = Words::new(split(line).map_err(located)?, sizes.arch.page());
         if words.is_empty() {
             continue;
         }
         let sized = lines.is_empty() && size(&mut words, &mut sizes).map_err(located)?;
+        scope.page = sizes.arch.page();
         if !sized {
-            let line = operation_line(&mut words, &mut scope, number).map_err(located)?;
+            let line =
+                operation_line(&mut words, &mut scope, number, sizes.cpus).map_err(located)?;
             lines.push(line);
         }
         words.end().map_err(located)?;
@@ -123,6 +125,10 @@ pub enum Expected {
     Seed,
     /// A length of at most a gigabyte, because the file has a seed.
     SeededLength,
+    /// A kind of processor.
+    Arch,
+    /// The number of a processor.
+    Cpu,
     /// Nothing more.
     End,
 }
@@ -155,6 +161,8 @@ impl Display for Expected {
             Self::NewFile => "a name that no file has",
             Self::Seed => "seed=",
             Self::SeededLength => "a length of at most 0x40000000",
+            Self::Arch => "x86-64, ia32, pae or alpha",
+            Self::Cpu => "the number of a processor, from 0",
             Self::End => "the end of the line",
         })
     }
@@ -165,11 +173,13 @@ type Fault<'a> = (&'a str, Expected);
 /// The words of a line that are still to be read.
 struct Words<'a> {
     words: std::iter::Peekable<std::vec::IntoIter<Word<'a>>>,
+    /// What the suffix `p` stands for.
+    page: u64,
 }
 
 impl<'a> Words<'a> {
-    fn new(words: Vec<Word<'a>>) -> Self {
-        Self { words: words.into_iter().peekable() }
+    fn new(words: Vec<Word<'a>>, page: u64) -> Self {
+        Self { words: words.into_iter().peekable(), page }
     }
 
     fn is_empty(&mut self) -> bool {
@@ -215,7 +225,7 @@ impl<'a> Words<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Fault<'a>> {
-        number(self.bare(Expected::Number)?)
+        number(self.bare(Expected::Number)?, self.page)
     }
 
     fn end(&mut self) -> Result<(), Fault<'a>> {
@@ -226,8 +236,13 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Reads `frames N`, `swap N` or `cpus N`; whether it was one.
+/// Reads `frames N`, `swap N`, `cpus N` or `arch NAME`; whether it was one.
 fn size<'a>(words: &mut Words<'a>, sizes: &mut Sizes) -> Result<bool, Fault<'a>> {
+    if words.takes("arch") {
+        let word = words.bare(Expected::Arch)?;
+        sizes.arch = Arch::named(word).ok_or((word, Expected::Arch))?;
+        return Ok(true);
+    }
     let size = match words.peek() {
         Some("frames") => &mut sizes.frames,
         Some("swap") => &mut sizes.swap,
@@ -246,6 +261,7 @@ fn operation_line<'a>(
     words: &mut Words<'a>,
     scope: &mut Scope,
     number: usize,
+    cpus: u64,
 ) -> Result<Line, Fault<'a>> {
     if let Some(process) = words.peek().and_then(|word| word.strip_suffix(':')) {
         words.bare(Expected::Operation)?;
@@ -253,11 +269,16 @@ fn operation_line<'a>(
     }
     let word = words.bare(Expected::Operation)?;
     let process = scope.current(word)?.to_owned();
-    let op = operation(word, words, scope)?;
+    let op = operation(word, words, scope, cpus)?;
     Ok(Line { number, process, op })
 }
 
-fn operation<'a>(word: &'a str, words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
+fn operation<'a>(
+    word: &'a str,
+    words: &mut Words<'a>,
+    scope: &mut Scope,
+    cpus: u64,
+) -> Result<Op, Fault<'a>> {
     Ok(match word {
         "mmap" => Op::Mmap(mmap(words, scope)?),
         "munmap" => Op::Munmap(range(words, scope)?),
@@ -280,6 +301,15 @@ fn operation<'a>(word: &'a str, words: &mut Words<'a>, scope: &mut Scope) -> Res
         "exec" => Op::Exec(next_address(words, scope)?),
         "to_user" => Op::ToUser(next_address(words, scope)?, words.string()?),
         "from_user" => Op::FromUser(range(words, scope)?),
+        "kernel_map" => {
+            let bound = name(words.bare(Expected::Name)?)?;
+            let length = words.number()?;
+            scope.bind_everywhere(bound);
+            Op::KernelMap(bound.to_owned(), length)
+        }
+        "kernel_read" => Op::KernelRead(range(words, scope)?),
+        "kernel_write" => Op::KernelWrite(next_address(words, scope)?, words.string()?),
+        "cpu" => Op::Cpu(cpu(words, cpus)?),
         "fork" => Op::Fork(scope.fork(words.bare(Expected::Name)?)?),
         "exit" => {
             scope.exit();
@@ -308,7 +338,7 @@ fn mmap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mmap, Fault<'a>>
         if let (Content::File { offset, .. }, false, Some(value)) =
             (&mut content, offset_said, word.strip_prefix("off="))
         {
-            *offset = number(value)?;
+            *offset = number(value, scope.page)?;
             offset_said = true;
         } else if let (None, Some(value)) = (&at, word.strip_prefix("at=")) {
             at = Some(address(value, scope)?);
@@ -357,10 +387,10 @@ fn mremap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mremap, Fault<
 fn file<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
     let name = scope.make_file(words.bare(Expected::Name)?)?;
     let word = words.bare(Expected::Number)?;
-    let length = number(word)?;
+    let length = number(word, words.page)?;
     let seed = match (words.is_empty(), words.keyed("seed=")) {
         (true, _) => None,
-        (false, Some(value)) => Some(number(value)?),
+        (false, Some(value)) => Some(number(value, words.page)?),
         (false, None) => return Err((words.bare(Expected::Seed)?, Expected::Seed)),
     };
     if seed.is_some() && length > LONGEST_SEEDED_FILE {
@@ -386,7 +416,7 @@ fn address<'a>(word: &'a str, scope: &Scope) -> Result<Address, Fault<'a>> {
     let mut parts = word.split('+');
     let name = scope.bound(parts.next().unwrap_or(""))?;
     let offset = parts.try_fold(0_u64, |sum, part| {
-        sum.checked_add(number(part)?).ok_or((word, Expected::Number))
+        sum.checked_add(number(part, scope.page)?).ok_or((word, Expected::Number))
     })?;
     Ok(Address { name, offset })
 }
@@ -432,21 +462,29 @@ fn failing<'a>(words: &mut Words<'a>) -> Result<Failing, Fault<'a>> {
 
 fn byte<'a>(words: &mut Words<'a>) -> Result<u8, Fault<'a>> {
     let word = words.bare(Expected::Byte)?;
-    u8::try_from(number(word)?).map_err(|_| (word, Expected::Byte))
+    u8::try_from(number(word, words.page)?).map_err(|_| (word, Expected::Byte))
+}
+
+fn cpu<'a>(words: &mut Words<'a>, cpus: u64) -> Result<u64, Fault<'a>> {
+    let word = words.bare(Expected::Cpu)?;
+    match number(word, words.page)? {
+        number if number < cpus => Ok(number),
+        _ => Err((word, Expected::Cpu)),
+    }
 }
 
 fn positive<'a>(words: &mut Words<'a>) -> Result<u64, Fault<'a>> {
     let word = words.bare(Expected::Positive)?;
-    match number(word)? {
+    match number(word, words.page)? {
         0 => Err((word, Expected::Positive)),
         number => Ok(number),
     }
 }
 
 /// Decimal or `0x` hexadecimal, with `p` behind it in pages.
-fn number(word: &str) -> Result<u64, Fault<'_>> {
+fn number(word: &str, page: u64) -> Result<u64, Fault<'_>> {
     let (digits, unit) = match word.strip_suffix('p') {
-        Some(digits) => (digits, PAGE),
+        Some(digits) => (digits, page),
         None => (word, 1),
     };
     let (digits, radix) = match digits.strip_prefix("0x") {

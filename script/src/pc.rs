@@ -5,7 +5,9 @@
 //! come back over the console.
 
 use crate::ast::{Script, Sizes};
-use crate::machine::{Action, Call, Catalogue, Entry, Failures, Machine, Process, StartError};
+use crate::machine::{
+    Action, Call, Catalogue, Entry, Failures, Machine, Process, Simulates, StartError,
+};
 use crate::outcome::{Errno, Outcome};
 use pagefault_pc::archive::{Content, Single};
 use pagefault_pc::boot::MOST_CPUS;
@@ -27,6 +29,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub fn add_to(catalogue: &mut Catalogue, command: PathBuf) {
     catalogue.add(Entry {
         name: "pc",
+        simulates: Simulates::Nothing,
         failures: Failures::Injected,
         start: Box::new(move |setup| {
             Ok(Box::new(Pc { command: command.clone(), sizes: setup.sizes, faults: Vec::new() }))

@@ -10,6 +10,9 @@ impl Display for Script {
     /// Prints the sizes that differ from the default, then every line with its process.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (ours, default) = (self.sizes, Sizes::default());
+        if ours.arch != default.arch {
+            writeln!(f, "arch {}", ours.arch.name())?;
+        }
         for (word, size, default) in [
             ("frames", ours.frames, default.frames),
             ("swap", ours.swap, default.swap),
@@ -60,6 +63,12 @@ impl Display for Op {
             Self::Exec(address) => write!(f, "exec {address}"),
             Self::ToUser(address, bytes) => write!(f, "to_user {address} {}", Quoted(bytes)),
             Self::FromUser(range) => write!(f, "from_user {range}"),
+            Self::KernelMap(name, length) => write!(f, "kernel_map {name} {}", Number(*length)),
+            Self::KernelRead(range) => write!(f, "kernel_read {range}"),
+            Self::KernelWrite(address, bytes) => {
+                write!(f, "kernel_write {address} {}", Quoted(bytes))
+            }
+            Self::Cpu(number) => write!(f, "cpu {number}"),
             Self::Fork(child) => write!(f, "fork {child}"),
             Self::Exit => f.write_str("exit"),
             Self::Reclaim(pages) => write!(f, "reclaim {pages}"),

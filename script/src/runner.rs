@@ -1,7 +1,7 @@
 //! A script run on a machine: names become numbers here, and nowhere else.
 
-use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, PAGE, Range, Script};
-use crate::layout::{Fit, Layout, Placed, fits, holds};
+use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, Range, Script};
+use crate::layout::{Fit, Layout, Placed};
 use crate::machine::{Action, Call, File, Machine, Process, Setup, Target};
 use crate::outcome::{Errno, Origin, Outcome};
 use std::collections::HashMap;
@@ -47,12 +47,13 @@ pub fn setup(script: &Script, seed: u64) -> Setup {
 impl<'a> Run<'a> {
     /// A run of `script` on a machine that was just started for it (see [`setup`]).
     pub fn new(script: &'a Script, machine: &'a mut dyn Machine) -> Self {
-        let first = Living { process: Process::FIRST, names: HashMap::new() };
+        let null = Bound { address: 0, length: 0 };
+        let first = Living { process: Process::FIRST, names: HashMap::from([("null", null)]) };
         let files = script.files().zip(0..).map(|(name, n)| (name, File(n)));
         Self {
             lines: script.lines.iter(),
+            layout: Layout::over(machine.window()),
             machine,
-            layout: Layout::new(),
             processes: HashMap::from([("p0", first)]),
             forked: 0,
             files: files.collect(),
@@ -69,7 +70,7 @@ impl<'a> Run<'a> {
         let outcome = self.operation(&line.process, &line.op);
         let address = name.map_or(0, |name| self.bound(&line.process, name).address);
         let origin = Origin { name: name.unwrap_or(""), address };
-        if let Outcome::Killed = outcome {
+        if matches!(outcome, Outcome::Killed | Outcome::Oops { .. }) {
             self.processes.remove(line.process.as_str());
         }
         Answer { number: line.number, text: outcome.display(origin).to_string() }
@@ -87,6 +88,7 @@ impl<'a> Run<'a> {
         match op {
             Op::Mmap(mmap) => self.mmap(who, process, mmap),
             Op::Mremap(mremap) => self.mremap(who, process, mremap),
+            Op::KernelMap(name, length) => self.kernel_map(process, name, *length),
             Op::Fork(child) => self.fork(who, process, child),
             Op::Exit => {
                 self.processes.remove(who);
@@ -125,13 +127,13 @@ impl<'a> Run<'a> {
     fn call(&self, who: &str, op: &'a Op) -> Option<Call<'a>> {
         let at = |address: &Address| {
             let address = self.resolve(who, address);
-            holds(address).then_some(address)
+            self.layout.window.holds(address).then_some(address)
         };
         let over = |range: &Range| Some((at(&range.address)?, range.length));
         Some(match op {
             Op::Munmap(range) => {
                 let (address, length) = over(range)?;
-                if fits(address, length) == Fit::Outside {
+                if self.layout.window.fits(address, length) == Fit::Outside {
                     return None;
                 }
                 Call::Munmap { address, length }
@@ -155,9 +157,10 @@ impl<'a> Run<'a> {
             Op::Madvise(range, advice) => {
                 let (address, length) = over(range)?;
                 // madvise has no look at the end of user space: it walks whatever is there.
-                let wraps = address.wrapping_add(length.wrapping_add(PAGE - 1)) < address
-                    || length > u64::MAX - (PAGE - 1);
-                if fits(address, length) != Fit::Inside && !wraps {
+                let round = self.layout.window.page - 1;
+                let wraps = address.wrapping_add(length.wrapping_add(round)) < address
+                    || length > u64::MAX - round;
+                if self.layout.window.fits(address, length) != Fit::Inside && !wraps {
                     return None;
                 }
                 Call::Madvise { address, length, advice: *advice }
@@ -185,6 +188,13 @@ impl<'a> Run<'a> {
                 let (address, length) = over(range)?;
                 Call::FromUser { address, length }
             }
+            Op::KernelRead(Range { address, length }) => {
+                Call::KernelLoad { address: self.resolve(who, address), length: *length }
+            }
+            Op::KernelWrite(address, bytes) => {
+                Call::KernelStore { address: self.resolve(who, address), bytes }
+            }
+            Op::Cpu(number) => Call::Cpu { number: *number },
             Op::Maps(name) => {
                 let Bound { address, length } = self.bound(who, name);
                 Call::Maps { start: address, end: address.saturating_add(length) }
@@ -198,7 +208,7 @@ impl<'a> Run<'a> {
         let mut flags = mmap.flags;
         let placed = match &mmap.at {
             Some(at) => match self.resolve(who, at) {
-                at if fits(at, length) == Fit::Outside => Placed::NoRoom(at),
+                at if self.layout.window.fits(at, length) == Fit::Outside => Placed::NoRoom(at),
                 at => Placed::At(at),
             },
             None => {
@@ -243,7 +253,8 @@ impl<'a> Run<'a> {
         let (old, new) = (mremap.old, mremap.new);
         let address = self.resolve(who, &mremap.address);
         let target = mremap.at.as_ref().map(|at| self.resolve(who, at));
-        let outside = |start, length| fits(start, length) == Fit::Outside;
+        let window = self.layout.window;
+        let outside = |start, length| window.fits(start, length) == Fit::Outside;
         let (end, outcome) = if outside(address, old)
             || outside(address, new)
             || target.is_some_and(|at| outside(at, new) || outside(at, old))
@@ -260,7 +271,7 @@ impl<'a> Run<'a> {
                 (None, Moving::Stay) => (address, call(Target::Stay)),
                 (None, Moving::May) => match call(Target::Stay) {
                     Outcome::Errno(Errno::ENOMEM) => match self.layout.place(new) {
-                        Placed::At(at) if fits(at, new) == Fit::Inside => {
+                        Placed::At(at) if window.fits(at, new) == Fit::Inside => {
                             (at, call(Target::Fixed(at)))
                         }
                         _ => (address, Outcome::Errno(Errno::ENOMEM)),
@@ -280,6 +291,26 @@ impl<'a> Run<'a> {
         outcome
     }
 
+    /// The kernel's part of every address space is the same, and so are its names.
+    fn kernel_map(&mut self, process: Process, name: &'a str, length: u64) -> Outcome {
+        let Some(address) = self.layout.place_kernel(length) else {
+            return Outcome::Errno(Errno::ENOMEM);
+        };
+        let bound = Bound { address, length: length.next_multiple_of(self.layout.window.page) };
+        for living in self.processes.values_mut() {
+            living.names.insert(name, bound);
+        }
+        self.machine.perform(process, &Call::KernelMap { address, length })
+    }
+
+    /// The names that a process has bound, with their addresses and lengths in bytes.
+    pub fn names(&self, process: &str) -> impl Iterator<Item = (&'a str, u64, u64)> {
+        let living = self.processes.get(process).into_iter();
+        living
+            .flat_map(|living| &living.names)
+            .map(|(&name, bound)| (name, bound.address, bound.length))
+    }
+
     fn fork(&mut self, who: &'a str, process: Process, child: &'a str) -> Outcome {
         let number = Process(self.forked + 1);
         let outcome = self.machine.perform(process, &Call::Fork { child: number });
@@ -296,8 +327,8 @@ impl<'a> Run<'a> {
 
     /// Binds `name` to a range; one that does not fit the window was never mapped and is empty.
     fn bind(&mut self, who: &str, name: &'a str, address: u64, length: u64) {
-        let length = match fits(address, length) {
-            Fit::Inside => length.next_multiple_of(PAGE),
+        let length = match self.layout.window.fits(address, length) {
+            Fit::Inside => length.next_multiple_of(self.layout.window.page),
             Fit::Invalid | Fit::Outside => 0,
         };
         if let Some(living) = self.processes.get_mut(who) {
@@ -340,8 +371,12 @@ fn subject(op: &Op) -> Option<&str> {
         | Op::Mincore(range)
         | Op::Fill(range, _)
         | Op::Read(range)
+        | Op::KernelRead(range)
         | Op::FromUser(range) => Some(&range.address.name),
-        Op::Write(address, _) | Op::Exec(address) | Op::ToUser(address, _) => Some(&address.name),
+        Op::Write(address, _)
+        | Op::Exec(address)
+        | Op::KernelWrite(address, _)
+        | Op::ToUser(address, _) => Some(&address.name),
         Op::Maps(name) => Some(name),
         _ => None,
     }

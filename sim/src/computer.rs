@@ -17,10 +17,9 @@ use crate::wait;
 use crate::walk::{Marks, Walked, walk};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Rights, Stale, VirtAddr,
 };
 use std::sync::Arc;
 
@@ -148,7 +147,7 @@ impl<A: Architecture> Computer<A> {
                 Walked::Found(leaf) if leaf.frame != cached.frame => Staleness::Frame(leaf.frame),
                 Walked::Found(leaf) => {
                     let (now, then) = (leaf.rights, cached.rights);
-                    let is_clean = leaf.raw & Bits::DIRTY.bits() == 0;
+                    let is_clean = leaf.raw & A::DIRTY == 0;
                     if then.write && !now.write {
                         Staleness::Write
                     } else if then.user && !now.user {
@@ -183,6 +182,7 @@ impl<A: Architecture> Machine for Computer<A> {
     type Space = SimSpace<A>;
     type Mutex = SimMutex;
     type RwLock = SimRwLock;
+    const RIGHTS: Rights = A::RIGHTS;
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {

@@ -14,7 +14,6 @@ use crate::violation::Violation;
 use crate::walk::{Leaf, Marks, Walked, walk};
 use core::cell::Cell;
 use core::fmt;
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{Access, Context, ErrorCode, Frame, Mode, PAGE_SIZE, PageFault, VirtAddr};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -370,13 +369,12 @@ impl<A: Architecture> Hardware<A> {
     /// Sets the accessed bit, and the dirty bit for a store, in one atomic step (spec G5). Returns
     /// whether the entry is dirty then, or `None` if it changed meanwhile.
     fn mark_used(&self, leaf: &Leaf, access: Access) -> Option<bool> {
-        let mut marks = Bits::empty();
-        marks.set(Bits::ACCESSED, self.config.accessed_bits);
-        marks.set(Bits::DIRTY, self.config.dirty_bits && access == Access::Write);
-        let before = Bits::from_bits_retain(leaf.raw);
+        let accessed = if self.config.accessed_bits { A::ACCESSED } else { 0 };
+        let stores = self.config.dirty_bits && access == Access::Write;
+        let marks = accessed | if stores { A::DIRTY } else { 0 };
         let is_marked =
-            before.contains(marks) || self.frames.mark::<A>(leaf.place, leaf.raw, marks);
-        is_marked.then(|| (before | marks).contains(Bits::DIRTY))
+            leaf.raw & marks == marks || self.frames.mark::<A>(leaf.place, leaf.raw, marks);
+        is_marked.then_some((leaf.raw | marks) & A::DIRTY != 0)
     }
 
     fn marks(&self) -> Marks {

@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Space, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Rights, Space, Stale, VirtAddr,
 };
 use std::sync::Arc;
 
@@ -51,6 +51,7 @@ impl<M: Machine> Machine for Faulty<M> {
     type Space = FaultySpace<M::Space>;
     type Mutex = M::Mutex;
     type RwLock = M::RwLock;
+    const RIGHTS: Rights = M::RIGHTS;
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()

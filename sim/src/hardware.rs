@@ -38,6 +38,9 @@ impl<A: Architecture> Hardware<A> {
         if config.frames < 4 || config.frames - 1 > A::LIMITS.frame {
             return Err(ConfigError::Frames);
         }
+        let mut config = config;
+        config.accessed_bits &= A::ACCESSED != 0;
+        config.dirty_bits &= A::DIRTY != 0;
         if !(1..=64).contains(&config.cpus) {
             return Err(ConfigError::Cpus);
         }

@@ -9,7 +9,6 @@ use core::fmt;
 use core::ops::Range;
 #[cfg(doc)]
 use pagefault_machine::Machine;
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{Frame, Mode, VirtAddr};
 
 /// Why a kernel address could not be synchronised with the reference table (spec A5, A6).
@@ -62,12 +61,8 @@ impl<A: Architecture> Computer<A> {
 impl<A: Architecture> Hardware<A> {
     /// Gives a new root the kernel's part as the reference table has it now.
     pub(crate) fn copy_kernel_part(&self, root: Frame) {
-        // The kernel's part is the upper half on x86-64, the last quarter on IA-32.
-        let first = match A::LEVELS {
-            2 => A::index(A::TASK_SIZE, A::LEVELS),
-            _ => A::entries() / 2,
-        };
-        for index in first..A::entries() {
+        // The upper half on x86-64 and Alpha, the last quarter on IA-32.
+        for index in A::index(A::KERNEL, A::LEVELS)..A::entries() {
             let raw = self.frames.entry::<A>(Place { table: self.reference.root, index });
             self.frames.exchange_entry::<A>(Place { table: root, index }, raw);
         }
@@ -79,12 +74,12 @@ impl<A: Architecture> Hardware<A> {
         }
         let index = A::index(address, A::LEVELS);
         let wanted = self.frames.entry::<A>(Place { table: self.reference.root, index });
-        if wanted & Bits::PRESENT.bits() == 0 {
+        if !A::is_present(wanted) {
             return Err(SyncError::Unmapped);
         }
         let place = Place { table: root, index };
         let present = self.frames.entry::<A>(place);
-        if present & Bits::PRESENT.bits() == 0 {
+        if !A::is_present(present) {
             self.frames.exchange_entry::<A>(place, wanted);
             count(&self.counters.synchronisations, 1);
         } else if A::frame(present) != A::frame(wanted) {

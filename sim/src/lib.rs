@@ -94,6 +94,7 @@ mod hardware;
 mod kernel;
 #[allow(unsafe_code)] // the traits of `lock_api` are unsafe to implement
 mod lock;
+mod look;
 mod schedule;
 mod shootdown;
 mod space;
@@ -105,7 +106,7 @@ mod violation;
 mod wait;
 mod walk;
 
-pub use arch::{Architecture, Ia32, X86_64};
+pub use arch::{Alpha, Architecture, Field, Ia32, Pae, X86_64};
 pub use computer::{Computer, Sim, Sim32, Usage};
 pub use config::{Config, ConfigError, Hazards, OnViolation};
 pub use cpu::{Cpu, Registers};
@@ -114,8 +115,10 @@ pub use faulty::{Faulty, FaultySpace};
 pub use file::{FileStats, SimFile};
 pub use kernel::SyncError;
 pub use lock::{SimMutex, SimRwLock};
+pub use look::{TablePage, WalkStep};
 pub use schedule::{Explored, Switching, Task, yield_point};
 pub use space::{SimCursor, SimSpace};
 pub use stats::Stats;
+pub use tlb::{Rights, Translation};
 pub use traced::{Call, Log, Observer, Traced, TracedCursor, TracedSpace};
 pub use violation::{Operation, Staleness, Violation};

@@ -11,7 +11,6 @@ use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{
     Cursor, Entry, Frame, Mode, OutOfFrames, PAGE_SIZE, Protection, Space, VirtAddr,
 };
@@ -84,7 +83,7 @@ impl<A: Architecture> SimSpace<A> {
     pub fn top(&self, address: VirtAddr) -> Option<Frame> {
         let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
         let raw = self.hw.frames.entry::<A>(place);
-        (raw & Bits::PRESENT.bits() != 0).then(|| A::frame(raw))
+        A::is_present(raw).then(|| A::frame(raw))
     }
 
     /// The words that a walk for an address meets, the root's first, down to the leaf entry or to
@@ -96,10 +95,10 @@ impl<A: Architecture> SimSpace<A> {
     /// Makes the top level name `table` for an address, or nothing, whatever is there, and returns
     /// what it named: a way to corrupt a page table.
     pub fn replace_top(&self, address: VirtAddr, table: Option<Frame>) -> Option<Frame> {
-        let raw = table.map_or(0, |table| A::table(table, A::mode(address)));
+        let raw = table.map_or(0, |table| A::table(table, A::mode(address), A::LEVELS));
         let place = Place { table: self.table.root, index: A::index(address, A::LEVELS) };
         let old = self.hw.frames.exchange_entry::<A>(place, raw);
-        (old & Bits::PRESENT.bits() != 0).then(|| A::frame(old))
+        A::is_present(old).then(|| A::frame(old))
     }
 
     fn try_cursor(&self, range: &Range<VirtAddr>) -> Option<SimCursor<'_, A>> {
@@ -198,7 +197,7 @@ impl<A: Architecture> Cursor for SimCursor<'_, A> {
         schedule::point();
         let place = self.place(address);
         let is_present = self.entry(address).frame().is_some();
-        is_present && self.space.hw.frames.clear::<A>(place, Bits::ACCESSED)
+        is_present && self.space.hw.frames.clear::<A>(place, A::ACCESSED)
     }
 
     fn next(&self, from: VirtAddr) -> Option<VirtAddr> {

@@ -7,7 +7,6 @@ use crate::shootdown::Flush;
 use crate::walk::Place;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{Frame, Mode, OutOfFrames, PAGE_SHIFT, VirtAddr};
 
 /// The page table of one address space.
@@ -67,7 +66,7 @@ impl Table {
             let raw = hw.frames.entry::<A>(Place { table, index: A::index(address, level) });
             words.push(raw);
             table = A::frame(raw);
-            if raw & Bits::PRESENT.bits() == 0 || !hw.frames.contains(table) {
+            if !A::is_present(raw) || !hw.frames.contains(table) {
                 break;
             }
         }
@@ -93,7 +92,7 @@ impl Table {
             // Another thread may have made it, or pruned what is above it, meanwhile.
             match self.descend(hw, address, 1) {
                 Err(still) if still == missing => {
-                    let raw = A::table(new, A::mode(address));
+                    let raw = A::table(new, A::mode(address), still.level);
                     hw.frames.exchange_entry::<A>(still.place, raw);
                     if still.level == 2 {
                         self.leaves.fetch_add(1, Ordering::SeqCst);
@@ -193,7 +192,7 @@ impl Table {
                 break;
             }
             let raw = hw.frames.entry::<A>(Place { table, index });
-            if raw & Bits::PRESENT.bits() != 0 {
+            if A::is_present(raw) {
                 let lower = A::frame(raw);
                 self.free_below(hw, lower, level - 1, address);
                 hw.free_table(lower);
@@ -214,7 +213,7 @@ impl Table {
         for at in (level + 1..=A::LEVELS).rev() {
             let place = Place { table, index: A::index(address, at) };
             let raw = hw.frames.entry::<A>(place);
-            if raw & Bits::PRESENT.bits() == 0 {
+            if !A::is_present(raw) {
                 return Err(Missing { place, level: at });
             }
             table = A::frame(raw);

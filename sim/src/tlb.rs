@@ -9,32 +9,51 @@ const WAYS: usize = 4;
 
 /// A translation as a CPU remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Translation {
+pub struct Translation {
     /// The number of the page.
-    pub(crate) page: u64,
-    pub(crate) frame: Frame,
-    pub(crate) rights: Rights,
+    pub page: u64,
+    /// The frame that it is in.
+    pub frame: Frame,
+    /// What it allows.
+    pub rights: Rights,
     /// The entry is known to be marked dirty, so that a store need not look at it again.
-    pub(crate) dirty: bool,
+    pub dirty: bool,
     /// It is the same under every root.
-    pub(crate) global: bool,
+    pub global: bool,
 }
 
 /// What a walk through all levels allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rights {
-    pub(crate) write: bool,
-    pub(crate) user: bool,
-    pub(crate) execute: bool,
+pub struct Rights {
+    /// Loads succeed.
+    pub read: bool,
+    /// Stores succeed.
+    pub write: bool,
+    /// User mode may use it.
+    pub user: bool,
+    /// Instruction fetches succeed.
+    pub execute: bool,
 }
 
 impl Rights {
-    pub(crate) const ALL: Self = Self { write: true, user: true, execute: true };
+    /// What two entries on the way to a page allow together.
+    #[must_use]
+    pub fn and(self, lower: Self) -> Self {
+        Self {
+            read: self.read && lower.read,
+            write: self.write && lower.write,
+            user: self.user && lower.user,
+            execute: self.execute && lower.execute,
+        }
+    }
+
+    /// Everything is allowed.
+    pub const ALL: Self = Self { read: true, write: true, user: true, execute: true };
 
     /// Whether an access succeeds. Kernel-mode stores honour write protection (WP set, spec H3).
-    pub(crate) fn allow(self, access: Access, mode: Mode) -> bool {
+    pub fn allow(self, access: Access, mode: Mode) -> bool {
         let allowed = match access {
-            Access::Read => true,
+            Access::Read => self.read,
             Access::Write => self.write,
             Access::Execute => self.execute,
         };

@@ -5,7 +5,7 @@ use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
     Capabilities, ContextId, Cursor, Entry, Frame, Machine, NoSpace, OutOfFrames, Protection,
-    Space, Stale, VirtAddr,
+    Rights, Space, Stale, VirtAddr,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -129,6 +129,9 @@ pub enum Call {
 pub trait Observer: Send + Sync + 'static {
     /// Takes note of one call.
     fn note(&self, call: &Call);
+
+    /// Takes note of the translations that a flush is about to be told of.
+    fn note_stale(&self, _space: u32, _stale: &[Stale]) {}
 }
 
 impl<F: Fn(&Call) + Send + Sync + 'static> Observer for F {
@@ -219,6 +222,7 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
     type Space = TracedSpace<M::Space, O>;
     type Mutex = M::Mutex;
     type RwLock = M::RwLock;
+    const RIGHTS: Rights = M::RIGHTS;
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
@@ -276,6 +280,7 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
     }
 
     fn flush(&self, space: &Self::Space, stale: &[Stale]) {
+        self.observer.note_stale(space.id(), stale);
         self.inner.flush(&space.inner, stale);
         self.observer.note(&Call::Flush { space: space.id(), pages: stale.len() });
     }
@@ -283,6 +288,7 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
     fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
         let flushed = self.inner.flush_here(&space.inner, stale);
         if flushed {
+            self.observer.note_stale(space.id(), &[stale]);
             self.observer.note(&Call::Flush { space: space.id(), pages: 1 });
         }
         flushed

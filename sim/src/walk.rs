@@ -4,7 +4,6 @@ use crate::arch::Architecture;
 use crate::frames::Frames;
 use crate::tlb::Rights;
 use core::sync::atomic::{AtomicU64, Ordering};
-use pagefault_machine::encode::x86_64::Bits;
 use pagefault_machine::{Frame, VirtAddr};
 
 /// One entry's place: which table, and which of its entries.
@@ -57,26 +56,21 @@ pub(crate) fn walk<A: Architecture>(
     for level in (1..=A::LEVELS).rev() {
         let place = Place { table, index: A::index(address, level) };
         let raw = frames.entry::<A>(place);
-        let bits = Bits::from_bits_retain(raw);
-        if !bits.contains(Bits::PRESENT) {
+        if !A::is_present(raw) {
             return Walked::Missing;
         }
         let frame = A::frame(raw);
-        // This processor has 4 KiB pages only, so the page-size bit is reserved, and its physical
-        // addresses end with the last frame.
-        let is_large = level > 1 && bits.contains(Bits::PROTECT_NONE);
-        if raw & A::RESERVED != 0 || is_large || !frames.contains(frame) {
+        // Physical addresses end with the last frame.
+        if A::is_reserved(raw, level) || !frames.contains(frame) {
             return Walked::Reserved;
         }
-        rights.write &= bits.contains(Bits::WRITE);
-        rights.user &= bits.contains(Bits::USER);
-        rights.execute &= !bits.contains(Bits::NO_EXECUTE);
+        rights = rights.and(A::rights(raw, level));
         if level == 1 {
-            let global = bits.contains(Bits::GLOBAL);
+            let global = A::is_global(raw);
             return Walked::Found(Leaf { place, raw, frame, rights, global });
         }
-        if marks == Marks::Set && !bits.contains(Bits::ACCESSED) {
-            frames.mark::<A>(place, raw, Bits::ACCESSED);
+        if marks == Marks::Set && A::marks_upper(level) && raw & A::ACCESSED == 0 {
+            frames.mark::<A>(place, raw, A::ACCESSED);
         }
         table = frame;
     }
@@ -98,22 +92,22 @@ impl Frames {
     }
 
     /// Sets bits of an entry if it is still `raw`, and says whether it was.
-    pub(crate) fn mark<A: Architecture>(&self, place: Place, raw: u64, bits: Bits) -> bool {
+    pub(crate) fn mark<A: Architecture>(&self, place: Place, raw: u64, bits: u64) -> bool {
         let (word, part) = self.word::<A>(place);
-        let marked = |old| (part.extract(old) == raw).then(|| part.insert(old, raw | bits.bits()));
+        let marked = |old| (part.extract(old) == raw).then(|| part.insert(old, raw | bits));
         word.try_update(Ordering::SeqCst, Ordering::SeqCst, marked).is_ok()
     }
 
     /// Clears bits of an entry, and says whether any was set.
-    pub(crate) fn clear<A: Architecture>(&self, place: Place, bits: Bits) -> bool {
+    pub(crate) fn clear<A: Architecture>(&self, place: Place, bits: u64) -> bool {
         let (word, part) = self.word::<A>(place);
-        let cleared = |old| part.insert(old, part.extract(old) & !bits.bits());
+        let cleared = |old| part.insert(old, part.extract(old) & !bits);
         let old = word.update(Ordering::SeqCst, Ordering::SeqCst, cleared);
-        part.extract(old) & bits.bits() != 0
+        part.extract(old) & bits != 0
     }
 
     fn word<A: Architecture>(&self, place: Place) -> (&AtomicU64, Part) {
-        let per_word = A::entries() / 512;
+        let per_word = 8 / A::ENTRY_BYTES;
         let bits = 64 / per_word as u32;
         let part = Part { shift: bits * (place.index % per_word) as u32, bits };
         (&self.content(place.table)[place.index / per_word], part)

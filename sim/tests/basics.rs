@@ -7,7 +7,7 @@ use pagefault_machine::{
     Cursor, Entry, ErrorCode, Fate, Frame, Machine, Mode, PAGE_SIZE, Protection, Space, Stale,
     SwapSlot, VirtAddr,
 };
-use pagefault_sim::{Architecture, Computer, Config, ConfigError, Ia32, Sim, X86_64};
+use pagefault_sim::{Alpha, Architecture, Computer, Config, ConfigError, Ia32, Pae, Sim, X86_64};
 
 #[test]
 fn bytes_are_stored_where_the_table_says() {
@@ -149,6 +149,8 @@ fn tables_take_frames_and_give_them_back() {
     }
     check::<X86_64>(4);
     check::<Ia32>(2);
+    check::<Pae>(3);
+    check::<Alpha>(3);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use common::{PAGE, RW, map, present, set, stale};
 use pagefault_machine::{Entry, ErrorCode, Machine, Mode, Protection, Space, VirtAddr};
-use pagefault_sim::{Architecture, Computer, Config, Ia32, Sim, SyncError, X86_64};
+use pagefault_sim::{Architecture, Computer, Config, Ia32, Pae, Sim, SyncError, X86_64};
 
 /// The first address that is synchronised.
 fn vmalloc<A: Architecture>() -> VirtAddr {
@@ -39,6 +39,7 @@ fn a_space_follows_the_reference_table_when_it_first_needs_to() {
     }
     check::<X86_64>();
     check::<Ia32>();
+    check::<Pae>();
 }
 
 #[test]

@@ -149,11 +149,6 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 impl Child {
-    /// A child that was started in another way, with the signals that are taken for it.
-    pub fn adopt(process: Pid, signals: libc::sigset_t) -> Self {
-        Self { process, keeper: None, signals }
-    }
-
     /// The number of the process.
     pub fn id(&self) -> u32 {
         self.process.as_raw_nonzero().get() as u32

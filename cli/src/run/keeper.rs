@@ -78,9 +78,9 @@ fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: nothing above SHARED is used any more; its owners are forgotten with the front's
-    // stack, to which this process does not return.
-    unsafe { libc::syscall(libc::SYS_close_range, SHARED + 1, u32::MAX, 0) };
+    // Nothing above SHARED is used any more; its owners are forgotten with the front's stack, to
+    // which this process does not return.
+    close_from(SHARED + 1);
     // SAFETY: both are there, and nobody else owns them.
     let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;

@@ -72,9 +72,9 @@ Examples:
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the private anonymous memory of the program and of every process that it starts.
-Files, shared memory, code and stacks stay with the kernel. Any program for x86-64 can be run;
-one that gains rights by being executed, or that may not be read, runs unmanaged.
+What is managed: the private anonymous memory of the program and of every process that it starts,
+under one limit. Files, shared memory, code, static data and the initial stack stay with the kernel.
+Any program for x86-64 can be run; one that gains rights by being executed, or that may not be read, runs unmanaged.
 `pagefault doctor` says whether this machine has what is needed.
 
 Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:
@@ -96,7 +96,7 @@ pub struct Arguments {
         help = "Where pages go that do not fit: ram[:SIZE], file:PATH[:SIZE] or file; may be repeated"
     )]
     swap: Vec<swap::Area>,
-    /// Who brings pages back: the thread that needs them, or a thread of ours, for debuggers
+    /// Who brings pages back: the thread that needs them, or a process of ours, for debuggers
     #[arg(long, value_enum, default_value_t = DEFAULT_DELIVERY, value_name = "WHO")]
     delivery: Choice,
     // For tests: places another runtime than the one that was built in.
@@ -124,7 +124,9 @@ pub struct Arguments {
 enum Choice {
     /// The thread that faults: the fast way, for any program
     Inline,
-    /// A thread of ours, so that debuggers and others that read the program's memory see all of it
+    /// A process of ours, so that process_vm_readv, core dumps and a debugger that runs under
+    /// `pagefault run` too see all of the program's memory; needs root, vm.unprivileged_userfaultfd=1
+    /// or access to /dev/userfaultfd
     Threads,
 }
 

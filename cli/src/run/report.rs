@@ -66,6 +66,7 @@ fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
         "faults": faults,
         "read_ahead": counters.read_ahead.value(),
         "populated_ahead": counters.populated_ahead.value(),
+        "refused_calls": counters.refused.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
         "fault_time_ns": {
@@ -93,6 +94,7 @@ fn table(config: &Config, counters: &Counters, peak: u64) -> String {
     }
     line("read ahead", format!("{} pages", counters.read_ahead.value()));
     line("populated ahead", format!("{} pages", counters.populated_ahead.value()));
+    line("refused calls", counters.refused.value().to_string());
     for (spec, (out, back)) in
         config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
     {

@@ -132,6 +132,19 @@ pub fn write_lines(path: &Path, bytes: usize) {
     file.flush().unwrap();
 }
 
+/// Compiles one of the C programs beside this file.
+pub fn compile(scratch: &Scratch, name: &str) -> Option<String> {
+    if !have("cc") {
+        return None;
+    }
+    let source = format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let program = scratch.path(name);
+    let mut compiler = Command::new("cc");
+    let status = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).status();
+    assert!(status.unwrap().success());
+    Some(program.to_str().unwrap().to_owned())
+}
+
 /// What a run printed on standard error.
 pub fn message(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -1,7 +1,6 @@
 //! Real programs, each under a limit well below its need.
 
-use crate::harness::{Scratch, assert_limited, full, have, number, python, write_lines};
-use std::process::Command;
+use crate::harness::{Scratch, assert_limited, compile, full, have, number, python, write_lines};
 
 #[test]
 fn sort_with_two_threads() {
@@ -229,19 +228,6 @@ x = [b'%d' % i * 600 for i in range(9000)]
 print(sum(map(len, x)), os.open('/dev/null', os.O_RDONLY))
 ";
     assert_limited(&scratch.compare("12M", &[python(), "-c", program]));
-}
-
-/// Compiles one of the C programs beside this file.
-fn compile(scratch: &Scratch, name: &str) -> Option<String> {
-    if !have("cc") {
-        return None;
-    }
-    let source = format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR"));
-    let program = scratch.path(name);
-    let mut compiler = Command::new("cc");
-    let status = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).status();
-    assert!(status.unwrap().success());
-    Some(program.to_str().unwrap().to_owned())
 }
 
 /// The manager works for threads whose stacks it manages.

@@ -22,7 +22,7 @@
 
 #define PG 4096ul
 static char *map(size_t n) { char *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); if (p == MAP_FAILED) abort(); return p; }
-static const size_t LEN = 24 << 20;
+static const size_t LEN = 12 << 20;
 static unsigned char *data;
 static void fill(int seed) { for (size_t i = 0; i < LEN; i += 1024) data[i] = (unsigned char)((i >> 10) * 13 + seed); }
 static size_t bad(int seed) { size_t n = 0; for (size_t i = 0; i < LEN; i += 1024) n += data[i] != (unsigned char)((i >> 10) * 13 + seed); return n; }
@@ -36,6 +36,7 @@ static void *busy(void *arg) { unsigned s = (uintptr_t)arg; while (!shared) { s 
 static void *thread(void *arg) { volatile char x[20000]; memset((void *)x, 1, sizeof x); return (void *)((intptr_t)arg + x[19999]); }
 static void *in_call(void *arg) { char c; read((intptr_t)arg, &c, 1); return NULL; }
 static char **words;
+static void *keeps_its_word(void *arg) { int *w = NULL; prctl(PR_GET_TID_ADDRESS, &w); pid_t me = syscall(SYS_gettid); int is_tid = *w == me; syscall(SYS_set_tid_address, w); return (void *)(intptr_t)is_tid; }
 static void *executes(void *arg) { execv("/proc/self/exe", words); return NULL; }
 static pthread_mutex_t *robust;
 static void *holds(void *arg) { pthread_mutex_lock(robust); return NULL; }
@@ -70,10 +71,12 @@ int main(int argc, char **argv) {
     { int f = open("script", O_CREAT | O_WRONLY | O_TRUNC, 0700); write(f, "garbage", 7); close(f); await("no format", ({ pid_t p = fork(); if (!p) { for (int i = 0; i < 20; i++) execl("./script", "x", NULL); _exit(errno == ENOEXEC ? 13 : 14); } p; })); await("a shell's", ({ pid_t p = fork(); if (!p) { int g = open("script", O_WRONLY | O_TRUNC); write(g, "exit 17", 7); close(g); execlp("./script", "x", NULL); _exit(14); } p; })); unlink("script"); }
 
     /* Many, and at the same time. */
-    { int good = 0; for (int i = 0; i < 1000; i++) { pid_t p = fork(); if (!p) _exit(data[(i * 7919ul % (LEN / 1024)) * 1024] != (unsigned char)((i * 7919ul % (LEN / 1024)) * 13 + 1)); int st; waitpid(p, &st, 0); good += st == 0; } printf("forks %d\n", good); }
-    { shared = 0; pthread_t t[3]; for (intptr_t i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, (void *)(i + 1)); int good = 0; for (int i = 0; i < 30; i++) { pid_t p = fork(); if (!p) { fill(2); _exit(bad(2) != 0); } int st; waitpid(p, &st, 0); good += st == 0; } shared = 1; int wrong = 0; for (int i = 0; i < 3; i++) { void *r; pthread_join(t[i], &r); wrong += r != NULL; } printf("forks among threads %d, wrong %d\n", good, wrong); }
+    { int good = 0; for (int i = 0; i < 300; i++) { pid_t p = fork(); if (!p) _exit(data[(i * 7919ul % (LEN / 1024)) * 1024] != (unsigned char)((i * 7919ul % (LEN / 1024)) * 13 + 1)); int st; waitpid(p, &st, 0); good += st == 0; } printf("forks %d\n", good); }
+    { shared = 0; pthread_t t[3]; for (intptr_t i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, (void *)(i + 1)); int good = 0; for (int i = 0; i < 15; i++) { pid_t p = fork(); if (!p) { fill(2); _exit(bad(2) != 0); } int st; waitpid(p, &st, 0); good += st == 0; } shared = 1; int wrong = 0; for (int i = 0; i < 3; i++) { void *r; pthread_join(t[i], &r); wrong += r != NULL; } printf("forks among threads %d, wrong %d\n", good, wrong); }
     { int made = 0, right = 0; static pthread_t t[1000]; pthread_attr_t a; pthread_attr_init(&a); pthread_attr_setstacksize(&a, 64 << 10); for (int r = 0; r < 3; r++) { for (int i = 0; i < 1000; i++) made += pthread_create(&t[i], &a, thread, (void *)(intptr_t)i) == 0; for (int i = 0; i < 1000; i++) { void *v; pthread_join(t[i], &v); right += (intptr_t)v == i + 1; } } printf("threads %d, right %d\n", made, right); }
     { pthread_mutexattr_t a; pthread_mutexattr_init(&a); pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST); for (int kind = 0; kind < 2; kind++) { if (kind) pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT); robust = (void *)map(PG); pthread_mutex_init(robust, &a); pthread_t t; pthread_create(&t, NULL, holds, NULL); pthread_join(t, NULL); madvise(robust, PG, MADV_PAGEOUT); printf("robust: %s\n", strerrorname_np(pthread_mutex_lock(robust))); } }
+
+    { pthread_t t; void *r = NULL; int e = pthread_create(&t, NULL, keeps_its_word, NULL); pthread_join(t, &r); printf("its own word: %d %d\n", e, (int)(intptr_t)r); }
 
     /* Ends. */
     await("exit among calls", ({ pid_t p = fork(); if (!p) { int q[2]; pipe(q); for (int i = 0; i < 20; i++) { pthread_t t; pthread_create(&t, NULL, in_call, (void *)(intptr_t)q[0]); } usleep(10000); exit(21); } p; }));

@@ -11,6 +11,7 @@ mod answer;
 pub(crate) mod guard;
 #[cfg(feature = "std")]
 pub(crate) mod pager;
+mod report;
 #[cfg(feature = "std")]
 pub(crate) mod signal;
 #[cfg(feature = "std")]
@@ -21,6 +22,7 @@ pub(crate) mod thread;
 pub use answer::{Answer, HostFault, Resolution, Signal, answer, correct};
 #[cfg(feature = "std")]
 pub use pager::{Answering, Pager};
+pub use report::Report;
 use rustix::fd::BorrowedFd;
 
 /// Ends the process with a message. Used where going on would mean a wrong byte or a hang.

@@ -5,7 +5,7 @@
 
 use super::pager::answer;
 use super::signal::{FaultInfo, OURS};
-use super::{Answer, HostFault, Signal, stop};
+use super::{Answer, Report, Signal, stop};
 use crate::host::PAGE;
 use crate::lock::{FutexMutex, FutexRwLock};
 use crate::machine::Shared;
@@ -15,7 +15,6 @@ use crate::space;
 use crate::store::descriptor::{self, Kept};
 use crate::uffd::UffdFeatures;
 use lock_api::RwLock;
-use pagefault_machine::Access;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, AsRawFd};
@@ -156,7 +155,7 @@ fn serve(shared: &Weak<Shared>, wait: &Kept) {
         if pause.is_some() && ready == Ok(0) {
             unpoison(&shared);
         }
-        read_messages(&shared);
+        shared.take_reports(|report| answer_report(&shared, &report));
     }
 }
 
@@ -201,65 +200,29 @@ impl Poisoned {
     }
 }
 
-/// A message of the kernel's (`struct uffd_msg`), for a page fault.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Message {
-    event: u8,
-    reserved: [u8; 7],
-    flags: u64,
-    address: u64,
-    thread: u32,
-    pad: u32,
-}
-
-const EVENT_PAGEFAULT: u8 = 0x12;
-const FLAG_WRITE: u64 = 1;
-const FLAG_WP: u64 = 2;
-/// The most messages answered for one read.
-const MESSAGES: usize = 16;
-
-fn read_messages(shared: &Shared) {
-    let mut bytes = [0_u8; MESSAGES * size_of::<Message>()];
-    // Another thread may have taken the messages: then there is nothing to read.
-    let Ok(count) = rustix::io::read(&shared.descriptor, &mut bytes) else { return };
-    for chunk in bytes[..count].chunks_exact(size_of::<Message>()) {
-        // SAFETY: the chunk has the size of a message, and every pattern of bits is one.
-        let message: Message = unsafe { chunk.as_ptr().cast::<Message>().read_unaligned() };
-        if message.event == EVENT_PAGEFAULT {
-            answer_message(shared, &message);
-        }
-    }
-}
-
-fn answer_message(shared: &Shared, message: &Message) {
-    let write = message.flags & (FLAG_WRITE | FLAG_WP) != 0;
-    let access = if write { Access::Write } else { Access::Read };
-    let fault = HostFault { address: message.address, access, ip: 0, sp: 0 };
-    let page = message.address & !(PAGE as u64 - 1);
+fn answer_report(shared: &Shared, report: &Report) {
     // SAFETY: the faulting access waits for the answer; whoever drops a space answers for there
     // being none.
-    let outcome = match unsafe { space::find(message.address) } {
-        Some(space) => answer(space, &fault),
+    let outcome = match unsafe { space::find(report.address) } {
+        Some(space) => answer(space, &report.fault()),
         None => Answer::Signal(Signal::NotMapped),
     };
     match outcome {
         Answer::Resume(Refilled::Changed) => return,
         Answer::Resume(Refilled::Unchanged) => {}
-        Answer::Signal(signal) => deny(shared, message, signal),
+        Answer::Signal(signal) => deny(shared, report, signal),
         Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(text) => stop(text),
     }
-    // Nobody may be waiting any more.
-    let _ = shared.descriptor.wake(page..page + PAGE as u64);
+    shared.wake_waiters(report);
 }
 
 /// Makes an access fail: a program's by a signal, the kernel's by poisoning the page, since it
 /// would try again and again with the signal pending.
-fn deny(shared: &Shared, message: &Message, signal: Signal) {
-    let page = message.address & !(PAGE as u64 - 1);
-    if message.thread != 0 && !in_system_call(message.thread) {
-        send(message.thread, signal, message.address);
+fn deny(shared: &Shared, report: &Report, signal: Signal) {
+    let page = report.address & !(PAGE as u64 - 1);
+    if report.thread != 0 && !in_system_call(report.thread) {
+        send(report.thread, signal, report.address);
         return;
     }
     if !poison(shared, page) {

@@ -78,7 +78,7 @@ impl Generations {
         }
         let free = self.files.iter().position(|file| file.fd.load(Acquire).is_null());
         let free = free.ok_or(IoError::Full)?;
-        let file = unlinked(directory.as_fd()).map_err(io_error)?;
+        let file = descriptor::with_room(|| unlinked(directory.as_fd())).map_err(io_error)?;
         self.files[free].open(descriptor::keep(file));
         self.current.store(free as u32, Release);
         Ok(free as Number)

@@ -96,17 +96,11 @@ impl<M: Machine> Mm<M> {
         access: Access,
         code: ErrorCode,
     ) -> Result<(), Refusal> {
-        // A fetch from a page that is present can only mean that it may not be executed (A16).
-        let fetch_denied = access == Access::Execute && code.contains(ErrorCode::PROTECTION);
         let mut fault = Fault::at(address.page(), access);
         let _engaged = self.manager.engage();
         let correction = self.run(&mut fault, |mm| {
             let vma = mm.region_for(address)?;
-            let allowed = match access {
-                Access::Execute if !fetch_denied => vma.has(VmaFlags::ACCESS),
-                access => vma.allows(access),
-            };
-            if allowed { Ok(vma) } else { Err(Refusal::Forbidden) }
+            if vma.allows_fault(access, code) { Ok(vma) } else { Err(Refusal::Forbidden) }
         })?;
         self.count(&fault, address, correction);
         self.bring_ahead(&fault, correction);

@@ -25,6 +25,10 @@ pub struct RegionReport {
     pub locked: bool,
     /// Whether it grows towards lower addresses on access.
     pub grows_down: bool,
+    /// Whether its entries may name pages of the object out of order.
+    pub nonlinear: bool,
+    /// The number of the family that its anonymous pages belong to, once there are any.
+    pub family: Option<u64>,
     /// What else is known of it.
     pub flags: VmaFlags,
 }
@@ -58,6 +62,8 @@ impl<M: Machine> Mm<M> {
                 object: vma.file.as_ref().map(|file| file.id),
                 locked: vma.has(VmaFlags::LOCKED),
                 grows_down: vma.has(VmaFlags::GROWSDOWN),
+                nonlinear: vma.has(VmaFlags::NONLINEAR),
+                family: vma.anon.as_ref().map(|family| family.id),
                 flags: vma.flags,
             })
             .collect()

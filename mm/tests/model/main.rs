@@ -10,7 +10,7 @@ mod verbs;
 
 use common::{Label, long};
 use pagefault::{Config, NonlinearPolicy, Overcommit, ZeroPolicy};
-use pagefault_sim::{Architecture, Config as Machine, Hazards, Ia32, X86_64};
+use pagefault_sim::{Alpha, Architecture, Config as Machine, Hazards, Ia32, Pae, X86_64};
 use run::{Run, Shape};
 
 const HAZARDS: Hazards = Hazards { evictions: 60, prefetches: 60 };
@@ -95,6 +95,16 @@ fn without_any_bits() {
 #[test]
 fn on_ia32() {
     run::<Ia32>("IA-32", machine(64, 2), default, shape(4));
+}
+
+#[test]
+fn on_pae() {
+    run::<Pae>("PAE", machine(64, 2), default, shape(4));
+}
+
+#[test]
+fn on_alpha() {
+    run::<Alpha>("Alpha", machine(64, 2), default, shape(3));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{Call, Outcome};
 use crate::files;
+use crate::memory::serve::{self, Paused};
 use crate::sys::{self, Errno, Result};
 use linux_raw_sys::general as nr;
 
@@ -15,10 +16,24 @@ impl Call<'_> {
         let [a, b, c, ..] = self.args;
         match self.number {
             nr::__NR_close if files::is_kept(a as u32) => Err(Errno::EBADF).into(),
-            nr::__NR_close_range => close_range(a, b, c).into(),
+            nr::__NR_close_range => {
+                let _paused = self.unshares_files(c & UNSHARE != 0);
+                close_range(a, b, c).into()
+            }
+            nr::__NR_unshare => {
+                let leaves = a as u32 & (nr::CLONE_FILES | nr::CLONE_NEWPID) == nr::CLONE_FILES;
+                let _paused = self.unshares_files(leaves);
+                self.pass()
+            }
             nr::__NR_dup2 | nr::__NR_dup3 => self.duplicate(a as u32, b as u32),
             _ => self.pass(),
         }
+    }
+
+    /// Keeps the server of faults, which is to share the descriptors, from staying behind with the
+    /// old ones. It could not be started again where it would be the first process of a namespace.
+    fn unshares_files(&self, unshares: bool) -> Option<Paused> {
+        unshares.then(serve::pause).flatten()
     }
 
     fn duplicate(&mut self, from: u32, to: u32) -> Outcome {

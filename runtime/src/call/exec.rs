@@ -5,10 +5,11 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
-use crate::{file_size, files, keeper, process, signal, user};
+use crate::{file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::Reader;
+use pagefault_linux::store::descriptor;
 use pagefault_machine::Access;
 
 /// `AT_EMPTY_PATH`.
@@ -82,7 +83,10 @@ impl Call<'_> {
         for descriptor in kept {
             files::set_close_on_exec(descriptor, true);
         }
+        // Its memory is the host's alone from then on, and does not count.
+        let charge = memory::discharge();
         let raw = self.execute();
+        memory::charge_again(charge);
         for descriptor in kept {
             files::set_close_on_exec(descriptor, false);
         }
@@ -95,10 +99,13 @@ impl Call<'_> {
         let mask = believed_mask(self.thread, self.context.mask);
         let member = self.thread.member();
         member.signals().settle_for_exec();
+        // It would live on in the memory that the process leaves.
+        let paused = memory::serve::pause();
         let before = sys::exchange_mask(mask.0);
         // SAFETY: the program asks for it; what it names is pinned.
         let raw = unsafe { entry::call(self.number, &self.args, self.thread) };
         sys::exchange_mask(before);
+        drop(paused);
         signal::install();
         if raw == RESTART { NOT_STARTED } else { raw }
     }
@@ -119,8 +126,10 @@ impl Call<'_> {
         if flags & EMPTY_PATH != 0 && user::read::<u8>(path) == Ok(0) {
             return Ok(rights_of(directory as u32));
         }
-        // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
-        let file = unsafe { sys::call(nr::__NR_openat, [directory, path, open, 0]) };
+        let file = descriptor::with_room(|| {
+            // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
+            unsafe { sys::call(nr::__NR_openat, [directory, path, open, 0]) }
+        });
         let file = match file {
             Ok(file) => file as u32,
             // Without a descriptor nothing can be found out; the exec stop still looks.

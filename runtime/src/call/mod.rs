@@ -8,6 +8,7 @@
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
+//! | `trace` | what debuggers do |
 //! | `memory` | mappings and what changes them |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
 
@@ -19,6 +20,7 @@ mod process;
 mod seccomp;
 mod signal;
 pub mod thread;
+mod trace;
 
 use crate::entry::NOT_STARTED;
 use crate::frame::Context;
@@ -97,9 +99,11 @@ impl Call<'_> {
             nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
                 self.process()
             }
-            nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => {
-                self.descriptor()
-            }
+            nr::__NR_close
+            | nr::__NR_close_range
+            | nr::__NR_dup2
+            | nr::__NR_dup3
+            | nr::__NR_unshare => self.descriptor(),
             nr::__NR_mmap
             | nr::__NR_munmap
             | nr::__NR_mremap
@@ -116,6 +120,10 @@ impl Call<'_> {
             | nr::__NR_remap_file_pages
             | nr::__NR_process_madvise
             | nr::__NR_shmat => self.memory(),
+            nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => self.trace(),
+            nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => {
+                self.access_file()
+            }
             _ => self.pass(),
         }
     }

@@ -35,7 +35,7 @@ impl Call<'_> {
         if let Some(call) = pagefault_calls::describe(self.number)
             && let Class::Refused(pagefault_calls::Errno(errno)) = call.class
         {
-            process::count_refused(call.name);
+            process::count_refused();
             return Outcome::Raw(-i64::from(errno));
         }
         Outcome::Raw(self.make_pinned(self.args))

@@ -13,21 +13,23 @@ impl Call<'_> {
         match self.number {
             nr::__NR_prctl => match a as u32 {
                 prctl::PR_SET_SECCOMP => self.set_seccomp(),
-                prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
-                prctl::PR_SET_SYSCALL_USER_DISPATCH => {
-                    self.refuse("syscall user dispatch", Errno::EINVAL)
+                // The host has a word of ours.
+                prctl::PR_GET_TID_ADDRESS => {
+                    user::write(b, &self.thread.clear_at_exit.get()).map(|()| 0).into()
                 }
+                prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
+                prctl::PR_SET_SYSCALL_USER_DISPATCH => self.refuse(Errno::EINVAL),
                 _ => self.pass(),
             },
-            nr::__NR_getrlimit => self.limit(0, b, 0).into(),
-            nr::__NR_setrlimit => self.limit(b, 0, 0).into(),
+            nr::__NR_getrlimit => self.limit(0, b).into(),
+            nr::__NR_setrlimit => self.limit(b, 0).into(),
             nr::__NR_prlimit64 => self.prlimit(),
             _ => self.pass(),
         }
     }
 
-    fn refuse(&self, what: &'static str, errno: Errno) -> Outcome {
-        process::count_refused(what);
+    fn refuse(&self, errno: Errno) -> Outcome {
+        process::count_refused();
         Err(errno).into()
     }
 
@@ -38,13 +40,13 @@ impl Call<'_> {
             return self.pass();
         }
         self.args[0] = self.args[1];
-        let result = self.limit(new, old, process);
+        let result = self.limit(new, old);
         result.into()
     }
 
     /// Reads and changes a limit of this process. That of descriptors is a number of ours, since the
     /// runtime's own lie above it.
-    fn limit(&mut self, new: u64, old: u64, _process: u64) -> Result {
+    fn limit(&mut self, new: u64, old: u64) -> Result {
         let resource = self.args[0];
         let changed: Option<[u64; 2]> = if new == 0 { None } else { Some(user::read(new)?) };
         let was = match resource as u32 {

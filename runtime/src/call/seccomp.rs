@@ -102,7 +102,7 @@ impl Call<'_> {
     fn add_filter(&self, flags: u32, program: u64) -> Result {
         if flags & !KNOWN != 0 {
             // A listener would have to answer for calls that the runtime makes otherwise.
-            process::count_refused("seccomp");
+            process::count_refused();
             return Err(Errno::EINVAL);
         }
         let [len, at] = user::read::<[u64; 2]>(program)?;

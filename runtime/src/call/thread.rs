@@ -46,7 +46,9 @@ const PIDFD: u64 = nr::CLONE_PIDFD as u64;
 const THREAD: u64 = nr::CLONE_THREAD as u64;
 
 /// What a new thread is given by its parent.
+#[repr(C)]
 struct Birth {
+    begin: entry::Begin,
     thread: NonNull<Thread>,
     /// What it goes on with.
     frame: *const Frame,
@@ -146,7 +148,7 @@ impl Call<'_> {
             (_, stack) => stack,
         };
         let frame = self.child_frame(thread, sp);
-        let birth = Birth { thread: NonNull::from(thread), frame };
+        let birth = Birth { begin: begin_thread, thread: NonNull::from(thread), frame };
         // Everything above the frame is the frame's; the child begins below it.
         let top = (frame as u64 - 512) & !15;
         let mut kernel = *args;
@@ -270,6 +272,7 @@ impl Call<'_> {
         memory::after_fork_in_child(fork);
         thread::leave_others(self.thread);
         drop(pins);
+        memory::serve::begin(self.thread.member());
         sys::exchange_mask(mask);
         Ok(0)
     }
@@ -329,6 +332,9 @@ impl Call<'_> {
             // SAFETY: waking changes no memory.
             let _ = unsafe { sys::call(nr::__NR_futex, [word, wake, 1]) };
         }
+        if !self.thread.is_one_of_many() {
+            memory::serve::end_with_process();
+        }
         self.thread.retire();
         entry::exit_thread(status)
     }
@@ -358,9 +364,9 @@ fn read_args(at: u64, len: u64) -> Result<(CloneArgs, u64)> {
 }
 
 /// The first step of a thread that shares the memory, on its own block; every signal is blocked.
-pub extern "C" fn begin_thread(birth: *const u8) -> ! {
+extern "C" fn begin_thread(birth: *const u8) -> ! {
     // SAFETY: the parent left it on this thread's stack.
-    let Birth { thread, frame } = unsafe { birth.cast::<Birth>().read() };
+    let Birth { thread, frame, .. } = unsafe { birth.cast::<Birth>().read() };
     // SAFETY: the block is this thread's.
     unsafe { thread.as_ref() }.settle();
     process::enable_dispatch();

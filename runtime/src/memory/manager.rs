@@ -16,6 +16,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use once_cell::race::OnceBox;
 use pagefault::{AddressSpace, Limits, Manager as MemoryManager, Mm, Overcommit};
+use pagefault_control::Delivery as Asked;
 use pagefault_linux::machine::{MAX_FRAMES, POPULATE_AHEAD};
 use pagefault_linux::space::HOST_END;
 use pagefault_linux::{Config, Delivery, Layout, LinuxMachine};
@@ -30,6 +31,8 @@ const LEAST_FRAMES: u64 = 64;
 /// The manager of this process.
 pub struct Manager {
     pub(super) machine: LinuxMachine,
+    /// Who answers faults.
+    pub(super) delivery: Delivery,
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
     pub(super) tree: &'static Tree,
@@ -57,8 +60,11 @@ pub fn start() {
         process::stop(format_args!("--memory: too small to work; give at least {least}K"));
     }
     let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
-    let config =
-        Config { frames, layout: Layout::Identity, delivery: Delivery::Inline, task_size: None };
+    let delivery = match control.delivery() {
+        Some(Asked::Threads) => Delivery::Threads(1),
+        _ => Delivery::Inline,
+    };
+    let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
     let boot = process::boot();
     let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
         Ok(tree) => &*Box::leak(Box::new(tree)),
@@ -70,6 +76,11 @@ pub fn start() {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),
     };
+    if delivery != Delivery::Inline
+        && let Err(error) = machine.probe().require_kernel_faults()
+    {
+        process::stop(format_args!("{error}"));
+    }
     let memory = MemoryManager::new(
         Arc::new(machine.clone()),
         pagefault::Config {
@@ -97,7 +108,10 @@ pub fn start() {
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
     };
     let space = AddressSpace::with_space(&memory, layout, limits, table);
-    let _ = MANAGER.set(Box::new(Manager { machine, space, swap, tree }));
+    let _ = MANAGER.set(Box::new(Manager { machine, delivery, space, swap, tree }));
+    if let Some(manager) = current() {
+        super::image::adopt(manager);
+    }
 }
 
 impl Manager {

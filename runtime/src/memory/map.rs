@@ -126,18 +126,20 @@ pub fn grow_break(wanted: u64) -> Result {
 /// `mprotect(2)` and `pkey_mprotect(2)`: the call's number and arguments.
 pub fn protect(number: u32, args: [u64; 6]) -> Result {
     let [start, len, prot, key, ..] = args;
-    let host = |prot: u64| {
+    let host = |len: u64, prot: u64| {
         // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
         unsafe { sys::call(number, [start, len, prot, key]) }
     };
     if process::overlaps_runtime(start, len) {
         return Err(Errno::ENOMEM);
     }
-    let (Some(manager), Some(range)) = (current(), pages(start, len)) else { return host(prot) };
+    let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
+        return host(len, prot);
+    };
     let _gate = GATE.write();
     let parts = manager.parts(&range);
     if parts.is_empty() {
-        return host(prot);
+        return host(len, prot);
     }
     if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
         // What nobody may read is read for eviction where it is parked.
@@ -148,10 +150,11 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
         }
     }
     let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
-    let result = host(host_prot);
+    let result = host(len, host_prot);
     for (part, _) in &parts {
-        // After an error the host has changed what lies before the gap.
-        if result.is_ok() || manager.is_accessible_as(part, prot as u32) {
+        // After an error the host has changed what lies before the gap, or before the mapping that
+        // refused: as far as a shorter call succeeds.
+        if result.is_ok() || host(part.end - start, host_prot).is_ok() {
             manager.protect(part, prot as u32)?;
         }
     }
@@ -201,11 +204,6 @@ impl Manager {
     fn protect(&self, range: &Range<u64>, prot: u32) -> Result<()> {
         let (start, len) = (VirtAddr(range.start), range.end - range.start);
         done(self.mm().mprotect(start, len, protection(prot)))
-    }
-
-    /// Whether the host has changed a range to `prot`, in a call that failed further on.
-    fn is_accessible_as(&self, _range: &Range<u64>, _prot: u32) -> bool {
-        false
     }
 }
 

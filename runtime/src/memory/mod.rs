@@ -6,18 +6,23 @@
 //! | `manager` | the memory manager of this process, and its swap |
 //! | `fault` | answers a fault |
 //! | `map`, `remap` | mappings come, go, move and change |
+//! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
+//! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
+//! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
 //! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
 //! manager follows, under the gate held exclusively, so that no fault sees the one without the other
 //! (Linux: `mmap_lock`). Faults hold it shared.
 
 mod advise;
+pub mod dump;
 mod fault;
 mod fork;
+mod image;
 mod lock;
 mod manager;
 mod map;
@@ -25,16 +30,19 @@ mod pin;
 mod quota;
 mod remap;
 mod room;
+pub mod serve;
 mod statistics;
 mod swap;
 
 pub use advise::advise;
 pub use fault::{Answer, fault};
 pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
+pub use image::look as look_at_image;
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
+pub use quota::{charge_again, discharge};
 pub use remap::remap;
 pub use room::{ask as ask_for_frames, give_up_asked};
 

@@ -1,5 +1,6 @@
 //! The frames of the tree: what this process is charged with, and what it shares with its relatives.
 
+use super::current;
 use crate::keeper;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -119,6 +120,25 @@ impl Quota for &'static Tree {
     }
 }
 
+/// Takes this process's own charge away: it is about to execute a program that is not managed.
+pub fn discharge() -> u32 {
+    let Some(tree) = current().map(|manager| manager.tree) else { return 0 };
+    if Thread::current().member().slot() != tree.slot() {
+        // A child that shares this memory for a while has no charge of its own.
+        return 0;
+    }
+    let charged = tree.control.slots.get(tree.slot()).map_or(0, |slot| slot.charged());
+    tree.control.slots.uncharge(tree.slot(), charged);
+    charged
+}
+
+/// Takes the charge back where the program could not be executed.
+pub fn charge_again(charge: u32) {
+    if let Some(tree) = current().map(|manager| manager.tree) {
+        tree.control.slots.charge(tree.slot(), charge, u64::MAX);
+    }
+}
+
 /// The column of a child that is about to be forked.
 pub struct Child {
     tree: &'static Tree,
@@ -191,9 +211,7 @@ impl ChildShares for Child {
 fn map(file: u32, offset: u64, len: u64) -> Result<*const AtomicU32> {
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let args = [0, len, prot.into(), flags.into(), file.into(), offset];
-    // SAFETY: a new mapping replaces nothing.
-    let start = unsafe { sys::call(nr::__NR_mmap, args)? } as usize;
+    let start = sys::map_apart(len, prot, flags, file.into(), offset)?;
     // SAFETY: nothing of the program's is there.
     let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
     if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *const AtomicU32) }

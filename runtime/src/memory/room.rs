@@ -37,6 +37,9 @@ impl Room {
         let now = process::now();
         let since = *self.since.get_or_insert(now);
         if now - since > PATIENCE {
+            if let Some(shortage) = manager.swap.shortage() {
+                process::stop(format_args!("out of memory: {shortage}"));
+            }
             process::stop(format_args!(
                 "out of memory: all of --memory is in use and the swap areas are full; give more of \
                  either"

@@ -9,7 +9,7 @@ use pagefault::Manager;
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault_control::{Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
-use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, SwapFile};
+use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, Shortage, SwapFile};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
@@ -64,6 +64,11 @@ impl Areas {
             // A full disk leaves the pages where they are; the next fork tries again.
             let _ = file_size::unlimited(|| file.before_fork());
         }
+    }
+
+    /// Why a file could take no page, if one could not.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.files.iter().find_map(|file| file.shortage())
     }
 
     /// Lets the files go on after a process fork, on either side.

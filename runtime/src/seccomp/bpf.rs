@@ -246,10 +246,11 @@ fn loads_what_was_stored(code: &[Instruction]) -> bool {
                 }
                 now = u16::MAX;
             }
-            LD | LDX if matches!(instruction.code, LD_MEMORY | LDX_MEMORY) => {
-                if now & 1 << instruction.k == 0 {
-                    return false;
-                }
+            LD | LDX
+                if matches!(instruction.code, LD_MEMORY | LDX_MEMORY)
+                    && now & 1 << instruction.k == 0 =>
+            {
+                return false;
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! A signal arrives: a system call, a fault, or one of the program's.
 
 use super::action::{Action, IGNORE};
-use super::{ALL, Set, deliver, deliver_default};
+use super::{ALL, Set, deliver, deliver_default_at_once};
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
@@ -34,6 +34,12 @@ pub fn install() {
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
         set(signal as i32, on_fault as *const () as u64, flags, Mask::Everything);
     }
+    for signal in memory::dump::SIGNALS {
+        let action = Thread::current().member().signals().action(signal as i32);
+        if action.handler == super::action::DEFAULT {
+            settle(signal as i32, &action);
+        }
+    }
 }
 
 /// Makes the kernel do about a signal what the program wants.
@@ -45,7 +51,9 @@ pub fn settle(signal: i32, action: &Action) {
     let is_ours = signal == PRESS_SIGNAL;
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
-    if action.is_handled() || is_ours {
+    let dumps_core =
+        action.handler == super::action::DEFAULT && memory::dump::is_incomplete(signal);
+    if action.is_handled() || is_ours || dumps_core {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.
         let flags = OURS | nr::SA_RESTART | kept;
@@ -177,7 +185,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         deliver(thread, context, info);
     } else if thread.has_pending() {
         // All others are blocked, so that this cannot be.
-        deliver_default(info);
+        deliver_default_at_once(info);
     } else if action.handler != IGNORE {
         thread.defer(info);
         context.mask = ALL;

@@ -4,7 +4,7 @@ use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, believed_mask, set_believed_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len};
 use crate::thread::Thread;
-use crate::{sys, user};
+use crate::{memory, sys, user};
 use linux_raw_sys::general as nr;
 
 /// What lies below a stack pointer and belongs to the interrupted function.
@@ -53,8 +53,17 @@ pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
     deliver_default(info);
 }
 
-/// Lets the kernel do its default about a signal, which mostly ends the process.
+/// Lets the kernel do its default about a signal, which mostly ends the process. The caller holds no
+/// lock.
 pub fn deliver_default(info: &Info) {
+    if memory::dump::is_incomplete(info.signal) {
+        memory::dump::complete();
+    }
+    deliver_default_at_once(info);
+}
+
+/// The same for a signal that came at any moment of the runtime's work.
+pub fn deliver_default_at_once(info: &Info) {
     arrive::reset(info.signal);
     let mut info = *info;
     // The kernel lets nobody claim to be the kernel, not even towards oneself, but by a plain signal.

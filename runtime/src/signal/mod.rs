@@ -22,7 +22,9 @@ mod held;
 mod resume;
 
 pub use arrive::{install, kernel_handler};
-pub use deliver::{deliver, deliver_default, deliver_fault, is_on as is_on_stack};
+pub use deliver::{
+    deliver, deliver_default, deliver_default_at_once, deliver_fault, is_on as is_on_stack,
+};
 pub use held::Held;
 pub use resume::return_from_handler;
 

@@ -35,6 +35,7 @@ impl Machine for Stubborn {
 fn entry(name: &'static str, left: u32) -> Entry {
     Entry {
         name,
+        simulates: crate::machine::Simulates::Nothing,
         failures: Failures::Refused,
         start: Box::new(move |_| Ok(Box::new(Stubborn { left }))),
     }

@@ -1,22 +1,25 @@
 use super::*;
 
+const WINDOW: Window = Window::of(Arch::X86_64);
+const TABLE: u64 = WINDOW.table;
+
 #[test]
 fn mappings_are_far_apart_and_cross_a_table_boundary() {
-    let mut layout = Layout::new();
+    let mut layout = Layout::over(WINDOW);
     let mut before = WINDOW_START;
     for length in [1, PAGE, 9 * PAGE, 3 * TABLE + 5, 7] {
         let Placed::At(start) = layout.place(length) else {
             panic!("the window is empty");
         };
         assert!(start >= before + 1024 * PAGE, "{start:#x} after {before:#x}");
-        assert_eq!(start % TABLE, TABLE - BELOW);
+        assert_eq!(start % TABLE, TABLE - BELOW * PAGE);
         before = start + length;
     }
 }
 
 #[test]
 fn what_the_script_places_itself_is_kept_clear_of() {
-    let mut layout = Layout::new();
+    let mut layout = Layout::over(WINDOW);
     layout.used(WINDOW_START + (1 << 30), 5 * PAGE);
     let Placed::At(start) = layout.place(PAGE) else {
         panic!("there is room");
@@ -32,7 +35,7 @@ fn what_the_script_places_itself_is_kept_clear_of() {
 
 #[test]
 fn a_full_window_has_no_room() {
-    let mut layout = Layout::new();
+    let mut layout = Layout::over(WINDOW);
     assert!(matches!(layout.place(63 << 30), Placed::At(_)));
     assert!(matches!(layout.place(2 << 30), Placed::NoRoom(_)));
     assert!(matches!(layout.place(PAGE), Placed::At(_)));
@@ -53,6 +56,6 @@ fn ranges_and_the_window() {
         (WINDOW_END, 0, Fit::Outside),
         (WINDOW_END - PAGE, PAGE, Fit::Inside),
     ] {
-        assert_eq!(fits(start, length), fit, "{start:#x} {length:#x}");
+        assert_eq!(WINDOW.fits(start, length), fit, "{start:#x} {length:#x}");
     }
 }

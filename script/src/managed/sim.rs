@@ -1,41 +1,60 @@
 //! Scripts on the simulated computer.
 
-use crate::machine::{Setup, StartError};
+use crate::Window;
+use crate::ast::Arch;
+use crate::machine::{Machine, Setup, StartError};
 use crate::managed::{Managed, Processor, Stopped, config};
-use pagefault::entry::Verdict;
+use crate::outcome;
+use pagefault::entry::{Oops, Verdict};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
-use pagefault::machine::{Mode, PageFault, VirtAddr};
+use pagefault::machine::{
+    Cursor, Entry, Machine as _, Mode, PAGE_SIZE, PageFault, Protection, Space, VirtAddr,
+};
 use pagefault::{Manager, Mm};
-use pagefault_sim::{Config, Cpu, Sim, SimSpace, X86_64};
+use pagefault_sim::{Alpha, Architecture, Computer, Config, Cpu, Ia32, Pae, SimSpace, X86_64};
 use std::sync::Arc;
 
 /// The CPUs of the computer, which take turns in making the accesses of a script.
-pub(super) struct SimProcessor {
-    sim: Sim,
-    manager: Arc<Manager<Sim>>,
+struct SimProcessor<A: Architecture> {
+    sim: Computer<A>,
+    arch: Arch,
+    manager: Arc<Manager<Computer<A>>>,
     exceptions: ExceptionTables,
     turn: u32,
 }
 
-/// Starts a computer of a kind, with the sizes and the seed of the script.
-pub(super) fn start(setup: &Setup, kind: Config) -> Result<Managed<Sim, SimProcessor>, StartError> {
+/// Starts a computer of a kind, with the processors, the sizes and the seed of the script.
+pub(super) fn start(setup: &Setup, kind: Config) -> Result<Box<dyn Machine>, StartError> {
+    if setup.sizes.arch.page() != PAGE_SIZE {
+        return Err(StartError::PageSize);
+    }
+    match setup.sizes.arch {
+        Arch::X86_64 => start_on::<X86_64>(setup, kind),
+        Arch::Ia32 => start_on::<Ia32>(setup, kind),
+        Arch::Pae => start_on::<Pae>(setup, kind),
+        Arch::Alpha => start_on::<Alpha>(setup, kind),
+    }
+}
+
+fn start_on<A: Architecture>(setup: &Setup, kind: Config) -> Result<Box<dyn Machine>, StartError> {
     let number = |n: u64| u32::try_from(n).map_err(|_| StartError::Sizes);
     let frames = number(setup.sizes.frames)?;
     let cpus = number(setup.sizes.cpus)?;
-    let sim = Sim::try_new(Config { frames, cpus, seed: setup.seed, ..kind })
+    let sim = Computer::<A>::try_new(Config { frames, cpus, seed: setup.seed, ..kind })
         .map_err(|_| StartError::Sizes)?;
     let manager = Manager::new(Arc::new(sim.clone()), config());
     let exceptions = ExceptionTables::new(ExceptionTable::default());
-    let processor = SimProcessor { sim, manager: manager.clone(), exceptions, turn: 0 };
-    Managed::new(manager, processor, setup)
+    let arch = setup.sizes.arch;
+    let processor = SimProcessor { sim, arch, manager: manager.clone(), exceptions, turn: 0 };
+    Ok(Box::new(Managed::new(manager, processor, setup)?))
 }
 
-impl SimProcessor {
+impl<A: Architecture> SimProcessor<A> {
     /// Runs an access again until the memory manager is done with its faults.
     fn run(
         &mut self,
-        mm: &Arc<Mm<Sim>>,
-        mut access: impl FnMut(&Cpu<X86_64>, &SimSpace<X86_64>, u64) -> Result<(), PageFault>,
+        mm: &Arc<Mm<Computer<A>>>,
+        mut access: impl FnMut(&Cpu<A>, &SimSpace<A>, u64) -> Result<(), PageFault>,
     ) -> Result<(), Stopped> {
         let mut from = 0;
         loop {
@@ -46,33 +65,121 @@ impl SimProcessor {
             from = fault.address.value();
             match self.manager.page_fault(Some(mm), &fault, &self.exceptions) {
                 Verdict::Resume => {}
-                Verdict::Signal(signal) => return Err(Stopped::Signal(signal, from)),
-                Verdict::OutOfMemory => return Err(Stopped::OutOfMemory),
-                verdict => return Err(Stopped::Bug(format!("verdict {verdict:?}"))),
+                verdict => return Err(stopped(verdict, from)),
             }
         }
     }
+
+    fn load_as(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &mut [u8],
+        mode: Mode,
+    ) -> Result<(), Stopped> {
+        self.run(mm, |cpu, space, from| {
+            let done = from.saturating_sub(address) as usize;
+            let at = VirtAddr(address + done as u64);
+            cpu.load_bytes(space, at, mode, &mut bytes[done..])
+        })
+    }
+
+    fn store_as(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &[u8],
+        mode: Mode,
+    ) -> Result<(), Stopped> {
+        self.run(mm, |cpu, space, from| {
+            let done = from.saturating_sub(address) as usize;
+            let at = VirtAddr(address + done as u64);
+            cpu.store_bytes(space, at, mode, &bytes[done..])
+        })
+    }
 }
 
-impl Processor<Sim> for SimProcessor {
-    fn load(&mut self, mm: &Arc<Mm<Sim>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped> {
-        self.run(mm, |cpu, space, from| {
-            let done = from.saturating_sub(address) as usize;
-            let at = VirtAddr(address + done as u64);
-            cpu.load_bytes(space, at, Mode::User, &mut bytes[done..])
-        })
+/// What a verdict that is not to resume means for the access.
+pub fn stopped(verdict: Verdict, address: u64) -> Stopped {
+    match verdict {
+        Verdict::Signal(signal) => Stopped::Signal(signal, address),
+        Verdict::OutOfMemory => Stopped::OutOfMemory,
+        Verdict::Oops(oops) => {
+            let oops = match oops {
+                Oops::NullPointer => outcome::Oops::NullPointer,
+                Oops::PagingRequest => outcome::Oops::PagingRequest,
+                Oops::OutOfMemory => outcome::Oops::OutOfMemory,
+            };
+            Stopped::Oops(oops, address)
+        }
+        verdict => Stopped::Bug(format!("verdict {verdict:?}")),
+    }
+}
+
+/// Maps frames for the kernel itself, in the reference table alone; whether there was memory.
+pub fn map_for_kernel<A: Architecture>(sim: &Computer<A>, address: u64, length: u64) -> bool {
+    (0..length.div_ceil(PAGE_SIZE)).all(|page| {
+        let at = VirtAddr(address + page * PAGE_SIZE);
+        let Ok(frame) = sim.allocate() else { return false };
+        sim.zero(frame);
+        let Ok(mut cursor) = sim.kernel().lock(at..at + PAGE_SIZE) else {
+            sim.free(frame);
+            return false;
+        };
+        let protection = Protection::READ | Protection::WRITE;
+        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+        cursor.replace(at, entry);
+        true
+    })
+}
+
+impl<A: Architecture> Processor<Computer<A>> for SimProcessor<A> {
+    fn window(&self) -> Window {
+        Window::of(self.arch)
     }
 
-    fn store(&mut self, mm: &Arc<Mm<Sim>>, address: u64, bytes: &[u8]) -> Result<(), Stopped> {
-        self.run(mm, |cpu, space, from| {
-            let done = from.saturating_sub(address) as usize;
-            let at = VirtAddr(address + done as u64);
-            cpu.store_bytes(space, at, Mode::User, &bytes[done..])
-        })
+    fn load(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Stopped> {
+        self.load_as(mm, address, bytes, Mode::User)
     }
 
-    fn fetch(&mut self, mm: &Arc<Mm<Sim>>, address: u64) -> Result<(), Stopped> {
+    fn store(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), Stopped> {
+        self.store_as(mm, address, bytes, Mode::User)
+    }
+
+    fn fetch(&mut self, mm: &Arc<Mm<Computer<A>>>, address: u64) -> Result<(), Stopped> {
         self.run(mm, |cpu, space, _| cpu.fetch(space, VirtAddr(address), Mode::User).map(drop))
+    }
+
+    fn kernel_load(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Stopped> {
+        self.load_as(mm, address, bytes, Mode::Kernel)
+    }
+
+    fn kernel_store(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), Stopped> {
+        self.store_as(mm, address, bytes, Mode::Kernel)
+    }
+
+    fn kernel_map(&mut self, address: u64, length: u64) -> bool {
+        map_for_kernel(&self.sim, address, length)
     }
 
     fn fail_allocation(&mut self, nth: u64) {

@@ -3,21 +3,27 @@
 use super::{Expected, Fault, MOST_PROCESSES, name};
 use std::collections::{HashMap, HashSet};
 
+/// The address 0, which a kernel goes wrong with now and then.
+const NULL: &str = "null";
+
 /// What is known before the next line.
 pub(super) struct Scope {
     /// The living processes, each with the names it or its ancestors bound before the fork.
     processes: HashMap<String, HashSet<String>>,
     files: HashSet<String>,
     current: String,
+    /// What the suffix `p` stands for.
+    pub(super) page: u64,
 }
 
 impl Scope {
     /// A scope with the process p0 in it.
     pub(super) fn new() -> Self {
         Self {
-            processes: HashMap::from([("p0".to_owned(), HashSet::new())]),
+            processes: HashMap::from([("p0".to_owned(), HashSet::from([NULL.to_owned()]))]),
             files: HashSet::new(),
             current: "p0".to_owned(),
+            page: crate::ast::PAGE,
         }
     }
 
@@ -58,6 +64,13 @@ impl Scope {
 
     pub(super) fn bind(&mut self, name: &str) {
         if let Some(names) = self.processes.get_mut(&self.current) {
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// The kernel's part of every address space is the same.
+    pub(super) fn bind_everywhere(&mut self, name: &str) {
+        for names in self.processes.values_mut() {
             names.insert(name.to_owned());
         }
     }

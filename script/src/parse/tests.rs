@@ -85,7 +85,7 @@ fn numbers_sizes_and_strings() {
          write A+1p+0x10+2 \"a\\n\\t\\\\\\\"\\x00\\xFF#é\" # b\n",
     )
     .expect("a good script");
-    let sizes = Sizes { frames: 64, swap: 0, cpus: 2 };
+    let sizes = Sizes { frames: 64, swap: 0, cpus: 2, ..Sizes::default() };
     assert_eq!(script.sizes, sizes);
     assert_eq!(script.files().collect::<Vec<_>>(), ["F"]);
     assert_eq!(script.lines[1].number, 6);

@@ -111,11 +111,12 @@ impl Number {
         value.ok().map(|value| Self { value, in_pages })
     }
 
-    /// Zero, one, the half, one less. Bytes that are no pages become some; no pages at all are odder
+    /// Zero, one, the half, then less and less less: the way to the smallest is short even from 2^63. Bytes that are no pages become some; no pages at all are odder
     /// than one.
     fn smaller(self) -> Vec<Self> {
         let Self { value, in_pages } = self;
-        let mut values = vec![0, 1, value / 2, value.saturating_sub(1)];
+        let mut values = vec![0, 1];
+        values.extend((1..64).map(|halvings| value - (value >> halvings)));
         values.dedup();
         values.retain(|&smaller| smaller < value && smaller >= u64::from(in_pages));
         let mut numbers: Vec<Self> =
@@ -143,6 +144,18 @@ mod tests {
         let line = r#"p0: write A1+0x20 "x 1\" y""#;
         let found: Vec<&str> = pieces(line).into_iter().map(|piece| &line[piece]).collect();
         assert_eq!(found, ["0x20", r#""x 1\" y""#]);
+    }
+
+    #[test]
+    fn a_huge_number_is_soon_as_small_as_it_may_be() {
+        let mut tried = 0;
+        let simple = simpler(vec!["p0: fill A 34359738367p 1".to_owned()], |lines| {
+            tried += 1;
+            let length = lines[0].split(' ').nth(3)?.strip_suffix('p')?.parse::<u64>().ok()?;
+            (length >= 20_000_000_001 && lines[0].ends_with(" 1")).then_some(lines)
+        });
+        assert_eq!(simple, ["p0: fill A 20000000001p 1"]);
+        assert!(tried < 3000, "{tried}");
     }
 
     #[test]

@@ -44,12 +44,12 @@ pub(crate) fn add_liar(catalogue: &mut Catalogue) {
     let mut honest = Catalogue::default();
     crate::managed::add_to(&mut honest);
     let sim = honest.find("sim").expect("it was added");
-    let failures = sim.failures;
+    let (failures, simulates) = (sim.failures, sim.simulates);
     let start = Box::new(move |setup: &crate::machine::Setup| {
         let honest = (honest.find("sim").expect("it was added").start)(setup)?;
         Ok(Box::new(Liar { honest, shared: false, stored: false }) as Box<dyn Machine>)
     });
-    catalogue.add(Entry { name: "liar", failures, start });
+    catalogue.add(Entry { name: "liar", failures, simulates, start });
 }
 
 fn minimal(text: &str, names: [&str; 2]) -> Option<Minimal> {

@@ -1,0 +1,110 @@
+//! One run of a program.
+
+use crate::programs::Program;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Runs programs in a directory of their own.
+pub struct Runner {
+    directory: tempfile::TempDir,
+    pagefault: PathBuf,
+}
+
+/// What a run gave.
+pub struct Outcome {
+    /// The time from start to end.
+    pub seconds: f64,
+    /// The exit status as a shell would have it: over 128 for a signal.
+    pub status: i32,
+    /// The checksum of what it printed.
+    pub output: u32,
+    /// Faults, where they were counted.
+    pub faults: u64,
+    /// Pages brought back from swap, where they were counted.
+    pub pages_in: u64,
+    /// The most that was resident at once, where it was counted, in bytes.
+    pub peak: u64,
+}
+
+impl Outcome {
+    /// Whether it printed the same and ended the same.
+    pub fn is_as(&self, other: &Self) -> bool {
+        (self.status, self.output) == (other.status, other.output)
+    }
+}
+
+impl Runner {
+    pub fn new(pagefault: &Path) -> io::Result<Self> {
+        let pagefault = pagefault.canonicalize().map_err(|error| {
+            io::Error::other(format!(
+                "{}: {error}; build it with `cargo build --release`",
+                pagefault.display()
+            ))
+        })?;
+        Ok(Self { directory: tempfile::tempdir()?, pagefault })
+    }
+
+    /// Makes a program's input.
+    pub fn prepare(&self, program: &Program) -> io::Result<()> {
+        let made = self.shell(program.prepare).stdout(Stdio::null()).status()?;
+        if made.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{}: its input cannot be made", program.name)))
+    }
+
+    /// A shell command in the directory.
+    pub fn shell(&self, text: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(text).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program as it is.
+    pub fn plain(&self, program: &Program) -> io::Result<Outcome> {
+        time(&mut self.shell(program.command))
+    }
+
+    /// Runs a program under `pagefault run`.
+    pub fn managed(&self, program: &Program) -> io::Result<Outcome> {
+        let statistics = self.directory.path().join("statistics.json");
+        let mut command = Command::new(&self.pagefault);
+        command
+            .arg("run")
+            .arg(format!("--memory={}M", program.limit))
+            .arg("--stats=json")
+            .arg("--stats-file")
+            .arg(&statistics)
+            .args(["--", "sh", "-c", program.command])
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
+        let mut outcome = time(&mut command)?;
+        let text = std::fs::read_to_string(&statistics)?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(io::Error::other)?;
+        let number = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
+        outcome.faults = number(&value["faults"]["minor"]) + number(&value["faults"]["major"]);
+        outcome.peak = number(&value["peak_resident_bytes"]);
+        let areas = value["swap"].as_array().map_or(&[][..], Vec::as_slice);
+        outcome.pages_in = areas.iter().map(|area| number(&area["pages_in"])).sum();
+        Ok(outcome)
+    }
+}
+
+/// Runs a command and takes its time.
+pub fn time(command: &mut Command) -> io::Result<Outcome> {
+    use std::os::unix::process::ExitStatusExt;
+    let begin = Instant::now();
+    let ended = command.stderr(Stdio::null()).output()?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let signal = || ended.status.signal().map_or(-1, |signal| 128 + signal);
+    Ok(Outcome {
+        seconds,
+        status: ended.status.code().unwrap_or_else(signal),
+        output: crc32fast::hash(&ended.stdout),
+        faults: 0,
+        pages_in: 0,
+        peak: 0,
+    })
+}

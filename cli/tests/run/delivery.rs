@@ -1,0 +1,150 @@
+//! `--delivery=threads`: whoever looks from outside finds absent pages.
+
+use crate::harness::{Scratch, compile, have, message, python, write_lines};
+use pagefault_linux::{Probe, Scope};
+use std::io::{BufRead, BufReader, IoSliceMut};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
+
+const THREADS: [&str; 2] = ["--delivery", "threads"];
+const PAGE: usize = 4096;
+/// As in `evicted.c`.
+const PAGES: usize = 1024;
+
+/// Whether this user may have a descriptor that sees the kernel's accesses. Where not, the refusal
+/// is what is tested.
+fn permitted(scratch: &Scratch) -> bool {
+    if Probe::new().unwrap().scope != Scope::UserOnly {
+        return true;
+    }
+    let refused = scratch.run(&THREADS, &["true"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(message(&refused).contains("vm.unprivileged_userfaultfd"), "{}", message(&refused));
+    false
+}
+
+fn threads(scratch: &Scratch, memory: &str, program: &[&str]) -> Command {
+    let mut command = scratch.run(&["--delivery", "threads", "--memory", memory], program);
+    command.stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn programs_are_as_without_us() {
+    let scratch = Scratch::new("delivery");
+    if !permitted(&scratch) {
+        return;
+    }
+    write_lines(&scratch.path("lines"), 2 << 20);
+    let python_threads = "
+import os, threading
+total = []
+def work(n):
+    total.append(sum(map(len, [str(i * n) for i in range(40000)])))
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]
+kept = [str(i) for i in range(50000)]
+for n in range(4):
+    child = os.fork()
+    if child == 0:
+        os._exit(len(''.join(kept)) % 200)
+    print(os.waitpid(child, 0)[1])
+# A process that drops root has a server that it could not kill.
+child = os.fork()
+if child == 0:
+    if os.getuid() == 0:
+        os.setuid(65534)
+    child = os.fork()
+    os._exit(len(''.join(kept)) % 100 if child == 0 else os.waitpid(child, 0)[1] >> 8)
+print(os.waitpid(child, 0)[1])
+try:
+    os.execv('/', ['/'])
+except OSError as error:
+    print(error.errno, len(''.join(kept)))
+print(sorted(total), os.popen('echo a child').read())
+";
+    let programs: [(&str, &str, &[&str]); 4] = [
+        ("sort", "8M", &["sort", "--parallel=2", "-S", "20M", "lines"]),
+        ("sh", "8M", &["sh", "-c", "sort lines | uniq | wc; (exit 3); echo $?; kill -TERM $$"]),
+        ("python3", "16M", &[python(), "-c", python_threads]),
+        // No thread of ours is in the way.
+        ("unshare", "8M", &["unshare", "--user", "sh", "-c", "id -u; (exit 4)"]),
+    ];
+    for (name, memory, program) in programs.into_iter().filter(|(name, ..)| have(name)) {
+        let plain = scratch.plain(program).stdin(Stdio::null()).output().unwrap();
+        assert_same(&plain, &threads(&scratch, memory, program).output().unwrap(), name);
+        scratch.assert_nothing_left();
+    }
+}
+
+fn assert_same(plain: &Output, managed: &Output, name: &str) {
+    assert_eq!(message(managed), message(plain), "{name}");
+    assert_eq!(managed.status, plain.status, "{name}");
+    assert!(managed.stdout == plain.stdout, "{name}: other output");
+}
+
+#[test]
+fn a_reader_from_outside_finds_evicted_pages() {
+    let scratch = Scratch::new("reader");
+    if !permitted(&scratch) {
+        return;
+    }
+    let Some(program) = compile(&scratch, "evicted") else { return };
+    let mut command = threads(&scratch, "4M", &[&program]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let (process, address) = line.trim().split_once(" 0x").unwrap();
+    let start = usize::from_str_radix(address, 16).unwrap();
+    for page in 0..PAGES {
+        let text = read_from(process.parse().unwrap(), start + page * PAGE);
+        assert_eq!(text, format!("eVICTED {page}"), "page {page}");
+    }
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The string at an address of another process.
+fn read_from(process: libc::pid_t, address: usize) -> String {
+    let mut bytes = [0_u8; 32];
+    let mut local = [IoSliceMut::new(&mut bytes)];
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: 32 };
+    // SAFETY: an IoSliceMut is an iovec, over a buffer of ours; the other side is only read.
+    let read = unsafe {
+        libc::process_vm_readv(process, local.as_mut_ptr().cast(), 1, &raw const remote, 1, 0)
+    };
+    assert_eq!(read, 32, "{}", std::io::Error::last_os_error());
+    let text = bytes.split(|byte| *byte == 0).next().unwrap();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+#[test]
+fn a_managed_debugger_sees_what_it_would_see_without_us() {
+    let scratch = Scratch::new("debugger");
+    if !permitted(&scratch) {
+        return;
+    }
+    let Some(program) = compile(&scratch, "evicted") else { return };
+    let program = [program.as_str(), "debug"];
+    let plain = scratch.plain(&program).output().unwrap();
+    assert_same(&plain, &threads(&scratch, "4M", &program).output().unwrap(), "debugger");
+}
+
+#[test]
+fn a_core_has_what_was_evicted() {
+    let scratch = Scratch::new("core");
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.trim() != "core" || !permitted(&scratch) {
+        eprintln!("skipped: cores go elsewhere");
+        return;
+    }
+    let Some(program) = compile(&scratch, "evicted") else { return };
+    let script = format!("ulimit -c unlimited; exec {program} abort");
+    let ended = threads(&scratch, "4M", &["sh", "-c", &script]).output().unwrap();
+    assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{}", message(&ended));
+    let core = std::fs::read_dir(scratch.path(".")).unwrap().map(|entry| entry.unwrap().path());
+    let core = core.into_iter().find(|path| path.to_string_lossy().contains("/core"));
+    let core = std::fs::read(core.expect("a core")).unwrap();
+    let found = core.windows(8).filter(|bytes| *bytes == b"eVICTED ").count();
+    assert!(found >= PAGES, "{found} of {PAGES} pages are in the core");
+}

@@ -1,0 +1,57 @@
+//! The lessons: scripts with a text beside them, in `script/lessons/`.
+
+/// A script that shows one thing, and what there is to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lesson {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// The script.
+    pub script: &'static str,
+    /// The text, in Markdown; its first line is the title, behind `# `.
+    pub prose: &'static str,
+}
+
+macro_rules! lessons {
+    ($($name:literal,)+) => {
+        /// Every lesson, in the order in which they are best read.
+        pub const ALL: &[Lesson] = &[$(Lesson {
+            name: $name,
+            script: include_str!(concat!("../../script/lessons/", $name, ".pf")),
+            prose: include_str!(concat!("../../script/lessons/", $name, ".md")),
+        },)+];
+    };
+}
+
+lessons! {
+    "demand-zero",
+    "missing-table",
+    "file-pages",
+    "executable",
+    "stack",
+    "sigsegv",
+    "kernel-bad-area",
+    "kernel-table",
+    "swap",
+    "copy-on-write",
+    "nonlinear",
+    "two-cpus",
+    "second-chance",
+    "out-of-memory",
+}
+
+impl Lesson {
+    /// The lesson with this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|lesson| lesson.name == name)
+    }
+
+    /// The title.
+    pub fn title(&self) -> &'static str {
+        self.prose.lines().next().unwrap_or("").trim_start_matches("# ")
+    }
+
+    /// The text without its title.
+    pub fn text(&self) -> &'static str {
+        self.prose.split_once('\n').map_or("", |(_, text)| text.trim())
+    }
+}

@@ -1,0 +1,195 @@
+//! Running a script on the simulated computer, and taking down what happens.
+
+mod actions;
+mod calls;
+mod decision;
+mod names;
+mod processor;
+mod sentences;
+mod state;
+mod story;
+mod tap;
+mod words;
+
+use crate::model::Explanation;
+use pagefault::{Config, Manager, NonlinearPolicy};
+use pagefault_script::ast::{Arch, Op, Script};
+use pagefault_script::machine::StartError;
+use pagefault_script::managed::{self, Managed};
+use pagefault_script::parse::{ParseError, parse};
+use pagefault_script::runner::{Run, setup};
+use pagefault_sim::{Alpha, Architecture, Computer, Ia32, Pae, Traced, X86_64};
+use processor::Recording;
+use std::cell::RefCell;
+use std::fmt::{self, Display, Formatter};
+use std::rc::Rc;
+use std::sync::Arc;
+use story::Story;
+use tap::Tap;
+
+/// The machine that is watched.
+type Watched<A> = Traced<Computer<A>, Tap>;
+
+/// What is to be explained.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// What stands above it.
+    pub title: String,
+    /// The text beside it.
+    pub prose: String,
+    /// The script.
+    pub source: String,
+    /// The processor, in the place of the script's own.
+    pub arch: Option<Arch>,
+    /// The number of CPUs, in the place of the script's own.
+    pub cpus: Option<u64>,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug)]
+pub enum RecordError {
+    /// The script cannot be read.
+    Parse(ParseError),
+    /// The computer cannot be built.
+    Start(StartError),
+    /// The build with pages of the right size could not do it.
+    Elsewhere(String),
+}
+
+impl Display for RecordError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parse(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Elsewhere(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+/// Runs a script and explains it.
+pub fn record(request: &Request) -> Result<Explanation, RecordError> {
+    let script = script(request).map_err(RecordError::Parse)?;
+    if script.sizes.arch.page() != pagefault::machine::PAGE_SIZE {
+        return elsewhere(request, script.sizes.arch);
+    }
+    match script.sizes.arch {
+        Arch::X86_64 => run::<X86_64>(request, &script),
+        Arch::Ia32 => run::<Ia32>(request, &script),
+        Arch::Pae => run::<Pae>(request, &script),
+        Arch::Alpha => run::<Alpha>(request, &script),
+    }
+    .map_err(RecordError::Start)
+}
+
+/// Has a script explained by the build with the other size of pages.
+#[cfg(feature = "alpha")]
+fn elsewhere(request: &Request, arch: Arch) -> Result<Explanation, RecordError> {
+    let Request { title, prose, source, cpus, .. } = request;
+    let told = pagefault_explain_8k::record::json(title, prose, source, arch.name(), *cpus);
+    let told = told.map_err(RecordError::Elsewhere)?;
+    serde_json::from_str(&told).map_err(|error| RecordError::Elsewhere(error.to_string()))
+}
+
+#[cfg(not(feature = "alpha"))]
+fn elsewhere(_: &Request, _: Arch) -> Result<Explanation, RecordError> {
+    Err(RecordError::Start(StartError::PageSize))
+}
+
+/// Like [`record()`], for a caller whose own types are of another build: JSON, or what went wrong.
+pub fn json(
+    title: &str,
+    prose: &str,
+    source: &str,
+    arch: &str,
+    cpus: Option<u64>,
+) -> Result<String, String> {
+    let (title, prose, source) = (title.into(), prose.into(), source.into());
+    let request = Request { title, prose, source, arch: Arch::named(arch), cpus };
+    let told = record(&request).map_err(|error| error.to_string())?;
+    serde_json::to_string(&told).map_err(|error| error.to_string())
+}
+
+/// The script for the processor that is asked for, whose page the suffix `p` stands for.
+fn script(request: &Request) -> Result<Script, ParseError> {
+    let sized = parse(&request.source)?;
+    let arch = request.arch.unwrap_or(sized.sizes.arch);
+    let mut script = match arch == sized.sizes.arch {
+        true => sized,
+        // The line is put behind the first one's start, so that every line keeps its number.
+        false => parse_as(&request.source, arch)?,
+    };
+    script.sizes.cpus = request.cpus.unwrap_or(script.sizes.cpus).max(script.sizes.cpus);
+    Ok(script)
+}
+
+fn parse_as(source: &str, arch: Arch) -> Result<Script, ParseError> {
+    let without: String =
+        source
+            .lines()
+            .map(|line| {
+                if line.trim_start().starts_with("arch ") {
+                    "\n".into()
+                } else {
+                    format!("{line}\n")
+                }
+            })
+            .collect();
+    let mut script = parse(&format!("arch {}\n{without}", arch.name()))
+        .map_err(|error| ParseError { line: error.line.saturating_sub(1), ..error })?;
+    script.lines.iter_mut().for_each(|line| line.number -= 1);
+    Ok(script)
+}
+
+fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanation, StartError> {
+    let number = |n: u64| u32::try_from(n).map_err(|_| StartError::Sizes);
+    let config = pagefault_sim::Config {
+        frames: number(script.sizes.frames)?,
+        cpus: number(script.sizes.cpus)?,
+        // A lesson shows what is asked for, and nothing of the processor's own accord.
+        ..pagefault_sim::Config::calm()
+    };
+    let sim = Computer::<A>::try_new(config).map_err(|_| StartError::Sizes)?;
+    let tap = Tap::default();
+    let machine: Arc<Watched<A>> = Arc::new(Traced::new(sim.clone(), tap.clone()));
+    let manager = Manager::new(
+        machine,
+        Config {
+            // As the textbooks have it: pieces of an object stay in one region.
+            nonlinear: NonlinearPolicy::Entries,
+            observer: Some(Box::new(tap.clone())),
+            ..managed::config()
+        },
+    );
+    let story = Rc::new(RefCell::new(Story::new(sim, manager.clone(), tap)));
+    let processor = Recording::new(story.clone(), script.sizes.arch);
+    let mut managed = Managed::new(manager, processor, &setup(script, 0))?;
+    tell(script, &mut managed, &story);
+    drop(managed);
+    let story = Rc::into_inner(story).expect("the machine is gone").into_inner();
+    Ok(story.finish(request, script))
+}
+
+/// Does one line after the other.
+fn tell<A: Architecture>(
+    script: &Script,
+    machine: &mut Managed<Watched<A>, Recording<A>>,
+    story: &RefCell<Story<A>>,
+) {
+    let mut run = Run::new(script, machine);
+    for line in &script.lines {
+        story.borrow_mut().begin(line);
+        let Some(answer) = run.next() else { break };
+        let mut story = story.borrow_mut();
+        let mut living = vec![line.process.as_str()];
+        if let Op::Fork(child) = &line.op {
+            living.push(child);
+        }
+        for process in living {
+            let names = run.names(process).map(|(name, at, length)| (name.to_owned(), at, length));
+            story.names.set(process, names.collect());
+        }
+        story.end(line, answer.text);
+    }
+}

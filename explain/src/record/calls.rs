@@ -1,0 +1,215 @@
+//! One plain sentence for each call of a script.
+
+use super::sentences::size;
+use crate::model::{Process, State};
+use pagefault_script::ast::{Advice, Content, Line, MapFlags, Op, Sharing, SyncFlag};
+
+/// Tells what a line did that was no access.
+pub(super) fn tell(
+    line: &Line,
+    answer: &str,
+    before: &State,
+    after: &State,
+) -> (String, Vec<&'static str>) {
+    let who = &line.process;
+    let refused = answer.starts_with('E')
+        && answer.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let (done, spec) = told(line, before, after);
+    if refused {
+        return (format!("{who}'s call is refused: {answer}. Nothing has changed."), spec);
+    }
+    (done, spec)
+}
+
+fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str>) {
+    let who = &line.process;
+    match &line.op {
+        Op::Mmap(mmap) => {
+            let sharing = match mmap.sharing {
+                Sharing::Private => "private",
+                Sharing::Shared => "shared",
+            };
+            let content = match &mmap.content {
+                Content::Anonymous => format!("{sharing} anonymous memory"),
+                Content::File { name, offset } => {
+                    format!(
+                        "{sharing} memory of file {name} from page {}",
+                        offset / pagefault::machine::PAGE_SIZE
+                    )
+                }
+            };
+            let kind = match mmap.flags.contains(MapFlags::GROWSDOWN) {
+                true => ", which grows down like a stack",
+                false => "",
+            };
+            let then = match mmap.flags.contains(MapFlags::POPULATE) {
+                true => "its pages are faulted in at once",
+                false => "no page and no table is made before it is touched",
+            };
+            let name = &mmap.name;
+            let text = format!(
+                "{who} maps {} at {name}: {content}{kind}. A region is entered; {then}.",
+                size(mmap.length)
+            );
+            (text, vec!["C7", "C10"])
+        }
+        Op::Munmap(range) => (
+            format!(
+                "{who} unmaps {} from {}: the region goes, every entry is taken out, and no frame is reused before the TLBs are flushed.",
+                size(range.length),
+                range.address
+            ),
+            vec!["C11", "E5", "G4"],
+        ),
+        Op::Mprotect(range, protection) => (
+            format!(
+                "{who} allows {protection} for {} from {}: the region is replaced by one with other rights, and each present entry is rewritten.",
+                size(range.length),
+                range.address
+            ),
+            vec!["C12"],
+        ),
+        Op::Mremap(mremap) => (
+            format!(
+                "{who} moves or resizes the mapping at {}: entries go along, pages are not copied.",
+                mremap.address
+            ),
+            vec!["C13", "C14"],
+        ),
+        Op::Madvise(range, advice) => {
+            (advised(who, &range.address.to_string(), *advice), vec!["C16"])
+        }
+        Op::Msync(range, SyncFlag::Sync) => (
+            format!(
+                "{who} has the dirty pages of the file behind {} written, and waits for it.",
+                range.address
+            ),
+            vec!["C18", "D8"],
+        ),
+        Op::Msync(range, _) => (
+            format!("{who} asks for the pages of {} to be written some time.", range.address),
+            vec!["C18"],
+        ),
+        Op::Mlock(range) => (
+            format!("{who} keeps {} from {} in memory.", size(range.length), range.address),
+            vec!["C17"],
+        ),
+        Op::Munlock(range) => (
+            format!("{who} lets {} from {} leave memory again.", size(range.length), range.address),
+            vec!["C17"],
+        ),
+        Op::RemapFilePages(range, page) => (
+            format!(
+                "{who} shows the object's pages from {page} on at {}: entries name them out of order, and the region is nonlinear from here on.",
+                range.address
+            ),
+            vec!["C19", "B12"],
+        ),
+        Op::Fork(child) => forked(who, child, after),
+        Op::Exit => (
+            format!(
+                "{who} ends: every entry is taken out, references are dropped, and its tables are freed."
+            ),
+            vec!["E5", "E6", "E7"],
+        ),
+        Op::Reclaim(pages) => reclaimed(*pages, before, after),
+        Op::File { name, length, .. } => (
+            format!("A file {name} of {} is made. None of it is in memory.", size(*length)),
+            vec!["D1"],
+        ),
+        Op::Truncate(name, length) => (
+            format!(
+                "File {name} is cut to {length} bytes: pages past its end are unmapped and leave the cache."
+            ),
+            vec!["D10"],
+        ),
+        Op::Pwrite(name, offset, bytes) => (
+            format!(
+                "{} bytes are written to file {name} at {offset}, through the page cache.",
+                bytes.len()
+            ),
+            vec!["D6"],
+        ),
+        Op::Pread(name, offset, length) => (
+            format!(
+                "{length} bytes are read from file {name} at {offset}, through the page cache."
+            ),
+            vec!["D2"],
+        ),
+        Op::Fsync(name) => {
+            (format!("The dirty pages of file {name} are written to it."), vec!["D8"])
+        }
+        Op::KernelMap(name, length) => (
+            format!(
+                "The kernel maps {} for itself at {name}, in the reference table alone: no process's table knows it yet.",
+                size(*length)
+            ),
+            vec!["A4"],
+        ),
+        Op::Cpu(number) => (format!("From here on, CPU {number} makes the accesses."), Vec::new()),
+        Op::Maps(name) => (format!("{who} asks for its mappings in {name}."), Vec::new()),
+        Op::Check => ("Every invariant is walked.".into(), vec!["I1", "I21"]),
+        Op::Fail { what, nth } => (format!("From here on, {what} number {nth} fails."), Vec::new()),
+        Op::Mincore(range) => {
+            (format!("{who} asks which pages of {} are in memory.", range.address), vec!["C18"])
+        }
+        Op::Write(..) | Op::Fill(..) | Op::Read(..) | Op::Exec(..) => {
+            ("The access is outside of what the script may touch.".into(), Vec::new())
+        }
+        Op::ToUser(..) | Op::FromUser(..) => (
+            "The range is not wholly a program's, or empty: the kernel touches no memory.".into(),
+            vec!["H2"],
+        ),
+        Op::KernelRead(..) | Op::KernelWrite(..) => {
+            ("The kernel moves no byte.".into(), Vec::new())
+        }
+    }
+}
+
+fn advised(who: &str, place: &str, advice: Advice) -> String {
+    let what = match advice {
+        Advice::DontNeed => "its entries are dropped, and private content is lost",
+        Advice::Free => "its pages may be dropped while nobody stores to them again",
+        Advice::Cold => "its pages leave before others",
+        Advice::PageOut => "its pages are pushed out now",
+        Advice::WillNeed => "its pages are brought in ahead of need",
+        Advice::Remove => "a hole is made in the object",
+        Advice::PopulateRead | Advice::PopulateWrite => "its pages are faulted in at once",
+        Advice::DontFork => "a child will not have it",
+        Advice::DoFork => "a child will have it again",
+        Advice::Normal | Advice::Random | Advice::Sequential => "it is noted how it will be read",
+    };
+    format!("{who} advises {advice} for {place}: {what}.")
+}
+
+fn forked(who: &str, child: &str, after: &State) -> (String, Vec<&'static str>) {
+    let pages = |process: &&Process| process.pages.len();
+    let copied =
+        after.processes.iter().find(|process| process.name == *child).as_ref().map_or(0, pages);
+    let copied = match copied {
+        0 => "no entry had to be".into(),
+        1 => "1 entry".into(),
+        n => format!("{n} entries"),
+    };
+    (
+        format!(
+            "{who} forks {child}: the regions are copied and {copied}; private pages become read-only in both, shared by counting, and the parent's TLB entries are flushed."
+        ),
+        vec!["E1", "E2", "E3"],
+    )
+}
+
+fn reclaimed(asked: u64, before: &State, after: &State) -> (String, Vec<&'static str>) {
+    let freed = after.free.saturating_sub(before.free);
+    let text = match freed {
+        0 => format!("Up to {asked} pages are to leave; none does."),
+        1 => format!("Up to {asked} pages are to leave, and 1 does."),
+        freed => format!("Up to {asked} pages are to leave, and {freed} do."),
+    };
+    (
+        format!(
+            "{text} Each loses its right to be stored to, is written if its store lacks it, is unmapped through the reverse map, and is freed after a flush."
+        ),
+        vec!["F18", "F19", "F20", "F21"],
+    )
+}

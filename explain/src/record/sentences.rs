@@ -1,0 +1,303 @@
+//! One plain sentence for each step of a fault.
+
+use super::decision::{Facts, Outcome, code};
+use super::{Story, Watched, words};
+use crate::model::{self, Action, Phase, State, Tlb};
+use pagefault::entry::{Oops, Signal, Verdict};
+use pagefault::machine::{Entry, Mode, PAGE_SIZE, PageFault};
+use pagefault::{Correction, Mm};
+use pagefault_sim::Architecture;
+use std::sync::Arc;
+
+type Told = (String, Vec<&'static str>);
+
+/// An access that the processor could not make.
+pub(super) fn hardware<A: Architecture>(
+    seen: &model::Access,
+    facts: &Facts,
+) -> (String, &'static [&'static str]) {
+    let who = who(seen);
+    let code = seen.fault.as_ref().map_or("", |fault| &fault.code);
+    let why = match seen.tlb {
+        Tlb::Forbids => "its TLB has the page and forbids it".into(),
+        _ => format!("TLB miss, and {}", walk_end::<A>(seen, facts)),
+    };
+    (format!("{who}: {why}. Page fault, error code {code}."), &["A1", "A2"])
+}
+
+fn walk_end<A: Architecture>(seen: &model::Access, facts: &Facts) -> String {
+    let Some(last) = seen.walk.last() else { return "the address is none".into() };
+    let name = words::level_name::<A>(last.level);
+    match facts.entry {
+        _ if last.level > 1 => {
+            format!("the walk ends at the {name}, whose entry {} is empty", last.index)
+        }
+        Entry::Present { .. } => "the page's entry forbids it".into(),
+        Entry::None => "the page's entry is empty".into(),
+        _ => format!("the page's entry is not present ({})", last.entry.says),
+    }
+}
+
+/// An access that the processor made.
+pub(super) fn access(
+    phase: Phase,
+    seen: &model::Access,
+    entry: Entry,
+) -> (String, &'static [&'static str]) {
+    let again = match phase {
+        Phase::Again => "The instruction runs again: ",
+        _ => "",
+    };
+    let frame =
+        entry.frame().map_or_else(|| "a frame".into(), |frame| format!("frame {}", frame.0));
+    let how = match seen.tlb {
+        Tlb::Hit => format!("the TLB has {frame}"),
+        Tlb::Clean => {
+            let word = seen.walk.last().map_or("", |last| &last.entry.word);
+            format!("the TLB does not know the page as dirty; the walk marks the entry, {word}")
+        }
+        _ => format!("the walk finds {frame}; the TLB keeps the translation"),
+    };
+    let spec: &[&str] = match (phase, seen.tlb) {
+        (Phase::Again, _) => &["A19"],
+        (_, Tlb::Clean) => &["G5"],
+        _ => &[],
+    };
+    (
+        format!("{again}{} to {}: {how}.", subject(seen), seen.place).replacen(
+            " to ",
+            preposition(seen),
+            1,
+        ),
+        spec,
+    )
+}
+
+fn preposition(seen: &model::Access) -> &'static str {
+    match seen.kind.as_str() {
+        "store" => " to ",
+        _ => " from ",
+    }
+}
+
+fn subject(seen: &model::Access) -> String {
+    let verb = match seen.kind.as_str() {
+        "store" => "stores",
+        "load" => "loads",
+        _ => "fetches",
+    };
+    let kernel = if seen.mode == "kernel" { ", in the kernel," } else { "" };
+    format!("CPU {}{kernel} {verb}", seen.cpu)
+}
+
+fn who(seen: &model::Access) -> String {
+    format!("{}{}{}", subject(seen), preposition(seen), seen.place)
+}
+
+/// What became of a fault.
+pub(super) fn outcome<A: Architecture>(
+    story: &Story<A>,
+    mm: &Arc<Mm<Watched<A>>>,
+    fault: &PageFault,
+    facts: &Facts,
+    outcome: &Outcome,
+    after: &State,
+) -> Told {
+    let place = story.names.place(story.process(), fault.address.value());
+    let new = super::decision::entry_of(mm, fault.address);
+    match (outcome.verdict, outcome.correction) {
+        (Verdict::Resume, Some(correction)) => {
+            corrected(story, fault, facts, (correction, outcome.major, new), after)
+        }
+        (Verdict::Resume, None) => (
+            "The top entry is copied from the reference table. No counter, lock or signal is touched."
+                .into(),
+            vec!["A5", "A6", "A7"],
+        ),
+        (Verdict::Signal(Signal::Segv(why)), _) => (
+            format!("{} gets SIGSEGV, {}, for {place}; it can neither block nor ignore it.", story.process(), code(why)),
+            vec!["A20"],
+        ),
+        (Verdict::Signal(Signal::Bus), _) => (
+            format!("The content of {place} cannot be had: {} gets SIGBUS, ADRERR.", story.process()),
+            vec!["A23", "D2"],
+        ),
+        (Verdict::Fixup(to), _) => (
+            format!("The exception table lists the kernel's instruction: it goes on at its fixup, {:#x}, and the call returns EFAULT or what it copied.", to.value()),
+            vec!["A21", "H1", "H3"],
+        ),
+        (Verdict::Oops(oops), _) => (
+            format!("Nothing expected this fault: the kernel reports {} at {:#x} and kills {}.", oops_words(oops), fault.address.value(), story.process()),
+            vec!["A21"],
+        ),
+        (Verdict::OutOfMemory, _) => (
+            format!("No frame is free, and none could be made free: {} is killed.", story.process()),
+            vec!["A22", "F23"],
+        ),
+        (Verdict::Corrupt, _) => (
+            format!("The table is reported as corrupt, and {} is killed.", story.process()),
+            vec!["A10"],
+        ),
+    }
+}
+
+const fn oops_words(oops: Oops) -> &'static str {
+    match oops {
+        Oops::NullPointer => "a NULL pointer",
+        Oops::PagingRequest => "a paging request that it cannot handle",
+        Oops::OutOfMemory => "that it is out of memory",
+    }
+}
+
+fn corrected<A: Architecture>(
+    story: &Story<A>,
+    fault: &PageFault,
+    facts: &Facts,
+    (correction, major, new): (Correction, bool, Entry),
+    after: &State,
+) -> Told {
+    let frame = new.frame().map_or(0, |frame| frame.0);
+    let file = || {
+        let used = after.frames.iter().find(|used| used.frame == frame);
+        used.map_or_else(String::new, |used| used.owner.clone())
+    };
+    let from_device = if major { "is read from its file" } else { "is in the page cache" };
+    match correction {
+        Correction::Anonymous => (
+            format!("Fresh memory is stored to: frame {frame} is taken, filled with zeros and entered, writable and dirty."),
+            vec!["B7"],
+        ),
+        Correction::Zero if story.sim_zero() == Some(frame) => (
+            "Fresh memory is only read: the entry gets the shared frame of zeros, read-only and uncounted. A store will put a page in its place.".into(),
+            vec!["B8"],
+        ),
+        Correction::Zero => (
+            format!("Fresh memory is only read: frame {frame} is taken and filled with zeros; the first store is awaited."),
+            vec!["B8"],
+        ),
+        Correction::File => (
+            format!("{} {from_device}: frame {frame} is mapped, and its count of entries grows.", file()),
+            vec!["B9", "B10", "D2"],
+        ),
+        Correction::Nonlinear => (
+            format!("The entry itself names the page: {} {from_device}, and frame {frame} is mapped out of its place.", file()),
+            vec!["B12"],
+        ),
+        Correction::SwapIn => swapped(facts, major, new),
+        Correction::CopyOnWrite => copied(story, facts, new, after),
+        Correction::Reuse => {
+            let file_backed = after.frames.iter().any(|used| used.frame == frame && used.kind == "file");
+            if file_backed {
+                (
+                    format!("This is the first store to {} since it was last clean: the page is marked dirty, and the entry becomes writable.", file()),
+                    vec!["B16", "B17", "D7"],
+                )
+            } else {
+                (
+                    format!("Frame {frame} has no other owner any more: nothing is copied, and the entry becomes writable."),
+                    vec!["B15", "B16", "B17"],
+                )
+            }
+        }
+        Correction::Spurious => {
+            let cpu = story.cpu;
+            (
+                format!("The entry allows the {} by now; only CPU {cpu}'s TLB was out of date. It forgets the page, and nothing else changes.", words::kind(fault.access())),
+                vec!["B5", "G1"],
+            )
+        }
+    }
+}
+
+fn swapped(facts: &Facts, major: bool, new: Entry) -> Told {
+    let slot = words::entry_says(facts.entry);
+    let frame = new.frame().map_or(0, |frame| frame.0);
+    let how = match major {
+        true => format!("{slot} is read into frame {frame} (a major fault)"),
+        false => format!("the swap cache still has the page of {slot}, frame {frame}"),
+    };
+    let then = match new.is_writable() {
+        true => "nobody else names the slot, so the page may be stored to at once",
+        false => "the entry is read-only; the slot keeps its copy as long as the page stays clean",
+    };
+    let how = format!("{}{}", how[..1].to_uppercase(), &how[1..]);
+    (format!("{how}, and {then}."), vec!["B14", "B15"])
+}
+
+fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry, after: &State) -> Told {
+    let frame = new.frame().map_or(0, |frame| frame.0);
+    let was_file = |old| after.frames.iter().any(|used| used.frame == old && used.kind == "file");
+    match facts.entry {
+        Entry::Present { frame: old, .. } if story.sim_zero() == Some(old.0) => (
+            format!(
+                "A copy of the frame of zeros is a fresh frame of zeros: frame {frame} takes its place."
+            ),
+            vec!["B8", "B18"],
+        ),
+        Entry::Present { frame: old, .. } if was_file(old.0) => (
+            format!(
+                "Frame {} is the file's own page: it is copied to frame {frame}, the process's own, and the old translation is flushed.",
+                old.0
+            ),
+            vec!["B16", "B18", "D6"],
+        ),
+        Entry::Present { frame: old, .. } => (
+            format!(
+                "Others may still read frame {}: it is copied to frame {frame}, and the old translation is flushed before the copy is stored to.",
+                old.0
+            ),
+            vec!["B16", "B18", "G1"],
+        ),
+        _ => (
+            format!(
+                "A private store to a page of a file: the page is copied to frame {frame} at once, and the file's own page stays as it is."
+            ),
+            vec!["B10", "D6"],
+        ),
+    }
+}
+
+/// Why no TLB had to be told of a correction.
+pub(super) fn why_no_flush(facts: &Facts, outcome: &Outcome, actions: &[Action]) -> Option<Action> {
+    let note = |text: &str, spec: &str| {
+        Some(Action {
+            kind: "note".into(),
+            text: text.into(),
+            spec: spec.into(),
+            frame: None,
+            before: None,
+            after: None,
+        })
+    };
+    if outcome.correction.is_none() || actions.iter().any(|action| action.kind == "flush") {
+        return None;
+    }
+    match facts.entry {
+        Entry::Present { .. } => note(
+            "No TLB is flushed: the entry allows more than before, and a CPU that does not know it yet \
+             faults spuriously.",
+            "G1",
+        ),
+        _ => note("No TLB is flushed: there was nothing that one could hold.", "G1"),
+    }
+}
+
+impl<A: Architecture> Story<A> {
+    fn sim_zero(&self) -> Option<u32> {
+        pagefault::machine::Machine::zero_frame(&self.sim).map(|frame| frame.0)
+    }
+}
+
+/// Bytes as pages where they are whole ones.
+pub(super) fn size(bytes: u64) -> String {
+    match (bytes / PAGE_SIZE, bytes % PAGE_SIZE) {
+        (1, 0) => "1 page".into(),
+        (pages, 0) if pages > 0 => format!("{pages} pages"),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+/// The mode that an entry at an address serves.
+pub(super) fn mode<A: Architecture>(address: u64) -> Mode {
+    A::mode(pagefault::machine::VirtAddr(address))
+}

@@ -1,0 +1,271 @@
+//! The story as it grows: steps, and the states that they lead to.
+
+use super::names::Names;
+use super::tap::{Note, Tap};
+use super::{Request, Watched, actions, calls, words};
+use crate::model::{Computer, Count, Explanation, FORMAT, Operation, Phase, State, Step};
+use pagefault::machine::{Machine, PAGE_SIZE};
+use pagefault::{Manager, Mm};
+use pagefault_script::ast::{Line, Op, Script};
+use pagefault_sim::Architecture;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+/// Everything that is known so far.
+pub(super) struct Story<A: Architecture> {
+    pub(super) sim: pagefault_sim::Computer<A>,
+    pub(super) manager: Arc<Manager<Watched<A>>>,
+    pub(super) tap: Tap,
+    pub(super) names: Names,
+    /// The address spaces by the names of their processes.
+    pub(super) spaces: Vec<(String, Weak<Mm<Watched<A>>>)>,
+    /// The names of files by the numbers that the memory manager gave them.
+    pub(super) files: HashMap<u64, String>,
+    /// The faults so far.
+    pub(super) faults: usize,
+    /// The CPU that makes the accesses.
+    pub(super) cpu: u32,
+    line: usize,
+    process: String,
+    op: Option<Op>,
+    first: usize,
+    before: State,
+    steps: Vec<Step>,
+    states: Vec<State>,
+    operations: Vec<Operation>,
+}
+
+impl<A: Architecture> Story<A> {
+    pub(super) fn new(
+        sim: pagefault_sim::Computer<A>,
+        manager: Arc<Manager<Watched<A>>>,
+        tap: Tap,
+    ) -> Self {
+        Self {
+            sim,
+            manager,
+            tap,
+            names: Names::new(PAGE_SIZE),
+            spaces: Vec::new(),
+            files: HashMap::new(),
+            faults: 0,
+            cpu: 0,
+            line: 0,
+            process: "p0".into(),
+            op: None,
+            first: 0,
+            before: State::default(),
+            steps: Vec::new(),
+            states: Vec::new(),
+            operations: Vec::new(),
+        }
+    }
+
+    /// A line is done next.
+    pub(super) fn begin(&mut self, line: &Line) {
+        self.tap.drain();
+        self.line = line.number;
+        self.process.clone_from(&line.process);
+        self.op = Some(line.op.clone());
+        self.first = self.steps.len();
+        self.before = self.snapshot();
+    }
+
+    /// The line is done. What it did beside its accesses, or instead of them, is a step of its own.
+    pub(super) fn end(&mut self, line: &Line, answer: String) {
+        let notes = self.tap.drain();
+        let after = self.snapshot();
+        if self.steps.len() == self.first {
+            let actions = actions::describe(self, &notes, &self.before, &after);
+            let (sentence, spec) = calls::tell(line, &answer, &self.before, &after);
+            let counts = changes(&self.before, &after);
+            let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, &spec) };
+            self.add(step, after);
+        } else if self.states.last() != Some(&after) {
+            self.released(&notes, after);
+        }
+        self.operations.push(Operation {
+            line: line.number,
+            process: line.process.clone(),
+            text: line.op.to_string(),
+            answer,
+            first: self.first,
+            count: self.steps.len() - self.first,
+        });
+    }
+
+    /// The line's process was killed: its memory goes after the fault's own story.
+    fn released(&mut self, notes: &[Note], after: State) {
+        let before = self.states.last().cloned().unwrap_or_default();
+        let actions = actions::describe(self, notes, &before, &after);
+        let counts = changes(&before, &after);
+        let sentence =
+            format!("{} is gone: every entry is taken out, and its frames are free.", self.process);
+        let step =
+            Step { actions, counts, ..self.draft(Phase::Call, sentence, &["E5", "E6", "E7"]) };
+        self.add(step, after);
+    }
+
+    /// The name for an address space that was just made: of the first process, or of the child that
+    /// the line forks.
+    pub(super) fn started(&mut self, mm: &Arc<Mm<Watched<A>>>) {
+        let name = match &self.op {
+            Some(Op::Fork(child)) => child.clone(),
+            _ => "p0".into(),
+        };
+        self.spaces.push((name, Arc::downgrade(mm)));
+    }
+
+    pub(super) fn ended(&mut self, mm: &Arc<Mm<Watched<A>>>) {
+        self.spaces
+            .retain(|(_, weak)| weak.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, mm)));
+    }
+
+    /// A file of the script was opened.
+    pub(super) fn opened(&mut self, mapping: u64) {
+        if let Some(Op::File { name, .. }) = &self.op {
+            self.files.insert(mapping, name.clone());
+        }
+    }
+
+    /// What a file or object is called.
+    pub(super) fn file_name(&self, mapping: u64) -> String {
+        self.files.get(&mapping).cloned().unwrap_or_else(|| format!("shared object {mapping}"))
+    }
+
+    /// The process that the line is about.
+    pub(super) fn process(&self) -> &str {
+        &self.process
+    }
+
+    /// The line's operation.
+    pub(super) const fn op(&self) -> Option<&Op> {
+        self.op.as_ref()
+    }
+
+    /// The process that has an address space.
+    pub(super) fn process_of(&self, space: u32) -> Option<&str> {
+        let has = |weak: &Weak<Mm<Watched<A>>>| {
+            weak.upgrade().is_some_and(|mm| pagefault::machine::Space::id(mm.space()) == space)
+        };
+        self.spaces.iter().find(|(_, weak)| has(weak)).map(|(name, _)| name.as_str())
+    }
+
+    /// A step with nothing but its sentence.
+    pub(super) fn draft(&self, phase: Phase, sentence: String, spec: &[&str]) -> Step {
+        Step {
+            id: String::new(),
+            line: self.line,
+            phase,
+            sentence,
+            spec: unique(spec),
+            state: 0,
+            process: self.process.clone(),
+            access: None,
+            questions: Vec::new(),
+            way: Vec::new(),
+            correction: None,
+            major: false,
+            before: None,
+            after: None,
+            actions: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Adds a step that leads to a state.
+    pub(super) fn add(&mut self, step: Step, state: State) {
+        if self.states.last() != Some(&state) {
+            self.states.push(state);
+        }
+        let id = format!("{}.{}", self.line, self.steps.len() - self.first + 1);
+        self.steps.push(Step { id, state: self.states.len() - 1, ..step });
+    }
+
+    /// The whole story.
+    pub(super) fn finish(self, request: &Request, script: &Script) -> Explanation {
+        let bits = self.manager.machine().capabilities();
+        Explanation {
+            format: FORMAT,
+            title: request.title.clone(),
+            prose: request.prose.clone(),
+            computer: Computer {
+                arch: script.sizes.arch.name().into(),
+                page: PAGE_SIZE,
+                entry_bytes: A::ENTRY_BYTES,
+                levels: words::levels::<A>(),
+                task_size: format!("{:#x}", A::TASK_SIZE.value()),
+                sets_bits: bits.accessed && bits.dirty,
+                frames: self.sim.frames(),
+                cpus: self.sim.cpus(),
+            },
+            source: request.source.lines().map(str::to_owned).collect(),
+            operations: self.operations,
+            steps: self.steps,
+            states: self.states,
+        }
+    }
+}
+
+/// The same numbers, each once.
+fn unique(spec: &[&str]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for number in spec {
+        if !seen.iter().any(|known| known == number) {
+            seen.push((*number).to_owned());
+        }
+    }
+    seen
+}
+
+/// The numbers that differ between two states.
+pub(super) fn changes(before: &State, after: &State) -> Vec<Count> {
+    let mut counts = Vec::new();
+    let mut count = |what: String, before: u64, after: u64| {
+        if before != after {
+            counts.push(Count { what, before, after });
+        }
+    };
+    count("free frames".into(), before.free.into(), after.free.into());
+    for process in &after.processes {
+        let Some(was) = before.processes.iter().find(|was| was.space == process.space) else {
+            continue;
+        };
+        let name = &process.name;
+        count(format!("{name}: resident anonymous pages"), was.anonymous, process.anonymous);
+        count(format!("{name}: resident file pages"), was.file, process.file);
+        count(format!("{name}: minor faults"), was.minor, process.minor);
+        count(format!("{name}: major faults"), was.major, process.major);
+        count(format!("{name}: page tables"), was.tables.into(), process.tables.into());
+        let regions = |process: &crate::model::Process| process.regions.len() as u64;
+        count(format!("{name}: regions"), regions(was), regions(process));
+    }
+    for frame in after.frames.iter().chain(&before.frames) {
+        let find = |state: &State| state.frames.iter().find(|f| f.frame == frame.frame).cloned();
+        let (was, is) = (find(before), find(after));
+        let counted = |frame: &Option<crate::model::FrameUse>| {
+            frame
+                .as_ref()
+                .filter(|frame| matches!(&*frame.kind, "anonymous" | "file"))
+                .map_or((0, 0), |frame| (u64::from(frame.maps), u64::from(frame.refs)))
+        };
+        // Once for each frame: as it is now, or as it was if it is gone.
+        if is.is_some() && !after.frames.iter().any(|f| std::ptr::eq(f, frame)) {
+            continue;
+        }
+        let (was, is) = (counted(&was), counted(&is));
+        count(format!("frame {}: entries that name it", frame.frame), was.0, is.0);
+        count(format!("frame {}: references", frame.frame), was.1, is.1);
+    }
+    for (area, was) in after.swap.iter().zip(&before.swap) {
+        let slots = area.used.iter().chain(&was.used).map(|(slot, _)| *slot);
+        let slots: std::collections::BTreeSet<u32> = slots.collect();
+        for slot in slots {
+            let refs = |area: &crate::model::Area| {
+                area.used.iter().find(|(s, _)| *s == slot).map_or(0, |(_, refs)| u64::from(*refs))
+            };
+            count(format!("slot {}:{slot}: references", area.area), refs(was), refs(area));
+        }
+    }
+    counts
+}

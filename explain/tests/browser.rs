@@ -1,0 +1,112 @@
+//! Every lesson's page in a real browser: from the first step to the last and back.
+
+mod common;
+
+use common::lesson;
+use pagefault_explain::html;
+use pagefault_explain::lessons;
+use pagefault_explain::model::{Explanation, Phase};
+use pagefault_script::ast::Arch;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const BROWSERS: [&str; 2] = ["chromium", "chromium-browser"];
+
+fn browser() -> Option<&'static str> {
+    let starts = |name: &&str| {
+        let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();
+        version.is_ok_and(|output| output.status.success())
+    };
+    BROWSERS.into_iter().find(starts)
+}
+
+#[test]
+fn every_page_steps_to_its_end_and_back() {
+    let Some(browser) = browser() else {
+        eprintln!("skipped: no chromium is installed (Debian: apt-get install chromium)");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    for example in lessons::ALL {
+        let told = lesson(example, Arch::X86_64);
+        let path = folder.path().join(example.name).with_extension("html");
+        std::fs::write(&path, html::page(&told).expect("a page")).expect("it is written");
+        let (page, console) = open(browser, &path, folder.path());
+        assert!(!console.contains("CONSOLE"), "{}: {console}", example.name);
+        let seen = checked(&page).unwrap_or_else(|| panic!("{}: {console}\n{page}", example.name));
+        assert_eq!(seen["errors"], Value::Array(Vec::new()), "{}", example.name);
+        compare(example.name, &told, &seen["seen"]);
+    }
+}
+
+/// The page after it has checked itself, and what the browser had to say.
+fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
+    let profile = tempfile::tempdir_in(folder).expect("a folder");
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg("--dump-dom")
+        .arg("--timeout=60000")
+        .arg(format!("file://{}#check", path.display()))
+        .output()
+        .expect("the browser runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// What the page has left of its check.
+fn checked(page: &str) -> Option<Value> {
+    let (_, rest) =
+        page.split_once("<pre id=\"checked\">").or_else(|| page.split_once("id=\"checked\">"))?;
+    let (text, _) = rest.split_once("</pre>")?;
+    let text = text
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&nbsp;", "\u{a0}")
+        .replace("&amp;", "&");
+    serde_json::from_str(&text).ok()
+}
+
+/// The numbers on the page are those of the model.
+fn compare(name: &str, told: &Explanation, seen: &Value) {
+    let seen = seen.as_array().expect("a list");
+    assert_eq!(seen.len(), told.steps.len(), "{name}");
+    for (step, shown) in told.steps.iter().zip(seen) {
+        let at = format!("{name} {}", step.id);
+        let state = &told.states[step.state];
+        let number = |field: &str| shown[field].as_u64().expect("a number") as usize;
+        let text = |field: &str| shown[field].as_str().expect("a text");
+        assert_eq!(text("id"), step.id);
+        assert_eq!(text("sentence").replace('\u{2011}', "-"), step.sentence, "{at}");
+        assert_eq!(number("frames"), state.frames.len(), "{at}");
+        assert_eq!(
+            text("free"),
+            format!("{} of {} free", state.free, told.computer.frames),
+            "{at}"
+        );
+        let translations: usize = state.tlbs.iter().map(|tlb| tlb.entries.len()).sum();
+        assert_eq!(number("tlb"), translations, "{at}");
+        assert_eq!(number("cached"), state.page_cache.len() + state.swap_cache.len(), "{at}");
+        let regions: usize = state.processes.iter().map(|process| process.regions.len()).sum();
+        assert_eq!(number("regions"), regions, "{at}");
+        let present = state.processes.iter().flat_map(|process| &process.pages);
+        assert_eq!(number("present"), present.filter(|page| page.frame.is_some()).count(), "{at}");
+        let walks = matches!(step.phase, Phase::Hardware | Phase::Access | Phase::Again);
+        let levels = step.access.as_ref().filter(|_| walks).map_or(0, |access| access.walk.len());
+        assert_eq!(number("levels"), levels, "{at}");
+        let counts = step.counts.iter().map(|count| format!("{} → {}", count.before, count.after));
+        let shown_counts = shown["counts"].as_array().expect("a list");
+        let shown_counts = shown_counts.iter().map(|count| count.as_str().unwrap_or("").to_owned());
+        assert_eq!(shown_counts.collect::<Vec<_>>(), counts.collect::<Vec<_>>(), "{at}");
+        if matches!(step.phase, Phase::Decision | Phase::Correction | Phase::Refusal) {
+            assert!(
+                number("lit") >= step.way.len(),
+                "{at}: {} lit of {:?}",
+                number("lit"),
+                step.way
+            );
+        }
+    }
+}

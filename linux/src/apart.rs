@@ -1,0 +1,82 @@
+//! Where the manager's own mappings lie in a program's address space: apart from the program's.
+//!
+//! A program may give a range up and map it again at the same address (`MAP_FIXED`), certain that
+//! nobody has taken it meanwhile. The host would put a new mapping of ours into just such a gap. So
+//! ours go to a part of the address space that the host itself comes to last.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use rustix::io::Errno;
+
+/// The part of the address space for ours: nothing that a program has by default lies there, nor what
+/// sanitizers and collectors map at fixed addresses.
+const START: u64 = 0x4000_0000_0000;
+const END: u64 = 0x5000_0000_0000;
+
+/// How often another address is tried before the host may choose.
+const TRIES: usize = 64;
+
+/// The next address; 0 where the host chooses.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Puts the mappings to come apart from the program's. `secret` makes their address one that cannot
+/// be guessed: an address that was chosen at random.
+pub fn begin(secret: u64) {
+    const PAGE: u64 = 4096;
+    NEXT.store(START + (secret / PAGE % (1 << 28)) * PAGE, Relaxed);
+}
+
+/// Makes a mapping of `len` bytes with `map`, which is given an address where the mapping must lie
+/// unless another is there (`MAP_FIXED_NOREPLACE`: it answers `EXIST`), or `None`.
+pub fn map<T>(len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 0..TRIES {
+        let Some(address) = take(len) else { break };
+        match map(Some(address)) {
+            Err(Errno::EXIST) => {}
+            made => return made,
+        }
+    }
+    map(None)
+}
+
+/// The address for a mapping; `None` where the host chooses.
+fn take(len: u64) -> Option<u64> {
+    let end = |next: u64| {
+        let start = match next {
+            0 => return None,
+            next if next.checked_add(len)? <= END => next,
+            _ => START,
+        };
+        start.checked_add(len.checked_next_multiple_of(4096)?).filter(|end| *end <= END)
+    };
+    let before = NEXT.fetch_update(Relaxed, Relaxed, end).ok()?;
+    Some(end(before)? - len.next_multiple_of(4096))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    #[test]
+    fn mappings_lie_side_by_side_and_leave_what_is_there() {
+        begin(0x5555_1234_5000);
+        let taken = Cell::new(None);
+        let place = |address: Option<u64>| {
+            let address = address.unwrap();
+            // Another mapping is at the first address.
+            if taken.get().is_none() {
+                taken.set(Some(address));
+                return Err(Errno::EXIST);
+            }
+            Ok(address)
+        };
+        let first = map(5000, place).unwrap();
+        assert!(first > taken.get().unwrap() && (START..END).contains(&first));
+        assert_eq!(map(4096, place), Ok(first + 8192));
+        // What does not fit there is put where the host will.
+        assert_eq!(map(1 << 47, Ok), Ok(None));
+        NEXT.store(0, Relaxed);
+        assert_eq!(map(4096, Ok), Ok(None));
+    }
+}

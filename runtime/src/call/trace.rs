@@ -1,0 +1,183 @@
+//! Debuggers: a program that traces others of the tree finds them as they would be without us.
+//!
+//! Two things would show. A system call of a managed program raises `SIGSYS`, and a tracer is told
+//! of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
+//! on a page that is absent; that of `process_vm_readv` waits for the page, where a server answers
+//! (`--delivery=threads`).
+
+use super::{Call, Outcome};
+use crate::sys::{self, Errno};
+use crate::{files, user};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
+use linux_raw_sys::ptrace;
+use pagefault_machine::Access;
+
+/// What an access to an absent page of another process ends with.
+const ABSENT: i64 = -(linux_raw_sys::errno::EIO as i64);
+const PAGE: u64 = crate::memory::PAGE;
+/// The most pages that are brought back for one access; a longer one is cut.
+const MOST_PAGES: u64 = 256;
+/// How often an access is tried whose pages may go again before it comes to them.
+const TRIES: usize = 8;
+
+/// How the program last let a tracee go on.
+static RESUMED_BY: AtomicU32 = AtomicU32::new(ptrace::PTRACE_CONT);
+
+impl Call<'_> {
+    pub(super) fn trace(&mut self) -> Outcome {
+        match self.number {
+            nr::__NR_wait4 => self.wait(Self::stop_of_status),
+            nr::__NR_waitid => self.wait(Self::stop_of_info),
+            _ => self.ptrace(),
+        }
+    }
+
+    fn ptrace(&mut self) -> Outcome {
+        let [request, tracee, address, ..] = self.args;
+        let access = match request as u32 {
+            ptrace::PTRACE_PEEKTEXT | ptrace::PTRACE_PEEKDATA => Access::Read,
+            ptrace::PTRACE_POKETEXT | ptrace::PTRACE_POKEDATA => Access::Write,
+            ptrace::PTRACE_CONT | ptrace::PTRACE_SYSCALL | ptrace::PTRACE_SINGLESTEP => {
+                RESUMED_BY.store(request as u32, Relaxed);
+                return self.pass();
+            }
+            _ => return self.pass(),
+        };
+        let remote = Remote { process: tracee, start: address, len: 8, access };
+        Outcome::Raw(self.with_remote(|| Some(remote)))
+    }
+
+    /// Makes a call that accesses a file, which may be the memory of a process.
+    pub(super) fn access_file(&mut self) -> Outcome {
+        let [descriptor, _, len, offset, ..] = self.args;
+        let number = self.number;
+        Outcome::Raw(self.with_remote(|| {
+            let access = match number {
+                nr::__NR_read | nr::__NR_pread64 => Access::Read,
+                _ => Access::Write,
+            };
+            let process = files::process_of_memory(descriptor as u32)?;
+            let start = match number {
+                nr::__NR_pread64 | nr::__NR_pwrite64 => offset,
+                _ => files::position(descriptor as u32)?,
+            };
+            Some(Remote { process, start, len, access })
+        }))
+    }
+
+    /// Makes a call, and again while pages that it needs of another process are brought back.
+    fn with_remote(&mut self, remote: impl FnOnce() -> Option<Remote>) -> i64 {
+        let mut raw = self.make_pinned(self.args);
+        if raw != ABSENT {
+            return raw;
+        }
+        let Some(remote) = remote() else { return raw };
+        for _ in 0..TRIES {
+            if remote.bring().is_err() {
+                break;
+            }
+            raw = self.make_pinned(self.args);
+            if raw != ABSENT {
+                break;
+            }
+        }
+        raw
+    }
+
+    /// Waits for a child, without those stops of tracees that are a system call.
+    fn wait(&mut self, stop: impl Fn(&Self, i64) -> Option<Stop>) -> Outcome {
+        loop {
+            let raw = self.make_pinned(self.args);
+            let call = stop(self, raw).filter(Stop::is_call);
+            match call {
+                Some(stop) => stop.go_on(),
+                None => return Outcome::Raw(raw),
+            }
+        }
+    }
+
+    /// The stop that `wait4` told of.
+    fn stop_of_status(&self, raw: i64) -> Option<Stop> {
+        let status: u32 = user::read(self.args[1]).ok().filter(|_| raw > 0)?;
+        (status == nr::SIGSYS << 8 | 0x7f).then_some(Stop { tracee: raw as u64 })
+    }
+
+    /// The stop that `waitid` told of.
+    fn stop_of_info(&self, raw: i64) -> Option<Stop> {
+        /// `CLD_TRAPPED`.
+        const TRAPPED: u32 = 4;
+        if raw != 0 || self.args[3] as u32 & nr::WNOWAIT != 0 {
+            return None;
+        }
+        // The signal, an error, a code, padding, the process, the user, the status.
+        let info: [u32; 7] = user::read(self.args[2]).ok()?;
+        (info[2] == TRAPPED && info[6] == nr::SIGSYS).then_some(Stop { tracee: info[4].into() })
+    }
+}
+
+/// A tracee of the program's that stopped with `SIGSYS`.
+struct Stop {
+    tracee: u64,
+}
+
+impl Stop {
+    /// Whether the signal is a system call on its way to the tracee's runtime.
+    fn is_call(&self) -> bool {
+        /// `SYS_USER_DISPATCH`.
+        const USER_DISPATCH: i32 = 2;
+        let mut info = crate::frame::Info::new(0, 0);
+        let args = [ptrace::PTRACE_GETSIGINFO.into(), self.tracee, 0, (&raw mut info) as u64];
+        // SAFETY: the place for the answer is ours.
+        let asked = unsafe { sys::call(nr::__NR_ptrace, args) };
+        asked.is_ok() && info.code == USER_DISPATCH
+    }
+
+    fn go_on(&self) {
+        let request = RESUMED_BY.load(Relaxed).into();
+        let args = [request, self.tracee, 0, nr::SIGSYS.into()];
+        // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
+        let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
+    }
+}
+
+/// Memory of another process that is to be accessed.
+struct Remote {
+    process: u64,
+    start: u64,
+    len: u64,
+    access: Access,
+}
+
+impl Remote {
+    /// Makes its pages present, as far as they can be accessed so.
+    fn bring(&self) -> Result<(), Errno> {
+        let first = self.start & !(PAGE - 1);
+        let end = self.start.saturating_add(self.len).min(first + MOST_PAGES * PAGE);
+        self.touch(self.start)?;
+        let mut page = first + PAGE;
+        while page < end && self.touch(page).is_ok() {
+            page += PAGE;
+        }
+        Ok(())
+    }
+
+    fn touch(&self, address: u64) -> Result<(), Errno> {
+        let mut byte = 0_u8;
+        let here = [(&raw mut byte) as u64, 1];
+        let there = [address, 1];
+        let call = |number| {
+            let args = [self.process, (&raw const here) as u64, 1, (&raw const there) as u64, 1, 0];
+            // SAFETY: one byte of ours is read or written; the other process's is the program's to
+            // access, and keeps its value.
+            unsafe { sys::call(number, args) }.map(drop)
+        };
+        call(nr::__NR_process_vm_readv)?;
+        if self.access == Access::Write {
+            // What may only be read is the tracer's to force.
+            let _ = call(nr::__NR_process_vm_writev);
+        }
+        Ok(())
+    }
+}

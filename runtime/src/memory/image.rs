@@ -1,0 +1,116 @@
+//! Memory that the program has at its first instruction: what its image and its interpreter have
+//! beyond their files (`.bss`).
+//!
+//! It is looked for before the runtime has mapped anything, since its mappings look the same.
+
+use super::Manager;
+use crate::process::{self, boot};
+use crate::sys;
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use linux_raw_sys::general as nr;
+
+/// The least that is worth managing.
+const LEAST: u64 = 64 << 10;
+/// How many such mappings are noted; an image and an interpreter have one each.
+const MOST: usize = 8;
+
+struct Found(UnsafeCell<[Range<u64>; MOST]>);
+
+// SAFETY: written at the start, by the only thread.
+unsafe impl Sync for Found {}
+
+static FOUND: Found = Found(UnsafeCell::new([const { 0..0 }; MOST]));
+
+/// Looks for it: called first of all, on the boot stack.
+pub fn look() {
+    let mut text = [0_u8; 16 << 10];
+    let path = c"/proc/self/maps";
+    let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
+    // SAFETY: the path is ours.
+    let Ok(file) = (unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }) else {
+        return;
+    };
+    let mut len = 0;
+    while len < text.len() {
+        let rest = &mut text[len..];
+        let args = [file, rest.as_mut_ptr() as u64, rest.len() as u64];
+        // SAFETY: the buffer is ours.
+        match unsafe { sys::call(nr::__NR_read, args) } {
+            Ok(read) if read > 0 => len += read as usize,
+            _ => break,
+        }
+    }
+    // SAFETY: just opened, and nobody else's.
+    let _ = unsafe { sys::call(nr::__NR_close, [file]) };
+    // SAFETY: there is one thread.
+    let found = unsafe { &mut *FOUND.0.get() };
+    let lines = text[..len].split(|byte| *byte == b'\n');
+    for (place, range) in found.iter_mut().zip(lines.filter_map(anonymous)) {
+        *place = range;
+    }
+}
+
+/// The range of a line that shows private memory without a name, to read and write.
+fn anonymous(line: &[u8]) -> Option<Range<u64>> {
+    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let (addresses, rights) = (words.next()?, words.next()?);
+    let inode = words.nth(2)?;
+    if rights != b"rw-p" || inode != b"0" || words.next().is_some() {
+        return None;
+    }
+    let mut bounds = addresses.split(|byte| *byte == b'-');
+    let range = number(bounds.next()?)?..number(bounds.next()?)?;
+    let boot = boot();
+    let ours = [
+        boot.image_start..boot.image_start + boot.image_len,
+        boot.stack_start..boot.stack_start + boot.stack_len,
+    ];
+    let is_ours = ours.iter().any(|own| range.start < own.end && own.start < range.end);
+    (!is_ours && range.end - range.start >= LEAST).then_some(range)
+}
+
+/// A hexadecimal number.
+fn number(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Takes it under management.
+pub fn adopt(manager: &Manager) {
+    // SAFETY: written before, by this thread.
+    let found = unsafe { &*FOUND.0.get() };
+    for range in found.iter().filter(|range| !range.is_empty()) {
+        if let Err(errno) = manager.adopt(range, nr::PROT_READ | nr::PROT_WRITE) {
+            process::stop(format_args!("the image's memory cannot be managed: error {}", errno.0));
+        }
+        let addresses = super::addresses(range);
+        // SAFETY: the range was just registered as it is, and the program has not begun.
+        if let Err(error) = unsafe { pagefault_linux::adopt_present(manager.mm(), addresses) } {
+            process::stop(format_args!("{error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_large_private_memory_without_a_name_is_the_image_s() {
+        let of = |line: &str| anonymous(line.as_bytes());
+        let bss = "00500000-00600000 rw-p 00000000 00:00 0 ";
+        assert_eq!(of(bss), Some(0x50_0000..0x60_0000));
+        for other in [
+            "00500000-00501000 rw-p 00000000 00:00 0",
+            "00500000-00600000 r--p 00000000 00:00 0",
+            "00500000-00600000 rw-s 00000000 00:00 0",
+            "00500000-00600000 rw-p 00001000 08:01 77 /bin/true",
+            "7ffd00000000-7ffd00100000 rw-p 00000000 00:00 0 [stack]",
+            "",
+            "garbage",
+            "x-y rw-p 00000000 00:00 0",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+}
