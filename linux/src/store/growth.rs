@@ -134,6 +134,9 @@ impl Growth {
                     .map_err(|errno| OpenError::Host { path: place.into(), errno })?;
                 // What is taken now may be free when it is needed.
                 let most = Space { free: space.total, ..space }.to_take();
+                if most < 2 * PAGE_SIZE {
+                    return Err(OpenError::Host { path: place.into(), errno: Errno::NOSPC });
+                }
                 (most.min(limit).min(MOST_BYTES), Manners::Considerate)
             }
         };

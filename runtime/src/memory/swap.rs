@@ -1,13 +1,14 @@
 //! The swap areas of this process.
 
 use crate::file_size;
+use crate::process;
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use pagefault::Manager;
 use pagefault::swap::area::{Priority, SwapOnError};
-use pagefault_control::{Control, Storage, SwapSpec};
+use pagefault_control::{Boot, Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
 use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, Shortage, SwapFile};
 use pagefault_machine::store::PageBytes;
@@ -34,7 +35,7 @@ pub enum SwapError {
     #[error(transparent)]
     Reserve(#[from] ReserveError),
     /// The memory manager does not take it.
-    #[error("a swap area is refused: {0:?}")]
+    #[error("no address space for the tables of a swap area ({0:?}); is `ulimit -v` set?")]
     Refused(SwapOnError),
 }
 
@@ -47,7 +48,12 @@ impl Areas {
         let config = control.config().ok_or(SwapError::Config)?;
         let mut files = Vec::new();
         for (number, spec) in config.swap.iter().enumerate() {
-            let store = open(spec, config.limit_bytes)?;
+            let store = match open(spec, config.limit_bytes) {
+                Ok(store) => store,
+                // A program that has given up rights, or its root, does without the area.
+                Err(SwapError::Open(_)) if !is_first() => continue,
+                Err(error) => return Err(error),
+            };
             if let Store::File(file) = &store {
                 files.push(file.clone());
             }
@@ -75,6 +81,11 @@ impl Areas {
     pub fn after_fork(&self) {
         self.files.iter().for_each(|file| file.after_fork());
     }
+}
+
+/// Whether this is the program that the command was asked to run, which the areas were tried for.
+fn is_first() -> bool {
+    process::boot().flags & Boot::FIRST != 0
 }
 
 fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
