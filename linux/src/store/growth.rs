@@ -135,7 +135,10 @@ impl Growth {
                 // What is taken now may be free when it is needed.
                 let most = Space { free: space.total, ..space }.to_take();
                 if most < 2 * PAGE_SIZE {
-                    return Err(OpenError::Host { path: place.into(), errno: Errno::NOSPC });
+                    return Err(OpenError::Host {
+                        path: place.into(),
+                        errno: rustix::io::Errno::NOSPC,
+                    });
                 }
                 (most.min(limit).min(MOST_BYTES), Manners::Considerate)
             }
