@@ -6,7 +6,7 @@
 //!
 //! A smaller script may differ for another reason than the one that was asked for: it loads a page
 //! after `madvise free`, say, which kernels may answer as they like. So only a difference of the same
-//! [`Kind`] counts.
+//! `Kind` counts.
 
 mod lines;
 mod simpler;

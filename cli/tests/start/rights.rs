@@ -167,7 +167,7 @@ fn a_host_without_ptrace() {
 }
 
 /// Where there is no room for the runtime the program does not run without: here a runtime that says
-/// that it needs 600 MiB, under a limit of addresses.
+/// that it needs 60 MiB, under a limit of addresses.
 #[test]
 fn a_runtime_that_does_not_fit() {
     let scratch = Scratch::new("fit");
@@ -181,9 +181,10 @@ fn a_runtime_that_does_not_fit() {
     });
     // p_memsz.
     let size = writable.unwrap() + 40;
-    file[size..size + 8].copy_from_slice(&(600_u64 << 20).to_le_bytes());
+    file[size..size + 8].copy_from_slice(&(60_u64 << 20).to_le_bytes());
     fs::write(scratch.path("large"), file).unwrap();
-    let script = "R=${RUN%--runtime*}; ulimit -v 500000; $R --runtime large -- echo never";
+    let script =
+        "R=${RUN%--runtime*}; ulimit -v 60000; $R --swap ram:1M --runtime large -- echo never";
     let (stdout, stderr, status) = output(&mut crate::shell(&scratch, script));
     assert_eq!((&*stdout, status), ("", Some(125)), "{stderr}");
     assert!(stderr.contains("memory for the runtime: Cannot allocate memory"), "{stderr}");

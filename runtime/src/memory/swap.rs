@@ -50,8 +50,11 @@ impl Areas {
         for (number, spec) in config.swap.iter().enumerate() {
             let store = match open(spec, config.limit_bytes) {
                 Ok(store) => store,
-                // A program that has given up rights, or its root, does without the area.
-                Err(SwapError::Open(_)) if !is_first() => continue,
+                // A program that has given up rights, or its root, may not open the area.
+                Err(SwapError::Open(_)) if !is_first() => match elsewhere() {
+                    Some(store) => store,
+                    None => continue,
+                },
                 Err(error) => return Err(error),
             };
             if let Store::File(file) = &store {
@@ -81,6 +84,13 @@ impl Areas {
     pub fn after_fork(&self) {
         self.files.iter().for_each(|file| file.after_fork());
     }
+}
+
+/// A file where everybody may have one.
+fn elsewhere() -> Option<Store> {
+    let places = [c"/var/tmp", c"/tmp"];
+    let file = places.into_iter().find_map(|place| SwapFile::temporary_at(place, None).ok())?;
+    Some(Store::File(Arc::new(file)))
 }
 
 /// Whether this is the program that the command was asked to run, which the areas were tried for.
