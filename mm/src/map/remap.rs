@@ -85,7 +85,8 @@ impl<M: Machine> Mm<M> {
         // A length that wraps when rounded counts as none, as on Linux; one that leaves the address
         // space is noticed once a mapping was found.
         let old = pages_up(old_length).unwrap_or(0);
-        if new > end {
+        // The page table may cover less than a program's part of the addresses.
+        if new > self.manager.machine.capabilities().task_size.value().max(end) {
             return Err(RemapError::BadTarget);
         }
         if let Some(target) = movement.target() {
@@ -94,7 +95,8 @@ impl<M: Machine> Mm<M> {
             }
             let overlaps = target.value() < address.value().wrapping_add(old)
                 && address.value() < target.value().saturating_add(new);
-            if target.value() > end - new || target < self.layout.range.start || overlaps {
+            let fits = target.value().checked_add(new).is_some_and(|last| last <= end);
+            if !fits || target < self.layout.range.start || overlaps {
                 return Err(RemapError::BadTarget);
             }
         }
