@@ -42,7 +42,7 @@
 //! assert!(cpu.load(&space, page, Mode::User).is_err());
 //! assert!(sim.check_tlbs().is_ok());
 //! sim.free(frame);
-//! # Ok::<(), pagefault_machine::OutOfFrames>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! | what | where |
