@@ -112,11 +112,9 @@ impl Floor {
         action.sa_sigaction = on_fault as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
         // SAFETY: the handler makes system calls only and touches no memory that can be absent.
-        check(
-            unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) }
-                .into(),
-        )?;
-        Ok(())
+        let done =
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+        check(done.into()).map(drop)
     }
 
     pub fn words(&mut self) -> &mut [u64] {
