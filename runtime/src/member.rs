@@ -81,10 +81,14 @@ pub enum Child {
 }
 
 /// What a child inherits of what is known of its parent.
-fn copy(own: &Slot, child: &Slot) {
+fn copy(own: &'static Slot, child: &'static Slot) {
     child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
     child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
     child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
     child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
     child.file_size_below.store(own.file_size_below.load(Relaxed), Relaxed);
+    let limits = |slot: &'static Slot| slot.addresses_below.iter().chain(&slot.data_below);
+    for (own, child) in limits(own).zip(limits(child)) {
+        child.store(own.load(Relaxed), Relaxed);
+    }
 }

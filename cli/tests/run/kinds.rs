@@ -45,3 +45,21 @@ fn filters_judge_the_program_alone() {
 fn limits_concern_the_program_alone() {
     compare("limits", "16M");
 }
+
+/// Exceptions of the processor, and the flags under which ordinary code of ours would meet them.
+#[test]
+fn exceptions_are_the_processor_s() {
+    compare("exceptions", "16M");
+}
+
+/// The limits of address space and data, and calls about ranges that are none.
+#[test]
+fn address_space_is_the_program_s() {
+    compare("space", "64M");
+}
+
+/// Lists of descriptors, and each number that one can have.
+#[test]
+fn descriptors_are_the_program_s() {
+    compare("listing", "16M");
+}

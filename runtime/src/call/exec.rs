@@ -5,7 +5,7 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
-use crate::{file_size, files, keeper, memory, process, signal, user};
+use crate::{address_limit, file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::Reader;
@@ -79,6 +79,7 @@ impl Call<'_> {
     /// Executes a program that has nothing of ours.
     fn execute_unmanaged(&mut self) -> i64 {
         file_size::settle();
+        address_limit::settle();
         let kept = files::shared();
         for descriptor in kept {
             files::set_close_on_exec(descriptor, true);

@@ -10,7 +10,7 @@ use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
 use crate::thread::{self, Thread};
-use crate::{keeper, memory, process, user};
+use crate::{address_limit, keeper, memory, process, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 
@@ -269,6 +269,7 @@ impl Call<'_> {
             return sys::result(raw);
         }
         self.begin_process(&args, member);
+        address_limit::forget();
         memory::after_fork_in_child(fork);
         thread::leave_others(self.thread);
         drop(pins);
