@@ -141,7 +141,9 @@ impl Growth {
                     });
                 }
                 // Nobody evicts more than can be addressed, and the tables are addressed too.
-                let addresses = getrlimit(Resource::As).current.unwrap_or(u64::MAX);
+                let limits =
+                    [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
+                let addresses = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
                 let most = most.min(limit).min(MOST_BYTES).min(addresses);
                 (most, Manners::Considerate)
             }
