@@ -17,12 +17,17 @@ pub struct Member {
     slot: u32,
     /// Whether the keeper was told of it, and gives the place back at its end.
     enrolled: AtomicBool,
+    /// Whether its parent waits until it ends or executes a program (`vfork`).
+    waited_for: AtomicBool,
+    /// Whether it wants its parent to trace it, once the parent can.
+    traced: AtomicBool,
 }
 
 impl Member {
     /// A process of its own.
     pub fn new(actions: Actions, slot: u32) -> NonNull<Self> {
-        let member = Self { actions, slot, enrolled: AtomicBool::new(false) };
+        let [enrolled, waited_for, traced] = [(); 3].map(|()| AtomicBool::new(false));
+        let member = Self { actions, slot, enrolled, waited_for, traced };
         NonNull::from(Box::leak(Box::new(member)))
     }
 
@@ -63,6 +68,26 @@ impl Member {
     /// Notes that the keeper is told of it.
     pub fn enrol(&self) {
         self.enrolled.store(true, Relaxed);
+    }
+
+    /// Notes that its parent waits until it ends or executes a program.
+    pub fn is_waited_for(&self) {
+        self.waited_for.store(true, Relaxed);
+    }
+
+    /// Notes that its parent is to trace it; whether that has to wait until it executes a program.
+    ///
+    /// A tracee stops at every signal, so at every system call, and its tracer lets it go on. A parent
+    /// that waits for it does not.
+    pub fn defer_tracing(&self) -> bool {
+        let waits = self.waited_for.load(Relaxed);
+        self.traced.store(waits, Relaxed);
+        waits
+    }
+
+    /// Whether its parent is to trace the program that it executes.
+    pub fn is_to_be_traced(&self) -> bool {
+        self.traced.load(Relaxed)
     }
 
     /// What it wants done about signals.

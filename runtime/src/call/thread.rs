@@ -122,6 +122,10 @@ impl Call<'_> {
         } else {
             self.thread.member().forked()?
         };
+        if args.flags & VFORK != 0 && !shares_actions {
+            // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+            unsafe { member.as_ref() }.is_waited_for();
+        }
         let result = self.start(&args, len, member);
         if !shares_actions && (result.is_err() || args.flags & VFORK != 0) {
             // The child is gone, or has a memory of its own by now.
