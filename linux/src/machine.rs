@@ -323,6 +323,11 @@ impl Machine for LinuxMachine {
         self.shared.flush(&space.core, stale);
     }
 
+    /// A frame that is shared with a relative stands at its place for both; elsewhere it costs.
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        !self.shared.credits.is_shared(frame)
+    }
+
     fn context(&self) -> ContextId {
         ContextId(context::current())
     }

@@ -184,6 +184,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
+    /// Whether a frame's content can be kept while none of its entries allows an access, without
+    /// more memory than now.
+    fn keeps_unmapped(&self, _frame: Frame) -> bool {
+        true
+    }
+
     /// Does what [`flush`](Self::flush) does for one page, if no processor but the caller's need be
     /// told; else does nothing and returns `false`, as a machine may do always.
     ///

@@ -8,7 +8,7 @@ use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
 use crate::reclaim::foresight::Foresight;
-use crate::reclaim::queue::{Queues, Which};
+use crate::reclaim::queue::{Queues, Sight, Which};
 use crate::reclaim::room::Passes;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
@@ -150,6 +150,7 @@ impl<M: Machine> Manager<M> {
     /// Makes a manager for a machine, all of whose frames it may use.
     pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
         let frames = machine.frames();
+        let sight = if machine.capabilities().accessed { Sight::Bits } else { Sight::Standby };
         let pages = Pages::new(frames);
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
@@ -159,7 +160,7 @@ impl<M: Machine> Manager<M> {
             order: LockOrder::new(machine.clone()),
             pages,
             cache: Cache::new(frames),
-            queues: Queues::new(frames),
+            queues: Queues::new(frames, sight),
             swap: Areas::with_last_slot(machine.capabilities().last_swap_slot),
             families: Registry::new(),
             mappings: Registry::new(),
@@ -317,8 +318,11 @@ impl<M: Machine> Manager<M> {
 
     /// Puts a new page into the queue where its history says it belongs.
     pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
-        let back = hash.is_some_and(|hash| self.queues.recall(hash));
-        let to = if back { Which::Main } else { Which::Small };
+        let to = match self.queues.sight() {
+            Sight::Standby => Which::Main,
+            Sight::Bits if hash.is_some_and(|hash| self.queues.recall(hash)) => Which::Main,
+            Sight::Bits => Which::Small,
+        };
         self.queues.push(&self.pages, &self.order, frame, to);
     }
 

@@ -104,6 +104,10 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.flush(&space.inner, stale);
     }
 
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        self.inner.keeps_unmapped(frame)
+    }
+
     fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
         self.inner.flush_here(&space.inner, stale)
     }

@@ -6,7 +6,7 @@ use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot, VirtA
 use crate::manager::Manager;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
-use crate::reclaim::queue::Which;
+use crate::reclaim::queue::{Sight, Which};
 use crate::rmap::walk::Spot;
 use crate::tlb::Noted;
 use crate::vma::VmaFlags;
@@ -26,7 +26,7 @@ pub(crate) enum Force {
 
 /// How far a page has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Locked, and not known to be unsuitable.
     Chosen,
     /// The store has the content; a slot of shared memory waits for its owner to be noted.
@@ -38,29 +38,29 @@ enum State {
 }
 
 #[derive(Clone, Copy)]
-struct Victim {
-    frame: Frame,
+pub(super) struct Victim {
+    pub(super) frame: Frame,
     from: Which,
     force: Force,
-    state: State,
+    pub(super) state: State,
 }
 
 /// A stale translation, whose it is, and in which phase it was noted.
 type Spotted<M> = (Arc<Mm<M>>, Stale, Noted);
 
 /// How many stale translations are gathered before a flush.
-const SPOTS: usize = 64;
+pub(super) const SPOTS: usize = 64;
 
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
-    manager: &'a Manager<M>,
+    pub(super) manager: &'a Manager<M>,
     victims: [Option<Victim>; 32],
     /// The objects of the victims: if the last reference to one were dropped while its pages are
     /// locked, whoever takes the object apart would wait for them for ever.
     objects: [Option<Arc<Mapping<M>>>; 32],
     len: usize,
     spots: [Option<Spotted<M>>; SPOTS],
-    used: usize,
+    pub(super) used: usize,
 }
 
 impl<'a, M: Machine> Batch<'a, M> {
@@ -99,7 +99,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             Force::Polite | Force::Urgent if is_of_file && manager.keeps_files() => {
                 Some(Which::Main)
             }
-            _ => self.judge(frame, force),
+            _ => self.judge(frame, from, force),
         };
         match judged {
             None => {
@@ -119,7 +119,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     ///
     /// A page in someone's hands is in use: back in the small queue, it and its like would be met
     /// again and again before any page of the main queue.
-    fn judge(&self, frame: Frame, force: Force) -> Option<Which> {
+    fn judge(&self, frame: Frame, from: Which, force: Force) -> Option<Which> {
         let manager = self.manager;
         let page = manager.page(frame);
         if page.refs() > self.expected_refs(frame, force) {
@@ -127,10 +127,14 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         let mut used = page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut locked = false;
-        manager.walk(frame, |spot| {
-            locked |= spot.vma.has(VmaFlags::LOCKED);
-            used |= spot.cursor.clear_accessed(spot.address);
-        });
+        // Before standby the bits of a machine that sets none say only that the page came in.
+        let tells = manager.queues.sight() == Sight::Bits || from == Which::Standby;
+        if tells || force != Force::Polite {
+            manager.walk(frame, |spot| {
+                locked |= spot.vma.has(VmaFlags::LOCKED);
+                used |= spot.cursor.clear_accessed(spot.address);
+            });
+        }
         if locked || (used && force == Force::Polite) { Some(Which::Main) } else { None }
     }
 
@@ -156,7 +160,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.finish()
     }
 
-    fn each(&mut self, step: impl Fn(&mut Self, &mut Victim)) {
+    pub(super) fn each(&mut self, step: impl Fn(&mut Self, &mut Victim)) {
         for i in 0..self.len {
             if let Some(mut victim) = self.victims[i]
                 && !matches!(victim.state, State::Kept(_))
@@ -247,7 +251,9 @@ impl<'a, M: Machine> Batch<'a, M> {
             page.maps() == 0 && !page.has(PageFlags::DIRTY) && self.leave_cache(victim, &mut slot);
         if gone {
             victim.state = State::Gone;
-            if let Some(hash) = remembered {
+            if let Some(hash) = remembered
+                && manager.queues.sight() == Sight::Bits
+            {
                 manager.queues.remember(hash);
             }
             for spot in self.spots[..self.used].iter_mut().flatten() {
@@ -295,7 +301,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     /// Unlocks the pages; frees those that are gone, and puts the others back.
-    fn finish(&mut self) -> usize {
+    pub(super) fn finish(&mut self) -> usize {
         let manager = self.manager;
         let mut freed = 0;
         for i in 0..self.len {
@@ -319,7 +325,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         freed
     }
 
-    fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
+    pub(super) fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
         let mut noted = Noted::default();
         mm.pending.note(&mut noted);
         self.spots[self.used] = Some((mm.clone(), stale, noted));
@@ -327,7 +333,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     /// Flushes all noted translations, those of each address space together.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
         for first in 0..self.used {
             let Some((mm, ..)) = self.spots[first].clone() else { continue };
@@ -377,7 +383,8 @@ fn take_entry<M: Machine>(
     let page = manager.page(frame);
     let entry = spot.cursor.entry(spot.address);
     let Entry::Present { accessed, dirty, .. } = entry else { return None };
-    let spared = accessed && force == Force::Polite && manager.machine.capabilities().accessed;
+    // Cleared when the page was judged, and set since then only by use.
+    let spared = accessed && force == Force::Polite;
     let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
     if dirty || entry.is_writable() || spared || kept {
         return None;

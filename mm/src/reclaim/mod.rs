@@ -12,13 +12,14 @@ pub(crate) mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
 pub(crate) mod room;
+mod standby;
 mod write;
 
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::reclaim::batch::{Batch, Force};
-use crate::reclaim::queue::Which;
+use crate::reclaim::queue::{Lengths, Sight, Which};
 use crate::reclaim::room::Yield;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,14 +44,17 @@ impl Watermarks {
 impl<M: Machine> Manager<M> {
     /// Takes pages from the queues and evicts up to `pages` of them.
     fn pass(&self, pages: usize, force: Force) -> Yield {
-        let (small, main) = self.queues.lengths(&self.order);
+        let lengths = self.queues.lengths(&self.order);
         // Twice around: a page that was used is spared once.
-        let mut budget = 2 * (small as usize + main as usize) + 2;
+        let mut budget = 2 * lengths.all() as usize + 2;
         let mut own = Yield::default();
+        if self.queues.sight() == Sight::Standby {
+            own.worked |= self.fill_standby(lengths, pages, force) > 0;
+        }
         while own.freed < pages && budget > 0 {
             let mut batch = Batch::new(self);
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
-                let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
+                let Some((frame, from)) = self.next_victim(force, &mut own) else {
                     budget = 0;
                     break;
                 };
@@ -62,6 +66,23 @@ impl<M: Machine> Manager<M> {
             own.freed += batch.evict();
         }
         own
+    }
+
+    /// Takes the page that is to leave next out of its queue.
+    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Which)> {
+        if self.queues.sight() == Sight::Bits {
+            return self.queues.pop(&self.pages, &self.order);
+        }
+        let standby = || {
+            let frame = self.queues.pop_standby(&self.pages, &self.order)?;
+            Some((frame, Which::Standby))
+        };
+        standby().or_else(|| {
+            // Those that were there were used.
+            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force);
+            own.worked |= put > 0;
+            standby()
+        })
     }
 
     /// Whether the pages of files that are left are those that programs run from.
