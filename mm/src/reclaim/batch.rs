@@ -170,13 +170,15 @@ impl<'a, M: Machine> Batch<'a, M> {
         let used = matches!(purpose, Purpose::Eviction(_))
             && page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut spared = used && is_polite;
+        // Where no machine sets the bit, it says only that the page was mapped once.
+        let sees_use = manager.machine.capabilities().accessed;
         loop {
             let (mut left, mut dirty, mut pinned, mut alone) = (false, false, false, false);
             let stales = &mut self.stales;
             let found = manager.walk_near(&mut self.near, frame, |spot| {
                 if purpose != Purpose::WriteBack {
                     spared |= spot.vma.has(VmaFlags::LOCKED);
-                    spared |= spot.cursor.clear_accessed(spot.address) && is_polite;
+                    spared |= sees_use && spot.cursor.clear_accessed(spot.address) && is_polite;
                 }
                 if page.is_pinned() {
                     // A device stores to it without looking at the entry.
