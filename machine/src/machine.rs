@@ -199,6 +199,15 @@ pub trait Machine: Send + Sync + Sized + 'static {
         false
     }
 
+    /// Whether nobody but the caller can store to memory of `space`, or be let do so, until the caller
+    /// goes back to the program that it serves; a machine may always say no.
+    ///
+    /// Then the right to store need not be taken from a page whose content is saved, which spares a
+    /// flush. May be called with a cursor held.
+    fn is_alone(&self, _space: &Self::Space) -> bool {
+        false
+    }
+
     /// Brings the part of the loaded page table that translates a kernel address in line with the
     /// reference table, and says whether the address is mapped there (spec A4–A7). Takes no lock:
     /// the interrupted code may hold any.

@@ -117,6 +117,8 @@ pub struct Manager<M: Machine> {
     pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
+    /// How many such threads run.
+    pub(crate) background_threads: AtomicU32,
     pub(crate) passes: Passes,
     vma_ids: AtomicU64,
 }
@@ -172,6 +174,7 @@ impl<M: Machine> Manager<M> {
             file_pages: AtomicU32::new(0),
             foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
+            background_threads: AtomicU32::new(0),
             passes: Passes::default(),
             vma_ids: AtomicU64::new(1),
             machine,

@@ -112,6 +112,10 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.flush_here(&space.inner, stale)
     }
 
+    fn is_alone(&self, space: &Self::Space) -> bool {
+        self.inner.is_alone(&space.inner)
+    }
+
     fn synchronise(&self, address: VirtAddr) -> bool {
         self.inner.synchronise(address)
     }

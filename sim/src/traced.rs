@@ -298,6 +298,10 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         flushed
     }
 
+    fn is_alone(&self, space: &Self::Space) -> bool {
+        self.inner.is_alone(&space.inner)
+    }
+
     fn synchronise(&self, address: VirtAddr) -> bool {
         let mapped = self.inner.synchronise(address);
         self.observer.note(&Call::Synchronise { address, mapped });

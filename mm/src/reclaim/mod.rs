@@ -12,6 +12,7 @@ pub(crate) mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
 pub(crate) mod room;
+mod stales;
 mod standby;
 mod write;
 
@@ -53,15 +54,17 @@ impl<M: Machine> Manager<M> {
         }
         while own.freed < pages && budget > 0 {
             let mut batch = Batch::new(self);
+            let mut scanned = 0;
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
                 let Some((frame, from)) = self.next_victim(force, &mut own) else {
                     budget = 0;
                     break;
                 };
                 budget -= 1;
-                self.stats.scanned.add(self.machine.context(), 1);
+                scanned += 1;
                 batch.consider(frame, from, force);
             }
+            self.stats.scanned.add(self.machine.context(), scanned);
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();
         }
@@ -98,6 +101,7 @@ impl<M: Machine> Manager<M> {
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
     /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
     pub fn background(&self, stop: &AtomicBool) {
+        self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);
         while !stop.load(Ordering::Acquire) {
             while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
@@ -109,6 +113,16 @@ impl<M: Machine> Manager<M> {
             }
             self.machine.wait(&self.background, seen);
             seen = self.background.load(Ordering::Acquire);
+        }
+        self.background_threads.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Has frames kept free by the background thread, if there is one and it is time.
+    pub(crate) fn keep_ahead(&self) {
+        if self.background_threads.load(Ordering::SeqCst) > 0
+            && self.machine.free_frames() < self.watermarks.low
+        {
+            self.wake_background();
         }
     }
 

@@ -8,7 +8,7 @@
 
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
-use crate::reclaim::batch::{Batch, Force, SPOTS, State, Victim};
+use crate::reclaim::batch::{Batch, Force, State, Subject};
 use crate::reclaim::queue::{Lengths, Which};
 use crate::rmap::walk::Spot;
 use crate::vma::VmaFlags;
@@ -22,7 +22,7 @@ const SHARE: u32 = 10;
 struct Look {
     found: u32,
     /// Entries for which there was no room in the batch.
-    left: u32,
+    left: bool,
     /// The page is locked in memory, or pinned.
     stays: bool,
 }
@@ -68,20 +68,19 @@ impl<M: Machine> Batch<'_, M> {
     }
 
     /// Takes every right from the entries of a page.
-    fn withdraw(&mut self, victim: &mut Victim) {
+    fn withdraw(&mut self, subject: Subject) -> State {
         loop {
-            let look = self.look(victim.frame);
-            victim.state = State::Kept(match () {
+            let look = self.look(subject.frame);
+            return State::Kept(match () {
                 () if look.stays => Which::Main,
-                () if look.left > 0 => {
+                () if look.left => {
                     self.flush();
                     continue;
                 }
                 // Some entries are just being moved, and were not seen.
-                () if look.found != self.manager.page(victim.frame).maps() => Which::Main,
+                () if look.found != self.manager.page(subject.frame).maps() => Which::Main,
                 () => Which::Standby,
             });
-            return;
         }
     }
 
@@ -91,15 +90,16 @@ impl<M: Machine> Batch<'_, M> {
         // A page that would need memory to be kept goes on standby as it is, and leaves unseen.
         let is_kept = manager.machine.keeps_unmapped(frame);
         let mut look = Look::default();
-        look.found = manager.walk(frame, |spot| {
+        let stales = &mut self.stales;
+        look.found = manager.walk_near(&mut self.near, frame, |spot| {
             if page.is_pinned() || spot.vma.has(VmaFlags::LOCKED) {
                 look.stays = true;
             } else if !is_kept {
                 spot.cursor.clear_accessed(spot.address);
-            } else if self.used == SPOTS {
-                look.left += 1;
+            } else if !stales.has_room_for(spot.mm) {
+                look.left = true;
             } else if let Some(stale) = take_rights(spot) {
-                self.note(spot.mm, stale);
+                stales.note(spot.mm, stale);
             }
         });
         look
