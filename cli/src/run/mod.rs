@@ -209,7 +209,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create(config.limit_bytes)?;
+    let (shared, control) = Control::create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let ended = child.wait().map_err(Error::Wait)?;
