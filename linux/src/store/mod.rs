@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
+//! | [`pool`] | where its memory comes from: the process's own, or a pool that processes share |
 //! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
 //! | [`generation`] | the files behind one [`SwapFile`]: a new one after every process fork |
 //! | [`descriptor`] | descriptors kept out of the program's way |
@@ -20,6 +21,7 @@ pub mod generation;
 mod growth;
 mod name;
 mod open;
+pub mod pool;
 mod runs;
 
 /// A value behind a lock that may be taken in a fault handler.
