@@ -4,16 +4,16 @@ use crate::harness::{Scratch, message, number, python};
 use std::fs;
 use std::process::Output;
 
-/// What each program begins with: pages that compress to a third, told apart by a number.
+/// What each program begins with: pages that compress to less than half, told apart by a number.
 const PAGES: &str = "
 import hashlib, mmap, os, signal, sys
 def page(n):
-    return (hashlib.sha512(b'%d' % n).digest() * 22)[:1400] + b'%d ' % n * 385
+    return hashlib.shake_128(b'%d' % n).digest(1500).ljust(4096, b'%d' % (n % 10))
 def fill(m, first, count):
     for i in range(count):
-        m[i * 4096:i * 4096 + 4096] = page(first + i)[:2700].ljust(4096, b'.')
+        m[i * 4096:i * 4096 + 4096] = page(first + i)
 def same(m, first, count):
-    return all(m[i * 4096:i * 4096 + 4096] == page(first + i)[:2700].ljust(4096, b'.') for i in range(count))
+    return all(m[i * 4096:i * 4096 + 4096] == page(first + i) for i in range(count))
 def memory(count):
     return mmap.mmap(-1, count * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 def wait(children):
@@ -50,13 +50,22 @@ fn assert_fine((output, stats): (Output, serde_json::Value)) -> serde_json::Valu
 fn forty_processes_share_one_pool() {
     let scratch = Scratch::new("forty");
     let program = "
+filled, full = os.pipe()
+ready, go = os.pipe()
 def one(n):
+    os.close(go)
     m = memory(512)
     fill(m, n * 1000, 512)
+    os.write(full, b'x')
+    os.read(ready, 1)
     return same(m, n * 1000, 512)
-print(wait([fork(lambda: one(n)) for n in range(40)]))
+children = [fork(lambda: one(n)) for n in range(40)]
+for _ in children:
+    os.read(filled, 1)
+os.close(go)
+print(wait(children))
 ";
-    // Each writes 2 MiB, 80 in all; what finds no room in the pool goes to the file.
+    // Each writes 2 MiB, and all are there at once; what finds no room in the pool goes to the file.
     let options = ["--memory", "48M", "--swap", "ram:12M", "--swap", "file"];
     let stats = assert_fine(run(&scratch, &options, program));
     assert_eq!(number(&stats, "/compressed_memory/limit_bytes"), 12 << 20);
