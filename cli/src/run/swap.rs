@@ -147,7 +147,7 @@ pub fn directory() -> PathBuf {
 
 /// Writes a page and takes it back.
 fn try_write(file: &SwapFile, path: &Path) -> Result<(), Error> {
-    let written = file.write(1, &[0x5a; 4096]);
+    let written = file.write(1, &[0x5a; 4096]).and_then(|()| file.flush());
     file.discard(1);
     written.map_err(|error| match error {
         IoError::Full => Error::Full(path.to_owned()),

@@ -199,3 +199,30 @@ fn limited_addresses() {
     let found = (output.status.code(), message(&output));
     assert_refused(&found, 125, &["address", "ulimit -v"]);
 }
+
+/// A swap file that something else writes to ends the program; it is not fed a wrong byte.
+#[test]
+fn a_swap_file_that_lies() {
+    if !have("python3") {
+        return;
+    }
+    let scratch = Scratch::new("lies");
+    let program = "
+import os
+x = [os.urandom(4000) for _ in range(8000)]
+area = open('area', 'r+b')
+size = os.fstat(area.fileno()).st_size
+for at in range(4096, size, 1 << 20):
+    area.seek(at)
+    area.write(bytes(min(1 << 20, size - at)))
+area.flush()
+print(sum(map(len, map(bytes.hex, x))))
+";
+    let options = ["--memory", "12M", "--swap", "file:area"];
+    let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
+    assert_refused(
+        &(output.status.code(), message(&output)),
+        125,
+        &["/area: a page came back other than it was written"],
+    );
+}

@@ -301,6 +301,7 @@ fn freed_runs_give_their_blocks_back() {
     for slot in 1..1024 {
         file.write(slot, &page(1)).unwrap();
     }
+    file.flush().unwrap();
     let full = blocks();
     assert!(full >= 1023 * 8);
     for slot in 1..1000 {
@@ -310,6 +311,56 @@ fn freed_runs_give_their_blocks_back() {
     for slot in 1000..1024 {
         assert_eq!(read(&file, slot), Ok(page(1)));
     }
+}
+
+#[test]
+fn a_page_that_comes_back_other_than_it_was_written_is_an_error_that_names_the_file() {
+    let directory = Scratch::new("lying");
+    let path = directory.0.join("swap");
+    let file = SwapFile::open(&path, None).unwrap();
+    (1..100).for_each(|slot| file.write(slot, &page(slot.into())).unwrap());
+    file.flush().unwrap();
+    assert_eq!(file.damage(), None);
+    let disk = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&disk, &[0xee], 51 * PAGE_SIZE + 700).unwrap();
+    assert_eq!(read(&file, 50), Ok(page(50)));
+    assert_eq!(read(&file, 51), Err(IoError::Device));
+    let damage = file.damage().unwrap().to_string();
+    assert!(damage.contains(path.to_str().unwrap()), "{damage}");
+    (52..100).for_each(|slot| assert_eq!(read(&file, slot), Ok(page(slot.into()))));
+    // A page that is written anew is whole again.
+    file.write(51, &page(7)).unwrap();
+    file.flush().unwrap();
+    assert_eq!(read(&file, 51), Ok(page(7)));
+}
+
+#[test]
+fn threads_share_a_file() {
+    let directory = Scratch::new("threads");
+    let file = SwapFile::temporary(&directory.0, None).unwrap();
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let file = &file;
+            scope.spawn(move || {
+                // Their slots lie between each other's, so that they share runs and clusters.
+                let slots = || (1..2000_u32).filter(move |slot| slot % 4 == part);
+                for round in 0..3_u64 {
+                    slots()
+                        .for_each(|slot| file.write(slot, &page(u64::from(slot) + round)).unwrap());
+                    for slot in slots() {
+                        assert_eq!(read(file, slot), Ok(page(u64::from(slot) + round)));
+                        if slot % 3 == 0 {
+                            file.discard(slot);
+                            file.write(slot, &page(u64::from(slot) * 2)).unwrap();
+                            assert_eq!(read(file, slot), Ok(page(u64::from(slot) * 2)));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (1..2000).for_each(|slot| file.discard(slot));
+    assert_eq!(file.stats(), FileStats { pages: 0, files: 1 });
 }
 
 #[test]

@@ -177,7 +177,12 @@ impl SwapDevice for Area {
     fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
         match &self.store {
             Store::Ram(ram) => ram.read(slot, page)?,
-            Store::File(file) => file.read(slot, page)?,
+            Store::File(file) => file.read(slot, page).inspect_err(|_| {
+                // The program must not go on without its page, nor be told that it is at fault.
+                if let Some(damage) = file.damage() {
+                    process::stop(format_args!("{damage}"));
+                }
+            })?,
         }
         self.control.counters.pages_in[self.number].add(1);
         Ok(())
