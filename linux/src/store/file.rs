@@ -127,7 +127,10 @@ impl SwapFile {
 
     /// Why there is no room for a page, if none was found the last time that one was needed.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.growth.shortage()
+        // Whoever gives slots away keeps a few for each thread.
+        let some_free = u64::from(self.slots / 16);
+        let has_slots = self.pages.load(Relaxed) + some_free < u64::from(self.slots);
+        self.growth.shortage().or_else(|| if has_slots { None } else { self.growth.at_its_end() })
     }
 
     /// What to say of the file, if a page came back from it other than it was written.
