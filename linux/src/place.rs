@@ -397,7 +397,14 @@ impl<'a> Batch<'a> {
     /// Write-protects what is to be protected, and what will be copied.
     fn write_protect(&self) {
         let mut ranges = Ranges::new();
-        for item in self.items().filter(|item| item.action != Action::Drop) {
+        // Who is alone copies a page before anybody can store to it.
+        let is_alone = self.shared.is_alone();
+        let needs = |item: &&Item<'_>| match item.action {
+            Action::Drop => false,
+            Action::Park => !is_alone,
+            Action::Protect => true,
+        };
+        for item in self.items().filter(needs) {
             if item.held.home() == Home::At(item.host, Mapped::Writable) {
                 ranges.push(item.host);
                 item.held.set_home(Home::At(item.host, Mapped::WriteProtected));
