@@ -10,6 +10,7 @@
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
 //! | `say` | messages on standard error, whether or not it can be written |
+//! | `watch` | what `run --report` and `run --trace` see of a run |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
@@ -19,6 +20,7 @@ mod run;
 mod say;
 mod size;
 mod status;
+mod watch;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};

@@ -7,6 +7,7 @@
 //! | `message` | what processes of the tree say to the keeper |
 //! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and what each is charged with |
+//! | `events` | what happens, event by event, where the command asked for it |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: making the shared memory, and mapping it |
 //!
@@ -27,6 +28,7 @@ extern crate std;
 
 mod boot;
 mod config;
+mod events;
 mod histogram;
 #[cfg(feature = "std")]
 mod mapped;
@@ -39,9 +41,10 @@ pub use boot::Boot;
 #[cfg(feature = "alloc")]
 pub use config::{Config, Storage, SwapSpec};
 pub use config::{Delivery, MOST_AREAS, TooLong};
+pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
-pub use mapped::{AttachError, Mapped, MappedShares};
+pub use mapped::{AttachError, Mapped, MappedRing, MappedShares};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
@@ -62,6 +65,9 @@ pub struct Control {
     layout: AtomicU64,
     config: config::Shared,
     failure: Failure,
+    /// Whether events are wanted: 1 while there is a reader.
+    observed: AtomicU32,
+    unused: AtomicU32,
     /// What happened, over all processes.
     pub counters: Counters,
     /// A futex: what became of the tree when the program ended, one of [`tree`].
@@ -82,11 +88,22 @@ pub mod tree {
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    pub const LAYOUT: u64 = 0x7066_6374_0002_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0003_0000 ^ size_of::<Self>() as u64;
 
     /// The most bytes resident in the tree.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
+    }
+
+    /// Whether somebody reads events: there are rings then.
+    pub fn is_observed(&self) -> bool {
+        self.observed.load(Relaxed) != 0
+    }
+
+    /// Says whether somebody reads events.
+    #[cfg(feature = "std")]
+    pub fn observe(&self, observed: bool) {
+        self.observed.store(observed.into(), Relaxed);
     }
 
     /// Who deals with a fault, or `None` where the configuration has been damaged.
@@ -168,11 +185,6 @@ impl Count {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Raises the count to `n` where it is lower: for peaks.
-    pub fn raise(&self, n: u64) {
-        self.0.fetch_max(n, Relaxed);
-    }
-
     /// The count.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -218,8 +230,8 @@ pub struct Counters {
     pub uncompressed_bytes: Count,
     /// See [`Counters::uncompressed_bytes`].
     pub compressed_bytes: Count,
-    /// The most pages that one process had resident.
-    pub peak_resident: Count,
+    /// Pages that were evicted.
+    pub evicted: Count,
     /// How long faults took, in nanoseconds.
     pub fault_time: Histogram,
 }

@@ -1,6 +1,6 @@
 //! The command's side: making the shared memory, and mapping it.
 
-use crate::{Control, Plan, Shares};
+use crate::{Control, Plan, Ring, Shares};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -11,6 +11,9 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::vec;
+
+/// What the shared memory is called in `/proc/PID/fd`: `/memfd:pagefault-control (deleted)`.
+pub const NAME: &str = "pagefault-control";
 
 /// Why the shared memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +52,19 @@ unsafe impl Sync for Mapped {}
 impl Control {
     /// Makes the shared memory for a tree with this limit, all zero, and maps it.
     pub fn create(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
-        let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, Plan::new(limit_bytes).file_len())?;
+        Self::create_of(Plan::new(limit_bytes).file_len())
+    }
+
+    /// The same with room for rings, and marked as observed.
+    pub fn create_observed(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        let made = Self::create_of(Plan::new(limit_bytes).observed_len())?;
+        made.1.observe(true);
+        Ok(made)
+    }
+
+    fn create_of(len: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len)?;
         let mapped = Mapped::new(&file)?;
         Ok((file, mapped))
     }
@@ -68,7 +82,8 @@ impl Control {
 }
 
 impl Mapped {
-    fn new(file: impl AsFd) -> Result<Self, AttachError> {
+    /// Maps the shared memory of a file.
+    pub fn new(file: impl AsFd) -> Result<Self, AttachError> {
         let (len, prot) = (size_of::<Control>(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new mapping at an address of the host's choice aliases nothing.
         let start = unsafe {
@@ -136,6 +151,49 @@ impl MappedShares {
         Shares::new(unsafe {
             std::slice::from_raw_parts(self.words.as_ptr(), self.plan.frames() as usize + 1)
         })
+    }
+}
+
+/// The ring of one slot, mapped by whoever reads it.
+pub struct MappedRing(NonNull<Ring>);
+
+// SAFETY: a ring consists of atomics only.
+unsafe impl Send for MappedRing {}
+// SAFETY: as above.
+unsafe impl Sync for MappedRing {}
+
+impl MappedRing {
+    /// Maps the ring of a slot of a file that has rings.
+    pub fn new(file: impl AsFd, plan: Plan, slot: u32) -> Result<Self, Errno> {
+        let (range, prot) = (plan.ring(slot), ProtFlags::READ | ProtFlags::WRITE);
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < range.end as i64 {
+            return Err(Errno::INVAL);
+        }
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
+        let start = unsafe {
+            let len = size_of::<Ring>();
+            rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, range.start)?
+        };
+        Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
+    }
+}
+
+impl Deref for MappedRing {
+    type Target = Ring;
+
+    fn deref(&self) -> &Ring {
+        // SAFETY: the mapping is as long as a ring, page-aligned, and lives until the drop; all bytes
+        // are values of its atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for MappedRing {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference can outlive its owner.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Ring>()) };
     }
 }
 

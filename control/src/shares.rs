@@ -6,7 +6,7 @@
 //!
 //! Both lie behind [`Control`] in the same file, which takes memory only where it is used.
 
-use crate::Control;
+use crate::{Control, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -42,9 +42,21 @@ impl Plan {
         start..start + self.column_len()
     }
 
-    /// The length of the file.
+    /// The length of the file without rings.
     pub const fn file_len(&self) -> u64 {
         self.column(crate::MOST_PROCESSES as u32).start
+    }
+
+    /// The ring of a slot, in a file that has room for rings.
+    pub const fn ring(&self, slot: u32) -> Range<u64> {
+        let len = (size_of::<Ring>() as u64).next_multiple_of(PAGE);
+        let start = self.file_len() + slot as u64 * len;
+        start..start + len
+    }
+
+    /// The length of a file that has room for rings.
+    pub const fn observed_len(&self) -> u64 {
+        self.ring(crate::MOST_PROCESSES as u32).start
     }
 
     /// The bytes of a column, and of the words: one word more than there are frames.

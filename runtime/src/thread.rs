@@ -8,7 +8,7 @@
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
 use crate::member::Member;
-use crate::memory::Pins;
+use crate::memory::{Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::sys::{self, Errno};
@@ -54,6 +54,8 @@ pub struct Thread {
     pub kept: RefCell<Vec<Pins>>,
     /// The pages that the call under way keeps resident, once they are complete.
     pub in_use: Cell<*mut Pins>,
+    /// How far it is with a fault, for whoever reads events.
+    pub under: Cell<Under>,
     /// What judges the thread's calls.
     pub seccomp: seccomp::State,
     /// The process that the thread is of.
@@ -116,6 +118,7 @@ impl Thread {
             restartable: Cell::new([0; 3]),
             kept: RefCell::new(Vec::new()),
             in_use: Cell::new(null_mut()),
+            under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
@@ -216,6 +219,11 @@ impl Thread {
             let id = sys::call(nr::__NR_set_tid_address, [number]);
             self.number.store(id.unwrap_or(1) as u32, Release);
         }
+    }
+
+    /// The kernel's number of the thread, once it has settled.
+    pub fn number(&self) -> u32 {
+        self.number.load(Relaxed)
     }
 
     /// Gives a block back that no thread uses, or that its thread is about to leave.

@@ -9,16 +9,15 @@ use std::time::Duration;
 
 /// The statistics as text that ends with a line feed.
 pub fn text(format: Format, config: &Config, counters: &Counters, slots: &Slots) -> String {
-    let peak = peak_bytes(counters, slots);
     match format {
-        Format::Table => table(config, counters, peak),
-        Format::Json => format!("{:#}\n", value(config, counters, peak)),
+        Format::Table => table(config, counters, peak_bytes(slots)),
+        Format::Json => format!("{:#}\n", value(config, counters, slots)),
     }
 }
 
-/// The most bytes that were resident at once, over the tree where it was charged as one.
-fn peak_bytes(counters: &Counters, slots: &Slots) -> u64 {
-    slots.peak().max(counters.peak_resident.value()) * 4096
+/// The most bytes that were resident at once, over the tree.
+fn peak_bytes(slots: &Slots) -> u64 {
+    slots.peak() * 4096
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
@@ -40,7 +39,9 @@ fn ratio(counters: &Counters) -> Option<f64> {
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
 }
 
-fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
+/// The statistics as JSON.
+pub fn value(config: &Config, counters: &Counters, slots: &Slots) -> Value {
+    let peak = peak_bytes(slots);
     let mut faults: serde_json::Map<_, _> = corrections(counters)
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count.value())))
@@ -115,7 +116,7 @@ fn table(config: &Config, counters: &Counters, peak: u64) -> String {
 }
 
 /// A swap area as it would be given.
-fn area(spec: &SwapSpec) -> String {
+pub fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),
         Storage::File(path) => format!("file:{}", String::from_utf8_lossy(path)),

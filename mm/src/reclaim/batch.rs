@@ -43,6 +43,8 @@ struct Victim {
     from: Which,
     force: Force,
     state: State,
+    /// Where it was mapped last.
+    address: Option<VirtAddr>,
 }
 
 /// A stale translation, whose it is, and in which phase it was noted.
@@ -104,7 +106,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         match judged {
             None => {
                 let state = State::Chosen;
-                self.victims[self.len] = Some(Victim { frame, from, force, state });
+                self.victims[self.len] = Some(Victim { frame, from, force, state, address: None });
                 self.objects[self.len] = object;
                 self.len += 1;
             }
@@ -232,6 +234,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 if self.used == SPOTS {
                     left += 1;
                 } else if let Some(stale) = take_entry(manager, spot, frame, victim.force) {
+                    victim.address = Some(stale.address);
                     self.note(spot.mm, stale);
                 } else {
                     refused = true;
@@ -305,7 +308,8 @@ impl<'a, M: Machine> Batch<'a, M> {
                 State::Gone => {
                     freed += 1;
                     manager.stats.evicted.add(manager.machine.context(), 1);
-                    manager.observe(|| Event::Evicted { frame: victim.frame });
+                    let Victim { frame, address, .. } = victim;
+                    manager.observe(|| Event::Evicted { frame, address });
                     manager.put(victim.frame);
                 }
                 State::Kept(to) => self.put_back(victim.frame, to),

@@ -1,6 +1,7 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
 use super::room::Room;
+use super::events::{self, Answered};
 use super::{GATE, current};
 use crate::frame::{Info, Registers};
 use crate::process;
@@ -42,6 +43,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
     let begin = process::now();
+    events::begin_fault();
     let mut room = Room::new();
     let answer = loop {
         let gate = GATE.read();
@@ -53,7 +55,14 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         room.make(manager);
     };
     if let Some(control) = process::control() {
-        control.counters.fault_time.record(process::now() - begin);
+        let took = process::now() - begin;
+        control.counters.fault_time.record(took);
+        match answer {
+            MachineAnswer::Resume(_) => {
+                events::end_fault(&Answered { access, address, ip, begin, took });
+            }
+            _ => events::forget_fault(),
+        }
     }
     match answer {
         MachineAnswer::Short => unreachable!("room was made for it"),

@@ -5,7 +5,7 @@
 //! own.
 
 use super::quota::Child;
-use super::{GATE, Manager, PAGE, addresses, current};
+use super::{GATE, Manager, PAGE, addresses, current, events};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
@@ -120,6 +120,7 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
 pub fn after_fork_in_child(fork: Fork) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
+    let slot = child.slot();
     child.become_this();
     manager.swap.after_fork();
     leave_what_is_not_inherited(manager);
@@ -133,6 +134,8 @@ pub fn after_fork_in_child(fork: Fork) {
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
+        let [file, _] = files::shared();
+        events::after_fork_in_child(control, slot, file);
     }
     drop(gate);
 }

@@ -5,7 +5,7 @@
 
 use super::quota::Tree;
 use super::statistics::Observer;
-use super::{addresses, swap};
+use super::{addresses, events, swap};
 use crate::process;
 use crate::sys::{Errno, Result};
 use crate::thread::Thread;
@@ -43,9 +43,11 @@ pub fn current() -> Option<&'static Manager> {
     MANAGER.get()
 }
 
-/// Tells the manager how to number threads, once the calling one runs on its own stack.
+/// Tells the manager how to number threads, once the calling one runs on its own stack; from then on
+/// events can be kept.
 pub fn begin_threads() {
     pagefault_linux::set_context(|| Thread::current().context());
+    events::start();
 }
 
 /// Starts the manager as the control memory has it.
@@ -88,7 +90,7 @@ pub fn start() {
             overcommit: Overcommit::Always,
             max_regions: i32::MAX as usize,
             populate_ahead: POPULATE_AHEAD,
-            observer: Some(Box::new(Observer { control, machine: machine.clone() })),
+            observer: Some(Box::new(Observer { control })),
             ..pagefault::Config::default()
         },
     );

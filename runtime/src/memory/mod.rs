@@ -11,6 +11,7 @@
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | [`dump`] | what a core dump lacks |
+//! | `events` | what happens, told to a command that asked |
 //! | `fork` | what surrounds a process fork |
 //! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
@@ -20,6 +21,7 @@
 
 mod advise;
 pub mod dump;
+mod events;
 mod fault;
 mod fork;
 mod image;
@@ -35,6 +37,7 @@ mod statistics;
 mod swap;
 
 pub use advise::advise;
+pub use events::Under;
 pub use fault::{Answer, fault};
 pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
 pub use image::look as look_at_image;

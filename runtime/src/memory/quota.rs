@@ -57,7 +57,8 @@ impl Tree {
         }
     }
 
-    fn slot(&self) -> u32 {
+    /// The slot of this process.
+    pub fn slot(&self) -> u32 {
         self.slot.load(Relaxed)
     }
 
@@ -147,6 +148,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// The slot of the child.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
     /// Makes the column this process's own: in the child.
     pub fn become_this(self) {
         let old = self.tree.column.swap(self.column, Release);
