@@ -87,7 +87,10 @@ pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
     let begin = Instant::now();
     while control.slots.charged() > control.frames() {
         if begin.elapsed() > PATIENCE {
-            return Err(Error::Stays { limit: memory, left: about(control.slots.charged() * 4096) });
+            return Err(Error::Stays {
+                limit: memory,
+                left: about(control.slots.charged() * 4096),
+            });
         }
         press(&control);
         std::thread::sleep(PAUSE);

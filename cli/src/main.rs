@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | `top`, `ctl` | `pagefault top`, `pagefault ctl`: trees that run |
+//! | `trees` | finding the trees that run |
 //! | `doctor` | `pagefault doctor`: what this machine offers |
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
@@ -14,12 +16,15 @@
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
+mod ctl;
 mod doctor;
 mod program;
 mod run;
 mod say;
 mod size;
 mod status;
+mod top;
+mod trees;
 mod watch;
 
 use clap::error::ErrorKind;
@@ -40,6 +45,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Top(top::Arguments),
+    Ctl(ctl::Arguments),
     Boot(boot::Arguments),
     Doctor(doctor::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
@@ -52,6 +59,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
+        Ok(Arguments { command: Command::Top(arguments) }) => top::run(&arguments),
+        Ok(Arguments { command: Command::Ctl(arguments) }) => ctl::run(&arguments),
         Ok(Arguments { command: Command::Boot(arguments) }) => boot::run(&arguments),
         Ok(Arguments { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Arguments { command: Command::Script(arguments) }) => {

@@ -55,6 +55,11 @@ use alloc::string::String;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+/// The bytes of a page.
+const PAGE: u64 = 4096;
+/// The pages that a machine keeps resident beside its frames (`pagefault_linux::Config::OVERHEAD`).
+pub const OVERHEAD: u64 = 128;
+
 /// The status with which a program ends that its manager had to stop.
 pub const STATUS_FAILED: i32 = 125;
 
@@ -90,9 +95,25 @@ impl Control {
     /// Names this layout: a word of our own and the size of the whole.
     pub const LAYOUT: u64 = 0x7066_6374_0003_0000 ^ size_of::<Self>() as u64;
 
-    /// The most bytes resident in the tree.
+    /// The most bytes resident in the tree, now.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
+    }
+
+    /// The frames that the tree may be charged with, now: what each machine keeps resident beside its
+    /// frames counts too.
+    pub fn frames(&self) -> u64 {
+        (self.limit_bytes() / PAGE).saturating_sub(OVERHEAD)
+    }
+
+    /// Changes the limit, to what it may be at most.
+    pub fn set_limit(&self, bytes: u64) {
+        self.config.set_limit(bytes);
+    }
+
+    /// The most that the limit may become.
+    pub fn most_bytes(&self) -> u64 {
+        self.config.most_bytes()
     }
 
     /// Whether somebody reads events: there are rings then.

@@ -50,16 +50,23 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Control {
-    /// Makes the shared memory for a tree with this limit, all zero, and maps it.
-    pub fn create(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
-        Self::create_of(Plan::new(limit_bytes).file_len())
+    /// Makes the shared memory for a tree with a limit of at most this, all zero, and maps it.
+    pub fn create(most_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        Self::create_of(Plan::new(most_bytes).file_len())
     }
 
     /// The same with room for rings, and marked as observed.
-    pub fn create_observed(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
-        let made = Self::create_of(Plan::new(limit_bytes).observed_len())?;
+    pub fn create_observed(most_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        let made = Self::create_of(Plan::new(most_bytes).observed_len())?;
         made.1.observe(true);
         Ok(made)
+    }
+
+    /// Maps the shared memory that another process published, to be read: what is written there stays
+    /// with the caller.
+    pub fn look(path: &Path) -> Result<Mapped, AttachError> {
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Mapped::published(file, MapFlags::PRIVATE)
     }
 
     fn create_of(len: u64) -> Result<(OwnedFd, Mapped), AttachError> {
@@ -72,23 +79,29 @@ impl Control {
     /// Maps the shared memory that another process published, by the path of its descriptor.
     pub fn attach(path: &Path) -> Result<Mapped, AttachError> {
         let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        // Reading past the end of a shorter file would be SIGBUS.
-        if rustix::fs::fstat(&file)?.st_size < size_of::<Self>() as i64 {
-            return Err(AttachError::Layout);
-        }
-        let mapped = Mapped::new(&file)?;
-        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+        Mapped::published(file, MapFlags::SHARED)
     }
 }
 
 impl Mapped {
     /// Maps the shared memory of a file.
     pub fn new(file: impl AsFd) -> Result<Self, AttachError> {
+        Self::with(file, MapFlags::SHARED)
+    }
+
+    fn published(file: OwnedFd, flags: MapFlags) -> Result<Self, AttachError> {
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < size_of::<Control>() as i64 {
+            return Err(AttachError::Layout);
+        }
+        let mapped = Self::with(&file, flags)?;
+        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+    }
+
+    fn with(file: impl AsFd, flags: MapFlags) -> Result<Self, AttachError> {
         let (len, prot) = (size_of::<Control>(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new mapping at an address of the host's choice aliases nothing.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0)?
-        };
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0)? };
         Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
     }
 }
@@ -224,6 +237,7 @@ mod tests {
         let file = Storage::File("/some/\u{e4}rea".into());
         Config {
             limit_bytes: 123 << 20,
+            most_bytes: 456 << 20,
             delivery: Delivery::Threads,
             swap: vec![
                 SwapSpec { storage: Storage::Ram, bytes: None },
@@ -241,6 +255,15 @@ mod tests {
         ours.publish(&config()).unwrap();
         let theirs = Control::attach(path.as_ref()).unwrap();
         assert_eq!(theirs.config(), Some(config()));
+
+        let looks = Control::look(path.as_ref()).unwrap();
+        theirs.set_limit(100 << 20);
+        assert_eq!((looks.limit_bytes(), ours.limit_bytes()), (100 << 20, 100 << 20));
+        theirs.set_limit(1 << 40);
+        assert_eq!(ours.limit_bytes(), 456 << 20);
+        // What is written by one that looks stays there.
+        looks.set_limit(1 << 20);
+        assert_eq!(ours.limit_bytes(), 456 << 20);
 
         theirs.counters.pages_out[2].add(7);
         theirs.counters.fault_time.record(1000);
@@ -267,7 +290,7 @@ mod tests {
         let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
         let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {
-            let config = Config { limit_bytes: 1, delivery: Delivery::Inline, swap };
+            let config = Config { limit_bytes: 1, most_bytes: 1, delivery: Delivery::Inline, swap };
             assert_eq!(control.publish(&config), Err(TooLong));
         }
     }

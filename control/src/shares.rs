@@ -20,9 +20,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a limit in bytes.
-    pub fn new(limit_bytes: u64) -> Self {
-        Self { frames: u32::try_from(limit_bytes / PAGE).unwrap_or(u32::MAX - 1) }
+    /// The plan for a limit of at most so many bytes.
+    pub fn new(most_bytes: u64) -> Self {
+        Self { frames: u32::try_from(most_bytes / PAGE).unwrap_or(u32::MAX - 1) }
     }
 
     /// The frames of the tree.

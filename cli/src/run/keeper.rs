@@ -45,7 +45,7 @@ pub fn run(
     first: u32,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
-    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
+    let shares = MappedShares::new(shared, Plan::new(control.most_bytes()))?;
     Keeper::new(socket, shares, control, image, first)?.serve()
 }
 

@@ -26,6 +26,7 @@ mod swap;
 pub mod trace;
 
 pub use front::die_of;
+pub use report::ratio as compression_ratio;
 pub use swap::directory as swap_directory;
 
 use crate::doctor::advice;
@@ -49,7 +50,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The least resident limit that leaves a program room to go on.
-const LEAST_MEMORY: Size = Size(1 << 20);
+pub const LEAST_MEMORY: Size = Size(1 << 20);
+
+/// How many times as large the limit may become while the program runs.
+const MOST_MEMORY: u64 = 4;
 
 /// Which road is taken where nothing is said.
 const DEFAULT_DELIVERY: Choice = Choice::Inline;
@@ -224,7 +228,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         .map_err(|(path, source)| Error::Output { path, source })?;
 
     let create = if outputs.want_events() { Control::create_observed } else { Control::create };
-    let (shared, control) = create(config.limit_bytes)?;
+    let (shared, control) = create(config.most_bytes)?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
@@ -321,7 +325,12 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     let areas = if arguments.swap.is_empty() { &default[..] } else { &arguments.swap };
     let swap =
         areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?;
-    Ok(Config { limit_bytes: memory.0, delivery: arguments.delivery.delivery(), swap })
+    Ok(Config {
+        limit_bytes: memory.0,
+        most_bytes: memory.0.saturating_mul(MOST_MEMORY),
+        delivery: arguments.delivery.delivery(),
+        swap,
+    })
 }
 
 fn half_of_the_machine() -> Size {

@@ -34,7 +34,7 @@ fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
 }
 
 /// How many bytes of pages a byte of compressed RAM held; `None` where none was used.
-fn ratio(counters: &Counters) -> Option<f64> {
+pub fn ratio(counters: &Counters) -> Option<f64> {
     let compressed = counters.compressed_bytes.value();
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
 }

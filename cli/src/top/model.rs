@@ -151,7 +151,11 @@ impl Observer {
                 Storage::File(path) => String::from_utf8_lossy(path).into_owned(),
                 Storage::Temporary(_) => "file".to_owned(),
             },
-            stored_bytes: sample.processes.iter().map(|held| u64::from(held.stored[area])).sum::<u64>()
+            stored_bytes: sample
+                .processes
+                .iter()
+                .map(|held| u64::from(held.stored[area]))
+                .sum::<u64>()
                 * PAGE,
             out: rate(sample.pages_out[area], last.map(|last| last.sample.pages_out[area])),
             back: rate(sample.pages_in[area], last.map(|last| last.sample.pages_in[area])),
@@ -186,7 +190,6 @@ fn processes(sample: &Sample) -> Vec<Process> {
     let mut all: Vec<Process> = sample
         .processes
         .iter()
-        .filter(|held| held.pid != 0)
         .map(|held| Process {
             pid: held.pid,
             name: trees::name(held.pid),

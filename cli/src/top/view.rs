@@ -112,9 +112,11 @@ fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     if area.width >= 120 {
         let [left, right] =
             Layout::horizontal([Constraint::Percentage(55), Constraint::Fill(1)]).areas(area);
-        let [memory, processes] =
-            Layout::vertical([Constraint::Length(5 + view.areas.len() as u16), Constraint::Fill(1)])
-                .areas(right);
+        let [memory, processes] = Layout::vertical([
+            Constraint::Length(5 + view.areas.len() as u16),
+            Constraint::Fill(1),
+        ])
+        .areas(right);
         figure(screen, view, frame, left);
         holdings(view, frame, memory);
         members(view, frame, processes);
@@ -133,7 +135,10 @@ fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
 
 fn card(title: &str) -> Block<'static> {
     let title = format!(" {title} ");
-    Block::bordered().border_style(Style::new().dark_gray()).title(title).padding(Padding::horizontal(1))
+    Block::bordered()
+        .border_style(Style::new().dark_gray())
+        .title(title)
+        .padding(Padding::horizontal(1))
 }
 
 /// The decision: what the entry says, and how many faults a second go each way.
@@ -182,7 +187,9 @@ fn flow(wide: usize, frame: usize, room: usize) -> String {
 fn holdings(view: &View, frame: &mut Frame, area: Rect) {
     let block = card("Memory");
     let room = (block.inner(area).width as usize).saturating_sub(36).max(4);
-    let whole = (view.limit_bytes.max(view.resident_bytes)
+    let whole = (view
+        .limit_bytes
+        .max(view.resident_bytes)
         .max(view.areas.iter().map(|area| area.stored_bytes).max().unwrap_or(0)))
     .max(1);
     let bar = |bytes: u64| {
@@ -192,7 +199,8 @@ fn holdings(view: &View, frame: &mut Frame, area: Rect) {
     let mut lines = vec![Line::from(vec![
         Span::from(format!("{:<10}", "resident")),
         Span::from(bar(view.resident_bytes)).cyan(),
-        Span::from(format!(" {:>8} of {}", about(view.resident_bytes), about(view.limit_bytes))).bold(),
+        Span::from(format!(" {:>8} of {}", about(view.resident_bytes), about(view.limit_bytes)))
+            .bold(),
     ])];
     for area in &view.areas {
         let ratio = view.ratio.filter(|_| area.name == "ram");
@@ -201,7 +209,8 @@ fn holdings(view: &View, frame: &mut Frame, area: Rect) {
             Span::from(format!("{:<10}", clipped(&area.name, 9))),
             Span::from(bar(area.stored_bytes)).yellow(),
             Span::from(format!(" {:>8}", about(area.stored_bytes))).bold(),
-            Span::from(format!("{ratio} ↑{} ↓{}", short(area.back.1), short(area.out.1))).dark_gray(),
+            Span::from(format!("{ratio} ↑{} ↓{}", short(area.back.1), short(area.out.1)))
+                .dark_gray(),
         ]));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);

@@ -92,6 +92,15 @@ impl Member {
     }
 }
 
+/// The number of a process that calls itself `process`, where its slot is said to be that of `seen`: another
+/// if it is in a namespace of its own, and of no account if the slot has passed to another.
+fn as_we_see(process: u32, seen: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{seen}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let own = numbers.and_then(|numbers| numbers.split_whitespace().next_back()?.parse().ok());
+    if own == Some(process) { seen } else { process }
+}
+
 /// A line of `/proc/PID/maps`.
 fn parse(line: &str) -> Option<(u64, Mapping)> {
     let mut words = line.splitn(6, ' ');
@@ -123,7 +132,7 @@ impl Members {
         *self.known.entry((slot, process)).or_insert_with(|| {
             let seen = control.slots.get(slot).map_or(0, |slot| slot.pid.load(Relaxed));
             let mut member = Member {
-                pid: if seen == 0 { process } else { seen },
+                pid: as_we_see(process, seen),
                 name: String::from("?"),
                 mappings: BTreeMap::new(),
                 last_look: Instant::now(),
@@ -174,8 +183,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_number_is_that_of_the_slot_where_both_are_one_process() {
+        let own = std::process::id();
+        assert_eq!(as_we_see(own, own), own);
+        assert_eq!(as_we_see(12_345_678, own), 12_345_678);
+        assert_eq!(as_we_see(own, 0), own);
+    }
+
+    #[test]
     fn lines_of_maps_are_understood() {
-        let line = "7f5c8e600000-7f5c8e628000 r-xp 00028000 fe:00 1234       /usr/lib/a b.so (deleted)";
+        let line =
+            "7f5c8e600000-7f5c8e628000 r-xp 00028000 fe:00 1234       /usr/lib/a b.so (deleted)";
         let (start, mapping) = parse(line).unwrap();
         assert_eq!((start, mapping.end), (0x7f5c_8e60_0000, 0x7f5c_8e62_8000));
         assert_eq!((mapping.offset, mapping.executable), (0x28000, true));

@@ -15,13 +15,13 @@ mod report;
 mod sample;
 
 pub use report::Run;
+pub use sample::{COUNTED, Sample};
 
 use crate::complain;
 use members::Members;
 use pagefault_control::{Config, Happening, Mapped, MappedRing, Next, Plan, RECORDS};
 use report::{Gathered, Watched};
 use rustix::time::{ClockId, clock_gettime};
-use sample::Sample;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -130,7 +130,7 @@ impl Watcher {
         Ok(Self {
             file,
             control,
-            plan: Plan::new(config.limit_bytes),
+            plan: Plan::new(config.most_bytes),
             begin,
             readers: BTreeMap::new(),
             begun: 0,

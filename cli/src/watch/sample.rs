@@ -37,7 +37,7 @@ pub struct Sample {
 pub struct Holding {
     /// Its slot.
     pub slot: u32,
-    /// Its number as we see it; 0 where nobody knows yet.
+    /// Its number as we see it.
     pub pid: u32,
     /// Its resident pages, shared ones included.
     pub resident: u32,
@@ -79,6 +79,8 @@ impl Sample {
                     charged: slot.charged(),
                     stored: slot.stored(),
                 })
+                // The keeper has not heard of it: it has just begun.
+                .filter(|held| held.pid != 0)
                 .collect(),
         }
     }

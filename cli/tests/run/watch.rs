@@ -80,7 +80,8 @@ fn a_trace_has_every_fault_and_says_how_many_it_lacks() {
         assert!(missing.is_some_and(|missing| missing <= lost), "{traced} of {count} {name}");
     }
     assert!(of("i").any(|event| event["name"] == "evicted"));
-    let most = of("C").filter(|event| event["pid"] == 0).map(|event| number(event, "/args/charged KiB"));
+    let most =
+        of("C").filter(|event| event["pid"] == 0).map(|event| number(event, "/args/charged KiB"));
     assert!((1..=16 << 10).contains(&most.max().unwrap()));
 }
 

@@ -41,12 +41,14 @@ fn attach(control: &Control, slot: u32, file: u32) {
         return;
     }
     PROCESS.store(sys::process_id(), Relaxed);
-    let range = Plan::new(control.limit_bytes()).ring(slot);
+    let range = Plan::new(control.most_bytes()).ring(slot);
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
     let len = size_of::<Ring>();
     // Without address space for it the program runs all the same, unseen.
-    let Ok(start) = sys::map_apart(len as u64, prot, flags, file.into(), range.start) else { return };
+    let Ok(start) = sys::map_apart(len as u64, prot, flags, file.into(), range.start) else {
+        return;
+    };
     // SAFETY: nothing of the program's is there.
     let _ = unsafe { sys::advise(start, len, nr::MADV_DONTDUMP) };
     RING.store(start as *mut Ring, Release);

@@ -1,7 +1,7 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
-use super::room::Room;
 use super::events::{self, Answered};
+use super::room::Room;
 use super::{GATE, current};
 use crate::frame::{Info, Registers};
 use crate::process;

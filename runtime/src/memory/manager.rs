@@ -56,6 +56,7 @@ pub fn start() {
     let limit = control.limit_bytes();
     // What the machine keeps resident beside its frames counts too: the limit is a promise.
     let overhead = u64::from(Config::OVERHEAD);
+    const { assert!(pagefault_control::OVERHEAD == Config::OVERHEAD as u64) };
     let frames = (limit / PAGE_SIZE).saturating_sub(overhead);
     if frames < LEAST_FRAMES {
         let least = (overhead + LEAST_FRAMES) * PAGE_SIZE / 1024;
@@ -68,13 +69,14 @@ pub fn start() {
     };
     let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
     let boot = process::boot();
-    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
+    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32) {
         Ok(tree) => &*Box::leak(Box::new(tree)),
         Err(errno) => {
             process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
         }
     };
-    let machine = match LinuxMachine::with_quota(&config, Box::new(tree)) {
+    let most = u32::try_from(control.most_bytes() / PAGE_SIZE).unwrap_or(u32::MAX).min(MAX_FRAMES);
+    let machine = match LinuxMachine::with_quota(&config, Box::new(tree), most) {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),
     };

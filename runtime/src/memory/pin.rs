@@ -91,7 +91,7 @@ impl Pins {
 
     /// How many pages one call may keep: the rest of memory must have room to move.
     pub fn most() -> usize {
-        current().map_or(usize::MAX, |manager| manager.machine.frames() as usize / 4)
+        current().map_or(usize::MAX, |manager| manager.tree.limit() as usize / 4)
     }
 }
 

@@ -14,7 +14,6 @@ use pagefault_machine::Frame;
 /// The charge of this process.
 pub struct Tree {
     control: &'static Control,
-    limit: u64,
     plan: Plan,
     shares: Shares<'static>,
     /// Where the search for a free share begins.
@@ -25,16 +24,15 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The charge of the process that has a slot; `frames` is the limit of the tree.
-    pub fn new(control: &'static Control, slot: u32, file: u32, frames: u32) -> Result<Self> {
-        let plan = Plan::new(control.limit_bytes());
+    /// The charge of the process that has a slot.
+    pub fn new(control: &'static Control, slot: u32, file: u32) -> Result<Self> {
+        let plan = Plan::new(control.most_bytes());
         let shares = map(file, plan.shares().start, plan.column_len())?;
         let column = map(file, plan.column(slot).start, plan.column_len())?;
         // SAFETY: the mapping has a word for each frame and one more, and is never unmapped.
         let words = unsafe { core::slice::from_raw_parts(shares, plan.frames() as usize + 1) };
         Ok(Self {
             control,
-            limit: frames.into(),
             plan,
             shares: Shares::new(words),
             hint: AtomicU32::new(1),
@@ -43,11 +41,21 @@ impl Tree {
         })
     }
 
+    /// The most frames of the tree, now.
+    pub fn limit(&self) -> u64 {
+        self.control.frames()
+    }
+
+    /// The frames that the tree is charged with.
+    pub fn charged(&self) -> u64 {
+        self.control.slots.charged()
+    }
+
     /// Whether this process has less than its part of the tree's frames.
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;
         let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.resident()));
-        own.saturating_mul(slots.taken() as u64) < self.limit
+        own.saturating_mul(slots.taken() as u64) < self.limit()
     }
 
     /// Takes one process out of a share.
@@ -77,7 +85,7 @@ impl Tree {
 impl Quota for &'static Tree {
     fn take(&self, wanted: u32) -> u32 {
         let mut some = wanted;
-        while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit) {
+        while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit()) {
             some /= 2;
         }
         if some == 0 && self.is_poor() {
@@ -95,7 +103,7 @@ impl Quota for &'static Tree {
     }
 
     fn free(&self) -> u32 {
-        self.limit.saturating_sub(self.control.slots.charged()) as u32
+        self.limit().saturating_sub(self.control.slots.charged()) as u32
     }
 
     fn share_of(&self, frame: Frame) -> u32 {

@@ -106,7 +106,8 @@ fn hash(process: u32, page: u64) -> u64 {
 fn bucket(distance: u64) -> usize {
     let distance = distance.max(1);
     let power = distance.ilog2();
-    let within = if power >= 3 { (distance >> (power - 3)) & 7 } else { (distance << (3 - power)) & 7 };
+    let within =
+        if power >= 3 { (distance >> (power - 3)) & 7 } else { (distance << (3 - power)) & 7 };
     ((power * CUT) as usize + within as usize).min(BUCKETS - 2)
 }
 

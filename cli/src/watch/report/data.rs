@@ -145,13 +145,14 @@ fn processes(samples: &[Sample], members: &Members, areas: usize) -> Value {
     let mut by_size: Vec<_> = most.into_iter().filter(|(_, most)| *most > 0).collect();
     by_size.sort_by_key(|(who, most)| (std::cmp::Reverse(*most), *who));
     let shown: Vec<(u32, u32)> = by_size.iter().take(PROCESSES).map(|(who, _)| *who).collect();
-    let over_time = |of: &dyn Fn(&Holding) -> u64, is_it: &dyn Fn((u32, u32)) -> bool| -> Vec<u64> {
-        let sum = |sample: &Sample| {
-            let held = sample.processes.iter().filter(|held| is_it((held.slot, held.pid)));
-            held.map(of).sum::<u64>() * PAGE
+    let over_time =
+        |of: &dyn Fn(&Holding) -> u64, is_it: &dyn Fn((u32, u32)) -> bool| -> Vec<u64> {
+            let sum = |sample: &Sample| {
+                let held = sample.processes.iter().filter(|held| is_it((held.slot, held.pid)));
+                held.map(of).sum::<u64>() * PAGE
+            };
+            samples.iter().map(sum).collect()
         };
-        samples.iter().map(sum).collect()
-    };
     let row = |name: String, pid: u32, is_it: &dyn Fn((u32, u32)) -> bool| {
         json!({
             "name": name,
@@ -314,7 +315,8 @@ fn curve(watched: &Watched, run: &Run) -> Value {
     const STEPS: [u64; 13] = [100, 105, 110, 120, 130, 140, 150, 175, 200, 250, 300, 350, 400];
     let curve = &watched.gathered.curve;
     let frames = run.limit_bytes / PAGE;
-    let back: u64 = watched.gathered.series.all().last().map_or(0, |last| last.pages_in.iter().sum());
+    let back: u64 =
+        watched.gathered.series.all().last().map_or(0, |last| last.pages_in.iter().sum());
     let pages = |part: f64| (part * back as f64).round() as u64;
     let points: Vec<Value> = STEPS
         .iter()

@@ -81,7 +81,9 @@ impl Heat {
     /// Notes an event.
     pub fn add(&mut self, kind: Kind, page: u64, column: usize) {
         let cell = match kind {
-            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => Cell { fresh: 1, ..Cell::default() },
+            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => {
+                Cell { fresh: 1, ..Cell::default() }
+            }
             Kind::SwapIn | Kind::ReadAhead => Cell { back: 1, ..Cell::default() },
             Kind::Evicted => Cell { out: 1, ..Cell::default() },
             _ => return,

@@ -28,7 +28,8 @@ impl Latency {
     /// Counts a fault.
     pub fn add(&mut self, member: usize, event: &Happening) {
         self.by_kind[event.kind as usize].record(event.took);
-        if self.worst.len() < WORST || self.worst.last().is_some_and(|last| event.took > last.event.took)
+        if self.worst.len() < WORST
+            || self.worst.last().is_some_and(|last| event.took > last.event.took)
         {
             let place = self.worst.partition_point(|long| long.event.took >= event.took);
             self.worst.insert(place, Long { member, event: *event });

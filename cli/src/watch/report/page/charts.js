@@ -2,6 +2,8 @@
 "use strict";
 
 const charts = [];
+// Memory is counted in powers of two, and so are its ticks.
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 // A chart that follows its card's width.
 function chart(into, options, data) {
@@ -14,8 +16,8 @@ function chart(into, options, data) {
     cursor: { sync: { key: options.sync }, drag: { x: true, y: false } },
     scales: { x: { time: false, ...options.x }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.06 : 1] } },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map(options.xLabel || ((tick) => `${tick} s`)) },
-      { ...axis, size: 68, values: (_, ticks) => ticks.map(options.label) },
+      { ...axis, ...(options.xLabel ? { space: 90, incrs: POWERS } : {}), values: (_, ticks) => ticks.map(options.xLabel || ((tick) => `${tick} s`)) },
+      { ...axis, ...(options.binary ? { incrs: POWERS } : {}), size: 72, values: (_, ticks) => ticks.map(options.label) },
     ],
     series: [{ label: options.xName || "at", value: (_, value) => (value === null ? "–" : (options.xLabel || ((tick) => `${digits(tick)} s`))(value)) },
       ...options.series.map((series) => ({
@@ -57,13 +59,13 @@ function drawMemory(data) {
   const shades = ["p0", "p4", "p1", "p3", "p5", "p6", "p2", "p7", "p7"];
   const series = names.map((name, index) => ({ label: name, ...fill(shades[index]), value: (_, __, ___, at) => (at === null || at === undefined ? "–" : bytes(parts[index][at])) })).reverse();
   const limit = seconds.map(() => data.limit_bytes);
-  chart(body("memory"), { sync: "time", label: bytes, series: [...series, { label: "limit", stroke: colour("soft"), dash: [4, 4], width: 1 }] },
+  chart(body("memory"), { sync: "time", label: bytes, binary: true, series: [...series, { label: "limit", stroke: colour("soft"), dash: [4, 4], width: 1 }] },
     [seconds, ...stacked(parts), limit]);
   if (processes.length > 1) {
     body("memory").append(make("p", "note", "By process, resident and swapped:"));
     const sizes = processes.map((process) => process.resident_bytes.map((value, at) => value + process.swapped_bytes[at]));
     chart(body("memory"), {
-      sync: "time", height: 170, label: bytes,
+      sync: "time", height: 170, label: bytes, binary: true,
       series: processes.map((process, index) => ({ label: process.pid ? `${process.name} ${process.pid}` : process.name, stroke: colour(`p${index}`) })),
     }, [seconds, ...sizes]);
   }
@@ -100,7 +102,7 @@ function drawTiers(data) {
     { label: `from ${area.name}`, stroke: colour(`p${(index * 2) % 8}`) },
   ]);
   const rates = used.flatMap(([area]) => [area.pages_out, area.pages_in].map((rates) => rates.map((rate) => rate * PAGE)));
-  chart(body("tiers"), { sync: "time", height: 180, label: (value) => `${bytes(value)}/s`, series }, [data.time.seconds, ...rates]);
+  chart(body("tiers"), { sync: "time", height: 180, binary: true, label: (value) => `${bytes(value)}/s`, series }, [data.time.seconds, ...rates]);
 }
 
 function drawCurve(data) {
