@@ -44,7 +44,7 @@ pub use config::{Delivery, MOST_AREAS, TooLong};
 pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
-pub use mapped::{AttachError, Mapped, MappedRing, MappedShares};
+pub use mapped::{AttachError, Mapped, MappedRing, MappedShares, NAME};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, ask};

@@ -58,7 +58,7 @@ fn a_trace_has_every_fault_and_says_how_many_it_lacks() {
     }
     let scratch = Scratch::new("trace");
     let (trace, stats) = traced(&scratch, "16M", &[python(), "-c", PROGRAM]);
-    let of = |phase: &str| events(&trace).iter().filter(move |event| event["ph"] == phase);
+    let of = |phase: &'static str| events(&trace).iter().filter(move |event| event["ph"] == phase);
     // A complete event has its end in it: nothing is begun and not ended.
     let phases: HashSet<&str> =
         events(&trace).iter().map(|event| event["ph"].as_str().unwrap()).collect();
@@ -223,7 +223,8 @@ fn the_page_shows_what_the_statistics_say() {
     for part in ["latency", "places", "curve", "tiers", "ahead"] {
         assert!(number(shown, &format!("/rows/{part}")) > 0, "{part}: {shown:#}");
     }
-    assert_eq!(shown["table"].as_str().unwrap().lines().count(), 16 + 2);
+    let table = shown["table"].as_str().unwrap();
+    assert!(table.contains("peak resident") && table.contains(&format!("{faults} (")), "{table}");
 }
 
 #[test]

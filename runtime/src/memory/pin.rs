@@ -12,7 +12,7 @@ use core::ops::Range;
 use pagefault::Pin;
 use pagefault::error::UserError;
 use pagefault_linux::{LinuxMachine, PresentError};
-use pagefault_machine::{Access, Machine, VirtAddr};
+use pagefault_machine::{Access, VirtAddr};
 use rustix::io::Errno;
 
 /// How often room is looked for before a call is made without its pages.

@@ -88,8 +88,9 @@ impl Curve {
     /// How many pages would have come back with half of `frames`, relative to now, if the curve goes on
     /// below as it does above; `None` where it has no slope to go on with.
     pub fn with_half(&self, frames: u64) -> Option<f64> {
-        let doubled = self.part_left(frames)?;
-        (doubled > 0.0).then(|| 1.0 / doubled)
+        // A power of the size, by the part of the curve that is nearest.
+        let left = self.part_left(frames / 2)?;
+        (left > 0.0).then(|| 2_f64.powf((1.0 / left).ln() / 1.5_f64.ln()))
     }
 }
 
@@ -151,6 +152,25 @@ mod tests {
         assert!(curve.part_left(150_000).unwrap() > 0.95, "{:?}", curve.part_left(150_000));
         // Those that were followed when the sampling became sparser are few.
         assert!(curve.part_left(300_000).unwrap() < 0.05, "{:?}", curve.part_left(300_000));
+    }
+
+    #[test]
+    fn half_is_as_much_more_as_half_more_is_less() {
+        let mut curve = Curve::default();
+        // A quarter of the pages comes back late: with half more memory, that quarter is left.
+        for page in 0..4000_u64 {
+            curve.evicted(1, page << 12);
+            if page.is_multiple_of(4) {
+                continue;
+            }
+            curve.came_back(1, page << 12);
+        }
+        (0..1000).for_each(|page| curve.came_back(1, page << 14));
+        let left = curve.part_left(500).unwrap();
+        assert!((0.2..0.3).contains(&left), "{left}");
+        let half = curve.with_half(1000).unwrap();
+        assert!((half.ln() / 2_f64.ln() - (1.0 / left).ln() / 1.5_f64.ln()).abs() < 1e-9, "{half}");
+        assert!(half > 1.0 / left);
     }
 
     #[test]

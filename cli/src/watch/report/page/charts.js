@@ -250,7 +250,7 @@ function paint(canvas, scale, data, process, [name, title, shade, why]) {
     const first = !index || rows[index - 1].name !== row.name || rows[index - 1].from !== row.to;
     const middle = tops[index] + rowHeight / 2;
     if (!first || middle - free < 13) return;
-    free = middle;
+    free = Math.max(middle, 7);
     let text = row.name.replace(/^.*\//, "");
     if (row.name === "anonymous" && gutter > 100) text = `anonymous ${row.to}`;
     pen.fillStyle = colour("soft");

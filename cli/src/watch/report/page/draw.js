@@ -122,11 +122,14 @@ function drawDecision(data) {
     const start = from + thick / 2;
     from += thick;
     const bend = (left + right) / 2;
-    if (thick) {
-      const path = `M${left} ${start} C${bend} ${start} ${bend} ${middle} ${right} ${middle}`;
-      svg.append(draw("path", { d: path, fill: "none", stroke: colour(row.name), "stroke-width": thick, opacity: .55 }));
-    }
     const mark = Math.max(6, Math.min(thick, rowHeight - 4));
+    if (thick) {
+      // Its width on the left is the count's; on the right there is room for a row.
+      const [high, low] = [start - thick / 2, start + thick / 2];
+      const [above, below] = [middle - Math.min(thick, mark) / 2, middle + Math.min(thick, mark) / 2];
+      const path = `M${left} ${high} C${bend} ${high} ${bend} ${above} ${right} ${above} V${below} C${bend} ${below} ${bend} ${low} ${left} ${low} Z`;
+      svg.append(draw("path", { d: path, fill: colour(row.name), opacity: .55 }));
+    }
     svg.append(draw("rect", { x: right, y: middle - mark / 2, width: 6, height: mark, rx: 2, fill: colour(row.name), opacity: row.count ? 1 : .35 }));
     const title = draw("text", { x: right + 16, y: middle - 1, class: row.count ? "strong" : "soft" }, row.title);
     svg.append(title, draw("text", { x: right + 16, y: middle + 14, class: "soft" }, row.why));
@@ -140,7 +143,7 @@ function drawDecision(data) {
   const most = rows.reduce((best, row) => (row.count > best.count ? row : best));
   const calls = data.decision.reduce((sum, row) => sum + row.in_calls, 0);
   const parts = [];
-  if (total) parts.push(`Most of them, ${percent(most.count, total)}, ${most.name === "refill" ? "found their page allowed already" : `were answered by ${most.title}`}.`);
+  if (total) parts.push(`The most frequent answer is ${most.title}: ${percent(most.count, total)}.`);
   parts.push(`${count(faults.major)} waited for a page to be read (major), ${count(faults.minor)} did not (minor).`);
   if (calls) parts.push(`${count(calls)} of these were no faults but pages that system calls were about to use.`);
   say("decision", parts.join(" "));
