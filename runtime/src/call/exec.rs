@@ -1,6 +1,6 @@
 //! `execve(2)`: the keeper places the runtime in the new program, as in the first one.
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, each_area};
 use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
@@ -8,7 +8,6 @@ use crate::sys::{self, Errno, Result};
 use crate::{file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::Reader;
 use pagefault_linux::store::descriptor;
 use pagefault_machine::Access;
 
@@ -19,15 +18,6 @@ const NO_FOLLOW: u64 = 0x100;
 /// `AT_FDCWD`.
 const HERE: u64 = -100_i64 as u64;
 
-/// The program's memory, for whoever follows its pointers.
-struct Program;
-
-impl Reader for Program {
-    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
-        user::read_bytes(address, into).ok()
-    }
-}
-
 impl Call<'_> {
     pub(super) fn exec(&mut self) -> Outcome {
         let Some(control) = process::control() else { return self.pass() };
@@ -35,11 +25,14 @@ impl Call<'_> {
             Ok(rights) => rights,
             Err(errno) => return Err(errno).into(),
         };
+        let noted = memory::note(self.thread, self.number, self.args);
         let mut pins = Pins::new();
-        let _ = pagefault_calls::visit(self.number, &self.args, &mut Program, &mut |area| {
-            pins.add(area.start, area.len, Access::Read);
-            ControlFlow::Continue(())
-        });
+        if noted.is_none() {
+            each_area(self.number, &self.args, &mut |area| {
+                pins.add(area.start, area.len, Access::Read);
+                ControlFlow::Continue(())
+            });
+        }
         let filters = self.thread.seccomp.get();
         let raw = match rights {
             Rights::Same if filters.number() != 0 => {
@@ -72,7 +65,7 @@ impl Call<'_> {
                 self.execute_unmanaged()
             }
         };
-        drop(pins);
+        drop((pins, noted));
         Outcome::Raw(raw)
     }
 
@@ -117,18 +110,22 @@ impl Call<'_> {
             nr::__NR_execve => (HERE, self.args[0], 0),
             _ => (self.args[0], self.args[1], self.args[4]),
         };
-        let mut pins = Pins::new();
-        pins.add(path, 4096, Access::Read);
         let mut open = u64::from(nr::O_PATH | nr::O_CLOEXEC);
         if flags & NO_FOLLOW != 0 {
             open |= u64::from(nr::O_NOFOLLOW);
+        }
+        let args = [directory, path, open, 0, 0, 0];
+        let noted = memory::note(self.thread, nr::__NR_openat, args);
+        let mut pins = Pins::new();
+        if noted.is_none() {
+            pins.add(path, 4096, Access::Read);
         }
         if flags & EMPTY_PATH != 0 && user::read::<u8>(path) == Ok(0) {
             return Ok(rights_of(directory as u32));
         }
         let file = descriptor::with_room(|| {
             // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
-            unsafe { sys::call(nr::__NR_openat, [directory, path, open, 0]) }
+            unsafe { sys::call(nr::__NR_openat, args) }
         });
         let file = match file {
             Ok(file) => file as u32,

@@ -22,6 +22,8 @@ mod signal;
 pub mod thread;
 mod trace;
 
+pub use passed::each_area;
+
 use crate::entry::NOT_STARTED;
 use crate::frame::Context;
 use crate::signal::{end_call, raise_held};

@@ -1,7 +1,7 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
 use super::room::Room;
-use super::{GATE, current};
+use super::{GATE, current, light};
 use crate::frame::{Info, Registers};
 use crate::process;
 use linux_raw_sys::general as nr;
@@ -41,10 +41,17 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         _ => Access::Read,
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
+    if light::is_converting() {
+        return Answer::Signal(*info);
+    }
     let begin = process::now();
     let mut room = Room::new();
     let answer = loop {
         let gate = GATE.read();
+        if light::is_light() {
+            // The end of a file, or memory that failed.
+            return Answer::Signal(*info);
+        }
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
         if answer != MachineAnswer::Short {
             break answer;
