@@ -1,70 +1,108 @@
-//! The peer: the kernel's own swap to zram with LZ4, under a memory cgroup, undone at the end.
+//! The peer: the kernel's own swap under a memory cgroup (version 1 or 2), undone at the end.
 //!
-//! zram's memory is not charged to the cgroup, so that the limit is the resident limit alone. The
-//! cgroup charges page cache and code too, which `pagefault run` leaves to the kernel.
+//! Swap's memory is not charged to the cgroup, so that the limit is the resident limit alone. The
+//! cgroup charges page cache and code too, which ours leaves to the kernel.
 
-use crate::measure::{Outcome, Runner, time};
-use crate::programs::Program;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const ZRAM: &str = "/sys/block/zram0";
 const DEVICE: &str = "/dev/zram0";
 
+/// Where the kernel puts what does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Compressed memory, with LZ4.
+    Zram,
+    /// A file in the temporary directory.
+    File,
+}
+
 /// The limit, as long as this lives.
-struct Limit {
+pub struct Limit {
     group: PathBuf,
+    peak: &'static str,
+    swap: Swap,
+    area: PathBuf,
 }
 
-/// Runs a program under the kernel's limit, or says why that cannot be done here.
-pub fn run(runner: &Runner, program: &Program) -> io::Result<Result<Outcome, String>> {
-    let limit = match Limit::new(program.limit << 20) {
-        Ok(limit) => limit,
-        Err(error) => return Ok(Err(format!("no kernel limit here: {error}"))),
-    };
-    // The shell moves itself, so that nothing runs outside.
-    let enter = format!("echo $$ > '{}/cgroup.procs'; {}", limit.group.display(), program.command);
-    let before = pages_in();
-    let mut outcome = time(&mut runner.shell(&enter))?;
-    outcome.pages_in = pages_in() - before;
-    Ok(Ok(outcome))
-}
-
-/// The pages that the machine has read from swap so far.
-fn pages_in() -> u64 {
-    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("pswpin "));
-    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+/// What a run under the limit did.
+pub struct Used {
+    /// Pages that the machine read from swap.
+    pub pages_in: u64,
+    /// Pages that it wrote.
+    pub pages_out: u64,
+    /// The most that was charged at once, in bytes; 0 where the kernel does not tell.
+    pub peak: u64,
 }
 
 impl Limit {
-    fn new(bytes: u64) -> io::Result<Self> {
-        let size = fs::read_to_string(Path::new(ZRAM).join("disksize"))?;
-        if size.trim() != "0" {
-            return Err(io::Error::other("zram0 is in use"));
-        }
-        let name = format!("pagefault-bench.{}", std::process::id());
+    /// Sets swap and a cgroup up, or says why that cannot be done here.
+    pub fn new(bytes: u64, swap: Swap) -> io::Result<Self> {
         let first = Path::new("/sys/fs/cgroup/memory");
-        let (group, file) = if first.is_dir() {
-            (first.join(name), "memory.limit_in_bytes")
+        let (parent, file, peak) = if first.is_dir() {
+            (first, "memory.limit_in_bytes", "memory.max_usage_in_bytes")
         } else {
-            (Path::new("/sys/fs/cgroup").join(name), "memory.max")
+            (Path::new("/sys/fs/cgroup"), "memory.max", "memory.peak")
         };
+        let name = format!("pagefault-bench.{}", std::process::id());
+        let area = match swap {
+            Swap::Zram if read(&Path::new(ZRAM).join("disksize"))? != "0" => {
+                return Err(io::Error::other("zram0 is in use"));
+            }
+            Swap::Zram => PathBuf::from(DEVICE),
+            Swap::File => std::env::temp_dir().join(format!("{name}.swap")),
+        };
+        let group = parent.join(name);
         fs::create_dir(&group)?;
         // From here on dropping undoes everything.
-        let limit = Self { group };
+        let limit = Self { group, peak, swap, area };
         fs::write(limit.group.join(file), bytes.to_string())?;
-        fs::write(Path::new(ZRAM).join("comp_algorithm"), "lz4")?;
-        fs::write(Path::new(ZRAM).join("disksize"), "8G")?;
-        for command in [&["mkswap", DEVICE][..], &["swapon", "-p", "5", DEVICE]] {
-            let made = Command::new(command[0]).args(&command[1..]).output()?;
-            if !made.status.success() {
-                return Err(io::Error::other(format!("{} failed", command[0])));
+        limit.swap_on()?;
+        Ok(limit)
+    }
+
+    fn swap_on(&self) -> io::Result<()> {
+        let area = self.area.display().to_string();
+        match self.swap {
+            Swap::Zram => {
+                fs::write(Path::new(ZRAM).join("comp_algorithm"), "lz4")?;
+                fs::write(Path::new(ZRAM).join("disksize"), "8G")?;
+            }
+            Swap::File => {
+                use std::os::unix::fs::OpenOptionsExt;
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.area)?;
+                // A swap file must have no holes.
+                command(&["fallocate", "-l", "8G", &area])?;
             }
         }
-        Ok(limit)
+        command(&["mkswap", &area])?;
+        command(&["swapon", "-p", "5", &area])
+    }
+
+    /// A shell command that puts the shell itself under the limit.
+    pub fn enter(&self) -> String {
+        format!("echo $$ > '{}/cgroup.procs'", self.group.display())
+    }
+
+    /// Runs something and says what the swap did meanwhile.
+    pub fn watch<T>(&self, run: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Used)> {
+        let (pages_in, pages_out) = (swapped("pswpin "), swapped("pswpout "));
+        let done = run()?;
+        let peak = read(&self.group.join(self.peak)).ok().and_then(|text| text.parse().ok());
+        Ok((
+            done,
+            Used {
+                pages_in: swapped("pswpin ") - pages_in,
+                pages_out: swapped("pswpout ") - pages_out,
+                peak: peak.unwrap_or(0),
+            },
+        ))
     }
 }
 
@@ -73,7 +111,50 @@ impl Drop for Limit {
         // What was not set up cannot be undone, and need not be.
         let _ = fs::write(self.group.join("memory.force_empty"), "0");
         let _ = fs::remove_dir(&self.group);
-        let _ = Command::new("swapoff").arg(DEVICE).output();
-        let _ = fs::write(Path::new(ZRAM).join("reset"), "1");
+        let _ = Command::new("swapoff").arg(&self.area).output();
+        match self.swap {
+            Swap::Zram => drop(fs::write(Path::new(ZRAM).join("reset"), "1")),
+            Swap::File => drop(fs::remove_file(&self.area)),
+        }
     }
+}
+
+/// Notes `SIGINT` and `SIGTERM`, so that what was set up is undone before the end.
+pub fn catch_interrupts() -> io::Result<()> {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, interrupted().clone())?;
+    }
+    Ok(())
+}
+
+/// Whether somebody asked for the end.
+pub fn is_interrupted() -> bool {
+    interrupted().load(Relaxed)
+}
+
+fn interrupted() -> &'static Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(Arc::default)
+}
+
+fn command(words: &[&str]) -> io::Result<()> {
+    let made = Command::new(words[0]).args(&words[1..]).output()?;
+    if made.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{}: {why}", words.join(" "))))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path);
+    let named = |error| io::Error::other(format!("{}: {error}", path.display()));
+    text.map(|text| text.trim().to_owned()).map_err(named)
+}
+
+/// A count of the whole machine's; the machine should do nothing else.
+fn swapped(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }

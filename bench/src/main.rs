@@ -1,51 +1,45 @@
-//! Whole programs, measured from outside: a plain run, `pagefault run`, and the kernel's own swap to
-//! zram with the same resident limit, taking turns.
+//! The yardstick: our speed beside the kernel's own swap, in one run, on this machine.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `programs` | the programs, and what each needs |
-//! | `measure` | one run of a program |
-//! | `kernel` | the peer: a memory cgroup and zram, undone at the end |
-//! | `report` | the table |
+//! | `access` | page accesses: the library, `run`, the kernel and the bare floor, cell by cell |
+//! | `programs` | whole programs: plain, under `run` and under the kernel's limit |
+//! | `kernel` | the peer: a memory cgroup with zram or a swap file, undone at the end |
+//!
+//! All ways take turns, so that what else the machine does falls on all of them alike.
 
+mod access;
 mod kernel;
-mod measure;
 mod programs;
-mod report;
 
-use clap::Parser;
-use measure::{Outcome, Runner};
-use programs::Program;
-use report::Row;
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Run programs plainly, managed and under the kernel's own limit, in turn, and compare.
+/// Measure pagefault beside the kernel's own swap, in turn
 #[derive(Parser)]
 struct Arguments {
-    /// The command to measure
-    #[arg(long, default_value = "target/release/pagefault")]
-    pagefault: PathBuf,
-    /// How often each program runs each way
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// Only programs whose name contains this
-    #[arg(long)]
-    only: Option<String>,
-    /// Leave the kernel's own limit out
-    #[arg(long)]
-    no_kernel: bool,
-    /// Write the table to this file too
-    #[arg(long)]
-    markdown: Option<PathBuf>,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Page accesses: each workload by the library, under `run`, by the kernel and by the bare floor
+    Access(access::Arguments),
+    /// Whole programs: plainly, under `run` and under the kernel's own limit
+    Programs(programs::Arguments),
+    /// One measurement of `access`, in this process
+    #[command(hide = true)]
+    Worker(access::worker::Arguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    let done = match Arguments::parse().what {
+        What::Access(arguments) => access::run(&arguments),
+        What::Programs(arguments) => programs::run(&arguments),
+        What::Worker(arguments) => access::worker::run(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -55,53 +49,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything; whether all managed runs gave the plain run's output and status.
-fn run(arguments: &Arguments) -> std::io::Result<bool> {
-    let runner = Runner::new(&arguments.pagefault)?;
-    let wanted = |program: &&Program| {
-        arguments.only.as_ref().is_none_or(|only| program.name.contains(only.as_str()))
-    };
-    let (mut rows, mut left_out) = (Vec::new(), Vec::new());
-    for program in programs::ALL.iter().filter(wanted) {
-        if let Some(missing) = program.missing() {
-            left_out.push(format!("{}: {missing} is not installed", program.name));
-            continue;
-        }
-        eprintln!("{}", program.name);
-        runner.prepare(program)?;
-        let mut row = Row::new(program);
-        for _ in 0..arguments.runs {
-            row.plain.push(runner.plain(program)?);
-            row.managed.push(runner.managed(program)?);
-            if !arguments.no_kernel {
-                match kernel::run(&runner, program)? {
-                    Ok(outcome) => row.kernel.push(outcome),
-                    Err(why) if row.kernel.is_empty() => row.why_no_kernel = Some(why),
-                    Err(_) => {}
-                }
-            }
-        }
-        rows.push(row);
-    }
-    let text = report::markdown(&rows, &left_out, arguments.runs);
-    if arguments.json {
-        println!("{:#}", report::json(&rows));
-    } else {
-        print!("{text}");
-    }
-    if let Some(path) = &arguments.markdown {
-        std::fs::write(path, text)?;
-    }
-    Ok(rows.iter().all(|row| row.managed.iter().all(|run| run.is_as(&row.plain[0]))))
-}
-
 /// The middle of some figures.
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied()
 }
 
-/// The seconds of some runs, the middle one.
-fn seconds(outcomes: &[Outcome]) -> Option<f64> {
-    median(outcomes.iter().map(|outcome| outcome.seconds).collect())
+/// What the figures were taken on.
+fn machine() -> String {
+    let system = rustix::system::uname();
+    let processors = std::thread::available_parallelism().map_or(1, Into::into);
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
+    let release = system.release().to_string_lossy().into_owned();
+    format!("{processors} processors ({model}), Linux {release}, load {load} at the start")
 }

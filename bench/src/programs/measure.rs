@@ -1,6 +1,7 @@
 //! One run of a program.
 
-use crate::programs::Program;
+use super::list::Program;
+use crate::kernel::{Limit, Swap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,13 +38,7 @@ impl Outcome {
 
 impl Runner {
     pub fn new(pagefault: &Path) -> io::Result<Self> {
-        let pagefault = pagefault.canonicalize().map_err(|error| {
-            io::Error::other(format!(
-                "{}: {error}; build it with `cargo build --release`",
-                pagefault.display()
-            ))
-        })?;
-        Ok(Self { directory: tempfile::tempdir()?, pagefault })
+        Ok(Self { directory: tempfile::tempdir()?, pagefault: find(pagefault)? })
     }
 
     /// Makes a program's input.
@@ -65,6 +60,20 @@ impl Runner {
     /// Runs a program as it is.
     pub fn plain(&self, program: &Program) -> io::Result<Outcome> {
         time(&mut self.shell(program.command))
+    }
+
+    /// Runs a program under the kernel's limit, or says why that cannot be done here.
+    pub fn limited(&self, program: &Program) -> io::Result<Result<Outcome, String>> {
+        let limit = match Limit::new(program.limit << 20, Swap::Zram) {
+            Ok(limit) => limit,
+            Err(error) => return Ok(Err(format!("no kernel limit here: {error}"))),
+        };
+        // The shell moves itself, so that nothing runs outside.
+        let text = format!("{}; {}", limit.enter(), program.command);
+        let (mut outcome, used) = limit.watch(|| time(&mut self.shell(&text)))?;
+        outcome.pages_in = used.pages_in;
+        outcome.peak = used.peak;
+        Ok(Ok(outcome))
     }
 
     /// Runs a program under `pagefault run`.
@@ -90,6 +99,14 @@ impl Runner {
         outcome.pages_in = areas.iter().map(|area| number(&area["pages_in"])).sum();
         Ok(outcome)
     }
+}
+
+/// The command to measure, or what to do where there is none.
+pub fn find(pagefault: &Path) -> io::Result<PathBuf> {
+    pagefault.canonicalize().map_err(|error| {
+        let path = pagefault.display();
+        io::Error::other(format!("{path}: {error}; build it with `cargo build --release`"))
+    })
 }
 
 /// Runs a command and takes its time.

@@ -1,8 +1,9 @@
 //! The table of what was measured.
 
-use crate::measure::Outcome;
-use crate::programs::Program;
-use crate::{median, seconds};
+use super::list::Program;
+use super::measure::Outcome;
+use super::seconds;
+use crate::median;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -48,22 +49,22 @@ impl Row {
     }
 
     fn middle(&self, runs: &[Outcome], figure: impl Fn(&Outcome) -> u64) -> u64 {
-        median(runs.iter().map(|run| figure(run) as f64).collect()).unwrap_or(0.0) as u64
+        median(runs.iter().map(|run| figure(run) as f64)).unwrap_or(0.0) as u64
     }
 }
 
 /// The table, as a document.
-pub fn markdown(rows: &[Row], left_out: &[String], runs: usize) -> String {
+pub fn markdown(rows: &[Row], left_out: &[String], runs: usize, machine: &str) -> String {
     let mut text = format!(
         "# Programs under `pagefault run`\n\n\
-         Made by `cargo run --release -p pagefault-bench -- --markdown docs/programs.md`: medians of \
+         Made by `cargo run --release -p pagefault-bench -- programs --markdown docs/programs.md`: medians of \
          {runs} runs, the ways taking turns; {}.\n\n\
          *Equal*: runs with the plain run's output and status. *Kernel*: a memory cgroup with the \
          same limit and zram with LZ4; it charges page cache and code too, which `run` leaves to \
          the kernel. A kill is the cgroup's.\n\n\
          | program | limit | plain | managed | kernel | managed : kernel | faults | pages in, ours | \
          the kernel's | peak | equal |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
-        machine()
+        machine
     );
     for row in rows {
         let (plain, managed) = (seconds(&row.plain), seconds(&row.managed));
@@ -94,13 +95,6 @@ pub fn markdown(rows: &[Row], left_out: &[String], runs: usize) -> String {
         let _ = writeln!(text, "\nLeft out: {why}.");
     }
     text
-}
-
-/// What ran it all.
-fn machine() -> String {
-    let system = rustix::system::uname();
-    let processors = std::thread::available_parallelism().map_or(1, Into::into);
-    format!("{processors} processors, Linux {}", system.release().to_string_lossy())
 }
 
 /// The figures as data.

@@ -1,0 +1,112 @@
+//! The workloads: which page is accessed next.
+
+use rand::SeedableRng;
+use rand::distr::{Distribution, Uniform};
+use rand::rngs::SmallRng;
+use rand_distr::Zipf;
+use serde::{Deserialize, Serialize};
+
+/// In which order pages are accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// The first store to each page, in order.
+    FirstTouch,
+    /// Any page, all alike.
+    Uniform,
+    /// Few pages often, most seldom (Zipf, exponent 0.99), in no order of addresses.
+    Zipfian,
+    /// All pages in order, a second time after they were filled.
+    Sequential,
+    /// Every 17th page, until all were accessed.
+    Strided,
+    /// Four accesses of five in a hot set of half the resident pages, the fifth scans the rest.
+    ScanPastHotSet,
+    /// A forked child stores to every page that it shares with its parent, in order.
+    ForkAndWrite,
+}
+
+impl Workload {
+    /// What the table calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FirstTouch => "first touch",
+            Self::Uniform => "uniform",
+            Self::Zipfian => "zipfian",
+            Self::Sequential => "sequential",
+            Self::Strided => "strided",
+            Self::ScanPastHotSet => "scan past a hot set",
+            Self::ForkAndWrite => "fork and write",
+        }
+    }
+
+    /// Whether the pages hold data before they are measured.
+    pub const fn is_filled(self) -> bool {
+        !matches!(self, Self::FirstTouch)
+    }
+
+    /// Whether the order repeats, so that a round before the measured one brings memory into the
+    /// state that lasts.
+    pub const fn has_warm_up(self) -> bool {
+        matches!(self, Self::Uniform | Self::Zipfian | Self::ScanPastHotSet)
+    }
+}
+
+/// The numbers of the pages to access, one after the other, for ever.
+pub struct Order {
+    workload: Workload,
+    pages: usize,
+    /// The pages of the hot set.
+    hot: usize,
+    turn: usize,
+    scan: usize,
+    random: SmallRng,
+    uniform: Uniform<usize>,
+    zipf: Zipf<f64>,
+}
+
+/// The distance between accesses of a strided pass.
+const STRIDE: usize = 17;
+
+impl Order {
+    /// An order over so many pages, of which so many are resident; the same seed gives the same.
+    pub fn new(workload: Workload, pages: usize, resident: usize, seed: u64) -> Self {
+        let pages = pages.max(2);
+        // The arguments are in range: there are at least two pages, and the exponent is positive.
+        let uniform = Uniform::new(0, pages).expect("a range that is not empty");
+        let zipf = Zipf::new(pages as f64, 0.99).expect("a positive exponent");
+        let hot = (resident / 2).clamp(1, pages - 1);
+        let random = SmallRng::seed_from_u64(seed);
+        Self { workload, pages, hot, turn: 0, scan: 0, random, uniform, zipf }
+    }
+}
+
+impl Iterator for Order {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let turn = self.turn;
+        self.turn += 1;
+        Some(match self.workload {
+            Workload::FirstTouch | Workload::Sequential | Workload::ForkAndWrite => {
+                turn % self.pages
+            }
+            Workload::Uniform => self.uniform.sample(&mut self.random),
+            Workload::Zipfian => {
+                let rank = self.zipf.sample(&mut self.random) as usize - 1;
+                // Popular pages are no neighbours.
+                (rank as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize % self.pages
+            }
+            Workload::Strided => {
+                let turn = turn % self.pages;
+                let columns = self.pages.div_ceil(STRIDE);
+                (turn / columns + turn % columns * STRIDE) % self.pages
+            }
+            Workload::ScanPastHotSet if turn % 5 == 4 => {
+                self.scan += 1;
+                self.hot + self.scan % (self.pages - self.hot)
+            }
+            Workload::ScanPastHotSet => self.uniform.sample(&mut self.random) % self.hot,
+        })
+    }
+}
