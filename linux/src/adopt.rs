@@ -69,6 +69,12 @@ impl Standing {
         Self { look: Look::new() }
     }
 
+    /// Asks the host without a descriptor, whose number another thread could want. Pages that the
+    /// host itself has swapped out are not found; they come back without a fault of ours.
+    pub const fn resident() -> Self {
+        Self { look: Look::Residency }
+    }
+
     /// The same as [`adopt_present`].
     ///
     /// # Safety

@@ -67,7 +67,7 @@ impl Manager {
         }
         bound.stored.remove(empty);
         uses.iter().for_each(|used| self.touch(used));
-        let mut standing = Standing::new();
+        let mut standing = look();
         for freed in bound.freed.within(&(0..user::END)) {
             let _ = standing.runs(freed, |run| {
                 keep(&run);
@@ -157,6 +157,11 @@ impl Manager {
             }
         }
     }
+}
+
+/// How pages are looked for: with a descriptor only where no other thread could close it.
+pub(super) fn look() -> Standing {
+    if Thread::all().len() > 1 { Standing::resident() } else { Standing::new() }
 }
 
 /// What the host uses of the program's memory at present, for each thread.

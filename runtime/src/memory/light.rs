@@ -20,7 +20,6 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::SeqCst;
 use lock_api::RwLockReadGuard;
-use pagefault_linux::Standing;
 use pagefault_linux::lock::FutexRwLock;
 use pagefault_machine::Protection;
 
@@ -117,7 +116,7 @@ impl Manager {
         if bound.freed.len() == 0 {
             return;
         }
-        let mut standing = Standing::new();
+        let mut standing = convert::look();
         for freed in bound.freed.within(range) {
             let _ = standing.runs(freed.clone(), |run| {
                 convert::keep(&run);
