@@ -59,8 +59,7 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
         return Ok(result);
     }
     let (Some(manager), Some(range)) = (current(), pages(start, len)) else { return host(&whole) };
-    let parts = manager.parts(&range);
-    if parts.is_empty() {
+    if !manager.manages_any(&range) {
         return host(&whole);
     }
     match meaning(advice) {
