@@ -44,6 +44,11 @@ pub struct Slot {
     /// How far the hard limit of file sizes that the program believes in is below infinity, where it
     /// is below the real one.
     pub file_size_below: AtomicU64,
+    /// How far the soft and the hard limit of addresses that the program believes in are below
+    /// infinity; the host's are higher, since the runtime's own mappings count there too.
+    pub addresses_below: [AtomicU64; 2],
+    /// The same of the limit of private memory that can be written.
+    pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
     spare: AtomicU32,
@@ -95,6 +100,10 @@ impl Slots {
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
+            slot.addresses_below
+                .iter()
+                .chain(&slot.data_below)
+                .for_each(|word| word.store(0, Relaxed));
             Some(index as u32)
         })
     }
@@ -182,6 +191,12 @@ impl Slots {
             *index as u32 != but && slot.is_taken() && slot.resident() > least
         });
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
+    }
+
+    /// The slot of a process, by its number as the keeper sees it.
+    pub fn of(&self, process: u32) -> Option<&Slot> {
+        let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
+        self.slots.iter().filter(|_| process != 0).find(is_it)
     }
 
     /// The frames charged over the tree.

@@ -4,7 +4,7 @@
 //! leaves unchanged is tried at once, and again with its pages pinned; any other has them pinned
 //! before. A long transfer goes in pieces, since its pages need not fit into memory all at once.
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, wait};
 use crate::memory::Pins;
 use crate::sys::{self, Errno};
 use crate::{entry, files, memory, process, user};
@@ -52,7 +52,7 @@ impl Call<'_> {
     /// Makes the call itself.
     fn call(&self, args: &[u64; 6]) -> i64 {
         // SAFETY: the program asks for it, of its own memory.
-        unsafe { entry::call(self.number, args, self.thread) }
+        unsafe { wait::call(self.number, args, self.thread) }
     }
 
     fn make_with_pins(&self, args: &[u64; 6]) -> i64 {

@@ -10,7 +10,7 @@ use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
 use crate::thread::{self, Thread};
-use crate::{keeper, memory, process, user};
+use crate::{address_limit, keeper, memory, process, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 
@@ -122,6 +122,10 @@ impl Call<'_> {
         } else {
             self.thread.member().forked()?
         };
+        if args.flags & VFORK != 0 && !shares_actions {
+            // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
+            unsafe { member.as_ref() }.is_waited_for();
+        }
         let result = self.start(&args, len, member);
         if !shares_actions && (result.is_err() || args.flags & VFORK != 0) {
             // The child is gone, or has a memory of its own by now.
@@ -271,6 +275,7 @@ impl Call<'_> {
             return sys::result(raw);
         }
         self.begin_process(&args, member);
+        address_limit::forget();
         memory::after_fork_in_child(fork);
         thread::leave_others(self.thread);
         drop((pins, noted));

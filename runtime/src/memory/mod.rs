@@ -79,6 +79,21 @@ pub fn pages(start: u64, len: u64) -> Option<Range<u64>> {
     (start.is_multiple_of(PAGE) && end <= crate::user::END && len > 0).then_some(start..end)
 }
 
+/// Whether the host takes a start and a length for a range: it refuses others before it does anything.
+fn is_range(start: u64, len: u64) -> bool {
+    let end = page_up(len).and_then(|len| start.checked_add(len));
+    start.is_multiple_of(PAGE) && end.is_some()
+}
+
+/// Of a range that begins within the program's addresses and ends beyond them, the bytes within.
+///
+/// The host does what is asked to all of these, and then reports a gap.
+fn beyond_end(start: u64, len: u64) -> Option<u64> {
+    let end = start.checked_add(page_up(len)?)?;
+    let within = crate::user::END.checked_sub(start).filter(|within| *within > 0)?;
+    (start.is_multiple_of(PAGE) && end > crate::user::END).then_some(within)
+}
+
 fn addresses(range: &Range<u64>) -> Range<VirtAddr> {
     VirtAddr(range.start)..VirtAddr(range.end)
 }

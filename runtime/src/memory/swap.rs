@@ -94,7 +94,7 @@ fn elsewhere() -> Option<Store> {
 }
 
 /// Whether this is the program that the command was asked to run, which the areas were tried for.
-fn is_first() -> bool {
+pub(super) fn is_first() -> bool {
     process::boot().flags & Boot::FIRST != 0
 }
 
