@@ -62,12 +62,16 @@ impl Manager {
         let mut bound = core::mem::take(&mut *self.bound.lock());
         let parts = self.parts(&(PAGE..user::END));
         let uses = uses();
-        for (part, _) in &parts {
-            drop_zeros(part, &bound);
+        let mut standing = look();
+        let mut filled = Vec::new();
+        for (part, _) in parts.iter().filter(|(_, protection)| !protection.is_empty()) {
+            filled.extend(drop_zeros(part, &bound, &mut standing));
+        }
+        for page in &filled {
+            bound.stored.insert(page);
         }
         bound.stored.remove(empty);
         uses.iter().for_each(|used| self.touch(used));
-        let mut standing = look();
         for freed in bound.freed.within(&(0..user::END)) {
             let _ = standing.runs(freed, |run| {
                 keep(&run);
@@ -183,18 +187,33 @@ fn uses() -> Vec<Use> {
     uses
 }
 
-/// Empties those pieces of a region that could never be stored to: what the host has there are its
-/// shared zeros, which do not count, while a frame of ours would.
-fn drop_zeros(part: &Range<u64>, bound: &light::Bound) {
+/// Empties those pages of a region that could never be stored to and show the host's zeros, which do
+/// not count, while a frame of ours would. Returns those that have content all the same: a debugger
+/// may put it there.
+fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) -> Vec<Range<u64>> {
+    let mut filled = Vec::new();
     let mut from = part.start;
     for stored in bound.stored.within(part).into_iter().chain([part.end..part.end]) {
-        if from < stored.start {
-            let len = (stored.start - from) as usize;
-            // SAFETY: nothing but zeros is there, and zeros come back.
-            let _ = unsafe { sys::advise(from as usize, len, nr::MADV_DONTNEED) };
-        }
+        let _ = standing.runs(from..stored.start, |run| {
+            for page in run.step_by(PAGE as usize) {
+                if is_zero(page) {
+                    // SAFETY: zeros come back.
+                    let _ = unsafe { sys::advise(page as usize, PAGE as usize, nr::MADV_DONTNEED) };
+                } else {
+                    filled.push(page..page + PAGE);
+                }
+            }
+            Ok(())
+        });
         from = stored.end;
     }
+    filled
+}
+
+/// Whether a page that may be read holds zeros alone.
+fn is_zero(page: u64) -> bool {
+    let mut bytes = [0; PAGE as usize];
+    user::read_bytes(page, &mut bytes) == Ok(()) && bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Has the host keep pages that it was allowed to drop: they count as stored to.

@@ -1,7 +1,7 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
 use super::room::Room;
-use super::{GATE, current, light};
+use super::{GATE, convert, current, light};
 use crate::frame::{Info, Registers};
 use crate::process;
 use linux_raw_sys::general as nr;
@@ -41,7 +41,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         _ => Access::Read,
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
-    if light::is_converting() {
+    if convert::is_converting() {
         return Answer::Signal(*info);
     }
     let begin = process::now();

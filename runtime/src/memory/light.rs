@@ -222,5 +222,3 @@ pub(super) fn give_up(manager: &Manager) -> bool {
     leave(manager);
     true
 }
-
-pub(super) use convert::is_converting;
