@@ -14,6 +14,8 @@ mod delivery;
 mod harness;
 #[path = "run/kinds.rs"]
 mod kinds;
+#[path = "run/light.rs"]
+mod light;
 #[path = "run/programs.rs"]
 mod programs;
 #[path = "run/refusals.rs"]

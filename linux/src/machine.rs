@@ -172,6 +172,11 @@ impl LinuxMachine {
         LinuxSpace::new(&self.shared)
     }
 
+    /// Grants frames that the quota has been charged with already.
+    pub fn grant_frames(&self, frames: u32) {
+        self.shared.credits.grant(frames);
+    }
+
     /// Gives back what was granted to this machine and is not in use.
     pub fn give_back_frames(&self) {
         self.shared.credits.give_back();

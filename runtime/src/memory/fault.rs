@@ -2,7 +2,7 @@
 
 use super::events::{self, Answered};
 use super::room::Room;
-use super::{GATE, current};
+use super::{GATE, convert, current, light};
 use crate::frame::{Info, Registers};
 use crate::process;
 use linux_raw_sys::general as nr;
@@ -42,11 +42,18 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         _ => Access::Read,
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
+    if convert::is_converting() {
+        return Answer::Signal(*info);
+    }
     let begin = process::now();
     events::begin_fault();
     let mut room = Room::new();
     let answer = loop {
         let gate = GATE.read();
+        if light::is_light() {
+            // The end of a file, or memory that failed.
+            return Answer::Signal(*info);
+        }
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
         if answer != MachineAnswer::Short {
             break answer;

@@ -5,7 +5,7 @@
 //! own.
 
 use super::quota::Child;
-use super::{GATE, Manager, PAGE, addresses, current, events};
+use super::{GATE, Manager, PAGE, addresses, current, events, light};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
@@ -72,6 +72,11 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
 pub fn before_fork(slot: u32) -> Result<Fork> {
     let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
+    // The child could change as much. Where that does not fit, what both have is counted.
+    let paid = manager.bound.lock().paid;
+    if light::is_light() && !manager.tree.charge_for(slot, paid) {
+        manager.convert(&(0..0));
+    }
     manager.swap.before_fork();
     manager.machine.before_fork();
     let [file, _] = files::shared();
@@ -124,7 +129,7 @@ pub fn after_fork_in_child(fork: Fork) {
     child.become_this();
     manager.swap.after_fork();
     leave_what_is_not_inherited(manager);
-    let everything = PAGE..crate::user::END;
+    let everything = if light::is_light() { 0..0 } else { PAGE..crate::user::END };
     let ranges = manager.parts(&everything);
     let ranges = ranges.iter().map(|(range, _)| addresses(range));
     // SAFETY: this is the child's only thread, and the ranges are those of its regions.

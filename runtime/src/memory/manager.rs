@@ -5,7 +5,8 @@
 
 use super::quota::Tree;
 use super::statistics::Observer;
-use super::{addresses, events, swap};
+use super::{addresses, events, light, swap};
+use crate::lock::Mutex;
 use crate::process;
 use crate::sys::{Errno, Result};
 use crate::thread::Thread;
@@ -36,6 +37,8 @@ pub struct Manager {
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
     pub(super) tree: &'static Tree,
+    /// What the process is charged for while it is light.
+    pub(super) bound: Mutex<light::Bound>,
 }
 
 /// The manager, if the command asked for one.
@@ -104,7 +107,14 @@ pub fn start() {
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
     };
     let space = AddressSpace::with_space(&memory, layout, limits, table);
-    let _ = MANAGER.set(Box::new(Manager { machine, delivery, space, swap, tree }));
+    let _ = MANAGER.set(Box::new(Manager {
+        machine,
+        delivery,
+        space,
+        swap,
+        tree,
+        bound: light::no_bound(),
+    }));
     if let Some(manager) = current() {
         super::image::adopt(manager);
     }

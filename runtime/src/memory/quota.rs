@@ -51,6 +51,22 @@ impl Tree {
         self.control.slots.charged()
     }
 
+    /// Charges this process with pages; false where the tree has no room for all of them.
+    pub fn charge(&self, pages: u64) -> bool {
+        self.charge_for(self.slot(), pages)
+    }
+
+    /// Charges a process with pages that has a slot.
+    pub fn charge_for(&self, slot: u32, pages: u64) -> bool {
+        let fits = |pages| self.control.slots.charge(slot, pages, self.limit());
+        u32::try_from(pages).is_ok_and(fits)
+    }
+
+    /// Takes a charge back.
+    pub fn uncharge(&self, pages: u64) {
+        self.control.slots.uncharge(self.slot(), pages as u32);
+    }
+
     /// Whether this process has less than its part of the tree's frames.
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;

@@ -1,6 +1,6 @@
 //! What is done when no frame is to be had: this process evicts, and others are pressed to.
 
-use super::{GATE, Manager, current};
+use super::{GATE, Manager, current, light};
 use crate::thread::Thread;
 use crate::{keeper, process, sys};
 use core::sync::atomic::AtomicU32;
@@ -76,6 +76,9 @@ pub fn give_up_asked() {
         return;
     }
     let Some(manager) = current() else { return };
+    if light::give_up(manager) {
+        return;
+    }
     // Whoever changes mappings is soon done; then this is asked again.
     let Some(_gate) = GATE.try_read() else { return ask() };
     let all = manager.tree.charged() as usize;
