@@ -16,6 +16,8 @@ mod harness;
 mod kinds;
 #[path = "run/light.rs"]
 mod light;
+#[path = "run/pool.rs"]
+mod pool;
 #[path = "run/programs.rs"]
 mod programs;
 #[path = "run/refusals.rs"]

@@ -228,7 +228,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         .map_err(|(path, source)| Error::Output { path, source })?;
 
     let create = if outputs.want_events() { Control::create_observed } else { Control::create };
-    let (shared, control) = create(config.most_bytes)?;
+    let (shared, control) = create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
@@ -254,12 +254,11 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
 
 /// What a report says of the run besides what was watched.
 fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended: Ended) -> Run<'a> {
-    let (counters, slots) = (&control.counters, &control.slots);
     Run {
         command: &arguments.command,
         ended: ended.to_string(),
-        table: report::text(Format::Table, config, counters, slots),
-        stats: report::value(config, counters, slots),
+        table: report::text(Format::Table, config, control),
+        stats: report::value(config, control),
         limit_bytes: config.limit_bytes,
         areas: config.swap.iter().map(report::area).collect(),
     }
@@ -321,10 +320,12 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     if arguments.swap.len() > pagefault_control::MOST_AREAS {
         return Err(Error::TooManyAreas);
     }
-    let default = [swap::Area::RAM, swap::Area::TEMPORARY];
-    let areas = if arguments.swap.is_empty() { &default[..] } else { &arguments.swap };
-    let swap =
-        areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?;
+    let swap = match &arguments.swap[..] {
+        [] => swap::default_areas(memory)?,
+        areas => {
+            areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?
+        }
+    };
     Ok(Config {
         limit_bytes: memory.0,
         most_bytes: memory.0.saturating_mul(MOST_MEMORY),
@@ -374,7 +375,7 @@ impl Stats {
     /// Writes them. That they cannot be written does not change how the program ended.
     fn write(self, config: &Config, control: &Mapped) {
         let Some(format) = self.format else { return };
-        let text = report::text(format, config, &control.counters, &control.slots);
+        let text = report::text(format, config, control);
         match self.file {
             Some((path, mut file)) => {
                 if let Err(error) = io::Write::write_all(&mut file, text.as_bytes()) {

@@ -2,22 +2,35 @@
 
 use crate::size::{Size, about};
 use crate::status::Format;
-use pagefault_control::{Config, Count, Counters, Slots, Storage, SwapSpec};
+use pagefault_control::{Config, Control, Count, Counters, SPAN, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// The statistics as text that ends with a line feed.
-pub fn text(format: Format, config: &Config, counters: &Counters, slots: &Slots) -> String {
+pub fn text(format: Format, config: &Config, control: &Control) -> String {
     match format {
-        Format::Table => table(config, counters, peak_bytes(slots)),
-        Format::Json => format!("{:#}\n", value(config, counters, slots)),
+        Format::Table => table(config, &control.counters, &Peaks::of(control)),
+        Format::Json => format!("{:#}\n", value(config, control)),
     }
 }
 
-/// The most bytes that were resident at once, over the tree.
-fn peak_bytes(slots: &Slots) -> u64 {
-    slots.peak() * 4096
+/// The most bytes of the tree that were in use at once.
+struct Peaks {
+    resident: u64,
+    /// Of compressed memory.
+    compressed: u64,
+    compressed_limit: u64,
+}
+
+impl Peaks {
+    fn of(control: &Control) -> Self {
+        Self {
+            resident: control.slots.peak() * 4096,
+            compressed: control.pool.peak(),
+            compressed_limit: u64::from(control.plan().spans()) * SPAN,
+        }
+    }
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
@@ -40,8 +53,8 @@ pub fn ratio(counters: &Counters) -> Option<f64> {
 }
 
 /// The statistics as JSON.
-pub fn value(config: &Config, counters: &Counters, slots: &Slots) -> Value {
-    let peak = peak_bytes(slots);
+pub fn value(config: &Config, control: &Control) -> Value {
+    let (counters, peaks) = (&control.counters, Peaks::of(control));
     let mut faults: serde_json::Map<_, _> = corrections(counters)
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count.value())))
@@ -63,13 +76,17 @@ pub fn value(config: &Config, counters: &Counters, slots: &Slots) -> Value {
         "programs": counters.programs.value(),
         "forks": counters.forks.value(),
         "limit_bytes": config.limit_bytes,
-        "peak_resident_bytes": peak,
+        "peak_resident_bytes": peaks.resident,
         "faults": faults,
         "read_ahead": counters.read_ahead.value(),
         "populated_ahead": counters.populated_ahead.value(),
         "refused_calls": counters.refused.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
+        "compressed_memory": {
+            "limit_bytes": peaks.compressed_limit,
+            "peak_bytes": peaks.compressed,
+        },
         "fault_time_ns": {
             "count": time.count(),
             "sum": time.sum(),
@@ -80,14 +97,14 @@ pub fn value(config: &Config, counters: &Counters, slots: &Slots) -> Value {
     })
 }
 
-fn table(config: &Config, counters: &Counters, peak: u64) -> String {
+fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<24} {value}");
     };
     line("programs, forks", format!("{}, {}", counters.programs.value(), counters.forks.value()));
-    line("peak resident", format!("{} of {}", about(peak), about(config.limit_bytes)));
+    line("peak resident", format!("{} of {}", about(peaks.resident), about(config.limit_bytes)));
     let (minor, major) = (counters.minor.value(), counters.major.value());
     line("faults", format!("{} ({minor} minor, {major} major)", minor + major));
     for (name, count) in corrections(counters) {
@@ -104,6 +121,8 @@ fn table(config: &Config, counters: &Counters, peak: u64) -> String {
     }
     let ratio = ratio(counters).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     line("compression ratio", ratio);
+    let compressed = [peaks.compressed, peaks.compressed_limit].map(about);
+    line("peak compressed memory", format!("{} of {}", compressed[0], compressed[1]));
     let time = &counters.fault_time;
     let spent = [time.percentile(50.0), time.percentile(99.0), time.longest()];
     let [median, p99, longest] = spent.map(Duration::from_nanos);

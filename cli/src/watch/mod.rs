@@ -130,7 +130,7 @@ impl Watcher {
         Ok(Self {
             file,
             control,
-            plan: Plan::new(config.most_bytes),
+            plan: config.plan(),
             begin,
             readers: BTreeMap::new(),
             begun: 0,

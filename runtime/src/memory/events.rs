@@ -8,7 +8,7 @@ use crate::{process, sys};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 use linux_raw_sys::general as nr;
-use pagefault_control::{Control, Happening, Kind, Plan, Ring};
+use pagefault_control::{Control, Happening, Kind, Ring};
 use pagefault_machine::Access;
 
 /// The ring of this process; null where nobody reads it.
@@ -41,7 +41,7 @@ fn attach(control: &Control, slot: u32, file: u32) {
         return;
     }
     PROCESS.store(sys::process_id(), Relaxed);
-    let range = Plan::new(control.most_bytes()).ring(slot);
+    let range = control.plan().ring(slot);
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
     let len = size_of::<Ring>();

@@ -10,6 +10,7 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `light`, `convert` | the host owns the pages while all fits; the manager takes them over |
+//! | `pool` | the compressed memory of the tree |
 //! | `ranges` | sets of addresses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | [`dump`] | what a core dump lacks |
@@ -33,6 +34,7 @@ mod lock;
 mod manager;
 mod map;
 mod pin;
+mod pool;
 mod quota;
 mod ranges;
 mod remap;
