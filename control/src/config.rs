@@ -58,6 +58,14 @@ pub enum Storage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
+impl core::fmt::Display for TooLong {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "more than {MOST_AREAS} swap areas, or a path of more than 4,095 bytes")
+    }
+}
+
+impl core::error::Error for TooLong {}
+
 /// The configuration as it lies in the shared memory.
 #[repr(C)]
 pub(crate) struct Shared {

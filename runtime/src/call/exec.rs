@@ -8,7 +8,6 @@ use crate::sys::{self, Errno, Result};
 use crate::{address_limit, file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::Reader;
 use pagefault_linux::store::descriptor;
 use pagefault_machine::Access;
 
@@ -19,15 +18,6 @@ const NO_FOLLOW: u64 = 0x100;
 /// `AT_FDCWD`.
 const HERE: u64 = -100_i64 as u64;
 
-/// The program's memory, for whoever follows its pointers.
-struct Program;
-
-impl Reader for Program {
-    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
-        user::read_bytes(address, into).ok()
-    }
-}
-
 impl Call<'_> {
     pub(super) fn exec(&mut self) -> Outcome {
         let Some(control) = process::control() else { return self.pass() };
@@ -36,7 +26,7 @@ impl Call<'_> {
             Err(errno) => return Err(errno).into(),
         };
         let mut pins = Pins::new();
-        let _ = pagefault_calls::visit(self.number, &self.args, &mut Program, &mut |area| {
+        let _ = pagefault_calls::visit(self.number, &self.args, &mut user::Memory, &mut |area| {
             pins.add(area.start, area.len, Access::Read);
             ControlFlow::Continue(())
         });

@@ -53,8 +53,7 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
     let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
         return call(start, len);
     };
-    let parts = manager.parts(&range);
-    if parts.is_empty() {
+    if !manager.manages_any(&range) {
         return call(start, len);
     }
     let whole = range.clone();

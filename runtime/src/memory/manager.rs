@@ -150,6 +150,11 @@ impl Manager {
         let page = VirtAddr(address & !(PAGE_SIZE - 1));
         self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
     }
+
+    /// Whether any page of a range is managed.
+    pub fn manages_any(&self, range: &Range<u64>) -> bool {
+        self.mm().first_mapped(addresses(range)).is_some()
+    }
 }
 
 /// An error of the memory manager's as the host's number.
