@@ -218,11 +218,11 @@ impl Slots {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::Control;
+    use crate::{Control, Plan};
 
     #[test]
     fn a_slot_is_one_process_s_and_can_be_taken_again() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
         let mut sorted = taken.clone();
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let [a, b] = [(); 2].map(|()| slots.take().unwrap());
         assert!(slots.charge(a, 60, 100));
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_none_changes_nothing() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let none = MOST_PROCESSES as u32;
         assert!(!control.slots.charge(none, 1, 100));
         control.slots.uncharge(none, 1);

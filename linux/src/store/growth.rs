@@ -160,6 +160,11 @@ impl Growth {
         Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
     }
 
+    /// The file, or the directory that it was made in.
+    pub fn place(&self) -> &FileName {
+        &self.place
+    }
+
     /// Takes room for one page that ends at byte `end` of the file.
     pub fn take(
         &self,

@@ -9,6 +9,7 @@
 //! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
+//! | `pool` | the compressed memory of the tree |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
@@ -27,6 +28,7 @@ mod lock;
 mod manager;
 mod map;
 mod pin;
+mod pool;
 mod quota;
 mod remap;
 mod room;

@@ -27,7 +27,7 @@ pub struct Tree {
 impl Tree {
     /// The charge of the process that has a slot; `frames` is the limit of the tree.
     pub fn new(control: &'static Control, slot: u32, file: u32, frames: u32) -> Result<Self> {
-        let plan = Plan::new(control.limit_bytes());
+        let plan = control.plan();
         let shares = map(file, plan.shares().start, plan.column_len())?;
         let column = map(file, plan.column(slot).start, plan.column_len())?;
         // SAFETY: the mapping has a word for each frame and one more, and is never unmapped.
@@ -47,6 +47,10 @@ impl Tree {
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;
         let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.resident()));
+        // Who has all the frames that are in use need not count the others.
+        if own >= slots.charged() {
+            return false;
+        }
         own.saturating_mul(slots.taken() as u64) < self.limit
     }
 
