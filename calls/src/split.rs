@@ -187,9 +187,17 @@ impl Pieces {
 
     /// The part of an array of `iovec` (base, length) that begins after `done` bytes and has at most
     /// `most`: fills `into` from its start, and returns how many entries and how many bytes that are.
-    pub fn cut(vectors: &[[u64; 2]], done: u64, most: u64, into: &mut [[u64; 2]]) -> (usize, u64) {
+    pub fn cut(
+        vectors: impl IntoIterator<Item = [u64; 2]>,
+        done: u64,
+        most: u64,
+        into: &mut [[u64; 2]],
+    ) -> (usize, u64) {
         let (mut skip, mut entries, mut bytes) = (done, 0, 0);
-        for &[base, len] in vectors {
+        for [base, len] in vectors {
+            if bytes == most {
+                break;
+            }
             let skipped = skip.min(len);
             skip -= skipped;
             let taken = (len - skipped).min(most - bytes);

@@ -31,7 +31,7 @@ fn in_pieces(nr: i64, args: [u64; 6], file: File, most: u64) -> i64 {
             Shape::Flat { len, .. } => piece[len as usize],
             Shape::Messages { count, .. } => piece[count as usize],
             Shape::Vectors { array, count } => {
-                let (entries, bytes) = Pieces::cut(&vectors, done, most, &mut some);
+                let (entries, bytes) = Pieces::cut(vectors.iter().copied(), done, most, &mut some);
                 piece[array as usize] = some.as_ptr() as u64;
                 piece[count as usize] = entries as u64;
                 bytes
@@ -163,7 +163,7 @@ proptest! {
         let mut seen = Vec::new();
         while seen.len() < whole.len() {
             let mut into = vec![[0; 2]; room];
-            let (entries, bytes) = Pieces::cut(&vectors, seen.len() as u64, most, &mut into);
+            let (entries, bytes) = Pieces::cut(vectors.iter().copied(), seen.len() as u64, most, &mut into);
             prop_assert!(bytes > 0 && bytes <= most);
             seen.extend(into[..entries].iter().flat_map(|&[base, len]| base..base + len));
         }

@@ -12,6 +12,8 @@ mod delivery;
 mod harness;
 #[path = "run/kinds.rs"]
 mod kinds;
+#[path = "run/pool.rs"]
+mod pool;
 #[path = "run/programs.rs"]
 mod programs;
 #[path = "run/refusals.rs"]

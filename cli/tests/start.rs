@@ -5,6 +5,8 @@
 mod descriptors;
 #[path = "start/ends.rs"]
 mod ends;
+#[path = "run/forbid.rs"]
+mod forbid;
 #[allow(dead_code)]
 #[path = "run/harness.rs"]
 mod harness;

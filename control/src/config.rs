@@ -1,5 +1,8 @@
 //! What a program's manager is told: its limit and its swap areas.
 
+use crate::pool::SPAN;
+#[cfg(feature = "alloc")]
+use crate::shares::Plan;
 use crate::text::Text;
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
@@ -32,6 +35,16 @@ pub struct Config {
     pub swap: Vec<SwapSpec>,
 }
 
+#[cfg(feature = "alloc")]
+impl Config {
+    /// Where the parts of the file are that is shared by a tree with this configuration.
+    pub fn plan(&self) -> Plan {
+        let ram = self.swap.iter().filter(|spec| spec.storage == Storage::Ram);
+        let spans = ram.map(|spec| spec.bytes.unwrap_or(self.limit_bytes / 2) / SPAN);
+        Plan::new(self.limit_bytes, spans.sum::<u64>() * SPAN)
+    }
+}
+
 /// One swap area.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +71,14 @@ pub enum Storage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
+impl core::fmt::Display for TooLong {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "more than {MOST_AREAS} swap areas, or a path of more than 4,095 bytes")
+    }
+}
+
+impl core::error::Error for TooLong {}
+
 /// The configuration as it lies in the shared memory.
 #[repr(C)]
 pub(crate) struct Shared {
@@ -68,9 +89,12 @@ pub(crate) struct Shared {
     swap: [SharedSwap; MOST_AREAS],
 }
 
+/// What a RAM area is in [`SharedSwap::kind`].
+const RAM: u64 = 1;
+
 #[repr(C)]
 struct SharedSwap {
-    /// 1 RAM, 2 a named file, 3 a temporary file.
+    /// [`RAM`], 2 a named file, 3 a temporary file.
     kind: AtomicU64,
     /// 0 for as many bytes as it can.
     bytes: AtomicU64,
@@ -88,6 +112,19 @@ impl Shared {
             1 => Some(Delivery::Threads),
             _ => None,
         }
+    }
+}
+
+impl Shared {
+    /// The most bytes of a RAM area, in whole spans.
+    pub(crate) fn ram_bytes(&self, area: usize) -> Option<u64> {
+        let areas = self.areas.load(Relaxed).min(MOST_AREAS as u64);
+        let spec = self.swap.get(..areas as usize)?.get(area)?;
+        let bytes = match spec.bytes.load(Relaxed) {
+            0 => self.limit_bytes() / 2,
+            bytes => bytes,
+        };
+        (spec.kind.load(Relaxed) == RAM).then_some(bytes / SPAN * SPAN)
     }
 }
 
@@ -114,7 +151,7 @@ impl Shared {
 impl SharedSwap {
     fn store(&self, spec: &SwapSpec) -> Result<(), TooLong> {
         let (kind, path) = match &spec.storage {
-            Storage::Ram => (1, &[][..]),
+            Storage::Ram => (RAM, &[][..]),
             Storage::File(path) => (2, &path[..]),
             Storage::Temporary(path) => (3, &path[..]),
         };
@@ -126,7 +163,7 @@ impl SharedSwap {
     fn load(&self) -> Option<SwapSpec> {
         let path = self.path.load();
         let storage = match self.kind.load(Relaxed) {
-            1 => Storage::Ram,
+            RAM => Storage::Ram,
             2 => Storage::File(path),
             3 => Storage::Temporary(path),
             _ => return None,

@@ -5,10 +5,12 @@
 //! | `boot` | the first words of a start: what a runtime is told |
 //! | `config` | what a manager is told |
 //! | `message` | what processes of the tree say to the keeper |
+//! | `pool` | the compressed memory of the tree |
 //! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and what each is charged with |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: making the shared memory, and mapping it |
+//! | `departed` | the keeper's side: what a process that is gone held is given back |
 //!
 //! The memory is a memfd that every process maps. Statistics are written where they happen, so that
 //! they are complete however a program ends. All sides are built together, from this package, so that
@@ -27,10 +29,13 @@ extern crate std;
 
 mod boot;
 mod config;
+#[cfg(feature = "std")]
+mod departed;
 mod histogram;
 #[cfg(feature = "std")]
 mod mapped;
 mod message;
+mod pool;
 mod shares;
 mod slots;
 mod text;
@@ -39,10 +44,13 @@ pub use boot::Boot;
 #[cfg(feature = "alloc")]
 pub use config::{Config, Storage, SwapSpec};
 pub use config::{Delivery, MOST_AREAS, TooLong};
+#[cfg(feature = "std")]
+pub use departed::Departed;
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
-pub use mapped::{AttachError, Mapped, MappedShares};
+pub use mapped::{AttachError, Mapped};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
+pub use pool::{Left, PoolUse, SPAN, Spans};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
 pub use text::Text;
@@ -66,6 +74,8 @@ pub struct Control {
     pub counters: Counters,
     /// A futex: what became of the tree when the program ended, one of [`tree`].
     pub tree: AtomicU32,
+    /// What the compressed memory of the tree uses.
+    pub pool: PoolUse,
     /// The processes of the tree.
     pub slots: Slots,
 }
@@ -82,11 +92,22 @@ pub mod tree {
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    pub const LAYOUT: u64 = 0x7066_6374_0002_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0003_0000 ^ size_of::<Self>() as u64;
 
     /// The most bytes resident in the tree.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
+    }
+
+    /// Where the parts of the shared file are.
+    pub fn plan(&self) -> Plan {
+        let ram = (0..MOST_AREAS).filter_map(|area| self.config.ram_bytes(area));
+        Plan::new(self.limit_bytes(), ram.sum())
+    }
+
+    /// The most bytes of compressed memory of an area; `None` where it is none of that kind.
+    pub fn ram_bytes(&self, area: usize) -> Option<u64> {
+        self.config.ram_bytes(area)
     }
 
     /// Who deals with a fault, or `None` where the configuration has been damaged.

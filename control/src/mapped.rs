@@ -1,16 +1,14 @@
 //! The command's side: making the shared memory, and mapping it.
 
-use crate::{Control, Plan, Shares};
+use crate::{Control, Plan};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
-use std::vec;
 
 /// Why the shared memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +45,10 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Control {
-    /// Makes the shared memory for a tree with this limit, all zero, and maps it.
-    pub fn create(limit_bytes: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+    /// Makes the shared memory for a tree, all zero, and maps it.
+    pub fn create(plan: Plan) -> Result<(OwnedFd, Mapped), AttachError> {
         let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, Plan::new(limit_bytes).file_len())?;
+        rustix::fs::ftruncate(&file, plan.file_len())?;
         let mapped = Mapped::new(&file)?;
         Ok((file, mapped))
     }
@@ -75,67 +73,6 @@ impl Mapped {
             rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0)?
         };
         Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
-    }
-}
-
-/// The shares of the tree, as the keeper uses them.
-pub struct MappedShares {
-    file: OwnedFd,
-    plan: Plan,
-    words: NonNull<AtomicU32>,
-}
-
-impl MappedShares {
-    /// Maps the words of all shares.
-    pub fn new(file: OwnedFd, plan: Plan) -> Result<Self, Errno> {
-        let (range, prot) = (plan.shares(), ProtFlags::READ | ProtFlags::WRITE);
-        let len = (range.end - range.start) as usize;
-        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
-        let words = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                prot,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &file,
-                range.start,
-            )?
-        };
-        Ok(Self { file, plan, words: NonNull::new(words.cast()).ok_or(Errno::FAULT)? })
-    }
-
-    /// Leaves every share of a process that is gone, and empties its column.
-    pub fn leave_all(&self, control: &Control, slot: u32) -> Result<(), Errno> {
-        let column = self.plan.column(slot);
-        let mut at = column.start;
-        let mut bytes = vec![0; 64 << 10];
-        // Most of a column was never used.
-        while let Ok(data) = rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
-            if data >= column.end {
-                break;
-            }
-            let len = bytes.len().min((column.end - data) as usize);
-            let read = rustix::io::pread(&self.file, &mut bytes[..len], data)?;
-            if read == 0 {
-                break;
-            }
-            for word in bytes[..read].chunks_exact(4) {
-                let share = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
-                if share != 0 && self.shares().leave(share) {
-                    control.slots.end_share();
-                }
-            }
-            at = data + read as u64;
-        }
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.file, hole, column.start, column.end - column.start)
-    }
-
-    fn shares(&self) -> Shares<'_> {
-        // SAFETY: the mapping has a word for each frame and one more, and lives as long as this.
-        Shares::new(unsafe {
-            std::slice::from_raw_parts(self.words.as_ptr(), self.plan.frames() as usize + 1)
-        })
     }
 }
 
@@ -177,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_one_side_publishes_the_other_reads() {
-        let (file, ours) = Control::create(64 << 20).unwrap();
+        let (file, ours) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
         ours.publish(&config()).unwrap();
@@ -205,7 +142,7 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
         let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {

@@ -44,6 +44,11 @@ pub struct Slot {
     /// How far the hard limit of file sizes that the program believes in is below infinity, where it
     /// is below the real one.
     pub file_size_below: AtomicU64,
+    /// How far the soft and the hard limit of addresses that the program believes in are below
+    /// infinity; the host's are higher, since the runtime's own mappings count there too.
+    pub addresses_below: [AtomicU64; 2],
+    /// The same of the limit of private memory that can be written.
+    pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
     spare: AtomicU32,
@@ -95,6 +100,10 @@ impl Slots {
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
+            slot.addresses_below
+                .iter()
+                .chain(&slot.data_below)
+                .for_each(|word| word.store(0, Relaxed));
             Some(index as u32)
         })
     }
@@ -184,6 +193,12 @@ impl Slots {
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
     }
 
+    /// The slot of a process, by its number as the keeper sees it.
+    pub fn of(&self, process: u32) -> Option<&Slot> {
+        let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
+        self.slots.iter().filter(|_| process != 0).find(is_it)
+    }
+
     /// The frames charged over the tree.
     pub fn charged(&self) -> u64 {
         self.charged.load(Relaxed)
@@ -203,11 +218,11 @@ impl Slots {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::Control;
+    use crate::{Control, Plan};
 
     #[test]
     fn a_slot_is_one_process_s_and_can_be_taken_again() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
         let mut sorted = taken.clone();
@@ -221,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let [a, b] = [(); 2].map(|()| slots.take().unwrap());
         assert!(slots.charge(a, 60, 100));
@@ -241,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_none_changes_nothing() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let none = MOST_PROCESSES as u32;
         assert!(!control.slots.charge(none, 1, 100));
         control.slots.uncharge(none, 1);

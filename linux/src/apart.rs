@@ -19,11 +19,16 @@ const TRIES: usize = 64;
 /// The next address; 0 where the host chooses.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// The first address that was given; 0 before there is one.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+
 /// Puts the mappings to come apart from the program's. `secret` makes their address one that cannot
 /// be guessed: an address that was chosen at random.
 pub fn begin(secret: u64) {
     const PAGE: u64 = 4096;
-    NEXT.store(START + (secret / PAGE % (1 << 28)) * PAGE, Relaxed);
+    let first = START + (secret / PAGE % (1 << 28)) * PAGE;
+    FIRST.store(first, Relaxed);
+    NEXT.store(first, Relaxed);
 }
 
 /// Makes a mapping of `len` bytes with `map`, which is given an address where the mapping must lie
@@ -37,6 +42,16 @@ pub fn map<T>(len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result
         }
     }
     map(None)
+}
+
+/// Whether a range has addresses that were given to mappings of ours.
+pub fn overlaps(start: u64, len: u64) -> bool {
+    let first = FIRST.load(Relaxed);
+    let end = match NEXT.load(Relaxed) {
+        next if next >= first => next,
+        _ => END,
+    };
+    first != 0 && start < end && first < start.saturating_add(len)
 }
 
 /// The address for a mapping; `None` where the host chooses.
@@ -74,9 +89,12 @@ mod tests {
         let first = map(5000, place).unwrap();
         assert!(first > taken.get().unwrap() && (START..END).contains(&first));
         assert_eq!(map(4096, place), Ok(first + 8192));
+        assert!(overlaps(first + 8192, 1) && overlaps(first - 4096, 8192) && overlaps(0, u64::MAX));
+        assert!(!overlaps(first + 12288, u64::MAX) && !overlaps(0, taken.get().unwrap()));
         // What does not fit there is put where the host will.
         assert_eq!(map(1 << 47, Ok), Ok(None));
         NEXT.store(0, Relaxed);
+        FIRST.store(0, Relaxed);
         assert_eq!(map(4096, Ok), Ok(None));
     }
 }

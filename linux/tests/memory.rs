@@ -156,8 +156,8 @@ impl Backing for Bytes {
         Ok(())
     }
 
-    fn len(&self) -> u64 {
-        self.0.lock().unwrap().len() as u64
+    fn len(&self) -> Result<u64, IoError> {
+        Ok(self.0.lock().unwrap().len() as u64)
     }
 }
 

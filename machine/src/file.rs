@@ -28,10 +28,8 @@ impl Backing for File {
         self.write_all_at(page, index * PAGE_SIZE).map_err(|error| io_error(&error))
     }
 
-    /// A length that the host does not tell counts as endless: accesses then fail where the file
-    /// does, and no page is given up unwritten.
-    fn len(&self) -> u64 {
-        self.metadata().map_or(i64::MAX as u64, |metadata| metadata.len())
+    fn len(&self) -> Result<u64, IoError> {
+        self.metadata().map(|metadata| metadata.len()).map_err(|error| io_error(&error))
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {

@@ -16,6 +16,40 @@
 //!
 //! A machine implements [`Machine`], [`Space`] and [`Cursor`]; whoever has data to map implements
 //! [`Backing`]; whoever has room for evicted pages implements [`SwapDevice`].
+//!
+//! Content that can be mapped takes a few lines:
+//!
+//! ```
+//! use pagefault_machine::{Backing, IoError, PAGE_SIZE, Page};
+//!
+//! /// A file in which byte `i` of page `n` is `n`, and that nobody may write.
+//! struct Numbers {
+//!     pages: u64,
+//! }
+//!
+//! impl Backing for Numbers {
+//!     fn read(&self, index: u64, page: &mut Page) -> Result<(), IoError> {
+//!         page.fill(index as u8);
+//!         Ok(())
+//!     }
+//!     fn write(&self, _index: u64, _page: &[u8]) -> Result<(), IoError> {
+//!         Err(IoError::Unsupported)
+//!     }
+//!     fn len(&self) -> Result<u64, IoError> {
+//!         Ok(self.pages * PAGE_SIZE)
+//!     }
+//! }
+//!
+//! let (file, mut page) = (Numbers { pages: 3 }, [0; PAGE_SIZE as usize]);
+//! file.read(2, &mut page)?;
+//! assert_eq!((page[17], file.len()), (2, Ok(3 * PAGE_SIZE)));
+//! # Ok::<(), IoError>(())
+//! ```
+//!
+//! The chapter *Making a machine* in the documentation of package `pagefault` says in which order to
+//! implement the three traits, what may be held at each method, which are hot, and how to test a machine.
+//! Numbers such as `spec A16` refer to the
+//! [requirements](https://github.com/pagefault/pagefault/blob/main/docs/spec.md).
 #![no_std]
 #![forbid(unsafe_code)]
 

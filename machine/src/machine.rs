@@ -113,6 +113,9 @@ pub struct Stale {
 
 /// A computer: frames, address spaces and the flushing of stale translations.
 ///
+/// The order of implementation, and what may be held at each method, are in the chapter *Making a
+/// machine* of package `pagefault`.
+///
 /// # Concurrency
 /// Every method may be called from several threads of control at once. No method may call back
 /// into the memory manager.

@@ -52,11 +52,14 @@ pub trait Backing: Send + Sync {
     fn write(&self, index: u64, page: &[u8]) -> Result<(), IoError>;
 
     /// The length of the content in bytes.
-    fn len(&self) -> u64;
+    ///
+    /// Where it cannot be told, an access becomes a `SIGBUS`, a call fails, and no dirty page is given
+    /// up.
+    fn len(&self) -> Result<u64, IoError>;
 
     /// Whether the content is empty.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn is_empty(&self) -> Result<bool, IoError> {
+        Ok(self.len()? == 0)
     }
 
     /// Sets the length; new bytes read as zero (`truncate`).

@@ -58,6 +58,8 @@ impl fmt::Display for Errno {
     }
 }
 
+impl core::error::Error for Errno {}
+
 /// Defines an error enum: a sentence for each variant, and its errno.
 macro_rules! errors {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $errno:ident, $text:literal;)+ }) => {
@@ -110,7 +112,6 @@ errors! {
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         Ended = ESRCH, "The owner of the address space is gone.";
-        OutOfMemory = ENOMEM, "No memory for the bookkeeping.";
     }
 }
 
@@ -120,7 +121,6 @@ errors! {
         Unaligned = EINVAL, "The address is not page-aligned.";
         OutOfRange = EINVAL, "The range is empty or leaves the address space.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
-        OutOfMemory = ENOMEM, "No memory for the bookkeeping.";
     }
 }
 
@@ -144,7 +144,6 @@ errors! {
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
-        OutOfMemory = ENOMEM, "No memory for the bookkeeping.";
     }
 }
 
@@ -153,7 +152,6 @@ errors! {
     RemapError {
         Unaligned = EINVAL, "An address is not page-aligned.";
         ZeroLength = EINVAL, "The new length is zero.";
-        FixedWithoutMove = EINVAL, "A fixed target needs permission to move.";
         BadTarget = EINVAL, "The target overlaps the old range or leaves the address space.";
         BadOldLength = EINVAL, "This old length is not possible with this mapping.";
         KeepsSize = EINVAL, "A mapping whose place stays mapped keeps its size.";
@@ -213,7 +211,6 @@ errors! {
     /// Why a range could not be written back (spec C18).
     SyncError {
         Unaligned = EINVAL, "The address is not page-aligned.";
-        BadFlags = EINVAL, "The flags contradict each other.";
         Wraps = ENOMEM, "The range wraps around the end of the addresses.";
         Unmapped = ENOMEM, "A part of the range is not mapped.";
         Locked = EBUSY, "The range is locked in memory.";

@@ -7,6 +7,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use pagefault_machine::VirtAddr;
 
 /// The exception tables of a kernel and its modules; Linux's `search_exception_tables`.
@@ -108,6 +109,14 @@ pub struct ExceptionTableBuilder {
 /// An instruction is listed twice, so that its fixup is not certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DuplicateInstruction(pub VirtAddr);
+
+impl fmt::Display for DuplicateInstruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the instruction at {:?} is listed twice", self.0)
+    }
+}
+
+impl core::error::Error for DuplicateInstruction {}
 
 impl ExceptionTableBuilder {
     /// Lists the instruction at `ip`, which goes on at `fixup` when it faults.

@@ -82,7 +82,7 @@ fn manager_charge<M: Machine>(mm: &Mm<M>, vma: &Vma<M>) -> Result<(), ForkError>
 /// The child's region: not locked, with a family of its own beside those it descends from (J7).
 fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
     let mut copy = vma.part(mm.manager.vma_id(), vma.range());
-    copy.flags.remove(VmaFlags::LOCKED);
+    copy.flags.remove(VmaFlags::LOCKS);
     copy.anon = None;
     copy.unwritten = false;
     copy.guests.clear();

@@ -2,7 +2,42 @@
 //!
 //! A kernel, an emulator, a database or a laboratory gives its hardware to the memory manager
 //! through the traits of [`machine`] and takes from it what memory means: regions, faults, fork,
-//! page cache, reverse maps, swap and reclaim. The layers, from a fault down:
+//! page cache, reverse maps, swap and reclaim.
+//!
+//! ```
+//! use pagefault::entry::Verdict;
+//! use pagefault::exception::ExceptionTables;
+//! use pagefault::machine::{Mode, VirtAddr};
+//! use pagefault::{AddressSpace, Config, Layout, Manager, MapRequest};
+//! use pagefault_sim::Sim;
+//! use std::sync::Arc;
+//!
+//! // A simulated computer, and a memory manager over it.
+//! let sim = Sim::new(pagefault_sim::Config::default());
+//! let manager = Manager::new(Arc::new(sim.clone()), Config::default());
+//! let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(0x7fff_ffff_f000));
+//! let space = AddressSpace::new(&manager, layout)?;
+//!
+//! // Memory is promised now, and given when it is touched.
+//! let start = space.mmap(&MapRequest::anonymous(16 << 20))?;
+//!
+//! // A processor stores, faults, and stores again.
+//! let cpu = sim.cpu(0);
+//! while let Err(fault) = cpu.store(space.space(), start, Mode::User, 7) {
+//!     let verdict = manager.page_fault(Some(&space), &fault, &ExceptionTables::default());
+//!     assert_eq!(verdict, Verdict::Resume);
+//! }
+//!
+//! // A child sees the byte, and each has its own copy from the first store on.
+//! let child = space.fork()?;
+//! assert_eq!(child.usage().anonymous, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A machine of your own takes the simulated one's place: [`making_a_machine`] says how. A Linux process
+//! is one in package `pagefault-linux`.
+//!
+//! The layers, from a fault down:
 //!
 //! | layer | module | what it does |
 //! |---|---|---|
@@ -15,7 +50,7 @@
 //! | reverse maps | `rmap` | from a page to its entries |
 //! | reclaim | `reclaim`, [`swap`] | which page leaves, and where it goes |
 //!
-//! Spec numbers such as `spec B14` refer to the project's requirements, docs/spec.md.
+//! Numbers such as `spec B14` refer to the [requirements](spec).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,6 +59,13 @@ extern crate alloc;
 extern crate std;
 
 pub use pagefault_machine as machine;
+
+#[doc = include_str!("making_a_machine.md")]
+pub mod making_a_machine {}
+
+#[doc = include_str!("spec.md")]
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are no links there")]
+pub mod spec {}
 
 mod avl;
 mod cache;

@@ -49,6 +49,8 @@ bitflags::bitflags! {
         const DONTCOPY = 0x20000;
         /// mremap may not grow the region.
         const DONTEXPAND = 0x40000;
+        /// The pages of a `LOCKED` region come when they are touched, not before.
+        const LOCKONFAULT = 0x80000;
         /// The pages are counted as promised memory.
         const ACCOUNT = 0x100000;
         /// Mapped with `MAP_NORESERVE`.
@@ -71,6 +73,9 @@ bitflags::bitflags! {
 }
 
 impl VmaFlags {
+    /// What mlock sets, and whatever ends its effect clears.
+    pub const LOCKS: Self = Self::LOCKED.union(Self::LOCKONFAULT);
+
     /// The three access flags.
     pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);
 

@@ -27,6 +27,7 @@ enum Kind {
     FileRead,
     FileWrite,
     MakeWritable,
+    Length,
 }
 
 /// What an operation says it failed for.
@@ -129,6 +130,7 @@ impl Story {
             Kind::FileRead => self.store.fail_nth_read(nth),
             Kind::FileWrite => self.store.fail_nth_write(nth),
             Kind::MakeWritable => self.store.fail_nth_make_writable(nth),
+            Kind::Length => self.store.fail_nth_length(nth),
         }
     }
 
@@ -142,6 +144,7 @@ impl Story {
             Kind::FileRead => self.store.stats().reads,
             Kind::FileWrite => self.store.stats().writes,
             Kind::MakeWritable => self.store.stats().made_writable,
+            Kind::Length => self.store.stats().lengths,
         }
     }
 
@@ -439,6 +442,12 @@ fn i21_one_write_to_a_file_that_fails() {
 #[test]
 fn i21_one_page_that_may_not_be_written() {
     fail_each(Kind::MakeWritable, &[Cause::Device]);
+}
+
+/// Nothing dirty is given up where the length cannot be told.
+#[test]
+fn i21_one_length_that_cannot_be_told() {
+    fail_each(Kind::Length, &[Cause::Device]);
 }
 
 /// The story begins with only so many frames, of which the rest comes back once something failed

@@ -439,10 +439,10 @@ fn d1_a_write_that_finds_no_room_is_cut_where_it_stopped() {
     let file = File::open(&world.manager, Arc::new(store.clone()));
     store.fail_nth_make_writable(3);
     assert_eq!(file.write_at(100, &[7; 4 * PAGE as usize]), Ok(2 * PAGE as usize - 100));
-    assert_eq!(file.len(), 2 * PAGE);
+    assert_eq!(file.len(), Ok(2 * PAGE));
     store.fail_nth_make_writable(1);
     assert_eq!(file.write_at(5 * PAGE, &[7]), Err(FileError::Io));
-    assert_eq!(file.len(), 2 * PAGE);
+    assert_eq!(file.len(), Ok(2 * PAGE));
     file.sync().unwrap();
     assert_eq!(store.contents()[100..], [7; 2 * PAGE as usize - 100]);
     world.manager.check().unwrap();

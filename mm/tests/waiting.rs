@@ -76,7 +76,7 @@ impl Backing for Slow<SimFile> {
         self.device.write(index, page)
     }
 
-    fn len(&self) -> u64 {
+    fn len(&self) -> Result<u64, IoError> {
         self.device.len()
     }
 }

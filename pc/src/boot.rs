@@ -168,13 +168,7 @@ impl std::fmt::Display for BootError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoQemu => write!(f, "{QEMU} was not found; Debian's package is {PACKAGE}"),
-            Self::Kernel(KernelError::NoSources) => {
-                write!(f, "the kernel's sources are gone; name a kernel in {}", kernel::VARIABLE)
-            }
-            Self::Kernel(KernelError::Cargo(error)) => write!(f, "cargo: {error}"),
-            Self::Kernel(KernelError::Build(text)) => {
-                write!(f, "the kernel's build failed:\n{text}")
-            }
+            Self::Kernel(error) => error.fmt(f),
             Self::Io(error) => write!(f, "{error}"),
             Self::TooSmall { memory, least } => {
                 write!(f, "{memory}M of memory has no room for the files; give at least {least}M")
@@ -235,11 +229,11 @@ impl Boot {
         if !is_available() {
             return Err(BootError::NoQemu);
         }
-        let kernel = kernel::locate().map_err(BootError::Kernel)?;
         if self.swap > MOST_SWAP {
             return Err(BootError::Swap(self.swap));
         }
         let directory = tempfile::tempdir()?;
+        let kernel = kernel::locate(directory.path()).map_err(BootError::Kernel)?;
         let archive = directory.path().join("archive");
         self.pack(&archive)?;
         let report = directory.path().join("report");

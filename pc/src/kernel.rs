@@ -2,6 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,22 +14,58 @@ pub const VARIABLE: &str = "PAGEFAULT_KERNEL";
 /// The triple that the kernel is built for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The kernel that a release build of this package has in it.
+#[cfg(embedded)]
+const EMBEDDED: Option<&[u8]> = Some(include_bytes!(env!("PAGEFAULT_KERNEL_IMAGE")));
+#[cfg(not(embedded))]
+const EMBEDDED: Option<&[u8]> = None;
+
 /// Why there is no kernel.
 #[derive(Debug)]
 pub enum KernelError {
-    /// Its sources are not where this package was built, and no kernel is named.
+    /// None is part of this build, none is named, and the sources are not where this package was built.
     NoSources,
     /// Cargo could not be started.
     Cargo(io::Error),
     /// Cargo's compiler found errors; this is what it said.
     Build(String),
+    /// The kernel could not be written to where QEMU reads it.
+    Write(io::Error),
 }
 
-/// The kernel's path: the one named by [`VARIABLE`], else the one built from the sources beside this
-/// package, which is brought up to date first.
-pub fn locate() -> Result<PathBuf, KernelError> {
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSources => {
+                write!(f, "the kernel's sources are gone; name a kernel in {VARIABLE}")
+            }
+            Self::Cargo(error) => write!(f, "cargo: {error}"),
+            Self::Build(text) => write!(f, "the kernel's build failed:\n{text}"),
+            Self::Write(error) => write!(f, "the kernel cannot be written for QEMU: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Cargo(error) | Self::Write(error) => Some(error),
+            Self::NoSources | Self::Build(_) => None,
+        }
+    }
+}
+
+/// The kernel's path: the one named by [`VARIABLE`], else the one in this build, written into a
+/// directory, else the one built from the sources beside this package, which is brought up to date
+/// first.
+pub fn locate(directory: &Path) -> Result<PathBuf, KernelError> {
     if let Some(path) = env::var_os(VARIABLE) {
         return Ok(path.into());
+    }
+    if let Some(kernel) = EMBEDDED {
+        let path = directory.join("kernel");
+        fs::write(&path, kernel).map_err(KernelError::Write)?;
+        return Ok(path);
     }
     build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel"))
 }

@@ -25,6 +25,13 @@ fn access_prevention_where_the_processor_offers_it() {
     expect(&ended, 0, "1000 faults, 0 wrong, sum 249750.0\n11 1 0x10000008\n");
 }
 
+/// In 24 MiB, of which full pipes took 4 before they were closed.
+#[test]
+fn what_pipes_took_comes_back() {
+    let Some(ended) = program("pipes", &[], |boot| boot.memory = 24) else { return };
+    expect(&ended, 0, "nothing lost\nmost is free\n");
+}
+
 #[test]
 fn a_tree_of_forks() {
     let Some(ended) = program("forktree", &[], |_| ()) else { return };

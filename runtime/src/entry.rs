@@ -13,6 +13,8 @@ use core::arch::global_asm;
 pub const NOT_STARTED: i64 = -513;
 /// A signal interrupted a call that the kernel would have begun again (`ERESTARTSYS`).
 pub const RESTART: i64 = -512;
+/// A signal that does not concern the program interrupted a call, which is to be made once more.
+pub const PRESSED: i64 = -514;
 
 global_asm!(
     // From the keeper, on the boot stack: rdi is the boot block.
@@ -33,6 +35,24 @@ global_asm!(
     "mov rdi, rdx",
     "call rax",
     "ud2",
+    // The handlers begin here. The kernel leaves the program's alignment check on, with which ordinary
+    // code of ours would fault.
+    ".macro pagefault_handler name, handler",
+    ".globl \\name",
+    ".hidden \\name",
+    "\\name:",
+    "pushfq",
+    "test dword ptr [rsp], {alignment_check}",
+    "jnz 2f",
+    "lea rsp, [rsp + 8]",
+    "jmp \\handler",
+    "2: and dword ptr [rsp], ~{alignment_check}",
+    "popfq",
+    "jmp \\handler",
+    ".endm",
+    "pagefault_handler pagefault_on_call, {on_call}",
+    "pagefault_handler pagefault_on_fault, {on_fault}",
+    "pagefault_handler pagefault_on_signal, {on_signal}",
     // Where the handlers of calls and the new threads return to; rsp is the context.
     ".globl pagefault_return",
     ".hidden pagefault_return, pagefault_return_check, pagefault_return_end, pagefault_return_again",
@@ -72,14 +92,12 @@ global_asm!(
     // An interruptible call: edi its number, rsi its six arguments, rdx the calling thread.
     ".globl pagefault_call",
     ".hidden pagefault_call, pagefault_call_check, pagefault_call_syscall, pagefault_call_end",
-    ".hidden pagefault_call_not_started, pagefault_call_restart",
+    ".hidden pagefault_call_not_started, pagefault_call_restart, pagefault_call_pressed",
     "pagefault_call:",
     "push r12",
     "push r13",
-    "push r14",
     "mov r12, rdx",
     "mov r13, rsi",
-    "mov r14d, edi",
     "mov eax, edi",
     "mov rdi, [r13]",
     "mov rsi, [r13 + 8]",
@@ -95,7 +113,6 @@ global_asm!(
     "pagefault_call_syscall:",
     "syscall",
     "pagefault_call_end:",
-    "pop r14",
     "pop r13",
     "pop r12",
     "ret",
@@ -104,6 +121,9 @@ global_asm!(
     "jmp pagefault_call_end",
     "pagefault_call_restart:",
     "mov rax, {restart}",
+    "jmp pagefault_call_end",
+    "pagefault_call_pressed:",
+    "mov rax, {pressed}",
     "jmp pagefault_call_end",
     // A call of the clone family that shares memory: edi its number, rsi its arguments, rdx what
     // the child is given: its first word is the function to begin with. The arguments name the
@@ -151,14 +171,25 @@ global_asm!(
     "pagefault_copy_fixup:",
     "mov rax, rcx",
     "ret",
+    alignment_check = const 1 << 18,
+    on_call = sym crate::signal::on_call,
+    on_fault = sym crate::signal::on_fault,
+    on_signal = sym crate::signal::on_signal,
     begin = sym crate::start::begin,
     deliver_pending = sym crate::signal::deliver_pending,
     block = const BLOCK,
     not_started = const NOT_STARTED,
     restart = const RESTART,
+    pressed = const PRESSED,
 );
 
 unsafe extern "C" {
+    /// The handler of system calls.
+    pub fn pagefault_on_call();
+    /// The handler of faults.
+    pub fn pagefault_on_fault();
+    /// The handler of all other signals.
+    pub fn pagefault_on_signal();
     /// Where the handler of system calls returns to.
     pub fn pagefault_return();
     /// Where the other handlers return to.
@@ -178,6 +209,7 @@ unsafe extern "C" {
     static pagefault_call_end: u8;
     static pagefault_call_not_started: u8;
     static pagefault_call_restart: u8;
+    static pagefault_call_pressed: u8;
     static pagefault_copy_access: u8;
     static pagefault_copy_fixup: u8;
 }
@@ -201,6 +233,20 @@ pub unsafe fn go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> ! {
 /// # Safety
 /// That of the call.
 pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
+    loop {
+        // SAFETY: passed on to the caller.
+        let raw = unsafe { call_once(number, args, thread) };
+        if raw != PRESSED {
+            return raw;
+        }
+    }
+}
+
+/// Does what [`call`] does, or returns [`PRESSED`] where it would begin anew.
+///
+/// # Safety
+/// That of the call.
+pub unsafe fn call_once(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     // SAFETY: the arguments live for the call; the caller vouches for it.
     unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
 }
@@ -277,13 +323,11 @@ pub fn is_in_call(registers: &Registers) -> bool {
     window.contains(&registers.rip)
 }
 
-/// Makes a call once more that ended because of a signal that does not concern the program.
+/// Has a call made once more that ended because of a signal that does not concern the program.
 pub fn call_again(registers: &mut Registers) {
     let interrupted = -i64::from(crate::sys::Errno::EINTR.0) as u64;
     if registers.rip == at(&raw const pagefault_call_end) && registers.rax == interrupted {
-        registers.rip = at(&raw const pagefault_call_syscall);
-        registers.rax = registers.r14;
-        registers.rcx = 0;
+        registers.rip = at(&raw const pagefault_call_pressed);
     }
 }
 

@@ -48,6 +48,55 @@ pub fn next_kept(from: u32) -> Option<u32> {
     own.filter(|number| *number != u32::MAX).chain(kept).min()
 }
 
+/// Whether a call's first argument can be a descriptor of the runtime's: a quick answer.
+pub fn may_be_kept(number: u32) -> bool {
+    number as i32 >= descriptor::lowest()
+}
+
+/// Whose descriptors a directory lists.
+pub enum Owner {
+    /// This process.
+    Own,
+    /// Another process of the tree, by its slot.
+    Other(&'static Slot),
+}
+
+impl Owner {
+    /// Whether a number is that of a descriptor of the owner's runtime. Another process tells where
+    /// its own begin.
+    pub fn keeps(&self, number: u32) -> bool {
+        let slot = match self {
+            Self::Own => return is_kept(number),
+            Self::Other(slot) => slot,
+        };
+        let shared = [slot.control_fd.load(Relaxed), slot.socket_fd.load(Relaxed)];
+        let floor = slot.nofile_soft.load(Relaxed).min(HIGH - OURS);
+        shared.contains(&(number as i32)) || u64::from(number) >= floor
+    }
+}
+
+/// Whose descriptors a directory lists, if it is such a directory and its owner one of the tree.
+pub fn owner_of_list(directory: u32) -> Option<Owner> {
+    /// `PROC_SUPER_MAGIC`.
+    const PROC: u64 = 0x9fa0;
+    let control = control()?;
+    if file_system(directory)?[0] != PROC {
+        return None;
+    }
+    let mut path = [0_u8; 64];
+    let path = link_of(directory, &mut path)?;
+    let (process, rest) = path.strip_prefix("/proc/")?.split_once('/')?;
+    if !matches!(rest.rsplit('/').next()?, "fd" | "fdinfo") {
+        return None;
+    }
+    let mut own = [0_u8; 16];
+    let own = read_link(c"/proc/self".as_ptr() as u64, &mut own)?;
+    if process == own {
+        return Some(Owner::Own);
+    }
+    control.slots.of(process.parse().ok()?).map(Owner::Other)
+}
+
 /// Gives a descriptor of the runtime's another number.
 pub fn move_away(number: u32) -> Result<()> {
     let Some(slot) = slot() else { return Err(Errno::EBADF) };
@@ -67,6 +116,7 @@ pub fn move_away(number: u32) -> Result<()> {
     };
     let above = u64::from(number) + 1;
     let moved = descriptor::with_room(|| duplicate(above).or_else(|_| duplicate(3)))?;
+    descriptor::note(moved as i32);
     word.store(moved as i32, Relaxed);
     Ok(())
 }
@@ -85,6 +135,8 @@ const OURS: u64 = 64;
 /// Puts the runtime's descriptors above the program's limit.
 pub fn begin() {
     if let Some(slot) = first_slot() {
+        descriptor::note(slot.control_fd.load(Relaxed));
+        descriptor::note(slot.socket_fd.load(Relaxed));
         descriptor::set_floor(slot.nofile_soft.load(Relaxed).min(HIGH - OURS) as i32);
     }
 }
@@ -193,10 +245,16 @@ pub fn is_stream(number: u32) -> bool {
 pub fn is_on_nosuid(number: u32) -> bool {
     /// `ST_NOSUID`.
     const NOSUID: u64 = 2;
+    // The flags are the eleventh word.
+    file_system(number).is_some_and(|stat| stat[10] & NOSUID != 0)
+}
+
+/// What the host says of a file's file system (`struct statfs`); its kind is the first word.
+fn file_system(number: u32) -> Option<[u64; 16]> {
     let mut stat = [0_u64; 16];
-    // SAFETY: the structure is 120 bytes; its flags are the eleventh word.
+    // SAFETY: the structure is 120 bytes.
     let asked = unsafe { sys::call(nr::__NR_fstatfs, [number.into(), (&raw mut stat) as u64]) };
-    asked.is_ok() && stat[10] & NOSUID != 0
+    asked.is_ok().then_some(stat)
 }
 
 /// Whether a file has capabilities of its own.
@@ -212,17 +270,26 @@ pub fn has_capabilities(number: u32) -> bool {
 
 /// The process of whose memory (`/proc/PID/mem`) a descriptor is.
 pub fn process_of_memory(number: u32) -> Option<u64> {
+    let mut path = [0_u8; 64];
+    let names = link_of(number, &mut path)?.strip_prefix("/proc/")?.strip_suffix("/mem")?;
+    // That of a thread is PID/task/TID.
+    names.split('/').next()?.parse().ok()
+}
+
+/// The path of what a descriptor names, as far as it fits.
+fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
     let mut link = [0_u8; 32];
     let mut writer = Cursor { bytes: &mut link, len: 0 };
     core::fmt::write(&mut writer, format_args!("/proc/self/fd/{number}\0")).ok()?;
-    let mut path = [0_u8; 64];
-    let args = [link.as_ptr() as u64, path.as_mut_ptr() as u64, path.len() as u64];
+    read_link(link.as_ptr() as u64, to)
+}
+
+/// What a symbolic link says; the path at this address is ours.
+fn read_link(path: u64, to: &mut [u8]) -> Option<&str> {
+    let args = [path, to.as_mut_ptr() as u64, to.len() as u64];
     // SAFETY: both buffers are ours.
     let len = unsafe { sys::call(nr::__NR_readlink, args) }.ok()?;
-    let path = core::str::from_utf8(&path[..len as usize]).ok()?;
-    let names = path.strip_prefix("/proc/")?.strip_suffix("/mem")?;
-    // That of a thread is PID/task/TID.
-    names.split('/').next()?.parse().ok()
+    core::str::from_utf8(&to[..len as usize]).ok()
 }
 
 /// Where the next access to a file begins.

@@ -18,7 +18,7 @@
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
-//! | `files`, `file_size` | descriptors, and limits that concern the runtime's own files |
+//! | `files`, `file_size`, `address_limit` | descriptors, and limits that concern the runtime's own files and tables |
 //! | `user` | the runtime's accesses to the program's memory |
 //! | `sys`, `frame` | the host's calls and structures |
 //! | [`heap`], `lock` | the runtime's own memory and locks |
@@ -33,6 +33,7 @@
 
 extern crate alloc;
 
+mod address_limit;
 mod call;
 mod entry;
 mod file_size;

@@ -17,12 +17,17 @@ pub struct Member {
     slot: u32,
     /// Whether the keeper was told of it, and gives the place back at its end.
     enrolled: AtomicBool,
+    /// Whether its parent waits until it ends or executes a program (`vfork`).
+    waited_for: AtomicBool,
+    /// Whether it wants its parent to trace it, once the parent can.
+    traced: AtomicBool,
 }
 
 impl Member {
     /// A process of its own.
     pub fn new(actions: Actions, slot: u32) -> NonNull<Self> {
-        let member = Self { actions, slot, enrolled: AtomicBool::new(false) };
+        let [enrolled, waited_for, traced] = [(); 3].map(|()| AtomicBool::new(false));
+        let member = Self { actions, slot, enrolled, waited_for, traced };
         NonNull::from(Box::leak(Box::new(member)))
     }
 
@@ -65,6 +70,26 @@ impl Member {
         self.enrolled.store(true, Relaxed);
     }
 
+    /// Notes that its parent waits until it ends or executes a program.
+    pub fn is_waited_for(&self) {
+        self.waited_for.store(true, Relaxed);
+    }
+
+    /// Notes that its parent is to trace it; whether that has to wait until it executes a program.
+    ///
+    /// A tracee stops at every signal, so at every system call, and its tracer lets it go on. A parent
+    /// that waits for it does not.
+    pub fn defer_tracing(&self) -> bool {
+        let waits = self.waited_for.load(Relaxed);
+        self.traced.store(waits, Relaxed);
+        waits
+    }
+
+    /// Whether its parent is to trace the program that it executes.
+    pub fn is_to_be_traced(&self) -> bool {
+        self.traced.load(Relaxed)
+    }
+
     /// What it wants done about signals.
     pub fn signals(&self) -> &Actions {
         &self.actions
@@ -81,10 +106,14 @@ pub enum Child {
 }
 
 /// What a child inherits of what is known of its parent.
-fn copy(own: &Slot, child: &Slot) {
+fn copy(own: &'static Slot, child: &'static Slot) {
     child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
     child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
     child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
     child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
     child.file_size_below.store(own.file_size_below.load(Relaxed), Relaxed);
+    let limits = |slot: &'static Slot| slot.addresses_below.iter().chain(&slot.data_below);
+    for (own, child) in limits(own).zip(limits(child)) {
+        child.store(own.load(Relaxed), Relaxed);
+    }
 }

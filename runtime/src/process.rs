@@ -5,6 +5,8 @@ use crate::{memory, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
 
@@ -57,19 +59,45 @@ pub fn control() -> Option<&'static Control> {
     unsafe { address.as_ref() }
 }
 
+/// Whether the processor's counter may not be read, as the vDSO reads it (`PR_SET_TSC`).
+static COUNTER_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Notes that a thread of the program may not read the processor's counter.
+pub fn counter_off() {
+    COUNTER_OFF.store(true, Relaxed);
+}
+
+/// Looks whether the program begins so.
+pub fn look_at_counter() {
+    let mut mode = 0_u32;
+    let option = u64::from(linux_raw_sys::prctl::PR_GET_TSC);
+    // SAFETY: the word is ours.
+    let _ = unsafe { sys::call(nr::__NR_prctl, [option, (&raw mut mode) as u64, 0, 0, 0]) };
+    COUNTER_OFF.store(mode == linux_raw_sys::prctl::PR_TSC_SIGSEGV, Relaxed);
+}
+
 /// The time of a clock that only goes forward, in nanoseconds.
 pub fn now() -> u64 {
+    if COUNTER_OFF.load(Relaxed) {
+        let mut time = [0_u64; 2];
+        let args = [u64::from(nr::CLOCK_MONOTONIC), (&raw mut time) as u64];
+        // SAFETY: the structure is ours.
+        let _ = unsafe { sys::call(nr::__NR_clock_gettime, args) };
+        return time[0] * 1_000_000_000 + time[1];
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Whether a range has something of the runtime's own image or of the control memory.
+/// Whether a range has something of the runtime's own: its image, its tables, the control memory.
 pub fn overlaps_runtime(start: u64, len: u64) -> bool {
     let boot = boot();
     let overlaps = |own: u64, own_len: u64| {
         start < own.saturating_add(own_len) && own < start.saturating_add(len)
     };
-    overlaps(boot.image_start, boot.image_len) || overlaps(boot.control, boot.control_len)
+    overlaps(boot.image_start, boot.image_len)
+        || overlaps(boot.control, boot.control_len)
+        || pagefault_linux::apart::overlaps(start, len)
 }
 
 /// Whether an instruction is the runtime's.

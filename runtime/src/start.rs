@@ -17,6 +17,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
         process::stop_unshared(format_args!("the command and the runtime are of different builds"));
     }
     memory::look_at_image();
+    process::look_at_counter();
     pagefault_linux::apart::begin(process::image_start());
     let mask = sys::exchange_mask(signal::ALL);
     let actions = Actions::new();

@@ -33,6 +33,15 @@ pub fn write<T: Copy>(address: u64, value: &T) -> Result<()> {
     if left > 0 { Err(Errno::EFAULT) } else { Ok(()) }
 }
 
+/// The program's memory, for whoever follows its pointers.
+pub struct Memory;
+
+impl pagefault_calls::Reader for Memory {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
+        read_bytes(address, into).ok()
+    }
+}
+
 /// Reads bytes.
 pub fn read_bytes(address: u64, to: &mut [u8]) -> Result<()> {
     if read_some(address, to) == to.len() { Ok(()) } else { Err(Errno::EFAULT) }

@@ -4,6 +4,12 @@
 //! answered and what every machine shall answer; where that departs from the specification,
 //! `corpus/DEPARTURES.md` says so.
 
+use crate::diff::texts;
+use crate::machine::{Entry, Failures, Simulates, StartError};
+use crate::parse::{ParseError, parse};
+use crate::runner::setup;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::Path;
 
@@ -48,6 +54,87 @@ pub fn load() -> io::Result<Vec<Example>> {
     }
     examples.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(examples)
+}
+
+/// A line that a machine answers otherwise than the corpus says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The script's name.
+    pub script: String,
+    /// The line's number.
+    pub line: usize,
+    /// What the machine answered.
+    pub answer: String,
+    /// What the corpus says; nothing where it says nothing.
+    pub expected: String,
+}
+
+impl Display for Wrong {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { script, line, answer, expected } = self;
+        write!(f, "{script}, line {line}: {answer}, where the corpus says {expected}")
+    }
+}
+
+/// Runs a script of the corpus on a machine, started anew, and tells what it answers otherwise.
+///
+/// A script that the machine cannot be asked, because it has no devices that fail on order or no
+/// processors to watch, has nothing wrong.
+pub fn wrong(example: &Example, machine: &Entry, seed: u64) -> Result<Vec<Wrong>, WrongError> {
+    let script = parse(&example.text)?;
+    let refused = script.injects_failures() && machine.failures == Failures::Refused
+        || script.needs_simulation() && machine.simulates == Simulates::Nothing;
+    if refused {
+        return Ok(Vec::new());
+    }
+    let answers = texts(&script, &mut *(machine.start)(&setup(&script, seed))?);
+    let expected: BTreeMap<usize, &str> = example.expected().collect();
+    let numbers = script.lines.iter().map(|line| line.number);
+    let wrong = numbers.zip(answers).filter_map(|(line, answer)| {
+        let expected = expected.get(&line).copied().unwrap_or_default();
+        let (script, expected) = (example.name.clone(), expected.to_owned());
+        (answer != expected).then_some(Wrong { script, line, answer, expected })
+    });
+    Ok(wrong.collect())
+}
+
+/// Why a script of the corpus did not run.
+#[derive(Debug)]
+pub enum WrongError {
+    /// It is no script.
+    Parse(ParseError),
+    /// The machine did not start.
+    Start(StartError),
+}
+
+impl Display for WrongError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parse(error) => error.fmt(f),
+            Self::Start(error) => write!(f, "the machine did not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for WrongError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Parse(error) => Some(error),
+            Self::Start(error) => Some(error),
+        }
+    }
+}
+
+impl From<ParseError> for WrongError {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error)
+    }
+}
+
+impl From<StartError> for WrongError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
 }
 
 /// The first two numbers of a version such as `6.18.44-generic`.

@@ -1,5 +1,9 @@
-//! Scripts on a machine of ours: every operation goes to the memory manager, every load and store
-//! to the machine's processor.
+//! Scripts on a machine over the memory manager, ours or your own: every operation goes to the
+//! memory manager, every load and store to the machine's [`Processor`].
+//!
+//! To run scripts on a machine of your own, implement [`Processor`] for whatever makes its accesses
+//! (three methods; [`until_done`] has the loop of a trap handler), and enter it into a
+//! [`Catalogue`]: `script/examples/own_machine.rs` does, and runs the corpus.
 
 #[cfg(feature = "hosts")]
 mod linux;
@@ -12,8 +16,9 @@ use crate::machine::{
     StartError, Target, content, pipe_count,
 };
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Oops, Outcome};
-use pagefault::entry::{SegvCode, Signal};
-use pagefault::machine::{self as waist, Protection, VirtAddr};
+use pagefault::entry::{self, SegvCode, Signal, Verdict};
+use pagefault::exception::ExceptionTables;
+use pagefault::machine::{self as waist, PageFault, Protection, VirtAddr};
 use pagefault::{
     AddressSpace, Config, FileAccess, Layout, Manager, MapOptions, MapRequest, Mm, Move,
     NonlinearPolicy, Placement, RemapRequest, Sharing, Source, SyncMode,
@@ -64,18 +69,65 @@ pub enum Stopped {
     Oops(Oops, u64),
 }
 
-/// The part of a machine that makes user-mode accesses and knows its own state.
-pub trait Processor<M: waist::Machine> {
-    /// Where scripts live.
-    fn window(&self) -> Window {
-        Window::of(Arch::X86_64)
+impl Stopped {
+    /// What a verdict means for the access at an address that it refused; `None` resumes it.
+    pub fn by(verdict: Verdict, address: u64) -> Option<Self> {
+        Some(match verdict {
+            Verdict::Resume => return None,
+            Verdict::Signal(signal) => Self::Signal(signal, address),
+            Verdict::OutOfMemory => Self::OutOfMemory,
+            Verdict::Oops(oops) => {
+                let oops = match oops {
+                    entry::Oops::NullPointer => Oops::NullPointer,
+                    entry::Oops::PagingRequest => Oops::PagingRequest,
+                    entry::Oops::OutOfMemory => Oops::OutOfMemory,
+                };
+                Self::Oops(oops, address)
+            }
+            verdict => Self::Bug(format!("verdict {verdict:?}")),
+        })
     }
+}
+
+/// What a trap handler does: makes an access again and again until the memory manager has met its
+/// last fault, or stops it.
+pub fn until_done<M: waist::Machine, T>(
+    mm: &Arc<Mm<M>>,
+    mut access: impl FnMut() -> Result<T, PageFault>,
+) -> Result<T, Stopped> {
+    let tables = ExceptionTables::default();
+    loop {
+        let fault = match access() {
+            Ok(done) => return Ok(done),
+            Err(fault) => fault,
+        };
+        let verdict = mm.manager().page_fault(Some(mm), &fault, &tables);
+        if let Some(stopped) = Stopped::by(verdict, fault.address.value()) {
+            return Err(stopped);
+        }
+    }
+}
+
+/// The part of a machine that makes user-mode accesses and knows its own state: what the author of a
+/// machine implements to run scripts on it.
+///
+/// The first four methods are enough. The others are for machines that fail on order, that have
+/// several processors, or whose kernel's own accesses can be watched.
+pub trait Processor<M: waist::Machine> {
     /// Loads bytes in ascending order.
     fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped>;
     /// Stores bytes in ascending order.
     fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Result<(), Stopped>;
     /// Fetches an instruction.
     fn fetch(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped>;
+    /// Checks the machine's own invariants, for `check` lines.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Where scripts live.
+    fn window(&self) -> Window {
+        Window::of(Arch::X86_64)
+    }
     /// Puts a `ret` where an instruction is to be fetched, if that may be stored to.
     fn plant(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped> {
         self.store(mm, address, &[0xc3])
@@ -106,8 +158,6 @@ pub trait Processor<M: waist::Machine> {
     fn run_on(&mut self, _cpu: u64) {}
     /// A file of the script was opened.
     fn opened(&mut self, _file: u32, _mapping: u64) {}
-    /// Checks the machine's own invariants.
-    fn check(&self) -> Result<(), String>;
     /// An address space was made.
     fn started(&mut self, _mm: &Arc<Mm<M>>) {}
     /// An address space is about to go.
@@ -271,9 +321,13 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
 
     fn pread(&self, file: File, offset: u64, length: u64) -> Outcome {
         let opened = &self.files[&file.0].file;
-        let mut bytes = vec![0; length.min(opened.len().saturating_sub(offset)) as usize];
-        match opened.read_at(offset, &mut bytes) {
-            Ok(n) => Outcome::Bytes(Bytes::new(&bytes[..n])),
+        let read = opened.len().and_then(|end| {
+            let mut bytes = vec![0; length.min(end.saturating_sub(offset)) as usize];
+            let n = opened.read_at(offset, &mut bytes)?;
+            Ok(Bytes::new(&bytes[..n]))
+        });
+        match read {
+            Ok(bytes) => Outcome::Bytes(bytes),
             Err(error) => Outcome::Errno(Errno(error.errno().number())),
         }
     }

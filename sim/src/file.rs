@@ -22,11 +22,13 @@ struct File {
     fail_read: FailNth,
     fail_write: FailNth,
     fail_make_writable: FailNth,
+    fail_length: FailNth,
     conduct: Conduct,
     reads: AtomicU64,
     writes: AtomicU64,
     syncs: AtomicU64,
     made_writable: AtomicU64,
+    lengths: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
 }
@@ -42,6 +44,8 @@ pub struct FileStats {
     pub syncs: u64,
     /// Calls of [`Backing::make_writable`].
     pub made_writable: u64,
+    /// Calls of [`Backing::len`], failed ones among them.
+    pub lengths: u64,
     /// Calls of [`Backing::opened`].
     pub opened: u64,
     /// Calls of [`Backing::closed`].
@@ -75,6 +79,11 @@ impl SimFile {
         let mut content = self.file.bytes.lock();
         let rest = content.iter_mut().skip(offset as usize);
         rest.zip(bytes).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Makes the `nth` question for the length from now on fail; 0 makes none fail.
+    pub fn fail_nth_length(&self, nth: u64) {
+        self.file.fail_length.set(nth);
     }
 
     /// Makes the `nth` read from now on fail, the next one being the first; 0 lets all succeed.
@@ -111,6 +120,7 @@ impl SimFile {
             writes: read(&self.file.writes),
             syncs: read(&self.file.syncs),
             made_writable: read(&self.file.made_writable),
+            lengths: read(&self.file.lengths),
             opened: read(&self.file.opened),
             closed: read(&self.file.closed),
         }
@@ -135,9 +145,9 @@ impl Backing for SimFile {
         Ok(())
     }
 
-    fn len(&self) -> u64 {
-        self.file.conduct.expect_no_locks();
-        self.file.bytes.lock().len() as u64
+    fn len(&self) -> Result<u64, IoError> {
+        self.file.conduct.begin(&self.file.lengths, &self.file.fail_length)?;
+        Ok(self.file.bytes.lock().len() as u64)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
@@ -134,28 +135,60 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
 /// Puts what the program inherits where it is to be, and says so in the slot.
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     let slot = keeper.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
-    let own = rustix::process::getrlimit(Resource::Nofile);
-    let highest = make_room(own);
+    let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
     let [control, socket] = [keeper.shared, keeper.socket]
-        .map(|file| put_high(file.as_fd(), highest).map_err(Failure::Descriptors));
-    slot.nofile_soft.store(own.current.unwrap_or(u64::MAX), Relaxed);
-    slot.nofile_hard.store(own.maximum.unwrap_or(u64::MAX), Relaxed);
+        .map(|file| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors));
+    slot.nofile_soft.store(room.soft, Relaxed);
+    slot.nofile_hard.store(room.hard, Relaxed);
     slot.control_fd.store(control?, Relaxed);
     slot.socket_fd.store(socket?, Relaxed);
+    free_address_space(Resource::As, &slot.addresses_below);
+    free_address_space(Resource::Data, &slot.data_below);
     Ok(slot)
 }
 
-/// Raises the limit of descriptors by what we need, where that may be done, so that every number is
-/// the program's that was before. Returns the limit below which ours are to lie.
-fn make_room(own: Rlimit) -> u64 {
-    let Some(soft) = own.current else { return HIGH };
-    let wanted = soft.saturating_add(OURS);
-    let maximum = own.maximum.map(|hard| hard.max(wanted));
-    let raised = Rlimit { current: Some(wanted), maximum };
-    match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => wanted.min(HIGH),
+/// Where our descriptors are to lie, and the limits that the program is to believe in.
+struct Room {
+    /// Ours lie below this number.
+    highest: u64,
+    soft: u64,
+    hard: u64,
+}
+
+impl Room {
+    /// Raises the limit of descriptors by what we need, where that may be done, so that every number
+    /// below the program's limit is the program's.
+    fn make(own: Rlimit) -> Self {
+        let [soft, hard] = [own.current, own.maximum].map(|limit| limit.unwrap_or(u64::MAX));
+        let Some(wanted) = soft.checked_add(OURS) else {
+            return Self { highest: HIGH, soft, hard };
+        };
+        let raised = Rlimit { current: Some(wanted), maximum: own.maximum.map(|h| h.max(wanted)) };
         // Only a privileged process raises its hard limit.
-        Err(_) => soft.min(HIGH),
+        if rustix::process::setrlimit(Resource::Nofile, raised).is_ok() {
+            return Self { highest: wanted.min(HIGH), soft, hard };
+        }
+        if hard < HIGH {
+            // So few that each counts: ours are among the program's.
+            return Self { highest: soft, soft, hard };
+        }
+        let below = hard - OURS;
+        Self { highest: HIGH, soft: soft.min(below), hard: below }
+    }
+}
+
+/// Raises the soft limit of address space to the hard one, since the runtime's tables count there, and
+/// notes what the program believes in, by how far it is below infinity.
+fn free_address_space(resource: Resource, below: &[AtomicU64; 2]) {
+    let own = rustix::process::getrlimit(resource);
+    for (limit, word) in [own.current, own.maximum].into_iter().zip(below) {
+        word.store(!limit.unwrap_or(u64::MAX), Relaxed);
+    }
+    for maximum in [None, own.maximum] {
+        let raised = Rlimit { current: maximum, maximum };
+        if rustix::process::setrlimit(resource, raised).is_ok() {
+            break;
+        }
     }
 }
 

@@ -209,7 +209,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create(config.limit_bytes)?;
+    let (shared, control) = Control::create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
     let ended = child.wait().map_err(Error::Wait)?;
@@ -279,10 +279,12 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     if arguments.swap.len() > pagefault_control::MOST_AREAS {
         return Err(Error::TooManyAreas);
     }
-    let default = [swap::Area::RAM, swap::Area::TEMPORARY];
-    let areas = if arguments.swap.is_empty() { &default[..] } else { &arguments.swap };
-    let swap =
-        areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?;
+    let swap = match &arguments.swap[..] {
+        [] => swap::default_areas(memory)?,
+        areas => {
+            areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?
+        }
+    };
     Ok(Config { limit_bytes: memory.0, delivery: arguments.delivery.delivery(), swap })
 }
 
@@ -327,7 +329,7 @@ impl Stats {
     /// Writes them. That they cannot be written does not change how the program ended.
     fn write(self, config: &Config, control: &Mapped) {
         let Some(format) = self.format else { return };
-        let text = report::text(format, config, &control.counters, &control.slots);
+        let text = report::text(format, config, control);
         match self.file {
             Some((path, mut file)) => {
                 if let Err(error) = io::Write::write_all(&mut file, text.as_bytes()) {

@@ -148,3 +148,22 @@ fn a_core_has_what_was_evicted() {
     let found = core.windows(8).filter(|bytes| *bytes == b"eVICTED ").count();
     assert!(found >= PAGES, "{found} of {PAGES} pages are in the core");
 }
+
+/// Who has dropped the right to a server executes programs all the same.
+#[test]
+fn a_program_without_the_right_to_a_server_runs() {
+    let scratch = Scratch::new("dropped");
+    if !permitted(&scratch) {
+        return;
+    }
+    let program = "
+import os
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+os.execv('/bin/sh', ['sh', '-c', 'x=$(echo sub); echo $x; exec cat /proc/self/comm'])";
+    let output = threads(&scratch, "64M", &[python(), "-c", program]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "sub\ncat\n", "{}", message(&output));
+    assert_eq!((message(&output), output.status.code()), (String::new(), Some(0)));
+}

@@ -1,19 +1,25 @@
 //! C programs that do what a runtime gets wrong most easily. A plain run says what is right.
 
-use crate::harness::{Scratch, have};
+use crate::harness::{Scratch, have, message};
 use std::path::Path;
 use std::process::Command;
 
 /// Builds a program that lies beside this file, and compares it managed with plain.
 fn compare(name: &str, memory: &str) {
-    let compiler = if have("cc") { "cc" } else { return };
     let scratch = Scratch::new(name);
+    if let Some(program) = build(&scratch, name) {
+        scratch.compare(memory, &[&program]);
+    }
+}
+
+fn build(scratch: &Scratch, name: &str) -> Option<String> {
+    let compiler = if have("cc") { "cc" } else { return None };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run").join(format!("{name}.c"));
     let program = scratch.path(name);
     let mut build = Command::new(compiler);
     build.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(&source);
     assert!(build.status().unwrap().success(), "{name}.c is not built");
-    scratch.compare(memory, &[program.to_str().unwrap()]);
+    Some(program.to_str().unwrap().to_owned())
 }
 
 /// Each call that takes memory, with its buffers resident, evicted, in between, unmapped, read-only.
@@ -44,4 +50,33 @@ fn filters_judge_the_program_alone() {
 #[test]
 fn limits_concern_the_program_alone() {
     compare("limits", "16M");
+}
+
+/// Exceptions of the processor, and the flags under which ordinary code of ours would meet them.
+#[test]
+fn exceptions_are_the_processor_s() {
+    compare("exceptions", "16M");
+}
+
+/// The limits of address space and data, and calls about ranges that are none.
+#[test]
+fn address_space_is_the_program_s() {
+    compare("space", "64M");
+}
+
+/// Lists of descriptors, and each number that one can have.
+#[test]
+fn descriptors_are_the_program_s() {
+    compare("listing", "16M");
+}
+
+/// A debugger starts programs: they run unmanaged, with a line that says so.
+#[test]
+fn a_program_may_trace_what_it_starts() {
+    let scratch = Scratch::new("traced");
+    let Some(program) = build(&scratch, "traced") else { return };
+    let plain = scratch.plain(&[&program]).output().unwrap();
+    let managed = scratch.run(&["--memory", "16M"], &[&program]).output().unwrap();
+    assert_eq!((&managed.stdout, managed.status), (&plain.stdout, plain.status));
+    assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
 }

@@ -10,7 +10,7 @@ use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{Access, Context, Mode, PAGE_SIZE, PageFault, Protection, VirtAddr};
 use pagefault_script::Window;
 use pagefault_script::ast::Arch;
-use pagefault_script::managed::sim::{map_for_kernel, stopped};
+use pagefault_script::managed::sim::map_for_kernel;
 use pagefault_script::managed::{Processor, Stopped};
 use pagefault_sim::{Architecture, Cpu, Registers};
 use std::cell::RefCell;
@@ -122,10 +122,13 @@ impl<A: Architecture> Recording<A> {
                 return Ok(());
             };
             self.story.borrow_mut().faulted(&mut seen, &fault);
-            match self.correct(mm, &fault, seen) {
-                Verdict::Resume => phase = Phase::Again,
-                Verdict::Fixup(_) => return Err(Failed::Fixup),
-                verdict => return Err(Failed::Stopped(stopped(verdict, fault.address.value()))),
+            let verdict = self.correct(mm, &fault, seen);
+            if let Verdict::Fixup(_) = verdict {
+                return Err(Failed::Fixup);
+            }
+            match Stopped::by(verdict, fault.address.value()) {
+                None => phase = Phase::Again,
+                Some(stopped) => return Err(Failed::Stopped(stopped)),
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use super::Signal;
 use crate::space::LinuxSpace;
+use core::fmt;
 use pagefault_machine::VirtAddr;
 
 /// An access that raised a signal.
@@ -17,6 +18,18 @@ pub struct Faulted {
     /// The bytes transferred before.
     pub done: usize,
 }
+
+impl fmt::Display for Faulted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { signal, address, done } = self;
+        write!(
+            f,
+            "the access at {address:?} raised a signal ({signal:?}), {done} bytes after its start"
+        )
+    }
+}
+
+impl core::error::Error for Faulted {}
 
 impl LinuxSpace {
     /// Loads bytes as a program would, in ascending order.

@@ -43,10 +43,7 @@ use crate::store::CompressedRam;
 use build::Device;
 use pagefault::error::MapError;
 use pagefault::machine::Backing;
-use pagefault::machine::Protection;
-use pagefault::{
-    AddressSpace, File, FileAccess, MapOptions, MapRequest, Placement, Sharing, Source,
-};
+use pagefault::{AddressSpace, File, MapOptions, MapRequest, Sharing};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -121,15 +118,8 @@ impl Memory {
         bytes: usize,
         sharing: Sharing,
     ) -> Result<Region, MapError> {
-        let access = FileAccess::READ | FileAccess::WRITE;
-        self.request(&MapRequest {
-            length: bytes as u64,
-            protection: Protection::READ | Protection::WRITE,
-            sharing,
-            placement: Placement::Anywhere,
-            source: Source::File { file, offset, access },
-            options: MapOptions::NORESERVE,
-        })
+        let request = MapRequest::file(file, offset, bytes as u64).with(MapOptions::NORESERVE);
+        self.request(&MapRequest { sharing, ..request })
     }
 
     /// Takes a snapshot: a copy of all regions, made page by page when either side stores.

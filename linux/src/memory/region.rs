@@ -3,9 +3,9 @@
 use super::Attachment;
 use crate::machine::LinuxMachine;
 use crate::runtime::Quiet;
-use pagefault::error::{AdviseError, LockError, ProtectError, SyncError, UserError};
+use pagefault::error::{AdviseError, LockError, ProtectError, RemapError, SyncError, UserError};
 use pagefault::machine::{Access, PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{Advice, Pin, SyncMode};
+use pagefault::{Advice, Move, Pin, RemapRequest, SyncMode};
 use std::fmt;
 use std::ops::{Bound, Deref, DerefMut, Range, RangeBounds};
 use std::sync::Arc;
@@ -130,6 +130,43 @@ impl Region {
         let bytes =
             unsafe { std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len()) };
         Ok(Pinned { bytes, space: &self.space, _pin: pin })
+    }
+
+    /// Makes the region longer or shorter, rounded up to whole pages. It may move; its content up to
+    /// the shorter length stays, and new bytes are zeros or the file's.
+    ///
+    /// It cannot grow once parts of it differ in what [`protect`](Self::protect),
+    /// [`lock`](Self::lock) or [`advise`](Self::advise) made of them
+    /// ([`RemapError::Unmapped`]). No snapshot taken before has it any more.
+    /// ```
+    /// # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+    /// let memory = pagefault_linux::Memory::with_limit(1 << 20)?;
+    /// let mut region = memory.map(4096)?;
+    /// region[4095] = 7;
+    /// region.resize(1 << 20)?;
+    /// assert_eq!((region.len(), region[4095], region[4096]), (1 << 20, 7, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resize(&mut self, bytes: usize) -> Result<(), RemapError> {
+        let bytes = bytes.checked_next_multiple_of(PAGE_SIZE as usize).ok_or(RemapError::NoGap)?;
+        let _quiet = Quiet::new();
+        let at = match bytes < self.bytes {
+            // The parts of what stays need not be alike.
+            true if bytes > 0 => {
+                let (end, cut) = (self.at + bytes as u64, (self.bytes - bytes) as u64);
+                self.space.space.munmap(end, cut).map_err(|_| RemapError::OutOfMemory)?;
+                self.at
+            }
+            _ => self.space.space.mremap(&RemapRequest {
+                address: self.at,
+                old_length: self.bytes as u64,
+                new_length: bytes as u64,
+                movement: Move::Anywhere,
+            })?,
+        };
+        self.start = self.space.page_table().host_address(at).unwrap_or(self.start);
+        (self.at, self.bytes, self.birth) = (at, bytes, self.space.birth());
+        Ok(())
     }
 
     /// Where the region is in the memory's address space.

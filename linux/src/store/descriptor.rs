@@ -32,6 +32,9 @@ static KEPT: [AtomicI32; PLACES] = [const { AtomicI32::new(NONE) }; PLACES];
 /// The lowest number for ours, where somebody has said so.
 static FLOOR: AtomicI32 = AtomicI32::new(NONE);
 
+/// No number of ours is below this one.
+static LOWEST: AtomicI32 = AtomicI32::new(RawFd::MAX);
+
 /// Held while the limit of descriptors is not what the program set.
 static LIMIT: Mutex<()> = Mutex::new(());
 
@@ -40,6 +43,16 @@ static LIMIT: Mutex<()> = Mutex::new(());
 pub struct Kept {
     /// Where its number is.
     place: &'static AtomicI32,
+}
+
+/// The lowest number that one of ours has had: a quick answer for most of the program's.
+pub fn lowest() -> RawFd {
+    LOWEST.load(Relaxed)
+}
+
+/// Says that a descriptor of this number is ours, or about to be.
+pub fn note(number: RawFd) {
+    LOWEST.fetch_min(number, Relaxed);
 }
 
 /// Puts ours at `lowest` and above from now on, whatever the soft limit: the hard limit permits it.
@@ -69,6 +82,7 @@ fn default_floor() -> RawFd {
 }
 
 fn record(number: RawFd) -> &'static AtomicI32 {
+    note(number);
     let take = |place: &&AtomicI32| place.compare_exchange(NONE, number, AcqRel, Relaxed).is_ok();
     // One that finds no place can neither be told from the program's nor moved, but used.
     KEPT.iter().find(take).unwrap_or_else(|| Box::leak(Box::new(AtomicI32::new(number))))
@@ -119,6 +133,7 @@ pub fn move_away(number: RawFd) -> Result<(), Errno> {
     let old = unsafe { BorrowedFd::borrow_raw(number) };
     let duplicate = |lowest| rustix::io::fcntl_dupfd_cloexec(old, lowest);
     let new = with_room(|| duplicate(number.saturating_add(1)).or_else(|_| duplicate(0)))?;
+    note(new.as_raw_fd());
     place.store(new.into_raw_fd(), Release);
     Ok(())
 }
@@ -135,6 +150,7 @@ impl Kept {
         // The number is another's too, or the limit was lowered below it.
         with_room(|| {
             let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) else { return };
+            note(new.as_raw_fd());
             let old = self.place.swap(new.into_raw_fd(), AcqRel);
             if !is_shared() {
                 // SAFETY: this value owned it, and names another now.

@@ -13,7 +13,6 @@ use super::name::Short;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
-use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
@@ -116,32 +115,30 @@ impl Generations {
         self.files[usize::from(number)].release();
     }
 
-    /// Reads a page.
-    pub(super) fn read(
-        &self,
-        number: Number,
-        page: u64,
-        bytes: &mut PageBytes,
-    ) -> Result<(), IoError> {
+    /// Reads pages into memory that is aligned like one.
+    pub(super) fn read(&self, number: Number, page: u64, bytes: &mut [u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| read_all(fd, page * PAGE_SIZE, bytes))
+        file.with(|fd| past_the_cache(fd, || read_all(fd, page * PAGE_SIZE, bytes)))
     }
 
-    /// Writes a page.
-    pub(super) fn write(
-        &self,
-        number: Number,
-        page: u64,
-        bytes: &PageBytes,
-    ) -> Result<(), IoError> {
+    /// Writes pages from memory that is aligned like one.
+    pub(super) fn write(&self, number: Number, page: u64, bytes: &[u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes))
+        file.with(|fd| past_the_cache(fd, || write_all(fd, page * PAGE_SIZE, bytes)))
     }
 
     /// What the file system of a file has.
     pub(super) fn free_space(&self, number: Number) -> Result<Space, IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
         file.with(|fd| growth::space_of(fd).map_err(io_error))
+    }
+
+    /// Whether I/O on a file goes past the host's page cache.
+    pub(super) fn is_direct(&self, number: Number) -> bool {
+        self.files.get(usize::from(number)).is_some_and(|file| {
+            file.with(|fd| rustix::fs::fcntl_getfl(fd).map_err(io_error))
+                .is_ok_and(|flags| flags.contains(OFlags::DIRECT))
+        })
     }
 
     /// Gives the blocks of a range of pages back to the file system, where it can.
@@ -166,6 +163,9 @@ impl Drop for Generations {
 impl Generation {
     /// Takes a file as the current one.
     fn open(&self, file: Kept) {
+        // The host's page cache is memory that no limit of ours counts. A file system that has no way
+        // past it goes through it.
+        let _ = set_direct(file.as_fd(), true);
         self.users.store(1, Relaxed);
         self.fd.store(core::ptr::from_ref(file.into_place()).cast_mut(), Release);
     }
@@ -223,33 +223,52 @@ pub(super) fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Err(Errno::EXIST)
 }
 
-fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), IoError> {
+/// Says whether I/O on a file goes past the host's page cache.
+fn set_direct(fd: BorrowedFd<'_>, direct: bool) -> Result<(), Errno> {
+    let mut flags = rustix::fs::fcntl_getfl(fd)?;
+    flags.set(OFlags::DIRECT, direct);
+    rustix::fs::fcntl_setfl(fd, flags)
+}
+
+/// Does I/O past the host's page cache, or through it where the file system finds the pages too small.
+fn past_the_cache(
+    fd: BorrowedFd<'_>,
+    mut io: impl FnMut() -> Result<(), Errno>,
+) -> Result<(), IoError> {
+    match io() {
+        Err(Errno::INVAL) if set_direct(fd, false).is_ok() => io(),
+        done => done,
+    }
+    .map_err(io_error)
+}
+
+fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pread(fd.as_fd(), &mut *bytes, offset) {
             // The file ends here: nothing was ever written at the place.
-            Ok(0) => return Err(IoError::Device),
+            Ok(0) => return Err(Errno::IO),
             Ok(read) => {
                 bytes = &mut bytes[read..];
                 offset += read as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(io_error(errno)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<(), IoError> {
+fn write_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd.as_fd(), bytes, offset) {
             // No progress and no error is how a full device may say so.
-            Ok(0) => return Err(IoError::Full),
+            Ok(0) => return Err(Errno::NOSPC),
             Ok(written) => {
                 bytes = &bytes[written..];
                 offset += written as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(io_error(errno)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())

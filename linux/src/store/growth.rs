@@ -140,7 +140,12 @@ impl Growth {
                         errno: rustix::io::Errno::NOSPC,
                     });
                 }
-                (most.min(limit).min(MOST_BYTES), Manners::Considerate)
+                // Nobody evicts more than can be addressed, and the tables are addressed too.
+                let limits =
+                    [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
+                let addresses = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
+                let most = most.min(limit).min(MOST_BYTES).min(addresses);
+                (most, Manners::Considerate)
             }
         };
         Ok((slots_of(bytes)?, Self::new(place, manners)))
@@ -153,6 +158,11 @@ impl Growth {
 
     fn new(place: &CStr, manners: Manners) -> Self {
         Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
+    }
+
+    /// The file, or the directory that it was made in.
+    pub fn place(&self) -> &FileName {
+        &self.place
     }
 
     /// Takes room for one page that ends at byte `end` of the file.

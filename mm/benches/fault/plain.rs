@@ -1,5 +1,6 @@
 //! The least machine that the manager runs on: frames without content, a page table that is an
-//! array, no flushes. What is measured on it is the manager alone.
+//! array, no flushes. What is measured on it is the manager alone; a complete machine is
+//! `examples/machine.rs`.
 
 #![allow(missing_docs)]
 
@@ -207,7 +208,7 @@ impl Backing for Blank {
         Ok(())
     }
 
-    fn len(&self) -> u64 {
-        self.0 * PAGE_SIZE
+    fn len(&self) -> Result<u64, IoError> {
+        Ok(self.0 * PAGE_SIZE)
     }
 }

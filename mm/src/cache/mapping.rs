@@ -158,21 +158,31 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// The length in bytes.
-    pub fn len(&self) -> u64 {
-        match &self.store {
-            Store::Backing(backing) => self.calling(backing).len(),
-            Store::Shared(len) => len.load(Ordering::Acquire),
-        }
+    pub fn len(&self) -> Result<u64, FileError> {
+        Ok(self.store_len()?)
     }
 
     /// Whether the object is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn is_empty(&self) -> Result<bool, FileError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The length in bytes, or what the backing says instead.
+    pub(super) fn store_len(&self) -> Result<u64, IoError> {
+        match &self.store {
+            Store::Backing(backing) => self.calling(backing).len(),
+            Store::Shared(len) => Ok(len.load(Ordering::Acquire)),
+        }
     }
 
     /// The length in pages, the last partial one counted.
-    pub(crate) fn pages(&self) -> u64 {
-        self.len().div_ceil(PAGE_SIZE)
+    pub(crate) fn pages(&self) -> Result<u64, IoError> {
+        Ok(self.store_len()?.div_ceil(PAGE_SIZE))
+    }
+
+    /// Whether a page is below the end.
+    fn has_page(&self, index: u64) -> Result<bool, Refusal> {
+        self.pages().map(|pages| index < pages).map_err(|_| Refusal::Bus)
     }
 
     /// Whether a first store to each page is awaited, so that dirty pages are known (spec D7).
@@ -243,7 +253,7 @@ impl<M: Machine> Mapping<M> {
     pub(crate) fn page(&self, index: u64) -> Result<Found, Refusal> {
         let mut weight = Weight::Minor;
         loop {
-            if index >= self.pages() {
+            if !self.has_page(index)? {
                 return Err(Refusal::Bus);
             }
             let frame = match self.cached(index) {
@@ -267,7 +277,7 @@ impl<M: Machine> Mapping<M> {
                     }
                 }
                 // The object may have been truncated while the page was read (spec D2).
-                if index < self.pages() {
+                if self.has_page(index) == Ok(true) {
                     return Ok(Found { frame, weight });
                 }
                 // Nobody may find it when the object grows again.
@@ -340,9 +350,9 @@ impl<M: Machine> Mapping<M> {
         let manager = &self.manager;
         let context = manager.machine.context();
         manager.stats.file_reads.add(context, 1);
-        let tail = backing.len().saturating_sub(index << PAGE_SHIFT);
         let read = manager.machine.fill(frame, |bytes| {
             bytes.fill(0);
+            let tail = backing.len()?.saturating_sub(index << PAGE_SHIFT);
             backing.read(index, bytes)?;
             // Bytes past the end read as zero, whatever the backing left there (spec D5).
             if tail < PAGE_SIZE {

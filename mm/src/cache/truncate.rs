@@ -20,7 +20,7 @@ impl<M: Machine> Mapping<M> {
             return Err(FileError::OutOfRange);
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
-        let before = self.len();
+        let before = self.len()?;
         if bytes > before {
             // What was stored past the old end through a mapping is not content (spec D5).
             self.zero_tail(before)?;
@@ -46,7 +46,7 @@ impl<M: Machine> Mapping<M> {
             Store::Shared(_) => self.drop_pages(indexes),
             Store::Backing(_) => {
                 // A backing knows no holes: zeros are written instead.
-                for index in indexes.start..indexes.end.min(self.pages()) {
+                for index in indexes.start..indexes.end.min(self.pages()?) {
                     let _engaged = self.manager.engage();
                     let found = self.page(index)?;
                     let allowed = self.ask_to_write(found.frame);

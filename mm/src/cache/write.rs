@@ -25,7 +25,7 @@ impl<M: Machine> Mapping<M> {
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done as u64;
-            let left = self.len().saturating_sub(at);
+            let left = self.len()?.saturating_sub(at);
             if left == 0 {
                 break;
             }
@@ -35,7 +35,7 @@ impl<M: Machine> Mapping<M> {
             let found = match self.page(at >> PAGE_SHIFT) {
                 Ok(found) => found,
                 // Truncated between the two looks at the length.
-                Err(Refusal::Bus) if at >= self.len() => break,
+                Err(Refusal::Bus) if at >= self.len()? => break,
                 Err(refusal) => return Err(refusal.into()),
             };
             self.manager.machine.read(found.frame, within, &mut bytes[done..done + n]);
@@ -56,7 +56,7 @@ impl<M: Machine> Mapping<M> {
             return Ok(0);
         }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
-        let before = self.len();
+        let before = self.len()?;
         if end > before {
             self.zero_tail(before)?;
             self.set_store_len(end)?;
@@ -165,10 +165,11 @@ impl<M: Machine> Mapping<M> {
             return Ok(());
         }
         let index = page.index();
-        let bytes = self.len().saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
         manager.stats.file_writes.add(manager.machine.context(), 1);
-        let written =
-            manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]));
+        let written = self.store_len().and_then(|length| {
+            let bytes = length.saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
+            manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]))
+        });
         written.map_err(|error| {
             page.set(PageFlags::DIRTY);
             self.failed.store(true, Ordering::Release);

@@ -28,7 +28,7 @@ impl<M: Machine> Mm<M> {
         };
         // Asked before the cursor is taken, since the backing may take its time. A truncation that
         // comes later takes what is mapped past the new end out again.
-        let end = mapping.pages();
+        let Ok(end) = mapping.pages() else { return };
         let Some(mut cursor) = self.existing_entries(chunk.clone()) else { return };
         if !vma.is_alive() {
             return;

@@ -13,17 +13,21 @@ use core::sync::atomic::Ordering;
 /// Whether pages are to stay in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stay {
+    /// They stay, and those that are not there are brought in.
     Locked,
+    /// They stay once they are there.
+    LockedOnFault,
     Evictable,
 }
 
-/// Which pages are locked at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    /// All of the range; those that are not there are brought in.
-    All,
-    /// Those that are there.
-    Present,
+impl Stay {
+    const fn flags(self) -> VmaFlags {
+        match self {
+            Self::Locked => VmaFlags::LOCKED,
+            Self::LockedOnFault => VmaFlags::LOCKS,
+            Self::Evictable => VmaFlags::empty(),
+        }
+    }
 }
 
 impl<M: Machine> Mm<M> {
@@ -31,7 +35,7 @@ impl<M: Machine> Mm<M> {
     ///
     /// The range is rounded outward to whole pages. Regions before the first gap stay locked.
     pub fn mlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
-        self.lock(address, length, Reach::All)
+        self.lock(address, length, Stay::Locked)
     }
 
     /// Keeps the pages of a range in memory from when they are first touched (`MLOCK_ONFAULT`).
@@ -40,15 +44,10 @@ impl<M: Machine> Mm<M> {
         address: VirtAddr,
         length: u64,
     ) -> Result<(), LockError> {
-        self.lock(address, length, Reach::Present)
+        self.lock(address, length, Stay::LockedOnFault)
     }
 
-    fn lock(
-        self: &Arc<Self>,
-        address: VirtAddr,
-        length: u64,
-        reach: Reach,
-    ) -> Result<(), LockError> {
+    fn lock(self: &Arc<Self>, address: VirtAddr, length: u64, stay: Stay) -> Result<(), LockError> {
         let range = outward(address, length)?;
         let bytes = range.end - range.start;
         let limit = self.limits.locked.load(Ordering::Relaxed);
@@ -61,8 +60,8 @@ impl<M: Machine> Mm<M> {
         if sum > limit && sum - self.locked_bytes(&range) > limit {
             return Err(LockError::OverLimit);
         }
-        self.set_stay(&range, Stay::Locked)?;
-        if reach == Reach::Present { Ok(()) } else { self.bring_in(range) }
+        self.set_stay(&range, stay)?;
+        if stay == Stay::Locked { self.bring_in(range) } else { Ok(()) }
     }
 
     /// How much of a range is locked.
@@ -84,8 +83,7 @@ impl<M: Machine> Mm<M> {
             let vma = self.containing(at).ok_or(LockError::Unmapped)?;
             let part = at..range.end.min(vma.end);
             at = part.end;
-            let mut flags = vma.flags;
-            flags.set(VmaFlags::LOCKED, stay == Stay::Locked);
+            let flags = vma.flags.difference(VmaFlags::LOCKS) | stay.flags();
             if flags != vma.flags {
                 exclusive.reflag(&vma, part, flags).map_err(|_| LockError::TooManyRegions)?;
             }

@@ -78,6 +78,17 @@ pub enum Source<'a, M: Machine> {
 }
 
 /// A mapping to be made.
+///
+/// ```
+/// # use pagefault::{File, MapRequest, MapOptions, machine::{Machine, Protection, VirtAddr}};
+/// # fn examples<M: Machine>(file: &File<M>) {
+/// // 64 KiB of zeros anywhere; at an address; a file's second page, shared; both.
+/// let memory = MapRequest::<M>::anonymous(64 << 10);
+/// let fixed = MapRequest::<M>::anonymous(64 << 10).at(VirtAddr(0x40_0000));
+/// let shared = MapRequest::file(file, 4096, 4096).shared();
+/// let code = MapRequest::file(file, 0, 4096).at(VirtAddr(0x40_0000)).allowing(Protection::EXECUTE);
+/// # }
+/// ```
 pub struct MapRequest<'a, M: Machine> {
     /// Its length in bytes, rounded up to whole pages.
     pub length: u64,
@@ -93,17 +104,52 @@ pub struct MapRequest<'a, M: Machine> {
     pub options: MapOptions,
 }
 
-impl<M: Machine> MapRequest<'_, M> {
+impl<'a, M: Machine> MapRequest<'a, M> {
     /// Private anonymous memory to read and write, anywhere.
     pub const fn anonymous(length: u64) -> Self {
+        Self::of(Source::Anonymous, length)
+    }
+
+    /// A private mapping of a file from a byte offset on, to read and write, anywhere. The file counts
+    /// as open for both.
+    pub const fn file(file: &'a File<M>, offset: u64, length: u64) -> Self {
+        Self::of(Source::File { file, offset, access: FileAccess::all() }, length)
+    }
+
+    const fn of(source: Source<'a, M>, length: u64) -> Self {
         Self {
             length,
             protection: Protection::READ.union(Protection::WRITE),
             sharing: Sharing::Private,
             placement: Placement::Anywhere,
-            source: Source::Anonymous,
+            source,
             options: MapOptions::empty(),
         }
+    }
+
+    /// The same at exactly this address, in the place of what is mapped there (`MAP_FIXED`).
+    pub fn at(self, address: VirtAddr) -> Self {
+        self.placed(Placement::Fixed(address))
+    }
+
+    /// The same placed in this way.
+    pub fn placed(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// The same with its stores seen by everyone who maps the object (`MAP_SHARED`).
+    pub fn shared(self) -> Self {
+        Self { sharing: Sharing::Shared, ..self }
+    }
+
+    /// The same with these accesses allowed.
+    pub fn allowing(self, protection: Protection) -> Self {
+        Self { protection, ..self }
+    }
+
+    /// The same with further wishes.
+    pub fn with(self, options: MapOptions) -> Self {
+        Self { options: self.options | options, ..self }
     }
 }
 

@@ -8,11 +8,15 @@ use crate::mm::{Exclusive, Mm};
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
     /// Changes what accesses a range allows. Regions before the first failure stay changed.
+    ///
+    /// Private memory that is locked and becomes writable is copied at once, so that no later store
+    /// has to wait; a page that cannot be copied now is copied by its first store.
     pub fn mprotect(
         self: &Arc<Self>,
         address: VirtAddr,
@@ -27,19 +31,35 @@ impl<M: Machine> Mm<M> {
         }
         let length = pages_up(length).ok_or(ProtectError::Wraps)?;
         let end = address.checked_add(length).ok_or(ProtectError::Wraps)?;
-        let exclusive = self.exclusive();
-        let mut at = address;
-        while at < end {
-            let vma = self.containing(at).ok_or(ProtectError::Unmapped)?;
-            let range = at..end.min(vma.end);
-            at = range.end;
-            exclusive.protect(&vma, range, protection)?;
-        }
-        Ok(())
+        let mut to_copy = Vec::new();
+        let result = self.exclusive().protect_all(address..end, protection, &mut to_copy);
+        to_copy.into_iter().for_each(|range| self.populate(range));
+        result
     }
 }
 
 impl<M: Machine> Exclusive<'_, M> {
+    /// Goes through the regions, and notes which parts are to be copied at once.
+    fn protect_all(
+        &self,
+        range: Range<VirtAddr>,
+        protection: Protection,
+        to_copy: &mut Vec<Range<VirtAddr>>,
+    ) -> Result<(), ProtectError> {
+        let mut at = range.start;
+        while at < range.end {
+            let vma = self.mm().containing(at).ok_or(ProtectError::Unmapped)?;
+            let part = at..range.end.min(vma.end);
+            at = part.end;
+            self.protect(&vma, part.clone(), protection)?;
+            let kept = VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::LOCKS;
+            if protection.contains(Protection::WRITE) && vma.flags & kept == VmaFlags::LOCKED {
+                to_copy.push(part);
+            }
+        }
+        Ok(())
+    }
+
     fn protect(
         &self,
         vma: &Arc<Vma<M>>,

@@ -77,9 +77,18 @@ impl<M: Machine> Exclusive<'_, M> {
     /// The edit that enters `new` joined with whichever neighbours can be one region with it.
     pub(crate) fn joined(&self, new: Vma<M>) -> (Edit<M>, Arc<Vma<M>>) {
         let mm = self.mm();
-        let (before, after) = mm.regions.read(&mm.manager.order, |tree| {
-            (tree.previous(new.start).cloned(), tree.containing(new.end).cloned())
-        });
+        let before = mm.regions.read(&mm.manager.order, |tree| tree.previous(new.start).cloned());
+        self.join(before, new)
+    }
+
+    /// The same with the neighbour above alone.
+    pub(crate) fn joined_above(&self, new: Vma<M>) -> (Edit<M>, Arc<Vma<M>>) {
+        self.join(None, new)
+    }
+
+    fn join(&self, before: Option<Arc<Vma<M>>>, new: Vma<M>) -> (Edit<M>, Arc<Vma<M>>) {
+        let mm = self.mm();
+        let after = mm.regions.read(&mm.manager.order, |tree| tree.containing(new.end).cloned());
         let left = before.filter(|left| left.joins(&new) && left.joins_anon(&new));
         let right = after.filter(|right| {
             // Each may join the new one and yet not the other; then only the left one does.

@@ -319,9 +319,10 @@ impl<M: Machine> Exclusive<'_, M> {
             && mm.regions.read(&mm.manager.order, |tree| tree.is_free(end..new_end))
     }
 
-    /// Puts a region that grew at its end in the place of the old one, joined with its follower.
+    /// Puts a region that grew at its end in the place of the old one, joined with its follower. With
+    /// its neighbour below it could have been one before, and was not: that stays so, as on Linux.
     fn replace_grown(&self, old: &Arc<Vma<M>>, longer: Vma<M>) {
-        let (mut edit, _) = self.joined(longer);
+        let (mut edit, _) = self.joined_above(longer);
         edit.out.push(old.clone());
         self.apply(&edit);
         self.tell_file(&edit);
@@ -370,7 +371,7 @@ impl<M: Machine> Exclusive<'_, M> {
             OldPlace::Kept => {
                 // One again, as if nobody had ever looked; its pages stay in memory no longer.
                 let mut whole = vma.part(mm.manager.vma_id(), vma.range());
-                whole.flags.remove(VmaFlags::LOCKED);
+                whole.flags.remove(VmaFlags::LOCKS);
                 let back = Edit { out: rest, into: vec![Arc::new(whole)] };
                 self.apply_moving(&back, &[old], &[]);
                 mm.moves.fetch_add(1, Ordering::AcqRel);

@@ -327,13 +327,6 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         self.with(slot.area, |area| area.slots.count(slot.offset)).unwrap_or(0)
     }
 
-    /// Makes a sticky count 1, and returns whether it was sticky: swapoff has replaced every
-    /// reference but its own (spec F4).
-    #[cfg(test)]
-    pub(crate) fn unstick(&self, slot: SwapSlot) -> bool {
-        self.with(slot.area, |area| area.slots.unstick(slot.offset)).unwrap_or(false)
-    }
-
     /// Reads the content of a slot. A slot that no area has fails as a device does.
     ///
     /// Holds no lock meanwhile. The caller has a reference to the slot, which keeps the content.

@@ -17,7 +17,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
-/// The count that stays: too many references to count, so the slot is kept until swapoff (spec F4).
+/// The count that stays: too many references to count, so nobody knows when the last one goes. The
+/// slot stays used, and its area cannot be removed (Linux's swapoff makes such a count 1 again, spec F4).
 pub(crate) const STICKY: u16 = 0x7fff;
 
 /// The count of a slot that cannot be used (spec F1).
@@ -204,15 +205,6 @@ impl<M: RawMutex> Slots<M> {
         if search.admission == Admission::Open {
             self.room.free.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Makes a sticky count 1, and returns whether it was sticky.
-    ///
-    /// For swapoff, which has replaced every reference but its own (spec F4).
-    #[cfg(test)]
-    pub(crate) fn unstick(&self, slot: u32) -> bool {
-        let Ok(count) = self.slot(slot) else { return false };
-        count.compare_exchange(STICKY, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.

@@ -5,10 +5,9 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
-use crate::{file_size, files, keeper, memory, process, signal, user};
+use crate::{address_limit, file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::Reader;
 use pagefault_linux::store::descriptor;
 use pagefault_machine::Access;
 
@@ -19,15 +18,6 @@ const NO_FOLLOW: u64 = 0x100;
 /// `AT_FDCWD`.
 const HERE: u64 = -100_i64 as u64;
 
-/// The program's memory, for whoever follows its pointers.
-struct Program;
-
-impl Reader for Program {
-    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
-        user::read_bytes(address, into).ok()
-    }
-}
-
 impl Call<'_> {
     pub(super) fn exec(&mut self) -> Outcome {
         let Some(control) = process::control() else { return self.pass() };
@@ -36,12 +26,18 @@ impl Call<'_> {
             Err(errno) => return Err(errno).into(),
         };
         let mut pins = Pins::new();
-        let _ = pagefault_calls::visit(self.number, &self.args, &mut Program, &mut |area| {
+        let _ = pagefault_calls::visit(self.number, &self.args, &mut user::Memory, &mut |area| {
             pins.add(area.start, area.len, Access::Read);
             ControlFlow::Continue(())
         });
         let filters = self.thread.seccomp.get();
         let raw = match rights {
+            _ if self.thread.member().is_to_be_traced() => {
+                process::say(format_args!(
+                    "a program that another one traces from its start runs unmanaged"
+                ));
+                self.execute_traced()
+            }
             Rights::Same if filters.number() != 0 => {
                 process::say(format_args!(
                     "a program that is executed under a seccomp filter runs unmanaged"
@@ -79,6 +75,7 @@ impl Call<'_> {
     /// Executes a program that has nothing of ours.
     fn execute_unmanaged(&mut self) -> i64 {
         file_size::settle();
+        address_limit::settle();
         let kept = files::shared();
         for descriptor in kept {
             files::set_close_on_exec(descriptor, true);
@@ -91,6 +88,30 @@ impl Call<'_> {
             files::set_close_on_exec(descriptor, false);
         }
         raw
+    }
+
+    /// Executes a program that its parent traces, which the keeper then cannot.
+    fn execute_traced(&mut self) -> i64 {
+        // Once it is a tracee it must not fail: its parent, which waits, would not let it go on.
+        if let Err(Errno(errno)) = self.may_execute() {
+            return -i64::from(errno);
+        }
+        let request = u64::from(linux_raw_sys::ptrace::PTRACE_TRACEME);
+        // SAFETY: only who traces the process changes.
+        match unsafe { sys::call(nr::__NR_ptrace, [request, 0, 0, 0]) } {
+            Ok(_) => self.execute_unmanaged(),
+            Err(Errno(errno)) => -i64::from(errno),
+        }
+    }
+
+    /// Whether the file is one that may be executed.
+    fn may_execute(&self) -> Result<()> {
+        /// `X_OK`.
+        const EXECUTE: u64 = 1;
+        let (directory, path, flags) = self.image();
+        let args = [directory, path, EXECUTE, flags & (EMPTY_PATH | NO_FOLLOW), 0, 0];
+        // SAFETY: the path is the program's and pinned.
+        unsafe { sys::call(nr::__NR_faccessat2, args) }.map(drop)
     }
 
     /// Makes the call; returns if it fails.
@@ -110,13 +131,18 @@ impl Call<'_> {
         if raw == RESTART { NOT_STARTED } else { raw }
     }
 
+    /// The file that is to be executed: a directory, a path from there, and flags.
+    fn image(&self) -> (u64, u64, u64) {
+        match self.number {
+            nr::__NR_execve => (HERE, self.args[0], 0),
+            _ => (self.args[0], self.args[1], self.args[4]),
+        }
+    }
+
     /// Whether the file that is to be executed gives the program rights that it has not; or what is
     /// wrong with the file.
     fn image_rights(&self) -> Result<Rights> {
-        let (directory, path, flags) = match self.number {
-            nr::__NR_execve => (HERE, self.args[0], 0),
-            _ => (self.args[0], self.args[1], self.args[4]),
-        };
+        let (directory, path, flags) = self.image();
         let mut pins = Pins::new();
         pins.add(path, 4096, Access::Read);
         let mut open = u64::from(nr::O_PATH | nr::O_CLOEXEC);

@@ -8,12 +8,15 @@
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
+//! | `listing` | directories that list descriptors |
 //! | `trace` | what debuggers do |
+//! | `wait` | waits that end after a while |
 //! | `memory` | mappings and what changes them |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
 
 mod descriptor;
 mod exec;
+mod listing;
 mod memory;
 mod passed;
 mod process;
@@ -21,6 +24,7 @@ mod seccomp;
 mod signal;
 pub mod thread;
 mod trace;
+mod wait;
 
 use crate::entry::NOT_STARTED;
 use crate::frame::Context;
@@ -73,7 +77,19 @@ pub fn dispatch(thread: &Thread, context: &mut Context) {
 }
 
 impl Call<'_> {
+    /// Whether the call is about a descriptor that the runtime keeps, which is not there for the program.
+    fn names_kept_descriptor(&self) -> bool {
+        let number = self.args[0] as u32;
+        let takes = |call: &pagefault_calls::Call| call.args[0] == pagefault_calls::Arg::Fd;
+        crate::files::may_be_kept(number)
+            && pagefault_calls::describe(self.number).is_some_and(takes)
+            && crate::files::is_kept(number)
+    }
+
     fn make(&mut self) -> Outcome {
+        if self.names_kept_descriptor() {
+            return Err(sys::Errno::EBADF).into();
+        }
         match self.number {
             nr::__NR_rt_sigreturn
             | nr::__NR_rt_sigaction
@@ -120,6 +136,7 @@ impl Call<'_> {
             | nr::__NR_remap_file_pages
             | nr::__NR_process_madvise
             | nr::__NR_shmat => self.memory(),
+            nr::__NR_getdents | nr::__NR_getdents64 => self.list(),
             nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => self.trace(),
             nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => {
                 self.access_file()

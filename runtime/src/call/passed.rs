@@ -4,13 +4,13 @@
 //! leaves unchanged is tried at once, and again with its pages pinned; any other has them pinned
 //! before. A long transfer goes in pieces, since its pages need not fit into memory all at once.
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, wait};
 use crate::memory::Pins;
 use crate::sys::{self, Errno};
 use crate::{entry, files, memory, process, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::{Area, Class, File, Kind, Pieces, Reader, Rule, Shape, Traits};
+use pagefault_calls::{Area, Class, File, Kind, Pieces, Rule, Shape, Traits};
 use pagefault_machine::Access;
 
 /// The bytes of a piece of a long transfer.
@@ -19,15 +19,6 @@ const PIECE: u64 = 1 << 20;
 const VECTORS: usize = 16;
 /// The most vectors that a call takes (`UIO_MAXIOV`).
 const MOST_VECTORS: u64 = 1024;
-
-/// The program's memory, for whoever follows its pointers.
-struct Program;
-
-impl Reader for Program {
-    fn read(&mut self, address: u64, into: &mut [u8]) -> Option<()> {
-        user::read_bytes(address, into).ok()
-    }
-}
 
 impl Call<'_> {
     /// Has the host make the call, or refuses it as the table says.
@@ -59,13 +50,13 @@ impl Call<'_> {
     /// Makes the call itself.
     fn call(&self, args: &[u64; 6]) -> i64 {
         // SAFETY: the program asks for it, of its own memory.
-        unsafe { entry::call(self.number, args, self.thread) }
+        unsafe { wait::call(self.number, args, self.thread) }
     }
 
     fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
         let mut pins = Pins::new();
         let most = Pins::most();
-        let _ = pagefault_calls::visit(self.number, args, &mut Program, &mut |area| {
+        let _ = pagefault_calls::visit(self.number, args, &mut user::Memory, &mut |area| {
             self.pin(&mut pins, &area);
             if pins.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
@@ -160,8 +151,8 @@ impl Call<'_> {
             return Some((asked, self.make_with_pins(&piece)));
         };
         let mut cut = [[0_u64; 2]; VECTORS];
-        let mut vectors = Vectors::read(args[array as usize], args[count as usize])?;
-        let (used, asked) = vectors.cut(done, asked, &mut cut);
+        let vectors = Vectors::read(args[array as usize], args[count as usize])?;
+        let (used, asked) = Pieces::cut(vectors.each(), done, asked, &mut cut);
         if used == 0 {
             return None;
         }
@@ -195,24 +186,10 @@ impl Vectors {
         Some(Self { array, count, total })
     }
 
-    /// Fills `cut` with the vectors of the `asked` bytes after `done`; returns how many, and how many
-    /// bytes they have.
-    fn cut(&mut self, done: u64, asked: u64, cut: &mut [[u64; 2]; VECTORS]) -> (usize, u64) {
-        let (mut skip, mut used, mut bytes) = (done, 0, 0);
-        for index in 0..self.count {
-            let Ok([start, len]) = user::read::<[u64; 2]>(self.array + 16 * index) else { break };
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            let len = (len - skip).min(asked - bytes);
-            cut[used] = [start + skip, len];
-            (skip, used, bytes) = (0, used + 1, bytes + len);
-            if used == VECTORS || bytes == asked {
-                break;
-            }
-        }
-        (used, bytes)
+    /// The vectors, as far as they can be read.
+    fn each(&self) -> impl Iterator<Item = [u64; 2]> {
+        let (array, count) = (self.array, self.count);
+        (0..count).map_while(move |index| user::read(array + 16 * index).ok())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Call, Outcome};
 use crate::sys::{self, Errno, Result};
 use crate::user;
-use crate::{file_size, files, process};
+use crate::{address_limit, file_size, files, process};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 
@@ -12,6 +12,10 @@ impl Call<'_> {
         let [a, b, ..] = self.args;
         match self.number {
             nr::__NR_prctl => match a as u32 {
+                prctl::PR_SET_TSC if b == u64::from(prctl::PR_TSC_SIGSEGV) => {
+                    process::counter_off();
+                    self.pass()
+                }
                 prctl::PR_SET_SECCOMP => self.set_seccomp(),
                 // The host has a word of ours.
                 prctl::PR_GET_TID_ADDRESS => {
@@ -44,13 +48,16 @@ impl Call<'_> {
         result.into()
     }
 
-    /// Reads and changes a limit of this process. That of descriptors is a number of ours, since the
-    /// runtime's own lie above it.
+    /// Reads and changes a limit of this process. Some are numbers of ours, since the runtime's own
+    /// descriptors and mappings do not count.
     fn limit(&mut self, new: u64, old: u64) -> Result {
         let resource = self.args[0];
         let changed: Option<[u64; 2]> = if new == 0 { None } else { Some(user::read(new)?) };
         let was = match resource as u32 {
             nr::RLIMIT_NOFILE => files::exchange_limit(changed)?,
+            limit @ (nr::RLIMIT_AS | nr::RLIMIT_DATA) => {
+                address_limit::exchange_limit(limit, changed)?
+            }
             nr::RLIMIT_FSIZE => file_size::exchange_limit(changed)?,
             _ => host_limit(resource, changed)?,
         };

@@ -43,6 +43,9 @@ impl Call<'_> {
                 RESUMED_BY.store(request as u32, Relaxed);
                 return self.pass();
             }
+            ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => {
+                return Outcome::Raw(0);
+            }
             _ => return self.pass(),
         };
         let remote = Remote { process: tracee, start: address, len: 8, access };

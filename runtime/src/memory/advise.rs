@@ -1,7 +1,7 @@
 //! Advice about memory: `madvise(2)` and its kin.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, current, fork, pages};
+use super::{GATE, Manager, addresses, beyond_end, current, fork, is_range, pages};
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
@@ -39,20 +39,24 @@ fn meaning(advice: u32) -> Meaning {
 
 /// `madvise(2)`.
 pub fn advise(start: u64, len: u64, advice: u32) -> Result {
-    let host = |range: &Range<u64>| {
-        let args = [range.start, range.end - range.start, advice.into()];
+    let call = |start: u64, len: u64| {
         // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
-        unsafe { sys::call(nr::__NR_madvise, args) }
+        unsafe { sys::call(nr::__NR_madvise, [start, len, advice.into()]) }
     };
-    let whole = start..start.saturating_add(len);
-    if process::overlaps_runtime(start, len) {
+    let host = |range: &Range<u64>| call(range.start, range.end - range.start);
+    if is_range(start, len) && process::overlaps_runtime(start, len) {
         return Err(Errno::ENOMEM);
     }
-    let (Some(manager), Some(range)) = (current(), pages(start, len)) else { return host(&whole) };
-    let parts = manager.parts(&range);
-    if parts.is_empty() {
-        return host(&whole);
+    if let Some(len) = beyond_end(start, len) {
+        return advise(start, len, advice).and(Err(Errno::ENOMEM));
     }
+    let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
+        return call(start, len);
+    };
+    if !manager.manages_any(&range) {
+        return call(start, len);
+    }
+    let whole = range.clone();
     match meaning(advice) {
         Meaning::Drop => {
             let _gate = GATE.write();

@@ -31,7 +31,7 @@ pub fn lock(start: u64, len: u64, flags: u32) -> Result {
     let first = start & !(PAGE - 1);
     let range = pages(first, len.saturating_add(start - first));
     let (Some(manager), Some(range)) = (current(), range) else { return host(flags) };
-    if manager.parts(&range).is_empty() || flags & !ON_FAULT != 0 {
+    if !manager.manages_any(&range) || flags & !ON_FAULT != 0 {
         return host(flags);
     }
     host(flags | ON_FAULT)?;

@@ -16,10 +16,10 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use once_cell::race::OnceBox;
 use pagefault::{AddressSpace, Limits, Manager as MemoryManager, Mm, Overcommit};
-use pagefault_control::Delivery as Asked;
+use pagefault_control::{Control, Delivery as Asked};
 use pagefault_linux::machine::{MAX_FRAMES, POPULATE_AHEAD};
 use pagefault_linux::space::HOST_END;
-use pagefault_linux::{Config, Delivery, Layout, LinuxMachine};
+use pagefault_linux::{Config, Delivery, Layout, LinuxMachine, Probe};
 use pagefault_machine::{PAGE_SIZE, Protection, VirtAddr};
 
 /// The manager, once it has started.
@@ -61,10 +61,7 @@ pub fn start() {
         process::stop(format_args!("--memory: too small to work; give at least {least}K"));
     }
     let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
-    let delivery = match control.delivery() {
-        Some(Asked::Threads) => Delivery::Threads(1),
-        _ => Delivery::Inline,
-    };
+    let delivery = delivery(control);
     let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
     let boot = process::boot();
     let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
@@ -77,11 +74,6 @@ pub fn start() {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),
     };
-    if delivery != Delivery::Inline
-        && let Err(error) = machine.probe().require_kernel_faults()
-    {
-        process::stop(format_args!("{error}"));
-    }
     let memory = MemoryManager::new(
         Arc::new(machine.clone()),
         pagefault::Config {
@@ -115,6 +107,19 @@ pub fn start() {
     }
 }
 
+/// Who is to answer faults. A program that is executed without the right to have a server answers its
+/// own.
+fn delivery(control: &Control) -> Delivery {
+    if control.delivery() != Some(Asked::Threads) {
+        return Delivery::Inline;
+    }
+    match Probe::new().and_then(|probe| probe.require_kernel_faults()) {
+        Ok(()) => Delivery::Threads(1),
+        Err(error) if super::swap::is_first() => process::stop(format_args!("{error}")),
+        Err(_) => Delivery::Inline,
+    }
+}
+
 impl Manager {
     /// The address space.
     pub fn mm(&self) -> &Arc<Mm<LinuxMachine>> {
@@ -134,6 +139,11 @@ impl Manager {
     pub fn manages(&self, address: u64) -> bool {
         let page = VirtAddr(address & !(PAGE_SIZE - 1));
         self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
+    }
+
+    /// Whether any page of a range is managed.
+    pub fn manages_any(&self, range: &Range<u64>) -> bool {
+        self.mm().first_mapped(addresses(range)).is_some()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Mappings come, go and change what they allow.
 
 use super::manager::{done, refused};
-use super::{GATE, Manager, PAGE, addresses, current, fork, pages};
+use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, page_up, pages};
+use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
@@ -39,6 +40,22 @@ impl MapCall {
         self.flags & TYPE == nr::MAP_PRIVATE
             && self.flags & nr::MAP_ANONYMOUS != 0
             && self.flags & HOST_FLAGS == 0
+            && !self.is_at_null()
+    }
+
+    /// Whether it begins at address 0, which the memory manager takes for none.
+    fn is_at_null(&self) -> bool {
+        self.address < PAGE && self.flags & (nr::MAP_FIXED | nr::MAP_FIXED_NOREPLACE) != 0
+    }
+
+    /// What it adds to the program's address space.
+    fn growth(&self) -> Growth {
+        let bytes = page_up(self.len).unwrap_or(0);
+        let is_data = self.flags & TYPE == nr::MAP_PRIVATE
+            && self.prot & nr::PROT_WRITE != 0
+            && self.flags & nr::MAP_GROWSDOWN == 0;
+        let replaces = self.replaces().then_some((self.address, bytes));
+        Growth { bytes, data: if is_data { bytes } else { 0 }, replaces }
     }
 
     fn replaces(&self) -> bool {
@@ -56,10 +73,12 @@ impl MapCall {
 /// `mmap(2)`, without bringing pages in or locking them.
 pub fn map(call: &MapCall) -> Result {
     let Some(manager) = current() else { return call.on_host(call.flags, call.prot) };
-    if process::overlaps_runtime(call.address, call.len) && call.replaces() {
+    let replaces = call.replaces() && is_range(call.address, call.len);
+    if replaces && process::overlaps_runtime(call.address, call.len) {
         return Err(Errno::ENOMEM);
     }
     let _gate = GATE.write();
+    admit(call.growth())?;
     if !call.is_manageable() {
         let start = call.on_host(call.flags, call.prot)?;
         if call.replaces() {
@@ -111,6 +130,11 @@ pub fn grow_break(wanted: u64) -> Result {
     let Some(manager) = current() else { return host(wanted) };
     let _gate = GATE.write();
     let old = host(0)?;
+    let first = old.next_multiple_of(PAGE);
+    let bytes = page_up(wanted).map_or(0, |end| end.saturating_sub(first));
+    if bytes > 0 && admit(Growth { bytes, data: bytes, replaces: None }).is_err() {
+        return Ok(old);
+    }
     let new = host(wanted)?;
     let (old_end, new_end) = (old.next_multiple_of(PAGE), new.next_multiple_of(PAGE));
     if new_end > old_end {
@@ -130,8 +154,11 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
         // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
         unsafe { sys::call(number, [start, len, prot, key]) }
     };
-    if process::overlaps_runtime(start, len) {
+    if is_range(start, len) && process::overlaps_runtime(start, len) {
         return Err(Errno::ENOMEM);
+    }
+    if let Some(len) = beyond_end(start, len) {
+        return protect(number, [start, len, prot, key, 0, 0]).and(Err(Errno::ENOMEM));
     }
     let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
         return host(len, prot);
@@ -140,6 +167,11 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
     let parts = manager.parts(&range);
     if parts.is_empty() {
         return host(len, prot);
+    }
+    if prot as u32 & nr::PROT_WRITE != 0 {
+        let is_new = |part: &&(Range<u64>, Protection)| !part.1.contains(Protection::WRITE);
+        let data = parts.iter().filter(is_new).map(|(part, _)| part.end - part.start).sum();
+        admit(Growth { data, ..Growth::default() })?;
     }
     if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
         // What nobody may read is read for eviction where it is parked.

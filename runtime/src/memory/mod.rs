@@ -9,6 +9,7 @@
 //! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
+//! | `pool` | the compressed memory of the tree |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | [`dump`] | what a core dump lacks |
 //! | `fork` | what surrounds a process fork |
@@ -27,6 +28,7 @@ mod lock;
 mod manager;
 mod map;
 mod pin;
+mod pool;
 mod quota;
 mod remap;
 mod room;
@@ -71,6 +73,21 @@ pub fn page_up(len: u64) -> Option<u64> {
 pub fn pages(start: u64, len: u64) -> Option<Range<u64>> {
     let end = start.checked_add(page_up(len)?)?;
     (start.is_multiple_of(PAGE) && end <= crate::user::END && len > 0).then_some(start..end)
+}
+
+/// Whether the host takes a start and a length for a range: it refuses others before it does anything.
+fn is_range(start: u64, len: u64) -> bool {
+    let end = page_up(len).and_then(|len| start.checked_add(len));
+    start.is_multiple_of(PAGE) && end.is_some()
+}
+
+/// Of a range that begins within the program's addresses and ends beyond them, the bytes within.
+///
+/// The host does what is asked to all of these, and then reports a gap.
+fn beyond_end(start: u64, len: u64) -> Option<u64> {
+    let end = start.checked_add(page_up(len)?)?;
+    let within = crate::user::END.checked_sub(start).filter(|within| *within > 0)?;
+    (start.is_multiple_of(PAGE) && end > crate::user::END).then_some(within)
 }
 
 fn addresses(range: &Range<u64>) -> Range<VirtAddr> {

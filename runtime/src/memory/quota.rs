@@ -27,7 +27,7 @@ pub struct Tree {
 impl Tree {
     /// The charge of the process that has a slot; `frames` is the limit of the tree.
     pub fn new(control: &'static Control, slot: u32, file: u32, frames: u32) -> Result<Self> {
-        let plan = Plan::new(control.limit_bytes());
+        let plan = control.plan();
         let shares = map(file, plan.shares().start, plan.column_len())?;
         let column = map(file, plan.column(slot).start, plan.column_len())?;
         // SAFETY: the mapping has a word for each frame and one more, and is never unmapped.

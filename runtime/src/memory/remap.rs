@@ -2,6 +2,7 @@
 
 use super::manager::done;
 use super::{GATE, Manager, addresses, current, page_up, pages};
+use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
@@ -13,9 +14,9 @@ use pagefault_machine::VirtAddr;
 pub fn remap(args: [u64; 6]) -> Result {
     let [old, old_len, new_len, flags, target, _] = args;
     let fixed = flags as u32 & nr::MREMAP_FIXED != 0;
-    if process::overlaps_runtime(old, old_len)
-        || fixed && process::overlaps_runtime(target, new_len)
-    {
+    // The host refuses what is no range.
+    let is_ours = |start, len| pages(start, len).is_some() && process::overlaps_runtime(start, len);
+    if is_ours(old, old_len) || fixed && is_ours(target, new_len) {
         return Err(Errno::EFAULT);
     }
     let host = || {
@@ -26,12 +27,15 @@ pub fn remap(args: [u64; 6]) -> Result {
     let _gate = GATE.write();
     let source = pages(old, old_len);
     let managed = source.as_ref().is_some_and(|range| manager.manages(range.start));
+    let kept = flags as u32 & nr::MREMAP_DONTUNMAP != 0;
+    let before = if kept { 0 } else { page_up(old_len).unwrap_or(0) };
+    let bytes = page_up(new_len).unwrap_or(0).saturating_sub(before);
+    admit(Growth { bytes, data: if managed { bytes } else { 0 }, replaces: None })?;
     let start = host()?;
     if fixed {
         manager.replaced(start, new_len);
     }
     if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len)) {
-        let kept = flags as u32 & nr::MREMAP_DONTUNMAP != 0;
         if let Err(errno) = manager.moved(&source, start, new_len, kept) {
             process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
         }

@@ -28,11 +28,11 @@ const OURS: u32 = nr::SA_SIGINFO | nr::SA_ONSTACK | nr::SA_RESTORER;
 pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
     let flags = OURS | nr::SA_NODEFER | nr::SA_RESTART;
-    set(nr::SIGSYS as i32, on_call as *const () as u64, flags, Mask::Nothing);
+    set(nr::SIGSYS as i32, entry::pagefault_on_call as *const () as u64, flags, Mask::Nothing);
     settle(PRESS_SIGNAL, &Action::default());
     // A fault within a call's copies nests.
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
-        set(signal as i32, on_fault as *const () as u64, flags, Mask::Everything);
+        set(signal as i32, entry::pagefault_on_fault as *const () as u64, flags, Mask::Everything);
     }
     for signal in memory::dump::SIGNALS {
         let action = Thread::current().member().signals().action(signal as i32);
@@ -57,7 +57,7 @@ pub fn settle(signal: i32, action: &Action) {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.
         let flags = OURS | nr::SA_RESTART | kept;
-        set(signal, on_signal as *const () as u64, flags, Mask::Everything);
+        set(signal, entry::pagefault_on_signal as *const () as u64, flags, Mask::Everything);
     } else {
         set(signal, action.handler, kept, Mask::Nothing);
     }
@@ -104,7 +104,7 @@ pub fn kernel_handler(signal: i32) -> u64 {
 }
 
 /// A system call of the program's.
-extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context) {
+pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context) {
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
@@ -118,7 +118,7 @@ extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context) {
 }
 
 /// A bad access, or a signal of the same number that somebody sent.
-extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
+pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
@@ -144,7 +144,7 @@ extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
 }
 
 /// A signal that the program handles.
-extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) {
+pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) {
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     on_async(Thread::current(), info, context);

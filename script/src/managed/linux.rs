@@ -86,10 +86,6 @@ impl Processor<LinuxMachine> for LinuxProcessor {
         stopped(unsafe { space(mm).fetch(VirtAddr(address)) })
     }
 
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-
     fn started(&mut self, mm: &Arc<Mm<LinuxMachine>>) {
         let id = space(mm).id();
         self.attached.insert(id, self.runtime.attach_mm(mm));

@@ -4,8 +4,6 @@ use crate::Window;
 use crate::ast::Arch;
 use crate::machine::{Machine, Setup, StartError};
 use crate::managed::{Managed, Processor, Stopped, config};
-use crate::outcome;
-use pagefault::entry::{Oops, Verdict};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
     Cursor, Entry, Machine as _, Mode, PAGE_SIZE, PageFault, Protection, Space, VirtAddr,
@@ -63,9 +61,9 @@ impl<A: Architecture> SimProcessor<A> {
             let cpu = self.sim.cpu(self.turn);
             let Err(fault) = access(&cpu, mm.space(), from) else { return Ok(()) };
             from = fault.address.value();
-            match self.manager.page_fault(Some(mm), &fault, &self.exceptions) {
-                Verdict::Resume => {}
-                verdict => return Err(stopped(verdict, from)),
+            let verdict = self.manager.page_fault(Some(mm), &fault, &self.exceptions);
+            if let Some(stopped) = Stopped::by(verdict, from) {
+                return Err(stopped);
             }
         }
     }
@@ -96,23 +94,6 @@ impl<A: Architecture> SimProcessor<A> {
             let at = VirtAddr(address + done as u64);
             cpu.store_bytes(space, at, mode, &bytes[done..])
         })
-    }
-}
-
-/// What a verdict that is not to resume means for the access.
-pub fn stopped(verdict: Verdict, address: u64) -> Stopped {
-    match verdict {
-        Verdict::Signal(signal) => Stopped::Signal(signal, address),
-        Verdict::OutOfMemory => Stopped::OutOfMemory,
-        Verdict::Oops(oops) => {
-            let oops = match oops {
-                Oops::NullPointer => outcome::Oops::NullPointer,
-                Oops::PagingRequest => outcome::Oops::PagingRequest,
-                Oops::OutOfMemory => outcome::Oops::OutOfMemory,
-            };
-            Stopped::Oops(oops, address)
-        }
-        verdict => Stopped::Bug(format!("verdict {verdict:?}")),
     }
 }
 

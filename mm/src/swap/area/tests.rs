@@ -278,14 +278,14 @@ fn an_area_is_stopped_emptied_and_removed() {
 }
 
 #[test]
-fn a_sticky_slot_leaves_with_its_area() {
+fn a_sticky_slot_keeps_its_area() {
     let areas = TestAreas::new();
-    areas.add(device(3), Priority::Descending).unwrap();
+    let area = areas.add(device(3), Priority::Descending).unwrap();
     let slot = areas.allocate(AreaSet::EMPTY).unwrap();
     (0..0x8000).for_each(|_| areas.duplicate(slot).unwrap());
     assert_eq!(release(&areas, slot), 0x7fff);
-    assert!(areas.unstick(slot));
-    assert_eq!(release(&areas, slot), 0);
+    areas.stop(area).unwrap();
+    assert_eq!(areas.remove(area), Err(RemoveError::InUse(1)));
     areas.check().unwrap();
 }
 

@@ -139,8 +139,8 @@ impl Backing for Archived {
         Err(IoError::Unsupported)
     }
 
-    fn len(&self) -> u64 {
-        self.0.len() as u64
+    fn len(&self) -> Result<u64, IoError> {
+        Ok(self.0.len() as u64)
     }
 }
 
@@ -168,7 +168,8 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Archived(bytes) => bytes.len() as u64,
-            Self::Cached(file, _) | Self::Own(file) => file.len(),
+            // No content of ours fails to tell its length.
+            Self::Cached(file, _) | Self::Own(file) => file.len().unwrap_or(0),
         }
     }
 }

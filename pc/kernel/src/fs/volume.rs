@@ -87,13 +87,17 @@ impl Stored {
         Arc::new(Self { pages, length, failures: Counts::new() })
     }
 
+    fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
     /// Where a page is, or is to be from now on; `None` past the end, where nothing is content.
     fn place<'a>(
         &self,
         pages: &'a mut BTreeMap<u64, Place>,
         index: u64,
     ) -> Result<Option<&'a mut Place>, IoError> {
-        if index >= self.len().div_ceil(PAGE_SIZE) {
+        if index >= self.length().div_ceil(PAGE_SIZE) {
             return Ok(None);
         }
         Ok(Some(match pages.entry(index) {
@@ -150,13 +154,13 @@ impl Backing for Stored {
         self.place(&mut self.pages.lock(), index).map(drop)
     }
 
-    fn len(&self) -> u64 {
-        self.length.load(Ordering::Acquire)
+    fn len(&self) -> Result<u64, IoError> {
+        Ok(self.length())
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {
         let mut pages = self.pages.lock();
-        match self.len() {
+        match self.length() {
             // Orders are for files that had content.
             0 => self.failures.forget(),
             before if bytes < before => cut(&pages, bytes)?,

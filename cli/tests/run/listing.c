@@ -1,0 +1,108 @@
+/* The descriptors that a program can find are its own: in lists, by number, and in programs that it
+ * starts. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The numbers that a directory lists, without those below 3 and its own. */
+static void list(const char *path)
+{
+    DIR *directory = opendir(path);
+    if (!directory) {
+        printf("%s: %s\n", path, strerrorname_np(errno));
+        return;
+    }
+    printf("%s:", strrchr(path, '/'));
+    struct dirent *entry;
+    int sum = 0;
+    while ((entry = readdir(directory))) {
+        int number = atoi(entry->d_name);
+        if (number > 2 && number != dirfd(directory))
+            printf(" %d", number);
+        sum++;
+    }
+    printf(" (%d entries)\n", sum);
+    closedir(directory);
+}
+
+/* The same with room for one entry at a time. */
+static void list_slowly(void)
+{
+    char entry[32];
+    int entries = 0, directory = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+    while (syscall(SYS_getdents64, directory, entry, sizeof entry) > 0)
+        entries++;
+    printf("one at a time: %d\n", entries);
+    close(directory);
+}
+
+static void all_lists(void)
+{
+    char path[64];
+    list("/proc/self/fd");
+    list("/proc/self/fdinfo");
+    list("/dev/fd");
+    sprintf(path, "/proc/%d/task/%d/fd", getpid(), getpid());
+    list(path);
+    list_slowly();
+}
+
+/* How many numbers name something. */
+static int open_numbers(int limit)
+{
+    int open = 0;
+    struct stat stat;
+    for (int number = 3; number < limit; number++)
+        open += fcntl(number, F_GETFD) != -1 || fstat(number, &stat) == 0 || lseek(number, 0, SEEK_CUR) != -1;
+    return open;
+}
+
+int main(int count, char **arguments)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    int top = limit.rlim_cur < 65536 ? limit.rlim_cur : 65536;
+    printf("open: %d\n", open_numbers(top));
+    all_lists();
+    if (count > 1)
+        return 0;
+    size_t len = 32 << 20;
+    char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(memory, 5, len);
+    /* Every number can be had, and given up. */
+    int null = open("/dev/null", O_RDONLY), refused = 0, failed = 0;
+    for (int number = 3; number < top; number++) {
+        refused += dup2(null, number) != number;
+        if (number != null)
+            failed += close(number) != 0;
+    }
+    printf("refused %d, failed %d\n", refused, failed);
+    /* What daemons do to what they may have inherited. */
+    for (int number = 3; number < top; number++)
+        fcntl(number, F_SETFD, 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        char path[64];
+        sprintf(path, "/proc/%d/fd", getppid());
+        list(path);
+        fflush(stdout);
+        execl("/proc/self/exe", "listing", "child", NULL);
+    }
+    waitpid(child, NULL, 0);
+    size_t wrong = 0;
+    for (size_t at = 0; at < len; at++)
+        wrong += memory[at] != 5;
+    printf("wrong %zu\n", wrong);
+    return 0;
+}

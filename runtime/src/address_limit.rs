@@ -1,0 +1,238 @@
+//! The limits of address space (`RLIMIT_AS`) and of private memory that can be written (`RLIMIT_DATA`),
+//! which are about the program's own mappings.
+//!
+//! The runtime's tables are reservations, most of which is never touched, but the host counts them. So
+//! the host's limits stay as high as they may be; the program's are numbers of ours, and what it maps
+//! is counted before the host is asked.
+
+use crate::process::{self, control};
+use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
+use core::ops::Range;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
+use pagefault_control::Slot;
+use pagefault_linux::store::descriptor;
+
+/// What the host counted at the last look that is none of the program's: all of it, and what can be
+/// written. A later look at the host's sums alone then suffices.
+static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// What a call adds to the program's address space.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Growth {
+    /// The bytes of new mappings.
+    pub bytes: u64,
+    /// The bytes of private memory that can be written from now on.
+    pub data: u64,
+    /// Where it takes the place of what is mapped there, and how long it is.
+    pub replaces: Option<(u64, u64)>,
+}
+
+/// The words of a slot that hold a limit, by how far it is below infinity: the soft and the hard one.
+fn words(slot: &Slot, resource: u32) -> &[AtomicU64; 2] {
+    match resource {
+        nr::RLIMIT_DATA => &slot.data_below,
+        _ => &slot.addresses_below,
+    }
+}
+
+fn slot() -> Option<&'static Slot> {
+    control()?.slots.get(Thread::current().member().slot())
+}
+
+fn believed(slot: &Slot, resource: u32) -> [u64; 2] {
+    let [soft, hard] = words(slot, resource);
+    [!soft.load(Relaxed), !hard.load(Relaxed)]
+}
+
+/// Reads and changes one of the program's limits: the soft and the hard one.
+pub fn exchange_limit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let Some(slot) = slot() else { return Err(Errno::ENOSYS) };
+    let was = believed(slot, resource);
+    let Some([soft, hard]) = new else { return Ok(was) };
+    if soft > hard {
+        return Err(Errno::EINVAL);
+    }
+    if hard > was[1] {
+        if !process::may_raise_limits() {
+            return Err(Errno::EPERM);
+        }
+        // Where it is infinite already nothing changes.
+        let _ = set_host(resource, [u64::MAX; 2]);
+    }
+    for (word, limit) in words(slot, resource).iter().zip([soft, hard]) {
+        word.store(!limit, Relaxed);
+    }
+    Ok(was)
+}
+
+/// Makes the host's limits the program's for good, before the runtime goes.
+pub fn settle() {
+    let Some(slot) = slot() else { return };
+    for resource in [nr::RLIMIT_AS, nr::RLIMIT_DATA] {
+        let _ = set_host(resource, believed(slot, resource));
+    }
+}
+
+fn set_host(resource: u32, limit: [u64; 2]) -> Result<()> {
+    let args = [0, resource.into(), (&raw const limit) as u64, 0];
+    // SAFETY: the structure is ours.
+    unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
+}
+
+/// Whether the program may have so much more. The caller holds the gate exclusively.
+///
+/// `ENOMEM`: a limit forbids it.
+pub fn admit(growth: Growth) -> Result<()> {
+    let Some(slot) = slot() else { return Ok(()) };
+    let limits = [believed(slot, nr::RLIMIT_AS)[0], believed(slot, nr::RLIMIT_DATA)[0]];
+    if limits == [u64::MAX; 2] {
+        return Ok(());
+    }
+    let fits = |used: [u64; 2]| {
+        let sum = |used: u64, more: u64| used.saturating_add(more);
+        (growth.bytes == 0 || sum(used[0], growth.bytes) <= limits[0])
+            && (growth.data == 0 || sum(used[1], growth.data) <= limits[1])
+    };
+    // Where the host says nothing, as without /proc, there is nothing to go by.
+    let Some(host) = host_sums() else { return Ok(()) };
+    let own = [0, 1].map(|kind: usize| OWN[kind].load(Relaxed));
+    if own[0] != 0 && fits([0, 1].map(|kind| host[kind].saturating_sub(own[kind]))) {
+        return Ok(());
+    }
+    let Some((used, replaced)) = used(growth.replaces) else { return Ok(()) };
+    for kind in 0..2 {
+        OWN[kind].store(host[kind].saturating_sub(used[kind]), Relaxed);
+    }
+    let left = [0, 1].map(|kind| used[kind].saturating_sub(replaced[kind]));
+    if fits(left) { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// Forgets what was counted: in a forked child, which has not all of its parent's mappings.
+pub fn forget() {
+    OWN.iter().for_each(|own| own.store(0, Relaxed));
+}
+
+/// What the host counts: all addresses, and those of data and stacks.
+fn host_sums() -> Option<[u64; 2]> {
+    const PAGE: u64 = crate::memory::PAGE;
+    let mut text = [0_u8; 128];
+    let len = with_file(c"/proc/self/statm", |file| read(file, &mut text))?;
+    let mut words = text[..len].split(|byte| *byte == b' ');
+    let mut number = |skipped: usize| -> Option<u64> {
+        core::str::from_utf8(words.nth(skipped)?).ok()?.parse().ok()
+    };
+    Some([number(0)? * PAGE, number(4)? * PAGE])
+}
+
+/// What the program has mapped, and what of that lies in a range; each as all of it, and what of it is
+/// private and can be written.
+fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
+    let (start, len) = replaced.unwrap_or((0, 0));
+    let range = start..start.saturating_add(len);
+    let (mut all, mut within) = ([0; 2], [0; 2]);
+    let mut add = |line: &[u8]| {
+        let Some(mapping) = Mapping::of(line) else { return };
+        let Range { start, end } = mapping.range;
+        if process::overlaps_runtime(start, end - start) {
+            return;
+        }
+        let common = end.min(range.end).saturating_sub(start.max(range.start));
+        for (sums, bytes) in [(&mut all, end - start), (&mut within, common)] {
+            sums[0] += bytes;
+            sums[1] += if mapping.is_data { bytes } else { 0 };
+        }
+    };
+    with_file(c"/proc/self/maps", |file| {
+        let mut text = [0_u8; 4096];
+        let mut kept = 0;
+        loop {
+            let len = kept + read(file, &mut text[kept..])?;
+            if len == kept {
+                return Some(());
+            }
+            let mut begin = 0;
+            while let Some(end) = text[begin..len].iter().position(|byte| *byte == b'\n') {
+                add(&text[begin..begin + end]);
+                begin += end + 1;
+            }
+            // A name that is longer than all of this says nothing of interest.
+            begin = if begin == 0 && len == text.len() { len - 128 } else { begin };
+            text.copy_within(begin..len, 0);
+            kept = len - begin;
+        }
+    })?;
+    Some((all, within))
+}
+
+/// A line of the host's list of mappings.
+struct Mapping {
+    range: Range<u64>,
+    is_data: bool,
+}
+
+impl Mapping {
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut words = line.split(|byte| *byte == b' ');
+        let mut bounds = words
+            .next()?
+            .split(|byte| *byte == b'-')
+            .map(|digits| u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok());
+        let range = bounds.next()??..bounds.next()??;
+        let rights = words.next()?;
+        let is_private = rights.get(3) == Some(&b'p');
+        let is_data = is_private && rights.get(1) == Some(&b'w') && !line.ends_with(b"[stack]");
+        // The host's own page lies beyond all addresses, and does not count.
+        (range.start < range.end && range.end <= crate::user::END + crate::memory::PAGE)
+            .then_some(Self { range, is_data })
+    }
+}
+
+/// Opens a file for a while, whatever the program's limit of descriptors.
+fn with_file<T>(path: &core::ffi::CStr, work: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+    let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
+    let file = descriptor::with_room(|| {
+        // SAFETY: the path is ours.
+        unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }
+    })
+    .ok()?;
+    let result = work(file);
+    // SAFETY: just opened, and nobody else's.
+    let _ = unsafe { sys::call(nr::__NR_close, [file]) };
+    result
+}
+
+fn read(file: u64, to: &mut [u8]) -> Option<usize> {
+    // SAFETY: the buffer is ours.
+    let len = unsafe { sys::call(nr::__NR_read, [file, to.as_mut_ptr() as u64, to.len() as u64]) };
+    len.ok().map(|len| len as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_memory_that_can_be_written_is_data_but_for_the_stack() {
+        let of = |line: &str| Mapping::of(line.as_bytes()).map(|m| (m.range.end, m.is_data));
+        assert_eq!(of("1000-3000 rw-p 00000000 00:00 0 "), Some((0x3000, true)));
+        assert_eq!(of("1000-3000 rw-p 00001000 08:01 7      /a file"), Some((0x3000, true)));
+        assert_eq!(of("1000-3000 r--p 00000000 00:00 0"), Some((0x3000, false)));
+        assert_eq!(of("1000-3000 rw-s 00000000 00:00 0"), Some((0x3000, false)));
+        assert_eq!(
+            of("7ffd1000-7ffd3000 rw-p 00000000 00:00 0   [stack]"),
+            Some((0x7ffd_3000, false))
+        );
+        for other in [
+            "",
+            "garbage",
+            "3000-1000 rw-p",
+            "1000-zz rw-p",
+            "ffffffffff600000-ffffffffff601000 --xp",
+        ] {
+            assert!(of(other).is_none(), "{other}");
+        }
+    }
+}

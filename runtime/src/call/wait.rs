@@ -1,0 +1,117 @@
+//! Waits that end after a while. One that the keeper's press interrupts goes on for the time that is
+//! left, where the host would begin anew.
+
+use crate::entry::{self, PRESSED};
+use crate::thread::Thread;
+use crate::{process, user};
+use linux_raw_sys::general as nr;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+const NANOSECONDS_OF_MILLISECOND: u64 = 1_000_000;
+
+/// The argument that says how long a call waits.
+#[derive(Clone, Copy)]
+enum Timeout {
+    /// In milliseconds; a negative number means for ever.
+    Milliseconds(usize),
+    /// A `timespec`; null means for ever.
+    Timespec(usize),
+}
+
+/// Makes a call of the program's.
+///
+/// # Safety
+/// That of the call.
+pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
+    let limit = timeout(number, args).and_then(|timeout| Some((timeout, timeout.time(args)?)));
+    let Some((timeout, time)) = limit else {
+        // SAFETY: passed on to the caller.
+        return unsafe { entry::call(number, args, thread) };
+    };
+    let end = process::now().saturating_add(time);
+    // SAFETY: passed on to the caller.
+    let mut raw = unsafe { entry::call_once(number, args, thread) };
+    while raw == PRESSED {
+        let left = end.saturating_sub(process::now());
+        let timespec = [left / NANOSECONDS, left % NANOSECONDS];
+        let mut again = *args;
+        match timeout {
+            Timeout::Milliseconds(arg) => again[arg] = left.div_ceil(NANOSECONDS_OF_MILLISECOND),
+            Timeout::Timespec(arg) => again[arg] = (&raw const timespec) as u64,
+        }
+        // SAFETY: passed on to the caller; the time lives for the call.
+        raw = unsafe { entry::call_once(number, &again, thread) };
+    }
+    raw
+}
+
+/// How a call says how long it waits; `None` where it names an end instead, where it does not wait, and
+/// where the host itself says how much is left.
+fn timeout(number: u32, args: &[u64; 6]) -> Option<Timeout> {
+    /// `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
+    const FUTEX_FLAGS: u64 = 128 | 256;
+    let is_of_time = [nr::CLOCK_REALTIME, nr::CLOCK_MONOTONIC, nr::CLOCK_BOOTTIME];
+    match number {
+        nr::__NR_poll => Some(Timeout::Milliseconds(2)),
+        nr::__NR_epoll_wait | nr::__NR_epoll_pwait => Some(Timeout::Milliseconds(3)),
+        nr::__NR_nanosleep => Some(Timeout::Timespec(0)),
+        nr::__NR_clock_nanosleep => {
+            let is_relative = args[1] as u32 & nr::TIMER_ABSTIME == 0;
+            (is_relative && is_of_time.contains(&(args[0] as u32))).then_some(Timeout::Timespec(2))
+        }
+        nr::__NR_rt_sigtimedwait => Some(Timeout::Timespec(2)),
+        nr::__NR_semtimedop | nr::__NR_epoll_pwait2 => Some(Timeout::Timespec(3)),
+        nr::__NR_futex => {
+            let waits = args[1] & !FUTEX_FLAGS == u64::from(nr::FUTEX_WAIT);
+            waits.then_some(Timeout::Timespec(3))
+        }
+        _ => None,
+    }
+}
+
+impl Timeout {
+    /// The time in nanoseconds; `None` for ever, and where it is none.
+    fn time(self, args: &[u64; 6]) -> Option<u64> {
+        match self {
+            Self::Milliseconds(arg) => {
+                let time = u64::try_from(args[arg] as i32).ok()?;
+                Some(time * NANOSECONDS_OF_MILLISECOND)
+            }
+            Self::Timespec(arg) if args[arg] == 0 => None,
+            Self::Timespec(arg) => {
+                let [seconds, nanoseconds] = user::read::<[u64; 2]>(args[arg]).ok()?;
+                let valid = seconds <= i64::MAX as u64 && nanoseconds < NANOSECONDS;
+                let time = seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds);
+                valid.then_some(time)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_wait_is_where_the_call_has_it() {
+        let time = |number, args: &[u64; 6]| {
+            timeout(number, args).and_then(|timeout| match timeout {
+                Timeout::Milliseconds(_) => timeout.time(args),
+                Timeout::Timespec(arg) => Some(args[arg]),
+            })
+        };
+        assert_eq!(time(nr::__NR_poll, &[0, 0, 1500, 0, 0, 0]), Some(1_500_000_000));
+        assert_eq!(time(nr::__NR_poll, &[0, 0, u64::from(u32::MAX), 0, 0, 0]), None);
+        assert_eq!(time(nr::__NR_epoll_wait, &[3, 0, 8, 0, 0, 0]), Some(0));
+        assert_eq!(time(nr::__NR_nanosleep, &[77, 0, 0, 0, 0, 0]), Some(77));
+        assert_eq!(time(nr::__NR_clock_nanosleep, &[1, 0, 77, 0, 0, 0]), Some(77));
+        // Until a moment, and by the time that the processor spends on the thread.
+        assert_eq!(time(nr::__NR_clock_nanosleep, &[1, 1, 77, 0, 0, 0]), None);
+        assert_eq!(time(nr::__NR_clock_nanosleep, &[3, 0, 77, 0, 0, 0]), None);
+        assert_eq!(time(nr::__NR_futex, &[0, 128, 0, 77, 0, 0]), Some(77));
+        // FUTEX_WAKE, FUTEX_WAIT_BITSET.
+        assert_eq!(time(nr::__NR_futex, &[0, 129, 1, 77, 0, 0]), None);
+        assert_eq!(time(nr::__NR_futex, &[0, 137, 1, 77, 0, 0]), None);
+        assert_eq!(time(nr::__NR_read, &[0, 0, 77, 0, 0, 0]), None);
+    }
+}
