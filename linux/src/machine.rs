@@ -316,9 +316,7 @@ impl Machine for LinuxMachine {
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
         let held = self.shared.frames.hold(frame);
-        if !self.shared.is_alone() {
-            self.shared.write_protect_held(&held);
-        }
+        self.shared.write_protect_held(&held);
         // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
         // to it: it is parked, or write-protected on the host, or there is no other thread.
         f(unsafe { &*self.shared.parked_page(held.home()) })

@@ -188,10 +188,12 @@ impl<'a, M: Machine> Batch<'a, M> {
                 } else if purpose != Purpose::WriteBack && manager.is_left_alone(spot, page) {
                     alone = true;
                     dirty |= spot.cursor.entry(spot.address).is_dirty();
-                } else if !stales.has_room_for(spot.mm) {
+                } else if let Some(place) = stales.room_for(spot.mm) {
+                    if let Some(stale) = write_protect(spot, &mut dirty) {
+                        stales.note(place, stale);
+                    }
+                } else {
                     left = true;
-                } else if let Some(stale) = write_protect(spot, &mut dirty) {
-                    stales.note(spot.mm, stale);
                 }
             });
             if dirty {
@@ -237,12 +239,13 @@ impl<'a, M: Machine> Batch<'a, M> {
             let (mut left, mut refused) = (false, false);
             let stales = &mut self.stales;
             manager.walk_near(&mut self.near, frame, |spot| {
-                if !stales.has_room_for(spot.mm) {
+                let Some(place) = stales.room_for(spot.mm) else {
                     left = true;
-                } else if let Some(stale) = take_entry(manager, spot, subject, still, &mut fresh) {
-                    stales.note(spot.mm, stale);
-                } else {
-                    refused = true;
+                    return;
+                };
+                match take_entry(manager, spot, subject, still, &mut fresh) {
+                    Some(stale) => stales.note(place, stale),
+                    None => refused = true,
                 }
             });
             if !left || refused {
