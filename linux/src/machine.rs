@@ -5,6 +5,7 @@ use crate::context;
 #[cfg(feature = "std")]
 use crate::deliver::pager::Pagers;
 use crate::frame::{Frames, Home};
+use crate::fresh::Zeros;
 use crate::host::PAGE;
 use crate::lock::{self, FutexMutex, FutexRwLock};
 use crate::probe::{Delivery, Probe, ProbeError};
@@ -85,8 +86,8 @@ pub const MAX_FRAMES: u32 = (1 << 30) - 2;
 
 /// The most pages of zeros worth giving at once to memory that is first stored to in order
 /// ([`pagefault::Config::populate_ahead`]): a fault costs a signal or two switches between threads,
-/// a page of zeros a call.
-pub const POPULATE_AHEAD: u32 = 16;
+/// and one call gives all of them their pages.
+pub const POPULATE_AHEAD: u32 = 32;
 
 /// A Linux process as a machine: real faults of real programs, through userfaultfd.
 ///
@@ -109,6 +110,7 @@ pub(crate) struct Shared {
     pub budget: u32,
     pub frames: Frames,
     pub buffers: Buffers,
+    pub zeros: Zeros,
     #[cfg(feature = "std")]
     pub pagers: Pagers,
     pub credits: Credits,
@@ -153,6 +155,7 @@ impl LinuxMachine {
                 budget: config.frames,
                 frames: Frames::new(most)?,
                 buffers: Buffers::new(most)?,
+                zeros: Zeros::new()?,
                 #[cfg(feature = "std")]
                 pagers: Pagers::new(),
                 credits,
@@ -205,6 +208,11 @@ fn check_window(origin: VirtAddr, bytes: u64) -> Result<VirtAddr, BuildError> {
 static ZEROS: Page = [0; PAGE];
 
 impl Shared {
+    /// Whether the calling thread is known to be the only one that could store to managed memory.
+    pub fn is_alone(&self) -> bool {
+        self.delivery == Delivery::Inline && context::is_alone()
+    }
+
     /// The page from which a frame that is not mapped can be copied.
     ///
     /// Valid while the frame is held.
@@ -326,8 +334,8 @@ impl Machine for LinuxMachine {
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
         let held = self.shared.frames.hold(frame);
         self.shared.write_protect_held(&held);
-        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody can
-        // store to it: it is parked, or write-protected on the host.
+        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
+        // to it: it is parked, or write-protected on the host, or there is no other thread.
         f(unsafe { &*self.shared.parked_page(held.home()) })
     }
 
@@ -338,6 +346,15 @@ impl Machine for LinuxMachine {
 
     fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {
         self.shared.flush(&space.core, stale);
+    }
+
+    /// A frame that is shared with a relative stands at its place for both; elsewhere it costs.
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        !self.shared.credits.is_shared(frame)
+    }
+
+    fn is_alone(&self, _space: &LinuxSpace) -> bool {
+        self.shared.is_alone()
     }
 
     fn context(&self) -> ContextId {

@@ -176,6 +176,13 @@ impl Thread {
         BLOCKS.lock().iter().any(|thread| lives(thread) && !own.contains(&thread.member.get()))
     }
 
+    /// Whether no other thread runs in this memory, of whatever process.
+    pub fn is_alone(&self) -> bool {
+        let is_other = |thread: &Self| !core::ptr::eq(thread, self);
+        let blocks = BLOCKS.lock();
+        !blocks.iter().any(|thread| is_other(thread) && thread.number.load(Acquire) != 0)
+    }
+
     /// Whether its process has other threads.
     pub fn is_one_of_many(&self) -> bool {
         self.find(|_| true).is_some()

@@ -20,8 +20,7 @@ use twox_hash::XxHash3_64;
 /// Evicted pages in a file: an unlinked temporary one, or one with a name.
 ///
 /// Pages are gathered and written in runs of up to 128 KiB, and read in clusters where reads go through
-/// the file in order, both past the host's page cache where the file system allows it. What is read must
-/// have the checksum of what was written. Freed slots are punched out of the file, 256 KiB at a time. A
+/// the file in order. What is read must have the checksum of what was written. Freed slots are punched out of the file, 256 KiB at a time. A
 /// write that finds the disk as full as it may become, or the file as long as the process may make one,
 /// answers [`IoError::Full`]; [`SwapFile::shortage`] then tells which.
 ///
@@ -136,11 +135,6 @@ impl SwapFile {
     /// What to say of the file, if a page came back from it other than it was written.
     pub fn damage(&self) -> Option<Damage> {
         self.damaged.load(Relaxed).then(|| Damage { place: self.growth.place().clone() })
-    }
-
-    /// Whether I/O goes past the host's page cache.
-    pub fn is_direct(&self) -> bool {
-        self.files.current().is_some_and(|number| self.files.is_direct(number))
     }
 
     /// What is held now.

@@ -46,9 +46,10 @@ pub fn current() -> Option<&'static Manager> {
     MANAGER.get()
 }
 
-/// Tells the manager how to number threads, once the calling one runs on its own stack; from then on
-/// events can be kept.
+/// Tells the manager how to number and count threads, once the calling one runs on its own stack; from
+/// then on events can be kept.
 pub fn begin_threads() {
+    pagefault_linux::set_alone(|| Thread::current().is_alone());
     pagefault_linux::set_context(|| Thread::current().context());
     events::start();
 }

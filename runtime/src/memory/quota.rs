@@ -71,6 +71,10 @@ impl Tree {
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;
         let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.resident()));
+        // Who has all the frames that are in use need not count the others.
+        if own >= slots.charged() {
+            return false;
+        }
         own.saturating_mul(slots.taken() as u64) < self.limit()
     }
 
