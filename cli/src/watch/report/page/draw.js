@@ -143,6 +143,7 @@ function drawDecision(data) {
   const most = rows.reduce((best, row) => (row.count > best.count ? row : best));
   const calls = data.decision.reduce((sum, row) => sum + row.in_calls, 0);
   const parts = [];
+  if (!total) parts.push("The tree fitted into its limit, so that the kernel answered its faults by itself, unseen.");
   if (total) parts.push(`The most frequent answer is ${most.title}: ${percent(most.count, total)}.`);
   parts.push(`${count(faults.major)} waited for a page to be read (major), ${count(faults.minor)} did not (minor).`);
   if (calls) parts.push(`${count(calls)} of these were no faults but pages that system calls were about to use.`);
