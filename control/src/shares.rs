@@ -4,9 +4,11 @@
 //! has a *column*: for each of its frames, the share that it is in, or 0. The keeper reads the column
 //! of a process that was killed, and leaves its shares for it.
 //!
-//! Both lie behind [`Control`] in the same file, which takes memory only where it is used.
+//! Both lie behind [`Control`] in the same file, as the compressed memory does ([`Spans`](crate::Spans)). The
+//! file takes memory only where it is used.
 
-use crate::Control;
+use crate::pool::SPAN;
+use crate::{Control, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -17,12 +19,16 @@ const PAGE: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     frames: u32,
+    spans: u32,
 }
 
 impl Plan {
-    /// The plan for a limit in bytes.
-    pub fn new(limit_bytes: u64) -> Self {
-        Self { frames: u32::try_from(limit_bytes / PAGE).unwrap_or(u32::MAX - 1) }
+    /// The plan for a limit of at most so many bytes, and for as many bytes of compressed memory.
+    pub fn new(most_bytes: u64, pool_bytes: u64) -> Self {
+        Self {
+            frames: u32::try_from(most_bytes / PAGE).unwrap_or(u32::MAX - 1),
+            spans: u32::try_from(pool_bytes / SPAN).unwrap_or(u32::MAX),
+        }
     }
 
     /// The frames of the tree.
@@ -42,9 +48,45 @@ impl Plan {
         start..start + self.column_len()
     }
 
-    /// The length of the file.
+    /// The spans of the compressed memory.
+    pub const fn spans(&self) -> u32 {
+        self.spans
+    }
+
+    /// The words of all spans.
+    pub const fn span_words(&self) -> Range<u64> {
+        let start = self.column(crate::MOST_PROCESSES as u32).start;
+        start..start + (self.spans as u64 * 4).next_multiple_of(PAGE)
+    }
+
+    /// The column of bits of a slot, one for each span.
+    pub const fn span_column(&self, slot: u32) -> Range<u64> {
+        let len = (self.spans as u64).div_ceil(8).next_multiple_of(PAGE);
+        let start = self.span_words().end + slot as u64 * len;
+        start..start + len
+    }
+
+    /// The memory of the spans.
+    pub const fn pool(&self) -> Range<u64> {
+        let start = self.span_column(crate::MOST_PROCESSES as u32).start;
+        start..start + self.spans as u64 * SPAN
+    }
+
+    /// The length of the file without rings.
     pub const fn file_len(&self) -> u64 {
-        self.column(crate::MOST_PROCESSES as u32).start
+        self.pool().end
+    }
+
+    /// The ring of a slot, in a file that has room for rings.
+    pub const fn ring(&self, slot: u32) -> Range<u64> {
+        let len = (size_of::<Ring>() as u64).next_multiple_of(PAGE);
+        let start = self.file_len() + slot as u64 * len;
+        start..start + len
+    }
+
+    /// The length of a file that has room for rings.
+    pub const fn observed_len(&self) -> u64 {
+        self.ring(crate::MOST_PROCESSES as u32).start
     }
 
     /// The bytes of a column, and of the words: one word more than there are frames.
@@ -104,12 +146,18 @@ mod tests {
 
     #[test]
     fn the_parts_of_the_file_follow_each_other() {
-        let plan = Plan::new(64 << 20);
+        let plan = Plan::new(64 << 20, 32 << 20);
         assert_eq!(plan.frames(), 16384);
         assert!(plan.shares().start >= size_of::<Control>() as u64);
         assert_eq!(plan.column(0).start, plan.shares().end);
         assert_eq!(plan.column(1).start, plan.column(0).end);
-        assert!(plan.file_len() >= plan.column(crate::MOST_PROCESSES as u32 - 1).end);
+        assert!(plan.span_words().start >= plan.column(crate::MOST_PROCESSES as u32 - 1).end);
+        assert_eq!(plan.spans(), 1024);
+        assert_eq!(plan.span_column(0).start, plan.span_words().end);
+        assert_eq!(plan.span_column(1).start, plan.span_column(0).end);
+        assert!(plan.pool().start >= plan.span_column(crate::MOST_PROCESSES as u32 - 1).end);
+        assert_eq!(plan.pool().end - plan.pool().start, 32 << 20);
+        assert_eq!(plan.file_len(), plan.pool().end);
         assert!(plan.column_len() >= (u64::from(plan.frames()) + 1) * 4);
     }
 

@@ -1,5 +1,6 @@
 //! The processes of the tree, and the frames that each is charged with.
 
+use crate::MOST_AREAS;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -52,6 +53,8 @@ pub struct Slot {
     /// The shares that this process is in.
     shared: AtomicU32,
     spare: AtomicU32,
+    /// The pages of this process in each swap area, as it last said.
+    stored: [AtomicU32; MOST_AREAS],
 }
 
 impl Slot {
@@ -63,6 +66,18 @@ impl Slot {
     /// The frames that its process is charged with.
     pub fn charged(&self) -> u32 {
         self.charged.load(Relaxed)
+    }
+
+    /// The pages that its process has in each swap area, as it said a moment ago.
+    pub fn stored(&self) -> [u32; MOST_AREAS] {
+        core::array::from_fn(|area| self.stored[area].load(Relaxed))
+    }
+
+    /// Says how many pages the process has in a swap area.
+    pub fn set_stored(&self, area: usize, pages: u32) {
+        if let Some(stored) = self.stored.get(area) {
+            stored.store(pages, Relaxed);
+        }
     }
 
     /// The frames that its process has, those that it shares included.
@@ -143,6 +158,7 @@ impl Slots {
     pub fn discharge(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         found.shared.store(0, Relaxed);
+        found.stored.iter().for_each(|stored| stored.store(0, Relaxed));
         self.lower(u64::from(found.charged.swap(0, Relaxed)));
     }
 
@@ -193,6 +209,16 @@ impl Slots {
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
     }
 
+    /// How many times a slot was taken, modulo 2³²: each begins its search at that slot.
+    pub fn begun(&self) -> u32 {
+        self.hint.load(Relaxed)
+    }
+
+    /// The slots that processes have, with their numbers.
+    pub fn all_taken(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.slots).filter(|(_, slot)| slot.is_taken())
+    }
+
     /// The slot of a process, by its number as the keeper sees it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
         let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
@@ -218,11 +244,11 @@ impl Slots {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::Control;
+    use crate::{Control, Plan};
 
     #[test]
     fn a_slot_is_one_process_s_and_can_be_taken_again() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
         let mut sorted = taken.clone();
@@ -236,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let [a, b] = [(); 2].map(|()| slots.take().unwrap());
         assert!(slots.charge(a, 60, 100));
@@ -256,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_none_changes_nothing() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let none = MOST_PROCESSES as u32;
         assert!(!control.slots.charge(none, 1, 100));
         control.slots.uncharge(none, 1);

@@ -1,4 +1,4 @@
-//! Numbers for threads.
+//! Numbers for threads, and whether there is more than one.
 
 use core::sync::atomic::AtomicPtr;
 use core::sync::atomic::Ordering::{Acquire, Release};
@@ -14,6 +14,24 @@ static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// slow for several threads and, in debug builds, not allowed: they would be taken for one.
 pub fn set_context(number: fn() -> u32) {
     HOOK.store(number as *mut (), Release);
+}
+
+/// The embedder's function, or null.
+static ALONE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Says how a machine finds out that the calling thread is the only one that runs in this memory, so
+/// that nobody stores to it while a fault is answered. By default it is taken for one of several.
+///
+/// `alone` is called in fault handlers, and does not change its mind from true to false within one.
+pub fn set_alone(alone: fn() -> bool) {
+    ALONE.store(alone as *mut (), Release);
+}
+
+/// Whether the calling thread is known to be the only one.
+pub(crate) fn is_alone() -> bool {
+    let hook = ALONE.load(Acquire);
+    // SAFETY: only `set_alone` stores a pointer, made from a function of this type.
+    !hook.is_null() && unsafe { core::mem::transmute::<*mut (), fn() -> bool>(hook)() }
 }
 
 /// A small number of the calling thread.

@@ -60,7 +60,7 @@
 //! | [`deliver`] | a fault travels up, inline in the faulting thread or through a thread of ours | threads and handlers |
 //! | [`machine`] | the machine: frames, copies, flushes, for the memory manager | |
 //! | [`space`] | address spaces: windows, or the process itself | |
-//! | `place` | which host page shows which frame: refilling and flushing | |
+//! | `place`, `fresh` | which host page shows which frame: refilling and flushing | |
 //! | `table`, `frame`, `buffer` | our page table, the frames, parked pages | |
 //! | [`adopt`] | host pages that were there before the manager | |
 //! | [`fork`] | what a fork of the whole process needs | |
@@ -92,6 +92,7 @@ pub mod deliver;
 mod follow;
 pub mod fork;
 mod frame;
+mod fresh;
 mod host;
 pub mod lock;
 pub mod machine;
@@ -120,7 +121,7 @@ pub use pagefault::{Advice, Correction, Event, Observer, Sharing, SyncMode, Weig
 pub use {pagefault, pagefault_machine};
 
 pub use adopt::{AdoptPresentError, Standing, adopt_present};
-pub use context::set_context;
+pub use context::{set_alone, set_context};
 #[cfg(feature = "std")]
 pub use deliver::guard::Faulted;
 pub use deliver::{Answer, HostFault, Report, Resolution, Signal, answer};

@@ -5,6 +5,7 @@ use crate::context;
 #[cfg(feature = "std")]
 use crate::deliver::pager::Pagers;
 use crate::frame::{Frames, Home};
+use crate::fresh::Zeros;
 use crate::host::PAGE;
 use crate::lock::{self, FutexMutex, FutexRwLock};
 use crate::probe::{Delivery, Probe, ProbeError};
@@ -85,8 +86,8 @@ pub const MAX_FRAMES: u32 = (1 << 30) - 2;
 
 /// The most pages of zeros worth giving at once to memory that is first stored to in order
 /// ([`pagefault::Config::populate_ahead`]): a fault costs a signal or two switches between threads,
-/// a page of zeros a call.
-pub const POPULATE_AHEAD: u32 = 16;
+/// and one call gives all of them their pages.
+pub const POPULATE_AHEAD: u32 = 32;
 
 /// A Linux process as a machine: real faults of real programs, through userfaultfd.
 ///
@@ -105,8 +106,11 @@ pub(crate) struct Shared {
     /// For a forked child that has lost the right to a descriptor of its own.
     pub device: Option<Device>,
     pub sweep: Sweep,
+    /// The frames that memory is taken to have; there may be more.
+    pub budget: u32,
     pub frames: Frames,
     pub buffers: Buffers,
+    pub zeros: Zeros,
     #[cfg(feature = "std")]
     pub pagers: Pagers,
     pub credits: Credits,
@@ -116,16 +120,21 @@ pub(crate) struct Shared {
 impl LinuxMachine {
     /// Builds a machine, or says what the kernel lacks.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        Self::build(config, Credits::new(None))
+        Self::build(config, Credits::new(None), config.frames)
     }
 
-    /// Builds a machine whose frames are paid for by a quota that it shares with others.
-    pub fn with_quota(config: &Config, quota: Box<dyn Quota>) -> Result<Self, BuildError> {
-        Self::build(config, Credits::new(Some(quota)))
+    /// Builds a machine whose frames are paid for by a quota that it shares with others. The quota may
+    /// grow beyond the frames of the configuration, up to `most`.
+    pub fn with_quota(
+        config: &Config,
+        quota: Box<dyn Quota>,
+        most: u32,
+    ) -> Result<Self, BuildError> {
+        Self::build(config, Credits::new(Some(quota)), most.max(config.frames))
     }
 
-    fn build(config: &Config, credits: Credits) -> Result<Self, BuildError> {
-        if config.frames == 0 || config.frames > MAX_FRAMES {
+    fn build(config: &Config, credits: Credits, most: u32) -> Result<Self, BuildError> {
+        if config.frames == 0 || most > MAX_FRAMES {
             return Err(BuildError::Frames);
         }
         let end = match config.layout {
@@ -143,8 +152,10 @@ impl LinuxMachine {
                 descriptor: probe.open(config.delivery)?,
                 device: needs_right.then(Device::open).flatten(),
                 sweep: Sweep::new(),
-                frames: Frames::new(config.frames)?,
-                buffers: Buffers::new(config.frames)?,
+                budget: config.frames,
+                frames: Frames::new(most)?,
+                buffers: Buffers::new(most)?,
+                zeros: Zeros::new()?,
                 #[cfg(feature = "std")]
                 pagers: Pagers::new(),
                 credits,
@@ -197,6 +208,11 @@ fn check_window(origin: VirtAddr, bytes: u64) -> Result<VirtAddr, BuildError> {
 static ZEROS: Page = [0; PAGE];
 
 impl Shared {
+    /// Whether the calling thread is known to be the only one that could store to managed memory.
+    pub fn is_alone(&self) -> bool {
+        self.delivery == Delivery::Inline && context::is_alone()
+    }
+
     /// The page from which a frame that is not mapped can be copied.
     ///
     /// Valid while the frame is held.
@@ -235,6 +251,10 @@ impl Machine for LinuxMachine {
     }
 
     fn frames(&self) -> u32 {
+        self.shared.budget
+    }
+
+    fn most_frames(&self) -> u32 {
         self.shared.frames.len()
     }
 
@@ -314,8 +334,8 @@ impl Machine for LinuxMachine {
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
         let held = self.shared.frames.hold(frame);
         self.shared.write_protect_held(&held);
-        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody can
-        // store to it: it is parked, or write-protected on the host.
+        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
+        // to it: it is parked, or write-protected on the host, or there is no other thread.
         f(unsafe { &*self.shared.parked_page(held.home()) })
     }
 
@@ -326,6 +346,15 @@ impl Machine for LinuxMachine {
 
     fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {
         self.shared.flush(&space.core, stale);
+    }
+
+    /// A frame that is shared with a relative stands at its place for both; elsewhere it costs.
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        !self.shared.credits.is_shared(frame)
+    }
+
+    fn is_alone(&self, _space: &LinuxSpace) -> bool {
+        self.shared.is_alone()
     }
 
     fn context(&self) -> ContextId {

@@ -121,6 +121,11 @@ impl Credits {
         }
     }
 
+    /// Whether other machines have the frame too.
+    pub fn is_shared(&self, frame: Frame) -> bool {
+        self.quota.as_ref().is_some_and(|quota| quota.share_of(frame) != 0)
+    }
+
     /// Makes a frame this machine's own whose content is about to be in a page of its own.
     pub fn own(&self, frame: Frame) {
         if self.try_own(frame) {

@@ -179,6 +179,13 @@ impl PageTable {
         matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
     }
 
+    /// Whether no frame stands in the host page `host`, which is page `page` of this table, nor
+    /// anything else is noted of it.
+    pub fn is_empty(&self, page: usize, host: u64, frames: &Frames) -> bool {
+        let flags = self.shown_word(page).map_or(0, |word| word.load(Acquire) & FLAGS);
+        flags == 0 && self.shown(page, host, frames).is_none()
+    }
+
     /// Notes that `frame` was put into the host page; under the locks of leaf and frame.
     pub fn set_shown(&self, page: usize, frame: Frame) {
         let Some(word) = self.shown_word(page) else { return };

@@ -215,6 +215,30 @@ impl Userfault {
         }
     }
 
+    /// Maps copies of `pages` pages at `source` at the empty pages from `to` on, and wakes their
+    /// waiters. Returns how many there were until the first that the host refuses.
+    ///
+    /// # Safety
+    /// As for [`copy`](Self::copy), for every page.
+    pub unsafe fn copy_run(
+        &self,
+        to: u64,
+        source: *const u8,
+        pages: usize,
+        mapped: Mapped,
+    ) -> usize {
+        let mode = if mapped == Mapped::WriteProtected { COPY_MODE_WP } else { 0 };
+        let (src, len) = (source as u64, (pages * crate::host::PAGE) as u64);
+        loop {
+            let mut args = CopyArgs { dst: to, src, len, mode, copied: 0 };
+            match self.call::<UFFDIO_COPY, _>(&mut args) {
+                Ok(()) => return pages,
+                Err(Errno::AGAIN | Errno::INTR) if args.copied <= 0 => {}
+                Err(_) => return args.copied.max(0) as usize / crate::host::PAGE,
+            }
+        }
+    }
+
     /// Takes away or gives back the right to store to the pages mapped in `range`; giving it back
     /// wakes the waiters.
     pub fn write_protect(&self, range: Range<u64>, mapped: Mapped) -> Result<(), Errno> {

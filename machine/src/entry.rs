@@ -84,6 +84,11 @@ impl Entry {
         matches!(self, Self::Present { protection, .. } if protection.contains(Protection::WRITE))
     }
 
+    /// Whether the page was written through this entry.
+    pub const fn is_dirty(&self) -> bool {
+        matches!(self, Self::Present { dirty: true, .. })
+    }
+
     /// Whether an access through this entry succeeds without a fault. What may be stored to or
     /// executed can be read too (spec A16).
     pub fn allows(&self, access: Access) -> bool {

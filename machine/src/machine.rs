@@ -132,8 +132,14 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// What this machine can do; constant over its life.
     fn capabilities(&self) -> Capabilities;
 
-    /// The number of frames; they are numbered from 0.
+    /// The number of frames; they are numbered from 0. What is sized by memory is sized by this.
     fn frames(&self) -> u32;
+
+    /// The most frames that there may be one day, if the machine can get more while it runs: their numbers
+    /// are below this.
+    fn most_frames(&self) -> u32 {
+        self.frames()
+    }
 
     /// How many frames are free now; may be out of date by the time it is used.
     fn free_frames(&self) -> u32;
@@ -187,12 +193,27 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
+    /// Whether a frame's content can be kept while none of its entries allows an access, without
+    /// more memory than now.
+    fn keeps_unmapped(&self, _frame: Frame) -> bool {
+        true
+    }
+
     /// Does what [`flush`](Self::flush) does for one page, if no processor but the caller's need be
     /// told; else does nothing and returns `false`, as a machine may do always.
     ///
     /// Waits for nobody, and so may be called with the cursor held under which the entry was
     /// changed: whoever uses the space from then on sees the changed entry.
     fn flush_here(&self, _space: &Self::Space, _stale: Stale) -> bool {
+        false
+    }
+
+    /// Whether nobody but the caller can store to memory of `space`, or be let do so, until the caller
+    /// goes back to the program that it serves; a machine may always say no.
+    ///
+    /// Then the right to store need not be taken from a page whose content is saved, which spares a
+    /// flush. May be called with a cursor held.
+    fn is_alone(&self, _space: &Self::Space) -> bool {
         false
     }
 

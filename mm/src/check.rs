@@ -187,14 +187,14 @@ impl<M: Machine> Manager<M> {
         self.queues.visit(&self.pages, &self.order, |frame, which| {
             queued += 1;
             let page = self.page(frame);
-            let main = page.has(PageFlags::MAIN) == (which == Which::Main);
-            if !page.has(PageFlags::QUEUED) || !main {
+            let flags = page.flags();
+            if !flags.contains(PageFlags::QUEUED) || Which::of(flags) != which {
                 result = Err(Violation { frame: Some(frame), ..broken(Invariant::I20, 1, 0) });
             }
         });
         result?;
-        let (small, main) = self.queues.lengths(&self.order);
-        equal(Invariant::I20, queued, u64::from(small + main))?;
+        let lengths = self.queues.lengths(&self.order);
+        equal(Invariant::I20, queued, u64::from(lengths.all()))?;
         let flagged =
             (0..self.pages.len()).filter(|n| self.page(Frame(*n)).has(PageFlags::QUEUED)).count();
         equal(Invariant::I20, queued, flagged as u64)

@@ -19,7 +19,8 @@ pub enum Correction {
     CopyOnWrite,
     /// A page that the sole owner may write after all, or whose first store was awaited.
     Reuse,
-    /// Nothing: the entry allows the access by now.
+    /// Nothing but the entry: it allows the access by now, or does again, where reclaim had taken its
+    /// rights to see whether the page is used.
     Spurious,
 }
 
@@ -90,6 +91,8 @@ pub enum Event {
     Evicted {
         /// The frame.
         frame: Frame,
+        /// Where it was mapped, the last place of several; `None` where it was in a cache alone.
+        address: Option<VirtAddr>,
     },
 }
 

@@ -58,6 +58,8 @@ pub struct QueueReport {
     pub small: Vec<Frame>,
     /// The queue of pages that proved their worth.
     pub main: Vec<Frame>,
+    /// Pages that leave next unless they are used, on a machine without accessed bits.
+    pub standby: Vec<Frame>,
 }
 
 /// A region that a search for an address came by (spec A13).
@@ -116,6 +118,7 @@ impl<M: Machine> Manager<M> {
         self.queues.visit(&self.pages, &self.order, |frame, which| match which {
             Which::Small => report.small.push(frame),
             Which::Main => report.main.push(frame),
+            Which::Standby => report.standby.push(frame),
         });
         report
     }

@@ -8,7 +8,7 @@ use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
 use crate::reclaim::Watermarks;
 use crate::reclaim::foresight::Foresight;
-use crate::reclaim::queue::{Queues, Which};
+use crate::reclaim::queue::{Queues, Sight, Which};
 use crate::reclaim::room::Passes;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
@@ -117,6 +117,8 @@ pub struct Manager<M: Machine> {
     pub(crate) foresight: Foresight,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
+    /// How many such threads run.
+    pub(crate) background_threads: AtomicU32,
     pub(crate) passes: Passes,
     vma_ids: AtomicU64,
 }
@@ -150,7 +152,8 @@ impl<M: Machine> Manager<M> {
     /// Makes a manager for a machine, all of whose frames it may use.
     pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
         let frames = machine.frames();
-        let pages = Pages::new(frames);
+        let sight = if machine.capabilities().accessed { Sight::Bits } else { Sight::Standby };
+        let pages = Pages::new(machine.most_frames());
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
             pages.of(zero).set(PageFlags::UPTODATE);
@@ -159,7 +162,7 @@ impl<M: Machine> Manager<M> {
             order: LockOrder::new(machine.clone()),
             pages,
             cache: Cache::new(frames),
-            queues: Queues::new(frames),
+            queues: Queues::new(frames, sight),
             swap: Areas::with_last_slot(machine.capabilities().last_swap_slot),
             families: Registry::new(),
             mappings: Registry::new(),
@@ -171,6 +174,7 @@ impl<M: Machine> Manager<M> {
             file_pages: AtomicU32::new(0),
             foresight: Foresight::new(frames),
             background: AtomicU32::new(0),
+            background_threads: AtomicU32::new(0),
             passes: Passes::default(),
             vma_ids: AtomicU64::new(1),
             machine,
@@ -204,7 +208,7 @@ impl<M: Machine> Manager<M> {
 
     /// How many frames are in use now.
     pub fn frames_in_use(&self) -> u32 {
-        self.machine.frames() - self.machine.free_frames()
+        self.machine.frames().saturating_sub(self.machine.free_frames())
     }
 
     /// Whether a frame's page is pinned: a device, or the host, may store to it at any moment.
@@ -317,8 +321,11 @@ impl<M: Machine> Manager<M> {
 
     /// Puts a new page into the queue where its history says it belongs.
     pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
-        let back = hash.is_some_and(|hash| self.queues.recall(hash));
-        let to = if back { Which::Main } else { Which::Small };
+        let to = match self.queues.sight() {
+            Sight::Standby => Which::Main,
+            Sight::Bits if hash.is_some_and(|hash| self.queues.recall(hash)) => Which::Main,
+            Sight::Bits => Which::Small,
+        };
         self.queues.push(&self.pages, &self.order, frame, to);
     }
 

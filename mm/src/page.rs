@@ -49,8 +49,16 @@ bitflags::bitflags! {
         const ERROR = 0x400;
         /// The owner allowed the content to be discarded while the page stays clean (J9).
         const LAZY_FREE = 0x800;
+        /// The page is on standby rather than in the small or the main queue.
+        const STANDBY = 0x1000;
+        /// How many rounds of the main queue the page stays for its use on standby: a number of two
+        /// bits, changed under the lock of the queue's shard.
+        const ROUNDS = 0x6000;
     }
 }
+
+/// One of [`PageFlags::ROUNDS`].
+const ONE_ROUND: u32 = 0x2000;
 
 /// One pin, in the upper half of the flags' word.
 const PIN: u32 = 1 << 16;
@@ -118,6 +126,15 @@ impl Page {
 
     pub(crate) fn clear(&self, flags: PageFlags) -> PageFlags {
         PageFlags::from_bits_truncate(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
+    }
+
+    /// Uses up one of the rounds for which the page stays; false if there is none.
+    pub(crate) fn spend_round(&self) -> bool {
+        let some = self.has(PageFlags::ROUNDS);
+        if some {
+            self.flags.fetch_sub(ONE_ROUND, Ordering::AcqRel);
+        }
+        some
     }
 
     pub(crate) fn owner(&self) -> Owner {

@@ -104,6 +104,8 @@ counters! {
     evicted,
     /// Frames given back to the machine, by reclaim or because nobody needed them any more.
     freed,
+    /// Pages that were used while on standby, and stayed.
+    rescued,
     /// Pages that reclaim looked at.
     scanned,
     /// Reclaim passes by a faulting thread.

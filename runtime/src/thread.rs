@@ -8,7 +8,7 @@
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
 use crate::member::Member;
-use crate::memory::{Flight, Pins};
+use crate::memory::{Flight, Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::sys::{self, Errno};
@@ -59,6 +59,8 @@ pub struct Thread {
     pub flight: Flight,
     /// The pages that the call under way keeps resident, once they are complete.
     pub in_use: Cell<*mut Pins>,
+    /// How far it is with a fault, for whoever reads events.
+    pub under: Cell<Under>,
     /// What judges the thread's calls.
     pub seccomp: seccomp::State,
     /// The process that the thread is of.
@@ -123,6 +125,7 @@ impl Thread {
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
+            under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
@@ -171,6 +174,13 @@ impl Thread {
         let own = [self.member.get(), member];
         let lives = |thread: &Thread| thread.number.load(Acquire) != 0;
         BLOCKS.lock().iter().any(|thread| lives(thread) && !own.contains(&thread.member.get()))
+    }
+
+    /// Whether no other thread runs in this memory, of whatever process.
+    pub fn is_alone(&self) -> bool {
+        let is_other = |thread: &Self| !core::ptr::eq(thread, self);
+        let blocks = BLOCKS.lock();
+        !blocks.iter().any(|thread| is_other(thread) && thread.number.load(Acquire) != 0)
     }
 
     /// Whether its process has other threads.
@@ -231,6 +241,11 @@ impl Thread {
             let id = sys::call(nr::__NR_set_tid_address, [number]);
             self.number.store(id.unwrap_or(1) as u32, Release);
         }
+    }
+
+    /// The kernel's number of the thread, once it has settled.
+    pub fn number(&self) -> u32 {
+        self.number.load(Relaxed)
     }
 
     /// Gives a block back that no thread uses, or that its thread is about to leave.

@@ -287,6 +287,10 @@ impl<A: Architecture> Machine for Computer<A> {
         flushed
     }
 
+    fn is_alone(&self, _space: &SimSpace<A>) -> bool {
+        self.hw.config.alone
+    }
+
     /// Starts at the root that the calling thread's CPU has loaded.
     fn synchronise(&self, address: VirtAddr) -> bool {
         let cpu = local_cpu(self.cpus()) as usize;

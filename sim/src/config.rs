@@ -19,6 +19,9 @@ pub struct Config {
     pub accessed_bits: bool,
     /// Whether CPUs set the dirty bit.
     pub dirty_bits: bool,
+    /// Whether the computer says that its user is [alone](pagefault_machine::Machine::is_alone). True
+    /// only of one CPU that a single thread of control uses.
+    pub alone: bool,
     /// What happens at moments of the computer's own choice.
     pub hazards: Hazards,
     /// What happens when the computer's rules are broken.
@@ -80,6 +83,7 @@ impl Default for Config {
             zero_frame: true,
             accessed_bits: true,
             dirty_bits: true,
+            alone: false,
             hazards: Hazards { evictions: 16, prefetches: 16 },
             on_violation: OnViolation::Panic,
         }

@@ -104,8 +104,16 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.flush(&space.inner, stale);
     }
 
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        self.inner.keeps_unmapped(frame)
+    }
+
     fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
         self.inner.flush_here(&space.inner, stale)
+    }
+
+    fn is_alone(&self, space: &Self::Space) -> bool {
+        self.inner.is_alone(&space.inner)
     }
 
     fn synchronise(&self, address: VirtAddr) -> bool {

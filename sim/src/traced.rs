@@ -285,6 +285,10 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         self.observer.note(&Call::Flush { space: space.id(), pages: stale.len() });
     }
 
+    fn keeps_unmapped(&self, frame: Frame) -> bool {
+        self.inner.keeps_unmapped(frame)
+    }
+
     fn flush_here(&self, space: &Self::Space, stale: Stale) -> bool {
         let flushed = self.inner.flush_here(&space.inner, stale);
         if flushed {
@@ -292,6 +296,10 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
             self.observer.note(&Call::Flush { space: space.id(), pages: 1 });
         }
         flushed
+    }
+
+    fn is_alone(&self, space: &Self::Space) -> bool {
+        self.inner.is_alone(&space.inner)
     }
 
     fn synchronise(&self, address: VirtAddr) -> bool {

@@ -14,16 +14,23 @@ pub struct Program {
     pub command: &'static str,
     /// The resident limit, in MiB.
     pub limit: u64,
+    /// Options of `pagefault run` besides the limit.
+    pub options: &'static [&'static str],
 }
 
 impl Program {
-    /// The first thing that it needs and that is not there.
+    /// The first thing that it needs and that is not there: a command in the path, or an import of
+    /// Debian's Python.
     pub fn missing(&self) -> Option<&'static str> {
-        let is_there = |name: &&&str| {
-            let found = Command::new("sh").arg("-c").arg(format!("command -v {name}")).output();
+        let is_missing = |name: &&&str| {
+            let test = match name.strip_prefix("import ") {
+                Some(_) => format!("/usr/bin/python3 -c '{name}'"),
+                None => format!("command -v {name}"),
+            };
+            let found = Command::new("sh").arg("-c").arg(test).output();
             !found.is_ok_and(|found| found.status.success())
         };
-        self.needs.iter().find(is_there).copied()
+        self.needs.iter().find(is_missing).copied()
     }
 }
 
@@ -37,6 +44,7 @@ pub static ALL: &[Program] = &[
         prepare: NUMBERS,
         command: "sort --parallel=2 -S 400M numbers",
         limit: 64,
+        options: &[],
     },
     Program {
         name: "python3, dictionary of 1,000,000 strings",
@@ -45,6 +53,7 @@ pub static ALL: &[Program] = &[
         command: "/usr/bin/python3 -c 'd = {str(i): str(i * 7) for i in range(1000000)}
 print(sum(len(d[k]) for k in d))'",
         limit: 120,
+        options: &[],
     },
     Program {
         name: "python3, the same, the limit never reached",
@@ -53,6 +62,7 @@ print(sum(len(d[k]) for k in d))'",
         command: "/usr/bin/python3 -c 'd = {str(i): str(i * 7) for i in range(1000000)}
 print(sum(len(d[k]) for k in d))'",
         limit: 1024,
+        options: &[],
     },
     Program {
         name: "sqlite3 in memory, 1,000,000 rows",
@@ -62,6 +72,7 @@ print(sum(len(d[k]) for k in d))'",
                   select x + 1 from c where x < 1000000) select x, hex(x * x) || x y from c; \
                   create index i on t(y); select count(*), max(y), sum(length(y)) from t;'",
         limit: 48,
+        options: &[],
     },
     Program {
         name: "xz -6",
@@ -69,6 +80,7 @@ print(sum(len(d[k]) for k in d))'",
         prepare: NUMBERS,
         command: "head -c 12000000 numbers | xz -6 -T1 -c",
         limit: 48,
+        options: &[],
     },
     Program {
         name: "zstd -19 --long=26",
@@ -76,6 +88,7 @@ print(sum(len(d[k]) for k in d))'",
         prepare: NUMBERS,
         command: "head -c 8000000 numbers | zstd -q -19 --long=26 -c",
         limit: 48,
+        options: &[],
     },
     Program {
         name: "busybox (static), sort of 300,000 lines",
@@ -83,6 +96,7 @@ print(sum(len(d[k]) for k in d))'",
         prepare: "",
         command: "busybox seq 300000 | busybox sort -n -r",
         limit: 16,
+        options: &[],
     },
     Program {
         name: "Go, 300 MB with its collector",
@@ -124,6 +138,7 @@ END
 HOME=$PWD go build -o fill fill.go; }",
         command: "./fill",
         limit: 128,
+        options: &[],
     },
     Program {
         name: "node, 2,000,000 objects",
@@ -133,6 +148,7 @@ HOME=$PWD go build -o fill fill.go; }",
             "node -e 'const a = []; for (let i = 0; i < 2000000; i++) a.push({i, s: String(i)});
 let t = 0; for (const x of a) t += x.s.length + x.i % 3; console.log(t)'",
         limit: 160,
+        options: &[],
     },
     Program {
         name: "java, a heap of 200 MB",
@@ -154,6 +170,7 @@ END
 javac Fill.java; }",
         command: "java -Xmx400m Fill",
         limit: 160,
+        options: &[],
     },
     Program {
         name: "gcc -O2, a long file",
@@ -162,6 +179,7 @@ javac Fill.java; }",
                   0; for (int i = 0; i < a; i++) s += (i ^ b) * $i; return s; }\"; done > long.c",
         command: "gcc -O2 -S -o - long.c",
         limit: 40,
+        options: &[],
     },
     Program {
         name: "perl, a hash of 500,000",
@@ -170,6 +188,7 @@ javac Fill.java; }",
         command: "perl -e 'my %h; $h{$_} = $_ * 3 for 1 .. 500000; my $s = 0; $s += $h{$_} for \
                   keys %h; print \"$s\\n\"'",
         limit: 48,
+        options: &[],
     },
     Program {
         name: "sh, 500 programs one after the other",
@@ -177,5 +196,108 @@ javac Fill.java; }",
         prepare: "",
         command: "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i + 1)); done; echo $i",
         limit: 16,
+        options: &[],
+    },
+    Program {
+        name: "python3, four processes",
+        needs: &["/usr/bin/python3"],
+        prepare: "",
+        command: "/usr/bin/python3 -c 'from multiprocessing import Pool
+def work(k): return sum(len(x) for x in {str(i + k): str(i * k) for i in range(150000)}.values())
+if __name__ == \"__main__\": print(Pool(4).map(work, range(8)))'",
+        limit: 96,
+        options: &[],
+    },
+    Program {
+        name: "numpy, sort of 200 MB",
+        needs: &["import numpy"],
+        prepare: "",
+        command: "/usr/bin/python3 -c 'import numpy
+a = numpy.random.default_rng(1).integers(0, 1 << 60, 25000000); a.sort()
+print(a[::1000000], int(a.sum() % 1000003))'",
+        limit: 128,
+        options: &[],
+    },
+    Program {
+        name: "rustc, a file of 400 functions",
+        needs: &["rustc"],
+        prepare: "test -e long.rs || { for i in $(seq 400); do echo \"pub fn f$i(a: &[u64]) -> Vec<u64> { \
+                  let mut v: Vec<u64> = a.iter().map(|x| x.wrapping_mul($i)).collect(); v.sort(); v }\"; done; \
+                  echo 'fn main() { println!(\"{:?}\", f1(&[3, 2, 1])); }'; } > long.rs",
+        command: "rustc -O -A dead_code long.rs -o long.out && ./long.out",
+        limit: 80,
+        options: &[],
+    },
+    Program {
+        name: "make -j2, 60 files of C",
+        needs: &["make", "gcc"],
+        prepare: "test -e project/Makefile || { mkdir -p project; for i in $(seq 60); do \
+                  echo \"#include <stdio.h>\nint f$i(int a) { char b[64]; return snprintf(b, 64, \\\"%d\\\", a * $i); }\" \
+                  > project/f$i.c; done; printf 'all: $(patsubst %%.c,%%.o,$(wildcard *.c))\\n' > project/Makefile; }",
+        command: "cd project && rm -f *.o && make -s -j2 CFLAGS=-O2 all && ls | wc -l",
+        limit: 16,
+        options: &[],
+    },
+    Program {
+        name: "git gc, 3,000 commits",
+        needs: &["git"],
+        prepare: "test -d repository || { mkdir repository && cd repository && git init -q . && { for i in $(seq 3000); do \
+                  echo \"commit refs/heads/main\"; echo \"committer a <a@a> $i +0000\"; echo 'data 1'; echo c; \
+                  echo \"M 644 inline f$((i % 50))\"; t=$(seq $i $((i + 300))); echo \"data ${#t}\"; echo \"$t\"; done; } \
+                  | git fast-import --quiet; }",
+        command: "rm -rf copy && cp -r repository copy && cd copy && git -c gc.autoDetach=false gc -q --aggressive && \
+                  git fsck 2>&1 && git rev-parse main && git cat-file -p main:f7 | cksum",
+        limit: 24,
+        options: &[],
+    },
+    Program {
+        name: "jq, 300,000 objects",
+        needs: &["jq"],
+        prepare: r#"test -e objects || seq 300000 | sed 's/.*/{"i": &, "s": "&7"}/' > objects"#,
+        command: "jq -s 'sort_by(.s) | .[::30000]' objects",
+        limit: 80,
+        options: &[],
+    },
+    Program {
+        name: "redis, 250 MB: writes during BGSAVE, the dump loaded again",
+        needs: &["redis-server", "redis-cli", "redis-benchmark"],
+        prepare: "",
+        command: include_str!("redis.sh"),
+        limit: 160,
+        options: &[],
+    },
+    Program {
+        name: "PostgreSQL, pgbench with its sums",
+        needs: &["/usr/lib/postgresql/*/bin/initdb", "pgbench", "setpriv"],
+        prepare: include_str!("postgresql-prepare.sh"),
+        command: include_str!("postgresql.sh"),
+        limit: 24,
+        options: &[],
+    },
+    Program {
+        name: "memcached, 100,000 values checked",
+        needs: &["memcached", "/usr/bin/python3"],
+        prepare: "",
+        command: include_str!("memcached.sh"),
+        limit: 48,
+        options: &[],
+    },
+    Program {
+        name: "memtester, 16 MB",
+        needs: &["memtester"],
+        prepare: "",
+        command: "memtester 16M 1 > log; status=$?; grep -ac FAILURE log; exit $status",
+        limit: 24,
+        options: &[],
+    },
+    Program {
+        name: "gdb with --delivery=threads",
+        needs: &["gdb", "gcc"],
+        prepare: "test -e debugged || { echo 'char m[1]; int main(void) { char *p = __builtin_malloc(40 << 20); \
+                  for (int i = 0; i < 40 << 20; i++) p[i] = i >> 12; m[0] = p[9 << 20]; __builtin_trap(); }' > debugged.c; \
+                  gcc -g -o debugged debugged.c; }",
+        command: "gdb -q -batch -ex run -ex 'p/x p[5<<20]@4' -ex 'p/x p[30000000]' ./debugged 2>&1 | grep '^[$]'",
+        limit: 16,
+        options: &["--delivery=threads"],
     },
 ];

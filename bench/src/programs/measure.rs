@@ -83,6 +83,7 @@ impl Runner {
         command
             .arg("run")
             .arg(format!("--memory={}M", program.limit))
+            .args(program.options)
             .arg("--stats=json")
             .arg("--stats-file")
             .arg(&statistics)

@@ -9,7 +9,7 @@ use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
 use pagefault_control::{
-    Control, MappedShares, Message, PRESS_SIGNAL, PRESS_VALUE, Plan, STATUS_FAILED, Slot, ask, tree,
+    Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, STATUS_FAILED, Slot, ask, tree,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
@@ -45,8 +45,8 @@ pub fn run(
     first: u32,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
-    let shares = MappedShares::new(shared, Plan::new(control.limit_bytes()))?;
-    Keeper::new(socket, shares, control, image, first)?.serve()
+    let departed = Departed::new(shared, control.plan())?;
+    Keeper::new(socket, departed, control, image, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
@@ -147,7 +147,7 @@ struct Traced {
 
 struct Keeper<'a> {
     control: &'a Control,
-    shares: MappedShares,
+    departed: Departed,
     image: Image,
     /// The slot of the program that the command was asked to run.
     first: u32,
@@ -164,7 +164,7 @@ struct Keeper<'a> {
 impl<'a> Keeper<'a> {
     fn new(
         socket: OwnedFd,
-        shares: MappedShares,
+        departed: Departed,
         control: &'a Control,
         image: Image,
         first: u32,
@@ -178,7 +178,7 @@ impl<'a> Keeper<'a> {
         let (members, traced) = (HashMap::new(), HashMap::new());
         Ok(Self {
             control,
-            shares,
+            departed,
             image,
             first,
             begun: false,
@@ -329,7 +329,7 @@ impl<'a> Keeper<'a> {
             if let Some(end) = &member.end {
                 let _ = epoll::delete(&self.events, end);
             }
-            self.leave_shares(slot);
+            self.let_go(slot);
             self.control.slots.release(slot);
             if slot == self.first && !is_hung_up(&self.socket) {
                 self.tell(tree::OUTLIVES);
@@ -337,10 +337,10 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Leaves the shares of a process whose memory is gone.
-    fn leave_shares(&self, slot: u32) {
-        // If the file cannot be read the tree is charged with too much, and its limit holds.
-        let _ = self.shares.leave_all(self.control, slot);
+    /// Lets go what a process held whose memory is gone.
+    fn let_go(&self, slot: u32) {
+        // If the file cannot be read the tree is charged with too much, and its limits hold.
+        let _ = self.departed.leave_all(self.control, slot);
     }
 
     /// Tells the front what became of the tree.
@@ -444,7 +444,7 @@ impl<'a> Keeper<'a> {
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
-        self.leave_shares(traced.slot);
+        self.let_go(traced.slot);
         let placed = place::place(program, &mut self.image, process);
         answer(slot, ask::IDLE);
         match placed {

@@ -2,23 +2,35 @@
 
 use crate::size::{Size, about};
 use crate::status::Format;
-use pagefault_control::{Config, Count, Counters, Slots, Storage, SwapSpec};
+use pagefault_control::{Config, Control, Count, Counters, SPAN, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// The statistics as text that ends with a line feed.
-pub fn text(format: Format, config: &Config, counters: &Counters, slots: &Slots) -> String {
-    let peak = peak_bytes(counters, slots);
+pub fn text(format: Format, config: &Config, control: &Control) -> String {
     match format {
-        Format::Table => table(config, counters, peak),
-        Format::Json => format!("{:#}\n", value(config, counters, peak)),
+        Format::Table => table(config, &control.counters, &Peaks::of(control)),
+        Format::Json => format!("{:#}\n", value(config, control)),
     }
 }
 
-/// The most bytes that were resident at once, over the tree where it was charged as one.
-fn peak_bytes(counters: &Counters, slots: &Slots) -> u64 {
-    slots.peak().max(counters.peak_resident.value()) * 4096
+/// The most bytes of the tree that were in use at once.
+struct Peaks {
+    resident: u64,
+    /// Of compressed memory.
+    compressed: u64,
+    compressed_limit: u64,
+}
+
+impl Peaks {
+    fn of(control: &Control) -> Self {
+        Self {
+            resident: control.slots.peak() * 4096,
+            compressed: control.pool.peak(),
+            compressed_limit: u64::from(control.plan().spans()) * SPAN,
+        }
+    }
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
@@ -35,12 +47,14 @@ fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
 }
 
 /// How many bytes of pages a byte of compressed RAM held; `None` where none was used.
-fn ratio(counters: &Counters) -> Option<f64> {
+pub fn ratio(counters: &Counters) -> Option<f64> {
     let compressed = counters.compressed_bytes.value();
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
 }
 
-fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
+/// The statistics as JSON.
+pub fn value(config: &Config, control: &Control) -> Value {
+    let (counters, peaks) = (&control.counters, Peaks::of(control));
     let mut faults: serde_json::Map<_, _> = corrections(counters)
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count.value())))
@@ -62,13 +76,17 @@ fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
         "programs": counters.programs.value(),
         "forks": counters.forks.value(),
         "limit_bytes": config.limit_bytes,
-        "peak_resident_bytes": peak,
+        "peak_resident_bytes": peaks.resident,
         "faults": faults,
         "read_ahead": counters.read_ahead.value(),
         "populated_ahead": counters.populated_ahead.value(),
         "refused_calls": counters.refused.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
+        "compressed_memory": {
+            "limit_bytes": peaks.compressed_limit,
+            "peak_bytes": peaks.compressed,
+        },
         "fault_time_ns": {
             "count": time.count(),
             "sum": time.sum(),
@@ -79,14 +97,14 @@ fn value(config: &Config, counters: &Counters, peak: u64) -> Value {
     })
 }
 
-fn table(config: &Config, counters: &Counters, peak: u64) -> String {
+fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<24} {value}");
     };
     line("programs, forks", format!("{}, {}", counters.programs.value(), counters.forks.value()));
-    line("peak resident", format!("{} of {}", about(peak), about(config.limit_bytes)));
+    line("peak resident", format!("{} of {}", about(peaks.resident), about(config.limit_bytes)));
     let (minor, major) = (counters.minor.value(), counters.major.value());
     line("faults", format!("{} ({minor} minor, {major} major)", minor + major));
     for (name, count) in corrections(counters) {
@@ -103,6 +121,8 @@ fn table(config: &Config, counters: &Counters, peak: u64) -> String {
     }
     let ratio = ratio(counters).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     line("compression ratio", ratio);
+    let compressed = [peaks.compressed, peaks.compressed_limit].map(about);
+    line("peak compressed memory", format!("{} of {}", compressed[0], compressed[1]));
     let time = &counters.fault_time;
     let spent = [time.percentile(50.0), time.percentile(99.0), time.longest()];
     let [median, p99, longest] = spent.map(Duration::from_nanos);
@@ -115,7 +135,7 @@ fn table(config: &Config, counters: &Counters, peak: u64) -> String {
 }
 
 /// A swap area as it would be given.
-fn area(spec: &SwapSpec) -> String {
+pub fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),
         Storage::File(path) => format!("file:{}", String::from_utf8_lossy(path)),

@@ -46,6 +46,17 @@ pub enum Error {
     RamTooSmall(Size),
 }
 
+impl Error {
+    /// Whether the disk has no room.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Open(error) => error.is_full(),
+            Self::Device(_) | Self::RamTooSmall(_) => false,
+        }
+    }
+}
+
 impl FromStr for Area {
     type Err = AreaError;
 
@@ -102,16 +113,31 @@ impl Area {
                 Ok(SwapSpec { storage: Storage::File(path.into_os_string().into_vec()), bytes })
             }
             Place::Temporary => {
-                let directory = directory();
-                let directory = directory.canonicalize().unwrap_or(directory);
+                let directory = canonical_directory();
                 try_write(&SwapFile::temporary(&directory, bytes)?, &directory)?;
-                Ok(SwapSpec {
-                    storage: Storage::Temporary(directory.into_os_string().into_vec()),
-                    bytes,
-                })
+                Ok(temporary(directory, bytes))
             }
         }
     }
+}
+
+/// What is used where nobody names an area: compressed RAM, then a temporary file. On a full disk the
+/// program does with RAM, and hears of the file only if that is not enough.
+pub fn default_areas(memory: Size) -> Result<Vec<SwapSpec>, Error> {
+    let file = match Area::TEMPORARY.resolve(memory) {
+        Err(error) if error.is_full() => temporary(canonical_directory(), None),
+        resolved => resolved?,
+    };
+    Ok(vec![Area::RAM.resolve(memory)?, file])
+}
+
+fn temporary(directory: PathBuf, bytes: Option<u64>) -> SwapSpec {
+    SwapSpec { storage: Storage::Temporary(directory.into_os_string().into_vec()), bytes }
+}
+
+fn canonical_directory() -> PathBuf {
+    let directory = directory();
+    directory.canonicalize().unwrap_or(directory)
 }
 
 /// Where temporary files go.
@@ -121,7 +147,7 @@ pub fn directory() -> PathBuf {
 
 /// Writes a page and takes it back.
 fn try_write(file: &SwapFile, path: &Path) -> Result<(), Error> {
-    let written = file.write(1, &[0x5a; 4096]);
+    let written = file.write(1, &[0x5a; 4096]).and_then(|()| file.flush());
     file.discard(1);
     written.map_err(|error| match error {
         IoError::Full => Error::Full(path.to_owned()),

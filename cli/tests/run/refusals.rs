@@ -2,7 +2,7 @@
 
 use crate::harness::{Scratch, have, message, python, write_executable};
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Runs and returns the status and the message.
 fn refused(scratch: &Scratch, options: &[&str], program: &str) -> (Option<i32>, String) {
@@ -102,25 +102,61 @@ fn swap_files() {
     assert_refused(&(output.status.code(), message(&output)), 125, &["No such file"]);
 }
 
-#[test]
-fn a_full_disk() {
+/// Runs a script in which `swap` is a small file system of its own, seen by it alone, and `$0` is the
+/// command; `None` where that is not allowed.
+fn on_small_disk(scratch: &Scratch, size: &str, script: &str) -> Option<Output> {
     if !have("unshare") {
-        return;
+        return None;
     }
-    let scratch = Scratch::new("full");
-    // A file system of one page, seen by this command alone.
-    let script = "mount -t tmpfs -o size=4k none swap || exit 77; exec \"$0\" run \
-                  --swap file:swap/area -- true";
+    let script = format!("mount -t tmpfs -o size={size} none swap || exit 77; {script}");
     let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script, crate::harness::PAGEFAULT])
+        .args(["--mount", "--map-root-user", "sh", "-c", &script, crate::harness::PAGEFAULT])
         .current_dir(scratch.path("."))
+        .env("TMPDIR", "swap")
         .output()
         .unwrap();
     if output.status.code() == Some(77) || message(&output).contains("unshare") {
         eprintln!("skipped: no right to mount: {}", message(&output));
-        return;
+        return None;
     }
+    Some(output)
+}
+
+#[test]
+fn a_full_disk() {
+    let scratch = Scratch::new("full");
+    let script = "exec \"$0\" run --swap file:swap/area -- true";
+    let Some(output) = on_small_disk(&scratch, "4k", script) else { return };
     assert_refused(&(output.status.code(), message(&output)), 125, &["swap/area", "No space left"]);
+}
+
+/// A file that nobody asked for may find no room: RAM has to be enough.
+#[test]
+fn a_full_disk_that_was_not_asked_for() {
+    let scratch = Scratch::new("unasked");
+    // Too small for any file, and with less than a twentieth free.
+    for (size, fill) in [("4k", 0), ("1m", 1000)] {
+        let script = format!("head -c {fill}k /dev/zero > swap/fill; exec \"$0\" run -- echo fine");
+        let Some(output) = on_small_disk(&scratch, size, &script) else { return };
+        assert_eq!((&*message(&output), output.status.code()), ("", Some(0)));
+        assert_eq!(output.stdout, b"fine\n");
+    }
+    let program = "import os; x = [os.urandom(4000) for _ in range(1 << 20)]";
+    let script = format!("exec \"$0\" run --memory 8M -- {} -c '{program}'", python());
+    let Some(output) = on_small_disk(&scratch, "4k", &script) else { return };
+    let found = (output.status.code(), message(&output));
+    assert_refused(&found, 125, &["out of memory", "/swap", "free some space"]);
+}
+
+/// A disk that fills meanwhile ends the program, with a message that says which.
+#[test]
+fn a_disk_that_fills() {
+    let scratch = Scratch::new("fills");
+    let program = "import os; x = [os.urandom(4000) for _ in range(1 << 20)]";
+    let script = format!("exec \"$0\" run --memory 8M -- {} -c '{program}'", python());
+    let Some(output) = on_small_disk(&scratch, "6m", &script) else { return };
+    let found = (output.status.code(), message(&output));
+    assert_refused(&found, 125, &["out of memory", "/swap", "less than 5 % left"]);
 }
 
 #[test]
@@ -162,4 +198,31 @@ fn limited_addresses() {
         .unwrap();
     let found = (output.status.code(), message(&output));
     assert_refused(&found, 125, &["address", "ulimit -v"]);
+}
+
+/// A swap file that something else writes to ends the program; it is not fed a wrong byte.
+#[test]
+fn a_swap_file_that_lies() {
+    if !have("python3") {
+        return;
+    }
+    let scratch = Scratch::new("lies");
+    let program = "
+import os
+x = [os.urandom(4000) for _ in range(8000)]
+area = open('area', 'r+b')
+size = os.fstat(area.fileno()).st_size
+for at in range(4096, size, 1 << 20):
+    area.seek(at)
+    area.write(bytes(min(1 << 20, size - at)))
+area.flush()
+print(sum(map(len, map(bytes.hex, x))))
+";
+    let options = ["--memory", "12M", "--swap", "file:area"];
+    let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
+    assert_refused(
+        &(output.status.code(), message(&output)),
+        125,
+        &["/area: a page came back other than it was written"],
+    );
 }

@@ -20,6 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef CLONE_CLEAR_SIGHAND
+#define CLONE_CLEAR_SIGHAND 0x100000000ull
+#endif
 #define PG 4096ul
 static char *map(size_t n) { char *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); if (p == MAP_FAILED) abort(); return p; }
 static const size_t LEN = 12 << 20;
@@ -29,7 +32,8 @@ static size_t bad(int seed) { size_t n = 0; for (size_t i = 0; i < LEN; i += 102
 static void status(const char *n, int st) { if (WIFSIGNALED(st)) printf("%s: signal %d\n", n, WTERMSIG(st)); else printf("%s: exit %d\n", n, WEXITSTATUS(st)); fflush(stdout); }
 static void await(const char *n, pid_t p) { int st = -1; if (p < 0) { printf("%s: %s\n", n, strerrorname_np(errno)); return; } if (waitpid(p, &st, __WALL) != p) printf("%s: waitpid %s\n", n, strerrorname_np(errno)); else status(n, st); }
 
-static volatile int shared, word, tid_word;
+static volatile int shared, word, tid_word, handled;
+static void on_signal(int signal) { handled++; }
 static int body(void *arg) { shared += (intptr_t)arg; return 3 + (bad(1) != 0); }
 static int quick(void *arg) { __atomic_fetch_add((int *)arg, 1, 5); return 0; }
 static void *busy(void *arg) { unsigned s = (uintptr_t)arg; while (!shared) { s = s * 1103515245 + 12345; size_t i = (s % (LEN / 1024)) * 1024; if (data[i] != (unsigned char)((i >> 10) * 13 + 1)) return (void *)1; } return NULL; }
@@ -40,6 +44,8 @@ static void *keeps_its_word(void *arg) { int *w = NULL; prctl(PR_GET_TID_ADDRESS
 static void *executes(void *arg) { execv("/proc/self/exe", words); return NULL; }
 static pthread_mutex_t *robust;
 static void *holds(void *arg) { pthread_mutex_lock(robust); return NULL; }
+static void without_handlers(void) { struct sigaction one; kill(getpid(), SIGUSR2); sigaction(SIGUSR1, NULL, &one); if (one.sa_handler != SIG_DFL || bad(1)) _exit(9); kill(getpid(), SIGUSR1); _exit(8); }
+static pid_t clone3_calls(struct clone_args *a, void (*function)(void)) { long r; asm volatile("syscall; test %%rax, %%rax; jnz 1f; call *%[function]; 1:" : "=a"(r) : "a"(SYS_clone3), "D"(a), "S"(sizeof *a), [function] "r"(function) : "rcx", "r11", "memory"); return r; }
 static void failure(const char *n, long r) { printf("%s: %ld %s\n", n, r, strerrorname_np(errno)); }
 static long clone3_(struct clone_args *a) { return syscall(SYS_clone3, a, sizeof *a); }
 
@@ -59,6 +65,16 @@ int main(int argc, char **argv) {
     await("clone, files", clone(body, top, CLONE_FILES | SIGCHLD, (void *)5)); printf("shared %d, open %d\n", shared, fcntl(1, F_GETFD) >= 0); 
     madvise(data, LEN, MADV_PAGEOUT); printf("bad %zu\n", bad(1));
     await("clone, no signal", clone(body, top, 0, (void *)5));
+    /* Handlers that a child has not; what is ignored it ignores too. */
+    signal(SIGUSR1, on_signal); signal(SIGUSR2, SIG_IGN);
+    for (int vfork = 0; vfork < 2; vfork++) {
+        struct clone_args a = { .flags = CLONE_CLEAR_SIGHAND | (vfork ? CLONE_VM | CLONE_VFORK : 0), .exit_signal = SIGCHLD };
+        if (vfork) { a.stack = (uintptr_t)stack; a.stack_size = 1 << 20; }
+        await("clone3, without handlers", clone3_calls(&a, without_handlers));
+        raise(SIGUSR1); printf("handled %d\n", handled);
+    }
+    { struct clone_args a = { .flags = CLONE_CLEAR_SIGHAND | CLONE_SIGHAND | CLONE_VM }; failure("handlers shared and cleared", clone3_(&a)); }
+    signal(SIGUSR1, SIG_DFL); signal(SIGUSR2, SIG_DFL);
     { struct clone_args a = { 0 }; a.exit_signal = SIGCHLD; pid_t p = clone3_(&a); if (!p) _exit(4 + (bad(1) != 0)); await("clone3, fork", p); }
     { struct clone_args a = { 0 }; int fd = -1; a.flags = CLONE_PIDFD | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID; a.pidfd = (uintptr_t)&fd; a.parent_tid = (uintptr_t)&word; a.child_tid = (uintptr_t)&tid_word; a.exit_signal = SIGCHLD; pid_t p = clone3_(&a); if (!p) _exit(tid_word == getpid() ? 6 : 7); printf("words %d, descriptor %d\n", word == p, fd >= 0); await("clone3, words", p); close(fd); }
     { struct clone_args a = { 0 }; a.flags = CLONE_THREAD; failure("thread without memory", clone3_(&a)); a.flags = CLONE_THREAD | CLONE_VM; failure("thread without handlers", clone3_(&a)); a.flags = 1ull << 40; failure("unknown flag", clone3_(&a)); failure("short", syscall(SYS_clone3, &a, 20)); a.flags = 0; a.stack = (uintptr_t)stack; failure("stack without size", clone3_(&a)); }

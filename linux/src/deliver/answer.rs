@@ -1,6 +1,7 @@
 //! A fault's answer: what our page table says, what the memory manager says, and the host page
 //! filled accordingly.
 
+use crate::fresh::Filled;
 use crate::machine::LinuxMachine;
 use crate::place::{Refilled, permits};
 use crate::space::SpaceCore;
@@ -131,6 +132,9 @@ pub(crate) fn answer_by(
             Resolution::Signal(signal) => return Answer::Signal(signal),
             Resolution::Kill => return Answer::Short,
         }
+    }
+    if fault.access != Access::Execute && shared.refill_fresh(space, page) == Filled::Run {
+        return Answer::Resume(Refilled::Changed);
     }
     refill_around(space, page);
     refill(space, page, fault.access)

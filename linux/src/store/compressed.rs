@@ -1,10 +1,12 @@
 //! Compressed RAM: Linux's zram as a store.
 
 use super::Mutex;
-use super::arena::{Arena, Budget, Place, class_of};
+use super::arena::{Arena, Place, class_of};
+use super::pool::{OwnPool, Pool};
 use crate::context;
 use crate::lock::FutexMutex;
 use crate::reserve::{ReserveError, Table, Zeroed};
+use alloc::boxed::Box;
 use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -32,9 +34,9 @@ const SCRATCHES: usize = 8;
 ///
 /// # Locking
 /// Safe to call from several threads at once and from a fault handler. A process fork must happen
-/// while no call is under way; parent and child then each have a copy of their own.
+/// while no call is under way; parent and child then each have a copy of their own. Over a pool that
+/// processes share, they read the same objects until either frees them.
 pub struct CompressedRam {
-    budget: Budget,
     arena: Arena,
     records: Table<Record>,
     /// One bit for each page of `records` that was touched and charged.
@@ -58,7 +60,8 @@ pub struct CompressedStats {
     pub incompressible: u64,
     /// The bytes to which the pages were compressed.
     pub stored_bytes: u64,
-    /// The real memory in use for them, with what is lost to size classes and tables, in bytes.
+    /// The real memory in use for them, with what is lost to size classes and tables, in bytes; of all
+    /// processes that share the pool.
     pub memory_bytes: u64,
 }
 
@@ -141,10 +144,14 @@ const RECORDS_PER_PAGE: usize = PAGE / size_of::<Record>();
 impl CompressedRam {
     /// Makes an empty store of `slots` slots that uses at most `cap_bytes` of real memory.
     pub fn new(slots: u32, cap_bytes: u64) -> Result<Self, ReserveError> {
-        let budget = Budget::new(cap_bytes);
+        Self::over(slots, Box::new(OwnPool::new(cap_bytes)?))
+    }
+
+    /// Makes an empty store of `slots` slots whose pages go to a pool, which other processes may use.
+    pub fn over(slots: u32, pool: Box<dyn Pool>) -> Result<Self, ReserveError> {
         let pages = (slots as usize).div_ceil(RECORDS_PER_PAGE);
         Ok(Self {
-            arena: Arena::reserve(&budget)?,
+            arena: Arena::over(pool)?,
             records: Table::new(slots as usize)?,
             touched: Table::new(pages.div_ceil(64))?,
             shards: [const { Mutex::new(()) }; SHARDS],
@@ -153,13 +160,18 @@ impl CompressedRam {
             }),
             full: AtomicBool::new(false),
             counters: Counters::default(),
-            budget,
         })
     }
 
     /// The cap on real memory in bytes.
     pub fn cap_bytes(&self) -> u64 {
-        self.budget.limit()
+        self.arena.pool().limit()
+    }
+
+    /// Prepares for a process fork, with no other call under way, where the pool is shared: afterwards,
+    /// and before the fork, the pool is told which spans the child holds.
+    pub fn before_fork(&self) {
+        self.arena.before_fork();
     }
 
     /// What is held now; figures of one moment only while nobody else uses the store.
@@ -169,7 +181,7 @@ impl CompressedRam {
             same_filled: self.counters.same_filled.load(Relaxed),
             incompressible: self.counters.incompressible.load(Relaxed),
             stored_bytes: self.counters.stored_bytes.load(Relaxed),
-            memory_bytes: self.budget.used(),
+            memory_bytes: self.arena.pool().used(),
         }
     }
 
@@ -181,7 +193,7 @@ impl CompressedRam {
         self.exchange(slot, record, Content::Empty);
         let content = match same_filled(page) {
             Some(word) => Content::Filled(word),
-            None if self.full.load(Relaxed) => return Err(IoError::Full),
+            None if self.is_full() => return Err(IoError::Full),
             None => self.store(page)?,
         };
         self.exchange(slot, record, content);
@@ -200,7 +212,7 @@ impl CompressedRam {
             // Decompressing would cost time and save nothing.
             _ => &page[..],
         };
-        let place = self.arena.allocate(bytes.len(), &self.budget).ok_or_else(|| {
+        let place = self.arena.allocate(bytes.len()).ok_or_else(|| {
             self.full.store(true, Relaxed);
             IoError::Full
         })?;
@@ -210,6 +222,11 @@ impl CompressedRam {
             self.arena.address(place).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
         Ok(Content::Stored { place, len: bytes.len() })
+    }
+
+    /// Whether a page need not be compressed to know that there is no room for it.
+    fn is_full(&self) -> bool {
+        self.full.load(Relaxed) && !self.arena.pool().may_have_room()
     }
 
     /// Room to compress in: this thread's usual one, or any that is free.
@@ -227,11 +244,11 @@ impl CompressedRam {
         if word.load(Relaxed) & bit != 0 {
             return Ok(());
         }
-        if !self.budget.charge(PAGE_SIZE) {
+        if !self.arena.pool().charge_page() {
             return Err(IoError::Full);
         }
         if word.fetch_or(bit, Relaxed) & bit != 0 {
-            self.budget.uncharge(PAGE_SIZE);
+            self.arena.pool().uncharge_page();
         }
         Ok(())
     }
@@ -247,7 +264,7 @@ impl CompressedRam {
         self.count(old, |counter, n| _ = counter.fetch_sub(n, Relaxed));
         // Readers look at an object only under the shard's lock, through the record.
         if let Content::Stored { place, .. } = old {
-            self.arena.free(place, &self.budget);
+            self.arena.free(place);
             // A write that fails meanwhile may not notice; the next page freed makes up for it.
             self.full.store(false, Relaxed);
         }

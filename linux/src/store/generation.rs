@@ -13,7 +13,6 @@ use super::name::Short;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32};
-use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
@@ -116,26 +115,16 @@ impl Generations {
         self.files[usize::from(number)].release();
     }
 
-    /// Reads a page.
-    pub(super) fn read(
-        &self,
-        number: Number,
-        page: u64,
-        bytes: &mut PageBytes,
-    ) -> Result<(), IoError> {
+    /// Reads pages into memory that is aligned like one.
+    pub(super) fn read(&self, number: Number, page: u64, bytes: &mut [u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| read_all(fd, page * PAGE_SIZE, bytes))
+        file.with(|fd| read_all(fd, page * PAGE_SIZE, bytes).map_err(io_error))
     }
 
-    /// Writes a page.
-    pub(super) fn write(
-        &self,
-        number: Number,
-        page: u64,
-        bytes: &PageBytes,
-    ) -> Result<(), IoError> {
+    /// Writes pages from memory that is aligned like one.
+    pub(super) fn write(&self, number: Number, page: u64, bytes: &[u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes))
+        file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes).map_err(io_error))
     }
 
     /// What the file system of a file has.
@@ -223,33 +212,33 @@ pub(super) fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Err(Errno::EXIST)
 }
 
-fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), IoError> {
+fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pread(fd.as_fd(), &mut *bytes, offset) {
             // The file ends here: nothing was ever written at the place.
-            Ok(0) => return Err(IoError::Device),
+            Ok(0) => return Err(Errno::IO),
             Ok(read) => {
                 bytes = &mut bytes[read..];
                 offset += read as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(io_error(errno)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<(), IoError> {
+fn write_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd.as_fd(), bytes, offset) {
             // No progress and no error is how a full device may say so.
-            Ok(0) => return Err(IoError::Full),
+            Ok(0) => return Err(Errno::NOSPC),
             Ok(written) => {
                 bytes = &bytes[written..];
                 offset += written as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(io_error(errno)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())

@@ -160,6 +160,11 @@ impl Growth {
         Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
     }
 
+    /// The file, or the directory that it was made in.
+    pub fn place(&self) -> &FileName {
+        &self.place
+    }
+
     /// Takes room for one page that ends at byte `end` of the file.
     pub fn take(
         &self,
@@ -193,6 +198,12 @@ impl Growth {
     pub fn shortage(&self) -> Option<Shortage> {
         let kind = ShortageKind::of(self.shortage.load(Relaxed))?;
         Some(Shortage { place: self.place.clone(), kind })
+    }
+
+    /// What is short where every slot is in use, if the file system set their number.
+    pub fn at_its_end(&self) -> Option<Shortage> {
+        let kind = ShortageKind::FileSystem;
+        (self.manners == Manners::Considerate).then(|| Shortage { place: self.place.clone(), kind })
     }
 
     fn refuse(&self, kind: ShortageKind) -> Result<(), IoError> {

@@ -8,11 +8,16 @@
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
+//! | [`pool`] | where its memory comes from: the process's own, or a pool that processes share |
+//! | `behind` | pages on their way to a file: gathered, and written in long runs |
+//! | `ahead` | pages read from a file in clusters |
 //! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
 //! | [`generation`] | the files behind one [`SwapFile`]: a new one after every process fork |
 //! | [`descriptor`] | descriptors kept out of the program's way |
 
+mod ahead;
 pub mod arena;
+mod behind;
 pub mod compressed;
 pub mod descriptor;
 pub mod file;
@@ -20,6 +25,7 @@ pub mod generation;
 mod growth;
 mod name;
 mod open;
+pub mod pool;
 mod runs;
 
 /// A value behind a lock that may be taken in a fault handler.
@@ -27,7 +33,7 @@ type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
 
 pub use crate::reserve::ReserveError;
 pub use compressed::{CompressedRam, CompressedStats};
-pub use file::{FileStats, SwapFile};
+pub use file::{Damage, FileStats, SwapFile};
 pub use growth::{Shortage, ShortageKind};
 pub use name::FileName;
 pub use open::OpenError;

@@ -62,6 +62,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk has no room for the file, or the user's quota none.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Host { errno: Errno::NOSPC | Errno::DQUOT, .. })
+    }
+
     fn host(path: &CStr, errno: Errno) -> Self {
         Self::Host { path: path.into(), errno }
     }

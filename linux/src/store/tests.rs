@@ -1,5 +1,8 @@
-use super::arena::{Arena, Budget, SPAN};
+use super::arena::Arena;
+use super::pool::{OwnPool, Pool, SPAN};
 use super::*;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 use std::ffi::CString;
@@ -150,14 +153,13 @@ fn threads_share_compressed_ram() {
 
 #[test]
 fn objects_of_the_arena_never_overlap() {
-    let budget = Budget::new(2 << 20);
-    let arena = Arena::reserve(&budget).unwrap();
+    let arena = Arena::over(Box::new(OwnPool::new(2 << 20).unwrap())).unwrap();
     let mut random = fastrand::Rng::with_seed(3);
     let mut objects = Vec::new();
     for tag in 0..20_000_u32 {
         if random.bool() || objects.is_empty() {
             let len = random.usize(1..=4096);
-            if let Some(place) = arena.allocate(len, &budget) {
+            if let Some(place) = arena.allocate(len) {
                 // SAFETY: the place was allocated just now for `len` bytes.
                 unsafe { arena.address(place).write_bytes(tag as u8, len) };
                 objects.push((place, len, tag as u8));
@@ -167,10 +169,101 @@ fn objects_of_the_arena_never_overlap() {
             // SAFETY: the place is allocated and `len` bytes of it were written.
             let bytes = unsafe { core::slice::from_raw_parts(arena.address(place), len) };
             assert!(bytes.iter().all(|byte| *byte == tag));
-            arena.free(place, &budget);
+            arena.free(place);
         }
-        assert!(budget.used() <= budget.limit());
+        assert!(arena.pool().used() <= arena.pool().limit());
     }
+}
+
+/// A pool whose spans others can be made to hold too.
+struct SharedPool {
+    own: OwnPool,
+    others: Vec<AtomicBool>,
+    /// Spans that were let go while others held them.
+    left: AtomicU32,
+}
+
+impl SharedPool {
+    fn share(&self, held: bool) {
+        self.others.iter().for_each(|others| others.store(held, Relaxed));
+    }
+}
+
+// SAFETY: as the pool within.
+unsafe impl Pool for &'static SharedPool {
+    fn spans(&self) -> u32 {
+        self.own.spans()
+    }
+    fn limit(&self) -> u64 {
+        self.own.limit()
+    }
+    fn used(&self) -> u64 {
+        self.own.used()
+    }
+    fn take(&self) -> Option<u32> {
+        let span = self.own.take()?;
+        self.others[span as usize].store(false, Relaxed);
+        Some(span)
+    }
+    fn give(&self, span: u32) {
+        match self.others[span as usize].load(Relaxed) {
+            true => _ = self.left.fetch_add(1, Relaxed),
+            false => self.own.give(span),
+        }
+    }
+    fn is_sole(&self, span: u32) -> bool {
+        !self.others[span as usize].load(Relaxed)
+    }
+    fn memory(&self, span: u32) -> *mut u8 {
+        self.own.memory(span)
+    }
+    fn charge_page(&self) -> bool {
+        true
+    }
+    fn uncharge_page(&self) {}
+    fn may_have_room(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn nothing_is_written_to_memory_that_another_process_holds() {
+    let own = OwnPool::new(4 << 20).unwrap();
+    let others = (0..own.spans()).map(|_| AtomicBool::new(false)).collect();
+    let pool = &*Box::leak(Box::new(SharedPool { own, others, left: AtomicU32::new(0) }));
+    let ram = CompressedRam::over(1000, Box::new(pool)).unwrap();
+    let image = |used: u64| -> Vec<u8> {
+        // A span costs a little more than its memory.
+        let spans = (used / SPAN as u64) as u32;
+        // SAFETY: these spans were taken, and nobody writes meanwhile.
+        let bytes = |span| unsafe { core::slice::from_raw_parts(pool.memory(span), SPAN) };
+        (0..spans).flat_map(bytes).copied().collect()
+    };
+    (1..200).for_each(|slot| ram.write(slot, &page(slot.into())).unwrap());
+    ram.before_fork();
+    pool.share(true);
+    let (before, used) = (image(pool.used()), pool.used());
+
+    // Freed, overwritten and new pages all go elsewhere.
+    (1..100).for_each(|slot| ram.discard(slot));
+    (100..150).for_each(|slot| ram.write(slot, &page(u64::from(slot) + 1)).unwrap());
+    (200..300).for_each(|slot| ram.write(slot, &page(slot.into())).unwrap());
+    assert!(pool.used() > used);
+    assert!(image(pool.used())[..before.len()] == before[..]);
+    (100..150).for_each(|slot| assert_eq!(read(&ram, slot), Ok(page(u64::from(slot) + 1))));
+    (150..300).for_each(|slot| assert_eq!(read(&ram, slot), Ok(page(slot.into()))));
+    (150..200).for_each(|slot| ram.discard(slot));
+    assert!(pool.left.load(Relaxed) > 0, "shared spans without a page of this process's are left");
+
+    // What the other process let go is used again before more is taken.
+    ram.before_fork();
+    pool.share(true);
+    (200..300).step_by(2).for_each(|slot| ram.discard(slot));
+    pool.share(false);
+    let used = pool.used();
+    (200..300).step_by(2).for_each(|slot| ram.write(slot, &page(slot.into())).unwrap());
+    assert_eq!(pool.used(), used);
+    (200..300).for_each(|slot| assert_eq!(read(&ram, slot), Ok(page(slot.into()))));
 }
 
 /// A directory of the test's own, removed at its end.
@@ -208,6 +301,7 @@ fn freed_runs_give_their_blocks_back() {
     for slot in 1..1024 {
         file.write(slot, &page(1)).unwrap();
     }
+    file.flush().unwrap();
     let full = blocks();
     assert!(full >= 1023 * 8);
     for slot in 1..1000 {
@@ -217,6 +311,56 @@ fn freed_runs_give_their_blocks_back() {
     for slot in 1000..1024 {
         assert_eq!(read(&file, slot), Ok(page(1)));
     }
+}
+
+#[test]
+fn a_page_that_comes_back_other_than_it_was_written_is_an_error_that_names_the_file() {
+    let directory = Scratch::new("lying");
+    let path = directory.0.join("swap");
+    let file = SwapFile::open(&path, None).unwrap();
+    (1..100).for_each(|slot| file.write(slot, &page(slot.into())).unwrap());
+    file.flush().unwrap();
+    assert_eq!(file.damage(), None);
+    let disk = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&disk, &[0xee], 51 * PAGE_SIZE + 700).unwrap();
+    assert_eq!(read(&file, 50), Ok(page(50)));
+    assert_eq!(read(&file, 51), Err(IoError::Device));
+    let damage = file.damage().unwrap().to_string();
+    assert!(damage.contains(path.to_str().unwrap()), "{damage}");
+    (52..100).for_each(|slot| assert_eq!(read(&file, slot), Ok(page(slot.into()))));
+    // A page that is written anew is whole again.
+    file.write(51, &page(7)).unwrap();
+    file.flush().unwrap();
+    assert_eq!(read(&file, 51), Ok(page(7)));
+}
+
+#[test]
+fn threads_share_a_file() {
+    let directory = Scratch::new("threads");
+    let file = SwapFile::temporary(&directory.0, None).unwrap();
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let file = &file;
+            scope.spawn(move || {
+                // Their slots lie between each other's, so that they share runs and clusters.
+                let slots = || (1..2000_u32).filter(move |slot| slot % 4 == part);
+                for round in 0..3_u64 {
+                    slots()
+                        .for_each(|slot| file.write(slot, &page(u64::from(slot) + round)).unwrap());
+                    for slot in slots() {
+                        assert_eq!(read(file, slot), Ok(page(u64::from(slot) + round)));
+                        if slot % 3 == 0 {
+                            file.discard(slot);
+                            file.write(slot, &page(u64::from(slot) * 2)).unwrap();
+                            assert_eq!(read(file, slot), Ok(page(u64::from(slot) * 2)));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (1..2000).for_each(|slot| file.discard(slot));
+    assert_eq!(file.stats(), FileStats { pages: 0, files: 1 });
 }
 
 #[test]

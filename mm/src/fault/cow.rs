@@ -106,7 +106,7 @@ impl<M: Machine> Mm<M> {
 
     /// Lets an anonymous page's owner write it, if there is no other and that can be known at once:
     /// the page lock comes before the entry's, so that here it can only be tried (spec B16).
-    fn reuse_if_sole(
+    pub(super) fn reuse_if_sole(
         &self,
         vma: &Arc<Vma<M>>,
         fault: &mut Fault,

@@ -13,6 +13,7 @@ mod anonymous;
 mod around;
 mod cow;
 mod file;
+mod readmit;
 mod stack;
 mod swap;
 
@@ -226,8 +227,13 @@ impl<M: Machine> Mm<M> {
                 self.swap_in(vma, fault, slot)
             }
             entry @ Entry::Present { frame, .. } => {
+                if !entry.allows(Access::Read) {
+                    self.manager.rescue(frame);
+                }
                 if fault.access == Access::Write && !entry.is_writable() {
                     self.write_protected(vma, fault, cursor, frame)
+                } else if !entry.allows(Access::Read) {
+                    Ok(self.readmit(vma, fault, cursor, frame))
                 } else {
                     Ok(self.spurious(vma, fault, cursor))
                 }

@@ -1,16 +1,19 @@
 //! A batch of pages on their way out: cleaned together, written, unmapped together.
+//!
+//! Where nobody but the caller can store to a page, nothing need be cleaned, and the flush is spared.
 
 use crate::cache::{Key, Mapping};
 use crate::event::Event;
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot, VirtAddr};
 use crate::manager::Manager;
-use crate::mm::{Kind, Mm};
-use crate::page::{Owner, PageFlags};
-use crate::reclaim::queue::Which;
-use crate::rmap::walk::Spot;
-use crate::tlb::Noted;
+use crate::mm::Kind;
+use crate::page::{Owner, Page, PageFlags};
+use crate::reclaim::queue::{Sight, Which};
+use crate::reclaim::stales::Stales;
+use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
+use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 
 /// Whether recent use and other users' references protect a page.
@@ -24,61 +27,72 @@ pub(crate) enum Force {
     Regardless,
 }
 
+/// Why nobody stores to a page while it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Still {
+    /// Its entries forbid it.
+    Forbidden,
+    /// Nobody else runs who could.
+    Alone,
+}
+
 /// How far a page has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Locked, and not known to be unsuitable.
     Chosen,
-    /// The store has the content; a slot of shared memory waits for its owner to be noted.
-    Written(Option<SwapSlot>),
+    /// Nobody stores to it unnoticed.
+    Clean(Still),
+    /// The store has the content. A slot that is new is still to be given to the page's entry, or to
+    /// its object.
+    Written(Still, Option<SwapSlot>),
     /// No entry, no cache: free it after the flush.
-    Gone,
+    Gone(Option<VirtAddr>),
     /// Not to be evicted now; put back into this queue.
     Kept(Which),
 }
 
-#[derive(Clone, Copy)]
-struct Victim {
+struct Victim<M: Machine> {
     frame: Frame,
+    from: Which,
+    force: Force,
+    state: State,
+    /// Its object: if the last reference to one were dropped while its pages are locked, whoever
+    /// takes the object apart would wait for them for ever.
+    _object: Option<Arc<Mapping<M>>>,
+}
+
+/// What a step needs to know of a victim.
+#[derive(Clone, Copy)]
+pub(super) struct Subject {
+    pub(super) frame: Frame,
     from: Which,
     force: Force,
     state: State,
 }
 
-/// A stale translation, whose it is, and in which phase it was noted.
-type Spotted<M> = (Arc<Mm<M>>, Stale, Noted);
-
-/// How many stale translations are gathered before a flush.
-const SPOTS: usize = 64;
-
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    victims: [Option<Victim>; 32],
-    /// The objects of the victims: if the last reference to one were dropped while its pages are
-    /// locked, whoever takes the object apart would wait for them for ever.
-    objects: [Option<Arc<Mapping<M>>>; 32],
-    len: usize,
-    spots: [Option<Spotted<M>>; SPOTS],
-    used: usize,
+    pub(super) manager: &'a Manager<M>,
+    victims: ArrayVec<Victim<M>, 32>,
+    pub(super) stales: Stales<M>,
+    pub(super) near: Option<Near<M>>,
 }
 
 impl<'a, M: Machine> Batch<'a, M> {
     /// The most pages in a batch.
     pub(crate) const SIZE: usize = 32;
 
-    pub(crate) fn new(manager: &'a Manager<M>) -> Self {
-        let spots = [const { None }; SPOTS];
-        let objects = [const { None }; 32];
-        Self { manager, victims: [None; 32], objects, len: 0, spots, used: 0 }
+    pub(crate) const fn new(manager: &'a Manager<M>) -> Self {
+        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near: None }
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.len
+        self.victims.len()
     }
 
     pub(crate) const fn is_full(&self) -> bool {
-        self.len == Self::SIZE
+        self.victims.is_full()
     }
 
     /// Takes a page, to which the caller gives up one reference, into the batch, or puts it back
@@ -95,43 +109,15 @@ impl<'a, M: Machine> Batch<'a, M> {
             _ => None,
         };
         let is_of_file = object.as_ref().is_some_and(|object| !object.is_shared_memory());
-        let judged = match force {
-            Force::Polite | Force::Urgent if is_of_file && manager.keeps_files() => {
-                Some(Which::Main)
-            }
-            _ => self.judge(frame, force),
-        };
-        match judged {
-            None => {
-                let state = State::Chosen;
-                self.victims[self.len] = Some(Victim { frame, from, force, state });
-                self.objects[self.len] = object;
-                self.len += 1;
-            }
-            Some(to) => {
-                manager.unlock_page(frame);
-                self.put_back(frame, to);
-            }
+        let is_kept = is_of_file && force != Force::Regardless && manager.keeps_files();
+        // A page in someone's hands is in use: back in the small queue, it and its like would be met
+        // again and again before any page of the main queue.
+        if is_kept || page.refs() > self.expected_refs(frame, force) {
+            manager.unlock_page(frame);
+            self.put_back(frame, Which::Main);
+            return;
         }
-    }
-
-    /// Whether a locked page should stay, and then in which queue (spec F18).
-    ///
-    /// A page in someone's hands is in use: back in the small queue, it and its like would be met
-    /// again and again before any page of the main queue.
-    fn judge(&self, frame: Frame, force: Force) -> Option<Which> {
-        let manager = self.manager;
-        let page = manager.page(frame);
-        if page.refs() > self.expected_refs(frame, force) {
-            return Some(Which::Main);
-        }
-        let mut used = page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
-        let mut locked = false;
-        manager.walk(frame, |spot| {
-            locked |= spot.vma.has(VmaFlags::LOCKED);
-            used |= spot.cursor.clear_accessed(spot.address);
-        });
-        if locked || (used && force == Force::Polite) { Some(Which::Main) } else { None }
+        self.victims.push(Victim { frame, from, force, state: State::Chosen, _object: object });
     }
 
     /// The references of a page that nobody but entries, cache and reclaim refer to.
@@ -156,40 +142,58 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.finish()
     }
 
-    fn each(&mut self, step: impl Fn(&mut Self, &mut Victim)) {
-        for i in 0..self.len {
-            if let Some(mut victim) = self.victims[i]
-                && !matches!(victim.state, State::Kept(_))
-            {
-                step(self, &mut victim);
-                self.victims[i] = Some(victim);
+    /// Takes every page that is still to go a step further.
+    pub(super) fn each(&mut self, step: impl Fn(&mut Self, Subject) -> State) {
+        for at in 0..self.victims.len() {
+            let Victim { frame, from, force, state, .. } = self.victims[at];
+            if !matches!(state, State::Kept(_)) {
+                self.victims[at].state = step(self, Subject { frame, from, force, state });
             }
         }
     }
 
-    /// Cleans a page that is to be evicted, or finds out that it cannot be.
-    fn clean(&mut self, victim: &mut Victim) {
-        match self.clean_page(victim.frame) {
-            Cleaned::Entirely => {}
-            Cleaned::Moving => victim.state = State::Kept(victim.from),
-            Cleaned::Pinned => victim.state = State::Kept(Which::Main),
+    /// Judges a page (spec F18), and cleans it if it is to go.
+    fn clean(&mut self, subject: Subject) -> State {
+        match self.clean_page(subject.frame, Purpose::Eviction(subject.force, subject.from)) {
+            Cleaned::Entirely => State::Clean(Still::Forbidden),
+            Cleaned::Needless => State::Clean(Still::Alone),
+            Cleaned::Moving => State::Kept(subject.from),
+            Cleaned::Pinned | Cleaned::Spared => State::Kept(Which::Main),
         }
     }
 
     /// Takes the right to store from every entry of a page and learns whether it was written.
-    fn clean_page(&mut self, frame: Frame) -> Cleaned {
+    fn clean_page(&mut self, frame: Frame, purpose: Purpose) -> Cleaned {
         let manager = self.manager;
         let page = manager.page(frame);
+        let is_polite = matches!(purpose, Purpose::Eviction(Force::Polite, _));
+        let used = matches!(purpose, Purpose::Eviction(..))
+            && page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
+        let mut spared = used && is_polite;
+        // Where no machine sets the bit, it says until the page is on standby only that it was mapped.
+        let sees_use = manager.queues.sight() == Sight::Bits
+            || matches!(purpose, Purpose::Eviction(_, Which::Standby));
         loop {
-            let (mut left, mut dirty, mut pinned) = (0, false, false);
-            let found = manager.walk(frame, |spot| {
+            let (mut left, mut dirty, mut pinned, mut alone) = (false, false, false, false);
+            let stales = &mut self.stales;
+            let found = manager.walk_near(&mut self.near, frame, |spot| {
+                if purpose != Purpose::WriteBack {
+                    spared |= spot.vma.has(VmaFlags::LOCKED);
+                    spared |= sees_use && spot.cursor.clear_accessed(spot.address) && is_polite;
+                }
                 if page.is_pinned() {
                     // A device stores to it without looking at the entry.
                     pinned = true;
-                } else if self.used == SPOTS {
-                    left += 1;
-                } else if let Some(stale) = write_protect(spot, &mut dirty) {
-                    self.note(spot.mm, stale);
+                } else if spared {
+                } else if purpose != Purpose::WriteBack && manager.is_left_alone(spot, page) {
+                    alone = true;
+                    dirty |= spot.cursor.entry(spot.address).is_dirty();
+                } else if let Some(place) = stales.room_for(spot.mm) {
+                    if let Some(stale) = write_protect(spot, &mut dirty) {
+                        stales.note(place, stale);
+                    }
+                } else {
+                    left = true;
                 }
             });
             if dirty {
@@ -198,79 +202,94 @@ impl<'a, M: Machine> Batch<'a, M> {
             }
             match () {
                 () if pinned => return Cleaned::Pinned,
-                () if left > 0 => self.flush(),
+                () if spared => return Cleaned::Spared,
+                () if left => self.flush(),
                 () if found != page.maps() => return Cleaned::Moving,
+                () if alone => return Cleaned::Needless,
                 () => return Cleaned::Entirely,
             }
         }
     }
 
     /// Writes a clean-mapped page to its store, unless the content is there already.
-    fn write(&mut self, victim: &mut Victim) {
+    fn write(&mut self, subject: Subject) -> State {
+        let State::Clean(still) = subject.state else { return subject.state };
         let manager = self.manager;
-        let page = manager.page(victim.frame);
+        let page = manager.page(subject.frame);
         let discard = page.is_anon() && page.has(PageFlags::LAZY_FREE) && page.slot().is_none();
         if discard && page.maps() == 1 {
-            victim.state = State::Written(None);
-            return;
+            return State::Written(still, None);
         }
-        victim.state = match manager.launder(victim.frame) {
-            Ok(slot) => State::Written(slot),
+        match manager.launder(subject.frame) {
+            Ok(slot) => State::Written(still, slot),
             Err(()) => State::Kept(Which::Main),
-        };
+        }
     }
 
     /// Takes a page out of the page table and of its cache, unless it was used meanwhile.
-    fn unmap(&mut self, victim: &mut Victim) {
+    fn unmap(&mut self, subject: Subject) -> State {
+        let State::Written(still, slot) = subject.state else { return subject.state };
         let manager = self.manager;
-        let frame = victim.frame;
+        let Subject { frame, force, .. } = subject;
         let page = manager.page(frame);
-        let State::Written(mut slot) = victim.state else { return };
+        let (for_entry, mut for_object) = if page.is_anon() { (slot, None) } else { (None, slot) };
+        let mut fresh = FreshSlot { slot: for_entry, is_given: false };
+        let mut from = self.stales.len();
+        let mut address = None;
         loop {
-            let (mut left, mut refused) = (0, false);
-            manager.walk(frame, |spot| {
-                if self.used == SPOTS {
-                    left += 1;
-                } else if let Some(stale) = take_entry(manager, spot, frame, victim.force) {
-                    self.note(spot.mm, stale);
-                } else {
-                    refused = true;
+            let (mut left, mut refused) = (false, false);
+            let stales = &mut self.stales;
+            manager.walk_near(&mut self.near, frame, |spot| {
+                let Some(place) = stales.room_for(spot.mm) else {
+                    left = true;
+                    return;
+                };
+                match take_entry(manager, spot, subject, still, &mut fresh) {
+                    Some(stale) => {
+                        address = Some(stale.address);
+                        stales.note(place, stale);
+                    }
+                    None => refused = true,
                 }
             });
-            if left == 0 || refused {
+            if !left || refused {
                 break;
             }
             self.flush();
+            from = 0;
         }
-        let remembered = Key::of(page).map(Key::hash);
-        let gone =
-            page.maps() == 0 && !page.has(PageFlags::DIRTY) && self.leave_cache(victim, &mut slot);
+        let remembered = Key::of(page).or(for_entry.map(Key::Swap)).map(Key::hash);
+        let gone = page.maps() == 0
+            && !page.has(PageFlags::DIRTY)
+            && self.leave_cache(frame, force, &mut for_object);
+        if let Some(unused) = fresh.ungiven() {
+            manager.release_and_free(unused);
+        }
         if gone {
-            victim.state = State::Gone;
-            if let Some(hash) = remembered {
+            if let Some(hash) = remembered
+                && manager.queues.sight() == Sight::Bits
+            {
                 manager.queues.remember(hash);
             }
-            for spot in self.spots[..self.used].iter_mut().flatten() {
-                if spot.1.frame == frame {
-                    spot.1.fate = Fate::Freed;
-                }
-            }
-        } else {
-            if let Some(slot) = slot {
-                // The page stays in the page cache, so that its copy in swap will not be needed.
-                manager.release_and_free(slot);
-                page.set(PageFlags::DIRTY);
-            }
-            victim.state = State::Kept(Which::Main);
+            self.stales.set_freed(from, frame);
+            return State::Gone(address);
         }
+        if let Some(slot) = for_object {
+            // The page stays in the page cache, so that its copy in swap will not be needed.
+            manager.release_and_free(slot);
+        }
+        if slot.is_some() {
+            page.set(PageFlags::DIRTY);
+        }
+        State::Kept(Which::Main)
     }
 
     /// Takes a page out of its cache if nobody took a new reference (spec F21). For shared memory
     /// the slot's owner is noted first, so that whoever misses the page in the cache finds the slot.
-    fn leave_cache(&self, victim: &Victim, slot: &mut Option<SwapSlot>) -> bool {
+    fn leave_cache(&self, frame: Frame, force: Force, slot: &mut Option<SwapSlot>) -> bool {
         let manager = self.manager;
-        let page = manager.page(victim.frame);
-        let expected = self.expected_refs(victim.frame, victim.force);
+        let page = manager.page(frame);
+        let expected = self.expected_refs(frame, force);
         let Some(key) = Key::of(page) else { return page.refs() == expected };
         let owned = match (*slot, page.owner()) {
             (Some(slot), Owner::File(object)) => Some((slot, object, page.index())),
@@ -279,14 +298,14 @@ impl<'a, M: Machine> Batch<'a, M> {
         if let Some((slot, object, index)) = owned {
             manager.swap.set_owner(slot, object, index);
         }
-        if !manager.cache.remove(&manager.pages, &manager.order, victim.frame, Some(expected)) {
+        if !manager.cache.remove(&manager.pages, &manager.order, frame, Some(expected)) {
             // A truncation may have given the slot up already.
             *slot = owned
                 .filter(|(slot, object, index)| manager.swap.disown(*slot, *object, *index))
                 .map(|(slot, ..)| slot);
             return false;
         }
-        manager.put(victim.frame);
+        manager.put(frame);
         match key {
             Key::Swap(slot) => manager.release_and_free(slot),
             Key::File { mapping, .. } => manager.uncount_cached(mapping),
@@ -295,59 +314,62 @@ impl<'a, M: Machine> Batch<'a, M> {
     }
 
     /// Unlocks the pages; frees those that are gone, and puts the others back.
-    fn finish(&mut self) -> usize {
+    pub(super) fn finish(&mut self) -> usize {
         let manager = self.manager;
         let mut freed = 0;
-        for i in 0..self.len {
-            let Some(victim) = self.victims[i] else { continue };
+        for victim in &self.victims {
             manager.unlock_page(victim.frame);
             match victim.state {
-                State::Gone => {
+                State::Gone(address) => {
                     freed += 1;
-                    manager.stats.evicted.add(manager.machine.context(), 1);
-                    manager.observe(|| Event::Evicted { frame: victim.frame });
+                    manager.observe(|| Event::Evicted { frame: victim.frame, address });
                     manager.put(victim.frame);
                 }
                 State::Kept(to) => self.put_back(victim.frame, to),
-                State::Chosen | State::Written(_) => self.put_back(victim.frame, victim.from),
+                State::Chosen | State::Clean(_) | State::Written(..) => {
+                    self.put_back(victim.frame, victim.from);
+                }
             }
         }
-        for object in &mut self.objects[..self.len] {
-            drop(object.take());
-        }
-        self.len = 0;
+        manager.stats.evicted.add(manager.machine.context(), freed as u64);
+        self.victims.clear();
         freed
     }
 
-    fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
-        let mut noted = Noted::default();
-        mm.pending.note(&mut noted);
-        self.spots[self.used] = Some((mm.clone(), stale, noted));
-        self.used += 1;
+    pub(super) fn flush(&mut self) {
+        self.stales.flush(self.manager);
+    }
+}
+
+/// Why a page is cleaned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Its file is brought up to date, and it stays.
+    WriteBack,
+    /// It is to go, unless it is worth keeping.
+    Eviction(Force, Which),
+}
+
+/// The new slot of an anonymous page: the first entry that is taken gets its reference.
+struct FreshSlot {
+    slot: Option<SwapSlot>,
+    is_given: bool,
+}
+
+impl FreshSlot {
+    /// A reference to the slot for one more entry.
+    fn give<M: Machine>(&mut self, manager: &Manager<M>) -> Option<SwapSlot> {
+        let slot = self.slot?;
+        if self.is_given && manager.swap.duplicate(slot).is_err() {
+            return None;
+        }
+        self.is_given = true;
+        Some(slot)
     }
 
-    /// Flushes all noted translations, those of each address space together.
-    fn flush(&mut self) {
-        let none = Stale { address: VirtAddr::ZERO, frame: Frame(0), fate: Fate::Narrowed };
-        for first in 0..self.used {
-            let Some((mm, ..)) = self.spots[first].clone() else { continue };
-            let mut together = [none; SPOTS];
-            let mut len = 0;
-            let mut noted = Noted::default();
-            for spot in &mut self.spots[first..self.used] {
-                if spot.as_ref().is_some_and(|(other, ..)| Arc::ptr_eq(other, &mm))
-                    && let Some((_, stale, [even, odd])) = spot.take()
-                {
-                    noted = [noted[0] + even, noted[1] + odd];
-                    together[len] = stale;
-                    len += 1;
-                }
-            }
-            self.manager.machine.flush(&mm.space, &together[..len]);
-            mm.pending.flushed(noted, &*self.manager.machine);
-            self.manager.stats.flushes.add(self.manager.machine.context(), 1);
-        }
-        self.used = 0;
+    /// The slot, if no entry has got it.
+    fn ungiven(&self) -> Option<SwapSlot> {
+        self.slot.filter(|_| !self.is_given)
     }
 }
 
@@ -371,15 +393,19 @@ fn write_protect<M: Machine>(spot: &mut Spot<'_, M>, dirty: &mut bool) -> Option
 fn take_entry<M: Machine>(
     manager: &Manager<M>,
     spot: &mut Spot<'_, M>,
-    frame: Frame,
-    force: Force,
+    subject: Subject,
+    still: Still,
+    fresh: &mut FreshSlot,
 ) -> Option<Stale> {
+    let Subject { frame, from, force, .. } = subject;
     let page = manager.page(frame);
     let entry = spot.cursor.entry(spot.address);
-    let Entry::Present { accessed, dirty, .. } = entry else { return None };
-    let spared = accessed && force == Force::Polite && manager.machine.capabilities().accessed;
+    let Entry::Present { accessed, .. } = entry else { return None };
+    let sees_use = manager.queues.sight() == Sight::Bits || from == Which::Standby;
+    let spared = accessed && force == Force::Polite && sees_use;
     let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
-    if dirty || entry.is_writable() || spared || kept {
+    let stored_to = still == Still::Forbidden && (entry.is_dirty() || entry.is_writable());
+    if stored_to || spared || kept {
         return None;
     }
     let (replacement, kind) = match page.slot() {
@@ -390,7 +416,10 @@ fn take_entry<M: Machine>(
             }
             (Entry::Swap(slot), Kind::Anon)
         }
-        None if page.is_anon() => (Entry::None, Kind::Anon),
+        None if page.is_anon() => match fresh.slot {
+            Some(_) => (Entry::Swap(fresh.give(manager)?), Kind::Anon),
+            None => (Entry::None, Kind::Anon),
+        },
         None if spot.vma.has(VmaFlags::NONLINEAR)
             && spot.vma.index_of(spot.address) != page.index() =>
         {
@@ -403,7 +432,7 @@ fn take_entry<M: Machine>(
     page.maps.fetch_sub(1, Ordering::AcqRel);
     // The batch has a reference of its own, so that this cannot be the last.
     page.refs.fetch_sub(1, Ordering::AcqRel);
-    if matches!(old, Entry::Present { dirty: true, .. }) {
+    if still == Still::Forbidden && old.is_dirty() {
         // Hardware set the bit between the look and the exchange: the page stays, and will be
         // written again.
         page.set(PageFlags::DIRTY);
@@ -417,9 +446,15 @@ impl<M: Machine> Manager<M> {
     /// are left: then it is as dirty afterwards as before.
     pub(crate) fn clean(&self, frame: Frame) -> Cleaned {
         let mut batch = Batch::new(self);
-        let cleaned = batch.clean_page(frame);
+        let cleaned = batch.clean_page(frame, Purpose::WriteBack);
         batch.flush();
         cleaned
+    }
+
+    /// Whether nobody but the caller can store to a page that has one entry, the one at hand. Pages
+    /// of objects can be stored to by calls.
+    fn is_left_alone(&self, spot: &Spot<'_, M>, page: &Page) -> bool {
+        page.is_anon() && page.maps() == 1 && self.machine.is_alone(&spot.mm.space)
     }
 }
 
@@ -428,6 +463,10 @@ impl<M: Machine> Manager<M> {
 pub(crate) enum Cleaned {
     /// No entry is writable.
     Entirely,
+    /// Nobody else runs who could store to the page, so that its entry was left as it was.
+    Needless,
+    /// The page was used or is locked in memory, and so was left as it was.
+    Spared,
     /// Some entries are just being moved, and were not seen.
     Moving,
     /// The page is pinned: a device may store to it at any moment.

@@ -12,13 +12,15 @@ pub(crate) mod batch;
 pub(crate) mod foresight;
 pub(crate) mod queue;
 pub(crate) mod room;
+mod stales;
+mod standby;
 mod write;
 
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::reclaim::batch::{Batch, Force};
-use crate::reclaim::queue::Which;
+use crate::reclaim::queue::{Lengths, Sight, Which};
 use crate::reclaim::room::Yield;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,25 +45,47 @@ impl Watermarks {
 impl<M: Machine> Manager<M> {
     /// Takes pages from the queues and evicts up to `pages` of them.
     fn pass(&self, pages: usize, force: Force) -> Yield {
-        let (small, main) = self.queues.lengths(&self.order);
+        let lengths = self.queues.lengths(&self.order);
         // Twice around: a page that was used is spared once.
-        let mut budget = 2 * (small as usize + main as usize) + 2;
+        let mut budget = 2 * lengths.all() as usize + 2;
         let mut own = Yield::default();
+        if self.queues.sight() == Sight::Standby {
+            own.worked |= self.fill_standby(lengths, pages, force) > 0;
+        }
         while own.freed < pages && budget > 0 {
             let mut batch = Batch::new(self);
+            let mut scanned = 0;
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
-                let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
+                let Some((frame, from)) = self.next_victim(force, &mut own) else {
                     budget = 0;
                     break;
                 };
                 budget -= 1;
-                self.stats.scanned.add(self.machine.context(), 1);
+                scanned += 1;
                 batch.consider(frame, from, force);
             }
+            self.stats.scanned.add(self.machine.context(), scanned);
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();
         }
         own
+    }
+
+    /// Takes the page that is to leave next out of its queue.
+    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Which)> {
+        if self.queues.sight() == Sight::Bits {
+            return self.queues.pop(&self.pages, &self.order);
+        }
+        let standby = || {
+            let frame = self.queues.pop_standby(&self.pages, &self.order)?;
+            Some((frame, Which::Standby))
+        };
+        standby().or_else(|| {
+            // Those that were there were used.
+            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force);
+            own.worked |= put > 0;
+            standby()
+        })
     }
 
     /// Whether the pages of files that are left are those that programs run from.
@@ -77,6 +101,7 @@ impl<M: Machine> Manager<M> {
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
     /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
     pub fn background(&self, stop: &AtomicBool) {
+        self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);
         while !stop.load(Ordering::Acquire) {
             while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
@@ -88,6 +113,16 @@ impl<M: Machine> Manager<M> {
             }
             self.machine.wait(&self.background, seen);
             seen = self.background.load(Ordering::Acquire);
+        }
+        self.background_threads.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Has frames kept free by the background thread, if there is one and it is time.
+    pub(crate) fn keep_ahead(&self) {
+        if self.background_threads.load(Ordering::SeqCst) > 0
+            && self.machine.free_frames() < self.watermarks.low
+        {
+            self.wake_background();
         }
     }
 

@@ -5,8 +5,15 @@
 //! page enters the *small* queue, about a tenth of memory. At its end a page that was used since
 //! goes to the *main* queue, another leaves and is remembered by a fingerprint among the *ghosts*;
 //! a page that comes back while its ghost is remembered enters the main queue at once. The main
-//! queue is a FIFO with reinsertion of used pages. Where a machine keeps no accessed bits, nothing
-//! is seen to be used, and the ghosts alone tell what is worth keeping.
+//! queue is a FIFO with reinsertion of used pages.
+//!
+//! Where a machine keeps no accessed bits, use has to be asked for: a page that is due goes on
+//! *standby* first, a tenth of memory, where its entries allow no access (see
+//! [`standby`](crate::reclaim::standby)). Who uses it faults, and the page goes back to the main queue;
+//! the others leave in the order in which they came. A page that was used on standby stays mapped for
+//! three rounds before it is asked again: pages that are hot cost few faults. This is the segmented FIFO of VMS (Turner and
+//! Levy: "Segmented FIFO page replacement", SIGMETRICS 1981). All pages enter the main queue, and
+//! there are no ghosts; the small queue holds what is to leave before others.
 //!
 //! The queues are cut into shards by frame number, so that threads faulting at once seldom meet.
 
@@ -19,6 +26,9 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
+/// How many pages at most go around when one is taken.
+const TURNS: usize = 32;
+
 /// Which queue a page is put into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
@@ -26,6 +36,31 @@ pub(crate) enum Which {
     Small,
     /// The queue of pages that proved their worth.
     Main,
+    /// The queue of pages that leave next unless they are used.
+    Standby,
+}
+
+/// How a page's use is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// By accessed bits.
+    Bits,
+    /// By faults on pages on standby.
+    Standby,
+}
+
+/// How many pages are in the queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    pub(crate) small: u32,
+    pub(crate) main: u32,
+    pub(crate) standby: u32,
+}
+
+impl Lengths {
+    pub(crate) const fn all(&self) -> u32 {
+        self.small + self.main + self.standby
+    }
 }
 
 struct List {
@@ -37,6 +72,7 @@ struct List {
 struct Shard {
     small: List,
     main: List,
+    standby: List,
 }
 
 /// All queues.
@@ -44,13 +80,16 @@ pub(crate) struct Queues<M: Machine> {
     shards: Box<[Mutex<M, Shard>]>,
     hand: AtomicUsize,
     ghosts: Box<[AtomicU32]>,
+    sight: Sight,
 }
 
 impl<M: Machine> Queues<M> {
-    pub(crate) fn new(frames: u32) -> Self {
+    pub(crate) fn new(frames: u32, sight: Sight) -> Self {
         let empty = || List { newest: NO_FRAME, oldest: NO_FRAME, len: 0 };
-        let shard = || Mutex::new(Rank::Queue, Shard { small: empty(), main: empty() });
+        let lists = || Shard { small: empty(), main: empty(), standby: empty() };
+        let shard = || Mutex::new(Rank::Queue, lists());
         Self {
+            sight,
             shards: (0..SHARDS).map(|_| shard()).collect(),
             hand: AtomicUsize::new(0),
             ghosts: zeroed_slice_box(frames.next_power_of_two() as usize),
@@ -65,13 +104,28 @@ impl<M: Machine> Queues<M> {
         if before.contains(PageFlags::QUEUED) {
             return;
         }
-        let was_main = before.contains(PageFlags::MAIN);
-        match to {
-            Which::Small if was_main => page.clear(PageFlags::MAIN),
-            Which::Main if !was_main => page.set(PageFlags::MAIN),
-            _ => before,
-        };
+        let (was, is) = (before.intersection(Which::FLAGS), to.flags());
+        if was != is {
+            page.clear(was);
+            page.set(is);
+        }
         shard.list_of(to).push(pages, frame);
+    }
+
+    /// Moves a page that is used from standby to the main queue; returns whether it was there.
+    pub(crate) fn rescue(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame) -> bool {
+        let page = pages.of(frame);
+        let mut shard = self.shards[frame.index() % SHARDS].lock(order);
+        let flags = page.flags();
+        if !flags.contains(PageFlags::QUEUED | PageFlags::STANDBY) {
+            // On its way out: whoever has it in hand sees that it is used.
+            return false;
+        }
+        shard.standby.unlink(pages, frame);
+        page.clear(PageFlags::STANDBY);
+        page.set(PageFlags::MAIN | PageFlags::ROUNDS);
+        shard.main.push(pages, frame);
+        true
     }
 
     /// Takes a page out of whatever queue it is in.
@@ -83,16 +137,31 @@ impl<M: Machine> Queues<M> {
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
         let before = page.clear(PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
-            shard.list(before).unlink(pages, frame);
+            shard.list_of(Which::of(before)).unlink(pages, frame);
         }
     }
 
-    /// Takes the page that is due to leave next, with a reference, and says where it came from.
+    /// How a page's use is seen.
+    pub(crate) const fn sight(&self) -> Sight {
+        self.sight
+    }
+
+    /// Takes the page that is due to leave the small or the main queue next, with a reference, and
+    /// says where it came from.
     pub(crate) fn pop(&self, pages: &Pages, order: &LockOrder<M>) -> Option<(Frame, Which)> {
+        self.pop_by(order, |shard| shard.pop(pages, self.sight))
+    }
+
+    /// Takes the page that has been on standby for longest, with a reference.
+    pub(crate) fn pop_standby(&self, pages: &Pages, order: &LockOrder<M>) -> Option<Frame> {
+        self.pop_by(order, |shard| shard.standby.pop(pages))
+    }
+
+    fn pop_by<R>(&self, order: &LockOrder<M>, pop: impl Fn(&mut Shard) -> Option<R>) -> Option<R> {
         for _ in 0..SHARDS {
             let turn = self.hand.fetch_add(1, Ordering::Relaxed) % SHARDS;
             let mut shard = self.shards[turn].lock(order);
-            if let Some(found) = shard.pop(pages) {
+            if let Some(found) = pop(&mut shard) {
                 return Some(found);
             }
         }
@@ -114,11 +183,15 @@ impl<M: Machine> Queues<M> {
         hit
     }
 
-    /// How many pages are in the small and in the main queues.
-    pub(crate) fn lengths(&self, order: &LockOrder<M>) -> (u32, u32) {
-        self.shards.iter().fold((0, 0), |(small, main), shard| {
+    /// How many pages are in each queue.
+    pub(crate) fn lengths(&self, order: &LockOrder<M>) -> Lengths {
+        self.shards.iter().fold(Lengths::default(), |sum, shard| {
             let shard = shard.lock(order);
-            (small + shard.small.len, main + shard.main.len)
+            Lengths {
+                small: sum.small + shard.small.len,
+                main: sum.main + shard.main.len,
+                standby: sum.standby + shard.standby.len,
+            }
         })
     }
 
@@ -131,7 +204,12 @@ impl<M: Machine> Queues<M> {
     ) {
         for shard in &self.shards {
             let shard = shard.lock(order);
-            for (list, which) in [(&shard.small, Which::Small), (&shard.main, Which::Main)] {
+            let lists = [
+                (&shard.small, Which::Small),
+                (&shard.main, Which::Main),
+                (&shard.standby, Which::Standby),
+            ];
+            for (list, which) in lists {
                 let mut at = list.oldest;
                 while at != NO_FRAME {
                     f(Frame(at), which);
@@ -156,21 +234,64 @@ impl Shard {
         match which {
             Which::Small => &mut self.small,
             Which::Main => &mut self.main,
+            Which::Standby => &mut self.standby,
         }
     }
 
-    fn list(&mut self, flags: PageFlags) -> &mut List {
-        if flags.contains(PageFlags::MAIN) { &mut self.main } else { &mut self.small }
+    fn pop(&mut self, pages: &Pages, sight: Sight) -> Option<(Frame, Which)> {
+        let small_is_due = match sight {
+            Sight::Bits => self.small.len * 9 >= self.main.len || self.main.len == 0,
+            Sight::Standby => true,
+        };
+        let which = if self.small.len > 0 && small_is_due { Which::Small } else { Which::Main };
+        if which == Which::Main && sight == Sight::Standby {
+            self.main.turn(pages);
+        }
+        self.list_of(which).pop(pages).map(|frame| (frame, which))
+    }
+}
+
+impl Which {
+    /// The flags that tell the queues apart.
+    const FLAGS: PageFlags = PageFlags::MAIN.union(PageFlags::STANDBY);
+
+    /// Those of a page in this queue.
+    pub(crate) const fn flags(self) -> PageFlags {
+        match self {
+            Self::Small => PageFlags::empty(),
+            Self::Main => PageFlags::MAIN,
+            Self::Standby => PageFlags::STANDBY,
+        }
     }
 
-    fn pop(&mut self, pages: &Pages) -> Option<(Frame, Which)> {
-        let small_is_due = self.small.len * 9 >= self.main.len;
-        let (list, which) = if self.small.len > 0 && (small_is_due || self.main.len == 0) {
-            (&mut self.small, Which::Small)
+    /// The queue of a page with these flags.
+    pub(crate) const fn of(flags: PageFlags) -> Self {
+        if flags.contains(PageFlags::STANDBY) {
+            Self::Standby
+        } else if flags.contains(PageFlags::MAIN) {
+            Self::Main
         } else {
-            (&mut self.main, Which::Main)
-        };
-        let mut at = list.oldest;
+            Self::Small
+        }
+    }
+}
+
+impl List {
+    /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile.
+    fn turn(&mut self, pages: &Pages) {
+        for _ in 0..TURNS {
+            let frame = Frame(self.oldest);
+            if self.oldest == NO_FRAME || !pages.of(frame).spend_round() {
+                return;
+            }
+            self.unlink(pages, frame);
+            self.push(pages, frame);
+        }
+    }
+
+    /// Takes the oldest page, with a reference.
+    fn pop(&mut self, pages: &Pages) -> Option<Frame> {
+        let mut at = self.oldest;
         while at != NO_FRAME {
             let frame = Frame(at);
             let page = pages.of(frame);
@@ -181,15 +302,13 @@ impl Shard {
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n > 0).then_some(n + 1));
             if held.is_ok() {
                 page.clear(PageFlags::QUEUED);
-                list.unlink(pages, frame);
-                return Some((frame, which));
+                self.unlink(pages, frame);
+                return Some(frame);
             }
         }
         None
     }
-}
 
-impl List {
     fn push(&mut self, pages: &Pages, frame: Frame) {
         let page = pages.of(frame);
         page.newer.store(NO_FRAME, Ordering::Relaxed);

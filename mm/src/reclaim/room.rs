@@ -44,6 +44,8 @@ pub(crate) struct Passes {
     worked: AtomicU32,
     /// Changes when something happens that those who need room may wait for.
     turn: AtomicU32,
+    /// How many sleep until it does, or are about to.
+    sleepers: AtomicU32,
 }
 
 impl Passes {
@@ -141,9 +143,7 @@ impl<M: Machine> Manager<M> {
         mut take: impl FnMut() -> Result<R, OutOfFrames>,
     ) -> Result<R, OutOfMemory> {
         self.order.assert_engaged_once();
-        if self.machine.free_frames() < self.watermarks.low {
-            self.wake_background();
-        }
+        self.keep_ahead();
         match take() {
             Ok(taken) => Ok(taken),
             Err(OutOfFrames) => self.make_room(take),
@@ -196,7 +196,10 @@ impl<M: Machine> Manager<M> {
                 return Err(OutOfMemory);
             }
             if after.is_busy() {
+                // Said before the turn is looked at: who takes a turn looks afterwards.
+                self.passes.sleepers.fetch_add(1, Ordering::SeqCst);
                 self.machine.wait(&self.passes.turn, turn);
+                self.passes.sleepers.fetch_sub(1, Ordering::SeqCst);
             } else {
                 // Who waited for a lock may have it by now, and needs a processor.
                 self.machine.pause();
@@ -242,7 +245,9 @@ impl<M: Machine> Manager<M> {
 
     fn take_turn(&self) {
         self.passes.turn.fetch_add(1, Ordering::SeqCst);
-        self.machine.wake(&self.passes.turn);
+        if self.passes.sleepers.load(Ordering::SeqCst) > 0 {
+            self.machine.wake(&self.passes.turn);
+        }
     }
 
     fn standing(&self) -> Standing {

@@ -1,6 +1,6 @@
 //! Writing evicted pages to where they will be found again (spec F7, F9, F20).
 
-use crate::cache::{Key, Store};
+use crate::cache::Store;
 use crate::event::Event;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
@@ -8,16 +8,18 @@ use crate::page::{Owner, PageFlags};
 use crate::swap::area::AreaSet;
 
 impl<M: Machine> Manager<M> {
-    /// Makes sure that a locked page's store has its content, no entry being writable. An
-    /// anonymous page is in the swap cache afterwards; for a page of shared memory that had to be
-    /// written the slot is returned, whose owner the caller notes.
+    /// Makes sure that a locked page's store has its content, nobody being able to store to it.
+    ///
+    /// Where the page had to be written to a new slot, that is returned with its first reference: the
+    /// caller gives it to the entries of an anonymous page, or notes its owner for a page of shared
+    /// memory. Until then nobody else knows the slot.
     pub(super) fn launder(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         match page.owner() {
             // Read from its slot ahead of need, or in vain, and never mapped: the slot still has it.
             Owner::None if page.slot().is_some() => Ok(None),
             Owner::None => Err(()),
-            Owner::Anon(_) => self.launder_anon(frame).map(|()| None),
+            Owner::Anon(_) => self.launder_anon(frame),
             Owner::File(_) if !page.has(PageFlags::DIRTY) => Ok(None),
             Owner::File(id) => {
                 let mapping = self.mappings.find(&self.order, id).ok_or(())?;
@@ -36,30 +38,19 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    fn launder_anon(&self, frame: Frame) -> Result<(), ()> {
+    fn launder_anon(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
-        if let Some(slot) = page.slot() {
-            self.foresight.learn(slot, false);
-            if page.has(PageFlags::DIRTY) {
-                self.write_slot(frame, slot).map_err(drop)?;
-                page.clear(PageFlags::DIRTY);
-            }
-            return if page.has(PageFlags::UPTODATE) { Ok(()) } else { Err(()) };
+        let Some(slot) = page.slot() else {
+            let slot = self.write_to_new_slot(frame)?;
+            page.clear(PageFlags::DIRTY);
+            return Ok(Some(slot));
+        };
+        self.foresight.learn(slot, false);
+        if page.has(PageFlags::DIRTY) {
+            self.write_slot(frame, slot).map_err(drop)?;
+            page.clear(PageFlags::DIRTY);
         }
-        let slot = self.write_to_new_slot(frame)?;
-        match self.cache.insert(&self.pages, &self.order, Key::Swap(slot), frame) {
-            Ok(()) => {
-                page.clear(PageFlags::DIRTY);
-                Ok(())
-            }
-            Err(there) => {
-                // A fresh slot is in nobody's cache.
-                debug_assert!(false, "new slot is cached already");
-                self.put(there);
-                self.release_and_free(slot);
-                Err(())
-            }
-        }
+        if page.has(PageFlags::UPTODATE) { Ok(None) } else { Err(()) }
     }
 
     /// Writes a page to a slot of the best area that has room for it.

@@ -4,7 +4,7 @@ use crate::entries::PageCursor;
 use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
-use crate::page::Owner;
+use crate::page::{Owner, Page};
 use crate::rmap::RegionLink;
 use crate::vma::Vma;
 use alloc::sync::Arc;
@@ -17,7 +17,57 @@ pub(crate) struct Spot<'a, M: Machine> {
     pub(crate) cursor: PageCursor<'a, M>,
 }
 
+/// Where the last page was found that one entry alone names: the next page is likely to be of the
+/// same region.
+pub(crate) struct Near<M: Machine> {
+    family: u64,
+    mm: Arc<Mm<M>>,
+    vma: Arc<Vma<M>>,
+}
+
+impl<M: Machine> Near<M> {
+    /// The entry that names a locked page, if it is in the same region.
+    fn spot(&self, page: &Page, frame: Frame) -> Option<Spot<'_, M>> {
+        if page.owner() != Owner::Anon(self.family) {
+            return None;
+        }
+        let address = self.vma.address_of(page.index())?;
+        // Under the cursor: from then on whoever replaces the region comes to the entry later.
+        spot(&self.mm, &self.vma, address, frame).filter(|spot| spot.vma.is_alive())
+    }
+}
+
 impl<M: Machine> Manager<M> {
+    /// Does what [`walk`](Self::walk) does; looks first where `near` says, which takes no lock but
+    /// the entry's, and remembers where the page was.
+    pub(crate) fn walk_near(
+        &self,
+        near: &mut Option<Near<M>>,
+        frame: Frame,
+        mut f: impl FnMut(&mut Spot<'_, M>),
+    ) -> u32 {
+        let page = self.page(frame);
+        if page.maps() != 1 {
+            return self.walk(frame, f);
+        }
+        if let Some(mut spot) = near.as_ref().and_then(|near| near.spot(page, frame)) {
+            f(&mut spot);
+            return 1;
+        }
+        let mut next = None;
+        let found = self.walk(frame, |spot| {
+            // A file must not lose its last user while pages of it may be locked.
+            if let (Owner::Anon(family), None) = (page.owner(), &spot.vma.file) {
+                next = Some(Near { family, mm: spot.mm.clone(), vma: spot.vma.clone() });
+            }
+            f(spot);
+        });
+        if next.is_some() {
+            *near = next;
+        }
+        found
+    }
+
     /// Calls `f` for every entry that names `frame`, under the entry's lock, and returns how many
     /// there were. The caller holds the page's lock, so that its owner stays.
     ///

@@ -546,6 +546,9 @@ impl<M: RawMutex> Order<M> {
     /// Puts an area behind those of equal priority.
     fn take_turn(&mut self, at: usize) {
         let priority = self.active[at].priority;
+        if self.active.get(at + 1).is_none_or(|next| next.priority != priority) {
+            return;
+        }
         let end = self.active.partition_point(|other| other.priority >= priority);
         self.active[at..end].rotate_left(1);
     }

@@ -93,6 +93,18 @@ fn without_any_bits() {
 }
 
 #[test]
+fn of_a_user_who_is_alone() {
+    run::<X86_64>("alone", Machine { alone: true, ..machine(48, 1) }, default, shape(4));
+}
+
+#[test]
+fn of_a_user_who_is_alone_without_any_bits() {
+    let bits = Machine { accessed_bits: false, dirty_bits: false, ..machine(48, 1) };
+    let machine = Machine { alone: true, zero_frame: false, ..bits };
+    run::<X86_64>("alone, no bits", machine, default, shape(3));
+}
+
+#[test]
 fn on_ia32() {
     run::<Ia32>("IA-32", machine(64, 2), default, shape(4));
 }

@@ -39,6 +39,8 @@ const VM: u64 = nr::CLONE_VM as u64;
 const VFORK: u64 = nr::CLONE_VFORK as u64;
 const FILES: u64 = nr::CLONE_FILES as u64;
 const SIGHAND: u64 = nr::CLONE_SIGHAND as u64;
+/// `CLONE_CLEAR_SIGHAND`, of `clone3` alone.
+const CLEAR_SIGHAND: u64 = 1 << 32;
 const CHILD_SETTID: u64 = nr::CLONE_CHILD_SETTID as u64;
 const CHILD_CLEARTID: u64 = nr::CLONE_CHILD_CLEARTID as u64;
 const PARENT_SETTID: u64 = nr::CLONE_PARENT_SETTID as u64;
@@ -52,6 +54,8 @@ struct Birth {
     thread: NonNull<Thread>,
     /// What it goes on with.
     frame: *const Frame,
+    /// Whether handlers are its parent's alone.
+    clears_handlers: bool,
 }
 
 impl Call<'_> {
@@ -109,6 +113,9 @@ impl Call<'_> {
         if self.number == nr::__NR_clone3 && (args.stack == 0) != (args.stack_size == 0) {
             return Err(Errno::EINVAL);
         }
+        if args.flags & CLEAR_SIGHAND != 0 && args.flags & SIGHAND != 0 {
+            return Err(Errno::EINVAL);
+        }
         if args.flags & VM == 0 {
             return self.fork(args, len);
         }
@@ -152,12 +159,17 @@ impl Call<'_> {
             (_, stack) => stack,
         };
         let frame = self.child_frame(thread, sp);
-        let birth = Birth { begin: begin_thread, thread: NonNull::from(thread), frame };
+        let birth = Birth {
+            begin: begin_thread,
+            thread: NonNull::from(thread),
+            frame,
+            clears_handlers: args.flags & CLEAR_SIGHAND != 0,
+        };
         // Everything above the frame is the frame's; the child begins below it.
         let top = (frame as u64 - 512) & !15;
         let mut kernel = *args;
         // The kernel's own word of this kind tells when the block is free.
-        kernel.flags &= !CHILD_CLEARTID;
+        kernel.flags &= !(CHILD_CLEARTID | CLEAR_SIGHAND);
         kernel.stack = thread.own_stack().start;
         kernel.stack_size = top - kernel.stack;
         let words = [
@@ -231,7 +243,7 @@ impl Call<'_> {
         let mut kernel = args;
         // The child goes on here, and gets the program's stack at the way out.
         (kernel.stack, kernel.stack_size) = (0, 0);
-        kernel.flags &= !CHILD_CLEARTID;
+        kernel.flags &= !(CHILD_CLEARTID | CLEAR_SIGHAND);
         let words = [
             (args.flags & PARENT_SETTID != 0).then_some(args.parent_tid),
             (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
@@ -292,6 +304,9 @@ impl Call<'_> {
         process::enable_dispatch();
         let clear = if args.flags & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };
         self.thread.clear_at_exit.set(clear);
+        if args.flags & CLEAR_SIGHAND != 0 {
+            self.thread.member().signals().clear_handlers();
+        }
         if args.stack != 0 {
             let top = args.stack + args.stack_size;
             self.context.registers.rsp = top;
@@ -373,9 +388,14 @@ fn read_args(at: u64, len: u64) -> Result<(CloneArgs, u64)> {
 /// The first step of a thread that shares the memory, on its own block; every signal is blocked.
 extern "C" fn begin_thread(birth: *const u8) -> ! {
     // SAFETY: the parent left it on this thread's stack.
-    let Birth { thread, frame, .. } = unsafe { birth.cast::<Birth>().read() };
+    let Birth { thread, frame, clears_handlers, .. } = unsafe { birth.cast::<Birth>().read() };
     // SAFETY: the block is this thread's.
-    unsafe { thread.as_ref() }.settle();
+    let thread = unsafe { thread.as_ref() };
+    thread.settle();
+    if clears_handlers {
+        // The runtime's own stay.
+        thread.member().signals().clear_handlers();
+    }
     process::enable_dispatch();
     // SAFETY: the parent made the frame on this thread's stack.
     unsafe { entry::resume(frame) }

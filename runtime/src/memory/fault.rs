@@ -1,5 +1,6 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
+use super::events::{self, Answered};
 use super::room::Room;
 use super::{GATE, convert, current, light};
 use crate::frame::{Info, Registers};
@@ -45,6 +46,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         return Answer::Signal(*info);
     }
     let begin = process::now();
+    events::begin_fault();
     let mut room = Room::new();
     let answer = loop {
         let gate = GATE.read();
@@ -60,7 +62,14 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         room.make(manager);
     };
     if let Some(control) = process::control() {
-        control.counters.fault_time.record(process::now() - begin);
+        let took = process::now() - begin;
+        control.counters.fault_time.record(took);
+        match answer {
+            MachineAnswer::Resume(_) => {
+                events::end_fault(&Answered { access, address, ip, begin, took });
+            }
+            _ => events::forget_fault(),
+        }
     }
     match answer {
         MachineAnswer::Short => unreachable!("room was made for it"),

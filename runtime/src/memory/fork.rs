@@ -4,8 +4,7 @@
 //! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
 //! own.
 
-use super::quota::Child;
-use super::{GATE, Manager, PAGE, addresses, current, light};
+use super::{GATE, Manager, PAGE, addresses, current, events, light, pool, quota};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
@@ -21,6 +20,12 @@ pub struct Fork(Option<Held>);
 struct Held {
     gate: RwLockWriteGuard<'static, FutexRwLock, ()>,
     child: Child,
+}
+
+/// What is held in the child's name.
+struct Child {
+    frames: quota::Child,
+    compressed: pool::Child,
 }
 
 /// What a child does not inherit as it is.
@@ -79,8 +84,7 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
     }
     manager.swap.before_fork();
     manager.machine.before_fork();
-    let [file, _] = files::shared();
-    let child = match manager.tree.child(slot, file) {
+    let child = match child(manager, slot) {
         Ok(child) => child,
         Err(errno) => {
             manager.machine.after_fork_parent();
@@ -89,7 +93,7 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
         }
     };
     let memory = manager.mm().manager();
-    let shared = manager.machine.share_with_child(&child, |frame| memory.is_pinned(frame));
+    let shared = manager.machine.share_with_child(&child.frames, |frame| memory.is_pinned(frame));
     crate::heap::hold();
     let fork = Fork(Some(Held { gate, child }));
     match shared {
@@ -98,6 +102,36 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
             after_fork_in_parent(fork, Made::No);
             Err(Errno(errno.raw_os_error()))
         }
+    }
+}
+
+/// Prepares what is held in the child's name.
+fn child(manager: &'static Manager, slot: u32) -> Result<Child> {
+    let [file, _] = files::shared();
+    let frames = manager.tree.child(slot, file)?;
+    match manager.swap.child(slot, file) {
+        Ok(compressed) => Ok(Child { frames, compressed }),
+        Err(errno) => {
+            frames.undo();
+            Err(errno)
+        }
+    }
+}
+
+impl Child {
+    fn become_this(self) {
+        self.frames.become_this();
+        self.compressed.become_this();
+    }
+
+    fn leave_to_child(self) {
+        self.frames.leave_to_child();
+        self.compressed.leave_to_child();
+    }
+
+    fn undo(self) {
+        self.frames.undo();
+        self.compressed.undo();
     }
 }
 
@@ -125,6 +159,7 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
 pub fn after_fork_in_child(fork: Fork) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
+    let slot = child.frames.slot();
     child.become_this();
     manager.swap.after_fork();
     leave_what_is_not_inherited(manager);
@@ -138,6 +173,8 @@ pub fn after_fork_in_child(fork: Fork) {
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
+        let [file, _] = files::shared();
+        events::after_fork_in_child(control, slot, file);
     }
     drop(gate);
 }

@@ -13,7 +13,7 @@ use pagefault::Pin;
 use pagefault::error::UserError;
 use pagefault_calls::{Access as Touched, Area, Kind, USER_END};
 use pagefault_linux::{LinuxMachine, PresentError};
-use pagefault_machine::{Access, Machine, VirtAddr};
+use pagefault_machine::{Access, VirtAddr};
 use rustix::io::Errno;
 
 /// How often room is looked for before a call is made without its pages.
@@ -136,7 +136,7 @@ impl Pins {
 
     /// How many pages one call may keep: the rest of memory must have room to move.
     pub fn most() -> usize {
-        current().map_or(usize::MAX, |manager| manager.machine.frames() as usize / 4)
+        current().map_or(usize::MAX, |manager| manager.tree.limit() as usize / 4)
     }
 }
 

@@ -6,7 +6,6 @@ use crate::{keeper, process, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use linux_raw_sys::general as nr;
-use pagefault_machine::Machine;
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
@@ -82,7 +81,7 @@ pub fn give_up_asked() {
     }
     // Whoever changes mappings is soon done; then this is asked again.
     let Some(_gate) = GATE.try_read() else { return ask() };
-    let all = manager.machine.frames().saturating_sub(manager.machine.free_frames()) as usize;
+    let all = manager.tree.charged() as usize;
     manager.mm().manager().reclaim(GIVEN.max(all / 8));
     manager.machine.give_back_frames();
 }

@@ -1,7 +1,9 @@
 //! The swap areas of this process.
 
+use super::pool::{self, Pool};
 use crate::file_size;
 use crate::process;
+use crate::sys::Errno;
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
@@ -10,16 +12,23 @@ use pagefault::Manager;
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault_control::{Boot, Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
-use pagefault_linux::store::{CompressedRam, OpenError, ReserveError, Shortage, SwapFile};
+use pagefault_linux::store::pool::Pool as _;
+use pagefault_linux::store::{
+    CompressedRam, OpenError, ReserveError, Shortage, ShortageKind, SwapFile,
+};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
 /// How much better than three to one RAM may compress before slots, not bytes, run out.
 const SLOTS_PER_PAGE: u64 = 4;
 
-/// The files among the areas, which a fork concerns.
+/// The areas, which a fork concerns.
 pub struct Areas {
     files: Vec<Arc<SwapFile>>,
+    ram: Vec<Arc<CompressedRam>>,
+    pool: &'static Pool,
+    /// A temporary file that could not be made, because the disk is full.
+    missing: Option<Shortage>,
 }
 
 /// Why a swap area could not be made.
@@ -34,6 +43,9 @@ pub enum SwapError {
     /// There is no address space for its tables.
     #[error(transparent)]
     Reserve(#[from] ReserveError),
+    /// There is no address space for compressed memory.
+    #[error("no address space for compressed memory: error {}; is `ulimit -v` set?", .0.0)]
+    Pool(Errno),
     /// The memory manager does not take it.
     #[error("no address space for the tables of a swap area ({0:?}); is `ulimit -v` set?")]
     Refused(SwapOnError),
@@ -46,10 +58,19 @@ impl Areas {
         memory: &Manager<LinuxMachine>,
     ) -> Result<Self, SwapError> {
         let config = control.config().ok_or(SwapError::Config)?;
-        let mut files = Vec::new();
+        let boot = process::boot();
+        let pool =
+            Pool::new(control, boot.slot, boot.control_fd as u32).map_err(SwapError::Pool)?;
+        let pool = &*Box::leak(Box::new(pool));
+        let (mut files, mut ram, mut missing) = (Vec::new(), Vec::new(), None);
         for (number, spec) in config.swap.iter().enumerate() {
-            let store = match open(spec, config.limit_bytes) {
+            let store = match open(spec, number, pool) {
                 Ok(store) => store,
+                // The other areas may be enough.
+                Err(SwapError::Open(error)) if error.is_full() => {
+                    missing = Some(no_room(spec)?);
+                    continue;
+                }
                 // A program that has given up rights, or its root, may not open the area.
                 Err(SwapError::Open(_)) if !is_first() => match elsewhere() {
                     Some(store) => store,
@@ -57,33 +78,50 @@ impl Areas {
                 },
                 Err(error) => return Err(error),
             };
-            if let Store::File(file) = &store {
-                files.push(file.clone());
+            match &store {
+                Store::File(file) => files.push(file.clone()),
+                Store::Ram(area) => ram.push(area.clone()),
             }
             let priority = Priority::Given((config.swap.len() - number) as u16);
             let area = Box::new(Area { store, number, control });
             memory.swap_on(area, priority).map_err(SwapError::Refused)?;
         }
-        Ok(Self { files })
+        Ok(Self { files, ram, pool, missing })
     }
 
-    /// Prepares the files for a process fork.
+    /// Prepares the areas for a process fork.
     pub fn before_fork(&self) {
+        self.ram.iter().for_each(|ram| ram.before_fork());
         for file in &self.files {
             // A full disk leaves the pages where they are; the next fork tries again.
             let _ = file_size::unlimited(|| file.before_fork());
         }
     }
 
+    /// Makes the child that has `slot` hold the compressed memory that this process holds.
+    pub fn child(&self, slot: u32, file: u32) -> Result<pool::Child, Errno> {
+        self.pool.child(slot, file)
+    }
+
     /// Why a file could take no page, if one could not.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.files.iter().find_map(|file| file.shortage())
+        self.files.iter().find_map(|file| file.shortage()).or_else(|| self.missing.clone())
     }
 
     /// Lets the files go on after a process fork, on either side.
     pub fn after_fork(&self) {
         self.files.iter().for_each(|file| file.after_fork());
     }
+}
+
+/// What to say of an area for which the disk has no room.
+fn no_room(spec: &SwapSpec) -> Result<Shortage, SwapError> {
+    let place = match &spec.storage {
+        Storage::File(path) | Storage::Temporary(path) => path,
+        Storage::Ram => return Err(SwapError::Config),
+    };
+    let place = CString::new(&place[..]).map_err(|_| SwapError::Config)?;
+    Ok(Shortage { place: place.as_c_str().into(), kind: ShortageKind::Disk })
 }
 
 /// A file where everybody may have one.
@@ -98,13 +136,14 @@ pub(super) fn is_first() -> bool {
     process::boot().flags & Boot::FIRST != 0
 }
 
-fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
+fn open(spec: &SwapSpec, number: usize, pool: &'static Pool) -> Result<Store, SwapError> {
     let path = |bytes: &[u8]| CString::new(bytes).map_err(|_| SwapError::Config);
     Ok(match &spec.storage {
         Storage::Ram => {
-            let bytes = spec.bytes.unwrap_or(limit / 2);
-            let slots = u32::try_from(bytes / PAGE_SIZE * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
-            Store::Ram(Box::new(CompressedRam::new(slots, bytes)?))
+            let part = pool.part(number)?;
+            let pages = part.limit() / PAGE_SIZE;
+            let slots = u32::try_from(pages * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
+            Store::Ram(Arc::new(CompressedRam::over(slots, Box::new(part))?))
         }
         Storage::File(file) => {
             Store::File(Arc::new(SwapFile::open_at(&path(file)?, c"/var/tmp", spec.bytes)?))
@@ -116,7 +155,7 @@ fn open(spec: &SwapSpec, limit: u64) -> Result<Store, SwapError> {
 }
 
 enum Store {
-    Ram(Box<CompressedRam>),
+    Ram(Arc<CompressedRam>),
     File(Arc<SwapFile>),
 }
 
@@ -138,7 +177,12 @@ impl SwapDevice for Area {
     fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
         match &self.store {
             Store::Ram(ram) => ram.read(slot, page)?,
-            Store::File(file) => file.read(slot, page)?,
+            Store::File(file) => file.read(slot, page).inspect_err(|_| {
+                // The program must not go on without its page, nor be told that it is at fault.
+                if let Some(damage) = file.damage() {
+                    process::stop(format_args!("{damage}"));
+                }
+            })?,
         }
         self.control.counters.pages_in[self.number].add(1);
         Ok(())

@@ -112,6 +112,18 @@ impl Actions {
         self.0.lock()[signal as usize - 1].handler = handler;
     }
 
+    /// Makes each signal that is handled have its default (`CLONE_CLEAR_SIGHAND`). The caller is of the
+    /// process.
+    pub fn clear_handlers(&self) {
+        let mut actions = self.0.lock();
+        for (signal, action) in (1..).zip(actions.iter_mut()) {
+            if action.is_handled() {
+                *action = Action::default();
+                arrive::settle(signal, action);
+            }
+        }
+    }
+
     /// The actions as an exec leaves them: what is ignored stays so.
     pub fn settle_for_exec(&self) {
         // The kernel resets handlers by itself; of the signals that the runtime takes, it knows no

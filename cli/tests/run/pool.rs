@@ -1,0 +1,120 @@
+//! The compressed memory of a tree of processes: one pool, whoever comes and goes.
+
+use crate::harness::{Scratch, message, number, python};
+use std::fs;
+use std::process::Output;
+
+/// What each program begins with: pages that compress to less than half, told apart by a number.
+const PAGES: &str = "
+import hashlib, mmap, os, signal, sys
+def page(n):
+    return hashlib.shake_128(b'%d' % n).digest(1500).ljust(4096, b'%d' % (n % 10))
+def fill(m, first, count):
+    for i in range(count):
+        m[i * 4096:i * 4096 + 4096] = page(first + i)
+def same(m, first, count):
+    return all(m[i * 4096:i * 4096 + 4096] == page(first + i) for i in range(count))
+def memory(count):
+    return mmap.mmap(-1, count * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def wait(children):
+    return all([os.waitpid(child, 0)[1] == 0 for child in children])
+def fork(do):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if do() else 1)
+    return child
+";
+
+/// Runs a program with compressed memory alone, unless a file is named too.
+fn run(scratch: &Scratch, options: &[&str], program: &str) -> (Output, serde_json::Value) {
+    let stats = scratch.path("stats.json");
+    let mut all = vec!["--stats=json", "--stats-file", stats.to_str().unwrap()];
+    all.extend(options);
+    let program = format!("{PAGES}{program}");
+    let output = scratch.run(&all, &[python(), "-c", &program]).output().unwrap();
+    let stats = serde_json::from_str(&fs::read_to_string(&stats).unwrap()).unwrap();
+    scratch.assert_nothing_left();
+    (output, stats)
+}
+
+#[track_caller]
+fn assert_fine((output, stats): (Output, serde_json::Value)) -> serde_json::Value {
+    assert_eq!((&*message(&output), output.status.code()), ("", Some(0)), "{stats:#}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "True\n");
+    let peak = number(&stats, "/compressed_memory/peak_bytes");
+    assert!(peak > 0 && peak <= number(&stats, "/compressed_memory/limit_bytes"), "{stats:#}");
+    stats
+}
+
+#[test]
+fn forty_processes_share_one_pool() {
+    let scratch = Scratch::new("forty");
+    let program = "
+filled, full = os.pipe()
+ready, go = os.pipe()
+def one(n):
+    os.close(go)
+    m = memory(512)
+    fill(m, n * 1000, 512)
+    os.write(full, b'x')
+    os.read(ready, 1)
+    return same(m, n * 1000, 512)
+children = [fork(lambda: one(n)) for n in range(40)]
+for _ in children:
+    os.read(filled, 1)
+os.close(go)
+print(wait(children))
+";
+    // Each writes 2 MiB, and all are there at once; what finds no room in the pool goes to the file.
+    let options = ["--memory", "48M", "--swap", "ram:12M", "--swap", "file"];
+    let stats = assert_fine(run(&scratch, &options, program));
+    assert_eq!(number(&stats, "/compressed_memory/limit_bytes"), 12 << 20);
+    assert!(number(&stats, "/peak_resident_bytes") <= 48 << 20, "{stats:#}");
+}
+
+#[test]
+fn a_chain_of_forks_reads_what_its_ancestors_compressed() {
+    let scratch = Scratch::new("chain");
+    let program = "
+m = memory(4096)
+fill(m, 0, 4096)
+def link(depth):
+    # A part is this process's own from now on, the rest its ancestors'.
+    own = memoryview(m)[depth * 256 * 4096:(depth + 1) * 256 * 4096]
+    fill(own, 100000 + depth * 1000, 256)
+    if depth < 6 and not wait([fork(lambda: link(depth + 1))]):
+        return False
+    before = all(same(memoryview(m)[d * 256 * 4096:], 100000 + d * 1000, 256) for d in range(depth + 1))
+    rest = (depth + 1) * 256
+    return before and same(memoryview(m)[rest * 4096:], rest, 4096 - rest)
+print(link(0))
+";
+    let stats = assert_fine(run(&scratch, &["--memory", "20M", "--swap", "ram:48M"], program));
+    assert!(number(&stats, "/swap/0/pages_in") > 4096, "{stats:#}");
+}
+
+/// Without the space of those that were killed the later ones would find none.
+#[test]
+fn what_killed_processes_had_compressed_is_given_back() {
+    let scratch = Scratch::new("killed");
+    let program = "
+def victim(full):
+    m = memory(3072)
+    fill(m, os.getpid() * 10000, 3072)
+    os.write(full, b'x')
+    signal.pause()
+keep = memory(1024)
+fill(keep, 5, 1024)
+for n in range(12):
+    ready, full = os.pipe()
+    child = fork(lambda: victim(full))
+    os.close(full)
+    os.read(ready, 1)
+    os.close(ready)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print(same(keep, 5, 1024))
+";
+    let stats = assert_fine(run(&scratch, &["--memory", "16M", "--swap", "ram:20M"], program));
+    assert!(number(&stats, "/swap/0/pages_out") > 12 * 1000, "{stats:#}");
+}

@@ -1,0 +1,221 @@
+//! Pages read from a file in clusters, where reads go through it in order.
+//!
+//! A device reads sixteen pages almost as fast as one. A read of the slot after the last one read brings
+//! those behind it too, into a buffer from which they are taken when they are asked for.
+
+use super::Mutex;
+use crate::host::PAGE;
+use crate::reserve::{Reservation, ReserveError};
+use core::ops::Range;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, fence};
+use pagefault_machine::IoError;
+use pagefault_machine::store::PageBytes;
+
+/// The pages of a cluster: 64 KiB.
+const CLUSTER: usize = 16;
+
+/// How many clusters there are, and so how many threads can read at once.
+const CLUSTERS: usize = 4;
+
+/// The clusters of an area.
+pub(super) struct Ahead {
+    /// Aligned, as direct I/O wants it.
+    memory: Reservation,
+    clusters: [Mutex<Cluster>; CLUSTERS],
+    /// The slots that each cluster may hold, as [`to_word`] has them: looked at without its lock.
+    ranges: [AtomicU64; CLUSTERS],
+    /// The slot after the last one read.
+    next: AtomicU32,
+}
+
+/// Which pages are in a cluster's buffer, one bit each. The first slot is the one of its range.
+struct Cluster {
+    held: u32,
+    number: u8,
+}
+
+impl Ahead {
+    pub fn new() -> Result<Self, ReserveError> {
+        Ok(Self {
+            memory: Reservation::new(CLUSTERS * CLUSTER * PAGE)?,
+            clusters: [const { Mutex::new(Cluster { held: 0, number: 0 }) }; CLUSTERS],
+            ranges: [const { AtomicU64::new(0) }; CLUSTERS],
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// Reads the page of a slot that is in the file of this number. `is_there` says whether another slot
+    /// is; `read` fills a buffer with the pages of slots that follow each other.
+    pub fn read(
+        &self,
+        slot: u32,
+        number: u8,
+        page: &mut PageBytes,
+        is_there: impl Fn(u32) -> bool,
+        read: impl Fn(u32, &mut [u8]) -> Result<(), IoError>,
+    ) -> Result<(), IoError> {
+        let follows = self.next.swap(slot + 1, Relaxed) == slot;
+        if self.take(slot, number, page) {
+            return Ok(());
+        }
+        let (index, mut cluster) = self.free_cluster(slot);
+        let wanted = if follows { CLUSTER as u32 } else { 1 };
+        // Whoever writes one of these slots from now on waits until it has been read, and forgets it.
+        self.ranges[index].store(to_word(&(slot..slot + wanted)), Relaxed);
+        fence(SeqCst);
+        let count = 1 + (slot + 1..slot + wanted).take_while(|slot| is_there(*slot)).count();
+        cluster.held = 0;
+        // SAFETY: the buffer is this cluster's, and nobody else uses it under the lock.
+        let buffer = unsafe {
+            let start = self.memory.start().add(index * CLUSTER * PAGE);
+            core::slice::from_raw_parts_mut(start, CLUSTER * PAGE)
+        };
+        match read(slot, &mut buffer[..count * PAGE]) {
+            Ok(()) => {
+                cluster.held = ((1_u64 << count) - 1) as u32 & !1;
+                cluster.number = number;
+            }
+            // One of those that nobody asked for may be at fault.
+            Err(_) if count > 1 => read(slot, &mut buffer[..PAGE])?,
+            Err(error) => return Err(error),
+        }
+        page.copy_from_slice(&buffer[..PAGE]);
+        Ok(())
+    }
+
+    /// Forgets what was read of a slot that is about to be written, and is in no file any more.
+    pub fn forget(&self, slot: u32) {
+        // Either this sees the range of a read under way, or that read sees where the slot is.
+        fence(SeqCst);
+        for (index, range) in self.ranges.iter().enumerate() {
+            let range = from_word(range.load(Relaxed));
+            if range.contains(&slot) {
+                let mut cluster = self.clusters[index].lock();
+                let range = from_word(self.ranges[index].load(Relaxed));
+                if range.contains(&slot) {
+                    cluster.held &= !(1 << (slot - range.start));
+                }
+            }
+        }
+    }
+
+    /// Takes a page that was read before.
+    fn take(&self, slot: u32, number: u8, page: &mut PageBytes) -> bool {
+        (0..CLUSTERS).any(|index| {
+            if !from_word(self.ranges[index].load(Relaxed)).contains(&slot) {
+                return false;
+            }
+            let mut cluster = self.clusters[index].lock();
+            let range = from_word(self.ranges[index].load(Relaxed));
+            let place = slot.wrapping_sub(range.start);
+            if !range.contains(&slot) || cluster.number != number || cluster.held & 1 << place == 0
+            {
+                return false;
+            }
+            cluster.held &= !(1 << place);
+            // SAFETY: the place is in this cluster's buffer, and nobody writes it under the lock.
+            unsafe {
+                let start = self.memory.start().add((index * CLUSTER + place as usize) * PAGE);
+                start.copy_to_nonoverlapping(page.as_mut_ptr(), PAGE);
+            }
+            true
+        })
+    }
+
+    /// A cluster that nobody uses at the moment; waits for one if there is none.
+    fn free_cluster(
+        &self,
+        slot: u32,
+    ) -> (usize, lock_api::MutexGuard<'_, crate::lock::FutexMutex, Cluster>) {
+        // One that has been read up first, so that threads do not take each other's pages away.
+        let free = (0..CLUSTERS)
+            .filter_map(|index| Some((index, self.clusters[index].try_lock()?)))
+            .find(|(_, cluster)| cluster.held == 0);
+        free.unwrap_or_else(|| {
+            let index = slot as usize / CLUSTER % CLUSTERS;
+            (index, self.clusters[index].lock())
+        })
+    }
+}
+
+fn to_word(range: &Range<u32>) -> u64 {
+    u64::from(range.start) << 32 | u64::from(range.end)
+}
+
+fn from_word(word: u64) -> Range<u32> {
+    (word >> 32) as u32..word as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::vec::Vec;
+
+    /// The pages of a file, and which were read at once.
+    struct File {
+        reads: RefCell<Vec<(u32, usize)>>,
+        round: u8,
+    }
+
+    impl File {
+        fn page(&self, slot: u32) -> PageBytes {
+            let mut page = [self.round; PAGE];
+            page[..4].copy_from_slice(&slot.to_ne_bytes());
+            page
+        }
+
+        fn read(&self, ahead: &Ahead, slot: u32) -> Result<(), IoError> {
+            let mut page = [0; PAGE];
+            let read = |first: u32, bytes: &mut [u8]| {
+                self.reads.borrow_mut().push((first, bytes.len() / PAGE));
+                if (first..).zip(bytes.chunks_mut(PAGE)).any(|(slot, bytes)| {
+                    bytes.copy_from_slice(&self.page(slot));
+                    slot == 200
+                }) {
+                    return Err(IoError::Device);
+                }
+                Ok(())
+            };
+            ahead.read(slot, 3, &mut page, |slot| slot != 105, read)?;
+            assert!(page == self.page(slot), "slot {slot}");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn reads_in_order_bring_what_follows() {
+        let ahead = Ahead::new().unwrap();
+        let file = File { reads: RefCell::default(), round: 0 };
+        for slot in [7, 50, 51, 52, 53, 66, 67, 9] {
+            file.read(&ahead, slot).unwrap();
+        }
+        assert_eq!(*file.reads.borrow(), [(7, 1), (50, 1), (51, 16), (67, 16), (9, 1)]);
+    }
+
+    #[test]
+    fn what_is_written_meanwhile_is_read_anew() {
+        let ahead = Ahead::new().unwrap();
+        let mut file = File { reads: RefCell::default(), round: 0 };
+        (10..13).for_each(|slot| file.read(&ahead, slot).unwrap());
+        file.round = 1;
+        (10..30).for_each(|slot| ahead.forget(slot));
+        (13..20).for_each(|slot| file.read(&ahead, slot).unwrap());
+        assert_eq!(*file.reads.borrow(), [(10, 1), (11, 16), (13, 16)]);
+    }
+
+    #[test]
+    fn only_a_page_that_was_asked_for_fails_a_read() {
+        let ahead = Ahead::new().unwrap();
+        let file = File { reads: RefCell::default(), round: 0 };
+        // Slot 105 is elsewhere, so that a cluster ends before it.
+        (102..105).for_each(|slot| file.read(&ahead, slot).unwrap());
+        (197..200).for_each(|slot| file.read(&ahead, slot).unwrap());
+        assert_eq!(file.read(&ahead, 200), Err(IoError::Device));
+        let reads = file.reads.borrow();
+        assert_eq!(reads[..3], [(102, 1), (103, 2), (197, 1)]);
+        assert_eq!(reads[3..5], [(198, 16), (198, 1)]);
+        assert_eq!(reads.last(), Some(&(200, 1)));
+    }
+}

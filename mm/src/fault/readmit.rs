@@ -1,0 +1,40 @@
+//! An access to a page on standby (see [`standby`](crate::reclaim::standby)).
+
+use crate::entries::PageCursor;
+use crate::event::Correction;
+use crate::fault::{Fault, Step};
+use crate::machine::{Cursor, Entry, Frame, Machine};
+use crate::mm::Mm;
+use crate::vma::{Vma, VmaFlags};
+use alloc::sync::Arc;
+
+impl<M: Machine> Mm<M> {
+    /// Gives an entry that allows no access the rights of its region, and marks it used: that keeps
+    /// the page. A first store has its own way.
+    pub(super) fn readmit(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        mut cursor: PageCursor<'_, M>,
+        frame: Frame,
+    ) -> Step {
+        let Entry::Present { dirty, .. } = cursor.entry(fault.page) else { return Step::Again };
+        if !vma.is_alive() {
+            return Step::Again;
+        }
+        // What swap has of a dirty page is out of date: its owner may as well store to it at once.
+        let stores = dirty && vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
+        if stores
+            && self.manager.page(frame).is_anon()
+            && vma.written_family().is_some()
+            && self.reuse_if_sole(vma, fault, &mut cursor, frame)
+        {
+            return Step::Done(Correction::Spurious);
+        }
+        let protection = self.manager.honest(vma.page_protection(), dirty);
+        let entry = Entry::Present { frame, protection, accessed: true, dirty };
+        // More rights need no flush: a processor that does not know of them faults again.
+        cursor.replace(fault.page, entry);
+        Step::Done(Correction::Spurious)
+    }
+}

@@ -1,0 +1,76 @@
+//! Stale translations of a few address spaces, gathered until one flush of each.
+
+use crate::machine::{Fate, Frame, Machine, Stale};
+use crate::manager::Manager;
+use crate::mm::Mm;
+use crate::tlb::Noted;
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
+
+/// How many translations are gathered before a flush.
+const STALES: usize = 64;
+
+/// Of how many address spaces.
+const SPACES: usize = 4;
+
+/// Room among the translations of an address space.
+pub(super) struct Place(u8);
+
+/// The translations, each with the number of its space.
+pub(super) struct Stales<M: Machine> {
+    spaces: ArrayVec<(Arc<Mm<M>>, Noted), SPACES>,
+    list: ArrayVec<(u8, Stale), STALES>,
+}
+
+impl<M: Machine> Stales<M> {
+    pub(super) const fn new() -> Self {
+        Self { spaces: ArrayVec::new_const(), list: ArrayVec::new_const() }
+    }
+
+    /// How many translations wait.
+    pub(super) const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Room for one more translation of an address space, if there is any.
+    pub(super) fn room_for(&mut self, mm: &Arc<Mm<M>>) -> Option<Place> {
+        if self.list.is_full() {
+            return None;
+        }
+        let known = self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm));
+        if known.is_none() {
+            self.spaces.try_push((mm.clone(), Noted::default())).ok()?;
+        }
+        Some(Place(known.unwrap_or(self.spaces.len() - 1) as u8))
+    }
+
+    /// Notes a translation whose entry was changed just now, under the cursor that the caller holds.
+    pub(super) fn note(&mut self, Place(space): Place, stale: Stale) {
+        let (mm, noted) = &mut self.spaces[usize::from(space)];
+        mm.pending.note(noted);
+        self.list.push((space, stale));
+    }
+
+    /// Notes that nobody will need the content of a frame whose translations were noted from the
+    /// `from`th on.
+    pub(super) fn set_freed(&mut self, from: usize, frame: Frame) {
+        for (_, stale) in &mut self.list[from..] {
+            if stale.frame == frame {
+                stale.fate = Fate::Freed;
+            }
+        }
+    }
+
+    /// Flushes all, those of each address space together.
+    pub(super) fn flush(&mut self, manager: &Manager<M>) {
+        let machine = &*manager.machine;
+        for (number, (mm, noted)) in self.spaces.drain(..).enumerate() {
+            let own = self.list.iter().filter(|(of, _)| usize::from(*of) == number);
+            let together: ArrayVec<Stale, STALES> = own.map(|(_, stale)| *stale).collect();
+            machine.flush(&mm.space, &together);
+            mm.pending.flushed(noted, machine);
+            manager.stats.flushes.add(machine.context(), 1);
+        }
+        self.list.clear();
+    }
+}

@@ -1,0 +1,120 @@
+//! Standby: pages that leave next unless they are used, on a machine without accessed bits.
+//!
+//! Such a machine does not tell which pages are used. So the entries of a page that is due lose every
+//! right, and its content stays in its frame. The first access faults, finds the page, and gives the
+//! rights back ([`Mm::readmit`](crate::mm::Mm)): a fault that moves nothing, and shows that the page
+//! is used (Babaoglu and Joy simulated reference bits on the VAX likewise). A page that nobody uses
+//! until it is the oldest on standby is evicted.
+
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
+use crate::manager::Manager;
+use crate::reclaim::batch::{Batch, Force, State, Subject};
+use crate::reclaim::queue::{Lengths, Which};
+use crate::rmap::walk::Spot;
+use crate::vma::VmaFlags;
+
+/// One page of so many is on standby. More find more of the pages that are used, and cost more faults
+/// that move nothing; docs/performance.md has what each share gains and costs.
+const SHARE: u32 = 10;
+
+/// What was found at the entries of a page that is to go on standby.
+#[derive(Default)]
+struct Look {
+    found: u32,
+    /// Entries for which there was no room in the batch.
+    left: bool,
+    /// The page is locked in memory, or pinned.
+    stays: bool,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Puts pages on standby, so that there are `wanted` beyond its share; returns how many.
+    pub(super) fn fill_standby(&self, lengths: Lengths, wanted: usize, force: Force) -> usize {
+        let target = (lengths.all() / SHARE) as usize + wanted;
+        let mut missing = target.saturating_sub(lengths.standby as usize);
+        let mut put = 0;
+        while missing > 0 {
+            let mut batch = Batch::new(self);
+            while !batch.is_full() && missing > 0 {
+                let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
+                    missing = 0;
+                    break;
+                };
+                missing -= 1;
+                batch.consider(frame, from, force);
+            }
+            put += batch.len();
+            batch.stand_by();
+        }
+        put
+    }
+}
+
+impl<M: Machine> Manager<M> {
+    /// Keeps a page that is used while its entry, which the caller has locked, allows no access.
+    pub(crate) fn rescue(&self, frame: Frame) {
+        if self.queues.rescue(&self.pages, &self.order, frame) {
+            self.stats.rescued.add(self.machine.context(), 1);
+        }
+    }
+}
+
+impl<M: Machine> Batch<'_, M> {
+    /// Puts the pages of the batch on standby.
+    fn stand_by(&mut self) {
+        self.each(Self::withdraw);
+        self.flush();
+        self.finish();
+    }
+
+    /// Takes every right from the entries of a page.
+    fn withdraw(&mut self, subject: Subject) -> State {
+        loop {
+            let look = self.look(subject.frame);
+            return State::Kept(match () {
+                () if look.stays => Which::Main,
+                () if look.left => {
+                    self.flush();
+                    continue;
+                }
+                // Some entries are just being moved, and were not seen.
+                () if look.found != self.manager.page(subject.frame).maps() => Which::Main,
+                () => Which::Standby,
+            });
+        }
+    }
+
+    fn look(&mut self, frame: Frame) -> Look {
+        let manager = self.manager;
+        let page = manager.page(frame);
+        // A page that would need memory to be kept goes on standby as it is, and leaves unseen.
+        let is_kept = manager.machine.keeps_unmapped(frame);
+        let mut look = Look::default();
+        let stales = &mut self.stales;
+        look.found = manager.walk_near(&mut self.near, frame, |spot| {
+            if page.is_pinned() || spot.vma.has(VmaFlags::LOCKED) {
+                look.stays = true;
+            } else if !is_kept {
+                spot.cursor.clear_accessed(spot.address);
+            } else if let Some(place) = stales.room_for(spot.mm) {
+                if let Some(stale) = take_rights(spot) {
+                    stales.note(place, stale);
+                }
+            } else {
+                look.left = true;
+            }
+        });
+        look
+    }
+}
+
+/// Makes an entry allow no access, and marks it unused; `None` if it allowed none.
+fn take_rights<M: Machine>(spot: &mut Spot<'_, M>) -> Option<Stale> {
+    let old = spot.cursor.replace(spot.address, Entry::None);
+    let Entry::Present { frame, protection, dirty, .. } = old else { return None };
+    let nothing = Protection::empty();
+    let entry = Entry::Present { frame, protection: nothing, accessed: false, dirty };
+    spot.cursor.replace(spot.address, entry);
+    let allowed = !protection.is_empty();
+    allowed.then_some(Stale { address: spot.address, frame, fate: Fate::Narrowed })
+}

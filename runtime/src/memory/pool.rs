@@ -1,0 +1,260 @@
+//! The compressed memory of the tree, as this process uses it.
+//!
+//! The spans lie in the shared memory's file, all of which is mapped without access. 8 MiB at a time are
+//! opened where this process takes a span; a forked child inherits that, and so reads whatever its parent
+//! had compressed.
+
+use super::swap::SwapError;
+use crate::sys::{self, Errno, Result};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use linux_raw_sys::general as nr;
+use pagefault_control::{Control, Left, Plan, Spans};
+use pagefault_linux::store::pool::{self, SPAN};
+
+const _: () = assert!(SPAN as u64 == pagefault_control::SPAN);
+
+/// The spans that are opened together: 8 MiB.
+const CHUNK: u32 = 256;
+
+/// What all areas of compressed memory in this process have in common.
+pub struct Pool {
+    control: &'static Control,
+    plan: Plan,
+    spans: Spans<'static>,
+    /// The bits of the spans that this process holds.
+    column: AtomicPtr<AtomicU64>,
+    /// Where the search for a free span begins.
+    hint: AtomicU32,
+    /// Where the first span is.
+    memory: *mut u8,
+    /// Whether each chunk may be accessed.
+    open: Vec<AtomicBool>,
+}
+
+// SAFETY: the memory is shared by processes anyway, and its spans say whose they are.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+/// The part of the pool that one area may use.
+pub struct Part {
+    pool: &'static Pool,
+    area: usize,
+    limit: u64,
+}
+
+/// The column of a child that is about to be forked.
+pub struct Child {
+    pool: &'static Pool,
+    column: *mut AtomicU64,
+}
+
+impl Pool {
+    /// The pool, for the process that has a slot.
+    pub fn new(control: &'static Control, slot: u32, file: u32) -> Result<Self> {
+        let plan = control.plan();
+        let words = map(file, plan.span_words().start, u64::from(plan.spans()) * 4, ACCESS)?;
+        // SAFETY: the mapping has a word for each span, and is never unmapped.
+        let words = unsafe { core::slice::from_raw_parts(words.cast(), plan.spans() as usize) };
+        let chunks = plan.spans().div_ceil(CHUNK);
+        Ok(Self {
+            control,
+            plan,
+            spans: Spans::new(words),
+            column: AtomicPtr::new(map_column(&plan, slot, file)?),
+            hint: AtomicU32::new(0),
+            memory: map(
+                file,
+                plan.pool().start,
+                plan.pool().end - plan.pool().start,
+                nr::PROT_NONE,
+            )?,
+            open: (0..chunks).map(|_| AtomicBool::new(false)).collect(),
+        })
+    }
+
+    /// The part that an area of the configuration may use.
+    pub fn part(&'static self, area: usize) -> core::result::Result<Part, SwapError> {
+        let limit = self.control.ram_bytes(area).ok_or(SwapError::Config)?;
+        Ok(Part { pool: self, area, limit })
+    }
+
+    /// Makes the child that has `slot` hold what this process holds. Nothing else is under way.
+    pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
+        let column = map_column(&self.plan, slot, file)?;
+        for (word, held) in self.column().iter().enumerate() {
+            let held = held.load(Relaxed);
+            let spans = (0..64).filter(|bit| held & 1 << bit != 0);
+            spans.for_each(|bit| self.spans.join(word as u32 * 64 + bit));
+            if held != 0 {
+                // Joined first, noted then: whoever is killed in between lets nobody else's go.
+                // SAFETY: a column is as long as this process's.
+                unsafe { &*column.add(word) }.store(held, Release);
+            }
+        }
+        Ok(Child { pool: self, column })
+    }
+
+    fn column(&self) -> &[AtomicU64] {
+        let words = self.plan.spans().div_ceil(64) as usize;
+        // SAFETY: a column has a bit for each span, and stays mapped while it is this one.
+        unsafe { core::slice::from_raw_parts(self.column.load(Acquire), words) }
+    }
+
+    /// Lets a span go that this process holds.
+    fn leave(&self, span: u32) {
+        let (word, bit) = (&self.column()[span as usize / 64], 1 << (span % 64));
+        // A sole holder stays it until the memory is given back, so that the keeper can go on if this
+        // process is killed. Another's holding must end here before it ends in the span's word.
+        let is_sole = self.spans.is_sole(span);
+        if !is_sole {
+            word.fetch_and(!bit, AcqRel);
+        }
+        if let Left::ToNobody { area } = self.spans.leave(span) {
+            let start = self.memory(span) as usize;
+            // SAFETY: the span holds no object of anybody's. Memory that the host does not take back
+            // serves the next holder.
+            let _ = unsafe { sys::advise(start, SPAN, nr::MADV_REMOVE) };
+            word.fetch_and(!bit, AcqRel);
+            self.control.pool.uncharge(area);
+            self.spans.end(span);
+        }
+    }
+
+    fn memory(&self, span: u32) -> *mut u8 {
+        self.memory.wrapping_add(span as usize * SPAN)
+    }
+
+    /// Opens the chunk that a span lies in.
+    fn open(&self, span: u32) -> Result<()> {
+        let number = span / CHUNK;
+        let is_open = &self.open[number as usize];
+        if is_open.load(Acquire) {
+            return Ok(());
+        }
+        let first = number * CHUNK;
+        let len = CHUNK.min(self.plan.spans() - first) as usize * SPAN;
+        let args = [self.memory(first) as u64, len as u64, ACCESS.into()];
+        // SAFETY: the range is of the mapping of the pool; to open it once more changes nothing.
+        unsafe { sys::call(nr::__NR_mprotect, args) }?;
+        is_open.store(true, Release);
+        Ok(())
+    }
+}
+
+// SAFETY: a span's memory lies in a mapping that is never unmapped and that a child inherits. The word of
+// a span says how many processes hold it: `take` gives it to one, and only a sole holder is told that
+// it may write. Memory is given back by the last one to leave.
+unsafe impl pool::Pool for Part {
+    fn spans(&self) -> u32 {
+        self.pool.plan.spans()
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn used(&self) -> u64 {
+        self.pool.control.pool.used(self.area)
+    }
+
+    fn take(&self) -> Option<u32> {
+        let pool = self.pool;
+        if !pool.control.pool.charge(self.area, self.limit) {
+            return None;
+        }
+        let Some(span) = pool.spans.take(self.area, &pool.hint) else {
+            pool.control.pool.uncharge(self.area);
+            return None;
+        };
+        pool.column()[span as usize / 64].fetch_or(1 << (span % 64), AcqRel);
+        if pool.open(span).is_ok() {
+            return Some(span);
+        }
+        // No address space: as where there is no room. Nothing was written there.
+        pool.column()[span as usize / 64].fetch_and(!(1 << (span % 64)), AcqRel);
+        pool.control.pool.uncharge(self.area);
+        pool.spans.end(span);
+        None
+    }
+
+    fn give(&self, span: u32) {
+        self.pool.leave(span);
+    }
+
+    fn is_sole(&self, span: u32) -> bool {
+        self.pool.spans.is_sole(span)
+    }
+
+    fn memory(&self, span: u32) -> *mut u8 {
+        self.pool.memory(span)
+    }
+
+    /// A process's tables are its own, and not in the pool.
+    fn charge_page(&self) -> bool {
+        true
+    }
+
+    fn uncharge_page(&self) {}
+
+    fn may_have_room(&self) -> bool {
+        self.used() + SPAN as u64 <= self.limit
+    }
+}
+
+impl Child {
+    /// Makes the column this process's own: in the child.
+    pub fn become_this(self) {
+        let old = self.pool.column.swap(self.column, Release);
+        self.unmap(old);
+    }
+
+    /// Leaves the column to the child: in the parent.
+    pub fn leave_to_child(self) {
+        self.unmap(self.column);
+    }
+
+    /// Undoes what was noted: there is no child.
+    pub fn undo(self) {
+        for (word, held) in self.pool.column().iter().enumerate() {
+            let held = held.load(Relaxed);
+            // SAFETY: a column is as long as this process's.
+            unsafe { &*self.column.add(word) }.store(0, Relaxed);
+            // This process holds them too, so that none ends here.
+            (0..64).filter(|bit| held & 1 << bit != 0).for_each(|bit| {
+                self.pool.spans.leave(word as u32 * 64 + bit);
+            });
+        }
+        self.unmap(self.column);
+    }
+
+    fn unmap(&self, column: *mut AtomicU64) {
+        let range = self.pool.plan.span_column(0);
+        let len = (range.end - range.start) as usize;
+        if len > 0 {
+            // SAFETY: nobody uses the mapping any more.
+            let _ = unsafe { sys::unmap(column.addr(), len) };
+        }
+    }
+}
+
+const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
+
+fn map_column(plan: &Plan, slot: u32, file: u32) -> Result<*mut AtomicU64> {
+    let range = plan.span_column(slot);
+    Ok(map(file, range.start, range.end - range.start, ACCESS)?.cast())
+}
+
+/// Maps a part of the shared memory's file; a dangling pointer for nothing.
+fn map(file: u32, offset: u64, len: u64, prot: u32) -> Result<*mut u8> {
+    if len == 0 {
+        return Ok(core::ptr::without_provenance_mut(align_of::<AtomicU64>()));
+    }
+    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
+    let start = sys::map_apart(len, prot, flags, file.into(), offset)?;
+    // SAFETY: nothing of the program's is there.
+    let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
+    if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *mut u8) }
+}
