@@ -8,6 +8,8 @@
 mod cgroup;
 #[path = "run/delivery.rs"]
 mod delivery;
+#[path = "run/forks.rs"]
+mod forks;
 #[path = "run/harness.rs"]
 mod harness;
 #[path = "run/kinds.rs"]
