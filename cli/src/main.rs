@@ -4,21 +4,28 @@
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
 //! | `run` | `pagefault run`: a program with its memory managed by us |
+//! | `top`, `ctl` | `pagefault top`, `pagefault ctl`: trees that run |
+//! | `trees` | finding the trees that run |
 //! | `doctor` | `pagefault doctor`: what this machine offers |
 //! | `program` | finding the program that `run` or `boot` is to run |
 //! | `status` | the exit statuses of both, and the form of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
 //! | `say` | messages on standard error, whether or not it can be written |
+//! | `watch` | what `run --report` and `run --trace` see of a run |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
+mod ctl;
 mod doctor;
 mod program;
 mod run;
 mod say;
 mod size;
 mod status;
+mod top;
+mod trees;
+mod watch;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -38,6 +45,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Top(top::Arguments),
+    Ctl(ctl::Arguments),
     Boot(boot::Arguments),
     Doctor(doctor::Arguments),
     /// Runs a script of memory operations on machines, and compares what they answer.
@@ -50,6 +59,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
+        Ok(Arguments { command: Command::Top(arguments) }) => top::run(&arguments),
+        Ok(Arguments { command: Command::Ctl(arguments) }) => ctl::run(&arguments),
         Ok(Arguments { command: Command::Boot(arguments) }) => boot::run(&arguments),
         Ok(Arguments { command: Command::Doctor(arguments) }) => doctor::run(&arguments),
         Ok(Arguments { command: Command::Script(arguments) }) => {

@@ -4,6 +4,8 @@
 //! The sizes are such that all of it takes a minute or two; with `PAGEFAULT_FULL=1` in the
 //! environment the programs get hundreds of megabytes.
 
+#[path = "run/browser.rs"]
+mod browser;
 #[path = "run/cgroup.rs"]
 mod cgroup;
 #[path = "run/delivery.rs"]
@@ -14,6 +16,8 @@ mod forks;
 mod harness;
 #[path = "run/kinds.rs"]
 mod kinds;
+#[path = "run/light.rs"]
+mod light;
 #[path = "run/pool.rs"]
 mod pool;
 #[path = "run/programs.rs"]
@@ -24,3 +28,5 @@ mod refusals;
 mod signals;
 #[path = "run/statistics.rs"]
 mod statistics;
+#[path = "run/watch.rs"]
+mod watch;

@@ -29,6 +29,8 @@ pub enum Delivery {
 pub struct Config {
     /// The most bytes resident in the tree.
     pub limit_bytes: u64,
+    /// What that may become while the tree runs.
+    pub most_bytes: u64,
     /// Who deals with a fault.
     pub delivery: Delivery,
     /// The swap areas, the one to be filled first in front; at most [`MOST_AREAS`].
@@ -41,7 +43,7 @@ impl Config {
     pub fn plan(&self) -> Plan {
         let ram = self.swap.iter().filter(|spec| spec.storage == Storage::Ram);
         let spans = ram.map(|spec| spec.bytes.unwrap_or(self.limit_bytes / 2) / SPAN);
-        Plan::new(self.limit_bytes, spans.sum::<u64>() * SPAN)
+        Plan::new(self.most_bytes, spans.sum::<u64>() * SPAN)
     }
 }
 
@@ -83,6 +85,9 @@ impl core::error::Error for TooLong {}
 #[repr(C)]
 pub(crate) struct Shared {
     limit_bytes: AtomicU64,
+    /// The limit at the start, by which areas are sized.
+    first_limit: AtomicU64,
+    most_bytes: AtomicU64,
     /// 0 inline, 1 threads.
     delivery: AtomicU64,
     areas: AtomicU64,
@@ -106,6 +111,14 @@ impl Shared {
         self.limit_bytes.load(Relaxed)
     }
 
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        self.limit_bytes.store(bytes.min(self.most_bytes()), Relaxed);
+    }
+
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.most_bytes.load(Relaxed)
+    }
+
     pub(crate) fn delivery(&self) -> Option<Delivery> {
         match self.delivery.load(Relaxed) {
             0 => Some(Delivery::Inline),
@@ -121,7 +134,7 @@ impl Shared {
         let areas = self.areas.load(Relaxed).min(MOST_AREAS as u64);
         let spec = self.swap.get(..areas as usize)?.get(area)?;
         let bytes = match spec.bytes.load(Relaxed) {
-            0 => self.limit_bytes() / 2,
+            0 => self.first_limit.load(Relaxed) / 2,
             bytes => bytes,
         };
         (spec.kind.load(Relaxed) == RAM).then_some(bytes / SPAN * SPAN)
@@ -135,6 +148,8 @@ impl Shared {
             return Err(TooLong);
         }
         self.limit_bytes.store(config.limit_bytes, Relaxed);
+        self.first_limit.store(config.limit_bytes, Relaxed);
+        self.most_bytes.store(config.most_bytes, Relaxed);
         self.delivery.store(config.delivery as u64, Relaxed);
         self.areas.store(config.swap.len() as u64, Relaxed);
         self.swap.iter().zip(&config.swap).try_for_each(|(shared, spec)| shared.store(spec))
@@ -143,7 +158,12 @@ impl Shared {
     pub(crate) fn load(&self) -> Option<Config> {
         let areas = usize::try_from(self.areas.load(Relaxed)).ok()?;
         let swap = self.swap.get(..areas)?.iter().map(SharedSwap::load).collect::<Option<_>>()?;
-        Some(Config { limit_bytes: self.limit_bytes(), delivery: self.delivery()?, swap })
+        Some(Config {
+            limit_bytes: self.limit_bytes(),
+            most_bytes: self.most_bytes(),
+            delivery: self.delivery()?,
+            swap,
+        })
     }
 }
 

@@ -19,6 +19,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// A histogram of nothing.
+    #[cfg(feature = "std")]
+    pub const fn new() -> Self {
+        let zero = AtomicU64::new(0);
+        let longest = AtomicU64::new(0);
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum: zero, longest }
+    }
+
     /// Counts one duration.
     pub fn record(&self, nanoseconds: u64) {
         self.buckets[bucket(nanoseconds)].fetch_add(1, Relaxed);
@@ -54,6 +62,13 @@ impl Histogram {
             }
         }
         self.longest()
+    }
+}
+
+#[cfg(feature = "std")]
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -94,12 +109,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_right_within_an_eighth() {
-        let zero = || AtomicU64::new(0);
-        let histogram = Histogram {
-            buckets: [const { AtomicU64::new(0) }; BUCKETS],
-            sum: zero(),
-            longest: zero(),
-        };
+        let histogram = Histogram::new();
         assert_eq!(histogram.percentile(50.0), 0);
         for n in 1..=10_000 {
             histogram.record(n);

@@ -8,6 +8,7 @@
 //! | `pool` | the compressed memory of the tree |
 //! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and what each is charged with |
+//! | `events` | what happens, event by event, where the command asked for it |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: making the shared memory, and mapping it |
 //! | `departed` | the keeper's side: what a process that is gone held is given back |
@@ -31,6 +32,7 @@ mod boot;
 mod config;
 #[cfg(feature = "std")]
 mod departed;
+mod events;
 mod histogram;
 #[cfg(feature = "std")]
 mod mapped;
@@ -46,9 +48,10 @@ pub use config::{Config, Storage, SwapSpec};
 pub use config::{Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "std")]
 pub use departed::Departed;
+pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
-pub use mapped::{AttachError, Mapped};
+pub use mapped::{AttachError, Mapped, MappedRing, NAME};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use pool::{Left, PoolUse, SPAN, Spans};
 pub use shares::{Plan, Shares};
@@ -60,6 +63,11 @@ use alloc::string::String;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+/// The bytes of a page.
+const PAGE: u64 = 4096;
+/// The pages that a machine keeps resident beside its frames (`pagefault_linux::Config::OVERHEAD`).
+pub const OVERHEAD: u64 = 128;
+
 /// The status with which a program ends that its manager had to stop.
 pub const STATUS_FAILED: i32 = 125;
 
@@ -70,6 +78,9 @@ pub struct Control {
     layout: AtomicU64,
     config: config::Shared,
     failure: Failure,
+    /// Whether events are wanted: 1 while there is a reader.
+    observed: AtomicU32,
+    unused: AtomicU32,
     /// What happened, over all processes.
     pub counters: Counters,
     /// A futex: what became of the tree when the program ended, one of [`tree`].
@@ -94,15 +105,42 @@ impl Control {
     /// Names this layout: a word of our own and the size of the whole.
     pub const LAYOUT: u64 = 0x7066_6374_0003_0000 ^ size_of::<Self>() as u64;
 
-    /// The most bytes resident in the tree.
+    /// The most bytes resident in the tree, now.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
+    }
+
+    /// The frames that the tree may be charged with, now: what each machine keeps resident beside its
+    /// frames counts too.
+    pub fn frames(&self) -> u64 {
+        (self.limit_bytes() / PAGE).saturating_sub(OVERHEAD)
+    }
+
+    /// Changes the limit, to what it may be at most.
+    pub fn set_limit(&self, bytes: u64) {
+        self.config.set_limit(bytes);
+    }
+
+    /// The most that the limit may become.
+    pub fn most_bytes(&self) -> u64 {
+        self.config.most_bytes()
+    }
+
+    /// Whether somebody reads events: there are rings then.
+    pub fn is_observed(&self) -> bool {
+        self.observed.load(Relaxed) != 0
+    }
+
+    /// Says whether somebody reads events.
+    #[cfg(feature = "std")]
+    pub fn observe(&self, observed: bool) {
+        self.observed.store(observed.into(), Relaxed);
     }
 
     /// Where the parts of the shared file are.
     pub fn plan(&self) -> Plan {
         let ram = (0..MOST_AREAS).filter_map(|area| self.config.ram_bytes(area));
-        Plan::new(self.limit_bytes(), ram.sum())
+        Plan::new(self.most_bytes(), ram.sum())
     }
 
     /// The most bytes of compressed memory of an area; `None` where it is none of that kind.
@@ -189,11 +227,6 @@ impl Count {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Raises the count to `n` where it is lower: for peaks.
-    pub fn raise(&self, n: u64) {
-        self.0.fetch_max(n, Relaxed);
-    }
-
     /// The count.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -239,8 +272,8 @@ pub struct Counters {
     pub uncompressed_bytes: Count,
     /// See [`Counters::uncompressed_bytes`].
     pub compressed_bytes: Count,
-    /// The most pages that one process had resident.
-    pub peak_resident: Count,
+    /// Pages that were evicted.
+    pub evicted: Count,
     /// How long faults took, in nanoseconds.
     pub fault_time: Histogram,
 }

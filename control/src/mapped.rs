@@ -1,6 +1,6 @@
 //! The command's side: making the shared memory, and mapping it.
 
-use crate::{Control, Plan};
+use crate::{Control, Plan, Ring};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,6 +9,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::ptr::NonNull;
+
+/// What the shared memory is called in `/proc/PID/fd`: `/memfd:pagefault-control (deleted)`.
+pub const NAME: &str = "pagefault-control";
 
 /// Why the shared memory could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,26 @@ unsafe impl Sync for Mapped {}
 impl Control {
     /// Makes the shared memory for a tree, all zero, and maps it.
     pub fn create(plan: Plan) -> Result<(OwnedFd, Mapped), AttachError> {
-        let file = rustix::fs::memfd_create("pagefault-control", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, plan.file_len())?;
+        Self::create_of(plan.file_len())
+    }
+
+    /// The same with room for rings, and marked as observed.
+    pub fn create_observed(plan: Plan) -> Result<(OwnedFd, Mapped), AttachError> {
+        let made = Self::create_of(plan.observed_len())?;
+        made.1.observe(true);
+        Ok(made)
+    }
+
+    /// Maps the shared memory that another process published, to be read: what is written there stays
+    /// with the caller.
+    pub fn look(path: &Path) -> Result<Mapped, AttachError> {
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Mapped::published(file, MapFlags::PRIVATE)
+    }
+
+    fn create_of(len: u64) -> Result<(OwnedFd, Mapped), AttachError> {
+        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, len)?;
         let mapped = Mapped::new(&file)?;
         Ok((file, mapped))
     }
@@ -56,23 +77,73 @@ impl Control {
     /// Maps the shared memory that another process published, by the path of its descriptor.
     pub fn attach(path: &Path) -> Result<Mapped, AttachError> {
         let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        // Reading past the end of a shorter file would be SIGBUS.
-        if rustix::fs::fstat(&file)?.st_size < size_of::<Self>() as i64 {
-            return Err(AttachError::Layout);
-        }
-        let mapped = Mapped::new(&file)?;
-        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+        Mapped::published(file, MapFlags::SHARED)
     }
 }
 
 impl Mapped {
-    fn new(file: impl AsFd) -> Result<Self, AttachError> {
+    /// Maps the shared memory of a file.
+    pub fn new(file: impl AsFd) -> Result<Self, AttachError> {
+        Self::with(file, MapFlags::SHARED)
+    }
+
+    fn published(file: OwnedFd, flags: MapFlags) -> Result<Self, AttachError> {
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < size_of::<Control>() as i64 {
+            return Err(AttachError::Layout);
+        }
+        let mapped = Self::with(&file, flags)?;
+        if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
+    }
+
+    fn with(file: impl AsFd, flags: MapFlags) -> Result<Self, AttachError> {
         let (len, prot) = (size_of::<Control>(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new mapping at an address of the host's choice aliases nothing.
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0)? };
+        Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
+    }
+}
+
+/// The ring of one slot, mapped by whoever reads it.
+pub struct MappedRing(NonNull<Ring>);
+
+// SAFETY: a ring consists of atomics only.
+unsafe impl Send for MappedRing {}
+// SAFETY: as above.
+unsafe impl Sync for MappedRing {}
+
+impl MappedRing {
+    /// Maps the ring of a slot of a file that has rings.
+    pub fn new(file: impl AsFd, plan: Plan, slot: u32) -> Result<Self, Errno> {
+        let (range, prot) = (plan.ring(slot), ProtFlags::READ | ProtFlags::WRITE);
+        // Reading past the end of a shorter file would be SIGBUS.
+        if rustix::fs::fstat(&file)?.st_size < range.end as i64 {
+            return Err(Errno::INVAL);
+        }
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the host's choice aliases nothing.
         let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0)?
+            let len = size_of::<Ring>();
+            rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, range.start)?
         };
         Ok(Self(NonNull::new(start.cast()).ok_or(Errno::FAULT)?))
+    }
+}
+
+impl Deref for MappedRing {
+    type Target = Ring;
+
+    fn deref(&self) -> &Ring {
+        // SAFETY: the mapping is as long as a ring, page-aligned, and lives until the drop; all bytes
+        // are values of its atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for MappedRing {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference can outlive its owner.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Ring>()) };
     }
 }
 
@@ -103,6 +174,7 @@ mod tests {
         let file = Storage::File("/some/\u{e4}rea".into());
         Config {
             limit_bytes: 123 << 20,
+            most_bytes: 456 << 20,
             delivery: Delivery::Threads,
             swap: vec![
                 SwapSpec { storage: Storage::Ram, bytes: None },
@@ -120,6 +192,15 @@ mod tests {
         ours.publish(&config()).unwrap();
         let theirs = Control::attach(path.as_ref()).unwrap();
         assert_eq!(theirs.config(), Some(config()));
+
+        let looks = Control::look(path.as_ref()).unwrap();
+        theirs.set_limit(100 << 20);
+        assert_eq!((looks.limit_bytes(), ours.limit_bytes()), (100 << 20, 100 << 20));
+        theirs.set_limit(1 << 40);
+        assert_eq!(ours.limit_bytes(), 456 << 20);
+        // What is written by one that looks stays there.
+        looks.set_limit(1 << 20);
+        assert_eq!(ours.limit_bytes(), 456 << 20);
 
         theirs.counters.pages_out[2].add(7);
         theirs.counters.fault_time.record(1000);
@@ -146,7 +227,7 @@ mod tests {
         let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
         let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {
-            let config = Config { limit_bytes: 1, delivery: Delivery::Inline, swap };
+            let config = Config { limit_bytes: 1, most_bytes: 1, delivery: Delivery::Inline, swap };
             assert_eq!(control.publish(&config), Err(TooLong));
         }
     }

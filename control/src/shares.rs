@@ -7,8 +7,8 @@
 //! Both lie behind [`Control`] in the same file, as the compressed memory does ([`Spans`](crate::Spans)). The
 //! file takes memory only where it is used.
 
-use crate::Control;
 use crate::pool::SPAN;
+use crate::{Control, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -23,10 +23,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a limit in bytes, and for as many bytes of compressed memory.
-    pub fn new(limit_bytes: u64, pool_bytes: u64) -> Self {
+    /// The plan for a limit of at most so many bytes, and for as many bytes of compressed memory.
+    pub fn new(most_bytes: u64, pool_bytes: u64) -> Self {
         Self {
-            frames: u32::try_from(limit_bytes / PAGE).unwrap_or(u32::MAX - 1),
+            frames: u32::try_from(most_bytes / PAGE).unwrap_or(u32::MAX - 1),
             spans: u32::try_from(pool_bytes / SPAN).unwrap_or(u32::MAX),
         }
     }
@@ -72,9 +72,21 @@ impl Plan {
         start..start + self.spans as u64 * SPAN
     }
 
-    /// The length of the file.
+    /// The length of the file without rings.
     pub const fn file_len(&self) -> u64 {
         self.pool().end
+    }
+
+    /// The ring of a slot, in a file that has room for rings.
+    pub const fn ring(&self, slot: u32) -> Range<u64> {
+        let len = (size_of::<Ring>() as u64).next_multiple_of(PAGE);
+        let start = self.file_len() + slot as u64 * len;
+        start..start + len
+    }
+
+    /// The length of a file that has room for rings.
+    pub const fn observed_len(&self) -> u64 {
+        self.ring(crate::MOST_PROCESSES as u32).start
     }
 
     /// The bytes of a column, and of the words: one word more than there are frames.

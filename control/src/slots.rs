@@ -1,5 +1,6 @@
 //! The processes of the tree, and the frames that each is charged with.
 
+use crate::MOST_AREAS;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -52,6 +53,8 @@ pub struct Slot {
     /// The shares that this process is in.
     shared: AtomicU32,
     spare: AtomicU32,
+    /// The pages of this process in each swap area, as it last said.
+    stored: [AtomicU32; MOST_AREAS],
 }
 
 impl Slot {
@@ -63,6 +66,18 @@ impl Slot {
     /// The frames that its process is charged with.
     pub fn charged(&self) -> u32 {
         self.charged.load(Relaxed)
+    }
+
+    /// The pages that its process has in each swap area, as it said a moment ago.
+    pub fn stored(&self) -> [u32; MOST_AREAS] {
+        core::array::from_fn(|area| self.stored[area].load(Relaxed))
+    }
+
+    /// Says how many pages the process has in a swap area.
+    pub fn set_stored(&self, area: usize, pages: u32) {
+        if let Some(stored) = self.stored.get(area) {
+            stored.store(pages, Relaxed);
+        }
     }
 
     /// The frames that its process has, those that it shares included.
@@ -143,6 +158,7 @@ impl Slots {
     pub fn discharge(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         found.shared.store(0, Relaxed);
+        found.stored.iter().for_each(|stored| stored.store(0, Relaxed));
         self.lower(u64::from(found.charged.swap(0, Relaxed)));
     }
 
@@ -191,6 +207,16 @@ impl Slots {
             *index as u32 != but && slot.is_taken() && slot.resident() > least
         });
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
+    }
+
+    /// How many times a slot was taken, modulo 2³²: each begins its search at that slot.
+    pub fn begun(&self) -> u32 {
+        self.hint.load(Relaxed)
+    }
+
+    /// The slots that processes have, with their numbers.
+    pub fn all_taken(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.slots).filter(|(_, slot)| slot.is_taken())
     }
 
     /// The slot of a process, by its number as the keeper sees it.

@@ -24,8 +24,8 @@ pub fn page(explanation: &Explanation) -> Result<String, serde_json::Error> {
     Ok(filled(PAGE, &parts))
 }
 
-/// Puts each part in its place. One pass, so that a part may contain what looks like a place.
-fn filled(template: &str, parts: &[(&str, String)]) -> String {
+/// Puts each part in its place in a template, `{name}`. One pass, so that a part may contain what looks like a place.
+pub fn filled(template: &str, parts: &[(&str, String)]) -> String {
     let mut page = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -49,6 +49,6 @@ fn filled(template: &str, parts: &[(&str, String)]) -> String {
 }
 
 /// Text as HTML shows it.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

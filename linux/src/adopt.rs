@@ -6,7 +6,7 @@
 //! all.
 
 use crate::frame::{Held, Home};
-use crate::host::PAGE;
+use crate::host::{self, PAGE};
 use crate::machine::{LinuxMachine, Shared};
 use crate::place::Refilled;
 use crate::space::SpaceCore;
@@ -22,6 +22,7 @@ use pagefault_machine::{Entry, Frame, PAGE_SIZE, VirtAddr};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mm::MprotectFlags;
 
 /// Why the pages of a range could not be adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,23 +48,126 @@ pub unsafe fn adopt_present(
     mm: &Arc<Mm<LinuxMachine>>,
     range: Range<VirtAddr>,
 ) -> Result<u64, AdoptPresentError> {
-    let space = &*mm.space().core;
-    let mut adopted = 0;
-    let mut look = Look::new();
-    let mut start = range.start.value();
-    while start < range.end.value() {
-        let end = range.end.value().min(start + (LOOKED_AT * PAGE) as u64);
-        let present = look.at(start..end).map_err(AdoptPresentError::Host)?;
-        for index in (0..LOOKED_AT as u64).filter(|index| present.has(*index)) {
-            let address = VirtAddr(start + index * PAGE_SIZE);
-            let claim = |frame| space.shared.claim(space, address, frame);
-            if mm.adopt(address, claim).map_err(AdoptPresentError::Refused)? == Adopted::Taken {
-                adopted += 1;
-            }
-        }
-        start = end;
+    // SAFETY: passed on to the caller.
+    unsafe { Standing::new().adopt(mm, range) }
+}
+
+/// Finds the pages that the host has.
+pub struct Standing {
+    look: Look,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self::new()
     }
-    Ok(adopted)
+}
+
+impl Standing {
+    /// Opens the host's page map, where it is to be had.
+    pub fn new() -> Self {
+        Self { look: Look::new() }
+    }
+
+    /// Asks the host without a descriptor, whose number another thread could want. Pages that the
+    /// host itself has swapped out are not found; they come back without a fault of ours.
+    pub const fn resident() -> Self {
+        Self { look: Look::Residency }
+    }
+
+    /// The same as [`adopt_present`].
+    ///
+    /// # Safety
+    /// The same.
+    pub unsafe fn adopt(
+        &mut self,
+        mm: &Arc<Mm<LinuxMachine>>,
+        range: Range<VirtAddr>,
+    ) -> Result<u64, AdoptPresentError> {
+        let space = &*mm.space().core;
+        let mut adopted = 0;
+        self.runs(range.start.value()..range.end.value(), |run| {
+            for address in run.step_by(PAGE).map(VirtAddr) {
+                let claim = |frame| space.shared.claim(space, address, frame);
+                if mm.adopt(address, claim).map_err(AdoptPresentError::Refused)? == Adopted::Taken {
+                    adopted += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(adopted)
+    }
+
+    /// The same for pages of a region that nobody may access: their content is put into buffers, and
+    /// the host pages are empty afterwards.
+    ///
+    /// # Safety
+    /// The same; and nobody changes the mappings in the range meanwhile.
+    pub unsafe fn adopt_unreadable(
+        &mut self,
+        mm: &Arc<Mm<LinuxMachine>>,
+        range: Range<VirtAddr>,
+    ) -> Result<u64, AdoptPresentError> {
+        let shared = &*mm.space().core.shared;
+        let mut adopted = 0;
+        self.runs(range.start.value()..range.end.value(), |run| {
+            for address in run.step_by(PAGE) {
+                // SAFETY: the page is of a private anonymous mapping, whose content moves.
+                let taken = unsafe { Taken::from(address) }.map_err(AdoptPresentError::Host)?;
+                let claim = |frame| shared.claim_copy(&taken, frame);
+                let took = mm.adopt(VirtAddr(address), claim);
+                if took.map_err(AdoptPresentError::Refused)? == Adopted::Taken {
+                    adopted += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(adopted)
+    }
+
+    /// Calls `f` with each run of pages in `range` that the host has, from the lowest up.
+    pub fn runs(
+        &mut self,
+        range: Range<u64>,
+        mut f: impl FnMut(Range<u64>) -> Result<(), AdoptPresentError>,
+    ) -> Result<(), AdoptPresentError> {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + (LOOKED_AT * PAGE) as u64);
+            let present = self.look.at(start..end).map_err(AdoptPresentError::Host)?;
+            for run in present.runs() {
+                f(start + run.start * PAGE_SIZE..start + run.end * PAGE_SIZE)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+/// A page that was taken away from a place that nobody may access, readable here.
+struct Taken(*const Page);
+
+impl Taken {
+    /// Moves the page at an address, where an empty one stays.
+    ///
+    /// # Safety
+    /// The page is of a private anonymous mapping of the program's whose content may go.
+    unsafe fn from(address: u64) -> Result<Self, Errno> {
+        // SAFETY: the caller gives the content, and the page is ours where it goes.
+        unsafe {
+            let place = sys::move_content(&(address..address + PAGE_SIZE))?;
+            let taken = Self(place as *const Page);
+            host::protect(place..place + PAGE_SIZE, MprotectFlags::READ)?;
+            Ok(taken)
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `from`, and used by nobody else.
+        let _ = unsafe { rustix::mm::munmap(self.0.cast_mut().cast(), PAGE) };
+    }
 }
 
 impl Shared {
@@ -75,6 +179,18 @@ impl Shared {
         debug_assert_eq!(held.home(), Home::Zero);
         // A page that nobody knows was never write-protected.
         self.note_standing(space, page, &held, Mapped::Writable);
+        true
+    }
+
+    /// Copies a page that was taken from where nobody may read into a new frame; false if somebody
+    /// holds the frame.
+    fn claim_copy(&self, taken: &Taken, frame: Frame) -> bool {
+        let Some(held) = self.frames.try_hold(frame) else { return false };
+        debug_assert_eq!(held.home(), Home::Zero);
+        let slot = self.buffers.take();
+        // SAFETY: both are whole pages, and the buffer just taken is nobody else's.
+        unsafe { self.buffers.page(slot).copy_from_nonoverlapping(taken.0, 1) };
+        held.set_home(Home::Buffer(slot));
         true
     }
 
@@ -125,8 +241,15 @@ const LOOKED_AT: usize = 512;
 struct Present([u64; LOOKED_AT / 64]);
 
 impl Present {
-    fn has(&self, index: u64) -> bool {
-        self.0[index as usize / 64] >> (index % 64) & 1 != 0
+    /// The runs of pages that are there.
+    fn runs(&self) -> impl Iterator<Item = Range<u64>> {
+        let has = |index: usize| self.0[index / 64] >> (index % 64) & 1 != 0;
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let start = (from..LOOKED_AT).find(|index| has(*index))?;
+            from = (start..LOOKED_AT).find(|index| !has(*index)).unwrap_or(LOOKED_AT);
+            Some(start as u64..from as u64)
+        })
     }
 
     fn of(there: impl Iterator<Item = bool>) -> Self {

@@ -22,7 +22,7 @@ static ALONE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// Says how a machine finds out that the calling thread is the only one that runs in this memory, so
 /// that nobody stores to it while a fault is answered. By default it is taken for one of several.
 ///
-/// `alone` is called in fault handlers, and must not change its mind from false to true within one.
+/// `alone` is called in fault handlers, and does not change its mind from true to false within one.
 pub fn set_alone(alone: fn() -> bool) {
     ALONE.store(alone as *mut (), Release);
 }

@@ -120,7 +120,7 @@ pub use pagefault::machine::{Access, Backing, IoError, PAGE_SIZE, Protection, Vi
 pub use pagefault::{Advice, Correction, Event, Observer, Sharing, SyncMode, Weight};
 pub use {pagefault, pagefault_machine};
 
-pub use adopt::{AdoptPresentError, adopt_present};
+pub use adopt::{AdoptPresentError, Standing, adopt_present};
 pub use context::{set_alone, set_context};
 #[cfg(feature = "std")]
 pub use deliver::guard::Faulted;

@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     /// For a forked child that has lost the right to a descriptor of its own.
     pub device: Option<Device>,
     pub sweep: Sweep,
+    /// The frames that memory is taken to have; there may be more.
+    pub budget: u32,
     pub frames: Frames,
     pub buffers: Buffers,
     pub zeros: Zeros,
@@ -118,16 +120,21 @@ pub(crate) struct Shared {
 impl LinuxMachine {
     /// Builds a machine, or says what the kernel lacks.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        Self::build(config, Credits::new(None))
+        Self::build(config, Credits::new(None), config.frames)
     }
 
-    /// Builds a machine whose frames are paid for by a quota that it shares with others.
-    pub fn with_quota(config: &Config, quota: Box<dyn Quota>) -> Result<Self, BuildError> {
-        Self::build(config, Credits::new(Some(quota)))
+    /// Builds a machine whose frames are paid for by a quota that it shares with others. The quota may
+    /// grow beyond the frames of the configuration, up to `most`.
+    pub fn with_quota(
+        config: &Config,
+        quota: Box<dyn Quota>,
+        most: u32,
+    ) -> Result<Self, BuildError> {
+        Self::build(config, Credits::new(Some(quota)), most.max(config.frames))
     }
 
-    fn build(config: &Config, credits: Credits) -> Result<Self, BuildError> {
-        if config.frames == 0 || config.frames > MAX_FRAMES {
+    fn build(config: &Config, credits: Credits, most: u32) -> Result<Self, BuildError> {
+        if config.frames == 0 || most > MAX_FRAMES {
             return Err(BuildError::Frames);
         }
         let end = match config.layout {
@@ -145,8 +152,9 @@ impl LinuxMachine {
                 descriptor: probe.open(config.delivery)?,
                 device: needs_right.then(Device::open).flatten(),
                 sweep: Sweep::new(),
-                frames: Frames::new(config.frames)?,
-                buffers: Buffers::new(config.frames)?,
+                budget: config.frames,
+                frames: Frames::new(most)?,
+                buffers: Buffers::new(most)?,
                 zeros: Zeros::new()?,
                 #[cfg(feature = "std")]
                 pagers: Pagers::new(),
@@ -165,6 +173,11 @@ impl LinuxMachine {
     /// space, `ENOMEM` for want of addresses.
     pub fn new_space(&self) -> Result<LinuxSpace, Errno> {
         LinuxSpace::new(&self.shared)
+    }
+
+    /// Grants frames that the quota has been charged with already.
+    pub fn grant_frames(&self, frames: u32) {
+        self.shared.credits.grant(frames);
     }
 
     /// Gives back what was granted to this machine and is not in use.
@@ -238,6 +251,10 @@ impl Machine for LinuxMachine {
     }
 
     fn frames(&self) -> u32 {
+        self.shared.budget
+    }
+
+    fn most_frames(&self) -> u32 {
         self.shared.frames.len()
     }
 
@@ -316,9 +333,7 @@ impl Machine for LinuxMachine {
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
         let held = self.shared.frames.hold(frame);
-        if !self.shared.is_alone() {
-            self.shared.write_protect_held(&held);
-        }
+        self.shared.write_protect_held(&held);
         // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
         // to it: it is parked, or write-protected on the host, or there is no other thread.
         f(unsafe { &*self.shared.parked_page(held.home()) })

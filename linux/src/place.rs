@@ -170,7 +170,7 @@ impl Shared {
         self.write_protect_held(held);
         self.credits.own(held.frame());
         let slot = self.buffers.take();
-        // SAFETY: the frame is held and write-protected, so its page stays and does not change;
+        // SAFETY: the frame is held and nobody stores to it, so its page stays and does not change;
         // the buffer just taken is nobody else's.
         unsafe {
             let page = self.parked_page(held.home());
@@ -184,10 +184,12 @@ impl Shared {
         slot
     }
 
-    /// Makes sure that nobody stores to a held frame. A later store faults and finds in our table
-    /// that it is allowed.
+    /// Makes sure that nobody stores to a frame while it is held. A later store faults and finds in
+    /// our table that it is allowed. Where there is no other thread nothing need be done.
     pub fn write_protect_held(&self, held: &Held<'_>) {
-        if let Home::At(host, Mapped::Writable) = held.home() {
+        if let Home::At(host, Mapped::Writable) = held.home()
+            && !self.is_alone()
+        {
             self.protect_range(host..host + PAGE as u64);
             held.set_home(Home::At(host, Mapped::WriteProtected));
         }
@@ -394,10 +396,12 @@ impl<'a> Batch<'a> {
         self.len = 0;
     }
 
-    /// Write-protects what is to be protected, and what will be copied.
+    /// Write-protects what is to be protected, and what others could store to while it is copied.
     fn write_protect(&self) {
         let mut ranges = Ranges::new();
-        for item in self.items().filter(|item| item.action != Action::Drop) {
+        let alone = self.shared.is_alone();
+        let is_protected = |action| action == Action::Protect || action == Action::Park && !alone;
+        for item in self.items().filter(|item| is_protected(item.action)) {
             if item.held.home() == Home::At(item.host, Mapped::Writable) {
                 ranges.push(item.host);
                 item.held.set_home(Home::At(item.host, Mapped::WriteProtected));
@@ -408,7 +412,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Copies what is to be parked, by now write-protected, to buffers.
+    /// Copies what is to be parked, to which nobody stores by now, to buffers.
     fn copy_out(&mut self) {
         let buffers = &self.shared.buffers;
         let mut parked = 0;
@@ -438,8 +442,8 @@ impl<'a> Batch<'a> {
             return;
         }
         // As in `drop_page`.
-        // SAFETY: the pages' frames are held, and their content is dead or was copied while
-        // write-protected.
+        // SAFETY: the pages' frames are held, and their content is dead or was copied while nobody
+        // could store to it.
         let _ = unsafe { self.shared.sweep.drop_pages(&gone) };
         for item in self.items() {
             match item.action {

@@ -84,6 +84,13 @@ impl Credits {
         }
     }
 
+    /// Takes credits that the tree has been charged with already.
+    pub fn grant(&self, credits: u32) {
+        if self.quota.is_some() {
+            self.unspent.fetch_add(credits, Relaxed);
+        }
+    }
+
     /// Gives back what is not spent.
     pub fn give_back(&self) {
         if let Some(quota) = &self.quota {

@@ -5,12 +5,15 @@ use core::ops::Range;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 
+const MREMAP: usize = 25;
 const MINCORE: usize = 27;
 const CLOCK_GETTIME: usize = 228;
 const PROCESS_MADVISE: usize = 440;
 
 const CLOCK_MONOTONIC: usize = 1;
 const MADV_DONTNEED: usize = 4;
+/// `MREMAP_MAYMOVE` and `MREMAP_DONTUNMAP`.
+const MOVE_CONTENT: usize = 1 | 4;
 
 /// A buffer's address and length (`struct iovec`).
 #[repr(C)]
@@ -61,6 +64,18 @@ pub fn resident(range: &Range<u64>, pages: &mut [u8]) -> Result<(), Errno> {
     let (start, len) = (range.start as usize, (range.end - range.start) as usize);
     // SAFETY: the call fills a byte for each page of the range, for which there is room.
     unsafe { syscall(MINCORE, [start, len, pages.as_mut_ptr() as usize, 0, 0]) }.map(drop)
+}
+
+/// Moves the content of a range elsewhere, where the host chooses, and leaves the mapping empty.
+///
+/// The fifth argument is a wish that the host checks, which rustix does not give.
+///
+/// # Safety
+/// The range is within one private anonymous mapping whose content may go.
+pub unsafe fn move_content(range: &Range<u64>) -> Result<u64, Errno> {
+    let (start, len) = (range.start as usize, (range.end - range.start) as usize);
+    // SAFETY: the caller gives the content; the host puts it where nothing is.
+    unsafe { syscall(MREMAP, [start, len, len, MOVE_CONTENT, 0]) }.map(|start| start as u64)
 }
 
 /// Makes a system call.

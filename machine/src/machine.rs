@@ -132,8 +132,14 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// What this machine can do; constant over its life.
     fn capabilities(&self) -> Capabilities;
 
-    /// The number of frames; they are numbered from 0.
+    /// The number of frames; they are numbered from 0. What is sized by memory is sized by this.
     fn frames(&self) -> u32;
+
+    /// The most frames that there may be one day, if the machine can get more while it runs: their numbers
+    /// are below this.
+    fn most_frames(&self) -> u32 {
+        self.frames()
+    }
 
     /// How many frames are free now; may be out of date by the time it is used.
     fn free_frames(&self) -> u32;

@@ -16,7 +16,7 @@ use pagefault::swap::area::Priority;
 use pagefault::{
     AddressSpace, Config, File, FileAccess, Layout, Manager, MapRequest, Placement, Sharing, Source,
 };
-use plain::{Blank, Plain};
+use plain::{Bits, Blank, Plain};
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
@@ -41,11 +41,13 @@ enum Work {
     Unmap,
     /// Pushing every page out.
     Reclaim,
+    /// The same on a machine that sets no accessed and no dirty bits.
+    BlindReclaim,
     /// Pinning every page, each on its own, and letting it go.
     Pin(Access),
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind { name: "anonymous write", work: Work::Faults(Access::Write), prepare: Bench::anonymous },
     Kind { name: "zero-page read", work: Work::Faults(Access::Read), prepare: Bench::anonymous },
     Kind { name: "write after it", work: Work::Faults(Access::Write), prepare: Bench::zeros },
@@ -57,6 +59,7 @@ const KINDS: [Kind; 15] = [
     Kind { name: "swap-in, read", work: Work::Faults(Access::Read), prepare: Bench::swapped },
     Kind { name: "swap-in, write", work: Work::Faults(Access::Write), prepare: Bench::swapped },
     Kind { name: "eviction", work: Work::Reclaim, prepare: Bench::stored },
+    Kind { name: "eviction, no bits set", work: Work::BlindReclaim, prepare: Bench::stored },
     Kind { name: "fork, a mapped page", work: Work::Fork, prepare: Bench::stored },
     Kind { name: "unmap", work: Work::Unmap, prepare: Bench::stored },
     Kind { name: "pin to read", work: Work::Pin(Access::Read), prepare: Bench::stored },
@@ -77,7 +80,8 @@ impl Bench {
     fn new(kind: Kind, pages: u64) -> Self {
         let fault_around = if matches!(kind.work, Work::Around) { 16 } else { 1 };
         let config = Config { fault_around, ..Config::default() };
-        let machine = Arc::new(Plain::new(4 * pages as u32 + 1024));
+        let bits = if matches!(kind.work, Work::BlindReclaim) { Bits::Absent } else { Bits::Set };
+        let machine = Arc::new(Plain::new(4 * pages as u32 + 1024, bits));
         let manager = Manager::new(machine, config);
         manager.swap_on(Box::new(Blank(4 * pages + 16)), Priority::Descending).unwrap();
         let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(plain::REACH));
@@ -172,8 +176,8 @@ fn measured(bench: &mut Bench, work: Work) {
         Work::Around => (0..pages).step_by(16).for_each(|page| bench.fault(page, Access::Read)),
         Work::Fork => bench.children.extend(bench.space.fork()),
         Work::Unmap => bench.space.mm().munmap(VirtAddr(BASE), pages * PAGE_SIZE).unwrap(),
-        Work::Reclaim => {
-            // The pages look used at first, so that each is spared once.
+        Work::Reclaim | Work::BlindReclaim => {
+            // With bits the pages look used at first, so that each is spared once.
             while bench.manager.reclaim(pages as usize) > 0 {}
         }
         Work::Pin(access) => {

@@ -202,7 +202,6 @@ errors! {
     AdoptError {
         Unmapped = ENOMEM, "No region contains the address.";
         NotAnonymous = EINVAL, "The region is not private anonymous memory.";
-        Forbidden = EACCES, "The region allows no access.";
         OutOfMemory = ENOMEM, "No memory for the page or the bookkeeping.";
     }
 }

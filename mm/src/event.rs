@@ -91,6 +91,8 @@ pub enum Event {
     Evicted {
         /// The frame.
         frame: Frame,
+        /// Where it was mapped, the last place of several; `None` where it was in a cache alone.
+        address: Option<VirtAddr>,
     },
 }
 

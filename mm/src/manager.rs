@@ -153,7 +153,7 @@ impl<M: Machine> Manager<M> {
     pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
         let frames = machine.frames();
         let sight = if machine.capabilities().accessed { Sight::Bits } else { Sight::Standby };
-        let pages = Pages::new(frames);
+        let pages = Pages::new(machine.most_frames());
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
             pages.of(zero).set(PageFlags::UPTODATE);
@@ -208,7 +208,7 @@ impl<M: Machine> Manager<M> {
 
     /// How many frames are in use now.
     pub fn frames_in_use(&self) -> u32 {
-        self.machine.frames() - self.machine.free_frames()
+        self.machine.frames().saturating_sub(self.machine.free_frames())
     }
 
     /// Whether a frame's page is pinned: a device, or the host, may store to it at any moment.

@@ -8,7 +8,7 @@
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
 use crate::member::Member;
-use crate::memory::Pins;
+use crate::memory::{Flight, Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::sys::{self, Errno};
@@ -20,6 +20,7 @@ use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
+use pagefault_calls::Area;
 
 /// The length and alignment of a block.
 pub const BLOCK: usize = 256 << 10;
@@ -52,8 +53,14 @@ pub struct Thread {
     pub restartable: Cell<[u64; 3]>,
     /// Pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
+    /// The same in a light process, where nothing is pinned: what would be.
+    pub later: RefCell<Vec<Area>>,
+    /// The call that the host makes in a light process.
+    pub flight: Flight,
     /// The pages that the call under way keeps resident, once they are complete.
     pub in_use: Cell<*mut Pins>,
+    /// How far it is with a fault, for whoever reads events.
+    pub under: Cell<Under>,
     /// What judges the thread's calls.
     pub seccomp: seccomp::State,
     /// The process that the thread is of.
@@ -115,7 +122,10 @@ impl Thread {
             clear_at_exit: Cell::new(0),
             restartable: Cell::new([0; 3]),
             kept: RefCell::new(Vec::new()),
+            later: RefCell::new(Vec::new()),
+            flight: Flight::new(),
             in_use: Cell::new(null_mut()),
+            under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
@@ -141,6 +151,14 @@ impl Thread {
             is_other && thread.number.load(Acquire) != 0 && is_it(thread)
         });
         found.map(|thread| thread.number.load(Acquire))
+    }
+
+    /// All threads that share the memory.
+    pub fn all() -> Vec<&'static Self> {
+        let blocks = BLOCKS.lock();
+        let live = blocks.iter().filter(|thread| thread.number.load(Acquire) != 0);
+        // SAFETY: blocks are mapped for ever.
+        live.map(|thread| unsafe { &*core::ptr::from_ref(thread) }).collect()
     }
 
     /// A thread of a process.
@@ -223,6 +241,11 @@ impl Thread {
             let id = sys::call(nr::__NR_set_tid_address, [number]);
             self.number.store(id.unwrap_or(1) as u32, Release);
         }
+    }
+
+    /// The kernel's number of the thread, once it has settled.
+    pub fn number(&self) -> u32 {
+        self.number.load(Relaxed)
     }
 
     /// Gives a block back that no thread uses, or that its thread is about to leave.
@@ -329,6 +352,10 @@ pub fn leave_others(own: &Thread) {
         if let Ok(mut kept) = thread.kept.try_borrow_mut() {
             kept.clear();
         }
+        if let Ok(mut later) = thread.later.try_borrow_mut() {
+            later.clear();
+        }
+        thread.flight.abandon();
         let in_use = thread.in_use.replace(null_mut());
         if !in_use.is_null() {
             // SAFETY: complete, in the copy of a stack whose thread is not here.

@@ -1,7 +1,7 @@
 //! `pagefault script`: the command line over everything else here.
 
 use crate::ast::{Script, Sizes};
-use crate::diff::compare;
+use crate::diff::compare_told;
 use crate::hunt::{Found, Hunt};
 use crate::machine::{Catalogue, Entry, Failures, Machine, Simulates, StartError};
 use crate::parse::{ParseError, parse};
@@ -196,7 +196,12 @@ fn run_several(
     entries: &[&Entry],
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    let comparison = compare(script, entries, seed(args))?;
+    // A script that somebody wrote is soon done.
+    let lines = args.random.map_or(0, |_| script.lines.len() * entries.len());
+    let bar = progress(lines as u64, "lines");
+    let compared = compare_told(script, entries, seed(args), &|lines| bar.inc(lines as u64));
+    bar.finish_and_clear();
+    let comparison = compared?;
     write!(output, "{comparison}")?;
     output.flush()?;
     if args.stats {
@@ -244,7 +249,7 @@ fn hunt(
     let script = hunt.script(hunt.seed);
     let entries: Vec<&Entry> =
         names.iter().map(|name| machine(name, catalogue, &script)).collect::<Result<_, _>>()?;
-    let bar = progress(scripts);
+    let bar = progress(scripts, "scripts");
     let (mut operations, mut few) = (0, 0);
     let found = hunt.run(&entries, |script| {
         operations += script.lines.len();
@@ -283,10 +288,13 @@ fn hunt(
 }
 
 /// A bar on standard error if that is a terminal.
-fn progress(scripts: u64) -> ProgressBar {
-    let bar = ProgressBar::new(scripts);
-    let template = "{wide_bar} {pos} of {len} scripts, {per_sec}, {eta} to go";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+fn progress(length: u64, of: &str) -> ProgressBar {
+    if length == 0 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length);
+    let template = format!("{{wide_bar}} {{pos}} of {{len}} {of}, {{per_sec}}, {{eta}} to go");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }
     bar

@@ -27,16 +27,27 @@ pub fn compare<'a>(
     machines: &[&Entry],
     seed: u64,
 ) -> Result<Comparison<'a>, StartError> {
+    compare_told(script, machines, seed, &|_| {})
+}
+
+/// The same, telling after each line, or after the whole where a machine answers all at once, how many lines
+/// that were.
+pub fn compare_told<'a>(
+    script: &'a Script,
+    machines: &[&Entry],
+    seed: u64,
+    told: &dyn Fn(usize),
+) -> Result<Comparison<'a>, StartError> {
     let answers = |entry: &&Entry| -> Result<Answers, StartError> {
         let mut machine = (entry.start)(&setup(script, seed))?;
-        Ok(Answers {
-            machine: entry.name,
-            texts: match machine.whole(script) {
-                Some(texts) => texts?,
-                None => texts(script, &mut *machine),
-            },
-            stats: machine.stats(),
-        })
+        let texts = match machine.whole(script) {
+            Some(texts) => texts.inspect(|texts| told(texts.len()))?,
+            None => {
+                let lines = Run::new(script, &mut *machine);
+                lines.inspect(|_| told(1)).map(|answer| answer.text).collect()
+            }
+        };
+        Ok(Answers { machine: entry.name, texts, stats: machine.stats() })
     };
     let machines = machines.iter().map(answers).collect::<Result<_, _>>()?;
     Ok(Comparison { script, machines })

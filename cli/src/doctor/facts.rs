@@ -2,9 +2,7 @@
 
 use crate::run::{spawn, trace};
 use pagefault_linux::Probe;
-use pagefault_linux::store::SwapFile;
 use pagefault_linux::{Scope, UffdFeatures, Userfault};
-use pagefault_machine::SwapDevice;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, WaitOptions};
 use std::path::PathBuf;
@@ -73,8 +71,6 @@ pub struct Swap {
     pub free: Result<u64, Errno>,
     /// Whether it is memory itself.
     pub in_memory: bool,
-    /// Whether swap files there go past the page cache.
-    pub direct: bool,
 }
 
 impl Facts {
@@ -181,9 +177,5 @@ fn swap() -> Swap {
     let directory = crate::run::swap_directory();
     let free = rustix::fs::statvfs(&directory).map(|found| found.f_bavail * found.f_frsize);
     let in_memory = rustix::fs::statfs(&directory).is_ok_and(|found| found.f_type as u64 == TMPFS);
-    let file = SwapFile::temporary(&directory, None);
-    let direct = file.is_ok_and(|file| {
-        file.write(1, &[0x5a; 4096]).is_ok() && file.flush().is_ok() && file.is_direct()
-    });
-    Swap { directory, free, in_memory, direct }
+    Swap { directory, free, in_memory }
 }

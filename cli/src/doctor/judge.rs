@@ -199,10 +199,7 @@ fn disk(facts: &Facts) -> Finding {
         Ok(free) if facts.swap.in_memory => {
             (format!("{place}: {}, a file system in memory", about(free)), Some(other.to_owned()))
         }
-        Ok(free) => {
-            let cached = if facts.swap.direct { "" } else { ", through the page cache" };
-            (format!("{place}: {} free{cached}", about(free)), unless(free >= LITTLE, other))
-        }
+        Ok(free) => (format!("{place}: {} free", about(free)), unless(free >= LITTLE, other)),
     };
     finding("room for swap files", value, Need::Better, remedy)
 }
@@ -236,12 +233,7 @@ mod tests {
                 addresses: limit(None),
                 locked: limit(Some(8 << 20)),
             },
-            swap: Swap {
-                directory: "/var/tmp".into(),
-                free: Ok(10 << 30),
-                in_memory: false,
-                direct: true,
-            },
+            swap: Swap { directory: "/var/tmp".into(), free: Ok(10 << 30), in_memory: false },
         }
     }
 

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::futex;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::{io, mem, ptr};
+use std::{fmt, io, mem, ptr};
 
 /// The signals that we pass on. The rest either cannot be taken or is meant for us alone.
 const PASSED_ON: [libc::c_int; 12] = [
@@ -44,6 +44,15 @@ pub enum Ended {
     Status(u8),
     /// A signal ended it.
     Signal(libc::c_int),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 /// The running program.

@@ -26,6 +26,7 @@ mod swap;
 pub mod trace;
 
 pub use front::die_of;
+pub use report::ratio as compression_ratio;
 pub use swap::directory as swap_directory;
 
 use crate::doctor::advice;
@@ -33,6 +34,7 @@ use crate::program::Found;
 use crate::say::say;
 use crate::size::Size;
 use crate::status::Format;
+use crate::watch::{Outputs, Run, Watch};
 use crate::{complain, program, status};
 use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
@@ -48,7 +50,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The least resident limit that leaves a program room to go on.
-const LEAST_MEMORY: Size = Size(1 << 20);
+pub const LEAST_MEMORY: Size = Size(1 << 20);
+
+/// How many times as large the limit may become while the program runs.
+const MOST_MEMORY: u64 = 4;
 
 /// Which road is taken where nothing is said.
 const DEFAULT_DELIVERY: Choice = Choice::Inline;
@@ -109,6 +114,12 @@ pub struct Arguments {
     /// Write the statistics to a file instead
     #[arg(long, value_name = "PATH")]
     stats_file: Option<PathBuf>,
+    /// Write a page about what the program's memory did
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Write every fault and eviction to a file, as a trace that Perfetto opens
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
     /// The program and its arguments
     #[arg(
         required = true,
@@ -152,6 +163,10 @@ enum Error {
     Program(#[from] program::Error),
     #[error("--stats-file {}: {source}", path.display())]
     StatsFile { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Output { path: PathBuf, source: io::Error },
+    #[error("cannot watch the program: {0}")]
+    Watch(io::Error),
     #[error("cannot share memory with the program: {0}")]
     Share(#[from] pagefault_control::AttachError),
     #[error("{}: {source}", program.display())]
@@ -209,18 +224,44 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
-    let (shared, control) = Control::create(config.plan())?;
+    let outputs = Outputs::open(arguments.trace.as_deref(), arguments.report.as_deref())
+        .map_err(|(path, source)| Error::Output { path, source })?;
+
+    let create = if outputs.want_events() { Control::create_observed } else { Control::create };
+    let (shared, control) = create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let mut child = start(&arguments, &program, &control, &shared)?;
+    let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
+        complain!("{}", Error::Watch(error));
+        control.observe(false);
+        None
+    });
     let ended = child.wait().map_err(Error::Wait)?;
 
+    let watched = watch.and_then(Watch::finish);
+
     stats.write(&config, &control);
+    if let Some(watched) = watched {
+        watched.write(&told(&arguments, &config, &control, ended));
+    }
     let fell = child.take_leave(&control);
     if fell && ended == Ended::Signal(libc::SIGKILL) {
         return Err(Error::Fell(program.path));
     }
     check(&control, child.id(), &program.path)?;
     Ok(ended)
+}
+
+/// What a report says of the run besides what was watched.
+fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended: Ended) -> Run<'a> {
+    Run {
+        command: &arguments.command,
+        ended: ended.to_string(),
+        table: report::text(Format::Table, config, control),
+        stats: report::value(config, control),
+        limit_bytes: config.limit_bytes,
+        areas: config.swap.iter().map(report::area).collect(),
+    }
 }
 
 /// Starts the program on the road that was chosen.
@@ -285,7 +326,12 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
             areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?
         }
     };
-    Ok(Config { limit_bytes: memory.0, delivery: arguments.delivery.delivery(), swap })
+    Ok(Config {
+        limit_bytes: memory.0,
+        most_bytes: memory.0.saturating_mul(MOST_MEMORY),
+        delivery: arguments.delivery.delivery(),
+        swap,
+    })
 }
 
 fn half_of_the_machine() -> Size {

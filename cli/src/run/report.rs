@@ -2,22 +2,16 @@
 
 use crate::size::{Size, about};
 use crate::status::Format;
-use pagefault_control::{Config, Control, Count, Counters, SPAN, Slots, Storage, SwapSpec};
+use pagefault_control::{Config, Control, Count, Counters, SPAN, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// The statistics as text that ends with a line feed.
 pub fn text(format: Format, config: &Config, control: &Control) -> String {
-    let counters = &control.counters;
-    let peaks = Peaks {
-        resident: peak_bytes(counters, &control.slots),
-        compressed: control.pool.peak(),
-        compressed_limit: u64::from(control.plan().spans()) * SPAN,
-    };
     match format {
-        Format::Table => table(config, counters, &peaks),
-        Format::Json => format!("{:#}\n", value(config, counters, &peaks)),
+        Format::Table => table(config, &control.counters, &Peaks::of(control)),
+        Format::Json => format!("{:#}\n", value(config, control)),
     }
 }
 
@@ -29,9 +23,14 @@ struct Peaks {
     compressed_limit: u64,
 }
 
-/// The most bytes that were resident at once, over the tree where it was charged as one.
-fn peak_bytes(counters: &Counters, slots: &Slots) -> u64 {
-    slots.peak().max(counters.peak_resident.value()) * 4096
+impl Peaks {
+    fn of(control: &Control) -> Self {
+        Self {
+            resident: control.slots.peak() * 4096,
+            compressed: control.pool.peak(),
+            compressed_limit: u64::from(control.plan().spans()) * SPAN,
+        }
+    }
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
@@ -48,12 +47,14 @@ fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
 }
 
 /// How many bytes of pages a byte of compressed RAM held; `None` where none was used.
-fn ratio(counters: &Counters) -> Option<f64> {
+pub fn ratio(counters: &Counters) -> Option<f64> {
     let compressed = counters.compressed_bytes.value();
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
 }
 
-fn value(config: &Config, counters: &Counters, peaks: &Peaks) -> Value {
+/// The statistics as JSON.
+pub fn value(config: &Config, control: &Control) -> Value {
+    let (counters, peaks) = (&control.counters, Peaks::of(control));
     let mut faults: serde_json::Map<_, _> = corrections(counters)
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count.value())))
@@ -134,7 +135,7 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
 }
 
 /// A swap area as it would be given.
-fn area(spec: &SwapSpec) -> String {
+pub fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),
         Storage::File(path) => format!("file:{}", String::from_utf8_lossy(path)),

@@ -305,7 +305,7 @@ impl<A: Architecture> Teller<'_, A> {
                 let text = format!("Slot {} is read into frame {}.", slot_name(slot), frame.0);
                 self.tell("read", text, "F8", Some(frame));
             }
-            Event::Evicted { frame } => {
+            Event::Evicted { frame, .. } => {
                 let text = format!("The page in frame {} has left memory.", frame.0);
                 self.tell("evict", text, "F21", Some(frame));
             }

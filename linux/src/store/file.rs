@@ -20,8 +20,7 @@ use twox_hash::XxHash3_64;
 /// Evicted pages in a file: an unlinked temporary one, or one with a name.
 ///
 /// Pages are gathered and written in runs of up to 128 KiB, and read in clusters where reads go through
-/// the file in order, both past the host's page cache where the file system allows it. What is read must
-/// have the checksum of what was written. Freed slots are punched out of the file, 256 KiB at a time. A
+/// the file in order. What is read must have the checksum of what was written. Freed slots are punched out of the file, 256 KiB at a time. A
 /// write that finds the disk as full as it may become, or the file as long as the process may make one,
 /// answers [`IoError::Full`]; [`SwapFile::shortage`] then tells which.
 ///
@@ -127,17 +126,15 @@ impl SwapFile {
 
     /// Why there is no room for a page, if none was found the last time that one was needed.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.growth.shortage()
+        // Whoever gives slots away keeps a few for each thread.
+        let some_free = u64::from(self.slots / 16);
+        let has_slots = self.pages.load(Relaxed) + some_free < u64::from(self.slots);
+        self.growth.shortage().or_else(|| if has_slots { None } else { self.growth.at_its_end() })
     }
 
     /// What to say of the file, if a page came back from it other than it was written.
     pub fn damage(&self) -> Option<Damage> {
         self.damaged.load(Relaxed).then(|| Damage { place: self.growth.place().clone() })
-    }
-
-    /// Whether I/O goes past the host's page cache.
-    pub fn is_direct(&self) -> bool {
-        self.files.current().is_some_and(|number| self.files.is_direct(number))
     }
 
     /// What is held now.

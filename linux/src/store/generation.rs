@@ -118,27 +118,19 @@ impl Generations {
     /// Reads pages into memory that is aligned like one.
     pub(super) fn read(&self, number: Number, page: u64, bytes: &mut [u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| past_the_cache(fd, || read_all(fd, page * PAGE_SIZE, bytes)))
+        file.with(|fd| read_all(fd, page * PAGE_SIZE, bytes).map_err(io_error))
     }
 
     /// Writes pages from memory that is aligned like one.
     pub(super) fn write(&self, number: Number, page: u64, bytes: &[u8]) -> Result<(), IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
-        file.with(|fd| past_the_cache(fd, || write_all(fd, page * PAGE_SIZE, bytes)))
+        file.with(|fd| write_all(fd, page * PAGE_SIZE, bytes).map_err(io_error))
     }
 
     /// What the file system of a file has.
     pub(super) fn free_space(&self, number: Number) -> Result<Space, IoError> {
         let file = self.files.get(usize::from(number)).ok_or(IoError::Device)?;
         file.with(|fd| growth::space_of(fd).map_err(io_error))
-    }
-
-    /// Whether I/O on a file goes past the host's page cache.
-    pub(super) fn is_direct(&self, number: Number) -> bool {
-        self.files.get(usize::from(number)).is_some_and(|file| {
-            file.with(|fd| rustix::fs::fcntl_getfl(fd).map_err(io_error))
-                .is_ok_and(|flags| flags.contains(OFlags::DIRECT))
-        })
     }
 
     /// Gives the blocks of a range of pages back to the file system, where it can.
@@ -163,9 +155,6 @@ impl Drop for Generations {
 impl Generation {
     /// Takes a file as the current one.
     fn open(&self, file: Kept) {
-        // The host's page cache is memory that no limit of ours counts. A file system that has no way
-        // past it goes through it.
-        let _ = set_direct(file.as_fd(), true);
         self.users.store(1, Relaxed);
         self.fd.store(core::ptr::from_ref(file.into_place()).cast_mut(), Release);
     }
@@ -221,25 +210,6 @@ pub(super) fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         }
     }
     Err(Errno::EXIST)
-}
-
-/// Says whether I/O on a file goes past the host's page cache.
-fn set_direct(fd: BorrowedFd<'_>, direct: bool) -> Result<(), Errno> {
-    let mut flags = rustix::fs::fcntl_getfl(fd)?;
-    flags.set(OFlags::DIRECT, direct);
-    rustix::fs::fcntl_setfl(fd, flags)
-}
-
-/// Does I/O past the host's page cache, or through it where the file system finds the pages too small.
-fn past_the_cache(
-    fd: BorrowedFd<'_>,
-    mut io: impl FnMut() -> Result<(), Errno>,
-) -> Result<(), IoError> {
-    match io() {
-        Err(Errno::INVAL) if set_direct(fd, false).is_ok() => io(),
-        done => done,
-    }
-    .map_err(io_error)
 }
 
 fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Errno> {

@@ -200,6 +200,12 @@ impl Growth {
         Some(Shortage { place: self.place.clone(), kind })
     }
 
+    /// What is short where every slot is in use, if the file system set their number.
+    pub fn at_its_end(&self) -> Option<Shortage> {
+        let kind = ShortageKind::FileSystem;
+        (self.manners == Manners::Considerate).then(|| Shortage { place: self.place.clone(), kind })
+    }
+
     fn refuse(&self, kind: ShortageKind) -> Result<(), IoError> {
         self.shortage.store(kind.number(), Relaxed);
         Err(IoError::Full)

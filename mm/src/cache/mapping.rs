@@ -277,11 +277,16 @@ impl<M: Machine> Mapping<M> {
                     }
                 }
                 // The object may have been truncated while the page was read (spec D2).
-                if self.has_page(index) == Ok(true) {
-                    return Ok(Found { frame, weight });
+                match self.has_page(index) {
+                    Ok(true) => return Ok(Found { frame, weight }),
+                    // Nobody may find it when the object grows again.
+                    Ok(false) => self.forget(frame),
+                    // It may be dirty, and stays.
+                    Err(refusal) => {
+                        self.manager.unlock_and_put(frame);
+                        return Err(refusal);
+                    }
                 }
-                // Nobody may find it when the object grows again.
-                self.forget(frame);
             }
             self.manager.unlock_and_put(frame);
         }

@@ -30,7 +30,8 @@ enum Attempt {
 
 impl<M: Machine> Mm<M> {
     /// Makes the page at `address`, which the machine holds with its content, the own page of the
-    /// private anonymous region there.
+    /// private anonymous region there. Where the region allows no access, the machine must not need
+    /// one to read the content later.
     ///
     /// `claim` has the machine take what stands at the address as the content of a frame. It is
     /// called with the entry locked, before the entry is written, and so must not sleep; it returns
@@ -46,9 +47,6 @@ impl<M: Machine> Mm<M> {
             let vma = self.containing(page).ok_or(AdoptError::Unmapped)?;
             if vma.file.is_some() || vma.has(VmaFlags::SHARED) {
                 return Err(AdoptError::NotAnonymous);
-            }
-            if !vma.has(VmaFlags::ACCESS) {
-                return Err(AdoptError::Forbidden);
             }
             if let Attempt::Done(adopted) = self.try_adopt(&vma, page, &claim)? {
                 return Ok(adopted);

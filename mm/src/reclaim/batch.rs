@@ -4,7 +4,7 @@
 
 use crate::cache::{Key, Mapping};
 use crate::event::Event;
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
@@ -47,7 +47,7 @@ pub(super) enum State {
     /// its object.
     Written(Still, Option<SwapSlot>),
     /// No entry, no cache: free it after the flush.
-    Gone,
+    Gone(Option<VirtAddr>),
     /// Not to be evicted now; put back into this queue.
     Kept(Which),
 }
@@ -188,10 +188,12 @@ impl<'a, M: Machine> Batch<'a, M> {
                 } else if purpose != Purpose::WriteBack && manager.is_left_alone(spot, page) {
                     alone = true;
                     dirty |= spot.cursor.entry(spot.address).is_dirty();
-                } else if !stales.has_room_for(spot.mm) {
+                } else if let Some(place) = stales.room_for(spot.mm) {
+                    if let Some(stale) = write_protect(spot, &mut dirty) {
+                        stales.note(place, stale);
+                    }
+                } else {
                     left = true;
-                } else if let Some(stale) = write_protect(spot, &mut dirty) {
-                    stales.note(spot.mm, stale);
                 }
             });
             if dirty {
@@ -233,16 +235,21 @@ impl<'a, M: Machine> Batch<'a, M> {
         let (for_entry, mut for_object) = if page.is_anon() { (slot, None) } else { (None, slot) };
         let mut fresh = FreshSlot { slot: for_entry, is_given: false };
         let mut from = self.stales.len();
+        let mut address = None;
         loop {
             let (mut left, mut refused) = (false, false);
             let stales = &mut self.stales;
             manager.walk_near(&mut self.near, frame, |spot| {
-                if !stales.has_room_for(spot.mm) {
+                let Some(place) = stales.room_for(spot.mm) else {
                     left = true;
-                } else if let Some(stale) = take_entry(manager, spot, subject, still, &mut fresh) {
-                    stales.note(spot.mm, stale);
-                } else {
-                    refused = true;
+                    return;
+                };
+                match take_entry(manager, spot, subject, still, &mut fresh) {
+                    Some(stale) => {
+                        address = Some(stale.address);
+                        stales.note(place, stale);
+                    }
+                    None => refused = true,
                 }
             });
             if !left || refused {
@@ -265,7 +272,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 manager.queues.remember(hash);
             }
             self.stales.set_freed(from, frame);
-            return State::Gone;
+            return State::Gone(address);
         }
         if let Some(slot) = for_object {
             // The page stays in the page cache, so that its copy in swap will not be needed.
@@ -313,9 +320,9 @@ impl<'a, M: Machine> Batch<'a, M> {
         for victim in &self.victims {
             manager.unlock_page(victim.frame);
             match victim.state {
-                State::Gone => {
+                State::Gone(address) => {
                     freed += 1;
-                    manager.observe(|| Event::Evicted { frame: victim.frame });
+                    manager.observe(|| Event::Evicted { frame: victim.frame, address });
                     manager.put(victim.frame);
                 }
                 State::Kept(to) => self.put_back(victim.frame, to),

@@ -13,6 +13,9 @@ const STALES: usize = 64;
 /// Of how many address spaces.
 const SPACES: usize = 4;
 
+/// Room among the translations of an address space.
+pub(super) struct Place(u8);
+
 /// The translations, each with the number of its space.
 pub(super) struct Stales<M: Machine> {
     spaces: ArrayVec<(Arc<Mm<M>>, Noted), SPACES>,
@@ -29,21 +32,23 @@ impl<M: Machine> Stales<M> {
         self.list.len()
     }
 
-    /// Whether there is room for one more of this address space. The caller takes room with
-    /// [`note`](Self::note) before it asks again.
-    pub(super) fn has_room_for(&self, mm: &Arc<Mm<M>>) -> bool {
-        !self.list.is_full() && (!self.spaces.is_full() || self.number_of(mm).is_some())
+    /// Room for one more translation of an address space, if there is any.
+    pub(super) fn room_for(&mut self, mm: &Arc<Mm<M>>) -> Option<Place> {
+        if self.list.is_full() {
+            return None;
+        }
+        let known = self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm));
+        if known.is_none() {
+            self.spaces.try_push((mm.clone(), Noted::default())).ok()?;
+        }
+        Some(Place(known.unwrap_or(self.spaces.len() - 1) as u8))
     }
 
     /// Notes a translation whose entry was changed just now, under the cursor that the caller holds.
-    /// There is room.
-    pub(super) fn note(&mut self, mm: &Arc<Mm<M>>, stale: Stale) {
-        let number = self.number_of(mm).unwrap_or_else(|| {
-            self.spaces.push((mm.clone(), Noted::default()));
-            self.spaces.len() - 1
-        });
-        mm.pending.note(&mut self.spaces[number].1);
-        self.list.push((number as u8, stale));
+    pub(super) fn note(&mut self, Place(space): Place, stale: Stale) {
+        let (mm, noted) = &mut self.spaces[usize::from(space)];
+        mm.pending.note(noted);
+        self.list.push((space, stale));
     }
 
     /// Notes that nobody will need the content of a frame whose translations were noted from the
@@ -67,9 +72,5 @@ impl<M: Machine> Stales<M> {
             manager.stats.flushes.add(machine.context(), 1);
         }
         self.list.clear();
-    }
-
-    fn number_of(&self, mm: &Arc<Mm<M>>) -> Option<usize> {
-        self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm))
     }
 }

@@ -96,10 +96,12 @@ impl<M: Machine> Batch<'_, M> {
                 look.stays = true;
             } else if !is_kept {
                 spot.cursor.clear_accessed(spot.address);
-            } else if !stales.has_room_for(spot.mm) {
+            } else if let Some(place) = stales.room_for(spot.mm) {
+                if let Some(stale) = take_rights(spot) {
+                    stales.note(place, stale);
+                }
+            } else {
                 look.left = true;
-            } else if let Some(stale) = take_rights(spot) {
-                stales.note(spot.mm, stale);
             }
         });
         look

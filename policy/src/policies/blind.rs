@@ -50,10 +50,9 @@ pub struct Segmented {
     links: Links,
     place: Vec<Place>,
     share: usize,
-    /// How often each page was rescued, up to `most`: so many rounds it stays mapped.
-    rescues: Vec<u8>,
+    /// How many rounds each page stays mapped unasked.
     rounds: Vec<u8>,
-    most: u8,
+    trust: u8,
 }
 
 impl Segmented {
@@ -64,15 +63,14 @@ impl Segmented {
             links: Links::new(pages),
             place: vec![Place::Main; pages],
             share,
-            rescues: vec![0; pages],
             rounds: vec![0; pages],
-            most: 0,
+            trust: 0,
         }
     }
 
-    /// With up to so many rounds between two looks at a page that was used at every look.
-    pub fn with_trust(self, most: u8) -> Self {
-        Self { most, ..self }
+    /// With so many rounds for a page that was used on standby.
+    pub fn with_trust(self, trust: u8) -> Self {
+        Self { trust, ..self }
     }
 
     fn map(&mut self, page: u32) {
@@ -83,7 +81,6 @@ impl Segmented {
 
 impl Policy for Segmented {
     fn insert(&mut self, page: u32, _: Origin, _: u32) {
-        self.rescues[page as usize] = 0;
         self.rounds[page as usize] = 0;
         self.map(page);
     }
@@ -93,9 +90,7 @@ impl Policy for Segmented {
             return Touch::Free;
         }
         self.standby.remove(&mut self.links, page);
-        let rescues = (self.rescues[page as usize] + 1).min(self.most);
-        self.rescues[page as usize] = rescues;
-        self.rounds[page as usize] = rescues;
+        self.rounds[page as usize] = self.trust;
         self.map(page);
         Touch::Rescue
     }
@@ -132,10 +127,6 @@ pub struct S3Fifo {
     ghosts: Ghosts,
     sees_use: bool,
     share: usize,
-    /// How often a page goes around unseen: for each rescue once more, up to `most`.
-    credit: Vec<u8>,
-    rescues: Vec<u8>,
-    most: u8,
 }
 
 impl S3Fifo {
@@ -151,9 +142,6 @@ impl S3Fifo {
             ghosts: Ghosts::new(pages, ghosts),
             sees_use: false,
             share: 0,
-            credit: vec![0; pages],
-            rescues: vec![0; pages],
-            most: 0,
         }
     }
 
@@ -164,17 +152,6 @@ impl S3Fifo {
     /// With so many pages unmapped before they leave.
     pub fn with_standby(self, share: usize) -> Self {
         Self { share, ..self }
-    }
-
-    /// With so many rounds at most between two looks at a page that is used again and again.
-    pub fn with_credit(self, most: u8) -> Self {
-        Self { most, ..self }
-    }
-
-    fn grown(&mut self, page: u32) -> u8 {
-        let rescues = &mut self.rescues[page as usize];
-        *rescues = (*rescues + 1).min(self.most);
-        *rescues
     }
 
     fn push(&mut self, page: u32, place: Place) {
@@ -194,14 +171,7 @@ impl S3Fifo {
             let queue =
                 if small || self.main.is_empty() { &mut self.small } else { &mut self.main };
             let page = queue.pop(&mut self.links)?;
-            let is_spared = match self.credit[page as usize] {
-                0 => self.sees_use && std::mem::take(&mut self.used[page as usize]),
-                left => {
-                    self.credit[page as usize] = left - 1;
-                    true
-                }
-            };
-            if !is_spared {
+            if !self.sees_use || !std::mem::take(&mut self.used[page as usize]) {
                 return Some(page);
             }
             self.push(page, Place::Main);
@@ -212,8 +182,6 @@ impl S3Fifo {
 impl Policy for S3Fifo {
     fn insert(&mut self, page: u32, _: Origin, _: u32) {
         self.used[page as usize] = false;
-        self.credit[page as usize] = 0;
-        self.rescues[page as usize] = 0;
         let place = if self.ghosts.recall(page) { Place::Main } else { Place::Small };
         self.push(page, place);
     }
@@ -224,7 +192,6 @@ impl Policy for S3Fifo {
             return Touch::Free;
         }
         self.standby.remove(&mut self.links, page);
-        self.credit[page as usize] = self.grown(page);
         self.push(page, Place::Main);
         Touch::Rescue
     }

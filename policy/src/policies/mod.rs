@@ -67,18 +67,9 @@ pub const ALL: &[(&str, Make)] = &[
     ("S3-FIFO, standby 10 %", |p, f| Box::new(S3Fifo::blind(p, f).with_standby(f / 10))),
     ("S3-FIFO, standby 20 %", |p, f| Box::new(S3Fifo::blind(p, f).with_standby(f / 5))),
     ("S3-FIFO, standby 30 %", |p, f| Box::new(S3Fifo::blind(p, f).with_standby(f * 3 / 10))),
-    ("FIFO, standby 5 %, trust 1", |p, f| Box::new(Segmented::new(p, f / 20).with_trust(1))),
     ("FIFO, standby 5 %, trust 3", |p, f| Box::new(Segmented::new(p, f / 20).with_trust(3))),
-    ("FIFO, standby 5 %, trust 7", |p, f| Box::new(Segmented::new(p, f / 20).with_trust(7))),
-    ("FIFO, standby 10 %, trust 1", |p, f| Box::new(Segmented::new(p, f / 10).with_trust(1))),
     ("FIFO, standby 10 %, trust 3", |p, f| Box::new(Segmented::new(p, f / 10).with_trust(3))),
-    ("FIFO, standby 10 %, trust 7", |p, f| Box::new(Segmented::new(p, f / 10).with_trust(7))),
-    ("FIFO, standby 20 %, trust 1", |p, f| Box::new(Segmented::new(p, f / 5).with_trust(1))),
     ("FIFO, standby 20 %, trust 3", |p, f| Box::new(Segmented::new(p, f / 5).with_trust(3))),
-    ("FIFO, standby 20 %, trust 7", |p, f| Box::new(Segmented::new(p, f / 5).with_trust(7))),
-    ("FIFO, standby 30 %, trust 1", |p, f| Box::new(Segmented::new(p, f * 3 / 10).with_trust(1))),
-    ("FIFO, standby 30 %, trust 3", |p, f| Box::new(Segmented::new(p, f * 3 / 10).with_trust(3))),
-    ("FIFO, standby 30 %, trust 7", |p, f| Box::new(Segmented::new(p, f * 3 / 10).with_trust(7))),
 ];
 
 /// Memory of which pages have left not long ago: the newest so many.

@@ -1,6 +1,6 @@
 //! `execve(2)`: the keeper places the runtime in the new program, as in the first one.
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, each_area};
 use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
@@ -25,11 +25,14 @@ impl Call<'_> {
             Ok(rights) => rights,
             Err(errno) => return Err(errno).into(),
         };
+        let noted = memory::note(self.thread, self.number, self.args);
         let mut pins = Pins::new();
-        let _ = pagefault_calls::visit(self.number, &self.args, &mut user::Memory, &mut |area| {
-            pins.add(area.start, area.len, Access::Read);
-            ControlFlow::Continue(())
-        });
+        if noted.is_none() {
+            each_area(self.number, &self.args, &mut |area| {
+                pins.add(area.start, area.len, Access::Read);
+                ControlFlow::Continue(())
+            });
+        }
         let filters = self.thread.seccomp.get();
         let raw = match rights {
             _ if self.thread.member().is_to_be_traced() => {
@@ -68,7 +71,7 @@ impl Call<'_> {
                 self.execute_unmanaged()
             }
         };
-        drop(pins);
+        drop((pins, noted));
         Outcome::Raw(raw)
     }
 
@@ -143,18 +146,22 @@ impl Call<'_> {
     /// wrong with the file.
     fn image_rights(&self) -> Result<Rights> {
         let (directory, path, flags) = self.image();
-        let mut pins = Pins::new();
-        pins.add(path, 4096, Access::Read);
         let mut open = u64::from(nr::O_PATH | nr::O_CLOEXEC);
         if flags & NO_FOLLOW != 0 {
             open |= u64::from(nr::O_NOFOLLOW);
+        }
+        let args = [directory, path, open, 0, 0, 0];
+        let noted = memory::note(self.thread, nr::__NR_openat, args);
+        let mut pins = Pins::new();
+        if noted.is_none() {
+            pins.add(path, 4096, Access::Read);
         }
         if flags & EMPTY_PATH != 0 && user::read::<u8>(path) == Ok(0) {
             return Ok(rights_of(directory as u32));
         }
         let file = descriptor::with_room(|| {
             // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
-            unsafe { sys::call(nr::__NR_openat, [directory, path, open, 0]) }
+            unsafe { sys::call(nr::__NR_openat, args) }
         });
         let file = match file {
             Ok(file) => file as u32,

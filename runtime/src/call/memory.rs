@@ -40,8 +40,11 @@ impl Call<'_> {
     /// `mincore(2)`: what is resident with the host is so here; its answer is a byte a page.
     fn resident(&mut self) -> Outcome {
         let [_, len, answer, ..] = self.args;
+        let noted = memory::note(self.thread, self.number, self.args);
         let mut pins = Pins::new();
-        pins.add(answer, len.div_ceil(PAGE), Access::Write);
+        if noted.is_none() {
+            pins.add(answer, len.div_ceil(PAGE), Access::Write);
+        }
         // SAFETY: the program asks for it, of its own memory.
         Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
     }

@@ -28,6 +28,8 @@ pub mod thread;
 mod trace;
 mod wait;
 
+pub use passed::each_area;
+
 use crate::entry::NOT_STARTED;
 use crate::frame::Context;
 use crate::signal::{end_call, raise_held};

@@ -10,7 +10,9 @@ use crate::sys::{self, Errno};
 use crate::{entry, files, memory, process, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::{Area, Class, File, Kind, Pieces, Rule, Shape, Traits};
+use pagefault_calls::{
+    Access as Touched, Area, Class, File, Kind, Pieces, Rule, Shape, Traits, USER_END,
+};
 use pagefault_machine::Access;
 
 /// The bytes of a piece of a long transfer.
@@ -54,37 +56,20 @@ impl Call<'_> {
     }
 
     fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
+        if let Some(_noted) = memory::note(self.thread, self.number, *args) {
+            return self.call(args);
+        }
         let mut pins = Pins::new();
         let most = Pins::most();
-        let _ = pagefault_calls::visit(self.number, args, &mut user::Memory, &mut |area| {
+        each_area(self.number, args, &mut |area| {
             self.pin(&mut pins, &area);
             if pins.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        self.pin_remote(&mut pins, args);
         // A child that is forked meanwhile gives its copies up.
         self.thread.in_use.set(&raw mut pins);
         let raw = self.call(args);
         self.thread.in_use.set(core::ptr::null_mut());
         raw
-    }
-
-    /// Keeps the other side of a copy between processes resident where that is this process too.
-    fn pin_remote(&self, pins: &mut Pins, args: &[u64; 6]) {
-        let access = match self.number {
-            nr::__NR_process_vm_readv => Access::Read,
-            nr::__NR_process_vm_writev => Access::Write,
-            _ => return,
-        };
-        if args[0] as u32 != sys::process_id() {
-            return;
-        }
-        for index in 0..args[4].min(MOST_VECTORS) {
-            let Ok([start, len]) = user::read::<[u64; 2]>(args[3] + 16 * index) else { return };
-            pins.add(start, len, access);
-            if pins.len() >= Pins::most() {
-                return;
-            }
-        }
     }
 
     fn pin(&self, pins: &mut Pins, area: &Area) {
@@ -159,6 +144,34 @@ impl Call<'_> {
         piece[array as usize] = (&raw const cut) as u64;
         piece[count as usize] = used as u64;
         Some((asked, self.make_with_pins(&piece)))
+    }
+}
+
+/// Names each area of the program's memory that the host uses for a call.
+pub fn each_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> ControlFlow<()>) {
+    if pagefault_calls::visit(number, args, &mut user::Memory, &mut |area| f(area)).is_continue() {
+        each_remote_area(number, args, f);
+    }
+}
+
+/// The other side of a copy between processes, where that is this process too.
+fn each_remote_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> ControlFlow<()>) {
+    let access = match number {
+        nr::__NR_process_vm_readv => Touched::Read,
+        nr::__NR_process_vm_writev => Touched::Write,
+        _ => return,
+    };
+    if args[0] as u32 != sys::process_id() {
+        return;
+    }
+    for index in 0..args[4].min(MOST_VECTORS) {
+        let Ok([start, len]) = user::read::<[u64; 2]>(args[3] + 16 * index) else { return };
+        if len == 0 || start.checked_add(len).is_none_or(|end| end > USER_END) {
+            continue;
+        }
+        if f(Area { start, len, access, kind: Kind::Data }).is_break() {
+            return;
+        }
     }
 }
 

@@ -177,7 +177,8 @@ impl Call<'_> {
             (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
             (args.flags & PIDFD != 0).then_some(args.pidfd),
         ];
-        let _pins = memory::pin_words(&words);
+        let noted = memory::note(self.thread, self.number, self.args);
+        let _pins = noted.is_none().then(|| memory::pin_words(&words));
         // No signal before the child has a mask of its own.
         let mask = sys::exchange_mask(crate::signal::ALL);
         // SAFETY: the stack is the new block's, and the birth lives until the child has taken it:
@@ -248,7 +249,8 @@ impl Call<'_> {
             (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
             (args.flags & PIDFD != 0).then_some(args.pidfd),
         ];
-        let pins = memory::pin_words(&words);
+        let noted = memory::note(self.thread, self.number, self.args);
+        let pins = noted.is_none().then(|| memory::pin_words(&words));
         let mask = sys::exchange_mask(crate::signal::ALL);
         if args.flags & FILES != 0 {
             pagefault_linux::store::descriptor::share();
@@ -280,7 +282,7 @@ impl Call<'_> {
             let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
             memory::after_fork_in_parent(fork, made);
             sys::exchange_mask(mask);
-            drop(pins);
+            drop((pins, noted));
             process::forked(member, raw);
             return sys::result(raw);
         }
@@ -288,7 +290,7 @@ impl Call<'_> {
         address_limit::forget();
         memory::after_fork_in_child(fork);
         thread::leave_others(self.thread);
-        drop(pins);
+        drop((pins, noted));
         memory::serve::begin(self.thread.member());
         sys::exchange_mask(mask);
         Ok(0)

@@ -1,7 +1,7 @@
 //! Advice about memory: `madvise(2)` and its kin.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, beyond_end, current, fork, is_range, pages};
+use super::{GATE, Manager, addresses, beyond_end, current, fork, is_range, light, pages};
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
@@ -53,6 +53,15 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
     let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
         return call(start, len);
     };
+    if let Some(_gate) = light::stay() {
+        // The host may stop halfway, and has done then what comes before.
+        manager.note_advice(&range, advice);
+        let result = host(&range)?;
+        if matches!(meaning(advice), Meaning::Noted) {
+            fork::note(&range, advice);
+        }
+        return Ok(result);
+    }
     if !manager.manages_any(&range) {
         return call(start, len);
     }
@@ -115,8 +124,30 @@ fn in_pieces(
 }
 
 impl Manager {
+    /// Notes advice that the host obeys in a light process, for when it is full.
+    fn note_advice(&self, range: &Range<u64>, advice: u32) {
+        match meaning(advice) {
+            Meaning::Ours(Advice::Free) => {
+                for (part, _) in self.parts(range) {
+                    self.bound.lock().freed.insert(&part);
+                }
+            }
+            Meaning::Ours(advice @ (Advice::Sequential | Advice::Random | Advice::Normal)) => {
+                for (part, _) in self.parts(range) {
+                    let (start, len) = (VirtAddr(part.start), part.end - part.start);
+                    // It changes the speed alone.
+                    let _ = self.mm().madvise(start, len, advice);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Follows the host, which has dropped the pages of a range.
     pub(super) fn dropped(&self, range: &Range<u64>) {
+        if light::is_light() {
+            return;
+        }
         // SAFETY: the host has taken the pages away.
         unsafe { self.mm().space().forget(addresses(range)) };
         let (start, len) = (VirtAddr(range.start), range.end - range.start);

@@ -1,7 +1,8 @@
 //! A fault of the program's, or of the runtime's on its behalf.
 
+use super::events::{self, Answered};
 use super::room::Room;
-use super::{GATE, current};
+use super::{GATE, convert, current, light};
 use crate::frame::{Info, Registers};
 use crate::process;
 use linux_raw_sys::general as nr;
@@ -41,10 +42,18 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         _ => Access::Read,
     };
     let (address, ip, sp) = (registers.cr2, registers.rip, registers.rsp);
+    if convert::is_converting() {
+        return Answer::Signal(*info);
+    }
     let begin = process::now();
+    events::begin_fault();
     let mut room = Room::new();
     let answer = loop {
         let gate = GATE.read();
+        if light::is_light() {
+            // The end of a file, or memory that failed.
+            return Answer::Signal(*info);
+        }
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
         if answer != MachineAnswer::Short {
             break answer;
@@ -53,7 +62,14 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         room.make(manager);
     };
     if let Some(control) = process::control() {
-        control.counters.fault_time.record(process::now() - begin);
+        let took = process::now() - begin;
+        control.counters.fault_time.record(took);
+        match answer {
+            MachineAnswer::Resume(_) => {
+                events::end_fault(&Answered { access, address, ip, begin, took });
+            }
+            _ => events::forget_fault(),
+        }
     }
     match answer {
         MachineAnswer::Short => unreachable!("room was made for it"),

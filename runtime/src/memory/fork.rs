@@ -4,7 +4,7 @@
 //! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
 //! own.
 
-use super::{GATE, Manager, PAGE, addresses, current, pool, quota};
+use super::{GATE, Manager, PAGE, addresses, current, events, light, pool, quota};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
@@ -77,6 +77,11 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
 pub fn before_fork(slot: u32) -> Result<Fork> {
     let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
+    // The child could change as much. Where that does not fit, what both have is counted.
+    let paid = manager.bound.lock().paid;
+    if light::is_light() && !manager.tree.charge_for(slot, paid) {
+        manager.convert(&(0..0));
+    }
     manager.swap.before_fork();
     manager.machine.before_fork();
     let child = match child(manager, slot) {
@@ -154,10 +159,11 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
 pub fn after_fork_in_child(fork: Fork) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
+    let slot = child.frames.slot();
     child.become_this();
     manager.swap.after_fork();
     leave_what_is_not_inherited(manager);
-    let everything = PAGE..crate::user::END;
+    let everything = if light::is_light() { 0..0 } else { PAGE..crate::user::END };
     let ranges = manager.parts(&everything);
     let ranges = ranges.iter().map(|(range, _)| addresses(range));
     // SAFETY: this is the child's only thread, and the ranges are those of its regions.
@@ -167,6 +173,8 @@ pub fn after_fork_in_child(fork: Fork) {
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
+        let [file, _] = files::shared();
+        events::after_fork_in_child(control, slot, file);
     }
     drop(gate);
 }

@@ -3,12 +3,13 @@
 //!
 //! It is looked for before the runtime has mapped anything, since its mappings look the same.
 
-use super::Manager;
+use super::{Manager, light};
 use crate::process::{self, boot};
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use linux_raw_sys::general as nr;
+use pagefault_linux::Delivery;
 
 /// The least that is worth managing.
 const LEAST: u64 = 64 << 10;
@@ -79,9 +80,15 @@ fn number(digits: &[u8]) -> Option<u64> {
 pub fn adopt(manager: &Manager) {
     // SAFETY: written before, by this thread.
     let found = unsafe { &*FOUND.0.get() };
+    if manager.delivery == Delivery::Inline {
+        manager.begin_light(found);
+    }
     for range in found.iter().filter(|range| !range.is_empty()) {
         if let Err(errno) = manager.adopt(range, nr::PROT_READ | nr::PROT_WRITE) {
             process::stop(format_args!("the image's memory cannot be managed: error {}", errno.0));
+        }
+        if light::is_light() {
+            continue;
         }
         let addresses = super::addresses(range);
         // SAFETY: the range was just registered as it is, and the program has not begun.

@@ -5,7 +5,8 @@
 
 use super::quota::Tree;
 use super::statistics::Observer;
-use super::{addresses, swap};
+use super::{addresses, events, light, swap};
+use crate::lock::Mutex;
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -36,6 +37,8 @@ pub struct Manager {
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
     pub(super) tree: &'static Tree,
+    /// What the process is charged for while it is light.
+    pub(super) bound: Mutex<light::Bound>,
 }
 
 /// The manager, if the command asked for one.
@@ -43,10 +46,12 @@ pub fn current() -> Option<&'static Manager> {
     MANAGER.get()
 }
 
-/// Tells the manager how to number and count threads, once the calling one runs on its own stack.
+/// Tells the manager how to number and count threads, once the calling one runs on its own stack; from
+/// then on events can be kept.
 pub fn begin_threads() {
     pagefault_linux::set_alone(|| Thread::current().is_alone());
     pagefault_linux::set_context(|| Thread::current().context());
+    events::start();
 }
 
 /// Starts the manager as the control memory has it.
@@ -55,6 +60,7 @@ pub fn start() {
     let limit = control.limit_bytes();
     // What the machine keeps resident beside its frames counts too: the limit is a promise.
     let overhead = u64::from(Config::OVERHEAD);
+    const { assert!(pagefault_control::OVERHEAD == Config::OVERHEAD as u64) };
     let frames = (limit / PAGE_SIZE).saturating_sub(overhead);
     if frames < LEAST_FRAMES {
         let least = (overhead + LEAST_FRAMES) * PAGE_SIZE / 1024;
@@ -64,13 +70,14 @@ pub fn start() {
     let delivery = delivery(control);
     let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
     let boot = process::boot();
-    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32, frames) {
+    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32) {
         Ok(tree) => &*Box::leak(Box::new(tree)),
         Err(errno) => {
             process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
         }
     };
-    let machine = match LinuxMachine::with_quota(&config, Box::new(tree)) {
+    let most = u32::try_from(control.most_bytes() / PAGE_SIZE).unwrap_or(u32::MAX).min(MAX_FRAMES);
+    let machine = match LinuxMachine::with_quota(&config, Box::new(tree), most) {
         Ok(machine) => machine,
         Err(error) => process::stop(format_args!("{error}")),
     };
@@ -81,7 +88,7 @@ pub fn start() {
             overcommit: Overcommit::Always,
             max_regions: i32::MAX as usize,
             populate_ahead: POPULATE_AHEAD,
-            observer: Some(Box::new(Observer { control, machine: machine.clone() })),
+            observer: Some(Box::new(Observer { control })),
             ..pagefault::Config::default()
         },
     );
@@ -102,7 +109,14 @@ pub fn start() {
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
     };
     let space = AddressSpace::with_space(&memory, layout, limits, table);
-    let _ = MANAGER.set(Box::new(Manager { machine, delivery, space, swap, tree }));
+    let _ = MANAGER.set(Box::new(Manager {
+        machine,
+        delivery,
+        space,
+        swap,
+        tree,
+        bound: light::no_bound(),
+    }));
     if let Some(manager) = current() {
         super::image::adopt(manager);
     }

@@ -1,10 +1,12 @@
 //! Mappings come, go and change what they allow.
 
 use super::manager::{done, refused};
-use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, page_up, pages};
+use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, light};
+use super::{page_up, pages};
 use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
+use alloc::vec::Vec;
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 use pagefault::{MapOptions, MapRequest, Placement, Sharing, Source};
@@ -181,6 +183,9 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
             unsafe { manager.mm().space().vacate(addresses(part)) };
         }
     }
+    if light::is_light() {
+        manager.follow_protection(&parts, prot as u32);
+    }
     let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
     let result = host(len, host_prot);
     for (part, _) in &parts {
@@ -205,6 +210,12 @@ impl Manager {
             options: MapOptions::NORESERVE,
         };
         self.mm().mmap(&request).map_err(refused)?;
+        if light::is_light() {
+            if prot & nr::PROT_WRITE != 0 {
+                self.cover(core::slice::from_ref(range), range);
+            }
+            return Ok(());
+        }
         // SAFETY: the host has just mapped the range for the program, and every call that changes
         // its mapping comes through here.
         let registered = unsafe { self.mm().space().register_as_is(addresses(range)) };
@@ -212,6 +223,16 @@ impl Manager {
             self.replaced(range.start, range.end - range.start);
             Errno(errno.raw_os_error())
         })
+    }
+
+    /// Prepares a light process for a change of what may be done with parts of its regions.
+    fn follow_protection(&self, parts: &[(Range<u64>, Protection)], prot: u32) {
+        if prot & nr::PROT_WRITE == 0 {
+            parts.iter().for_each(|(part, _)| self.keep_freed(part));
+        } else {
+            let parts: Vec<_> = parts.iter().map(|(part, _)| part.clone()).collect();
+            self.cover(&parts, &(0..0));
+        }
     }
 
     /// Gives up all regions in a range, whose pages the host has taken away.
@@ -231,6 +252,7 @@ impl Manager {
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
             process::stop(format_args!("no memory to note what is unmapped: error {}", errno.0));
         }
+        self.uncover(range);
     }
 
     fn protect(&self, range: &Range<u64>, prot: u32) -> Result<()> {

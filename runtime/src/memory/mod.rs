@@ -9,9 +9,12 @@
 //! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
+//! | `light`, `convert` | the host owns the pages while all fits; the manager takes them over |
 //! | `pool` | the compressed memory of the tree |
+//! | `ranges` | sets of addresses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
 //! | [`dump`] | what a core dump lacks |
+//! | `events` | what happens, told to a command that asked |
 //! | `fork` | what surrounds a process fork |
 //! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
@@ -20,16 +23,20 @@
 //! (Linux: `mmap_lock`). Faults hold it shared.
 
 mod advise;
+mod convert;
 pub mod dump;
+mod events;
 mod fault;
 mod fork;
 mod image;
+mod light;
 mod lock;
 mod manager;
 mod map;
 mod pin;
 mod pool;
 mod quota;
+mod ranges;
 mod remap;
 mod room;
 pub mod serve;
@@ -37,9 +44,11 @@ mod statistics;
 mod swap;
 
 pub use advise::advise;
+pub use events::Under;
 pub use fault::{Answer, fault};
 pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
 pub use image::look as look_at_image;
+pub use light::{Flight, note};
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};

@@ -5,14 +5,15 @@
 //! them alone until the call is over. The host then works on the program's own addresses: result,
 //! count, side effect and `EFAULT` of bad parts are its own.
 
-use super::{GATE, Manager, PAGE, addresses, current, room};
+use super::{GATE, Manager, PAGE, addresses, current, light, room};
 use crate::thread::Thread;
 use alloc::vec::Vec;
 use core::ops::Range;
 use pagefault::Pin;
 use pagefault::error::UserError;
+use pagefault_calls::{Access as Touched, Area, Kind, USER_END};
 use pagefault_linux::{LinuxMachine, PresentError};
-use pagefault_machine::{Access, Machine, VirtAddr};
+use pagefault_machine::{Access, VirtAddr};
 use rustix::io::Errno;
 
 /// How often room is looked for before a call is made without its pages.
@@ -34,7 +35,26 @@ impl Pins {
     /// Keeps the managed pages of an area resident, as far as the program may access it so, and as
     /// one call may keep.
     pub fn add(&mut self, start: u64, len: u64, access: Access) {
-        let Some(manager) = current() else { return };
+        if let Some(manager) = current() {
+            self.add_by(manager, start, len, |pins, part| pins.add_pages(manager, part, access));
+        }
+    }
+
+    /// The same for pages that are there, by whoever holds the gate exclusively; returns how many
+    /// were pinned.
+    pub fn add_held(&mut self, manager: &Manager, start: u64, len: u64, access: Access) -> usize {
+        let before = self.pages;
+        self.add_by(manager, start, len, |pins, part| pins.try_add(manager, &part, access).pages);
+        self.pages - before
+    }
+
+    fn add_by(
+        &mut self,
+        manager: &Manager,
+        start: u64,
+        len: u64,
+        mut pin: impl FnMut(&mut Self, Range<u64>) -> u64,
+    ) {
         if len == 0 {
             return;
         }
@@ -47,7 +67,7 @@ impl Pins {
             let part_end = region.end.min(end.next_multiple_of(PAGE));
             while page < part_end {
                 // A page that may not be accessed so is the host's to refuse.
-                let pinned = self.add_pages(manager, page..part_end, access);
+                let pinned = pin(self, page..part_end);
                 page += (pinned + 1) * PAGE;
             }
         }
@@ -55,25 +75,50 @@ impl Pins {
 
     /// Pins the pages of a range up to the first that may not be accessed so; returns how many.
     fn add_pages(&mut self, manager: &Manager, range: Range<u64>, access: Access) -> u64 {
-        let mut attempts = 0;
-        loop {
+        for _ in 0..ATTEMPTS {
             let gate = GATE.read();
-            let (pin, refused) = manager.mm().pin_prefix(addresses(&range), access);
-            let pages = pin.frames().len() as u64;
-            let pinned = VirtAddr(range.start)..VirtAddr(range.start + pages * PAGE);
-            let present = manager.mm().space().make_present(pinned, access);
-            let short = present == Err(PresentError::Host(Errno::NOBUFS))
-                || refused == Some(UserError::OutOfMemory);
-            if !short || attempts == ATTEMPTS {
-                // If there is no memory for a page, the call finds it absent and says so.
-                self.pins.push(pin);
-                self.pages += pages as usize;
-                return pages;
+            let added = self.try_add(manager, &range, access);
+            if !added.short {
+                return added.pages;
             }
-            drop(pin);
+            self.take_last_back(&added);
             drop(gate);
             room::try_to_make(manager);
-            attempts += 1;
+        }
+        // If there is no memory for a page, the call finds it absent and says so.
+        let _gate = GATE.read();
+        self.try_add(manager, &range, access).pages
+    }
+
+    /// One attempt, under the gate.
+    fn try_add(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Added {
+        let (pin, refused) = manager.mm().pin_prefix(addresses(range), access);
+        let pages = pin.frames().len() as u64;
+        let pinned = VirtAddr(range.start)..VirtAddr(range.start + pages * PAGE);
+        let present = manager.mm().space().make_present(pinned, access);
+        let short = present == Err(PresentError::Host(Errno::NOBUFS))
+            || refused == Some(UserError::OutOfMemory);
+        self.pins.push(pin);
+        self.pages += pages as usize;
+        Added { pages, short }
+    }
+
+    fn take_last_back(&mut self, added: &Added) {
+        self.pins.pop();
+        self.pages -= added.pages as usize;
+    }
+
+    /// Lets go of all pages, under the gate.
+    pub fn clear_held(&mut self) {
+        self.pins.clear();
+        self.pages = 0;
+    }
+
+    /// Lets go of all pages.
+    pub fn clear(&mut self) {
+        if !self.pins.is_empty() {
+            let _gate = GATE.read();
+            self.clear_held();
         }
     }
 
@@ -91,17 +136,21 @@ impl Pins {
 
     /// How many pages one call may keep: the rest of memory must have room to move.
     pub fn most() -> usize {
-        current().map_or(usize::MAX, |manager| manager.machine.frames() as usize / 4)
+        current().map_or(usize::MAX, |manager| manager.tree.limit() as usize / 4)
     }
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        if !self.pins.is_empty() {
-            let _gate = GATE.read();
-            self.pins.clear();
-        }
+        self.clear();
     }
+}
+
+/// What one attempt has pinned.
+struct Added {
+    pages: u64,
+    /// There was no frame for all that may be accessed.
+    short: bool,
 }
 
 impl Manager {
@@ -112,7 +161,7 @@ impl Manager {
     }
 }
 
-/// Keeps the pages of words resident that the host is to write.
+/// Keeps the pages of words resident that the host is to write, in a full process.
 pub fn pin_words(words: &[Option<u64>]) -> Pins {
     let mut pins = Pins::new();
     for word in words.iter().flatten() {
@@ -123,6 +172,15 @@ pub fn pin_words(words: &[Option<u64>]) -> Pins {
 
 /// Keeps an area resident that the host writes by itself, until the thread ends.
 pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
+    let len = len.min(USER_END.saturating_sub(start));
+    if len == 0 {
+        return;
+    }
+    if let Some(_gate) = light::stay() {
+        let area = Area { start, len, access: Touched::ReadWrite, kind: Kind::Later };
+        thread.later.borrow_mut().push(area);
+        return;
+    }
     let mut pins = Pins::new();
     pins.add(start, len, Access::Write);
     thread.kept.borrow_mut().push(pins);
@@ -130,5 +188,10 @@ pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
 
 /// Lets go of what was kept for a thread.
 pub fn end_thread(thread: &Thread) {
-    thread.kept.borrow_mut().clear();
+    // Whoever converts adds to it.
+    let _gate = GATE.read();
+    thread.later.borrow_mut().clear();
+    let mut kept = thread.kept.borrow_mut();
+    kept.iter_mut().for_each(Pins::clear_held);
+    kept.clear();
 }

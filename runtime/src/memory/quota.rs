@@ -14,7 +14,6 @@ use pagefault_machine::Frame;
 /// The charge of this process.
 pub struct Tree {
     control: &'static Control,
-    limit: u64,
     plan: Plan,
     shares: Shares<'static>,
     /// Where the search for a free share begins.
@@ -25,8 +24,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The charge of the process that has a slot; `frames` is the limit of the tree.
-    pub fn new(control: &'static Control, slot: u32, file: u32, frames: u32) -> Result<Self> {
+    /// The charge of the process that has a slot.
+    pub fn new(control: &'static Control, slot: u32, file: u32) -> Result<Self> {
         let plan = control.plan();
         let shares = map(file, plan.shares().start, plan.column_len())?;
         let column = map(file, plan.column(slot).start, plan.column_len())?;
@@ -34,13 +33,38 @@ impl Tree {
         let words = unsafe { core::slice::from_raw_parts(shares, plan.frames() as usize + 1) };
         Ok(Self {
             control,
-            limit: frames.into(),
             plan,
             shares: Shares::new(words),
             hint: AtomicU32::new(1),
             slot: AtomicU32::new(slot),
             column: AtomicPtr::new(column.cast_mut()),
         })
+    }
+
+    /// The most frames of the tree, now.
+    pub fn limit(&self) -> u64 {
+        self.control.frames()
+    }
+
+    /// The frames that the tree is charged with.
+    pub fn charged(&self) -> u64 {
+        self.control.slots.charged()
+    }
+
+    /// Charges this process with pages; false where the tree has no room for all of them.
+    pub fn charge(&self, pages: u64) -> bool {
+        self.charge_for(self.slot(), pages)
+    }
+
+    /// Charges a process with pages that has a slot.
+    pub fn charge_for(&self, slot: u32, pages: u64) -> bool {
+        let fits = |pages| self.control.slots.charge(slot, pages, self.limit());
+        u32::try_from(pages).is_ok_and(fits)
+    }
+
+    /// Takes a charge back.
+    pub fn uncharge(&self, pages: u64) {
+        self.control.slots.uncharge(self.slot(), pages as u32);
     }
 
     /// Whether this process has less than its part of the tree's frames.
@@ -51,7 +75,7 @@ impl Tree {
         if own >= slots.charged() {
             return false;
         }
-        own.saturating_mul(slots.taken() as u64) < self.limit
+        own.saturating_mul(slots.taken() as u64) < self.limit()
     }
 
     /// Takes one process out of a share.
@@ -61,7 +85,8 @@ impl Tree {
         }
     }
 
-    fn slot(&self) -> u32 {
+    /// The slot of this process.
+    pub fn slot(&self) -> u32 {
         self.slot.load(Relaxed)
     }
 
@@ -80,7 +105,7 @@ impl Tree {
 impl Quota for &'static Tree {
     fn take(&self, wanted: u32) -> u32 {
         let mut some = wanted;
-        while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit) {
+        while some > 0 && !self.control.slots.charge(self.slot(), some, self.limit()) {
             some /= 2;
         }
         if some == 0 && self.is_poor() {
@@ -98,7 +123,7 @@ impl Quota for &'static Tree {
     }
 
     fn free(&self) -> u32 {
-        self.limit.saturating_sub(self.control.slots.charged()) as u32
+        self.limit().saturating_sub(self.control.slots.charged()) as u32
     }
 
     fn share_of(&self, frame: Frame) -> u32 {
@@ -151,6 +176,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// The slot of the child.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
     /// Makes the column this process's own: in the child.
     pub fn become_this(self) {
         let old = self.tree.column.swap(self.column, Release);

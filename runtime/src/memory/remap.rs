@@ -1,7 +1,7 @@
 //! Mappings move and change their size.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, current, page_up, pages};
+use super::{GATE, Manager, addresses, current, light, page_up, pages};
 use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
@@ -47,6 +47,9 @@ impl Manager {
     /// Follows the host, which has moved `old` to `start` and made it `new_len` long.
     fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
         let old_len = old.end - old.start;
+        if light::is_light() {
+            return self.moved_light(old, start, new_len, kept);
+        }
         if start == old.start {
             if new_len < old_len {
                 self.replaced(old.start + new_len, old_len - new_len);
@@ -72,6 +75,25 @@ impl Manager {
             Move::To(VirtAddr(start))
         };
         self.request(&moving, new_len, movement)
+    }
+
+    /// The same where the host owns the pages.
+    fn moved_light(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
+        let old_len = old.end - old.start;
+        let new = start..start + new_len;
+        if old_len > new_len {
+            self.replaced(old.start + new_len, old_len - new_len);
+        }
+        let old = old.start..old.start + old_len.min(new_len);
+        if start != old.start {
+            let to = Placement::Fixed(VirtAddr(start));
+            let movement = if kept { Move::Leaving(to) } else { Move::To(VirtAddr(start)) };
+            self.request(&old, new_len, movement)?;
+        } else if new_len > old_len {
+            self.request(&old, new_len, Move::Never)?;
+        }
+        self.cover_moved(&old, &new, kept || start == old.start);
+        Ok(())
     }
 
     fn register(&self, range: &Range<u64>) -> Result<()> {

@@ -1,12 +1,11 @@
 //! What is done when no frame is to be had: this process evicts, and others are pressed to.
 
-use super::{GATE, Manager, current};
+use super::{GATE, Manager, current, light};
 use crate::thread::Thread;
 use crate::{keeper, process, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use linux_raw_sys::general as nr;
-use pagefault_machine::Machine;
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
@@ -77,9 +76,12 @@ pub fn give_up_asked() {
         return;
     }
     let Some(manager) = current() else { return };
+    if light::give_up(manager) {
+        return;
+    }
     // Whoever changes mappings is soon done; then this is asked again.
     let Some(_gate) = GATE.try_read() else { return ask() };
-    let all = manager.machine.frames().saturating_sub(manager.machine.free_frames()) as usize;
+    let all = manager.tree.charged() as usize;
     manager.mm().manager().reclaim(GIVEN.max(all / 8));
     manager.machine.give_back_frames();
 }

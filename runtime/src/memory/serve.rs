@@ -11,6 +11,7 @@
 //! the gate too. It is asked to end, not killed: the program may have dropped the rights that its
 //! server has.
 
+use super::events::{self, Answered};
 use super::room::Room;
 use super::{GATE, Manager, current};
 use crate::entry::{self, Begin};
@@ -25,6 +26,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use linux_raw_sys::general as nr;
 use once_cell::race::OnceBox;
+use pagefault_linux::deliver::HostFault;
 use pagefault_linux::store::descriptor::{self, Kept};
 use pagefault_linux::{Answer, Delivery, Refilled, Report, Signal};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -302,6 +304,7 @@ enum Found {
 
 fn answer(manager: &Manager, report: &Report) -> Found {
     let begin = process::now();
+    events::begin_fault();
     match pagefault_linux::answer(manager.mm(), &report.fault()) {
         Answer::Short => return Found::Short,
         Answer::Resume(Refilled::Changed) => {}
@@ -317,7 +320,10 @@ fn answer(manager: &Manager, report: &Report) -> Found {
         Answer::Stop(why) => process::stop(format_args!("{}", why.trim_end())),
     }
     if let Some(control) = process::control() {
-        control.counters.fault_time.record(process::now() - begin);
+        let took = process::now() - begin;
+        control.counters.fault_time.record(took);
+        let HostFault { access, address, ip, .. } = report.fault();
+        events::end_fault(&Answered { access, address, ip, begin, took });
     }
     Found::Answered
 }

@@ -1,40 +1,70 @@
 //! Events counted in the memory shared with the command.
 
+use super::{current, events};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 use pagefault::{Correction, Event, Weight};
-use pagefault_control::Control;
-use pagefault_linux::LinuxMachine;
-use pagefault_machine::Machine;
+use pagefault_control::{Control, Kind};
 
 /// Counts what happens.
 pub struct Observer {
     pub control: &'static Control,
-    pub machine: LinuxMachine,
 }
 
 impl pagefault::Observer for Observer {
     fn event(&self, event: &Event) {
         let counters = &self.control.counters;
-        let (correction, weight) = match event {
-            Event::Corrected { correction, weight, .. } => (correction, weight),
-            Event::ReadAhead { .. } => return counters.read_ahead.add(1),
-            Event::PopulatedAhead { .. } => return counters.populated_ahead.add(1),
+        let (page, access, correction, weight) = match event {
+            Event::Corrected { address, access, correction, weight, .. } => {
+                (address.value(), *access, correction, weight)
+            }
+            Event::ReadAhead { address, .. } => {
+                counters.read_ahead.add(1);
+                return events::moved(Kind::ReadAhead, address.value());
+            }
+            Event::PopulatedAhead { address, .. } => {
+                counters.populated_ahead.add(1);
+                return events::moved(Kind::PopulatedAhead, address.value());
+            }
+            Event::Evicted { address, .. } => {
+                counters.evicted.add(1);
+                say_what_is_stored(self.control);
+                return events::moved(Kind::Evicted, address.map_or(0, |page| page.value()));
+            }
             _ => return,
         };
-        let count = match correction {
-            Correction::Anonymous => &counters.anonymous,
-            Correction::Zero => &counters.zero,
-            Correction::File | Correction::Nonlinear => &counters.file,
-            Correction::SwapIn => &counters.swap_in,
-            Correction::CopyOnWrite => &counters.copy_on_write,
-            Correction::Reuse => &counters.first_store,
-            Correction::Spurious => &counters.spurious,
+        let (count, kind) = match correction {
+            Correction::Anonymous => (&counters.anonymous, Kind::Anonymous),
+            Correction::Zero => (&counters.zero, Kind::Zero),
+            Correction::File | Correction::Nonlinear => (&counters.file, Kind::File),
+            Correction::SwapIn => (&counters.swap_in, Kind::SwapIn),
+            Correction::CopyOnWrite => (&counters.copy_on_write, Kind::CopyOnWrite),
+            Correction::Reuse => (&counters.first_store, Kind::FirstStore),
+            Correction::Spurious => (&counters.spurious, Kind::Spurious),
         };
         count.add(1);
+        if kind == Kind::SwapIn {
+            say_what_is_stored(self.control);
+        }
         match weight {
             Weight::Minor => counters.minor.add(1),
             Weight::Major => counters.major.add(1),
         }
-        let resident = self.machine.frames() - self.machine.free_frames();
-        counters.peak_resident.raise(u64::from(resident));
+        events::corrected(kind, page, access, *weight == Weight::Major);
+    }
+}
+
+/// Says from time to time how many pages this process has in each swap area.
+fn say_what_is_stored(control: &Control) {
+    /// So many pages come or go between two of these.
+    const EVERY: u32 = 64;
+    static MOVED: AtomicU32 = AtomicU32::new(0);
+    if !MOVED.fetch_add(1, Relaxed).is_multiple_of(EVERY) {
+        return;
+    }
+    let Some(manager) = current() else { return };
+    let Some(slot) = control.slots.get(manager.tree.slot()) else { return };
+    for area in manager.mm().manager().swap_areas().statistics() {
+        slot.set_stored(area.area.into(), area.in_use);
     }
 }

@@ -1,0 +1,117 @@
+//! `pagefault ctl`: changes the limit of a tree that runs.
+
+use crate::size::{Size, about};
+use crate::trees::{self, Tree};
+use crate::{complain, status};
+use pagefault_control::{Control, PRESS_SIGNAL, PRESS_VALUE};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// How long we wait for processes to give memory up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the one with the most is asked meanwhile.
+const PAUSE: Duration = Duration::from_millis(2);
+
+const EXAMPLES: &str = "\
+PID is the number of the command `pagefault run`, or of any process of its tree; `pagefault top` lists both.
+
+Examples:
+  pagefault ctl 4711                   # what the limit is, and what is resident
+  pagefault ctl 4711 --memory 128M
+
+A lower limit holds when the command ends: processes evict until they have no more. A higher one holds at once;
+it may be up to four times what the tree was started with.";
+
+/// Show or change the limit of a managed tree that runs.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A process of the tree, or the command that started it
+    #[arg(value_name = "PID")]
+    pid: u32,
+    /// The most memory that may stay resident from now on
+    #[arg(long, short, value_name = "SIZE")]
+    memory: Option<Size>,
+}
+
+/// Why a limit was not changed, or does not hold yet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Tree(#[from] trees::Error),
+    #[error("--memory {0}: too small to work; give at least {1}")]
+    TooSmall(Size, Size),
+    #[error("--memory {0}: more than four times what the tree was started with; at most {1}")]
+    TooLarge(Size, Size),
+    #[error(
+        "the limit is {limit} now, and {left} are still resident: what is locked or shared in memory \
+         cannot leave, nor can anything while its process is stopped or swap is full"
+    )]
+    Stays { limit: Size, left: String },
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    match obey(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain!("{error}");
+            ExitCode::from(status::FAILED)
+        }
+    }
+}
+
+fn obey(arguments: &Arguments) -> Result<(), Error> {
+    let tree = trees::of(arguments.pid)?;
+    if let Some(memory) = arguments.memory {
+        set(&tree, memory)?;
+    }
+    let control = tree.look()?;
+    let resident = about(control.slots.charged() * 4096);
+    println!("{resident} of {} resident", about(control.limit_bytes()));
+    Ok(())
+}
+
+/// Changes the limit of a tree, and sees that it holds.
+pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
+    let control = tree.attach()?;
+    let (least, most) = (crate::run::LEAST_MEMORY, Size(control.most_bytes()));
+    if memory < least {
+        return Err(Error::TooSmall(memory, least));
+    }
+    if memory > most {
+        return Err(Error::TooLarge(memory, most));
+    }
+    control.set_limit(memory.0);
+    let begin = Instant::now();
+    while control.slots.charged() > control.frames() {
+        if begin.elapsed() > PATIENCE {
+            return Err(Error::Stays {
+                limit: memory,
+                left: about(control.slots.charged() * 4096),
+            });
+        }
+        press(&control);
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Asks every process that has more than its part to give some up.
+fn press(control: &Control) {
+    let taken = control.slots.taken().max(1) as u64;
+    let part = control.frames() / taken;
+    let rich = control.slots.all_taken().filter(|(_, slot)| u64::from(slot.resident()) > part);
+    for pid in rich.map(|(_, slot)| slot.pid.load(Relaxed)).filter(|pid| *pid != 0) {
+        // SAFETY: all zero bytes are a siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = PRESS_SIGNAL;
+        info.si_code = libc::SI_QUEUE;
+        // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing;
+        // one that took its number ignores the signal, as is its default.
+        unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, PRESS_SIGNAL, &raw const info) };
+    }
+}

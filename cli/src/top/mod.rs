@@ -1,0 +1,249 @@
+//! `pagefault top`: the managed trees of this machine as they run.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`model`] | reads the counters, works out rates |
+//! | [`view`] | draws a frame |
+//! | [`text`] | one snapshot as a table, where nobody watches |
+//!
+//! It reads the memory that each tree shares; the programs do not notice.
+
+mod model;
+mod text;
+mod view;
+
+use crate::size::Size;
+use crate::{complain, ctl, status, trees};
+use model::{Observer, Order, View};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+/// How often the counters are read.
+const LOOK: Duration = Duration::from_millis(1000);
+/// How often a frame is drawn meanwhile.
+const FRAME: Duration = Duration::from_millis(125);
+/// Between the two looks of a snapshot.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+const KEYS: &str = "\
+Keys: up, down or j, k choose a tree; s sorts by the next column; p pauses; l changes the limit of the
+chosen tree; q ends.
+
+Where standard output is no terminal, one snapshot is printed as a table, or as JSON with --json.";
+
+/// Show managed programs as they run: faults, resident memory, swap.
+#[derive(clap::Args)]
+#[command(after_long_help = KEYS, after_help = KEYS)]
+pub struct Arguments {
+    /// Only the tree of this process
+    #[arg(value_name = "PID")]
+    pid: Option<u32>,
+    /// Print one snapshot as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing is shown.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Tree(#[from] trees::Error),
+    #[error("cannot draw on the terminal: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let done = if arguments.json || !io::stdout().is_terminal() {
+        snapshot(arguments).map_err(Error::from)
+    } else {
+        watch(arguments.pid)
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain!("{error}");
+            ExitCode::from(status::FAILED)
+        }
+    }
+}
+
+/// Prints what is there now. Rates need two looks.
+fn snapshot(arguments: &Arguments) -> Result<(), trees::Error> {
+    let mut observer = Observer::default();
+    observer.look(arguments.pid)?;
+    std::thread::sleep(INTERVAL);
+    let mut views = observer.look(arguments.pid)?;
+    Order::default().sort(&mut views);
+    if arguments.json {
+        let trees: Vec<_> = views.iter().map(View::json).collect();
+        println!("{:#}", serde_json::json!({ "trees": trees }));
+    } else {
+        print!("{}", text::table(&views));
+    }
+    Ok(())
+}
+
+/// Draws until the user has seen enough.
+fn watch(only: Option<u32>) -> Result<(), Error> {
+    let mut screen = Screen::new(only)?;
+    let mut terminal = ratatui::try_init()?;
+    let ended = screen.run(&mut terminal);
+    ratatui::try_restore()?;
+    ended
+}
+
+/// What the user sees and has chosen.
+pub struct Screen {
+    only: Option<u32>,
+    observer: Observer,
+    views: Vec<View>,
+    order: Order,
+    /// The tree that is shown in full, by its id.
+    chosen: Option<u64>,
+    paused: bool,
+    /// A limit as it is typed.
+    typing: Option<String>,
+    /// What became of the last change of a limit.
+    message: Option<String>,
+    /// Counts frames, so that the figure flows.
+    frame: usize,
+    told: Receiver<String>,
+    tell: Sender<String>,
+}
+
+impl Screen {
+    fn new(only: Option<u32>) -> Result<Self, trees::Error> {
+        let (tell, told) = mpsc::channel();
+        let mut observer = Observer::default();
+        let views = observer.look(only)?;
+        Ok(Self {
+            only,
+            observer,
+            views,
+            order: Order::default(),
+            chosen: None,
+            paused: false,
+            typing: None,
+            message: None,
+            frame: 0,
+            told,
+            tell,
+        })
+    }
+
+    fn run(&mut self, terminal: &mut DefaultTerminal) -> Result<(), Error> {
+        let mut due = Instant::now() + LOOK / 4;
+        loop {
+            terminal.draw(|frame| view::draw(self, frame))?;
+            self.frame += usize::from(!self.paused);
+            if event::poll(FRAME)?
+                && let Event::Key(key) = event::read()?
+                && key.kind != KeyEventKind::Release
+            {
+                let ends = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
+                if ends || self.press(key.code) == Go::End {
+                    return Ok(());
+                }
+            }
+            if let Ok(message) = self.told.try_recv() {
+                self.message = Some(message);
+            }
+            if !self.paused && Instant::now() >= due {
+                self.look();
+                due = Instant::now() + LOOK;
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        // The one tree that was asked for may end while it is watched.
+        self.views = self.observer.look(self.only).unwrap_or_default();
+        self.order.sort(&mut self.views);
+    }
+
+    /// The place of the chosen tree among the views.
+    fn place(&self) -> Option<usize> {
+        let chosen = self.views.iter().position(|view| Some(view.id) == self.chosen);
+        chosen.or_else(|| (!self.views.is_empty()).then_some(0))
+    }
+
+    fn press(&mut self, key: KeyCode) -> Go {
+        if self.typing.is_some() {
+            self.type_limit(key);
+            return Go::On;
+        }
+        match key {
+            KeyCode::Char('q') | KeyCode::Esc => return Go::End,
+            KeyCode::Down | KeyCode::Char('j') => self.choose(1),
+            KeyCode::Up | KeyCode::Char('k') => self.choose(-1),
+            KeyCode::Char('s') => {
+                self.order = self.order.next();
+                self.order.sort(&mut self.views);
+            }
+            KeyCode::Char('p') | KeyCode::Char(' ') => self.paused = !self.paused,
+            KeyCode::Char('l') if self.place().is_some() => {
+                self.message = None;
+                self.typing = Some(String::new());
+            }
+            _ => {}
+        }
+        Go::On
+    }
+
+    fn choose(&mut self, step: isize) {
+        let Some(place) = self.place() else { return };
+        let last = self.views.len() - 1;
+        let place = place.saturating_add_signed(step).min(last);
+        self.chosen = Some(self.views[place].id);
+    }
+
+    fn type_limit(&mut self, key: KeyCode) {
+        let Some(text) = &mut self.typing else { return };
+        match key {
+            KeyCode::Esc => self.typing = None,
+            KeyCode::Backspace => drop(text.pop()),
+            KeyCode::Char(letter) => text.push(letter),
+            KeyCode::Enter => {
+                let text = std::mem::take(text);
+                self.typing = None;
+                self.change_limit(&text);
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes the limit of the chosen tree, which may take its time.
+    fn change_limit(&mut self, text: &str) {
+        let Some(view) = self.place().map(|place| &self.views[place]) else { return };
+        let size: Size = match text.trim().parse() {
+            Ok(size) => size,
+            Err(error) => {
+                self.message = Some(format!("{text}: {error}"));
+                return;
+            }
+        };
+        let (pid, tell) = (view.pid, self.tell.clone());
+        self.message = Some(format!("{pid}: evicting down to {size}…"));
+        std::thread::spawn(move || {
+            let changed = trees::of(pid).map_err(ctl::Error::from);
+            let message = match changed.and_then(|tree| ctl::set(&tree, size)) {
+                Ok(()) => format!("{pid}: the limit is {size} now"),
+                Err(error) => error.to_string(),
+            };
+            // The screen may be gone by now.
+            let _ = tell.send(message);
+        });
+    }
+}
+
+/// Whether the user has seen enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Go {
+    On,
+    End,
+}

@@ -1,0 +1,140 @@
+//! The managed trees of this machine, found by the memory that each shares: every process of a tree, its
+//! keeper and its front hold a descriptor of it.
+
+use pagefault_control::{AttachError, Control, Mapped};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What the keeper calls itself.
+const KEEPER: &str = "pagefault-keep";
+
+/// A managed tree.
+pub struct Tree {
+    /// The shared memory, by a descriptor of one of its holders.
+    pub path: PathBuf,
+    /// What tells it from others: the number of its inode.
+    pub id: u64,
+    /// The number of its user.
+    pub user: u32,
+    /// All processes that hold it.
+    holders: Vec<Holder>,
+}
+
+struct Holder {
+    pid: u32,
+    path: PathBuf,
+    is_keeper: bool,
+}
+
+/// Why there is no tree to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}: no such process")]
+    NoProcess(u32),
+    #[error("{0}: not of a managed tree; `pagefault top` shows which there are")]
+    NotManaged(u32),
+    #[error("{0}: this user may not look at it ({1})")]
+    Forbidden(u32, io::Error),
+    #[error("{0}: {1}")]
+    Attach(u32, AttachError),
+}
+
+/// All trees that this user may look at, the oldest in front.
+pub fn all() -> Vec<Tree> {
+    let mut found: BTreeMap<u64, Tree> = BTreeMap::new();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    for pid in processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()) {
+        for (path, id) in held_by(pid).unwrap_or_default() {
+            let user = fs::metadata(format!("/proc/{pid}")).map_or(0, |process| process.uid());
+            let tree = found.entry(id).or_insert_with(|| Tree {
+                path: path.clone(),
+                id,
+                user,
+                holders: Vec::new(),
+            });
+            tree.holders.push(Holder { pid, path, is_keeper: name(pid) == KEEPER });
+        }
+    }
+    let mut trees: Vec<Tree> = found.into_values().collect();
+    for tree in &mut trees {
+        tree.holders.sort_by_key(|holder| holder.pid);
+        // The keeper lasts as long as the tree.
+        if let Some(keeper) = tree.holders.iter().find(|holder| holder.is_keeper) {
+            tree.path.clone_from(&keeper.path);
+        }
+    }
+    trees.sort_by_key(Tree::first_pid);
+    trees
+}
+
+/// The tree of a process: the command's, its keeper's or a member's.
+pub fn of(pid: u32) -> Result<Tree, Error> {
+    if !PathBuf::from(format!("/proc/{pid}")).exists() {
+        return Err(Error::NoProcess(pid));
+    }
+    match held_by(pid) {
+        Err(error) => return Err(Error::Forbidden(pid, error)),
+        Ok(held) if held.is_empty() => return Err(Error::NotManaged(pid)),
+        Ok(_) => {}
+    }
+    let holds = |tree: &Tree| tree.holders.iter().any(|holder| holder.pid == pid);
+    all().into_iter().find(holds).ok_or(Error::NotManaged(pid))
+}
+
+/// The memory of trees that a process holds: paths and inodes.
+fn held_by(pid: u32) -> io::Result<Vec<(PathBuf, u64)>> {
+    let shared = format!("/memfd:{}", pagefault_control::NAME);
+    let mut held: Vec<(PathBuf, u64)> = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok) {
+        let path = entry.path();
+        let is_shared = fs::read_link(&path)
+            .is_ok_and(|link| link.to_str().is_some_and(|link| link.starts_with(&shared)));
+        if is_shared
+            && let Ok(file) = fs::metadata(&path)
+            && !held.iter().any(|(_, id)| *id == file.ino())
+        {
+            held.push((path, file.ino()));
+        }
+    }
+    Ok(held)
+}
+
+/// What a process calls itself.
+pub fn name(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+impl Tree {
+    /// Maps it to be read; what is written there stays with us.
+    pub fn look(&self) -> Result<Mapped, Error> {
+        Control::look(&self.path).map_err(|error| Error::Attach(self.first_pid(), error))
+    }
+
+    /// Maps it to be changed.
+    pub fn attach(&self) -> Result<Mapped, Error> {
+        Control::attach(&self.path).map_err(|error| Error::Attach(self.first_pid(), error))
+    }
+
+    /// The lowest number among its processes: the command's, as long as that waits.
+    pub fn first_pid(&self) -> u32 {
+        self.holders.first().map_or(0, |holder| holder.pid)
+    }
+
+    /// The program that the command was asked to run, or the oldest that is left.
+    pub fn program(&self, control: &Control) -> String {
+        let pids = control.slots.all_taken().map(|(_, slot)| slot.pid.load(Relaxed));
+        let Some(pid) = pids.filter(|pid| *pid != 0).min() else { return String::from("?") };
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        let line = words.join(" ");
+        if line.trim().is_empty() { name(pid) } else { line.trim().to_owned() }
+    }
+}

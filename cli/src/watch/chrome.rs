@@ -1,0 +1,201 @@
+//! `--trace`: events in the Chrome trace format, which Perfetto opens.
+//!
+//! The file is valid JSON after every write: each begins where the last one's end of the array stands,
+//! and ends with it. So a run that is interrupted leaves a trace that can be opened.
+
+use super::members::{Member, Members};
+use super::sample::Sample;
+use pagefault_control::{Happening, Kind};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+const BEGIN: &str = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
+const END: &str = "\n]}\n";
+/// How much is gathered before it is written.
+const CHUNK: usize = 1 << 20;
+/// The number under which the tree as a whole is shown.
+const TREE: u32 = 0;
+const PAGE_KIB: u64 = 4;
+
+/// The trace as it is written.
+pub struct Trace {
+    path: PathBuf,
+    file: File,
+    /// What is not written yet.
+    text: String,
+    /// Where it goes.
+    at: u64,
+    /// Whether an event stands before the next one.
+    follows: bool,
+    /// The beginning of the run.
+    begin: u64,
+    areas: usize,
+    /// The names that processes were shown with.
+    named: HashMap<u32, String>,
+    error: Option<io::Error>,
+}
+
+impl Trace {
+    /// Begins a trace of a run that began at a time.
+    pub fn begin(path: PathBuf, file: File, begin: u64, areas: usize) -> Self {
+        let mut trace = Self {
+            path,
+            file,
+            text: BEGIN.to_owned(),
+            at: 0,
+            follows: false,
+            begin,
+            areas,
+            named: HashMap::new(),
+            error: None,
+        };
+        trace.name(TREE, "the tree");
+        trace.flush();
+        trace
+    }
+
+    /// Adds an event.
+    pub fn event(&mut self, member: &Member, event: &Happening) {
+        self.introduce(member);
+        let pid = member.pid;
+        let name = event.kind.name();
+        let time = self.micros(event.time);
+        self.next();
+        let text = &mut self.text;
+        // Writing to a string cannot fail.
+        let _ = if event.kind.is_fault() && !event.in_call {
+            write!(
+                text,
+                "{{\"name\":\"{name}\",\"cat\":\"fault\",\"ph\":\"X\",\"ts\":{time},\"dur\":{}",
+                Micros(event.took)
+            )
+        } else {
+            let category = match event.kind {
+                Kind::Evicted => "eviction",
+                Kind::ReadAhead | Kind::PopulatedAhead => "ahead",
+                Kind::Fork => "process",
+                _ => "call",
+            };
+            write!(
+                text,
+                "{{\"name\":\"{name}\",\"cat\":\"{category}\",\"ph\":\"i\",\"s\":\"t\",\"ts\":{time}"
+            )
+        };
+        let _ = write!(text, ",\"pid\":{pid},\"tid\":{},\"args\":{{", event.thread);
+        if event.kind != Kind::Fork {
+            let _ = write!(text, "\"page\":\"{:#x}\"", event.page);
+        }
+        if event.kind.is_fault() {
+            let access = if event.write { "store" } else { "load" };
+            let _ = write!(text, ",\"access\":\"{access}\",\"major\":{}", event.major);
+        }
+        if event.ip != 0 {
+            let _ = write!(text, ",\"instruction\":\"{:#x}\"", event.ip);
+        }
+        text.push_str("}}");
+        if self.text.len() >= CHUNK {
+            self.flush();
+        }
+    }
+
+    /// Adds what the counters say.
+    pub fn sample(&mut self, sample: &Sample, members: &Members) {
+        for holding in &sample.processes {
+            if let Some(member) = members.named(holding.slot, holding.pid) {
+                self.introduce(member);
+            }
+            let swapped: u64 = holding.stored[..self.areas].iter().map(|n| u64::from(*n)).sum();
+            let kib = |pages: u32| u64::from(pages) * PAGE_KIB;
+            let values = [
+                ("resident KiB", kib(holding.resident)),
+                ("charged KiB", kib(holding.charged)),
+                ("in swap KiB", swapped * PAGE_KIB),
+            ];
+            self.counter(sample.time, holding.pid, &values);
+        }
+        self.counter(sample.time, TREE, &[("charged KiB", sample.charged * PAGE_KIB)]);
+    }
+
+    fn counter(&mut self, time: u64, pid: u32, values: &[(&str, u64)]) {
+        self.next();
+        let micros = Micros(time);
+        let text = &mut self.text;
+        let _ = write!(
+            text,
+            "{{\"name\":\"memory\",\"ph\":\"C\",\"ts\":{micros},\"pid\":{pid},\"args\":{{"
+        );
+        for (number, (name, value)) in values.iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            let _ = write!(text, "{comma}\"{name}\":{value}");
+        }
+        text.push_str("}}");
+    }
+
+    /// Says what a process is called, where that is new.
+    fn introduce(&mut self, member: &Member) {
+        if self.named.get(&member.pid) != Some(&member.name) {
+            self.named.insert(member.pid, member.name.clone());
+            self.name(member.pid, &member.name);
+        }
+    }
+
+    fn name(&mut self, pid: u32, name: &str) {
+        self.next();
+        let name = serde_json::Value::from(name);
+        let _ = write!(
+            self.text,
+            "{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{pid},\"args\":{{\"name\":{name}}}}}"
+        );
+    }
+
+    fn next(&mut self) {
+        if self.follows {
+            self.text.push_str(",\n");
+        }
+        self.follows = true;
+    }
+
+    const fn micros(&self, time: u64) -> Micros {
+        Micros(time.saturating_sub(self.begin))
+    }
+
+    /// Writes what there is, and the end behind it.
+    pub fn flush(&mut self) {
+        let len = self.text.len();
+        self.text.push_str(END);
+        if let Err(error) = self.file.write_all_at(self.text.as_bytes(), self.at) {
+            // The run goes on; what is the matter is said at its end.
+            self.error.get_or_insert(error);
+        } else {
+            self.at += len as u64;
+        }
+        self.text.clear();
+    }
+
+    /// Completes the trace, with how many events are missing.
+    pub fn end(mut self, lost: u64) -> Result<(), (PathBuf, io::Error)> {
+        self.next();
+        let _ = write!(
+            self.text,
+            "{{\"name\":\"events lost\",\"ph\":\"M\",\"pid\":{TREE},\"args\":{{\"count\":{lost}}}}}"
+        );
+        self.flush();
+        match self.error {
+            Some(error) => Err((self.path, error)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Nanoseconds, written as microseconds.
+struct Micros(u64);
+
+impl std::fmt::Display for Micros {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}

@@ -1,0 +1,295 @@
+//! Watching a run: a thread of the front drains what the runtimes write, as long as the program runs.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`members`] | the processes that were seen: names, mappings |
+//! | [`sample`] | what the counters said, at intervals |
+//! | [`report`] | `--report`: what is gathered of the events, and the page
+//! | [`chrome`] | `--trace`: the events as a trace for Perfetto |
+//!
+//! Nothing is kept event by event but the trace, which is written as it comes.
+
+mod chrome;
+mod members;
+mod report;
+mod sample;
+
+pub use report::Run;
+pub use sample::{COUNTED, Sample};
+
+use crate::complain;
+use members::Members;
+use pagefault_control::{Config, Happening, Mapped, MappedRing, Next, Plan, RECORDS};
+use report::{Gathered, Watched};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often rings are drained that fill slowly.
+const PAUSE: Duration = Duration::from_millis(4);
+/// How often the counters are read.
+const SAMPLE: Duration = Duration::from_millis(100);
+/// How long a record may be in the making before its writer is taken for dead.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What is to become of the events; its files are open before the program has run for hours.
+#[derive(Default)]
+pub struct Outputs {
+    trace: Option<(PathBuf, File)>,
+    report: Option<(PathBuf, File)>,
+}
+
+impl Outputs {
+    /// Opens what was asked for.
+    pub fn open(trace: Option<&Path>, report: Option<&Path>) -> Result<Self, (PathBuf, io::Error)> {
+        let open = |path: &Path| match File::create(path) {
+            Ok(file) => Ok((path.to_owned(), file)),
+            Err(error) => Err((path.to_owned(), error)),
+        };
+        Ok(Self { trace: trace.map(open).transpose()?, report: report.map(open).transpose()? })
+    }
+
+    /// Whether events are wanted.
+    pub const fn want_events(&self) -> bool {
+        self.trace.is_some() || self.report.is_some()
+    }
+}
+
+/// The watching thread.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Option<Watched>>,
+}
+
+impl Watch {
+    /// Begins to watch a tree. The process must not fork any more.
+    pub fn start(shared: &OwnedFd, config: &Config, outputs: Outputs) -> io::Result<Option<Self>> {
+        if !outputs.want_events() {
+            return Ok(None);
+        }
+        let watcher = Watcher::new(shared.try_clone()?, config, outputs)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("pagefault-watch".to_owned())
+            .spawn(move || watcher.run(&asked))?;
+        Ok(Some(Self { stop, thread }))
+    }
+
+    /// Reads what is left and completes the trace. Returns what a report is made of, if one is wanted.
+    pub fn finish(self) -> Option<Watched> {
+        self.stop.store(true, Release);
+        self.thread.thread().unpark();
+        // A panic of its was reported by itself; the program has run all the same.
+        self.thread.join().ok().flatten()
+    }
+}
+
+/// The ring of a slot as its reader sees it.
+struct Reader {
+    ring: MappedRing,
+    /// Whose the last event was, by its own number.
+    last: Option<(u32, usize)>,
+    /// Since when the next record has been in the making.
+    unfinished: Option<Instant>,
+    /// How many events were lost when this was looked at last.
+    lost: u64,
+}
+
+/// What the thread has.
+struct Watcher {
+    file: OwnedFd,
+    control: Mapped,
+    plan: Plan,
+    /// When the run began.
+    begin: u64,
+    readers: BTreeMap<u32, Reader>,
+    /// How many slots had been taken when that was looked at last.
+    begun: u32,
+    members: Members,
+    trace: Option<chrome::Trace>,
+    report: Option<Gathered>,
+    lost: u64,
+}
+
+impl Watcher {
+    fn new(file: OwnedFd, config: &Config, outputs: Outputs) -> io::Result<Self> {
+        let control = Mapped::new(&file).map_err(io::Error::other)?;
+        let begin = now();
+        let areas = config.swap.len();
+        let trace =
+            outputs.trace.map(|(path, file)| chrome::Trace::begin(path, file, begin, areas));
+        Ok(Self {
+            file,
+            control,
+            plan: config.plan(),
+            begin,
+            readers: BTreeMap::new(),
+            begun: 0,
+            members: Members::default(),
+            trace,
+            report: outputs.report.map(|(path, file)| Gathered::begin(path, file, begin)),
+            lost: 0,
+        })
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> Option<Watched> {
+        let mut due = Instant::now();
+        loop {
+            let last = stop.load(Acquire);
+            if last {
+                self.control.observe(false);
+            }
+            let drained = self.drain();
+            if last || Instant::now() >= due {
+                self.sample();
+                due = Instant::now() + self.report.as_ref().map_or(SAMPLE, Gathered::period);
+            }
+            if last {
+                break;
+            }
+            if drained < RECORDS / 8 {
+                std::thread::park_timeout(PAUSE);
+            }
+        }
+        self.end()
+    }
+
+    /// Reads what is in the rings; returns how many events there were.
+    fn drain(&mut self) -> usize {
+        self.find_readers();
+        let mut readers = std::mem::take(&mut self.readers);
+        let mut drained = 0;
+        readers.retain(|slot, reader| {
+            // Looked at first: what it wrote before its end is in the ring then.
+            let ended = !self.control.slots.get(*slot).is_some_and(|slot| slot.is_taken());
+            let some = self.drain_one(*slot, reader);
+            drained += some;
+            let kept = some > 0 || !ended || reader.unfinished.is_some();
+            if !kept {
+                self.forget(*slot);
+            }
+            kept
+        });
+        self.readers = readers;
+        drained
+    }
+
+    /// Maps the rings of processes that have begun.
+    fn find_readers(&mut self) {
+        let begun = self.control.slots.begun();
+        if begun == self.begun {
+            return;
+        }
+        let most = pagefault_control::MOST_PROCESSES as u32;
+        let new = begun.wrapping_sub(self.begun).min(most);
+        // A short-lived process may have given its slot back already.
+        let passed = (0..new).map(|step| begun.wrapping_sub(1 + step) % most);
+        let taken = self.control.slots.all_taken().map(|(slot, _)| slot);
+        let slots: Vec<u32> = passed.chain(taken).collect();
+        self.begun = begun;
+        for slot in slots {
+            if !self.readers.contains_key(&slot)
+                && let Ok(ring) = MappedRing::new(&self.file, self.plan, slot)
+            {
+                let lost = ring.lost();
+                self.readers.insert(slot, Reader { ring, last: None, unfinished: None, lost });
+            }
+        }
+    }
+
+    fn drain_one(&mut self, slot: u32, reader: &mut Reader) -> usize {
+        let mut drained = 0;
+        // A ring that is filled as fast as it is read must not keep the others waiting.
+        while drained < RECORDS {
+            match reader.ring.read() {
+                Next::Event(event) => {
+                    reader.unfinished = None;
+                    drained += 1;
+                    self.take(slot, reader, &event);
+                }
+                Next::Nothing => {
+                    reader.unfinished = None;
+                    break;
+                }
+                Next::Unfinished => {
+                    let since = *reader.unfinished.get_or_insert_with(Instant::now);
+                    if since.elapsed() < PATIENCE {
+                        break;
+                    }
+                    reader.unfinished = None;
+                    reader.ring.skip();
+                }
+            }
+        }
+        let lost = reader.ring.lost();
+        self.lost += lost.saturating_sub(reader.lost);
+        reader.lost = lost;
+        drained
+    }
+
+    fn take(&mut self, slot: u32, reader: &mut Reader, event: &Happening) {
+        let index = match reader.last {
+            Some((process, index)) if process == event.process => index,
+            _ => {
+                let index = self.members.find(&self.control, slot, event.process);
+                reader.last = Some((event.process, index));
+                index
+            }
+        };
+        if let Some(trace) = &mut self.trace {
+            trace.event(self.members.at(index), event);
+        }
+        if let Some(report) = &mut self.report {
+            report.event(index, &mut self.members, event);
+        }
+    }
+
+    /// Gives back what the ring of a process that has ended took.
+    fn forget(&self, slot: u32) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let range = self.plan.ring(slot);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // The first page has the numbers of the next events, which go on. Memory is all that is lost
+        // where the host refuses.
+        let start = range.start + rustix::param::page_size() as u64;
+        let _ = fallocate(&self.file, hole, start, range.end - start);
+    }
+
+    fn sample(&mut self) {
+        let sample = Sample::take(&self.control, now().saturating_sub(self.begin));
+        self.members.look(&self.control);
+        if let Some(trace) = &mut self.trace {
+            trace.sample(&sample, &self.members);
+            trace.flush();
+        }
+        if let Some(report) = &mut self.report {
+            report.sample(sample);
+        }
+    }
+
+    fn end(mut self) -> Option<Watched> {
+        if let Some(trace) = self.trace.take()
+            && let Err((path, error)) = trace.end(self.lost)
+        {
+            complain!("--trace {}: {error}", path.display());
+        }
+        let length = now().saturating_sub(self.begin);
+        let (members, lost) = (self.members, self.lost);
+        self.report.map(|gathered| Watched { gathered, members, length, lost })
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the runtimes' clock.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,174 @@
+//! Where in the address space pages come and go over time.
+//!
+//! A map has blocks of addresses and columns of time. Both grow coarser by doubling when there are too
+//! many, so that its size is bounded however long the run and however large the program.
+
+use pagefault_control::Kind;
+use std::collections::BTreeMap;
+
+/// The smallest block, in bytes.
+const BLOCK: u64 = 64 << 10;
+/// The most blocks of a map.
+const MOST_BLOCKS: usize = 4096;
+/// The narrowest column, in nanoseconds.
+const COLUMN: u64 = 20_000_000;
+/// The most columns of a map.
+const MOST_COLUMNS: usize = 160;
+
+/// What happened to pages of a block within a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// They were touched for the first time, or given ahead of that.
+    pub fresh: u32,
+    /// They came back from swap.
+    pub back: u32,
+    /// They were evicted.
+    pub out: u32,
+}
+
+impl Cell {
+    /// Adds what another cell has.
+    pub const fn add(&mut self, other: Self) {
+        self.fresh = self.fresh.saturating_add(other.fresh);
+        self.back = self.back.saturating_add(other.back);
+        self.out = self.out.saturating_add(other.out);
+    }
+}
+
+/// The columns of time, common to all maps of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    width: u64,
+}
+
+impl Columns {
+    /// Columns as narrow as they get.
+    pub const fn new() -> Self {
+        Self { width: COLUMN }
+    }
+
+    /// How many nanoseconds a column has.
+    pub const fn width(&self) -> u64 {
+        self.width
+    }
+
+    /// The column of a moment; makes columns wider until it is one of them, and returns how many times.
+    pub const fn find(&mut self, time: u64) -> (usize, u32) {
+        let mut doubled = 0;
+        while time / self.width >= MOST_COLUMNS as u64 {
+            self.width *= 2;
+            doubled += 1;
+        }
+        ((time / self.width) as usize, doubled)
+    }
+}
+
+/// The map of one process.
+pub struct Heat {
+    block: u64,
+    rows: BTreeMap<u64, Vec<Cell>>,
+    /// How many events it has.
+    pub events: u64,
+}
+
+impl Default for Heat {
+    fn default() -> Self {
+        Self { block: BLOCK, rows: BTreeMap::new(), events: 0 }
+    }
+}
+
+impl Heat {
+    /// Notes an event.
+    pub fn add(&mut self, kind: Kind, page: u64, column: usize) {
+        let cell = match kind {
+            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => {
+                Cell { fresh: 1, ..Cell::default() }
+            }
+            Kind::SwapIn | Kind::ReadAhead => Cell { back: 1, ..Cell::default() },
+            Kind::Evicted => Cell { out: 1, ..Cell::default() },
+            _ => return,
+        };
+        self.events += 1;
+        let row = self.rows.entry(page / self.block).or_default();
+        if row.len() <= column {
+            row.resize(column + 1, Cell::default());
+        }
+        row[column].add(cell);
+        if self.rows.len() > MOST_BLOCKS {
+            self.coarsen();
+        }
+    }
+
+    /// Puts pairs of columns together.
+    pub fn widen(&mut self) {
+        for row in self.rows.values_mut() {
+            *row = row.chunks(2).map(sum).collect();
+        }
+    }
+
+    /// Puts pairs of blocks together.
+    fn coarsen(&mut self) {
+        self.block *= 2;
+        let mut rows: BTreeMap<u64, Vec<Cell>> = BTreeMap::new();
+        for (number, row) in std::mem::take(&mut self.rows) {
+            merge(rows.entry(number / 2).or_default(), &row);
+        }
+        self.rows = rows;
+    }
+
+    /// The blocks, from the lowest up: where each begins and ends, and its columns.
+    pub fn blocks(&self) -> impl Iterator<Item = (u64, u64, &[Cell])> {
+        let block = self.block;
+        self.rows.iter().map(move |(number, row)| (number * block, (number + 1) * block, &row[..]))
+    }
+}
+
+fn sum(cells: &[Cell]) -> Cell {
+    let mut all = Cell::default();
+    cells.iter().for_each(|cell| all.add(*cell));
+    all
+}
+
+/// Adds a row to another.
+pub fn merge(to: &mut Vec<Cell>, from: &[Cell]) {
+    if to.len() < from.len() {
+        to.resize(from.len(), Cell::default());
+    }
+    to.iter_mut().zip(from).for_each(|(to, from)| to.add(*from));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(heat: &Heat) -> Cell {
+        let rows = heat.blocks().map(|(_, _, row)| sum(row));
+        rows.fold(Cell::default(), |mut all, row| {
+            all.add(row);
+            all
+        })
+    }
+
+    #[test]
+    fn a_map_stays_small_and_loses_no_event() {
+        let (mut heat, mut columns) = (Heat::default(), Columns::new());
+        for n in 0..60_000_u64 {
+            let (column, doubled) = columns.find(n * 1_000_000);
+            (0..doubled).for_each(|_| heat.widen());
+            let kind = [Kind::Anonymous, Kind::SwapIn, Kind::Evicted][n as usize % 3];
+            heat.add(kind, n * BLOCK, column);
+        }
+        assert_eq!(all(&heat), Cell { fresh: 20_000, back: 20_000, out: 20_000 });
+        assert!(heat.blocks().count() <= MOST_BLOCKS);
+        assert!(heat.blocks().all(|(start, end, row)| start < end && row.len() <= MOST_COLUMNS));
+        // A minute in at most 160 columns of 20 ms times a power of two.
+        assert_eq!(columns.width(), 640_000_000);
+    }
+
+    #[test]
+    fn what_neither_comes_nor_goes_is_not_on_the_map() {
+        let mut heat = Heat::default();
+        heat.add(Kind::Spurious, 0x1000, 3);
+        assert_eq!(heat.blocks().count(), 0);
+    }
+}

@@ -1,0 +1,172 @@
+//! `--report`: what a program's memory did, as one page.
+//!
+//! | module | what it gathers |
+//! |---|---|
+//! | [`series`] | the counters over time |
+//! | [`heat`] | where pages come and go over time |
+//! | [`latency`] | how long faults took |
+//! | [`places`], [`symbols`] | where in the program they are |
+//! | [`ahead`] | what became of pages brought before they were touched |
+//! | [`curve`] | what more memory would have changed |
+//! | [`data`], [`page`] | all of it as JSON, and as the page |
+//!
+//! Each event is counted as it comes and forgotten: what is kept does not grow with the run.
+
+mod ahead;
+mod curve;
+mod data;
+mod heat;
+mod latency;
+mod page;
+mod places;
+mod series;
+mod symbols;
+
+use super::members::Members;
+use super::sample::Sample;
+use crate::complain;
+use ahead::{Ahead, Brought};
+use curve::Curve;
+use heat::{Columns, Heat};
+use latency::Latency;
+use pagefault_control::{Happening, Kind};
+use places::Places;
+use series::Series;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+/// The most processes with a map of their own.
+const MOST_MAPS: usize = 256;
+
+/// What was gathered of a run so far.
+pub struct Gathered {
+    path: PathBuf,
+    file: File,
+    /// When the run began, by the runtimes' clock and by the calendar.
+    begin: u64,
+    date: SystemTime,
+    series: Series,
+    columns: Columns,
+    /// By the number of the member.
+    heat: Vec<Heat>,
+    latency: Latency,
+    places: Places,
+    ahead: Ahead,
+    curve: Curve,
+    /// Corrections for system calls, by kind.
+    in_calls: [u64; Kind::ALL.len()],
+}
+
+/// What a run was, for its report.
+pub struct Run<'a> {
+    /// The program and its arguments.
+    pub command: &'a [OsString],
+    /// How it ended.
+    pub ended: String,
+    /// The statistics as `--stats` prints them, both ways.
+    pub table: String,
+    pub stats: serde_json::Value,
+    pub limit_bytes: u64,
+    /// What the swap areas are called.
+    pub areas: Vec<String>,
+}
+
+/// What the watching thread leaves for the report.
+pub struct Watched {
+    pub gathered: Gathered,
+    pub members: Members,
+    /// How many nanoseconds were watched.
+    pub length: u64,
+    /// How many events were lost.
+    pub lost: u64,
+}
+
+impl Gathered {
+    /// Begins to gather, for a run that began at a time.
+    pub fn begin(path: PathBuf, file: File, begin: u64) -> Self {
+        Self {
+            path,
+            file,
+            begin,
+            date: SystemTime::now(),
+            series: Series::default(),
+            columns: Columns::new(),
+            heat: Vec::new(),
+            latency: Latency::default(),
+            places: Places::default(),
+            ahead: Ahead::default(),
+            curve: Curve::default(),
+            in_calls: [0; Kind::ALL.len()],
+        }
+    }
+
+    /// Counts an event of the member with this number.
+    pub fn event(&mut self, index: usize, members: &mut Members, event: &Happening) {
+        let process = index as u32;
+        self.count_on_map(index, event);
+        match event.kind {
+            Kind::ReadAhead => {
+                self.ahead.brought(process, event.page, Brought::FromSwap);
+                self.curve.came_back(process, event.page);
+            }
+            Kind::PopulatedAhead => self.ahead.brought(process, event.page, Brought::Fresh),
+            Kind::Evicted => {
+                self.ahead.evicted(process, event.page);
+                self.curve.evicted(process, event.page);
+            }
+            Kind::Fork => {}
+            _ => {
+                if event.kind == Kind::SwapIn {
+                    self.curve.came_back(process, event.page);
+                }
+                self.ahead.touched(process, event.page);
+                if event.in_call {
+                    self.in_calls[event.kind as usize] += 1;
+                    self.places.others.add(event.took);
+                } else {
+                    self.latency.add(index, event);
+                    self.places.add(index, members.at(index), event.ip, event.took);
+                }
+            }
+        }
+    }
+
+    fn count_on_map(&mut self, index: usize, event: &Happening) {
+        if index >= MOST_MAPS || event.page == 0 {
+            return;
+        }
+        if self.heat.len() <= index {
+            self.heat.resize_with(index + 1, Heat::default);
+        }
+        let (column, doubled) = self.columns.find(event.time.saturating_sub(self.begin));
+        for _ in 0..doubled {
+            self.heat.iter_mut().for_each(Heat::widen);
+        }
+        self.heat[index].add(event.kind, event.page, column);
+    }
+
+    /// Keeps what the counters say.
+    pub fn sample(&mut self, sample: Sample) {
+        self.series.add(sample);
+    }
+
+    /// How often the counters are to be read.
+    pub const fn period(&self) -> Duration {
+        self.series.period()
+    }
+}
+
+impl Watched {
+    /// Writes the page. That it cannot be written does not change how the program ended.
+    pub fn write(mut self, run: &Run) {
+        let data = data::of(&mut self, run);
+        let title = format!("{} — pagefault", data::command(run.command));
+        let page = page::page(&title, &data);
+        if let Err(error) = self.gathered.file.write_all(page.as_bytes()) {
+            complain!("--report {}: {error}", self.gathered.path.display());
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Where in the program faults are: by instruction, as an offset in its file.
+
+use crate::watch::members::Member;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// The most places that are told apart.
+const MOST: usize = 1 << 18;
+
+/// An instruction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In a mapped file, at an offset.
+    File(PathBuf, u64),
+    /// In memory that is of no file: code that the program made, or a mapping that was not seen.
+    Memory(u64),
+}
+
+/// What the faults of a place came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    pub faults: u64,
+    /// Nanoseconds.
+    pub time: u64,
+}
+
+/// All places of a run.
+#[derive(Default)]
+pub struct Places {
+    costs: Vec<(Place, Cost)>,
+    by_place: HashMap<Place, usize>,
+    /// By process and instruction, so that a place is looked up once.
+    by_ip: HashMap<(usize, u64), usize>,
+    /// Faults of places that were too many to be told apart, and accesses of system calls.
+    pub others: Cost,
+}
+
+impl Places {
+    /// Counts a fault.
+    pub fn add(&mut self, member: usize, seen: &mut Member, ip: u64, took: u64) {
+        let known = self.by_ip.get(&(member, ip)).copied();
+        let Some(index) = known.or_else(|| self.find(member, seen, ip)) else {
+            return self.others.add(took);
+        };
+        self.costs[index].1.add(took);
+    }
+
+    fn find(&mut self, member: usize, seen: &mut Member, ip: u64) -> Option<usize> {
+        if self.by_ip.len() >= MOST {
+            // Of processes that may have ended long ago: those that go on are found again.
+            self.by_ip.clear();
+        }
+        let place = match seen.mapping_of_code(ip) {
+            Some((start, mapping)) => match mapping.file() {
+                Some(file) => Place::File(file, ip - start + mapping.offset),
+                None => Place::Memory(ip),
+            },
+            None => Place::Memory(ip),
+        };
+        let index = match self.by_place.get(&place) {
+            Some(index) => *index,
+            None if self.costs.len() >= MOST => return None,
+            None => {
+                self.costs.push((place.clone(), Cost::default()));
+                self.by_place.insert(place, self.costs.len() - 1);
+                self.costs.len() - 1
+            }
+        };
+        self.by_ip.insert((member, ip), index);
+        Some(index)
+    }
+
+    /// All places with what they cost.
+    pub fn all(&self) -> &[(Place, Cost)] {
+        &self.costs
+    }
+}
+
+impl Cost {
+    /// Counts a fault.
+    pub const fn add(&mut self, took: u64) {
+        self.faults += 1;
+        self.time += took;
+    }
+}

@@ -1,0 +1,87 @@
+//! What the counters of a tree say at one moment.
+
+use pagefault_control::{Control, Kind, MOST_AREAS};
+
+/// The corrections that are counted, in the order of the decision tree.
+pub const COUNTED: [Kind; 7] = [
+    Kind::Anonymous,
+    Kind::Zero,
+    Kind::File,
+    Kind::SwapIn,
+    Kind::CopyOnWrite,
+    Kind::FirstStore,
+    Kind::Spurious,
+];
+
+/// The counters at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Nanoseconds since the beginning.
+    pub time: u64,
+    /// Faults so far, by correction as in [`COUNTED`].
+    pub faults: [u64; COUNTED.len()],
+    /// Pages written to each swap area so far.
+    pub pages_out: [u64; MOST_AREAS],
+    /// Pages read from each swap area so far.
+    pub pages_in: [u64; MOST_AREAS],
+    /// Pages evicted so far.
+    pub evicted: u64,
+    /// The frames charged over the tree.
+    pub charged: u64,
+    /// What each process has.
+    pub processes: Vec<Holding>,
+}
+
+/// What one process has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holding {
+    /// Its slot.
+    pub slot: u32,
+    /// Its number as we see it.
+    pub pid: u32,
+    /// Its resident pages, shared ones included.
+    pub resident: u32,
+    /// The pages that the tree's limit is charged with for it.
+    pub charged: u32,
+    /// Its pages in each swap area.
+    pub stored: [u32; MOST_AREAS],
+}
+
+impl Sample {
+    /// Reads all counters.
+    pub fn take(control: &Control, time: u64) -> Self {
+        let counters = &control.counters;
+        let values = |counts: &[pagefault_control::Count; MOST_AREAS]| {
+            std::array::from_fn(|area| counts[area].value())
+        };
+        Self {
+            time,
+            faults: [
+                counters.anonymous.value(),
+                counters.zero.value(),
+                counters.file.value(),
+                counters.swap_in.value(),
+                counters.copy_on_write.value(),
+                counters.first_store.value(),
+                counters.spurious.value(),
+            ],
+            pages_out: values(&counters.pages_out),
+            pages_in: values(&counters.pages_in),
+            evicted: counters.evicted.value(),
+            charged: control.slots.charged(),
+            processes: control
+                .slots
+                .all_taken()
+                .map(|(number, slot)| Holding {
+                    slot: number,
+                    pid: slot.pid.load(std::sync::atomic::Ordering::Relaxed),
+                    resident: slot.resident(),
+                    charged: slot.charged(),
+                    stored: slot.stored(),
+                })
+                // The keeper has not heard of it: it has just begun.
+                .filter(|held| held.pid != 0)
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Programs whose limit is not reached, and those that reach it after all: the memory manager takes
+//! over what the host had.
+
+use crate::harness::{Scratch, assert_limited, full, have, number, python};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program that lies beside this file, if there is a compiler.
+fn program(scratch: &Scratch) -> Option<PathBuf> {
+    let compiler = if have("cc") { "cc" } else { return None };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/light.c");
+    let program = scratch.path("light");
+    let mut build = Command::new(compiler);
+    build.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(&source);
+    assert!(build.status().unwrap().success(), "light.c is not built");
+    Some(program)
+}
+
+/// Has something happen again and again while a process becomes full.
+fn convert(what: &str) {
+    let scratch = Scratch::new(&format!("light-{what}"));
+    let Some(program) = program(&scratch) else { return };
+    let rounds = if full() { "200" } else { "5" };
+    let stats = scratch.compare("32M", &[program.to_str().unwrap(), what, rounds]);
+    assert_limited(&stats);
+}
+
+#[test]
+fn stores_of_other_threads_are_kept() {
+    convert("threads");
+}
+
+/// A call that began when nothing was pinned finds its memory as if it had been.
+#[test]
+fn calls_that_wait_are_kept() {
+    convert("calls");
+}
+
+#[test]
+fn what_a_device_writes_is_kept() {
+    convert("direct");
+}
+
+/// Memory that may not be read or stored to, that was freed, moved, guarded, wiped in a child.
+#[test]
+fn memory_of_every_kind_is_kept() {
+    convert("kinds");
+}
+
+#[test]
+fn a_child_is_full_and_its_parent_light() {
+    convert("child");
+}
+
+/// A neighbour gives up what it could have used.
+#[test]
+fn a_process_is_pressed() {
+    convert("pressed");
+}
+
+/// The sum of the tree's processes is within the limit by the kernel's count, at any time.
+#[test]
+fn a_light_tree_keeps_its_limit() {
+    /// What the runtime needs in each of the seven processes for itself, in KiB.
+    const OWN: u64 = 7 * (2 << 10);
+    let scratch = Scratch::new("light-sum");
+    let Some(program) = program(&scratch) else { return };
+    let options = ["--memory", "32M", "--swap", "file"];
+    let output = scratch.run(&options, &[program.to_str().unwrap(), "sum", "1"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "well\n", "{output:?}");
+    let peak: u64 = String::from_utf8_lossy(&output.stderr).trim().parse().unwrap();
+    assert!(peak > 16 << 10, "{peak} KiB: not much was used");
+    assert!(peak <= (32 << 10) + OWN, "{peak} KiB resident");
+}
+
+/// Without pressure nothing is registered and no fault is ours.
+#[test]
+fn a_program_that_fits_has_no_fault_of_ours() {
+    let scratch = Scratch::new("light-fits");
+    let program = "import threading; x = [bytes(1000) for _ in range(20000)]; \
+                   t = threading.Thread(target=lambda: print(len(x))); t.start(); t.join()";
+    let stats = scratch.compare("1G", &[python(), "-c", program]);
+    let faults = number(&stats, "/faults/minor") + number(&stats, "/faults/major");
+    assert_eq!(faults, 0, "{stats:#}");
+}

@@ -1,0 +1,97 @@
+//! Recording what a program does to its pages, with valgrind's lackey.
+//!
+//! Lackey tells every access, which is a hundred times what a replay needs: a page that is among the
+//! last few that were used would be in any memory. So only accesses to other pages are kept, and the
+//! first store to a page since it was.
+
+use crate::trace::Deed;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How many pages are taken for granted.
+const WINDOW: usize = 16;
+
+/// Runs a program and records it; returns how many steps there were.
+pub fn record(command: &[String], out: &Path) -> io::Result<u64> {
+    let mut child = Command::new("valgrind")
+        .args(["--tool=lackey", "--trace-mem=yes", "--"])
+        .args(command)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let lines = child.stderr.take().ok_or_else(|| io::Error::other("valgrind tells nothing"))?;
+    let mut file = BufWriter::new(File::create(out)?);
+    let mut recent = Recent::default();
+    let mut steps = 0;
+    for line in BufReader::new(lines).split(b'\n') {
+        let Some((page, deed)) = parse(&line?) else { continue };
+        if recent.is_news(page, deed) {
+            file.write_all(&(page << 3 | deed.code()).to_le_bytes())?;
+            steps += 1;
+        }
+    }
+    file.flush()?;
+    let ended = child.wait()?;
+    if ended.success() { Ok(steps) } else { Err(io::Error::other(format!("valgrind: {ended}"))) }
+}
+
+/// A line of lackey's about data, as ` S 04222ca8,8`; those about code and others are none.
+fn parse(line: &[u8]) -> Option<(u64, Deed)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (deed, rest) = match line.get(..3)? {
+        " L " => (Deed::Load, &line[3..]),
+        " S " | " M " => (Deed::Store, &line[3..]),
+        _ => return None,
+    };
+    let (address, _) = rest.split_once(',')?;
+    Some((u64::from_str_radix(address, 16).ok()? >> 12, deed))
+}
+
+/// The pages that were used last, the latest first, and whether each was stored to meanwhile.
+#[derive(Default)]
+struct Recent(Vec<(u64, bool)>);
+
+impl Recent {
+    fn is_news(&mut self, page: u64, deed: Deed) -> bool {
+        let stores = deed == Deed::Store;
+        match self.0.iter().position(|(other, _)| *other == page) {
+            Some(at) => {
+                let (_, stored) = self.0.remove(at);
+                self.0.insert(0, (page, stored || stores));
+                stores && !stored
+            }
+            None => {
+                self.0.truncate(WINDOW - 1);
+                self.0.insert(0, (page, stores));
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lackeys_lines_are_read() {
+        assert_eq!(parse(b" S 04222ca8,8"), Some((0x4222, Deed::Store)));
+        assert_eq!(parse(b" M 0421c7cc,4"), Some((0x421c, Deed::Store)));
+        assert_eq!(parse(b" L 1ffeffe7e8,8"), Some((0x01ff_effe, Deed::Load)));
+        assert_eq!(parse(b"I  04016b80,3"), None);
+        assert_eq!(parse(b"==123== Lackey"), None);
+    }
+
+    #[test]
+    fn repeated_use_is_no_news_and_a_first_store_is() {
+        let mut recent = Recent::default();
+        assert!(recent.is_news(1, Deed::Load));
+        assert!(!recent.is_news(1, Deed::Load));
+        assert!(recent.is_news(1, Deed::Store));
+        assert!(!recent.is_news(1, Deed::Store));
+        assert!((2..2 + WINDOW as u64).all(|page| recent.is_news(page, Deed::Load)));
+        assert!(recent.is_news(1, Deed::Load));
+    }
+}

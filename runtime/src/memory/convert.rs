@@ -1,0 +1,224 @@
+//! From light to full: the memory manager takes over the pages that the host has.
+//!
+//! The gate is held exclusively to the end. Threads of the program run on: they stop at the gate
+//! with their next fault on a page that is absent, and with their next call. What they do to pages
+//! that are there needs no fault, and those are adopted where they stand.
+//!
+//! Calls of the host's that are under way go on too. The pages that they name are made present
+//! before anything is registered, when the host still does that by itself, and are adopted and
+//! pinned before any page can be evicted.
+
+use super::light;
+use super::{GATE, Manager, PAGE, Pins, addresses};
+use crate::thread::Thread;
+use crate::{call, keeper, process, sys, user};
+use alloc::vec::Vec;
+use core::ops::{ControlFlow, Range};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+use linux_raw_sys::general as nr;
+use pagefault::error::AdoptError;
+use pagefault_calls::{Area, Kind};
+use pagefault_linux::{AdoptPresentError, Standing};
+use pagefault_machine::{Access, Protection};
+
+/// The thread that converts, by its number; 0 for none.
+static CONVERTER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the calling thread is just converting: it holds the gate, and a fault of its copies is
+/// none of managed memory's.
+pub fn is_converting() -> bool {
+    CONVERTER.load(Relaxed) == Thread::current().context()
+}
+
+/// How long frames are waited for, in nanoseconds, and how long between two looks.
+const PATIENCE: u64 = 20_000_000_000;
+const PAUSE: u64 = 500_000;
+
+/// Memory that the host uses for a thread.
+struct Use {
+    thread: &'static Thread,
+    area: Area,
+    lasts: Lasts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// As long as the call that is under way.
+    Call,
+    /// As long as the thread.
+    Thread,
+}
+
+impl Manager {
+    /// Makes a light process full. The gate is held exclusively; `empty` is a range that was just
+    /// mapped and has no page.
+    pub(super) fn convert(&self, empty: &Range<u64>) {
+        debug_assert!(GATE.is_locked_exclusive());
+        if !light::end() {
+            return;
+        }
+        CONVERTER.store(Thread::current().context(), Relaxed);
+        let mut bound = core::mem::take(&mut *self.bound.lock());
+        let parts = self.parts(&(PAGE..user::END));
+        let uses = uses();
+        let mut standing = look();
+        let mut filled = Vec::new();
+        for (part, _) in parts.iter().filter(|(_, protection)| !protection.is_empty()) {
+            filled.extend(drop_zeros(part, &bound, &mut standing));
+        }
+        for page in &filled {
+            bound.stored.insert(page);
+        }
+        bound.stored.remove(empty);
+        uses.iter().for_each(|used| self.touch(used));
+        for freed in bound.freed.within(&(0..user::END)) {
+            let _ = standing.runs(freed, |run| {
+                keep(&run);
+                Ok(())
+            });
+        }
+        for (part, _) in &parts {
+            // SAFETY: private anonymous memory of the program's, and every call that changes its
+            // mapping comes through here.
+            let registered = unsafe { self.mm().space().register_as_is(addresses(part)) };
+            if let Err(errno) = registered {
+                process::stop(format_args!("the host refuses to hand over its faults: {errno}"));
+            }
+        }
+        self.machine.grant_frames(bound.paid as u32);
+        for used in &uses {
+            let pages = used.area.start & !(PAGE - 1)..used.area.end().next_multiple_of(PAGE);
+            for (part, protection) in self.parts(&pages) {
+                self.adopt_standing(&mut standing, &part, protection);
+            }
+            self.pin_for(used);
+        }
+        for (part, protection) in &parts {
+            for stored in bound.stored.within(part) {
+                self.adopt_standing(&mut standing, &stored, *protection);
+            }
+        }
+        self.machine.give_back_frames();
+        CONVERTER.store(0, Release);
+    }
+
+    /// Makes the pages of a use present while the host does so by itself.
+    fn touch(&self, used: &Use) {
+        for (part, _) in self.parts(&(used.area.start & !(PAGE - 1)..used.area.end())) {
+            for page in part.step_by(PAGE as usize) {
+                // What may not be read is the host's to refuse.
+                let _ = user::read::<u8>(page);
+            }
+        }
+    }
+
+    /// Adopts what stands in a part of a region.
+    fn adopt_standing(&self, standing: &mut Standing, part: &Range<u64>, protection: Protection) {
+        let since = process::now();
+        loop {
+            let range = addresses(part);
+            // SAFETY: registered, and the gate keeps the mappings as they are.
+            let adopted = unsafe {
+                if protection.is_empty() {
+                    standing.adopt_unreadable(self.mm(), range)
+                } else {
+                    standing.adopt(self.mm(), range)
+                }
+            };
+            match adopted {
+                Ok(_) => return,
+                Err(AdoptPresentError::Refused(AdoptError::OutOfMemory))
+                    if process::now() - since < PATIENCE =>
+                {
+                    keeper::press(Thread::current().member());
+                    let pause = [0, PAUSE];
+                    // SAFETY: the time lives for the call.
+                    let _ =
+                        unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+                }
+                Err(error) => process::stop(format_args!("{error}")),
+            }
+        }
+    }
+
+    /// Keeps the pages of a use resident as long as it lasts.
+    fn pin_for(&self, used: &Use) {
+        let access = if used.area.access.writes() { Access::Write } else { Access::Read };
+        let (start, len) = (used.area.start, used.area.len);
+        let pin = |pins: &mut Pins| {
+            let is_word = used.area.kind == Kind::Word;
+            if !is_word || pins.add_held(self, start, len, Access::Write) == 0 {
+                pins.add_held(self, start, len, access);
+            }
+        };
+        match used.lasts {
+            Lasts::Call => pin(&mut used.thread.flight.pins().borrow_mut()),
+            Lasts::Thread => {
+                let mut pins = Pins::new();
+                pin(&mut pins);
+                used.thread.kept.borrow_mut().push(pins);
+            }
+        }
+    }
+}
+
+/// How pages are looked for: with a descriptor only where no other thread could close it.
+pub(super) fn look() -> Standing {
+    if Thread::all().len() > 1 { Standing::resident() } else { Standing::new() }
+}
+
+/// What the host uses of the program's memory at present, for each thread.
+fn uses() -> Vec<Use> {
+    let mut uses = Vec::new();
+    for thread in Thread::all() {
+        for area in thread.later.take() {
+            uses.push(Use { thread, area, lasts: Lasts::Thread });
+        }
+        let Some((number, args)) = thread.flight.call() else { continue };
+        let mut left = Pins::most() as u64 * PAGE;
+        call::each_area(number, &args, &mut |area| {
+            let area = Area { len: area.len.min(left), ..area };
+            left -= area.len;
+            uses.push(Use { thread, area, lasts: Lasts::Call });
+            if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+    }
+    uses
+}
+
+/// Empties those pages of a region that could never be stored to and show the host's zeros, which do
+/// not count, while a frame of ours would. Returns those that have content all the same: a debugger
+/// may put it there.
+fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) -> Vec<Range<u64>> {
+    let mut filled = Vec::new();
+    let mut from = part.start;
+    for stored in bound.stored.within(part).into_iter().chain([part.end..part.end]) {
+        let _ = standing.runs(from..stored.start, |run| {
+            for page in run.step_by(PAGE as usize) {
+                if is_zero(page) {
+                    // SAFETY: zeros come back.
+                    let _ = unsafe { sys::advise(page as usize, PAGE as usize, nr::MADV_DONTNEED) };
+                } else {
+                    filled.push(page..page + PAGE);
+                }
+            }
+            Ok(())
+        });
+        from = stored.end;
+    }
+    filled
+}
+
+/// Whether a page that may be read holds zeros alone.
+fn is_zero(page: u64) -> bool {
+    let mut bytes = [0; PAGE as usize];
+    user::read_bytes(page, &mut bytes) == Ok(()) && bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Has the host keep pages that it was allowed to drop: they count as stored to.
+pub(super) fn keep(run: &Range<u64>) {
+    let len = (run.end - run.start) as usize;
+    // SAFETY: the pages are there and keep their content.
+    let _ = unsafe { sys::advise(run.start as usize, len, nr::MADV_POPULATE_WRITE) };
+}

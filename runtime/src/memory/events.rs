@@ -1,0 +1,162 @@
+//! Events for a command that wants to know each: `--report`, `--trace`.
+//!
+//! They go into the ring of the process's slot (`pagefault_control::Ring`). Where nobody asked there
+//! is no ring, and all this costs is a look at a pointer.
+
+use crate::thread::Thread;
+use crate::{process, sys};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicU32};
+use linux_raw_sys::general as nr;
+use pagefault_control::{Control, Happening, Kind, Ring};
+use pagefault_machine::Access;
+
+/// The ring of this process; null where nobody reads it.
+static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
+/// This process's number, as it sees itself.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Begins to keep events, if the command reads them.
+pub fn start() {
+    let Some(control) = process::control() else { return };
+    let boot = process::boot();
+    attach(control, boot.slot, boot.control_fd as u32);
+}
+
+/// Goes on in a forked child, whose slot is another.
+pub fn after_fork_in_child(control: &Control, slot: u32, file: u32) {
+    let old = RING.swap(core::ptr::null_mut(), Release);
+    if old.is_null() {
+        return;
+    }
+    // SAFETY: this is the child's only thread.
+    let _ = unsafe { sys::unmap(old.addr(), size_of::<Ring>()) };
+    attach(control, slot, file);
+    let time = process::now();
+    keep(&Happening { time, ..nothing(Kind::Fork) });
+}
+
+fn attach(control: &Control, slot: u32, file: u32) {
+    if !control.is_observed() {
+        return;
+    }
+    PROCESS.store(sys::process_id(), Relaxed);
+    let range = control.plan().ring(slot);
+    let prot = nr::PROT_READ | nr::PROT_WRITE;
+    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
+    let len = size_of::<Ring>();
+    // Without address space for it the program runs all the same, unseen.
+    let Ok(start) = sys::map_apart(len as u64, prot, flags, file.into(), range.start) else {
+        return;
+    };
+    // SAFETY: nothing of the program's is there.
+    let _ = unsafe { sys::advise(start, len, nr::MADV_DONTDUMP) };
+    RING.store(start as *mut Ring, Release);
+}
+
+/// The ring, if somebody reads it.
+fn ring() -> Option<&'static Ring> {
+    let ring = RING.load(Acquire);
+    // SAFETY: mapped as long as a ring, until a fork leaves the child with one thread.
+    let ring = unsafe { ring.as_ref() }?;
+    process::control().is_some_and(Control::is_observed).then_some(ring)
+}
+
+fn keep(event: &Happening) {
+    if let Some(ring) = ring() {
+        ring.write(event);
+    }
+}
+
+/// An event of this thread's about which nothing else is known.
+fn nothing(kind: Kind) -> Happening {
+    Happening {
+        kind,
+        write: false,
+        major: false,
+        in_call: false,
+        time: 0,
+        took: 0,
+        page: 0,
+        ip: 0,
+        process: PROCESS.load(Relaxed),
+        thread: Thread::current().number(),
+    }
+}
+
+/// How far a thread is with a fault, for its events.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Under {
+    /// It has none in hand: what is corrected is an access of a system call.
+    #[default]
+    NoFault,
+    /// It has one in hand, which needed no correction so far.
+    Fault,
+    /// It has one in hand, corrected so, with a store read or not.
+    Corrected(Kind, bool),
+}
+
+/// The calling thread has a fault in hand.
+pub fn begin_fault() {
+    if ring().is_some() {
+        Thread::current().under.set(Under::Fault);
+    }
+}
+
+/// What is known of a fault that has been answered.
+pub struct Answered {
+    pub access: Access,
+    pub address: u64,
+    pub ip: u64,
+    pub begin: u64,
+    pub took: u64,
+}
+
+/// The fault in hand has been answered.
+pub fn end_fault(fault: &Answered) {
+    let Some(ring) = ring() else { return };
+    let (kind, major) = match Thread::current().under.replace(Under::NoFault) {
+        // It began before somebody read events.
+        Under::NoFault => return,
+        Under::Fault => (Kind::Refill, false),
+        Under::Corrected(kind, major) => (kind, major),
+    };
+    ring.write(&Happening {
+        major,
+        write: fault.access == Access::Write,
+        time: fault.begin,
+        took: fault.took,
+        page: fault.address,
+        ip: fault.ip,
+        ..nothing(kind)
+    });
+}
+
+/// The fault in hand is none of ours, or ends the program.
+pub fn forget_fault() {
+    Thread::current().under.set(Under::NoFault);
+}
+
+/// Something was corrected: for the fault in hand, or for a system call.
+pub fn corrected(kind: Kind, page: u64, access: Access, major: bool) {
+    let Some(ring) = ring() else { return };
+    let thread = Thread::current();
+    if thread.under.get() != Under::NoFault {
+        return thread.under.set(Under::Corrected(kind, major));
+    }
+    ring.write(&Happening {
+        major,
+        write: access == Access::Write,
+        in_call: true,
+        time: process::now(),
+        page,
+        ..nothing(kind)
+    });
+}
+
+/// A page came or went without a fault.
+pub fn moved(kind: Kind, page: u64) {
+    if let Some(ring) = ring() {
+        ring.write(&Happening { time: process::now(), page, ..nothing(kind) });
+    }
+}

@@ -1,0 +1,224 @@
+//! Light mode: while all that the tree could have resident fits its limit, the host owns the pages.
+//!
+//! A light process has the memory manager follow its mappings, and nothing else: no range is
+//! registered, so that faults are the host's own, and calls need no pins. It is charged for its
+//! *bound*, the memory that it could have resident. What does not fit, a press, a fork whose child
+//! does not fit, and memory that is to be locked make it *full*, for good (`convert`).
+//!
+//! The mode changes under the gate held exclusively. A call of the program's that the host makes
+//! meanwhile has nothing pinned, so each notes itself first ([`note`]), and whoever converts pins
+//! for it. Either the call sees the new mode, or the conversion sees the call: both write their
+//! own word before they read the other's.
+
+use super::ranges::Ranges;
+use super::{GATE, Manager, PAGE, Pins, convert};
+use crate::lock::Mutex;
+use crate::thread::Thread;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::SeqCst;
+use lock_api::RwLockReadGuard;
+use pagefault_linux::lock::FutexRwLock;
+use pagefault_machine::Protection;
+
+/// Whether the process is light.
+static LIGHT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the process is light: as long as the gate is held, in whatever way.
+pub fn is_light() -> bool {
+    LIGHT.load(SeqCst)
+}
+
+/// Ends light mode, under the gate held exclusively; whether it was on.
+pub(super) fn end() -> bool {
+    LIGHT.swap(false, SeqCst)
+}
+
+/// Keeps a light process light until the guard is dropped; `None` where it is full.
+pub fn stay() -> Option<RwLockReadGuard<'static, FutexRwLock, ()>> {
+    if !is_light() {
+        return None;
+    }
+    let gate = GATE.read();
+    is_light().then_some(gate)
+}
+
+/// Makes the process full, if it is light.
+pub fn leave(manager: &Manager) {
+    if is_light() {
+        let _gate = GATE.write();
+        manager.convert(&(0..0));
+    }
+}
+
+/// What a light process is charged for.
+#[derive(Default)]
+pub struct Bound {
+    /// The memory that can be stored to, or could be.
+    pub(super) stored: Ranges,
+    /// The pages that are paid for.
+    pub(super) paid: u64,
+    /// Where the host may drop pages that are not stored to again (`MADV_FREE`).
+    pub(super) freed: Ranges,
+}
+
+/// The bound of a process that has nothing yet.
+pub const fn no_bound() -> Mutex<Bound> {
+    Mutex::new(Bound { stored: Ranges::new(), paid: 0, freed: Ranges::new() })
+}
+
+impl Manager {
+    /// Begins light, if the tree has room for the memory that the program begins with.
+    pub(super) fn begin_light(&self, image: &[Range<u64>]) {
+        let mut bound = self.bound.lock();
+        for range in image {
+            bound.stored.insert(range);
+        }
+        let pages = bound.stored.len() / PAGE;
+        if self.tree.charge(pages) {
+            bound.paid = pages;
+            LIGHT.store(true, SeqCst);
+        }
+    }
+
+    /// Pays for ranges that can be stored to from now on, or else converts. The gate is held
+    /// exclusively, and the process is light. There is no page in the range `empty` yet.
+    pub(super) fn cover(&self, ranges: &[Range<u64>], empty: &Range<u64>) {
+        let paid = {
+            let mut bound = self.bound.lock();
+            let more = ranges.iter().map(|range| bound.stored.insert(range)).sum::<u64>() / PAGE;
+            let paid = self.tree.charge(more);
+            bound.paid += if paid { more } else { 0 };
+            paid
+        };
+        if !paid {
+            self.convert(empty);
+        }
+    }
+
+    /// Gives back what was paid for a range that is gone. The gate is held exclusively.
+    pub(super) fn uncover(&self, range: &Range<u64>) {
+        if is_light() {
+            let mut bound = self.bound.lock();
+            let less = bound.stored.remove(range) / PAGE;
+            bound.freed.remove(range);
+            bound.paid -= less;
+            self.tree.uncharge(less);
+        }
+    }
+
+    /// Has the host keep what it was allowed to drop in a range that can soon not be stored to. The
+    /// gate is held exclusively.
+    pub(super) fn keep_freed(&self, range: &Range<u64>) {
+        let mut bound = self.bound.lock();
+        if bound.freed.len() == 0 {
+            return;
+        }
+        let mut standing = convert::look();
+        for freed in bound.freed.within(range) {
+            let _ = standing.runs(freed.clone(), |run| {
+                convert::keep(&run);
+                Ok(())
+            });
+            bound.freed.remove(&freed);
+        }
+    }
+
+    /// Follows a move of a light process's mapping; the region has moved already.
+    pub(super) fn cover_moved(&self, old: &Range<u64>, new: &Range<u64>, kept: bool) {
+        let to =
+            |part: Range<u64>| part.start - old.start + new.start..part.end - old.start + new.start;
+        let [mut stored, freed] = {
+            let bound = self.bound.lock();
+            [&bound.stored, &bound.freed]
+                .map(|ranges| ranges.within(old).into_iter().map(to).collect::<Vec<_>>())
+        };
+        if !kept {
+            self.uncover(old);
+        }
+        for part in &freed {
+            self.bound.lock().freed.insert(part);
+        }
+        let writable = |(_, protection): &(_, Protection)| protection.contains(Protection::WRITE);
+        stored.extend(self.parts(new).into_iter().filter(writable).map(|(part, _)| part));
+        self.cover(&stored, &(0..0));
+    }
+}
+
+/// A call of the program's that the host makes while the process is light.
+pub struct Flight {
+    under_way: AtomicBool,
+    call: Cell<(u32, [u64; 6])>,
+    /// The pages that the conversion has pinned for it.
+    pins: RefCell<Pins>,
+}
+
+impl Flight {
+    /// No call.
+    pub const fn new() -> Self {
+        Self {
+            under_way: AtomicBool::new(false),
+            call: Cell::new((0, [0; 6])),
+            pins: RefCell::new(Pins::new()),
+        }
+    }
+
+    /// The call, if one is under way. Asked under the gate held exclusively, after light mode has
+    /// ended: the call then ends no sooner than the gate is let go of.
+    pub(super) fn call(&self) -> Option<(u32, [u64; 6])> {
+        self.under_way.load(SeqCst).then(|| self.call.get())
+    }
+
+    /// Pages that the call is to have until it ends. The gate is held exclusively.
+    pub(super) fn pins(&self) -> &RefCell<Pins> {
+        &self.pins
+    }
+
+    /// Gives up what was pinned for a thread that is not here: in a forked child.
+    pub fn abandon(&self) {
+        self.under_way.store(false, SeqCst);
+        // What was being changed at the fork stays as it is.
+        if let Ok(mut pins) = self.pins.try_borrow_mut() {
+            pins.clear();
+        }
+    }
+}
+
+/// A call that is noted until this is dropped.
+pub struct Noted<'a>(&'a Flight);
+
+/// Notes a call that the calling thread is about to have the host make; `None` where the process
+/// is full, so that its pages must be pinned. The caller does not hold the gate, also not when the
+/// note is dropped.
+pub fn note(thread: &Thread, number: u32, args: [u64; 6]) -> Option<Noted<'_>> {
+    if !is_light() {
+        return None;
+    }
+    let flight = &thread.flight;
+    flight.call.set((number, args));
+    flight.under_way.store(true, SeqCst);
+    let noted = Noted(flight);
+    is_light().then_some(noted)
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.store(false, SeqCst);
+        if !is_light() {
+            // Whoever converts may just be pinning for this call.
+            let _gate = GATE.read();
+            self.0.pins.borrow_mut().clear_held();
+        }
+    }
+}
+
+/// Makes a process that others have pressed give up what it does not use; whether it was light.
+pub(super) fn give_up(manager: &Manager) -> bool {
+    if !is_light() {
+        return false;
+    }
+    leave(manager);
+    true
+}
