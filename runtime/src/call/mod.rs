@@ -12,12 +12,14 @@
 //! | `trace` | what debuggers do |
 //! | `wait` | waits that end after a while |
 //! | `memory` | mappings and what changes them |
+//! | `old` | calls in the manner of 32-bit programs |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
 
 mod descriptor;
 mod exec;
 mod listing;
 mod memory;
+mod old;
 mod passed;
 mod process;
 mod seccomp;
@@ -57,15 +59,32 @@ pub struct Call<'a> {
     pub args: [u64; 6],
 }
 
+/// The instruction that asks for a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// `syscall`.
+    Today,
+    /// `int 0x80`.
+    Old,
+}
+
 /// Makes a system call for the program whose instruction trapped.
-pub fn dispatch(thread: &Thread, context: &mut Context) {
+pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
     let number = context.registers.rax;
-    let args = context.registers.args();
-    // The kernel looks at the lower half alone.
-    let mut call = Call { thread, context, number: number as u32, args };
-    let outcome = match call.judge() {
-        Some(outcome) => outcome,
-        None => call.make(),
+    let asked = match manner {
+        // The kernel looks at the lower half alone.
+        Manner::Today => Some((number as u32, context.registers.args())),
+        Manner::Old => old::translate(&context.registers),
+    };
+    let outcome = match asked {
+        Some((number, args)) => {
+            let mut call = Call { thread, context, number, args };
+            call.judge().unwrap_or_else(|| call.make())
+        }
+        None => {
+            crate::process::count_refused();
+            Err(sys::Errno::ENOSYS).into()
+        }
     };
     crate::memory::give_up_asked();
     if let Outcome::Raw(raw) = outcome {

@@ -8,7 +8,7 @@ use super::statistics::Observer;
 use super::{addresses, events, light, swap};
 use crate::lock::Mutex;
 use crate::process;
-use crate::sys::{Errno, Result};
+use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -92,6 +92,7 @@ pub fn start() {
             ..pagefault::Config::default()
         },
     );
+    require_heap();
     let swap = match swap::Areas::open(control, &memory) {
         Ok(swap) => swap,
         Err(error) => process::stop(format_args!("{error}")),
@@ -118,6 +119,16 @@ pub fn start() {
     }));
     if let Some(manager) = current() {
         super::image::adopt(manager);
+    }
+}
+
+/// Ends a program for whose manager's heap there is no address space.
+fn require_heap() {
+    const LEAST: usize = 4 << 20;
+    let needed = sys::map_private(LEAST, linux_raw_sys::general::PROT_READ);
+    // SAFETY: just mapped, and used by nobody.
+    if needed.and_then(|start| unsafe { sys::unmap(start, LEAST) }).is_err() {
+        process::stop(format_args!("no address space for the memory manager; is `ulimit -v` set?"));
     }
 }
 

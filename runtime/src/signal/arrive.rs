@@ -2,6 +2,7 @@
 
 use super::action::{Action, IGNORE};
 use super::{ALL, Set, deliver, deliver_default_at_once};
+use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
@@ -20,6 +21,9 @@ struct KernelAction {
 
 /// `SYS_USER_DISPATCH`: a system call was trapped.
 const USER_DISPATCH: i32 = 2;
+
+/// `AUDIT_ARCH_X86_64`.
+const ARCHITECTURE: u32 = 0xc000_003e;
 
 /// The flags of all our handlers.
 const OURS: u32 = nr::SA_SIGINFO | nr::SA_ONSTACK | nr::SA_RESTORER;
@@ -109,7 +113,12 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code == USER_DISPATCH {
-        call::dispatch(thread, context);
+        // The architecture follows the address and the number.
+        let manner = match (info.fields[1] >> 32) as u32 {
+            ARCHITECTURE => Manner::Today,
+            _ => Manner::Old,
+        };
+        call::dispatch(thread, context, manner);
     } else if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
         // SAFETY: the kernel wrote the context, at the top of this stack.

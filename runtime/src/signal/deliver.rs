@@ -23,8 +23,13 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     }
     let was = believed_mask(thread, context.mask);
     let Some(stack) = write_frame(thread, context, info, &action, was) else {
-        // The kernel's answer to a stack that cannot take a frame.
-        return deliver_default(&Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32));
+        // The kernel's answer to a stack that cannot take a frame: another signal, which may have
+        // another stack.
+        let fault = Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32);
+        return match info.signal == fault.signal {
+            true => deliver_default(&fault),
+            false => deliver_fault(thread, context, &fault),
+        };
     };
     let mut mask = thread.waiting_mask.take().unwrap_or(was).union(action.mask);
     if !action.has(nr::SA_NODEFER) {
