@@ -314,7 +314,7 @@ impl<'a> Keeper<'a> {
             }
             Err(Errno::SRCH) => {
                 // It ended before we heard of it, and its parent shares pages with nobody now.
-                self.leave_shares(slot);
+                self.let_go(slot);
                 self.control.slots.release(slot);
                 return Err(Errno::SRCH);
             }
