@@ -193,7 +193,8 @@ fn uses() -> Vec<Use> {
 fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) -> Vec<Range<u64>> {
     let mut filled = Vec::new();
     let mut from = part.start;
-    for stored in bound.stored.within(part).into_iter().chain([part.end..part.end]) {
+    for stored in bound.stored.within(part).into_iter().chain(core::iter::once(part.end..part.end))
+    {
         let _ = standing.runs(from..stored.start, |run| {
             for page in run.step_by(PAGE as usize) {
                 if is_zero(page) {

@@ -35,10 +35,10 @@ pub fn remap(args: [u64; 6]) -> Result {
     if fixed {
         manager.replaced(start, new_len);
     }
-    if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len)) {
-        if let Err(errno) = manager.moved(&source, start, new_len, kept) {
-            process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
-        }
+    if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len))
+        && let Err(errno) = manager.moved(&source, start, new_len, kept)
+    {
+        process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
     }
     Ok(start)
 }
