@@ -147,7 +147,7 @@ fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     let inner = block.inner(area);
     let total = view.fault_rate();
     // Label, counts and the stem.
-    let room = (inner.width as usize).saturating_sub(50).max(4);
+    let room = (inner.width as usize).saturating_sub(51).max(4);
     let mut lines = Vec::new();
     for (kind, (name, (count, rate))) in CORRECTIONS.iter().zip(view.faults).enumerate() {
         let stem = if kind == 0 { format!("{:>7} ─┬─", short(total)) } else { stem(kind) };
@@ -155,7 +155,7 @@ fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
         let wide = if rate > 0.0 { ((share * room as f64) as usize).max(1) } else { 0 };
         lines.push(Line::from(vec![
             Span::from(stem).dark_gray(),
-            Span::from(format!(" {name:<13}")),
+            Span::from(format!(" {name:<14}")),
             Span::from(flow(wide, screen.frame, room)).fg(COLOURS[kind]),
             Span::from(format!(" {:>7}/s", short(rate))).bold(),
             Span::from(format!(" {:>9}", short(count as f64))).dark_gray(),
@@ -163,8 +163,8 @@ fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     }
     let (ahead, rate) = view.read_ahead;
     lines.push(Line::from(vec![
-        Span::from(format!("{:>10} read ahead", "")).dark_gray(),
-        Span::from(format!("{:>w$}", "", w = room + 3)),
+        Span::from(format!("{:>11} read ahead    ", "")).dark_gray(),
+        Span::from(format!("{:>room$}", "")),
         Span::from(format!(" {:>7}/s", short(rate))),
         Span::from(format!(" {:>9}", short(ahead as f64))).dark_gray(),
     ]));

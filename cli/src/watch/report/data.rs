@@ -6,7 +6,7 @@ use super::ahead::Count;
 use super::heat::{self, Cell, Heat};
 use super::symbols::{self, Function};
 use super::{Run, Watched};
-use crate::watch::members::Members;
+use crate::watch::members::{Member, Members};
 use crate::watch::sample::{COUNTED, Holding, Sample};
 use pagefault_control::{Histogram, Kind};
 use serde_json::{Value, json};
@@ -237,14 +237,31 @@ fn maps(watched: &Watched) -> Value {
                 "name": member.name,
                 "pid": member.pid,
                 "column_seconds": width,
-                "rows": rows(&heat[*index], |address| match member.mapping(address) {
-                    Some((_, mapping)) if !mapping.name.is_empty() => mapping.name.clone(),
-                    _ => "anonymous".to_owned(),
-                }),
+                "rows": rows(&heat[*index], |block| managed(member, block)),
             })
         })
         .collect();
     json!({ "processes": shown, "left_out": busiest.len().saturating_sub(MAPS) })
+}
+
+/// What a block of managed memory is called. Files and the like may lie in the same block.
+fn managed(member: &Member, (from, to): (u64, u64)) -> String {
+    /// How many pages without a mapping are passed over.
+    const GAP: u64 = 16;
+    let mut at = to - PAGE;
+    let mut gap = 0;
+    while at >= from && gap < GAP {
+        at = match member.mapping(at) {
+            Some((_, mapping)) if mapping.name.starts_with('[') => return mapping.name.clone(),
+            Some((_, mapping)) if mapping.name.is_empty() => break,
+            Some((start, _)) => start.saturating_sub(PAGE),
+            None => {
+                gap += 1;
+                at.saturating_sub(PAGE)
+            }
+        };
+    }
+    "anonymous".to_owned()
 }
 
 /// A row of a map as it is put together.
@@ -257,12 +274,11 @@ struct Row {
 }
 
 /// The rows of a map: neighbouring blocks of one mapping together, so that there are not too many.
-fn rows(heat: &Heat, name: impl Fn(u64) -> String) -> Value {
+fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
     let together = heat.blocks().count().div_ceil(ROWS).max(1);
     let mut rows: Vec<Row> = Vec::new();
     for (from, to, cells) in heat.blocks() {
-        // A block may begin below its mapping.
-        let name = name(to - PAGE);
+        let name = name((from, to));
         match rows.last_mut() {
             Some(row) if row.name == name && row.to == from && row.blocks < together => {
                 row.to = to;
