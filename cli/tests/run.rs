@@ -26,6 +26,8 @@ mod programs;
 mod refusals;
 #[path = "run/signals.rs"]
 mod signals;
+#[path = "run/sites.rs"]
+mod sites;
 #[path = "run/statistics.rs"]
 mod statistics;
 #[path = "run/watch.rs"]
