@@ -122,6 +122,27 @@ fn f18_what_relatives_share_stays_apart_after_standby() {
 }
 
 #[test]
+fn f18_standby_can_be_emptied() {
+    let world = world();
+    let space = with_standby(&world);
+    // A page that was used since it went there is not there any more.
+    let used = (0..100).filter(|page| {
+        let before = world.manager.counters().rescued;
+        world.load_byte(space.mm(), 0, at(*page)).unwrap();
+        world.manager.counters().rescued > before
+    });
+    assert_eq!(used.take(4).count(), 4);
+    let free = world.free();
+    assert_eq!(world.manager.evict_standby(), 6);
+    assert_eq!(world.free(), free + 6);
+    assert!(world.manager.queue_report().standby.is_empty());
+    for page in 0..100 {
+        assert_eq!(world.load_byte(space.mm(), 0, at(page)).unwrap(), page as u8 + 1);
+    }
+    world.check();
+}
+
+#[test]
 fn f18_locked_and_pinned_pages_do_not_go_on_standby() {
     let world = world();
     let space = world.process();

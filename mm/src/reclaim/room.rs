@@ -167,7 +167,7 @@ impl<M: Machine> Manager<M> {
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
-            let own = self.counted_pass(Batch::<M>::SIZE, force);
+            let own = self.counted(|| self.pass(Batch::<M>::SIZE, force));
             // Read before the standing, so that what changes afterwards ends the wait below.
             let turn = self.passes.turn.load(Ordering::SeqCst);
             let after = self.standing();
@@ -266,14 +266,14 @@ impl<M: Machine> Manager<M> {
 
     /// Evicts up to `pages` pages and returns how many were freed.
     pub fn reclaim(&self, pages: usize) -> usize {
-        self.counted_pass(pages, Force::Polite).freed
+        self.counted(|| self.pass(pages, Force::Polite)).freed
     }
 
     /// Makes a pass that the others know of.
-    fn counted_pass(&self, pages: usize, force: Force) -> Yield {
+    pub(super) fn counted(&self, pass: impl FnOnce() -> Yield) -> Yield {
         let passes = &self.passes;
         passes.running.fetch_add(1, Ordering::SeqCst);
-        let own = self.pass(pages, force);
+        let own = pass();
         if own.worked {
             passes.worked.fetch_add(1, Ordering::SeqCst);
         }

@@ -10,6 +10,7 @@ use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
 use crate::reclaim::batch::{Batch, Force, State, Subject};
 use crate::reclaim::queue::{Lengths, Which};
+use crate::reclaim::room::Yield;
 use crate::rmap::walk::Spot;
 use crate::vma::VmaFlags;
 
@@ -51,6 +52,31 @@ impl<M: Machine> Manager<M> {
 }
 
 impl<M: Machine> Manager<M> {
+    /// Evicts what is on standby, and returns how many pages were freed.
+    ///
+    /// For a machine about to be duplicated: a page that is mapped nowhere would be there twice.
+    pub fn evict_standby(&self) -> usize {
+        let mut left = self.queues.lengths(&self.order).standby;
+        self.counted(|| {
+            let mut own = Yield::default();
+            while left > 0 {
+                let mut batch = Batch::new(self);
+                while left > 0 && !batch.is_full() {
+                    left -= 1;
+                    let Some(frame) = self.queues.pop_standby(&self.pages, &self.order) else {
+                        left = 0;
+                        break;
+                    };
+                    batch.consider(frame, Which::Standby, Force::Polite);
+                }
+                own.worked |= batch.len() > 0;
+                own.freed += batch.evict();
+            }
+            own
+        })
+        .freed
+    }
+
     /// Keeps a page that is used while its entry, which the caller has locked, allows no access.
     pub(crate) fn rescue(&self, frame: Frame) {
         if self.queues.rescue(&self.pages, &self.order, frame) {

@@ -82,6 +82,8 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
     if light::is_light() && !manager.tree.charge_for(slot, paid) {
         manager.convert(&(0..0));
     }
+    // What is mapped nowhere would be there twice, and the tree would exceed its limit.
+    manager.mm().manager().evict_standby();
     manager.swap.before_fork();
     manager.machine.before_fork();
     let child = match child(manager, slot) {
