@@ -10,6 +10,8 @@ mod browser;
 mod cgroup;
 #[path = "run/delivery.rs"]
 mod delivery;
+#[path = "run/forks.rs"]
+mod forks;
 #[path = "run/harness.rs"]
 mod harness;
 #[path = "run/kinds.rs"]
@@ -24,6 +26,8 @@ mod programs;
 mod refusals;
 #[path = "run/signals.rs"]
 mod signals;
+#[path = "run/sites.rs"]
+mod sites;
 #[path = "run/statistics.rs"]
 mod statistics;
 #[path = "run/watch.rs"]

@@ -20,7 +20,7 @@ pub struct Boot {
     pub socket_fd: i32,
     /// The slot of this process.
     pub slot: u32,
-    /// [`Boot::FIRST`] or nothing.
+    /// [`Boot::FIRST`], [`Boot::GS_BASE`].
     pub flags: u32,
     /// Where the runtime's image is.
     pub image_start: u64,
@@ -38,11 +38,17 @@ pub struct Boot {
     pub stack_start: u64,
     /// Its length; at its upper end is this block.
     pub stack_len: u64,
+    /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
+    pub sites_start: u64,
 }
 
 impl Boot {
     /// In `flags`: this is the program that the command was asked to run, not one started by it.
     pub const FIRST: u32 = 1;
+    /// In `flags`: programs may read and write the base of `gs` (`HWCAP2_FSGSBASE`).
+    pub const GS_BASE: u32 = 2;
+    /// The length of the memory at `sites_start`.
+    pub const SITES: u64 = 128 << 10;
 
     /// The block as the words that lie in memory.
     pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {

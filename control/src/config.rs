@@ -23,6 +23,16 @@ pub enum Delivery {
     Threads,
 }
 
+/// How system calls come to the runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// By a trap; places that call often are rewritten.
+    #[default]
+    Rewritten,
+    /// By a trap, each of them.
+    Trapped,
+}
+
 /// What a manager is told.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +43,8 @@ pub struct Config {
     pub most_bytes: u64,
     /// Who deals with a fault.
     pub delivery: Delivery,
+    /// How system calls come to the runtime.
+    pub calls: Calls,
     /// The swap areas, the one to be filled first in front; at most [`MOST_AREAS`].
     pub swap: Vec<SwapSpec>,
 }
@@ -90,6 +102,8 @@ pub(crate) struct Shared {
     most_bytes: AtomicU64,
     /// 0 inline, 1 threads.
     delivery: AtomicU64,
+    /// 0 rewritten, 1 trapped.
+    calls: AtomicU64,
     areas: AtomicU64,
     swap: [SharedSwap; MOST_AREAS],
 }
@@ -109,6 +123,10 @@ struct SharedSwap {
 impl Shared {
     pub(crate) fn limit_bytes(&self) -> u64 {
         self.limit_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn calls(&self) -> Calls {
+        if self.calls.load(Relaxed) == 0 { Calls::Rewritten } else { Calls::Trapped }
     }
 
     pub(crate) fn set_limit(&self, bytes: u64) {
@@ -151,6 +169,7 @@ impl Shared {
         self.first_limit.store(config.limit_bytes, Relaxed);
         self.most_bytes.store(config.most_bytes, Relaxed);
         self.delivery.store(config.delivery as u64, Relaxed);
+        self.calls.store(config.calls as u64, Relaxed);
         self.areas.store(config.swap.len() as u64, Relaxed);
         self.swap.iter().zip(&config.swap).try_for_each(|(shared, spec)| shared.store(spec))
     }
@@ -162,6 +181,7 @@ impl Shared {
             limit_bytes: self.limit_bytes(),
             most_bytes: self.most_bytes(),
             delivery: self.delivery()?,
+            calls: self.calls(),
             swap,
         })
     }

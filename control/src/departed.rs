@@ -108,7 +108,7 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Delivery, Storage, SwapSpec};
+    use crate::{Calls, Config, Delivery, Storage, SwapSpec};
 
     /// What the spans of a process are, and what it stored in them, as a runtime has it.
     struct Holder<'a> {
@@ -133,8 +133,13 @@ mod tests {
     #[test]
     fn what_a_dead_process_held_alone_is_free_and_the_rest_is_left_to_others() {
         let ram = SwapSpec { storage: Storage::Ram, bytes: Some(4 << 20) };
-        let config =
-            Config { limit_bytes: 8 << 20, delivery: Delivery::Inline, swap: vec![ram; 2] };
+        let config = Config {
+            limit_bytes: 8 << 20,
+            most_bytes: 8 << 20,
+            delivery: Delivery::Inline,
+            calls: Calls::Rewritten,
+            swap: vec![ram; 2],
+        };
         let (file, control) = Control::create(config.plan()).unwrap();
         control.publish(&config).unwrap();
         let plan = control.plan();

@@ -43,9 +43,9 @@ mod slots;
 mod text;
 
 pub use boot::Boot;
+pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "alloc")]
 pub use config::{Config, Storage, SwapSpec};
-pub use config::{Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "std")]
 pub use departed::Departed;
 pub use events::{Happening, Kind, Next, RECORDS, Ring};
@@ -108,6 +108,11 @@ impl Control {
     /// The most bytes resident in the tree, now.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
+    }
+
+    /// How system calls come to the runtime.
+    pub fn calls(&self) -> Calls {
+        self.config.calls()
     }
 
     /// The frames that the tree may be charged with, now: what each machine keeps resident beside its

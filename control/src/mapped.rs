@@ -167,7 +167,7 @@ impl Drop for Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Delivery, Storage, SwapSpec, TooLong};
+    use crate::{Calls, Config, Delivery, Storage, SwapSpec, TooLong};
     use rustix::fd::AsRawFd;
 
     fn config() -> Config {
@@ -176,6 +176,7 @@ mod tests {
             limit_bytes: 123 << 20,
             most_bytes: 456 << 20,
             delivery: Delivery::Threads,
+            calls: Calls::Trapped,
             swap: vec![
                 SwapSpec { storage: Storage::Ram, bytes: None },
                 SwapSpec { storage: file, bytes: Some(5 << 30) },
@@ -227,7 +228,7 @@ mod tests {
         let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
         let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {
-            let config = Config { limit_bytes: 1, most_bytes: 1, delivery: Delivery::Inline, swap };
+            let config = Config { limit_bytes: 1, swap, ..config() };
             assert_eq!(control.publish(&config), Err(TooLong));
         }
     }

@@ -300,6 +300,7 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> usize {
 
 /// Moves a thread that a signal interrupted out of a window in which the signal would be lost.
 pub fn leave_window(registers: &mut Registers) {
+    crate::site::leave_window(registers);
     let ip = registers.rip;
     let (check, call, end) = (
         at(&raw const pagefault_call_check),

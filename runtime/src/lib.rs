@@ -15,6 +15,7 @@
 //! | `entry` | the ways in and out, in assembly |
 //! | `signal` | the program's signals |
 //! | `call` | the program's system calls |
+//! | `site` | places that call often, rewritten so that their calls need no trap |
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
@@ -47,6 +48,7 @@ mod memory;
 pub mod process;
 mod seccomp;
 mod signal;
+mod site;
 mod start;
 mod sys;
 mod thread;

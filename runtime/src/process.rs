@@ -1,7 +1,7 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
 use crate::member::{Child, Member};
-use crate::{memory, sys};
+use crate::{memory, site, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -35,6 +35,7 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     program_sp: 0,
     stack_start: 0,
     stack_len: 0,
+    sites_start: 0,
 }));
 
 /// What the keeper told.
@@ -97,6 +98,7 @@ pub fn overlaps_runtime(start: u64, len: u64) -> bool {
     };
     overlaps(boot.image_start, boot.image_len)
         || overlaps(boot.control, boot.control_len)
+        || site::overlaps(start, len)
         || pagefault_linux::apart::overlaps(start, len)
 }
 

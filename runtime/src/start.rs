@@ -4,7 +4,7 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, file_size, files, memory, process, signal, sys};
+use crate::{entry, file_size, files, memory, process, signal, site, sys};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
@@ -75,6 +75,7 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     signal::install();
     thread.settle();
     memory::serve::begin(thread.member());
+    site::begin(thread);
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.

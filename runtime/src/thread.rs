@@ -2,7 +2,8 @@
 //! runs for it.
 //!
 //! The block is aligned to its size, so that the state is found by masking the stack pointer: the
-//! runtime has no thread-local storage, and leaves `fs` and `gs` to the program. The stack is the
+//! runtime has no thread-local storage, and leaves `fs` to the program. `gs`, which hardly any program
+//! uses, leads to the block where calls are made without a trap (`site`). The stack is the
 //! thread's alternate signal stack, so that nothing of ours ever lands on the program's stacks.
 
 use crate::frame::{AltStack, Info};
@@ -11,6 +12,7 @@ use crate::member::Member;
 use crate::memory::{Flight, Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
+use crate::site;
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -63,6 +65,8 @@ pub struct Thread {
     pub under: Cell<Under>,
     /// What judges the thread's calls.
     pub seccomp: seccomp::State,
+    /// What calls without a trap need; the assembly knows where it is.
+    pub site: site::State,
     /// The process that the thread is of.
     member: Cell<NonNull<Member>>,
     /// The next of the blocks that are not used.
@@ -127,6 +131,7 @@ impl Thread {
             in_use: Cell::new(null_mut()),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
+            site: site::State::new(block as u64),
             member: Cell::new(member),
             next: Cell::new(null_mut()),
             next_of_all,
@@ -334,6 +339,11 @@ pub fn hold() {
 pub fn let_go() {
     // SAFETY: held by this thread, or by the one that it is a copy of.
     unsafe { BLOCKS.raw().unlock() };
+}
+
+/// Whether the calling thread is the only one in this memory.
+pub fn is_alone() -> bool {
+    BLOCKS.lock().iter().filter(|thread| thread.number.load(Acquire) != 0).count() <= 1
 }
 
 /// Takes over the blocks of the threads that a forked child has not, and what was kept for them.

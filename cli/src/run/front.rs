@@ -100,7 +100,7 @@ pub fn start(
     program: &Program,
     control: &Control,
     shared: &OwnedFd,
-    image: Image,
+    image: Image<'static>,
 ) -> Result<Child, StartError> {
     let slot = control.slots.take().ok_or(Errno::AGAIN)?;
     let (kept, socket) = sockets()?;

@@ -8,6 +8,7 @@ use object::elf::{
 };
 use object::pod;
 use object::read::elf::{FileHeader, ProgramHeader};
+use std::borrow::Cow;
 use std::ops::Range;
 
 const PAGE: u64 = 4096;
@@ -27,19 +28,35 @@ pub enum Access {
 }
 
 /// A runtime, ready to be placed.
-pub struct Image {
-    /// Everything but the zeros at its end.
-    bytes: Vec<u8>,
+pub struct Image<'file> {
+    /// What is in memory, in the order of addresses, without the zeros behind each. What nobody
+    /// writes to is the file's.
+    segments: Vec<Segment<'file>>,
     /// The length in memory, in whole pages.
     len: u64,
     /// The parts that are not written to, by their offsets, each in whole pages.
     parts: Vec<(Range<u64>, Access)>,
-    /// Where an address stands, and its offset in the image.
-    relocations: Vec<(usize, u64)>,
+    relocations: Vec<Relocation>,
     /// The offset of the first instruction.
     entry: u64,
     /// The offsets of the executable part.
     text: Range<u64>,
+}
+
+/// A part of the image with its content.
+struct Segment<'file> {
+    /// Its offset in the image.
+    start: u64,
+    content: Cow<'file, [u8]>,
+}
+
+/// An address in the image.
+struct Relocation {
+    /// In which segment, and where in it.
+    segment: usize,
+    at: usize,
+    /// The offset in the image of what is there.
+    offset: u64,
 }
 
 /// Why a file is no runtime.
@@ -65,9 +82,9 @@ impl From<object::read::Error> for ImageError {
     }
 }
 
-impl Image {
+impl<'file> Image<'file> {
     /// Lays a file out.
-    pub fn parse(file: &[u8]) -> Result<Self, ImageError> {
+    pub fn parse(file: &'file [u8]) -> Result<Self, ImageError> {
         let header = FileHeader64::<LittleEndian>::parse(file)?;
         if header.e_machine(LE) != EM_X86_64 || header.e_type(LE) != ET_DYN {
             return Err(ImageError::Kind);
@@ -76,7 +93,7 @@ impl Image {
         if headers.iter().any(|header| [PT_INTERP, PT_TLS].contains(&header.p_type(LE))) {
             return Err(ImageError::Kind);
         }
-        let (bytes, len) = lay_out(headers, file)?;
+        let (segments, len) = lay_out(headers, file)?;
         let parts = parts(headers, len)?;
         let mut executable = parts.iter().filter(|(_, access)| *access == Access::Execute);
         let (Some((text, _)), None) = (executable.next(), executable.next()) else {
@@ -86,8 +103,8 @@ impl Image {
         if !text.contains(&entry) {
             return Err(ImageError::Damaged);
         }
-        let relocations = relocations(headers, file, &bytes)?;
-        Ok(Self { bytes, len, parts, relocations, entry, text })
+        let relocations = relocations(headers, file, &segments)?;
+        Ok(Self { segments, len, parts, relocations, entry, text })
     }
 
     /// The length in memory, in whole pages.
@@ -111,40 +128,53 @@ impl Image {
         &self.parts
     }
 
-    /// What the memory is to hold if the image begins at `base`; zeros follow.
-    pub fn relocated(&mut self, base: u64) -> &[u8] {
-        for (at, offset) in &self.relocations {
+    /// What the memory is to hold if the image begins at `base`: offsets and bytes, and zeros
+    /// everywhere else.
+    pub fn relocated(&mut self, base: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        for Relocation { segment, at, offset } in &self.relocations {
             let address = base.wrapping_add(*offset).to_le_bytes();
             // Checked when the image was parsed.
-            if let Some(word) = self.bytes.get_mut(*at..*at + address.len()) {
+            let word = self
+                .segments
+                .get_mut(*segment)
+                .and_then(|segment| segment.content.to_mut().get_mut(*at..*at + address.len()));
+            if let Some(word) = word {
                 word.copy_from_slice(&address);
             }
         }
-        &self.bytes
+        self.segments.iter().map(|segment| (segment.start, &*segment.content))
     }
 }
 
 type Header = ProgramHeader64<LittleEndian>;
 
-/// Puts the segments at their addresses. Returns the bytes and the length in memory.
-fn lay_out(headers: &[Header], file: &[u8]) -> Result<(Vec<u8>, u64), ImageError> {
-    let (mut bytes, mut len) = (Vec::new(), 0);
+/// Finds the segments. Returns them and the length in memory.
+fn lay_out<'file>(
+    headers: &[Header],
+    file: &'file [u8],
+) -> Result<(Vec<Segment<'file>>, u64), ImageError> {
+    let (mut segments, mut len) = (Vec::new(), 0);
     for header in headers.iter().filter(|header| header.p_type(LE) == PT_LOAD) {
         let content = header.data(LE, file).map_err(|()| ImageError::Damaged)?;
         let start = header.p_vaddr(LE);
         let end = start.checked_add(header.p_memsz(LE)).filter(|end| *end <= LONGEST);
         let end = end.ok_or(ImageError::Damaged)?;
         len = len.max(end.next_multiple_of(PAGE));
-        let range = start as usize..start as usize + content.len();
-        if range.end as u64 > end {
+        if start + content.len() as u64 > end {
             return Err(ImageError::Damaged);
         }
-        if !content.is_empty() {
-            bytes.resize(bytes.len().max(range.end), 0);
-            bytes[range].copy_from_slice(content);
-        }
+        segments.push(Segment { start, content: Cow::Borrowed(content) });
     }
-    Ok((bytes, len))
+    Ok((segments, len))
+}
+
+/// The segment with the `len` bytes at an offset of the image, and where they are in it.
+fn find(segments: &[Segment], start: u64, len: u64) -> Option<(usize, usize)> {
+    segments.iter().enumerate().find_map(|(index, segment)| {
+        let at = start.checked_sub(segment.start)?;
+        let end = at.checked_add(len)?;
+        (end <= segment.content.len() as u64).then_some((index, at as usize))
+    })
 }
 
 /// The parts that need another protection than reading and writing, and those that stay.
@@ -179,8 +209,8 @@ fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>
 fn relocations(
     headers: &[Header],
     file: &[u8],
-    bytes: &[u8],
-) -> Result<Vec<(usize, u64)>, ImageError> {
+    segments: &[Segment],
+) -> Result<Vec<Relocation>, ImageError> {
     let (mut table, mut len) = (0, 0);
     for header in headers {
         for entry in header.dynamic(LE, file)?.unwrap_or_default() {
@@ -193,25 +223,28 @@ fn relocations(
             }
         }
     }
-    let range = table as usize..table.saturating_add(len) as usize;
-    let words = bytes.get(range).ok_or(ImageError::Damaged)?;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let (segment, at) = find(segments, table, len).ok_or(ImageError::Damaged)?;
+    let words = &segments[segment].content[at..at + len as usize];
     let (entries, _) = pod::slice_from_bytes::<Rela64<LittleEndian>>(
         words,
         words.len() / size_of::<Rela64<LittleEndian>>(),
     )
     .map_err(|()| ImageError::Damaged)?;
-    entries.iter().map(|entry| relocation(entry, bytes.len())).collect()
+    entries.iter().map(|entry| relocation(entry, segments)).collect()
 }
 
-fn relocation(entry: &Rela64<LittleEndian>, len: usize) -> Result<(usize, u64), ImageError> {
+fn relocation(
+    entry: &Rela64<LittleEndian>,
+    segments: &[Segment],
+) -> Result<Relocation, ImageError> {
     if entry.r_type(LE, false) != R_X86_64_RELATIVE {
         return Err(ImageError::Relocations);
     }
-    let at = usize::try_from(entry.r_offset.get(LE)).map_err(|_| ImageError::Damaged)?;
-    if at.checked_add(8).is_none_or(|end| end > len) {
-        return Err(ImageError::Damaged);
-    }
-    Ok((at, entry.r_addend.get(LE) as u64))
+    let (segment, at) = find(segments, entry.r_offset.get(LE), 8).ok_or(ImageError::Damaged)?;
+    Ok(Relocation { segment, at, offset: entry.r_addend.get(LE) as u64 })
 }
 
 #[cfg(test)]
@@ -236,17 +269,19 @@ mod tests {
             };
             assert!(image.parts().iter().all(|(range, _)| inside(range)));
             assert!(image.parts().iter().any(|(_, access)| *access == Access::Write));
-            assert!(image.relocated(0).len() as u64 <= image.len());
+            let len = image.len();
+            assert!(image.relocated(0).all(|(start, bytes)| start + bytes.len() as u64 <= len));
         }
     }
 
     #[test]
     fn relocations_follow_the_base() {
-        let mut image = Image::parse(&file()).unwrap();
+        let file = file();
+        let mut image = Image::parse(&file).unwrap();
         assert!(!image.relocations.is_empty());
-        let (at, offset) = image.relocations[0];
+        let Relocation { segment, at, offset } = image.relocations[0];
         for base in [0x7f12_3456_7000, 0x1000] {
-            let bytes = image.relocated(base);
+            let (_, bytes) = image.relocated(base).nth(segment).unwrap();
             let word = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
             assert_eq!(word, base + offset);
         }
@@ -287,7 +322,7 @@ mod tests {
                 let mut file = whole.clone();
                 file[at] = value;
                 if let Ok(mut image) = Image::parse(&file) {
-                    image.relocated(0x1000);
+                    image.relocated(0x1000).for_each(drop);
                 }
             }
         }

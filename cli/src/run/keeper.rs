@@ -41,7 +41,7 @@ pub fn run(
     socket: OwnedFd,
     shared: OwnedFd,
     control: &Control,
-    image: Image,
+    image: Image<'static>,
     first: u32,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
@@ -148,7 +148,7 @@ struct Traced {
 struct Keeper<'a> {
     control: &'a Control,
     departed: Departed,
-    image: Image,
+    image: Image<'static>,
     /// The slot of the program that the command was asked to run.
     first: u32,
     /// Whether that has begun.
@@ -166,7 +166,7 @@ impl<'a> Keeper<'a> {
         socket: OwnedFd,
         departed: Departed,
         control: &'a Control,
-        image: Image,
+        image: Image<'static>,
         first: u32,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -314,7 +314,7 @@ impl<'a> Keeper<'a> {
             }
             Err(Errno::SRCH) => {
                 // It ended before we heard of it, and its parent shares pages with nobody now.
-                self.leave_shares(slot);
+                self.let_go(slot);
                 self.control.slots.release(slot);
                 return Err(Errno::SRCH);
             }

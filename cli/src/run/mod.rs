@@ -39,7 +39,7 @@ use crate::{complain, program, status};
 use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
-use pagefault_control::{Config, Control, Delivery, Mapped, SwapSpec};
+use pagefault_control::{Calls, Config, Control, Delivery, Mapped, SwapSpec};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -104,6 +104,9 @@ pub struct Arguments {
     /// Who brings pages back: the thread that needs them, or a process of ours, for debuggers
     #[arg(long, value_enum, default_value_t = DEFAULT_DELIVERY, value_name = "WHO")]
     delivery: Choice,
+    // For comparison, and where a program reads its own code.
+    #[arg(long, value_enum, default_value_t = CallChoice::Rewritten, value_name = "HOW", hide = true)]
+    calls: CallChoice,
     // For tests: places another runtime than the one that was built in.
     #[arg(long, value_name = "PATH", hide = true)]
     runtime: Option<PathBuf>,
@@ -146,6 +149,24 @@ impl Choice {
         match self {
             Self::Inline => Delivery::Inline,
             Self::Threads => Delivery::Threads,
+        }
+    }
+}
+
+/// The choices of `--calls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CallChoice {
+    /// A place of the program's code that calls often is rewritten to come to the runtime at once
+    Rewritten,
+    /// Every call traps
+    Trapped,
+}
+
+impl CallChoice {
+    const fn calls(self) -> Calls {
+        match self {
+            Self::Rewritten => Calls::Rewritten,
+            Self::Trapped => Calls::Trapped,
         }
     }
 }
@@ -286,11 +307,11 @@ fn start(
 }
 
 /// The runtime: the one that was built with the command, or that of a file.
-fn runtime(path: Option<&Path>) -> Result<Image, Error> {
+fn runtime(path: Option<&Path>) -> Result<Image<'static>, Error> {
     let Some(path) = path else { return Ok(Image::parse(RUNTIME)?) };
     let file =
         std::fs::read(path).map_err(|source| Error::Runtime { path: path.to_owned(), source })?;
-    Ok(Image::parse(&file)?)
+    Ok(Image::parse(file.leak())?)
 }
 
 fn executable(path: &Path, arguments: &[OsString]) -> Program {
@@ -330,6 +351,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
         limit_bytes: memory.0,
         most_bytes: memory.0.saturating_mul(MOST_MEMORY),
         delivery: arguments.delivery.delivery(),
+        calls: arguments.calls.calls(),
         swap,
     })
 }

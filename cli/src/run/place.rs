@@ -24,7 +24,10 @@ const VDSO: usize = 4 * PAGE as usize;
 
 const AT_PHENT: u64 = 4;
 const AT_SECURE: u64 = 23;
+const AT_HWCAP2: u64 = 26;
 const AT_SYSINFO_EHDR: u64 = 33;
+/// In `AT_HWCAP2`: programs may read and write the bases of `fs` and `gs`.
+const FSGSBASE: u64 = 1 << 1;
 
 /// What the process says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +98,7 @@ pub fn exit(program: Tracee, status: u8) -> io::Result<()> {
 struct Entry {
     registers: user_regs_struct,
     vdso: u64,
+    has_gs_base: bool,
 }
 
 /// Looks whether a program can be managed.
@@ -110,7 +114,7 @@ fn look(program: Tracee) -> Result<Entry, PlaceError> {
     if auxiliary.header != PROGRAM_HEADER {
         return Err(PlaceError::Foreign);
     }
-    Ok(Entry { registers, vdso: auxiliary.vdso })
+    Ok(Entry { registers, vdso: auxiliary.vdso, has_gs_base: auxiliary.has_gs_base })
 }
 
 /// What the kernel tells a program, as far as it concerns us.
@@ -119,6 +123,7 @@ struct Auxiliary {
     secure: bool,
     header: u64,
     vdso: u64,
+    has_gs_base: bool,
 }
 
 fn auxiliary(program: Tracee) -> Result<Auxiliary, PlaceError> {
@@ -137,6 +142,7 @@ fn auxiliary(program: Tracee) -> Result<Auxiliary, PlaceError> {
         match u64::from_ne_bytes(*kind) {
             AT_SECURE => found.secure = value != 0,
             AT_PHENT => found.header = value,
+            AT_HWCAP2 => found.has_gs_base = value & FSGSBASE != 0,
             AT_SYSINFO_EHDR => found.vdso = value,
             _ => {}
         }
@@ -161,7 +167,7 @@ fn fill(
 ) -> Result<user_regs_struct, PlaceError> {
     let (image_len, control_len) =
         (image.len(), (size_of::<Control>() as u64).next_multiple_of(PAGE));
-    let base = remote.map("memory for the runtime", image_len + STACK, -1)?;
+    let base = remote.map("memory for the runtime", image_len + STACK + Boot::SITES, -1)?;
     let control = remote.map("mapping the control memory", control_len, process.control_fd)?;
 
     let stack_start = base + image_len;
@@ -173,7 +179,8 @@ fn fill(
         control_fd: process.control_fd,
         socket_fd: process.socket_fd,
         slot: process.slot,
-        flags: if process.first { Boot::FIRST } else { 0 },
+        flags: if process.first { Boot::FIRST } else { 0 }
+            | if remote.has_gs_base { Boot::GS_BASE } else { 0 },
         image_start: base,
         image_len,
         text_start: base + image.text().start,
@@ -182,9 +189,11 @@ fn fill(
         program_sp: remote.entry.rsp,
         stack_start,
         stack_len: STACK,
+        sites_start: stack_start + STACK,
     };
-    remote.write(base, image.relocated(base))?;
-    remote.write(block, &boot.to_bytes())?;
+    let boot = boot.to_bytes();
+    let image_parts = image.relocated(base).map(|(offset, bytes)| (base + offset, bytes));
+    remote.write(&image_parts.chain([(block, &boot[..])]).collect::<Vec<_>>())?;
     for (part, access) in image.parts() {
         let prot = match access {
             Access::Write => continue,
@@ -234,6 +243,8 @@ struct Remote {
     gadget: u64,
     /// The signals that it blocks by itself.
     mask: u64,
+    /// Whether it may use the base of `gs`.
+    has_gs_base: bool,
 }
 
 impl Remote {
@@ -242,7 +253,8 @@ impl Remote {
         let mask = program.mask().map_err(PlaceError::Look)?;
         let gadget = gadget(program, entry.vdso).map_err(PlaceError::Look)?;
         program.set_mask(u64::MAX).map_err(PlaceError::Look)?;
-        let remote = Self { program, entry: entry.registers, gadget, mask };
+        let (registers, has_gs_base) = (entry.registers, entry.has_gs_base);
+        let remote = Self { program, entry: registers, gadget, mask, has_gs_base };
         remote.advance()?;
         Ok(remote)
     }
@@ -311,8 +323,8 @@ impl Remote {
         }
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), PlaceError> {
+    fn write(&self, pieces: &[(u64, &[u8])]) -> Result<(), PlaceError> {
         let what = "writing the runtime";
-        self.program.write(address, bytes).map_err(|source| PlaceError::Call { what, source })
+        self.program.write(pieces).map_err(|source| PlaceError::Call { what, source })
     }
 }

@@ -107,16 +107,24 @@ impl Tracee {
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Writes memory that is writable, all of it.
-    pub fn write(self, address: u64, from: &[u8]) -> io::Result<()> {
-        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: from.len() };
-        let local = [IoSlice::new(from)];
+    /// Writes memory that is writable, all of it: each piece at its address.
+    pub fn write(self, pieces: &[(u64, &[u8])]) -> io::Result<()> {
+        let remote: Vec<_> = pieces
+            .iter()
+            .map(|(address, bytes)| libc::iovec {
+                iov_base: *address as *mut c_void,
+                iov_len: bytes.len(),
+            })
+            .collect();
+        let local: Vec<_> = pieces.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+        let count = pieces.len() as libc::c_ulong;
         // SAFETY: as above; IoSlice is an iovec of memory that is read only.
         let written = unsafe {
-            libc::process_vm_writev(self.0, local.as_ptr().cast(), 1, &raw const remote, 1, 0)
+            let local = local.as_ptr().cast();
+            libc::process_vm_writev(self.0, local, count, remote.as_ptr(), count, 0)
         };
         match usize::try_from(written) {
-            Ok(all) if all == from.len() => Ok(()),
+            Ok(all) if all == pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() => Ok(()),
             Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
             Err(_) => Err(io::Error::last_os_error()),
         }

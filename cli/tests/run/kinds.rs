@@ -80,3 +80,9 @@ fn a_program_may_trace_what_it_starts() {
     assert_eq!((&managed.stdout, managed.status), (&plain.stdout, plain.status));
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
 }
+
+/// `int 0x80` in 64-bit code: other numbers, other registers.
+#[test]
+fn old_calls_mean_what_they_meant() {
+    compare("old_calls", "16M");
+}

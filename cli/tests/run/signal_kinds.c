@@ -92,6 +92,7 @@ static void disarmed(int s) { stack_t o; sigaltstack(NULL, &o); printf("in the h
 static void change(int s, siginfo_t *i, void *c) { ucontext_t *u = c; (void)s; (void)i; u->uc_mcontext.gregs[REG_RIP] += 3; u->uc_mcontext.gregs[REG_RAX] = 77; sigaddset(&u->uc_sigmask, SIGHUP); }
 static void skip(int s, siginfo_t *i, void *c) { note(s, i, c); ((ucontext_t *)c)->uc_mcontext.gregs[REG_RIP] += 2; }
 static void status(const char *n, int st) { if (WIFSIGNALED(st)) printf("%s: signal %d%s\n", n, WTERMSIG(st), WCOREDUMP(st) ? "" : ""); else if (WIFSTOPPED(st)) printf("%s: stopped %d\n", n, WSTOPSIG(st)); else printf("%s: exit %d\n", n, WEXITSTATUS(st)); fflush(stdout); }
+static void ends(int s) { _exit(s); }
 #define CHILD(n, ...) do { fflush(stdout); pid_t c_ = fork(); if (!c_) { struct { long a, b; } z_ = { 0, 0 }; syscall(SYS_prlimit64, 0, 4, &z_, 0); __VA_ARGS__; _exit(0); } int st_; waitpid(c_, &st_, 0); status(n, st_); } while (0)
 
 int main(void) {
@@ -148,8 +149,11 @@ int main(void) {
     { struct sigevent ev = { 0 }; ev.sigev_notify = SIGEV_THREAD_ID; ev.sigev_signo = SIGRTMIN; ev._sigev_un._tid = main_tid; ev.sigev_value.sival_int = 42; timer_t t; set(SIGRTMIN, note, 0); got = 0; printf("timer: %s\n", err(timer_create(CLOCK_MONOTONIC, &ev, &t))); struct itimerspec it = { { 0, 0 }, { 0, 1000000 } }; timer_settime(t, 0, &it, NULL); while (!got) usleep(1000); printf("timer: %d code %d\n", got == SIGRTMIN, code); }
     { sigset_t q; sigemptyset(&q); sigaddset(&q, SIGRTMIN + 1); sigprocmask(SIG_BLOCK, &q, NULL); for (int i = 0; i < 5; i++) { union sigval v = { .sival_int = i }; sigqueue(getpid(), SIGRTMIN + 1, v); } siginfo_t si; for (int i = 0; i < 5; i++) printf("queued %d: %d\n", sigwaitinfo(&q, &si) == SIGRTMIN + 1, si.si_value.sival_int); }
     /* Stop and go on. */
-    { fflush(stdout); pid_t c = fork(); if (!c) { for (;;) { struct timespec t = { 0, 1000000 }; nanosleep(&t, NULL); } } int st; kill(c, SIGSTOP); waitpid(c, &st, WUNTRACED); status("stop", st); kill(c, SIGCONT); waitpid(c, &st, WCONTINUED); printf("continued %d\n", WIFCONTINUED(st)); kill(c, SIGTSTP); waitpid(c, &st, WUNTRACED); status("tstp", st); kill(c, SIGCONT); kill(c, SIGTERM); waitpid(c, &st, 0); status("term", st); }
+    /* In a group of its own, whose parent is in another: the kernel ignores SIGTSTP in an orphaned one. */
+    { fflush(stdout); pid_t c = fork(); if (!c) { for (;;) { struct timespec t = { 0, 1000000 }; nanosleep(&t, NULL); } } setpgid(c, c); int st; kill(c, SIGSTOP); waitpid(c, &st, WUNTRACED); status("stop", st); kill(c, SIGCONT); waitpid(c, &st, WCONTINUED); printf("continued %d\n", WIFCONTINUED(st)); kill(c, SIGTSTP); waitpid(c, &st, WUNTRACED); status("tstp", st); kill(c, SIGCONT); kill(c, SIGTERM); waitpid(c, &st, 0); status("term", st); }
     CHILD("abort", abort()); CHILD("kill", kill(getpid(), SIGKILL)); CHILD("quit", kill(getpid(), SIGQUIT)); CHILD("alarm", signal(SIGALRM, SIG_DFL); alarm(1); pause()); CHILD("pipe", signal(SIGPIPE, SIG_DFL); int q[2]; pipe(q); close(q[0]); write(q[1], "x", 1));
+    /* A frame that does not fit is another signal, whose handler may have another stack. */
+    CHILD("small stack", static char small[2048]; stack_t st = { .ss_sp = small, .ss_size = sizeof small }; sigaltstack(&st, NULL); struct sigaction a = { .sa_handler = ends }; sigaction(SIGSEGV, &a, NULL); a.sa_flags = SA_ONSTACK; sigaction(SIGUSR1, &a, NULL); raise(SIGUSR1));
     CHILD("no restorer", syscall(SYS_rt_sigaction, SIGUSR1, (unsigned long[]){ (unsigned long)note, SA_SIGINFO, 0, 0 }, 0, 8); raise(SIGUSR1));
     CHILD("no stack", stack_t b = { (void *)0x1000, 0, 65536 }; sigaltstack(&b, NULL); set(SIGUSR1, note, SA_ONSTACK); raise(SIGUSR1));
     semctl(semaphore, 0, IPC_RMID); msgctl(queue, IPC_RMID, NULL);

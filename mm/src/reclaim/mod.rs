@@ -56,13 +56,14 @@ impl<M: Machine> Manager<M> {
             let mut batch = Batch::new(self);
             let mut scanned = 0;
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
-                let Some((frame, from)) = self.next_victim(force, &mut own) else {
-                    budget = 0;
-                    break;
-                };
+                // Those that the batch spares are in a queue again afterwards.
+                let Some((frame, from)) = self.next_victim(force, &mut own) else { break };
                 budget -= 1;
                 scanned += 1;
                 batch.consider(frame, from, force);
+            }
+            if scanned == 0 {
+                break;
             }
             self.stats.scanned.add(self.machine.context(), scanned);
             own.worked |= batch.len() > 0;

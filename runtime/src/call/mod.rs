@@ -30,7 +30,7 @@ mod wait;
 
 pub use passed::each_area;
 
-use crate::entry::NOT_STARTED;
+use crate::entry::{NOT_STARTED, RESTART};
 use crate::frame::Context;
 use crate::signal::{end_call, raise_held};
 use crate::sys;
@@ -88,12 +88,68 @@ pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
     };
     crate::memory::give_up_asked();
     if let Outcome::Raw(raw) = outcome {
-        // The handler that ends a wait runs with the mask of the wait.
-        if raw == NOT_STARTED || !thread.has_pending() {
-            thread.waiting_mask.set(None);
-        }
+        end_wait(thread, raw);
         end_call(thread, context, number, raw);
     }
+    raise_held(thread);
+}
+
+/// The handler that ends a wait runs with the mask of the wait.
+fn end_wait(thread: &Thread, raw: i64) {
+    if raw == NOT_STARTED || !thread.has_pending() {
+        thread.waiting_mask.set(None);
+    }
+}
+
+/// Whether a call looks at nothing of the context that it is made in, so that [`make_direct`] takes it.
+pub fn is_direct(number: u32) -> bool {
+    !matches!(
+        number,
+        nr::__NR_rt_sigreturn
+            | nr::__NR_rt_sigaction
+            | nr::__NR_rt_sigprocmask
+            | nr::__NR_rt_sigsuspend
+            | nr::__NR_rt_sigpending
+            | nr::__NR_rt_sigtimedwait
+            | nr::__NR_sigaltstack
+            | nr::__NR_clone
+            | nr::__NR_clone3
+            | nr::__NR_fork
+            | nr::__NR_vfork
+            | nr::__NR_exit
+            | nr::__NR_exit_group
+            | nr::__NR_set_tid_address
+            | nr::__NR_rseq
+            | nr::__NR_set_robust_list
+            | nr::__NR_execve
+            | nr::__NR_execveat
+            | nr::__NR_seccomp
+            | nr::__NR_prctl
+            | nr::__NR_arch_prctl
+            | nr::__NR_unshare
+    )
+}
+
+/// Makes a call without a trap: no filter judges it, and the context is none. What the kernel would
+/// return, or with which [`finish`] ends it where a signal waits; `None` if it is to be made by a trap.
+pub fn make_direct(
+    thread: &Thread,
+    context: &mut Context,
+    number: u32,
+    args: [u64; 6],
+) -> Option<i64> {
+    let mut call = Call { thread, context, number, args };
+    let Outcome::Raw(raw) = call.make() else { return None };
+    crate::memory::give_up_asked();
+    end_wait(thread, raw);
+    raise_held(thread);
+    let is_over = !matches!(raw, NOT_STARTED | RESTART) || thread.has_pending();
+    is_over.then_some(raw)
+}
+
+/// Ends a call that was made without a trap, where a signal waits.
+pub fn finish(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
+    end_call(thread, context, number, raw);
     raise_held(thread);
 }
 
@@ -133,9 +189,11 @@ impl Call<'_> {
             | nr::__NR_set_robust_list => self.thread(),
             nr::__NR_execve | nr::__NR_execveat => self.exec(),
             nr::__NR_seccomp => self.seccomp(),
-            nr::__NR_prctl | nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => {
-                self.process()
-            }
+            nr::__NR_prctl
+            | nr::__NR_arch_prctl
+            | nr::__NR_getrlimit
+            | nr::__NR_setrlimit
+            | nr::__NR_prlimit64 => self.process(),
             nr::__NR_close
             | nr::__NR_close_range
             | nr::__NR_dup2

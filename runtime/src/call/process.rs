@@ -3,9 +3,14 @@
 use super::{Call, Outcome};
 use crate::sys::{self, Errno, Result};
 use crate::user;
-use crate::{address_limit, file_size, files, process};
+use crate::{address_limit, file_size, files, process, site};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
+
+/// `ARCH_GET_GS`.
+const GET_GS: u64 = 0x1004;
+/// `ARCH_SHSTK_ENABLE`.
+const ENABLE_SHADOW_STACK: u64 = 0x5001;
 
 impl Call<'_> {
     pub(super) fn process(&mut self) -> Outcome {
@@ -25,6 +30,14 @@ impl Call<'_> {
                 prctl::PR_SET_SYSCALL_USER_DISPATCH => self.refuse(Errno::EINVAL),
                 _ => self.pass(),
             },
+            nr::__NR_arch_prctl if a == ENABLE_SHADOW_STACK => {
+                site::use_shadow_stack();
+                self.pass()
+            }
+            // The host's is ours while the program has set none.
+            nr::__NR_arch_prctl if a == GET_GS && site::has_gs(self.thread) => {
+                user::write(b, &0_u64).map(|()| 0).into()
+            }
             nr::__NR_getrlimit => self.limit(0, b).into(),
             nr::__NR_setrlimit => self.limit(b, 0).into(),
             nr::__NR_prlimit64 => self.prlimit(),

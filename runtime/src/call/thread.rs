@@ -10,7 +10,7 @@ use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
 use crate::sys::{self, Errno, Result};
 use crate::thread::{self, Thread};
-use crate::{address_limit, keeper, memory, process, user};
+use crate::{address_limit, keeper, memory, process, site, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 
@@ -52,6 +52,8 @@ const THREAD: u64 = nr::CLONE_THREAD as u64;
 struct Birth {
     begin: entry::Begin,
     thread: NonNull<Thread>,
+    /// The block of the thread that made it.
+    parent: usize,
     /// What it goes on with.
     frame: *const Frame,
     /// Whether handlers are its parent's alone.
@@ -162,6 +164,7 @@ impl Call<'_> {
         let birth = Birth {
             begin: begin_thread,
             thread: NonNull::from(thread),
+            parent: self.thread.block(),
             frame,
             clears_handlers: args.flags & CLEAR_SIGHAND != 0,
         };
@@ -257,6 +260,7 @@ impl Call<'_> {
         }
         // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
         let slot = unsafe { member.as_ref() }.slot();
+        let _rewriting = site::hold();
         let fork = match memory::before_fork(slot) {
             Ok(fork) => fork,
             Err(errno) => {
@@ -388,10 +392,12 @@ fn read_args(at: u64, len: u64) -> Result<(CloneArgs, u64)> {
 /// The first step of a thread that shares the memory, on its own block; every signal is blocked.
 extern "C" fn begin_thread(birth: *const u8) -> ! {
     // SAFETY: the parent left it on this thread's stack.
-    let Birth { thread, frame, clears_handlers, .. } = unsafe { birth.cast::<Birth>().read() };
+    let Birth { thread, parent, frame, clears_handlers, .. } =
+        unsafe { birth.cast::<Birth>().read() };
     // SAFETY: the block is this thread's.
     let thread = unsafe { thread.as_ref() };
     thread.settle();
+    site::begin_thread(thread, parent as u64);
     if clears_handlers {
         // The runtime's own stay.
         thread.member().signals().clear_handlers();

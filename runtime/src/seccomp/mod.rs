@@ -10,6 +10,8 @@ use crate::lock::Mutex;
 use crate::sys::{self, Errno, Result};
 use alloc::sync::Arc;
 use bpf::{Data, Program};
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Release};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace as raw;
 
@@ -43,7 +45,11 @@ pub struct Filter {
 
 /// The mode of a thread, which another one may change (`SECCOMP_FILTER_FLAG_TSYNC`).
 #[derive(Default)]
-pub struct State(Mutex<Mode>);
+pub struct State {
+    mode: Mutex<Mode>,
+    /// Whether there is one, to be asked without the lock.
+    is_on: AtomicBool,
+}
 
 /// What becomes of a call.
 pub enum Verdict {
@@ -64,16 +70,26 @@ pub enum Verdict {
 impl State {
     /// The mode.
     pub fn get(&self) -> Mode {
-        self.0.lock().clone()
+        self.mode.lock().clone()
     }
 
     /// Changes the mode.
     pub fn set(&self, mode: Mode) {
-        *self.0.lock() = mode;
+        let mut own = self.mode.lock();
+        self.is_on.store(!matches!(mode, Mode::Off), Release);
+        *own = mode;
+    }
+
+    /// Whether nothing judges the thread's calls.
+    pub fn is_off(&self) -> bool {
+        !self.is_on.load(Acquire)
     }
 
     /// What becomes of a call.
     pub fn judge(&self, data: &Data) -> Verdict {
+        if self.is_off() {
+            return Verdict::Allow;
+        }
         match self.get() {
             Mode::Off => Verdict::Allow,
             Mode::Strict => match data.number {

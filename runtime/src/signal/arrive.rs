@@ -6,7 +6,7 @@ use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
-use crate::{call, memory, process, sys};
+use crate::{call, memory, process, site, sys};
 use linux_raw_sys::general as nr;
 use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
 
@@ -118,11 +118,33 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
             ARCHITECTURE => Manner::Today,
             _ => Manner::Old,
         };
-        call::dispatch(thread, context, manner);
+        match manner {
+            Manner::Today => on_trap(thread, context),
+            Manner::Old => call::dispatch(thread, context, manner),
+        }
     } else if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
         // SAFETY: the kernel wrote the context, at the top of this stack.
         unsafe { entry::leave(context) }
+    }
+}
+
+/// A system call that trapped: the program's own instruction, or that of a stub that stands for it.
+fn on_trap(thread: &Thread, context: &mut Context) {
+    let (ip, number) = (context.registers.rip, context.registers.rax as u32);
+    let record = site::record_of_trap(ip);
+    match record.map(|record| site::watch(thread, context, record)) {
+        // The end of a call that needed no trap until a signal came.
+        Some(Some(made)) => return call::finish(thread, context, made.number, made.raw),
+        _ => call::dispatch(thread, context, Manner::Today),
+    }
+    match record {
+        Some(record) => record.go_on(&mut context.registers),
+        None => site::count(thread, ip, number),
+    }
+    if call::is_direct(number) && thread.seccomp.is_off() {
+        // SAFETY: such a call changes registers alone.
+        unsafe { site::resume(thread, context) }
     }
 }
 
@@ -139,6 +161,9 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
         memory::Answer::Resume => return,
         memory::Answer::Signal(info) => info,
     };
+    if site::correct(&mut context.registers) {
+        return;
+    }
     if process::is_runtime(context.registers.rip) {
         if !entry::fix_up(&mut context.registers) {
             process::stop(format_args!(
@@ -197,6 +222,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         deliver_default_at_once(info);
     } else if action.handler != IGNORE {
         thread.defer(info);
+        thread.site.note_mask(context.mask);
         context.mask = ALL;
         entry::leave_window(&mut context.registers);
     }

@@ -4,7 +4,7 @@ use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, believed_mask, set_believed_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len};
 use crate::thread::Thread;
-use crate::{memory, sys, user};
+use crate::{memory, site, sys, user};
 use linux_raw_sys::general as nr;
 
 /// What lies below a stack pointer and belongs to the interrupted function.
@@ -15,6 +15,7 @@ const CLEARED: u64 = 1 << 8 | 1 << 10 | 1 << 16;
 
 /// Makes the interrupted code go on in the program's handler of a signal.
 pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
+    site::show(&mut context.registers);
     let action = thread.member().signals().take(info.signal);
     match action.handler {
         DEFAULT => return deliver_default(info),

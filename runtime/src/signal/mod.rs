@@ -116,7 +116,7 @@ pub fn raise_held(thread: &Thread) -> bool {
         return thread.has_pending();
     }
     // None may come while one waits.
-    sys::exchange_mask(ALL);
+    thread.site.note_mask(sys::exchange_mask(ALL));
     if !thread.has_pending()
         && let Some(info) = thread.held().take(free)
     {

@@ -73,7 +73,7 @@ const CORRECTIONS = [
   ["swap_in", "swap-in", "a page that was evicted"],
   ["copy_on_write", "copy on write", "a store to a shared page"],
   ["first_store", "first store", "a store to a clean page of its own"],
-  ["spurious", "spurious", "in order by now"],
+  ["spurious", "spurious", "in order by now, or off standby"],
 ];
 const TITLES = Object.fromEntries(CORRECTIONS.map(([name, title]) => [name, title]));
 TITLES.refill = "already allowed";

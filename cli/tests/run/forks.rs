@@ -1,0 +1,67 @@
+//! Forks, as the keeper sees them.
+
+use crate::harness::{Scratch, compile, message};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+
+/// A child that has ended before the keeper hears of it leaves its shares all the same. Its parent has
+/// stored to its pages meanwhile, so that the child was the last in each.
+#[test]
+fn children_that_the_keeper_hears_of_too_late_cost_nothing() {
+    let scratch = Scratch::new("late");
+    let Some(program) = compile(&scratch, "late") else { return };
+    let mut command = scratch.run(&["--memory", "8M"], &[&program]);
+    let mut run = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    let mut input = run.stdin.take().unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let keeper = keeper_of(&run);
+    // 10 children of 24 pages each: in 12 rounds more than there are frames.
+    for _ in 0..12 {
+        signal(keeper, libc::SIGSTOP);
+        input.write_all(b"x").unwrap();
+        let line = lines.next();
+        signal(keeper, libc::SIGCONT);
+        let Some(Ok(line)) = line else { break };
+        assert_eq!(line, "forked");
+        // It has come to all of them when it sleeps again.
+        wait_until_asleep(keeper);
+    }
+    drop(input);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", message(&output));
+}
+
+/// The keeper of a run: a child of the command's.
+fn keeper_of(run: &Child) -> i32 {
+    let is_keeper = |number: &i32| {
+        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        status.contains("Name:\tpagefault-keep\n")
+            && status.contains(&format!("PPid:\t{}\n", run.id()))
+    };
+    let processes = fs::read_dir("/proc").unwrap();
+    let numbers =
+        processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    numbers.into_iter().find(is_keeper).expect("the run has a keeper")
+}
+
+fn wait_until_asleep(process: i32) {
+    let sleeps = || {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        status.contains("State:\tS")
+    };
+    while !sleeps() {
+        std::thread::yield_now();
+    }
+}
+
+fn signal(process: i32, signal: libc::c_int) {
+    // SAFETY: kill asks nothing of its caller.
+    assert_eq!(unsafe { libc::kill(process, signal) }, 0);
+}

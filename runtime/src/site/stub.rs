@@ -1,0 +1,384 @@
+//! Stubs: the code that a rewritten place jumps to, and where it lies.
+//!
+//! ```text
+//!   mov r11, gs:[tag]            the thread's block, if it is the program's `gs` no more
+//!   rdgsbase rcx
+//!   not rcx
+//!   lea rcx, [rcx + r11 + …]     zero if the two agree; the flags are the program's
+//!   jrcxz enter
+//! slow:
+//!   syscall                      traps
+//! next:
+//!   …                            what stood behind the call
+//!   jmp behind it
+//! enter:
+//!   lea rcx, [next]
+//!   jmp [pagefault_site]
+//! ```
+//!
+//! The kernel overwrites rcx and r11 in every call, so they are free.
+
+use super::enter;
+use super::shape::{FAULTING, JUMP, MOST_MOVED, Shape};
+use super::text::{Maps, Text};
+use crate::frame::Registers;
+use crate::process;
+use crate::sys;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use linux_raw_sys::general as nr;
+use pagefault_control::Boot;
+
+/// The length of an area: it has two places for the stub of any call.
+const AREA: u64 = Boot::SITES;
+/// How far from the code an area is made that it needs, so that the code's neighbours can grow.
+const APART: u64 = 1 << 20;
+/// The length of a stub.
+const STUB: usize = 64;
+/// Stubs begin at multiples of this.
+const STEP: u64 = 16;
+
+/// The offsets in a stub.
+const SLOW: u64 = 27;
+pub const NEXT: u64 = SLOW + 2;
+
+/// An area: memory to be executed, with the address of the way in at its start.
+struct Area {
+    /// Where it is; 0 for none.
+    start: AtomicU64,
+    /// Which steps are used.
+    used: [AtomicU64; (AREA / STEP / 64) as usize],
+}
+
+static AREAS: [Area; 8] = [const {
+    Area {
+        start: AtomicU64::new(0),
+        used: [const { AtomicU64::new(0) }; (AREA / STEP / 64) as usize],
+    }
+}; 8];
+
+/// A rewritten place. Written once, while places are locked; `stub` comes last.
+pub struct Record {
+    place: AtomicU64,
+    stub: AtomicU64,
+    /// The bytes that moved, and how many.
+    moved: [AtomicU64; 2],
+    len: AtomicU64,
+    interior: AtomicU64,
+    /// Whether the jump is being written, so that its first byte may be one that faults.
+    is_written: AtomicBool,
+}
+
+/// How many places are rewritten at most: each costs two pages of memory.
+const MOST: usize = 256;
+static RECORDS: [Record; MOST] = [const {
+    Record {
+        place: AtomicU64::new(0),
+        stub: AtomicU64::new(0),
+        moved: [const { AtomicU64::new(0) }; 2],
+        len: AtomicU64::new(0),
+        interior: AtomicU64::new(0),
+        is_written: AtomicBool::new(false),
+    }
+}; MOST];
+
+/// Takes the first area: the keeper has made it beside the image, which lies where libraries do.
+pub fn begin() {
+    let start = process::boot().sites_start;
+    let exec = u64::from(nr::PROT_READ | nr::PROT_EXEC);
+    // SAFETY: the keeper mapped it for this.
+    if start != 0 && unsafe { sys::call(nr::__NR_mprotect, [start, AREA, exec]) }.is_ok() {
+        AREAS[0].start.store(start, Release);
+    }
+}
+
+/// Whether a range has something of an area.
+pub fn overlaps(start: u64, len: u64) -> bool {
+    areas().any(|area| start < area + AREA && area < start.saturating_add(len))
+}
+
+fn areas() -> impl Iterator<Item = u64> {
+    AREAS.iter().map(|area| area.start.load(Acquire)).filter(|start| *start != 0)
+}
+
+/// The record whose stub made a call that trapped, and ends at `ip`.
+pub fn record_of_trap(ip: u64) -> Option<&'static Record> {
+    Record::of_stub(ip).filter(|record| ip == record.stub() + NEXT)
+}
+
+impl Record {
+    fn all() -> impl Iterator<Item = &'static Self> {
+        RECORDS.iter().take_while(|record| record.stub.load(Acquire) != 0)
+    }
+
+    /// The record of a place.
+    pub fn find(place: u64) -> Option<&'static Self> {
+        Self::all().find(|record| record.place() == place)
+    }
+
+    /// The record whose stub has an address.
+    pub fn of_stub(ip: u64) -> Option<&'static Self> {
+        if !areas().any(|area| ip.wrapping_sub(area) < AREA) {
+            return None;
+        }
+        Self::all().find(|record| ip.wrapping_sub(record.stub()) < STUB as u64)
+    }
+
+    /// The record of a place where an instruction began at `ip` that is now within a jump, or at its
+    /// start while it is written; and where that goes on in the stub.
+    pub fn of_interior(ip: u64) -> Option<(&'static Self, u64)> {
+        Self::all().find_map(|record| {
+            let offset = ip.wrapping_sub(record.place());
+            match offset {
+                0 => Some((record, record.stub())),
+                2..5 if record.interior.load(Relaxed) >> offset & 1 != 0 => {
+                    Some((record, record.stub() + NEXT + offset - 2))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// Makes a stub for a place, and its record. Nothing comes there yet.
+    pub fn make(
+        place: u64,
+        shape: &Shape,
+        code: &[u8],
+        file: &Text,
+        maps: &Maps,
+    ) -> Option<&'static Self> {
+        let record = RECORDS.iter().find(|record| record.stub.load(Acquire) == 0)?;
+        let (area, stub) = find(place, shape).or_else(|| {
+            make_area(place, maps)?;
+            find(place, shape)
+        })?;
+        let moved = &code[2..2 + shape.moved];
+        file.write(area, &enter::address().to_le_bytes())?;
+        file.write(stub, &assemble(area, stub, place + 2 + shape.moved as u64, moved))?;
+        let mut words = [0_u8; 16];
+        words[..moved.len()].copy_from_slice(moved);
+        for (word, bytes) in record.moved.iter().zip(words.chunks_exact(8)) {
+            word.store(u64::from_le_bytes(bytes.try_into().ok()?), Relaxed);
+        }
+        record.len.store(moved.len() as u64, Relaxed);
+        record.interior.store(shape.interior.into(), Relaxed);
+        record.place.store(place, Relaxed);
+        record.stub.store(stub, Release);
+        Some(record)
+    }
+
+    /// Whether these bytes are those that moved.
+    pub fn has(&self, moved: &[u8]) -> bool {
+        let mut words = [0_u8; 16];
+        for (bytes, word) in words.chunks_exact_mut(8).zip(&self.moved) {
+            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+        }
+        words[..self.len()] == *moved
+    }
+
+    fn len(&self) -> usize {
+        self.len.load(Relaxed) as usize
+    }
+
+    /// The address of the call that was.
+    pub fn place(&self) -> u64 {
+        self.place.load(Relaxed)
+    }
+
+    /// Where the program goes on behind the call, by its own addresses.
+    pub fn behind(&self) -> u64 {
+        self.place() + 2
+    }
+
+    /// Whether the jump is being written.
+    pub fn is_written(&self) -> bool {
+        self.is_written.load(Acquire)
+    }
+
+    /// Says so, or that it is complete.
+    pub fn set_written(&self, is_written: bool) {
+        self.is_written.store(is_written, Release);
+    }
+
+    /// Where the stub begins.
+    pub fn stub(&self) -> u64 {
+        self.stub.load(Relaxed)
+    }
+
+    /// The stub's own call, which traps.
+    pub fn slow(&self) -> u64 {
+        self.stub() + SLOW
+    }
+
+    /// Makes code that is to go on behind the call do so in the stub.
+    pub fn go_on(&self, registers: &mut Registers) {
+        if registers.rip == self.behind() {
+            registers.rip = self.stub() + NEXT;
+        }
+    }
+
+    /// The jump to the stub.
+    pub fn jump(&self) -> [u8; JUMP] {
+        jump(self.place(), self.stub())
+    }
+
+    /// The address of the program's that an address in the stub stands for.
+    pub fn shown(&self, ip: u64) -> u64 {
+        let offset = ip - self.stub();
+        let moved = NEXT..=NEXT + self.len() as u64;
+        if moved.contains(&offset) { self.behind() + (offset - NEXT) } else { self.place() }
+    }
+}
+
+fn jump(from: u64, to: u64) -> [u8; JUMP] {
+    let [a, b, c, d] = (to.wrapping_sub(from + JUMP as u64) as u32).to_le_bytes();
+    [0xe9, a, b, c, d]
+}
+
+/// Finds a place for the stub of a call: one to which the jump has bytes that fault where it must.
+fn find(place: u64, shape: &Shape) -> Option<(u64, u64)> {
+    for area in &AREAS {
+        let start = area.start.load(Acquire);
+        if start == 0 || start.abs_diff(place) > (1 << 31) - 2 * AREA {
+            continue;
+        }
+        // Not on the first steps: there is the address of the way in.
+        for step in 1..(AREA - STUB as u64) / STEP {
+            let stub = start + step * STEP;
+            if fits(place, stub, shape) && area.take(step) {
+                return Some((start, stub));
+            }
+        }
+    }
+    None
+}
+
+/// Whether the jump to a stub faults where instructions began.
+fn fits(place: u64, stub: u64, shape: &Shape) -> bool {
+    let jump = jump(place, stub);
+    (2..JUMP).all(|at| shape.interior >> at & 1 == 0 || jump[at] == FAULTING)
+}
+
+impl Area {
+    /// Takes the steps of a stub, if they are free.
+    fn take(&self, first: u64) -> bool {
+        let steps =
+            || (first..first + STUB as u64 / STEP).map(|step| (step as usize / 64, step % 64));
+        let is_free = |(word, bit): (usize, u64)| self.used[word].load(Relaxed) >> bit & 1 == 0;
+        if !steps().all(is_free) {
+            return false;
+        }
+        for (word, bit) in steps() {
+            self.used[word].fetch_or(1 << bit, Relaxed);
+        }
+        true
+    }
+}
+
+/// Makes an area near a place.
+fn make_area(place: u64, maps: &Maps) -> Option<()> {
+    let area = AREAS.iter().find(|area| area.start.load(Acquire) == 0)?;
+    let start = maps.gap_below(place, AREA + APART)?.checked_sub(AREA + APART)? & !0xffff;
+    let prot = u64::from(nr::PROT_READ | nr::PROT_EXEC);
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_FIXED_NOREPLACE;
+    let args = [start, AREA, prot, flags.into(), u64::MAX, 0];
+    // SAFETY: a new mapping replaces nothing.
+    let made = unsafe { sys::call(nr::__NR_mmap, args) }.ok()?;
+    area.start.store(made, Release);
+    Some(())
+}
+
+/// The code of a stub at `stub`, whose program goes on at `behind`.
+fn assemble(area: u64, stub: u64, behind: u64, moved: &[u8]) -> [u8; STUB] {
+    let mut code = Code { bytes: [0xcc; STUB], len: 0 };
+    let len = moved.len() as u64;
+    let enter = NEXT + len + JUMP as u64;
+    // mov r11, gs:[tag]
+    code.put(&[0x65, 0x4c, 0x8b, 0x1c, 0x25]).put(&enter::TAG_AT.to_le_bytes());
+    // rdgsbase rcx; not rcx; lea rcx, [rcx + r11 + 1 - TAG]
+    code.put(&[0xf3, 0x48, 0x0f, 0xae, 0xc9]).put(&[0x48, 0xf7, 0xd1]);
+    code.put(&[0x4a, 0x8d, 0x8c, 0x19]).put(&(1 - enter::TAG).to_le_bytes());
+    // jrcxz enter; syscall
+    code.put(&[0xe3, (enter - SLOW) as u8]).put(&[0x0f, 0x05]);
+    code.put(moved).put(&jump(stub + NEXT + len, behind));
+    // lea rcx, [next]
+    let distance = NEXT as i32 - (enter as i32 + 7);
+    code.put(&[0x48, 0x8d, 0x0d]).put(&distance.to_le_bytes());
+    // jmp [area]
+    let end = stub + enter + 7 + 6;
+    code.put(&[0xff, 0x25]).put(&(area.wrapping_sub(end) as i32).to_le_bytes());
+    code.bytes
+}
+
+const _: () = assert!(NEXT as usize + MOST_MOVED + JUMP + 7 + 6 <= STUB);
+
+struct Code {
+    bytes: [u8; STUB],
+    len: usize,
+}
+
+impl Code {
+    fn put(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// The address that a word at `at` leads to, from the instruction's end behind it.
+    fn target(code: &[u8], at: usize, address: u64) -> u64 {
+        let distance = i32::from_le_bytes(code[at..at + 4].try_into().unwrap());
+        (address + at as u64 + 4).wrapping_add_signed(distance.into())
+    }
+
+    #[test]
+    fn a_stub_goes_on_where_the_program_would() {
+        let (area, stub, behind) = (0x7000_0000, 0x7000_4560, 0x6fff_0123);
+        for moved in [&[0x48, 0x3d, 0, 0xf0, 0xff, 0xff][..], &[0xc3], &[0x90; MOST_MOVED]] {
+            let code = assemble(area, stub, behind, moved);
+            let (slow, next) = (SLOW as usize, NEXT as usize);
+            assert_eq!(code[slow..next], [0x0f, 0x05]);
+            assert_eq!(code[next..next + moved.len()], *moved);
+            let jump = next + moved.len();
+            assert_eq!((code[jump], target(&code, jump + 1, stub)), (0xe9, behind));
+            // The way in, from jrcxz.
+            let enter = slow + usize::from(code[slow - 1]);
+            assert_eq!(enter, jump + JUMP);
+            assert_eq!(code[enter..enter + 3], [0x48, 0x8d, 0x0d]);
+            assert_eq!(target(&code, enter + 3, stub), stub + NEXT);
+            assert_eq!(code[enter + 7..enter + 9], [0xff, 0x25]);
+            assert_eq!(target(&code, enter + 9, stub), area);
+        }
+    }
+
+    #[test]
+    fn a_jump_faults_where_instructions_began() {
+        let place = 0x7000_1234;
+        for interior in [1 << 2, 1 << 2 | 1 << 3, 1 << 2 | 1 << 4] {
+            let shape = Shape { moved: 6, interior };
+            let stubs = (0..1_u64 << 28).step_by(16).map(|distance| 0x6000_0000 + distance);
+            let fitting: Vec<u64> = stubs.filter(|stub| fits(place, *stub, &shape)).collect();
+            assert!(!fitting.is_empty(), "{interior:b}");
+            for stub in fitting {
+                let jump = jump(place, stub);
+                assert_eq!(target(&jump, 1, place), stub);
+                let began = (2..JUMP).filter(|at| interior >> at & 1 != 0);
+                assert!(began.into_iter().all(|at| jump[at] == FAULTING));
+            }
+        }
+    }
+
+    #[test]
+    fn an_area_has_a_stub_for_every_place() {
+        let shape = Shape { moved: 6, interior: 1 << 2 };
+        for place in (0x7000_0000_u64..0x7001_0000).step_by(251) {
+            let mut steps = 1..(AREA - STUB as u64) / STEP;
+            assert!(steps.any(|step| fits(place, 0x7100_0000 + step * STEP, &shape)), "{place:x}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Writes the program's code while other threads may execute it.
+//!
+//! It is written through `/proc/self/mem`, which may write what the program may only read: the
+//! mapping stays as it is, and the host copies the page.
+
+use super::shape::{FAULTING, JUMP, SYSCALL, Shape};
+use crate::sys::{self, Errno};
+use crate::{thread, user};
+use alloc::vec::Vec;
+use linux_raw_sys::general as nr;
+use pagefault_linux::store::descriptor::{self, Kept};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// The memory of this process, as a file.
+pub struct Text(Kept);
+
+impl Text {
+    /// Opens it; `None` where the host does not let us.
+    pub fn open() -> Option<Self> {
+        /// `PROC_SUPER_MAGIC`.
+        const PROC: u64 = 0x9fa0;
+        let file = descriptor::keep(open(c"/proc/self/mem", nr::O_RDWR)?);
+        let mut stat = [0_u64; 16];
+        let args = [file.as_fd().as_raw_fd() as u64, (&raw mut stat) as u64];
+        // SAFETY: the structure is 120 bytes.
+        unsafe { sys::call(nr::__NR_fstatfs, args) }.ok()?;
+        // Another file of that name is not to be written to.
+        (stat[0] == PROC).then_some(Self(file))
+    }
+
+    /// Writes bytes that nobody executes, and sees that they are there.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Option<()> {
+        let file = self.0.as_fd().as_raw_fd() as u64;
+        let args = [file, bytes.as_ptr() as u64, bytes.len() as u64, at];
+        // SAFETY: the caller changes code of the program's so that it means the same.
+        let written = unsafe { sys::call(nr::__NR_pwrite64, args) }.ok()?;
+        let mut back = [0; 64];
+        let back = &mut back[..bytes.len()];
+        user::read_bytes(at, back).ok()?;
+        (written as usize == bytes.len() && back == bytes).then_some(())
+    }
+
+    /// Puts a jump where a call is.
+    ///
+    /// No processor sees a half: first every instruction that goes becomes a single byte that faults,
+    /// which is one store each; then the bytes between them change, which nobody executes; then
+    /// the first byte does. All processors notice each step before the next.
+    pub fn patch(&self, place: u64, shape: &Shape, jump: &[u8; JUMP]) -> Option<()> {
+        let mut now = [0; 2];
+        user::read_bytes(place, &mut now).ok()?;
+        let synchronize = Synchronize::begin()?;
+        if now != SYSCALL {
+            return None;
+        }
+        // Once the first byte is written, the place is sound at any moment.
+        self.write(place, &[FAULTING])?;
+        for at in (2..JUMP).filter(|at| shape.interior >> at & 1 != 0) {
+            self.write(place + at as u64, &[FAULTING])?;
+        }
+        synchronize.all();
+        for at in (1..JUMP).filter(|at| shape.interior >> at & 1 == 0) {
+            self.write(place + at as u64, &jump[at..=at])?;
+        }
+        synchronize.all();
+        self.write(place, &jump[..1])?;
+        synchronize.all();
+        Some(())
+    }
+}
+
+/// How other processors are made to notice changed code.
+enum Synchronize {
+    /// There is no other thread.
+    Alone,
+    /// By `membarrier(2)`.
+    Barrier,
+}
+
+impl Synchronize {
+    fn begin() -> Option<Self> {
+        if thread::is_alone() {
+            return Some(Self::Alone);
+        }
+        let flag = nr::membarrier_cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
+        // SAFETY: a barrier changes no memory.
+        let registered = unsafe { sys::call(nr::__NR_membarrier, [flag as u64, 0, 0]) };
+        registered.is_ok().then_some(Self::Barrier)
+    }
+
+    fn all(&self) {
+        if matches!(self, Self::Barrier) {
+            let flag = nr::membarrier_cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE;
+            // SAFETY: as above.
+            let _ = unsafe { sys::call(nr::__NR_membarrier, [flag as u64, 0, 0]) };
+        }
+    }
+}
+
+/// Whether somebody traces this process, who is to see it as it is.
+pub fn is_traced() -> bool {
+    let Some(text) = read(c"/proc/self/status") else { return true };
+    let name = b"TracerPid:";
+    let line = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(name));
+    line.is_none_or(|line| line[name.len()..].trim_ascii() != b"0")
+}
+
+/// The program's mappings.
+pub struct Maps(Vec<u8>);
+
+impl Maps {
+    /// Reads them.
+    pub fn read() -> Option<Self> {
+        read(c"/proc/self/maps").map(Self)
+    }
+
+    /// Whether a range is code of a file that nobody writes to.
+    pub fn is_plain_code(&self, start: u64, len: u64) -> bool {
+        self.lines().any(|line| {
+            line.start <= start && start + len <= line.end && line.rights == b"r-xp" && line.is_file
+        })
+    }
+
+    /// The end of the nearest gap below an address that is longer than `len`.
+    pub fn gap_below(&self, address: u64, len: u64) -> Option<u64> {
+        /// Programs may not map what lies below, by default.
+        const LOWEST: u64 = 1 << 16;
+        let (mut end, mut found) = (LOWEST, None);
+        for line in self.lines().take_while(|line| line.start <= address) {
+            if line.start.saturating_sub(end) > len {
+                found = Some(line.start);
+            }
+            end = line.end;
+        }
+        found
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.0.split(|byte| *byte == b'\n').filter_map(Line::of)
+    }
+}
+
+/// A mapping.
+struct Line<'a> {
+    start: u64,
+    end: u64,
+    rights: &'a [u8],
+    is_file: bool,
+}
+
+impl<'a> Line<'a> {
+    fn of(line: &'a [u8]) -> Option<Self> {
+        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        let (addresses, rights) = (words.next()?, words.next()?);
+        let inode = words.nth(2)?;
+        let mut bounds = addresses.split(|byte| *byte == b'-');
+        let (start, end) = (number(bounds.next()?)?, number(bounds.next()?)?);
+        Some(Self { start, end, rights, is_file: inode != b"0" })
+    }
+}
+
+/// A hexadecimal number.
+fn number(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+fn open(path: &core::ffi::CStr, mode: u32) -> Option<OwnedFd> {
+    let flags = u64::from(mode | nr::O_CLOEXEC);
+    descriptor::with_room(|| {
+        // SAFETY: the path is ours, and the descriptor nobody else's.
+        unsafe {
+            let file = sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]).ok()?;
+            Some(OwnedFd::from_raw_fd(file as i32))
+        }
+    })
+}
+
+/// Reads a file of the host's.
+fn read(path: &core::ffi::CStr) -> Option<Vec<u8>> {
+    const MOST: usize = 4 << 20;
+    const PIECE: usize = 16 << 10;
+    let file = open(path, nr::O_RDONLY)?;
+    let mut text = Vec::new();
+    while text.len() < MOST {
+        let len = text.len();
+        text.resize(len + PIECE, 0);
+        let args = [file.as_raw_fd() as u64, text[len..].as_mut_ptr() as u64, PIECE as u64];
+        // SAFETY: the buffer is ours.
+        match unsafe { sys::call(nr::__NR_read, args) } {
+            Ok(0) => {
+                text.truncate(len);
+                return Some(text);
+            }
+            Ok(read) => text.truncate(len + read as usize),
+            Err(Errno::EINTR) => text.truncate(len),
+            Err(_) => return None,
+        }
+    }
+    None
+}
