@@ -80,5 +80,5 @@ fn what_was_written_once_is_not_written_again() {
     page_out(&world, &space);
     assert_content(&world, &space);
     assert_eq!(world.manager.counters().swap_writes, PAGES);
-    assert_eq!(disk.stats().stored as u64, PAGES);
+    assert_eq!(disk.stats().stored, PAGES);
 }
