@@ -200,7 +200,7 @@ fn limited_addresses() {
     for enough in ["-v 1000000", "-d 1000000"] {
         assert_eq!(run(enough), (Some(0), String::new()), "{enough}");
     }
-    assert_refused(&run("-v 100000"), 125, &["address", "ulimit -v"]);
+    assert_refused(&run("-v 30000"), 125, &["address", "ulimit -v"]);
 }
 
 /// A swap file that something else writes to ends the program; it is not fed a wrong byte.

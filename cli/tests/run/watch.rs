@@ -316,14 +316,15 @@ fn what_cannot_be_a_limit_is_refused_and_changes_nothing() {
     assert_eq!(number(&tree(running.0.id()).unwrap(), "/limit_bytes"), 16 << 20);
 }
 
-/// `top` in a terminal of a size, after it has drawn for a while.
-fn screen(scratch: &Scratch, name: &str, size: (u32, u32), keys: &[&str]) -> String {
+/// `top` of a tree in a terminal of a size, after it has drawn for a while.
+fn screen(scratch: &Scratch, tree: u32, name: &str, size: (u32, u32), keys: &[&str]) -> String {
     let socket = scratch.path(name);
     let tmux = |arguments: &[&str]| {
         Command::new("tmux").arg("-S").arg(&socket).args(arguments).output().unwrap()
     };
     let (x, y) = (size.0.to_string(), size.1.to_string());
-    let top = format!("{PAGEFAULT} top");
+    // Other trees on the machine would take the room of what is looked for.
+    let top = format!("{PAGEFAULT} top {tree}");
     let began = tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, &top]);
     assert!(began.status.success(), "{began:?}");
     let shown = || String::from_utf8(tmux(&["capture-pane", "-p"]).stdout).unwrap();
@@ -352,14 +353,14 @@ fn top_fits_small_and_large_terminals_and_changes_limits() {
         tree(pid).is_some_and(|tree| number(&tree, "/faults/swap_in/total") > 1000)
     });
     for (name, size) in [("small", (80, 24)), ("large", (200, 50))] {
-        let text = screen(&scratch, name, size, &[]);
+        let text = screen(&scratch, pid, name, size, &[]);
         assert_eq!(text.lines().count(), size.1 as usize, "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= size.0 as usize), "{text}");
         for part in ["PID", &pid.to_string(), "16M", "swap-in", "resident", "Processes", "quit"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }
-    screen(&scratch, "limit", (80, 24), &["l", "8", "M", "Enter"]);
+    screen(&scratch, pid, "limit", (80, 24), &["l", "8", "M", "Enter"]);
     assert_eq!(number(&tree(pid).unwrap(), "/limit_bytes"), 8 << 20);
 }
 
