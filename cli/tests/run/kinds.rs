@@ -37,7 +37,7 @@ fn signals_are_the_kernel_s() {
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {
-    compare("tasks", "8M");
+    compare("tasks", "16M");
 }
 
 /// `seccomp`: what a program forbids itself is not forbidden to the runtime.
