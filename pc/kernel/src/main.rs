@@ -168,11 +168,12 @@ fn start(
     let timers = Task::kernel(frames, timer::run).map_err(no_memory)?;
     scheduler::add(Arc::new(timers));
     smp::start(info, frames, reference).map_err(no_memory)?;
+    let (count, free) = (frames.count(), frames.free_frames());
+    report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
+    // Last, since its report would mix with any other's.
     if info.has("test=overflow") {
         scheduler::add(Arc::new(Task::kernel(frames, overflow).map_err(no_memory)?));
     }
-    let (count, free) = (frames.count(), frames.free_frames());
-    report!("booted: {} CPUs, {count} frames, {free} free", smp::count());
     start_init(init, frames)
 }
 
