@@ -5,6 +5,7 @@
 //! the host's limits stay as high as they may be; the program's are numbers of ours, and what it maps
 //! is counted before the host is asked.
 
+use crate::maps::Line;
 use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -167,7 +168,7 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
     Some((all, within))
 }
 
-/// A line of the host's list of mappings.
+/// What counts of a mapping.
 struct Mapping {
     range: Range<u64>,
     is_data: bool,
@@ -175,13 +176,7 @@ struct Mapping {
 
 impl Mapping {
     fn of(line: &[u8]) -> Option<Self> {
-        let mut words = line.split(|byte| *byte == b' ');
-        let mut bounds = words
-            .next()?
-            .split(|byte| *byte == b'-')
-            .map(|digits| u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok());
-        let range = bounds.next()??..bounds.next()??;
-        let rights = words.next()?;
+        let Line { range, rights, .. } = Line::of(line)?;
         let is_private = rights.get(3) == Some(&b'p');
         let is_data = is_private && rights.get(1) == Some(&b'w') && !line.ends_with(b"[stack]");
         // The host's own page lies beyond all addresses, and does not count.

@@ -77,10 +77,8 @@ impl Owner {
 
 /// Whose descriptors a directory lists, if it is such a directory and its owner one of the tree.
 pub fn owner_of_list(directory: u32) -> Option<Owner> {
-    /// `PROC_SUPER_MAGIC`.
-    const PROC: u64 = 0x9fa0;
     let control = control()?;
-    if file_system(directory)?[0] != PROC {
+    if !is_of_proc(directory) {
         return None;
     }
     let mut path = [0_u8; 64];
@@ -247,6 +245,13 @@ pub fn is_on_nosuid(number: u32) -> bool {
     const NOSUID: u64 = 2;
     // The flags are the eleventh word.
     file_system(number).is_some_and(|stat| stat[10] & NOSUID != 0)
+}
+
+/// Whether a file is of the host's `proc`, and not another of that name.
+pub fn is_of_proc(number: u32) -> bool {
+    /// `PROC_SUPER_MAGIC`.
+    const PROC: u64 = 0x9fa0;
+    file_system(number).is_some_and(|stat| stat[0] == PROC)
 }
 
 /// What the host says of a file's file system (`struct statfs`); its kind is the first word.

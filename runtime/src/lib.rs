@@ -43,6 +43,7 @@ mod frame;
 pub mod heap;
 mod keeper;
 mod lock;
+mod maps;
 mod member;
 mod memory;
 pub mod process;

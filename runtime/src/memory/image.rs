@@ -4,6 +4,7 @@
 //! It is looked for before the runtime has mapped anything, since its mappings look the same.
 
 use super::{Manager, light};
+use crate::maps::Line;
 use crate::process::{self, boot};
 use crate::sys;
 use core::cell::UnsafeCell;
@@ -54,14 +55,10 @@ pub fn look() {
 
 /// The range of a line that shows private memory without a name, to read and write.
 fn anonymous(line: &[u8]) -> Option<Range<u64>> {
-    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-    let (addresses, rights) = (words.next()?, words.next()?);
-    let inode = words.nth(2)?;
-    if rights != b"rw-p" || inode != b"0" || words.next().is_some() {
+    let Line { range, rights, is_file, has_name } = Line::of(line)?;
+    if rights != b"rw-p" || is_file || has_name {
         return None;
     }
-    let mut bounds = addresses.split(|byte| *byte == b'-');
-    let range = number(bounds.next()?)?..number(bounds.next()?)?;
     let boot = boot();
     let ours = [
         boot.image_start..boot.image_start + boot.image_len,
@@ -69,11 +66,6 @@ fn anonymous(line: &[u8]) -> Option<Range<u64>> {
     ];
     let is_ours = ours.iter().any(|own| range.start < own.end && own.start < range.end);
     (!is_ours && range.end - range.start >= LEAST).then_some(range)
-}
-
-/// A hexadecimal number.
-fn number(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Takes it under management.

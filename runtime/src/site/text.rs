@@ -4,8 +4,9 @@
 //! mapping stays as it is, and the host copies the page.
 
 use super::shape::{FAULTING, JUMP, SYSCALL, Shape};
+use crate::maps::Line;
 use crate::sys::{self, Errno};
-use crate::{thread, user};
+use crate::{files, thread, user};
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use pagefault_linux::store::descriptor::{self, Kept};
@@ -17,15 +18,9 @@ pub struct Text(Kept);
 impl Text {
     /// Opens it; `None` where the host does not let us.
     pub fn open() -> Option<Self> {
-        /// `PROC_SUPER_MAGIC`.
-        const PROC: u64 = 0x9fa0;
         let file = descriptor::keep(open(c"/proc/self/mem", nr::O_RDWR)?);
-        let mut stat = [0_u64; 16];
-        let args = [file.as_fd().as_raw_fd() as u64, (&raw mut stat) as u64];
-        // SAFETY: the structure is 120 bytes.
-        unsafe { sys::call(nr::__NR_fstatfs, args) }.ok()?;
         // Another file of that name is not to be written to.
-        (stat[0] == PROC).then_some(Self(file))
+        files::is_of_proc(file.as_fd().as_raw_fd() as u32).then_some(Self(file))
     }
 
     /// Writes bytes that nobody executes, and sees that they are there.
@@ -116,7 +111,10 @@ impl Maps {
     /// Whether a range is code of a file that nobody writes to.
     pub fn is_plain_code(&self, start: u64, len: u64) -> bool {
         self.lines().any(|line| {
-            line.start <= start && start + len <= line.end && line.rights == b"r-xp" && line.is_file
+            line.range.start <= start
+                && start + len <= line.range.end
+                && line.rights == b"r-xp"
+                && line.is_file
         })
     }
 
@@ -125,11 +123,11 @@ impl Maps {
         /// Programs may not map what lies below, by default.
         const LOWEST: u64 = 1 << 16;
         let (mut end, mut found) = (LOWEST, None);
-        for line in self.lines().take_while(|line| line.start <= address) {
-            if line.start.saturating_sub(end) > len {
-                found = Some(line.start);
+        for line in self.lines().take_while(|line| line.range.start <= address) {
+            if line.range.start.saturating_sub(end) > len {
+                found = Some(line.range.start);
             }
-            end = line.end;
+            end = line.range.end;
         }
         found
     }
@@ -137,30 +135,6 @@ impl Maps {
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         self.0.split(|byte| *byte == b'\n').filter_map(Line::of)
     }
-}
-
-/// A mapping.
-struct Line<'a> {
-    start: u64,
-    end: u64,
-    rights: &'a [u8],
-    is_file: bool,
-}
-
-impl<'a> Line<'a> {
-    fn of(line: &'a [u8]) -> Option<Self> {
-        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-        let (addresses, rights) = (words.next()?, words.next()?);
-        let inode = words.nth(2)?;
-        let mut bounds = addresses.split(|byte| *byte == b'-');
-        let (start, end) = (number(bounds.next()?)?, number(bounds.next()?)?);
-        Some(Self { start, end, rights, is_file: inode != b"0" })
-    }
-}
-
-/// A hexadecimal number.
-fn number(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 fn open(path: &core::ffi::CStr, mode: u32) -> Option<OwnedFd> {
