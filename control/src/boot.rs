@@ -40,6 +40,10 @@ pub struct Boot {
     pub stack_len: u64,
     /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
     pub sites_start: u64,
+    /// What nobody is to write to any more, in whole pages: the runtime protects it first of all.
+    pub constants_start: u64,
+    /// Its length.
+    pub constants_len: u64,
 }
 
 impl Boot {

@@ -5,8 +5,7 @@
 //! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
 //! one thread; a process is traced from its request to the first instruction of the new program.
 
-use super::image::Image;
-use super::place::{self, PlaceError, Process};
+use super::place::{self, PlaceError, Process, Runtime};
 use super::trace::{self, Resume, Stop, Tracee};
 use pagefault_control::{
     Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, STATUS_FAILED, Slot, ask, tree,
@@ -41,12 +40,12 @@ pub fn run(
     socket: OwnedFd,
     shared: OwnedFd,
     control: &Control,
-    image: Image<'static>,
+    runtime: Runtime,
     first: u32,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
     let departed = Departed::new(shared, control.plan())?;
-    Keeper::new(socket, departed, control, image, first)?.serve()
+    Keeper::new(socket, departed, control, runtime, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
@@ -148,7 +147,7 @@ struct Traced {
 struct Keeper<'a> {
     control: &'a Control,
     departed: Departed,
-    image: Image<'static>,
+    runtime: Runtime,
     /// The slot of the program that the command was asked to run.
     first: u32,
     /// Whether that has begun.
@@ -166,7 +165,7 @@ impl<'a> Keeper<'a> {
         socket: OwnedFd,
         departed: Departed,
         control: &'a Control,
-        image: Image<'static>,
+        runtime: Runtime,
         first: u32,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -179,7 +178,7 @@ impl<'a> Keeper<'a> {
         Ok(Self {
             control,
             departed,
-            image,
+            runtime,
             first,
             begun: false,
             socket,
@@ -447,7 +446,7 @@ impl<'a> Keeper<'a> {
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
         self.let_go(traced.slot);
-        let placed = place::place(program, &mut self.image, process);
+        let placed = place::place(program, &mut self.runtime, process);
         answer(slot, ask::IDLE);
         match placed {
             Ok(()) => self.control.counters.programs.add(1),

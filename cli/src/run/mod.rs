@@ -40,6 +40,7 @@ use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Calls, Config, Control, Delivery, Mapped, SwapSpec};
+use place::Runtime;
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -300,7 +301,8 @@ fn start(
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            front::start(&to_execute, control, shared, image)
+            let runtime = Runtime::share(image, shared).map_err(Error::Start)?;
+            front::start(&to_execute, control, shared, runtime)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))
