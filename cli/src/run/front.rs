@@ -2,9 +2,9 @@
 //! program our signals, waits for it, and ends as it ended.
 
 use super::ask::{Failure, Keeper, Program, become_program};
+use super::image::Image;
 use super::inherited::Inherited;
 use super::keeper;
-use super::place::Runtime;
 use super::spawn::fork;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
@@ -100,7 +100,7 @@ pub fn start(
     program: &Program,
     control: &Control,
     shared: &OwnedFd,
-    runtime: Runtime,
+    image: Image<'static>,
 ) -> Result<Child, StartError> {
     let slot = control.slots.take().ok_or(Errno::AGAIN)?;
     let (kept, socket) = sockets()?;
@@ -108,8 +108,10 @@ pub fn start(
     let signals = signals();
     let inherited = Inherited::block(&signals);
     let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
-    let process = fork(move || keeper::run(kept, file, control, runtime, slot).map_or(1, |()| 0))?;
-    let keeper = Keeper { control, shared, socket: &socket, process, slot };
+    let code = image.share().ok();
+    let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
+    let code = code.as_ref();
+    let keeper = Keeper { control, shared, socket: &socket, code, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {
         drop(socket);

@@ -5,7 +5,8 @@
 //! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
 //! one thread; a process is traced from its request to the first instruction of the new program.
 
-use super::place::{self, PlaceError, Process, Runtime};
+use super::image::Image;
+use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
 use pagefault_control::{
     Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, STATUS_FAILED, Slot, ask, tree,
@@ -40,12 +41,12 @@ pub fn run(
     socket: OwnedFd,
     shared: OwnedFd,
     control: &Control,
-    runtime: Runtime,
+    image: Image<'static>,
     first: u32,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
     let departed = Departed::new(shared, control.plan())?;
-    Keeper::new(socket, departed, control, runtime, first)?.serve()
+    Keeper::new(socket, departed, control, image, first)?.serve()
 }
 
 /// Leaves the caller's session, directory and files.
@@ -147,7 +148,7 @@ struct Traced {
 struct Keeper<'a> {
     control: &'a Control,
     departed: Departed,
-    runtime: Runtime,
+    image: Image<'static>,
     /// The slot of the program that the command was asked to run.
     first: u32,
     /// Whether that has begun.
@@ -165,7 +166,7 @@ impl<'a> Keeper<'a> {
         socket: OwnedFd,
         departed: Departed,
         control: &'a Control,
-        runtime: Runtime,
+        image: Image<'static>,
         first: u32,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -178,7 +179,7 @@ impl<'a> Keeper<'a> {
         Ok(Self {
             control,
             departed,
-            runtime,
+            image,
             first,
             begun: false,
             socket,
@@ -441,12 +442,13 @@ impl<'a> Keeper<'a> {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
+            code_fd: slot.code_fd.load(Relaxed),
             first: self.first == traced.slot && !self.begun,
         };
         // What the process was charged with is gone with its memory.
         self.control.slots.discharge(traced.slot);
         self.let_go(traced.slot);
-        let placed = place::place(program, &mut self.runtime, process);
+        let placed = place::place(program, &mut self.image, process);
         answer(slot, ask::IDLE);
         match placed {
             Ok(()) => self.control.counters.programs.add(1),

@@ -40,7 +40,6 @@ use ask::{Failure, Program};
 use front::{Child, Ended, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Calls, Config, Control, Delivery, Mapped, SwapSpec};
-use place::Runtime;
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -301,8 +300,7 @@ fn start(
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            let runtime = Runtime::share(image, shared).map_err(Error::Start)?;
-            front::start(&to_execute, control, shared, runtime)
+            front::start(&to_execute, control, shared, image)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))

@@ -9,7 +9,6 @@ use super::trace::{Resume, Stop, Tracee};
 use libc::{c_long, user_regs_struct};
 use pagefault_control::{Boot, Control};
 use std::io;
-use std::os::fd::AsFd;
 
 const PAGE: u64 = 4096;
 /// The stack on which the runtime begins, with the boot block at its upper end.
@@ -30,30 +29,6 @@ const AT_SYSINFO_EHDR: u64 = 33;
 /// In `AT_HWCAP2`: programs may read and write the bases of `fs` and `gs`.
 const FSGSBASE: u64 = 1 << 1;
 
-/// A runtime that lies in the shared memory's file as far as it is the same in every process, so that
-/// programs map it there: to write it into each would take ten times as long.
-pub struct Runtime {
-    image: Image<'static>,
-    /// Where it is in the file.
-    offset: u64,
-}
-
-impl Runtime {
-    /// Writes an image to the end of the shared memory's file, which nobody has mapped beyond there.
-    pub fn share(image: Image<'static>, file: impl AsFd) -> io::Result<Self> {
-        let end = rustix::fs::fstat(&file)?.st_size as u64;
-        let offset = end.next_multiple_of(PAGE);
-        let mut bytes = &image.same()[..];
-        rustix::fs::ftruncate(&file, offset + bytes.len() as u64)?;
-        let mut at = offset;
-        while !bytes.is_empty() {
-            let written = rustix::io::pwrite(&file, bytes, at)?;
-            (bytes, at) = (&bytes[written..], at + written as u64);
-        }
-        Ok(Self { image, offset })
-    }
-}
-
 /// What the process says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
@@ -63,6 +38,8 @@ pub struct Process {
     pub control_fd: i32,
     /// The socket to the keeper in it.
     pub socket_fd: i32,
+    /// The file of the runtime's code in it; −1 for none.
+    pub code_fd: i32,
     /// Whether it is the one that the command was asked to run.
     pub first: bool,
 }
@@ -97,10 +74,10 @@ pub enum PlaceError {
 
 /// Places a runtime in a program that stands at [`Stop::Exec`]. On success it stands where it only
 /// has to be let go.
-pub fn place(program: Tracee, runtime: &mut Runtime, process: Process) -> Result<(), PlaceError> {
+pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(), PlaceError> {
     let entry = look(program)?;
     let mut remote = Remote::begin(program, entry)?;
-    let placed = fill(&mut remote, runtime, process);
+    let placed = fill(&mut remote, image, process);
     // Signals that came meanwhile are delivered when it goes on.
     let restored = remote.end();
     let registers = placed?;
@@ -187,13 +164,13 @@ fn gadget(program: Tracee, vdso: u64) -> io::Result<u64> {
 /// Makes and fills the runtime's memory. Returns the registers with which the runtime begins.
 fn fill(
     remote: &mut Remote,
-    Runtime { image, offset }: &mut Runtime,
+    image: &mut Image,
     process: Process,
 ) -> Result<user_regs_struct, PlaceError> {
     let (image_len, control_len) =
         (image.len(), (size_of::<Control>() as u64).next_multiple_of(PAGE));
     let base = remote.map("memory for the runtime", image_len + STACK + Boot::SITES, -1)?;
-    remote.place_same(image, base, process.control_fd, *offset)?;
+    remote.place_same(image, base, process.code_fd)?;
     let control = remote.map("mapping the control memory", control_len, process.control_fd)?;
 
     let stack_start = base + image_len;
@@ -209,9 +186,11 @@ fn fill(
         control_len,
         control_fd: process.control_fd,
         socket_fd: process.socket_fd,
+        code_fd: process.code_fd,
         slot: process.slot,
         flags: if process.first { Boot::FIRST } else { 0 }
             | if remote.has_gs_base { Boot::GS_BASE } else { 0 },
+        spare: 0,
         image_start: base,
         image_len,
         text_start: base + image.text().start,
@@ -348,18 +327,12 @@ impl Remote {
     }
 
     /// Puts the beginning of an image in place that is the same everywhere: by mapping it, or where the
-    /// host does not let programs execute what is in the shared memory's file, by writing it.
-    fn place_same(
-        &mut self,
-        image: &Image,
-        base: u64,
-        file: i32,
-        offset: u64,
-    ) -> Result<(), PlaceError> {
+    /// host does not let programs execute what is in that file, by writing it.
+    fn place_same(&mut self, image: &Image, base: u64, file: i32) -> Result<(), PlaceError> {
         let len = image.same_len();
         let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
-        let args = [base, len, prot, flags, i64::from(file) as u64, offset];
+        let args = [base, len, prot, flags, i64::from(file) as u64, 0];
         match self.call("mapping the runtime", libc::SYS_mmap, args) {
             Err(PlaceError::Call { .. }) => {
                 self.write(&[(base, &image.same())])?;

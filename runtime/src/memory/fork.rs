@@ -109,7 +109,7 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
 
 /// Prepares what is held in the child's name.
 fn child(manager: &'static Manager, slot: u32) -> Result<Child> {
-    let [file, _] = files::shared();
+    let [file, ..] = files::shared();
     let frames = manager.tree.child(slot, file)?;
     match manager.swap.child(slot, file) {
         Ok(compressed) => Ok(Child { frames, compressed }),
@@ -175,7 +175,7 @@ pub fn after_fork_in_child(fork: Fork) {
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
-        let [file, _] = files::shared();
+        let [file, ..] = files::shared();
         events::after_fork_in_child(control, slot, file);
     }
     drop(gate);
