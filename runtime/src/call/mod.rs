@@ -104,31 +104,79 @@ fn end_wait(thread: &Thread, raw: i64) {
 
 /// Whether a call looks at nothing of the context that it is made in, so that [`make_direct`] takes it.
 pub fn is_direct(number: u32) -> bool {
-    !matches!(
-        number,
+    use Room::{Exec, Registers, Seccomp, Signal, Thread, Unshare};
+    !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare)
+}
+
+/// Which part of the runtime makes a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Signal,
+    MaskedWait,
+    Thread,
+    Exec,
+    Seccomp,
+    /// What a thread or its process is like, registers among it.
+    Registers,
+    Limit,
+    Descriptor,
+    Unshare,
+    Memory,
+    List,
+    Trace,
+    File,
+    /// The host, on the program's own addresses.
+    Host,
+}
+
+fn room_of(number: u32) -> Room {
+    match number {
         nr::__NR_rt_sigreturn
-            | nr::__NR_rt_sigaction
-            | nr::__NR_rt_sigprocmask
-            | nr::__NR_rt_sigsuspend
-            | nr::__NR_rt_sigpending
-            | nr::__NR_rt_sigtimedwait
-            | nr::__NR_sigaltstack
-            | nr::__NR_clone
-            | nr::__NR_clone3
-            | nr::__NR_fork
-            | nr::__NR_vfork
-            | nr::__NR_exit
-            | nr::__NR_exit_group
-            | nr::__NR_set_tid_address
-            | nr::__NR_rseq
-            | nr::__NR_set_robust_list
-            | nr::__NR_execve
-            | nr::__NR_execveat
-            | nr::__NR_seccomp
-            | nr::__NR_prctl
-            | nr::__NR_arch_prctl
-            | nr::__NR_unshare
-    )
+        | nr::__NR_rt_sigaction
+        | nr::__NR_rt_sigprocmask
+        | nr::__NR_rt_sigsuspend
+        | nr::__NR_rt_sigpending
+        | nr::__NR_rt_sigtimedwait
+        | nr::__NR_sigaltstack => Room::Signal,
+        nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
+            Room::MaskedWait
+        }
+        nr::__NR_clone
+        | nr::__NR_clone3
+        | nr::__NR_fork
+        | nr::__NR_vfork
+        | nr::__NR_exit
+        | nr::__NR_exit_group
+        | nr::__NR_set_tid_address
+        | nr::__NR_rseq
+        | nr::__NR_set_robust_list => Room::Thread,
+        nr::__NR_execve | nr::__NR_execveat => Room::Exec,
+        nr::__NR_seccomp => Room::Seccomp,
+        nr::__NR_prctl | nr::__NR_arch_prctl => Room::Registers,
+        nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => Room::Limit,
+        nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => Room::Descriptor,
+        nr::__NR_unshare => Room::Unshare,
+        nr::__NR_mmap
+        | nr::__NR_munmap
+        | nr::__NR_mremap
+        | nr::__NR_mprotect
+        | nr::__NR_pkey_mprotect
+        | nr::__NR_madvise
+        | nr::__NR_brk
+        | nr::__NR_mlock
+        | nr::__NR_mlock2
+        | nr::__NR_munlock
+        | nr::__NR_mlockall
+        | nr::__NR_munlockall
+        | nr::__NR_mincore
+        | nr::__NR_remap_file_pages
+        | nr::__NR_process_madvise
+        | nr::__NR_shmat => Room::Memory,
+        nr::__NR_getdents | nr::__NR_getdents64 => Room::List,
+        nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => Room::Trace,
+        nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => Room::File,
+        _ => Room::Host,
+    }
 }
 
 /// Makes a call without a trap: no filter judges it, and the context is none. What the kernel would
@@ -168,60 +216,19 @@ impl Call<'_> {
         if self.names_kept_descriptor() {
             return Err(sys::Errno::EBADF).into();
         }
-        match self.number {
-            nr::__NR_rt_sigreturn
-            | nr::__NR_rt_sigaction
-            | nr::__NR_rt_sigprocmask
-            | nr::__NR_rt_sigsuspend
-            | nr::__NR_rt_sigpending
-            | nr::__NR_rt_sigtimedwait
-            | nr::__NR_sigaltstack => self.signal(),
-            nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
-                self.wait_with_mask()
-            }
-            nr::__NR_clone
-            | nr::__NR_clone3
-            | nr::__NR_fork
-            | nr::__NR_vfork
-            | nr::__NR_exit
-            | nr::__NR_exit_group
-            | nr::__NR_set_tid_address
-            | nr::__NR_rseq
-            | nr::__NR_set_robust_list => self.thread(),
-            nr::__NR_execve | nr::__NR_execveat => self.exec(),
-            nr::__NR_seccomp => self.seccomp(),
-            nr::__NR_prctl
-            | nr::__NR_arch_prctl
-            | nr::__NR_getrlimit
-            | nr::__NR_setrlimit
-            | nr::__NR_prlimit64 => self.process(),
-            nr::__NR_close
-            | nr::__NR_close_range
-            | nr::__NR_dup2
-            | nr::__NR_dup3
-            | nr::__NR_unshare => self.descriptor(),
-            nr::__NR_mmap
-            | nr::__NR_munmap
-            | nr::__NR_mremap
-            | nr::__NR_mprotect
-            | nr::__NR_pkey_mprotect
-            | nr::__NR_madvise
-            | nr::__NR_brk
-            | nr::__NR_mlock
-            | nr::__NR_mlock2
-            | nr::__NR_munlock
-            | nr::__NR_mlockall
-            | nr::__NR_munlockall
-            | nr::__NR_mincore
-            | nr::__NR_remap_file_pages
-            | nr::__NR_process_madvise
-            | nr::__NR_shmat => self.memory(),
-            nr::__NR_getdents | nr::__NR_getdents64 => self.list(),
-            nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => self.trace(),
-            nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => {
-                self.access_file()
-            }
-            _ => self.pass(),
+        match room_of(self.number) {
+            Room::Signal => self.signal(),
+            Room::MaskedWait => self.wait_with_mask(),
+            Room::Thread => self.thread(),
+            Room::Exec => self.exec(),
+            Room::Seccomp => self.seccomp(),
+            Room::Registers | Room::Limit => self.process(),
+            Room::Descriptor | Room::Unshare => self.descriptor(),
+            Room::Memory => self.memory(),
+            Room::List => self.list(),
+            Room::Trace => self.trace(),
+            Room::File => self.access_file(),
+            Room::Host => self.pass(),
         }
     }
 }
