@@ -128,6 +128,9 @@ pub struct Mm<M: Machine> {
     pub(crate) runs: Runs,
     /// The changed entries that still wait for their flush.
     pub(crate) pending: Pending,
+    /// Counts private pages that were dropped, so that nothing stands for them; counted under the entry's
+    /// cursor.
+    pub(crate) dropped: AtomicU64,
 }
 
 /// The sole right to change an address space's regions (Linux: `mmap_lock` held for writing).
@@ -171,6 +174,7 @@ impl<M: Machine> AddressSpace<M> {
             moves: AtomicU32::new(0),
             runs: Runs::new(),
             pending: Pending::default(),
+            dropped: AtomicU64::new(0),
         });
         Self { mm }
     }
@@ -281,6 +285,18 @@ impl<M: Machine> Mm<M> {
     /// flush them together later. The caller has flushed its own and holds no cursor.
     pub(crate) fn await_flushes(&self) {
         self.pending.wait(&self.manager.order, &*self.manager.machine);
+    }
+
+    /// Like [`await_flushes`](Self::await_flushes), for a fault, which is engaged.
+    ///
+    /// To be called before a page takes the place of another, with the new page locked or known to the
+    /// caller alone: else a processor could read the other after the new one was stored to.
+    #[inline]
+    pub(crate) fn await_flushes_in_fault(&self) {
+        if self.pending.is_any() {
+            let _blocked = self.manager.block();
+            self.await_flushes();
+        }
     }
 
     pub(crate) fn count_rss(&self, kind: Kind, pages: i64) {

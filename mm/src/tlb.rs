@@ -63,9 +63,15 @@ impl Pending {
         }
     }
 
+    /// Whether a change was noted and is not flushed yet.
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.counts.iter().any(|count| count.load(Ordering::SeqCst) != 0)
+    }
+
     /// Waits until all that was noted before is flushed.
     pub(crate) fn wait<M: Machine>(&self, order: &LockOrder<M>, machine: &M) {
-        if self.counts.iter().all(|count| count.load(Ordering::SeqCst) == 0) {
+        if !self.is_any() {
             return;
         }
         let _turning = self.turning.lock_unranked(order);

@@ -28,6 +28,8 @@ pub type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
 pub enum Switching {
     /// At every point: tasks on processors of their own, or preempted.
     Anywhere,
+    /// At any point, but seldom: one task may do all of its work while another stands between two steps.
+    Seldom,
     /// Where a task waits, for a lock, a device or another task, or pauses
     /// ([`Machine::pause`](pagefault_machine::Machine::pause)): one processor, and nobody preempted.
     WhereTasksWait,
@@ -87,7 +89,7 @@ pub fn yield_point() {
         return;
     }
     with_task(|schedule, me| match schedule.switching {
-        Switching::Anywhere => schedule.point(me),
+        Switching::Anywhere | Switching::Seldom => schedule.point(me),
         Switching::WhereTasksWait => schedule.give_way(me),
     });
 }
@@ -148,7 +150,7 @@ fn run(switching: Switching, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
         }),
         turns: (0..count).map(|_| Condvar::new()).collect(),
         // Some bugs need many switches, others long runs between two.
-        one_in: 2 << chance.below(6),
+        one_in: if switching == Switching::Seldom { 16 } else { 2 } << chance.below(6),
         switching,
         chance,
     });
@@ -199,7 +201,7 @@ impl Schedule {
     /// Perhaps passes the turn on.
     fn point(&self, me: usize) {
         let mut state = self.step();
-        if self.switching == Switching::Anywhere && self.chance.below(self.one_in) == 0 {
+        if self.switching != Switching::WhereTasksWait && self.chance.below(self.one_in) == 0 {
             self.pass_on(&mut state);
         }
         drop(self.await_turn(me, state));

@@ -38,6 +38,9 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         let frame = manager.allocate()?;
+        // Processors may still read a page that was dropped. Who drops one after this wait is noticed.
+        let dropped = self.dropped.load(Ordering::SeqCst);
+        self.await_flushes_in_fault();
         manager.machine.zero(frame);
         manager.page(frame).set(PageFlags::UPTODATE);
         // Queued before it is mapped: afterwards another thread may free it at any moment.
@@ -46,7 +49,7 @@ impl<M: Machine> Mm<M> {
             // Reclaim may drop it without writing it: it is as good as not there.
             manager.page(frame).set(PageFlags::LAZY_FREE);
         }
-        if !self.install_new_anon(vma, fault, frame)? {
+        if !self.install_new_anon(vma, fault, frame, dropped)? {
             manager.put(frame);
             return Ok(Step::Again);
         }
@@ -75,12 +78,14 @@ impl<M: Machine> Mm<M> {
         Ok(Step::Done(Correction::Zero))
     }
 
-    /// Enters a new anonymous page where there is none; the caller's reference becomes the entry's.
+    /// Enters a new anonymous page where there is none, if no page was dropped since `dropped` was read;
+    /// the caller's reference becomes the entry's.
     fn install_new_anon(
         &self,
         vma: &Arc<Vma<M>>,
         fault: &Fault,
         frame: Frame,
+        dropped: u64,
     ) -> Result<bool, Refusal> {
         let mut cursor = match self.entries(page_range(fault.page)) {
             Ok(cursor) => cursor,
@@ -89,7 +94,8 @@ impl<M: Machine> Mm<M> {
                 return Err(error.into());
             }
         };
-        if !vma.is_alive() || !cursor.entry(fault.page).is_none() {
+        let is_settled = self.dropped.load(Ordering::SeqCst) == dropped;
+        if !vma.is_alive() || !cursor.entry(fault.page).is_none() || !is_settled {
             return Ok(false);
         }
         let entry = if self.manager.page(frame).has(PageFlags::LAZY_FREE) {

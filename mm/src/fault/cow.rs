@@ -202,7 +202,7 @@ impl<M: Machine> Mm<M> {
             manager.machine.zero(new);
         } else {
             // Who took the right to store away, as reclaim does, may not have told all processors yet.
-            self.await_flushes();
+            self.await_flushes_in_fault();
             manager.machine.copy(old, new);
         }
         manager.page(new).set(PageFlags::UPTODATE);

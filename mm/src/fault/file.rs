@@ -55,6 +55,8 @@ impl<M: Machine> Mm<M> {
         if weight == Weight::Major {
             fault.weight = Weight::Major;
         }
+        // Processors may still read what stood there before.
+        self.await_flushes_in_fault();
         let step = if write && private {
             self.copy_early(vma, fault, frame, expected)
         } else {

@@ -65,6 +65,9 @@ impl<M: Machine> Mm<M> {
         if page.slot() != Some(slot) {
             return Ok(Step::Again);
         }
+        // Processors may still read the frame that was evicted. As the slot's page is locked, the entry
+        // cannot have come and gone once more.
+        self.await_flushes_in_fault();
         let mut cursor = self.entries(page_range(fault.page))?;
         if !vma.is_alive() || cursor.entry(fault.page) != Entry::Swap(slot) {
             return Ok(Step::Again);

@@ -173,6 +173,7 @@ impl<M: Machine> Mm<M> {
                 gather.add(address, frame, Fate::Kept, After::Keep);
             }
             Entry::Present { frame, accessed, dirty, .. } => {
+                self.dropped.fetch_add(1, Ordering::SeqCst);
                 let fate = self.drop_mapping(frame, accessed, dirty, gather);
                 gather.add(address, frame, fate, After::Drop);
             }

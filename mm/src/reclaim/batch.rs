@@ -46,6 +46,8 @@ pub(super) enum State {
     /// The store has the content. A slot that is new is still to be given to the page's entry, or to
     /// its object.
     Written(Still, Option<SwapSlot>),
+    /// A page of an object without an entry: it leaves the cache after the flush, with its new slot.
+    Unmapped(Option<SwapSlot>, Option<VirtAddr>),
     /// No entry, no cache: free it after the flush.
     Gone(Option<VirtAddr>),
     /// Not to be evicted now; put back into this queue.
@@ -139,6 +141,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.each(Self::write);
         self.each(Self::unmap);
         self.flush();
+        self.each(Self::leave);
         self.finish()
     }
 
@@ -232,7 +235,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         let manager = self.manager;
         let Subject { frame, force, .. } = subject;
         let page = manager.page(frame);
-        let (for_entry, mut for_object) = if page.is_anon() { (slot, None) } else { (None, slot) };
+        let (for_entry, for_object) = if page.is_anon() { (slot, None) } else { (None, slot) };
         let mut fresh = FreshSlot { slot: for_entry, is_given: false };
         let mut from = self.stales.len();
         let mut address = None;
@@ -258,25 +261,53 @@ impl<'a, M: Machine> Batch<'a, M> {
             self.flush();
             from = 0;
         }
-        let remembered = Key::of(page).or(for_entry.map(Key::Swap)).map(Key::hash);
-        let gone = page.maps() == 0
-            && !page.has(PageFlags::DIRTY)
-            && self.leave_cache(frame, force, &mut for_object);
         if let Some(unused) = fresh.ungiven() {
             manager.release_and_free(unused);
         }
-        if gone {
-            if let Some(hash) = remembered
-                && manager.queues.sight() == Sight::Bits
-            {
-                manager.queues.remember(hash);
-            }
+        let is_unmapped = page.maps() == 0 && !page.has(PageFlags::DIRTY);
+        if is_unmapped && !page.is_anon() {
+            return State::Unmapped(for_object, address);
+        }
+        let remembered = Key::of(page).or(for_entry.map(Key::Swap));
+        if is_unmapped && self.leave_cache(frame, force, &mut None) {
+            self.remember(remembered);
             self.stales.set_freed(from, frame);
             return State::Gone(address);
         }
-        if let Some(slot) = for_object {
+        self.keep(page, slot, for_object)
+    }
+
+    /// Takes a page of an object that is mapped nowhere any more out of the cache. Until here every
+    /// address space found it there: another page in its place could have been stored to before all
+    /// processors had forgotten this one.
+    fn leave(&mut self, subject: Subject) -> State {
+        let State::Unmapped(slot, address) = subject.state else { return subject.state };
+        let page = self.manager.page(subject.frame);
+        let remembered = Key::of(page);
+        let mut for_object = slot;
+        let is_unused = page.maps() == 0 && !page.has(PageFlags::DIRTY);
+        if is_unused && self.leave_cache(subject.frame, subject.force, &mut for_object) {
+            self.remember(remembered);
+            return State::Gone(address);
+        }
+        self.keep(page, slot, for_object)
+    }
+
+    /// Notes a page that leaves, in case it comes back soon.
+    fn remember(&self, key: Option<Key>) {
+        if let Some(key) = key
+            && self.manager.queues.sight() == Sight::Bits
+        {
+            self.manager.queues.remember(key.hash());
+        }
+    }
+
+    /// A page stays that was to leave: `slot` is the new one that it was written to, `unused` the same
+    /// if nothing else has it.
+    fn keep(&self, page: &Page, slot: Option<SwapSlot>, unused: Option<SwapSlot>) -> State {
+        if let Some(unused) = unused {
             // The page stays in the page cache, so that its copy in swap will not be needed.
-            manager.release_and_free(slot);
+            self.manager.release_and_free(unused);
         }
         if slot.is_some() {
             page.set(PageFlags::DIRTY);
@@ -326,7 +357,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                     manager.put(victim.frame);
                 }
                 State::Kept(to) => self.put_back(victim.frame, to),
-                State::Chosen | State::Clean(_) | State::Written(..) => {
+                State::Chosen | State::Clean(_) | State::Written(..) | State::Unmapped(..) => {
                     self.put_back(victim.frame, victim.from);
                 }
             }
@@ -418,7 +449,10 @@ fn take_entry<M: Machine>(
         }
         None if page.is_anon() => match fresh.slot {
             Some(_) => (Entry::Swap(fresh.give(manager)?), Kind::Anon),
-            None => (Entry::None, Kind::Anon),
+            None => {
+                spot.mm.dropped.fetch_add(1, Ordering::SeqCst);
+                (Entry::None, Kind::Anon)
+            }
         },
         None if spot.vma.has(VmaFlags::NONLINEAR)
             && spot.vma.index_of(spot.address) != page.index() =>

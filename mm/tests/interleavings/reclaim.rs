@@ -2,10 +2,11 @@
 
 use crate::common::{PAGE, at};
 use crate::scene::{SEGV, counters, counting, for_seeds, for_seeds_in};
+use crate::scene::{Scene, file_source};
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicBool, AtomicU8};
-use pagefault::{Advice, Sharing, Source};
-use pagefault_sim::Task;
+use pagefault::{AddressSpace, Advice, Sharing, Source};
+use pagefault_sim::{Sim, Switching, Task};
 
 #[test]
 fn faults_against_reclaim() {
@@ -151,5 +152,66 @@ fn a_childs_exit_against_its_parents_stores_and_reclaim() {
         for page in 0..6 {
             assert_eq!(scene.load(2, at(page)), Ok(2));
         }
+    });
+}
+
+/// One processor stores 1, 2, 3… to a page, another loads it in `reader`, a third evicts: no load
+/// finds less than what was stored before it began (spec G1).
+fn stores_are_seen_while_the_page_is_evicted(scene: &Scene, seed: u64, reader: &AddressSpace<Sim>) {
+    const LAST: u8 = 250;
+    let stored = AtomicU8::new(0);
+    let store: Task<'_> = Box::new(|| {
+        for round in 1..=LAST {
+            scene.store(0, at(1), round).unwrap();
+            stored.store(round, SeqCst);
+            for _ in 0..4 {
+                assert_eq!(scene.load(0, at(1)), Ok(round));
+            }
+        }
+    });
+    let load: Task<'_> = Box::new(|| {
+        while stored.load(SeqCst) < LAST {
+            let least = stored.load(SeqCst);
+            let seen = scene.world.load_byte(reader.mm(), 1, at(1)).unwrap();
+            assert!(seen >= least, "{seen} was loaded after {least} had been stored");
+        }
+    });
+    let evict: Task<'_> = Box::new(|| {
+        while stored.load(SeqCst) < LAST {
+            scene.mm().madvise(at(1), PAGE, Advice::PageOut).unwrap();
+        }
+    });
+    // The evictor has to stand between two steps while the others do all of theirs.
+    scene.world.sim.explore_with(Switching::Seldom, seed, vec![store, load, evict]);
+}
+
+#[test]
+fn g1_a_store_after_swap_in_is_seen_before_the_evictors_flush() {
+    for_seeds("swap-in before the flush", |scene, seed| {
+        scene.filled(4, 0);
+        scene.store(0, at(1), 0).unwrap();
+        stores_are_seen_while_the_page_is_evicted(scene, seed, &scene.space);
+    });
+}
+
+#[test]
+fn g1_a_store_to_shared_memory_is_seen_before_the_evictors_flush() {
+    for_seeds("shared memory before the flush", |scene, seed| {
+        scene.map(0, 4, Sharing::Shared, Source::Anonymous);
+        let child = scene.space.fork().unwrap();
+        stores_are_seen_while_the_page_is_evicted(scene, seed, &child);
+        drop(child);
+    });
+}
+
+#[test]
+fn g1_a_store_to_a_file_is_seen_before_the_evictors_flush() {
+    for_seeds("file before the flush", |scene, seed| {
+        let (file, _store) = scene.open(4);
+        scene.map(0, 4, Sharing::Shared, file_source(&file));
+        scene.store(0, at(1), 0).unwrap();
+        let child = scene.space.fork().unwrap();
+        stores_are_seen_while_the_page_is_evicted(scene, seed, &child);
+        drop(child);
     });
 }

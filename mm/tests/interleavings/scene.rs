@@ -103,9 +103,14 @@ impl Scene {
         self.world.load_byte(self.mm(), cpu, at)
     }
 
-    /// One interleaving in three is of tasks that go on until they wait.
+    /// One interleaving in three is of tasks that go on until they wait, one in six of tasks that
+    /// seldom pass the turn on.
     pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) {
-        let switching = if seed % 3 == 2 { Switching::WhereTasksWait } else { Switching::Anywhere };
+        let switching = match seed % 6 {
+            2 | 5 => Switching::WhereTasksWait,
+            0 => Switching::Seldom,
+            _ => Switching::Anywhere,
+        };
         self.world.sim.explore_with(switching, seed, tasks);
     }
 
