@@ -60,10 +60,11 @@ pub fn control() -> Option<&'static Control> {
     unsafe { address.as_ref() }
 }
 
-/// Whether the processor's counter may not be read, as the vDSO reads it (`PR_SET_TSC`).
+/// Whether the vDSO may not be used for the time: it reads the processor's counter, which may be
+/// forbidden (`PR_SET_TSC`), or is not where it was.
 static COUNTER_OFF: AtomicBool = AtomicBool::new(false);
 
-/// Notes that a thread of the program may not read the processor's counter.
+/// Notes that a thread of the program may not read the processor's counter, or not by the vDSO.
 pub fn counter_off() {
     COUNTER_OFF.store(true, Relaxed);
 }
