@@ -13,6 +13,8 @@ use crate::sys::{self, Result};
 use crate::{file_size, process, user};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Storage;
 use pagefault_linux::store::descriptor;
@@ -55,14 +57,24 @@ pub fn complete() {
     }
     let parts = manager.parts(&(PAGE..user::END));
     if let Ok(file) = copy(manager, &parts) {
-        let gate = GATE.write();
+        let _gate = GATE.write();
+        SHOWN.store(true, Relaxed);
         show(file, &parts);
-        // Nobody may evict from what is shown, and the process ends.
-        core::mem::forget(gate);
     } else {
         process::say(format_args!(
             "no room for a copy of what the core lacks, in the directory of swap"
         ));
+    }
+}
+
+/// Whether the memory is no longer managed, since the process is about to end.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Keeps a thread that found its memory no longer managed until another one has ended the process.
+pub fn wait_if_shown() {
+    while SHOWN.load(Relaxed) && is_owner() {
+        // SAFETY: it touches no memory.
+        let _ = unsafe { sys::call(nr::__NR_sched_yield, []) };
     }
 }
 
