@@ -54,3 +54,4 @@ mod start;
 mod sys;
 mod thread;
 mod user;
+mod vdso;

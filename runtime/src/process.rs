@@ -72,10 +72,11 @@ pub fn control() -> Option<&'static Control> {
     unsafe { address.as_ref() }
 }
 
-/// Whether the processor's counter may not be read, as the vDSO reads it (`PR_SET_TSC`).
+/// Whether the vDSO may not be used for the time: it reads the processor's counter, which may be
+/// forbidden (`PR_SET_TSC`), or is not where it was.
 static COUNTER_OFF: AtomicBool = AtomicBool::new(false);
 
-/// Notes that a thread of the program may not read the processor's counter.
+/// Notes that a thread of the program may not read the processor's counter, or not by the vDSO.
 pub fn counter_off() {
     COUNTER_OFF.store(true, Relaxed);
 }
@@ -200,6 +201,7 @@ pub fn exit(status: i32) -> ! {
 
 /// Ends a process that cannot go on, with a message.
 pub fn stop(message: fmt::Arguments<'_>) -> ! {
+    memory::dump::wait_if_shown();
     let mut line = Line { bytes: [0; 512], len: 0 };
     let _ = write!(line, "{message}");
     let text = core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("a message that is cut");

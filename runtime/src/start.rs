@@ -4,7 +4,7 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, file_size, files, memory, process, signal, site, sys};
+use crate::{entry, file_size, files, memory, process, signal, site, sys, vdso};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
@@ -19,6 +19,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     }
     memory::look_at_image();
     process::look_at_counter();
+    vdso::begin();
     pagefault_linux::apart::begin(process::image_start());
     let mask = sys::exchange_mask(signal::ALL);
     let actions = Actions::new();

@@ -138,7 +138,7 @@ pub struct Arguments {
 enum Choice {
     /// The thread that faults: the fast way, for any program
     Inline,
-    /// A process of ours, so that process_vm_readv, core dumps and a debugger that runs under
+    /// A process of ours, so that process_vm_readv and a debugger that runs under
     /// `pagefault run` too see all of the program's memory; needs root, vm.unprivileged_userfaultfd=1
     /// or access to /dev/userfaultfd
     Threads,

@@ -133,14 +133,27 @@ fn a_managed_debugger_sees_what_it_would_see_without_us() {
 #[test]
 fn a_core_has_what_was_evicted() {
     let scratch = Scratch::new("core");
+    if permitted(&scratch) {
+        assert_core_complete(&scratch, &THREADS);
+    }
+}
+
+/// A core needs no right.
+#[test]
+fn a_core_of_inline_delivery_has_what_was_evicted() {
+    assert_core_complete(&Scratch::new("inline-core"), &[]);
+}
+
+fn assert_core_complete(scratch: &Scratch, options: &[&str]) {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
-    if pattern.trim() != "core" || !permitted(&scratch) {
+    if pattern.trim() != "core" {
         eprintln!("skipped: cores go elsewhere");
         return;
     }
-    let Some(program) = compile(&scratch, "evicted") else { return };
+    let Some(program) = compile(scratch, "evicted") else { return };
     let script = format!("ulimit -c unlimited; exec {program} abort");
-    let ended = threads(&scratch, "4M", &["sh", "-c", &script]).output().unwrap();
+    let options = [options, &["--memory", "4M"]].concat();
+    let ended = scratch.run(&options, &["sh", "-c", &script]).output().unwrap();
     assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{}", message(&ended));
     let core = std::fs::read_dir(scratch.path(".")).unwrap().map(|entry| entry.unwrap().path());
     let core = core.into_iter().find(|path| path.to_string_lossy().contains("/core"));

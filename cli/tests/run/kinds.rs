@@ -87,6 +87,16 @@ fn old_calls_mean_what_they_meant() {
     compare("old_calls", "16M");
 }
 
+/// The vDSO unmapped or moved, handlers that begin out of 32-bit code, the 32-bit way into the kernel.
+#[test]
+fn a_program_need_not_be_kind() {
+    let scratch = Scratch::new("unkind");
+    let Some(program) = build(&scratch, "unkind") else { return };
+    for how in ["no-vdso", "moved-vdso", "compatibility", "sysenter"] {
+        scratch.compare("8M", &[&program, how]);
+    }
+}
+
 /// The runtime's code is mapped, and behind it lie its constants, which nobody may
 /// write to.
 #[test]

@@ -3,7 +3,7 @@
 use super::{Call, Outcome};
 use crate::memory::{self, MapCall, PAGE, Pins};
 use crate::sys::{self, Result};
-use crate::user;
+use crate::{user, vdso};
 use linux_raw_sys::general as nr;
 use pagefault_machine::Access;
 
@@ -13,6 +13,7 @@ const MOST_RANGES: u64 = 1024;
 impl Call<'_> {
     pub(super) fn memory(&mut self) -> Outcome {
         let [a, b, c, d, e, f] = self.args;
+        vdso::note(self.number, &self.args);
         match self.number {
             nr::__NR_mmap => {
                 let (prot, flags) = (c as u32, d as u32);

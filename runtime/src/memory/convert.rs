@@ -11,7 +11,7 @@
 use super::light;
 use super::{GATE, Manager, PAGE, Pins, addresses};
 use crate::thread::Thread;
-use crate::{call, keeper, process, sys, user};
+use crate::{call, keeper, process, signal, sys, user};
 use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::AtomicU32;
@@ -101,6 +101,7 @@ impl Manager {
         }
         self.machine.give_back_frames();
         CONVERTER.store(0, Release);
+        signal::take_cores();
     }
 
     /// Makes the pages of a use present while the host does so by itself.

@@ -1,17 +1,20 @@
 //! Core dumps: the host writes what stands in its page table, and waits for nobody.
 //!
-//! Where faults are a server's to answer (`--delivery=threads`, for those who look from outside), a
-//! process that is about to dump its core first copies its managed memory into an unlinked file, piece
-//! by piece and so within its limit, and maps that in place of the memory: the host dumps a shared
-//! mapping of such a file as it dumps anonymous memory. Nothing runs afterwards but the dump.
+//! A full process that is about to dump its core first copies its managed memory into an unlinked
+//! file, piece by piece and so within its limit, and maps that in place of the memory: the host dumps
+//! a shared mapping of such a file as it dumps anonymous memory. Nothing runs afterwards but the dump.
+//! The memory of a light process is all in the host's page table.
 
-use super::serve::is_served_here;
+use super::light::is_light;
+use super::serve::is_owner;
 use super::{GATE, Manager, PAGE, addresses, current};
 use crate::lock::Mutex;
 use crate::sys::{self, Result};
 use crate::{file_size, process, user};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Storage;
 use pagefault_linux::store::descriptor;
@@ -36,7 +39,7 @@ pub const SIGNALS: [u32; 10] = [
 
 /// Whether the host is not to do its default about a signal before [`complete`] was called.
 pub fn is_incomplete(signal: i32) -> bool {
-    SIGNALS.contains(&(signal as u32)) && super::serve::is_served()
+    SIGNALS.contains(&(signal as u32)) && current().is_some() && !is_light()
 }
 
 /// Makes all of managed memory part of the core that the calling process is about to dump. The
@@ -45,7 +48,7 @@ pub fn complete() {
     /// Whether a thread has done it; others that are to end the process wait.
     static DONE: Mutex<bool> = Mutex::new(false);
     let Some(manager) = current() else { return };
-    if !is_served_here() || !is_dumped() {
+    if is_light() || !is_owner() || !is_dumped() {
         return;
     }
     let mut done = DONE.lock();
@@ -55,6 +58,7 @@ pub fn complete() {
     let parts = manager.parts(&(PAGE..user::END));
     if let Ok(file) = copy(manager, &parts) {
         let _gate = GATE.write();
+        SHOWN.store(true, Relaxed);
         show(file, &parts);
     } else {
         process::say(format_args!(
@@ -63,8 +67,23 @@ pub fn complete() {
     }
 }
 
-/// Whether the host dumps a core of this process.
+/// Whether the memory is no longer managed, since the process is about to end.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Keeps a thread that found its memory no longer managed until another one has ended the process.
+pub fn wait_if_shown() {
+    while SHOWN.load(Relaxed) && is_owner() {
+        // SAFETY: it touches no memory.
+        let _ = unsafe { sys::call(nr::__NR_sched_yield, []) };
+    }
+}
+
+/// Whether the host dumps a core of this process. It protects the first process of a namespace from
+/// defaults.
 fn is_dumped() -> bool {
+    if sys::process_id() == 1 {
+        return false;
+    }
     let mut limit = [0_u64; 2];
     let args = [0, nr::RLIMIT_CORE.into(), 0, limit.as_mut_ptr() as u64];
     let option = u64::from(linux_raw_sys::prctl::PR_GET_DUMPABLE);

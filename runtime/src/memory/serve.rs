@@ -31,7 +31,7 @@ use pagefault_linux::store::descriptor::{self, Kept};
 use pagefault_linux::{Answer, Delivery, Refilled, Report, Signal};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// The process that the server is for; 0 where there never was one.
+/// The process that the memory is of: others may share it, such as a child of vfork.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 /// The server's number; 0 while it does not run.
 static SERVER: AtomicU32 = AtomicU32::new(0);
@@ -56,18 +56,19 @@ fn served() -> Option<&'static Manager> {
     current().filter(|manager| manager.delivery != Delivery::Inline)
 }
 
-/// Whether faults are a server's to answer.
-pub fn is_served() -> bool {
-    served().is_some()
+/// Whether the memory is the calling process's own, which may share it with others.
+pub fn is_owner() -> bool {
+    OWNER.load(Relaxed) == sys::process_id()
 }
 
-/// Whether it is the calling process's own.
-pub fn is_served_here() -> bool {
-    is_served() && OWNER.load(Relaxed) == sys::process_id()
+/// Whether faults are a server's to answer, and it is the calling process's own.
+fn is_served_here() -> bool {
+    served().is_some() && is_owner()
 }
 
 /// Starts the server of the calling process: at its start, or in a forked child.
 pub fn begin(member: &Member) {
+    OWNER.store(sys::process_id(), Relaxed);
     if served().is_none() {
         return;
     }
@@ -75,7 +76,6 @@ pub fn begin(member: &Member) {
         // SAFETY: by a thread of the parent, which is not here.
         unsafe { LIFE.force_unlock() };
     }
-    OWNER.store(sys::process_id(), Relaxed);
     SERVER.store(0, Relaxed);
     PAUSES.store(0, Relaxed);
     keep(&OWNER_ENDS, nr::__NR_pidfd_open, [sys::process_id().into(), 0]);

@@ -38,6 +38,11 @@ pub fn install() {
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
         set(signal as i32, entry::pagefault_on_fault as *const () as u64, flags, Mask::Everything);
     }
+    take_cores();
+}
+
+/// Takes over the signals whose default dumps a core, if that lacks something.
+pub fn take_cores() {
     for signal in memory::dump::SIGNALS {
         let action = Thread::current().member().signals().action(signal as i32);
         if action.handler == super::action::DEFAULT {

@@ -13,6 +13,11 @@ const RED_ZONE: u64 = 128;
 /// The trap flag, the direction flag and the resume flag, which a handler starts without.
 const CLEARED: u64 = 1 << 8 | 1 << 10 | 1 << 16;
 
+/// `cs` and `ss` of 64-bit code: a handler runs as such, whatever was interrupted (code of the 32-bit
+/// mode, of a segment of the program's own).
+const SEGMENTS: u64 = 0x33 | 0x2b << 48;
+const SEGMENTS_MASK: u64 = 0xffff | 0xffff << 48;
+
 /// Makes the interrupted code go on in the program's handler of a signal.
 pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     site::show(&mut context.registers);
@@ -44,6 +49,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     registers.rax = 0;
     registers.rsp = stack;
     registers.rip = action.handler;
+    registers.segments = registers.segments & !SEGMENTS_MASK | SEGMENTS;
     registers.eflags &= !CLEARED;
     // The handler starts with the initial floating-point state.
     registers.fpstate = 0;

@@ -21,7 +21,7 @@ mod deliver;
 mod held;
 mod resume;
 
-pub use arrive::{install, kernel_handler, on_call, on_fault, on_signal};
+pub use arrive::{install, kernel_handler, on_call, on_fault, on_signal, take_cores};
 pub use deliver::{
     deliver, deliver_default, deliver_default_at_once, deliver_fault, is_on as is_on_stack,
 };
