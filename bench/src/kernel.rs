@@ -106,11 +106,30 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// Ends what a killed program has left running in the group, and removes that.
+    fn remove_group(&self) {
+        const TRIES: u32 = 500;
+        for _ in 0..TRIES {
+            let _ = fs::write(self.group.join("memory.force_empty"), "0");
+            if fs::remove_dir(&self.group).is_ok() {
+                return;
+            }
+            let left = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+            let left = left.lines().filter_map(|line| line.parse().ok());
+            for process in left.filter_map(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        eprintln!("pagefault-bench: {} could not be removed", self.group.display());
+    }
+}
+
 impl Drop for Limit {
     fn drop(&mut self) {
         // What was not set up cannot be undone, and need not be.
-        let _ = fs::write(self.group.join("memory.force_empty"), "0");
-        let _ = fs::remove_dir(&self.group);
+        self.remove_group();
         let _ = Command::new("swapoff").arg(&self.area).output();
         match self.swap {
             Swap::Zram => drop(fs::write(Path::new(ZRAM).join("reset"), "1")),

@@ -36,6 +36,8 @@ pub struct Slot {
     pub control_fd: AtomicI32,
     /// The socket to the keeper in this process.
     pub socket_fd: AtomicI32,
+    /// The file of the runtime's code in this process; −1 for none.
+    pub code_fd: AtomicI32,
     /// The host's error number where the keeper refused.
     pub error: AtomicI32,
     /// The soft limit of descriptors that the program believes in; the real one may be higher.
@@ -52,7 +54,6 @@ pub struct Slot {
     pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
-    spare: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
