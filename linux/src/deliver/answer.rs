@@ -124,7 +124,9 @@ pub(crate) fn answer_by(
     shared.counters.add(Counter::Delivered, 1);
     let address = space.logical(fault.address);
     let Some(page) = space.page_of(address) else { return Answer::Signal(Signal::NotMapped) };
-    if permits(space.table.entry(page), fault.access) {
+    let entry = space.table.entry(page);
+    let is_permitted = permits(entry, fault.access);
+    if is_permitted {
         shared.counters.add(Counter::Absorbed, 1);
     } else {
         match pager(&page_fault(space, page, address, fault)) {
@@ -132,6 +134,10 @@ pub(crate) fn answer_by(
             Resolution::Signal(signal) => return Answer::Signal(signal),
             Resolution::Kill => return Answer::Short,
         }
+    }
+    if entry.frame().is_some() && !is_permitted {
+        // The page was in memory and got more rights: nothing was brought ahead.
+        return refill(space, page, fault.access);
     }
     if fault.access != Access::Execute && shared.refill_fresh(space, page) == Filled::Run {
         return Answer::Resume(Refilled::Changed);

@@ -277,16 +277,27 @@ impl Which {
 }
 
 impl List {
-    /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile.
+    /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile. They
+    /// follow each other, so that only the ends of their run are linked anew.
     fn turn(&mut self, pages: &Pages) {
+        let (first, mut next, mut last) = (self.oldest, self.oldest, NO_FRAME);
         for _ in 0..TURNS {
-            let frame = Frame(self.oldest);
-            if self.oldest == NO_FRAME || !pages.of(frame).spend_round() {
-                return;
+            if next == NO_FRAME || !pages.of(Frame(next)).spend_round() {
+                break;
             }
-            self.unlink(pages, frame);
-            self.push(pages, frame);
+            last = next;
+            next = pages.of(Frame(next)).newer.load(Ordering::Relaxed);
         }
+        if last == NO_FRAME || next == NO_FRAME {
+            // None stays, or all do: then their order is what it would be.
+            return;
+        }
+        self.oldest = next;
+        pages.of(Frame(next)).older.store(NO_FRAME, Ordering::Relaxed);
+        pages.of(Frame(last)).newer.store(NO_FRAME, Ordering::Relaxed);
+        pages.of(Frame(first)).older.store(self.newest, Ordering::Relaxed);
+        pages.of(Frame(self.newest)).newer.store(first, Ordering::Relaxed);
+        self.newest = last;
     }
 
     /// Takes the oldest page, with a reference.
@@ -323,8 +334,10 @@ impl List {
 
     fn unlink(&mut self, pages: &Pages, frame: Frame) {
         let page = pages.of(frame);
-        let newer = page.newer.swap(NO_FRAME, Ordering::Relaxed);
-        let older = page.older.swap(NO_FRAME, Ordering::Relaxed);
+        let newer = page.newer.load(Ordering::Relaxed);
+        let older = page.older.load(Ordering::Relaxed);
+        page.newer.store(NO_FRAME, Ordering::Relaxed);
+        page.older.store(NO_FRAME, Ordering::Relaxed);
         match newer {
             NO_FRAME => self.newest = older,
             newer => pages.of(Frame(newer)).older.store(older, Ordering::Relaxed),
