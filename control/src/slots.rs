@@ -52,7 +52,8 @@ pub struct Slot {
     pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
-    spare: AtomicU32,
+    /// The number of a child that the keeper may not have heard of, as its parent tells; 0 for none.
+    forked: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
@@ -61,6 +62,17 @@ impl Slot {
     /// Whether a process has it.
     pub fn is_taken(&self) -> bool {
         self.state.load(Acquire) != 0
+    }
+
+    /// Notes the number that a child has for its parent, where that is the keeper's too.
+    pub fn set_forked(&self, number: u32) {
+        self.forked.store(number, Release);
+    }
+
+    /// The number of a child of which the keeper has not heard.
+    pub fn unborn(&self) -> Option<u32> {
+        let number = Some(self.forked.load(Acquire)).filter(|number| *number != 0);
+        number.filter(|_| self.is_taken() && self.pid.load(Relaxed) == 0)
     }
 
     /// The frames that its process is charged with.
@@ -112,6 +124,7 @@ impl Slots {
             let slot = &self.slots[index];
             slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
             slot.pid.store(0, Relaxed);
+            slot.forked.store(0, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
@@ -219,6 +232,11 @@ impl Slots {
         (0..).zip(&self.slots).filter(|(_, slot)| slot.is_taken())
     }
 
+    /// The slots of children of which the keeper has not heard, and their numbers.
+    pub fn unborn(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..).zip(&self.slots).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
+    }
+
     /// The slot of a process, by its number as the keeper sees it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
         let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
@@ -258,6 +276,20 @@ mod tests {
         slots.release(77);
         assert_eq!(slots.taken(), MOST_PROCESSES - 1);
         assert_eq!(slots.take(), Some(77));
+    }
+
+    #[test]
+    fn a_child_is_unborn_until_the_keeper_has_heard_of_it() {
+        let (_file, control) = Control::create(64 << 20).unwrap();
+        let slots = &control.slots;
+        let slot = slots.take().unwrap();
+        assert_eq!(slots.unborn().count(), 0);
+        slots.get(slot).unwrap().set_forked(7);
+        assert!(slots.unborn().eq([(slot, 7)]));
+        slots.get(slot).unwrap().pid.store(7, Relaxed);
+        assert_eq!(slots.unborn().count(), 0);
+        slots.release(slot);
+        assert_eq!(slots.take().map(|slot| slots.get(slot).unwrap().unborn()), Some(None));
     }
 
     #[test]
