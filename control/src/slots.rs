@@ -52,11 +52,18 @@ pub struct Slot {
     pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
-    /// The number of a child that the keeper may not have heard of, as its parent tells; 0 for none.
+    /// The ticket of whoever took the slot; then its child's number, as the parent sees it.
     forked: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
+
+/// One taking of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u32);
+
+/// What a ticket has and no number of a process.
+const TICKET: u32 = 1 << 31;
 
 impl Slot {
     /// Whether a process has it.
@@ -64,14 +71,20 @@ impl Slot {
         self.state.load(Acquire) != 0
     }
 
-    /// Notes the number that a child has for its parent, where that is the keeper's too.
-    pub fn set_forked(&self, number: u32) {
-        self.forked.store(number, Release);
+    /// What tells this taking of the slot from an earlier or a later one.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.forked.load(Acquire))
+    }
+
+    /// Notes the number that a child has for its parent, where that is the keeper's too. Does nothing
+    /// where the slot has been given back since, and perhaps taken again.
+    pub fn set_forked(&self, ticket: Ticket, number: u32) {
+        let _ = self.forked.compare_exchange(ticket.0, number, AcqRel, Relaxed);
     }
 
     /// The number of a child of which the keeper has not heard.
     pub fn unborn(&self) -> Option<u32> {
-        let number = Some(self.forked.load(Acquire)).filter(|number| *number != 0);
+        let number = Some(self.forked.load(Acquire)).filter(|word| (1..TICKET).contains(word));
         number.filter(|_| self.is_taken() && self.pid.load(Relaxed) == 0)
     }
 
@@ -119,12 +132,13 @@ impl Slots {
 
     /// Takes a free slot, charged with nothing; `None` where the tree has [`MOST_PROCESSES`].
     pub fn take(&self) -> Option<u32> {
-        let begin = self.hint.fetch_add(1, Relaxed) as usize;
+        let turn = self.hint.fetch_add(1, Relaxed);
+        let begin = turn as usize;
         (0..MOST_PROCESSES).map(|step| (begin + step) % MOST_PROCESSES).find_map(|index| {
             let slot = &self.slots[index];
             slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
             slot.pid.store(0, Relaxed);
-            slot.forked.store(0, Relaxed);
+            slot.forked.store(TICKET | turn, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
@@ -140,6 +154,7 @@ impl Slots {
     pub fn release(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         self.discharge(slot);
+        found.forked.store(0, Relaxed);
         found.pid.store(0, Relaxed);
         found.state.store(0, Release);
     }
@@ -280,16 +295,21 @@ mod tests {
 
     #[test]
     fn a_child_is_unborn_until_the_keeper_has_heard_of_it() {
-        let (_file, control) = Control::create(64 << 20).unwrap();
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
         let slots = &control.slots;
         let slot = slots.take().unwrap();
         assert_eq!(slots.unborn().count(), 0);
-        slots.get(slot).unwrap().set_forked(7);
+        let ticket = slots.get(slot).unwrap().ticket();
+        slots.get(slot).unwrap().set_forked(ticket, 7);
         assert!(slots.unborn().eq([(slot, 7)]));
         slots.get(slot).unwrap().pid.store(7, Relaxed);
         assert_eq!(slots.unborn().count(), 0);
         slots.release(slot);
-        assert_eq!(slots.take().map(|slot| slots.get(slot).unwrap().unborn()), Some(None));
+        assert_eq!(slots.unborn().count(), 0);
+        let again = (0..MOST_PROCESSES).find(|_| slots.take() == Some(slot));
+        assert!(again.is_some());
+        slots.get(slot).unwrap().set_forked(ticket, 7);
+        assert_eq!(slots.unborn().count(), 0, "an old ticket is worth nothing");
     }
 
     #[test]

@@ -135,21 +135,21 @@ pub fn forked(member: NonNull<Member>, raw: i64) {
     let child = if raw > 0 { Child::Lives } else { Child::Gone };
     if child == Child::Lives {
         // SAFETY: freed below.
-        note_number(unsafe { member.as_ref() }.slot(), raw as u32);
+        note_number(unsafe { member.as_ref() }, raw as u32);
     }
     // SAFETY: the child has its own copy, and here no thread is of it.
     unsafe { Member::end(member, child) };
 }
 
 /// Notes the number of a child, in case it is killed before it can tell the keeper of itself.
-fn note_number(slot: u32, number: u32) {
+fn note_number(member: &Member, number: u32) {
     let Some(slots) = control().map(|control| &control.slots) else { return };
     let own = slots.get(Thread::current().member().slot());
     // Else the keeper knows it by another number.
-    if let (Some(own), Some(child)) = (own, slots.get(slot))
+    if let (Some(own), Some(child), Some(ticket)) = (own, slots.get(member.slot()), member.ticket())
         && own.pid.load(Relaxed) == sys::process_id()
     {
-        child.set_forked(number);
+        child.set_forked(ticket, number);
     }
 }
 
