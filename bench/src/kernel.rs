@@ -109,6 +109,7 @@ impl Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         // What was not set up cannot be undone, and need not be.
+        end_all(&self.group);
         let _ = fs::write(self.group.join("memory.force_empty"), "0");
         let _ = fs::remove_dir(&self.group);
         let _ = Command::new("swapoff").arg(&self.area).output();
@@ -116,6 +117,25 @@ impl Drop for Limit {
             Swap::Zram => drop(fs::write(Path::new(ZRAM).join("reset"), "1")),
             Swap::File => drop(fs::remove_file(&self.area)),
         }
+    }
+}
+
+/// Ends what a run has left in its group, such as a server whose client was killed. It would serve the
+/// next run, and keep the group.
+fn end_all(group: &Path) {
+    /// How often it is looked, with a pause between: the memory of what was killed is given back first.
+    const LOOKS: usize = 1000;
+    for _ in 0..LOOKS {
+        let left = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        if left.is_empty() {
+            return;
+        }
+        for process in left.lines().filter_map(|line| line.parse().ok()) {
+            if let Some(process) = rustix::process::Pid::from_raw(process) {
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 
@@ -157,4 +177,28 @@ fn swapped(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_leaves_in_its_group_is_ended_with_it() {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let parent = if first.is_dir() { first } else { Path::new("/sys/fs/cgroup") };
+        let group = parent.join(format!("pagefault-bench-test.{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&group) {
+            eprintln!("skipped: no cgroup can be made here: {error}");
+            return;
+        }
+        let limit =
+            Limit { group, peak: "", swap: Swap::File, area: PathBuf::from("/nonexistent") };
+        let text = format!("{}; setsid sleep 1000 &", limit.enter());
+        let status = Command::new("sh").arg("-c").arg(text).status().unwrap();
+        assert!(status.success());
+        let group = limit.group.clone();
+        drop(limit);
+        assert!(!group.exists());
+    }
 }
