@@ -106,36 +106,35 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// Ends what a killed program has left running in the group, and removes that.
+    fn remove_group(&self) {
+        const TRIES: u32 = 500;
+        for _ in 0..TRIES {
+            let _ = fs::write(self.group.join("memory.force_empty"), "0");
+            if fs::remove_dir(&self.group).is_ok() {
+                return;
+            }
+            let left = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+            let left = left.lines().filter_map(|line| line.parse().ok());
+            for process in left.filter_map(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        eprintln!("pagefault-bench: {} could not be removed", self.group.display());
+    }
+}
+
 impl Drop for Limit {
     fn drop(&mut self) {
         // What was not set up cannot be undone, and need not be.
-        end_all(&self.group);
-        let _ = fs::write(self.group.join("memory.force_empty"), "0");
-        let _ = fs::remove_dir(&self.group);
+        self.remove_group();
         let _ = Command::new("swapoff").arg(&self.area).output();
         match self.swap {
             Swap::Zram => drop(fs::write(Path::new(ZRAM).join("reset"), "1")),
             Swap::File => drop(fs::remove_file(&self.area)),
         }
-    }
-}
-
-/// Ends what a run has left in its group, such as a server whose client was killed. It would serve the
-/// next run, and keep the group.
-fn end_all(group: &Path) {
-    /// How often it is looked, with a pause between: the memory of what was killed is given back first.
-    const LOOKS: usize = 1000;
-    for _ in 0..LOOKS {
-        let left = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        if left.is_empty() {
-            return;
-        }
-        for process in left.lines().filter_map(|line| line.parse().ok()) {
-            if let Some(process) = rustix::process::Pid::from_raw(process) {
-                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-            }
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -18,10 +18,14 @@ pub struct Boot {
     pub control_fd: i32,
     /// The socket to the keeper.
     pub socket_fd: i32,
+    /// The file of the runtime's code; −1 for none.
+    pub code_fd: i32,
     /// The slot of this process.
     pub slot: u32,
     /// [`Boot::FIRST`], [`Boot::GS_BASE`].
     pub flags: u32,
+    /// Not used.
+    pub spare: u32,
     /// Where the runtime's image is.
     pub image_start: u64,
     /// Its length, `.bss` included, in whole pages.
@@ -40,6 +44,10 @@ pub struct Boot {
     pub stack_len: u64,
     /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
     pub sites_start: u64,
+    /// What nobody is to write to any more, in whole pages: the runtime protects it first of all.
+    pub constants_start: u64,
+    /// Its length.
+    pub constants_len: u64,
 }
 
 impl Boot {
@@ -52,8 +60,8 @@ impl Boot {
 
     /// The block as the words that lie in memory.
     pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
-        // SAFETY: the structure is repr(C) of integers without padding: u64s, then two pairs of
-        // 32-bit fields that each fill a word.
+        // SAFETY: the structure is repr(C) of integers without padding: u64s, and six fields of
+        // 32 bits that fill three words.
         unsafe { core::mem::transmute(self) }
     }
 }

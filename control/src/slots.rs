@@ -36,6 +36,8 @@ pub struct Slot {
     pub control_fd: AtomicI32,
     /// The socket to the keeper in this process.
     pub socket_fd: AtomicI32,
+    /// The file of the runtime's code in this process; −1 for none.
+    pub code_fd: AtomicI32,
     /// The host's error number where the keeper refused.
     pub error: AtomicI32,
     /// The soft limit of descriptors that the program believes in; the real one may be higher.

@@ -217,6 +217,15 @@ pub trait Machine: Send + Sync + Sized + 'static {
         false
     }
 
+    /// How many pages at least a thread that needs a frame evicts before it goes on; at most 32 are taken
+    /// at a time.
+    ///
+    /// The fewer, the shorter its fault; the more, the more pages share a flush. A machine on which
+    /// a flush concerns nobody else says a small number.
+    fn direct_batch(&self) -> usize {
+        32
+    }
+
     /// Brings the part of the loaded page table that translates a kernel address in line with the
     /// reference table, and says whether the address is mapped there (spec A4–A7). Takes no lock:
     /// the interrupted code may hold any.

@@ -29,7 +29,7 @@ fn access_prevention_where_the_processor_offers_it() {
 #[test]
 fn what_pipes_took_comes_back() {
     let Some(ended) = program("pipes", &[], |boot| boot.memory = 24) else { return };
-    expect(&ended, 0, "nothing lost\nmost is free\n");
+    expect(&ended, 0, "the pipes' memory is back\n");
 }
 
 #[test]

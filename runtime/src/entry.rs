@@ -171,6 +171,19 @@ global_asm!(
     "pagefault_copy_fixup:",
     "mov rax, rcx",
     "ret",
+    // An exchange that may fault: rdi the word, esi what it should be, edx what it becomes; returns what it
+    // was, or all ones.
+    ".globl pagefault_exchange",
+    ".hidden pagefault_exchange, pagefault_exchange_access, pagefault_exchange_fixup",
+    "pagefault_exchange:",
+    "mov eax, esi",
+    "pagefault_exchange_access:",
+    "lock cmpxchg dword ptr [rdi], edx",
+    "mov eax, eax",
+    "ret",
+    "pagefault_exchange_fixup:",
+    "mov rax, -1",
+    "ret",
     alignment_check = const 1 << 18,
     on_call = sym crate::signal::on_call,
     on_fault = sym crate::signal::on_fault,
@@ -201,6 +214,7 @@ unsafe extern "C" {
     fn pagefault_clone(number: u32, args: *const [u64; 6], given: u64) -> i64;
     fn pagefault_exit_thread(status: u32) -> !;
     fn pagefault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+    fn pagefault_exchange(word: *mut u32, old: u32, new: u32) -> u64;
     static pagefault_return_check: u8;
     static pagefault_return_end: u8;
     static pagefault_return_again: u8;
@@ -212,6 +226,8 @@ unsafe extern "C" {
     static pagefault_call_pressed: u8;
     static pagefault_copy_access: u8;
     static pagefault_copy_fixup: u8;
+    static pagefault_exchange_access: u8;
+    static pagefault_exchange_fixup: u8;
 }
 
 fn at(label: *const u8) -> u64 {
@@ -298,6 +314,15 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> usize {
     unsafe { pagefault_copy(to, from, len) }
 }
 
+/// Changes a word of the program's from `old` to `new`; what it was, `None` where it may not be accessed.
+///
+/// # Safety
+/// The word must be the program's, and aligned.
+pub unsafe fn exchange_if(word: *mut u32, old: u32, new: u32) -> Option<u32> {
+    // SAFETY: a fault ends it.
+    u32::try_from(unsafe { pagefault_exchange(word, old, new) }).ok()
+}
+
 /// Moves a thread that a signal interrupted out of a window in which the signal would be lost.
 pub fn leave_window(registers: &mut Registers) {
     crate::site::leave_window(registers);
@@ -334,9 +359,13 @@ pub fn call_again(registers: &mut Registers) {
 
 /// Makes an access to the program's memory that faulted go on at its fixup; whether it was one.
 pub fn fix_up(registers: &mut Registers) -> bool {
-    let is_copy = registers.rip == at(&raw const pagefault_copy_access);
-    if is_copy {
-        registers.rip = at(&raw const pagefault_copy_fixup);
+    let fixups = [
+        (&raw const pagefault_copy_access, &raw const pagefault_copy_fixup),
+        (&raw const pagefault_exchange_access, &raw const pagefault_exchange_fixup),
+    ];
+    let found = fixups.into_iter().find(|(access, _)| registers.rip == at(*access));
+    if let Some((_, fixup)) = found {
+        registers.rip = at(fixup);
     }
-    is_copy
+    found.is_some()
 }

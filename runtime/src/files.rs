@@ -5,6 +5,7 @@ use crate::memory;
 use crate::process::{boot, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
+use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
@@ -29,11 +30,14 @@ pub fn socket(member: &Member) -> u64 {
 }
 
 /// The descriptors that a program inherits for its runtime.
-pub fn shared() -> [u32; 2] {
-    match slot() {
-        Some(slot) => [slot.control_fd.load(Relaxed) as u32, slot.socket_fd.load(Relaxed) as u32],
-        None => [u32::MAX; 2],
-    }
+pub fn shared() -> [u32; 3] {
+    let numbers = |slot| inherited(slot).map(|word| word.load(Relaxed) as u32);
+    slot().map_or([u32::MAX; 3], numbers)
+}
+
+/// Where a slot says which they are: the control memory first.
+fn inherited(slot: &Slot) -> [&AtomicI32; 3] {
+    [&slot.control_fd, &slot.socket_fd, &slot.code_fd]
 }
 
 /// Whether a descriptor is the runtime's.
@@ -69,9 +73,8 @@ impl Owner {
             Self::Own => return is_kept(number),
             Self::Other(slot) => slot,
         };
-        let shared = [slot.control_fd.load(Relaxed), slot.socket_fd.load(Relaxed)];
-        let floor = slot.nofile_soft.load(Relaxed).min(HIGH - OURS);
-        shared.contains(&(number as i32)) || u64::from(number) >= floor
+        let is_shared = inherited(slot).iter().any(|word| word.load(Relaxed) as u32 == number);
+        is_shared || u64::from(number) >= slot.nofile_soft.load(Relaxed).min(HIGH - OURS)
     }
 }
 
@@ -100,11 +103,8 @@ pub fn move_away(number: u32) -> Result<()> {
     let Some(slot) = slot() else { return Err(Errno::EBADF) };
     // Nobody uses one of the memory manager's meanwhile.
     let _rest = memory::rest();
-    let word = if slot.control_fd.load(Relaxed) as u32 == number {
-        &slot.control_fd
-    } else if slot.socket_fd.load(Relaxed) as u32 == number {
-        &slot.socket_fd
-    } else {
+    let is_it = |word: &&AtomicI32| word.load(Relaxed) as u32 == number;
+    let Some(word) = inherited(slot).into_iter().find(is_it) else {
         return descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()));
     };
     let duplicate = |lowest: u64| {
@@ -133,8 +133,8 @@ const OURS: u64 = 64;
 /// Puts the runtime's descriptors above the program's limit.
 pub fn begin() {
     if let Some(slot) = first_slot() {
-        descriptor::note(slot.control_fd.load(Relaxed));
-        descriptor::note(slot.socket_fd.load(Relaxed));
+        let own = inherited(slot).map(|word| word.load(Relaxed));
+        own.into_iter().filter(|number| *number >= 0).for_each(descriptor::note);
         descriptor::set_floor(slot.nofile_soft.load(Relaxed).min(HIGH - OURS) as i32);
     }
 }

@@ -26,8 +26,10 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     control_len: 0,
     control_fd: -1,
     socket_fd: -1,
+    code_fd: -1,
     slot: 0,
     flags: 0,
+    spare: 0,
     image_start: 0,
     image_len: 0,
     text_start: 0,
@@ -37,6 +39,8 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     stack_start: 0,
     stack_len: 0,
     sites_start: 0,
+    constants_start: 0,
+    constants_len: 0,
 }));
 
 /// What the keeper told.
@@ -52,6 +56,14 @@ pub fn boot() -> &'static Boot {
 pub unsafe fn set_boot(boot: &Boot) {
     // SAFETY: passed on to the caller.
     unsafe { *BOOT.0.get() = *boot };
+}
+
+/// Takes the right to write to constants that the keeper had to write.
+pub fn protect_constants() {
+    let boot = boot();
+    let args = [boot.constants_start, boot.constants_len, nr::PROT_READ.into()];
+    // SAFETY: the keeper says that nothing else is there. If the host refuses they merely stay writable.
+    let _ = unsafe { sys::call(nr::__NR_mprotect, args) };
 }
 
 /// The memory shared with the command; `None` where the program runs without a memory manager.

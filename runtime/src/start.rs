@@ -13,6 +13,7 @@ use pagefault_control::{Boot, Control};
 pub extern "C" fn begin(boot: *const Boot) -> ! {
     // SAFETY: the keeper wrote the block, and there is one thread.
     unsafe { process::set_boot(&*boot) };
+    process::protect_constants();
     if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
         process::stop_unshared(format_args!("the command and the runtime are of different builds"));
     }

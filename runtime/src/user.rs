@@ -33,6 +33,13 @@ pub fn write<T: Copy>(address: u64, value: &T) -> Result<()> {
     if left > 0 { Err(Errno::EFAULT) } else { Ok(()) }
 }
 
+/// Changes an aligned word from `old` to `new` at once, if it is `old`; returns what it was.
+pub fn exchange_if(address: u64, old: u32, new: u32) -> Result<u32> {
+    check(address, size_of::<u32>())?;
+    // SAFETY: below the end of the program's addresses, and a bad address ends it.
+    unsafe { entry::exchange_if(address as *mut u32, old, new) }.ok_or(Errno::EFAULT)
+}
+
 /// The program's memory, for whoever follows its pointers.
 pub struct Memory;
 

@@ -267,11 +267,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
-        let mut bytes = vec![0; length as usize];
-        match self.processor.load(mm, address, &mut bytes) {
-            Ok(()) => Outcome::Bytes(Bytes::new(&bytes)),
-            Err(stopped) => failed(stopped),
-        }
+        pieces(address, length, |at, bytes| self.processor.load(mm, at, bytes))
     }
 
     fn store(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
@@ -279,6 +275,19 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
             Ok(()) => Outcome::Ok,
             Err(stopped) => failed(stopped),
         }
+    }
+
+    fn fill(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64, byte: u8) -> Outcome {
+        let mut done = 0;
+        while done < length {
+            let piece = PIECE.min(length - done);
+            let bytes = vec![byte; piece as usize];
+            if let Err(stopped) = self.processor.store(mm, address.wrapping_add(done), &bytes) {
+                return failed(stopped);
+            }
+            done += piece;
+        }
+        Outcome::Ok
     }
 
     fn write_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
@@ -290,9 +299,16 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn read_user(&mut self, mm: &Arc<Mm<M>>, address: u64, length: u64) -> Outcome {
-        let mut bytes = vec![0; length as usize];
-        let copied = bytes.len() - self.processor.copy_from_user(mm, address, &mut bytes);
-        match pipe_count(copied as u64, length) {
+        let mut bytes = Vec::new();
+        while let Some(at) = next_piece(&mut bytes, length) {
+            let from = address.wrapping_add(at as u64);
+            let left = self.processor.copy_from_user(mm, from, &mut bytes[at..]);
+            if left > 0 {
+                bytes.truncate(bytes.len() - left);
+                break;
+            }
+        }
+        match pipe_count(bytes.len() as u64, length) {
             Some(count) => Outcome::Loaded(Bytes::new(&bytes[..count as usize])),
             None => Outcome::Errno(Errno::EFAULT),
         }
@@ -333,6 +349,9 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn create(&mut self, file: File, length: u64, seed: Option<u64>) -> Outcome {
+        if length > LONGEST_FILE {
+            return Outcome::Errno(Errno::EFBIG);
+        }
         let bytes = match seed {
             Some(seed) => (0..length).map(|index| content(index, seed)).collect(),
             None => vec![0; length as usize],
@@ -380,9 +399,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
         let outcome = match call {
             Call::Mmap(mmap) => self.mmap(&mm, mmap),
             Call::Store { address, bytes } => self.store(&mm, *address, bytes),
-            Call::Fill { address, length, byte } => {
-                self.store(&mm, *address, &vec![*byte; *length as usize])
-            }
+            Call::Fill { address, length, byte } => self.fill(&mm, *address, *length, *byte),
             Call::Load { address, length } => self.load(&mm, *address, *length),
             Call::Execute { address } => self.execute(&mm, *address),
             Call::ToUser { address, bytes } => self.write_user(&mm, *address, bytes),
@@ -394,11 +411,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
                 }
             }
             Call::KernelLoad { address, length } => {
-                let mut bytes = vec![0; *length as usize];
-                match self.processor.kernel_load(&mm, *address, &mut bytes) {
-                    Ok(()) => Outcome::Bytes(Bytes::new(&bytes)),
-                    Err(stopped) => failed(stopped),
-                }
+                pieces(*address, *length, |at, bytes| self.processor.kernel_load(&mm, at, bytes))
             }
             Call::KernelStore { address, bytes } => {
                 match self.processor.kernel_store(&mm, *address, bytes) {
@@ -449,6 +462,36 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
         self.manager.counters().visit(|name, value| stats.push((name, value)));
         stats
     }
+}
+
+/// A file's content is kept in memory, so that this is the longest.
+const LONGEST_FILE: u64 = 8 << 30;
+
+/// The bytes of one piece of a long access. A length may be absurd; the access then stops long before its
+/// end.
+const PIECE: u64 = 1 << 20;
+
+/// What a load of so many bytes answers, made piece by piece.
+fn pieces(
+    address: u64,
+    length: u64,
+    mut load: impl FnMut(u64, &mut [u8]) -> Result<(), Stopped>,
+) -> Outcome {
+    let mut bytes = Vec::new();
+    while let Some(at) = next_piece(&mut bytes, length) {
+        if let Err(stopped) = load(address.wrapping_add(at as u64), &mut bytes[at..]) {
+            return failed(stopped);
+        }
+    }
+    Outcome::Bytes(Bytes::new(&bytes))
+}
+
+/// Makes room for the next piece of so many bytes, and says where it begins; `None` when all are there.
+fn next_piece(bytes: &mut Vec<u8>, length: u64) -> Option<usize> {
+    let at = bytes.len();
+    let piece = PIECE.min(length - at as u64) as usize;
+    bytes.resize(at + piece, 0);
+    (piece > 0).then_some(at)
 }
 
 /// The calls that the memory manager answers alone.

@@ -298,6 +298,10 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         flushed
     }
 
+    fn direct_batch(&self) -> usize {
+        self.inner.direct_batch()
+    }
+
     fn is_alone(&self, space: &Self::Space) -> bool {
         self.inner.is_alone(&space.inner)
     }

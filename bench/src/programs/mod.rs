@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
     }
     let progress = crate::access::progress(programs.len() * arguments.runs);
     let (mut rows, mut left_out) = (Vec::new(), Vec::new());
-    for program in programs {
+    'programs: for program in programs {
         progress.set_message(program.name);
         if let Some(missing) = program.missing() {
             left_out.push(format!("{}: {missing} is not installed", program.name));
@@ -69,6 +69,11 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
             }
             runner.prepare(program)?;
             row.plain.push(runner.plain(program)?);
+            let status = row.plain[0].status;
+            if status != 0 {
+                left_out.push(format!("{}: it ends with status {status} by itself", program.name));
+                continue 'programs;
+            }
             runner.prepare(program)?;
             row.managed.push(runner.managed(program)?);
             if !arguments.no_kernel {

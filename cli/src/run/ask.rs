@@ -73,6 +73,8 @@ pub struct Keeper<'a> {
     pub shared: &'a OwnedFd,
     /// The tree's end of the socket.
     pub socket: &'a OwnedFd,
+    /// The file of the runtime's code, if there is one.
+    pub code: Option<&'a OwnedFd>,
     /// The keeper's number.
     pub process: Pid,
     /// The slot that was taken for us.
@@ -136,12 +138,14 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     let slot = keeper.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
-    let [control, socket] = [keeper.shared, keeper.socket]
-        .map(|file| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors));
+    let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest);
+    let [control, socket] = [keeper.shared, keeper.socket].map(put);
     slot.nofile_soft.store(room.soft, Relaxed);
     slot.nofile_hard.store(room.hard, Relaxed);
-    slot.control_fd.store(control?, Relaxed);
-    slot.socket_fd.store(socket?, Relaxed);
+    slot.control_fd.store(control.map_err(Failure::Descriptors)?, Relaxed);
+    slot.socket_fd.store(socket.map_err(Failure::Descriptors)?, Relaxed);
+    // Without it the keeper writes the code into each program.
+    slot.code_fd.store(keeper.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);
     free_address_space(Resource::Data, &slot.data_below);
     Ok(slot)

@@ -108,8 +108,10 @@ pub fn start(
     let signals = signals();
     let inherited = Inherited::block(&signals);
     let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
+    let code = image.share().ok();
     let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
-    let keeper = Keeper { control, shared, socket: &socket, process, slot };
+    let code = code.as_ref();
+    let keeper = Keeper { control, shared, socket: &socket, code, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {
         drop(socket);

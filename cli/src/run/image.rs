@@ -8,9 +8,13 @@ use object::elf::{
 };
 use object::pod;
 use object::read::elf::{FileHeader, ProgramHeader};
+use rustix::fs::{MemfdFlags, SealFlags};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
+/// What the file is called that programs map the runtime's code from.
+const NAME: &str = "pagefault-runtime";
 const PAGE: u64 = 4096;
 /// A runtime that is longer than this is damaged.
 const LONGEST: u64 = 64 << 20;
@@ -37,6 +41,8 @@ pub struct Image<'file> {
     /// The parts that are not written to, by their offsets, each in whole pages.
     parts: Vec<(Range<u64>, Access)>,
     relocations: Vec<Relocation>,
+    /// How far the image is the same in every process, in whole pages.
+    same: u64,
     /// The offset of the first instruction.
     entry: u64,
     /// The offsets of the executable part.
@@ -104,7 +110,8 @@ impl<'file> Image<'file> {
             return Err(ImageError::Damaged);
         }
         let relocations = relocations(headers, file, &segments)?;
-        Ok(Self { segments, len, parts, relocations, entry, text })
+        let same = same(&segments, &parts, &relocations).min(text.end);
+        Ok(Self { segments, len, parts, relocations, same, entry, text })
     }
 
     /// The length in memory, in whole pages.
@@ -122,14 +129,45 @@ impl<'file> Image<'file> {
         &self.text
     }
 
+    /// The beginning of the image that is the same wherever it lies, and is not written to: whole pages.
+    pub fn same(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.same as usize];
+        for Segment { start, content } in &self.segments {
+            if let Some(place) = bytes.get_mut(*start as usize..) {
+                let len = place.len().min(content.len());
+                place[..len].copy_from_slice(&content[..len]);
+            }
+        }
+        bytes
+    }
+
+    /// The same in a file that nobody can change any more, to be mapped by programs of several users:
+    /// writing it into each takes ten times as long.
+    pub fn share(&self) -> rustix::io::Result<OwnedFd> {
+        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut bytes = &self.same()[..];
+        while !bytes.is_empty() {
+            let written = rustix::io::write(&file, bytes)?;
+            bytes = &bytes[written..];
+        }
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        Ok(file)
+    }
+
+    /// How long that beginning is.
+    pub const fn same_len(&self) -> u64 {
+        self.same
+    }
+
     /// The parts by their offsets, each in whole pages, with what may be done with them. What is in
     /// none of them, and what is writable, is memory to read and write.
     pub fn parts(&self) -> &[(Range<u64>, Access)] {
         &self.parts
     }
 
-    /// What the memory is to hold if the image begins at `base`: offsets and bytes, and zeros
-    /// everywhere else.
+    /// What the memory is to hold behind [`Image::same`] if the image begins at `base`: offsets and
+    /// bytes, and zeros everywhere else.
     pub fn relocated(&mut self, base: u64) -> impl Iterator<Item = (u64, &[u8])> {
         for Relocation { segment, at, offset } in &self.relocations {
             let address = base.wrapping_add(*offset).to_le_bytes();
@@ -142,7 +180,8 @@ impl<'file> Image<'file> {
                 word.copy_from_slice(&address);
             }
         }
-        self.segments.iter().map(|segment| (segment.start, &*segment.content))
+        let own = self.segments.iter().filter(|segment| segment.start >= self.same);
+        own.map(|segment| (segment.start, &*segment.content))
     }
 }
 
@@ -203,6 +242,14 @@ fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>
         parts.push((start / PAGE * PAGE..end.next_multiple_of(PAGE), access));
     }
     Ok(parts)
+}
+
+/// How far the image is the same wherever it lies, and is not written to.
+fn same(segments: &[Segment], parts: &[(Range<u64>, Access)], changed: &[Relocation]) -> u64 {
+    let relocated = changed.iter().map(|relocation| segments[relocation.segment].start);
+    let written = parts.iter().filter(|(_, access)| *access == Access::Write);
+    let first = relocated.chain(written.map(|(range, _)| range.start)).min();
+    first.map_or(0, |first| first / PAGE * PAGE)
 }
 
 /// Reads the table of relocations.
@@ -269,8 +316,14 @@ mod tests {
             };
             assert!(image.parts().iter().all(|(range, _)| inside(range)));
             assert!(image.parts().iter().any(|(_, access)| *access == Access::Write));
-            let len = image.len();
-            assert!(image.relocated(0).all(|(start, bytes)| start + bytes.len() as u64 <= len));
+            let (len, same) = (image.len(), image.same_len());
+            assert!(same.is_multiple_of(PAGE) && same >= image.text().end);
+            let written =
+                image.relocated(0).map(|(start, bytes)| start..start + bytes.len() as u64);
+            assert!(written.into_iter().all(|range| range.start >= same && range.end <= len));
+            // Its beginning is the file's, and it ends with the code.
+            let bytes = image.same();
+            assert_eq!((&bytes[..64], bytes.len() as u64), (&file[..64], same));
         }
     }
 
@@ -281,7 +334,8 @@ mod tests {
         assert!(!image.relocations.is_empty());
         let Relocation { segment, at, offset } = image.relocations[0];
         for base in [0x7f12_3456_7000, 0x1000] {
-            let (_, bytes) = image.relocated(base).nth(segment).unwrap();
+            let start = image.segments[segment].start;
+            let (_, bytes) = image.relocated(base).find(|(at, _)| *at == start).unwrap();
             let word = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
             assert_eq!(word, base + offset);
         }
@@ -322,6 +376,7 @@ mod tests {
                 let mut file = whole.clone();
                 file[at] = value;
                 if let Ok(mut image) = Image::parse(&file) {
+                    drop(image.same());
                     image.relocated(0x1000).for_each(drop);
                 }
             }

@@ -472,6 +472,7 @@ impl<'a> Keeper<'a> {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
+            code_fd: slot.code_fd.load(Relaxed),
             first: self.first == traced.slot && !self.begun,
         };
         // What the process was charged with is gone with its memory.

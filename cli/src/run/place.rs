@@ -38,6 +38,8 @@ pub struct Process {
     pub control_fd: i32,
     /// The socket to the keeper in it.
     pub socket_fd: i32,
+    /// The file of the runtime's code in it; −1 for none.
+    pub code_fd: i32,
     /// Whether it is the one that the command was asked to run.
     pub first: bool,
 }
@@ -168,19 +170,27 @@ fn fill(
     let (image_len, control_len) =
         (image.len(), (size_of::<Control>() as u64).next_multiple_of(PAGE));
     let base = remote.map("memory for the runtime", image_len + STACK + Boot::SITES, -1)?;
+    remote.place_same(image, base, process.code_fd)?;
     let control = remote.map("mapping the control memory", control_len, process.control_fd)?;
 
     let stack_start = base + image_len;
     let block = stack_start + STACK - size_of::<Boot>() as u64;
+    let mut constants = image
+        .parts()
+        .iter()
+        .filter(|(range, access)| *access == Access::Read && range.start >= image.same_len());
+    let constants = constants.next().map_or(0..0, |(range, _)| range.clone());
     let boot = Boot {
         magic: Control::LAYOUT,
         control,
         control_len,
         control_fd: process.control_fd,
         socket_fd: process.socket_fd,
+        code_fd: process.code_fd,
         slot: process.slot,
         flags: if process.first { Boot::FIRST } else { 0 }
             | if remote.has_gs_base { Boot::GS_BASE } else { 0 },
+        spare: 0,
         image_start: base,
         image_len,
         text_start: base + image.text().start,
@@ -190,19 +200,12 @@ fn fill(
         stack_start,
         stack_len: STACK,
         sites_start: stack_start + STACK,
+        constants_start: base + constants.start,
+        constants_len: constants.end - constants.start,
     };
     let boot = boot.to_bytes();
     let image_parts = image.relocated(base).map(|(offset, bytes)| (base + offset, bytes));
     remote.write(&image_parts.chain([(block, &boot[..])]).collect::<Vec<_>>())?;
-    for (part, access) in image.parts() {
-        let prot = match access {
-            Access::Write => continue,
-            Access::Read => libc::PROT_READ,
-            Access::Execute => libc::PROT_READ | libc::PROT_EXEC,
-        };
-        let args = [base + part.start, part.end - part.start, prot as u64, 0, 0, 0];
-        remote.call("protecting the runtime", libc::SYS_mprotect, args)?;
-    }
     Ok(begin(&remote.entry, base + image.entry(), block))
 }
 
@@ -320,6 +323,23 @@ impl Remote {
                 Stop::Signal(signal) => signal,
                 Stop::Group | Stop::Interrupted | Stop::Exec => 0,
             };
+        }
+    }
+
+    /// Puts the beginning of an image in place that is the same everywhere: by mapping it, or where the
+    /// host does not let programs execute what is in that file, by writing it.
+    fn place_same(&mut self, image: &Image, base: u64, file: i32) -> Result<(), PlaceError> {
+        let len = image.same_len();
+        let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+        let args = [base, len, prot, flags, i64::from(file) as u64, 0];
+        match self.call("mapping the runtime", libc::SYS_mmap, args) {
+            Err(PlaceError::Call { .. }) => {
+                self.write(&[(base, &image.same())])?;
+                self.call("protecting the runtime", libc::SYS_mprotect, [base, len, prot, 0, 0, 0])
+                    .map(drop)
+            }
+            mapped => mapped.map(drop),
         }
     }
 

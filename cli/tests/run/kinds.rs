@@ -86,3 +86,18 @@ fn a_program_may_trace_what_it_starts() {
 fn old_calls_mean_what_they_meant() {
     compare("old_calls", "16M");
 }
+
+/// The runtime's code is mapped, and behind it lie its constants, which nobody may
+/// write to.
+#[test]
+fn the_runtime_s_own_memory_is_protected() {
+    let scratch = Scratch::new("own-memory");
+    let output = scratch.run(&["--memory", "16M"], &["cat", "/proc/self/maps"]).output().unwrap();
+    let maps = String::from_utf8(output.stdout).unwrap();
+    assert!(!maps.contains("rwx"), "{maps}");
+    let mut lines = maps.lines();
+    let code = lines.find(|line| line.contains(" r-xp ") && line.contains("pagefault-runtime"));
+    let end = code.and_then(|line| line.split([' ', '-']).nth(1)).unwrap();
+    let constants = lines.next().unwrap();
+    assert!(constants.starts_with(end) && constants.contains(" r--p "), "{maps}");
+}

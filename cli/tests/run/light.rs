@@ -83,3 +83,22 @@ fn a_program_that_fits_has_no_fault_of_ours() {
     let faults = number(&stats, "/faults/minor") + number(&stats, "/faults/major");
     assert_eq!(faults, 0, "{stats:#}");
 }
+
+/// What children share with their parent is paid for once where memory is tight, though all fit at first.
+#[test]
+fn forked_children_share_what_they_do_not_change() {
+    let scratch = Scratch::new("light-shared");
+    let program = "import os\n\
+        x = bytes(1) * (12 << 20)\n\
+        gone, go = os.pipe(), os.pipe()\n\
+        for k in range(2):\n\
+        \x20if not os.fork():\n\
+        \x20 y = bytes(b'y') * (10 << 20); os.write(gone[1], b'.'); os.read(go[0], 1)\n\
+        \x20 os._exit(x.count(1) or len(y) != 10 << 20)\n\
+        for k in range(2): os.read(gone[0], 1)\n\
+        os.write(go[1], b'..')\n\
+        print([os.wait()[1] for k in range(2)])";
+    let stats = scratch.compare("60M", &[python(), "-c", program]);
+    let out: u64 = (0..2).map(|area| number(&stats, &format!("/swap/{area}/pages_out"))).sum();
+    assert_eq!(out, 0, "{stats:#}");
+}

@@ -119,6 +119,7 @@ fn relay(
 fn ask_keeper(boot: &Boot, slot: &Slot, number: u32) {
     slot.control_fd.store(boot.control_fd, Relaxed);
     slot.socket_fd.store(boot.socket_fd, Relaxed);
+    slot.code_fd.store(boot.code_fd, Relaxed);
     slot.tid.store(call(186, [0; 3]) as u32, Relaxed);
     slot.word.store(ask::ASKED, Release);
     send(boot, Message::Exec { slot: number });

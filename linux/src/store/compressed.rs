@@ -3,16 +3,12 @@
 use super::Mutex;
 use super::arena::{Arena, Place, class_of};
 use super::pool::{OwnPool, Pool};
-use crate::context;
-use crate::lock::FutexMutex;
+use super::scratch::{Scratch, Scratches};
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
-use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use lz4_flex::block::{
-    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
-};
+use lz4_flex::block::{compress_into_with_table, decompress_into};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
@@ -20,9 +16,6 @@ const PAGE: usize = PAGE_SIZE as usize;
 
 /// How many locks the slots are spread over.
 const SHARDS: usize = 64;
-
-/// How many threads can compress at once; a further one waits for one of them.
-const SCRATCHES: usize = 8;
 
 /// Pages kept in memory, compressed with LZ4, within a hard cap.
 ///
@@ -42,7 +35,7 @@ pub struct CompressedRam {
     /// One bit for each page of `records` that was touched and charged.
     touched: Table<AtomicU64>,
     shards: [Mutex<()>; SHARDS],
-    scratches: [Mutex<Scratch>; SCRATCHES],
+    scratches: Scratches,
     /// There was no room for a page, and nothing was freed since: until then no further page need
     /// be compressed to find that out.
     full: AtomicBool,
@@ -130,15 +123,6 @@ impl Record {
     }
 }
 
-/// The size of the buffer that LZ4 asks for to compress a page.
-const BUFFER: usize = get_maximum_output_size(PAGE);
-
-/// Room to compress in.
-struct Scratch {
-    table: CompressTable,
-    buffer: [u8; BUFFER],
-}
-
 const RECORDS_PER_PAGE: usize = PAGE / size_of::<Record>();
 
 impl CompressedRam {
@@ -155,9 +139,7 @@ impl CompressedRam {
             records: Table::new(slots as usize)?,
             touched: Table::new(pages.div_ceil(64))?,
             shards: [const { Mutex::new(()) }; SHARDS],
-            scratches: array::from_fn(|_| {
-                Mutex::new(Scratch { table: CompressTable::small(), buffer: [0; BUFFER] })
-            }),
+            scratches: Scratches::new()?,
             full: AtomicBool::new(false),
             counters: Counters::default(),
         })
@@ -205,13 +187,17 @@ impl CompressedRam {
 
     /// Stores a page that is not the same word throughout.
     fn store(&self, page: &PageBytes) -> Result<Content, IoError> {
-        let mut scratch = self.scratch();
-        let Scratch { table, buffer } = &mut *scratch;
-        let bytes = match compress_into_with_table(page, buffer, table) {
-            Ok(len) if class_of(len) != class_of(PAGE) => &buffer[..len],
-            // Decompressing would cost time and save nothing.
-            _ => &page[..],
-        };
+        self.scratches.with(|Scratch { table, buffer }| {
+            match compress_into_with_table(page, buffer, table) {
+                Ok(len) if class_of(len) != class_of(PAGE) => self.put(&buffer[..len]),
+                // Decompressing would cost time and save nothing.
+                _ => self.put(page),
+            }
+        })
+    }
+
+    /// Keeps bytes as an object.
+    fn put(&self, bytes: &[u8]) -> Result<Content, IoError> {
         let place = self.arena.allocate(bytes.len()).ok_or_else(|| {
             self.full.store(true, Relaxed);
             IoError::Full
@@ -227,14 +213,6 @@ impl CompressedRam {
     /// Whether a page need not be compressed to know that there is no room for it.
     fn is_full(&self) -> bool {
         self.full.load(Relaxed) && !self.arena.pool().may_have_room()
-    }
-
-    /// Room to compress in: this thread's usual one, or any that is free.
-    fn scratch(&self) -> lock_api::MutexGuard<'_, FutexMutex, Scratch> {
-        let usual = context::current() as usize;
-        (0..SCRATCHES)
-            .find_map(|i| self.scratches[(usual + i) % SCRATCHES].try_lock())
-            .unwrap_or_else(|| self.scratches[usual % SCRATCHES].lock())
     }
 
     /// Charges the part of the table of slots that `slot` lies in, once.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
+//! | `scratch` | room to compress in |
 //! | [`pool`] | where its memory comes from: the process's own, or a pool that processes share |
 //! | `behind` | pages on their way to a file: gathered, and written in long runs |
 //! | `ahead` | pages read from a file in clusters |
@@ -27,6 +28,7 @@ mod name;
 mod open;
 pub mod pool;
 mod runs;
+mod scratch;
 
 /// A value behind a lock that may be taken in a fault handler.
 type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;

@@ -14,7 +14,7 @@
 use crate::error::OutOfMemory;
 use crate::machine::{ContextId, Machine, OutOfFrames};
 use crate::manager::Manager;
-use crate::reclaim::batch::{Batch, Force};
+use crate::reclaim::batch::Force;
 use crate::stats::Counter;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -167,7 +167,7 @@ impl<M: Machine> Manager<M> {
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
-            let own = self.counted(|| self.pass(Batch::<M>::SIZE, force));
+            let own = self.counted(|| self.pass(self.machine.direct_batch().max(1), force));
             // Read before the standing, so that what changes afterwards ends the wait below.
             let turn = self.passes.turn.load(Ordering::SeqCst);
             let after = self.standing();

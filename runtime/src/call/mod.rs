@@ -22,6 +22,7 @@ mod memory;
 mod old;
 mod passed;
 mod process;
+mod robust;
 mod seccomp;
 mod signal;
 pub mod thread;

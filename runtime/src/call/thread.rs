@@ -4,7 +4,7 @@
 //! first instruction. A child that shares the memory begins on a block of its own; any other child
 //! goes on where its parent was, in a copy.
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, robust};
 use crate::entry;
 use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Member};
@@ -64,7 +64,10 @@ impl Call<'_> {
     pub(super) fn thread(&mut self) -> Outcome {
         match self.number {
             nr::__NR_exit => self.exit(),
-            nr::__NR_exit_group => process::exit(self.args[0] as i32),
+            nr::__NR_exit_group => {
+                robust::end();
+                process::exit(self.args[0] as i32)
+            }
             nr::__NR_set_tid_address => {
                 self.thread.clear_at_exit.set(self.args[0]);
                 Outcome::Raw(sys::thread_id().into())
@@ -351,6 +354,8 @@ impl Call<'_> {
         let status = self.args[0] as u32;
         sys::exchange_mask(crate::signal::ALL);
         self.end_restartable_sequences();
+        // Whoever joins the thread finds them marked.
+        robust::end();
         memory::end_thread(self.thread);
         let word = self.thread.clear_at_exit.get();
         if word != 0 && user::write(word, &0_u32).is_ok() {

@@ -77,9 +77,7 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
 pub fn before_fork(slot: u32) -> Result<Fork> {
     let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
-    // The child could change as much. Where that does not fit, what both have is counted.
-    let paid = manager.bound.lock().paid;
-    if light::is_light() && !manager.tree.charge_for(slot, paid) {
+    if light::is_light() && !manager.forks_light(slot) {
         manager.convert(&(0..0));
     }
     // What is mapped nowhere would be there twice, and the tree would exceed its limit.
@@ -107,9 +105,25 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
     }
 }
 
+impl Manager {
+    /// Charges a light child that is about to be forked; false where it must not be light.
+    ///
+    /// It could change all that the parent has, and pays for that much. A full child pays for what it
+    /// does change. Which pages two light processes share cannot be found out later: when they become
+    /// full each pays for all that it shows. So much memory is paid for twice only where there is plenty.
+    fn forks_light(&self, slot: u32) -> bool {
+        const MUCH: u64 = 16;
+        const PLENTY: u64 = 4;
+        let paid = self.bound.lock().paid;
+        let limit = self.tree.limit();
+        let is_tight = paid > limit / MUCH && self.tree.charged() + paid > limit / PLENTY;
+        !is_tight && self.tree.charge_for(slot, paid)
+    }
+}
+
 /// Prepares what is held in the child's name.
 fn child(manager: &'static Manager, slot: u32) -> Result<Child> {
-    let [file, _] = files::shared();
+    let [file, ..] = files::shared();
     let frames = manager.tree.child(slot, file)?;
     match manager.swap.child(slot, file) {
         Ok(compressed) => Ok(Child { frames, compressed }),
@@ -175,7 +189,7 @@ pub fn after_fork_in_child(fork: Fork) {
     }
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
-        let [file, _] = files::shared();
+        let [file, ..] = files::shared();
         events::after_fork_in_child(control, slot, file);
     }
     drop(gate);

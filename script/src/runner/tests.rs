@@ -1,5 +1,6 @@
 use super::*;
 use crate::layout::{USER_END, WINDOW_START};
+use crate::machine::Catalogue;
 use crate::parse::parse;
 use std::collections::VecDeque;
 
@@ -117,4 +118,22 @@ fn names_are_bound_whether_or_not_the_call_succeeds() {
     let (_, calls) = run(text, []);
     assert_eq!(address(&calls[3]), address(&calls[2]));
     assert_eq!(address(&calls[4]), address(&calls[0]));
+}
+
+/// No machine makes room for what it cannot load or store.
+#[test]
+fn absurd_lengths_are_answered() {
+    let script = parse(
+        "mmap A 1p rw private anon\nfill A 0xffffffffffffffff 7\nread A 0xffffffffffffffff\n\
+         from_user A+1 0xffffffffffffffff\nfile F 0xffffffffffffffff\n",
+    )
+    .expect("a script");
+    let mut catalogue = Catalogue::new();
+    crate::managed::add_to(&mut catalogue);
+    let sim = catalogue.find("sim").expect("the simulated computer");
+    let mut machine = (sim.start)(&setup(&script, 0)).expect("a machine");
+    let answers: Vec<String> = Run::new(&script, &mut *machine).map(|a| a.text).collect();
+    let fault = "SIGSEGV MAPERR A+0x1000";
+    assert_eq!(answers[..3], ["ok", fault, fault]);
+    assert_eq!((&*answers[3], &*answers[4]), ("EFAULT", "EFBIG"));
 }

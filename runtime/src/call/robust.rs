@@ -1,0 +1,92 @@
+//! Robust mutexes of a thread that ends.
+//!
+//! The host marks them when the thread is gone, in memory that may be absent then: it would give up. So
+//! the runtime marks them while it can still bring pages back (Linux: `exit_robust_list`).
+
+use crate::sys;
+use crate::user;
+use linux_raw_sys::general as nr;
+
+/// How many entries of a list are followed: it may be a circle.
+const MOST: usize = 2048;
+/// In an entry's address: the mutex inherits priorities.
+const INHERITS: u64 = 1;
+
+/// `struct robust_list_head`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Head {
+    first: u64,
+    /// From an entry to its word.
+    offset: i64,
+    /// The entry that was just being taken or let go.
+    pending: u64,
+}
+
+/// Marks the mutexes that the calling thread holds, and wakes one waiter of each. The host then knows
+/// no list of the thread.
+pub fn end() {
+    let (mut at, mut len) = (0_u64, 0_u64);
+    let args = [0, (&raw mut at) as u64, (&raw mut len) as u64];
+    // SAFETY: both words are ours.
+    if unsafe { sys::call(nr::__NR_get_robust_list, args) }.is_err() || at == 0 {
+        return;
+    }
+    let _ = follow(at);
+    // SAFETY: the host forgets an address.
+    let _ = unsafe { sys::call(nr::__NR_set_robust_list, [0, size_of::<Head>() as u64]) };
+}
+
+/// Follows a list until it ends or cannot be read.
+fn follow(at: u64) -> sys::Result<()> {
+    let head: Head = user::read(at)?;
+    let owner = sys::thread_id();
+    let word = |entry: u64| (entry & !INHERITS).wrapping_add_signed(head.offset);
+    let mut entry = head.first;
+    for _ in 0..MOST {
+        if entry & !INHERITS == at {
+            break;
+        }
+        // Read before the waiter that is woken may free it.
+        let next = user::read(entry & !INHERITS);
+        if entry & !INHERITS != head.pending & !INHERITS {
+            mark(word(entry), entry & INHERITS != 0, owner)?;
+        }
+        entry = next?;
+    }
+    if head.pending & !INHERITS == 0 {
+        return Ok(());
+    }
+    let (pending, inherits) = (word(head.pending), head.pending & INHERITS != 0);
+    if !inherits && user::read::<u32>(pending)? == 0 {
+        // It was let go, and the waiter not woken yet.
+        wake(pending);
+    }
+    mark(pending, inherits, owner)
+}
+
+/// Says that the owner of a word is dead, if this thread is.
+fn mark(word: u64, inherits: bool, owner: u32) -> sys::Result<()> {
+    if !word.is_multiple_of(4) {
+        return Err(sys::Errno::EINVAL);
+    }
+    let mut seen: u32 = user::read(word)?;
+    while seen & nr::FUTEX_TID_MASK == owner {
+        let dead = seen & nr::FUTEX_WAITERS | nr::FUTEX_OWNER_DIED;
+        let found = user::exchange_if(word, seen, dead)?;
+        if found == seen {
+            if !inherits && seen & nr::FUTEX_WAITERS != 0 {
+                wake(word);
+            }
+            break;
+        }
+        seen = found;
+    }
+    Ok(())
+}
+
+/// Wakes one that waits: it keeps the page of the word resident.
+fn wake(word: u64) {
+    // SAFETY: waking changes no memory.
+    let _ = unsafe { sys::call(nr::__NR_futex, [word, nr::FUTEX_WAKE.into(), 1]) };
+}
