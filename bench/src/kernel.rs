@@ -177,3 +177,27 @@ fn swapped(name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_leaves_in_its_group_is_ended_with_it() {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let parent = if first.is_dir() { first } else { Path::new("/sys/fs/cgroup") };
+        let group = parent.join(format!("pagefault-bench-test.{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&group) {
+            eprintln!("skipped: no cgroup can be made here: {error}");
+            return;
+        }
+        let limit =
+            Limit { group, peak: "", swap: Swap::File, area: PathBuf::from("/nonexistent") };
+        let text = format!("{}; setsid sleep 1000 &", limit.enter());
+        let status = Command::new("sh").arg("-c").arg(text).status().unwrap();
+        assert!(status.success());
+        let group = limit.group.clone();
+        drop(limit);
+        assert!(!group.exists());
+    }
+}

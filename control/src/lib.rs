@@ -55,7 +55,7 @@ pub use mapped::{AttachError, Mapped, MappedRing, NAME};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use pool::{Left, PoolUse, SPAN, Spans};
 pub use shares::{Plan, Shares};
-pub use slots::{MOST_PROCESSES, Slot, Slots, ask};
+pub use slots::{MOST_PROCESSES, Slot, Slots, Ticket, ask};
 pub use text::Text;
 
 #[cfg(feature = "alloc")]

@@ -54,14 +54,40 @@ pub struct Slot {
     pub data_below: [AtomicU64; 2],
     /// The shares that this process is in.
     shared: AtomicU32,
+    /// The ticket of whoever took the slot; then its child's number, as the parent sees it.
+    forked: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
+
+/// One taking of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u32);
+
+/// What a ticket has and no number of a process.
+const TICKET: u32 = 1 << 31;
 
 impl Slot {
     /// Whether a process has it.
     pub fn is_taken(&self) -> bool {
         self.state.load(Acquire) != 0
+    }
+
+    /// What tells this taking of the slot from an earlier or a later one.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.forked.load(Acquire))
+    }
+
+    /// Notes the number that a child has for its parent, where that is the keeper's too. Does nothing
+    /// where the slot has been given back since, and perhaps taken again.
+    pub fn set_forked(&self, ticket: Ticket, number: u32) {
+        let _ = self.forked.compare_exchange(ticket.0, number, AcqRel, Relaxed);
+    }
+
+    /// The number of a child of which the keeper has not heard.
+    pub fn unborn(&self) -> Option<u32> {
+        let number = Some(self.forked.load(Acquire)).filter(|word| (1..TICKET).contains(word));
+        number.filter(|_| self.is_taken() && self.pid.load(Relaxed) == 0)
     }
 
     /// The frames that its process is charged with.
@@ -108,11 +134,13 @@ impl Slots {
 
     /// Takes a free slot, charged with nothing; `None` where the tree has [`MOST_PROCESSES`].
     pub fn take(&self) -> Option<u32> {
-        let begin = self.hint.fetch_add(1, Relaxed) as usize;
+        let turn = self.hint.fetch_add(1, Relaxed);
+        let begin = turn as usize;
         (0..MOST_PROCESSES).map(|step| (begin + step) % MOST_PROCESSES).find_map(|index| {
             let slot = &self.slots[index];
             slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
             slot.pid.store(0, Relaxed);
+            slot.forked.store(TICKET | turn, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
@@ -128,6 +156,7 @@ impl Slots {
     pub fn release(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         self.discharge(slot);
+        found.forked.store(0, Relaxed);
         found.pid.store(0, Relaxed);
         found.state.store(0, Release);
     }
@@ -220,6 +249,11 @@ impl Slots {
         (0..).zip(&self.slots).filter(|(_, slot)| slot.is_taken())
     }
 
+    /// The slots of children of which the keeper has not heard, and their numbers.
+    pub fn unborn(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..).zip(&self.slots).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
+    }
+
     /// The slot of a process, by its number as the keeper sees it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
         let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
@@ -259,6 +293,25 @@ mod tests {
         slots.release(77);
         assert_eq!(slots.taken(), MOST_PROCESSES - 1);
         assert_eq!(slots.take(), Some(77));
+    }
+
+    #[test]
+    fn a_child_is_unborn_until_the_keeper_has_heard_of_it() {
+        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let slots = &control.slots;
+        let slot = slots.take().unwrap();
+        assert_eq!(slots.unborn().count(), 0);
+        let ticket = slots.get(slot).unwrap().ticket();
+        slots.get(slot).unwrap().set_forked(ticket, 7);
+        assert!(slots.unborn().eq([(slot, 7)]));
+        slots.get(slot).unwrap().pid.store(7, Relaxed);
+        assert_eq!(slots.unborn().count(), 0);
+        slots.release(slot);
+        assert_eq!(slots.unborn().count(), 0);
+        let again = (0..MOST_PROCESSES).find(|_| slots.take() == Some(slot));
+        assert!(again.is_some());
+        slots.get(slot).unwrap().set_forked(ticket, 7);
+        assert_eq!(slots.unborn().count(), 0, "an old ticket is worth nothing");
     }
 
     #[test]

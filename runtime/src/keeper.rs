@@ -77,8 +77,11 @@ pub fn press(member: &Member) {
     let now = process::now();
     let due = |last: u64| (now.saturating_sub(last) >= INTERVAL).then_some(now);
     if LAST.fetch_update(Relaxed, Relaxed, due).is_ok() {
-        // A full socket is full of such messages.
-        let _ = try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT);
+        match try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT) {
+            Err(Errno::EPIPE) => gone(),
+            // A full socket is full of such messages.
+            _ => {}
+        }
     }
 }
 
@@ -118,6 +121,7 @@ fn is_gone(member: &Member) -> bool {
 
 fn gone() -> ! {
     process::stop(format_args!(
-        "the keeper (pagefault-keep) was killed; without it no program can be started"
+        "the keeper (pagefault-keep) was killed; without it no program can be started, and no \
+         memory asked of others"
     ))
 }

@@ -1,20 +1,23 @@
 //! What belongs to a process as the kernel counts them: a forked child, or one that shares this
 //! memory for a while (`vfork`), has its own.
 
-use crate::process;
 use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};
+use crate::{keeper, process, sys};
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
-use pagefault_control::Slot;
+use linux_raw_sys::general as nr;
+use pagefault_control::{Slot, Slots, Ticket};
 
 /// A process of this address space.
 pub struct Member {
     actions: Actions,
     /// Its place in the control memory.
     slot: u32,
+    /// What its place was taken with, where a parent took it.
+    ticket: Option<Ticket>,
     /// Whether the keeper was told of it, and gives the place back at its end.
     enrolled: AtomicBool,
     /// Whether its parent waits until it ends or executes a program (`vfork`).
@@ -27,23 +30,45 @@ impl Member {
     /// A process of its own.
     pub fn new(actions: Actions, slot: u32) -> NonNull<Self> {
         let [enrolled, waited_for, traced] = [(); 3].map(|()| AtomicBool::new(false));
-        let member = Self { actions, slot, enrolled, waited_for, traced };
+        let member = Self { actions, slot, ticket: None, enrolled, waited_for, traced };
         NonNull::from(Box::leak(Box::new(member)))
     }
 
     /// A child that does not share this process's actions.
     pub fn forked(&self) -> Result<NonNull<Self>> {
-        let mut number = u32::MAX;
-        if let Some(control) = process::control() {
-            // As where the host has no process left.
-            number = control.slots.take().ok_or(Errno::EAGAIN)?;
-            if let (Some(own), Some(child)) =
-                (control.slots.get(self.slot), control.slots.get(number))
-            {
-                copy(own, child);
-            }
+        let Some(control) = process::control() else {
+            return Ok(Self::new(self.actions.copied(), u32::MAX));
+        };
+        let number = self.take_slot(&control.slots)?;
+        let mut ticket = None;
+        if let (Some(own), Some(child)) = (control.slots.get(self.slot), control.slots.get(number))
+        {
+            copy(own, child);
+            ticket = Some(child.ticket());
         }
-        Ok(Self::new(self.actions.copied(), number))
+        let mut member = Self::new(self.actions.copied(), number);
+        // SAFETY: it is new, and nobody else knows it.
+        unsafe { member.as_mut() }.ticket = ticket;
+        Ok(member)
+    }
+
+    /// Takes a place for a child; as where the host has no process left if there is none.
+    fn take_slot(&self, slots: &Slots) -> Result<u32> {
+        /// How often the keeper is asked to look for children that were killed early, and the time
+        /// that it has for it, in nanoseconds.
+        const ASKED: usize = 1000;
+        const PAUSE: u64 = 2_000_000;
+        for _ in 0..ASKED {
+            match slots.take() {
+                Some(slot) => return Ok(slot),
+                None if slots.unborn().next().is_none() => break,
+                None => keeper::press(self),
+            }
+            let pause = [0, PAUSE];
+            // SAFETY: the time lives for the call.
+            let _ = unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+        }
+        Err(Errno::EAGAIN)
     }
 
     /// Frees a process, and its place where the keeper does not know of it.
@@ -58,6 +83,11 @@ impl Member {
         {
             control.slots.release(member.slot);
         }
+    }
+
+    /// What its place was taken with; `None` where no parent of this tree took it.
+    pub fn ticket(&self) -> Option<Ticket> {
+        self.ticket
     }
 
     /// Its place in the control memory.

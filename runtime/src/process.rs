@@ -1,6 +1,7 @@
 //! What belongs to the address space: where the runtime is, how it was started, and its end.
 
 use crate::member::{Child, Member};
+use crate::thread::Thread;
 use crate::{memory, site, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
@@ -145,8 +146,24 @@ pub fn enable_dispatch() {
 /// Notes a child that was forked, or that none was.
 pub fn forked(member: NonNull<Member>, raw: i64) {
     let child = if raw > 0 { Child::Lives } else { Child::Gone };
+    if child == Child::Lives {
+        // SAFETY: freed below.
+        note_number(unsafe { member.as_ref() }, raw as u32);
+    }
     // SAFETY: the child has its own copy, and here no thread is of it.
     unsafe { Member::end(member, child) };
+}
+
+/// Notes the number of a child, in case it is killed before it can tell the keeper of itself.
+fn note_number(member: &Member, number: u32) {
+    let Some(slots) = control().map(|control| &control.slots) else { return };
+    let own = slots.get(Thread::current().member().slot());
+    // Else the keeper knows it by another number.
+    if let (Some(own), Some(child), Some(ticket)) = (own, slots.get(member.slot()), member.ticket())
+        && own.pid.load(Relaxed) == sys::process_id()
+    {
+        child.set_forked(ticket, number);
+    }
 }
 
 /// Whether an exec can give this process no rights.

@@ -8,7 +8,7 @@ pub struct Program {
     pub name: &'static str,
     /// What it needs in the path.
     pub needs: &'static [&'static str],
-    /// Makes its input; not measured.
+    /// Makes its input, or makes it anew where a run changes it; not measured.
     pub prepare: &'static str,
     /// What is measured. Its standard output is what must be equal.
     pub command: &'static str,

@@ -41,7 +41,7 @@ impl Runner {
         Ok(Self { directory: tempfile::tempdir()?, pagefault: find(pagefault)? })
     }
 
-    /// Makes a program's input.
+    /// Makes a program's input, or what of it the run before has changed.
     pub fn prepare(&self, program: &Program) -> io::Result<()> {
         let made = self.shell(program.prepare).stdout(Stdio::null()).status()?;
         if made.success() {

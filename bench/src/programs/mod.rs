@@ -62,20 +62,22 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
             left_out.push(format!("{}: {missing} is not installed", program.name));
             continue;
         }
-        runner.prepare(program)?;
         let mut row = Row::new(program);
         for _ in 0..arguments.runs {
             if kernel::is_interrupted() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
+            runner.prepare(program)?;
             row.plain.push(runner.plain(program)?);
             let status = row.plain[0].status;
             if status != 0 {
                 left_out.push(format!("{}: it ends with status {status} by itself", program.name));
                 continue 'programs;
             }
+            runner.prepare(program)?;
             row.managed.push(runner.managed(program)?);
             if !arguments.no_kernel {
+                runner.prepare(program)?;
                 match runner.limited(program)? {
                     Ok(outcome) => row.kernel.push(outcome),
                     Err(why) if row.kernel.is_empty() => row.why_no_kernel = Some(why),

@@ -153,6 +153,10 @@ struct Keeper<'a> {
     first: u32,
     /// Whether that has begun.
     begun: bool,
+    /// Whether a process has asked for frames since children were looked for that were killed early.
+    short: bool,
+    /// Slots of children that were gone at the last look and had not been heard of, and their numbers.
+    unborn: Vec<(u32, u32)>,
     socket: OwnedFd,
     stops: OwnedFd,
     events: OwnedFd,
@@ -182,6 +186,8 @@ impl<'a> Keeper<'a> {
             image,
             first,
             begun: false,
+            short: false,
+            unborn: Vec::new(),
             socket,
             stops,
             events,
@@ -204,6 +210,9 @@ impl<'a> Keeper<'a> {
                 match event.data.u64() {
                     MESSAGES => {
                         self.receive();
+                        if std::mem::take(&mut self.short) {
+                            self.look_for_unborn();
+                        }
                         let flags = event.flags;
                         left = flags.contains(epoll::EventFlags::HUP);
                     }
@@ -251,7 +260,10 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
-            Message::Press { slot } => self.press(slot),
+            Message::Press { slot } => {
+                self.short = true;
+                self.press(slot);
+            }
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -358,6 +370,24 @@ impl<'a> Keeper<'a> {
         let ended: Vec<u32> =
             self.members.iter().filter(|(_, member)| gone(member)).map(|(slot, _)| *slot).collect();
         ended.into_iter().for_each(|slot| self.ended(slot));
+    }
+
+    /// Gives back the slots of children that were killed before they could tell of themselves. Whatever
+    /// one that was gone at the last look has sent is received by now.
+    fn look_for_unborn(&mut self) {
+        for (slot, number) in std::mem::take(&mut self.unborn) {
+            if self.control.slots.get(slot).and_then(Slot::unborn) == Some(number) {
+                self.let_go(slot);
+                self.control.slots.release(slot);
+            }
+        }
+        let is_gone = |(_, number): &(u32, u32)| {
+            let process = Pid::from_raw(*number as i32);
+            process.is_some_and(|process| {
+                rustix::process::test_kill_process(process) == Err(Errno::SRCH)
+            })
+        };
+        self.unborn = self.control.slots.unborn().filter(is_gone).collect();
     }
 
     /// Begins to trace the thread that a process wants to execute a program with.

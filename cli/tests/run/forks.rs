@@ -38,6 +38,15 @@ fn children_that_the_keeper_hears_of_too_late_cost_nothing() {
     assert_eq!(output.status.code(), Some(0), "{}", message(&output));
 }
 
+/// Children that are killed before they can tell the keeper of themselves leave their shares and their
+/// slots all the same: 5,000 are more than there are slots, and have more pages than there are frames.
+#[test]
+fn children_that_are_killed_before_the_keeper_hears_of_them_cost_nothing() {
+    let scratch = Scratch::new("unborn");
+    let Some(program) = compile(&scratch, "unborn") else { return };
+    scratch.compare("8M", &[&program]);
+}
+
 /// The keeper of a run: a child of the command's.
 fn keeper_of(run: &Child) -> i32 {
     let is_keeper = |number: &i32| {
