@@ -125,7 +125,9 @@ fn names_are_bound_whether_or_not_the_call_succeeds() {
 fn absurd_lengths_are_answered() {
     let script = parse(
         "mmap A 1p rw private anon\nfill A 0xffffffffffffffff 7\nread A 0xffffffffffffffff\n\
-         from_user A+1 0xffffffffffffffff\nfile F 0xffffffffffffffff\n",
+         from_user A+1 0xffffffffffffffff\nfile F 0xffffffffffffffff\n\
+         mmap B 1p rw shared file=F\nread B 1\npread F 0 1p\ntruncate F 0xffffffffffffffff\n\
+         pwrite F 0x7ffffffffffffff0 \"x\"\n",
     )
     .expect("a script");
     let mut catalogue = Catalogue::new();
@@ -135,5 +137,8 @@ fn absurd_lengths_are_answered() {
     let answers: Vec<String> = Run::new(&script, &mut *machine).map(|a| a.text).collect();
     let fault = "SIGSEGV MAPERR A+0x1000";
     assert_eq!(answers[..3], ["ok", fault, fault]);
-    assert_eq!((&*answers[3], &*answers[4]), ("EFAULT", "EFBIG"));
+    assert_eq!((&*answers[3], &*answers[4]), ("EFAULT", "EINVAL"));
+    // The file is there, and empty.
+    assert_eq!((&*answers[5], &*answers[6]), ("ok", "SIGBUS ADRERR B+0x0"));
+    assert_eq!(answers[7..], ["0:00000000", "EINVAL", "ENOSPC"]);
 }
