@@ -77,10 +77,10 @@ pub fn press(member: &Member) {
     let now = process::now();
     let due = |last: u64| (now.saturating_sub(last) >= INTERVAL).then_some(now);
     if LAST.fetch_update(Relaxed, Relaxed, due).is_ok() {
-        match try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT) {
-            Err(Errno::EPIPE) => gone(),
-            // A full socket is full of such messages.
-            _ => {}
+        let sent = try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT);
+        // Any other failure is a full socket, which is full of such messages.
+        if sent == Err(Errno::EPIPE) {
+            gone();
         }
     }
 }
