@@ -104,9 +104,7 @@ impl Limit {
             },
         ))
     }
-}
 
-impl Limit {
     /// Ends what a killed program has left running in the group, and removes that.
     fn remove_group(&self) {
         const TRIES: u32 = 500;

@@ -138,12 +138,12 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     let slot = keeper.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
-    let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest);
+    let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors);
     let [control, socket] = [keeper.shared, keeper.socket].map(put);
     slot.nofile_soft.store(room.soft, Relaxed);
     slot.nofile_hard.store(room.hard, Relaxed);
-    slot.control_fd.store(control.map_err(Failure::Descriptors)?, Relaxed);
-    slot.socket_fd.store(socket.map_err(Failure::Descriptors)?, Relaxed);
+    slot.control_fd.store(control?, Relaxed);
+    slot.socket_fd.store(socket?, Relaxed);
     // Without it the keeper writes the code into each program.
     slot.code_fd.store(keeper.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);

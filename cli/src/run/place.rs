@@ -9,6 +9,7 @@ use super::trace::{Resume, Stop, Tracee};
 use libc::{c_long, user_regs_struct};
 use pagefault_control::{Boot, Control};
 use std::io;
+use std::ops::Range;
 
 const PAGE: u64 = 4096;
 /// The stack on which the runtime begins, with the boot block at its upper end.
@@ -175,11 +176,10 @@ fn fill(
 
     let stack_start = base + image_len;
     let block = stack_start + STACK - size_of::<Boot>() as u64;
-    let mut constants = image
-        .parts()
-        .iter()
-        .filter(|(range, access)| *access == Access::Read && range.start >= image.same_len());
-    let constants = constants.next().map_or(0..0, |(range, _)| range.clone());
+    let is_constant =
+        |part: &&(Range<u64>, Access)| part.1 == Access::Read && part.0.start >= image.same_len();
+    let constants = image.parts().iter().find(is_constant);
+    let constants = constants.map_or(0..0, |(range, _)| range.clone());
     let boot = Boot {
         magic: Control::LAYOUT,
         control,
