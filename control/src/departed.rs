@@ -1,6 +1,7 @@
 //! The keeper's side: what a process that is gone held of the tree's memory is given back.
 
 use crate::pool::{Left, SPAN, Spans};
+use crate::offload::{Charge, Desk};
 use crate::{Control, Plan, Shares};
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -27,6 +28,11 @@ impl Departed {
         Ok(Self { file, plan, shares, spans })
     }
 
+    /// The shared file.
+    pub const fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
     /// Leaves every share of a process that is gone, and lets every span go that it held.
     pub fn leave_all(&self, control: &Control, slot: u32) -> Result<(), Errno> {
         let shares = Shares::new(self.shares.all());
@@ -35,6 +41,7 @@ impl Departed {
                 control.slots.end_share();
             }
         })?;
+        self.clear_desk(control, slot)?;
         let spans = Spans::new(self.spans.all());
         self.take_column(self.plan.span_column(slot), |number, word| {
             for bit in (0..32).filter(|bit| word & 1 << bit != 0) {
@@ -48,6 +55,23 @@ impl Departed {
                 }
             }
         })
+    }
+
+    /// Gives the memory of a process's desk back, if it had one. A compressor that is at work there
+    /// finds its turn gone.
+    fn clear_desk(&self, control: &Control, slot: u32) -> Result<(), Errno> {
+        let desk = self.plan.desk(slot);
+        let mut bytes = [0; size_of::<Charge>()];
+        let at = desk.start + Desk::CHARGE as u64;
+        if rustix::io::pread(&self.file, &mut bytes, at)? < bytes.len() {
+            return Ok(());
+        }
+        let Some((area, bytes)) = Charge::from_bytes(bytes) else { return Ok(()) };
+        self.punch(desk)?;
+        // Memory that the host does not take back serves the next process of the slot.
+        let _ = self.punch(self.plan.desk_pages(slot));
+        control.pool.uncharge_bytes(area, bytes.into());
+        Ok(())
     }
 
     /// Takes each word of a column with its number, and empties the column.

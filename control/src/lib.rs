@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `boot` | the first words of a start: what a runtime is told |
 //! | `config` | what a manager is told |
+//! | `offload` | pages on their way into compressed memory, which the keeper's compressor compresses |
 //! | `message` | what processes of the tree say to the keeper |
 //! | `pool` | the compressed memory of the tree |
 //! | `shares` | frames that several processes of the tree share after a fork |
@@ -32,11 +33,14 @@ mod boot;
 mod config;
 #[cfg(feature = "std")]
 mod departed;
+#[cfg(feature = "std")]
+mod desks;
 mod events;
 mod histogram;
 #[cfg(feature = "std")]
 mod mapped;
 mod message;
+mod offload;
 mod pool;
 mod shares;
 mod slots;
@@ -48,10 +52,13 @@ pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 pub use config::{Config, Storage, SwapSpec};
 #[cfg(feature = "std")]
 pub use departed::Departed;
+#[cfg(feature = "std")]
+pub use desks::Desks;
 pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
+pub use offload::{Desk, Job, Offload, PLACE, PLACES};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use pool::{Left, PoolUse, SPAN, Spans};
 pub use shares::{Plan, Shares};
@@ -87,6 +94,8 @@ pub struct Control {
     pub tree: AtomicU32,
     /// What the compressed memory of the tree uses.
     pub pool: PoolUse,
+    /// Who compresses pages for the processes of the tree.
+    pub offload: Offload,
     /// The processes of the tree.
     pub slots: Slots,
 }
@@ -103,7 +112,7 @@ pub mod tree {
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    pub const LAYOUT: u64 = 0x7066_6374_0003_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0004_0000 ^ size_of::<Self>() as u64;
 
     /// The most bytes resident in the tree, now.
     pub fn limit_bytes(&self) -> u64 {

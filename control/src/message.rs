@@ -27,6 +27,11 @@ pub enum Message {
         /// The sender's slot.
         slot: u32,
     },
+    /// The sender evicts, and would have others compress for it.
+    Compress {
+        /// The sender's slot.
+        slot: u32,
+    },
 }
 
 impl Message {
@@ -40,6 +45,7 @@ impl Message {
             Self::Cancel { slot } => (2, slot),
             Self::Born { slot } => (3, slot),
             Self::Press { slot } => (4, slot),
+            Self::Compress { slot } => (5, slot),
         };
         (kind as u64 | (slot as u64) << 32).to_le_bytes()
     }
@@ -53,6 +59,7 @@ impl Message {
             2 => Some(Self::Cancel { slot }),
             3 => Some(Self::Born { slot }),
             4 => Some(Self::Press { slot }),
+            5 => Some(Self::Compress { slot }),
             _ => None,
         }
     }
@@ -70,7 +77,7 @@ mod tests {
     #[test]
     fn messages_are_read_as_they_were_written() {
         for message in
-            [Message::Exec { slot: 0 }, Message::Cancel { slot: 4095 }, Message::Born { slot: 7 }]
+            [Message::Exec { slot: 0 }, Message::Cancel { slot: 4095 }, Message::Born { slot: 7 }, Message::Compress { slot: 1 }]
         {
             assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
         }

@@ -44,8 +44,13 @@ impl PoolUse {
 
     /// Charges an area with a span, unless it would then have more than `limit` bytes.
     pub fn charge(&self, area: usize, limit: u64) -> bool {
+        self.charge_bytes(area, SPAN, limit)
+    }
+
+    /// Charges an area with so many bytes, unless it would then have more than `limit`.
+    pub fn charge_bytes(&self, area: usize, bytes: u64, limit: u64) -> bool {
         let Some(used) = self.used.get(area) else { return false };
-        let more = |used: u64| used.checked_add(SPAN).filter(|used| *used <= limit);
+        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
         if used.fetch_update(Relaxed, Relaxed, more).is_err() {
             return false;
         }
@@ -56,8 +61,13 @@ impl PoolUse {
 
     /// Takes back the charge for a span.
     pub fn uncharge(&self, area: usize) {
+        self.uncharge_bytes(area, SPAN);
+    }
+
+    /// Takes back the charge for so many bytes.
+    pub fn uncharge_bytes(&self, area: usize, bytes: u64) {
         let Some(used) = self.used.get(area) else { return };
-        let less = |used: u64| used.checked_sub(SPAN);
+        let less = |used: u64| used.checked_sub(bytes);
         let _ = used.fetch_update(Relaxed, Relaxed, less);
     }
 }

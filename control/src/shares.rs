@@ -8,6 +8,7 @@
 //! file takes memory only where it is used.
 
 use crate::pool::SPAN;
+use crate::offload::{Desk, PLACE, PLACES};
 use crate::{Control, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
@@ -72,9 +73,23 @@ impl Plan {
         start..start + self.spans as u64 * SPAN
     }
 
+    /// The desk of a slot.
+    pub const fn desk(&self, slot: u32) -> Range<u64> {
+        let len = (size_of::<Desk>() as u64).next_multiple_of(PAGE);
+        let start = self.pool().end + slot as u64 * len;
+        start..start + len
+    }
+
+    /// The pages of the places of a slot's desk, and their results.
+    pub const fn desk_pages(&self, slot: u32) -> Range<u64> {
+        let len = PLACES as u64 * PLACE;
+        let start = self.desk(crate::MOST_PROCESSES as u32).start + slot as u64 * len;
+        start..start + len
+    }
+
     /// The length of the file without rings.
     pub const fn file_len(&self) -> u64 {
-        self.pool().end
+        self.desk_pages(crate::MOST_PROCESSES as u32).start
     }
 
     /// The ring of a slot, in a file that has room for rings.
@@ -157,7 +172,10 @@ mod tests {
         assert_eq!(plan.span_column(1).start, plan.span_column(0).end);
         assert!(plan.pool().start >= plan.span_column(crate::MOST_PROCESSES as u32 - 1).end);
         assert_eq!(plan.pool().end - plan.pool().start, 32 << 20);
-        assert_eq!(plan.file_len(), plan.pool().end);
+        assert_eq!(plan.desk(0).start, plan.pool().end);
+        assert_eq!(plan.desk(1).start, plan.desk(0).end);
+        assert!(plan.desk_pages(0).start >= plan.desk(crate::MOST_PROCESSES as u32 - 1).end);
+        assert_eq!(plan.file_len(), plan.desk_pages(crate::MOST_PROCESSES as u32 - 1).end);
         assert!(plan.column_len() >= (u64::from(plan.frames()) + 1) * 4);
     }
 

@@ -85,6 +85,11 @@ pub fn press(member: &Member) {
     }
 }
 
+/// Asks for somebody who compresses pages for the tree. Without an answer each process does so itself.
+pub fn offload(member: &Member) {
+    let _ = try_send(member, Message::Compress { slot: member.slot() }, MSG_DONTWAIT);
+}
+
 fn set_tracer(process: u64) {
     // SAFETY: who may trace the process is all that changes.
     let _ = unsafe { sys::call(nr::__NR_prctl, [u64::from(PR_SET_PTRACER), process, 0, 0, 0]) };

@@ -5,6 +5,7 @@
 //! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
 //! one thread; a process is traced from its request to the first instruction of the new program.
 
+use super::compress;
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
@@ -260,6 +261,7 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
+            Message::Compress { .. } => compress::start(self.departed.file(), self.control),
             Message::Press { slot } => {
                 self.short = true;
                 self.press(slot);

@@ -15,6 +15,7 @@
 //! All managing happens in the program's own process, by the runtime.
 
 mod ask;
+mod compress;
 mod front;
 mod image;
 mod inherited;

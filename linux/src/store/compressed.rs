@@ -1,14 +1,15 @@
 //! Compressed RAM: Linux's zram as a store.
 
 use super::Mutex;
-use super::arena::{Arena, Place, class_of};
+use super::offload::{Nobody, Offload, Waiting};
+use super::arena::{Arena, Place};
 use super::pool::{OwnPool, Pool};
-use super::scratch::{Scratch, Scratches};
+use super::scratch::Scratches;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use lz4_flex::block::{compress_into_with_table, decompress_into};
+use lz4_flex::block::decompress_into;
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
@@ -36,6 +37,9 @@ pub struct CompressedRam {
     touched: Table<AtomicU64>,
     shards: [Mutex<()>; SHARDS],
     scratches: Scratches,
+    /// Who else compresses, and what waits for it.
+    offload: Box<dyn Offload>,
+    waiting: Mutex<Waiting>,
     /// There was no room for a page, and nothing was freed since: until then no further page need
     /// be compressed to find that out.
     full: AtomicBool,
@@ -68,6 +72,24 @@ impl CompressedStats {
     }
 }
 
+/// What was compressed during one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compressed {
+    /// How many pages.
+    pub pages: u64,
+    /// To how many bytes.
+    pub bytes: u64,
+}
+
+impl Compressed {
+    fn add(&mut self, content: Content) {
+        self.pages += 1;
+        if let Content::Stored { len, .. } = content {
+            self.bytes += len as u64;
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counters {
     pages: AtomicU64,
@@ -87,6 +109,8 @@ enum Content {
         place: Place,
         len: usize,
     },
+    /// The page waits at this place for somebody else to compress it.
+    Waits(usize),
 }
 
 struct Record {
@@ -101,6 +125,7 @@ const EMPTY: u64 = 0;
 const FILLED: u64 = 1;
 /// A stored object's kind is this and its length above it.
 const STORED: u64 = 2;
+const WAITS: u64 = 3;
 
 impl Record {
     fn load(&self) -> Content {
@@ -108,6 +133,7 @@ impl Record {
         match kind & 3 {
             EMPTY => Content::Empty,
             FILLED => Content::Filled(value),
+            WAITS => Content::Waits(value as usize),
             _ => Content::Stored { place: Place::from_word(value), len: (kind >> 2) as usize },
         }
     }
@@ -117,6 +143,7 @@ impl Record {
             Content::Empty => (EMPTY, 0),
             Content::Filled(word) => (FILLED, word),
             Content::Stored { place, len } => (STORED | (len as u64) << 2, place.to_word()),
+            Content::Waits(place) => (WAITS, place as u64),
         };
         self.kind.store(kind, Relaxed);
         self.value.store(value, Relaxed);
@@ -140,9 +167,18 @@ impl CompressedRam {
             touched: Table::new(pages.div_ceil(64))?,
             shards: [const { Mutex::new(()) }; SHARDS],
             scratches: Scratches::new()?,
+            offload: Box::new(Nobody),
+            waiting: Waiting::new(),
             full: AtomicBool::new(false),
             counters: Counters::default(),
         })
+    }
+
+    /// The same store, for which somebody else compresses what he has time for.
+    #[must_use]
+    pub fn with_offload(mut self, offload: Box<dyn Offload>) -> Self {
+        self.offload = offload;
+        self
     }
 
     /// The cap on real memory in bytes.
@@ -167,32 +203,108 @@ impl CompressedRam {
         }
     }
 
-    /// Does what [`SwapDevice::write`] does, and says to how many bytes the page was compressed.
-    pub fn write_measured(&self, slot: u32, page: &PageBytes) -> Result<usize, IoError> {
+    /// Does what [`SwapDevice::write`] does, and says what was compressed meanwhile: this page, or those
+    /// that had waited for it.
+    pub fn write_measured(&self, slot: u32, page: &PageBytes) -> Result<Compressed, IoError> {
         let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
         self.charge_record(slot)?;
         // First away with what is there, so that its room can serve the new page.
         self.exchange(slot, record, Content::Empty);
+        let mut compressed = self.collect();
         let content = match same_filled(page) {
             Some(word) => Content::Filled(word),
             None if self.is_full() => return Err(IoError::Full),
+            None if self.leave_waiting(slot, record, page) => return Ok(compressed),
             None => self.store(page)?,
         };
         self.exchange(slot, record, content);
-        match content {
-            Content::Stored { len, .. } => Ok(len),
-            Content::Filled(_) | Content::Empty => Ok(0),
+        compressed.add(content);
+        Ok(compressed)
+    }
+
+    /// Leaves a page where somebody else compresses it, if there is a place.
+    fn leave_waiting(&self, slot: u32, record: &Record, page: &PageBytes) -> bool {
+        let places = self.offload.places();
+        if places == 0 {
+            return false;
         }
+        let Some(place) = self.waiting.lock().take(slot, places) else { return false };
+        // SAFETY: the place was taken just now, so that nobody else uses its page.
+        unsafe { self.offload.page(place).copy_from_nonoverlapping(page, 1) };
+        // Before there can be a result, so that it finds the record.
+        self.exchange(slot, record, Content::Waits(place));
+        self.offload.hand_over(place);
+        true
+    }
+
+    /// Takes the results that are there into the arena, if there may be some.
+    fn collect(&self) -> Compressed {
+        let mut compressed = Compressed::default();
+        let places = self.offload.places();
+        if places == 0 {
+            return compressed;
+        }
+        // Who finds it locked is not the only one who looks.
+        let Some(mut waiting) = self.waiting.try_lock() else { return compressed };
+        if !waiting.is_half_full(places) {
+            return compressed;
+        }
+        for (place, slot) in waiting.all() {
+            let Some(len) = self.offload.finished(place) else { continue };
+            let from = if len < PAGE { self.offload.result(place) } else { self.offload.page(place).cast() };
+            // SAFETY: the result is there, or the page, of which each is a page long. Neither changes as
+            // long as the place is taken, which the lock sees to.
+            let bytes = unsafe { core::slice::from_raw_parts(from, len.min(PAGE)) };
+            // Without room it stays where it is.
+            let Ok(content) = self.put(bytes) else { break };
+            self.replace_waiting(slot, place, content);
+            compressed.add(content);
+            waiting.give(place);
+            self.offload.take_back(place);
+        }
+        compressed
+    }
+
+    /// Makes a slot whose page waited at a place have its result; drops the result where the page was
+    /// given up meanwhile.
+    fn replace_waiting(&self, slot: u32, place: usize, content: Content) {
+        let record = &self.records[slot as usize];
+        let waited = {
+            let _shard = self.shards[slot as usize % SHARDS].lock();
+            let waited = matches!(record.load(), Content::Waits(at) if at == place);
+            if waited {
+                record.store(content);
+            }
+            waited
+        };
+        if waited {
+            self.count(content, |counter, n| _ = counter.fetch_add(n, Relaxed));
+            self.count(Content::Waits(place), |counter, n| _ = counter.fetch_sub(n, Relaxed));
+        } else if let Content::Stored { place, .. } = content {
+            self.arena.free(place);
+        }
+    }
+
+    /// Gives up the page of a slot that waits at a place.
+    fn give_up(&self, slot: u32, place: usize) {
+        let mut waiting = self.waiting.lock();
+        // Its result may have been taken a moment ago, and the place be another's.
+        if waiting.has(place, slot) {
+            waiting.give(place);
+            self.offload.take_back(place);
+        }
+    }
+
+    /// The places at which pages wait: a forked child needs a copy of each, handed over anew.
+    pub fn waiting(&self) -> impl Iterator<Item = usize> + use<> {
+        self.waiting.lock().all().map(|(place, _)| place)
     }
 
     /// Stores a page that is not the same word throughout.
     fn store(&self, page: &PageBytes) -> Result<Content, IoError> {
-        self.scratches.with(|Scratch { table, buffer }| {
-            match compress_into_with_table(page, buffer, table) {
-                Ok(len) if class_of(len) != class_of(PAGE) => self.put(&buffer[..len]),
-                // Decompressing would cost time and save nothing.
-                _ => self.put(page),
-            }
+        self.scratches.with(|scratch| match scratch.compress(page) {
+            Some(bytes) => self.put(bytes),
+            None => self.put(page),
         })
     }
 
@@ -241,10 +353,14 @@ impl CompressedRam {
         self.count(new, |counter, n| _ = counter.fetch_add(n, Relaxed));
         self.count(old, |counter, n| _ = counter.fetch_sub(n, Relaxed));
         // Readers look at an object only under the shard's lock, through the record.
-        if let Content::Stored { place, .. } = old {
-            self.arena.free(place);
-            // A write that fails meanwhile may not notice; the next page freed makes up for it.
-            self.full.store(false, Relaxed);
+        match old {
+            Content::Stored { place, .. } => {
+                self.arena.free(place);
+                // A write that fails meanwhile may not notice; the next page freed makes up for it.
+                self.full.store(false, Relaxed);
+            }
+            Content::Waits(place) => self.give_up(slot, place),
+            Content::Empty | Content::Filled(_) => {}
         }
     }
 
@@ -252,6 +368,7 @@ impl CompressedRam {
         let counters = &self.counters;
         match content {
             Content::Empty => return,
+            Content::Waits(_) => {}
             Content::Filled(_) => change(&counters.same_filled, 1),
             Content::Stored { len, .. } => {
                 change(&counters.stored_bytes, len as u64);
@@ -282,6 +399,12 @@ impl SwapDevice for CompressedRam {
                 // first, under the lock held here. An object's bytes never change.
                 let bytes = unsafe { core::slice::from_raw_parts(self.arena.address(place), len) };
                 expand(bytes, page)
+            }
+            Content::Waits(place) => {
+                // SAFETY: the page stays at its place as long as the record says so, under the lock held
+                // here.
+                unsafe { self.offload.page(place).copy_to_nonoverlapping(page, 1) };
+                Ok(())
             }
         }
     }

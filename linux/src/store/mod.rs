@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
-//! | `scratch` | room to compress in |
+//! | [`scratch`] | room to compress in |
+//! | [`offload`] | pages that somebody else compresses |
 //! | [`pool`] | where its memory comes from: the process's own, or a pool that processes share |
 //! | `behind` | pages on their way to a file: gathered, and written in long runs |
 //! | `ahead` | pages read from a file in clusters |
@@ -25,16 +26,17 @@ pub mod file;
 pub mod generation;
 mod growth;
 mod name;
+pub mod offload;
 mod open;
 pub mod pool;
 mod runs;
-mod scratch;
+pub mod scratch;
 
 /// A value behind a lock that may be taken in a fault handler.
 type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
 
 pub use crate::reserve::ReserveError;
-pub use compressed::{CompressedRam, CompressedStats};
+pub use compressed::{Compressed, CompressedRam, CompressedStats};
 pub use file::{Damage, FileStats, SwapFile};
 pub use growth::{Shortage, ShortageKind};
 pub use name::FileName;

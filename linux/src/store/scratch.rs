@@ -1,12 +1,14 @@
 //! Room to compress in, one for each thread that compresses at the same time.
 
 use super::Mutex;
+use super::arena::class_of;
 use crate::context;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use lz4_flex::block::{CompressTable, get_maximum_output_size};
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use pagefault_machine::PAGE_SIZE;
+use pagefault_machine::store::PageBytes;
 
 /// The size of the buffer that LZ4 asks for to compress a page.
 const BUFFER: usize = get_maximum_output_size(PAGE_SIZE as usize);
@@ -17,9 +19,26 @@ const COUNT: usize = 8;
 /// What one thread compresses with.
 pub struct Scratch {
     /// LZ4's table of what stood where.
-    pub table: CompressTable,
+    table: CompressTable,
     /// Where the result goes.
-    pub buffer: [u8; BUFFER],
+    buffer: [u8; BUFFER],
+}
+
+impl Scratch {
+    /// Room to compress in.
+    #[expect(clippy::new_without_default, reason = "of some kilobytes, not to be made in passing")]
+    pub fn new() -> Self {
+        Self { table: CompressTable::small(), buffer: [0; BUFFER] }
+    }
+
+    /// A page compressed with LZ4; `None` for one that is better kept as it is: to decompress it would cost
+    /// time and save nothing.
+    pub fn compress(&mut self, page: &PageBytes) -> Option<&[u8]> {
+        match compress_into_with_table(page, &mut self.buffer, &mut self.table) {
+            Ok(len) if class_of(len) != class_of(page.len()) => Some(&self.buffer[..len]),
+            _ => None,
+        }
+    }
 }
 
 /// Some of them, for threads that take turns. Each costs addresses until it is used: most stores are
@@ -63,7 +82,7 @@ impl Scratches {
         // dropped, and has nothing to drop.
         let scratch = unsafe {
             if !core::mem::replace(&mut *is_made, true) {
-                (*room).write(Scratch { table: CompressTable::small(), buffer: [0; BUFFER] });
+                (*room).write(Scratch::new());
             }
             (*room).assume_init_mut()
         };

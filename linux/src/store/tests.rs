@@ -1,5 +1,7 @@
 use super::arena::Arena;
+use super::offload::Offload;
 use super::pool::{OwnPool, Pool, SPAN};
+use super::scratch;
 use super::*;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
@@ -65,6 +67,102 @@ fn compressed_ram_keeps_what_a_table_keeps() {
     let held = (stats.pages, stats.stored_bytes, stats.same_filled, stats.incompressible);
     assert_eq!(held, (0, 0, 0, 0));
     assert!(stats.memory_bytes < 8 * SPAN as u64, "memory is kept: {stats:?}");
+}
+
+/// Compresses what waits when a random number says so, and gives up nothing by itself.
+struct Whenever {
+    places: Box<[Mutex<Desk>]>,
+    random: Mutex<fastrand::Rng>,
+}
+
+struct Desk {
+    page: Box<PageBytes>,
+    result: Box<PageBytes>,
+    waits: bool,
+    len: Option<usize>,
+}
+
+impl Whenever {
+    fn new(places: usize) -> Self {
+        let page = || Box::new([0; PAGE_SIZE as usize]);
+        let desk = || Mutex::new(Desk { page: page(), result: page(), waits: false, len: None });
+        let random = Mutex::new(fastrand::Rng::with_seed(places as u64));
+        Self { places: (0..places).map(|_| desk()).collect(), random }
+    }
+}
+
+// SAFETY: each place has two pages of its own, and the result is written before its length is there.
+unsafe impl Offload for Whenever {
+    fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    fn page(&self, place: usize) -> *mut PageBytes {
+        &raw mut *self.places[place].lock().page
+    }
+
+    fn result(&self, place: usize) -> *const u8 {
+        (&raw const *self.places[place].lock().result).cast()
+    }
+
+    fn hand_over(&self, place: usize) {
+        let mut desk = self.places[place].lock();
+        assert!(!desk.waits, "a place is handed over twice");
+        desk.waits = true;
+    }
+
+    fn take_back(&self, place: usize) {
+        let mut desk = self.places[place].lock();
+        (desk.waits, desk.len) = (false, None);
+        desk.result.fill(0xee);
+        desk.page.fill(0xdd);
+    }
+
+    fn finished(&self, place: usize) -> Option<usize> {
+        let mut desk = self.places[place].lock();
+        let desk = &mut *desk;
+        if desk.waits && desk.len.is_none() && self.random.lock().bool() {
+            let mut room = scratch::Scratch::new();
+            desk.len = Some(match room.compress(&desk.page) {
+                Some(bytes) => {
+                    desk.result[..bytes.len()].copy_from_slice(bytes);
+                    bytes.len()
+                }
+                None => desk.page.len(),
+            });
+        }
+        desk.len
+    }
+}
+
+#[test]
+fn compressed_ram_keeps_what_a_table_keeps_while_pages_wait_for_others() {
+    for places in [1, 5, 64] {
+        let ram = CompressedRam::new(500, 8 << 20).unwrap();
+        let ram = ram.with_offload(Box::new(Whenever::new(places)));
+        compare_with_model(&ram, 500, 20_000);
+        let stats = ram.stats();
+        let held = (stats.pages, stats.stored_bytes, stats.same_filled, stats.incompressible);
+        assert_eq!(held, (0, 0, 0, 0));
+        assert_eq!(ram.waiting().count(), 0);
+    }
+}
+
+#[test]
+fn pages_that_wait_stay_where_they_are_while_the_pool_is_full() {
+    let ram = CompressedRam::new(4096, 1 << 20).unwrap();
+    let ram = ram.with_offload(Box::new(Whenever::new(16)));
+    let random = |slot: u32| page(u64::from(slot) * 4 + 1);
+    let full = (1..4096).find(|slot| ram.write(*slot, &random(*slot)).is_err()).unwrap();
+    for _ in 0..100 {
+        assert_eq!(ram.write(full, &random(full)), Err(IoError::Full));
+    }
+    assert!(ram.waiting().count() > 0);
+    for slot in 1..full {
+        assert_eq!(read(&ram, slot), Ok(random(slot)));
+        ram.discard(slot);
+    }
+    assert_eq!((ram.waiting().count(), ram.stats().pages), (0, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
 //! own.
 
-use super::{GATE, Manager, PAGE, addresses, current, events, light, pool, quota};
+use super::{GATE, Manager, PAGE, addresses, current, events, light, quota, swap};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
@@ -25,7 +25,7 @@ struct Held {
 /// What is held in the child's name.
 struct Child {
     frames: quota::Child,
-    compressed: pool::Child,
+    compressed: swap::Child,
 }
 
 /// What a child does not inherit as it is.

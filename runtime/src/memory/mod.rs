@@ -10,6 +10,7 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `light`, `convert` | the host owns the pages while all fits; the manager takes them over |
+//! | `offload` | pages that the keeper's compressor compresses |
 //! | `pool` | the compressed memory of the tree |
 //! | `ranges` | sets of addresses |
 //! | `quota`, `room` | the frames of the tree, and what is done when there are none |
@@ -33,6 +34,7 @@ mod light;
 mod lock;
 mod manager;
 mod map;
+mod offload;
 mod pin;
 mod pool;
 mod quota;

@@ -75,6 +75,11 @@ impl Pool {
         })
     }
 
+    /// The shared memory that it is in.
+    pub const fn control(&self) -> &'static Control {
+        self.control
+    }
+
     /// The part that an area of the configuration may use.
     pub fn part(&'static self, area: usize) -> core::result::Result<Part, SwapError> {
         let limit = self.control.ram_bytes(area).ok_or(SwapError::Config)?;
@@ -248,7 +253,7 @@ fn map_column(plan: &Plan, slot: u32, file: u32) -> Result<*mut AtomicU64> {
 }
 
 /// Maps a part of the shared memory's file; a dangling pointer for nothing.
-fn map(file: u32, offset: u64, len: u64, prot: u32) -> Result<*mut u8> {
+pub(super) fn map(file: u32, offset: u64, len: u64, prot: u32) -> Result<*mut u8> {
     if len == 0 {
         return Ok(core::ptr::without_provenance_mut(align_of::<AtomicU64>()));
     }

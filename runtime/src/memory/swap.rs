@@ -1,5 +1,6 @@
 //! The swap areas of this process.
 
+use super::offload::{self, Offload};
 use super::pool::{self, Pool};
 use crate::file_size;
 use crate::process;
@@ -26,6 +27,8 @@ const SLOTS_PER_PAGE: u64 = 4;
 pub struct Areas {
     files: Vec<Arc<SwapFile>>,
     ram: Vec<Arc<CompressedRam>>,
+    /// Who compresses for the first area of compressed memory.
+    offload: Option<&'static Offload>,
     pool: &'static Pool,
     /// A temporary file that could not be made, because the disk is full.
     missing: Option<Shortage>,
@@ -63,8 +66,9 @@ impl Areas {
             Pool::new(control, boot.slot, boot.control_fd as u32).map_err(SwapError::Pool)?;
         let pool = &*Box::leak(Box::new(pool));
         let (mut files, mut ram, mut missing) = (Vec::new(), Vec::new(), None);
+        let mut offload = None;
         for (number, spec) in config.swap.iter().enumerate() {
-            let store = match open(spec, number, pool) {
+            let store = match open(spec, number, pool, &mut offload) {
                 Ok(store) => store,
                 // The other areas may be enough.
                 Err(SwapError::Open(error)) if error.is_full() => {
@@ -86,7 +90,7 @@ impl Areas {
             let area = Box::new(Area { store, number, control });
             memory.swap_on(area, priority).map_err(SwapError::Refused)?;
         }
-        Ok(Self { files, ram, pool, missing })
+        Ok(Self { files, ram, offload, pool, missing })
     }
 
     /// Prepares the areas for a process fork.
@@ -99,8 +103,18 @@ impl Areas {
     }
 
     /// Makes the child that has `slot` hold the compressed memory that this process holds.
-    pub fn child(&self, slot: u32, file: u32) -> Result<pool::Child, Errno> {
-        self.pool.child(slot, file)
+    pub fn child(&self, slot: u32, file: u32) -> Result<Child, Errno> {
+        let desk = match (self.offload, self.ram.first()) {
+            (Some(offload), Some(ram)) => offload.child(ram.waiting(), slot, file)?,
+            _ => None,
+        };
+        match self.pool.child(slot, file) {
+            Ok(spans) => Ok(Child { spans, desk }),
+            Err(errno) => {
+                desk.into_iter().for_each(offload::Child::undo);
+                Err(errno)
+            }
+        }
     }
 
     /// Why a file could take no page, if one could not.
@@ -111,6 +125,32 @@ impl Areas {
     /// Lets the files go on after a process fork, on either side.
     pub fn after_fork(&self) {
         self.files.iter().for_each(|file| file.after_fork());
+    }
+}
+
+/// The compressed memory of a child that is about to be forked.
+pub struct Child {
+    spans: pool::Child,
+    desk: Option<offload::Child>,
+}
+
+impl Child {
+    /// Makes it this process's own: in the child.
+    pub fn become_this(self) {
+        self.spans.become_this();
+        self.desk.into_iter().for_each(offload::Child::become_this);
+    }
+
+    /// Leaves it to the child: in the parent.
+    pub fn leave_to_child(self) {
+        self.spans.leave_to_child();
+        self.desk.into_iter().for_each(offload::Child::leave_to_child);
+    }
+
+    /// Undoes what was noted: there is no child.
+    pub fn undo(self) {
+        self.spans.undo();
+        self.desk.into_iter().for_each(offload::Child::undo);
     }
 }
 
@@ -136,14 +176,27 @@ pub(super) fn is_first() -> bool {
     process::boot().flags & Boot::FIRST != 0
 }
 
-fn open(spec: &SwapSpec, number: usize, pool: &'static Pool) -> Result<Store, SwapError> {
+fn open(
+    spec: &SwapSpec,
+    number: usize,
+    pool: &'static Pool,
+    offload: &mut Option<&'static Offload>,
+) -> Result<Store, SwapError> {
     let path = |bytes: &[u8]| CString::new(bytes).map_err(|_| SwapError::Config);
     Ok(match &spec.storage {
         Storage::Ram => {
             let part = pool.part(number)?;
             let pages = part.limit() / PAGE_SIZE;
             let slots = u32::try_from(pages * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
-            Store::Ram(Arc::new(CompressedRam::over(slots, Box::new(part))?))
+            let limit = part.limit();
+            let ram = CompressedRam::over(slots, Box::new(part))?;
+            // The first one is the one that is used most.
+            if offload.is_some() {
+                return Ok(Store::Ram(Arc::new(ram)));
+            }
+            let made = &*Box::leak(Box::new(Offload::new(pool.control(), number, limit)));
+            *offload = Some(made);
+            Store::Ram(Arc::new(ram.with_offload(Box::new(made))))
         }
         Storage::File(file) => {
             Store::File(Arc::new(SwapFile::open_at(&path(file)?, c"/var/tmp", spec.bytes)?))
@@ -193,8 +246,8 @@ impl SwapDevice for Area {
         match &self.store {
             Store::Ram(ram) => {
                 let compressed = ram.write_measured(slot, page)?;
-                counters.uncompressed_bytes.add(PAGE_SIZE);
-                counters.compressed_bytes.add(compressed as u64);
+                counters.uncompressed_bytes.add(compressed.pages * PAGE_SIZE);
+                counters.compressed_bytes.add(compressed.bytes);
             }
             Store::File(file) => file_size::unlimited(|| file.write(slot, page))?,
         }

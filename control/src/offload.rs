@@ -1,0 +1,279 @@
+//! Pages on their way into compressed memory, which the keeper's compressor compresses.
+//!
+//! Each process has a *desk* of [`PLACES`] places behind [`Control`](crate::Control) in the shared file. The
+//! owner copies a page to a place and hands it over; the one compressor of the tree puts the compressed
+//! bytes beside it; the owner takes them into its part of the pool. The owner never waits: it may read
+//! the page, take it back, or hand over another one at any time, and compresses itself where no place is
+//! free.
+//!
+//! A place's word has a *turn* beside its state. Every change of the owner's begins a new turn, and the
+//! compressor says that it has finished only if the turn is still the one that it began with. There is one
+//! compressor, so that a result of an old turn is overwritten before one of a later turn is announced.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// The places of a desk.
+pub const PLACES: usize = 64;
+/// The bytes of a place: the page, and then what it was compressed to.
+pub const PLACE: u64 = 2 * 4096;
+
+/// Nothing is there, or a result that was taken.
+const FREE: u64 = 0;
+/// A page waits for the compressor.
+const READY: u64 = 1;
+/// The compressor is at work.
+const BUSY: u64 = 2;
+/// The result is there.
+const DONE: u64 = 3;
+const STATE: u64 = 3;
+/// Where the length of the result is in a place's word, and its bits.
+const LEN: u32 = 2;
+const LEN_BITS: u64 = 0x3fff;
+/// Where the turn is.
+const TURN: u32 = 16;
+
+/// The states of a desk's places.
+#[repr(C)]
+pub struct Desk {
+    words: [AtomicU64; PLACES],
+    charge: Charge,
+}
+
+/// What the owner of a desk has charged to the pool for it.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct Charge {
+    /// The number of the area, and above it the bytes; 0 for nothing.
+    word: AtomicU64,
+}
+
+impl Charge {
+    fn word(area: usize, bytes: u32) -> u64 {
+        u64::from(bytes) << 32 | area as u64
+    }
+
+    /// The area and the bytes, from the bytes of a charge.
+    #[cfg(feature = "std")]
+    pub(crate) fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Option<(usize, u32)> {
+        Self::read(u64::from_ne_bytes(bytes))
+    }
+
+    fn read(word: u64) -> Option<(usize, u32)> {
+        (word != 0).then_some((word as u32 as usize, (word >> 32) as u32))
+    }
+}
+
+/// A page that the compressor has begun with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    place: usize,
+    word: u64,
+}
+
+impl Job {
+    /// The number of the page's place.
+    pub const fn place(&self) -> usize {
+        self.place
+    }
+}
+
+impl Desk {
+    /// Makes every place free: before the owner uses the desk.
+    pub fn clear(&self) {
+        (0..PLACES).for_each(|place| self.take_back(place));
+    }
+
+    /// Hands the page at a place over to the compressor.
+    pub fn hand_over(&self, place: usize) {
+        self.begin_turn(place, READY);
+    }
+
+    /// Makes a place free, whatever has become of its page.
+    pub fn take_back(&self, place: usize) {
+        self.begin_turn(place, FREE);
+    }
+
+    fn begin_turn(&self, place: usize, state: u64) {
+        let Some(word) = self.words.get(place) else { return };
+        let next = |word: u64| Some(((word >> TURN) + 1) << TURN | state);
+        let _ = word.fetch_update(AcqRel, Relaxed, next);
+    }
+
+    /// The length of the result at a place, if it is there.
+    pub fn result(&self, place: usize) -> Option<usize> {
+        let word = self.words.get(place)?.load(Acquire);
+        (word & STATE == DONE).then_some((word >> LEN & LEN_BITS) as usize)
+    }
+
+    /// Begins with a page that waits; for the compressor.
+    pub fn begin(&self, from: usize) -> Option<Job> {
+        (from..PLACES).find_map(|place| {
+            let word = self.words[place].load(Relaxed);
+            let begun = word & !STATE | BUSY;
+            let is_mine = word & STATE == READY
+                && self.words[place].compare_exchange(word, begun, Acquire, Relaxed).is_ok();
+            is_mine.then_some(Job { place, word: begun })
+        })
+    }
+
+    /// Says that the result of `len` bytes is there. Returns false where the owner wants it no more.
+    pub fn finish(&self, job: Job, len: usize) -> bool {
+        let turn = job.word >> TURN << TURN;
+        let done = turn | (len as u64 & LEN_BITS) << LEN | DONE;
+        self.words[job.place].compare_exchange(job.word, done, Release, Relaxed).is_ok()
+    }
+
+    /// Where the charge is in a desk's bytes.
+    #[cfg(feature = "std")]
+    pub(crate) const CHARGE: usize = core::mem::offset_of!(Self, charge);
+
+    /// Notes what was charged to an area of the pool for the desk: the keeper takes that back when it
+    /// gives the desk's memory back.
+    pub fn note_charge(&self, area: usize, bytes: u32) {
+        self.charge.word.store(Charge::word(area, bytes), Release);
+    }
+
+    /// Takes the note back: the area and the bytes.
+    pub fn take_charge(&self) -> Option<(usize, u32)> {
+        Charge::read(self.charge.word.swap(0, AcqRel))
+    }
+}
+
+/// How the processes of the tree and the compressor find each other.
+#[repr(C)]
+pub struct Offload {
+    /// One of [`stage`].
+    stage: AtomicU32,
+    /// A futex: 1 while the compressor sleeps.
+    asleep: AtomicU32,
+    /// One bit for each slot whose desk may have a page that waits.
+    waiting: [AtomicU64; crate::MOST_PROCESSES / 64],
+}
+
+/// How far the compressor is.
+mod stage {
+    /// Nobody has asked for it.
+    pub const IDLE: u32 = 0;
+    /// It was asked for.
+    pub const ASKED: u32 = 1;
+    /// It runs.
+    pub const RUNS: u32 = 2;
+    /// There is none.
+    pub const NONE: u32 = 3;
+}
+
+impl Offload {
+    /// Whether the compressor runs.
+    pub fn runs(&self) -> bool {
+        self.stage.load(Acquire) == stage::RUNS
+    }
+
+    /// Whether the caller is the first that wants the compressor, and asks the keeper for it.
+    pub fn is_to_be_asked_for(&self) -> bool {
+        self.stage.load(Relaxed) == stage::IDLE
+            && self.stage.compare_exchange(stage::IDLE, stage::ASKED, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Says that the compressor runs.
+    pub fn begin(&self) {
+        self.stage.store(stage::RUNS, Release);
+    }
+
+    /// Says that there is none and will be none.
+    pub fn refuse(&self) {
+        self.stage.store(stage::NONE, Release);
+    }
+
+    /// Notes that a page waits on the desk of a slot.
+    pub fn announce(&self, slot: u32) {
+        let (word, bit) = (&self.waiting[slot as usize / 64 % self.waiting.len()], 1 << (slot % 64));
+        if word.load(Relaxed) & bit == 0 {
+            word.fetch_or(bit, SeqCst);
+        }
+    }
+
+    /// Whether the compressor sleeps and the caller is to wake it, which it does by the futex
+    /// [`Offload::bell`].
+    pub fn is_to_be_woken(&self) -> bool {
+        self.asleep.load(SeqCst) == 1 && self.asleep.swap(0, SeqCst) == 1
+    }
+
+    /// The word that the compressor sleeps on.
+    pub fn bell(&self) -> &AtomicU32 {
+        &self.asleep
+    }
+
+    /// Says that the compressor is about to sleep; it looks for work once more afterwards.
+    pub fn lie_down(&self) {
+        self.asleep.store(1, SeqCst);
+    }
+
+    /// Says that it is awake.
+    pub fn get_up(&self) {
+        self.asleep.store(0, SeqCst);
+    }
+
+    /// Takes the slots whose desks may have work, one after the other.
+    pub fn take_waiting(&self) -> impl Iterator<Item = u32> {
+        (0_u32..).zip(&self.waiting).flat_map(|(number, word)| {
+            let found = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
+            (0..64).filter(move |bit| found & 1 << bit != 0).map(move |bit| number * 64 + bit)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk() -> Desk {
+        let words = [const { AtomicU64::new(0) }; PLACES];
+        Desk { words, charge: Charge::default() }
+    }
+
+    #[test]
+    fn a_page_goes_to_the_compressor_and_its_result_comes_back() {
+        let desk = desk();
+        assert_eq!(desk.begin(0), None);
+        desk.hand_over(5);
+        assert_eq!(desk.result(5), None);
+        let job = desk.begin(0).unwrap();
+        assert_eq!((job.place(), desk.begin(0)), (5, None));
+        assert!(desk.finish(job, 4096));
+        assert_eq!(desk.result(5), Some(4096));
+        desk.take_back(5);
+        assert_eq!((desk.result(5), desk.begin(0)), (None, None));
+    }
+
+    #[test]
+    fn a_result_that_comes_too_late_is_for_nobody() {
+        let desk = desk();
+        desk.hand_over(0);
+        let late = desk.begin(0).unwrap();
+        desk.take_back(0);
+        assert!(!desk.finish(late, 100));
+        desk.hand_over(0);
+        assert!(!desk.finish(late, 100));
+        let next = desk.begin(0).unwrap();
+        assert!(!desk.finish(late, 100));
+        assert!(desk.finish(next, 200));
+        assert_eq!(desk.result(0), Some(200));
+        assert!(!desk.finish(late, 100));
+    }
+
+    #[test]
+    fn a_sleeping_compressor_is_woken_by_one() {
+        // SAFETY: all zero is a value of atomics of integers.
+        let offload: Offload = unsafe { core::mem::zeroed() };
+        assert!(!offload.is_to_be_woken());
+        offload.lie_down();
+        offload.announce(77);
+        assert!(offload.is_to_be_woken());
+        assert!(!offload.is_to_be_woken());
+        assert!(offload.take_waiting().eq([77]));
+        assert_eq!(offload.take_waiting().next(), None);
+        assert!(offload.is_to_be_asked_for());
+        assert!(!offload.is_to_be_asked_for());
+    }
+}

@@ -1,0 +1,98 @@
+//! Pages that somebody else compresses: they wait as they are, and may be read or given up meanwhile.
+
+use super::Mutex;
+use pagefault_machine::store::PageBytes;
+
+/// The most places.
+pub const MOST: usize = 64;
+
+/// Somebody who compresses pages, and the places where they wait for it.
+///
+/// # Safety
+/// [`Offload::page`] and [`Offload::result`] answer with the addresses of a page each for every place.
+/// They may be accessed as long as this value lives. Nobody else writes the page. Nobody writes the result
+/// from when [`Offload::finished`] has answered with a length until the place is handed over again.
+pub unsafe trait Offload: Send + Sync {
+    /// How many places there are now, at most [`MOST`]; 0 where nobody compresses.
+    fn places(&self) -> usize;
+    /// Where the page of a place is.
+    fn page(&self, place: usize) -> *mut PageBytes;
+    /// Where the result is.
+    fn result(&self, place: usize) -> *const u8;
+    /// Has the page at a place compressed.
+    fn hand_over(&self, place: usize);
+    /// Gives up a place's page, whatever has become of it.
+    fn take_back(&self, place: usize);
+    /// The length of the result, once it is there; a page's length where it does not compress.
+    fn finished(&self, place: usize) -> Option<usize>;
+}
+
+/// Nobody.
+pub struct Nobody;
+
+// SAFETY: there are no places.
+unsafe impl Offload for Nobody {
+    fn places(&self) -> usize {
+        0
+    }
+
+    fn page(&self, _: usize) -> *mut PageBytes {
+        core::ptr::null_mut()
+    }
+
+    fn result(&self, _: usize) -> *const u8 {
+        core::ptr::null()
+    }
+
+    fn hand_over(&self, _: usize) {}
+
+    fn take_back(&self, _: usize) {}
+
+    fn finished(&self, _: usize) -> Option<usize> {
+        None
+    }
+}
+
+/// Which slot's page waits at each place.
+pub(super) struct Waiting {
+    /// One bit for each place that is taken.
+    taken: u64,
+    slots: [u32; MOST],
+}
+
+impl Waiting {
+    pub(super) const fn new() -> Mutex<Self> {
+        Mutex::new(Self { taken: 0, slots: [0; MOST] })
+    }
+
+    /// Takes a place for the page of a slot.
+    pub(super) fn take(&mut self, slot: u32, places: usize) -> Option<usize> {
+        let free = (!self.taken).trailing_zeros() as usize;
+        if free >= places.min(MOST) {
+            return None;
+        }
+        self.taken |= 1 << free;
+        self.slots[free] = slot;
+        Some(free)
+    }
+
+    /// Whether a place has the page of a slot.
+    pub(super) const fn has(&self, place: usize, slot: u32) -> bool {
+        place < MOST && self.taken & 1 << place != 0 && self.slots[place] == slot
+    }
+
+    pub(super) const fn give(&mut self, place: usize) {
+        self.taken &= !(1 << place);
+    }
+
+    /// The places that are taken, with their slots.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, u32)> + use<> {
+        let Self { taken, slots } = *self;
+        (0..MOST).filter(move |place| taken & 1 << place != 0).map(move |place| (place, slots[place]))
+    }
+
+    /// Whether so many places are taken that it is time to look for results.
+    pub(super) const fn is_half_full(&self, places: usize) -> bool {
+        self.taken.count_ones() as usize * 2 >= places
+    }
+}

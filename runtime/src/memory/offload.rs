@@ -1,0 +1,232 @@
+//! This process's desk: pages that the keeper's compressor compresses for it.
+
+use super::pool::map;
+use crate::sys::{self, Result};
+use crate::thread::Thread;
+use crate::{files, keeper, process};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
+use linux_raw_sys::general as nr;
+use pagefault_control::{Control, Desk, PLACE, PLACES, Plan};
+use pagefault_linux::store::offload;
+use pagefault_machine::PAGE_SIZE;
+use pagefault_machine::store::PageBytes;
+
+const _: () = assert!(PLACES <= offload::MOST && PLACE == 2 * PAGE_SIZE);
+const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
+
+/// One part in so many of an area may be taken by pages that wait.
+const SHARE: u64 = 32;
+/// The fewest places that are worth it.
+const LEAST: u64 = 8;
+/// The compressor is woken for so many pages: that costs as much as to compress one or two.
+const ENOUGH: u32 = 8;
+
+/// The desk of this process, for an area of the pool.
+pub struct Offload {
+    control: &'static Control,
+    plan: Plan,
+    area: usize,
+    /// The places that the area's size allows; 0 where it is too small.
+    places: usize,
+    /// The slot whose desk it is, and the desk; null until it is charged for.
+    slot: AtomicU32,
+    desk: AtomicPtr<Desk>,
+    pages: AtomicPtr<PageBytes>,
+    /// Whether there can be no desk.
+    refused: AtomicBool,
+    /// The pages handed over since the compressor was last looked after.
+    unheard: AtomicU32,
+}
+
+/// The desk of a child that is about to be forked.
+pub struct Child {
+    offload: &'static Offload,
+    slot: u32,
+    desk: *mut Desk,
+    pages: *mut PageBytes,
+}
+
+impl Offload {
+    /// The desk of this process, for an area of at most `bytes`. It takes no memory until a page waits.
+    pub fn new(control: &'static Control, area: usize, bytes: u64) -> Self {
+        let places = bytes / SHARE / PLACE;
+        Self {
+            control,
+            plan: control.plan(),
+            area,
+            places: if places < LEAST { 0 } else { PLACES.min(places as usize) },
+            slot: AtomicU32::new(process::boot().slot),
+            desk: AtomicPtr::default(),
+            pages: AtomicPtr::default(),
+            refused: AtomicBool::new(false),
+            unheard: AtomicU32::new(0),
+        }
+    }
+
+    fn desk(&self) -> Option<&Desk> {
+        // SAFETY: null, or a mapping of a desk that stays mapped while it is this process's.
+        unsafe { self.desk.load(Acquire).as_ref() }
+    }
+
+    /// Makes the desk, or asks for the compressor, where there is time to do either.
+    #[cold]
+    fn prepare(&self) {
+        let offload = &self.control.offload;
+        if offload.is_to_be_asked_for() {
+            keeper::offload(Thread::current().member());
+        }
+        if !offload.runs() || self.refused.swap(true, Relaxed) {
+            return;
+        }
+        let charge = self.places as u64 * PLACE;
+        let limit = self.control.ram_bytes(self.area).unwrap_or(0);
+        if !self.control.pool.charge_bytes(self.area, charge, limit) {
+            return;
+        }
+        let [file, ..] = files::shared();
+        match map_desk(&self.plan, self.slot.load(Relaxed), file) {
+            Ok((desk, pages)) => {
+                // SAFETY: just mapped; all bytes are values of its atomics.
+                let made = unsafe { &*desk };
+                made.clear();
+                made.note_charge(self.area, charge as u32);
+                self.pages.store(pages, Release);
+                self.desk.store(desk, Release);
+            }
+            Err(_) => self.control.pool.uncharge_bytes(self.area, charge),
+        }
+    }
+
+    /// Makes the desk of the child that has `slot`, with the pages that wait at `places`. Nothing else is
+    /// under way.
+    pub fn child(
+        &'static self,
+        places: impl Iterator<Item = usize>,
+        slot: u32,
+        file: u32,
+    ) -> Result<Option<Child>> {
+        if self.desk().is_none() {
+            return Ok(None);
+        }
+        let (desk, pages) = map_desk(&self.plan, slot, file)?;
+        let child = Child { offload: self, slot, desk, pages };
+        // SAFETY: just mapped; all bytes are values of its atomics.
+        let made = unsafe { &*desk };
+        made.clear();
+        let charge = self.places as u64 * PLACE;
+        // The pages are there in any case; the pool has less room for others.
+        if self.control.pool.charge_bytes(self.area, charge, u64::MAX) {
+            made.note_charge(self.area, charge as u32);
+        }
+        for place in places {
+            // SAFETY: both desks have that place, and nobody writes this process's page.
+            unsafe {
+                let from = self.pages.load(Acquire).add(2 * place);
+                pages.add(2 * place).copy_from_nonoverlapping(from, 1);
+            }
+            made.hand_over(place);
+        }
+        Ok(Some(child))
+    }
+}
+
+// SAFETY: each place has two pages of a mapping that is this process's own but for the compressor, which
+// writes the second one, between `hand_over` and its announcement that it has finished. What was announced
+// stays until a new turn begins.
+unsafe impl offload::Offload for &'static Offload {
+    fn places(&self) -> usize {
+        if self.places == 0 || !self.desk.load(Relaxed).is_null() {
+            return self.places;
+        }
+        if !self.refused.load(Relaxed) {
+            self.prepare();
+        }
+        if self.desk.load(Relaxed).is_null() { 0 } else { self.places }
+    }
+
+    fn page(&self, place: usize) -> *mut PageBytes {
+        self.pages.load(Acquire).wrapping_add(2 * place)
+    }
+
+    fn result(&self, place: usize) -> *const u8 {
+        self.pages.load(Acquire).wrapping_add(2 * place + 1).cast()
+    }
+
+    fn hand_over(&self, place: usize) {
+        let Some(desk) = self.desk() else { return };
+        desk.hand_over(place);
+        let offload = &self.control.offload;
+        offload.announce(self.slot.load(Relaxed));
+        if self.unheard.fetch_add(1, Relaxed) + 1 >= ENOUGH {
+            self.unheard.store(0, Relaxed);
+            if offload.is_to_be_woken() {
+                let args = [(&raw const *offload.bell()) as u64, u64::from(nr::FUTEX_WAKE), 1];
+                // SAFETY: the word lives as long as the process.
+                let _ = unsafe { sys::call(nr::__NR_futex, args) };
+            }
+        }
+    }
+
+    fn take_back(&self, place: usize) {
+        if let Some(desk) = self.desk() {
+            desk.take_back(place);
+        }
+    }
+
+    fn finished(&self, place: usize) -> Option<usize> {
+        self.desk()?.result(place)
+    }
+}
+
+impl Child {
+    /// Makes the desk this process's own: in the child.
+    pub fn become_this(self) {
+        let offload = self.offload;
+        offload.slot.store(self.slot, Relaxed);
+        let desk = offload.desk.swap(self.desk, Release);
+        let pages = offload.pages.swap(self.pages, Release);
+        offload.control.offload.announce(self.slot);
+        unmap(desk, pages);
+    }
+
+    /// Leaves the desk to the child: in the parent.
+    pub fn leave_to_child(self) {
+        unmap(self.desk, self.pages);
+    }
+
+    /// Undoes what was prepared: there is no child.
+    pub fn undo(self) {
+        // SAFETY: mapped until it is unmapped below.
+        let desk = unsafe { &*self.desk };
+        desk.clear();
+        let pool = &self.offload.control.pool;
+        if let Some((area, bytes)) = desk.take_charge() {
+            pool.uncharge_bytes(area, bytes.into());
+        }
+        unmap(self.desk, self.pages);
+    }
+}
+
+/// Maps a desk and its pages.
+fn map_desk(plan: &Plan, slot: u32, file: u32) -> Result<(*mut Desk, *mut PageBytes)> {
+    let (desk, pages) = (plan.desk(slot), plan.desk_pages(slot));
+    let desk = map(file, desk.start, desk.end - desk.start, ACCESS)?.cast();
+    match map(file, pages.start, pages.end - pages.start, ACCESS) {
+        Ok(pages) => Ok((desk, pages.cast())),
+        Err(errno) => {
+            unmap_one(desk.addr(), size_of::<Desk>());
+            Err(errno)
+        }
+    }
+}
+
+fn unmap(desk: *mut Desk, pages: *mut PageBytes) {
+    unmap_one(desk.addr(), size_of::<Desk>());
+    unmap_one(pages.addr(), PLACES * PLACE as usize);
+}
+
+fn unmap_one(start: usize, len: usize) {
+    // SAFETY: nobody uses the mapping any more.
+    let _ = unsafe { sys::unmap(start, len.next_multiple_of(PAGE_SIZE as usize)) };
+}
