@@ -1,7 +1,7 @@
 //! The keeper's side: what a process that is gone held of the tree's memory is given back.
 
-use crate::pool::{Left, SPAN, Spans};
 use crate::offload::{Charge, Desk};
+use crate::pool::{Left, SPAN, Spans};
 use crate::{Control, Plan, Shares};
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -70,7 +70,7 @@ impl Departed {
         self.punch(desk)?;
         // Memory that the host does not take back serves the next process of the slot.
         let _ = self.punch(self.plan.desk_pages(slot));
-        control.pool.uncharge_bytes(area, bytes.into());
+        control.offload.uncharge_desk(&control.pool, area, bytes.into());
         Ok(())
     }
 

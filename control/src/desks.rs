@@ -27,9 +27,8 @@ impl Desks {
         let (len, prot) = ((range.end - range.start) as usize, ProtFlags::READ | ProtFlags::WRITE);
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the host's choice aliases nothing.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, range.start)?
-        };
+        let start =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, range.start)? };
         Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::FAULT)?, plan })
     }
 

@@ -58,8 +58,8 @@ pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
-pub use offload::{Desk, Job, Offload, PLACE, PLACES};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
+pub use offload::{Desk, Job, Offload, PLACE, PLACES};
 pub use pool::{Left, PoolUse, SPAN, Spans};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, Ticket, ask};
@@ -286,6 +286,8 @@ pub struct Counters {
     pub uncompressed_bytes: Count,
     /// See [`Counters::uncompressed_bytes`].
     pub compressed_bytes: Count,
+    /// Of the pages that were compressed, those that the keeper compressed.
+    pub offloaded: Count,
     /// Pages that were evicted.
     pub evicted: Count,
     /// How long faults took, in nanoseconds.

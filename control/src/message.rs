@@ -76,9 +76,12 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_they_were_written() {
-        for message in
-            [Message::Exec { slot: 0 }, Message::Cancel { slot: 4095 }, Message::Born { slot: 7 }, Message::Compress { slot: 1 }]
-        {
+        for message in [
+            Message::Exec { slot: 0 },
+            Message::Cancel { slot: 4095 },
+            Message::Born { slot: 7 },
+            Message::Compress { slot: 1 },
+        ] {
             assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
         }
         for packet in [&[][..], &[1; 7], &[1; 9], &[0; 8], &[9, 0, 0, 0, 1, 0, 0, 0]] {

@@ -10,6 +10,7 @@
 //! compressor says that it has finished only if the turn is still the one that it began with. There is one
 //! compressor, so that a result of an old turn is overwritten before one of a later turn is announced.
 
+use crate::PoolUse;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -17,6 +18,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 pub const PLACES: usize = 64;
 /// The bytes of a place: the page, and then what it was compressed to.
 pub const PLACE: u64 = 2 * 4096;
+
+/// All desks together take at most one part in so many of the pool.
+const DESKS: u64 = 8;
 
 /// Nothing is there, or a result that was taken.
 const FREE: u64 = 0;
@@ -44,23 +48,22 @@ pub struct Desk {
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Charge {
-    /// The number of the area, and above it the bytes; 0 for nothing.
+    /// [`USED`], the number of the area, and above it the bytes; 0 where the desk has no memory.
     word: AtomicU64,
 }
 
+const USED: u64 = 1 << 31;
+
 impl Charge {
     fn word(area: usize, bytes: u32) -> u64 {
-        u64::from(bytes) << 32 | area as u64
+        u64::from(bytes) << 32 | USED | area as u64
     }
 
     /// The area and the bytes, from the bytes of a charge.
     #[cfg(feature = "std")]
     pub(crate) fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Option<(usize, u32)> {
-        Self::read(u64::from_ne_bytes(bytes))
-    }
-
-    fn read(word: u64) -> Option<(usize, u32)> {
-        (word != 0).then_some((word as u32 as usize, (word >> 32) as u32))
+        let word = u64::from_ne_bytes(bytes);
+        (word != 0).then_some(((word & (USED - 1)) as usize, (word >> 32) as u32))
     }
 }
 
@@ -128,15 +131,10 @@ impl Desk {
     #[cfg(feature = "std")]
     pub(crate) const CHARGE: usize = core::mem::offset_of!(Self, charge);
 
-    /// Notes what was charged to an area of the pool for the desk: the keeper takes that back when it
-    /// gives the desk's memory back.
+    /// Notes that the desk has memory, and what was charged to an area of the pool for it: the keeper takes
+    /// both back.
     pub fn note_charge(&self, area: usize, bytes: u32) {
         self.charge.word.store(Charge::word(area, bytes), Release);
-    }
-
-    /// Takes the note back: the area and the bytes.
-    pub fn take_charge(&self) -> Option<(usize, u32)> {
-        Charge::read(self.charge.word.swap(0, AcqRel))
     }
 }
 
@@ -149,6 +147,8 @@ pub struct Offload {
     asleep: AtomicU32,
     /// One bit for each slot whose desk may have a page that waits.
     waiting: [AtomicU64; crate::MOST_PROCESSES / 64],
+    /// The bytes charged for desks.
+    desks: AtomicU64,
 }
 
 /// How far the compressor is.
@@ -185,9 +185,31 @@ impl Offload {
         self.stage.store(stage::NONE, Release);
     }
 
+    /// Charges an area of at most `limit` bytes with a desk. All desks together have a part of the area, and
+    /// pages that are compressed have the rest.
+    pub fn charge_desk(&self, pool: &PoolUse, area: usize, bytes: u64, limit: u64) -> bool {
+        let more = |used: u64| Some(used + bytes).filter(|used| *used <= limit / DESKS);
+        if self.desks.fetch_update(Relaxed, Relaxed, more).is_err() {
+            return false;
+        }
+        let charged = pool.charge_bytes(area, bytes, limit);
+        if !charged {
+            self.desks.fetch_sub(bytes, Relaxed);
+        }
+        charged
+    }
+
+    /// Takes back the charge for a desk.
+    pub fn uncharge_desk(&self, pool: &PoolUse, area: usize, bytes: u64) {
+        let less = |used: u64| used.checked_sub(bytes);
+        let _ = self.desks.fetch_update(Relaxed, Relaxed, less);
+        pool.uncharge_bytes(area, bytes);
+    }
+
     /// Notes that a page waits on the desk of a slot.
     pub fn announce(&self, slot: u32) {
-        let (word, bit) = (&self.waiting[slot as usize / 64 % self.waiting.len()], 1 << (slot % 64));
+        let (word, bit) =
+            (&self.waiting[slot as usize / 64 % self.waiting.len()], 1 << (slot % 64));
         if word.load(Relaxed) & bit == 0 {
             word.fetch_or(bit, SeqCst);
         }

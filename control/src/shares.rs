@@ -7,8 +7,8 @@
 //! Both lie behind [`Control`] in the same file, as the compressed memory does ([`Spans`](crate::Spans)). The
 //! file takes memory only where it is used.
 
-use crate::pool::SPAN;
 use crate::offload::{Desk, PLACE, PLACES};
+use crate::pool::SPAN;
 use crate::{Control, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;

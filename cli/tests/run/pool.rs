@@ -118,3 +118,34 @@ print(same(keep, 5, 1024))
     let stats = assert_fine(run(&scratch, &["--memory", "16M", "--swap", "ram:20M"], program));
     assert!(number(&stats, "/swap/0/pages_out") > 12 * 1000, "{stats:#}");
 }
+
+/// The keeper compresses where a processor is idle, so that it may take a while until one page was.
+#[test]
+fn the_keeper_compresses_pages_where_a_processor_is_idle() {
+    if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
+        eprintln!("skipped: there is one processor, and the keeper compresses nothing");
+        return;
+    }
+    let scratch = Scratch::new("keeper-compresses");
+    // The pages of children that come and go lie on desks of their own.
+    let program = "
+m = memory(4096)
+for turn in range(4):
+    fill(m, turn, 4096)
+    assert same(m, turn, 4096)
+    def child():
+        good = same(m, turn, 4096)
+        fill(m, 100000 + turn, 2048)
+        return good and same(m, 100000 + turn, 2048)
+    assert wait([fork(child) for n in range(3)])
+print(same(m, 3, 4096))
+";
+    let begin = std::time::Instant::now();
+    loop {
+        let stats = assert_fine(run(&scratch, &["--memory", "8M", "--swap", "ram:64M"], program));
+        if number(&stats, "/compressed_by_keeper") > 0 {
+            return;
+        }
+        assert!(begin.elapsed().as_secs() < 300, "it never did: {stats:#}");
+    }
+}

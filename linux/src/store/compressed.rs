@@ -1,8 +1,8 @@
 //! Compressed RAM: Linux's zram as a store.
 
 use super::Mutex;
-use super::offload::{Nobody, Offload, Waiting};
 use super::arena::{Arena, Place};
+use super::offload::{Nobody, Offload, Waiting};
 use super::pool::{OwnPool, Pool};
 use super::scratch::Scratches;
 use crate::reserve::{ReserveError, Table, Zeroed};
@@ -79,6 +79,8 @@ pub struct Compressed {
     pub pages: u64,
     /// To how many bytes.
     pub bytes: u64,
+    /// How many of the pages somebody else compressed.
+    pub elsewhere: u64,
 }
 
 impl Compressed {
@@ -188,7 +190,24 @@ impl CompressedRam {
 
     /// Prepares for a process fork, with no other call under way, where the pool is shared: afterwards,
     /// and before the fork, the pool is told which spans the child holds.
+    ///
+    /// Pages that wait for somebody else are compressed here; where the pool has no room for one it goes on
+    /// waiting, and the child needs a copy of it ([`CompressedRam::waiting`]).
     pub fn before_fork(&self) {
+        let mut waiting = self.waiting.lock();
+        for (place, slot) in waiting.all() {
+            self.offload.take_back(place);
+            // SAFETY: the place is taken, so that its page stays as it is.
+            let stored = self.store(unsafe { &*self.offload.page(place) });
+            match stored {
+                Ok(content) => {
+                    self.replace_waiting(slot, place, content);
+                    waiting.give(place);
+                }
+                Err(_) => self.offload.hand_over(place),
+            }
+        }
+        drop(waiting);
         self.arena.before_fork();
     }
 
@@ -251,7 +270,11 @@ impl CompressedRam {
         }
         for (place, slot) in waiting.all() {
             let Some(len) = self.offload.finished(place) else { continue };
-            let from = if len < PAGE { self.offload.result(place) } else { self.offload.page(place).cast() };
+            let from = if len < PAGE {
+                self.offload.result(place)
+            } else {
+                self.offload.page(place).cast()
+            };
             // SAFETY: the result is there, or the page, of which each is a page long. Neither changes as
             // long as the place is taken, which the lock sees to.
             let bytes = unsafe { core::slice::from_raw_parts(from, len.min(PAGE)) };
@@ -259,6 +282,7 @@ impl CompressedRam {
             let Ok(content) = self.put(bytes) else { break };
             self.replace_waiting(slot, place, content);
             compressed.add(content);
+            compressed.elsewhere += 1;
             waiting.give(place);
             self.offload.take_back(place);
         }
@@ -295,7 +319,7 @@ impl CompressedRam {
         }
     }
 
-    /// The places at which pages wait: a forked child needs a copy of each, handed over anew.
+    /// The places at which pages wait.
     pub fn waiting(&self) -> impl Iterator<Item = usize> + use<> {
         self.waiting.lock().all().map(|(place, _)| place)
     }

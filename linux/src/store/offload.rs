@@ -88,7 +88,9 @@ impl Waiting {
     /// The places that are taken, with their slots.
     pub(super) fn all(&self) -> impl Iterator<Item = (usize, u32)> + use<> {
         let Self { taken, slots } = *self;
-        (0..MOST).filter(move |place| taken & 1 << place != 0).map(move |place| (place, slots[place]))
+        (0..MOST)
+            .filter(move |place| taken & 1 << place != 0)
+            .map(move |place| (place, slots[place]))
     }
 
     /// Whether so many places are taken that it is time to look for results.

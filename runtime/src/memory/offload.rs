@@ -81,7 +81,7 @@ impl Offload {
         }
         let charge = self.places as u64 * PLACE;
         let limit = self.control.ram_bytes(self.area).unwrap_or(0);
-        if !self.control.pool.charge_bytes(self.area, charge, limit) {
+        if !offload.charge_desk(&self.control.pool, self.area, charge, limit) {
             return;
         }
         let [file, ..] = files::shared();
@@ -94,40 +94,37 @@ impl Offload {
                 self.pages.store(pages, Release);
                 self.desk.store(desk, Release);
             }
-            Err(_) => self.control.pool.uncharge_bytes(self.area, charge),
+            Err(_) => offload.uncharge_desk(&self.control.pool, self.area, charge),
         }
     }
 
-    /// Makes the desk of the child that has `slot`, with the pages that wait at `places`. Nothing else is
-    /// under way.
+    /// Makes the desk of the child that has `slot`, with the pages that wait at `places`, for which the pool
+    /// has no room. Nothing else is under way.
     pub fn child(
         &'static self,
         places: impl Iterator<Item = usize>,
         slot: u32,
         file: u32,
-    ) -> Result<Option<Child>> {
-        if self.desk().is_none() {
-            return Ok(None);
-        }
-        let (desk, pages) = map_desk(&self.plan, slot, file)?;
-        let child = Child { offload: self, slot, desk, pages };
-        // SAFETY: just mapped; all bytes are values of its atomics.
-        let made = unsafe { &*desk };
-        made.clear();
-        let charge = self.places as u64 * PLACE;
-        // The pages are there in any case; the pool has less room for others.
-        if self.control.pool.charge_bytes(self.area, charge, u64::MAX) {
-            made.note_charge(self.area, charge as u32);
-        }
+    ) -> Result<Child> {
+        let (desk, pages) = (core::ptr::null_mut(), core::ptr::null_mut());
+        let mut child = Child { offload: self, slot, desk, pages };
         for place in places {
+            if child.desk.is_null() {
+                (child.desk, child.pages) = map_desk(&self.plan, slot, file)?;
+                // SAFETY: just mapped; all bytes are values of its atomics.
+                let made = unsafe { &*child.desk };
+                made.clear();
+                // The pages are there whether they are paid for or not.
+                made.note_charge(self.area, 0);
+            }
             // SAFETY: both desks have that place, and nobody writes this process's page.
             unsafe {
                 let from = self.pages.load(Acquire).add(2 * place);
-                pages.add(2 * place).copy_from_nonoverlapping(from, 1);
+                child.pages.add(2 * place).copy_from_nonoverlapping(from, 1);
+                (*child.desk).hand_over(place);
             }
-            made.hand_over(place);
         }
-        Ok(Some(child))
+        Ok(child)
     }
 }
 
@@ -180,10 +177,11 @@ unsafe impl offload::Offload for &'static Offload {
 }
 
 impl Child {
-    /// Makes the desk this process's own: in the child.
+    /// Makes the desk this process's own: in the child, which makes one when it evicts if it has none now.
     pub fn become_this(self) {
         let offload = self.offload;
         offload.slot.store(self.slot, Relaxed);
+        offload.refused.store(!self.desk.is_null(), Relaxed);
         let desk = offload.desk.swap(self.desk, Release);
         let pages = offload.pages.swap(self.pages, Release);
         offload.control.offload.announce(self.slot);
@@ -195,14 +193,11 @@ impl Child {
         unmap(self.desk, self.pages);
     }
 
-    /// Undoes what was prepared: there is no child.
+    /// Undoes what was prepared: there is no child. The memory serves the next process of the slot.
     pub fn undo(self) {
-        // SAFETY: mapped until it is unmapped below.
-        let desk = unsafe { &*self.desk };
-        desk.clear();
-        let pool = &self.offload.control.pool;
-        if let Some((area, bytes)) = desk.take_charge() {
-            pool.uncharge_bytes(area, bytes.into());
+        // SAFETY: null, or mapped until it is unmapped below.
+        if let Some(desk) = unsafe { self.desk.as_ref() } {
+            desk.clear();
         }
         unmap(self.desk, self.pages);
     }
@@ -222,6 +217,9 @@ fn map_desk(plan: &Plan, slot: u32, file: u32) -> Result<(*mut Desk, *mut PageBy
 }
 
 fn unmap(desk: *mut Desk, pages: *mut PageBytes) {
+    if desk.is_null() {
+        return;
+    }
     unmap_one(desk.addr(), size_of::<Desk>());
     unmap_one(pages.addr(), PLACES * PLACE as usize);
 }

@@ -105,7 +105,7 @@ impl Areas {
     /// Makes the child that has `slot` hold the compressed memory that this process holds.
     pub fn child(&self, slot: u32, file: u32) -> Result<Child, Errno> {
         let desk = match (self.offload, self.ram.first()) {
-            (Some(offload), Some(ram)) => offload.child(ram.waiting(), slot, file)?,
+            (Some(offload), Some(ram)) => Some(offload.child(ram.waiting(), slot, file)?),
             _ => None,
         };
         match self.pool.child(slot, file) {
@@ -248,6 +248,7 @@ impl SwapDevice for Area {
                 let compressed = ram.write_measured(slot, page)?;
                 counters.uncompressed_bytes.add(compressed.pages * PAGE_SIZE);
                 counters.compressed_bytes.add(compressed.bytes);
+                counters.offloaded.add(compressed.elsewhere);
             }
             Store::File(file) => file_size::unlimited(|| file.write(slot, page))?,
         }
