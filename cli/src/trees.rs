@@ -2,6 +2,7 @@
 //! keeper and its front hold a descriptor of it.
 
 use pagefault_control::{AttachError, Control, Mapped};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -101,6 +102,23 @@ fn held_by(pid: u32) -> io::Result<Vec<(PathBuf, u64)>> {
         }
     }
     Ok(held)
+}
+
+/// Kills every process that holds a tree's memory but this one; whether there was any.
+pub fn kill_holders(id: u64) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    let own = std::process::id() as i32;
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut found = false;
+    for process in numbers.filter(|number| *number != own).filter_map(Pid::from_raw) {
+        // By a descriptor: the number may be another's when the signal is sent.
+        let Ok(held) = pidfd_open(process, PidfdFlags::empty()) else { continue };
+        let pid = process.as_raw_nonzero().get() as u32;
+        if held_by(pid).unwrap_or_default().iter().any(|(_, inode)| *inode == id) {
+            found |= pidfd_send_signal(&held, Signal::KILL).is_ok();
+        }
+    }
+    found
 }
 
 /// What a process calls itself.

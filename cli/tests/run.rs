@@ -14,6 +14,8 @@ mod delivery;
 mod forks;
 #[path = "run/harness.rs"]
 mod harness;
+#[path = "run/killed.rs"]
+mod killed;
 #[path = "run/kinds.rs"]
 mod kinds;
 #[path = "run/light.rs"]

@@ -6,6 +6,7 @@ use super::image::Image;
 use super::inherited::Inherited;
 use super::keeper;
 use super::spawn::fork;
+use crate::trees;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
 use rustix::fd::OwnedFd;
@@ -16,6 +17,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::futex;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
 use std::{fmt, io, mem, ptr};
 
 /// The signals that we pass on. The rest either cannot be taken or is meant for us alone.
@@ -36,6 +38,10 @@ const PASSED_ON: [libc::c_int; 12] = [
 
 /// How often a front that waits for its keeper looks whether it was killed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// How often those are looked for that are left of a tree, and the time between.
+const ROUNDS: usize = 500;
+const ROUND: Duration = Duration::from_millis(2);
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +74,18 @@ struct Watched {
     process: Pid,
     /// The slot of the program.
     slot: u32,
+    /// The number of the shared memory's inode.
+    memory: u64,
     state: State,
+}
+
+/// What the end of its keeper did to a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fell {
+    /// The keeper had it in its hands, and the host killed it too.
+    AtItsStart,
+    /// The whole tree was killed.
+    WithTheTree,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +126,8 @@ pub fn start(
     let inherited = Inherited::block(&signals);
     let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
     let code = image.share().ok();
-    let process = fork(move || keeper::run(kept, file, control, image, slot).map_or(1, |()| 0))?;
+    let start = keeper::Start { first: slot, front: rustix::process::getpid() };
+    let process = fork(move || keeper::run(kept, file, control, image, start).map_or(1, |()| 0))?;
     let code = code.as_ref();
     let keeper = Keeper { control, shared, socket: &socket, code, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
@@ -118,7 +136,8 @@ pub fn start(
         // It ends by itself now that nobody holds the socket.
         let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
     }
-    let keeper = Some(Watched { process, slot, state: State::Runs });
+    let memory = rustix::fs::fstat(shared)?.st_ino;
+    let keeper = Some(Watched { process, slot, memory, state: State::Runs });
     Ok(Child { process: child?, keeper, signals })
 }
 
@@ -167,10 +186,10 @@ impl Child {
 
     /// Waits, after the program has ended, until the keeper has too, or stays for other processes.
     ///
-    /// Returns whether it was killed while it had the program in its hands: then the host killed the
-    /// program with it.
-    pub fn take_leave(&mut self, control: &Control) -> bool {
-        let Some(keeper) = &mut self.keeper else { return false };
+    /// Returns what its end did to the program, if it was killed before.
+    pub fn take_leave(&mut self, control: &Control) -> Option<Fell> {
+        let keeper = self.keeper.as_mut()?;
+        let was_lost = keeper.state == State::Lost;
         let slot = control.slots.get(keeper.slot);
         let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
         while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
@@ -182,7 +201,11 @@ impl Child {
         if keeper.state == State::Runs && control.tree.load(Acquire) == tree::GONE {
             keeper.wait();
         }
-        in_hands && keeper.state == State::Lost
+        match keeper.state {
+            State::Lost if in_hands => Some(Fell::AtItsStart),
+            State::Lost if was_lost => Some(Fell::WithTheTree),
+            _ => None,
+        }
     }
 
     /// Waits for the end of the program and passes signals on meanwhile.
@@ -209,8 +232,10 @@ impl Child {
 
     /// Looks what became of the program.
     fn look(&mut self) -> io::Result<Option<Ended>> {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.look();
+        if let Some(keeper) = &mut self.keeper
+            && keeper.look() == State::Lost
+        {
+            keeper.end_tree();
         }
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         while let Some((_, status)) = rustix::process::waitpid(Some(self.process), options)? {
@@ -239,8 +264,21 @@ impl Child {
 
 impl Watched {
     /// Looks what became of the keeper.
-    fn look(&mut self) {
+    fn look(&mut self) -> State {
         self.learn(WaitOptions::NOHANG);
+        self.state
+    }
+
+    /// Kills what is left of a tree that has lost its keeper: its processes could neither execute a
+    /// program nor ask each other for memory. Children that are forked meanwhile look for the keeper and
+    /// end by themselves.
+    fn end_tree(&self) {
+        for _ in 0..ROUNDS {
+            if !trees::kill_holders(self.memory) {
+                return;
+            }
+            std::thread::sleep(ROUND);
+        }
     }
 
     /// Waits for the end of a keeper that is about to end.

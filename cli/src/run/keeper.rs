@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal};
 use rustix::thread::futex;
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,6 +32,7 @@ const SHARED: i32 = 4;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
+const FRONT: u64 = u64::MAX - 2;
 /// How often processes are looked for that there was no descriptor for.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -43,11 +44,20 @@ pub fn run(
     shared: OwnedFd,
     control: &Control,
     image: Image<'static>,
-    first: u32,
+    start: Start,
 ) -> io::Result<()> {
     let [socket, shared] = leave_the_caller([socket, shared])?;
     let departed = Departed::new(shared, control.plan())?;
-    Keeper::new(socket, departed, control, image, first)?.serve()
+    Keeper::new(socket, departed, control, image, start)?.serve()
+}
+
+/// How the tree was started.
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// The slot of the program that the command was asked to run.
+    pub first: u32,
+    /// The process that was asked.
+    pub front: Pid,
 }
 
 /// Leaves the caller's session, directory and files.
@@ -136,6 +146,15 @@ struct Member {
     end: Option<OwnedFd>,
 }
 
+impl Member {
+    fn has_ended(&self) -> bool {
+        match &self.end {
+            Some(end) => ready(end, PollFlags::IN).contains(PollFlags::IN),
+            None => rustix::process::test_kill_process(self.process).is_err(),
+        }
+    }
+}
+
 /// A process that was asked for, from its request to its exec.
 struct Traced {
     thread: Tracee,
@@ -154,6 +173,10 @@ struct Keeper<'a> {
     first: u32,
     /// Whether that has begun.
     begun: bool,
+    /// Readable when the front has ended; `None` once that is known.
+    front: Option<OwnedFd>,
+    /// Whether the front was killed, and the tree with it.
+    is_doomed: bool,
     /// Whether a process has asked for frames since children were looked for that were killed early.
     short: bool,
     /// Slots of children that were gone at the last look and had not been heard of, and their numbers.
@@ -172,11 +195,16 @@ impl<'a> Keeper<'a> {
         departed: Departed,
         control: &'a Control,
         image: Image<'static>,
-        first: u32,
+        Start { first, front }: Start,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stops = stops()?;
-        for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)] {
+        let front = match rustix::process::pidfd_open(front, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Err(Errno::SRCH.into()),
+            front => front.ok(),
+        };
+        let watched = front.as_ref().map(|front| (front, FRONT));
+        for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)].into_iter().chain(watched) {
             let data = epoll::EventData::new_u64(about);
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
         }
@@ -187,6 +215,8 @@ impl<'a> Keeper<'a> {
             image,
             first,
             begun: false,
+            front,
+            is_doomed: false,
             short: false,
             unborn: Vec::new(),
             socket,
@@ -218,6 +248,7 @@ impl<'a> Keeper<'a> {
                         left = flags.contains(epoll::EventFlags::HUP);
                     }
                     STOPS => self.look_at_stops(),
+                    FRONT => self.front_ended(),
                     slot => self.ended(slot as u32),
                 }
             }
@@ -258,6 +289,9 @@ impl<'a> Keeper<'a> {
     }
 
     fn obey(&mut self, sender: Pid, message: Message) {
+        if self.is_doomed {
+            kill(sender);
+        }
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
@@ -353,6 +387,21 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// Ends the tree if the front ended before the program did: it was killed, and whoever did so
+    /// wants to be rid of all of it.
+    fn front_ended(&mut self) {
+        let Some(front) = self.front.take() else { return };
+        let _ = epoll::delete(&self.events, &front);
+        self.is_doomed = match self.members.get(&self.first) {
+            Some(program) => !program.has_ended(),
+            None => !self.begun,
+        };
+        if self.is_doomed {
+            // Children that have not been heard of are killed when they are.
+            self.members.values().for_each(|member| kill(member.process));
+        }
+    }
+
     /// Lets go what a process held whose memory is gone.
     fn let_go(&self, slot: u32) {
         // If the file cannot be read the tree is charged with too much, and its limits hold.
@@ -366,9 +415,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn look_for_ends(&mut self) {
-        let gone = |member: &Member| {
-            member.end.is_none() && rustix::process::test_kill_process(member.process).is_err()
-        };
+        let gone = |member: &Member| member.end.is_none() && member.has_ended();
         let ended: Vec<u32> =
             self.members.iter().filter(|(_, member)| gone(member)).map(|(slot, _)| *slot).collect();
         ended.into_iter().for_each(|slot| self.ended(slot));
@@ -509,6 +556,11 @@ impl<'a> Keeper<'a> {
             unsafe { libc::kill(program.0, libc::SIGKILL) };
         }
     }
+}
+
+/// Kills a process, if it is still there.
+fn kill(process: Pid) {
+    let _ = rustix::process::kill_process(process, Signal::KILL);
 }
 
 /// Answers a process that waits on its slot.

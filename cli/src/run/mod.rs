@@ -38,7 +38,7 @@ use crate::status::Format;
 use crate::watch::{Outputs, Run, Watch};
 use crate::{complain, program, status};
 use ask::{Failure, Program};
-use front::{Child, Ended, StartError};
+use front::{Child, Ended, Fell, StartError};
 use image::{Image, ImageError};
 use pagefault_control::{Calls, Config, Control, Delivery, Mapped, SwapSpec};
 use rustix::io::Errno;
@@ -206,6 +206,11 @@ enum Error {
     #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
     Fell(PathBuf),
     #[error(
+        "the keeper was killed, so {} was too: without it no program can be started, and no memory \
+         asked of others", .0.display()
+    )]
+    Unkept(PathBuf),
+    #[error(
         "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
          /etc/security/limits.conf)"
     )]
@@ -267,8 +272,10 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         watched.write(&told(&arguments, &config, &control, ended));
     }
     let fell = child.take_leave(&control);
-    if fell && ended == Ended::Signal(libc::SIGKILL) {
-        return Err(Error::Fell(program.path));
+    match fell.filter(|_| ended == Ended::Signal(libc::SIGKILL)) {
+        Some(Fell::AtItsStart) => return Err(Error::Fell(program.path)),
+        Some(Fell::WithTheTree) => return Err(Error::Unkept(program.path)),
+        None => {}
     }
     check(&control, child.id(), &program.path)?;
     Ok(ended)

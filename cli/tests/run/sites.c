@@ -99,6 +99,33 @@ static void *work(void *given) {
     return given;
 }
 
+static pthread_t caller;
+
+static void *send(void *unused) {
+    for (int i = 0; i < 40000; i++) pthread_kill(caller, SIGUSR1);
+    handled = 1;
+    return unused;
+}
+
+static void nothing(int signal) { (void)signal; }
+
+// Signals arrive at every instruction between the program and the runtime; none leaves others blocked.
+static void masks(void) {
+    struct sigaction action = {.sa_handler = nothing};
+    sigaction(SIGUSR1, &action, NULL);
+    caller = pthread_self();
+    pthread_t sender;
+    CHECK(pthread_create(&sender, NULL, send, NULL) == 0);
+    while (!handled) {
+        for (int i = 0; i < 100; i++) CHECK(place(SYS_getppid, 0, 0, 0) == getppid());
+        sigset_t blocked;
+        CHECK(pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0);
+        CHECK(sigisemptyset(&blocked));
+    }
+    pthread_join(sender, NULL);
+    puts("masks: none");
+}
+
 // Several threads, and a signal each millisecond.
 static void threads(void) {
     pthread_t all[4];
@@ -389,7 +416,7 @@ int main(int argc, char **argv) {
     const struct {
         const char *name;
         void (*run)(void);
-    } all[] = {{"registers", registers}, {"interior", interior}, {"threads", threads}, {"waits", waits},
+    } all[] = {{"registers", registers}, {"interior", interior}, {"threads", threads}, {"masks", masks}, {"waits", waits},
                {"cancels", cancels}, {"forks", forks}, {"replaced", replaced}, {"segment", segment},
                {"mappings", mappings}, {"place", show_place}};
     setvbuf(stdout, NULL, _IONBF, 0);

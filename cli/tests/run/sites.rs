@@ -55,6 +55,11 @@ fn threads_call_while_signals_arrive() {
 }
 
 #[test]
+fn a_signal_at_any_instruction_leaves_no_other_blocked() {
+    compare("masks");
+}
+
+#[test]
 fn waiting_calls_end_and_go_on_as_signals_say() {
     compare("waits");
 }
@@ -96,7 +101,7 @@ fn a_static_program_of_musl_s_calls_often() {
     compiler.args(["-O1", "-static", "-idirafter", "/usr/include/x86_64-linux-gnu"]);
     compiler.args(["-idirafter", "/usr/include", "-o"]).arg(&program).arg(source);
     assert!(compiler.status().unwrap().success());
-    for part in ["registers", "threads", "waits", "cancels", "forks"] {
+    for part in ["registers", "threads", "masks", "waits", "cancels", "forks"] {
         scratch.compare("16M", &[program.to_str().unwrap(), part]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::descriptors::keeper_of;
 use crate::harness::Scratch;
 use crate::{output, run, shell, tree, wait_until};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 
@@ -45,26 +45,39 @@ fn the_program_is_killed() {
 }
 
 #[test]
-fn the_front_is_killed_and_the_program_goes_on() {
+fn the_front_is_killed_and_the_program_with_it() {
     let scratch = Scratch::new("front");
-    let (mut front, program, keeper) = start(&scratch, "read x; echo $x >result");
-    let mut input = front.stdin.take().unwrap();
+    let (mut front, program, keeper) = start(&scratch, "read x");
     front.kill().unwrap();
     front.wait().unwrap();
-    assert!(!is_gone(program) && !is_gone(keeper));
-    input.write_all(b"still here\n").unwrap();
     wait_until(|| is_gone(program) && is_gone(keeper));
-    assert_eq!(std::fs::read_to_string(scratch.path("result")).unwrap(), "still here\n");
 }
 
+/// A front that ends because the program has ended leaves others of the tree alone.
 #[test]
-fn the_keeper_is_killed_and_the_program_goes_on() {
+fn a_process_that_outlives_the_program_goes_on() {
+    let scratch = Scratch::new("outlives");
+    let (mut front, _, keeper) =
+        start(&scratch, "(while ! test -e go; do sleep 0.01; done; echo >went) &");
+    assert_eq!(front.wait().unwrap().code(), Some(0));
+    assert!(!is_gone(keeper));
+    std::fs::write(scratch.path("go"), "").unwrap();
+    wait_until(|| is_gone(keeper));
+    assert!(scratch.path("went").exists());
+}
+
+/// Without a keeper no program can be started: the front says so.
+#[test]
+fn the_keeper_is_killed_and_the_program_with_it() {
     let scratch = Scratch::new("keeper");
     let (mut front, _, keeper) = start(&scratch, "read x; exit 8");
+    // Its end would be the program's.
+    let _input = front.stdin.take();
     kill(keeper, libc::SIGKILL);
-    wait_until(|| is_gone(keeper));
-    drop(front.stdin.take());
-    assert_eq!(front.wait().unwrap().code(), Some(8));
+    let output = front.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let text = crate::harness::message(&output);
+    assert!(text.contains("the keeper was killed, so "), "{text}");
 }
 
 /// Starts a program that stops itself before it is run. Returns the front, its number and the keeper's.

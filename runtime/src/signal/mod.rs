@@ -102,6 +102,7 @@ pub extern "C" fn deliver_pending(context: *mut Context) {
     // SAFETY: the way out passes the context of the frame that it returns through.
     let context = unsafe { &mut *context };
     if let Some(info) = thread.take_pending() {
+        thread.site.forget_mask();
         deliver(thread, context, &info);
     }
     raise_held(thread);

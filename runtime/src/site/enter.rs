@@ -62,7 +62,7 @@ pub struct State {
     number: Cell<u64>,
     /// What the call is to end with, as [`signal::end_call`] takes it.
     raw: Cell<i64>,
-    /// The mask that the program's thread had when a signal began to wait.
+    /// The mask that the program's thread had when a signal began to wait; `None` while none waits.
     mask: Cell<Option<u64>>,
     /// What the calls are given that look at no context.
     context: UnsafeCell<Context>,
@@ -103,6 +103,11 @@ impl State {
         if mask & all != all {
             self.mask.set(Some(mask));
         }
+    }
+
+    /// Forgets it, once the signal is on its way to the program. Until then every other is blocked.
+    pub fn forget_mask(&self) {
+        self.mask.set(None);
     }
 }
 
@@ -310,7 +315,6 @@ extern "C" fn refuse(thread: &Thread) {
 fn begin(state: &State, number: u64) {
     state.number.set(number);
     state.slow.set(state.next.get() - 2);
-    state.mask.set(None);
 }
 
 /// A call of a stub's that was made, and whose way out has trapped.
