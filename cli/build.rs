@@ -31,8 +31,13 @@ fn main() {
     let out = PathBuf::from(out);
     let jump = jump(&root, &out);
     println!("cargo::rustc-env=PAGEFAULT_JUMP={}", jump.display());
-    let runtime = runtime(&cargo, &root, &out.join("runtime"));
+    let runtime = runtime(&cargo, &root, &shared(&out).join("runtime"));
     println!("cargo::rustc-env=PAGEFAULT_RUNTIME={}", runtime.display());
+}
+
+/// The directory of all that is built here, which profiles share; it is named by its tag.
+fn shared(out: &Path) -> &Path {
+    out.ancestors().find(|above| above.join("CACHEDIR.TAG").exists()).unwrap_or(out)
 }
 
 /// The runtime that is placed in programs.

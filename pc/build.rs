@@ -1,5 +1,6 @@
 //! Builds the kernel into a release build with the feature `embedded`, so that booting needs neither
-//! sources nor cargo. Other builds make the kernel from the sources when it is first wanted.
+//! sources nor cargo. Other builds make the kernel from the sources when it is first wanted, in the same
+//! place.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,11 @@ const SOURCES: [&str; 3] = ["pc/kernel", "machine", "mm"];
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(embedded)");
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
+        fail("OUT_DIR is set by cargo, which must run this");
+    };
+    let target = shared(&out).join("kernel");
+    println!("cargo::rustc-env=PAGEFAULT_KERNEL_TARGET={}", target.display());
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = package.join("kernel");
     let is_release = env::var_os("PROFILE").is_some_and(|profile| profile == "release");
@@ -22,20 +28,24 @@ fn main() {
     }
     // A package from the registry has no kernel beside it.
     if sources.join("Cargo.toml").exists() {
-        let kernel = build(&sources);
+        let kernel = build(&sources, &target);
         println!("cargo::rustc-env=PAGEFAULT_KERNEL_IMAGE={}", kernel.display());
         println!("cargo::rustc-cfg=embedded");
     }
 }
 
-fn build(sources: &Path) -> PathBuf {
-    let (Some(out), Some(cargo)) = (env::var_os("OUT_DIR"), env::var_os("CARGO")) else {
-        fail("OUT_DIR and CARGO are set by cargo, which must run this");
+/// The directory of all that is built here, which profiles share; it is named by its tag.
+fn shared(out: &Path) -> &Path {
+    out.ancestors().find(|above| above.join("CACHEDIR.TAG").exists()).unwrap_or(out)
+}
+
+fn build(sources: &Path, target: &Path) -> PathBuf {
+    let Some(cargo) = env::var_os("CARGO") else {
+        fail("CARGO is set by cargo, which must run this");
     };
-    let target = Path::new(&out).join("kernel");
     let status = Command::new(cargo)
         .args(["build", "--release", "--locked", "--target-dir"])
-        .arg(&target)
+        .arg(target)
         // Where its own configuration is.
         .current_dir(sources)
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")

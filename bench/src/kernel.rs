@@ -23,6 +23,29 @@ pub enum Swap {
     File,
 }
 
+/// Where memory cgroups are made, and the names of their files.
+struct Hierarchy {
+    parent: &'static Path,
+    /// Holds the limit.
+    file: &'static str,
+    /// Tells the most that was charged.
+    peak: &'static str,
+}
+
+impl Hierarchy {
+    fn of_the_host() -> Self {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        if first.is_dir() {
+            return Self {
+                parent: first,
+                file: "memory.limit_in_bytes",
+                peak: "memory.max_usage_in_bytes",
+            };
+        }
+        Self { parent: Path::new("/sys/fs/cgroup"), file: "memory.max", peak: "memory.peak" }
+    }
+}
+
 /// The limit, as long as this lives.
 pub struct Limit {
     group: PathBuf,
@@ -44,12 +67,7 @@ pub struct Used {
 impl Limit {
     /// Sets swap and a cgroup up, or says why that cannot be done here.
     pub fn new(bytes: u64, swap: Swap) -> io::Result<Self> {
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let (parent, file, peak) = if first.is_dir() {
-            (first, "memory.limit_in_bytes", "memory.max_usage_in_bytes")
-        } else {
-            (Path::new("/sys/fs/cgroup"), "memory.max", "memory.peak")
-        };
+        let Hierarchy { parent, file, peak } = Hierarchy::of_the_host();
         let name = format!("pagefault-bench.{}", std::process::id());
         let area = match swap {
             Swap::Zram if read(&Path::new(ZRAM).join("disksize"))? != "0" => {
@@ -182,9 +200,7 @@ mod tests {
 
     #[test]
     fn what_a_run_leaves_in_its_group_is_ended_with_it() {
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let parent = if first.is_dir() { first } else { Path::new("/sys/fs/cgroup") };
-        let group = parent.join(format!("pagefault-bench-test.{}", std::process::id()));
+        let group = Hierarchy::of_the_host().parent.join(format!("pagefault-bench-test.{}", std::process::id()));
         if let Err(error) = fs::create_dir(&group) {
             eprintln!("skipped: no cgroup can be made here: {error}");
             return;

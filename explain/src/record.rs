@@ -12,6 +12,7 @@ mod tap;
 mod words;
 
 use crate::model::Explanation;
+use pagefault::machine::PAGE_SIZE;
 use pagefault::{Config, Manager, NonlinearPolicy};
 use pagefault_script::ast::{Arch, Op, Script};
 use pagefault_script::machine::StartError;
@@ -71,14 +72,15 @@ impl std::error::Error for RecordError {}
 /// Runs a script and explains it.
 pub fn record(request: &Request) -> Result<Explanation, RecordError> {
     let script = script(request).map_err(RecordError::Parse)?;
-    if script.sizes.arch.page() != pagefault::machine::PAGE_SIZE {
-        return elsewhere(request, script.sizes.arch);
-    }
+    // The page size is a constant: computers with other pages are not compiled.
     match script.sizes.arch {
-        Arch::X86_64 => run::<X86_64>(request, &script),
-        Arch::Ia32 => run::<Ia32>(request, &script),
-        Arch::Pae => run::<Pae>(request, &script),
-        Arch::Alpha => run::<Alpha>(request, &script),
+        Arch::X86_64 if PAGE_SIZE == 4096 => run::<X86_64>(request, &script),
+        Arch::Ia32 if PAGE_SIZE == 4096 => run::<Ia32>(request, &script),
+        Arch::Pae if PAGE_SIZE == 4096 => run::<Pae>(request, &script),
+        Arch::Alpha if PAGE_SIZE == 8192 => run::<Alpha>(request, &script),
+        arch @ (Arch::X86_64 | Arch::Ia32 | Arch::Pae | Arch::Alpha) => {
+            return elsewhere(request, arch);
+        }
     }
     .map_err(RecordError::Start)
 }

@@ -74,16 +74,17 @@ fn build(sources: &Path) -> Result<PathBuf, KernelError> {
     if !sources.join("Cargo.toml").exists() {
         return Err(KernelError::NoSources);
     }
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.join("target"), PathBuf::from);
+    // Where a release build makes it too.
+    let target = Path::new(env!("PAGEFAULT_KERNEL_TARGET"));
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     // Started inside the sources, so that the kernel's own configuration counts and no flags meant
     // for the caller's build.
     command
         .args(["build", "--release", "--quiet", "--locked", "--target-dir"])
-        .arg(&target)
+        .arg(target)
         .current_dir(sources)
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = command.output().map_err(KernelError::Cargo)?;

@@ -32,20 +32,24 @@ impl<M: Machine> Stales<M> {
         self.list.len()
     }
 
-    /// Room for one more translation of an address space, if there is any.
-    pub(super) fn room_for(&mut self, mm: &Arc<Mm<M>>) -> Option<Place> {
+    /// Room for one more translation of an address space, if there is any. It is taken by
+    /// [`note`](Self::note): an entry that needs no flush leaves the room to others.
+    pub(super) fn room_for(&self, mm: &Arc<Mm<M>>) -> Option<Place> {
         if self.list.is_full() {
             return None;
         }
-        let known = self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm));
-        if known.is_none() {
-            self.spaces.try_push((mm.clone(), Noted::default())).ok()?;
+        match self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm)) {
+            Some(known) => Some(Place(known as u8)),
+            None => (!self.spaces.is_full()).then_some(Place(self.spaces.len() as u8)),
         }
-        Some(Place(known.unwrap_or(self.spaces.len() - 1) as u8))
     }
 
-    /// Notes a translation whose entry was changed just now, under the cursor that the caller holds.
-    pub(super) fn note(&mut self, Place(space): Place, stale: Stale) {
+    /// Notes a translation of `mm`, for which `place` is the room. Its entry was changed just now,
+    /// under the cursor that the caller holds.
+    pub(super) fn note(&mut self, Place(space): Place, mm: &Arc<Mm<M>>, stale: Stale) {
+        if usize::from(space) == self.spaces.len() {
+            self.spaces.push((mm.clone(), Noted::default()));
+        }
         let (mm, noted) = &mut self.spaces[usize::from(space)];
         mm.pending.note(noted);
         self.list.push((space, stale));
@@ -67,6 +71,7 @@ impl<M: Machine> Stales<M> {
         for (number, (mm, noted)) in self.spaces.drain(..).enumerate() {
             let own = self.list.iter().filter(|(of, _)| usize::from(*of) == number);
             let together: ArrayVec<Stale, STALES> = own.map(|(_, stale)| *stale).collect();
+            debug_assert!(!together.is_empty(), "a flush of nothing");
             machine.flush(&mm.space, &together);
             mm.pending.flushed(noted, machine);
             manager.stats.flushes.add(machine.context(), 1);

@@ -1,0 +1,20 @@
+//! The memory manager on a simulated computer. One program, so that the manager is compiled once for
+//! it and not once for each file.
+
+mod advice;
+mod ahead;
+mod alone;
+mod around;
+mod common;
+mod ending;
+mod failures;
+mod flushes;
+mod interleavings;
+mod marks;
+mod merging;
+mod model;
+mod pinning;
+mod requirements;
+mod sharing;
+mod standby;
+mod waiting;
