@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn what_a_run_leaves_in_its_group_is_ended_with_it() {
-        let group = Hierarchy::of_the_host().parent.join(format!("pagefault-bench-test.{}", std::process::id()));
+        let group = Hierarchy::of_the_host()
+            .parent
+            .join(format!("pagefault-bench-test.{}", std::process::id()));
         if let Err(error) = fs::create_dir(&group) {
             eprintln!("skipped: no cgroup can be made here: {error}");
             return;

@@ -349,3 +349,6 @@ impl List {
         self.len -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

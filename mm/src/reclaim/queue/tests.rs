@@ -1,0 +1,137 @@
+//! A queue against a list of numbers, by random operations.
+
+use super::{List, TURNS};
+use crate::machine::Frame;
+use crate::page::{NO_FRAME, PageFlags, Pages};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use proptest::prelude::*;
+
+const FRAMES: u32 = 80;
+
+/// What is done to the queue.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A page that is in no queue is put in, and stays for so many rounds.
+    Push(u32, u8),
+    /// A page is taken out from wherever it is.
+    Unlink(u32),
+    Pop,
+    Turn,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..FRAMES, 0..=3_u8).prop_map(|(frame, rounds)| Step::Push(frame, rounds)),
+        2 => (0..FRAMES).prop_map(Step::Unlink),
+        1 => Just(Step::Pop),
+        2 => Just(Step::Turn),
+    ]
+}
+
+/// The queue, and beside it each page's number and rounds, the oldest first.
+struct Both {
+    pages: Pages,
+    list: List,
+    expected: VecDeque<(u32, u8)>,
+}
+
+impl Both {
+    fn new() -> Self {
+        let list = List { newest: NO_FRAME, oldest: NO_FRAME, len: 0 };
+        Self { pages: Pages::new(FRAMES), list, expected: VecDeque::new() }
+    }
+
+    fn perform(&mut self, step: Step) {
+        match step {
+            Step::Push(frame, rounds) => self.push(frame, rounds),
+            Step::Unlink(frame) => {
+                if let Some(at) = self.expected.iter().position(|(here, _)| *here == frame) {
+                    self.expected.remove(at);
+                    self.list.unlink(&self.pages, Frame(frame));
+                }
+            }
+            Step::Pop => {
+                let oldest = self.expected.pop_front().map(|(frame, _)| Frame(frame));
+                assert_eq!(self.list.pop(&self.pages), oldest);
+            }
+            Step::Turn => {
+                self.list.turn(&self.pages);
+                self.turn();
+            }
+        }
+        assert_eq!(self.list.len as usize, self.expected.len());
+    }
+
+    fn push(&mut self, frame: u32, rounds: u8) {
+        if self.expected.iter().any(|(here, _)| *here == frame) {
+            return;
+        }
+        let page = self.pages.of(Frame(frame));
+        page.refs.store(1, Ordering::Relaxed);
+        page.clear(PageFlags::ROUNDS);
+        page.set(PageFlags::from_bits_retain(u32::from(rounds) * (PageFlags::ROUNDS.bits() / 3)));
+        self.list.push(&self.pages, Frame(frame));
+        self.expected.push_back((frame, rounds));
+    }
+
+    /// The pages at the old end that stay go behind the others, one by one.
+    fn turn(&mut self) {
+        let staying = |(_, rounds): &&(u32, u8)| *rounds > 0;
+        let run = self.expected.iter().take(TURNS).take_while(staying).count();
+        for (_, rounds) in self.expected.range_mut(..run) {
+            *rounds -= 1;
+        }
+        self.expected.rotate_left(run);
+    }
+
+    /// Walks the links in both directions.
+    fn check(&self) {
+        let follow = |from: u32, towards: fn(&crate::page::Page) -> u32| -> Vec<u32> {
+            let next = |at: &u32| Some(towards(self.pages.of(Frame(*at))));
+            let walk = core::iter::successors(Some(from), next);
+            walk.take_while(|at| *at != NO_FRAME).take(FRAMES as usize + 1).collect()
+        };
+        let expected: Vec<u32> = self.expected.iter().map(|(frame, _)| *frame).collect();
+        let newer = follow(self.list.oldest, |page| page.newer.load(Ordering::Relaxed));
+        assert_eq!(newer, expected);
+        let mut older = follow(self.list.newest, |page| page.older.load(Ordering::Relaxed));
+        older.reverse();
+        assert_eq!(older, expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_queue_is_a_list(steps in prop::collection::vec(step(), 0..300)) {
+        let mut both = Both::new();
+        for step in steps {
+            both.perform(step);
+            both.check();
+        }
+    }
+}
+
+#[test]
+fn a_turn_ends_with_the_first_page_that_goes() {
+    let mut both = Both::new();
+    for (frame, rounds) in [(7, 1), (3, 2), (5, 0), (9, 3)] {
+        both.perform(Step::Push(frame, rounds));
+    }
+    both.perform(Step::Turn);
+    both.check();
+    assert_eq!(both.expected, [(5, 0), (9, 3), (7, 0), (3, 1)]);
+    assert_eq!(both.list.pop(&both.pages), Some(Frame(5)));
+}
+
+#[test]
+fn a_turn_moves_a_few_pages_at_most() {
+    let mut both = Both::new();
+    for frame in 0..FRAMES {
+        both.perform(Step::Push(frame, 1));
+    }
+    both.perform(Step::Turn);
+    both.check();
+    assert_eq!(both.list.oldest as usize, TURNS);
+}
