@@ -196,7 +196,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                     dirty |= spot.cursor.entry(spot.address).is_dirty();
                 } else if let Some(place) = stales.room_for(spot.mm) {
                     if let Some(stale) = write_protect(spot, &mut dirty) {
-                        stales.note(place, stale);
+                        stales.note(place, spot.mm, stale);
                     }
                 } else {
                     left = true;
@@ -253,7 +253,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 match take_entry(manager, spot, subject, still, &mut fresh) {
                     Some(stale) => {
                         address = Some(stale.address);
-                        stales.note(place, stale);
+                        stales.note(place, spot.mm, stale);
                     }
                     None => refused = true,
                 }

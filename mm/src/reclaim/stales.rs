@@ -13,8 +13,9 @@ const STALES: usize = 64;
 /// Of how many address spaces.
 const SPACES: usize = 4;
 
-/// Room among the translations of an address space.
-pub(super) struct Place(u8);
+/// Room for a translation: the number of its space, where that has others already. It takes the place of
+/// another space only once it is noted, so that one without anything to note never keeps others out.
+pub(super) struct Place(Option<u8>);
 
 /// The translations, each with the number of its space.
 pub(super) struct Stales<M: Machine> {
@@ -33,19 +34,18 @@ impl<M: Machine> Stales<M> {
     }
 
     /// Room for one more translation of an address space, if there is any.
-    pub(super) fn room_for(&mut self, mm: &Arc<Mm<M>>) -> Option<Place> {
-        if self.list.is_full() {
-            return None;
-        }
+    pub(super) fn room_for(&self, mm: &Arc<Mm<M>>) -> Option<Place> {
         let known = self.spaces.iter().position(|(other, _)| Arc::ptr_eq(other, mm));
-        if known.is_none() {
-            self.spaces.try_push((mm.clone(), Noted::default())).ok()?;
-        }
-        Some(Place(known.unwrap_or(self.spaces.len() - 1) as u8))
+        let is_full = self.list.is_full() || known.is_none() && self.spaces.is_full();
+        (!is_full).then_some(Place(known.map(|number| number as u8)))
     }
 
     /// Notes a translation whose entry was changed just now, under the cursor that the caller holds.
-    pub(super) fn note(&mut self, Place(space): Place, stale: Stale) {
+    pub(super) fn note(&mut self, Place(space): Place, mm: &Arc<Mm<M>>, stale: Stale) {
+        let space = space.unwrap_or_else(|| {
+            self.spaces.push((mm.clone(), Noted::default()));
+            self.spaces.len() as u8 - 1
+        });
         let (mm, noted) = &mut self.spaces[usize::from(space)];
         mm.pending.note(noted);
         self.list.push((space, stale));

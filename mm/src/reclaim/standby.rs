@@ -124,7 +124,7 @@ impl<M: Machine> Batch<'_, M> {
                 spot.cursor.clear_accessed(spot.address);
             } else if let Some(place) = stales.room_for(spot.mm) {
                 if let Some(stale) = take_rights(spot) {
-                    stales.note(place, stale);
+                    stales.note(place, spot.mm, stale);
                 }
             } else {
                 look.left = true;
