@@ -127,7 +127,9 @@ impl<M: Machine> Mm<M> {
             return true;
         }
         let page = self.manager.page(frame);
-        let is_own = breaks_copy && page.is_anon() && self.manager.entries_of(page) == 1;
+        // A region that nobody has stored to yet is first to be told that its pages are not all zeros.
+        let is_told = vma.written_family().is_some();
+        let is_own = breaks_copy && is_told && page.is_anon() && self.manager.entries_of(page) == 1;
         if is_own {
             page.clear(PageFlags::LAZY_FREE);
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
