@@ -77,7 +77,7 @@ impl<M: Machine> Candidate<'_, M> {
         let usage = self.mm.usage();
         let pages = usage.anonymous + usage.file + self.mm.swapped_pages() + self.tables;
         let adjustment = self.adjustment.clamp(NEVER, FIRST);
-        pages as i64 + i64::from(adjustment) * (total as i64 / 1000)
+        pages as i64 + i64::from(adjustment) * total as i64 / 1000
     }
 }
 
