@@ -27,6 +27,8 @@ pub enum Kind {
     CopyOnWrite,
     /// The first store to a page that its sole owner may write.
     FirstStore,
+    /// A fault gave an entry the rights back that it had lost to learn whether its page is used.
+    Standby,
     /// A fault found everything in order already.
     Spurious,
     /// A fault that the page table already allowed: the host's page was filled.
@@ -39,23 +41,27 @@ pub enum Kind {
     Evicted,
     /// The process began, as the fork of another.
     Fork,
+    /// The process's pages, which the host had managed until then, were taken over.
+    Takeover,
 }
 
 impl Kind {
     /// All kinds; each is at the place that its number names.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Anonymous,
         Self::Zero,
         Self::File,
         Self::SwapIn,
         Self::CopyOnWrite,
         Self::FirstStore,
+        Self::Standby,
         Self::Spurious,
         Self::Refill,
         Self::ReadAhead,
         Self::PopulatedAhead,
         Self::Evicted,
         Self::Fork,
+        Self::Takeover,
     ];
 
     /// Whether it corrected a fault, or an access of a system call.
@@ -72,12 +78,14 @@ impl Kind {
             Self::SwapIn => "swap_in",
             Self::CopyOnWrite => "copy_on_write",
             Self::FirstStore => "first_store",
+            Self::Standby => "standby",
             Self::Spurious => "spurious",
             Self::Refill => "refill",
             Self::ReadAhead => "read_ahead",
             Self::PopulatedAhead => "populated_ahead",
             Self::Evicted => "evicted",
             Self::Fork => "fork",
+            Self::Takeover => "takeover",
         }
     }
 }

@@ -247,6 +247,18 @@ impl Count {
     }
 }
 
+/// Pages that were brought before they were touched.
+#[derive(Default)]
+#[repr(C)]
+pub struct Ahead {
+    /// How many.
+    pub brought: Count,
+    /// Of these, how many turned out to be used, each of which saved a fault.
+    pub used: Count,
+    /// Of these, how many were evicted without a sign of use.
+    pub wasted: Count,
+}
+
 /// What happened, over all processes of a run. Counts are of pages or of faults.
 #[repr(C)]
 pub struct Counters {
@@ -266,16 +278,22 @@ pub struct Counters {
     pub copy_on_write: Count,
     /// Faults by the first store to a page that its sole owner may write.
     pub first_store: Count,
+    /// Faults that gave an entry the rights back that it had lost to learn whether its page is used.
+    pub standby: Count,
     /// Faults that found everything in order already.
     pub spurious: Count,
     /// Faults answered without reading from a store.
     pub minor: Count,
     /// Faults that read from a store.
     pub major: Count,
-    /// Pages read back from swap before they were touched, each of which saved a fault if it was.
-    pub read_ahead: Count,
-    /// Pages of zeros given before they were touched, each of which saved a fault if it was.
-    pub populated_ahead: Count,
+    /// Pages read back from swap before they were touched.
+    pub read_ahead: Ahead,
+    /// Pages of zeros given before they were touched.
+    pub populated_ahead: Ahead,
+    /// Processes whose pages were taken over from the host.
+    pub takeovers: Count,
+    /// The pages that were.
+    pub taken_over: Count,
     /// Calls that the runtime refused: what it cannot support, and programs do without.
     pub refused: Count,
     /// Pages written to each swap area.

@@ -56,6 +56,8 @@ pub struct Slot {
     shared: AtomicU32,
     /// The ticket of whoever took the slot; then its child's number, as the parent sees it.
     forked: AtomicU32,
+    /// 1 while the host manages the process's pages.
+    light: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
@@ -71,6 +73,16 @@ impl Slot {
     /// Whether a process has it.
     pub fn is_taken(&self) -> bool {
         self.state.load(Acquire) != 0
+    }
+
+    /// Whether the host manages the process's pages, and answers its faults.
+    pub fn is_light(&self) -> bool {
+        self.light.load(Relaxed) != 0
+    }
+
+    /// Says who manages the process's pages from now on.
+    pub fn set_light(&self, light: bool) {
+        self.light.store(light.into(), Relaxed);
     }
 
     /// What tells this taking of the slot from an earlier or a later one.
@@ -143,6 +155,7 @@ impl Slots {
             slot.forked.store(TICKET | turn, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
+            slot.light.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
             slot.addresses_below
                 .iter()

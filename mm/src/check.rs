@@ -35,6 +35,7 @@ pub enum Invariant {
     I16,
     I20,
     I21,
+    I24,
 }
 
 /// An invariant that does not hold, and where.
@@ -112,10 +113,20 @@ impl<M: Machine> Manager<M> {
         self.check_slots(&census)?;
         self.check_queues()?;
         self.check_reverse_maps()?;
+        self.check_totals()?;
         for mapping in self.mappings.all(&self.order) {
             census.accounted += mapping.charged.load(Ordering::Relaxed);
         }
         equal(Invariant::I8, census.accounted, self.committed.load(Ordering::Relaxed) as u64)
+    }
+
+    /// The counts over the whole machine are those of the pages (spec I24).
+    fn check_totals(&self) -> Result<(), Violation> {
+        let (counted, found) = (self.totals(), self.recounted());
+        equal(Invariant::I24, found.anonymous, counted.anonymous)?;
+        equal(Invariant::I24, found.mapped, counted.mapped)?;
+        equal(Invariant::I24, found.cached, counted.cached)?;
+        equal(Invariant::I24, found.dirty, counted.dirty)
     }
 
     /// The interval trees of the reverse maps are whole (spec I9).

@@ -19,9 +19,20 @@ pub enum Correction {
     CopyOnWrite,
     /// A page that the sole owner may write after all, or whose first store was awaited.
     Reuse,
-    /// Nothing but the entry: it allows the access by now, or does again, where reclaim had taken its
-    /// rights to see whether the page is used.
+    /// The rights that reclaim had taken from the entry, to see whether the page is used before it
+    /// leaves.
+    Standby,
+    /// Nothing: the entry allows the access by now.
     Spurious,
+}
+
+/// What was brought before it was touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ahead {
+    /// A page that was in swap.
+    Swapped,
+    /// A page of zeros for memory that was never touched.
+    Fresh,
 }
 
 /// Whether a fault waited for a device (spec A19).
@@ -73,19 +84,26 @@ pub enum Event {
         /// Where it came from.
         slot: SwapSlot,
     },
-    /// A page was brought back from swap before it was touched.
-    ReadAhead {
+    /// A page was brought before it was touched.
+    Brought {
         /// The number of the address space.
         space: u64,
         /// The address.
         address: VirtAddr,
+        /// Which kind of page.
+        ahead: Ahead,
     },
-    /// A page of zeros was given to anonymous memory before it was touched.
-    PopulatedAhead {
-        /// The number of the address space.
-        space: u64,
-        /// The address.
-        address: VirtAddr,
+    /// Pages that were brought before they were touched turned out to be used.
+    Used {
+        /// Which kind of page.
+        ahead: Ahead,
+        /// How many.
+        pages: u32,
+    },
+    /// A page that was brought before it was touched was evicted, and showed no sign of use until then.
+    Wasted {
+        /// Which kind of page.
+        ahead: Ahead,
     },
     /// A frame was freed by reclaim.
     Evicted {

@@ -15,7 +15,6 @@ use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 /// How far the copying of entries has come.
 enum Copied {
@@ -51,6 +50,7 @@ impl<M: Machine> AddressSpace<M> {
         let limits: Limits = self.limits.copy();
         let child = Self::with_space(self.manager(), self.layout.clone(), limits, space);
         let parent = self.exclusive();
+        child.heap.be_like(&self.heap);
         let into = child.exclusive_of_new();
         for vma in self.overlapping(self.layout.range.clone()) {
             if vma.has(VmaFlags::DONTCOPY) {
@@ -247,7 +247,7 @@ impl<M: Machine> Mm<M> {
         }
         let page = self.manager.page(frame);
         page.hold();
-        page.maps.fetch_add(1, Ordering::AcqRel);
+        self.manager.count_mapping(page);
         child.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, 1);
         let given = self.manager.honest(given, dirty);
         Entry::Present { frame, protection: given, accessed: false, dirty }

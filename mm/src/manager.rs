@@ -3,6 +3,7 @@
 use crate::cache::{Cache, Mapping};
 use crate::error::{ForkError, OutOfMemory, SwapOffError};
 use crate::event::{Event, Observer};
+use crate::fault::ahead::Guesses;
 use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice, SwapSlot};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
@@ -15,6 +16,7 @@ use crate::rmap::AnonVma;
 use crate::stats::{Counters, Stats};
 use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
 use crate::sync::LockOrder;
+use crate::totals::Counts;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -109,12 +111,14 @@ pub struct Manager<M: Machine> {
     pub(crate) spaces: Registry<M, Mm<M>>,
     pub(crate) config: Config,
     pub(crate) stats: Stats,
+    pub(crate) counts: Counts,
     /// Pages promised to accounted regions and objects (spec C20).
     pub(crate) committed: AtomicI64,
     pub(crate) watermarks: Watermarks,
     /// How many pages of files with a backing are in the page cache.
     pub(crate) file_pages: AtomicU32,
     pub(crate) foresight: Foresight,
+    pub(crate) guesses: Guesses,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
     /// How many such threads run.
@@ -169,10 +173,12 @@ impl<M: Machine> Manager<M> {
             spaces: Registry::new(),
             config,
             stats: Stats::default(),
+            counts: Counts::default(),
             committed: AtomicI64::new(0),
             watermarks: Watermarks::new(frames),
             file_pages: AtomicU32::new(0),
             foresight: Foresight::new(frames),
+            guesses: Guesses::new(),
             background: AtomicU32::new(0),
             background_threads: AtomicU32::new(0),
             passes: Passes::default(),

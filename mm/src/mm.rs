@@ -25,6 +25,7 @@ use crate::fault::ahead::Runs;
 use crate::limits::Limits;
 use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
+use crate::map::brk::Heap;
 use crate::rmap;
 use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
 use crate::tlb::Pending;
@@ -119,6 +120,7 @@ pub struct Mm<M: Machine> {
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
+    pub(crate) heap: Heap,
     exclusive: SleepLock,
     /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
     ended: AtomicBool,
@@ -169,6 +171,7 @@ impl<M: Machine> AddressSpace<M> {
             layout,
             limits,
             usage: Usage::default(),
+            heap: Heap::default(),
             exclusive: SleepLock::new(),
             ended: AtomicBool::new(false),
             moves: AtomicU32::new(0),

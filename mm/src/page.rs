@@ -35,6 +35,8 @@ bitflags::bitflags! {
         const UPTODATE = 4;
         /// The content differs from its backing store, or has none.
         const DIRTY = 8;
+        /// The page was in swap, and was brought back before it was touched. It shows no sign of use yet.
+        const READ_AHEAD = 0x10;
         /// The page was used since the replacement policy last looked.
         const REFERENCED = 0x20;
         /// The page is in the main queue rather than in the small one.
@@ -54,6 +56,9 @@ bitflags::bitflags! {
         /// How many rounds of the main queue the page stays for its use on standby: a number of two
         /// bits, changed under the lock of the queue's shard.
         const ROUNDS = 0x6000;
+        /// Memory that was never touched got the page before its first access. It shows no sign of use
+        /// yet.
+        const POPULATED_AHEAD = 0x8000;
     }
 }
 

@@ -45,7 +45,7 @@ impl<M: Machine> Drop for Pin<M> {
             // The device may have stored after the page was written back. Whoever clears the flag
             // reads the content afterwards.
             if self.access == Access::Write && !page.has(PageFlags::DIRTY) {
-                page.set(PageFlags::DIRTY);
+                self.mm.manager.mark_dirty(page);
             }
             page.unpin();
             self.mm.manager.put(*frame);

@@ -20,7 +20,9 @@ impl Counter {
     }
 
     pub(crate) fn read(&self) -> u64 {
-        self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        // What one thread adds another may take away: a shard alone may be below zero.
+        let shards = self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed));
+        shards.fold(0, u64::wrapping_add)
     }
 
     /// Like [`add`](Self::add), in one order with all that is ordered so.
@@ -78,6 +80,8 @@ counters! {
     copy_on_write,
     /// Faults corrected by letting the sole owner write.
     reuse,
+    /// Faults corrected by giving an entry the rights back that reclaim had taken.
+    standby,
     /// Faults that found nothing to correct.
     spurious,
     /// Corrected faults without I/O.
@@ -90,8 +94,16 @@ counters! {
     around,
     /// Pages brought back from swap before they were touched.
     read_ahead,
+    /// Of these, pages that were used later.
+    read_ahead_used,
+    /// Of these, pages that were evicted without a sign of use.
+    read_ahead_wasted,
     /// Pages of zeros given to anonymous memory before they were touched.
     populated_ahead,
+    /// Of these, pages that were used later.
+    populated_ahead_used,
+    /// Of these, pages that were evicted without a sign of use.
+    populated_ahead_wasted,
     /// Pages read from swap.
     swap_reads,
     /// Pages written to swap.
@@ -128,6 +140,7 @@ impl Stats {
             Correction::SwapIn => &self.swap_in,
             Correction::CopyOnWrite => &self.copy_on_write,
             Correction::Reuse => &self.reuse,
+            Correction::Standby => &self.standby,
             Correction::Spurious => &self.spurious,
         };
         counter.add(context, 1);

@@ -4,7 +4,6 @@ use crate::error::UserError;
 use crate::fault::{Refusal, page_range};
 use crate::machine::{Access, Cursor, Frame, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::Mm;
-use crate::page::PageFlags;
 use alloc::sync::Arc;
 
 impl<M: Machine> Mm<M> {
@@ -26,7 +25,7 @@ impl<M: Machine> Mm<M> {
             let _engaged = self.manager.engage();
             let Ok(frame) = self.grab(at, Access::Write) else { break };
             self.manager.machine.write(frame, at.page_offset(), &bytes[done..done + n]);
-            self.manager.page(frame).set(PageFlags::DIRTY);
+            self.manager.mark_dirty(self.manager.page(frame));
             self.manager.unlock_and_put(frame);
             done += n;
         }

@@ -289,6 +289,8 @@ pub enum Failing {
 pub enum Op {
     /// `mmap`
     Mmap(Mmap),
+    /// `brk`, of the heap with this name, to a length in bytes
+    Brk(String, u64),
     /// `munmap`
     Munmap(Range),
     /// `mprotect`
@@ -336,6 +338,10 @@ pub enum Op {
     ToUser(Address, Vec<u8>),
     /// `from_user`: the kernel loads for the process
     FromUser(Range),
+    /// `poke`: a debugger stores into the process, though its regions be read-only
+    Poke(Address, Vec<u8>),
+    /// `peek`: a debugger loads from the process, whatever its regions allow
+    Peek(Range),
     /// `kernel_map`: the kernel maps memory for itself, in the reference table alone
     KernelMap(String, u64),
     /// `kernel_read`: a load of the kernel's own, which nothing expects to fail

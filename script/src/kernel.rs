@@ -11,7 +11,9 @@
 //! neighbouring mappings only of one and the same.
 
 mod child;
+mod debug;
 mod file;
+mod heap;
 mod maps;
 mod shared;
 mod touch;
@@ -225,6 +227,14 @@ impl Machine for Kernel {
     fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
         match *call {
             Call::Mmap(mmap) => self.mmap(process, mmap),
+            Call::BeginHeap { address } => {
+                self.ask(process, Order::BeginHeap { address }).map_or_else(|gone| gone, outcome)
+            }
+            Call::Brk { address } => match self.ask(process, Order::Brk { address }) {
+                Ok(Reply::Done(end)) => Outcome::Break(end as u64),
+                Ok(other) => outcome(other),
+                Err(gone) => gone,
+            },
             Call::Munmap { address, length } => {
                 self.system3(process, libc::SYS_munmap, address, length, 0)
             }
@@ -280,6 +290,13 @@ impl Machine for Kernel {
             Call::ToUser { address, bytes } => {
                 let length = bytes.len();
                 self.with_bytes(process, bytes, Order::ToUser { address, length })
+            }
+            Call::Poke { address, bytes } => {
+                let length = bytes.len();
+                self.with_bytes(process, bytes, Order::Poke { address, length })
+            }
+            Call::Peek { address, length } => {
+                self.for_bytes(process, Order::Peek { address, length }, Outcome::Loaded)
             }
             Call::FromUser { address, length } => {
                 self.for_bytes(process, Order::FromUser { address, length }, Outcome::Loaded)

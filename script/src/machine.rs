@@ -64,6 +64,16 @@ pub struct File(pub u32);
 pub enum Call<'a> {
     /// `mmap` at a fixed address. [`Outcome::Ok`] means the mapping is exactly there.
     Mmap(Mmap),
+    /// The process's heap begins at an address, and is empty.
+    BeginHeap {
+        /// Where.
+        address: u64,
+    },
+    /// `brk`: [`Outcome::Break`]
+    Brk {
+        /// Where the heap shall end.
+        address: u64,
+    },
     /// `munmap`
     Munmap {
         /// Where.
@@ -177,6 +187,20 @@ pub enum Call<'a> {
     },
     /// write(2) to a pipe that never fills: [`Outcome::Loaded`] or EFAULT; see [`pipe_count`].
     FromUser {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        length: u64,
+    },
+    /// pwrite(2) to `/proc/self/mem`: [`Outcome::Stored`] or EIO.
+    Poke {
+        /// The first byte.
+        address: u64,
+        /// What is stored.
+        bytes: &'a [u8],
+    },
+    /// pread(2) of `/proc/self/mem`: [`Outcome::Loaded`] or EIO.
+    Peek {
         /// The first byte.
         address: u64,
         /// How many.

@@ -5,6 +5,7 @@
 //! (three methods; [`until_done`] has the loop of a trap handler), and enter it into a
 //! [`Catalogue`]: `script/examples/own_machine.rs` does, and runs the corpus.
 
+mod forced;
 #[cfg(feature = "hosts")]
 mod linux;
 pub mod sim;
@@ -415,6 +416,8 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             Call::Execute { address } => self.execute(&mm, *address),
             Call::ToUser { address, bytes } => self.write_user(&mm, *address, bytes),
             Call::FromUser { address, length } => self.read_user(&mm, *address, *length),
+            Call::Poke { address, bytes } => forced::poke(&mm, *address, bytes),
+            Call::Peek { address, length } => forced::peek(&mm, *address, *length),
             Call::KernelMap { address, length } => {
                 match self.processor.kernel_map(*address, *length) {
                     true => Outcome::Ok,
@@ -509,6 +512,13 @@ fn next_piece(bytes: &mut Vec<u8>, length: u64) -> Option<usize> {
 fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Outcome {
     let at = VirtAddr;
     match *call {
+        Call::BeginHeap { address } => {
+            mm.begin_heap(at(address), 0);
+            Outcome::Ok
+        }
+        Call::Brk { address } => {
+            Outcome::Break(mm.brk(at(address), pagefault::MapOptions::empty()).value())
+        }
         Call::Munmap { address, length } => answer(mm.munmap(at(address), length), |e| e.errno()),
         Call::Mprotect { address, length, protection: p } => {
             answer(mm.mprotect(at(address), length, protection(p)), |e| e.errno())

@@ -20,6 +20,8 @@ pub enum Outcome {
     Stored(u64),
     /// The bytes that `from_user` loaded.
     Loaded(Bytes),
+    /// Where the heap ends now.
+    Break(u64),
     /// The access raised a signal; the process goes on.
     Fault {
         /// Which.
@@ -181,6 +183,7 @@ impl Display for Printed<'_> {
             Outcome::Errno(errno) => errno.fmt(f),
             Outcome::Bytes(bytes) => bytes.fmt(f),
             Outcome::Stored(count) => count.fmt(f),
+            Outcome::Break(address) => write!(f, "{name}+{:#x}", address.wrapping_sub(base)),
             Outcome::Loaded(bytes) => write!(f, "{} {bytes}", bytes.length),
             Outcome::Fault { fault, address } => {
                 write!(f, "{fault} {name}+{:#x}", address.wrapping_sub(base))

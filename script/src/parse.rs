@@ -281,6 +281,11 @@ fn operation<'a>(
 ) -> Result<Op, Fault<'a>> {
     Ok(match word {
         "mmap" => Op::Mmap(mmap(words, scope)?),
+        "brk" => {
+            let bound = name(words.bare(Expected::Name)?)?;
+            scope.bind(bound);
+            Op::Brk(bound.to_owned(), words.number()?)
+        }
         "munmap" => Op::Munmap(range(words, scope)?),
         "mprotect" => Op::Mprotect(range(words, scope)?, protection(words)?),
         "msync" => Op::Msync(range(words, scope)?, sync(words)?),
@@ -301,6 +306,8 @@ fn operation<'a>(
         "exec" => Op::Exec(next_address(words, scope)?),
         "to_user" => Op::ToUser(next_address(words, scope)?, words.string()?),
         "from_user" => Op::FromUser(range(words, scope)?),
+        "poke" => Op::Poke(next_address(words, scope)?, words.string()?),
+        "peek" => Op::Peek(range(words, scope)?),
         "kernel_map" => {
             let bound = name(words.bare(Expected::Name)?)?;
             let length = words.number()?;

@@ -45,7 +45,7 @@ struct Pc {
 }
 
 /// The kernel's counters that `--stats` prints.
-const COUNTERS: [&str; 14] = [
+const COUNTERS: [&str; 15] = [
     "minor",
     "major",
     "anonymous",
@@ -54,6 +54,7 @@ const COUNTERS: [&str; 14] = [
     "swap_in",
     "copy_on_write",
     "reuse",
+    "standby",
     "spurious",
     "flushes",
     "cpus",

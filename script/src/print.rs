@@ -43,6 +43,7 @@ impl Display for Op {
             Self::Munlock(range) => write!(f, "munlock {range}"),
             Self::Mremap(mremap) => mremap.fmt(f),
             Self::Madvise(range, advice) => write!(f, "madvise {range} {advice}"),
+            Self::Brk(name, length) => write!(f, "brk {name} {length}"),
             Self::RemapFilePages(range, page) => write!(f, "remap_file_pages {range} {page}"),
             Self::Mincore(range) => write!(f, "mincore {range}"),
             Self::File { name, length, seed } => {
@@ -63,6 +64,8 @@ impl Display for Op {
             Self::Exec(address) => write!(f, "exec {address}"),
             Self::ToUser(address, bytes) => write!(f, "to_user {address} {}", Quoted(bytes)),
             Self::FromUser(range) => write!(f, "from_user {range}"),
+            Self::Poke(address, bytes) => write!(f, "poke {address} {}", Quoted(bytes)),
+            Self::Peek(range) => write!(f, "peek {range}"),
             Self::KernelMap(name, length) => write!(f, "kernel_map {name} {}", Number(*length)),
             Self::KernelRead(range) => write!(f, "kernel_read {range}"),
             Self::KernelWrite(address, bytes) => {

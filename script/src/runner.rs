@@ -29,6 +29,8 @@ pub struct Answer {
 struct Living<'a> {
     process: Process,
     names: HashMap<&'a str, Bound>,
+    /// What its heap is called.
+    heap: Option<&'a str>,
 }
 
 /// What a name stands for.
@@ -48,7 +50,8 @@ impl<'a> Run<'a> {
     /// A run of `script` on a machine that was just started for it (see [`setup`]).
     pub fn new(script: &'a Script, machine: &'a mut dyn Machine) -> Self {
         let null = Bound { address: 0, length: 0 };
-        let first = Living { process: Process::FIRST, names: HashMap::from([("null", null)]) };
+        let first =
+            Living { process: Process::FIRST, names: HashMap::from([("null", null)]), heap: None };
         let files = script.files().zip(0..).map(|(name, n)| (name, File(n)));
         Self {
             lines: script.lines.iter(),
@@ -88,6 +91,7 @@ impl<'a> Run<'a> {
         match op {
             Op::Mmap(mmap) => self.mmap(who, process, mmap),
             Op::Mremap(mremap) => self.mremap(who, process, mremap),
+            Op::Brk(name, length) => self.brk(who, process, name, *length),
             Op::KernelMap(name, length) => self.kernel_map(process, name, *length),
             Op::Fork(child) => self.fork(who, process, child),
             Op::Exit => {
@@ -184,6 +188,11 @@ impl<'a> Run<'a> {
             }
             Op::Exec(address) => Call::Execute { address: at(address)? },
             Op::ToUser(address, bytes) => Call::ToUser { address: at(address)?, bytes },
+            Op::Poke(address, bytes) => Call::Poke { address: at(address)?, bytes },
+            Op::Peek(range) => {
+                let (address, length) = over(range)?;
+                Call::Peek { address, length }
+            }
             Op::FromUser(range) => {
                 let (address, length) = over(range)?;
                 Call::FromUser { address, length }
@@ -291,6 +300,28 @@ impl<'a> Run<'a> {
         outcome
     }
 
+    /// A name that is not the heap's places a new one.
+    fn brk(&mut self, who: &'a str, process: Process, name: &'a str, length: u64) -> Outcome {
+        if self.processes.get(who).is_none_or(|living| living.heap != Some(name)) {
+            let Placed::At(address) = self.layout.place(length) else { return Outcome::Outside };
+            let outcome = self.machine.perform(process, &Call::BeginHeap { address });
+            if outcome != Outcome::Ok {
+                return outcome;
+            }
+            self.bind(who, name, address, length);
+            if let Some(living) = self.processes.get_mut(who) {
+                living.heap = Some(name);
+            }
+        }
+        let start = self.bound(who, name).address;
+        if self.layout.window.fits(start, length) != Fit::Inside {
+            return Outcome::Outside;
+        }
+        self.layout.used(start, length);
+        self.bind(who, name, start, length);
+        self.machine.perform(process, &Call::Brk { address: start + length })
+    }
+
     /// The kernel's part of every address space is the same, and so are its names.
     fn kernel_map(&mut self, process: Process, name: &'a str, length: u64) -> Outcome {
         let Some(address) = self.layout.place_kernel(length) else {
@@ -316,8 +347,10 @@ impl<'a> Run<'a> {
         let outcome = self.machine.perform(process, &Call::Fork { child: number });
         if let Outcome::Ok = outcome {
             self.forked += 1;
-            let names = self.processes.get(who).map(|living| living.names.clone());
-            let living = Living { process: number, names: names.unwrap_or_default() };
+            let parent = self.processes.get(who);
+            let names = parent.map(|living| living.names.clone()).unwrap_or_default();
+            let heap = parent.and_then(|living| living.heap);
+            let living = Living { process: number, names, heap };
             self.processes.insert(child, living);
         } else {
             self.processes.remove(child);
@@ -372,12 +405,14 @@ fn subject(op: &Op) -> Option<&str> {
         | Op::Fill(range, _)
         | Op::Read(range)
         | Op::KernelRead(range)
-        | Op::FromUser(range) => Some(&range.address.name),
+        | Op::FromUser(range)
+        | Op::Peek(range) => Some(&range.address.name),
         Op::Write(address, _)
         | Op::Exec(address)
         | Op::KernelWrite(address, _)
-        | Op::ToUser(address, _) => Some(&address.name),
-        Op::Maps(name) => Some(name),
+        | Op::ToUser(address, _)
+        | Op::Poke(address, _) => Some(&address.name),
+        Op::Maps(name) | Op::Brk(name, _) => Some(name),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::size::{Size, about};
 use crate::status::Format;
-use pagefault_control::{Config, Control, Count, Counters, SPAN, Storage, SwapSpec};
+use pagefault_control::{Ahead, Config, Control, Count, Counters, SPAN, Storage, SwapSpec};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Peaks {
 }
 
 /// The corrections, in the order of the decision tree, with what they count.
-fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
+fn corrections(counters: &Counters) -> [(&'static str, &Count); 8] {
     [
         ("anonymous", &counters.anonymous),
         ("zero", &counters.zero),
@@ -42,6 +42,7 @@ fn corrections(counters: &Counters) -> [(&'static str, &Count); 7] {
         ("swap_in", &counters.swap_in),
         ("copy_on_write", &counters.copy_on_write),
         ("first_store", &counters.first_store),
+        ("standby", &counters.standby),
         ("spurious", &counters.spurious),
     ]
 }
@@ -78,8 +79,14 @@ pub fn value(config: &Config, control: &Control) -> Value {
         "limit_bytes": config.limit_bytes,
         "peak_resident_bytes": peaks.resident,
         "faults": faults,
-        "read_ahead": counters.read_ahead.value(),
-        "populated_ahead": counters.populated_ahead.value(),
+        "takeovers": counters.takeovers.value(),
+        "taken_over_pages": counters.taken_over.value(),
+        "read_ahead": counters.read_ahead.brought.value(),
+        "read_ahead_used": counters.read_ahead.used.value(),
+        "read_ahead_wasted": counters.read_ahead.wasted.value(),
+        "populated_ahead": counters.populated_ahead.brought.value(),
+        "populated_ahead_used": counters.populated_ahead.used.value(),
+        "populated_ahead_wasted": counters.populated_ahead.wasted.value(),
         "refused_calls": counters.refused.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
@@ -111,8 +118,10 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     for (name, count) in corrections(counters) {
         line(&format!("  {}", name.replace('_', "-")), count.value().to_string());
     }
-    line("read ahead", format!("{} pages", counters.read_ahead.value()));
-    line("populated ahead", format!("{} pages", counters.populated_ahead.value()));
+    line("read ahead", guesses(&counters.read_ahead));
+    line("populated ahead", guesses(&counters.populated_ahead));
+    let (takeovers, pages) = (counters.takeovers.value(), counters.taken_over.value());
+    line("taken over from the host", format!("{pages} pages of {takeovers} processes"));
     line("refused calls", counters.refused.value().to_string());
     for (spec, (out, back)) in
         config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
@@ -134,6 +143,13 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
         format!("{sum:.3?} (median {median:.1?}, p99 {p99:.1?}, max {longest:.1?})"),
     );
     format!("pagefault:\n{text}")
+}
+
+/// Pages brought before they were touched, and what became of them.
+fn guesses(ahead: &Ahead) -> String {
+    let Ahead { brought, used, wasted } = ahead;
+    let [brought, used, wasted] = [brought, used, wasted].map(Count::value);
+    format!("{brought} pages ({used} used, {wasted} wasted)")
 }
 
 /// A swap area as it would be given.

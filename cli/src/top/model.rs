@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 
 /// The names of corrections, in the order of the counters.
 pub const CORRECTIONS: [&str; COUNTED.len()] =
-    ["anonymous", "zero", "file", "swap-in", "copy-on-write", "first-store", "spurious"];
+    ["anonymous", "zero", "file", "swap-in", "copy-on-write", "first-store", "standby", "spurious"];
 
 /// One tree at one moment.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct View {
     /// Faults so far, by correction, and how many a second.
     pub faults: [(u64, f64); COUNTED.len()],
     pub read_ahead: (u64, f64),
+    /// Pages that were read ahead and used, so far, and those that were evicted unused.
+    pub read_ahead_used: u64,
+    pub read_ahead_wasted: u64,
     /// Faults a second that read a page, as a part of all; of all so far where there are none now.
     pub misses: f64,
 }
@@ -40,7 +43,11 @@ pub struct View {
 pub struct Process {
     pub pid: u32,
     pub name: String,
+    /// Whether the host answers its faults, since all fits the limit so far.
+    pub light: bool,
     pub resident_bytes: u64,
+    /// What the limit is charged with for it.
+    pub charged_bytes: u64,
     pub swapped_bytes: u64,
 }
 
@@ -84,6 +91,8 @@ impl View {
             "miss_ratio": self.misses,
             "faults": faults,
             "read_ahead": count(self.read_ahead),
+            "read_ahead_used": self.read_ahead_used,
+            "read_ahead_wasted": self.read_ahead_wasted,
             "swap": self.areas.iter().map(|area| json!({
                 "area": area.name,
                 "stored_bytes": area.stored_bytes,
@@ -93,7 +102,9 @@ impl View {
             "processes": self.processes.iter().map(|process| json!({
                 "pid": process.pid,
                 "name": process.name,
+                "light": process.light,
                 "resident_bytes": process.resident_bytes,
+                "charged_bytes": process.charged_bytes,
                 "swapped_bytes": process.swapped_bytes,
             })).collect::<Vec<_>>(),
         })
@@ -137,7 +148,7 @@ impl Observer {
         let (at, sample) = (Instant::now(), Sample::take(control, 0));
         let counters = &control.counters;
         let (minor, major) = (counters.minor.value(), counters.major.value());
-        let read_ahead = counters.read_ahead.value();
+        let read_ahead = counters.read_ahead.brought.value();
         let last = self.last.get(&tree.id);
         let elapsed = last.map_or(0.0, |last| (at - last.at).as_secs_f64());
         let rate = |now: u64, before: Option<u64>| {
@@ -178,6 +189,8 @@ impl Observer {
                 rate(sample.faults[kind], last.map(|last| last.sample.faults[kind]))
             }),
             read_ahead: rate(read_ahead, last.map(|last| last.read_ahead)),
+            read_ahead_used: counters.read_ahead.used.value(),
+            read_ahead_wasted: counters.read_ahead.wasted.value(),
             misses: misses.0 as f64 / (misses.0 + misses.1).max(1) as f64,
         };
         self.last.insert(tree.id, Last { at, sample, major, minor, read_ahead });
@@ -193,7 +206,9 @@ fn processes(sample: &Sample) -> Vec<Process> {
         .map(|held| Process {
             pid: held.pid,
             name: trees::name(held.pid),
+            light: held.light,
             resident_bytes: u64::from(held.resident) * PAGE,
+            charged_bytes: u64::from(held.charged) * PAGE,
             swapped_bytes: held.stored.iter().map(|pages| u64::from(*pages)).sum::<u64>() * PAGE,
         })
         .collect();

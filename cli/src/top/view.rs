@@ -17,6 +17,7 @@ const COLOURS: [Color; CORRECTIONS.len()] = [
     Color::Red,
     Color::Magenta,
     Color::Blue,
+    Color::Cyan,
     Color::DarkGray,
 ];
 
@@ -164,11 +165,17 @@ fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     let (ahead, rate) = view.read_ahead;
     lines.push(Line::from(vec![
         Span::from(format!("{:>11} read ahead    ", "")).dark_gray(),
-        Span::from(format!("{:>room$}", "")),
+        Span::from(format!("{:<room$}", clipped(&outcome(view), room))).dark_gray(),
         Span::from(format!(" {:>7}/s", short(rate))),
         Span::from(format!(" {:>9}", short(ahead as f64))).dark_gray(),
     ]));
     frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// What became of pages that were read ahead.
+fn outcome(view: &View) -> String {
+    let [used, wasted] = [view.read_ahead_used, view.read_ahead_wasted];
+    format!("{} used, {} wasted", short(used as f64), short(wasted as f64))
 }
 
 fn stem(kind: usize) -> String {
@@ -222,13 +229,18 @@ fn members(view: &View, frame: &mut Frame, area: Rect) {
     }
     let block = card("Processes");
     let rows = view.processes.iter().map(|process| {
-        Line::from(format!(
-            "{:>8}  {:<16} {:>9} resident {:>9} in swap",
-            process.pid,
-            clipped(&process.name, 16),
-            about(process.resident_bytes),
-            about(process.swapped_bytes)
-        ))
+        let who = format!("{:>8}  {:<16} ", process.pid, clipped(&process.name, 16));
+        let has = match process.light {
+            true => {
+                format!("{:>9} at most: fits, the kernel's faults", about(process.charged_bytes))
+            }
+            false => format!(
+                "{:>9} resident {:>9} in swap",
+                about(process.resident_bytes),
+                about(process.swapped_bytes)
+            ),
+        };
+        Line::from(who + &has)
     });
     frame.render_widget(Paragraph::new(rows.collect::<Vec<_>>()).block(block), area);
 }

@@ -67,10 +67,12 @@ impl Trace {
         self.next();
         let text = &mut self.text;
         // Writing to a string cannot fail.
-        let _ = if event.kind.is_fault() && !event.in_call {
+        let is_takeover = event.kind == Kind::Takeover;
+        let _ = if event.kind.is_fault() && !event.in_call || is_takeover {
+            let category = if is_takeover { "process" } else { "fault" };
             write!(
                 text,
-                "{{\"name\":\"{name}\",\"cat\":\"fault\",\"ph\":\"X\",\"ts\":{time},\"dur\":{}",
+                "{{\"name\":\"{name}\",\"cat\":\"{category}\",\"ph\":\"X\",\"ts\":{time},\"dur\":{}",
                 Micros(event.took)
             )
         } else {
@@ -86,7 +88,7 @@ impl Trace {
             )
         };
         let _ = write!(text, ",\"pid\":{pid},\"tid\":{},\"args\":{{", event.thread);
-        if event.kind != Kind::Fork {
+        if event.kind != Kind::Fork && !is_takeover {
             let _ = write!(text, "\"page\":\"{:#x}\"", event.page);
         }
         if event.kind.is_fault() {

@@ -3,13 +3,14 @@
 use pagefault_control::{Control, Kind, MOST_AREAS};
 
 /// The corrections that are counted, in the order of the decision tree.
-pub const COUNTED: [Kind; 7] = [
+pub const COUNTED: [Kind; 8] = [
     Kind::Anonymous,
     Kind::Zero,
     Kind::File,
     Kind::SwapIn,
     Kind::CopyOnWrite,
     Kind::FirstStore,
+    Kind::Standby,
     Kind::Spurious,
 ];
 
@@ -43,6 +44,8 @@ pub struct Holding {
     pub resident: u32,
     /// The pages that the tree's limit is charged with for it.
     pub charged: u32,
+    /// Whether the host manages its pages and answers its faults: they fit the limit so far.
+    pub light: bool,
     /// Its pages in each swap area.
     pub stored: [u32; MOST_AREAS],
 }
@@ -63,6 +66,7 @@ impl Sample {
                 counters.swap_in.value(),
                 counters.copy_on_write.value(),
                 counters.first_store.value(),
+                counters.standby.value(),
                 counters.spurious.value(),
             ],
             pages_out: values(&counters.pages_out),
@@ -77,6 +81,7 @@ impl Sample {
                     pid: slot.pid.load(std::sync::atomic::Ordering::Relaxed),
                     resident: slot.resident(),
                     charged: slot.charged(),
+                    light: slot.is_light(),
                     stored: slot.stored(),
                 })
                 // The keeper has not heard of it: it has just begun.

@@ -37,6 +37,7 @@ const CASES = [
   ["swap_in", "swap-in", "a swap slot"],
   ["copy_on_write", "copy on write", "read-only, shared"],
   ["reuse", "reuse", "read-only, own"],
+  ["standby", "standby", "no rights, on its way out"],
   ["spurious", "spurious", "allowed by now"],
   ["oom", "out of memory", "no frame to be had"],
 ];

@@ -6,7 +6,7 @@ use super::tap::Note;
 use super::{Story, words};
 use crate::model::{Action, State};
 use pagefault::machine::{Entry, Frame, Stale, VirtAddr};
-use pagefault::{Event, PageOwner};
+use pagefault::{Ahead, Event, PageOwner};
 use pagefault_script::ast::Op;
 use pagefault_sim::{Architecture, Call};
 
@@ -309,10 +309,18 @@ impl<A: Architecture> Teller<'_, A> {
                 let text = format!("The page in frame {} has left memory.", frame.0);
                 self.tell("evict", text, "F21", Some(frame));
             }
-            Event::ReadAhead { address, .. } => {
+            Event::Brought { address, ahead, .. } => {
                 let place = self.story.names.place(self.story.process(), address.value());
-                let text = format!("{place} is brought back before it is touched.");
-                self.tell("read", text, "F17", None);
+                let (how, spec) = match ahead {
+                    Ahead::Swapped => ("is brought back", "F17"),
+                    Ahead::Fresh => ("gets a page of zeros", "B7"),
+                };
+                self.tell("read", format!("{place} {how} before it is touched."), spec, None);
+            }
+            Event::Wasted { .. } => {
+                let text =
+                    "It was brought before it was touched, and nobody touched it.".to_owned();
+                self.tell("note", text, "F17", None);
             }
             _ => {}
         }

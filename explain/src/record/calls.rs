@@ -105,6 +105,17 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             ),
             vec!["C19", "B12"],
         ),
+        Op::Brk(name, length) => (
+            format!(
+                "{who} moves its break to {} above {name}: where it can be, the heap is one private region that ends there.",
+                size(*length)
+            ),
+            vec!["C15"],
+        ),
+        Op::Poke(..) | Op::Peek(..) => (
+            "A debugger asks the kernel for the process's memory, and no fault is needed.".into(),
+            vec!["H6"],
+        ),
         Op::Fork(child) => forked(who, child, after),
         Op::Exit => (
             format!(

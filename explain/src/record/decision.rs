@@ -83,6 +83,7 @@ impl Outcome {
             Correction::SwapIn => "swap_in",
             Correction::CopyOnWrite => "copy_on_write",
             Correction::Reuse => "reuse",
+            Correction::Standby => "standby",
             Correction::Spurious => "spurious",
         })
     }

@@ -4,7 +4,7 @@ use super::decision::{Facts, Outcome, code};
 use super::{Story, Watched, words};
 use crate::model::{self, Action, Phase, State, Tlb};
 use pagefault::entry::{Oops, Signal, Verdict};
-use pagefault::machine::{Access, Entry, Mode, PAGE_SIZE, PageFault};
+use pagefault::machine::{Entry, Mode, PAGE_SIZE, PageFault};
 use pagefault::{Correction, Mm};
 use pagefault_sim::Architecture;
 use std::sync::Arc;
@@ -199,7 +199,7 @@ fn corrected<A: Architecture>(
                 )
             }
         }
-        Correction::Spurious if !facts.entry.allows(Access::Read) => (
+        Correction::Standby => (
             format!("Reclaim had taken the entry's rights, to see whether the page is used before it leaves. It is: the entry allows the {} again, and the page stays.", words::kind(fault.access())),
             vec!["B5", "F18"],
         ),

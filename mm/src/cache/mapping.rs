@@ -302,7 +302,13 @@ impl<M: Machine> Mapping<M> {
         let manager = &self.manager;
         let frame = manager.allocate()?;
         manager.lock_page(frame);
-        match manager.cache.insert(&manager.pages, &manager.order, self.key(index), frame) {
+        match manager.cache.insert(
+            &manager.counts,
+            &manager.pages,
+            &manager.order,
+            self.key(index),
+            frame,
+        ) {
             Ok(()) => {
                 self.count_cached(1);
                 Ok(Some(frame))
@@ -318,7 +324,7 @@ impl<M: Machine> Mapping<M> {
     /// Takes a locked page out of the cache, and drops the cache's reference.
     pub(crate) fn forget(&self, frame: Frame) {
         let manager = &self.manager;
-        if manager.cache.remove(&manager.pages, &manager.order, frame, None) {
+        if manager.cache.remove(&manager.counts, &manager.pages, &manager.order, frame, None) {
             self.count_cached(-1);
             manager.put(frame);
         }
@@ -382,7 +388,7 @@ impl<M: Machine> Mapping<M> {
         let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
         if ours {
             manager.release_and_free(slot);
-            manager.page(frame).set(PageFlags::DIRTY);
+            manager.mark_dirty(manager.page(frame));
         } else {
             // Unreadable, or truncated meanwhile: then what was read is not the page any more.
             manager.machine.zero(frame);

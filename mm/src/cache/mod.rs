@@ -15,6 +15,7 @@ pub(crate) use mapping::{Found, Store};
 use crate::machine::{Frame, Machine, SwapSlot};
 use crate::page::{NO_FRAME, Owner, Page, PageFlags, Pages};
 use crate::sync::{LockOrder, Mutex, MutexGuard, Rank};
+use crate::totals::Counts;
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -118,6 +119,7 @@ impl<M: Machine> Cache<M> {
     /// The caller holds the page's lock or is its only user.
     pub(crate) fn insert(
         &self,
+        counts: &Counts,
         pages: &Pages,
         order: &LockOrder<M>,
         key: Key,
@@ -134,7 +136,7 @@ impl<M: Machine> Cache<M> {
         match key {
             Key::File { mapping, index } => {
                 page.set_owner(Owner::File(mapping), index);
-                page.set(PageFlags::PAGE_CACHE);
+                counts.cached(page.set(PageFlags::PAGE_CACHE));
             }
             Key::Swap(slot) => {
                 page.set_slot(slot);
@@ -150,6 +152,7 @@ impl<M: Machine> Cache<M> {
     /// the page's lock and drops the cache's reference.
     pub(crate) fn remove(
         &self,
+        counts: &Counts,
         pages: &Pages,
         order: &LockOrder<M>,
         frame: Frame,
@@ -175,7 +178,7 @@ impl<M: Machine> Cache<M> {
             }
         }
         page.chain.store(NO_FRAME, Ordering::Relaxed);
-        page.clear(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE);
+        counts.uncached(page.clear(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE));
         true
     }
 

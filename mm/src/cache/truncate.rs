@@ -52,7 +52,7 @@ impl<M: Machine> Mapping<M> {
                     let allowed = self.ask_to_write(found.frame);
                     if allowed.is_ok() {
                         self.manager.machine.zero(found.frame);
-                        self.manager.page(found.frame).set(PageFlags::DIRTY);
+                        self.manager.mark_dirty(self.manager.page(found.frame));
                     }
                     self.manager.unlock_and_put(found.frame);
                     allowed?;
@@ -105,7 +105,7 @@ impl<M: Machine> Mapping<M> {
                     self.unmap(index..index + 1, Which::Pages);
                     manager.machine.pause();
                 }
-                manager.page(frame).clear(PageFlags::DIRTY);
+                manager.mark_clean(manager.page(frame));
                 self.forget(frame);
             }
             manager.unlock_page(frame);

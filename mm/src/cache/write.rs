@@ -97,7 +97,7 @@ impl<M: Machine> Mapping<M> {
         let allowed = if is_dirty { Ok(()) } else { self.ask_to_write(frame) };
         if allowed.is_ok() {
             manager.machine.write(frame, within, bytes);
-            page.set(PageFlags::DIRTY);
+            manager.mark_dirty(page);
         }
         manager.unlock_and_put(frame);
         Ok(allowed?)
@@ -149,7 +149,7 @@ impl<M: Machine> Mapping<M> {
                 }
                 if cleaned == Cleaned::Pinned {
                     // What is stored from now on has to be written too.
-                    manager.page(frame).set(PageFlags::DIRTY);
+                    manager.mark_dirty(manager.page(frame));
                 }
             }
             manager.unlock_page(frame);
@@ -161,7 +161,7 @@ impl<M: Machine> Mapping<M> {
     pub(crate) fn write_page(&self, backing: &dyn Backing, frame: Frame) -> Result<(), FileError> {
         let manager = &self.manager;
         let page = manager.page(frame);
-        if !page.clear(PageFlags::DIRTY).contains(PageFlags::DIRTY) {
+        if !manager.mark_clean(page) {
             return Ok(());
         }
         let index = page.index();
@@ -171,7 +171,7 @@ impl<M: Machine> Mapping<M> {
             manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]))
         });
         written.map_err(|error| {
-            page.set(PageFlags::DIRTY);
+            manager.mark_dirty(page);
             self.failed.store(true, Ordering::Release);
             manager.stats.io_errors.add(manager.machine.context(), 1);
             error.into()

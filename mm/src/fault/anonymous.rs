@@ -1,8 +1,8 @@
 //! Demand-zero memory (spec B7, B8).
 
 use crate::entries::PageCursor;
-use crate::event::Correction;
-use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::event::{Ahead, Correction};
+use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
 use crate::mm::{Kind, Mm};
@@ -43,6 +43,9 @@ impl<M: Machine> Mm<M> {
         self.await_flushes_in_fault();
         manager.machine.zero(frame);
         manager.page(frame).set(PageFlags::UPTODATE);
+        if fault.purpose == Purpose::Guess {
+            manager.mark_guessed(frame, Ahead::Fresh);
+        }
         // Queued before it is mapped: afterwards another thread may free it at any moment.
         manager.enqueue(frame, None);
         if unwritten {
@@ -98,14 +101,15 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() || !cursor.entry(fault.page).is_none() || !is_settled {
             return Ok(false);
         }
+        let accessed = fault.purpose == Purpose::Access;
         let entry = if self.manager.page(frame).has(PageFlags::LAZY_FREE) {
             // The first store is awaited, as it would be with the shared frame of zeros.
             let protection = vma.page_protection().read_only();
-            Entry::Present { frame, protection, accessed: true, dirty: false }
+            Entry::Present { frame, protection, accessed, dirty: false }
         } else {
             // Writable even after a read: nobody else has the page (spec B7).
             let protection = vma.written_protection();
-            Entry::Present { frame, protection, accessed: true, dirty: true }
+            Entry::Present { frame, protection, accessed, dirty: true }
         };
         self.add_new_anon(&mut cursor, vma, fault.page, entry);
         Ok(true)
@@ -123,7 +127,7 @@ impl<M: Machine> Mm<M> {
         let (Some(frame), Some(family)) = (entry.frame(), &vma.anon) else { return };
         let page = self.manager.page(frame);
         page.set_owner(Owner::Anon(family.id), vma.index_of(address));
-        page.maps.store(1, Ordering::Release);
+        self.manager.count_mapping(page);
         self.count_rss(Kind::Anon, 1);
         cursor.replace(address, entry);
     }

@@ -7,7 +7,6 @@ use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::vma::Vma;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
     /// Maps the pages around `page` that are in the page cache, complete and not locked, read-only
@@ -68,7 +67,7 @@ impl<M: Machine> Mm<M> {
         let ready = page.has(PageFlags::UPTODATE) && mapping.holds(frame, index);
         if ready {
             // The caller's reference becomes the entry's.
-            page.maps.fetch_add(1, Ordering::AcqRel);
+            manager.count_mapping(page);
             let protection = manager.honest(vma.page_protection(), false);
             cursor.replace(
                 address,

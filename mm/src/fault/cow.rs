@@ -3,7 +3,7 @@
 
 use crate::entries::PageCursor;
 use crate::event::Correction;
-use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
@@ -11,7 +11,6 @@ use crate::rmap::family::Stores;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 /// What to do about a write-protected page.
 enum Plan {
@@ -144,8 +143,8 @@ impl<M: Machine> Mm<M> {
             page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
         }
         let protection = vma.written_protection();
-        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
-        cursor.replace(fault.page, entry);
+        let accessed = fault.purpose == Purpose::Access;
+        cursor.replace(fault.page, Entry::Present { frame, protection, accessed, dirty: true });
     }
 
     /// The first store to a page of a shared file since it was last cleaned (spec B16, B17).
@@ -172,7 +171,7 @@ impl<M: Machine> Mm<M> {
             if !vma.is_alive() || entry.frame() != Some(frame) {
                 return Step::Again;
             }
-            page.set(PageFlags::DIRTY);
+            manager.mark_dirty(page);
             let protection = vma.written_protection();
             cursor.replace(
                 fault.page,
@@ -284,7 +283,7 @@ impl<M: Machine> Mm<M> {
         cursor.replace(fault.page, Entry::None);
         let is_zero_frame = manager.is_zero_frame(old);
         if !is_zero_frame {
-            page.maps.fetch_sub(1, Ordering::AcqRel);
+            manager.count_unmapping(page);
             self.count_rss(old_kind, -1);
         }
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };

@@ -9,7 +9,6 @@ use crate::page::PageFlags;
 use crate::rmap::family::Stores;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
     /// A page of the region's file at its place.
@@ -131,10 +130,10 @@ impl<M: Machine> Mm<M> {
         let protection = if write { vma.written_protection() } else { vma.page_protection() };
         let protection = manager.honest(protection, write);
         if write {
-            page.set(PageFlags::DIRTY);
+            manager.mark_dirty(page);
         }
         page.hold();
-        page.maps.fetch_add(1, Ordering::AcqRel);
+        manager.count_mapping(page);
         self.count_rss(Kind::File, 1);
         let entry = Entry::Present { frame, protection, accessed: true, dirty: write };
         cursor.replace(fault.page, entry);

@@ -14,7 +14,7 @@ mod around;
 mod cow;
 mod file;
 mod readmit;
-mod stack;
+pub(crate) mod stack;
 mod swap;
 
 pub use adopt::Adopted;
@@ -23,7 +23,7 @@ use crate::entries::PageCursor;
 use crate::error::OutOfMemory;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
-    Access, Cursor, Entry, ErrorCode, Fate, Machine, PAGE_SIZE, Protection, VirtAddr,
+    Access, Cursor, Entry, ErrorCode, Fate, Frame, Machine, PAGE_SIZE, Protection, VirtAddr,
 };
 use crate::mm::Mm;
 use crate::swap::area::UnusedSlot;
@@ -68,19 +68,33 @@ pub(crate) enum Step {
     Again,
 }
 
+/// Who wants a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An access, which is under way.
+    Access,
+    /// A guess that there will be one.
+    Guess,
+}
+
 /// The state of one fault through its attempts (FreeBSD's `faultstate`).
 pub(crate) struct Fault {
     /// The page's address.
     pub(crate) page: VirtAddr,
     pub(crate) access: Access,
+    pub(crate) purpose: Purpose,
     pub(crate) weight: Weight,
     /// A slot that the attempt made unused under the cursor, to be freed after it.
     unused: Option<UnusedSlot>,
 }
 
 impl Fault {
-    fn at(page: VirtAddr, access: Access) -> Self {
-        Self { page, access, weight: Weight::Minor, unused: None }
+    const fn at(page: VirtAddr, access: Access) -> Self {
+        Self { page, access, purpose: Purpose::Access, weight: Weight::Minor, unused: None }
+    }
+
+    const fn guessed(page: VirtAddr, access: Access) -> Self {
+        Self { purpose: Purpose::Guess, ..Self::at(page, access) }
     }
 }
 
@@ -143,9 +157,12 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Refusal> {
         let page = address.page();
         // No processor has faulted: a page that is there needs no correction, and nothing is stale.
-        let there = self.existing_entries(page_range(page)).map(|cursor| cursor.entry(page));
-        if there.is_some_and(|entry| entry.allows(access)) {
-            return Ok(());
+        if let Some(cursor) = self.existing_entries(page_range(page)) {
+            let entry = cursor.entry(page);
+            if entry.allows(access) {
+                entry.frame().inspect(|frame| self.manager.note_use(*frame));
+                return Ok(());
+            }
         }
         let mut fault = Fault::at(page, access);
         let correction = self.run(&mut fault, |mm| {
@@ -173,14 +190,22 @@ impl<M: Machine> Mm<M> {
 
     /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
+        let _engaged = self.manager.engage();
+        match self.bring_whatever_allowed(address) {
+            // Unmapped meanwhile: nothing to bring back.
+            Err(Refusal::NoRegion) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Brings a page in whatever its region allows. The caller is engaged.
+    pub(crate) fn bring_whatever_allowed(
+        self: &Arc<Self>,
+        address: VirtAddr,
+    ) -> Result<(), Refusal> {
         let mut fault = Fault::at(address.page(), Access::Read);
         let region = |mm: &Arc<Self>| mm.containing(address).ok_or(Refusal::NoRegion);
-        let _engaged = self.manager.engage();
-        match self.run(&mut fault, region) {
-            // Unmapped meanwhile: nothing to bring back.
-            Ok(_) | Err(Refusal::NoRegion) => Ok(()),
-            Err(refusal) => Err(refusal),
-        }
+        self.run(&mut fault, region).map(drop)
     }
 
     /// The fault as a loop: find the region, make an attempt, look again.
@@ -226,19 +251,37 @@ impl<M: Machine> Mm<M> {
                 drop(cursor);
                 self.swap_in(vma, fault, slot)
             }
-            entry @ Entry::Present { frame, .. } => {
-                if !entry.allows(Access::Read) {
-                    self.manager.rescue(frame);
-                }
-                if fault.access == Access::Write && !entry.is_writable() {
-                    self.write_protected(vma, fault, cursor, frame)
-                } else if !entry.allows(Access::Read) {
-                    Ok(self.readmit(vma, fault, cursor, frame))
-                } else {
-                    Ok(self.spurious(vma, fault, cursor))
-                }
-            }
+            entry @ Entry::Present { frame, .. } => self.present(vma, fault, cursor, entry, frame),
         }
+    }
+
+    /// There is a page. Its entry, which is locked, may allow the access by now.
+    fn present(
+        self: &Arc<Self>,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault,
+        cursor: PageCursor<'_, M>,
+        entry: Entry,
+        frame: Frame,
+    ) -> Result<Step, Refusal> {
+        self.manager.note_use(frame);
+        let is_on_standby = !entry.allows(Access::Read);
+        if is_on_standby {
+            self.manager.rescue(frame);
+        }
+        if fault.access == Access::Write && !entry.is_writable() {
+            let step = self.write_protected(vma, fault, cursor, frame)?;
+            // A dirty page could be stored to until it went on standby: this is no first store.
+            let is_back = is_on_standby && entry.is_dirty();
+            return Ok(match step {
+                Step::Done(Correction::Reuse) if is_back => Step::Done(Correction::Standby),
+                step => step,
+            });
+        }
+        Ok(match is_on_standby {
+            true => self.readmit(vma, fault, cursor, frame),
+            false => self.spurious(vma, fault, cursor),
+        })
     }
 
     /// There is no page yet. The entry is locked, if there is a table for it.

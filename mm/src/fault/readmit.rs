@@ -29,12 +29,12 @@ impl<M: Machine> Mm<M> {
             && vma.written_family().is_some()
             && self.reuse_if_sole(vma, fault, &mut cursor, frame)
         {
-            return Step::Done(Correction::Spurious);
+            return Step::Done(Correction::Standby);
         }
         let protection = self.manager.honest(vma.page_protection(), dirty);
         let entry = Entry::Present { frame, protection, accessed: true, dirty };
         // More rights need no flush: a processor that does not know of them faults again.
         cursor.replace(fault.page, entry);
-        Step::Done(Correction::Spurious)
+        Step::Done(Correction::Standby)
     }
 }

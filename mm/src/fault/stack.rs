@@ -9,12 +9,12 @@ use alloc::vec;
 use core::sync::atomic::Ordering;
 
 /// How many bytes must stay unmapped below a region that grows down (`stack_guard_gap`, A14).
-const GUARD_GAP: u64 = 256 * PAGE_SIZE;
+pub(crate) const GUARD_GAP: u64 = 256 * PAGE_SIZE;
 
 impl<M: Machine> Mm<M> {
     /// The region for an access, grown down to it if it is a stack (spec A13–A15).
     #[inline]
-    pub(super) fn region_for(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
+    pub(crate) fn region_for(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
         match self.containing(address) {
             Some(vma) => Ok(vma),
             None => self.region_grown_to(address),

@@ -1,8 +1,8 @@
 //! Bringing a page back from swap (spec B14, B15).
 
 use crate::cache::Key;
-use crate::event::{Correction, Weight};
-use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::event::{Ahead, Correction, Weight};
+use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::map::guard::GUARD;
@@ -11,7 +11,6 @@ use crate::page::{Owner, PageFlags};
 use crate::swap::area::Released;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
     /// Maps the page of a slot, reading it if it is not in the swap cache.
@@ -88,23 +87,27 @@ impl<M: Machine> Mm<M> {
             page.set_owner(Owner::Anon(all.id), vma.index_of(fault.page));
         }
         page.hold();
-        page.maps.fetch_add(1, Ordering::AcqRel);
+        manager.count_mapping(page);
         self.count_rss(Kind::Anon, 1);
         // The cache has a reference too, so that this is not the last.
         let Released { left, unused } = manager.swap.release(slot);
         debug_assert!(left > 0 && unused.is_none(), "{slot:?} was cached without a reference");
         let done = Step::Done(Correction::SwapIn);
+        let accessed = fault.purpose == Purpose::Access;
+        if !accessed {
+            manager.mark_guessed(frame, Ahead::Swapped);
+        }
         if sole && (fault.access == Access::Write || manager.expects_store(vma, slot)) {
             self.reuse(vma, fault, &mut cursor, frame);
             return Ok(done);
         }
         let protection = vma.page_protection().read_only();
-        let entry = Entry::Present { frame, protection, accessed: true, dirty: false };
+        let entry = Entry::Present { frame, protection, accessed, dirty: false };
         cursor.replace(fault.page, entry);
         if manager.swap.is_more_than_half_full() && manager.is_sole_owner(page, 1) {
             // The slot is worth more than a free write later (spec B14 (7)).
             fault.unused = manager.leave_swap_cache(frame);
-            let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+            let entry = Entry::Present { frame, protection, accessed, dirty: true };
             cursor.replace(fault.page, entry);
         }
         Ok(if fault.access == Access::Write { Step::Partly(Correction::SwapIn) } else { done })

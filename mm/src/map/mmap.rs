@@ -181,14 +181,23 @@ impl<M: Machine> Mm<M> {
             return Err(MapError::Ended);
         }
         let address = exclusive.place(request.placement, length)?;
-        let plan = self.plan(request, length)?;
         let range = address..address + length;
-        exclusive.map(plan, range.clone())?;
+        self.map_fixed(&exclusive, request, range.clone())?;
         drop(exclusive);
         if request.options.intersects(MapOptions::POPULATE | MapOptions::LOCKED) {
             self.populate(range);
         }
         Ok(address)
+    }
+
+    /// Makes a mapping of a range that the placement allows.
+    pub(super) fn map_fixed(
+        &self,
+        exclusive: &Exclusive<'_, M>,
+        request: &MapRequest<'_, M>,
+        range: Range<VirtAddr>,
+    ) -> Result<(), MapError> {
+        exclusive.map(self.plan(request, range.end - range.start)?, range)
     }
 
     fn check_length(&self, request: &MapRequest<'_, M>) -> Result<u64, MapError> {

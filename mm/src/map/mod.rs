@@ -1,6 +1,7 @@
 //! The verbs that change an address space, a file each.
 
 mod advise;
+pub(crate) mod brk;
 pub(crate) mod guard;
 mod lock;
 mod mmap;

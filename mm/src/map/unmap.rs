@@ -36,7 +36,7 @@ impl<M: Machine> Mm<M> {
 
 impl<M: Machine> Exclusive<'_, M> {
     /// Whether unmapping a range cuts one region in two.
-    fn splits(&self, range: &Range<VirtAddr>) -> bool {
+    pub(super) fn splits(&self, range: &Range<VirtAddr>) -> bool {
         self.mm()
             .containing(range.start)
             .is_some_and(|vma| vma.start < range.start && range.end < vma.end)

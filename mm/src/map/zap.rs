@@ -110,7 +110,7 @@ impl<M: Machine> Mm<M> {
         manager.lock_page(frame);
         if pinned(false) == Some(frame) {
             manager.machine.zero(frame);
-            manager.page(frame).set(PageFlags::DIRTY);
+            manager.mark_dirty(manager.page(frame));
         }
         manager.unlock_and_put(frame);
     }
@@ -192,12 +192,11 @@ impl<M: Machine> Mm<M> {
         let page = self.manager.page(frame);
         let anon = page.is_anon();
         self.count_rss(if anon { Kind::Anon } else { Kind::File }, -1);
-        let before = page.maps.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "{frame:?} was not mapped");
+        let before = self.manager.count_unmapping(page);
         if !anon {
             // The content belongs to the file: what the entry knew of it is kept (spec D9).
             if dirty {
-                page.set(PageFlags::DIRTY);
+                self.manager.mark_dirty(page);
             }
             if accessed {
                 page.set(PageFlags::REFERENCED);

@@ -182,7 +182,10 @@ impl<'a, M: Machine> Batch<'a, M> {
             let found = manager.walk_near(&mut self.near, frame, |spot| {
                 if purpose != Purpose::WriteBack {
                     spared |= spot.vma.has(VmaFlags::LOCKED);
-                    spared |= sees_use && spot.cursor.clear_accessed(spot.address) && is_polite;
+                    if sees_use && spot.cursor.clear_accessed(spot.address) {
+                        manager.note_use(frame);
+                        spared |= is_polite;
+                    }
                 }
                 if page.is_pinned() {
                     // A device stores to it without looking at the entry.
@@ -200,7 +203,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 }
             });
             if dirty {
-                page.set(PageFlags::DIRTY);
+                manager.mark_dirty(page);
                 page.clear(PageFlags::LAZY_FREE);
             }
             match () {
@@ -310,7 +313,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             self.manager.release_and_free(unused);
         }
         if slot.is_some() {
-            page.set(PageFlags::DIRTY);
+            self.manager.mark_dirty(page);
         }
         State::Kept(Which::Main)
     }
@@ -329,7 +332,13 @@ impl<'a, M: Machine> Batch<'a, M> {
         if let Some((slot, object, index)) = owned {
             manager.swap.set_owner(slot, object, index);
         }
-        if !manager.cache.remove(&manager.pages, &manager.order, frame, Some(expected)) {
+        if !manager.cache.remove(
+            &manager.counts,
+            &manager.pages,
+            &manager.order,
+            frame,
+            Some(expected),
+        ) {
             // A truncation may have given the slot up already.
             *slot = owned
                 .filter(|(slot, object, index)| manager.swap.disown(*slot, *object, *index))
@@ -353,6 +362,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             match victim.state {
                 State::Gone(address) => {
                     freed += 1;
+                    manager.note_eviction(victim.frame);
                     manager.observe(|| Event::Evicted { frame: victim.frame, address });
                     manager.put(victim.frame);
                 }
@@ -463,13 +473,13 @@ fn take_entry<M: Machine>(
     };
     let old = spot.cursor.replace(spot.address, replacement);
     spot.mm.count_rss(kind, -1);
-    page.maps.fetch_sub(1, Ordering::AcqRel);
+    manager.count_unmapping(page);
     // The batch has a reference of its own, so that this cannot be the last.
     page.refs.fetch_sub(1, Ordering::AcqRel);
     if still == Still::Forbidden && old.is_dirty() {
         // Hardware set the bit between the look and the exchange: the page stays, and will be
         // written again.
-        page.set(PageFlags::DIRTY);
+        manager.mark_dirty(page);
     }
     Some(Stale { address: spot.address, frame, fate: Fate::Kept })
 }

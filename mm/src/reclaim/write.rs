@@ -30,7 +30,7 @@ impl<M: Machine> Manager<M> {
                         .map_err(drop),
                     Store::Shared(_) => {
                         let slot = self.write_to_new_slot(frame)?;
-                        page.clear(PageFlags::DIRTY);
+                        self.mark_clean(page);
                         Ok(Some(slot))
                     }
                 }
@@ -42,13 +42,13 @@ impl<M: Machine> Manager<M> {
         let page = self.page(frame);
         let Some(slot) = page.slot() else {
             let slot = self.write_to_new_slot(frame)?;
-            page.clear(PageFlags::DIRTY);
+            self.mark_clean(page);
             return Ok(Some(slot));
         };
         self.foresight.learn(slot, false);
         if page.has(PageFlags::DIRTY) {
             self.write_slot(frame, slot).map_err(drop)?;
-            page.clear(PageFlags::DIRTY);
+            self.mark_clean(page);
         }
         if page.has(PageFlags::UPTODATE) { Ok(None) } else { Err(()) }
     }

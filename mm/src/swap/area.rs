@@ -224,10 +224,12 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         device: Box<dyn SwapDevice>,
         priority: Priority,
     ) -> Result<u8, SwapOnError> {
-        self.add_with_bad(device, priority, &[])
+        let slots = device.slots();
+        self.add_with_bad(device, priority, slots, &[])
     }
 
-    /// Adds an area of which the slots in `bad` are never used (spec F1), and returns its number.
+    /// Adds an area of which only the first `slots` are used, without those in `bad` (spec F1), and
+    /// returns its number.
     ///
     /// Of a device with more slots than an entry can name the rest is left alone, as Linux does;
     /// [`AreaStatistics::slots`] tells.
@@ -235,12 +237,13 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         &self,
         device: Box<dyn SwapDevice>,
         priority: Priority,
+        slots: u32,
         bad: &[u32],
     ) -> Result<u8, SwapOnError> {
         if matches!(priority, Priority::Given(given) if given > Priority::HIGHEST) {
             return Err(SwapOnError::Invalid);
         }
-        let count = device.slots().min(self.last.saturating_add(1));
+        let count = device.slots().min(slots).min(self.last.saturating_add(1));
         let slots = Slots::new(count, bad, Arc::clone(&self.room));
         let slots = slots.map_err(|_| SwapOnError::OutOfMemory)?;
         if slots.good() == 0 {

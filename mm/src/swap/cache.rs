@@ -54,10 +54,10 @@ impl<M: Machine> Manager<M> {
     }
 
     fn give_up_slot(&self, frame: Frame, slot: SwapSlot) -> Option<UnusedSlot> {
-        if !self.cache.remove(&self.pages, &self.order, frame, None) {
+        if !self.cache.remove(&self.counts, &self.pages, &self.order, frame, None) {
             return None;
         }
-        self.page(frame).set(PageFlags::DIRTY);
+        self.mark_dirty(self.page(frame));
         let unused = self.swap.release(slot).unused;
         self.put(frame);
         unused
@@ -113,10 +113,10 @@ impl<M: Machine> Manager<M> {
     ) -> Option<Option<UnusedSlot>> {
         let page = self.page(frame);
         let unused = page.slot() == Some(slot) && page.maps() == 0 && self.swap.count(slot) == 1;
-        if !unused || !self.cache.remove(&self.pages, &self.order, frame, Some(2)) {
+        if !unused || !self.cache.remove(&self.counts, &self.pages, &self.order, frame, Some(2)) {
             return None;
         }
-        page.set(PageFlags::DIRTY);
+        self.mark_dirty(page);
         let unused = self.swap.release(slot).unused;
         self.put(frame);
         Some(unused)
@@ -141,7 +141,7 @@ impl<M: Machine> Manager<M> {
             return Ok(None);
         }
         let key = Key::Swap(slot);
-        if let Err(there) = self.cache.insert(&self.pages, &self.order, key, frame) {
+        if let Err(there) = self.cache.insert(&self.counts, &self.pages, &self.order, key, frame) {
             self.free_slots(self.release_slot(slot));
             self.unlock_and_put(frame);
             return Ok(Some(there));

@@ -2,6 +2,7 @@
 
 pub mod area;
 pub(crate) mod cache;
+pub mod header;
 pub(crate) mod off;
 pub(crate) mod owners;
 pub(crate) mod slots;

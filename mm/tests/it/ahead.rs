@@ -142,3 +142,68 @@ fn f17_a_run_goes_ahead_where_every_batch_of_faults_must_evict() {
     assert!(faults <= 600, "{faults} faults");
     world.check();
 }
+
+#[test]
+fn f17_what_is_read_ahead_is_counted_as_used_where_the_run_goes_on() {
+    let (world, space) = swapped_out(16);
+    let order: Vec<u64> = (0..64).collect();
+    faults_of_a_pass(&world, &space, &order);
+    let counters = world.manager.counters();
+    // Of the last window nothing is known: no fault came after it.
+    let unknown = counters.read_ahead - counters.read_ahead_used;
+    assert!(unknown <= 16, "{counters:?}");
+    assert_eq!(counters.read_ahead_wasted, 0);
+    // Reclaim finds the accessed bits of the rest.
+    space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
+    let counters = world.manager.counters();
+    assert_eq!(counters.read_ahead_used, counters.read_ahead);
+    assert_eq!(counters.read_ahead_wasted, 0);
+    world.check();
+}
+
+#[test]
+fn f17_what_is_evicted_untouched_was_wasted() {
+    let (world, space) = swapped_out(16);
+    faults_of_a_pass(&world, &space, &[10, 11]);
+    assert_eq!(world.manager.counters().read_ahead, 2);
+    space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
+    let counters = world.manager.counters();
+    assert_eq!((counters.read_ahead_used, counters.read_ahead_wasted), (0, 2));
+}
+
+/// Pairs of neighbours at random: each looks like the beginning of a run, and none goes on.
+#[test]
+fn f17_read_ahead_stops_where_it_is_wasted_and_begins_again_where_it_pays() {
+    let (world, space) = swapped_out(16);
+    let pairs = |count: u64| {
+        let before = world.manager.counters();
+        for n in 0..count {
+            let first = n * 20 % 60;
+            faults_of_a_pass(&world, &space, &[first, first + 1]);
+            space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
+        }
+        world.manager.counters().read_ahead - before.read_ahead
+    };
+    pairs(100);
+    let later = pairs(64);
+    assert!(later <= 2 * 64 / 8, "{later} pages for 64 pairs");
+    // Runs that do go on are found out again.
+    let order: Vec<u64> = (0..64).collect();
+    for _ in 0..8 {
+        faults_of_a_pass(&world, &space, &order);
+        space.mm().madvise(at(0), 64 * PAGE, Advice::PageOut).unwrap();
+    }
+    assert!(faults_of_a_pass(&world, &space, &order) <= 16);
+    world.check();
+}
+
+#[test]
+fn b07_fresh_pages_given_ahead_are_counted_too() {
+    let (world, space) = fresh(16);
+    for page in 0..64 {
+        world.store(space.mm(), 0, at(page), &[7]).unwrap();
+    }
+    let counters = world.manager.counters();
+    assert!(counters.populated_ahead_used + 16 >= counters.populated_ahead, "{counters:?}");
+    assert!(counters.populated_ahead_used > 16, "{counters:?}");
+}

@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::fs::{self, Follow};
 use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
-use crate::process::{self, Break, Process};
+use crate::process::{self, Process};
 use crate::{cpu, kernel, random, user};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -117,8 +117,8 @@ impl Program {
     }
 
     /// Maps the program into the address space that is loaded, and returns the registers that it
-    /// begins with and its program break.
-    pub fn load(&self, space: &AddressSpace<Pc>) -> Result<(TrapFrame, Break), Errno> {
+    /// begins with.
+    pub fn load(&self, space: &AddressSpace<Pc>) -> Result<TrapFrame, Errno> {
         let base = if self.header.e_type == ET_DYN { DYNAMIC_BASE } else { 0 };
         let end = map_segments(space, &self.file, &self.segments, base)?;
         let mut entry = base.wrapping_add(self.header.e_entry);
@@ -134,8 +134,8 @@ impl Program {
             return Err(Errno::ENOEXEC);
         }
         let stack = self.stack(space, base, own_entry, interpreter_base)?;
-        let start = end.next_multiple_of(PAGE_SIZE);
-        Ok((TrapFrame::user(entry, stack), Break { start, now: start }))
+        space.begin_heap(VirtAddr(end.next_multiple_of(PAGE_SIZE)), 0);
+        Ok(TrapFrame::user(entry, stack))
     }
 
     /// Maps the stack and writes what a program finds on it; returns the stack pointer.

@@ -243,9 +243,8 @@ fn load_init() -> Result<entry::TrapFrame, errno::Errno> {
     let program = Program::open(&find_program(&path)?, Arguments { arguments, environment })?;
     let process = process::current();
     program.introduce(process);
-    let (frame, program_break) = program.load(process::space())?;
+    let frame = program.load(process::space())?;
     process.stack.store(frame.rsp, core::sync::atomic::Ordering::Relaxed);
-    *process.program_break.lock() = program_break;
     Ok(frame)
 }
 

@@ -85,15 +85,6 @@ const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_TRAPPED: i32 = 4;
 
-/// The program break: where the heap of old begins and ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Break {
-    /// The lowest break.
-    pub start: u64,
-    /// The break now.
-    pub now: u64,
-}
-
 /// All threads of a process may go on.
 const EVERYONE: u32 = 0;
 /// All threads of a process are to end.
@@ -108,8 +99,6 @@ pub struct Process {
     pub space: Mutex<Option<Arc<AddressSpace<Pc>>>>,
     /// Open files and the working directory.
     pub files: SleepMutex<Files>,
-    /// The program break.
-    pub program_break: SleepMutex<Break>,
     /// What signals do.
     pub actions: Mutex<Actions>,
     /// Signals for any thread.
@@ -246,7 +235,6 @@ impl Process {
             parent: Mutex::new(parent.map_or_else(Weak::new, Arc::downgrade)),
             space: Mutex::new(None),
             files: SleepMutex::new(files),
-            program_break: SleepMutex::new(Break::default()),
             actions: Mutex::new(Actions::default()),
             pending: AtomicU64::new(0),
             infos: Mutex::new(Vec::new()),

@@ -9,7 +9,7 @@
 //! pinned before any page can be evicted.
 
 use super::light;
-use super::{GATE, Manager, PAGE, Pins, addresses};
+use super::{GATE, Manager, PAGE, Pins, addresses, events};
 use crate::thread::Thread;
 use crate::{call, keeper, process, signal, sys, user};
 use alloc::vec::Vec;
@@ -58,6 +58,7 @@ impl Manager {
         if !light::end() {
             return;
         }
+        let begin = process::now();
         CONVERTER.store(Thread::current().context(), Relaxed);
         let mut bound = core::mem::take(&mut *self.bound.lock());
         let parts = self.parts(&(PAGE..user::END));
@@ -87,21 +88,24 @@ impl Manager {
             }
         }
         self.machine.grant_frames(bound.paid as u32);
+        let mut adopted = 0;
         for used in &uses {
             let pages = used.area.start & !(PAGE - 1)..used.area.end().next_multiple_of(PAGE);
             for (part, protection) in self.parts(&pages) {
-                self.adopt_standing(&mut standing, &part, protection);
+                adopted += self.adopt_standing(&mut standing, &part, protection);
             }
             self.pin_for(used);
         }
         for (part, protection) in &parts {
             for stored in bound.stored.within(part) {
-                self.adopt_standing(&mut standing, &stored, *protection);
+                adopted += self.adopt_standing(&mut standing, &stored, *protection);
             }
         }
         self.machine.give_back_frames();
         CONVERTER.store(0, Release);
         signal::take_cores();
+        light::say(self);
+        events::taken_over(begin, adopted);
     }
 
     /// Makes the pages of a use present while the host does so by itself.
@@ -114,8 +118,13 @@ impl Manager {
         }
     }
 
-    /// Adopts what stands in a part of a region.
-    fn adopt_standing(&self, standing: &mut Standing, part: &Range<u64>, protection: Protection) {
+    /// Adopts what stands in a part of a region; returns how many pages that was.
+    fn adopt_standing(
+        &self,
+        standing: &mut Standing,
+        part: &Range<u64>,
+        protection: Protection,
+    ) -> u64 {
         let since = process::now();
         loop {
             let range = addresses(part);
@@ -128,7 +137,7 @@ impl Manager {
                 }
             };
             match adopted {
-                Ok(_) => return,
+                Ok(pages) => return pages,
                 Err(AdoptPresentError::Refused(AdoptError::OutOfMemory))
                     if process::now() - since < PATIENCE =>
                 {

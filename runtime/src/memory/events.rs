@@ -154,6 +154,17 @@ pub fn corrected(kind: Kind, page: u64, access: Access, major: bool) {
     });
 }
 
+/// The process's pages were taken over from the host, since `begin`: so many.
+pub fn taken_over(begin: u64, pages: u64) {
+    let Some(control) = process::control() else { return };
+    control.counters.takeovers.add(1);
+    control.counters.taken_over.add(pages);
+    if let Some(ring) = ring() {
+        let took = process::now().saturating_sub(begin);
+        ring.write(&Happening { time: begin, took, ..nothing(Kind::Takeover) });
+    }
+}
+
 /// A page came or went without a fault.
 pub fn moved(kind: Kind, page: u64) {
     if let Some(ring) = ring() {

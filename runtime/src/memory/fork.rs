@@ -187,6 +187,7 @@ pub fn after_fork_in_child(fork: Fork) {
     if let Err(error) = gone_on {
         process::stop(format_args!("a forked process cannot go on: {error}"));
     }
+    light::say(manager);
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
         let [file, ..] = files::shared();

@@ -13,6 +13,7 @@
 use super::ranges::Ranges;
 use super::{GATE, Manager, PAGE, Pins, convert};
 use crate::lock::Mutex;
+use crate::process;
 use crate::thread::Thread;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -53,6 +54,15 @@ pub fn leave(manager: &Manager) {
     }
 }
 
+/// Says in the process's slot whether it is light.
+pub(super) fn say(manager: &Manager) {
+    if let Some(slot) =
+        process::control().and_then(|control| control.slots.get(manager.tree.slot()))
+    {
+        slot.set_light(is_light());
+    }
+}
+
 /// What a light process is charged for.
 #[derive(Default)]
 pub struct Bound {
@@ -81,6 +91,7 @@ impl Manager {
             bound.paid = pages;
             LIGHT.store(true, SeqCst);
         }
+        say(self);
     }
 
     /// Pays for ranges that can be stored to from now on, or else converts. The gate is held

@@ -3,8 +3,8 @@
 use super::{current, events};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
-use pagefault::{Correction, Event, Weight};
-use pagefault_control::{Control, Kind};
+use pagefault::{Ahead, Correction, Event, Weight};
+use pagefault_control::{Control, Counters, Kind};
 
 /// Counts what happens.
 pub struct Observer {
@@ -18,14 +18,15 @@ impl pagefault::Observer for Observer {
             Event::Corrected { address, access, correction, weight, .. } => {
                 (address.value(), *access, correction, weight)
             }
-            Event::ReadAhead { address, .. } => {
-                counters.read_ahead.add(1);
-                return events::moved(Kind::ReadAhead, address.value());
+            Event::Brought { address, ahead, .. } => {
+                let (counts, kind) = guesses(counters, *ahead);
+                counts.brought.add(1);
+                return events::moved(kind, address.value());
             }
-            Event::PopulatedAhead { address, .. } => {
-                counters.populated_ahead.add(1);
-                return events::moved(Kind::PopulatedAhead, address.value());
+            Event::Used { ahead, pages } => {
+                return guesses(counters, *ahead).0.used.add(u64::from(*pages));
             }
+            Event::Wasted { ahead } => return guesses(counters, *ahead).0.wasted.add(1),
             Event::Evicted { address, .. } => {
                 counters.evicted.add(1);
                 say_what_is_stored(self.control);
@@ -40,6 +41,7 @@ impl pagefault::Observer for Observer {
             Correction::SwapIn => (&counters.swap_in, Kind::SwapIn),
             Correction::CopyOnWrite => (&counters.copy_on_write, Kind::CopyOnWrite),
             Correction::Reuse => (&counters.first_store, Kind::FirstStore),
+            Correction::Standby => (&counters.standby, Kind::Standby),
             Correction::Spurious => (&counters.spurious, Kind::Spurious),
         };
         count.add(1);
@@ -51,6 +53,14 @@ impl pagefault::Observer for Observer {
             Weight::Major => counters.major.add(1),
         }
         events::corrected(kind, page, access, *weight == Weight::Major);
+    }
+}
+
+/// Where pages that are brought ahead are counted, and what the event is.
+const fn guesses(counters: &Counters, ahead: Ahead) -> (&pagefault_control::Ahead, Kind) {
+    match ahead {
+        Ahead::Swapped => (&counters.read_ahead, Kind::ReadAhead),
+        Ahead::Fresh => (&counters.populated_ahead, Kind::PopulatedAhead),
     }
 }
 

@@ -4,7 +4,7 @@
 //! unwinds.
 
 use super::shared::{CARRIED, Order, Reply, SIGNAL_STACK, Shared};
-use super::touch;
+use super::{debug, heap, touch};
 use crate::ast::PAGE;
 use crate::outcome::Bytes;
 use std::io;
@@ -51,6 +51,12 @@ fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
             Order::ToUser { address, length } => to_user(shared, address, mailbox.bytes(), length),
             Order::FromUser { address, length } => {
                 from_user(shared, address, length, mailbox.bytes())
+            }
+            Order::BeginHeap { address } => heap::begin(address),
+            Order::Brk { address } => system(libc::SYS_brk, [address, 0, 0, 0, 0, 0]),
+            Order::Poke { address, length } => debug::poke(address, mailbox.bytes(), length),
+            Order::Peek { address, length } => {
+                debug::peek(shared, address, length, mailbox.bytes())
             }
             Order::Fork { slot: new } => match fork() {
                 0 => {
@@ -234,7 +240,7 @@ fn drain(shared: &Shared) -> usize {
     usize::try_from(count).unwrap_or(0)
 }
 
-fn errno() -> i32 {
+pub(super) fn errno() -> i32 {
     // SAFETY: the pointer is to this thread's errno.
     unsafe { *libc::__errno_location() }
 }

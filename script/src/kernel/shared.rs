@@ -61,6 +61,23 @@ pub(super) enum Order {
         address: u64,
         length: u64,
     },
+    /// The heap begins there, and is empty.
+    BeginHeap {
+        address: u64,
+    },
+    /// The heap is to end there.
+    Brk {
+        address: u64,
+    },
+    /// Of the slot's bytes, as a debugger.
+    Poke {
+        address: u64,
+        length: usize,
+    },
+    Peek {
+        address: u64,
+        length: u64,
+    },
     /// The child serves this slot.
     Fork {
         slot: usize,

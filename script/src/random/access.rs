@@ -38,6 +38,18 @@ impl Writer {
         self.line(Op::Exec(address));
     }
 
+    /// A debugger's access.
+    pub(super) fn forced_access(&mut self) {
+        if self.rng.bool() {
+            let address = self.byte();
+            let bytes = self.bytes();
+            self.line(Op::Poke(address, bytes));
+        } else {
+            let range = self.bytes_range();
+            self.line(Op::Peek(range));
+        }
+    }
+
     pub(super) fn kernel_access(&mut self) {
         if self.rng.bool() {
             let address = self.byte();

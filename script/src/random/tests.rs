@@ -43,6 +43,8 @@ fn every_operation_is_written() {
         "exec",
         "to_user",
         "from_user",
+        "poke",
+        "peek",
         "fork",
         "exit",
         "reclaim",
@@ -89,7 +91,7 @@ fn files_that_end_within_a_page_are_not_stored_to() {
                 Op::Truncate(_, length) => {
                     uneven = u32::from(length % PAGE != 0 && length < 1 << 63)
                 }
-                Op::Write(..) | Op::Fill(..) | Op::ToUser(..) | Op::Exec(_) => {
+                Op::Write(..) | Op::Fill(..) | Op::ToUser(..) | Op::Poke(..) | Op::Exec(_) => {
                     assert_eq!(uneven, 0, "seed {seed}: {}", line.number);
                 }
                 _ => {}

@@ -2,13 +2,12 @@
 //!
 //! `docs/report.md` describes the fields.
 
-use super::ahead::Count;
 use super::heat::{self, Cell, Heat};
 use super::symbols::{self, Function};
 use super::{Run, Watched};
 use crate::watch::members::{Member, Members};
 use crate::watch::sample::{COUNTED, Holding, Sample};
-use pagefault_control::{Histogram, Kind};
+use pagefault_control::{Happening, Histogram, Kind};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -43,9 +42,10 @@ pub fn of(watched: &mut Watched, run: &Run) -> Value {
         "latency": latency(watched),
         "maps": maps(watched),
         "ahead": {
-            "from_swap": ahead(watched.gathered.ahead.from_swap),
-            "fresh": ahead(watched.gathered.ahead.fresh),
+            "from_swap": ahead(&run.stats, "read_ahead"),
+            "fresh": ahead(&run.stats, "populated_ahead"),
         },
+        "takeovers": takeovers(watched),
         "places": places(watched),
         "curve": curve(watched, run),
     })
@@ -301,8 +301,28 @@ fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
     rows.into_iter().map(row).collect()
 }
 
-fn ahead(count: Count) -> Value {
-    json!({ "brought": count.brought, "used": count.used, "unused": count.unused })
+/// What became of pages that were brought before they were touched.
+fn ahead(stats: &Value, name: &str) -> Value {
+    json!({
+        "brought": stats[name],
+        "used": stats[format!("{name}_used")],
+        "unused": stats[format!("{name}_wasted")],
+    })
+}
+
+/// When pages were taken over from the host, and for how long that stopped a process.
+fn takeovers(watched: &Watched) -> Value {
+    let gathered = &watched.gathered;
+    let row = |(index, event): &(usize, Happening)| {
+        let member = watched.members.seen(*index);
+        json!({
+            "process": member.name,
+            "pid": member.pid,
+            "seconds": seconds(event.time.saturating_sub(gathered.begin)),
+            "took": seconds(event.took),
+        })
+    };
+    gathered.takeovers.iter().map(row).collect()
 }
 
 /// The functions that fault most.

@@ -6,13 +6,11 @@
 //! | [`heat`] | where pages come and go over time |
 //! | [`latency`] | how long faults took |
 //! | [`places`], [`symbols`] | where in the program they are |
-//! | [`ahead`] | what became of pages brought before they were touched |
 //! | [`curve`] | what more memory would have changed |
 //! | [`data`], [`page`] | all of it as JSON, and as the page |
 //!
 //! Each event is counted as it comes and forgotten: what is kept does not grow with the run.
 
-mod ahead;
 mod curve;
 mod data;
 mod heat;
@@ -25,7 +23,6 @@ mod symbols;
 use super::members::Members;
 use super::sample::Sample;
 use crate::complain;
-use ahead::{Ahead, Brought};
 use curve::Curve;
 use heat::{Columns, Heat};
 use latency::Latency;
@@ -54,10 +51,11 @@ pub struct Gathered {
     heat: Vec<Heat>,
     latency: Latency,
     places: Places,
-    ahead: Ahead,
     curve: Curve,
     /// Corrections for system calls, by kind.
     in_calls: [u64; Kind::ALL.len()],
+    /// The first takeovers, and whose.
+    takeovers: Vec<(usize, Happening)>,
 }
 
 /// What a run was, for its report.
@@ -97,9 +95,9 @@ impl Gathered {
             heat: Vec::new(),
             latency: Latency::default(),
             places: Places::default(),
-            ahead: Ahead::default(),
             curve: Curve::default(),
             in_calls: [0; Kind::ALL.len()],
+            takeovers: Vec::new(),
         }
     }
 
@@ -108,21 +106,16 @@ impl Gathered {
         let process = index as u32;
         self.count_on_map(index, event);
         match event.kind {
-            Kind::ReadAhead => {
-                self.ahead.brought(process, event.page, Brought::FromSwap);
-                self.curve.came_back(process, event.page);
+            Kind::ReadAhead => self.curve.came_back(process, event.page),
+            Kind::Evicted => self.curve.evicted(process, event.page),
+            Kind::Takeover if self.takeovers.len() < MOST_MAPS => {
+                self.takeovers.push((index, *event));
             }
-            Kind::PopulatedAhead => self.ahead.brought(process, event.page, Brought::Fresh),
-            Kind::Evicted => {
-                self.ahead.evicted(process, event.page);
-                self.curve.evicted(process, event.page);
-            }
-            Kind::Fork => {}
+            Kind::PopulatedAhead | Kind::Fork | Kind::Takeover => {}
             _ => {
                 if event.kind == Kind::SwapIn {
                     self.curve.came_back(process, event.page);
                 }
-                self.ahead.touched(process, event.page);
                 if event.in_call {
                     self.in_calls[event.kind as usize] += 1;
                     self.places.others.add(event.took);

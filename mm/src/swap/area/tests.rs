@@ -233,7 +233,7 @@ fn totals_say_when_more_than_half_is_full() {
     let areas = TestAreas::new();
     assert!(!areas.is_more_than_half_full());
     areas.add(device(4), Priority::Descending).unwrap();
-    areas.add_with_bad(device(4), Priority::Descending, &[2]).unwrap();
+    areas.add_with_bad(device(4), Priority::Descending, 4, &[2]).unwrap();
     assert_eq!((areas.total(), areas.free()), (5, 5));
     allocate_many(&areas, 2);
     assert!(!areas.is_more_than_half_full());
@@ -294,7 +294,7 @@ fn areas_that_make_no_sense_are_refused() {
     let areas = TestAreas::new();
     assert_eq!(areas.add(device(0), Priority::Descending), Err(SwapOnError::Invalid));
     assert_eq!(areas.add(device(1), Priority::Descending), Err(SwapOnError::Invalid));
-    let all_bad = areas.add_with_bad(device(3), Priority::Descending, &[1, 2]);
+    let all_bad = areas.add_with_bad(device(3), Priority::Descending, 3, &[1, 2]);
     assert_eq!(all_bad, Err(SwapOnError::Invalid));
     assert_eq!(areas.add(device(2), Priority::Given(0x8000)), Err(SwapOnError::Invalid));
     for number in 0..MAX_AREAS as u8 {

@@ -4,8 +4,10 @@ use super::{Death, PROCESSES, Process, Reason, kill_threads};
 use crate::sleep::SleepMutex;
 use crate::{kernel, report, scheduler, signal, task};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use pagefault::machine::Space;
+use pagefault::oom::{Candidate, Choice, Standing};
 
 /// Held while a victim is chosen.
 static CHOICE: SleepMutex<()> = SleepMutex::new(());
@@ -30,15 +32,30 @@ pub fn out_of_memory() {
         drop(choice);
         return scheduler::yield_now();
     }
-    let victim = PROCESSES
-        .lock()
-        .values()
+    let all: Vec<_> = PROCESSES.lock().values().cloned().collect();
+    let spaces: Vec<_> = all
+        .iter()
         .filter(|process| process.ending.lock().is_none())
-        .max_by_key(|process| {
-            // The first comes last: without it the machine ends.
-            (process.id != kernel().init, frames_of(process), process.id)
+        .filter_map(|process| Some((process, process.space.lock().clone()?)))
+        .collect();
+    let candidates: Vec<_> = spaces
+        .iter()
+        .map(|(process, space)| Candidate {
+            mm: space.mm(),
+            // Without the first the machine ends.
+            standing: match process.id == kernel().init {
+                true => Standing::Needed,
+                false => Standing::Running,
+            },
+            tables: space.space().leaves() as u64,
+            adjustment: 0,
         })
-        .cloned();
+        .collect();
+    let victim = match kernel().manager.choose_victim(&candidates) {
+        Choice::Kill(place) => Some(spaces[place].0.clone()),
+        Choice::Wait => None,
+        Choice::Nobody => all.iter().find(|process| process.id == kernel().init).cloned(),
+    };
     let Some(victim) = victim else { return };
     report!(
         "out of memory: killing process {} ({}): {} frames, {} pages mapped, {} frames free",

@@ -121,10 +121,13 @@ struct Names {
 
 impl Names {
     fn of(process: &Process) -> Self {
-        let program_break = *process.program_break.lock();
+        let heap = space(process).map_or(0..0, |space| {
+            let heap = space.heap();
+            heap.start.value()..heap.end.value()
+        });
         let objects = fs::objects();
         let stack = process.stack.load(Ordering::Relaxed);
-        Self { objects, heap: program_break.start..program_break.now, stack }
+        Self { objects, heap, stack }
     }
 
     /// The line of a region in `/proc/PID/maps`.
@@ -275,18 +278,22 @@ fn flags(region: &RegionReport) -> String {
     text
 }
 
-/// Reads a process's memory (`/proc/PID/mem`), up to what cannot be.
+/// Reads a process's memory (`/proc/PID/mem`), up to what cannot be (spec H6).
 pub fn read_memory(process: &Process, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
     let Some(space) = space(process) else { return Ok(0) };
-    let left = space.copy_from_user(VirtAddr(address), bytes);
-    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
+    match space.read_forced(VirtAddr(address), bytes) {
+        0 if !bytes.is_empty() => Err(Errno::EIO),
+        read => Ok(read),
+    }
 }
 
 /// Likewise, writes it.
 pub fn write_memory(process: &Process, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
     let Some(space) = space(process) else { return Ok(0) };
-    let left = space.copy_to_user(VirtAddr(address), bytes);
-    if left == bytes.len() && left > 0 { Err(Errno::EIO) } else { Ok(bytes.len() - left) }
+    match space.write_forced(VirtAddr(address), bytes) {
+        0 if !bytes.is_empty() => Err(Errno::EIO),
+        written => Ok(written),
+    }
 }
 
 const PRESENT: u64 = 1 << 63;
@@ -347,7 +354,7 @@ fn stat(process: &Process) -> String {
     let usage = process.usage();
     let children = *process.children_usage.lock();
     let (time, waited) = (times::of(process), *process.children_time.lock());
-    let program_break = process.program_break.lock().start;
+    let program_break = space(process).map_or(0, |space| space.heap().start.value());
     let values = [
         process.parent_id().into(),
         process.group.load(Ordering::Relaxed).into(),

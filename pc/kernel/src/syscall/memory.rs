@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{Advice, MapOptions, MapRequest, Mm, Placement, RegionReport, SyncMode, VmaFlags};
+use pagefault::{Advice, MapOptions, Mm, RegionReport, SyncMode, VmaFlags};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
@@ -60,31 +60,14 @@ const fn protection(bits: u64) -> Protection {
 }
 
 fn brk(wanted: u64) -> Result {
-    let space = process::space();
-    // Held while memory is mapped or unmapped: another thread may move it too.
-    let mut now = process::current().program_break.lock();
-    if !(now.start..TASK_SIZE).contains(&wanted) {
-        return Ok(now.now);
+    let (space, process) = (process::space(), process::current());
+    let heap = space.heap();
+    if wanted.saturating_sub(heap.start.value()) > process.limit(nr::RLIMIT_DATA) {
+        return Ok(heap.end.value());
     }
-    if wanted - now.start > process::current().limit(nr::RLIMIT_DATA) {
-        return Ok(now.now);
-    }
-    let page = |address: u64| address.next_multiple_of(PAGE_SIZE);
-    let (old, new) = (page(now.now), page(wanted));
-    let moved = if new > old {
-        let mut request = MapRequest::anonymous(new - old);
-        request.placement = Placement::FixedNoReplace(VirtAddr(old));
-        let locks = process::current().locks_new.load(Ordering::Relaxed);
-        request.options.set(MapOptions::LOCKED, locks);
-        space.mmap(&request).is_ok()
-    } else {
-        new == old || space.munmap(VirtAddr(new), old - new).is_ok()
-    };
-    if !moved {
-        return Ok(now.now);
-    }
-    now.now = wanted;
-    Ok(wanted)
+    let mut options = MapOptions::empty();
+    options.set(MapOptions::LOCKED, process.locks_new.load(Ordering::Relaxed));
+    Ok(space.brk(VirtAddr(wanted), options).value())
 }
 
 fn mlock2(address: u64, length: u64, flags: u32) -> Result {

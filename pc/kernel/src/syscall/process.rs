@@ -38,6 +38,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
             Ok(process.id.into())
         }
         nr::__NR_setpgid => set_group(a as u32, b as u32),
+        nr::__NR_prctl if a as u32 == prctl::PR_SET_MM => memory_map(b, c, d),
         nr::__NR_prctl => prctl(a as u32, b),
         nr::__NR_set_tid_address => {
             process::thread().clear_tid.store(a, Ordering::Relaxed);
@@ -125,6 +126,22 @@ fn prctl(what: u32, argument: u64) -> Result {
         prctl::PR_GET_TIMERSLACK => Ok(50_000),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `PR_SET_MM_MAP`, of which the heap's place is all that is kept here: the words `start_brk` and `brk`.
+fn memory_map(what: u64, address: u64, size: u64) -> Result {
+    const BREAK: u64 = 4 * 8;
+    const WHOLE: u64 = 104;
+    if what != u64::from(prctl::PR_SET_MM_MAP) || size != WHOLE {
+        return Err(Errno::EINVAL);
+    }
+    let start = user::read_u64(address.wrapping_add(BREAK))?;
+    let now = user::read_u64(address.wrapping_add(BREAK + 8))?;
+    if start != now || !user::access_ok(start, 0) {
+        return Err(Errno::EINVAL);
+    }
+    process::space().begin_heap(pagefault::machine::VirtAddr(start), 0);
+    Ok(0)
 }
 
 fn arch_prctl(code: u32, address: u64) -> Result {
@@ -270,8 +287,6 @@ fn child(
     *process.space.lock() = Some(space.clone());
     *process.identity.lock() = parent.identity.lock().clone();
     *process.limits.lock() = parent.limits.lock().clone();
-    let program_break = *parent.program_break.lock();
-    *process.program_break.lock() = program_break;
     *process.actions.lock() = parent.actions.lock().clone();
     *process.name.lock() = parent.name.lock().clone();
     *process.comm.lock() = parent.comm.lock().clone();
@@ -316,10 +331,9 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     program.introduce(process);
     process::thread().robust_list.store(0, Ordering::Relaxed);
     // The old program is gone: from here on an error can only end the process.
-    let Ok((registers, program_break)) = program.load(&space) else {
+    let Ok(registers) = program.load(&space) else {
         process::exit_group(Death { reason: Reason::Signal(signal::SIGKILL) })
     };
-    *process.program_break.lock() = program_break;
     if process.is_traced() {
         signal::send(process, signal::SIGTRAP);
     }

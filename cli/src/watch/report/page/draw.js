@@ -73,7 +73,8 @@ const CORRECTIONS = [
   ["swap_in", "swap-in", "a page that was evicted"],
   ["copy_on_write", "copy on write", "a store to a shared page"],
   ["first_store", "first store", "a store to a clean page of its own"],
-  ["spurious", "spurious", "in order by now, or off standby"],
+  ["standby", "standby", "a page that was about to leave, and is used"],
+  ["spurious", "spurious", "in order by now"],
 ];
 const TITLES = Object.fromEntries(CORRECTIONS.map(([name, title]) => [name, title]));
 TITLES.refill = "already allowed";
@@ -143,7 +144,15 @@ function drawDecision(data) {
   const most = rows.reduce((best, row) => (row.count > best.count ? row : best));
   const calls = data.decision.reduce((sum, row) => sum + row.in_calls, 0);
   const parts = [];
-  if (!total) parts.push("The tree fitted into its limit, so that the kernel answered its faults by itself, unseen.");
+  const { takeovers, taken_over_pages: taken } = data.stats;
+  if (!takeovers && !total) parts.push("The tree fitted into its limit, so that the kernel answered its faults by itself, unseen.");
+  if (takeovers) {
+    const first = data.takeovers[0];
+    const stop = data.takeovers.reduce((most, row) => Math.max(most, row.took), 0);
+    const when = first ? ` after ${time(first.seconds * 1e9)}` : "";
+    const long = first ? ` A process stood still for ${time(stop * 1e9)} at most.` : "";
+    parts.push(`As long as all fitted the kernel answered faults by itself, unseen. Then, first${when}, ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"} were taken over.${long}`);
+  }
   if (total) parts.push(`The most frequent answer is ${most.title}: ${percent(most.count, total)}.`);
   parts.push(`${count(faults.major)} waited for a page to be read (major), ${count(faults.minor)} did not (minor).`);
   if (calls) parts.push(`${count(calls)} of these were no faults but pages that system calls were about to use.`);

@@ -7,7 +7,7 @@ function drawHead(data) {
   $("about").textContent = `${began.toLocaleString()} · ${digits(data.seconds)} s · limit ${bytes(data.limit_bytes)} · ${data.ended}`;
   if (data.events_lost) {
     $("lost").hidden = false;
-    $("lost").textContent = `${count(data.events_lost)} events came faster than they could be read, and are missing where events are counted one by one: latency, map, places, brought ahead, curve. The statistics, the figure's counts and the charts over time are complete.`;
+    $("lost").textContent = `${count(data.events_lost)} events came faster than they could be read, and are missing where events are counted one by one: latency, map, places, curve. The statistics, the figure's counts and the charts over time are complete.`;
   }
   const { stats } = data;
   const faults = stats.faults.minor + stats.faults.major;
@@ -69,9 +69,9 @@ function drawAhead(data) {
   if (!swap.brought && !fresh.brought) return say("ahead", "Nothing was: no run of faults proved itself.");
   say("ahead", `${count(data.stats.read_ahead)} pages were read back before they were touched, and ${count(data.stats.populated_ahead)} fresh pages given; each that was touched saved a fault.`);
   const line = (title, { brought, used, unused }) => [title, count(brought), [count(used), make("small", "", percent(used, brought))], [count(unused), make("small", "", percent(unused, brought))], count(brought - used - unused)];
-  body("ahead").append(table([{ text: "" }, { text: "brought", n: true }, { text: "used", n: true }, { text: "evicted, no sign of use", n: true }, { text: "not known", n: true }],
+  body("ahead").append(table([{ text: "" }, { text: "brought", n: true }, { text: "used", n: true }, { text: "wasted", n: true }, { text: "not known", n: true }],
     [line("from swap", swap), line("fresh", fresh)]));
-  body("ahead").append(make("p", "note", "Used: stored to for the first time later, or passed by the run of faults that they were brought for. A load from a resident page is not seen, so that some of the others were used too."));
+  body("ahead").append(make("p", "note", "Used: passed by the run of faults that they were brought for, or touched by a later fault, on standby too. A load from a resident page is not seen, so that some of the others were used. Where more is wasted than used, read-ahead stops."));
 }
 
 function drawTable(data) {

@@ -1,0 +1,100 @@
+//! brk: the heap of old, one region that grows and shrinks at its end (spec C15).
+
+use crate::fault::stack::GUARD_GAP;
+use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
+use crate::map::mmap::{MapOptions, MapRequest};
+use crate::map::pages_up;
+use crate::mm::{Exclusive, Mm};
+use crate::vma::VmaFlags;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the heap begins and ends. Changed with the exclusive right.
+#[derive(Default)]
+pub(crate) struct Heap {
+    start: AtomicU64,
+    end: AtomicU64,
+    /// The bytes of the program's own data, which count for the limit too.
+    data: AtomicU64,
+}
+
+impl Heap {
+    /// Takes over what a fork inherits; the exclusive right to the other one is held.
+    pub(crate) fn be_like(&self, other: &Self) {
+        let Self { start, end, data } = other;
+        for (own, other) in [(&self.start, start), (&self.end, end), (&self.data, data)] {
+            own.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Begins an empty heap at an address, for a program that has so many bytes of data of its own
+    /// (`start_data` to `end_data`).
+    pub fn begin_heap(self: &Arc<Self>, start: VirtAddr, data: u64) {
+        let _exclusive = self.exclusive();
+        self.heap.start.store(start.value(), Ordering::Relaxed);
+        self.heap.end.store(start.value(), Ordering::Relaxed);
+        self.heap.data.store(data, Ordering::Relaxed);
+    }
+
+    /// Where the heap begins, and its break.
+    pub fn heap(&self) -> Range<VirtAddr> {
+        let address = |word: &AtomicU64| VirtAddr(word.load(Ordering::Relaxed));
+        address(&self.heap.start)..address(&self.heap.end)
+    }
+
+    /// Moves the break, and returns where it is then: where it was, if it cannot be moved.
+    ///
+    /// The heap must not come nearer than a page to a mapping above it. It grows as `mmap` with these
+    /// options would map memory: [`MapOptions::LOCKED`] for a program whose new memory is to be locked.
+    pub fn brk(self: &Arc<Self>, wanted: VirtAddr, options: MapOptions) -> VirtAddr {
+        let exclusive = self.exclusive();
+        let Range { start, end: now } = self.heap();
+        let limit = self.limits.data.load(Ordering::Relaxed);
+        let data = self.heap.data.load(Ordering::Relaxed);
+        let fits = |bytes: u64| bytes.checked_add(data).is_some_and(|bytes| bytes <= limit);
+        if exclusive.has_ended() || wanted < start || !fits(wanted - start) {
+            return now;
+        }
+        let ends = [now, wanted].map(|end| pages_up(end.value()).map(VirtAddr));
+        let [Some(old), Some(new)] = ends else { return now };
+        let moved = match old < new {
+            true => exclusive.grow_heap(old..new, options),
+            false => old == new || exclusive.shrink_heap(new..old),
+        };
+        if !moved {
+            return now;
+        }
+        self.heap.end.store(wanted.value(), Ordering::Relaxed);
+        drop(exclusive);
+        if old < new && options.intersects(MapOptions::POPULATE | MapOptions::LOCKED) {
+            self.populate(old..new);
+        }
+        wanted
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    /// Maps what the heap grows by; whether it did.
+    fn grow_heap(&self, more: Range<VirtAddr>, options: MapOptions) -> bool {
+        let mm = self.mm();
+        let request = MapRequest::anonymous(more.end - more.start).with(options);
+        let next = mm.regions.read(&mm.manager.order, |tree| tree.find(more.start).cloned());
+        let is_free = next.is_none_or(|next| {
+            // A stack above may grow, and keeps its distance.
+            let gap = if next.has(VmaFlags::GROWSDOWN) { GUARD_GAP } else { 0 };
+            next.start - more.end >= PAGE_SIZE + gap && next.start > more.end
+        });
+        more.end <= mm.layout.range.end && is_free && mm.map_fixed(self, &request, more).is_ok()
+    }
+
+    fn shrink_heap(&self, less: Range<VirtAddr>) -> bool {
+        if self.splits(&less) && self.room_for(1).is_err() {
+            return false;
+        }
+        self.unmap(&less);
+        true
+    }
+}
