@@ -3,7 +3,7 @@
 //!
 //! It is forked from the front and outlives it if the tree does. It belongs to no terminal, holds no
 //! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
-//! one thread; a process is traced from its request to the first instruction of the new program.
+//! first thread; the second one compresses (`compress.rs`). A process is traced from its request to the first instruction of the new program.
 
 use super::compress;
 use super::image::Image;
@@ -177,6 +177,8 @@ struct Keeper<'a> {
     front: Option<OwnedFd>,
     /// Whether the front was killed, and the tree with it.
     is_doomed: bool,
+    /// Whether the compressor was started, or could not be.
+    compresses: bool,
     /// Whether a process has asked for frames since children were looked for that were killed early.
     short: bool,
     /// Slots of children that were gone at the last look and had not been heard of, and their numbers.
@@ -217,6 +219,7 @@ impl<'a> Keeper<'a> {
             begun: false,
             front,
             is_doomed: false,
+            compresses: false,
             short: false,
             unborn: Vec::new(),
             socket,
@@ -295,6 +298,8 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
+            // Whoever asks once more gets no second one.
+            Message::Compress { .. } if std::mem::replace(&mut self.compresses, true) => {}
             Message::Compress { .. } => compress::start(self.departed.file(), self.control),
             Message::Press { slot } => {
                 self.short = true;
