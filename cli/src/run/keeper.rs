@@ -3,7 +3,8 @@
 //!
 //! It is forked from the front and outlives it if the tree does. It belongs to no terminal, holds no
 //! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
-//! first thread; the second one compresses (`compress.rs`). A process is traced from its request to the first instruction of the new program.
+//! first thread; the second one compresses (`compress.rs`). A process is traced from its request to the
+//! first instruction of the new program.
 
 use super::compress;
 use super::image::Image;
