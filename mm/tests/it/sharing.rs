@@ -16,7 +16,7 @@ fn world(machine: Machine) -> World<X86_64> {
 /// A machine that shows which pages are used, and one that does not.
 fn machines() -> [Machine; 2] {
     let bits = Machine::calm();
-    [bits.clone(), Machine { accessed_bits: false, dirty_bits: false, zero_frame: false, ..bits }]
+    [bits, Machine { accessed_bits: false, dirty_bits: false, zero_frame: false, ..bits }]
 }
 
 /// Eleven address spaces that have the same pages mapped.
