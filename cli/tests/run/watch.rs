@@ -67,8 +67,15 @@ fn a_trace_has_every_fault_and_says_how_many_it_lacks() {
     for event in of("X") {
         assert!(event["ts"].as_f64().unwrap() >= 0.0 && event["dur"].as_f64().unwrap() >= 0.0);
         assert!(processes.contains(&number(event, "/pid")), "{event}");
-        assert!(event["args"]["page"].as_str().unwrap().starts_with("0x"), "{event}");
+        let is_fault = event["cat"] == "fault";
+        let page = event["args"]["page"].as_str();
+        assert_eq!(page.is_some_and(|page| page.starts_with("0x")), is_fault, "{event}");
     }
+    // The program fits at first; then its pages are taken over, once.
+    let takeovers = of("X").filter(|event| event["name"] == "takeover").count() as u64;
+    assert_eq!(takeovers, number(&stats, "/takeovers"));
+    assert_eq!(takeovers, 1);
+    assert!(number(&stats, "/taken_over_pages") > 0, "{stats:#}");
     let lost = of("M").find(|event| event["name"] == "events lost").unwrap();
     let lost = number(lost, "/args/count");
     for (name, count) in stats["faults"].as_object().unwrap() {
