@@ -89,9 +89,10 @@ impl Both {
     /// Walks the links in both directions.
     fn check(&self) {
         let follow = |from: u32, towards: fn(&crate::page::Page) -> u32| -> Vec<u32> {
-            let next = |at: &u32| Some(towards(self.pages.of(Frame(*at))));
-            let walk = core::iter::successors(Some(from), next);
-            walk.take_while(|at| *at != NO_FRAME).take(FRAMES as usize + 1).collect()
+            let is_page = |at: &u32| *at != NO_FRAME;
+            let next = |at: &u32| Some(towards(self.pages.of(Frame(*at)))).filter(is_page);
+            let walk = core::iter::successors(Some(from).filter(is_page), next);
+            walk.take(FRAMES as usize + 1).collect()
         };
         let expected: Vec<u32> = self.expected.iter().map(|(frame, _)| *frame).collect();
         let newer = follow(self.list.oldest, |page| page.newer.load(Ordering::Relaxed));
