@@ -84,9 +84,11 @@ impl<M: Machine> Candidate<'_, M> {
 impl<M: Machine> Mm<M> {
     /// How many entries name a slot: counted by going through all of them.
     pub fn swapped_pages(&self) -> u64 {
+        let Range { start: mut from, end } = self.layout.range;
         let mut pages = 0;
-        for vma in self.overlapping(self.layout.range.clone()) {
-            let range = vma.range();
+        // One region at a time: no list of them, for this is asked when memory is out.
+        while let Some(range) = self.first_mapped(from..end) {
+            from = range.end;
             let blocks = Pages::new(&range, M::Space::SPAN);
             pages += blocks.map(|block| self.swapped_in_block(block)).sum::<u64>();
         }
