@@ -8,10 +8,13 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use rustix::io::Errno;
 
-/// The part of the address space for ours: nothing that a program has by default lies there, nor what
-/// sanitizers and collectors map at fixed addresses.
-const START: u64 = 0x4000_0000_0000;
-const END: u64 = 0x5000_0000_0000;
+/// The part of the address space for ours: below what a program has by default, and above what sanitizers
+/// and collectors map at fixed addresses. ThreadSanitizer refuses to run where anything lies between
+/// `0x6800_0000_0000` and the first of these but its own heap.
+const START: u64 = 0x7e80_0000_0000;
+const END: u64 = 0x7ef0_0000_0000;
+/// Among how many pages the first address is chosen: the rest holds the tables of a large limit.
+const CHOICES: u64 = 1 << 25;
 
 /// How often another address is tried before the host may choose.
 const TRIES: usize = 64;
@@ -26,7 +29,7 @@ static FIRST: AtomicU64 = AtomicU64::new(0);
 /// be guessed: an address that was chosen at random.
 pub fn begin(secret: u64) {
     const PAGE: u64 = 4096;
-    let first = START + (secret / PAGE % (1 << 28)) * PAGE;
+    let first = START + secret / PAGE % CHOICES * PAGE;
     FIRST.store(first, Relaxed);
     NEXT.store(first, Relaxed);
 }

@@ -23,5 +23,21 @@ int main(void)
         printf("stops: %d, status %x\n", stops, status);
         fflush(stdout);
     }
+    /* One that does not want to know why its child stopped. */
+    pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        execlp("echo", "echo", "executed", NULL);
+        _exit(9);
+    }
+    siginfo_t info = {0};
+    waitpid(child, NULL, 0);
+    ptrace(PTRACE_GETSIGINFO, child, NULL, &info);
+    printf("stopped by: %d\n", info.si_signo);
+    fflush(stdout);
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    int status;
+    waitpid(child, &status, 0);
+    printf("status %x\n", status);
     return 0;
 }

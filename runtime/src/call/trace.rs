@@ -29,8 +29,8 @@ static RESUMED_BY: AtomicU32 = AtomicU32::new(ptrace::PTRACE_CONT);
 impl Call<'_> {
     pub(super) fn trace(&mut self) -> Outcome {
         match self.number {
-            nr::__NR_wait4 => self.wait(Self::stop_of_status),
-            nr::__NR_waitid => self.wait(Self::stop_of_info),
+            nr::__NR_wait4 => self.wait(1, Self::stop_of_status),
+            nr::__NR_waitid => self.wait(2, Self::stop_of_info),
             _ => self.ptrace(),
         }
     }
@@ -134,11 +134,18 @@ impl Call<'_> {
         raw
     }
 
-    /// Waits for a child, without those stops of tracees that are a system call.
-    fn wait(&mut self, stop: impl Fn(&Self, i64) -> Option<Stop>) -> Outcome {
+    /// Waits for a child, without those stops of tracees that are a system call. Which argument says where
+    /// the kernel tells what became of it.
+    fn wait(&mut self, told: usize, stop: impl Fn(&Self, i64, u64) -> Option<Stop>) -> Outcome {
+        let mut args = self.args;
+        // A program that does not want to know waits for the same stops.
+        let own = [0_u64; 16];
+        if args[told] == 0 {
+            args[told] = (&raw const own) as u64;
+        }
         loop {
-            let raw = self.make_pinned(self.args);
-            let call = stop(self, raw).filter(Stop::is_call);
+            let raw = self.make_pinned(args);
+            let call = stop(self, raw, args[told]).filter(Stop::is_call);
             match call {
                 Some(stop) => stop.go_on(),
                 None => return Outcome::Raw(raw),
@@ -147,20 +154,20 @@ impl Call<'_> {
     }
 
     /// The stop that `wait4` told of.
-    fn stop_of_status(&self, raw: i64) -> Option<Stop> {
-        let status: u32 = user::read(self.args[1]).ok().filter(|_| raw > 0)?;
+    fn stop_of_status(&self, raw: i64, told: u64) -> Option<Stop> {
+        let status: u32 = user::read(told).ok().filter(|_| raw > 0)?;
         (status == nr::SIGSYS << 8 | 0x7f).then_some(Stop { tracee: raw as u64 })
     }
 
     /// The stop that `waitid` told of.
-    fn stop_of_info(&self, raw: i64) -> Option<Stop> {
+    fn stop_of_info(&self, raw: i64, told: u64) -> Option<Stop> {
         /// `CLD_TRAPPED`.
         const TRAPPED: u32 = 4;
         if raw != 0 || self.args[3] as u32 & nr::WNOWAIT != 0 {
             return None;
         }
         // The signal, an error, a code, padding, the process, the user, the status.
-        let info: [u32; 7] = user::read(self.args[2]).ok()?;
+        let info: [u32; 7] = user::read(told).ok()?;
         (info[2] == TRAPPED && info[6] == nr::SIGSYS).then_some(Stop { tracee: info[4].into() })
     }
 }
