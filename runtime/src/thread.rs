@@ -202,7 +202,10 @@ impl Thread {
 
     fn holds_of_others(&self, holds: impl Fn(&Self) -> bool) -> bool {
         let is_gone = |thread: &Self| thread.number.load(Acquire) == 0;
-        BLOCKS.lock().iter().all(|thread| core::ptr::eq(thread, self) || is_gone(thread) || holds(thread))
+        BLOCKS
+            .lock()
+            .iter()
+            .all(|thread| core::ptr::eq(thread, self) || is_gone(thread) || holds(thread))
     }
 
     /// Whether its process has other threads.

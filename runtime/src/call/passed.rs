@@ -67,7 +67,8 @@ impl Call<'_> {
     /// Whether the call may wait for long, and the table says of all memory that it stores to.
     fn may_wait(&self) -> bool {
         let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
-        traits.is_some_and(|traits| traits.contains(Traits::BLOCKS)) && self.number != nr::__NR_ioctl
+        traits.is_some_and(|traits| traits.contains(Traits::BLOCKS))
+            && self.number != nr::__NR_ioctl
     }
 
     /// Whether the call is tried with its pages as they are: it changes nothing where one is absent. One
