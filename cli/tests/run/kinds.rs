@@ -104,6 +104,17 @@ fn a_program_need_not_be_kind() {
     }
 }
 
+/// What the kernel does by itself with memory that was evicted: calls through the page of old calls,
+/// `/proc/self/mem`, robust lists; and signals that are let in together.
+#[test]
+fn evicted_memory_is_there_for_the_kernel_too() {
+    let scratch = Scratch::new("absent");
+    let Some(program) = build(&scratch, "absent") else { return };
+    for how in ["vsyscall", "own-memory", "robust", "together"] {
+        scratch.compare("16M", &[&program, how]);
+    }
+}
+
 /// The runtime's code is mapped, and behind it lie its constants, which nobody may
 /// write to.
 #[test]
