@@ -40,6 +40,13 @@ fn threads_and_processes_are_the_kernel_s() {
     compare("tasks", "16M");
 }
 
+/// A page that leaves while its thread is the only one awake loses nothing that a thread stores which wakes,
+/// nor what the kernel stores for one that sleeps.
+#[test]
+fn what_a_thread_stores_that_wakes_is_there() {
+    compare("sleepers", "2M");
+}
+
 /// `seccomp`: what a program forbids itself is not forbidden to the runtime.
 #[test]
 fn filters_judge_the_program_alone() {
