@@ -283,9 +283,9 @@ fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
             Some(row) if row.name == name && row.to == from && row.blocks < together => {
                 row.to = to;
                 row.blocks += 1;
-                heat::merge(&mut row.cells, cells);
+                heat::merge(&mut row.cells, &cells);
             }
-            _ => rows.push(Row { from, to, name, blocks: 1, cells: cells.to_vec() }),
+            _ => rows.push(Row { from, to, name, blocks: 1, cells }),
         }
     }
     let row = |row: Row| {
