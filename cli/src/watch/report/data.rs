@@ -144,7 +144,10 @@ fn processes(samples: &[Sample], members: &Members, areas: usize) -> Value {
     }
     let mut by_size: Vec<_> = most.into_iter().filter(|(_, most)| *most > 0).collect();
     by_size.sort_by_key(|(who, most)| (std::cmp::Reverse(*most), *who));
-    let shown: Vec<(u32, u32)> = by_size.iter().take(PROCESSES).map(|(who, _)| *who).collect();
+    // The shells of a script would only fill the legend.
+    let least = by_size.first().map_or(0, |(_, largest)| largest / 100);
+    let large = by_size.iter().filter(|(_, most)| *most >= least);
+    let shown: Vec<(u32, u32)> = large.take(PROCESSES).map(|(who, _)| *who).collect();
     let over_time =
         |of: &dyn Fn(&Holding) -> u64, is_it: &dyn Fn((u32, u32)) -> bool| -> Vec<u64> {
             let sum = |sample: &Sample| {

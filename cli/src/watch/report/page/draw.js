@@ -139,7 +139,7 @@ function drawDecision(data) {
     const first = data.takeovers[0];
     const stop = data.takeovers.reduce((most, row) => Math.max(most, row.took), 0);
     const after = first ? ` after ${time(first.seconds * 1e9)}` : "";
-    const when = takeovers > 1 && first ? `, first${after},` : after;
+    const when = first ? `, ${takeovers > 1 ? "first " : ""}${after.trim()},` : "";
     const long = first ? ` ${takeovers === 1 ? "It" : "A process"} stood still for ${time(stop * 1e9)}${takeovers === 1 ? "" : " at most"}.` : "";
     parts.push(`As long as all fitted the kernel answered faults by itself, unseen. Then${when} ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"} were taken over.${long}`);
   }
