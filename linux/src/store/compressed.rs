@@ -191,24 +191,22 @@ impl CompressedRam {
     /// Prepares for a process fork, with no other call under way, where the pool is shared: afterwards,
     /// and before the fork, the pool is told which spans the child holds.
     ///
-    /// Pages that wait for somebody else are compressed here; where the pool has no room for one it goes on
-    /// waiting, and the child needs a copy of it ([`CompressedRam::waiting`]).
-    pub fn before_fork(&self) {
+    /// Pages that wait for somebody else get their results, or are compressed here; where the pool has no room
+    /// for one it goes on waiting, and the child needs a copy of it ([`CompressedRam::waiting`]). Says what
+    /// was compressed.
+    pub fn before_fork(&self) -> Compressed {
         let mut waiting = self.waiting.lock();
+        let mut compressed = self.take_results(&mut waiting);
         for (place, slot) in waiting.all() {
-            self.offload.take_back(place);
             // SAFETY: the place is taken, so that its page stays as it is.
             let stored = self.store(unsafe { &*self.offload.page(place) });
-            match stored {
-                Ok(content) => {
-                    self.replace_waiting(slot, place, content);
-                    waiting.give(place);
-                }
-                Err(_) => self.offload.hand_over(place),
-            }
+            let Ok(content) = stored else { continue };
+            self.settle(&mut waiting, slot, place, content);
+            compressed.add(content);
         }
         drop(waiting);
         self.arena.before_fork();
+        compressed
     }
 
     /// What is held now; figures of one moment only while nobody else uses the store.
@@ -229,11 +227,12 @@ impl CompressedRam {
         self.charge_record(slot)?;
         // First away with what is there, so that its room can serve the new page.
         self.exchange(slot, record, Content::Empty);
-        let mut compressed = self.collect();
+        let places = self.offload.places();
+        let mut compressed = self.collect(places);
         let content = match same_filled(page) {
             Some(word) => Content::Filled(word),
             None if self.is_full() => return Err(IoError::Full),
-            None if self.leave_waiting(slot, record, page) => return Ok(compressed),
+            None if self.leave_waiting(slot, record, page, places) => return Ok(compressed),
             None => self.store(page)?,
         };
         self.exchange(slot, record, content);
@@ -241,9 +240,8 @@ impl CompressedRam {
         Ok(compressed)
     }
 
-    /// Leaves a page where somebody else compresses it, if there is a place.
-    fn leave_waiting(&self, slot: u32, record: &Record, page: &PageBytes) -> bool {
-        let places = self.offload.places();
+    /// Leaves a page where somebody else compresses it, if one of so many places is free.
+    fn leave_waiting(&self, slot: u32, record: &Record, page: &PageBytes, places: usize) -> bool {
         if places == 0 {
             return false;
         }
@@ -256,18 +254,21 @@ impl CompressedRam {
         true
     }
 
-    /// Takes the results that are there into the arena, if there may be some.
-    fn collect(&self) -> Compressed {
-        let mut compressed = Compressed::default();
-        let places = self.offload.places();
+    /// Takes the results that are there into the arena, if there may be some at one of so many places.
+    fn collect(&self, places: usize) -> Compressed {
         if places == 0 {
-            return compressed;
+            return Compressed::default();
         }
         // Who finds it locked is not the only one who looks.
-        let Some(mut waiting) = self.waiting.try_lock() else { return compressed };
-        if !waiting.is_half_full(places) {
-            return compressed;
+        match self.waiting.try_lock() {
+            Some(mut waiting) if waiting.is_half_full(places) => self.take_results(&mut waiting),
+            _ => Compressed::default(),
         }
+    }
+
+    /// Takes the results that are there into the arena, as far as it has room.
+    fn take_results(&self, waiting: &mut Waiting) -> Compressed {
+        let mut compressed = Compressed::default();
         for (place, slot) in waiting.all() {
             let Some(len) = self.offload.finished(place) else { continue };
             let from = if len < PAGE {
@@ -280,13 +281,18 @@ impl CompressedRam {
             let bytes = unsafe { core::slice::from_raw_parts(from, len.min(PAGE)) };
             // Without room it stays where it is.
             let Ok(content) = self.put(bytes) else { break };
-            self.replace_waiting(slot, place, content);
+            self.settle(waiting, slot, place, content);
             compressed.add(content);
             compressed.elsewhere += 1;
-            waiting.give(place);
-            self.offload.take_back(place);
         }
         compressed
+    }
+
+    /// Gives the page that waits at a place its result, and the place to the next one.
+    fn settle(&self, waiting: &mut Waiting, slot: u32, place: usize, content: Content) {
+        self.replace_waiting(slot, place, content);
+        waiting.give(place);
+        self.offload.take_back(place);
     }
 
     /// Makes a slot whose page waited at a place have its result; drops the result where the page was

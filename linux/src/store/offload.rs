@@ -3,8 +3,8 @@
 use super::Mutex;
 use pagefault_machine::store::PageBytes;
 
-/// The most places.
-pub const MOST: usize = 64;
+/// The most places: a bit each in a word.
+pub const MOST: usize = u64::BITS as usize;
 
 /// Somebody who compresses pages, and the places where they wait for it.
 ///

@@ -149,6 +149,19 @@ fn compressed_ram_keeps_what_a_table_keeps_while_pages_wait_for_others() {
 }
 
 #[test]
+fn a_fork_takes_the_results_that_are_there_and_compresses_the_rest() {
+    let ram = CompressedRam::new(500, 8 << 20).unwrap();
+    let ram = ram.with_offload(Box::new(Whenever::new(64)));
+    let text = |slot: u32| page(u64::from(slot) * 4 + 2);
+    (1..=20).for_each(|slot| ram.write(slot, &text(slot)).unwrap());
+    assert_eq!(ram.waiting().count(), 20, "too few for anybody to look for results");
+    let Compressed { pages, elsewhere, .. } = ram.before_fork();
+    assert_eq!((pages, ram.waiting().count()), (20, 0));
+    assert!((1..20).contains(&elsewhere), "{elsewhere} of 20 results were taken");
+    (1..=20).for_each(|slot| assert_eq!(read(&ram, slot), Ok(text(slot))));
+}
+
+#[test]
 fn pages_that_wait_stay_where_they_are_while_the_pool_is_full() {
     let ram = CompressedRam::new(4096, 1 << 20).unwrap();
     let ram = ram.with_offload(Box::new(Whenever::new(16)));

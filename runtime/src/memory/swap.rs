@@ -15,7 +15,7 @@ use pagefault_control::{Boot, Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
 use pagefault_linux::store::pool::Pool as _;
 use pagefault_linux::store::{
-    CompressedRam, OpenError, ReserveError, Shortage, ShortageKind, SwapFile,
+    Compressed, CompressedRam, OpenError, ReserveError, Shortage, ShortageKind, SwapFile,
 };
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
@@ -95,7 +95,7 @@ impl Areas {
 
     /// Prepares the areas for a process fork.
     pub fn before_fork(&self) {
-        self.ram.iter().for_each(|ram| ram.before_fork());
+        self.ram.iter().for_each(|ram| count(self.pool.control(), ram.before_fork()));
         for file in &self.files {
             // A full disk leaves the pages where they are; the next fork tries again.
             let _ = file_size::unlimited(|| file.before_fork());
@@ -207,6 +207,14 @@ fn open(
     })
 }
 
+/// Counts what was compressed.
+fn count(control: &Control, compressed: Compressed) {
+    let counters = &control.counters;
+    counters.uncompressed_bytes.add(compressed.pages * PAGE_SIZE);
+    counters.compressed_bytes.add(compressed.bytes);
+    counters.offloaded.add(compressed.elsewhere);
+}
+
 enum Store {
     Ram(Arc<CompressedRam>),
     File(Arc<SwapFile>),
@@ -244,12 +252,7 @@ impl SwapDevice for Area {
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
         let counters = &self.control.counters;
         match &self.store {
-            Store::Ram(ram) => {
-                let compressed = ram.write_measured(slot, page)?;
-                counters.uncompressed_bytes.add(compressed.pages * PAGE_SIZE);
-                counters.compressed_bytes.add(compressed.bytes);
-                counters.offloaded.add(compressed.elsewhere);
-            }
+            Store::Ram(ram) => count(self.control, ram.write_measured(slot, page)?),
             Store::File(file) => file_size::unlimited(|| file.write(slot, page))?,
         }
         counters.pages_out[self.number].add(1);
