@@ -6,18 +6,25 @@
 use crate::model::Explanation;
 
 const PAGE: &str = include_str!("page/page.html");
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPTS: [&str; 3] =
-    [include_str!("page/draw.js"), include_str!("page/state.js"), include_str!("page/step.js")];
+const STYLES: [&str; 2] = [BASE_STYLE, include_str!("page/page.css")];
+const SCRIPTS: [&str; 4] = [
+    BASE_SCRIPT,
+    include_str!("page/draw.js"),
+    include_str!("page/state.js"),
+    include_str!("page/step.js"),
+];
+
+/// What every page of ours looks like: colours by light and dark, and type.
+pub const BASE_STYLE: &str = include_str!("page/base.css");
+/// What the script of every page of ours begins with.
+pub const BASE_SCRIPT: &str = include_str!("page/base.js");
 
 /// The page, whole.
 pub fn page(explanation: &Explanation) -> Result<String, serde_json::Error> {
-    // Within a script element only its end tag, and what looks like the start of a comment, mean
-    // anything; in JSON a `<` can only be in a string, where it may be written otherwise.
-    let data = serde_json::to_string(explanation)?.replace('<', "\\u003c");
+    let data = embedded(&serde_json::to_string(explanation)?);
     let parts = [
         ("title", escape(&explanation.title)),
-        ("style", STYLE.to_owned()),
+        ("style", STYLES.concat()),
         ("script", SCRIPTS.concat()),
         ("data", data),
     ];
@@ -46,6 +53,12 @@ pub fn filled(template: &str, parts: &[(&str, String)]) -> String {
         }
     }
     page + rest
+}
+
+/// JSON as it may stand in a script element: only the element's end tag, and what looks like the start of a
+/// comment, mean anything there. In JSON a `<` can only be in a string, where it may be written otherwise.
+pub fn embedded(json: &str) -> String {
+    json.replace('<', "\\u003c")
 }
 
 /// Text as HTML shows it.

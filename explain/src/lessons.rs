@@ -26,17 +26,23 @@ lessons! {
     "demand-zero",
     "missing-table",
     "file-pages",
+    "read-ahead",
     "executable",
     "stack",
+    "heap",
     "sigsegv",
     "kernel-bad-area",
+    "erratum",
     "kernel-table",
     "swap",
+    "swap-area",
     "copy-on-write",
+    "debugger",
     "nonlinear",
     "two-cpus",
     "second-chance",
     "out-of-memory",
+    "victim",
 }
 
 impl Lesson {

@@ -161,6 +161,8 @@ fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanatio
             // As the textbooks have it: pieces of an object stay in one region.
             nonlinear: NonlinearPolicy::Entries,
             observer: Some(Box::new(tap.clone())),
+            // Unless it is what is shown, a fault reads the page that it is about.
+            file_read_ahead: script.sizes.read_ahead.unwrap_or(1),
             ..managed::config()
         },
     );

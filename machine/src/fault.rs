@@ -68,6 +68,17 @@ pub struct PageFault {
     pub sp: VirtAddr,
 }
 
+/// What a fault was that the program did not cause: the processor made a mistake (spec A24).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Erratum {
+    /// The instruction must not fault, as a prefetch: it runs again.
+    Stray,
+    /// The fault stands for the exception of an illegal instruction.
+    IllegalInstruction,
+    /// The instruction's address lost its upper half; this is the whole.
+    LostHalf(VirtAddr),
+}
+
 impl PageFault {
     /// A fault of a user-mode program that may sleep.
     pub fn user(address: VirtAddr, access: Access) -> Self {

@@ -71,7 +71,7 @@ pub mod store;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, Pages, VirtAddr};
 pub use entry::{Entry, Protection, SwapSlot};
-pub use fault::{Access, Context, ErrorCode, Mode, PageFault};
+pub use fault::{Access, Context, Erratum, ErrorCode, Mode, PageFault};
 pub use frame::Frame;
 pub use machine::{
     Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Rights, Space,

@@ -1,5 +1,6 @@
 //! The traits that a computer implements.
 
+use crate::fault::{Erratum, PageFault};
 use crate::store::PageBytes;
 use crate::{Entry, Frame, Protection, VirtAddr};
 use core::fmt;
@@ -231,6 +232,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the interrupted code may hold any.
     fn synchronise(&self, _address: VirtAddr) -> bool {
         false
+    }
+
+    /// The erratum of the processor that explains a fault which cannot be corrected, if one does (spec
+    /// A24). Asked before anybody gets a signal. Takes no lock, as [`synchronise`](Self::synchronise).
+    fn erratum(&self, _fault: &PageFault) -> Option<Erratum> {
+        None
     }
 
     /// Who is running.

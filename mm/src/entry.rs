@@ -12,7 +12,8 @@
 //!              ├── no memory ──────────────────────────────────────► OutOfMemory
 //!              └── past the end of the file, or unreadable ────────► SIGBUS
 //!
-//! bad area: user mode → SIGSEGV · kernel mode → exception table → Fixup, else Oops
+//! bad area: an erratum of the processor's → Resume, or what it stands for
+//!           user mode → SIGSEGV · kernel mode → exception table → Fixup, else Oops
 //! ```
 //!
 //! Linux asks for the lock on the address space here and takes care not to wait for it in a kernel
@@ -21,7 +22,7 @@
 
 use crate::exception::ExceptionTables;
 use crate::fault::Refusal;
-use crate::machine::{Context, ErrorCode, Machine, Mode, PAGE_SIZE, PageFault, VirtAddr};
+use crate::machine::{Context, Erratum, ErrorCode, Machine, Mode, PAGE_SIZE, PageFault, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -42,6 +43,8 @@ pub enum Signal {
     Segv(SegvCode),
     /// `SIGBUS` with `BUS_ADRERR`.
     Bus,
+    /// `SIGILL`: the fault stood for an illegal instruction (spec A24).
+    Illegal,
 }
 
 /// A fault in the kernel that nothing expected.
@@ -62,7 +65,7 @@ pub enum Verdict {
     Resume,
     /// Send the signal to the task.
     Signal(Signal),
-    /// Go on at this address: the code expected that the access might fail.
+    /// Go on at this address: the code expected that the access might fail, or is really there.
     Fixup(VirtAddr),
     /// There is no memory for the page, and nothing could be reclaimed: kill a task (spec A22).
     OutOfMemory,
@@ -102,7 +105,12 @@ impl<M: Machine> Manager<M> {
         fault: &PageFault,
         exceptions: &ExceptionTables,
     ) -> Verdict {
-        let bad_area = |code| bad_area(fault, code, exceptions);
+        let bad_area = |code| match self.machine.erratum(fault) {
+            None => bad_area(fault, code, exceptions),
+            Some(Erratum::Stray) => Verdict::Resume,
+            Some(Erratum::IllegalInstruction) => Verdict::Signal(Signal::Illegal),
+            Some(Erratum::LostHalf(whole)) => Verdict::Fixup(whole),
+        };
         if fault.address >= self.machine.capabilities().task_size {
             let absent = ErrorCode::PROTECTION | ErrorCode::USER | ErrorCode::RESERVED;
             if !fault.code.intersects(absent) && self.machine.synchronise(fault.address) {

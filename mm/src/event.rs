@@ -84,6 +84,11 @@ pub enum Event {
         /// Where it came from.
         slot: SwapSlot,
     },
+    /// A page of a file was read before it was touched.
+    ReadAhead {
+        /// The frame that holds it.
+        frame: Frame,
+    },
     /// A page was brought before it was touched.
     Brought {
         /// The number of the address space.

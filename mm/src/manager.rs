@@ -68,6 +68,9 @@ pub struct Config {
     /// The most pages that a read fault maps around the faulting one, if they are cached (J5); a
     /// power of two, 1: none.
     pub fault_around: u32,
+    /// The most pages that a fault on a file reads around its page or ahead of it (D3); 1: none.
+    /// For machines whose backings are slower by the request than by the page.
+    pub file_read_ahead: u32,
     /// The most pages that a run of faults in order brings back from swap ahead of need (F17); 1:
     /// none.
     pub read_ahead: u32,
@@ -87,6 +90,7 @@ impl Default for Config {
             overcommit: Overcommit::default(),
             nonlinear: NonlinearPolicy::default(),
             fault_around: 16,
+            file_read_ahead: 32,
             read_ahead: 16,
             populate_ahead: 1,
             max_regions: 65530,

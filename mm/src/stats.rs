@@ -92,6 +92,8 @@ counters! {
     refused,
     /// Pages mapped around a faulting one.
     around,
+    /// Pages of files read before they were touched.
+    file_read_ahead,
     /// Pages brought back from swap before they were touched.
     read_ahead,
     /// Of these, pages that were used later.

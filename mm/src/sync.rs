@@ -32,6 +32,8 @@ pub(crate) enum Rank {
     Queue = 6,
     /// A registry of objects by number.
     Registry = 7,
+    /// `Mapping::reading`: the order in which a file's pages are touched.
+    Reading = 8,
 }
 
 /// The part of a thread of control's word that says which ranks it holds; the rest counts how often

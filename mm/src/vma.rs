@@ -5,7 +5,7 @@
 //! that out under the lock of the page's entry, and looks again. That is how faults do without a
 //! lock on the address space (J2).
 
-use crate::cache::File;
+use crate::cache::{Advised, File};
 use crate::machine::{
     Access, ErrorCode, Machine, PAGE_SHIFT, PAGE_SIZE, Protection, Rights, VirtAddr,
 };
@@ -260,6 +260,17 @@ impl<M: Machine> Vma<M> {
             && !self.has(VmaFlags::DONTEXPAND)
             && same_object(&self.file, &next.file)
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
+    }
+
+    /// What the program said of the order of its accesses.
+    pub(crate) fn advised(&self) -> Advised {
+        if self.has(VmaFlags::RAND_READ) {
+            Advised::Random
+        } else if self.has(VmaFlags::SEQ_READ) {
+            Advised::Sequential
+        } else {
+            Advised::Nothing
+        }
     }
 
     /// The access as for which pages are brought in ahead of use: a store to private memory, so that

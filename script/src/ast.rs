@@ -24,10 +24,17 @@ impl Script {
     }
 
     /// Whether it asks for what only a simulated computer has: another processor than the host's, or
-    /// accesses of the kernel's own.
+    /// accesses and devices of the kernel's own.
     pub fn needs_simulation(&self) -> bool {
         let is_kernels = |line: &Line| {
-            matches!(line.op, Op::KernelMap(..) | Op::KernelRead(..) | Op::KernelWrite(..))
+            matches!(
+                line.op,
+                Op::KernelMap(..)
+                    | Op::KernelRead(..)
+                    | Op::KernelWrite(..)
+                    | Op::SwapOn(..)
+                    | Op::Prefetch { .. }
+            )
         };
         self.sizes.arch != Arch::X86_64 || self.lines.iter().any(is_kernels)
     }
@@ -49,11 +56,13 @@ pub struct Sizes {
     pub cpus: u64,
     /// What kind of processor they are.
     pub arch: Arch,
+    /// The most pages of a file that are read ahead; `None` is what the machine does by itself.
+    pub read_ahead: Option<u32>,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { frames: 4096, swap: 16384, cpus: 1, arch: Arch::X86_64 }
+        Self { frames: 4096, swap: 16384, cpus: 1, arch: Arch::X86_64, read_ahead: None }
     }
 }
 
@@ -284,6 +293,17 @@ pub enum Failing {
     Write,
 }
 
+/// The arguments of `swapon`: what the area's header says, and what the area lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapOn {
+    /// The area's pages, that of the header among them.
+    pub pages: u32,
+    /// Those that must not be used.
+    pub bad: Vec<u32>,
+    /// Whether the area is a file rather than a disk.
+    pub on_file: bool,
+}
+
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -350,6 +370,13 @@ pub enum Op {
     KernelWrite(Address, Vec<u8>),
     /// `cpu`: the accesses from here on are made by this processor
     Cpu(u64),
+    /// `prefetch`, by the instruction at the first address, of the second
+    Prefetch {
+        /// Where the instruction is.
+        code: Address,
+        /// What it asks for.
+        address: Address,
+    },
     /// `fork`, with the child's name
     Fork(String),
     /// `exit`
@@ -360,6 +387,8 @@ pub enum Op {
     Maps(String),
     /// `check`
     Check,
+    /// `swapon`: a swap area with a header
+    SwapOn(SwapOn),
     /// `fail`: the nth such operation from here on fails
     Fail {
         /// Which operation.

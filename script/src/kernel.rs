@@ -305,9 +305,10 @@ impl Machine for Kernel {
             Call::Exit => self.exit(process),
             // The host's scheduler chooses.
             Call::Cpu { .. } => Outcome::Ok,
-            Call::KernelMap { .. } | Call::KernelLoad { .. } | Call::KernelStore { .. } => {
-                Outcome::Errno(Errno::ENOSYS)
-            }
+            Call::KernelMap { .. }
+            | Call::KernelLoad { .. }
+            | Call::KernelStore { .. }
+            | Call::Prefetch { .. } => Outcome::Errno(Errno::ENOSYS),
             Call::Maps { start, end } => match self.children.get(&process) {
                 Some(child) => Outcome::Maps(maps::of_range(child.pid, start, end)),
                 None => Outcome::Errno(Errno::ESRCH),
@@ -331,6 +332,7 @@ impl Machine for Kernel {
             Action::Fsync { file } => Outcome::of(self.files.sync(file)),
             Action::Reclaim { .. } => self.reclaim(),
             Action::Check => check(),
+            Action::SwapOn { .. } => Outcome::Errno(Errno::ENOSYS),
             Action::Fail { what, nth } => fail(what, nth),
         }
     }

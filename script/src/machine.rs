@@ -3,7 +3,9 @@
 //! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
 //! other before it asks, the same on every machine.
 
-use crate::ast::{Advice, Arch, Failing, MapFlags, Protection, Script, Sharing, Sizes, SyncFlag};
+use crate::ast::{
+    Advice, Arch, Failing, MapFlags, Protection, Script, Sharing, Sizes, SwapOn, SyncFlag,
+};
 use crate::layout::Window;
 use crate::outcome::Outcome;
 use std::fmt::{self, Display, Formatter};
@@ -227,6 +229,13 @@ pub enum Call<'a> {
         /// What is stored.
         bytes: &'a [u8],
     },
+    /// A prefetch of an address, by an instruction that lies at another.
+    Prefetch {
+        /// The instruction.
+        code: u64,
+        /// What it asks for.
+        address: u64,
+    },
     /// The process runs on this processor from now on; a machine that has its own way of choosing
     /// answers [`Outcome::Ok`] and keeps to it.
     Cpu {
@@ -337,6 +346,11 @@ pub enum Action<'a> {
     },
     /// Walks every invariant: [`Outcome::Ok`] or [`Outcome::Broken`].
     Check,
+    /// Adds a swap area with this header (`swapon`).
+    SwapOn {
+        /// What the header says.
+        area: &'a SwapOn,
+    },
     /// Makes one of the operations to come fail.
     Fail {
         /// Which operation.

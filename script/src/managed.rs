@@ -20,6 +20,9 @@ use crate::outcome::{Bytes, Errno, Fault, Mapping, Oops, Outcome};
 use pagefault::entry::{self, SegvCode, Signal, Verdict};
 use pagefault::exception::ExceptionTables;
 use pagefault::machine::{self as waist, PageFault, Protection, VirtAddr};
+use pagefault::oom::{Candidate, Choice, Standing};
+use pagefault::swap::area::Priority;
+use pagefault::swap::header::{FormattedError, Header, Medium};
 use pagefault::{
     AddressSpace, Config, FileAccess, Layout, Manager, MapOptions, MapRequest, Mm, Move,
     NonlinearPolicy, Placement, RemapRequest, Sharing, Source, SyncMode,
@@ -155,12 +158,18 @@ pub trait Processor<M: waist::Machine> {
     fn kernel_map(&mut self, _address: u64, _length: u64) -> bool {
         false
     }
+    /// Prefetches from an address, by the instruction at another.
+    fn prefetch(&mut self, _: &Arc<Mm<M>>, _code: u64, _address: u64) -> Result<(), Stopped> {
+        Err(Stopped::Bug("the machine executes no prefetch".into()))
+    }
     /// Makes the accesses from now on on this processor.
     fn run_on(&mut self, _cpu: u64) {}
     /// A file of the script was opened.
     fn opened(&mut self, _file: u32, _mapping: u64) {}
     /// An address space was made.
     fn started(&mut self, _mm: &Arc<Mm<M>>) {}
+    /// There is no memory, and this address space has to go for it.
+    fn chosen(&mut self, _mm: &Arc<Mm<M>>) {}
     /// An address space is about to go.
     fn ended(&mut self, _mm: &Arc<Mm<M>>) {}
 }
@@ -216,8 +225,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         let disk = Arc::new(SimDisk::new(slots.max(1)));
         if slots > 1 {
             let device = Box::new(SharedDisk(disk.clone()));
-            let priority = pagefault::swap::area::Priority::Descending;
-            manager.swap_on(device, priority).map_err(|_| StartError::Sizes)?;
+            manager.swap_on(device, Priority::Descending).map_err(|_| StartError::Sizes)?;
         }
         let mut managed =
             Self { processes: BTreeMap::new(), files: BTreeMap::new(), manager, disk, processor };
@@ -385,29 +393,11 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
     }
 
-    fn fail(&mut self, what: ast::Failing, nth: u64) -> Outcome {
-        match what {
-            ast::Failing::Frame => self.processor.fail_allocation(nth),
-            ast::Failing::Read => {
-                self.disk.fail_nth_read(nth);
-                self.files.values().for_each(|opened| opened.content.fail_nth_read(nth));
-            }
-            ast::Failing::Write => {
-                self.disk.fail_nth_write(nth);
-                self.files.values().for_each(|opened| opened.content.fail_nth_write(nth));
-            }
-        }
-        Outcome::Ok
-    }
-}
-
-impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
-    fn window(&self) -> Window {
-        self.processor.window()
-    }
-
-    fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
-        let mm = self.processes[&process].mm().clone();
+    /// Does a call once.
+    fn attempt(&mut self, process: Process, call: &Call<'_>) -> Outcome {
+        // It may have been killed for another's sake.
+        let Some(space) = self.processes.get(&process) else { return Outcome::Errno(Errno::ESRCH) };
+        let mm = space.mm().clone();
         let outcome = match call {
             Call::Mmap(mmap) => self.mmap(&mm, mmap),
             Call::Store { address, bytes } => self.store(&mm, *address, bytes),
@@ -433,6 +423,12 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
                     Err(stopped) => failed(stopped),
                 }
             }
+            Call::Prefetch { code, address } => {
+                match self.processor.prefetch(&mm, *code, *address) {
+                    Ok(()) => Outcome::Ok,
+                    Err(stopped) => failed(stopped),
+                }
+            }
             Call::Cpu { number } => {
                 self.processor.run_on(*number);
                 Outcome::Ok
@@ -445,10 +441,82 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             other => manage(&mm, other),
         };
         drop(mm);
-        if matches!(outcome, Outcome::Killed | Outcome::Oops { .. }) {
+        if matches!(outcome, Outcome::Oops { .. }) {
             self.end(process);
         }
         outcome
+    }
+
+    /// Ends a process because one of them needs a frame and there is none (spec F25).
+    fn make_room_for(&mut self, process: Process) -> Room {
+        let candidates: Vec<Candidate<'_, M>> = self
+            .processes
+            .values()
+            .map(|space| Candidate {
+                mm: space.mm(),
+                standing: Standing::Running,
+                tables: 0,
+                adjustment: 0,
+            })
+            .collect();
+        let chosen = match self.manager.choose_victim(&candidates) {
+            Choice::Kill(place) => self.processes.keys().nth(place).copied(),
+            Choice::Wait | Choice::Nobody => None,
+        };
+        let chosen = chosen.unwrap_or(process);
+        if let Some(space) = self.processes.get(&chosen) {
+            self.processor.chosen(space.mm());
+        }
+        self.end(chosen);
+        if chosen == process { Room::ByItsOwnEnd } else { Room::ByAnothers }
+    }
+
+    fn swap_on(&self, area: &ast::SwapOn) -> Outcome {
+        let header = Header { last_page: area.pages.saturating_sub(1), bad: area.bad.clone() };
+        let mut first = Box::new([0; waist::PAGE_SIZE as usize]);
+        let disk = SimDisk::new(area.pages.max(1));
+        if header.write(&mut first).is_err() {
+            return Outcome::Errno(Errno::EINVAL);
+        }
+        disk.set_header(&first);
+        let medium = if area.on_file { Medium::File } else { Medium::Disk };
+        let added = self.manager.swap_on_formatted(Box::new(disk), medium, Priority::Descending);
+        match added {
+            Ok(_) => Outcome::Ok,
+            Err(FormattedError::Refused(_)) => Outcome::Errno(Errno::EPERM),
+            Err(_) => Outcome::Errno(Errno::EINVAL),
+        }
+    }
+
+    fn fail(&mut self, what: ast::Failing, nth: u64) -> Outcome {
+        match what {
+            ast::Failing::Frame => self.processor.fail_allocation(nth),
+            ast::Failing::Read => {
+                self.disk.fail_nth_read(nth);
+                self.files.values().for_each(|opened| opened.content.fail_nth_read(nth));
+            }
+            ast::Failing::Write => {
+                self.disk.fail_nth_write(nth);
+                self.files.values().for_each(|opened| opened.content.fail_nth_write(nth));
+            }
+        }
+        Outcome::Ok
+    }
+}
+
+impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
+    fn window(&self) -> Window {
+        self.processor.window()
+    }
+
+    fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
+        loop {
+            let outcome = self.attempt(process, call);
+            // Stores and loads are the only calls that end so, and may be begun again.
+            if outcome != Outcome::Killed || self.make_room_for(process) == Room::ByItsOwnEnd {
+                return outcome;
+            }
+        }
     }
 
     fn act(&mut self, action: &Action<'_>) -> Outcome {
@@ -467,6 +535,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
                 Outcome::Ok
             }
             Action::Check => self.check(),
+            Action::SwapOn { area } => self.swap_on(area),
             Action::Fail { what, nth } => self.fail(what, nth),
         }
     }
@@ -477,6 +546,17 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
         stats
     }
 }
+
+/// Whose end gives back the memory that is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    ByItsOwnEnd,
+    ByAnothers,
+}
+
+/// The signal of an illegal instruction, and that its operand is to blame.
+const SIGILL: i32 = 4;
+const ILL_ILLOPN: i32 = 2;
 
 /// A file's content is kept in memory, so that this is the longest.
 const LONGEST_FILE: u64 = 8 << 30;
@@ -578,6 +658,7 @@ fn failed(stopped: Stopped) -> Outcome {
                 Signal::Segv(SegvCode::MapErr) => Fault::Unmapped,
                 Signal::Segv(SegvCode::AccErr) => Fault::Refused,
                 Signal::Bus => Fault::Beyond,
+                Signal::Illegal => Fault::Other { signal: SIGILL, code: ILL_ILLOPN },
             };
             Outcome::Fault { fault, address }
         }

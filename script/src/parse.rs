@@ -4,7 +4,7 @@ mod scope;
 
 use crate::ast::{
     Address, Advice, Arch, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, Protection,
-    Range, Script, Sharing, Sizes, SyncFlag,
+    Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
 use crate::words::{Word, split};
@@ -129,6 +129,8 @@ pub enum Expected {
     Arch,
     /// The number of a processor.
     Cpu,
+    /// A number of pages.
+    Pages,
     /// Nothing more.
     End,
 }
@@ -163,6 +165,7 @@ impl Display for Expected {
             Self::SeededLength => "a length of at most 0x40000000",
             Self::Arch => "x86-64, ia32, pae or alpha",
             Self::Cpu => "the number of a processor, from 0",
+            Self::Pages => "a number of pages",
             Self::End => "the end of the line",
         })
     }
@@ -236,11 +239,16 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Reads `frames N`, `swap N`, `cpus N` or `arch NAME`; whether it was one.
+/// Reads `frames N`, `swap N`, `cpus N`, `readahead N` or `arch NAME`; whether it was one.
 fn size<'a>(words: &mut Words<'a>, sizes: &mut Sizes) -> Result<bool, Fault<'a>> {
     if words.takes("arch") {
         let word = words.bare(Expected::Arch)?;
         sizes.arch = Arch::named(word).ok_or((word, Expected::Arch))?;
+        return Ok(true);
+    }
+    if words.takes("readahead") {
+        let word = words.bare(Expected::Pages)?;
+        sizes.read_ahead = Some(word.parse().map_err(|_| (word, Expected::Pages))?);
         return Ok(true);
     }
     let size = match words.peek() {
@@ -316,6 +324,10 @@ fn operation<'a>(
         }
         "kernel_read" => Op::KernelRead(range(words, scope)?),
         "kernel_write" => Op::KernelWrite(next_address(words, scope)?, words.string()?),
+        "prefetch" => {
+            let code = next_address(words, scope)?;
+            Op::Prefetch { code, address: next_address(words, scope)? }
+        }
         "cpu" => Op::Cpu(cpu(words, cpus)?),
         "fork" => Op::Fork(scope.fork(words.bare(Expected::Name)?)?),
         "exit" => {
@@ -325,6 +337,7 @@ fn operation<'a>(
         "reclaim" => Op::Reclaim(words.number()?),
         "maps" => Op::Maps(scope.bound(words.bare(Expected::BoundName)?)?),
         "check" => Op::Check,
+        "swapon" => Op::SwapOn(swap_on(words)?),
         "fail" => Op::Fail { what: failing(words)?, nth: positive(words)? },
         _ => return Err((word, Expected::Operation)),
     })
@@ -404,6 +417,17 @@ fn file<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
         return Err((word, Expected::SeededLength));
     }
     Ok(Op::File { name, length, seed })
+}
+
+fn swap_on<'a>(words: &mut Words<'a>) -> Result<SwapOn, Fault<'a>> {
+    fn pages(word: &str) -> Result<u32, Fault<'_>> {
+        word.parse().map_err(|_| (word, Expected::Pages))
+    }
+    let size = pages(words.bare(Expected::Pages)?)?;
+    let bad = words.keyed("bad=").map_or(Ok(Vec::new()), |list| {
+        list.split(',').map(pages).collect::<Result<Vec<u32>, _>>()
+    })?;
+    Ok(SwapOn { pages: size, bad, on_file: words.takes("file") })
 }
 
 fn known_file<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<String, Fault<'a>> {

@@ -76,6 +76,9 @@ impl Pc {
         boot.files.clear();
         boot.singles = singles;
         boot.settings = ["nonlinear=regions", "overcommit=always"].map(String::from).to_vec();
+        if self.sizes.read_ahead == Some(1) {
+            boot.settings.push("file_read_ahead=1".into());
+        }
         boot.limit = Some(LIMIT);
         let cpus = u32::try_from(self.sizes.cpus).ok().filter(|cpus| *cpus <= MOST_CPUS);
         boot.cpus = cpus.ok_or(StartError::Sizes)?;

@@ -2,7 +2,7 @@
 
 use crate::ast::{
     Address, Advice, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection,
-    Range, Script, Sharing, Sizes, SyncFlag,
+    Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -21,6 +21,9 @@ impl Display for Script {
             if size != default {
                 writeln!(f, "{word} {size}")?;
             }
+        }
+        if let Some(pages) = ours.read_ahead {
+            writeln!(f, "readahead {pages}")?;
         }
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
@@ -71,12 +74,20 @@ impl Display for Op {
             Self::KernelWrite(address, bytes) => {
                 write!(f, "kernel_write {address} {}", Quoted(bytes))
             }
+            Self::Prefetch { code, address } => write!(f, "prefetch {code} {address}"),
             Self::Cpu(number) => write!(f, "cpu {number}"),
             Self::Fork(child) => write!(f, "fork {child}"),
             Self::Exit => f.write_str("exit"),
             Self::Reclaim(pages) => write!(f, "reclaim {pages}"),
             Self::Maps(name) => write!(f, "maps {name}"),
             Self::Check => f.write_str("check"),
+            Self::SwapOn(SwapOn { pages, bad, on_file }) => {
+                write!(f, "swapon {pages}")?;
+                for (number, page) in bad.iter().enumerate() {
+                    write!(f, "{}{page}", if number == 0 { " bad=" } else { "," })?;
+                }
+                f.write_str(if *on_file { " file" } else { "" })
+            }
             Self::Fail { what, nth } => write!(f, "fail {what} {nth}"),
         }
     }

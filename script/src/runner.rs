@@ -122,6 +122,7 @@ impl<'a> Run<'a> {
             Op::Fsync(name) => Action::Fsync { file: file(name)? },
             Op::Reclaim(pages) => Action::Reclaim { pages: *pages },
             Op::Check => Action::Check,
+            Op::SwapOn(area) => Action::SwapOn { area },
             Op::Fail { what, nth } => Action::Fail { what: *what, nth: *nth },
             _ => return None,
         })
@@ -202,6 +203,9 @@ impl<'a> Run<'a> {
             }
             Op::KernelWrite(address, bytes) => {
                 Call::KernelStore { address: self.resolve(who, address), bytes }
+            }
+            Op::Prefetch { code, address } => {
+                Call::Prefetch { code: at(code)?, address: at(address)? }
             }
             Op::Cpu(number) => Call::Cpu { number: *number },
             Op::Maps(name) => {
@@ -411,6 +415,7 @@ fn subject(op: &Op) -> Option<&str> {
         | Op::Exec(address)
         | Op::KernelWrite(address, _)
         | Op::ToUser(address, _)
+        | Op::Prefetch { address, .. }
         | Op::Poke(address, _) => Some(&address.name),
         Op::Maps(name) | Op::Brk(name, _) => Some(name),
         _ => None,

@@ -6,6 +6,7 @@ mod x86;
 pub use alpha::Alpha;
 pub use x86::{Ia32, Pae, X86_64};
 
+use crate::errata::Errata;
 use crate::tlb::Rights;
 use core::fmt::Debug;
 use core::ops::Range;
@@ -42,6 +43,9 @@ pub trait Architecture: Debug + Send + Sync + Sized + 'static {
     const ACCESSED: u64;
     /// The bit that the processor sets in an entry that it stores through; 0: it keeps none.
     const DIRTY: u64;
+    /// Which mistakes the processor makes.
+    const ERRATA: Errata =
+        Errata { stray_prefetches: false, lost_halves: None, locked_compares: None };
     /// The largest numbers that an entry can hold.
     const LIMITS: Limits;
 

@@ -19,7 +19,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, Rights, Stale, VirtAddr,
+    Capabilities, ContextId, Erratum, Frame, Machine, NoSpace, OutOfFrames, PageFault, Rights,
+    Stale, VirtAddr,
 };
 use std::sync::Arc;
 
@@ -289,6 +290,12 @@ impl<A: Architecture> Machine for Computer<A> {
 
     fn is_alone(&self, _space: &SimSpace<A>) -> bool {
         self.hw.config.alone
+    }
+
+    fn erratum(&self, fault: &PageFault) -> Option<Erratum> {
+        let cpu = local_cpu(self.cpus()) as usize;
+        let root = self.hw.cpus[cpu].lock().loaded.root;
+        self.hw.erratum(root, fault)
     }
 
     /// Starts at the root that the calling thread's CPU has loaded.

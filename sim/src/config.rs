@@ -22,6 +22,9 @@ pub struct Config {
     /// Whether the computer says that its user is [alone](pagefault_machine::Machine::is_alone). True
     /// only of one CPU that a single thread of control uses.
     pub alone: bool,
+    /// Whether the processors make the mistakes of their kind
+    /// ([`Architecture::ERRATA`](crate::Architecture::ERRATA)).
+    pub errata: bool,
     /// What happens at moments of the computer's own choice.
     pub hazards: Hazards,
     /// What happens when the computer's rules are broken.
@@ -84,6 +87,7 @@ impl Default for Config {
             accessed_bits: true,
             dirty_bits: true,
             alone: false,
+            errata: true,
             hazards: Hazards { evictions: 16, prefetches: 16 },
             on_violation: OnViolation::Panic,
         }

@@ -83,6 +83,36 @@ impl<A: Architecture> Cpu<A> {
         Ok(byte[0])
     }
 
+    /// Asks for a translation ahead of need. The instruction must not fault, whatever the address; where the
+    /// processor has that erratum, it does every other time that the page cannot be translated (spec A24).
+    pub fn prefetch(
+        &self,
+        space: &SimSpace<A>,
+        address: VirtAddr,
+        mode: Mode,
+    ) -> Result<(), PageFault> {
+        let mut state = self.step_in(space);
+        let Err(reason) = self.hw.walk_and_cache(&mut state, address, Access::Read, mode) else {
+            return Ok(());
+        };
+        let strays = self.hw.config.errata && A::ERRATA.stray_prefetches && !state.has_strayed;
+        state.has_strayed = strays;
+        if strays {
+            Err(self.report(address, self.hw.fault(Access::Read, mode, reason)))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What a program's locked compare with a register comes to: `None` is the exception of an illegal
+    /// instruction; a processor with that erratum faults at the table of exceptions (spec A24).
+    pub fn locked_compare(&self) -> Option<PageFault> {
+        const ILLEGAL_GATE: u64 = 48;
+        let table = A::ERRATA.locked_compares.filter(|_| self.hw.config.errata)?;
+        let code = ErrorCode::PROTECTION | ErrorCode::WRITE | ErrorCode::USER;
+        Some(self.report(table + ILLEGAL_GATE, code))
+    }
+
     /// Loads bytes in ascending order; those below the fault's address have been loaded.
     pub fn load_bytes(
         &self,
@@ -156,14 +186,25 @@ impl<A: Architecture> Cpu<A> {
         while bytes.len() != 0 {
             let here = bytes.take(PAGE_SIZE as usize - address.page_offset());
             let length = here.len() as u64;
-            let mut state = self.step();
-            if state.loaded.id != space.table.id || state.is_lazy {
-                self.hw.switch(&mut state, &space.table);
-            }
+            let state = self.step_in(space);
             self.access_page(state, address, mode, here)?;
             address = VirtAddr(address.value().wrapping_add(length));
         }
         Ok(())
+    }
+
+    /// Begins an instruction under a space's root.
+    fn step_in(&self, space: &SimSpace<A>) -> MutexGuard<'_, CpuState> {
+        let mut state = self.step();
+        if state.loaded.id != space.table.id || state.is_lazy {
+            self.hw.switch(&mut state, &space.table);
+        }
+        state
+    }
+
+    fn report(&self, address: VirtAddr, code: ErrorCode) -> PageFault {
+        let Registers { ip, sp, context } = self.registers;
+        PageFault { address, code, context, ip, sp }
     }
 
     /// Begins an instruction: interrupts wait until the guard is dropped.
@@ -184,10 +225,8 @@ impl<A: Architecture> Cpu<A> {
     ) -> Result<(), PageFault> {
         self.hw.misbehave(&mut state, address);
         let access = bytes.access();
-        let frame = self.hw.translate(&mut state, address, access, mode).map_err(|code| {
-            let Registers { ip, sp, context } = self.registers;
-            PageFault { address, code, context, ip, sp }
-        })?;
+        let translated = self.hw.translate(&mut state, address, access, mode);
+        let frame = translated.map_err(|code| self.report(address, code))?;
         let is_astray = matches!(self.hw.frames.owner(frame), Owner::Nobody | Owner::Table);
         match bytes {
             Bytes::Load(into) | Bytes::Fetch(into) => {
@@ -287,6 +326,8 @@ pub(crate) struct CpuState {
     pub(crate) loaded: Arc<Table>,
     /// The CPU runs a kernel thread and only keeps the root.
     pub(crate) is_lazy: bool,
+    /// The last prefetch faulted, which the next will not (spec A24).
+    has_strayed: bool,
     chance: Chance,
 }
 
@@ -297,6 +338,7 @@ impl CpuState {
             tlb: Tlb::new(config.tlb_entries),
             loaded: reference,
             is_lazy: true,
+            has_strayed: false,
             chance: Chance::new(config.seed, u64::from(number)),
         }
     }

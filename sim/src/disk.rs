@@ -61,6 +61,11 @@ impl SimDisk {
         Self { disk: Arc::new(disk) }
     }
 
+    /// Puts a header into the first page, which is no slot (spec F1).
+    pub fn set_header(&self, page: &Page) {
+        self.disk.stored.lock().insert(0, Box::new(*page));
+    }
+
     /// Makes the `nth` read from now on fail, the next one being the first; 0 lets all succeed.
     pub fn fail_nth_read(&self, nth: u64) {
         self.disk.fail_read.set(nth);

@@ -4,8 +4,8 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Cursor, Entry, Frame, Machine, NoSpace, OutOfFrames, Protection,
-    Rights, Space, Stale, VirtAddr,
+    Capabilities, ContextId, Cursor, Entry, Erratum, Frame, Machine, NoSpace, OutOfFrames,
+    PageFault, Protection, Rights, Space, Stale, VirtAddr,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -110,6 +110,11 @@ pub enum Call {
         start: VirtAddr,
         /// The end of the last page.
         end: VirtAddr,
+    },
+    /// A fault was looked at that cannot be corrected.
+    Erratum {
+        /// The erratum that explains it.
+        explains: Option<Erratum>,
     },
     /// A kernel address was brought in line with the reference table.
     Synchronise {
@@ -304,6 +309,12 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
 
     fn is_alone(&self, space: &Self::Space) -> bool {
         self.inner.is_alone(&space.inner)
+    }
+
+    fn erratum(&self, fault: &PageFault) -> Option<Erratum> {
+        let explains = self.inner.erratum(fault);
+        self.observer.note(&Call::Erratum { explains });
+        explains
     }
 
     fn synchronise(&self, address: VirtAddr) -> bool {

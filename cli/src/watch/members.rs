@@ -77,7 +77,7 @@ impl Member {
             self.learn(&text);
         }
         // A process with very many mappings is not to be held up by our looking.
-        self.next_look = Instant::now() + LOOK.max(begin.elapsed() * 50);
+        self.next_look = Instant::now() + LOOK.max(begin.elapsed() * 200);
     }
 
     fn learn(&mut self, maps: &str) {

@@ -1,16 +1,4 @@
-// Drawing one step. Everything is made of elements and text; nothing of the data is read as HTML.
-"use strict";
-
-const $ = (id) => document.getElementById(id);
-
-function make(tag, classes, ...children) {
-  const element = document.createElement(tag);
-  if (classes) element.className = classes;
-  for (const child of children) {
-    if (child !== null && child !== undefined) element.append(child);
-  }
-  return element;
-}
+// Drawing one step.
 
 const titled = (element, title) => { element.title = title; return element; };
 // Rights such as r-- are one word.
@@ -77,7 +65,7 @@ function drawFigure(step) {
     box(name, name === "oom" ? "bad" : "good", text, make("small", "", when)));
   figure.append(make("div", "group", make("p", "", "one correction"), make("div", "cases", ...cases)));
   figure.append(make("div", `stem${lit.has("badarea") ? " is-lit" : ""}`));
-  const bads = [["segv", "user: SIGSEGV"], ["fixup", "kernel: fixup"], ["oops", "kernel: oops"]];
+  const bads = [["segv", "user: SIGSEGV"], ["fixup", "kernel: fixup"], ["oops", "kernel: oops"], ["erratum", "erratum: again"]];
   figure.append(make("div", "group", make("p", "", "bad area"),
     make("div", "bads", ...bads.map(([name, text]) => box(name, "exit bad", text)))));
   return figure;

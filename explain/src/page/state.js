@@ -1,5 +1,4 @@
 // Drawing the state of the computer.
-"use strict";
 
 const MANY = 48;
 

@@ -1,5 +1,4 @@
 // Stepping: by buttons, keys, the slider, the script's lines, and the address.
-"use strict";
 
 const model = JSON.parse($("data").textContent);
 const { steps, states, operations } = model;

@@ -305,6 +305,17 @@ impl<A: Architecture> Teller<'_, A> {
                 let text = format!("Slot {} is read into frame {}.", slot_name(slot), frame.0);
                 self.tell("read", text, "F8", Some(frame));
             }
+            // What was read the last note has said.
+            Event::ReadAhead { frame } => {
+                let read = self.actions.iter_mut().rev();
+                let read = read
+                    .into_iter()
+                    .find(|action| action.kind == "read" && action.frame == Some(frame.0));
+                if let Some(action) = read {
+                    action.text = action.text.replace(" is read into ", " is read ahead into ");
+                    action.spec = "D3".into();
+                }
+            }
             Event::Evicted { frame, .. } => {
                 let text = format!("The page in frame {} has left memory.", frame.0);
                 self.tell("evict", text, "F21", Some(frame));

@@ -14,6 +14,9 @@ pub(super) fn tell(
     let who = &line.process;
     let refused = answer.starts_with('E')
         && answer.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    if let Op::Brk(name, length) = &line.op {
+        return moved_break(who, name, *length, answer);
+    }
     let (done, spec) = told(line, before, after);
     if refused {
         return (format!("{who}'s call is refused: {answer}. Nothing has changed."), spec);
@@ -105,16 +108,23 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             ),
             vec!["C19", "B12"],
         ),
-        Op::Brk(name, length) => (
+        Op::Brk(..) => (format!("{who} moves its break."), vec!["C15"]),
+        Op::Poke(address, _) => (
             format!(
-                "{who} moves its break to {} above {name}: where it can be, the heap is one private region that ends there.",
-                size(*length)
+                "A debugger stores into {who}'s memory at {address}: what the region forbids, but could be made to allow, is allowed. {}",
+                match after.free < before.free {
+                    true => "The page is copied first, and its entry stays read-only.",
+                    false => "The page is the process's own already, and its entry stays as it is.",
+                }
             ),
-            vec!["C15"],
+            vec!["H6", "B20"],
         ),
-        Op::Poke(..) | Op::Peek(..) => (
-            "A debugger asks the kernel for the process's memory, and no fault is needed.".into(),
-            vec!["H6"],
+        Op::Peek(range) => (
+            format!(
+                "A debugger reads {who}'s memory at {}: what the region forbids, but could be made to allow, is allowed.",
+                range.address
+            ),
+            vec!["H6", "B20"],
         ),
         Op::Fork(child) => forked(who, child, after),
         Op::Exit => (
@@ -159,12 +169,24 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         ),
         Op::Cpu(number) => (format!("From here on, CPU {number} makes the accesses."), Vec::new()),
         Op::Maps(name) => (format!("{who} asks for its mappings in {name}."), Vec::new()),
+        Op::SwapOn(area) => (
+            format!(
+                "A swap area of {} pages is added. Its first page is the header; the others are slots, {}.",
+                area.pages,
+                match area.bad.len() {
+                    0 => "all of them good".into(),
+                    1 => "but for one that the header calls bad".into(),
+                    bad => format!("but for {bad} that the header calls bad"),
+                }
+            ),
+            vec!["F1", "F2"],
+        ),
         Op::Check => ("Every invariant is walked.".into(), vec!["I1", "I21"]),
         Op::Fail { what, nth } => (format!("From here on, {what} number {nth} fails."), Vec::new()),
         Op::Mincore(range) => {
             (format!("{who} asks which pages of {} are in memory.", range.address), vec!["C18"])
         }
-        Op::Write(..) | Op::Fill(..) | Op::Read(..) | Op::Exec(..) => {
+        Op::Write(..) | Op::Fill(..) | Op::Read(..) | Op::Exec(..) | Op::Prefetch { .. } => {
             ("The access is outside of what the script may touch.".into(), Vec::new())
         }
         Op::ToUser(..) | Op::FromUser(..) => (
@@ -175,6 +197,21 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             ("The kernel moves no byte.".into(), Vec::new())
         }
     }
+}
+
+/// Where a break went: the answer is where it is now.
+fn moved_break(who: &str, name: &str, length: u64, answer: &str) -> (String, Vec<&'static str>) {
+    let text = match answer == format!("{name}+{length:#x}") {
+        true => format!(
+            "{who}'s break is {} above {name} now: the heap is one private region that ends there. Growth makes no page; what is above a lower break is unmapped.",
+            size(length)
+        ),
+        false => format!(
+            "{who} asks for a break {} above {name}, and growth would meet another mapping: it stays at {answer}.",
+            size(length)
+        ),
+    };
+    (text, vec!["C15"])
 }
 
 fn advised(who: &str, place: &str, advice: Advice) -> String {

@@ -5,9 +5,9 @@ use super::tap::Note;
 use super::{Story, Watched, words};
 use crate::model::Question;
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
-use pagefault::machine::{Entry, ErrorCode, Mode, PageFault, Rights, VirtAddr};
+use pagefault::machine::{Entry, Erratum, ErrorCode, Frame, Mode, PageFault, Rights, VirtAddr};
 use pagefault::{Correction, Event, Mm, RegionReport, Turn, Visit, Weight};
-use pagefault_sim::Architecture;
+use pagefault_sim::{Architecture, Call};
 use std::sync::Arc;
 
 /// What was so before the memory manager was asked.
@@ -54,20 +54,38 @@ pub(super) fn entry_of<A: Architecture>(mm: &Arc<Mm<Watched<A>>>, address: VirtA
 /// What came of a fault.
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
+    /// The processor's mistake that explains it.
+    pub(super) erratum: Option<Erratum>,
     pub(super) correction: Option<Correction>,
     pub(super) major: bool,
+    /// The frames that were filled from a device for it.
+    pub(super) filled: Vec<Frame>,
+    /// How many pages were read ahead.
+    pub(super) ahead: usize,
 }
 
 impl Outcome {
     pub(super) fn of(notes: &[Note], verdict: Verdict) -> Self {
+        let explains = notes.iter().find_map(|note| match note {
+            Note::Call(Call::Erratum { explains }) => *explains,
+            _ => None,
+        });
         let corrected = notes.iter().rev().find_map(|note| match note {
             Note::Event(Event::Corrected { correction, weight, .. }) => {
                 Some((*correction, *weight))
             }
             _ => None,
         });
+        let filled = notes.iter().filter_map(|note| match note {
+            Note::Call(Call::Fill(frame)) => Some(*frame),
+            _ => None,
+        });
+        let is_ahead = |note: &&Note| matches!(note, Note::Event(Event::ReadAhead { .. }));
         Self {
+            filled: filled.collect(),
+            ahead: notes.iter().filter(is_ahead).count(),
             verdict,
+            erratum: explains,
             correction: corrected.map(|(correction, _)| correction),
             major: corrected.is_some_and(|(_, weight)| weight == Weight::Major),
         }
@@ -95,10 +113,12 @@ impl Outcome {
         let ends: &[&str] = match self.verdict {
             Verdict::Resume => match self.name() {
                 Some(name) => return vec![name.to_owned()],
+                None if self.erratum.is_some() => &["badarea", "erratum"],
                 None => &["sync"],
             },
             Verdict::Signal(Signal::Segv(_)) => &["badarea", "segv"],
             Verdict::Signal(Signal::Bus) => &["bus"],
+            Verdict::Signal(Signal::Illegal) => &["badarea", "erratum"],
             Verdict::Fixup(_) if is_bad_area => &["badarea", "fixup"],
             Verdict::Fixup(_) => &["bus", "fixup"],
             Verdict::Oops(Oops::OutOfMemory) => &["oom", "oops"],

@@ -37,6 +37,16 @@ struct Attempt {
     access: Access,
     mode: Mode,
     ip: VirtAddr,
+    what: What,
+}
+
+/// What an access is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Bytes that are moved.
+    Bytes,
+    /// A translation ahead of need.
+    Prefetch,
 }
 
 /// Why an access was not made.
@@ -44,6 +54,16 @@ enum Failed {
     /// The kernel goes on at its fixup.
     Fixup,
     Stopped(Stopped),
+}
+
+impl Failed {
+    /// Of an instruction that has no fixup.
+    fn stopped(self) -> Stopped {
+        match self {
+            Self::Stopped(stopped) => stopped,
+            Self::Fixup => Stopped::Bug("a fixup for an instruction that has none".into()),
+        }
+    }
 }
 
 /// The bytes of an access.
@@ -85,7 +105,8 @@ impl<A: Architecture> Recording<A> {
             Bytes::Store(_) => Access::Write,
             Bytes::Fetch => Access::Execute,
         };
-        let attempt = Attempt { access, mode, ip };
+        self.story.borrow_mut().tell_victim();
+        let attempt = Attempt { access, mode, ip, what: What::Bytes };
         let (mut done, length) = (0, bytes.len());
         while done < length {
             let at = VirtAddr(address.wrapping_add(done as u64));
@@ -157,9 +178,13 @@ impl<A: Architecture> Recording<A> {
         };
         let walks = matches!(tlb, Tlb::Miss | Tlb::Clean);
         let walk = if walks { words::walk::<A>(&space.walk(at)) } else { Vec::new() };
+        let kind = match attempt.what {
+            What::Bytes => words::kind(attempt.access),
+            What::Prefetch => "prefetch",
+        };
         let seen = model::Access {
             cpu: story.cpu,
-            kind: words::kind(attempt.access).into(),
+            kind: kind.into(),
             mode: words::mode(attempt.mode).into(),
             address: format!("{:#x}", at.value()),
             place: story.names.place(story.process(), at.value()),
@@ -327,6 +352,19 @@ impl<A: Architecture> Processor<Watched<A>> for Recording<A> {
         }
     }
 
+    fn prefetch(
+        &mut self,
+        mm: &Arc<Mm<Watched<A>>>,
+        code: u64,
+        address: u64,
+    ) -> Result<(), Stopped> {
+        let (at, ip) = (VirtAddr(address), VirtAddr(code));
+        let attempt = Attempt { access: Access::Read, mode: Mode::User, ip, what: What::Prefetch };
+        let made = self
+            .on_page(mm, at, 0, attempt, |cpu| cpu.prefetch(mm.space().inner(), at, Mode::User));
+        made.map_err(Failed::stopped)
+    }
+
     fn kernel_load(
         &mut self,
         mm: &Arc<Mm<Watched<A>>>,
@@ -370,6 +408,10 @@ impl<A: Architecture> Processor<Watched<A>> for Recording<A> {
         self.story.borrow_mut().started(mm);
     }
 
+    fn chosen(&mut self, mm: &Arc<Mm<Watched<A>>>) {
+        self.story.borrow_mut().chosen(mm);
+    }
+
     fn ended(&mut self, mm: &Arc<Mm<Watched<A>>>) {
         self.story.borrow_mut().ended(mm);
     }
@@ -402,9 +444,6 @@ impl<A: Architecture> Recording<A> {
         bytes: Bytes<'_>,
         who: (Mode, VirtAddr),
     ) -> Result<(), Stopped> {
-        self.access(mm, address, bytes, who).map_err(|(_, failed)| match failed {
-            Failed::Stopped(stopped) => stopped,
-            Failed::Fixup => Stopped::Bug("a fixup for an instruction that has none".into()),
-        })
+        self.access(mm, address, bytes, who).map_err(|(_, failed)| failed.stopped())
     }
 }

@@ -48,6 +48,9 @@ pub(super) fn access(
         Phase::Again => "The instruction runs again: ",
         _ => "",
     };
+    if seen.kind == "prefetch" && !matches!(entry, Entry::Present { .. }) {
+        return (format!("{again}{}: nothing is there, and nothing happens.", who(seen)), &["A24"]);
+    }
     let frame =
         entry.frame().map_or_else(|| "a frame".into(), |frame| format!("frame {}", frame.0));
     let how = match seen.tlb {
@@ -84,6 +87,7 @@ fn subject(seen: &model::Access) -> String {
     let verb = match seen.kind.as_str() {
         "store" => "stores",
         "load" => "loads",
+        "prefetch" => "prefetches",
         _ => "fetches",
     };
     let kernel = if seen.mode == "kernel" { ", in the kernel," } else { "" };
@@ -107,8 +111,12 @@ pub(super) fn outcome<A: Architecture>(
     let new = super::decision::entry_of(mm, fault.address);
     match (outcome.verdict, outcome.correction) {
         (Verdict::Resume, Some(correction)) => {
-            corrected(story, fault, facts, (correction, outcome.major, new), after)
+            corrected(story, fault, facts, (correction, outcome, new), after)
         }
+        (Verdict::Resume, None) if outcome.erratum.is_some() => (
+            format!("The instruction at {} is a prefetch, and a prefetch must not fault: this one is an erratum of the processor. Nothing is corrected, nobody gets a signal, and the instruction runs again.", story.names.place(story.process(), fault.ip.value())),
+            vec!["A24"],
+        ),
         (Verdict::Resume, None) => (
             "The top entry is copied from the reference table. No counter, lock or signal is touched."
                 .into(),
@@ -117,6 +125,10 @@ pub(super) fn outcome<A: Architecture>(
         (Verdict::Signal(Signal::Segv(why)), _) => (
             format!("{} gets SIGSEGV, {}, for {place}; it can neither block nor ignore it.", story.process(), code(why)),
             vec!["A20"],
+        ),
+        (Verdict::Signal(Signal::Illegal), _) => (
+            format!("The fault stands for an illegal instruction: {} gets SIGILL.", story.process()),
+            vec!["A24"],
         ),
         (Verdict::Signal(Signal::Bus), _) => (
             format!("The content of {place} cannot be had: {} gets SIGBUS, ADRERR.", story.process()),
@@ -131,7 +143,7 @@ pub(super) fn outcome<A: Architecture>(
             vec!["A21"],
         ),
         (Verdict::OutOfMemory, _) => (
-            format!("No frame is free, and none could be made free: {} is killed.", story.process()),
+            format!("No frame is free for {}, and none could be made free: a process has to go.", story.process()),
             vec!["A22", "F23"],
         ),
         (Verdict::Corrupt, _) => (
@@ -153,7 +165,7 @@ fn corrected<A: Architecture>(
     story: &Story<A>,
     fault: &PageFault,
     facts: &Facts,
-    (correction, major, new): (Correction, bool, Entry),
+    (correction, outcome, new): (Correction, &Outcome, Entry),
     after: &State,
 ) -> Told {
     let frame = new.frame().map_or(0, |frame| frame.0);
@@ -161,7 +173,13 @@ fn corrected<A: Architecture>(
         let used = after.frames.iter().find(|used| used.frame == frame);
         used.map_or_else(String::new, |used| used.owner.clone())
     };
-    let from_device = if major { "is read from its file" } else { "is in the page cache" };
+    let is_read = new.frame().is_some_and(|frame| outcome.filled.contains(&frame));
+    let from_device = if is_read { "is read from its file" } else { "is in the page cache" };
+    let (ahead, by_ahead): (String, &[&'static str]) = match outcome.ahead {
+        0 => (String::new(), &[]),
+        1 => (" One more page is read before it is wanted.".into(), &["D3", "D4"]),
+        more => (format!(" {more} more pages are read before they are wanted."), &["D3", "D4"]),
+    };
     match correction {
         Correction::Anonymous => (
             format!("Fresh memory is stored to: frame {frame} is taken, filled with zeros and entered, writable and dirty."),
@@ -176,14 +194,14 @@ fn corrected<A: Architecture>(
             vec!["B8"],
         ),
         Correction::File => (
-            format!("{} {from_device}: frame {frame} is mapped, and its count of entries grows.", file()),
-            vec!["B9", "B10", "D2"],
+            format!("{} {from_device}: frame {frame} is mapped, and its count of entries grows.{ahead}", file()),
+            [&["B9", "B10", "D2"], by_ahead].concat(),
         ),
         Correction::Nonlinear => (
             format!("The entry itself names the page: {} {from_device}, and frame {frame} is mapped out of its place.", file()),
             vec!["B12"],
         ),
-        Correction::SwapIn => swapped(facts, major, new),
+        Correction::SwapIn => swapped(facts, outcome.major, new),
         Correction::CopyOnWrite => copied(story, facts, new, after),
         Correction::Reuse => {
             let file_backed = after.frames.iter().any(|used| used.frame == frame && used.kind == "file");

@@ -25,6 +25,8 @@ pub(super) struct Story<A: Architecture> {
     pub(super) faults: usize,
     /// The CPU that makes the accesses.
     pub(super) cpu: u32,
+    /// Who is killed for want of memory, and why he, until that is told.
+    victim: Option<String>,
     line: usize,
     process: String,
     op: Option<Op>,
@@ -50,6 +52,7 @@ impl<A: Architecture> Story<A> {
             files: HashMap::new(),
             faults: 0,
             cpu: 0,
+            victim: None,
             line: 0,
             process: "p0".into(),
             op: None,
@@ -73,6 +76,7 @@ impl<A: Architecture> Story<A> {
 
     /// The line is done. What it did beside its accesses, or instead of them, is a step of its own.
     pub(super) fn end(&mut self, line: &Line, answer: String) {
+        self.tell_victim();
         let notes = self.tap.drain();
         let after = self.snapshot();
         if self.steps.len() == self.first {
@@ -82,7 +86,8 @@ impl<A: Architecture> Story<A> {
             let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, &spec) };
             self.add(step, after);
         } else if self.states.last() != Some(&after) {
-            self.released(&notes, after);
+            let gone = format!("{} is gone", self.process);
+            self.released(&gone, &["E5", "E6", "E7"], &notes, after);
         }
         self.operations.push(Operation {
             line: line.number,
@@ -94,15 +99,46 @@ impl<A: Architecture> Story<A> {
         });
     }
 
-    /// The line's process was killed: its memory goes after the fault's own story.
-    fn released(&mut self, notes: &[Note], after: State) {
+    /// There is no memory: this address space is to go.
+    pub(super) fn chosen(&mut self, mm: &Arc<Mm<Watched<A>>>) {
+        let pages = |mm: &Arc<Mm<Watched<A>>>| {
+            let usage = mm.usage();
+            usage.anonymous + usage.file + mm.swapped_pages()
+        };
+        let (mut name, mut others) = (String::new(), Vec::new());
+        for (process, space) in &self.spaces {
+            let Some(space) = space.upgrade() else { continue };
+            if Arc::ptr_eq(&space, mm) {
+                name.clone_from(process);
+            } else {
+                others.push(format!("{process} {}", pages(&space)));
+            }
+        }
+        let beside = match others.is_empty() {
+            true => "there is no other".to_owned(),
+            false => format!("of the others, {}", others.join(", ")),
+        };
+        self.victim = Some(format!(
+            "{name} is killed, whose end gives back the most: {} pages in memory and in swap ({beside})",
+            pages(mm)
+        ));
+    }
+
+    /// Tells who was killed for want of memory, once his memory is free.
+    pub(super) fn tell_victim(&mut self) {
+        if let Some(killed) = self.victim.take() {
+            let (notes, after) = (self.tap.drain(), self.snapshot());
+            self.released(&killed, &["F25", "E5", "E6"], &notes, after);
+        }
+    }
+
+    /// A process was killed: its memory goes after the fault's own story.
+    fn released(&mut self, what: &str, spec: &[&str], notes: &[Note], after: State) {
         let before = self.states.last().cloned().unwrap_or_default();
         let actions = actions::describe(self, notes, &before, &after);
         let counts = changes(&before, &after);
-        let sentence =
-            format!("{} is gone: every entry is taken out, and its frames are free.", self.process);
-        let step =
-            Step { actions, counts, ..self.draft(Phase::Call, sentence, &["E5", "E6", "E7"]) };
+        let sentence = format!("{what}: every entry is taken out, and its frames are free.");
+        let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, spec) };
         self.add(step, after);
     }
 

@@ -107,10 +107,12 @@ pub fn correct(mm: &Arc<Mm<LinuxMachine>>, fault: &PageFault) -> Resolution {
         Verdict::Signal(Verdicts::Segv(SegvCode::MapErr)) => Resolution::Signal(Signal::NotMapped),
         Verdict::Signal(Verdicts::Segv(SegvCode::AccErr)) => Resolution::Signal(Signal::Forbidden),
         Verdict::Signal(Verdicts::Bus) => Resolution::Signal(Signal::NoContent),
-        // The others are verdicts on a kernel's accesses.
-        Verdict::OutOfMemory | Verdict::Fixup(_) | Verdict::Oops(_) | Verdict::Corrupt => {
-            Resolution::Kill
-        }
+        // The others are verdicts on a kernel's accesses, or on errata, which the host sees to.
+        Verdict::Signal(Verdicts::Illegal)
+        | Verdict::OutOfMemory
+        | Verdict::Fixup(_)
+        | Verdict::Oops(_)
+        | Verdict::Corrupt => Resolution::Kill,
     }
 }
 

@@ -160,6 +160,8 @@ impl Builder {
             // Regions are free here: they are not mappings of the host's.
             max_regions: i32::MAX as usize,
             populate_ahead: crate::machine::POPULATE_AHEAD,
+            // The host reads files ahead, into its own page cache.
+            file_read_ahead: 1,
             observer: self.observer,
             ..pagefault::Config::default()
         };

@@ -1,6 +1,7 @@
 //! A file or shared object in the page cache (Linux's `address_space` and its `inode`).
 
 use crate::cache::Key;
+use crate::cache::ahead::Reading;
 use crate::error::FileError;
 use crate::event::Weight;
 use crate::fault::Refusal;
@@ -59,6 +60,8 @@ pub struct Mapping<M: Machine> {
     pub(crate) regions: Mutex<M, FileRegions<M>>,
     /// How many pages of the object are in the page cache.
     pub(crate) cached: AtomicU32,
+    /// What is known of the order in which its pages are touched.
+    pub(super) reading: Mutex<M, Reading>,
     /// Writing a page failed since this was last asked (spec D8).
     pub(crate) failed: AtomicBool,
     /// Who changes the length.
@@ -129,6 +132,7 @@ impl<M: Machine> Mapping<M> {
             store,
             regions: Mutex::new(Rank::FileRegions, regions),
             cached: AtomicU32::new(0),
+            reading: Mutex::new(Rank::Reading, Reading::default()),
             failed: AtomicBool::new(false),
             resizing: SleepLock::new(),
             charged: AtomicU64::new(charged),
@@ -181,7 +185,7 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Whether a page is below the end.
-    fn has_page(&self, index: u64) -> Result<bool, Refusal> {
+    pub(super) fn has_page(&self, index: u64) -> Result<bool, Refusal> {
         self.pages().map(|pages| index < pages).map_err(|_| Refusal::Bus)
     }
 
@@ -298,7 +302,7 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Puts a new page, locked, in the cache; `None` if another was faster.
-    fn insert_new(&self, index: u64) -> Result<Option<Frame>, Refusal> {
+    pub(super) fn insert_new(&self, index: u64) -> Result<Option<Frame>, Refusal> {
         let manager = &self.manager;
         let frame = manager.allocate()?;
         manager.lock_page(frame);
@@ -339,7 +343,7 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Brings the content of a locked page in, if it is not there yet.
-    fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
+    pub(super) fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
         let page = self.manager.page(frame);
         if page.has(PageFlags::UPTODATE) {
             page.set(PageFlags::REFERENCED);

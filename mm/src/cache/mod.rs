@@ -5,10 +5,12 @@
 //! that neither looking up nor inserting allocates. A chain's lock also decides between a look-up
 //! that takes a reference and a removal that counts them (spec F21).
 
+mod ahead;
 mod mapping;
 mod truncate;
 mod write;
 
+pub(crate) use ahead::{Advised, Touch};
 pub use mapping::{File, Mapping};
 pub(crate) use mapping::{Found, Store};
 

@@ -28,6 +28,7 @@ impl<M: Machine> Mm<M> {
         // Asked before the cursor is taken, since the backing may take its time. A truncation that
         // comes later takes what is mapped past the new end out again.
         let Ok(end) = mapping.pages() else { return };
+        let awaited = mapping.awaited();
         let Some(mut cursor) = self.existing_entries(chunk.clone()) else { return };
         if !vma.is_alive() {
             return;
@@ -35,15 +36,19 @@ impl<M: Machine> Mm<M> {
         let mut mapped = 0;
         let mut address = chunk.start;
         while address < chunk.end {
+            let index = vma.index_of(address);
             if cursor.entry(address).is_none()
-                && vma.index_of(address) < end
-                && let Some(frame) = mapping.cached(vma.index_of(address))
+                && index < end
+                && Some(index) != awaited
+                && let Some(frame) = mapping.cached(index)
             {
                 mapped += self.map_if_ready(vma, mapping, &mut cursor, address, frame);
             }
             address = address + PAGE_SIZE;
         }
         self.count_rss(Kind::File, mapped as i64);
+        drop(cursor);
+        mapping.note_hits(mapped);
         manager.stats.around.add(manager.machine.context(), mapped);
     }
 

@@ -1,6 +1,6 @@
 //! Demand paging of files and shared objects, in place and out of place (spec B9–B12).
 
-use crate::cache::{Found, Mapping};
+use crate::cache::{Found, Mapping, Touch};
 use crate::event::{Correction, Weight};
 use crate::fault::{Fault, Refusal, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine};
@@ -63,8 +63,16 @@ impl<M: Machine> Mm<M> {
         };
         self.manager.unlock_and_put(frame);
         let step = step?;
-        if matches!(step, Step::Done(_)) && !write && expected.is_none() {
-            self.map_around(vma, mapping, fault.page);
+        if matches!(step, Step::Done(_)) {
+            let missed = fault.weight == Weight::Major;
+            fault.weight = fault.weight.max(mapping.read_ahead(Touch {
+                index,
+                advised: vma.advised(),
+                missed,
+            }));
+            if !write && expected.is_none() {
+                self.map_around(vma, mapping, fault.page);
+            }
         }
         Ok(match (step, expected) {
             (Step::Done(Correction::File), Entry::File(_)) => Step::Done(Correction::Nonlinear),

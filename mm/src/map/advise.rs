@@ -142,10 +142,11 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Reads what is in swap or not cached, ignoring errors.
+    /// Reads what is in swap or not cached, ignoring errors; no more than may be read ahead.
     fn bring_near(self: &Arc<Self>, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut page = range.start;
-        while page < range.end {
+        let mut room = self.manager.most_ahead(u32::MAX);
+        while page < range.end && room > 0 {
             let _engaged = self.manager.engage();
             let entry = self
                 .existing_entries(page..page + PAGE_SIZE)
@@ -155,11 +156,13 @@ impl<M: Machine> Mm<M> {
                 (Entry::Swap(slot), _) => {
                     if let Ok(Some(frame)) = self.manager.find_or_read(slot) {
                         self.manager.put(frame);
+                        room -= 1;
                     }
                 }
                 (Entry::None, Some(file)) => {
                     if let Ok(found) = file.page(vma.index_of(page)) {
                         self.manager.unlock_and_put(found.frame);
+                        room -= 1;
                     }
                 }
                 _ => {}

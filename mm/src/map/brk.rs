@@ -85,7 +85,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let is_free = next.is_none_or(|next| {
             // A stack above may grow, and keeps its distance.
             let gap = if next.has(VmaFlags::GROWSDOWN) { GUARD_GAP } else { 0 };
-            next.start - more.end >= PAGE_SIZE + gap && next.start > more.end
+            next.start > more.end && next.start - more.end >= PAGE_SIZE + gap
         });
         more.end <= mm.layout.range.end && is_free && mm.map_fixed(self, &request, more).is_ok()
     }

@@ -15,6 +15,7 @@ mod marks;
 mod merging;
 mod model;
 mod pinning;
+mod reading;
 mod requirements;
 mod sharing;
 mod standby;

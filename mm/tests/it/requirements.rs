@@ -92,6 +92,22 @@ fn a21_fixups_and_the_wording_of_an_oops() {
 }
 
 #[test]
+fn a24_the_machine_is_asked_before_anybody_gets_a_signal() {
+    let world = world(64);
+    let space = world.process();
+    map(&space, 0, 1, RW);
+    // A prefetch, and a load.
+    world.store(space.mm(), 0, at(0), &[0x0f, 0x18, 0x08, 0x8a, 0x00]).unwrap();
+    let decide = |ip| {
+        let fault = PageFault { ip, ..PageFault::user(at(9), Access::Read) };
+        world.manager.page_fault(Some(space.mm()), &fault, &world.tables)
+    };
+    assert_eq!(decide(at(0)), Verdict::Resume);
+    assert_eq!(decide(at(0) + 3), Verdict::Signal(Signal::Segv(SegvCode::MapErr)));
+    assert_eq!(world.manager.counters().refused, 1);
+}
+
+#[test]
 fn a16_what_each_protection_allows() {
     let world = world(64);
     let space = world.process();

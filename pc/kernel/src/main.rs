@@ -194,6 +194,9 @@ fn config(info: &BootInfo) -> Config {
     if info.has("overcommit=always") {
         config.overcommit = Overcommit::Always;
     }
+    if info.has("file_read_ahead=1") {
+        config.file_read_ahead = 1;
+    }
     if info.has("fault_around=1") {
         config.fault_around = 1;
     }

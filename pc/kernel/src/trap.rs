@@ -101,6 +101,8 @@ fn carry_out(frame: &mut TrapFrame, verdict: Verdict, address: u64) {
             let code = if code == SegvCode::MapErr { 1 } else { 2 };
             signal::force(signal::SIGSEGV, code, address);
         }
+        // The processors of a PC of today have no erratum that we know of.
+        Verdict::Signal(Signal::Illegal) => signal::force(signal::SIGILL, 2, frame.rip),
         Verdict::Signal(Signal::Bus) => signal::force(signal::SIGBUS, 2, address),
         Verdict::OutOfMemory => process::out_of_memory(),
         Verdict::Oops(kind) => {

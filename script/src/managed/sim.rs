@@ -9,7 +9,9 @@ use pagefault::machine::{
     Cursor, Entry, Machine as _, Mode, PAGE_SIZE, PageFault, Protection, Space, VirtAddr,
 };
 use pagefault::{Manager, Mm};
-use pagefault_sim::{Alpha, Architecture, Computer, Config, Cpu, Ia32, Pae, SimSpace, X86_64};
+use pagefault_sim::{
+    Alpha, Architecture, Computer, Config, Cpu, Ia32, Pae, Registers, SimSpace, X86_64,
+};
 use std::sync::Arc;
 
 /// The CPUs of the computer, which take turns in making the accesses of a script.
@@ -39,7 +41,9 @@ fn start_on<A: Architecture>(setup: &Setup, kind: Config) -> Result<Box<dyn Mach
     let cpus = number(setup.sizes.cpus)?;
     let sim = Computer::<A>::try_new(Config { frames, cpus, seed: setup.seed, ..kind })
         .map_err(|_| StartError::Sizes)?;
-    let manager = Manager::new(Arc::new(sim.clone()), config());
+    let mut rules = config();
+    rules.file_read_ahead = setup.sizes.read_ahead.unwrap_or(rules.file_read_ahead);
+    let manager = Manager::new(Arc::new(sim.clone()), rules);
     let exceptions = ExceptionTables::new(ExceptionTable::default());
     let arch = setup.sizes.arch;
     let processor = SimProcessor { sim, arch, manager: manager.clone(), exceptions, turn: 0 };
@@ -138,6 +142,18 @@ impl<A: Architecture> Processor<Computer<A>> for SimProcessor<A> {
 
     fn fetch(&mut self, mm: &Arc<Mm<Computer<A>>>, address: u64) -> Result<(), Stopped> {
         self.run(mm, |cpu, space, _| cpu.fetch(space, VirtAddr(address), Mode::User).map(drop))
+    }
+
+    fn prefetch(
+        &mut self,
+        mm: &Arc<Mm<Computer<A>>>,
+        code: u64,
+        address: u64,
+    ) -> Result<(), Stopped> {
+        let registers = Registers { ip: VirtAddr(code), ..Registers::default() };
+        self.run(mm, |cpu, space, _| {
+            cpu.with(registers).prefetch(space, VirtAddr(address), Mode::User)
+        })
     }
 
     fn kernel_load(

@@ -1,6 +1,7 @@
 //! Intel's and AMD's processors.
 
 use super::{Architecture, Field, cut};
+use crate::errata::Errata;
 use crate::tlb::Rights;
 use core::ops::Range;
 use pagefault_machine::encode::{EncodeError, Limits, ia32, pae, x86_64};
@@ -30,6 +31,11 @@ impl Architecture for X86_64 {
     const NO_EXECUTE: bool = true;
     const ACCESSED: u64 = Bits::ACCESSED.bits();
     const DIRTY: u64 = Bits::DIRTY.bits();
+    const ERRATA: Errata = Errata {
+        stray_prefetches: true,
+        lost_halves: Some(0xffff_ffff_0000_0000),
+        locked_compares: None,
+    };
     const LIMITS: Limits = x86_64::LIMITS;
 
     fn is_canonical(address: VirtAddr) -> bool {
@@ -93,6 +99,7 @@ impl Architecture for Ia32 {
     const NO_EXECUTE: bool = false;
     const ACCESSED: u64 = Bits::ACCESSED.bits();
     const DIRTY: u64 = Bits::DIRTY.bits();
+    const ERRATA: Errata = ERRATA_32;
     const LIMITS: Limits = ia32::LIMITS;
 
     fn is_canonical(address: VirtAddr) -> bool {
@@ -157,6 +164,7 @@ impl Architecture for Pae {
     const NO_EXECUTE: bool = true;
     const ACCESSED: u64 = Bits::ACCESSED.bits();
     const DIRTY: u64 = Bits::DIRTY.bits();
+    const ERRATA: Errata = ERRATA_32;
     const LIMITS: Limits = pae::LIMITS;
 
     fn is_canonical(address: VirtAddr) -> bool {
@@ -222,6 +230,13 @@ impl Architecture for Pae {
         }
     }
 }
+
+/// The table of exceptions is among the kernel's fixed mappings.
+const ERRATA_32: Errata = Errata {
+    stray_prefetches: true,
+    lost_halves: None,
+    locked_compares: Some(VirtAddr(0xffff_b000)),
+};
 
 type Named = (&'static str, u32, u32, &'static str);
 

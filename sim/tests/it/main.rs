@@ -4,6 +4,7 @@
 mod alpha;
 mod basics;
 mod common;
+mod errata;
 mod kernel;
 mod middleware;
 mod random;

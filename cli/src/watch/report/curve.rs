@@ -9,6 +9,7 @@
 //! has. The curve is extended by its own slope, and says so.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The most pages that are followed at once.
 const MOST: usize = 1 << 15;
@@ -23,8 +24,8 @@ pub struct Curve {
     threshold: u64,
     /// Evictions so far.
     clock: u64,
-    /// When each followed page was evicted.
-    evicted: HashMap<(u32, u64), u64>,
+    /// When each followed page was evicted, by its hash: no two pages have the same.
+    evicted: HashMap<u64, u64, BuildHasherDefault<Hashed>>,
     /// Pages that came back, weighted by the sampling, by distance.
     distances: Vec<f64>,
     /// Of the pages that came back, those of which no eviction was seen.
@@ -36,7 +37,7 @@ impl Default for Curve {
         Self {
             threshold: u64::MAX,
             clock: 0,
-            evicted: HashMap::new(),
+            evicted: HashMap::default(),
             distances: vec![0.0; BUCKETS],
             unknown: 0.0,
         }
@@ -47,24 +48,26 @@ impl Curve {
     /// A page was evicted.
     pub fn evicted(&mut self, process: u32, page: u64) {
         self.clock += 1;
-        if hash(process, page) > self.threshold {
+        let hash = hash(process, page);
+        if hash > self.threshold {
             return;
         }
-        self.evicted.insert((process, page), self.clock);
+        self.evicted.insert(hash, self.clock);
         if self.evicted.len() > MOST {
             self.threshold /= 2;
             let threshold = self.threshold;
-            self.evicted.retain(|(process, page), _| hash(*process, *page) <= threshold);
+            self.evicted.retain(|hash, _| *hash <= threshold);
         }
     }
 
     /// A page came back.
     pub fn came_back(&mut self, process: u32, page: u64) {
-        if hash(process, page) > self.threshold {
+        let hash = hash(process, page);
+        if hash > self.threshold {
             return;
         }
         let weight = u64::MAX as f64 / self.threshold as f64;
-        match self.evicted.remove(&(process, page)) {
+        match self.evicted.remove(&hash) {
             Some(then) => self.distances[bucket(self.clock - then)] += weight,
             None => self.unknown += weight,
         }
@@ -94,7 +97,26 @@ impl Curve {
     }
 }
 
-/// A hash by which pages are sampled.
+/// The hasher of what is hashed already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // Those that are followed are small; the table looks at the upper bits too.
+        self.0 = word.rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A hash by which pages are sampled: one to one, as long as there are fewer than 4,096 processes.
 fn hash(process: u32, page: u64) -> u64 {
     // The finish of SplitMix64, which mixes every bit into every other.
     let mut word = (page >> 12) ^ u64::from(process) << 52;

@@ -144,7 +144,10 @@ fn processes(samples: &[Sample], members: &Members, areas: usize) -> Value {
     }
     let mut by_size: Vec<_> = most.into_iter().filter(|(_, most)| *most > 0).collect();
     by_size.sort_by_key(|(who, most)| (std::cmp::Reverse(*most), *who));
-    let shown: Vec<(u32, u32)> = by_size.iter().take(PROCESSES).map(|(who, _)| *who).collect();
+    // The shells of a script would only fill the legend.
+    let least = by_size.first().map_or(0, |(_, largest)| largest / 100);
+    let large = by_size.iter().filter(|(_, most)| *most >= least);
+    let shown: Vec<(u32, u32)> = large.take(PROCESSES).map(|(who, _)| *who).collect();
     let over_time =
         |of: &dyn Fn(&Holding) -> u64, is_it: &dyn Fn((u32, u32)) -> bool| -> Vec<u64> {
             let sum = |sample: &Sample| {
@@ -283,9 +286,9 @@ fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
             Some(row) if row.name == name && row.to == from && row.blocks < together => {
                 row.to = to;
                 row.blocks += 1;
-                heat::merge(&mut row.cells, cells);
+                heat::merge(&mut row.cells, &cells);
             }
-            _ => rows.push(Row { from, to, name, blocks: 1, cells: cells.to_vec() }),
+            _ => rows.push(Row { from, to, name, blocks: 1, cells }),
         }
     }
     let row = |row: Row| {

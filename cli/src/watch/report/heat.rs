@@ -4,10 +4,9 @@
 //! many, so that its size is bounded however long the run and however large the program.
 
 use pagefault_control::Kind;
-use std::collections::BTreeMap;
 
-/// The smallest block, in bytes.
-const BLOCK: u64 = 64 << 10;
+/// The smallest block, as a power of two: 64 KiB.
+const BLOCK_SHIFT: u32 = 16;
 /// The most blocks of a map.
 const MOST_BLOCKS: usize = 4096;
 /// The narrowest column, in nanoseconds.
@@ -64,16 +63,36 @@ impl Columns {
 }
 
 /// The map of one process.
+///
+/// Nearly all events are of the newest column. That one is kept apart, a cell beside the other, so that
+/// counting an event touches little memory.
 pub struct Heat {
-    block: u64,
-    rows: BTreeMap<u64, Vec<Cell>>,
+    /// The size of a block, as a power of two.
+    shift: u32,
+    /// The numbers of the blocks, in the order in which they were seen.
+    numbers: Vec<u64>,
+    /// Where a block was found last, by the low bits of its number.
+    found: Vec<u32>,
+    /// The newest column, and what it has of each block.
+    column: usize,
+    newest: Vec<Cell>,
+    /// What the columns before it have of each block.
+    before: Vec<Vec<Cell>>,
     /// How many events it has.
     pub events: u64,
 }
 
 impl Default for Heat {
     fn default() -> Self {
-        Self { block: BLOCK, rows: BTreeMap::new(), events: 0 }
+        Self {
+            shift: BLOCK_SHIFT,
+            numbers: Vec::new(),
+            found: vec![0; MOST_BLOCKS],
+            column: 0,
+            newest: Vec::new(),
+            before: Vec::new(),
+            events: 0,
+        }
     }
 }
 
@@ -89,38 +108,87 @@ impl Heat {
             _ => return,
         };
         self.events += 1;
-        let row = self.rows.entry(page / self.block).or_default();
-        if row.len() <= column {
-            row.resize(column + 1, Cell::default());
+        // Of several threads one is a little behind.
+        if column > self.column {
+            self.begin(column);
         }
-        row[column].add(cell);
-        if self.rows.len() > MOST_BLOCKS {
+        let row = self.row(page >> self.shift);
+        self.newest[row].add(cell);
+        if self.numbers.len() > MOST_BLOCKS {
             self.coarsen();
         }
     }
 
+    /// The row of a block.
+    fn row(&mut self, number: u64) -> usize {
+        let hint = number as usize % MOST_BLOCKS;
+        let row = self.found[hint] as usize;
+        if self.numbers.get(row) == Some(&number) {
+            return row;
+        }
+        // Blocks that share a hint are far apart, and a program seldom goes from one to the other.
+        let row = self.numbers.iter().position(|known| *known == number).unwrap_or_else(|| {
+            self.numbers.push(number);
+            self.newest.push(Cell::default());
+            self.before.push(Vec::new());
+            self.numbers.len() - 1
+        });
+        self.found[hint] = row as u32;
+        row
+    }
+
+    /// Begins a column.
+    fn begin(&mut self, column: usize) {
+        for (newest, before) in self.newest.iter_mut().zip(&mut self.before) {
+            if *newest != Cell::default() {
+                put(before, self.column, std::mem::take(newest));
+            }
+        }
+        self.column = column;
+    }
+
     /// Puts pairs of columns together.
     pub fn widen(&mut self) {
-        for row in self.rows.values_mut() {
+        self.begin(self.column);
+        for row in &mut self.before {
             *row = row.chunks(2).map(sum).collect();
         }
+        self.column /= 2;
     }
 
     /// Puts pairs of blocks together.
     fn coarsen(&mut self) {
-        self.block *= 2;
-        let mut rows: BTreeMap<u64, Vec<Cell>> = BTreeMap::new();
-        for (number, row) in std::mem::take(&mut self.rows) {
-            merge(rows.entry(number / 2).or_default(), &row);
+        self.begin(self.column);
+        self.shift += 1;
+        let numbers = std::mem::take(&mut self.numbers);
+        let rows = std::mem::take(&mut self.before);
+        self.newest.clear();
+        for (number, cells) in numbers.into_iter().zip(rows) {
+            let row = self.row(number / 2);
+            merge(&mut self.before[row], &cells);
         }
-        self.rows = rows;
     }
 
     /// The blocks, from the lowest up: where each begins and ends, and its columns.
-    pub fn blocks(&self) -> impl Iterator<Item = (u64, u64, &[Cell])> {
-        let block = self.block;
-        self.rows.iter().map(move |(number, row)| (number * block, (number + 1) * block, &row[..]))
+    pub fn blocks(&self) -> impl Iterator<Item = (u64, u64, Vec<Cell>)> {
+        let mut rows: Vec<usize> = (0..self.numbers.len()).collect();
+        rows.sort_unstable_by_key(|row| self.numbers[*row]);
+        rows.into_iter().map(|row| {
+            let (number, mut cells) = (self.numbers[row], self.before[row].clone());
+            if self.newest[row] != Cell::default() {
+                put(&mut cells, self.column, self.newest[row]);
+            }
+            (number << self.shift, (number + 1) << self.shift, cells)
+        })
     }
+}
+
+/// Adds a cell to a column of a row.
+fn put(row: &mut Vec<Cell>, column: usize, cell: Cell) {
+    if row.len() <= column {
+        row.resize(column + 1, Cell::default());
+    }
+    row[column].add(cell);
 }
 
 fn sum(cells: &[Cell]) -> Cell {
@@ -142,7 +210,7 @@ mod tests {
     use super::*;
 
     fn all(heat: &Heat) -> Cell {
-        let rows = heat.blocks().map(|(_, _, row)| sum(row));
+        let rows = heat.blocks().map(|(_, _, row)| sum(&row));
         rows.fold(Cell::default(), |mut all, row| {
             all.add(row);
             all
@@ -156,7 +224,7 @@ mod tests {
             let (column, doubled) = columns.find(n * 1_000_000);
             (0..doubled).for_each(|_| heat.widen());
             let kind = [Kind::Anonymous, Kind::SwapIn, Kind::Evicted][n as usize % 3];
-            heat.add(kind, n * BLOCK, column);
+            heat.add(kind, n << BLOCK_SHIFT, column);
         }
         assert_eq!(all(&heat), Cell { fresh: 20_000, back: 20_000, out: 20_000 });
         assert!(heat.blocks().count() <= MOST_BLOCKS);

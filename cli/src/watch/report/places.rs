@@ -31,6 +31,8 @@ pub struct Places {
     by_place: HashMap<Place, usize>,
     /// By process and instruction, so that a place is looked up once.
     by_ip: HashMap<(usize, u64), usize>,
+    /// The last of these: the next fault is often there too.
+    last: Option<((usize, u64), usize)>,
     /// Faults of places that were too many to be told apart, and accesses of system calls.
     pub others: Cost,
 }
@@ -38,10 +40,13 @@ pub struct Places {
 impl Places {
     /// Counts a fault.
     pub fn add(&mut self, member: usize, seen: &mut Member, ip: u64, took: u64) {
-        let known = self.by_ip.get(&(member, ip)).copied();
+        let who = (member, ip);
+        let last = self.last.filter(|(last, _)| *last == who).map(|(_, index)| index);
+        let known = last.or_else(|| self.by_ip.get(&who).copied());
         let Some(index) = known.or_else(|| self.find(member, seen, ip)) else {
             return self.others.add(took);
         };
+        self.last = Some((who, index));
         self.costs[index].1.add(took);
     }
 

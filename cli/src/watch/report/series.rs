@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The most samples that are kept.
 const MOST: usize = 480;
 /// The least time between two.
-const PERIOD: Duration = Duration::from_millis(25);
+const PERIOD: Duration = Duration::from_millis(50);
 
 /// Samples at even distances, which double when there are too many. Counters are sums, so that nothing
 /// is lost between.

@@ -115,7 +115,9 @@ impl Scene {
     }
 
     pub fn allocated(&self) -> u32 {
-        self.world.sim.usage().allocated
+        // What was read ahead came beside what was asked for.
+        let ahead = self.world.manager.counters().file_read_ahead;
+        self.world.sim.usage().allocated - ahead as u32
     }
 
     /// Two tasks each store their byte into one page; then both bytes are there, and so many more

@@ -1,5 +1,4 @@
 // Charts over time, the map and the curve.
-"use strict";
 
 const charts = [];
 // Memory is counted in powers of two, and so are its ticks.

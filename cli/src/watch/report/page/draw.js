@@ -1,17 +1,6 @@
-// The parts that drawing is made of. Everything is elements and text; nothing of the data is read as HTML.
-"use strict";
+// The parts that drawing is made of.
 
-const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-
-function make(tag, classes, ...children) {
-  const element = document.createElement(tag);
-  if (classes) element.className = classes;
-  for (const child of children) {
-    if (child !== null && child !== undefined) element.append(child);
-  }
-  return element;
-}
 
 function draw(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -149,9 +138,10 @@ function drawDecision(data) {
   if (takeovers) {
     const first = data.takeovers[0];
     const stop = data.takeovers.reduce((most, row) => Math.max(most, row.took), 0);
-    const when = first ? ` after ${time(first.seconds * 1e9)}` : "";
-    const long = first ? ` A process stood still for ${time(stop * 1e9)} at most.` : "";
-    parts.push(`As long as all fitted the kernel answered faults by itself, unseen. Then, first${when}, ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"} were taken over.${long}`);
+    const after = first ? ` after ${time(first.seconds * 1e9)}` : "";
+    const when = first ? `, ${takeovers > 1 ? "first " : ""}${after.trim()},` : "";
+    const long = first ? ` ${takeovers === 1 ? "It" : "A process"} stood still for ${time(stop * 1e9)}${takeovers === 1 ? "" : " at most"}.` : "";
+    parts.push(`As long as all fitted the kernel answered faults by itself, unseen. Then${when} ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"} were taken over.${long}`);
   }
   if (total) parts.push(`The most frequent answer is ${most.title}: ${percent(most.count, total)}.`);
   parts.push(`${count(faults.major)} waited for a page to be read (major), ${count(faults.minor)} did not (minor).`);

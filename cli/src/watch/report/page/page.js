@@ -1,5 +1,4 @@
 // The page, drawn from its data. Its part `#check` is for the tests: it leaves what it shows.
-"use strict";
 
 function drawHead(data) {
   $("command").textContent = data.command;
