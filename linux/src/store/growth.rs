@@ -1,14 +1,17 @@
 //! How far a swap file may grow: not into the last of a file system that others need too, and not
 //! beyond what the process may write, which would be a signal.
 
+use super::extents::PAGES;
 use super::name::FileName;
 use super::open::{OpenError, slots_of};
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI64, AtomicU8};
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::BorrowedFd;
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 /// Of so many parts of a file system one is left to others: 5 %.
@@ -17,15 +20,10 @@ const LEFT_TO_OTHERS: u64 = 20;
 /// The most that a file without a size may grow to, for the sake of the tables.
 const MOST_BYTES: u64 = 1 << 40;
 
-/// The most pages that are written before the file system is looked at again.
-const MOST_CREDIT: u64 = 4096;
-
 /// How far one file may grow.
 pub(super) struct Growth {
     place: FileName,
     manners: Manners,
-    /// So many pages may be written before the file system is looked at again.
-    credit: AtomicI64,
     /// What was short when a page was last refused, by its number; 0 if none was since.
     shortage: AtomicU8,
 }
@@ -135,10 +133,7 @@ impl Growth {
                 // What is taken now may be free when it is needed.
                 let most = Space { free: space.total, ..space }.to_take();
                 if most < 2 * PAGE_SIZE {
-                    return Err(OpenError::Host {
-                        path: place.into(),
-                        errno: rustix::io::Errno::NOSPC,
-                    });
+                    return Err(OpenError::Host { path: place.into(), errno: Errno::NOSPC });
                 }
                 // Nobody evicts more than can be addressed, and the tables are addressed too.
                 let limits =
@@ -156,8 +151,24 @@ impl Growth {
         Self::new(place, Manners::Device)
     }
 
+    /// The growth of a file that somebody else opened, with at most so many bytes.
+    pub fn of_opened(
+        file: BorrowedFd<'_>,
+        place: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let stat = rustix::fs::fstat(file)
+            .map_err(|errno| OpenError::Host { path: place.into(), errno })?;
+        let manners = match (FileType::from_raw_mode(stat.st_mode), bytes) {
+            (FileType::BlockDevice, _) => Manners::Device,
+            (_, None) => Manners::Considerate,
+            (_, Some(_)) => Manners::Given,
+        };
+        Ok(Self::new(place, manners))
+    }
+
     fn new(place: &CStr, manners: Manners) -> Self {
-        Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
+        Self { place: place.into(), manners, shortage: AtomicU8::new(0) }
     }
 
     /// The file, or the directory that it was made in.
@@ -165,32 +176,34 @@ impl Growth {
         &self.place
     }
 
-    /// Takes room for one page that ends at byte `end` of the file.
-    pub fn take(
-        &self,
-        end: u64,
-        look: impl FnOnce() -> Result<Space, IoError>,
-    ) -> Result<(), IoError> {
-        if self.manners != Manners::Device && end > file_size_limit() {
-            return self.refuse(ShortageKind::FileSizeLimit);
+    /// How many pages of the file the process may write.
+    pub fn limit(&self) -> u32 {
+        match self.manners {
+            Manners::Device => u32::MAX,
+            _ => u32::try_from(file_size_limit() / PAGE_SIZE).unwrap_or(u32::MAX),
         }
-        if self.manners == Manners::Considerate && self.credit.fetch_sub(1, Relaxed) <= 0 {
-            let pages = look()?.to_take() / PAGE_SIZE;
-            if pages == 0 {
-                return self.refuse(ShortageKind::FileSystem);
-            }
-            // Others write to the file system too.
-            let credit = (pages / 8).min(MOST_CREDIT);
-            self.credit.store(credit as i64, Relaxed);
-        }
+    }
+
+    /// Whether the file may take room of the file system's for one more extent.
+    pub fn may_grow(&self, look: impl FnOnce() -> Result<Space, Errno>) -> bool {
+        const EXTENT: u64 = PAGES as u64 * PAGE_SIZE;
+        self.manners != Manners::Considerate || look().is_ok_and(|space| space.to_take() >= EXTENT)
+    }
+
+    /// Notes that room was found.
+    pub fn found(&self) {
         self.shortage.store(0, Relaxed);
-        Ok(())
+    }
+
+    /// Notes why none was found.
+    pub fn refuse(&self, kind: Option<ShortageKind>) {
+        self.shortage.store(kind.map_or(0, ShortageKind::number), Relaxed);
     }
 
     /// Notes what the host answered to a write.
     pub fn note(&self, error: IoError) {
         if error == IoError::Full {
-            self.shortage.store(ShortageKind::Disk.number(), Relaxed);
+            self.refuse(Some(ShortageKind::Disk));
         }
     }
 
@@ -205,11 +218,6 @@ impl Growth {
         let kind = ShortageKind::FileSystem;
         (self.manners == Manners::Considerate).then(|| Shortage { place: self.place.clone(), kind })
     }
-
-    fn refuse(&self, kind: ShortageKind) -> Result<(), IoError> {
-        self.shortage.store(kind.number(), Relaxed);
-        Err(IoError::Full)
-    }
 }
 
 /// How long a file the process may make. A write beyond would raise `SIGXFSZ`.
@@ -218,7 +226,7 @@ fn file_size_limit() -> u64 {
 }
 
 /// What the file system of a file has for this user.
-pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, rustix::io::Errno> {
+pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, Errno> {
     let system = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
     Ok(Space { total: bytes(system.f_blocks), free: bytes(system.f_bavail) })

@@ -27,6 +27,7 @@ mod advise;
 mod convert;
 pub mod dump;
 mod events;
+mod extents;
 mod fault;
 mod fork;
 mod image;
