@@ -6,8 +6,10 @@ use core::ops::Range;
 
 const PAGE: u64 = 4096;
 
-/// The pages of an extent: 256 KiB.
+/// The pages of an extent.
 pub const EXTENT_PAGES: u32 = 64;
+/// The bytes of an extent: 256 KiB.
+pub const EXTENT: u64 = EXTENT_PAGES as u64 * PAGE;
 
 /// Where in the shared file the words and columns of each swap file's extents are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

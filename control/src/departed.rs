@@ -3,7 +3,7 @@
 use crate::offload::{Charge, Desk};
 use crate::pool::SPAN;
 use crate::spans::{Spans, Word};
-use crate::{Control, EXTENT_PAGES, MOST_AREAS, Plan, Shares};
+use crate::{Control, EXTENT, EXTENT_PAGES, MOST_AREAS, Plan, Shares};
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -74,7 +74,9 @@ impl Departed {
         self.files.iter().try_for_each(|swap| {
             let extents = Spans::new(swap.words.all());
             self.take_spans(self.plan.files().column(swap.area, slot), |extent| {
-                extents.let_go(extent, || self.punch_extent(swap, extent));
+                if let Some(area) = extents.let_go(extent, || self.punch_extent(swap, extent)) {
+                    control.files.uncharge_bytes(area, EXTENT);
+                }
             })
         })
     }
@@ -267,11 +269,13 @@ mod tests {
         assert_eq!([0; 4].map(|_| parent.take(2, &hint)), [Some(0), Some(1), Some(2), None]);
         let held = || [0, 1, 63, 64, 127, 128, 129].map(|page| read(&swap, page * PAGE));
 
+        assert!(control.files.charge_bytes(2, 3 * EXTENT, u64::MAX));
         parent.share_with(columns[1].all());
         parent.leave(1, || ());
         departed.leave_all(&control, 4).unwrap();
-        assert_eq!(held(), [7; 7]);
+        assert_eq!((held(), control.files.used(2)), ([7; 7], 3 * EXTENT));
         departed.leave_all(&control, 9).unwrap();
+        assert_eq!(control.files.used(2), 0);
         // The signature is in page 0.
         assert_eq!(held(), [7, 0, 0, 0, 0, 0, 0]);
         assert_eq!(parent.take(2, &AtomicU32::new(1)), Some(1));

@@ -49,7 +49,7 @@ mod slots;
 mod spans;
 mod text;
 
-pub use areas::{EXTENT_PAGES, FilePlan};
+pub use areas::{EXTENT, EXTENT_PAGES, FilePlan};
 pub use boot::Boot;
 pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "alloc")]
@@ -99,6 +99,8 @@ pub struct Control {
     pub tree: AtomicU32,
     /// What the compressed memory of the tree uses.
     pub pool: PoolUse,
+    /// What the swap files of the tree use, in whole extents.
+    pub files: PoolUse,
     /// Who compresses pages for the processes of the tree.
     pub offload: Offload,
     /// The processes of the tree.

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 /// The bytes of a span.
 pub const SPAN: u64 = 32 << 10;
 
-/// What each area's part of the pool uses, in bytes.
+/// What each area uses, in bytes: of the pool, or of its file.
 #[derive(Default)]
 #[repr(C)]
 pub struct PoolUse {

@@ -71,7 +71,8 @@ Swap areas are filled in the order given; when one is full the next is used:
   file:PATH[:SIZE]    in the file PATH, made if it does not exist; an existing one must be
                       empty or former swap of pagefault
   file[::SIZE]        in an unlinked temporary file in $TMPDIR, or else /var/tmp
-Without --swap: ram, then file.
+Without --swap: ram, then file. All processes that the program starts share these areas: a SIZE
+holds for all of them together, and a file without one leaves 5 % of its file system free.
 
 Examples:
   pagefault run --memory 256M -- sort --parallel=2 huge.txt

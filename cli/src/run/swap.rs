@@ -110,13 +110,13 @@ impl Area {
                 probe(&file, path)?;
                 // It exists now, so that it has an absolute name for messages.
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                Ok(OpenArea::of(Storage::File(path.into_os_string().into_vec()), bytes, file))
+                Ok(OpenArea::of(Storage::File(path.into_os_string().into_vec()), file))
             }
             Place::Temporary => {
                 let directory = canonical_directory();
                 let file = Opened::temporary(&c_path(&directory), bytes)?;
                 probe(&file, &directory)?;
-                Ok(OpenArea::of(temporary(directory), bytes, file))
+                Ok(OpenArea::of(temporary(directory), file))
             }
         }
     }
@@ -131,8 +131,8 @@ pub struct OpenArea {
 }
 
 impl OpenArea {
-    fn of(storage: Storage, bytes: Option<u64>, file: Opened) -> Self {
-        let spec = SwapSpec { storage, bytes, pages: file.pages() };
+    fn of(storage: Storage, file: Opened) -> Self {
+        let spec = SwapSpec { storage, bytes: file.bytes(), pages: file.pages() };
         Self { spec, file: Some(file.into_file()) }
     }
 }
@@ -145,7 +145,7 @@ pub fn default_areas(memory: Size) -> Result<Vec<OpenArea>, Error> {
         Ok(file) => match probe(&file, &directory) {
             // There may be room later.
             Err(error) if !error.is_full() => return Err(error),
-            _ => OpenArea::of(temporary(directory), None, file),
+            _ => OpenArea::of(temporary(directory), file),
         },
         Err(error) if error.is_full() => {
             let spec = SwapSpec { storage: temporary(directory), bytes: None, pages: 0 };

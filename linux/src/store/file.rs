@@ -89,9 +89,8 @@ impl SwapFile {
         pages: u32,
         name: &CStr,
         bytes: Option<u64>,
-    ) -> Result<Self, OpenError> {
-        let growth = Growth::of_opened(extents.file(), name, bytes)?;
-        Ok(Self::over(extents, pages, growth)?)
+    ) -> Result<Self, ReserveError> {
+        Self::over(extents, pages, Growth::up_to(name, bytes))
     }
 
     fn over(extents: Box<dyn Extents>, slots: u32, growth: Growth) -> Result<Self, ReserveError> {
@@ -155,7 +154,7 @@ impl SwapFile {
 
     /// Takes a page of the file.
     fn take_position(&self) -> Result<u32, IoError> {
-        let limit = self.growth.limit();
+        let limit = Growth::limit(self.file());
         let mut grows = true;
         let may_grow = || {
             grows = self.growth.may_grow(|| space_of(self.file()));

@@ -34,8 +34,6 @@ enum Manners {
     Considerate,
     /// Takes the size that it was given, if the host has it.
     Given,
-    /// Takes its own room.
-    Device,
 }
 
 /// What a file system has, in bytes.
@@ -146,25 +144,9 @@ impl Growth {
         Ok((slots_of(bytes)?, Self::new(place, manners)))
     }
 
-    /// The growth of a block device.
-    pub fn of_device(place: &CStr) -> Self {
-        Self::new(place, Manners::Device)
-    }
-
-    /// The growth of a file that somebody else opened, with at most so many bytes.
-    pub fn of_opened(
-        file: BorrowedFd<'_>,
-        place: &CStr,
-        bytes: Option<u64>,
-    ) -> Result<Self, OpenError> {
-        let stat = rustix::fs::fstat(file)
-            .map_err(|errno| OpenError::Host { path: place.into(), errno })?;
-        let manners = match (FileType::from_raw_mode(stat.st_mode), bytes) {
-            (FileType::BlockDevice, _) => Manners::Device,
-            (_, None) => Manners::Considerate,
-            (_, Some(_)) => Manners::Given,
-        };
-        Ok(Self::new(place, manners))
+    /// The growth of a file or device of so many bytes; without a number, as far as the file system has room.
+    pub fn up_to(place: &CStr, bytes: Option<u64>) -> Self {
+        Self::new(place, if bytes.is_some() { Manners::Given } else { Manners::Considerate })
     }
 
     fn new(place: &CStr, manners: Manners) -> Self {
@@ -176,12 +158,14 @@ impl Growth {
         &self.place
     }
 
-    /// How many pages of the file the process may write.
-    pub fn limit(&self) -> u32 {
-        match self.manners {
-            Manners::Device => u32::MAX,
-            _ => u32::try_from(file_size_limit() / PAGE_SIZE).unwrap_or(u32::MAX),
-        }
+    /// How many pages of a file the process may write. A device has no size that could be limited.
+    pub fn limit(file: BorrowedFd<'_>) -> u32 {
+        let pages = u32::try_from(file_size_limit() / PAGE_SIZE).unwrap_or(u32::MAX);
+        let is_device = || {
+            let kind = rustix::fs::fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode));
+            kind == Ok(FileType::BlockDevice)
+        };
+        if pages == u32::MAX || is_device() { u32::MAX } else { pages }
     }
 
     /// Whether the file may take room of the file system's for one more extent.

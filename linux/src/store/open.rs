@@ -75,6 +75,7 @@ impl OpenError {
 pub struct Opened {
     file: OwnedFd,
     pages: u32,
+    bytes: Option<u64>,
     growth: Growth,
 }
 
@@ -87,7 +88,7 @@ impl Opened {
         let place = rustix::fs::open(directory, flags, Mode::empty()).map_err(host)?;
         let file = unlinked(place.as_fd()).map_err(host)?;
         let (pages, growth) = Growth::of(file.as_fd(), directory, bytes)?;
-        Ok(Self { file, pages, growth })
+        Ok(Self { file, pages, bytes, growth })
     }
 
     /// The file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without a size it may
@@ -106,16 +107,20 @@ impl Opened {
             Err(Errno::WOULDBLOCK) => return Self::temporary(&parent(path), bytes),
             other => other.map_err(host)?,
         }
-        let (pages, growth) = match kind {
+        let (pages, bytes, growth) = match kind {
             FileType::BlockDevice => {
                 let length = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(host)?;
                 file = reopen_exclusively(file, path)?;
-                (slots_of(bytes.unwrap_or(length).min(length))?, Growth::of_device(path))
+                let length = bytes.unwrap_or(length).min(length);
+                (slots_of(length)?, Some(length), Growth::up_to(path, Some(length)))
             }
-            _ => Growth::of(file.as_fd(), path, bytes)?,
+            _ => {
+                let (pages, growth) = Growth::of(file.as_fd(), path, bytes)?;
+                (pages, bytes, growth)
+            }
         };
         claim(&file, path, kind)?;
-        Ok(Self { file, pages, growth })
+        Ok(Self { file, pages, bytes, growth })
     }
 
     /// Writes a page and takes it back.
@@ -128,6 +133,11 @@ impl Opened {
     /// How many pages it can have, the first of which holds no page of memory.
     pub fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// The most bytes that it is to take; `None` for as many as its file system has room for.
+    pub fn bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     /// The file alone, for [`SwapFile::shared`] in the processes that use it.

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 use linux_raw_sys::general as nr;
 use once_cell::race::OnceBox;
-use pagefault_control::{EXTENT_PAGES, FilePlan, Holder, Spans};
+use pagefault_control::{Control, EXTENT, EXTENT_PAGES, FilePlan, Holder, Spans};
 use pagefault_linux::store::extents::{self, punch};
 use rustix::fd::BorrowedFd;
 
@@ -19,6 +19,7 @@ const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
 
 /// The extents of one file.
 pub struct Extents {
+    control: &'static Control,
     plan: FilePlan,
     area: usize,
     /// The words of all extents.
@@ -41,9 +42,10 @@ pub struct Child {
 
 impl Extents {
     /// The extents of an area's file, of which this process holds none.
-    pub fn new(plan: FilePlan, area: usize) -> Self {
+    pub fn new(control: &'static Control, area: usize) -> Self {
         Self {
-            plan,
+            control,
+            plan: control.plan().files(),
             area,
             words: OnceBox::new(),
             slot: AtomicU32::new(process::boot().slot),
@@ -134,6 +136,7 @@ impl extents::Extents for &'static Extents {
         // SAFETY: mapped just now or before; a column has a bit for each extent.
         let column = unsafe { core::slice::from_raw_parts(column, words) };
         let extent = Holder::new(*self.words.get()?, column).take(self.area, &self.hint)?;
+        self.control.files.charge_bytes(self.area, EXTENT, u64::MAX);
         self.end.fetch_max(extent + 1, Relaxed);
         Some(extent)
     }
@@ -142,7 +145,8 @@ impl extents::Extents for &'static Extents {
         let Some(holder) = self.holder() else { return };
         let pages = self.plan.pages(self.area);
         let give_back = || punch(extents::Extents::file(self), extent, pages);
-        if holder.leave(extent, give_back).is_some() {
+        if let Some(area) = holder.leave(extent, give_back) {
+            self.control.files.uncharge_bytes(area, EXTENT);
             self.hint.fetch_min(extent, Relaxed);
         }
     }

@@ -16,7 +16,7 @@ use pagefault_control::{Boot, Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
 use pagefault_linux::store::pool::Pool as _;
 use pagefault_linux::store::{
-    Compressed, CompressedRam, OpenError, ReserveError, Shortage, ShortageKind, SwapFile,
+    Compressed, CompressedRam, ReserveError, Shortage, ShortageKind, SwapFile,
 };
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
@@ -41,9 +41,6 @@ pub enum SwapError {
     /// The shared memory holds no configuration.
     #[error("the configuration is damaged")]
     Config,
-    /// The file cannot be used.
-    #[error(transparent)]
-    File(#[from] OpenError),
     /// There is no address space for its tables.
     #[error(transparent)]
     Reserve(#[from] ReserveError),
@@ -89,7 +86,7 @@ impl Areas {
             self.missing = Some(Shortage { place, kind: ShortageKind::Disk });
             return Ok(None);
         }
-        let extents = Extents::new(self.pool.control().plan().files(), number);
+        let extents = Extents::new(self.pool.control(), number);
         let extents = &*Box::leak(Box::new(extents));
         let file = SwapFile::shared(Box::new(extents), spec.pages, &place, spec.bytes)?;
         let file = Arc::new(file);
