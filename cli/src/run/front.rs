@@ -136,7 +136,7 @@ pub fn start(
     let inherited = Inherited::block(&signals);
     let code = image.share().ok();
     let start = keeper::Start { first: slot, front: rustix::process::getpid() };
-    let process = fork(move || keeper::run(&kept, tree, image, start).map_or(1, |()| 0))?;
+    let process = fork(move || keeper::run(kept, tree, image, start).map_or(1, |()| 0))?;
     let code = code.as_ref();
     let keeper = Keeper { tree, socket: &socket, code, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);

@@ -23,7 +23,7 @@ use rustix::thread::futex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -40,13 +40,15 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// Runs until the tree is gone. The process must have one thread and nothing that it still needs
 /// but these.
 pub fn run(
-    socket: &OwnedFd,
+    socket: OwnedFd,
     tree: Shared<'_>,
     image: Image<'static>,
     start: Start,
 ) -> io::Result<()> {
-    let own: Vec<_> = [socket, tree.memory].into_iter().chain(tree.swap.iter().flatten()).collect();
-    let mut own = leave_the_caller(&own)?.into_iter();
+    // Closed with all that is the caller's, by number.
+    let socket = ManuallyDrop::new(socket);
+    let own = [&*socket, tree.memory].into_iter().chain(tree.swap.iter().flatten());
+    let mut own = leave_the_caller(&own.collect::<Vec<_>>())?.into_iter();
     let (Some(socket), Some(memory)) = (own.next(), own.next()) else {
         return Err(Errno::BADF.into());
     };

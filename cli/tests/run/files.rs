@@ -23,7 +23,7 @@ def link(depth):
     # Two at once, so that both write while they share what is there.
     def change(n):
         fill(own, n, 256)
-        again = depth == 4 or link(depth + 1)
+        again = depth == 2 or link(depth + 1)
         rest = (depth + 1) * 256
         return again and same(own, n, 256) and same(memoryview(m)[rest * 4096:], rest, 4096 - rest)
     return wait([fork(lambda: change(100000 + depth * 1000 + n * 500)) for n in range(2)])
@@ -75,9 +75,10 @@ def child(n):
     m = memory(2048)
     fill(m, n * 10000, 2048)
     signal.pause()
-for n in range(4):
-    fork(lambda: child(n))
+children = [fork(lambda: child(n)) for n in range(4)]
 os.wait()
+for child in children:
+    os.kill(child, signal.SIGKILL)
 ";
     let options = ["--memory", "8M", "--swap", "file::16M"];
     let (output, stats) = run(&scratch, &options, program);
