@@ -74,6 +74,7 @@ fn a_file_s_size_is_what_all_processes_have_together() {
 def child(n):
     m = memory(2048)
     fill(m, n * 10000, 2048)
+    signal.alarm(100)
     signal.pause()
 children = [fork(lambda: child(n)) for n in range(4)]
 os.wait()
