@@ -67,27 +67,6 @@ print(good and same(keep, 5, 2048))
     assert_fine(run(&scratch, &options, program), 28);
 }
 
-#[test]
-fn a_file_s_size_is_what_all_processes_have_together() {
-    let scratch = Scratch::new("together");
-    let program = "
-def child(n):
-    m = memory(2048)
-    fill(m, n * 10000, 2048)
-    signal.alarm(100)
-    signal.pause()
-children = [fork(lambda: child(n)) for n in range(4)]
-os.wait()
-for child in children:
-    os.kill(child, signal.SIGKILL)
-";
-    let options = ["--memory", "8M", "--swap", "file::16M"];
-    let (output, stats) = run(&scratch, &options, program);
-    // 32 MiB do not fit into 24: one of them is stopped.
-    assert!(message(&output).contains("out of memory"), "{stats:#}");
-    assert!(number(&stats, "/swap_files/peak_bytes") <= 16 << 20, "{stats:#}");
-}
-
 /// The file is opened before the program begins, and inherited.
 #[test]
 fn who_may_not_open_the_swap_file_uses_it() {
