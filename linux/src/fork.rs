@@ -11,6 +11,7 @@ use crate::machine::LinuxMachine;
 use crate::probe::ProbeError;
 use crate::quota::ChildShares;
 use crate::space::LinuxSpace;
+use crate::store::descriptor;
 use crate::uffd::Mapped;
 use core::ops::Range;
 #[cfg(feature = "std")]
@@ -72,12 +73,8 @@ impl LinuxMachine {
     ) -> Result<(), ForkError> {
         let shared = &self.shared;
         shared.credits.begin_child();
-        let descriptor = shared.probe.open_by(shared.delivery, shared.device.as_ref())?;
         // SAFETY: the caller's is the only thread.
-        unsafe {
-            shared.descriptor.continue_with(descriptor);
-            shared.sweep.after_fork_child();
-        }
+        descriptor::with_room_for_all(|| unsafe { self.begin_in_child() })?;
         for range in ranges {
             debug_assert!(range.end <= space.range().end);
             let host = range.start.value()..range.end.value();
@@ -87,6 +84,31 @@ impl LinuxMachine {
         self.after_fork_parent();
         #[cfg(feature = "std")]
         self.start_threads_anew()?;
+        Ok(())
+    }
+
+    /// Goes on in a child of a process that manages nothing yet. The child needs no userfaultfd of its
+    /// own before it manages something ([`begin_in_child`](Self::begin_in_child)): most end before that.
+    pub fn after_fork_idle_child(&self) {
+        self.shared.credits.begin_child();
+        self.after_fork_parent();
+    }
+
+    /// Gets a forked child a userfaultfd of its own, if it has none.
+    ///
+    /// # Safety
+    /// No other thread uses the machine meanwhile.
+    pub unsafe fn begin_in_child(&self) -> Result<(), ForkError> {
+        let shared = &self.shared;
+        if !self.is_inherited() {
+            return Ok(());
+        }
+        let descriptor = shared.probe.open_by(shared.delivery, shared.device.as_ref())?;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            shared.descriptor.continue_with(descriptor);
+            shared.sweep.after_fork_child();
+        }
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl Sweep {
     /// Makes the descriptor name this process again after a process fork.
     ///
     /// # Safety
-    /// The calling thread is the only one.
+    /// No other thread drops pages meanwhile.
     pub unsafe fn after_fork_child(&self) {
         let Some(old) = &self.process else { return };
         let open = || pidfd_open(getpid(), PidfdFlags::empty());

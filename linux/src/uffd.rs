@@ -165,7 +165,7 @@ impl Userfault {
     /// In a forked child, goes on with another descriptor.
     ///
     /// # Safety
-    /// The calling thread is the only one.
+    /// No other thread uses the descriptor meanwhile.
     pub unsafe fn continue_with(&self, descriptor: Self) {
         self.fd.replace(&descriptor);
         self.process.succeed();

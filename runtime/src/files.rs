@@ -317,6 +317,14 @@ pub fn position(number: u32) -> Option<u64> {
     unsafe { sys::call(nr::__NR_lseek, [number.into(), 0, HERE]) }.ok()
 }
 
+/// Makes the next access to a file begin elsewhere.
+pub fn set_position(number: u32, position: u64) {
+    /// `SEEK_SET`.
+    const AT: u64 = 0;
+    // SAFETY: the program asked for an access that moves the position.
+    let _ = unsafe { sys::call(nr::__NR_lseek, [number.into(), position, AT]) };
+}
+
 struct Cursor<'a> {
     bytes: &'a mut [u8],
     len: usize,

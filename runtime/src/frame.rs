@@ -130,9 +130,68 @@ pub unsafe fn fpstate_len(fpstate: u64) -> usize {
     if magic == MAGIC { len as usize } else { FXSAVE }
 }
 
-/// The same of a state's first [`FXSAVE`] bytes, which need not be the kernel's.
+/// Makes a floating-point state the one that a handler starts with. It stays where it is, so that a frame
+/// can be written from it again.
+///
+/// # Safety
+/// As for [`fpstate_len`], and nobody else uses the state.
+pub unsafe fn make_initial(fpstate: u64) {
+    // SAFETY: the state is as long as it says.
+    let bytes =
+        unsafe { core::slice::from_raw_parts_mut(fpstate as *mut u8, fpstate_len(fpstate)) };
+    set_initial(bytes);
+}
+
+fn set_initial(state: &mut [u8]) {
+    /// Where the control word of the x87 is, that of SSE, and the bits of it that the processor has.
+    const CONTROL: usize = 0;
+    const SSE_CONTROL: usize = 24;
+    const SSE_BITS: usize = 28;
+    /// Where the first registers are, and where the header of the extended state says what it holds.
+    const REGISTERS: usize = 32;
+    const HELD: usize = FXSAVE;
+    /// The state of the x87 and of SSE.
+    const LEGACY: u8 = 3;
+    /// The length of the word behind an extended state that says that it is one.
+    const END: usize = 4;
+    state[..SSE_BITS].fill(0);
+    state[CONTROL..][..2].copy_from_slice(&0x37f_u16.to_ne_bytes());
+    state[SSE_CONTROL..][..4].copy_from_slice(&0x1f80_u32.to_ne_bytes());
+    state[REGISTERS..SOFTWARE].fill(0);
+    let end = state.len().saturating_sub(END);
+    if end > HELD {
+        state[HELD..end].fill(0);
+        state[HELD] = LEGACY;
+    }
+}
+
+/// The length of a state by its first [`FXSAVE`] bytes, which need not be the kernel's.
 pub fn fpstate_len_of(head: &[u8; FXSAVE], most: usize) -> usize {
     let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let len = word(SOFTWARE + 4) as usize;
     if word(SOFTWARE) == MAGIC && (FXSAVE..=most).contains(&len) { len } else { FXSAVE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initial_state_keeps_its_bounds() {
+        const LEN: usize = 836;
+        let mut state = [0xaa_u8; LEN];
+        state[SOFTWARE..][..4].copy_from_slice(&MAGIC.to_ne_bytes());
+        state[SOFTWARE + 4..][..4].copy_from_slice(&(LEN as u32).to_ne_bytes());
+        let before = state;
+        set_initial(&mut state);
+        assert_eq!((&state[..4], &state[24..28]), (&[0x7f, 3, 0, 0][..], &[0x80, 0x1f, 0, 0][..]));
+        assert_eq!(state[28..32], before[28..32], "the bits that the processor has");
+        assert_eq!(state[SOFTWARE..FXSAVE], before[SOFTWARE..FXSAVE], "what the kernel says of it");
+        assert_eq!(state[FXSAVE..FXSAVE + 2], [3, 0], "what it holds");
+        assert_eq!(state[LEN - 4..], before[LEN - 4..], "the word behind it");
+        assert!(state[32..SOFTWARE].iter().chain(&state[514..LEN - 4]).all(|byte| *byte == 0));
+        let mut legacy = [0xaa_u8; FXSAVE];
+        set_initial(&mut legacy);
+        assert_eq!(legacy[SOFTWARE..], [0xaa; FXSAVE - SOFTWARE]);
+    }
 }

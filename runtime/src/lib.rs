@@ -50,6 +50,7 @@ pub mod process;
 mod seccomp;
 mod signal;
 mod site;
+mod solitude;
 mod start;
 mod sys;
 mod thread;

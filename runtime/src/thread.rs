@@ -13,6 +13,7 @@ use crate::memory::{Flight, Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::site;
+use crate::solitude::{self, Presence};
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -61,6 +62,8 @@ pub struct Thread {
     pub flight: Flight,
     /// The pages that the call under way keeps resident, once they are complete.
     pub in_use: Cell<*mut Pins>,
+    /// Whether it could store to the program's memory.
+    pub presence: Presence,
     /// How far it is with a fault, for whoever reads events.
     pub under: Cell<Under>,
     /// What judges the thread's calls.
@@ -94,6 +97,11 @@ unsafe impl Send for Blocks {}
 
 /// The number of the next thread; 0 is the start, before there are threads.
 static CONTEXTS: AtomicU32 = AtomicU32::new(1);
+
+/// Whether there was ever a second thread in this memory.
+pub fn was_one_of_many() -> bool {
+    CONTEXTS.load(Relaxed) > 2
+}
 
 impl Thread {
     /// The calling thread, which runs on its block.
@@ -129,6 +137,7 @@ impl Thread {
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
+            presence: Presence::default(),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             site: site::State::new(block as u64),
@@ -181,11 +190,22 @@ impl Thread {
         BLOCKS.lock().iter().any(|thread| lives(thread) && !own.contains(&thread.member.get()))
     }
 
-    /// Whether no other thread runs in this memory, of whatever process.
-    pub fn is_alone(&self) -> bool {
-        let is_other = |thread: &Self| !core::ptr::eq(thread, self);
-        let blocks = BLOCKS.lock();
-        !blocks.iter().any(|thread| is_other(thread) && thread.number.load(Acquire) != 0)
+    /// Whether there is no other thread in this memory, of whatever process.
+    pub fn is_only(&self) -> bool {
+        self.holds_of_others(|_| false)
+    }
+
+    /// Whether every other thread in this memory is away.
+    pub fn are_others_away(&self) -> bool {
+        self.holds_of_others(|other| other.presence.is_away())
+    }
+
+    fn holds_of_others(&self, holds: impl Fn(&Self) -> bool) -> bool {
+        let is_gone = |thread: &Self| thread.number.load(Acquire) == 0;
+        BLOCKS
+            .lock()
+            .iter()
+            .all(|thread| core::ptr::eq(thread, self) || is_gone(thread) || holds(thread))
     }
 
     /// Whether its process has other threads.
@@ -342,7 +362,7 @@ pub fn let_go() {
 }
 
 /// Whether the calling thread is the only one in this memory.
-pub fn is_alone() -> bool {
+pub fn is_only() -> bool {
     BLOCKS.lock().iter().filter(|thread| thread.number.load(Acquire) != 0).count() <= 1
 }
 
@@ -373,6 +393,7 @@ pub fn leave_others(own: &Thread) {
         }
         blocks.put(thread);
     }
+    solitude::after_fork_child();
 }
 
 /// Maps an aligned block, with a page that faults below the stack.

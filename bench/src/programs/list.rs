@@ -168,7 +168,7 @@ public class Fill {
 }
 END
 javac Fill.java; }",
-        command: "java -Xmx400m Fill",
+        command: "java -Xmx600m Fill",
         limit: 160,
         options: &[],
     },

@@ -40,6 +40,13 @@ fn threads_and_processes_are_the_kernel_s() {
     compare("tasks", "16M");
 }
 
+/// A page that leaves while its thread is the only one awake loses nothing that a thread stores which wakes,
+/// nor what the kernel stores for one that sleeps.
+#[test]
+fn what_a_thread_stores_that_wakes_is_there() {
+    compare("sleepers", "2M");
+}
+
 /// `seccomp`: what a program forbids itself is not forbidden to the runtime.
 #[test]
 fn filters_judge_the_program_alone() {
@@ -94,6 +101,17 @@ fn a_program_need_not_be_kind() {
     let Some(program) = build(&scratch, "unkind") else { return };
     for how in ["no-vdso", "moved-vdso", "compatibility", "sysenter"] {
         scratch.compare("8M", &[&program, how]);
+    }
+}
+
+/// What the kernel does by itself with memory that was evicted: calls through the page of old calls,
+/// `/proc/self/mem`, robust lists; and signals that are let in together.
+#[test]
+fn evicted_memory_is_there_for_the_kernel_too() {
+    let scratch = Scratch::new("absent");
+    let Some(program) = build(&scratch, "absent") else { return };
+    for how in ["vsyscall", "own-memory", "robust", "together"] {
+        scratch.compare("16M", &[&program, how]);
     }
 }
 

@@ -88,9 +88,24 @@ fn record(number: RawFd) -> &'static AtomicI32 {
     KEPT.iter().find(take).unwrap_or_else(|| Box::leak(Box::new(AtomicI32::new(number))))
 }
 
+/// Whether the only thread has raised the limit for all that it does.
+static RAISED: AtomicBool = AtomicBool::new(false);
+
+/// Does several things that each need [`with_room`], and raises the limit once for them all.
+///
+/// The calling thread must be the only one that uses this module meanwhile.
+pub(crate) fn with_room_for_all<R>(work: impl FnOnce() -> R) -> R {
+    with_room(|| {
+        RAISED.store(true, Relaxed);
+        let result = work();
+        RAISED.store(false, Relaxed);
+        result
+    })
+}
+
 /// Does something for which the program's own limit of descriptors may be too low.
 pub fn with_room<R>(work: impl FnOnce() -> R) -> R {
-    if FLOOR.load(Relaxed) == NONE {
+    if FLOOR.load(Relaxed) == NONE || RAISED.load(Relaxed) {
         return work();
     }
     with_limit(|own| {

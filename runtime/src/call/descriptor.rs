@@ -2,6 +2,7 @@
 
 use super::{Call, Outcome};
 use crate::files;
+use crate::memory;
 use crate::memory::serve::{self, Paused};
 use crate::sys::{self, Errno, Result};
 use linux_raw_sys::general as nr;
@@ -33,6 +34,9 @@ impl Call<'_> {
     /// Keeps the server of faults, which is to share the descriptors, from staying behind with the
     /// old ones. It could not be started again where it would be the first process of a namespace.
     fn unshares_files(&self, unshares: bool) -> Option<Paused> {
+        if unshares {
+            memory::before_other_descriptors();
+        }
         unshares.then(serve::pause).flatten()
     }
 

@@ -1,6 +1,6 @@
 //! `execve(2)`: the keeper places the runtime in the new program, as in the first one.
 
-use super::{Call, Outcome, each_area};
+use super::{Call, Outcome, each_area, robust};
 use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
@@ -33,6 +33,7 @@ impl Call<'_> {
                 ControlFlow::Continue(())
             });
         }
+        let kept = robust::keep();
         let filters = self.thread.seccomp.get();
         let raw = match rights {
             _ if self.thread.member().is_to_be_traced() => {
@@ -71,7 +72,7 @@ impl Call<'_> {
                 self.execute_unmanaged()
             }
         };
-        drop((pins, noted));
+        drop((pins, kept, noted));
         Outcome::Raw(raw)
     }
 

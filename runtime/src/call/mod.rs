@@ -13,6 +13,8 @@
 //! | `wait` | waits that end after a while |
 //! | `memory` | mappings and what changes them |
 //! | `old` | calls in the manner of 32-bit programs |
+//! | `robust` | robust mutexes of threads that end |
+//! | `vsyscall` | the page of calls that the kernel makes in a fault |
 //! | `passed` | all others: the host's, with the pages that they name kept resident |
 
 mod descriptor;
@@ -22,14 +24,16 @@ mod memory;
 mod old;
 mod passed;
 mod process;
-mod robust;
+pub mod robust;
 mod seccomp;
 mod signal;
 pub mod thread;
 mod trace;
+mod vsyscall;
 mod wait;
 
 pub use passed::each_area;
+pub use vsyscall::make as make_vsyscall;
 
 use crate::entry::{NOT_STARTED, RESTART};
 use crate::frame::Context;

@@ -7,7 +7,7 @@
 use super::{Call, Outcome, wait};
 use crate::memory::Pins;
 use crate::sys::{self, Errno};
-use crate::{entry, files, memory, process, user};
+use crate::{entry, files, memory, process, solitude, thread, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::{
@@ -37,8 +37,11 @@ impl Call<'_> {
     /// Makes the call with these arguments, the pages that it names kept resident.
     pub(super) fn make_pinned(&mut self, args: [u64; 6]) -> i64 {
         let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
-        if traits.is_some_and(|traits| traits.contains(Traits::REPEATABLE)) {
-            let raw = self.call(&args);
+        if self.is_tried_unpinned(traits.unwrap_or(Traits::empty())) {
+            let raw = match waits_for_word(self.number, &args) {
+                true => self.call_away(&args),
+                false => self.call(&args),
+            };
             if raw != -i64::from(Errno::EFAULT.0) || memory::current().is_none() {
                 return raw;
             }
@@ -55,19 +58,45 @@ impl Call<'_> {
         unsafe { wait::call(self.number, args, self.thread) }
     }
 
+    /// Makes the call itself, during which nothing is stored but to pages that are pinned.
+    fn call_away(&self, args: &[u64; 6]) -> i64 {
+        let _away = solitude::leave(self.thread);
+        self.call(args)
+    }
+
+    /// Whether the call may wait for long, and the table says of all memory that it stores to.
+    fn may_wait(&self) -> bool {
+        let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
+        traits.is_some_and(|traits| traits.contains(Traits::BLOCKS))
+            && self.number != nr::__NR_ioctl
+    }
+
+    /// Whether the call is tried with its pages as they are: it changes nothing where one is absent. One
+    /// that waits for long, and stores then, is to leave the other threads alone meanwhile.
+    fn is_tried_unpinned(&self, traits: Traits) -> bool {
+        let is_long_away = self.number == nr::__NR_poll && thread::was_one_of_many();
+        traits.contains(Traits::REPEATABLE) && !is_long_away
+    }
+
     fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
         if let Some(_noted) = memory::note(self.thread, self.number, *args) {
             return self.call(args);
         }
         let mut pins = Pins::new();
         let most = Pins::most();
+        let mut stays_here = !self.may_wait();
         each_area(self.number, args, &mut |area| {
+            if pins.len() >= most {
+                stays_here = true;
+                return ControlFlow::Break(());
+            }
             self.pin(&mut pins, &area);
-            if pins.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            ControlFlow::Continue(())
         });
+        stays_here |= !pins.are_whole();
         // A child that is forked meanwhile gives its copies up.
         self.thread.in_use.set(&raw mut pins);
-        let raw = self.call(args);
+        let raw = if stays_here { self.call(args) } else { self.call_away(args) };
         self.thread.in_use.set(core::ptr::null_mut());
         raw
     }
@@ -145,6 +174,14 @@ impl Call<'_> {
         piece[count as usize] = used as u64;
         Some((asked, self.make_with_pins(&piece)))
     }
+}
+
+/// Whether a call waits for a word to change, which it reads and never writes.
+fn waits_for_word(number: u32, args: &[u64; 6]) -> bool {
+    /// All of the operation but `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
+    const OPERATION: u64 = !(128 | 256);
+    let waits = [nr::FUTEX_WAIT, nr::FUTEX_WAIT_BITSET].map(u64::from);
+    number == nr::__NR_futex && waits.contains(&(args[1] & 0xffff_ffff & OPERATION))
 }
 
 /// Names each area of the program's memory that the host uses for a call.

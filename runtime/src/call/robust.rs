@@ -2,10 +2,17 @@
 //!
 //! The host marks them when the thread is gone, in memory that may be absent then: it would give up. So
 //! the runtime marks them while it can still bring pages back (Linux: `exit_robust_list`).
+//!
+//! Other threads that end with the process, and one that executes a program, cannot be marked in advance:
+//! they may still let mutexes go, or the call may fail. What the host is to follow of their lists is kept
+//! resident instead ([`keep`]).
 
+use crate::memory::{self, Pins};
 use crate::sys;
+use crate::thread::Thread;
 use crate::user;
 use linux_raw_sys::general as nr;
+use pagefault_machine::Access;
 
 /// How many entries of a list are followed: it may be a circle.
 const MOST: usize = 2048;
@@ -26,15 +33,53 @@ struct Head {
 /// Marks the mutexes that the calling thread holds, and wakes one waiter of each. The host then knows
 /// no list of the thread.
 pub fn end() {
-    let (mut at, mut len) = (0_u64, 0_u64);
-    let args = [0, (&raw mut at) as u64, (&raw mut len) as u64];
-    // SAFETY: both words are ours.
-    if unsafe { sys::call(nr::__NR_get_robust_list, args) }.is_err() || at == 0 {
-        return;
-    }
+    let Some(at) = list_of(0) else { return };
     let _ = follow(at);
     // SAFETY: the host forgets an address.
     let _ = unsafe { sys::call(nr::__NR_set_robust_list, [0, size_of::<Head>() as u64]) };
+}
+
+/// Keeps resident what the host follows when the process ends or executes a program: the lists of all of
+/// its threads, and their mutexes.
+pub fn keep() -> Pins {
+    let mut pins = Pins::new();
+    // The host brings pages in by itself where it owns them.
+    if memory::current().is_none() || memory::is_light() {
+        return pins;
+    }
+    for thread in Thread::all() {
+        if let Some(at) = list_of(thread.number()) {
+            let _ = keep_list(at, &mut pins);
+        }
+    }
+    pins
+}
+
+/// Where the list of a thread is; 0 is the calling one.
+fn list_of(thread: u32) -> Option<u64> {
+    let (mut at, mut len) = (0_u64, 0_u64);
+    let args = [thread.into(), (&raw mut at) as u64, (&raw mut len) as u64];
+    // SAFETY: both words are ours.
+    let asked = unsafe { sys::call(nr::__NR_get_robust_list, args) };
+    (asked.is_ok() && at != 0).then_some(at)
+}
+
+/// Keeps one list resident, until it ends or cannot be read.
+fn keep_list(at: u64, pins: &mut Pins) -> sys::Result<()> {
+    let head: Head = user::read(at)?;
+    let word = |entry: u64| (entry & !INHERITS).wrapping_add_signed(head.offset);
+    pins.add(at, size_of::<Head>() as u64, Access::Read);
+    pins.add(word(head.pending), 4, Access::Write);
+    let mut entry = head.first;
+    for _ in 0..MOST {
+        if entry & !INHERITS == at || pins.len() >= Pins::most() {
+            break;
+        }
+        pins.add(entry & !INHERITS, 8, Access::Read);
+        pins.add(word(entry), 4, Access::Write);
+        entry = user::read(entry & !INHERITS)?;
+    }
+    Ok(())
 }
 
 /// Follows a list until it ends or cannot be read.

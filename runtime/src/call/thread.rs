@@ -66,6 +66,7 @@ impl Call<'_> {
             nr::__NR_exit => self.exit(),
             nr::__NR_exit_group => {
                 robust::end();
+                let _kept = robust::keep();
                 process::exit(self.args[0] as i32)
             }
             nr::__NR_set_tid_address => {
@@ -149,6 +150,9 @@ impl Call<'_> {
 
     /// Starts a thread, or a process that shares the memory.
     fn start(&mut self, args: &CloneArgs, len: u64, member: NonNull<Member>) -> Result {
+        if args.flags & FILES == 0 {
+            memory::before_other_descriptors();
+        }
         let thread = Thread::new(member)?;
         thread.believed.set(self.thread.believed.get());
         thread.seccomp.set(self.thread.seccomp.get());

@@ -6,6 +6,7 @@
 //! (`--delivery=threads`).
 
 use super::{Call, Outcome};
+use crate::memory::Forced;
 use crate::sys::{self, Errno};
 use crate::{files, user};
 use core::sync::atomic::AtomicU32;
@@ -48,15 +49,18 @@ impl Call<'_> {
             }
             _ => return self.pass(),
         };
-        let remote = Remote { process: tracee, start: address, len: 8, access };
-        Outcome::Raw(self.with_remote(|| Some(remote)))
+        let raw = self.make_pinned(self.args);
+        if raw != ABSENT {
+            return Outcome::Raw(raw);
+        }
+        Outcome::Raw(self.repeat_with(&Remote { process: tracee, start: address, len: 8, access }))
     }
 
     /// Makes a call that accesses a file, which may be the memory of a process.
     pub(super) fn access_file(&mut self) -> Outcome {
         let [descriptor, _, len, offset, ..] = self.args;
         let number = self.number;
-        Outcome::Raw(self.with_remote(|| {
+        let remote = || {
             let access = match number {
                 nr::__NR_read | nr::__NR_pread64 => Access::Read,
                 _ => Access::Write,
@@ -67,16 +71,57 @@ impl Call<'_> {
                 _ => files::position(descriptor as u32)?,
             };
             Some(Remote { process, start, len, access })
-        }))
+        };
+        let raw = self.make_pinned(self.args);
+        let is_at = matches!(number, nr::__NR_pread64 | nr::__NR_pwrite64);
+        // A longer access ends before an absent page.
+        let is_cut = is_at
+            && (1..len as i64).contains(&raw)
+            && offset.wrapping_add(raw as u64).is_multiple_of(PAGE);
+        if raw != ABSENT && !is_cut {
+            return Outcome::Raw(raw);
+        }
+        match remote() {
+            Some(own) if own.process == u64::from(sys::process_id()) => {
+                Outcome::Raw(self.access_own(&own, raw.max(0) as u64))
+            }
+            Some(other) if raw == ABSENT => Outcome::Raw(self.repeat_with(&other)),
+            _ => Outcome::Raw(raw),
+        }
     }
 
-    /// Makes a call, and again while pages that it needs of another process are brought back.
-    fn with_remote(&mut self, remote: impl FnOnce() -> Option<Remote>) -> i64 {
-        let mut raw = self.make_pinned(self.args);
-        if raw != ABSENT {
-            return raw;
+    /// Accesses the process's own memory from where the host stopped after `done` bytes, as far as it goes.
+    fn access_own(&mut self, own: &Remote, mut done: u64) -> i64 {
+        let [descriptor, buffer, ..] = self.args;
+        let number = self.number;
+        // The host's own pieces are accessed by their place.
+        self.number = if own.access == Access::Read { nr::__NR_pread64 } else { nr::__NR_pwrite64 };
+        let mut last = ABSENT;
+        while done < own.len {
+            let (start, left) = (own.start.wrapping_add(done), own.len - done);
+            last = match Forced::look(start, left) {
+                Forced::Managed(piece) => sys::raw(piece.copy(own.access, buffer + done)),
+                Forced::Host(len) => {
+                    self.make_pinned([descriptor, buffer + done, len, start, 0, 0])
+                }
+            };
+            if last <= 0 {
+                break;
+            }
+            done += last as u64;
         }
-        let Some(remote) = remote() else { return raw };
+        if done == 0 {
+            return last;
+        }
+        if number != self.number {
+            files::set_position(descriptor as u32, own.start.wrapping_add(done));
+        }
+        done as i64
+    }
+
+    /// Makes a call again that found pages of another process absent, while they are brought back.
+    fn repeat_with(&mut self, remote: &Remote) -> i64 {
+        let mut raw = ABSENT;
         for _ in 0..TRIES {
             if remote.bring().is_err() {
                 break;

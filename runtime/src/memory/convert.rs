@@ -59,6 +59,7 @@ impl Manager {
             return;
         }
         let begin = process::now();
+        self.begin_machine();
         CONVERTER.store(Thread::current().context(), Relaxed);
         let mut bound = core::mem::take(&mut *self.bound.lock());
         let parts = self.parts(&(PAGE..user::END));

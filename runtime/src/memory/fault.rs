@@ -4,7 +4,8 @@ use super::events::{self, Answered};
 use super::room::Room;
 use super::{GATE, convert, current, light};
 use crate::frame::{Info, Registers};
-use crate::process;
+use crate::thread::Thread;
+use crate::{process, solitude};
 use linux_raw_sys::general as nr;
 use pagefault_linux::deliver::{self, HostFault};
 use pagefault_linux::{Answer as MachineAnswer, Signal};
@@ -48,13 +49,16 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     let begin = process::now();
     events::begin_fault();
     let mut room = Room::new();
+    let thread = Thread::current();
     let answer = loop {
         let gate = GATE.read();
         if light::is_light() {
             // The end of a file, or memory that failed.
             return Answer::Signal(*info);
         }
+        let section = solitude::section(thread);
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
+        drop(section);
         if answer != MachineAnswer::Short {
             break answer;
         }

@@ -22,6 +22,14 @@ struct Held {
     child: Child,
 }
 
+/// Gets this process what the memory manager needs when it takes over, before a thread of its memory has
+/// another table of descriptors: a later descriptor would be in one table alone.
+pub fn before_other_descriptors() {
+    let Some(manager) = current() else { return };
+    let _gate = GATE.write();
+    manager.begin_machine();
+}
+
 /// What is held in the child's name.
 struct Child {
     frames: quota::Child,
@@ -105,6 +113,25 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
 }
 
 impl Manager {
+    /// Gets a light child a userfaultfd of its own, if it has none. The gate is held exclusively.
+    pub(super) fn begin_machine(&self) {
+        // SAFETY: whoever uses the machine holds the gate.
+        if let Err(error) = unsafe { self.machine.begin_in_child() } {
+            process::stop(format_args!("a forked process cannot manage its memory: {error}"));
+        }
+    }
+
+    /// Goes on with the parent's pages in a full child.
+    fn go_on_full(&self) {
+        let ranges = self.parts(&(PAGE..crate::user::END));
+        let ranges = ranges.iter().map(|(range, _)| addresses(range));
+        // SAFETY: this is the child's only thread, and the ranges are those of its regions.
+        let gone_on = unsafe { self.machine.after_fork_child(self.mm().space(), ranges) };
+        if let Err(error) = gone_on {
+            process::stop(format_args!("a forked process cannot go on: {error}"));
+        }
+    }
+
     /// Charges a light child that is about to be forked; false where it must not be light.
     ///
     /// It could change all that the parent has, and pays for that much. A full child pays for what it
@@ -176,13 +203,10 @@ pub fn after_fork_in_child(fork: Fork) {
     let slot = child.frames.slot();
     child.become_this();
     leave_what_is_not_inherited(manager);
-    let everything = if light::is_light() { 0..0 } else { PAGE..crate::user::END };
-    let ranges = manager.parts(&everything);
-    let ranges = ranges.iter().map(|(range, _)| addresses(range));
-    // SAFETY: this is the child's only thread, and the ranges are those of its regions.
-    let gone_on = unsafe { manager.machine.after_fork_child(manager.mm().space(), ranges) };
-    if let Err(error) = gone_on {
-        process::stop(format_args!("a forked process cannot go on: {error}"));
+    if light::is_light() {
+        manager.machine.after_fork_idle_child();
+    } else {
+        manager.go_on_full();
     }
     light::say(manager);
     if let Some(control) = process::control() {

@@ -8,6 +8,7 @@ use super::statistics::Observer;
 use super::{addresses, events, light, swap};
 use crate::lock::Mutex;
 use crate::process;
+use crate::solitude;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use alloc::boxed::Box;
@@ -49,7 +50,7 @@ pub fn current() -> Option<&'static Manager> {
 /// Tells the manager how to number and count threads, once the calling one runs on its own stack; from
 /// then on events can be kept.
 pub fn begin_threads() {
-    pagefault_linux::set_alone(|| Thread::current().is_alone());
+    pagefault_linux::set_alone(|| solitude::is_alone(Thread::current()));
     pagefault_linux::set_context(|| Thread::current().context());
     events::start();
 }

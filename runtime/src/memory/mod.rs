@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `manager` | the memory manager of this process, and its swap |
 //! | `fault` | answers a fault |
+//! | `forced` | accesses that no protection forbids |
 //! | `map`, `remap` | mappings come, go, move and change |
 //! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
@@ -29,6 +30,7 @@ pub mod dump;
 mod events;
 mod extents;
 mod fault;
+mod forced;
 mod fork;
 mod image;
 mod light;
@@ -49,9 +51,12 @@ mod swap;
 pub use advise::advise;
 pub use events::Under;
 pub use fault::{Answer, fault};
-pub use fork::{Made, after_fork_in_child, after_fork_in_parent, before_fork};
+pub use forced::Forced;
+pub use fork::{
+    Made, after_fork_in_child, after_fork_in_parent, before_fork, before_other_descriptors,
+};
 pub use image::look as look_at_image;
-pub use light::{Flight, note};
+pub use light::{Flight, is_light, note};
 pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, grow_break, map, protect, unmap};

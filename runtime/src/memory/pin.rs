@@ -6,6 +6,7 @@
 //! count, side effect and `EFAULT` of bad parts are its own.
 
 use super::{GATE, Manager, PAGE, addresses, current, light, room};
+use crate::solitude;
 use crate::thread::Thread;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -24,12 +25,14 @@ const ATTEMPTS: u32 = 1000;
 pub struct Pins {
     pins: Vec<Pin<LinuxMachine>>,
     pages: usize,
+    /// Whether a page was asked for that may not be accessed so, or one more than a call may keep.
+    has_gaps: bool,
 }
 
 impl Pins {
     /// No pages.
     pub const fn new() -> Self {
-        Self { pins: Vec::new(), pages: 0 }
+        Self { pins: Vec::new(), pages: 0, has_gaps: false }
     }
 
     /// Keeps the managed pages of an area resident, as far as the program may access it so, and as
@@ -60,7 +63,9 @@ impl Pins {
         }
         let most = (Self::most().saturating_sub(self.pages) as u64).saturating_mul(PAGE);
         let mut page = start & !(PAGE - 1);
-        let end = start.saturating_add(len).min(crate::user::END).min(page.saturating_add(most));
+        let asked = start.saturating_add(len).min(crate::user::END);
+        let end = asked.min(page.saturating_add(most));
+        self.has_gaps |= end < asked;
         while page < end {
             let Some(region) = manager.region_from(page..end) else { return };
             page = region.start.max(page);
@@ -68,7 +73,11 @@ impl Pins {
             while page < part_end {
                 // A page that may not be accessed so is the host's to refuse.
                 let pinned = pin(self, page..part_end);
-                page += (pinned + 1) * PAGE;
+                page += pinned * PAGE;
+                if page < part_end {
+                    self.has_gaps = true;
+                    page += PAGE;
+                }
             }
         }
     }
@@ -92,6 +101,7 @@ impl Pins {
 
     /// One attempt, under the gate.
     fn try_add(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Added {
+        let _section = solitude::section(Thread::current());
         let (pin, refused) = manager.mm().pin_prefix(addresses(range), access);
         let pages = pin.frames().len() as u64;
         let pinned = VirtAddr(range.start)..VirtAddr(range.start + pages * PAGE);
@@ -127,6 +137,11 @@ impl Pins {
         let before = self.pages;
         self.add(start, len, access);
         self.pages > before
+    }
+
+    /// Whether all managed pages that were asked for are kept.
+    pub fn are_whole(&self) -> bool {
+        !self.has_gaps
     }
 
     /// How many pages are kept.

@@ -2,7 +2,7 @@
 
 use super::{GATE, Manager, current, light};
 use crate::thread::Thread;
-use crate::{keeper, process, sys};
+use crate::{keeper, process, solitude, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 use linux_raw_sys::general as nr;
@@ -51,6 +51,7 @@ impl Room {
 pub fn try_to_make(manager: &Manager) -> bool {
     let freed = {
         let _gate = GATE.read();
+        let _section = solitude::section(Thread::current());
         manager.mm().manager().reclaim(BATCH)
     };
     if freed == 0 {

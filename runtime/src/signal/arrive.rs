@@ -162,6 +162,9 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
         on_async(thread, info, context);
         return;
     }
+    if call::make_vsyscall(thread, context, info) {
+        return;
+    }
     let info = match memory::fault(info, &context.registers) {
         memory::Answer::Resume => return,
         memory::Answer::Signal(info) => info,

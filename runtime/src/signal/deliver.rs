@@ -2,9 +2,9 @@
 
 use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, believed_mask, set_believed_mask};
-use crate::frame::{AltStack, Context, Frame, Info, fpstate_len};
+use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::thread::Thread;
-use crate::{memory, site, sys, user};
+use crate::{call, memory, site, sys, user};
 use linux_raw_sys::general as nr;
 
 /// What lies below a stack pointer and belongs to the interrupted function.
@@ -51,8 +51,10 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     registers.rip = action.handler;
     registers.segments = registers.segments & !SEGMENTS_MASK | SEGMENTS;
     registers.eflags &= !CLEARED;
-    // The handler starts with the initial floating-point state.
-    registers.fpstate = 0;
+    // The handler starts with the initial floating-point state. It stays in its place: another signal may
+    // come before the handler's first instruction.
+    // SAFETY: the kernel wrote the state on this thread's stack, and it was copied to the program's.
+    unsafe { make_initial(registers.fpstate) };
 }
 
 /// Delivers the signal of an access that is really bad: the kernel does not let such a signal be
@@ -68,6 +70,7 @@ pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
 /// Lets the kernel do its default about a signal, which mostly ends the process. The caller holds no
 /// lock.
 pub fn deliver_default(info: &Info) {
+    let _kept = call::robust::keep();
     if memory::dump::is_incomplete(info.signal) {
         memory::dump::complete();
     }

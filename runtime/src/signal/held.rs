@@ -6,8 +6,8 @@ use crate::frame::Info;
 use core::cell::Cell;
 use linux_raw_sys::general as nr;
 
-/// The signals that the runtime needs.
-const NEEDED: [u32; 3] = [nr::SIGSYS, nr::SIGBUS, nr::SIGSEGV];
+/// The signals that the runtime needs, in the order in which the host delivers them.
+const NEEDED: [u32; 3] = [nr::SIGBUS, nr::SIGSEGV, nr::SIGSYS];
 
 /// Those of a thread that wait until the program unblocks them; one of each, as the host keeps them.
 #[derive(Default)]

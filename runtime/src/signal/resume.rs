@@ -1,7 +1,7 @@
 //! The return from a handler of the program's: `rt_sigreturn(2)`.
 
 use super::{Set, deliver, set_believed_mask};
-use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, fpstate_len_of};
+use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, fpstate_len_of, make_initial};
 use crate::thread::Thread;
 use crate::user;
 use linux_raw_sys::general as nr;
@@ -23,8 +23,10 @@ fn restore(thread: &Thread, context: &mut Context) -> Option<()> {
     let frame: Frame = user::read(context.registers.rsp.checked_sub(8)?).ok()?;
     let own_state = context.registers.fpstate;
     let theirs = frame.context.registers.fpstate;
-    let state = if theirs == 0 { 0 } else { own_state };
-    if theirs != 0 {
+    if theirs == 0 {
+        // SAFETY: the kernel wrote it on this thread's stack.
+        unsafe { make_initial(own_state) };
+    } else {
         let head: [u8; 512] = user::read(theirs).ok()?;
         // SAFETY: the kernel wrote our own state, on this thread's stack, as long as it says.
         let room = unsafe {
@@ -35,7 +37,7 @@ fn restore(thread: &Thread, context: &mut Context) -> Option<()> {
         user::read_bytes(theirs, &mut room[..len]).ok()?;
     }
     context.registers = frame.context.registers;
-    context.registers.fpstate = state;
+    context.registers.fpstate = own_state;
     context.flags = frame.context.flags;
     context.mask = set_believed_mask(thread, Set(frame.context.mask));
     let stack = frame.context.stack;

@@ -73,7 +73,7 @@ enum Synchronize {
 
 impl Synchronize {
     fn begin() -> Option<Self> {
-        if thread::is_alone() {
+        if thread::is_only() {
             return Some(Self::Alone);
         }
         let flag = nr::membarrier_cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;

@@ -1,0 +1,87 @@
+//! Accesses of the process to its own memory that its protection does not forbid (`/proc/self/mem`).
+
+use super::{GATE, Manager, addresses, current, light, room};
+use crate::sys::{Errno, Result};
+use crate::user;
+use alloc::vec::Vec;
+use core::ops::Range;
+use pagefault_machine::{Access, VirtAddr};
+
+/// The bytes that are copied at a time.
+const PIECE: u64 = 64 << 10;
+/// How often room is made for a page.
+const TRIES: usize = 1000;
+
+/// A range of the process's memory, from its beginning on as far as one access goes.
+pub enum Forced {
+    /// The host's own, which it accesses itself; so many bytes.
+    Host(u64),
+    /// Managed memory.
+    Managed(Piece),
+}
+
+/// A piece of managed memory.
+pub struct Piece {
+    manager: &'static Manager,
+    range: Range<u64>,
+}
+
+impl Forced {
+    /// Looks what lies at the beginning of a range that is not empty.
+    pub fn look(start: u64, len: u64) -> Self {
+        let Some(manager) = current().filter(|_| !light::is_light()) else {
+            return Self::Host(len);
+        };
+        let end = start.saturating_add(len);
+        let region = manager.mm().first_mapped(addresses(&(start..end)));
+        let region = region.map_or(end..end, |region| region.start.value()..region.end.value());
+        match region.start {
+            first if first > start => Self::Host(first - start),
+            _ => {
+                let end = end.min(region.end).min(start + PIECE);
+                Self::Managed(Piece { manager, range: start..end })
+            }
+        }
+    }
+}
+
+impl Piece {
+    /// Copies the piece to the program's buffer, or the buffer to the piece; returns how many bytes were
+    /// copied.
+    ///
+    /// `EIO`: none, since the memory cannot be accessed so. `EFAULT`: none, since the buffer cannot.
+    pub fn copy(&self, access: Access, buffer: u64) -> Result {
+        let len = self.range.end - self.range.start;
+        let mut bytes: Vec<u8> = alloc::vec![0; len as usize];
+        if access == Access::Read {
+            let read =
+                self.access(|at, left| self.manager.mm().read_forced(at, left), &mut bytes)?;
+            user::write_bytes(buffer, &bytes[..read])?;
+            return Ok(read as u64);
+        }
+        let given = user::read_some(buffer, &mut bytes);
+        if given == 0 {
+            return Err(Errno::EFAULT);
+        }
+        let write = |at, left: &mut [u8]| self.manager.mm().write_forced(at, left);
+        Ok(self.access(write, &mut bytes[..given])? as u64)
+    }
+
+    /// Accesses the piece until nothing is left, or nothing goes on though room was made.
+    fn access(
+        &self,
+        access: impl Fn(VirtAddr, &mut [u8]) -> usize,
+        bytes: &mut [u8],
+    ) -> Result<usize> {
+        let mut done = 0;
+        for _ in 0..TRIES {
+            let gate = GATE.read();
+            done += access(VirtAddr(self.range.start + done as u64), &mut bytes[done..]);
+            drop(gate);
+            if done == bytes.len() || !room::try_to_make(self.manager) {
+                break;
+            }
+        }
+        if done > 0 { Ok(done) } else { Err(Errno::EIO) }
+    }
+}

@@ -1,0 +1,141 @@
+//! Who could store to the program's memory: the threads that are not *away*.
+//!
+//! A thread that waits in a call of the host's, with every page that the call writes pinned, stores to no
+//! page that may leave. While all others are away, a thread that evicts need not take from pages the
+//! right to store, which would cost a call of the host's and an interrupt for each. It works in a
+//! *section*: whoever comes back meanwhile waits for its end.
+//!
+//! Either side first says what it does and then looks at the other (Dekker): a section sees that a thread
+//! is back, or the thread sees the section. A section is as long as one fault; within it nobody waits for
+//! the program.
+
+use crate::thread::Thread;
+use core::cell::Cell;
+use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32};
+use pagefault_linux::lock;
+
+/// The context of the thread that is in a section by itself, or looks whether it could be; or `NOBODY`.
+static SOLE: AtomicU32 = AtomicU32::new(NOBODY);
+/// No thread has this context but one that has not begun.
+const NOBODY: u32 = 0;
+/// How many threads wait for the end of a section.
+static WAITERS: AtomicU32 = AtomicU32::new(0);
+
+/// A thread's part in this.
+#[derive(Default)]
+pub struct Presence {
+    is_away: AtomicBool,
+    section: Cell<Phase>,
+}
+
+/// What is known in a section.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// The thread is in no section: others that are away may come back at any moment.
+    #[default]
+    Outside,
+    /// Nobody has asked yet.
+    Open,
+    /// The thread is alone until the section ends.
+    Sole,
+    /// It is one of several.
+    OneOfMany,
+}
+
+impl Presence {
+    /// Whether the thread is away.
+    pub fn is_away(&self) -> bool {
+        self.is_away.load(SeqCst)
+    }
+}
+
+/// The calling thread is away until this is dropped.
+pub struct Away<'a>(&'a Thread);
+
+/// Says that the calling thread stores to no page that is not pinned until the result is dropped.
+pub fn leave(thread: &Thread) -> Away<'_> {
+    thread.presence.is_away.store(true, Release);
+    Away(thread)
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        let is_away = &self.0.presence.is_away;
+        loop {
+            is_away.store(false, SeqCst);
+            let sole = SOLE.load(SeqCst);
+            if sole == NOBODY {
+                return;
+            }
+            is_away.store(true, SeqCst);
+            WAITERS.fetch_add(1, SeqCst);
+            lock::wait(&SOLE, sole);
+            WAITERS.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// The calling thread works in a section until this is dropped.
+pub struct Section<'a>(Option<&'a Thread>);
+
+/// Begins a section, or goes on with the one that the thread is in.
+pub fn section(thread: &Thread) -> Section<'_> {
+    let section = &thread.presence.section;
+    if section.get() != Phase::Outside || thread.presence.is_away() {
+        return Section(None);
+    }
+    section.set(Phase::Open);
+    Section(Some(thread))
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        let Some(thread) = self.0 else { return };
+        if thread.presence.section.replace(Phase::Outside) == Phase::Sole {
+            open();
+        }
+    }
+}
+
+/// Whether no other thread could store to the program's memory, which stays so until the section ends.
+/// Outside of a section those that are away count like all others.
+pub fn is_alone(thread: &Thread) -> bool {
+    let section = &thread.presence.section;
+    match section.get() {
+        Phase::Outside => thread.is_only(),
+        Phase::Sole => true,
+        Phase::OneOfMany => false,
+        Phase::Open => {
+            let alone = close(thread);
+            section.set(if alone { Phase::Sole } else { Phase::OneOfMany });
+            alone
+        }
+    }
+}
+
+/// Keeps those that are away from coming back, if all others are.
+fn close(thread: &Thread) -> bool {
+    if SOLE.compare_exchange(NOBODY, thread.context(), SeqCst, Relaxed).is_err() {
+        return false;
+    }
+    let alone = thread.are_others_away();
+    if !alone {
+        open();
+    }
+    alone
+}
+
+/// Lets those that wait come back.
+fn open() {
+    SOLE.store(NOBODY, SeqCst);
+    if WAITERS.load(SeqCst) > 0 {
+        lock::wake_all(&SOLE);
+    }
+}
+
+/// In a forked child: the threads that are not here are in no section.
+pub fn after_fork_child() {
+    SOLE.store(NOBODY, Relaxed);
+    WAITERS.store(0, Relaxed);
+}
