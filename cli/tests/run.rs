@@ -10,6 +10,8 @@ mod browser;
 mod cgroup;
 #[path = "run/delivery.rs"]
 mod delivery;
+#[path = "run/files.rs"]
+mod files;
 #[path = "run/forks.rs"]
 mod forks;
 #[path = "run/harness.rs"]

@@ -55,7 +55,8 @@ impl Config {
     pub fn plan(&self) -> Plan {
         let ram = self.swap.iter().filter(|spec| spec.storage == Storage::Ram);
         let spans = ram.map(|spec| spec.bytes.unwrap_or(self.limit_bytes / 2) / SPAN);
-        Plan::new(self.most_bytes, spans.sum::<u64>() * SPAN)
+        let pages = core::array::from_fn(|area| self.swap.get(area).map_or(0, |spec| spec.pages));
+        Plan::new(self.most_bytes, spans.sum::<u64>() * SPAN, pages)
     }
 }
 
@@ -67,6 +68,8 @@ pub struct SwapSpec {
     pub storage: Storage,
     /// The most bytes it may take; `None` for as many as it can.
     pub bytes: Option<u64>,
+    /// The pages that its file may have; 0 for memory, and where no file could be made.
+    pub pages: u32,
 }
 
 /// Where the pages of a swap area go. Paths are bytes, as the host has them.
@@ -117,6 +120,7 @@ struct SharedSwap {
     kind: AtomicU64,
     /// 0 for as many bytes as it can.
     bytes: AtomicU64,
+    pages: AtomicU64,
     path: Text<4096>,
 }
 
@@ -156,6 +160,13 @@ impl Shared {
             bytes => bytes,
         };
         (spec.kind.load(Relaxed) == RAM).then_some(bytes / SPAN * SPAN)
+    }
+
+    /// The pages of the file of an area; 0 where it is none.
+    pub(crate) fn file_pages(&self, area: usize) -> u32 {
+        let areas = self.areas.load(Relaxed).min(MOST_AREAS as u64);
+        let spec = self.swap.get(..areas as usize).and_then(|swap| swap.get(area));
+        spec.map_or(0, |spec| spec.pages.load(Relaxed) as u32)
     }
 }
 
@@ -197,6 +208,7 @@ impl SharedSwap {
         };
         self.kind.store(kind, Relaxed);
         self.bytes.store(spec.bytes.unwrap_or(0), Relaxed);
+        self.pages.store(spec.pages.into(), Relaxed);
         self.path.store(path)
     }
 
@@ -209,6 +221,6 @@ impl SharedSwap {
             _ => return None,
         };
         let bytes = Some(self.bytes.load(Relaxed)).filter(|bytes| *bytes != 0);
-        Some(SwapSpec { storage, bytes })
+        Some(SwapSpec { storage, bytes, pages: self.pages.load(Relaxed) as u32 })
     }
 }

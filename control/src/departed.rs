@@ -1,8 +1,10 @@
 //! The keeper's side: what a process that is gone held of the tree's memory is given back.
 
 use crate::offload::{Charge, Desk};
-use crate::pool::{Left, SPAN, Spans};
-use crate::{Control, Plan, Shares};
+use crate::pool::SPAN;
+use crate::spans::{Spans, Word};
+use crate::{Control, EXTENT, EXTENT_PAGES, MOST_AREAS, Plan, Shares};
+use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
@@ -11,21 +13,39 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::vec;
+use std::vec::Vec;
+
+const PAGE: u64 = 4096;
 
 /// Frames and spans of the tree, as the keeper lets them go.
 pub struct Departed {
     file: OwnedFd,
     plan: Plan,
-    shares: Words,
-    spans: Words,
+    shares: Words<AtomicU32>,
+    spans: Words<Word>,
+    files: Vec<SwapFile>,
+}
+
+/// A swap file of the tree.
+struct SwapFile {
+    area: usize,
+    file: OwnedFd,
+    words: Words<Word>,
 }
 
 impl Departed {
-    /// Maps the words of all shares and of all spans.
-    pub fn new(file: OwnedFd, plan: Plan) -> Result<Self, Errno> {
+    /// Maps the words of all shares and of all spans. `files` are the swap files, in the order of their areas.
+    pub fn new(file: OwnedFd, plan: Plan, files: Vec<OwnedFd>) -> Result<Self, Errno> {
         let shares = Words::map(&file, plan.shares().start, plan.frames() as usize + 1)?;
         let spans = Words::map(&file, plan.span_words().start, plan.spans() as usize)?;
-        Ok(Self { file, plan, shares, spans })
+        let areas = (0..MOST_AREAS).filter(|area| plan.files().pages(*area) > 0);
+        let map = |(area, swap)| {
+            let extents = plan.files().extents(area) as usize;
+            let words = Words::map(&file, plan.files().words(area).start, extents)?;
+            Ok(SwapFile { area, file: swap, words })
+        };
+        let files = areas.zip(files).map(map).collect::<Result<_, Errno>>()?;
+        Ok(Self { file, plan, shares, spans, files })
     }
 
     /// The shared file.
@@ -43,17 +63,37 @@ impl Departed {
         })?;
         self.clear_desk(control, slot)?;
         let spans = Spans::new(self.spans.all());
-        self.take_column(self.plan.span_column(slot), |number, word| {
-            for bit in (0..32).filter(|bit| word & 1 << bit != 0) {
-                let span = number * 32 + bit;
-                if let Left::ToNobody { area } = spans.leave(span) {
-                    let start = self.plan.pool().start + u64::from(span) * SPAN;
-                    // Memory that the host does not take back serves the next holder.
-                    let _ = self.punch(start..start + SPAN);
-                    control.pool.uncharge(area);
-                    spans.end(span);
-                }
+        self.take_spans(self.plan.span_column(slot), |span| {
+            let start = self.plan.pool().start + u64::from(span) * SPAN;
+            // Memory that the host does not take back serves the next holder.
+            let give_back = || _ = punch(&self.file, start..start + SPAN);
+            if let Some(area) = spans.let_go(span, give_back) {
+                control.pool.uncharge(area);
             }
+        })?;
+        self.files.iter().try_for_each(|swap| {
+            let extents = Spans::new(swap.words.all());
+            self.take_spans(self.plan.files().column(swap.area, slot), |extent| {
+                if let Some(area) = extents.let_go(extent, || self.punch_extent(swap, extent)) {
+                    control.files.uncharge_bytes(area, EXTENT);
+                }
+            })
+        })
+    }
+
+    /// Gives the blocks of an extent back. The first page of a file may hold its signature.
+    fn punch_extent(&self, swap: &SwapFile, extent: u32) {
+        let first = extent * EXTENT_PAGES;
+        let end = first.saturating_add(EXTENT_PAGES).min(self.plan.files().pages(swap.area));
+        let pages = u64::from(first.max(1))..u64::from(end);
+        // Blocks that the file system does not take back serve the next holder.
+        let _ = punch(&swap.file, pages.start * PAGE..pages.end * PAGE);
+    }
+
+    /// Takes each span of a column of bits, and empties the column.
+    fn take_spans(&self, column: Range<u64>, mut take: impl FnMut(u32)) -> Result<(), Errno> {
+        self.take_column(column, |number, word| {
+            (0..32).filter(|bit| word & 1 << bit != 0).for_each(|bit| take(number * 32 + bit));
         })
     }
 
@@ -67,9 +107,9 @@ impl Departed {
             return Ok(());
         }
         let Some((area, bytes)) = Charge::from_bytes(bytes) else { return Ok(()) };
-        self.punch(desk)?;
+        punch(&self.file, desk)?;
         // Memory that the host does not take back serves the next process of the slot.
-        let _ = self.punch(self.plan.desk_pages(slot));
+        let _ = punch(&self.file, self.plan.desk_pages(slot));
         control.offload.uncharge_desk(&control.pool, area, bytes.into());
         Ok(())
     }
@@ -94,35 +134,49 @@ impl Departed {
             }
             at = data + read as u64;
         }
-        if column.is_empty() { Ok(()) } else { self.punch(column) }
-    }
-
-    fn punch(&self, range: Range<u64>) -> Result<(), Errno> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.file, hole, range.start, range.end - range.start)
+        if column.is_empty() { Ok(()) } else { punch(&self.file, column) }
     }
 }
 
-/// Words of the shared file, mapped.
-struct Words {
-    start: NonNull<AtomicU32>,
+fn punch(file: &OwnedFd, range: Range<u64>) -> Result<(), Errno> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, hole, range.start, range.end - range.start)
+}
+
+/// Words of the shared file, mapped: atomics of 32 bits.
+struct Words<T> {
+    start: NonNull<T>,
     count: usize,
+    words: PhantomData<T>,
 }
 
-impl Words {
+/// Atomics of 32 bits.
+///
+/// # Safety
+/// All bytes of memory that others change are values of it.
+unsafe trait Atomic {}
+
+// SAFETY: an atomic.
+unsafe impl Atomic for AtomicU32 {}
+#[cfg(test)]
+// SAFETY: a transparent wrapper around an atomic.
+unsafe impl Atomic for Word {}
+
+impl<T: Atomic> Words<T> {
     fn map(file: &OwnedFd, offset: u64, count: usize) -> Result<Self, Errno> {
         if count == 0 {
-            return Ok(Self { start: NonNull::dangling(), count });
+            return Ok(Self { start: NonNull::dangling(), count, words: PhantomData });
         }
-        let (len, prot) = (count * size_of::<AtomicU32>(), ProtFlags::READ | ProtFlags::WRITE);
+        let (len, prot) = (count * size_of::<T>(), ProtFlags::READ | ProtFlags::WRITE);
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the host's choice aliases nothing.
         let start =
             unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, offset)? };
-        Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::FAULT)?, count })
+        let start = NonNull::new(start.cast()).ok_or(Errno::FAULT)?;
+        Ok(Self { start, count, words: PhantomData })
     }
 
-    fn all(&self) -> &[AtomicU32] {
+    fn all(&self) -> &[T] {
         // SAFETY: the mapping has so many words, and is never unmapped; without words the pointer is
         // aligned, which is all that is asked of it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
@@ -132,71 +186,98 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Calls, Config, Delivery, Storage, SwapSpec};
+    use crate::spans::Bits;
+    use crate::{Calls, Config, Delivery, Holder, Mapped, Storage, SwapSpec};
 
-    /// What the spans of a process are, and what it stored in them, as a runtime has it.
-    struct Holder<'a> {
-        control: &'a Control,
-        file: &'a OwnedFd,
-        slot: u32,
-    }
+    // SAFETY: a transparent wrapper around an atomic.
+    unsafe impl Atomic for Bits {}
 
-    impl Holder<'_> {
-        fn write(&self, at: u64, bytes: &[u8]) {
-            assert_eq!(rustix::io::pwrite(self.file, bytes, at), Ok(bytes.len()));
-        }
-
-        fn hold(&self, span: u32) {
-            let column = self.control.plan().span_column(self.slot).start;
-            let (at, mut byte) = (column + u64::from(span / 8), [0]);
-            rustix::io::pread(self.file, &mut byte, at).unwrap();
-            self.write(at, &[byte[0] | 1 << (span % 8)]);
-        }
-    }
-
-    #[test]
-    fn what_a_dead_process_held_alone_is_free_and_the_rest_is_left_to_others() {
-        let ram = SwapSpec { storage: Storage::Ram, bytes: Some(4 << 20) };
+    /// A tree with two areas of 4 MiB of memory and a file of 130 pages.
+    fn tree() -> (OwnedFd, Mapped, Departed, OwnedFd) {
+        let ram = SwapSpec { storage: Storage::Ram, bytes: Some(4 << 20), pages: 0 };
+        let file = Storage::Temporary("/tmp".into());
         let config = Config {
             limit_bytes: 8 << 20,
             most_bytes: 8 << 20,
             delivery: Delivery::Inline,
             calls: Calls::Rewritten,
-            swap: vec![ram; 2],
+            swap: vec![ram.clone(), ram, SwapSpec { storage: file, bytes: None, pages: 130 }],
         };
         let (file, control) = Control::create(config.plan()).unwrap();
         control.publish(&config).unwrap();
         let plan = control.plan();
         assert_eq!(plan, config.plan());
-        assert_eq!(plan.spans(), 256);
+        let swap = rustix::fs::memfd_create("swap", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let dup = |file: &OwnedFd| rustix::io::dup(file).unwrap();
+        let departed = Departed::new(dup(&file), plan, vec![dup(&swap)]).unwrap();
+        (file, control, departed, swap)
+    }
 
-        let departed = Departed::new(rustix::io::dup(&file).unwrap(), plan).unwrap();
+    fn write(file: &OwnedFd, at: u64, bytes: &[u8]) {
+        assert_eq!(rustix::io::pwrite(file, bytes, at), Ok(bytes.len()));
+    }
+
+    fn read(file: &OwnedFd, at: u64) -> u8 {
+        let mut byte = [1];
+        rustix::io::pread(file, &mut byte, at).unwrap();
+        byte[0]
+    }
+
+    fn column(file: &OwnedFd, range: Range<u64>) -> Words<Bits> {
+        Words::map(file, range.start, (range.end - range.start) as usize / 8).unwrap()
+    }
+
+    #[test]
+    fn what_a_dead_process_held_alone_is_free_and_the_rest_is_left_to_others() {
+        let (file, control, departed, _) = tree();
+        let plan = control.plan();
+        assert_eq!(plan.spans(), 256);
         let (spans, hint) = (Spans::new(departed.spans.all()), AtomicU32::new(100));
-        let parent = Holder { control: &control, file: &file, slot: 4 };
-        let child = Holder { control: &control, file: &file, slot: 9 };
-        for expected in 100..103 {
+        let columns = [4, 9].map(|slot| column(&file, plan.span_column(slot)));
+        let [parent, child] = [0, 1].map(|which| Holder::new(spans, columns[which].all()));
+        let memory = |span: u32| plan.pool().start + u64::from(span) * SPAN;
+        let take = |expected| {
             assert!(control.pool.charge(1, 4 << 20));
-            assert_eq!(spans.take(1, &hint), Some(expected));
-            parent.write(plan.pool().start + u64::from(expected) * SPAN, &[7]);
-            parent.hold(expected);
-        }
-        spans.join(101);
-        child.hold(101);
+            assert_eq!(parent.take(1, &hint), Some(expected));
+            write(&file, memory(expected), &[7]);
+        };
+        take(100);
+        parent.share_with(columns[1].all());
+        (101..103).for_each(take);
 
         departed.leave_all(&control, 4).unwrap();
         assert_eq!(control.pool.used(1), SPAN);
-        assert!(spans.is_sole(101));
-        let held = |span: u64| {
-            let mut byte = [1];
-            rustix::io::pread(&file, &mut byte, plan.pool().start + span * SPAN).unwrap();
-            byte[0]
-        };
-        assert_eq!([held(100), held(101), held(102)], [0, 7, 0]);
+        assert!(child.is_sole(100));
+        assert_eq!([100, 101, 102].map(|span| read(&file, memory(span))), [7, 0, 0]);
         // Nothing is let go twice.
         departed.leave_all(&control, 4).unwrap();
         assert_eq!(control.pool.used(1), SPAN);
         departed.leave_all(&control, 9).unwrap();
         assert_eq!(control.pool.used(1), 0);
         assert_eq!(control.pool.peak(), 3 * SPAN);
+    }
+
+    #[test]
+    fn extents_of_a_swap_file_are_punched_out_when_their_last_holder_has_died() {
+        let (file, control, departed, swap) = tree();
+        let files = control.plan().files();
+        let (extents, hint) = (Spans::new(departed.files[0].words.all()), AtomicU32::new(0));
+        let columns = [4, 9].map(|slot| column(&file, files.column(2, slot)));
+        let parent = Holder::new(extents, columns[0].all());
+        // The last extent has two pages.
+        write(&swap, 0, &[7; 130 * PAGE as usize]);
+        assert_eq!([0; 4].map(|_| parent.take(2, &hint)), [Some(0), Some(1), Some(2), None]);
+        let held = || [0, 1, 63, 64, 127, 128, 129].map(|page| read(&swap, page * PAGE));
+
+        assert!(control.files.charge_bytes(2, 3 * EXTENT, u64::MAX));
+        parent.share_with(columns[1].all());
+        parent.leave(1, || ());
+        departed.leave_all(&control, 4).unwrap();
+        assert_eq!((held(), control.files.used(2)), ([7; 7], 3 * EXTENT));
+        departed.leave_all(&control, 9).unwrap();
+        assert_eq!(control.files.used(2), 0);
+        // The signature is in page 0.
+        assert_eq!(held(), [7, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(parent.take(2, &AtomicU32::new(1)), Some(1));
     }
 }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn pages_of_a_desk_are_compressed_and_results_lie_beside_them() {
-        let plan = Plan::new(8 << 20, 1 << 20);
+        let plan = Plan::new(8 << 20, 1 << 20, [0; crate::MOST_AREAS]);
         let (file, _control) = Control::create(plan).unwrap();
         let desks = Desks::new(&file, plan).unwrap();
         let owner = Desks::new(&file, plan).unwrap();

@@ -270,8 +270,9 @@ mod tests {
     }
 
     fn ring() -> MappedRing {
-        let (file, _control) = Control::create_observed(Plan::new(1 << 20, 1 << 20)).unwrap();
-        MappedRing::new(&file, Plan::new(1 << 20, 1 << 20), 3).unwrap()
+        let (file, _control) =
+            Control::create_observed(Plan::new(1 << 20, 1 << 20, [0; crate::MOST_AREAS])).unwrap();
+        MappedRing::new(&file, Plan::new(1 << 20, 1 << 20, [0; crate::MOST_AREAS]), 3).unwrap()
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! | `config` | what a manager is told |
 //! | `offload` | pages on their way into compressed memory, which the keeper's compressor compresses |
 //! | `message` | what processes of the tree say to the keeper |
-//! | `pool` | the compressed memory of the tree |
+//! | `pool`, `areas` | the compressed memory of the tree; its swap files |
+//! | `spans` | the parts that both are cut into, and which process holds which |
 //! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and what each is charged with |
 //! | `events` | what happens, event by event, where the command asked for it |
@@ -29,6 +30,7 @@ extern crate alloc;
 #[cfg(all(feature = "std", not(test)))]
 extern crate std;
 
+mod areas;
 mod boot;
 mod config;
 #[cfg(feature = "std")]
@@ -44,8 +46,10 @@ mod offload;
 mod pool;
 mod shares;
 mod slots;
+mod spans;
 mod text;
 
+pub use areas::{EXTENT, EXTENT_PAGES, FilePlan};
 pub use boot::Boot;
 pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "alloc")]
@@ -60,9 +64,10 @@ pub use histogram::Histogram;
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
 pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use offload::{Desk, Job, Offload, PLACE, PLACES};
-pub use pool::{Left, PoolUse, SPAN, Spans};
+pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
 pub use slots::{MOST_PROCESSES, Slot, Slots, Ticket, ask};
+pub use spans::{Holder, Spans};
 pub use text::Text;
 
 #[cfg(feature = "alloc")]
@@ -94,6 +99,8 @@ pub struct Control {
     pub tree: AtomicU32,
     /// What the compressed memory of the tree uses.
     pub pool: PoolUse,
+    /// What the swap files of the tree use, in whole extents.
+    pub files: PoolUse,
     /// Who compresses pages for the processes of the tree.
     pub offload: Offload,
     /// The processes of the tree.
@@ -154,7 +161,8 @@ impl Control {
     /// Where the parts of the shared file are.
     pub fn plan(&self) -> Plan {
         let ram = (0..MOST_AREAS).filter_map(|area| self.config.ram_bytes(area));
-        Plan::new(self.most_bytes(), ram.sum())
+        let pages = core::array::from_fn(|area| self.config.file_pages(area));
+        Plan::new(self.most_bytes(), ram.sum(), pages)
     }
 
     /// The most bytes of compressed memory of an area; `None` where it is none of that kind.

@@ -178,16 +178,16 @@ mod tests {
             delivery: Delivery::Threads,
             calls: Calls::Trapped,
             swap: vec![
-                SwapSpec { storage: Storage::Ram, bytes: None },
-                SwapSpec { storage: file, bytes: Some(5 << 30) },
-                SwapSpec { storage: Storage::Temporary("/var/tmp".into()), bytes: None },
+                SwapSpec { storage: Storage::Ram, bytes: None, pages: 0 },
+                SwapSpec { storage: file, bytes: Some(5 << 30), pages: 77 },
+                SwapSpec { storage: Storage::Temporary("/var/tmp".into()), bytes: None, pages: 0 },
             ],
         }
     }
 
     #[test]
     fn what_one_side_publishes_the_other_reads() {
-        let (file, ours) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let (file, ours) = Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
         ours.publish(&config()).unwrap();
@@ -224,9 +224,12 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
-        let long = SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None };
-        let many = vec![SwapSpec { storage: Storage::Ram, bytes: None }; crate::MOST_AREAS + 1];
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
+        let long =
+            SwapSpec { storage: Storage::File("x".repeat(4096).into()), bytes: None, pages: 0 };
+        let many =
+            vec![SwapSpec { storage: Storage::Ram, bytes: None, pages: 0 }; crate::MOST_AREAS + 1];
         for swap in [vec![long], many] {
             let config = Config { limit_bytes: 1, swap, ..config() };
             assert_eq!(control.publish(&config), Err(TooLong));

@@ -9,7 +9,7 @@
 
 use crate::offload::{Desk, PLACE, PLACES};
 use crate::pool::SPAN;
-use crate::{Control, Ring};
+use crate::{Control, FilePlan, MOST_AREAS, Ring};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -21,12 +21,16 @@ const PAGE: u64 = 4096;
 pub struct Plan {
     frames: u32,
     spans: u32,
+    /// The pages of each swap file.
+    pages: [u32; MOST_AREAS],
 }
 
 impl Plan {
-    /// The plan for a limit of at most so many bytes, and for as many bytes of compressed memory.
-    pub fn new(most_bytes: u64, pool_bytes: u64) -> Self {
+    /// The plan for a limit of at most so many bytes, for as many bytes of compressed memory, and for swap files
+    /// of so many pages; 0 where an area is no file.
+    pub fn new(most_bytes: u64, pool_bytes: u64, pages: [u32; MOST_AREAS]) -> Self {
         Self {
+            pages,
             frames: u32::try_from(most_bytes / PAGE).unwrap_or(u32::MAX - 1),
             spans: u32::try_from(pool_bytes / SPAN).unwrap_or(u32::MAX),
         }
@@ -73,34 +77,39 @@ impl Plan {
         start..start + self.spans as u64 * SPAN
     }
 
+    /// The extents of the swap files.
+    pub const fn files(&self) -> FilePlan {
+        FilePlan::new(self.pool().end, self.pages)
+    }
+
     /// The desk of a slot.
-    pub const fn desk(&self, slot: u32) -> Range<u64> {
+    pub fn desk(&self, slot: u32) -> Range<u64> {
         let len = (size_of::<Desk>() as u64).next_multiple_of(PAGE);
-        let start = self.pool().end + slot as u64 * len;
+        let start = self.files().end() + u64::from(slot) * len;
         start..start + len
     }
 
     /// The pages of the places of a slot's desk, and their results.
-    pub const fn desk_pages(&self, slot: u32) -> Range<u64> {
+    pub fn desk_pages(&self, slot: u32) -> Range<u64> {
         let len = PLACES as u64 * PLACE;
         let start = self.desk(crate::MOST_PROCESSES as u32).start + slot as u64 * len;
         start..start + len
     }
 
     /// The length of the file without rings.
-    pub const fn file_len(&self) -> u64 {
+    pub fn file_len(&self) -> u64 {
         self.desk_pages(crate::MOST_PROCESSES as u32).start
     }
 
     /// The ring of a slot, in a file that has room for rings.
-    pub const fn ring(&self, slot: u32) -> Range<u64> {
+    pub fn ring(&self, slot: u32) -> Range<u64> {
         let len = (size_of::<Ring>() as u64).next_multiple_of(PAGE);
         let start = self.file_len() + slot as u64 * len;
         start..start + len
     }
 
     /// The length of a file that has room for rings.
-    pub const fn observed_len(&self) -> u64 {
+    pub fn observed_len(&self) -> u64 {
         self.ring(crate::MOST_PROCESSES as u32).start
     }
 
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_the_file_follow_each_other() {
-        let plan = Plan::new(64 << 20, 32 << 20);
+        let plan = Plan::new(64 << 20, 32 << 20, [0, 100, 0, 0, 0, 0, 0, 0]);
         assert_eq!(plan.frames(), 16384);
         assert!(plan.shares().start >= size_of::<Control>() as u64);
         assert_eq!(plan.column(0).start, plan.shares().end);
@@ -172,7 +181,8 @@ mod tests {
         assert_eq!(plan.span_column(1).start, plan.span_column(0).end);
         assert!(plan.pool().start >= plan.span_column(crate::MOST_PROCESSES as u32 - 1).end);
         assert_eq!(plan.pool().end - plan.pool().start, 32 << 20);
-        assert_eq!(plan.desk(0).start, plan.pool().end);
+        assert_eq!(plan.files().words(0).start, plan.pool().end);
+        assert_eq!(plan.desk(0).start, plan.files().end());
         assert_eq!(plan.desk(1).start, plan.desk(0).end);
         assert!(plan.desk_pages(0).start >= plan.desk(crate::MOST_PROCESSES as u32 - 1).end);
         assert_eq!(plan.file_len(), plan.desk_pages(crate::MOST_PROCESSES as u32 - 1).end);

@@ -38,6 +38,8 @@ pub struct Slot {
     pub socket_fd: AtomicI32,
     /// The file of the runtime's code in this process; −1 for none.
     pub code_fd: AtomicI32,
+    /// The swap file of each area in this process; −1 for none.
+    pub swap_fds: [AtomicI32; MOST_AREAS],
     /// The host's error number where the keeper refused.
     pub error: AtomicI32,
     /// The soft limit of descriptors that the program believes in; the real one may be higher.
@@ -155,6 +157,7 @@ impl Slots {
             slot.forked.store(TICKET | turn, Relaxed);
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
+            slot.swap_fds.iter().for_each(|file| file.store(-1, Relaxed));
             slot.light.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
             slot.addresses_below
@@ -296,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_slot_is_one_process_s_and_can_be_taken_again() {
-        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let slots = &control.slots;
         let taken: Vec<_> = (0..MOST_PROCESSES).map(|_| slots.take().unwrap()).collect();
         let mut sorted = taken.clone();
@@ -310,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_child_is_unborn_until_the_keeper_has_heard_of_it() {
-        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let slots = &control.slots;
         let slot = slots.take().unwrap();
         assert_eq!(slots.unborn().count(), 0);
@@ -329,7 +334,8 @@ mod tests {
 
     #[test]
     fn the_tree_s_charge_is_the_sum_of_its_processes_and_never_above_the_limit() {
-        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let slots = &control.slots;
         let [a, b] = [(); 2].map(|()| slots.take().unwrap());
         assert!(slots.charge(a, 60, 100));
@@ -349,7 +355,8 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_none_changes_nothing() {
-        let (_file, control) = Control::create(Plan::new(64 << 20, 0)).unwrap();
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let none = MOST_PROCESSES as u32;
         assert!(!control.slots.charge(none, 1, 100));
         control.slots.uncharge(none, 1);

@@ -7,7 +7,7 @@
 use crate::apart;
 use crate::host::PAGE;
 use core::marker::PhantomData;
-use core::ops::{Deref, Range};
+use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -150,26 +150,6 @@ impl<T> Table<T> {
     /// The address of the first element.
     pub fn base(&self) -> *mut T {
         self.memory.start().cast()
-    }
-
-    /// Gives the memory of a range of bytes back to the host; it reads as zero afterwards.
-    ///
-    /// Only whole pages inside the range are given back.
-    ///
-    /// # Safety
-    /// Zero must be a valid value of every element in the range, and nobody else may use these
-    /// elements meanwhile.
-    pub unsafe fn release(&self, bytes: Range<usize>) {
-        let first = bytes.start.next_multiple_of(PAGE);
-        let end = bytes.end.min(self.memory.len) & !(PAGE - 1);
-        if first < end {
-            // SAFETY: the range lies inside this table's own mapping; the caller vouches for the
-            // content. Failure would mean that the mapping is not ours, which it is.
-            let _ = unsafe {
-                let at = self.memory.start().add(first);
-                rustix::mm::madvise(at.cast(), end - first, Advice::LinuxDontNeed)
-            };
-        }
     }
 }
 

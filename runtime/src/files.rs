@@ -8,7 +8,7 @@ use crate::thread::Thread;
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
-use pagefault_control::Slot;
+use pagefault_control::{MOST_AREAS, Slot};
 use pagefault_linux::store::descriptor;
 
 /// `SOCK_STREAM`.
@@ -29,15 +29,27 @@ pub fn socket(member: &Member) -> u64 {
     slot.map_or(boot().socket_fd, |slot| slot.socket_fd.load(Relaxed)) as u32 as u64
 }
 
-/// The descriptors that a program inherits for its runtime.
-pub fn shared() -> [u32; 3] {
+/// How many descriptors a program may inherit for its runtime.
+const INHERITED: usize = 3 + MOST_AREAS;
+
+/// The descriptors that a program inherits for its runtime; `u32::MAX` for each that it does not.
+pub fn shared() -> [u32; INHERITED] {
     let numbers = |slot| inherited(slot).map(|word| word.load(Relaxed) as u32);
-    slot().map_or([u32::MAX; 3], numbers)
+    slot().map_or([u32::MAX; INHERITED], numbers)
 }
 
 /// Where a slot says which they are: the control memory first.
-fn inherited(slot: &Slot) -> [&AtomicI32; 3] {
-    [&slot.control_fd, &slot.socket_fd, &slot.code_fd]
+fn inherited(slot: &Slot) -> [&AtomicI32; INHERITED] {
+    let own = [&slot.control_fd, &slot.socket_fd, &slot.code_fd];
+    core::array::from_fn(|number| match own.get(number) {
+        Some(own) => *own,
+        None => &slot.swap_fds[number - own.len()],
+    })
+}
+
+/// The swap file of an area.
+pub fn swap(area: usize) -> i32 {
+    slot().map_or(-1, |slot| slot.swap_fds[area].load(Relaxed))
 }
 
 /// Whether a descriptor is the runtime's.

@@ -140,6 +140,9 @@ fn copy(own: &'static Slot, child: &'static Slot) {
     child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
     child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
     child.code_fd.store(own.code_fd.load(Relaxed), Relaxed);
+    for (own, child) in own.swap_fds.iter().zip(&child.swap_fds) {
+        child.store(own.load(Relaxed), Relaxed);
+    }
     child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
     child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
     child.file_size_below.store(own.file_size_below.load(Relaxed), Relaxed);

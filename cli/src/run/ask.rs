@@ -1,9 +1,10 @@
 //! The child that becomes the program, up to its `execve`: it asks the keeper as every process of
 //! the tree does before it executes a program.
 
+use super::front::Shared;
 use super::inherited::Inherited;
 use super::keeper::is_hung_up;
-use pagefault_control::{Control, Message, Slot, ask};
+use pagefault_control::{Message, Slot, ask};
 use rustix::event::Timespec;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
@@ -20,7 +21,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 /// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
 /// as long as the highest, and every fork copies it.
 const HIGH: u64 = 4096;
-/// How many descriptors we need: two that are inherited, and those of the memory manager.
+/// How many descriptors we need: those that are inherited, and those of the memory manager.
 const OURS: u64 = 64;
 /// How often a waiting child looks whether the keeper is still there.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -34,7 +35,7 @@ pub enum Failure {
     Refused(Errno),
     /// The keeper is gone.
     Keeper,
-    /// There are no two descriptors for us.
+    /// There are too few descriptors for us.
     Descriptors(Errno),
 }
 
@@ -67,10 +68,8 @@ impl Failure {
 
 /// A child's way to the keeper.
 pub struct Keeper<'a> {
-    /// The shared memory.
-    pub control: &'a Control,
-    /// Its descriptor.
-    pub shared: &'a OwnedFd,
+    /// What it shares with the tree.
+    pub tree: Shared<'a>,
     /// The tree's end of the socket.
     pub socket: &'a OwnedFd,
     /// The file of the runtime's code, if there is one.
@@ -136,14 +135,17 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
 
 /// Puts what the program inherits where it is to be, and says so in the slot.
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
-    let slot = keeper.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
+    let slot = keeper.tree.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
     let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors);
-    let [control, socket] = [keeper.shared, keeper.socket].map(put);
+    let [control, socket] = [keeper.tree.memory, keeper.socket].map(put);
     slot.nofile_soft.store(room.soft, Relaxed);
     slot.nofile_hard.store(room.hard, Relaxed);
     slot.control_fd.store(control?, Relaxed);
     slot.socket_fd.store(socket?, Relaxed);
+    for (file, number) in keeper.tree.swap.iter().zip(&slot.swap_fds) {
+        number.store(file.as_ref().map_or(Ok(-1), put)?, Relaxed);
+    }
     // Without it the keeper writes the code into each program.
     slot.code_fd.store(keeper.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);

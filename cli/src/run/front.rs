@@ -112,31 +112,40 @@ impl From<Errno> for StartError {
     }
 }
 
+/// What all processes of a tree share.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    /// The control memory.
+    pub control: &'a Control,
+    /// Its file.
+    pub memory: &'a OwnedFd,
+    /// The swap files; `None` for an area that has none.
+    pub swap: &'a [Option<OwnedFd>],
+}
+
 /// Starts a program under a keeper.
 pub fn start(
     program: &Program,
-    control: &Control,
-    shared: &OwnedFd,
+    tree: Shared<'_>,
     image: Image<'static>,
 ) -> Result<Child, StartError> {
-    let slot = control.slots.take().ok_or(Errno::AGAIN)?;
+    let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
     let (kept, socket) = sockets()?;
     // Taken before there is a child to pass them on to, so that none is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let file = rustix::io::fcntl_dupfd_cloexec(shared, 0)?;
     let code = image.share().ok();
     let start = keeper::Start { first: slot, front: rustix::process::getpid() };
-    let process = fork(move || keeper::run(kept, file, control, image, start).map_or(1, |()| 0))?;
+    let process = fork(move || keeper::run(kept, tree, image, start).map_or(1, |()| 0))?;
     let code = code.as_ref();
-    let keeper = Keeper { control, shared, socket: &socket, code, process, slot };
+    let keeper = Keeper { tree, socket: &socket, code, process, slot };
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {
         drop(socket);
         // It ends by itself now that nobody holds the socket.
         let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
     }
-    let memory = rustix::fs::fstat(shared)?.st_ino;
+    let memory = rustix::fs::fstat(tree.memory)?.st_ino;
     let keeper = Some(Watched { process, slot, memory, state: State::Runs });
     Ok(Child { process: child?, keeper, signals })
 }

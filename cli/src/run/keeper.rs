@@ -7,6 +7,7 @@
 //! first instruction of the new program.
 
 use super::compress;
+use super::front::Shared;
 use super::image::Image;
 use super::place::{self, PlaceError, Process};
 use super::trace::{self, Resume, Stop, Tracee};
@@ -22,14 +23,12 @@ use rustix::thread::futex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// Where our end of the socket is, once everything else is closed.
-const SOCKET: i32 = 3;
-/// Where the shared memory's file is then.
-const SHARED: i32 = 4;
+/// Where the first of our descriptors is, once everything else is closed.
+const FIRST: i32 = 3;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
@@ -42,14 +41,20 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// but these.
 pub fn run(
     socket: OwnedFd,
-    shared: OwnedFd,
-    control: &Control,
+    tree: Shared<'_>,
     image: Image<'static>,
     start: Start,
 ) -> io::Result<()> {
-    let [socket, shared] = leave_the_caller([socket, shared])?;
-    let departed = Departed::new(shared, control.plan())?;
-    Keeper::new(socket, departed, control, image, start)?.serve()
+    // Closed with all that is the caller's, by number.
+    let socket = ManuallyDrop::new(socket);
+    let own = [&*socket, tree.memory].into_iter().chain(tree.swap.iter().flatten());
+    let mut own = leave_the_caller(&own.collect::<Vec<_>>())?.into_iter();
+    let (Some(socket), Some(memory)) = (own.next(), own.next()) else {
+        return Err(Errno::BADF.into());
+    };
+    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+    let departed = Departed::new(memory, tree.control.plan(), own.collect())?;
+    Keeper::new(socket, departed, tree.control, image, start)?.serve()
 }
 
 /// How the tree was started.
@@ -61,8 +66,8 @@ pub struct Start {
     pub front: Pid,
 }
 
-/// Leaves the caller's session, directory and files.
-fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
+/// Leaves the caller's session, directory and files, but for some. Returns these under new numbers.
+fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     // Not a leader of a group: a process that was just forked.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
@@ -73,30 +78,31 @@ fn leave_the_caller(own: [OwnedFd; 2]) -> io::Result<[OwnedFd; 2]> {
     let most = Rlimit { current: limit.maximum, ..limit };
     let _ = rustix::process::setrlimit(Resource::Nofile, most);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
-    for number in 0..SOCKET {
+    for number in 0..FIRST {
         match &null {
-            // SAFETY: the numbers below SOCKET are the standard streams, which nobody owns.
+            // SAFETY: the numbers below FIRST are the standard streams, which nobody owns.
             Some(null) => drop(unsafe { libc::dup2(null.as_raw_fd(), number) }),
             // SAFETY: as above.
             None => drop(unsafe { libc::close(number) }),
         }
     }
     drop(null);
+    let numbers = FIRST..FIRST + kept.len() as i32;
     // Out of the way of the numbers that they are to have.
-    let own = own.map(|file| rustix::io::fcntl_dupfd_cloexec(&file, SHARED + 1));
-    for (file, number) in own.into_iter().zip([SOCKET, SHARED]) {
+    let kept: Vec<_> = kept
+        .iter()
+        .map(|file| rustix::io::fcntl_dupfd_cloexec(file, numbers.end))
+        .collect::<Result<_, _>>()?;
+    for (file, number) in kept.iter().zip(numbers.clone()) {
         // SAFETY: what is at the number is the caller's, and not used any more.
-        if unsafe { libc::dup2(file?.as_raw_fd(), number) } == -1 {
+        if unsafe { libc::dup2(file.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
-    // Nothing above SHARED is used any more; its owners are forgotten with the front's stack, to
-    // which this process does not return.
-    close_from(SHARED + 1);
-    // SAFETY: both are there, and nobody else owns them.
-    let [socket, shared] = [SOCKET, SHARED].map(|file| unsafe { OwnedFd::from_raw_fd(file) });
-    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    Ok([socket, shared])
+    drop(kept);
+    close_from(numbers.end);
+    // SAFETY: they are there, and nobody else owns them.
+    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
 /// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with

@@ -38,9 +38,9 @@ use crate::status::Format;
 use crate::watch::{Outputs, Run, Watch};
 use crate::{complain, program, status};
 use ask::{Failure, Program};
-use front::{Child, Ended, Fell, StartError};
+use front::{Child, Ended, Fell, Shared, StartError};
 use image::{Image, ImageError};
-use pagefault_control::{Calls, Config, Control, Delivery, Mapped, SwapSpec};
+use pagefault_control::{Calls, Config, Control, Delivery, Mapped};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -71,7 +71,8 @@ Swap areas are filled in the order given; when one is full the next is used:
   file:PATH[:SIZE]    in the file PATH, made if it does not exist; an existing one must be
                       empty or former swap of pagefault
   file[::SIZE]        in an unlinked temporary file in $TMPDIR, or else /var/tmp
-Without --swap: ram, then file.
+Without --swap: ram, then file. All processes that the program starts share these areas: a SIZE
+holds for all of them together, and a file without one leaves 5 % of its file system free.
 
 Examples:
   pagefault run --memory 256M -- sort --parallel=2 huge.txt
@@ -247,7 +248,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn supervise(arguments: Arguments) -> Result<Ended, Error> {
-    let config = configure(&arguments)?;
+    let (config, swap) = configure(&arguments)?;
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
 
@@ -257,7 +258,8 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     let create = if outputs.want_events() { Control::create_observed } else { Control::create };
     let (shared, control) = create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
-    let mut child = start(&arguments, &program, &control, &shared)?;
+    let tree = Shared { control: &control, memory: &shared, swap: &swap };
+    let mut child = start(&arguments, &program, tree)?;
     let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
         complain!("{}", Error::Watch(error));
         control.observe(false);
@@ -294,12 +296,7 @@ fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended:
 }
 
 /// Starts the program on the road that was chosen.
-fn start(
-    arguments: &Arguments,
-    program: &Found,
-    control: &Mapped,
-    shared: &OwnedFd,
-) -> Result<Child, Error> {
+fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Child, Error> {
     let to_execute = executable(&program.path, &arguments.command);
     let started = match &program.unmanaged {
         Some(why) => {
@@ -308,7 +305,7 @@ fn start(
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            front::start(&to_execute, control, shared, image)
+            front::start(&to_execute, tree, image)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))
@@ -340,8 +337,8 @@ fn refused(error: StartError, program: PathBuf) -> Error {
     }
 }
 
-/// Works out the configuration, and tries the swap areas.
-fn configure(arguments: &Arguments) -> Result<Config, Error> {
+/// Works out the configuration, and opens the swap files of the tree.
+fn configure(arguments: &Arguments) -> Result<(Config, Vec<Option<OwnedFd>>), Error> {
     let memory = arguments.memory.unwrap_or_else(half_of_the_machine);
     if memory < LEAST_MEMORY {
         return Err(Error::TooSmall(memory));
@@ -349,19 +346,19 @@ fn configure(arguments: &Arguments) -> Result<Config, Error> {
     if arguments.swap.len() > pagefault_control::MOST_AREAS {
         return Err(Error::TooManyAreas);
     }
-    let swap = match &arguments.swap[..] {
+    let areas = match &arguments.swap[..] {
         [] => swap::default_areas(memory)?,
-        areas => {
-            areas.iter().map(|area| area.resolve(memory)).collect::<Result<Vec<SwapSpec>, _>>()?
-        }
+        areas => areas.iter().map(|area| area.open(memory)).collect::<Result<_, _>>()?,
     };
-    Ok(Config {
+    let (swap, files) = areas.into_iter().map(|area| (area.spec, area.file)).unzip();
+    let config = Config {
         limit_bytes: memory.0,
         most_bytes: memory.0.saturating_mul(MOST_MEMORY),
         delivery: arguments.delivery.delivery(),
         calls: arguments.calls.calls(),
         swap,
-    })
+    };
+    Ok((config, files))
 }
 
 fn half_of_the_machine() -> Size {

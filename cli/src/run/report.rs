@@ -21,6 +21,8 @@ struct Peaks {
     /// Of compressed memory.
     compressed: u64,
     compressed_limit: u64,
+    /// Of swap files.
+    files: u64,
 }
 
 impl Peaks {
@@ -29,6 +31,7 @@ impl Peaks {
             resident: control.slots.peak() * 4096,
             compressed: control.pool.peak(),
             compressed_limit: u64::from(control.plan().spans()) * SPAN,
+            files: control.files.peak(),
         }
     }
 }
@@ -95,6 +98,7 @@ pub fn value(config: &Config, control: &Control) -> Value {
             "limit_bytes": peaks.compressed_limit,
             "peak_bytes": peaks.compressed,
         },
+        "swap_files": { "peak_bytes": peaks.files },
         "fault_time_ns": {
             "count": time.count(),
             "sum": time.sum(),
@@ -134,6 +138,7 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     line("compressed by the keeper", format!("{} pages", counters.offloaded.value()));
     let compressed = [peaks.compressed, peaks.compressed_limit].map(about);
     line("peak compressed memory", format!("{} of {}", compressed[0], compressed[1]));
+    line("peak swap files", about(peaks.files));
     let time = &counters.fault_time;
     let spent = [time.percentile(50.0), time.percentile(99.0), time.longest()];
     let [median, p99, longest] = spent.map(Duration::from_nanos);

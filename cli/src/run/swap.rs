@@ -2,9 +2,11 @@
 
 use crate::size::{Size, SizeError};
 use pagefault_control::{Storage, SwapSpec};
-use pagefault_linux::store::{OpenError, SwapFile};
-use pagefault_machine::{IoError, SwapDevice};
-use std::os::unix::ffi::OsStringExt;
+use pagefault_linux::store::{OpenError, Opened};
+use pagefault_machine::IoError;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -49,11 +51,7 @@ pub enum Error {
 impl Error {
     /// Whether the disk has no room.
     fn is_full(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Open(error) => error.is_full(),
-            Self::Device(_) | Self::RamTooSmall(_) => false,
-        }
+        matches!(self, Self::Full(_))
     }
 }
 
@@ -93,9 +91,9 @@ impl Area {
     /// A temporary file of the default size.
     pub const TEMPORARY: Self = Self { place: Place::Temporary, size: None };
 
-    /// What the manager is told: the size filled in, the path absolute; a file is tried by writing
-    /// a page.
-    pub fn resolve(&self, memory: Size) -> Result<SwapSpec, Error> {
+    /// Opens it for the whole tree: what the managers are told, with the size filled in and the path absolute,
+    /// and the file, which is tried by writing a page.
+    pub fn open(&self, memory: Size) -> Result<OpenArea, Error> {
         let bytes = self.size.map(|size| size.0);
         match &self.place {
             Place::Ram => {
@@ -103,36 +101,63 @@ impl Area {
                 if size < LEAST_RAM {
                     return Err(Error::RamTooSmall(size));
                 }
-                Ok(SwapSpec { storage: Storage::Ram, bytes: Some(size.0) })
+                let spec = SwapSpec { storage: Storage::Ram, bytes: Some(size.0), pages: 0 };
+                Ok(OpenArea { spec, file: None })
             }
             Place::File(path) => {
-                try_write(&SwapFile::open(path, bytes)?, path)?;
-                // It exists now, so that it has an absolute name; the program may change its
-                // directory before it starts others.
+                // Where a second file is needed.
+                let file = Opened::named(&c_path(path), &c_path(&directory()), bytes)?;
+                probe(&file, path)?;
+                // It exists now, so that it has an absolute name for messages.
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                Ok(SwapSpec { storage: Storage::File(path.into_os_string().into_vec()), bytes })
+                Ok(OpenArea::of(Storage::File(path.into_os_string().into_vec()), file))
             }
             Place::Temporary => {
                 let directory = canonical_directory();
-                try_write(&SwapFile::temporary(&directory, bytes)?, &directory)?;
-                Ok(temporary(directory, bytes))
+                let file = Opened::temporary(&c_path(&directory), bytes)?;
+                probe(&file, &directory)?;
+                Ok(OpenArea::of(temporary(directory), file))
             }
         }
     }
 }
 
-/// What is used where nobody names an area: compressed RAM, then a temporary file. On a full disk the
-/// program does with RAM, and hears of the file only if that is not enough.
-pub fn default_areas(memory: Size) -> Result<Vec<SwapSpec>, Error> {
-    let file = match Area::TEMPORARY.resolve(memory) {
-        Err(error) if error.is_full() => temporary(canonical_directory(), None),
-        resolved => resolved?,
-    };
-    Ok(vec![Area::RAM.resolve(memory)?, file])
+/// A swap area that the tree can use.
+#[derive(Debug)]
+pub struct OpenArea {
+    pub spec: SwapSpec,
+    /// Its file, if it is one and could be made.
+    pub file: Option<OwnedFd>,
 }
 
-fn temporary(directory: PathBuf, bytes: Option<u64>) -> SwapSpec {
-    SwapSpec { storage: Storage::Temporary(directory.into_os_string().into_vec()), bytes }
+impl OpenArea {
+    fn of(storage: Storage, file: Opened) -> Self {
+        let spec = SwapSpec { storage, bytes: file.bytes(), pages: file.pages() };
+        Self { spec, file: Some(file.into_file()) }
+    }
+}
+
+/// What is used where nobody names an area: compressed RAM, then a temporary file. On a full disk the
+/// program does with RAM, and hears of the file only if that is not enough.
+pub fn default_areas(memory: Size) -> Result<Vec<OpenArea>, Error> {
+    let directory = canonical_directory();
+    let file = match Opened::temporary(&c_path(&directory), None) {
+        Ok(file) => match probe(&file, &directory) {
+            // There may be room later.
+            Err(error) if !error.is_full() => return Err(error),
+            _ => OpenArea::of(temporary(directory), file),
+        },
+        Err(error) if error.is_full() => {
+            let spec = SwapSpec { storage: temporary(directory), bytes: None, pages: 0 };
+            OpenArea { spec, file: None }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(vec![Area::RAM.open(memory)?, file])
+}
+
+fn temporary(directory: PathBuf) -> Storage {
+    Storage::Temporary(directory.into_os_string().into_vec())
 }
 
 fn canonical_directory() -> PathBuf {
@@ -140,16 +165,19 @@ fn canonical_directory() -> PathBuf {
     directory.canonicalize().unwrap_or(directory)
 }
 
+/// A path that came from the command line or the environment, and so has no byte of zero.
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
 /// Where temporary files go.
 pub fn directory() -> PathBuf {
     std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
 }
 
-/// Writes a page and takes it back.
-fn try_write(file: &SwapFile, path: &Path) -> Result<(), Error> {
-    let written = file.write(1, &[0x5a; 4096]).and_then(|()| file.flush());
-    file.discard(1);
-    written.map_err(|error| match error {
+/// Writes a page to a file and takes it back.
+fn probe(file: &Opened, path: &Path) -> Result<(), Error> {
+    file.probe().map_err(|error| match error {
         IoError::Full => Error::Full(path.to_owned()),
         IoError::Device | IoError::Unsupported => Error::Device(path.to_owned()),
     })

@@ -26,7 +26,7 @@ def fork(do):
 ";
 
 /// Runs a program with compressed memory alone, unless a file is named too.
-fn run(scratch: &Scratch, options: &[&str], program: &str) -> (Output, serde_json::Value) {
+pub fn run(scratch: &Scratch, options: &[&str], program: &str) -> (Output, serde_json::Value) {
     let stats = scratch.path("stats.json");
     let mut all = vec!["--stats=json", "--stats-file", stats.to_str().unwrap()];
     all.extend(options);

@@ -1,6 +1,6 @@
 //! Pages read from a file in clusters, where reads go through it in order.
 //!
-//! A device reads sixteen pages almost as fast as one. A read of the slot after the last one read brings
+//! A device reads sixteen pages almost as fast as one. A read of the position after the last one read brings
 //! those behind it too, into a buffer from which they are taken when they are asked for.
 
 use super::Mutex;
@@ -23,94 +23,91 @@ pub(super) struct Ahead {
     /// Aligned, as direct I/O wants it.
     memory: Reservation,
     clusters: [Mutex<Cluster>; CLUSTERS],
-    /// The slots that each cluster may hold, as [`to_word`] has them: looked at without its lock.
+    /// The positions that each cluster may hold, as [`to_word`] has them: looked at without its lock.
     ranges: [AtomicU64; CLUSTERS],
-    /// The slot after the last one read.
+    /// The position after the last one read.
     next: AtomicU32,
 }
 
-/// Which pages are in a cluster's buffer, one bit each. The first slot is the one of its range.
+/// Which pages are in a cluster's buffer, one bit each. The first position is the one of its range.
 struct Cluster {
     held: u32,
-    number: u8,
 }
 
 impl Ahead {
     pub fn new() -> Result<Self, ReserveError> {
         Ok(Self {
             memory: Reservation::new(CLUSTERS * CLUSTER * PAGE)?,
-            clusters: [const { Mutex::new(Cluster { held: 0, number: 0 }) }; CLUSTERS],
+            clusters: [const { Mutex::new(Cluster { held: 0 }) }; CLUSTERS],
             ranges: [const { AtomicU64::new(0) }; CLUSTERS],
             next: AtomicU32::new(0),
         })
     }
 
-    /// Reads the page of a slot that is in the file of this number. `is_there` says whether another slot
-    /// is; `read` fills a buffer with the pages of slots that follow each other.
+    /// Reads the page at a position. `is_there` says whether there is one at another; `read` fills a buffer
+    /// with pages that follow each other.
     pub fn read(
         &self,
-        slot: u32,
-        number: u8,
+        position: u32,
         page: &mut PageBytes,
         is_there: impl Fn(u32) -> bool,
         read: impl Fn(u32, &mut [u8]) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
-        let follows = self.next.swap(slot + 1, Relaxed) == slot;
-        if self.take(slot, number, page) {
+        let follows = self.next.swap(position + 1, Relaxed) == position;
+        if self.take(position, page) {
             return Ok(());
         }
-        let (index, mut cluster) = self.free_cluster(slot);
+        let (index, mut cluster) = self.free_cluster(position);
         let wanted = if follows { CLUSTER as u32 } else { 1 };
-        // Whoever writes one of these slots from now on waits until it has been read, and forgets it.
-        self.ranges[index].store(to_word(&(slot..slot + wanted)), Relaxed);
+        // Whoever writes to one of these positions from now on waits until it has been read, and forgets it.
+        self.ranges[index].store(to_word(&(position..position + wanted)), Relaxed);
         fence(SeqCst);
-        let count = 1 + (slot + 1..slot + wanted).take_while(|slot| is_there(*slot)).count();
+        let count = 1
+            + (position + 1..position + wanted).take_while(|position| is_there(*position)).count();
         cluster.held = 0;
         // SAFETY: the buffer is this cluster's, and nobody else uses it under the lock.
         let buffer = unsafe {
             let start = self.memory.start().add(index * CLUSTER * PAGE);
             core::slice::from_raw_parts_mut(start, CLUSTER * PAGE)
         };
-        match read(slot, &mut buffer[..count * PAGE]) {
+        match read(position, &mut buffer[..count * PAGE]) {
             Ok(()) => {
                 cluster.held = ((1_u64 << count) - 1) as u32 & !1;
-                cluster.number = number;
             }
             // One of those that nobody asked for may be at fault.
-            Err(_) if count > 1 => read(slot, &mut buffer[..PAGE])?,
+            Err(_) if count > 1 => read(position, &mut buffer[..PAGE])?,
             Err(error) => return Err(error),
         }
         page.copy_from_slice(&buffer[..PAGE]);
         Ok(())
     }
 
-    /// Forgets what was read of a slot that is about to be written, and is in no file any more.
-    pub fn forget(&self, slot: u32) {
-        // Either this sees the range of a read under way, or that read sees where the slot is.
+    /// Forgets what was read of a position that is about to be written anew.
+    pub fn forget(&self, position: u32) {
+        // Either this sees the range of a read under way, or that read sees that no page is there.
         fence(SeqCst);
         for (index, range) in self.ranges.iter().enumerate() {
             let range = from_word(range.load(Relaxed));
-            if range.contains(&slot) {
+            if range.contains(&position) {
                 let mut cluster = self.clusters[index].lock();
                 let range = from_word(self.ranges[index].load(Relaxed));
-                if range.contains(&slot) {
-                    cluster.held &= !(1 << (slot - range.start));
+                if range.contains(&position) {
+                    cluster.held &= !(1 << (position - range.start));
                 }
             }
         }
     }
 
     /// Takes a page that was read before.
-    fn take(&self, slot: u32, number: u8, page: &mut PageBytes) -> bool {
+    fn take(&self, position: u32, page: &mut PageBytes) -> bool {
         (0..CLUSTERS).any(|index| {
-            if !from_word(self.ranges[index].load(Relaxed)).contains(&slot) {
+            if !from_word(self.ranges[index].load(Relaxed)).contains(&position) {
                 return false;
             }
             let mut cluster = self.clusters[index].lock();
             let range = from_word(self.ranges[index].load(Relaxed));
-            let place = slot.wrapping_sub(range.start);
-            if !range.contains(&slot) || cluster.number != number || cluster.held & 1 << place == 0
-            {
+            let place = position.wrapping_sub(range.start);
+            if !range.contains(&position) || cluster.held & 1 << place == 0 {
                 return false;
             }
             cluster.held &= !(1 << place);
@@ -126,14 +123,14 @@ impl Ahead {
     /// A cluster that nobody uses at the moment; waits for one if there is none.
     fn free_cluster(
         &self,
-        slot: u32,
+        position: u32,
     ) -> (usize, lock_api::MutexGuard<'_, crate::lock::FutexMutex, Cluster>) {
         // One that has been read up first, so that threads do not take each other's pages away.
         let free = (0..CLUSTERS)
             .filter_map(|index| Some((index, self.clusters[index].try_lock()?)))
             .find(|(_, cluster)| cluster.held == 0);
         free.unwrap_or_else(|| {
-            let index = slot as usize / CLUSTER % CLUSTERS;
+            let index = position as usize / CLUSTER % CLUSTERS;
             (index, self.clusters[index].lock())
         })
     }
@@ -160,26 +157,26 @@ mod tests {
     }
 
     impl File {
-        fn page(&self, slot: u32) -> PageBytes {
+        fn page(&self, position: u32) -> PageBytes {
             let mut page = [self.round; PAGE];
-            page[..4].copy_from_slice(&slot.to_ne_bytes());
+            page[..4].copy_from_slice(&position.to_ne_bytes());
             page
         }
 
-        fn read(&self, ahead: &Ahead, slot: u32) -> Result<(), IoError> {
+        fn read(&self, ahead: &Ahead, position: u32) -> Result<(), IoError> {
             let mut page = [0; PAGE];
             let read = |first: u32, bytes: &mut [u8]| {
                 self.reads.borrow_mut().push((first, bytes.len() / PAGE));
-                if (first..).zip(bytes.chunks_mut(PAGE)).any(|(slot, bytes)| {
-                    bytes.copy_from_slice(&self.page(slot));
-                    slot == 200
+                if (first..).zip(bytes.chunks_mut(PAGE)).any(|(position, bytes)| {
+                    bytes.copy_from_slice(&self.page(position));
+                    position == 200
                 }) {
                     return Err(IoError::Device);
                 }
                 Ok(())
             };
-            ahead.read(slot, 3, &mut page, |slot| slot != 105, read)?;
-            assert!(page == self.page(slot), "slot {slot}");
+            ahead.read(position, &mut page, |position| position != 105, read)?;
+            assert!(page == self.page(position), "position {position}");
             Ok(())
         }
     }
@@ -188,8 +185,8 @@ mod tests {
     fn reads_in_order_bring_what_follows() {
         let ahead = Ahead::new().unwrap();
         let file = File { reads: RefCell::default(), round: 0 };
-        for slot in [7, 50, 51, 52, 53, 66, 67, 9] {
-            file.read(&ahead, slot).unwrap();
+        for position in [7, 50, 51, 52, 53, 66, 67, 9] {
+            file.read(&ahead, position).unwrap();
         }
         assert_eq!(*file.reads.borrow(), [(7, 1), (50, 1), (51, 16), (67, 16), (9, 1)]);
     }
@@ -198,10 +195,10 @@ mod tests {
     fn what_is_written_meanwhile_is_read_anew() {
         let ahead = Ahead::new().unwrap();
         let mut file = File { reads: RefCell::default(), round: 0 };
-        (10..13).for_each(|slot| file.read(&ahead, slot).unwrap());
+        (10..13).for_each(|position| file.read(&ahead, position).unwrap());
         file.round = 1;
-        (10..30).for_each(|slot| ahead.forget(slot));
-        (13..20).for_each(|slot| file.read(&ahead, slot).unwrap());
+        (10..30).for_each(|position| ahead.forget(position));
+        (13..20).for_each(|position| file.read(&ahead, position).unwrap());
         assert_eq!(*file.reads.borrow(), [(10, 1), (11, 16), (13, 16)]);
     }
 
@@ -209,9 +206,9 @@ mod tests {
     fn only_a_page_that_was_asked_for_fails_a_read() {
         let ahead = Ahead::new().unwrap();
         let file = File { reads: RefCell::default(), round: 0 };
-        // Slot 105 is elsewhere, so that a cluster ends before it.
-        (102..105).for_each(|slot| file.read(&ahead, slot).unwrap());
-        (197..200).for_each(|slot| file.read(&ahead, slot).unwrap());
+        // Nothing is at position 105, so that a cluster ends before it.
+        (102..105).for_each(|position| file.read(&ahead, position).unwrap());
+        (197..200).for_each(|position| file.read(&ahead, position).unwrap());
         assert_eq!(file.read(&ahead, 200), Err(IoError::Device));
         let reads = file.reads.borrow();
         assert_eq!(reads[..3], [(102, 1), (103, 2), (197, 1)]);

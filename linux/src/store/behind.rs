@@ -1,4 +1,4 @@
-//! Pages on their way to a file: gathered, and written in long runs.
+//! Pages on their way to a file: gathered, and written in long runs. A page is named by its place in the file.
 //!
 //! One write of many pages costs a device little more than one of a single page. So pages wait in a
 //! buffer until it is full. A page that is read back or discarded meanwhile never reaches the file.
@@ -13,7 +13,7 @@ use pagefault_machine::store::PageBytes;
 /// How many pages wait at most: 128 KiB.
 pub(super) const MOST: usize = 32;
 
-/// The slot of a place in the buffer that holds no page.
+/// What a place in the buffer holds that has no page.
 const NONE: u32 = 0;
 
 /// The pages that wait.
@@ -25,13 +25,13 @@ pub(super) struct Behind {
 
 /// What waits where, in the order in which it came.
 struct Waiting {
-    slots: [u32; MOST],
+    positions: [u32; MOST],
     count: usize,
 }
 
-/// Pages of slots that follow each other.
+/// Pages that follow each other in the file.
 pub(super) struct Run<'a> {
-    pub slots: Range<u32>,
+    pub pages: Range<u32>,
     pub bytes: &'a [u8],
 }
 
@@ -39,16 +39,16 @@ impl Behind {
     pub fn new() -> Result<Self, ReserveError> {
         Ok(Self {
             memory: Reservation::new(MOST * PAGE)?,
-            waiting: Mutex::new(Waiting { slots: [NONE; MOST], count: 0 }),
+            waiting: Mutex::new(Waiting { positions: [NONE; MOST], count: 0 }),
         })
     }
 
-    /// Lets a page wait; where there is no room the others are written first. No page of this slot waits.
+    /// Lets a page wait; where there is no room the others are written first. No other waits for this position.
     ///
     /// An error of `write` is passed on, and the page does not wait.
     pub fn add(
         &self,
-        slot: u32,
+        position: u32,
         page: &PageBytes,
         write: impl FnMut(Run<'_>) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
@@ -59,26 +59,26 @@ impl Behind {
         let place = waiting.count;
         // SAFETY: the place is in the buffer, and nobody else uses it under the lock.
         unsafe { self.place(place).copy_from_nonoverlapping(page.as_ptr(), PAGE) };
-        waiting.slots[place] = slot;
+        waiting.positions[place] = position;
         waiting.count += 1;
         Ok(())
     }
 
-    /// Copies the page of a slot out; false if it does not wait.
-    pub fn read(&self, slot: u32, page: &mut PageBytes) -> bool {
+    /// Copies the page of a position out; false if it does not wait.
+    pub fn read(&self, position: u32, page: &mut PageBytes) -> bool {
         let waiting = self.waiting.lock();
-        let Some(place) = waiting.place_of(slot) else { return false };
+        let Some(place) = waiting.place_of(position) else { return false };
         // SAFETY: as in `add`.
         unsafe { self.place(place).copy_to_nonoverlapping(page.as_mut_ptr(), PAGE) };
         true
     }
 
-    /// Forgets the page of a slot; false if it does not wait.
-    pub fn forget(&self, slot: u32) -> bool {
+    /// Forgets the page of a position; false if it does not wait.
+    pub fn forget(&self, position: u32) -> bool {
         let mut waiting = self.waiting.lock();
-        let Some(place) = waiting.place_of(slot) else { return false };
-        waiting.slots[place] = NONE;
-        while waiting.count > 0 && waiting.slots[waiting.count - 1] == NONE {
+        let Some(place) = waiting.place_of(position) else { return false };
+        waiting.positions[place] = NONE;
+        while waiting.count > 0 && waiting.positions[waiting.count - 1] == NONE {
             waiting.count -= 1;
         }
         true
@@ -97,12 +97,12 @@ impl Behind {
         let mut at = 0;
         while at < waiting.count {
             let len = waiting.run_at(at);
-            let first = waiting.slots[at];
+            let first = waiting.positions[at];
             if first != NONE {
                 // SAFETY: the run is in the buffer, and nobody else uses it under the lock.
                 let bytes = unsafe { core::slice::from_raw_parts(self.place(at), len * PAGE) };
-                write(Run { slots: first..first + len as u32, bytes })?;
-                waiting.slots[at..at + len].fill(NONE);
+                write(Run { pages: first..first + len as u32, bytes })?;
+                waiting.positions[at..at + len].fill(NONE);
             }
             at += len;
         }
@@ -116,16 +116,16 @@ impl Behind {
 }
 
 impl Waiting {
-    fn place_of(&self, slot: u32) -> Option<usize> {
-        self.slots[..self.count].iter().position(|waiting| *waiting == slot)
+    fn place_of(&self, position: u32) -> Option<usize> {
+        self.positions[..self.count].iter().position(|waiting| *waiting == position)
     }
 
-    /// How many places from this one on hold slots that follow each other.
+    /// How many places from this one on hold positions that follow each other.
     fn run_at(&self, at: usize) -> usize {
-        let first = self.slots[at];
+        let first = self.positions[at];
         let follows = |step: usize| match first {
             NONE => false,
-            first => self.slots[at + step] == first + step as u32,
+            first => self.positions[at + step] == first + step as u32,
         };
         1 + (1..self.count - at).take_while(|step| follows(*step)).count()
     }
@@ -136,28 +136,28 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn page(slot: u32) -> PageBytes {
-        [slot as u8; PAGE]
+    fn page(position: u32) -> PageBytes {
+        [position as u8; PAGE]
     }
 
     #[test]
     fn pages_are_written_in_runs_once_there_is_no_room() {
         let behind = Behind::new().unwrap();
         let mut runs = Vec::new();
-        let slots = (10..20).chain(30..52).chain([7]);
-        for slot in slots {
+        let positions = (10..20).chain(30..52).chain([7]);
+        for position in positions {
             let write = |run: Run<'_>| {
                 assert!(
                     run.bytes
                         .chunks(PAGE)
-                        .zip(run.slots.clone())
-                        .all(|(bytes, slot)| bytes == page(slot))
+                        .zip(run.pages.clone())
+                        .all(|(bytes, position)| bytes == page(position))
                 );
                 assert!(run.bytes.as_ptr().addr().is_multiple_of(PAGE));
-                runs.push(run.slots);
+                runs.push(run.pages);
                 Ok(())
             };
-            behind.add(slot, &page(slot), write).unwrap();
+            behind.add(position, &page(position), write).unwrap();
         }
         assert_eq!(runs, [10..20, 30..52]);
         let mut back = page(0);
@@ -169,14 +169,14 @@ mod tests {
     #[test]
     fn a_page_that_is_forgotten_is_not_written_and_one_that_is_refused_waits_on() {
         let behind = Behind::new().unwrap();
-        for slot in 1..=MOST as u32 {
-            behind.add(slot, &page(slot), |_| unreachable!("there is room")).unwrap();
+        for position in 1..=MOST as u32 {
+            behind.add(position, &page(position), |_| unreachable!("there is room")).unwrap();
         }
         assert!(behind.forget(5));
         assert!(!behind.forget(5));
         let mut runs = Vec::new();
         let refuse_the_second = |run: Run<'_>| {
-            runs.push(run.slots);
+            runs.push(run.pages);
             if runs.len() == 2 { Err(IoError::Full) } else { Ok(()) }
         };
         assert_eq!(behind.add(100, &page(100), refuse_the_second), Err(IoError::Full));
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(back, page(6));
         let mut again = Vec::new();
         let write = |run: Run<'_>| {
-            again.push((run.slots.start, run.slots.end));
+            again.push((run.pages.start, run.pages.end));
             Ok(())
         };
         behind.flush(write).unwrap();

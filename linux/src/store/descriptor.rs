@@ -178,21 +178,6 @@ impl Kept {
         // SAFETY: the number is open; `ManuallyDrop` keeps this second owner from closing it.
         core::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.as_fd().as_raw_fd()) })
     }
-
-    /// Gives up the descriptor, which stays recorded as ours; where its number is.
-    pub(super) fn into_place(self) -> &'static AtomicI32 {
-        let place = self.place;
-        core::mem::forget(self);
-        place
-    }
-
-    /// Takes back what [`Kept::into_place`] gave.
-    ///
-    /// # Safety
-    /// `place` came from `into_place` and is taken back once.
-    pub(super) unsafe fn from_place(place: &'static AtomicI32) -> Self {
-        Self { place }
-    }
 }
 
 /// Whether another address space uses this table of descriptors.
@@ -208,15 +193,10 @@ pub fn share() {
     SHARED.store(true, Relaxed);
 }
 
-/// What is recorded at a place.
-pub(super) fn at(place: &AtomicI32) -> BorrowedFd<'_> {
-    // SAFETY: what is recorded is open until its owner is dropped.
-    unsafe { BorrowedFd::borrow_raw(place.load(Acquire)) }
-}
-
 impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        at(self.place)
+        // SAFETY: what is recorded is open until its owner is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.place.load(Acquire)) }
     }
 }
 

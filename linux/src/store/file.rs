@@ -2,78 +2,51 @@
 
 use super::ahead::Ahead;
 use super::behind::{Behind, Run};
-use super::descriptor::{self, Kept};
-use super::generation::{Generations, MOST, Number};
-use super::growth::{Growth, Shortage};
+use super::descriptor::Kept;
+use super::extents::{Extents, OwnExtents};
+use super::growth::{Growth, Shortage, ShortageKind, space_of};
 use super::name::FileName;
 use super::open::OpenError;
-use super::runs::Runs;
-use crate::reserve::Table;
+use super::positions::{Fresh, Positions};
+use crate::reserve::{ReserveError, Table};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
-use rustix::fd::OwnedFd;
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
 use twox_hash::XxHash3_64;
 
 /// Evicted pages in a file: an unlinked temporary one, or one with a name.
 ///
 /// Pages are gathered and written in runs of up to 128 KiB, and read in clusters where reads go through
-/// the file in order. What is read must have the checksum of what was written. Freed slots are punched out of the file, 256 KiB at a time. A
-/// write that finds the disk as full as it may become, or the file as long as the process may make one,
-/// answers [`IoError::Full`]; [`SwapFile::shortage`] then tells which.
+/// the file in order. What is read must have the checksum of what was written. Freed pages are punched out
+/// of the file, 256 KiB at a time. A write that finds the disk as full as it may become, or the file as long
+/// as the process may make one, answers [`IoError::Full`]; [`SwapFile::shortage`] then tells which.
 ///
 /// # Process fork
-/// Call [`SwapFile::before_fork`] in the parent and [`SwapFile::after_fork`] in parent and child,
-/// with no other call under way. What was written before stays readable to both; what either writes
-/// later goes to a new unlinked file of its own, in the same directory.
+/// Call [`SwapFile::before_fork`] in the parent, with no other call under way. Both sides then read what was
+/// written before, and each writes where the other does not. Where several processes use one file from the
+/// start ([`SwapFile::shared`]), the [`Extents`] say who holds what.
 pub struct SwapFile {
     slots: u32,
-    files: Generations,
+    positions: Positions,
+    /// The extents, where the file is this process's own.
+    own: Option<Arc<OwnExtents>>,
     growth: Growth,
     behind: Behind,
     ahead: Ahead,
-    /// For each slot where its page is, as [`Place::to_byte`] has it.
-    places: Table<AtomicU8>,
+    /// For each slot the page of the file that it has; 0 for none.
+    places: Table<AtomicU32>,
     /// For each slot the checksum of its page.
     sums: Table<AtomicU32>,
-    /// How many slots of each run are in the current file.
-    runs: Runs,
     pages: AtomicU64,
     /// A page came back other than it was written.
     damaged: AtomicBool,
-}
-
-/// Where the page of a slot is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// There is none.
-    Nowhere,
-    /// It waits to be written.
-    Waiting,
-    /// In the file of this number.
-    In(Number),
-}
-
-impl Place {
-    const WAITING: u8 = u8::MAX;
-
-    const fn to_byte(self) -> u8 {
-        match self {
-            Self::Nowhere => 0,
-            Self::Waiting => Self::WAITING,
-            Self::In(number) => number + 1,
-        }
-    }
-
-    const fn from_byte(byte: u8) -> Self {
-        match byte {
-            0 => Self::Nowhere,
-            Self::WAITING => Self::Waiting,
-            number => Self::In(number - 1),
-        }
-    }
 }
 
 /// A page came back from a file other than it was written.
@@ -99,26 +72,37 @@ impl fmt::Display for Damage {
 pub struct FileStats {
     /// Pages held.
     pub pages: u64,
-    /// How many files they are spread over: more than one only after process forks.
-    pub files: usize,
 }
 
 impl SwapFile {
-    pub(super) fn over(
-        file: Kept,
-        slots: u32,
-        growth: Growth,
-        directory: OwnedFd,
-    ) -> Result<Self, OpenError> {
+    pub(super) fn own(file: Kept, slots: u32, growth: Growth) -> Result<Self, OpenError> {
+        let extents = Arc::new(OwnExtents::new(file, slots)?);
+        let mut this = Self::over(Box::new(extents.clone()), slots, growth)?;
+        this.own = Some(extents);
+        Ok(this)
+    }
+
+    /// Swap in a file of `pages` pages that other processes may use too. `name` is for messages; without
+    /// `bytes` the file may grow as far as its file system has room, less 5 %.
+    pub fn shared(
+        extents: Box<dyn Extents>,
+        pages: u32,
+        name: &CStr,
+        bytes: Option<u64>,
+    ) -> Result<Self, ReserveError> {
+        Self::over(extents, pages, Growth::up_to(name, bytes))
+    }
+
+    fn over(extents: Box<dyn Extents>, slots: u32, growth: Growth) -> Result<Self, ReserveError> {
         Ok(Self {
             slots,
-            files: Generations::new(Some(file), descriptor::keep(directory)),
+            positions: Positions::new(extents, slots)?,
+            own: None,
             growth,
             behind: Behind::new()?,
             ahead: Ahead::new()?,
             places: Table::new(slots as usize)?,
             sums: Table::new(slots as usize)?,
-            runs: Runs::new(slots)?,
             pages: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
         })
@@ -139,7 +123,7 @@ impl SwapFile {
 
     /// What is held now.
     pub fn stats(&self) -> FileStats {
-        FileStats { pages: self.pages.load(Relaxed), files: self.files.count() }
+        FileStats { pages: self.pages.load(Relaxed) }
     }
 
     /// Writes what waits to be written.
@@ -147,99 +131,62 @@ impl SwapFile {
         self.behind.flush(|run| self.write_run(run))
     }
 
-    /// Prepares for a process fork, in the parent, with no other call under way.
+    /// Prepares for a process fork, in the parent, with no other call under way: from now on a child may hold
+    /// what this process holds.
     ///
-    /// Writes what waits, so that it is written once for both, and bounds the number of files: where
-    /// there are [`MOST`] less one, the pages of the one with the fewest are written anew, so that it
-    /// can be closed. An error leaves every page where it was; the fork may go on, and the next call
-    /// tries again.
+    /// Writes what waits, so that it is written once for both. What the disk has no room for goes on waiting
+    /// on both sides; whoever writes it first writes what the other would.
     pub fn before_fork(&self) -> Result<(), IoError> {
-        if self.files.count() + 1 >= MOST
-            && let Some(victim) = self.files.least_used()
-        {
-            let mut page = [0; PAGE_SIZE as usize];
-            for slot in 0..self.slots {
-                if self.place(slot) == Place::In(victim) {
-                    self.read(slot, &mut page)?;
-                    self.move_on(slot, &page)?;
-                }
-            }
+        let flushed = self.flush();
+        self.positions.before_fork();
+        if let Some(own) = &self.own {
+            self.positions.held().for_each(|extent| own.join(extent));
         }
-        self.flush()
+        flushed
     }
 
-    /// Writes a page anew, to the current file. With no other call under way; if it fails the page is
-    /// where it was.
-    fn move_on(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
-        self.may_grow(slot)?;
-        self.behind.add(slot, page, |run| self.write_run(run))?;
-        self.set_place(slot, Place::Waiting);
-        self.ahead.forget(slot);
-        Ok(())
-    }
-
-    /// Ends a process fork, in the parent and in the child, with no other call under way.
-    pub fn after_fork(&self) {
-        self.files.freeze();
-        self.runs.forget_all();
-    }
-
-    fn place(&self, slot: u32) -> Place {
-        self.places
-            .get(slot as usize)
-            .map_or(Place::Nowhere, |place| Place::from_byte(place.load(Acquire)))
-    }
-
-    fn set_place(&self, slot: u32, new: Place) {
-        let old = Place::from_byte(self.places[slot as usize].swap(new.to_byte(), AcqRel));
-        match (old, new) {
-            (Place::Nowhere, Place::Nowhere) => {}
-            (Place::Nowhere, _) => _ = self.pages.fetch_add(1, Relaxed),
-            (_, Place::Nowhere) => _ = self.pages.fetch_sub(1, Relaxed),
-            _ => {}
-        }
-        if let Place::In(number) = old {
-            if Some(number) == self.files.current() {
-                self.leave_run(slot, number);
-            }
-            self.files.release(number);
+    /// Undoes what [`SwapFile::before_fork`] noted for a child that was not made.
+    pub fn fork_failed(&self) {
+        if let Some(own) = &self.own {
+            self.positions.held().for_each(|extent| own.give(extent));
         }
     }
 
-    /// Counts a slot out of the current file; a run that is empty then is punched out.
-    fn leave_run(&self, slot: u32, number: Number) {
-        self.runs.leave(slot, |run| {
-            // The first run begins after the signature in slot 0.
-            let first = u64::from(run.start).max(1);
-            self.files.punch(number, first, u64::from(run.end) - first);
+    /// Takes a page of the file.
+    fn take_position(&self) -> Result<u32, IoError> {
+        let limit = Growth::limit(self.file());
+        let mut grows = true;
+        let may_grow = || {
+            grows = self.growth.may_grow(|| space_of(self.file()));
+            if grows { Fresh::Allowed } else { Fresh::Refused }
+        };
+        if let Some(position) = self.positions.take(limit, may_grow) {
+            self.growth.found();
+            return Ok(position);
+        }
+        self.growth.refuse(match grows {
+            false => Some(ShortageKind::FileSystem),
+            true if limit < self.slots => Some(ShortageKind::FileSizeLimit),
+            true => None,
         });
+        Err(IoError::Full)
     }
 
-    /// Makes sure that a page may be written that takes room of the file system's.
-    fn may_grow(&self, slot: u32) -> Result<(), IoError> {
-        let number = self.files.current_or_new()?;
-        let end = (u64::from(slot) + 1) * PAGE_SIZE;
-        self.growth.take(end, || self.files.free_space(number))
+    fn file(&self) -> BorrowedFd<'_> {
+        self.positions.extents().file()
     }
 
-    /// Writes pages that waited. None of their slots is in a file.
+    /// Writes pages that waited.
     fn write_run(&self, run: Run<'_>) -> Result<(), IoError> {
-        let number = self.files.current_or_new()?;
-        for slot in run.slots.clone() {
-            self.runs.enter(slot);
-            self.files.refer(number);
-        }
-        match self.files.write(number, u64::from(run.slots.start), run.bytes) {
+        run.pages.clone().for_each(|position| self.ahead.forget(position));
+        let written = write_all(self.file(), u64::from(run.pages.start) * PAGE_SIZE, run.bytes);
+        match written.map_err(io_error) {
             Ok(()) => {
-                run.slots.for_each(|slot| self.set_place(slot, Place::In(number)));
+                self.positions.set_written(run.pages);
                 Ok(())
             }
             Err(error) => {
                 self.growth.note(error);
-                for slot in run.slots {
-                    self.leave_run(slot, number);
-                    self.files.release(number);
-                }
                 Err(error)
             }
         }
@@ -265,21 +212,24 @@ impl SwapDevice for SwapFile {
     }
 
     fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        let place = self.places.get(slot as usize).map_or(0, |place| place.load(Acquire));
+        if place == 0 {
+            return Err(IoError::Device);
+        }
         loop {
-            match self.place(slot) {
-                Place::Nowhere => return Err(IoError::Device),
-                Place::Waiting if self.behind.read(slot, page) => return Ok(()),
-                // It has just been written.
-                Place::Waiting => {}
-                Place::In(number) => {
-                    let is_there = |slot| self.place(slot) == Place::In(number);
-                    let read = |first: u32, pages: &mut [u8]| {
-                        self.files.read(number, u64::from(first), pages)
-                    };
-                    self.ahead.read(slot, number, page, is_there, read)?;
-                    return self.check(slot, page);
-                }
+            if self.positions.is_written(place) {
+                let is_there = |position| self.positions.is_written(position);
+                let read = |first: u32, pages: &mut [u8]| {
+                    let at = u64::from(first) * PAGE_SIZE;
+                    read_all(self.file(), at, pages).map_err(io_error)
+                };
+                self.ahead.read(place, page, is_there, read)?;
+                return self.check(slot, page);
             }
+            if self.behind.read(place, page) {
+                return Ok(());
+            }
+            // It has just been written.
         }
     }
 
@@ -288,23 +238,72 @@ impl SwapDevice for SwapFile {
             return Err(IoError::Device);
         }
         self.discard(slot);
-        self.may_grow(slot)?;
+        let position = self.take_position()?;
         self.sums[slot as usize].store(sum(page), Relaxed);
-        self.set_place(slot, Place::Waiting);
-        self.ahead.forget(slot);
-        self.behind.add(slot, page, |run| self.write_run(run)).inspect_err(|_| {
-            self.set_place(slot, Place::Nowhere);
-        })
+        if let Err(error) = self.behind.add(position, page, |run| self.write_run(run)) {
+            self.positions.give(position);
+            return Err(error);
+        }
+        self.pages.fetch_add(1, Relaxed);
+        self.places[slot as usize].store(position, Release);
+        Ok(())
     }
 
     fn discard(&self, slot: u32) {
-        loop {
-            match self.place(slot) {
-                Place::Nowhere => return,
-                // It has just been written.
-                Place::Waiting if !self.behind.forget(slot) => {}
-                Place::Waiting | Place::In(_) => return self.set_place(slot, Place::Nowhere),
-            }
+        let Some(place) = self.places.get(slot as usize) else { return };
+        // A slot that was never written need not be touched to be empty.
+        let position = if place.load(Relaxed) == 0 { 0 } else { place.swap(0, AcqRel) };
+        if position == 0 {
+            return;
         }
+        // What has just been written is not found waiting.
+        while !self.positions.is_written(position) && !self.behind.forget(position) {}
+        self.pages.fetch_sub(1, Relaxed);
+        self.positions.give(position);
+    }
+}
+
+fn read_all(fd: BorrowedFd<'_>, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pread(fd, &mut *bytes, offset) {
+            // The file ends here: nothing was ever written at the place.
+            Ok(0) => return Err(Errno::IO),
+            Ok(read) => {
+                bytes = &mut bytes[read..];
+                offset += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_all(
+    fd: BorrowedFd<'_>,
+    mut offset: u64,
+    mut bytes: &[u8],
+) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            // No progress and no error is how a full device may say so.
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// What an error of the host means to the memory manager.
+pub(super) fn io_error(errno: Errno) -> IoError {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => IoError::Full,
+        Errno::ROFS | Errno::OPNOTSUPP => IoError::Unsupported,
+        _ => IoError::Device,
     }
 }

@@ -1,14 +1,17 @@
 //! How far a swap file may grow: not into the last of a file system that others need too, and not
 //! beyond what the process may write, which would be a signal.
 
+use super::extents::PAGES;
 use super::name::FileName;
 use super::open::{OpenError, slots_of};
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI64, AtomicU8};
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::BorrowedFd;
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 /// Of so many parts of a file system one is left to others: 5 %.
@@ -17,15 +20,10 @@ const LEFT_TO_OTHERS: u64 = 20;
 /// The most that a file without a size may grow to, for the sake of the tables.
 const MOST_BYTES: u64 = 1 << 40;
 
-/// The most pages that are written before the file system is looked at again.
-const MOST_CREDIT: u64 = 4096;
-
 /// How far one file may grow.
 pub(super) struct Growth {
     place: FileName,
     manners: Manners,
-    /// So many pages may be written before the file system is looked at again.
-    credit: AtomicI64,
     /// What was short when a page was last refused, by its number; 0 if none was since.
     shortage: AtomicU8,
 }
@@ -36,8 +34,6 @@ enum Manners {
     Considerate,
     /// Takes the size that it was given, if the host has it.
     Given,
-    /// Takes its own room.
-    Device,
 }
 
 /// What a file system has, in bytes.
@@ -135,10 +131,7 @@ impl Growth {
                 // What is taken now may be free when it is needed.
                 let most = Space { free: space.total, ..space }.to_take();
                 if most < 2 * PAGE_SIZE {
-                    return Err(OpenError::Host {
-                        path: place.into(),
-                        errno: rustix::io::Errno::NOSPC,
-                    });
+                    return Err(OpenError::Host { path: place.into(), errno: Errno::NOSPC });
                 }
                 // Nobody evicts more than can be addressed, and the tables are addressed too.
                 let limits =
@@ -151,13 +144,13 @@ impl Growth {
         Ok((slots_of(bytes)?, Self::new(place, manners)))
     }
 
-    /// The growth of a block device.
-    pub fn of_device(place: &CStr) -> Self {
-        Self::new(place, Manners::Device)
+    /// The growth of a file or device of so many bytes; without a number, as far as the file system has room.
+    pub fn up_to(place: &CStr, bytes: Option<u64>) -> Self {
+        Self::new(place, if bytes.is_some() { Manners::Given } else { Manners::Considerate })
     }
 
     fn new(place: &CStr, manners: Manners) -> Self {
-        Self { place: place.into(), manners, credit: AtomicI64::new(0), shortage: AtomicU8::new(0) }
+        Self { place: place.into(), manners, shortage: AtomicU8::new(0) }
     }
 
     /// The file, or the directory that it was made in.
@@ -165,32 +158,36 @@ impl Growth {
         &self.place
     }
 
-    /// Takes room for one page that ends at byte `end` of the file.
-    pub fn take(
-        &self,
-        end: u64,
-        look: impl FnOnce() -> Result<Space, IoError>,
-    ) -> Result<(), IoError> {
-        if self.manners != Manners::Device && end > file_size_limit() {
-            return self.refuse(ShortageKind::FileSizeLimit);
-        }
-        if self.manners == Manners::Considerate && self.credit.fetch_sub(1, Relaxed) <= 0 {
-            let pages = look()?.to_take() / PAGE_SIZE;
-            if pages == 0 {
-                return self.refuse(ShortageKind::FileSystem);
-            }
-            // Others write to the file system too.
-            let credit = (pages / 8).min(MOST_CREDIT);
-            self.credit.store(credit as i64, Relaxed);
-        }
+    /// How many pages of a file the process may write. A device has no size that could be limited.
+    pub fn limit(file: BorrowedFd<'_>) -> u32 {
+        let pages = u32::try_from(file_size_limit() / PAGE_SIZE).unwrap_or(u32::MAX);
+        let is_device = || {
+            let kind = rustix::fs::fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode));
+            kind == Ok(FileType::BlockDevice)
+        };
+        if pages == u32::MAX || is_device() { u32::MAX } else { pages }
+    }
+
+    /// Whether the file may take room of the file system's for one more extent.
+    pub fn may_grow(&self, look: impl FnOnce() -> Result<Space, Errno>) -> bool {
+        const EXTENT: u64 = PAGES as u64 * PAGE_SIZE;
+        self.manners != Manners::Considerate || look().is_ok_and(|space| space.to_take() >= EXTENT)
+    }
+
+    /// Notes that room was found.
+    pub fn found(&self) {
         self.shortage.store(0, Relaxed);
-        Ok(())
+    }
+
+    /// Notes why none was found.
+    pub fn refuse(&self, kind: Option<ShortageKind>) {
+        self.shortage.store(kind.map_or(0, ShortageKind::number), Relaxed);
     }
 
     /// Notes what the host answered to a write.
     pub fn note(&self, error: IoError) {
         if error == IoError::Full {
-            self.shortage.store(ShortageKind::Disk.number(), Relaxed);
+            self.refuse(Some(ShortageKind::Disk));
         }
     }
 
@@ -205,11 +202,6 @@ impl Growth {
         let kind = ShortageKind::FileSystem;
         (self.manners == Manners::Considerate).then(|| Shortage { place: self.place.clone(), kind })
     }
-
-    fn refuse(&self, kind: ShortageKind) -> Result<(), IoError> {
-        self.shortage.store(kind.number(), Relaxed);
-        Err(IoError::Full)
-    }
 }
 
 /// How long a file the process may make. A write beyond would raise `SIGXFSZ`.
@@ -218,7 +210,7 @@ fn file_size_limit() -> u64 {
 }
 
 /// What the file system of a file has for this user.
-pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, rustix::io::Errno> {
+pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, Errno> {
     let system = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
     Ok(Space { total: bytes(system.f_blocks), free: bytes(system.f_bavail) })

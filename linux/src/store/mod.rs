@@ -14,7 +14,9 @@
 //! | `behind` | pages on their way to a file: gathered, and written in long runs |
 //! | `ahead` | pages read from a file in clusters |
 //! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
-//! | [`generation`] | the files behind one [`SwapFile`]: a new one after every process fork |
+//! | [`extents`] | the parts of a file that a process holds, where others may hold some too |
+//! | `positions` | where in a file each page goes |
+//! | `open`, `growth` | opening a file as swap, and how far it may grow |
 //! | [`descriptor`] | descriptors kept out of the program's way |
 
 mod ahead;
@@ -22,14 +24,14 @@ pub mod arena;
 mod behind;
 pub mod compressed;
 pub mod descriptor;
+pub mod extents;
 pub mod file;
-pub mod generation;
 mod growth;
 mod name;
 pub mod offload;
 mod open;
 pub mod pool;
-mod runs;
+mod positions;
 pub mod scratch;
 
 /// A value behind a lock that may be taken in a fault handler.
@@ -40,7 +42,7 @@ pub use compressed::{Compressed, CompressedRam, CompressedStats};
 pub use file::{Damage, FileStats, SwapFile};
 pub use growth::{Shortage, ShortageKind};
 pub use name::FileName;
-pub use open::OpenError;
+pub use open::{OpenError, Opened};
 
 #[cfg(test)]
 mod tests;

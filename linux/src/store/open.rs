@@ -1,17 +1,16 @@
 //! Opening a file as swap.
 
 use super::descriptor;
-use super::file::SwapFile;
-use super::generation;
+use super::extents;
+use super::file::{SwapFile, io_error, write_all};
 use super::growth::Growth;
-use super::name::FileName;
+use super::name::{FileName, Short};
 use crate::reserve::ReserveError;
-use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
 use core::ffi::CStr;
-use pagefault_machine::PAGE_SIZE;
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
+use pagefault_machine::{IoError, PAGE_SIZE};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// What a file that was used as swap begins with, in slot 0, which holds no page.
@@ -72,9 +71,93 @@ impl OpenError {
     }
 }
 
+/// A file that was opened as swap and holds no page yet.
+pub struct Opened {
+    file: OwnedFd,
+    pages: u32,
+    bytes: Option<u64>,
+    growth: Growth,
+}
+
+impl Opened {
+    /// An unlinked temporary file in `directory`, at most `bytes` long. Without a size it may grow as far as
+    /// its file system has room, less 5 %.
+    pub fn temporary(directory: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
+        let host = |errno| OpenError::host(directory, errno);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open(directory, flags, Mode::empty()).map_err(host)?;
+        let file = unlinked(place.as_fd()).map_err(host)?;
+        let (pages, growth) = Growth::of(file.as_fd(), directory, bytes)?;
+        Ok(Self { file, pages, bytes, growth })
+    }
+
+    /// The file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without a size it may
+    /// grow as far as its file system has room, less 5 %, or has that of its device.
+    ///
+    /// An existing file must be empty or former swap of ours, and a block device must not be in
+    /// use. A file is never used twice: where `path` is swap already an unlinked file is used, beside it, or
+    /// in the directory `beside_device` if `path` is a block device.
+    pub fn named(path: &CStr, beside_device: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
+        let host = |errno| OpenError::host(path, errno);
+        let (mut file, kind) = open_checked(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if kind == FileType::BlockDevice => {
+                return Self::temporary(beside_device, bytes);
+            }
+            Err(Errno::WOULDBLOCK) => return Self::temporary(&parent(path), bytes),
+            other => other.map_err(host)?,
+        }
+        let (pages, bytes, growth) = match kind {
+            FileType::BlockDevice => {
+                let length = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(host)?;
+                file = reopen_exclusively(file, path)?;
+                let length = bytes.unwrap_or(length).min(length);
+                (slots_of(length)?, Some(length), Growth::up_to(path, Some(length)))
+            }
+            _ => {
+                let (pages, growth) = Growth::of(file.as_fd(), path, bytes)?;
+                (pages, bytes, growth)
+            }
+        };
+        claim(&file, path, kind)?;
+        Ok(Self { file, pages, bytes, growth })
+    }
+
+    /// Writes a page and takes it back.
+    pub fn probe(&self) -> Result<(), IoError> {
+        let written = write_all(self.file.as_fd(), PAGE_SIZE, &[0x5a; PAGE_SIZE as usize]);
+        extents::punch(self.file.as_fd(), 0, self.pages.min(2));
+        written.map_err(io_error)
+    }
+
+    /// How many pages it can have, the first of which holds no page of memory.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// The most bytes that it is to take; `None` for as many as its file system has room for.
+    pub fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// The file alone, for [`SwapFile::shared`] in the processes that use it.
+    pub fn into_file(self) -> OwnedFd {
+        self.file
+    }
+
+    fn into_swap(self) -> Result<SwapFile, OpenError> {
+        SwapFile::own(descriptor::keep(self.file), self.pages, self.growth)
+    }
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl SwapFile {
-    /// Swap in an unlinked temporary file in `directory`, at most `bytes` long. Without a size it may
-    /// grow as far as its file system has room, less 5 %.
+    /// Swap of this process's own in an unlinked temporary file, as [`Opened::temporary`] makes it.
     ///
     /// The file is made at once, so that a directory that cannot be written is reported here.
     #[cfg(feature = "std")]
@@ -84,62 +167,39 @@ impl SwapFile {
 
     /// Does what [`SwapFile::temporary`] does.
     pub fn temporary_at(directory: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
-        Self::temporary_in(open_directory(directory)?, directory, bytes)
+        Opened::temporary(directory, bytes)?.into_swap()
     }
 
-    /// Does what [`SwapFile::temporary`] does in a directory that is open already, with any rights;
-    /// `name` is for messages.
-    pub fn temporary_in(
-        directory: OwnedFd,
-        name: &CStr,
-        bytes: Option<u64>,
-    ) -> Result<Self, OpenError> {
-        let file = generation::unlinked(directory.as_fd())
-            .map_err(|errno| OpenError::host(name, errno))?;
-        let (slots, growth) = Growth::of(file.as_fd(), name, bytes)?;
-        Self::over(descriptor::keep(file), slots, growth, directory)
-    }
-
-    /// Swap in the file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without
-    /// a size it may grow as far as its file system has room, less 5 %, or has that of its device.
-    ///
-    /// An existing file must be empty or former swap of ours, and a block device must not be in
-    /// use. Two processes never share one file: where `path` is another's swap already, as after a
-    /// program that uses it started a second one, an unlinked file beside it is used.
+    /// Swap of this process's own in a file with a name, as [`Opened::named`] opens it.
     #[cfg(feature = "std")]
     pub fn open(path: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
-        Self::open_at(&c_path(path)?, &c_path(&std::env::temp_dir())?, bytes)
+        Opened::named(&c_path(path)?, &c_path(&std::env::temp_dir())?, bytes)?.into_swap()
     }
+}
 
-    /// Does what [`SwapFile::open`] does. Further files, of which there are some after a process
-    /// fork, are made beside `path`, or in the directory `beside_device` if that is a block device.
-    pub fn open_at(
-        path: &CStr,
-        beside_device: &CStr,
-        bytes: Option<u64>,
-    ) -> Result<Self, OpenError> {
-        let host = |errno| OpenError::host(path, errno);
-        let (mut file, kind) = open_checked(path)?;
-        let beside = match kind {
-            FileType::BlockDevice => beside_device.to_owned(),
-            _ => parent(path),
-        };
-        let directory = open_directory(&beside)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Self::temporary_in(directory, &beside, bytes),
-            other => other.map_err(host)?,
-        }
-        let (slots, growth) = match kind {
-            FileType::BlockDevice => {
-                let length = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(host)?;
-                file = reopen_exclusively(file, path)?;
-                (slots_of(bytes.unwrap_or(length).min(length))?, Growth::of_device(path))
-            }
-            _ => Growth::of(file.as_fd(), path, bytes)?,
-        };
-        claim(&file, path, kind)?;
-        Self::over(descriptor::keep(file), slots, growth, directory)
+/// Makes an unlinked file in `directory` that only its descriptor keeps alive.
+fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, c".", flags, mode) {
+        // Older file systems and kernels know no unnamed files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+        made => return made,
     }
+    let process = rustix::process::getpid().as_raw_nonzero();
+    for attempt in 0..100 {
+        let name = Short::of(format_args!(".pagefault-{process}-{attempt}"));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, name.as_c_str(), flags, mode) {
+            Err(Errno::EXIST) => continue,
+            Err(errno) => return Err(errno),
+            Ok(fd) => {
+                rustix::fs::unlinkat(directory, name.as_c_str(), AtFlags::empty())?;
+                return Ok(fd);
+            }
+        }
+    }
+    Err(Errno::EXIST)
 }
 
 /// How many slots fit into an area of `bytes`.
@@ -174,12 +234,6 @@ fn parent(path: &CStr) -> CString {
 /// Bytes without a zero among them as a string of the host's.
 fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
-}
-
-/// Opens a directory in which files can be made later, wherever the process goes.
-fn open_directory(path: &CStr) -> Result<OwnedFd, OpenError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| OpenError::host(path, errno))
 }
 
 /// Opens a path for reading and writing and says what it is.

@@ -80,17 +80,13 @@ impl Call<'_> {
     fn execute_unmanaged(&mut self) -> i64 {
         file_size::settle();
         address_limit::settle();
-        let kept = files::shared();
-        for descriptor in kept {
-            files::set_close_on_exec(descriptor, true);
-        }
+        let kept = || files::shared().into_iter().filter(|number| *number != u32::MAX);
+        kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
         // Its memory is the host's alone from then on, and does not count.
         let charge = memory::discharge();
         let raw = self.execute();
         memory::charge_again(charge);
-        for descriptor in kept {
-            files::set_close_on_exec(descriptor, false);
-        }
+        kept().for_each(|descriptor| files::set_close_on_exec(descriptor, false));
         raw
     }
 

@@ -33,7 +33,7 @@ pub fn before_other_descriptors() {
 /// What is held in the child's name.
 struct Child {
     frames: quota::Child,
-    compressed: swap::Child,
+    swap: swap::Child,
 }
 
 /// What a child does not inherit as it is.
@@ -96,7 +96,6 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
         Ok(child) => child,
         Err(errno) => {
             manager.machine.after_fork_parent();
-            manager.swap.after_fork();
             return Err(errno);
         }
     };
@@ -153,7 +152,7 @@ fn child(manager: &'static Manager, slot: u32) -> Result<Child> {
     let [file, ..] = files::shared();
     let frames = manager.tree.child(slot, file)?;
     match manager.swap.child(slot, file) {
-        Ok(compressed) => Ok(Child { frames, compressed }),
+        Ok(swap) => Ok(Child { frames, swap }),
         Err(errno) => {
             frames.undo();
             Err(errno)
@@ -164,17 +163,17 @@ fn child(manager: &'static Manager, slot: u32) -> Result<Child> {
 impl Child {
     fn become_this(self) {
         self.frames.become_this();
-        self.compressed.become_this();
+        self.swap.become_this();
     }
 
     fn leave_to_child(self) {
         self.frames.leave_to_child();
-        self.compressed.leave_to_child();
+        self.swap.leave_to_child();
     }
 
     fn undo(self) {
         self.frames.undo();
-        self.compressed.undo();
+        self.swap.undo();
     }
 }
 
@@ -194,7 +193,6 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
         Made::No => child.undo(),
     }
     manager.machine.after_fork_parent();
-    manager.swap.after_fork();
     drop(gate);
 }
 
@@ -204,7 +202,6 @@ pub fn after_fork_in_child(fork: Fork) {
     crate::heap::let_go();
     let slot = child.frames.slot();
     child.become_this();
-    manager.swap.after_fork();
     leave_what_is_not_inherited(manager);
     if light::is_light() {
         manager.machine.after_fork_idle_child();

@@ -28,6 +28,7 @@ mod advise;
 mod convert;
 pub mod dump;
 mod events;
+mod extents;
 mod fault;
 mod forced;
 mod fork;

@@ -7,10 +7,10 @@
 use super::swap::SwapError;
 use crate::sys::{self, Errno, Result};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use linux_raw_sys::general as nr;
-use pagefault_control::{Control, Left, Plan, Spans};
+use pagefault_control::{Control, Holder, Plan, Spans};
 use pagefault_linux::store::pool::{self, SPAN};
 
 const _: () = assert!(SPAN as u64 == pagefault_control::SPAN);
@@ -89,42 +89,27 @@ impl Pool {
     /// Makes the child that has `slot` hold what this process holds. Nothing else is under way.
     pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
         let column = map_column(&self.plan, slot, file)?;
-        for (word, held) in self.column().iter().enumerate() {
-            let held = held.load(Relaxed);
-            let spans = (0..64).filter(|bit| held & 1 << bit != 0);
-            spans.for_each(|bit| self.spans.join(word as u32 * 64 + bit));
-            if held != 0 {
-                // Joined first, noted then: whoever is killed in between lets nobody else's go.
-                // SAFETY: a column is as long as this process's.
-                unsafe { &*column.add(word) }.store(held, Release);
-            }
-        }
-        Ok(Child { pool: self, column })
+        let child = Child { pool: self, column };
+        self.holder().share_with(child.column());
+        Ok(child)
     }
 
-    fn column(&self) -> &[AtomicU64] {
-        let words = self.plan.spans().div_ceil(64) as usize;
-        // SAFETY: a column has a bit for each span, and stays mapped while it is this one.
-        unsafe { core::slice::from_raw_parts(self.column.load(Acquire), words) }
+    /// What this process holds.
+    fn holder(&self) -> Holder<'_> {
+        // SAFETY: a column stays mapped while it is this one.
+        Holder::new(self.spans, unsafe { column(&self.plan, self.column.load(Acquire)) })
     }
 
     /// Lets a span go that this process holds.
     fn leave(&self, span: u32) {
-        let (word, bit) = (&self.column()[span as usize / 64], 1 << (span % 64));
-        // A sole holder stays it until the memory is given back, so that the keeper can go on if this
-        // process is killed. Another's holding must end here before it ends in the span's word.
-        let is_sole = self.spans.is_sole(span);
-        if !is_sole {
-            word.fetch_and(!bit, AcqRel);
-        }
-        if let Left::ToNobody { area } = self.spans.leave(span) {
+        let give_back = || {
             let start = self.memory(span) as usize;
             // SAFETY: the span holds no object of anybody's. Memory that the host does not take back
             // serves the next holder.
             let _ = unsafe { sys::advise(start, SPAN, nr::MADV_REMOVE) };
-            word.fetch_and(!bit, AcqRel);
+        };
+        if let Some(area) = self.holder().leave(span, give_back) {
             self.control.pool.uncharge(area);
-            self.spans.end(span);
         }
     }
 
@@ -170,18 +155,17 @@ unsafe impl pool::Pool for Part {
         if !pool.control.pool.charge(self.area, self.limit) {
             return None;
         }
-        let Some(span) = pool.spans.take(self.area, &pool.hint) else {
+        let Some(span) = pool.holder().take(self.area, &pool.hint) else {
             pool.control.pool.uncharge(self.area);
             return None;
         };
-        pool.column()[span as usize / 64].fetch_or(1 << (span % 64), AcqRel);
         if pool.open(span).is_ok() {
             return Some(span);
         }
         // No address space: as where there is no room. Nothing was written there.
-        pool.column()[span as usize / 64].fetch_and(!(1 << (span % 64)), AcqRel);
-        pool.control.pool.uncharge(self.area);
-        pool.spans.end(span);
+        if let Some(area) = pool.holder().leave(span, || ()) {
+            pool.control.pool.uncharge(area);
+        }
         None
     }
 
@@ -223,16 +207,13 @@ impl Child {
 
     /// Undoes what was noted: there is no child.
     pub fn undo(self) {
-        for (word, held) in self.pool.column().iter().enumerate() {
-            let held = held.load(Relaxed);
-            // SAFETY: a column is as long as this process's.
-            unsafe { &*self.column.add(word) }.store(0, Relaxed);
-            // This process holds them too, so that none ends here.
-            (0..64).filter(|bit| held & 1 << bit != 0).for_each(|bit| {
-                self.pool.spans.leave(word as u32 * 64 + bit);
-            });
-        }
+        self.pool.holder().take_from(self.column());
         self.unmap(self.column);
+    }
+
+    fn column(&self) -> &[AtomicU64] {
+        // SAFETY: mapped until this is consumed.
+        unsafe { column(&self.pool.plan, self.column) }
     }
 
     fn unmap(&self, column: *mut AtomicU64) {
@@ -246,6 +227,15 @@ impl Child {
 }
 
 const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
+
+/// The bits of a column.
+///
+/// # Safety
+/// It is mapped, and stays so for the lifetime.
+unsafe fn column<'a>(plan: &Plan, start: *mut AtomicU64) -> &'a [AtomicU64] {
+    // SAFETY: a column has a bit for each span.
+    unsafe { core::slice::from_raw_parts(start, plan.spans().div_ceil(64) as usize) }
+}
 
 fn map_column(plan: &Plan, slot: u32, file: u32) -> Result<*mut AtomicU64> {
     let range = plan.span_column(slot);

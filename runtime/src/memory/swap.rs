@@ -1,5 +1,6 @@
 //! The swap areas of this process.
 
+use super::extents::{self, Extents};
 use super::offload::{self, Offload};
 use super::pool::{self, Pool};
 use crate::file_size;
@@ -15,7 +16,7 @@ use pagefault_control::{Boot, Control, Storage, SwapSpec};
 use pagefault_linux::LinuxMachine;
 use pagefault_linux::store::pool::Pool as _;
 use pagefault_linux::store::{
-    Compressed, CompressedRam, OpenError, ReserveError, Shortage, ShortageKind, SwapFile,
+    Compressed, CompressedRam, ReserveError, Shortage, ShortageKind, SwapFile,
 };
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
@@ -25,12 +26,12 @@ const SLOTS_PER_PAGE: u64 = 4;
 
 /// The areas, which a fork concerns.
 pub struct Areas {
-    files: Vec<Arc<SwapFile>>,
+    files: Vec<(Arc<SwapFile>, &'static Extents)>,
     ram: Vec<Arc<CompressedRam>>,
     /// Who compresses for the first area of compressed memory.
     offload: Option<&'static Offload>,
     pool: &'static Pool,
-    /// A temporary file that could not be made, because the disk is full.
+    /// A file that could not be made when the tree began, because the disk was full.
     missing: Option<Shortage>,
 }
 
@@ -40,9 +41,6 @@ pub enum SwapError {
     /// The shared memory holds no configuration.
     #[error("the configuration is damaged")]
     Config,
-    /// The file could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
     /// There is no address space for its tables.
     #[error(transparent)]
     Reserve(#[from] ReserveError),
@@ -65,146 +63,126 @@ impl Areas {
         let pool =
             Pool::new(control, boot.slot, boot.control_fd as u32).map_err(SwapError::Pool)?;
         let pool = &*Box::leak(Box::new(pool));
-        let (mut files, mut ram, mut missing) = (Vec::new(), Vec::new(), None);
-        let mut offload = None;
+        let (files, ram) = (Vec::new(), Vec::new());
+        let mut areas = Self { files, ram, offload: None, pool, missing: None };
         for (number, spec) in config.swap.iter().enumerate() {
-            let store = match open(spec, number, pool, &mut offload) {
-                Ok(store) => store,
-                // The other areas may be enough.
-                Err(SwapError::Open(error)) if error.is_full() => {
-                    missing = Some(no_room(spec)?);
-                    continue;
-                }
-                // A program that has given up rights, or its root, may not open the area.
-                Err(SwapError::Open(_)) if !is_first() => match elsewhere() {
-                    Some(store) => store,
-                    None => continue,
-                },
-                Err(error) => return Err(error),
-            };
-            match &store {
-                Store::File(file) => files.push(file.clone()),
-                Store::Ram(area) => ram.push(area.clone()),
-            }
+            // The other areas may be enough.
+            let Some(store) = areas.open_one(number, spec)? else { continue };
             let priority = Priority::Given((config.swap.len() - number) as u16);
             let area = Box::new(Area { store, number, control });
             memory.swap_on(area, priority).map_err(SwapError::Refused)?;
         }
-        Ok(Self { files, ram, offload, pool, missing })
+        Ok(areas)
+    }
+
+    fn open_one(&mut self, number: usize, spec: &SwapSpec) -> Result<Option<Store>, SwapError> {
+        let path = match &spec.storage {
+            Storage::Ram => return self.open_ram(number).map(Store::Ram).map(Some),
+            Storage::File(path) | Storage::Temporary(path) => path,
+        };
+        let place = CString::new(&path[..]).map_err(|_| SwapError::Config)?;
+        if spec.pages == 0 {
+            let place = place.as_c_str().into();
+            self.missing = Some(Shortage { place, kind: ShortageKind::Disk });
+            return Ok(None);
+        }
+        let extents = Extents::new(self.pool.control(), number);
+        let extents = &*Box::leak(Box::new(extents));
+        let file = SwapFile::shared(Box::new(extents), spec.pages, &place, spec.bytes)?;
+        let file = Arc::new(file);
+        self.files.push((file.clone(), extents));
+        Ok(Some(Store::File(file)))
+    }
+
+    /// An area of compressed memory. The first one is used most, and has a compressor.
+    fn open_ram(&mut self, number: usize) -> Result<Arc<CompressedRam>, SwapError> {
+        let part = self.pool.part(number)?;
+        let (limit, pages) = (part.limit(), part.limit() / PAGE_SIZE);
+        let slots = u32::try_from(pages * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
+        let mut ram = CompressedRam::over(slots, Box::new(part))?;
+        if self.offload.is_none() {
+            let offload = Offload::new(self.pool.control(), number, limit);
+            let offload = &*Box::leak(Box::new(offload));
+            self.offload = Some(offload);
+            ram = ram.with_offload(Box::new(offload));
+        }
+        let ram = Arc::new(ram);
+        self.ram.push(ram.clone());
+        Ok(ram)
     }
 
     /// Prepares the areas for a process fork.
     pub fn before_fork(&self) {
         self.ram.iter().for_each(|ram| count(self.pool.control(), ram.before_fork()));
-        for file in &self.files {
-            // A full disk leaves the pages where they are; the next fork tries again.
+        for (file, _) in &self.files {
+            // A full disk leaves the pages where they wait, on both sides.
             let _ = file_size::unlimited(|| file.before_fork());
         }
     }
 
-    /// Makes the child that has `slot` hold the compressed memory that this process holds.
+    /// Makes the child that has `slot` hold what this process holds: compressed memory, parts of files.
     pub fn child(&self, slot: u32, file: u32) -> Result<Child, Errno> {
-        let desk = match (self.offload, self.ram.first()) {
-            (Some(offload), Some(ram)) => Some(offload.child(ram.waiting(), slot, file)?),
-            _ => None,
-        };
-        match self.pool.child(slot, file) {
-            Ok(spans) => Ok(Child { spans, desk }),
+        let mut child = Child { spans: None, desk: None, extents: Vec::new() };
+        match self.fill(&mut child, slot, file) {
+            Ok(()) => Ok(child),
             Err(errno) => {
-                desk.into_iter().for_each(offload::Child::undo);
+                child.undo();
                 Err(errno)
             }
         }
     }
 
-    /// Why a file could take no page, if one could not.
-    pub fn shortage(&self) -> Option<Shortage> {
-        self.files.iter().find_map(|file| file.shortage()).or_else(|| self.missing.clone())
+    fn fill(&self, child: &mut Child, slot: u32, file: u32) -> Result<(), Errno> {
+        if let (Some(offload), Some(ram)) = (self.offload, self.ram.first()) {
+            child.desk = Some(offload.child(ram.waiting(), slot, file)?);
+        }
+        child.spans = Some(self.pool.child(slot, file)?);
+        for (_, extents) in &self.files {
+            child.extents.push(extents.child(slot, file)?);
+        }
+        Ok(())
     }
 
-    /// Lets the files go on after a process fork, on either side.
-    pub fn after_fork(&self) {
-        self.files.iter().for_each(|file| file.after_fork());
+    /// Why a file could take no page, if one could not.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let shortage = self.files.iter().find_map(|(file, _)| file.shortage());
+        shortage.or_else(|| self.missing.clone())
     }
 }
 
-/// The compressed memory of a child that is about to be forked.
+/// What a child holds that is about to be forked.
 pub struct Child {
-    spans: pool::Child,
+    spans: Option<pool::Child>,
     desk: Option<offload::Child>,
+    extents: Vec<extents::Child>,
 }
 
 impl Child {
     /// Makes it this process's own: in the child.
     pub fn become_this(self) {
-        self.spans.become_this();
+        self.spans.into_iter().for_each(pool::Child::become_this);
         self.desk.into_iter().for_each(offload::Child::become_this);
+        self.extents.into_iter().for_each(extents::Child::become_this);
     }
 
     /// Leaves it to the child: in the parent.
     pub fn leave_to_child(self) {
-        self.spans.leave_to_child();
+        self.spans.into_iter().for_each(pool::Child::leave_to_child);
         self.desk.into_iter().for_each(offload::Child::leave_to_child);
+        self.extents.into_iter().for_each(extents::Child::leave_to_child);
     }
 
     /// Undoes what was noted: there is no child.
     pub fn undo(self) {
-        self.spans.undo();
+        self.spans.into_iter().for_each(pool::Child::undo);
         self.desk.into_iter().for_each(offload::Child::undo);
+        self.extents.into_iter().for_each(extents::Child::undo);
     }
 }
 
-/// What to say of an area for which the disk has no room.
-fn no_room(spec: &SwapSpec) -> Result<Shortage, SwapError> {
-    let place = match &spec.storage {
-        Storage::File(path) | Storage::Temporary(path) => path,
-        Storage::Ram => return Err(SwapError::Config),
-    };
-    let place = CString::new(&place[..]).map_err(|_| SwapError::Config)?;
-    Ok(Shortage { place: place.as_c_str().into(), kind: ShortageKind::Disk })
-}
-
-/// A file where everybody may have one.
-fn elsewhere() -> Option<Store> {
-    let places = [c"/var/tmp", c"/tmp"];
-    let file = places.into_iter().find_map(|place| SwapFile::temporary_at(place, None).ok())?;
-    Some(Store::File(Arc::new(file)))
-}
-
-/// Whether this is the program that the command was asked to run, which the areas were tried for.
+/// Whether this is the program that the command was asked to run.
 pub(super) fn is_first() -> bool {
     process::boot().flags & Boot::FIRST != 0
-}
-
-fn open(
-    spec: &SwapSpec,
-    number: usize,
-    pool: &'static Pool,
-    offload: &mut Option<&'static Offload>,
-) -> Result<Store, SwapError> {
-    let path = |bytes: &[u8]| CString::new(bytes).map_err(|_| SwapError::Config);
-    Ok(match &spec.storage {
-        Storage::Ram => {
-            let part = pool.part(number)?;
-            let pages = part.limit() / PAGE_SIZE;
-            let slots = u32::try_from(pages * SLOTS_PER_PAGE + 1).unwrap_or(u32::MAX);
-            let limit = part.limit();
-            let ram = CompressedRam::over(slots, Box::new(part))?;
-            // The first one is the one that is used most.
-            if offload.is_some() {
-                return Ok(Store::Ram(Arc::new(ram)));
-            }
-            let made = &*Box::leak(Box::new(Offload::new(pool.control(), number, limit)));
-            *offload = Some(made);
-            Store::Ram(Arc::new(ram.with_offload(Box::new(made))))
-        }
-        Storage::File(file) => {
-            Store::File(Arc::new(SwapFile::open_at(&path(file)?, c"/var/tmp", spec.bytes)?))
-        }
-        Storage::Temporary(directory) => {
-            Store::File(Arc::new(SwapFile::temporary_at(&path(directory)?, spec.bytes)?))
-        }
-    })
 }
 
 /// Counts what was compressed.

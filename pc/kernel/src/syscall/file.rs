@@ -109,11 +109,7 @@ fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
             return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
         }
         done += n as u64;
-        // A file is read to its end; a pipe or a terminal gives what it has.
-        let is_regular =
-            matches!(&open.what, What::Node(node, _) if matches!(node.kind, Kind::Regular(_)));
-        let is_pipe = matches!(&open.what, What::Read(_));
-        if n < want || !(is_regular || is_pipe) {
+        if n < want || !gives_more(&open) {
             break;
         }
     }
@@ -133,6 +129,22 @@ fn amount(open: &Open, bytes: u64, at: Option<u64>) -> Result {
 fn may_go_on(done: u64) -> bool {
     scheduler::yield_if_expired();
     done == 0 || !signal::is_pending()
+}
+
+/// Whether a read goes on after a piece: a file is read to its end, and what has no end for as much as is asked
+/// for; a terminal or a text gives what it has.
+fn gives_more(open: &Open) -> bool {
+    match &open.what {
+        What::Read(_) => true,
+        What::Node(node, _) => matches!(
+            node.kind,
+            Kind::Regular(_)
+                | Kind::Memory(_)
+                | Kind::Pagemap(_)
+                | Kind::Device(Device::Zero | Device::Random)
+        ),
+        _ => false,
+    }
 }
 
 fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
