@@ -46,6 +46,8 @@ fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"])
+        // The page goes through its steps faster than any reader, and each names itself in the address.
+        .arg("--disable-ipc-flooding-protection")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg("--dump-dom")
         .arg("--timeout=60000")

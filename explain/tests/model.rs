@@ -161,7 +161,7 @@ fn fits(step: &Step, name: &str, at: &str) {
             says == "empty" || says.starts_with("frame") || says.contains("of the file")
         }
         "reuse" => says.starts_with("frame") && after.says.contains('w'),
-        "spurious" => says.starts_with("frame"),
+        "spurious" | "standby" => says.starts_with("frame"),
         _ => false,
     };
     assert!(good, "{at}: {name} of {says}");
