@@ -77,14 +77,16 @@ struct Watched {
     /// The number of the shared memory's inode.
     memory: u64,
     state: State,
+    /// Whether processes of the tree were killed because it was lost.
+    has_killed: bool,
 }
 
 /// What the end of its keeper did to a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fell {
-    /// The keeper had it in its hands, and the host killed it too.
+    /// The keeper may have had it in its hands, where the host kills it too.
     AtItsStart,
-    /// The whole tree was killed.
+    /// Processes of the tree were killed: where the program was not among them, it has lost others.
     WithTheTree,
 }
 
@@ -146,7 +148,7 @@ pub fn start(
         let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
     }
     let memory = rustix::fs::fstat(tree.memory)?.st_ino;
-    let keeper = Some(Watched { process, slot, memory, state: State::Runs });
+    let keeper = Some(Watched { process, slot, memory, state: State::Runs, has_killed: false });
     Ok(Child { process: child?, keeper, signals })
 }
 
@@ -198,7 +200,6 @@ impl Child {
     /// Returns what its end did to the program, if it was killed before.
     pub fn take_leave(&mut self, control: &Control) -> Option<Fell> {
         let keeper = self.keeper.as_mut()?;
-        let was_lost = keeper.state == State::Lost;
         let slot = control.slots.get(keeper.slot);
         let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
         while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
@@ -212,7 +213,7 @@ impl Child {
         }
         match keeper.state {
             State::Lost if in_hands => Some(Fell::AtItsStart),
-            State::Lost if was_lost => Some(Fell::WithTheTree),
+            State::Lost if keeper.has_killed => Some(Fell::WithTheTree),
             _ => None,
         }
     }
@@ -281,11 +282,12 @@ impl Watched {
     /// Kills what is left of a tree that has lost its keeper: its processes could neither execute a
     /// program nor ask each other for memory. Children that are forked meanwhile look for the keeper and
     /// end by themselves.
-    fn end_tree(&self) {
+    fn end_tree(&mut self) {
         for _ in 0..ROUNDS {
             if !trees::kill_holders(self.memory) {
                 return;
             }
+            self.has_killed = true;
             std::thread::sleep(ROUND);
         }
     }

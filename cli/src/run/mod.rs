@@ -274,10 +274,13 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         watched.write(&told(&arguments, &config, &control, ended));
     }
     let fell = child.take_leave(&control);
-    match fell.filter(|_| ended == Ended::Signal(libc::SIGKILL)) {
-        Some(Fell::AtItsStart) => return Err(Error::Fell(program.path)),
+    match fell {
+        Some(Fell::AtItsStart) if ended == Ended::Signal(libc::SIGKILL) => {
+            return Err(Error::Fell(program.path));
+        }
+        // Whatever it ended with: it may have been told that its children were killed.
         Some(Fell::WithTheTree) => return Err(Error::Unkept(program.path)),
-        None => {}
+        _ => {}
     }
     check(&control, child.id(), &program.path)?;
     Ok(ended)
