@@ -11,8 +11,8 @@ use crate::machine::Shared;
 use crate::uffd::Mapped;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicBool, AtomicU32};
 use pagefault_machine::{Frame, PAGE_SIZE};
 use rustix::io::Errno;
 
@@ -54,14 +54,11 @@ pub struct Credits {
     quota: Option<Box<dyn Quota>>,
     /// Credits that were given and not spent.
     unspent: AtomicU32,
-    /// Whether a frame may be in a share: there was a fork. Until then nobody looks into the table of
-    /// shares, which would be another line of cold memory for each frame that comes or goes.
-    has_shares: AtomicBool,
 }
 
 impl Credits {
     pub fn new(quota: Option<Box<dyn Quota>>) -> Self {
-        Self { quota, unspent: AtomicU32::new(0), has_shares: AtomicBool::new(false) }
+        Self { quota, unspent: AtomicU32::new(0) }
     }
 
     /// Spends a credit for one frame; false if there is none to be had.
@@ -110,18 +107,12 @@ impl Credits {
     /// Forgets what was given to the parent: in a forked child.
     pub fn begin_child(&self) {
         self.unspent.store(0, Relaxed);
-        self.has_shares.store(true, Relaxed);
-    }
-
-    /// The share that a frame is in; 0 for none.
-    fn share_of(&self, quota: &dyn Quota, frame: Frame) -> u32 {
-        if self.has_shares.load(Relaxed) { quota.share_of(frame) } else { 0 }
     }
 
     /// Ends the use of a frame.
     pub fn release(&self, frame: Frame) {
         let Some(quota) = &self.quota else { return };
-        match self.share_of(&**quota, frame) {
+        match quota.share_of(frame) {
             0 => self.refund(),
             share => {
                 quota.set_share(frame, 0);
@@ -132,7 +123,7 @@ impl Credits {
 
     /// Whether other machines have the frame too.
     pub fn is_shared(&self, frame: Frame) -> bool {
-        self.quota.as_ref().is_some_and(|quota| self.share_of(&**quota, frame) != 0)
+        self.quota.as_ref().is_some_and(|quota| quota.share_of(frame) != 0)
     }
 
     /// Makes a frame this machine's own whose content is about to be in a page of its own.
@@ -150,7 +141,7 @@ impl Credits {
     /// The same where the page can stay shared; false if that takes a credit and there is none.
     pub fn try_own(&self, frame: Frame) -> bool {
         let Some(quota) = &self.quota else { return true };
-        let share = self.share_of(&**quota, frame);
+        let share = quota.share_of(frame);
         if share == 0 {
             return true;
         }
@@ -177,7 +168,6 @@ impl Shared {
         is_kept: impl Fn(Frame) -> bool,
     ) -> Result<(), Errno> {
         let Some(quota) = &self.credits.quota else { return Ok(()) };
-        self.credits.has_shares.store(true, Relaxed);
         let mut writable = Vec::new();
         for number in 0..self.frames.used() {
             let held = self.frames.hold(Frame(number));

@@ -179,11 +179,6 @@ impl PageTable {
         matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
     }
 
-    /// Whether `frame` was the last to be put into the host page of `page`.
-    pub fn was_shown(&self, page: usize, frame: Frame) -> bool {
-        self.shown_word(page).is_some_and(|word| word.load(Relaxed) & !FLAGS == frame.0 + 1)
-    }
-
     /// Whether no frame stands in the host page `host`, which is page `page` of this table, nor
     /// anything else is noted of it.
     pub fn is_empty(&self, page: usize, host: u64, frames: &Frames) -> bool {

@@ -361,11 +361,6 @@ pub fn let_go() {
     unsafe { BLOCKS.raw().unlock() };
 }
 
-/// Whether the calling thread is the only one in this memory.
-pub fn is_only() -> bool {
-    BLOCKS.lock().iter().filter(|thread| thread.number.load(Acquire) != 0).count() <= 1
-}
-
 /// Takes over the blocks of the threads that a forked child has not, and what was kept for them.
 pub fn leave_others(own: &Thread) {
     let mut blocks = BLOCKS.lock();

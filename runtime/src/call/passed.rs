@@ -36,9 +36,8 @@ impl Call<'_> {
 
     /// Makes the call with these arguments, the pages that it names kept resident.
     pub(super) fn make_pinned(&mut self, args: [u64; 6]) -> i64 {
-        let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
-        if self.is_tried_unpinned(traits.unwrap_or(Traits::empty())) {
-            let raw = match waits_for_word(self.number, &args) {
+        if self.is_tried_unpinned() {
+            let raw = match wait::is_for_word(self.number, &args) {
                 true => self.call_away(&args),
                 false => self.call(&args),
             };
@@ -64,18 +63,20 @@ impl Call<'_> {
         self.call(args)
     }
 
+    fn has(&self, wanted: Traits) -> bool {
+        pagefault_calls::describe(self.number).is_some_and(|call| call.traits.contains(wanted))
+    }
+
     /// Whether the call may wait for long, and the table says of all memory that it stores to.
     fn may_wait(&self) -> bool {
-        let traits = pagefault_calls::describe(self.number).map(|call| call.traits);
-        traits.is_some_and(|traits| traits.contains(Traits::BLOCKS))
-            && self.number != nr::__NR_ioctl
+        self.has(Traits::BLOCKS) && self.number != nr::__NR_ioctl
     }
 
     /// Whether the call is tried with its pages as they are: it changes nothing where one is absent. One
     /// that waits for long, and stores then, is to leave the other threads alone meanwhile.
-    fn is_tried_unpinned(&self, traits: Traits) -> bool {
+    fn is_tried_unpinned(&self) -> bool {
         let is_long_away = self.number == nr::__NR_poll && thread::was_one_of_many();
-        traits.contains(Traits::REPEATABLE) && !is_long_away
+        self.has(Traits::REPEATABLE) && !is_long_away
     }
 
     fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
@@ -174,14 +175,6 @@ impl Call<'_> {
         piece[count as usize] = used as u64;
         Some((asked, self.make_with_pins(&piece)))
     }
-}
-
-/// Whether a call waits for a word to change, which it reads and never writes.
-fn waits_for_word(number: u32, args: &[u64; 6]) -> bool {
-    /// All of the operation but `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
-    const OPERATION: u64 = !(128 | 256);
-    let waits = [nr::FUTEX_WAIT, nr::FUTEX_WAIT_BITSET].map(u64::from);
-    number == nr::__NR_futex && waits.contains(&(args[1] & 0xffff_ffff & OPERATION))
 }
 
 /// Names each area of the program's memory that the host uses for a call.

@@ -67,47 +67,59 @@ fn list_of(thread: u32) -> Option<u64> {
 /// Keeps one list resident, until it ends or cannot be read.
 fn keep_list(at: u64, pins: &mut Pins) -> sys::Result<()> {
     let head: Head = user::read(at)?;
-    let word = |entry: u64| (entry & !INHERITS).wrapping_add_signed(head.offset);
     pins.add(at, size_of::<Head>() as u64, Access::Read);
-    pins.add(word(head.pending), 4, Access::Write);
-    let mut entry = head.first;
-    for _ in 0..MOST {
-        if entry & !INHERITS == at || pins.len() >= Pins::most() {
-            break;
+    pins.add(head.word(head.pending), 4, Access::Write);
+    head.each_entry(at, |entry| {
+        if pins.len() >= Pins::most() {
+            return Err(sys::Errno::ENOMEM);
         }
         pins.add(entry & !INHERITS, 8, Access::Read);
-        pins.add(word(entry), 4, Access::Write);
-        entry = user::read(entry & !INHERITS)?;
-    }
-    Ok(())
+        pins.add(head.word(entry), 4, Access::Write);
+        Ok(())
+    })
 }
 
 /// Follows a list until it ends or cannot be read.
 fn follow(at: u64) -> sys::Result<()> {
     let head: Head = user::read(at)?;
     let owner = sys::thread_id();
-    let word = |entry: u64| (entry & !INHERITS).wrapping_add_signed(head.offset);
-    let mut entry = head.first;
-    for _ in 0..MOST {
-        if entry & !INHERITS == at {
-            break;
+    head.each_entry(at, |entry| {
+        if entry & !INHERITS == head.pending & !INHERITS {
+            return Ok(());
         }
-        // Read before the waiter that is woken may free it.
-        let next = user::read(entry & !INHERITS);
-        if entry & !INHERITS != head.pending & !INHERITS {
-            mark(word(entry), entry & INHERITS != 0, owner)?;
-        }
-        entry = next?;
-    }
+        mark(head.word(entry), entry & INHERITS != 0, owner)
+    })?;
     if head.pending & !INHERITS == 0 {
         return Ok(());
     }
-    let (pending, inherits) = (word(head.pending), head.pending & INHERITS != 0);
+    let (pending, inherits) = (head.word(head.pending), head.pending & INHERITS != 0);
     if !inherits && user::read::<u32>(pending)? == 0 {
         // It was let go, and the waiter not woken yet.
         wake(pending);
     }
     mark(pending, inherits, owner)
+}
+
+impl Head {
+    /// The word of an entry.
+    const fn word(&self, entry: u64) -> u64 {
+        (entry & !INHERITS).wrapping_add_signed(self.offset)
+    }
+
+    /// Calls `f` for each entry of the list whose head is at `at`, until it ends or one cannot be read.
+    fn each_entry(&self, at: u64, mut f: impl FnMut(u64) -> sys::Result<()>) -> sys::Result<()> {
+        let mut entry = self.first;
+        for _ in 0..MOST {
+            if entry & !INHERITS == at {
+                break;
+            }
+            // Read before the waiter that is woken may free it.
+            let next = user::read(entry & !INHERITS);
+            f(entry)?;
+            entry = next?;
+        }
+        Ok(())
+    }
 }
 
 /// Says that the owner of a word is dead, if this thread is.

@@ -48,8 +48,6 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
 /// How a call says how long it waits; `None` where it names an end instead, where it does not wait, and
 /// where the host itself says how much is left.
 fn timeout(number: u32, args: &[u64; 6]) -> Option<Timeout> {
-    /// `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
-    const FUTEX_FLAGS: u64 = 128 | 256;
     let is_of_time = [nr::CLOCK_REALTIME, nr::CLOCK_MONOTONIC, nr::CLOCK_BOOTTIME];
     match number {
         nr::__NR_poll => Some(Timeout::Milliseconds(2)),
@@ -61,12 +59,22 @@ fn timeout(number: u32, args: &[u64; 6]) -> Option<Timeout> {
         }
         nr::__NR_rt_sigtimedwait => Some(Timeout::Timespec(2)),
         nr::__NR_semtimedop | nr::__NR_epoll_pwait2 => Some(Timeout::Timespec(3)),
-        nr::__NR_futex => {
-            let waits = args[1] & !FUTEX_FLAGS == u64::from(nr::FUTEX_WAIT);
-            waits.then_some(Timeout::Timespec(3))
-        }
+        nr::__NR_futex => (futex_operation(args) == nr::FUTEX_WAIT).then_some(Timeout::Timespec(3)),
         _ => None,
     }
+}
+
+/// Whether a call waits for a word to change, which it reads and never writes.
+pub fn is_for_word(number: u32, args: &[u64; 6]) -> bool {
+    number == nr::__NR_futex
+        && matches!(futex_operation(args), nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET)
+}
+
+/// What `futex(2)` is asked to do; the kernel looks at the lower half of the argument alone.
+const fn futex_operation(args: &[u64; 6]) -> u32 {
+    /// `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
+    const FLAGS: u32 = 128 | 256;
+    args[1] as u32 & !FLAGS
 }
 
 impl Timeout {

@@ -6,7 +6,8 @@
 use super::shape::{FAULTING, JUMP, SYSCALL, Shape};
 use crate::maps::Line;
 use crate::sys::{self, Errno};
-use crate::{files, thread, user};
+use crate::thread::Thread;
+use crate::{files, user};
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use pagefault_linux::store::descriptor::{self, Kept};
@@ -73,7 +74,7 @@ enum Synchronize {
 
 impl Synchronize {
     fn begin() -> Option<Self> {
-        if thread::is_only() {
+        if Thread::current().is_only() {
             return Some(Self::Alone);
         }
         let flag = nr::membarrier_cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
