@@ -157,13 +157,7 @@ fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
     let present = |next: usize| space.table.entry(next).frame().map(|frame| (next, frame));
-    let refill = |(next, frame)| {
-        // A frame that was put here once is likely to be here still; where it is would be another line
-        // of cold memory to look at, for each neighbour and fault.
-        if !space.table.was_shown(next, frame) {
-            space.shared.refill_homeless(space, next, frame);
-        }
-    };
+    let refill = |(next, frame)| space.shared.refill_homeless(space, next, frame);
     after.map_while(present).for_each(refill);
     before.map_while(present).for_each(refill);
 }
