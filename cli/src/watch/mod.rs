@@ -33,9 +33,9 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often rings are drained that fill slowly. A thousand events a millisecond fill one in three times
-/// as long.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How often rings are drained that fill slowly. A program that ends sooner was not looked at, and its
+/// functions have no names.
+const PAUSE: Duration = Duration::from_millis(4);
 /// How often the counters are read.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// How long a record may be in the making before its writer is taken for dead.
