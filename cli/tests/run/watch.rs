@@ -152,10 +152,21 @@ fn a_trace_can_be_opened_however_the_run_ends() {
     if !have("python3") {
         return;
     }
+    // Thousands of faults, and then few at a time: a trace that grows faster than it can be read fills the
+    // disk, and is never read whole.
+    let program = "
+import os, time
+os.fork()
+x = [bytearray(b'%d' % i * 500) for i in range(8000)]
+while True:
+    for y in x:
+        y[0] ^= 1
+        time.sleep(0.002)
+";
     let scratch = Scratch::new("trace-killed");
     let path = scratch.path("trace.json");
     let options = ["--memory", "8M", "--trace", path.to_str().unwrap()];
-    let mut running = start(scratch.run(&options, &[python(), "-c", ENDLESS]));
+    let mut running = start(scratch.run(&options, &[python(), "-c", program]));
     let faults = |trace: &Value| events(trace).iter().filter(|event| event["ph"] == "X").count();
     // It can be read while it is written: what is read in the middle of a write may be cut.
     until("a thousand faults", || {
