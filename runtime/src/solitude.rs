@@ -19,7 +19,7 @@ use pagefault_linux::lock;
 static SOLE: AtomicU32 = AtomicU32::new(NOBODY);
 /// No thread has this context but one that has not begun.
 const NOBODY: u32 = 0;
-/// How many threads wait for the end of a section.
+/// How many threads wait to come back. While there are any, nobody is alone.
 static WAITERS: AtomicU32 = AtomicU32::new(0);
 
 /// A thread's part in this.
@@ -62,15 +62,22 @@ pub fn leave(thread: &Thread) -> Away<'_> {
 impl Drop for Away<'_> {
     fn drop(&mut self) {
         let is_away = &self.0.presence.is_away;
+        let mut waits = false;
         loop {
             is_away.store(false, SeqCst);
             let sole = SOLE.load(SeqCst);
             if sole == NOBODY {
-                return;
+                break;
             }
             is_away.store(true, SeqCst);
-            WAITERS.fetch_add(1, SeqCst);
+            if !waits {
+                // From now on no section begins, however fast they follow each other.
+                WAITERS.fetch_add(1, SeqCst);
+                waits = true;
+            }
             lock::wait(&SOLE, sole);
+        }
+        if waits {
             WAITERS.fetch_sub(1, SeqCst);
         }
     }
@@ -114,12 +121,12 @@ pub fn is_alone(thread: &Thread) -> bool {
     }
 }
 
-/// Keeps those that are away from coming back, if all others are.
+/// Keeps those that are away from coming back, if all others are and none waits to.
 fn close(thread: &Thread) -> bool {
     if SOLE.compare_exchange(NOBODY, thread.context(), SeqCst, Relaxed).is_err() {
         return false;
     }
-    let alone = thread.are_others_away();
+    let alone = WAITERS.load(SeqCst) == 0 && thread.are_others_away();
     if !alone {
         open();
     }
