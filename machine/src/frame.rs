@@ -6,7 +6,8 @@ use core::fmt;
 ///
 /// The memory manager never holds a pointer to the content of a frame; it asks the
 /// [`Machine`](crate::Machine) to zero, copy, fill or drain it. Frames of a machine are numbered
-/// from 0 to [`Machine::frames`](crate::Machine::frames) − 1.
+/// from 0 to [`Machine::frames`](crate::Machine::frames) − 1; memory of devices has the numbers from
+/// [`Machine::most_frames`](crate::Machine::most_frames) on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frame(pub u32);
 

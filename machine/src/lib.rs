@@ -77,4 +77,4 @@ pub use machine::{
     Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Rights, Space,
     Stale,
 };
-pub use store::{Backing, IoError, SwapDevice};
+pub use store::{Backing, DeviceMemory, IoError, NoPage, SwapDevice};

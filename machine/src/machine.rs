@@ -137,7 +137,8 @@ pub trait Machine: Send + Sync + Sized + 'static {
     fn frames(&self) -> u32;
 
     /// The most frames that there may be one day, if the machine can get more while it runs: their numbers
-    /// are below this.
+    /// are below this. Numbers from here on are memory of devices
+    /// ([`DeviceMemory`](crate::DeviceMemory)), of which a machine may have none.
     fn most_frames(&self) -> u32 {
         self.frames()
     }
@@ -158,7 +159,8 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Fills a frame with zeros.
     fn zero(&self, frame: Frame);
 
-    /// Copies the content of one frame to another.
+    /// Copies the content of one frame to another. `from` may be memory of a device; what cannot be read
+    /// there becomes zeros (spec B18).
     fn copy(&self, from: Frame, to: Frame);
 
     /// Lets `f` give a frame its content, or change a part of it. It may do I/O.

@@ -1,13 +1,14 @@
-//! What users implement: where the content of a file comes from, and where evicted pages go.
+//! What users implement: where the content of a file comes from, where evicted pages go, and which frames
+//! a device has.
 //!
-//! Both traits are small and blocking: every method may sleep. The memory manager calls them with no
+//! All three traits are small and blocking: every method may sleep. The memory manager calls them with no
 //! lock held but page locks and the rights to change an address space or a length, whose waiters
 //! sleep too; never under a cursor or another short lock, which debug builds check. Several threads
 //! may call at once, but never two for the same page's content. An implementation must not touch
 //! memory that the calling memory manager manages: answering that fault could need the very page that
 //! is being filled.
 
-use crate::PAGE_SIZE;
+use crate::{Frame, PAGE_SIZE};
 use core::fmt;
 
 /// A page of bytes, as a store sees it.
@@ -83,6 +84,50 @@ pub trait Backing: Send + Sync {
     fn opened(&self) {}
 
     /// Told once for each region over this content that goes away (`close`).
+    fn closed(&self) {}
+}
+
+/// Why a device gives no frame for a page (spec B13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoPage {
+    /// The device has no such page, or cannot show it: `SIGBUS`.
+    Bus,
+    /// No memory is left for what the device needs to show it.
+    OutOfMemory,
+    /// The device is busy: the instruction runs again, and asks again if it faults.
+    Again,
+}
+
+impl fmt::Display for NoPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bus => "the device has no such page",
+            Self::OutOfMemory => "the device has no memory left",
+            Self::Again => "the device is busy",
+        })
+    }
+}
+
+impl core::error::Error for NoPage {}
+
+/// Memory of a device that programs can map: registers, a frame buffer (Linux: a driver whose `mmap` makes
+/// a `VM_PFNMAP` region, spec B13).
+///
+/// Its frames are no pages of the memory manager: they are not counted, cached, evicted or freed. Their
+/// numbers lie at or above [`Machine::most_frames`](crate::Machine::most_frames); the machine copies from
+/// them, reads and writes them, and maps them.
+pub trait DeviceMemory: Send + Sync {
+    /// The frame that shows page number `index` of the device (Linux: the `fault` handler that calls
+    /// `vmf_insert_pfn`).
+    ///
+    /// Asked at each fault. A device that moves a page first takes the old frame out of every page table
+    /// (`Mapping::revoke` of package `pagefault`).
+    fn frame(&self, index: u64) -> Result<Frame, NoPage>;
+
+    /// Told of every duplicate of a region over this memory: by a split, a fork, a move (`open`).
+    fn opened(&self) {}
+
+    /// Told once for each region over this memory that goes away (`close`).
     fn closed(&self) {}
 }
 

@@ -229,7 +229,7 @@ impl<M: Machine> Mm<M> {
                 let fault = |v: Violation| Violation { place, frame: entry.frame(), ..v };
                 self.check_entry(&vma, address, entry).map_err(fault)?;
                 match entry {
-                    Entry::Present { frame, .. } if !self.manager.is_zero_frame(*frame) => {
+                    Entry::Present { frame, .. } if !self.manager.is_bare(*frame) => {
                         census.maps[frame.index()] += 1;
                         let is_anon = self.manager.page(*frame).is_anon();
                         *if is_anon { &mut anon } else { &mut file } += 1;
@@ -300,6 +300,12 @@ impl<M: Machine> Mm<M> {
             Entry::Swap(_) => is(Invariant::I16, !vma.has(VmaFlags::SHARED)),
             Entry::Present { frame, .. } if self.manager.is_zero_frame(*frame) => {
                 is(Invariant::I12, !entry.is_writable())
+            }
+            Entry::Present { frame, .. } if self.manager.is_device(*frame) => {
+                is(Invariant::I15, vma.has(VmaFlags::PFNMAP))?;
+                // A private region stores to a copy.
+                let stores = vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE);
+                is(Invariant::I12, stores || !entry.is_writable())
             }
             Entry::Present { frame, .. } => {
                 let page = self.manager.page(*frame);

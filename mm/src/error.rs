@@ -178,6 +178,7 @@ errors! {
         Unsuitable = EINVAL, "The advice does not fit a mapping in the range.";
         NotWritable = EACCES, "The mapping is not shared and writable.";
         NoHole = EOPNOTSUPP, "The file cannot have holes.";
+        OfDevice = ENODEV, "Memory of a device cannot have holes.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
         NotAccessible = EFAULT, "A page could not be populated: its access would raise a signal.";
         Denied = EINVAL, "A mapping in the range does not allow this access.";

@@ -13,6 +13,8 @@ pub enum Correction {
     File,
     /// A page of a file out of its place.
     Nonlinear,
+    /// Memory of a device.
+    Device,
     /// A page brought back from swap.
     SwapIn,
     /// A private copy of a shared page.

@@ -78,6 +78,10 @@ impl<M: Machine> Mm<M> {
                 self.bring_forced(page, access)?;
                 continue;
             };
+            if self.manager.is_device(frame) {
+                // The region has changed.
+                continue;
+            }
             if self.manager.is_zero_frame(frame) {
                 if access == Access::Read {
                     return Ok(Forced { frame, locked: false });
@@ -138,11 +142,11 @@ impl<M: Machine> Mm<M> {
         is_own
     }
 
-    /// The frame that the entry of a page names whatever it allows, with a reference unless it is the
-    /// shared frame of zeros.
+    /// The frame that the entry of a page names whatever it allows, with a reference if it is a
+    /// page's.
     fn hold_present(&self, page: VirtAddr) -> Option<Frame> {
         let frame = self.existing_entries(page_range(page))?.entry(page).frame()?;
-        if !self.manager.is_zero_frame(frame) {
+        if !self.manager.is_bare(frame) {
             self.manager.page(frame).hold();
         }
         Some(frame)
@@ -152,6 +156,10 @@ impl<M: Machine> Mm<M> {
 /// Whether a store goes to a copy that the region does not allow stores to itself; refuses what cannot be
 /// forced.
 fn breaks_copy<M: Machine>(vma: &Vma<M>, access: Access) -> Result<bool, UserError> {
+    if vma.has(VmaFlags::IO) {
+        // A device might notice that it is looked at.
+        return Err(UserError::BadAddress);
+    }
     let allowed = match access {
         Access::Write => vma.has(VmaFlags::WRITE) || vma.is_cow(),
         _ => vma.has(VmaFlags::READ.union(VmaFlags::MAYREAD)),

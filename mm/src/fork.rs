@@ -64,7 +64,8 @@ impl<M: Machine> AddressSpace<M> {
             if let Some(file) = &vma.file {
                 file.opened();
             }
-            let copies = vma.written_family().is_some() || vma.has(VmaFlags::NONLINEAR);
+            let copies = vma.written_family().is_some()
+                || vma.has(VmaFlags::NONLINEAR.union(VmaFlags::PFNMAP));
             if copies && !vma.has(VmaFlags::WIPEONFORK) {
                 self.copy_entries(&child, &Pair { ours: &vma, theirs: &copy })?;
             }
@@ -173,13 +174,13 @@ impl<M: Machine> Mm<M> {
     /// looking at the entry again: to share it now would show the store in the child.
     fn being_written(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow() && entry.is_writable())?;
-        self.manager.page(frame).has(PageFlags::LOCKED).then_some(frame)
+        self.manager.normal_page(frame)?.has(PageFlags::LOCKED).then_some(frame)
     }
 
     /// The page of an entry, if it is the region's own and a device uses it.
     fn pinned(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow())?;
-        let page = self.manager.page(frame);
+        let page = self.manager.normal_page(frame)?;
         (page.is_anon() && page.is_pinned()).then_some(frame)
     }
 
@@ -232,7 +233,8 @@ impl<M: Machine> Mm<M> {
             }
             return entry;
         };
-        if self.manager.is_zero_frame(frame) {
+        if self.manager.is_bare(frame) {
+            let protection = self.manager.honest(protection, false);
             return Entry::Present { frame, protection, accessed: false, dirty: false };
         }
         let mut dirty = false;

@@ -85,6 +85,9 @@ pub enum Turn {
 impl<M: Machine> Manager<M> {
     /// The state of a frame, unless it is free or the machine's.
     pub fn frame_report(&self, frame: Frame) -> Option<FrameReport> {
+        if self.is_device(frame) {
+            return None;
+        }
         let page = self.page(frame);
         let refs = page.refs();
         (refs > 0).then(|| FrameReport {

@@ -223,7 +223,7 @@ impl<M: Machine> Manager<M> {
 
     /// Whether a frame's page is pinned: a device, or the host, may store to it at any moment.
     pub fn is_pinned(&self, frame: Frame) -> bool {
-        self.page(frame).is_pinned()
+        !self.is_device(frame) && self.page(frame).is_pinned()
     }
 
     pub(crate) fn page(&self, frame: Frame) -> &Page {
@@ -236,6 +236,22 @@ impl<M: Machine> Manager<M> {
 
     pub(crate) fn is_zero_frame(&self, frame: Frame) -> bool {
         self.machine.zero_frame() == Some(frame)
+    }
+
+    /// Whether a frame is memory of a device: no page of ours (spec B13).
+    pub(crate) fn is_device(&self, frame: Frame) -> bool {
+        frame.0 >= self.pages.len()
+    }
+
+    /// The page that an entry names with this frame, if it names one (Linux: `vm_normal_page`).
+    pub(crate) fn normal_page(&self, frame: Frame) -> Option<&Page> {
+        (!self.is_bare(frame)).then(|| self.page(frame))
+    }
+
+    /// Whether an entry that names the frame names no page, so that nothing is referenced, counted or
+    /// owned: the shared frame of zeros, or memory of a device.
+    pub(crate) fn is_bare(&self, frame: Frame) -> bool {
+        self.is_zero_frame(frame) || self.is_device(frame)
     }
 
     /// Tells the observer, if there is one.

@@ -162,6 +162,10 @@ impl<M: Machine> Mm<M> {
         let mut attempts = 0_u32;
         loop {
             let region = self.containing(page);
+            if region.as_ref().is_some_and(|vma| vma.has(VmaFlags::PFNMAP)) {
+                // What a device shows is no page that another device could hold (spec B20).
+                return Err(UserError::BadAddress);
+            }
             let attempt = self
                 .existing_entries(page_range(page))
                 .map(|mut cursor| self.pin_entry(&mut cursor, page, access, region.as_deref()));
@@ -204,10 +208,7 @@ impl<M: Machine> Mm<M> {
         if !entry.allows(access) {
             return Attempt::Absent;
         }
-        if manager.is_zero_frame(frame) {
-            return Attempt::Shared;
-        }
-        let page = manager.page(frame);
+        let Some(page) = manager.normal_page(frame) else { return Attempt::Shared };
         if !entry.is_writable() {
             if page.is_anon() {
                 return self.pin_read_only(frame);

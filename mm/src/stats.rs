@@ -74,6 +74,8 @@ counters! {
     file,
     /// Faults corrected through a nonlinear entry.
     nonlinear,
+    /// Faults corrected with memory of a device.
+    device,
     /// Faults corrected by bringing a page back from swap.
     swap_in,
     /// Faults corrected by a private copy.
@@ -139,6 +141,7 @@ impl Stats {
             Correction::Zero => &self.zero,
             Correction::File => &self.file,
             Correction::Nonlinear => &self.nonlinear,
+            Correction::Device => &self.device,
             Correction::SwapIn => &self.swap_in,
             Correction::CopyOnWrite => &self.copy_on_write,
             Correction::Reuse => &self.reuse,

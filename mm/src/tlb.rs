@@ -138,7 +138,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// Adds a translation of a page that lives on, and keeps the page until the flush.
     pub(crate) fn add_held(&mut self, address: VirtAddr, frame: Frame, fate: Fate) {
         let manager = &self.mm.manager;
-        if manager.is_zero_frame(frame) {
+        if manager.is_bare(frame) {
             self.add(address, frame, fate, After::Keep);
         } else {
             manager.page(frame).hold();

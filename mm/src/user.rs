@@ -24,9 +24,17 @@ impl<M: Machine> Mm<M> {
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
             let _engaged = self.manager.engage();
             let Ok(frame) = self.grab(at, Access::Write) else { break };
-            self.manager.machine.write(frame, at.page_offset(), &bytes[done..done + n]);
-            self.manager.mark_dirty(self.manager.page(frame));
-            self.manager.unlock_and_put(frame);
+            let write =
+                || self.manager.machine.write(frame, at.page_offset(), &bytes[done..done + n]);
+            if self.manager.is_device(frame) {
+                if !self.with_device(at, Access::Write, frame, write) {
+                    continue;
+                }
+            } else {
+                write();
+                self.manager.mark_dirty(self.manager.page(frame));
+                self.manager.unlock_and_put(frame);
+            }
             done += n;
         }
         bytes.len() - done
@@ -43,9 +51,16 @@ impl<M: Machine> Mm<M> {
                 let _engaged = self.manager.engage();
                 let Ok(frame) = self.grab(at, Access::Read) else { break };
                 let target = &mut bytes[done..done + n];
-                self.manager.machine.read(frame, at.page_offset(), target);
-                if !self.manager.is_zero_frame(frame) {
-                    self.manager.unlock_and_put(frame);
+                let mut read = || self.manager.machine.read(frame, at.page_offset(), target);
+                if self.manager.is_device(frame) {
+                    if !self.with_device(at, Access::Read, frame, read) {
+                        continue;
+                    }
+                } else {
+                    read();
+                    if !self.manager.is_zero_frame(frame) {
+                        self.manager.unlock_and_put(frame);
+                    }
                 }
                 done += n;
             }
@@ -88,9 +103,28 @@ impl<M: Machine> Mm<M> {
         Ok(buffer.len())
     }
 
-    /// Takes hold of a page, faulting it in if it is not there: a reference and, unless it is the
-    /// shared frame of zeros, the page lock, under which reclaim leaves the entry as it is. The
-    /// caller is engaged.
+    /// Does something with a device's frame while an entry names it: under the cursor, since nothing else
+    /// keeps the device from taking it back. Returns whether the entry still named it.
+    fn with_device(
+        &self,
+        address: VirtAddr,
+        access: Access,
+        frame: Frame,
+        act: impl FnOnce(),
+    ) -> bool {
+        let page = address.page();
+        let Some(cursor) = self.existing_entries(page_range(page)) else { return false };
+        let entry = cursor.entry(page);
+        let is_named = entry.frame() == Some(frame) && entry.allows(access);
+        if is_named {
+            act();
+        }
+        is_named
+    }
+
+    /// Takes hold of a page, faulting it in if it is not there: a reference and the page lock, under which
+    /// reclaim leaves the entry as it is. The shared frame of zeros and memory of a device have neither.
+    /// The caller is engaged.
     fn grab(self: &Arc<Self>, address: VirtAddr, access: Access) -> Result<Frame, UserError> {
         let page = address.page();
         loop {
@@ -98,7 +132,7 @@ impl<M: Machine> Mm<M> {
                 self.fault_in_engaged(address, access)?;
                 continue;
             };
-            if self.manager.is_zero_frame(frame) {
+            if self.manager.is_bare(frame) {
                 return Ok(frame);
             }
             self.manager.lock_page(frame);
@@ -115,13 +149,13 @@ impl<M: Machine> Mm<M> {
         entry.frame().filter(|_| entry.allows(access))
     }
 
-    /// Like [`frame_for`](Self::frame_for), with a reference unless it is the shared frame of zeros:
+    /// Like [`frame_for`](Self::frame_for), with a reference if it is a page's:
     /// taken while the entry is locked, since afterwards the page may be freed at any moment.
     fn hold_frame_for(&self, page: VirtAddr, access: Access) -> Option<Frame> {
         let cursor = self.existing_entries(page_range(page))?;
         let entry = cursor.entry(page);
         let frame = entry.frame().filter(|_| entry.allows(access))?;
-        if !self.manager.is_zero_frame(frame) {
+        if !self.manager.is_bare(frame) {
             self.manager.page(frame).hold();
         }
         Some(frame)

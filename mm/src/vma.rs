@@ -39,8 +39,12 @@ bitflags::bitflags! {
         const MAYSHARE = 0x80;
         /// The region grows towards lower addresses on access.
         const GROWSDOWN = 0x100;
+        /// Entries name memory of a device, which is no page (spec B13).
+        const PFNMAP = 0x400;
         /// The pages stay in memory.
         const LOCKED = 0x2000;
+        /// Accesses reach a device: nobody may look ahead or behind (spec B20).
+        const IO = 0x4000;
         /// Accesses are expected in order.
         const SEQ_READ = 0x8000;
         /// Accesses are expected in no order.
@@ -75,6 +79,10 @@ bitflags::bitflags! {
 impl VmaFlags {
     /// What mlock sets, and whatever ends its effect clears.
     pub const LOCKS: Self = Self::LOCKED.union(Self::LOCKONFAULT);
+
+    /// What a region of a device is (`remap_pfn_range`).
+    pub const DEVICE: Self =
+        Self::IO.union(Self::PFNMAP).union(Self::DONTEXPAND).union(Self::DONTDUMP);
 
     /// The three access flags.
     pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);

@@ -28,12 +28,20 @@ impl Conduct {
     /// # Panics
     /// If the caller holds a lock of the computer, unless that is tolerated.
     pub(crate) fn begin(&self, operations: &AtomicU64, fail: &FailNth) -> Result<(), IoError> {
+        self.take_time(operations);
+        if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
+    }
+
+    /// Counts an operation and takes its time.
+    ///
+    /// # Panics
+    /// If the caller holds a lock of the computer, unless that is tolerated.
+    pub(crate) fn take_time(&self, operations: &AtomicU64) {
         self.expect_no_locks();
         operations.fetch_add(1, Ordering::Relaxed);
         for _ in 0..self.latency.load(Ordering::Relaxed) {
             yield_point();
         }
-        if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
     }
 
     /// What every call of a device may count on, since it may sleep.

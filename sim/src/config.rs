@@ -7,6 +7,8 @@ use core::fmt;
 pub struct Config {
     /// The number of frames; page tables take theirs from the same frames. At least 4.
     pub frames: u32,
+    /// The number of frames of device memory, numbered from [`Config::frames`] on.
+    pub device_frames: u32,
     /// The number of CPUs, 1 to 64.
     pub cpus: u32,
     /// Decides everything that is left to chance.
@@ -44,7 +46,8 @@ pub struct Hazards {
 /// Why a computer cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// [`Config::frames`] is below 4, or above what the processor's entries can name.
+    /// [`Config::frames`] is below 4, or with [`Config::device_frames`] above what the processor's entries
+    /// can name.
     Frames,
     /// [`Config::cpus`] is not 1 to 64.
     Cpus,
@@ -80,6 +83,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             frames: 4096,
+            device_frames: 0,
             cpus: 1,
             seed: 1,
             tlb_entries: 64,

@@ -4,6 +4,7 @@ use crate::chance::STEP;
 use crate::conduct::FailNth;
 use crate::lock::SimMutex;
 use crate::violation::{Operation, Violation};
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Frame, OutOfFrames, PAGE_SIZE};
@@ -19,7 +20,12 @@ type Content = [AtomicU64; WORDS];
 
 /// All frames of a computer.
 pub(crate) struct Frames {
+    /// Memory, then memory of devices.
     frames: Box<[Slot]>,
+    /// How many of them are memory.
+    count: u32,
+    /// The first frame of device memory that no device has.
+    devices_from: AtomicU32,
     /// Free frames; the one freed last is taken first, so that a stale translation meets the new
     /// owner's data soon.
     free: Mutex<Vec<Frame>>,
@@ -51,18 +57,25 @@ pub(crate) enum Owner {
     Table = 2,
     /// It is the frame of zeros.
     Zeros = 3,
+    /// It is a device's.
+    Device = 4,
 }
 
 impl Frames {
-    pub(crate) fn new(count: u32) -> Self {
-        let slot = || Slot {
+    pub(crate) fn new(count: u32, devices: u32) -> Self {
+        let slot = |owner: Owner| Slot {
             content: OnceLock::new(),
-            owner: AtomicU8::new(Owner::Nobody as u8),
+            owner: AtomicU8::new(owner as u8),
             translations: AtomicU32::new(0),
             leaf: lock_api::Mutex::new(()),
         };
         Self {
-            frames: (0..count).map(|_| slot()).collect(),
+            frames: (0..count)
+                .map(|_| slot(Owner::Nobody))
+                .chain((0..devices).map(|_| slot(Owner::Device)))
+                .collect(),
+            count,
+            devices_from: AtomicU32::new(count),
             free: Mutex::new((0..count).rev().map(Frame).collect()),
             free_count: AtomicU32::new(count),
             fail: FailNth::default(),
@@ -70,7 +83,7 @@ impl Frames {
     }
 
     pub(crate) fn count(&self) -> u32 {
-        self.frames.len() as u32
+        self.count
     }
 
     pub(crate) fn free_count(&self) -> u32 {
@@ -93,6 +106,15 @@ impl Frames {
 
     pub(crate) fn owner(&self, frame: Frame) -> Owner {
         self.frames[frame.index()].owner()
+    }
+
+    /// Takes frames of device memory, which are zeros and stay the device's.
+    pub(crate) fn take_device_frames(&self, pages: u32) -> Option<Range<u32>> {
+        let more =
+            |from: u32| from.checked_add(pages).filter(|end| *end as usize <= self.frames.len());
+        let from = self.devices_from.try_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        (from..from + pages).for_each(|number| self.zero(Frame(number)));
+        Some(from..from + pages)
     }
 
     /// Takes a free frame. The second value says whether it was written while it was free.
@@ -146,11 +168,15 @@ impl Frames {
             return Err(Violation::NoSuchFrame { frame });
         }
         let reads = matches!(operation, Operation::CopyFrom | Operation::Drain | Operation::Map);
+        let writes = matches!(operation, Operation::Fill | Operation::MapWritable);
         match self.owner(frame) {
             Owner::Manager => Ok(()),
             Owner::Zeros if reads => Ok(()),
+            Owner::Device if reads || writes => Ok(()),
             Owner::Nobody => Err(Violation::UseAfterFree { frame, operation }),
-            Owner::Table | Owner::Zeros => Err(Violation::Forbidden { frame, operation }),
+            Owner::Table | Owner::Zeros | Owner::Device => {
+                Err(Violation::Forbidden { frame, operation })
+            }
         }
     }
 
@@ -288,6 +314,7 @@ impl From<u8> for Owner {
             1 => Self::Manager,
             2 => Self::Table,
             3 => Self::Zeros,
+            4 => Self::Device,
             _ => Self::Nobody,
         }
     }

@@ -35,7 +35,8 @@ pub(crate) struct Hardware<A: Architecture> {
 
 impl<A: Architecture> Hardware<A> {
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
-        if config.frames < 4 || config.frames - 1 > A::LIMITS.frame {
+        let all = config.frames.checked_add(config.device_frames).ok_or(ConfigError::Frames)?;
+        if config.frames < 4 || all - 1 > A::LIMITS.frame {
             return Err(ConfigError::Frames);
         }
         let mut config = config;
@@ -48,7 +49,7 @@ impl<A: Architecture> Hardware<A> {
     }
 
     fn with_checked(config: Config) -> Result<Self, OutOfFrames> {
-        let frames = Frames::new(config.frames);
+        let frames = Frames::new(config.frames, config.device_frames);
         let zeros = match config.zero_frame {
             true => {
                 let (frame, _) = frames.allocate(Owner::Zeros)?;

@@ -52,6 +52,7 @@
 //! | kernel addresses and the reference table (spec A4–A6) | [`Computer::kernel`], [`Computer::synchronise_root`] |
 //! | broken rules, checked as they happen or on request | [`Violation`], [`Computer::check_tlbs`] |
 //! | things that fail at the nth time | [`Computer::fail_nth_allocation`], [`SimDisk`], [`SimFile`], [`Faulty`] |
+//! | memory of devices, mapped as it is (spec B13) | [`Config::device_frames`], [`Computer::device`], [`SimDevice`] |
 //! | interleavings that repeat by seed | [`Computer::explore`] |
 //! | what was asked of a machine, of this one or any other | [`Traced`], [`Log`] |
 //!
@@ -86,6 +87,7 @@ mod conduct;
 mod config;
 mod context;
 mod cpu;
+mod device;
 mod disk;
 mod errata;
 mod faulty;
@@ -111,6 +113,7 @@ pub use arch::{Alpha, Architecture, Field, Ia32, Pae, X86_64};
 pub use computer::{Computer, Sim, Sim32, Usage};
 pub use config::{Config, ConfigError, Hazards, OnViolation};
 pub use cpu::{Cpu, Registers};
+pub use device::{DeviceStats, SimDevice};
 pub use disk::{DiskStats, SimDisk};
 pub use errata::Errata;
 pub use faulty::{Faulty, FaultySpace};

@@ -11,7 +11,8 @@ pub enum Violation {
         /// The frame.
         frame: Frame,
     },
-    /// The frame of zeros, or a frame that holds a page table, was freed or written.
+    /// The frame of zeros, or a frame that holds a page table, was freed or written; or a device's memory was
+    /// used as if it were the memory manager's.
     Forbidden {
         /// The frame.
         frame: Frame,
@@ -135,7 +136,10 @@ impl fmt::Display for Violation {
         match *self {
             Self::DoubleFree { frame } => write!(f, "{frame:?} was freed twice"),
             Self::Forbidden { frame, operation } => {
-                write!(f, "{operation:?} of {frame:?}, which is the frame of zeros or a page table")
+                write!(
+                    f,
+                    "{operation:?} of {frame:?}, which is the frame of zeros, a page table or a device's"
+                )
             }
             Self::UseAfterFree { frame, operation } => {
                 write!(f, "{operation:?} of {frame:?}, which is free")

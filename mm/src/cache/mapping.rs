@@ -2,6 +2,7 @@
 
 use crate::cache::Key;
 use crate::cache::ahead::Reading;
+use crate::cache::device::Device;
 use crate::error::FileError;
 use crate::event::Weight;
 use crate::fault::Refusal;
@@ -23,6 +24,8 @@ pub(crate) enum Store {
     Backing(Arc<dyn Backing>),
     /// Shared anonymous memory of this many bytes: dirty pages go to swap (spec D11).
     Shared(AtomicU64),
+    /// Memory of a device: nothing is cached (spec B13).
+    Device(Device),
 }
 
 /// The regions over an object.
@@ -176,6 +179,7 @@ impl<M: Machine> Mapping<M> {
         match &self.store {
             Store::Backing(backing) => self.calling(backing).len(),
             Store::Shared(len) => Ok(len.load(Ordering::Acquire)),
+            Store::Device(_) => Err(IoError::Unsupported),
         }
     }
 
@@ -219,15 +223,19 @@ impl<M: Machine> Mapping<M> {
 
     /// Tells the backing that a region over it went away (spec D1).
     pub(crate) fn closed(&self) {
-        if let Store::Backing(backing) = &self.store {
-            self.calling(backing).closed();
+        match &self.store {
+            Store::Backing(backing) => self.calling(backing).closed(),
+            Store::Device(device) => device.memory.closed(),
+            Store::Shared(_) => {}
         }
     }
 
     /// Tells the backing that a region over it was duplicated.
     pub(crate) fn opened(&self) {
-        if let Store::Backing(backing) = &self.store {
-            self.calling(backing).opened();
+        match &self.store {
+            Store::Backing(backing) => self.calling(backing).opened(),
+            Store::Device(device) => device.memory.opened(),
+            Store::Shared(_) => {}
         }
     }
 
@@ -244,6 +252,7 @@ impl<M: Machine> Mapping<M> {
                 self.calling(backing).make_writable(self.manager.page(frame).index())
             }
             Store::Shared(_) => Ok(()),
+            Store::Device(_) => Err(IoError::Unsupported),
         }
     }
 
@@ -355,6 +364,7 @@ impl<M: Machine> Mapping<M> {
                 Weight::Major
             }
             Store::Shared(_) => self.bring_back(frame, index)?,
+            Store::Device(_) => return Err(Refusal::Bus),
         };
         page.set(PageFlags::UPTODATE);
         self.manager.enqueue(frame, Some(self.key(index).hash()));

@@ -6,11 +6,13 @@
 //! that takes a reference and a removal that counts them (spec F21).
 
 mod ahead;
+mod device;
 mod mapping;
 mod truncate;
 mod write;
 
 pub(crate) use ahead::{Advised, Touch};
+pub(crate) use device::Shown;
 pub use mapping::{File, Mapping};
 pub(crate) use mapping::{Found, Store};
 

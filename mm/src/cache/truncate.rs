@@ -40,9 +40,13 @@ impl<M: Machine> Mapping<M> {
 
     /// Makes whole pages read as zero again (`fallocate` with `PUNCH_HOLE`). Private copies stay.
     pub fn punch(&self, indexes: Range<u64>) -> Result<(), FileError> {
+        if self.is_device() {
+            return Err(FileError::Unsupported);
+        }
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
         self.unmap(indexes.clone(), Which::Files);
         match &self.store {
+            Store::Device(_) => {}
             Store::Shared(_) => self.drop_pages(indexes),
             Store::Backing(_) => {
                 // A backing knows no holes: zeros are written instead.
@@ -81,6 +85,7 @@ impl<M: Machine> Mapping<M> {
     /// The page that the new end cuts, locked, if anything but the backing may hold its tail.
     fn tail_page(&self, index: u64) -> Result<Option<Frame>, FileError> {
         match &self.store {
+            Store::Device(_) => Ok(None),
             Store::Shared(_) => Ok(Some(self.page(index)?.frame)),
             Store::Backing(_) => {
                 let Some(frame) = self.cached(index) else { return Ok(None) };

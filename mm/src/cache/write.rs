@@ -120,6 +120,7 @@ impl<M: Machine> Mapping<M> {
                 len.store(bytes, Ordering::Release);
                 Ok(())
             }
+            Store::Device(_) => Err(FileError::Unsupported),
         }
     }
 

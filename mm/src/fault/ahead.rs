@@ -86,7 +86,7 @@ impl<M: Machine> Mm<M> {
             let mut at = part.start;
             while at < part.end {
                 // The cursor keeps the page.
-                let frame = cursor.entry(at).frame().filter(|frame| !manager.is_zero_frame(*frame));
+                let frame = cursor.entry(at).frame().filter(|frame| !manager.is_bare(*frame));
                 if let Some(ahead) = frame.and_then(|frame| manager.take_guess(frame)) {
                     used[ahead as usize] += 1;
                 }

@@ -66,7 +66,7 @@ impl<M: Machine> Mm<M> {
             Plan::Copy(frame) => {
                 let new = self.manager.allocate_free();
                 let step = new.map(|new| self.copy(vma, fault, frame, new));
-                if !self.manager.is_zero_frame(frame) {
+                if !self.manager.is_bare(frame) {
                     self.manager.put_copied(frame);
                 }
                 step.or_else(|OutOfFrames| self.await_room(frame))
@@ -83,10 +83,13 @@ impl<M: Machine> Mm<M> {
         frame: Frame,
     ) -> Plan {
         let manager = &self.manager;
-        if manager.is_zero_frame(frame) {
+        let Some(page) = manager.normal_page(frame) else {
+            if vma.has(VmaFlags::SHARED) && manager.is_device(frame) {
+                Self::reuse_device(vma, fault, cursor, frame);
+                return Plan::Reused;
+            }
             return Plan::Copy(frame);
-        }
-        let page = manager.page(frame);
+        };
         if page.is_anon() {
             if self.reuse_if_sole(vma, fault, cursor, frame) {
                 return Plan::Reused;
@@ -213,7 +216,7 @@ impl<M: Machine> Mm<M> {
                 return Step::Again;
             }
             Replaced::Writable => {
-                if !manager.is_zero_frame(old) {
+                if !manager.is_bare(old) {
                     // The entry's reference, which nobody's translation needs any more.
                     manager.put(old);
                 }
@@ -237,9 +240,8 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let is_reusable = || {
             // By now it may be another page, of anyone's: then the entry has changed too.
-            !manager.is_zero_frame(old)
-                && manager.page(old).is_anon()
-                && manager.is_sole_owner(manager.page(old), 0)
+            let page = manager.normal_page(old);
+            page.is_some_and(|page| page.is_anon() && manager.is_sole_owner(page, 0))
         };
         if let Some(frame) = manager.allocate_unless(is_reusable)? {
             manager.put(frame);
@@ -273,18 +275,15 @@ impl<M: Machine> Mm<M> {
             return Replaced::No;
         }
         let manager = &self.manager;
-        let page = manager.page(old);
-        let old_kind = match page.is_anon() {
+        let page = manager.normal_page(old);
+        if page.is_some_and(|page| page.is_anon() && page.is_pinned()) {
             // Pinned since the copy was decided on: the device and the program stay together.
-            true if page.is_pinned() => return Replaced::No,
-            true => Kind::Anon,
-            false => Kind::File,
-        };
+            return Replaced::No;
+        }
         cursor.replace(fault.page, Entry::None);
-        let is_zero_frame = manager.is_zero_frame(old);
-        if !is_zero_frame {
+        if let Some(page) = page {
             manager.count_unmapping(page);
-            self.count_rss(old_kind, -1);
+            self.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, -1);
         }
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
         let is_flushed = manager.machine.flush_here(&self.space, stale);
@@ -293,7 +292,7 @@ impl<M: Machine> Mm<M> {
             vma.written_protection()
         } else {
             // The entry's reference is dropped after the flush; the caller keeps its own.
-            let after = if is_zero_frame { After::Keep } else { After::Drop };
+            let after = if page.is_none() { After::Keep } else { After::Drop };
             gather.add(fault.page, old, Fate::Kept, after);
             vma.page_protection().read_only()
         };

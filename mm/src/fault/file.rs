@@ -11,12 +11,15 @@ use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 
 impl<M: Machine> Mm<M> {
-    /// A page of the region's file at its place.
+    /// A page of the region's file, or of its device, at its place.
     pub(super) fn linear(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         fault: &mut Fault,
     ) -> Result<Step, Refusal> {
+        if let Some(device) = vma.file.as_ref().filter(|_| vma.has(VmaFlags::PFNMAP)) {
+            return self.device_page(vma, fault, device);
+        }
         let index = vma.index_of(fault.page);
         self.from_file(vma, fault, index, Entry::None)
     }

@@ -12,6 +12,7 @@ pub(crate) mod ahead;
 mod anonymous;
 mod around;
 mod cow;
+mod device;
 mod file;
 mod readmit;
 pub(crate) mod stack;

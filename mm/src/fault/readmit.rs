@@ -5,6 +5,7 @@ use crate::event::Correction;
 use crate::fault::{Fault, Step};
 use crate::machine::{Cursor, Entry, Frame, Machine};
 use crate::mm::Mm;
+use crate::page::Page;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 
@@ -25,7 +26,7 @@ impl<M: Machine> Mm<M> {
         // What swap has of a dirty page is out of date: its owner may as well store to it at once.
         let stores = dirty && vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
         if stores
-            && self.manager.page(frame).is_anon()
+            && self.manager.normal_page(frame).is_some_and(Page::is_anon)
             && vma.written_family().is_some()
             && self.reuse_if_sole(vma, fault, &mut cursor, frame)
         {

@@ -102,7 +102,10 @@ impl<M: Machine> Mm<M> {
         let end = range.end;
         match advice {
             Advice::WillNeed => self.bring_near(vma, range),
+            Advice::Remove if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::OfDevice),
             Advice::Remove => self.remove(vma, range)?,
+            // The content is the device's, and so is where it lies.
+            _ if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::Unsuitable),
             Advice::GuardInstall => return self.install_guards(vma, range),
             Advice::GuardRemove => self.remove_guards(range),
             Advice::DontNeedLocked => return Ok(self.discard(vma, range)),
@@ -130,7 +133,8 @@ impl<M: Machine> Mm<M> {
                 Of::PrivateAnonymous if !is_private || vma.file.is_some() => {
                     return Err(AdviseError::Unsuitable);
                 }
-                Of::Private if !is_private => return Ok(part.end),
+                Of::Memory if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::Unsuitable),
+                Of::Private if !is_private || vma.has(VmaFlags::PFNMAP) => return Ok(part.end),
                 _ => {}
             }
             let (end, flags) = (part.end, vma.flags.difference(change.off) | change.on);
@@ -219,8 +223,8 @@ impl<M: Machine> Mm<M> {
     /// Marks a page that only this entry uses; others, or a device, may still want the content.
     fn is_lazily_freeable(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
         let manager = &self.manager;
-        let page = manager.page(frame);
-        let theirs = manager.is_zero_frame(frame) || !page.is_anon() || page.is_pinned();
+        let Some(page) = manager.normal_page(frame) else { return false };
+        let theirs = !page.is_anon() || page.is_pinned();
         if theirs || !page.try_lock() {
             return false;
         }
@@ -243,7 +247,7 @@ impl<M: Machine> Mm<M> {
             let _engaged = self.manager.engage();
             let frame = self.existing_entries(page..page + PAGE_SIZE).and_then(|cursor| {
                 let frame = cursor.entry(page).frame()?;
-                if self.manager.is_zero_frame(frame) {
+                if self.manager.is_bare(frame) {
                     return None;
                 }
                 self.manager.page(frame).hold();
@@ -266,7 +270,8 @@ impl<M: Machine> Mm<M> {
         let needed = if access == Access::Write { VmaFlags::WRITE } else { VmaFlags::READ };
         for page in Pages::new(&range, PAGE_SIZE) {
             self.fault_in_as(page.start, |vma| {
-                if vma.has(needed) { Ok(access) } else { Err(AdviseError::Denied) }
+                let may = vma.has(needed) && !vma.has(VmaFlags::PFNMAP);
+                if may { Ok(access) } else { Err(AdviseError::Denied) }
             })?;
         }
         Ok(())
@@ -288,6 +293,8 @@ impl From<Refusal> for AdviseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Every,
+    /// It does not fit memory of a device.
+    Memory,
     /// Others stay as they are.
     Private,
     /// It does not fit others.
@@ -321,6 +328,7 @@ const fn flag_change(advice: Advice) -> Option<FlagChange> {
     };
     let of = match advice {
         Advice::WipeOnFork => Of::PrivateAnonymous,
+        Advice::DoFork | Advice::DoDump => Of::Memory,
         Advice::Mergeable => Of::Private,
         _ => Of::Every,
     };

@@ -83,6 +83,10 @@ impl<M: Machine> Mm<M> {
             let vma = self.containing(at).ok_or(LockError::Unmapped)?;
             let part = at..range.end.min(vma.end);
             at = part.end;
+            if vma.has(VmaFlags::PFNMAP) {
+                // A device's memory never leaves, and does not count.
+                continue;
+            }
             let flags = vma.flags.difference(VmaFlags::LOCKS) | stay.flags();
             if flags != vma.flags {
                 exclusive.reflag(&vma, part, flags).map_err(|_| LockError::TooManyRegions)?;
@@ -95,15 +99,31 @@ impl<M: Machine> Mm<M> {
     fn bring_in(self: &Arc<Self>, range: Range<VirtAddr>) -> Result<(), LockError> {
         let mut page = range.start;
         while page < range.end {
-            self.fault_in_as(page, |vma| Ok::<_, Refusal>(vma.access_ahead())).map_err(
-                |refusal| match refusal {
-                    Refusal::OutOfMemory => LockError::Again,
-                    _ => LockError::Unmapped,
-                },
-            )?;
+            let brought = self.fault_in_as(page, |vma| match vma.has(VmaFlags::PFNMAP) {
+                true => Err(NotBrought::Device),
+                false => Ok(vma.access_ahead()),
+            });
+            match brought {
+                Ok(()) | Err(NotBrought::Device) => {}
+                Err(NotBrought::Refused(Refusal::OutOfMemory)) => return Err(LockError::Again),
+                Err(NotBrought::Refused(_)) => return Err(LockError::Unmapped),
+            }
             page = page + PAGE_SIZE;
         }
         Ok(())
+    }
+}
+
+/// Why mlock did not bring a page in.
+enum NotBrought {
+    /// It is memory of a device, which is always there.
+    Device,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotBrought {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 

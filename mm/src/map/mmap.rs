@@ -234,6 +234,9 @@ impl<M: Machine> Mm<M> {
                 return Err(MapError::OffsetOverflow);
             }
             self.check_file(*access, shared, &mut plan.flags)?;
+            if file.is_device() {
+                plan.flags |= VmaFlags::DEVICE;
+            }
             plan.file = Some((*file).clone());
         }
         if grows && (shared || plan.file.is_some()) {
@@ -267,11 +270,14 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Brings the pages of a range in, as for a store where stores are allowed; errors are left
-    /// for the first access.
+    /// for the first access. Memory of a device is mapped when it is touched.
     pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
-            let brought: Result<(), Refusal> = self.fault_in_as(page, |vma| Ok(vma.access_ahead()));
+            let brought = self.fault_in_as(page, |vma| match vma.has(VmaFlags::PFNMAP) {
+                true => Err(Refusal::Forbidden),
+                false => Ok(vma.access_ahead()),
+            });
             if brought.is_err() {
                 return;
             }
@@ -377,7 +383,12 @@ impl<M: Machine> Exclusive<'_, M> {
             None => None,
         };
         let pgoff = if file.is_some() { plan.index } else { range.start.page_number() };
-        self.insert(Vma::new(manager.vma_id(), range, plan.flags, pgoff, file));
+        let mut flags = plan.flags;
+        if flags.contains(VmaFlags::PFNMAP) {
+            // A device's memory never leaves.
+            flags.remove(VmaFlags::LOCKS);
+        }
+        self.insert(Vma::new(manager.vma_id(), range, flags, pgoff, file));
         Ok(())
     }
 

@@ -147,11 +147,10 @@ impl<M: Machine> Mm<M> {
     /// its owner's alone (spec J6).
     fn gives_back_to_pin(&self, vma: &Vma<M>, entry: &Entry) -> bool {
         let Entry::Present { frame, .. } = entry else { return false };
-        let page = self.manager.page(*frame);
         let may = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
         may && !entry.is_writable()
             && vma.written_family().is_some()
-            && page.is_pinned()
-            && page.is_anon()
+            && self.manager.is_pinned(*frame)
+            && self.manager.page(*frame).is_anon()
     }
 }

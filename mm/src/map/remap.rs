@@ -524,7 +524,7 @@ fn move_entries<M: Machine>(
         at = address + PAGE_SIZE;
         let mm = gather.mm;
         let entry = old.replace(address, Entry::None);
-        if let Some(frame) = entry.frame().filter(|frame| !mm.manager.is_zero_frame(*frame))
+        if let Some(frame) = entry.frame().filter(|frame| !mm.manager.is_bare(*frame))
             && let Some(index) = moved.new_index(address)
             && !mm.reindex(frame, index)
         {

@@ -45,7 +45,8 @@ pub struct PageReport {
     pub entry: Entry,
     /// Whether it names an anonymous page, rather than one of a file or shared object.
     pub anonymous: bool,
-    /// How many entries name the page; 0 for the shared frame of zeros and for pages in swap.
+    /// How many entries name the page; 0 for the shared frame of zeros, memory of a device and pages in
+    /// swap.
     pub maps: u32,
 }
 
@@ -107,11 +108,10 @@ impl<M: Machine> Mm<M> {
 
     /// What an entry shows. Its cursor is held, so that the page it names stays what it is.
     fn page_report(&self, address: VirtAddr, entry: Entry) -> PageReport {
-        let page = entry
-            .frame()
-            .filter(|frame| !self.manager.is_zero_frame(*frame))
-            .map(|frame| self.manager.page(frame));
-        let anonymous = page.map_or(!matches!(entry, Entry::File(_)), |page| page.is_anon());
+        let page = entry.frame().and_then(|frame| self.manager.normal_page(frame));
+        let is_device = entry.frame().is_some_and(|frame| self.manager.is_device(frame));
+        let others = !matches!(entry, Entry::File(_)) && !is_device;
+        let anonymous = page.map_or(others, |page| page.is_anon());
         PageReport { address, entry, anonymous, maps: page.map_or(0, |page| page.maps()) }
     }
 }

@@ -87,7 +87,7 @@ impl<M: Machine> Mm<M> {
     /// Whether an entry names a pinned page whose content does not come from a file.
     fn stays_for_pin(&self, vma: &Vma<M>, entry: &Entry) -> bool {
         let is_source = vma.file.is_none() || vma.has(VmaFlags::SHARED);
-        let page = entry.frame().filter(|frame| !self.manager.is_zero_frame(*frame));
+        let page = entry.frame().filter(|frame| !self.manager.is_bare(*frame));
         is_source && page.is_some_and(|frame| self.manager.page(frame).is_pinned())
     }
 
@@ -131,7 +131,8 @@ impl<M: Machine> Mm<M> {
     fn shows_file_page(&self, entry: &Entry) -> bool {
         match entry {
             Entry::Present { frame, .. } => {
-                !self.manager.is_zero_frame(*frame) && !self.manager.page(*frame).is_anon()
+                !self.manager.is_zero_frame(*frame)
+                    && self.manager.normal_page(*frame).is_none_or(|page| !page.is_anon())
             }
             Entry::File(_) => true,
             _ => false,
@@ -169,7 +170,7 @@ impl<M: Machine> Mm<M> {
         match old {
             Entry::None | Entry::File(_) | Entry::Swap(GUARD) => {}
             Entry::Swap(slot) => gather.free_later(self.manager.release_slot(slot)),
-            Entry::Present { frame, .. } if self.manager.is_zero_frame(frame) => {
+            Entry::Present { frame, .. } if self.manager.is_bare(frame) => {
                 gather.add(address, frame, Fate::Kept, After::Keep);
             }
             Entry::Present { frame, accessed, dirty, .. } => {

@@ -28,6 +28,8 @@ impl<M: Machine> Manager<M> {
                         .write_page(mapping.calling(backing), frame)
                         .map(|()| None)
                         .map_err(drop),
+                    // No page of a device is in a queue.
+                    Store::Device(_) => Err(()),
                     Store::Shared(_) => {
                         let slot = self.write_to_new_slot(frame)?;
                         self.mark_clean(page);

@@ -6,6 +6,7 @@ mod ahead;
 mod alone;
 mod around;
 mod common;
+mod device;
 mod ending;
 mod failures;
 mod flushes;

@@ -37,7 +37,9 @@ impl pagefault::Observer for Observer {
         let (count, kind) = match correction {
             Correction::Anonymous => (&counters.anonymous, Kind::Anonymous),
             Correction::Zero => (&counters.zero, Kind::Zero),
-            Correction::File | Correction::Nonlinear => (&counters.file, Kind::File),
+            Correction::File | Correction::Nonlinear | Correction::Device => {
+                (&counters.file, Kind::File)
+            }
             Correction::SwapIn => (&counters.swap_in, Kind::SwapIn),
             Correction::CopyOnWrite => (&counters.copy_on_write, Kind::CopyOnWrite),
             Correction::Reuse => (&counters.first_store, Kind::FirstStore),

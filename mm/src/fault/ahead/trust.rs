@@ -91,9 +91,7 @@ impl<M: Machine> Manager<M> {
 
     /// A page is used; the caller keeps it from being freed.
     pub(crate) fn note_use(&self, frame: Frame) {
-        if !self.is_zero_frame(frame)
-            && let Some(ahead) = take_guess(self.page(frame))
-        {
+        if let Some(ahead) = self.normal_page(frame).and_then(take_guess) {
             self.count_used(ahead, 1);
         }
     }

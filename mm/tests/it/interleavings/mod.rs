@@ -3,6 +3,7 @@
 //! the end, every invariant holds, and nothing is left over.
 
 mod advice;
+mod devices;
 mod files;
 mod reclaim;
 mod scene;

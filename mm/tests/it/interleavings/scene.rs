@@ -31,6 +31,10 @@ pub fn for_seeds(name: &str, f: impl Fn(&Scene, u64)) {
 }
 
 pub fn for_seeds_in(name: &str, frames: u32, f: impl Fn(&Scene, u64)) {
+    for_seeds_on(name, Machine { frames, ..Machine::default() }, f);
+}
+
+pub fn for_seeds_on(name: &str, machine: Machine, f: impl Fn(&Scene, u64)) {
     let first = std::env::var("PAGEFAULT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds: Vec<u64> = match first {
         Some(seed) => vec![seed],
@@ -40,7 +44,7 @@ pub fn for_seeds_in(name: &str, frames: u32, f: impl Fn(&Scene, u64)) {
     for seed in seeds {
         let label = Label { what: format!("{name}, seed {seed}"), step: 0 };
         let hazards = Hazards { evictions: 40, prefetches: 40 };
-        let machine = Machine { seed, frames, cpus: 3, hazards, ..Machine::default() };
+        let machine = Machine { seed, cpus: 3, hazards, ..machine };
         let config = Config {
             overcommit: Overcommit::Always,
             nonlinear: NonlinearPolicy::Entries,

@@ -1,0 +1,65 @@
+//! Memory of devices: frames that are no pages of ours (spec B13).
+
+use crate::cache::{Mapping, Shown};
+use crate::entries::PageCursor;
+use crate::event::Correction;
+use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::machine::{Access, Cursor, Entry, Frame, Machine};
+use crate::mm::Mm;
+use crate::vma::{Vma, VmaFlags};
+
+impl<M: Machine> Mm<M> {
+    /// A page of a device that is not mapped yet. A private region that stores to it gets it read-only
+    /// first, and then a copy as of any other page.
+    pub(super) fn device_page(
+        &self,
+        vma: &Vma<M>,
+        fault: &Fault,
+        device: &Mapping<M>,
+    ) -> Result<Step, Refusal> {
+        match device.device_frame(vma.index_of(fault.page))? {
+            Shown::Again => {
+                // The instruction runs again, and faults again unless the device is done by then.
+                self.manager.machine.pause();
+                Ok(Step::Done(Correction::Device))
+            }
+            Shown::Frame(frame, before) => self.map_device(vma, fault, device, (frame, before)),
+        }
+    }
+
+    /// Enters a device's frame: no reference, no reverse map, no resident page.
+    fn map_device(
+        &self,
+        vma: &Vma<M>,
+        fault: &Fault,
+        device: &Mapping<M>,
+        (frame, before): (Frame, u64),
+    ) -> Result<Step, Refusal> {
+        // Processors may still use what stood there before.
+        self.await_flushes_in_fault();
+        let mut cursor = self.entries(page_range(fault.page))?;
+        let is_empty = cursor.entry(fault.page).is_none();
+        if !vma.is_alive() || !is_empty || !device.still_shows(before) {
+            return Ok(Step::Again);
+        }
+        let is_store = fault.access == Access::Write;
+        let dirty = is_store && vma.has(VmaFlags::SHARED);
+        let protection = self.manager.honest(vma.page_protection(), dirty);
+        let entry = Entry::Present { frame, protection, accessed: true, dirty };
+        cursor.replace(fault.page, entry);
+        Ok(if is_store && !dirty { Step::Again } else { Step::Done(Correction::Device) })
+    }
+
+    /// Lets a shared region store to a device's frame, whose entry was read-only: nobody has to be told
+    /// of a first store (Linux: `wp_pfn_shared`).
+    pub(super) fn reuse_device(
+        vma: &Vma<M>,
+        fault: &Fault,
+        cursor: &mut PageCursor<'_, M>,
+        frame: Frame,
+    ) {
+        let protection = vma.written_protection();
+        let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
+        cursor.replace(fault.page, entry);
+    }
+}
