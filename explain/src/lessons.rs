@@ -39,6 +39,7 @@ lessons! {
     "copy-on-write",
     "debugger",
     "nonlinear",
+    "device",
     "two-cpus",
     "second-chance",
     "out-of-memory",

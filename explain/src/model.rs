@@ -383,7 +383,7 @@ pub struct PageEntry {
 pub struct FrameUse {
     /// Its number.
     pub frame: u32,
-    /// `anonymous`, `file`, `table`, `zeros` or `kernel`.
+    /// `anonymous`, `file`, `device`, `table`, `zeros` or `kernel`.
     pub kind: String,
     /// Whose it is and what it holds.
     pub owner: String,

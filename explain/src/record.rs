@@ -149,6 +149,7 @@ fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanatio
     let config = pagefault_sim::Config {
         frames: number(script.sizes.frames)?,
         cpus: number(script.sizes.cpus)?,
+        device_frames: number(script.device_pages())?,
         // A lesson shows what is asked for, and nothing of the processor's own accord.
         ..pagefault_sim::Config::calm()
     };

@@ -174,13 +174,13 @@ impl<M: Machine> Mm<M> {
     /// looking at the entry again: to share it now would show the store in the child.
     fn being_written(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow() && entry.is_writable())?;
-        self.manager.normal_page(frame)?.has(PageFlags::LOCKED).then_some(frame)
+        self.manager.pages.get(frame)?.has(PageFlags::LOCKED).then_some(frame)
     }
 
     /// The page of an entry, if it is the region's own and a device uses it.
     fn pinned(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow())?;
-        let page = self.manager.normal_page(frame)?;
+        let page = self.manager.pages.get(frame)?;
         (page.is_anon() && page.is_pinned()).then_some(frame)
     }
 

@@ -240,18 +240,18 @@ impl<M: Machine> Manager<M> {
 
     /// Whether a frame is memory of a device: no page of ours (spec B13).
     pub(crate) fn is_device(&self, frame: Frame) -> bool {
-        frame.0 >= self.pages.len()
+        self.pages.get(frame).is_none()
     }
 
     /// The page that an entry names with this frame, if it names one (Linux: `vm_normal_page`).
     pub(crate) fn normal_page(&self, frame: Frame) -> Option<&Page> {
-        (!self.is_bare(frame)).then(|| self.page(frame))
+        if self.is_zero_frame(frame) { None } else { self.pages.get(frame) }
     }
 
     /// Whether an entry that names the frame names no page, so that nothing is referenced, counted or
     /// owned: the shared frame of zeros, or memory of a device.
     pub(crate) fn is_bare(&self, frame: Frame) -> bool {
-        self.is_zero_frame(frame) || self.is_device(frame)
+        self.normal_page(frame).is_none()
     }
 
     /// Tells the observer, if there is one.

@@ -234,6 +234,12 @@ impl Pages {
         &self.table[frame.index()]
     }
 
+    /// The page of a frame, unless the frame is memory of a device.
+    #[inline]
+    pub(crate) fn get(&self, frame: Frame) -> Option<&Page> {
+        self.table.get(frame.index())
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.table.len() as u32
     }

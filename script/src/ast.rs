@@ -15,12 +15,22 @@ pub struct Script {
 }
 
 impl Script {
-    /// The files of the script in the order in which they are made.
+    /// The files and devices of the script in the order in which they are made.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().filter_map(|line| match &line.op {
-            Op::File { name, .. } => Some(name.as_str()),
+            Op::File { name, .. } | Op::Device { name, .. } => Some(name.as_str()),
             _ => None,
         })
+    }
+
+    /// The pages of all its devices.
+    pub fn device_pages(&self) -> u64 {
+        let page = self.sizes.arch.page();
+        let pages = self.lines.iter().map(|line| match &line.op {
+            Op::Device { length, .. } => length.div_ceil(page),
+            _ => 0,
+        });
+        pages.fold(0, u64::saturating_add)
     }
 
     /// Whether it asks for what only a simulated computer has: another processor than the host's, or
@@ -33,6 +43,7 @@ impl Script {
                     | Op::KernelRead(..)
                     | Op::KernelWrite(..)
                     | Op::SwapOn(..)
+                    | Op::Device { .. }
                     | Op::Prefetch { .. }
             )
         };
@@ -331,6 +342,15 @@ pub enum Op {
     Mincore(Range),
     /// `file`: a new file
     File {
+        /// Its name.
+        name: String,
+        /// Its length in bytes.
+        length: u64,
+        /// What its bytes are made from; without it, zeros.
+        seed: Option<u64>,
+    },
+    /// `device`: memory of a new device, which is mapped like a file
+    Device {
         /// Its name.
         name: String,
         /// Its length in bytes.

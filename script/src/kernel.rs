@@ -332,7 +332,7 @@ impl Machine for Kernel {
             Action::Fsync { file } => Outcome::of(self.files.sync(file)),
             Action::Reclaim { .. } => self.reclaim(),
             Action::Check => check(),
-            Action::SwapOn { .. } => Outcome::Errno(Errno::ENOSYS),
+            Action::SwapOn { .. } | Action::CreateDevice { .. } => Outcome::Errno(Errno::ENOSYS),
             Action::Fail { what, nth } => fail(what, nth),
         }
     }

@@ -43,6 +43,8 @@ pub struct Setup {
     pub sizes: Sizes,
     /// How many files the script makes, numbered from 0 in the order of their `file` lines.
     pub files: usize,
+    /// How many pages the script's devices have.
+    pub device_pages: u64,
     /// The seed of a simulated machine's schedule.
     pub seed: u64,
 }
@@ -307,6 +309,16 @@ pub enum Action<'a> {
         /// Its length in bytes.
         length: u64,
         /// Without it the file is all zeros.
+        seed: Option<u64>,
+    },
+    /// Makes a device whose memory has this content at first. It is mapped like a file, and numbered among
+    /// them.
+    CreateDevice {
+        /// Which.
+        file: File,
+        /// Its length in bytes.
+        length: u64,
+        /// Without it the memory is all zeros.
         seed: Option<u64>,
     },
     /// `ftruncate`

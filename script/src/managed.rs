@@ -272,6 +272,29 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         self.files.insert(file.0, Opened { content, file: file_of_manager });
     }
 
+    /// Gives the processor's device its content, and opens it.
+    fn create_device(&mut self, file: File, length: u64, seed: Option<u64>) -> Outcome {
+        let pages = u32::try_from(length.div_ceil(waist::PAGE_SIZE)).ok();
+        let device = pages.and_then(|pages| self.processor.device(pages));
+        let opened = match &device {
+            Some(memory) => pagefault::File::device(&self.manager, memory.clone()),
+            None => pagefault::File::shared(&self.manager, 0),
+        };
+        self.processor.opened(file.0, opened.id());
+        let content_of_none = Arc::new(SimFile::new(Vec::new()));
+        self.files.insert(file.0, Opened { content: content_of_none, file: opened });
+        let Some(device) = device else { return Outcome::Errno(Errno::ENOMEM) };
+        for index in 0..length.div_ceil(waist::PAGE_SIZE) {
+            let Ok(frame) = device.frame(index) else { return Outcome::Errno(Errno::EIO) };
+            let start = index * waist::PAGE_SIZE;
+            let end = length.min(start + waist::PAGE_SIZE);
+            let byte = |at| seed.map_or(0, |seed| content(at, seed));
+            let bytes: Vec<u8> = (start..end).map(byte).collect();
+            self.manager.machine().write(frame, 0, &bytes);
+        }
+        Outcome::Ok
+    }
+
     fn check(&self) -> Outcome {
         if let Err(violation) = self.manager.check() {
             return Outcome::Broken(violation.to_string());
@@ -411,6 +434,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
     fn act(&mut self, action: &Action<'_>) -> Outcome {
         match *action {
             Action::CreateFile { file, length, seed } => self.create(file, length, seed),
+            Action::CreateDevice { file, length, seed } => self.create_device(file, length, seed),
             Action::Truncate { file, length } => {
                 answer(self.files[&file.0].file.truncate(length), |error| error.errno())
             }

@@ -303,7 +303,14 @@ fn operation<'a>(
         "madvise" => Op::Madvise(range(words, scope)?, advice(words)?),
         "remap_file_pages" => Op::RemapFilePages(range(words, scope)?, words.number()?),
         "mincore" => Op::Mincore(range(words, scope)?),
-        "file" => file(words, scope)?,
+        "file" => {
+            let (name, length, seed) = file(words, scope)?;
+            Op::File { name, length, seed }
+        }
+        "device" => {
+            let (name, length, seed) = file(words, scope)?;
+            Op::Device { name, length, seed }
+        }
         "truncate" => Op::Truncate(known_file(words, scope)?, words.number()?),
         "pwrite" => Op::Pwrite(known_file(words, scope)?, words.number()?, words.string()?),
         "pread" => Op::Pread(known_file(words, scope)?, words.number()?, words.number()?),
@@ -404,7 +411,10 @@ fn mremap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mremap, Fault<
     }
 }
 
-fn file<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
+fn file<'a>(
+    words: &mut Words<'a>,
+    scope: &mut Scope,
+) -> Result<(String, u64, Option<u64>), Fault<'a>> {
     let name = scope.make_file(words.bare(Expected::Name)?)?;
     let word = words.bare(Expected::Number)?;
     let length = number(word, words.page)?;
@@ -416,7 +426,7 @@ fn file<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Op, Fault<'a>> {
     if seed.is_some() && length > LONGEST_SEEDED_FILE {
         return Err((word, Expected::SeededLength));
     }
-    Ok(Op::File { name, length, seed })
+    Ok((name, length, seed))
 }
 
 fn swap_on<'a>(words: &mut Words<'a>) -> Result<SwapOn, Fault<'a>> {

@@ -53,6 +53,10 @@ impl Display for Op {
                 write!(f, "file {name} {}", Number(*length))?;
                 seed.map_or(Ok(()), |seed| write!(f, " seed={seed}"))
             }
+            Self::Device { name, length, seed } => {
+                write!(f, "device {name} {}", Number(*length))?;
+                seed.map_or(Ok(()), |seed| write!(f, " seed={seed}"))
+            }
             Self::Truncate(file, length) => write!(f, "truncate {file} {}", Number(*length)),
             Self::Pwrite(file, offset, bytes) => {
                 write!(f, "pwrite {file} {} {}", Number(*offset), Quoted(bytes))

@@ -43,7 +43,8 @@ struct Bound {
 
 /// What the machine has to be made with for `script`.
 pub fn setup(script: &Script, seed: u64) -> Setup {
-    Setup { sizes: script.sizes, files: script.files().count(), seed }
+    let device_pages = script.device_pages();
+    Setup { sizes: script.sizes, files: script.files().count(), device_pages, seed }
 }
 
 impl<'a> Run<'a> {
@@ -111,6 +112,9 @@ impl<'a> Run<'a> {
         Some(match op {
             Op::File { name, length, seed } => {
                 Action::CreateFile { file: file(name)?, length: *length, seed: *seed }
+            }
+            Op::Device { name, length, seed } => {
+                Action::CreateDevice { file: file(name)?, length: *length, seed: *seed }
             }
             Op::Truncate(name, length) => Action::Truncate { file: file(name)?, length: *length },
             Op::Pwrite(name, offset, bytes) => {

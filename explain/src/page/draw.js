@@ -21,6 +21,7 @@ const CASES = [
   ["zero", "frame of zeros", "nothing, no file"],
   ["anonymous", "anonymous", "nothing, no file"],
   ["file", "file", "nothing, a file"],
+  ["device", "device", "nothing, a device"],
   ["nonlinear", "nonlinear", "a place in the file"],
   ["swap_in", "swap-in", "a swap slot"],
   ["copy_on_write", "copy on write", "read-only, shared"],

@@ -86,7 +86,7 @@ function drawFrames(model, state, before, pick) {
   }
   body.append(grid);
   const key = make("p", "key");
-  for (const [kind, text] of [["table", "page table"], ["anonymous", "anonymous"], ["file", "file"], ["zeros", "zeros"], ["kernel", "kernel"]]) {
+  for (const [kind, text] of [["table", "page table"], ["anonymous", "anonymous"], ["file", "file"], ["device", "device"], ["zeros", "zeros"], ["kernel", "kernel"]]) {
     const colour = make("i", "");
     colour.style.background = `var(--${kind})`;
     key.append(make("span", "", colour, text));

@@ -138,6 +138,13 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             format!("A file {name} of {} is made. None of it is in memory.", size(*length)),
             vec!["D1"],
         ),
+        Op::Device { name, length, .. } => (
+            format!(
+                "A device {name} with {} of memory of its own is there. Its frames have numbers that no page has.",
+                size(*length)
+            ),
+            vec!["B13"],
+        ),
         Op::Truncate(name, length) => (
             format!(
                 "File {name} is cut to {length} bytes: pages past its end are unmapped and leave the cache."

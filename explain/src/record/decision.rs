@@ -98,6 +98,7 @@ impl Outcome {
             Correction::Zero => "zero",
             Correction::File => "file",
             Correction::Nonlinear => "nonlinear",
+            Correction::Device => "device",
             Correction::SwapIn => "swap_in",
             Correction::CopyOnWrite => "copy_on_write",
             Correction::Reuse => "reuse",

@@ -7,7 +7,9 @@ use crate::model::{self, Phase, Step, Tlb};
 use pagefault::Mm;
 use pagefault::entry::Verdict;
 use pagefault::exception::{ExceptionTable, ExceptionTables};
-use pagefault::machine::{Access, Context, Mode, PAGE_SIZE, PageFault, Protection, VirtAddr};
+use pagefault::machine::{
+    Access, Context, DeviceMemory, Mode, PAGE_SIZE, PageFault, Protection, VirtAddr,
+};
 use pagefault_script::Window;
 use pagefault_script::ast::Arch;
 use pagefault_script::managed::sim::map_for_kernel;
@@ -390,6 +392,13 @@ impl<A: Architecture> Processor<Watched<A>> for Recording<A> {
     fn run_on(&mut self, cpu: u64) {
         let mut story = self.story.borrow_mut();
         story.cpu = cpu as u32 % story.sim.cpus();
+    }
+
+    fn device(&mut self, pages: u32) -> Option<Arc<dyn DeviceMemory>> {
+        let mut story = self.story.borrow_mut();
+        let device = story.sim.device(pages)?;
+        story.device_made(&device);
+        Some(Arc::new(device))
     }
 
     fn opened(&mut self, _file: u32, mapping: u64) {

@@ -5,7 +5,7 @@ use super::{Story, Watched, words};
 use crate::model::{self, Action, Phase, State, Tlb};
 use pagefault::entry::{Oops, Signal, Verdict};
 use pagefault::machine::{Entry, Mode, PAGE_SIZE, PageFault};
-use pagefault::{Correction, Mm};
+use pagefault::{Correction, Mm, VmaFlags};
 use pagefault_sim::Architecture;
 use std::sync::Arc;
 
@@ -201,8 +201,16 @@ fn corrected<A: Architecture>(
             format!("The entry itself names the page: {} {from_device}, and frame {frame} is mapped out of its place.", file()),
             vec!["B12"],
         ),
+        Correction::Device => (
+            format!("The device is asked, and shows {}: frame {frame} is entered as it is. It is no page of the memory manager's: no reference, no reverse map, no resident page is counted.", story.device_page(frame).unwrap_or("nothing yet")),
+            vec!["B13"],
+        ),
         Correction::SwapIn => swapped(facts, outcome.major, new),
         Correction::CopyOnWrite => copied(story, facts, new, after),
+        Correction::Reuse if story.device_page(frame).is_some() => (
+            format!("The region is shared, and nobody has to be told of a store to a device: the entry of frame {frame} becomes writable."),
+            vec!["B13", "B16"],
+        ),
         Correction::Reuse => {
             let file_backed = after.frames.iter().any(|used| used.frame == frame && used.kind == "file");
             if file_backed {
@@ -256,6 +264,26 @@ fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry, after: &
             ),
             vec!["B8", "B18"],
         ),
+        Entry::Present { frame: old, .. } if story.device_page(old.0).is_some() => (
+            format!(
+                "Frame {} is the device's: it is copied to frame {frame}, a page of the process's own, and the old translation is flushed. The device sees nothing of the store.",
+                old.0
+            ),
+            vec!["B13", "B18"],
+        ),
+        Entry::None
+            if facts
+                .region
+                .as_ref()
+                .is_some_and(|region| region.flags.contains(VmaFlags::PFNMAP)) =>
+        {
+            (
+                format!(
+                    "A private store to a page of a device: its frame is entered read-only, then copied to frame {frame}, a page of the process's own. The device sees nothing of the store."
+                ),
+                vec!["B13", "B18"],
+            )
+        }
         Entry::Present { frame: old, .. } if was_file(old.0) => (
             format!(
                 "Frame {} is the file's own page: it is copied to frame {frame}, the process's own, and the old translation is flushed.",

@@ -140,7 +140,8 @@ impl<A: Architecture> Story<A> {
                 tables.insert(table.frame.0, format!("{name}'s {level}"));
             }
         }
-        (0..self.sim.frames())
+        let devices = self.sim.config().device_frames;
+        (0..self.sim.frames() + devices)
             .filter_map(|number| {
                 let by = mapped.remove(&number).unwrap_or_default();
                 self.frame_use(Frame(number), tables.remove(&number), by)
@@ -163,6 +164,9 @@ impl<A: Architecture> Story<A> {
         }
         if self.sim.zero_frame() == Some(frame) {
             return Some(plain("zeros", "the shared frame of zeros".into(), by));
+        }
+        if let Some(page) = self.device_page(frame.0) {
+            return Some(FrameUse { refs: 0, ..plain("device", page.into(), by) });
         }
         match self.manager.frame_report(frame) {
             Some(report) => Some(FrameUse {

@@ -7,7 +7,7 @@ use crate::model::{Computer, Count, Explanation, FORMAT, Operation, Phase, State
 use pagefault::machine::{Machine, PAGE_SIZE};
 use pagefault::{Manager, Mm};
 use pagefault_script::ast::{Line, Op, Script};
-use pagefault_sim::Architecture;
+use pagefault_sim::{Architecture, SimDevice};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -21,6 +21,8 @@ pub(super) struct Story<A: Architecture> {
     pub(super) spaces: Vec<(String, Weak<Mm<Watched<A>>>)>,
     /// The names of files by the numbers that the memory manager gave them.
     pub(super) files: HashMap<u64, String>,
+    /// The frames of the script's devices.
+    devices: HashMap<u32, String>,
     /// The faults so far.
     pub(super) faults: usize,
     /// The CPU that makes the accesses.
@@ -50,6 +52,7 @@ impl<A: Architecture> Story<A> {
             names: Names::new(PAGE_SIZE),
             spaces: Vec::new(),
             files: HashMap::new(),
+            devices: HashMap::new(),
             faults: 0,
             cpu: 0,
             victim: None,
@@ -159,9 +162,24 @@ impl<A: Architecture> Story<A> {
 
     /// A file of the script was opened.
     pub(super) fn opened(&mut self, mapping: u64) {
-        if let Some(Op::File { name, .. }) = &self.op {
+        if let Some(Op::File { name, .. } | Op::Device { name, .. }) = &self.op {
             self.files.insert(mapping, name.clone());
         }
+    }
+
+    /// A device of the script was made: its frames are called by its name.
+    pub(super) fn device_made(&mut self, device: &SimDevice) {
+        if let Some(Op::Device { name, .. }) = &self.op {
+            let pages = (0..).zip(device.frames());
+            self.devices.extend(
+                pages.map(|(page, frame): (u32, _)| (frame.0, format!("{name} page {page}"))),
+            );
+        }
+    }
+
+    /// Which page of which device a frame is, if it is one.
+    pub(super) fn device_page(&self, frame: u32) -> Option<&str> {
+        self.devices.get(&frame).map(String::as_str)
     }
 
     /// What a file or object is called.

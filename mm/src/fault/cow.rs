@@ -276,14 +276,19 @@ impl<M: Machine> Mm<M> {
         }
         let manager = &self.manager;
         let page = manager.normal_page(old);
-        if page.is_some_and(|page| page.is_anon() && page.is_pinned()) {
+        let old_kind = match page {
             // Pinned since the copy was decided on: the device and the program stay together.
-            return Replaced::No;
-        }
+            Some(page) if page.is_anon() => match page.is_pinned() {
+                true => return Replaced::No,
+                false => Some((page, Kind::Anon)),
+            },
+            Some(page) => Some((page, Kind::File)),
+            None => None,
+        };
         cursor.replace(fault.page, Entry::None);
-        if let Some(page) = page {
+        if let Some((page, kind)) = old_kind {
             manager.count_unmapping(page);
-            self.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, -1);
+            self.count_rss(kind, -1);
         }
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
         let is_flushed = manager.machine.flush_here(&self.space, stale);

@@ -5,7 +5,7 @@ use crate::parse::parse;
 use crate::runner::setup;
 
 fn start(files: usize) -> Kernel {
-    let setup = Setup { sizes: Sizes::default(), files, seed: 0 };
+    let setup = Setup { sizes: Sizes::default(), files, device_pages: 0, seed: 0 };
     Kernel::start(&setup).expect("a first process")
 }
 

@@ -112,7 +112,11 @@ pub trait Processor<M: waist::Machine> {
     }
     /// Makes the accesses from now on on this processor.
     fn run_on(&mut self, _cpu: u64) {}
-    /// A file of the script was opened.
+    /// Makes a device with memory of `pages` pages, if the machine has any for it.
+    fn device(&mut self, _pages: u32) -> Option<Arc<dyn waist::DeviceMemory>> {
+        None
+    }
+    /// A file or a device of the script was opened.
     fn opened(&mut self, _file: u32, _mapping: u64) {}
     /// An address space was made.
     fn started(&mut self, _mm: &Arc<Mm<M>>) {}

@@ -6,7 +6,8 @@ use crate::machine::{Machine, Setup, StartError};
 use crate::managed::{Managed, Processor, Stopped, config};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
-    Cursor, Entry, Machine as _, Mode, PAGE_SIZE, PageFault, Protection, Space, VirtAddr,
+    Cursor, DeviceMemory, Entry, Machine as _, Mode, PAGE_SIZE, PageFault, Protection, Space,
+    VirtAddr,
 };
 use pagefault::{Manager, Mm};
 use pagefault_sim::{
@@ -39,8 +40,9 @@ fn start_on<A: Architecture>(setup: &Setup, kind: Config) -> Result<Box<dyn Mach
     let number = |n: u64| u32::try_from(n).map_err(|_| StartError::Sizes);
     let frames = number(setup.sizes.frames)?;
     let cpus = number(setup.sizes.cpus)?;
-    let sim = Computer::<A>::try_new(Config { frames, cpus, seed: setup.seed, ..kind })
-        .map_err(|_| StartError::Sizes)?;
+    let device_frames = number(setup.device_pages)?;
+    let kind = Config { frames, device_frames, cpus, seed: setup.seed, ..kind };
+    let sim = Computer::<A>::try_new(kind).map_err(|_| StartError::Sizes)?;
     let mut rules = config();
     rules.file_read_ahead = setup.sizes.read_ahead.unwrap_or(rules.file_read_ahead);
     let manager = Manager::new(Arc::new(sim.clone()), rules);
@@ -176,6 +178,10 @@ impl<A: Architecture> Processor<Computer<A>> for SimProcessor<A> {
 
     fn kernel_map(&mut self, address: u64, length: u64) -> bool {
         map_for_kernel(&self.sim, address, length)
+    }
+
+    fn device(&mut self, pages: u32) -> Option<Arc<dyn DeviceMemory>> {
+        Some(Arc::new(self.sim.device(pages)?))
     }
 
     fn fail_allocation(&mut self, nth: u64) {
