@@ -22,14 +22,33 @@ fn browser() -> Option<&'static str> {
 }
 
 #[test]
-fn every_page_steps_to_its_end_and_back() {
+fn every_page_steps_to_its_end_and_back_on_x86_64() {
+    step_through(Arch::X86_64);
+}
+
+#[test]
+fn every_page_steps_to_its_end_and_back_on_ia32() {
+    step_through(Arch::Ia32);
+}
+
+#[test]
+fn every_page_steps_to_its_end_and_back_on_pae() {
+    step_through(Arch::Pae);
+}
+
+#[test]
+fn every_page_steps_to_its_end_and_back_on_alpha() {
+    step_through(Arch::Alpha);
+}
+
+fn step_through(arch: Arch) {
     let Some(browser) = browser() else {
         eprintln!("skipped: no chromium is installed (Debian: apt-get install chromium)");
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
     for example in lessons::ALL {
-        let told = lesson(example, Arch::X86_64);
+        let told = lesson(example, arch);
         let path = folder.path().join(example.name).with_extension("html");
         std::fs::write(&path, html::page(&told).expect("a page")).expect("it is written");
         let (page, console) = open(browser, &path, folder.path());

@@ -36,7 +36,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
                 Content::Anonymous => format!("{sharing} anonymous memory"),
                 Content::File { name, offset } => {
                     format!(
-                        "{sharing} memory of file {name} from page {}",
+                        "{sharing} memory of {name} from page {}",
                         offset / pagefault::machine::PAGE_SIZE
                     )
                 }

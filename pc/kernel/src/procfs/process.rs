@@ -245,7 +245,7 @@ fn smaps(process: &Process) -> String {
 }
 
 /// Linux's two letters for each property of a region, in its order.
-const LETTERS: [(VmaFlags, &str); 21] = [
+const LETTERS: [(VmaFlags, &str); 23] = [
     (VmaFlags::READ, "rd "),
     (VmaFlags::WRITE, "wr "),
     (VmaFlags::EXEC, "ex "),
@@ -255,7 +255,9 @@ const LETTERS: [(VmaFlags, &str); 21] = [
     (VmaFlags::MAYEXEC, "me "),
     (VmaFlags::MAYSHARE, "ms "),
     (VmaFlags::GROWSDOWN, "gd "),
+    (VmaFlags::PFNMAP, "pf "),
     (VmaFlags::LOCKED, "lo "),
+    (VmaFlags::IO, "io "),
     (VmaFlags::SEQ_READ, "sr "),
     (VmaFlags::RAND_READ, "rr "),
     (VmaFlags::DONTCOPY, "dc "),
