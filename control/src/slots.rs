@@ -136,7 +136,8 @@ pub struct Slots {
     peak: AtomicU64,
     /// Where the next search for a free slot begins.
     hint: AtomicU32,
-    unused: AtomicU32,
+    /// One more than the highest slot that was ever taken: nobody looks at those behind it.
+    used: AtomicU32,
     slots: [Slot; MOST_PROCESSES],
 }
 
@@ -152,6 +153,8 @@ impl Slots {
         let begin = turn as usize;
         (0..MOST_PROCESSES).map(|step| (begin + step) % MOST_PROCESSES).find_map(|index| {
             let slot = &self.slots[index];
+            // First: whoever sees the slot taken finds it.
+            self.used.fetch_max(index as u32 + 1, Release);
             slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
             slot.pid.store(0, Relaxed);
             slot.forked.store(TICKET | turn, Relaxed);
@@ -249,7 +252,7 @@ impl Slots {
     /// The process that has the most frames, its own and shared ones, other than `but`, if that is
     /// more than `least`.
     pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
-        let others = self.slots.iter().enumerate().filter(|(index, slot)| {
+        let others = self.used().iter().enumerate().filter(|(index, slot)| {
             *index as u32 != but && slot.is_taken() && slot.resident() > least
         });
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
@@ -260,20 +263,26 @@ impl Slots {
         self.hint.load(Relaxed)
     }
 
+    /// The slots that were ever taken: a tree of three processes is not looked for in 4,096 slots.
+    fn used(&self) -> &[Slot] {
+        let used = (self.used.load(Acquire) as usize).min(MOST_PROCESSES);
+        &self.slots[..used]
+    }
+
     /// The slots that processes have, with their numbers.
     pub fn all_taken(&self) -> impl Iterator<Item = (u32, &Slot)> {
-        (0..).zip(&self.slots).filter(|(_, slot)| slot.is_taken())
+        (0..).zip(self.used()).filter(|(_, slot)| slot.is_taken())
     }
 
     /// The slots of children of which the keeper has not heard, and their numbers.
     pub fn unborn(&self) -> impl Iterator<Item = (u32, u32)> {
-        (0..).zip(&self.slots).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
+        (0..).zip(self.used()).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
     }
 
     /// The slot of a process, by its number as the keeper sees it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
         let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
-        self.slots.iter().filter(|_| process != 0).find(is_it)
+        self.used().iter().filter(|_| process != 0).find(is_it)
     }
 
     /// The frames charged over the tree.
@@ -288,7 +297,7 @@ impl Slots {
 
     /// How many processes the tree has.
     pub fn taken(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_taken()).count()
+        self.used().iter().filter(|slot| slot.is_taken()).count()
     }
 }
 
@@ -351,6 +360,22 @@ mod tests {
         assert_eq!(slots.charged(), 50);
         slots.release(a);
         assert_eq!((slots.charged(), slots.peak()), (0, 100));
+    }
+
+    #[test]
+    fn only_slots_that_were_ever_taken_are_looked_at() {
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
+        let slots = &control.slots;
+        assert_eq!((slots.used().len(), slots.all_taken().count()), (0, 0));
+        let [a, b, c] = [(); 3].map(|()| slots.take().unwrap());
+        slots.release(b);
+        assert_eq!(slots.used().len(), 3);
+        assert!(slots.all_taken().map(|(slot, _)| slot).eq([a, c]));
+        // The search goes round: what comes to lie below is found too.
+        let others = (0..MOST_PROCESSES - 2).map(|_| slots.take().unwrap());
+        assert!(others.collect::<Vec<_>>().contains(&b));
+        assert_eq!(slots.all_taken().count(), MOST_PROCESSES);
     }
 
     #[test]

@@ -69,11 +69,12 @@ function drawFrames(model, state, before, pick) {
   const was = new Map(before ? before.frames.map((frame) => [frame.frame, JSON.stringify([frame.kind, frame.owner, frame.maps])]) : []);
   const used = new Map(state.frames.map((frame) => [frame.frame, frame]));
   const total = model.computer.frames;
-  const shown = total <= 128 ? total : Math.max(...used.keys()) + 1;
+  // Frames of devices have the numbers behind those of memory.
+  const shown = Math.max(total <= 128 ? total : 0, ...[...used.keys()].map((number) => number + 1));
   for (let number = 0; number < shown; number += 1) {
     const frame = used.get(number);
     if (!frame) {
-      if (total <= 128) grid.append(titled(make("span", "frame", String(number)), `frame ${number}: free`));
+      if (total <= 128 && number < total) grid.append(titled(make("span", "frame", String(number)), `frame ${number}: free`));
       continue;
     }
     const cell = make("button", `frame k-${frame.kind}`, make("b", "", String(number)), short(frame));
