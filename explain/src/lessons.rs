@@ -23,6 +23,7 @@ macro_rules! lessons {
 }
 
 lessons! {
+    "regions",
     "demand-zero",
     "missing-table",
     "file-pages",
@@ -42,6 +43,7 @@ lessons! {
     "device",
     "two-cpus",
     "second-chance",
+    "locked",
     "out-of-memory",
     "victim",
 }

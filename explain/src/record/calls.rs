@@ -19,7 +19,11 @@ pub(super) fn tell(
     }
     let (done, spec) = told(line, before, after);
     if refused {
-        return (format!("{who}'s call is refused: {answer}. Nothing has changed."), spec);
+        let rest = match before == after {
+            true => "Nothing has changed.",
+            false => "What came before the obstacle is done.",
+        };
+        return (format!("{who}'s call is refused: {answer}. {rest}"), spec);
     }
     (done, spec)
 }
