@@ -1,4 +1,4 @@
-//! The yardstick: our speed beside the kernel's own swap, in one run, on this machine.
+//! The yardstick: our speed compared with the kernel's own swap, in one run on this machine.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `programs` | whole programs: plain, under `run` and under the kernel's limit |
 //! | `kernel` | the peer: a memory cgroup with zram or a swap file, undone at the end |
 //!
-//! All ways take turns, so that what else the machine does falls on all of them alike.
+//! All contestants take turns, so that background load hits them alike.
 
 mod access;
 mod kernel;
@@ -15,7 +15,7 @@ mod programs;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Measure pagefault beside the kernel's own swap, in turn
+/// Compare pagefault with the kernel's own swap, in turns
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -49,14 +49,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// The middle of some figures.
+/// The median.
 fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied()
 }
 
-/// What the figures were taken on.
+/// The machine on which the figures were taken.
 fn machine() -> String {
     let system = rustix::system::uname();
     let processors = std::thread::available_parallelism().map_or(1, Into::into);

@@ -31,31 +31,31 @@ Exit status: the program's own, as a shell shows it. Or:
   126  the program was found and cannot be run
   127  the program was not found";
 
-/// Run a program on a bare PC in QEMU, under a small kernel whose memory pagefault manages.
+/// Boot a small kernel around pagefault in QEMU and run a program on it.
 #[derive(clap::Args)]
 #[command(after_long_help = HELP, after_help = HELP)]
 pub struct Arguments {
     /// The machine's memory
     #[arg(long, short, value_name = "SIZE", default_value = "64M")]
     memory: Size,
-    /// How many processors the machine has
+    /// The number of CPUs
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS)))]
     cpus: u32,
     /// The size of a swap device [default: none]
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
-    /// The size of an empty disk for the files below /disk [default: none]
+    /// The size of an empty disk, mounted on /disk [default: none]
     #[arg(long, value_name = "SIZE")]
     disk: Option<Size>,
-    /// A directory with the machine's files; may be repeated
+    /// A directory with files for the machine; repeatable
     #[arg(long, value_name = "DIR")]
     files: Vec<PathBuf>,
-    /// Print the kernel's counters at the end, on standard error
+    /// Print the kernel's counters to standard error at the end
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
     stats: Option<Format>,
-    /// What carries out the machine's instructions
+    /// What executes the machine's instructions
     #[arg(long, value_name = "KIND", default_value = "tcg")]
     accel: Accel,
     /// The program and its arguments
@@ -76,7 +76,7 @@ enum Accel {
     Kvm,
 }
 
-/// Why the program was not run, or not to its end.
+/// Why the program did not run to its end.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{option} {size}: not a size that a PC can have")]

@@ -1,4 +1,4 @@
-//! `pagefault ctl`: changes the limit of a tree that runs.
+//! `pagefault ctl`: changes the limit of a running tree.
 
 use crate::size::{Size, about};
 use crate::trees::{self, Tree};
@@ -8,45 +8,45 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How long we wait for processes to give memory up.
+/// How long to wait until the processes have evicted enough.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often the one with the most is asked meanwhile.
+/// How often the largest process is asked to evict meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
 
 const EXAMPLES: &str = "\
-PID is the number of the command `pagefault run`, or of any process of its tree; `pagefault top` lists both.
+PID is `pagefault run` or any process of its tree; `pagefault top` lists both.
 
 Examples:
-  pagefault ctl 4711                   # what the limit is, and what is resident
+  pagefault ctl 4711                   # show the limit and the resident memory
   pagefault ctl 4711 --memory 128M
 
-A lower limit holds when the command ends: processes evict until they have no more. A higher one holds at once;
-it may be up to four times what the tree was started with.";
+Lowering the limit evicts pages, and returns once the tree fits. Raising it takes effect at once, up to
+four times the limit that the tree was started with.";
 
-/// Show or change the limit of a managed tree that runs.
+/// Show or change the limit of a running managed tree.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A process of the tree, or the command that started it
+    /// A process of the tree, or its `pagefault run`
     #[arg(value_name = "PID")]
     pid: u32,
-    /// The most memory that may stay resident from now on
+    /// The new resident memory limit
     #[arg(long, short, value_name = "SIZE")]
     memory: Option<Size>,
 }
 
-/// Why a limit was not changed, or does not hold yet.
+/// Why the limit was not changed, or is not met yet.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Tree(#[from] trees::Error),
     #[error("--memory {0}: too small to work; give at least {1}")]
     TooSmall(Size, Size),
-    #[error("--memory {0}: more than four times what the tree was started with; at most {1}")]
+    #[error("--memory {0}: more than four times the limit at the start; give at most {1}")]
     TooLarge(Size, Size),
     #[error(
-        "the limit is {limit} now, and {left} are still resident: what is locked or shared in memory \
-         cannot leave, nor can anything while its process is stopped or swap is full"
+        "the limit is {limit} now, but {left} are still resident: locked and shared pages cannot be \
+         evicted, nor can anything while its process is stopped or swap is full"
     )]
     Stays { limit: Size, left: String },
 }

@@ -3,16 +3,16 @@
 //! | module | what it does |
 //! |---|---|
 //! | `boot` | `pagefault boot`: a program on the bare PC |
-//! | `run` | `pagefault run`: a program with its memory managed by us |
-//! | `top`, `ctl` | `pagefault top`, `pagefault ctl`: trees that run |
-//! | `trees` | finding the trees that run |
+//! | `run` | `pagefault run`: a program whose memory pagefault manages |
+//! | `top`, `ctl` | `pagefault top`, `pagefault ctl`: running process trees |
+//! | `trees` | finds the managed process trees |
 //! | `doctor` | `pagefault doctor`: what this machine offers |
-//! | `program` | finding the program that `run` or `boot` is to run |
-//! | `status` | the exit statuses of both, and the form of their statistics |
+//! | `program` | finds the program for `run` and `boot` |
+//! | `status` | their exit statuses and the format of their statistics |
 //! | [`pagefault_script`] | `pagefault script`: memory operations on every machine |
 //! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
-//! | `say` | messages on standard error, whether or not it can be written |
-//! | `watch` | what `run --report` and `run --trace` see of a run |
+//! | `say` | messages on standard error; a failed write is ignored |
+//! | `watch` | collects what `run --report` and `run --trace` show |
 //! | `size` | sizes with K, M, G and T |
 
 mod boot;
@@ -34,7 +34,7 @@ use pagefault_script::command::ScriptArgs;
 use pagefault_script::machine::Catalogue;
 use std::process::ExitCode;
 
-/// Linux's page-fault handling, outside of Linux.
+/// Linux's page-fault handling, outside Linux.
 #[derive(Parser)]
 #[command(name = "pagefault", version, arg_required_else_help = true)]
 struct Arguments {
@@ -49,10 +49,10 @@ enum Command {
     Ctl(ctl::Arguments),
     Boot(boot::Arguments),
     Doctor(doctor::Arguments),
-    /// Runs a script of memory operations on machines, and compares what they answer.
+    /// Run a script of memory operations on one machine, or compare several.
     Script(ScriptArgs),
     Explain(ExplainArgs),
-    /// Lists the lessons that `explain` has.
+    /// List the lessons of `explain`.
     Lessons,
 }
 
@@ -79,9 +79,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what clap has to say, and gives the status of the subcommand that was meant.
+/// Prints clap's message and returns the exit status of the intended subcommand.
 fn refuse(error: &clap::Error) -> ExitCode {
-    // Nobody is left to be told that the message could not be printed.
+    // If printing fails, there is no other channel for the message.
     let _ = error.print();
     let help = [
         ErrorKind::DisplayHelp,

@@ -32,7 +32,7 @@ pub enum Error {
     Damaged(PathBuf),
     #[error("{}: its interpreter {} was not found", script.display(), interpreter.display())]
     NoInterpreter { script: PathBuf, interpreter: PathBuf },
-    #[error("{}: too many interpreters behind one another", .0.display())]
+    #[error("{}: too many nested interpreters", .0.display())]
     TooManyInterpreters(PathBuf),
 }
 
@@ -54,7 +54,7 @@ pub enum Unmanaged {
         .0.display()
     )]
     Privileged(PathBuf),
-    #[error("{}: may be executed and not read, so it runs unmanaged", .0.display())]
+    #[error("{}: executable but unreadable, so it runs unmanaged", .0.display())]
     Unreadable(PathBuf),
 }
 

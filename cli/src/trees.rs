@@ -36,9 +36,9 @@ struct Holder {
 pub enum Error {
     #[error("{0}: no such process")]
     NoProcess(u32),
-    #[error("{0}: not of a managed tree; `pagefault top` shows which there are")]
+    #[error("{0}: not in a managed tree; `pagefault top` lists them")]
     NotManaged(u32),
-    #[error("{0}: this user may not look at it ({1})")]
+    #[error("{0}: permission denied ({1})")]
     Forbidden(u32, io::Error),
     #[error("{0}: {1}")]
     Attach(u32, AttachError),

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Explains every fault of a script, step by step, on the simulated computer.
+/// Run a script on the simulated computer and explain every fault, step by step.
 ///
 /// Exit status: 0, or 2 when the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
@@ -23,19 +23,19 @@ pub struct ExplainArgs {
     /// A lesson of `pagefault lessons`
     #[arg(long, value_name = "NAME")]
     lesson: Option<String>,
-    /// The processor, whatever the script says: x86-64, ia32, pae or alpha
+    /// Override the script's processor: x86-64, ia32, pae or alpha
     #[arg(long, value_name = "NAME", value_parser = arch)]
     arch: Option<Arch>,
-    /// How many CPUs there are, at least as many as the script says
+    /// The number of CPUs, if larger than the script's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     cpus: Option<u64>,
-    /// Write a page that steps through it to this file
+    /// Write a page that steps through the explanation to this file
     #[arg(long, value_name = "OUT.html", conflicts_with = "json")]
     html: Option<PathBuf>,
-    /// Print it as JSON (docs/explain.md)
+    /// Print the explanation as JSON (docs/explain.md)
     #[arg(long)]
     json: bool,
-    /// Tell all: walks in bits, the values behind the answers, every action
+    /// Print everything: page-table walks in bits, the values behind each answer, every action
     #[arg(short, long)]
     verbose: bool,
 }
@@ -121,7 +121,7 @@ fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(input)
 }
 
-/// Why nothing was explained.
+/// Why there is no explanation.
 #[derive(Debug)]
 enum Error {
     Input(PathBuf, io::Error),

@@ -1,10 +1,10 @@
-//! Policies of replacement, compared on what programs did to their pages.
+//! Compares replacement policies on recorded page accesses.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `record` | a program's accesses, as valgrind tells them |
+//! | `record` | records a program's accesses with valgrind |
 //! | `trace` | what a program did, in order |
-//! | `memory` | a memory of so many frames that a trace goes through |
+//! | `memory` | a memory of a given size that replays a trace |
 //! | `ahead` | read-ahead by runs of misses |
 //! | `policies` | which page leaves, with the optimum as the bound |
 //! | `list` | FIFO queues |
@@ -23,10 +23,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use trace::Trace;
 
-/// Record what a program does to its pages, or replay it against policies of replacement.
+/// Record a program's page accesses, or replay them against replacement policies.
 #[derive(Parser)]
 enum Arguments {
-    /// Run a program under valgrind and record it: a small instance, for it runs a thousand times slower
+    /// Record a program under valgrind, which slows it down a thousandfold: use a small input
     Record {
         /// Where the trace goes
         #[arg(long)]
@@ -39,10 +39,10 @@ enum Arguments {
     Replay {
         /// The trace
         trace: PathBuf,
-        /// How many pages memory has
+        /// The memory size in pages
         #[arg(long)]
         frames: usize,
-        /// Read at most so many pages ahead of a run of misses; 0: none
+        /// The most pages to read ahead of a run of misses; 0: none
         #[arg(long, default_value_t = 0)]
         ahead: u32,
     },

@@ -15,9 +15,9 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs a script of memory operations on a machine, or on several and compares them.
+/// Run a script of memory operations on one machine, or compare several.
 ///
-/// Exit status: 0 when it ran (with --diff: when all answered alike; with --shrink:
+/// Exit status: 0 when it ran (with --diff: when all answers are equal; with --shrink:
 /// when there is nothing to shrink), 1 when answers differ, 2 when
 /// the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
@@ -31,27 +31,27 @@ pub struct ScriptArgs {
     /// The machines to compare, separated by commas
     #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
     diff: Option<Vec<String>>,
-    /// Write a random script of so many lines, or run it if --on or --diff says where
+    /// Write a random script of N lines, or run it with --on or --diff
     #[arg(long, value_name = "LINES")]
     random: Option<usize>,
-    /// The seed of the random script and of the simulated processors' schedule [default: 0; with
-    /// --hunt another one each time]
+    /// The seed of the random script and of the simulated CPUs' schedule [default: 0; with
+    /// --hunt a new one each time]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many frames the managed machines have, whatever the script says
+    /// Override the script's number of frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "hunt")]
     frames: Option<u64>,
-    /// Print the smallest script on which the machines still differ in the same way
+    /// Print the smallest script on which the machines differ in the same way
     #[arg(long, requires = "diff")]
     shrink: bool,
-    /// Compare so many random scripts with seeds from --seed on, every third with few frames; stop
+    /// Compare N random scripts with seeds from --seed on, every third with few frames; stop
     /// at the first difference and shrink it
     #[arg(long, value_name = "COUNT", requires_all = ["random", "diff"], conflicts_with = "shrink")]
     hunt: Option<u64>,
-    /// How many processors the machines have, whatever the script says; the host keeps its own
+    /// Override the script's number of CPUs; the host keeps its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     cpus: Option<u64>,
-    /// Print what the run cost to standard error, as JSON, a line for each machine
+    /// Print the run's cost to standard error, one line of JSON for each machine
     #[arg(long)]
     stats: bool,
 }
@@ -306,7 +306,7 @@ fn print_stats(machine: &str, stats: &[(&'static str, u64)]) {
     eprintln!("{{\"machine\":\"{machine}\"{counts}}}");
 }
 
-/// Why nothing was run, or not to the end.
+/// Why the script did not run to its end.
 #[derive(Debug)]
 enum Error {
     Input(PathBuf, io::Error),

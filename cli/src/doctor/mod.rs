@@ -1,4 +1,4 @@
-//! `pagefault doctor`: what this machine offers, what follows, and what an administrator would do.
+//! `pagefault doctor`: what this machine offers, whether `run` works, and how to fix what is missing.
 //!
 //! `facts` asks the machine, `judge` draws the conclusions, `advice` is what `run` says too when it
 //! must refuse.
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Says what this machine offers to `run`, and what to do about what is missing.
+/// Check whether `run` works on this machine, and say how to fix what is missing.
 #[derive(clap::Args)]
 #[command(after_help = "Exit status: 0 where `pagefault run` works, 1 where it does not.")]
 pub struct Arguments {

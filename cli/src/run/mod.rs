@@ -1,18 +1,18 @@
-//! `pagefault run`: an unmodified program with its memory managed by us.
+//! `pagefault run`: runs an unmodified program and manages its memory.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`front`] | starts the keeper and the program, passes signals on, waits |
-//! | [`inherited`] | what the caller gave us and the program is to have |
+//! | [`front`] | starts the keeper and the program, forwards signals, waits |
+//! | [`inherited`] | what the program inherits from our caller |
 //! | [`ask`] | the child that becomes the program: asks the keeper, executes |
-//! | [`keeper`] | the process that places the runtime in what the tree executes |
+//! | [`keeper`] | the process that places the runtime in every program of the tree |
 //! | [`place`] | how it is placed: memory, image, boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
-//! | [`image`] | the runtime as it will lie in memory |
+//! | [`image`] | the runtime's memory image |
 //! | [`spawn`] | `fork(2)` |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
 //!
-//! All managing happens in the program's own process, by the runtime.
+//! The runtime manages the memory, inside the program's own process.
 
 mod ask;
 mod compress;
@@ -53,76 +53,76 @@ use std::process::ExitCode;
 /// The least resident limit that leaves a program room to go on.
 pub const LEAST_MEMORY: Size = Size(1 << 20);
 
-/// How many times as large the limit may become while the program runs.
+/// The limit may grow by this factor while the program runs.
 const MOST_MEMORY: u64 = 4;
 
-/// Which road is taken where nothing is said.
+/// The default of `--delivery`.
 const DEFAULT_DELIVERY: Choice = Choice::Inline;
 
-/// The runtime, built by the build script.
+/// The runtime's ELF file, from the build script.
 static RUNTIME: &[u8] = include_bytes!(env!("PAGEFAULT_RUNTIME"));
 
 const EXAMPLES: &str = "\
 Sizes are bytes, or a number with K, M, G or T (powers of 1024).
 
-Swap areas are filled in the order given; when one is full the next is used:
-  ram[:SIZE]          compressed in memory, in at most SIZE on top of --memory
+Swap areas fill up in the order given:
+  ram[:SIZE]          compressed in memory; uses at most SIZE on top of --memory
                       (default: half of --memory)
-  file:PATH[:SIZE]    in the file PATH, made if it does not exist; an existing one must be
-                      empty or former swap of pagefault
+  file:PATH[:SIZE]    in the file PATH, created if missing; an existing file must be empty
+                      or former swap of pagefault
   file[::SIZE]        in an unlinked temporary file in $TMPDIR, or else /var/tmp
-Without --swap: ram, then file. All processes that the program starts share these areas: a SIZE
-holds for all of them together, and a file without one leaves 5 % of its file system free.
+Default: ram, then file. All processes of the tree share these areas and their SIZE. A file
+without SIZE leaves 5 % of its file system free.
 
 Examples:
   pagefault run --memory 256M -- sort --parallel=2 huge.txt
   pagefault run --memory 1G --swap ram:512M --swap file:/scratch/swap:20G -- python3 job.py
   pagefault run --memory 64M --stats=json --stats-file stats.json -- sqlite3 :memory: '.read x.sql'
 
-What is managed: the private anonymous memory of the program and of every process that it starts,
-under one limit. Files, shared memory, code, static data and the initial stack stay with the kernel.
-Any program for x86-64 can be run; one that gains rights by being executed, or that may not be read, runs unmanaged.
-`pagefault doctor` says whether this machine has what is needed.
+pagefault manages the private anonymous memory of the program and of every process that it starts,
+under one limit. The kernel keeps files, shared memory, code, static data and the initial stack.
+Any x86-64 program runs; set-user-ID and unreadable programs run unmanaged.
+`pagefault doctor` says whether `run` works on this machine.
 
-Exit status: the program's own; if a signal ends the program, pagefault ends by the same. Or:
-  125  pagefault itself failed, or had to stop the program
-  126  the program was found and cannot be run
+Exit status: the program's own. If a signal kills the program, the same signal kills pagefault.
+  125  pagefault failed, or had to stop the program
+  126  the program cannot be run
   127  the program was not found";
 
-/// Run a program with its memory managed: at most SIZE of it resident, the rest in swap.
+/// Run a program with at most SIZE of its memory resident, the rest in swap.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The most memory that stays resident [default: half of the machine's]
+    /// Resident memory limit of the process tree [default: half of the machine's memory]
     #[arg(long, short, value_name = "SIZE")]
     memory: Option<Size>,
     // Given as an attribute, since the documentation would take the brackets for links.
     #[arg(
         long,
         value_name = "AREA",
-        help = "Where pages go that do not fit: ram[:SIZE], file:PATH[:SIZE] or file; may be repeated"
+        help = "Swap area for evicted pages: ram[:SIZE], file:PATH[:SIZE] or file; repeatable"
     )]
     swap: Vec<swap::Area>,
-    /// Who brings pages back: the thread that needs them, or a process of ours, for debuggers
+    /// Who handles faults: the faulting thread, or a separate process for debuggers' sake
     #[arg(long, value_enum, default_value_t = DEFAULT_DELIVERY, value_name = "WHO")]
     delivery: Choice,
-    // For comparison, and where a program reads its own code.
+    // For comparisons, and for programs that read their own code.
     #[arg(long, value_enum, default_value_t = CallChoice::Rewritten, value_name = "HOW", hide = true)]
     calls: CallChoice,
-    // For tests: places another runtime than the one that was built in.
+    // For tests: uses this runtime instead of the embedded one.
     #[arg(long, value_name = "PATH", hide = true)]
     runtime: Option<PathBuf>,
-    /// Print statistics at the end, on standard error
+    /// Print statistics to standard error at the end
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
     stats: Option<Format>,
-    /// Write the statistics to a file instead
+    /// Write the statistics to this file instead
     #[arg(long, value_name = "PATH")]
     stats_file: Option<PathBuf>,
-    /// Write a page about what the program's memory did
+    /// Write a report on the program's memory as an HTML page
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Write every fault and eviction to a file, as a trace that Perfetto opens
+    /// Write every fault and eviction to a trace file for Perfetto
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
     /// The program and its arguments
@@ -138,11 +138,10 @@ pub struct Arguments {
 /// The choices of `--delivery`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Choice {
-    /// The thread that faults: the fast way, for any program
+    /// The faulting thread: fast, for any program
     Inline,
-    /// A process of ours, so that process_vm_readv and a debugger that runs under
-    /// `pagefault run` too see all of the program's memory; needs root, vm.unprivileged_userfaultfd=1
-    /// or access to /dev/userfaultfd
+    /// A separate process, so that process_vm_readv and a debugger under `pagefault run` see
+    /// evicted memory; needs root, vm.unprivileged_userfaultfd=1 or access to /dev/userfaultfd
     Threads,
 }
 
@@ -158,7 +157,7 @@ impl Choice {
 /// The choices of `--calls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum CallChoice {
-    /// A place of the program's code that calls often is rewritten to come to the runtime at once
+    /// Frequent call sites are rewritten to jump into the runtime
     Rewritten,
     /// Every call traps
     Trapped,
@@ -173,7 +172,7 @@ impl CallChoice {
     }
 }
 
-/// Why the program was not run, or not to its end.
+/// Why the program did not run to its end.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("--memory {0}: too small to work; give at least {LEAST_MEMORY}")]
@@ -204,15 +203,15 @@ enum Error {
     Refused(io::Error),
     #[error("the keeper ended before the program began")]
     Keeper,
-    #[error("the keeper was killed, and with it {}, which was just being started", .0.display())]
+    #[error("the keeper was killed, and with it {}, which was about to start", .0.display())]
     Fell(PathBuf),
     #[error(
-        "the keeper was killed, so {} was too: without it no program can be started, and no memory \
-         asked of others", .0.display()
+        "the keeper was killed, so {} was too: without a keeper no program can start, and no process \
+         can give memory to another", .0.display()
     )]
     Unkept(PathBuf),
     #[error(
-        "no room for a few descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
+        "too few file descriptors: {0}; raise the limit (`ulimit -n 256`, or in \
          /etc/security/limits.conf)"
     )]
     Descriptors(io::Error),

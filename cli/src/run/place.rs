@@ -49,13 +49,13 @@ pub struct Process {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// It gained rights.
-    #[error("it gains rights")]
+    #[error("it gains privileges")]
     Secure,
     /// It is of another architecture.
     #[error("it is not for x86-64")]
     Foreign,
     /// The host hides its memory, since its file may be executed and not read.
-    #[error("its file may not be read")]
+    #[error("its file is unreadable")]
     Unreadable,
     /// A system call in it failed.
     #[error("{what}: {source}")]

@@ -1,12 +1,12 @@
-//! `pagefault top`: the managed trees of this machine as they run.
+//! `pagefault top`: a live view of this machine's managed process trees.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`model`] | reads the counters, works out rates |
+//! | [`model`] | reads the counters, computes rates |
 //! | [`view`] | draws a frame |
-//! | [`text`] | one snapshot as a table, where nobody watches |
+//! | [`text`] | one snapshot as a table, where output is no terminal |
 //!
-//! It reads the memory that each tree shares; the programs do not notice.
+//! It reads each tree's shared control memory, which costs the programs nothing.
 
 mod model;
 mod text;
@@ -26,20 +26,20 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(1000);
 /// How often a frame is drawn meanwhile.
 const FRAME: Duration = Duration::from_millis(125);
-/// Between the two looks of a snapshot.
+/// The interval between a snapshot's two readings.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 const KEYS: &str = "\
-Keys: up, down or j, k choose a tree; s sorts by the next column; p pauses; l changes the limit of the
-chosen tree; q ends.
+Keys: up, down or j, k select a tree; s sorts by the next column; p pauses; l changes the limit of the
+selected tree; q quits.
 
-Where standard output is no terminal, one snapshot is printed as a table, or as JSON with --json.";
+If standard output is not a terminal, top prints one snapshot as a table, or as JSON with --json.";
 
-/// Show managed programs as they run: faults, resident memory, swap.
+/// Show running managed programs: faults, resident memory, swap.
 #[derive(clap::Args)]
 #[command(after_long_help = KEYS, after_help = KEYS)]
 pub struct Arguments {
-    /// Only the tree of this process
+    /// Show only the tree of this process
     #[arg(value_name = "PID")]
     pid: Option<u32>,
     /// Print one snapshot as JSON
@@ -88,7 +88,7 @@ fn snapshot(arguments: &Arguments) -> Result<(), trees::Error> {
     Ok(())
 }
 
-/// Draws until the user has seen enough.
+/// Draws until the user quits.
 fn watch(only: Option<u32>) -> Result<(), Error> {
     let mut screen = Screen::new(only)?;
     let mut terminal = ratatui::try_init()?;
@@ -97,7 +97,7 @@ fn watch(only: Option<u32>) -> Result<(), Error> {
     ended
 }
 
-/// What the user sees and has chosen.
+/// The state of the view.
 pub struct Screen {
     only: Option<u32>,
     observer: Observer,
@@ -108,7 +108,7 @@ pub struct Screen {
     paused: bool,
     /// A limit as it is typed.
     typing: Option<String>,
-    /// What became of the last change of a limit.
+    /// The result of the last limit change.
     message: Option<String>,
     /// Counts frames, so that the figure flows.
     frame: usize,
@@ -217,7 +217,7 @@ impl Screen {
         }
     }
 
-    /// Changes the limit of the chosen tree, which may take its time.
+    /// Changes the limit of the selected tree, which may take a while.
     fn change_limit(&mut self, text: &str) {
         let Some(view) = self.place().map(|place| &self.views[place]) else { return };
         let size: Size = match text.trim().parse() {
@@ -241,7 +241,7 @@ impl Screen {
     }
 }
 
-/// Whether the user has seen enough.
+/// Whether the user quits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Go {
     On,

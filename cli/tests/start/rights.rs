@@ -58,7 +58,7 @@ fn an_ordinary_user() {
     scratch.assert_nothing_left();
 }
 
-/// The first program gains rights: it runs, and a line says that it is not managed.
+/// The first program gains privileges: it runs, and a line says that it is not managed.
 #[test]
 fn a_program_that_gains_rights() {
     if !is_root() {
@@ -70,7 +70,7 @@ fn a_program_that_gains_rights() {
     set_mode(&program, 0o4755);
     let (stdout, stderr, status) = output(&mut as_nobody(&scratch, &["./identity", "-u"]));
     assert_eq!((&*stdout, status), ("0\n", Some(0)), "{stderr}");
-    assert!(stderr.contains("gains rights") && stderr.contains("unmanaged"), "{stderr}");
+    assert!(stderr.contains("gains privileges") && stderr.contains("unmanaged"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 
     // For root itself it is a program like any other.
@@ -102,7 +102,7 @@ fn a_program_that_gained_rights() {
     set_mode(&program, 0o4755);
     let (stdout, stderr, status) = output(&mut run(&scratch, &["./relay", "./identity", "-u"]));
     assert_eq!((&*stdout, status), ("65534\n", Some(0)), "{stderr}");
-    assert!(stderr.contains("gains rights, so it runs unmanaged"), "{stderr}");
+    assert!(stderr.contains("gains privileges, so it runs unmanaged"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
@@ -116,8 +116,8 @@ fn a_program_that_may_not_be_read() {
     let program = scratch.path("closed");
     fs::copy("/bin/echo", &program).unwrap();
     set_mode(&program, 0o711);
-    let expected = "may not be read, so it runs unmanaged";
-    for (before, word) in [(&[][..], "executed and not read"), (&["./relay"], expected)] {
+    let expected = "unreadable, so it runs unmanaged";
+    for (before, word) in [(&[][..], "executable but unreadable"), (&["./relay"], expected)] {
         let command = [before, &["./closed", "fine"]].concat();
         let (stdout, stderr, status) = output(&mut as_nobody(&scratch, &command));
         assert_eq!((&*stdout, status), ("fine\n", Some(0)), "{stderr}");
