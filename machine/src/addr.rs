@@ -5,7 +5,7 @@ use core::ops::{Add, Range, Sub};
 
 /// The base-two logarithm of [`PAGE_SIZE`].
 ///
-/// A constant of the build, as in Linux; Alpha's pages are larger than those of all others here.
+/// A build-time constant, as in Linux. Only Alpha has larger pages.
 pub const PAGE_SHIFT: u32 = if cfg!(feature = "pages-of-8k") { 13 } else { 12 };
 
 /// The size of a page and of a frame in bytes.
@@ -13,8 +13,8 @@ pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
 /// A virtual address in some address space.
 ///
-/// Arithmetic with `+` and `-` is checked in debug builds as integers are; where an operand comes
-/// from outside, use [`VirtAddr::checked_add`].
+/// `+` and `-` check for overflow in debug builds, as integers do. Use [`VirtAddr::checked_add`] for
+/// untrusted operands.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtAddr(pub u64);
 
@@ -99,8 +99,8 @@ impl Sub for VirtAddr {
 
 /// Walks a range of addresses in pieces, each inside one aligned block of `span` bytes.
 ///
-/// The memory manager locks page tables one leaf table at a time; this cuts a long range along the
-/// borders of the leaf tables.
+/// The memory manager locks one leaf table at a time; this splits a long range at the leaf tables'
+/// boundaries.
 #[derive(Clone, Debug)]
 pub struct Pages {
     next: u64,
@@ -109,7 +109,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Cuts `range` at every multiple of `span`, a power of two.
+    /// Splits `range` at every multiple of `span`, a power of two.
     pub const fn new(range: &Range<VirtAddr>, span: u64) -> Self {
         Self { next: range.start.0, end: range.end.0, span }
     }

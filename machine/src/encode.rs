@@ -1,9 +1,9 @@
-//! How real processors write page-table entries.
+//! The page-table entries of real processors.
 //!
-//! A page-table entry is one word that the processor reads. What it does not read is the kernel's:
-//! an entry that is not present carries the place of the page in swap or in a file (spec F3). Each
-//! module turns the neutral [`Entry`] into one processor's word and back, and both directions are
-//! pure functions, shared by the simulated computer and by a kernel on bare hardware.
+//! A page-table entry is one word that the processor reads. The processor ignores the rest of an entry
+//! that is not present, so the kernel stores the page's swap slot or file index there (spec F3). Each
+//! module converts the neutral [`Entry`] to one processor's word and back. Both directions are pure
+//! functions, shared by the simulated computer and by a kernel on bare hardware.
 //!
 //! | module | word | not present: swap | not present: file |
 //! |---|---|---|---|
@@ -12,9 +12,9 @@
 //! | [`pae`] | 64 bits | high word: area in bits 0–4, slot in bits 5–31 | low word 0x40, high word the index |
 //! | [`alpha`] | 64 bits | area in bits 32–39, slot in bits 40–63 | bit 19, index in bits 32–63 |
 //!
-//! Everywhere `decode(encode(entry))` is the entry again, with one reservation that is the
-//! hardware's: a processor without a bit to forbid loads or fetches reports them as allowed. Each
-//! module's `effective` says what a protection becomes.
+//! `decode(encode(entry))` returns the entry, with one exception due to the hardware: a processor without
+//! a bit to forbid loads or fetches reports them as allowed. Each module's `effective` says what a
+//! protection becomes.
 
 use crate::Entry;
 use core::fmt;
@@ -39,15 +39,15 @@ pub struct Limits {
     pub file_index: u64,
 }
 
-/// Why an entry cannot be written in a processor's form.
+/// Why an entry cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeError {
     /// The frame's number is above [`Limits::frame`].
     Frame,
     /// The swap area's number is above [`Limits::area`].
     Area,
-    /// The slot is above [`Limits::slot`], or is slot 0, which holds the area's header and whose
-    /// word could not be told from an empty entry.
+    /// The slot is above [`Limits::slot`], or is slot 0: it holds the area's header, and its word would
+    /// look like an empty entry.
     Slot,
     /// The page number within the file is above [`Limits::file_index`].
     FileIndex,

@@ -45,7 +45,7 @@ impl fmt::Debug for SwapSlot {
 /// A page-table entry in the form that every machine can store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entry {
-    /// Nothing has been here yet: the region alone says what an access means.
+    /// Empty: the region alone decides what an access means.
     #[default]
     None,
     /// A translation.
@@ -89,8 +89,8 @@ impl Entry {
         matches!(self, Self::Present { dirty: true, .. })
     }
 
-    /// Whether an access through this entry succeeds without a fault. What may be stored to or
-    /// executed can be read too (spec A16).
+    /// Whether an access through this entry succeeds without a fault. A page that can be written or
+    /// executed can also be read (spec A16).
     pub fn allows(&self, access: Access) -> bool {
         let Self::Present { protection, .. } = self else { return false };
         match access {
@@ -100,8 +100,8 @@ impl Entry {
         }
     }
 
-    /// Whether two reads of an entry name the same state, leaving aside the accessed and dirty bits
-    /// that hardware may set at any moment (spec B3, G5).
+    /// Whether two reads of an entry show the same state. Ignores the accessed and dirty bits, which
+    /// hardware may set at any moment (spec B3, G5).
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (

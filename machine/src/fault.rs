@@ -68,10 +68,10 @@ pub struct PageFault {
     pub sp: VirtAddr,
 }
 
-/// What a fault was that the program did not cause: the processor made a mistake (spec A24).
+/// The erratum behind a fault that the program did not cause (spec A24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Erratum {
-    /// The instruction must not fault, as a prefetch: it runs again.
+    /// The instruction, a prefetch, must not fault: it runs again.
     Stray,
     /// The fault stands for the exception of an illegal instruction.
     IllegalInstruction,

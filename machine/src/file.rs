@@ -1,4 +1,4 @@
-//! Files of the host as content.
+//! Host files as [`Backing`].
 
 use crate::store::{Backing, IoError, PageBytes};
 use crate::{PAGE_SHIFT, PAGE_SIZE};
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::unix::fs::FileExt;
 
-/// A file of the host; opened for reading it suffices for private mappings.
+/// A host file. Read access suffices for private mappings.
 impl Backing for File {
     fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError> {
         let (mut at, mut rest) = (index << PAGE_SHIFT, &mut page[..]);

@@ -11,13 +11,13 @@
 //! | [`entry`] | the neutral page-table entry: none, present, swapped, or a place in a file |
 //! | [`fault`] | what a processor reports when a translation is missing or forbids the access |
 //! | [`machine`] | the traits [`Machine`], [`Space`] and [`Cursor`] |
-//! | [`store`] | the traits [`Backing`] and [`SwapDevice`], which users implement |
-//! | [`encode`] | how real processors write a non-present entry, and the x86 entry bits |
+//! | [`store`] | the traits [`Backing`], [`DeviceMemory`] and [`SwapDevice`], which users implement |
+//! | [`encode`] | the page-table entries of real processors |
 //!
-//! A machine implements [`Machine`], [`Space`] and [`Cursor`]; whoever has data to map implements
-//! [`Backing`]; whoever has room for evicted pages implements [`SwapDevice`].
+//! A machine implements [`Machine`], [`Space`] and [`Cursor`]. A file to map implements [`Backing`], a swap
+//! device [`SwapDevice`], a device with memory of its own [`DeviceMemory`].
 //!
-//! Content that can be mapped takes a few lines:
+//! A file to map takes a few lines:
 //!
 //! ```
 //! use pagefault_machine::{Backing, IoError, PAGE_SIZE, Page};
@@ -47,7 +47,8 @@
 //! ```
 //!
 //! The chapter *Making a machine* in the documentation of package `pagefault` says in which order to
-//! implement the three traits, what may be held at each method, which are hot, and how to test a machine.
+//! implement the three traits, which locks each method's caller holds, which methods are hot, and how to
+//! test a machine.
 //! Numbers such as `spec A16` refer to the
 //! [requirements](https://github.com/pagefault/pagefault/blob/main/docs/spec.md).
 #![no_std]

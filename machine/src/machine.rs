@@ -27,7 +27,7 @@ impl core::error::Error for OutOfFrames {}
 pub enum NoSpace {
     /// No frame is free for its page table; evicting pages may help.
     OutOfFrames,
-    /// The machine has all the spaces that it can have, and evicting pages does not help.
+    /// The machine has no room for another space; evicting pages does not help.
     Refused,
 }
 
@@ -50,25 +50,24 @@ impl core::error::Error for NoSpace {}
 
 /// A number for the thread of control that is running: a task of a kernel, a thread of a process.
 ///
-/// Used to choose among sharded structures and, in debug builds, to check the lock order; two
-/// threads of control that run at the same time should have different numbers, below
-/// [`ContextId::LIMIT`] where they can.
+/// Selects a shard of sharded structures, and in debug builds identifies the holder of a lock. Threads of
+/// control that run at the same time should have different numbers, if possible below
+/// [`ContextId::LIMIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContextId(pub u32);
 
 impl ContextId {
-    /// Contexts with numbers from here on are not checked.
+    /// The lock order is not checked for numbers from here on.
     pub const LIMIT: u32 = 256;
 }
 
 /// What a machine can do; the memory manager adapts to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The accessed bit of an entry is set by the machine. Without it the replacement policy
-    /// works without knowing which pages are used.
+    /// The machine sets the accessed bit of an entry. Without it, pages show their use on standby.
     pub accessed: bool,
-    /// The dirty bit of an entry is set by the machine. Without it an entry is writable only while
-    /// it is marked dirty, so that the first store faults.
+    /// The machine sets the dirty bit of an entry. Without it, an entry is writable only while it is
+    /// marked dirty, so that the first store faults.
     pub dirty: bool,
     /// Addresses at and above this one belong to the kernel.
     pub task_size: VirtAddr,
@@ -80,7 +79,7 @@ pub struct Capabilities {
     pub last_swap_slot: u32,
 }
 
-/// What becomes of a page whose entry was changed; tells a machine how much work a flush is.
+/// What happens to a page whose entry changed. It decides how much work a flush is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Nobody needs the frame's content any more: it is freed after the flush.
@@ -91,31 +90,31 @@ pub enum Fate {
     Narrowed,
 }
 
-/// How far a processor tells loads, stores and fetches apart.
+/// How a processor checks loads, stores and fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// Whatever is allowed at all may be loaded, and a fetch from an absent page is a load (x86,
+    /// Any right implies the right to load, and a fetch from an absent page is reported as a load (x86,
     /// spec A16).
     Implied,
     /// A fetch needs the right to execute; a load the right to load or store (Alpha, spec A17).
     Each,
 }
 
-/// A translation that may be stale: the machine may still use what the entry said before.
+/// A translation that may be stale: the machine may still use the entry's old value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale {
     /// The page's address.
     pub address: VirtAddr,
     /// The frame that the entry named.
     pub frame: Frame,
-    /// What becomes of the frame.
+    /// What happens to the frame.
     pub fate: Fate,
 }
 
 /// A computer: frames, address spaces and the flushing of stale translations.
 ///
-/// The order of implementation, and what may be held at each method, are in the chapter *Making a
-/// machine* of package `pagefault`.
+/// The chapter *Making a machine* of package `pagefault` has the order of implementation, and the locks
+/// that each method's caller holds.
 ///
 /// # Concurrency
 /// Every method may be called from several threads of control at once. No method may call back
@@ -130,134 +129,135 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// How the processor's accesses are checked against what a region allows.
     const RIGHTS: Rights = Rights::Implied;
 
-    /// What this machine can do; constant over its life.
+    /// What this machine can do. The answer never changes.
     fn capabilities(&self) -> Capabilities;
 
-    /// The number of frames; they are numbered from 0. What is sized by memory is sized by this.
+    /// The number of frames, which are numbered from 0. Everything whose size depends on the amount of
+    /// memory depends on this.
     fn frames(&self) -> u32;
 
-    /// The most frames that there may be one day, if the machine can get more while it runs: their numbers
-    /// are below this. Numbers from here on are memory of devices
-    /// ([`DeviceMemory`](crate::DeviceMemory)), of which a machine may have none.
+    /// The most frames that the machine may ever have, if it can grow while it runs; all frame numbers are
+    /// below this. Numbers from here on are memory of devices ([`DeviceMemory`](crate::DeviceMemory)), if
+    /// there is any.
     fn most_frames(&self) -> u32 {
         self.frames()
     }
 
-    /// How many frames are free now; may be out of date by the time it is used.
+    /// The number of free frames. It may be out of date by the time the caller uses it.
     fn free_frames(&self) -> u32;
 
-    /// The shared frame of zeros (spec B8), which is never freed and never writable, if one frame
-    /// can be mapped at many addresses at once.
+    /// The shared zero frame (spec B8), if one frame can be mapped at many addresses at once. It is never
+    /// freed and never writable.
     fn zero_frame(&self) -> Option<Frame>;
 
     /// Takes a free frame; its content is undefined.
     fn allocate(&self) -> Result<Frame, OutOfFrames>;
 
-    /// Gives a frame back. No translation to it may be left (spec G4).
+    /// Frees a frame. No translation to it may be left (spec G4).
     fn free(&self, frame: Frame);
 
     /// Fills a frame with zeros.
     fn zero(&self, frame: Frame);
 
-    /// Copies the content of one frame to another. `from` may be memory of a device; what cannot be read
-    /// there becomes zeros (spec B18).
+    /// Copies the content of one frame to another. `from` may be memory of a device; unreadable bytes become
+    /// zeros (spec B18).
     fn copy(&self, from: Frame, to: Frame);
 
-    /// Lets `f` give a frame its content, or change a part of it. It may do I/O.
+    /// Lets `f` fill a frame, or change a part of it. `f` may do I/O.
     ///
-    /// The memory manager does so with frames that no program can store to or load from: their
-    /// content is yet to come. What others may use meanwhile is changed by [`write`](Self::write).
+    /// The frame's content is not complete yet, and no program can access it. The memory manager changes
+    /// frames in use by [`write`](Self::write).
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R;
 
-    /// Lets `f` look at the content of a frame. It may do I/O.
+    /// Lets `f` read the content of a frame. `f` may do I/O.
     ///
-    /// No program can store to the frame meanwhile; what one can is read by [`read`](Self::read).
+    /// No program can store to the frame meanwhile. The memory manager reads other frames by
+    /// [`read`](Self::read).
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R;
 
-    /// Copies bytes out of a frame, from an offset on. Programs may store to it meanwhile: each byte
-    /// is one that was there.
+    /// Copies bytes out of a frame, starting at an offset. Programs may store to it meanwhile: each byte
+    /// copied is an old or a new one.
     fn read(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
         self.drain(frame, |page| bytes.copy_from_slice(&page[offset..][..bytes.len()]));
     }
 
-    /// Copies bytes into a frame, from an offset on. Programs may use it meanwhile: what they store
-    /// beside these bytes stays.
+    /// Copies bytes into a frame, starting at an offset. Programs may use the frame meanwhile; their stores
+    /// beside these bytes are kept.
     fn write(&self, frame: Frame, offset: usize, bytes: &[u8]) {
         self.fill(frame, |page| page[offset..][..bytes.len()].copy_from_slice(bytes));
     }
 
-    /// Makes an empty address space, its kernel part taken from the reference table.
+    /// Makes an address space that is empty but for the kernel part of the reference table.
     fn space(&self) -> Result<Self::Space, NoSpace>;
 
     /// Makes sure that no processor uses a stale translation of `space` (spec G1, G3).
     ///
-    /// Called with no cursor held by the caller. `stale` lists pages of one space whose entries
-    /// were changed; an entry may have been changed again since, by another thread of control, and
-    /// the machine must then leave the newer state alone.
+    /// The caller holds no cursor. `stale` lists pages of one space whose entries were changed. Another thread
+    /// of control may have changed an entry again since; the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
-    /// Whether a frame's content can be kept while none of its entries allows an access, without
-    /// more memory than now.
+    /// Whether a frame keeps its content while none of its entries allows an access, without taking more
+    /// memory.
     fn keeps_unmapped(&self, _frame: Frame) -> bool {
         true
     }
 
-    /// Does what [`flush`](Self::flush) does for one page, if no processor but the caller's need be
-    /// told; else does nothing and returns `false`, as a machine may do always.
+    /// Flushes one page if only the caller's processor can have a stale translation; otherwise does nothing
+    /// and returns `false`. A machine may always return `false`.
     ///
-    /// Waits for nobody, and so may be called with the cursor held under which the entry was
-    /// changed: whoever uses the space from then on sees the changed entry.
+    /// It never waits, so the caller may hold the cursor under which it changed the entry: every later user
+    /// of the space sees the changed entry.
     fn flush_here(&self, _space: &Self::Space, _stale: Stale) -> bool {
         false
     }
 
-    /// Whether nobody but the caller can store to memory of `space`, or be let do so, until the caller
-    /// goes back to the program that it serves; a machine may always say no.
+    /// Whether nobody but the caller can store to memory of `space` until the caller returns to its program.
+    /// A machine may always return `false`.
     ///
-    /// Then the right to store need not be taken from a page whose content is saved, which spares a
-    /// flush. May be called with a cursor held.
+    /// If so, reclaim writes a page without write-protecting it first, which saves a flush. The caller may
+    /// hold a cursor.
     fn is_alone(&self, _space: &Self::Space) -> bool {
         false
     }
 
-    /// How many pages at least a thread that needs a frame evicts before it goes on; at most 32 are taken
-    /// at a time.
+    /// The least number of pages that a thread evicts when it needs a frame, up to 32.
     ///
-    /// The fewer, the shorter its fault; the more, the more pages share a flush. A machine on which
-    /// a flush concerns nobody else says a small number.
+    /// A small batch shortens its fault; a large batch shares one flush among more pages. A machine whose
+    /// flushes are local returns a small number.
     fn direct_batch(&self) -> usize {
         32
     }
 
-    /// Brings the part of the loaded page table that translates a kernel address in line with the
-    /// reference table, and says whether the address is mapped there (spec A4–A7). Takes no lock:
-    /// the interrupted code may hold any.
+    /// Synchronises the loaded page table's entry for a kernel address with the reference table; returns
+    /// whether the address is mapped there (spec A4–A7). Takes no lock, since the interrupted code may hold
+    /// any.
     fn synchronise(&self, _address: VirtAddr) -> bool {
         false
     }
 
-    /// The erratum of the processor that explains a fault which cannot be corrected, if one does (spec
-    /// A24). Asked before anybody gets a signal. Takes no lock, as [`synchronise`](Self::synchronise).
+    /// The processor erratum that explains a fault, if there is one (spec A24). The memory manager asks when
+    /// it cannot correct the fault, before it sends a signal. Takes no lock, like
+    /// [`synchronise`](Self::synchronise).
     fn erratum(&self, _fault: &PageFault) -> Option<Erratum> {
         None
     }
 
-    /// Who is running.
+    /// The running thread of control.
     fn context(&self) -> ContextId;
 
-    /// Waits while `word` holds `value`; may return early for no reason (Linux: `FUTEX_WAIT`).
+    /// Waits while `word` holds `value`; may wake up spuriously (Linux: `FUTEX_WAIT`).
     fn wait(&self, word: &AtomicU32, value: u32);
 
     /// Wakes every waiter on `word`.
     fn wake(&self, word: &AtomicU32);
 
-    /// Lets others run for a moment: the caller is about to look again for what they are to do, and
-    /// holds nothing that they may wait for but a page (Linux: `cond_resched`).
+    /// Yields the CPU before a retry, so that the thread it depends on can run (Linux: `cond_resched`). The
+    /// caller holds no lock but a page's.
     ///
-    /// On a machine whose contexts are not preempted they might otherwise never run.
+    /// Without preemption, that thread might otherwise never run.
     fn pause(&self);
 
-    /// A clock in nanoseconds that never goes back; a simulated machine may count steps.
+    /// A monotonic clock in nanoseconds; a simulated machine may count steps instead.
     fn now(&self) -> u64;
 }
 
@@ -268,37 +268,36 @@ pub trait Space: Send + Sync {
     where
         Self: 'a;
 
-    /// How many bytes of addresses one leaf table covers, a power of two (2 MiB on x86-64).
+    /// The bytes of addresses that one leaf table covers, a power of two (2 MiB on x86-64).
     const SPAN: u64;
 
-    /// A number that no other living space of the machine has.
+    /// A number that is unique among the machine's living spaces.
     fn id(&self) -> u32;
 
-    /// The addresses that the table covers, if not all: no region is made elsewhere.
+    /// The addresses that the table can map; by default all. Regions are only made there.
     fn covers(&self) -> Range<VirtAddr> {
         VirtAddr::ZERO..VirtAddr(u64::MAX)
     }
 
-    /// Locks the entries of a range, making the levels of the table that are missing (spec B1).
+    /// Locks the entries of a range and allocates missing levels of the table (spec B1).
     ///
     /// `range` is page-aligned, not empty, within [`Space::covers`] and within one aligned block of
     /// [`Space::SPAN`] bytes.
-    /// On failure the levels already made stay. A thread of control holds at most two cursors at
-    /// once, and two only while it alone changes both address spaces: parent and child in a fork,
-    /// or two blocks of one space, the one at the lower address first.
+    /// On failure, levels already allocated stay. A thread of control holds at most two cursors: of parent
+    /// and child in a fork, or of two blocks of one space, the lower first. It holds two only while nobody
+    /// else can change the address spaces.
     fn lock(&self, range: Range<VirtAddr>) -> Result<Self::Cursor<'_>, OutOfFrames>;
 
-    /// Like [`Space::lock`], but `None` where a level is missing, so that all entries are none.
+    /// Like [`Space::lock`], but returns `None` if a level is missing: then all entries are none.
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<Self::Cursor<'_>>;
 
-    /// Frees the levels that serve only addresses in `hole`, among them some in `unmapped`, and hold
-    /// no entries (spec E6).
+    /// Frees empty levels that cover only addresses in `hole`, and some in `unmapped` (spec E6).
     ///
-    /// `unmapped` lies in `hole`: a level elsewhere in the hole was given back when its own last
-    /// page was unmapped. No page in `hole` may be in a region while this runs.
+    /// `unmapped` lies in `hole`; levels elsewhere in the hole were freed when their own last page was
+    /// unmapped. No page in `hole` may be in a region while this runs.
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>);
 
-    /// How many leaf tables there are (Linux: `nr_ptes`).
+    /// The number of leaf tables (Linux: `nr_ptes`).
     fn leaves(&self) -> usize;
 }
 
@@ -312,15 +311,15 @@ pub trait Cursor {
     /// Exchanges an entry atomically with respect to the accessed and dirty bits that the machine
     /// sets itself (spec G5), and returns what was there.
     ///
-    /// Translations that the machine may still hold of a replaced present entry are dealt with by
-    /// a later [`Machine::flush`], or, where the new entry allows more, not at all.
+    /// A later [`Machine::flush`] removes cached translations of a replaced present entry. If the new entry
+    /// only adds rights, there is no flush.
     fn replace(&mut self, address: VirtAddr, entry: Entry) -> Entry;
 
     /// The first address at or after `from`, within the range, whose entry is not none.
     fn next(&self, from: VirtAddr) -> Option<VirtAddr>;
 
-    /// Clears the accessed bit of a present entry and returns whether it was set. The machine need
-    /// not flush: a translation in use may go on without setting the bit anew.
+    /// Clears the accessed bit of a present entry and returns whether it was set. No flush is needed: a
+    /// cached translation need not set the bit again.
     fn clear_accessed(&mut self, address: VirtAddr) -> bool {
         match self.entry(address) {
             Entry::Present { frame, protection, accessed: true, .. } => {
@@ -333,8 +332,8 @@ pub trait Cursor {
         }
     }
 
-    /// Makes a present entry's protection `protection`, keeping its frame and its bits, and
-    /// returns what was there. Does nothing to an entry that is not present.
+    /// Changes a present entry's protection, keeps its frame and bits, and returns the old entry. Does nothing
+    /// to an entry that is not present.
     fn protect(&mut self, address: VirtAddr, protection: Protection) -> Entry {
         let old = self.entry(address);
         let Entry::Present { protection: before, .. } = old else { return old };

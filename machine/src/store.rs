@@ -1,12 +1,10 @@
-//! What users implement: where the content of a file comes from, where evicted pages go, and which frames
-//! a device has.
+//! The traits that users implement: the content of files, swap devices, and memory of devices.
 //!
-//! All three traits are small and blocking: every method may sleep. The memory manager calls them with no
-//! lock held but page locks and the rights to change an address space or a length, whose waiters
-//! sleep too; never under a cursor or another short lock, which debug builds check. Several threads
-//! may call at once, but never two for the same page's content. An implementation must not touch
-//! memory that the calling memory manager manages: answering that fault could need the very page that
-//! is being filled.
+//! All three traits are small and blocking: every method may sleep. The caller holds only page locks and
+//! locks whose waiters sleep; never a cursor or another short lock, which debug builds check. Several
+//! threads may call at once, but never two for the same page's content. An implementation must not touch
+//! memory that the calling memory manager manages: handling that fault could need the very page that is
+//! being filled.
 
 use crate::{Frame, PAGE_SIZE};
 use core::fmt;
@@ -14,7 +12,7 @@ use core::fmt;
 /// A page of bytes, as a store sees it.
 pub type PageBytes = [u8; PAGE_SIZE as usize];
 
-/// Why a store could not do what it was asked.
+/// Why an operation on a store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IoError {
     /// The device failed (`EIO`).
@@ -37,8 +35,8 @@ impl fmt::Display for IoError {
 
 impl core::error::Error for IoError {}
 
-/// The content of a file or of anything that can be read by page: Linux's `address_space_operations`
-/// and `vm_operations_struct` (spec D1) for the part that concerns content.
+/// A file, or anything that can be read by page: the part of Linux's `address_space_operations` and
+/// `vm_operations_struct` that concerns content (spec D1).
 pub trait Backing: Send + Sync {
     /// Fills `page` with page number `index` of the content (Linux: `readpage`).
     ///
@@ -54,8 +52,7 @@ pub trait Backing: Send + Sync {
 
     /// The length of the content in bytes.
     ///
-    /// Where it cannot be told, an access becomes a `SIGBUS`, a call fails, and no dirty page is given
-    /// up.
+    /// On an error, an access raises `SIGBUS`, a call fails, and dirty pages stay in memory.
     fn len(&self) -> Result<u64, IoError>;
 
     /// Whether the content is empty.
@@ -73,17 +70,16 @@ pub trait Backing: Send + Sync {
         Ok(())
     }
 
-    /// Told before a clean page is first written to, through a shared mapping or by a call
-    /// (`page_mkwrite`, spec D1): the place to find room for it. An error becomes `SIGBUS`, or that
-    /// of the call.
+    /// Called before the first write to a clean page, through a shared mapping or by a call (`page_mkwrite`,
+    /// spec D1): the place to reserve space. An error becomes `SIGBUS`, or the call's error.
     fn make_writable(&self, _index: u64) -> Result<(), IoError> {
         Ok(())
     }
 
-    /// Told of every duplicate of a region over this content: by a split, a fork, a move (`open`).
+    /// Called when a region over this content is duplicated: by a split, a fork or a move (`open`).
     fn opened(&self) {}
 
-    /// Told once for each region over this content that goes away (`close`).
+    /// Called when a region over this content goes away (`close`).
     fn closed(&self) {}
 }
 
@@ -92,9 +88,9 @@ pub trait Backing: Send + Sync {
 pub enum NoPage {
     /// The device has no such page, or cannot show it: `SIGBUS`.
     Bus,
-    /// No memory is left for what the device needs to show it.
+    /// The device has no memory left to show it.
     OutOfMemory,
-    /// The device is busy: the instruction runs again, and asks again if it faults.
+    /// The device is busy: the instruction runs again, and faults again if need be.
     Again,
 }
 
@@ -124,29 +120,28 @@ pub trait DeviceMemory: Send + Sync {
     /// (`Mapping::revoke` of package `pagefault`).
     fn frame(&self, index: u64) -> Result<Frame, NoPage>;
 
-    /// Told of every duplicate of a region over this memory: by a split, a fork, a move (`open`).
+    /// Called when a region over this memory is duplicated: by a split, a fork or a move (`open`).
     fn opened(&self) {}
 
-    /// Told once for each region over this memory that goes away (`close`).
+    /// Called when a region over this memory goes away (`close`).
     fn closed(&self) {}
 }
 
-/// A place for evicted pages, by slot: Linux's swap area as a device.
+/// A swap device: keeps evicted pages by slot (Linux: the device of a swap area).
 pub trait SwapDevice: Send + Sync {
     /// The number of slots; slots are numbered from 0, and slot 0 is never used.
     fn slots(&self) -> u32;
 
-    /// Reads back what was last written to `slot`.
+    /// Reads the page that was last written to `slot`.
     fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError>;
 
     /// Stores `page` in `slot`, replacing what was there.
     ///
-    /// [`IoError::Full`] means that the device has no room for this page now although it has
-    /// slots, as compressed RAM has when pages do not compress; the memory manager then tries the
-    /// area of the next lower priority.
+    /// [`IoError::Full`] means that the device has slots but no room for this page now, as compressed RAM when
+    /// pages do not compress. The memory manager then tries the area of the next lower priority.
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError>;
 
-    /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard). No page is
-    /// written to the slot before this returns.
+    /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard). The slot is not
+    /// written to before this returns.
     fn discard(&self, _slot: u32) {}
 }
