@@ -332,7 +332,7 @@ impl<A: Architecture> Machine for Computer<A> {
 }
 
 impl<A: Architecture> Computer<A> {
-    /// Every call takes its time, and others may come in before it.
+    /// Every call takes a step of time, and another thread may run before it.
     fn step(&self) {
         self.hw.tick(1);
         schedule::point();

@@ -1,4 +1,4 @@
-//! Operations of devices: they fail when told to, take their time, and want no lock held.
+//! Operations of devices: they fail on request, may be slow, and must be called without a lock.
 
 use crate::lock;
 use crate::schedule::yield_point;
@@ -8,7 +8,7 @@ use pagefault_machine::IoError;
 /// How a device goes about its operations.
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
-    /// How many times an operation gives way to other threads before it is done.
+    /// How many times an operation yields to other threads before it completes.
     latency: AtomicU64,
     /// Callers may hold locks.
     tolerates_locks: AtomicBool,
@@ -23,7 +23,7 @@ impl Conduct {
         self.tolerates_locks.store(true, Ordering::Relaxed);
     }
 
-    /// Counts an operation and takes its time, or fails.
+    /// Counts an operation, and delays it or lets it fail.
     ///
     /// # Panics
     /// If the caller holds a lock of the computer, unless that is tolerated.
@@ -32,7 +32,7 @@ impl Conduct {
         if fail.is_now() { Err(IoError::Device) } else { Ok(()) }
     }
 
-    /// Counts an operation and takes its time.
+    /// Counts an operation and delays it.
     ///
     /// # Panics
     /// If the caller holds a lock of the computer, unless that is tolerated.

@@ -19,7 +19,7 @@ thread_local! {
 /// Consecutive numbers, given back when they are dropped.
 pub(crate) struct Numbers {
     first: u32,
-    /// How many of them are to be given back.
+    /// How many of them will be given back.
     leased: u32,
 }
 

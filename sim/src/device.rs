@@ -88,7 +88,7 @@ impl SimDevice {
         self.device.refusals.lock().push_back(refusal);
     }
 
-    /// Makes each answer give way to other threads so many times.
+    /// Makes each answer yield to other threads this many times first.
     pub fn set_latency(&self, steps: u64) {
         self.device.conduct.set_latency(steps);
     }

@@ -1,7 +1,7 @@
 //! Errata: faults that a processor raises by mistake, and how the kernel's part of the computer knows them
 //! (spec A24). Nothing else of the computer, and nothing of the memory manager, knows of any of them.
 //!
-//! | processor | erratum | what is to be done |
+//! | processor | erratum | remedy |
 //! |---|---|---|
 //! | x86-64, IA-32, PAE (AMD's K7 and K8) | a prefetch, which must never fault, faults now and then | look at the instruction: if it is a prefetch, run it again |
 //! | x86-64 (K8, number 93) | on return from system management the instruction's address has lost its upper half | if the whole is the kernel's, go on there |

@@ -6,7 +6,7 @@
 //! interleaving: the one that fails can be run again.
 //!
 //! A kernel that is not preempted has another kind of interleavings, in which a task goes on until
-//! it waits: whoever then looks again and again for what another is to do never sees it done.
+//! it waits: a busy loop on what another thread will do never ends.
 
 use crate::arch::Architecture;
 use crate::chance::{Chance, mix};
@@ -82,7 +82,7 @@ impl<A: Architecture> Computer<A> {
 }
 
 /// Gives the seed an occasion to pass the turn on, as while waiting for a device; outside
-/// [`Computer::explore`], gives way to other threads.
+/// [`Computer::explore`], yields to other threads.
 pub fn yield_point() {
     if !is_task() {
         std::thread::yield_now();
