@@ -64,7 +64,7 @@ impl Default for Standing {
 }
 
 impl Standing {
-    /// Opens the host's page map, where it is to be had.
+    /// Opens the host's page map, if it is available.
     pub fn new() -> Self {
         Self { look: Look::new() }
     }

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use lock_api::{GuardSend, RawMutex, RawRwLock};
 use rustix::thread::futex;
 
-/// How often a lock looks again before it sleeps: critical sections are shorter than a sleep.
+/// How often a lock spins before it sleeps: critical sections are shorter than a sleep.
 const SPINS: u32 = 100;
 
 /// Sleeps while `word` holds `value`; may return early for no reason.

@@ -26,7 +26,7 @@ use pagefault_machine::{
 };
 use rustix::io::Errno;
 
-/// How a machine is to be built.
+/// The configuration of a machine.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The number of frames: the most pages whose content is resident, mapped or parked.

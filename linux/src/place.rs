@@ -322,7 +322,7 @@ struct Item<'a> {
     held: Held<'a>,
     host: u64,
     action: Action,
-    /// Where the content goes that is to be parked.
+    /// Where parked content goes.
     slot: u32,
 }
 

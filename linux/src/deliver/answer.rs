@@ -26,7 +26,7 @@ pub struct HostFault {
     pub sp: u64,
 }
 
-/// What is to be done about a fault.
+/// How to resolve a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The access may be tried again. Where the host page was changed, that woke the threads that
@@ -34,7 +34,7 @@ pub enum Answer {
     Resume(Refilled),
     /// The access is illegal.
     Signal(Signal),
-    /// No frame is to be had: nothing can be evicted, or a page that several processes share is
+    /// No frame is available: nothing can be evicted, or a page that several processes share is
     /// stored to and there is no frame for a copy. The embedder makes room and tries again, or ends
     /// the program.
     Short,

@@ -40,7 +40,7 @@ pub enum Swap {
     },
 }
 
-/// What is to be built; see [`Memory::builder`].
+/// The options of a memory; see [`Memory::builder`].
 #[must_use]
 pub struct Builder {
     limit: u64,

@@ -144,7 +144,7 @@ impl Growth {
         Ok((slots_of(bytes)?, Self::new(place, manners)))
     }
 
-    /// The growth of a file or device of so many bytes; without a number, as far as the file system has room.
+    /// The growth of a file or device of this size in bytes; without a size, as far as the file system has room.
     pub fn up_to(place: &CStr, bytes: Option<u64>) -> Self {
         Self::new(place, if bytes.is_some() { Manners::Given } else { Manners::Considerate })
     }
