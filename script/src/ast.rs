@@ -8,7 +8,7 @@ pub const PAGE: u64 = pagefault::machine::PAGE_SIZE;
 /// A script that has been read and whose names are all known to be bound where they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// What the machines are to be made of.
+    /// The sizes of the machines.
     pub sizes: Sizes,
     /// The operations in order.
     pub lines: Vec<Line>,
@@ -401,7 +401,7 @@ pub enum Op {
     Fork(String),
     /// `exit`
     Exit,
-    /// `reclaim`, up to so many pages
+    /// `reclaim`, with the most pages to evict
     Reclaim(u64),
     /// `maps`, of the range that the name was bound to
     Maps(String),

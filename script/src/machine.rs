@@ -36,7 +36,7 @@ pub trait Machine {
     fn stats(&mut self) -> Vec<(&'static str, u64)>;
 }
 
-/// What a machine is to be made with.
+/// What a machine is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Frames, slots and processors.
@@ -351,7 +351,7 @@ pub enum Action<'a> {
         /// Which.
         file: File,
     },
-    /// Pushes out pages of anyone's.
+    /// Evicts pages of any process.
     Reclaim {
         /// At most so many.
         pages: u64,

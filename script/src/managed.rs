@@ -478,7 +478,7 @@ const LONGEST_FILE: u64 = 8 << 30;
 /// end.
 const PIECE: u64 = 1 << 20;
 
-/// What a load of so many bytes answers, made piece by piece.
+/// The outcome of a load, made piece by piece.
 fn pieces(
     address: u64,
     length: u64,
@@ -493,7 +493,7 @@ fn pieces(
     Outcome::Bytes(Bytes::new(&bytes))
 }
 
-/// Makes room for the next piece of so many bytes, and says where it begins; `None` when all are there.
+/// Makes room for the next piece and returns where it begins; `None` when all bytes are there.
 fn next_piece(bytes: &mut Vec<u8>, length: u64) -> Option<usize> {
     let at = bytes.len();
     let piece = PIECE.min(length - at as u64) as usize;

@@ -218,7 +218,7 @@ fn from_user(shared: &Shared, address: u64, length: u64, shown: *mut u8) -> Repl
             return Reply::Failed(errno());
         }
         let moved = drain(shared);
-        // SAFETY: `drain` has put so many bytes into the scratch memory, which nothing else uses.
+        // SAFETY: `drain` has put that many bytes into the scratch memory, which nothing else uses.
         let bytes = unsafe { std::slice::from_raw_parts(shared.scratch(), moved) };
         crc.update(bytes);
         if done == 0 {

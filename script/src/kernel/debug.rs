@@ -53,7 +53,7 @@ pub(super) fn peek(shared: &Shared, address: u64, length: u64, shown: *mut u8) -
             return Reply::Failed(errno());
         }
         let moved = usize::try_from(count).unwrap_or(0);
-        // SAFETY: `pread` has put so many bytes there.
+        // SAFETY: `pread` has put that many bytes there.
         crc.update(unsafe { std::slice::from_raw_parts(shared.scratch(), moved) });
         if done == 0 {
             // SAFETY: the slot has room for a whole piece, and lies apart from the scratch memory.

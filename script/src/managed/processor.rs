@@ -80,7 +80,7 @@ pub trait Processor<M: waist::Machine> {
     fn window(&self) -> Window {
         Window::of(Arch::X86_64)
     }
-    /// Puts a `ret` where an instruction is to be fetched, if that may be stored to.
+    /// Stores a `ret` where an instruction will be fetched, if the page is writable.
     fn plant(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped> {
         self.store(mm, address, &[0xc3])
     }
