@@ -31,7 +31,7 @@ use tap::Tap;
 /// The machine that is watched.
 type Watched<A> = Traced<Computer<A>, Tap>;
 
-/// What is to be explained.
+/// What to explain.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// What stands above it.
