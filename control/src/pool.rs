@@ -31,7 +31,7 @@ impl PoolUse {
         self.charge_bytes(area, SPAN, limit)
     }
 
-    /// Charges an area with so many bytes, unless it would then have more than `limit`.
+    /// Charges an area with bytes, unless that would exceed `limit`.
     pub fn charge_bytes(&self, area: usize, bytes: u64, limit: u64) -> bool {
         let Some(used) = self.used.get(area) else { return false };
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
@@ -48,7 +48,7 @@ impl PoolUse {
         self.uncharge_bytes(area, SPAN);
     }
 
-    /// Takes back the charge for so many bytes.
+    /// Uncharges bytes.
     pub fn uncharge_bytes(&self, area: usize, bytes: u64) {
         let Some(used) = self.used.get(area) else { return };
         let less = |used: u64| used.checked_sub(bytes);

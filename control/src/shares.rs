@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 const PAGE: u64 = 4096;
 
-/// Where the parts of the file are, for a limit of so many frames.
+/// The layout of the file, for a limit in frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     frames: u32,
@@ -26,8 +26,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a limit of at most so many bytes, for as many bytes of compressed memory, and for swap files
-    /// of so many pages; 0 where an area is no file.
+    /// The plan for a limit and an amount of compressed memory in bytes, and for swap files with a size in
+    /// pages each; 0 where an area is no file.
     pub fn new(most_bytes: u64, pool_bytes: u64, pages: [u32; MOST_AREAS]) -> Self {
         Self {
             pages,
