@@ -13,7 +13,7 @@ use core::arch::global_asm;
 pub const NOT_STARTED: i64 = -513;
 /// A signal interrupted a call that the kernel would have begun again (`ERESTARTSYS`).
 pub const RESTART: i64 = -512;
-/// A signal that does not concern the program interrupted a call, which is to be made once more.
+/// A signal that does not concern the program interrupted a call, which must be restarted.
 pub const PRESSED: i64 = -514;
 
 global_asm!(

@@ -131,7 +131,7 @@ impl Call<'_> {
         if raw == RESTART { NOT_STARTED } else { raw }
     }
 
-    /// The file that is to be executed: a directory, a path from there, and flags.
+    /// The file to execute: a directory, a path relative to it, and flags.
     fn image(&self) -> (u64, u64, u64) {
         match self.number {
             nr::__NR_execve => (HERE, self.args[0], 0),

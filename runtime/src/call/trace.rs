@@ -197,7 +197,7 @@ impl Stop {
     }
 }
 
-/// Memory of another process that is to be accessed.
+/// Memory of another process to access.
 struct Remote {
     process: u64,
     start: u64,

@@ -11,7 +11,7 @@ use pagefault_linux::deliver::{self, HostFault};
 use pagefault_linux::{Answer as MachineAnswer, Signal};
 use pagefault_machine::Access;
 
-/// What is to be done about a fault.
+/// How to resolve a fault.
 pub enum Answer {
     /// The access may be tried again.
     Resume,

@@ -14,7 +14,7 @@ const TRIES: usize = 1000;
 
 /// A range of the process's memory, from its beginning on as far as one access goes.
 pub enum Forced {
-    /// The host's own, which it accesses itself; so many bytes.
+    /// Memory that the host accesses itself: its length in bytes.
     Host(u64),
     /// Managed memory.
     Managed(Piece),

@@ -19,7 +19,7 @@ const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
 const SHARE: u64 = 32;
 /// The fewest places that are worth it.
 const LEAST: u64 = 8;
-/// The compressor is woken for so many pages: that costs as much as to compress one or two.
+/// The compressor wakes up for this many pages: waking it costs as much as compressing one or two.
 const ENOUGH: u32 = 8;
 
 /// The desk of this process, for an area of the pool.

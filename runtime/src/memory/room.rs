@@ -1,4 +1,4 @@
-//! What is done when no frame is to be had: this process evicts, and others are pressed to.
+//! When no frame is free: this process evicts, and asks others to.
 
 use super::{GATE, Manager, current, light};
 use crate::thread::Thread;
@@ -13,7 +13,7 @@ const BATCH: usize = 32;
 const GIVEN: usize = 256;
 /// How long a process waits for others before it gives up, in nanoseconds.
 const PATIENCE: u64 = 20_000_000_000;
-/// How long it waits before it looks again.
+/// How long it waits before a retry.
 const PAUSE: u64 = 500_000;
 
 /// The search for a frame.

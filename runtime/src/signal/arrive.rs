@@ -217,7 +217,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
         on_press(thread, context);
     } else if info.signal == PRESS_SIGNAL && !action.is_handled() {
-        // Its default is to be ignored.
+        // By default it is ignored.
         entry::call_again(&mut context.registers);
     } else if Set::NEEDED.contains(info.signal)
         && (blocked.contains(info.signal) || thread.has_pending())
