@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// What works on a machine: `run`, its threads; and everything that is to be done.
+    /// What works on a machine: `run`, its threads; and all remedies.
     fn verdict(facts: &Facts) -> (bool, bool, String) {
         let found = findings(facts);
         let todo: Vec<_> = found.iter().filter_map(|finding| finding.remedy.clone()).collect();

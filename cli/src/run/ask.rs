@@ -133,7 +133,7 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
 }
 
-/// Puts what the program inherits where it is to be, and says so in the slot.
+/// Moves what the program inherits to its place, and notes that in the slot.
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     let slot = keeper.tree.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
@@ -153,7 +153,7 @@ fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     Ok(slot)
 }
 
-/// Where our descriptors are to lie, and the limits that the program is to believe in.
+/// The numbers for our descriptors, and the limits that the program sees.
 struct Room {
     /// Ours lie below this number.
     highest: u64,

@@ -48,7 +48,7 @@ fn dispose(signal: c_int, ignored: bool) {
     unsafe { libc::signal(signal, action) };
 }
 
-/// What the program is to have as the caller gave it to us.
+/// What the program inherits from our caller.
 pub struct Inherited {
     mask: libc::sigset_t,
     child_ignored: bool,

@@ -166,9 +166,9 @@ impl Member {
 struct Traced {
     thread: Tracee,
     slot: u32,
-    /// Its exec has failed, and it is to be let go.
+    /// Its exec has failed: it is released.
     cancelled: bool,
-    /// Its standard error, for what is to be said of the program.
+    /// Its standard error, for messages about the program.
     errors: Option<OwnedFd>,
 }
 

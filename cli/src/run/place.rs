@@ -217,7 +217,7 @@ fn begin(program: &user_regs_struct, entry: u64, block: u64) -> user_regs_struct
         rip: entry,
         rdi: block,
         rsp: stack,
-        // No system call is to be begun again.
+        // No system call must be restarted.
         orig_rax: u64::MAX,
         rax: 0,
         rbx: 0,

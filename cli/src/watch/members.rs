@@ -53,7 +53,7 @@ impl Member {
         (address < mapping.end).then_some((*start, mapping))
     }
 
-    /// The mapping of an instruction; looks again where it is in none that was seen.
+    /// The mapping of an instruction; reads the mappings again if none of the known ones contains it.
     pub fn mapping_of_code(&mut self, ip: u64) -> Option<(u64, &Mapping)> {
         let is_known = self.mapping(ip).is_some_and(|(_, mapping)| mapping.executable);
         if !is_known && !self.ended && self.last_look.elapsed() >= LOOK_FOR_CODE {

@@ -1,13 +1,13 @@
-//! Watching a run: a thread of the front drains what the runtimes write, as long as the program runs.
+//! Watching a run: while the program runs, a thread of the front drains the events that the runtimes write.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`members`] | the processes that were seen: names, mappings |
-//! | [`sample`] | what the counters said, at intervals |
-//! | [`report`] | `--report`: what is gathered of the events, and the page
+//! | [`members`] | the processes seen: names, mappings |
+//! | [`sample`] | samples of the counters |
+//! | [`report`] | `--report`: aggregates the events, writes the page |
 //! | [`chrome`] | `--trace`: the events as a trace for Perfetto |
 //!
-//! Nothing is kept event by event but the trace, which is written as it comes.
+//! Events are aggregated and dropped. Only the trace keeps them, and is written as they come.
 
 mod chrome;
 mod members;
@@ -33,15 +33,15 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often rings are drained that fill slowly. A program that ends sooner was not looked at, and its
-/// functions have no names.
+/// How often rings that fill slowly are drained. A program that ends sooner is gone before the reader can
+/// read its mappings, and its functions have no names.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How often the counters are read.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// How long a record may be in the making before its writer is taken for dead.
+/// An incomplete record older than this counts as that of a dead writer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What is to become of the events; its files are open before the program has run for hours.
+/// Where the events go. Files are opened at the start, so that a bad path fails before the program runs.
 #[derive(Default)]
 pub struct Outputs {
     trace: Option<(PathBuf, File)>,
@@ -89,7 +89,7 @@ impl Watch {
     pub fn finish(self) -> Option<Watched> {
         self.stop.store(true, Release);
         self.thread.thread().unpark();
-        // A panic of its was reported by itself; the program has run all the same.
+        // A panic of the thread has printed its message; the program ran nevertheless.
         self.thread.join().ok().flatten()
     }
 }

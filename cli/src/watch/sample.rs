@@ -1,4 +1,4 @@
-//! What the counters of a tree say at one moment.
+//! A sample of a tree's counters.
 
 use pagefault_control::{Control, Kind, MOST_AREAS};
 

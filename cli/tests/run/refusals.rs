@@ -70,7 +70,7 @@ fn programs() {
         (path("data"), 126, "not executable"),
         (path("swap"), 126, "is a directory"),
         (path("orphan"), 126, "/no/such/interpreter was not found"),
-        (path("loop"), 126, "too many interpreters"),
+        (path("loop"), 126, "too many nested interpreters"),
         (path("damaged"), 126, "damaged"),
         (path("narrow"), 126, "not for x86-64"),
         (path("other"), 126, "not for x86-64"),

@@ -146,7 +146,7 @@ impl Gathered {
         self.series.add(sample);
     }
 
-    /// How often the counters are to be read.
+    /// The interval at which to read the counters.
     pub const fn period(&self) -> Duration {
         self.series.period()
     }

@@ -35,7 +35,7 @@ impl Series {
         }
     }
 
-    /// How often a sample is to be taken.
+    /// The interval between samples.
     pub const fn period(&self) -> Duration {
         self.period
     }
