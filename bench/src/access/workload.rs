@@ -69,7 +69,7 @@ pub struct Order {
 const STRIDE: usize = 17;
 
 impl Order {
-    /// An order over so many pages, of which so many are resident; the same seed gives the same.
+    /// An access order over a number of pages, some of which are resident. A seed determines the order.
     pub fn new(workload: Workload, pages: usize, resident: usize, seed: u64) -> Self {
         let pages = pages.max(2);
         // The arguments are in range: there are at least two pages, and the exponent is positive.

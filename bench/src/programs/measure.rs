@@ -110,7 +110,7 @@ pub fn find(pagefault: &Path) -> io::Result<PathBuf> {
     })
 }
 
-/// Runs a command and takes its time.
+/// Runs a command and measures its time.
 pub fn time(command: &mut Command) -> io::Result<Outcome> {
     use std::os::unix::process::ExitStatusExt;
     let begin = Instant::now();
