@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How many interpreters may stand behind one another, as in Linux.
+/// The limit of nested interpreters, as in Linux.
 const MOST_INTERPRETERS: u32 = 4;
 
 /// Where glibc's loader looks libraries up that are not in its own directories.
@@ -30,7 +30,7 @@ pub enum BringError {
     Loader(PathBuf, io::Error),
     /// The host lacks a library, or the loader has another complaint; this is what it said.
     Libraries(PathBuf, String),
-    /// Too many interpreters behind one another.
+    /// Too many nested interpreters.
     TooManyInterpreters(PathBuf),
 }
 
@@ -43,7 +43,7 @@ impl std::fmt::Display for BringError {
             Self::Loader(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Libraries(path, said) => write!(f, "{}: {said}", path.display()),
             Self::TooManyInterpreters(path) => {
-                write!(f, "{}: too many interpreters behind one another", path.display())
+                write!(f, "{}: too many nested interpreters", path.display())
             }
         }
     }

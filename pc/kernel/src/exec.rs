@@ -298,7 +298,7 @@ fn room_for(space: &AddressSpace<Pc>, segments: &[ProgramHeader]) -> Result<u64,
     Ok(space.mmap(&request)?.value())
 }
 
-/// Maps the segments that are to be loaded; returns the end of the last.
+/// Maps the loadable segments; returns the end of the last.
 fn map_segments(
     space: &AddressSpace<Pc>,
     file: &File<Pc>,

@@ -284,7 +284,7 @@ fn below<'a>(
     from.map(|(path, _)| path).take_while(move |path| path.starts_with(&start))
 }
 
-/// What is to be taken away.
+/// What to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removed {
     /// A directory that is empty.

@@ -135,7 +135,7 @@ pub fn requeue(word: Word, count: u32, bits: u32, to: Word, moved: u32) -> (u32,
 }
 
 /// Changes the word at an address as `FUTEX_WAKE_OP` asks; returns whether the second word's
-/// waiters are to be woken.
+/// waiters to wake.
 pub fn operate(address: u64, operation: u32) -> Result<bool, Errno> {
     let signed = |bits: u32| (bits << 20) as i32 >> 20;
     let (argument, compared) = (signed(operation >> 12 & 0xfff), signed(operation & 0xfff));

@@ -22,7 +22,7 @@ const SPARED: u32 = 16;
 /// The heap grows by at least this many pages.
 const GROWTH: u64 = 16;
 
-/// From so many bytes on a piece is made of frames of its own.
+/// A piece of this many bytes or more is made of frames of its own.
 const LARGE: usize = 16 << 10;
 
 #[global_allocator]
@@ -97,7 +97,7 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: the new size is not zero, says the caller.
         let new = unsafe { self.alloc(wanted) };
         if !new.is_null() {
-            // SAFETY: both pieces have so many bytes, and the old one is the caller's to give up.
+            // SAFETY: both pieces have that many bytes, and the old one is the caller's to give up.
             unsafe {
                 new.copy_from_nonoverlapping(piece, layout.size().min(size));
                 self.dealloc(piece, layout);
@@ -134,7 +134,7 @@ pub fn start(frames: &'static Frames, reference: Frame) {
 /// From so many free frames on the heap has room for any call.
 pub const PLENTY: u32 = 256;
 
-/// Whether the heap can give so many bytes in one piece.
+/// Whether the heap can give that many bytes in one piece.
 pub fn has_room(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes, 16) else { return false };
     let frames = HEAP.frames.get().map_or(0, |frames| frames.free_frames());

@@ -21,7 +21,7 @@ pub const VMALLOC: Range<u64> = 0xffff_c200_0000_0000..0xffff_e200_0000_0000;
 /// Where the kernel's stacks are: what one entry of the top level translates.
 pub const STACKS: Range<u64> = 0xffff_e400_0000_0000..0xffff_e480_0000_0000;
 
-/// Each stack is the upper half of a block of so many bytes, whose lower half is not mapped.
+/// Each stack is the upper half of a block of this size in bytes; the lower half is not mapped.
 pub const STACK_BLOCK: u64 = 65536;
 
 /// The end of the addresses that programs may use (spec A3).

@@ -263,7 +263,7 @@ fn find_program(name: &str) -> Result<String, errno::Errno> {
         .ok_or(errno::Errno::ENOENT)
 }
 
-/// Uses more stack than there is: what becomes of that is to be seen by a test.
+/// Overflows the stack, for a test.
 extern "C" fn overflow() -> ! {
     fn deeper(depth: u64) -> u64 {
         let room = core::hint::black_box([depth; 64]);

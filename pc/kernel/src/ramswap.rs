@@ -26,7 +26,7 @@ struct Pages {
 }
 
 impl CompressedRam {
-    /// Room for so many pages.
+    /// Room for a number of pages.
     pub fn new(slots: u32) -> Self {
         let scratch = alloc::vec![0; get_maximum_output_size(PAGE_SIZE as usize)];
         Self { pages: SleepMutex::new(Pages { kept: Vec::new(), scratch }), slots }

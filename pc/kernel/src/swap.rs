@@ -41,7 +41,7 @@ struct Entry {
     area: Option<u8>,
 }
 
-/// Held while areas come and go, which for a swapoff takes its time.
+/// Held while areas are added and removed; a swapoff may take long.
 static DEVICES: SleepMutex<Vec<Entry>> = SleepMutex::new(Vec::new());
 
 /// Makes a device known, and a swap area; says if that cannot be.

@@ -43,7 +43,7 @@ pub fn find_room(bytes: usize) -> Result<(), Errno> {
     if bytes <= CALL || free_up(kernel().frames, wanted) { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
-/// Evicts pages of programs until so many frames are free; whether they are.
+/// Evicts pages of programs until enough frames are free; returns whether they are.
 pub fn free_up(frames: &Frames, wanted: u32) -> bool {
     while frames.free_frames() < wanted {
         if kernel().manager.reclaim(64) == 0 {

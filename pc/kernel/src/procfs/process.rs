@@ -198,7 +198,7 @@ impl Sums {
     }
 }
 
-/// After so many pages others run, for the kernel is not preempted.
+/// Yields after this many pages, since the kernel is not preemptive.
 const YIELD_AFTER: u32 = 64;
 
 fn smaps(process: &Process) -> String {
