@@ -1,26 +1,26 @@
-//! What `pagefault run`, its keeper and the programs of the tree share.
+//! The control memory that `pagefault run`, its keeper and the programs of the tree share.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `boot` | the first words of a start: what a runtime is told |
-//! | `config` | what a manager is told |
+//! | `boot` | the boot block: what a runtime needs to start |
+//! | `config` | the configuration of the memory manager |
 //! | `offload` | pages on their way into compressed memory, which the keeper's compressor compresses |
-//! | `message` | what processes of the tree say to the keeper |
+//! | `message` | the messages to the keeper |
 //! | `pool`, `areas` | the compressed memory of the tree; its swap files |
-//! | `spans` | the parts that both are cut into, and which process holds which |
+//! | `spans` | the parts of both, and which process holds which |
 //! | `shares` | frames that several processes of the tree share after a fork |
-//! | `slots` | the processes of the tree, and what each is charged with |
-//! | `events` | what happens, event by event, where the command asked for it |
+//! | `slots` | the processes of the tree, and each one's charge |
+//! | `events` | the rings of events, for `--report` and `--trace` |
 //! | `histogram`, `text` | durations and text in shared memory |
-//! | `mapped` | the command's side: making the shared memory, and mapping it |
-//! | `departed` | the keeper's side: what a process that is gone held is given back |
+//! | `mapped` | the command's side: makes the shared memory and maps it |
+//! | `departed` | the keeper's side: frees what a dead process held |
 //!
-//! The memory is a memfd that every process maps. Statistics are written where they happen, so that
-//! they are complete however a program ends. All sides are built together, from this package, so that
-//! the layout is one; [`Control::LAYOUT`] still names it.
+//! The memory is a memfd that every process maps. Each process writes its statistics there at once, so they
+//! are complete however a program ends. All sides are built from this package and share its layout;
+//! [`Control::LAYOUT`] identifies it.
 //!
-//! Everything in it is an atomic, for any number of processes may use it at once, and a hostile one can
-//! at worst make the figures wrong. Without the feature `std` the package needs no operating system,
+//! Everything in it is atomic, since any number of processes may use it at once. A hostile process can at
+//! worst falsify the figures. Without the feature `std` the package needs no operating system,
 //! without `alloc` no heap.
 
 #![cfg_attr(not(test), no_std)]
@@ -80,7 +80,7 @@ const PAGE: u64 = 4096;
 /// The pages that a machine keeps resident beside its frames (`pagefault_linux::Config::OVERHEAD`).
 pub const OVERHEAD: u64 = 128;
 
-/// The status with which a program ends that its manager had to stop.
+/// The exit status of a program that its memory manager had to stop.
 pub const STATUS_FAILED: i32 = 125;
 
 /// The shared memory.
@@ -95,7 +95,7 @@ pub struct Control {
     unused: AtomicU32,
     /// What happened, over all processes.
     pub counters: Counters,
-    /// A futex: what became of the tree when the program ended, one of [`tree`].
+    /// A futex: the state of the tree after the program's end, one of [`tree`].
     pub tree: AtomicU32,
     /// What the compressed memory of the tree uses.
     pub pool: PoolUse,
@@ -121,12 +121,12 @@ impl Control {
     /// Names this layout: a word of our own and the size of the whole.
     pub const LAYOUT: u64 = 0x7066_6374_0004_0000 ^ size_of::<Self>() as u64;
 
-    /// The most bytes resident in the tree, now.
+    /// The tree's current limit in bytes.
     pub fn limit_bytes(&self) -> u64 {
         self.config.limit_bytes()
     }
 
-    /// How system calls come to the runtime.
+    /// How system calls enter the runtime.
     pub fn calls(&self) -> Calls {
         self.config.calls()
     }
@@ -137,12 +137,12 @@ impl Control {
         (self.limit_bytes() / PAGE).saturating_sub(OVERHEAD)
     }
 
-    /// Changes the limit, to what it may be at most.
+    /// Changes the limit, up to the maximum.
     pub fn set_limit(&self, bytes: u64) {
         self.config.set_limit(bytes);
     }
 
-    /// The most that the limit may become.
+    /// The maximum of the limit.
     pub fn most_bytes(&self) -> u64 {
         self.config.most_bytes()
     }
