@@ -1,7 +1,7 @@
 //! The small kernel that `pagefault run` places in a program's process.
 //!
-//! The instruction that faults and the instruction that calls both come here, in the thread that
-//! executes them, as they come to a kernel. The host's kernel is the hardware.
+//! Page faults and system calls enter the runtime in the thread that makes them, as they would enter a
+//! kernel. The host's kernel plays the hardware.
 //!
 //! ```text
 //! program ── fault ──► SIGBUS ─► memory ─► mm ─► host page filled, the instruction runs again
@@ -11,11 +11,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `start` | from the keeper's hands to the program's first instruction |
+//! | `start` | from the keeper's handover to the program's first instruction |
 //! | `entry` | the ways in and out, in assembly |
 //! | `signal` | the program's signals |
 //! | `call` | the program's system calls |
-//! | `site` | places that call often, rewritten so that their calls need no trap |
+//! | `site` | frequent call sites, rewritten so that their calls need no trap |
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
@@ -25,10 +25,10 @@
 //! | [`heap`], `lock` | the runtime's own memory and locks |
 //!
 //! # Rules
-//! The runtime has no libc, no thread-local storage and no thread of its own; `--delivery=threads` has
-//! a process beside the program (`memory::serve`). It runs on a block of memory of each thread
+//! The runtime has no libc, no thread-local storage and no thread of its own; `--delivery=threads` runs a
+//! process beside the program (`memory::serve`). It runs on a block of its own for each thread
 //! (`thread`), never on the program's stacks. While it holds a lock it does not touch the program's
-//! memory, whose fault would come back here.
+//! memory: the fault would re-enter the runtime.
 #![no_std]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
