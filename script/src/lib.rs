@@ -3,12 +3,12 @@
 //! A script goes through the crate from top to bottom:
 //!
 //! 1. [`mod@parse`] reads the text into [`ast::Script`], all of it, before anything runs;
-//! 2. [`runner::Run`] turns names into numbers, chooses addresses, and asks a machine;
-//! 3. a [`machine::Machine`] does what it is asked: the oracle [`kernel`] with real system calls
-//!    in real processes, the others with a memory manager;
-//! 4. [`outcome::Outcome`] is printed, and [`diff`] compares what several machines printed;
-//! 5. [`random`] writes scripts that nobody would think of, [`hunt`] tries many of them, [`shrink`]
-//!    makes one on which machines differ minimal;
+//! 2. [`runner::Run`] resolves names, chooses addresses, and calls a machine;
+//! 3. a [`machine::Machine`] executes the call: the oracle [`kernel`] by real system calls in real
+//!    processes, the others by a memory manager;
+//! 4. [`outcome::Outcome`] is printed, and [`diff`] compares the output of several machines;
+//! 5. [`random`] writes random scripts, [`hunt`] compares many of them, [`shrink`] minimises one on which
+//!    machines differ;
 //! 6. [`command`] is the command line.
 //!
 //! ```
