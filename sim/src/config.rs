@@ -1,21 +1,21 @@
-//! What a simulated computer is made of.
+//! The configuration of a simulated computer.
 
 use core::fmt;
 
-/// The parts of a simulated computer and how unkind it is.
+/// The parts of a simulated computer, and its hazards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The number of frames; page tables take theirs from the same frames. At least 4.
+    /// The number of frames, page tables included. At least 4.
     pub frames: u32,
     /// The number of frames of device memory, numbered from [`Config::frames`] on.
     pub device_frames: u32,
     /// The number of CPUs, 1 to 64.
     pub cpus: u32,
-    /// Decides everything that is left to chance.
+    /// The seed of everything random.
     pub seed: u64,
     /// How many translations each CPU's TLB holds, rounded up to a power of two, at least 4.
     pub tlb_entries: u32,
-    /// Whether one frame of zeros is set aside for read faults (spec B8).
+    /// Whether there is a shared zero frame for read faults (spec B8).
     pub zero_frame: bool,
     /// Whether CPUs set the accessed bit.
     pub accessed_bits: bool,
@@ -24,16 +24,16 @@ pub struct Config {
     /// Whether the computer says that its user is [alone](pagefault_machine::Machine::is_alone). True
     /// only of one CPU that a single thread of control uses.
     pub alone: bool,
-    /// Whether the processors make the mistakes of their kind
+    /// Whether the processors have the errata of their kind
     /// ([`Architecture::ERRATA`](crate::Architecture::ERRATA)).
     pub errata: bool,
-    /// What happens at moments of the computer's own choice.
+    /// What happens at random moments.
     pub hazards: Hazards,
     /// What happens when the computer's rules are broken.
     pub on_violation: OnViolation,
 }
 
-/// How often a CPU does on its own what a real one may do at any moment, in 1,024ths.
+/// How often a CPU does by itself what a real one may do at any moment, in 1,024ths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hazards {
     /// A translation is dropped from the TLB, at an access.

@@ -1,10 +1,10 @@
 //! A simulated computer for the pagefault memory manager.
 //!
 //! [`Sim`] is a [`Machine`](pagefault_machine::Machine): frames, address spaces whose page tables
-//! are real x86-64 words in frames of the same pool, and CPUs that walk them. It does what a
-//! computer does and breaks where a computer breaks: a TLB goes stale until it is flushed, bits
-//! are set at surprising moments, a freed frame's content is scrambled, a device fails. What the
-//! memory manager does wrong is reported as a [`Violation`].
+//! are real x86-64 words in frames of the same pool, and CPUs that walk them. It is as
+//! unforgiving as a real one: a TLB stays stale until it is flushed, CPUs set bits at surprising moments,
+//! freed frames are scrambled, devices fail. It reports the memory manager's mistakes as
+//! [`Violation`]s.
 //!
 //! ```
 //! use pagefault_machine::{
