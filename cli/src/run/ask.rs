@@ -23,10 +23,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 const HIGH: u64 = 4096;
 /// How many descriptors we need: those that are inherited, and those of the memory manager.
 const OURS: u64 = 64;
-/// How often a waiting child looks whether the keeper is still there.
+/// How often a waiting child checks that the keeper is alive.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// What stands between a child and its program.
+/// Why a child could not become its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The program cannot be executed.
@@ -52,7 +52,7 @@ impl Failure {
         let _ = File::from(to).write_all(&[kind, errno as u8]);
     }
 
-    /// What a child told, or `None` where it executed its program.
+    /// The child's message, or `None` if it executed its program.
     pub fn receive(from: OwnedFd) -> Option<Self> {
         let mut told = [0; 2];
         File::from(from).read_exact(&mut told).ok()?;
@@ -87,7 +87,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// None of these may hold a byte of zero, as none can that came from the command line.
+    /// None may contain a zero byte; arguments of the command line never do.
     pub fn new(path: CString, arguments: Vec<CString>) -> Self {
         Self { path, arguments }
     }

@@ -1,5 +1,5 @@
-//! The front: the process that the user started. It starts the keeper and the program, gives the
-//! program our signals, waits for it, and ends as it ended.
+//! The front: the process that the user started. It starts the keeper and the program, forwards our
+//! signals to the program, waits for it, and ends in the same way.
 
 use super::ask::{Failure, Keeper, Program, become_program};
 use super::image::Image;
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 use std::{fmt, io, mem, ptr};
 
-/// The signals that we pass on. The rest either cannot be taken or is meant for us alone.
+/// The signals that we forward. The others cannot be caught or are meant for us alone.
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -36,7 +36,7 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// How often a front that waits for its keeper looks whether it was killed.
+/// How often a front that waits for its keeper checks whether it was killed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// How often those are looked for that are left of a tree, and the time between.
@@ -81,10 +81,10 @@ struct Watched {
     has_killed: bool,
 }
 
-/// What the end of its keeper did to a program.
+/// What the end of the keeper meant for a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fell {
-    /// The keeper may have had it in its hands, where the host kills it too.
+    /// The keeper may have been tracing it; then the host kills it too.
     AtItsStart,
     /// Processes of the tree were killed: where the program was not among them, it has lost others.
     WithTheTree,
@@ -93,7 +93,7 @@ pub enum Fell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Runs,
-    /// It ended as it should: the tree was gone.
+    /// It ended regularly: the tree was gone.
     Left,
     /// It was killed, or failed.
     Lost,
@@ -152,7 +152,7 @@ pub fn start(
     Ok(Child { process: child?, keeper, signals })
 }
 
-/// Starts a program as it is.
+/// Starts a program unmanaged.
 pub fn start_unmanaged(program: &Program) -> Result<Child, StartError> {
     let signals = signals();
     let inherited = Inherited::block(&signals);
@@ -160,7 +160,7 @@ pub fn start_unmanaged(program: &Program) -> Result<Child, StartError> {
     Ok(Child { process, keeper: None, signals })
 }
 
-/// Forks the child that becomes the program, and waits until it has.
+/// Forks the child that becomes the program, and waits for its exec.
 fn start_child(
     program: &Program,
     keeper: Option<&Keeper>,
@@ -218,7 +218,7 @@ impl Child {
         }
     }
 
-    /// Waits for the end of the program and passes signals on meanwhile.
+    /// Waits for the end of the program and forwards signals meanwhile.
     pub fn wait(&mut self) -> io::Result<Ended> {
         loop {
             // SAFETY: all zero bytes are a siginfo_t.
@@ -240,7 +240,7 @@ impl Child {
         }
     }
 
-    /// Looks what became of the program.
+    /// Checks the state of the program.
     fn look(&mut self) -> io::Result<Option<Ended>> {
         if let Some(keeper) = &mut self.keeper
             && keeper.look() == State::Lost
@@ -258,7 +258,7 @@ impl Child {
         Ok(None)
     }
 
-    /// Stops ourselves as the program stopped, for the shell to see, until both are to go on.
+    /// Stops this process as the program stopped, so that the shell sees it, until both are continued.
     fn stop_with_it(&self) {
         let myself = rustix::process::getpid();
         // Neither call can fail: the processes are ours and the signals exist.
@@ -273,7 +273,7 @@ impl Child {
 }
 
 impl Watched {
-    /// Looks what became of the keeper.
+    /// Checks the state of the keeper.
     fn look(&mut self) -> State {
         self.learn(WaitOptions::NOHANG);
         self.state

@@ -33,7 +33,7 @@ const FIRST: i32 = 3;
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
 const FRONT: u64 = u64::MAX - 2;
-/// How often processes are looked for that there was no descriptor for.
+/// How often to check processes for which there was no descriptor.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -272,7 +272,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Takes all messages that are there.
+    /// Receives all waiting messages.
     fn receive(&mut self) {
         loop {
             let mut packet = [0; Message::LEN + 1];
@@ -326,9 +326,9 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Asks the process with the most frames to give some to others.
+    /// Asks the process with the most frames to evict some for others.
     fn press(&self, asking: u32) {
-        /// What a process keeps in any case.
+        /// The frames that a process may always keep.
         const LEAST: u32 = 64;
         let richest = self.control.slots.richest(asking, LEAST);
         let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
@@ -399,8 +399,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Ends the tree if the front ended before the program did: it was killed, and whoever did so
-    /// wants to be rid of all of it.
+    /// Ends the tree if the front ended before the program: somebody killed it, and meant the whole
+    /// tree.
     fn front_ended(&mut self) {
         let Some(front) = self.front.take() else { return };
         let _ = epoll::delete(&self.events, &front);
@@ -414,13 +414,13 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Lets go what a process held whose memory is gone.
+    /// Frees what a process held whose memory is gone.
     fn let_go(&self, slot: u32) {
         // If the file cannot be read the tree is charged with too much, and its limits hold.
         let _ = self.departed.leave_all(self.control, slot);
     }
 
-    /// Tells the front what became of the tree.
+    /// Tells the front the state of the tree.
     fn tell(&self, state: u32) {
         self.control.tree.store(state, Release);
         let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);
@@ -524,7 +524,7 @@ impl<'a> Keeper<'a> {
         let _ = thread.resume(how, signal);
     }
 
-    /// Deals with a program that has been executed and has not run.
+    /// Handles a program after its exec, before its first instruction.
     fn executed(&mut self, program: Tracee, traced: Traced) {
         let Some(slot) = self.control.slots.get(traced.slot) else {
             return drop(program.resume(Resume::Detach, 0));
