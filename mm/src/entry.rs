@@ -47,7 +47,7 @@ pub enum Signal {
     Illegal,
 }
 
-/// A fault in the kernel that nothing expected.
+/// An unexpected fault in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Oops {
     /// An access in the first page.
@@ -65,7 +65,7 @@ pub enum Verdict {
     Resume,
     /// Send the signal to the task.
     Signal(Signal),
-    /// Go on at this address: the code expected that the access might fail, or is really there.
+    /// Continue at this address: the fixup of an access that may fail, or the instruction's true address.
     Fixup(VirtAddr),
     /// There is no memory for the page, and nothing could be reclaimed: kill a task (spec A22).
     OutOfMemory,
@@ -76,7 +76,7 @@ pub enum Verdict {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Decides what becomes of a page fault, correcting it if it can be corrected.
+    /// Decides a page fault, and corrects it if possible.
     ///
     /// `mm` is the address space of the running task, or `None` in a kernel thread. The machine has
     /// read the fault address before anything else could fault (spec A1), and has interrupts as the

@@ -1,4 +1,4 @@
-//! What happens, told to an observer.
+//! Events, for an observer.
 
 use crate::machine::{Access, Frame, SwapSlot, VirtAddr};
 
@@ -46,7 +46,7 @@ pub enum Weight {
     Major,
 }
 
-/// Something that the memory manager did.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -121,10 +121,10 @@ pub enum Event {
     },
 }
 
-/// Someone who is told of every event.
+/// Receives every event.
 ///
-/// Called on the thread of control that does the thing, with no lock held that an observer could
-/// meet; it must not touch managed memory, and should be quick.
+/// It is called on the thread of control that causes the event, and holds no lock that an observer could
+/// need. It must not touch managed memory, and should be quick.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);

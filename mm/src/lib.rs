@@ -1,8 +1,7 @@
 //! Linux's page-fault handling as a library.
 //!
-//! A kernel, an emulator, a database or a laboratory gives its hardware to the memory manager
-//! through the traits of [`machine`] and takes from it what memory means: regions, faults, fork,
-//! page cache, reverse maps, swap and reclaim.
+//! A kernel or an emulator implements the traits of [`machine`] over its hardware. The memory manager then
+//! provides regions, faults, fork, page cache, reverse maps, swap and reclaim.
 //!
 //! ```
 //! use pagefault::entry::Verdict;
@@ -34,8 +33,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A machine of your own takes the simulated one's place: [`making_a_machine`] says how. A Linux process
-//! is one in package `pagefault-linux`.
+//! [`making_a_machine`] says how to implement a machine of your own. Package `pagefault-linux` makes a Linux
+//! process one.
 //!
 //! The layers, from a fault down:
 //!
@@ -45,10 +44,10 @@
 //! | fault | `fault` | looks at the entry and chooses one correction |
 //! | address space | [`Mm`] | regions, their tree, the locks |
 //! | verbs | `map`, `fork` | mmap and its family |
-//! | user | `user`, `pin` | the kernel's own accesses to a program's memory, and a device's |
+//! | user | `user`, `pin` | accesses to a program's memory by the kernel and by devices |
 //! | caches | `cache` | files and swapped pages in memory |
 //! | reverse maps | `rmap` | from a page to its entries |
-//! | reclaim | `reclaim`, [`swap`] | which page leaves, and where it goes |
+//! | reclaim | `reclaim`, [`swap`] | which page is evicted, and where it goes |
 //!
 //! Numbers such as `spec B14` refer to the [requirements](spec).
 #![no_std]

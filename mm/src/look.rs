@@ -1,7 +1,7 @@
-//! What an onlooker may see of the manager: pages, queues and the way through the tree of regions.
+//! Views of the manager for tools: pages, queues and the path through the tree of regions.
 //!
-//! For tools that explain what happened, between two operations: nothing here is read on the way of
-//! a fault. What changes meanwhile is shown as it was before or after.
+//! Tools read them between two operations; no fault does. What changes meanwhile shows as before or after
+//! the change.
 
 use crate::machine::{Frame, Machine, SwapSlot, VirtAddr};
 use crate::manager::Manager;

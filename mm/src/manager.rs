@@ -57,7 +57,7 @@ pub enum NonlinearPolicy {
     Regions,
 }
 
-/// What can be chosen about a manager.
+/// The configuration of a manager.
 pub struct Config {
     /// How anonymous memory answers a read before the first store.
     pub zero: ZeroPolicy,
@@ -79,7 +79,7 @@ pub struct Config {
     pub populate_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
-    /// Told of everything that happens; costs nothing when absent.
+    /// Receives every event; costs nothing when absent.
     pub observer: Option<Box<dyn Observer>>,
 }
 
@@ -131,7 +131,7 @@ pub struct Manager<M: Machine> {
     vma_ids: AtomicU64,
 }
 
-/// What is known of the swap areas of a manager.
+/// The swap areas of a manager.
 pub struct SwapAreas<'a, M: Machine>(&'a Areas<M::Mutex, M::RwLock>);
 
 impl<'a, M: Machine> SwapAreas<'a, M> {
@@ -206,7 +206,7 @@ impl<M: Machine> Manager<M> {
         self.swap.add(device, priority)
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
         self.stats.read()
     }
@@ -275,7 +275,7 @@ impl<M: Machine> Manager<M> {
         self.machine.allocate().map(|frame| self.first_reference(frame))
     }
 
-    /// Like [`allocate`](Self::allocate), unless or until it turns out that no frame is needed.
+    /// Like [`allocate`](Self::allocate), until `is_spared` says that no frame is needed.
     pub(crate) fn allocate_unless(
         &self,
         is_spared: impl Fn() -> bool,

@@ -122,9 +122,9 @@ pub struct Mm<M: Machine> {
     pub(crate) usage: Usage,
     pub(crate) heap: Heap,
     exclusive: SleepLock,
-    /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
+    /// The owner is gone and nothing is mapped. Read and changed under the exclusive right.
     ended: AtomicBool,
-    /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
+    /// Counts the starts and ends of moves that leave the mapping; odd during such a move.
     pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
     pub(crate) runs: Runs,
@@ -141,8 +141,8 @@ pub(crate) struct Exclusive<'a, M: Machine> {
     _guard: SleepGuard<'a, M>,
 }
 
-/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Whoever still has
-/// the shared part finds nothing mapped from then on, and can map nothing.
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Holders of the shared
+/// part then find nothing mapped, and cannot map anything.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }
@@ -182,7 +182,7 @@ impl<M: Machine> AddressSpace<M> {
         Self { mm }
     }
 
-    /// The shared part, for handing to threads that fault.
+    /// The shared part, for threads that fault.
     pub fn mm(&self) -> &Arc<Mm<M>> {
         &self.mm
     }
@@ -270,9 +270,8 @@ impl<M: Machine> Mm<M> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
     }
 
-    /// The first regions that overlap a range, in order: as many as a short list has room for. The
-    /// list of all would be long where there are many, and an end of memory is a bad time to ask
-    /// for a large block.
+    /// The first regions that overlap a range, in order, as many as fit a short list. A list of all could
+    /// need a large block of memory, which the end of an address space should not.
     pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
         const MOST: usize = 64;
         self.regions.read(&self.manager.order, |tree| {
@@ -280,20 +279,20 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Waits until every entry that others had changed is flushed (Linux:
-    /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
+    /// Waits until all entries changed by others are flushed (Linux: `flush_tlb_batched_pending`,
+    /// `mm_tlb_flush_nested`).
     ///
-    /// Whoever finds an entry empty, swapped out or read-only may conclude that no processor uses
-    /// the page, or stores to it, only after this: reclaim and other verbs change entries first and
-    /// flush them together later. The caller has flushed its own and holds no cursor.
+    /// An entry that is empty, swapped out or read-only proves only after this wait that no CPU uses or
+    /// stores to the page: reclaim and other verbs change entries first and flush them in batches. The
+    /// caller has flushed its own changes and holds no cursor.
     pub(crate) fn await_flushes(&self) {
         self.pending.wait(&self.manager.order, &*self.manager.machine);
     }
 
     /// Like [`await_flushes`](Self::await_flushes), for a fault, which is engaged.
     ///
-    /// To be called before a page takes the place of another, with the new page locked or known to the
-    /// caller alone: else a processor could read the other after the new one was stored to.
+    /// Called before a page replaces another, with the new page locked or known only to the caller. Otherwise
+    /// a CPU could read the old page after a store to the new one.
     #[inline]
     pub(crate) fn await_flushes_in_fault(&self) {
         if self.pending.is_any() {
@@ -317,7 +316,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Ends the address space: every page is given back, every region leaves the reverse maps.
+    /// Ends the address space: frees every page and takes every region out of the reverse maps.
     fn release(self: &Arc<Self>) {
         let exclusive = self.exclusive();
         self.ended.store(true, Ordering::Relaxed);
@@ -325,7 +324,7 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// The regions to put in the place of others.
+/// An edit of the tree: regions to take out and to put in.
 pub(crate) struct Edit<M: Machine> {
     pub(crate) out: Vec<Arc<Vma<M>>>,
     pub(crate) into: Vec<Arc<Vma<M>>>,
@@ -342,7 +341,7 @@ impl<'a, M: Machine> Exclusive<'a, M> {
         self.mm.ended.load(Ordering::Relaxed)
     }
 
-    /// Puts regions in the place of others, at once for whoever looks them up.
+    /// Replaces regions by others, atomically for look-ups.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
         self.apply_moving(edit, &[], &[]);
     }

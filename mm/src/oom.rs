@@ -10,27 +10,27 @@ use crate::mm::Mm;
 use alloc::sync::Arc;
 use core::ops::Range;
 
-/// The adjustment of a program that is never chosen (`OOM_SCORE_ADJ_MIN`).
+/// The adjustment of a program that is never killed (`OOM_SCORE_ADJ_MIN`).
 pub const NEVER: i16 = -1000;
-/// The adjustment of a program that is chosen before all others.
+/// The adjustment of a program that is killed before all others.
 pub const FIRST: i16 = 1000;
 
-/// What a program is just doing.
+/// The state of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It runs.
     Running,
-    /// It was chosen before, or ends by itself, and has not given its memory back yet.
+    /// It was killed or is exiting, and has not freed its memory yet.
     Ending,
-    /// The system ends with it: init.
+    /// It must not be killed: init.
     Needed,
 }
 
-/// A program that might go.
+/// A program that may be killed.
 pub struct Candidate<'a, M: Machine> {
-    /// Its memory. Programs that share it go together.
+    /// Its memory. Programs that share it are killed together.
     pub mm: &'a Arc<Mm<M>>,
-    /// What it is doing.
+    /// Its state.
     pub standing: Standing,
     /// The frames of its page tables.
     pub tables: u64,
@@ -38,19 +38,19 @@ pub struct Candidate<'a, M: Machine> {
     pub adjustment: i16,
 }
 
-/// What is to be done.
+/// The decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// This candidate, by its place in the list, and all that share its memory have to go.
+    /// Kill this candidate, by its place in the list, and all that share its memory.
     Kill(usize),
-    /// One is going already: wait for its memory.
+    /// One is exiting already: wait for its memory.
     Wait,
-    /// Nobody may be chosen: the machine cannot go on.
+    /// Nobody may be killed: the machine cannot continue.
     Nobody,
 }
 
 impl<M: Machine> Manager<M> {
-    /// Chooses who has to go. Of two that are as large the later goes.
+    /// Chooses the victim: of two candidates of equal size, the later one.
     pub fn choose_victim(&self, candidates: &[Candidate<'_, M>]) -> Choice {
         if candidates.iter().any(|candidate| candidate.standing == Standing::Ending) {
             return Choice::Wait;
@@ -72,7 +72,7 @@ impl<M: Machine> Manager<M> {
 }
 
 impl<M: Machine> Candidate<'_, M> {
-    /// How many pages its end would give back, and the adjustment, of `total` pages of memory and swap.
+    /// The pages that its end would free, adjusted, out of `total` pages of memory and swap.
     fn badness(&self, total: u64) -> i64 {
         let usage = self.mm.usage();
         let pages = usage.anonymous + usage.file + self.mm.swapped_pages() + self.tables;

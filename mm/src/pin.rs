@@ -20,7 +20,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use smallvec::SmallVec;
 
-/// After so many attempts at a page the others are let run, before as many more.
+/// After this many attempts at a page, a retry yields the CPU so that the page's owner can run.
 const ATTEMPTS: u32 = 16;
 
 /// Pages held in memory; dropping it lets them go.

@@ -55,7 +55,7 @@ impl From<OutOfMemory> for Refusal {
     }
 }
 
-/// After so many attempts the others are let run, before as many more.
+/// After this many attempts, a retry yields the CPU so that the page's owner can run.
 const ATTEMPTS: u32 = 16;
 
 /// What an attempt achieved.
@@ -228,7 +228,7 @@ impl<M: Machine> Mm<M> {
             }
             attempts = attempts.wrapping_add(1);
             if attempts.is_multiple_of(ATTEMPTS) {
-                // Whoever is in the way may need the processor to get out of it.
+                // The page's owner may need the CPU to finish.
                 self.manager.machine.pause();
             }
         }
