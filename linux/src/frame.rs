@@ -10,7 +10,7 @@
 //! lock of a page table, only *tries* to take a frame's lock, and on failure lets go of everything
 //! and waits.
 
-use crate::lock::FutexMutex;
+use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::uffd::Mapped;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -70,7 +70,7 @@ impl Home {
 #[repr(C)]
 struct Slot {
     home: AtomicU64,
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// While free: the next free frame plus one.
     next: AtomicU32,
 }
@@ -83,7 +83,7 @@ const SHARDS: usize = 16;
 
 #[repr(align(64))]
 struct Shard {
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// The first free frame plus one.
     head: AtomicU32,
     count: AtomicU32,
@@ -119,7 +119,7 @@ impl Frames {
             chunks: Sparse::new((count as usize).div_ceil(CHUNK))?,
             len: count,
             shards: [const {
-                Shard { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
+                Shard { lock: SoleMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
             }; SHARDS],
             fresh: AtomicU32::new(0),
         })

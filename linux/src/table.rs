@@ -11,7 +11,7 @@
 
 use crate::frame::{Frames, Home};
 use crate::host;
-use crate::lock::FutexMutex;
+use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
@@ -70,7 +70,7 @@ fn decode(word: u64) -> Entry {
 /// What is noted for a leaf.
 #[repr(C)]
 struct Leaf {
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// The number of entries that are not none, plus [`MADE`].
     state: AtomicU32,
 }

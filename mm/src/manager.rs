@@ -306,7 +306,7 @@ impl<M: Machine> Manager<M> {
         page.set_owner(crate::page::Owner::None, 0);
         self.machine.free(frame);
         // Afterwards: whoever sees the count finds the frame.
-        self.stats.freed.add(self.machine.context(), 1);
+        self.stats.freed.add(&*self.machine, 1);
     }
 
     /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.

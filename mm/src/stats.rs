@@ -1,7 +1,7 @@
 //! Counters of what happened, in shards so that threads do not contend for them.
 
 use crate::event::{Correction, Weight};
-use crate::machine::ContextId;
+use crate::machine::Machine;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const SHARDS: usize = 8;
@@ -15,8 +15,9 @@ pub(crate) struct Counter([Shard; SHARDS]);
 struct Shard(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
+        self.add_in(machine, n, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -26,8 +27,20 @@ impl Counter {
     }
 
     /// Like [`add`](Self::add), in one order with all that is ordered so.
-    pub(crate) fn add_ordered(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::SeqCst);
+    #[inline]
+    pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
+        self.add_in(machine, n, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn add_in(&self, machine: &impl Machine, n: u64, ordering: Ordering) {
+        if machine.is_sole() {
+            // Nobody comes between, and the shard is no one else's for now.
+            let word = &self.0[0].0;
+            word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+        } else {
+            self.0[machine.context().0 as usize % SHARDS].0.fetch_add(n, ordering);
+        }
     }
 
     /// Like [`read`](Self::read), in one order with all that is ordered so.
@@ -133,7 +146,7 @@ counters! {
 }
 
 impl Stats {
-    pub(crate) fn corrected(&self, context: ContextId, correction: Correction, weight: Weight) {
+    pub(crate) fn corrected(&self, machine: &impl Machine, correction: Correction, weight: Weight) {
         let counter = match correction {
             Correction::Anonymous => &self.anonymous,
             Correction::Zero => &self.zero,
@@ -145,10 +158,10 @@ impl Stats {
             Correction::Standby => &self.standby,
             Correction::Spurious => &self.spurious,
         };
-        counter.add(context, 1);
+        counter.add(machine, 1);
         match weight {
-            Weight::Minor => self.minor.add(context, 1),
-            Weight::Major => self.major.add(context, 1),
+            Weight::Minor => self.minor.add(machine, 1),
+            Weight::Major => self.major.add(machine, 1),
         }
     }
 }

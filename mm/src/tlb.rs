@@ -175,7 +175,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         manager.order.assert_may_sleep();
         manager.machine.flush(&self.mm.space, &self.stale);
         self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
-        manager.stats.flushes.add(manager.machine.context(), 1);
+        manager.stats.flushes.add(&*manager.machine, 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);
         }

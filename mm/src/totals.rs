@@ -70,7 +70,7 @@ impl<M: Machine> Manager<M> {
     #[inline]
     pub(crate) fn count_mapping(&self, page: &Page) {
         if page.maps.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.counter_of(page).add(self.machine.context(), 1);
+            self.counter_of(page).add(&*self.machine, 1);
         }
     }
 
@@ -80,7 +80,7 @@ impl<M: Machine> Manager<M> {
         let before = page.maps.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before > 0, "a page that was not mapped");
         if before == 1 {
-            self.counter_of(page).add(self.machine.context(), 1_u64.wrapping_neg());
+            self.counter_of(page).add(&*self.machine, 1_u64.wrapping_neg());
         }
         before
     }

@@ -363,9 +363,9 @@ impl<M: Machine> Mapping<M> {
 
     fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
         let manager = &self.manager;
-        let context = manager.machine.context();
-        manager.stats.file_reads.add(context, 1);
-        let read = manager.machine.fill(frame, |bytes| {
+        let machine = &*manager.machine;
+        manager.stats.file_reads.add(machine, 1);
+        let read = machine.fill(frame, |bytes| {
             bytes.fill(0);
             let tail = backing.len()?.saturating_sub(index << PAGE_SHIFT);
             backing.read(index, bytes)?;
@@ -376,7 +376,7 @@ impl<M: Machine> Mapping<M> {
             Ok(())
         });
         read.map_err(|error: crate::machine::IoError| {
-            manager.stats.io_errors.add(context, 1);
+            manager.stats.io_errors.add(machine, 1);
             error.into()
         })
     }

@@ -342,7 +342,7 @@ impl<M: Machine> Mm<M> {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let manager = &self.manager;
-        manager.stats.corrected(manager.machine.context(), correction, fault.weight);
+        manager.stats.corrected(&*manager.machine, correction, fault.weight);
         manager.observe(|| Event::Corrected {
             space: self.id,
             address,

@@ -372,7 +372,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 }
             }
         }
-        manager.stats.evicted.add(manager.machine.context(), freed as u64);
+        manager.stats.evicted.add(&*manager.machine, freed as u64);
         self.victims.clear();
         freed
     }

@@ -65,7 +65,7 @@ impl<M: Machine> Manager<M> {
             if scanned == 0 {
                 break;
             }
-            self.stats.scanned.add(self.machine.context(), scanned);
+            self.stats.scanned.add(&*self.machine, scanned);
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();
         }
@@ -107,7 +107,7 @@ impl<M: Machine> Manager<M> {
         while !stop.load(Ordering::Acquire) {
             while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
             {
-                self.stats.background_passes.add(self.machine.context(), 1);
+                self.stats.background_passes.add(&*self.machine, 1);
                 if self.reclaim(Batch::<M>::SIZE) == 0 {
                     break;
                 }

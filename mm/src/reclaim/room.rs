@@ -12,7 +12,7 @@
 //! for a lock that a thread in need of room holds; he says so, and nobody sleeps for his sake.
 
 use crate::error::OutOfMemory;
-use crate::machine::{ContextId, Machine, OutOfFrames};
+use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
 use crate::reclaim::batch::Force;
 use crate::stats::Counter;
@@ -91,16 +91,13 @@ impl Standing {
 }
 
 /// Says that the caller may have pages in hand, until it is dropped.
-pub(crate) struct Engaged<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
+pub(crate) struct Engaged<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Engaged<'_, M> {
     fn drop(&mut self) {
-        self.manager.order.note_free();
-        self.manager.passes.ended.add_ordered(self.context, 1);
-        self.manager.tell_waiters();
+        self.0.order.note_free();
+        self.0.passes.ended.add_ordered(&*self.0.machine, 1);
+        self.0.tell_waiters();
     }
 }
 
@@ -114,15 +111,12 @@ impl Drop for Blocked<'_> {
 }
 
 /// Says that an engaged caller needs room, until it is dropped: he is at work again then.
-struct Aside<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
+struct Aside<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Aside<'_, M> {
     fn drop(&mut self) {
-        self.manager.passes.begun.add_ordered(self.context, 1);
-        self.manager.passes.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.0.passes.begun.add_ordered(&*self.0.machine, 1);
+        self.0.passes.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -163,7 +157,7 @@ impl<M: Machine> Manager<M> {
             if let Ok(taken) = take() {
                 return Ok(taken);
             }
-            self.stats.direct_passes.add(self.machine.context(), 1);
+            self.stats.direct_passes.add(&*self.machine, 1);
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
@@ -210,10 +204,9 @@ impl<M: Machine> Manager<M> {
     /// Notes that the caller may have pages in hand from now on. Nobody is engaged twice when he
     /// needs room.
     pub(crate) fn engage(&self) -> Engaged<'_, M> {
-        let context = self.machine.context();
         self.order.note_engaged();
-        self.passes.begun.add_ordered(context, 1);
-        Engaged { manager: self, context }
+        self.passes.begun.add_ordered(&*self.machine, 1);
+        Engaged(self)
     }
 
     /// Notes that the caller, who is engaged, is about to wait for a lock.
@@ -224,11 +217,10 @@ impl<M: Machine> Manager<M> {
     }
 
     fn step_aside(&self) -> Aside<'_, M> {
-        let context = self.machine.context();
         self.passes.waiters.fetch_add(1, Ordering::SeqCst);
-        self.passes.ended.add_ordered(context, 1);
+        self.passes.ended.add_ordered(&*self.machine, 1);
         self.tell_waiters();
-        Aside { manager: self, context }
+        Aside(self)
     }
 
     /// Whether the caller, who saw no hope in this turn, is the first who did.

@@ -74,7 +74,7 @@ impl<M: Machine> Stales<M> {
             debug_assert!(!together.is_empty(), "a flush of nothing");
             machine.flush(&mm.space, &together);
             mm.pending.flushed(noted, machine);
-            manager.stats.flushes.add(machine.context(), 1);
+            manager.stats.flushes.add(machine, 1);
         }
         self.list.clear();
     }

@@ -159,12 +159,11 @@ impl<M: Machine> Manager<M> {
     /// Reads a slot's content into a locked page.
     pub(crate) fn read_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
         self.order.assert_may_sleep();
-        let context = self.machine.context();
-        self.stats.swap_reads.add(context, 1);
+        self.stats.swap_reads.add(&*self.machine, 1);
         let read = self.machine.fill(frame, |bytes| self.swap.read(slot, bytes));
         match read {
             Ok(()) => self.observe(|| Event::SwapRead { frame, slot }),
-            Err(_) => self.stats.io_errors.add(context, 1),
+            Err(_) => self.stats.io_errors.add(&*self.machine, 1),
         }
         read
     }

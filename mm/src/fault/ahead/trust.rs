@@ -109,7 +109,7 @@ impl<M: Machine> Manager<M> {
             Ahead::Swapped => &self.stats.read_ahead_used,
             Ahead::Fresh => &self.stats.populated_ahead_used,
         };
-        counter.add(self.machine.context(), pages.into());
+        counter.add(&*self.machine, pages.into());
         self.guesses.of(ahead).note(pages as i32);
         self.observe(|| Event::Used { ahead, pages });
     }
@@ -121,7 +121,7 @@ impl<M: Machine> Manager<M> {
             Ahead::Swapped => &self.stats.read_ahead_wasted,
             Ahead::Fresh => &self.stats.populated_ahead_wasted,
         };
-        counter.add(self.machine.context(), 1);
+        counter.add(&*self.machine, 1);
         self.guesses.of(ahead).note(-1);
         self.observe(|| Event::Wasted { ahead });
     }
