@@ -9,7 +9,6 @@ use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use lz4_flex::block::decompress_into;
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
@@ -459,10 +458,12 @@ fn expand(bytes: &[u8], page: &mut PageBytes) -> Result<(), IoError> {
         page.copy_from_slice(bytes);
         return Ok(());
     }
-    match decompress_into(bytes, page) {
-        Ok(PAGE) => Ok(()),
-        _ => Err(IoError::Device),
-    }
+    let (from, len) = (bytes.as_ptr().cast(), bytes.len() as i32);
+    // SAFETY: reads `len` bytes of the one slice, and writes at most a page to the other, whatever the bytes
+    // are.
+    let restored =
+        unsafe { lz4_sys::LZ4_decompress_safe(from, page.as_mut_ptr().cast(), len, PAGE as i32) };
+    if restored == PAGE as i32 { Ok(()) } else { Err(IoError::Device) }
 }
 
 /// The word that a page consists of, if it is one word over and over.
