@@ -1,11 +1,21 @@
 //! The entries of a page table: locking them, and going through a range of them.
 
 use crate::error::OutOfMemory;
-use crate::machine::{Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::machine::{
+    Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr,
+};
 use crate::mm::Mm;
 use crate::sync::{Held, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
+
+/// The slot by which an entry says that its page is a guard.
+pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
+
+/// Whether an entry is a guard.
+pub(crate) fn is_guard(entry: &Entry) -> bool {
+    *entry == Entry::Swap(GUARD)
+}
 
 /// A cursor whose place in the lock order is checked.
 pub(crate) struct PageCursor<'a, M: Machine> {

@@ -297,3 +297,24 @@ impl fmt::Display for OutOfMemory {
 }
 
 impl core::error::Error for OutOfMemory {}
+
+/// Why a fault is not corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No region contains the address.
+    NoRegion,
+    /// The region does not allow the access.
+    Forbidden,
+    /// The content cannot be had: past the end of the file, or unreadable.
+    Bus,
+    /// The page is a guard.
+    Guard,
+    /// No frame could be had.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for Refusal {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}

@@ -1,5 +1,6 @@
 //! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
 
+use crate::entries::GUARD;
 use crate::entries::PageCursor;
 use crate::error::ForkError;
 use crate::fault::page_range;
@@ -7,7 +8,6 @@ use crate::limits::Limits;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
-use crate::map::guard::GUARD;
 use crate::mm::{AddressSpace, Kind, Mm};
 use crate::page::PageFlags;
 use crate::rmap::AnonVma;

@@ -1,22 +1,21 @@
 //! The manager: what all address spaces of a machine share.
 
 use crate::cache::{Cache, Mapping};
-use crate::error::{ForkError, OutOfMemory, SwapOffError};
+use crate::error::{ForkError, OutOfMemory};
 use crate::event::{Event, Observer};
-use crate::fault::ahead::Guesses;
+use crate::guesses::Guesses;
 use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice, SwapSlot};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
-use crate::reclaim::Watermarks;
 use crate::reclaim::foresight::Foresight;
 use crate::reclaim::queue::{Queues, Sight, Which};
 use crate::reclaim::room::Passes;
+use crate::reclaim::watermarks::Watermarks;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Counts, Stats};
 use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
 use crate::sync::LockOrder;
-use crate::totals::Counts;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -367,10 +366,5 @@ impl<M: Machine> Manager<M> {
     /// Takes back a promise.
     pub(crate) fn uncharge(&self, pages: u64) {
         self.committed.fetch_sub(pages as i64, Ordering::Relaxed);
-    }
-
-    /// Takes a swap area away: every page in it is brought back to memory (`swapoff`, spec F12).
-    pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
-        crate::swap::off::swap_off(self, area)
     }
 }

@@ -21,14 +21,14 @@
 //! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
 
 use crate::error::ForkError;
-use crate::fault::ahead::Runs;
+use crate::heap::Heap;
 use crate::limits::Limits;
 use crate::machine::{Machine, Space, VirtAddr};
 use crate::manager::Manager;
-use crate::map::brk::Heap;
+use crate::pending::Pending;
 use crate::rmap;
+use crate::runs::Runs;
 use crate::sync::{Rank, RwLock, SleepGuard, SleepLock};
-use crate::tlb::Pending;
 use crate::tree::RegionTree;
 use crate::vma::Vma;
 use alloc::sync::Arc;

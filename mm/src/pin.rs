@@ -10,8 +10,9 @@
 //! for pins under the same cursor, so that the page lock is needed only to count who shares the page.
 
 use crate::entries::PageCursor;
+use crate::error::Refusal;
 use crate::error::UserError;
-use crate::fault::{Refusal, page_range};
+use crate::fault::page_range;
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::page::PageFlags;

@@ -2,7 +2,8 @@
 
 use crate::event::{Correction, Weight};
 use crate::machine::ContextId;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::page::PageFlags;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const SHARDS: usize = 8;
 
@@ -149,6 +150,31 @@ impl Stats {
         match weight {
             Weight::Minor => self.minor.add(context, 1),
             Weight::Major => self.major.add(context, 1),
+        }
+    }
+}
+
+/// The live counts of pages by kind.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) anonymous: Counter,
+    pub(crate) mapped: Counter,
+    pub(crate) cached: AtomicI64,
+    pub(crate) dirty: AtomicI64,
+}
+
+impl Counts {
+    /// A page with these flags came into the page cache.
+    pub(crate) fn cached(&self, flags: PageFlags) {
+        self.cached.fetch_add(1, Ordering::Relaxed);
+        self.dirty.fetch_add(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
+    }
+
+    /// A page with these flags left a cache.
+    pub(crate) fn uncached(&self, flags: PageFlags) {
+        if flags.contains(PageFlags::PAGE_CACHE) {
+            self.cached.fetch_sub(1, Ordering::Relaxed);
+            self.dirty.fetch_sub(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
         }
     }
 }

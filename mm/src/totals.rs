@@ -9,15 +9,6 @@ use crate::page::{Page, PageFlags};
 use crate::stats::Counter;
 use core::sync::atomic::{AtomicI64, Ordering};
 
-/// The live counts.
-#[derive(Default)]
-pub(crate) struct Counts {
-    anonymous: Counter,
-    mapped: Counter,
-    cached: AtomicI64,
-    dirty: AtomicI64,
-}
-
 /// How many pages there are, by kind.
 ///
 /// No page is ever under write-back and unlocked, so that there is no count of those.
@@ -104,21 +95,5 @@ impl<M: Machine> Manager<M> {
             self.counts.dirty.fetch_sub(1, Ordering::Relaxed);
         }
         before.contains(PageFlags::DIRTY)
-    }
-}
-
-impl Counts {
-    /// A page with these flags came into the page cache.
-    pub(crate) fn cached(&self, flags: PageFlags) {
-        self.cached.fetch_add(1, Ordering::Relaxed);
-        self.dirty.fetch_add(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
-    }
-
-    /// A page with these flags left a cache.
-    pub(crate) fn uncached(&self, flags: PageFlags) {
-        if flags.contains(PageFlags::PAGE_CACHE) {
-            self.cached.fetch_sub(1, Ordering::Relaxed);
-            self.dirty.fetch_sub(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
-        }
     }
 }

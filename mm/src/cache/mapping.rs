@@ -1,10 +1,10 @@
 //! A file or shared object in the page cache (Linux's `address_space` and its `inode`).
 
 use crate::cache::Key;
-use crate::cache::ahead::Reading;
+use crate::cache::reading::Reading;
 use crate::error::FileError;
+use crate::error::Refusal;
 use crate::event::Weight;
-use crate::fault::Refusal;
 use crate::interval::IntervalTree;
 use crate::machine::{Backing, Frame, IoError, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
 use crate::manager::Manager;

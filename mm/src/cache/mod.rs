@@ -7,17 +7,18 @@
 
 mod ahead;
 mod mapping;
+mod reading;
 mod truncate;
 mod write;
 
-pub(crate) use ahead::{Advised, Touch};
 pub use mapping::{File, Mapping};
 pub(crate) use mapping::{Found, Store};
+pub(crate) use reading::{Advised, Touch};
 
 use crate::machine::{Frame, Machine, SwapSlot};
 use crate::page::{NO_FRAME, Owner, Page, PageFlags, Pages};
+use crate::stats::Counts;
 use crate::sync::{LockOrder, Mutex, MutexGuard, Rank};
-use crate::totals::Counts;
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, Ordering};

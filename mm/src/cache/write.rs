@@ -2,7 +2,7 @@
 
 use crate::cache::mapping::{Found, Mapping, Store};
 use crate::error::FileError;
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::batch::Cleaned;

@@ -1,8 +1,9 @@
 //! Demand-zero memory (spec B7, B8).
 
 use crate::entries::PageCursor;
+use crate::error::Refusal;
 use crate::event::{Ahead, Correction};
-use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
 use crate::mm::{Kind, Mm};

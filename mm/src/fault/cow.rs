@@ -2,8 +2,9 @@
 //! first store to a shared page (spec B15–B18).
 
 use crate::entries::PageCursor;
+use crate::error::Refusal;
 use crate::event::Correction;
-use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, OutOfFrames, Stale};
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};

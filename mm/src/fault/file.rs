@@ -1,8 +1,9 @@
 //! Demand paging of files and shared objects, in place and out of place (spec B9–B12).
 
 use crate::cache::{Found, Mapping, Touch};
+use crate::error::Refusal;
 use crate::event::{Correction, Weight};
-use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::fault::{Fault, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine};
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;

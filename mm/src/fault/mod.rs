@@ -20,7 +20,7 @@ mod swap;
 pub use adopt::Adopted;
 
 use crate::entries::PageCursor;
-use crate::error::OutOfMemory;
+use crate::error::Refusal;
 use crate::event::{Correction, Event, Weight};
 use crate::machine::{
     Access, Cursor, Entry, ErrorCode, Fate, Frame, Machine, PAGE_SIZE, Protection, VirtAddr,
@@ -32,27 +32,6 @@ use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-
-/// Why a fault is not corrected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No region contains the address.
-    NoRegion,
-    /// The region does not allow the access.
-    Forbidden,
-    /// The content cannot be had: past the end of the file, or unreadable.
-    Bus,
-    /// The page is a guard.
-    Guard,
-    /// No frame could be had.
-    OutOfMemory,
-}
-
-impl From<OutOfMemory> for Refusal {
-    fn from(_: OutOfMemory) -> Self {
-        Self::OutOfMemory
-    }
-}
 
 /// After so many attempts the others are let run, before as many more.
 const ATTEMPTS: u32 = 16;

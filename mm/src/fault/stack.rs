@@ -1,6 +1,6 @@
 //! Stacks that grow.
 
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::mm::{Edit, Mm};
 use crate::vma::{Vma, VmaFlags};

@@ -1,11 +1,12 @@
 //! Bringing a page back from swap (spec B14, B15).
 
 use crate::cache::Key;
+use crate::entries::GUARD;
+use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Weight};
-use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
 use crate::manager::Manager;
-use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::Released;

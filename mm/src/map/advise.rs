@@ -1,9 +1,9 @@
 //! madvise (spec C16, J9).
 
+use crate::entries::GUARD;
 use crate::error::AdviseError;
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
-use crate::map::guard::GUARD;
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};
 use crate::page::PageFlags;

@@ -10,25 +10,6 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Where the heap begins and ends. Changed with the exclusive right.
-#[derive(Default)]
-pub(crate) struct Heap {
-    start: AtomicU64,
-    end: AtomicU64,
-    /// The bytes of the program's own data, which count for the limit too.
-    data: AtomicU64,
-}
-
-impl Heap {
-    /// Takes over what a fork inherits; the exclusive right to the other one is held.
-    pub(crate) fn be_like(&self, other: &Self) {
-        let Self { start, end, data } = other;
-        for (own, other) in [(&self.start, start), (&self.end, end), (&self.data, data)] {
-            own.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-}
-
 impl<M: Machine> Mm<M> {
     /// Begins an empty heap at an address, for a program that has so many bytes of data of its own
     /// (`start_data` to `end_data`).

@@ -2,7 +2,7 @@
 
 use crate::cache::{File, Mapping, Store};
 use crate::error::MapError;
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
 use crate::map::pages_up;
 use crate::mm::{Exclusive, Mm};

@@ -1,7 +1,7 @@
 //! Taking pages out of the page table (spec E5).
 
+use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
-use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};

@@ -3,7 +3,7 @@
 use crate::machine::{Fate, Frame, Machine, Stale};
 use crate::manager::Manager;
 use crate::mm::Mm;
-use crate::tlb::Noted;
+use crate::pending::Noted;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 

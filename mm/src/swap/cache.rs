@@ -5,8 +5,8 @@
 //! after the cursor ([`Manager::free_slots`]).
 
 use crate::cache::Key;
+use crate::error::Refusal;
 use crate::event::Event;
-use crate::fault::Refusal;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::{Page, PageFlags};

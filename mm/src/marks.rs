@@ -1,67 +1,9 @@
-//! Whether guesses pay: what was brought ahead is counted as used or as wasted, and where too much is
-//! wasted, runs get nothing ahead any more, but for a few that are put to the test.
-//!
-//! A page that is used saves a fault; one that is wasted costs a read, an eviction, and the page that
-//! left for it. These are about the same, so that each weighs the same here.
+//! Marks on pages that were brought ahead: a guess that turns out to be used, or wasted.
 
 use crate::event::{Ahead, Event};
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::{Page, PageFlags};
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-
-/// So many pages more may be wasted than used, before anything is known or at any time later, until
-/// nothing is brought ahead.
-const CREDIT: i32 = 64;
-
-/// While guesses do not pay, one run of so many is put to the test.
-const TEST_ONE_IN: u32 = 16;
-
-/// How guesses of one kind have paid lately.
-pub(super) struct Trust {
-    /// How many more pages may be wasted; at most [`CREDIT`], and at least its negative.
-    credit: AtomicI32,
-    /// Counts the runs that nothing was brought for.
-    refused: AtomicU32,
-}
-
-impl Trust {
-    const fn new() -> Self {
-        Self { credit: AtomicI32::new(CREDIT), refused: AtomicU32::new(0) }
-    }
-
-    /// Whether a run may begin to have pages brought for it.
-    pub(super) fn allows(&self) -> bool {
-        self.credit.load(Ordering::Relaxed) > 0
-            || (self.refused.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TEST_ONE_IN)
-    }
-
-    /// Notes how some guesses turned out: pages used, less pages wasted. A race between two threads
-    /// may lose one of their notes.
-    fn note(&self, pages: i32) {
-        let credit = self.credit.load(Ordering::Relaxed).saturating_add(pages);
-        self.credit.store(credit.clamp(-CREDIT, CREDIT), Ordering::Relaxed);
-    }
-}
-
-/// How guesses have paid, by kind.
-pub(crate) struct Guesses {
-    swapped: Trust,
-    fresh: Trust,
-}
-
-impl Guesses {
-    pub(crate) const fn new() -> Self {
-        Self { swapped: Trust::new(), fresh: Trust::new() }
-    }
-
-    pub(super) const fn of(&self, ahead: Ahead) -> &Trust {
-        match ahead {
-            Ahead::Swapped => &self.swapped,
-            Ahead::Fresh => &self.fresh,
-        }
-    }
-}
 
 /// The flags of pages that were brought ahead and show no sign of use yet.
 const GUESSED: PageFlags = PageFlags::READ_AHEAD.union(PageFlags::POPULATED_AHEAD);
@@ -85,7 +27,7 @@ impl Ahead {
 
 impl<M: Machine> Manager<M> {
     /// A page was brought ahead; the caller keeps it from being freed.
-    pub(in crate::fault) fn mark_guessed(&self, frame: Frame, ahead: Ahead) {
+    pub(crate) fn mark_guessed(&self, frame: Frame, ahead: Ahead) {
         self.page(frame).set(ahead.flag());
     }
 
@@ -99,12 +41,12 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Takes the mark of a guess from a page that turns out to be used; the caller counts it.
-    pub(super) fn take_guess(&self, frame: Frame) -> Option<Ahead> {
+    pub(crate) fn take_guess(&self, frame: Frame) -> Option<Ahead> {
         take_guess(self.page(frame))
     }
 
     /// Pages that were brought ahead are used.
-    pub(super) fn count_used(&self, ahead: Ahead, pages: u32) {
+    pub(crate) fn count_used(&self, ahead: Ahead, pages: u32) {
         let counter = match ahead {
             Ahead::Swapped => &self.stats.read_ahead_used,
             Ahead::Fresh => &self.stats.populated_ahead_used,
