@@ -1,5 +1,6 @@
 //! fork (spec E1–E3): a copy of an address space that shares its pages until someone writes.
 
+use crate::address_space::AddressSpace;
 use crate::entries::GUARD;
 use crate::entries::PageCursor;
 use crate::error::ForkError;
@@ -8,7 +9,7 @@ use crate::limits::Limits;
 use crate::machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
 };
-use crate::mm::{AddressSpace, Kind, Mm};
+use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::rmap::AnonVma;
 use crate::tlb::{After, Gather};

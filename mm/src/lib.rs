@@ -67,9 +67,11 @@ pub mod making_a_machine {}
 #[allow(rustdoc::broken_intra_doc_links, reason = "brackets are no links there")]
 pub mod spec {}
 
+mod address_space;
 mod avl;
 mod cache;
 mod check;
+mod edit;
 mod entries;
 pub mod entry;
 pub mod error;
@@ -105,6 +107,7 @@ mod user;
 mod verdict;
 mod vma;
 
+pub use address_space::AddressSpace;
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use event::{Ahead, Correction, Event, Observer, Weight};
@@ -116,7 +119,7 @@ pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
     RemapRequest, Sharing, Source, SyncMode,
 };
-pub use mm::{AddressSpace, Layout, Mm, UsageNow};
+pub use mm::{Layout, Mm, UsageNow};
 pub use pin::Pin;
 pub use stats::Counters;
 pub use totals::Totals;

@@ -117,3 +117,27 @@ impl<M: Machine> Drop for Gather<'_, M> {
         self.flush();
     }
 }
+
+impl<M: Machine> Mm<M> {
+    /// Waits until every entry that others had changed is flushed (Linux:
+    /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
+    ///
+    /// Whoever finds an entry empty, swapped out or read-only may conclude that no processor uses
+    /// the page, or stores to it, only after this: reclaim and other verbs change entries first and
+    /// flush them together later. The caller has flushed its own and holds no cursor.
+    pub(crate) fn await_flushes(&self) {
+        self.pending.wait(&self.manager.order, &*self.manager.machine);
+    }
+
+    /// Like [`await_flushes`](Self::await_flushes), for a fault, which is engaged.
+    ///
+    /// To be called before a page takes the place of another, with the new page locked or known to the
+    /// caller alone: else a processor could read the other after the new one was stored to.
+    #[inline]
+    pub(crate) fn await_flushes_in_fault(&self) {
+        if self.pending.is_any() {
+            let _blocked = self.manager.block();
+            self.await_flushes();
+        }
+    }
+}

@@ -6,13 +6,17 @@
 //! that takes a reference and a removal that counts them (spec F21).
 
 mod ahead;
+mod end;
+mod find;
 mod mapping;
+mod page_out;
 mod reading;
 mod truncate;
 mod write;
 
+pub(crate) use find::Found;
+pub(crate) use mapping::Store;
 pub use mapping::{File, Mapping};
-pub(crate) use mapping::{Found, Store};
 pub(crate) use reading::{Advised, Touch};
 
 use crate::machine::{Frame, Machine, SwapSlot};
@@ -47,7 +51,7 @@ impl Key {
 
     /// Whether a page is cached under this key.
     #[inline]
-    fn matches(self, page: &Page) -> bool {
+    pub(super) fn matches(self, page: &Page) -> bool {
         match self {
             Self::File { mapping, index } => {
                 page.has(PageFlags::PAGE_CACHE)

@@ -1,9 +1,10 @@
 //! Writing to objects, and writing their dirty pages back (spec D8, C18).
 
-use crate::cache::mapping::{Found, Mapping, Store};
+use crate::cache::find::Found;
+use crate::cache::mapping::{Mapping, Store};
 use crate::error::FileError;
 use crate::error::Refusal;
-use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::machine::{Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::batch::Cleaned;
 use crate::sync::Rank;
@@ -155,27 +156,6 @@ impl<M: Machine> Mapping<M> {
             manager.unlock_page(frame);
         });
         result
-    }
-
-    /// Writes a locked page, no entry of which is writable, to the backing, if it is dirty.
-    pub(crate) fn write_page(&self, backing: &dyn Backing, frame: Frame) -> Result<(), FileError> {
-        let manager = &self.manager;
-        let page = manager.page(frame);
-        if !manager.mark_clean(page) {
-            return Ok(());
-        }
-        let index = page.index();
-        manager.stats.file_writes.add(manager.machine.context(), 1);
-        let written = self.store_len().and_then(|length| {
-            let bytes = length.saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
-            manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]))
-        });
-        written.map_err(|error| {
-            manager.mark_dirty(page);
-            self.failed.store(true, Ordering::Release);
-            manager.stats.io_errors.add(manager.machine.context(), 1);
-            error.into()
-        })
     }
 
     /// Calls `f` with every cached page in a range of indexes, engaged and a reference held

@@ -1,11 +1,12 @@
 //! madvise (spec C16, J9).
 
+use crate::edit::Exclusive;
 use crate::entries::GUARD;
 use crate::error::AdviseError;
 use crate::error::Refusal;
 use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};

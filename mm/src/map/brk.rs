@@ -1,10 +1,11 @@
 //! brk: the heap of old, one region that grows and shrinks at its end (spec C15).
 
+use crate::edit::Exclusive;
 use crate::fault::stack::GUARD_GAP;
 use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
 use crate::map::mmap::{MapOptions, MapRequest};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 use core::ops::Range;
