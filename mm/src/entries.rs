@@ -1,11 +1,10 @@
 //! The entries of a page table: locking them, and going through a range of them.
 
-use crate::error::OutOfMemory;
 use crate::machine::{
     Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr,
 };
 use crate::mm::Mm;
-use crate::sync::{Held, Rank};
+use crate::sync::{Held, LockOrder, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
 
@@ -36,26 +35,23 @@ impl<M: Machine> DerefMut for PageCursor<'_, M> {
     }
 }
 
-impl<M: Machine> Mm<M> {
-    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
-    /// if it must (spec B1).
-    #[inline(always)]
-    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        let held = self.manager.order.enter(Rank::Entries);
-        match self.space.lock(range.clone()) {
-            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
-            Err(OutOfFrames) => {
-                drop(held);
-                self.entries_with_room(&range)
-            }
-        }
+impl<'a, M: Machine> PageCursor<'a, M> {
+    /// Notes the place of a cursor that was taken where nothing shorter is held.
+    pub(crate) fn of(cursor: <M::Space as Space>::Cursor<'a>, order: &'a LockOrder<M>) -> Self {
+        Self { _held: order.enter(Rank::Entries), cursor }
     }
+}
 
-    #[cold]
-    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        // The levels stay once they are made, so that the second lock finds them.
-        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
+impl<M: Machine> Mm<M> {
+    /// Locks entries, making the levels of the table that are missing if there are frames for them.
+    #[inline(always)]
+    pub(crate) fn new_entries(
+        &self,
+        range: Range<VirtAddr>,
+    ) -> Result<PageCursor<'_, M>, OutOfFrames> {
+        let held = self.manager.order.enter(Rank::Entries);
+        let cursor = self.space.lock(range)?;
+        Ok(PageCursor { cursor, _held: held })
     }
 
     /// Locks entries where there is a table for them.

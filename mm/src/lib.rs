@@ -68,6 +68,7 @@ pub mod making_a_machine {}
 pub mod spec {}
 
 mod address_space;
+mod allocate;
 mod avl;
 mod cache;
 mod check;
@@ -91,6 +92,7 @@ mod marks;
 mod mm;
 pub mod oom;
 mod page;
+mod pages;
 mod pending;
 mod pin;
 mod reclaim;

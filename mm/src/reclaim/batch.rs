@@ -516,3 +516,15 @@ pub(crate) enum Cleaned {
     /// The page is pinned: a device may store to it at any moment.
     Pinned,
 }
+
+impl<M: Machine> Manager<M> {
+    /// Whether the pages of files that are left are those that programs run from.
+    ///
+    /// Without room in swap, memory that programs fill leaves reclaim nothing but their own code.
+    /// Each page of it that goes comes back with the next instruction, so that reclaim always frees
+    /// something, nobody gets on, and nobody is told that memory is out (Linux: reclaim stops where
+    /// what is reclaimable is below the minimum watermark).
+    fn keeps_files(&self) -> bool {
+        self.file_pages.load(Ordering::Relaxed) <= self.watermarks.files && self.swap.free() == 0
+    }
+}
