@@ -5,7 +5,9 @@ use crate::cache::mapping::Store;
 use crate::error::{FileError, Refusal};
 use crate::event::Weight;
 use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
-use crate::page::PageFlags;
+use crate::page::{Owner, PageFlags};
+use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 /// A page of an object, locked and with a reference.
 pub(crate) struct Found {
@@ -172,5 +174,41 @@ impl<M: Machine> Mapping<M> {
         }
         self.manager.release_and_free(slot);
         None
+    }
+
+    /// Calls `f` with every cached page in a range of indexes, engaged and a reference held
+    /// meanwhile.
+    ///
+    /// Goes through the range or through all frames, whichever is shorter.
+    pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
+        let manager = &self.manager;
+        let frames = manager.pages.len();
+        let indexes = indexes.start..indexes.end.min(u64::MAX >> PAGE_SHIFT);
+        if indexes.end.saturating_sub(indexes.start) <= u64::from(frames) {
+            for index in indexes {
+                let _engaged = manager.engage();
+                if let Some(frame) = self.cached(index) {
+                    f(frame, index);
+                    manager.put(frame);
+                }
+            }
+            return;
+        }
+        for number in 0..frames {
+            if self.cached.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            let page = manager.page(Frame(number));
+            let index = page.index();
+            if page.owner() != Owner::File(self.id) || !indexes.contains(&index) {
+                continue;
+            }
+            let _engaged = manager.engage();
+            // The look at the owner was unlocked: the cache tells whether it is true.
+            if let Some(frame) = self.cached(index) {
+                f(frame, index);
+                manager.put(frame);
+            }
+        }
     }
 }

@@ -152,6 +152,16 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
+    pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
+        match &self.store {
+            Store::Backing(backing) => Ok(self.calling(backing).set_len(bytes)?),
+            Store::Shared(len) => {
+                len.store(bytes, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
     /// The length in pages, the last partial one counted.
     pub(crate) fn pages(&self) -> Result<u64, IoError> {
         Ok(self.store_len()?.div_ceil(PAGE_SIZE))
