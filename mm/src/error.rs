@@ -19,6 +19,7 @@ pub enum Errno {
     ENODEV,
     EINVAL,
     ETXTBSY,
+    EFBIG,
     ENOSPC,
     EROFS,
     ENOSYS,
@@ -43,6 +44,7 @@ impl Errno {
             Self::ENODEV => 19,
             Self::EINVAL => 22,
             Self::ETXTBSY => 26,
+            Self::EFBIG => 27,
             Self::ENOSPC => 28,
             Self::EROFS => 30,
             Self::ENOSYS => 38,
@@ -178,6 +180,7 @@ errors! {
         Unsuitable = EINVAL, "The advice does not fit a mapping in the range.";
         NotWritable = EACCES, "The mapping is not shared and writable.";
         NoHole = EOPNOTSUPP, "The file cannot have holes.";
+        TooFar = EFBIG, "The range reaches past the last offset that a file can have.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
         NotAccessible = EFAULT, "A page could not be populated: its access would raise a signal.";
         Denied = EINVAL, "A mapping in the range does not allow this access.";

@@ -4,7 +4,9 @@ use crate::edit::Exclusive;
 use crate::entries::GUARD;
 use crate::error::AdviseError;
 use crate::error::Refusal;
-use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
+use crate::machine::{
+    Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, VirtAddr,
+};
 use crate::map::pages_up;
 use crate::mm::Mm;
 use crate::page::PageFlags;
@@ -65,6 +67,9 @@ pub enum Advice {
     /// Such pages become pages of the region again.
     GuardRemove,
 }
+
+/// The pages of a file that has every offset: these are signed (Linux's `loff_t`).
+const OFFSETS: u64 = 1 << (63 - PAGE_SHIFT);
 
 impl<M: Machine> Mm<M> {
     /// Advises how a range will be used.
@@ -181,8 +186,13 @@ impl<M: Machine> Mm<M> {
             return Err(AdviseError::NotWritable);
         }
         let start = vma.index_of(range.start);
-        let pages = (range.end - range.start) / PAGE_SIZE;
-        file.punch(start..start + pages).map_err(|_| AdviseError::NoHole)
+        let end = start + (range.end - range.start) / PAGE_SIZE;
+        // A region may have grown past the last offset that a file can have.
+        match OFFSETS {
+            offsets if start >= offsets => Err(AdviseError::Unsuitable),
+            offsets if end >= offsets => Err(AdviseError::TooFar),
+            _ => file.punch(start..end).map_err(|_| AdviseError::NoHole),
+        }
     }
 
     /// Lets reclaim discard private pages unless they are written again (J9); returns how far the
