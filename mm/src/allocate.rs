@@ -5,6 +5,7 @@ use crate::error::{ForkError, OutOfMemory};
 use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
+use crate::sync::Rank;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -57,9 +58,13 @@ impl<M: Machine> Mm<M> {
     /// if it must (spec B1).
     #[inline(always)]
     pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        match self.new_entries(range.clone()) {
-            Ok(cursor) => Ok(cursor),
-            Err(OutOfFrames) => self.entries_with_room(&range),
+        let held = self.manager.order.enter(Rank::Entries);
+        match self.space.lock(range.clone()) {
+            Ok(cursor) => Ok(PageCursor::new(cursor, held)),
+            Err(OutOfFrames) => {
+                drop(held);
+                self.entries_with_room(&range)
+            }
         }
     }
 
@@ -67,6 +72,6 @@ impl<M: Machine> Mm<M> {
     fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
         // The levels stay once they are made, so that the second lock finds them.
         let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor::of(cursor, &self.manager.order))
+        Ok(PageCursor::new(cursor, self.manager.order.enter(Rank::Entries)))
     }
 }

@@ -1,10 +1,8 @@
 //! The entries of a page table: locking them, and going through a range of them.
 
-use crate::machine::{
-    Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr,
-};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::mm::Mm;
-use crate::sync::{Held, LockOrder, Rank};
+use crate::sync::{Held, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
 
@@ -36,24 +34,14 @@ impl<M: Machine> DerefMut for PageCursor<'_, M> {
 }
 
 impl<'a, M: Machine> PageCursor<'a, M> {
-    /// Notes the place of a cursor that was taken where nothing shorter is held.
-    pub(crate) fn of(cursor: <M::Space as Space>::Cursor<'a>, order: &'a LockOrder<M>) -> Self {
-        Self { _held: order.enter(Rank::Entries), cursor }
+    /// A cursor with its place in the order, which was entered before it was locked.
+    #[inline(always)]
+    pub(crate) const fn new(cursor: <M::Space as Space>::Cursor<'a>, held: Held<'a>) -> Self {
+        Self { cursor, _held: held }
     }
 }
 
 impl<M: Machine> Mm<M> {
-    /// Locks entries, making the levels of the table that are missing if there are frames for them.
-    #[inline(always)]
-    pub(crate) fn new_entries(
-        &self,
-        range: Range<VirtAddr>,
-    ) -> Result<PageCursor<'_, M>, OutOfFrames> {
-        let held = self.manager.order.enter(Rank::Entries);
-        let cursor = self.space.lock(range)?;
-        Ok(PageCursor { cursor, _held: held })
-    }
-
     /// Locks entries where there is a table for them.
     #[inline]
     pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {

@@ -25,6 +25,7 @@ pub(crate) type Noted = [u32; 2];
 
 impl Pending {
     /// Notes a change of an entry, whose cursor the caller holds.
+    #[inline]
     pub(crate) fn note(&self, noted: &mut Noted) {
         let phase = self.phase.load(Ordering::SeqCst) as usize;
         self.counts[phase].fetch_add(1, Ordering::SeqCst);
