@@ -10,7 +10,7 @@
 use crate::context;
 use core::hint::spin_loop;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use lock_api::{GuardSend, RawMutex, RawRwLock};
 use rustix::thread::futex;
 
@@ -221,6 +221,16 @@ pub fn is_sole() -> bool {
     let is_sole = SOLE.load(Relaxed);
     debug_assert!(!is_sole || OWNER.load(Relaxed) == context::current(), "a second thread");
     is_sole
+}
+
+/// Adds to a counter, wrapping around: as a sole thread without an atomic operation.
+#[inline]
+pub fn add(counter: &AtomicU64, n: u64) {
+    if is_sole() {
+        counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+    } else {
+        counter.fetch_add(n, Relaxed);
+    }
 }
 
 /// A [`FutexMutex`] that a sole thread takes and gives back without an atomic exchange.

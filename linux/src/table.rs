@@ -270,12 +270,16 @@ impl LeafGuard<'_> {
     /// Exchanges an entry of this leaf.
     pub fn replace(&self, page: usize, entry: Entry) -> Entry {
         let new = encode(entry);
-        let old = self.chunk.entry(page).swap(new, Release);
+        // Changed under the leaf's lock alone, which this guard holds.
+        let word = self.chunk.entry(page);
+        let old = word.load(Relaxed);
+        word.store(new, Release);
+        let state = self.leaf.state.load(Relaxed);
         match (old != 0, new != 0) {
-            (false, true) => self.leaf.state.fetch_add(1, Release),
-            (true, false) => self.leaf.state.fetch_sub(1, Release),
-            _ => 0,
-        };
+            (false, true) => self.leaf.state.store(state + 1, Release),
+            (true, false) => self.leaf.state.store(state - 1, Release),
+            _ => {}
+        }
         decode(old)
     }
 

@@ -2,7 +2,9 @@
 
 use crate::event::{Correction, Weight};
 use crate::machine::Machine;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::page::PageFlags;
+use crate::word::Word;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const SHARDS: usize = 8;
 
@@ -17,7 +19,7 @@ struct Shard(AtomicU64);
 impl Counter {
     #[inline]
     pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
-        self.add_in(machine, n, Ordering::Relaxed);
+        self.mine(machine).add_by(machine, n, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -29,18 +31,15 @@ impl Counter {
     /// Like [`add`](Self::add), in one order with all that is ordered so.
     #[inline]
     pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
-        self.add_in(machine, n, Ordering::SeqCst);
+        self.mine(machine).add_by(machine, n, Ordering::SeqCst);
     }
 
+    /// The shard that the calling context adds to.
     #[inline]
-    fn add_in(&self, machine: &impl Machine, n: u64, ordering: Ordering) {
-        if machine.is_sole() {
-            // Nobody comes between, and the shard is no one else's for now.
-            let word = &self.0[0].0;
-            word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
-        } else {
-            self.0[machine.context().0 as usize % SHARDS].0.fetch_add(n, ordering);
-        }
+    fn mine(&self, machine: &impl Machine) -> &AtomicU64 {
+        // Whoever is alone need not ask for its number.
+        let number = if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS };
+        &self.0[number].0
     }
 
     /// Like [`read`](Self::read), in one order with all that is ordered so.
@@ -162,6 +161,31 @@ impl Stats {
         match weight {
             Weight::Minor => self.minor.add(machine, 1),
             Weight::Major => self.major.add(machine, 1),
+        }
+    }
+}
+
+/// The live counts of pages by kind.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) anonymous: Counter,
+    pub(crate) mapped: Counter,
+    pub(crate) cached: AtomicI64,
+    pub(crate) dirty: AtomicI64,
+}
+
+impl Counts {
+    /// A page with these flags came into the page cache.
+    pub(crate) fn cached(&self, flags: PageFlags) {
+        self.cached.fetch_add(1, Ordering::Relaxed);
+        self.dirty.fetch_add(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
+    }
+
+    /// A page with these flags left a cache.
+    pub(crate) fn uncached(&self, flags: PageFlags) {
+        if flags.contains(PageFlags::PAGE_CACHE) {
+            self.cached.fetch_sub(1, Ordering::Relaxed);
+            self.dirty.fetch_sub(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
         }
     }
 }

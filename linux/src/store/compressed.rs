@@ -5,6 +5,7 @@ use super::arena::{Arena, Place};
 use super::offload::{Nobody, Offload, Waiting};
 use super::pool::{OwnPool, Pool};
 use super::scratch::Scratches;
+use crate::lock;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
@@ -307,8 +308,8 @@ impl CompressedRam {
             waited
         };
         if waited {
-            self.count(content, |counter, n| _ = counter.fetch_add(n, Relaxed));
-            self.count(Content::Waits(place), |counter, n| _ = counter.fetch_sub(n, Relaxed));
+            self.count(content, |counter, n| lock::add(counter, n));
+            self.count(Content::Waits(place), |counter, n| lock::add(counter, n.wrapping_neg()));
         } else if let Content::Stored { place, .. } = content {
             self.arena.free(place);
         }
@@ -379,8 +380,8 @@ impl CompressedRam {
             record.store(new);
             old
         };
-        self.count(new, |counter, n| _ = counter.fetch_add(n, Relaxed));
-        self.count(old, |counter, n| _ = counter.fetch_sub(n, Relaxed));
+        self.count(new, |counter, n| lock::add(counter, n));
+        self.count(old, |counter, n| lock::add(counter, n.wrapping_neg()));
         // Readers look at an object only under the shard's lock, through the record.
         match old {
             Content::Stored { place, .. } => {

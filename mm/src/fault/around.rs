@@ -65,7 +65,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let page = manager.page(frame);
         let index = vma.index_of(address);
-        if !page.try_lock() {
+        if !page.try_lock(&*manager.machine) {
             manager.put(frame);
             return 0;
         }

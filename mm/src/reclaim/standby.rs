@@ -9,8 +9,8 @@
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
 use crate::reclaim::batch::{Batch, Force, State, Subject};
+use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Which};
-use crate::reclaim::room::Yield;
 use crate::rmap::walk::Spot;
 use crate::vma::VmaFlags;
 
