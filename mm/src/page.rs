@@ -15,7 +15,7 @@
 //! | queue links | under the lock of the queue's shard |
 
 use crate::machine::{Frame, Machine, SwapSlot};
-use crate::word::Word;
+use crate::word::{Sole, Word};
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -127,22 +127,22 @@ impl Page {
     }
 
     #[inline]
-    pub(crate) fn set(&self, machine: &impl Machine, flags: PageFlags) -> PageFlags {
-        let before = self.flags.or_by(machine, flags.bits(), Ordering::AcqRel);
+    pub(crate) fn set(&self, who: &impl Sole, flags: PageFlags) -> PageFlags {
+        let before = self.flags.or_by(who, flags.bits(), Ordering::AcqRel);
         PageFlags::from_bits_truncate(before)
     }
 
     #[inline]
-    pub(crate) fn clear(&self, machine: &impl Machine, flags: PageFlags) -> PageFlags {
-        let before = self.flags.and_by(machine, !flags.bits(), Ordering::AcqRel);
+    pub(crate) fn clear(&self, who: &impl Sole, flags: PageFlags) -> PageFlags {
+        let before = self.flags.and_by(who, !flags.bits(), Ordering::AcqRel);
         PageFlags::from_bits_truncate(before)
     }
 
     /// Uses up one of the rounds for which the page stays; false if there is none.
-    pub(crate) fn spend_round(&self, machine: &impl Machine) -> bool {
+    pub(crate) fn spend_round(&self, who: &impl Sole) -> bool {
         let some = self.has(PageFlags::ROUNDS);
         if some {
-            self.flags.sub_by(machine, ONE_ROUND, Ordering::AcqRel);
+            self.flags.sub_by(who, ONE_ROUND, Ordering::AcqRel);
         }
         some
     }
@@ -187,8 +187,8 @@ impl Page {
 
     /// Takes a reference on a page to which the caller already has one, or holds off its release.
     #[inline]
-    pub(crate) fn hold(&self, machine: &impl Machine) {
-        let before = self.refs.add_by(machine, 1, Ordering::AcqRel);
+    pub(crate) fn hold(&self, who: &impl Sole) {
+        let before = self.refs.add_by(who, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "reference to a free page");
     }
 
@@ -221,8 +221,8 @@ impl Page {
 
     /// Takes the lock if it is free.
     #[inline]
-    pub(crate) fn try_lock(&self, machine: &impl Machine) -> bool {
-        !self.set(machine, PageFlags::LOCKED).contains(PageFlags::LOCKED)
+    pub(crate) fn try_lock(&self, who: &impl Sole) -> bool {
+        !self.set(who, PageFlags::LOCKED).contains(PageFlags::LOCKED)
     }
 }
 

@@ -6,19 +6,31 @@
 use crate::machine::Machine;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+/// Who knows whether its caller is alone in the manager.
+pub(crate) trait Sole {
+    fn is_sole(&self) -> bool;
+}
+
+impl<M: Machine> Sole for M {
+    #[inline]
+    fn is_sole(&self) -> bool {
+        Machine::is_sole(self)
+    }
+}
+
 /// An atomic word. Each method returns the value before, like its namesake of the standard library, and
 /// wraps like it.
 pub(crate) trait Word {
     type Value;
 
     /// `fetch_add`.
-    fn add_by(&self, machine: &impl Machine, n: Self::Value, ordering: Ordering) -> Self::Value;
+    fn add_by(&self, who: &impl Sole, n: Self::Value, ordering: Ordering) -> Self::Value;
     /// `fetch_sub`.
-    fn sub_by(&self, machine: &impl Machine, n: Self::Value, ordering: Ordering) -> Self::Value;
+    fn sub_by(&self, who: &impl Sole, n: Self::Value, ordering: Ordering) -> Self::Value;
     /// `fetch_or`.
-    fn or_by(&self, machine: &impl Machine, bits: Self::Value, ordering: Ordering) -> Self::Value;
+    fn or_by(&self, who: &impl Sole, bits: Self::Value, ordering: Ordering) -> Self::Value;
     /// `fetch_and`.
-    fn and_by(&self, machine: &impl Machine, bits: Self::Value, ordering: Ordering) -> Self::Value;
+    fn and_by(&self, who: &impl Sole, bits: Self::Value, ordering: Ordering) -> Self::Value;
 }
 
 macro_rules! words {
@@ -27,8 +39,8 @@ macro_rules! words {
             type Value = $value;
 
             #[inline]
-            fn add_by(&self, machine: &impl Machine, n: $value, ordering: Ordering) -> $value {
-                if !machine.is_sole() {
+            fn add_by(&self, who: &impl Sole, n: $value, ordering: Ordering) -> $value {
+                if !who.is_sole() {
                     return self.fetch_add(n, ordering);
                 }
                 let before = self.load(Ordering::Relaxed);
@@ -37,8 +49,8 @@ macro_rules! words {
             }
 
             #[inline]
-            fn sub_by(&self, machine: &impl Machine, n: $value, ordering: Ordering) -> $value {
-                if !machine.is_sole() {
+            fn sub_by(&self, who: &impl Sole, n: $value, ordering: Ordering) -> $value {
+                if !who.is_sole() {
                     return self.fetch_sub(n, ordering);
                 }
                 let before = self.load(Ordering::Relaxed);
@@ -47,8 +59,8 @@ macro_rules! words {
             }
 
             #[inline]
-            fn or_by(&self, machine: &impl Machine, bits: $value, ordering: Ordering) -> $value {
-                if !machine.is_sole() {
+            fn or_by(&self, who: &impl Sole, bits: $value, ordering: Ordering) -> $value {
+                if !who.is_sole() {
                     return self.fetch_or(bits, ordering);
                 }
                 let before = self.load(Ordering::Relaxed);
@@ -57,8 +69,8 @@ macro_rules! words {
             }
 
             #[inline]
-            fn and_by(&self, machine: &impl Machine, bits: $value, ordering: Ordering) -> $value {
-                if !machine.is_sole() {
+            fn and_by(&self, who: &impl Sole, bits: $value, ordering: Ordering) -> $value {
+                if !who.is_sole() {
                     return self.fetch_and(bits, ordering);
                 }
                 let before = self.load(Ordering::Relaxed);

@@ -20,7 +20,7 @@
 use crate::machine::{Frame, Machine};
 use crate::page::{NO_FRAME, PageFlags, Pages};
 use crate::sync::{LockOrder, Mutex, Rank};
-use crate::word::Word;
+use crate::word::{Sole, Word};
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -239,21 +239,16 @@ impl Shard {
         }
     }
 
-    fn pop(
-        &mut self,
-        machine: &impl Machine,
-        pages: &Pages,
-        sight: Sight,
-    ) -> Option<(Frame, Which)> {
+    fn pop(&mut self, who: &impl Sole, pages: &Pages, sight: Sight) -> Option<(Frame, Which)> {
         let small_is_due = match sight {
             Sight::Bits => self.small.len * 9 >= self.main.len || self.main.len == 0,
             Sight::Standby => true,
         };
         let which = if self.small.len > 0 && small_is_due { Which::Small } else { Which::Main };
         if which == Which::Main && sight == Sight::Standby {
-            self.main.turn(machine, pages);
+            self.main.turn(who, pages);
         }
-        self.list_of(which).pop(machine, pages).map(|frame| (frame, which))
+        self.list_of(which).pop(who, pages).map(|frame| (frame, which))
     }
 }
 
@@ -285,10 +280,10 @@ impl Which {
 impl List {
     /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile. They
     /// follow each other, so that only the ends of their run are linked anew.
-    fn turn(&mut self, machine: &impl Machine, pages: &Pages) {
+    fn turn(&mut self, who: &impl Sole, pages: &Pages) {
         let (first, mut next, mut last) = (self.oldest, self.oldest, NO_FRAME);
         for _ in 0..TURNS {
-            if next == NO_FRAME || !pages.of(Frame(next)).spend_round(machine) {
+            if next == NO_FRAME || !pages.of(Frame(next)).spend_round(who) {
                 break;
             }
             last = next;
@@ -307,7 +302,7 @@ impl List {
     }
 
     /// Takes the oldest page, with a reference.
-    fn pop(&mut self, machine: &impl Machine, pages: &Pages) -> Option<Frame> {
+    fn pop(&mut self, who: &impl Sole, pages: &Pages) -> Option<Frame> {
         let mut at = self.oldest;
         while at != NO_FRAME {
             let frame = Frame(at);
@@ -318,7 +313,7 @@ impl List {
             let held = refs
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n > 0).then_some(n + 1));
             if held.is_ok() {
-                page.clear(machine, PageFlags::QUEUED);
+                page.clear(who, PageFlags::QUEUED);
                 self.unlink(pages, frame);
                 return Some(frame);
             }
