@@ -154,7 +154,7 @@ fn fits(step: &Step, name: &str, at: &str) {
     };
     let says = before.says.as_str();
     let good = match name {
-        "anonymous" | "zero" | "file" => says == "empty",
+        "anonymous" | "zero" | "file" | "device" => says == "empty",
         "nonlinear" => says.contains("of the file"),
         "swap_in" => says.starts_with("slot"),
         "copy_on_write" => {

@@ -220,6 +220,14 @@ pub trait Machine: Send + Sync + Sized + 'static {
         false
     }
 
+    /// Whether nobody but the caller is inside the manager, or comes in, until the caller goes back to the
+    /// program that it serves; a machine may always say no.
+    ///
+    /// Then counting takes no atomic operation. Asked often, so it should cost a load.
+    fn is_sole(&self) -> bool {
+        false
+    }
+
     /// The least number of pages that a thread evicts when it needs a frame, up to 32.
     ///
     /// A small batch shortens its fault; a large batch shares one flush among more pages. A machine whose

@@ -1,7 +1,7 @@
 //! Memory of devices as an object (spec B13): it can be mapped, and has no page in the page cache.
 
 use crate::cache::mapping::{File, Mapping, Store};
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{DeviceMemory, Frame, Machine, NoPage};
 use crate::manager::Manager;
 use crate::map::zap::Which;
