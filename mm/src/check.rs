@@ -1,9 +1,9 @@
 //! Walking the invariants (spec I1–I25), at quiescence.
 
 use crate::cache::Key;
+use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
-use crate::map::guard::GUARD;
 use crate::mm::Mm;
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::queue::Which;

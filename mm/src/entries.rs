@@ -1,11 +1,18 @@
 //! The entries of a page table: locking them, and going through a range of them.
 
-use crate::error::OutOfMemory;
-use crate::machine::{Cursor, Entry, Machine, OutOfFrames, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::mm::Mm;
 use crate::sync::{Held, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
+
+/// The slot by which an entry says that its page is a guard.
+pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
+
+/// Whether an entry is a guard.
+pub(crate) fn is_guard(entry: &Entry) -> bool {
+    *entry == Entry::Swap(GUARD)
+}
 
 /// A cursor whose place in the lock order is checked.
 pub(crate) struct PageCursor<'a, M: Machine> {
@@ -26,28 +33,15 @@ impl<M: Machine> DerefMut for PageCursor<'_, M> {
     }
 }
 
-impl<M: Machine> Mm<M> {
-    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
-    /// if it must (spec B1).
+impl<'a, M: Machine> PageCursor<'a, M> {
+    /// A cursor with its place in the order, which was entered before it was locked.
     #[inline(always)]
-    pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        let held = self.manager.order.enter(Rank::Entries);
-        match self.space.lock(range.clone()) {
-            Ok(cursor) => Ok(PageCursor { cursor, _held: held }),
-            Err(OutOfFrames) => {
-                drop(held);
-                self.entries_with_room(&range)
-            }
-        }
+    pub(crate) const fn new(cursor: <M::Space as Space>::Cursor<'a>, held: Held<'a>) -> Self {
+        Self { cursor, _held: held }
     }
+}
 
-    #[cold]
-    fn entries_with_room(&self, range: &Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
-        // The levels stay once they are made, so that the second lock finds them.
-        let cursor = self.manager.with_room(|| self.space.lock(range.clone()))?;
-        Ok(PageCursor { _held: self.manager.order.enter(Rank::Entries), cursor })
-    }
-
+impl<M: Machine> Mm<M> {
     /// Locks entries where there is a table for them.
     #[inline]
     pub(crate) fn existing_entries(&self, range: Range<VirtAddr>) -> Option<PageCursor<'_, M>> {

@@ -20,60 +20,14 @@
 //! fault without a fixup (spec A12). There is no such lock on this path: regions are looked up and
 //! later verified (see `mm.rs`), so that question does not arise.
 
+use crate::error::Refusal;
 use crate::exception::ExceptionTables;
-use crate::fault::Refusal;
-use crate::machine::{Context, Erratum, ErrorCode, Machine, Mode, PAGE_SIZE, PageFault, VirtAddr};
+use crate::machine::{Context, Erratum, ErrorCode, Machine, Mode, PAGE_SIZE, PageFault};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
 
-/// Why an access is a segmentation violation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SegvCode {
-    /// Nothing is mapped there (`SEGV_MAPERR`).
-    MapErr,
-    /// The mapping forbids the access (`SEGV_ACCERR`).
-    AccErr,
-}
-
-/// A signal for the faulting task, which it can neither block nor ignore (spec A20, A23).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Signal {
-    /// `SIGSEGV` with this code; `si_addr` is the faulting address.
-    Segv(SegvCode),
-    /// `SIGBUS` with `BUS_ADRERR`.
-    Bus,
-    /// `SIGILL`: the fault stood for an illegal instruction (spec A24).
-    Illegal,
-}
-
-/// A fault in the kernel that nothing expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Oops {
-    /// An access in the first page.
-    NullPointer,
-    /// An access elsewhere.
-    PagingRequest,
-    /// The kernel ran out of memory on its own behalf.
-    OutOfMemory,
-}
-
-/// What the machine does with the interrupted code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// Run the instruction again.
-    Resume,
-    /// Send the signal to the task.
-    Signal(Signal),
-    /// Go on at this address: the code expected that the access might fail, or is really there.
-    Fixup(VirtAddr),
-    /// There is no memory for the page, and nothing could be reclaimed: kill a task (spec A22).
-    OutOfMemory,
-    /// Report a bug of the kernel and kill the task.
-    Oops(Oops),
-    /// A page table is corrupted: report it and kill the task (spec A10).
-    Corrupt,
-}
+pub use crate::verdict::{Oops, SegvCode, Signal, Verdict};
 
 impl<M: Machine> Manager<M> {
     /// Decides what becomes of a page fault, correcting it if it can be corrected.
@@ -89,7 +43,7 @@ impl<M: Machine> Manager<M> {
     ) -> Verdict {
         let verdict = self.decide(mm, fault, exceptions);
         if verdict != Verdict::Resume {
-            self.stats.refused.add(self.machine.context(), 1);
+            self.stats.refused.add(&*self.machine, 1);
             self.observe(|| crate::event::Event::Refused {
                 space: mm.map_or(0, |mm| mm.id),
                 address: fault.address,

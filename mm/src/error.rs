@@ -19,6 +19,7 @@ pub enum Errno {
     ENODEV,
     EINVAL,
     ETXTBSY,
+    EFBIG,
     ENOSPC,
     EROFS,
     ENOSYS,
@@ -43,6 +44,7 @@ impl Errno {
             Self::ENODEV => 19,
             Self::EINVAL => 22,
             Self::ETXTBSY => 26,
+            Self::EFBIG => 27,
             Self::ENOSPC => 28,
             Self::EROFS => 30,
             Self::ENOSYS => 38,
@@ -178,6 +180,7 @@ errors! {
         Unsuitable = EINVAL, "The advice does not fit a mapping in the range.";
         NotWritable = EACCES, "The mapping is not shared and writable.";
         NoHole = EOPNOTSUPP, "The file cannot have holes.";
+        TooFar = EFBIG, "The range reaches past the last offset that a file can have.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
         NotAccessible = EFAULT, "A page could not be populated: its access would raise a signal.";
         Denied = EINVAL, "A mapping in the range does not allow this access.";
@@ -297,3 +300,24 @@ impl fmt::Display for OutOfMemory {
 }
 
 impl core::error::Error for OutOfMemory {}
+
+/// Why a fault is not corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No region contains the address.
+    NoRegion,
+    /// The region does not allow the access.
+    Forbidden,
+    /// The content cannot be had: past the end of the file, or unreadable.
+    Bus,
+    /// The page is a guard.
+    Guard,
+    /// No frame could be had.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for Refusal {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}

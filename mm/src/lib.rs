@@ -67,9 +67,12 @@ pub mod making_a_machine {}
 #[allow(rustdoc::broken_intra_doc_links, reason = "brackets are no links there")]
 pub mod spec {}
 
+mod address_space;
+mod allocate;
 mod avl;
 mod cache;
 mod check;
+mod edit;
 mod entries;
 pub mod entry;
 pub mod error;
@@ -78,18 +81,24 @@ pub mod exception;
 mod fault;
 mod forced;
 mod fork;
+mod guesses;
+mod heap;
 mod interval;
 mod limits;
 mod look;
 mod manager;
 mod map;
+mod marks;
 mod mm;
 pub mod oom;
 mod page;
+mod pages;
+mod pending;
 mod pin;
 mod reclaim;
 mod registry;
 mod rmap;
+mod runs;
 mod stats;
 pub mod swap;
 mod sync;
@@ -97,8 +106,11 @@ mod tlb;
 mod totals;
 mod tree;
 mod user;
+mod verdict;
 mod vma;
+mod word;
 
+pub use address_space::AddressSpace;
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
 pub use event::{Ahead, Correction, Event, Observer, Weight};
@@ -110,7 +122,7 @@ pub use map::{
     Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
     RemapRequest, Sharing, Source, SyncMode,
 };
-pub use mm::{AddressSpace, Layout, Mm, UsageNow};
+pub use mm::{Layout, Mm, UsageNow};
 pub use pin::Pin;
 pub use stats::Counters;
 pub use totals::Totals;

@@ -1,22 +1,21 @@
 //! The manager: what all address spaces of a machine share.
 
 use crate::cache::{Cache, Mapping};
-use crate::error::{ForkError, OutOfMemory, SwapOffError};
+use crate::error::OutOfMemory;
 use crate::event::{Event, Observer};
-use crate::fault::ahead::Guesses;
-use crate::machine::{Frame, Machine, NoSpace, OutOfFrames, Protection, SwapDevice, SwapSlot};
+use crate::guesses::Guesses;
+use crate::machine::{Frame, Machine, Protection, SwapDevice, SwapSlot};
 use crate::mm::Mm;
 use crate::page::{Page, PageFlags, Pages};
-use crate::reclaim::Watermarks;
 use crate::reclaim::foresight::Foresight;
-use crate::reclaim::queue::{Queues, Sight, Which};
-use crate::reclaim::room::Passes;
+use crate::reclaim::passes::Passes;
+use crate::reclaim::queue::{Queues, Sight};
+use crate::reclaim::watermarks::Watermarks;
 use crate::registry::Registry;
 use crate::rmap::AnonVma;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Counts, Stats};
 use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
 use crate::sync::LockOrder;
-use crate::totals::Counts;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -164,7 +163,7 @@ impl<M: Machine> Manager<M> {
         let pages = Pages::new(machine.most_frames());
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
-            pages.of(zero).set(PageFlags::UPTODATE);
+            pages.of(zero).set(&*machine, PageFlags::UPTODATE);
         }
         Arc::new(Self {
             order: LockOrder::new(machine.clone()),
@@ -245,100 +244,6 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Takes a frame for a page that only the caller knows, evicting others if it must.
-    ///
-    /// The content is undefined. The caller is engaged, and holds no lock but [`Rank::Layout`](crate::sync::Rank)
-    /// and page locks.
-    pub(crate) fn allocate(&self) -> Result<Frame, OutOfMemory> {
-        let frame = self.with_room(|| self.machine.allocate())?;
-        Ok(self.first_reference(frame))
-    }
-
-    /// Like [`allocate`](Self::allocate), but fails rather than evict.
-    pub(crate) fn allocate_free(&self) -> Result<Frame, OutOfFrames> {
-        self.machine.allocate().map(|frame| self.first_reference(frame))
-    }
-
-    /// Like [`allocate`](Self::allocate), unless or until it turns out that no frame is needed.
-    pub(crate) fn allocate_unless(
-        &self,
-        is_spared: impl Fn() -> bool,
-    ) -> Result<Option<Frame>, OutOfMemory> {
-        let take = || if is_spared() { Ok(None) } else { self.machine.allocate().map(Some) };
-        Ok(self.with_room(take)?.map(|frame| self.first_reference(frame)))
-    }
-
-    fn first_reference(&self, frame: Frame) -> Frame {
-        let page = self.page(frame);
-        debug_assert_eq!(page.refs(), 0, "{frame:?} allocated while in use");
-        debug_assert_eq!(page.flags().bits(), 0);
-        page.refs.store(1, Ordering::Release);
-        frame
-    }
-
-    /// Makes a page table, evicting pages if it must.
-    pub(crate) fn new_space(&self) -> Result<M::Space, ForkError> {
-        let _engaged = self.engage();
-        let make = || match self.machine.space() {
-            Ok(space) => Ok(Ok(space)),
-            Err(NoSpace::OutOfFrames) => Err(OutOfFrames),
-            Err(NoSpace::Refused) => Ok(Err(ForkError::Refused)),
-        };
-        self.with_room(make).map_err(|OutOfMemory| ForkError::OutOfMemory)?
-    }
-
-    /// Drops a reference; the last one frees the frame.
-    pub(crate) fn put(&self, frame: Frame) {
-        let page = self.page(frame);
-        let before = page.refs.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "{frame:?} has no reference to drop");
-        if before == 1 {
-            self.release(frame);
-        }
-    }
-
-    fn release(&self, frame: Frame) {
-        let page = self.page(frame);
-        self.queues.remove(&self.pages, &self.order, frame);
-        debug_assert_eq!(page.maps(), 0, "{frame:?} freed while mapped");
-        debug_assert!(!page.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE | PageFlags::LOCKED));
-        page.flags.store(0, Ordering::Release);
-        page.set_owner(crate::page::Owner::None, 0);
-        self.machine.free(frame);
-        // Afterwards: whoever sees the count finds the frame.
-        self.stats.freed.add(self.machine.context(), 1);
-    }
-
-    /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.
-    pub(crate) fn lock_page(&self, frame: Frame) {
-        self.order.assert_may_sleep();
-        self.order.assert_engaged();
-        if !self.page(frame).try_lock() {
-            let _blocked = self.block();
-            self.pages.lock(&*self.machine, frame);
-        }
-    }
-
-    pub(crate) fn unlock_page(&self, frame: Frame) {
-        self.pages.unlock(&*self.machine, frame);
-    }
-
-    /// Unlocks and drops the caller's reference.
-    pub(crate) fn unlock_and_put(&self, frame: Frame) {
-        self.unlock_page(frame);
-        self.put(frame);
-    }
-
-    /// Puts a new page into the queue where its history says it belongs.
-    pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
-        let to = match self.queues.sight() {
-            Sight::Standby => Which::Main,
-            Sight::Bits if hash.is_some_and(|hash| self.queues.recall(hash)) => Which::Main,
-            Sight::Bits => Which::Small,
-        };
-        self.queues.push(&self.pages, &self.order, frame, to);
-    }
-
     /// The protection of an entry, so that a machine without dirty bits sees the first store: it
     /// is writable only if it is dirty.
     pub(crate) fn honest(&self, protection: Protection, dirty: bool) -> Protection {
@@ -367,10 +272,5 @@ impl<M: Machine> Manager<M> {
     /// Takes back a promise.
     pub(crate) fn uncharge(&self, pages: u64) {
         self.committed.fetch_sub(pages as i64, Ordering::Relaxed);
-    }
-
-    /// Takes a swap area away: every page in it is brought back to memory (`swapoff`, spec F12).
-    pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
-        crate::swap::off::swap_off(self, area)
     }
 }

@@ -3,9 +3,9 @@
 //! The memory manager says that there is none ([`Verdict::OutOfMemory`](crate::entry::Verdict)); whose
 //! end gives the most back is counted here; what ends is the embedder's.
 
+use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::manager::Manager;
-use crate::map::guard::GUARD;
 use crate::mm::Mm;
 use alloc::sync::Arc;
 use core::ops::Range;

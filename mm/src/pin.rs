@@ -10,8 +10,9 @@
 //! for pins under the same cursor, so that the page lock is needed only to count who shares the page.
 
 use crate::entries::PageCursor;
+use crate::error::Refusal;
 use crate::error::UserError;
-use crate::fault::{Refusal, page_range};
+use crate::fault::page_range;
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::page::PageFlags;
@@ -221,7 +222,7 @@ impl<M: Machine> Mm<M> {
         if !page.pin() {
             return Attempt::TooOften;
         }
-        page.hold();
+        page.hold(&*manager.machine);
         if access == Access::Write && !dirty {
             // Nobody else will: the device does not go through the entry.
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
@@ -235,8 +236,8 @@ impl<M: Machine> Mm<M> {
     fn pin_read_only(&self, frame: Frame) -> Attempt {
         let manager = &self.manager;
         let page = manager.page(frame);
-        page.hold();
-        if !page.try_lock() {
+        page.hold(&*manager.machine);
+        if !page.try_lock(&*manager.machine) {
             return Attempt::Locked(frame);
         }
         let attempt = match manager.entries_of(page) == 1 {

@@ -1,8 +1,10 @@
 //! Counters of what happened, in shards so that threads do not contend for them.
 
 use crate::event::{Correction, Weight};
-use crate::machine::ContextId;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::machine::Machine;
+use crate::page::PageFlags;
+use crate::word::Word;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const SHARDS: usize = 8;
 
@@ -15,8 +17,9 @@ pub(crate) struct Counter([Shard; SHARDS]);
 struct Shard(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
+        self.mine(machine).add_by(machine, n, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -26,8 +29,17 @@ impl Counter {
     }
 
     /// Like [`add`](Self::add), in one order with all that is ordered so.
-    pub(crate) fn add_ordered(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::SeqCst);
+    #[inline]
+    pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
+        self.mine(machine).add_by(machine, n, Ordering::SeqCst);
+    }
+
+    /// The shard that the calling context adds to.
+    #[inline]
+    fn mine(&self, machine: &impl Machine) -> &AtomicU64 {
+        // Whoever is alone need not ask for its number.
+        let number = if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS };
+        &self.0[number].0
     }
 
     /// Like [`read`](Self::read), in one order with all that is ordered so.
@@ -133,7 +145,7 @@ counters! {
 }
 
 impl Stats {
-    pub(crate) fn corrected(&self, context: ContextId, correction: Correction, weight: Weight) {
+    pub(crate) fn corrected(&self, machine: &impl Machine, correction: Correction, weight: Weight) {
         let counter = match correction {
             Correction::Anonymous => &self.anonymous,
             Correction::Zero => &self.zero,
@@ -145,10 +157,35 @@ impl Stats {
             Correction::Standby => &self.standby,
             Correction::Spurious => &self.spurious,
         };
-        counter.add(context, 1);
+        counter.add(machine, 1);
         match weight {
-            Weight::Minor => self.minor.add(context, 1),
-            Weight::Major => self.major.add(context, 1),
+            Weight::Minor => self.minor.add(machine, 1),
+            Weight::Major => self.major.add(machine, 1),
+        }
+    }
+}
+
+/// The live counts of pages by kind.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) anonymous: Counter,
+    pub(crate) mapped: Counter,
+    pub(crate) cached: AtomicI64,
+    pub(crate) dirty: AtomicI64,
+}
+
+impl Counts {
+    /// A page with these flags came into the page cache.
+    pub(crate) fn cached(&self, flags: PageFlags) {
+        self.cached.fetch_add(1, Ordering::Relaxed);
+        self.dirty.fetch_add(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
+    }
+
+    /// A page with these flags left a cache.
+    pub(crate) fn uncached(&self, flags: PageFlags) {
+        if flags.contains(PageFlags::PAGE_CACHE) {
+            self.cached.fetch_sub(1, Ordering::Relaxed);
+            self.dirty.fetch_sub(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
         }
     }
 }

@@ -7,10 +7,9 @@
 use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
+use crate::pending::Noted;
 use crate::swap::area::UnusedSlot;
-use crate::sync::{LockOrder, SleepLock};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many pages one flush covers. A batch lives on the stack, which in a signal handler or a
 /// kernel is small.
@@ -23,76 +22,6 @@ pub(crate) enum After {
     Drop,
     /// There is no reference to drop.
     Keep,
-}
-
-/// How many changed entries of an address space still wait for their flush, in two phases.
-///
-/// A change is noted under its entry's cursor, in the phase of that moment. Who waits for the changes
-/// made so far turns to the other phase and waits until the one before is empty: changes that go on
-/// being made meanwhile cannot keep him.
-#[derive(Default)]
-pub(crate) struct Pending {
-    counts: [AtomicU32; 2],
-    /// The phase in which changes are noted.
-    phase: AtomicU32,
-    /// How many wait for a phase to become empty.
-    waiters: AtomicU32,
-    /// Who turns the phase and waits.
-    turning: SleepLock,
-}
-
-/// So many changes in each phase.
-pub(crate) type Noted = [u32; 2];
-
-impl Pending {
-    /// Notes a change of an entry, whose cursor the caller holds.
-    pub(crate) fn note(&self, noted: &mut Noted) {
-        let phase = self.phase.load(Ordering::SeqCst) as usize;
-        self.counts[phase].fetch_add(1, Ordering::SeqCst);
-        noted[phase] += 1;
-    }
-
-    /// Notes that changes were flushed.
-    pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
-        for (count, flushed) in self.counts.iter().zip(noted) {
-            // Who waits says so before he looks at the count.
-            let is_last = flushed > 0 && count.fetch_sub(flushed, Ordering::SeqCst) == flushed;
-            if is_last && self.waiters.load(Ordering::SeqCst) > 0 {
-                machine.wake(count);
-            }
-        }
-    }
-
-    /// Whether a change was noted and is not flushed yet.
-    #[inline]
-    pub(crate) fn is_any(&self) -> bool {
-        self.counts.iter().any(|count| count.load(Ordering::SeqCst) != 0)
-    }
-
-    /// Waits until all that was noted before is flushed.
-    pub(crate) fn wait<M: Machine>(&self, order: &LockOrder<M>, machine: &M) {
-        if !self.is_any() {
-            return;
-        }
-        let _turning = self.turning.lock_unranked(order);
-        let now = self.phase.load(Ordering::SeqCst);
-        // Only those are noted there that looked at the phase before it was turned the last time.
-        self.wait_for(1 - now, machine);
-        self.phase.store(1 - now, Ordering::SeqCst);
-        self.wait_for(now, machine);
-    }
-
-    fn wait_for(&self, phase: u32, machine: &impl Machine) {
-        let count = &self.counts[phase as usize];
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        loop {
-            match count.load(Ordering::SeqCst) {
-                0 => break,
-                pending => machine.wait(count, pending),
-            }
-        }
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// A batch for one address space.
@@ -128,7 +57,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
-        self.mm.pending.note(&mut self.noted);
+        self.mm.pending.note(&mut self.noted, &*self.mm.manager.machine);
         self.stale.push(Stale { address, frame, fate });
         if after == After::Drop {
             self.dropped.push(frame);
@@ -141,7 +70,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         if manager.is_zero_frame(frame) {
             self.add(address, frame, fate, After::Keep);
         } else {
-            manager.page(frame).hold();
+            manager.page(frame).hold(&*manager.machine);
             self.add(address, frame, fate, After::Drop);
         }
     }
@@ -175,7 +104,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         manager.order.assert_may_sleep();
         manager.machine.flush(&self.mm.space, &self.stale);
         self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
-        manager.stats.flushes.add(manager.machine.context(), 1);
+        manager.stats.flushes.add(&*manager.machine, 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);
         }
@@ -186,5 +115,29 @@ impl<'a, M: Machine> Gather<'a, M> {
 impl<M: Machine> Drop for Gather<'_, M> {
     fn drop(&mut self) {
         self.flush();
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Waits until every entry that others had changed is flushed (Linux:
+    /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
+    ///
+    /// Whoever finds an entry empty, swapped out or read-only may conclude that no processor uses
+    /// the page, or stores to it, only after this: reclaim and other verbs change entries first and
+    /// flush them together later. The caller has flushed its own and holds no cursor.
+    pub(crate) fn await_flushes(&self) {
+        self.pending.wait(&self.manager.order, &*self.manager.machine);
+    }
+
+    /// Like [`await_flushes`](Self::await_flushes), for a fault, which is engaged.
+    ///
+    /// To be called before a page takes the place of another, with the new page locked or known to the
+    /// caller alone: else a processor could read the other after the new one was stored to.
+    #[inline]
+    pub(crate) fn await_flushes_in_fault(&self) {
+        if self.pending.is_any() {
+            let _blocked = self.manager.block();
+            self.await_flushes();
+        }
     }
 }

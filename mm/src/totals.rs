@@ -7,16 +7,8 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::page::{Page, PageFlags};
 use crate::stats::Counter;
+use crate::word::Word;
 use core::sync::atomic::{AtomicI64, Ordering};
-
-/// The live counts.
-#[derive(Default)]
-pub(crate) struct Counts {
-    anonymous: Counter,
-    mapped: Counter,
-    cached: AtomicI64,
-    dirty: AtomicI64,
-}
 
 /// How many pages there are, by kind.
 ///
@@ -69,18 +61,18 @@ impl<M: Machine> Manager<M> {
     /// An entry names a page from now on, whose owner is known; the entry is locked.
     #[inline]
     pub(crate) fn count_mapping(&self, page: &Page) {
-        if page.maps.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.counter_of(page).add(self.machine.context(), 1);
+        if page.maps.add_by(&*self.machine, 1, Ordering::AcqRel) == 0 {
+            self.counter_of(page).add(&*self.machine, 1);
         }
     }
 
     /// An entry does not name a page any more, under whose cursor the caller is; returns how many did.
     #[inline]
     pub(crate) fn count_unmapping(&self, page: &Page) -> u32 {
-        let before = page.maps.fetch_sub(1, Ordering::AcqRel);
+        let before = page.maps.sub_by(&*self.machine, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "a page that was not mapped");
         if before == 1 {
-            self.counter_of(page).add(self.machine.context(), 1_u64.wrapping_neg());
+            self.counter_of(page).add(&*self.machine, 1_u64.wrapping_neg());
         }
         before
     }
@@ -91,7 +83,7 @@ impl<M: Machine> Manager<M> {
 
     /// A page differs from its store from now on.
     pub(crate) fn mark_dirty(&self, page: &Page) {
-        let before = page.set(PageFlags::DIRTY);
+        let before = page.set(&*self.machine, PageFlags::DIRTY);
         if before & (PageFlags::DIRTY | PageFlags::PAGE_CACHE) == PageFlags::PAGE_CACHE {
             self.counts.dirty.fetch_add(1, Ordering::Relaxed);
         }
@@ -99,26 +91,10 @@ impl<M: Machine> Manager<M> {
 
     /// A page is as its store has it, or nobody cares any more; returns whether it was dirty.
     pub(crate) fn mark_clean(&self, page: &Page) -> bool {
-        let before = page.clear(PageFlags::DIRTY);
+        let before = page.clear(&*self.machine, PageFlags::DIRTY);
         if before.contains(PageFlags::DIRTY | PageFlags::PAGE_CACHE) {
             self.counts.dirty.fetch_sub(1, Ordering::Relaxed);
         }
         before.contains(PageFlags::DIRTY)
-    }
-}
-
-impl Counts {
-    /// A page with these flags came into the page cache.
-    pub(crate) fn cached(&self, flags: PageFlags) {
-        self.cached.fetch_add(1, Ordering::Relaxed);
-        self.dirty.fetch_add(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
-    }
-
-    /// A page with these flags left a cache.
-    pub(crate) fn uncached(&self, flags: PageFlags) {
-        if flags.contains(PageFlags::PAGE_CACHE) {
-            self.cached.fetch_sub(1, Ordering::Relaxed);
-            self.dirty.fetch_sub(flags.contains(PageFlags::DIRTY).into(), Ordering::Relaxed);
-        }
     }
 }

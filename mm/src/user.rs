@@ -1,7 +1,8 @@
 //! The kernel's own accesses to a program's memory (spec H2–H5).
 
+use crate::error::Refusal;
 use crate::error::UserError;
-use crate::fault::{Refusal, page_range};
+use crate::fault::page_range;
 use crate::machine::{Access, Cursor, Frame, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -122,7 +123,7 @@ impl<M: Machine> Mm<M> {
         let entry = cursor.entry(page);
         let frame = entry.frame().filter(|_| entry.allows(access))?;
         if !self.manager.is_zero_frame(frame) {
-            self.manager.page(frame).hold();
+            self.manager.page(frame).hold(&*self.manager.machine);
         }
         Some(frame)
     }

@@ -1,14 +1,11 @@
 //! A file or shared object in the page cache (Linux's `address_space` and its `inode`).
 
 use crate::cache::Key;
-use crate::cache::ahead::Reading;
-use crate::error::FileError;
-use crate::event::Weight;
-use crate::fault::Refusal;
+use crate::cache::reading::Reading;
+use crate::error::{FileError, Refusal};
 use crate::interval::IntervalTree;
-use crate::machine::{Backing, Frame, IoError, Machine, PAGE_SHIFT, PAGE_SIZE, SwapSlot};
+use crate::machine::{Backing, Frame, IoError, Machine, PAGE_SIZE};
 use crate::manager::Manager;
-use crate::page::PageFlags;
 use crate::rmap::RegionLink;
 use crate::sync::{Mutex, Rank, SleepLock};
 use crate::vma::{Vma, VmaFlags};
@@ -69,29 +66,19 @@ pub struct Mapping<M: Machine> {
     /// Pages promised to a shared anonymous object.
     pub(crate) charged: AtomicU64,
     /// How many handles there are.
-    users: AtomicUsize,
+    pub(super) users: AtomicUsize,
 }
 
 /// A handle on an object in the page cache, as an open file is one on an inode.
 ///
 /// Regions over the object have one each. When the last one goes, dirty pages are written back and
 /// the object leaves the cache; whoever cares about errors calls [`Mapping::sync`] first.
-pub struct File<M: Machine>(Arc<Mapping<M>>);
+pub struct File<M: Machine>(pub(super) Arc<Mapping<M>>);
 
 impl<M: Machine> Clone for File<M> {
     fn clone(&self) -> Self {
         self.0.users.fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
-    }
-}
-
-impl<M: Machine> Drop for File<M> {
-    fn drop(&mut self) {
-        // Reclaim borrows the object for a moment without being a user: it holds page locks, for
-        // which the end of the object has to wait.
-        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.end();
-        }
     }
 }
 
@@ -116,12 +103,6 @@ impl<M: Machine> File<M> {
     }
 }
 
-/// A page of an object, locked and with a reference.
-pub(crate) struct Found {
-    pub(crate) frame: Frame,
-    pub(crate) weight: Weight,
-}
-
 impl<M: Machine> Mapping<M> {
     /// Makes an object and the first handle on it.
     pub(crate) fn create(manager: &Arc<Manager<M>>, store: Store, charged: u64) -> File<M> {
@@ -138,14 +119,6 @@ impl<M: Machine> Mapping<M> {
             charged: AtomicU64::new(charged),
             users: AtomicUsize::new(1),
         }))
-    }
-
-    /// The last handle is gone: nobody can find a page of the object any more but in the cache.
-    fn end(&self) {
-        // Nobody can be told of an error any more.
-        let _ = self.write_back(0..u64::MAX);
-        self.drop_pages(0..u64::MAX);
-        self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));
     }
 
     /// Another handle, unless the last one is gone: then the object is ending, and no page of it may
@@ -176,6 +149,16 @@ impl<M: Machine> Mapping<M> {
         match &self.store {
             Store::Backing(backing) => self.calling(backing).len(),
             Store::Shared(len) => Ok(len.load(Ordering::Acquire)),
+        }
+    }
+
+    pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
+        match &self.store {
+            Store::Backing(backing) => Ok(self.calling(backing).set_len(bytes)?),
+            Store::Shared(len) => {
+                len.store(bytes, Ordering::Release);
+                Ok(())
+            }
         }
     }
 
@@ -247,171 +230,11 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// The page at `index`, if it is cached, with a reference but not locked.
-    pub(crate) fn cached(&self, index: u64) -> Option<Frame> {
-        let manager = &self.manager;
-        manager.cache.find(&manager.pages, &manager.order, self.key(index))
-    }
-
-    /// Finds a page or brings it in (`filemap_fault`, `shmem_fault`; spec D2, D11).
-    pub(crate) fn page(&self, index: u64) -> Result<Found, Refusal> {
-        let mut weight = Weight::Minor;
-        loop {
-            if !self.has_page(index)? {
-                return Err(Refusal::Bus);
-            }
-            let frame = match self.cached(index) {
-                Some(frame) => {
-                    self.manager.lock_page(frame);
-                    frame
-                }
-                None => match self.insert_new(index)? {
-                    Some(frame) => frame,
-                    None => continue,
-                },
-            };
-            if self.holds(frame, index) {
-                match self.complete(frame, index) {
-                    Ok(Weight::Major) => weight = Weight::Major,
-                    Ok(Weight::Minor) => {}
-                    Err(refusal) => {
-                        self.forget(frame);
-                        self.manager.unlock_and_put(frame);
-                        return Err(refusal);
-                    }
-                }
-                // The object may have been truncated while the page was read (spec D2).
-                match self.has_page(index) {
-                    Ok(true) => return Ok(Found { frame, weight }),
-                    // Nobody may find it when the object grows again.
-                    Ok(false) => self.forget(frame),
-                    // It may be dirty, and stays.
-                    Err(refusal) => {
-                        self.manager.unlock_and_put(frame);
-                        return Err(refusal);
-                    }
-                }
-            }
-            self.manager.unlock_and_put(frame);
-        }
-    }
-
-    /// Whether a locked page is still this object's at `index`: it may have been truncated.
-    pub(crate) fn holds(&self, frame: Frame, index: u64) -> bool {
-        self.key(index).matches(self.manager.page(frame))
-    }
-
-    /// Puts a new page, locked, in the cache; `None` if another was faster.
-    pub(super) fn insert_new(&self, index: u64) -> Result<Option<Frame>, Refusal> {
-        let manager = &self.manager;
-        let frame = manager.allocate()?;
-        manager.lock_page(frame);
-        match manager.cache.insert(
-            &manager.counts,
-            &manager.pages,
-            &manager.order,
-            self.key(index),
-            frame,
-        ) {
-            Ok(()) => {
-                self.count_cached(1);
-                Ok(Some(frame))
-            }
-            Err(there) => {
-                manager.put(there);
-                manager.unlock_and_put(frame);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Takes a locked page out of the cache, and drops the cache's reference.
-    pub(crate) fn forget(&self, frame: Frame) {
-        let manager = &self.manager;
-        if manager.cache.remove(&manager.counts, &manager.pages, &manager.order, frame, None) {
-            self.count_cached(-1);
-            manager.put(frame);
-        }
-    }
-
     /// Counts a page of the object that came into the page cache, or left it.
     pub(crate) fn count_cached(&self, change: i32) {
         self.cached.fetch_add(change as u32, Ordering::Relaxed);
         if !self.is_shared_memory() {
             self.manager.file_pages.fetch_add(change as u32, Ordering::Relaxed);
         }
-    }
-
-    /// Brings the content of a locked page in, if it is not there yet.
-    pub(super) fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
-        let page = self.manager.page(frame);
-        if page.has(PageFlags::UPTODATE) {
-            page.set(PageFlags::REFERENCED);
-            return Ok(Weight::Minor);
-        }
-        let weight = match &self.store {
-            Store::Backing(backing) => {
-                self.read(self.calling(backing), frame, index).map_err(|_| Refusal::Bus)?;
-                Weight::Major
-            }
-            Store::Shared(_) => self.bring_back(frame, index)?,
-        };
-        page.set(PageFlags::UPTODATE);
-        self.manager.enqueue(frame, Some(self.key(index).hash()));
-        Ok(weight)
-    }
-
-    fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
-        let manager = &self.manager;
-        let context = manager.machine.context();
-        manager.stats.file_reads.add(context, 1);
-        let read = manager.machine.fill(frame, |bytes| {
-            bytes.fill(0);
-            let tail = backing.len()?.saturating_sub(index << PAGE_SHIFT);
-            backing.read(index, bytes)?;
-            // Bytes past the end read as zero, whatever the backing left there (spec D5).
-            if tail < PAGE_SIZE {
-                bytes[tail as usize..].fill(0);
-            }
-            Ok(())
-        });
-        read.map_err(|error: crate::machine::IoError| {
-            manager.stats.io_errors.add(context, 1);
-            error.into()
-        })
-    }
-
-    /// Fills a page of shared memory: from swap, if it was evicted, else with zeros (spec D11).
-    fn bring_back(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
-        let manager = &self.manager;
-        let Some(slot) = self.hold_slot(index) else {
-            manager.machine.zero(frame);
-            return Ok(Weight::Minor);
-        };
-        let read = manager.read_slot(frame, slot);
-        let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
-        if ours {
-            manager.release_and_free(slot);
-            manager.mark_dirty(manager.page(frame));
-        } else {
-            // Unreadable, or truncated meanwhile: then what was read is not the page any more.
-            manager.machine.zero(frame);
-        }
-        manager.release_and_free(slot);
-        read.map_err(|_| Refusal::Bus)?;
-        Ok(Weight::Major)
-    }
-
-    /// The slot of an evicted page of shared memory, with a reference, so that a truncation cannot
-    /// give it to another page meanwhile.
-    fn hold_slot(&self, index: u64) -> Option<SwapSlot> {
-        let swap = &self.manager.swap;
-        let slot = swap.find_owner(self.id, index)?;
-        swap.duplicate(slot).ok()?;
-        if swap.find_owner(self.id, index) == Some(slot) {
-            return Some(slot);
-        }
-        self.manager.release_and_free(slot);
-        None
     }
 }

@@ -6,18 +6,23 @@
 //! that takes a reference and a removal that counts them (spec F21).
 
 mod ahead;
+mod end;
+mod find;
 mod mapping;
+mod page_out;
+mod reading;
 mod truncate;
 mod write;
 
-pub(crate) use ahead::{Advised, Touch};
+pub(crate) use find::Found;
+pub(crate) use mapping::Store;
 pub use mapping::{File, Mapping};
-pub(crate) use mapping::{Found, Store};
+pub(crate) use reading::{Advised, Touch};
 
 use crate::machine::{Frame, Machine, SwapSlot};
 use crate::page::{NO_FRAME, Owner, Page, PageFlags, Pages};
+use crate::stats::Counts;
 use crate::sync::{LockOrder, Mutex, MutexGuard, Rank};
-use crate::totals::Counts;
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +51,7 @@ impl Key {
 
     /// Whether a page is cached under this key.
     #[inline]
-    fn matches(self, page: &Page) -> bool {
+    pub(super) fn matches(self, page: &Page) -> bool {
         match self {
             Self::File { mapping, index } => {
                 page.has(PageFlags::PAGE_CACHE)
@@ -111,7 +116,7 @@ impl<M: Machine> Cache<M> {
     pub(crate) fn find(&self, pages: &Pages, order: &LockOrder<M>, key: Key) -> Option<Frame> {
         let chain = self.chain(order, key);
         let frame = search(pages, chain.first(), key)?;
-        pages.of(frame).hold();
+        pages.of(frame).hold(order.machine());
         Some(frame)
     }
 
@@ -129,20 +134,20 @@ impl<M: Machine> Cache<M> {
     ) -> Result<(), Frame> {
         let mut chain = self.chain(order, key);
         if let Some(there) = search(pages, chain.first(), key) {
-            pages.of(there).hold();
+            pages.of(there).hold(order.machine());
             return Err(there);
         }
         let page = pages.of(frame);
         debug_assert!(Key::of(page).is_none(), "page is cached already");
-        page.hold();
+        page.hold(order.machine());
         match key {
             Key::File { mapping, index } => {
                 page.set_owner(Owner::File(mapping), index);
-                counts.cached(page.set(PageFlags::PAGE_CACHE));
+                counts.cached(page.set(order.machine(), PageFlags::PAGE_CACHE));
             }
             Key::Swap(slot) => {
                 page.set_slot(slot);
-                page.set(PageFlags::SWAP_CACHE);
+                page.set(order.machine(), PageFlags::SWAP_CACHE);
             }
         }
         page.chain.store(chain.first(), Ordering::Relaxed);
@@ -180,7 +185,7 @@ impl<M: Machine> Cache<M> {
             }
         }
         page.chain.store(NO_FRAME, Ordering::Relaxed);
-        counts.uncached(page.clear(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE));
+        counts.uncached(page.clear(order.machine(), PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE));
         true
     }
 

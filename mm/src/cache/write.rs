@@ -1,10 +1,10 @@
 //! Writing to objects, and writing their dirty pages back (spec D8, C18).
 
-use crate::cache::mapping::{Found, Mapping, Store};
-use crate::error::FileError;
-use crate::fault::Refusal;
-use crate::machine::{Backing, Frame, Machine, PAGE_SHIFT, PAGE_SIZE};
-use crate::page::{Owner, PageFlags};
+use crate::cache::find::Found;
+use crate::cache::mapping::{Mapping, Store};
+use crate::error::{FileError, Refusal};
+use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE};
+use crate::page::PageFlags;
 use crate::reclaim::batch::Cleaned;
 use crate::sync::Rank;
 use core::ops::Range;
@@ -113,16 +113,6 @@ impl<M: Machine> Mapping<M> {
         Ok(())
     }
 
-    pub(crate) fn set_store_len(&self, bytes: u64) -> Result<(), FileError> {
-        match &self.store {
-            Store::Backing(backing) => Ok(self.calling(backing).set_len(bytes)?),
-            Store::Shared(len) => {
-                len.store(bytes, Ordering::Release);
-                Ok(())
-            }
-        }
-    }
-
     /// Writes every dirty page back and makes the backing durable (`fsync`). An error of an
     /// earlier write-back is reported here, once (spec D8).
     pub fn sync(&self) -> Result<(), FileError> {
@@ -155,62 +145,5 @@ impl<M: Machine> Mapping<M> {
             manager.unlock_page(frame);
         });
         result
-    }
-
-    /// Writes a locked page, no entry of which is writable, to the backing, if it is dirty.
-    pub(crate) fn write_page(&self, backing: &dyn Backing, frame: Frame) -> Result<(), FileError> {
-        let manager = &self.manager;
-        let page = manager.page(frame);
-        if !manager.mark_clean(page) {
-            return Ok(());
-        }
-        let index = page.index();
-        manager.stats.file_writes.add(manager.machine.context(), 1);
-        let written = self.store_len().and_then(|length| {
-            let bytes = length.saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
-            manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]))
-        });
-        written.map_err(|error| {
-            manager.mark_dirty(page);
-            self.failed.store(true, Ordering::Release);
-            manager.stats.io_errors.add(manager.machine.context(), 1);
-            error.into()
-        })
-    }
-
-    /// Calls `f` with every cached page in a range of indexes, engaged and a reference held
-    /// meanwhile.
-    ///
-    /// Goes through the range or through all frames, whichever is shorter.
-    pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
-        let manager = &self.manager;
-        let frames = manager.pages.len();
-        let indexes = indexes.start..indexes.end.min(u64::MAX >> PAGE_SHIFT);
-        if indexes.end.saturating_sub(indexes.start) <= u64::from(frames) {
-            for index in indexes {
-                let _engaged = manager.engage();
-                if let Some(frame) = self.cached(index) {
-                    f(frame, index);
-                    manager.put(frame);
-                }
-            }
-            return;
-        }
-        for number in 0..frames {
-            if self.cached.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            let page = manager.page(Frame(number));
-            let index = page.index();
-            if page.owner() != Owner::File(self.id) || !indexes.contains(&index) {
-                continue;
-            }
-            let _engaged = manager.engage();
-            // The look at the owner was unlocked: the cache tells whether it is true.
-            if let Some(frame) = self.cached(index) {
-                f(frame, index);
-                manager.put(frame);
-            }
-        }
     }
 }

@@ -12,20 +12,15 @@
 //! faults, or reclaim finds its accessed bit. One that is evicted with its mark was wasted. Where more
 //! is wasted than used, no run begins any more, but for a few that are put to the test.
 
-mod runs;
-mod trust;
-
-pub(crate) use runs::Runs;
-pub(crate) use trust::Guesses;
-
+use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Event};
-use crate::fault::{Fault, Refusal, Step, page_range};
+use crate::fault::{Fault, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::reclaim::batch::Batch;
+use crate::runs::{Direction, MOST};
 use crate::vma::Vma;
 use alloc::sync::Arc;
-use runs::{Direction, MOST};
 
 /// A run with this window has gone on in order three times.
 const PROVEN_WINDOW: u32 = 8;
@@ -123,7 +118,7 @@ impl<M: Machine> Mm<M> {
             Ahead::Swapped => &manager.stats.read_ahead,
             Ahead::Fresh => &manager.stats.populated_ahead,
         };
-        counter.add(manager.machine.context(), 1);
+        counter.add(&*manager.machine, 1);
         manager.observe(|| Event::Brought { space: self.id, address, ahead: kind });
         Brought::There
     }

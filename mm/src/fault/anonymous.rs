@@ -1,8 +1,9 @@
 //! Demand-zero memory (spec B7, B8).
 
 use crate::entries::PageCursor;
+use crate::error::Refusal;
 use crate::event::{Ahead, Correction};
-use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, VirtAddr};
 use crate::manager::ZeroPolicy;
 use crate::mm::{Kind, Mm};
@@ -42,7 +43,7 @@ impl<M: Machine> Mm<M> {
         let dropped = self.dropped.load(Ordering::SeqCst);
         self.await_flushes_in_fault();
         manager.machine.zero(frame);
-        manager.page(frame).set(PageFlags::UPTODATE);
+        manager.page(frame).set(&*manager.machine, PageFlags::UPTODATE);
         if fault.purpose == Purpose::Guess {
             manager.mark_guessed(frame, Ahead::Fresh);
         }
@@ -50,7 +51,7 @@ impl<M: Machine> Mm<M> {
         manager.enqueue(frame, None);
         if unwritten {
             // Reclaim may drop it without writing it: it is as good as not there.
-            manager.page(frame).set(PageFlags::LAZY_FREE);
+            manager.page(frame).set(&*manager.machine, PageFlags::LAZY_FREE);
         }
         if !self.install_new_anon(vma, fault, frame, dropped)? {
             manager.put(frame);

@@ -1,8 +1,9 @@
 //! Stacks that grow.
 
-use crate::fault::Refusal;
+use crate::edit::Edit;
+use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, VirtAddr};
-use crate::mm::{Edit, Mm};
+use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec;

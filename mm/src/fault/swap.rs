@@ -1,11 +1,12 @@
 //! Bringing a page back from swap (spec B14, B15).
 
 use crate::cache::Key;
+use crate::entries::GUARD;
+use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Weight};
-use crate::fault::{Fault, Purpose, Refusal, Step, page_range};
+use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
 use crate::manager::Manager;
-use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::Released;
@@ -86,7 +87,7 @@ impl<M: Machine> Mm<M> {
             let all = if sole { family } else { vma.ancestors.first().unwrap_or(family) };
             page.set_owner(Owner::Anon(all.id), vma.index_of(fault.page));
         }
-        page.hold();
+        page.hold(&*manager.machine);
         manager.count_mapping(page);
         self.count_rss(Kind::Anon, 1);
         // The cache has a reference too, so that this is not the last.

@@ -1,11 +1,14 @@
 //! madvise (spec C16, J9).
 
+use crate::edit::Exclusive;
+use crate::entries::GUARD;
 use crate::error::AdviseError;
-use crate::fault::Refusal;
-use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
-use crate::map::guard::GUARD;
+use crate::error::Refusal;
+use crate::machine::{
+    Access, Cursor, Entry, Fate, Frame, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, VirtAddr,
+};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
@@ -64,6 +67,9 @@ pub enum Advice {
     /// Such pages become pages of the region again.
     GuardRemove,
 }
+
+/// The pages of a file that has every offset: these are signed (Linux's `loff_t`).
+const OFFSETS: u64 = 1 << (63 - PAGE_SHIFT);
 
 impl<M: Machine> Mm<M> {
     /// Advises how a range will be used.
@@ -180,8 +186,13 @@ impl<M: Machine> Mm<M> {
             return Err(AdviseError::NotWritable);
         }
         let start = vma.index_of(range.start);
-        let pages = (range.end - range.start) / PAGE_SIZE;
-        file.punch(start..start + pages).map_err(|_| AdviseError::NoHole)
+        let end = start + (range.end - range.start) / PAGE_SIZE;
+        // A region may have grown past the last offset that a file can have.
+        match OFFSETS {
+            offsets if start >= offsets => Err(AdviseError::Unsuitable),
+            offsets if end >= offsets => Err(AdviseError::TooFar),
+            _ => file.punch(start..end).map_err(|_| AdviseError::NoHole),
+        }
     }
 
     /// Lets reclaim discard private pages unless they are written again (J9); returns how far the
@@ -221,7 +232,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let page = manager.page(frame);
         let theirs = manager.is_zero_frame(frame) || !page.is_anon() || page.is_pinned();
-        if theirs || !page.try_lock() {
+        if theirs || !page.try_lock(&*manager.machine) {
             return false;
         }
         let sole = manager.is_sole_owner(page, 0);
@@ -230,7 +241,7 @@ impl<M: Machine> Mm<M> {
         }
         let free = sole && page.slot().is_none();
         if free {
-            page.set(PageFlags::LAZY_FREE);
+            page.set(&*manager.machine, PageFlags::LAZY_FREE);
         }
         manager.unlock_page(frame);
         free
@@ -246,7 +257,7 @@ impl<M: Machine> Mm<M> {
                 if self.manager.is_zero_frame(frame) {
                     return None;
                 }
-                self.manager.page(frame).hold();
+                self.manager.page(frame).hold(&*self.manager.machine);
                 Some(frame)
             });
             if let Some(frame) = frame {

@@ -1,33 +1,15 @@
 //! brk: the heap of old, one region that grows and shrinks at its end (spec C15).
 
+use crate::edit::Exclusive;
 use crate::fault::stack::GUARD_GAP;
 use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
 use crate::map::mmap::{MapOptions, MapRequest};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-/// Where the heap begins and ends. Changed with the exclusive right.
-#[derive(Default)]
-pub(crate) struct Heap {
-    start: AtomicU64,
-    end: AtomicU64,
-    /// The bytes of the program's own data, which count for the limit too.
-    data: AtomicU64,
-}
-
-impl Heap {
-    /// Takes over what a fork inherits; the exclusive right to the other one is held.
-    pub(crate) fn be_like(&self, other: &Self) {
-        let Self { start, end, data } = other;
-        for (own, other) in [(&self.start, start), (&self.end, end), (&self.data, data)] {
-            own.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-}
 
 impl<M: Machine> Mm<M> {
     /// Begins an empty heap at an address, for a program that has so many bytes of data of its own

@@ -5,22 +5,15 @@
 //! area that there cannot be, as Linux's markers are: of its numbers, the last two are never given to
 //! an area (spec F2).
 
+use crate::entries::{GUARD, is_guard};
 use crate::error::AdviseError;
-use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::mm::Mm;
 use crate::rmap::family::Stores;
 use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
-
-/// The slot by which an entry says that its page is a guard.
-pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
-
-/// Whether an entry is a guard.
-pub(crate) fn is_guard(entry: &Entry) -> bool {
-    *entry == Entry::Swap(GUARD)
-}
 
 impl<M: Machine> Mm<M> {
     /// Makes every page of a part of a region a guard; what was there is gone. Returns how far the

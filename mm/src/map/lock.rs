@@ -1,7 +1,7 @@
 //! mlock and munlock (spec C17).
 
 use crate::error::LockError;
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
 use crate::map::pages_up;
 use crate::mm::Mm;

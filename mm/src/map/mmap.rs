@@ -1,11 +1,12 @@
 //! mmap (spec C7–C10).
 
 use crate::cache::{File, Mapping, Store};
+use crate::edit::Exclusive;
 use crate::error::MapError;
-use crate::fault::Refusal;
+use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE, Protection, VirtAddr};
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;

@@ -1,8 +1,8 @@
 //! The verbs that change an address space, a file each.
 
 mod advise;
-pub(crate) mod brk;
-pub(crate) mod guard;
+mod brk;
+mod guard;
 mod lock;
 mod mmap;
 mod protect;

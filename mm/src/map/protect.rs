@@ -1,10 +1,11 @@
 //! mprotect (spec C12).
 
+use crate::edit::Exclusive;
 use crate::error::ProtectError;
 use crate::machine::{Cursor, Entry, Fate, Machine, PAGE_SIZE, Protection, VirtAddr};
 use crate::map::mmap::is_data;
 use crate::map::pages_up;
-use crate::mm::{Exclusive, Mm};
+use crate::mm::Mm;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;

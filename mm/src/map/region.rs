@@ -1,7 +1,7 @@
 //! Splitting and joining regions (spec C5, C6).
 
+use crate::edit::{Edit, Exclusive};
 use crate::machine::{Machine, VirtAddr};
-use crate::mm::{Edit, Exclusive};
 use crate::tree::RegionTree;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;

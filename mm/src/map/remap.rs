@@ -1,5 +1,6 @@
 //! mremap (spec C13, C14), with the order of checks of Linux 6.17, and with `MREMAP_DONTUNMAP`.
 
+use crate::edit::{Edit, Exclusive};
 use crate::entries::PageCursor;
 use crate::error::{MapError, RemapError};
 use crate::machine::{
@@ -8,7 +9,7 @@ use crate::machine::{
 use crate::map::mmap::is_data;
 use crate::map::region::remainders;
 use crate::map::{Placement, pages_up};
-use crate::mm::{Edit, Exclusive, Mm};
+use crate::mm::Mm;
 use crate::tlb::Gather;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -496,7 +497,7 @@ impl<M: Machine> Mm<M> {
     /// once. The page is one of zeros, and its region's alone.
     fn reindex(&self, frame: Frame, index: u64) -> bool {
         let page = self.manager.page(frame);
-        let done = page.try_lock();
+        let done = page.try_lock(&*self.manager.machine);
         if done {
             page.set_owner(page.owner(), index);
             self.manager.unlock_page(frame);

@@ -1,9 +1,10 @@
 //! remap_file_pages (spec C19, J10): file pages out of order within a shared mapping.
 
+use crate::edit::{Edit, Exclusive};
 use crate::error::RemapPagesError;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SHIFT, PAGE_SIZE, Pages, Space, VirtAddr};
 use crate::manager::NonlinearPolicy;
-use crate::mm::{Edit, Exclusive, Mm};
+use crate::mm::Mm;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags, same_object};
 use alloc::sync::Arc;

@@ -1,7 +1,7 @@
 //! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
 
+use crate::entries::is_guard;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
-use crate::map::guard::is_guard;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;

@@ -1,10 +1,11 @@
 //! munmap (spec C11).
 
+use crate::edit::{Edit, Exclusive};
 use crate::error::UnmapError;
 use crate::machine::{Machine, PAGE_SHIFT, Space, VirtAddr};
 use crate::map::pages_up;
 use crate::map::region::remainders;
-use crate::mm::{Edit, Exclusive, Mm};
+use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Taking pages out of the page table (spec E5).
 
+use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
-use crate::map::guard::GUARD;
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
@@ -100,7 +100,7 @@ impl<M: Machine> Mm<M> {
             let stays = vma.is_alive() && self.stays_for_pin(vma, &entry);
             let frame = entry.frame().filter(|_| stays)?;
             if hold {
-                manager.page(frame).hold();
+                manager.page(frame).hold(&*manager.machine);
             }
             Some(frame)
         };
@@ -199,7 +199,7 @@ impl<M: Machine> Mm<M> {
                 self.manager.mark_dirty(page);
             }
             if accessed {
-                page.set(PageFlags::REFERENCED);
+                page.set(&*self.manager.machine, PageFlags::REFERENCED);
             }
             return Fate::Kept;
         }

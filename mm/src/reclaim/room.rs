@@ -12,11 +12,10 @@
 //! for a lock that a thread in need of room holds; he says so, and nobody sleeps for his sake.
 
 use crate::error::OutOfMemory;
-use crate::machine::{ContextId, Machine, OutOfFrames};
+use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
 use crate::reclaim::batch::Force;
-use crate::stats::Counter;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 /// How many quiet passes in a row may find nothing before the caller is told that there is no memory.
 const FUTILE_PASSES: u32 = 4;
@@ -27,104 +26,6 @@ const DISTURBED_PASSES: u32 = 256;
 
 /// How long in nanoseconds others are waited for at least before they are given up.
 const PATIENCE: u64 = 1_000_000_000;
-
-/// Who is at work, and what passes were and are under way.
-#[derive(Default)]
-pub(crate) struct Passes {
-    /// How often anyone became engaged, and ceased to be.
-    begun: Counter,
-    ended: Counter,
-    /// How many of the engaged wait for a lock.
-    blocked: AtomicU32,
-    /// How many stepped aside because they need room.
-    waiters: AtomicU32,
-    /// How many passes are under way.
-    running: AtomicU32,
-    /// How many ended that had pages in hand.
-    worked: AtomicU32,
-    /// Changes when something happens that those who need room may wait for.
-    turn: AtomicU32,
-    /// How many sleep until it does, or are about to.
-    sleepers: AtomicU32,
-}
-
-impl Passes {
-    /// A number that changes from time to time.
-    pub(crate) fn turn(&self) -> u32 {
-        self.turn.load(Ordering::Relaxed)
-    }
-}
-
-/// What a pass achieved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Yield {
-    /// How many pages were freed.
-    pub(super) freed: usize,
-    /// Whether there were any that looked as if they could be.
-    pub(super) worked: bool,
-}
-
-/// How things stand at one moment.
-#[derive(Clone, Copy)]
-struct Standing {
-    freed: u64,
-    worked: u32,
-    running: u32,
-    begun: u64,
-    /// How many are engaged, or more.
-    engaged: u64,
-    blocked: u32,
-}
-
-impl Standing {
-    /// Whether someone is at work who will say when he is done.
-    fn is_busy(&self) -> bool {
-        self.running > 0 || self.engaged > u64::from(self.blocked)
-    }
-
-    /// Whether nothing but the caller's own pass happened since `before`.
-    fn is_quiet_since(&self, before: &Self, own: Yield) -> bool {
-        let undisturbed = self.engaged == 0 && before.engaged == 0 && self.begun == before.begun;
-        let passes = before.worked.wrapping_add(u32::from(own.worked));
-        undisturbed && self.running == 0 && self.worked == passes
-    }
-}
-
-/// Says that the caller may have pages in hand, until it is dropped.
-pub(crate) struct Engaged<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
-
-impl<M: Machine> Drop for Engaged<'_, M> {
-    fn drop(&mut self) {
-        self.manager.order.note_free();
-        self.manager.passes.ended.add_ordered(self.context, 1);
-        self.manager.tell_waiters();
-    }
-}
-
-/// Says that an engaged caller waits for a lock, until it is dropped.
-pub(crate) struct Blocked<'a>(&'a AtomicU32);
-
-impl Drop for Blocked<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Says that an engaged caller needs room, until it is dropped: he is at work again then.
-struct Aside<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
-
-impl<M: Machine> Drop for Aside<'_, M> {
-    fn drop(&mut self) {
-        self.manager.passes.begun.add_ordered(self.context, 1);
-        self.manager.passes.waiters.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 /// The passes in a row that freed nothing.
 #[derive(Default)]
@@ -163,7 +64,7 @@ impl<M: Machine> Manager<M> {
             if let Ok(taken) = take() {
                 return Ok(taken);
             }
-            self.stats.direct_passes.add(self.machine.context(), 1);
+            self.stats.direct_passes.add(&*self.machine, 1);
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
@@ -207,83 +108,23 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Notes that the caller may have pages in hand from now on. Nobody is engaged twice when he
-    /// needs room.
-    pub(crate) fn engage(&self) -> Engaged<'_, M> {
-        let context = self.machine.context();
-        self.order.note_engaged();
-        self.passes.begun.add_ordered(context, 1);
-        Engaged { manager: self, context }
-    }
-
-    /// Notes that the caller, who is engaged, is about to wait for a lock.
-    pub(crate) fn block(&self) -> Blocked<'_> {
-        self.passes.blocked.fetch_add(1, Ordering::SeqCst);
-        self.tell_waiters();
-        Blocked(&self.passes.blocked)
-    }
-
-    fn step_aside(&self) -> Aside<'_, M> {
-        let context = self.machine.context();
-        self.passes.waiters.fetch_add(1, Ordering::SeqCst);
-        self.passes.ended.add_ordered(context, 1);
-        self.tell_waiters();
-        Aside { manager: self, context }
-    }
-
-    /// Whether the caller, who saw no hope in this turn, is the first who did.
-    fn is_first_in(&self, turn: u32) -> bool {
-        let (word, next) = (&self.passes.turn, turn.wrapping_add(1));
-        word.compare_exchange(turn, next, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-
-    fn tell_waiters(&self) {
-        if self.passes.waiters.load(Ordering::SeqCst) > 0 {
-            self.take_turn();
+    /// Has frames kept free by the background thread, if there is one and it is time.
+    pub(crate) fn keep_ahead(&self) {
+        if self.background_threads.load(Ordering::SeqCst) > 0
+            && self.machine.free_frames() < self.watermarks.low
+        {
+            self.wake_background();
         }
     }
 
-    fn take_turn(&self) {
-        self.passes.turn.fetch_add(1, Ordering::SeqCst);
-        if self.passes.sleepers.load(Ordering::SeqCst) > 0 {
-            self.machine.wake(&self.passes.turn);
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        let passes = &self.passes;
-        let freed = self.stats.freed.read();
-        let worked = passes.worked.load(Ordering::SeqCst);
-        let running = passes.running.load(Ordering::SeqCst);
-        let blocked = passes.blocked.load(Ordering::SeqCst);
-        // In this order: who is counted as engaged was so after the first was read, and if nobody
-        // is, there was a moment between the two at which nobody was.
-        let ended = passes.ended.read_ordered();
-        let begun = passes.begun.read_ordered();
-        let engaged = begun.wrapping_sub(ended);
-        Standing { freed, worked, running, begun, engaged, blocked }
+    /// Asks the background thread to look for work.
+    pub fn wake_background(&self) {
+        self.background.fetch_add(1, Ordering::AcqRel);
+        self.machine.wake(&self.background);
     }
 
     /// Evicts up to `pages` pages and returns how many were freed.
     pub fn reclaim(&self, pages: usize) -> usize {
         self.counted(|| self.pass(pages, Force::Polite)).freed
-    }
-
-    /// Makes a pass that the others know of.
-    pub(super) fn counted(&self, pass: impl FnOnce() -> Yield) -> Yield {
-        let passes = &self.passes;
-        passes.running.fetch_add(1, Ordering::SeqCst);
-        let own = pass();
-        if own.worked {
-            passes.worked.fetch_add(1, Ordering::SeqCst);
-        }
-        let others = passes.running.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Who waits looked for passes under way after it had read the turn: the last of them takes
-        // another turn, unless they wait for someone who is engaged too. One that had nothing need
-        // not wake those who wait for others.
-        if own.worked || others == 0 && !self.standing().is_busy() {
-            self.take_turn();
-        }
-        own
     }
 }

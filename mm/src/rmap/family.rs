@@ -1,7 +1,8 @@
 //! Giving a region its family of anonymous pages, when it gets the first of them.
 
+use crate::edit::Edit;
 use crate::machine::Machine;
-use crate::mm::{Edit, Mm};
+use crate::mm::Mm;
 use crate::rmap::AnonVma;
 use crate::vma::{Vma, VmaFlags, same_object};
 use alloc::sync::Arc;

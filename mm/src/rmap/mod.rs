@@ -8,6 +8,7 @@
 //! and enters it into the families of all its ancestors too, whose pages it may still show. So the
 //! walk for a page that was made after the fork visits no relative.
 
+pub(crate) mod exchange;
 pub(crate) mod family;
 pub(crate) mod walk;
 
@@ -18,7 +19,6 @@ use crate::mm::Mm;
 use crate::sync::{Mutex, Rank};
 use crate::vma::Vma;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 
 /// A region as a reverse map knows it.
 ///
@@ -49,48 +49,4 @@ impl<M: Machine> AnonVma<M> {
             regions: Mutex::new(Rank::AnonRegions, IntervalTree::new()),
         })
     }
-}
-
-/// Takes regions out of the reverse maps of their files and families, and enters others.
-///
-/// Each file and family sees the whole exchange at once, so that a walk meets an entry of the page
-/// table through at most one region.
-pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &[Arc<Vma<M>>]) {
-    // Links are dropped after the locks: the last one may end the life of a region, and of its file.
-    let mut gone = Vec::new();
-    let link = |vma: &Arc<Vma<M>>| RegionLink { mm: Arc::downgrade(mm), vma: vma.clone() };
-    for file in distinct(out, into, |vma| vma.file.iter().map(|file| &**file)) {
-        let over = |vma: &&Arc<Vma<M>>| vma.file.as_ref().is_some_and(|f| f.id == file.id);
-        let mut regions = file.regions.lock(&mm.manager.order);
-        gone.extend(out.iter().filter(over).filter_map(|vma| regions.remove(vma)));
-        for vma in into.iter().filter(over) {
-            regions.insert(vma, link(vma));
-        }
-    }
-    for family in distinct(out, into, |vma| vma.families()) {
-        let of = |vma: &&Arc<Vma<M>>| vma.families().any(|f| Arc::ptr_eq(f, family));
-        let mut regions = family.regions.lock(&mm.manager.order);
-        gone.extend(out.iter().filter(of).filter_map(|vma| regions.remove(vma.pgoff, vma.id)));
-        for vma in into.iter().filter(of) {
-            let inserted = regions.insert(vma.indexes(), vma.id, link(vma));
-            debug_assert!(inserted.is_ok(), "region linked twice");
-        }
-    }
-}
-
-/// The objects that any of the regions names, each once.
-fn distinct<'a, M: Machine, T: 'a, I: Iterator<Item = &'a Arc<T>>>(
-    out: &'a [Arc<Vma<M>>],
-    into: &'a [Arc<Vma<M>>],
-    objects: impl Fn(&'a Arc<Vma<M>>) -> I,
-) -> Vec<&'a Arc<T>> {
-    let mut all: Vec<&Arc<T>> = Vec::new();
-    for vma in out.iter().chain(into) {
-        for object in objects(vma) {
-            if !all.iter().any(|known| Arc::ptr_eq(known, object)) {
-                all.push(object);
-            }
-        }
-    }
-    all
 }

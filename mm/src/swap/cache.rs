@@ -1,127 +1,13 @@
 //! The swap cache: pages in memory whose content is in a slot too (spec F6–F11).
-//!
-//! The cache has a reference to the slot, besides those of entries that name it. Whoever takes the
-//! last reference away gets an [`UnusedSlot`], which is freed where the device may take its time:
-//! after the cursor ([`Manager::free_slots`]).
 
 use crate::cache::Key;
+use crate::error::Refusal;
 use crate::event::Event;
-use crate::fault::Refusal;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
-use crate::page::{Page, PageFlags};
-use crate::swap::area::{Released, UnusedSlot};
+use crate::page::PageFlags;
 
 impl<M: Machine> Manager<M> {
-    /// Whether the only user of a locked anonymous page is one entry: one that names the page, or
-    /// one that still names its slot. `passing` counts the caller's own references (spec B15).
-    ///
-    /// A pinned page was alone with its entry when it was pinned and is never shared afterwards
-    /// (J6): other references are the pins and passers-by.
-    #[inline]
-    pub(crate) fn is_sole_owner(&self, page: &Page, passing: u32) -> bool {
-        let alone = || page.refs() == page.maps() + page.cache_refs() + passing;
-        self.entries_of(page) == 1 && (page.is_pinned() || alone())
-    }
-
-    /// How many entries name a locked anonymous page or the slot that it is cached for.
-    #[inline]
-    pub(crate) fn entries_of(&self, page: &Page) -> u32 {
-        page.maps()
-            + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
-    }
-
-    /// Lets slots without references be discarded and used again. The device may take its time.
-    #[inline]
-    pub(crate) fn free_slots(&self, unused: impl IntoIterator<Item = UnusedSlot>) {
-        for slot in unused {
-            self.order.assert_may_sleep();
-            self.swap.free_slot(slot);
-        }
-    }
-
-    /// Drops a reference to a slot where the device may take its time.
-    pub(crate) fn release_and_free(&self, slot: SwapSlot) {
-        self.free_slots(self.swap.release(slot).unused);
-    }
-
-    /// Takes a locked page out of the swap cache and gives up its slot: what the slot holds will
-    /// not be needed again.
-    #[inline]
-    pub(crate) fn leave_swap_cache(&self, frame: Frame) -> Option<UnusedSlot> {
-        let slot = self.page(frame).slot()?;
-        self.give_up_slot(frame, slot)
-    }
-
-    fn give_up_slot(&self, frame: Frame, slot: SwapSlot) -> Option<UnusedSlot> {
-        if !self.cache.remove(&self.counts, &self.pages, &self.order, frame, None) {
-            return None;
-        }
-        self.mark_dirty(self.page(frame));
-        let unused = self.swap.release(slot).unused;
-        self.put(frame);
-        unused
-    }
-
-    /// Drops an entry's reference to a slot, and the cached page with the slot if nobody else
-    /// needs them (spec F11). Never waits.
-    pub(crate) fn release_slot(&self, slot: SwapSlot) -> Option<UnusedSlot> {
-        let Released { left, unused } = self.swap.release(slot);
-        if left != 1 {
-            return unused;
-        }
-        let frame = self.cache.find(&self.pages, &self.order, Key::Swap(slot))?;
-        let unused = self.try_drop_cached(frame, slot);
-        self.put(frame);
-        unused.flatten()
-    }
-
-    /// Drops the reference to a page that was copied, and takes it out of the swap cache if nobody
-    /// needs it there any more. Waits for no lock.
-    pub(crate) fn put_copied(&self, frame: Frame) {
-        let page = self.page(frame);
-        if page.maps() == 0
-            && let Some(slot) = page.slot()
-        {
-            self.free_slots(self.try_drop_cached(frame, slot).flatten());
-        }
-        self.put(frame);
-    }
-
-    /// Does what [`drop_if_only_cached`](Self::drop_if_only_cached) does, if nobody has the page
-    /// locked.
-    pub(crate) fn try_drop_cached(
-        &self,
-        frame: Frame,
-        slot: SwapSlot,
-    ) -> Option<Option<UnusedSlot>> {
-        if !self.page(frame).try_lock() {
-            return None;
-        }
-        let dropped = self.drop_if_only_cached(frame, slot);
-        self.unlock_page(frame);
-        dropped
-    }
-
-    /// Takes a locked page, to which the caller has one reference, out of the swap cache if it is
-    /// mapped nowhere and no entry names its slot. Returns whether it did, and then the slot, if
-    /// nobody else has looked at it meanwhile.
-    pub(crate) fn drop_if_only_cached(
-        &self,
-        frame: Frame,
-        slot: SwapSlot,
-    ) -> Option<Option<UnusedSlot>> {
-        let page = self.page(frame);
-        let unused = page.slot() == Some(slot) && page.maps() == 0 && self.swap.count(slot) == 1;
-        if !unused || !self.cache.remove(&self.counts, &self.pages, &self.order, frame, Some(2)) {
-            return None;
-        }
-        self.mark_dirty(page);
-        let unused = self.swap.release(slot).unused;
-        self.put(frame);
-        Some(unused)
-    }
-
     /// The page of a slot, with a reference: from the swap cache or read now. `None`: the slot was
     /// freed, look again.
     pub(crate) fn find_or_read(&self, slot: SwapSlot) -> Result<Option<Frame>, Refusal> {
@@ -148,8 +34,8 @@ impl<M: Machine> Manager<M> {
         }
         // An error leaves the page in the cache without its content: whoever maps it gets SIGBUS.
         match self.read_slot(frame, slot) {
-            Ok(()) => self.page(frame).set(PageFlags::UPTODATE),
-            Err(_) => self.page(frame).set(PageFlags::ERROR),
+            Ok(()) => self.page(frame).set(&*self.machine, PageFlags::UPTODATE),
+            Err(_) => self.page(frame).set(&*self.machine, PageFlags::ERROR),
         };
         self.enqueue(frame, Some(key.hash()));
         self.unlock_page(frame);
@@ -159,12 +45,11 @@ impl<M: Machine> Manager<M> {
     /// Reads a slot's content into a locked page.
     pub(crate) fn read_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
         self.order.assert_may_sleep();
-        let context = self.machine.context();
-        self.stats.swap_reads.add(context, 1);
+        self.stats.swap_reads.add(&*self.machine, 1);
         let read = self.machine.fill(frame, |bytes| self.swap.read(slot, bytes));
         match read {
             Ok(()) => self.observe(|| Event::SwapRead { frame, slot }),
-            Err(_) => self.stats.io_errors.add(context, 1),
+            Err(_) => self.stats.io_errors.add(&*self.machine, 1),
         }
         read
     }

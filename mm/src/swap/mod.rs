@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub mod header;
 pub(crate) mod off;
 pub(crate) mod owners;
+mod release;
 pub(crate) mod slots;
 
 use crate::error::OutOfMemory;

@@ -1,8 +1,8 @@
 //! swapoff (spec F12): bringing back every page of an area.
 
 use crate::cache::Key;
+use crate::error::Refusal;
 use crate::error::SwapOffError;
-use crate::fault::Refusal;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
@@ -12,8 +12,15 @@ use core::ops::Range;
 /// How often an area is gone through: what is forked or moved meanwhile is met the next time.
 const PASSES: u32 = 64;
 
+impl<M: Machine> Manager<M> {
+    /// Takes a swap area away: every page in it is brought back to memory (`swapoff`, spec F12).
+    pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
+        swap_off(self, area)
+    }
+}
+
 /// Empties an area and removes it. If a page cannot be brought back, the area stays in use.
-pub(crate) fn swap_off<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
+fn swap_off<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError> {
     manager.swap.stop(area).map_err(|_| SwapOffError::NoSuchArea)?;
     let result = empty_and_remove(manager, area);
     if result.is_err() {

@@ -212,11 +212,14 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     // The runtime runs on its own stack alone, the program never does.
     let is_ours = thread.has_stack_at(context.registers.rsp);
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
+    if info.is_press() {
+        // Nothing blocks it, so that it may have interrupted whoever holds a lock.
+        on_press(thread, context);
+        return interrupted;
+    }
     let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
     let action = thread.member().signals().action(info.signal);
-    if info.is_press() {
-        on_press(thread, context);
-    } else if Set::NEEDED.contains(info.signal)
+    if Set::NEEDED.contains(info.signal)
         && (blocked.contains(info.signal) || thread.has_pending())
     {
         thread.held().put(info);

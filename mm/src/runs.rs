@@ -15,7 +15,7 @@ const REACH: u64 = 4;
 const FIRST_WINDOW: u32 = 2;
 
 /// The most pages that are ever read ahead at once, whatever is asked for.
-pub(super) const MOST: u32 = 256;
+pub(crate) const MOST: u32 = 256;
 
 /// A run in a word: the window, how many pages were brought, the direction, the last page's number.
 const COUNT: u64 = 0x1ff;
@@ -28,7 +28,7 @@ pub(crate) struct Runs([AtomicU64; RUNS]);
 
 /// Which way a run goes through memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     Up,
     Down,
 }
@@ -47,18 +47,18 @@ struct Run {
 
 /// What is to be read ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) direction: Direction,
-    pub(super) pages: u32,
+pub(crate) struct Window {
+    pub(crate) direction: Direction,
+    pub(crate) pages: u32,
 }
 
 /// What a fault makes known of the run that it goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Advance {
+pub(crate) struct Advance {
     /// What is to be read ahead now.
-    pub(super) ahead: Window,
+    pub(crate) ahead: Window,
     /// The numbers of pages that were read ahead and that the run has passed: from, and to before.
-    pub(super) passed: (u64, u64),
+    pub(crate) passed: (u64, u64),
 }
 
 impl Runs {
@@ -69,7 +69,7 @@ impl Runs {
     /// Notes a fault on the page with this number and says what to read ahead, at most `most` pages.
     /// What becomes of that is noted by [`brought`](Self::brought). `may_begin` is asked whether a run
     /// that nothing was read ahead for yet is worth it.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &self,
         page: u64,
         most: u32,
@@ -95,7 +95,7 @@ impl Runs {
 
     /// Notes that after a fault on the page with this number so many pages were read ahead: fewer
     /// than were to be where there was no room for more.
-    pub(super) fn brought(&self, page: u64, ahead: Window, pages: u32) {
+    pub(crate) fn brought(&self, page: u64, ahead: Window, pages: u32) {
         let Window { direction, pages: window } = ahead;
         let last = match direction {
             Direction::Up => page + u64::from(pages),
@@ -108,7 +108,7 @@ impl Runs {
     }
 
     /// Lets the run that the page with this number is in prove itself anew.
-    pub(super) fn forget(&self, page: u64) {
+    pub(crate) fn forget(&self, page: u64) {
         self.of(page).store(0, Ordering::Relaxed);
     }
 
@@ -173,7 +173,7 @@ impl Run {
 }
 
 impl Direction {
-    pub(super) const fn step(self, page: u64) -> u64 {
+    pub(crate) const fn step(self, page: u64) -> u64 {
         match self {
             Self::Up => page + 1,
             Self::Down => page.saturating_sub(1),

@@ -1,0 +1,52 @@
+//! What one fault is about, and what an attempt at it achieved.
+
+use crate::event::{Correction, Weight};
+use crate::machine::{Access, PAGE_SIZE, VirtAddr};
+use crate::swap::area::UnusedSlot;
+use core::ops::Range;
+
+/// What an attempt achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The access may be tried again.
+    Done(Correction),
+    /// A part of the work is done; look again.
+    Partly(Correction),
+    /// Something changed meanwhile, or was prepared; look again.
+    Again,
+}
+
+/// Who wants a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An access, which is under way.
+    Access,
+    /// A guess that there will be one.
+    Guess,
+}
+
+/// The state of one fault through its attempts (FreeBSD's `faultstate`).
+pub(crate) struct Fault {
+    /// The page's address.
+    pub(crate) page: VirtAddr,
+    pub(crate) access: Access,
+    pub(crate) purpose: Purpose,
+    pub(crate) weight: Weight,
+    /// A slot that the attempt made unused under the cursor, to be freed after it.
+    pub(super) unused: Option<UnusedSlot>,
+}
+
+impl Fault {
+    pub(super) const fn at(page: VirtAddr, access: Access) -> Self {
+        Self { page, access, purpose: Purpose::Access, weight: Weight::Minor, unused: None }
+    }
+
+    pub(super) const fn guessed(page: VirtAddr, access: Access) -> Self {
+        Self { purpose: Purpose::Guess, ..Self::at(page, access) }
+    }
+}
+
+/// The range of one page.
+pub(crate) fn page_range(page: VirtAddr) -> Range<VirtAddr> {
+    page..page + PAGE_SIZE
+}

@@ -1,0 +1,22 @@
+//! Where an address space has its heap (spec C15).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the heap begins and ends. Changed with the exclusive right.
+#[derive(Default)]
+pub(crate) struct Heap {
+    pub(crate) start: AtomicU64,
+    pub(crate) end: AtomicU64,
+    /// The bytes of the program's own data, which count for the limit too.
+    pub(crate) data: AtomicU64,
+}
+
+impl Heap {
+    /// Takes over what a fork inherits; the exclusive right to the other one is held.
+    pub(crate) fn be_like(&self, other: &Self) {
+        let Self { start, end, data } = other;
+        for (own, other) in [(&self.start, start), (&self.end, end), (&self.data, data)] {
+            own.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}

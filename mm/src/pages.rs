@@ -1,0 +1,62 @@
+//! References to pages, their locks, and the queues that they enter.
+
+use crate::machine::{Frame, Machine};
+use crate::manager::Manager;
+use crate::page::{Owner, PageFlags};
+use crate::reclaim::queue::{Sight, Which};
+use crate::word::Word;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Manager<M> {
+    /// Drops a reference; the last one frees the frame.
+    pub(crate) fn put(&self, frame: Frame) {
+        let page = self.page(frame);
+        let before = page.refs.sub_by(&*self.machine, 1, Ordering::AcqRel);
+        debug_assert!(before > 0, "{frame:?} has no reference to drop");
+        if before == 1 {
+            self.release(frame);
+        }
+    }
+
+    fn release(&self, frame: Frame) {
+        let page = self.page(frame);
+        self.queues.remove(&self.pages, &self.order, frame);
+        debug_assert_eq!(page.maps(), 0, "{frame:?} freed while mapped");
+        debug_assert!(!page.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE | PageFlags::LOCKED));
+        page.flags.store(0, Ordering::Release);
+        page.set_owner(Owner::None, 0);
+        self.machine.free(frame);
+        // Afterwards: whoever sees the count finds the frame.
+        self.stats.freed.add(&*self.machine, 1);
+    }
+
+    /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.
+    pub(crate) fn lock_page(&self, frame: Frame) {
+        self.order.assert_may_sleep();
+        self.order.assert_engaged();
+        if !self.page(frame).try_lock(&*self.machine) {
+            let _blocked = self.block();
+            self.pages.lock(&*self.machine, frame);
+        }
+    }
+
+    pub(crate) fn unlock_page(&self, frame: Frame) {
+        self.pages.unlock(&*self.machine, frame);
+    }
+
+    /// Unlocks and drops the caller's reference.
+    pub(crate) fn unlock_and_put(&self, frame: Frame) {
+        self.unlock_page(frame);
+        self.put(frame);
+    }
+
+    /// Puts a new page into the queue where its history says it belongs.
+    pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
+        let to = match self.queues.sight() {
+            Sight::Standby => Which::Main,
+            Sight::Bits if hash.is_some_and(|hash| self.queues.recall(hash)) => Which::Main,
+            Sight::Bits => Which::Small,
+        };
+        self.queues.push(&self.pages, &self.order, frame, to);
+    }
+}

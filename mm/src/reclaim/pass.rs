@@ -1,0 +1,86 @@
+//! Passes: which pages are taken from the queues, and evicted.
+
+use crate::machine::{Frame, Machine};
+use crate::manager::Manager;
+use crate::page::PageFlags;
+use crate::reclaim::batch::{Batch, Force};
+use crate::reclaim::passes::Yield;
+use crate::reclaim::queue::{Lengths, Sight, Which};
+
+impl<M: Machine> Manager<M> {
+    /// Takes pages from the queues and evicts up to `pages` of them.
+    pub(super) fn pass(&self, pages: usize, force: Force) -> Yield {
+        let lengths = self.queues.lengths(&self.order);
+        // Twice around: a page that was used is spared once.
+        let mut budget = 2 * lengths.all() as usize + 2;
+        let mut own = Yield::default();
+        if self.queues.sight() == Sight::Standby {
+            own.worked |= self.fill_standby(lengths, pages, force) > 0;
+        }
+        while own.freed < pages && budget > 0 {
+            let mut batch = Batch::new(self);
+            let mut scanned = 0;
+            while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
+                // Those that the batch spares are in a queue again afterwards.
+                let Some((frame, from)) = self.next_victim(force, &mut own) else { break };
+                budget -= 1;
+                scanned += 1;
+                batch.consider(frame, from, force);
+            }
+            if scanned == 0 {
+                break;
+            }
+            self.stats.scanned.add(&*self.machine, scanned);
+            own.worked |= batch.len() > 0;
+            own.freed += batch.evict();
+        }
+        own
+    }
+
+    /// Takes the page that is to leave next out of its queue.
+    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Which)> {
+        if self.queues.sight() == Sight::Bits {
+            return self.queues.pop(&self.pages, &self.order);
+        }
+        let standby = || {
+            let frame = self.queues.pop_standby(&self.pages, &self.order)?;
+            Some((frame, Which::Standby))
+        };
+        standby().or_else(|| {
+            // Those that were there were used.
+            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force);
+            own.worked |= put > 0;
+            standby()
+        })
+    }
+
+    /// Evicts one page now if it can be (`MADV_PAGEOUT`). The caller has a reference.
+    pub(crate) fn evict(&self, frame: Frame) {
+        self.take_from_queue(frame, |manager| {
+            let mut batch = Batch::new(manager);
+            // The caller's reference is dropped and taken again around the attempt.
+            batch.consider(frame, Which::Small, Force::Regardless);
+            batch.evict();
+        });
+    }
+
+    /// Lets a page leave before others (`MADV_COLD`). The caller has a reference.
+    pub(crate) fn make_cold(&self, frame: Frame) {
+        let page = self.page(frame);
+        page.clear(&*self.machine, PageFlags::REFERENCED);
+        if page.has(PageFlags::QUEUED) {
+            self.queues.remove(&self.pages, &self.order, frame);
+            self.queues.push(&self.pages, &self.order, frame, Which::Small);
+        }
+    }
+
+    fn take_from_queue(&self, frame: Frame, f: impl FnOnce(&Self)) {
+        let page = self.page(frame);
+        if !page.has(PageFlags::QUEUED) {
+            return;
+        }
+        self.queues.remove(&self.pages, &self.order, frame);
+        page.hold(&*self.machine);
+        f(self);
+    }
+}

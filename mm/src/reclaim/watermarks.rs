@@ -1,0 +1,19 @@
+//! How many frames are kept free.
+
+/// How many free frames there should be (spec F22).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watermarks {
+    /// Below this the background thread is woken.
+    pub(crate) low: u32,
+    /// The background thread reclaims until this many are free.
+    pub(crate) high: u32,
+    /// So many pages of files stay where nothing else can leave: programs run from them.
+    pub(crate) files: u32,
+}
+
+impl Watermarks {
+    pub(crate) fn new(frames: u32) -> Self {
+        let low = (frames / 64).clamp(1, 2048);
+        Self { low, high: low * 2, files: frames / 128 }
+    }
+}
