@@ -40,6 +40,13 @@ fn threads_and_processes_are_the_kernel_s() {
     compare("tasks", "16M");
 }
 
+/// Calls that the host obeys in part, and the first process of a namespace, which a fault ends though no
+/// signal does.
+#[test]
+fn what_is_done_in_part_is_the_kernel_s() {
+    compare("partial", "16M");
+}
+
 /// A page that leaves while its thread is the only one awake loses nothing that a thread stores which wakes,
 /// nor what the kernel stores for one that sleeps.
 #[test]

@@ -1,7 +1,7 @@
 //! Advice about memory: `madvise(2)` and its kin.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, beyond_end, current, fork, is_range, light, pages};
+use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, light, pages};
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
@@ -70,10 +70,13 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
         Meaning::Drop => {
             let _gate = GATE.write();
             let result = host(&whole);
-            // The host goes on behind a gap, and stops at a mapping that refuses.
-            if matches!(result, Ok(_) | Err(Errno::ENOMEM)) {
-                manager.parts(&range).iter().for_each(|(part, _)| manager.dropped(part));
-            }
+            let reached = match result {
+                Err(Errno::EINVAL) => refused_at(&whole, host),
+                result if is_through(&result) => whole.end,
+                _ => whole.start,
+            };
+            let dropped = manager.parts(&(whole.start..reached));
+            dropped.iter().for_each(|(part, _)| manager.dropped(part));
             result
         }
         Meaning::Ours(advice) => in_pieces(&range, manager, host, |part| {
@@ -91,6 +94,25 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
             Ok(result)
         }
     }
+}
+
+/// Whether the host went through a whole range: it goes on behind a gap.
+fn is_through(result: &Result) -> bool {
+    matches!(result, Ok(_) | Err(Errno::ENOMEM))
+}
+
+/// Where the host refuses to drop pages, as where they are locked: it has dropped all below. What it has dropped
+/// it may drop once more while the caller holds the gate.
+fn refused_at(range: &Range<u64>, host: impl Fn(&Range<u64>) -> Result) -> u64 {
+    let (mut dropped, mut refused) = (range.start, range.end);
+    while refused - dropped > PAGE {
+        let middle = dropped + (refused - dropped) / PAGE / 2 * PAGE;
+        match is_through(&host(&(range.start..middle))) {
+            true => dropped = middle,
+            false => refused = middle,
+        }
+    }
+    dropped
 }
 
 /// Does something to each managed piece of a range, and the host's call to all others, from the

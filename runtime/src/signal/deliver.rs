@@ -4,7 +4,7 @@ use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, believed_mask, set_believed_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::thread::Thread;
-use crate::{call, memory, site, sys, user};
+use crate::{call, entry, files, memory, site, sys, user};
 use linux_raw_sys::general as nr;
 
 /// What lies below a stack pointer and belongs to the interrupted function.
@@ -91,9 +91,32 @@ pub fn deliver_default_at_once(info: &Info) {
             let _ = sys::call(nr::__NR_tgkill, args);
         }
     }
+    if info.code > 0 && sys::process_id() == INIT {
+        fault(info.signal);
+    }
     if Set::NEEDED.contains(info.signal) {
         // Delivered by now, as it is never blocked: its default did not end the process.
         arrive::install();
+    }
+}
+
+/// The first process of a namespace: no signal that is sent ends it by default, but a fault does.
+const INIT: u32 = 1;
+
+/// Makes a bad access, if there is one that raises this signal.
+fn fault(signal: i32) {
+    /// Where no file reaches.
+    const BEYOND: u64 = 1 << 46;
+    let shared = u64::from(files::shared()[0]);
+    let place = match signal as u32 {
+        nr::SIGSEGV => Ok(0),
+        nr::SIGBUS => sys::map_apart(memory::PAGE, nr::PROT_READ, nr::MAP_SHARED, shared, BEYOND),
+        _ => return,
+    };
+    if let Ok(place) = place {
+        let mut byte = 0_u8;
+        // SAFETY: the access does not succeed, and the signal has its default.
+        unsafe { entry::copy(&raw mut byte, place as *const u8, 1) };
     }
 }
 
