@@ -15,6 +15,7 @@ use super::image::Image;
 use exec::Traced;
 use leave::leave_the_caller;
 use pagefault_control::{Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, Slot, ask, tree};
+use pagefault_linux::store::extents;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -50,7 +51,8 @@ pub fn run(
         return Err(Errno::BADF.into());
     };
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    let departed = Departed::new(memory, tree.control.plan(), own.collect())?;
+    let files = own.collect();
+    let departed = Departed::new(memory, tree.control.plan(), files, extents::punch)?;
     Keeper::new(socket, departed, tree.control, image, start)?.serve()
 }
 
