@@ -3,7 +3,8 @@
 use crate::size::{Size, about};
 use crate::trees::{self, Tree};
 use crate::{complain, status};
-use pagefault_control::{Control, PRESS_SIGNAL, PRESS_VALUE};
+use pagefault_control::{Control, PRESS_SIGNAL, PRESS_VALUE, Slot, ask};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -92,17 +93,22 @@ pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
                 left: about(control.slots.charged() * 4096),
             });
         }
-        press(&control);
+        press(tree, &control);
         std::thread::sleep(PAUSE);
     }
     Ok(())
 }
 
 /// Asks every process that has more than its part to give some up.
-fn press(control: &Control) {
+fn press(tree: &Tree, control: &Control) {
     let taken = control.slots.taken().max(1) as u64;
     let part = control.frames() / taken;
-    let rich = control.slots.all_taken().filter(|(_, slot)| u64::from(slot.resident()) > part);
+    // A program that is about to begin has no handler, and by default the signal kills.
+    let runs = |slot: &Slot| slot.word.load(Relaxed) == ask::IDLE;
+    let rich = control
+        .slots
+        .all_taken()
+        .filter(|(_, slot)| u64::from(slot.resident()) > part && runs(slot));
     for pid in rich.map(|(_, slot)| slot.pid.load(Relaxed)).filter(|pid| *pid != 0) {
         // SAFETY: all zero bytes are a siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -110,8 +116,9 @@ fn press(control: &Control) {
         info.si_code = libc::SI_QUEUE;
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
         unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
-        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing;
-        // one that took its number ignores the signal, as is its default.
-        unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, PRESS_SIGNAL, &raw const info) };
+        let Some(process) = tree.hold(pid) else { continue };
+        let (process, at) = (process.as_raw_fd(), &raw const info);
+        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, PRESS_SIGNAL, at, 0) };
     }
 }

@@ -6,6 +6,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -110,15 +111,18 @@ pub fn kill_holders(id: u64) -> bool {
     let own = std::process::id() as i32;
     let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found = false;
-    for process in numbers.filter(|number| *number != own).filter_map(Pid::from_raw) {
-        // By a descriptor: the number may be another's when the signal is sent.
-        let Ok(held) = pidfd_open(process, PidfdFlags::empty()) else { continue };
-        let pid = process.as_raw_nonzero().get() as u32;
-        if held_by(pid).unwrap_or_default().iter().any(|(_, inode)| *inode == id) {
-            found |= pidfd_send_signal(&held, Signal::KILL).is_ok();
+    for number in numbers.filter(|number: &i32| *number != own) {
+        if let Some(holder) = hold(number as u32, id) {
+            found |= pidfd_send_signal(&holder, Signal::KILL).is_ok();
         }
     }
     found
+}
+
+/// A descriptor of a process that holds a tree's memory: its number may be another's when a signal is sent.
+fn hold(pid: u32, id: u64) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
+    held_by(pid).ok()?.iter().any(|(_, inode)| *inode == id).then_some(process)
 }
 
 /// What a process calls itself.
@@ -136,6 +140,11 @@ impl Tree {
     /// Maps it to be changed.
     pub fn attach(&self) -> Result<Mapped, Error> {
         Control::attach(&self.path).map_err(|error| Error::Attach(self.first_pid(), error))
+    }
+
+    /// A descriptor of a process of it.
+    pub fn hold(&self, pid: u32) -> Option<OwnedFd> {
+        hold(pid, self.id)
     }
 
     /// The lowest number among its processes: the command's, as long as that waits.

@@ -92,7 +92,8 @@ pub struct Control {
     failure: Failure,
     /// Whether events are wanted: 1 while there is a reader.
     observed: AtomicU32,
-    unused: AtomicU32,
+    /// The process that the user started, which waits for the program: its number.
+    pub front: AtomicU32,
     /// What happened, over all processes.
     pub counters: Counters,
     /// A futex: what became of the tree when the program ended, one of [`tree`].

@@ -65,8 +65,10 @@ impl Message {
     }
 }
 
-/// The signal by which the keeper asks a process to give frames up: ignored where nobody handles it.
-pub const PRESS_SIGNAL: i32 = 23;
+/// The signal by which the keeper asks a process to give frames up: `SIGSYS`, which the runtime handles and
+/// never blocks. It is for a process that has frames, so that its runtime has begun: by default the signal
+/// kills.
+pub const PRESS_SIGNAL: i32 = 31;
 /// What the signal carries, so that it is told from the program's own.
 pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
 

@@ -2,7 +2,7 @@
 
 use crate::deliver::stop;
 use crate::host::PAGE;
-use crate::lock::FutexMutex;
+use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::sweep::{Ranges, Sweep};
 use core::cell::UnsafeCell;
@@ -37,7 +37,7 @@ unsafe impl Sync for Chunk {}
 pub struct Buffers {
     chunks: Sparse<Chunk>,
     count: usize,
-    lock: FutexMutex,
+    lock: SoleMutex,
     lists: UnsafeCell<Lists>,
     /// Buffers in use or warm: pages of the host's memory.
     resident: AtomicU32,
@@ -66,7 +66,7 @@ impl Buffers {
         Ok(Self {
             chunks: Sparse::new(count.div_ceil(CHUNK))?,
             count,
-            lock: FutexMutex::INIT,
+            lock: SoleMutex::INIT,
             lists: UnsafeCell::new(Lists::default()),
             resident: AtomicU32::new(0),
         })

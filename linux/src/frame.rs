@@ -10,7 +10,7 @@
 //! lock of a page table, only *tries* to take a frame's lock, and on failure lets go of everything
 //! and waits.
 
-use crate::lock::FutexMutex;
+use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::uffd::Mapped;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -70,7 +70,7 @@ impl Home {
 #[repr(C)]
 struct Slot {
     home: AtomicU64,
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// While free: the next free frame plus one.
     next: AtomicU32,
 }
@@ -83,7 +83,7 @@ const SHARDS: usize = 16;
 
 #[repr(align(64))]
 struct Shard {
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// The first free frame plus one.
     head: AtomicU32,
     count: AtomicU32,
@@ -119,7 +119,7 @@ impl Frames {
             chunks: Sparse::new((count as usize).div_ceil(CHUNK))?,
             len: count,
             shards: [const {
-                Shard { lock: FutexMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
+                Shard { lock: SoleMutex::INIT, head: AtomicU32::new(0), count: AtomicU32::new(0) }
             }; SHARDS],
             fresh: AtomicU32::new(0),
         })
@@ -148,7 +148,10 @@ impl Frames {
             .pop(&self.shards[context as usize % SHARDS])
             .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
             .or_else(|| self.take_fresh())?;
-        let before = self.slot(frame).home.swap(Home::Blank.encode(), AcqRel);
+        // On no list any more, it is the caller's alone.
+        let home = &self.slot(frame).home;
+        let before = home.load(Acquire);
+        home.store(Home::Blank.encode(), Release);
         debug_assert_eq!(Home::decode(before), Home::Free, "{frame:?} is handed out twice");
         Some(frame)
     }
@@ -162,7 +165,8 @@ impl Frames {
         shard.lock.lock();
         self.slot(frame).next.store(shard.head.load(Relaxed), Relaxed);
         shard.head.store(frame.0 + 1, Relaxed);
-        shard.count.fetch_add(1, Relaxed);
+        // Changed under the lock alone.
+        shard.count.store(shard.count.load(Relaxed) + 1, Relaxed);
         // SAFETY: locked above.
         unsafe { shard.lock.unlock() };
     }
@@ -222,7 +226,7 @@ impl Frames {
         let frame = shard.head.load(Relaxed).checked_sub(1).map(Frame);
         if let Some(frame) = frame {
             shard.head.store(self.slot(frame).next.load(Relaxed), Relaxed);
-            shard.count.fetch_sub(1, Relaxed);
+            shard.count.store(shard.count.load(Relaxed) - 1, Relaxed);
         }
         // SAFETY: locked above.
         unsafe { shard.lock.unlock() };

@@ -2,10 +2,15 @@
 //!
 //! A lock is a word or two of memory whose zero state is "unlocked", so that a table of locks can
 //! stand in memory that the host hands out zeroed.
+//!
+//! A fault takes some forty locks, and an atomic exchange costs as much as twenty plain instructions.
+//! So the locks of machines and stores are [`SoleMutex`] and [`SoleRwLock`], which exchange by plain
+//! loads and stores as long as one thread is known to be the only one that uses them ([`set_sole`]).
 
+use crate::context;
 use core::hint::spin_loop;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use lock_api::{GuardSend, RawMutex, RawRwLock};
 use rustix::thread::futex;
 
@@ -187,6 +192,199 @@ unsafe impl RawRwLock for FutexRwLock {
 
     fn is_locked_exclusive(&self) -> bool {
         self.0.load(Relaxed) & WRITER != 0
+    }
+}
+
+/// Whether the thread that reads this is the only one that uses the locks below.
+static SOLE: AtomicBool = AtomicBool::new(false);
+/// In debug builds, the number of the thread that said so.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Says whether the calling thread is the only one that uses locks of machines and stores, so that they
+/// need no atomic exchange. The default is `false`.
+///
+/// # Safety
+///
+/// From a call with `true` to the next one with `false`, which the same thread makes, no other thread
+/// takes or gives back a [`SoleMutex`] or [`SoleRwLock`] or sleeps on one. Both calls are ordered with what
+/// the others do before and after, by means of the caller's.
+pub unsafe fn set_sole(is_sole: bool) {
+    if cfg!(debug_assertions) {
+        OWNER.store(context::current(), Relaxed);
+    }
+    SOLE.store(is_sole, Relaxed);
+}
+
+/// Whether the calling thread is the only one that uses the locks of machines and stores.
+#[inline]
+pub fn is_sole() -> bool {
+    let is_sole = SOLE.load(Relaxed);
+    debug_assert!(!is_sole || OWNER.load(Relaxed) == context::current(), "a second thread");
+    is_sole
+}
+
+/// Adds to a counter, wrapping around: as a sole thread without an atomic operation.
+#[inline]
+pub fn add(counter: &AtomicU64, n: u64) {
+    if is_sole() {
+        counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+    } else {
+        counter.fetch_add(n, Relaxed);
+    }
+}
+
+/// A [`FutexMutex`] that a sole thread takes and gives back without an atomic exchange.
+#[repr(transparent)]
+pub struct SoleMutex(FutexMutex);
+
+// SAFETY: transparent over a lock that may be zeroed.
+unsafe impl crate::reserve::Zeroed for SoleMutex {}
+
+impl SoleMutex {
+    /// Sleeps until the lock was free for a moment; it may be taken again by the return.
+    pub fn wait_until_free(&self) {
+        self.0.wait_until_free();
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        &self.0.0
+    }
+
+    #[inline(never)]
+    fn lock_among_many(&self) {
+        self.0.lock();
+    }
+
+    #[inline(never)]
+    fn unlock_among_many(&self) {
+        // SAFETY: the caller holds the lock.
+        unsafe { self.0.unlock() }
+    }
+}
+
+// SAFETY: among many threads a `FutexMutex`. A sole thread finds `FREE` and stores `HELD` with nobody to
+// come between, as `set_sole` promises, which orders both ends too. A lock that is taken in one way may
+// be given back in the other, as the states mean the same; a sleeper would be a second user.
+unsafe impl RawMutex for SoleMutex {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(FutexMutex::INIT);
+    type GuardMarker = GuardSend;
+
+    #[inline]
+    fn lock(&self) {
+        if is_sole() && self.word().load(Relaxed) == FREE {
+            self.word().store(HELD, Relaxed);
+        } else {
+            self.lock_among_many();
+        }
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        if !is_sole() {
+            return self.0.try_lock();
+        }
+        let is_free = self.word().load(Relaxed) == FREE;
+        if is_free {
+            self.word().store(HELD, Relaxed);
+        }
+        is_free
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        if is_sole() && self.word().load(Relaxed) == HELD {
+            self.word().store(FREE, Release);
+        } else {
+            self.unlock_among_many();
+        }
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+}
+
+/// A [`FutexRwLock`] that a sole thread takes and gives back without an atomic exchange.
+pub struct SoleRwLock(FutexRwLock);
+
+impl SoleRwLock {
+    /// As a sole thread, adds what a holder adds; `false` where that takes more.
+    #[inline]
+    fn enter(&self, conflict: u32, gain: u32) -> bool {
+        let state = self.0.0.load(Relaxed);
+        let may = is_sole() && state & conflict == 0;
+        if may {
+            self.0.0.store(state + gain, Relaxed);
+        }
+        may
+    }
+
+    /// As a sole thread, takes back what a holder added; `false` where that takes more.
+    #[inline]
+    fn leave(&self, gain: u32) -> bool {
+        let state = self.0.0.load(Relaxed);
+        let may = is_sole() && state & PARKED == 0;
+        if may {
+            self.0.0.store(state - gain, Release);
+        }
+        may
+    }
+}
+
+// SAFETY: among many threads a `FutexRwLock`; what a sole thread adds and takes back is the same, with
+// nobody to come between, as `set_sole` promises.
+unsafe impl RawRwLock for SoleRwLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(FutexRwLock::INIT);
+    type GuardMarker = GuardSend;
+
+    #[inline]
+    fn lock_shared(&self) {
+        if !self.enter(WRITER | PARKED, 1) {
+            self.0.lock_shared();
+        }
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> bool {
+        self.enter(WRITER | PARKED, 1) || self.0.try_lock_shared()
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self) {
+        if !self.leave(1) {
+            // SAFETY: the caller holds a shared lock.
+            unsafe { self.0.unlock_shared() }
+        }
+    }
+
+    #[inline]
+    fn lock_exclusive(&self) {
+        if !self.enter(u32::MAX, WRITER) {
+            self.0.lock_exclusive();
+        }
+    }
+
+    #[inline]
+    fn try_lock_exclusive(&self) -> bool {
+        self.enter(u32::MAX, WRITER) || self.0.try_lock_exclusive()
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self) {
+        if !self.leave(WRITER) {
+            // SAFETY: the caller holds the exclusive lock.
+            unsafe { self.0.unlock_exclusive() }
+        }
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+
+    fn is_locked_exclusive(&self) -> bool {
+        self.0.is_locked_exclusive()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::deliver::pager::Pagers;
 use crate::frame::{Frames, Home};
 use crate::fresh::Zeros;
 use crate::host::PAGE;
-use crate::lock::{self, FutexMutex, FutexRwLock};
+use crate::lock::{self, SoleMutex, SoleRwLock};
 use crate::probe::{Delivery, Probe, ProbeError};
 use crate::quota::{Credits, Quota};
 use crate::reserve::ReserveError;
@@ -236,8 +236,8 @@ impl Shared {
 
 impl Machine for LinuxMachine {
     type Space = LinuxSpace;
-    type Mutex = FutexMutex;
-    type RwLock = FutexRwLock;
+    type Mutex = SoleMutex;
+    type RwLock = SoleRwLock;
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -355,6 +355,10 @@ impl Machine for LinuxMachine {
 
     fn is_alone(&self, _space: &LinuxSpace) -> bool {
         self.shared.is_alone()
+    }
+
+    fn is_sole(&self) -> bool {
+        lock::is_sole()
     }
 
     /// Nobody waits for the flush of a thread that is alone.

@@ -11,7 +11,7 @@
 
 use crate::frame::{Frames, Home};
 use crate::host;
-use crate::lock::FutexMutex;
+use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
@@ -70,7 +70,7 @@ fn decode(word: u64) -> Entry {
 /// What is noted for a leaf.
 #[repr(C)]
 struct Leaf {
-    lock: FutexMutex,
+    lock: SoleMutex,
     /// The number of entries that are not none, plus [`MADE`].
     state: AtomicU32,
 }
@@ -270,12 +270,16 @@ impl LeafGuard<'_> {
     /// Exchanges an entry of this leaf.
     pub fn replace(&self, page: usize, entry: Entry) -> Entry {
         let new = encode(entry);
-        let old = self.chunk.entry(page).swap(new, Release);
+        // Changed under the leaf's lock alone, which this guard holds.
+        let word = self.chunk.entry(page);
+        let old = word.load(Relaxed);
+        word.store(new, Release);
+        let state = self.leaf.state.load(Relaxed);
         match (old != 0, new != 0) {
-            (false, true) => self.leaf.state.fetch_add(1, Release),
-            (true, false) => self.leaf.state.fetch_sub(1, Release),
-            _ => 0,
-        };
+            (false, true) => self.leaf.state.store(state + 1, Release),
+            (true, false) => self.leaf.state.store(state - 1, Release),
+            _ => {}
+        }
         decode(old)
     }
 

@@ -218,6 +218,14 @@ pub trait Machine: Send + Sync + Sized + 'static {
         false
     }
 
+    /// Whether nobody but the caller is inside the manager, or comes in, until the caller goes back to the
+    /// program that it serves; a machine may always say no.
+    ///
+    /// Then counting takes no atomic operation. Asked often, so it should cost a load.
+    fn is_sole(&self) -> bool {
+        false
+    }
+
     /// How many pages at least a thread that needs a frame evicts before it goes on; at most 32 are taken
     /// at a time.
     ///

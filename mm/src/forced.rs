@@ -131,7 +131,7 @@ impl<M: Machine> Mm<M> {
         let is_told = vma.written_family().is_some();
         let is_own = breaks_copy && is_told && page.is_anon() && self.manager.entries_of(page) == 1;
         if is_own {
-            page.clear(PageFlags::LAZY_FREE);
+            page.clear(&*self.manager.machine, PageFlags::LAZY_FREE);
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
             cursor.replace(address, entry);
         }
@@ -143,7 +143,7 @@ impl<M: Machine> Mm<M> {
     fn hold_present(&self, page: VirtAddr) -> Option<Frame> {
         let frame = self.existing_entries(page_range(page))?.entry(page).frame()?;
         if !self.manager.is_zero_frame(frame) {
-            self.manager.page(frame).hold();
+            self.manager.page(frame).hold(&*self.manager.machine);
         }
         Some(frame)
     }

@@ -156,11 +156,11 @@ impl<M: Machine> Mm<M> {
                 continue;
             }
             if let Some(frame) = self.pinned(vma, &ours.entry(address)) {
-                self.manager.page(frame).hold();
+                self.manager.page(frame).hold(&*self.manager.machine);
                 return Copied::Pinned(address, frame);
             }
             if let Some(frame) = self.being_written(vma, &ours.entry(address)) {
-                self.manager.page(frame).hold();
+                self.manager.page(frame).hold(&*self.manager.machine);
                 return Copied::Busy(address, frame);
             }
             let copy = self.copy_entry(child, vma, &mut ours, address, gather);
@@ -197,7 +197,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let frame = manager.allocate().map_err(|_| ForkError::OutOfMemory)?;
         manager.machine.copy(pinned, frame);
-        manager.page(frame).set(PageFlags::UPTODATE);
+        manager.page(frame).set(&*manager.machine, PageFlags::UPTODATE);
         manager.enqueue(frame, None);
         let range = page_range(address);
         if let Some(ours) = self.existing_entries(range.clone())
@@ -247,7 +247,7 @@ impl<M: Machine> Mm<M> {
             }
         }
         let page = self.manager.page(frame);
-        page.hold();
+        page.hold(&*self.manager.machine);
         self.manager.count_mapping(page);
         child.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, 1);
         let given = self.manager.honest(given, dirty);

@@ -108,6 +108,7 @@ mod tree;
 mod user;
 mod verdict;
 mod vma;
+mod word;
 
 pub use address_space::AddressSpace;
 pub use cache::{File, Mapping};

@@ -163,7 +163,7 @@ impl<M: Machine> Manager<M> {
         let pages = Pages::new(machine.most_frames());
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
-            pages.of(zero).set(PageFlags::UPTODATE);
+            pages.of(zero).set(&*machine, PageFlags::UPTODATE);
         }
         Arc::new(Self {
             order: LockOrder::new(machine.clone()),

@@ -28,13 +28,13 @@ impl Ahead {
 impl<M: Machine> Manager<M> {
     /// A page was brought ahead; the caller keeps it from being freed.
     pub(crate) fn mark_guessed(&self, frame: Frame, ahead: Ahead) {
-        self.page(frame).set(ahead.flag());
+        self.page(frame).set(&*self.machine, ahead.flag());
     }
 
     /// A page is used; the caller keeps it from being freed.
     pub(crate) fn note_use(&self, frame: Frame) {
         if !self.is_zero_frame(frame)
-            && let Some(ahead) = take_guess(self.page(frame))
+            && let Some(ahead) = take_guess(&*self.machine, self.page(frame))
         {
             self.count_used(ahead, 1);
         }
@@ -42,7 +42,7 @@ impl<M: Machine> Manager<M> {
 
     /// Takes the mark of a guess from a page that turns out to be used; the caller counts it.
     pub(crate) fn take_guess(&self, frame: Frame) -> Option<Ahead> {
-        take_guess(self.page(frame))
+        take_guess(&*self.machine, self.page(frame))
     }
 
     /// Pages that were brought ahead are used.
@@ -51,28 +51,28 @@ impl<M: Machine> Manager<M> {
             Ahead::Swapped => &self.stats.read_ahead_used,
             Ahead::Fresh => &self.stats.populated_ahead_used,
         };
-        counter.add(self.machine.context(), pages.into());
+        counter.add(&*self.machine, pages.into());
         self.guesses.of(ahead).note(pages as i32);
         self.observe(|| Event::Used { ahead, pages });
     }
 
     /// A page is evicted: a guess that shows no sign of use until then was wrong.
     pub(crate) fn note_eviction(&self, frame: Frame) {
-        let Some(ahead) = take_guess(self.page(frame)) else { return };
+        let Some(ahead) = take_guess(&*self.machine, self.page(frame)) else { return };
         let counter = match ahead {
             Ahead::Swapped => &self.stats.read_ahead_wasted,
             Ahead::Fresh => &self.stats.populated_ahead_wasted,
         };
-        counter.add(self.machine.context(), 1);
+        counter.add(&*self.machine, 1);
         self.guesses.of(ahead).note(-1);
         self.observe(|| Event::Wasted { ahead });
     }
 }
 
 /// The look comes first: most pages were no guess, and a load is cheap.
-fn take_guess(page: &Page) -> Option<Ahead> {
+fn take_guess(machine: &impl Machine, page: &Page) -> Option<Ahead> {
     if !page.has(GUESSED) {
         return None;
     }
-    Ahead::of(page.clear(GUESSED))
+    Ahead::of(page.clear(machine, GUESSED))
 }

@@ -29,6 +29,7 @@ use crate::runs::Runs;
 use crate::sync::{RwLock, SleepLock};
 use crate::tree::RegionTree;
 use crate::vma::Vma;
+use crate::word::Word;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -200,7 +201,7 @@ impl<M: Machine> Mm<M> {
             Kind::Anon => &self.usage.anon_rss,
             Kind::File => &self.usage.file_rss,
         };
-        rss.fetch_add(pages, Ordering::Relaxed);
+        rss.add_by(&*self.manager.machine, pages, Ordering::Relaxed);
         if pages > 0 {
             let sum = self.usage.anon_rss.load(Ordering::Relaxed)
                 + self.usage.file_rss.load(Ordering::Relaxed);

@@ -15,6 +15,7 @@
 //! | queue links | under the lock of the queue's shard |
 
 use crate::machine::{Frame, Machine, SwapSlot};
+use crate::word::{Sole, Word};
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -125,19 +126,23 @@ impl Page {
         self.flags().intersects(flags)
     }
 
-    pub(crate) fn set(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.flags.fetch_or(flags.bits(), Ordering::AcqRel))
+    #[inline]
+    pub(crate) fn set(&self, who: &impl Sole, flags: PageFlags) -> PageFlags {
+        let before = self.flags.or_by(who, flags.bits(), Ordering::AcqRel);
+        PageFlags::from_bits_truncate(before)
     }
 
-    pub(crate) fn clear(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.flags.fetch_and(!flags.bits(), Ordering::AcqRel))
+    #[inline]
+    pub(crate) fn clear(&self, who: &impl Sole, flags: PageFlags) -> PageFlags {
+        let before = self.flags.and_by(who, !flags.bits(), Ordering::AcqRel);
+        PageFlags::from_bits_truncate(before)
     }
 
     /// Uses up one of the rounds for which the page stays; false if there is none.
-    pub(crate) fn spend_round(&self) -> bool {
+    pub(crate) fn spend_round(&self, who: &impl Sole) -> bool {
         let some = self.has(PageFlags::ROUNDS);
         if some {
-            self.flags.fetch_sub(ONE_ROUND, Ordering::AcqRel);
+            self.flags.sub_by(who, ONE_ROUND, Ordering::AcqRel);
         }
         some
     }
@@ -181,8 +186,9 @@ impl Page {
     }
 
     /// Takes a reference on a page to which the caller already has one, or holds off its release.
-    pub(crate) fn hold(&self) {
-        let before = self.refs.fetch_add(1, Ordering::AcqRel);
+    #[inline]
+    pub(crate) fn hold(&self, who: &impl Sole) {
+        let before = self.refs.add_by(who, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "reference to a free page");
     }
 
@@ -214,8 +220,9 @@ impl Page {
     }
 
     /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> bool {
-        !self.set(PageFlags::LOCKED).contains(PageFlags::LOCKED)
+    #[inline]
+    pub(crate) fn try_lock(&self, who: &impl Sole) -> bool {
+        !self.set(who, PageFlags::LOCKED).contains(PageFlags::LOCKED)
     }
 }
 
@@ -241,7 +248,7 @@ impl Pages {
     /// Locks a page, waiting while someone else has it. The caller holds a reference.
     pub(crate) fn lock(&self, machine: &impl Machine, frame: Frame) {
         let page = self.of(frame);
-        while !page.try_lock() {
+        while !page.try_lock(machine) {
             let waiters = PageFlags::WAITERS.bits();
             let seen = page.flags.fetch_or(waiters, Ordering::AcqRel);
             if seen & PageFlags::LOCKED.bits() != 0 {
@@ -253,7 +260,7 @@ impl Pages {
     /// Unlocks a page.
     pub(crate) fn unlock(&self, machine: &impl Machine, frame: Frame) {
         let page = self.of(frame);
-        let before = page.clear(PageFlags::LOCKED | PageFlags::WAITERS);
+        let before = page.clear(machine, PageFlags::LOCKED | PageFlags::WAITERS);
         debug_assert!(before.contains(PageFlags::LOCKED), "unlocked but not locked");
         if before.contains(PageFlags::WAITERS) {
             machine.wake(&page.flags);

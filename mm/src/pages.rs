@@ -4,13 +4,14 @@ use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::{Owner, PageFlags};
 use crate::reclaim::queue::{Sight, Which};
+use crate::word::Word;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Manager<M> {
     /// Drops a reference; the last one frees the frame.
     pub(crate) fn put(&self, frame: Frame) {
         let page = self.page(frame);
-        let before = page.refs.fetch_sub(1, Ordering::AcqRel);
+        let before = page.refs.sub_by(&*self.machine, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "{frame:?} has no reference to drop");
         if before == 1 {
             self.release(frame);
@@ -26,14 +27,14 @@ impl<M: Machine> Manager<M> {
         page.set_owner(Owner::None, 0);
         self.machine.free(frame);
         // Afterwards: whoever sees the count finds the frame.
-        self.stats.freed.add(self.machine.context(), 1);
+        self.stats.freed.add(&*self.machine, 1);
     }
 
     /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.
     pub(crate) fn lock_page(&self, frame: Frame) {
         self.order.assert_may_sleep();
         self.order.assert_engaged();
-        if !self.page(frame).try_lock() {
+        if !self.page(frame).try_lock(&*self.machine) {
             let _blocked = self.block();
             self.pages.lock(&*self.machine, frame);
         }

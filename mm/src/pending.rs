@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use crate::sync::{LockOrder, SleepLock};
+use crate::word::Word;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many changed entries of an address space still wait for their flush, in two phases.
@@ -26,9 +27,9 @@ pub(crate) type Noted = [u32; 2];
 impl Pending {
     /// Notes a change of an entry, whose cursor the caller holds.
     #[inline]
-    pub(crate) fn note(&self, noted: &mut Noted) {
+    pub(crate) fn note(&self, noted: &mut Noted, machine: &impl Machine) {
         let phase = self.phase.load(Ordering::SeqCst) as usize;
-        self.counts[phase].fetch_add(1, Ordering::SeqCst);
+        self.counts[phase].add_by(machine, 1, Ordering::SeqCst);
         noted[phase] += 1;
     }
 
@@ -36,7 +37,8 @@ impl Pending {
     pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
         for (count, flushed) in self.counts.iter().zip(noted) {
             // Who waits says so before he looks at the count.
-            let is_last = flushed > 0 && count.fetch_sub(flushed, Ordering::SeqCst) == flushed;
+            let is_last =
+                flushed > 0 && count.sub_by(machine, flushed, Ordering::SeqCst) == flushed;
             if is_last && self.waiters.load(Ordering::SeqCst) > 0 {
                 machine.wake(count);
             }

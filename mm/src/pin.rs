@@ -222,7 +222,7 @@ impl<M: Machine> Mm<M> {
         if !page.pin() {
             return Attempt::TooOften;
         }
-        page.hold();
+        page.hold(&*manager.machine);
         if access == Access::Write && !dirty {
             // Nobody else will: the device does not go through the entry.
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
@@ -236,8 +236,8 @@ impl<M: Machine> Mm<M> {
     fn pin_read_only(&self, frame: Frame) -> Attempt {
         let manager = &self.manager;
         let page = manager.page(frame);
-        page.hold();
-        if !page.try_lock() {
+        page.hold(&*manager.machine);
+        if !page.try_lock(&*manager.machine) {
             return Attempt::Locked(frame);
         }
         let attempt = match manager.entries_of(page) == 1 {

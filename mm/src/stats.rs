@@ -1,8 +1,9 @@
 //! Counters of what happened, in shards so that threads do not contend for them.
 
 use crate::event::{Correction, Weight};
-use crate::machine::ContextId;
+use crate::machine::Machine;
 use crate::page::PageFlags;
+use crate::word::Word;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const SHARDS: usize = 8;
@@ -16,8 +17,9 @@ pub(crate) struct Counter([Shard; SHARDS]);
 struct Shard(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
+        self.mine(machine).add_by(machine, n, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -27,8 +29,17 @@ impl Counter {
     }
 
     /// Like [`add`](Self::add), in one order with all that is ordered so.
-    pub(crate) fn add_ordered(&self, context: ContextId, n: u64) {
-        self.0[context.0 as usize % SHARDS].0.fetch_add(n, Ordering::SeqCst);
+    #[inline]
+    pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
+        self.mine(machine).add_by(machine, n, Ordering::SeqCst);
+    }
+
+    /// The shard that the calling context adds to.
+    #[inline]
+    fn mine(&self, machine: &impl Machine) -> &AtomicU64 {
+        // Whoever is alone need not ask for its number.
+        let number = if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS };
+        &self.0[number].0
     }
 
     /// Like [`read`](Self::read), in one order with all that is ordered so.
@@ -134,7 +145,7 @@ counters! {
 }
 
 impl Stats {
-    pub(crate) fn corrected(&self, context: ContextId, correction: Correction, weight: Weight) {
+    pub(crate) fn corrected(&self, machine: &impl Machine, correction: Correction, weight: Weight) {
         let counter = match correction {
             Correction::Anonymous => &self.anonymous,
             Correction::Zero => &self.zero,
@@ -146,10 +157,10 @@ impl Stats {
             Correction::Standby => &self.standby,
             Correction::Spurious => &self.spurious,
         };
-        counter.add(context, 1);
+        counter.add(machine, 1);
         match weight {
-            Weight::Minor => self.minor.add(context, 1),
-            Weight::Major => self.major.add(context, 1),
+            Weight::Minor => self.minor.add(machine, 1),
+            Weight::Major => self.major.add(machine, 1),
         }
     }
 }

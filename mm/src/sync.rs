@@ -64,6 +64,12 @@ impl<M: Machine> LockOrder<M> {
         Self { machine, held: (0..contexts).map(|_| AtomicU32::new(0)).collect() }
     }
 
+    /// The machine whose contexts take the locks.
+    #[inline]
+    pub(crate) fn machine(&self) -> &M {
+        &self.machine
+    }
+
     /// Notes that the caller is about to take a lock of `rank`.
     #[inline]
     pub(crate) fn enter(&self, rank: Rank) -> Held<'_> {

@@ -57,7 +57,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
-        self.mm.pending.note(&mut self.noted);
+        self.mm.pending.note(&mut self.noted, &*self.mm.manager.machine);
         self.stale.push(Stale { address, frame, fate });
         if after == After::Drop {
             self.dropped.push(frame);
@@ -70,7 +70,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         if manager.is_zero_frame(frame) {
             self.add(address, frame, fate, After::Keep);
         } else {
-            manager.page(frame).hold();
+            manager.page(frame).hold(&*manager.machine);
             self.add(address, frame, fate, After::Drop);
         }
     }
@@ -104,7 +104,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         manager.order.assert_may_sleep();
         manager.machine.flush(&self.mm.space, &self.stale);
         self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
-        manager.stats.flushes.add(manager.machine.context(), 1);
+        manager.stats.flushes.add(&*manager.machine, 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);
         }

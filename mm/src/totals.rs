@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::page::{Page, PageFlags};
 use crate::stats::Counter;
+use crate::word::Word;
 use core::sync::atomic::{AtomicI64, Ordering};
 
 /// How many pages there are, by kind.
@@ -60,18 +61,18 @@ impl<M: Machine> Manager<M> {
     /// An entry names a page from now on, whose owner is known; the entry is locked.
     #[inline]
     pub(crate) fn count_mapping(&self, page: &Page) {
-        if page.maps.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.counter_of(page).add(self.machine.context(), 1);
+        if page.maps.add_by(&*self.machine, 1, Ordering::AcqRel) == 0 {
+            self.counter_of(page).add(&*self.machine, 1);
         }
     }
 
     /// An entry does not name a page any more, under whose cursor the caller is; returns how many did.
     #[inline]
     pub(crate) fn count_unmapping(&self, page: &Page) -> u32 {
-        let before = page.maps.fetch_sub(1, Ordering::AcqRel);
+        let before = page.maps.sub_by(&*self.machine, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "a page that was not mapped");
         if before == 1 {
-            self.counter_of(page).add(self.machine.context(), 1_u64.wrapping_neg());
+            self.counter_of(page).add(&*self.machine, 1_u64.wrapping_neg());
         }
         before
     }
@@ -82,7 +83,7 @@ impl<M: Machine> Manager<M> {
 
     /// A page differs from its store from now on.
     pub(crate) fn mark_dirty(&self, page: &Page) {
-        let before = page.set(PageFlags::DIRTY);
+        let before = page.set(&*self.machine, PageFlags::DIRTY);
         if before & (PageFlags::DIRTY | PageFlags::PAGE_CACHE) == PageFlags::PAGE_CACHE {
             self.counts.dirty.fetch_add(1, Ordering::Relaxed);
         }
@@ -90,7 +91,7 @@ impl<M: Machine> Manager<M> {
 
     /// A page is as its store has it, or nobody cares any more; returns whether it was dirty.
     pub(crate) fn mark_clean(&self, page: &Page) -> bool {
-        let before = page.clear(PageFlags::DIRTY);
+        let before = page.clear(&*self.machine, PageFlags::DIRTY);
         if before.contains(PageFlags::DIRTY | PageFlags::PAGE_CACHE) {
             self.counts.dirty.fetch_sub(1, Ordering::Relaxed);
         }

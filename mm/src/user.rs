@@ -123,7 +123,7 @@ impl<M: Machine> Mm<M> {
         let entry = cursor.entry(page);
         let frame = entry.frame().filter(|_| entry.allows(access))?;
         if !self.manager.is_zero_frame(frame) {
-            self.manager.page(frame).hold();
+            self.manager.page(frame).hold(&*self.manager.machine);
         }
         Some(frame)
     }

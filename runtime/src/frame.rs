@@ -1,5 +1,7 @@
 //! What the kernel pushes on a stack to start a signal handler, as x86-64 Linux lays it out.
 
+use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
+
 /// The registers of interrupted code (the kernel's `struct sigcontext_64`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +94,13 @@ impl Info {
     /// A signal's information, all zero but for its number and code.
     pub const fn new(signal: i32, code: i32) -> Self {
         Self { signal, errno: 0, code, padding: 0, fields: [0; 14] }
+    }
+
+    /// Whether the keeper asks for frames.
+    pub const fn is_press(&self) -> bool {
+        /// `SI_QUEUE`.
+        const QUEUED: i32 = -1;
+        self.signal == PRESS_SIGNAL && self.code == QUEUED && self.fields[1] == PRESS_VALUE
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
+//! | `front` | what the end of the front means for the tree |
 //! | `files`, `file_size`, `address_limit` | descriptors, and limits that concern the runtime's own files and tables |
 //! | `user` | the runtime's accesses to the program's memory |
 //! | `sys`, `frame` | the host's calls and structures |
@@ -40,6 +41,7 @@ mod entry;
 mod file_size;
 mod files;
 mod frame;
+mod front;
 pub mod heap;
 mod keeper;
 mod lock;

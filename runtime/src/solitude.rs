@@ -7,9 +7,10 @@
 //!
 //! Either side first says what it does and then looks at the other (Dekker): a section sees that a thread
 //! is back, or the thread sees the section. A section is as long as one fault; within it nobody waits for
-//! the program.
+//! the program. As nobody else is in the manager then, its locks need no atomic exchange
+//! ([`lock::set_sole`]).
 
-use crate::thread::Thread;
+use crate::thread::{self, Thread};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
@@ -61,25 +62,41 @@ pub fn leave(thread: &Thread) -> Away<'_> {
 
 impl Drop for Away<'_> {
     fn drop(&mut self) {
-        let is_away = &self.0.presence.is_away;
-        let mut waits = false;
-        loop {
-            is_away.store(false, SeqCst);
-            let sole = SOLE.load(SeqCst);
-            if sole == NOBODY {
-                break;
-            }
-            is_away.store(true, SeqCst);
-            if !waits {
-                // From now on no section begins, however fast they follow each other.
-                WAITERS.fetch_add(1, SeqCst);
-                waits = true;
-            }
-            lock::wait(&SOLE, sole);
+        come_back(self.0);
+    }
+}
+
+/// Does something of the manager's in a thread that may be away: in a handler that interrupts its call.
+pub fn back_for<R>(thread: &Thread, what: impl FnOnce() -> R) -> R {
+    if !thread.presence.is_away() {
+        return what();
+    }
+    come_back(thread);
+    let result = what();
+    thread.presence.is_away.store(true, Release);
+    result
+}
+
+/// Ends being away, when no other thread is in a section.
+fn come_back(thread: &Thread) {
+    let is_away = &thread.presence.is_away;
+    let mut waits = false;
+    loop {
+        is_away.store(false, SeqCst);
+        let sole = SOLE.load(SeqCst);
+        if sole == NOBODY {
+            break;
         }
-        if waits {
-            WAITERS.fetch_sub(1, SeqCst);
+        is_away.store(true, SeqCst);
+        if !waits {
+            // From now on no section begins, however fast they follow each other.
+            WAITERS.fetch_add(1, SeqCst);
+            waits = true;
         }
+        lock::wait(&SOLE, sole);
+    }
+    if waits {
+        WAITERS.fetch_sub(1, SeqCst);
     }
 }
 
@@ -105,6 +122,16 @@ impl Drop for Section<'_> {
     }
 }
 
+/// Begins a section whose thread will need all of it, so that a process of one thread asks at once.
+pub fn long_section(thread: &Thread) -> Section<'_> {
+    let begun = section(thread);
+    // With many it is asked where it spares most: they would meet at the list of threads.
+    if !thread::was_one_of_many() {
+        is_alone(thread);
+    }
+    begun
+}
+
 /// Whether no other thread could store to the program's memory, which stays so until the section ends.
 /// Outside of a section those that are away count like all others.
 pub fn is_alone(thread: &Thread) -> bool {
@@ -127,7 +154,11 @@ fn close(thread: &Thread) -> bool {
         return false;
     }
     let alone = WAITERS.load(SeqCst) == 0 && thread.are_others_away();
-    if !alone {
+    if alone {
+        // SAFETY: all others are away and cannot come back until `open`, and whoever is away uses no
+        // lock of the manager's: `SOLE`, which both sides exchange in one order, orders what they did.
+        unsafe { lock::set_sole(true) };
+    } else {
         open();
     }
     alone
@@ -135,6 +166,8 @@ fn close(thread: &Thread) -> bool {
 
 /// Lets those that wait come back.
 fn open() {
+    // SAFETY: whoever comes back sees `SOLE` first, which is stored afterwards.
+    unsafe { lock::set_sole(false) };
     SOLE.store(NOBODY, SeqCst);
     if WAITERS.load(SeqCst) > 0 {
         lock::wake_all(&SOLE);
@@ -143,6 +176,8 @@ fn open() {
 
 /// In a forked child: the threads that are not here are in no section.
 pub fn after_fork_child() {
+    // SAFETY: there is no other thread.
+    unsafe { lock::set_sole(false) };
     SOLE.store(NOBODY, Relaxed);
     WAITERS.store(0, Relaxed);
 }

@@ -4,7 +4,7 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, file_size, files, memory, process, signal, site, sys, vdso};
+use crate::{entry, file_size, files, front, memory, process, signal, site, sys, vdso};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
@@ -21,7 +21,8 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     process::look_at_counter();
     vdso::begin();
     pagefault_linux::apart::begin(process::image_start());
-    let mask = sys::exchange_mask(signal::ALL);
+    // Until its handler is installed not even `SIGSYS` may come.
+    let mask = sys::exchange_mask(u64::MAX);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
         actions.inherit(signal, signal::kernel_handler(signal));
@@ -76,9 +77,11 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     let thread = Thread::current();
     signal::install();
     thread.settle();
+    sys::exchange_mask(signal::ALL);
     memory::serve::begin(thread.member());
     site::begin(thread);
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
+    front::begin();
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.
     unsafe { entry::resume(first_frame(thread, mask)) }

@@ -292,6 +292,10 @@ impl<A: Architecture> Machine for Computer<A> {
         self.hw.config.alone
     }
 
+    fn is_sole(&self) -> bool {
+        self.hw.config.alone
+    }
+
     fn erratum(&self, fault: &PageFault) -> Option<Erratum> {
         let cpu = local_cpu(self.cpus()) as usize;
         let root = self.hw.cpus[cpu].lock().loaded.root;

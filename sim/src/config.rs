@@ -19,8 +19,9 @@ pub struct Config {
     pub accessed_bits: bool,
     /// Whether CPUs set the dirty bit.
     pub dirty_bits: bool,
-    /// Whether the computer says that its user is [alone](pagefault_machine::Machine::is_alone). True
-    /// only of one CPU that a single thread of control uses.
+    /// Whether the computer says that its user is [alone](pagefault_machine::Machine::is_alone), in the
+    /// [manager](pagefault_machine::Machine::is_sole) too. True only of one CPU that a single thread of
+    /// control uses.
     pub alone: bool,
     /// Whether the processors make the mistakes of their kind
     /// ([`Architecture::ERRATA`](crate::Architecture::ERRATA)).

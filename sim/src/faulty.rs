@@ -116,6 +116,10 @@ impl<M: Machine> Machine for Faulty<M> {
         self.inner.is_alone(&space.inner)
     }
 
+    fn is_sole(&self) -> bool {
+        self.inner.is_sole()
+    }
+
     fn synchronise(&self, address: VirtAddr) -> bool {
         self.inner.synchronise(address)
     }

@@ -311,6 +311,10 @@ impl<M: Machine, O: Observer> Machine for Traced<M, O> {
         self.inner.is_alone(&space.inner)
     }
 
+    fn is_sole(&self) -> bool {
+        self.inner.is_sole()
+    }
+
     fn erratum(&self, fault: &PageFault) -> Option<Erratum> {
         let explains = self.inner.erratum(fault);
         self.observer.note(&Call::Erratum { explains });

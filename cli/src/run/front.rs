@@ -132,6 +132,7 @@ pub fn start(
     image: Image<'static>,
 ) -> Result<Child, StartError> {
     let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
+    tree.control.front.store(std::process::id(), Relaxed);
     let (kept, socket) = sockets()?;
     // Taken before there is a child to pass them on to, so that none is lost.
     let signals = signals();

@@ -255,6 +255,10 @@ impl<'a> Keeper<'a> {
         const LEAST: u32 = 64;
         let richest = self.control.slots.richest(asking, LEAST);
         let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
+        // A program that is about to begin has no handler, and by default the signal kills.
+        if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {
+            return;
+        }
         // SAFETY: all zero bytes are a siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = PRESS_SIGNAL;
@@ -269,10 +273,8 @@ impl<'a> Keeper<'a> {
                     let end = end.as_raw_fd();
                     libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
                 }
-                None => {
-                    let process = member.process.as_raw_nonzero().get();
-                    libc::syscall(libc::SYS_rt_sigqueueinfo, process, PRESS_SIGNAL, at)
-                }
+                // Its number may be another's by now.
+                None => 0,
             }
         };
     }

@@ -32,9 +32,9 @@ fn assert_gone(processes: &[i32]) {
     }
 }
 
-fn kill(process: i32) {
+fn send(process: i32, signal: i32) {
     // SAFETY: kill asks nothing of its caller.
-    assert_eq!(unsafe { libc::kill(process, libc::SIGKILL) }, 0, "{process}");
+    assert_eq!(unsafe { libc::kill(process, signal) }, 0, "{process}");
 }
 
 /// The children of a process.
@@ -54,13 +54,30 @@ fn the_front_is_killed_and_the_tree_with_it() {
     scratch.assert_nothing_left();
 }
 
+/// The keeper: the front's child that is not the program.
+fn keeper_of(front: &Child, tree: &[i32]) -> i32 {
+    children(front.id()).into_iter().find(|child| !tree.contains(child)).unwrap()
+}
+
+#[test]
+fn front_and_keeper_are_killed_and_the_tree_with_them() {
+    let scratch = Scratch::new("killed-both");
+    let (mut front, tree) = start(&scratch);
+    let both = [keeper_of(&front, &tree), front.id() as i32];
+    // Neither has time to see to the other.
+    both.into_iter().for_each(|process| send(process, libc::SIGSTOP));
+    both.into_iter().for_each(|process| send(process, libc::SIGKILL));
+    front.wait().unwrap();
+    assert_gone(&tree);
+    assert_gone(&both[..1]);
+    scratch.assert_nothing_left();
+}
+
 #[test]
 fn the_keeper_is_killed_and_the_tree_with_it() {
     let scratch = Scratch::new("killed-keeper");
     let (front, tree) = start(&scratch);
-    // The front has two children.
-    let keeper = children(front.id()).into_iter().find(|child| !tree.contains(child)).unwrap();
-    kill(keeper);
+    send(keeper_of(&front, &tree), libc::SIGKILL);
     let output = front.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     assert!(message(&output).contains("the keeper was killed, so "), "{output:?}");

@@ -4,6 +4,7 @@ use crate::harness::{PAGEFAULT, Scratch, compile, have, number, python};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -310,6 +311,28 @@ fn a_lower_limit_evicts_and_a_higher_one_lets_grow() {
     let tree = tree(pid).unwrap();
     assert_eq!(number(&tree, "/limit_bytes"), 24 << 20);
     assert_eq!(tree["processes"].as_array().unwrap().len(), 2);
+}
+
+/// A process is asked for memory though it blocks every signal, and takes that for none of its own.
+#[test]
+fn a_lower_limit_holds_where_every_signal_is_blocked() {
+    let scratch = Scratch::new("ctl-blocked");
+    let Some(program) = compile(&scratch, "pressed") else { return };
+    for way in ["call", "descriptor"] {
+        let mut command = scratch.run(&["--memory", "16M"], &[&program, way]);
+        let mut front = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(front.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let pid = lines.next().unwrap();
+        let lowered = pagefault(&["ctl", &pid, "--memory", "4M"]);
+        assert!(lowered.status.success(), "{way}: {lowered:?}");
+        for signal in [libc::SIGURG, libc::SIGUSR1, libc::SIGTERM] {
+            // SAFETY: kill asks nothing of its caller.
+            assert_eq!(unsafe { libc::kill(pid.parse().unwrap(), signal) }, 0);
+            assert_eq!(lines.next().unwrap(), format!("signal {signal}"), "{way}");
+        }
+        assert_eq!(lines.next().unwrap(), "sum -1536", "{way}");
+        assert!(front.wait().unwrap().success(), "{way}");
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Ahead {
     fn free_cluster(
         &self,
         position: u32,
-    ) -> (usize, lock_api::MutexGuard<'_, crate::lock::FutexMutex, Cluster>) {
+    ) -> (usize, lock_api::MutexGuard<'_, crate::lock::SoleMutex, Cluster>) {
         // One that has been read up first, so that threads do not take each other's pages away.
         let free = (0..CLUSTERS)
             .filter_map(|index| Some((index, self.clusters[index].try_lock()?)))

@@ -177,9 +177,12 @@ impl Arena {
         let mut class = class.lock();
         let (word, bit) = (place.index as usize / 64, 1 << (place.index % 64));
         let Some(taken) = span.taken.get(word) else { return };
-        if taken.fetch_and(!bit, Relaxed) & bit == 0 {
+        let before = taken.load(Relaxed);
+        if before & bit == 0 {
             return;
         }
+        // Changed under the lock of the span's class alone.
+        taken.store(before & !bit, Relaxed);
         let used = span.used.load(Relaxed) - 1;
         span.used.store(used, Relaxed);
         let sole = self.pool.is_sole(place.span - 1);
@@ -254,7 +257,8 @@ impl Arena {
                 (free < 64).then_some(word * 64 + free)
             })
             .unwrap_or(limit - 1);
-        span.taken[index / 64].fetch_or(1 << (index % 64), Relaxed);
+        let word = &span.taken[index / 64];
+        word.store(word.load(Relaxed) | 1 << (index % 64), Relaxed);
         let used = span.used.load(Relaxed) + 1;
         span.used.store(used, Relaxed);
         if usize::from(used) == limit {

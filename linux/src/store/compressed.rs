@@ -5,11 +5,11 @@ use super::arena::{Arena, Place};
 use super::offload::{Nobody, Offload, Waiting};
 use super::pool::{OwnPool, Pool};
 use super::scratch::Scratches;
+use crate::lock;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use lz4_flex::block::decompress_into;
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 
@@ -308,8 +308,8 @@ impl CompressedRam {
             waited
         };
         if waited {
-            self.count(content, |counter, n| _ = counter.fetch_add(n, Relaxed));
-            self.count(Content::Waits(place), |counter, n| _ = counter.fetch_sub(n, Relaxed));
+            self.count(content, |counter, n| lock::add(counter, n));
+            self.count(Content::Waits(place), |counter, n| lock::add(counter, n.wrapping_neg()));
         } else if let Content::Stored { place, .. } = content {
             self.arena.free(place);
         }
@@ -380,8 +380,8 @@ impl CompressedRam {
             record.store(new);
             old
         };
-        self.count(new, |counter, n| _ = counter.fetch_add(n, Relaxed));
-        self.count(old, |counter, n| _ = counter.fetch_sub(n, Relaxed));
+        self.count(new, |counter, n| lock::add(counter, n));
+        self.count(old, |counter, n| lock::add(counter, n.wrapping_neg()));
         // Readers look at an object only under the shard's lock, through the record.
         match old {
             Content::Stored { place, .. } => {
@@ -459,10 +459,12 @@ fn expand(bytes: &[u8], page: &mut PageBytes) -> Result<(), IoError> {
         page.copy_from_slice(bytes);
         return Ok(());
     }
-    match decompress_into(bytes, page) {
-        Ok(PAGE) => Ok(()),
-        _ => Err(IoError::Device),
-    }
+    let (from, len) = (bytes.as_ptr().cast(), bytes.len() as i32);
+    // SAFETY: reads `len` bytes of the one slice, and writes at most a page to the other, whatever the bytes
+    // are.
+    let restored =
+        unsafe { lz4_sys::LZ4_decompress_safe(from, page.as_mut_ptr().cast(), len, PAGE as i32) };
+    if restored == PAGE as i32 { Ok(()) } else { Err(IoError::Device) }
 }
 
 /// The word that a page consists of, if it is one word over and over.

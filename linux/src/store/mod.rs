@@ -35,7 +35,7 @@ mod positions;
 pub mod scratch;
 
 /// A value behind a lock that may be taken in a fault handler.
-type Mutex<T> = lock_api::Mutex<crate::lock::FutexMutex, T>;
+type Mutex<T> = lock_api::Mutex<crate::lock::SoleMutex, T>;
 
 pub use crate::reserve::ReserveError;
 pub use compressed::{Compressed, CompressedRam, CompressedStats};

@@ -107,7 +107,7 @@ impl<M: Machine> Mapping<M> {
     pub(super) fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
         let page = self.manager.page(frame);
         if page.has(PageFlags::UPTODATE) {
-            page.set(PageFlags::REFERENCED);
+            page.set(&*self.manager.machine, PageFlags::REFERENCED);
             return Ok(Weight::Minor);
         }
         let weight = match &self.store {
@@ -117,16 +117,16 @@ impl<M: Machine> Mapping<M> {
             }
             Store::Shared(_) => self.bring_back(frame, index)?,
         };
-        page.set(PageFlags::UPTODATE);
+        page.set(&*self.manager.machine, PageFlags::UPTODATE);
         self.manager.enqueue(frame, Some(self.key(index).hash()));
         Ok(weight)
     }
 
     fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
         let manager = &self.manager;
-        let context = manager.machine.context();
-        manager.stats.file_reads.add(context, 1);
-        let read = manager.machine.fill(frame, |bytes| {
+        let machine = &*manager.machine;
+        manager.stats.file_reads.add(machine, 1);
+        let read = machine.fill(frame, |bytes| {
             bytes.fill(0);
             let tail = backing.len()?.saturating_sub(index << PAGE_SHIFT);
             backing.read(index, bytes)?;
@@ -137,7 +137,7 @@ impl<M: Machine> Mapping<M> {
             Ok(())
         });
         read.map_err(|error: crate::machine::IoError| {
-            manager.stats.io_errors.add(context, 1);
+            manager.stats.io_errors.add(machine, 1);
             error.into()
         })
     }

@@ -116,7 +116,7 @@ impl<M: Machine> Cache<M> {
     pub(crate) fn find(&self, pages: &Pages, order: &LockOrder<M>, key: Key) -> Option<Frame> {
         let chain = self.chain(order, key);
         let frame = search(pages, chain.first(), key)?;
-        pages.of(frame).hold();
+        pages.of(frame).hold(order.machine());
         Some(frame)
     }
 
@@ -134,20 +134,20 @@ impl<M: Machine> Cache<M> {
     ) -> Result<(), Frame> {
         let mut chain = self.chain(order, key);
         if let Some(there) = search(pages, chain.first(), key) {
-            pages.of(there).hold();
+            pages.of(there).hold(order.machine());
             return Err(there);
         }
         let page = pages.of(frame);
         debug_assert!(Key::of(page).is_none(), "page is cached already");
-        page.hold();
+        page.hold(order.machine());
         match key {
             Key::File { mapping, index } => {
                 page.set_owner(Owner::File(mapping), index);
-                counts.cached(page.set(PageFlags::PAGE_CACHE));
+                counts.cached(page.set(order.machine(), PageFlags::PAGE_CACHE));
             }
             Key::Swap(slot) => {
                 page.set_slot(slot);
-                page.set(PageFlags::SWAP_CACHE);
+                page.set(order.machine(), PageFlags::SWAP_CACHE);
             }
         }
         page.chain.store(chain.first(), Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl<M: Machine> Cache<M> {
             }
         }
         page.chain.store(NO_FRAME, Ordering::Relaxed);
-        counts.uncached(page.clear(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE));
+        counts.uncached(page.clear(order.machine(), PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE));
         true
     }
 

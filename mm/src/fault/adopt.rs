@@ -68,7 +68,7 @@ impl<M: Machine> Mm<M> {
         }
         let frame = manager.allocate().map_err(|_| AdoptError::OutOfMemory)?;
         manager.machine.zero(frame);
-        manager.page(frame).set(PageFlags::UPTODATE);
+        manager.page(frame).set(&*manager.machine, PageFlags::UPTODATE);
         // Queued before it is mapped, as any new page.
         manager.enqueue(frame, None);
         let attempt = self.install_adopted(vma, page, frame, claim);

@@ -118,7 +118,7 @@ impl<M: Machine> Mm<M> {
             Ahead::Swapped => &manager.stats.read_ahead,
             Ahead::Fresh => &manager.stats.populated_ahead,
         };
-        counter.add(manager.machine.context(), 1);
+        counter.add(&*manager.machine, 1);
         manager.observe(|| Event::Brought { space: self.id, address, ahead: kind });
         Brought::There
     }

@@ -43,7 +43,7 @@ impl<M: Machine> Mm<M> {
         let dropped = self.dropped.load(Ordering::SeqCst);
         self.await_flushes_in_fault();
         manager.machine.zero(frame);
-        manager.page(frame).set(PageFlags::UPTODATE);
+        manager.page(frame).set(&*manager.machine, PageFlags::UPTODATE);
         if fault.purpose == Purpose::Guess {
             manager.mark_guessed(frame, Ahead::Fresh);
         }
@@ -51,7 +51,7 @@ impl<M: Machine> Mm<M> {
         manager.enqueue(frame, None);
         if unwritten {
             // Reclaim may drop it without writing it: it is as good as not there.
-            manager.page(frame).set(PageFlags::LAZY_FREE);
+            manager.page(frame).set(&*manager.machine, PageFlags::LAZY_FREE);
         }
         if !self.install_new_anon(vma, fault, frame, dropped)? {
             manager.put(frame);

@@ -49,7 +49,7 @@ impl<M: Machine> Mm<M> {
         self.count_rss(Kind::File, mapped as i64);
         drop(cursor);
         mapping.note_hits(mapped);
-        manager.stats.around.add(manager.machine.context(), mapped);
+        manager.stats.around.add(&*manager.machine, mapped);
     }
 
     /// Maps one cached page, to which the caller has a reference, if nobody is busy with it; returns
@@ -65,7 +65,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let page = manager.page(frame);
         let index = vma.index_of(address);
-        if !page.try_lock() {
+        if !page.try_lock(&*manager.machine) {
             manager.put(frame);
             return 0;
         }

@@ -8,6 +8,7 @@ use crate::machine::{Access, Cursor, Entry, Fate, Frame, Machine, Protection, Vi
 use crate::mm::Mm;
 use crate::tlb::{After, Gather};
 use crate::vma::Vma;
+use crate::word::Word;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -147,9 +148,9 @@ impl<M: Machine> Mm<M> {
             Weight::Minor => &self.usage.minor,
             Weight::Major => &self.usage.major,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
         let manager = &self.manager;
-        manager.stats.corrected(manager.machine.context(), correction, fault.weight);
+        counter.add_by(&*manager.machine, 1, Ordering::Relaxed);
+        manager.stats.corrected(&*manager.machine, correction, fault.weight);
         manager.observe(|| Event::Corrected {
             space: self.id,
             address,

@@ -93,14 +93,14 @@ impl<M: Machine> Mm<M> {
                 return Plan::Reused;
             }
             if page.is_pinned() {
-                page.hold();
+                page.hold(&*manager.machine);
                 return Plan::Wait(frame);
             }
         } else if vma.flags.contains(VmaFlags::SHARED | VmaFlags::WRITE) {
-            page.hold();
+            page.hold(&*manager.machine);
             return Plan::AwaitedStore(frame);
         }
-        page.hold();
+        page.hold(&*manager.machine);
         Plan::Copy(frame)
     }
 
@@ -116,7 +116,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let page = manager.page(frame);
         // Another entry decides it, without the lock: a page may always be copied.
-        if page.maps() > 1 || !page.try_lock() {
+        if page.maps() > 1 || !page.try_lock(&*manager.machine) {
             return false;
         }
         let reuse = manager.is_sole_owner(page, 0);
@@ -139,7 +139,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         fault.unused = manager.leave_swap_cache(frame);
         let page = manager.page(frame);
-        page.clear(PageFlags::LAZY_FREE);
+        page.clear(&*manager.machine, PageFlags::LAZY_FREE);
         if let Some(family) = &vma.anon {
             page.set_owner(Owner::Anon(family.id), vma.index_of(fault.page));
         }
@@ -205,7 +205,7 @@ impl<M: Machine> Mm<M> {
             self.await_flushes_in_fault();
             manager.machine.copy(old, new);
         }
-        manager.page(new).set(PageFlags::UPTODATE);
+        manager.page(new).set(&*manager.machine, PageFlags::UPTODATE);
         manager.enqueue(new, None);
         let mut gather = Gather::new(self);
         match self.replace_with_copy(vma, fault, old, new, &mut gather) {
@@ -290,7 +290,7 @@ impl<M: Machine> Mm<M> {
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
         let is_flushed = manager.machine.flush_here(&self.space, stale);
         let protection = if is_flushed {
-            manager.stats.flushes.add(manager.machine.context(), 1);
+            manager.stats.flushes.add(&*manager.machine, 1);
             vma.written_protection()
         } else {
             // The entry's reference is dropped after the flush; the caller keeps its own.

@@ -92,7 +92,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let copy = manager.allocate()?;
         manager.machine.copy(source, copy);
-        manager.page(copy).set(PageFlags::UPTODATE);
+        manager.page(copy).set(&*manager.machine, PageFlags::UPTODATE);
         manager.enqueue(copy, None);
         let installed = self.entries(page_range(fault.page)).map(|mut cursor| {
             let still = vma.is_alive() && cursor.entry(fault.page) == expected;
@@ -141,7 +141,7 @@ impl<M: Machine> Mm<M> {
         if write {
             manager.mark_dirty(page);
         }
-        page.hold();
+        page.hold(&*manager.machine);
         manager.count_mapping(page);
         self.count_rss(Kind::File, 1);
         let entry = Entry::Present { frame, protection, accessed: true, dirty: write };

@@ -87,7 +87,7 @@ impl<M: Machine> Mm<M> {
             let all = if sole { family } else { vma.ancestors.first().unwrap_or(family) };
             page.set_owner(Owner::Anon(all.id), vma.index_of(fault.page));
         }
-        page.hold();
+        page.hold(&*manager.machine);
         manager.count_mapping(page);
         self.count_rss(Kind::Anon, 1);
         // The cache has a reference too, so that this is not the last.

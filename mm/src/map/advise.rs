@@ -232,7 +232,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let page = manager.page(frame);
         let theirs = manager.is_zero_frame(frame) || !page.is_anon() || page.is_pinned();
-        if theirs || !page.try_lock() {
+        if theirs || !page.try_lock(&*manager.machine) {
             return false;
         }
         let sole = manager.is_sole_owner(page, 0);
@@ -241,7 +241,7 @@ impl<M: Machine> Mm<M> {
         }
         let free = sole && page.slot().is_none();
         if free {
-            page.set(PageFlags::LAZY_FREE);
+            page.set(&*manager.machine, PageFlags::LAZY_FREE);
         }
         manager.unlock_page(frame);
         free
@@ -257,7 +257,7 @@ impl<M: Machine> Mm<M> {
                 if self.manager.is_zero_frame(frame) {
                     return None;
                 }
-                self.manager.page(frame).hold();
+                self.manager.page(frame).hold(&*self.manager.machine);
                 Some(frame)
             });
             if let Some(frame) = frame {

@@ -497,7 +497,7 @@ impl<M: Machine> Mm<M> {
     /// once. The page is one of zeros, and its region's alone.
     fn reindex(&self, frame: Frame, index: u64) -> bool {
         let page = self.manager.page(frame);
-        let done = page.try_lock();
+        let done = page.try_lock(&*self.manager.machine);
         if done {
             page.set_owner(page.owner(), index);
             self.manager.unlock_page(frame);

@@ -100,7 +100,7 @@ impl<M: Machine> Mm<M> {
             let stays = vma.is_alive() && self.stays_for_pin(vma, &entry);
             let frame = entry.frame().filter(|_| stays)?;
             if hold {
-                manager.page(frame).hold();
+                manager.page(frame).hold(&*manager.machine);
             }
             Some(frame)
         };
@@ -199,7 +199,7 @@ impl<M: Machine> Mm<M> {
                 self.manager.mark_dirty(page);
             }
             if accessed {
-                page.set(PageFlags::REFERENCED);
+                page.set(&*self.manager.machine, PageFlags::REFERENCED);
             }
             return Fate::Kept;
         }

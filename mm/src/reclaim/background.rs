@@ -14,7 +14,7 @@ impl<M: Machine> Manager<M> {
         while !stop.load(Ordering::Acquire) {
             while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
             {
-                self.stats.background_passes.add(self.machine.context(), 1);
+                self.stats.background_passes.add(&*self.machine, 1);
                 if self.reclaim(Batch::<M>::SIZE) == 0 {
                     break;
                 }

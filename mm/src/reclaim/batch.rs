@@ -12,6 +12,7 @@ use crate::reclaim::queue::{Sight, Which};
 use crate::reclaim::stales::Stales;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
+use crate::word::Word;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
@@ -102,7 +103,7 @@ impl<'a, M: Machine> Batch<'a, M> {
     pub(crate) fn consider(&mut self, frame: Frame, from: Which, force: Force) {
         let manager = self.manager;
         let page = manager.page(frame);
-        if !page.try_lock() {
+        if !page.try_lock(&*manager.machine) {
             self.put_back(frame, Which::Main);
             return;
         }
@@ -171,7 +172,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         let page = manager.page(frame);
         let is_polite = matches!(purpose, Purpose::Eviction(Force::Polite, _));
         let used = matches!(purpose, Purpose::Eviction(..))
-            && page.clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
+            && page.clear(&*manager.machine, PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut spared = used && is_polite;
         // Where no machine sets the bit, it says until the page is on standby only that it was mapped.
         let sees_use = manager.queues.sight() == Sight::Bits
@@ -204,7 +205,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             });
             if dirty {
                 manager.mark_dirty(page);
-                page.clear(PageFlags::LAZY_FREE);
+                page.clear(&*manager.machine, PageFlags::LAZY_FREE);
             }
             match () {
                 () if pinned => return Cleaned::Pinned,
@@ -372,7 +373,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 }
             }
         }
-        manager.stats.evicted.add(manager.machine.context(), freed as u64);
+        manager.stats.evicted.add(&*manager.machine, freed as u64);
         self.victims.clear();
         freed
     }
@@ -475,7 +476,7 @@ fn take_entry<M: Machine>(
     spot.mm.count_rss(kind, -1);
     manager.count_unmapping(page);
     // The batch has a reference of its own, so that this cannot be the last.
-    page.refs.fetch_sub(1, Ordering::AcqRel);
+    page.refs.sub_by(&*manager.machine, 1, Ordering::AcqRel);
     if still == Still::Forbidden && old.is_dirty() {
         // Hardware set the bit between the look and the exchange: the page stays, and will be
         // written again.

@@ -1,22 +1,19 @@
 //! Who is at work with pages in hand, and which passes are under way: what those who need room have
 //! to know of each other (see `room.rs`).
 
-use crate::machine::{ContextId, Machine};
+use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::reclaim::passes::{Standing, Yield};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Says that the caller may have pages in hand, until it is dropped.
-pub(crate) struct Engaged<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
+pub(crate) struct Engaged<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Engaged<'_, M> {
     fn drop(&mut self) {
-        self.manager.order.note_free();
-        self.manager.passes.ended.add_ordered(self.context, 1);
-        self.manager.tell_waiters();
+        self.0.order.note_free();
+        self.0.passes.ended.add_ordered(&*self.0.machine, 1);
+        self.0.tell_waiters();
     }
 }
 
@@ -30,15 +27,12 @@ impl Drop for Blocked<'_> {
 }
 
 /// Says that an engaged caller needs room, until it is dropped: he is at work again then.
-pub(super) struct Aside<'a, M: Machine> {
-    manager: &'a Manager<M>,
-    context: ContextId,
-}
+pub(super) struct Aside<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Aside<'_, M> {
     fn drop(&mut self) {
-        self.manager.passes.begun.add_ordered(self.context, 1);
-        self.manager.passes.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.0.passes.begun.add_ordered(&*self.0.machine, 1);
+        self.0.passes.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -46,10 +40,9 @@ impl<M: Machine> Manager<M> {
     /// Notes that the caller may have pages in hand from now on. Nobody is engaged twice when he
     /// needs room.
     pub(crate) fn engage(&self) -> Engaged<'_, M> {
-        let context = self.machine.context();
         self.order.note_engaged();
-        self.passes.begun.add_ordered(context, 1);
-        Engaged { manager: self, context }
+        self.passes.begun.add_ordered(&*self.machine, 1);
+        Engaged(self)
     }
 
     /// Notes that the caller, who is engaged, is about to wait for a lock.
@@ -60,11 +53,10 @@ impl<M: Machine> Manager<M> {
     }
 
     pub(super) fn step_aside(&self) -> Aside<'_, M> {
-        let context = self.machine.context();
         self.passes.waiters.fetch_add(1, Ordering::SeqCst);
-        self.passes.ended.add_ordered(context, 1);
+        self.passes.ended.add_ordered(&*self.machine, 1);
         self.tell_waiters();
-        Aside { manager: self, context }
+        Aside(self)
     }
 
     /// Whether the caller, who saw no hope in this turn, is the first who did.

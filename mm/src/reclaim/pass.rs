@@ -30,7 +30,7 @@ impl<M: Machine> Manager<M> {
             if scanned == 0 {
                 break;
             }
-            self.stats.scanned.add(self.machine.context(), scanned);
+            self.stats.scanned.add(&*self.machine, scanned);
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();
         }
@@ -67,7 +67,7 @@ impl<M: Machine> Manager<M> {
     /// Lets a page leave before others (`MADV_COLD`). The caller has a reference.
     pub(crate) fn make_cold(&self, frame: Frame) {
         let page = self.page(frame);
-        page.clear(PageFlags::REFERENCED);
+        page.clear(&*self.machine, PageFlags::REFERENCED);
         if page.has(PageFlags::QUEUED) {
             self.queues.remove(&self.pages, &self.order, frame);
             self.queues.push(&self.pages, &self.order, frame, Which::Small);
@@ -80,7 +80,7 @@ impl<M: Machine> Manager<M> {
             return;
         }
         self.queues.remove(&self.pages, &self.order, frame);
-        page.hold();
+        page.hold(&*self.machine);
         f(self);
     }
 }

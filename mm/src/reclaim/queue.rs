@@ -20,6 +20,7 @@
 use crate::machine::{Frame, Machine};
 use crate::page::{NO_FRAME, PageFlags, Pages};
 use crate::sync::{LockOrder, Mutex, Rank};
+use crate::word::{Sole, Word};
 use alloc::boxed::Box;
 use bytemuck::allocation::zeroed_slice_box;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -100,14 +101,14 @@ impl<M: Machine> Queues<M> {
     pub(crate) fn push(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame, to: Which) {
         let page = pages.of(frame);
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
-        let before = page.set(PageFlags::QUEUED);
+        let before = page.set(order.machine(), PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
             return;
         }
         let (was, is) = (before.intersection(Which::FLAGS), to.flags());
         if was != is {
-            page.clear(was);
-            page.set(is);
+            page.clear(order.machine(), was);
+            page.set(order.machine(), is);
         }
         shard.list_of(to).push(pages, frame);
     }
@@ -122,8 +123,8 @@ impl<M: Machine> Queues<M> {
             return false;
         }
         shard.standby.unlink(pages, frame);
-        page.clear(PageFlags::STANDBY);
-        page.set(PageFlags::MAIN | PageFlags::ROUNDS);
+        page.clear(order.machine(), PageFlags::STANDBY);
+        page.set(order.machine(), PageFlags::MAIN | PageFlags::ROUNDS);
         shard.main.push(pages, frame);
         true
     }
@@ -135,7 +136,7 @@ impl<M: Machine> Queues<M> {
             return;
         }
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
-        let before = page.clear(PageFlags::QUEUED);
+        let before = page.clear(order.machine(), PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
             shard.list_of(Which::of(before)).unlink(pages, frame);
         }
@@ -149,17 +150,17 @@ impl<M: Machine> Queues<M> {
     /// Takes the page that is due to leave the small or the main queue next, with a reference, and
     /// says where it came from.
     pub(crate) fn pop(&self, pages: &Pages, order: &LockOrder<M>) -> Option<(Frame, Which)> {
-        self.pop_by(order, |shard| shard.pop(pages, self.sight))
+        self.pop_by(order, |shard| shard.pop(order.machine(), pages, self.sight))
     }
 
     /// Takes the page that has been on standby for longest, with a reference.
     pub(crate) fn pop_standby(&self, pages: &Pages, order: &LockOrder<M>) -> Option<Frame> {
-        self.pop_by(order, |shard| shard.standby.pop(pages))
+        self.pop_by(order, |shard| shard.standby.pop(order.machine(), pages))
     }
 
     fn pop_by<R>(&self, order: &LockOrder<M>, pop: impl Fn(&mut Shard) -> Option<R>) -> Option<R> {
         for _ in 0..SHARDS {
-            let turn = self.hand.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let turn = self.hand.add_by(order.machine(), 1, Ordering::Relaxed) % SHARDS;
             let mut shard = self.shards[turn].lock(order);
             if let Some(found) = pop(&mut shard) {
                 return Some(found);
@@ -238,16 +239,16 @@ impl Shard {
         }
     }
 
-    fn pop(&mut self, pages: &Pages, sight: Sight) -> Option<(Frame, Which)> {
+    fn pop(&mut self, who: &impl Sole, pages: &Pages, sight: Sight) -> Option<(Frame, Which)> {
         let small_is_due = match sight {
             Sight::Bits => self.small.len * 9 >= self.main.len || self.main.len == 0,
             Sight::Standby => true,
         };
         let which = if self.small.len > 0 && small_is_due { Which::Small } else { Which::Main };
         if which == Which::Main && sight == Sight::Standby {
-            self.main.turn(pages);
+            self.main.turn(who, pages);
         }
-        self.list_of(which).pop(pages).map(|frame| (frame, which))
+        self.list_of(which).pop(who, pages).map(|frame| (frame, which))
     }
 }
 
@@ -279,10 +280,10 @@ impl Which {
 impl List {
     /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile. They
     /// follow each other, so that only the ends of their run are linked anew.
-    fn turn(&mut self, pages: &Pages) {
+    fn turn(&mut self, who: &impl Sole, pages: &Pages) {
         let (first, mut next, mut last) = (self.oldest, self.oldest, NO_FRAME);
         for _ in 0..TURNS {
-            if next == NO_FRAME || !pages.of(Frame(next)).spend_round() {
+            if next == NO_FRAME || !pages.of(Frame(next)).spend_round(who) {
                 break;
             }
             last = next;
@@ -301,7 +302,7 @@ impl List {
     }
 
     /// Takes the oldest page, with a reference.
-    fn pop(&mut self, pages: &Pages) -> Option<Frame> {
+    fn pop(&mut self, who: &impl Sole, pages: &Pages) -> Option<Frame> {
         let mut at = self.oldest;
         while at != NO_FRAME {
             let frame = Frame(at);
@@ -312,7 +313,7 @@ impl List {
             let held = refs
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n > 0).then_some(n + 1));
             if held.is_ok() {
-                page.clear(PageFlags::QUEUED);
+                page.clear(who, PageFlags::QUEUED);
                 self.unlink(pages, frame);
                 return Some(frame);
             }

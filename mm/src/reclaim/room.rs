@@ -64,7 +64,7 @@ impl<M: Machine> Manager<M> {
             if let Ok(taken) = take() {
                 return Ok(taken);
             }
-            self.stats.direct_passes.add(self.machine.context(), 1);
+            self.stats.direct_passes.add(&*self.machine, 1);
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };

@@ -51,7 +51,7 @@ impl<M: Machine> Stales<M> {
             self.spaces.push((mm.clone(), Noted::default()));
         }
         let (mm, noted) = &mut self.spaces[usize::from(space)];
-        mm.pending.note(noted);
+        mm.pending.note(noted, &*mm.manager.machine);
         self.list.push((space, stale));
     }
 
@@ -74,7 +74,7 @@ impl<M: Machine> Stales<M> {
             debug_assert!(!together.is_empty(), "a flush of nothing");
             machine.flush(&mm.space, &together);
             mm.pending.flushed(noted, machine);
-            manager.stats.flushes.add(machine.context(), 1);
+            manager.stats.flushes.add(machine, 1);
         }
         self.list.clear();
     }

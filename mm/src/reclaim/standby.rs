@@ -80,7 +80,7 @@ impl<M: Machine> Manager<M> {
     /// Keeps a page that is used while its entry, which the caller has locked, allows no access.
     pub(crate) fn rescue(&self, frame: Frame) {
         if self.queues.rescue(&self.pages, &self.order, frame) {
-            self.stats.rescued.add(self.machine.context(), 1);
+            self.stats.rescued.add(&*self.machine, 1);
         }
     }
 }

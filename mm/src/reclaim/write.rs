@@ -66,7 +66,7 @@ impl<M: Machine> Manager<M> {
                 Err(error) => {
                     self.release_and_free(slot);
                     if error != IoError::Full {
-                        self.stats.io_errors.add(self.machine.context(), 1);
+                        self.stats.io_errors.add(&*self.machine, 1);
                     }
                     full.insert(slot.area);
                 }
@@ -77,7 +77,7 @@ impl<M: Machine> Manager<M> {
     fn write_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
         self.order.assert_may_sleep();
         self.machine.drain(frame, |bytes| self.swap.write(slot, bytes))?;
-        self.stats.swap_writes.add(self.machine.context(), 1);
+        self.stats.swap_writes.add(&*self.machine, 1);
         self.observe(|| Event::SwapOut { frame, slot });
         Ok(())
     }

@@ -34,8 +34,8 @@ impl<M: Machine> Manager<M> {
         }
         // An error leaves the page in the cache without its content: whoever maps it gets SIGBUS.
         match self.read_slot(frame, slot) {
-            Ok(()) => self.page(frame).set(PageFlags::UPTODATE),
-            Err(_) => self.page(frame).set(PageFlags::ERROR),
+            Ok(()) => self.page(frame).set(&*self.machine, PageFlags::UPTODATE),
+            Err(_) => self.page(frame).set(&*self.machine, PageFlags::ERROR),
         };
         self.enqueue(frame, Some(key.hash()));
         self.unlock_page(frame);
@@ -45,12 +45,11 @@ impl<M: Machine> Manager<M> {
     /// Reads a slot's content into a locked page.
     pub(crate) fn read_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
         self.order.assert_may_sleep();
-        let context = self.machine.context();
-        self.stats.swap_reads.add(context, 1);
+        self.stats.swap_reads.add(&*self.machine, 1);
         let read = self.machine.fill(frame, |bytes| self.swap.read(slot, bytes));
         match read {
             Ok(()) => self.observe(|| Event::SwapRead { frame, slot }),
-            Err(_) => self.stats.io_errors.add(context, 1),
+            Err(_) => self.stats.io_errors.add(&*self.machine, 1),
         }
         read
     }

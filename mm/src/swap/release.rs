@@ -93,7 +93,7 @@ impl<M: Machine> Manager<M> {
         frame: Frame,
         slot: SwapSlot,
     ) -> Option<Option<UnusedSlot>> {
-        if !self.page(frame).try_lock() {
+        if !self.page(frame).try_lock(&*self.machine) {
             return None;
         }
         let dropped = self.drop_if_only_cached(frame, slot);

@@ -156,7 +156,8 @@ impl<M: RawMutex> Slots<M> {
             search.highest -= 1;
         }
         self.counts[slot as usize].store(1, Ordering::Release);
-        self.in_use.fetch_add(1, Ordering::Relaxed);
+        // Changed under the lock of the search alone.
+        self.in_use.store(self.in_use() + 1, Ordering::Relaxed);
         self.room.free.fetch_sub(1, Ordering::Relaxed);
         Some(slot)
     }
@@ -201,7 +202,7 @@ impl<M: RawMutex> Slots<M> {
         }
         search.lowest = search.lowest.min(slot);
         search.highest = search.highest.max(slot);
-        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.in_use.store(self.in_use() - 1, Ordering::Relaxed);
         if search.admission == Admission::Open {
             self.room.free.fetch_add(1, Ordering::Relaxed);
         }

@@ -141,6 +141,8 @@ fn room_of(number: u32) -> Room {
         | nr::__NR_rt_sigsuspend
         | nr::__NR_rt_sigpending
         | nr::__NR_rt_sigtimedwait
+        | nr::__NR_signalfd
+        | nr::__NR_signalfd4
         | nr::__NR_sigaltstack => Room::Signal,
         nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
             Room::MaskedWait

@@ -3,7 +3,7 @@
 use super::{Call, Outcome};
 use crate::sys::{self, Errno, Result};
 use crate::user;
-use crate::{address_limit, file_size, files, process, site};
+use crate::{address_limit, file_size, files, front, process, site};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 
@@ -25,6 +25,13 @@ impl Call<'_> {
                 // The host has a word of ours.
                 prctl::PR_GET_TID_ADDRESS => {
                     user::write(b, &self.thread.clear_at_exit.get()).map(|()| 0).into()
+                }
+                prctl::PR_SET_PDEATHSIG => {
+                    front::program_sets_signal();
+                    self.pass()
+                }
+                prctl::PR_GET_PDEATHSIG if front::is_signal_ours() => {
+                    user::write(b, &0_u32).map(|()| 0).into()
                 }
                 prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
                 prctl::PR_SET_SYSCALL_USER_DISPATCH => self.refuse(Errno::EINVAL),

@@ -25,6 +25,7 @@ impl Call<'_> {
             nr::__NR_rt_sigsuspend => self.suspend(),
             nr::__NR_rt_sigpending => self.pending(),
             nr::__NR_rt_sigtimedwait => self.wait_for_signal(),
+            nr::__NR_signalfd | nr::__NR_signalfd4 => self.descriptor_of_signals(),
             _ => self.alternate_stack().into(),
         }
     }
@@ -108,11 +109,14 @@ impl Call<'_> {
         if size != 8 || needed == Set::EMPTY {
             return self.pass();
         }
+        let host = user::read(at).map_or(Set::EMPTY, Set::without_press);
+        let mut args = self.args;
+        args[0] = (&raw const host) as u64;
         let held = || self.thread.held().take(needed);
         let info = match held() {
             Some(info) => info,
             None => {
-                let raw = self.make_pinned(self.args);
+                let raw = self.make_pinned(args);
                 // One that came meanwhile has interrupted the wait.
                 match held() {
                     Some(info) => info,
@@ -126,6 +130,19 @@ impl Call<'_> {
             return Err(errno).into();
         }
         Outcome::Raw(info.signal.into())
+    }
+
+    /// `signalfd(2)`. The host would give a press to whoever reads.
+    fn descriptor_of_signals(&mut self) -> Outcome {
+        let [_, at, size, ..] = self.args;
+        let host = match user::read(at) {
+            Ok(set) if size == 8 => Set::without_press(set),
+            // What is wrong the host says.
+            _ => return self.pass(),
+        };
+        let mut args = self.args;
+        args[1] = (&raw const host) as u64;
+        Outcome::Raw(self.make_pinned(args))
     }
 
     /// Calls that wait with a mask of their own.

@@ -145,7 +145,7 @@ impl Call<'_> {
         }
         loop {
             let raw = self.make_pinned(args);
-            let call = stop(self, raw, args[told]).filter(Stop::is_call);
+            let call = stop(self, raw, args[told]).filter(Stop::is_for_runtime);
             match call {
                 Some(stop) => stop.go_on(),
                 None => return Outcome::Raw(raw),
@@ -178,15 +178,15 @@ struct Stop {
 }
 
 impl Stop {
-    /// Whether the signal is a system call on its way to the tracee's runtime.
-    fn is_call(&self) -> bool {
+    /// Whether the signal is for the tracee's runtime: a system call, or a press.
+    fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
         let mut info = crate::frame::Info::new(0, 0);
         let args = [ptrace::PTRACE_GETSIGINFO.into(), self.tracee, 0, (&raw mut info) as u64];
         // SAFETY: the place for the answer is ours.
         let asked = unsafe { sys::call(nr::__NR_ptrace, args) };
-        asked.is_ok() && info.code == USER_DISPATCH
+        asked.is_ok() && (info.code == USER_DISPATCH || info.is_press())
     }
 
     fn go_on(&self) {

@@ -8,7 +8,7 @@ use crate::thread::Thread;
 use crate::{process, solitude};
 use linux_raw_sys::general as nr;
 use pagefault_linux::deliver::{self, HostFault};
-use pagefault_linux::{Answer as MachineAnswer, Signal};
+use pagefault_linux::{Answer as MachineAnswer, Delivery, Signal};
 use pagefault_machine::Access;
 
 /// What is to be done about a fault.
@@ -56,7 +56,10 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
             // The end of a file, or memory that failed.
             return Answer::Signal(*info);
         }
-        let section = solitude::section(thread);
+        let section = match manager.delivery {
+            Delivery::Inline => solitude::long_section(thread),
+            _ => solitude::section(thread),
+        };
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
         drop(section);
         if answer != MachineAnswer::Short {

@@ -73,9 +73,13 @@ pub fn ask() {
 
 /// Gives frames up if others asked for them. Called where no lock is held.
 pub fn give_up_asked() {
-    if ASKED.load(Relaxed) == 0 || ASKED.swap(0, Relaxed) == 0 {
-        return;
+    if ASKED.load(Relaxed) != 0 && ASKED.swap(0, Relaxed) != 0 {
+        // A press comes while the thread waits in a call, too.
+        solitude::back_for(Thread::current(), give_up);
     }
+}
+
+fn give_up() {
     let Some(manager) = current() else { return };
     if light::give_up(manager) {
         return;

@@ -4,7 +4,6 @@ use super::{Set, arrive};
 use crate::lock::Mutex;
 use crate::sys::{Errno, Result};
 use linux_raw_sys::general as nr;
-use pagefault_control::PRESS_SIGNAL;
 
 /// The number of signals.
 pub const SIGNALS: usize = 64;
@@ -130,8 +129,7 @@ impl Actions {
         // more what the program wants.
         let actions = self.0.lock();
         for signal in 1..=SIGNALS as i32 {
-            let ours = Set::NEEDED.contains(signal) || signal == PRESS_SIGNAL;
-            if ours && actions[signal as usize - 1].handler == IGNORE {
+            if Set::NEEDED.contains(signal) && actions[signal as usize - 1].handler == IGNORE {
                 arrive::ignore(signal);
             }
         }

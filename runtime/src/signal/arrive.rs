@@ -6,9 +6,8 @@ use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
-use crate::{call, memory, process, site, sys};
+use crate::{call, front, memory, process, site, sys};
 use linux_raw_sys::general as nr;
-use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
 
 /// `struct sigaction` for the kernel.
 #[repr(C)]
@@ -33,7 +32,6 @@ pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
     let flags = OURS | nr::SA_NODEFER | nr::SA_RESTART;
     set(nr::SIGSYS as i32, entry::pagefault_on_call as *const () as u64, flags, Mask::Nothing);
-    settle(PRESS_SIGNAL, &Action::default());
     // A fault within a call's copies nests.
     for signal in [nr::SIGSEGV, nr::SIGBUS] {
         set(signal as i32, entry::pagefault_on_fault as *const () as u64, flags, Mask::Everything);
@@ -56,13 +54,11 @@ pub fn settle(signal: i32, action: &Action) {
     if Set::NEEDED.contains(signal) {
         return;
     }
-    // The keeper's, too; what the program wants of its own is looked at when it comes.
-    let is_ours = signal == PRESS_SIGNAL;
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
     let dumps_core =
         action.handler == super::action::DEFAULT && memory::dump::is_incomplete(signal);
-    if action.is_handled() || is_ours || dumps_core {
+    if action.is_handled() || dumps_core {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.
         let flags = OURS | nr::SA_RESTART | kept;
@@ -127,7 +123,10 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
             Manner::Today => on_trap(thread, context),
             Manner::Old => call::dispatch(thread, context, manner),
         }
-    } else if let Interrupted::Runtime = on_async(thread, info, context) {
+        return;
+    }
+    front::look_at(info);
+    if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
         // SAFETY: the kernel wrote the context, at the top of this stack.
         unsafe { entry::leave(context) }
@@ -166,7 +165,8 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
         return;
     }
     let info = match memory::fault(info, &context.registers) {
-        memory::Answer::Resume => return,
+        // A press that came meanwhile.
+        memory::Answer::Resume => return memory::give_up_asked(),
         memory::Answer::Signal(info) => info,
     };
     if site::correct(&mut context.registers) {
@@ -212,14 +212,14 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     // The runtime runs on its own stack alone, the program never does.
     let is_ours = thread.has_stack_at(context.registers.rsp);
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
+    if info.is_press() {
+        // Nothing blocks it, so that it may have interrupted whoever holds a lock.
+        on_press(thread, context);
+        return interrupted;
+    }
     let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
     let action = thread.member().signals().action(info.signal);
-    if info.signal == PRESS_SIGNAL && info.fields[1] == PRESS_VALUE {
-        on_press(thread, context);
-    } else if info.signal == PRESS_SIGNAL && !action.is_handled() {
-        // Its default is to be ignored.
-        entry::call_again(&mut context.registers);
-    } else if Set::NEEDED.contains(info.signal)
+    if Set::NEEDED.contains(info.signal)
         && (blocked.contains(info.signal) || thread.has_pending())
     {
         thread.held().put(info);

@@ -33,6 +33,7 @@ use crate::frame::Context;
 use crate::sys::{self, Errno};
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
+use pagefault_control::PRESS_SIGNAL;
 
 /// A set of signals; bit n − 1 is signal n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,11 @@ impl Set {
     /// The signals of either set.
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// What the host may take from the queue of signals for the program: not a press.
+    pub const fn without_press(self) -> Self {
+        self.without(Self::of(PRESS_SIGNAL))
     }
 
     /// The set as a program can have it: `SIGKILL` and `SIGSTOP` cannot be blocked.

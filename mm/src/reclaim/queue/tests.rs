@@ -3,6 +3,7 @@
 use super::{List, TURNS};
 use crate::machine::Frame;
 use crate::page::{NO_FRAME, PageFlags, Pages};
+use crate::word::Sole;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -30,17 +31,27 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Whether the queue is used as by one of many contexts or by the only one.
+struct Who(bool);
+
+impl Sole for Who {
+    fn is_sole(&self) -> bool {
+        self.0
+    }
+}
+
 /// The queue, and beside it each page's number and rounds, the oldest first.
 struct Both {
+    who: Who,
     pages: Pages,
     list: List,
     expected: VecDeque<(u32, u8)>,
 }
 
 impl Both {
-    fn new() -> Self {
+    fn new(who: Who) -> Self {
         let list = List { newest: NO_FRAME, oldest: NO_FRAME, len: 0 };
-        Self { pages: Pages::new(FRAMES), list, expected: VecDeque::new() }
+        Self { who, pages: Pages::new(FRAMES), list, expected: VecDeque::new() }
     }
 
     fn perform(&mut self, step: Step) {
@@ -54,10 +65,10 @@ impl Both {
             }
             Step::Pop => {
                 let oldest = self.expected.pop_front().map(|(frame, _)| Frame(frame));
-                assert_eq!(self.list.pop(&self.pages), oldest);
+                assert_eq!(self.list.pop(&self.who, &self.pages), oldest);
             }
             Step::Turn => {
-                self.list.turn(&self.pages);
+                self.list.turn(&self.who, &self.pages);
                 self.turn();
             }
         }
@@ -70,8 +81,9 @@ impl Both {
         }
         let page = self.pages.of(Frame(frame));
         page.refs.store(1, Ordering::Relaxed);
-        page.clear(PageFlags::ROUNDS);
-        page.set(PageFlags::from_bits_retain(u32::from(rounds) * (PageFlags::ROUNDS.bits() / 3)));
+        page.clear(&self.who, PageFlags::ROUNDS);
+        let rounds_left = u32::from(rounds) * (PageFlags::ROUNDS.bits() / 3);
+        page.set(&self.who, PageFlags::from_bits_retain(rounds_left));
         self.list.push(&self.pages, Frame(frame));
         self.expected.push_back((frame, rounds));
     }
@@ -105,8 +117,8 @@ impl Both {
 
 proptest! {
     #[test]
-    fn a_queue_is_a_list(steps in prop::collection::vec(step(), 0..300)) {
-        let mut both = Both::new();
+    fn a_queue_is_a_list(is_sole: bool, steps in prop::collection::vec(step(), 0..300)) {
+        let mut both = Both::new(Who(is_sole));
         for step in steps {
             both.perform(step);
             both.check();
@@ -116,19 +128,19 @@ proptest! {
 
 #[test]
 fn a_turn_ends_with_the_first_page_that_goes() {
-    let mut both = Both::new();
+    let mut both = Both::new(Who(false));
     for (frame, rounds) in [(7, 1), (3, 2), (5, 0), (9, 3)] {
         both.perform(Step::Push(frame, rounds));
     }
     both.perform(Step::Turn);
     both.check();
     assert_eq!(both.expected, [(5, 0), (9, 3), (7, 0), (3, 1)]);
-    assert_eq!(both.list.pop(&both.pages), Some(Frame(5)));
+    assert_eq!(both.list.pop(&both.who, &both.pages), Some(Frame(5)));
 }
 
 #[test]
 fn a_turn_moves_a_few_pages_at_most() {
-    let mut both = Both::new();
+    let mut both = Both::new(Who(false));
     for frame in 0..FRAMES {
         both.perform(Step::Push(frame, 1));
     }

@@ -1,0 +1,90 @@
+//! The front, which the user started and which waits for the program: who kills it wants to be rid of the
+//! tree.
+//!
+//! Its keeper sees to that, unless both are killed at once. So the host tells the program, the front's
+//! child, of its parent's end (`PR_SET_PDEATHSIG`), and the program's runtime ends the tree. A process
+//! that computes or sleeps is told too, and nobody else pays for it. The signal is `SIGSYS`, which is
+//! the runtime's and never blocked.
+
+use crate::frame::Info;
+use crate::{process, sys};
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
+use linux_raw_sys::prctl::{PR_GET_PDEATHSIG, PR_SET_PDEATHSIG};
+use pagefault_control::Control;
+
+/// The signal that tells of the front's end.
+const SIGNAL: u32 = nr::SIGSYS;
+
+/// Whether the program has asked for a signal of its own at its parent's end.
+static IS_PROGRAMS: AtomicBool = AtomicBool::new(false);
+
+/// Asks to be told of the front's end, where the front is the parent and the program has not asked for
+/// a signal. What was asked for stays through an exec; a change of user takes it away.
+pub fn begin() {
+    let Some(control) = process::control() else { return };
+    if parent() != control.front.load(Relaxed) || signal() != 0 {
+        return;
+    }
+    // SAFETY: the runtime handles the signal.
+    let _ = unsafe { sys::call(nr::__NR_prctl, [u64::from(PR_SET_PDEATHSIG), SIGNAL.into()]) };
+    if parent() != control.front.load(Relaxed) {
+        end_tree(control);
+    }
+}
+
+/// Looks whether a signal that somebody sent tells of the front's end.
+pub fn look_at(info: &Info) {
+    /// `SI_USER`.
+    const USER: i32 = 0;
+    let Some(control) = process::control() else { return };
+    let front = control.front.load(Relaxed);
+    // The host names who ended, and the parent is another by then.
+    let is_of_front = info.code == USER && info.fields[0] as u32 == front;
+    if is_of_front && info.signal as u32 == SIGNAL && parent() != front {
+        end_tree(control);
+    }
+}
+
+/// Notes that the program asks for a signal of its own, or for none.
+pub fn program_sets_signal() {
+    // Each thread has its own.
+    if signal() == SIGNAL {
+        IS_PROGRAMS.store(true, Relaxed);
+    }
+}
+
+/// Whether the signal that the host would send at the parent's end is not the program's wish.
+pub fn is_signal_ours() -> bool {
+    !IS_PROGRAMS.load(Relaxed) && signal() == SIGNAL
+}
+
+/// The signal that the host sends at the parent's end; 0 for none.
+fn signal() -> u32 {
+    let mut signal = 0_u32;
+    let args = [u64::from(PR_GET_PDEATHSIG), (&raw mut signal) as u64];
+    // SAFETY: the word is ours.
+    let _ = unsafe { sys::call(nr::__NR_prctl, args) };
+    signal
+}
+
+fn parent() -> u32 {
+    // SAFETY: the call takes nothing and changes nothing.
+    unsafe { sys::raw_call(nr::__NR_getppid, [0; 6]) as u32 }
+}
+
+/// Kills every process of the tree, this one last. A child that nobody has heard of finds no keeper,
+/// and ends by itself.
+fn end_tree(control: &Control) -> ! {
+    let own = sys::process_id();
+    // This process is in the keeper's process namespace, as the front was: the numbers are the same.
+    let known = control.slots.all_taken().map(|(_, slot)| slot.pid.load(Relaxed));
+    let numbers = known.chain(control.slots.all_taken().filter_map(|(_, slot)| slot.unborn()));
+    for number in numbers.filter(|number| ![0, own].contains(number)) {
+        sys::kill(number, nr::SIGKILL);
+    }
+    loop {
+        sys::kill(own, nr::SIGKILL);
+    }
+}
