@@ -219,8 +219,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     }
     let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
     let action = thread.member().signals().action(info.signal);
-    if Set::NEEDED.contains(info.signal)
-        && (blocked.contains(info.signal) || thread.has_pending())
+    if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending())
     {
         thread.held().put(info);
     } else if !is_ours {
