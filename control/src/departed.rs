@@ -3,19 +3,17 @@
 use crate::offload::{Charge, Desk};
 use crate::pool::SPAN;
 use crate::spans::{Spans, Word};
-use crate::{Control, EXTENT, EXTENT_PAGES, MOST_AREAS, Plan, Shares};
+use crate::{Control, EXTENT, MOST_AREAS, Plan, Shares};
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::vec;
 use std::vec::Vec;
-
-const PAGE: u64 = 4096;
 
 /// Frames and spans of the tree, as the keeper lets them go.
 pub struct Departed {
@@ -24,7 +22,11 @@ pub struct Departed {
     shares: Words<AtomicU32>,
     spans: Words<Word>,
     files: Vec<SwapFile>,
+    punch_extent: PunchExtent,
 }
+
+/// Gives the blocks of an extent of a swap file of so many pages back to its file system.
+pub type PunchExtent = fn(BorrowedFd<'_>, u32, u32);
 
 /// A swap file of the tree.
 struct SwapFile {
@@ -35,7 +37,12 @@ struct SwapFile {
 
 impl Departed {
     /// Maps the words of all shares and of all spans. `files` are the swap files, in the order of their areas.
-    pub fn new(file: OwnedFd, plan: Plan, files: Vec<OwnedFd>) -> Result<Self, Errno> {
+    pub fn new(
+        file: OwnedFd,
+        plan: Plan,
+        files: Vec<OwnedFd>,
+        punch_extent: PunchExtent,
+    ) -> Result<Self, Errno> {
         let shares = Words::map(&file, plan.shares().start, plan.frames() as usize + 1)?;
         let spans = Words::map(&file, plan.span_words().start, plan.spans() as usize)?;
         let areas = (0..MOST_AREAS).filter(|area| plan.files().pages(*area) > 0);
@@ -45,7 +52,7 @@ impl Departed {
             Ok(SwapFile { area, file: swap, words })
         };
         let files = areas.zip(files).map(map).collect::<Result<_, Errno>>()?;
-        Ok(Self { file, plan, shares, spans, files })
+        Ok(Self { file, plan, shares, spans, files, punch_extent })
     }
 
     /// The shared file.
@@ -73,21 +80,15 @@ impl Departed {
         })?;
         self.files.iter().try_for_each(|swap| {
             let extents = Spans::new(swap.words.all());
+            let pages = self.plan.files().pages(swap.area);
             self.take_spans(self.plan.files().column(swap.area, slot), |extent| {
-                if let Some(area) = extents.let_go(extent, || self.punch_extent(swap, extent)) {
+                if let Some(area) =
+                    extents.let_go(extent, || (self.punch_extent)(swap.file.as_fd(), extent, pages))
+                {
                     control.files.uncharge_bytes(area, EXTENT);
                 }
             })
         })
-    }
-
-    /// Gives the blocks of an extent back. The first page of a file may hold its signature.
-    fn punch_extent(&self, swap: &SwapFile, extent: u32) {
-        let first = extent * EXTENT_PAGES;
-        let end = first.saturating_add(EXTENT_PAGES).min(self.plan.files().pages(swap.area));
-        let pages = u64::from(first.max(1))..u64::from(end);
-        // Blocks that the file system does not take back serve the next holder.
-        let _ = punch(&swap.file, pages.start * PAGE..pages.end * PAGE);
     }
 
     /// Takes each span of a column of bits, and empties the column.
@@ -188,9 +189,12 @@ mod tests {
     use super::*;
     use crate::spans::Bits;
     use crate::{Calls, Config, Delivery, Holder, Mapped, Storage, SwapSpec};
+    use pagefault_linux::store::extents;
 
     // SAFETY: a transparent wrapper around an atomic.
     unsafe impl Atomic for Bits {}
+
+    const PAGE: u64 = 4096;
 
     /// A tree with two areas of 4 MiB of memory and a file of 130 pages.
     fn tree() -> (OwnedFd, Mapped, Departed, OwnedFd) {
@@ -209,7 +213,7 @@ mod tests {
         assert_eq!(plan, config.plan());
         let swap = rustix::fs::memfd_create("swap", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let dup = |file: &OwnedFd| rustix::io::dup(file).unwrap();
-        let departed = Departed::new(dup(&file), plan, vec![dup(&swap)]).unwrap();
+        let departed = Departed::new(dup(&file), plan, vec![dup(&swap)], extents::punch).unwrap();
         (file, control, departed, swap)
     }
 

@@ -55,7 +55,7 @@ pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 #[cfg(feature = "alloc")]
 pub use config::{Config, Storage, SwapSpec};
 #[cfg(feature = "std")]
-pub use departed::Departed;
+pub use departed::{Departed, PunchExtent};
 #[cfg(feature = "std")]
 pub use desks::Desks;
 pub use events::{Happening, Kind, Next, RECORDS, Ring};

@@ -36,6 +36,16 @@ pub(crate) enum Rank {
     Reading = 8,
 }
 
+impl Rank {
+    /// Whether a lock of this rank may be taken while those of some ranks are held. Two cursors may nest
+    /// under exclusive use of both spaces (spec B2).
+    const fn may_follow(self, held: u32) -> bool {
+        let bit = 1 << self as u32;
+        let is_nested = matches!(self, Self::Entries) && held & bit != 0;
+        held < bit || (is_nested && held < bit << 1)
+    }
+}
+
 /// The part of a thread of control's word that says which ranks it holds; the rest counts how often
 /// it is engaged.
 const RANKS: u32 = 0xffff;
@@ -66,13 +76,12 @@ impl<M: Machine> LockOrder<M> {
         let Some(word) = self.mine() else { return Held::NOTHING };
         let bit = 1 << rank as u32;
         let before = word.fetch_or(bit, Ordering::Relaxed) & RANKS;
-        // Two cursors may nest under exclusive use of both spaces (spec B2).
-        let nested_cursor = rank == Rank::Entries && before & bit != 0;
         assert!(
-            before < bit || (nested_cursor && before < bit << 1),
+            rank.may_follow(before),
             "lock order: {rank:?} taken while holding ranks {before:#b}"
         );
-        Held::new(word, if nested_cursor { 0 } else { bit })
+        // A nested cursor leaves the mark to the outer one.
+        Held::new(word, bit & !before)
     }
 
     /// Panics in debug builds if the caller holds a lock: used before I/O and before waiting.
@@ -275,6 +284,39 @@ impl<M: Machine> Drop for SleepGuard<'_, M> {
     fn drop(&mut self) {
         if self.lock.word.swap(0, Ordering::Release) == 2 {
             self.order.machine.wake(&self.lock.word);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rank;
+
+    const fn bits<const N: usize>(ranks: [Rank; N]) -> u32 {
+        let (mut bits, mut at) = (0, 0);
+        while at < N {
+            bits |= 1 << ranks[at] as u32;
+            at += 1;
+        }
+        bits
+    }
+
+    #[test]
+    fn b2_locks_are_taken_in_their_order() {
+        assert!(Rank::Layout.may_follow(0));
+        assert!(Rank::Entries.may_follow(bits([Rank::Layout, Rank::FileRegions])));
+        assert!(Rank::Queue.may_follow(bits([Rank::Entries, Rank::Cache])));
+        assert!(!Rank::Entries.may_follow(bits([Rank::Cache])));
+        assert!(!Rank::Layout.may_follow(bits([Rank::Regions])));
+        assert!(!Rank::Registry.may_follow(bits([Rank::Reading])));
+    }
+
+    #[test]
+    fn b2_only_cursors_nest() {
+        assert!(Rank::Entries.may_follow(bits([Rank::Layout, Rank::Entries])));
+        assert!(!Rank::Entries.may_follow(bits([Rank::Entries, Rank::Queue])));
+        for rank in [Rank::Layout, Rank::Regions, Rank::Cache, Rank::Queue] {
+            assert!(!rank.may_follow(bits([rank])), "{rank:?}");
         }
     }
 }

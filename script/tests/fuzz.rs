@@ -9,15 +9,35 @@ extern crate alloc;
 #[path = "../../pc/kernel/src/acpi.rs"]
 #[allow(dead_code, reason = "the kernel uses all of it")]
 mod acpi;
+#[path = "../../runtime/src/seccomp/bpf.rs"]
+#[allow(dead_code, reason = "the runtime uses all of it")]
+mod bpf;
+#[path = "../../runtime/src/site/shape.rs"]
+#[allow(dead_code, reason = "the runtime uses all of it")]
+mod shape;
+
+/// What the runtime's filters say of themselves.
+mod sys {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(clippy::upper_case_acronyms, reason = "the name is that of errno(3)")]
+    pub enum Errno {
+        EINVAL,
+    }
+}
 
 use fastrand::Rng;
+use pagefault::machine::PAGE_SIZE;
+use pagefault::swap::header::Header;
+use pagefault_control::{Control, MOST_AREAS, MappedRing, Next, Plan, RECORDS};
 use pagefault_script::ast::Script;
 use pagefault_script::corpus;
 use pagefault_script::diff::texts;
 use pagefault_script::machine::{Catalogue, Entry, StartError};
 use pagefault_script::parse::parse;
 use pagefault_script::{managed, random, runner};
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Calls `f` with random numbers for each input, and names the seed of one that panics.
@@ -274,6 +294,103 @@ fn elf_headers() {
         std::fs::write(&path, &bytes).expect("a file");
         if let Ok(stripped) = pagefault_pc::host::stripped(&path) {
             assert!(stripped.len() <= bytes.len().max(64));
+        }
+    });
+}
+
+/// The first page of a swap area that others formatted.
+#[test]
+fn swap_headers() {
+    each_input("swap headers", 20_000, |rng| {
+        let mut page = [0; PAGE_SIZE as usize];
+        let last_page = rng.u32(2..1000);
+        let bad = (0..rng.usize(..40)).map(|_| rng.u32(1..last_page)).collect();
+        let header = Header { last_page, bad };
+        header.write(&mut page).expect("a header that is right");
+        assert_eq!(Header::parse(&page), Ok(header));
+        let mut bytes = page[1024..1024 + 200].to_vec();
+        spoil(rng, &mut bytes);
+        bytes.resize(200, 0);
+        page[1024..1024 + 200].copy_from_slice(&bytes);
+        if let Ok(header) = Header::parse(&page) {
+            let mut again = [0; PAGE_SIZE as usize];
+            header.write(&mut again).expect("what was read is written");
+            assert_eq!(Header::parse(&again), Ok(header));
+        }
+    });
+}
+
+/// Filters that a program installs (seccomp): one that is accepted ends at every call.
+#[test]
+fn filters() {
+    // What compilers of filters make, so that some are accepted.
+    const CODES: [u16; 20] = [
+        0x20, 0x00, 0x60, 0x80, 0x01, 0x61, 0x02, 0x03, 0x04, 0x14, 0x3c, 0x64, 0x84, 0x05, 0x15,
+        0x25, 0x45, 0x07, 0x87, 0x06,
+    ];
+    let mut accepted = 0_u64;
+    each_input("filters", 20_000, |rng| {
+        let mut code: Vec<bpf::Instruction> = (0..rng.usize(..12))
+            .map(|_| bpf::Instruction {
+                code: if rng.u8(..20) == 0 { rng.u16(..) } else { CODES[rng.usize(..CODES.len())] },
+                if_true: rng.u8(..4),
+                if_false: rng.u8(..4),
+                k: if rng.u8(..8) == 0 { rng.u32(..) } else { rng.u32(..18) },
+            })
+            .collect();
+        code.push(bpf::Instruction { code: 0x06, if_true: 0, if_false: 0, k: rng.u32(..) });
+        if let Ok(program) = bpf::Program::new(code) {
+            accepted += 1;
+            program.run(&bpf::Data {
+                number: rng.u32(..),
+                architecture: rng.u32(..),
+                ip: rng.u64(..),
+                args: std::array::from_fn(|_| rng.u64(..)),
+            });
+        }
+    });
+    assert!(accepted > 0, "no filter was accepted");
+}
+
+/// Code behind a system call, as it is looked at before the call is rewritten.
+#[test]
+fn code_behind_calls() {
+    let own = std::fs::read("/proc/self/exe").expect("this program");
+    each_input("code", 200_000, |rng| {
+        let at = rng.usize(..own.len() - 64);
+        let mut code = shape::SYSCALL.to_vec();
+        code.extend_from_slice(&own[at..at + shape::LONGEST]);
+        if rng.bool() {
+            spoil(rng, &mut code);
+        }
+        let place = 0x7fff_ffff_e000 + rng.u64(..64);
+        if let Some(shape) = shape::Shape::of(place, &code) {
+            assert!(shape.moved <= shape::MOST_MOVED && shape.moved + 2 <= code.len());
+        }
+    });
+}
+
+/// The ring of events that a program shares with whoever reads its trace or its report.
+#[test]
+fn rings() {
+    let plan = Plan::new(1 << 20, 1 << 20, [0; MOST_AREAS]);
+    let (file, _control) = Control::create_observed(plan).expect("the memory of a tree");
+    let ring = MappedRing::new(&file, plan, 3).expect("a ring");
+    let file = File::from(file);
+    let place = plan.ring(3);
+    each_input("rings", 200, |rng| {
+        let words: Vec<u64> =
+            (0..64).map(|_| if rng.bool() { rng.u64(..200) } else { rng.u64(..) }).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        // The head of the ring, and any of its records.
+        let at = if rng.bool() { 0 } else { rng.u64(..(place.end - place.start) / 8 - 64) * 8 };
+        file.write_all_at(&bytes, place.start + at).expect("memory");
+        for _ in 0..4 * RECORDS {
+            match ring.read() {
+                Next::Nothing => break,
+                Next::Unfinished => ring.skip(),
+                Next::Event(_) => {}
+            }
         }
     });
 }

@@ -6,29 +6,27 @@
 //! first thread; the second one compresses (`compress.rs`). A process is traced from its request to the
 //! first instruction of the new program.
 
+mod exec;
+mod leave;
+
 use super::compress;
 use super::front::Shared;
 use super::image::Image;
-use super::place::{self, PlaceError, Process};
-use super::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{
-    Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, STATUS_FAILED, Slot, ask, tree,
-};
+use exec::Traced;
+use leave::leave_the_caller;
+use pagefault_control::{Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, Slot, ask, tree};
+use pagefault_linux::store::extents;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::futex;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// Where the first of our descriptors is, once everything else is closed.
-const FIRST: i32 = 3;
 /// What an event is about: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
@@ -53,7 +51,8 @@ pub fn run(
         return Err(Errno::BADF.into());
     };
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    let departed = Departed::new(memory, tree.control.plan(), own.collect())?;
+    let files = own.collect();
+    let departed = Departed::new(memory, tree.control.plan(), files, extents::punch)?;
     Keeper::new(socket, departed, tree.control, image, start)?.serve()
 }
 
@@ -64,72 +63,6 @@ pub struct Start {
     pub first: u32,
     /// The process that was asked.
     pub front: Pid,
-}
-
-/// Leaves the caller's session, directory and files, but for some. Returns these under new numbers.
-fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
-    // Not a leader of a group: a process that was just forked.
-    rustix::process::setsid()?;
-    rustix::process::chdir("/")?;
-    let _ = rustix::thread::set_name(c"pagefault-keep");
-    block_signals();
-    // For one descriptor a process.
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let most = Rlimit { current: limit.maximum, ..limit };
-    let _ = rustix::process::setrlimit(Resource::Nofile, most);
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
-    for number in 0..FIRST {
-        match &null {
-            // SAFETY: the numbers below FIRST are the standard streams, which nobody owns.
-            Some(null) => drop(unsafe { libc::dup2(null.as_raw_fd(), number) }),
-            // SAFETY: as above.
-            None => drop(unsafe { libc::close(number) }),
-        }
-    }
-    drop(null);
-    let numbers = FIRST..FIRST + kept.len() as i32;
-    // Out of the way of the numbers that they are to have.
-    let kept: Vec<_> = kept
-        .iter()
-        .map(|file| rustix::io::fcntl_dupfd_cloexec(file, numbers.end))
-        .collect::<Result<_, _>>()?;
-    for (file, number) in kept.iter().zip(numbers.clone()) {
-        // SAFETY: what is at the number is the caller's, and not used any more.
-        if unsafe { libc::dup2(file.as_raw_fd(), number) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    drop(kept);
-    close_from(numbers.end);
-    // SAFETY: they are there, and nobody else owns them.
-    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
-}
-
-/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
-/// the front's stack, to which this process does not return.
-fn close_from(first: i32) {
-    // SAFETY: as said.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
-        return;
-    }
-    // A filter forbids it.
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers: Vec<i32> =
-        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number >= first) {
-        // SAFETY: as said; the directory's own descriptor is closed already.
-        unsafe { libc::close(number) };
-    }
-}
-
-/// No signal but those that cannot be blocked ends or stops the keeper.
-fn block_signals() {
-    // SAFETY: the set is filled before it is used.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-    }
 }
 
 /// A descriptor that is readable when a traced thread has stopped.
@@ -160,16 +93,6 @@ impl Member {
             None => rustix::process::test_kill_process(self.process).is_err(),
         }
     }
-}
-
-/// A process that was asked for, from its request to its exec.
-struct Traced {
-    thread: Tracee,
-    slot: u32,
-    /// Its exec has failed: it is released.
-    cancelled: bool,
-    /// Its standard error, for messages about the program.
-    errors: Option<OwnedFd>,
 }
 
 struct Keeper<'a> {
@@ -452,124 +375,6 @@ impl<'a> Keeper<'a> {
         };
         self.unborn = self.control.slots.unborn().filter(is_gone).collect();
     }
-
-    /// Begins to trace the thread that a process wants to execute a program with.
-    fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
-        let number = process.as_raw_nonzero().get();
-        let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
-        let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
-        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
-        // of the process that we still trace is let go when it stops.
-        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
-            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
-            thread.seize().map_err(refused)?;
-        }
-        let member = self.members.get(&slot);
-        let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
-            rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
-        });
-        self.traced.insert(number, Traced { thread, slot, cancelled: false, errors });
-        Ok(())
-    }
-
-    fn cancel(&mut self, process: Pid) {
-        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
-        traced.cancelled = true;
-        traced.errors = None;
-        if let Some(slot) = self.control.slots.get(traced.slot) {
-            slot.word.store(ask::IDLE, Release);
-        }
-        // If it has ended we shall hear of it.
-        let _ = traced.thread.interrupt();
-    }
-
-    fn look_at_stops(&mut self) {
-        // Only that there was one is of interest: several signals may have become one.
-        let mut signals = [0; 128 * 8];
-        while rustix::io::read(&self.stops, &mut signals).is_ok() {}
-        while let Some((thread, stop)) = trace::wait_any() {
-            self.stopped(thread, stop);
-        }
-    }
-
-    fn stopped(&mut self, thread: Tracee, stop: Stop) {
-        // At its exec a thread has become the only one, and has the number of the process.
-        if stop == Stop::Exec {
-            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
-                Some(traced) => self.executed(thread, traced),
-                // It went on without us after an exec that failed.
-                None => drop(thread.resume(Resume::Detach, 0)),
-            }
-            return;
-        }
-        let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
-        let found = found.map(|(number, traced)| (*number, traced.cancelled));
-        let Some((process, cancelled)) = found else {
-            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
-            let _ = thread.resume(Resume::Detach, signal);
-            return;
-        };
-        let (how, signal) = match stop {
-            Stop::Ended => {
-                self.traced.remove(&process);
-                return;
-            }
-            _ if cancelled => {
-                self.traced.remove(&process);
-                (Resume::Detach, if let Stop::Signal(signal) = stop { signal } else { 0 })
-            }
-            Stop::Signal(signal) => (Resume::Run, signal),
-            Stop::Group => (Resume::Listen, 0),
-            Stop::Interrupted | Stop::Call | Stop::Exec => (Resume::Run, 0),
-        };
-        // If it has ended meanwhile there is nothing to resume.
-        let _ = thread.resume(how, signal);
-    }
-
-    /// Handles a program after its exec, before its first instruction.
-    fn executed(&mut self, program: Tracee, traced: Traced) {
-        let Some(slot) = self.control.slots.get(traced.slot) else {
-            return drop(program.resume(Resume::Detach, 0));
-        };
-        let process = Process {
-            slot: traced.slot,
-            control_fd: slot.control_fd.load(Relaxed),
-            socket_fd: slot.socket_fd.load(Relaxed),
-            code_fd: slot.code_fd.load(Relaxed),
-            first: self.first == traced.slot && !self.begun,
-        };
-        // What the process was charged with is gone with its memory.
-        self.control.slots.discharge(traced.slot);
-        self.let_go(traced.slot);
-        let placed = place::place(program, &mut self.image, process);
-        answer(slot, ask::IDLE);
-        match placed {
-            Ok(()) => self.control.counters.programs.add(1),
-            Err(PlaceError::Ended) => return,
-            Err(why @ (PlaceError::Secure | PlaceError::Foreign | PlaceError::Unreadable)) => {
-                let text =
-                    format!("pagefault: process {}: {why}, so it runs unmanaged\n", program.0);
-                say(traced.errors, &text);
-                self.ended(traced.slot);
-            }
-            Err(why) => self.stop(program, &why, traced.errors),
-        }
-        self.begun |= process.first;
-        let _ = program.resume(Resume::Detach, 0);
-    }
-
-    /// Ends a program that cannot be managed and must not run without.
-    fn stop(&self, program: Tracee, why: &PlaceError, errors: Option<OwnedFd>) {
-        if !self.control.fail(program.0 as u32, &why.to_string()) {
-            say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
-        }
-        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
-        let can_call = matches!(why, PlaceError::Call { .. });
-        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
-            // SAFETY: kill asks nothing of its caller.
-            unsafe { libc::kill(program.0, libc::SIGKILL) };
-        }
-    }
 }
 
 /// Kills a process, if it is still there.
@@ -595,35 +400,4 @@ fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
         Ok(_) => poll[0].revents(),
         Err(_) => PollFlags::empty(),
     }
-}
-
-/// Says something on a process's standard error, if it has one.
-fn say(errors: Option<OwnedFd>, text: &str) {
-    if let Some(errors) = errors {
-        // There is nobody else to be told. A full pipe must not hold up the tree.
-        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
-            let _ = File::from(errors).write_all(text.as_bytes());
-        }
-    }
-}
-
-/// The thread of a process that has a number in the process's own namespace, by the number that it
-/// has in ours.
-fn thread(process: i32, named: u32) -> Option<i32> {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    let mut numbers: Vec<i32> =
-        threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    if let [only] = numbers[..] {
-        return Some(only);
-    }
-    // The process itself is the likeliest.
-    numbers.sort_by_key(|number| *number != process);
-    numbers.into_iter().find(|number| innermost(process, *number) == Some(named))
-}
-
-/// The number of a thread in the innermost namespace.
-fn innermost(process: i32, thread: i32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_whitespace().next_back()?.parse().ok()
 }

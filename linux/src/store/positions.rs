@@ -51,6 +51,18 @@ pub(super) enum Fresh {
     Refused,
 }
 
+/// It has to be known first whether a fresh extent may be taken: that takes a system call.
+struct MustAsk;
+
+/// Extents to be given back when the lock is not held any more: to punch a hole is I/O.
+#[derive(Default)]
+struct Unused {
+    /// One that was filled, and of which no page is in use.
+    closed: Option<u32>,
+    /// One that was taken, and lies beyond the limit.
+    fresh: Option<u32>,
+}
+
 impl Positions {
     pub fn new(extents: Box<dyn Extents>, pages: u32) -> Result<Self, ReserveError> {
         let count = pages.div_ceil(PAGES) as usize;
@@ -71,16 +83,44 @@ impl Positions {
 
     /// Takes a page below `limit`. `may_grow` is asked before a fresh extent is taken.
     pub fn take(&self, limit: u32, may_grow: impl FnOnce() -> Fresh) -> Option<u32> {
-        let mut filling = self.filling.lock();
+        match self.take_if(limit, None) {
+            Ok(taken) => taken,
+            Err(MustAsk) => self.take_if(limit, Some(may_grow())).unwrap_or(None),
+        }
+    }
+
+    /// Likewise, once it is known whether a fresh extent may be taken, or where none is needed.
+    fn take_if(&self, limit: u32, growth: Option<Fresh>) -> Result<Option<u32>, MustAsk> {
+        let mut unused = Unused::default();
+        let taken = self.take_under_lock(&mut self.filling.lock(), limit, growth, &mut unused);
+        self.give_unused(unused);
+        taken
+    }
+
+    fn take_under_lock(
+        &self,
+        filling: &mut Filling,
+        limit: u32,
+        growth: Option<Fresh>,
+        unused: &mut Unused,
+    ) -> Result<Option<u32>, MustAsk> {
         if filling.open == NONE || self.free(filling.open, limit) == 0 {
-            self.close(&mut filling);
-            filling.open = self.next(&mut filling, limit, may_grow)?;
-            filling.end = filling.end.max(filling.open + 1);
+            unused.closed = self.close(filling);
+            let Some(next) = self.next(filling, limit, growth, unused)? else { return Ok(None) };
+            filling.open = next;
+            filling.end = filling.end.max(next + 1);
         }
         let extent = filling.open;
         let free = self.free(extent, limit);
         self.used[extent as usize].fetch_or(free & free.wrapping_neg(), Relaxed);
-        Some(extent * PAGES + free.trailing_zeros())
+        Ok(Some(extent * PAGES + free.trailing_zeros()))
+    }
+
+    /// Gives extents back. Nobody knows of them until they are taken again.
+    fn give_unused(&self, unused: Unused) {
+        for extent in [unused.closed, unused.fresh].into_iter().flatten() {
+            self.extents.give(extent);
+        }
     }
 
     /// Frees a page.
@@ -93,10 +133,9 @@ impl Positions {
             return;
         }
         self.note_partial(extent, left != 0);
-        // To punch a hole is I/O. Nobody knows of the extent until it is taken again.
         drop(filling);
         if left == 0 {
-            self.extents.give(extent);
+            self.give_unused(Unused { closed: Some(extent), fresh: None });
         }
     }
 
@@ -116,7 +155,8 @@ impl Positions {
 
     /// Prepares for a process fork, with no other call under way: nothing is filled on.
     pub fn before_fork(&self) {
-        self.close(&mut self.filling.lock());
+        let closed = self.close(&mut self.filling.lock());
+        self.give_unused(Unused { closed, fresh: None });
     }
 
     /// The extents that this process holds, when none is filled.
@@ -134,16 +174,17 @@ impl Positions {
         usable & !self.used[extent as usize].load(Relaxed)
     }
 
-    /// Fills the open extent no more.
-    fn close(&self, filling: &mut Filling) {
+    /// Fills the open extent no more; returns it if it has no page in use.
+    fn close(&self, filling: &mut Filling) -> Option<u32> {
         let extent = core::mem::replace(&mut filling.open, NONE);
         if extent == NONE {
-            return;
+            return None;
         }
-        match self.used[extent as usize].load(Relaxed) {
-            0 => self.extents.give(extent),
-            used => self.note_partial(extent, used != u64::MAX),
+        let used = self.used[extent as usize].load(Relaxed);
+        if used != 0 {
+            self.note_partial(extent, used != u64::MAX);
         }
+        (used == 0).then_some(extent)
     }
 
     /// The extent to be filled next.
@@ -151,17 +192,23 @@ impl Positions {
         &self,
         filling: &mut Filling,
         limit: u32,
-        may_grow: impl FnOnce() -> Fresh,
-    ) -> Option<u32> {
-        self.find(filling, limit, ROOMY, LOOKS)
-            .or_else(|| if may_grow() == Fresh::Allowed { self.fresh(limit) } else { None })
-            .or_else(|| self.find(filling, limit, 1, usize::MAX))
+        growth: Option<Fresh>,
+        unused: &mut Unused,
+    ) -> Result<Option<u32>, MustAsk> {
+        if let Some(roomy) = self.find(filling, limit, ROOMY, LOOKS) {
+            return Ok(Some(roomy));
+        }
+        let fresh = match growth.ok_or(MustAsk)? {
+            Fresh::Allowed => self.fresh(limit, unused),
+            Fresh::Refused => None,
+        };
+        Ok(fresh.or_else(|| self.find(filling, limit, 1, usize::MAX)))
     }
 
-    fn fresh(&self, limit: u32) -> Option<u32> {
+    fn fresh(&self, limit: u32, unused: &mut Unused) -> Option<u32> {
         let extent = self.extents.take()?;
         if self.free(extent, limit) == 0 {
-            self.extents.give(extent);
+            unused.fresh = Some(extent);
             return None;
         }
         Some(extent)
@@ -197,4 +244,77 @@ impl Positions {
 /// The extent of a page, and the page's bit there.
 const fn split(position: u32) -> (u32, u64) {
     (position / PAGES, 1 << (position % PAGES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::sync::{Arc, Weak};
+    use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::sync::OnceLock;
+
+    /// Extents whose methods that may do I/O say whether the lock is held.
+    struct Watched {
+        file: OwnedFd,
+        positions: OnceLock<Weak<Positions>>,
+        taken: AtomicU64,
+        given: AtomicU64,
+    }
+
+    impl Watched {
+        fn assert_unlocked(&self) {
+            let positions = self.positions.get().and_then(Weak::upgrade).expect("the pages");
+            assert!(positions.filling.try_lock().is_some(), "I/O under the lock");
+        }
+    }
+
+    impl Extents for Arc<Watched> {
+        fn file(&self) -> BorrowedFd<'_> {
+            self.file.as_fd()
+        }
+
+        fn take(&self) -> Option<u32> {
+            Some(self.taken.fetch_add(1, Relaxed) as u32)
+        }
+
+        fn give(&self, _: u32) {
+            self.assert_unlocked();
+            self.given.fetch_add(1, Relaxed);
+        }
+
+        fn is_sole(&self, _: u32) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_or_punched_under_the_lock() {
+        let file = memfd_create("swap", MemfdFlags::CLOEXEC).expect("a file");
+        let (positions, taken, given) = Default::default();
+        let extents = Arc::new(Watched { file, positions, taken, given });
+        let positions = Positions::new(Box::new(extents.clone()), 4 * PAGES).expect("tables");
+        let positions = Arc::new(positions);
+        extents.positions.set(Arc::downgrade(&positions)).expect("once");
+        let given = || extents.given.load(Relaxed);
+        let may_grow = || {
+            extents.assert_unlocked();
+            Fresh::Allowed
+        };
+
+        // The open extent is empty when a fork closes it.
+        let first = positions.take(4 * PAGES, may_grow);
+        assert_eq!(first, Some(1));
+        positions.give(1);
+        assert_eq!(given(), 0);
+        positions.before_fork();
+        assert_eq!(given(), 1);
+
+        // Empty, and beyond a limit that was lowered: it is given back, and so is the one after it.
+        let second = positions.take(4 * PAGES, may_grow);
+        assert_eq!(second, Some(PAGES));
+        positions.give(PAGES);
+        assert_eq!(positions.take(PAGES, may_grow), None);
+        assert_eq!(given(), 3);
+    }
 }

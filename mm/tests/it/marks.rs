@@ -109,6 +109,27 @@ fn a_child_finds_zeros_where_its_parent_wanted_them() {
 }
 
 #[test]
+fn mergeable_is_a_mark_of_its_regions_that_can_be_taken_back() {
+    let world = world_with(64, Config::default());
+    let space = world.process();
+    let mm = space.mm();
+    map(&space, 0, 4, RW);
+    world.store(mm, 0, at(1), &[7]).unwrap();
+    mm.madvise(at(1), 2 * PAGE, Advice::Mergeable).unwrap();
+    let marks = |mm| -> Vec<bool> {
+        regions(mm).iter().map(|region| region.flags.contains(VmaFlags::MERGEABLE)).collect()
+    };
+    assert_eq!(marks(mm), [false, true, false]);
+    let child = space.fork().unwrap();
+    assert_eq!(marks(child.mm()), [false, true, false]);
+    mm.madvise(at(0), 4 * PAGE, Advice::Unmergeable).unwrap();
+    assert_eq!(marks(mm), [false]);
+    assert_eq!(world.load_byte(mm, 0, at(1)), Ok(7));
+    assert_eq!(marks(child.mm()), [false, true, false]);
+    world.check();
+}
+
+#[test]
 fn a_seal_covers_all_or_nothing() {
     let world = world_with(64, Config::default());
     let space = world.process();

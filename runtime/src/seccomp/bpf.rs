@@ -14,10 +14,10 @@ const WORDS: usize = 16;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Instruction {
-    code: u16,
-    if_true: u8,
-    if_false: u8,
-    k: u32,
+    pub(crate) code: u16,
+    pub(crate) if_true: u8,
+    pub(crate) if_false: u8,
+    pub(crate) k: u32,
 }
 
 /// What a program sees of a call (`struct seccomp_data`).

@@ -26,9 +26,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of the code at a `syscall` instruction, if it can be rewritten.
+    /// The shape of the code at a `syscall` instruction, if it can be rewritten. `code` ends early where
+    /// what follows cannot be read; an instruction that is cut there stays.
     pub fn of(place: u64, code: &[u8]) -> Option<Self> {
-        if code.get(..2)? != SYSCALL {
+        if !code.starts_with(&SYSCALL) || code.len() < JUMP {
             return None;
         }
         let (mut at, mut interior) = (2, 0);
@@ -40,7 +41,7 @@ impl Shape {
                 return is_padding(place + at as u64, code.get(at..)?, JUMP - at.min(JUMP))
                     .then_some(Self { moved: at - 2, interior });
             }
-            at += movable(rest)?;
+            at += movable(rest).filter(|len| *len <= rest.len())?;
         }
         (at - 2 <= MOST_MOVED).then_some(Self { moved: at - 2, interior })
     }
@@ -152,6 +153,16 @@ mod tests {
         assert_eq!(of(0x100d, &[0xc3, 0x90, 0x90]), None);
         assert_eq!(of(0x100c, &[0xc3, 0x90, 0x90]), None);
         assert_eq!(of(0x1005, &[0xc3, 0x55, 0x90]), None);
+    }
+
+    #[test]
+    fn an_instruction_that_is_cut_off_stays() {
+        // cmp rax, -4095: six bytes, of which the last may not be readable.
+        let code = [0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff];
+        assert_eq!(of(0x1000, &code), Some((6, 0b100)));
+        for len in 0..code.len() {
+            assert_eq!(of(0x1000, &code[..len]), None, "{len}");
+        }
     }
 
     #[test]

@@ -1,0 +1,175 @@
+//! Programs that the tree executes: each is traced from its request to its first instruction, and gets
+//! the runtime.
+
+use super::{Keeper, answer, ready};
+use crate::run::place::{self, PlaceError, Process};
+use crate::run::trace::{self, Resume, Stop, Tracee};
+use pagefault_control::{STATUS_FAILED, ask};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdGetfdFlags};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// A process that was asked for, from its request to its exec.
+pub(super) struct Traced {
+    thread: Tracee,
+    slot: u32,
+    /// Its exec has failed, and it is to be let go.
+    cancelled: bool,
+    /// Its standard error, for what is to be said of the program.
+    errors: Option<OwnedFd>,
+}
+
+impl Keeper<'_> {
+    /// Begins to trace the thread that a process wants to execute a program with.
+    pub(super) fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
+        let number = process.as_raw_nonzero().get();
+        let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
+        let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
+        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
+        // of the process that we still trace is let go when it stops.
+        if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
+            let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
+            thread.seize().map_err(refused)?;
+        }
+        let member = self.members.get(&slot);
+        let errors = member.and_then(|member| member.end.as_ref()).and_then(|process| {
+            rustix::process::pidfd_getfd(process, 2, PidfdGetfdFlags::empty()).ok()
+        });
+        self.traced.insert(number, Traced { thread, slot, cancelled: false, errors });
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, process: Pid) {
+        let Some(traced) = self.traced.get_mut(&process.as_raw_nonzero().get()) else { return };
+        traced.cancelled = true;
+        traced.errors = None;
+        if let Some(slot) = self.control.slots.get(traced.slot) {
+            slot.word.store(ask::IDLE, Release);
+        }
+        // If it has ended we shall hear of it.
+        let _ = traced.thread.interrupt();
+    }
+
+    pub(super) fn look_at_stops(&mut self) {
+        // Only that there was one is of interest: several signals may have become one.
+        let mut signals = [0; 128 * 8];
+        while rustix::io::read(&self.stops, &mut signals).is_ok() {}
+        while let Some((thread, stop)) = trace::wait_any() {
+            self.stopped(thread, stop);
+        }
+    }
+
+    fn stopped(&mut self, thread: Tracee, stop: Stop) {
+        // At its exec a thread has become the only one, and has the number of the process.
+        if stop == Stop::Exec {
+            match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
+                Some(traced) => self.executed(thread, traced),
+                // It went on without us after an exec that failed.
+                None => drop(thread.resume(Resume::Detach, 0)),
+            }
+            return;
+        }
+        let found = self.traced.iter().find(|(_, traced)| traced.thread == thread);
+        let found = found.map(|(number, traced)| (*number, traced.cancelled));
+        let Some((process, cancelled)) = found else {
+            let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
+            let _ = thread.resume(Resume::Detach, signal);
+            return;
+        };
+        let (how, signal) = match stop {
+            Stop::Ended => {
+                self.traced.remove(&process);
+                return;
+            }
+            _ if cancelled => {
+                self.traced.remove(&process);
+                (Resume::Detach, if let Stop::Signal(signal) = stop { signal } else { 0 })
+            }
+            Stop::Signal(signal) => (Resume::Run, signal),
+            Stop::Group => (Resume::Listen, 0),
+            Stop::Interrupted | Stop::Call | Stop::Exec => (Resume::Run, 0),
+        };
+        // If it has ended meanwhile there is nothing to resume.
+        let _ = thread.resume(how, signal);
+    }
+
+    /// Deals with a program that has been executed and has not run.
+    fn executed(&mut self, program: Tracee, traced: Traced) {
+        let Some(slot) = self.control.slots.get(traced.slot) else {
+            return drop(program.resume(Resume::Detach, 0));
+        };
+        let process = Process {
+            slot: traced.slot,
+            control_fd: slot.control_fd.load(Relaxed),
+            socket_fd: slot.socket_fd.load(Relaxed),
+            code_fd: slot.code_fd.load(Relaxed),
+            first: self.first == traced.slot && !self.begun,
+        };
+        // What the process was charged with is gone with its memory.
+        self.control.slots.discharge(traced.slot);
+        self.let_go(traced.slot);
+        let placed = place::place(program, &mut self.image, process);
+        answer(slot, ask::IDLE);
+        match placed {
+            Ok(()) => self.control.counters.programs.add(1),
+            Err(PlaceError::Ended) => return,
+            Err(why @ (PlaceError::Secure | PlaceError::Foreign | PlaceError::Unreadable)) => {
+                let text =
+                    format!("pagefault: process {}: {why}, so it runs unmanaged\n", program.0);
+                say(traced.errors, &text);
+                self.ended(traced.slot);
+            }
+            Err(why) => self.stop(program, &why, traced.errors),
+        }
+        self.begun |= process.first;
+        let _ = program.resume(Resume::Detach, 0);
+    }
+
+    /// Ends a program that cannot be managed and must not run without.
+    fn stop(&self, program: Tracee, why: &PlaceError, errors: Option<OwnedFd>) {
+        if !self.control.fail(program.0 as u32, &why.to_string()) {
+            say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
+        }
+        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        let can_call = matches!(why, PlaceError::Call { .. });
+        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
+            // SAFETY: kill asks nothing of its caller.
+            unsafe { libc::kill(program.0, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Says something on a process's standard error, if it has one.
+fn say(errors: Option<OwnedFd>, text: &str) {
+    if let Some(errors) = errors {
+        // There is nobody else to be told. A full pipe must not hold up the tree.
+        if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
+            let _ = File::from(errors).write_all(text.as_bytes());
+        }
+    }
+}
+
+/// The thread of a process that has a number in the process's own namespace, by the number that it
+/// has in ours.
+fn thread(process: i32, named: u32) -> Option<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let mut numbers: Vec<i32> =
+        threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    if let [only] = numbers[..] {
+        return Some(only);
+    }
+    // The process itself is the likeliest.
+    numbers.sort_by_key(|number| *number != process);
+    numbers.into_iter().find(|number| innermost(process, *number) == Some(named))
+}
+
+/// The number of a thread in the innermost namespace.
+fn innermost(process: i32, thread: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().next_back()?.parse().ok()
+}
