@@ -10,7 +10,7 @@
 //! the program. As nobody else is in the manager then, its locks need no atomic exchange
 //! ([`lock::set_sole`]).
 
-use crate::thread::{self, Thread};
+use crate::thread::Thread;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
@@ -28,6 +28,8 @@ static WAITERS: AtomicU32 = AtomicU32::new(0);
 pub struct Presence {
     is_away: AtomicBool,
     section: Cell<Phase>,
+    /// Whether the thread was one of several in the last section that asked.
+    had_company: Cell<bool>,
 }
 
 /// What is known in a section.
@@ -116,17 +118,25 @@ pub fn section(thread: &Thread) -> Section<'_> {
 impl Drop for Section<'_> {
     fn drop(&mut self) {
         let Some(thread) = self.0 else { return };
-        if thread.presence.section.replace(Phase::Outside) == Phase::Sole {
-            open();
+        let presence = &thread.presence;
+        match presence.section.replace(Phase::Outside) {
+            Phase::Sole => {
+                presence.had_company.set(false);
+                open();
+            }
+            Phase::OneOfMany => presence.had_company.set(true),
+            Phase::Open | Phase::Outside => {}
         }
     }
 }
 
-/// Begins a section whose thread will need all of it, so that a process of one thread asks at once.
+/// Begins a section that gains by being sole from its start, and asks at once whether it is.
+///
+/// A thread that had company the last time asks only where it gains most, when it evicts: threads that work at
+/// the same time would meet at their list.
 pub fn long_section(thread: &Thread) -> Section<'_> {
     let begun = section(thread);
-    // With many it is asked where it spares most: they would meet at the list of threads.
-    if !thread::was_one_of_many() {
+    if begun.0.is_some() && !thread.presence.had_company.get() {
         is_alone(thread);
     }
     begun
