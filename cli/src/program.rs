@@ -50,7 +50,7 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Unmanaged {
     #[error(
-        "{}: gains rights (set-user-ID, set-group-ID or file capabilities), so it runs unmanaged",
+        "{}: gains privileges (set-user-ID, set-group-ID or file capabilities), so it runs unmanaged",
         .0.display()
     )]
     Privileged(PathBuf),

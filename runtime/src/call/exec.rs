@@ -67,7 +67,7 @@ impl Call<'_> {
             },
             Rights::More => {
                 process::say(format_args!(
-                    "a program that gains rights by being executed runs unmanaged"
+                    "a program that gains privileges when it is executed runs unmanaged"
                 ));
                 self.execute_unmanaged()
             }
