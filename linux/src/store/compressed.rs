@@ -308,7 +308,7 @@ impl CompressedRam {
             waited
         };
         if waited {
-            self.count(content, |counter, n| lock::add(counter, n));
+            self.count(content, lock::add);
             self.count(Content::Waits(place), |counter, n| lock::add(counter, n.wrapping_neg()));
         } else if let Content::Stored { place, .. } = content {
             self.arena.free(place);
@@ -380,7 +380,7 @@ impl CompressedRam {
             record.store(new);
             old
         };
-        self.count(new, |counter, n| lock::add(counter, n));
+        self.count(new, lock::add);
         self.count(old, |counter, n| lock::add(counter, n.wrapping_neg()));
         // Readers look at an object only under the shard's lock, through the record.
         match old {

@@ -15,6 +15,7 @@ use crate::error::OutOfMemory;
 use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
 use crate::reclaim::batch::Force;
+use crate::reclaim::queue::Sight;
 use core::sync::atomic::Ordering;
 
 /// How many quiet passes in a row may find nothing before the caller is told that there is no memory.
@@ -64,6 +65,10 @@ impl<M: Machine> Manager<M> {
             if let Ok(taken) = take() {
                 return Ok(taken);
             }
+            if !before.is_busy() && self.is_worn_out() {
+                drop(aside);
+                return Err(OutOfMemory);
+            }
             self.stats.direct_passes.add(&*self.machine, 1);
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
@@ -106,6 +111,16 @@ impl<M: Machine> Manager<M> {
                 self.machine.pause();
             }
         }
+    }
+
+    /// Whether all that can still leave is the little that programs run from, while others hold the rest for
+    /// good, as page tables do.
+    ///
+    /// Each page of it that goes comes back with the next instruction: reclaim would always free something,
+    /// room in swap or not, and nobody would get on. A machine that does not see every use does not manage code.
+    fn is_worn_out(&self) -> bool {
+        let queues = &self.queues;
+        queues.sight() == Sight::Bits && queues.lengths(&self.order).all() <= self.watermarks.files
     }
 
     /// Has frames kept free by the background thread, if there is one and it is time.
