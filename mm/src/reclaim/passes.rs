@@ -21,6 +21,8 @@ pub(crate) struct Passes {
     pub(super) turn: AtomicU32,
     /// How many sleep until it does, or are about to.
     pub(super) sleepers: AtomicU32,
+    /// How many callers in a row found that almost nothing can leave.
+    pub(super) worn_out: AtomicU32,
 }
 
 impl Passes {

@@ -25,6 +25,9 @@ const FUTILE_PASSES: u32 = 4;
 /// [`PATIENCE`] too or nobody is left to sleep for: those who disturb may do so for ever.
 const DISTURBED_PASSES: u32 = 256;
 
+/// How many callers in a row may find no more than what programs run from.
+const WORN_OUT: u32 = 64;
+
 /// How long in nanoseconds others are waited for at least before they are given up.
 const PATIENCE: u64 = 1_000_000_000;
 
@@ -59,15 +62,14 @@ impl<M: Machine> Manager<M> {
     ) -> Result<R, OutOfMemory> {
         self.order.assert_may_sleep();
         let aside = self.step_aside();
+        if self.is_worn_out() {
+            return Err(OutOfMemory);
+        }
         let mut search = Search::default();
         loop {
             let before = self.standing();
             if let Ok(taken) = take() {
                 return Ok(taken);
-            }
-            if !before.is_busy() && self.is_worn_out() {
-                drop(aside);
-                return Err(OutOfMemory);
             }
             self.stats.direct_passes.add(&*self.machine, 1);
             // Who finds nothing spares nothing any more: a processor may use a page again and again
@@ -113,14 +115,25 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Whether all that can still leave is the little that programs run from, while others hold the rest for
-    /// good, as page tables do.
+    /// Whether all that could leave for some time was the little that programs run from, while others hold
+    /// the rest for good, as page tables do.
     ///
     /// Each page of it that goes comes back with the next instruction: reclaim would always free something,
-    /// room in swap or not, and nobody would get on. A machine that does not see every use does not manage code.
+    /// room in swap or not, and nobody would get on. One look proves little, as other passes have pages in
+    /// hand. A machine that does not see every use does not manage code.
     fn is_worn_out(&self) -> bool {
-        let queues = &self.queues;
-        queues.sight() == Sight::Bits && queues.lengths(&self.order).all() <= self.watermarks.files
+        let (queues, looks) = (&self.queues, &self.passes.worn_out);
+        let is_little = queues.sight() == Sight::Bits
+            && queues.lengths(&self.order).all() <= self.watermarks.files;
+        if !is_little {
+            looks.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let is_proven = looks.fetch_add(1, Ordering::Relaxed) >= WORN_OUT;
+        if is_proven {
+            looks.store(0, Ordering::Relaxed);
+        }
+        is_proven
     }
 
     /// Has frames kept free by the background thread, if there is one and it is time.
