@@ -33,50 +33,30 @@ pub(crate) trait Word {
     fn and_by(&self, who: &impl Sole, bits: Self::Value, ordering: Ordering) -> Self::Value;
 }
 
+/// A method of [`Word`]: its name, the atomic operation, and what that makes of the value before.
+macro_rules! change {
+    ($name:ident, $atomic:ident, $value:ty, $plain:expr) => {
+        #[inline]
+        fn $name(&self, who: &impl Sole, by: $value, ordering: Ordering) -> $value {
+            if !who.is_sole() {
+                return self.$atomic(by, ordering);
+            }
+            let before = self.load(Ordering::Relaxed);
+            self.store($plain(before, by), Ordering::Release);
+            before
+        }
+    };
+}
+
 macro_rules! words {
     ($($word:ty: $value:ty),+) => {$(
         impl Word for $word {
             type Value = $value;
 
-            #[inline]
-            fn add_by(&self, who: &impl Sole, n: $value, ordering: Ordering) -> $value {
-                if !who.is_sole() {
-                    return self.fetch_add(n, ordering);
-                }
-                let before = self.load(Ordering::Relaxed);
-                self.store(before.wrapping_add(n), Ordering::Release);
-                before
-            }
-
-            #[inline]
-            fn sub_by(&self, who: &impl Sole, n: $value, ordering: Ordering) -> $value {
-                if !who.is_sole() {
-                    return self.fetch_sub(n, ordering);
-                }
-                let before = self.load(Ordering::Relaxed);
-                self.store(before.wrapping_sub(n), Ordering::Release);
-                before
-            }
-
-            #[inline]
-            fn or_by(&self, who: &impl Sole, bits: $value, ordering: Ordering) -> $value {
-                if !who.is_sole() {
-                    return self.fetch_or(bits, ordering);
-                }
-                let before = self.load(Ordering::Relaxed);
-                self.store(before | bits, Ordering::Release);
-                before
-            }
-
-            #[inline]
-            fn and_by(&self, who: &impl Sole, bits: $value, ordering: Ordering) -> $value {
-                if !who.is_sole() {
-                    return self.fetch_and(bits, ordering);
-                }
-                let before = self.load(Ordering::Relaxed);
-                self.store(before & bits, Ordering::Release);
-                before
-            }
+            change!(add_by, fetch_add, $value, <$value>::wrapping_add);
+            change!(sub_by, fetch_sub, $value, <$value>::wrapping_sub);
+            change!(or_by, fetch_or, $value, |before, bits| before | bits);
+            change!(and_by, fetch_and, $value, |before, bits| before & bits);
         }
     )+};
 }
