@@ -81,10 +81,15 @@ impl<M: Machine> Mapping<M> {
 }
 
 impl<M: Machine> Manager<M> {
-    /// How many of `most` pages may be read ahead: no more than half of what is free or the first
-    /// to leave.
+    /// How many of `most` pages may be read ahead: no more than half of the frames whose use wakes no
+    /// reclaim and of the pages that leave first.
+    ///
+    /// Where others hold nearly all frames for good, these are few: pages that nobody asked for must not
+    /// drive out the pages that programs run from.
     pub(crate) fn most_ahead(&self, most: u32) -> u32 {
-        let inactive = self.queues.lengths(&self.order).small;
-        most.min((self.machine.free_frames().saturating_add(inactive)) / 2)
+        let spare = self.machine.free_frames().saturating_sub(self.watermarks.high);
+        let lengths = self.queues.lengths(&self.order);
+        let inactive = lengths.small.min(lengths.all() / 4);
+        most.min(spare.saturating_add(inactive) / 2)
     }
 }

@@ -8,12 +8,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 impl<M: Machine> Manager<M> {
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
     /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
+    ///
+    /// It leaves the little that programs run from, where others hold the rest for good: whoever needs a frame
+    /// then looks for one himself, and finds out that memory is out.
     pub fn background(&self, stop: &AtomicBool) {
         self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);
         while !stop.load(Ordering::Acquire) {
             while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
             {
+                if self.is_little_left() {
+                    break;
+                }
                 self.stats.background_passes.add(&*self.machine, 1);
                 if self.reclaim(Batch::<M>::SIZE) == 0 {
                     break;

@@ -122,10 +122,8 @@ impl<M: Machine> Manager<M> {
     /// room in swap or not, and nobody would get on. One look proves little, as other passes have pages in
     /// hand. A machine that does not see every use does not manage code.
     fn is_worn_out(&self) -> bool {
-        let (queues, looks) = (&self.queues, &self.passes.worn_out);
-        let is_little = queues.sight() == Sight::Bits
-            && queues.lengths(&self.order).all() <= self.watermarks.files;
-        if !is_little {
+        let looks = &self.passes.worn_out;
+        if !self.is_little_left() {
             looks.store(0, Ordering::Relaxed);
             return false;
         }
@@ -134,6 +132,12 @@ impl<M: Machine> Manager<M> {
             looks.store(0, Ordering::Relaxed);
         }
         is_proven
+    }
+
+    /// Whether no more can leave than the little that programs run from.
+    pub(super) fn is_little_left(&self) -> bool {
+        self.queues.sight() == Sight::Bits
+            && self.queues.lengths(&self.order).all() <= self.watermarks.files
     }
 
     /// Has frames kept free by the background thread, if there is one and it is time.

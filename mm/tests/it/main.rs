@@ -22,3 +22,4 @@ mod sharing;
 mod standby;
 mod victims;
 mod waiting;
+mod worn;
