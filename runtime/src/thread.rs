@@ -64,6 +64,8 @@ pub struct Thread {
     pub in_use: Cell<*mut Pins>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
+    /// A fault that its tracer is being shown, before the program is.
+    pub shown: Cell<Option<Info>>,
     /// How far it is with a fault, for whoever reads events.
     pub under: Cell<Under>,
     /// What judges the thread's calls.
@@ -138,6 +140,7 @@ impl Thread {
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
             presence: Presence::default(),
+            shown: Cell::new(None),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             site: site::State::new(block as u64),
