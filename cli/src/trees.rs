@@ -125,6 +125,11 @@ fn hold(pid: u32, id: u64) -> Option<OwnedFd> {
     held_by(pid).ok()?.iter().any(|(_, inode)| *inode == id).then_some(process)
 }
 
+/// Whether a process holds a tree's memory, by whose file it is named.
+pub fn holds(pid: u32, memory: &OwnedFd) -> bool {
+    rustix::fs::fstat(memory).is_ok_and(|memory| hold(pid, memory.st_ino).is_some())
+}
+
 /// What a process calls itself.
 pub fn name(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

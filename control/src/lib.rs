@@ -66,7 +66,7 @@ pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
 pub use offload::{Desk, Job, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
-pub use slots::{MOST_PROCESSES, Slot, Slots, Ticket, ask};
+pub use slots::{Birth, MOST_PROCESSES, Slot, Slots, Ticket, ask};
 pub use spans::{Holder, Spans};
 pub use text::Text;
 
@@ -120,7 +120,7 @@ pub mod tree {
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    pub const LAYOUT: u64 = 0x7066_6374_0004_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0005_0000 ^ size_of::<Self>() as u64;
 
     /// The tree's current limit in bytes.
     pub fn limit_bytes(&self) -> u64 {

@@ -60,6 +60,11 @@ pub struct Slot {
     forked: AtomicU32,
     /// 1 while the host manages the process's pages.
     light: AtomicU32,
+    /// One more than the slot that the process's memory is charged to, where that is another's: of a
+    /// `vfork` child and its kind. 0 as long as the slot is free, so that whoever takes it shares nothing.
+    memory: AtomicU32,
+    /// Whether another process has ever shared the memory that is charged to this slot.
+    is_shared: AtomicU32,
     /// The pages of this process in each swap area, as it last said.
     stored: [AtomicU32; MOST_AREAS],
 }
@@ -70,6 +75,18 @@ pub struct Ticket(u32);
 
 /// What a ticket has and no number of a process.
 const TICKET: u32 = 1 << 31;
+
+/// How the keeper comes to know a process that shares the memory of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// By the number that the host writes into its slot ([`Slot::number`]) before it can run.
+    Numbered,
+    /// By what it tells the keeper itself.
+    Told,
+}
+
+/// In [`Slot::memory`]: the process tells the keeper of itself.
+const TOLD: u32 = 1 << 31;
 
 impl Slot {
     /// Whether a process has it.
@@ -90,6 +107,52 @@ impl Slot {
     /// What tells this taking of the slot from an earlier or a later one.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.forked.load(Acquire))
+    }
+
+    /// Where the host may write the number of a child as it makes it.
+    pub const fn number(&self) -> &AtomicU32 {
+        &self.forked
+    }
+
+    /// The slot that the process's memory is charged to, where that is another process's.
+    pub fn memory(&self) -> Option<u32> {
+        (self.memory.load(Acquire) & !TOLD).checked_sub(1)
+    }
+
+    /// Whether another process has ever shared the memory that is charged to this slot.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared.load(Acquire) != 0
+    }
+
+    /// Whether the process will tell the keeper of itself.
+    pub fn is_told_of(&self) -> bool {
+        self.memory.load(Acquire) & TOLD != 0
+    }
+
+    /// Takes over giving the slot of a child back of which the keeper has not heard: for its parent, which
+    /// knows its ticket or its number, and for the keeper. False where it is the other's to do.
+    pub fn claim(&self, ticket: Option<Ticket>, number: u32) -> bool {
+        let ticket = ticket.map(|ticket| ticket.0);
+        let mut words = ticket.into_iter().chain((number != 0).then_some(number));
+        words.any(|word| self.forked.compare_exchange(word, 0, AcqRel, Relaxed).is_ok())
+    }
+
+    /// Takes over what is known of another process: descriptors and limits.
+    pub fn inherit(&self, from: &Self) {
+        let numbers = [&self.control_fd, &self.socket_fd, &self.code_fd];
+        let theirs = [&from.control_fd, &from.socket_fd, &from.code_fd];
+        let numbers = numbers.into_iter().chain(&self.swap_fds);
+        for (own, from) in numbers.zip(theirs.into_iter().chain(&from.swap_fds)) {
+            own.store(from.load(Relaxed), Relaxed);
+        }
+        for (own, from) in self.limits().zip(from.limits()) {
+            own.store(from.load(Relaxed), Relaxed);
+        }
+    }
+
+    fn limits(&self) -> impl Iterator<Item = &AtomicU64> {
+        let own = [&self.nofile_soft, &self.nofile_hard, &self.file_size_below];
+        own.into_iter().chain(&self.addresses_below).chain(&self.data_below)
     }
 
     /// Notes the number that a child has for its parent, where that is the keeper's too. Does nothing
@@ -171,10 +234,41 @@ impl Slots {
         })
     }
 
+    /// Notes that a process uses memory that is charged to another slot, before there is such a process.
+    pub fn share_memory(&self, slot: u32, memory: u32, birth: Birth) {
+        let (Some(own), Some(owner)) = (self.get(slot), self.get(memory)) else { return };
+        owner.is_shared.store(1, Release);
+        let told = if birth == Birth::Told { TOLD } else { 0 };
+        own.memory.store((memory + 1) | told, Release);
+    }
+
+    /// Notes that a process has a memory of its own from now on, which nobody shares.
+    pub fn leave_memory(&self, slot: u32) {
+        if let Some(own) = self.get(slot) {
+            own.is_shared.store(0, Relaxed);
+            own.memory.store(0, Release);
+        }
+    }
+
+    /// Notes that the process of a slot is gone, and its memory used by others.
+    pub fn outlive(&self, slot: u32) {
+        if let Some(own) = self.get(slot) {
+            own.forked.store(0, Relaxed);
+            own.pid.store(0, Relaxed);
+        }
+    }
+
+    /// The slots of other processes whose memory is charged to a slot.
+    pub fn sharers(&self, memory: u32) -> impl Iterator<Item = u32> {
+        let uses = move |(_, found): &(u32, &Slot)| found.memory() == Some(memory);
+        self.all_taken().filter(uses).map(|(slot, _)| slot)
+    }
+
     /// Gives a slot back, and what its process was charged with.
     pub fn release(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         self.discharge(slot);
+        self.leave_memory(slot);
         found.forked.store(0, Relaxed);
         found.pid.store(0, Relaxed);
         found.state.store(0, Release);
@@ -279,9 +373,11 @@ impl Slots {
         (0..).zip(self.used()).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
     }
 
-    /// The slot of a process, by its number as the keeper sees it.
+    /// The slot of a process, by its number as the keeper sees it, or will see it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
-        let is_it = |slot: &&Slot| slot.pid.load(Relaxed) == process && slot.is_taken();
+        let has_number =
+            |slot: &Slot| slot.pid.load(Relaxed) == process || slot.unborn() == Some(process);
+        let is_it = |slot: &&Slot| has_number(slot) && slot.is_taken();
         self.used().iter().filter(|_| process != 0).find(is_it)
     }
 
@@ -331,6 +427,7 @@ mod tests {
         let ticket = slots.get(slot).unwrap().ticket();
         slots.get(slot).unwrap().set_forked(ticket, 7);
         assert!(slots.unborn().eq([(slot, 7)]));
+        assert!(slots.of(7).is_some() && slots.of(8).is_none());
         slots.get(slot).unwrap().pid.store(7, Relaxed);
         assert_eq!(slots.unborn().count(), 0);
         slots.release(slot);
@@ -339,6 +436,46 @@ mod tests {
         assert!(again.is_some());
         slots.get(slot).unwrap().set_forked(ticket, 7);
         assert_eq!(slots.unborn().count(), 0, "an old ticket is worth nothing");
+    }
+
+    #[test]
+    fn who_shares_a_memory_is_found_until_it_has_one_of_its_own() {
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
+        let slots = &control.slots;
+        let [owner, numbered, told] = [(); 3].map(|()| slots.take().unwrap());
+        let slot = |number| slots.get(number).unwrap();
+        assert!(!slot(owner).is_shared());
+        slots.share_memory(numbered, owner, Birth::Numbered);
+        slots.share_memory(told, owner, Birth::Told);
+        assert!(slots.sharers(owner).eq([numbered, told]));
+        assert_eq!(
+            [told, numbered, owner].map(|it| slot(it).memory()),
+            [Some(owner), Some(owner), None]
+        );
+        assert_eq!((slot(told).is_told_of(), slot(numbered).is_told_of()), (true, false));
+        assert_eq!((slot(owner).is_shared(), slot(told).is_shared()), (true, false));
+        slots.leave_memory(told);
+        slots.release(numbered);
+        assert_eq!(slots.sharers(owner).count(), 0);
+        let again = (0..MOST_PROCESSES).map(|_| slots.take().unwrap());
+        assert!(again.into_iter().any(|slot| slot == numbered));
+        assert_eq!(slots.sharers(owner).count(), 0, "a slot is taken without a memory of others");
+    }
+
+    #[test]
+    fn one_of_two_gives_a_child_s_slot_back() {
+        let (_file, control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
+        let slots = &control.slots;
+        let slot = slots.get(slots.take().unwrap()).unwrap();
+        let ticket = slot.ticket();
+        assert!(!slot.claim(None, 7));
+        slot.number().store(7, Relaxed);
+        assert_eq!(slot.unborn(), Some(7));
+        assert!(slot.claim(Some(ticket), 7));
+        assert!(!slot.claim(None, 7) && !slot.claim(Some(ticket), 7) && !slot.claim(None, 0));
+        assert_eq!(slot.unborn(), None);
     }
 
     #[test]

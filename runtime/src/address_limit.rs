@@ -5,6 +5,7 @@
 //! the host's limits stay as high as they may be; the program's are numbers of ours, and what it maps
 //! is counted before the host is asked.
 
+use crate::files::{read, with_file};
 use crate::maps::Line;
 use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
@@ -14,7 +15,6 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
-use pagefault_linux::store::descriptor;
 
 /// What the host counted at the last look that is none of the program's: all of it, and what can be
 /// written. A later look at the host's sums alone then suffices.
@@ -183,26 +183,6 @@ impl Mapping {
         (range.start < range.end && range.end <= crate::user::END + crate::memory::PAGE)
             .then_some(Self { range, is_data })
     }
-}
-
-/// Opens a file for a while, whatever the program's limit of descriptors.
-fn with_file<T>(path: &core::ffi::CStr, work: impl FnOnce(u64) -> Option<T>) -> Option<T> {
-    let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
-    let file = descriptor::with_room(|| {
-        // SAFETY: the path is ours.
-        unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }
-    })
-    .ok()?;
-    let result = work(file);
-    // SAFETY: just opened, and nobody else's.
-    let _ = unsafe { sys::call(nr::__NR_close, [file]) };
-    result
-}
-
-fn read(file: u64, to: &mut [u8]) -> Option<usize> {
-    // SAFETY: the buffer is ours.
-    let len = unsafe { sys::call(nr::__NR_read, [file, to.as_mut_ptr() as u64, to.len() as u64]) };
-    len.ok().map(|len| len as usize)
 }
 
 #[cfg(test)]

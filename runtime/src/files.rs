@@ -5,6 +5,7 @@ use crate::memory;
 use crate::process::{boot, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
+use core::ffi::CStr;
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
@@ -276,13 +277,40 @@ fn file_system(number: u32) -> Option<[u64; 16]> {
 
 /// Whether a file has capabilities of its own.
 pub fn has_capabilities(number: u32) -> bool {
-    let mut path = [0_u8; 32];
-    let mut writer = Cursor { bytes: &mut path, len: 0 };
-    let _ = core::fmt::write(&mut writer, format_args!("/proc/self/fd/{number}\0"));
+    let mut bytes = [0_u8; 32];
+    let Some(path) = path(&mut bytes, format_args!("/proc/self/fd/{number}\0")) else {
+        return false;
+    };
     let name = c"security.capability";
     let args = [path.as_ptr() as u64, name.as_ptr() as u64, 0, 0];
     // SAFETY: both names are ours, and nothing is written.
     unsafe { sys::call(nr::__NR_getxattr, args) }.is_ok()
+}
+
+/// Reads the beginning of a file of the host's; how many bytes there were.
+pub fn read_start(path: &CStr, to: &mut [u8]) -> Option<usize> {
+    with_file(path, |file| read(file, to))
+}
+
+/// Opens a file for a while, whatever the program's limit of descriptors.
+pub fn with_file<T>(path: &CStr, work: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+    let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
+    let file = descriptor::with_room(|| {
+        // SAFETY: the path is ours.
+        unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }
+    })
+    .ok()?;
+    let result = work(file);
+    // SAFETY: just opened, and nobody else's.
+    let _ = unsafe { sys::call(nr::__NR_close, [file]) };
+    result
+}
+
+/// Reads from a file of the host's.
+pub fn read(file: u64, to: &mut [u8]) -> Option<usize> {
+    // SAFETY: the buffer is ours.
+    let len = unsafe { sys::call(nr::__NR_read, [file, to.as_mut_ptr() as u64, to.len() as u64]) };
+    len.ok().map(|len| len as usize)
 }
 
 /// The process of whose memory (`/proc/PID/mem`) a descriptor is.
@@ -296,9 +324,14 @@ pub fn process_of_memory(number: u32) -> Option<u64> {
 /// The path of what a descriptor names, as far as it fits.
 fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
     let mut link = [0_u8; 32];
-    let mut writer = Cursor { bytes: &mut link, len: 0 };
-    core::fmt::write(&mut writer, format_args!("/proc/self/fd/{number}\0")).ok()?;
+    let link = path(&mut link, format_args!("/proc/self/fd/{number}\0"))?;
     read_link(link.as_ptr() as u64, to)
+}
+
+/// A path, which ends with a zero, where there is room for it.
+pub fn path<'a>(bytes: &'a mut [u8], path: core::fmt::Arguments<'_>) -> Option<&'a CStr> {
+    core::fmt::write(&mut Cursor { bytes, len: 0 }, path).ok()?;
+    CStr::from_bytes_until_nul(bytes).ok()
 }
 
 /// What a symbolic link says; the path at this address is ours.

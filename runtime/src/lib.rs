@@ -20,6 +20,7 @@
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
 //! | `front` | what the end of the front means for the tree |
+//! | `tracer` | which faults a tracer is shown |
 //! | `files`, `file_size`, `address_limit` | descriptors, and limits that concern the runtime's own files and tables |
 //! | `user` | the runtime's accesses to the program's memory |
 //! | `sys`, `frame` | the host's calls and structures |
@@ -56,5 +57,6 @@ mod solitude;
 mod start;
 mod sys;
 mod thread;
+mod tracer;
 mod user;
 mod vdso;

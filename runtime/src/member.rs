@@ -5,51 +5,88 @@ use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};
 use crate::{keeper, process, sys};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use linux_raw_sys::general as nr;
-use pagefault_control::{Slot, Slots, Ticket};
+use pagefault_control::{Birth, Slot, Slots, Ticket};
 
 /// A process of this address space.
 pub struct Member {
-    actions: Actions,
+    /// Shared with its parent (`CLONE_SIGHAND`), or its own.
+    actions: Arc<Actions>,
     /// Its place in the control memory.
     slot: u32,
     /// What its place was taken with, where a parent took it.
     ticket: Option<Ticket>,
     /// Whether the keeper was told of it, and gives the place back at its end.
     enrolled: AtomicBool,
-    /// Whether its parent waits until it ends or executes a program (`vfork`).
-    waited_for: AtomicBool,
+    /// How it came about.
+    kind: Kind,
     /// Whether it wants its parent to trace it, once the parent can.
     traced: AtomicBool,
+}
+
+/// How a process came about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It has a memory of its own.
+    Whole,
+    /// It shares this memory, and its parent waits until it ends or executes a program (`vfork`).
+    Waited,
+    /// It shares this memory for as long as it likes.
+    Apart,
+}
+
+/// What is known of a child that is to be made.
+pub struct Wanted {
+    /// How it comes about.
+    pub kind: Kind,
+    /// Whether it shares its parent's actions.
+    pub shares_actions: bool,
+    /// How the keeper comes to know it, if it shares the memory.
+    pub birth: Birth,
+}
+
+impl Wanted {
+    /// A copy of its parent.
+    pub const FORK: Self = Self { kind: Kind::Whole, shares_actions: false, birth: Birth::Told };
 }
 
 impl Member {
     /// A process of its own.
     pub fn new(actions: Actions, slot: u32) -> NonNull<Self> {
-        let [enrolled, waited_for, traced] = [(); 3].map(|()| AtomicBool::new(false));
-        let member = Self { actions, slot, ticket: None, enrolled, waited_for, traced };
+        Self::with(Arc::new(actions), slot, None, Kind::Whole)
+    }
+
+    fn with(actions: Arc<Actions>, slot: u32, ticket: Option<Ticket>, kind: Kind) -> NonNull<Self> {
+        let [enrolled, traced] = [(); 2].map(|()| AtomicBool::new(false));
+        let member = Self { actions, slot, ticket, enrolled, kind, traced };
         NonNull::from(Box::leak(Box::new(member)))
     }
 
-    /// A child that does not share this process's actions.
-    pub fn forked(&self) -> Result<NonNull<Self>> {
+    /// A child.
+    pub fn child(&self, wanted: &Wanted) -> Result<NonNull<Self>> {
+        let actions = match wanted.shares_actions {
+            true => self.actions.clone(),
+            false => Arc::new(self.actions.copied()),
+        };
         let Some(control) = process::control() else {
-            return Ok(Self::new(self.actions.copied(), u32::MAX));
+            return Ok(Self::with(actions, u32::MAX, None, wanted.kind));
         };
         let number = self.take_slot(&control.slots)?;
         let mut ticket = None;
         if let (Some(own), Some(child)) = (control.slots.get(self.slot), control.slots.get(number))
         {
-            copy(own, child);
+            child.inherit(own);
             ticket = Some(child.ticket());
+            if wanted.kind != Kind::Whole {
+                let memory = own.memory().unwrap_or(self.slot);
+                control.slots.share_memory(number, memory, wanted.birth);
+            }
         }
-        let mut member = Self::new(self.actions.copied(), number);
-        // SAFETY: it is new, and nobody else knows it.
-        unsafe { member.as_mut() }.ticket = ticket;
-        Ok(member)
+        Ok(Self::with(actions, number, ticket, wanted.kind))
     }
 
     /// Takes a place for a child; as where the host has no process left if there is none.
@@ -78,9 +115,15 @@ impl Member {
     pub unsafe fn end(member: NonNull<Self>, child: Child) {
         // SAFETY: made by `new`; the caller vouches for the rest.
         let member = unsafe { Box::from_raw(member.as_ptr()) };
-        if let (Some(control), Child::Gone, false) =
-            (process::control(), child, member.enrolled.load(Relaxed))
-        {
+        let (Some(control), false) = (process::control(), member.enrolled.load(Relaxed)) else {
+            return;
+        };
+        let number = match child {
+            Child::Gone { number } => number,
+            Child::Lives => return,
+        };
+        // The keeper may have found it since its parent's parent died.
+        if control.slots.get(member.slot).is_some_and(|slot| slot.claim(member.ticket, number)) {
             control.slots.release(member.slot);
         }
     }
@@ -95,14 +138,26 @@ impl Member {
         self.slot
     }
 
+    /// Whether it is to tell the keeper of itself, if it shares the memory.
+    pub fn is_told_of(&self) -> bool {
+        let slot = process::control().and_then(|control| control.slots.get(self.slot));
+        slot.is_some_and(Slot::is_told_of)
+    }
+
+    /// Where the host is to write its number as it makes it; `None` where nobody looks there.
+    pub fn number_of_waited(&self) -> Option<&AtomicU32> {
+        let slot = process::control()?.slots.get(self.slot)?;
+        (self.kind == Kind::Waited && !slot.is_told_of()).then(|| slot.number())
+    }
+
     /// Notes that the keeper is told of it.
     pub fn enrol(&self) {
         self.enrolled.store(true, Relaxed);
     }
 
-    /// Notes that its parent waits until it ends or executes a program.
-    pub fn is_waited_for(&self) {
-        self.waited_for.store(true, Relaxed);
+    /// How it came about.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Notes that its parent is to trace it; whether that has to wait until it executes a program.
@@ -110,7 +165,7 @@ impl Member {
     /// A tracee stops at every signal, so at every system call, and its tracer lets it go on. A parent
     /// that waits for it does not.
     pub fn defer_tracing(&self) -> bool {
-        let waits = self.waited_for.load(Relaxed);
+        let waits = self.kind == Kind::Waited;
         self.traced.store(waits, Relaxed);
         waits
     }
@@ -132,22 +187,8 @@ pub enum Child {
     /// It runs, elsewhere.
     Lives,
     /// It was not made, or has ended, or executed a program.
-    Gone,
-}
-
-/// What a child inherits of what is known of its parent.
-fn copy(own: &'static Slot, child: &'static Slot) {
-    child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
-    child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
-    child.code_fd.store(own.code_fd.load(Relaxed), Relaxed);
-    for (own, child) in own.swap_fds.iter().zip(&child.swap_fds) {
-        child.store(own.load(Relaxed), Relaxed);
-    }
-    child.nofile_soft.store(own.nofile_soft.load(Relaxed), Relaxed);
-    child.nofile_hard.store(own.nofile_hard.load(Relaxed), Relaxed);
-    child.file_size_below.store(own.file_size_below.load(Relaxed), Relaxed);
-    let limits = |slot: &'static Slot| slot.addresses_below.iter().chain(&slot.data_below);
-    for (own, child) in limits(own).zip(limits(child)) {
-        child.store(own.load(Relaxed), Relaxed);
-    }
+    Gone {
+        /// Its number; 0 where it was not made.
+        number: u32,
+    },
 }

@@ -145,7 +145,7 @@ pub fn enable_dispatch() {
 
 /// Notes a child that was forked, or that none was.
 pub fn forked(member: NonNull<Member>, raw: i64) {
-    let child = if raw > 0 { Child::Lives } else { Child::Gone };
+    let child = if raw > 0 { Child::Lives } else { Child::Gone { number: 0 } };
     if child == Child::Lives {
         // SAFETY: freed below.
         note_number(unsafe { member.as_ref() }, raw as u32);
@@ -157,13 +157,17 @@ pub fn forked(member: NonNull<Member>, raw: i64) {
 /// Notes the number of a child, in case it is killed before it can tell the keeper of itself.
 fn note_number(member: &Member, number: u32) {
     let Some(slots) = control().map(|control| &control.slots) else { return };
-    let own = slots.get(Thread::current().member().slot());
-    // Else the keeper knows it by another number.
-    if let (Some(own), Some(child), Some(ticket)) = (own, slots.get(member.slot()), member.ticket())
-        && own.pid.load(Relaxed) == sys::process_id()
+    if let (Some(child), Some(ticket)) = (slots.get(member.slot()), member.ticket())
+        && are_numbers_the_keeper_s()
     {
         child.set_forked(ticket, number);
     }
+}
+
+/// Whether the keeper knows this process, and so its children, by the numbers that they have here.
+pub fn are_numbers_the_keeper_s() -> bool {
+    let own = control().and_then(|it| it.slots.get(Thread::current().member().slot()));
+    own.is_some_and(|own| own.pid.load(Relaxed) == sys::process_id())
 }
 
 /// Whether an exec can give this process no rights.

@@ -8,8 +8,8 @@
 
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
-use crate::member::Member;
-use crate::memory::{Flight, Pins, Under};
+use crate::member::{Child, Member};
+use crate::memory::{self, Flight, Pins, Under};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::site;
@@ -19,8 +19,8 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::{Cell, RefCell};
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
 use pagefault_calls::Area;
@@ -51,6 +51,10 @@ pub struct Thread {
     pub waiting_mask: Cell<Option<Set>>,
     /// The word that the program wants zeroed and woken at the thread's end; 0 for none.
     pub clear_at_exit: Cell<u64>,
+    /// Whether the host zeroes and wakes that word itself: then it does not say when the thread has ended.
+    pub host_clears: Cell<bool>,
+    /// Who gives the block back.
+    pub owner: Cell<Owner>,
     /// The area of restartable sequences that the host knows: its address (0 for none), its length
     /// and its signature.
     pub restartable: Cell<[u64; 3]>,
@@ -64,6 +68,8 @@ pub struct Thread {
     pub in_use: Cell<*mut Pins>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
+    /// A fault that its tracer is being shown, before the program is.
+    pub shown: Cell<Option<Info>>,
     /// How far it is with a fault, for whoever reads events.
     pub under: Cell<Under>,
     /// What judges the thread's calls.
@@ -81,6 +87,17 @@ pub struct Thread {
 }
 
 const _: () = assert!(size_of::<Thread>() <= STATE);
+
+/// Who gives a block back whose thread has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The thread itself, on its way out.
+    Itself,
+    /// The thread that made it, and waits for it (`CLONE_VFORK`).
+    Waiter,
+    /// Whoever makes the next thread: a signal may end its process, and this memory lives on.
+    Next,
+}
 
 /// All blocks.
 static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks { used: null_mut(), all: null_mut() });
@@ -116,6 +133,7 @@ impl Thread {
 
     /// A block for a new thread of a process.
     pub fn new(member: NonNull<Member>) -> Result<&'static Self, Errno> {
+        reap();
         let taken = BLOCKS.lock().take();
         let (block, next_of_all) = match taken {
             // SAFETY: the block is mapped, and was written when it was.
@@ -132,12 +150,15 @@ impl Thread {
             believed: Cell::new(Set::EMPTY),
             waiting_mask: Cell::new(None),
             clear_at_exit: Cell::new(0),
+            host_clears: Cell::new(false),
+            owner: Cell::new(Owner::Itself),
             restartable: Cell::new([0; 3]),
             kept: RefCell::new(Vec::new()),
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
             presence: Presence::default(),
+            shown: Cell::new(None),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             site: site::State::new(block as u64),
@@ -260,12 +281,32 @@ impl Thread {
         let stack = self.own_stack();
         // SAFETY: the block is this thread's alone until the kernel zeroes the number, which it does
         // when the thread has left its stack for good.
-        unsafe {
-            let _ = sys::call(nr::__NR_sigaltstack, [(&raw const stack) as u64, 0]);
-            let number = (&raw const self.number) as u64;
-            let id = sys::call(nr::__NR_set_tid_address, [number]);
-            self.number.store(id.unwrap_or(1) as u32, Release);
+        let _ = unsafe { sys::call(nr::__NR_sigaltstack, [(&raw const stack) as u64, 0]) };
+        match self.host_clears.get() {
+            true => self.number.store(sys::thread_id(), Release),
+            false => self.clear_number_at_exit(),
         }
+    }
+
+    /// Makes the kernel say by the block's number when the thread has ended.
+    pub fn clear_number_at_exit(&self) {
+        let number = (&raw const self.number) as u64;
+        // SAFETY: as in `settle`.
+        let id = unsafe { sys::call(nr::__NR_set_tid_address, [number]) };
+        self.number.store(id.unwrap_or(1) as u32, Release);
+        self.host_clears.set(false);
+    }
+
+    /// Whether the thread has ended, of whatever.
+    fn has_ended(&self) -> bool {
+        let number = self.number.load(Acquire);
+        if number == 0 || !self.host_clears.get() || number == u32::MAX {
+            return number == 0;
+        }
+        // Its process has its number.
+        let args = [number.into(), number.into(), 0];
+        // SAFETY: no signal is sent.
+        unsafe { sys::call(nr::__NR_tgkill, args) == Err(Errno::ESRCH) }
     }
 
     /// The kernel's number of the thread, once it has settled.
@@ -326,6 +367,16 @@ impl Blocks {
         core::iter::successors(next(self.all), move |thread| next(thread.next_of_all))
     }
 
+    /// Takes over the blocks that nobody else gives back.
+    fn take_ended(&mut self) -> Vec<&'static Thread> {
+        let is_left = |thread: &&Thread| thread.owner.get() == Owner::Next && thread.has_ended();
+        let ended = self.iter().filter(is_left);
+        // SAFETY: blocks are mapped for ever.
+        let ended: Vec<_> = ended.map(|it| unsafe { &*core::ptr::from_ref(it) }).collect();
+        ended.iter().for_each(|thread| thread.owner.set(Owner::Itself));
+        ended
+    }
+
     fn put(&mut self, thread: &Thread) {
         thread.next.set(self.used);
         self.used = core::ptr::from_ref(thread).cast_mut();
@@ -346,6 +397,36 @@ impl Blocks {
             }
         }
         None
+    }
+}
+
+/// Whether there was ever a thread whose block the next one gives back.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Leaves a thread's block to whoever makes the next thread.
+pub fn leave_to_next(thread: &Thread) {
+    thread.owner.set(Owner::Next);
+    LEFT.store(true, Relaxed);
+}
+
+/// Gives back the blocks of threads whose processes have ended, and what is known of these.
+fn reap() {
+    if !LEFT.load(Relaxed) {
+        return;
+    }
+    let ended = BLOCKS.lock().take_ended();
+    for thread in ended {
+        let member = thread.member.get();
+        memory::end_thread(thread);
+        thread.abandon();
+        let lives =
+            |other: &Thread| other.owner.get() == Owner::Next && other.member.get() == member;
+        let is_last = !BLOCKS.lock().iter().any(lives);
+        thread.retire();
+        if is_last {
+            // SAFETY: its threads are gone. The keeper gives its slot back.
+            unsafe { Member::end(member, Child::Lives) };
+        }
     }
 }
 
@@ -373,6 +454,7 @@ pub fn leave_others(own: &Thread) {
             continue;
         }
         thread.abandon();
+        thread.owner.set(Owner::Itself);
         // What was being changed at the fork stays as it is.
         if let Ok(mut kept) = thread.kept.try_borrow_mut() {
             kept.clear();

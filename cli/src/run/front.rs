@@ -6,6 +6,7 @@ use super::image::Image;
 use super::inherited::Inherited;
 use super::keeper;
 use super::spawn::fork;
+use super::stopped;
 use crate::trees;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
@@ -13,7 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus};
 use rustix::thread::futex;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -251,20 +252,12 @@ impl Child {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         while let Some((_, status)) = rustix::process::waitpid(Some(self.process), options)? {
             if status.stopped() {
-                self.stop_with_it();
+                stopped::stop_with(self.process);
             } else if let Some(ended) = ended(status) {
                 return Ok(Some(ended));
             }
         }
         Ok(None)
-    }
-
-    /// Stops this process as the program stopped, so that the shell sees it, until both are continued.
-    fn stop_with_it(&self) {
-        let myself = rustix::process::getpid();
-        // Neither call can fail: the processes are ours and the signals exist.
-        let _ = rustix::process::kill_process(myself, Signal::STOP);
-        let _ = rustix::process::kill_process(self.process, Signal::CONT);
     }
 
     fn pass_on(&self, signal: libc::c_int) {

@@ -8,6 +8,7 @@
 
 mod exec;
 mod leave;
+mod outlived;
 
 use super::compress;
 use super::front::Shared;
@@ -21,7 +22,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::futex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -117,6 +118,8 @@ struct Keeper<'a> {
     stops: OwnedFd,
     events: OwnedFd,
     members: HashMap<u32, Member>,
+    /// Slots whose processes are gone, and whose memory others use.
+    outlived: HashSet<u32>,
     /// By the number of the process.
     traced: HashMap<i32, Traced>,
 }
@@ -156,6 +159,7 @@ impl<'a> Keeper<'a> {
             stops,
             events,
             members,
+            outlived: HashSet::new(),
             traced,
         })
     }
@@ -254,7 +258,7 @@ impl<'a> Keeper<'a> {
         /// The frames that a process may always keep.
         const LEAST: u32 = 64;
         let richest = self.control.slots.richest(asking, LEAST);
-        let Some(member) = richest.and_then(|slot| self.members.get(&slot)) else { return };
+        let Some(member) = richest.and_then(|slot| self.member_with(slot)) else { return };
         // A program that is about to begin has no handler, and by default the signal kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {
             return;
@@ -291,18 +295,25 @@ impl<'a> Keeper<'a> {
             _ => {}
         }
         found.pid.store(process.as_raw_nonzero().get() as u32, Relaxed);
+        match self.watch(process, slot) {
+            // It ended before we heard of it, and its parent shares pages with nobody now.
+            Err(Errno::SRCH) => {
+                self.leave_memory(slot);
+                Err(Errno::SRCH)
+            }
+            watched => watched,
+        }
+    }
+
+    /// Makes the process that has a slot one whose end is seen.
+    fn watch(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let end = match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
             Ok(end) => {
                 let data = epoll::EventData::new_u64(u64::from(slot));
                 epoll::add(&self.events, &end, data, epoll::EventFlags::IN)?;
                 Some(end)
             }
-            Err(Errno::SRCH) => {
-                // It ended before we heard of it, and its parent shares pages with nobody now.
-                self.let_go(slot);
-                self.control.slots.release(slot);
-                return Err(Errno::SRCH);
-            }
+            Err(Errno::SRCH) => return Err(Errno::SRCH),
             // No descriptor is left, so that it is looked for from time to time.
             Err(_) => None,
         };
@@ -316,8 +327,7 @@ impl<'a> Keeper<'a> {
             if let Some(end) = &member.end {
                 let _ = epoll::delete(&self.events, end);
             }
-            self.let_go(slot);
-            self.control.slots.release(slot);
+            self.leave_memory(slot);
             if slot == self.first && !is_hung_up(&self.socket) {
                 self.tell(tree::OUTLIVES);
             }
@@ -362,7 +372,7 @@ impl<'a> Keeper<'a> {
     /// one that was gone at the last look has sent is received by now.
     fn look_for_unborn(&mut self) {
         for (slot, number) in std::mem::take(&mut self.unborn) {
-            if self.control.slots.get(slot).and_then(Slot::unborn) == Some(number) {
+            if self.control.slots.get(slot).is_some_and(|found| found.claim(None, number)) {
                 self.let_go(slot);
                 self.control.slots.release(slot);
             }

@@ -10,6 +10,7 @@
 //! | [`trace`] | `ptrace(2)` |
 //! | [`image`] | the runtime's memory image |
 //! | [`spawn`] | `fork(2)` |
+//! | [`stopped`] | the front while the program is stopped |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
 //!
 //! The runtime manages the memory, inside the program's own process.
@@ -23,6 +24,7 @@ mod keeper;
 mod place;
 mod report;
 pub mod spawn;
+mod stopped;
 mod swap;
 pub mod trace;
 

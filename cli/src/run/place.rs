@@ -68,6 +68,9 @@ pub enum PlaceError {
     /// The host does not let us look at it.
     #[error("cannot look at it: {0}")]
     Look(io::Error),
+    /// There is no slot for it beside the one that its old memory keeps.
+    #[error("the tree has no room for it: {0}")]
+    Slot(rustix::io::Errno),
     /// It has ended.
     #[error("it has ended")]
     Ended,

@@ -40,6 +40,17 @@ fn threads_and_processes_are_the_kernel_s() {
     compare("tasks", "16M");
 }
 
+/// Memory that several processes share outlives the one that it was; and what the kernel does at the end of
+/// one of them.
+#[test]
+fn a_memory_lives_as_long_as_somebody_uses_it() {
+    let scratch = Scratch::new("shared");
+    let Some(program) = build(&scratch, "shared") else { return };
+    for how in ["killed", "executes", "cleared", "many", "handlers", "threads"] {
+        scratch.compare("16M", &[&program, how]);
+    }
+}
+
 /// Calls that the host obeys in part, and the first process of a namespace, which a fault ends though no
 /// signal does.
 #[test]
@@ -93,6 +104,12 @@ fn a_program_may_trace_what_it_starts() {
     let managed = scratch.run(&["--memory", "16M"], &[&program]).output().unwrap();
     assert_eq!((&managed.stdout, managed.status), (&plain.stdout, plain.status));
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
+}
+
+/// A debugger of the tree finds its tracee as it would be without us: it is not told of absent pages.
+#[test]
+fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
+    compare("debugged", "16M");
 }
 
 /// `int 0x80` in 64-bit code: other numbers, other registers.

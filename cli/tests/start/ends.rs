@@ -180,12 +180,24 @@ fn a_program_that_stops_and_goes_on() {
     let scratch = Scratch::new("stop");
     let (mut front, program, _) = start(&scratch, "read x; exit 0");
     let number = front.id() as i32;
-    kill(program, libc::SIGSTOP);
-    wait_until(|| is_stopped(program) && is_stopped(number));
-    kill(number, libc::SIGCONT);
-    wait_until(|| !is_stopped(program) && !is_stopped(number));
+    for continued in [number, program, number] {
+        kill(program, libc::SIGSTOP);
+        wait_until(|| is_stopped(program) && is_stopped(number));
+        kill(continued, libc::SIGCONT);
+        wait_until(|| !is_stopped(program) && !is_stopped(number));
+    }
     drop(front.stdin.take());
     assert_eq!(front.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_program_that_stops_and_is_killed() {
+    let scratch = Scratch::new("stop-kill");
+    let (mut front, program, _) = start(&scratch, "read x; exit 0");
+    kill(program, libc::SIGSTOP);
+    wait_until(|| is_stopped(front.id() as i32));
+    kill(program, libc::SIGKILL);
+    assert_eq!(front.wait().unwrap().signal(), Some(libc::SIGKILL));
 }
 
 /// What the statistics cannot be written to does not change how the program ended.

@@ -7,12 +7,13 @@
 use super::{Call, Outcome, robust};
 use crate::entry;
 use crate::frame::{AltStack, Frame, Info};
-use crate::member::{Child, Member};
+use crate::member::{Child, Kind, Member, Wanted};
 use crate::sys::{self, Errno, Result};
-use crate::thread::{self, Thread};
+use crate::thread::{self, Owner, Thread};
 use crate::{address_limit, keeper, memory, process, site, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
+use pagefault_control::Birth;
 
 /// `struct clone_args`.
 #[repr(C)]
@@ -47,9 +48,12 @@ const PARENT_SETTID: u64 = nr::CLONE_PARENT_SETTID as u64;
 const PIDFD: u64 = nr::CLONE_PIDFD as u64;
 const THREAD: u64 = nr::CLONE_THREAD as u64;
 
+/// The bytes of a thread's number.
+const WORD: u64 = 4;
+
 /// What a new thread is given by its parent.
 #[repr(C)]
-struct Birth {
+struct Given {
     begin: entry::Begin,
     thread: NonNull<Thread>,
     /// The block of the thread that made it.
@@ -58,6 +62,8 @@ struct Birth {
     frame: *const Frame,
     /// Whether handlers are its parent's alone.
     clears_handlers: bool,
+    /// Whether it tells the keeper of itself.
+    tells: bool,
 }
 
 impl Call<'_> {
@@ -71,6 +77,11 @@ impl Call<'_> {
             }
             nr::__NR_set_tid_address => {
                 self.thread.clear_at_exit.set(self.args[0]);
+                if self.thread.host_clears.get() {
+                    memory::keep_resident(self.thread, self.args[0], WORD);
+                    // SAFETY: the program asks for it, of its own memory.
+                    return Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) });
+                }
                 Outcome::Raw(sys::thread_id().into())
             }
             nr::__NR_rseq => self.restartable_sequences().into(),
@@ -129,38 +140,51 @@ impl Call<'_> {
         if args.flags & THREAD != 0 && args.flags & SIGHAND == 0 {
             return Err(Errno::EINVAL);
         }
-        let shares_actions = args.flags & SIGHAND != 0;
-        let member = if shares_actions {
-            NonNull::from(self.thread.member())
-        } else {
-            self.thread.member().forked()?
-        };
-        if args.flags & VFORK != 0 && !shares_actions {
-            // SAFETY: made by `forked`, and freed at the end of this call at the earliest.
-            unsafe { member.as_ref() }.is_waited_for();
+        if args.flags & THREAD != 0 {
+            return self.start(&args, len, self.thread.member());
         }
-        let result = self.start(&args, len, member);
-        if !shares_actions && (result.is_err() || args.flags & VFORK != 0) {
+        let kind = if args.flags & VFORK != 0 { Kind::Waited } else { Kind::Apart };
+        let birth = if kind == Kind::Waited && may_be_numbered(self.number, args.flags) {
+            Birth::Numbered
+        } else {
+            Birth::Told
+        };
+        let shares_actions = args.flags & SIGHAND != 0;
+        let member = self.thread.member().child(&Wanted { kind, shares_actions, birth })?;
+        // SAFETY: made just now, and freed at the end of this call at the earliest.
+        let result = self.start(&args, len, unsafe { member.as_ref() });
+        let number = result.unwrap_or(0) as u32;
+        if number == 0 || kind == Kind::Waited {
             // The child is gone, or has a memory of its own by now.
             // SAFETY: no thread is of it any more.
-            unsafe { Member::end(member, Child::Gone) };
+            unsafe { Member::end(member, Child::Gone { number }) };
         }
         result
     }
 
     /// Starts a thread, or a process that shares the memory.
-    fn start(&mut self, args: &CloneArgs, len: u64, member: NonNull<Member>) -> Result {
+    fn start(&mut self, args: &CloneArgs, len: u64, member: &Member) -> Result {
         if args.flags & FILES == 0 {
             memory::before_other_descriptors();
         }
-        let thread = Thread::new(member)?;
+        let thread = Thread::new(NonNull::from(member))?;
         thread.believed.set(self.thread.believed.get());
         thread.seccomp.set(self.thread.seccomp.get());
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
         }
+        if args.flags & VFORK != 0 {
+            thread.owner.set(Owner::Waiter);
+        } else if member.kind() == Kind::Apart {
+            thread::leave_to_next(thread);
+        }
         if args.flags & CHILD_CLEARTID != 0 {
             thread.clear_at_exit.set(args.child_tid);
+            if args.flags & THREAD == 0 {
+                // Others may wait for the word whatever ends the process.
+                thread.host_clears.set(true);
+                memory::keep_resident(thread, args.child_tid, WORD);
+            }
         }
         let sp = match (self.number, args.stack) {
             (_, 0) => self.context.registers.rsp,
@@ -168,18 +192,26 @@ impl Call<'_> {
             (_, stack) => stack,
         };
         let frame = self.child_frame(thread, sp);
-        let birth = Birth {
+        let given = Given {
             begin: begin_thread,
             thread: NonNull::from(thread),
             parent: self.thread.block(),
             frame,
             clears_handlers: args.flags & CLEAR_SIGHAND != 0,
+            tells: args.flags & THREAD == 0 && member.is_told_of(),
         };
         // Everything above the frame is the frame's; the child begins below it.
         let top = (frame as u64 - 512) & !15;
         let mut kernel = *args;
-        // The kernel's own word of this kind tells when the block is free.
-        kernel.flags &= !(CHILD_CLEARTID | CLEAR_SIGHAND);
+        kernel.flags &= !CLEAR_SIGHAND;
+        if !thread.host_clears.get() {
+            // The kernel's own word of this kind tells when the block is free.
+            kernel.flags &= !CHILD_CLEARTID;
+        }
+        if let Some(number) = member.number_of_waited() {
+            kernel.flags |= PARENT_SETTID;
+            kernel.parent_tid = number.as_ptr() as u64;
+        }
         kernel.stack = thread.own_stack().start;
         kernel.stack_size = top - kernel.stack;
         let words = [
@@ -194,14 +226,16 @@ impl Call<'_> {
         // SAFETY: the stack is the new block's, and the birth lives until the child has taken it:
         // it is copied to the child's own stack below.
         let raw = unsafe {
-            let given = (top as *mut Birth).sub(1);
-            given.write(birth);
-            kernel.stack_size = (given as u64 & !15) - kernel.stack;
-            self.make_clone(&kernel, len, given as u64)
+            let at = (top as *mut Given).sub(1);
+            at.write(given);
+            kernel.stack_size = (at as u64 & !15) - kernel.stack;
+            self.make_clone(&kernel, len, at as u64)
         };
         sys::exchange_mask(mask);
         if raw < 0 || args.flags & VFORK != 0 {
             // Without a child, or one that runs elsewhere by now.
+            memory::end_thread(thread);
+            thread.owner.set(Owner::Itself);
             thread.abandon();
             thread.retire();
         }
@@ -249,7 +283,7 @@ impl Call<'_> {
 
     /// Makes a child with a copy of the memory.
     fn fork(&mut self, args: CloneArgs, len: u64) -> Result {
-        let member = self.thread.member().forked()?;
+        let member = self.thread.member().child(&Wanted::FORK)?;
         let mut kernel = args;
         // The child goes on here, and gets the program's stack at the way out.
         (kernel.stack, kernel.stack_size) = (0, 0);
@@ -310,6 +344,8 @@ impl Call<'_> {
     /// The first steps of a child with a copy of the memory.
     fn begin_process(&mut self, args: &CloneArgs, member: NonNull<Member>) {
         self.thread.set_member(member);
+        self.thread.owner.set(Owner::Itself);
+        self.thread.host_clears.set(false);
         self.thread.held().clear();
         self.thread.settle();
         process::enable_dispatch();
@@ -360,6 +396,9 @@ impl Call<'_> {
         self.end_restartable_sequences();
         // Whoever joins the thread finds them marked.
         robust::end();
+        if self.thread.host_clears.get() {
+            self.thread.clear_number_at_exit();
+        }
         memory::end_thread(self.thread);
         let word = self.thread.clear_at_exit.get();
         if word != 0 && user::write(word, &0_u32).is_ok() {
@@ -370,9 +409,18 @@ impl Call<'_> {
         if !self.thread.is_one_of_many() {
             memory::serve::end_with_process();
         }
-        self.thread.retire();
+        if self.thread.owner.get() == Owner::Itself {
+            self.thread.retire();
+        }
         entry::exit_thread(status)
     }
+}
+
+/// Whether the host can write a child's number where we like: the program has no such wish, and the host no
+/// other use for the argument.
+fn may_be_numbered(call: u32, flags: u64) -> bool {
+    let is_taken = flags & PARENT_SETTID != 0 || call == nr::__NR_clone && flags & PIDFD != 0;
+    !is_taken && process::are_numbers_the_keeper_s()
 }
 
 /// Reads the arguments of `clone3`.
@@ -401,8 +449,8 @@ fn read_args(at: u64, len: u64) -> Result<(CloneArgs, u64)> {
 /// The first step of a thread that shares the memory, on its own block; every signal is blocked.
 extern "C" fn begin_thread(birth: *const u8) -> ! {
     // SAFETY: the parent left it on this thread's stack.
-    let Birth { thread, parent, frame, clears_handlers, .. } =
-        unsafe { birth.cast::<Birth>().read() };
+    let Given { thread, parent, frame, clears_handlers, tells, .. } =
+        unsafe { birth.cast::<Given>().read() };
     // SAFETY: the block is this thread's.
     let thread = unsafe { thread.as_ref() };
     thread.settle();
@@ -410,6 +458,9 @@ extern "C" fn begin_thread(birth: *const u8) -> ! {
     if clears_handlers {
         // The runtime's own stay.
         thread.member().signals().clear_handlers();
+    }
+    if tells {
+        keeper::born(thread.member());
     }
     process::enable_dispatch();
     // SAFETY: the parent made the frame on this thread's stack.

@@ -1,14 +1,15 @@
 //! Debuggers: a program that traces others of the tree finds them as they would be without us.
 //!
-//! Two things would show. A system call of a managed program raises `SIGSYS`, and a tracer is told
-//! of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
+//! Two things would show. A system call of a managed program raises `SIGSYS`, and an access to an absent page
+//! `SIGBUS`; a tracer is told of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
 //! on a page that is absent; that of `process_vm_readv` waits for the page, where a server answers
 //! (`--delivery=threads`).
 
 use super::{Call, Outcome};
+use crate::frame::Info;
 use crate::memory::Forced;
 use crate::sys::{self, Errno};
-use crate::{files, user};
+use crate::{files, tracer, user};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
@@ -44,6 +45,7 @@ impl Call<'_> {
                 RESUMED_BY.store(request as u32, Relaxed);
                 return self.pass();
             }
+            ptrace::PTRACE_GETSIGINFO => return self.signal_of_stop(),
             ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => {
                 return Outcome::Raw(0);
             }
@@ -54,6 +56,20 @@ impl Call<'_> {
             return Outcome::Raw(raw);
         }
         Outcome::Raw(self.repeat_with(&Remote { process: tracee, start: address, len: 8, access }))
+    }
+
+    /// Tells of the signal that a tracee stopped with as the kernel would.
+    fn signal_of_stop(&mut self) -> Outcome {
+        let at = self.args[3];
+        let raw = self.make_pinned(self.args);
+        if raw == 0
+            && let Ok(mut info) = user::read::<Info>(at)
+            && tracer::unmark(&mut info)
+        {
+            // It could be written a moment ago.
+            let _ = user::write(at, &info);
+        }
+        Outcome::Raw(raw)
     }
 
     /// Makes a call that accesses a file, which may be the memory of a process.
@@ -134,7 +150,7 @@ impl Call<'_> {
         raw
     }
 
-    /// Waits for a child, without those stops of tracees that are a system call. Which argument says where
+    /// Waits for a child, without those stops of tracees that are a system call or a fault. Which argument says where
     /// the kernel tells what became of it.
     fn wait(&mut self, told: usize, stop: impl Fn(&Self, i64, u64) -> Option<Stop>) -> Outcome {
         let mut args = self.args;
@@ -156,7 +172,9 @@ impl Call<'_> {
     /// The stop that `wait4` told of.
     fn stop_of_status(&self, raw: i64, told: u64) -> Option<Stop> {
         let status: u32 = user::read(told).ok().filter(|_| raw > 0)?;
-        (status == nr::SIGSYS << 8 | 0x7f).then_some(Stop { tracee: raw as u64 })
+        let signal = status >> 8;
+        let may_be = status & 0xff == 0x7f && RUNTIME_S.contains(&signal);
+        may_be.then_some(Stop { tracee: raw as u32, signal })
     }
 
     /// The stop that `waitid` told of.
@@ -168,32 +186,48 @@ impl Call<'_> {
         }
         // The signal, an error, a code, padding, the process, the user, the status.
         let info: [u32; 7] = user::read(told).ok()?;
-        (info[2] == TRAPPED && info[6] == nr::SIGSYS).then_some(Stop { tracee: info[4].into() })
+        let [_, _, code, _, tracee, _, signal] = info;
+        (code == TRAPPED && RUNTIME_S.contains(&signal)).then_some(Stop { tracee, signal })
     }
 }
 
-/// A tracee of the program's that stopped with `SIGSYS`.
+/// The signals that a tracee's runtime may be meant by.
+const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
+
+/// A tracee of the program's that stopped with one of these.
 struct Stop {
-    tracee: u64,
+    tracee: u32,
+    signal: u32,
 }
 
 impl Stop {
-    /// Whether the signal is for the tracee's runtime: a system call, or a press.
+    /// Whether the signal is for the tracee's runtime: a system call, a press, or a fault.
     fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
-        let mut info = crate::frame::Info::new(0, 0);
-        let args = [ptrace::PTRACE_GETSIGINFO.into(), self.tracee, 0, (&raw mut info) as u64];
+        let mut info = Info::new(0, 0);
+        let args = self.request(ptrace::PTRACE_GETSIGINFO, (&raw mut info) as u64);
         // SAFETY: the place for the answer is ours.
-        let asked = unsafe { sys::call(nr::__NR_ptrace, args) };
-        asked.is_ok() && (info.code == USER_DISPATCH || info.is_press())
+        if unsafe { sys::call(nr::__NR_ptrace, args) }.is_err() {
+            return false;
+        }
+        if tracer::unmark(&mut info) {
+            return false;
+        }
+        match self.signal {
+            nr::SIGSYS => info.code == USER_DISPATCH || info.is_press(),
+            _ => tracer::is_hidden(self.tracee, &info),
+        }
     }
 
     fn go_on(&self) {
-        let request = RESUMED_BY.load(Relaxed).into();
-        let args = [request, self.tracee, 0, nr::SIGSYS.into()];
+        let args = self.request(RESUMED_BY.load(Relaxed), self.signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
+    }
+
+    fn request(&self, request: u32, data: u64) -> [u64; 4] {
+        [request.into(), self.tracee.into(), 0, data]
     }
 }
 

@@ -152,8 +152,10 @@ impl Quota for &'static Tree {
 /// Takes this process's own charge away: it is about to execute a program that is not managed.
 pub fn discharge() -> u32 {
     let Some(tree) = current().map(|manager| manager.tree) else { return 0 };
-    if Thread::current().member().slot() != tree.slot() {
-        // A child that shares this memory for a while has no charge of its own.
+    let thread = Thread::current();
+    if thread.member().slot() != tree.slot() || thread.is_memory_shared(thread.member().into()) {
+        // A child that shares this memory for a while has no charge of its own; one that goes on in it needs
+        // what is charged.
         return 0;
     }
     let charged = tree.control.slots.get(tree.slot()).map_or(0, |slot| slot.charged());

@@ -6,7 +6,7 @@ use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
-use crate::{call, front, memory, process, site, sys};
+use crate::{call, front, memory, process, site, sys, tracer};
 use linux_raw_sys::general as nr;
 
 /// `struct sigaction` for the kernel.
@@ -157,6 +157,9 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
+    if let Some(info) = tracer::shown(thread, info) {
+        return deliver::deliver_fault(thread, context, &info);
+    }
     if info.code <= 0 {
         on_async(thread, info, context);
         return;
@@ -182,7 +185,9 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
         }
         return;
     }
-    deliver::deliver_fault(thread, context, &info);
+    if !tracer::show(thread, context, &info) {
+        deliver::deliver_fault(thread, context, &info);
+    }
 }
 
 /// A signal that the program handles.

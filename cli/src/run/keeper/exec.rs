@@ -98,10 +98,12 @@ impl Keeper<'_> {
     }
 
     /// Deals with a program that has been executed and has not run.
-    fn executed(&mut self, program: Tracee, traced: Traced) {
+    fn executed(&mut self, program: Tracee, mut traced: Traced) {
         let Some(slot) = self.control.slots.get(traced.slot) else {
             return drop(program.resume(Resume::Detach, 0));
         };
+        let exchanged = self.exchange_memory(traced.slot);
+        traced.slot = *exchanged.as_ref().unwrap_or(&traced.slot);
         let process = Process {
             slot: traced.slot,
             control_fd: slot.control_fd.load(Relaxed),
@@ -109,10 +111,8 @@ impl Keeper<'_> {
             code_fd: slot.code_fd.load(Relaxed),
             first: self.first == traced.slot && !self.begun,
         };
-        // What the process was charged with is gone with its memory.
-        self.control.slots.discharge(traced.slot);
-        self.let_go(traced.slot);
-        let placed = place::place(program, &mut self.image, process);
+        let mut place = || place::place(program, &mut self.image, process);
+        let placed = exchanged.map_err(PlaceError::Slot).and_then(|_| place());
         answer(slot, ask::IDLE);
         match placed {
             Ok(()) => self.control.counters.programs.add(1),

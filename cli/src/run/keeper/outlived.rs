@@ -1,0 +1,130 @@
+//! Memory that lives on when the process is gone that it is charged to: a `vfork` child uses it, or another one
+//! that shares it (`CLONE_VM`).
+//!
+//! What a memory holds is under the slot of the process that it began with. So that slot stays taken until
+//! the last process that uses the memory has ended or executed a program.
+
+use super::{Keeper, kill};
+use crate::trees;
+use pagefault_control::Slot;
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Keeper<'_> {
+    /// Gives back the slot of a process that is gone, unless others use its memory.
+    pub(super) fn leave_memory(&mut self, slot: u32) {
+        let Some(found) = self.control.slots.get(slot) else { return };
+        let others = found.memory();
+        if others.is_none() && found.is_shared() && self.is_in_use(slot) {
+            self.control.slots.outlive(slot);
+            self.outlived.insert(slot);
+            return;
+        }
+        self.let_go(slot);
+        self.control.slots.release(slot);
+        self.look_at_memory(others);
+    }
+
+    /// Makes ready the slot of a process that has executed a program. Where others use the memory that it
+    /// has left, it gets another slot, which is returned.
+    pub(super) fn exchange_memory(&mut self, slot: u32) -> Result<u32, Errno> {
+        let found = self.control.slots.get(slot).ok_or(Errno::INVAL)?;
+        let others = found.memory();
+        if others.is_none() && found.is_shared() && self.is_in_use(slot) {
+            return self.move_to_new_slot(slot);
+        }
+        // What the process was charged with is gone with its memory.
+        self.control.slots.discharge(slot);
+        self.let_go(slot);
+        self.control.slots.leave_memory(slot);
+        self.look_at_memory(others);
+        Ok(slot)
+    }
+
+    fn move_to_new_slot(&mut self, old: u32) -> Result<u32, Errno> {
+        let slots = &self.control.slots;
+        let new = slots.take().ok_or(Errno::AGAIN)?;
+        let (Some(from), Some(to)) = (slots.get(old), slots.get(new)) else {
+            return Err(Errno::INVAL);
+        };
+        to.inherit(from);
+        to.pid.store(from.pid.load(Relaxed), Relaxed);
+        if let Some(member) = self.members.remove(&old) {
+            if let Some(end) = &member.end {
+                let data = epoll::EventData::new_u64(u64::from(new));
+                epoll::modify(&self.events, end, data, epoll::EventFlags::IN)?;
+            }
+            self.members.insert(new, member);
+        }
+        slots.outlive(old);
+        self.outlived.insert(old);
+        if self.first == old {
+            self.first = new;
+        }
+        Ok(new)
+    }
+
+    /// A process that uses the memory that is charged to a slot.
+    pub(super) fn member_with(&self, slot: u32) -> Option<&super::Member> {
+        let sharers = || self.control.slots.sharers(slot);
+        let found = || sharers().find_map(|sharer| self.members.get(&sharer));
+        self.members.get(&slot).or_else(found)
+    }
+
+    /// Gives up a memory whose process is gone, if a process that has left it was the last one.
+    fn look_at_memory(&mut self, slot: Option<u32>) {
+        let Some(slot) = slot.filter(|slot| self.outlived.contains(slot)) else { return };
+        if !self.is_in_use(slot) {
+            self.outlived.remove(&slot);
+            self.let_go(slot);
+            self.control.slots.release(slot);
+        }
+    }
+
+    /// Whether other processes use the memory that is charged to a slot. From now on their ends are seen.
+    fn is_in_use(&mut self, memory: u32) -> bool {
+        let sharers: Vec<u32> = self.control.slots.sharers(memory).collect();
+        let (mut is_used, mut unheard) = (false, Vec::new());
+        for slot in sharers {
+            let number = self.control.slots.get(slot).and_then(Slot::unborn);
+            if self.members.contains_key(&slot) {
+                is_used = true;
+            } else if let Some(number) = number {
+                is_used |= self.adopt(slot, number);
+            } else {
+                unheard.push(slot);
+            }
+        }
+        if !is_used {
+            // Who would have made them is gone: they are not there, unless they are about to say so.
+            unheard.retain(|slot| {
+                let is_told_of = self.control.slots.get(*slot).is_some_and(Slot::is_told_of);
+                if !is_told_of {
+                    self.control.slots.release(*slot);
+                }
+                is_told_of
+            });
+        }
+        is_used || !unheard.is_empty()
+    }
+
+    /// Watches a process that its parent, which is gone, would have waited for; whether it is there.
+    fn adopt(&mut self, slot: u32, number: u32) -> bool {
+        let Some(found) = self.control.slots.get(slot).filter(|it| it.claim(None, number)) else {
+            // Its parent lives, and gives the slot back.
+            return false;
+        };
+        found.pid.store(number, Relaxed);
+        let Some(process) = Pid::from_raw(number as i32) else { return false };
+        if self.watch(process, slot).is_err() {
+            self.control.slots.release(slot);
+            return false;
+        }
+        if self.is_doomed && trees::holds(number, self.departed.file()) {
+            kill(process);
+        }
+        true
+    }
+}

@@ -1,0 +1,80 @@
+//! A program that is stopped: the front stops too, so that the shell sees it, until either is continued.
+
+use super::spawn::fork;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::time::Timespec;
+use std::ffi::CString;
+
+/// How often the program is looked at while it is stopped.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// Stops this process as the program stopped, until one of the two is continued or the program is killed;
+/// then neither is stopped.
+pub fn stop_with(program: Pid) {
+    let myself = rustix::process::getpid();
+    let (own, other) = (Status::of(myself), Status::of(program));
+    let watcher = fork(|| {
+        continue_with(myself, &own, &other);
+        0
+    });
+    // Neither call can fail: the processes are ours and the signals exist.
+    let _ = rustix::process::kill_process(myself, Signal::STOP);
+    if let Ok(watcher) = watcher {
+        let _ = rustix::process::kill_process(watcher, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(watcher), WaitOptions::empty());
+    }
+    // A program that was continued itself is told once.
+    if other.look() != Some(State::Runs) {
+        let _ = rustix::process::kill_process(program, Signal::CONT);
+    }
+}
+
+/// Continues the front when the program is stopped no more: the front cannot look itself.
+fn continue_with(front: Pid, own: &Status, program: &Status) {
+    // Whoever stops or continues the job does not mean this process, and it ends with the front.
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    while rustix::process::getppid() == Some(front) {
+        match (own.look(), program.look()) {
+            (Some(State::Stopped), Some(State::Runs)) => {
+                let _ = rustix::process::kill_process(front, Signal::CONT);
+                return;
+            }
+            // Then only who continues the front continues the program.
+            (None, _) | (_, None) => return,
+            _ => {}
+        }
+        let _ = rustix::thread::nanosleep(&LOOK);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Stopped,
+    /// Or has ended, which nobody has waited for.
+    Runs,
+}
+
+/// The file that tells a process's state.
+struct Status(Option<CString>);
+
+impl Status {
+    fn of(process: Pid) -> Self {
+        Self(CString::new(format!("/proc/{}/stat", process.as_raw_nonzero())).ok())
+    }
+
+    /// The process's state; `None` where it cannot be seen. Allocates nothing.
+    fn look(&self) -> Option<State> {
+        let file = rustix::fs::open(self.0.as_deref()?, OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut content = [0; 256];
+        let len = rustix::io::read(&file, &mut content).ok()?;
+        // The name is in parentheses, and may have some of its own.
+        let name_end = content[..len].iter().rposition(|byte| *byte == b')')?;
+        match content[..len].get(name_end + 2)? {
+            // The second where the keeper waits for its exec, or another tracer holds it.
+            b'T' | b't' => Some(State::Stopped),
+            _ => Some(State::Runs),
+        }
+    }
+}
