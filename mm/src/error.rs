@@ -142,6 +142,7 @@ errors! {
         Unaligned = EINVAL, "The address is not page-aligned.";
         Wraps = ENOMEM, "The range wraps around the end of the addresses.";
         Unmapped = ENOMEM, "A part of the range is not mapped.";
+        NotAStack = EINVAL, "The mapping does not grow down.";
         NotAllowed = EACCES, "The mapping may never have this protection.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";

@@ -25,6 +25,16 @@ fn access_prevention_where_the_processor_offers_it() {
     expect(&ended, 0, "1000 faults, 0 wrong, sum 249750.0\n11 1 0x10000008\n");
 }
 
+/// What handlers are told of the cause, as on the host: of the kernel's addresses, not whether they are mapped.
+#[test]
+fn causes_of_signals() {
+    let directory = built("causes");
+    let host = Command::new(directory.path().join("causes")).output().unwrap();
+    assert!(host.status.success(), "{host:?}");
+    let Some(ended) = boot(directory.path(), &["/causes"], |_| ()) else { return };
+    expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
+}
+
 /// In 24 MiB, of which full pipes took 4 before they were closed.
 #[test]
 fn what_pipes_took_comes_back() {

@@ -176,6 +176,15 @@ bitflags! {
     }
 }
 
+/// Where `mprotect` begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At the address.
+    Address,
+    /// `growsdown`: where the stack begins that the range reaches into.
+    Stack,
+}
+
 /// Whether stores are seen by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -325,7 +334,7 @@ pub enum Op {
     /// `munmap`
     Munmap(Range),
     /// `mprotect`
-    Mprotect(Range, Protection),
+    Mprotect(Range, Protection, Begin),
     /// `msync`
     Msync(Range, SyncFlag),
     /// `mlock`

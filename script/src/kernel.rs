@@ -18,7 +18,7 @@ mod maps;
 mod shared;
 mod touch;
 
-use crate::ast::{Advice, Failing, MapFlags, Protection, Sharing, SyncFlag};
+use crate::ast::{Advice, Begin, Failing, MapFlags, Protection, Sharing, SyncFlag};
 use crate::machine::{Action, Call, Machine, Mmap, Process, Setup, StartError, Target};
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
 use file::Files;
@@ -238,8 +238,8 @@ impl Machine for Kernel {
             Call::Munmap { address, length } => {
                 self.system3(process, libc::SYS_munmap, address, length, 0)
             }
-            Call::Mprotect { address, length, protection } => {
-                let bits = protection_bits(protection);
+            Call::Mprotect { address, length, protection, begin } => {
+                let bits = protection_bits(protection) | begin_bits(begin);
                 self.system3(process, libc::SYS_mprotect, address, length, bits)
             }
             Call::Msync { address, length, sync } => {
@@ -445,6 +445,13 @@ fn protection_bits(protection: Protection) -> i32 {
     .into_iter()
     .filter(|(flag, _)| protection.contains(*flag))
     .fold(libc::PROT_NONE, |bits, (_, bit)| bits | bit)
+}
+
+fn begin_bits(begin: Begin) -> i32 {
+    match begin {
+        Begin::Address => 0,
+        Begin::Stack => libc::PROT_GROWSDOWN,
+    }
 }
 
 fn advice_number(advice: Advice) -> i32 {

@@ -4,7 +4,7 @@
 //! other before it asks, the same on every machine.
 
 use crate::ast::{
-    Advice, Arch, Failing, MapFlags, Protection, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Advice, Arch, Begin, Failing, MapFlags, Protection, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use crate::layout::Window;
 use crate::outcome::Outcome;
@@ -93,6 +93,8 @@ pub enum Call<'a> {
         length: u64,
         /// What it shall permit.
         protection: Protection,
+        /// Where the change begins.
+        begin: Begin,
     },
     /// `msync`
     Msync {

@@ -14,7 +14,7 @@ pub mod sim;
 pub use processor::{Processor, Stopped, until_done};
 
 use crate::Window;
-use crate::ast::{self, Advice, MapFlags, SyncFlag};
+use crate::ast::{self, Advice, Begin, MapFlags, SyncFlag};
 use crate::machine::{
     Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, Simulates,
     StartError, Target, content, pipe_count,
@@ -513,8 +513,13 @@ fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Outcome {
             Outcome::Break(mm.brk(at(address), pagefault::MapOptions::empty()).value())
         }
         Call::Munmap { address, length } => answer(mm.munmap(at(address), length), |e| e.errno()),
-        Call::Mprotect { address, length, protection: p } => {
-            answer(mm.mprotect(at(address), length, protection(p)), |e| e.errno())
+        Call::Mprotect { address, length, protection: p, begin } => {
+            let (address, p) = (at(address), protection(p));
+            let done = match begin {
+                Begin::Address => mm.mprotect(address, length, p),
+                Begin::Stack => mm.mprotect_stack(address, length, p),
+            };
+            answer(done, |e| e.errno())
         }
         Call::Msync { address, length, sync } => {
             answer(mm.msync(at(address), length, sync_mode(sync)), |e| e.errno())

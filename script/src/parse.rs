@@ -3,8 +3,8 @@
 mod scope;
 
 use crate::ast::{
-    Address, Advice, Arch, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, Protection,
-    Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Address, Advice, Arch, Begin, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op,
+    Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
 use crate::words::{Word, split};
@@ -295,7 +295,7 @@ fn operation<'a>(
             Op::Brk(bound.to_owned(), words.number()?)
         }
         "munmap" => Op::Munmap(range(words, scope)?),
-        "mprotect" => Op::Mprotect(range(words, scope)?, protection(words)?),
+        "mprotect" => Op::Mprotect(range(words, scope)?, protection(words)?, begin(words)),
         "msync" => Op::Msync(range(words, scope)?, sync(words)?),
         "mlock" => Op::Mlock(range(words, scope)?),
         "munlock" => Op::Munlock(range(words, scope)?),
@@ -475,6 +475,10 @@ fn protection<'a>(words: &mut Words<'a>) -> Result<Protection, Fault<'a>> {
         protection |= bit.ok_or((word, Expected::Protection))?.0;
     }
     Ok(protection)
+}
+
+fn begin(words: &mut Words<'_>) -> Begin {
+    if words.takes("growsdown") { Begin::Stack } else { Begin::Address }
 }
 
 fn advice<'a>(words: &mut Words<'a>) -> Result<Advice, Fault<'a>> {

@@ -1,8 +1,8 @@
 //! A script printed back: what [`parse`](crate::parse::parse) reads to the same script.
 
 use crate::ast::{
-    Address, Advice, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection,
-    Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Address, Advice, Begin, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE,
+    Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -40,7 +40,12 @@ impl Display for Op {
         match self {
             Self::Mmap(mmap) => mmap.fmt(f),
             Self::Munmap(range) => write!(f, "munmap {range}"),
-            Self::Mprotect(range, protection) => write!(f, "mprotect {range} {protection}"),
+            Self::Mprotect(range, protection, Begin::Address) => {
+                write!(f, "mprotect {range} {protection}")
+            }
+            Self::Mprotect(range, protection, Begin::Stack) => {
+                write!(f, "mprotect {range} {protection} growsdown")
+            }
             Self::Msync(range, sync) => write!(f, "msync {range} {sync}"),
             Self::Mlock(range) => write!(f, "mlock {range}"),
             Self::Munlock(range) => write!(f, "munlock {range}"),

@@ -147,9 +147,9 @@ impl<'a> Run<'a> {
                 }
                 Call::Munmap { address, length }
             }
-            Op::Mprotect(range, protection) => {
+            Op::Mprotect(range, protection, begin) => {
                 let (address, length) = over(range)?;
-                Call::Mprotect { address, length, protection: *protection }
+                Call::Mprotect { address, length, protection: *protection, begin: *begin }
             }
             Op::Msync(range, sync) => {
                 let (address, length) = over(range)?;
@@ -403,7 +403,7 @@ impl Iterator for Run<'_> {
 fn subject(op: &Op) -> Option<&str> {
     match op {
         Op::Munmap(range)
-        | Op::Mprotect(range, _)
+        | Op::Mprotect(range, ..)
         | Op::Msync(range, _)
         | Op::Mlock(range)
         | Op::Munlock(range)

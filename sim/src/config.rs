@@ -5,7 +5,7 @@ use core::fmt;
 /// The parts of a simulated computer, and its hazards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The number of frames, page tables included. At least 4.
+    /// The number of frames, page tables included: 4 to [`Config::MOST_FRAMES`].
     pub frames: u32,
     /// The number of frames of device memory, numbered from [`Config::frames`] on.
     pub device_frames: u32,
@@ -47,8 +47,8 @@ pub struct Hazards {
 /// Why a computer cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// [`Config::frames`] is below 4, or with [`Config::device_frames`] above what the processor's entries
-    /// can name.
+    /// [`Config::frames`] is below 4, or with [`Config::device_frames`] above [`Config::MOST_FRAMES`] or what
+    /// the processor's entries can name.
     Frames,
     /// [`Config::cpus`] is not 1 to 64.
     Cpus,
@@ -57,7 +57,9 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Frames => "the number of frames is below 4 or above what an entry can name",
+            Self::Frames => {
+                "the number of frames is below 4, above 4194304, or above what an entry can name"
+            }
             Self::Cpus => "the number of CPUs is not 1 to 64",
         })
     }
@@ -100,6 +102,10 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The most frames: 16 GiB of pages of 4 KiB. The host holds a record of each from the start, about a hundred
+    /// bytes with the memory manager's.
+    pub const MOST_FRAMES: u32 = 1 << 22;
+
     /// The default without hazards: accessed bits and TLBs hold exactly what accesses put there.
     pub fn calm() -> Self {
         Self { hazards: Hazards::NONE, ..Self::default() }

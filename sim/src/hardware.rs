@@ -36,7 +36,7 @@ pub(crate) struct Hardware<A: Architecture> {
 impl<A: Architecture> Hardware<A> {
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
         let all = config.frames.checked_add(config.device_frames).ok_or(ConfigError::Frames)?;
-        if config.frames < 4 || all - 1 > A::LIMITS.frame {
+        if config.frames < 4 || all > Config::MOST_FRAMES || all - 1 > A::LIMITS.frame {
             return Err(ConfigError::Frames);
         }
         let mut config = config;

@@ -42,7 +42,7 @@ use crate::{complain, program, status};
 use ask::{Failure, Program};
 use front::{Child, Ended, Fell, Shared, StartError};
 use image::{Image, ImageError};
-use pagefault_control::{Calls, Config, Control, Delivery, Mapped};
+use pagefault_control::{Calls, Config, Control, Delivery, Mapped, Storage};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -69,7 +69,7 @@ Sizes are bytes, or a number with K, M, G or T (powers of 1024).
 
 Swap areas fill up in the order given:
   ram[:SIZE]          compressed in memory; uses at most SIZE on top of --memory
-                      (default: half of --memory)
+                      (default: half of --memory, at most 16T)
   file:PATH[:SIZE]    in the file PATH, created if missing; an existing file must be empty
                       or former swap of pagefault
   file[::SIZE]        in an unlinked temporary file in $TMPDIR, or else /var/tmp
@@ -181,6 +181,8 @@ enum Error {
     TooSmall(Size),
     #[error("--swap: at most {} areas", pagefault_control::MOST_AREAS)]
     TooManyAreas,
+    #[error("--swap: {0} of compressed RAM in all; each process reserves addresses for it, at most {MOST_RAM}", MOST_RAM = swap::MOST_RAM)]
+    TooMuchRam(Size),
     #[error(transparent)]
     Swap(#[from] swap::Error),
     #[error(transparent)]
@@ -354,6 +356,11 @@ fn configure(arguments: &Arguments) -> Result<(Config, Vec<Option<OwnedFd>>), Er
         [] => swap::default_areas(memory)?,
         areas => areas.iter().map(|area| area.open(memory)).collect::<Result<_, _>>()?,
     };
+    let ram = areas.iter().filter(|area| area.spec.storage == Storage::Ram);
+    let ram = ram.filter_map(|area| area.spec.bytes).fold(0, u64::saturating_add);
+    if ram > swap::MOST_RAM.0 {
+        return Err(Error::TooMuchRam(Size(ram)));
+    }
     let (swap, files) = areas.into_iter().map(|area| (area.spec, area.file)).unzip();
     let config = Config {
         limit_bytes: memory.0,

@@ -85,6 +85,10 @@ fn file(text: &str) -> Result<Area, AreaError> {
 /// Less than this holds no page beside the tables that it needs.
 const LEAST_RAM: Size = Size(64 << 10);
 
+/// The most compressed RAM in all. Each process reserves addresses for it, of which the program needs the
+/// rest: a process has 128 TiB, in two parts around the program.
+pub const MOST_RAM: Size = Size(16 << 40);
+
 impl Area {
     /// Compressed RAM of the default size.
     pub const RAM: Self = Self { place: Place::Ram, size: None };
@@ -97,7 +101,8 @@ impl Area {
         let bytes = self.size.map(|size| size.0);
         match &self.place {
             Place::Ram => {
-                let size = self.size.unwrap_or(Size((memory.0 / 2).max(LEAST_RAM.0)));
+                let half = (memory.0 / 2).clamp(LEAST_RAM.0, MOST_RAM.0);
+                let size = self.size.unwrap_or(Size(half));
                 if size < LEAST_RAM {
                     return Err(Error::RamTooSmall(size));
                 }

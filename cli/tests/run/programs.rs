@@ -240,6 +240,44 @@ fn coroutines_on_stacks_from_the_heap() {
     assert_eq!(number(&stats, "/forks"), 4);
 }
 
+/// The kernel refuses what no machine has, unless it is mapped without a promise.
+#[test]
+fn mappings_of_more_than_any_machine_has() {
+    let scratch = Scratch::new("vast");
+    let Some(program) = compile(&scratch, "vast") else { return };
+    let stats = scratch.compare("1M", &[&program]);
+    // Where the host keeps strict accounts it refuses them all.
+    if std::fs::read_to_string("/proc/sys/vm/overcommit_memory")
+        .is_ok_and(|mode| mode.trim() != "2")
+    {
+        assert_limited(&stats);
+    }
+}
+
+/// An allocator in the program's place of `malloc`, which keeps its tables in the memory that is managed.
+#[test]
+fn allocators_of_the_programs_own() {
+    let scratch = Scratch::new("allocator");
+    let Some(program) = compile(&scratch, "allocator") else { return };
+    let mut found = 0;
+    for (library, symbol) in [
+        ("libjemalloc.so.2", "mallctl"),
+        ("libmimalloc.so.2", "mi_malloc"),
+        ("libtcmalloc_minimal.so.4", "tc_malloc"),
+    ] {
+        let preload = format!("LD_PRELOAD={library}");
+        let command = ["env", &preload, &program, symbol];
+        // The program fails where it has another `malloc`.
+        if scratch.plain(&command).output().unwrap().status.success() {
+            found += 1;
+            assert_limited(&scratch.compare("12M", &command));
+        }
+    }
+    if found == 0 {
+        eprintln!("skipped: neither jemalloc nor mimalloc nor tcmalloc is installed");
+    }
+}
+
 /// Pages that move away from a mapping that stays (`MREMAP_DONTUNMAP`).
 #[test]
 fn mappings_that_are_left_by_their_pages() {

@@ -1,6 +1,6 @@
 //! What cannot be run: each with its status and a message that names the thing.
 
-use crate::harness::{Scratch, have, message, python, write_executable};
+use crate::harness::{Scratch, have, message, number, python, write_executable};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -23,11 +23,18 @@ fn assert_refused(found: &(Option<i32>, String), status: i32, words: &[&str]) {
 #[test]
 fn sizes() {
     let scratch = Scratch::new("sizes");
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["--memory", "many"], "--memory"),
         (&["--memory", "1.5G"], "whole number"),
+        (&["--memory", "10E"], "whole number"),
         (&["--memory", "99999999999T"], "2^64"),
+        (&["--memory", "0"], "--memory 0: too small to work"),
+        (&["--memory", "1"], "--memory 1: too small to work"),
+        (&["--memory", "4K"], "--memory 4K: too small to work"),
         (&["--memory", "64K"], "too small to work"),
+        (&["--swap", "ram:17T"], "17T of compressed RAM in all"),
+        (&["--swap", "ram:16T", "--swap", "ram:64K"], "of compressed RAM in all"),
+        (&["--swap", "ram:16777215T", "--swap", "ram:16777215T"], "of compressed RAM in all"),
         (&["--swap", "disk"], "a swap area is"),
         (&["--swap", "ram:1K"], "too small to hold a page"),
         (&["--swap", "file::4K"], "give at least 8192 bytes"),
@@ -38,6 +45,24 @@ fn sizes() {
     }
     let many = vec!["--swap=ram:64K"; 9];
     assert_refused(&refused(&scratch, &many, "true"), 125, &["at most 8 areas"]);
+}
+
+/// What no machine has costs no memory and no address that the program needs.
+#[test]
+fn limits_beyond_any_machine() {
+    let scratch = Scratch::new("beyond");
+    let program = ["sh", "-c", "echo one; echo two | cat"];
+    for limit in ["10T", "200T", "16777215T", "18446744073709551615"] {
+        let stats = scratch.compare(limit, &program);
+        assert!(number(&stats, "/peak_resident_bytes") > 0, "{limit}: not managed: {stats:#}");
+    }
+    let options = ["--memory", "16M", "--swap", "ram:16T", "--swap", "file::16777215T"];
+    let output = scratch.run(&options, &program).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(0), &b"one\ntwo\n"[..]),
+        "{output:?}"
+    );
 }
 
 #[test]

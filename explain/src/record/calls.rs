@@ -68,7 +68,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             ),
             vec!["C11", "E5", "G4"],
         ),
-        Op::Mprotect(range, protection) => (
+        Op::Mprotect(range, protection, _) => (
             format!(
                 "{who} allows {protection} for {} from {}: the region is replaced by one with other rights, and each present entry is rewritten.",
                 size(range.length),

@@ -13,13 +13,48 @@ use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
+/// Where a change of protection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// At the address that is given.
+    Address,
+    /// Where the stack begins that the range reaches into.
+    Stack,
+}
+
 impl<M: Machine> Mm<M> {
-    /// Changes what accesses a range allows. Regions before the first failure stay changed.
+    /// Changes what accesses a range allows (`mprotect(2)`). Regions before the first failure stay changed.
+    ///
+    /// `address` is page-aligned; `length` is rounded up to whole pages, and one of 0 changes nothing. Takes the
+    /// exclusive right to the address space, and may wait for memory.
     ///
     /// Private memory that is locked and becomes writable is copied at once, so that no later store
     /// has to wait; a page that cannot be copied now is copied by its first store.
     pub fn mprotect(
         self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+        protection: Protection,
+    ) -> Result<(), ProtectError> {
+        self.protect_from(Begin::Address, address, length, protection)
+    }
+
+    /// As [`mprotect`](Self::mprotect), but from the beginning of the stack that the range reaches into, wherever
+    /// that is by now (`PROT_GROWSDOWN`).
+    ///
+    /// [`ProtectError::NotAStack`]: the first region that ends above `address` does not grow down.
+    pub fn mprotect_stack(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        length: u64,
+        protection: Protection,
+    ) -> Result<(), ProtectError> {
+        self.protect_from(Begin::Stack, address, length, protection)
+    }
+
+    fn protect_from(
+        self: &Arc<Self>,
+        begin: Begin,
         address: VirtAddr,
         length: u64,
         protection: Protection,
@@ -33,13 +68,30 @@ impl<M: Machine> Mm<M> {
         let length = pages_up(length).ok_or(ProtectError::Wraps)?;
         let end = address.checked_add(length).ok_or(ProtectError::Wraps)?;
         let mut to_copy = Vec::new();
-        let result = self.exclusive().protect_all(address..end, protection, &mut to_copy);
+        let exclusive = self.exclusive();
+        let result = exclusive
+            .beginning(begin, address..end)
+            .and_then(|start| exclusive.protect_all(start..end, protection, &mut to_copy));
+        drop(exclusive);
         to_copy.into_iter().for_each(|range| self.populate(range));
         result
     }
 }
 
 impl<M: Machine> Exclusive<'_, M> {
+    /// Where a change of a range begins.
+    fn beginning(&self, begin: Begin, range: Range<VirtAddr>) -> Result<VirtAddr, ProtectError> {
+        match begin {
+            Begin::Address => Ok(range.start),
+            Begin::Stack => {
+                let stack = self.mm().find(range.start).filter(|vma| vma.start < range.end);
+                let stack = stack.ok_or(ProtectError::Unmapped)?;
+                let grows = stack.has(VmaFlags::GROWSDOWN);
+                if grows { Ok(stack.start) } else { Err(ProtectError::NotAStack) }
+            }
+        }
+    }
+
     /// Goes through the regions, and notes which parts are to be copied at once.
     fn protect_all(
         &self,

@@ -42,6 +42,12 @@ impl<M: Machine> Manager<M> {
 
     fn launder_anon(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
+        if self.entries_of(page) == 0 {
+            // Whoever needed it has unmapped it since it was chosen (spec F9). Without an entry, nobody can
+            // map it again.
+            self.mark_clean(page);
+            return Ok(None);
+        }
         let Some(slot) = page.slot() else {
             let slot = self.write_to_new_slot(frame)?;
             self.mark_clean(page);

@@ -1,6 +1,7 @@
 //! The memory manager on a simulated computer. One program, so that the manager is compiled once for
 //! it and not once for each file.
 
+mod abandoned;
 mod advice;
 mod ahead;
 mod alone;

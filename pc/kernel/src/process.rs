@@ -19,6 +19,7 @@ use crate::lock::Mutex;
 use crate::machine::Pc;
 use crate::scheduler;
 use crate::signal::altstack::AltStack;
+use crate::signal::cause::Cause;
 use crate::signal::{self, Actions, Info, SavedMask};
 use crate::sleep::SleepMutex;
 use crate::task::Task;
@@ -178,6 +179,8 @@ pub struct Thread {
     pub pending: AtomicU64,
     /// What comes with them.
     pub infos: Mutex<Vec<Info>>,
+    /// Why it was trapped the last time.
+    pub cause: Cause,
     /// The name that the thread goes by, if it is not the process's.
     pub name: Mutex<Option<String>>,
     /// The mask to go back to when a call that changed it for a while is over.
@@ -204,6 +207,7 @@ impl Thread {
             awaited: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             infos: Mutex::new(Vec::new()),
+            cause: Cause::default(),
             name: Mutex::new(None),
             saved_mask: SavedMask::default(),
             interrupted: AtomicU32::new(0),

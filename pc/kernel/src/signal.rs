@@ -2,6 +2,7 @@
 //! on its stack.
 
 pub mod altstack;
+pub mod cause;
 
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
@@ -394,15 +395,15 @@ fn log_unhandled(frame: &TrapFrame, number: u32, info: Info) {
     // Only what a fault raised comes with an address.
     if info.is_fault() {
         let process = process::current();
+        let [error, ..] = process::thread().cause.words();
         report!(
-            "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {:#x}",
+            "process {} ({}): signal {number} code {} at {:#x}, ip {:#x} sp {:#x} error {error:#x}",
             process.id,
             process.name.lock(),
             info.code,
             info.address,
             frame.rip,
             frame.rsp,
-            frame.error,
         );
     }
 }
@@ -444,6 +445,7 @@ fn enter(
     };
     let vectors = top.wrapping_sub(512) & !63;
     let at = (vectors.wrapping_sub(FRAME_WORDS as u64 * 8) & !15).wrapping_sub(8);
+    let [error, trap, address] = thread.cause.words();
     let mut words = [0u64; FRAME_WORDS];
     words[0] = action.restorer;
     let ucontext = &mut words[1..=UCONTEXT_WORDS];
@@ -468,10 +470,10 @@ fn enter(
         frame.rip,
         frame.rflags,
         frame.cs | frame.ss << 48,
-        frame.error,
-        frame.vector,
+        error,
+        trap,
         mask,
-        if info.is_fault() { info.address } else { 0 },
+        address,
         vectors,
     ];
     ucontext[5..5 + registers.len()].copy_from_slice(&registers);

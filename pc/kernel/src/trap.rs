@@ -97,13 +97,16 @@ fn carry_out(frame: &mut TrapFrame, verdict: Verdict, address: u64) {
     match verdict {
         Verdict::Resume => {}
         Verdict::Fixup(ip) => frame.rip = ip.value(),
-        Verdict::Signal(Signal::Segv(code)) => {
-            let code = if code == SegvCode::MapErr { 1 } else { 2 };
-            signal::force(signal::SIGSEGV, code, address);
+        Verdict::Signal(kind) => {
+            process::thread().cause.note_page_fault(frame, address);
+            match kind {
+                Signal::Segv(SegvCode::MapErr) => signal::force(signal::SIGSEGV, 1, address),
+                Signal::Segv(SegvCode::AccErr) => signal::force(signal::SIGSEGV, 2, address),
+                // The processors of a PC of today have no erratum that we know of.
+                Signal::Illegal => signal::force(signal::SIGILL, 2, frame.rip),
+                Signal::Bus => signal::force(signal::SIGBUS, 2, address),
+            }
         }
-        // The processors of a PC of today have no erratum that we know of.
-        Verdict::Signal(Signal::Illegal) => signal::force(signal::SIGILL, 2, frame.rip),
-        Verdict::Signal(Signal::Bus) => signal::force(signal::SIGBUS, 2, address),
         Verdict::OutOfMemory => process::out_of_memory(),
         Verdict::Oops(kind) => {
             report!("{kind:?} at {address:#x}");
@@ -118,13 +121,9 @@ fn carry_out(frame: &mut TrapFrame, verdict: Verdict, address: u64) {
 
 /// A program did what the processor refuses.
 fn exception(frame: &TrapFrame) {
-    let (number, code) = match frame.vector {
-        0 | 16 | 19 => (signal::SIGFPE, 1),
-        1 | 3 => (signal::SIGTRAP, 1),
-        6 => (signal::SIGILL, 1),
-        _ => (signal::SIGSEGV, 128),
-    };
-    signal::force(number, code, if number == signal::SIGSEGV { 0 } else { frame.rip });
+    process::thread().cause.note_exception(frame);
+    let (number, code, address) = signal::cause::of_exception(frame);
+    signal::force(number, code, address);
 }
 
 /// A bug of the kernel: says where, and stops the machine.

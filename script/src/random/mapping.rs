@@ -3,8 +3,8 @@
 use super::Writer;
 use super::world::{LONGEST_FILE, Region};
 use crate::ast::{
-    Address, Advice, Content, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection, Range, Sharing,
-    SyncFlag,
+    Address, Advice, Begin, Content, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection, Range,
+    Sharing, SyncFlag,
 };
 
 /// Lengths that no mapping has.
@@ -134,7 +134,8 @@ impl Writer {
     pub(super) fn protect(&mut self) {
         let range = self.faulty_range();
         let protection = self.protection();
-        self.line(Op::Mprotect(range, protection));
+        let begin = if self.rng.u32(..12) == 0 { Begin::Stack } else { Begin::Address };
+        self.line(Op::Mprotect(range, protection, begin));
     }
 
     pub(super) fn remap(&mut self) {

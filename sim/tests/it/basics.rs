@@ -199,6 +199,13 @@ fn computers_that_cannot_be_built_are_refused() {
     assert_eq!(refused(Config { cpus: 65, ..Config::calm() }), ConfigError::Cpus);
     let too_many = Config { frames: (1 << 20) + 1, ..Config::calm() };
     assert_eq!(Computer::<Ia32>::try_new(too_many).unwrap_err(), ConfigError::Frames);
+    // An entry could name them, but the host has no memory for their records.
+    for (frames, device_frames) in
+        [(Config::MOST_FRAMES + 1, 0), (4, Config::MOST_FRAMES), (u32::MAX - 1, 0)]
+    {
+        let too_many = Config { frames, device_frames, ..Config::calm() };
+        assert_eq!(refused(too_many), ConfigError::Frames);
+    }
     assert!(Sim::try_new(Config { frames: 4, ..Config::calm() }).is_ok());
 }
 

@@ -197,23 +197,28 @@ fn mprotect(address: u64, length: u64, bits: u64) -> Result {
     if length == 0 {
         return Ok(0);
     }
+    let end = length.checked_next_multiple_of(PAGE_SIZE).and_then(|len| address.checked_add(len));
+    let end = end.ok_or(Errno::ENOMEM)?;
     if bits & !KNOWN != 0 {
         return Err(Errno::EINVAL);
     }
-    let (mut start, mut bytes) = (address, length);
-    if grows != 0 {
-        // From the end of the stack that the address is in.
-        let end = address.checked_add(length).ok_or(Errno::ENOMEM)?;
-        let region = mm().maps(VirtAddr(address)..VirtAddr(end)).into_iter().next();
-        let region = region.ok_or(Errno::ENOMEM)?;
-        if grows == up || !region.grows_down {
-            return Err(Errno::EINVAL);
+    let (at, protection) = (VirtAddr(address), protection(bits.into()));
+    match grows {
+        0 => {
+            refuse_sealed(address, length)?;
+            mm().mprotect(at, length, protection)?;
         }
-        start = region.range.start.value();
-        bytes = end - start;
+        _ if grows == down => {
+            refuse_sealed(address, length)?;
+            mm().mprotect_stack(at, length, protection)?;
+        }
+        // There are none here that grow up.
+        _ => {
+            let first = mm().maps(at..VirtAddr(end)).into_iter().next();
+            let is_mapped = first.is_some_and(|region| region.range.start <= at);
+            return Err(if is_mapped { Errno::EINVAL } else { Errno::ENOMEM });
+        }
     }
-    refuse_sealed(start, bytes)?;
-    mm().mprotect(VirtAddr(start), bytes, protection(bits.into()))?;
     Ok(0)
 }
 
