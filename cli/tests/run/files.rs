@@ -86,3 +86,47 @@ os.execv(sys.executable, [sys.executable, '-c', begin + source])
     let options = ["--memory", "8M", "--swap", "file::20M"];
     assert_fine(run(&scratch, &options, program), 20);
 }
+
+/// Each of them would find room by itself: the size is refused to all of them together.
+#[test]
+fn a_size_is_one_for_all_processes() {
+    let scratch = Scratch::new("together");
+    let program = |processes: usize| {
+        format!(
+            "
+import select
+ready, full = os.pipe()
+hold, held = os.pipe()
+def child(n):
+    os.close(held)
+    m = memory(3072)
+    fill(m, n * 10000, 3072)
+    os.write(full, b'x' if same(m, n * 10000, 3072) else b'-')
+    # Until the parent ends.
+    os.read(hold, 1)
+children = [fork(lambda: child(n)) for n in range({processes})]
+os.close(full)
+# Whoever is stopped closes its end.
+got = b''
+while len(got) < {processes}:
+    more = os.read(ready, 1) if select.select([ready], [], [], 0.05)[0] else b''
+    got += more
+    if not more and os.waitpid(-1, os.WNOHANG)[0]:
+        break
+print(got.decode())
+for pid in children:
+    try: os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError: pass
+"
+        )
+    };
+    // 12 MiB each.
+    let options = ["--memory", "8M", "--swap", "file::24M"];
+    let (alone, _) = run(&scratch, &options, &program(1));
+    assert_eq!((&*alone.stdout, &*message(&alone)), (&b"x\n"[..], ""));
+    let (together, stats) = run(&scratch, &options, &program(5));
+    let said = message(&together);
+    assert!(said.contains("the swap areas are full"), "{said} {stats:#}");
+    assert!(!together.stdout.starts_with(b"xxxxx"), "{together:?}");
+    assert!(number(&stats, "/swap_files/peak_bytes") <= 24 << 20, "{stats:#}");
+}

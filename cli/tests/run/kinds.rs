@@ -58,6 +58,12 @@ fn what_is_done_in_part_is_the_kernel_s() {
     compare("partial", "16M");
 }
 
+/// Guard pages stay guards whatever fills their neighbours, and a sealed mapping stays as it is.
+#[test]
+fn guards_and_seals_are_the_kernel_s() {
+    compare("guards", "16M");
+}
+
 /// A page that leaves while its thread is the only one awake loses nothing that a thread stores which wakes,
 /// nor what the kernel stores for one that sleeps.
 #[test]

@@ -32,6 +32,7 @@ impl Call<'_> {
             nr::__NR_munlock => memory::unlock(a, b).into(),
             nr::__NR_mlockall => memory::lock_all(a as u32).into(),
             nr::__NR_munlockall => memory::unlock_all().into(),
+            nr::__NR_mseal => memory::seal(self.args).into(),
             nr::__NR_process_madvise => self.advise_process(),
             nr::__NR_mincore => self.resident(),
             _ => self.pass(),
@@ -50,12 +51,22 @@ impl Call<'_> {
         Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
     }
 
-    /// `process_madvise(2)`: advice that drops pages can only be about this process, and is then as
-    /// `madvise`'s.
+    /// `process_madvise(2)`: advice that drops pages or is noted can only be about this process, and is then
+    /// as `madvise`'s.
     fn advise_process(&mut self) -> Outcome {
         let [descriptor, ranges, count, advice, ..] = self.args;
-        let drops = [nr::MADV_DONTNEED, nr::MADV_FREE, nr::MADV_GUARD_INSTALL];
-        if !drops.contains(&(advice as u32)) || count > MOST_RANGES {
+        let own = [
+            nr::MADV_DONTNEED,
+            nr::MADV_DONTNEED_LOCKED,
+            nr::MADV_FREE,
+            nr::MADV_GUARD_INSTALL,
+            nr::MADV_GUARD_REMOVE,
+            nr::MADV_DONTFORK,
+            nr::MADV_DOFORK,
+            nr::MADV_WIPEONFORK,
+            nr::MADV_KEEPONFORK,
+        ];
+        if !own.contains(&(advice as u32)) || count > MOST_RANGES {
             return self.pass();
         }
         // What the host says to no range at all says whether it would do it.

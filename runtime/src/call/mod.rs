@@ -177,6 +177,7 @@ fn room_of(number: u32) -> Room {
         | nr::__NR_mincore
         | nr::__NR_remap_file_pages
         | nr::__NR_process_madvise
+        | nr::__NR_mseal
         | nr::__NR_shmat => Room::Memory,
         nr::__NR_getdents | nr::__NR_getdents64 => Room::List,
         nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => Room::Trace,

@@ -1,13 +1,18 @@
 //! Advice about memory: `madvise(2)` and its kin.
 
 use super::manager::done;
-use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, light, pages};
+use super::ranges::Ranges;
+use super::{
+    GATE, Manager, addresses, beyond_end, current, fork, guard, is_range, light, obeyed_below,
+    pages,
+};
+use crate::lock::Mutex;
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 use pagefault::Advice;
-use pagefault_machine::{Access, VirtAddr};
+use pagefault_machine::{Access, Protection, VirtAddr};
 
 /// What advice means for managed memory.
 enum Meaning {
@@ -17,13 +22,17 @@ enum Meaning {
     Ours(Advice),
     /// Bring the pages in, for such accesses.
     Populate(Advice, Access),
+    /// Pages become guards, or are none any more.
+    Guards(guard::Change),
     /// The host notes something about the mapping; the pages stay as they are.
     Noted,
 }
 
 fn meaning(advice: u32) -> Meaning {
     match advice {
-        nr::MADV_DONTNEED | nr::MADV_DONTNEED_LOCKED | nr::MADV_GUARD_INSTALL => Meaning::Drop,
+        nr::MADV_DONTNEED | nr::MADV_DONTNEED_LOCKED => Meaning::Drop,
+        nr::MADV_GUARD_INSTALL => Meaning::Guards(guard::Change::Install),
+        nr::MADV_GUARD_REMOVE => Meaning::Guards(guard::Change::Remove),
         nr::MADV_FREE => Meaning::Ours(Advice::Free),
         nr::MADV_WILLNEED => Meaning::Ours(Advice::WillNeed),
         nr::MADV_COLD => Meaning::Ours(Advice::Cold),
@@ -53,14 +62,20 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
     let (Some(manager), Some(range)) = (current(), pages(start, len)) else {
         return call(start, len);
     };
+    if let Meaning::Guards(change) = meaning(advice) {
+        return guard::change(manager, &range, change, host);
+    }
+    let note = |result: &Result| {
+        if matches!(meaning(advice), Meaning::Noted) {
+            fork::note(&(range.start..reached(&range, result, host)), advice);
+        }
+    };
     if let Some(_gate) = light::stay() {
         // The host may stop halfway, and has done then what comes before.
         manager.note_advice(&range, advice);
-        let result = host(&range)?;
-        if matches!(meaning(advice), Meaning::Noted) {
-            fork::note(&range, advice);
-        }
-        return Ok(result);
+        let result = host(&range);
+        note(&result);
+        return result;
     }
     if !manager.manages_any(&range) {
         return call(start, len);
@@ -70,49 +85,80 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
         Meaning::Drop => {
             let _gate = GATE.write();
             let result = host(&whole);
-            let reached = match result {
-                Err(Errno::EINVAL) => refused_at(&whole, host),
-                result if is_through(&result) => whole.end,
-                _ => whole.start,
-            };
-            let dropped = manager.parts(&(whole.start..reached));
+            let dropped = manager.parts(&(whole.start..reached(&whole, &result, host)));
             dropped.iter().for_each(|(part, _)| manager.dropped(part));
             result
         }
         Meaning::Ours(advice) => in_pieces(&range, manager, host, |part| {
             let _gate = GATE.read();
-            let (start, len) = (VirtAddr(part.start), part.end - part.start);
-            done(manager.mm().madvise(start, len, advice)).map(|()| 0)
+            let free = match advice {
+                Advice::Free => sealed_below(manager, part),
+                _ => part.end,
+            };
+            let (start, len) = (VirtAddr(part.start), free - part.start);
+            done(manager.mm().madvise(start, len, advice))?;
+            if free < part.end { Err(Errno::EPERM) } else { Ok(0) }
         }),
         Meaning::Populate(advice, access) => in_pieces(&range, manager, host, |part| {
             let _gate = GATE.read();
+            if guard::is_guard(part.start) {
+                return host(part);
+            }
             manager.populate(part, advice, access).map(|()| 0)
         }),
-        Meaning::Noted => {
-            let result = host(&whole)?;
-            fork::note(&range, advice);
-            Ok(result)
+        Meaning::Noted | Meaning::Guards(_) => {
+            let result = host(&whole);
+            note(&result);
+            result
         }
+    }
+}
+
+/// The mappings that the program has sealed, for good.
+static SEALED: Mutex<Ranges> = Mutex::new(Ranges::new());
+
+/// `mseal(2)`.
+pub fn seal(args: [u64; 6]) -> Result {
+    // SAFETY: the program asks for it; a sealed mapping keeps its content.
+    let result = unsafe { sys::call(nr::__NR_mseal, args) }?;
+    if let Some(range) = pages(args[0], args[1]) {
+        SEALED.lock().insert(&range);
+    }
+    Ok(result)
+}
+
+/// Where the part of a region ends whose pages may go: those of a sealed mapping that cannot be stored to may not.
+fn sealed_below(manager: &Manager, part: &Range<u64>) -> u64 {
+    let is_fixed = |at: u64| {
+        manager
+            .parts(&(at..part.end))
+            .first()
+            .is_some_and(|(_, it)| !it.contains(Protection::WRITE))
+    };
+    let sealed = SEALED.lock().within(part);
+    sealed.first().map(|it| it.start).filter(|at| is_fixed(*at)).unwrap_or(part.end)
+}
+
+/// How far the host has obeyed a call about a range that it may have refused halfway; what it has done it may
+/// do once more.
+pub(super) fn reached(
+    range: &Range<u64>,
+    result: &Result,
+    host: impl Fn(&Range<u64>) -> Result,
+) -> u64 {
+    match result {
+        // Pages that are locked, a mapping that is sealed.
+        Err(Errno::EINVAL | Errno::EPERM) => {
+            obeyed_below(range, |end| is_through(&host(&(range.start..end))))
+        }
+        result if is_through(result) => range.end,
+        _ => range.start,
     }
 }
 
 /// Whether the host went through a whole range: it goes on behind a gap.
 fn is_through(result: &Result) -> bool {
     matches!(result, Ok(_) | Err(Errno::ENOMEM))
-}
-
-/// Where the host refuses to drop pages, as where they are locked: it has dropped all below. What it has dropped
-/// it may drop once more while the caller holds the gate.
-fn refused_at(range: &Range<u64>, host: impl Fn(&Range<u64>) -> Result) -> u64 {
-    let (mut dropped, mut refused) = (range.start, range.end);
-    while refused - dropped > PAGE {
-        let middle = dropped + (refused - dropped) / PAGE / 2 * PAGE;
-        match is_through(&host(&(range.start..middle))) {
-            true => dropped = middle,
-            false => refused = middle,
-        }
-    }
-    dropped
 }
 
 /// Does something to each managed piece of a range, and the host's call to all others, from the

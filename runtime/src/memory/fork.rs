@@ -224,6 +224,7 @@ fn leave_what_is_not_inherited(manager: &Manager) {
         manager.replaced_unnoted(&range);
     }
     for range in wiped.iter() {
+        manager.unguard(range);
         manager.parts(range).iter().for_each(|(part, _)| manager.dropped(part));
     }
 }

@@ -1,8 +1,8 @@
 //! Mappings come, go and change what they allow.
 
 use super::manager::{done, refused};
-use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, is_range, light};
-use super::{page_up, pages};
+use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, guard, is_range, light};
+use super::{obeyed_below, page_up, pages};
 use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
@@ -188,12 +188,14 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
     }
     let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
     let result = host(len, host_prot);
-    for (part, _) in &parts {
-        // After an error the host has changed what lies before the gap, or before the mapping that
-        // refused: as far as a shorter call succeeds.
-        if result.is_ok() || host(part.end - start, host_prot).is_ok() {
-            manager.protect(part, prot as u32)?;
-        }
+    // After an error the host has changed what lies before the gap, or before the mapping that refused: as far
+    // as a shorter call succeeds.
+    let changed = match result {
+        Ok(_) => range.end,
+        Err(_) => obeyed_below(&range, |end| host(end - start, host_prot).is_ok()),
+    };
+    for (part, _) in parts.iter().filter(|(part, _)| part.start < changed) {
+        manager.protect(&(part.start..part.end.min(changed)), prot as u32)?;
     }
     result
 }
@@ -247,6 +249,7 @@ impl Manager {
 
     /// The same for a range of which nothing else is noted.
     pub(super) fn replaced_unnoted(&self, range: &Range<u64>) {
+        guard::forget(range);
         // SAFETY: the host has taken the pages away.
         unsafe { self.mm().space().forget(addresses(range)) };
         if let Err(errno) = done(self.mm().munmap(VirtAddr(range.start), range.end - range.start)) {
@@ -256,8 +259,8 @@ impl Manager {
     }
 
     fn protect(&self, range: &Range<u64>, prot: u32) -> Result<()> {
-        let (start, len) = (VirtAddr(range.start), range.end - range.start);
-        done(self.mm().mprotect(start, len, protection(prot)))
+        let rest = guard::protect(range, protection(prot));
+        rest.iter().try_for_each(|part| self.set_protection(part, protection(prot)))
     }
 }
 

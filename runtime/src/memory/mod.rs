@@ -9,6 +9,7 @@
 //! | `map`, `remap` | mappings come, go, move and change |
 //! | `image` | what the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
+//! | `guard` | guard pages |
 //! | `pin` | pages kept resident for the host's own accesses |
 //! | `light`, `convert` | the host owns the pages while all fits; the manager takes them over |
 //! | `offload` | pages that the keeper's compressor compresses |
@@ -32,6 +33,7 @@ mod extents;
 mod fault;
 mod forced;
 mod fork;
+mod guard;
 mod image;
 mod light;
 mod lock;
@@ -48,7 +50,7 @@ pub mod serve;
 mod statistics;
 mod swap;
 
-pub use advise::advise;
+pub use advise::{advise, seal};
 pub use events::Under;
 pub use fault::{Answer, fault};
 pub use forced::Forced;
@@ -105,6 +107,19 @@ fn beyond_end(start: u64, len: u64) -> Option<u64> {
     let end = start.checked_add(page_up(len)?)?;
     let within = crate::user::END.checked_sub(start).filter(|within| *within > 0)?;
     (start.is_multiple_of(PAGE) && end > crate::user::END).then_some(within)
+}
+
+/// The end of the longest beginning of a range that the host obeys a call about.
+fn obeyed_below(range: &Range<u64>, obeys: impl Fn(u64) -> bool) -> u64 {
+    let (mut obeyed, mut refused) = (range.start, range.end);
+    while refused - obeyed > PAGE {
+        let middle = obeyed + (refused - obeyed) / PAGE / 2 * PAGE;
+        match obeys(middle) {
+            true => obeyed = middle,
+            false => refused = middle,
+        }
+    }
+    obeyed
 }
 
 fn addresses(range: &Range<u64>) -> Range<VirtAddr> {

@@ -36,7 +36,7 @@ pub fn remap(args: [u64; 6]) -> Result {
         manager.replaced(start, new_len);
     }
     if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len))
-        && let Err(errno) = manager.moved(&source, start, new_len, kept)
+        && let Err(errno) = manager.moved_with_guards(&source, start, new_len, kept)
     {
         process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
     }
@@ -44,6 +44,21 @@ pub fn remap(args: [u64; 6]) -> Result {
 }
 
 impl Manager {
+    /// Follows the host, whose guard pages move with a mapping and do not part it.
+    fn moved_with_guards(
+        &self,
+        old: &Range<u64>,
+        start: u64,
+        new_len: u64,
+        kept: bool,
+    ) -> Result<()> {
+        let guards = self.lift_guards(old);
+        self.moved(old, start, new_len, kept)?;
+        let moved = old.start..old.end.min(old.start + new_len);
+        self.put_guards(guards, &moved, start);
+        Ok(())
+    }
+
     /// Follows the host, which has moved `old` to `start` and made it `new_len` long.
     fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
         let old_len = old.end - old.start;
