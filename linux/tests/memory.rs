@@ -102,6 +102,24 @@ fn what_is_withheld_from_a_snapshot_is_not_in_it() {
 }
 
 #[test]
+fn a_part_without_bytes_has_no_page() {
+    let memory = small(Delivery::Inline);
+    let mut region = memory.map(4 * PAGE).unwrap();
+    region.fill(7);
+    region.advise(5..5, Advice::DontNeed).unwrap();
+    region.advise(4 * PAGE.., Advice::DontNeed).unwrap();
+    region.protect(PAGE + 1..PAGE + 1, Protection::empty()).unwrap();
+    assert!(region.pin(5..5).is_ok_and(|pinned| pinned.is_empty()));
+    assert!(region.iter().all(|byte| *byte == 7));
+    // A byte stands for its page.
+    region.advise(PAGE + 5..=PAGE + 5, Advice::DontNeed).unwrap();
+    let zeros: Vec<usize> = (0..4 * PAGE).filter(|at| region[*at] == 0).collect();
+    assert_eq!((zeros[0], zeros.len()), (PAGE, PAGE));
+    let beyond = std::panic::AssertUnwindSafe(|| region.lock(..=usize::MAX));
+    assert!(std::panic::catch_unwind(beyond).is_err(), "as a slice panics");
+}
+
+#[test]
 fn advice_and_protection_take_effect() {
     let memory = small(Delivery::Inline);
     let mut region = memory.map(64 * PAGE).unwrap();

@@ -267,7 +267,7 @@ fn hunt(
             )?;
             Ok(Verdict::Equal)
         }
-        Found::Difference { seed, frames, minimal } => {
+        Found::Difference { seed, frames, seen, minimal } => {
             let lines = hunt.lines;
             writeln!(
                 output,
@@ -280,7 +280,11 @@ fn hunt(
             )?;
             match minimal {
                 Some(minimal) => write_minimal(&minimal, output)?,
-                None => writeln!(output, "# A second run had no difference.")?,
+                None => {
+                    // It may never be seen again: what was seen is all that there is.
+                    writeln!(output, "# A second run had no difference. The first:")?;
+                    seen.lines().try_for_each(|line| writeln!(output, "# {line}"))?;
+                }
             }
             Ok(Verdict::Different)
         }

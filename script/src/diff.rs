@@ -74,6 +74,13 @@ impl Comparison<'_> {
         self.differing().next()
     }
 
+    /// The first line on which not all machines agree, with each machine's answer, and how many there are;
+    /// empty if there is none.
+    pub fn summary(&self) -> String {
+        let first = self.first_difference().map(|index| self.told(index));
+        first.map_or_else(String::new, |first| format!("first difference: {first}{}", self.count()))
+    }
+
     /// Each machine's name, and its answer to the line at an index.
     pub fn answers(&self, line: usize) -> impl Iterator<Item = (&'static str, &str)> {
         self.machines.iter().map(move |answers| {
@@ -92,28 +99,40 @@ impl Comparison<'_> {
     }
 }
 
+impl Comparison<'_> {
+    /// A line of the script with each machine's answer.
+    fn told(&self, index: usize) -> String {
+        let width = self.machines.iter().map(|answers| answers.machine.len()).max().unwrap_or(0);
+        let line = &self.script.lines[index];
+        let mut told = format!("line {}: {line}\n", line.number);
+        for (name, text) in self.answers(index) {
+            told += &format!("  {name:width$}  {text}\n");
+        }
+        told
+    }
+
+    /// How many lines differ.
+    fn count(&self) -> String {
+        let (differences, lines) = (self.differences(), self.script.lines.len());
+        let names: Vec<&str> = self.machines.iter().map(|answers| answers.machine).collect();
+        let names = names.join(", ");
+        if differences == 0 {
+            format!("{names}: {lines} lines, all equal\n")
+        } else {
+            format!("{names}: {differences} of {lines} lines differ\n")
+        }
+    }
+}
+
 impl Display for Comparison<'_> {
     /// Every line on which machines differ: its number, the line, and each machine's answer. The
     /// first one, after which the machines' memories differ anyway, is marked.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let names = self.machines.iter().map(|answers| answers.machine);
-        let width = names.clone().map(str::len).max().unwrap_or(0);
         for (rank, index) in self.differing().enumerate() {
-            let line = &self.script.lines[index];
             let mark = if rank == 0 { "first difference: " } else { "" };
-            writeln!(f, "{mark}line {}: {line}", line.number)?;
-            for (name, text) in self.answers(index) {
-                writeln!(f, "  {name:width$}  {text}")?;
-            }
+            write!(f, "{mark}{}", self.told(index))?;
         }
-        let (differences, lines) = (self.differences(), self.script.lines.len());
-        let names: Vec<&str> = names.collect();
-        let names = names.join(", ");
-        if differences == 0 {
-            writeln!(f, "{names}: {lines} lines, all equal")
-        } else {
-            writeln!(f, "{names}: {differences} of {lines} lines differ")
-        }
+        f.write_str(&self.count())
     }
 }
 

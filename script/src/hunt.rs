@@ -31,6 +31,8 @@ pub enum Found {
         seed: u64,
         /// The frames that its machines had.
         frames: u64,
+        /// What the machines answered to the first line on which they differed.
+        seen: String,
         /// The script made minimal; `None` if a second run had no difference.
         minimal: Option<Minimal>,
     },
@@ -60,14 +62,14 @@ impl Hunt {
     ) -> Result<Found, StartError> {
         for seed in (self.seed..).take(usize::try_from(self.scripts).unwrap_or(usize::MAX)) {
             let script = self.script(seed);
-            let run = || compare(&script, machines, seed).map(|found| found.first_difference());
-            let difference = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let run = || compare(&script, machines, seed).map(|found| found.summary());
+            let seen = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
                 eprintln!("seed {seed}: a machine panicked; {} frames", script.sizes.frames);
                 resume_unwind(panic)
             })?;
-            if difference.is_some() {
+            if !seen.is_empty() {
                 let minimal = shrink(&script, machines, seed)?;
-                return Ok(Found::Difference { seed, frames: script.sizes.frames, minimal });
+                return Ok(Found::Difference { seed, frames: script.sizes.frames, seen, minimal });
             }
             done(&script);
         }

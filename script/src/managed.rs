@@ -5,6 +5,7 @@
 //! (three methods; [`until_done`] has the loop of a trap handler), and enter it into a
 //! [`Catalogue`]: `script/examples/own_machine.rs` does, and runs the corpus.
 
+mod calls;
 mod forced;
 #[cfg(feature = "hosts")]
 mod linux;
@@ -14,20 +15,20 @@ pub mod sim;
 pub use processor::{Processor, Stopped, until_done};
 
 use crate::Window;
-use crate::ast::{self, Advice, Begin, MapFlags, SyncFlag};
+use crate::ast::{self, MapFlags};
 use crate::machine::{
     Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, Simulates,
-    StartError, Target, content, pipe_count,
+    StartError, content, pipe_count,
 };
-use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
+use crate::outcome::{Bytes, Errno, Fault, Outcome};
 use pagefault::entry::{SegvCode, Signal};
 use pagefault::machine::{self as waist, Protection, VirtAddr};
 use pagefault::oom::{Candidate, Choice, Standing};
 use pagefault::swap::area::Priority;
 use pagefault::swap::header::{FormattedError, Header, Medium};
 use pagefault::{
-    AddressSpace, Config, FileAccess, Layout, Manager, MapOptions, MapRequest, Mm, Move,
-    NonlinearPolicy, Placement, RemapRequest, Sharing, Source, SyncMode,
+    AddressSpace, Config, FileAccess, Layout, Manager, MapOptions, MapRequest, Mm, NonlinearPolicy,
+    Placement, Sharing, Source,
 };
 use pagefault_sim::{SimDisk, SimFile};
 use std::collections::BTreeMap;
@@ -350,7 +351,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
                 self.end(process);
                 Outcome::Ok
             }
-            other => manage(&mm, other),
+            other => calls::manage(&mm, other),
         };
         drop(mm);
         if matches!(outcome, Outcome::Oops { .. }) {
@@ -501,67 +502,6 @@ fn next_piece(bytes: &mut Vec<u8>, length: u64) -> Option<usize> {
     (piece > 0).then_some(at)
 }
 
-/// The calls that the memory manager answers alone.
-fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Outcome {
-    let at = VirtAddr;
-    match *call {
-        Call::BeginHeap { address } => {
-            mm.begin_heap(at(address), 0);
-            Outcome::Ok
-        }
-        Call::Brk { address } => {
-            Outcome::Break(mm.brk(at(address), pagefault::MapOptions::empty()).value())
-        }
-        Call::Munmap { address, length } => answer(mm.munmap(at(address), length), |e| e.errno()),
-        Call::Mprotect { address, length, protection: p, begin } => {
-            let (address, p) = (at(address), protection(p));
-            let done = match begin {
-                Begin::Address => mm.mprotect(address, length, p),
-                Begin::Stack => mm.mprotect_stack(address, length, p),
-            };
-            answer(done, |e| e.errno())
-        }
-        Call::Msync { address, length, sync } => {
-            answer(mm.msync(at(address), length, sync_mode(sync)), |e| e.errno())
-        }
-        Call::Mlock { address, length } => answer(mm.mlock(at(address), length), |e| e.errno()),
-        Call::Munlock { address, length } => answer(mm.munlock(at(address), length), |e| e.errno()),
-        Call::Mremap { address, old, new, target } => {
-            let movement = match target {
-                Target::Stay => Move::Never,
-                Target::Fixed(target) => Move::To(at(target)),
-                Target::FixedButStay(_) => return Outcome::Errno(Errno::EINVAL),
-            };
-            let address = at(address);
-            let request = RemapRequest { address, old_length: old, new_length: new, movement };
-            answer(mm.mremap(&request), |e| e.errno())
-        }
-        Call::Madvise { address, length, advice: a } => {
-            answer(mm.madvise(at(address), length, advice(a)), |e| e.errno())
-        }
-        Call::RemapFilePages { address, length, page } => {
-            answer(mm.remap_file_pages(at(address), length, page), |e| e.errno())
-        }
-        Call::Mincore { address, length } => {
-            answer(mm.mincore(at(address), length, |_, _| ()), |e| e.errno())
-        }
-        Call::Maps { start, end } => maps(mm, start, end),
-        // The rest is the machine's, and was answered there.
-        _ => Outcome::Errno(Errno::ENOSYS),
-    }
-}
-
-fn maps<M: waist::Machine>(mm: &Arc<Mm<M>>, start: u64, end: u64) -> Outcome {
-    let regions = mm.maps(VirtAddr(start)..VirtAddr(end));
-    let cut = regions.iter().map(|region| Mapping {
-        start: region.range.start.value().max(start),
-        end: region.range.end.value().min(end),
-        protection: ast::Protection::from_bits_truncate(region.protection.bits()),
-        sharing: if region.shared { ast::Sharing::Shared } else { ast::Sharing::Private },
-    });
-    Outcome::Maps(cut.collect())
-}
-
 fn answer<T, E: Copy>(
     result: Result<T, E>,
     errno: impl Fn(E) -> pagefault::error::Errno,
@@ -588,30 +528,4 @@ fn failed(stopped: Stopped) -> Outcome {
 
 fn protection(protection: ast::Protection) -> Protection {
     Protection::from_bits_truncate(protection.bits())
-}
-
-fn sync_mode(flag: SyncFlag) -> SyncMode {
-    match flag {
-        SyncFlag::Sync => SyncMode::Sync,
-        SyncFlag::Async => SyncMode::Async,
-        SyncFlag::Invalidate => SyncMode::Invalidate,
-    }
-}
-
-fn advice(advice: Advice) -> pagefault::Advice {
-    match advice {
-        Advice::Normal => pagefault::Advice::Normal,
-        Advice::Random => pagefault::Advice::Random,
-        Advice::Sequential => pagefault::Advice::Sequential,
-        Advice::WillNeed => pagefault::Advice::WillNeed,
-        Advice::DontNeed => pagefault::Advice::DontNeed,
-        Advice::Free => pagefault::Advice::Free,
-        Advice::Remove => pagefault::Advice::Remove,
-        Advice::DontFork => pagefault::Advice::DontFork,
-        Advice::DoFork => pagefault::Advice::DoFork,
-        Advice::Cold => pagefault::Advice::Cold,
-        Advice::PageOut => pagefault::Advice::PageOut,
-        Advice::PopulateRead => pagefault::Advice::PopulateRead,
-        Advice::PopulateWrite => pagefault::Advice::PopulateWrite,
-    }
 }

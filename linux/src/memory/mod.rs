@@ -88,7 +88,8 @@ impl Memory {
         Builder::new(bytes).build()
     }
 
-    /// Maps `bytes` bytes of zeros, rounded up to whole pages.
+    /// Maps `bytes` bytes of zeros, rounded up to whole pages (`mmap(2)`); 0 is refused. They take memory once they
+    /// are touched, so that regions may be larger than the limit.
     pub fn map(&self, bytes: usize) -> Result<Region, MapError> {
         self.request(&MapRequest::anonymous(bytes as u64))
     }

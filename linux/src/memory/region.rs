@@ -54,8 +54,13 @@ impl Region {
         Self { space: space.clone(), at, start, bytes, birth: space.birth() }
     }
 
-    /// Advises how a part will be used. [`Advice::DontNeed`] makes it zeros, or the file's
+    /// Advises how a part will be used (`madvise(2)`). [`Advice::DontNeed`] makes it zeros, or the file's
     /// content again.
+    ///
+    /// Like all methods that take a part, it concerns every page of which the part has a byte.
+    ///
+    /// # Panics
+    /// As those do, where the part is not within the region.
     pub fn advise(
         &mut self,
         range: impl RangeBounds<usize>,
@@ -66,7 +71,9 @@ impl Region {
         self.space.space.madvise(range.start, range.end - range.start, advice)
     }
 
-    /// Sets what accesses to a part are allowed: any other is a segmentation violation.
+    /// Sets what accesses to a part are allowed (`mprotect(2)`): any other is a segmentation violation.
+    ///
+    /// Fails where the mapping of a file may not be stored to, or the parts would be too many.
     pub fn protect(
         &mut self,
         range: impl RangeBounds<usize>,
@@ -77,21 +84,25 @@ impl Region {
         self.space.space.mprotect(range.start, range.end - range.start, protection)
     }
 
-    /// Brings a part in and keeps it resident until it is unlocked.
+    /// Brings a part in and keeps it resident until it is unlocked (`mlock(2)`). Locks do not count: one
+    /// [`unlock`](Self::unlock) undoes them.
+    ///
+    /// Fails where the limit has no room for it; the part may be in by half then.
     pub fn lock(&self, range: impl RangeBounds<usize>) -> Result<(), LockError> {
         let range = self.pages(range);
         let _quiet = Quiet::new();
         self.space.space.mlock(range.start, range.end - range.start)
     }
 
-    /// Lets a part be evicted again.
+    /// Lets a part be evicted again (`munlock(2)`), whether it was locked or not.
     pub fn unlock(&self, range: impl RangeBounds<usize>) -> Result<(), LockError> {
         let range = self.pages(range);
         let _quiet = Quiet::new();
         self.space.space.munlock(range.start, range.end - range.start)
     }
 
-    /// Brings a part in for accesses of a kind, so that none of them faults until it is evicted.
+    /// Brings a part in for accesses of a kind, so that none of them faults until it is evicted
+    /// (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`). Fails where the access is not allowed, or for want of memory.
     pub fn populate(
         &self,
         range: impl RangeBounds<usize>,
@@ -107,7 +118,8 @@ impl Region {
         self.space.page_table().prefill(range, access).map_err(|_| AdviseError::NotAccessible)
     }
 
-    /// Writes the stores to a shared region of a file back, and waits until they are durable.
+    /// Writes the stores to a shared region of a file back, and waits until they are durable (`msync(2)`). Does
+    /// nothing to other regions; fails as the file's [`Backing`](pagefault::machine::Backing) does.
     pub fn sync(&self, range: impl RangeBounds<usize>) -> Result<(), SyncError> {
         let range = self.pages(range);
         let _quiet = Quiet::new();
@@ -181,11 +193,11 @@ impl Region {
     fn bytes_of(&self, range: &impl RangeBounds<usize>) -> Range<usize> {
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
-            Bound::Excluded(&start) => start + 1,
+            Bound::Excluded(&start) => start.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&end) => end + 1,
+            Bound::Included(&end) => end.saturating_add(1),
             Bound::Excluded(&end) => end,
             Bound::Unbounded => self.bytes,
         };
@@ -193,11 +205,15 @@ impl Region {
         start..end
     }
 
+    /// The pages of which a range has a part.
     fn pages(&self, range: impl RangeBounds<usize>) -> Range<VirtAddr> {
         let range = self.bytes_of(&range);
         let start = (self.at + range.start as u64).page();
+        if range.is_empty() {
+            return start..start;
+        }
         let end = (self.at + range.end as u64).value().next_multiple_of(PAGE_SIZE);
-        start..VirtAddr(end.max(start.value()))
+        start..VirtAddr(end)
     }
 }
 
