@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 impl<M: Machine> Manager<M> {
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
-    /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
+    /// the embedder runs this. To end it, set `stop` and call [`Manager::wake_background`].
     pub fn background(&self, stop: &AtomicBool) {
         self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);

@@ -1,9 +1,9 @@
-//! Swap areas: which there are, in which order they are filled, and the way to a slot by its name.
+//! Swap areas: the set of areas, the order in which they fill, and access to a slot by its name.
 //!
-//! Linux's `swap_info` and `swap_list` (spec F2, F5). Everything that names a slot goes through the
-//! area's entry in a table of fixed size, read-locked for as long as a count takes; I/O holds a
-//! reference to the area instead, and no lock. The order in which areas are filled has a lock of its
-//! own.
+//! Linux's `swap_info` and `swap_list` (spec F2, F5). Every access to a slot goes through the
+//! area's entry in a table of fixed size, read-locked only while a count changes. I/O holds a
+//! reference to the area instead, and no lock. The order in which areas are filled has a lock of
+//! its own.
 //!
 //! Lock order: order → table entry; order → an area's search. The owner index's locks are last and
 //! alone.
@@ -19,15 +19,15 @@ use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, SwapDevice, SwapSlot};
 
-/// How many areas there can be: of 32 numbers, 30 and 31 mean migration entries (spec F2).
+/// The most areas: of 32 numbers, 30 and 31 mean migration entries (spec F2).
 pub const MAX_AREAS: usize = 30;
 
-/// Which areas are filled before others.
+/// The order in which areas fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Below every area added before with this: −1, −2 and so on.
+    /// Below every area added earlier in this way: −1, −2 and so on.
     Descending,
-    /// The given one, 0 to 32767; the highest is filled first.
+    /// This priority, 0 to 32767; the highest fills first.
     Given(u16),
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum RemoveError {
     InUse(u32),
 }
 
-/// What [`Areas::check`] found wrong (spec I6).
+/// A fault that [`Areas::check`] found (spec I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AreasFault {
     /// The counts of the area with this number.
@@ -92,22 +92,22 @@ pub(crate) enum AreasFault {
     Order(u8),
     /// The totals are not the sums over the active areas.
     Room,
-    /// So often a reference was dropped that nobody held.
+    /// How often a reference was dropped that did not exist.
     BadRelease(u64),
 }
 
-/// What is left of a slot after a reference was dropped.
+/// A slot after a reference was dropped.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug)]
 pub(crate) struct Released {
-    /// How many references there are.
+    /// The number of remaining references.
     pub(crate) left: u16,
-    /// The slot, if there are none: to be given to [`Areas::free_slot`].
+    /// The slot, if none remains: pass it to [`Areas::free_slot`].
     pub(crate) unused: Option<UnusedSlot>,
 }
 
-/// A slot without references whose content is still to be discarded, where the caller may sleep. No
-/// page is put there before.
+/// A slot without references whose content must still be discarded, where the caller may sleep.
+/// Until then no page goes there.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnusedSlot(SwapSlot);
@@ -140,14 +140,14 @@ const fn bit(area: u8) -> u32 {
     if (area as usize) < MAX_AREAS { 1 << area } else { 0 }
 }
 
-/// What an area has done so far.
+/// The statistics of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AreaStatistics {
     /// The area's number.
     pub area: u8,
-    /// Its priority, negative unless it was given.
+    /// Its priority; negative unless it was set explicitly.
     pub priority: i32,
-    /// Whether slots are given out from it.
+    /// Whether it gives out slots.
     pub active: bool,
     /// The slots that can be used.
     pub slots: u32,
@@ -185,11 +185,11 @@ struct Area<M: RawMutex> {
     failures: AtomicU64,
 }
 
-/// The order in which areas are filled.
+/// The order in which areas fill.
 struct Order<M: RawMutex> {
     /// By descending priority; among equals, the one whose turn is next first. Has room for all.
     active: Vec<Arc<Area<M>>>,
-    /// The next priority that is not given.
+    /// The next automatic priority.
     descending: i32,
 }
 
@@ -231,8 +231,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// Adds an area of which only the first `slots` are used, without those in `bad` (spec F1), and
     /// returns its number.
     ///
-    /// Of a device with more slots than an entry can name the rest is left alone, as Linux does;
-    /// [`AreaStatistics::slots`] tells.
+    /// If a device has more slots than an entry can name, the rest stays unused, as in Linux; see
+    /// [`AreaStatistics::slots`].
     pub(crate) fn add_with_bad(
         &self,
         device: Box<dyn SwapDevice>,
@@ -315,10 +315,10 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         }
     }
 
-    /// Tells the device to discard the content of a slot without references; afterwards the slot is
-    /// free. The device may take its time: the caller holds no lock but page locks.
+    /// Tells the device to discard the content of a slot without references; then the slot is free.
+    /// The device may be slow: the caller holds only page locks.
     pub(crate) fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
-        // It is in use until it is freed, which keeps the area.
+        // Until it is freed the slot counts as used, which keeps the area.
         if let Some(area) = self.area(slot.area) {
             area.device.discard(slot.offset);
             area.slots.free(slot.offset);
