@@ -382,7 +382,7 @@ impl<M: Machine> Exclusive<'_, M> {
         };
         self.insert_moved(&new);
         if let Some(file) = &vma.file {
-            // One region became two.
+            // One region became the moved one and the parts that stay.
             (0..more).for_each(|_| file.opened());
         }
         mm.space.prune(self.hole_around(&from), from);

@@ -332,7 +332,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// Reads the content of a slot. A slot that no area has fails as a device does.
     ///
-    /// Holds no lock meanwhile. The caller has a reference to the slot, which keeps the content.
+    /// Holds no lock during the I/O. The caller has a reference to the slot, which keeps the
+    /// content.
     pub(crate) fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.read(slot.offset, page);
@@ -341,8 +342,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// Writes the content of a slot. A slot that no area has fails as a device does.
     ///
-    /// Holds no lock meanwhile. After [`IoError::Full`] the caller releases the slot and asks
-    /// [`Areas::allocate`] for one that avoids the area.
+    /// Holds no lock during the I/O. After [`IoError::Full`] the caller releases the slot and asks
+    /// [`Areas::allocate`] for one outside the area.
     pub(crate) fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.write(slot.offset, page);
@@ -359,14 +360,14 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         self.room.free()
     }
 
-    /// Whether fewer than half of the slots are free, so that pages in memory give theirs back
-    /// (spec B14, F11).
+    /// Whether fewer than half of the slots are free; then pages in memory give theirs back (spec
+    /// B14, F11).
     pub(crate) fn is_more_than_half_full(&self) -> bool {
         2 * self.free() < self.total()
     }
 
-    /// Gives no slots out from an area any more, and takes it out of the totals: the start of a
-    /// swapoff (spec F12). References to its slots stay valid.
+    /// Stops an area from giving out slots, and takes it out of the totals: the start of a swapoff
+    /// (spec F12). References to its slots stay valid.
     pub(crate) fn stop(&self, area: u8) -> Result<(), SwitchError> {
         let mut order = self.order.lock();
         let area = self.area(area).ok_or(SwitchError::Missing)?;
@@ -393,7 +394,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         if order.position(area).is_some() {
             return Err(RemoveError::Active);
         }
-        // Nothing comes into use any more: the area is closed, and a free slot is not duplicated.
+        // No slot comes into use any more: the area is closed, and a free slot is never duplicated.
         match found.slots.in_use() {
             0 => {}
             in_use => return Err(RemoveError::InUse(in_use)),
@@ -408,7 +409,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// The used slots of an area in ascending order, for swapoff.
     ///
-    /// Changes made meanwhile may or may not be seen, so swapoff repeats until there are none.
+    /// Concurrent changes may or may not show, so swapoff repeats until no slot is used.
     pub(crate) fn used(&self, area: u8) -> impl Iterator<Item = SwapSlot> + use<M, W> {
         let found = self.area(area);
         let slots = found.as_ref().map_or(0, |found| found.slots.len());
@@ -417,8 +418,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         (1..slots).filter(is_used).map(move |offset| SwapSlot { area, offset })
     }
 
-    /// The slots of an area, usable or not; 0 if there is no such area. Read-ahead stops there
-    /// (spec F17).
+    /// The number of slots of an area, usable or not; 0 if there is no such area. Read-ahead stops
+    /// there (spec F17).
     #[cfg(test)]
     pub(crate) fn slots(&self, area: u8) -> u32 {
         self.with(area, |area| area.slots.len()).unwrap_or(0)
@@ -453,21 +454,21 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         })
     }
 
-    /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
+    /// Records that a slot holds page `index` of shared object `object`, whatever it held before.
     ///
-    /// The caller holds a reference to the slot; the record goes with the last one.
+    /// The caller holds a reference to the slot; the last reference takes the record along.
     pub(crate) fn set_owner(&self, slot: SwapSlot, object: u64, index: u64) {
         self.with(slot.area, |area| area.owners.set(slot.offset, Owner { object, index }));
     }
 
-    /// Makes a slot hold no shared object's page.
+    /// Records that a slot holds no shared object's page.
     #[cfg(test)]
     pub(crate) fn clear_owner(&self, slot: SwapSlot) {
         self.with(slot.area, |area| area.owners.clear(slot.offset));
     }
 
-    /// Makes a slot hold nothing if it holds page `index` of shared object `object`, and says
-    /// whether it did: who did drops the object's reference to the slot.
+    /// Clears the record of a slot if it names page `index` of shared object `object`; returns
+    /// whether it did. If so, the caller drops the object's reference to the slot.
     pub(crate) fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
         let owner = Owner { object, index };
         self.with(slot.area, |area| area.owners.take(slot.offset, owner)).unwrap_or(false)
@@ -481,8 +482,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         Some((owner.object, owner.index))
     }
 
-    /// Walks everything that can be checked without knowing the references, at a time when nobody
-    /// changes anything (spec I6).
+    /// Checks everything that does not depend on the references, while nothing changes (spec I6).
     pub(crate) fn check(&self) -> Result<(), AreasFault> {
         let bad_releases = self.bad_releases.load(Ordering::Relaxed);
         if bad_releases > 0 {
