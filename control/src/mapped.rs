@@ -60,8 +60,8 @@ impl Control {
         Ok(made)
     }
 
-    /// Maps a private copy of the shared memory that another process published: writes stay with
-    /// the caller.
+    /// Maps the shared memory that another process published, for reading: the mapping is private,
+    /// so writes stay with the caller.
     pub fn look(path: &Path) -> Result<Mapped, AttachError> {
         let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Mapped::published(file, MapFlags::PRIVATE)
