@@ -19,7 +19,7 @@
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
-//! | `front` | what the end of the front means for the tree |
+//! | `front` | ends the tree when the front is killed |
 //! | `files`, `file_size`, `address_limit` | descriptors, and limits that concern the runtime's own files and tables |
 //! | `user` | the runtime's accesses to the program's memory |
 //! | `sys`, `frame` | the host's calls and structures |
@@ -29,7 +29,7 @@
 //! The runtime has no libc, no thread-local storage and no thread of its own; `--delivery=threads` runs a
 //! process beside the program (`memory::serve`). It runs on a block of its own for each thread
 //! (`thread`), never on the program's stacks. While it holds a lock it does not touch the program's
-//! memory: the fault would re-enter the runtime.
+//! memory, because a fault would re-enter the runtime.
 #![no_std]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 

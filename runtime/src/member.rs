@@ -1,5 +1,5 @@
-//! What belongs to a process as the kernel counts them: a forked child, or one that shares this
-//! memory for a while (`vfork`), has its own.
+//! The state of a process in the kernel's sense: a forked child, or one that shares this memory for
+//! a while (`vfork`), has its own.
 
 use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};

@@ -38,7 +38,8 @@ impl Call<'_> {
         }
     }
 
-    /// `mincore(2)`: what is resident with the host is so here; its answer is a byte a page.
+    /// `mincore(2)`: a page that is resident on the host is resident here; the answer has a byte
+    /// for each page.
     fn resident(&mut self) -> Outcome {
         let [_, len, answer, ..] = self.args;
         let noted = memory::note(self.thread, self.number, self.args);
@@ -50,15 +51,15 @@ impl Call<'_> {
         Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
     }
 
-    /// `process_madvise(2)`: advice that drops pages can only be about this process, and is then as
-    /// `madvise`'s.
+    /// `process_madvise(2)`: advice that drops pages can only concern this process, and then acts
+    /// like `madvise`.
     fn advise_process(&mut self) -> Outcome {
         let [descriptor, ranges, count, advice, ..] = self.args;
         let drops = [nr::MADV_DONTNEED, nr::MADV_FREE, nr::MADV_GUARD_INSTALL];
         if !drops.contains(&(advice as u32)) || count > MOST_RANGES {
             return self.pass();
         }
-        // What the host says to no range at all says whether it would do it.
+        // The host's answer to an empty list shows whether it would accept the advice.
         let mut probe = self.args;
         probe[2] = 0;
         // SAFETY: no range is named.
