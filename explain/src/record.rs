@@ -14,7 +14,7 @@ mod words;
 use crate::model::Explanation;
 use pagefault::machine::PAGE_SIZE;
 use pagefault::{Config, Manager, NonlinearPolicy};
-use pagefault_script::ast::{Arch, Op, Script};
+use pagefault_script::ast::{Arch, Script};
 use pagefault_script::machine::StartError;
 use pagefault_script::managed::{self, Managed};
 use pagefault_script::parse::{ParseError, parse};

@@ -16,9 +16,9 @@ pub struct Member {
     actions: Actions,
     /// Its place in the control memory.
     slot: u32,
-    /// What its place was taken with, where a parent took it.
+    /// The ticket of its slot, if a parent took it.
     ticket: Option<Ticket>,
-    /// Whether the keeper was told of it, and gives the place back at its end.
+    /// Whether the keeper knows it, and gives the slot back at its end.
     enrolled: AtomicBool,
     /// Whether its parent waits until it ends or executes a program (`vfork`).
     waited_for: AtomicBool,
@@ -52,10 +52,10 @@ impl Member {
         Ok(member)
     }
 
-    /// Takes a place for a child; as where the host has no process left if there is none.
+    /// Takes a slot for a child; without one, fails like the host at its limit of processes.
     fn take_slot(&self, slots: &Slots) -> Result<u32> {
-        /// How often the keeper is asked to look for children that were killed early, and the time
-        /// that it has for it, in nanoseconds.
+        /// How often to ask the keeper to look for children that were killed early, and the time it
+        /// has for that, in nanoseconds.
         const ASKED: usize = 1000;
         const PAUSE: u64 = 2_000_000;
         for _ in 0..ASKED {
@@ -71,10 +71,10 @@ impl Member {
         Err(Errno::EAGAIN)
     }
 
-    /// Frees a process, and its place where the keeper does not know of it.
+    /// Frees a process, and its slot if the keeper does not know it.
     ///
     /// # Safety
-    /// No thread of this address space is of it.
+    /// No thread of this address space belongs to it.
     pub unsafe fn end(member: NonNull<Self>, child: Child) {
         // SAFETY: made by `new`; the caller vouches for the rest.
         let member = unsafe { Box::from_raw(member.as_ptr()) };
@@ -85,7 +85,7 @@ impl Member {
         }
     }
 
-    /// What its place was taken with; `None` where no parent of this tree took it.
+    /// The ticket of its slot; `None` if no parent of this tree took it.
     pub fn ticket(&self) -> Option<Ticket> {
         self.ticket
     }
@@ -95,7 +95,7 @@ impl Member {
         self.slot
     }
 
-    /// Notes that the keeper is told of it.
+    /// Notes that the keeper knows it.
     pub fn enrol(&self) {
         self.enrolled.store(true, Relaxed);
     }
@@ -105,28 +105,29 @@ impl Member {
         self.waited_for.store(true, Relaxed);
     }
 
-    /// Notes that its parent is to trace it; whether that has to wait until it executes a program.
+    /// Notes that its parent should trace it; returns whether that must wait until it executes a
+    /// program.
     ///
-    /// A tracee stops at every signal, so at every system call, and its tracer lets it go on. A parent
-    /// that waits for it does not.
+    /// A tracee stops at every signal, and so at every system call, until its tracer continues it.
+    /// A parent that waits for it cannot.
     pub fn defer_tracing(&self) -> bool {
         let waits = self.waited_for.load(Relaxed);
         self.traced.store(waits, Relaxed);
         waits
     }
 
-    /// Whether its parent is to trace the program that it executes.
+    /// Whether its parent should trace the program that it executes.
     pub fn is_to_be_traced(&self) -> bool {
         self.traced.load(Relaxed)
     }
 
-    /// What it wants done about signals.
+    /// Its signal actions.
     pub fn signals(&self) -> &Actions {
         &self.actions
     }
 }
 
-/// What became of a child's process.
+/// The outcome of a child's process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Child {
     /// It runs, elsewhere.
@@ -135,7 +136,7 @@ pub enum Child {
     Gone,
 }
 
-/// What a child inherits of what is known of its parent.
+/// The parent's state that a child inherits.
 fn copy(own: &'static Slot, child: &'static Slot) {
     child.control_fd.store(own.control_fd.load(Relaxed), Relaxed);
     child.socket_fd.store(own.socket_fd.load(Relaxed), Relaxed);
