@@ -195,7 +195,7 @@ fn run_several(
     entries: &[&Entry],
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    // A script that somebody wrote is soon done.
+    // A script from a file is soon done.
     let lines = args.random.map_or(0, |_| script.lines.len() * entries.len());
     let bar = progress(lines as u64, "lines");
     let compared = compare_told(script, entries, seed(args), &|lines| bar.inc(lines as u64));
