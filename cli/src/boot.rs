@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const HELP: &str = "\
-PROGRAM is looked for among the files of --files, by its path or in /bin, /usr/bin, /sbin and
-/usr/sbin. If it is not there, the host's is taken, with its interpreter and its libraries.
+The machine searches for PROGRAM among the files of --files, by its path or in /bin, /usr/bin,
+/sbin and /usr/sbin. Otherwise it gets the host's, with its interpreter and libraries.
 
 Examples:
   pagefault boot --memory 64M -- busybox sh -c 'echo hello'
@@ -28,7 +28,7 @@ Examples:
 
 Exit status: the program's own, as a shell shows it. Or:
   125  pagefault itself failed, or the machine did
-  126  the program was found and cannot be run
+  126  the program was found but cannot be run
   127  the program was not found";
 
 /// Boot a small kernel around pagefault in QEMU and run a program on it.
@@ -79,7 +79,7 @@ enum Accel {
 /// Why the program did not run to its end.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{option} {size}: not a size that a PC can have")]
+    #[error("{option} {size}: a PC cannot have this size")]
     Size { option: &'static str, size: Size },
     #[error("--files {}: {source}", path.display())]
     Files { path: PathBuf, source: io::Error },

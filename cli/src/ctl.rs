@@ -28,7 +28,7 @@ four times the limit that the tree was started with.";
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A process of the tree, or its `pagefault run`
+    /// Any process of the tree, or its `pagefault run`
     #[arg(value_name = "PID")]
     pid: u32,
     /// The new resident memory limit
@@ -46,8 +46,8 @@ pub enum Error {
     #[error("--memory {0}: more than four times the limit at the start; give at most {1}")]
     TooLarge(Size, Size),
     #[error(
-        "the limit is {limit} now, but {left} are still resident: locked and shared pages cannot be \
-         evicted, nor can anything while its process is stopped or swap is full"
+        "the limit is {limit} now, but {left} are still resident: locked and shared pages stay, \
+         and no page leaves while its process is stopped or swap is full"
     )]
     Stays { limit: Size, left: String },
 }

@@ -11,11 +11,11 @@ pub const EXTENT_PAGES: u32 = 64;
 /// The bytes of an extent: 256 KiB.
 pub const EXTENT: u64 = EXTENT_PAGES as u64 * PAGE;
 
-/// Where in the shared file the words and columns of each swap file's extents are.
+/// The places in the shared file of the words and columns of each swap file's extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilePlan {
     start: u64,
-    /// The pages of each area; 0 for one that is no file.
+    /// The pages of each area; 0 for an area without a file.
     pages: [u32; MOST_AREAS],
 }
 
@@ -24,7 +24,7 @@ impl FilePlan {
         Self { start, pages }
     }
 
-    /// The pages that the file of an area may have; 0 where it is none.
+    /// The pages that the file of an area may have; 0 if it has no file.
     pub fn pages(&self, area: usize) -> u32 {
         self.pages.get(area).copied().unwrap_or(0)
     }
@@ -47,7 +47,7 @@ impl FilePlan {
         start..start + self.column_len(area)
     }
 
-    /// Where all of it ends.
+    /// The end of all of it.
     pub fn end(&self) -> u64 {
         self.words(MOST_AREAS).end
     }

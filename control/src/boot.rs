@@ -1,10 +1,10 @@
-//! What a runtime is told by its first argument.
+//! The runtime's first argument.
 
 /// The first words of a start: the argument of the runtime's entry.
 ///
 /// The entry is called as a C function, `fn(&Boot) -> !`, on the boot stack, with all other
-/// registers zero. The block lies at the upper end of that stack, so that whoever unmaps
-/// `stack_start..stack_start + stack_len` has taken both away.
+/// registers zero. The block lies at the upper end of that stack, so that unmapping
+/// `stack_start..stack_start + stack_len` removes both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
@@ -12,7 +12,7 @@ pub struct Boot {
     pub magic: u64,
     /// Where the control memory is mapped.
     pub control: u64,
-    /// How many bytes of it.
+    /// The length of that memory in bytes.
     pub control_len: u64,
     /// The descriptor of the control memory.
     pub control_fd: i32,
@@ -26,25 +26,25 @@ pub struct Boot {
     pub flags: u32,
     /// Not used.
     pub spare: u32,
-    /// Where the runtime's image is.
+    /// The start of the runtime's image.
     pub image_start: u64,
     /// Its length, `.bss` included, in whole pages.
     pub image_len: u64,
-    /// Where its executable segment is: the range from which system calls are let through.
+    /// The start of its executable segment, from which system calls pass through.
     pub text_start: u64,
     /// The length of the executable segment, in whole pages.
     pub text_len: u64,
     /// The first instruction of the program or of its interpreter.
     pub program_ip: u64,
-    /// The stack pointer that the program is to start with.
+    /// The program's initial stack pointer.
     pub program_sp: u64,
     /// The lower end of the boot stack.
     pub stack_start: u64,
-    /// Its length; at its upper end is this block.
+    /// Its length; this block is at its upper end.
     pub stack_len: u64,
     /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
     pub sites_start: u64,
-    /// What nobody is to write to any more, in whole pages: the runtime protects it first of all.
+    /// The part that becomes read-only, in whole pages: the runtime protects it first of all.
     pub constants_start: u64,
     /// Its length.
     pub constants_len: u64,
@@ -58,7 +58,7 @@ impl Boot {
     /// The length of the memory at `sites_start`.
     pub const SITES: u64 = 128 << 10;
 
-    /// The block as the words that lie in memory.
+    /// The block as the words in memory.
     pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
         // SAFETY: the structure is repr(C) of integers without padding: u64s, and six fields of
         // 32 bits that fill three words.

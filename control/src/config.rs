@@ -1,4 +1,4 @@
-//! What a program's manager is told: its limit and its swap areas.
+//! The configuration of a program's manager: its limit and its swap areas.
 
 use crate::pool::SPAN;
 #[cfg(feature = "alloc")]
@@ -12,46 +12,46 @@ use core::sync::atomic::Ordering::Relaxed;
 /// The most swap areas that a run can have.
 pub const MOST_AREAS: usize = 8;
 
-/// Who deals with a fault.
+/// Where faults are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
     /// The thread that faults.
     #[default]
     Inline,
-    /// A thread of the manager's, so that whoever reads the program's memory from outside, as a
-    /// debugger does, finds absent pages too.
+    /// A thread of the manager's, so that readers from outside, such as debuggers, find absent
+    /// pages too.
     Threads,
 }
 
-/// How system calls come to the runtime.
+/// How system calls enter the runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Calls {
-    /// By a trap; places that call often are rewritten.
+    /// By a trap; frequent call sites are rewritten.
     #[default]
     Rewritten,
-    /// By a trap, each of them.
+    /// Every call by a trap.
     Trapped,
 }
 
-/// What a manager is told.
+/// The configuration of a manager.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The most bytes resident in the tree.
     pub limit_bytes: u64,
-    /// What that may become while the tree runs.
+    /// The maximum of that limit while the tree runs.
     pub most_bytes: u64,
-    /// Who deals with a fault.
+    /// Where faults are answered.
     pub delivery: Delivery,
-    /// How system calls come to the runtime.
+    /// How system calls enter the runtime.
     pub calls: Calls,
-    /// The swap areas, the one to be filled first in front; at most [`MOST_AREAS`].
+    /// The swap areas in the order in which they fill; at most [`MOST_AREAS`].
     pub swap: Vec<SwapSpec>,
 }
 
 #[cfg(feature = "alloc")]
 impl Config {
-    /// Where the parts of the file are that is shared by a tree with this configuration.
+    /// The layout of the shared file of a tree with this configuration.
     pub fn plan(&self) -> Plan {
         let ram = self.swap.iter().filter(|spec| spec.storage == Storage::Ram);
         let spans = ram.map(|spec| spec.bytes.unwrap_or(self.limit_bytes / 2) / SPAN);
@@ -66,9 +66,9 @@ impl Config {
 pub struct SwapSpec {
     /// Where pages go.
     pub storage: Storage,
-    /// The most bytes it may take; `None` for as many as it can.
+    /// The most bytes that it may take; `None` for no limit.
     pub bytes: Option<u64>,
-    /// The pages that its file may have; 0 for memory, and where no file could be made.
+    /// The pages that its file may have; 0 for memory, and if no file could be made.
     pub pages: u32,
 }
 
@@ -111,14 +111,14 @@ pub(crate) struct Shared {
     swap: [SharedSwap; MOST_AREAS],
 }
 
-/// What a RAM area is in [`SharedSwap::kind`].
+/// The value of [`SharedSwap::kind`] for a RAM area.
 const RAM: u64 = 1;
 
 #[repr(C)]
 struct SharedSwap {
     /// [`RAM`], 2 a named file, 3 a temporary file.
     kind: AtomicU64,
-    /// 0 for as many bytes as it can.
+    /// 0 for no limit.
     bytes: AtomicU64,
     pages: AtomicU64,
     path: Text<4096>,
@@ -162,7 +162,7 @@ impl Shared {
         (spec.kind.load(Relaxed) == RAM).then_some(bytes / SPAN * SPAN)
     }
 
-    /// The pages of the file of an area; 0 where it is none.
+    /// The pages of the file of an area; 0 if it has no file.
     pub(crate) fn file_pages(&self, area: usize) -> u32 {
         let areas = self.areas.load(Relaxed).min(MOST_AREAS as u64);
         let spec = self.swap.get(..areas as usize).and_then(|swap| swap.get(area));

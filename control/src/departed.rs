@@ -1,4 +1,4 @@
-//! The keeper's side: what a process that is gone held of the tree's memory is given back.
+//! The keeper's side: gives back the tree's memory that an ended process held.
 
 use crate::offload::{Charge, Desk};
 use crate::pool::SPAN;
@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::vec;
 use std::vec::Vec;
 
-/// Frames and spans of the tree, as the keeper lets them go.
+/// Frames and spans of the tree, as the keeper releases them.
 pub struct Departed {
     file: OwnedFd,
     plan: Plan,
@@ -25,7 +25,7 @@ pub struct Departed {
     punch_extent: PunchExtent,
 }
 
-/// Gives the blocks of an extent of a swap file of so many pages back to its file system.
+/// Gives the blocks of an extent back to the file system of a swap file with this many pages.
 pub type PunchExtent = fn(BorrowedFd<'_>, u32, u32);
 
 /// A swap file of the tree.
@@ -60,7 +60,7 @@ impl Departed {
         &self.file
     }
 
-    /// Leaves every share of a process that is gone, and lets every span go that it held.
+    /// Leaves every share of an ended process, and releases every span that it held.
     pub fn leave_all(&self, control: &Control, slot: u32) -> Result<(), Errno> {
         let shares = Shares::new(self.shares.all());
         self.take_column(self.plan.column(slot), |_, word| {
@@ -72,7 +72,7 @@ impl Departed {
         let spans = Spans::new(self.spans.all());
         self.take_spans(self.plan.span_column(slot), |span| {
             let start = self.plan.pool().start + u64::from(span) * SPAN;
-            // Memory that the host does not take back serves the next holder.
+            // If the host does not take the memory back, the next holder uses it.
             let give_back = || _ = punch(&self.file, start..start + SPAN);
             if let Some(area) = spans.let_go(span, give_back) {
                 control.pool.uncharge(area);
@@ -98,8 +98,8 @@ impl Departed {
         })
     }
 
-    /// Gives the memory of a process's desk back, if it had one. A compressor that is at work there
-    /// finds its turn gone.
+    /// Gives the memory of a process's desk back, if it had one. A compressor at work there finds
+    /// that its turn has ended.
     fn clear_desk(&self, control: &Control, slot: u32) -> Result<(), Errno> {
         let desk = self.plan.desk(slot);
         let mut bytes = [0; size_of::<Charge>()];
@@ -109,7 +109,7 @@ impl Departed {
         }
         let Some((area, bytes)) = Charge::from_bytes(bytes) else { return Ok(()) };
         punch(&self.file, desk)?;
-        // Memory that the host does not take back serves the next process of the slot.
+        // If the host does not take the memory back, the slot's next process uses it.
         let _ = punch(&self.file, self.plan.desk_pages(slot));
         control.offload.uncharge_desk(&control.pool, area, bytes.into());
         Ok(())
@@ -119,7 +119,7 @@ impl Departed {
     fn take_column(&self, column: Range<u64>, mut take: impl FnMut(u32, u32)) -> Result<(), Errno> {
         let mut at = column.start;
         let mut bytes = vec![0; 64 << 10];
-        // Most of a column was never used.
+        // Most words of a column were never used.
         while let Ok(data) = rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
             if data >= column.end {
                 break;
@@ -154,7 +154,7 @@ struct Words<T> {
 /// Atomics of 32 bits.
 ///
 /// # Safety
-/// All bytes of memory that others change are values of it.
+/// All bytes of memory that others change are values of the type.
 unsafe trait Atomic {}
 
 // SAFETY: an atomic.
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(control.pool.used(1), SPAN);
         assert!(child.is_sole(100));
         assert_eq!([100, 101, 102].map(|span| read(&file, memory(span))), [7, 0, 0]);
-        // Nothing is let go twice.
+        // Nothing is released twice.
         departed.leave_all(&control, 4).unwrap();
         assert_eq!(control.pool.used(1), SPAN);
         departed.leave_all(&control, 9).unwrap();

@@ -11,7 +11,7 @@ const PAGE: usize = 4096;
 
 /// The desks of all slots.
 pub struct Desks {
-    /// Where the first desk is.
+    /// The first desk.
     start: NonNull<u8>,
     plan: Plan,
 }
@@ -32,11 +32,11 @@ impl Desks {
         Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::FAULT)?, plan })
     }
 
-    /// Does all that waits on the desk of a slot: has each page compressed and leaves the result on the
-    /// desk. Returns how many pages that were.
+    /// Compresses every page that waits on the desk of a slot, and leaves the results on the desk.
+    /// Returns how many pages there were.
     ///
-    /// `compress` puts the result into the second page and answers with its length; a page's length says
-    /// that the page does not compress.
+    /// `compress` puts the result into the second page and returns its length; a page's length
+    /// means that the page does not compress.
     pub fn serve(
         &self,
         slot: u32,

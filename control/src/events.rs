@@ -1,9 +1,9 @@
-//! What happens, event by event, for a command that wants to know: `--report` and `--trace`.
+//! Events for `--report` and `--trace`.
 //!
-//! Each slot has a ring, behind the columns of the shares in the same file. The threads of a process
-//! write, one reader drains. A full ring loses what is new and counts it, so that a slow reader costs
-//! the program nothing. A writer that is killed halfway leaves a record that never becomes complete;
-//! the reader skips it.
+//! Each slot has a ring, behind the columns of the shares in the same file. The threads of a
+//! process write it, one reader drains it. A full ring drops new events and counts them, so a slow
+//! reader costs the program nothing. A writer that is killed halfway leaves an incomplete record,
+//! which the reader skips.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -17,7 +17,7 @@ pub const RECORDS: usize = 1 << 15;
 pub enum Kind {
     /// A fault gave a page of zeros to anonymous memory.
     Anonymous,
-    /// The same, and nothing but zeros was read.
+    /// The same for a load, which reads only zeros.
     Zero,
     /// A fault gave a page of a file.
     File,
@@ -27,26 +27,26 @@ pub enum Kind {
     CopyOnWrite,
     /// The first store to a page that its sole owner may write.
     FirstStore,
-    /// A fault gave an entry the rights back that it had lost to learn whether its page is used.
+    /// A fault restored the rights that an entry had lost to show whether its page is used.
     Standby,
-    /// A fault found everything in order already.
+    /// A fault found nothing to correct.
     Spurious,
-    /// A fault that the page table already allowed: the host's page was filled.
+    /// A fault on an access that the page table already allowed: the host's page was filled.
     Refill,
-    /// A page was brought back from swap before it was touched.
+    /// A page came back from swap before it was touched.
     ReadAhead,
-    /// A page of zeros was given before it was touched.
+    /// Memory got a page of zeros before it was touched.
     PopulatedAhead,
     /// A page was evicted.
     Evicted,
-    /// The process began, as the fork of another.
+    /// The process began, as a fork of another.
     Fork,
-    /// The process's pages, which the host had managed until then, were taken over.
+    /// The process's pages were taken over from the host.
     Takeover,
 }
 
 impl Kind {
-    /// All kinds; each is at the place that its number names.
+    /// All kinds, each at the index of its number.
     pub const ALL: [Self; 14] = [
         Self::Anonymous,
         Self::Zero,
@@ -69,7 +69,7 @@ impl Kind {
         self as u8 <= Self::Refill as u8
     }
 
-    /// As it is written: in JSON and, with hyphens, in tables.
+    /// Its name in JSON and, with hyphens, in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
@@ -97,17 +97,18 @@ pub struct Happening {
     pub kind: Kind,
     /// Whether the access was a store.
     pub write: bool,
-    /// Whether a store of pages was read.
+    /// Whether a page was read from a store.
     pub major: bool,
-    /// Whether it was no fault of the program's, but an access that a system call was about to make.
+    /// Whether this was an access that a system call was about to make, and not a fault of the
+    /// program.
     pub in_call: bool,
     /// When it began: `CLOCK_MONOTONIC`, in nanoseconds.
     pub time: u64,
-    /// How long it took in nanoseconds; 0 where that was not measured.
+    /// Its duration in nanoseconds; 0 if not measured.
     pub took: u64,
-    /// The address of the page; 0 where it concerns none.
+    /// The address of the page; 0 if it concerns none.
     pub page: u64,
-    /// The instruction that faulted; 0 where none did.
+    /// The instruction that faulted; 0 if none did.
     pub ip: u64,
     /// The process's number in its own namespace.
     pub process: u32,
@@ -161,7 +162,7 @@ impl Record {
         self.number.store(number + 1, Release);
     }
 
-    /// The event, or `None` where there is no such kind.
+    /// The event, or `None` if there is no such kind.
     fn read(&self) -> Option<Happening> {
         let (place, who) = (self.place.load(Relaxed), self.who.load(Relaxed));
         Some(Happening {
@@ -185,15 +186,15 @@ pub struct Ring {
     /// The number of the next event.
     head: AtomicU64,
     apart: [AtomicU64; 7],
-    /// The number of the event that is read next.
+    /// The number of the next event to read.
     tail: AtomicU64,
-    /// Events that found no room.
+    /// The number of lost events.
     lost: AtomicU64,
     apart_too: [AtomicU64; 6],
     records: [Record; RECORDS],
 }
 
-/// What is at the reader's place in a ring.
+/// The record at the reader's place in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// An event, now read.
@@ -205,7 +206,7 @@ pub enum Next {
 }
 
 impl Ring {
-    /// Keeps an event, or counts it as lost where the ring is full.
+    /// Keeps an event, or counts it as lost if the ring is full.
     pub fn write(&self, event: &Happening) {
         let mut head = self.head.load(Relaxed);
         loop {
@@ -236,7 +237,7 @@ impl Ring {
         event.map_or(Next::Unfinished, Next::Event)
     }
 
-    /// Gives up the record at the reader's place, whose writer does not come back.
+    /// Skips the record at the reader's place, whose writer has died.
     pub fn skip(&self) {
         self.tail.fetch_add(1, Release);
         self.lost.fetch_add(1, Relaxed);
@@ -300,7 +301,7 @@ mod tests {
     #[test]
     fn a_writer_that_was_killed_halfway_is_skipped() {
         let ring = ring();
-        // It took its place and wrote nothing.
+        // The writer took its place and wrote nothing.
         ring.head.fetch_add(1, Relaxed);
         ring.write(&event(1));
         assert_eq!(ring.read(), Next::Unfinished);

@@ -19,7 +19,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// A histogram of nothing.
+    /// An empty histogram.
     #[cfg(feature = "std")]
     pub const fn new() -> Self {
         let zero = AtomicU64::new(0);
@@ -34,7 +34,7 @@ impl Histogram {
         self.longest.fetch_max(nanoseconds, Relaxed);
     }
 
-    /// How many durations were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
@@ -44,13 +44,13 @@ impl Histogram {
         self.sum.load(Relaxed)
     }
 
-    /// The longest duration in nanoseconds, exactly; 0 where there is none.
+    /// The longest duration in nanoseconds, exactly; 0 if there is none.
     pub fn longest(&self) -> u64 {
         self.longest.load(Relaxed)
     }
 
     /// The duration in nanoseconds that `percent` per cent of all do not exceed, to within an
-    /// eighth; 0 where nothing was counted.
+    /// eighth; 0 if nothing was counted.
     #[cfg(feature = "std")]
     pub fn percentile(&self, percent: f64) -> u64 {
         let rank = (self.count() as f64 * percent / 100.0).ceil().max(1.0) as u64;

@@ -19,9 +19,9 @@
 //! are complete however a program ends. All sides are built from this package and share its layout;
 //! [`Control::LAYOUT`] identifies it.
 //!
-//! Everything in it is atomic, since any number of processes may use it at once. A hostile process can at
-//! worst falsify the figures. Without the feature `std` the package needs no operating system,
-//! without `alloc` no heap.
+//! Everything in it is atomic, since any number of processes may use it at once. At worst, a
+//! hostile process can falsify the figures. Without the feature `std` the package needs no
+//! operating system; without `alloc` it needs no heap.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -80,7 +80,7 @@ const PAGE: u64 = 4096;
 /// The pages that a machine keeps resident beside its frames (`pagefault_linux::Config::OVERHEAD`).
 pub const OVERHEAD: u64 = 128;
 
-/// The exit status of a program that its memory manager had to stop.
+/// The exit status of a program that its memory manager stopped.
 pub const STATUS_FAILED: i32 = 125;
 
 /// The shared memory.
@@ -90,19 +90,19 @@ pub struct Control {
     layout: AtomicU64,
     config: config::Shared,
     failure: Failure,
-    /// Whether events are wanted: 1 while there is a reader.
+    /// 1 while there is a reader of events.
     observed: AtomicU32,
-    /// The process that the user started, which waits for the program: its number.
+    /// The number of the process that the user started, which waits for the program.
     pub front: AtomicU32,
-    /// What happened, over all processes.
+    /// The counters of all processes.
     pub counters: Counters,
     /// A futex: the state of the tree after the program's end, one of [`tree`].
     pub tree: AtomicU32,
-    /// What the compressed memory of the tree uses.
+    /// The usage of the tree's compressed memory.
     pub pool: PoolUse,
-    /// What the swap files of the tree use, in whole extents.
+    /// The usage of the tree's swap files, in whole extents.
     pub files: PoolUse,
-    /// Who compresses pages for the processes of the tree.
+    /// The compressor of the tree's processes.
     pub offload: Offload,
     /// The processes of the tree.
     pub slots: Slots,
@@ -112,7 +112,7 @@ pub struct Control {
 pub mod tree {
     /// The program runs, or the keeper has not seen its end.
     pub const RUNS: u32 = 0;
-    /// The program has ended, others of the tree have not: the keeper stays.
+    /// The program has ended, but other processes of the tree have not: the keeper stays.
     pub const OUTLIVES: u32 = 1;
     /// No process is left: the keeper ends.
     pub const GONE: u32 = 2;
@@ -132,8 +132,7 @@ impl Control {
         self.config.calls()
     }
 
-    /// The frames that the tree may be charged with, now: what each machine keeps resident beside its
-    /// frames counts too.
+    /// The frames that the tree may be charged now: each machine's resident overhead counts too.
     pub fn frames(&self) -> u64 {
         (self.limit_bytes() / PAGE).saturating_sub(OVERHEAD)
     }
@@ -148,35 +147,35 @@ impl Control {
         self.config.most_bytes()
     }
 
-    /// Whether somebody reads events: there are rings then.
+    /// Whether there is a reader of events, and so there are rings.
     pub fn is_observed(&self) -> bool {
         self.observed.load(Relaxed) != 0
     }
 
-    /// Says whether somebody reads events.
+    /// Sets whether there is a reader of events.
     #[cfg(feature = "std")]
     pub fn observe(&self, observed: bool) {
         self.observed.store(observed.into(), Relaxed);
     }
 
-    /// Where the parts of the shared file are.
+    /// The layout of the shared file.
     pub fn plan(&self) -> Plan {
         let ram = (0..MOST_AREAS).filter_map(|area| self.config.ram_bytes(area));
         let pages = core::array::from_fn(|area| self.config.file_pages(area));
         Plan::new(self.most_bytes(), ram.sum(), pages)
     }
 
-    /// The most bytes of compressed memory of an area; `None` where it is none of that kind.
+    /// The most bytes of compressed memory of an area; `None` if it is another kind.
     pub fn ram_bytes(&self, area: usize) -> Option<u64> {
         self.config.ram_bytes(area)
     }
 
-    /// Who deals with a fault, or `None` where the configuration has been damaged.
+    /// How faults are delivered, or `None` if the configuration is damaged.
     pub fn delivery(&self) -> Option<Delivery> {
         self.config.delivery()
     }
 
-    /// The configuration, or `None` where it has been damaged.
+    /// The configuration, or `None` if it is damaged.
     #[cfg(feature = "alloc")]
     pub fn config(&self) -> Option<Config> {
         self.config.load()
@@ -195,14 +194,14 @@ impl Control {
         self.layout.load(Acquire) == Self::LAYOUT
     }
 
-    /// Leaves a message saying why a manager cannot go on; only the first is kept.
+    /// Leaves a message that says why a manager cannot continue; only the first is kept.
     ///
-    /// Returns whether this one was the first, so that it will be shown by the command.
+    /// Returns whether this one was the first, which the command will show.
     pub fn fail(&self, process: u32, message: &str) -> bool {
         self.failure.store(process, message)
     }
 
-    /// Why a manager could not go on, and in which process.
+    /// Why a manager could not continue, and in which process.
     #[cfg(feature = "alloc")]
     pub fn failure(&self) -> Option<(u32, String)> {
         self.failure.load()
@@ -239,7 +238,7 @@ impl Failure {
     }
 }
 
-/// Counts of one kind of thing, shared by all processes.
+/// A counter shared by all processes.
 #[derive(Default)]
 #[repr(transparent)]
 pub struct Count(AtomicU64);
@@ -260,15 +259,15 @@ impl Count {
 #[derive(Default)]
 #[repr(C)]
 pub struct Ahead {
-    /// How many.
+    /// The number of pages.
     pub brought: Count,
-    /// Of these, how many turned out to be used, each of which saved a fault.
+    /// How many of these were used, each of which saved a fault.
     pub used: Count,
-    /// Of these, how many were evicted without a sign of use.
+    /// How many of these were evicted without a sign of use.
     pub wasted: Count,
 }
 
-/// What happened, over all processes of a run. Counts are of pages or of faults.
+/// The counters of all processes of a run, in pages or faults.
 #[repr(C)]
 pub struct Counters {
     /// Program images that started under a manager: programs executed.
@@ -277,7 +276,7 @@ pub struct Counters {
     pub forks: Count,
     /// Faults that gave a page of zeros to anonymous memory.
     pub anonymous: Count,
-    /// Of these, by a load: nothing but zeros was read.
+    /// Of these, faults by a load, which read only zeros.
     pub zero: Count,
     /// Faults that gave a page of a file.
     pub file: Count,
@@ -287,9 +286,9 @@ pub struct Counters {
     pub copy_on_write: Count,
     /// Faults by the first store to a page that its sole owner may write.
     pub first_store: Count,
-    /// Faults that gave an entry the rights back that it had lost to learn whether its page is used.
+    /// Faults that restored the rights that an entry had lost to show whether its page is used.
     pub standby: Count,
-    /// Faults that found everything in order already.
+    /// Faults that found nothing to correct.
     pub spurious: Count,
     /// Faults answered without reading from a store.
     pub minor: Count,
@@ -297,26 +296,26 @@ pub struct Counters {
     pub major: Count,
     /// Pages read back from swap before they were touched.
     pub read_ahead: Ahead,
-    /// Pages of zeros given before they were touched.
+    /// Pages of zeros given to memory before it was touched.
     pub populated_ahead: Ahead,
     /// Processes whose pages were taken over from the host.
     pub takeovers: Count,
     /// The pages that were.
     pub taken_over: Count,
-    /// Calls that the runtime refused: what it cannot support, and programs do without.
+    /// Calls that the runtime refused because it cannot support them.
     pub refused: Count,
     /// Pages written to each swap area.
     pub pages_out: [Count; MOST_AREAS],
     /// Pages read from each swap area.
     pub pages_in: [Count; MOST_AREAS],
-    /// The bytes of pages that went into compressed RAM, and the bytes they were compressed to.
+    /// The bytes of pages that went into compressed RAM, and their compressed bytes.
     pub uncompressed_bytes: Count,
     /// See [`Counters::uncompressed_bytes`].
     pub compressed_bytes: Count,
-    /// Of the pages that were compressed, those that the keeper compressed.
+    /// The compressed pages that the keeper compressed.
     pub offloaded: Count,
     /// Pages that were evicted.
     pub evicted: Count,
-    /// How long faults took, in nanoseconds.
+    /// The durations of faults, in nanoseconds.
     pub fault_time: Histogram,
 }

@@ -1,4 +1,4 @@
-//! The command's side: making the shared memory, and mapping it.
+//! The command's side: makes the shared memory and maps it.
 
 use crate::{Control, Plan, Ring};
 use rustix::fd::{AsFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::ptr::NonNull;
 
-/// What the shared memory is called in `/proc/PID/fd`: `/memfd:pagefault-control (deleted)`.
+/// The name of the shared memory; `/proc/PID/fd` shows `/memfd:pagefault-control (deleted)`.
 pub const NAME: &str = "pagefault-control";
 
 /// Why the shared memory could not be mapped.
@@ -18,7 +18,7 @@ pub const NAME: &str = "pagefault-control";
 pub enum AttachError {
     /// The host refused.
     Host(Errno),
-    /// It is not what this build of pagefault shares.
+    /// Its layout is not that of this build of pagefault.
     Layout,
 }
 
@@ -60,8 +60,8 @@ impl Control {
         Ok(made)
     }
 
-    /// Maps the shared memory that another process published, to be read: what is written there stays
-    /// with the caller.
+    /// Maps the shared memory that another process published, for reading: the mapping is private,
+    /// so writes stay with the caller.
     pub fn look(path: &Path) -> Result<Mapped, AttachError> {
         let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Mapped::published(file, MapFlags::PRIVATE)
@@ -104,7 +104,7 @@ impl Mapped {
     }
 }
 
-/// The ring of one slot, mapped by whoever reads it.
+/// The ring of one slot, mapped by its reader.
 pub struct MappedRing(NonNull<Ring>);
 
 // SAFETY: a ring consists of atomics only.
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!((looks.limit_bytes(), ours.limit_bytes()), (100 << 20, 100 << 20));
         theirs.set_limit(1 << 40);
         assert_eq!(ours.limit_bytes(), 456 << 20);
-        // What is written by one that looks stays there.
+        // A reader's writes stay with it.
         looks.set_limit(1 << 20);
         assert_eq!(ours.limit_bytes(), 456 << 20);
 

@@ -1,7 +1,7 @@
-//! What processes of the tree say to the keeper.
+//! The messages of the tree's processes to the keeper.
 //!
-//! A message is one packet on the socket. The sender's credentials, which the host adds, say which
-//! process it is about; no process can speak for another.
+//! A message is one packet on the socket. The host adds the sender's credentials, which identify
+//! the process, so no process can speak for another.
 
 /// A message to the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,22 +12,22 @@ pub enum Message {
         /// The sender's slot.
         slot: u32,
     },
-    /// The program could not be executed; the sender goes on as it was.
+    /// The program could not be executed; the sender continues as before.
     Cancel {
         /// The sender's slot.
         slot: u32,
     },
-    /// The sender is short of frames: whoever has the most is to give some up.
+    /// The sender is short of frames: the process with the most should give some up.
     Press {
         /// The sender's slot.
         slot: u32,
     },
-    /// The sender has begun, as a child that somebody took this slot for.
+    /// The sender has begun, as a child for which its parent took this slot.
     Born {
         /// The sender's slot.
         slot: u32,
     },
-    /// The sender evicts, and would have others compress for it.
+    /// The sender evicts, and wants the compressor.
     Compress {
         /// The sender's slot.
         slot: u32,
@@ -50,7 +50,7 @@ impl Message {
         (kind as u64 | (slot as u64) << 32).to_le_bytes()
     }
 
-    /// What a packet says, or `None` where it is no message.
+    /// The message in a packet, or `None` if it has none.
     pub fn from_bytes(packet: &[u8]) -> Option<Self> {
         let word = u64::from_le_bytes(packet.try_into().ok()?);
         let slot = (word >> 32) as u32;
@@ -65,11 +65,11 @@ impl Message {
     }
 }
 
-/// The signal by which the keeper asks a process to give frames up: `SIGSYS`, which the runtime handles and
-/// never blocks. It is for a process that has frames, so that its runtime has begun: by default the signal
-/// kills.
+/// The signal by which the keeper asks a process to give up frames: `SIGSYS`, which the runtime
+/// handles and never blocks. The signal kills by default, so it only goes to a process with frames,
+/// whose runtime has begun.
 pub const PRESS_SIGNAL: i32 = 31;
-/// What the signal carries, so that it is told from the program's own.
+/// The signal's value, which distinguishes it from the program's own signals.
 pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Pages on their way into compressed memory, which the keeper's compressor compresses.
 //!
-//! Each process has a *desk* of [`PLACES`] places behind [`Control`](crate::Control) in the shared file. The
-//! owner copies a page to a place and hands it over; the one compressor of the tree puts the compressed
-//! bytes beside it; the owner takes them into its part of the pool. The owner never waits: it may read
-//! the page, take it back, or hand over another one at any time, and compresses itself where no place is
-//! free.
+//! Each process has a *desk* of [`PLACES`] places behind [`Control`](crate::Control) in the shared
+//! file. The owner copies a page to a place and hands it over. The tree's only compressor puts the
+//! compressed bytes beside it. The owner takes them into its part of the pool. The owner never
+//! waits: it may read the page, take it back, or hand over another one at any time, and it
+//! compresses by itself if no place is free.
 //!
-//! A place's word has a *turn* beside its state. Every change of the owner's begins a new turn, and the
-//! compressor says that it has finished only if the turn is still the one that it began with. There is one
-//! compressor, so that a result of an old turn is overwritten before one of a later turn is announced.
+//! A place's word has a *turn* beside its state. Every change by the owner begins a new turn, and
+//! the compressor announces a result only in the turn in which it began. Since there is one
+//! compressor, it overwrites the result of an old turn before it announces one of a later turn.
 
 use crate::PoolUse;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -16,13 +16,13 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The places of a desk.
 pub const PLACES: usize = 64;
-/// The bytes of a place: the page, and then what it was compressed to.
+/// The bytes of a place: the page, and then its compressed form.
 pub const PLACE: u64 = 2 * 4096;
 
-/// All desks together take at most one part in so many of the pool.
+/// All desks together take at most this fraction of the pool.
 const DESKS: u64 = 8;
 
-/// Nothing is there, or a result that was taken.
+/// Empty, or a result that was taken.
 const FREE: u64 = 0;
 /// A page waits for the compressor.
 const READY: u64 = 1;
@@ -31,10 +31,10 @@ const BUSY: u64 = 2;
 /// The result is there.
 const DONE: u64 = 3;
 const STATE: u64 = 3;
-/// Where the length of the result is in a place's word, and its bits.
+/// The shift and mask of the result's length in a place's word.
 const LEN: u32 = 2;
 const LEN_BITS: u64 = 0x3fff;
-/// Where the turn is.
+/// The shift of the turn.
 const TURN: u32 = 16;
 
 /// The states of a desk's places.
@@ -44,11 +44,11 @@ pub struct Desk {
     charge: Charge,
 }
 
-/// What the owner of a desk has charged to the pool for it.
+/// The owner's charge to the pool for a desk.
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Charge {
-    /// [`USED`], the number of the area, and above it the bytes; 0 where the desk has no memory.
+    /// [`USED`], the number of the area, and above it the bytes; 0 if the desk has no memory.
     word: AtomicU64,
 }
 
@@ -67,7 +67,7 @@ impl Charge {
     }
 }
 
-/// A page that the compressor has begun with.
+/// A page that the compressor has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
     place: usize,
@@ -82,7 +82,7 @@ impl Job {
 }
 
 impl Desk {
-    /// Makes every place free: before the owner uses the desk.
+    /// Makes every place free, before the owner uses the desk.
     pub fn clear(&self) {
         (0..PLACES).for_each(|place| self.take_back(place));
     }
@@ -92,7 +92,7 @@ impl Desk {
         self.begin_turn(place, READY);
     }
 
-    /// Makes a place free, whatever has become of its page.
+    /// Makes a place free, whatever its state.
     pub fn take_back(&self, place: usize) {
         self.begin_turn(place, FREE);
     }
@@ -109,7 +109,7 @@ impl Desk {
         (word & STATE == DONE).then_some((word >> LEN & LEN_BITS) as usize)
     }
 
-    /// Begins with a page that waits; for the compressor.
+    /// The compressor begins a page that waits.
     pub fn begin(&self, from: usize) -> Option<Job> {
         (from..PLACES).find_map(|place| {
             let word = self.words[place].load(Relaxed);
@@ -120,25 +120,25 @@ impl Desk {
         })
     }
 
-    /// Says that the result of `len` bytes is there. Returns false where the owner wants it no more.
+    /// Announces a result of `len` bytes. Returns false if the owner no longer wants it.
     pub fn finish(&self, job: Job, len: usize) -> bool {
         let turn = job.word >> TURN << TURN;
         let done = turn | (len as u64 & LEN_BITS) << LEN | DONE;
         self.words[job.place].compare_exchange(job.word, done, Release, Relaxed).is_ok()
     }
 
-    /// Where the charge is in a desk's bytes.
+    /// The offset of the charge in a desk.
     #[cfg(feature = "std")]
     pub(crate) const CHARGE: usize = core::mem::offset_of!(Self, charge);
 
-    /// Notes that the desk has memory, and what was charged to an area of the pool for it: the keeper takes
-    /// both back.
+    /// Notes that the desk has memory, and its charge to an area of the pool, so that the keeper
+    /// can take both back.
     pub fn note_charge(&self, area: usize, bytes: u32) {
         self.charge.word.store(Charge::word(area, bytes), Release);
     }
 }
 
-/// How the processes of the tree and the compressor find each other.
+/// The meeting point of the tree's processes and the compressor.
 #[repr(C)]
 pub struct Offload {
     /// One of [`stage`].
@@ -151,15 +151,15 @@ pub struct Offload {
     desks: AtomicU64,
 }
 
-/// How far the compressor is.
+/// The state of the compressor.
 mod stage {
-    /// Nobody has asked for it.
+    /// No process has asked for it.
     pub const IDLE: u32 = 0;
-    /// It was asked for.
+    /// A process has asked for it.
     pub const ASKED: u32 = 1;
     /// It runs.
     pub const RUNS: u32 = 2;
-    /// There is none.
+    /// There is none on this machine.
     pub const NONE: u32 = 3;
 }
 
@@ -169,24 +169,24 @@ impl Offload {
         self.stage.load(Acquire) == stage::RUNS
     }
 
-    /// Whether the caller is the first that wants the compressor, and asks the keeper for it.
+    /// Whether the caller is the first to need the compressor, and so must ask the keeper for it.
     pub fn is_to_be_asked_for(&self) -> bool {
         self.stage.load(Relaxed) == stage::IDLE
             && self.stage.compare_exchange(stage::IDLE, stage::ASKED, Relaxed, Relaxed).is_ok()
     }
 
-    /// Says that the compressor runs.
+    /// Notes that the compressor runs.
     pub fn begin(&self) {
         self.stage.store(stage::RUNS, Release);
     }
 
-    /// Says that there is none and will be none.
+    /// Notes that there is none and will be none.
     pub fn refuse(&self) {
         self.stage.store(stage::NONE, Release);
     }
 
-    /// Charges an area of at most `limit` bytes with a desk. All desks together have a part of the area, and
-    /// pages that are compressed have the rest.
+    /// Charges a desk to an area of at most `limit` bytes. All desks together get a part of the
+    /// area, and compressed pages the rest.
     pub fn charge_desk(&self, pool: &PoolUse, area: usize, bytes: u64, limit: u64) -> bool {
         let more = |used: u64| Some(used + bytes).filter(|used| *used <= limit / DESKS);
         if self.desks.fetch_update(Relaxed, Relaxed, more).is_err() {
@@ -215,8 +215,7 @@ impl Offload {
         }
     }
 
-    /// Whether the compressor sleeps and the caller is to wake it, which it does by the futex
-    /// [`Offload::bell`].
+    /// Whether the compressor sleeps, and the caller must wake it by the futex [`Offload::bell`].
     pub fn is_to_be_woken(&self) -> bool {
         self.asleep.load(SeqCst) == 1 && self.asleep.swap(0, SeqCst) == 1
     }
@@ -226,12 +225,12 @@ impl Offload {
         &self.asleep
     }
 
-    /// Says that the compressor is about to sleep; it looks for work once more afterwards.
+    /// Notes that the compressor is about to sleep; it then looks for work once more.
     pub fn lie_down(&self) {
         self.asleep.store(1, SeqCst);
     }
 
-    /// Says that it is awake.
+    /// Notes that it is awake.
     pub fn get_up(&self) {
         self.asleep.store(0, SeqCst);
     }

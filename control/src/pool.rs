@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 /// The bytes of a span.
 pub const SPAN: u64 = 32 << 10;
 
-/// What each area uses, in bytes: of the pool, or of its file.
+/// The bytes that each area uses, of the pool or of its file.
 #[derive(Default)]
 #[repr(C)]
 pub struct PoolUse {
@@ -26,12 +26,12 @@ impl PoolUse {
         self.peak.load(Relaxed)
     }
 
-    /// Charges an area with a span, unless it would then have more than `limit` bytes.
+    /// Charges a span to an area, unless the area would then exceed `limit` bytes.
     pub fn charge(&self, area: usize, limit: u64) -> bool {
         self.charge_bytes(area, SPAN, limit)
     }
 
-    /// Charges an area with bytes, unless that would exceed `limit`.
+    /// Charges bytes to an area, unless that would exceed `limit`.
     pub fn charge_bytes(&self, area: usize, bytes: u64, limit: u64) -> bool {
         let Some(used) = self.used.get(area) else { return false };
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);

@@ -1,11 +1,11 @@
 //! Frames that several processes of the tree share after a fork.
 //!
 //! A share is a number; its word says how many processes are in it, 0 for a free one. Each process
-//! has a *column*: for each of its frames, the share that it is in, or 0. The keeper reads the column
-//! of a process that was killed, and leaves its shares for it.
+//! has a *column*: for each of its frames, the share that it is in, or 0. The keeper reads the
+//! column of a killed process, and leaves its shares on its behalf.
 //!
-//! Both lie behind [`Control`] in the same file, as the compressed memory does ([`Spans`](crate::Spans)). The
-//! file takes memory only where it is used.
+//! Both lie behind [`Control`] in the same file, like the compressed memory
+//! ([`Spans`](crate::Spans)). Only used parts of the file take memory.
 
 use crate::offload::{Desk, PLACE, PLACES};
 use crate::pool::SPAN;
@@ -26,8 +26,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a limit and an amount of compressed memory in bytes, and for swap files with a size in
-    /// pages each; 0 where an area is no file.
+    /// The layout for a limit and an amount of compressed memory in bytes, and for swap files with
+    /// a size in pages each; 0 for an area without a file.
     pub fn new(most_bytes: u64, pool_bytes: u64, pages: [u32; MOST_AREAS]) -> Self {
         Self {
             pages,
@@ -131,7 +131,7 @@ impl<'a> Shares<'a> {
         Self { words }
     }
 
-    /// Begins a share with two processes in it; looks for a free one from `hint` on.
+    /// Begins a share with two processes; searches for a free number from `hint` on.
     pub fn begin(&self, hint: &AtomicU32) -> Option<u32> {
         let count = self.words.len() as u32;
         let from = hint.load(Relaxed);
@@ -145,19 +145,19 @@ impl<'a> Shares<'a> {
         Some(found)
     }
 
-    /// Lets one more process into a share.
+    /// Adds a process to a share.
     pub fn join(&self, share: u32) {
         self.words[share as usize].fetch_add(1, Relaxed);
     }
 
-    /// Leaves a share; whether nobody is in it any more.
+    /// Leaves a share; returns whether it is now empty.
     pub fn leave(&self, share: u32) -> bool {
         let Some(word) = self.words.get(share as usize) else { return false };
         let less = |count: u32| count.checked_sub(1);
         word.fetch_update(AcqRel, Relaxed, less) == Ok(1)
     }
 
-    /// Ends a share that nobody else is in; whether that was so.
+    /// Ends a share if the caller is its only member; returns whether it did.
     pub fn end(&self, share: u32) -> bool {
         let word = &self.words[share as usize];
         word.load(Acquire) == 1 && word.compare_exchange(1, 0, AcqRel, Relaxed).is_ok()
@@ -203,7 +203,7 @@ mod tests {
         assert!(shares.end(all[0]));
         assert!(!shares.leave(all[1]));
         assert!(shares.leave(all[1]));
-        // One leave too many, of a process that was killed halfway, takes nothing from others.
+        // One leave too many, by a process that was killed halfway, takes nothing from others.
         assert!(!shares.leave(all[1]));
         assert!(shares.begin(&hint).is_some());
     }

@@ -1,34 +1,34 @@
-//! The processes of the tree, and the frames that each is charged with.
+//! The processes of the tree, and the charge of each in frames.
 
 use crate::MOST_AREAS;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
-/// How many processes a tree can have at once.
+/// The most processes of a tree.
 pub const MOST_PROCESSES: usize = 4096;
 
 /// The values of [`Slot::word`].
 pub mod ask {
-    /// Nothing was asked.
+    /// No request.
     pub const IDLE: u32 = 0;
     /// The process wants to execute a program.
     pub const ASKED: u32 = 1;
     /// The keeper waits for the exec.
     pub const SEIZED: u32 = 2;
-    /// The keeper cannot; [`Slot::error`](super::Slot::error) says why.
+    /// The keeper refuses; [`Slot::error`](super::Slot::error) says why.
     pub const REFUSED: u32 = 3;
 }
 
-/// What the tree knows of one process.
+/// The tree's record of one process.
 #[repr(C, align(64))]
 pub struct Slot {
     /// 0 free, 1 taken.
     state: AtomicU32,
-    /// The process's number as the keeper sees it; 0 until the keeper heard of it.
+    /// The process's number as the keeper sees it; 0 until the keeper knows it.
     pub pid: AtomicU32,
     /// A futex: one of [`ask`].
     pub word: AtomicU32,
-    /// The frames that this process is charged with.
+    /// The frames charged to this process.
     charged: AtomicU32,
     /// The thread that is about to execute, by its number in its own process namespace.
     pub tid: AtomicU32,
@@ -40,23 +40,23 @@ pub struct Slot {
     pub code_fd: AtomicI32,
     /// The swap file of each area in this process; −1 for none.
     pub swap_fds: [AtomicI32; MOST_AREAS],
-    /// The host's error number where the keeper refused.
+    /// The host's error number if the keeper refused.
     pub error: AtomicI32,
-    /// The soft limit of descriptors that the program believes in; the real one may be higher.
+    /// The soft limit of descriptors that the program sees; the real one may be higher.
     pub nofile_soft: AtomicU64,
-    /// The hard limit of descriptors that the program believes in.
+    /// The hard limit of descriptors that the program sees.
     pub nofile_hard: AtomicU64,
-    /// How far the hard limit of file sizes that the program believes in is below infinity, where it
-    /// is below the real one.
+    /// How far the program's hard limit of file sizes is below infinity, if it is below the real
+    /// one.
     pub file_size_below: AtomicU64,
-    /// How far the soft and the hard limit of addresses that the program believes in are below
-    /// infinity; the host's are higher, since the runtime's own mappings count there too.
+    /// How far the program's soft and hard limits of address space are below infinity; the host's
+    /// are higher, since they also count the runtime's own mappings.
     pub addresses_below: [AtomicU64; 2],
-    /// The same of the limit of private memory that can be written.
+    /// The same for the limit of private writable memory.
     pub data_below: [AtomicU64; 2],
-    /// The shares that this process is in.
+    /// The number of shares that this process is in.
     shared: AtomicU32,
-    /// The ticket of whoever took the slot; then its child's number, as the parent sees it.
+    /// The ticket of the taker of the slot; then its child's number, as the parent sees it.
     forked: AtomicU32,
     /// 1 while the host manages the process's pages.
     light: AtomicU32,
@@ -73,7 +73,7 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u32);
 
-/// What a ticket has and no number of a process.
+/// The bit of a ticket that no process number has.
 const TICKET: u32 = 1 << 31;
 
 /// How the keeper comes to know a process that shares the memory of another one.
@@ -99,12 +99,12 @@ impl Slot {
         self.light.load(Relaxed) != 0
     }
 
-    /// Says who manages the process's pages from now on.
+    /// Sets who manages the process's pages.
     pub fn set_light(&self, light: bool) {
         self.light.store(light.into(), Relaxed);
     }
 
-    /// What tells this taking of the slot from an earlier or a later one.
+    /// Distinguishes this use of the slot from earlier and later ones.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.forked.load(Acquire))
     }
@@ -161,30 +161,30 @@ impl Slot {
         let _ = self.forked.compare_exchange(ticket.0, number, AcqRel, Relaxed);
     }
 
-    /// The number of a child of which the keeper has not heard.
+    /// The number of a child that the keeper does not know yet.
     pub fn unborn(&self) -> Option<u32> {
         let number = Some(self.forked.load(Acquire)).filter(|word| (1..TICKET).contains(word));
         number.filter(|_| self.is_taken() && self.pid.load(Relaxed) == 0)
     }
 
-    /// The frames that its process is charged with.
+    /// The frames charged to its process.
     pub fn charged(&self) -> u32 {
         self.charged.load(Relaxed)
     }
 
-    /// The pages that its process has in each swap area, as it said a moment ago.
+    /// The pages of its process in each swap area, by its last report.
     pub fn stored(&self) -> [u32; MOST_AREAS] {
         core::array::from_fn(|area| self.stored[area].load(Relaxed))
     }
 
-    /// Says how many pages the process has in a swap area.
+    /// Reports how many pages the process has in a swap area.
     pub fn set_stored(&self, area: usize, pages: u32) {
         if let Some(stored) = self.stored.get(area) {
             stored.store(pages, Relaxed);
         }
     }
 
-    /// The frames that its process has, those that it shares included.
+    /// The frames of its process, including shared ones.
     pub fn resident(&self) -> u32 {
         self.charged().saturating_add(self.shared.load(Relaxed))
     }
@@ -199,24 +199,24 @@ pub struct Slots {
     peak: AtomicU64,
     /// Where the next search for a free slot begins.
     hint: AtomicU32,
-    /// One more than the highest slot that was ever taken: nobody looks at those behind it.
+    /// One more than the highest slot that was ever taken: searches stop there.
     used: AtomicU32,
     slots: [Slot; MOST_PROCESSES],
 }
 
 impl Slots {
-    /// The slot of this number, or `None` where there is none.
+    /// The slot of this number, or `None` if there is none.
     pub fn get(&self, slot: u32) -> Option<&Slot> {
         self.slots.get(slot as usize)
     }
 
-    /// Takes a free slot, charged with nothing; `None` where the tree has [`MOST_PROCESSES`].
+    /// Takes a free slot without a charge; `None` if the tree has [`MOST_PROCESSES`].
     pub fn take(&self) -> Option<u32> {
         let turn = self.hint.fetch_add(1, Relaxed);
         let begin = turn as usize;
         (0..MOST_PROCESSES).map(|step| (begin + step) % MOST_PROCESSES).find_map(|index| {
             let slot = &self.slots[index];
-            // First: whoever sees the slot taken finds it.
+            // First: a reader that sees the slot taken searches far enough.
             self.used.fetch_max(index as u32 + 1, Release);
             slot.state.compare_exchange(0, 1, AcqRel, Relaxed).ok()?;
             slot.pid.store(0, Relaxed);
@@ -274,10 +274,10 @@ impl Slots {
         found.state.store(0, Release);
     }
 
-    /// Charges a process with frames, unless the tree would then have more than `limit`.
+    /// Charges frames to a process, unless the tree would then exceed `limit`.
     ///
-    /// Returns whether it did. Whoever is killed within this call leaves the tree charged with too
-    /// much rather than too little: the limit holds.
+    /// Returns whether it did. A process that is killed within this call leaves the tree charged
+    /// too much, never too little: the limit holds.
     pub fn charge(&self, slot: u32, frames: u32, limit: u64) -> bool {
         let Some(found) = self.get(slot) else { return false };
         let more = |charged: u64| {
@@ -326,14 +326,14 @@ impl Slots {
         let _ = found.charged.fetch_update(Relaxed, Relaxed, less);
     }
 
-    /// Moves the charge for a frame from a share to the one process that was left in it.
+    /// Moves the charge for a frame from a share to its last process.
     pub fn take_over(&self, slot: u32) {
         if let Some(found) = self.get(slot) {
             found.charged.fetch_add(1, Relaxed);
         }
     }
 
-    /// Takes back the charge for a frame whose share nobody is in any more.
+    /// Takes back the charge for a frame whose share is empty.
     pub fn end_share(&self) {
         self.lower(1);
     }
@@ -343,8 +343,8 @@ impl Slots {
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
     }
 
-    /// The process that has the most frames, its own and shared ones, other than `but`, if that is
-    /// more than `least`.
+    /// The process other than `but` with the most frames, own and shared, if it has more than
+    /// `least`.
     pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
         let others = self.used().iter().enumerate().filter(|(index, slot)| {
             *index as u32 != but && slot.is_taken() && slot.resident() > least
@@ -352,23 +352,24 @@ impl Slots {
         others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
     }
 
-    /// How many times a slot was taken, modulo 2³²: each begins its search at that slot.
+    /// How many times a slot was taken, modulo 2³²: the next search begins at that slot.
     pub fn begun(&self) -> u32 {
         self.hint.load(Relaxed)
     }
 
-    /// The slots that were ever taken: a tree of three processes is not looked for in 4,096 slots.
+    /// The slots that were ever taken, so that a tree of three processes does not search 4,096
+    /// slots.
     fn used(&self) -> &[Slot] {
         let used = (self.used.load(Acquire) as usize).min(MOST_PROCESSES);
         &self.slots[..used]
     }
 
-    /// The slots that processes have, with their numbers.
+    /// The taken slots, with their numbers.
     pub fn all_taken(&self) -> impl Iterator<Item = (u32, &Slot)> {
         (0..).zip(self.used()).filter(|(_, slot)| slot.is_taken())
     }
 
-    /// The slots of children of which the keeper has not heard, and their numbers.
+    /// The slots of children that the keeper does not know yet, and their numbers.
     pub fn unborn(&self) -> impl Iterator<Item = (u32, u32)> {
         (0..).zip(self.used()).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
     }
@@ -391,7 +392,7 @@ impl Slots {
         self.peak.load(Relaxed)
     }
 
-    /// How many processes the tree has.
+    /// The number of processes of the tree.
     pub fn taken(&self) -> usize {
         self.used().iter().filter(|slot| slot.is_taken()).count()
     }
@@ -492,7 +493,7 @@ mod tests {
         assert!(slots.charge(b, 10, 100));
         slots.discharge(b);
         assert_eq!((slots.charged(), slots.get(b).unwrap().charged()), (50, 0));
-        // More than it has is not taken from the others.
+        // Taking back more than it has takes nothing from the others.
         slots.uncharge(b, 30);
         assert_eq!(slots.charged(), 50);
         slots.release(a);
@@ -509,7 +510,7 @@ mod tests {
         slots.release(b);
         assert_eq!(slots.used().len(), 3);
         assert!(slots.all_taken().map(|(slot, _)| slot).eq([a, c]));
-        // The search goes round: what comes to lie below is found too.
+        // The search wraps around: it finds slots below its start too.
         let others = (0..MOST_PROCESSES - 2).map(|_| slots.take().unwrap());
         assert!(others.collect::<Vec<_>>().contains(&b));
         assert_eq!(slots.all_taken().count(), MOST_PROCESSES);

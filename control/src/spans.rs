@@ -1,14 +1,14 @@
 //! Spans: the parts that the compressed memory of the tree and its swap files are cut into.
 //!
 //! A span's word says how many processes hold it, 0 for a free one, and which area it was charged to.
-//! Only a sole holder writes to a span. A fork makes the child hold what its parent holds: both go on reading
-//! there, and each writes elsewhere until it is alone again. The last holder that lets a span go gives its
-//! memory, or its blocks, back.
+//! Only a sole holder writes to a span. A fork makes the child hold its parent's spans: both go on
+//! reading there, and each writes to other spans until it is a sole holder again. The last holder
+//! that releases a span gives its memory, or its blocks, back.
 //!
-//! Each process has a *column* of bits, one for each span that it holds. The keeper reads the column
-//! of a process that is gone and lets its spans go. Nothing here is a lock. Whoever is killed between
-//! two steps leaves a span that nobody holds and nobody gets, never one that two believe to have alone:
-//! the tests go through all orders of the steps, with a kill at each.
+//! Each process has a *column* of bits, one for each span that it holds. The keeper reads the
+//! column of an ended process and releases its spans. Nothing here is a lock. A process that is
+//! killed between two steps may leave a span without a holder that stays unused, never one with two
+//! sole holders. The tests try all orders of the steps, with a kill at each.
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -18,11 +18,11 @@ pub use core::sync::atomic::{AtomicU32 as Word, AtomicU64 as Bits};
 #[cfg(test)]
 pub use stepped::{Bits, Word};
 
-/// In a span's word: how many processes hold it.
+/// In a span's word: the number of holders.
 const HOLDERS: u32 = 0xffff;
 /// In a span's word: it is being given back.
 const ENDING: u32 = 1 << 31;
-/// Where the number of its area is.
+/// The shift of its area's number.
 const AREA: u32 = 16;
 
 /// The words of all spans, mapped.
@@ -31,13 +31,13 @@ pub struct Spans<'a> {
     words: &'a [Word],
 }
 
-/// What became of a span that a process let go.
+/// A span after a process released it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
-    /// Others hold it.
+    /// Other processes hold it.
     ToOthers,
-    /// It was the last: the caller gives the span back and then says so by [`Spans::end`]. The span is
-    /// charged to this area.
+    /// The process was the last holder: the caller gives the span's memory back and then calls
+    /// [`Spans::end`]. The span is charged to this area.
     ToNobody { area: usize },
 }
 
@@ -47,7 +47,7 @@ impl<'a> Spans<'a> {
         Self { words }
     }
 
-    /// How many there are.
+    /// The number of spans.
     pub const fn count(&self) -> u32 {
         self.words.len() as u32
     }
@@ -72,7 +72,7 @@ impl<'a> Spans<'a> {
         }
     }
 
-    /// Whether nobody but the caller, who holds it, holds a span.
+    /// Whether the caller is the only holder of a span.
     pub fn is_sole(&self, span: u32) -> bool {
         self.words.get(span as usize).is_some_and(|word| word.load(Acquire) & HOLDERS == 1)
     }
@@ -92,15 +92,15 @@ impl<'a> Spans<'a> {
         }
     }
 
-    /// Makes a span free that was given back.
+    /// Makes a span free after its memory was given back.
     fn end(&self, span: u32) {
         if let Some(word) = self.words.get(span as usize) {
             word.store(0, Release);
         }
     }
 
-    /// Lets a span go that a process held which is gone. Where nobody else holds it, has it given back and
-    /// answers with the area that it was charged to.
+    /// Releases a span of an ended process. If it was the last holder, gives the memory back and
+    /// returns the area that the span was charged to.
     pub fn let_go(&self, span: u32, give_back: impl FnOnce()) -> Option<usize> {
         match self.leave(span) {
             Left::ToOthers => None,
@@ -121,7 +121,7 @@ pub struct Holder<'a> {
 }
 
 impl<'a> Holder<'a> {
-    /// The process with this column, which has a bit for each span.
+    /// The process with this column of one bit for each span.
     pub const fn new(spans: Spans<'a>, column: &'a [Bits]) -> Self {
         Self { spans, column }
     }
@@ -139,12 +139,13 @@ impl<'a> Holder<'a> {
         self.spans.is_sole(span)
     }
 
-    /// Lets a span go that this process holds. Where nobody else does, has it given back and answers with the
-    /// area that it was charged to.
+    /// Releases a span that this process holds. If it was the last holder, gives the memory back
+    /// and returns the area that the span was charged to.
     pub fn leave(&self, span: u32, give_back: impl FnOnce()) -> Option<usize> {
         let (bits, bit) = self.bit(span);
-        // A sole holder stays it until the span is given back, so that the keeper can go on if this
-        // process is killed. Another's holding must end here before it ends in the span's word.
+        // A sole holder keeps its bit until the memory is given back, so that the keeper can
+        // continue if this process is killed. If there are other holders, the bit must go before
+        // the count in the span's word.
         if !self.spans.is_sole(span) {
             bits.fetch_and(!bit, AcqRel);
         }
@@ -154,11 +155,13 @@ impl<'a> Holder<'a> {
         })
     }
 
-    /// Makes a child with this column hold what this process holds, of whose spans nothing else is under way.
+    /// Makes a child with this column hold the spans of this process. No other operation on them
+    /// may be running.
     pub fn share_with(&self, child: &[Bits]) {
         for (number, held) in self.held() {
             spans_of(number, held).for_each(|span| self.spans.join(span));
-            // Joined first, noted then: whoever is killed in between lets nobody else's go.
+            // Counted first, noted then: if the process is killed in between, no other holder loses
+            // a span.
             child[number].store(held, Release);
         }
     }
@@ -167,7 +170,7 @@ impl<'a> Holder<'a> {
     pub fn take_from(&self, child: &[Bits]) {
         for (number, held) in self.held() {
             child[number].store(0, Relaxed);
-            // This process holds them too, so that none ends here.
+            // This process holds them too, so none ends here.
             spans_of(number, held).for_each(|span| _ = self.spans.leave(span));
         }
     }

@@ -23,7 +23,7 @@ impl<const N: usize> Text<N> {
         Ok(())
     }
 
-    /// Keeps as much of a text as there is room for.
+    /// Keeps as much of a text as fits.
     pub fn store_clipped(&self, text: &[u8]) {
         let text = &text[..text.len().min(N - 1)];
         for (to, from) in self.bytes.iter().zip(text) {

@@ -14,7 +14,7 @@ mod words;
 use crate::model::Explanation;
 use pagefault::machine::PAGE_SIZE;
 use pagefault::{Config, Manager, NonlinearPolicy};
-use pagefault_script::ast::{Arch, Op, Script};
+use pagefault_script::ast::{Arch, Script};
 use pagefault_script::machine::StartError;
 use pagefault_script::managed::{self, Managed};
 use pagefault_script::parse::{ParseError, parse};
@@ -187,13 +187,10 @@ fn tell<A: Architecture>(
         story.borrow_mut().begin(line);
         let Some(answer) = run.next() else { break };
         let mut story = story.borrow_mut();
-        let mut living = vec![line.process.as_str()];
-        if let Op::Fork(child) = &line.op {
-            living.push(child);
-        }
-        for process in living {
-            let names = run.names(process).map(|(name, at, length)| (name.to_owned(), at, length));
-            story.names.set(process, names.collect());
+        // Of all processes: a child inherits names, and the kernel's are the same for all.
+        for process in story.processes() {
+            let names = run.names(&process).map(|(name, at, length)| (name.to_owned(), at, length));
+            story.names.set(&process, names.collect());
         }
         story.end(line, answer.text);
     }

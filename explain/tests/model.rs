@@ -230,3 +230,45 @@ fn counts_are_those_of_the_states() {
         }
     }
 }
+
+#[test]
+fn a_process_that_lives_on_is_not_told_as_gone() {
+    for example in lessons::ALL {
+        let told = lesson(example, Arch::X86_64);
+        for step in told.steps.iter().filter(|step| step.sentence.contains(" is gone")) {
+            let lives = |name: &str| {
+                told.states[step.state].processes.iter().any(|process| process.name == name)
+            };
+            let gone = step.sentence.split(' ').next().expect("a name");
+            assert!(!lives(gone), "{} {}: {}", example.name, step.id, step.sentence);
+        }
+    }
+}
+
+#[test]
+fn names_of_the_kernels_memory_are_known_to_every_process() {
+    let source = "mmap A 1p rw private anon\nfork p1\nkernel_map K 2p\np1: kernel_read K+1p 1\n";
+    let request = Request {
+        title: "names".into(),
+        prose: String::new(),
+        source: source.into(),
+        arch: None,
+        cpus: None,
+    };
+    let told = record(&request).expect("it is told");
+    let read = told.steps.iter().rev().find_map(|step| step.access.as_ref()).expect("an access");
+    assert_eq!(read.place, "K+1p");
+}
+
+#[test]
+fn the_kernels_table_is_brought_up_to_date_on_every_processor() {
+    let example = lessons::Lesson::named("kernel-table").expect("a lesson");
+    for arch in PROCESSORS {
+        let told = lesson(example, arch);
+        let killed = told.operations.iter().filter(|done| done.answer.starts_with("oops"));
+        // Only the last access has nothing in the reference table.
+        let killed: Vec<usize> = killed.map(|done| done.line).collect();
+        let last = told.operations.last().expect("a line").line;
+        assert_eq!(killed, [last], "on {}", arch.name());
+    }
+}

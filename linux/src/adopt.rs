@@ -1,9 +1,8 @@
-//! Host pages that were there before the manager: their content counts, and becomes that of frames.
+//! Adopts host pages that existed before the manager: their content becomes that of frames.
 //!
-//! A range of an identity space may have pages when it is registered: what the kernel wrote when it
-//! started the program, and what another thread stored between `mmap` and the registration. From
-//! the registration on the kernel fills no page by itself, so that looking for them once finds them
-//! all.
+//! A range of an identity space may have pages when it is registered: the kernel wrote them when it
+//! started the program, or another thread stored to them between `mmap` and the registration. After
+//! the registration the kernel fills no page by itself, so one search finds them all.
 
 use crate::frame::{Held, Home};
 use crate::host::{self, PAGE};
@@ -30,17 +29,17 @@ pub enum AdoptPresentError {
     /// The memory manager does not take a page.
     #[error("a page that was there already cannot be managed: {0:?}")]
     Refused(AdoptError),
-    /// The host does not say which pages there are.
+    /// The host does not tell which pages exist.
     #[error("the host does not say which pages are there: {0}")]
     Host(Errno),
 }
 
-/// Makes every page that the host has in `range`, and that the memory manager does not know, an
-/// ordinary anonymous page of its region: counted, dirty, and evicted like any other. Returns how
-/// many there were.
+/// Turns every host page in `range` that the memory manager does not know into an ordinary
+/// anonymous page of its region: counted, dirty, and evicted like any other. Returns how many there
+/// were.
 ///
-/// The range consists of private anonymous regions of the memory manager's that may be read. Where
-/// there are more pages than frames, the first ones are evicted for the last ones.
+/// The range consists of the memory manager's readable private anonymous regions. If there are more
+/// pages than frames, the first ones are evicted for the last ones.
 ///
 /// # Safety
 /// The range is [registered](crate::LinuxSpace::register_as_is).
@@ -52,7 +51,7 @@ pub unsafe fn adopt_present(
     unsafe { Standing::new().adopt(mm, range) }
 }
 
-/// Finds the pages that the host has.
+/// Finds the host's pages.
 pub struct Standing {
     look: Look,
 }
@@ -69,8 +68,8 @@ impl Standing {
         Self { look: Look::new() }
     }
 
-    /// Asks the host without a descriptor, whose number another thread could want. Pages that the
-    /// host itself has swapped out are not found; they come back without a fault of ours.
+    /// Asks the host without a descriptor, whose number another thread could need. This misses
+    /// pages that the host itself has swapped out; they come back without a fault of ours.
     pub const fn resident() -> Self {
         Self { look: Look::Residency }
     }
@@ -98,11 +97,11 @@ impl Standing {
         Ok(adopted)
     }
 
-    /// The same for pages of a region that nobody may access: their content is put into buffers, and
-    /// the host pages are empty afterwards.
+    /// The same for pages of a region without access rights: moves their content into buffers, and
+    /// leaves the host pages empty.
     ///
     /// # Safety
-    /// The same; and nobody changes the mappings in the range meanwhile.
+    /// The same; and no other thread changes the mappings in the range meanwhile.
     pub unsafe fn adopt_unreadable(
         &mut self,
         mm: &Arc<Mm<LinuxMachine>>,
@@ -125,7 +124,7 @@ impl Standing {
         Ok(adopted)
     }
 
-    /// Calls `f` with each run of pages in `range` that the host has, from the lowest up.
+    /// Calls `f` with each run of host pages in `range`, from the lowest up.
     pub fn runs(
         &mut self,
         range: Range<u64>,
@@ -144,14 +143,14 @@ impl Standing {
     }
 }
 
-/// A page that was taken away from a place that nobody may access, readable here.
+/// A page that was taken from a place without access rights, readable here.
 struct Taken(*const Page);
 
 impl Taken {
-    /// Moves the page at an address, where an empty one stays.
+    /// Moves the page away from an address, and leaves an empty one.
     ///
     /// # Safety
-    /// The page is of a private anonymous mapping of the program's whose content may go.
+    /// The page is in a private anonymous mapping of the program whose content may go.
     unsafe fn from(address: u64) -> Result<Self, Errno> {
         // SAFETY: the caller gives the content, and the page is ours where it goes.
         unsafe {
@@ -171,19 +170,19 @@ impl Drop for Taken {
 }
 
 impl Shared {
-    /// Makes what stands in the host page at `address` the content of a new frame; false if
-    /// somebody holds the frame. Called with the leaf locked, and the entry none.
+    /// Makes the content of the host page at `address` that of a new frame; false if another thread
+    /// holds the frame. Called with the leaf locked, and the entry none.
     fn claim(&self, space: &SpaceCore, address: VirtAddr, frame: Frame) -> bool {
         let Some(page) = space.page_of(address) else { return false };
         let Some(held) = self.frames.try_hold(frame) else { return false };
         debug_assert_eq!(held.home(), Home::Zero);
-        // A page that nobody knows was never write-protected.
+        // An unknown page was never write-protected.
         self.note_standing(space, page, &held, Mapped::Writable);
         true
     }
 
-    /// Copies a page that was taken from where nobody may read into a new frame; false if somebody
-    /// holds the frame.
+    /// Copies a page that was taken from a place without access rights into a new frame; false if
+    /// another thread holds the frame.
     fn claim_copy(&self, taken: &Taken, frame: Frame) -> bool {
         let Some(held) = self.frames.try_hold(frame) else { return false };
         debug_assert_eq!(held.home(), Home::Zero);
@@ -194,11 +193,11 @@ impl Shared {
         true
     }
 
-    /// Called where the host page of an entry turns out to have a page that we did not put there:
-    /// takes it for the frame's content if that loses nothing.
+    /// Handles a host page of an entry that we did not put there: takes it as the frame's content
+    /// if that loses nothing.
     ///
-    /// What stands there is newer than the zeros of a page that was never anywhere else. Any other
-    /// content may differ from it only by an error, which is reported as `EEXIST`.
+    /// The page there is newer than the zeros of a frame that was never anywhere else. Any other
+    /// frame must have the same content; a difference is an error, reported as `EEXIST`.
     pub fn adopt_standing(
         &self,
         space: &SpaceCore,
@@ -234,14 +233,14 @@ impl Shared {
     }
 }
 
-/// How many pages are looked at with one call.
+/// How many pages one call covers.
 const LOOKED_AT: usize = 512;
 
-/// Which of some pages are there: a bit for each.
+/// Which of some pages exist: a bit for each.
 struct Present([u64; LOOKED_AT / 64]);
 
 impl Present {
-    /// The runs of pages that are there.
+    /// The runs of existing pages.
     fn runs(&self) -> impl Iterator<Item = Range<u64>> {
         let has = |index: usize| self.0[index / 64] >> (index % 64) & 1 != 0;
         let mut from = 0;
@@ -261,11 +260,11 @@ impl Present {
     }
 }
 
-/// Where the host says which pages there are.
+/// The host's source of which pages exist.
 enum Look {
-    /// In its page map, which also knows pages that the host itself has swapped out.
+    /// Its page map, which also knows pages that the host itself has swapped out.
     PageMap(OwnedFd),
-    /// Where `/proc` is not there: by `mincore`, which sees resident pages alone.
+    /// Without `/proc`: `mincore`, which sees only resident pages.
     Residency,
 }
 
@@ -285,7 +284,7 @@ impl Look {
         }
     }
 
-    /// Looks at the pages of a range of at most [`LOOKED_AT`].
+    /// Checks the pages of a range of at most [`LOOKED_AT`].
     fn at(&mut self, range: Range<u64>) -> Result<Present, Errno> {
         let pages = ((range.end - range.start) as usize).div_ceil(PAGE);
         match self {

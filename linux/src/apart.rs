@@ -1,32 +1,32 @@
-//! Where the manager's own mappings lie in a program's address space: apart from the program's.
+//! Keeps the manager's own mappings apart from the program's in its address space.
 //!
-//! A program may give a range up and map it again at the same address (`MAP_FIXED`), certain that
-//! nobody has taken it meanwhile. The host would put a new mapping of ours into just such a gap. So
-//! ours go to a part of the address space that the host itself comes to last.
+//! A program may give up a range and map it again at the same address (`MAP_FIXED`), certain that
+//! it is still free. The host would put a new mapping of ours into just such a gap. So ours go to a
+//! part of the address space that the host uses last.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use rustix::io::Errno;
 
-/// The part of the address space for ours: below what a program has by default, and above what sanitizers
-/// and collectors map at fixed addresses. ThreadSanitizer refuses to run where anything lies between
-/// `0x6800_0000_0000` and the first of these but its own heap.
+/// The part of the address space for ours: below a program's default mappings, and above the fixed
+/// addresses of sanitizers and collectors. ThreadSanitizer refuses to run if anything but its own
+/// heap lies between `0x6800_0000_0000` and the first of these.
 const START: u64 = 0x7e80_0000_0000;
 const END: u64 = 0x7ef0_0000_0000;
-/// Among how many pages the first address is chosen: the rest holds the tables of a large limit.
+/// The first address is chosen among this many pages: the rest holds the tables of a large limit.
 const CHOICES: u64 = 1 << 25;
 
-/// How often another address is tried before the host may choose.
+/// How many further addresses to try before the host may choose.
 const TRIES: usize = 64;
 
-/// The next address; 0 where the host chooses.
+/// The next address; 0 if the host chooses.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// The first address that was given; 0 before there is one.
 static FIRST: AtomicU64 = AtomicU64::new(0);
 
-/// Puts the mappings to come apart from the program's. `secret` makes their address one that cannot
-/// be guessed: an address that was chosen at random.
+/// Puts future mappings apart from the program's. `secret`, an address that was chosen at random,
+/// makes theirs unguessable.
 pub fn begin(secret: u64) {
     const PAGE: u64 = 4096;
     let first = START + secret / PAGE % CHOICES * PAGE;
@@ -34,8 +34,8 @@ pub fn begin(secret: u64) {
     NEXT.store(first, Relaxed);
 }
 
-/// Makes a mapping of `len` bytes with `map`, which is given an address where the mapping must lie
-/// unless another is there (`MAP_FIXED_NOREPLACE`: it answers `EXIST`), or `None`.
+/// Makes a mapping of `len` bytes with `map`. Its argument is the mapping's address
+/// (`MAP_FIXED_NOREPLACE`: it fails with `EXIST` if the range is taken), or `None` for any address.
 pub fn map<T>(len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result<T, Errno> {
     for _ in 0..TRIES {
         let Some(address) = take(len) else { break };
@@ -47,7 +47,7 @@ pub fn map<T>(len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result
     map(None)
 }
 
-/// Whether a range has addresses that were given to mappings of ours.
+/// Whether a range contains addresses of our mappings.
 pub fn overlaps(start: u64, len: u64) -> bool {
     let first = FIRST.load(Relaxed);
     let end = match NEXT.load(Relaxed) {
@@ -57,7 +57,7 @@ pub fn overlaps(start: u64, len: u64) -> bool {
     first != 0 && start < end && first < start.saturating_add(len)
 }
 
-/// The address for a mapping; `None` where the host chooses.
+/// The address for a mapping; `None` if the host chooses.
 fn take(len: u64) -> Option<u64> {
     let end = |next: u64| {
         let start = match next {
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(map(4096, place), Ok(first + 8192));
         assert!(overlaps(first + 8192, 1) && overlaps(first - 4096, 8192) && overlaps(0, u64::MAX));
         assert!(!overlaps(first + 12288, u64::MAX) && !overlaps(0, taken.get().unwrap()));
-        // What does not fit there is put where the host will.
+        // The host chooses the place of a mapping that does not fit there.
         assert_eq!(map(1 << 47, Ok), Ok(None));
         NEXT.store(0, Relaxed);
         FIRST.store(0, Relaxed);

@@ -1,4 +1,4 @@
-//! Parked pages: memory of the manager's own for content that is mapped nowhere.
+//! Parked pages: the manager's own memory for unmapped content.
 
 use crate::deliver::stop;
 use crate::host::PAGE;
@@ -11,11 +11,11 @@ use core::sync::atomic::Ordering::Relaxed;
 use lock_api::RawMutex;
 use pagefault_machine::machine::Page;
 
-/// How many buffers beyond one a frame: each thread that copies a frame needs one more meanwhile.
+/// How many buffers there are beyond one a frame: each thread that copies a frame needs one more.
 const SPARE: u32 = 1024;
 /// How many unused buffers may stay resident.
 pub const WARM: u32 = 64;
-/// How many of them are given back to the host at once when there are more.
+/// How many of them go back to the host at once when there are more.
 const COOLED: usize = 32;
 
 /// The buffers that are reserved together: 8 MiB.
@@ -24,7 +24,7 @@ const CHUNK: usize = 2048;
 #[repr(C)]
 struct Chunk {
     pages: UnsafeCell<[[u8; PAGE]; CHUNK]>,
-    /// For an unused buffer, the next one in its list plus one.
+    /// For an unused buffer: the next one in its list plus one.
     next: [AtomicU32; CHUNK],
 }
 
@@ -72,13 +72,13 @@ impl Buffers {
         })
     }
 
-    /// How many pages of host memory the buffers hold, roughly.
+    /// Roughly how many pages of host memory the buffers hold.
     pub fn resident(&self) -> u32 {
         self.resident.load(Relaxed)
     }
 
-    /// Takes a buffer with undefined content. Where all are taken, more threads than buffers to
-    /// spare are copying: waits for one of them.
+    /// Takes a buffer with undefined content. If all are taken, more threads are copying than there
+    /// are spare buffers: waits for one of them.
     pub fn take(&self) -> u32 {
         loop {
             if let Some(slot) = self.with_lists(|lists| self.pop(lists)) {
@@ -166,7 +166,7 @@ impl Buffers {
         &self.chunk(slot).next[slot as usize % CHUNK]
     }
 
-    /// The chunk of a buffer that was handed out before.
+    /// The chunk of a buffer that was handed out.
     fn chunk(&self, slot: u32) -> &Chunk {
         match self.chunks.get(slot as usize / CHUNK) {
             Some(chunk) => chunk,

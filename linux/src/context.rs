@@ -6,12 +6,12 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 /// The embedder's function, or null.
 static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Says how the calling thread is numbered, once, before the first machine is built.
+/// Sets how threads are numbered; call it once, before the first machine is built.
 ///
 /// Threads that run at the same time should have different small numbers
 /// ([`ContextId`](pagefault_machine::ContextId)). `number` is called in fault handlers. By default
-/// a thread-local counts the threads; without the feature `std` all threads are number 0, which is
-/// slow for several threads and, in debug builds, not allowed: they would be taken for one.
+/// a thread-local counts the threads. Without the feature `std` all threads have number 0: this is
+/// slow for several threads, and forbidden in debug builds, which would take them for one.
 pub fn set_context(number: fn() -> u32) {
     HOOK.store(number as *mut (), Release);
 }
@@ -19,10 +19,12 @@ pub fn set_context(number: fn() -> u32) {
 /// The embedder's function, or null.
 static ALONE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Says how a machine finds out that the calling thread is the only one that runs in this memory, so
-/// that nobody stores to it while a fault is answered. By default it is taken for one of several.
+/// Sets how a machine learns that the calling thread is the only one that runs in this memory, so
+/// that no other thread stores to it during a fault. By default the thread counts as one of
+/// several.
 ///
-/// `alone` is called in fault handlers, and does not change its mind from true to false within one.
+/// `alone` is called in fault handlers. Within one handler its answer never changes from true to
+/// false.
 pub fn set_alone(alone: fn() -> bool) {
     ALONE.store(alone as *mut (), Release);
 }

@@ -1,7 +1,7 @@
-//! Following the host, where it has changed an identity space's mappings: it is asked first, since
-//! it alone knows what it refuses.
+//! Follows the host's changes of an identity space's mappings. The host goes first, since only it
+//! knows what it refuses.
 //!
-//! The caller sees to it that nobody is inside the memory manager meanwhile.
+//! The caller ensures that no other thread is inside the memory manager meanwhile.
 
 use crate::frame::Home;
 use crate::machine::Shared;
@@ -13,8 +13,8 @@ use pagefault_machine::{Frame, PAGE_SIZE, VirtAddr};
 use rustix::io::Errno;
 
 impl LinuxSpace {
-    /// Notes that the host has taken the pages of a range away, by `munmap` or in `mmap`'s stead:
-    /// their content is lost, and the memory manager is about to drop the entries.
+    /// Notes that the host has taken away the pages of a range, by `munmap` or a fixed `mmap`.
+    /// Their content is lost, and the memory manager is about to drop the entries.
     ///
     /// # Safety
     /// The host has taken the pages away.
@@ -26,13 +26,13 @@ impl LinuxSpace {
         });
     }
 
-    /// Notes that the host has moved the pages of a range to `to` by `mremap`, where the new range
-    /// is registered already; the memory manager is about to move the entries.
+    /// Notes that the host has moved the pages of a range to `to` by `mremap`. The new range is
+    /// already registered, and the memory manager is about to move the entries.
     ///
-    /// The host lifts the write protection of what it moves; it is put back here.
+    /// The host drops the write protection of moved pages; this restores it.
     ///
     /// # Safety
-    /// The host has moved the pages, and nobody is inside the memory manager.
+    /// The host has moved the pages, and no other thread is inside the memory manager.
     pub unsafe fn rehome(&self, range: Range<VirtAddr>, to: VirtAddr) -> Result<(), Errno> {
         let core = &self.core;
         let mut result = Ok(());
@@ -57,7 +57,7 @@ impl LinuxSpace {
         result
     }
 
-    /// Calls `f` with each frame, held, that stands in a range, and its host address.
+    /// Calls `f` with each frame in a range, held, and its host address.
     fn each_standing(
         &self,
         range: &Range<VirtAddr>,
@@ -83,7 +83,7 @@ impl LinuxSpace {
                 }
             }
         };
-        // Whichever is shorter: the range, or the frames that were ever used.
+        // Goes through the range or the frames ever used, whichever is shorter.
         if last - first >= shared.frames.used() as usize {
             return (0..shared.frames.used()).map(Frame).for_each(visit);
         }

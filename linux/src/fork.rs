@@ -1,10 +1,10 @@
-//! A fork of the whole process: the child goes on with a copy of everything and a userfaultfd of
+//! A fork of the whole process: the child continues with a copy of everything and a userfaultfd of
 //! its own.
 //!
 //! The kernel shares the pages between parent and child, copy-on-write, and drops the child's
 //! registrations and write protections. Windows are not inherited at all: they would look empty in
-//! a child that nobody manages. What a child inherits without going on with it does nothing: its
-//! faults are not ours, and neither userfaultfd nor threads of the parent are touched.
+//! an unmanaged child. A machine that a child inherits but does not continue is inert: the child's
+//! faults are not ours, and the parent's userfaultfd and threads stay untouched.
 
 use crate::frame::Home;
 use crate::machine::LinuxMachine;
@@ -20,7 +20,7 @@ use pagefault_machine::{Frame, VirtAddr};
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::Errno;
 
-/// Why a child cannot go on with its memory.
+/// Why a child cannot continue with its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForkError {
     /// The child gets no userfaultfd.
@@ -32,17 +32,18 @@ pub enum ForkError {
 }
 
 impl LinuxMachine {
-    /// Brings the machine's own threads to rest, holding no lock. The caller sees to it that no
-    /// other thread is inside the memory manager, and calls one of the two functions below after.
+    /// Stops the machine's own threads at a point where they hold no lock. The caller ensures that
+    /// no other thread is inside the memory manager, and calls one of the two functions below
+    /// afterwards.
     pub fn before_fork(&self) {
         #[cfg(feature = "std")]
         // SAFETY: unlocked by `after_fork_parent` or `after_fork_child`.
         unsafe { self.shared.pagers.threads.gate.raw() }.lock_exclusive();
     }
 
-    /// Shares what stands on the host with a child that is about to be forked, where the machine's
-    /// frames are paid for by a quota. `is_kept` names frames whose pages the host stores to by
-    /// itself, which stay the parent's own.
+    /// Shares the mapped frames with a child that is about to be forked, if a quota pays for the
+    /// machine's frames. Frames for which `is_kept` is true stay the parent's own: the host itself
+    /// stores to their pages.
     pub fn share_with_child(
         &self,
         child: &dyn ChildShares,
@@ -51,7 +52,7 @@ impl LinuxMachine {
         self.shared.share_with_child(child, is_kept)
     }
 
-    /// Goes on in the parent, or after a fork that failed.
+    /// Continues in the parent, or after a fork that failed.
     pub fn after_fork_parent(&self) {
         #[cfg(feature = "std")]
         // SAFETY: locked by `before_fork`.
@@ -60,12 +61,12 @@ impl LinuxMachine {
         };
     }
 
-    /// Goes on in the child: manages `ranges` of the identity space `space`, with a userfaultfd of its
-    /// own.
+    /// Continues in the child: manages `ranges` of the identity space `space`, with a userfaultfd
+    /// of its own.
     ///
     /// # Safety
-    /// This is the only thread of a forked child, [`before_fork`](Self::before_fork) was called before
-    /// the fork, and `ranges` are those that were registered in the parent and that the child has.
+    /// This is the only thread of a forked child. [`before_fork`](Self::before_fork) was called
+    /// before the fork. `ranges` were registered in the parent and exist in the child.
     pub unsafe fn after_fork_child(
         &self,
         space: &LinuxSpace,
@@ -87,14 +88,15 @@ impl LinuxMachine {
         Ok(())
     }
 
-    /// Goes on in a child of a process that manages nothing yet. The child needs no userfaultfd of its
-    /// own before it manages something ([`begin_in_child`](Self::begin_in_child)): most end before that.
+    /// Continues in a child of a process that manages nothing yet. The child needs a userfaultfd of
+    /// its own only once it manages something ([`begin_in_child`](Self::begin_in_child)); most end
+    /// before that.
     pub fn after_fork_idle_child(&self) {
         self.shared.credits.begin_child();
         self.after_fork_parent();
     }
 
-    /// Gets a forked child a userfaultfd of its own, if it has none.
+    /// Gives a forked child a userfaultfd of its own, if it has none.
     ///
     /// # Safety
     /// No other thread uses the machine meanwhile.
@@ -112,7 +114,8 @@ impl LinuxMachine {
         Ok(())
     }
 
-    /// Protects the pages that may not be stored to unnoticed: the child's mappings lack it.
+    /// Protects the pages whose stores must be noticed: the child's mappings have lost the
+    /// protection.
     fn protect_anew(&self) -> Result<(), Errno> {
         let shared = &self.shared;
         let protected = (0..shared.frames.used()).filter_map(|number| {
@@ -124,7 +127,7 @@ impl LinuxMachine {
         shared.protect_pages(protected.collect())
     }
 
-    /// The parent's threads are not here: starts as many.
+    /// The child has none of the parent's threads: starts as many.
     #[cfg(feature = "std")]
     fn start_threads_anew(&self) -> Result<(), ForkError> {
         match self.shared.pagers.threads.forget() {
@@ -133,8 +136,8 @@ impl LinuxMachine {
         }
     }
 
-    /// Whether this is a forked child that inherited the machine and did not go on with it: nothing
-    /// can be done with its memory here.
+    /// Whether this is a forked child that inherited the machine without continuing it: its memory
+    /// is unusable here.
     pub fn is_inherited(&self) -> bool {
         !self.shared.descriptor.is_ours()
     }

@@ -1,14 +1,13 @@
-//! The frames: where each one's content is, and which are free.
+//! The frames: the place of each one's content, and which are free.
 //!
-//! A frame of this machine is a number with a *home*. Its content stands at the one host address
-//! where it is mapped, or parked in a [buffer](crate::buffer) of the manager's own, or nowhere as
-//! long as it is all zeros.
+//! A frame of this machine is a number with a *home*. Its content is at the one host address where
+//! it is mapped, or parked in a [buffer](crate::buffer) of the manager's own, or nowhere as long as
+//! it is all zeros.
 //!
 //! # Locks
-//! Each frame has a lock. Whoever holds it may move the content: everything done to the host page
-//! where a frame stands is done under the frame's lock. A thread that holds one frame's lock, or a
-//! lock of a page table, only *tries* to take a frame's lock, and on failure lets go of everything
-//! and waits.
+//! Each frame has a lock, whose holder may move the content: every change of a frame's host page
+//! happens under it. A thread that already holds a frame's lock, or a lock of a page table, only
+//! *tries* to take a frame's lock. On failure it releases everything and waits.
 
 use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
@@ -18,7 +17,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use lock_api::RawMutex;
 use pagefault_machine::Frame;
 
-/// Where a frame's content is.
+/// The place of a frame's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
     /// The frame is free.
@@ -106,7 +105,7 @@ pub struct Frames {
     fresh: AtomicU32,
 }
 
-/// A locked frame; let go of on drop.
+/// A locked frame; released on drop.
 pub struct Held<'a> {
     slot: &'a Slot,
     frame: Frame,
@@ -125,30 +124,30 @@ impl Frames {
         })
     }
 
-    /// How many frames there are.
+    /// The number of frames.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Frames with numbers from here on have never been used: a fresh one is taken only when none
-    /// is free that was used before, so this is also the most that were in use at once.
+    /// Frames with numbers from here on have never been used. A fresh one is taken only when no
+    /// used one is free, so this is also the most that were in use at once.
     pub fn used(&self) -> u32 {
         self.fresh.load(Acquire)
     }
 
-    /// How many are free, roughly.
+    /// Roughly how many are free.
     pub fn free_count(&self) -> u32 {
         let listed: u32 = self.shards.iter().map(|s| s.count.load(Relaxed)).sum();
         (self.len() - self.used()).saturating_add(listed)
     }
 
-    /// Takes a free frame, best one that the same context freed. Its content is undefined.
+    /// Takes a free frame, preferably one that the same context freed. Its content is undefined.
     pub fn allocate(&self, context: u32) -> Option<Frame> {
         let frame = self
             .pop(&self.shards[context as usize % SHARDS])
             .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
             .or_else(|| self.take_fresh())?;
-        // On no list any more, it is the caller's alone.
+        // No longer on a list, it belongs to the caller alone.
         let home = &self.slot(frame).home;
         let before = home.load(Acquire);
         home.store(Home::Blank.encode(), Release);
@@ -156,7 +155,7 @@ impl Frames {
         Some(frame)
     }
 
-    /// Puts a frame whose content has been let go of on a free list.
+    /// Puts a frame without content on a free list.
     pub fn release(&self, held: Held<'_>, context: u32) {
         held.set_home(Home::Free);
         let frame = held.frame;
@@ -178,13 +177,13 @@ impl Frames {
         Held { slot, frame }
     }
 
-    /// Locks a frame unless somebody else has it.
+    /// Locks a frame, unless another thread has it.
     pub fn try_hold(&self, frame: Frame) -> Option<Held<'_>> {
         let slot = self.slot(frame);
         slot.lock.try_lock().then(|| Held { slot, frame })
     }
 
-    /// Waits until whoever has the frame lets go of it.
+    /// Waits until the frame's holder releases it.
     pub fn wait_until_idle(&self, frame: Frame) {
         self.slot(frame).lock.wait_until_free();
     }
@@ -200,7 +199,7 @@ impl Frames {
             if number >= self.len {
                 return None;
             }
-            // There before the number is known to anybody.
+            // The slot exists before any thread knows the number.
             self.chunks.get_or_reserve(number as usize / CHUNK).ok()?;
             match self.fresh.compare_exchange_weak(number, number + 1, AcqRel, Relaxed) {
                 Ok(_) => return Some(Frame(number)),
@@ -209,7 +208,7 @@ impl Frames {
         }
     }
 
-    /// The slot of a frame that was handed out before.
+    /// The slot of a frame that was handed out.
     #[inline]
     fn slot(&self, frame: Frame) -> &Slot {
         match self.chunks.get(frame.index() / CHUNK) {
@@ -235,12 +234,12 @@ impl Frames {
 }
 
 impl Held<'_> {
-    /// Where the content is.
+    /// The place of the content.
     pub fn home(&self) -> Home {
         Home::decode(self.slot.home.load(Acquire))
     }
 
-    /// Says where the content is now.
+    /// Notes the new place of the content.
     pub fn set_home(&self, home: Home) {
         self.slot.home.store(home.encode(), Release);
     }

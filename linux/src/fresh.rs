@@ -1,4 +1,4 @@
-//! Fresh memory: pages of zeros that follow each other are filled with one call.
+//! Fresh memory: one call fills consecutive pages of zeros.
 
 use crate::frame::{Held, Home};
 use crate::host::PAGE;
@@ -11,10 +11,11 @@ use crate::uffd::Mapped;
 use core::ops::Range;
 use pagefault_machine::{Entry, Protection};
 
-/// The most pages that are filled with one call.
+/// The most pages that one call fills.
 const RUN: usize = 64;
 
-/// As many pages that are never stored to, so that all of them are the host's one page of zeros.
+/// The source: as many pages, never stored to, so that all of them are the host's one page of
+/// zeros.
 pub(crate) struct Zeros(Reservation);
 
 impl Zeros {
@@ -23,18 +24,18 @@ impl Zeros {
     }
 }
 
-/// Whether something changed.
+/// The outcome.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filled {
-    /// The page has its content, and so have neighbours of it.
+    /// The page has its content, and so do some neighbours.
     Run,
-    /// Nothing was done: there is no run, or somebody is at work there.
+    /// Nothing was done: there is no run, or another thread is at work there.
     Nothing,
 }
 
 impl Shared {
-    /// Fills the host page of `page` together with its neighbours if they all are pages of zeros that
-    /// stand nowhere yet.
+    /// Fills the host page of `page` together with its neighbours, if all are pages of zeros that
+    /// are not on the host yet.
     pub fn refill_fresh(&self, space: &SpaceCore, page: usize) -> Filled {
         let is_fresh = |page: usize| {
             let frame = space.table.entry(page).frame();
@@ -53,7 +54,8 @@ impl Shared {
         }
     }
 
-    /// Fills the first pages of a range in one leaf for as long as they are alike; says which.
+    /// Fills the first pages of a range in one leaf as long as they are such pages; returns which
+    /// it filled.
     fn fill_fresh(&self, space: &SpaceCore, pages: Range<usize>) -> Option<Range<usize>> {
         let leaf = space.table.lock_existing(pages.start)?;
         let Entry::Present { protection, .. } = leaf.entry(pages.start) else { return None };

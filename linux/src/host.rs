@@ -1,7 +1,7 @@
-//! The host kernel's memory calls, made raw.
+//! The host kernel's memory calls, without libc.
 //!
-//! These never go through libc's symbols: this code also runs in a program whose `mmap` and
-//! `munmap` are interposed.
+//! They never go through libc's symbols: this code also runs in programs whose `mmap` and `munmap`
+//! are interposed.
 
 use crate::reserve::{Reservation, ReserveError};
 use core::ffi::c_void;
@@ -14,9 +14,9 @@ use rustix::mm::{Advice, MprotectFlags};
 /// The host's page size; the same as ours on x86-64.
 pub const PAGE: usize = 4096;
 
-/// Tells a process from a forked child of it that has not been made its successor.
+/// Distinguishes a process from a forked child that has not taken over its memory.
 pub struct Process {
-    /// A page that the host wipes in a child; its first word is 1 in the process it is for.
+    /// A page that the host wipes in a child; its first word is 1 in the owning process.
     page: Reservation,
 }
 
@@ -25,19 +25,19 @@ impl Process {
     pub fn new() -> Result<Self, ReserveError> {
         let this = Self { page: Reservation::new(PAGE)? };
         let start = this.page.start().cast();
-        // Linux before 4.14 cannot wipe; there a child is not told apart.
-        // SAFETY: the advice concerns our own new page, and children only.
+        // Linux before 4.14 cannot wipe; there a child is not recognised. SAFETY: the advice
+        // concerns our own new page, and children only.
         let _ = unsafe { rustix::mm::madvise(start, PAGE, Advice::LinuxWipeOnFork) };
         this.succeed();
         Ok(this)
     }
 
-    /// Whether this is the process.
+    /// Whether this is the owning process.
     pub fn is_this(&self) -> bool {
         self.word().load(Relaxed) == 1
     }
 
-    /// Makes this process, a forked child, the one.
+    /// Makes this process, a forked child, the owner.
     pub fn succeed(&self) {
         self.word().store(1, Relaxed);
     }

@@ -20,8 +20,8 @@
 //! ```
 //!
 //! # A system call on a region
-//! Under inline delivery, the default, the kernel finds no page that is not resident: pin what a
-//! call is to use.
+//! Under inline delivery, the default, the kernel finds only resident pages: pin the bytes that a
+//! call uses.
 //! ```
 //! # use pagefault_linux::Memory;
 //! # use std::io::Read;
@@ -57,28 +57,28 @@
 //! |---|---|---|
 //! | [`memory`] | memory with a limit for a Rust program | yes |
 //! | [`runtime`] | the machine and a memory manager on it, running | yes |
-//! | [`deliver`] | a fault travels up, inline in the faulting thread or through a thread of ours | threads and handlers |
+//! | [`deliver`] | answers faults, inline in the faulting thread or on a thread of ours | threads and handlers |
 //! | [`machine`] | the machine: frames, copies, flushes, for the memory manager | |
 //! | [`space`] | address spaces: windows, or the process itself | |
-//! | `place`, `fresh` | which host page shows which frame: refilling and flushing | |
+//! | `place`, `fresh` | refills and flushes host pages | |
 //! | `table`, `frame`, `buffer` | our page table, the frames, parked pages | |
-//! | [`adopt`] | host pages that were there before the manager | |
+//! | [`adopt`] | host pages that existed before the manager | |
 //! | [`fork`] | what a fork of the whole process needs | |
 //! | [`store`] | where evicted pages go: compressed RAM and files | |
 //! | [`probe`] | what the running kernel offers | |
 //! | `uffd`, `host`, `sweep`, `sys`, [`lock`] | the system calls | |
 //!
 //! # Without `std`
-//! A memory manager that lives in a foreign program has no libc of its own. With
-//! `default-features = false` the crate needs `alloc` alone: it links no libc, has no thread-local,
-//! starts no thread, and installs no signal handler. The embedder names its threads
-//! ([`set_context`]), takes the `SIGBUS` itself and has it [answered](deliver::answer), and makes
-//! pages present for the system calls that name them ([`LinuxSpace::make_present`]).
+//! A memory manager in a foreign program has no libc of its own. With `default-features = false`
+//! the crate needs only `alloc`: it links no libc, has no thread-local, starts no thread, and
+//! installs no signal handler. The embedder numbers its threads ([`set_context`]), receives
+//! `SIGBUS` and [answers](deliver::answer) it, and makes pages present for the system calls that
+//! name them ([`LinuxSpace::make_present`]).
 //!
 //! # Lock order
 //! The lock of a leaf of a page table, then a frame's lock, then the locks of the free lists and of
-//! the buffers, which are held for a few instructions. Whoever holds a lock only tries for further
-//! frames.
+//! the buffers, which are held for a few instructions. A thread that holds a lock only tries for
+//! further frames.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -114,7 +114,7 @@ mod uffd;
 #[cfg(feature = "std")]
 mod visit;
 
-// What users of a memory need besides, so that this package suffices for them.
+// Re-exports for users of a memory, so that they need only this package.
 pub use pagefault::error;
 pub use pagefault::machine::{Access, Backing, IoError, PAGE_SIZE, Protection, VirtAddr};
 pub use pagefault::{Advice, Correction, Event, Observer, Sharing, SyncMode, Weight};

@@ -1,11 +1,11 @@
 //! Locks on futexes, usable inside a signal handler: no heap, no thread-local state, no destructor.
 //!
-//! A lock is a word or two of memory whose zero state is "unlocked", so that a table of locks can
-//! stand in memory that the host hands out zeroed.
+//! A lock is a word or two of memory whose zero state is "unlocked", so that zeroed memory of the
+//! host can hold a table of locks.
 //!
-//! A fault takes some forty locks, and an atomic exchange costs as much as twenty plain instructions.
-//! So the locks of machines and stores are [`SoleMutex`] and [`SoleRwLock`], which exchange by plain
-//! loads and stores as long as one thread is known to be the only one that uses them ([`set_sole`]).
+//! A fault takes about forty locks, and an atomic exchange costs as much as twenty plain
+//! instructions. So the locks of machines and stores are [`SoleMutex`] and [`SoleRwLock`], which
+//! use plain loads and stores as long as one thread is known to be their only user ([`set_sole`]).
 
 use crate::context;
 use core::hint::spin_loop;
@@ -17,7 +17,7 @@ use rustix::thread::futex;
 /// How often a lock spins before it sleeps: critical sections are shorter than a sleep.
 const SPINS: u32 = 100;
 
-/// Sleeps while `word` holds `value`; may return early for no reason.
+/// Sleeps while `word` holds `value`; may return early.
 pub fn wait(word: &AtomicU32, value: u32) {
     // An interrupted or refused wait is an early return, which every caller expects.
     let _ = futex::wait(word, futex::Flags::PRIVATE, value, None);
@@ -106,14 +106,14 @@ unsafe impl RawMutex for FutexMutex {
     }
 }
 
-/// Somebody sleeps: newcomers sleep too, and whoever frees the lock wakes all.
+/// A thread sleeps: newcomers sleep too, and the thread that frees the lock wakes all.
 const PARKED: u32 = 1 << 31;
 /// A writer holds the lock.
 const WRITER: u32 = 1 << 30;
 
 /// A readers-writer lock in one futex word.
 ///
-/// Once somebody sleeps, newcomers do not overtake: a stream of readers cannot keep a writer out.
+/// Once a thread sleeps, newcomers do not overtake it: a stream of readers cannot starve a writer.
 /// A thread must therefore not take a second shared lock while it holds one.
 pub struct FutexRwLock(AtomicU32);
 
@@ -195,19 +195,19 @@ unsafe impl RawRwLock for FutexRwLock {
     }
 }
 
-/// Whether the thread that reads this is the only one that uses the locks below.
+/// Whether the reading thread is the only user of the locks below.
 static SOLE: AtomicBool = AtomicBool::new(false);
-/// In debug builds, the number of the thread that said so.
+/// In debug builds, the number of the thread that set it.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-/// Says whether the calling thread is the only one that uses locks of machines and stores, so that they
-/// need no atomic exchange. The default is `false`.
+/// Sets whether the calling thread is the only user of the locks of machines and stores, so that
+/// they need no atomic operations. The default is `false`.
 ///
 /// # Safety
 ///
-/// From a call with `true` to the next one with `false`, which the same thread makes, no other thread
-/// takes or gives back a [`SoleMutex`] or [`SoleRwLock`] or sleeps on one. Both calls are ordered with what
-/// the others do before and after, by means of the caller's.
+/// Between a call with `true` and the same thread's next call with `false`, no other thread takes,
+/// releases or sleeps on a [`SoleMutex`] or [`SoleRwLock`]. The caller orders both calls with the
+/// other threads' uses before and after.
 pub unsafe fn set_sole(is_sole: bool) {
     if cfg!(debug_assertions) {
         OWNER.store(context::current(), Relaxed);
@@ -215,7 +215,7 @@ pub unsafe fn set_sole(is_sole: bool) {
     SOLE.store(is_sole, Relaxed);
 }
 
-/// Whether the calling thread is the only one that uses the locks of machines and stores.
+/// Whether the calling thread is the only user of the locks of machines and stores.
 #[inline]
 pub fn is_sole() -> bool {
     let is_sole = SOLE.load(Relaxed);
@@ -223,7 +223,7 @@ pub fn is_sole() -> bool {
     is_sole
 }
 
-/// Adds to a counter, wrapping around: as a sole thread without an atomic operation.
+/// Adds to a counter, wrapping around; a sole thread uses no atomic operation.
 #[inline]
 pub fn add(counter: &AtomicU64, n: u64) {
     if is_sole() {
@@ -233,7 +233,7 @@ pub fn add(counter: &AtomicU64, n: u64) {
     }
 }
 
-/// A [`FutexMutex`] that a sole thread takes and gives back without an atomic exchange.
+/// A [`FutexMutex`] that a sole thread takes and releases without an atomic operation.
 #[repr(transparent)]
 pub struct SoleMutex(FutexMutex);
 
@@ -305,11 +305,11 @@ unsafe impl RawMutex for SoleMutex {
     }
 }
 
-/// A [`FutexRwLock`] that a sole thread takes and gives back without an atomic exchange.
+/// A [`FutexRwLock`] that a sole thread takes and releases without an atomic operation.
 pub struct SoleRwLock(FutexRwLock);
 
 impl SoleRwLock {
-    /// As a sole thread, adds what a holder adds; `false` where that takes more.
+    /// As a sole thread, adds a holder's count; `false` if that needs an atomic operation.
     #[inline]
     fn enter(&self, conflict: u32, gain: u32) -> bool {
         let state = self.0.0.load(Relaxed);
@@ -320,7 +320,7 @@ impl SoleRwLock {
         may
     }
 
-    /// As a sole thread, takes back what a holder added; `false` where that takes more.
+    /// As a sole thread, takes back a holder's count; `false` if that needs an atomic operation.
     #[inline]
     fn leave(&self, gain: u32) -> bool {
         let state = self.0.0.load(Relaxed);

@@ -29,22 +29,22 @@ use rustix::io::Errno;
 /// The configuration of a machine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The number of frames: the most pages whose content is resident, mapped or parked.
+    /// The number of frames: the most pages with resident content, mapped or parked.
     ///
-    /// The machine needs up to [`Config::OVERHEAD`] resident pages more for content on its way.
+    /// The machine needs up to [`Config::OVERHEAD`] more resident pages for content in transit.
     pub frames: u32,
-    /// What its address spaces are.
+    /// The kind of its address spaces.
     pub layout: Layout,
     /// How faults reach the memory manager.
     pub delivery: Delivery,
     /// Where the kernel's addresses begin; by default at the end of the window, and for an identity
-    /// space where they do on the host.
+    /// space as on the host.
     pub task_size: Option<VirtAddr>,
 }
 
 impl Config {
-    /// The pages that may be resident beyond the frames: unused buffers kept warm, and pages that
-    /// are being parked and stand in two places for a moment.
+    /// The pages that may be resident beyond the frames: unused warm buffers, and pages that are
+    /// being parked and exist twice for a moment.
     pub const OVERHEAD: u32 = WARM + BATCH as u32;
 
     /// A machine of `frames` frames with windows of 64 GiB from address 0 on, and inline delivery.
@@ -57,17 +57,17 @@ impl Config {
 /// Why a machine could not be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// The kernel or this user's rights do not suffice.
+    /// The kernel lacks a feature, or this user a right.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// The host refuses the address space for the machine's tables, whose memory is used only where
-    /// it is touched.
+    /// The host refuses the address space for the machine's tables; only touched parts would use
+    /// memory.
     #[error(
         "the host refuses address space for the page tables ({0}): raise the limit of addresses \
          (ulimit -v unlimited), and allow overcommit (vm.overcommit_memory=0 or 1)"
     )]
     AddressSpace(Errno),
-    /// No frames, or more than can be numbered.
+    /// No frames, or too many to number.
     #[error("a machine needs between 1 and {} frames", MAX_FRAMES)]
     Frames,
     /// The window is empty, too long, or not aligned.
@@ -84,9 +84,9 @@ impl From<ReserveError> for BuildError {
 /// The most frames of a machine (4 TiB).
 pub const MAX_FRAMES: u32 = (1 << 30) - 2;
 
-/// The most pages of zeros worth giving at once to memory that is first stored to in order
-/// ([`pagefault::Config::populate_ahead`]): a fault costs a signal or two switches between threads,
-/// and one call gives all of them their pages.
+/// The most pages of zeros worth giving at once to sequential first stores
+/// ([`pagefault::Config::populate_ahead`]): a fault costs a signal or two thread switches, and one
+/// call fills all these pages.
 pub const POPULATE_AHEAD: u32 = 32;
 
 /// A Linux process as a machine: real faults of real programs, through userfaultfd.
@@ -103,10 +103,10 @@ pub(crate) struct Shared {
     pub task_size: VirtAddr,
     pub probe: Probe,
     pub descriptor: Userfault,
-    /// For a forked child that has lost the right to a descriptor of its own.
+    /// Kept for a forked child that has lost the right to open a descriptor.
     pub device: Option<Device>,
     pub sweep: Sweep,
-    /// The frames that memory is taken to have; there may be more.
+    /// The nominal number of frames; there may be more.
     pub budget: u32,
     pub frames: Frames,
     pub buffers: Buffers,
@@ -118,13 +118,13 @@ pub(crate) struct Shared {
 }
 
 impl LinuxMachine {
-    /// Builds a machine, or says what the kernel lacks.
+    /// Builds a machine, or returns what the kernel lacks.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
         Self::build(config, Credits::new(None), config.frames)
     }
 
-    /// Builds a machine whose frames are paid for by a quota that it shares with others. The quota may
-    /// grow beyond the frames of the configuration, up to `most`.
+    /// Builds a machine that pays for its frames from a quota shared with other machines. The quota
+    /// may grow beyond the frames of the configuration, up to `most`.
     pub fn with_quota(
         config: &Config,
         quota: Box<dyn Quota>,
@@ -169,18 +169,18 @@ impl LinuxMachine {
         &self.shared.probe
     }
 
-    /// Makes an address space, or passes on what the host says: `EBUSY` for a second identity
-    /// space, `ENOMEM` for want of addresses.
+    /// Makes an address space, or returns the host's error: `EBUSY` for a second identity space,
+    /// `ENOMEM` for lack of addresses.
     pub fn new_space(&self) -> Result<LinuxSpace, Errno> {
         LinuxSpace::new(&self.shared)
     }
 
-    /// Grants frames that the quota has been charged with already.
+    /// Grants frames that are already charged to the quota.
     pub fn grant_frames(&self, frames: u32) {
         self.shared.credits.grant(frames);
     }
 
-    /// Gives back what was granted to this machine and is not in use.
+    /// Gives back granted frames that are not in use.
     pub fn give_back_frames(&self) {
         self.shared.credits.give_back();
     }
@@ -190,7 +190,7 @@ impl LinuxMachine {
         self.shared.frames.used()
     }
 
-    /// What the machine has done so far.
+    /// The work of the machine so far.
     pub fn counters(&self) -> MachineStats {
         let mut stats = self.shared.counters.sum();
         stats.buffers_resident = self.shared.buffers.resident();
@@ -224,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// Takes a buffer's memory or a host page's content away from a frame that is being emptied.
+    /// Takes the buffer or the host page's content away from a frame that is being emptied.
     fn forget(&self, held: &crate::frame::Held<'_>) {
         match held.home() {
             Home::Buffer(slot) => self.buffers.give(slot, &self.sweep),
@@ -339,7 +339,7 @@ impl Machine for LinuxMachine {
         f(unsafe { &*self.shared.parked_page(held.home()) })
     }
 
-    /// Never for want of frames: what the host refuses, [`LinuxMachine::new_space`] tells.
+    /// Never for lack of frames; [`LinuxMachine::new_space`] returns the host's error.
     fn space(&self) -> Result<LinuxSpace, NoSpace> {
         self.new_space().map_err(|_| NoSpace::Refused)
     }
@@ -348,7 +348,7 @@ impl Machine for LinuxMachine {
         self.shared.flush(&space.core, stale);
     }
 
-    /// A frame that is shared with a relative stands at its place for both; elsewhere it costs.
+    /// A frame shared with a relative is at the same place for both; a copy elsewhere costs memory.
     fn keeps_unmapped(&self, frame: Frame) -> bool {
         !self.shared.credits.is_shared(frame)
     }
@@ -361,7 +361,7 @@ impl Machine for LinuxMachine {
         lock::is_sole()
     }
 
-    /// Nobody waits for the flush of a thread that is alone.
+    /// The flush of a thread that is alone interrupts no other processor.
     fn direct_batch(&self) -> usize {
         if self.shared.is_alone() { 8 } else { 32 }
     }

@@ -1,11 +1,11 @@
-//! Bringing the host's page table in line with ours.
+//! Brings the host's page table in line with ours.
 //!
 //! The host's page table is our translation look-aside buffer. *Refilling* puts the frame that an
 //! entry names into the host page at its address: one ioctl that allocates, copies and maps, and
 //! flushes nothing. *Flushing* takes stale pages away, many with one call.
 //!
-//! A frame is in one place at a time: where two addresses share it, an access through the second
-//! pulls it over.
+//! A frame is in one place at a time. If two addresses share it, an access through the second moves
+//! it there.
 
 use crate::frame::{Frames, Held, Home};
 use crate::host::{self, PAGE};
@@ -18,16 +18,16 @@ use pagefault_machine::{Access, Entry, Fate, Frame, Protection, Stale};
 use rustix::io::Errno;
 use rustix::mm::MprotectFlags;
 
-/// What refilling did.
+/// The outcome of refilling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refilled {
-    /// The host page was changed, and the threads that wait for it were woken by that.
+    /// The host page changed, which woke the threads that wait for it.
     Changed,
-    /// Nothing was to do; waiting threads still wait.
+    /// There was nothing to do; waiting threads still wait.
     Unchanged,
 }
 
-/// Whether an entry lets an access through. As on x86, what may be used at all may be read.
+/// Whether an entry allows an access. As on x86, any right implies loads.
 pub(crate) fn permits(entry: Entry, access: Access) -> bool {
     let Entry::Present { protection, .. } = entry else { return false };
     match access {
@@ -38,9 +38,9 @@ pub(crate) fn permits(entry: Entry, access: Access) -> bool {
 }
 
 impl Shared {
-    /// Makes the host page show what the entry of `page` says, if the entry is present.
+    /// Makes the host page match the entry of `page`, if the entry is present.
     ///
-    /// `access` is what the page is wanted for: only a fetch makes the host page executable.
+    /// `access` is the reason: only a fetch makes the host page executable.
     pub fn refill(
         &self,
         space: &SpaceCore,
@@ -55,16 +55,16 @@ impl Shared {
         }
     }
 
-    /// Fills the host page if the frame that its entry named a moment ago stands nowhere. Does
-    /// nothing where anybody else is at work.
+    /// Fills the host page if the frame that its entry named a moment ago is not on the host. Does
+    /// nothing if another thread is at work there.
     pub fn refill_homeless(&self, space: &SpaceCore, page: usize, frame: Frame) {
         if matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
-            // Who touches the page fills it if this failed.
+            // If this fails, the thread that touches the page fills it.
             let _ = self.try_refill(space, page, Access::Read);
         }
     }
 
-    /// One attempt; fails with a frame that somebody else holds, all locks let go of.
+    /// One attempt. If another thread holds a frame, fails with that frame, all locks released.
     fn try_refill(
         &self,
         space: &SpaceCore,
@@ -99,7 +99,7 @@ impl Shared {
         Ok(executable.and(result))
     }
 
-    /// Whether the host page shows what `entry`, that of `page` a moment ago, says.
+    /// Whether the host page matches `entry`, which `page` had a moment ago.
     pub fn is_placed(&self, space: &SpaceCore, page: usize, entry: Entry) -> bool {
         let Entry::Present { frame, protection, .. } = entry else { return false };
         match self.frames.peek(frame) {
@@ -110,10 +110,10 @@ impl Shared {
         }
     }
 
-    /// Changes the right to store to a page that stands where it should.
+    /// Changes the right to store to a page that is in its place.
     pub fn remap(&self, held: &Held<'_>, host: u64, mapped: Mapped) -> Result<Refilled, Errno> {
         if mapped == Mapped::Writable {
-            // The host copies the page for whoever stores to it first.
+            // The host copies the page for the first process that stores to it.
             self.own_for_store(held)?;
         }
         self.descriptor.write_protect(host..host + PAGE as u64, mapped)?;
@@ -122,9 +122,9 @@ impl Shared {
         Ok(Refilled::Changed)
     }
 
-    /// Puts another frame's page that still stands at `host` away.
+    /// Parks another frame's page that is still at `host`.
     fn vacate(&self, space: &SpaceCore, page: usize, host: u64) -> Result<(), Frame> {
-        // Only this leaf's lock lets a frame arrive here, so none can take the other's place.
+        // A frame arrives here only under this leaf's lock, so none can replace the other.
         let Some(other) = space.table.shown(page, host, &self.frames) else { return Ok(()) };
         let held = self.frames.try_hold(other).ok_or(other)?;
         if matches!(held.home(), Home::At(at, _) if at == host) {
@@ -184,8 +184,8 @@ impl Shared {
         slot
     }
 
-    /// Makes sure that nobody stores to a frame while it is held. A later store faults and finds in
-    /// our table that it is allowed. Where there is no other thread nothing need be done.
+    /// Ensures that no thread stores to a frame while it is held. A later store faults, and our
+    /// table then allows it. Without other threads there is nothing to do.
     pub fn write_protect_held(&self, held: &Held<'_>) {
         if let Home::At(host, Mapped::Writable) = held.home()
             && !self.is_alone()
@@ -195,16 +195,15 @@ impl Shared {
         }
     }
 
-    /// Empties the host page of a held frame, whose content nobody needs there.
+    /// Empties the host page of a held frame, whose content is not needed there.
     pub fn drop_page(&self, host: u64) {
         self.empty(host);
         self.counters.add(Counter::Dropped, 1);
     }
 
     fn empty(&self, host: u64) {
-        // The only refusal is of a range that is no longer mapped, and so empty.
-        // SAFETY: the page is of one of our spaces, and whoever holds its frame, if there is one,
-        // gives it up.
+        // The host refuses only a range that is no longer mapped, and so empty. SAFETY: the page is
+        // of one of our spaces, and whoever holds its frame, if there is one, gives it up.
         let _ = unsafe { host::discard(host..host + PAGE as u64) };
     }
 
@@ -232,7 +231,7 @@ impl Shared {
         }
     }
 
-    /// Parks every frame that stands in a range of host addresses, which is about to go.
+    /// Parks every frame in a range of host addresses that is about to go.
     pub fn park_all_in(&self, range: core::ops::Range<u64>) {
         for number in 0..self.frames.used() {
             let inside = |home| matches!(home, Home::At(host, _) if range.contains(&host));
@@ -245,8 +244,8 @@ impl Shared {
         }
     }
 
-    /// Parks every frame that still stands in a range of pages whose entries are gone: one that
-    /// is on its way out, and that whoever took its entry has not flushed yet.
+    /// Parks every frame that is still in a range of pages without entries: the thread that took
+    /// its entry has not flushed yet.
     pub fn vacate_range(&self, space: &SpaceCore, pages: core::ops::Range<usize>) {
         if pages.len() > self.frames.used() as usize {
             return self.park_all_in(space.host_of(pages.start)..space.host_of(pages.end));
@@ -261,7 +260,7 @@ impl Shared {
         }
     }
 
-    /// Takes away what the host's page table still says of entries that were changed.
+    /// Removes stale pages of changed entries from the host's page table.
     pub fn flush(&self, space: &SpaceCore, stale: &[Stale]) {
         let mut batch = Batch::new(self, space);
         for stale in stale {
@@ -276,8 +275,8 @@ impl Shared {
         if self.descriptor.write_protect(range.clone(), Mapped::WriteProtected).is_ok() {
             return;
         }
-        // Older kernels refuse a range over several mappings. A single page is refused only when
-        // it is no longer mapped, and then nobody stores to it.
+        // Older kernels refuse a range over several mappings. They refuse a single page only if it
+        // is no longer mapped, and then no thread stores to it.
         for page in range.step_by(PAGE) {
             let range = page..page + PAGE as u64;
             let _ = self.descriptor.write_protect(range, Mapped::WriteProtected);
@@ -285,7 +284,8 @@ impl Shared {
     }
 }
 
-/// Lets the host page be executed when it is fetched from and may be, and no longer than it may.
+/// Makes the host page executable on a permitted fetch, and takes that right away with the
+/// permission.
 fn set_executable(
     space: &SpaceCore,
     page: usize,
@@ -307,14 +307,14 @@ fn set_executable(
     Ok(())
 }
 
-/// What is to happen to a page whose frame is held.
+/// The treatment of a page whose frame is held.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     /// The content is dead.
     Drop,
     /// The content moves to a buffer.
     Park,
-    /// Stores are to fault.
+    /// Stores must fault.
     Protect,
 }
 
@@ -322,14 +322,14 @@ struct Item<'a> {
     held: Held<'a>,
     host: u64,
     action: Action,
-    /// Where parked content goes.
+    /// The buffer for parked content.
     slot: u32,
 }
 
 /// A batch of pages being flushed, their frames held.
 ///
-/// No page-table lock is needed: a fault that wants a frame of the batch, or its place, waits for
-/// the frame's lock, and whatever it then finds is consistent.
+/// It needs no page-table lock: a fault that needs a frame of the batch, or its place, waits for
+/// the frame's lock, and then finds a consistent state.
 struct Batch<'a> {
     shared: &'a Shared,
     space: &'a SpaceCore,
@@ -365,7 +365,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Holds one more frame; on contention the batch so far is done first, since a thread that
+    /// Holds one more frame. On contention it first finishes the batch so far, since a thread that
     /// waits for a frame must hold none.
     fn hold(&mut self, frame: Frame) -> Held<'a> {
         let frames: &'a Frames = &self.shared.frames;
@@ -380,13 +380,13 @@ impl<'a> Batch<'a> {
         if self.space.table.is_executable(page)
             && let Entry::Present { protection, .. } = entry
         {
-            // If the host refuses, it is short of memory for its own tables: the page is then
-            // dropped as a whole by the next refill that fails likewise and says so.
+            // If the host refuses, it lacks memory for its own tables. The next refill of the page
+            // then fails in the same way, and reports it.
             let _ = set_executable(self.space, page, protection, Access::Read);
         }
     }
 
-    /// Does what was collected and lets go of the frames.
+    /// Does the collected work and releases the frames.
     fn settle(&mut self) {
         self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
         self.write_protect();
@@ -396,7 +396,8 @@ impl<'a> Batch<'a> {
         self.len = 0;
     }
 
-    /// Write-protects what is to be protected, and what others could store to while it is copied.
+    /// Write-protects the pages that must lose the right to store, and those that others could
+    /// store to during the copy.
     fn write_protect(&self) {
         let mut ranges = Ranges::new();
         let alone = self.shared.is_alone();
@@ -412,7 +413,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Copies what is to be parked, to which nobody stores by now, to buffers.
+    /// Copies the pages to park to buffers; no thread can store to them any more.
     fn copy_out(&mut self) {
         let buffers = &self.shared.buffers;
         let mut parked = 0;
@@ -429,8 +430,8 @@ impl<'a> Batch<'a> {
         self.shared.counters.add(Counter::Parked, parked);
     }
 
-    /// Empties the host pages, and only then says so: a frame's home is looked at without its lock
-    /// by a fault that wants to know whether the place is empty.
+    /// Empties the host pages, and only then changes the frames' homes: a fault reads a frame's
+    /// home without its lock to learn whether the place is empty.
     fn drop_pages(&self) {
         let mut gone = Ranges::new();
         let mut count = 0;
@@ -463,7 +464,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What a stale page needs, if anything, by what its entry says now.
+/// The treatment of a stale page, if any, by its current entry.
 fn action(entry: Entry, stale: &Stale, mapped: Mapped) -> Option<Action> {
     match entry {
         Entry::Present { frame, protection, .. } if frame == stale.frame => {

@@ -1,4 +1,4 @@
-//! What the running kernel offers, found out at start.
+//! Probes the running kernel's features at the start.
 
 use crate::sweep::Sweep;
 use crate::uffd::{Device, Scope, UffdFeatures, Userfault};
@@ -11,11 +11,11 @@ pub enum Delivery {
     /// The faulting thread runs the memory manager in its own `SIGBUS` handler. System calls on
     /// absent pages fail with `EFAULT`: populate or pin first.
     Inline,
-    /// This many threads of the machine's own answer faults, those of system calls too.
+    /// This many threads of the machine's own answer faults, including those of system calls.
     Threads(usize),
 }
 
-/// Why this kernel, or this user's rights, do not suffice.
+/// The feature or right that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// The system call does not exist.
@@ -38,24 +38,24 @@ pub enum ProbeError {
     /// A feature is missing.
     #[error("this kernel's userfaultfd lacks {name}: it needs Linux {since} or later")]
     MissingFeature {
-        /// What is missing.
+        /// The feature.
         name: &'static str,
         /// The first version that has it.
         since: &'static str,
     },
-    /// Something else went wrong.
+    /// Another error of the host.
     #[error("the kernel refused a userfaultfd: {0}")]
     Host(Errno),
 }
 
-/// What the running kernel offers; printable, for `--stats` and bug reports.
+/// The running kernel's features; printable, for `--stats` and bug reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What a userfaultfd can do.
+    /// The features of a userfaultfd.
     pub features: UffdFeatures,
-    /// The widest scope that this user may have.
+    /// The widest scope that this user may use.
     pub scope: Scope,
-    /// Many pages are dropped with one call (`process_madvise` with `MADV_DONTNEED` on oneself).
+    /// One call drops many pages (`process_madvise` with `MADV_DONTNEED` on the own process).
     pub batched_drop: bool,
 }
 
@@ -67,12 +67,12 @@ impl Probe {
         Ok(Self { features, scope, batched_drop: Sweep::probe() })
     }
 
-    /// Opens the descriptor that `delivery` needs, or says what stands in the way.
+    /// Opens the descriptor that `delivery` needs, or returns what prevents it.
     pub fn open(&self, delivery: Delivery) -> Result<Userfault, ProbeError> {
         self.open_by(delivery, None)
     }
 
-    /// The same for a process that may have lost the right to, but kept the device.
+    /// The same for a process that may have lost the right but kept the device open.
     pub(crate) fn open_by(
         &self,
         delivery: Delivery,

@@ -1,10 +1,10 @@
-//! Frames under a limit that several machines share: those of a tree of processes.
+//! Frames under a limit shared by several machines, those of a tree of processes.
 //!
 //! A machine spends a *credit* for each frame that it allocates, and gets credits from the tree in
-//! batches. After a process fork both processes show the same host pages: the frames that stand
-//! there are *shared*, and one credit pays for all who show a page. Whoever stores to its page gets
-//! a copy from the host, and leaves the share with a credit of its own; the last who leaves gives
-//! the share's credit back.
+//! batches. After a process fork both processes map the same host pages: their frames are *shared*,
+//! and one credit pays for all members of the share. A process that stores to its page gets a copy
+//! from the host, and leaves the share with a credit of its own. The last member to leave gives the
+//! share's credit back.
 
 use crate::frame::{Held, Home};
 use crate::lock;
@@ -17,43 +17,43 @@ use core::sync::atomic::Ordering::Relaxed;
 use pagefault_machine::{Frame, PAGE_SIZE};
 use rustix::io::Errno;
 
-/// Who gives credits, and knows which frames are shared. Called under a frame's lock: nothing here
-/// may wait.
+/// Gives credits, and knows which frames are shared. Called under a frame's lock: no method may
+/// wait.
 pub trait Quota: Send + Sync {
     /// Gives up to `wanted` credits; 0 if the tree has none left.
     fn take(&self, wanted: u32) -> u32;
     /// Takes credits back.
     fn give(&self, credits: u32);
-    /// Takes a credit for a page that is resident already, whatever the limit.
+    /// Takes a credit for a page that is already resident, whatever the limit.
     fn take_anyway(&self);
-    /// The credits that could be had at present.
+    /// The credits available at present.
     fn free(&self) -> u32;
-    /// The share that a frame is in; 0 for none.
+    /// The share of a frame; 0 for none.
     fn share_of(&self, frame: Frame) -> u32;
-    /// Says which share a frame is in.
+    /// Notes the share of a frame.
     fn set_share(&self, frame: Frame, share: u32);
     /// Leaves a share; the last one to leave gives its credit back to the tree.
     fn leave(&self, share: u32);
-    /// Takes the credit of a share that nobody else is in; whether that was so.
+    /// Takes the credit of a share if the caller is its only member; returns whether it did.
     fn take_over(&self, share: u32) -> bool;
 }
 
-/// The other side of a fork: where the child's shares are noted before it begins.
+/// The child's side of a fork, which notes its shares before it begins.
 pub trait ChildShares {
-    /// Puts a frame into `share`, or into a new share where that is 0, for parent and child; returns
-    /// the share, or 0 where there is no room for one more.
+    /// Puts a frame into `share`, or into a new share if that is 0, for parent and child. Returns
+    /// the share, or 0 if there is no room for another.
     fn join(&self, frame: Frame, share: u32) -> u32;
-    /// Takes a credit in the child's name for a frame that it has to itself.
+    /// Takes a credit on the child's behalf for a frame of its own.
     fn take_anyway(&self);
 }
 
-/// How many credits are asked for at once.
+/// How many credits to request at once.
 const BATCH: u32 = 32;
 
 /// The credits of one machine.
 pub struct Credits {
     quota: Option<Box<dyn Quota>>,
-    /// Credits that were given and not spent.
+    /// Unspent credits.
     unspent: AtomicU32,
 }
 
@@ -62,7 +62,7 @@ impl Credits {
         Self { quota, unspent: AtomicU32::new(0) }
     }
 
-    /// Spends a credit for one frame; false if there is none to be had.
+    /// Spends a credit for one frame; false if none is available.
     pub fn spend(&self) -> bool {
         let Some(quota) = &self.quota else { return true };
         let one = |unspent: u32| unspent.checked_sub(1);
@@ -90,14 +90,14 @@ impl Credits {
         }
     }
 
-    /// Takes credits that the tree has been charged with already.
+    /// Takes credits that are already charged to the tree.
     pub fn grant(&self, credits: u32) {
         if self.quota.is_some() {
             self.unspent.fetch_add(credits, Relaxed);
         }
     }
 
-    /// Gives back what is not spent.
+    /// Gives back unspent credits.
     pub fn give_back(&self) {
         if let Some(quota) = &self.quota {
             quota.give(self.unspent.swap(0, Relaxed));
@@ -110,7 +110,7 @@ impl Credits {
         quota.free().saturating_add(self.unspent.load(Relaxed))
     }
 
-    /// Forgets what was given to the parent: in a forked child.
+    /// In a forked child, forgets the parent's credits.
     pub fn begin_child(&self) {
         self.unspent.store(0, Relaxed);
     }
@@ -132,7 +132,7 @@ impl Credits {
         self.quota.as_ref().is_some_and(|quota| quota.share_of(frame) != 0)
     }
 
-    /// Makes a frame this machine's own whose content is about to be in a page of its own.
+    /// Makes a frame this machine's own, whose content is about to get a page of its own.
     pub fn own(&self, frame: Frame) {
         if self.try_own(frame) {
             return;
@@ -144,7 +144,7 @@ impl Credits {
         quota.leave(share);
     }
 
-    /// The same where the page can stay shared; false if that takes a credit and there is none.
+    /// The same if the page could stay shared; false if this needs a credit and there is none.
     pub fn try_own(&self, frame: Frame) -> bool {
         let Some(quota) = &self.quota else { return true };
         let share = quota.share_of(frame);
@@ -165,9 +165,9 @@ impl Credits {
 }
 
 impl Shared {
-    /// Shares the frames that stand on the host with a child that is about to be forked, and makes
-    /// their next stores fault. Those for which `is_kept` says so are nobody else's: the host itself
-    /// stores there.
+    /// Shares the mapped frames with a child that is about to be forked, and makes their next
+    /// stores fault. Frames for which `is_kept` is true are not shared: the host itself stores
+    /// there.
     pub fn share_with_child(
         &self,
         child: &dyn ChildShares,

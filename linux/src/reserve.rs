@@ -1,8 +1,8 @@
-//! Memory of the manager's own, in mappings made by raw system calls: addresses are reserved, and
-//! the host gives a page when it is touched.
+//! The manager's own memory, in mappings made by raw system calls: it reserves addresses, and the
+//! host gives a page when it is touched.
 //!
-//! Nothing here goes through an allocator, so that it may be used in a fault handler, and nothing
-//! sized by a limit costs more than addresses before it is used.
+//! Nothing here uses an allocator, so fault handlers may use it. Tables sized by a limit cost only
+//! addresses until they are used.
 
 use crate::apart;
 use crate::host::PAGE;
@@ -18,9 +18,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot reserve {bytes} bytes of address space ({errno}); is `ulimit -v` set?")]
 pub struct ReserveError {
-    /// How many bytes were asked for.
+    /// The requested bytes.
     pub bytes: usize,
-    /// What the host answered.
+    /// The host's error.
     pub errno: Errno,
 }
 
@@ -28,8 +28,8 @@ impl ReserveError {
     const TOO_LONG: Self = Self { bytes: usize::MAX, errno: Errno::NOMEM };
 }
 
-/// A range of addresses reserved from the host, private and zero, whose pages cost nothing until
-/// they are touched; given back on drop.
+/// A reserved range of addresses, private and zero, whose pages cost nothing until they are
+/// touched; unmapped on drop.
 pub struct Reservation {
     start: NonNull<u8>,
     len: usize,
@@ -56,13 +56,13 @@ impl Reservation {
         let start = apart::map(bytes as u64, map).map_err(|errno| ReserveError { bytes, errno })?;
         let start = NonNull::new(start.cast()).ok_or(ReserveError::TOO_LONG)?;
         let reservation = Self { start, len: bytes };
-        // A huge page would make untouched neighbours resident. Hosts without huge pages refuse
-        // the advice, which is as good.
+        // A huge page would make untouched neighbours resident. Hosts without huge pages refuse the
+        // advice, which does no harm.
         reservation.advise(Advice::LinuxNoHugepage);
         Ok(reservation)
     }
 
-    /// Reserves bookkeeping, which a core dump of the program leaves out.
+    /// Reserves memory for bookkeeping, which a core dump of the program omits.
     fn own(len: usize) -> Result<Self, ReserveError> {
         let reservation = Self::new(len)?;
         reservation.advise(Advice::LinuxDontDump);
@@ -79,14 +79,14 @@ impl Reservation {
         self.start.as_ptr() as u64
     }
 
-    /// Keeps the range from being inherited by a forked process.
+    /// Keeps forked processes from inheriting the range.
     pub fn withhold_from_children(&self) -> Result<(), Errno> {
         let start = self.start.as_ptr().cast();
         // SAFETY: the range is our mapping; the advice does not change its content.
         unsafe { rustix::mm::madvise(start, self.len, Advice::LinuxDontFork) }
     }
 
-    /// Gives advice that does not change the content, and that the host may refuse.
+    /// Gives advice that does not change the content; the host may refuse it.
     fn advise(&self, advice: Advice) {
         // SAFETY: the range is our mapping, and the advice harmless.
         let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, advice) };
@@ -163,7 +163,7 @@ impl<T> Deref for Table<T> {
     }
 }
 
-/// An array of chunks, each reserved when it is first needed and given back with the whole.
+/// An array of chunks, each reserved at its first use and unmapped with the whole.
 ///
 /// A look-up is two loads and takes no lock.
 pub struct Sparse<T> {
@@ -171,12 +171,12 @@ pub struct Sparse<T> {
 }
 
 impl<T: Zeroed> Sparse<T> {
-    /// An array of up to `len` chunks, none of them there yet.
+    /// An array of up to `len` chunks, none of them reserved yet.
     pub fn new(len: usize) -> Result<Self, ReserveError> {
         Ok(Self { chunks: Table::new(len)? })
     }
 
-    /// A chunk that is there already.
+    /// A chunk, if it is reserved.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
         // SAFETY: null, or a chunk of zero bytes (Zeroed) that lives as long as `self` and is only
@@ -184,7 +184,7 @@ impl<T: Zeroed> Sparse<T> {
         unsafe { self.chunks.get(index)?.load(Acquire).as_ref() }
     }
 
-    /// A chunk, reserved if it is not there.
+    /// A chunk, reserved if necessary.
     pub fn get_or_reserve(&self, index: usize) -> Result<&T, ReserveError> {
         match self.get(index) {
             Some(chunk) => Ok(chunk),
@@ -199,7 +199,7 @@ impl<T: Zeroed> Sparse<T> {
         let chunk =
             match slot.compare_exchange(ptr::null_mut(), new.start().cast(), AcqRel, Acquire) {
                 Ok(_) => new.leak().cast(),
-                // Another thread was faster: the own reservation goes.
+                // Another thread was faster: this thread's reservation goes.
                 Err(theirs) => theirs,
             };
         // SAFETY: as in `get`; not null.

@@ -1,5 +1,5 @@
-//! The machine and the memory manager on it, running: faults find their address space, and frames
-//! are kept free ahead of need.
+//! A running memory manager on the machine: it takes faults to their address space, and keeps
+//! frames free ahead of need.
 
 use crate::deliver::correct;
 use crate::machine::LinuxMachine;
@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 
 /// A memory manager on a Linux machine, answering its faults.
 pub struct Runtime {
-    // In this order: no thread of ours runs any more when the rest goes.
+    // The order matters: our threads end before the rest goes.
     background: Option<Background>,
     answering: Option<Answering>,
     router: Arc<Router>,
@@ -28,10 +28,10 @@ pub struct Runtime {
 /// Whether a thread keeps frames free ahead of need (Linux: `kswapd`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reclaim {
-    /// A thread evicts when few frames are left, so that faults seldom wait for it. Each page that
-    /// it takes interrupts the processors on which the program runs.
+    /// A thread evicts when few frames are left, so that faults rarely wait. Each page that it
+    /// evicts interrupts the processors on which the program runs.
     Ahead,
-    /// The fault that finds no frame evicts, a batch at a time.
+    /// A fault that finds no free frame evicts, a batch at a time.
     #[default]
     OnDemand,
 }
@@ -39,7 +39,7 @@ pub enum Reclaim {
 impl Runtime {
     /// Starts a memory manager.
     ///
-    /// `EBUSY`: the machine has one already; otherwise what the host says when it refuses a thread.
+    /// `EBUSY`: the machine already has one. Otherwise the host's error when it refuses a thread.
     pub fn start(machine: LinuxMachine, config: Config, reclaim: Reclaim) -> Result<Self, Errno> {
         let manager = Manager::new(Arc::new(machine), config);
         let router = Arc::new(Router {
@@ -65,12 +65,12 @@ impl Runtime {
         self.manager().machine()
     }
 
-    /// Lets the manager answer the faults in an address space as long as the result lives.
+    /// Makes the manager answer the faults in an address space as long as the result lives.
     pub fn attach(&self, space: &AddressSpace<LinuxMachine>) -> Attached {
         self.attach_mm(space.mm())
     }
 
-    /// Likewise, for the part of an address space that threads share.
+    /// The same for the part of an address space that threads share.
     pub fn attach_mm(&self, mm: &Arc<Mm<LinuxMachine>>) -> Attached {
         let id = mm.space().id() as usize;
         let mm = Box::into_raw(Box::new(mm.clone()));
@@ -78,7 +78,7 @@ impl Runtime {
         Attached { router: self.router.clone(), id }
     }
 
-    /// The thread that evicts ahead ends; used before a process fork, which it would not survive.
+    /// Ends the thread that evicts ahead, before a process fork, which it would not survive.
     pub fn stop_background(&mut self) {
         self.background = None;
     }
@@ -91,7 +91,7 @@ impl Drop for Runtime {
     }
 }
 
-/// An address space whose faults are answered; dropping it waits for those that are being answered.
+/// An address space whose faults are answered; dropping it waits for faults in progress.
 pub struct Attached {
     router: Arc<Router>,
     id: usize,
@@ -103,18 +103,18 @@ impl Drop for Attached {
     }
 }
 
-/// Takes faults to the address space that they are in.
+/// Takes faults to their address space.
 struct Router {
     manager: Arc<Manager<LinuxMachine>>,
-    /// By the machine's numbers; boxed references, or null.
+    /// Indexed by the machine's numbers; boxed references, or null.
     spaces: Box<[AtomicPtr<Arc<Mm<LinuxMachine>>>; MAX_SPACES]>,
     visitors: Visitors,
 }
 
 impl Router {
-    /// Frees what an exchange took out of `spaces`, if that was anything.
+    /// Frees the box that an exchange took out of `spaces`, if there was one.
     fn take_out(&self, mm: *mut Arc<Mm<LinuxMachine>>) {
-        // In a forked child the threads that may have been inside do not exist.
+        // In a forked child, threads that may have been inside do not exist.
         if mm.is_null() || self.manager.machine().is_inherited() {
             return;
         }
@@ -170,10 +170,10 @@ impl Drop for Background {
     }
 }
 
-/// All signals of this thread are blocked as long as this lives.
+/// Blocks all signals of this thread as long as it lives.
 ///
-/// Whoever calls the memory manager outside of a fault holds one: a signal handler that touched
-/// managed memory meanwhile could wait for a lock that the interrupted code holds.
+/// Every call of the memory manager outside a fault holds one: a signal handler that touched
+/// managed memory could otherwise wait for a lock that the interrupted code holds.
 pub struct Quiet {
     old: libc::sigset_t,
     /// Bound to its thread.

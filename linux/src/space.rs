@@ -15,14 +15,14 @@ use pagefault_machine::{
 };
 use rustix::io::Errno;
 
-/// The most spaces that one process can have at once.
+/// The most spaces of one process.
 pub const MAX_SPACES: usize = 1024;
 
-/// What kind of address spaces a machine makes.
+/// The kind of address spaces that a machine makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// Each space is a window onto a range of host addresses of its own: logical addresses from
-    /// `origin` on, for `bytes` bytes. Both are multiples of 2 MiB.
+    /// Each space is a window onto its own range of host addresses: logical addresses from `origin`
+    /// on, for `bytes` bytes. Both are multiples of 2 MiB.
     Windows {
         /// The first logical address.
         origin: VirtAddr,
@@ -37,7 +37,7 @@ pub enum Layout {
 /// The end of the addresses of an x86-64 process.
 pub const HOST_END: u64 = 1 << 47;
 
-/// What a space consists of.
+/// The parts of a space.
 pub(crate) struct SpaceCore {
     pub shared: Arc<Shared>,
     pub id: u32,
@@ -51,7 +51,7 @@ pub(crate) struct SpaceCore {
     _whole: Option<WholeProcess>,
 }
 
-/// The right to be the identity space of the process, which only one space can have.
+/// The right to be the process's identity space, which only one space can have.
 struct WholeProcess(());
 
 static CLAIMED: AtomicBool = AtomicBool::new(false);
@@ -71,7 +71,7 @@ impl Drop for WholeProcess {
 /// Why a page could not be made present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PresentError {
-    /// The memory manager does not allow the access, or no longer: the page is not pinned.
+    /// The memory manager does not allow the access (any more): the page is not pinned.
     #[error("the page at {address} is not there, or forbids the access")]
     Forbidden {
         /// The page's address.
@@ -84,13 +84,13 @@ pub enum PresentError {
 
 /// The page table of one address space, and its window onto host memory.
 ///
-/// Dropping it takes the window away from the host: nothing may refer to its memory any more.
+/// Dropping it unmaps the window on the host: nothing may refer to its memory any more.
 pub struct LinuxSpace {
     pub(crate) core: Box<SpaceCore>,
 }
 
 impl SpaceCore {
-    /// Whether logical addresses are the process's own.
+    /// Whether logical addresses are host addresses.
     pub fn is_identity(&self) -> bool {
         self.window.is_none()
     }
@@ -143,7 +143,7 @@ impl LinuxSpace {
     pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, Errno> {
         let (origin, bytes, window) = match shared.layout {
             Layout::Windows { origin, bytes } => {
-                // One leaf more, so that leaves lie alike in logical and host addresses.
+                // One more leaf, so that leaves align in logical and host addresses.
                 let window = Reservation::new(bytes as usize + SPAN as usize)
                     .map_err(|error| error.errno)?;
                 window.withhold_from_children()?;
@@ -178,7 +178,8 @@ impl LinuxSpace {
         self.core.address_of(0)..self.core.address_of(self.core.pages())
     }
 
-    /// The first page of a range that anything is known of: the others are as they were mapped.
+    /// The first page of a range with any note in the table: the pages before it are as they were
+    /// mapped.
     pub fn next_used(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
         let pages = self.core.pages_of(&range)?;
         let mut page = pages.start;
@@ -193,8 +194,8 @@ impl LinuxSpace {
         None
     }
 
-    /// Brings the pages of a range that are present in our table into the host's, so that system
-    /// calls and further accesses of the kind find them. `range` is within the space.
+    /// Fills the host pages of a range that are present in our table, so that system calls and
+    /// further such accesses find them. `range` is within the space.
     pub fn prefill(&self, range: Range<VirtAddr>, access: Access) -> Result<(), Errno> {
         let Some(pages) = self.core.pages_of(&range) else { return Ok(()) };
         for page in pages {
@@ -205,12 +206,12 @@ impl LinuxSpace {
         Ok(())
     }
 
-    /// Brings the pages of a range, which the memory manager has pinned for such accesses, into the
-    /// host's page table, so that the kernel's own accesses succeed even where the machine's
-    /// descriptor sees none of them: loads for [`Access::Read`], stores too for [`Access::Write`].
+    /// Fills the host pages of a range that the memory manager has pinned for such accesses. So the
+    /// kernel's own accesses succeed even if the machine's descriptor sees none of them: loads for
+    /// [`Access::Read`], stores too for [`Access::Write`].
     ///
-    /// They go on succeeding as long as the pin is held and nobody changes the region. `range` is
-    /// within the space.
+    /// They succeed as long as the pin is held and the region does not change. `range` is within
+    /// the space.
     pub fn make_present(&self, range: Range<VirtAddr>, access: Access) -> Result<(), PresentError> {
         if range.is_empty() {
             return Ok(());
@@ -231,43 +232,43 @@ impl LinuxSpace {
         Ok(())
     }
 
-    /// Of an identity space: from now on faults in `range`, which the program has mapped, are
-    /// answered by the memory manager, and what stands there is discarded. `range` is page-aligned.
+    /// In an identity space: makes the memory manager answer faults in `range`, which the program
+    /// has mapped, and discards its content. `range` is page-aligned.
     ///
     /// # Safety
-    /// The range is private anonymous memory of the program to which nothing refers yet, and as long
-    /// as it is registered nothing but the memory manager changes its mapping or discards its pages.
+    /// The range is private anonymous memory of the program to which nothing refers yet. As long as
+    /// it is registered, only the memory manager changes its mapping or discards its pages.
     pub unsafe fn register(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         let host = range.start.value()..range.end.value();
         self.core.shared.descriptor.register(host.clone())?;
-        // Pages of whatever was there before would be taken for ours.
-        // SAFETY: the caller gave the range to the memory manager, whose content is what counts.
+        // Otherwise earlier pages there would be taken for ours. SAFETY: the caller gave the range
+        // to the memory manager, whose content is what counts.
         unsafe { host::discard(host) }
     }
 
-    /// Of an identity space: likewise, but what stands in the range stays: it is to be
-    /// [adopted](crate::adopt_present) before anything else is done with the range.
+    /// In an identity space: the same, but keeps the content of the range.
+    /// [Adopt](crate::adopt_present) it before any other use of the range.
     ///
     /// # Safety
-    /// As for [`register`](Self::register), but that the program may refer to the range.
+    /// As for [`register`](Self::register), except that the program may refer to the range.
     pub unsafe fn register_as_is(&self, range: Range<VirtAddr>) -> Result<(), Errno> {
         self.core.shared.descriptor.register(range.start.value()..range.end.value())
     }
 
-    /// Of an identity space: moves out of `range` what still stands there, though its entries are
-    /// gone. Needed before the host unmaps the range or makes it unreadable: pages being evicted
-    /// by another thread are read from there to the last.
+    /// In an identity space: moves pages out of `range` that are still there although their entries
+    /// are gone. This must happen before the host unmaps the range or makes it unreadable, because
+    /// another thread may still read pages there that it evicts.
     ///
     /// # Safety
-    /// The range is registered, and nobody uses it meanwhile: no entry allows an access, or the caller
-    /// has the process to himself.
+    /// The range is registered, and no other thread uses it meanwhile: no entry allows an access,
+    /// or the caller is the only thread.
     pub unsafe fn vacate(&self, range: Range<VirtAddr>) {
         if let Some(pages) = self.core.pages_of(&range) {
             self.core.shared.vacate_range(&self.core, pages);
         }
     }
 
-    /// Of an identity space: faults in `range` are the kernel's business again. Not needed before
+    /// In an identity space: leaves faults in `range` to the kernel again. Not needed before
     /// `munmap`.
     ///
     /// # Safety
@@ -375,10 +376,10 @@ impl Cursor for LinuxCursor<'_> {
 
 /// One space in the register that the signal handlers look into.
 ///
-/// The register is static and its elements are read without a lock, so that looking a fault's
-/// address up is safe while other spaces come and go. A space that contains the address of an
-/// access stays while the access is under way: that is the duty of whoever drops it. Any other slot
-/// may change while it is read, which its version shows.
+/// The register is static and its elements are read without a lock, so that a fault's address can
+/// be looked up while other spaces come and go. A space that contains the address of an access
+/// stays during the access; its owner must ensure that before dropping it. Any other slot may
+/// change while it is read, which its version shows.
 struct Slot {
     taken: AtomicBool,
     /// Odd while the fields below are being changed.
@@ -399,7 +400,7 @@ static SLOTS: [Slot; MAX_SPACES] = [const {
     }
 }; MAX_SPACES];
 
-/// Slots from here on were never taken.
+/// Slots from here on have never been taken.
 static HIGH_WATER: AtomicU64 = AtomicU64::new(0);
 
 impl Slot {
@@ -423,7 +424,7 @@ impl Slot {
         self.taken.store(false, Release);
     }
 
-    /// Called by the slot's owner alone.
+    /// Called only by the slot's owner.
     fn set(&self, base: u64, len: u64, core: *mut SpaceCore) {
         let version = self.version.load(Relaxed);
         self.version.store(version.wrapping_add(1), Relaxed);
@@ -434,8 +435,8 @@ impl Slot {
         self.version.store(version.wrapping_add(2), Release);
     }
 
-    /// The space of this slot if it contains a host address. A space that is published or withdrawn
-    /// meanwhile contains no address that anybody uses.
+    /// The space of this slot, if it contains a host address. A space that is published or
+    /// withdrawn meanwhile contains no address in use.
     #[cfg(feature = "std")]
     fn containing(&self, host: u64) -> Option<*mut SpaceCore> {
         use core::sync::atomic::Ordering::Acquire;

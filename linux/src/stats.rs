@@ -1,10 +1,10 @@
-//! What the machine has done, counted without contention.
+//! The machine's counters, without contention.
 
 use crate::{context, lock};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// A thing that is counted.
+/// A counter.
 #[derive(Clone, Copy)]
 pub(crate) enum Counter {
     Delivered,
@@ -34,12 +34,12 @@ impl MachineStats {
 /// Counters spread over threads.
 pub(crate) struct Counters([Shard; SHARDS]);
 
-/// What a machine has done so far, in pages where not said otherwise.
+/// The work of a machine so far, in pages unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachineStats {
     /// Faults that the host reported.
     pub delivered: u64,
-    /// Of these, faults that our own page table answered without the memory manager.
+    /// Of these, faults answered from our own page table without the memory manager.
     pub absorbed: u64,
     /// Pages put into the host's page table.
     pub installed: u64,
@@ -65,7 +65,7 @@ impl Counters {
     }
 
     pub fn add(&self, counter: Counter, count: u64) {
-        // Whoever is alone need not ask for its number.
+        // A thread that is alone need not ask for its number.
         let number = if lock::is_sole() { 0 } else { context::current() as usize % SHARDS };
         lock::add(&self.0[number].0[counter as usize], count);
     }

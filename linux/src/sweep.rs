@@ -1,6 +1,6 @@
-//! Dropping many pages with one call.
+//! Drops many pages with one call.
 //!
-//! Where two processors run in one address space, every single flush interrupts the other one;
+//! If two processors run in one address space, every flush interrupts the other one.
 //! `process_madvise` drops up to a batch of scattered ranges with a single flush.
 
 use crate::host::{self, PAGE};
@@ -27,8 +27,7 @@ impl Ranges {
         Self { list: [const { 0..0 }; BATCH], len: 0 }
     }
 
-    /// Adds the page at host address `page`. At most [`BATCH`] pages may be added, best in
-    /// ascending order.
+    /// Adds the page at host address `page`. At most [`BATCH`] pages fit, best in ascending order.
     pub fn push(&mut self, page: u64) {
         let end = page + PAGE as u64;
         if let Some(last) = self.len.checked_sub(1).map(|i| &mut self.list[i])

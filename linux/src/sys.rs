@@ -36,8 +36,8 @@ impl From<&Range<u64>> for Vector {
 
 /// The monotonic clock in nanoseconds.
 ///
-/// A real call and not the vDSO's function: where the host's clock source needs one after all, the
-/// vDSO would make it from code of its own, which a program under system call dispatch may not.
+/// This is a real call, not the vDSO's function. If the host's clock source needs a system call,
+/// the vDSO makes it from its own code, which is not allowed under syscall user dispatch.
 pub fn monotonic_clock() -> u64 {
     let mut time = [0_u64; 2];
     // SAFETY: the call fills the two words; with this clock it cannot fail.
@@ -58,7 +58,7 @@ pub unsafe fn drop_ranges(process: BorrowedFd<'_>, ranges: &[Vector]) -> Result<
     unsafe { syscall(PROCESS_MADVISE, [process, ranges[0], ranges[1], MADV_DONTNEED, 0]) }
 }
 
-/// Says for each page of a range whether it is resident: the lowest bit of its byte.
+/// Tells for each page of a range whether it is resident, in the lowest bit of its byte.
 pub fn resident(range: &Range<u64>, pages: &mut [u8]) -> Result<(), Errno> {
     debug_assert!(pages.len() as u64 >= (range.end - range.start).div_ceil(4096));
     let (start, len) = (range.start as usize, (range.end - range.start) as usize);
@@ -68,7 +68,7 @@ pub fn resident(range: &Range<u64>, pages: &mut [u8]) -> Result<(), Errno> {
 
 /// Moves the content of a range elsewhere, where the host chooses, and leaves the mapping empty.
 ///
-/// The fifth argument is a wish that the host checks, which rustix does not give.
+/// The fifth argument is a hint that the host checks, which rustix does not pass.
 ///
 /// # Safety
 /// The range is within one private anonymous mapping whose content may go.

@@ -1,13 +1,13 @@
 //! Our own page table: one word a page, in the manager's own memory.
 //!
 //! The table has two levels: a directory, and chunks for a gigabyte of addresses each, reserved when
-//! the first entry in one is made. Within a chunk everything is a flat array that the host makes real
-//! where it is touched. The host's page table is a translation look-aside buffer for it: it holds
-//! some of what this table says, and never more once flushed.
+//! the first entry in one is made. Within a chunk everything is a flat array, of which the host
+//! allocates the touched parts. The host's page table is a translation look-aside buffer for this
+//! table: it holds a part of it, and once flushed never more.
 //!
 //! # Locks
-//! Each leaf of 512 entries has a lock, held by whoever changes an entry or fills the host's page
-//! table from one. Leaf locks come before frame locks.
+//! Each leaf of 512 entries has a lock. Changing an entry, or filling the host's page table from
+//! one, takes it. Leaf locks come before frame locks.
 
 use crate::frame::{Frames, Home};
 use crate::host;
@@ -67,7 +67,7 @@ fn decode(word: u64) -> Entry {
     }
 }
 
-/// What is noted for a leaf.
+/// The notes on a leaf.
 #[repr(C)]
 struct Leaf {
     lock: SoleMutex,
@@ -121,7 +121,7 @@ const EXECUTABLE: u32 = 1 << 31;
 const POISONED: u32 = 1 << 30;
 const FLAGS: u32 = EXECUTABLE | POISONED;
 
-/// The held lock of a leaf.
+/// A held lock of a leaf.
 pub struct LeafGuard<'a> {
     chunk: &'a Chunk,
     leaf: &'a Leaf,
@@ -139,7 +139,7 @@ impl PageTable {
         self.pages
     }
 
-    /// Reads an entry; without the leaf's lock, as it was a moment ago.
+    /// Reads an entry; without the leaf's lock, the result may be out of date.
     #[inline]
     pub fn entry(&self, page: usize) -> Entry {
         match self.chunk(page) {
@@ -149,7 +149,7 @@ impl PageTable {
     }
 
     /// Locks the leaf of `page`, which exists from then on. Fails if the host refuses addresses for
-    /// the chunk that it is in.
+    /// its chunk.
     pub fn lock(&self, page: usize) -> Result<LeafGuard<'_>, ReserveError> {
         let chunk = self.chunks.get_or_reserve(page / CHUNK_PAGES)?;
         let leaf = chunk.leaf(page);
@@ -172,15 +172,15 @@ impl PageTable {
         Some(LeafGuard { chunk, leaf })
     }
 
-    /// The frame whose content stands in the host page `host`, which is page `page` of this table.
+    /// The frame whose content is in the host page `host`, which is page `page` of this table.
     pub fn shown(&self, page: usize, host: u64, frames: &Frames) -> Option<Frame> {
         let word = self.shown_word(page)?.load(Acquire) & !FLAGS;
         let frame = Frame(word.checked_sub(1)?);
         matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
     }
 
-    /// Whether no frame stands in the host page `host`, which is page `page` of this table, nor
-    /// anything else is noted of it.
+    /// Whether the host page `host`, which is page `page` of this table, has neither a frame nor
+    /// any other note.
     pub fn is_empty(&self, page: usize, host: u64, frames: &Frames) -> bool {
         let flags = self.shown_word(page).map_or(0, |word| word.load(Acquire) & FLAGS);
         flags == 0 && self.shown(page, host, frames).is_none()
@@ -203,7 +203,7 @@ impl PageTable {
         self.set_flag(page, EXECUTABLE, executable);
     }
 
-    /// Notes whether the host page is poisoned; returns what was noted before.
+    /// Notes whether the host page is poisoned; returns the note before.
     pub fn set_poisoned(&self, page: usize, poisoned: bool) -> bool {
         let Some(word) = self.shown_word(page) else { return false };
         word.load(Relaxed) & POISONED != u32::from(poisoned) * POISONED
@@ -270,7 +270,7 @@ impl LeafGuard<'_> {
     /// Exchanges an entry of this leaf.
     pub fn replace(&self, page: usize, entry: Entry) -> Entry {
         let new = encode(entry);
-        // Changed under the leaf's lock alone, which this guard holds.
+        // Changed only under the leaf's lock, which this guard holds.
         let word = self.chunk.entry(page);
         let old = word.load(Relaxed);
         word.store(new, Release);
@@ -290,8 +290,8 @@ impl LeafGuard<'_> {
         words.iter().position(|word| word.load(Relaxed) != 0).map(|i| from + i)
     }
 
-    /// Gives back the memory of the leaf that begins with `page`: its entries, which are just one
-    /// page of the array, are all none.
+    /// Gives back the memory of the leaf that begins with `page`: its entries, exactly one page of
+    /// the array, are all none.
     fn give_back(&self, page: usize) {
         let start = &raw const *self.chunk.entry(page) as u64;
         // If the host refuses, the zeros merely stay resident.

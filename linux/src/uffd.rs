@@ -1,7 +1,7 @@
 //! The userfaultfd system call and its ioctls.
 //!
-//! Made here rather than through a crate so that every partial result and every `EAGAIN` of every
-//! ioctl is looked at.
+//! They are made here and not through a crate, so that every partial result and every `EAGAIN` of
+//! every ioctl is handled.
 
 use crate::host::Process;
 use crate::store::descriptor::{self, Kept};
@@ -13,7 +13,7 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
 use rustix::mm::UserfaultfdFlags;
 
 bitflags::bitflags! {
-    /// What a userfaultfd can do (`UFFD_FEATURE_…`).
+    /// The features of a userfaultfd (`UFFD_FEATURE_…`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct UffdFeatures: u64 {
         /// Write-protection faults are reported.
@@ -98,10 +98,10 @@ const UFFDIO_COPY: Opcode = opcode::read_write::<CopyArgs>(GROUP, 0x03);
 const UFFDIO_WRITEPROTECT: Opcode = opcode::read_write::<WriteProtectArgs>(GROUP, 0x06);
 const UFFDIO_POISON: Opcode = opcode::read_write::<PoisonArgs>(GROUP, 0x08);
 
-/// Where a descriptor comes from and what it may see.
+/// The source of a descriptor, and the faults that it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Faults of user-mode code alone; any user may have such a descriptor.
+    /// Only faults of user-mode code; any user may open such a descriptor.
     UserOnly,
     /// Faults of the kernel on a program's behalf too, through the system call.
     All,
@@ -112,7 +112,7 @@ pub enum Scope {
 /// A userfaultfd.
 pub struct Userfault {
     fd: Kept,
-    /// Whose memory the descriptor is about, wherever it is inherited.
+    /// The process whose memory the descriptor manages, wherever it is inherited.
     process: Process,
 }
 
@@ -146,23 +146,23 @@ impl Userfault {
     }
 
     fn keep(fd: OwnedFd) -> Result<Self, Errno> {
-        // Out of the way of a program that uses low numbers of its own choice.
+        // Out of the way of programs that choose low numbers themselves.
         Ok(Self { fd: descriptor::keep(fd), process: Process::new().map_err(|error| error.errno)? })
     }
 
-    /// What the kernel offers. The descriptor can no longer be used afterwards.
+    /// The kernel's features. Afterwards the descriptor is unusable.
     pub fn offered(self) -> Result<UffdFeatures, Errno> {
         let mut args = ApiArgs { api: API, features: 0, ioctls: 0 };
         self.call::<UFFDIO_API, _>(&mut args)?;
         Ok(UffdFeatures::from_bits_retain(args.features))
     }
 
-    /// Whether the descriptor is about this process, rather than its parent.
+    /// Whether the descriptor manages this process, and not its parent.
     pub fn is_ours(&self) -> bool {
         self.process.is_this()
     }
 
-    /// In a forked child, goes on with another descriptor.
+    /// In a forked child, continues with another descriptor.
     ///
     /// # Safety
     /// No other thread uses the descriptor meanwhile.
@@ -177,14 +177,14 @@ impl Userfault {
         self.call::<UFFDIO_API, _>(&mut args)
     }
 
-    /// From now on missing pages and stores to protected pages of `range` are reported.
+    /// Makes the kernel report missing pages of `range`, and stores to its protected pages.
     pub fn register(&self, range: Range<u64>) -> Result<(), Errno> {
         let mode = MODE_MISSING | MODE_WP;
         let mut args = RegisterArgs { range: (&range).into(), mode, ioctls: 0 };
         self.call::<UFFDIO_REGISTER, _>(&mut args)
     }
 
-    /// Faults of `range` are the kernel's business again.
+    /// Leaves faults of `range` to the kernel again.
     pub fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
         self.call::<UFFDIO_UNREGISTER, _>(&mut RangeArgs::from(&range))
     }
@@ -196,7 +196,7 @@ impl Userfault {
 
     /// Maps a copy of the page at `source` at the empty page `to`, and wakes its waiters.
     ///
-    /// `EEXIST`: there is a page already. `ENOENT`: nothing is registered there.
+    /// `EEXIST`: a page exists there. `ENOENT`: nothing is registered there.
     ///
     /// # Safety
     /// `source` must be readable memory of a page; `to` a page of memory this manager manages.
@@ -216,7 +216,7 @@ impl Userfault {
     }
 
     /// Maps copies of `pages` pages at `source` at the empty pages from `to` on, and wakes their
-    /// waiters. Returns how many there were until the first that the host refuses.
+    /// waiters. Returns how many it mapped before the host refused one.
     ///
     /// # Safety
     /// As for [`copy`](Self::copy), for every page.
@@ -239,8 +239,8 @@ impl Userfault {
         }
     }
 
-    /// Takes away or gives back the right to store to the pages mapped in `range`; giving it back
-    /// wakes the waiters.
+    /// Takes away or restores the right to store to the pages mapped in `range`; restoring it wakes
+    /// the waiters.
     pub fn write_protect(&self, range: Range<u64>, mapped: Mapped) -> Result<(), Errno> {
         let mode = if mapped == Mapped::WriteProtected { WRITEPROTECT_MODE_WP } else { 0 };
         loop {
@@ -275,12 +275,12 @@ impl Userfault {
     }
 }
 
-/// `/dev/userfaultfd`, kept open: whoever has it needs no right for a descriptor that sees all
+/// `/dev/userfaultfd`, kept open: its holder needs no privilege for a descriptor that sees all
 /// faults.
 pub struct Device(Kept);
 
 impl Device {
-    /// Opens it, where it is there and its permissions allow.
+    /// Opens it, if it exists and its permissions allow.
     pub fn open() -> Option<Self> {
         open_device().ok().map(descriptor::keep).map(Self)
     }

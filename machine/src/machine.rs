@@ -82,7 +82,7 @@ pub struct Capabilities {
 /// What happens to a page whose entry changed. It decides how much work a flush is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Nobody needs the frame's content any more: it is freed after the flush.
+    /// The frame's content is no longer needed: it is freed after the flush.
     Freed,
     /// The entry is gone or names another frame, and the frame lives on.
     Kept,

@@ -14,8 +14,8 @@ use alloc::sync::Arc;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Whoever still has
-/// the shared part finds nothing mapped from then on, and can map nothing.
+/// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Threads that
+/// still hold the shared part then find nothing mapped, and can map nothing.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }

@@ -1,4 +1,4 @@
-//! Frames for pages and for page tables: others are evicted if there is none.
+//! Allocates frames for pages and page tables; evicts pages if no frame is free.
 
 use crate::entries::PageCursor;
 use crate::error::{ForkError, OutOfMemory};
@@ -10,7 +10,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Manager<M> {
-    /// Takes a frame for a page that only the caller knows, evicting others if it must.
+    /// Takes a frame for a page that only the caller knows, and evicts other pages if it must.
     ///
     /// The content is undefined. The caller is engaged, and holds no lock but [`Rank::Layout`](crate::sync::Rank)
     /// and page locks.
@@ -19,12 +19,12 @@ impl<M: Machine> Manager<M> {
         Ok(self.first_reference(frame))
     }
 
-    /// Like [`allocate`](Self::allocate), but fails rather than evict.
+    /// Like [`allocate`](Self::allocate), but fails instead of evicting.
     pub(crate) fn allocate_free(&self) -> Result<Frame, OutOfFrames> {
         self.machine.allocate().map(|frame| self.first_reference(frame))
     }
 
-    /// Like [`allocate`](Self::allocate), unless or until it turns out that no frame is needed.
+    /// Like [`allocate`](Self::allocate), but gives up once no frame is needed any more.
     pub(crate) fn allocate_unless(
         &self,
         is_spared: impl Fn() -> bool,
@@ -54,8 +54,8 @@ impl<M: Machine> Manager<M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Locks entries, making the levels of the table that are missing; evicts pages to make them
-    /// if it must (spec B1).
+    /// Locks entries, and makes missing levels of the table; evicts pages for them if it must (spec
+    /// B1).
     #[inline(always)]
     pub(crate) fn entries(&self, range: Range<VirtAddr>) -> Result<PageCursor<'_, M>, OutOfMemory> {
         let held = self.manager.order.enter(Rank::Entries);

@@ -4,10 +4,10 @@
 //! [`IntervalTree`](crate::interval::IntervalTree) are this tree with different elements. AVL rather
 //! than red-black: lookups, which every fault makes, descend at most 1.44 · log₂ n levels (spec C4).
 //!
-//! Nodes are elements of one [`Arena`] and name each other by index. It has no holes: a removal
-//! moves the last node into the gap, so that a tree which has once been `n` elements large, or has
-//! had room reserved for them, takes `n` elements again without allocating. It grows by pieces of a
-//! few kilobytes, so that a large tree needs no large block of memory.
+//! Nodes are elements of one [`Arena`] and name each other by index. The arena has no holes: a
+//! removal moves the last node into the gap. A tree that once had `n` elements, or room reserved
+//! for them, takes `n` elements again without allocating. The arena grows by pieces of a few
+//! kilobytes, so that a large tree needs no large block of memory.
 
 mod arena;
 
@@ -18,9 +18,9 @@ use core::cmp::Ordering;
 
 /// What an [`Avl`] holds: something with a place in the order and a summary for its subtree.
 pub trait Element {
-    /// What elements are ordered by; no two elements of a tree have the same.
+    /// The key that orders elements; unique in a tree.
     type Key: Ord + Copy;
-    /// What a node says of its whole subtree, so that searches can leave it out.
+    /// What a node knows of its whole subtree, so that searches can skip the subtree.
     type Summary: Copy + PartialEq;
 
     /// The element's place in the order.
@@ -30,7 +30,7 @@ pub trait Element {
     fn summary(&self, left: Option<Self::Summary>, right: Option<Self::Summary>) -> Self::Summary;
 }
 
-/// What [`Avl::check`] found wrong with a tree.
+/// A fault that [`Avl::check`] found in a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AvlFault {
     /// An element stands before one with a smaller or equal key.
@@ -39,9 +39,9 @@ pub enum AvlFault {
     Unbalanced,
     /// A node's height is not one more than its higher child's.
     WrongHeight,
-    /// A node's summary is not what its subtree says.
+    /// A node's summary does not match its subtree.
     WrongSummary,
-    /// Not every node of the arena is reached from the root exactly once.
+    /// The root does not reach every node of the arena exactly once.
     Unreachable,
 }
 
@@ -65,7 +65,7 @@ struct Links {
     height: u8,
 }
 
-/// The index of no node.
+/// Stands for no node.
 const NONE: u32 = u32::MAX;
 
 impl<T: Element> Avl<T> {
@@ -166,7 +166,7 @@ impl<T: Element> Avl<T> {
         Ok(old)
     }
 
-    /// Walks the whole tree and says what is wrong with it, if anything.
+    /// Walks the whole tree and reports the first fault, if any.
     pub fn check(&self) -> Result<(), AvlFault> {
         let mut last = None;
         let mut reached = 0;
@@ -271,7 +271,7 @@ impl<T: Element> Avl<T> {
         pivot
     }
 
-    /// Computes a node's height and summary anew from its children's.
+    /// Recomputes a node's height and summary from its children's.
     fn refresh(&mut self, at: u32) {
         let Links { left, right, .. } = self.links(at);
         let height = 1 + self.height(left).max(self.height(right));
@@ -287,7 +287,7 @@ impl<T: Element> Avl<T> {
         self.nodes[at as usize].element.summary(summary(left), summary(right))
     }
 
-    /// Lets `parent`, or the root, name `new` where it named `old`.
+    /// Makes `parent`, or the root, name `new` instead of `old`.
     fn relink(&mut self, parent: Option<u32>, old: u32, new: u32) {
         match parent {
             None => self.root = new,

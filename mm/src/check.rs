@@ -41,7 +41,7 @@ pub enum Invariant {
 /// An invariant that does not hold, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which one.
+    /// Its number.
     pub invariant: Invariant,
     /// The frame concerned.
     pub frame: Option<Frame>,
@@ -49,9 +49,9 @@ pub struct Violation {
     pub place: Option<(u64, VirtAddr)>,
     /// The slot concerned.
     pub slot: Option<SwapSlot>,
-    /// What should be, as a number.
+    /// The expected number.
     pub expected: u64,
-    /// What is.
+    /// The actual number.
     pub found: u64,
 }
 
@@ -82,7 +82,7 @@ fn equal(invariant: Invariant, expected: u64, found: u64) -> Result<(), Violatio
     if expected == found { Ok(()) } else { Err(broken(invariant, expected, found)) }
 }
 
-/// What the page tables of all address spaces say.
+/// What the page tables of all address spaces contain.
 struct Census {
     /// How many entries name each frame.
     maps: Vec<u32>,
@@ -91,9 +91,9 @@ struct Census {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Walks every invariant that can be seen from here. Nothing else may be going on.
+    /// Checks every invariant that the manager can see. No other operation may run meanwhile.
     ///
-    /// Those that concern a processor's own state (I4 and I19 for TLBs) are the machine's to check.
+    /// The machine checks those about a processor's own state (I4 and I19 for TLBs).
     pub fn check(&self) -> Result<(), Violation> {
         let mut census = Census {
             maps: vec![0; self.pages.len() as usize],
@@ -152,10 +152,10 @@ impl<M: Machine> Manager<M> {
         equal(Invariant::I21, 0, u64::from(page.has(PageFlags::LOCKED)))?;
         equal(Invariant::I3, u64::from(census.maps[frame.index()]), u64::from(maps))?;
         equal(Invariant::I3, u64::from(maps), u64::from(self.walk(frame, |_| {})))?;
-        // Page tables are frames that no page of ours is: they have no references.
+        // Frames of page tables are not pages of the manager's, and have no references.
         equal(Invariant::I2, u64::from(maps + page.cache_refs() + page.pins()), u64::from(refs))?;
         if page.is_anon() && page.is_pinned() {
-            // Whoever pinned the page has it alone (J6).
+            // A pinned page belongs to one region alone (J6).
             equal(Invariant::I12, 0, u64::from(self.entries_of(page).saturating_sub(1)))?;
         }
         if let Some(key) = Key::of(page) {
@@ -188,7 +188,7 @@ impl<M: Machine> Manager<M> {
                     .map_err(|v| Violation { slot: Some(slot), ..v })?;
             }
         }
-        // Every slot that anything names is in use.
+        // Every named slot is in use.
         equal(Invariant::I6, census.slots.len() as u64, seen as u64)
     }
 
@@ -250,7 +250,7 @@ impl<M: Machine> Mm<M> {
         equal(Invariant::I8, locked, usage.locked)
     }
 
-    /// No entries outside regions (spec I11); looked at within one leaf table of a region.
+    /// No entries outside regions (spec I11); checked within one leaf table of a region.
     fn check_hole(&self, hole: core::ops::Range<VirtAddr>) -> Result<(), Violation> {
         if hole.start >= hole.end {
             return Ok(());

@@ -27,14 +27,14 @@ impl<M: Machine> Mm<M> {
         self.exclusive()
     }
 
-    /// The right to enter regions into an address space that nobody else knows yet, while the
-    /// parent's is held too.
+    /// The right to enter regions into an address space that no other thread knows yet, while the
+    /// caller also holds the parent's.
     pub(crate) fn exclusive_of_new(self: &Arc<Self>) -> Exclusive<'_, M> {
         Exclusive { mm: self, _guard: self.exclusive.lock_unranked(&self.manager.order) }
     }
 }
 
-/// The regions to put in the place of others.
+/// The regions that replace others.
 pub(crate) struct Edit<M: Machine> {
     pub(crate) out: Vec<Arc<Vma<M>>>,
     pub(crate) into: Vec<Arc<Vma<M>>>,
@@ -51,13 +51,13 @@ impl<'a, M: Machine> Exclusive<'a, M> {
         self.mm.ended.load(Ordering::Relaxed)
     }
 
-    /// Puts regions in the place of others, at once for whoever looks them up.
+    /// Replaces regions by others, in one step for every look-up.
     pub(crate) fn apply(&self, edit: &Edit<M>) {
         self.apply_moving(edit, &[], &[]);
     }
 
-    /// Like [`apply`](Self::apply), while pages move: regions that only the reverse maps know leave
-    /// these, or enter them, in the same exchange. So a walk finds every page at every moment.
+    /// Like [`apply`](Self::apply), while pages move. Regions that only the reverse maps know leave
+    /// or enter them in the same exchange, so a walk finds every page at every moment.
     pub(crate) fn apply_moving(
         &self,
         edit: &Edit<M>,

@@ -1,4 +1,4 @@
-//! The entries of a page table: locking them, and going through a range of them.
+//! The entries of a page table: locks them, and walks ranges of them.
 
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
 use crate::mm::Mm;
@@ -6,7 +6,7 @@ use crate::sync::{Held, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
 
-/// The slot by which an entry says that its page is a guard.
+/// The slot that marks a guard page's entry.
 pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
 
 /// Whether an entry is a guard.
@@ -51,11 +51,11 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
-    /// Calls `step` with the address of every entry in a range that is not none, block by block and
-    /// under its lock, and flushes as the batch fills. Ends where `step` breaks off, and says where
-    /// that was; else at the end of the range. What `step` gathered last waits for a flush.
+    /// Calls `step` with the address of every non-empty entry in a range, block by block and under
+    /// its lock, and flushes whenever the batch is full. Returns the address at which `step` broke
+    /// off, or the end of the range. The last pages that `step` gathered still wait for a flush.
     ///
-    /// One step gathers at most one page and one slot, and may take out the entry and no other.
+    /// One step gathers at most one page and one slot, and may change no other entry.
     pub(crate) fn each_entry(
         &mut self,
         range: Range<VirtAddr>,

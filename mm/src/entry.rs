@@ -16,9 +16,9 @@
 //!           user mode → SIGSEGV · kernel mode → exception table → Fixup, else Oops
 //! ```
 //!
-//! Linux asks for the lock on the address space here and takes care not to wait for it in a kernel
-//! fault without a fixup (spec A12). There is no such lock on this path: regions are looked up and
-//! later verified (see `mm.rs`), so that question does not arise.
+//! Linux takes the lock on the address space here, but does not wait for it in a kernel fault
+//! without a fixup (spec A12). This path has no such lock: it looks regions up and verifies them
+//! later (see `mm.rs`).
 
 use crate::error::Refusal;
 use crate::exception::ExceptionTables;

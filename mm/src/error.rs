@@ -1,4 +1,4 @@
-//! What can go wrong, an enum an operation, each with its errno.
+//! Errors: one enum for each operation, with an errno for each variant.
 
 use core::fmt;
 
@@ -203,7 +203,7 @@ errors! {
 }
 
 errors! {
-    /// Why a page that the machine has already could not be taken over.
+    /// Why a page that the machine already holds could not be taken over.
     AdoptError {
         Unmapped = ENOMEM, "No region contains the address.";
         NotAnonymous = EINVAL, "The region is not private anonymous memory.";

@@ -19,16 +19,15 @@ pub enum Correction {
     SwapIn,
     /// A private copy of a shared page.
     CopyOnWrite,
-    /// A page that the sole owner may write after all, or whose first store was awaited.
+    /// The right to store, for a sole owner, or for the first store to a shared page.
     Reuse,
-    /// The rights that reclaim had taken from the entry, to see whether the page is used before it
-    /// leaves.
+    /// The rights that reclaim had taken from the entry to see whether the page is used.
     Standby,
-    /// Nothing: the entry allows the access by now.
+    /// Nothing: the entry allows the access already.
     Spurious,
 }
 
-/// What was brought before it was touched.
+/// The kind of page that was brought before its first touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ahead {
     /// A page that was in swap.
@@ -58,7 +57,7 @@ pub enum Event {
         address: VirtAddr,
         /// The kind of access.
         access: Access,
-        /// What was done.
+        /// The correction.
         correction: Correction,
         /// Whether a device was waited for.
         weight: Weight,
@@ -69,14 +68,14 @@ pub enum Event {
         space: u64,
         /// The address.
         address: VirtAddr,
-        /// What the faulting code gets.
+        /// The verdict on the faulting code.
         verdict: crate::entry::Verdict,
     },
     /// A page was written to swap.
     SwapOut {
         /// The frame that held it.
         frame: Frame,
-        /// Where it went.
+        /// The slot.
         slot: SwapSlot,
     },
     /// A page was read from swap.
@@ -86,7 +85,7 @@ pub enum Event {
         /// Where it came from.
         slot: SwapSlot,
     },
-    /// A page of a file was read before it was touched.
+    /// A page of a file was read before its first touch.
     ReadAhead {
         /// The frame that holds it.
         frame: Frame,
@@ -107,7 +106,7 @@ pub enum Event {
         /// How many.
         pages: u32,
     },
-    /// A page that was brought before it was touched was evicted, and showed no sign of use until then.
+    /// A page that was brought before its first touch was evicted without a sign of use.
     Wasted {
         /// Which kind of page.
         ahead: Ahead,
@@ -123,8 +122,8 @@ pub enum Event {
 
 /// Receives every event.
 ///
-/// It is called on the thread of control that causes the event, and holds no lock that an observer could
-/// need. It must not touch managed memory, and should be quick.
+/// The thread of control that causes the event calls it, holding no lock that an observer could
+/// need. The observer must not touch managed memory, and should be quick.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);

@@ -1,9 +1,10 @@
-//! The exception table: which kernel instructions may fault, and where they go on when they do.
+//! The exception table: the kernel instructions that may fault, and where each continues then.
 //!
-//! An instruction that touches user memory on a program's behalf may meet an address that no
-//! correction can help. Such instructions are listed with the address of code that reports the
-//! failure; the fault handler looks the faulting instruction up and changes its instruction pointer,
-//! and nothing else (spec H1, A21). A fault of any other kernel instruction is a bug of the kernel.
+//! An instruction that touches user memory on a program's behalf may fault at an address that no
+//! correction fixes. The table lists such instructions, each with the address of code that reports
+//! the failure. The fault handler looks up the faulting instruction and changes only the
+//! instruction pointer (spec H1, A21). A fault of any other kernel instruction is a bug of the
+//! kernel.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -43,7 +44,7 @@ impl ExceptionTables {
         Self { kernel, modules: Vec::new(), next: ModuleId(0) }
     }
 
-    /// Where the instruction at `ip` goes on when it faults, or `None` if it must not fault.
+    /// Where the instruction at `ip` continues when it faults, or `None` if it must not fault.
     pub fn fixup(&self, ip: VirtAddr) -> Option<VirtAddr> {
         let modules = self.modules.iter().map(|(_, table)| table);
         core::iter::once(&self.kernel).chain(modules).find_map(|table| table.fixup(ip))
@@ -57,7 +58,7 @@ impl ExceptionTables {
         id
     }
 
-    /// Takes out the table of a module that is unloaded; `None` if that was done before.
+    /// Takes out the table of a module that is unloaded; `None` if it is already out.
     pub fn remove_module(&mut self, module: ModuleId) -> Option<ExceptionTable> {
         let at = self.modules.iter().position(|(id, _)| *id == module)?;
         Some(self.modules.remove(at).1)
@@ -83,7 +84,7 @@ impl ExceptionTable {
         ExceptionTableBuilder { pairs: Vec::new() }
     }
 
-    /// Where the instruction at exactly `ip` goes on when it faults.
+    /// Where the instruction at exactly `ip` continues when it faults.
     pub fn fixup(&self, ip: VirtAddr) -> Option<VirtAddr> {
         let at = self.pairs.binary_search_by_key(&ip, |pair| pair.ip).ok()?;
         Some(self.pairs[at].fixup)
@@ -106,7 +107,7 @@ pub struct ExceptionTableBuilder {
     pairs: Vec<Pair>,
 }
 
-/// An instruction is listed twice, so that its fixup is not certain.
+/// An instruction is listed twice, so its fixup is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DuplicateInstruction(pub VirtAddr);
 
@@ -119,7 +120,7 @@ impl fmt::Display for DuplicateInstruction {
 impl core::error::Error for DuplicateInstruction {}
 
 impl ExceptionTableBuilder {
-    /// Lists the instruction at `ip`, which goes on at `fixup` when it faults.
+    /// Lists the instruction at `ip`, which continues at `fixup` when it faults.
     pub fn add(&mut self, ip: VirtAddr, fixup: VirtAddr) -> &mut Self {
         self.pairs.push(Pair { ip, fixup });
         self

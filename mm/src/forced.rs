@@ -1,9 +1,9 @@
 //! Forced accesses to another program's memory, as a debugger makes them (`access_remote_vm` with
 //! `FOLL_FORCE`, spec B20, H6).
 //!
-//! What a region does not allow now but might be made to allow is allowed here: a load from any private
-//! memory, and a store to a private region that is read-only, which gets a copy of its own. No entry
-//! gains a right by it: the program itself is refused afterwards as before.
+//! A forced access may do what mprotect could allow: load from any private memory, and store to a
+//! read-only private region, which gets a copy of its own. No entry gains a right: the program
+//! itself is refused afterwards as before.
 
 use crate::error::UserError;
 use crate::fault::page_range;
@@ -13,17 +13,17 @@ use crate::page::PageFlags;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 
-/// A page that is held for a forced access.
+/// A page held for a forced access.
 struct Forced {
     frame: Frame,
-    /// Whether the page is locked and referenced: the shared frame of zeros is not.
+    /// Whether the page is locked and referenced; the shared frame of zeros is not.
     locked: bool,
 }
 
 impl<M: Machine> Mm<M> {
     /// Copies bytes out of the memory, whatever its regions allow; returns how many were copied.
     ///
-    /// Stops at what is not mapped, or cannot be had.
+    /// Stops at an address that is not mapped, or whose page is not available.
     pub fn read_forced(self: &Arc<Self>, address: VirtAddr, bytes: &mut [u8]) -> usize {
         let manager = &self.manager;
         self.force(address, bytes.len(), Access::Read, |forced, at, part| {
@@ -31,9 +31,10 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Copies bytes into the memory, though its regions be read-only; returns how many were copied.
+    /// Copies bytes into the memory, even into read-only regions; returns how many were copied.
     ///
-    /// Stops at what is not mapped, cannot be had, or is shared and read-only.
+    /// Stops at an address that is not mapped, whose page is not available, or that is shared and
+    /// read-only.
     pub fn write_forced(self: &Arc<Self>, address: VirtAddr, bytes: &[u8]) -> usize {
         let manager = &self.manager;
         self.force(address, bytes.len(), Access::Write, |forced, at, part| {
@@ -68,8 +69,8 @@ impl<M: Machine> Mm<M> {
         done
     }
 
-    /// Takes hold of a page: what its region refuses now, but might be made to allow, is no obstacle.
-    /// The caller is engaged.
+    /// Holds a page, even one that its region refuses now but that mprotect could allow. The caller
+    /// is engaged.
     fn grab_forced(self: &Arc<Self>, page: VirtAddr, access: Access) -> Result<Forced, UserError> {
         loop {
             let vma = self.region_for(page)?;
@@ -100,7 +101,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Faults a page in, for a store as one that the region may show to nobody else.
+    /// Faults a page in; for a store, as a page that no other region may show.
     fn bring_forced(self: &Arc<Self>, page: VirtAddr, access: Access) -> Result<(), UserError> {
         let vma = self.containing(page).ok_or(UserError::BadAddress)?;
         match access {
@@ -111,8 +112,8 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Whether a locked page is still what the entry names, and may be accessed: for a store, whether
-    /// it is the region's own, which the entry then says is dirty.
+    /// Whether the entry still names a locked page, and the access may go on. For a store, the page
+    /// must be the region's own, and the entry becomes dirty.
     fn is_ready(
         &self,
         vma: &Vma<M>,
@@ -131,7 +132,7 @@ impl<M: Machine> Mm<M> {
             return true;
         }
         let page = self.manager.page(frame);
-        // A region that nobody has stored to yet is first to be told that its pages are not all zeros.
+        // A region without stores so far must first learn that its pages are not all zeros.
         let is_told = vma.written_family().is_some();
         let is_own = breaks_copy && is_told && page.is_anon() && self.manager.entries_of(page) == 1;
         if is_own {
@@ -142,8 +143,8 @@ impl<M: Machine> Mm<M> {
         is_own
     }
 
-    /// The frame that the entry of a page names whatever it allows, with a reference if it is a
-    /// page's.
+    /// The frame that the entry of a page names, whatever the entry allows; with a reference if it
+    /// is a page's.
     fn hold_present(&self, page: VirtAddr) -> Option<Frame> {
         let frame = self.existing_entries(page_range(page))?.entry(page).frame()?;
         if !self.manager.is_bare(frame) {
@@ -153,11 +154,11 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Whether a store goes to a copy that the region does not allow stores to itself; refuses what cannot be
-/// forced.
+/// Whether a store goes to a private copy although the region forbids stores; refuses accesses that
+/// cannot be forced.
 fn breaks_copy<M: Machine>(vma: &Vma<M>, access: Access) -> Result<bool, UserError> {
     if vma.has(VmaFlags::IO) {
-        // A device might notice that it is looked at.
+        // A device could react to the access.
         return Err(UserError::BadAddress);
     }
     let allowed = match access {

@@ -17,13 +17,13 @@ use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
 
-/// How far the copying of entries has come.
+/// How far copying the entries has come.
 enum Copied {
     /// Everything below this address is done.
     UpTo(VirtAddr),
-    /// At this address someone has the page locked, to which a reference was taken.
+    /// Another thread has the page at this address locked; a reference to it was taken.
     Busy(VirtAddr, Frame),
-    /// At this address is a pinned page, to which a reference was taken: the device and the parent
+    /// The page at this address is pinned; a reference to it was taken. The device and the parent
     /// keep it, and the child gets a copy.
     Pinned(VirtAddr, Frame),
 }
@@ -38,8 +38,8 @@ impl<M: Machine> AddressSpace<M> {
     /// Copies the address space: the child sees what the parent holds now, and neither sees the
     /// other's later stores to private memory.
     ///
-    /// Other threads may go on faulting in the parent meanwhile. On an error the child is taken
-    /// apart again, and the parent is as before.
+    /// Other threads may go on faulting in the parent. On an error the child is taken apart again,
+    /// and the parent is as before.
     pub fn fork(&self) -> Result<Self, ForkError> {
         let manager = self.manager();
         let space = manager.new_space()?;
@@ -81,7 +81,7 @@ fn manager_charge<M: Machine>(mm: &Mm<M>, vma: &Vma<M>) -> Result<(), ForkError>
     mm.manager.charge(vma.pages()).map_err(|_| ForkError::CommitLimit)
 }
 
-/// The child's region: not locked, with a family of its own beside those it descends from (J7).
+/// The child's region: not locked, with a family of its own beside its ancestors' (J7).
 fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
     let mut copy = vma.part(mm.manager.vma_id(), vma.range());
     copy.flags.remove(VmaFlags::LOCKS);
@@ -100,8 +100,8 @@ fn child_region<M: Machine>(mm: &Mm<M>, vma: &Arc<Vma<M>>) -> Arc<Vma<M>> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Copies the entries of a region (`copy_page_range`), and flushes what the parent may not
-    /// write any more before it goes on (spec E1).
+    /// Copies the entries of a region (`copy_page_range`), and flushes the parent's entries that
+    /// became read-only before it goes on (spec E1).
     fn copy_entries(&self, child: &Self, pair: &Pair<'_, M>) -> Result<(), ForkError> {
         let mut gather = Gather::new(self);
         for chunk in Pages::new(&pair.ours.range(), M::Space::SPAN) {
@@ -171,8 +171,8 @@ impl<M: Machine> Mm<M> {
         all
     }
 
-    /// The page of an entry, if the kernel may be storing to it under the page's lock without
-    /// looking at the entry again: to share it now would show the store in the child.
+    /// The page of an entry, if the kernel may be storing to it under the page lock without
+    /// checking the entry again: if shared now, it would show the store in the child.
     fn being_written(&self, vma: &Vma<M>, entry: &Entry) -> Option<Frame> {
         let frame = entry.frame().filter(|_| vma.is_cow() && entry.is_writable())?;
         self.manager.pages.get(frame)?.has(PageFlags::LOCKED).then_some(frame)
@@ -186,7 +186,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Gives the child a copy of a pinned page (spec E3), unless the entry has changed meanwhile.
-    /// What the device or the parent's threads store while it is made may show in it or not: the
+    /// Stores by the device or the parent's threads during the copy may or may not show in it: the
     /// fork has not returned.
     fn copy_pinned(
         &self,
@@ -214,7 +214,8 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// What the child gets for an entry; references come before the entry is visible (spec E3).
+    /// The child's counterpart of an entry; references are taken before the entry is visible (spec
+    /// E3).
     fn copy_entry(
         &self,
         child: &Self,

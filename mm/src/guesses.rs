@@ -1,17 +1,16 @@
-//! Whether guesses pay: what was brought ahead is counted as used or as wasted, and where too much is
-//! wasted, runs get nothing ahead any more, but for a few that are put to the test.
+//! Whether guesses pay. Pages brought ahead count as used or as wasted. If too many are wasted,
+//! runs get nothing ahead any more, except a few as a test.
 //!
-//! A page that is used saves a fault; one that is wasted costs a read, an eviction, and the page that
-//! left for it. These are about the same, so that each weighs the same here.
+//! A used page saves a fault; a wasted page costs a read, an eviction, and the page that left for
+//! it. The two are about equal, so each has the same weight.
 
 use crate::event::Ahead;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-/// So many pages more may be wasted than used, before anything is known or at any time later, until
-/// nothing is brought ahead.
+/// When this many more pages are wasted than used, nothing is brought ahead any more.
 const CREDIT: i32 = 64;
 
-/// While guesses do not pay, one run of so many is put to the test.
+/// While guesses do not pay, one run in this many is a test.
 const TEST_ONE_IN: u32 = 16;
 
 /// How guesses of one kind have paid lately.
@@ -27,13 +26,13 @@ impl Trust {
         Self { credit: AtomicI32::new(CREDIT), refused: AtomicU32::new(0) }
     }
 
-    /// Whether a run may begin to have pages brought for it.
+    /// Whether to begin bringing pages for a run.
     pub(crate) fn allows(&self) -> bool {
         self.credit.load(Ordering::Relaxed) > 0
             || (self.refused.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TEST_ONE_IN)
     }
 
-    /// Notes how some guesses turned out: pages used, less pages wasted. A race between two threads
+    /// Notes the result of some guesses: pages used minus pages wasted. A race between two threads
     /// may lose one of their notes.
     pub(crate) fn note(&self, pages: i32) {
         let credit = self.credit.load(Ordering::Relaxed).saturating_add(pages);

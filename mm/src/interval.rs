@@ -13,13 +13,13 @@ use core::ops::Range;
 pub struct Interval<V> {
     /// The page indexes that the entry covers; not empty.
     pub range: Range<u64>,
-    /// What tells entries of equal range apart.
+    /// Distinguishes entries of equal range.
     pub id: u64,
-    /// What the entry stands for.
+    /// The value of the entry.
     pub value: V,
 }
 
-/// What [`IntervalTree::check`] found wrong.
+/// A fault that [`IntervalTree::check`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntervalFault {
     /// The tree itself is broken.
@@ -28,7 +28,7 @@ pub enum IntervalFault {
     Empty(u64),
 }
 
-/// A set of ranges that finds those that overlap a page or a range of pages.
+/// A set of ranges, searched by overlap with a page or a range of pages.
 ///
 /// A search that finds k of n entries visits O((k + 1) log n) nodes, and never more than all. The
 /// tree allocates only in [`IntervalTree::reserve`] and, beyond what was reserved or used before, in
@@ -67,8 +67,8 @@ impl<V> IntervalTree<V> {
         self.tree.reserve(additional)
     }
 
-    /// Adds an entry, or gives the value back if the range is empty or an entry with this start and
-    /// id is there.
+    /// Adds an entry, or returns the value if the range is empty or an entry with this start and id
+    /// exists.
     pub fn insert(&mut self, range: Range<u64>, id: u64, value: V) -> Result<(), V> {
         if range.is_empty() {
             return Err(value);

@@ -11,7 +11,7 @@ pub struct Limits {
     pub stack: AtomicU64,
     /// The size of locked regions (`RLIMIT_MEMLOCK`).
     pub locked: AtomicU64,
-    /// The size of memory that only this program writes, but for stacks (`RLIMIT_DATA`).
+    /// The size of memory that only this program writes, without stacks (`RLIMIT_DATA`).
     pub data: AtomicU64,
 }
 

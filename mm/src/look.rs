@@ -1,7 +1,7 @@
 //! Views of the manager for tools: pages, queues and the path through the tree of regions.
 //!
-//! Tools read them between two operations; no fault does. What changes meanwhile shows as before or after
-//! the change.
+//! Tools read them between two operations; no fault does. State that changes meanwhile shows as
+//! before or after the change.
 
 use crate::machine::{Frame, Machine, SwapSlot, VirtAddr};
 use crate::manager::Manager;
@@ -22,17 +22,17 @@ pub struct FrameReport {
     pub maps: u32,
     /// Devices that use it.
     pub pins: u32,
-    /// Whose content it is.
+    /// The owner of its content.
     pub owner: PageOwner,
     /// The page index: in the file, or of the anonymous memory.
     pub index: u64,
-    /// The slot that it is in the swap cache for.
+    /// Its slot, if it is in the swap cache.
     pub slot: Option<SwapSlot>,
     /// Whether it is in the page cache.
     pub in_page_cache: bool,
     /// Whether its content is complete.
     pub uptodate: bool,
-    /// Whether its content differs from its backing store, or has none.
+    /// Whether its content differs from its backing store, or has no store.
     pub dirty: bool,
     /// Whether reclaim saw that it was used.
     pub referenced: bool,
@@ -40,10 +40,10 @@ pub struct FrameReport {
     pub lazily_freed: bool,
 }
 
-/// Whose content a page is.
+/// The owner of a page's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageOwner {
-    /// Nobody's yet.
+    /// None yet.
     Nobody,
     /// Anonymous memory of the family of regions with this number.
     Anonymous(u64),
@@ -51,7 +51,7 @@ pub enum PageOwner {
     File(u64),
 }
 
-/// The replacement queues, each from the page that leaves first.
+/// The replacement queues, each starting with the page that leaves first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueReport {
     /// The queue of newcomers.
@@ -62,28 +62,28 @@ pub struct QueueReport {
     pub standby: Vec<Frame>,
 }
 
-/// A region that a search for an address came by (spec A13).
+/// A region that a search for an address visits (spec A13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visit {
     /// Its addresses.
     pub range: Range<VirtAddr>,
-    /// Where the search went from it.
+    /// Where the search continues.
     pub turn: Turn,
 }
 
-/// Where a search in the tree of regions goes from a node.
+/// Where a search in the tree of regions continues from a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// To the regions below: this one ends above the address and starts above it too.
+    /// In the regions below: this one starts and ends above the address.
     Left,
-    /// To the regions above: this one ends at or below the address.
+    /// In the regions above: this one ends at or below the address.
     Right,
     /// Nowhere: it contains the address.
     Found,
 }
 
 impl<M: Machine> Manager<M> {
-    /// The state of a frame, unless it is free or the machine's.
+    /// The state of a frame, unless it is free or belongs to the machine.
     pub fn frame_report(&self, frame: Frame) -> Option<FrameReport> {
         if self.is_device(frame) {
             return None;
@@ -115,7 +115,7 @@ impl<M: Machine> Manager<M> {
         self.swap.used(area).map(|slot| (slot, self.swap.count(slot))).collect()
     }
 
-    /// The replacement queues. They are cut into shards, which are shown one after the other.
+    /// The replacement queues. Their shards are listed one after the other.
     pub fn queue_report(&self) -> QueueReport {
         let mut report = QueueReport::default();
         self.queues.visit(&self.pages, &self.order, |frame, which| match which {

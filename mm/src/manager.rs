@@ -1,4 +1,4 @@
-//! The manager: what all address spaces of a machine share.
+//! The manager: the state that all address spaces of a machine share.
 
 use crate::cache::{Cache, Mapping};
 use crate::error::OutOfMemory;
@@ -33,12 +33,12 @@ pub enum ZeroPolicy {
 /// How much memory may be promised (`vm.overcommit_memory`, spec C21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overcommit {
-    /// Refuse only what obviously cannot be kept.
+    /// Refuse only promises that obviously cannot be kept.
     #[default]
     Heuristic,
     /// Refuse nothing.
     Always,
-    /// Refuse what exceeds swap plus this share of memory in percent.
+    /// Refuse promises beyond swap plus this share of memory in percent.
     Never {
         /// The share of memory, in percent.
         ratio: u32,
@@ -68,13 +68,13 @@ pub struct Config {
     /// power of two, 1: none.
     pub fault_around: u32,
     /// The most pages that a fault on a file reads around its page or ahead of it (D3); 1: none.
-    /// For machines whose backings are slower by the request than by the page.
+    /// For machines whose backings cost more for each request than for each page.
     pub file_read_ahead: u32,
     /// The most pages that a run of faults in order brings back from swap ahead of need (F17); 1:
     /// none.
     pub read_ahead: u32,
-    /// The most pages of zeros that a run of first stores in order is given ahead of need; 1: none.
-    /// For machines on which a fault costs much more than a page of zeros.
+    /// The most pages of zeros that a run of first stores in order gets ahead of need; 1: none. For
+    /// machines on which a fault costs much more than a page of zeros.
     pub populate_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
@@ -100,8 +100,8 @@ impl Default for Config {
 
 /// The memory manager of one machine: frames, caches, swap and the policy of replacement.
 ///
-/// Address spaces are made from it by [`AddressSpace::new`](crate::AddressSpace::new), files by
-/// [`File::open`](crate::File::open).
+/// [`AddressSpace::new`](crate::AddressSpace::new) makes its address spaces,
+/// [`File::open`](crate::File::open) its files.
 pub struct Manager<M: Machine> {
     pub(crate) machine: Arc<M>,
     pub(crate) order: LockOrder<M>,
@@ -124,7 +124,7 @@ pub struct Manager<M: Machine> {
     pub(crate) guesses: Guesses,
     /// Counts requests for background reclaim; its thread waits on it.
     pub(crate) background: AtomicU32,
-    /// How many such threads run.
+    /// The number of such threads.
     pub(crate) background_threads: AtomicU32,
     pub(crate) passes: Passes,
     vma_ids: AtomicU64,
@@ -134,7 +134,7 @@ pub struct Manager<M: Machine> {
 pub struct SwapAreas<'a, M: Machine>(&'a Areas<M::Mutex, M::RwLock>);
 
 impl<'a, M: Machine> SwapAreas<'a, M> {
-    /// What each area has done so far, in the order of their numbers.
+    /// The statistics of each area, in the order of their numbers.
     pub fn statistics(&self) -> impl Iterator<Item = AreaStatistics> + use<'a, M> {
         self.0.statistics()
     }
@@ -195,8 +195,9 @@ impl<M: Machine> Manager<M> {
         &self.machine
     }
 
-    /// Adds a swap area and returns its number (`swapon`, spec F2). Slots that the machine's entries
-    /// cannot name ([`Capabilities::last_swap_slot`](crate::machine::Capabilities)) are left alone.
+    /// Adds a swap area and returns its number (`swapon`, spec F2). Slots that the machine's
+    /// entries cannot name ([`Capabilities::last_swap_slot`](crate::machine::Capabilities)) stay
+    /// unused.
     pub fn swap_on(
         &self,
         device: Box<dyn SwapDevice>,
@@ -215,7 +216,7 @@ impl<M: Machine> Manager<M> {
         SwapAreas(&self.swap)
     }
 
-    /// How many frames are in use now.
+    /// The number of frames in use.
     pub fn frames_in_use(&self) -> u32 {
         self.machine.frames().saturating_sub(self.machine.free_frames())
     }
@@ -237,7 +238,7 @@ impl<M: Machine> Manager<M> {
         self.machine.zero_frame() == Some(frame)
     }
 
-    /// Whether a frame is memory of a device: no page of ours (spec B13).
+    /// Whether a frame is memory of a device, and so not the manager's page (spec B13).
     pub(crate) fn is_device(&self, frame: Frame) -> bool {
         self.pages.get(frame).is_none()
     }
@@ -247,8 +248,8 @@ impl<M: Machine> Manager<M> {
         if self.is_zero_frame(frame) { None } else { self.pages.get(frame) }
     }
 
-    /// Whether an entry that names the frame names no page, so that nothing is referenced, counted or
-    /// owned: the shared frame of zeros, or memory of a device.
+    /// Whether an entry that names the frame names no page: the shared frame of zeros, or memory of
+    /// a device. Such frames have no references, counts or owner.
     pub(crate) fn is_bare(&self, frame: Frame) -> bool {
         self.normal_page(frame).is_none()
     }
@@ -260,8 +261,8 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// The protection of an entry, so that a machine without dirty bits sees the first store: it
-    /// is writable only if it is dirty.
+    /// The protection of an entry. On a machine without dirty bits it is writable only if the entry
+    /// is dirty, so that the first store faults.
     pub(crate) fn honest(&self, protection: Protection, dirty: bool) -> Protection {
         if dirty || self.machine.capabilities().dirty { protection } else { protection.read_only() }
     }

@@ -1,11 +1,11 @@
-//! Marks on pages that were brought ahead: a guess that turns out to be used, or wasted.
+//! Marks on pages that were brought ahead: each is a guess that proves used or wasted.
 
 use crate::event::{Ahead, Event};
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::{Page, PageFlags};
 
-/// The flags of pages that were brought ahead and show no sign of use yet.
+/// The flags of pages that were brought ahead and have shown no sign of use.
 const GUESSED: PageFlags = PageFlags::READ_AHEAD.union(PageFlags::POPULATED_AHEAD);
 
 impl Ahead {
@@ -26,12 +26,12 @@ impl Ahead {
 }
 
 impl<M: Machine> Manager<M> {
-    /// A page was brought ahead; the caller keeps it from being freed.
+    /// Marks a page that was brought ahead; the caller keeps it from being freed.
     pub(crate) fn mark_guessed(&self, frame: Frame, ahead: Ahead) {
         self.page(frame).set(&*self.machine, ahead.flag());
     }
 
-    /// A page is used; the caller keeps it from being freed.
+    /// Notes that a page is used; the caller keeps it from being freed.
     pub(crate) fn note_use(&self, frame: Frame) {
         let page = self.normal_page(frame);
         if let Some(ahead) = page.and_then(|page| take_guess(&*self.machine, page)) {
@@ -39,12 +39,12 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Takes the mark of a guess from a page that turns out to be used; the caller counts it.
+    /// Clears the mark of a guess on a page that is used; the caller counts it.
     pub(crate) fn take_guess(&self, frame: Frame) -> Option<Ahead> {
         take_guess(&*self.machine, self.page(frame))
     }
 
-    /// Pages that were brought ahead are used.
+    /// Counts pages that were brought ahead as used.
     pub(crate) fn count_used(&self, ahead: Ahead, pages: u32) {
         let counter = match ahead {
             Ahead::Swapped => &self.stats.read_ahead_used,
@@ -55,7 +55,7 @@ impl<M: Machine> Manager<M> {
         self.observe(|| Event::Used { ahead, pages });
     }
 
-    /// A page is evicted: a guess that shows no sign of use until then was wrong.
+    /// Notes the eviction of a page: a guess without a sign of use by then was wrong.
     pub(crate) fn note_eviction(&self, frame: Frame) {
         let Some(ahead) = take_guess(&*self.machine, self.page(frame)) else { return };
         let counter = match ahead {
@@ -68,7 +68,7 @@ impl<M: Machine> Manager<M> {
     }
 }
 
-/// The look comes first: most pages were no guess, and a load is cheap.
+/// Read first: most pages were no guess, and a load is cheap.
 fn take_guess(machine: &impl Machine, page: &Page) -> Option<Ahead> {
     if !page.has(GUESSED) {
         return None;

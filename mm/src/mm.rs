@@ -3,22 +3,19 @@
 //! # Locks, in the order in which they may be taken
 //!
 //! ```text
-//! Mm::exclusive      who changes the regions of an address space; held across waits
-//!   page lock        who changes what a page is; held across the page's own I/O
-//!     Mapping::regions       the regions over a file          (rmap/)
-//!     AnonVma::regions       the regions of a family          (rmap/)
-//!       Mm::regions          the tree, for one look-up or one edit
-//!         entries            a cursor over page-table entries
-//!           Cache chains     one chain of the page and swap cache
-//!             Queues         one shard of the replacement queues
-//!               registries   objects by number
-//!               swap areas   their own short locks
+//! Mm::exclusive the right to change an address space's regions; held across waits page lock the
+//! right to change what a page is; held across the page's own I/O Mapping::regions       the
+//! regions over a file          (rmap/) AnonVma::regions       the regions of a family
+//! (rmap/) Mm::regions          the tree, for one look-up or one edit entries            a cursor
+//! over page-table entries Cache chains     one chain of the page and swap cache Queues         one
+//! shard of the replacement queues registries   objects by number swap areas   their own short
+//! locks
 //! ```
 //!
-//! A fault takes none of the first; it looks a region up under `Mm::regions`, works with nothing
-//! but page locks, and commits under the entry's cursor, where it finds out whether the region is
-//! still alive and the entry still what it was (spec B3). Nothing below the page lock is held
-//! across I/O, and the page lock only across I/O of its own page. See docs/locking.md.
+//! A fault takes no `Mm::exclusive`. It looks a region up under `Mm::regions`, works with only page
+//! locks, and commits under the entry's cursor, where it checks that the region is still alive and
+//! the entry unchanged (spec B3). No lock below the page lock is held across I/O, and the page lock
+//! only across I/O of its own page. See docs/locking.md.
 
 use crate::heap::Heap;
 use crate::limits::Limits;
@@ -40,10 +37,10 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 pub struct Layout {
     /// The addresses that regions may have.
     pub range: Range<VirtAddr>,
-    /// Mappings without a hint are placed below this address, the highest gap first; if there is
-    /// none, the lowest gap anywhere in `range` is taken.
+    /// Mappings without a hint go into the highest gap below this address, or, if there is none,
+    /// into the lowest gap anywhere in `range`.
     pub mmap_base: VirtAddr,
-    /// The lowest address that a hint is honoured for (`vm.mmap_min_addr`).
+    /// The lowest hint that is honoured (`vm.mmap_min_addr`).
     pub lowest_hint: VirtAddr,
 }
 
@@ -65,14 +62,14 @@ impl Layout {
     }
 }
 
-/// How much an address space uses, in pages, and what its faults were.
+/// An address space's usage in pages, and its faults.
 #[derive(Default)]
 pub(crate) struct Usage {
     /// Present entries that name anonymous pages (spec I7).
     pub(crate) anon_rss: AtomicI64,
     /// Present entries that name file pages.
     pub(crate) file_rss: AtomicI64,
-    /// The highest sum of the two that was noted.
+    /// The highest sum of the two seen so far.
     pub(crate) peak_rss: AtomicI64,
     /// Pages of all regions.
     pub(crate) total: AtomicI64,
@@ -82,7 +79,7 @@ pub(crate) struct Usage {
     pub(crate) major: AtomicU64,
 }
 
-/// Which kind of page an entry names, for the counts of resident pages.
+/// The kind of page that an entry names, for the counts of resident pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Anon,
@@ -121,15 +118,16 @@ pub struct Mm<M: Machine> {
     pub(crate) usage: Usage,
     pub(crate) heap: Heap,
     pub(crate) exclusive: SleepLock,
-    /// Its owner is gone: nothing is mapped any more. Changed and read with the exclusive right.
+    /// Whether its owner is gone, and nothing is mapped any more. Changed and read with the
+    /// exclusive right.
     pub(crate) ended: AtomicBool,
-    /// Counts the beginnings and the ends of moves that leave the mapping; odd while one goes on.
+    /// Counts the starts and ends of moves that leave the mapping; odd while one is running.
     pub(crate) moves: AtomicU32,
     /// Runs of faults in order, for read-ahead.
     pub(crate) runs: Runs,
     /// The changed entries that still wait for their flush.
     pub(crate) pending: Pending,
-    /// Counts private pages that were dropped, so that nothing stands for them; counted under the entry's
+    /// Counts private pages that were dropped without leaving an entry; changed under the entry's
     /// cursor.
     pub(crate) dropped: AtomicU64,
 }
@@ -150,12 +148,12 @@ impl<M: Machine> Mm<M> {
         &self.space
     }
 
-    /// Its limits, which may be changed at any time (`setrlimit`).
+    /// Its limits, which may change at any time (`setrlimit`).
     pub const fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What the address space uses now.
+    /// The current usage.
     pub fn usage(&self) -> UsageNow {
         let pages = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0) as u64;
         UsageNow {
@@ -186,8 +184,8 @@ impl<M: Machine> Mm<M> {
         self.regions.read(&self.manager.order, |tree| tree.overlapping(range).cloned().collect())
     }
 
-    /// The first regions that overlap a range, in order, as many as fit a short list. A list of all could
-    /// need a large block of memory, which the end of an address space should not.
+    /// The first regions that overlap a range, in order, as many as fit a short list. A list of all
+    /// could need a large block of memory, which the end of an address space must not.
     pub(crate) fn overlapping_first(&self, range: &Range<VirtAddr>) -> Vec<Arc<Vma<M>>> {
         const MOST: usize = 64;
         self.regions.read(&self.manager.order, |tree| {

@@ -1,7 +1,7 @@
-//! Who has to go when no memory can be had (spec F25, the score of newer kernels).
+//! Chooses the victim when memory is out (spec F25, with the score of newer kernels).
 //!
-//! The memory manager says that there is none ([`Verdict::OutOfMemory`](crate::entry::Verdict)); whose
-//! end gives the most back is counted here; what ends is the embedder's.
+//! The memory manager reports that memory is out ([`Verdict::OutOfMemory`](crate::entry::Verdict)).
+//! This module finds the program whose end frees the most. The embedder kills it.
 
 use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
@@ -45,7 +45,7 @@ pub enum Choice {
     Kill(usize),
     /// One is exiting already: wait for its memory.
     Wait,
-    /// Nobody may be killed: the machine cannot continue.
+    /// No candidate may be killed: the machine cannot continue.
     Nobody,
 }
 
@@ -82,11 +82,11 @@ impl<M: Machine> Candidate<'_, M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// How many entries name a slot: counted by going through all of them.
+    /// How many entries name a slot; walks all entries.
     pub fn swapped_pages(&self) -> u64 {
         let Range { start: mut from, end } = self.layout.range;
         let mut pages = 0;
-        // One region at a time: no list of them, for this is asked when memory is out.
+        // One region at a time, without a list: this runs when memory is out.
         while let Some(range) = self.first_mapped(from..end) {
             from = range.end;
             let blocks = Pages::new(&range, M::Space::SPAN);

@@ -1,4 +1,4 @@
-//! The state of every frame: who refers to it, who maps it, what it holds.
+//! The state of every frame: its references, its mappings, its content.
 //!
 //! Linux's `struct page` (spec, Conventions). The table is made once, with one element for each
 //! frame of the machine; nothing in it is allocated later. Where the heap's zeros cost nothing, an
@@ -7,9 +7,9 @@
 //!
 //! | field | changed by |
 //! |---|---|
-//! | `refs` | anyone who holds a reference, or finds the page in a cache under its chain's lock |
-//! | `maps` | whoever changes an entry that names the page, under the entry's cursor |
-//! | pins | raised under the cursor over an entry that names the page, lowered by anyone who has one |
+//! | `refs` | a holder of a reference, or a finder in a cache under its chain's lock |
+//! | `maps` | a change of an entry that names the page, under the entry's cursor |
+//! | pins | raised under the cursor over an entry that names the page, lowered by the pin's holder |
 //! | `owner`, `index` | the holder of the page lock, or the only user of a new page |
 //! | `slot` | the holder of the page lock, under the chain's lock |
 //! | queue links | under the lock of the queue's shard |
@@ -24,19 +24,19 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) const NO_FRAME: u32 = u32::MAX;
 
 bitflags::bitflags! {
-    /// What a page is and what is being done with it.
+    /// The state of a page and of the work on it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct PageFlags: u32 {
-        /// Someone has the page to himself: the meeting point of faults, I/O and reclaim. Held while
-        /// the content is read or written.
+        /// The page lock, where faults, I/O and reclaim meet. Held while the content is read or
+        /// written.
         const LOCKED = 1;
-        /// Someone waits for the lock.
+        /// A thread waits for the lock.
         const WAITERS = 2;
         /// The content is complete.
         const UPTODATE = 4;
-        /// The content differs from its backing store, or has none.
+        /// The content differs from its backing store, or has no store.
         const DIRTY = 8;
-        /// The page was in swap, and was brought back before it was touched. It shows no sign of use yet.
+        /// The page came back from swap before it was touched, and has shown no sign of use.
         const READ_AHEAD = 0x10;
         /// The page was used since the replacement policy last looked.
         const REFERENCED = 0x20;
@@ -54,11 +54,10 @@ bitflags::bitflags! {
         const LAZY_FREE = 0x800;
         /// The page is on standby rather than in the small or the main queue.
         const STANDBY = 0x1000;
-        /// How many rounds of the main queue the page stays for its use on standby: a number of two
-        /// bits, changed under the lock of the queue's shard.
+        /// How many rounds of the main queue the page stays because it was used on standby: a
+        /// two-bit number, changed under the lock of the queue's shard.
         const ROUNDS = 0x6000;
-        /// Memory that was never touched got the page before its first access. It shows no sign of use
-        /// yet.
+        /// Untouched memory got the page before its first access; it has shown no sign of use.
         const POPULATED_AHEAD = 0x8000;
     }
 }
@@ -69,10 +68,10 @@ const ONE_ROUND: u32 = 0x2000;
 /// One pin, in the upper half of the flags' word.
 const PIN: u32 = 1 << 16;
 
-/// Who owns a page's content.
+/// The owner of a page's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// Nobody yet.
+    /// None yet.
     None,
     /// Anonymous memory of the family of regions with this number.
     Anon(u64),
@@ -138,7 +137,7 @@ impl Page {
         PageFlags::from_bits_truncate(before)
     }
 
-    /// Uses up one of the rounds for which the page stays; false if there is none.
+    /// Uses up one of the rounds for which the page stays; false if none is left.
     pub(crate) fn spend_round(&self, who: &impl Sole) -> bool {
         let some = self.has(PageFlags::ROUNDS);
         if some {
@@ -185,14 +184,15 @@ impl Page {
         self.maps.load(Ordering::Acquire)
     }
 
-    /// Takes a reference on a page to which the caller already has one, or holds off its release.
+    /// Takes a reference on a page to which the caller already has one, or whose release it
+    /// prevents.
     #[inline]
     pub(crate) fn hold(&self, who: &impl Sole) {
         let before = self.refs.add_by(who, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "reference to a free page");
     }
 
-    /// How many pins there are; each has a reference beside.
+    /// How many pins there are; each also has a reference.
     pub(crate) fn pins(&self) -> u32 {
         self.flags.load(Ordering::Acquire) / PIN
     }
@@ -202,7 +202,7 @@ impl Page {
         self.pins() > 0
     }
 
-    /// Notes a pin, unless there are too many to count; see the table above.
+    /// Adds a pin, unless there are too many to count; see the table above.
     pub(crate) fn pin(&self) -> bool {
         let more = |word: u32| word.checked_add(PIN);
         self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
@@ -214,7 +214,7 @@ impl Page {
         debug_assert!(before >= PIN, "unpinned too often");
     }
 
-    /// How many references the caches hold.
+    /// The number of references that the caches hold.
     pub(crate) fn cache_refs(&self) -> u32 {
         u32::from(self.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE))
     }
@@ -251,7 +251,7 @@ impl Pages {
         self.table.len() as u32
     }
 
-    /// Locks a page, waiting while someone else has it. The caller holds a reference.
+    /// Locks a page, waiting while another thread has it. The caller holds a reference.
     pub(crate) fn lock(&self, machine: &impl Machine, frame: Frame) {
         let page = self.of(frame);
         while !page.try_lock(machine) {

@@ -26,11 +26,12 @@ impl<M: Machine> Manager<M> {
         page.flags.store(0, Ordering::Release);
         page.set_owner(Owner::None, 0);
         self.machine.free(frame);
-        // Afterwards: whoever sees the count finds the frame.
+        // Counted afterwards: a thread that sees the count finds the frame.
         self.stats.freed.add(&*self.machine, 1);
     }
 
-    /// Locks a page, waiting while someone else has it. The caller has a reference, and is engaged.
+    /// Locks a page, waiting while another thread has it. The caller has a reference, and is
+    /// engaged.
     pub(crate) fn lock_page(&self, frame: Frame) {
         self.order.assert_may_sleep();
         self.order.assert_engaged();
@@ -50,7 +51,7 @@ impl<M: Machine> Manager<M> {
         self.put(frame);
     }
 
-    /// Puts a new page into the queue where its history says it belongs.
+    /// Puts a new page into the queue that its history suggests.
     pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
         let to = match self.queues.sight() {
             Sight::Standby => Which::Main,

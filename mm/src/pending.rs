@@ -7,25 +7,25 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How many changed entries of an address space still wait for their flush, in two phases.
 ///
-/// A change is noted under its entry's cursor, in the phase of that moment. Who waits for the changes
-/// made so far turns to the other phase and waits until the one before is empty: changes that go on
-/// being made meanwhile cannot keep him.
+/// A change is noted under its entry's cursor, in the current phase. A waiter for the changes made
+/// so far switches to the other phase and waits until the old one is empty. So later changes cannot
+/// delay it.
 #[derive(Default)]
 pub(crate) struct Pending {
     counts: [AtomicU32; 2],
     /// The phase in which changes are noted.
     phase: AtomicU32,
-    /// How many wait for a phase to become empty.
+    /// The number of waiters for a phase to become empty.
     waiters: AtomicU32,
-    /// Who turns the phase and waits.
+    /// Held by the thread that switches the phase and waits.
     turning: SleepLock,
 }
 
-/// So many changes in each phase.
+/// The number of changes in each phase.
 pub(crate) type Noted = [u32; 2];
 
 impl Pending {
-    /// Notes a change of an entry, whose cursor the caller holds.
+    /// Notes a change of an entry; the caller holds its cursor.
     #[inline]
     pub(crate) fn note(&self, noted: &mut Noted, machine: &impl Machine) {
         let phase = self.phase.load(Ordering::SeqCst) as usize;
@@ -36,7 +36,7 @@ impl Pending {
     /// Notes that changes were flushed.
     pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
         for (count, flushed) in self.counts.iter().zip(noted) {
-            // Who waits says so before he looks at the count.
+            // A waiter registers before it reads the count.
             let is_last =
                 flushed > 0 && count.sub_by(machine, flushed, Ordering::SeqCst) == flushed;
             if is_last && self.waiters.load(Ordering::SeqCst) > 0 {
@@ -51,14 +51,14 @@ impl Pending {
         self.counts.iter().any(|count| count.load(Ordering::SeqCst) != 0)
     }
 
-    /// Waits until all that was noted before is flushed.
+    /// Waits until all changes noted before are flushed.
     pub(crate) fn wait<M: Machine>(&self, order: &LockOrder<M>, machine: &M) {
         if !self.is_any() {
             return;
         }
         let _turning = self.turning.lock_unranked(order);
         let now = self.phase.load(Ordering::SeqCst);
-        // Only those are noted there that looked at the phase before it was turned the last time.
+        // Only changes that read the phase before its last switch are noted there.
         self.wait_for(1 - now, machine);
         self.phase.store(1 - now, Ordering::SeqCst);
         self.wait_for(now, machine);

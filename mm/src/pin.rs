@@ -1,13 +1,14 @@
-//! Pins: pages that stay where they are for a device or a system call that uses them behind the
-//! processor's back (`pin_user_pages`, spec B20, E3, J6).
+//! Pins: pages that stay in place while a device or a system call uses them without the page table
+//! (`pin_user_pages`, spec B20, E3, J6).
 //!
-//! While a page is pinned, its entry goes on naming it, whatever is done to make room: reclaim and
-//! advice leave the page and the entry alone, write-back does not take the right to store, a fork
-//! copies the page at once, a store never does. Only what takes the memory itself away (munmap,
-//! mremap, truncation) or its rights (mprotect) parts the entry from the page or narrows it.
+//! While a page is pinned, its entry keeps naming it. Reclaim and advice leave the page and the
+//! entry alone, and write-back does not take the right to store. A fork copies the page at once; a
+//! store never copies it. Only munmap, mremap and truncation take the entry away, and only mprotect
+//! narrows it.
 //!
-//! A pin is noted under the cursor over an entry that names the page. Whoever changes the entry looks
-//! for pins under the same cursor, so that the page lock is needed only to count who shares the page.
+//! A pin is noted under the cursor over an entry that names the page. Every change of the entry
+//! checks for pins under the same cursor. So a pin needs the page lock only to count the page's
+//! users.
 
 use crate::entries::PageCursor;
 use crate::error::Refusal;
@@ -24,7 +25,7 @@ use smallvec::SmallVec;
 /// After this many attempts at a page, a retry yields the CPU so that the page's owner can run.
 const ATTEMPTS: u32 = 16;
 
-/// Pages held in memory; dropping it lets them go.
+/// Pages held in memory; dropping it releases them.
 pub struct Pin<M: Machine> {
     mm: Arc<Mm<M>>,
     access: Access,
@@ -43,8 +44,8 @@ impl<M: Machine> Drop for Pin<M> {
     fn drop(&mut self) {
         for frame in &self.frames {
             let page = self.mm.manager.page(*frame);
-            // The device may have stored after the page was written back. Whoever clears the flag
-            // reads the content afterwards.
+            // The device may have stored after the page was written back. A thread that clears the
+            // flag reads the content afterwards.
             if self.access == Access::Write && !page.has(PageFlags::DIRTY) {
                 self.mm.manager.mark_dirty(page);
             }
@@ -54,7 +55,7 @@ impl<M: Machine> Drop for Pin<M> {
     }
 }
 
-/// What became of an attempt to pin a page.
+/// The outcome of an attempt to pin a page.
 enum Attempt {
     /// The page is pinned.
     Pinned(Frame),
@@ -62,11 +63,11 @@ enum Attempt {
     Absent,
     /// The region shows a page that others may see.
     Shared,
-    /// Someone has the page locked, to which a reference was taken.
+    /// Another thread has the page locked; a reference to it was taken.
     Locked(Frame),
-    /// The region has to be known, and is not or has changed.
+    /// The pin needs the region, which is unknown or has changed.
     Unknown,
-    /// The page is pinned so often that no more can be counted.
+    /// The page has as many pins as can be counted.
     TooOften,
 }
 
@@ -89,7 +90,7 @@ impl<M: Machine> Mm<M> {
         refused.map_or(Ok(pin), Err)
     }
 
-    /// Like [`pin`](Self::pin), as far as the pages can be had: says why it stopped, if it did.
+    /// Like [`pin`](Self::pin), but keeps the pages pinned so far if it must stop, and returns why.
     pub fn pin_prefix(
         self: &Arc<Self>,
         range: Range<VirtAddr>,
@@ -132,7 +133,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Pins pages as long as they are there and nothing has to be done for it; says how far it came.
+    /// Pins pages as long as they are present and need no work; returns how far it came.
     fn pin_resident(
         &self,
         range: Range<VirtAddr>,
@@ -164,7 +165,7 @@ impl<M: Machine> Mm<M> {
         loop {
             let region = self.containing(page);
             if region.as_ref().is_some_and(|vma| vma.has(VmaFlags::PFNMAP)) {
-                // What a device shows is no page that another device could hold (spec B20).
+                // Memory of a device is no page, so it cannot be pinned (spec B20).
                 return Err(UserError::BadAddress);
             }
             let attempt = self
@@ -173,7 +174,7 @@ impl<M: Machine> Mm<M> {
             match attempt.unwrap_or(Attempt::Absent) {
                 Attempt::Pinned(frame) => return Ok(frame),
                 Attempt::Absent => self.fault_in_engaged(page, access)?,
-                // Whatever else may be the matter will be met again.
+                // The next attempt meets any other error again.
                 Attempt::Shared if self.unshare(page) == Err(Refusal::OutOfMemory) => {
                     return Err(UserError::OutOfMemory);
                 }
@@ -191,11 +192,11 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Pins the page of an entry, if the entry allows the access and the page is one that the program
-    /// and a device may share: the region's own, or a shared region's.
+    /// Pins the page of an entry, if the entry allows the access and the program may share the page
+    /// with a device: the region's own page, or a shared region's.
     ///
-    /// Nobody else has a page that a private region may store to (spec I12). Of one that it may not,
-    /// the page lock tells; of a file's page, the region.
+    /// A private region's writable entry proves that the page is its own (spec I12). For a
+    /// read-only entry the page lock decides; for a file's page, the region.
     fn pin_entry(
         &self,
         cursor: &mut PageCursor<'_, M>,
@@ -225,15 +226,14 @@ impl<M: Machine> Mm<M> {
         }
         page.hold(&*manager.machine);
         if access == Access::Write && !dirty {
-            // Nobody else will: the device does not go through the entry.
+            // Set here, because the device does not go through the entry.
             let entry = Entry::Present { frame, protection, accessed: true, dirty: true };
             cursor.replace(at, entry);
         }
         Attempt::Pinned(frame)
     }
 
-    /// Pins an anonymous page that is not to be stored to now, if it is the region's own. The entry
-    /// is locked.
+    /// Pins an anonymous page for loads, if it is the region's own. The entry is locked.
     fn pin_read_only(&self, frame: Frame) -> Attempt {
         let manager = &self.manager;
         let page = manager.page(frame);

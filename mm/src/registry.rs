@@ -7,7 +7,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers given once each, and the objects that have them while they live.
+/// Gives out unique numbers, and finds the living object with a number.
 pub(crate) struct Registry<M: Machine, T> {
     next: AtomicU64,
     objects: RwLock<M, Objects<T>>,

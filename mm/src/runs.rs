@@ -1,20 +1,20 @@
-//! The runs of faults that an address space remembers, in words that faults share without a lock.
+//! The runs of faults that an address space remembers, in atomic words instead of under a lock.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many runs an address space remembers.
 const RUNS: usize = 64;
 
-/// Runs are told apart by the blocks of so many pages that they are in.
+/// Runs are identified by blocks of this many pages.
 const BLOCK: u64 = 512;
 
-/// A fault so many pages past a run's end still continues it: some pages may never have left.
+/// A fault this many pages past a run's end still continues it: some pages may never have left.
 const REACH: u64 = 4;
 
 /// The window of a run's second fault.
 const FIRST_WINDOW: u32 = 2;
 
-/// The most pages that are ever read ahead at once, whatever is asked for.
+/// The most pages ever read ahead at once, whatever the configuration says.
 pub(crate) const MOST: u32 = 256;
 
 /// A run in a word: the window, how many pages were brought, the direction, the last page's number.
@@ -39,23 +39,23 @@ struct Run {
     /// The number of the last page that was faulted on or read ahead.
     last: u64,
     direction: Direction,
-    /// How many pages were to be read ahead at last; 0: one fault is not a run yet.
+    /// How many pages should be read ahead last time; 0: a single fault, not a run yet.
     window: u32,
-    /// How many of them were: those that end at `last`.
+    /// How many of them were read: those that end at `last`.
     brought: u32,
 }
 
-/// What is to be read ahead.
+/// The pages to read ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) direction: Direction,
     pub(crate) pages: u32,
 }
 
-/// What a fault makes known of the run that it goes on with.
+/// What a fault reveals about the run that it continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Advance {
-    /// What is to be read ahead now.
+    /// The pages to read ahead now.
     pub(crate) ahead: Window,
     /// The numbers of pages that were read ahead and that the run has passed: from, and to before.
     pub(crate) passed: (u64, u64),
@@ -66,9 +66,9 @@ impl Runs {
         Self([const { AtomicU64::new(0) }; RUNS])
     }
 
-    /// Notes a fault on the page with this number and says what to read ahead, at most `most` pages.
-    /// What becomes of that is noted by [`brought`](Self::brought). `may_begin` is asked whether a run
-    /// that nothing was read ahead for yet is worth it.
+    /// Notes a fault on the page with this number and returns what to read ahead, at most `most`
+    /// pages. [`brought`](Self::brought) notes the outcome. `may_begin` decides whether to begin
+    /// reading ahead for a run.
     pub(crate) fn advance(
         &self,
         page: u64,
@@ -86,15 +86,16 @@ impl Runs {
             word.store(next.encode(), Ordering::Relaxed);
             return None;
         };
-        // Short of its end, the run has outpaced reclaim: not all of it was or stayed read.
+        // A fault before the run's end: some of its pages were not read, or reclaim has evicted
+        // them.
         let window = if run.reaches(page) { run.window / 2 } else { run.window * 2 };
         let ahead = Window { direction, pages: window.max(FIRST_WINDOW).min(most) };
         self.brought(page, ahead, 0);
         Some(Advance { ahead, passed: run.passed_by(page) })
     }
 
-    /// Notes that after a fault on the page with this number so many pages were read ahead: fewer
-    /// than were to be where there was no room for more.
+    /// Notes that this many pages were read ahead after a fault on the page with this number; fewer
+    /// than planned if there was no more room.
     pub(crate) fn brought(&self, page: u64, ahead: Window, pages: u32) {
         let Window { direction, pages: window } = ahead;
         let last = match direction {
@@ -107,7 +108,7 @@ impl Runs {
         self.of(direction.step(last)).store(run, Ordering::Relaxed);
     }
 
-    /// Lets the run that the page with this number is in prove itself anew.
+    /// Makes the run around the page with this number prove itself again.
     pub(crate) fn forget(&self, page: u64) {
         self.of(page).store(0, Ordering::Relaxed);
     }
@@ -133,7 +134,7 @@ impl Run {
         }
     }
 
-    /// Whether `page` is among those that were to be read ahead.
+    /// Whether `page` is among those planned for reading ahead.
     fn reaches(self, page: u64) -> bool {
         let back = match self.direction {
             Direction::Up => self.last.wrapping_sub(page),
@@ -142,8 +143,8 @@ impl Run {
         back < u64::from(self.window)
     }
 
-    /// The pages that were read ahead and that a fault on `page` shows to be passed: none where it
-    /// is one of them, and is not there any more.
+    /// The pages read ahead that a fault on `page` proves passed; none if `page` is one of them and
+    /// has left again.
     fn passed_by(self, page: u64) -> (u64, u64) {
         let pages = u64::from(self.brought);
         match self.direction {

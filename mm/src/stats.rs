@@ -1,4 +1,4 @@
-//! Counters of what happened, in shards so that threads do not contend for them.
+//! Event counters, in shards so that threads do not contend.
 
 use crate::event::{Correction, Weight};
 use crate::machine::Machine;
@@ -23,12 +23,12 @@ impl Counter {
     }
 
     pub(crate) fn read(&self) -> u64 {
-        // What one thread adds another may take away: a shard alone may be below zero.
+        // One thread may add and another subtract: a single shard may be below zero.
         let shards = self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed));
         shards.fold(0, u64::wrapping_add)
     }
 
-    /// Like [`add`](Self::add), in one order with all that is ordered so.
+    /// Like [`add`](Self::add), but sequentially consistent.
     #[inline]
     pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
         self.mine(machine).add_by(machine, n, Ordering::SeqCst);
@@ -37,12 +37,12 @@ impl Counter {
     /// The shard that the calling context adds to.
     #[inline]
     fn mine(&self, machine: &impl Machine) -> &AtomicU64 {
-        // Whoever is alone need not ask for its number.
+        // A sole context need not ask for its number.
         let number = if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS };
         &self.0[number].0
     }
 
-    /// Like [`read`](Self::read), in one order with all that is ordered so.
+    /// Like [`read`](Self::read), but sequentially consistent.
     pub(crate) fn read_ordered(&self) -> u64 {
         self.0.iter().map(|shard| shard.0.load(Ordering::SeqCst)).sum()
     }
@@ -56,7 +56,7 @@ macro_rules! counters {
             $(pub(crate) $name: Counter,)+
         }
 
-        /// What a manager did so far.
+        /// The work of a manager so far.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)+
@@ -94,7 +94,7 @@ counters! {
     copy_on_write,
     /// Faults corrected by letting the sole owner write.
     reuse,
-    /// Faults corrected by giving an entry the rights back that reclaim had taken.
+    /// Faults corrected by restoring the rights that reclaim had taken from an entry.
     standby,
     /// Faults that found nothing to correct.
     spurious,
@@ -130,7 +130,7 @@ counters! {
     file_writes,
     /// Frames freed by reclaim.
     evicted,
-    /// Frames given back to the machine, by reclaim or because nobody needed them any more.
+    /// Frames given back to the machine, by reclaim or because their last use ended.
     freed,
     /// Pages that were used while on standby, and stayed.
     rescued,

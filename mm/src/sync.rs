@@ -1,7 +1,7 @@
-//! Locks through one door, and in debug builds a check of their order.
+//! All locks in one module, and in debug builds a check of their order.
 //!
-//! All locks of the memory manager are made here, so that a model checker or a simulated computer
-//! can put its own in their place: the raw lock types come from the machine.
+//! All locks of the memory manager are made here. Their raw types come from the machine, so that a
+//! model checker or a simulated computer can substitute its own.
 
 use crate::machine::{ContextId, Machine};
 use alloc::sync::Arc;
@@ -37,8 +37,8 @@ pub(crate) enum Rank {
 }
 
 impl Rank {
-    /// Whether a lock of this rank may be taken while those of some ranks are held. Two cursors may nest
-    /// under exclusive use of both spaces (spec B2).
+    /// Whether a lock of this rank may be taken while locks of the given ranks are held. Two
+    /// cursors may nest under exclusive use of both spaces (spec B2).
     const fn may_follow(self, held: u32) -> bool {
         let bit = 1 << self as u32;
         let is_nested = matches!(self, Self::Entries) && held & bit != 0;
@@ -46,13 +46,12 @@ impl Rank {
     }
 }
 
-/// The part of a thread of control's word that says which ranks it holds; the rest counts how often
-/// it is engaged.
+/// The part of a thread of control's word that holds its ranks; the rest counts how often it is
+/// engaged.
 const RANKS: u32 = 0xffff;
 const ENGAGED: u32 = RANKS + 1;
 
-/// Remembers, in debug builds, which ranks each thread of control holds, and whether it said that it
-/// may have pages in hand.
+/// Remembers, in debug builds, which ranks each thread of control holds, and whether it is engaged.
 pub(crate) struct LockOrder<M> {
     machine: Arc<M>,
     held: Vec<AtomicU32>,
@@ -106,7 +105,7 @@ impl<M: Machine> LockOrder<M> {
         }
     }
 
-    /// Panics in debug builds unless the caller is engaged: used where a page lock is waited for.
+    /// Panics in debug builds unless the caller is engaged: used before waiting for a page lock.
     pub(crate) fn assert_engaged(&self) {
         if let Some(word) = self.mine() {
             assert!(word.load(Ordering::Relaxed) >= ENGAGED, "not engaged");
@@ -130,7 +129,7 @@ impl<M: Machine> LockOrder<M> {
     }
 }
 
-/// A noted lock; leaving its scope notes the release. Nothing at all in release builds.
+/// A noted lock; leaving its scope notes the release. Empty in release builds.
 #[cfg(debug_assertions)]
 pub(crate) struct Held<'a> {
     word: Option<&'a AtomicU32>,
@@ -155,7 +154,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// In release builds no lock is noted.
+/// Release builds note no locks.
 #[cfg(not(debug_assertions))]
 pub(crate) struct Held<'a>(core::marker::PhantomData<&'a AtomicU32>);
 
@@ -223,7 +222,7 @@ impl<M: Machine, T> RwLock<M, T> {
         f(&self.inner.read())
     }
 
-    /// Runs `f` with the value to itself; `f` is short and takes no lock.
+    /// Runs `f` with exclusive access to the value; `f` is short and takes no lock.
     pub(crate) fn write<R>(&self, order: &LockOrder<M>, f: impl FnOnce(&mut T) -> R) -> R {
         let _held = order.enter(self.rank);
         f(&mut self.inner.write())
@@ -252,7 +251,7 @@ impl SleepLock {
         SleepGuard { lock: self, order, _held: held }
     }
 
-    /// Takes the lock of something that nobody else knows yet, outside the order.
+    /// Takes the lock of an object that no other thread knows yet, outside the order.
     pub(crate) fn lock_unranked<'a, M: Machine>(
         &'a self,
         order: &'a LockOrder<M>,

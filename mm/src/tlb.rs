@@ -1,8 +1,7 @@
 //! Batches of stale translations (spec G1, G4).
 //!
-//! A [`Gather`] collects the pages whose entries were changed, and the frames whose references are
-//! to be dropped, until one flush covers them; only then are the references dropped. Linux's
-//! `mmu_gather`.
+//! A [`Gather`] collects pages with changed entries, and frames whose references must be dropped,
+//! until one flush covers them. Only then does it drop the references. Linux's `mmu_gather`.
 
 use crate::machine::{Fate, Frame, Machine, Stale, VirtAddr};
 use crate::manager::Manager;
@@ -31,7 +30,7 @@ pub(crate) struct Gather<'a, M: Machine> {
     noted: Noted,
     /// The frames whose references are dropped after the flush.
     dropped: ArrayVec<Frame, BATCH>,
-    /// Slots that became unused under a cursor: their device is told after it.
+    /// Slots that became unused under a cursor: the device learns it after the cursor.
     unused: ArrayVec<UnusedSlot, BATCH>,
 }
 
@@ -51,7 +50,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.stale.is_full() || self.unused.is_full()
     }
 
-    /// Whether the batch takes so many more pages.
+    /// Whether the batch has room for this many more pages.
     pub(crate) const fn has_room_for(&self, pages: usize) -> bool {
         pages <= self.stale.remaining_capacity() && pages <= self.unused.remaining_capacity()
     }
@@ -75,7 +74,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
-    /// Frees a slot, if it is one, when no cursor is held any more: with the next flush.
+    /// Frees a slot, if there is one, with the next flush, when no cursor is held.
     pub(crate) fn free_later(&mut self, unused: Option<UnusedSlot>) {
         self.unused.extend(unused);
     }
@@ -87,7 +86,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
-    /// Flushes, and waits until what others changed before is flushed too.
+    /// Flushes, and waits until earlier changes of other threads are flushed too.
     pub(crate) fn settle(&mut self) {
         self.flush();
         self.mm.await_flushes();
@@ -119,20 +118,21 @@ impl<M: Machine> Drop for Gather<'_, M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Waits until every entry that others had changed is flushed (Linux:
+    /// Waits until every entry that other threads changed before is flushed (Linux:
     /// `flush_tlb_batched_pending`, `mm_tlb_flush_nested`).
     ///
-    /// Whoever finds an entry empty, swapped out or read-only may conclude that no processor uses
-    /// the page, or stores to it, only after this: reclaim and other verbs change entries first and
-    /// flush them together later. The caller has flushed its own and holds no cursor.
+    /// Reclaim and other verbs change entries first and flush them together later. So a thread that
+    /// finds an entry empty, swapped out or read-only may conclude only after this wait that no
+    /// processor uses the page or stores to it. The caller has flushed its own changes and holds no
+    /// cursor.
     pub(crate) fn await_flushes(&self) {
         self.pending.wait(&self.manager.order, &*self.manager.machine);
     }
 
-    /// Like [`await_flushes`](Self::await_flushes), for a fault, which is engaged.
+    /// Like [`await_flushes`](Self::await_flushes), for an engaged fault.
     ///
-    /// To be called before a page takes the place of another, with the new page locked or known to the
-    /// caller alone: else a processor could read the other after the new one was stored to.
+    /// Call this before one page replaces another, with the new page locked or known only to the
+    /// caller. Otherwise a processor could read the old page after a store to the new one.
     #[inline]
     pub(crate) fn await_flushes_in_fault(&self) {
         if self.pending.is_any() {

@@ -1,7 +1,8 @@
-//! How many pages of each kind there are over the whole machine (spec I24).
+//! The number of pages of each kind on the whole machine (spec I24).
 //!
-//! Counts change where the pages do: mappings under the entry's cursor, the cache and dirtiness by the
-//! exchange of a page's flags. Mappings are what every fault counts, so that they are spread over threads.
+//! Counts change together with the pages: mappings under the entry's cursor, the cache and
+//! dirtiness by the exchange of a page's flags. Every fault counts mappings, so their counters are
+//! spread over threads.
 
 use crate::machine::Machine;
 use crate::manager::Manager;
@@ -12,7 +13,7 @@ use core::sync::atomic::{AtomicI64, Ordering};
 
 /// How many pages there are, by kind.
 ///
-/// No page is ever under write-back and unlocked, so that there is no count of those.
+/// No page is ever under write-back and unlocked, so there is no count of such pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Anonymous pages that are mapped (`NR_ANON_MAPPED`).
@@ -21,8 +22,8 @@ pub struct Totals {
     pub mapped: u64,
     /// Pages in the page cache (`NR_FILE_PAGES`).
     pub cached: u64,
-    /// Of these, pages that differ from their store (`NR_FILE_DIRTY`). A store through an entry counts once
-    /// the entry's dirty bit has been looked at.
+    /// Of these, pages that differ from their store (`NR_FILE_DIRTY`). A store through an entry
+    /// counts once the entry's dirty bit has been read.
     pub dirty: u64,
 }
 
@@ -39,7 +40,7 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// The same by looking at every page. Nothing else may be going on.
+    /// The same by counting every page. No other operation may run meanwhile.
     pub(crate) fn recounted(&self) -> Totals {
         let mut totals = Totals::default();
         for number in 0..self.pages.len() {
@@ -58,7 +59,7 @@ impl<M: Machine> Manager<M> {
         totals
     }
 
-    /// An entry names a page from now on, whose owner is known; the entry is locked.
+    /// Counts an entry that now names a page with a known owner; the entry is locked.
     #[inline]
     pub(crate) fn count_mapping(&self, page: &Page) {
         if page.maps.add_by(&*self.machine, 1, Ordering::AcqRel) == 0 {
@@ -66,7 +67,8 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// An entry does not name a page any more, under whose cursor the caller is; returns how many did.
+    /// Counts an entry that no longer names a page; the caller holds its cursor. Returns how many
+    /// entries named the page.
     #[inline]
     pub(crate) fn count_unmapping(&self, page: &Page) -> u32 {
         let before = page.maps.sub_by(&*self.machine, 1, Ordering::AcqRel);
@@ -81,7 +83,7 @@ impl<M: Machine> Manager<M> {
         if page.is_anon() { &self.counts.anonymous } else { &self.counts.mapped }
     }
 
-    /// A page differs from its store from now on.
+    /// Marks a page as different from its store.
     pub(crate) fn mark_dirty(&self, page: &Page) {
         let before = page.set(&*self.machine, PageFlags::DIRTY);
         if before & (PageFlags::DIRTY | PageFlags::PAGE_CACHE) == PageFlags::PAGE_CACHE {
@@ -89,7 +91,7 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// A page is as its store has it, or nobody cares any more; returns whether it was dirty.
+    /// Marks a page as equal to its store, or as no longer needed; returns whether it was dirty.
     pub(crate) fn mark_clean(&self, page: &Page) -> bool {
         let before = page.clear(&*self.machine, PageFlags::DIRTY);
         if before.contains(PageFlags::DIRTY | PageFlags::PAGE_CACHE) {

@@ -1,8 +1,8 @@
 //! The regions of an address space by address, with search for gaps.
 //!
-//! Linux kept a red-black tree, a list and a cached hole; its later maple tree is one structure that
-//! also knows the gaps. So is this one: every node knows the largest gap between regions of its
-//! subtree, and finding a place for a mapping costs O(log n) (spec C8).
+//! Linux kept a red-black tree, a list and a cached hole; its later maple tree is one structure
+//! that also knows the gaps. This tree does too: every node knows the largest gap between regions
+//! of its subtree, and finding a place for a mapping costs O(log n) (spec C8).
 
 use crate::avl::{Avl, AvlFault, Element, View};
 #[cfg(test)]
@@ -11,7 +11,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault_machine::VirtAddr;
 
-/// Something that covers the addresses from its start up to, not including, its end.
+/// A value that covers the addresses from its start up to, but not including, its end.
 pub trait Region {
     /// The first address.
     fn start(&self) -> VirtAddr;
@@ -20,7 +20,7 @@ pub trait Region {
     fn end(&self) -> VirtAddr;
 }
 
-/// What [`RegionTree::check`] found wrong.
+/// A fault that [`RegionTree::check`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeFault {
     /// The tree itself is broken.
@@ -37,8 +37,8 @@ pub enum TreeFault {
 /// was reserved or used before, in [`RegionTree::insert`].
 pub struct RegionTree<R: Region> {
     tree: Avl<R>,
-    /// Where the region is that was found last by [`containing`](Self::containing): the next address
-    /// most often lies in it too. Whatever is there by now is looked at before it is believed.
+    /// The index of the region that [`containing`](Self::containing) found last: the next address
+    /// is usually in it too. It is only a hint, and verified before use.
     recent: AtomicU32,
 }
 
@@ -149,7 +149,7 @@ impl<R: Region> RegionTree<R> {
             .filter(move |region| within(region.start(), region.end()))
     }
 
-    /// Adds a region, or gives it back if it is empty or overlaps another.
+    /// Adds a region, or returns it if it is empty or overlaps another.
     pub fn insert(&mut self, region: R) -> Result<(), R> {
         if region.start() >= region.end() || !self.is_free(region.start()..region.end()) {
             return Err(region);
@@ -162,11 +162,11 @@ impl<R: Region> RegionTree<R> {
         self.tree.remove(start)
     }
 
-    /// Puts `region` in the place of the one that starts at `start`, which is returned.
+    /// Replaces the region that starts at `start` by `region`, and returns the old one.
     ///
-    /// This is how a region grows, shrinks or changes. The new one is given back, and nothing
-    /// changes, if no region starts at `start`, or if the new one is empty or reaches into a
-    /// neighbour of the old one. Never allocates.
+    /// This is how a region grows, shrinks or changes. If no region starts at `start`, or if the
+    /// new one is empty or overlaps a neighbour of the old one, returns the new one and changes
+    /// nothing. Never allocates.
     #[cfg(test)]
     pub fn replace(&mut self, start: VirtAddr, region: R) -> Result<R, R> {
         let Some(old) = self.containing(start).filter(|old| old.start() == start) else {
@@ -233,7 +233,8 @@ impl<R: Region> RegionTree<R> {
         self.tree.check().map_err(TreeFault::Structure)
     }
 
-    /// The last region for which `holds`, which must hold for all regions before one it holds for.
+    /// The last region for which `holds` is true; it must also be true for all regions before that
+    /// one.
     fn last_where(&self, holds: impl Fn(&R) -> bool) -> Option<&R> {
         let mut best = None;
         let mut at = self.tree.root();
@@ -252,8 +253,8 @@ impl<R: Region> RegionTree<R> {
 /// The start of the lowest gap of at least `len` bytes between two regions of a subtree that starts
 /// at or above `from`.
 ///
-/// O(log n): a subtree wholly above `from` is entered only if it has such a gap, and only one path
-/// leads through subtrees that are partly above.
+/// O(log n): the search enters a subtree wholly above `from` only if it has such a gap, and only
+/// one path leads through subtrees partly above.
 fn lowest_gap_from<R: Region>(at: View<'_, R>, from: VirtAddr, len: u64) -> Option<VirtAddr> {
     let Extent { end, gap, .. } = at.summary();
     if gap < len || end <= from {

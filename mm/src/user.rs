@@ -8,7 +8,7 @@ use crate::mm::Mm;
 use alloc::sync::Arc;
 
 impl<M: Machine> Mm<M> {
-    /// Whether a range lies in the program's part of the addresses (`access_ok`); looks at no page.
+    /// Whether a range lies in the program's part of the addresses (`access_ok`); checks no page.
     pub fn access_ok(&self, address: VirtAddr, bytes: u64) -> bool {
         address.checked_add(bytes).is_some_and(|end| end <= self.layout.range.end)
     }
@@ -41,8 +41,8 @@ impl<M: Machine> Mm<M> {
         bytes.len() - done
     }
 
-    /// Copies bytes out of the program's memory; returns how many could **not** be copied. The rest
-    /// of `bytes` is filled with zeros then.
+    /// Copies bytes out of the program's memory; returns how many could **not** be copied. Those
+    /// bytes become zeros.
     pub fn copy_from_user(self: &Arc<Self>, address: VirtAddr, bytes: &mut [u8]) -> usize {
         let mut done = 0;
         if self.access_ok(address, bytes.len() as u64) {
@@ -104,8 +104,9 @@ impl<M: Machine> Mm<M> {
         Ok(buffer.len())
     }
 
-    /// Does something with a device's frame while an entry names it: under the cursor, since nothing else
-    /// keeps the device from taking it back. Returns whether the entry still named it.
+    /// Calls `act` while an entry names the frame of a device. It runs under the cursor, because
+    /// nothing else keeps the device from revoking the frame. Returns whether the entry still named
+    /// it.
     fn with_device(
         &self,
         address: VirtAddr,
@@ -123,9 +124,9 @@ impl<M: Machine> Mm<M> {
         is_named
     }
 
-    /// Takes hold of a page, faulting it in if it is not there: a reference and the page lock, under which
-    /// reclaim leaves the entry as it is. The shared frame of zeros and memory of a device have neither.
-    /// The caller is engaged.
+    /// Holds a page by a reference and the page lock, under which reclaim does not touch the entry;
+    /// faults the page in if it is absent. The shared frame of zeros and memory of a device have
+    /// neither. The caller is engaged.
     fn grab(self: &Arc<Self>, address: VirtAddr, access: Access) -> Result<Frame, UserError> {
         let page = address.page();
         loop {
@@ -150,8 +151,8 @@ impl<M: Machine> Mm<M> {
         entry.frame().filter(|_| entry.allows(access))
     }
 
-    /// Like [`frame_for`](Self::frame_for), with a reference if it is a page's:
-    /// taken while the entry is locked, since afterwards the page may be freed at any moment.
+    /// Like [`frame_for`](Self::frame_for), with a reference if it is a page's. The reference is
+    /// taken while the entry is locked: afterwards the page may be freed at any moment.
     fn hold_frame_for(&self, page: VirtAddr, access: Access) -> Option<Frame> {
         let cursor = self.existing_entries(page_range(page))?;
         let entry = cursor.entry(page);

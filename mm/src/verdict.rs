@@ -1,4 +1,4 @@
-//! What becomes of a fault: what the machine does with the code that it interrupted.
+//! The verdict on a fault: what the machine does with the interrupted code.
 
 use crate::machine::VirtAddr;
 
@@ -11,7 +11,7 @@ pub enum SegvCode {
     AccErr,
 }
 
-/// A signal for the faulting task, which it can neither block nor ignore (spec A20, A23).
+/// A signal that the faulting task can neither block nor ignore (spec A20, A23).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// `SIGSEGV` with this code; `si_addr` is the faulting address.
@@ -22,7 +22,7 @@ pub enum Signal {
     Illegal,
 }
 
-/// A fault in the kernel that nothing expected.
+/// An unexpected fault in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Oops {
     /// An access in the first page.
@@ -36,11 +36,12 @@ pub enum Oops {
 /// What the machine does with the interrupted code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Run the instruction again.
+    /// Repeat the instruction.
     Resume,
     /// Send the signal to the task.
     Signal(Signal),
-    /// Go on at this address: the code expected that the access might fail, or is really there.
+    /// Continue at this address: the fixup of code that expected the access to fail, or the code's
+    /// true place.
     Fixup(VirtAddr),
     /// There is no memory for the page, and nothing could be reclaimed: kill a task (spec A22).
     OutOfMemory,

@@ -1,9 +1,9 @@
 //! A region: a range of addresses that mean the same kind of memory (Linux's `vm_area_struct`).
 //!
-//! A region never changes. Whatever splits, merges, grows or re-flags one makes new regions, puts
-//! them into the tree in the old one's place and marks the old one dead; a fault that used it finds
-//! that out under the lock of the page's entry, and looks again. That is how faults do without a
-//! lock on the address space (J2).
+//! A region never changes. To split, merge, grow or re-flag it, a verb makes new regions, puts them
+//! into the tree in its place, and marks the old region dead. A fault that used the old region
+//! notices the mark under the lock of the page's entry, and starts over. So faults need no lock on
+//! the address space (J2).
 
 use crate::cache::{Advised, File};
 use crate::machine::{
@@ -18,7 +18,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 bitflags::bitflags! {
-    /// What a region allows and how it behaves (spec C2; the values are Linux's).
+    /// The rights and behaviour of a region (spec C2; the values are Linux's).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct VmaFlags: u64 {
         /// Loads are allowed.
@@ -39,11 +39,11 @@ bitflags::bitflags! {
         const MAYSHARE = 0x80;
         /// The region grows towards lower addresses on access.
         const GROWSDOWN = 0x100;
-        /// Entries name memory of a device, which is no page (spec B13).
+        /// Entries name memory of a device, not pages (spec B13).
         const PFNMAP = 0x400;
         /// The pages stay in memory.
         const LOCKED = 0x2000;
-        /// Accesses reach a device: nobody may look ahead or behind (spec B20).
+        /// Accesses reach a device: no speculative or forced accesses (spec B20).
         const IO = 0x4000;
         /// Accesses are expected in order.
         const SEQ_READ = 0x8000;
@@ -53,7 +53,7 @@ bitflags::bitflags! {
         const DONTCOPY = 0x20000;
         /// mremap may not grow the region.
         const DONTEXPAND = 0x40000;
-        /// The pages of a `LOCKED` region come when they are touched, not before.
+        /// The pages of a `LOCKED` region come in when they are touched, not before.
         const LOCKONFAULT = 0x80000;
         /// The pages are counted as promised memory.
         const ACCOUNT = 0x100000;
@@ -65,22 +65,22 @@ bitflags::bitflags! {
         const WIPEONFORK = 0x2000000;
         /// A core dump leaves the region out.
         const DONTDUMP = 0x4000000;
-        /// Huge pages are wanted, which there are none of.
+        /// Huge pages are wanted; there are none.
         const HUGEPAGE = 0x20000000;
         /// Huge pages are not wanted.
         const NOHUGEPAGE = 0x40000000;
-        /// Pages with the same content may become one, which they never do.
+        /// Pages with the same content may become one; they never do.
         const MERGEABLE = 0x80000000;
-        /// The region may not be changed any more (`mseal`).
+        /// The region may not change any more (`mseal`).
         const SEALED = 1 << 42;
     }
 }
 
 impl VmaFlags {
-    /// What mlock sets, and whatever ends its effect clears.
+    /// The flags that mlock sets, and that the end of its effect clears.
     pub const LOCKS: Self = Self::LOCKED.union(Self::LOCKONFAULT);
 
-    /// What a region of a device is (`remap_pfn_range`).
+    /// The flags of a device's region (`remap_pfn_range`).
     pub const DEVICE: Self =
         Self::IO.union(Self::PFNMAP).union(Self::DONTEXPAND).union(Self::DONTDUMP);
 
@@ -111,20 +111,20 @@ pub struct Vma<M: Machine> {
     pub(crate) file: Option<File<M>>,
     /// The family that anonymous pages of this region belong to, once there are any.
     pub(crate) anon: Option<Arc<AnonVma<M>>>,
-    /// Whether `anon` has only pages that were read and never stored to, because the machine has no
-    /// shared frame of zeros. Nobody else can tell that such a family exists, so that it keeps no
-    /// two regions apart.
+    /// Whether all pages of `anon` were only read, never stored to, because the machine has no
+    /// shared frame of zeros. Programs cannot notice such a family, so it keeps no two regions
+    /// apart.
     pub(crate) unwritten: bool,
-    /// The families of the regions that this one was forked from: pages of theirs may be here.
+    /// The families of this region's ancestors, whose pages may be here.
     pub(crate) ancestors: Vec<Arc<AnonVma<M>>>,
-    /// Unwritten families of regions that this one was joined from.
+    /// Unwritten families of regions that were joined into this one.
     pub(crate) guests: Vec<Arc<AnonVma<M>>>,
     alive: AtomicBool,
 }
 
 impl<M: Machine> Vma<M> {
-    /// The rights each of which allows loads. No x86 entry can be written or executed and not read
-    /// (spec A16); an Alpha's can be executed and not read (A17).
+    /// The rights that imply loads. An x86 entry cannot allow stores or fetches without loads (spec
+    /// A16); an Alpha's can allow fetches without loads (A17).
     const LOADABLE: VmaFlags = match M::RIGHTS {
         Rights::Implied => VmaFlags::ACCESS,
         Rights::Each => VmaFlags::READ.union(VmaFlags::WRITE),
@@ -260,8 +260,7 @@ impl<M: Machine> Vma<M> {
         }
     }
 
-    /// Whether this region could continue at `next` as one, the family of anonymous pages apart
-    /// (spec C5).
+    /// Whether this region and `next` could be one region, apart from their families (spec C5).
     pub(crate) fn joins(&self, next: &Self) -> bool {
         self.end == next.start
             && self.flags == next.flags
@@ -270,7 +269,7 @@ impl<M: Machine> Vma<M> {
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
     }
 
-    /// What the program said of the order of its accesses.
+    /// The program's advice on the order of its accesses.
     pub(crate) fn advised(&self) -> Advised {
         if self.has(VmaFlags::RAND_READ) {
             Advised::Random
@@ -281,8 +280,8 @@ impl<M: Machine> Vma<M> {
         }
     }
 
-    /// The access as for which pages are brought in ahead of use: a store to private memory, so that
-    /// copy on write is over (spec C17).
+    /// The access for which pages are brought in ahead of use: a store to private memory, so that
+    /// copy on write happens now (spec C17).
     pub(crate) fn access_ahead(&self) -> Access {
         let writes = self.has(VmaFlags::WRITE) && !self.has(VmaFlags::SHARED);
         if writes { Access::Write } else { Access::Read }
@@ -298,7 +297,7 @@ impl<M: Machine> Vma<M> {
         self.anon.as_ref().filter(|_| !self.unwritten)
     }
 
-    /// Takes over the families of a region that this one is joined with.
+    /// Takes over the families of a region that joins this one.
     pub(crate) fn adopt(&mut self, other: &Self) {
         let mut guests: Vec<_> = self.guests.iter().chain(&other.guests).cloned().collect();
         if self.written_family().is_some() || other.anon.is_none() {
@@ -317,7 +316,8 @@ impl<M: Machine> Vma<M> {
 
     /// Whether the families of anonymous pages of two neighbours permit one region.
     ///
-    /// A region without pages joins any that was not forked; two with pages must be one family.
+    /// A region without pages joins any that was not forked; two regions with pages must share one
+    /// family.
     pub(crate) fn joins_anon(&self, next: &Self) -> bool {
         match (self.written_family(), next.written_family()) {
             (None, None) => true,

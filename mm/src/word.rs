@@ -1,12 +1,12 @@
-//! Words that several contexts change: with an atomic operation, unless one is known to be alone in the
-//! manager.
+//! Words that several contexts change: by an atomic operation, unless the caller is known to be
+//! alone in the manager.
 //!
-//! A fault changes some sixty of them, and an atomic operation costs as much as twenty plain ones.
+//! A fault changes about sixty of them, and an atomic operation costs as much as twenty plain ones.
 
 use crate::machine::Machine;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// Who knows whether its caller is alone in the manager.
+/// Knows whether its caller is alone in the manager.
 pub(crate) trait Sole {
     fn is_sole(&self) -> bool;
 }
@@ -33,7 +33,7 @@ pub(crate) trait Word {
     fn and_by(&self, who: &impl Sole, bits: Self::Value, ordering: Ordering) -> Self::Value;
 }
 
-/// A method of [`Word`]: its name, the atomic operation, and what that makes of the value before.
+/// A method of [`Word`]: its name, the atomic operation, and the same operation on a plain value.
 macro_rules! change {
     ($name:ident, $atomic:ident, $value:ty, $plain:expr) => {
         #[inline]

@@ -1,9 +1,9 @@
-//! The limits of address space (`RLIMIT_AS`) and of private memory that can be written (`RLIMIT_DATA`),
-//! which are about the program's own mappings.
+//! The limits of address space (`RLIMIT_AS`) and of private writable memory (`RLIMIT_DATA`), which
+//! cover only the program's own mappings.
 //!
-//! The runtime's tables are reservations, most of which is never touched, but the host counts them. So
-//! the host's limits stay as high as they may be; the program's are numbers of ours, and what it maps
-//! is counted before the host is asked.
+//! The runtime's tables are reservations that are mostly never touched, but the host counts them.
+//! So the host's limits stay at their maximum. The runtime keeps the program's limits itself, and
+//! counts the program's mappings before it asks the host.
 
 use crate::files::{read, with_file};
 use crate::maps::Line;
@@ -16,18 +16,18 @@ use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
 
-/// What the host counted at the last look that is none of the program's: all of it, and what can be
-/// written. A later look at the host's sums alone then suffices.
+/// The host's last counts that are not the program's: all memory, and private writable memory. With
+/// these, the host's sums suffice later.
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// What a call adds to the program's address space.
+/// The growth of the program's address space by a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Growth {
     /// The bytes of new mappings.
     pub bytes: u64,
-    /// The bytes of private memory that can be written from now on.
+    /// The bytes of memory that become private and writable.
     pub data: u64,
-    /// Where it takes the place of what is mapped there, and how long it is.
+    /// The range whose mappings it replaces: start and length.
     pub replaces: Option<(u64, u64)>,
 }
 
@@ -60,7 +60,7 @@ pub fn exchange_limit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> 
         if !process::may_raise_limits() {
             return Err(Errno::EPERM);
         }
-        // Where it is infinite already nothing changes.
+        // If it is already infinite, nothing changes.
         let _ = set_host(resource, [u64::MAX; 2]);
     }
     for (word, limit) in words(slot, resource).iter().zip([soft, hard]) {
@@ -83,7 +83,7 @@ fn set_host(resource: u32, limit: [u64; 2]) -> Result<()> {
     unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
 }
 
-/// Whether the program may have so much more. The caller holds the gate exclusively.
+/// Whether the program may grow this much. The caller holds the gate exclusively.
 ///
 /// `ENOMEM`: a limit forbids it.
 pub fn admit(growth: Growth) -> Result<()> {
@@ -97,7 +97,7 @@ pub fn admit(growth: Growth) -> Result<()> {
         (growth.bytes == 0 || sum(used[0], growth.bytes) <= limits[0])
             && (growth.data == 0 || sum(used[1], growth.data) <= limits[1])
     };
-    // Where the host says nothing, as without /proc, there is nothing to go by.
+    // Without the host's counts, as without /proc, there is nothing to compare.
     let Some(host) = host_sums() else { return Ok(()) };
     let own = [0, 1].map(|kind: usize| OWN[kind].load(Relaxed));
     if own[0] != 0 && fits([0, 1].map(|kind| host[kind].saturating_sub(own[kind]))) {
@@ -111,7 +111,7 @@ pub fn admit(growth: Growth) -> Result<()> {
     if fits(left) { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
-/// Forgets what was counted: in a forked child, which has not all of its parent's mappings.
+/// Forgets the counts in a forked child, which lacks some of its parent's mappings.
 pub fn forget() {
     OWN.iter().for_each(|own| own.store(0, Relaxed));
 }
@@ -128,8 +128,8 @@ fn host_sums() -> Option<[u64; 2]> {
     Some([number(0)? * PAGE, number(4)? * PAGE])
 }
 
-/// What the program has mapped, and what of that lies in a range; each as all of it, and what of it is
-/// private and can be written.
+/// The program's mappings, and their part in a range; each as all memory, and as private writable
+/// memory.
 fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
     let (start, len) = replaced.unwrap_or((0, 0));
     let range = start..start.saturating_add(len);
@@ -159,7 +159,7 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
                 add(&text[begin..begin + end]);
                 begin += end + 1;
             }
-            // A name that is longer than all of this says nothing of interest.
+            // A line with a longer name is of no interest.
             begin = if begin == 0 && len == text.len() { len - 128 } else { begin };
             text.copy_within(begin..len, 0);
             kept = len - begin;
@@ -168,7 +168,7 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
     Some((all, within))
 }
 
-/// What counts of a mapping.
+/// The part of a mapping that counts.
 struct Mapping {
     range: Range<u64>,
     is_data: bool,

@@ -1,9 +1,9 @@
 //! The ways in and out, in assembly: the start, the return from a signal, an interruptible system
 //! call, the first step of a new thread, and copies that may fault.
 //!
-//! A signal of the program's may arrive at any instruction of these. Where it would be slept
-//! through or lost, the handler moves the instruction pointer out of the critical *window*
-//! ([`leave_window`]): the idea is musl's for cancellation points.
+//! A signal may arrive at any of these instructions. Where it would be lost or not interrupt a
+//! sleep, the handler moves the instruction pointer out of the critical *window*
+//! ([`leave_window`]). The idea comes from musl's cancellation points.
 
 use crate::frame::{Context, Frame, Registers};
 use crate::thread::{BLOCK, Thread};
@@ -11,7 +11,7 @@ use core::arch::global_asm;
 
 /// A call did not begin, since a signal had come before.
 pub const NOT_STARTED: i64 = -513;
-/// A signal interrupted a call that the kernel would have begun again (`ERESTARTSYS`).
+/// A signal interrupted a call that the kernel would have restarted (`ERESTARTSYS`).
 pub const RESTART: i64 = -512;
 /// A signal that does not concern the program interrupted a call, which must be restarted.
 pub const PRESSED: i64 = -514;
@@ -234,10 +234,10 @@ fn at(label: *const u8) -> u64 {
     label as u64
 }
 
-/// Goes on with `f` at another stack pointer, a multiple of 16.
+/// Continues with `f` at another stack pointer, a multiple of 16.
 ///
 /// # Safety
-/// There is a stack below, and nobody else uses it.
+/// There is a stack below, used by no other code.
 pub unsafe fn go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> ! {
     // SAFETY: the caller vouches for the stack.
     unsafe { pagefault_go_on(f, stack, given) }
@@ -258,7 +258,7 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     }
 }
 
-/// Does what [`call`] does, or returns [`PRESSED`] where it would begin anew.
+/// Like [`call`], but returns [`PRESSED`] instead of restarting.
 ///
 /// # Safety
 /// That of the call.
@@ -267,7 +267,7 @@ pub unsafe fn call_once(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
 }
 
-/// What a child that shares the memory is given: it begins with this function, which gets the
+/// The argument of a child that shares the memory: it begins with this function, which gets the
 /// address of the whole.
 pub type Begin = extern "C" fn(*const u8) -> !;
 
@@ -296,7 +296,7 @@ pub unsafe fn resume(frame: *const Frame) -> ! {
     unsafe { pagefault_continue(&raw const (*frame).context) }
 }
 
-/// Returns from a handler at once, whatever waits for delivery.
+/// Returns from a handler at once, even if a signal waits for delivery.
 ///
 /// # Safety
 /// The context must be the one that the kernel gave to the running handler.
@@ -314,7 +314,8 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> usize {
     unsafe { pagefault_copy(to, from, len) }
 }
 
-/// Changes a word of the program's from `old` to `new`; what it was, `None` where it may not be accessed.
+/// Changes a word of the program's from `old` to `new`; returns its old value, or `None` if it may
+/// not be accessed.
 ///
 /// # Safety
 /// The word must be the program's, and aligned.
@@ -343,13 +344,13 @@ pub fn leave_window(registers: &mut Registers) {
     }
 }
 
-/// Whether a thread waits in an interruptible call, or is just about to make it: it holds no lock.
+/// Whether a thread waits in an interruptible call, or is about to make it, and so holds no lock.
 pub fn is_in_call(registers: &Registers) -> bool {
     let window = at(&raw const pagefault_call_check)..=at(&raw const pagefault_call_end);
     window.contains(&registers.rip)
 }
 
-/// Has a call made once more that ended because of a signal that does not concern the program.
+/// Repeats a call that a signal interrupted which does not concern the program.
 pub fn call_again(registers: &mut Registers) {
     let interrupted = -i64::from(crate::sys::Errno::EINTR.0) as u64;
     if registers.rip == at(&raw const pagefault_call_end) && registers.rax == interrupted {
@@ -357,7 +358,7 @@ pub fn call_again(registers: &mut Registers) {
     }
 }
 
-/// Makes an access to the program's memory that faulted go on at its fixup; whether it was one.
+/// Continues a faulted access to the program's memory at its fixup; returns whether it was one.
 pub fn fix_up(registers: &mut Registers) -> bool {
     let fixups = [
         (&raw const pagefault_copy_access, &raw const pagefault_copy_fixup),

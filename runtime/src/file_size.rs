@@ -1,9 +1,8 @@
-//! The limit of file sizes (`RLIMIT_FSIZE`), which is the program's and must not concern the runtime's
-//! own files.
+//! The program's limit of file sizes (`RLIMIT_FSIZE`), which must not apply to the runtime's own
+//! files.
 //!
-//! The host's soft limit is the program's, but for the moments in which the runtime writes. The
-//! host's hard limit stays as it was at the start; how far the program lowered its own is a number
-//! of ours.
+//! The host's soft limit is the program's, except while the runtime writes. The host's hard limit
+//! stays as at the start; the runtime remembers how far the program lowered its own.
 
 use crate::lock::Mutex;
 use crate::process::{self, control};
@@ -20,7 +19,7 @@ const INFINITY: u64 = u64::MAX;
 /// Whether there is a limit.
 static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
-/// Held while the host's limit is not what the program set.
+/// Held while the host's limit differs from the program's.
 static LIMIT: Mutex<()> = Mutex::new(());
 
 /// Notes the limit that the program begins with.
@@ -53,12 +52,12 @@ pub fn settle() {
     }
 }
 
-/// Does something to a file of the runtime's, which the program's limit does not concern.
+/// Runs an operation on a file of the runtime's, to which the program's limit does not apply.
 pub fn unlimited<R>(work: impl FnOnce() -> R) -> R {
     if !IS_LIMITED.load(Acquire) {
         return work();
     }
-    // Where not even the hard limit suffices the host sends a signal, which is not the program's.
+    // If even the hard limit is too low, the host sends a signal, which is not for the program.
     let mask = sys::exchange_mask(u64::MAX);
     let result = {
         let _limit = LIMIT.lock();

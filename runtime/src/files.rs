@@ -1,4 +1,4 @@
-//! Descriptors: the runtime's own, and what the host says of the program's.
+//! Descriptors: the runtime's own, and the host's facts about the program's.
 
 use crate::member::Member;
 use crate::memory;
@@ -33,13 +33,13 @@ pub fn socket(member: &Member) -> u64 {
 /// How many descriptors a program may inherit for its runtime.
 const INHERITED: usize = 3 + MOST_AREAS;
 
-/// The descriptors that a program inherits for its runtime; `u32::MAX` for each that it does not.
+/// The descriptors that a program inherits for its runtime; `u32::MAX` for each missing one.
 pub fn shared() -> [u32; INHERITED] {
     let numbers = |slot| inherited(slot).map(|word| word.load(Relaxed) as u32);
     slot().map_or([u32::MAX; INHERITED], numbers)
 }
 
-/// Where a slot says which they are: the control memory first.
+/// The fields of a slot that name them, the control memory first.
 fn inherited(slot: &Slot) -> [&AtomicI32; INHERITED] {
     let own = [&slot.control_fd, &slot.socket_fd, &slot.code_fd];
     core::array::from_fn(|number| match own.get(number) {
@@ -65,12 +65,12 @@ pub fn next_kept(from: u32) -> Option<u32> {
     own.filter(|number| *number != u32::MAX).chain(kept).min()
 }
 
-/// Whether a call's first argument can be a descriptor of the runtime's: a quick answer.
+/// Whether a call's first argument can be a descriptor of the runtime's: a quick test.
 pub fn may_be_kept(number: u32) -> bool {
     number as i32 >= descriptor::lowest()
 }
 
-/// Whose descriptors a directory lists.
+/// The process whose descriptors a directory lists.
 pub enum Owner {
     /// This process.
     Own,
@@ -79,8 +79,8 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Whether a number is that of a descriptor of the owner's runtime. Another process tells where
-    /// its own begin.
+    /// Whether a number belongs to the owner's runtime. Another process publishes where its own
+    /// begin.
     pub fn keeps(&self, number: u32) -> bool {
         let slot = match self {
             Self::Own => return is_kept(number),
@@ -114,7 +114,7 @@ pub fn owner_of_list(directory: u32) -> Option<Owner> {
 /// Gives a descriptor of the runtime's another number.
 pub fn move_away(number: u32) -> Result<()> {
     let Some(slot) = slot() else { return Err(Errno::EBADF) };
-    // Nobody uses one of the memory manager's meanwhile.
+    // No other thread uses one of the memory manager's meanwhile.
     let _rest = memory::rest();
     let is_it = |word: &&AtomicI32| word.load(Relaxed) as u32 == number;
     let Some(word) = inherited(slot).into_iter().find(is_it) else {
@@ -132,15 +132,15 @@ pub fn move_away(number: u32) -> Result<()> {
     Ok(())
 }
 
-/// Below which number the program's descriptors are.
+/// The bound of the program's descriptor numbers.
 pub fn limit() -> u64 {
     slot().map_or(u64::MAX, |slot| slot.nofile_soft.load(Relaxed))
 }
 
-/// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
-/// as long as the highest, and every fork copies it.
+/// If a limit of descriptors is higher than this, ours lie below it: a descriptor table is as long
+/// as its highest number, and every fork copies it.
 const HIGH: u64 = 4096;
-/// By how much the host's hard limit is above the program's, where rights permit.
+/// By how much the host's hard limit is above the program's, if rights permit.
 const OURS: u64 = 64;
 
 /// Puts the runtime's descriptors above the program's limit.
@@ -164,8 +164,8 @@ pub fn begin_program() {
 
 /// Reads and changes the program's limit of descriptors: the soft and the hard one.
 ///
-/// The host's soft limit is the program's but while the runtime needs more. Its hard one is above
-/// the program's, where rights permit, so that the runtime's can lie there.
+/// The host's soft limit is the program's, except while the runtime needs more. Its hard limit is
+/// above the program's, if rights permit, so that the runtime's descriptors fit there.
 pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     let Some(slot) = slot() else { return Err(Errno::ENOSYS) };
     descriptor::with_limit(|own| {
@@ -176,7 +176,7 @@ pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
         }
         let own = host_words(&own);
         if hard > was[1] {
-            // Only the host knows whether the right is there.
+            // Only the host knows whether the program has the right.
             set_host_limit([soft, hard.saturating_add(OURS)])
                 .or_else(|_| set_host_limit([soft, hard]))?;
         } else {
@@ -198,14 +198,14 @@ fn set_host_limit(limit: [u64; 2]) -> Result<()> {
     unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
 }
 
-/// Says whether a descriptor is closed by an exec.
+/// Sets whether an exec closes a descriptor.
 pub fn set_close_on_exec(number: u32, close: bool) {
     let args = [number.into(), u64::from(nr::F_SETFD), close.into()];
     // SAFETY: the descriptor is ours.
     let _ = unsafe { sys::call(nr::__NR_fcntl, args) };
 }
 
-/// The mode of a file; 0 where there is none.
+/// The mode of a file; 0 if there is none.
 pub fn mode(number: u32) -> u32 {
     let mut stat = [0_u64; 32];
     // SAFETY: the structure is 144 bytes.
@@ -234,7 +234,7 @@ pub fn is_terminal(number: u32) -> bool {
     unsafe { sys::call(nr::__NR_ioctl, args) }.is_ok()
 }
 
-/// Whether a pipe keeps the bounds of what is written to it.
+/// Whether a pipe keeps the bounds of writes.
 pub fn is_packet_pipe(number: u32) -> bool {
     // SAFETY: the flags are asked for.
     let flags = unsafe { sys::call(nr::__NR_fcntl, [number.into(), u64::from(nr::F_GETFL), 0]) };
@@ -267,7 +267,7 @@ pub fn is_of_proc(number: u32) -> bool {
     file_system(number).is_some_and(|stat| stat[0] == PROC)
 }
 
-/// What the host says of a file's file system (`struct statfs`); its kind is the first word.
+/// The host's record of a file's file system (`struct statfs`); its type is the first word.
 fn file_system(number: u32) -> Option<[u64; 16]> {
     let mut stat = [0_u64; 16];
     // SAFETY: the structure is 120 bytes.
@@ -321,7 +321,7 @@ pub fn process_of_memory(number: u32) -> Option<u64> {
     names.split('/').next()?.parse().ok()
 }
 
-/// The path of what a descriptor names, as far as it fits.
+/// The path of a descriptor's file, as far as it fits.
 fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
     let mut link = [0_u8; 32];
     let link = path(&mut link, format_args!("/proc/self/fd/{number}\0"))?;

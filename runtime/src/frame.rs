@@ -1,4 +1,4 @@
-//! What the kernel pushes on a stack to start a signal handler, as x86-64 Linux lays it out.
+//! The kernel's signal frame on a stack, in the layout of x86-64 Linux.
 
 use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
 
@@ -108,7 +108,7 @@ impl Info {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Frame {
-    /// Where the handler returns to: the action's restorer.
+    /// The handler's return address: the action's restorer.
     pub restorer: u64,
     /// What the handler's third argument points to.
     pub context: Context,
@@ -123,7 +123,7 @@ const _: () = assert!(size_of::<Frame>() == 440);
 
 /// The least length of a floating-point state: FXSAVE's.
 const FXSAVE: usize = 512;
-/// Where the software-reserved bytes lie in it.
+/// The offset of its software-reserved bytes.
 const SOFTWARE: usize = 464;
 /// `FP_XSTATE_MAGIC1`: an extended state follows.
 const MAGIC: u32 = 0x4650_5853;

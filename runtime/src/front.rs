@@ -1,10 +1,9 @@
-//! The front, which the user started and which waits for the program: who kills it wants to be rid of the
-//! tree.
+//! The front: the user started it, and it waits for the program. Killing it must end the tree.
 //!
-//! Its keeper sees to that, unless both are killed at once. So the host tells the program, the front's
-//! child, of its parent's end (`PR_SET_PDEATHSIG`), and the program's runtime ends the tree. A process
-//! that computes or sleeps is told too, and nobody else pays for it. The signal is `SIGSYS`, which is
-//! the runtime's and never blocked.
+//! Its keeper ensures that, unless both are killed at once. So the host sends the program, the
+//! front's child, a signal at its parent's end (`PR_SET_PDEATHSIG`), and the program's runtime ends
+//! the tree. The signal also reaches a process that computes or sleeps, and costs other processes
+//! nothing. It is `SIGSYS`, which is the runtime's and never blocked.
 
 use crate::frame::Info;
 use crate::{process, sys};
@@ -14,14 +13,14 @@ use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl::{PR_GET_PDEATHSIG, PR_SET_PDEATHSIG};
 use pagefault_control::Control;
 
-/// The signal that tells of the front's end.
+/// The signal that reports the front's end.
 const SIGNAL: u32 = nr::SIGSYS;
 
 /// Whether the program has asked for a signal of its own at its parent's end.
 static IS_PROGRAMS: AtomicBool = AtomicBool::new(false);
 
-/// Asks to be told of the front's end, where the front is the parent and the program has not asked for
-/// a signal. What was asked for stays through an exec; a change of user takes it away.
+/// Requests the signal at the front's end, if the front is the parent and the program has not
+/// requested one. The request survives an exec; a change of user cancels it.
 pub fn begin() {
     let Some(control) = process::control() else { return };
     if parent() != control.front.load(Relaxed) || signal() != 0 {
@@ -34,13 +33,13 @@ pub fn begin() {
     }
 }
 
-/// Looks whether a signal that somebody sent tells of the front's end.
+/// Checks whether a sent signal reports the front's end.
 pub fn look_at(info: &Info) {
     /// `SI_USER`.
     const USER: i32 = 0;
     let Some(control) = process::control() else { return };
     let front = control.front.load(Relaxed);
-    // The host names who ended, and the parent is another by then.
+    // The host names the process that ended; by then the parent is another.
     let is_of_front = info.code == USER && info.fields[0] as u32 == front;
     if is_of_front && info.signal as u32 == SIGNAL && parent() != front {
         end_tree(control);
@@ -74,8 +73,8 @@ fn parent() -> u32 {
     unsafe { sys::raw_call(nr::__NR_getppid, [0; 6]) as u32 }
 }
 
-/// Kills every process of the tree, this one last. A child that nobody has heard of finds no keeper,
-/// and ends by itself.
+/// Kills every process of the tree, this one last. An unregistered child finds no keeper, and ends
+/// by itself.
 fn end_tree(control: &Control) -> ! {
     let own = sys::process_id();
     // This process is in the keeper's process namespace, as the front was: the numbers are the same.

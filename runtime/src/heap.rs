@@ -15,7 +15,7 @@ static HEAP: Mutex<Dlmalloc<Host>> = Mutex::new(Dlmalloc::new_with_allocator(Hos
 /// The runtime's heap grows by this much: each piece is a mapping of the host's.
 const STEP: usize = 1 << 20;
 
-/// Where the heap gets its memory from.
+/// The source of the heap's memory.
 struct Host;
 
 impl Host {
@@ -76,8 +76,8 @@ pub(crate) fn let_go() {
     unsafe { HEAP.raw().unlock() };
 }
 
-/// Blocks of this size and more are mappings of their own: tables that are mostly untouched cost no
-/// memory then.
+/// Blocks of this size and more are mappings of their own, so that untouched parts of tables cost
+/// no memory.
 const LARGE: usize = 128 << 10;
 const PAGE: usize = 4096;
 

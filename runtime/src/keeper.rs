@@ -1,4 +1,4 @@
-//! The runtime's side of the keeper: it is asked before a program is executed, and told of children.
+//! The runtime's messages to the keeper: requests before an exec, and reports of children.
 
 use crate::member::Member;
 use crate::sys::{self, Errno};
@@ -12,7 +12,7 @@ use pagefault_control::{Control, Message, ask};
 
 /// `PR_SET_PTRACER_ANY`.
 const ANYBODY: u64 = u64::MAX;
-/// How often a waiting process looks whether the keeper is still there, in nanoseconds.
+/// How often a waiting process checks that the keeper is alive, in nanoseconds.
 const LOOK: u64 = 100_000_000;
 
 /// The keeper's answer.
@@ -28,7 +28,7 @@ pub fn ask(control: &Control, member: &Member) -> Answer {
     let Some(slot) = control.slots.get(member.slot()) else {
         return Answer::Refused(Errno::EAGAIN);
     };
-    // Where Yama is not there this fails, and is not needed.
+    // Without Yama this fails, and is not needed.
     set_tracer(ANYBODY);
     slot.tid.store(sys::thread_id(), Relaxed);
     slot.word.store(ask::ASKED, Release);
@@ -69,7 +69,7 @@ pub fn born(member: &Member) {
     send(member, Message::Born { slot: member.slot() });
 }
 
-/// Asks that whoever has the most frames give some up; at most once in a while.
+/// Asks the keeper to make the process with the most frames give some up; at most once in a while.
 pub fn press(member: &Member) {
     /// The time between two of these, in nanoseconds.
     const INTERVAL: u64 = 1_000_000;
@@ -85,7 +85,7 @@ pub fn press(member: &Member) {
     }
 }
 
-/// Asks for somebody who compresses pages for the tree. Without an answer each process does so itself.
+/// Asks the keeper to start the compressor. Without it each process compresses by itself.
 pub fn offload(member: &Member) {
     let _ = try_send(member, Message::Compress { slot: member.slot() }, MSG_DONTWAIT);
 }
@@ -113,7 +113,7 @@ fn try_send(member: &Member, message: Message, flags: u32) -> sys::Result {
     unsafe { sys::call(nr::__NR_sendto, args) }
 }
 
-/// Whether nobody holds the other end of the socket.
+/// Whether the other end of the socket is closed.
 fn is_gone(member: &Member) -> bool {
     /// `POLLHUP`.
     const HANG_UP: u16 = 0x10;

@@ -30,7 +30,7 @@
 //! The runtime has no libc, no thread-local storage and no thread of its own; `--delivery=threads` runs a
 //! process beside the program (`memory::serve`). It runs on a block of its own for each thread
 //! (`thread`), never on the program's stacks. While it holds a lock it does not touch the program's
-//! memory: the fault would re-enter the runtime.
+//! memory, because a fault would re-enter the runtime.
 #![no_std]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 

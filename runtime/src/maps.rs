@@ -6,16 +6,16 @@ use core::ops::Range;
 pub struct Line<'a> {
     /// Its addresses.
     pub range: Range<u64>,
-    /// What is allowed there, and whether it is private, such as `rw-p`.
+    /// Its rights, and whether it is private, such as `rw-p`.
     pub rights: &'a [u8],
     /// Whether it is of a file.
     pub is_file: bool,
-    /// Whether it has a name: a path, or what it is for.
+    /// Whether it has a name: a path, or a purpose.
     pub has_name: bool,
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line; `None` where it is none.
+    /// Reads a line; `None` if it is malformed.
     pub fn of(line: &'a [u8]) -> Option<Self> {
         let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
         let (addresses, rights) = (words.next()?, words.next()?);

@@ -1,5 +1,5 @@
-//! What belongs to a process as the kernel counts them: a forked child, or one that shares this
-//! memory for a while (`vfork`), has its own.
+//! The state of a process in the kernel's sense: a forked child, or one that shares this memory for
+//! a while (`vfork`), has its own.
 
 use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};
@@ -18,9 +18,9 @@ pub struct Member {
     actions: Arc<Actions>,
     /// Its place in the control memory.
     slot: u32,
-    /// What its place was taken with, where a parent took it.
+    /// The ticket of its slot, if a parent took it.
     ticket: Option<Ticket>,
-    /// Whether the keeper was told of it, and gives the place back at its end.
+    /// Whether the keeper knows it, and gives the slot back at its end.
     enrolled: AtomicBool,
     /// How it came about.
     kind: Kind,
@@ -89,10 +89,10 @@ impl Member {
         Ok(Self::with(actions, number, ticket, wanted.kind))
     }
 
-    /// Takes a place for a child; as where the host has no process left if there is none.
+    /// Takes a slot for a child; without one, fails like the host at its limit of processes.
     fn take_slot(&self, slots: &Slots) -> Result<u32> {
-        /// How often the keeper is asked to look for children that were killed early, and the time
-        /// that it has for it, in nanoseconds.
+        /// How often to ask the keeper to look for children that were killed early, and the time it
+        /// has for that, in nanoseconds.
         const ASKED: usize = 1000;
         const PAUSE: u64 = 2_000_000;
         for _ in 0..ASKED {
@@ -108,10 +108,10 @@ impl Member {
         Err(Errno::EAGAIN)
     }
 
-    /// Frees a process, and its place where the keeper does not know of it.
+    /// Frees a process, and its slot if the keeper does not know it.
     ///
     /// # Safety
-    /// No thread of this address space is of it.
+    /// No thread of this address space belongs to it.
     pub unsafe fn end(member: NonNull<Self>, child: Child) {
         // SAFETY: made by `new`; the caller vouches for the rest.
         let member = unsafe { Box::from_raw(member.as_ptr()) };
@@ -128,7 +128,7 @@ impl Member {
         }
     }
 
-    /// What its place was taken with; `None` where no parent of this tree took it.
+    /// The ticket of its slot; `None` if no parent of this tree took it.
     pub fn ticket(&self) -> Option<Ticket> {
         self.ticket
     }
@@ -160,28 +160,29 @@ impl Member {
         self.kind
     }
 
-    /// Notes that its parent is to trace it; whether that has to wait until it executes a program.
+    /// Notes that its parent should trace it; returns whether that must wait until it executes a
+    /// program.
     ///
-    /// A tracee stops at every signal, so at every system call, and its tracer lets it go on. A parent
-    /// that waits for it does not.
+    /// A tracee stops at every signal, and so at every system call, until its tracer continues it.
+    /// A parent that waits for it cannot.
     pub fn defer_tracing(&self) -> bool {
         let waits = self.kind == Kind::Waited;
         self.traced.store(waits, Relaxed);
         waits
     }
 
-    /// Whether its parent is to trace the program that it executes.
+    /// Whether its parent should trace the program that it executes.
     pub fn is_to_be_traced(&self) -> bool {
         self.traced.load(Relaxed)
     }
 
-    /// What it wants done about signals.
+    /// Its signal actions.
     pub fn signals(&self) -> &Actions {
         &self.actions
     }
 }
 
-/// What became of a child's process.
+/// The outcome of a child's process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Child {
     /// It runs, elsewhere.

@@ -1,4 +1,4 @@
-//! What belongs to the address space: where the runtime is, how it was started, and its end.
+//! The address space: the runtime's place, its start and its end.
 
 use crate::member::{Child, Member};
 use crate::thread::Thread;
@@ -11,10 +11,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
 
-/// The status with which a program ends that the runtime had to stop.
+/// The exit status of a program that the runtime stopped.
 pub const STATUS_FAILED: i32 = 125;
 
-/// What the keeper told; written before there is a second thread.
+/// The keeper's boot block; written before there is a second thread.
 struct Told(UnsafeCell<Boot>);
 
 // SAFETY: written once, at the start, by the only thread.
@@ -129,7 +129,7 @@ pub fn image_start() -> u64 {
 /// `PR_SYS_DISPATCH_ON`.
 const DISPATCH_ON: u64 = 1;
 
-/// Makes the calling thread's system calls come to us, but for those made from our own code.
+/// Makes the calling thread's system calls enter the runtime, except those from our own code.
 pub fn enable_dispatch() {
     let option = u64::from(linux_raw_sys::prctl::PR_SET_SYSCALL_USER_DISPATCH);
     let args = [option, DISPATCH_ON, boot().text_start, boot().text_len, 0];
@@ -154,7 +154,7 @@ pub fn forked(member: NonNull<Member>, raw: i64) {
     unsafe { Member::end(member, child) };
 }
 
-/// Notes the number of a child, in case it is killed before it can tell the keeper of itself.
+/// Notes the number of a child, in case it is killed before it can report to the keeper.
 fn note_number(member: &Member, number: u32) {
     let Some(slots) = control().map(|control| &control.slots) else { return };
     if let (Some(child), Some(ticket)) = (slots.get(member.slot()), member.ticket())
@@ -200,14 +200,14 @@ fn has_capability(number: u32) -> bool {
     asked.is_ok() && sets[number as usize / 32 * 3] & 1 << (number % 32) != 0
 }
 
-/// Counts something that the runtime refused, for the statistics.
+/// Counts a call that the runtime refused, for the statistics.
 pub fn count_refused() {
     if let Some(control) = control() {
         control.counters.refused.add(1);
     }
 }
 
-/// Says something on standard error.
+/// Prints a message on standard error.
 pub fn say(message: fmt::Arguments<'_>) {
     let mut line = Line { bytes: [0; 512], len: 0 };
     let _ = writeln!(line, "pagefault: process {}: {message}", sys::process_id());
@@ -220,13 +220,13 @@ pub fn exit(status: i32) -> ! {
     sys::exit_group(status)
 }
 
-/// Ends a process that cannot go on, with a message.
+/// Ends a process that cannot continue, with a message.
 pub fn stop(message: fmt::Arguments<'_>) -> ! {
     memory::dump::wait_if_shown();
     let mut line = Line { bytes: [0; 512], len: 0 };
     let _ = write!(line, "{message}");
     let text = core::str::from_utf8(&line.bytes[..line.len]).unwrap_or("a message that is cut");
-    // The command says it where it can.
+    // The command prints it if it can.
     let owner = memory::serve::owner_of_caller();
     let process = owner.unwrap_or_else(sys::process_id);
     if !control().is_some_and(|control| control.fail(process, text)) {
@@ -239,7 +239,7 @@ pub fn stop(message: fmt::Arguments<'_>) -> ! {
     sys::exit_group(STATUS_FAILED)
 }
 
-/// The same where the shared memory cannot be trusted.
+/// The same when the shared memory cannot be trusted.
 pub fn stop_unshared(message: fmt::Arguments<'_>) -> ! {
     say(message);
     sys::exit_group(STATUS_FAILED)

@@ -17,9 +17,8 @@ use std::process::ExitCode;
 
 /// Run a script of memory operations on one machine, or compare several.
 ///
-/// Exit status: 0 when it ran (with --diff: when all answers are equal; with --shrink:
-/// when there is nothing to shrink), 1 when answers differ, 2 when
-/// the script or the arguments are bad.
+/// Exit status: 0 if the script ran (with --diff: if all answers are equal; with --shrink: if
+/// there is nothing to shrink), 1 if answers differ, 2 if the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
 pub struct ScriptArgs {
     /// The script; - reads standard input
@@ -44,7 +43,7 @@ pub struct ScriptArgs {
     /// Print the smallest script on which the machines differ in the same way
     #[arg(long, requires = "diff")]
     shrink: bool,
-    /// Compare N random scripts with seeds from --seed on, every third with few frames; stop
+    /// Compare COUNT random scripts with seeds from --seed on, every third with few frames; stop
     /// at the first difference and shrink it
     #[arg(long, value_name = "COUNT", requires_all = ["random", "diff"], conflicts_with = "shrink")]
     hunt: Option<u64>,
@@ -61,7 +60,7 @@ pub fn run(args: &ScriptArgs, catalogue: &Catalogue) -> ExitCode {
     match attempt(args, catalogue, &mut io::stdout().lock()) {
         Ok(Verdict::Equal) => ExitCode::SUCCESS,
         Ok(Verdict::Different) => ExitCode::from(1),
-        // Nobody reads any more: that is no failure of the script.
+        // The reader has gone: the script has not failed.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pagefault script: {error}");
@@ -196,7 +195,7 @@ fn run_several(
     entries: &[&Entry],
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    // A script that somebody wrote is soon done.
+    // A script from a file is soon done.
     let lines = args.random.map_or(0, |_| script.lines.len() * entries.len());
     let bar = progress(lines as u64, "lines");
     let compared = compare_told(script, entries, seed(args), &|lines| bar.inc(lines as u64));

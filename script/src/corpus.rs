@@ -76,7 +76,7 @@ impl Display for Wrong {
     }
 }
 
-/// Runs a script of the corpus on a machine, started anew, and tells what it answers otherwise.
+/// Runs a script of the corpus on a fresh machine, and returns the answers that differ.
 ///
 /// A script that the machine cannot be asked, because it has no devices that fail on order or no
 /// processors to watch, has nothing wrong.

@@ -54,7 +54,7 @@ impl Hunt {
 
     /// Runs one script after the other; `done` hears of each.
     ///
-    /// A machine that panics is told on standard error with the seed, and the panic goes on.
+    /// If a machine panics, the seed is printed on standard error, and the panic continues.
     pub fn run(
         &self,
         machines: &[&Entry],

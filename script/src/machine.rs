@@ -355,7 +355,7 @@ pub enum Action<'a> {
     },
     /// Evicts pages of any process.
     Reclaim {
-        /// At most so many.
+        /// The most pages to evict.
         pages: u64,
     },
     /// Walks every invariant: [`Outcome::Ok`] or [`Outcome::Broken`].
@@ -470,7 +470,7 @@ pub enum StartError {
     /// The runner cannot be put into the PC.
     #[cfg(feature = "hosts")]
     Guest(Box<pagefault_pc::host::BringError>),
-    /// The PC answered so many lines, and the script has more.
+    /// The PC answered this many lines, and the script has more.
     Short(usize),
     /// The system refused a resource.
     System(std::io::Error),

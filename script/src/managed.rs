@@ -249,7 +249,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
 
     fn create(&mut self, file: File, length: u64, seed: Option<u64>) -> Outcome {
         if length > LONGEST_FILE {
-            // As on the host, the file is there all the same, and empty.
+            // As on the host, the file still exists, and is empty.
             if !self.files.contains_key(&file.0) {
                 self.create_with(file, Vec::new());
             }
@@ -360,7 +360,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         outcome
     }
 
-    /// Ends a process because one of them needs a frame and there is none (spec F25).
+    /// Kills a process because one of them needs a frame and none is free (spec F25).
     fn make_room_for(&mut self, process: Process) -> Room {
         let candidates: Vec<Candidate<'_, M>> = self
             .processes

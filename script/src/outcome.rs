@@ -22,7 +22,7 @@ pub enum Outcome {
     Loaded(Bytes),
     /// Where the heap ends now.
     Break(u64),
-    /// The access raised a signal; the process goes on.
+    /// The access raised a signal; the process continues.
     Fault {
         /// Which.
         fault: Fault,
@@ -33,7 +33,7 @@ pub enum Outcome {
     Maps(Vec<Mapping>),
     /// An invariant does not hold: which, and what broke it.
     Broken(String),
-    /// The kernel made an access that it cannot go on from, and the process is gone (spec A21).
+    /// The kernel made an access from which it cannot recover, and the process is gone (spec A21).
     Oops {
         /// What the kernel says about it.
         oops: Oops,

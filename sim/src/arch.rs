@@ -37,7 +37,7 @@ pub trait Architecture: Debug + Send + Sync + Sized + 'static {
     const SYNCHRONISED: Range<u64>;
     /// Whether instruction fetches can be forbidden.
     const NO_EXECUTE: bool;
-    /// How far loads, stores and fetches are told apart.
+    /// Which of loads, stores and fetches have rights of their own.
     const RIGHTS: pagefault_machine::Rights = pagefault_machine::Rights::Implied;
     /// The bit that the processor sets in an entry that it uses; 0: it keeps none.
     const ACCESSED: u64;
@@ -65,7 +65,7 @@ pub trait Architecture: Debug + Send + Sync + Sized + 'static {
     fn is_reserved(raw: u64, level: u32) -> bool;
     /// Whether the translation of a leaf word outlives a change of the root.
     fn is_global(raw: u64) -> bool;
-    /// The bits of a word by their names, the highest first: for whoever reads it aloud.
+    /// The bits of a word by their names, the highest first.
     fn fields(raw: u64, level: u32) -> Vec<Field>;
 
     /// Whether the processor sets [`ACCESSED`](Self::ACCESSED) in the entries of an upper level too.

@@ -42,7 +42,7 @@ pub struct DeviceStats {
 
 impl<A: Architecture> Computer<A> {
     /// Makes a device with `pages` pages of zeros out of what is left of
-    /// [`Config::device_frames`](crate::Config::device_frames); `None` if there are not so many.
+    /// [`Config::device_frames`](crate::Config::device_frames); `None` if there are fewer.
     ///
     /// A test plays the device: it reads and writes the frames by [`Machine::read`] and [`Machine::write`].
     ///

@@ -101,7 +101,7 @@ struct Schedule {
     turns: Box<[Condvar]>,
     chance: Chance,
     switching: Switching,
-    /// The turn passes on at one point in so many, on average.
+    /// The turn passes on at one point in this many, on average.
     one_in: u64,
 }
 
@@ -110,14 +110,14 @@ struct State {
     turn: usize,
     tasks: Vec<TaskState>,
     explored: Explored,
-    /// A task panicked or nobody can go on: the others unwind.
+    /// A task panicked or none can continue: the others unwind.
     failure: Option<Failure>,
 }
 
 enum Failure {
     /// A task panicked with this.
     Panic(Box<dyn Any + Send>),
-    /// The tasks as a whole cannot go on.
+    /// No task can continue.
     Report(String),
 }
 

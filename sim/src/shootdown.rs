@@ -41,7 +41,7 @@ impl<A: Architecture> Hardware<A> {
     }
 
     /// Makes the sender's CPU forget a page, if no other may hold translations of the space; returns
-    /// whether that was so. A CPU that loads the space later walks its table anew.
+    /// whether that was so. A CPU that loads the space later walks its table again.
     pub(crate) fn forget_here(&self, table: &Table, page: u64) -> bool {
         let local = local_cpu(self.cpus.len() as u32);
         let is_alone = table.cpus.load(Ordering::SeqCst) & !(1 << local) == 0;

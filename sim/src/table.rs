@@ -20,8 +20,8 @@ pub(crate) struct Table {
     /// The upper levels. Held for writing where one is installed or taken away, which is never
     /// done while a frame is allocated.
     levels: lock_api::RwLock<SimRwLock, ()>,
-    /// Counts the leaf tables taken away; whoever waited for a leaf's lock sees by it whether to
-    /// look again.
+    /// Counts the leaf tables taken away; a waiter for a leaf's lock sees by it whether to look
+    /// again.
     generation: AtomicU64,
     /// The number of leaf tables.
     pub(crate) leaves: AtomicUsize,

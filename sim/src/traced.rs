@@ -123,7 +123,7 @@ pub enum Call {
         /// Whether it is mapped there.
         mapped: bool,
     },
-    /// Somebody began to wait on a word.
+    /// A task began to wait on a word.
     Wait,
     /// The waiters on a word were woken.
     Wake,
@@ -206,7 +206,7 @@ pub struct Traced<M, O> {
 }
 
 impl<M: Machine, O: Observer> Traced<M, O> {
-    /// A machine whose calls `observer` is told of.
+    /// A machine that reports its calls to `observer`.
     pub fn new(inner: M, observer: O) -> Self {
         Self { inner, observer: Arc::new(observer) }
     }

@@ -52,7 +52,7 @@ pub enum Violation {
         /// What it did there.
         access: Access,
     },
-    /// A free frame no longer held what was put there when it was freed: somebody wrote to it.
+    /// A free frame has lost the pattern that was put there when it was freed: it was written.
     WrittenWhileFree {
         /// The frame.
         frame: Frame,

@@ -9,8 +9,8 @@ use std::time::Duration;
 /// How long a wait lasts before it returns early.
 const NAP: Duration = Duration::from_millis(20);
 
-/// After so many early returns in a row from one word, while nobody used the computer at all,
-/// nobody is taken to be left who wakes.
+/// After this many early returns in a row from one word, without any use of the computer, no waker
+/// is assumed to be left.
 const NAPS: u32 = 3000;
 
 /// Where the waiters on a word sleep; words share places by their addresses.

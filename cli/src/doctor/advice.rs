@@ -17,14 +17,14 @@ pub fn of_ptrace(yama: Option<u32>, filtered: bool) -> String {
              `kernel.yama.ptrace_scope=1` in /etc/sysctl.d and reboot"
         }
         Some(2) => {
-            "Yama permits ptrace to administrators alone: run pagefault as root, or \
+            "Yama permits ptrace only to administrators: run pagefault as root, or \
              `sysctl kernel.yama.ptrace_scope=1`"
         }
         _ if filtered => {
-            "a seccomp filter forbids ptrace, as container engines' may: start the container with \
+            "a seccomp filter forbids ptrace, perhaps a container engine's: start the container with \
              `--cap-add=SYS_PTRACE`, or with a profile that allows ptrace"
         }
-        _ => "is it traced by another process, as by a debugger or strace?",
+        _ => "does another process, such as a debugger or strace, already trace it?",
     }
     .to_owned()
 }

@@ -61,7 +61,7 @@ fn unless(good: bool, remedy: &str) -> Option<String> {
 fn said(answer: Answer) -> String {
     match answer {
         Ok(()) => "yes".to_owned(),
-        Err(Errno::NOENT) => "not there".to_owned(),
+        Err(Errno::NOENT) => "absent".to_owned(),
         Err(Errno::PERM | Errno::ACCESS) => "not permitted".to_owned(),
         Err(Errno::NOSYS) => "not in this kernel".to_owned(),
         Err(errno) => format!("no: {errno}"),
@@ -86,11 +86,11 @@ fn userfaultfd(facts: &Facts) -> Vec<Finding> {
     let any = all || found.user_only.is_ok();
     let wide = unless(
         all,
-        "for faults of system calls too, any of: run as root; \
+        "to answer faults of system calls too, any of: run as root; \
          `sysctl vm.unprivileged_userfaultfd=1`; \
          `setfacl -m u:USER:rw /dev/userfaultfd` (Linux 6.1 and later)",
     );
-    let sysctl = found.sysctl.map_or("not there".to_owned(), |value| value.to_string());
+    let sysctl = found.sysctl.map_or("absent".to_owned(), |value| value.to_string());
     let inline = found.features.contains(UffdFeatures::SIGBUS | UffdFeatures::WRITE_PROTECT);
     let features =
         unless(inline || !any, "boot Linux 5.11 or later with CONFIG_HAVE_ARCH_USERFAULTFD_WP");
@@ -124,7 +124,7 @@ fn forbidden(facts: &Facts) -> Option<String> {
         }
         Err(Errno::INVAL) => Some("boot Linux 5.11 or later".to_owned()),
         Err(_) => Some(
-            "a seccomp filter forbids userfaultfd, as container engines' do: start the container \
+            "a seccomp filter forbids userfaultfd, probably a container engine's: start the container \
              with a profile that allows it (`docker run --security-opt seccomp=PROFILE.json`)"
                 .to_owned(),
         ),
@@ -136,13 +136,13 @@ fn tracing(facts: &Facts) -> Vec<Finding> {
         facts.dispatch.is_ok(),
         "boot Linux 5.11 or later for x86-64 with CONFIG_GENERIC_ENTRY (syscall user dispatch)",
     );
-    let yama = facts.yama.map_or("not there".to_owned(), |scope| scope.to_string());
+    let yama = facts.yama.map_or("absent".to_owned(), |scope| scope.to_string());
     let filter = if facts.filtered { "yes" } else { "no" }.to_owned();
     vec![
         finding("syscall user dispatch", said(facts.dispatch), Need::Run, dispatch),
         finding("ptrace of own processes", said(facts.ptrace), Need::Run, ptrace(facts)),
         finding("kernel.yama.ptrace_scope", yama, Need::Better, None),
-        finding("seccomp filter over us", filter, Need::Better, None),
+        finding("seccomp filter", filter, Need::Better, None),
     ]
 }
 

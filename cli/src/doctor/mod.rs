@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 /// Check whether `run` works on this machine, and say how to fix what is missing.
 #[derive(clap::Args)]
-#[command(after_help = "Exit status: 0 where `pagefault run` works, 1 where it does not.")]
+#[command(after_help = "Exit status: 0 if `pagefault run` works here, 1 if not.")]
 pub struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]

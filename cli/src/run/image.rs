@@ -72,7 +72,7 @@ pub enum ImageError {
     #[error("the runtime is damaged")]
     Damaged,
     /// It is another kind of program.
-    #[error("the runtime is no static position-independent executable for x86-64")]
+    #[error("the runtime is not a static position-independent executable for x86-64")]
     Kind,
     /// It would need a dynamic linker.
     #[error("the runtime has relocations other than R_X86_64_RELATIVE")]

@@ -105,7 +105,7 @@ pub struct Arguments {
         help = "Swap area for evicted pages: ram[:SIZE], file:PATH[:SIZE] or file; repeatable"
     )]
     swap: Vec<swap::Area>,
-    /// Who handles faults: the faulting thread, or a separate process for debuggers' sake
+    /// Who handles faults: the faulting thread, or a separate process, for debuggers
     #[arg(long, value_enum, default_value_t = DEFAULT_DELIVERY, value_name = "WHO")]
     delivery: Choice,
     // For comparisons, and for programs that read their own code.
@@ -207,11 +207,11 @@ enum Error {
     Refused(io::Error),
     #[error("the keeper ended before the program began")]
     Keeper,
-    #[error("the keeper was killed, and with it {}, which was about to start", .0.display())]
+    #[error("the keeper was killed, and with it {}, which had not started yet", .0.display())]
     Fell(PathBuf),
     #[error(
-        "the keeper was killed, so {} was too: without a keeper no program can start, and no process \
-         can give memory to another", .0.display()
+        "the keeper was killed, so {} was too: without a keeper no program can start, and processes \
+         cannot give memory to each other", .0.display()
     )]
     Unkept(PathBuf),
     #[error(

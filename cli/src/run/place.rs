@@ -66,7 +66,7 @@ pub enum PlaceError {
         source: io::Error,
     },
     /// The host does not let us look at it.
-    #[error("cannot look at it: {0}")]
+    #[error("cannot inspect it: {0}")]
     Look(io::Error),
     /// There is no slot for it beside the one that its old memory keeps.
     #[error("the tree has no room for it: {0}")]
@@ -161,7 +161,7 @@ fn gadget(program: Tracee, vdso: u64) -> io::Result<u64> {
     let mut code = [0; VDSO];
     let read = program.read(vdso, &mut code)?;
     let at = code[..read].windows(SYSCALL.len()).position(|bytes| bytes == SYSCALL);
-    let at = at.ok_or_else(|| io::Error::other("the kernel gives programs no vDSO"))?;
+    let at = at.ok_or_else(|| io::Error::other("the kernel maps no vDSO into programs"))?;
     Ok(vdso + at as u64)
 }
 

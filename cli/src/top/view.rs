@@ -23,6 +23,8 @@ const COLOURS: [Color; CORRECTIONS.len()] = [
 
 /// What the rows of the table of trees need besides the program's name.
 const COLUMNS: u16 = 72;
+/// What the rows of memory and swap need besides the bar: a name, a size, a ratio and two rates.
+const BESIDE_BAR: usize = 10 + 9 + 7 + 16;
 
 /// Draws everything.
 pub fn draw(screen: &Screen, frame: &mut Frame) {
@@ -193,7 +195,7 @@ fn flow(wide: usize, frame: usize, room: usize) -> String {
 /// Resident memory against the limit, and the swap areas.
 fn holdings(view: &View, frame: &mut Frame, area: Rect) {
     let block = card("Memory");
-    let room = (block.inner(area).width as usize).saturating_sub(36).max(4);
+    let room = (block.inner(area).width as usize).saturating_sub(BESIDE_BAR).max(4);
     let whole = (view
         .limit_bytes
         .max(view.resident_bytes)
@@ -232,7 +234,7 @@ fn members(view: &View, frame: &mut Frame, area: Rect) {
         let who = format!("{:>8}  {:<16} ", process.pid, clipped(&process.name, 16));
         let has = match process.light {
             true => {
-                format!("{:>9} at most: fits, the kernel's faults", about(process.charged_bytes))
+                format!("{:>9} at most; the kernel answers faults", about(process.charged_bytes))
             }
             false => format!(
                 "{:>9} resident {:>9} in swap",
@@ -284,6 +286,38 @@ mod tests {
         }
         assert_ne!(flow(6, 0, 10), flow(6, 1, 10));
         assert_eq!(flow(0, 3, 5), "     ");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_no_rate_of_an_area_is_cut() {
+        let area = crate::top::model::Area {
+            name: "ram".into(),
+            stored_bytes: 999 << 20,
+            out: (1 << 40, 987_654.0),
+            back: (1 << 40, 876_543.0),
+        };
+        let view = View {
+            id: 1,
+            pid: 1,
+            user: 0,
+            program: "sort".into(),
+            limit_bytes: 1 << 30,
+            resident_bytes: 1 << 30,
+            swapped_bytes: 0,
+            processes: Vec::new(),
+            areas: vec![area],
+            ratio: Some(63.9),
+            faults: Default::default(),
+            read_ahead: (0, 0.0),
+            read_ahead_used: 0,
+            read_ahead_wasted: 0,
+            misses: 0.0,
+        };
+        let screen = ratatui::backend::TestBackend::new(80, 4);
+        let mut terminal = ratatui::Terminal::new(screen).expect("a terminal");
+        terminal.draw(|frame| holdings(&view, frame, frame.area())).expect("it is drawn");
+        let shown = terminal.backend().to_string();
+        assert!(shown.contains(" 63.9:1 ↑876.5k ↓987.7k "), "{shown}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Atomics whose every access is a step, and all orders in which actors can take their steps.
+//! Atomics with every access as a step, and all orders in which actors can take their steps.
 //!
-//! An actor is a thread that waits at each step until it is told to go on, or that it is killed there. So one
+//! An actor is a thread that waits at each step until it may continue, or is killed there. So one
 //! actor runs at a time. [`explore`] runs a scenario once for each order.
 
 use core::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ macro_rules! atomic {
                 fetch: Ordering,
                 change: impl FnMut($value) -> Option<$value>,
             ) -> Result<$value, $value> {
-                // Another's step within the loop would merely begin it anew.
+                // A step of another actor within the loop would only restart it.
                 step();
                 self.0.fetch_update(set, fetch, change)
             }
@@ -77,14 +77,14 @@ impl Bits {
     }
 }
 
-/// What an actor is told.
+/// An order to an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     GoOn,
     Die,
 }
 
-/// What an actor says: that it stands before a step, or how it ended.
+/// An actor's report: it is before a step, or how it ended.
 enum Said {
     Step,
     Done,
@@ -98,7 +98,7 @@ thread_local! {
     static ACTOR: RefCell<Option<(Sender<Said>, Receiver<Told>)>> = const { RefCell::new(None) };
 }
 
-/// Waits until this actor's turn; other threads go on at once.
+/// Waits for this actor's turn; other threads continue at once.
 fn step() {
     let told = ACTOR.with_borrow(|actor| {
         let (say, told) = actor.as_ref()?;
@@ -114,7 +114,7 @@ fn step() {
 pub struct Actor<'a> {
     /// What it does.
     pub run: Box<dyn FnOnce() + Send + 'a>,
-    /// What is done for it once it was killed.
+    /// The clean-up after its kill.
     pub bury: Box<dyn FnOnce() + Send + 'a>,
 }
 
@@ -124,8 +124,8 @@ struct Running<'a> {
     bury: Option<Box<dyn FnOnce() + Send + 'a>>,
 }
 
-/// Runs a scenario in every order of its steps with at most `switches` turns taken from an actor that could
-/// go on, without a kill and with each one that can be. Returns how many orders there were.
+/// Runs a scenario in every order of its steps with at most `switches` preemptions of an actor that
+/// could continue, without a kill and with each possible kill. Returns the number of orders.
 pub fn explore(switches: usize, scenario: impl Fn(&mut Order)) -> usize {
     let (mut choices, mut count) = (Vec::new(), 0);
     loop {
@@ -145,7 +145,7 @@ pub fn explore(switches: usize, scenario: impl Fn(&mut Order)) -> usize {
 
 /// One order of steps.
 pub struct Order {
-    /// What was chosen at each step, and of how many.
+    /// The choice at each step, and the number of choices.
     choices: Vec<(usize, usize)>,
     at: usize,
     switches: usize,
@@ -153,7 +153,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Lets all actors run to their ends.
+    /// Runs all actors to their ends.
     pub fn run<'a>(&mut self, actors: impl IntoIterator<Item = Actor<'a>>) {
         thread::scope(|scope| {
             let begin = |run, bury| begin(scope, run, bury);
@@ -183,7 +183,7 @@ impl Order {
         !self.may_kill
     }
 
-    /// Who takes the next step, or is killed before it.
+    /// The actor that takes the next step, or is killed before it.
     fn choose(&mut self, running: &[Running<'_>], current: usize) -> (usize, Told) {
         let current = current.min(running.len() - 1);
         let others = (0..running.len()).filter(|other| *other != current && self.switches > 0);
@@ -203,7 +203,7 @@ impl Order {
     }
 }
 
-/// Starts a thread and lets it come to its first step, so that nothing of it runs unasked.
+/// Starts a thread and waits for its first step, so that nothing runs without an order.
 fn begin<'s, 'a: 's>(
     scope: &'s thread::Scope<'s, 'a>,
     run: Box<dyn FnOnce() + Send + 'a>,

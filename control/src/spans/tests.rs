@@ -20,7 +20,7 @@ fn a_span_is_free_again_when_the_last_holder_has_let_it_go() {
     assert_eq!(spans.leave(all[2]), Left::ToOthers);
     assert!(spans.is_sole(all[2]));
     assert_eq!(spans.leave(all[2]), Left::ToNobody { area: 2 });
-    // Until its memory is given back nobody may have it.
+    // Until its memory is given back, no process may have it.
     assert_eq!(spans.take(0, &hint), None);
     spans.end(all[2]);
     assert_eq!(spans.take(1, &hint), Some(all[2]));
@@ -34,12 +34,12 @@ fn who_was_killed_while_giving_memory_back_is_followed_by_another() {
     assert_eq!(spans.leave(0), Left::ToNobody { area: 5 });
     assert_eq!(spans.leave(0), Left::ToNobody { area: 5 });
     spans.end(0);
-    // One too many takes nothing from anybody.
+    // One release too many takes nothing from any process.
     assert_eq!(spans.leave(0), Left::ToOthers);
     assert_eq!(spans.take(0, &hint), Some(0));
 }
 
-/// Three processes, each with what it believes to hold, and the spans that they share.
+/// Three processes, each with the spans that it believes to hold, and the spans that they share.
 struct Tree {
     words: [Word; 2],
     columns: [[Bits; 1]; 3],
@@ -72,13 +72,13 @@ impl Tree {
         Some(span)
     }
 
-    /// Takes what is free and lets it go again.
+    /// Takes free spans and releases them again.
     fn take_all(&self, process: usize) {
         let spans = [self.take(process), self.take(process)];
         spans.into_iter().flatten().for_each(|span| self.leave(process, span));
     }
 
-    /// What a process does that may write to a span: nobody else may hold it.
+    /// The check of a process that may write to a span: no other may hold it.
     fn write(&self, process: usize, span: u32) {
         let beliefs = self.beliefs.lock().unwrap();
         for (other, held) in beliefs.iter().enumerate() {
@@ -105,7 +105,7 @@ impl Tree {
         assert!(beliefs.iter().all(|held| !held.contains(&span)), "span {span} is still held");
     }
 
-    /// What the keeper does about a process that is gone.
+    /// The keeper's work for an ended process.
     fn bury(&self, process: usize) {
         self.beliefs.lock().unwrap()[process].clear();
         let bits = &self.columns[process][0];
@@ -119,20 +119,20 @@ impl Tree {
         Actor { run: Box::new(run), bury: Box::new(move || self.bury(process)) }
     }
 
-    /// At the end nobody holds anything. Without a kill every span is free.
+    /// At the end no process holds anything. Without a kill every span is free.
     fn is_empty(&self) -> bool {
         assert!(self.columns.iter().all(|column| column[0].load(Relaxed) == 0));
         self.words.iter().all(|word| word.load(Relaxed) == 0)
     }
 }
 
-/// Goes through the orders of a scenario; what was killed may leave spans behind, what was not may not.
+/// Tries the orders of a scenario; a killed actor may leave spans behind, another may not.
 fn check(switches: usize, scenario: impl Fn(&Tree, &mut Order)) {
     let orders = explore(switches, |order| {
         let tree = Tree::new();
         scenario(&tree, order);
         assert!(order.was_killed() || tree.is_empty());
-        // Whatever was left, nobody gets it.
+        // No process gets a span that was left behind.
         while let Some(span) = tree.take(0) {
             tree.write(0, span);
         }
@@ -183,7 +183,7 @@ fn a_fork_that_is_made_or_undone_shares_nothing_with_a_third() {
             tree.write_if_sole(0, span);
             tree.leave(0, span);
         };
-        // The keeper finds the child's slot with what was noted there by then.
+        // The keeper finds the child's slot with the notes made so far.
         let bury = || {
             tree.bury(0);
             tree.bury(1);

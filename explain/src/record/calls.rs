@@ -246,13 +246,13 @@ fn forked(who: &str, child: &str, after: &State) -> (String, Vec<&'static str>) 
     let copied =
         after.processes.iter().find(|process| process.name == *child).as_ref().map_or(0, pages);
     let copied = match copied {
-        0 => "no entry had to be".into(),
-        1 => "1 entry".into(),
-        n => format!("{n} entries"),
+        0 => "no entry has to be".into(),
+        1 => "1 entry is too".into(),
+        n => format!("{n} entries are too"),
     };
     (
         format!(
-            "{who} forks {child}: the regions are copied and {copied}; private pages become read-only in both, shared by counting, and the parent's TLB entries are flushed."
+            "{who} forks {child}: the regions are copied, and {copied}. Private pages are shared by counting and read-only in both; where that takes a right from the parent, its TLB entries are flushed."
         ),
         vec!["E1", "E2", "E3"],
     )
@@ -260,14 +260,14 @@ fn forked(who: &str, child: &str, after: &State) -> (String, Vec<&'static str>) 
 
 fn reclaimed(asked: u64, before: &State, after: &State) -> (String, Vec<&'static str>) {
     let freed = after.free.saturating_sub(before.free);
+    let pages = if asked == 1 { "page" } else { "pages" };
     let text = match freed {
-        0 => format!("Up to {asked} pages are to leave; none does."),
-        1 => format!("Up to {asked} pages are to leave, and 1 does."),
-        freed => format!("Up to {asked} pages are to leave, and {freed} do."),
+        0 => format!("Reclaim is asked for {asked} {pages}, and frees none."),
+        freed => format!("Reclaim is asked for {asked} {pages}, and frees {freed}."),
     };
     (
         format!(
-            "{text} Each loses its right to be stored to, is written if its store lacks it, is unmapped through the reverse map, and is freed after a flush."
+            "{text} A page that leaves loses the right to store, is written if its store lacks it, is unmapped through the reverse map, and is freed after a flush."
         ),
         vec!["F18", "F19", "F20", "F21"],
     )

@@ -52,7 +52,7 @@ pub(super) fn access(
         return (format!("{again}{}: nothing is there, and nothing happens.", who(seen)), &["A24"]);
     }
     let frame =
-        entry.frame().map_or_else(|| "a frame".into(), |frame| format!("frame {}", frame.0));
+        entry.frame().map_or_else(|| "the page".into(), |frame| format!("frame {}", frame.0));
     let how = match seen.tlb {
         Tlb::Hit => format!("the TLB has {frame}"),
         Tlb::Clean => {

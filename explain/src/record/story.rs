@@ -88,7 +88,9 @@ impl<A: Architecture> Story<A> {
             let counts = changes(&self.before, &after);
             let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, &spec) };
             self.add(step, after);
-        } else if self.states.last() != Some(&after) {
+        } else if self.states.last() != Some(&after)
+            && after.processes.iter().all(|process| process.name != self.process)
+        {
             let gone = format!("{} is gone", self.process);
             self.released(&gone, &["E5", "E6", "E7"], &notes, after);
         }
@@ -158,6 +160,11 @@ impl<A: Architecture> Story<A> {
     pub(super) fn ended(&mut self, mm: &Arc<Mm<Watched<A>>>) {
         self.spaces
             .retain(|(_, weak)| weak.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, mm)));
+    }
+
+    /// The names of the processes that have an address space.
+    pub(super) fn processes(&self) -> Vec<String> {
+        self.spaces.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// A file of the script was opened.

@@ -1,5 +1,4 @@
-//! A fault's answer: what our page table says, what the memory manager says, and the host page
-//! filled accordingly.
+//! Answers a fault: asks our page table, then the memory manager, and fills the host page.
 
 use crate::fresh::Filled;
 use crate::machine::LinuxMachine;
@@ -13,32 +12,31 @@ use pagefault::exception::ExceptionTables;
 use pagefault_machine::{Access, Context, Entry, ErrorCode, PageFault, VirtAddr};
 use rustix::io::Errno;
 
-/// A fault as the host tells it.
+/// A fault as the host reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostFault {
-    /// The host address, to the byte where the host tells it.
+    /// The host address, to the byte if the host reports it.
     pub address: u64,
-    /// What the faulting instruction does.
+    /// The access of the faulting instruction.
     pub access: Access,
-    /// The faulting instruction's host address; 0 where the host does not tell.
+    /// The faulting instruction's host address; 0 if the host does not report it.
     pub ip: u64,
-    /// The stack pointer; 0 where the host does not tell.
+    /// The stack pointer; 0 if the host does not report it.
     pub sp: u64,
 }
 
 /// How to resolve a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The access may be tried again. Where the host page was changed, that woke the threads that
-    /// wait for it.
+    /// The access may be tried again. If the host page changed, that woke the threads that wait for
+    /// it.
     Resume(Refilled),
     /// The access is illegal.
     Signal(Signal),
-    /// No frame is available: nothing can be evicted, or a page that several processes share is
-    /// stored to and there is no frame for a copy. The embedder makes room and tries again, or ends
-    /// the program.
+    /// No frame is available: nothing can be evicted, or there is none for the copy of a page that
+    /// processes share. The embedder makes room and tries again, or ends the program.
     Short,
-    /// The manager cannot go on, and why: a message that ends with a newline.
+    /// The manager cannot continue, for this reason: a message that ends with a newline.
     Stop(&'static str),
 }
 
@@ -49,7 +47,7 @@ pub enum Resolution {
     Resume,
     /// The access is illegal.
     Signal(Signal),
-    /// The program cannot go on: no memory is left for it.
+    /// The program cannot continue: no memory is left for it.
     Kill,
 }
 
@@ -90,10 +88,10 @@ impl Signal {
     }
 }
 
-/// Answers a program's fault in an address space: for an embedder that takes the host's `SIGBUS`
+/// Answers a program's fault in an address space, for an embedder that handles the host's `SIGBUS`
 /// itself.
 ///
-/// Called in the handler, on a stack with 32 KiB of room, with every signal blocked whose handler
+/// Call it in the handler, on a stack with 32 KiB of room, with every signal blocked whose handler
 /// could fault or call the memory manager.
 pub fn answer(mm: &Arc<Mm<LinuxMachine>>, fault: &HostFault) -> Answer {
     answer_by(&mm.space().core, fault, |fault| correct(mm, fault))
@@ -107,7 +105,7 @@ pub fn correct(mm: &Arc<Mm<LinuxMachine>>, fault: &PageFault) -> Resolution {
         Verdict::Signal(Verdicts::Segv(SegvCode::MapErr)) => Resolution::Signal(Signal::NotMapped),
         Verdict::Signal(Verdicts::Segv(SegvCode::AccErr)) => Resolution::Signal(Signal::Forbidden),
         Verdict::Signal(Verdicts::Bus) => Resolution::Signal(Signal::NoContent),
-        // The others are verdicts on a kernel's accesses, or on errata, which the host sees to.
+        // The others are verdicts on a kernel's accesses, or on errata, which the host handles.
         Verdict::Signal(Verdicts::Illegal)
         | Verdict::OutOfMemory
         | Verdict::Fixup(_)
@@ -116,7 +114,7 @@ pub fn correct(mm: &Arc<Mm<LinuxMachine>>, fault: &PageFault) -> Resolution {
     }
 }
 
-/// Answers a fault in a space, asking `pager` where our page table does not allow the access.
+/// Answers a fault in a space; asks `pager` if our page table does not allow the access.
 pub(crate) fn answer_by(
     space: &SpaceCore,
     fault: &HostFault,
@@ -148,11 +146,12 @@ pub(crate) fn answer_by(
     refill(space, page, fault.access)
 }
 
-/// How far around a fault host pages are filled that our page table allows already.
+/// How far around a fault to fill host pages that our page table already allows.
 const AROUND: usize = 16;
 
-/// Fills the host pages next to a faulting one whose frames stand nowhere yet: pages brought ahead.
-/// It comes before the faulting page itself, whose waiting thread would soon be here again.
+/// Fills neighbours of a faulting page that were brought ahead and are not on the host yet. This
+/// happens before the faulting page itself is filled, whose waiting thread would soon fault on
+/// them.
 fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
@@ -162,11 +161,11 @@ fn refill_around(space: &SpaceCore, page: usize) {
     before.map_while(present).for_each(refill);
 }
 
-/// Fills the host page from the entry that is there now.
+/// Fills the host page from its current entry.
 fn refill(space: &SpaceCore, page: usize, access: Access) -> Answer {
     match space.shared.refill(space, page, access) {
         Ok(refilled) => Answer::Resume(refilled),
-        // The program unmapped the range, or is ending: the access finds out by itself.
+        // The program unmapped the range, or is ending: the retried access will show it.
         Err(Errno::NOENT | Errno::SRCH) => Answer::Resume(Refilled::Unchanged),
         Err(Errno::NOBUFS) => Answer::Short,
         Err(Errno::NOMEM) => Answer::Stop("pagefault: the host has no memory left\n"),
@@ -185,8 +184,8 @@ fn page_fault(space: &SpaceCore, page: usize, address: VirtAddr, fault: &HostFau
     if let Entry::Present { protection, .. } = space.table.entry(page) {
         code.set(ErrorCode::PROTECTION, !protection.is_empty());
     }
-    // Code and stack outside of the window have no logical address. Zero is below every stack, so
-    // the stack rule (spec A14), which no program outside can be held to, lets the access pass.
+    // Code and stack outside the window have no logical address. Zero is below every stack, so the
+    // stack rule (spec A14) lets the access pass; it cannot apply to a program outside.
     let logical = |host: u64| {
         if space.host_range().contains(&host) { space.logical(host) } else { VirtAddr::ZERO }
     };

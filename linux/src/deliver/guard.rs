@@ -1,7 +1,7 @@
 //! Guarded accesses: loads, stores and fetches that report a signal instead of raising it.
 //!
-//! The kernel's exception table (spec H1) on a small scale: a fault of one of the two instructions
-//! below goes on at its fix-up address if the memory manager's answer is a signal.
+//! A small counterpart of the kernel's exception table (spec H1): a fault of one of the two
+//! instructions below continues at its fix-up address if the memory manager's answer is a signal.
 
 use super::Signal;
 use crate::space::LinuxSpace;
@@ -13,7 +13,7 @@ use pagefault_machine::VirtAddr;
 pub struct Faulted {
     /// The signal.
     pub signal: Signal,
-    /// The address that it names.
+    /// The signal's address.
     pub address: VirtAddr,
     /// The bytes transferred before.
     pub done: usize,
@@ -34,8 +34,8 @@ impl core::error::Error for Faulted {}
 impl LinuxSpace {
     /// Loads bytes as a program would, in ascending order.
     ///
-    /// An address outside of the space's window is [`Signal::NotMapped`]; an identity space has no
-    /// window, since its memory is what the program refers to.
+    /// An address outside the space's window is [`Signal::NotMapped`]. An identity space has no
+    /// window: its memory is the program's own.
     pub fn load(&self, address: VirtAddr, bytes: &mut [u8]) -> Result<(), Faulted> {
         self.transfer(address, bytes.len(), |host, len| {
             // SAFETY: `bytes` has room for `len`; the source is in our window, where a fault that
@@ -54,7 +54,7 @@ impl LinuxSpace {
         })
     }
 
-    /// Executes the instructions at an address, which must return at once as a function does.
+    /// Executes the instructions at an address, which must return at once like a function.
     ///
     /// # Safety
     /// The code there must be a function without arguments that keeps the C calling convention.
@@ -67,7 +67,7 @@ impl LinuxSpace {
         })
     }
 
-    /// Does an access to the part of `len` bytes from `address` that the space covers.
+    /// Accesses the part of `len` bytes from `address` that the space covers.
     fn transfer(
         &self,
         address: VirtAddr,
@@ -93,7 +93,7 @@ impl LinuxSpace {
     }
 }
 
-/// What the handler tells the guarded code.
+/// The handler's report to the guarded code.
 #[repr(C)]
 struct RawFault {
     signal: i32,
@@ -119,8 +119,8 @@ unsafe fn guarded_copy(to: *mut u8, from: *const u8, len: usize) -> (usize, RawF
 /// The registers of interrupted code.
 pub(super) type Registers = [libc::greg_t; 23];
 
-/// Makes guarded code that raised a signal go on at its fix-up. Returns false if the interrupted
-/// code is not guarded.
+/// Continues guarded code that raised a signal at its fix-up. Returns false if the interrupted code
+/// is not guarded.
 pub(super) fn fix_up(registers: &mut Registers, signal: Signal, address: u64) -> bool {
     let ip = registers[libc::REG_RIP as usize];
     let fault = if ip == label(&raw const pagefault_guarded_copy_access) {
@@ -140,7 +140,7 @@ pub(super) fn fix_up(registers: &mut Registers, signal: Signal, address: u64) ->
     true
 }
 
-/// Whether the code that could not be fetched was called by [`pagefault_guarded_call`].
+/// Whether [`pagefault_guarded_call`] called the code that could not be fetched.
 fn called_by_guard(registers: &Registers) -> bool {
     let sp = registers[libc::REG_RSP as usize] as *const i64;
     // SAFETY: this handler runs on behalf of the interrupted thread. A stack pointer that is not

@@ -1,10 +1,10 @@
-//! How a fault travels up: from the host, through our page table, to the memory manager.
+//! The way of a fault: from the host, through our page table, to the memory manager.
 //!
-//! A host fault is first looked up in our own page table, as a processor walks its tables on a
-//! miss of its look-aside buffer: if the entry allows the access, the host page is filled and the
-//! memory manager never hears of it. Otherwise the memory manager is asked: by the embedder's own
-//! handler through [`answer()`], or through a [`Pager`], *inline* in the faulting thread (`signal`)
-//! or on a *thread* of the machine's (`thread`).
+//! A host fault is first looked up in our own page table, as a processor walks its tables on a TLB
+//! miss. If the entry allows the access, the machine fills the host page without calling the memory
+//! manager. Otherwise it calls the memory manager: from the embedder's own handler through
+//! [`answer()`], or through a [`Pager`], *inline* in the faulting thread (`signal`) or on a
+//! *thread* of the machine's (`thread`).
 
 mod answer;
 #[cfg(feature = "std")]
@@ -25,7 +25,7 @@ pub use pager::{Answering, Pager};
 pub use report::Report;
 use rustix::fd::BorrowedFd;
 
-/// Ends the process with a message. Used where going on would mean a wrong byte or a hang.
+/// Ends the process with a message, when continuing would mean a wrong byte or a hang.
 pub(crate) fn stop(message: &str) -> ! {
     // SAFETY: where the program has closed its standard error the write fails, or goes to what the
     // program has there instead, as its own messages do.

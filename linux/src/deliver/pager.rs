@@ -1,4 +1,4 @@
-//! Pagers: who answers the faults that the machine itself takes.
+//! Pagers answer the faults that the machine itself takes.
 
 use super::answer::{Answer, HostFault, Resolution, Signal, answer_by};
 use super::{signal, thread};
@@ -13,26 +13,26 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 
-/// Whoever answers page faults: the memory manager.
+/// Answers page faults: the memory manager.
 ///
-/// Called in a signal handler under inline delivery: it must not use the program's heap, touch
+/// Under inline delivery it runs in a signal handler: it must not use the program's heap, touch
 /// managed memory, or take a lock that interrupted code could hold.
 pub trait Pager: Send + Sync {
     /// Answers a fault in the space with this number; its addresses are logical.
     fn fault(&self, space: u32, fault: &PageFault) -> Resolution;
 
-    /// Called first in every thread that the machine starts.
+    /// Runs first in every thread that the machine starts.
     fn thread_started(&self) {}
 }
 
-/// Faults are answered as long as this lives; dropping it stops the machine's threads and waits for
-/// the faults that are being answered. It must not be dropped by the pager itself.
+/// Faults are answered as long as this lives. Dropping it stops the machine's threads and waits for
+/// faults in progress. The pager itself must not drop it.
 #[must_use]
 pub struct Answering {
     shared: Arc<Shared>,
 }
 
-/// Who answers, and with what threads.
+/// The pager and its threads.
 pub(crate) struct Pagers {
     /// A boxed `Arc`, or null.
     current: AtomicPtr<Arc<dyn Pager>>,
@@ -41,9 +41,9 @@ pub(crate) struct Pagers {
 }
 
 impl LinuxMachine {
-    /// Lets `pager` answer the faults of all spaces of the machine from now on.
+    /// Makes `pager` answer the faults of all spaces of the machine.
     ///
-    /// `EBUSY`: somebody does already.
+    /// `EBUSY`: the machine already has a pager.
     pub fn answer_with(&self, pager: Arc<dyn Pager>) -> Result<Answering, Errno> {
         let shared = &self.shared;
         let boxed = Box::into_raw(Box::new(pager));
@@ -70,7 +70,7 @@ impl Drop for Answering {
         let pagers = &self.shared.pagers;
         let pager = pagers.current.swap(null_mut(), SeqCst);
         if !self.shared.descriptor.is_ours() {
-            // A forked child: the threads that may have been inside do not exist here.
+            // A forked child: threads that may have been inside do not exist here.
             pagers.threads.forget();
             return;
         }
@@ -91,7 +91,7 @@ impl Pagers {
         }
     }
 
-    /// Runs `f` with the pager, which stays meanwhile; `None` where there is none.
+    /// Runs `f` with the pager, which stays meanwhile; `None` if there is none.
     pub(super) fn with_current<R>(&self, f: impl FnOnce(&dyn Pager) -> R) -> Option<R> {
         let _visit = self.visitors.enter();
         // SAFETY: null, or a box that `Answering` frees after the visit.

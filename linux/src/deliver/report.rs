@@ -1,4 +1,4 @@
-//! Faults as the userfaultfd reports them, where no signal is raised: one message for each.
+//! Faults as messages of the userfaultfd, without signals.
 
 use super::HostFault;
 use crate::host::PAGE;
@@ -6,14 +6,15 @@ use crate::machine::{LinuxMachine, Shared};
 use pagefault_machine::Access;
 use rustix::fd::{AsFd, BorrowedFd};
 
-/// A fault whose thread, the program's or the kernel's on behalf of anybody, waits to be woken.
+/// A fault whose thread waits to be woken; the access is the program's, or the kernel's for any
+/// process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The host address, to the byte where the host tells it.
+    /// The host address, to the byte if the host reports it.
     pub address: u64,
-    /// What the access does; a fetch is told as a load.
+    /// The access; a fetch is reported as a load.
     pub access: Access,
-    /// The number of the thread; 0 where the host does not tell.
+    /// The number of the thread; 0 if the host does not report it.
     pub thread: u32,
 }
 
@@ -37,7 +38,7 @@ const FLAG_WP: u64 = 2;
 const MESSAGES: usize = 16;
 
 impl Report {
-    /// The fault to be answered.
+    /// The fault to answer.
     pub fn fault(&self) -> HostFault {
         HostFault { address: self.address, access: self.access, ip: 0, sp: 0 }
     }
@@ -73,20 +74,20 @@ impl Shared {
     /// Lets whoever waits for a page try again.
     pub fn wake_waiters(&self, report: &Report) {
         let page = report.address & !(PAGE as u64 - 1);
-        // Nobody may be waiting any more.
+        // Perhaps no thread waits any more.
         let _ = self.descriptor.wake(page..page + PAGE as u64);
     }
 }
 
 impl LinuxMachine {
-    /// The descriptor that is readable while there are faults to be answered, for an embedder with
-    /// a thread of its own under [`Delivery::Threads`](crate::Delivery::Threads).
+    /// The descriptor that is readable while there are faults to answer, for an embedder with a
+    /// thread of its own under [`Delivery::Threads`](crate::Delivery::Threads).
     pub fn reports(&self) -> BorrowedFd<'_> {
         self.shared.descriptor.as_fd()
     }
 
-    /// Takes one report, if there is one. Whoever waits for it sleeps until the page is filled
-    /// ([`Refilled::Changed`](crate::Refilled::Changed)) or [woken](Self::wake_waiters).
+    /// Takes one report, if there is one. The faulting thread sleeps until the page is filled
+    /// ([`Refilled::Changed`](crate::Refilled::Changed)) or it is [woken](Self::wake_waiters).
     pub fn take_report(&self) -> Option<Report> {
         let mut report = None;
         self.shared.take::<{ size_of::<Message>() }>(|taken| report = Some(taken));

@@ -1,9 +1,9 @@
 //! Inline delivery: the faulting thread runs the memory manager in its own signal handler.
 //!
 //! The kernel raises `SIGBUS` for a missing or write-protected page of a managed range, and the
-//! processor's error code is in the signal frame. A fetch from a page that the host does not let
-//! execute raises `SIGSEGV`. All signals are blocked meanwhile. What is not ours goes on to whoever
-//! handled the signal before.
+//! processor's error code is in the signal frame. A fetch from a page that is not executable on the
+//! host raises `SIGSEGV`. All signals are blocked in the handler. Signals that are not ours go on
+//! to the previous handler.
 
 use super::guard::{self, Registers};
 use super::pager::answer;
@@ -25,8 +25,8 @@ pub(super) struct FaultInfo {
     pub code: i32,
     pub pad: i32,
     pub address: u64,
-    /// For a signal that a thread of ours sends: the code meant, since one thread may not send
-    /// another one a kernel's code.
+    /// For a signal that a thread of ours sends: the intended code, since a thread may not send a
+    /// kernel's code to another.
     pub meant: u64,
     pub rest: [u64; 12],
 }
@@ -65,7 +65,7 @@ fn install_one(signal: c_int, flags: c_int) -> Result<(), Errno> {
         if libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) != 0 {
             return Err(Errno::INVAL);
         }
-        // An earlier try may have come as far as this: what was there before it is known already.
+        // An earlier try may have come this far: then the previous handler is already known.
         if now.assume_init_ref().sa_sigaction == action.sa_sigaction {
             return Ok(());
         }
@@ -77,7 +77,7 @@ fn install_one(signal: c_int, flags: c_int) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What handled the two signals before us.
+/// The previous handlers of the two signals.
 struct Previous([UnsafeCell<MaybeUninit<libc::sigaction>>; 2]);
 
 // SAFETY: written once by `install_one`, before the handlers that read it are installed.
@@ -107,12 +107,12 @@ fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
         raise(Signal::from_numbers(signal, info.meant as i32), info.address, context);
         return;
     }
-    // Only a kernel's code is positive: the others are signals that somebody sent.
+    // Only a kernel's code is positive: the others are signals that a process sent.
     let ours = if info.code > 0 { managed(signal, info.address) } else { None };
     let Some(space) = ours else { return pass_on(info, context) };
     match answer_with_room(signal, space, &host_fault(info.address, context)) {
         Answer::Resume(_) => {}
-        // In an identity space that is not our page after all.
+        // In an identity space, this is not our page after all.
         Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(info, context),
         Answer::Signal(verdict) => raise(verdict, info.address, context),
         Answer::Short => stop("pagefault: out of memory\n"),
@@ -120,8 +120,7 @@ fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
     }
 }
 
-/// The space of ours that a fault is in. A fault of an identity space with a `SIGSEGV` is one that
-/// the host itself answers for.
+/// Our space that contains a fault. A fault in an identity space with `SIGSEGV` is the host's own.
 fn managed<'a>(signal: c_int, address: u64) -> Option<&'a SpaceCore> {
     // SAFETY: the faulting access is under way, and whoever drops a space answers for there being
     // none.
@@ -132,8 +131,8 @@ fn managed<'a>(signal: c_int, address: u64) -> Option<&'a SpaceCore> {
     (signal == libc::SIGBUS || !space.is_identity()).then_some(space)
 }
 
-/// Answers on this stack or, for a signal whose handler runs on a small alternate stack, on one
-/// that is large enough.
+/// Answers on this stack, or on a side stack if the signal's handler runs on a small alternate
+/// stack.
 fn answer_with_room(signal: c_int, space: &SpaceCore, fault: &HostFault) -> Answer {
     if signal == libc::SIGBUS {
         return answer(space, fault);
@@ -156,7 +155,7 @@ fn host_fault(address: u64, context: &ucontext_t) -> HostFault {
     HostFault { address, access, ip, sp }
 }
 
-/// Ends a guarded access, or hands the signal to whoever handles it.
+/// Ends a guarded access, or hands the signal to its handler.
 fn raise(verdict: Signal, address: u64, context: &mut ucontext_t) {
     let registers: &mut Registers = &mut context.uc_mcontext.gregs;
     if guard::fix_up(registers, verdict, address) {
@@ -167,7 +166,7 @@ fn raise(verdict: Signal, address: u64, context: &mut ucontext_t) {
     pass_on(&info, context);
 }
 
-/// Hands a signal to the handler that would have had it without us.
+/// Hands a signal to the handler that would have received it without us.
 fn pass_on(info: &FaultInfo, context: &mut ucontext_t) {
     let action = disposition(info.signal);
     let info_ptr = std::ptr::from_ref(info).cast::<siginfo_t>().cast_mut();
@@ -188,7 +187,7 @@ fn pass_on(info: &FaultInfo, context: &mut ucontext_t) {
     }
 }
 
-/// What handles a signal besides us: what the program installed since, or what was there before.
+/// The other handler of a signal: one that the program installed since, or the previous one.
 fn disposition(signal: c_int) -> libc::sigaction {
     let mut now = MaybeUninit::uninit();
     // SAFETY: reads the disposition into `now`; on success it is initialised, and the previous one
@@ -204,8 +203,8 @@ fn disposition(signal: c_int) -> libc::sigaction {
     }
 }
 
-/// Lets the default action happen, which for these signals ends the process: the signal is queued
-/// again and strikes when this handler returns.
+/// Causes the default action, which for these signals ends the process: the signal is queued again
+/// and arrives when this handler returns.
 fn die_of(info: &FaultInfo) {
     // SAFETY: sets a disposition to its default, and queues a signal to this thread with a siginfo
     // of the kernel's size.

@@ -1,8 +1,7 @@
-//! Side stacks: room to answer a fault where the handler's own stack is small.
+//! Side stacks: room to answer a fault when the handler's own stack is small.
 //!
-//! `SIGSEGV` must be handled on the alternate stack, or else a program that overflows its stack
-//! dies without the message that its own handler would print; that stack is too small for a memory
-//! manager.
+//! `SIGSEGV` must be handled on the alternate stack: otherwise a program that overflows its stack
+//! dies without its own handler's message. That stack is too small for a memory manager.
 
 use crate::lock::FutexMutex;
 use crate::reserve::Reservation;
@@ -21,11 +20,11 @@ struct Stacks {
 
 static STACKS: OnceLock<Stacks> = OnceLock::new();
 
-/// Reserves the stacks; to be done before the first use.
+/// Reserves the stacks, before the first use.
 pub(super) fn prepare() -> Result<(), Errno> {
     if STACKS.get().is_none() {
         let memory = Reservation::new(STACK * COUNT).map_err(|error| error.errno)?;
-        // Somebody else was faster: theirs is as good.
+        // Another thread was faster: its stacks serve too.
         let _ = STACKS.set(Stacks { memory, locks: [FutexMutex::INIT; COUNT] });
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Thread delivery: threads of the machine's own read the userfaultfd.
 //!
-//! Faults that the kernel takes on the program's behalf are answered too, so system calls work on
+//! They also answer faults that the kernel takes on the program's behalf, so system calls work on
 //! absent pages.
 
 use super::pager::answer;
@@ -25,8 +25,8 @@ use std::thread::JoinHandle;
 /// The threads of a machine.
 pub(crate) struct Threads {
     running: lock_api::Mutex<FutexMutex, Option<Running>>,
-    /// Held shared while faults are being answered; whoever holds it exclusively knows that no
-    /// thread of the machine holds any other lock.
+    /// Held shared while faults are answered. An exclusive holder knows that no thread of the
+    /// machine holds any other lock.
     pub gate: RwLock<FutexRwLock, ()>,
     poisoned: lock_api::Mutex<FutexMutex, Poisoned>,
 }
@@ -42,7 +42,7 @@ const POISONED: usize = 32;
 
 struct Running {
     stop: Arc<Kept>,
-    /// What each thread waits on.
+    /// The descriptors that each thread waits on.
     waits: Vec<Arc<Kept>>,
     handles: Vec<JoinHandle<()>>,
 }
@@ -62,12 +62,12 @@ impl Threads {
         // The counter cannot overflow from one write.
         let _ = rustix::io::write(&*running.stop, &1_u64.to_ne_bytes());
         for handle in running.handles {
-            // A thread that panicked has already said so.
+            // A thread that panicked has already printed its message.
             let _ = handle.join();
         }
     }
 
-    /// After a process fork the child has no threads; forgets them and says how many there were.
+    /// After a process fork the child has no threads; forgets them and returns how many there were.
     pub fn forget(&self) -> usize {
         match self.running.lock().take() {
             Some(running) => {
@@ -80,7 +80,7 @@ impl Threads {
         }
     }
 
-    /// Forgets what was poisoned in a range of host addresses, which is about to go.
+    /// Forgets poisoned pages in a range of host addresses that is about to go.
     pub fn forget_poisoned(&self, range: &std::ops::Range<u64>) {
         let mut poisoned = self.poisoned.lock();
         let (all, mut kept) = (poisoned.pages, 0);
@@ -113,7 +113,7 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
         let builder = std::thread::Builder::new().name("pagefault".into());
         builder.spawn(move || serve(&shared, &wait))
     };
-    // Threads inherit the mask: none of ours may run a handler of the program's, which could touch
+    // Threads inherit the mask: none of ours may run the program's handlers, which could touch
     // managed memory.
     let quiet = Quiet::new();
     let spawned: Result<_, _> = waits.iter().map(spawn).collect();
@@ -127,8 +127,8 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
 const STOP: u64 = 0;
 const FAULT: u64 = 1;
 
-/// What one thread waits on. A fault wakes only the first thread that is not busy; with `poll` it
-/// would wake them all.
+/// The descriptors that one thread waits on. A fault wakes only the first idle thread; with `poll`
+/// it would wake them all.
 fn waiting_for(shared: &Shared, stop: &Kept) -> Result<Kept, Errno> {
     let wait = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&wait, stop.as_fd(), EventData::new_u64(STOP), EventFlags::IN)?;
@@ -145,7 +145,7 @@ fn serve(shared: &Weak<Shared>, wait: &Kept) {
         let threads = &shared.pagers.threads;
         let pause = (threads.poisoned.lock().len > 0).then_some(&POISON_TIME);
         let mut events = [empty; 2];
-        // Interrupted or refused: the descriptor is looked at all the same, which does no harm.
+        // Interrupted or refused: reading the descriptor anyway does no harm.
         let ready = epoll::wait(wait.as_fd(), &mut events[..], pause);
         let ready_count = ready.unwrap_or(0);
         if events[..ready_count].iter().any(|event| event.data.u64() == STOP) {
@@ -159,15 +159,15 @@ fn serve(shared: &Weak<Shared>, wait: &Kept) {
     }
 }
 
-/// How long a page stays poisoned. The system call that it is for fails at once; should its thread
-/// be late, the fault is reported again.
+/// How long a page stays poisoned. The system call that accesses it fails at once; if its thread is
+/// late, the fault is reported again.
 const POISON_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 fn unpoison(shared: &Shared) {
     shared.pagers.threads.poisoned.lock().clear(shared);
 }
 
-/// Poisons the page at a host address that is being accessed; false if the host cannot.
+/// Poisons the page at an accessed host address; false if the host cannot.
 fn poison(shared: &Shared, host: u64) -> bool {
     // SAFETY: the access waits for its answer, so its space is there.
     let Some(space) = (unsafe { space::find(host) }) else { return false };
@@ -217,8 +217,8 @@ fn answer_report(shared: &Shared, report: &Report) {
     shared.wake_waiters(report);
 }
 
-/// Makes an access fail: a program's by a signal, the kernel's by poisoning the page, since it
-/// would try again and again with the signal pending.
+/// Makes an access fail: a program's by a signal, the kernel's by poisoning the page, since the
+/// kernel would retry for ever with the signal pending.
 fn deny(shared: &Shared, report: &Report, signal: Signal) {
     let page = report.address & !(PAGE as u64 - 1);
     if report.thread != 0 && !in_system_call(report.thread) {
@@ -246,7 +246,7 @@ fn in_system_call(thread: u32) -> bool {
     rustix::io::read(&file, &mut text).is_ok_and(|n| n > 0) && text[0].is_ascii_digit()
 }
 
-/// Sends a thread the signal that its access raised, in the form that our own handler knows.
+/// Sends a thread the signal that its access raised, in the form that our handler expects.
 fn send(thread: u32, signal: Signal, address: u64) {
     let (number, code) = signal.numbers();
     let info = FaultInfo {

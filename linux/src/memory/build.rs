@@ -19,23 +19,22 @@ use std::sync::atomic::AtomicU64;
 pub enum Swap {
     /// Compressed in RAM.
     Ram {
-        /// The most RAM that it takes, on top of the memory's limit.
+        /// The most RAM that it uses, on top of the memory's limit.
         bytes: u64,
     },
     /// An unlinked temporary file.
     TemporaryFile {
-        /// Where it is made.
+        /// Its directory.
         directory: PathBuf,
-        /// The most that it holds; without a size it grows as far as its file system has room, less
-        /// 5 %.
+        /// Its maximum size; without one it grows as far as its file system has room, less 5 %.
         bytes: Option<u64>,
     },
-    /// A file, or a block device, that is kept.
+    /// A named file, or a block device.
     File {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// The most that it holds; without a size as much as its file system has room for, less 5 %,
-        /// or its device.
+        /// Its maximum size; without one it grows as far as its file system has room, less 5 %, or
+        /// fills its device.
         bytes: Option<u64>,
     },
 }
@@ -54,7 +53,7 @@ pub struct Builder {
 /// Why a memory could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
-    /// The limit is too small to work with.
+    /// The limit is too small to work.
     #[error("a memory limit of {given} bytes is too small: give at least {least}")]
     LimitTooSmall {
         /// The limit given.
@@ -74,9 +73,9 @@ pub enum CreateError {
     /// A swap area cannot be used.
     #[error("swap area {index} has no room for a page, or there are too many areas ({error:?})")]
     SwapArea {
-        /// Which one, from 0, in the order given.
+        /// Its number, from 0, in the order given.
         index: usize,
-        /// What the memory manager says.
+        /// The memory manager's error.
         error: SwapOnError,
     },
     /// The host refuses a thread or the handlers of signals.
@@ -90,11 +89,11 @@ impl From<ProbeError> for CreateError {
     }
 }
 
-/// The fewest frames that a memory works with: a batch of pages on their way out, and as many that
-/// faults need meanwhile.
+/// The fewest frames with which a memory works: a batch of leaving pages, and as many for faults
+/// meanwhile.
 const FEWEST_FRAMES: u64 = 64;
 
-/// How many pages compressed RAM has slots for, for each page of its cap.
+/// How many slots compressed RAM has for each page of its cap.
 const RAM_SLOTS_PER_PAGE: u64 = 4;
 
 impl Builder {
@@ -111,8 +110,8 @@ impl Builder {
         }
     }
 
-    /// The swap areas, in the order in which they are filled; each spills to the next when it is
-    /// full. None: what does not fit ends the program.
+    /// The swap areas, in the order in which they fill; each spills to the next when it is full.
+    /// Without an area, memory that does not fit ends the program.
     pub fn swap(mut self, areas: impl IntoIterator<Item = Swap>) -> Self {
         self.swap = areas.into_iter().collect();
         self
@@ -124,14 +123,14 @@ impl Builder {
         self
     }
 
-    /// When pages are evicted; on demand by default, which needs no thread and was faster wherever
-    /// it was measured, though a fault that evicts takes longer than the others.
+    /// When pages are evicted. The default is on demand, which needs no thread and was faster in
+    /// every measurement; but a fault that evicts takes longer than others.
     pub const fn reclaim(mut self, reclaim: Reclaim) -> Self {
         self.reclaim = reclaim;
         self
     }
 
-    /// The most bytes that all regions together may have, 64 GiB by default; addresses only.
+    /// The most bytes of all regions together, 64 GiB by default; this reserves only addresses.
     /// Rounded up to 2 MiB.
     pub const fn addresses(mut self, bytes: u64) -> Self {
         self.window = bytes;
@@ -144,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// Makes the memory, or says what stands in the way and what to do.
+    /// Makes the memory, or returns what prevents it and what to do.
     pub fn build(self) -> Result<Memory, CreateError> {
         let frames = self.frames()?;
         let window = self.window.max(SPAN).checked_next_multiple_of(SPAN);
@@ -157,10 +156,10 @@ impl Builder {
         let stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
         let rules = pagefault::Config {
             overcommit: Overcommit::Always,
-            // Regions are free here: they are not mappings of the host's.
+            // Regions cost nothing here: they are not host mappings.
             max_regions: i32::MAX as usize,
             populate_ahead: crate::machine::POPULATE_AHEAD,
-            // The host reads files ahead, into its own page cache.
+            // The host itself reads files ahead, into its own page cache.
             file_read_ahead: 1,
             observer: self.observer,
             ..pagefault::Config::default()
@@ -176,7 +175,7 @@ impl Builder {
         Ok(Memory { space: Attachment::new(&shared, space) })
     }
 
-    /// How many frames keep the promise: the limit less what the machine has resident beside them.
+    /// How many frames keep the limit: the limit minus the machine's resident overhead.
     fn frames(&self) -> Result<u32, CreateError> {
         let overhead = u64::from(Config::OVERHEAD);
         let frames = (self.limit / PAGE_SIZE).saturating_sub(overhead);
@@ -204,7 +203,7 @@ fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
     Ok(())
 }
 
-/// A store, of which the memory manager has a handle too.
+/// A store shared with the memory manager.
 pub(super) enum Device {
     Ram(Arc<CompressedRam>),
     File(Arc<SwapFile>),

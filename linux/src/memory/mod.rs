@@ -1,7 +1,8 @@
 //! Memory for a Rust program, with a limit on how much of it is resident.
 //!
-//! A [`Memory`] hands out [`Region`]s, slices of bytes that may together be much larger than its
-//! limit. What does not fit is compressed or written to a file, and comes back when it is touched.
+//! A [`Memory`] hands out [`Region`]s, slices of bytes that together may be much larger than its
+//! limit. Pages that do not fit are compressed or written to a file, and come back when they are
+//! touched.
 //!
 //! ```
 //! use pagefault_linux::memory::Memory;
@@ -19,8 +20,8 @@
 //!
 //! # Deliveries
 //! Under [inline delivery](crate::Delivery::Inline), the default, a system call on a page that is
-//! not resident fails with `EFAULT`: [`Region::pin`] what it is to use. Thread delivery has no such
-//! rule, where the kernel grants it, and costs more for each fault.
+//! not resident fails with `EFAULT`: [`Region::pin`] the bytes that it uses. Thread delivery has no
+//! such rule, but needs the kernel's permission and costs more for each fault.
 //!
 //! # Signals and forks
 //! A signal handler may touch regions. A child of a process fork does not inherit them: touching
@@ -49,20 +50,20 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
-/// Memory with a limit. Cloning gives another handle on it; it ends with its last handle, region
+/// Memory with a limit. Cloning gives another handle; the memory ends with its last handle, region
 /// and snapshot.
 #[derive(Clone)]
 pub struct Memory {
     space: Arc<Attachment>,
 }
 
-/// What all memories and snapshots over one machine share.
+/// The state that all memories and snapshots over one machine share.
 struct Shared {
     runtime: Runtime,
     limit: u64,
     /// The stores, for their statistics, by area number.
     stores: Vec<Device>,
-    /// Numbers regions and snapshots in the order of their making.
+    /// Numbers regions and snapshots in the order of their creation.
     births: AtomicU64,
 }
 
@@ -71,7 +72,7 @@ struct Attachment {
     _attached: Attached,
     /// Dropped first, unless this is a forked child.
     space: ManuallyDrop<AddressSpace<LinuxMachine>>,
-    /// How many pins there are; held locked while a snapshot is taken.
+    /// The number of pins; held locked while a snapshot is taken.
     pins: Mutex<usize>,
     shared: Arc<Shared>,
 }
@@ -82,8 +83,8 @@ impl Memory {
         Builder::new(bytes)
     }
 
-    /// A memory of which at most `bytes` are resident, and whose other pages are kept compressed in
-    /// up to half as much again, then in a temporary file.
+    /// A memory of which at most `bytes` are resident. The other pages are compressed in up to half
+    /// as much RAM again, then go to a temporary file.
     pub fn with_limit(bytes: u64) -> Result<Self, CreateError> {
         Builder::new(bytes).build()
     }
@@ -103,15 +104,15 @@ impl Memory {
     /// Maps `bytes` bytes of a file from the byte `offset` on, a multiple of the page size.
     ///
     /// Stores to a [shared](Sharing::Shared) region reach the file by [`Region::sync`] or when
-    /// their page is evicted, stores to a private one never. Touching whole pages past the end of
-    /// the file is a `SIGBUS`.
+    /// their page is evicted; stores to a private region never do. Touching whole pages past the
+    /// end of the file raises `SIGBUS`.
     ///
     /// # Safety
     /// As with every mapping of a file, its bytes must not change while references to the region's
-    /// bytes exist, but through those: not through another shared region of the same pages, nor
-    /// through [`File::write_at`](pagefault::Mapping::write_at) or
-    /// [`File::truncate`](pagefault::Mapping::truncate), and the backing must read back
-    /// what was last written.
+    /// bytes exist, except through these references: not through another shared region of the same
+    /// pages, nor through [`File::write_at`](pagefault::Mapping::write_at) or
+    /// [`File::truncate`](pagefault::Mapping::truncate). The backing must read back what was last
+    /// written.
     pub unsafe fn map_file(
         &self,
         file: &File<LinuxMachine>,
@@ -123,14 +124,15 @@ impl Memory {
         self.request(&MapRequest { sharing, ..request })
     }
 
-    /// Takes a snapshot: a copy of all regions, made page by page when either side stores.
+    /// Takes a snapshot: a copy of all regions, which copies a page only when either side stores to
+    /// it.
     ///
-    /// Stores that other threads make meanwhile may or may not be in it.
+    /// Concurrent stores of other threads may or may not be in it.
     pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
         Snapshot::new(&self.space)
     }
 
-    /// What happened so far, and what is resident.
+    /// The counters so far, and the resident memory.
     pub fn stats(&self) -> Stats {
         self.space.shared.stats()
     }
@@ -154,8 +156,8 @@ impl Attachment {
         self.space.space()
     }
 
-    /// Whether this is a forked child, which has nothing of the memory: its locks may be held by
-    /// threads that do not exist here.
+    /// Whether this is a forked child, which cannot use the memory: threads that do not exist here
+    /// may hold its locks.
     fn is_inherited(&self) -> bool {
         self.shared.runtime.machine().is_inherited()
     }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 /// Bytes of a [`Memory`](super::Memory), unmapped on drop.
 ///
 /// # System calls
-/// Under [inline delivery](crate::Delivery::Inline), the default, a system call that is given a part
-/// of a region fails with `EFAULT` where a page is not resident, or may only be read and is to be
-/// stored to: the kernel does not wait for the memory manager. So [`pin`](Self::pin) what a call is
-/// to use, and give it the pinned bytes:
+/// Under [inline delivery](crate::Delivery::Inline), the default, a system call on a part of a
+/// region fails with `EFAULT` if a page is not resident, or if the call stores to a page that is
+/// read-only on the host: the kernel does not wait for the memory manager. So [`pin`](Self::pin)
+/// the bytes that a call uses, and pass it the pinned bytes:
 /// ```
 /// # use pagefault_linux::Memory;
 /// # use std::io::Read;
@@ -31,8 +31,8 @@ use std::sync::Arc;
 /// Under [thread delivery](crate::Delivery::Threads) there is no such rule.
 ///
 /// # Ranges
-/// Its methods take ranges of bytes within it, rounded outward to whole pages, and panic like a
-/// slice's index if one leaves it.
+/// Its methods take ranges of bytes within it, rounded outward to whole pages. Like a slice's
+/// index, they panic if a range leaves it.
 pub struct Region {
     space: Arc<Attachment>,
     at: VirtAddr,
@@ -49,7 +49,7 @@ unsafe impl Sync for Region {}
 
 impl Region {
     pub(super) fn new(space: &Arc<Attachment>, at: VirtAddr, bytes: usize) -> Self {
-        // The memory manager only maps what the space covers.
+        // The memory manager maps only addresses that the space covers.
         let start = space.page_table().host_address(at).unwrap_or(std::ptr::null_mut());
         Self { space: space.clone(), at, start, bytes, birth: space.birth() }
     }
@@ -127,8 +127,8 @@ impl Region {
         self.space.space.msync(at, bytes, SyncMode::Sync)
     }
 
-    /// Keeps a part resident, and mapped on the host, as long as the result lives: for a system
-    /// call that stores to it or loads from it.
+    /// Keeps a part resident, and mapped on the host, as long as the result lives, so that a system
+    /// call can use it.
     pub fn pin(&mut self, range: impl RangeBounds<usize>) -> Result<Pinned<'_>, UserError> {
         let (bytes, pages) = (self.bytes_of(&range), self.pages(range));
         let _quiet = Quiet::new();
@@ -147,9 +147,9 @@ impl Region {
     /// Makes the region longer or shorter, rounded up to whole pages. It may move; its content up to
     /// the shorter length stays, and new bytes are zeros or the file's.
     ///
-    /// It cannot grow once parts of it differ in what [`protect`](Self::protect),
-    /// [`lock`](Self::lock) or [`advise`](Self::advise) made of them
-    /// ([`RemapError::Unmapped`]). No snapshot taken before has it any more.
+    /// It cannot grow once [`protect`](Self::protect), [`lock`](Self::lock) or
+    /// [`advise`](Self::advise) made its parts differ ([`RemapError::Unmapped`]). Earlier snapshots
+    /// lose the region.
     /// ```
     /// # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
     /// let memory = pagefault_linux::Memory::with_limit(1 << 20)?;
@@ -163,7 +163,7 @@ impl Region {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE as usize).ok_or(RemapError::NoGap)?;
         let _quiet = Quiet::new();
         let at = match bytes < self.bytes {
-            // The parts of what stays need not be alike.
+            // The remaining parts may differ.
             true if bytes > 0 => {
                 let (end, cut) = (self.at + bytes as u64, (self.bytes - bytes) as u64);
                 self.space.space.munmap(end, cut).map_err(|_| RemapError::OutOfMemory)?;
@@ -181,7 +181,7 @@ impl Region {
         Ok(())
     }
 
-    /// Where the region is in the memory's address space.
+    /// The region's place in the memory's address space.
     pub(super) fn addresses(&self) -> Range<VirtAddr> {
         self.at..self.at + self.bytes as u64
     }
@@ -223,8 +223,8 @@ impl Drop for Region {
             return;
         }
         let _quiet = Quiet::new();
-        // It can only fail for want of memory to split a region with, and then the addresses stay
-        // taken until the memory goes.
+        // It can only fail for lack of memory to split a region; then the addresses stay taken
+        // until the memory ends.
         let _ = self.space.space.munmap(self.at, self.bytes as u64);
     }
 }

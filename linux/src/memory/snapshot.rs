@@ -1,16 +1,16 @@
-//! Snapshots: a memory's regions as they were.
+//! Snapshots: a memory's regions at an earlier moment.
 
 use super::{Attachment, Region};
 use crate::runtime::Quiet;
 use pagefault::error::ForkError;
 use std::sync::Arc;
 
-/// The regions of a memory as they were when the snapshot was taken, and on their own since then.
+/// The regions of a memory at the moment of the snapshot, independent since then.
 ///
 /// Pages are shared with the memory until one of the two stores to them.
 pub struct Snapshot {
     space: Arc<Attachment>,
-    /// Whose regions these are.
+    /// The memory of these regions.
     of: Arc<Attachment>,
     birth: u64,
 }
@@ -18,8 +18,8 @@ pub struct Snapshot {
 /// Why a snapshot could not be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// Bytes of the memory are [pinned](Region::pin): sharing their pages could take them from a
-    /// system call.
+    /// Bytes of the memory are [pinned](Region::pin): sharing their pages could take them away from
+    /// a system call.
     #[error("bytes of the memory are pinned; drop the pins first")]
     Pinned,
     /// The address space could not be copied.
@@ -45,7 +45,7 @@ impl Snapshot {
         Ok(Self { space: Attachment::new(&of.shared, space), of: of.clone(), birth })
     }
 
-    /// The bytes that `region` had, or `None` if it is not of this memory, is younger than the
+    /// The bytes that `region` had. `None` if it belongs to another memory, is younger than the
     /// snapshot, or has a part that was [withheld](pagefault::Advice::DontFork) from it.
     pub fn get(&self, region: &Region) -> Option<&[u8]> {
         let start = self.start_of(region)?;
@@ -54,7 +54,7 @@ impl Snapshot {
         Some(unsafe { std::slice::from_raw_parts(start, region.len()) })
     }
 
-    /// The same bytes, to be changed: the memory does not see that.
+    /// The same bytes, mutable: the memory does not see the changes.
     pub fn get_mut(&mut self, region: &Region) -> Option<&mut [u8]> {
         let start = self.start_of(region)?;
         // SAFETY: as for `get`, and the exclusive reference to the snapshot is the only one.

@@ -1,4 +1,4 @@
-//! What a memory has done.
+//! Statistics of a memory.
 
 use super::Shared;
 use super::build::Device;
@@ -7,24 +7,24 @@ use crate::store::CompressedStats;
 use pagefault::Counters;
 use pagefault::machine::PAGE_SIZE;
 
-/// What happened in a memory so far, and what it holds.
+/// The counters of a memory so far, and its contents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
     /// The limit on resident bytes.
     pub limit_bytes: u64,
-    /// The bytes resident now, mapped or parked or kept for that.
+    /// The bytes resident now: mapped, parked, or reserved for that.
     pub resident_bytes: u64,
     /// The most bytes of frames that were in use at once.
     pub peak_bytes: u64,
-    /// What the memory manager did: faults by correction, pages in and out.
+    /// The memory manager's counters: faults by correction, pages in and out.
     pub manager: Counters,
-    /// What the machine under it did.
+    /// The machine's counters.
     pub machine: MachineStats,
-    /// The swap areas, in the order in which they are filled.
+    /// The swap areas, in the order in which they fill.
     pub swap: Vec<SwapStats>,
 }
 
-/// What a swap area holds.
+/// The contents of a swap area.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SwapStats {
     /// Pages in it.
@@ -33,7 +33,7 @@ pub struct SwapStats {
     pub writes: u64,
     /// Pages read from it so far.
     pub reads: u64,
-    /// For compressed RAM, how far the pages were compressed.
+    /// For compressed RAM: the state of its compression.
     pub compressed: Option<CompressedStats>,
 }
 

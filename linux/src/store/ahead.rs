@@ -1,7 +1,7 @@
-//! Pages read from a file in clusters, where reads go through it in order.
+//! Reads pages from a file in clusters when the reads are sequential.
 //!
-//! A device reads sixteen pages almost as fast as one. A read of the position after the last one read brings
-//! those behind it too, into a buffer from which they are taken when they are asked for.
+//! A device reads sixteen pages almost as fast as one. A read of the position after the last one
+//! also reads the following pages into a buffer, which serves later reads.
 
 use super::Mutex;
 use crate::host::PAGE;
@@ -15,7 +15,7 @@ use pagefault_machine::store::PageBytes;
 /// The pages of a cluster: 64 KiB.
 const CLUSTER: usize = 16;
 
-/// How many clusters there are, and so how many threads can read at once.
+/// The number of clusters, and so of concurrent reads.
 const CLUSTERS: usize = 4;
 
 /// The clusters of an area.
@@ -23,7 +23,7 @@ pub(super) struct Ahead {
     /// Aligned, as direct I/O wants it.
     memory: Reservation,
     clusters: [Mutex<Cluster>; CLUSTERS],
-    /// The positions that each cluster may hold, as [`to_word`] has them: looked at without its lock.
+    /// The positions that each cluster may hold, encoded by [`to_word`]; read without its lock.
     ranges: [AtomicU64; CLUSTERS],
     /// The position after the last one read.
     next: AtomicU32,
@@ -44,8 +44,8 @@ impl Ahead {
         })
     }
 
-    /// Reads the page at a position. `is_there` says whether there is one at another; `read` fills a buffer
-    /// with pages that follow each other.
+    /// Reads the page at a position. `is_there` tells whether a position has a page; `read` fills a
+    /// buffer with consecutive pages.
     pub fn read(
         &self,
         position: u32,
@@ -59,7 +59,8 @@ impl Ahead {
         }
         let (index, mut cluster) = self.free_cluster(position);
         let wanted = if follows { CLUSTER as u32 } else { 1 };
-        // Whoever writes to one of these positions from now on waits until it has been read, and forgets it.
+        // From now on, a writer of one of these positions waits for the read, and then forgets the
+        // page.
         self.ranges[index].store(to_word(&(position..position + wanted)), Relaxed);
         fence(SeqCst);
         let count = 1
@@ -74,7 +75,7 @@ impl Ahead {
             Ok(()) => {
                 cluster.held = ((1_u64 << count) - 1) as u32 & !1;
             }
-            // One of those that nobody asked for may be at fault.
+            // The error may concern one of the extra pages.
             Err(_) if count > 1 => read(position, &mut buffer[..PAGE])?,
             Err(error) => return Err(error),
         }
@@ -82,9 +83,10 @@ impl Ahead {
         Ok(())
     }
 
-    /// Forgets what was read of a position that is about to be written anew.
+    /// Forgets the page of a position that is about to be rewritten.
     pub fn forget(&self, position: u32) {
-        // Either this sees the range of a read under way, or that read sees that no page is there.
+        // Either this sees the range of a current read, or that read sees that the position has no
+        // page.
         fence(SeqCst);
         for (index, range) in self.ranges.iter().enumerate() {
             let range = from_word(range.load(Relaxed));
@@ -120,12 +122,13 @@ impl Ahead {
         })
     }
 
-    /// A cluster that nobody uses at the moment; waits for one if there is none.
+    /// An unused cluster; waits for one if there is none.
     fn free_cluster(
         &self,
         position: u32,
     ) -> (usize, lock_api::MutexGuard<'_, crate::lock::SoleMutex, Cluster>) {
-        // One that has been read up first, so that threads do not take each other's pages away.
+        // Prefers one whose pages were all taken, so that threads do not discard each other's
+        // pages.
         let free = (0..CLUSTERS)
             .filter_map(|index| Some((index, self.clusters[index].try_lock()?)))
             .find(|(_, cluster)| cluster.held == 0);

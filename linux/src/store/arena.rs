@@ -1,15 +1,15 @@
 //! A size-classed arena for objects of 64 to 4,096 bytes, within a budget of real memory.
 //!
-//! Memory is taken in *spans* of 32 KiB from a [`Pool`]. A span serves one class of objects; its
-//! bookkeeping lies in a table beside the data, so that finding room touches no stored page. A span
-//! whose last object is freed serves any class again, and beyond a few kept warm it goes back to the
-//! pool. The shape is zsmalloc's (Linux `mm/zsmalloc.c`), with spans contiguous in virtual memory
-//! instead of chained pages.
+//! The arena takes memory in *spans* of 32 KiB from a [`Pool`]. A span serves one class of objects.
+//! Its bookkeeping is in a table beside the data, so that finding room touches no stored page. A
+//! span whose last object is freed can serve any class again; beyond a few warm ones it goes back
+//! to the pool. The shape is zsmalloc's (Linux `mm/zsmalloc.c`), with spans contiguous in virtual
+//! memory instead of chained pages.
 //!
-//! A pool may be shared by processes. After a fork both sides hold the spans that the parent had. They
-//! read there and free there, each in its own bookkeeping; but a new object goes only into a span
-//! that no other process holds, for what is free here may be in use there. Spans with room that
-//! others hold are *shelved* until they are sole again.
+//! Processes may share a pool. After a fork both sides hold the parent's spans. They read there and
+//! free there, each in its own bookkeeping. But a new object goes only into a span that no other
+//! process holds, because room that is free here may be in use there. Spans with room that others
+//! hold are *shelved* until this process is their sole holder again.
 //!
 //! Lock order: a class, then the warm spans, then the pool's own.
 
@@ -20,16 +20,16 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-/// The sizes step by this many bytes where they are small.
+/// The step of the small sizes, in bytes.
 const STEP: usize = 64;
 
 /// The most objects that a span can hold.
 const MOST: usize = SPAN / STEP;
 
-/// Empty spans that keep their memory, against giving back and taking again in a row.
+/// How many empty spans keep their memory, to avoid giving back and taking again in turn.
 const WARM: u32 = 4;
 
-/// How many shelved spans are looked at before a fresh one is taken.
+/// How many shelved spans to check before taking a fresh one.
 const LOOKS: usize = 64;
 
 /// The end of a list of spans.
@@ -54,7 +54,7 @@ const SIZES: ([usize; 64], usize) = {
 
 const CLASSES: usize = SIZES.1;
 
-/// Where an object lies.
+/// The place of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     span: u32,
@@ -81,7 +81,7 @@ struct Span {
     /// The neighbours in one of the class's lists, or in that of warm spans.
     next: AtomicU32,
     previous: AtomicU32,
-    /// How many objects are in use.
+    /// The number of objects in use.
     used: AtomicU16,
     /// The class that it serves; fixed while any object is in use.
     class: AtomicU8,
@@ -94,7 +94,7 @@ unsafe impl Zeroed for Span {}
 struct Class {
     /// No other process holds these.
     room: u32,
-    /// When these were last looked at, others held them too.
+    /// At their last check, other processes held these too.
     shelf: u32,
 }
 
@@ -128,13 +128,13 @@ impl Arena {
         })
     }
 
-    /// What the spans are taken from.
+    /// The source of the spans.
     pub fn pool(&self) -> &dyn Pool {
         &*self.pool
     }
 
-    /// Prepares for a process fork, with no other call under way: from now on parent and child may
-    /// hold the same spans. Call this before the pool is told which the child holds.
+    /// Prepares for a process fork, while no other call runs: from now on parent and child may hold
+    /// the same spans. Call this before the pool notes the child's spans.
     pub fn before_fork(&self) {
         let mut warm = self.warm.lock();
         while warm.first != NIL {
@@ -153,7 +153,7 @@ impl Arena {
         }
     }
 
-    /// Finds room for an object of `len` bytes, at most 4,096; `None` where the pool is used up.
+    /// Finds room for an object of `len` bytes, at most 4,096; `None` if the pool is used up.
     pub fn allocate(&self, len: usize) -> Option<Place> {
         let best = class_of(len);
         if let Some(place) = self.allocate_in(best) {
@@ -162,7 +162,7 @@ impl Arena {
         if let Some(span) = self.take_span() {
             return Some(self.open_span(span, best));
         }
-        // Nothing left to take: the next larger class with room wastes less than refusing does.
+        // No span is left: the next larger class with room is better than a refusal.
         (0..=best).rev().find_map(|class| self.allocate_in(class))
     }
 
@@ -181,7 +181,7 @@ impl Arena {
         if before & bit == 0 {
             return;
         }
-        // Changed under the lock of the span's class alone.
+        // Changed only under the lock of the span's class.
         taken.store(before & !bit, Relaxed);
         let used = span.used.load(Relaxed) - 1;
         span.used.store(used, Relaxed);
@@ -220,7 +220,7 @@ impl Arena {
         (class.room != NIL).then(|| self.take_object(&mut class, number))
     }
 
-    /// Puts the first shelved span back that no other process holds any more.
+    /// Puts back the first shelved span that no other process holds any more.
     fn unshelve(&self, class: &mut Class) {
         let mut next = class.shelf;
         for _ in 0..LOOKS {

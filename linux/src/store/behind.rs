@@ -1,6 +1,7 @@
-//! Pages on their way to a file: gathered, and written in long runs. A page is named by its place in the file.
+//! Gathers pages on their way to a file, and writes them in long runs. A page's name is its place
+//! in the file.
 //!
-//! One write of many pages costs a device little more than one of a single page. So pages wait in a
+//! One write of many pages costs a device little more than a write of one. So pages wait in a
 //! buffer until it is full. A page that is read back or discarded meanwhile never reaches the file.
 
 use super::Mutex;
@@ -10,10 +11,10 @@ use core::ops::Range;
 use pagefault_machine::IoError;
 use pagefault_machine::store::PageBytes;
 
-/// How many pages wait at most: 128 KiB.
+/// The most pages that wait: 128 KiB.
 pub(super) const MOST: usize = 32;
 
-/// What a place in the buffer holds that has no page.
+/// The value of an empty place in the buffer.
 const NONE: u32 = 0;
 
 /// The pages that wait.
@@ -23,13 +24,13 @@ pub(super) struct Behind {
     waiting: Mutex<Waiting>,
 }
 
-/// What waits where, in the order in which it came.
+/// The waiting pages and their places, in order of arrival.
 struct Waiting {
     positions: [u32; MOST],
     count: usize,
 }
 
-/// Pages that follow each other in the file.
+/// Consecutive pages of the file.
 pub(super) struct Run<'a> {
     pub pages: Range<u32>,
     pub bytes: &'a [u8],
@@ -43,7 +44,8 @@ impl Behind {
         })
     }
 
-    /// Lets a page wait; where there is no room the others are written first. No other waits for this position.
+    /// Adds a waiting page; without room, writes the others first. No other page waits for this
+    /// position.
     ///
     /// An error of `write` is passed on, and the page does not wait.
     pub fn add(
@@ -64,7 +66,7 @@ impl Behind {
         Ok(())
     }
 
-    /// Copies the page of a position out; false if it does not wait.
+    /// Copies the page of a position; false if none waits.
     pub fn read(&self, position: u32, page: &mut PageBytes) -> bool {
         let waiting = self.waiting.lock();
         let Some(place) = waiting.place_of(position) else { return false };
@@ -73,7 +75,7 @@ impl Behind {
         true
     }
 
-    /// Forgets the page of a position; false if it does not wait.
+    /// Forgets the page of a position; false if none waits.
     pub fn forget(&self, position: u32) -> bool {
         let mut waiting = self.waiting.lock();
         let Some(place) = waiting.place_of(position) else { return false };
@@ -84,7 +86,7 @@ impl Behind {
         true
     }
 
-    /// Writes what waits. What `write` refuses goes on waiting.
+    /// Writes the waiting pages. Pages that `write` refuses keep waiting.
     pub fn flush(&self, write: impl FnMut(Run<'_>) -> Result<(), IoError>) -> Result<(), IoError> {
         self.write_all(&mut self.waiting.lock(), write)
     }
@@ -120,7 +122,7 @@ impl Waiting {
         self.positions[..self.count].iter().position(|waiting| *waiting == position)
     }
 
-    /// How many places from this one on hold positions that follow each other.
+    /// How many places from this one on hold consecutive positions.
     fn run_at(&self, at: usize) -> usize {
         let first = self.positions[at];
         let follows = |step: usize| match first {

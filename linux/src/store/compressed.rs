@@ -20,16 +20,16 @@ const SHARDS: usize = 64;
 
 /// Pages kept in memory, compressed with LZ4, within a hard cap.
 ///
-/// The cap is on real memory: the arena's spans and the touched part of the table of slots, whether
-/// or not objects fill them. Not under it are up to 100 KiB of room to compress in. A page that is
-/// one word over and over costs nothing but its line in the table; a page that does not compress is
-/// stored as it is. At the cap a write answers [`IoError::Full`] and the slot is left empty; memory
-/// of freed slots goes back to the host.
+/// The cap is on real memory: the arena's spans and the touched part of the table of slots, even if
+/// objects do not fill them. It excludes up to 100 KiB of room for compression. A page that repeats
+/// one word costs only its line in the table; a page that does not compress is stored as it is. At
+/// the cap a write fails with [`IoError::Full`] and leaves the slot empty. Memory of freed slots
+/// goes back to the host.
 ///
 /// # Locking
-/// Safe to call from several threads at once and from a fault handler. A process fork must happen
-/// while no call is under way; parent and child then each have a copy of their own. Over a pool that
-/// processes share, they read the same objects until either frees them.
+/// Several threads and fault handlers may call it at once. A process fork must happen while no call
+/// runs; parent and child then each have a copy of their own. Over a shared pool, they read the
+/// same objects until either frees them.
 pub struct CompressedRam {
     arena: Arena,
     records: Table<Record>,
@@ -37,33 +37,33 @@ pub struct CompressedRam {
     touched: Table<AtomicU64>,
     shards: [Mutex<()>; SHARDS],
     scratches: Scratches,
-    /// Who else compresses, and what waits for it.
+    /// The helper that compresses, and the pages that wait for it.
     offload: Box<dyn Offload>,
     waiting: Mutex<Waiting>,
-    /// There was no room for a page, and nothing was freed since: until then no further page need
-    /// be compressed to find that out.
+    /// There was no room for a page, and nothing was freed since: until then, compressing another
+    /// page cannot help.
     full: AtomicBool,
     counters: Counters,
 }
 
-/// What compressed RAM holds now.
+/// The contents of compressed RAM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompressedStats {
     /// Pages held, of every kind.
     pub pages: u64,
-    /// Of these, pages that are one word over and over and cost no memory.
+    /// Of these, pages that repeat one word and cost no memory.
     pub same_filled: u64,
-    /// Of these, pages stored as they are because they do not compress.
+    /// Of these, pages stored uncompressed because they do not compress.
     pub incompressible: u64,
     /// The bytes to which the pages were compressed.
     pub stored_bytes: u64,
-    /// The real memory in use for them, with what is lost to size classes and tables, in bytes; of all
+    /// The real memory in use for them in bytes, including size classes and tables, over all
     /// processes that share the pool.
     pub memory_bytes: u64,
 }
 
 impl CompressedStats {
-    /// How many bytes of pages one byte of compressed data holds; 1 where nothing is stored.
+    /// How many bytes of pages one byte of compressed data holds; 1 if nothing is stored.
     pub fn ratio(&self) -> f64 {
         if self.stored_bytes == 0 {
             return 1.0;
@@ -72,14 +72,14 @@ impl CompressedStats {
     }
 }
 
-/// What was compressed during one call.
+/// The pages compressed during one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compressed {
     /// How many pages.
     pub pages: u64,
-    /// To how many bytes.
+    /// Their compressed bytes.
     pub bytes: u64,
-    /// How many of the pages somebody else compressed.
+    /// How many of the pages the helper compressed.
     pub elsewhere: u64,
 }
 
@@ -100,18 +100,18 @@ struct Counters {
     stored_bytes: AtomicU64,
 }
 
-/// What a slot holds, in the two words of a [`Record`]; guarded by the slot's shard.
+/// The content of a slot, in the two words of a [`Record`]; guarded by the slot's shard.
 #[derive(Clone, Copy)]
 enum Content {
     Empty,
-    /// The page is this word over and over.
+    /// The page repeats this word.
     Filled(u64),
-    /// The page is an object of `len` bytes; as it is where `len` is a page.
+    /// The page is an object of `len` bytes; uncompressed if `len` is a page.
     Stored {
         place: Place,
         len: usize,
     },
-    /// The page waits at this place for somebody else to compress it.
+    /// The page waits at this place for the helper.
     Waits(usize),
 }
 
@@ -125,7 +125,7 @@ unsafe impl Zeroed for Record {}
 
 const EMPTY: u64 = 0;
 const FILLED: u64 = 1;
-/// A stored object's kind is this and its length above it.
+/// The kind of a stored object; its length is above it.
 const STORED: u64 = 2;
 const WAITS: u64 = 3;
 
@@ -160,7 +160,8 @@ impl CompressedRam {
         Self::over(slots, Box::new(OwnPool::new(cap_bytes)?))
     }
 
-    /// Makes an empty store of `slots` slots whose pages go to a pool, which other processes may use.
+    /// Makes an empty store of `slots` slots whose pages go to a pool, which other processes may
+    /// share.
     pub fn over(slots: u32, pool: Box<dyn Pool>) -> Result<Self, ReserveError> {
         let pages = (slots as usize).div_ceil(RECORDS_PER_PAGE);
         Ok(Self {
@@ -176,7 +177,7 @@ impl CompressedRam {
         })
     }
 
-    /// The same store, for which somebody else compresses what he has time for.
+    /// The same store with a helper that compresses as many pages as it can.
     #[must_use]
     pub fn with_offload(mut self, offload: Box<dyn Offload>) -> Self {
         self.offload = offload;
@@ -188,12 +189,12 @@ impl CompressedRam {
         self.arena.pool().limit()
     }
 
-    /// Prepares for a process fork, with no other call under way, where the pool is shared: afterwards,
-    /// and before the fork, the pool is told which spans the child holds.
+    /// Prepares for a process fork over a shared pool, while no other call runs. Afterwards, and
+    /// before the fork, the caller tells the pool which spans the child holds.
     ///
-    /// Pages that wait for somebody else get their results, or are compressed here; where the pool has no room
-    /// for one it goes on waiting, and the child needs a copy of it ([`CompressedRam::waiting`]). Says what
-    /// was compressed.
+    /// Pages that wait for the helper get their results, or are compressed here. If the pool has no
+    /// room for a page, it keeps waiting, and the child needs a copy of it
+    /// ([`CompressedRam::waiting`]). Returns the pages compressed.
     pub fn before_fork(&self) -> Compressed {
         let mut waiting = self.waiting.lock();
         let mut compressed = self.take_results(&mut waiting);
@@ -209,7 +210,7 @@ impl CompressedRam {
         compressed
     }
 
-    /// What is held now; figures of one moment only while nobody else uses the store.
+    /// The contents; consistent only while no other thread uses the store.
     pub fn stats(&self) -> CompressedStats {
         CompressedStats {
             pages: self.counters.pages.load(Relaxed),
@@ -220,12 +221,12 @@ impl CompressedRam {
         }
     }
 
-    /// Does what [`SwapDevice::write`] does, and says what was compressed meanwhile: this page, or those
-    /// that had waited for it.
+    /// Like [`SwapDevice::write`], but returns the pages compressed meanwhile: this page, or pages
+    /// that had waited.
     pub fn write_measured(&self, slot: u32, page: &PageBytes) -> Result<Compressed, IoError> {
         let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
         self.charge_record(slot)?;
-        // First away with what is there, so that its room can serve the new page.
+        // First drop the old page, so that its room can serve the new one.
         self.exchange(slot, record, Content::Empty);
         let places = self.offload.places();
         let mut compressed = self.collect(places);
@@ -240,7 +241,7 @@ impl CompressedRam {
         Ok(compressed)
     }
 
-    /// Leaves a page where somebody else compresses it, if one of so many places is free.
+    /// Leaves a page for the helper, if one of this many places is free.
     fn leave_waiting(&self, slot: u32, record: &Record, page: &PageBytes, places: usize) -> bool {
         if places == 0 {
             return false;
@@ -248,25 +249,25 @@ impl CompressedRam {
         let Some(place) = self.waiting.lock().take(slot, places) else { return false };
         // SAFETY: the place was taken just now, so that nobody else uses its page.
         unsafe { self.offload.page(place).copy_from_nonoverlapping(page, 1) };
-        // Before there can be a result, so that it finds the record.
+        // Written before there can be a result, which must find the record.
         self.exchange(slot, record, Content::Waits(place));
         self.offload.hand_over(place);
         true
     }
 
-    /// Takes the results that are there into the arena, if there may be some at one of so many places.
+    /// Takes finished results into the arena, if there may be some at one of this many places.
     fn collect(&self, places: usize) -> Compressed {
         if places == 0 {
             return Compressed::default();
         }
-        // Who finds it locked is not the only one who looks.
+        // If the lock is taken, another thread is collecting results.
         match self.waiting.try_lock() {
             Some(mut waiting) if waiting.is_half_full(places) => self.take_results(&mut waiting),
             _ => Compressed::default(),
         }
     }
 
-    /// Takes the results that are there into the arena, as far as it has room.
+    /// Takes finished results into the arena, as far as it has room.
     fn take_results(&self, waiting: &mut Waiting) -> Compressed {
         let mut compressed = Compressed::default();
         for (place, slot) in waiting.all() {
@@ -279,7 +280,7 @@ impl CompressedRam {
             // SAFETY: the result is there, or the page, of which each is a page long. Neither changes as
             // long as the place is taken, which the lock sees to.
             let bytes = unsafe { core::slice::from_raw_parts(from, len.min(PAGE)) };
-            // Without room it stays where it is.
+            // Without room the page stays in its place.
             let Ok(content) = self.put(bytes) else { break };
             self.settle(waiting, slot, place, content);
             compressed.add(content);
@@ -288,15 +289,15 @@ impl CompressedRam {
         compressed
     }
 
-    /// Gives the page that waits at a place its result, and the place to the next one.
+    /// Gives the page that waits at a place its result, and frees the place for another.
     fn settle(&self, waiting: &mut Waiting, slot: u32, place: usize, content: Content) {
         self.replace_waiting(slot, place, content);
         waiting.give(place);
         self.offload.take_back(place);
     }
 
-    /// Makes a slot whose page waited at a place have its result; drops the result where the page was
-    /// given up meanwhile.
+    /// Stores the result for the slot whose page waited at a place; drops it if the page was given
+    /// up meanwhile.
     fn replace_waiting(&self, slot: u32, place: usize, content: Content) {
         let record = &self.records[slot as usize];
         let waited = {
@@ -318,7 +319,7 @@ impl CompressedRam {
     /// Gives up the page of a slot that waits at a place.
     fn give_up(&self, slot: u32, place: usize) {
         let mut waiting = self.waiting.lock();
-        // Its result may have been taken a moment ago, and the place be another's.
+        // Its result may have been taken a moment ago, and the place may belong to another page.
         if waiting.has(place, slot) {
             waiting.give(place);
             self.offload.take_back(place);
@@ -330,7 +331,7 @@ impl CompressedRam {
         self.waiting.lock().all().map(|(place, _)| place)
     }
 
-    /// Stores a page that is not the same word throughout.
+    /// Stores a page that does not repeat one word.
     fn store(&self, page: &PageBytes) -> Result<Content, IoError> {
         self.scratches.with(|scratch| match scratch.compress(page) {
             Some(bytes) => self.put(bytes),
@@ -352,12 +353,12 @@ impl CompressedRam {
         Ok(Content::Stored { place, len: bytes.len() })
     }
 
-    /// Whether a page need not be compressed to know that there is no room for it.
+    /// Whether it is certain without compression that a page has no room.
     fn is_full(&self) -> bool {
         self.full.load(Relaxed) && !self.arena.pool().may_have_room()
     }
 
-    /// Charges the part of the table of slots that `slot` lies in, once.
+    /// Charges the part of the slot table that contains `slot`, once.
     fn charge_record(&self, slot: u32) -> Result<(), IoError> {
         let page = slot as usize / RECORDS_PER_PAGE;
         let (word, bit) = (&self.touched[page / 64], 1 << (page % 64));
@@ -382,11 +383,11 @@ impl CompressedRam {
         };
         self.count(new, lock::add);
         self.count(old, |counter, n| lock::add(counter, n.wrapping_neg()));
-        // Readers look at an object only under the shard's lock, through the record.
+        // Readers reach an object only through the record, under the shard's lock.
         match old {
             Content::Stored { place, .. } => {
                 self.arena.free(place);
-                // A write that fails meanwhile may not notice; the next page freed makes up for it.
+                // A write that fails meanwhile may miss this; the next freed page corrects it.
                 self.full.store(false, Relaxed);
             }
             Content::Waits(place) => self.give_up(slot, place),
@@ -418,7 +419,7 @@ impl SwapDevice for CompressedRam {
         let record = self.records.get(slot as usize).ok_or(IoError::Device)?;
         let _shard = self.shards[slot as usize % SHARDS].lock();
         match record.load() {
-            // Nothing was written there: there is nothing true to answer.
+            // Nothing was written there, so there is no right answer.
             Content::Empty => Err(IoError::Device),
             Content::Filled(word) => {
                 page.as_chunks_mut().0.fill(word.to_ne_bytes());
@@ -446,14 +447,14 @@ impl SwapDevice for CompressedRam {
     fn discard(&self, slot: u32) {
         let Some(record) = self.records.get(slot as usize) else { return };
         let page = slot as usize / RECORDS_PER_PAGE;
-        // A record that was never written need not be touched to be empty.
+        // A record that was never written is already empty: do not touch its memory.
         if self.touched[page / 64].load(Relaxed) & 1 << (page % 64) != 0 {
             self.exchange(slot, record, Content::Empty);
         }
     }
 }
 
-/// Restores a page from the bytes that were stored for it.
+/// Restores a page from its stored bytes.
 fn expand(bytes: &[u8], page: &mut PageBytes) -> Result<(), IoError> {
     if bytes.len() == PAGE {
         page.copy_from_slice(bytes);
@@ -467,10 +468,10 @@ fn expand(bytes: &[u8], page: &mut PageBytes) -> Result<(), IoError> {
     if restored == PAGE as i32 { Ok(()) } else { Err(IoError::Device) }
 }
 
-/// The word that a page consists of, if it is one word over and over.
+/// The word that a page repeats, if it consists of one word.
 fn same_filled(page: &PageBytes) -> Option<u64> {
     let (words, _) = page.as_chunks::<8>();
-    // Most pages that are not filled differ at their ends, which spares the loop.
+    // Most other pages differ at their ends, which saves the loop.
     if words[0] != words[words.len() - 1] || words[0] != words[words.len() / 2] {
         return None;
     }

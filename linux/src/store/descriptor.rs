@@ -1,9 +1,9 @@
-//! Descriptors kept out of the program's way.
+//! Keeps our descriptors out of the program's way.
 //!
-//! A manager that lives in a program shares its table of descriptors. Ours are moved above the
-//! numbers that programs use, and recorded, so that whoever wraps the program's `close` and `dup2`
-//! can tell them ([`is_kept`]). The record is also where their owners look up the number, so that a
-//! program can have any number it asks for ([`move_away`]).
+//! A manager inside a program shares its table of descriptors. Ours are moved above the numbers
+//! that programs use, and recorded, so that a wrapper of the program's `close` and `dup2`
+//! recognises them ([`is_kept`]). Their owners look up the numbers in this record, so a program can
+//! have any number it asks for ([`move_away`]).
 
 use super::Mutex;
 use alloc::boxed::Box;
@@ -13,11 +13,11 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// By default ours are put below this number, since a process that has high ones pays for all below
-/// them, at every fork.
+/// By default ours lie below this number, since every fork copies the table up to the highest
+/// descriptor.
 const CEILING: u64 = 1024;
 
-/// How far below the highest possible number ours are put then.
+/// How far below the highest possible number ours then lie.
 const HEADROOM: u64 = 64;
 
 /// How many of ours can be recorded.
@@ -29,10 +29,10 @@ const NONE: RawFd = -1;
 /// The numbers of ours.
 static KEPT: [AtomicI32; PLACES] = [const { AtomicI32::new(NONE) }; PLACES];
 
-/// The lowest number for ours, where somebody has said so.
+/// The lowest number for ours, if it was set.
 static FLOOR: AtomicI32 = AtomicI32::new(NONE);
 
-/// No number of ours is below this one.
+/// All our numbers are at or above this one.
 static LOWEST: AtomicI32 = AtomicI32::new(RawFd::MAX);
 
 /// Held while the limit of descriptors is not what the program set.
@@ -41,28 +41,29 @@ static LIMIT: Mutex<()> = Mutex::new(());
 /// A descriptor that is recorded as ours until it is dropped.
 #[derive(Debug)]
 pub struct Kept {
-    /// Where its number is.
+    /// The index of its record.
     place: &'static AtomicI32,
 }
 
-/// The lowest number that one of ours has had: a quick answer for most of the program's.
+/// The lowest number that one of ours has had: a quick test for most of the program's numbers.
 pub fn lowest() -> RawFd {
     LOWEST.load(Relaxed)
 }
 
-/// Says that a descriptor of this number is ours, or about to be.
+/// Records that the descriptor with this number is ours, or about to be.
 pub fn note(number: RawFd) {
     LOWEST.fetch_min(number, Relaxed);
 }
 
-/// Puts ours at `lowest` and above from now on, whatever the soft limit: the hard limit permits it.
+/// Puts future descriptors of ours at `lowest` and above, whatever the soft limit: the hard limit
+/// permits it.
 pub fn set_floor(lowest: RawFd) {
     FLOOR.store(lowest, Relaxed);
 }
 
 /// Moves `fd` to a high number, closed on exec, and records it.
 ///
-/// Where the process has no high number free the descriptor stays where it is.
+/// If the process has no high number free, the descriptor keeps its number.
 pub fn keep(fd: OwnedFd) -> Kept {
     let fd = with_room(|| {
         let lowest = match FLOOR.load(Relaxed) {
@@ -84,14 +85,14 @@ fn default_floor() -> RawFd {
 fn record(number: RawFd) -> &'static AtomicI32 {
     note(number);
     let take = |place: &&AtomicI32| place.compare_exchange(NONE, number, AcqRel, Relaxed).is_ok();
-    // One that finds no place can neither be told from the program's nor moved, but used.
+    // Without a record, the descriptor still works, but it cannot be recognised as ours or moved.
     KEPT.iter().find(take).unwrap_or_else(|| Box::leak(Box::new(AtomicI32::new(number))))
 }
 
-/// Whether the only thread has raised the limit for all that it does.
+/// Whether the only thread has raised the limit for several operations.
 static RAISED: AtomicBool = AtomicBool::new(false);
 
-/// Does several things that each need [`with_room`], and raises the limit once for them all.
+/// Runs several operations that each need [`with_room`], and raises the limit once for all of them.
 ///
 /// The calling thread must be the only one that uses this module meanwhile.
 pub(crate) fn with_room_for_all<R>(work: impl FnOnce() -> R) -> R {
@@ -103,7 +104,7 @@ pub(crate) fn with_room_for_all<R>(work: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Does something for which the program's own limit of descriptors may be too low.
+/// Runs an operation for which the program's own limit of descriptors may be too low.
 pub fn with_room<R>(work: impl FnOnce() -> R) -> R {
     if FLOOR.load(Relaxed) == NONE || RAISED.load(Relaxed) {
         return work();
@@ -120,7 +121,7 @@ pub fn with_room<R>(work: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Does something with the limit of descriptors, which nobody changes meanwhile.
+/// Runs an operation on the limit of descriptors, which no other thread changes meanwhile.
 pub fn with_limit<R>(work: impl FnOnce(Rlimit) -> R) -> R {
     let _limit = LIMIT.lock();
     work(getrlimit(Resource::Nofile))
@@ -137,10 +138,10 @@ pub fn next_kept(from: RawFd) -> Option<RawFd> {
     numbers.filter(|number| *number >= from.max(0)).min()
 }
 
-/// Gives a descriptor of ours another number, because the program wants this one. The number stays
-/// open, for the program to replace.
+/// Gives a descriptor of ours another number, because the program needs this one. The old number
+/// stays open, for the program to replace.
 ///
-/// `EBADF`: it is not ours. No other thread may be using it meanwhile.
+/// `EBADF`: it is not ours. No other thread may use it meanwhile.
 pub fn move_away(number: RawFd) -> Result<(), Errno> {
     let is_it = |place: &&AtomicI32| place.load(Acquire) == number;
     let place = KEPT.iter().filter(|_| number >= 0).find(is_it).ok_or(Errno::BADF)?;
@@ -154,15 +155,15 @@ pub fn move_away(number: RawFd) -> Result<(), Errno> {
 }
 
 impl Kept {
-    /// Makes it name what `new` names: under the same number, or under another where somebody else
-    /// uses the number too.
+    /// Makes it refer to the file of `new`: under the same number, or under another if another
+    /// address space uses the number too.
     pub fn replace(&self, new: &impl AsFd) {
         let flags = rustix::io::DupFlags::CLOEXEC;
         let same = || rustix::io::dup3(new, &mut self.borrow_mut(), flags);
         if !is_shared() && with_room(same).is_ok() {
             return;
         }
-        // The number is another's too, or the limit was lowered below it.
+        // Another address space uses the number too, or the limit was lowered below it.
         with_room(|| {
             let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) else { return };
             note(new.as_raw_fd());
@@ -187,8 +188,8 @@ fn is_shared() -> bool {
     SHARED.load(Relaxed)
 }
 
-/// Says that another address space uses this table of descriptors (`CLONE_FILES`): what is ours may
-/// be its as well from now on, and is left open.
+/// Notes that another address space uses this table of descriptors (`CLONE_FILES`): it may use ours
+/// too, so they stay open.
 pub fn share() {
     SHARED.store(true, Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The parts of a swap file that a process holds: a file of its own, or one that processes share.
+//! The parts of a swap file that a process holds, of its own or a shared file.
 
 use super::descriptor::Kept;
 use crate::apart;
@@ -17,21 +17,20 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// The pages of an extent: 256 KiB.
 pub const PAGES: u32 = u64::BITS;
 
-/// Extents of [`PAGES`] pages of one file, numbered from 0. All processes that use the file take theirs
-/// here.
+/// Extents of [`PAGES`] pages of one file, numbered from 0, for all processes that use the file.
 pub trait Extents: Send + Sync {
     /// The file.
     fn file(&self) -> BorrowedFd<'_>;
-    /// Takes an extent that nobody holds.
+    /// Takes an unheld extent.
     fn take(&self) -> Option<u32>;
-    /// Lets an extent go; the last holder gives its blocks back to the file system.
+    /// Releases an extent; the last holder gives its blocks back to the file system.
     fn give(&self, extent: u32);
-    /// Whether this process alone holds an extent that it holds.
+    /// Whether this process is the only holder of an extent that it holds.
     fn is_sole(&self, extent: u32) -> bool;
 }
 
-/// Gives the blocks of an extent of a file of so many pages back, where the file system can. The first
-/// page of the file is left: it may hold a signature.
+/// Gives the blocks of an extent back, if the file system can; the file has this many pages. Its
+/// first page stays: it may hold a signature.
 pub fn punch(file: BorrowedFd<'_>, extent: u32, pages: u32) {
     let first = extent.saturating_mul(PAGES);
     let end = first.saturating_add(PAGES).min(pages);
@@ -44,14 +43,14 @@ pub fn punch(file: BorrowedFd<'_>, extent: u32, pages: u32) {
     }
 }
 
-/// The extents of a file that this process opened. Forked children use it too: how many processes hold
-/// an extent stands in memory that they share.
+/// The extents of a file that this process opened. Forked children use it too: the counts of
+/// holders are in shared memory.
 pub(super) struct OwnExtents {
     file: Kept,
     pages: u32,
-    /// For each extent, how many processes hold it.
+    /// For each extent, the number of holders.
     holders: Holders,
-    /// Where the search for a free one begins.
+    /// Where the search for a free extent begins.
     hint: AtomicU32,
 }
 
@@ -64,7 +63,7 @@ impl OwnExtents {
         Ok(Self { file, pages, holders, hint: AtomicU32::new(0) })
     }
 
-    /// Makes one more process hold an extent that this one holds.
+    /// Adds a holder to an extent that this process holds.
     pub(super) fn join(&self, extent: u32) {
         self.holders.all()[extent as usize].fetch_add(1, Relaxed);
     }
@@ -101,7 +100,7 @@ impl Extents for Arc<OwnExtents> {
     }
 }
 
-/// Words that forked processes share.
+/// Words shared with forked processes.
 struct Holders {
     start: NonNull<AtomicU32>,
     count: usize,

@@ -23,19 +23,19 @@ use twox_hash::XxHash3_64;
 
 /// Evicted pages in a file: an unlinked temporary one, or one with a name.
 ///
-/// Pages are gathered and written in runs of up to 128 KiB, and read in clusters where reads go through
-/// the file in order. What is read must have the checksum of what was written. Freed pages are punched out
-/// of the file, 256 KiB at a time. A write that finds the disk as full as it may become, or the file as long
-/// as the process may make one, answers [`IoError::Full`]; [`SwapFile::shortage`] then tells which.
+/// Pages are gathered and written in runs of up to 128 KiB, and read in clusters if the reads are
+/// sequential. A page read must have the checksum of the page written. Freed pages are punched out
+/// of the file, 256 KiB at a time. If the disk or the file has reached its limit, a write fails
+/// with [`IoError::Full`]; [`SwapFile::shortage`] tells which.
 ///
 /// # Process fork
-/// Call [`SwapFile::before_fork`] in the parent, with no other call under way. Both sides then read what was
-/// written before, and each writes where the other does not. Where several processes use one file from the
-/// start ([`SwapFile::shared`]), the [`Extents`] say who holds what.
+/// Call [`SwapFile::before_fork`] in the parent, while no other call runs. Both sides then read the
+/// pages written before, and write to different places. If several processes use one file from the
+/// start ([`SwapFile::shared`]), the [`Extents`] record the holders.
 pub struct SwapFile {
     slots: u32,
     positions: Positions,
-    /// The extents, where the file is this process's own.
+    /// The extents, if the file is this process's own.
     own: Option<Arc<OwnExtents>>,
     growth: Growth,
     behind: Behind,
@@ -45,11 +45,11 @@ pub struct SwapFile {
     /// For each slot the checksum of its page.
     sums: Table<AtomicU32>,
     pages: AtomicU64,
-    /// A page came back other than it was written.
+    /// A page came back different from what was written.
     damaged: AtomicBool,
 }
 
-/// A page came back from a file other than it was written.
+/// A page came back from a file different from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The file, or the directory that it was made in.
@@ -67,7 +67,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a swap file holds now.
+/// The contents of a swap file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileStats {
     /// Pages held.
@@ -82,8 +82,8 @@ impl SwapFile {
         Ok(this)
     }
 
-    /// Swap in a file of `pages` pages that other processes may use too. `name` is for messages; without
-    /// `bytes` the file may grow as far as its file system has room, less 5 %.
+    /// Swap in a file of `pages` pages that other processes may share. `name` is for messages.
+    /// Without `bytes` the file may grow as far as its file system has room, less 5 %.
     pub fn shared(
         extents: Box<dyn Extents>,
         pages: u32,
@@ -108,15 +108,15 @@ impl SwapFile {
         })
     }
 
-    /// Why there is no room for a page, if none was found the last time that one was needed.
+    /// Why there is no room for a page, if the last search for room failed.
     pub fn shortage(&self) -> Option<Shortage> {
-        // Whoever gives slots away keeps a few for each thread.
+        // A few slots stay in reserve for each thread.
         let some_free = u64::from(self.slots / 16);
         let has_slots = self.pages.load(Relaxed) + some_free < u64::from(self.slots);
         self.growth.shortage().or_else(|| if has_slots { None } else { self.growth.at_its_end() })
     }
 
-    /// What to say of the file, if a page came back from it other than it was written.
+    /// The message about the file, if a page came back different from what was written.
     pub fn damage(&self) -> Option<Damage> {
         self.damaged.load(Relaxed).then(|| Damage { place: self.growth.place().clone() })
     }
@@ -126,16 +126,16 @@ impl SwapFile {
         FileStats { pages: self.pages.load(Relaxed) }
     }
 
-    /// Writes what waits to be written.
+    /// Writes the waiting pages.
     pub fn flush(&self) -> Result<(), IoError> {
         self.behind.flush(|run| self.write_run(run))
     }
 
-    /// Prepares for a process fork, in the parent, with no other call under way: from now on a child may hold
-    /// what this process holds.
+    /// Prepares for a process fork, in the parent, while no other call runs: from now on a child
+    /// may hold the extents of this process.
     ///
-    /// Writes what waits, so that it is written once for both. What the disk has no room for goes on waiting
-    /// on both sides; whoever writes it first writes what the other would.
+    /// Writes the waiting pages, once for both. Pages for which the disk has no room keep waiting
+    /// on both sides; both would write the same bytes.
     pub fn before_fork(&self) -> Result<(), IoError> {
         let flushed = self.flush();
         self.positions.before_fork();
@@ -145,7 +145,7 @@ impl SwapFile {
         flushed
     }
 
-    /// Undoes what [`SwapFile::before_fork`] noted for a child that was not made.
+    /// Undoes the notes of [`SwapFile::before_fork`] for a child that was not made.
     pub fn fork_failed(&self) {
         if let Some(own) = &self.own {
             self.positions.held().for_each(|extent| own.give(extent));
@@ -176,7 +176,7 @@ impl SwapFile {
         self.positions.extents().file()
     }
 
-    /// Writes pages that waited.
+    /// Writes pages that have waited.
     fn write_run(&self, run: Run<'_>) -> Result<(), IoError> {
         run.pages.clone().for_each(|position| self.ahead.forget(position));
         let written = write_all(self.file(), u64::from(run.pages.start) * PAGE_SIZE, run.bytes);
@@ -251,12 +251,12 @@ impl SwapDevice for SwapFile {
 
     fn discard(&self, slot: u32) {
         let Some(place) = self.places.get(slot as usize) else { return };
-        // A slot that was never written need not be touched to be empty.
+        // A slot that was never written is already empty: do not touch its memory.
         let position = if place.load(Relaxed) == 0 { 0 } else { place.swap(0, AcqRel) };
         if position == 0 {
             return;
         }
-        // What has just been written is not found waiting.
+        // A page that has just been written no longer waits.
         while !self.positions.is_written(position) && !self.behind.forget(position) {}
         self.pages.fetch_sub(1, Relaxed);
         self.positions.give(position);
@@ -286,7 +286,7 @@ pub(super) fn write_all(
 ) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {
-            // No progress and no error is how a full device may say so.
+            // A full device may report no progress and no error.
             Ok(0) => return Err(Errno::NOSPC),
             Ok(written) => {
                 bytes = &bytes[written..];
@@ -299,7 +299,7 @@ pub(super) fn write_all(
     Ok(())
 }
 
-/// What an error of the host means to the memory manager.
+/// The memory manager's error for an error of the host.
 pub(super) fn io_error(errno: Errno) -> IoError {
     match errno {
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => IoError::Full,

@@ -1,5 +1,5 @@
-//! How far a swap file may grow: not into the last of a file system that others need too, and not
-//! beyond what the process may write, which would be a signal.
+//! Limits the growth of a swap file: it leaves a part of the file system to others, and stays below
+//! the length that the process may write; exceeding that would raise a signal.
 
 use super::extents::PAGES;
 use super::name::FileName;
@@ -14,29 +14,29 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// Of so many parts of a file system one is left to others: 5 %.
+/// One part in this many of a file system is left to others: 5 %.
 const LEFT_TO_OTHERS: u64 = 20;
 
-/// The most that a file without a size may grow to, for the sake of the tables.
+/// The maximum of a file without a size, which bounds the tables.
 const MOST_BYTES: u64 = 1 << 40;
 
-/// How far one file may grow.
+/// The growth limit of one file.
 pub(super) struct Growth {
     place: FileName,
     manners: Manners,
-    /// What was short when a page was last refused, by its number; 0 if none was since.
+    /// The number of the shortage at the last refusal; 0 if room was found since.
     shortage: AtomicU8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manners {
-    /// Grows until the file system has no more than the part that is left to others.
+    /// Grows until the file system has only the part that is left to others.
     Considerate,
-    /// Takes the size that it was given, if the host has it.
+    /// Grows to its given size, if the host has that much.
     Given,
 }
 
-/// What a file system has, in bytes.
+/// The room of a file system, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Space {
     pub total: u64,
@@ -44,7 +44,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// What may be taken without touching the part that is left to others.
+    /// The bytes that may be taken without touching the part left to others.
     const fn to_take(self) -> u64 {
         self.free.saturating_sub(self.total / LEFT_TO_OTHERS)
     }
@@ -128,12 +128,12 @@ impl Growth {
             None => {
                 let space = space_of(file)
                     .map_err(|errno| OpenError::Host { path: place.into(), errno })?;
-                // What is taken now may be free when it is needed.
+                // Room that is taken now may be free when it is needed.
                 let most = Space { free: space.total, ..space }.to_take();
                 if most < 2 * PAGE_SIZE {
                     return Err(OpenError::Host { path: place.into(), errno: Errno::NOSPC });
                 }
-                // Nobody evicts more than can be addressed, and the tables are addressed too.
+                // No process evicts more than it can address, and the tables need addresses too.
                 let limits =
                     [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
                 let addresses = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -158,7 +158,7 @@ impl Growth {
         &self.place
     }
 
-    /// How many pages of a file the process may write. A device has no size that could be limited.
+    /// How many pages of a file the process may write. A device has no file size limit.
     pub fn limit(file: BorrowedFd<'_>) -> u32 {
         let pages = u32::try_from(file_size_limit() / PAGE_SIZE).unwrap_or(u32::MAX);
         let is_device = || {
@@ -168,7 +168,7 @@ impl Growth {
         if pages == u32::MAX || is_device() { u32::MAX } else { pages }
     }
 
-    /// Whether the file may take room of the file system's for one more extent.
+    /// Whether the file may take room for one more extent from the file system.
     pub fn may_grow(&self, look: impl FnOnce() -> Result<Space, Errno>) -> bool {
         const EXTENT: u64 = PAGES as u64 * PAGE_SIZE;
         self.manners != Manners::Considerate || look().is_ok_and(|space| space.to_take() >= EXTENT)
@@ -184,32 +184,32 @@ impl Growth {
         self.shortage.store(kind.map_or(0, ShortageKind::number), Relaxed);
     }
 
-    /// Notes what the host answered to a write.
+    /// Notes the host's error on a write.
     pub fn note(&self, error: IoError) {
         if error == IoError::Full {
             self.refuse(Some(ShortageKind::Disk));
         }
     }
 
-    /// What was short when a page was last refused, if none was taken since.
+    /// The shortage at the last refusal, if no page was taken since.
     pub fn shortage(&self) -> Option<Shortage> {
         let kind = ShortageKind::of(self.shortage.load(Relaxed))?;
         Some(Shortage { place: self.place.clone(), kind })
     }
 
-    /// What is short where every slot is in use, if the file system set their number.
+    /// The shortage when every slot is in use, if the file system set their number.
     pub fn at_its_end(&self) -> Option<Shortage> {
         let kind = ShortageKind::FileSystem;
         (self.manners == Manners::Considerate).then(|| Shortage { place: self.place.clone(), kind })
     }
 }
 
-/// How long a file the process may make. A write beyond would raise `SIGXFSZ`.
+/// The longest file that the process may make. A write beyond raises `SIGXFSZ`.
 fn file_size_limit() -> u64 {
     getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
 }
 
-/// What the file system of a file has for this user.
+/// The room of a file's file system for this user.
 pub(super) fn space_of(file: BorrowedFd<'_>) -> Result<Space, Errno> {
     let system = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);

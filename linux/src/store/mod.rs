@@ -1,21 +1,21 @@
 //! Where evicted pages go: compressed RAM and files.
 //!
 //! Both stores run inside a page-fault handler, possibly of a program whose `malloc` and `mmap` are
-//! ours. So neither allocates from the Rust heap after its construction, all tables are host
-//! mappings made by raw system calls, and every lock is a futex.
+//! ours. So after construction neither allocates from the Rust heap. All tables are host mappings
+//! made by raw system calls, and every lock is a futex.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`compressed`] | [`CompressedRam`]: LZ4 pages in a size-classed arena under a hard cap |
 //! | [`arena`] | the size-classed arena |
-//! | [`scratch`] | room to compress in |
-//! | [`offload`] | pages that somebody else compresses |
-//! | [`pool`] | where its memory comes from: the process's own, or a pool that processes share |
+//! | [`scratch`] | buffers for compression |
+//! | [`offload`] | pages that wait for a helper's compression |
+//! | [`pool`] | the arena's memory: the process's own, or a pool that processes share |
 //! | `behind` | pages on their way to a file: gathered, and written in long runs |
 //! | `ahead` | pages read from a file in clusters |
 //! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
-//! | [`extents`] | the parts of a file that a process holds, where others may hold some too |
-//! | `positions` | where in a file each page goes |
+//! | [`extents`] | the parts of a file that a process holds, alone or with others |
+//! | `positions` | the place of each page in a file |
 //! | `open`, `growth` | opening a file as swap, and how far it may grow |
 //! | [`descriptor`] | descriptors kept out of the program's way |
 

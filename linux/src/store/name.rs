@@ -4,12 +4,12 @@ use alloc::ffi::CString;
 use core::ffi::CStr;
 use core::fmt;
 
-/// A file's name, as it was given.
+/// A file's name as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(CString);
 
 impl FileName {
-    /// The name as the host takes it.
+    /// The name for the host.
     pub fn as_c_str(&self) -> &CStr {
         &self.0
     }

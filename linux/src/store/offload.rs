@@ -1,4 +1,4 @@
-//! Pages that somebody else compresses: they wait as they are, and may be read or given up meanwhile.
+//! Pages that a helper compresses: they wait uncompressed, and may be read or given up meanwhile.
 
 use super::Mutex;
 use pagefault_machine::store::PageBytes;
@@ -6,28 +6,29 @@ use pagefault_machine::store::PageBytes;
 /// The most places: a bit each in a word.
 pub const MOST: usize = u64::BITS as usize;
 
-/// Somebody who compresses pages, and the places where they wait for it.
+/// A helper that compresses pages, and the places where they wait.
 ///
 /// # Safety
-/// [`Offload::page`] and [`Offload::result`] answer with the addresses of a page each for every place.
-/// They may be accessed as long as this value lives. Nobody else writes the page. Nobody writes the result
-/// from when [`Offload::finished`] has answered with a length until the place is handed over again.
+/// [`Offload::page`] and [`Offload::result`] return the address of a page for every place, valid as
+/// long as this value lives. No other thread writes the page. No thread writes the result after
+/// [`Offload::finished`] has returned a length, until the place is handed over again.
 pub unsafe trait Offload: Send + Sync {
-    /// How many places there are now, at most [`MOST`]; 0 where nobody compresses.
+    /// The number of places, at most [`MOST`]; 0 without a helper.
     fn places(&self) -> usize;
-    /// Where the page of a place is.
+    /// The address of a place's page.
     fn page(&self, place: usize) -> *mut PageBytes;
-    /// Where the result is.
+    /// The address of the result.
     fn result(&self, place: usize) -> *const u8;
-    /// Has the page at a place compressed.
+    /// Hands the page at a place to the helper.
     fn hand_over(&self, place: usize);
-    /// Gives up a place's page, whatever has become of it.
+    /// Gives up a place's page, in any state.
     fn take_back(&self, place: usize);
-    /// The length of the result, once it is there; a page's length where it does not compress.
+    /// The length of the result, once it is finished; a page's length if the page does not
+    /// compress.
     fn finished(&self, place: usize) -> Option<usize>;
 }
 
-/// Nobody.
+/// No helper.
 pub struct Nobody;
 
 // SAFETY: there are no places.
@@ -53,7 +54,7 @@ unsafe impl Offload for Nobody {
     }
 }
 
-/// Which slot's page waits at each place.
+/// The slot whose page waits at each place.
 pub(super) struct Waiting {
     /// One bit for each place that is taken.
     taken: u64,
@@ -93,7 +94,7 @@ impl Waiting {
             .map(move |place| (place, slots[place]))
     }
 
-    /// Whether so many places are taken that it is time to look for results.
+    /// Whether enough places are taken to look for results.
     pub(super) const fn is_half_full(&self, places: usize) -> bool {
         self.taken.count_ones() as usize * 2 >= places
     }

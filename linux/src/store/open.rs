@@ -13,7 +13,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-/// What a file that was used as swap begins with, in slot 0, which holds no page.
+/// The signature of a file that was used as swap, in slot 0, which holds no page.
 const SIGNATURE: &[u8; 16] = b"pagefault swap\n\0";
 
 /// Why a swap file could not be opened.
@@ -25,10 +25,10 @@ pub enum OpenError {
     /// The path names something that is neither a file nor a block device.
     #[error("swap file {0}: neither a file nor a block device")]
     NotAFile(FileName),
-    /// The block device is mounted or in use otherwise.
+    /// The block device is mounted or otherwise in use.
     #[error("swap file {0}: the device is in use; unmount it or `swapoff` it first")]
     InUse(FileName),
-    /// The file or device holds something that is not swap of ours.
+    /// The file or device holds data that is not swap of ours.
     #[error(
         "swap file {0}: holds something that would be overwritten; delete it or name a new file"
     )]
@@ -36,7 +36,7 @@ pub enum OpenError {
     /// The size is less than two pages; one page is needed for the file's signature.
     #[error("swap file: {0} bytes hold no page; give at least {least} bytes", least = 2 * PAGE_SIZE)]
     TooSmall(u64),
-    /// The process may not make files that large (`RLIMIT_FSIZE`).
+    /// The process may not make files of this size (`RLIMIT_FSIZE`).
     #[error(
         "swap file {path}: files may have at most {limit} bytes (ulimit -f); raise that limit or \
          give a smaller size"
@@ -61,7 +61,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk has no room for the file, or the user's quota none.
+    /// Whether the disk or the user's quota has no room for the file.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Host { errno: Errno::NOSPC | Errno::DQUOT, .. })
     }
@@ -71,7 +71,7 @@ impl OpenError {
     }
 }
 
-/// A file that was opened as swap and holds no page yet.
+/// A file that is opened as swap and holds no page yet.
 pub struct Opened {
     file: OwnedFd,
     pages: u32,
@@ -91,12 +91,13 @@ impl Opened {
         Ok(Self { file, pages, bytes, growth })
     }
 
-    /// The file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without a size it may
-    /// grow as far as its file system has room, less 5 %, or has that of its device.
+    /// The file `path`, at most `bytes` long, made with mode 0600 if it does not exist. Without a
+    /// size it may grow as far as its file system has room, less 5 %, or has the size of its
+    /// device.
     ///
     /// An existing file must be empty or former swap of ours, and a block device must not be in
-    /// use. A file is never used twice: where `path` is swap already an unlinked file is used, beside it, or
-    /// in the directory `beside_device` if `path` is a block device.
+    /// use. A file is never used twice: if `path` is already swap, an unlinked file beside it is
+    /// used, or one in the directory `beside_device` if `path` is a block device.
     pub fn named(path: &CStr, beside_device: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
         let host = |errno| OpenError::host(path, errno);
         let (mut file, kind) = open_checked(path)?;
@@ -123,19 +124,19 @@ impl Opened {
         Ok(Self { file, pages, bytes, growth })
     }
 
-    /// Writes a page and takes it back.
+    /// Writes a page and punches it out again, as a test.
     pub fn probe(&self) -> Result<(), IoError> {
         let written = write_all(self.file.as_fd(), PAGE_SIZE, &[0x5a; PAGE_SIZE as usize]);
         extents::punch(self.file.as_fd(), 0, self.pages.min(2));
         written.map_err(io_error)
     }
 
-    /// How many pages it can have, the first of which holds no page of memory.
+    /// How many pages it can have; the first holds no page of memory.
     pub fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// The most bytes that it is to take; `None` for as many as its file system has room for.
+    /// The most bytes that it takes; `None` for as many as its file system has room for.
     pub fn bytes(&self) -> Option<u64> {
         self.bytes
     }
@@ -159,13 +160,13 @@ impl AsFd for Opened {
 impl SwapFile {
     /// Swap of this process's own in an unlinked temporary file, as [`Opened::temporary`] makes it.
     ///
-    /// The file is made at once, so that a directory that cannot be written is reported here.
+    /// The file is made at once, so that an unwritable directory is reported here.
     #[cfg(feature = "std")]
     pub fn temporary(directory: &std::path::Path, bytes: Option<u64>) -> Result<Self, OpenError> {
         Self::temporary_at(&c_path(directory)?, bytes)
     }
 
-    /// Does what [`SwapFile::temporary`] does.
+    /// The same as [`SwapFile::temporary`].
     pub fn temporary_at(directory: &CStr, bytes: Option<u64>) -> Result<Self, OpenError> {
         Opened::temporary(directory, bytes)?.into_swap()
     }
@@ -177,7 +178,7 @@ impl SwapFile {
     }
 }
 
-/// Makes an unlinked file in `directory` that only its descriptor keeps alive.
+/// Makes an unlinked file in `directory`, which only its descriptor keeps alive.
 fn unlinked(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -210,13 +211,13 @@ pub(super) fn slots_of(bytes: u64) -> Result<u32, OpenError> {
     }
 }
 
-/// A path as the host takes it.
+/// A path for the host.
 #[cfg(feature = "std")]
 fn c_path(path: &std::path::Path) -> Result<CString, OpenError> {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
     let until_zero = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    // A name with a zero byte in it is none that the host could have.
+    // The host has no name with a zero byte.
     CString::new(bytes).map_err(|_| OpenError::host(&c_string(until_zero), Errno::INVAL))
 }
 
@@ -236,10 +237,10 @@ fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
-/// Opens a path for reading and writing and says what it is.
+/// Opens a path for reading and writing, and returns its kind.
 fn open_checked(path: &CStr) -> Result<(OwnedFd, FileType), OpenError> {
     let host = |errno| OpenError::host(path, errno);
-    // Looked at first, because opening a pipe would wait for its other end.
+    // Checked first, because opening a pipe would wait for its other end.
     let kind = match rustix::fs::stat(path) {
         Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
         Err(Errno::NOENT) => None,
@@ -256,8 +257,8 @@ fn open_checked(path: &CStr) -> Result<(OwnedFd, FileType), OpenError> {
     Ok((file, kind.unwrap_or(FileType::RegularFile)))
 }
 
-/// Opens a locked block device once more, exclusively, which the host refuses while it is mounted
-/// or in use otherwise.
+/// Opens a locked block device once more, exclusively; the host refuses that while it is mounted or
+/// otherwise in use.
 fn reopen_exclusively(locked: OwnedFd, path: &CStr) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
@@ -273,8 +274,8 @@ fn reopen_exclusively(locked: OwnedFd, path: &CStr) -> Result<OwnedFd, OpenError
 /// How far into a block device a file system or partition table may first show.
 const PROBED: u64 = 128 << 10;
 
-/// Makes a locked file ours: afterwards slot 0 holds the signature, and a regular file nothing else
-/// and is readable by its owner alone.
+/// Makes a locked file ours: slot 0 gets the signature. A regular file then holds nothing else, and
+/// only its owner can read it.
 fn claim(file: &OwnedFd, path: &CStr, kind: FileType) -> Result<(), OpenError> {
     let host = |errno| OpenError::host(path, errno);
     let mut head = [0; SIGNATURE.len()];

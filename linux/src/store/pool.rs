@@ -1,4 +1,4 @@
-//! Where an arena's spans come from: this process's own memory, or a pool that processes share.
+//! The source of an arena's spans: this process's own memory, or a pool that processes share.
 
 use super::Mutex;
 use crate::host;
@@ -13,36 +13,36 @@ pub const SPAN: usize = 32 << 10;
 /// Spans of [`SPAN`] bytes, numbered from 0, within a cap on real memory. Called under an arena's locks.
 ///
 /// # Safety
-/// [`Pool::memory`] answers with an address of [`SPAN`] bytes that may be read and written as long as
-/// the span is held: from [`Pool::take`] until [`Pool::give`], and in a forked child from the fork. No
-/// other process writes there. Until the span is given back its bytes stay as they were written.
+/// [`Pool::memory`] returns the address of [`SPAN`] bytes that may be read and written as long as
+/// the span is held: from [`Pool::take`] until [`Pool::give`], and in a forked child from the fork.
+/// No other process writes there. Until the span is given back its bytes stay as written.
 pub unsafe trait Pool: Send + Sync {
-    /// The spans that there can be.
+    /// The most spans.
     fn spans(&self) -> u32;
     /// The cap in bytes.
     fn limit(&self) -> u64;
-    /// The bytes in use, by all who share the pool.
+    /// The bytes in use by all processes that share the pool.
     fn used(&self) -> u64;
     /// Takes a span with any content; `None` at the cap.
     fn take(&self) -> Option<u32>;
-    /// Lets a span go that holds nothing any more.
+    /// Releases an empty span.
     fn give(&self, span: u32);
-    /// Whether this process alone holds a span that it holds.
+    /// Whether this process is the only holder of a span that it holds.
     fn is_sole(&self, span: u32) -> bool;
     /// The memory of a span that this process holds.
     fn memory(&self, span: u32) -> *mut u8;
-    /// Charges a page of tables, or answers false at the cap.
+    /// Charges a page of tables; false at the cap.
     fn charge_page(&self) -> bool;
     /// Takes back such a charge.
     fn uncharge_page(&self);
-    /// Whether somebody else may have made room since the pool was found full.
+    /// Whether another process may have made room since the pool was full.
     fn may_have_room(&self) -> bool;
 }
 
 /// A span's line in an arena's table, and in the list of free ones.
 const OVERHEAD: usize = 88;
 
-/// What a span costs: its memory and its lines in tables.
+/// The cost of a span: its memory and its lines in tables.
 const SPAN_COST: u64 = (SPAN + OVERHEAD) as u64;
 
 /// The spans whose memory is reserved together: 8 MiB.
@@ -60,7 +60,7 @@ unsafe impl Sync for Chunk {}
 // SAFETY: no part is bound to a thread.
 unsafe impl Send for Chunk {}
 
-/// Spans of this process's own, which a forked child has a copy of.
+/// This process's own spans, which a fork copies.
 pub struct OwnPool {
     used: AtomicU64,
     limit: u64,
@@ -70,16 +70,16 @@ pub struct OwnPool {
     free: Mutex<Free>,
 }
 
-/// The spans that nobody holds.
+/// The unheld spans.
 struct Free {
     /// Spans from this number on were never used.
     fresh: u32,
-    /// The first of those whose memory was given back.
+    /// The first free span whose memory was given back.
     cold: u32,
 }
 
 impl OwnPool {
-    /// As many spans as `limit` bytes can pay; addresses are reserved as they are needed.
+    /// As many spans as `limit` bytes can pay for; addresses are reserved as needed.
     pub fn new(limit: u64) -> Result<Self, ReserveError> {
         let spans = usize::try_from(limit / SPAN_COST).unwrap_or(usize::MAX / SPAN);
         let spans = spans.min(NIL as usize - 1);
@@ -120,7 +120,7 @@ unsafe impl Pool for OwnPool {
     fn take(&self) -> Option<u32> {
         let mut free = self.free.lock();
         let fresh = free.fresh as usize;
-        // Where the host refuses addresses there is no room, as where the cap is reached.
+        // If the host refuses addresses there is no room, as at the cap.
         let known = free.cold != NIL
             || fresh < self.next.len() && self.memory.get_or_reserve(fresh / CHUNK).is_ok();
         if !known || !self.charge(SPAN_COST) {

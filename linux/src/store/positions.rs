@@ -1,9 +1,9 @@
-//! Where in a swap file each page goes.
+//! The place of each page in a swap file.
 //!
-//! A process fills one extent at a time, page after page, so that what is evicted together lies together.
-//! The next one is an extent that has much room again, then a fresh one, then any that has room. Only
-//! an extent that no other process holds gets further pages: after a fork both sides read what is there, and
-//! each writes elsewhere until it is alone again.
+//! A process fills one extent at a time, page after page, so that pages evicted together lie
+//! together. The next extent is one that has much room again, then a fresh one, then any with room.
+//! Only an extent without another holder gets further pages: after a fork both sides read the old
+//! pages, and each writes to other extents until it is the sole holder again.
 
 use super::Mutex;
 use super::extents::{Extents, PAGES};
@@ -16,17 +16,19 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 /// No extent.
 const NONE: u32 = u32::MAX;
 
-/// An extent with so many free pages is filled again before a fresh one is taken.
+/// An extent with this many free pages is filled again before a fresh one is taken.
 const ROOMY: u32 = PAGES / 2;
 
-/// So many extents are looked at for one that is roomy.
+/// How many extents to check for a roomy one.
 const LOOKS: usize = 64;
 
-/// The pages of a file that this process uses. Page 0 is never given: the file's signature may be there.
+/// The pages of a file that this process uses. Page 0 is never given out: it may hold the file's
+/// signature.
 pub(super) struct Positions {
     extents: Box<dyn Extents>,
     pages: u32,
-    /// For each extent a bit for each page that is in use; 0 for one that is not held, unless it is open.
+    /// For each extent, a bit for each page in use; 0 for an extent that is not held, unless it is
+    /// open.
     used: Table<AtomicU64>,
     /// Of these, the pages that are in the file.
     written: Table<AtomicU64>,
@@ -36,9 +38,9 @@ pub(super) struct Positions {
 }
 
 struct Filling {
-    /// The extent that is filled, or [`NONE`].
+    /// The extent being filled, or [`NONE`].
     open: u32,
-    /// None that was ever held has this number or a higher one.
+    /// One more than the highest extent ever held.
     end: u32,
     /// Where the search for a partial one begins.
     from: u32,
@@ -51,15 +53,15 @@ pub(super) enum Fresh {
     Refused,
 }
 
-/// It has to be known first whether a fresh extent may be taken: that takes a system call.
+/// The caller must first learn by a system call whether a fresh extent may be taken.
 struct MustAsk;
 
-/// Extents to be given back when the lock is not held any more: to punch a hole is I/O.
+/// Extents to give back after the lock, since punching a hole is I/O.
 #[derive(Default)]
 struct Unused {
-    /// One that was filled, and of which no page is in use.
+    /// An extent that was filled, and has no page in use.
     closed: Option<u32>,
-    /// One that was taken, and lies beyond the limit.
+    /// An extent that was taken, but lies beyond the limit.
     fresh: Option<u32>,
 }
 
@@ -76,12 +78,12 @@ impl Positions {
         })
     }
 
-    /// Whose they are.
+    /// The source of the extents.
     pub fn extents(&self) -> &dyn Extents {
         &*self.extents
     }
 
-    /// Takes a page below `limit`. `may_grow` is asked before a fresh extent is taken.
+    /// Takes a page below `limit`. Calls `may_grow` before it takes a fresh extent.
     pub fn take(&self, limit: u32, may_grow: impl FnOnce() -> Fresh) -> Option<u32> {
         match self.take_if(limit, None) {
             Ok(taken) => taken,
@@ -89,7 +91,7 @@ impl Positions {
         }
     }
 
-    /// Likewise, once it is known whether a fresh extent may be taken, or where none is needed.
+    /// The same, once it is known whether a fresh extent may be taken, or if none is needed.
     fn take_if(&self, limit: u32, growth: Option<Fresh>) -> Result<Option<u32>, MustAsk> {
         let mut unused = Unused::default();
         let taken = self.take_under_lock(&mut self.filling.lock(), limit, growth, &mut unused);
@@ -116,7 +118,7 @@ impl Positions {
         Ok(Some(extent * PAGES + free.trailing_zeros()))
     }
 
-    /// Gives extents back. Nobody knows of them until they are taken again.
+    /// Gives extents back. No other thread knows them until they are taken again.
     fn give_unused(&self, unused: Unused) {
         for extent in [unused.closed, unused.fresh].into_iter().flatten() {
             self.extents.give(extent);
@@ -153,13 +155,13 @@ impl Positions {
         }
     }
 
-    /// Prepares for a process fork, with no other call under way: nothing is filled on.
+    /// Prepares for a process fork, while no other call runs: stops filling the open extent.
     pub fn before_fork(&self) {
         let closed = self.close(&mut self.filling.lock());
         self.give_unused(Unused { closed, fresh: None });
     }
 
-    /// The extents that this process holds, when none is filled.
+    /// The extents that this process holds, while none is open.
     pub fn held(&self) -> impl Iterator<Item = u32> {
         let end = self.filling.lock().end;
         (0..end).filter(|extent| self.used[*extent as usize].load(Relaxed) != 0)
@@ -174,7 +176,7 @@ impl Positions {
         usable & !self.used[extent as usize].load(Relaxed)
     }
 
-    /// Fills the open extent no more; returns it if it has no page in use.
+    /// Closes the open extent; returns it if it has no page in use.
     fn close(&self, filling: &mut Filling) -> Option<u32> {
         let extent = core::mem::replace(&mut filling.open, NONE);
         if extent == NONE {
@@ -187,7 +189,7 @@ impl Positions {
         (used == 0).then_some(extent)
     }
 
-    /// The extent to be filled next.
+    /// The next extent to fill.
     fn next(
         &self,
         filling: &mut Filling,
@@ -214,7 +216,7 @@ impl Positions {
         Some(extent)
     }
 
-    /// Finds an extent with at least so many free pages among the next partial ones.
+    /// Finds an extent with at least this many free pages among the next partial ones.
     fn find(&self, filling: &mut Filling, limit: u32, least: u32, looks: usize) -> Option<u32> {
         let words = filling.end.div_ceil(64);
         let from = filling.from / 64;

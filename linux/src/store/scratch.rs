@@ -1,4 +1,4 @@
-//! Room to compress in, one for each thread that compresses at the same time.
+//! Buffers for compression, one for each thread that compresses at the same time.
 
 use super::Mutex;
 use super::arena::class_of;
@@ -13,26 +13,26 @@ use pagefault_machine::store::PageBytes;
 /// The size of the buffer that LZ4 asks for to compress a page.
 const BUFFER: usize = get_maximum_output_size(PAGE_SIZE as usize);
 
-/// How many threads can compress at once; a further one waits for one of them.
+/// How many threads can compress at once; another thread waits.
 const COUNT: usize = 8;
 
-/// What one thread compresses with.
+/// The buffers of one thread.
 pub struct Scratch {
-    /// LZ4's table of what stood where.
+    /// LZ4's hash table.
     table: CompressTable,
-    /// Where the result goes.
+    /// The result.
     buffer: [u8; BUFFER],
 }
 
 impl Scratch {
-    /// Room to compress in.
+    /// Buffers for one compression.
     #[expect(clippy::new_without_default, reason = "of some kilobytes, not to be made in passing")]
     pub fn new() -> Self {
         Self { table: CompressTable::small(), buffer: [0; BUFFER] }
     }
 
-    /// A page compressed with LZ4; `None` for one that is better kept as it is: to decompress it would cost
-    /// time and save nothing.
+    /// A page compressed with LZ4; `None` if it is better stored uncompressed, since decompression
+    /// would cost time and save nothing.
     pub fn compress(&mut self, page: &PageBytes) -> Option<&[u8]> {
         match compress_into_with_table(page, &mut self.buffer, &mut self.table) {
             Ok(len) if class_of(len) != class_of(page.len()) => Some(&self.buffer[..len]),
@@ -41,10 +41,10 @@ impl Scratch {
     }
 }
 
-/// Some of them, for threads that take turns. Each costs addresses until it is used: most stores are
-/// never written to, or by one thread.
+/// Several such buffers, for threads that take turns. Each costs only addresses until it is used:
+/// most stores are never written, or by one thread.
 pub struct Scratches {
-    /// Whether the room of the same number was written.
+    /// Whether the buffers with the same number were written.
     locks: [Mutex<bool>; COUNT],
     rooms: Table<Room>,
 }
@@ -66,7 +66,7 @@ impl Scratches {
         Ok(Self { locks: [const { Mutex::new(false) }; COUNT], rooms: Table::new(COUNT)? })
     }
 
-    /// Lends one out: the calling thread's usual one, or any that is free.
+    /// Lends one: the calling thread's usual one, or any free one.
     pub fn with<R>(&self, use_it: impl FnOnce(&mut Scratch) -> R) -> R {
         let usual = context::current() as usize;
         let free = (0..COUNT).find_map(|step| {

@@ -1,8 +1,8 @@
-//! Where the nodes of a tree are: a vector in pieces.
+//! Stores the nodes of a tree: a vector in pieces.
 //!
-//! A vector that doubles asks for one block of memory as large as everything it holds. A kernel's
-//! heap has none when memory is scattered, and no block of twice the size of a large tree is needed
-//! to take one node more. Pieces of a few kilobytes can be had as long as there is memory at all.
+//! A vector that doubles needs one block of memory as large as everything it holds. A kernel's heap
+//! has no such block when its memory is fragmented, and one more node is no reason to double a
+//! large tree. Pieces of a few kilobytes are available as long as there is memory at all.
 
 #[cfg(test)]
 use alloc::collections::TryReserveError;
@@ -18,7 +18,7 @@ const PIECE: usize = 64;
 /// It never gives memory back: an arena that has once held `n` elements holds `n` again without
 /// allocating.
 pub struct Arena<T> {
-    /// All full, but for the last that has elements and those after it, which are empty.
+    /// All pieces are full, except the last one with elements; the pieces after it are empty.
     pieces: Vec<Vec<T>>,
     len: usize,
 }
@@ -111,8 +111,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Over several pieces, an arena does what a vector does: each step adds elements, or takes
-        /// some out.
+        /// Over several pieces, an arena behaves like a vector: each step adds elements or removes
+        /// some.
         #[test]
         fn does_what_a_vector_does(
             steps in vec((any::<bool>(), 1..2 * PIECE, any::<u32>(), any::<u32>()), 1..20),

@@ -1,4 +1,4 @@
-//! That the walk over a tree finds every way in which the tree can be broken.
+//! The walk over a tree finds every way in which the tree can be broken.
 
 use super::{Avl, AvlFault, Element, NONE};
 

@@ -1,9 +1,9 @@
 //! Reading a file ahead of need (spec D3).
 //!
-//! What is read depends on what the program said of the region. Where it said nothing, a miss reads the
-//! pages *around* it, until misses prevail. Where it said that accesses come in order, a *window* runs
-//! ahead of them: touching its marker page reads the next window, twice as large. Where it said that
-//! they come in none, a miss reads its page alone.
+//! The program's advice for the region decides what is read. Without advice, a miss reads the pages
+//! *around* it, until misses prevail. For sequential access, a *window* runs ahead of the accesses:
+//! touching its marker page reads the next window, twice as large. For random access, a miss reads
+//! its page alone.
 //!
 //! A [`Backing`](crate::machine::Backing) reads while its caller waits. So the faulting page is mapped
 //! first, and its neighbours are read before the fault returns.
@@ -16,7 +16,7 @@ use crate::manager::Manager;
 use crate::reclaim::batch::Batch;
 
 impl<M: Machine> Mapping<M> {
-    /// After a fault: reads what the next ones will want. Says whether it read anything.
+    /// After a fault, reads the pages that the next faults will need; returns whether it read any.
     pub(crate) fn read_ahead(&self, touch: Touch) -> Weight {
         let manager = &self.manager;
         if !self.is_read_ahead() || touch.advised == Advised::Random {
@@ -26,7 +26,7 @@ impl<M: Machine> Mapping<M> {
         let most = if may_read { manager.most_ahead(manager.config.file_read_ahead) } else { 0 };
         let wanted = self.reading.lock(&manager.order).wanted(touch, most);
         let Some(wanted) = wanted else { return Weight::Minor };
-        // What cannot be told, or read, is found out by whoever touches it.
+        // Errors here do not matter: the thread that touches the page meets them again.
         let Ok(end) = self.pages() else { return Weight::Minor };
         let mut read = 0;
         for index in wanted.start..wanted.end.min(end) {
@@ -39,7 +39,7 @@ impl<M: Machine> Mapping<M> {
         if read > 0 { Weight::Major } else { Weight::Minor }
     }
 
-    /// Pages were mapped around a fault that were in the cache.
+    /// Notes that a fault mapped cached pages around its own.
     pub(crate) fn note_hits(&self, pages: u64) {
         if pages > 0 && self.is_read_ahead() {
             let pages = u32::try_from(pages).unwrap_or(u32::MAX);
@@ -47,7 +47,7 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// The page whose touch is awaited: it is not to be mapped before.
+    /// The marker page, whose first touch must fault: it must not be mapped early.
     pub(crate) fn awaited(&self) -> Option<u64> {
         self.is_read_ahead().then(|| self.reading.lock(&self.manager.order).marker())?
     }
@@ -56,7 +56,8 @@ impl<M: Machine> Mapping<M> {
         self.manager.config.file_read_ahead > 1 && matches!(self.store, Store::Backing(_))
     }
 
-    /// Reads a page that is not in the cache; whether it did. The error says that there is no room.
+    /// Reads a page that is not in the cache; returns whether it did. The error means that there is
+    /// no room.
     fn read_unasked(&self, index: u64) -> Result<bool, Refusal> {
         let manager = &self.manager;
         if let Some(frame) = self.cached(index) {

@@ -15,9 +15,9 @@ impl<M: Machine> Drop for File<M> {
 }
 
 impl<M: Machine> Mapping<M> {
-    /// The last handle is gone: nobody can find a page of the object any more but in the cache.
+    /// The last handle is gone: from now on only the cache finds pages of the object.
     fn end(&self) {
-        // Nobody can be told of an error any more.
+        // No caller is left to receive an error.
         let _ = self.write_back(0..u64::MAX);
         self.drop_pages(0..u64::MAX);
         self.manager.uncharge(self.charged.swap(0, Ordering::Relaxed));

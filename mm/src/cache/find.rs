@@ -52,7 +52,7 @@ impl<M: Machine> Mapping<M> {
                 // The object may have been truncated while the page was read (spec D2).
                 match self.has_page(index) {
                     Ok(true) => return Ok(Found { frame, weight }),
-                    // Nobody may find it when the object grows again.
+                    // No thread may find it when the object grows again.
                     Ok(false) => self.forget(frame),
                     // It may be dirty, and stays.
                     Err(refusal) => {
@@ -70,7 +70,7 @@ impl<M: Machine> Mapping<M> {
         self.key(index).matches(self.manager.page(frame))
     }
 
-    /// Puts a new page, locked, in the cache; `None` if another was faster.
+    /// Puts a new page, locked, in the cache; `None` if another thread was faster.
     pub(super) fn insert_new(&self, index: u64) -> Result<Option<Frame>, Refusal> {
         let manager = &self.manager;
         let frame = manager.allocate()?;
@@ -103,7 +103,7 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// Brings the content of a locked page in, if it is not there yet.
+    /// Reads the content of a locked page, if it is not there yet.
     pub(super) fn complete(&self, frame: Frame, index: u64) -> Result<Weight, Refusal> {
         let page = self.manager.page(frame);
         if page.has(PageFlags::UPTODATE) {
@@ -156,7 +156,7 @@ impl<M: Machine> Mapping<M> {
             manager.release_and_free(slot);
             manager.mark_dirty(manager.page(frame));
         } else {
-            // Unreadable, or truncated meanwhile: then what was read is not the page any more.
+            // Unreadable, or truncated meanwhile: then the content read is no longer the page's.
             manager.machine.zero(frame);
         }
         manager.release_and_free(slot);
@@ -177,8 +177,7 @@ impl<M: Machine> Mapping<M> {
         None
     }
 
-    /// Calls `f` with every cached page in a range of indexes, engaged and a reference held
-    /// meanwhile.
+    /// Calls `f` with every cached page in a range of indexes, engaged and with a reference held.
     ///
     /// Goes through the range or through all frames, whichever is shorter.
     pub(crate) fn each_cached(&self, indexes: Range<u64>, mut f: impl FnMut(Frame, u64)) {
@@ -205,7 +204,7 @@ impl<M: Machine> Mapping<M> {
                 continue;
             }
             let _engaged = manager.engage();
-            // The look at the owner was unlocked: the cache tells whether it is true.
+            // The owner was read without a lock: the cache confirms it.
             if let Some(frame) = self.cached(index) {
                 f(frame, index);
                 manager.put(frame);

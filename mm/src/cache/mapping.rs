@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// Where the content of an object comes from.
+/// The source of an object's content.
 pub(crate) enum Store {
     /// A user's backing: dirty pages are written to it.
     Backing(Arc<dyn Backing>),
@@ -60,22 +60,22 @@ pub struct Mapping<M: Machine> {
     pub(crate) regions: Mutex<M, FileRegions<M>>,
     /// How many pages of the object are in the page cache.
     pub(crate) cached: AtomicU32,
-    /// What is known of the order in which its pages are touched.
+    /// What is known about the order in which its pages are touched.
     pub(super) reading: Mutex<M, Reading>,
     /// Writing a page failed since this was last asked (spec D8).
     pub(crate) failed: AtomicBool,
-    /// Who changes the length.
+    /// Serialises changes of the length.
     pub(crate) resizing: SleepLock,
-    /// Pages promised to a shared anonymous object.
+    /// The pages promised to a shared anonymous object.
     pub(crate) charged: AtomicU64,
-    /// How many handles there are.
+    /// The number of handles.
     pub(super) users: AtomicUsize,
 }
 
 /// A handle on an object in the page cache, as an open file is one on an inode.
 ///
-/// Regions over the object have one each. When the last one goes, dirty pages are written back and
-/// the object leaves the cache; whoever cares about errors calls [`Mapping::sync`] first.
+/// Regions over the object have one each. The last drop writes dirty pages back and takes the
+/// object out of the cache. A caller that needs the errors calls [`Mapping::sync`] first.
 pub struct File<M: Machine>(pub(super) Arc<Mapping<M>>);
 
 impl<M: Machine> Clone for File<M> {
@@ -124,8 +124,8 @@ impl<M: Machine> Mapping<M> {
         }))
     }
 
-    /// Another handle, unless the last one is gone: then the object is ending, and no page of it may
-    /// come into the cache any more.
+    /// Another handle. `None` if the last one is gone: then the object is ending, and none of its
+    /// pages may enter the cache any more.
     pub(crate) fn handle(self: &Arc<Self>) -> Option<File<M>> {
         let more = |users: usize| (users > 0).then_some(users + 1);
         let taken = self.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
@@ -190,7 +190,7 @@ impl<M: Machine> Mapping<M> {
         Key::File { mapping: self.id, index }
     }
 
-    /// The backing, for a call: it may take its time, so that no short lock is to be held.
+    /// The backing, for a call that may be slow: the caller holds no short lock.
     pub(crate) fn calling<'a>(&self, backing: &'a Arc<dyn Backing>) -> &'a dyn Backing {
         self.manager.order.assert_may_sleep();
         &**backing
@@ -205,7 +205,7 @@ impl<M: Machine> Mapping<M> {
             || regions.nonlinear.iter().any(stores)
     }
 
-    /// Tells the backing that a region over it went away (spec D1).
+    /// Tells the backing that a region over it has gone (spec D1).
     pub(crate) fn closed(&self) {
         match &self.store {
             Store::Backing(backing) => self.calling(backing).closed(),
@@ -224,12 +224,13 @@ impl<M: Machine> Mapping<M> {
     }
 
     /// Prepares for the first store to a locked page since it was cleaned: asks the backing
-    /// (`page_mkwrite`, spec B16). Nobody is writing the page: that would be under its lock.
+    /// (`page_mkwrite`, spec B16). No thread is writing the page back, since that needs the page
+    /// lock.
     pub(crate) fn first_store(&self, frame: Frame) -> Result<(), Refusal> {
         self.ask_to_write(frame).map_err(|_| Refusal::Bus)
     }
 
-    /// Asks the backing whether a locked page may become dirty, which it then has room for.
+    /// Asks the backing whether a locked page may become dirty; if so, the backing has room for it.
     pub(super) fn ask_to_write(&self, frame: Frame) -> Result<(), IoError> {
         match &self.store {
             Store::Backing(backing) => {
@@ -240,7 +241,7 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// Counts a page of the object that came into the page cache, or left it.
+    /// Counts a page of the object that entered or left the page cache.
     pub(crate) fn count_cached(&self, change: i32) {
         self.cached.fetch_add(change as u32, Ordering::Relaxed);
         if !self.is_shared_memory() {

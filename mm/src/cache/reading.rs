@@ -1,11 +1,11 @@
-//! Which pages of a file are to be read ahead: by what a program said, and by how its faults went.
+//! Decides which pages of a file to read ahead, by the program's advice and its recent faults.
 
 use core::ops::Range;
 
-/// So many more misses than hits show that reading around is of no use.
+/// With this many more misses than hits, reading around does not help.
 const MANY_MISSES: u32 = 100;
 
-/// What a program said of the order of its accesses (`MADV_NORMAL` and its like).
+/// A program's advice on the order of its accesses (`MADV_NORMAL` and its like).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advised {
     Nothing,
@@ -22,7 +22,7 @@ pub(crate) struct Touch {
     pub(crate) missed: bool,
 }
 
-/// What faults on a file found lately, and how far was read for them.
+/// What recent faults on a file found, and how far reading went for them.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     /// How many more of the faults missed than hit.
@@ -30,17 +30,17 @@ pub(crate) struct Reading {
     window: Window,
 }
 
-/// The pages that were read last for accesses in order; empty where there was no such read.
+/// The last window read for sequential access; empty if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Window {
     start: u64,
     pages: u32,
-    /// So many of them, the last ones, were read before anybody wanted them.
+    /// How many of its last pages were read ahead of need.
     ahead: u32,
 }
 
 impl Reading {
-    /// The pages that are to be read after a fault, at most about `most`.
+    /// The pages to read after a fault, at most about `most`.
     pub(super) fn wanted(&mut self, touch: Touch, most: u32) -> Option<Range<u64>> {
         let Touch { index, advised, missed } = touch;
         match advised {
@@ -69,12 +69,12 @@ impl Reading {
         }
     }
 
-    /// So many pages were found that were there already.
+    /// Notes that this many pages were already cached.
     pub(super) fn hits(&mut self, pages: u32) {
         self.misses = self.misses.saturating_sub(pages);
     }
 
-    /// The page whose touch says that the next window is due.
+    /// The marker page, whose touch makes the next window due.
     pub(super) fn marker(&self) -> Option<u64> {
         self.window.marker()
     }
@@ -85,12 +85,12 @@ impl Window {
         self.start.saturating_add(self.pages as u64)
     }
 
-    /// The page whose touch says that the next window is due.
+    /// The marker page, whose touch makes the next window due.
     fn marker(&self) -> Option<u64> {
         (self.pages > 0).then(|| self.end() - u64::from(self.ahead))
     }
 
-    /// The first window, for a page that was read already.
+    /// The first window, after a page that has been read already.
     fn first(index: u64, most: u32) -> Self {
         let pages = match most {
             most if 1 <= most / 32 => 4,
@@ -100,7 +100,7 @@ impl Window {
         Self { start: index, pages, ahead: pages.saturating_sub(1) }
     }
 
-    /// The one behind this.
+    /// The window after this one.
     fn next(&self, most: u32) -> Self {
         let factor = if self.pages < most / 16 { 4 } else { 2 };
         let pages = self.pages.saturating_mul(factor).min(most);

@@ -22,7 +22,7 @@ impl<M: Machine> Mapping<M> {
         let _resizing = self.resizing.lock(&self.manager.order, Rank::Layout);
         let before = self.len()?;
         if bytes > before {
-            // What was stored past the old end through a mapping is not content (spec D5).
+            // Bytes stored past the old end through a mapping are not content (spec D5).
             self.zero_tail(before)?;
         }
         self.set_store_len(bytes)?;
@@ -72,17 +72,17 @@ impl<M: Machine> Mapping<M> {
         if within == 0 {
             return Ok(());
         }
-        // The whole page was there before, so that its content must come from the store if it is
-        // not cached; the store zeroes its own tail when its length is set.
+        // Before, the whole page was content. If it is not cached, it must come from the store,
+        // which zeroes its own tail when its length is set.
         let _engaged = self.manager.engage();
         let Some(frame) = self.tail_page(bytes >> PAGE_SHIFT)? else { return Ok(()) };
-        // Programs may have the page mapped.
+        // The page may be mapped.
         self.manager.machine.write(frame, within, &[0; PAGE_SIZE as usize][within..]);
         self.manager.unlock_and_put(frame);
         Ok(())
     }
 
-    /// The page that the new end cuts, locked, if anything but the backing may hold its tail.
+    /// The page that the new end cuts, locked, if its tail may be anywhere but in the backing.
     fn tail_page(&self, index: u64) -> Result<Option<Frame>, FileError> {
         match &self.store {
             Store::Device(_) => Ok(None),
@@ -105,7 +105,8 @@ impl<M: Machine> Mapping<M> {
         self.each_cached(indexes.clone(), |frame, index| {
             manager.lock_page(frame);
             if self.holds(frame, index) {
-                // Whoever maps the page has it locked, except a fork that copies an entry.
+                // Every thread that maps the page holds its lock, except a fork that copies an
+                // entry.
                 while manager.page(frame).maps() > 0 {
                     self.unmap(index..index + 1, Which::Pages);
                     manager.machine.pause();
@@ -120,9 +121,9 @@ impl<M: Machine> Mapping<M> {
         }
     }
 
-    /// Takes pages out of the cache that nothing would be lost with: those that are clean and not
-    /// mapped (Linux: `invalidate_mapping_pages`, `POSIX_FADV_DONTNEED`). They are read again when
-    /// they are next wanted. The pages of shared memory have no other home and stay.
+    /// Takes clean, unmapped pages out of the cache (Linux: `invalidate_mapping_pages`,
+    /// `POSIX_FADV_DONTNEED`). The next use reads them again. Pages of shared memory have no other
+    /// home and stay.
     pub fn discard_clean(&self, indexes: Range<u64>) {
         if self.is_shared_memory() {
             return;
@@ -131,8 +132,8 @@ impl<M: Machine> Mapping<M> {
         self.each_cached(indexes, |frame, index| {
             manager.lock_page(frame);
             let page = manager.page(frame);
-            // Who maps the page holds its lock, and who writes it through an entry has it mapped.
-            // What a device stored to a pinned page is known when the pin goes.
+            // A thread that maps the page holds its lock, and a store through an entry needs the
+            // page mapped. A device's stores to a pinned page are noted when the pin goes.
             let unused = page.maps() == 0 && !page.is_pinned();
             if self.holds(frame, index) && unused && !page.has(PageFlags::DIRTY) {
                 self.forget(frame);
@@ -145,7 +146,7 @@ impl<M: Machine> Mapping<M> {
     fn drop_slots(&self, indexes: Range<u64>) {
         let swap = &self.manager.swap;
         let drop_slot = |slot, index| {
-            // A fault that is bringing the page back may have been first.
+            // A fault that brings the page back may have been faster.
             if swap.disown(slot, self.id, index) {
                 self.manager.release_and_free(slot);
             }
@@ -171,10 +172,10 @@ impl<M: Machine> Mapping<M> {
 
     /// Unmaps a range of indexes from every region over the object (`unmap_mapping_range`).
     ///
-    /// Entries go from one region to another while this runs: by a fork, by a move, by whatever
-    /// replaces a region. They always go to one with a higher number that is in the reverse map
-    /// before. So regions are visited in the order of their numbers, and those that have come
-    /// meanwhile afterwards: no entry escapes.
+    /// While this runs, entries pass from one region to another: a fork, a move or another call
+    /// replaces a region. They always pass to a region with a higher number that is already in the
+    /// reverse map. So this visits regions in the order of their numbers, then those that have
+    /// appeared meanwhile, and no entry escapes.
     pub(crate) fn unmap(&self, indexes: Range<u64>, which: Which) {
         let mut visited = BTreeSet::new();
         loop {
@@ -213,7 +214,7 @@ impl<M: Machine> Mapping<M> {
         let end = indexes.end.min(covered.end);
         if start < end {
             let address = |index: u64| vma.start + (index - covered.start) * PAGE_SIZE;
-            // Where the region has died, others have its entries.
+            // If the region is dead, other regions have its entries.
             mm.zap_live(vma, address(start)..address(end), which);
         }
     }

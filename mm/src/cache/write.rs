@@ -76,9 +76,9 @@ impl<M: Machine> Mapping<M> {
         Ok(done)
     }
 
-    /// Writes all bytes as [`Mapping::write_at`] does, or says why it stopped.
+    /// Writes all bytes as [`Mapping::write_at`] does, or returns why it stopped.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
-        // At least once: the offset is checked for no bytes too.
+        // At least once: even a write of no bytes checks the offset.
         let mut done = self.write_at(offset, bytes)?;
         while done < bytes.len() {
             done += self.write_at(offset.saturating_add(done as u64), &bytes[done..])?;
@@ -103,8 +103,8 @@ impl<M: Machine> Mapping<M> {
         Ok(allowed?)
     }
 
-    /// After a write that grew the object to `end` stopped at `bytes`: what was not written is not
-    /// content.
+    /// After a write that grew the object to `end` and stopped at `bytes`: sets the length to the
+    /// bytes written.
     fn take_back_growth(&self, bytes: u64, end: u64) -> Result<(), FileError> {
         if bytes < end {
             self.set_store_len(bytes)?;
@@ -125,7 +125,7 @@ impl<M: Machine> Mapping<M> {
         if failed { Err(FileError::Io) } else { Ok(()) }
     }
 
-    /// Writes the dirty pages of a range of indexes back. Shared memory has no place to write to.
+    /// Writes the dirty pages of a range of indexes back. Shared memory has no store to write to.
     pub(crate) fn write_back(&self, indexes: Range<u64>) -> Result<(), FileError> {
         let Store::Backing(backing) = &self.store else { return Ok(()) };
         let mut result = Ok(());
@@ -138,7 +138,7 @@ impl<M: Machine> Mapping<M> {
                     result = Err(error);
                 }
                 if cleaned == Cleaned::Pinned {
-                    // What is stored from now on has to be written too.
+                    // Later stores must be written too.
                     manager.mark_dirty(manager.page(frame));
                 }
             }

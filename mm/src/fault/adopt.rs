@@ -1,8 +1,8 @@
-//! Taking over pages that the machine has already.
+//! Takes over pages that the machine already holds.
 //!
-//! A machine that lives inside of a program may find pages in a range that it is only now told to
-//! manage: the kernel stored to them when it started the program, or another thread did before the
-//! range was the manager's. Their content counts, although no fault of ours made them.
+//! A machine inside a program may find pages in a range that it only now begins to manage: the
+//! kernel stored to them when it started the program, or another thread did before the range was
+//! the manager's. Their content counts, although no fault of ours made them.
 
 use crate::error::AdoptError;
 use crate::fault::page_range;
@@ -13,29 +13,29 @@ use crate::rmap::family::Stores;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 
-/// What became of a page that was to be adopted.
+/// The outcome of an adoption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
-    /// It is an anonymous page of its region from here on, dirty, as if it had been stored to.
+    /// The page is now a dirty anonymous page of its region, as if it had been stored to.
     Taken,
-    /// The memory manager knew the page already.
+    /// The memory manager already knew the page.
     Known,
 }
 
-/// What became of an attempt.
+/// The outcome of one attempt.
 enum Attempt {
     Done(Adopted),
     Again,
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the page at `address`, which the machine holds with its content, the own page of the
-    /// private anonymous region there. Where the region allows no access, the machine must not need
-    /// one to read the content later.
+    /// Turns the page at `address`, whose content the machine holds, into a page of the private
+    /// anonymous region there. If the region allows no access, the machine must be able to read the
+    /// content without one.
     ///
-    /// `claim` has the machine take what stands at the address as the content of a frame. It is
-    /// called with the entry locked, before the entry is written, and so must not sleep; it returns
-    /// false if the machine has somebody else at work there, and is called again then.
+    /// `claim` makes the content at the address that of a frame. It runs with the entry locked,
+    /// before the entry is written, so it must not sleep. It returns false if another thread is at
+    /// work there, and is then called again.
     pub fn adopt(
         self: &Arc<Self>,
         address: VirtAddr,

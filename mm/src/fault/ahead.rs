@@ -1,16 +1,15 @@
-//! Going ahead of faults that run through memory in order: the pages that come next are brought back
-//! from swap before they are touched (spec F17, in the modern form that goes by address, not by slot),
-//! or fresh memory gets its pages of zeros.
+//! Serves sequential faults ahead of time: brings the next pages back from swap before they are
+//! touched (spec F17, in the modern form that goes by address, not by slot), or gives fresh memory
+//! its pages of zeros.
 //!
-//! Each address space remembers a few *runs*: where the last page of a run was, which way it goes,
-//! and how far to read ahead. A fault just past the end of a run doubles its window; a fault
-//! elsewhere, or on a page that was read ahead and is not there any more, halves it, until the run is
-//! forgotten. So a window only grows while memory is passed through in order, and random access brings
-//! nothing ahead.
+//! Each address space remembers a few *runs*: the last page of each, its direction, and how far to
+//! read ahead. A fault just past the end of a run doubles its window. A fault elsewhere, or on a
+//! page that was read ahead and has left again, halves the window, until the run is forgotten. So a
+//! window grows only under sequential access, and random access brings nothing ahead.
 //!
 //! A page that was brought ahead is marked until it shows a sign of use: its run has passed it, it
-//! faults, or reclaim finds its accessed bit. One that is evicted with its mark was wasted. Where more
-//! is wasted than used, no run begins any more, but for a few that are put to the test.
+//! faults, or reclaim finds its accessed bit. A page evicted with its mark was wasted. When more
+//! pages are wasted than used, no new run begins, except a few as a test.
 
 use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Event};
@@ -22,16 +21,16 @@ use crate::runs::{Direction, MOST};
 use crate::vma::Vma;
 use alloc::sync::Arc;
 
-/// A run with this window has gone on in order three times.
+/// A run with this window has continued three times.
 const PROVEN_WINDOW: u32 = 8;
 
 impl<M: Machine> Mm<M> {
-    /// After a page came back from swap, or was first stored to: brings in what a run of such faults
-    /// will want next.
+    /// After a page came back from swap, or was first stored to: brings in the pages that a run of
+    /// such faults will need next.
     ///
-    /// Never beyond the region. Frames that are free beyond the mark at which reclaim begins are used
-    /// freely; others are evicted for it only where the run has proved itself, since its next faults
-    /// would have to evict them one batch after the other all the same.
+    /// Stays within the region. It may use the frames that are free above reclaim's watermark. It
+    /// evicts pages only for a proven run, whose next faults would evict them anyway, one batch
+    /// after the other.
     pub(super) fn bring_ahead(self: &Arc<Self>, fault: &Fault, correction: Correction) {
         let manager = &self.manager;
         let (kind, most) = match correction {
@@ -54,7 +53,7 @@ impl<M: Machine> Mm<M> {
         };
         let few = || manager.machine.free_frames() <= manager.watermarks.low;
         if few() && ahead.pages >= PROVEN_WINDOW && manager.reclaim(Batch::<M>::SIZE) == 0 {
-            // There may be nothing left to evict: not every fault of the run is to search for it.
+            // Perhaps nothing is left to evict. Not every fault of the run should search again.
             return self.runs.forget(number);
         }
         let mut page = fault.page;
@@ -71,7 +70,7 @@ impl<M: Machine> Mm<M> {
         self.runs.brought(number, ahead, brought.count() as u32);
     }
 
-    /// A run has gone past pages that were brought for it: they were used.
+    /// Notes that a run has passed pages brought for it: they were used.
     fn were_passed(&self, (from, to): (u64, u64)) {
         let range = VirtAddr(from * PAGE_SIZE)..VirtAddr(to * PAGE_SIZE);
         let manager = &self.manager;
@@ -95,7 +94,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Brings one page in if its entry is of the kind that the faults of the run find.
+    /// Brings one page in, if its entry is of the kind that the run's faults find.
     fn bring(self: &Arc<Self>, vma: &Arc<Vma<M>>, next: &mut Fault, kind: Ahead) -> Brought {
         let entry = self
             .existing_entries(page_range(next.page))
@@ -112,7 +111,7 @@ impl<M: Machine> Mm<M> {
 
     fn note_brought(&self, address: VirtAddr, kind: Ahead, step: Result<Step, Refusal>) -> Brought {
         let manager = &self.manager;
-        // Whoever touches a page that could not be had will find out what is the matter.
+        // The thread that touches the page will meet the error again.
         let Ok(Step::Done(_) | Step::Partly(_)) = step else { return Brought::Nothing };
         let counter = match kind {
             Ahead::Swapped => &manager.stats.read_ahead,
@@ -129,6 +128,6 @@ impl<M: Machine> Mm<M> {
 enum Brought {
     /// The page is in memory.
     There,
-    /// It is not, and no further one is to be tried.
+    /// It is not, and trying further pages is pointless.
     Nothing,
 }

@@ -14,13 +14,13 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Mm<M> {
-    /// The frame of zeros that answers the access, if it is one that shares it.
+    /// The shared frame of zeros, if it can answer the access.
     #[inline]
     pub(super) fn zero_frame_for(&self, fault: &Fault) -> Option<Frame> {
         if self.awaits_store(fault) { self.manager.machine.zero_frame() } else { None }
     }
 
-    /// Whether a page of zeros is only read, and must not count as one that was stored to.
+    /// Whether the access only reads a page of zeros, which then must not count as stored to.
     fn awaits_store(&self, fault: &Fault) -> bool {
         fault.access != Access::Write && self.manager.config.zero == ZeroPolicy::Shared
     }
@@ -39,7 +39,8 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         let frame = manager.allocate()?;
-        // Processors may still read a page that was dropped. Who drops one after this wait is noticed.
+        // Processors may still read a page that was dropped. A drop after this wait changes the
+        // count.
         let dropped = self.dropped.load(Ordering::SeqCst);
         self.await_flushes_in_fault();
         manager.machine.zero(frame);
@@ -50,7 +51,7 @@ impl<M: Machine> Mm<M> {
         // Queued before it is mapped: afterwards another thread may free it at any moment.
         manager.enqueue(frame, None);
         if unwritten {
-            // Reclaim may drop it without writing it: it is as good as not there.
+            // Reclaim may drop the page without writing it, as if it had never existed.
             manager.page(frame).set(&*manager.machine, PageFlags::LAZY_FREE);
         }
         if !self.install_new_anon(vma, fault, frame, dropped)? {
@@ -104,11 +105,11 @@ impl<M: Machine> Mm<M> {
         }
         let accessed = fault.purpose == Purpose::Access;
         let entry = if self.manager.page(frame).has(PageFlags::LAZY_FREE) {
-            // The first store is awaited, as it would be with the shared frame of zeros.
+            // The first store must fault, as with the shared frame of zeros.
             let protection = vma.page_protection().read_only();
             Entry::Present { frame, protection, accessed, dirty: false }
         } else {
-            // Writable even after a read: nobody else has the page (spec B7).
+            // Writable even after a read: no other entry names the page (spec B7).
             let protection = vma.written_protection();
             Entry::Present { frame, protection, accessed, dirty: true }
         };
@@ -116,7 +117,7 @@ impl<M: Machine> Mm<M> {
         Ok(true)
     }
 
-    /// Enters a page that nobody else knows as this region's own anonymous page.
+    /// Enters a page that only the caller knows as the region's own anonymous page.
     #[inline(always)]
     pub(crate) fn add_new_anon(
         &self,

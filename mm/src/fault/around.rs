@@ -1,4 +1,4 @@
-//! Mapping what is cached around a read fault (spec J5).
+//! Maps cached pages around a read fault (spec J5).
 
 use crate::cache::Mapping;
 use crate::entries::PageCursor;
@@ -15,7 +15,7 @@ impl<M: Machine> Mm<M> {
         let manager = &self.manager;
         let span = u64::from(manager.config.fault_around) * PAGE_SIZE;
         if span <= PAGE_SIZE || !manager.machine.capabilities().accessed {
-            // Without accessed bits a machine maps lazily, and gains nothing by entries alone.
+            // A machine without accessed bits maps lazily, and gains nothing from entries alone.
             return;
         }
         let block = VirtAddr(page.value() & !(span - 1));
@@ -25,8 +25,8 @@ impl<M: Machine> Mm<M> {
         else {
             return;
         };
-        // Asked before the cursor is taken, since the backing may take its time. A truncation that
-        // comes later takes what is mapped past the new end out again.
+        // Asked before taking the cursor, since the backing may be slow. A later truncation takes
+        // the pages past the new end out again.
         let Ok(end) = mapping.pages() else { return };
         let awaited = mapping.awaited();
         let Some(mut cursor) = self.existing_entries(chunk.clone()) else { return };
@@ -52,8 +52,8 @@ impl<M: Machine> Mm<M> {
         manager.stats.around.add(&*manager.machine, mapped);
     }
 
-    /// Maps one cached page, to which the caller has a reference, if nobody is busy with it; returns
-    /// how many it mapped. The caller counts them as resident.
+    /// Maps one cached page, to which the caller has a reference, if no thread is busy with it;
+    /// returns how many it mapped. The caller counts them as resident.
     fn map_if_ready(
         &self,
         vma: &Arc<Vma<M>>,

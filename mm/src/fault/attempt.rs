@@ -12,7 +12,7 @@ use crate::word::Word;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-/// After so many attempts the others are let run, before as many more.
+/// After this many attempts, a retry yields the CPU, and again after as many more.
 const ATTEMPTS: u32 = 16;
 
 impl<M: Machine> Mm<M> {
@@ -35,16 +35,16 @@ impl<M: Machine> Mm<M> {
             }
             attempts = attempts.wrapping_add(1);
             if attempts.is_multiple_of(ATTEMPTS) {
-                // Whoever is in the way may need the processor to get out of it.
+                // The thread that holds the page may need this processor to release it.
                 self.manager.machine.pause();
             }
         }
     }
 
-    /// Looks at the entry and makes one attempt at a correction (spec B4).
+    /// Reads the entry and makes one attempt at a correction (spec B4).
     ///
-    /// A correction that needs nothing but the entry is made under this lock; one that has to get a
-    /// page first lets go of it, and looks again under its own.
+    /// A correction that needs only the entry happens under this lock. A correction that must first
+    /// get a page releases the lock, and looks again under its own.
     fn attempt(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &mut Fault) -> Result<Step, Refusal> {
         let Some(cursor) = self.existing_entries(page_range(fault.page)) else {
             return self.absent(vma, fault, None);
@@ -63,7 +63,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// There is a page. Its entry, which is locked, may allow the access by now.
+    /// The entry names a page and is locked. It may allow the access already.
     fn present(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -79,7 +79,7 @@ impl<M: Machine> Mm<M> {
         }
         if fault.access == Access::Write && !entry.is_writable() {
             let step = self.write_protected(vma, fault, cursor, frame)?;
-            // A dirty page could be stored to until it went on standby: this is no first store.
+            // A dirty page was writable until it went on standby: this is no first store.
             let is_back = is_on_standby && entry.is_dirty();
             return Ok(match step {
                 Step::Done(Correction::Reuse) if is_back => Step::Done(Correction::Standby),
@@ -111,8 +111,8 @@ impl<M: Machine> Mm<M> {
         self.fresh_page(vma, fault)
     }
 
-    /// The entry allows the access by now, or will once it is brought up to date with its region:
-    /// the processor used an older one (spec B5).
+    /// The entry allows the access already, or does once it is brought up to date with its region:
+    /// the processor used an older translation (spec B5).
     fn spurious(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -130,10 +130,10 @@ impl<M: Machine> Mm<M> {
         let dirty = dirty || (fault.access == Access::Write);
         let wanted = self.manager.honest(vma.page_protection() | kept, dirty);
         if self.manager.machine.capabilities().dirty {
-            // The access that is tried again sets the bits.
+            // The retried access sets the bits.
             cursor.protect(fault.page, wanted);
         } else {
-            // Nobody but the holder of the cursor sets them.
+            // Only the holder of the cursor sets them.
             let entry = Entry::Present { frame, protection: wanted, accessed: true, dirty };
             cursor.replace(fault.page, entry);
         }

@@ -1,5 +1,5 @@
-//! A store through an entry that forbids it: copy on write, reuse by a sole owner, and the awaited
-//! first store to a shared page (spec B15–B18).
+//! A store through an entry that forbids it: copy on write, reuse by a sole owner, and the first
+//! store to a shared page (spec B15–B18).
 
 use crate::entries::PageCursor;
 use crate::error::Refusal;
@@ -17,14 +17,14 @@ use alloc::sync::Arc;
 enum Plan {
     Reused,
     AwaitedStore(Frame),
-    /// A device uses the page: its owner keeps it, once nobody has it locked.
+    /// A device uses the page: its owner keeps it, once the page lock is free.
     Wait(Frame),
     Copy(Frame),
 }
 
-/// What became of the entry for which a copy was made.
+/// What happened to the entry for which a copy was made.
 enum Replaced {
-    /// It has changed meanwhile, and was left alone.
+    /// It had changed meanwhile, and stays.
     No,
     /// It names the copy, read-only until the stale translations are flushed.
     ReadOnly,
@@ -52,7 +52,7 @@ impl<M: Machine> Mm<M> {
         let plan = self.decide_write(vma, fault, &mut cursor, frame);
         drop(cursor);
         match plan {
-            // More permission needs no flush: a processor that does not know of it yet faults again.
+            // A wider permission needs no flush: a processor with the old translation faults again.
             Plan::Reused => Ok(Step::Done(Correction::Reuse)),
             Plan::AwaitedStore(frame) => {
                 let step = self.awaited_store(vma, fault, frame);
@@ -75,7 +75,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Reuses the page if that can be decided at once; otherwise takes a reference to it.
+    /// Reuses the page if that can be decided at once; otherwise takes a reference to the page.
     fn decide_write(
         &self,
         vma: &Arc<Vma<M>>,
@@ -107,8 +107,8 @@ impl<M: Machine> Mm<M> {
         Plan::Copy(frame)
     }
 
-    /// Lets an anonymous page's owner write it, if there is no other and that can be known at once:
-    /// the page lock comes before the entry's, so that here it can only be tried (spec B16).
+    /// Lets the sole owner of an anonymous page write it, if that can be decided at once: the page
+    /// lock comes before the entry's, so this can only try it (spec B16).
     pub(super) fn reuse_if_sole(
         &self,
         vma: &Arc<Vma<M>>,
@@ -118,7 +118,7 @@ impl<M: Machine> Mm<M> {
     ) -> bool {
         let manager = &self.manager;
         let page = manager.page(frame);
-        // Another entry decides it, without the lock: a page may always be copied.
+        // A second entry settles it without the lock: a page may always be copied.
         if page.maps() > 1 || !page.try_lock(&*manager.machine) {
             return false;
         }
@@ -189,10 +189,10 @@ impl<M: Machine> Mm<M> {
 
     /// Puts a copy in the page's place (spec B18).
     ///
-    /// Where other processors may know the old page, the copy is entered read-only, and their stale
-    /// translations are flushed while both hold the same content and neither can be written; only
-    /// then is the copy its owner's to write. Thus no processor reads the old page after another has
-    /// written the new one.
+    /// If other processors may know the old page, the copy is entered read-only. Their stale
+    /// translations are flushed while both pages are equal and neither is writable. Only then does
+    /// the copy become writable. Thus no processor reads the old page after another has written the
+    /// new one.
     fn copy(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -204,7 +204,8 @@ impl<M: Machine> Mm<M> {
         if manager.is_zero_frame(old) {
             manager.machine.zero(new);
         } else {
-            // Who took the right to store away, as reclaim does, may not have told all processors yet.
+            // The thread that took the right to store away, such as reclaim, may not have flushed
+            // yet.
             self.await_flushes_in_fault();
             manager.machine.copy(old, new);
         }
@@ -218,7 +219,7 @@ impl<M: Machine> Mm<M> {
             }
             Replaced::Writable => {
                 if !manager.is_bare(old) {
-                    // The entry's reference, which nobody's translation needs any more.
+                    // The entry's reference: no translation needs it any more.
                     manager.put(old);
                 }
                 return Step::Done(Correction::CopyOnWrite);
@@ -232,15 +233,16 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Waits until there is a frame for the copy of a page, or no need of one: who kept the owner
-    /// from reusing the page, reclaim or another fault, may let go of it.
+    /// Waits until there is a frame for the copy of a page, or no need for one: reclaim or another
+    /// fault kept the owner from reusing the page, and may release it.
     ///
-    /// A second frame might never be had, so that the caller no longer refers to the page: it may be
-    /// the one that can go, and several who wait would keep each other from reusing it.
+    /// There may never be a second frame, so the caller has dropped its reference: this page may be
+    /// the one that can leave, and the references of several waiters would keep each of them from
+    /// reusing it.
     fn await_room(&self, old: Frame) -> Result<Step, Refusal> {
         let manager = &self.manager;
         let is_reusable = || {
-            // By now it may be another page, of anyone's: then the entry has changed too.
+            // By now the frame may hold another page: then the entry has changed too.
             let page = manager.normal_page(old);
             page.is_some_and(|page| page.is_anon() && manager.is_sole_owner(page, 0))
         };
@@ -250,7 +252,7 @@ impl<M: Machine> Mm<M> {
         Ok(Step::Again)
     }
 
-    /// Lets the owner of a copy write it, if the copy is still in its place and still its alone.
+    /// Makes a copy writable, if it is still in its place and still has a sole owner.
     fn let_write(&self, vma: &Arc<Vma<M>>, fault: &mut Fault, copy: Frame) -> bool {
         let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
         let entry = cursor.entry(fault.page);

@@ -1,4 +1,4 @@
-//! Memory of devices: frames that are no pages of ours (spec B13).
+//! Memory of devices: frames that are not the manager's pages (spec B13).
 
 use crate::cache::{Mapping, Shown};
 use crate::entries::PageCursor;
@@ -9,8 +9,8 @@ use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 
 impl<M: Machine> Mm<M> {
-    /// A page of a device that is not mapped yet. A private region that stores to it gets it read-only
-    /// first, and then a copy as of any other page.
+    /// Maps a page of a device. A store in a private region first gets it read-only, and then a
+    /// copy, as of any other page.
     pub(super) fn device_page(
         &self,
         vma: &Vma<M>,
@@ -19,7 +19,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<Step, Refusal> {
         match device.device_frame(vma.index_of(fault.page))? {
             Shown::Again => {
-                // The instruction runs again, and faults again unless the device is done by then.
+                // The instruction runs again, and faults again if the device is still busy.
                 self.manager.machine.pause();
                 Ok(Step::Done(Correction::Device))
             }
@@ -35,7 +35,7 @@ impl<M: Machine> Mm<M> {
         device: &Mapping<M>,
         (frame, before): (Frame, u64),
     ) -> Result<Step, Refusal> {
-        // Processors may still use what stood there before.
+        // Processors may still use the page that was there before.
         self.await_flushes_in_fault();
         let mut cursor = self.entries(page_range(fault.page))?;
         let is_empty = cursor.entry(fault.page).is_none();
@@ -50,8 +50,8 @@ impl<M: Machine> Mm<M> {
         Ok(if is_store && !dirty { Step::Again } else { Step::Done(Correction::Device) })
     }
 
-    /// Lets a shared region store to a device's frame, whose entry was read-only: nobody has to be told
-    /// of a first store (Linux: `wp_pfn_shared`).
+    /// Makes a shared region's read-only entry of a device's frame writable: a first store needs no
+    /// notice (Linux: `wp_pfn_shared`).
     pub(super) fn reuse_device(
         vma: &Vma<M>,
         fault: &Fault,

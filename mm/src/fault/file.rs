@@ -58,7 +58,7 @@ impl<M: Machine> Mm<M> {
         if weight == Weight::Major {
             fault.weight = Weight::Major;
         }
-        // Processors may still read what stood there before.
+        // Processors may still read the page that was there before.
         self.await_flushes_in_fault();
         let step = if write && private {
             self.copy_early(vma, fault, frame, expected)
@@ -84,7 +84,7 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// A store to a private page that was not there: copy at once (spec B10 (3)).
+    /// A store to a private page that is absent: copy at once (spec B10 (3)).
     fn copy_early(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -132,7 +132,7 @@ impl<M: Machine> Mm<M> {
         let page = manager.page(frame);
         let write = fault.access == Access::Write;
         if write {
-            // The page is locked, so that nobody is writing it.
+            // The page is locked, so no thread is writing it back.
             mapping.first_store(frame)?;
         }
         let mut cursor = self.entries(page_range(fault.page))?;

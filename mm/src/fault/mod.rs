@@ -1,11 +1,11 @@
-//! Correcting a fault: look at the entry, choose one correction, commit it, or look again.
+//! Corrects a fault: reads the entry, chooses one correction, commits it, or starts over.
 //!
-//! Each attempt looks the region up, reads the entry, and dispatches on what it finds (spec B4).
-//! A correction gets what it needs with no lock held but the page's own, then locks the entry and
-//! commits only if the region is still alive and the entry is what it was (spec B3). If not, it
-//! undoes what it did and the next attempt starts from what is true by then. An attempt can also
-//! end halfway on purpose, with the page in memory and the store still to be allowed: a page that came
-//! back from swap, or a copy whose owner could not be let write it at once.
+//! Each attempt looks the region up, reads the entry, and dispatches on its content (spec B4). A
+//! correction allocates and reads with at most the page's own lock held. Then it locks the entry,
+//! and commits only if the region is still alive and the entry unchanged (spec B3). Otherwise it
+//! undoes its work, and the next attempt starts from the new state. An attempt can also end halfway
+//! on purpose, with the page in memory and the store not yet allowed: after a page came back from
+//! swap, or when a copy could not become writable at once.
 
 mod adopt;
 pub(crate) mod ahead;
@@ -60,8 +60,8 @@ impl<M: Machine> Mm<M> {
         self.fault_in_engaged(address, access)
     }
 
-    /// Brings a page in for an access that depends on its region, as the region is by then. `access_for`
-    /// refuses regions from which nothing is to be brought in.
+    /// Brings a page in for an access that depends on the region found. `access_for` refuses
+    /// regions that have nothing to bring in.
     pub(crate) fn fault_in_as<E: From<Refusal>>(
         self: &Arc<Self>,
         page: VirtAddr,
@@ -70,21 +70,21 @@ impl<M: Machine> Mm<M> {
         loop {
             let vma = self.containing(page).ok_or(Refusal::NoRegion)?;
             match self.fault_in(page, access_for(&vma)?) {
-                // The region has changed since it was asked.
+                // The region has changed since `access_for` saw it.
                 Err(Refusal::Forbidden) if !vma.is_alive() => {}
                 done => return Ok(done?),
             }
         }
     }
 
-    /// Like [`fault_in`](Self::fault_in), for a caller who is engaged.
+    /// Like [`fault_in`](Self::fault_in), for an engaged caller.
     pub(crate) fn fault_in_engaged(
         self: &Arc<Self>,
         address: VirtAddr,
         access: Access,
     ) -> Result<(), Refusal> {
         let page = address.page();
-        // No processor has faulted: a page that is there needs no correction, and nothing is stale.
+        // No processor has faulted: a present page needs no correction, and nothing is stale.
         if let Some(cursor) = self.existing_entries(page_range(page)) {
             let entry = cursor.entry(page);
             if entry.allows(access) {
@@ -103,9 +103,8 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Gives a private region a page of its own where it shows one that others may see, whatever
-    /// it allows; the right to store is not given with it (`FAULT_FLAG_UNSHARE`, spec J6). The
-    /// caller is engaged.
+    /// Replaces a page that others may see by the private region's own copy, whatever the region
+    /// allows; gives no right to store (`FAULT_FLAG_UNSHARE`, spec J6). The caller is engaged.
     pub(crate) fn unshare(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
         let mut fault = Fault::at(address.page(), Access::Write);
         let correction = self.run(&mut fault, |mm| {
@@ -116,7 +115,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Brings a page back from swap whatever its region allows (swapoff, spec F12).
+    /// Brings a page back from swap, whatever its region allows (swapoff, spec F12).
     pub(crate) fn unswap(self: &Arc<Self>, address: VirtAddr) -> Result<(), Refusal> {
         let _engaged = self.manager.engage();
         match self.bring_whatever_allowed(address) {
@@ -126,7 +125,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Brings a page in whatever its region allows. The caller is engaged.
+    /// Brings a page in, whatever its region allows. The caller is engaged.
     pub(crate) fn bring_whatever_allowed(
         self: &Arc<Self>,
         address: VirtAddr,

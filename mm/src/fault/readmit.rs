@@ -10,8 +10,8 @@ use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 
 impl<M: Machine> Mm<M> {
-    /// Gives an entry that allows no access the rights of its region, and marks it used: that keeps
-    /// the page. A first store has its own way.
+    /// Gives an entry without rights the rights of its region, and marks it used, which keeps the
+    /// page. A first store is handled elsewhere.
     pub(super) fn readmit(
         &self,
         vma: &Arc<Vma<M>>,
@@ -23,7 +23,7 @@ impl<M: Machine> Mm<M> {
         if !vma.is_alive() {
             return Step::Again;
         }
-        // What swap has of a dirty page is out of date: its owner may as well store to it at once.
+        // A dirty page's copy in swap is out of date, so its owner may store to it at once.
         let stores = dirty && vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);
         if stores
             && self.manager.normal_page(frame).is_some_and(Page::is_anon)
@@ -34,7 +34,7 @@ impl<M: Machine> Mm<M> {
         }
         let protection = self.manager.honest(vma.page_protection(), dirty);
         let entry = Entry::Present { frame, protection, accessed: true, dirty };
-        // More rights need no flush: a processor that does not know of them faults again.
+        // Wider rights need no flush: a processor with the old translation faults again.
         cursor.replace(fault.page, entry);
         Step::Done(Correction::Standby)
     }

@@ -27,8 +27,8 @@ impl<M: Machine> Mm<M> {
         loop {
             let moves = self.moves.load(Ordering::Acquire);
             match self.region_now(address) {
-                // A mapping that its pages leave is out of sight while they do: whoever moves them
-                // has the right that is waited for.
+                // A mapping is invisible while its pages move away. The mover holds the right that
+                // this waits for.
                 Err(Refusal::NoRegion)
                     if moves % 2 == 1 || self.moves.load(Ordering::Acquire) != moves =>
                 {
@@ -53,7 +53,7 @@ impl<M: Machine> Mm<M> {
     /// Grows the stack above `address` down to it (`expand_stack`, spec A15).
     fn expand(self: &Arc<Self>, address: VirtAddr) -> Result<Arc<Vma<M>>, Refusal> {
         let exclusive = self.exclusive_in_fault();
-        // Someone may have grown or unmapped it before this got the right to.
+        // Another thread may have grown or unmapped it before this one got the right.
         let vma = self.find(address).ok_or(Refusal::NoRegion)?;
         if vma.start <= address {
             return Ok(vma);

@@ -1,27 +1,27 @@
-//! What one fault is about, and what an attempt at it achieved.
+//! The state of one fault, and the result of an attempt.
 
 use crate::event::{Correction, Weight};
 use crate::machine::{Access, PAGE_SIZE, VirtAddr};
 use crate::swap::area::UnusedSlot;
 use core::ops::Range;
 
-/// What an attempt achieved.
+/// The result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The access may be tried again.
     Done(Correction),
-    /// A part of the work is done; look again.
+    /// Part of the work is done; look again.
     Partly(Correction),
     /// Something changed meanwhile, or was prepared; look again.
     Again,
 }
 
-/// Who wants a page.
+/// Why a page is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// An access, which is under way.
+    /// An access in progress.
     Access,
-    /// A guess that there will be one.
+    /// A guess that an access will come.
     Guess,
 }
 

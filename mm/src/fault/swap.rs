@@ -45,14 +45,14 @@ impl<M: Machine> Mm<M> {
         if step == Ok(Step::Again)
             && let Some(unused) = manager.drop_if_only_cached(frame, slot)
         {
-            // It was read in vain, after another fault had brought the page back.
+            // This read was wasted: another fault had already brought the page back.
             manager.free_slots(unused);
         }
         manager.unlock_and_put(frame);
         step
     }
 
-    /// Maps a locked page, if it is still the slot's and the entry still names the slot.
+    /// Maps a locked page, if it still belongs to the slot and the entry still names the slot.
     fn map_swapped(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -65,8 +65,8 @@ impl<M: Machine> Mm<M> {
         if page.slot() != Some(slot) {
             return Ok(Step::Again);
         }
-        // Processors may still read the frame that was evicted. As the slot's page is locked, the entry
-        // cannot have come and gone once more.
+        // Processors may still read the frame that was evicted. The slot's page is locked, so the
+        // entry cannot have changed to a page and back.
         self.await_flushes_in_fault();
         let mut cursor = self.entries(page_range(fault.page))?;
         if !vma.is_alive() || cursor.entry(fault.page) != Entry::Swap(slot) {
@@ -74,12 +74,12 @@ impl<M: Machine> Mm<M> {
         }
         if !page.has(PageFlags::UPTODATE) {
             drop(cursor);
-            // The slot may be readable next time: the page that is not is of no use to anyone.
+            // The slot may be readable next time; this unread page is useless.
             manager.free_slots(manager.leave_swap_cache(frame));
             return Err(Refusal::Bus);
         }
         let Some(family) = &vma.anon else { return Ok(Step::Again) };
-        // Besides the cache and the caller nobody may know the page, and no other entry the slot.
+        // Only the cache and the caller may know the page, and no other entry the slot.
         let sole = manager.is_sole_owner(page, 1);
         if page.owner() == Owner::None {
             // Relatives may still name the slot: the page belongs to the family that all share,
@@ -106,7 +106,7 @@ impl<M: Machine> Mm<M> {
         let entry = Entry::Present { frame, protection, accessed, dirty: false };
         cursor.replace(fault.page, entry);
         if manager.swap.is_more_than_half_full() && manager.is_sole_owner(page, 1) {
-            // The slot is worth more than a free write later (spec B14 (7)).
+            // A free slot is worth more than avoiding a write later (spec B14 (7)).
             fault.unused = manager.leave_swap_cache(frame);
             let entry = Entry::Present { frame, protection, accessed, dirty: true };
             cursor.replace(fault.page, entry);
@@ -116,8 +116,8 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Whether a page that comes back for a load will soon be stored to, on a machine where the
-    /// store would be another fault.
+    /// Whether a page that comes back for a load will probably be stored to soon, on a machine
+    /// where the store would fault again.
     fn expects_store(&self, vma: &Vma<M>, slot: SwapSlot) -> bool {
         let turn = self.passes.turn();
         !self.machine.capabilities().dirty

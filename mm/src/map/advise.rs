@@ -28,11 +28,11 @@ pub enum Advice {
     WillNeed,
     /// The content is not needed any more: private memory reads as zero or as the file again.
     DontNeed,
-    /// The same, of memory that is locked too.
+    /// The same, for locked memory too.
     DontNeedLocked,
     /// The content may be discarded until it is written again.
     Free,
-    /// The content of the object goes too: a hole.
+    /// The content of the object goes too: punch a hole.
     Remove,
     /// A fork does not copy the range.
     DontFork,
@@ -64,11 +64,11 @@ pub enum Advice {
     NoHugePage,
     /// Every access to the range is refused, without a region of its own; its content goes.
     GuardInstall,
-    /// Such pages become pages of the region again.
+    /// Guard pages become ordinary pages of the region again.
     GuardRemove,
 }
 
-/// The pages of a file that has every offset: these are signed (Linux's `loff_t`).
+/// The pages of the largest possible file: offsets are signed (Linux's `loff_t`).
 const OFFSETS: u64 = 1 << (63 - PAGE_SHIFT);
 
 impl<M: Machine> Mm<M> {
@@ -97,8 +97,8 @@ impl<M: Machine> Mm<M> {
         if covered { Ok(()) } else { Err(AdviseError::Unmapped) }
     }
 
-    /// Advises about a region's part of a range; returns how far it came before it found the region
-    /// changed by another.
+    /// Advises about a region's part of a range; returns how far it came before another thread
+    /// changed the region.
     fn advise_region(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -110,7 +110,7 @@ impl<M: Machine> Mm<M> {
             Advice::WillNeed => self.bring_near(vma, range),
             Advice::Remove if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::OfDevice),
             Advice::Remove => self.remove(vma, range)?,
-            // The content is the device's, and so is where it lies.
+            // Both the content and its place belong to the device.
             _ if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::Unsuitable),
             Advice::GuardInstall => return self.install_guards(vma, range),
             Advice::GuardRemove => self.remove_guards(range),
@@ -125,8 +125,8 @@ impl<M: Machine> Mm<M> {
         Ok(end)
     }
 
-    /// Changes flags of every region in a range; returns whether the regions cover it. Nobody else
-    /// changes a region between the look at its flags and the change.
+    /// Changes flags of every region in a range; returns whether the regions cover it. The caller's
+    /// exclusive right keeps the flags stable between the check and the change.
     fn change_flags(
         self: &Arc<Self>,
         range: Range<VirtAddr>,
@@ -152,7 +152,7 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Reads what is in swap or not cached, ignoring errors; no more than may be read ahead.
+    /// Reads pages that are in swap or not cached, within the limit of read-ahead; ignores errors.
     fn bring_near(self: &Arc<Self>, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut page = range.start;
         let mut room = self.manager.most_ahead(u32::MAX);
@@ -191,7 +191,7 @@ impl<M: Machine> Mm<M> {
         }
         let start = vma.index_of(range.start);
         let end = start + (range.end - range.start) / PAGE_SIZE;
-        // A region may have grown past the last offset that a file can have.
+        // A region may extend past the last possible offset of a file.
         match OFFSETS {
             offsets if start >= offsets => Err(AdviseError::Unsuitable),
             offsets if end >= offsets => Err(AdviseError::TooFar),
@@ -199,8 +199,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Lets reclaim discard private pages unless they are written again (J9); returns how far the
-    /// region was still in its tree.
+    /// Lets reclaim discard private pages unless they are written again (J9); returns how far it
+    /// came while the region was still in its tree.
     fn free_lazily(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> VirtAddr {
         let mut gather = Gather::new(self);
         let reached = gather.each_entry(range, |gather, cursor, address, entry| {
@@ -231,7 +231,8 @@ impl<M: Machine> Mm<M> {
         reached
     }
 
-    /// Marks a page that only this entry uses; others, or a device, may still want the content.
+    /// Marks a page that only this entry uses; other users, or a device, may still need the
+    /// content.
     fn is_lazily_freeable(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
         let manager = &self.manager;
         let Some(page) = manager.normal_page(frame) else { return false };
@@ -272,7 +273,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Brings every page in or says why not (`MADV_POPULATE_READ` and `_WRITE`).
+    /// Brings every page in, or returns why not (`MADV_POPULATE_READ` and `_WRITE`).
     fn populate_or_fail(
         self: &Arc<Self>,
         range: Range<VirtAddr>,
@@ -300,7 +301,7 @@ impl From<Refusal> for AdviseError {
     }
 }
 
-/// Which regions an advice is about.
+/// How advice applies to the regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Every,
@@ -312,7 +313,7 @@ enum Of {
     PrivateAnonymous,
 }
 
-/// Flags that an advice takes from a region, and those that it gives it.
+/// Flags that advice clears in a region, and flags that it sets.
 struct FlagChange {
     of: Of,
     off: VmaFlags,

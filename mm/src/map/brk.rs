@@ -1,4 +1,4 @@
-//! brk: the heap of old, one region that grows and shrinks at its end (spec C15).
+//! brk: the traditional heap, one region that grows and shrinks at its end (spec C15).
 
 use crate::edit::Exclusive;
 use crate::fault::stack::GUARD_GAP;
@@ -12,7 +12,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 impl<M: Machine> Mm<M> {
-    /// Begins an empty heap at an address, for a program that has so many bytes of data of its own
+    /// Begins an empty heap at an address, for a program with this many bytes of its own data
     /// (`start_data` to `end_data`).
     pub fn begin_heap(self: &Arc<Self>, start: VirtAddr, data: u64) {
         let _exclusive = self.exclusive();
@@ -21,16 +21,16 @@ impl<M: Machine> Mm<M> {
         self.heap.data.store(data, Ordering::Relaxed);
     }
 
-    /// Where the heap begins, and its break.
+    /// The start of the heap, and its break.
     pub fn heap(&self) -> Range<VirtAddr> {
         let address = |word: &AtomicU64| VirtAddr(word.load(Ordering::Relaxed));
         address(&self.heap.start)..address(&self.heap.end)
     }
 
-    /// Moves the break, and returns where it is then: where it was, if it cannot be moved.
+    /// Moves the break, and returns its new place: the old one if it cannot move.
     ///
-    /// The heap must not come nearer than a page to a mapping above it. It grows as `mmap` with these
-    /// options would map memory: [`MapOptions::LOCKED`] for a program whose new memory is to be locked.
+    /// The heap must not come nearer than a page to a mapping above it. It grows as if by `mmap`
+    /// with these options: [`MapOptions::LOCKED`] for a program that locks its new memory.
     pub fn brk(self: &Arc<Self>, wanted: VirtAddr, options: MapOptions) -> VirtAddr {
         let exclusive = self.exclusive();
         let Range { start, end: now } = self.heap();
@@ -59,7 +59,7 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<M: Machine> Exclusive<'_, M> {
-    /// Maps what the heap grows by; whether it did.
+    /// Maps the heap's growth; returns whether it did.
     fn grow_heap(&self, more: Range<VirtAddr>, options: MapOptions) -> bool {
         let mm = self.mm();
         let request = MapRequest::anonymous(more.end - more.start).with(options);

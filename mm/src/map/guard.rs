@@ -1,9 +1,8 @@
 //! Guard pages inside of a region (`MADV_GUARD_INSTALL`): an access raises SIGSEGV, and the region
 //! stays one.
 //!
-//! A guard is an entry of the page table that no fault corrects. It is encoded as a slot of a swap
-//! area that there cannot be, as Linux's markers are: of its numbers, the last two are never given to
-//! an area (spec F2).
+//! A guard is an entry of the page table that no fault corrects. Like Linux's markers, it is
+//! encoded as a slot of an impossible swap area: no area gets the last two numbers (spec F2).
 
 use crate::entries::{GUARD, is_guard};
 use crate::error::AdviseError;
@@ -16,8 +15,8 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 impl<M: Machine> Mm<M> {
-    /// Makes every page of a part of a region a guard; what was there is gone. Returns how far the
-    /// region was still in its tree.
+    /// Makes every page of a part of a region a guard, and drops the old content. Returns how far
+    /// it came while the region was still in its tree.
     pub(super) fn install_guards(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
@@ -30,7 +29,7 @@ impl<M: Machine> Mm<M> {
         if vma.written_family().is_none() {
             let _engaged = self.manager.engage();
             self.prepare_family(vma, Stores::Begin);
-            // The region that has it is another.
+            // Another region has the family.
             return Ok(range.start);
         }
         let mut from = range.start;
@@ -64,7 +63,7 @@ impl<M: Machine> Mm<M> {
         Ok(at)
     }
 
-    /// Makes the guards in a range pages like others.
+    /// Turns the guards in a range into ordinary pages.
     pub(super) fn remove_guards(&self, range: Range<VirtAddr>) {
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let Some(mut cursor) = self.existing_entries(chunk.clone()) else { continue };

@@ -10,12 +10,12 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-/// Whether pages are to stay in memory.
+/// How pages stay in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stay {
-    /// They stay, and those that are not there are brought in.
+    /// They stay, and absent pages are brought in.
     Locked,
-    /// They stay once they are there.
+    /// They stay once they have come in.
     LockedOnFault,
     Evictable,
 }
@@ -38,7 +38,7 @@ impl<M: Machine> Mm<M> {
         self.lock(address, length, Stay::Locked)
     }
 
-    /// Keeps the pages of a range in memory from when they are first touched (`MLOCK_ONFAULT`).
+    /// Keeps the pages of a range in memory from their first touch on (`MLOCK_ONFAULT`).
     pub fn mlock_on_fault(
         self: &Arc<Self>,
         address: VirtAddr,
@@ -56,7 +56,7 @@ impl<M: Machine> Mm<M> {
             return Err(LockError::NotPermitted);
         }
         let sum = locked.saturating_add(bytes);
-        // What is locked already does not count again.
+        // Memory that is already locked does not count again.
         if sum > limit && sum - self.locked_bytes(&range) > limit {
             return Err(LockError::OverLimit);
         }
@@ -116,7 +116,7 @@ impl<M: Machine> Mm<M> {
 
 /// Why mlock did not bring a page in.
 enum NotBrought {
-    /// It is memory of a device, which is always there.
+    /// It is memory of a device, which is always present.
     Device,
     Refused(Refusal),
 }
@@ -127,8 +127,7 @@ impl From<Refusal> for NotBrought {
     }
 }
 
-/// The whole pages that a range touches. A length that wraps when rounded counts as none, as on
-/// Linux.
+/// The whole pages that a range touches. A length that wraps when rounded counts as 0, as on Linux.
 fn outward(address: VirtAddr, length: u64) -> Result<Range<VirtAddr>, LockError> {
     let start = address.page();
     let length = length.wrapping_add(address.page_offset() as u64);

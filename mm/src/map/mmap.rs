@@ -20,9 +20,9 @@ const LAST_INDEX: u64 = (i64::MAX as u64) >> PAGE_SHIFT;
 pub enum Placement {
     /// Wherever there is room.
     Anywhere,
-    /// At this address rounded up, if there is room; else wherever there is room.
+    /// At this address rounded up, if there is room; otherwise wherever there is room.
     Hint(VirtAddr),
-    /// At exactly this address; what is mapped there is unmapped (`MAP_FIXED`).
+    /// At exactly this address, replacing existing mappings (`MAP_FIXED`).
     Fixed(VirtAddr),
     /// At exactly this address, if nothing is mapped there (`MAP_FIXED_NOREPLACE`).
     FixedNoReplace(VirtAddr),
@@ -49,7 +49,7 @@ bitflags::bitflags! {
         const WRITE = 2;
     }
 
-    /// Further wishes for a mapping.
+    /// Further options for a mapping.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct MapOptions: u8 {
         /// Promise no memory for it (`MAP_NORESERVE`).
@@ -101,7 +101,7 @@ pub struct MapRequest<'a, M: Machine> {
     pub placement: Placement,
     /// What is mapped.
     pub source: Source<'a, M>,
-    /// Further wishes.
+    /// Further options.
     pub options: MapOptions,
 }
 
@@ -128,7 +128,7 @@ impl<'a, M: Machine> MapRequest<'a, M> {
         }
     }
 
-    /// The same at exactly this address, in the place of what is mapped there (`MAP_FIXED`).
+    /// The same at exactly this address, replacing existing mappings (`MAP_FIXED`).
     pub fn at(self, address: VirtAddr) -> Self {
         self.placed(Placement::Fixed(address))
     }
@@ -148,19 +148,19 @@ impl<'a, M: Machine> MapRequest<'a, M> {
         Self { protection, ..self }
     }
 
-    /// The same with further wishes.
+    /// The same with further options.
     pub fn with(self, options: MapOptions) -> Self {
         Self { options: self.options | options, ..self }
     }
 }
 
-/// Whether a region counts for `RLIMIT_DATA`: memory that only this program writes, but for stacks.
+/// Whether a region counts for `RLIMIT_DATA`: memory that only this program writes, without stacks.
 pub(crate) const fn is_data(flags: VmaFlags) -> bool {
     flags.contains(VmaFlags::WRITE)
         && !flags.intersects(VmaFlags::SHARED.union(VmaFlags::GROWSDOWN))
 }
 
-/// What the checks made of a request.
+/// A request after its checks.
 struct Plan<M: Machine> {
     length: u64,
     flags: VmaFlags,
@@ -172,9 +172,9 @@ struct Plan<M: Machine> {
 impl<M: Machine> Mm<M> {
     /// Makes a mapping and returns its address.
     ///
-    /// Overlapped mappings of a fixed request are unmapped once everything else is known to be
-    /// possible. Pages are brought in at once only on request, and then failures are ignored: the
-    /// first access meets them again.
+    /// A fixed request unmaps overlapped mappings only after all other checks have passed. Pages
+    /// are brought in at once only on request; failures are then ignored, since the first access
+    /// meets them again.
     pub fn mmap(self: &Arc<Self>, request: &MapRequest<'_, M>) -> Result<VirtAddr, MapError> {
         let length = self.check_length(request)?;
         let exclusive = self.exclusive();
@@ -270,8 +270,8 @@ impl<M: Machine> Mm<M> {
         if access.contains(FileAccess::READ) { Ok(()) } else { Err(MapError::NotReadable) }
     }
 
-    /// Brings the pages of a range in, as for a store where stores are allowed; errors are left
-    /// for the first access. Memory of a device is mapped when it is touched.
+    /// Brings the pages of a range in, as for a store if stores are allowed; leaves errors to the
+    /// first access. A device's memory is mapped when it is touched.
     pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
@@ -338,7 +338,7 @@ impl<M: Machine> Exclusive<'_, M> {
         mm.regions.read(&mm.manager.order, |tree| tree.is_free(range))
     }
 
-    /// The highest gap below the base, else the lowest anywhere (spec C8).
+    /// The highest gap below the base, otherwise the lowest anywhere (spec C8).
     pub(crate) fn find_gap(&self, length: u64) -> Option<VirtAddr> {
         let mm = self.mm();
         let layout = &mm.layout;
@@ -393,11 +393,11 @@ impl<M: Machine> Exclusive<'_, M> {
         Ok(())
     }
 
-    /// How many bytes of memory that only this program writes there are outside of a range.
+    /// The bytes of memory outside a range that only this program writes.
     pub(crate) fn data_bytes(&self, range: &Range<VirtAddr>) -> u64 {
         let mm = self.mm();
         if mm.limits.data.load(Ordering::Relaxed) == u64::MAX {
-            // Nobody asks.
+            // There is no limit to compare with.
             return 0;
         }
         let outside = |vma: &Arc<Vma<M>>| {
@@ -408,7 +408,7 @@ impl<M: Machine> Exclusive<'_, M> {
         all.iter().filter(|vma| is_data(vma.flags)).map(outside).sum()
     }
 
-    /// How many bytes of a range are mapped.
+    /// The mapped bytes of a range.
     pub(crate) fn mapped_bytes(&self, range: &Range<VirtAddr>) -> u64 {
         self.mm()
             .overlapping(range.clone())

@@ -1,4 +1,4 @@
-//! The verbs that change an address space, a file each.
+//! The verbs that change an address space, each in its own file.
 
 mod advise;
 mod brk;
@@ -36,9 +36,10 @@ pub(crate) const fn pages_up(bytes: u64) -> Option<u64> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Calls `f` with every region in a range and its part of it, in order, until one fails; returns
-    /// whether the regions cover the range. `f` says how far it came: the next region is looked up
-    /// there, so that `f` may change the region, and may stop where it finds that another did.
+    /// Calls `f` with every region in a range and its part of it, in order, until a call fails;
+    /// returns whether the regions cover the range. `f` returns how far it came, and the next
+    /// region is looked up there. So `f` may change the region, and may stop early if another
+    /// thread did.
     fn each_region<E>(
         &self,
         range: Range<VirtAddr>,

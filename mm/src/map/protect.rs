@@ -145,7 +145,7 @@ impl<M: Machine> Exclusive<'_, M> {
             manager.charge(pages).map_err(|_| ProtectError::CommitLimit)?;
             flags |= VmaFlags::ACCOUNT;
         }
-        // Memory that was never stored to is not promised any more once it is read-only.
+        // Memory that was never stored to loses its promise once it is read-only.
         let becomes_free = !wanted.contains(VmaFlags::WRITE)
             && vma.has(VmaFlags::ACCOUNT)
             && vma.file.is_none()
@@ -170,10 +170,10 @@ impl<M: Machine> Exclusive<'_, M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Gives every present entry in a range the protection that its region has now.
+    /// Gives every present entry in a range the new protection of its region.
     ///
-    /// An entry that was writable stays so where its region still allows stores: its page is the
-    /// region's own or its first store was noticed already.
+    /// A writable entry stays writable if its region still allows stores: its page is the region's
+    /// own, or its first store was already noticed.
     fn rewrite(&self, vma: &Vma<M>, range: Range<VirtAddr>) {
         let mut gather = Gather::new(self);
         gather.each_entry(range, |gather, cursor, address, entry| {
@@ -195,9 +195,9 @@ impl<M: Machine> Mm<M> {
         gather.settle();
     }
 
-    /// Whether an entry gets the right to store back at once, because a device or a system call may
-    /// be waiting to store to its page, and makes no fault that would give it back. A pinned page is
-    /// its owner's alone (spec J6).
+    /// Whether an entry regains the right to store at once: a device or a system call may be about
+    /// to store to its page, without a fault that would restore the right. A pinned page has one
+    /// owner (spec J6).
     fn gives_back_to_pin(&self, vma: &Vma<M>, entry: &Entry) -> bool {
         let Entry::Present { frame, .. } = entry else { return false };
         let may = vma.has(VmaFlags::WRITE) && !vma.has(VmaFlags::SHARED);

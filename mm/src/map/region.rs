@@ -20,13 +20,13 @@ impl<M: Machine> Exclusive<'_, M> {
         if regions + more > mm.manager.config.max_regions { Err(TooManyRegions) } else { Ok(()) }
     }
 
-    /// Enters a new region, as part of its neighbours where they can be one; returns the region
-    /// that covers it.
+    /// Enters a new region, joined with its neighbours where possible; returns the region that
+    /// covers it.
     pub(crate) fn insert(&self, new: Vma<M>) -> Arc<Vma<M>> {
         self.insert_replacing(new, &[])
     }
 
-    /// Like [`insert`](Self::insert), in the place of regions that only the reverse maps know.
+    /// Like [`insert`](Self::insert), but replaces regions that only the reverse maps know.
     pub(crate) fn insert_replacing(&self, new: Vma<M>, leaving: &[Arc<Vma<M>>]) -> Arc<Vma<M>> {
         let (edit, joined) = self.joined(new);
         self.apply_moving(&edit, leaving, &[]);
@@ -62,8 +62,8 @@ impl<M: Machine> Exclusive<'_, M> {
         Ok(joined)
     }
 
-    /// Tells the file of an edit that neither maps nor unmaps anything how many regions came or
-    /// went (spec D1).
+    /// Tells the file how many regions came or went by an edit that neither maps nor unmaps
+    /// anything (spec D1).
     pub(crate) fn tell_file(&self, edit: &Edit<M>) {
         let Some(file) = edit.out.first().and_then(|vma| vma.file.as_ref()) else { return };
         for _ in edit.out.len()..edit.into.len() {
@@ -74,7 +74,7 @@ impl<M: Machine> Exclusive<'_, M> {
         }
     }
 
-    /// The edit that enters `new` joined with whichever neighbours can be one region with it.
+    /// The edit that enters `new`, joined with the neighbours that allow it.
     pub(crate) fn joined(&self, new: Vma<M>) -> (Edit<M>, Arc<Vma<M>>) {
         let mm = self.mm();
         let before = mm.regions.read(&mm.manager.order, |tree| tree.previous(new.start).cloned());
@@ -91,7 +91,8 @@ impl<M: Machine> Exclusive<'_, M> {
         let after = mm.regions.read(&mm.manager.order, |tree| tree.containing(new.end).cloned());
         let left = before.filter(|left| left.joins(&new) && left.joins_anon(&new));
         let right = after.filter(|right| {
-            // Each may join the new one and yet not the other; then only the left one does.
+            // Each may join the new region but not the other neighbour; then only the left one
+            // does.
             new.joins(right)
                 && new.joins_anon(right)
                 && left.as_ref().is_none_or(|left| left.joins_anon(right))
@@ -108,7 +109,7 @@ impl<M: Machine> Exclusive<'_, M> {
     }
 }
 
-/// What is left of a region on both sides of a range that is cut out of it.
+/// The parts of a region on both sides of a range that is cut out.
 pub(crate) fn remainders<M: Machine>(
     vma: &Vma<M>,
     range: &Range<VirtAddr>,

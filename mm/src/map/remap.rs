@@ -25,19 +25,19 @@ pub enum Move {
     Never,
     /// Wherever there is room, if it cannot stay (`MREMAP_MAYMOVE`).
     Anywhere,
-    /// To this address (`MREMAP_FIXED`); what is mapped there is unmapped.
+    /// To this address, replacing existing mappings (`MREMAP_FIXED`).
     To(VirtAddr),
     /// Its pages must move, and the mapping stays where it was, as one that was never touched
     /// (`MREMAP_DONTUNMAP`). The size stays the same.
     Leaving(Placement),
 }
 
-/// What becomes of the place that pages are moved away from.
+/// What becomes of the old place of moved pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OldPlace {
     /// Nothing is mapped there any more.
     Unmapped,
-    /// The mapping is still there, without its pages.
+    /// The mapping stays, without its pages.
     Kept,
 }
 
@@ -75,7 +75,7 @@ impl<M: Machine> Mm<M> {
         Ok(address)
     }
 
-    /// What can be decided without looking at any region.
+    /// The checks that need no region.
     fn check_remap(&self, request: &RemapRequest) -> Result<Sizes, RemapError> {
         let RemapRequest { address, old_length, new_length, movement } = *request;
         if !address.is_page_aligned() {
@@ -83,8 +83,8 @@ impl<M: Machine> Mm<M> {
         }
         let end = self.layout.range.end.value();
         let new = pages_up(new_length).filter(|n| *n > 0).ok_or(RemapError::ZeroLength)?;
-        // A length that wraps when rounded counts as none, as on Linux; one that leaves the address
-        // space is noticed once a mapping was found.
+        // A length that wraps when rounded counts as 0, as on Linux. A length that leaves the
+        // address space is noticed once a mapping was found.
         let old = pages_up(old_length).unwrap_or(0);
         // The page table may cover less than a program's part of the addresses.
         if new > self.manager.machine.capabilities().task_size.value().max(end) {
@@ -109,7 +109,7 @@ impl<M: Machine> Mm<M> {
 }
 
 impl Move {
-    /// The address that was asked for, as a wish or an order.
+    /// The requested address, as a hint or an order.
     const fn target(self) -> Option<VirtAddr> {
         match self {
             Self::Never | Self::Anywhere | Self::Leaving(Placement::Anywhere) => None,
@@ -183,7 +183,7 @@ impl<M: Machine> Exclusive<'_, M> {
         self.relocate(vma, address, sizes, target, OldPlace::Kept)
     }
 
-    /// Unmaps what a mapping loses by shrinking, and whatever else lies there.
+    /// Unmaps the part that a mapping loses by shrinking, and all else in that range.
     fn unmap_tail(&self, address: VirtAddr, kept: u64, whole: u64) -> Result<(), RemapError> {
         let end = address.checked_add(whole).filter(|end| *end <= self.mm().layout.range.end);
         self.unmap(&(address + kept..end.ok_or(RemapError::BadOldLength)?));
@@ -196,7 +196,7 @@ impl<M: Machine> Exclusive<'_, M> {
             return Err(RemapError::BadOldLength);
         }
         let target = match request.movement {
-            // The length cannot stay the same where the old one is none.
+            // The length cannot stay the same if the old one is 0.
             Move::Never | Move::Leaving(_) => return Err(RemapError::MustMove),
             Move::Anywhere => self.find_gap(sizes.new).ok_or(RemapError::NoGap)?,
             Move::To(target) => {
@@ -235,7 +235,7 @@ impl<M: Machine> Exclusive<'_, M> {
             let whole = pages_up(request.old_length).unwrap_or(kept);
             self.unmap_tail(address, kept, whole)?;
         }
-        // What was unmapped may have been a part of the region.
+        // The unmapped range may have been a part of the region.
         let vma = self.mm().containing(address).ok_or(RemapError::Unmapped)?;
         self.relocate(&vma, address, &sizes, target, OldPlace::Unmapped)
     }
@@ -255,17 +255,17 @@ impl<M: Machine> Exclusive<'_, M> {
             .collect();
         for part in parts {
             let size = part.end - part.start;
-            // What lies under a gap of the old range stays (Linux 6.17).
+            // Mappings under a gap of the old range stay (Linux 6.17).
             let to = target + (part.start - range.start);
             self.unmap(&(to..to + size));
-            // Looked up now: unmapping may have cut it.
+            // Looked up again: unmapping may have cut it.
             let vma = self.mm().containing(part.start).ok_or(RemapError::Unmapped)?;
             self.relocate(&vma, part.start, &Sizes { old: size, new: size }, to, old)?;
         }
         Ok((target, None))
     }
 
-    /// What stands against a resize of this mapping.
+    /// Checks whether this mapping may be resized.
     fn check_growth(
         &self,
         vma: &Vma<M>,
@@ -295,7 +295,7 @@ impl<M: Machine> Exclusive<'_, M> {
         self.check_total(grow)
     }
 
-    /// Whether the address space may have so many bytes more.
+    /// Whether the address space may have this many more bytes.
     fn check_total(&self, grow: u64) -> Result<(), RemapError> {
         let mm = self.mm();
         let total = mm.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
@@ -320,8 +320,9 @@ impl<M: Machine> Exclusive<'_, M> {
             && mm.regions.read(&mm.manager.order, |tree| tree.is_free(end..new_end))
     }
 
-    /// Puts a region that grew at its end in the place of the old one, joined with its follower. With
-    /// its neighbour below it could have been one before, and was not: that stays so, as on Linux.
+    /// Replaces a region by one that grew at its end, joined with its follower. It is not joined
+    /// with its neighbour below: that was possible before the growth, and did not happen, as on
+    /// Linux.
     fn replace_grown(&self, old: &Arc<Vma<M>>, longer: Vma<M>) {
         let (mut edit, _) = self.joined_above(longer);
         edit.out.push(old.clone());
@@ -331,8 +332,8 @@ impl<M: Machine> Exclusive<'_, M> {
 
     /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
     ///
-    /// While the pages move, neither place can be looked up, so that no fault meets half of the
-    /// move; the reverse maps know both. A fault at a place that is kept waits until it is back.
+    /// While the pages move, look-ups find neither place, so that no fault sees half of the move;
+    /// the reverse maps know both. A fault at a place that is kept waits until the region is back.
     fn relocate(
         &self,
         vma: &Arc<Vma<M>>,
@@ -353,8 +354,8 @@ impl<M: Machine> Exclusive<'_, M> {
         self.check_total(if old_place == OldPlace::Kept { grow } else { 0 })?;
         self.make_tables(&(target..target + sizes.new))?;
         self.charge_growth(vma, grow)?;
-        // In the order of their numbers, which is that in which whoever truncates visits regions: pages
-        // that have left the old place are met at the new one.
+        // In the order of their numbers, in which a truncation visits regions: it finds pages that
+        // have left the old place at the new one.
         let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
         let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
         let rest = remainders(vma, &from, || mm.manager.vma_id());
@@ -370,7 +371,7 @@ impl<M: Machine> Exclusive<'_, M> {
                 rest.len()
             }
             OldPlace::Kept => {
-                // One again, as if nobody had ever looked; its pages stay in memory no longer.
+                // One region again; its pages are no longer locked in memory.
                 let mut whole = vma.part(mm.manager.vma_id(), vma.range());
                 whole.flags.remove(VmaFlags::LOCKS);
                 let back = Edit { out: rest, into: vec![Arc::new(whole)] };
@@ -381,7 +382,7 @@ impl<M: Machine> Exclusive<'_, M> {
         };
         self.insert_moved(&new);
         if let Some(file) = &vma.file {
-            // One region became itself and what is left of it.
+            // One region became the moved one and the parts that stay.
             (0..more).for_each(|_| file.opened());
         }
         mm.space.prune(self.hole_around(&from), from);
@@ -402,12 +403,12 @@ impl<M: Machine> Exclusive<'_, M> {
         Ok(())
     }
 
-    /// A region like the part of `vma` from `address` on, at another address (`copy_vma`).
+    /// A region like the part of `vma` from `address` on, but at another address (`copy_vma`).
     fn copy_at(&self, vma: &Vma<M>, address: VirtAddr, target: VirtAddr, length: u64) -> Vma<M> {
         let mut copy = vma.part(self.mm().manager.vma_id(), address..vma.end);
         if copy.file.is_none() && copy.written_family().is_none() && copy.ancestors.is_empty() {
-            // Nobody knows the old page indexes of memory that was never stored to. Where pages of
-            // zeros stand for it, they are given new ones.
+            // Nothing refers to the old page indexes of memory that was never stored to. If real
+            // pages of zeros stand for it, they get new indexes.
             copy.pgoff = target.page_number();
         }
         (copy.start, copy.end) = (target, target + length);
@@ -429,8 +430,7 @@ impl<M: Machine> Exclusive<'_, M> {
         }
     }
 
-    /// Enters a region, whose pages have arrived, in the place of the one that stood for it in the
-    /// reverse maps.
+    /// Enters a region whose pages have arrived, and removes its placeholder from the reverse maps.
     fn insert_moved(&self, arrived: &Arc<Vma<M>>) {
         let new = arrived.part(self.mm().manager.vma_id(), arrived.range());
         self.insert_replacing(new, core::slice::from_ref(arrived));
@@ -448,7 +448,7 @@ impl<M: Machine> Moved<'_, M> {
         self.new.start + (address - self.old.start)
     }
 
-    /// The page index of an address of the old region at its new place, if it is another one.
+    /// The page index at the new place of an address of the old region, if it changes.
     fn new_index(&self, address: VirtAddr) -> Option<u64> {
         let index = self.new.index_of(self.target(address));
         (index != self.old.index_of(address)).then_some(index)
@@ -493,8 +493,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Gives the page of an entry that is being moved another index; whether that could be done at
-    /// once. The page is one of zeros, and its region's alone.
+    /// Gives the page of an entry that is being moved another index; returns whether that was
+    /// possible at once. The page is a page of zeros of this region alone.
     fn reindex(&self, frame: Frame, index: u64) -> bool {
         let page = self.manager.page(frame);
         let done = page.try_lock(&*self.manager.machine);
@@ -529,7 +529,8 @@ fn move_entries<M: Machine>(
             && let Some(index) = moved.new_index(address)
             && !mm.reindex(frame, index)
         {
-            // Someone looks at a page of zeros: the new place gets another when it is touched.
+            // Another thread has the page of zeros locked: the new place gets another one at its
+            // first touch.
             mm.zapped(address, entry, gather);
             continue;
         }
@@ -538,7 +539,7 @@ fn move_entries<M: Machine>(
             Some(new) => new.replace(target, entry),
             None => old.replace(target, entry),
         };
-        // Someone used the target before the page was there, and was given another.
+        // A fault at the target came first, and got another page.
         mm.zapped(target, there, gather);
         if let Some(frame) = entry.frame() {
             // Held until the flush: reclaim may find the page at its new place before (spec G4).

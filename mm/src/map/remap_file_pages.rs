@@ -95,8 +95,8 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<M: Machine> Exclusive<'_, M> {
-    /// The range may go on into regions that directly follow and differ in nothing but their place
-    /// in the file.
+    /// The range may extend into regions that follow directly and differ only in their place in the
+    /// file.
     fn check_followers(
         &self,
         first: &Arc<Vma<M>>,
@@ -113,8 +113,8 @@ impl<M: Machine> Exclusive<'_, M> {
         Ok(())
     }
 
-    /// Moves a region from the ordered to the unordered regions of its object. Its entries stay:
-    /// those that are empty mean the linear place.
+    /// Moves a region from the ordered to the unordered regions of its object. Its entries stay: an
+    /// empty entry means the linear place.
     fn make_nonlinear(&self, vma: &Arc<Vma<M>>) {
         if vma.has(VmaFlags::NONLINEAR) {
             return;
@@ -135,7 +135,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let manager = &self.mm().manager;
         let mut piece =
             Vma::new(manager.vma_id(), range.clone(), vma.flags, index, vma.file.clone());
-        // Advice and the like are not carried over, as in a fresh mapping.
+        // Advice and the like are reset, as in a fresh mapping.
         let fresh = VmaFlags::NONLINEAR
             | VmaFlags::NORESERVE
             | VmaFlags::SEQ_READ

@@ -1,4 +1,4 @@
-//! What is mapped, as `/proc/PID/maps` and `/proc/PID/pagemap` show it.
+//! Reports of mappings, as in `/proc/PID/maps` and `/proc/PID/pagemap`.
 
 use crate::entries::is_guard;
 use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
@@ -29,11 +29,11 @@ pub struct RegionReport {
     pub nonlinear: bool,
     /// The number of the family that its anonymous pages belong to, once there are any.
     pub family: Option<u64>,
-    /// What else is known of it.
+    /// All its flags.
     pub flags: VmaFlags,
 }
 
-/// How many entries are looked at under one lock.
+/// How many entries are read under one lock.
 const BATCH: usize = 32;
 
 /// An entry of the page table that is not empty.
@@ -41,7 +41,7 @@ const BATCH: usize = 32;
 pub struct PageReport {
     /// The page's address.
     pub address: VirtAddr,
-    /// What the entry holds.
+    /// The entry's content.
     pub entry: Entry,
     /// Whether it names an anonymous page, rather than one of a file or shared object.
     pub anonymous: bool,
@@ -76,8 +76,8 @@ impl<M: Machine> Mm<M> {
             .read(&self.manager.order, |tree| tree.overlapping(range).next().map(|vma| vma.range()))
     }
 
-    /// Calls `f` with every entry in a range that is not empty, in order. Entries that change
-    /// meanwhile are shown as they are before or after.
+    /// Calls `f` with every non-empty entry in a range, in order. An entry that changes meanwhile
+    /// shows as before or after the change.
     pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
         for chunk in Pages::new(&range, M::Space::SPAN) {
             let mut from = chunk.start;
@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// The first entries that are not empty in a range inside one leaf table, and where to go on.
+    /// The first non-empty entries in a range inside one leaf table, and where to continue.
     fn some_pages(&self, range: Range<VirtAddr>) -> ([Option<PageReport>; BATCH], VirtAddr) {
         let mut batch = [None; BATCH];
         let mut from = range.start;
@@ -106,7 +106,8 @@ impl<M: Machine> Mm<M> {
         (batch, from)
     }
 
-    /// What an entry shows. Its cursor is held, so that the page it names stays what it is.
+    /// The report of an entry. The caller holds its cursor, so the page that it names does not
+    /// change.
     fn page_report(&self, address: VirtAddr, entry: Entry) -> PageReport {
         let page = entry.frame().and_then(|frame| self.manager.normal_page(frame));
         let is_device = entry.frame().is_some_and(|frame| self.manager.is_device(frame));

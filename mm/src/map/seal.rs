@@ -1,4 +1,4 @@
-//! mseal: regions that may not be changed any more.
+//! mseal: regions that may not change any more.
 
 use crate::error::SealError;
 use crate::machine::{Machine, VirtAddr};
@@ -8,9 +8,9 @@ use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 
 impl<M: Machine> Mm<M> {
-    /// Notes that what is mapped in a range may not be unmapped, moved or changed any more. The verbs
-    /// do not ask: the embedder's calls do, by [`is_sealed`](Self::is_sealed), since what a kernel
-    /// does of itself is not refused.
+    /// Forbids the program to unmap, move or change the mappings of a range. The verbs do not check
+    /// this, since a kernel's own changes are not refused. The embedder's calls check it by
+    /// [`is_sealed`](Self::is_sealed).
     pub fn seal(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), SealError> {
         if !address.is_page_aligned() {
             return Err(SealError::Unaligned);
@@ -18,7 +18,7 @@ impl<M: Machine> Mm<M> {
         let length = pages_up(length).ok_or(SealError::Wraps)?;
         let end = address.checked_add(length).ok_or(SealError::Wraps)?;
         let exclusive = self.exclusive();
-        // All of it or nothing.
+        // All or nothing.
         let covered = self.each_region(address..end, |_, part| Ok::<_, SealError>(part.end))?;
         if !covered {
             return Err(SealError::Unmapped);

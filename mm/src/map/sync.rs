@@ -7,14 +7,14 @@ use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
 
-/// What msync is to do.
+/// What msync does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMode {
-    /// Nothing but check the range: dirty pages are known and will be written.
+    /// Only check the range: dirty pages are known and will be written.
     Async,
     /// Write the dirty pages of the objects now.
     Sync,
-    /// Make other mappings agree, which they always do here.
+    /// Make other mappings agree; here they always do.
     Invalidate,
 }
 
@@ -29,7 +29,7 @@ impl<M: Machine> Mm<M> {
         if !address.is_page_aligned() {
             return Err(SyncError::Unaligned);
         }
-        // A length that wraps when rounded counts as none, as on Linux.
+        // A length that wraps when rounded counts as 0, as on Linux.
         let length = pages_up(length).unwrap_or(0);
         let end = address.checked_add(length).ok_or(SyncError::Wraps)?;
         let covered = self.each_region(address..end, |vma, range| {
@@ -50,7 +50,7 @@ impl<M: Machine> Mm<M> {
         if covered { Ok(()) } else { Err(SyncError::Unmapped) }
     }
 
-    /// Checks that a whole range is mapped and says for each page whether it is resident
+    /// Checks that a whole range is mapped, and returns for each page whether it is resident
     /// (`mincore`).
     pub fn mincore(
         self: &Arc<Self>,

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 impl<M: Machine> Mm<M> {
-    /// Unmaps whatever is mapped in a range; the length is rounded up to whole pages.
+    /// Unmaps all mappings in a range; the length is rounded up to whole pages.
     ///
     /// Nothing mapped is not an error. An error changes nothing.
     pub fn munmap(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), UnmapError> {
@@ -43,8 +43,8 @@ impl<M: Machine> Exclusive<'_, M> {
             .is_some_and(|vma| vma.start < range.start && range.end < vma.end)
     }
 
-    /// Unmaps a page-aligned range: the regions leave the tree and the reverse maps, then the pages
-    /// the page table, then its empty levels go.
+    /// Unmaps a page-aligned range: takes the regions out of the tree and the reverse maps, then
+    /// the pages out of the page table, then frees its empty levels.
     pub(crate) fn unmap(&self, range: &Range<VirtAddr>) {
         let mm = self.mm();
         let mut left = range.clone();
@@ -60,7 +60,7 @@ impl<M: Machine> Exclusive<'_, M> {
         }
     }
 
-    /// Unmaps what a range covers of regions that all have a part in it.
+    /// Unmaps a range's part of regions that all overlap it.
     fn unmap_regions(&self, out: Vec<Arc<Vma<M>>>, range: &Range<VirtAddr>) {
         let mm = self.mm();
         let mut into = Vec::new();

@@ -12,30 +12,30 @@ use core::sync::atomic::Ordering;
 /// Which pages of a region are taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// Every page; a nonlinear region still knows which page of the file belongs where.
+    /// Every page; a nonlinear region keeps its file places.
     Pages,
-    /// Likewise, the pages of the file only and not the private copies.
+    /// The same, but only pages of the file, not private copies.
     Files,
 }
 
 /// What becomes of an entry.
 enum Zap {
-    /// It is taken out, and this takes its place.
+    /// This entry replaces it.
     Take(Entry),
     /// It stays.
     Leave,
-    /// It is not the caller's any more, nor are those that follow.
+    /// It no longer belongs to the caller's region, and neither do those that follow.
     Stop,
 }
 
 impl<M: Machine> Mm<M> {
-    /// Takes everything in a range, whose region has left its tree, out of the page table.
+    /// Takes every page in a range, whose region has left its tree, out of the page table.
     pub(crate) fn zap(&self, range: Range<VirtAddr>) {
         self.zap_where(range, |_, _| Zap::Take(Entry::None));
     }
 
-    /// Takes pages in a range of a region out of the page table. Where the region has left its tree,
-    /// the addresses may mean something else by now: returns how far it was still there.
+    /// Takes pages in a range of a region out of the page table. Once the region has left its tree,
+    /// the addresses may belong to another region: returns how far it came before that.
     pub(crate) fn zap_live(&self, vma: &Vma<M>, range: Range<VirtAddr>, which: Which) -> VirtAddr {
         self.zap_where(range, |address, entry| match which {
             _ if !vma.is_alive() => Zap::Stop,
@@ -60,10 +60,10 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Makes the pages in a range of a region read as zero or as the file again (`MADV_DONTNEED`);
-    /// returns how far the region was still in its tree.
+    /// returns how far it came while the region was still in its tree.
     ///
-    /// What a pinned page held is gone too, but the page stays: the device, and a system call that
-    /// was told this address, go on with it.
+    /// A pinned page loses its content too, but the page stays: the device, or a system call that
+    /// got this address, goes on using it.
     pub(crate) fn discard(&self, vma: &Vma<M>, range: Range<VirtAddr>) -> VirtAddr {
         let mut pinned = false;
         let reached = self.zap_where(range.clone(), |address, entry| {
@@ -106,7 +106,7 @@ impl<M: Machine> Mm<M> {
         };
         let _engaged = manager.engage();
         let Some(frame) = pinned(true) else { return };
-        // Whoever stores to it by the kernel has it locked, and so has a fork to wait.
+        // The kernel's own stores hold the page lock, and so a fork has to wait.
         manager.lock_page(frame);
         if pinned(false) == Some(frame) {
             manager.machine.zero(frame);
@@ -115,7 +115,8 @@ impl<M: Machine> Mm<M> {
         manager.unlock_and_put(frame);
     }
 
-    /// What stays where a page of a nonlinear region was: which page of the file it is (spec E5).
+    /// The entry that replaces a page of a nonlinear region: the page's place in the file (spec
+    /// E5).
     fn place_of(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Entry {
         match entry {
             Entry::Swap(GUARD) => *entry,
@@ -139,8 +140,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Goes through the entries of a range and takes out those that `choose` says; returns where it
-    /// was stopped.
+    /// Goes through the entries of a range and takes out those that `choose` selects; returns where
+    /// it stopped.
     fn zap_where(
         &self,
         range: Range<VirtAddr>,
@@ -165,7 +166,7 @@ impl<M: Machine> Mm<M> {
         reached
     }
 
-    /// Undoes what an entry stood for, after it was taken out.
+    /// Releases what an entry referred to, after it was taken out.
     pub(crate) fn zapped(&self, address: VirtAddr, old: Entry, gather: &mut Gather<'_, M>) {
         match old {
             Entry::None | Entry::File(_) | Entry::Swap(GUARD) => {}
@@ -181,8 +182,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Undoes an entry's mapping of a page, whose reference the entry still has; says whether
-    /// anyone will need the content after that reference is dropped.
+    /// Undoes an entry's mapping of a page; the entry's reference remains. Returns whether the
+    /// content is still needed after that reference is dropped.
     pub(crate) fn drop_mapping(
         &self,
         frame: Frame,
@@ -195,7 +196,7 @@ impl<M: Machine> Mm<M> {
         self.count_rss(if anon { Kind::Anon } else { Kind::File }, -1);
         let before = self.manager.count_unmapping(page);
         if !anon {
-            // The content belongs to the file: what the entry knew of it is kept (spec D9).
+            // The content belongs to the file: the entry's dirty bit must be kept (spec D9).
             if dirty {
                 self.manager.mark_dirty(page);
             }
@@ -210,8 +211,8 @@ impl<M: Machine> Mm<M> {
         Fate::Kept
     }
 
-    /// Takes an anonymous page that is mapped no more out of the swap cache, if nobody else needs
-    /// it there; returns whether it is in no cache now.
+    /// Takes an unmapped anonymous page out of the swap cache, if no other user needs it there;
+    /// returns whether it is now in no cache.
     fn drop_from_swap_cache(&self, frame: Frame, gather: &mut Gather<'_, M>) -> bool {
         let Some(slot) = self.manager.page(frame).slot() else { return true };
         match self.manager.try_drop_cached(frame, slot) {

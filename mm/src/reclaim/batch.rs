@@ -1,6 +1,6 @@
 //! A batch of pages on their way out: cleaned together, written, unmapped together.
 //!
-//! Where nobody but the caller can store to a page, nothing need be cleaned, and the flush is spared.
+//! If only the caller could store to a page, it needs no cleaning and no flush.
 
 use crate::cache::{Key, Mapping};
 use crate::event::Event;
@@ -20,38 +20,37 @@ use core::sync::atomic::Ordering;
 /// Whether recent use and other users' references protect a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Force {
-    /// A page that was used is spared.
+    /// A used page stays.
     Polite,
-    /// There is no other: use protects no page.
+    /// No other page is left: use protects none.
     Urgent,
-    /// The owner wants the page out; one more reference is the caller's.
+    /// The owner asked for the eviction; one more reference is the caller's.
     Regardless,
 }
 
-/// Why nobody stores to a page while it is written.
+/// Why no thread stores to a page while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Still {
     /// Its entries forbid it.
     Forbidden,
-    /// Nobody else runs who could.
+    /// No other thread runs that could.
     Alone,
 }
 
-/// How far a page has come.
+/// A page's progress through the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Locked, and not known to be unsuitable.
+    /// Locked, and not yet judged unsuitable.
     Chosen,
-    /// Nobody stores to it unnoticed.
+    /// No store to it goes unnoticed.
     Clean(Still),
-    /// The store has the content. A slot that is new is still to be given to the page's entry, or to
-    /// its object.
+    /// The store has the content. A new slot still goes into the page's entry, or to its object.
     Written(Still, Option<SwapSlot>),
     /// A page of an object without an entry: it leaves the cache after the flush, with its new slot.
     Unmapped(Option<SwapSlot>, Option<VirtAddr>),
     /// No entry, no cache: free it after the flush.
     Gone(Option<VirtAddr>),
-    /// Not to be evicted now; put back into this queue.
+    /// Not evicted now; goes back into this queue.
     Kept(Which),
 }
 
@@ -60,12 +59,12 @@ struct Victim<M: Machine> {
     from: Which,
     force: Force,
     state: State,
-    /// Its object: if the last reference to one were dropped while its pages are locked, whoever
-    /// takes the object apart would wait for them for ever.
+    /// Its object. If the last reference to it were dropped while its pages are locked, the end of
+    /// the object would wait for them for ever.
     _object: Option<Arc<Mapping<M>>>,
 }
 
-/// What a step needs to know of a victim.
+/// The facts about a victim that a step needs.
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) frame: Frame,
@@ -98,8 +97,8 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.victims.is_full()
     }
 
-    /// Takes a page, to which the caller gives up one reference, into the batch, or puts it back
-    /// into a queue.
+    /// Takes a page into the batch, or puts it back into a queue. The caller gives up one
+    /// reference.
     pub(crate) fn consider(&mut self, frame: Frame, from: Which, force: Force) {
         let manager = self.manager;
         let page = manager.page(frame);
@@ -113,8 +112,8 @@ impl<'a, M: Machine> Batch<'a, M> {
         };
         let is_of_file = object.as_ref().is_some_and(|object| !object.is_shared_memory());
         let is_kept = is_of_file && force != Force::Regardless && manager.keeps_files();
-        // A page in someone's hands is in use: back in the small queue, it and its like would be met
-        // again and again before any page of the main queue.
+        // A locked page is in use. Back in the small queue, such pages would come up again and
+        // again before any page of the main queue.
         if is_kept || page.refs() > self.expected_refs(frame, force) {
             manager.unlock_page(frame);
             self.put_back(frame, Which::Main);
@@ -123,7 +122,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.victims.push(Victim { frame, from, force, state: State::Chosen, _object: object });
     }
 
-    /// The references of a page that nobody but entries, cache and reclaim refer to.
+    /// The references of a page that only entries, cache and reclaim refer to.
     fn expected_refs(&self, frame: Frame, force: Force) -> u32 {
         let page = self.manager.page(frame);
         page.maps() + page.cache_refs() + 1 + u32::from(force == Force::Regardless)
@@ -146,7 +145,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.finish()
     }
 
-    /// Takes every page that is still to go a step further.
+    /// Takes every page that is still leaving one step further.
     pub(super) fn each(&mut self, step: impl Fn(&mut Self, Subject) -> State) {
         for at in 0..self.victims.len() {
             let Victim { frame, from, force, state, .. } = self.victims[at];
@@ -156,7 +155,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// Judges a page (spec F18), and cleans it if it is to go.
+    /// Judges a page (spec F18), and cleans it if it should leave.
     fn clean(&mut self, subject: Subject) -> State {
         match self.clean_page(subject.frame, Purpose::Eviction(subject.force, subject.from)) {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
@@ -166,7 +165,8 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// Takes the right to store from every entry of a page and learns whether it was written.
+    /// Takes the right to store from every entry of a page, and learns whether the page was
+    /// written.
     fn clean_page(&mut self, frame: Frame, purpose: Purpose) -> Cleaned {
         let manager = self.manager;
         let page = manager.page(frame);
@@ -174,7 +174,8 @@ impl<'a, M: Machine> Batch<'a, M> {
         let used = matches!(purpose, Purpose::Eviction(..))
             && page.clear(&*manager.machine, PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
         let mut spared = used && is_polite;
-        // Where no machine sets the bit, it says until the page is on standby only that it was mapped.
+        // On a machine without accessed bits, before standby the mark means only that the page was
+        // mapped.
         let sees_use = manager.queues.sight() == Sight::Bits
             || matches!(purpose, Purpose::Eviction(_, Which::Standby));
         loop {
@@ -189,7 +190,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                     }
                 }
                 if page.is_pinned() {
-                    // A device stores to it without looking at the entry.
+                    // A device stores to the page without the entry.
                     pinned = true;
                 } else if spared {
                 } else if purpose != Purpose::WriteBack && manager.is_left_alone(spot, page) {
@@ -281,9 +282,9 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.keep(page, slot, for_object)
     }
 
-    /// Takes a page of an object that is mapped nowhere any more out of the cache. Until here every
-    /// address space found it there: another page in its place could have been stored to before all
-    /// processors had forgotten this one.
+    /// Takes an unmapped page of an object out of the cache. Until now every address space found it
+    /// there. If another page had replaced it earlier, a store to that page could have come before
+    /// all processors had forgotten this one.
     fn leave(&mut self, subject: Subject) -> State {
         let State::Unmapped(slot, address) = subject.state else { return subject.state };
         let page = self.manager.page(subject.frame);
@@ -297,7 +298,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.keep(page, slot, for_object)
     }
 
-    /// Notes a page that leaves, in case it comes back soon.
+    /// Remembers a page that leaves, in case it comes back soon.
     fn remember(&self, key: Option<Key>) {
         if let Some(key) = key
             && self.manager.queues.sight() == Sight::Bits
@@ -306,11 +307,11 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// A page stays that was to leave: `slot` is the new one that it was written to, `unused` the same
-    /// if nothing else has it.
+    /// Keeps a page that was leaving. `slot` is the new slot to which it was written; `unused` is
+    /// the same slot if nothing else has it.
     fn keep(&self, page: &Page, slot: Option<SwapSlot>, unused: Option<SwapSlot>) -> State {
         if let Some(unused) = unused {
-            // The page stays in the page cache, so that its copy in swap will not be needed.
+            // The page stays in the page cache, so its copy in swap is not needed.
             self.manager.release_and_free(unused);
         }
         if slot.is_some() {
@@ -319,8 +320,9 @@ impl<'a, M: Machine> Batch<'a, M> {
         State::Kept(Which::Main)
     }
 
-    /// Takes a page out of its cache if nobody took a new reference (spec F21). For shared memory
-    /// the slot's owner is noted first, so that whoever misses the page in the cache finds the slot.
+    /// Takes a page out of its cache, unless a new reference was taken (spec F21). For shared
+    /// memory the slot's owner is noted first, so that a look-up that misses the cache finds the
+    /// slot.
     fn leave_cache(&self, frame: Frame, force: Force, slot: &mut Option<SwapSlot>) -> bool {
         let manager = self.manager;
         let page = manager.page(frame);
@@ -340,7 +342,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             frame,
             Some(expected),
         ) {
-            // A truncation may have given the slot up already.
+            // A truncation may already have given up the slot.
             *slot = owned
                 .filter(|(slot, object, index)| manager.swap.disown(*slot, *object, *index))
                 .map(|(slot, ..)| slot);
@@ -354,7 +356,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         true
     }
 
-    /// Unlocks the pages; frees those that are gone, and puts the others back.
+    /// Unlocks the pages; frees the evicted ones, and puts the others back.
     pub(super) fn finish(&mut self) -> usize {
         let manager = self.manager;
         let mut freed = 0;
@@ -386,9 +388,9 @@ impl<'a, M: Machine> Batch<'a, M> {
 /// Why a page is cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// Its file is brought up to date, and it stays.
+    /// To bring its file up to date; the page stays.
     WriteBack,
-    /// It is to go, unless it is worth keeping.
+    /// To evict it, unless it is worth keeping.
     Eviction(Force, Which),
 }
 
@@ -409,7 +411,7 @@ impl FreshSlot {
         Some(slot)
     }
 
-    /// The slot, if no entry has got it.
+    /// The slot, if no entry got it.
     fn ungiven(&self) -> Option<SwapSlot> {
         self.slot.filter(|_| !self.is_given)
     }
@@ -430,8 +432,8 @@ fn write_protect<M: Machine>(spot: &mut Spot<'_, M>, dirty: &mut bool) -> Option
     Some(Stale { address: spot.address, frame, fate: Fate::Narrowed })
 }
 
-/// Puts what stands for an evicted page in the place of its entry; `None` if the page was written
-/// or used since it was cleaned, or is locked in memory or pinned (spec F19).
+/// Replaces the entry of an evicted page; `None` if the page was written or used since it was
+/// cleaned, or is locked in memory or pinned (spec F19).
 fn take_entry<M: Machine>(
     manager: &Manager<M>,
     spot: &mut Spot<'_, M>,
@@ -478,7 +480,7 @@ fn take_entry<M: Machine>(
     // The batch has a reference of its own, so that this cannot be the last.
     page.refs.sub_by(&*manager.machine, 1, Ordering::AcqRel);
     if still == Still::Forbidden && old.is_dirty() {
-        // Hardware set the bit between the look and the exchange: the page stays, and will be
+        // Hardware set the bit between the read and the exchange: the page stays, and will be
         // written again.
         manager.mark_dirty(page);
     }
@@ -486,9 +488,9 @@ fn take_entry<M: Machine>(
 }
 
 impl<M: Machine> Manager<M> {
-    /// Takes the right to store from every entry of a locked page and notes whether it was written
-    /// (`page_mkclean`, spec D8). A page that is pinned when an entry is looked at keeps what rights
-    /// are left: then it is as dirty afterwards as before.
+    /// Takes the right to store from every entry of a locked page, and notes whether the page was
+    /// written (`page_mkclean`, spec D8). A page that proves pinned at one of its entries keeps its
+    /// remaining rights, and is then as dirty as before.
     pub(crate) fn clean(&self, frame: Frame) -> Cleaned {
         let mut batch = Batch::new(self);
         let cleaned = batch.clean_page(frame, Purpose::WriteBack);
@@ -496,35 +498,35 @@ impl<M: Machine> Manager<M> {
         cleaned
     }
 
-    /// Whether nobody but the caller can store to a page that has one entry, the one at hand. Pages
-    /// of objects can be stored to by calls.
+    /// Whether only the caller can store to a page whose only entry is this one. Calls can store to
+    /// pages of objects.
     fn is_left_alone(&self, spot: &Spot<'_, M>, page: &Page) -> bool {
         page.is_anon() && page.maps() == 1 && self.machine.is_alone(&spot.mm.space)
     }
 }
 
-/// Whether every later store to a page that was cleaned will be noticed.
+/// Whether every later store to a cleaned page will be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cleaned {
     /// No entry is writable.
     Entirely,
-    /// Nobody else runs who could store to the page, so that its entry was left as it was.
+    /// No other thread runs that could store to the page, so its entry is unchanged.
     Needless,
-    /// The page was used or is locked in memory, and so was left as it was.
+    /// The page was used or is locked in memory, and is unchanged.
     Spared,
-    /// Some entries are just being moved, and were not seen.
+    /// Some entries are being moved, and were not seen.
     Moving,
     /// The page is pinned: a device may store to it at any moment.
     Pinned,
 }
 
 impl<M: Machine> Manager<M> {
-    /// Whether the pages of files that are left are those that programs run from.
+    /// Whether only those pages of files are left from which programs run.
     ///
-    /// Without room in swap, memory that programs fill leaves reclaim nothing but their own code.
-    /// Each page of it that goes comes back with the next instruction, so that reclaim always frees
-    /// something, nobody gets on, and nobody is told that memory is out (Linux: reclaim stops where
-    /// what is reclaimable is below the minimum watermark).
+    /// When programs have filled memory and swap is full, reclaim finds only their own code. Each
+    /// evicted page of it comes back with the next instruction. So reclaim would always free
+    /// something, no program would make progress, and none would learn that memory is out (Linux:
+    /// reclaim stops when reclaimable memory is below the minimum watermark).
     fn keeps_files(&self) -> bool {
         self.file_pages.load(Ordering::Relaxed) <= self.watermarks.files && self.swap.free() == 0
     }

@@ -1,12 +1,12 @@
-//! Who is at work with pages in hand, and which passes are under way: what those who need room have
-//! to know of each other (see `room.rs`).
+//! Counts the threads with pages in hand and the running passes, which threads that need room must
+//! know (see `room.rs`).
 
 use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::reclaim::passes::{Standing, Yield};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Says that the caller may have pages in hand, until it is dropped.
+/// Declares that the caller may have pages in hand, until it is dropped.
 pub(crate) struct Engaged<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Engaged<'_, M> {
@@ -17,7 +17,7 @@ impl<M: Machine> Drop for Engaged<'_, M> {
     }
 }
 
-/// Says that an engaged caller waits for a lock, until it is dropped.
+/// Declares that an engaged caller waits for a lock, until it is dropped.
 pub(crate) struct Blocked<'a>(&'a AtomicU32);
 
 impl Drop for Blocked<'_> {
@@ -26,7 +26,7 @@ impl Drop for Blocked<'_> {
     }
 }
 
-/// Says that an engaged caller needs room, until it is dropped: he is at work again then.
+/// Declares that an engaged caller needs room, until it is dropped and the caller is at work again.
 pub(super) struct Aside<'a, M: Machine>(&'a Manager<M>);
 
 impl<M: Machine> Drop for Aside<'_, M> {
@@ -37,15 +37,15 @@ impl<M: Machine> Drop for Aside<'_, M> {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Notes that the caller may have pages in hand from now on. Nobody is engaged twice when he
-    /// needs room.
+    /// Notes that the caller may have pages in hand from now on. A caller that needs room must be
+    /// engaged only once.
     pub(crate) fn engage(&self) -> Engaged<'_, M> {
         self.order.note_engaged();
         self.passes.begun.add_ordered(&*self.machine, 1);
         Engaged(self)
     }
 
-    /// Notes that the caller, who is engaged, is about to wait for a lock.
+    /// Notes that the engaged caller is about to wait for a lock.
     pub(crate) fn block(&self) -> Blocked<'_> {
         self.passes.blocked.fetch_add(1, Ordering::SeqCst);
         self.tell_waiters();
@@ -59,7 +59,7 @@ impl<M: Machine> Manager<M> {
         Aside(self)
     }
 
-    /// Whether the caller, who saw no hope in this turn, is the first who did.
+    /// Whether the caller is the first that found nothing to evict in this turn.
     pub(super) fn is_first_in(&self, turn: u32) -> bool {
         let (word, next) = (&self.passes.turn, turn.wrapping_add(1));
         word.compare_exchange(turn, next, Ordering::SeqCst, Ordering::SeqCst).is_ok()
@@ -84,15 +84,15 @@ impl<M: Machine> Manager<M> {
         let worked = passes.worked.load(Ordering::SeqCst);
         let running = passes.running.load(Ordering::SeqCst);
         let blocked = passes.blocked.load(Ordering::SeqCst);
-        // In this order: who is counted as engaged was so after the first was read, and if nobody
-        // is, there was a moment between the two at which nobody was.
+        // The order matters: a thread counted as engaged became so after the first read. If the
+        // count is zero, there was a moment between the two reads at which no thread was engaged.
         let ended = passes.ended.read_ordered();
         let begun = passes.begun.read_ordered();
         let engaged = begun.wrapping_sub(ended);
         Standing { freed, worked, running, begun, engaged, blocked }
     }
 
-    /// Makes a pass that the others know of.
+    /// Runs a pass that the other threads can see.
     pub(super) fn counted(&self, pass: impl FnOnce() -> Yield) -> Yield {
         let passes = &self.passes;
         passes.running.fetch_add(1, Ordering::SeqCst);
@@ -101,9 +101,9 @@ impl<M: Machine> Manager<M> {
             passes.worked.fetch_add(1, Ordering::SeqCst);
         }
         let others = passes.running.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Who waits looked for passes under way after it had read the turn: the last of them takes
-        // another turn, unless they wait for someone who is engaged too. One that had nothing need
-        // not wake those who wait for others.
+        // A waiter reads the turn before it looks for running passes. So the last pass takes a new
+        // turn, unless the waiters also wait for an engaged thread. A pass that had no pages need
+        // not wake the waiters for others.
         if own.worked || others == 0 && !self.standing().is_busy() {
             self.take_turn();
         }

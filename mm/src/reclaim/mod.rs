@@ -1,12 +1,11 @@
 //! Reclaim: making room by evicting pages (spec F14–F24).
 //!
 //! A pass takes pages from the replacement queues in batches. Each page of a batch is *cleaned*:
-//! its entries lose the right to store, and one flush makes that true everywhere. Then it is
-//! *written*, if its store has not the same content already, while it can still be read through
-//! its entries. Then it is *unmapped*, unless someone wrote or used it meanwhile, and freed after a
-//! second flush. This is the order of BSD's laundry rather than that of Linux, which unmaps first:
-//! nobody faults on a page while it is being written, and a machine need not keep the content of a
-//! page anywhere but where it is mapped.
+//! its entries lose the right to store, and one flush makes that effective everywhere. Then it is
+//! *written*, unless its store already has the content, while programs can still read it through
+//! its entries. Then it is *unmapped*, unless it was written or used meanwhile, and freed after a
+//! second flush. This is the order of BSD's laundry; Linux unmaps first. No thread faults on a page
+//! under write-back, and a machine may keep a page's content only where it is mapped.
 
 mod background;
 pub(crate) mod batch;

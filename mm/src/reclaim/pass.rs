@@ -1,4 +1,4 @@
-//! Passes: which pages are taken from the queues, and evicted.
+//! Passes: take pages from the queues and evict them.
 
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
@@ -11,7 +11,7 @@ impl<M: Machine> Manager<M> {
     /// Takes pages from the queues and evicts up to `pages` of them.
     pub(super) fn pass(&self, pages: usize, force: Force) -> Yield {
         let lengths = self.queues.lengths(&self.order);
-        // Twice around: a page that was used is spared once.
+        // Two rounds: a used page is spared once.
         let mut budget = 2 * lengths.all() as usize + 2;
         let mut own = Yield::default();
         if self.queues.sight() == Sight::Standby {
@@ -21,7 +21,7 @@ impl<M: Machine> Manager<M> {
             let mut batch = Batch::new(self);
             let mut scanned = 0;
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
-                // Those that the batch spares are in a queue again afterwards.
+                // Pages that the batch spares go back into a queue.
                 let Some((frame, from)) = self.next_victim(force, &mut own) else { break };
                 budget -= 1;
                 scanned += 1;
@@ -37,7 +37,7 @@ impl<M: Machine> Manager<M> {
         own
     }
 
-    /// Takes the page that is to leave next out of its queue.
+    /// Takes the next page to leave out of its queue.
     fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Which)> {
         if self.queues.sight() == Sight::Bits {
             return self.queues.pop(&self.pages, &self.order);
@@ -47,14 +47,14 @@ impl<M: Machine> Manager<M> {
             Some((frame, Which::Standby))
         };
         standby().or_else(|| {
-            // Those that were there were used.
+            // The pages on standby were used.
             let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force);
             own.worked |= put > 0;
             standby()
         })
     }
 
-    /// Evicts one page now if it can be (`MADV_PAGEOUT`). The caller has a reference.
+    /// Evicts one page now, if possible (`MADV_PAGEOUT`). The caller has a reference.
     pub(crate) fn evict(&self, frame: Frame) {
         self.take_from_queue(frame, |manager| {
             let mut batch = Batch::new(manager);

@@ -1,27 +1,27 @@
-//! What is counted of passes, and of those who are at work.
+//! Counts of passes and of engaged threads.
 
 use crate::stats::Counter;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Who is at work, and what passes were and are under way.
+/// The engaged threads, and past and running passes.
 #[derive(Default)]
 pub(crate) struct Passes {
-    /// How often anyone became engaged, and ceased to be.
+    /// How often threads became engaged, and ceased to be.
     pub(super) begun: Counter,
     pub(super) ended: Counter,
     /// How many of the engaged wait for a lock.
     pub(super) blocked: AtomicU32,
-    /// How many stepped aside because they need room.
+    /// How many of the engaged stepped aside because they need room.
     pub(super) waiters: AtomicU32,
-    /// How many passes are under way.
+    /// The number of running passes.
     pub(super) running: AtomicU32,
-    /// How many ended that had pages in hand.
+    /// How many passes have ended that had pages in hand.
     pub(super) worked: AtomicU32,
-    /// Changes when something happens that those who need room may wait for.
+    /// Changes with every event for which threads that need room may wait.
     pub(super) turn: AtomicU32,
-    /// How many sleep until it does, or are about to.
+    /// How many threads sleep until it changes, or are about to.
     pub(super) sleepers: AtomicU32,
-    /// How many callers in a row found that almost nothing can leave.
+    /// How many callers in a row found almost nothing to evict.
     pub(super) worn_out: AtomicU32,
 }
 
@@ -32,29 +32,29 @@ impl Passes {
     }
 }
 
-/// What a pass achieved.
+/// The result of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Yield {
     /// How many pages were freed.
     pub(super) freed: usize,
-    /// Whether there were any that looked as if they could be.
+    /// Whether any page looked evictable.
     pub(super) worked: bool,
 }
 
-/// How things stand at one moment.
+/// The counts at one moment.
 #[derive(Clone, Copy)]
 pub(super) struct Standing {
     pub(super) freed: u64,
     pub(super) worked: u32,
     pub(super) running: u32,
     pub(super) begun: u64,
-    /// How many are engaged, or more.
+    /// How many threads are engaged; may be too high.
     pub(super) engaged: u64,
     pub(super) blocked: u32,
 }
 
 impl Standing {
-    /// Whether someone is at work who will say when he is done.
+    /// Whether a thread is at work that will announce its end.
     pub(super) fn is_busy(&self) -> bool {
         self.running > 0 || self.engaged > u64::from(self.blocked)
     }

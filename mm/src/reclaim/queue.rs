@@ -2,20 +2,20 @@
 //!
 //! The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache
 //! eviction", SOSP 2023), in the place of the two-list clock of Linux 2.6.24 (spec F14–F18). A new
-//! page enters the *small* queue, about a tenth of memory. At its end a page that was used since
-//! goes to the *main* queue, another leaves and is remembered by a fingerprint among the *ghosts*;
-//! a page that comes back while its ghost is remembered enters the main queue at once. The main
+//! page enters the *small* queue, about a tenth of memory. At the end of that queue a used page
+//! moves to the *main* queue. An unused page leaves, and a fingerprint among the *ghosts* remembers
+//! it. A page that comes back while its ghost is there enters the main queue at once. The main
 //! queue is a FIFO with reinsertion of used pages.
 //!
-//! Where a machine keeps no accessed bits, use has to be asked for: a page that is due goes on
-//! *standby* first, a tenth of memory, where its entries allow no access (see
-//! [`standby`](crate::reclaim::standby)). Who uses it faults, and the page goes back to the main queue;
-//! the others leave in the order in which they came. A page that was used on standby stays mapped for
-//! three rounds before it is asked again: pages that are hot cost few faults. This is the segmented FIFO of VMS (Turner and
-//! Levy: "Segmented FIFO page replacement", SIGMETRICS 1981). All pages enter the main queue, and
-//! there are no ghosts; the small queue holds what is to leave before others.
+//! Without accessed bits, faults must show use. A page that is due first goes on *standby*, a tenth
+//! of memory, where its entries allow no access (see [`standby`](crate::reclaim::standby)). An
+//! access faults, and the page goes back to the main queue; unused pages leave in order. A page
+//! that was used on standby stays mapped for three rounds before it goes on standby again, so hot
+//! pages cost few faults. This is the segmented FIFO of VMS (Turner and Levy: "Segmented FIFO page
+//! replacement", SIGMETRICS 1981). All pages enter the main queue, and there are no ghosts; the
+//! small queue holds pages that leave before others.
 //!
-//! The queues are cut into shards by frame number, so that threads faulting at once seldom meet.
+//! The queues are cut into shards by frame number, so that concurrent faults rarely contend.
 
 use crate::machine::{Frame, Machine};
 use crate::page::{NO_FRAME, PageFlags, Pages};
@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
-/// How many pages at most go around when one is taken.
+/// The most pages that go around when one is taken.
 const TURNS: usize = 32;
 
 /// Which queue a page is put into.
@@ -119,7 +119,7 @@ impl<M: Machine> Queues<M> {
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
         let flags = page.flags();
         if !flags.contains(PageFlags::QUEUED | PageFlags::STANDBY) {
-            // On its way out: whoever has it in hand sees that it is used.
+            // The page is in a batch, which sees that it is used.
             return false;
         }
         shard.standby.unlink(pages, frame);
@@ -174,7 +174,7 @@ impl<M: Machine> Queues<M> {
         self.ghost(hash).store(fingerprint(hash), Ordering::Relaxed);
     }
 
-    /// Whether a page with this hash was evicted not long ago; forgets it.
+    /// Whether a page with this hash was evicted recently; forgets the ghost.
     pub(crate) fn recall(&self, hash: u64) -> bool {
         let ghost = self.ghost(hash);
         let hit = ghost.load(Ordering::Relaxed) == fingerprint(hash);
@@ -278,8 +278,8 @@ impl Which {
 }
 
 impl List {
-    /// Lets pages that stay for a round go around, a few at most: the lock is held meanwhile. They
-    /// follow each other, so that only the ends of their run are linked anew.
+    /// Moves pages that stay for another round to the new end, a few at most, since the lock is
+    /// held. They are adjacent, so only the ends of their run are relinked.
     fn turn(&mut self, who: &impl Sole, pages: &Pages) {
         let (first, mut next, mut last) = (self.oldest, self.oldest, NO_FRAME);
         for _ in 0..TURNS {
@@ -290,7 +290,7 @@ impl List {
             next = pages.of(Frame(next)).newer.load(Ordering::Relaxed);
         }
         if last == NO_FRAME || next == NO_FRAME {
-            // None stays, or all do: then their order is what it would be.
+            // None stays, or all do: the order is already right.
             return;
         }
         self.oldest = next;
@@ -308,7 +308,7 @@ impl List {
             let frame = Frame(at);
             let page = pages.of(frame);
             at = page.newer.load(Ordering::Relaxed);
-            // A page whose last reference is being dropped is its dropper's to take out.
+            // If the last reference is being dropped, that thread takes the page out.
             let refs = &page.refs;
             let held = refs
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n > 0).then_some(n + 1));

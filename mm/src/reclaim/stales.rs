@@ -1,4 +1,4 @@
-//! Stale translations of a few address spaces, gathered until one flush of each.
+//! Stale translations of a few address spaces, gathered until each gets one flush.
 
 use crate::machine::{Fate, Frame, Machine, Stale};
 use crate::manager::Manager;
@@ -10,10 +10,10 @@ use arrayvec::ArrayVec;
 /// How many translations are gathered before a flush.
 const STALES: usize = 64;
 
-/// Of how many address spaces.
+/// The number of address spaces.
 const SPACES: usize = 4;
 
-/// Room among the translations of an address space.
+/// Reserved room for a translation of an address space.
 pub(super) struct Place(u8);
 
 /// The translations, each with the number of its space.
@@ -32,8 +32,8 @@ impl<M: Machine> Stales<M> {
         self.list.len()
     }
 
-    /// Room for one more translation of an address space, if there is any. It is taken by
-    /// [`note`](Self::note): an entry that needs no flush leaves the room to others.
+    /// Room for one more translation of an address space, if there is any. [`note`](Self::note)
+    /// fills it; an entry that needs no flush leaves it to others.
     pub(super) fn room_for(&self, mm: &Arc<Mm<M>>) -> Option<Place> {
         if self.list.is_full() {
             return None;
@@ -44,8 +44,8 @@ impl<M: Machine> Stales<M> {
         }
     }
 
-    /// Notes a translation of `mm`, for which `place` is the room. Its entry was changed just now,
-    /// under the cursor that the caller holds.
+    /// Notes a translation of `mm` in its reserved `place`. The caller has just changed the entry
+    /// under its cursor.
     pub(super) fn note(&mut self, Place(space): Place, mm: &Arc<Mm<M>>, stale: Stale) {
         if usize::from(space) == self.spaces.len() {
             self.spaces.push((mm.clone(), Noted::default()));
@@ -55,8 +55,7 @@ impl<M: Machine> Stales<M> {
         self.list.push((space, stale));
     }
 
-    /// Notes that nobody will need the content of a frame whose translations were noted from the
-    /// `from`th on.
+    /// Notes that the content of a frame is no longer needed; its translations start at `from`.
     pub(super) fn set_freed(&mut self, from: usize, frame: Frame) {
         for (_, stale) in &mut self.list[from..] {
             if stale.frame == frame {

@@ -1,10 +1,10 @@
 //! Standby: pages that leave next unless they are used, on a machine without accessed bits.
 //!
-//! Such a machine does not tell which pages are used. So the entries of a page that is due lose every
-//! right, and its content stays in its frame. The first access faults, finds the page, and gives the
-//! rights back ([`Mm::readmit`](crate::mm::Mm)): a fault that moves nothing, and shows that the page
-//! is used (Babaoglu and Joy simulated reference bits on the VAX likewise). A page that nobody uses
-//! until it is the oldest on standby is evicted.
+//! Such a machine does not show which pages are used. So the entries of a page that is due lose
+//! every right, and its content stays in its frame. The first access faults, finds the page, and
+//! restores the rights ([`Mm::readmit`](crate::mm::Mm)). This fault moves no data, and shows that
+//! the page is used (Babaoglu and Joy simulated reference bits on the VAX in the same way). A page
+//! without a use until it is the oldest on standby is evicted.
 
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
@@ -14,22 +14,22 @@ use crate::reclaim::queue::{Lengths, Which};
 use crate::rmap::walk::Spot;
 use crate::vma::VmaFlags;
 
-/// One page of so many is on standby. More find more of the pages that are used, and cost more faults
-/// that move nothing; docs/performance.md has what each share gains and costs.
+/// One page in this many is on standby. A larger share finds more of the used pages, and costs more
+/// faults that move no data; docs/performance.md compares shares.
 const SHARE: u32 = 10;
 
-/// What was found at the entries of a page that is to go on standby.
+/// What the entries of a page about to go on standby showed.
 #[derive(Default)]
 struct Look {
     found: u32,
-    /// Entries for which there was no room in the batch.
+    /// Too many entries for the room in the batch.
     left: bool,
     /// The page is locked in memory, or pinned.
     stays: bool,
 }
 
 impl<M: Machine> Manager<M> {
-    /// Puts pages on standby, so that there are `wanted` beyond its share; returns how many.
+    /// Puts pages on standby until there are `wanted` beyond its share; returns how many.
     pub(super) fn fill_standby(&self, lengths: Lengths, wanted: usize, force: Force) -> usize {
         let target = (lengths.all() / SHARE) as usize + wanted;
         let mut missing = target.saturating_sub(lengths.standby as usize);
@@ -54,7 +54,7 @@ impl<M: Machine> Manager<M> {
 impl<M: Machine> Manager<M> {
     /// Evicts what is on standby, and returns how many pages were freed.
     ///
-    /// For a machine about to be duplicated: a page that is mapped nowhere would be there twice.
+    /// For a machine about to be duplicated, where an unmapped page would exist twice.
     pub fn evict_standby(&self) -> usize {
         let mut left = self.queues.lengths(&self.order).standby;
         self.counted(|| {
@@ -77,7 +77,7 @@ impl<M: Machine> Manager<M> {
         .freed
     }
 
-    /// Keeps a page that is used while its entry, which the caller has locked, allows no access.
+    /// Keeps a page that is used while its entry allows no access; the caller has locked the entry.
     pub(crate) fn rescue(&self, frame: Frame) {
         if !self.is_bare(frame) && self.queues.rescue(&self.pages, &self.order, frame) {
             self.stats.rescued.add(&*self.machine, 1);
@@ -103,7 +103,7 @@ impl<M: Machine> Batch<'_, M> {
                     self.flush();
                     continue;
                 }
-                // Some entries are just being moved, and were not seen.
+                // Some entries are being moved, and were not seen.
                 () if look.found != self.manager.page(subject.frame).maps() => Which::Main,
                 () => Which::Standby,
             });
@@ -113,7 +113,8 @@ impl<M: Machine> Batch<'_, M> {
     fn look(&mut self, frame: Frame) -> Look {
         let manager = self.manager;
         let page = manager.page(frame);
-        // A page that would need memory to be kept goes on standby as it is, and leaves unseen.
+        // A page that could be kept unmapped only in further memory goes on standby with its
+        // rights, and leaves unseen.
         let is_kept = manager.machine.keeps_unmapped(frame);
         let mut look = Look::default();
         let stales = &mut self.stales;

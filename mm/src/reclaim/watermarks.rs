@@ -7,7 +7,7 @@ pub(crate) struct Watermarks {
     pub(crate) low: u32,
     /// The background thread reclaims until this many are free.
     pub(crate) high: u32,
-    /// So many pages of files stay where nothing else can leave: programs run from them.
+    /// This many pages of files stay when nothing else can leave, because programs run from them.
     pub(crate) files: u32,
 }
 

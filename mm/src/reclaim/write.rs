@@ -1,4 +1,4 @@
-//! Writing evicted pages to where they will be found again (spec F7, F9, F20).
+//! Writes evicted pages to their stores (spec F7, F9, F20).
 
 use crate::cache::Store;
 use crate::event::Event;
@@ -8,15 +8,15 @@ use crate::page::{Owner, PageFlags};
 use crate::swap::area::AreaSet;
 
 impl<M: Machine> Manager<M> {
-    /// Makes sure that a locked page's store has its content, nobody being able to store to it.
+    /// Ensures that a locked page's store has its content; no thread can store to the page.
     ///
-    /// Where the page had to be written to a new slot, that is returned with its first reference: the
+    /// If this wrote the page to a new slot, it returns the slot with its first reference. The
     /// caller gives it to the entries of an anonymous page, or notes its owner for a page of shared
-    /// memory. Until then nobody else knows the slot.
+    /// memory. Until then only the caller knows the slot.
     pub(super) fn launder(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         match page.owner() {
-            // Read from its slot ahead of need, or in vain, and never mapped: the slot still has it.
+            // The page was read from its slot but never mapped: the slot still has the content.
             Owner::None if page.slot().is_some() => Ok(None),
             Owner::None => Err(()),
             Owner::Anon(_) => self.launder_anon(frame),
@@ -28,7 +28,7 @@ impl<M: Machine> Manager<M> {
                         .write_page(mapping.calling(backing), frame)
                         .map(|()| None)
                         .map_err(drop),
-                    // No page of a device is in a queue.
+                    // Pages of devices are in no queue.
                     Store::Device(_) => Err(()),
                     Store::Shared(_) => {
                         let slot = self.write_to_new_slot(frame)?;

@@ -1,4 +1,4 @@
-//! Entering regions into the reverse maps, and taking them out.
+//! Enters regions into the reverse maps, and takes them out.
 
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 /// Each file and family sees the whole exchange at once, so that a walk meets an entry of the page
 /// table through at most one region.
 pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &[Arc<Vma<M>>]) {
-    // Links are dropped after the locks: the last one may end the life of a region, and of its file.
+    // Links are dropped after the locks: the last one may end a region and its file.
     let mut gone = Vec::new();
     let link = |vma: &Arc<Vma<M>>| RegionLink { mm: Arc::downgrade(mm), vma: vma.clone() };
     for file in distinct(out, into, |vma| vma.file.iter().map(|file| &**file)) {

@@ -1,4 +1,4 @@
-//! Giving a region its family of anonymous pages, when it gets the first of them.
+//! Gives a region its family when it gets its first anonymous page.
 
 use crate::edit::Edit;
 use crate::machine::Machine;
@@ -8,12 +8,12 @@ use crate::vma::{Vma, VmaFlags, same_object};
 use alloc::sync::Arc;
 use alloc::vec;
 
-/// Whether a region's anonymous pages are stored to from now on, or only read.
+/// Whether a region's anonymous pages are stored to or only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stores {
-    /// The first store has come.
+    /// The first store is here.
     Begin,
-    /// Pages of zeros are read, on a machine without a shared frame for them.
+    /// Pages of zeros are only read, on a machine without a shared frame for them.
     Awaited,
 }
 

@@ -4,9 +4,9 @@
 //! [`Mapping`](crate::cache::Mapping). Either keeps its regions in an interval tree over page
 //! indexes, so that a page's index gives the few addresses where it can be.
 //!
-//! A fork gives each copied region a family of its own, for the pages that it makes from then on,
-//! and enters it into the families of all its ancestors too, whose pages it may still show. So the
-//! walk for a page that was made after the fork visits no relative.
+//! A fork gives each copied region a family of its own for its future pages, and enters it into the
+//! families of all its ancestors, whose pages it may still show. So the walk for a page made after
+//! the fork visits no relative.
 
 pub(crate) mod exchange;
 pub(crate) mod family;
@@ -22,8 +22,8 @@ use alloc::sync::{Arc, Weak};
 
 /// A region as a reverse map knows it.
 ///
-/// It does not keep its address space alive, whose end takes the links out: whoever finds one under
-/// the lock finds the address space too.
+/// It does not keep its address space alive. The end of the space takes the links out, so a link
+/// found under the lock has a living address space.
 pub(crate) struct RegionLink<M: Machine> {
     pub(crate) mm: Weak<Mm<M>>,
     pub(crate) vma: Arc<Vma<M>>,

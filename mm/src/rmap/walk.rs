@@ -17,8 +17,7 @@ pub(crate) struct Spot<'a, M: Machine> {
     pub(crate) cursor: PageCursor<'a, M>,
 }
 
-/// Where the last page was found that one entry alone names: the next page is likely to be of the
-/// same region.
+/// Where the last page with a single entry was found: the next page is probably in the same region.
 pub(crate) struct Near<M: Machine> {
     family: u64,
     mm: Arc<Mm<M>>,
@@ -32,14 +31,15 @@ impl<M: Machine> Near<M> {
             return None;
         }
         let address = self.vma.address_of(page.index())?;
-        // Under the cursor: from then on whoever replaces the region comes to the entry later.
+        // Checked under the cursor: a thread that replaces the region later reaches the entry
+        // later.
         spot(&self.mm, &self.vma, address, frame).filter(|spot| spot.vma.is_alive())
     }
 }
 
 impl<M: Machine> Manager<M> {
-    /// Does what [`walk`](Self::walk) does; looks first where `near` says, which takes no lock but
-    /// the entry's, and remembers where the page was.
+    /// Like [`walk`](Self::walk), but first looks near the last page, which takes only the entry's
+    /// lock, and remembers where the page was.
     pub(crate) fn walk_near(
         &self,
         near: &mut Option<Near<M>>,
@@ -71,7 +71,7 @@ impl<M: Machine> Manager<M> {
     /// Calls `f` for every entry that names `frame`, under the entry's lock, and returns how many
     /// there were. The caller holds the page's lock, so that its owner stays.
     ///
-    /// If fewer entries are found than the page is mapped times, some are just being moved; whoever
+    /// If this finds fewer entries than the page has mappings, some are being moved. A caller that
     /// needs all of them must compare.
     pub(crate) fn walk(&self, frame: Frame, mut f: impl FnMut(&mut Spot<'_, M>)) -> u32 {
         let page = self.page(frame);
@@ -81,7 +81,7 @@ impl<M: Machine> Manager<M> {
         let mut found = 0;
         let index = page.index();
         let mut visit = |link: &RegionLink<M>, address: VirtAddr| {
-            // Not the last reference: the end of an address space needs the lock that is held here.
+            // Not the last reference: the end of an address space needs the lock held here.
             if let Some(mm) = link.mm.upgrade()
                 && let Some(mut spot) = spot(&mm, &link.vma, address, frame)
             {
@@ -131,7 +131,7 @@ fn spot<'a, M: Machine>(
     Some(Spot { mm, vma, address, cursor })
 }
 
-/// Finds a page in a nonlinear region, where its index does not tell its address (spec F19).
+/// Finds a page in a nonlinear region, where its index does not give its address (spec F19).
 fn sweep<M: Machine>(
     link: &RegionLink<M>,
     frame: Frame,

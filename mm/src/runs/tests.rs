@@ -4,7 +4,7 @@ fn up(pages: u32) -> Option<Window> {
     Some(Window { direction: Direction::Up, pages })
 }
 
-/// A fault after which everything is brought that is to be.
+/// A fault after which all planned pages are read.
 fn advance(runs: &Runs, page: u64, most: u32) -> Option<Window> {
     let ahead = runs.advance(page, most, || true)?.ahead;
     runs.brought(page, ahead, ahead.pages);
@@ -55,7 +55,7 @@ fn a_run_that_outpaces_reclaim_narrows_its_window() {
     assert_eq!(advance(&runs, 101, 16), up(2));
     assert_eq!(advance(&runs, 104, 16), up(4));
     assert_eq!(advance(&runs, 109, 16), up(8));
-    // 110 to 117 were to be read ahead, but 112 was not.
+    // 110 to 117 should be read ahead, but 112 was not.
     assert_eq!(advance(&runs, 112, 16), up(4));
     assert_eq!(advance(&runs, 117, 16), up(8));
 }
@@ -90,7 +90,7 @@ fn what_a_run_has_passed_is_known_in_either_direction() {
     };
     assert_eq!(passed([100, 101, 104]), (102, 104));
     assert_eq!(passed([100, 99, 96]), (97, 99));
-    // A page that was brought and is not there any more: nothing is known of it and the others.
+    // A page that was read ahead and has left: the run knows nothing about it and the others.
     assert_eq!(passed([100, 101, 103]), (0, 0));
 }
 

@@ -1,9 +1,9 @@
-//! Swap areas: which there are, in which order they are filled, and the way to a slot by its name.
+//! Swap areas: the set of areas, the order in which they fill, and access to a slot by its name.
 //!
-//! Linux's `swap_info` and `swap_list` (spec F2, F5). Everything that names a slot goes through the
-//! area's entry in a table of fixed size, read-locked for as long as a count takes; I/O holds a
-//! reference to the area instead, and no lock. The order in which areas are filled has a lock of its
-//! own.
+//! Linux's `swap_info` and `swap_list` (spec F2, F5). Every access to a slot goes through the
+//! area's entry in a table of fixed size, read-locked only while a count changes. I/O holds a
+//! reference to the area instead, and no lock. The order in which areas are filled has a lock of
+//! its own.
 //!
 //! Lock order: order → table entry; order → an area's search. The owner index's locks are last and
 //! alone.
@@ -19,15 +19,15 @@ use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
 use pagefault_machine::store::PageBytes;
 use pagefault_machine::{IoError, SwapDevice, SwapSlot};
 
-/// How many areas there can be: of 32 numbers, 30 and 31 mean migration entries (spec F2).
+/// The most areas: of 32 numbers, 30 and 31 mean migration entries (spec F2).
 pub const MAX_AREAS: usize = 30;
 
-/// Which areas are filled before others.
+/// The order in which areas fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Below every area added before with this: −1, −2 and so on.
+    /// Below every area added earlier in this way: −1, −2 and so on.
     Descending,
-    /// The given one, 0 to 32767; the highest is filled first.
+    /// This priority, 0 to 32767; the highest fills first.
     Given(u16),
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum RemoveError {
     InUse(u32),
 }
 
-/// What [`Areas::check`] found wrong (spec I6).
+/// A fault that [`Areas::check`] found (spec I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AreasFault {
     /// The counts of the area with this number.
@@ -92,22 +92,22 @@ pub(crate) enum AreasFault {
     Order(u8),
     /// The totals are not the sums over the active areas.
     Room,
-    /// So often a reference was dropped that nobody held.
+    /// How often a reference was dropped that did not exist.
     BadRelease(u64),
 }
 
-/// What is left of a slot after a reference was dropped.
+/// A slot after a reference was dropped.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug)]
 pub(crate) struct Released {
-    /// How many references there are.
+    /// The number of remaining references.
     pub(crate) left: u16,
-    /// The slot, if there are none: to be given to [`Areas::free_slot`].
+    /// The slot, if none remains: pass it to [`Areas::free_slot`].
     pub(crate) unused: Option<UnusedSlot>,
 }
 
-/// A slot without references whose content is still to be discarded, where the caller may sleep. No
-/// page is put there before.
+/// A slot without references whose content must still be discarded, where the caller may sleep.
+/// Until then no page goes there.
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnusedSlot(SwapSlot);
@@ -140,14 +140,14 @@ const fn bit(area: u8) -> u32 {
     if (area as usize) < MAX_AREAS { 1 << area } else { 0 }
 }
 
-/// What an area has done so far.
+/// The statistics of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AreaStatistics {
     /// The area's number.
     pub area: u8,
-    /// Its priority, negative unless it was given.
+    /// Its priority; negative unless it was set explicitly.
     pub priority: i32,
-    /// Whether slots are given out from it.
+    /// Whether it gives out slots.
     pub active: bool,
     /// The slots that can be used.
     pub slots: u32,
@@ -185,11 +185,11 @@ struct Area<M: RawMutex> {
     failures: AtomicU64,
 }
 
-/// The order in which areas are filled.
+/// The order in which areas fill.
 struct Order<M: RawMutex> {
     /// By descending priority; among equals, the one whose turn is next first. Has room for all.
     active: Vec<Arc<Area<M>>>,
-    /// The next priority that is not given.
+    /// The next automatic priority.
     descending: i32,
 }
 
@@ -231,8 +231,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// Adds an area of which only the first `slots` are used, without those in `bad` (spec F1), and
     /// returns its number.
     ///
-    /// Of a device with more slots than an entry can name the rest is left alone, as Linux does;
-    /// [`AreaStatistics::slots`] tells.
+    /// If a device has more slots than an entry can name, the rest stays unused, as in Linux; see
+    /// [`AreaStatistics::slots`].
     pub(crate) fn add_with_bad(
         &self,
         device: Box<dyn SwapDevice>,
@@ -315,10 +315,10 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         }
     }
 
-    /// Tells the device to discard the content of a slot without references; afterwards the slot is
-    /// free. The device may take its time: the caller holds no lock but page locks.
+    /// Tells the device to discard the content of a slot without references; then the slot is free.
+    /// The device may be slow: the caller holds only page locks.
     pub(crate) fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
-        // It is in use until it is freed, which keeps the area.
+        // Until it is freed the slot counts as used, which keeps the area.
         if let Some(area) = self.area(slot.area) {
             area.device.discard(slot.offset);
             area.slots.free(slot.offset);
@@ -332,7 +332,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// Reads the content of a slot. A slot that no area has fails as a device does.
     ///
-    /// Holds no lock meanwhile. The caller has a reference to the slot, which keeps the content.
+    /// Holds no lock during the I/O. The caller has a reference to the slot, which keeps the
+    /// content.
     pub(crate) fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.read(slot.offset, page);
@@ -341,8 +342,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// Writes the content of a slot. A slot that no area has fails as a device does.
     ///
-    /// Holds no lock meanwhile. After [`IoError::Full`] the caller releases the slot and asks
-    /// [`Areas::allocate`] for one that avoids the area.
+    /// Holds no lock during the I/O. After [`IoError::Full`] the caller releases the slot and asks
+    /// [`Areas::allocate`] for one outside the area.
     pub(crate) fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
         let area = self.area_of(slot).ok_or(IoError::Device)?;
         let result = area.device.write(slot.offset, page);
@@ -359,14 +360,14 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         self.room.free()
     }
 
-    /// Whether fewer than half of the slots are free, so that pages in memory give theirs back
-    /// (spec B14, F11).
+    /// Whether fewer than half of the slots are free; then pages in memory give theirs back (spec
+    /// B14, F11).
     pub(crate) fn is_more_than_half_full(&self) -> bool {
         2 * self.free() < self.total()
     }
 
-    /// Gives no slots out from an area any more, and takes it out of the totals: the start of a
-    /// swapoff (spec F12). References to its slots stay valid.
+    /// Stops an area from giving out slots, and takes it out of the totals: the start of a swapoff
+    /// (spec F12). References to its slots stay valid.
     pub(crate) fn stop(&self, area: u8) -> Result<(), SwitchError> {
         let mut order = self.order.lock();
         let area = self.area(area).ok_or(SwitchError::Missing)?;
@@ -393,7 +394,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         if order.position(area).is_some() {
             return Err(RemoveError::Active);
         }
-        // Nothing comes into use any more: the area is closed, and a free slot is not duplicated.
+        // No slot comes into use any more: the area is closed, and a free slot is never duplicated.
         match found.slots.in_use() {
             0 => {}
             in_use => return Err(RemoveError::InUse(in_use)),
@@ -408,7 +409,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
 
     /// The used slots of an area in ascending order, for swapoff.
     ///
-    /// Changes made meanwhile may or may not be seen, so swapoff repeats until there are none.
+    /// Concurrent changes may or may not show, so swapoff repeats until no slot is used.
     pub(crate) fn used(&self, area: u8) -> impl Iterator<Item = SwapSlot> + use<M, W> {
         let found = self.area(area);
         let slots = found.as_ref().map_or(0, |found| found.slots.len());
@@ -417,8 +418,8 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         (1..slots).filter(is_used).map(move |offset| SwapSlot { area, offset })
     }
 
-    /// The slots of an area, usable or not; 0 if there is no such area. Read-ahead stops there
-    /// (spec F17).
+    /// The number of slots of an area, usable or not; 0 if there is no such area. Read-ahead stops
+    /// there (spec F17).
     #[cfg(test)]
     pub(crate) fn slots(&self, area: u8) -> u32 {
         self.with(area, |area| area.slots.len()).unwrap_or(0)
@@ -453,21 +454,21 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         })
     }
 
-    /// Makes a slot hold page `index` of shared object `object`, whatever it held before.
+    /// Records that a slot holds page `index` of shared object `object`, whatever it held before.
     ///
-    /// The caller holds a reference to the slot; the record goes with the last one.
+    /// The caller holds a reference to the slot; the last reference takes the record along.
     pub(crate) fn set_owner(&self, slot: SwapSlot, object: u64, index: u64) {
         self.with(slot.area, |area| area.owners.set(slot.offset, Owner { object, index }));
     }
 
-    /// Makes a slot hold no shared object's page.
+    /// Records that a slot holds no shared object's page.
     #[cfg(test)]
     pub(crate) fn clear_owner(&self, slot: SwapSlot) {
         self.with(slot.area, |area| area.owners.clear(slot.offset));
     }
 
-    /// Makes a slot hold nothing if it holds page `index` of shared object `object`, and says
-    /// whether it did: who did drops the object's reference to the slot.
+    /// Clears the record of a slot if it names page `index` of shared object `object`; returns
+    /// whether it did. If so, the caller drops the object's reference to the slot.
     pub(crate) fn disown(&self, slot: SwapSlot, object: u64, index: u64) -> bool {
         let owner = Owner { object, index };
         self.with(slot.area, |area| area.owners.take(slot.offset, owner)).unwrap_or(false)
@@ -481,8 +482,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         Some((owner.object, owner.index))
     }
 
-    /// Walks everything that can be checked without knowing the references, at a time when nobody
-    /// changes anything (spec I6).
+    /// Checks everything that does not depend on the references, while nothing changes (spec I6).
     pub(crate) fn check(&self) -> Result<(), AreasFault> {
         let bad_releases = self.bad_releases.load(Ordering::Relaxed);
         if bad_releases > 0 {

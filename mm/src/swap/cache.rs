@@ -1,4 +1,4 @@
-//! The swap cache: pages in memory whose content is in a slot too (spec F6–F11).
+//! The swap cache: pages in memory whose content is also in a slot (spec F6–F11).
 
 use crate::cache::Key;
 use crate::error::Refusal;
@@ -32,7 +32,8 @@ impl<M: Machine> Manager<M> {
             self.unlock_and_put(frame);
             return Ok(Some(there));
         }
-        // An error leaves the page in the cache without its content: whoever maps it gets SIGBUS.
+        // An error leaves the page in the cache without its content: a fault that maps it gets
+        // SIGBUS.
         match self.read_slot(frame, slot) {
             Ok(()) => self.page(frame).set(&*self.machine, PageFlags::UPTODATE),
             Err(_) => self.page(frame).set(&*self.machine, PageFlags::ERROR),

@@ -1,6 +1,6 @@
 //! The header of a swap area: what `mkswap` writes into its first page (spec F1).
 //!
-//! Words are in the byte order of the processor that wrote them; either is understood.
+//! Words are in the byte order of the processor that wrote them; both orders are understood.
 
 use super::area::{Priority, SwapOnError};
 use crate::machine::store::PageBytes;
@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 /// The most bad pages that a header has room for: 637 in a page of 4 KiB.
 pub const MOST_BAD: usize = (PAGE_SIZE as usize - MAGIC.len() - BAD) / 4;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The number of the area's last page. Pages from 1 to the one before it are slots.
@@ -30,7 +30,7 @@ pub struct Header {
     pub bad: Vec<u32>,
 }
 
-/// Why a page is no header.
+/// Why a page is not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
     /// The magic word is missing.
@@ -41,7 +41,7 @@ pub enum HeaderError {
     Empty,
     /// More bad pages than a header has room for.
     TooManyBad(u32),
-    /// A bad page that the area does not have.
+    /// A bad page outside the area.
     BadOutside(u32),
 }
 
@@ -81,8 +81,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Writes the header as `mkswap` does, without an identity or a label. What else the page holds, a
-    /// boot record for one, stays.
+    /// Writes the header as `mkswap` does, without an identity or a label. The rest of the page,
+    /// such as a boot record, stays.
     pub fn write(&self, page: &mut PageBytes) -> Result<(), HeaderError> {
         self.check()?;
         let words = [VERSION, self.last_page, self.bad.len() as u32];
@@ -108,7 +108,7 @@ impl Header {
     }
 }
 
-/// What an area lies on.
+/// The medium of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
     /// A disk, whose pages may be bad.
@@ -122,13 +122,13 @@ pub enum Medium {
 pub enum FormattedError {
     /// Its first page cannot be read.
     Unreadable(IoError),
-    /// It is no header.
+    /// Its first page is not a header.
     Header(HeaderError),
     /// The device has fewer pages than the header says.
     Short,
     /// A file with a list of bad pages.
     BadOnFile,
-    /// The area is refused.
+    /// The area itself is refused.
     Refused(SwapOnError),
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod slots;
 use crate::error::OutOfMemory;
 use alloc::boxed::Box;
 
-/// So many zeros, which may cost no memory before they are changed.
+/// This many zeros, which may cost no memory until they are changed.
 fn zeroed<T: bytemuck::Zeroable>(count: usize) -> Result<Box<[T]>, OutOfMemory> {
     bytemuck::allocation::try_zeroed_slice_box(count).map_err(|()| OutOfMemory)
 }

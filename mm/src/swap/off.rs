@@ -1,4 +1,4 @@
-//! swapoff (spec F12): bringing back every page of an area.
+//! swapoff (spec F12): brings back every page of an area.
 
 use crate::cache::Key;
 use crate::error::Refusal;
@@ -9,11 +9,12 @@ use crate::mm::Mm;
 use alloc::sync::Arc;
 use core::ops::Range;
 
-/// How often an area is gone through: what is forked or moved meanwhile is met the next time.
+/// How often to walk an area: each walk catches entries that were forked or moved during the one
+/// before.
 const PASSES: u32 = 64;
 
 impl<M: Machine> Manager<M> {
-    /// Takes a swap area away: every page in it is brought back to memory (`swapoff`, spec F12).
+    /// Removes a swap area, after bringing every page in it back to memory (`swapoff`, spec F12).
     pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
         swap_off(self, area)
     }
@@ -24,7 +25,7 @@ fn swap_off<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffErr
     manager.swap.stop(area).map_err(|_| SwapOffError::NoSuchArea)?;
     let result = empty_and_remove(manager, area);
     if result.is_err() {
-        // The area was active a moment ago, and nobody else can have removed it.
+        // The area was active a moment ago, and no other thread can have removed it.
         let _ = manager.swap.resume(area);
     }
     result
@@ -36,7 +37,7 @@ fn empty_and_remove<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), Sw
         if manager.swap.remove(area).is_ok() {
             return Ok(());
         }
-        // Whoever still has a slot of the area may need the processor to give it up.
+        // A thread that still holds a slot of the area may need the processor to release it.
         manager.machine.pause();
     }
     Err(SwapOffError::Busy)
@@ -57,7 +58,8 @@ fn empty<M: Machine>(manager: &Manager<M>, area: u8) -> Result<(), SwapOffError>
     Ok(())
 }
 
-/// Brings a page of shared memory back, unless its object is ending: then the slot goes with it.
+/// Brings a page of shared memory back, unless its object is ending: then the object's end frees
+/// the slot.
 fn bring_back_shared<M: Machine>(
     manager: &Manager<M>,
     slot: SwapSlot,
@@ -65,7 +67,7 @@ fn bring_back_shared<M: Machine>(
     index: u64,
 ) -> Result<(), SwapOffError> {
     let mapping = manager.mappings.find(&manager.order, object);
-    // A handle, so that the object does not end before the page that is brought into it.
+    // A handle, so that the object does not end while the page comes in.
     let Some(file) = mapping.and_then(|mapping| mapping.handle()) else { return Ok(()) };
     let _engaged = manager.engage();
     match file.page(index) {
@@ -77,14 +79,14 @@ fn bring_back_shared<M: Machine>(
     Ok(())
 }
 
-/// Takes a page that is in memory again out of the swap cache, if no entry names the slot.
+/// Takes a page that is back in memory out of the swap cache, if no entry names the slot.
 fn leave_if_cached<M: Machine>(manager: &Manager<M>, slot: SwapSlot) {
     let _engaged = manager.engage();
     let Some(frame) = manager.cache.find(&manager.pages, &manager.order, Key::Swap(slot)) else {
         return;
     };
     manager.lock_page(frame);
-    // While an entry still names the slot its content is needed there.
+    // As long as an entry names the slot, its content is needed there.
     if manager.page(frame).slot() == Some(slot) && manager.swap.count(slot) == 1 {
         manager.free_slots(manager.leave_swap_cache(frame));
     }

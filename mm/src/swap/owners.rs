@@ -1,14 +1,16 @@
-//! Whose page is in which slot of a swap area: shared anonymous objects find their pages here.
+//! The owner of the page in each slot of a swap area: shared anonymous objects find their pages
+//! here.
 //!
-//! Private pages need no such index, because the slot stands in the page-table entry. The pages of
-//! a shared object do not belong to any one table; Linux keeps their slots in the object's tree
-//! (spec D11), for which it must allocate while it is short of memory. Here a record for each slot
-//! is made with the area, and pushing a page out allocates nothing.
+//! Private pages need no such index, because their page-table entry holds the slot. The pages of a
+//! shared object belong to no single table. Linux keeps their slots in the object's tree (spec
+//! D11), and must allocate for it while memory is short. Here each slot gets a record together with
+//! the area, and evicting a page allocates nothing.
 //!
-//! Records hang in hash chains. A chain is read and changed under the lock of its shard; the fields
-//! are atomic only because a record moves between the shards' locks as its slot changes owners.
+//! Records form hash chains. A chain is read and changed under the lock of its shard. The fields
+//! are atomic only because a record passes from one shard's lock to another's when its slot changes
+//! owners.
 //!
-//! All is zero at first, so that where the heap's zeros cost nothing a record takes memory only once
+//! All records start as zeros. If the heap's zeros cost nothing, a record takes memory only once
 //! its slot has had an owner.
 
 use super::zeroed;
@@ -26,7 +28,7 @@ pub(crate) struct Owners<M: RawMutex> {
     /// The first slot of each chain, if there is one; a power of two of them.
     chains: Box<[AtomicU32]>,
     shards: [Mutex<M, ()>; SHARDS],
-    /// How many slots have an owner.
+    /// The number of slots with an owner.
     owned: AtomicU32,
 }
 
@@ -39,18 +41,18 @@ pub(crate) struct Owner {
     pub(crate) index: u64,
 }
 
-/// What [`Owners::check`] found wrong.
+/// A fault that [`Owners::check`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnersFault {
     /// The slot is in a chain that is not its owner's.
     Misplaced(u32),
-    /// Three ways to count the owned slots do not agree.
+    /// Three counts of the owned slots differ.
     Count {
-        /// The slots whose record says so.
+        /// The slots whose record names an owner.
         owned: usize,
-        /// The slots met in chains.
+        /// The slots found in chains.
         chained: usize,
-        /// The number kept.
+        /// The stored number.
         recorded: usize,
     },
 }
@@ -82,7 +84,7 @@ impl<M: RawMutex> Owners<M> {
         self.chain(chain).find(|slot| self.owner_of(*slot) == owner)
     }
 
-    /// Makes a slot hold a page, whatever it held before. Slot 0 and missing slots hold nothing.
+    /// Records that a slot holds a page, whatever it held before. Ignores slot 0 and missing slots.
     pub(crate) fn set(&self, slot: u32, owner: Owner) {
         if slot == UNOWNED || self.links.len() <= slot as usize {
             return;
@@ -92,15 +94,15 @@ impl<M: RawMutex> Owners<M> {
         }
     }
 
-    /// Makes a slot hold nothing.
+    /// Clears the record of a slot.
     pub(crate) fn clear(&self, slot: u32) {
         while self.is_owned(slot) && !self.try_clear(slot) {
             core::hint::spin_loop();
         }
     }
 
-    /// Makes a slot hold nothing if it holds this page, and says whether it did: of several that
-    /// want to give up the page's slot, one may.
+    /// Clears the record of a slot if it names this page, and returns whether it did. If several
+    /// threads want to give up the page's slot, one succeeds.
     pub(crate) fn take(&self, slot: u32, owner: Owner) -> bool {
         let chain = self.chain_of(owner);
         let _shard = self.shard(chain).lock();
@@ -111,13 +113,13 @@ impl<M: RawMutex> Owners<M> {
         ours
     }
 
-    /// The page that a slot holds, at a time when nobody changes it.
+    /// The page that a slot holds, while nothing changes it.
     pub(crate) fn owner(&self, slot: u32) -> Option<Owner> {
         self.is_owned(slot).then(|| self.owner_of(slot))
     }
 
-    /// Walks all chains, at a time when nobody changes them: every owned slot is in the chain of its
-    /// owner, and no other slot is in any.
+    /// Walks all chains, while nothing changes them: every owned slot is in the chain of its owner,
+    /// and no other slot is in any chain.
     pub(crate) fn check(&self) -> Result<(), OwnersFault> {
         let mut chained = 0;
         for chain in 0..self.chains.len() {
@@ -146,7 +148,7 @@ impl<M: RawMutex> Owners<M> {
             UNOWNED => END,
             head => head,
         };
-        // Two threads of control may want this record for different shards: the exchange decides.
+        // Two threads may want this record for different shards: the exchange decides.
         let claim = link.compare_exchange(UNOWNED, next, Ordering::AcqRel, Ordering::Relaxed);
         if claim.is_err() {
             return false;

@@ -1,8 +1,8 @@
-//! Giving up slots: of entries, and of pages in the swap cache (spec F11).
+//! Gives up slots of entries, and of pages in the swap cache (spec F11).
 //!
-//! The cache has a reference to the slot, besides those of entries that name it. Whoever takes the
-//! last reference away gets an [`UnusedSlot`], which is freed where the device may take its time:
-//! after the cursor ([`Manager::free_slots`]).
+//! Besides the entries that name a slot, the cache has a reference to it. The thread that drops the
+//! last reference gets an [`UnusedSlot`]. It frees the slot where the device may be slow: after
+//! releasing the cursor ([`Manager::free_slots`]).
 
 use crate::cache::Key;
 use crate::machine::{Frame, Machine, SwapSlot};
@@ -11,25 +11,25 @@ use crate::page::Page;
 use crate::swap::area::{Released, UnusedSlot};
 
 impl<M: Machine> Manager<M> {
-    /// Whether the only user of a locked anonymous page is one entry: one that names the page, or
-    /// one that still names its slot. `passing` counts the caller's own references (spec B15).
+    /// Whether a locked anonymous page has one entry as its only user; the entry names the page or
+    /// still names its slot. `passing` counts the caller's own references (spec B15).
     ///
-    /// A pinned page was alone with its entry when it was pinned and is never shared afterwards
-    /// (J6): other references are the pins and passers-by.
+    /// A pinned page had one entry when it was pinned, and is never shared afterwards (J6): further
+    /// references are pins and passing users.
     #[inline]
     pub(crate) fn is_sole_owner(&self, page: &Page, passing: u32) -> bool {
         let alone = || page.refs() == page.maps() + page.cache_refs() + passing;
         self.entries_of(page) == 1 && (page.is_pinned() || alone())
     }
 
-    /// How many entries name a locked anonymous page or the slot that it is cached for.
+    /// How many entries name a locked anonymous page or its slot.
     #[inline]
     pub(crate) fn entries_of(&self, page: &Page) -> u32 {
         page.maps()
             + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
     }
 
-    /// Lets slots without references be discarded and used again. The device may take its time.
+    /// Discards slots without references, so that they can be used again. The device may be slow.
     #[inline]
     pub(crate) fn free_slots(&self, unused: impl IntoIterator<Item = UnusedSlot>) {
         for slot in unused {
@@ -38,13 +38,13 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Drops a reference to a slot where the device may take its time.
+    /// Drops a reference to a slot, where the device may be slow.
     pub(crate) fn release_and_free(&self, slot: SwapSlot) {
         self.free_slots(self.swap.release(slot).unused);
     }
 
-    /// Takes a locked page out of the swap cache and gives up its slot: what the slot holds will
-    /// not be needed again.
+    /// Takes a locked page out of the swap cache and gives up its slot, whose content is no longer
+    /// needed.
     #[inline]
     pub(crate) fn leave_swap_cache(&self, frame: Frame) -> Option<UnusedSlot> {
         let slot = self.page(frame).slot()?;
@@ -61,8 +61,8 @@ impl<M: Machine> Manager<M> {
         unused
     }
 
-    /// Drops an entry's reference to a slot, and the cached page with the slot if nobody else
-    /// needs them (spec F11). Never waits.
+    /// Drops an entry's reference to a slot. If nothing else needs the slot, its cached page goes
+    /// too (spec F11). Never waits.
     pub(crate) fn release_slot(&self, slot: SwapSlot) -> Option<UnusedSlot> {
         let Released { left, unused } = self.swap.release(slot);
         if left != 1 {
@@ -74,8 +74,8 @@ impl<M: Machine> Manager<M> {
         unused.flatten()
     }
 
-    /// Drops the reference to a page that was copied, and takes it out of the swap cache if nobody
-    /// needs it there any more. Waits for no lock.
+    /// Drops the reference to a page that was copied, and takes the page out of the swap cache if
+    /// nothing needs it there. Waits for no lock.
     pub(crate) fn put_copied(&self, frame: Frame) {
         let page = self.page(frame);
         if page.maps() == 0
@@ -86,8 +86,7 @@ impl<M: Machine> Manager<M> {
         self.put(frame);
     }
 
-    /// Does what [`drop_if_only_cached`](Self::drop_if_only_cached) does, if nobody has the page
-    /// locked.
+    /// Like [`drop_if_only_cached`](Self::drop_if_only_cached), if no thread has the page locked.
     pub(crate) fn try_drop_cached(
         &self,
         frame: Frame,
@@ -101,9 +100,9 @@ impl<M: Machine> Manager<M> {
         dropped
     }
 
-    /// Takes a locked page, to which the caller has one reference, out of the swap cache if it is
-    /// mapped nowhere and no entry names its slot. Returns whether it did, and then the slot, if
-    /// nobody else has looked at it meanwhile.
+    /// Takes a locked page out of the swap cache, if it is unmapped and no entry names its slot.
+    /// The caller has one reference to the page. Returns whether it did, and the slot if this
+    /// dropped its last reference.
     pub(crate) fn drop_if_only_cached(
         &self,
         frame: Frame,

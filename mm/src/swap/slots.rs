@@ -1,14 +1,14 @@
-//! The slots of one swap area: how often each is referenced, and which is given out next.
+//! The slots of one swap area: the references of each, and the next one to give out.
 //!
-//! Linux's `swap_map` and `scan_swap_map` (spec F4, F5). Counts are changed without a lock, because
-//! every fork, unmap and swap-in does so; giving a slot out and taking it back, which move between
-//! free and used, hold one short lock. Nothing is allocated after construction.
+//! Linux's `swap_map` and `scan_swap_map` (spec F4, F5). Counts change without a lock, because
+//! every fork, unmap and swap-in changes them. Giving out and freeing a slot hold one short lock.
+//! Nothing is allocated after construction.
 //!
 //! A slot whose last reference is dropped is not free at once: its content must be discarded before
-//! another page is written there. In between its count reads 0 and it is not given out.
+//! another page is written there. Until then its count reads 0 and it is not given out.
 //!
-//! All counts are zero at first, so that where the heap's zeros cost nothing a count takes memory only
-//! once its neighbourhood is used; the lowest slots are given out first.
+//! All counts start as zeros. If the heap's zeros cost nothing, a count takes memory only once its
+//! neighbourhood is used; the lowest slots are given out first.
 
 use super::zeroed;
 use crate::error::OutOfMemory;
@@ -17,17 +17,18 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
-/// The count that stays: too many references to count, so nobody knows when the last one goes. The
-/// slot stays used, and its area cannot be removed (Linux's swapoff makes such a count 1 again, spec F4).
+/// The saturated count: too many references to count, so the last one cannot be recognised. The
+/// slot stays used, and its area cannot be removed (Linux's swapoff makes such a count 1 again,
+/// spec F4).
 pub(crate) const STICKY: u16 = 0x7fff;
 
-/// The count of a slot that cannot be used (spec F1).
+/// The count of an unusable slot (spec F1).
 const BAD: u16 = 0x8000;
 
-/// The count of a slot whose last reference is gone and whose content is being discarded.
+/// The count of a slot whose content is being discarded after its last reference.
 const FREEING: u16 = 0xffff;
 
-/// How many slots are given out side by side before the next place is looked for (spec F5).
+/// How many adjacent slots are given out before the search for the next place (spec F5).
 pub(crate) const RUN: u32 = 256;
 
 /// Why a reference to a slot cannot be taken or dropped.
@@ -41,29 +42,29 @@ pub(crate) enum SlotError {
     Bad,
 }
 
-/// What is left after dropping a reference.
+/// A slot's state after dropping a reference.
 #[must_use = "a slot without references must be freed"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// The slot is still referenced this many times; [`STICKY`] stays [`STICKY`].
+    /// The slot has this many references left; [`STICKY`] stays [`STICKY`].
     Remaining(u16),
     /// It was the last reference: the caller discards the content and then calls [`Slots::free`].
     Last,
 }
 
-/// What [`Slots::check`] found wrong (spec I6).
+/// A fault that [`Slots::check`] found (spec I6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotsFault {
     /// The number of used slots recorded is not the number of slots with a count.
     InUse {
-        /// What the area remembers.
+        /// The recorded number.
         recorded: u32,
-        /// What its counts say.
+        /// The number by its counts.
         counted: u32,
     },
-    /// The number of usable slots is not what it was.
+    /// The number of usable slots has changed.
     Good,
-    /// A free slot lies outside the bounds within which free slots are looked for.
+    /// A free slot lies outside the bounds of the search for free slots.
     OutOfBounds(u32),
     /// The slot's last reference was dropped, and it was never freed.
     NotFreed(u32),
@@ -91,9 +92,9 @@ impl Room {
 /// The slots of one area.
 pub(crate) struct Slots<M: RawMutex> {
     counts: Box<[AtomicU16]>,
-    /// The slots that can be used at all.
+    /// The usable slots.
     good: u32,
-    /// The slots with a count, or being freed. Changed under the search lock only.
+    /// The slots with a count, or being freed. Changed only under the search lock.
     in_use: AtomicU32,
     search: Mutex<M, Search>,
     /// Shared by all areas. This area's part is in it while the area is open, and changed under the
@@ -101,16 +102,16 @@ pub(crate) struct Slots<M: RawMutex> {
     room: Arc<Room>,
 }
 
-/// Where free slots are looked for.
+/// The state of the search for free slots.
 struct Search {
     admission: Admission,
     /// No slot below is free.
     lowest: u32,
     /// No slot above is free; below `lowest` when none is.
     highest: u32,
-    /// Where the present run goes on (Linux: `cluster_next`).
+    /// Where the current run continues (Linux: `cluster_next`).
     next: u32,
-    /// How many slots the present run has left (Linux: `cluster_nr`).
+    /// How many slots the current run has left (Linux: `cluster_nr`).
     run_left: u32,
 }
 
@@ -123,7 +124,7 @@ enum Admission {
 impl<M: RawMutex> Slots<M> {
     /// The slots of an area of `slots` pages, of which slot 0 and those in `bad` are never used.
     ///
-    /// The area is closed at first. Numbers in `bad` beyond the area mean nothing.
+    /// The area starts closed. Numbers in `bad` beyond the area are ignored.
     pub(crate) fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, OutOfMemory> {
         let mut counts: Box<[AtomicU16]> = zeroed(slots as usize)?;
         let mut good = slots;
@@ -191,9 +192,9 @@ impl<M: RawMutex> Slots<M> {
         }
     }
 
-    /// Frees a slot whose last reference was dropped: from here on it is given out again.
+    /// Frees a slot whose last reference was dropped, so that it can be given out again.
     ///
-    /// A slot that is in any other state is left alone.
+    /// A slot in any other state stays as it is.
     pub(crate) fn free(&self, slot: u32) {
         let Ok(count) = self.slot(slot) else { return };
         let mut search = self.search.lock();
@@ -231,13 +232,13 @@ impl<M: RawMutex> Slots<M> {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// The used slots in ascending order; changes made meanwhile may or may not be seen.
+    /// The used slots in ascending order; concurrent changes may or may not show.
     #[cfg(test)]
     pub(crate) fn used(&self) -> impl Iterator<Item = u32> {
         (1..self.len()).filter(|slot| self.count(*slot) > 0)
     }
 
-    /// Lets slots be given out and counts them among the [`Room`] of all areas.
+    /// Allows slots to be given out, and counts them in the [`Room`] of all areas.
     pub(crate) fn open(&self) {
         let mut search = self.search.lock();
         if search.admission == Admission::Closed {
@@ -247,7 +248,7 @@ impl<M: RawMutex> Slots<M> {
         }
     }
 
-    /// Gives no slot out any more; those given out stay valid (spec F12).
+    /// Stops giving out slots; used slots stay valid (spec F12).
     pub(crate) fn close(&self) {
         let mut search = self.search.lock();
         if search.admission == Admission::Open {
@@ -257,7 +258,7 @@ impl<M: RawMutex> Slots<M> {
         }
     }
 
-    /// Walks all counts, at a time when nobody changes them (spec I6).
+    /// Walks all counts, while nothing changes them (spec I6).
     pub(crate) fn check(&self) -> Result<(), SlotsFault> {
         let search = self.search.lock();
         let (mut counted, mut good) = (0, 0);
@@ -294,10 +295,10 @@ impl<M: RawMutex> Slots<M> {
         first_free(search.next.max(search.lowest)).or_else(|| first_free(search.lowest))
     }
 
-    /// The first of the lowest [`RUN`] free slots side by side.
+    /// The first of the lowest [`RUN`] adjacent free slots.
     ///
-    /// Looks at each candidate from its end, so that a used slot rules out all candidates up to it:
-    /// a crowded area costs about one look in a hundred slots.
+    /// Checks each candidate from its end, so that a used slot rules out all candidates up to it. A
+    /// crowded area costs about one check in a hundred slots.
     fn free_run(&self, search: &Search) -> Option<u32> {
         if self.good - self.in_use() < RUN {
             return None;

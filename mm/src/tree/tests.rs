@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-/// A region of the test: bounds, and a mark that tells it from an equal one.
+/// A region of the test: bounds, and a mark that distinguishes equal ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Span {
     range: Range<u64>,
@@ -49,7 +49,7 @@ fn what_was_found_last_is_not_believed_after_a_change() {
     };
     assert_eq!(start(&tree, 30), Some(20));
     assert_eq!(start(&tree, 39), Some(20));
-    // Another takes its place in the arena, and its addresses are divided anew.
+    // Another region takes its place in the arena, and others divide its addresses.
     tree.remove(VirtAddr(20)).unwrap();
     assert_eq!(start(&tree, 30), None);
     tree.insert(span(25..35)).unwrap();
@@ -185,7 +185,7 @@ fn sequences_that_unbalance_a_plain_tree_do_not_unbalance_this_one() {
     }
 }
 
-/// The same promises kept in the plainest way.
+/// The same searches in the simplest way.
 #[derive(Default)]
 struct Model {
     regions: BTreeMap<u64, Span>,

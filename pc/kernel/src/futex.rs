@@ -18,7 +18,7 @@ use pagefault::machine::{PAGE_SIZE, VirtAddr};
 pub enum Scope {
     /// Threads of one process (`FUTEX_PRIVATE_FLAG`).
     Private,
-    /// Whoever has the memory.
+    /// Any process with the memory.
     Shared,
 }
 

@@ -16,7 +16,7 @@ use talc::base::binning::Binning;
 use talc::source::Source;
 use talc::sync::TalcLock;
 
-/// So many frames are left for what cannot wait.
+/// How many frames stay for allocations that cannot wait.
 const SPARED: u32 = 16;
 
 /// The heap grows by at least this many pages.
@@ -131,7 +131,7 @@ pub fn start(frames: &'static Frames, reference: Frame) {
     HEAP.frames.call_once(|| frames);
 }
 
-/// From so many free frames on the heap has room for any call.
+/// With this many free frames the heap has room for any call.
 pub const PLENTY: u32 = 256;
 
 /// Whether the heap can give that many bytes in one piece.

@@ -13,7 +13,7 @@ use pagefault::machine::{
     Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Page, Stale, VirtAddr,
 };
 
-/// So many frames are left to the kernel itself, whose heap, stacks and queues cannot wait for pages
+/// How many frames stay for the kernel itself, whose heap, stacks and queues cannot wait for pages
 /// to be evicted (Linux: the minimum watermark). Reclaim makes them good when they were used.
 const RESERVE: u32 = 64;
 

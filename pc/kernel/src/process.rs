@@ -191,7 +191,7 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Where handlers that ask for it have their stack.
     pub alternate_stack: Mutex<AltStack>,
-    /// Who made it with `vfork` waits until this is 1: it has let go of the address space.
+    /// Its parent in a `vfork` waits until this is 1: then the child has left the address space.
     pub waited_for: Mutex<Option<Arc<AtomicU32>>>,
 }
 
@@ -392,7 +392,7 @@ pub fn find(id: u32) -> Option<Arc<Process>> {
 const RESERVED_STACKS: usize = 32;
 
 /// Whether there are as many processes and threads as the machine's memory is for: their stacks may
-/// be a quarter of it (Linux: `max_threads`). Processes that nobody waited for count too.
+/// be a quarter of it (Linux: `max_threads`). Processes that were not waited for count too.
 pub fn are_too_many() -> bool {
     let most = kernel().frames.count() as usize / (4 * stack::PAGES);
     let (processes, tasks) = (PROCESSES.lock().len(), TASKS.lock().len());
@@ -414,7 +414,7 @@ pub fn forget(process: &Arc<Process>) {
     PROCESSES.lock().remove(&process.id);
     if let Some(parent) = process.parent() {
         parent.children.lock().retain(|child| child.id != process.id);
-        // Who waits for it waits for nobody.
+        // A waiter for it has no process to wait for.
         notify(&parent);
     }
 }
@@ -530,7 +530,7 @@ pub fn release(thread: &Thread) {
     }
 }
 
-/// Wakes whoever waits for something to happen to a process.
+/// Wakes the waiters for a change of a process.
 pub fn notify(process: &Process) {
     process.event.fetch_add(1, Ordering::AcqRel);
     scheduler::wake(&process.event);

@@ -1,4 +1,4 @@
-//! `/proc` and `/sys`: what is made at the moment when someone looks.
+//! `/proc` and `/sys`: files whose content is made when they are read.
 
 mod process;
 mod system;

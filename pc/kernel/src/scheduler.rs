@@ -40,7 +40,7 @@ struct Waiter {
 struct Queues {
     ready: VecDeque<Arc<Task>>,
     waiting: Vec<Waiter>,
-    /// Tasks that have ended, until someone else's stack is in use.
+    /// Tasks that have ended, until another stack is in use.
     dead: Vec<Arc<Task>>,
     tasks: usize,
     /// The idle task of each CPU that is at work.
@@ -52,7 +52,7 @@ struct Queues {
 }
 
 impl Queues {
-    /// Whether so many tasks fit into each queue without the heap.
+    /// Whether this many tasks fit into each queue without the heap.
     fn has_room_for(&self, tasks: usize) -> bool {
         let smallest = self.ready.capacity().min(self.waiting.capacity());
         smallest.min(self.dead.capacity()) >= tasks
@@ -168,7 +168,7 @@ fn grow(room: usize) {
     });
 }
 
-/// An idle task's life: sleeps until an interrupt says that someone is ready.
+/// An idle task: sleeps until an interrupt reports a ready task.
 pub fn idle() -> ! {
     let own = 1 << cpu::number();
     loop {
@@ -180,7 +180,7 @@ pub fn idle() -> ! {
             nobody
         };
         if nobody {
-            // Whoever makes a task ready from here on sends an interrupt, which ends the halt.
+            // From here on, making a task ready sends an interrupt, which ends the halt.
             interrupts::enable_and_hlt();
             interrupts::disable();
             QUEUES.lock().sleeping &= !own;

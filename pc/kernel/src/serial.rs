@@ -82,10 +82,10 @@ impl Write for Report {
 /// Held, with interrupts disabled, while a line is sent.
 static LINE: Mutex<()> = Mutex::new(());
 
-/// The machine is about to stop: nobody waits for the line any more.
+/// The machine is about to stop: no task waits for the line any more.
 static IS_LAST: AtomicBool = AtomicBool::new(false);
 
-/// Lets what comes from here on be sent whoever holds the line, who may be the one that asks.
+/// Sends further output without the line's lock, which the caller itself may hold.
 pub fn take_line() {
     IS_LAST.store(true, Ordering::Relaxed);
 }

@@ -178,7 +178,7 @@ pub fn remove(number: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Takes away the segments that are to go and that nobody maps any more.
+/// Removes the deleted segments that no process maps any more.
 fn sweep() {
     let marked: Vec<u32> = {
         let segments = SEGMENTS.lock();

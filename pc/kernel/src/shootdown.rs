@@ -1,21 +1,22 @@
-//! Making processors forget translations (spec G1, G3).
+//! Makes processors forget translations (spec G1, G3).
 //!
-//! # Who is told
-//! A space knows the CPUs that have its page table loaded, which of them run its program
-//! ([`Presence::active`]) and which only have not loaded another one yet, because they are idle or
-//! run a task of the kernel: those make no use of its pages, and are not interrupted when a page
-//! changes. It is noted that they missed something, and they forget everything before they run the
-//! program again. The sender notes it and then looks whether the CPU is active; the CPU makes itself
-//! active and then looks whether it missed something; so one of the two sees the other.
+//! # Which processors
+//! A space knows the CPUs that have its page table loaded. Some of them run its program
+//! ([`Presence::active`]). The others are idle or run a task of the kernel, and have not loaded
+//! another table yet. They do not use the space's pages, so a changed page does not interrupt them.
+//! Instead, the sender notes that they missed a change, and they forget everything before they run
+//! the program again. The sender writes its note and then reads whether the CPU is active. The CPU
+//! makes itself active and then reads the notes. So one of the two sees the other.
 //!
-//! Where tables themselves go, every CPU is told: a processor may walk them at any time. One that
-//! makes no use of the space then loads the reference table, and is not told again.
+//! When tables themselves go, every CPU is interrupted, since a processor may walk them at any
+//! time. A CPU that does not use the space then loads the reference table, and is not interrupted
+//! again.
 //!
-//! # How they are told
-//! Each CPU has room for one request that it sends, and a set of the CPUs whose requests it is to
-//! answer. The sender waits, with interrupts enabled, so that it answers others meanwhile: no two
-//! wait for each other. It holds no lock that is taken with interrupts disabled, and whoever has
-//! interrupts disabled waits for no lock but those; so every CPU comes to answer.
+//! # How
+//! Each CPU has room for one request of its own, and a set of the CPUs whose requests it must
+//! answer. The sender waits with interrupts enabled, and answers others meanwhile, so no two wait
+//! for each other. The sender holds no lock that is taken with interrupts disabled, and a CPU with
+//! interrupts disabled waits only for such locks. So every CPU eventually answers.
 
 use crate::cpu;
 use crate::space::PcSpace;
@@ -50,7 +51,7 @@ fn own_bit() -> u64 {
     1 << cpu::number()
 }
 
-/// Makes this CPU run the program of a space, or nobody's. Called with interrupts disabled.
+/// Makes this CPU run the program of a space, or none. Called with interrupts disabled.
 pub fn enter(space: Option<&PcSpace>) {
     let own = own_bit();
     // SAFETY: a space waits at its end until no CPU has it loaded.
@@ -140,7 +141,7 @@ pub fn forget(pages: impl Iterator<Item = u64> + Clone) {
     }
 }
 
-/// So many pages of the kernel are forgotten at once.
+/// How many pages of the kernel are forgotten at once.
 const BATCH: usize = 64;
 
 /// What a CPU is asked to do.

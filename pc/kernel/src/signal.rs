@@ -409,7 +409,7 @@ fn log_unhandled(frame: &TrapFrame, number: u32, info: Info) {
 }
 
 const fn is_ignored_by_default(number: u32) -> bool {
-    // Stopping is for job control, which there is none of.
+    // Stopping is for job control, which does not exist here.
     matches!(number, SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGTSTP | SIGTTIN | SIGTTOU | SIGSTOP)
 }
 

@@ -13,7 +13,7 @@ use crate::{apic, boot, clock, cpu, kernel, report, scheduler};
 use core::sync::atomic::{AtomicU32, Ordering};
 use pagefault::machine::{Frame, OutOfFrames};
 
-/// The page at which a CPU begins. Frames below 1 MiB are given to nobody.
+/// The page at which a CPU begins. Frames below 1 MiB are never given out.
 const PAGE: Frame = Frame(8);
 
 /// How long a CPU may take to begin, in nanoseconds.

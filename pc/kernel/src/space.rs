@@ -27,7 +27,7 @@ use pagefault::machine::{
 /// The entries of the top level from here on translate kernel addresses.
 const KERNEL_HALF: usize = 256;
 
-/// How many tables are taken away before the processors are told.
+/// How many tables are taken away before the processors are interrupted.
 const BATCH: usize = 32;
 
 /// Tables out of the tree, that are freed when every processor knows.

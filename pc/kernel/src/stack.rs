@@ -5,8 +5,8 @@
 //! done about an entry that is missing. A stack is the upper half of an aligned block of addresses,
 //! so that one bit of an address tells whether it is in the stack or past its end.
 //!
-//! A few stacks that nobody uses stay mapped for the next tasks. Of more than these the frames are
-//! given back, when all processors have forgotten where they were.
+//! A few unused stacks stay mapped for the next tasks. Of more than these the frames are given
+//! back, when all processors have forgotten where they were.
 
 use crate::frames::Frames;
 use crate::layout::{STACK_BLOCK, STACKS};
@@ -21,9 +21,9 @@ pub const PAGES: usize = (STACK_BLOCK / 2 / 4096) as usize;
 /// The most stacks.
 pub const MOST: usize = 8192;
 
-/// So many stacks that nobody uses stay mapped.
+/// How many unused stacks stay mapped.
 const KEPT: usize = 16;
-/// So many are unmapped at once, when there are more.
+/// How many are unmapped at once, when there are more.
 const BATCH: usize = 8;
 
 /// The frames that are left to the kernel's heap, which cannot wait for others.
@@ -58,7 +58,7 @@ static POOL: Mutex<Pool> =
     Mutex::new(Pool { used: Blocks([0; WORDS]), mapped: Blocks([0; WORDS]), kept: 0 });
 
 impl Pool {
-    /// Takes the first block that nobody uses, with a stack or without one.
+    /// Takes the first unused block, with or without a stack.
     fn take(&mut self, is_mapped: bool) -> Option<usize> {
         let free = |word: usize| {
             let (used, mapped) = (self.used.0[word], self.mapped.0[word]);
@@ -86,7 +86,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Takes a stack that nobody uses, or maps one.
+    /// Takes an unused stack, or maps one.
     pub fn new(frames: &'static Frames, reference: Frame) -> Result<Self, OutOfFrames> {
         let kept = {
             let mut pool = POOL.lock();
@@ -145,7 +145,7 @@ fn map(frames: &Frames, reference: Frame, block: usize) -> Result<usize, OutOfFr
     Ok(block)
 }
 
-/// Takes the stacks of up to [`BATCH`] blocks away that nobody uses.
+/// Takes away the stacks of up to [`BATCH`] unused blocks.
 fn unmap(frames: &Frames, reference: Frame, blocks: &[usize]) {
     let mut taken = [None; BATCH * PAGES];
     let pages = blocks.iter().flat_map(|block| {

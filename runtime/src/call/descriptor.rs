@@ -1,4 +1,4 @@
-//! Descriptors: those that the runtime keeps are not there for the program.
+//! Descriptors: the program does not see those that the runtime keeps.
 
 use super::{Call, Outcome};
 use crate::files;
@@ -31,8 +31,8 @@ impl Call<'_> {
         }
     }
 
-    /// Keeps the server of faults, which is to share the descriptors, from staying behind with the
-    /// old ones. It could not be started again where it would be the first process of a namespace.
+    /// Keeps the server of faults, which shares the descriptors, from keeping the old table. It
+    /// could not be restarted if it would then be the first process of a namespace.
     fn unshares_files(&self, unshares: bool) -> Option<Paused> {
         if unshares {
             memory::before_other_descriptors();
@@ -45,7 +45,7 @@ impl Call<'_> {
             return Err(Errno::EBADF).into();
         }
         if files::is_kept(to) {
-            // The number is the program's as any other.
+            // The number is free for the program like any other.
             if let Err(errno) = files::move_away(to) {
                 return Err(errno).into();
             }
@@ -54,7 +54,7 @@ impl Call<'_> {
     }
 }
 
-/// `close_range(2)`: closes what lies between those that are kept.
+/// `close_range(2)`: closes the descriptors between those that are kept.
 fn close_range(first: u64, last: u64, flags: u64) -> Result {
     let host = |first: u64, last: u64| {
         // SAFETY: the program asks for it, and no descriptor between is the runtime's.

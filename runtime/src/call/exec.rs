@@ -82,7 +82,7 @@ impl Call<'_> {
         address_limit::settle();
         let kept = || files::shared().into_iter().filter(|number| *number != u32::MAX);
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
-        // Its memory is the host's alone from then on, and does not count.
+        // From then on its memory is the host's, and does not count.
         let charge = memory::discharge();
         let raw = self.execute();
         memory::charge_again(charge);
@@ -92,7 +92,7 @@ impl Call<'_> {
 
     /// Executes a program that its parent traces, which the keeper then cannot.
     fn execute_traced(&mut self) -> i64 {
-        // Once it is a tracee it must not fail: its parent, which waits, would not let it go on.
+        // Once it is a tracee the exec must not fail: its waiting parent would not continue it.
         if let Err(Errno(errno)) = self.may_execute() {
             return -i64::from(errno);
         }
@@ -104,7 +104,7 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the file is one that may be executed.
+    /// Whether the file may be executed.
     fn may_execute(&self) -> Result<()> {
         /// `X_OK`.
         const EXECUTE: u64 = 1;
@@ -116,11 +116,11 @@ impl Call<'_> {
 
     /// Makes the call; returns if it fails.
     fn execute(&mut self) -> i64 {
-        // The new program has the mask and the ignored signals that this one believes to have.
+        // The new program inherits the mask and the ignored signals that this one sees.
         let mask = believed_mask(self.thread, self.context.mask);
         let member = self.thread.member();
         member.signals().settle_for_exec();
-        // It would live on in the memory that the process leaves.
+        // The server would live on in the memory that the process leaves.
         let paused = memory::serve::pause();
         let before = sys::exchange_mask(mask.0);
         // SAFETY: the program asks for it; what it names is pinned.
@@ -139,8 +139,8 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the file that is to be executed gives the program rights that it has not; or what is
-    /// wrong with the file.
+    /// Whether executing the file gives the program more privileges, or what is wrong with the
+    /// file.
     fn image_rights(&self) -> Result<Rights> {
         let (directory, path, flags) = self.image();
         let mut open = u64::from(nr::O_PATH | nr::O_CLOEXEC);
@@ -162,7 +162,8 @@ impl Call<'_> {
         });
         let file = match file {
             Ok(file) => file as u32,
-            // Without a descriptor nothing can be found out; the exec stop still looks.
+            // Without a descriptor nothing can be checked here; the keeper still checks at the exec
+            // stop.
             Err(Errno::EMFILE | Errno::ENFILE | Errno::EFAULT) => return Ok(Rights::Same),
             Err(errno) => return Err(errno),
         };

@@ -19,15 +19,15 @@ impl Call<'_> {
             }
             let Some(owner) = files::owner_of_list(directory) else { return Outcome::Raw(raw) };
             let left = self.without_kept(&owner, raw as u64);
-            // Nothing at all would mean the end.
+            // An empty result would mean the end.
             if left > 0 {
                 return Outcome::Raw(left as i64);
             }
         }
     }
 
-    /// Takes entries out of the program's buffer, of which `len` bytes are used; returns how many are
-    /// used then.
+    /// Removes entries from the program's buffer, of which `len` bytes are used; returns how many
+    /// bytes remain.
     fn without_kept(&self, owner: &files::Owner, len: u64) -> u64 {
         let buffer = self.args[1];
         let name_at =

@@ -39,7 +39,8 @@ impl Call<'_> {
         }
     }
 
-    /// `mincore(2)`: what is resident with the host is so here; its answer is a byte a page.
+    /// `mincore(2)`: a page that is resident on the host is resident here; the answer has a byte
+    /// for each page.
     fn resident(&mut self) -> Outcome {
         let [_, len, answer, ..] = self.args;
         let noted = memory::note(self.thread, self.number, self.args);
@@ -69,7 +70,7 @@ impl Call<'_> {
         if !own.contains(&(advice as u32)) || count > MOST_RANGES {
             return self.pass();
         }
-        // What the host says to no range at all says whether it would do it.
+        // The host's answer to an empty list shows whether it would accept the advice.
         let mut probe = self.args;
         probe[2] = 0;
         // SAFETY: no range is named.

@@ -9,13 +9,13 @@
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
 //! | `listing` | directories that list descriptors |
-//! | `trace` | what debuggers do |
-//! | `wait` | waits that end after a while |
-//! | `memory` | mappings and what changes them |
-//! | `old` | calls in the manner of 32-bit programs |
+//! | `trace` | debuggers |
+//! | `wait` | waits with a timeout |
+//! | `memory` | mappings and their changes |
+//! | `old` | calls of 32-bit programs |
 //! | `robust` | robust mutexes of threads that end |
 //! | `vsyscall` | the page of calls that the kernel makes in a fault |
-//! | `passed` | all others: the host's, with the pages that they name kept resident |
+//! | `passed` | all others: the host makes them, with their pages kept resident |
 
 mod descriptor;
 mod exec;
@@ -42,11 +42,11 @@ use crate::sys;
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
 
-/// What became of a call.
+/// The outcome of a call.
 pub enum Outcome {
     /// What the kernel leaves in `rax`.
     Raw(i64),
-    /// The context says how the program goes on.
+    /// The context holds the program's next state.
     Resumed,
 }
 
@@ -56,7 +56,7 @@ impl From<sys::Result> for Outcome {
     }
 }
 
-/// A call being made: whose it is, and with what.
+/// A call: its thread and arguments.
 pub struct Call<'a> {
     pub thread: &'a Thread,
     pub context: &'a mut Context,
@@ -77,7 +77,7 @@ pub enum Manner {
 pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
     let number = context.registers.rax;
     let asked = match manner {
-        // The kernel looks at the lower half alone.
+        // The kernel reads only the lower half.
         Manner::Today => Some((number as u32, context.registers.args())),
         Manner::Old => old::translate(&context.registers),
     };
@@ -106,7 +106,7 @@ fn end_wait(thread: &Thread, raw: i64) {
     }
 }
 
-/// Whether a call looks at nothing of the context that it is made in, so that [`make_direct`] takes it.
+/// Whether a call needs nothing of its context, so that [`make_direct`] takes it.
 pub fn is_direct(number: u32) -> bool {
     use Room::{Exec, Registers, Seccomp, Signal, Thread, Unshare};
     !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare)
@@ -186,8 +186,8 @@ fn room_of(number: u32) -> Room {
     }
 }
 
-/// Makes a call without a trap: no filter judges it, and the context is none. What the kernel would
-/// return, or with which [`finish`] ends it where a signal waits; `None` if it is to be made by a trap.
+/// Makes a call without a trap: without filters and without a context. Returns the kernel's result,
+/// which [`finish`] takes if a signal waits; `None` if the call must trap.
 pub fn make_direct(
     thread: &Thread,
     context: &mut Context,
@@ -203,14 +203,15 @@ pub fn make_direct(
     is_over.then_some(raw)
 }
 
-/// Ends a call that was made without a trap, where a signal waits.
+/// Ends a call that was made without a trap, if a signal waits.
 pub fn finish(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
     end_call(thread, context, number, raw);
     raise_held(thread);
 }
 
 impl Call<'_> {
-    /// Whether the call is about a descriptor that the runtime keeps, which is not there for the program.
+    /// Whether the call concerns a descriptor that the runtime keeps, which the program does not
+    /// see.
     fn names_kept_descriptor(&self) -> bool {
         let number = self.args[0] as u32;
         let takes = |call: &pagefault_calls::Call| call.args[0] == pagefault_calls::Arg::Fd;

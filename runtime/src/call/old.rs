@@ -1,10 +1,10 @@
-//! Calls in the manner of 32-bit programs (`int 0x80`), which 64-bit code can make too: the numbers are
-//! others, and the arguments are the lower halves of other registers.
+//! Calls of 32-bit programs (`int 0x80`), which 64-bit code can make too: they have other numbers,
+//! and their arguments are the lower halves of other registers.
 
 use crate::frame::Registers;
 use linux_raw_sys::general as nr;
 
-/// The calls whose arguments mean the same in both manners, by their old numbers.
+/// The calls with the same arguments in both forms, by their old numbers.
 const SAME: [(u32, u32); 37] = [
     (1, nr::__NR_exit),
     (2, nr::__NR_fork),
@@ -49,7 +49,7 @@ const SAME: [(u32, u32); 37] = [
 const MMAP2: u32 = 192;
 const PAGE: u64 = crate::memory::PAGE;
 
-/// The number and the arguments of the call that means the same today; `None` where there is none.
+/// The number and the arguments of the equivalent 64-bit call; `None` if there is none.
 pub fn translate(registers: &Registers) -> Option<(u32, [u64; 6])> {
     let lower = |register: u64| u64::from(register as u32);
     let args =

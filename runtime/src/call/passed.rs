@@ -1,8 +1,9 @@
 //! Calls that the host makes, on the program's own addresses.
 //!
-//! The table of calls ([`pagefault_calls`]) says which memory each one touches. What a failed call
-//! leaves unchanged is tried at once, and again with its pages pinned; any other has them pinned
-//! before. A long transfer goes in pieces, since its pages need not fit into memory all at once.
+//! The table of calls ([`pagefault_calls`]) tells which memory each one touches. A call that
+//! changes nothing when it fails is tried at once, and again with its pages pinned. Any other call
+//! gets them pinned first. A long transfer goes in pieces, since its pages need not fit into memory
+//! all at once.
 
 use super::{Call, Outcome, wait};
 use crate::memory::Pins;
@@ -23,7 +24,7 @@ const VECTORS: usize = 16;
 const MOST_VECTORS: u64 = 1024;
 
 impl Call<'_> {
-    /// Has the host make the call, or refuses it as the table says.
+    /// Has the host make the call, or refuses it according to the table.
     pub(super) fn pass(&mut self) -> Outcome {
         if let Some(call) = pagefault_calls::describe(self.number)
             && let Class::Refused(pagefault_calls::Errno(errno)) = call.class
@@ -57,7 +58,7 @@ impl Call<'_> {
         unsafe { wait::call(self.number, args, self.thread) }
     }
 
-    /// Makes the call itself, during which nothing is stored but to pages that are pinned.
+    /// Makes the call itself, which stores only to pinned pages.
     fn call_away(&self, args: &[u64; 6]) -> i64 {
         let _away = solitude::leave(self.thread);
         self.call(args)
@@ -67,13 +68,14 @@ impl Call<'_> {
         pagefault_calls::describe(self.number).is_some_and(|call| call.traits.contains(wanted))
     }
 
-    /// Whether the call may wait for long, and the table says of all memory that it stores to.
+    /// Whether the call may wait for long, and the table names all memory that it stores to.
     fn may_wait(&self) -> bool {
         self.has(Traits::BLOCKS) && self.number != nr::__NR_ioctl
     }
 
-    /// Whether the call is tried with its pages as they are: it changes nothing where one is absent. One
-    /// that waits for long, and stores then, is to leave the other threads alone meanwhile.
+    /// Whether to try the call with its pages as they are: it changes nothing if one is absent. A
+    /// call that waits for long and then stores gets its pages pinned, so that its thread can count
+    /// as away.
     fn is_tried_unpinned(&self) -> bool {
         let is_long_away = self.number == nr::__NR_poll && thread::was_one_of_many();
         self.has(Traits::REPEATABLE) && !is_long_away
@@ -105,8 +107,8 @@ impl Call<'_> {
     fn pin(&self, pins: &mut Pins, area: &Area) {
         let access = if area.access.writes() { Access::Write } else { Access::Read };
         match area.kind {
-            // The kernel takes an anonymous page that cannot be written for one that never changes,
-            // and refuses a futex in it.
+            // The kernel assumes that a read-only anonymous page never changes, and refuses a futex
+            // in it.
             Kind::Word if pins.add_if(area.start, area.len, Access::Write) => {}
             Kind::Later => memory::keep_resident(self.thread, area.start, area.len),
             _ => pins.add(area.start, area.len, access),
@@ -148,7 +150,8 @@ impl Call<'_> {
                 None => return done as i64,
             };
             if matches!(raw, entry::RESTART | entry::NOT_STARTED) {
-                // The part that is done is the result, as where a signal comes into the kernel's.
+                // The bytes done so far are the result, as when a signal interrupts the kernel's
+                // transfer.
                 return if done > 0 { done as i64 } else { raw };
             }
             match Pieces::finished(rule, done, asked, all, raw) {
@@ -184,7 +187,7 @@ pub fn each_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> Contro
     }
 }
 
-/// The other side of a copy between processes, where that is this process too.
+/// The other side of a copy between processes, if that is this process too.
 fn each_remote_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> ControlFlow<()>) {
     let access = match number {
         nr::__NR_process_vm_readv => Touched::Read,

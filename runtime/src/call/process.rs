@@ -22,7 +22,7 @@ impl Call<'_> {
                     self.pass()
                 }
                 prctl::PR_SET_SECCOMP => self.set_seccomp(),
-                // The host has a word of ours.
+                // The host has a value of ours.
                 prctl::PR_GET_TID_ADDRESS => {
                     user::write(b, &self.thread.clear_at_exit.get()).map(|()| 0).into()
                 }
@@ -41,7 +41,7 @@ impl Call<'_> {
                 site::use_shadow_stack();
                 self.pass()
             }
-            // The host's is ours while the program has set none.
+            // The host's value is ours until the program has set one.
             nr::__NR_arch_prctl if a == GET_GS && site::has_gs(self.thread) => {
                 user::write(b, &0_u64).map(|()| 0).into()
             }
@@ -68,7 +68,7 @@ impl Call<'_> {
         result.into()
     }
 
-    /// Reads and changes a limit of this process. Some are numbers of ours, since the runtime's own
+    /// Reads and changes a limit of this process. The runtime keeps some itself, since its own
     /// descriptors and mappings do not count.
     fn limit(&mut self, new: u64, old: u64) -> Result {
         let resource = self.args[0];

@@ -1,11 +1,11 @@
 //! Robust mutexes of a thread that ends.
 //!
-//! The host marks them when the thread is gone, in memory that may be absent then: it would give up. So
-//! the runtime marks them while it can still bring pages back (Linux: `exit_robust_list`).
+//! The host marks them after the thread's end, but would give up at an absent page. So the runtime
+//! marks them while it can still bring pages back (Linux: `exit_robust_list`).
 //!
-//! Other threads that end with the process, and one that executes a program, cannot be marked in advance:
-//! they may still let mutexes go, or the call may fail. What the host is to follow of their lists is kept
-//! resident instead ([`keep`]).
+//! The mutexes of other threads that end with the process, and of a thread that executes a program,
+//! cannot be marked in advance: the threads may still release them, or the call may fail. Instead,
+//! the entries of their lists stay resident for the host ([`keep`]).
 
 use crate::memory::{self, Pins};
 use crate::sys;
@@ -26,12 +26,12 @@ struct Head {
     first: u64,
     /// From an entry to its word.
     offset: i64,
-    /// The entry that was just being taken or let go.
+    /// The entry that was just being taken or released.
     pending: u64,
 }
 
-/// Marks the mutexes that the calling thread holds, and wakes one waiter of each. The host then knows
-/// no list of the thread.
+/// Marks the mutexes that the calling thread holds, and wakes one waiter of each. Afterwards the
+/// host has no list of the thread.
 pub fn end() {
     let Some(at) = list_of(0) else { return };
     let _ = follow(at);
@@ -94,7 +94,7 @@ fn follow(at: u64) -> sys::Result<()> {
     }
     let (pending, inherits) = (head.word(head.pending), head.pending & INHERITS != 0);
     if !inherits && user::read::<u32>(pending)? == 0 {
-        // It was let go, and the waiter not woken yet.
+        // It was released, but the waiter was not woken yet.
         wake(pending);
     }
     mark(pending, inherits, owner)
@@ -113,7 +113,7 @@ impl Head {
             if entry & !INHERITS == at {
                 break;
             }
-            // Read before the waiter that is woken may free it.
+            // Read before the woken waiter may free it.
             let next = user::read(entry & !INHERITS);
             f(entry)?;
             entry = next?;
@@ -122,7 +122,7 @@ impl Head {
     }
 }
 
-/// Says that the owner of a word is dead, if this thread is.
+/// Marks the owner of a word as dead, if this thread is the owner.
 fn mark(word: u64, inherits: bool, owner: u32) -> sys::Result<()> {
     if !word.is_multiple_of(4) {
         return Err(sys::Errno::EINVAL);

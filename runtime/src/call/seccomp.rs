@@ -1,4 +1,4 @@
-//! The program's filters of system calls: `seccomp(2)`, and what they do to a call.
+//! The program's filters of system calls: `seccomp(2)`, and their effect on a call.
 
 use super::{Call, Outcome};
 use crate::frame::Info;
@@ -23,7 +23,7 @@ const KNOWN: u32 = SYNCHRONIZE
     | raw::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
 
 impl Call<'_> {
-    /// What the program's filters make of the call; `None` where they let it pass.
+    /// The filters' outcome for the call; `None` if they let it pass.
     pub(super) fn judge(&mut self) -> Option<Outcome> {
         let data = Data {
             number: self.number,
@@ -101,7 +101,7 @@ impl Call<'_> {
 
     fn add_filter(&self, flags: u32, program: u64) -> Result {
         if flags & !KNOWN != 0 {
-            // A listener would have to answer for calls that the runtime makes otherwise.
+            // A listener would have to handle calls that the runtime makes in other forms.
             process::count_refused();
             return Err(Errno::EINVAL);
         }
@@ -125,7 +125,8 @@ impl Call<'_> {
         Ok(0)
     }
 
-    /// Gives all threads of the process the caller's filters; the number of a thread that has others.
+    /// Gives all threads of the process the caller's filters; returns the number of a thread with
+    /// different ones.
     fn synchronize(&self, new: &Mode, old: &Mode, flags: u32) -> Result {
         let differs = self.thread.find(|thread| !thread.seccomp.get().is_before(old));
         if let Some(other) = differs {

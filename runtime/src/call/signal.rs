@@ -117,7 +117,7 @@ impl Call<'_> {
             Some(info) => info,
             None => {
                 let raw = self.make_pinned(args);
-                // One that came meanwhile has interrupted the wait.
+                // A signal that came meanwhile has interrupted the wait.
                 match held() {
                     Some(info) => info,
                     None => return Outcome::Raw(raw),
@@ -132,12 +132,12 @@ impl Call<'_> {
         Outcome::Raw(info.signal.into())
     }
 
-    /// `signalfd(2)`. The host would give a press to whoever reads.
+    /// `signalfd(2)`. The host would give a press to the reader.
     fn descriptor_of_signals(&mut self) -> Outcome {
         let [_, at, size, ..] = self.args;
         let host = match user::read(at) {
             Ok(set) if size == 8 => Set::without_press(set),
-            // What is wrong the host says.
+            // The host reports the error.
             _ => return self.pass(),
         };
         let mut args = self.args;

@@ -1,8 +1,8 @@
 //! Threads and processes: clone in all its forms, and their ends.
 //!
 //! The kernel's dispatch of system calls ends with clone, so a new thread enables it before its
-//! first instruction. A child that shares the memory begins on a block of its own; any other child
-//! goes on where its parent was, in a copy.
+//! first instruction. A child that shares the memory begins on a block of its own. Any other child
+//! continues where its parent was, in a copy.
 
 use super::{Call, Outcome, robust};
 use crate::entry;
@@ -58,9 +58,9 @@ struct Given {
     thread: NonNull<Thread>,
     /// The block of the thread that made it.
     parent: usize,
-    /// What it goes on with.
+    /// Its initial context.
     frame: *const Frame,
-    /// Whether handlers are its parent's alone.
+    /// Whether its parent's handlers are cleared.
     clears_handlers: bool,
     /// Whether it tells the keeper of itself.
     tells: bool,
@@ -98,7 +98,7 @@ impl Call<'_> {
         }
     }
 
-    /// What the call asks for, in the form of the newest; and the length that the program used.
+    /// The request in the newest form, and the length that the program used.
     fn requested(&self) -> Result<(CloneArgs, u64)> {
         let [a, b, c, d, e, _] = self.args;
         let signal = u64::from(nr::SIGCHLD);
@@ -200,7 +200,7 @@ impl Call<'_> {
             clears_handlers: args.flags & CLEAR_SIGHAND != 0,
             tells: args.flags & THREAD == 0 && member.is_told_of(),
         };
-        // Everything above the frame is the frame's; the child begins below it.
+        // Everything above belongs to the frame; the child begins below it.
         let top = (frame as u64 - 512) & !15;
         let mut kernel = *args;
         kernel.flags &= !CLEAR_SIGHAND;
@@ -242,7 +242,7 @@ impl Call<'_> {
         sys::result(raw)
     }
 
-    /// What the child goes on with: this context with another stack, and 0 as the call's result.
+    /// The child's context: this one with another stack, and 0 as the call's result.
     fn child_frame(&self, thread: &Thread, sp: u64) -> *const Frame {
         let state = self.context.registers.fpstate;
         // SAFETY: the kernel wrote the state on this thread's stack; the block is the child's.
@@ -285,7 +285,7 @@ impl Call<'_> {
     fn fork(&mut self, args: CloneArgs, len: u64) -> Result {
         let member = self.thread.member().child(&Wanted::FORK)?;
         let mut kernel = args;
-        // The child goes on here, and gets the program's stack at the way out.
+        // The child continues here, and gets the program's stack on the way out.
         (kernel.stack, kernel.stack_size) = (0, 0);
         kernel.flags &= !(CHILD_CLEARTID | CLEAR_SIGHAND);
         let words = [
@@ -363,8 +363,8 @@ impl Call<'_> {
         }
     }
 
-    /// `rseq(2)`: the host writes the area by itself, whenever it moves the thread, and kills a
-    /// thread whose area it cannot write.
+    /// `rseq(2)`: the host itself writes the area whenever it moves the thread, and kills a thread
+    /// whose area it cannot write.
     fn restartable_sequences(&mut self) -> Result {
         /// `RSEQ_FLAG_UNREGISTER`.
         const UNREGISTER: u64 = 1;
@@ -380,7 +380,7 @@ impl Call<'_> {
         Ok(answer)
     }
 
-    /// Makes the host forget the area of restartable sequences, whose pages may go now.
+    /// Makes the host forget the area of restartable sequences, whose pages may now leave.
     fn end_restartable_sequences(&self) {
         let [area, len, signature] = self.thread.restartable.take();
         if area != 0 {
@@ -394,7 +394,7 @@ impl Call<'_> {
         let status = self.args[0] as u32;
         sys::exchange_mask(crate::signal::ALL);
         self.end_restartable_sequences();
-        // Whoever joins the thread finds them marked.
+        // A thread that joins this one finds them marked.
         robust::end();
         if self.thread.host_clears.get() {
             self.thread.clear_number_at_exit();

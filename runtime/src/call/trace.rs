@@ -1,4 +1,4 @@
-//! Debuggers: a program that traces others of the tree finds them as they would be without us.
+//! Debuggers: a program that traces others of the tree sees them as without pagefault.
 //!
 //! Two things would show. A system call of a managed program raises `SIGSYS`, and an access to an absent page
 //! `SIGBUS`; a tracer is told of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
@@ -16,15 +16,15 @@ use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace;
 use pagefault_machine::Access;
 
-/// What an access to an absent page of another process ends with.
+/// The error of an access to an absent page of another process.
 const ABSENT: i64 = -(linux_raw_sys::errno::EIO as i64);
 const PAGE: u64 = crate::memory::PAGE;
-/// The most pages that are brought back for one access; a longer one is cut.
+/// The most pages that are brought back for one access; a longer access is cut.
 const MOST_PAGES: u64 = 256;
-/// How often an access is tried whose pages may go again before it comes to them.
+/// How often to try an access whose pages may leave again before it reaches them.
 const TRIES: usize = 8;
 
-/// How the program last let a tracee go on.
+/// How the program last continued a tracee.
 static RESUMED_BY: AtomicU32 = AtomicU32::new(ptrace::PTRACE_CONT);
 
 impl Call<'_> {
@@ -106,7 +106,8 @@ impl Call<'_> {
         }
     }
 
-    /// Accesses the process's own memory from where the host stopped after `done` bytes, as far as it goes.
+    /// Accesses the process's own memory from where the host stopped after `done` bytes, as far as
+    /// possible.
     fn access_own(&mut self, own: &Remote, mut done: u64) -> i64 {
         let [descriptor, buffer, ..] = self.args;
         let number = self.number;
@@ -135,7 +136,7 @@ impl Call<'_> {
         done as i64
     }
 
-    /// Makes a call again that found pages of another process absent, while they are brought back.
+    /// Repeats a call that found pages of another process absent, after bringing them back.
     fn repeat_with(&mut self, remote: &Remote) -> i64 {
         let mut raw = ABSENT;
         for _ in 0..TRIES {
@@ -154,7 +155,7 @@ impl Call<'_> {
     /// the kernel tells what became of it.
     fn wait(&mut self, told: usize, stop: impl Fn(&Self, i64, u64) -> Option<Stop>) -> Outcome {
         let mut args = self.args;
-        // A program that does not want to know waits for the same stops.
+        // A program that passes no pointer waits for the same stops.
         let own = [0_u64; 16];
         if args[told] == 0 {
             args[told] = (&raw const own) as u64;
@@ -169,7 +170,7 @@ impl Call<'_> {
         }
     }
 
-    /// The stop that `wait4` told of.
+    /// The stop that `wait4` reported.
     fn stop_of_status(&self, raw: i64, told: u64) -> Option<Stop> {
         let status: u32 = user::read(told).ok().filter(|_| raw > 0)?;
         let signal = status >> 8;
@@ -177,7 +178,7 @@ impl Call<'_> {
         may_be.then_some(Stop { tracee: raw as u32, signal })
     }
 
-    /// The stop that `waitid` told of.
+    /// The stop that `waitid` reported.
     fn stop_of_info(&self, raw: i64, told: u64) -> Option<Stop> {
         /// `CLD_TRAPPED`.
         const TRAPPED: u32 = 4;
@@ -264,7 +265,7 @@ impl Remote {
         };
         call(nr::__NR_process_vm_readv)?;
         if self.access == Access::Write {
-            // What may only be read is the tracer's to force.
+            // A tracer may force stores to read-only pages.
             let _ = call(nr::__NR_process_vm_writev);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Calls through the page `[vsyscall]`, as old programs make them.
 //!
-//! The host makes such a call in the fault of whoever jumps there, so it is not dispatched to us. If
-//! memory that the call is to write, or the stack, is absent, the host takes the access for a bad one and sends
+//! The host makes such a call in the fault of the jump, so it is not dispatched to us. If the
+//! stack, or memory that the call writes, is absent, the host treats the access as bad and sends
 //! `SIGSEGV` with the thread still at the call. The runtime then makes the call.
 
 use super::Call;
@@ -24,11 +24,11 @@ fn number_at(ip: u64) -> Option<u32> {
     }
 }
 
-/// Makes the call at which the host sent a signal about a bad access, and returns to its caller. False
-/// where there is no such call, or where the access really is bad.
+/// Makes the call at which the host reported a bad access, and returns to its caller. False if
+/// there is no such call, or if the access really is bad.
 pub fn make(thread: &Thread, context: &mut Context, info: &Info) -> bool {
     let ip = context.registers.rip;
-    // Where the host has no such page, the access is that of the instruction itself.
+    // If the host has no such page, the access is the instruction's own.
     let is_of_call = info.fields[0] != ip;
     let Some(number) = number_at(ip).filter(|_| is_of_call) else { return false };
     let sp = context.registers.rsp;

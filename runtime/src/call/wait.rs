@@ -1,5 +1,5 @@
-//! Waits that end after a while. One that the keeper's press interrupts goes on for the time that is
-//! left, where the host would begin anew.
+//! Waits with a timeout. After a press, a wait continues for the remaining time; the host would
+//! restart the whole timeout.
 
 use crate::entry::{self, PRESSED};
 use crate::thread::Thread;
@@ -9,7 +9,7 @@ use linux_raw_sys::general as nr;
 const NANOSECONDS: u64 = 1_000_000_000;
 const NANOSECONDS_OF_MILLISECOND: u64 = 1_000_000;
 
-/// The argument that says how long a call waits.
+/// The argument with a call's timeout.
 #[derive(Clone, Copy)]
 enum Timeout {
     /// In milliseconds; a negative number means for ever.
@@ -45,8 +45,8 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     raw
 }
 
-/// How a call says how long it waits; `None` where it names an end instead, where it does not wait, and
-/// where the host itself says how much is left.
+/// The form of a call's timeout; `None` if it names a point in time instead, if it does not wait,
+/// or if the host itself returns the remaining time.
 fn timeout(number: u32, args: &[u64; 6]) -> Option<Timeout> {
     let is_of_time = [nr::CLOCK_REALTIME, nr::CLOCK_MONOTONIC, nr::CLOCK_BOOTTIME];
     match number {
@@ -70,7 +70,7 @@ pub fn is_for_word(number: u32, args: &[u64; 6]) -> bool {
         && matches!(futex_operation(args), nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET)
 }
 
-/// What `futex(2)` is asked to do; the kernel looks at the lower half of the argument alone.
+/// The operation of `futex(2)`; the kernel reads only the lower half of the argument.
 const fn futex_operation(args: &[u64; 6]) -> u32 {
     /// `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
     const FLAGS: u32 = 128 | 256;
@@ -78,7 +78,7 @@ const fn futex_operation(args: &[u64; 6]) -> u32 {
 }
 
 impl Timeout {
-    /// The time in nanoseconds; `None` for ever, and where it is none.
+    /// The time in nanoseconds; `None` for ever, or if it is invalid.
     fn time(self, args: &[u64; 6]) -> Option<u64> {
         match self {
             Self::Milliseconds(arg) => {

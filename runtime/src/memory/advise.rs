@@ -14,11 +14,11 @@ use linux_raw_sys::general as nr;
 use pagefault::Advice;
 use pagefault_machine::{Access, Protection, VirtAddr};
 
-/// What advice means for managed memory.
+/// The meaning of advice for managed memory.
 enum Meaning {
     /// The content goes, on the host and here.
     Drop,
-    /// The memory manager's business alone.
+    /// Only the memory manager acts.
     Ours(Advice),
     /// Bring the pages in, for such accesses.
     Populate(Advice, Access),
@@ -192,7 +192,7 @@ fn in_pieces(
 }
 
 impl Manager {
-    /// Notes advice that the host obeys in a light process, for when it is full.
+    /// Notes advice that the host obeys in a light process, for the time after its takeover.
     fn note_advice(&self, range: &Range<u64>, advice: u32) {
         match meaning(advice) {
             Meaning::Ours(Advice::Free) => {
@@ -203,7 +203,7 @@ impl Manager {
             Meaning::Ours(advice @ (Advice::Sequential | Advice::Random | Advice::Normal)) => {
                 for (part, _) in self.parts(range) {
                     let (start, len) = (VirtAddr(part.start), part.end - part.start);
-                    // It changes the speed alone.
+                    // It only changes the speed.
                     let _ = self.mm().madvise(start, len, advice);
                 }
             }
@@ -219,7 +219,7 @@ impl Manager {
         // SAFETY: the host has taken the pages away.
         unsafe { self.mm().space().forget(addresses(range)) };
         let (start, len) = (VirtAddr(range.start), range.end - range.start);
-        // Locked regions refuse, where the host has been told otherwise.
+        // Locked regions refuse, if the host was told otherwise.
         let _ = self.mm().munlock(start, 0);
         let _ = self.mm().madvise(start, len, Advice::DontNeed);
     }

@@ -1,12 +1,12 @@
-//! From light to full: the memory manager takes over the pages that the host has.
+//! The takeover, from light to full: the memory manager takes over the host's pages.
 //!
 //! The gate is held exclusively to the end. Threads of the program run on: they stop at the gate
-//! with their next fault on a page that is absent, and with their next call. What they do to pages
-//! that are there needs no fault, and those are adopted where they stand.
+//! with their next fault on an absent page, and with their next call. Accesses to present pages
+//! need no fault, and those pages are adopted in place.
 //!
-//! Calls of the host's that are under way go on too. The pages that they name are made present
-//! before anything is registered, when the host still does that by itself, and are adopted and
-//! pinned before any page can be evicted.
+//! The host's calls in progress continue too. Their pages are made present before anything is
+//! registered, while the host still does that itself. They are adopted and pinned before any page
+//! can be evicted.
 
 use super::light;
 use super::{GATE, Manager, PAGE, Pins, addresses, events};
@@ -25,13 +25,13 @@ use pagefault_machine::{Access, Protection};
 /// The thread that converts, by its number; 0 for none.
 static CONVERTER: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the calling thread is just converting: it holds the gate, and a fault of its copies is
-/// none of managed memory's.
+/// Whether the calling thread is converting: it holds the gate, and faults of its copies do not
+/// concern managed memory.
 pub fn is_converting() -> bool {
     CONVERTER.load(Relaxed) == Thread::current().context()
 }
 
-/// How long frames are waited for, in nanoseconds, and how long between two looks.
+/// How long to wait for frames, in nanoseconds, and how long between two checks.
 const PATIENCE: u64 = 20_000_000_000;
 const PAUSE: u64 = 500_000;
 
@@ -44,7 +44,7 @@ struct Use {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lasts {
-    /// As long as the call that is under way.
+    /// As long as the current call.
     Call,
     /// As long as the thread.
     Thread,
@@ -113,13 +113,13 @@ impl Manager {
     fn touch(&self, used: &Use) {
         for (part, _) in self.parts(&(used.area.start & !(PAGE - 1)..used.area.end())) {
             for page in part.step_by(PAGE as usize) {
-                // What may not be read is the host's to refuse.
+                // The host refuses unreadable memory.
                 let _ = user::read::<u8>(page);
             }
         }
     }
 
-    /// Adopts what stands in a part of a region; returns how many pages that was.
+    /// Adopts the pages in a part of a region; returns how many.
     fn adopt_standing(
         &self,
         standing: &mut Standing,
@@ -174,12 +174,12 @@ impl Manager {
     }
 }
 
-/// How pages are looked for: with a descriptor only where no other thread could close it.
+/// How to find pages: by a descriptor only if no other thread could close it.
 pub(super) fn look() -> Standing {
     if Thread::all().len() > 1 { Standing::resident() } else { Standing::new() }
 }
 
-/// What the host uses of the program's memory at present, for each thread.
+/// The program's memory that the host currently uses, for each thread.
 fn uses() -> Vec<Use> {
     let mut uses = Vec::new();
     for thread in Thread::all() {
@@ -198,9 +198,9 @@ fn uses() -> Vec<Use> {
     uses
 }
 
-/// Empties those pages of a region that could never be stored to and show the host's zeros, which do
-/// not count, while a frame of ours would. Returns those that have content all the same: a debugger
-/// may put it there.
+/// Empties the pages of a never-writable region that show the host's zeros: those do not count, but
+/// a frame of ours would. Returns the pages that have content anyway: a debugger may have put it
+/// there.
 fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) -> Vec<Range<u64>> {
     let mut filled = Vec::new();
     let mut from = part.start;
@@ -222,7 +222,7 @@ fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) 
     filled
 }
 
-/// Whether a page that may be read holds zeros alone.
+/// Whether a readable page holds only zeros.
 fn is_zero(page: u64) -> bool {
     let mut bytes = [0; PAGE as usize];
     user::read_bytes(page, &mut bytes) == Ok(()) && bytes.iter().all(|byte| *byte == 0)

@@ -1,9 +1,9 @@
-//! Core dumps: the host writes what stands in its page table, and waits for nobody.
+//! Core dumps: the host writes the pages in its page table, and waits for no others.
 //!
-//! A full process that is about to dump its core first copies its managed memory into an unlinked
-//! file, piece by piece and so within its limit, and maps that in place of the memory: the host dumps
-//! a shared mapping of such a file as it dumps anonymous memory. Nothing runs afterwards but the dump.
-//! The memory of a light process is all in the host's page table.
+//! A full process that is about to dump core first copies its managed memory into an unlinked file,
+//! piece by piece and so within its limit, and maps the file in its place. The host dumps a shared
+//! mapping of such a file like anonymous memory. Only the dump runs afterwards. The memory of a
+//! light process is all in the host's page table.
 
 use super::light::is_light;
 use super::serve::is_owner;
@@ -37,7 +37,7 @@ pub const SIGNALS: [u32; 10] = [
     nr::SIGSYS,
 ];
 
-/// Whether the host is not to do its default about a signal before [`complete`] was called.
+/// Whether [`complete`] must run before the host's default action for a signal.
 pub fn is_incomplete(signal: i32) -> bool {
     SIGNALS.contains(&(signal as u32)) && current().is_some() && !is_light()
 }
@@ -45,7 +45,7 @@ pub fn is_incomplete(signal: i32) -> bool {
 /// Makes all of managed memory part of the core that the calling process is about to dump. The
 /// caller holds no lock.
 pub fn complete() {
-    /// Whether a thread has done it; others that are to end the process wait.
+    /// Whether a thread has done it; other threads that end the process wait.
     static DONE: Mutex<bool> = Mutex::new(false);
     let Some(manager) = current() else { return };
     if is_light() || !is_owner() || !is_dumped() {
@@ -104,7 +104,7 @@ fn copy(manager: &Manager, parts: &[(Range<u64>, Protection)]) -> Result<u64> {
         while let Some(used) = manager.mm().space().next_used(addresses(&(at..part.end))) {
             let start = used.value();
             let piece = &mut bytes[..(part.end - start).min(PIECE) as usize];
-            // What may not be read stays a hole.
+            // Unreadable memory stays a hole.
             let len = user::read_some(start, piece) as u64;
             let place = offset + (start - part.start);
             let args = [file, piece.as_ptr() as u64, len, place];
@@ -145,7 +145,7 @@ fn show(file: u64, parts: &[(Range<u64>, Protection)]) {
     }
 }
 
-/// An unlinked file in the first directory of swap that there is, or in memory.
+/// An unlinked file in the first directory of swap, or in memory.
 fn open() -> Result<u64> {
     /// `O_TMPFILE`.
     const UNLINKED: u32 = 0o20_000_000 | nr::O_DIRECTORY;

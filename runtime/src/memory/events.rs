@@ -1,7 +1,7 @@
-//! Events for a command that wants to know each: `--report`, `--trace`.
+//! Events for `--report` and `--trace`.
 //!
-//! They go into the ring of the process's slot (`pagefault_control::Ring`). Where nobody asked there
-//! is no ring, and all this costs is a look at a pointer.
+//! They go into the ring of the process's slot (`pagefault_control::Ring`). Without a reader there
+//! is no ring, and an event costs one check of a pointer.
 
 use crate::thread::Thread;
 use crate::{process, sys};
@@ -11,7 +11,7 @@ use linux_raw_sys::general as nr;
 use pagefault_control::{Control, Happening, Kind, Ring};
 use pagefault_machine::Access;
 
-/// The ring of this process; null where nobody reads it.
+/// The ring of this process; null without a reader.
 static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
 /// This process's number, as it sees itself.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
@@ -23,7 +23,7 @@ pub fn start() {
     attach(control, boot.slot, boot.control_fd as u32);
 }
 
-/// Goes on in a forked child, whose slot is another.
+/// Continues in a forked child, which has another slot.
 pub fn after_fork_in_child(control: &Control, slot: u32, file: u32) {
     let old = RING.swap(core::ptr::null_mut(), Release);
     if old.is_null() {
@@ -45,7 +45,7 @@ fn attach(control: &Control, slot: u32, file: u32) {
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
     let len = size_of::<Ring>();
-    // Without address space for it the program runs all the same, unseen.
+    // Without address space for it the program runs without events.
     let Ok(start) = sys::map_apart(len as u64, prot, flags, file.into(), range.start) else {
         return;
     };
@@ -54,7 +54,7 @@ fn attach(control: &Control, slot: u32, file: u32) {
     RING.store(start as *mut Ring, Release);
 }
 
-/// The ring, if somebody reads it.
+/// The ring, if it has a reader.
 fn ring() -> Option<&'static Ring> {
     let ring = RING.load(Acquire);
     // SAFETY: mapped as long as a ring, until a fork leaves the child with one thread.
@@ -68,7 +68,7 @@ fn keep(event: &Happening) {
     }
 }
 
-/// An event of this thread's about which nothing else is known.
+/// An event of this thread without further facts.
 fn nothing(kind: Kind) -> Happening {
     Happening {
         kind,
@@ -84,19 +84,19 @@ fn nothing(kind: Kind) -> Happening {
     }
 }
 
-/// How far a thread is with a fault, for its events.
+/// A thread's progress with a fault, for its events.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Under {
-    /// It has none in hand: what is corrected is an access of a system call.
+    /// It handles none: corrections belong to an access of a system call.
     #[default]
     NoFault,
-    /// It has one in hand, which needed no correction so far.
+    /// It handles one, without a correction so far.
     Fault,
-    /// It has one in hand, corrected so, with a store read or not.
+    /// It handles one, with this correction, and with or without a read from a store.
     Corrected(Kind, bool),
 }
 
-/// The calling thread has a fault in hand.
+/// The calling thread begins a fault.
 pub fn begin_fault() {
     if ring().is_some() {
         Thread::current().under.set(Under::Fault);
@@ -116,7 +116,7 @@ pub struct Answered {
 pub fn end_fault(fault: &Answered) {
     let Some(ring) = ring() else { return };
     let (kind, major) = match Thread::current().under.replace(Under::NoFault) {
-        // It began before somebody read events.
+        // The fault began before there was a reader.
         Under::NoFault => return,
         Under::Fault => (Kind::Refill, false),
         Under::Corrected(kind, major) => (kind, major),
@@ -137,7 +137,7 @@ pub fn forget_fault() {
     Thread::current().under.set(Under::NoFault);
 }
 
-/// Something was corrected: for the fault in hand, or for a system call.
+/// A correction was made, for the current fault or for a system call.
 pub fn corrected(kind: Kind, page: u64, access: Access, major: bool) {
     let Some(ring) = ring() else { return };
     let thread = Thread::current();
@@ -154,7 +154,7 @@ pub fn corrected(kind: Kind, page: u64, access: Access, major: bool) {
     });
 }
 
-/// The process's pages were taken over from the host, since `begin`: so many.
+/// This many of the process's pages were taken over from the host since `begin`.
 pub fn taken_over(begin: u64, pages: u64) {
     let Some(control) = process::control() else { return };
     control.counters.takeovers.add(1);

@@ -1,6 +1,7 @@
 //! The extents of a swap file of the tree that this process holds.
 //!
-//! Nothing is mapped for it before the first page is written to the file: most programs never do.
+//! Nothing is mapped for this before the first page goes to the file: most programs never write
+//! one.
 
 use super::pool::map;
 use crate::sys::{self, Result};
@@ -55,7 +56,7 @@ impl Extents {
         }
     }
 
-    /// Makes the child that has `slot` hold what this process holds. Nothing else is under way.
+    /// Makes the child with `slot` hold the extents of this process. No other operation is running.
     pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
         let mut child = Child { extents: self, slot, column: core::ptr::null_mut() };
         if let Some(holder) = self.holder() {
@@ -101,12 +102,13 @@ impl Extents {
         Ok(map(file, range.start, range.end - range.start, ACCESS)?.cast())
     }
 
-    /// The bits of a column, as far as this process has ever held extents or is about to.
+    /// The bits of a column, up to the highest extent that this process has held or is about to
+    /// hold.
     ///
     /// # Safety
     /// The column is mapped, and stays so for the lifetime.
     unsafe fn bits<'a>(&self, column: *mut AtomicU64) -> &'a [AtomicU64] {
-        // A look at what was never used would take memory.
+        // Reading unused parts would take memory.
         let words = self.end.load(Relaxed).div_ceil(64);
         // SAFETY: a column has a bit for each extent.
         unsafe { core::slice::from_raw_parts(column, words as usize) }
@@ -168,7 +170,7 @@ impl Child {
         self.extents.unmap(self.column);
     }
 
-    /// Undoes what was noted: there is no child.
+    /// Undoes the notes: there is no child.
     pub fn undo(self) {
         if let Some(holder) = self.extents.holder() {
             // SAFETY: mapped until the next line.

@@ -28,8 +28,8 @@ const FETCH: u64 = 1 << 4;
 
 /// Answers a signal of the host's about an access.
 ///
-/// Only `SIGBUS` can be about an absent page: what a region forbids the host forbids as well, and
-/// says so itself by `SIGSEGV`.
+/// Only `SIGBUS` can concern an absent page. The host forbids what a region forbids, and itself
+/// sends `SIGSEGV`.
 pub fn fault(info: &Info, registers: &Registers) -> Answer {
     let (Some(manager), true) = (current(), info.signal == nr::SIGBUS as i32) else {
         return Answer::Signal(*info);
@@ -83,7 +83,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         MachineAnswer::Resume(_) => Answer::Resume,
         // Not ours: the end of a file in a mapping of the host's.
         MachineAnswer::Signal(Signal::NotMapped) => Answer::Signal(*info),
-        // The region was changed a moment ago, and the host says so itself.
+        // The region changed a moment ago, and the host itself will report it.
         MachineAnswer::Signal(Signal::Forbidden) => Answer::Resume,
         MachineAnswer::Signal(Signal::NoContent) => process::stop(format_args!(
             "a page could not be read back from swap: the device failed"

@@ -1,4 +1,4 @@
-//! Accesses of the process to its own memory that its protection does not forbid (`/proc/self/mem`).
+//! Accesses of the process to its own memory that ignore protection (`/proc/self/mem`).
 
 use super::{GATE, Manager, addresses, current, light, room};
 use crate::sys::{Errno, Result};
@@ -27,7 +27,7 @@ pub struct Piece {
 }
 
 impl Forced {
-    /// Looks what lies at the beginning of a range that is not empty.
+    /// Finds the kind of memory at the beginning of a non-empty range.
     pub fn look(start: u64, len: u64) -> Self {
         let Some(manager) = current().filter(|_| !light::is_light()) else {
             return Self::Host(len);
@@ -49,7 +49,8 @@ impl Piece {
     /// Copies the piece to the program's buffer, or the buffer to the piece; returns how many bytes were
     /// copied.
     ///
-    /// `EIO`: none, since the memory cannot be accessed so. `EFAULT`: none, since the buffer cannot.
+    /// `EIO`: none, since the memory does not allow the access. `EFAULT`: none, since the buffer
+    /// does not.
     pub fn copy(&self, access: Access, buffer: u64) -> Result {
         let len = self.range.end - self.range.start;
         let mut bytes: Vec<u8> = alloc::vec![0; len as usize];
@@ -67,7 +68,7 @@ impl Piece {
         Ok(self.access(write, &mut bytes[..given])? as u64)
     }
 
-    /// Accesses the piece until nothing is left, or nothing goes on though room was made.
+    /// Accesses the piece until nothing is left, or there is no progress even after making room.
     fn access(
         &self,
         access: impl Fn(VirtAddr, &mut [u8]) -> usize,

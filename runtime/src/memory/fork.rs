@@ -1,7 +1,7 @@
-//! What surrounds a process fork.
+//! Prepares and completes a process fork.
 //!
-//! The child is a copy with one thread. The forking thread holds the gate exclusively, so that
-//! nobody else is inside of the memory manager; the child then goes on with a userfaultfd of its
+//! The child is a copy with one thread. The forking thread holds the gate exclusively, so that no
+//! other thread is inside the memory manager. The child then continues with a userfaultfd of its
 //! own.
 
 use super::{GATE, Manager, PAGE, addresses, current, events, light, quota, swap};
@@ -22,21 +22,21 @@ struct Held {
     child: Child,
 }
 
-/// Gets this process what the memory manager needs when it takes over, before a thread of its memory has
-/// another table of descriptors: a later descriptor would be in one table alone.
+/// Opens the descriptors that the memory manager needs for a takeover before a thread gets another
+/// descriptor table: a later descriptor would be in only one of the tables.
 pub fn before_other_descriptors() {
     let Some(manager) = current() else { return };
     let _gate = GATE.write();
     manager.begin_machine();
 }
 
-/// What is held in the child's name.
+/// The holdings in the child's name.
 struct Child {
     frames: quota::Child,
     swap: swap::Child,
 }
 
-/// What a child does not inherit as it is.
+/// Ranges that a child does not inherit unchanged.
 static EXCEPTIONS: Mutex<Exceptions> =
     Mutex::new(Exceptions { withheld: Vec::new(), wiped: Vec::new() });
 
@@ -59,7 +59,7 @@ pub fn note(range: &Range<u64>, advice: u32) {
     }
 }
 
-/// Forgets what was noted of a range whose mapping is gone.
+/// Forgets the notes on a range whose mapping is gone.
 pub fn forget(range: &Range<u64>) {
     let mut exceptions = EXCEPTIONS.lock();
     remove(&mut exceptions.withheld, range);
@@ -81,14 +81,14 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
     *ranges = kept;
 }
 
-/// Brings the memory manager to rest, before the child that has `slot` is made.
+/// Stops the memory manager before the child with `slot` is made.
 pub fn before_fork(slot: u32) -> Result<Fork> {
     let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
     if light::is_light() && !manager.forks_light(slot) {
         manager.convert(&(0..0));
     }
-    // What is mapped nowhere would be there twice, and the tree would exceed its limit.
+    // Unmapped pages would exist twice, and the tree would exceed its limit.
     manager.mm().manager().evict_standby();
     manager.swap.before_fork();
     manager.machine.before_fork();
@@ -113,7 +113,7 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
 }
 
 impl Manager {
-    /// Gets a light child a userfaultfd of its own, if it has none. The gate is held exclusively.
+    /// Gives a light child a userfaultfd of its own, if it has none. The gate is held exclusively.
     pub(super) fn begin_machine(&self) {
         // SAFETY: whoever uses the machine holds the gate.
         if let Err(error) = unsafe { self.machine.begin_in_child() } {
@@ -121,7 +121,7 @@ impl Manager {
         }
     }
 
-    /// Goes on with the parent's pages in a full child.
+    /// Continues with the parent's pages in a full child.
     fn go_on_full(&self) {
         let ranges = self.parts(&(PAGE..crate::user::END));
         let ranges = ranges.iter().map(|(range, _)| addresses(range));
@@ -132,11 +132,12 @@ impl Manager {
         }
     }
 
-    /// Charges a light child that is about to be forked; false where it must not be light.
+    /// Charges a light child that is about to be forked; false if it must not be light.
     ///
-    /// It could change all that the parent has, and pays for that much. A full child pays for what it
-    /// does change. Which pages two light processes share cannot be found out later: when they become
-    /// full each pays for all that it shows. So much memory is paid for twice only where there is plenty.
+    /// A light child could change all of the parent's pages, and pays for all of them. A full child
+    /// pays only for the pages that it does change. It is impossible to learn later which pages two
+    /// light processes share: when they become full, each pays for all its pages. So memory is paid
+    /// for twice only if there is plenty.
     fn forks_light(&self, slot: u32) -> bool {
         const MUCH: u64 = 16;
         const PLENTY: u64 = 4;
@@ -184,7 +185,7 @@ pub enum Made {
     No,
 }
 
-/// Goes on in the parent, or after a fork that failed.
+/// Continues in the parent, or after a fork that failed.
 pub fn after_fork_in_parent(fork: Fork, made: Made) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
@@ -196,7 +197,7 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
     drop(gate);
 }
 
-/// Goes on in the child.
+/// Continues in the child.
 pub fn after_fork_in_child(fork: Fork) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
     crate::heap::let_go();
@@ -217,7 +218,7 @@ pub fn after_fork_in_child(fork: Fork) {
     drop(gate);
 }
 
-/// Forgets what the host did not give to the child.
+/// Forgets the ranges that the host did not give to the child.
 fn leave_what_is_not_inherited(manager: &Manager) {
     let Exceptions { withheld, wiped } = &mut *EXCEPTIONS.lock();
     for range in core::mem::take(withheld) {

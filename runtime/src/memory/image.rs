@@ -1,7 +1,7 @@
-//! Memory that the program has at its first instruction: what its image and its interpreter have
+//! Memory that the program has at its first instruction: the parts of its image and interpreter
 //! beyond their files (`.bss`).
 //!
-//! It is looked for before the runtime has mapped anything, since its mappings look the same.
+//! The search happens before the runtime maps anything, since its own mappings look the same.
 
 use super::{Manager, light};
 use crate::maps::Line;
@@ -12,7 +12,7 @@ use core::ops::Range;
 use linux_raw_sys::general as nr;
 use pagefault_linux::Delivery;
 
-/// The least that is worth managing.
+/// The smallest size worth managing.
 const LEAST: u64 = 64 << 10;
 /// How many such mappings are noted; an image and an interpreter have one each.
 const MOST: usize = 8;
@@ -24,7 +24,7 @@ unsafe impl Sync for Found {}
 
 static FOUND: Found = Found(UnsafeCell::new([const { 0..0 }; MOST]));
 
-/// Looks for it: called first of all, on the boot stack.
+/// Searches for it: called first of all, on the boot stack.
 pub fn look() {
     let mut text = [0_u8; 16 << 10];
     let path = c"/proc/self/maps";

@@ -1,14 +1,15 @@
-//! Light mode: while all that the tree could have resident fits its limit, the host owns the pages.
+//! Light mode: as long as everything that could be resident in the tree fits the limit, the host
+//! owns the pages.
 //!
-//! A light process has the memory manager follow its mappings, and nothing else: no range is
-//! registered, so that faults are the host's own, and calls need no pins. It is charged for its
-//! *bound*, the memory that it could have resident. What does not fit, a press, a fork whose child
-//! does not fit, and memory that is to be locked make it *full*, for good (`convert`).
+//! In a light process the memory manager only follows the mappings. No range is registered, so the
+//! host handles faults, and calls need no pins. The process is charged for its *bound*, the memory
+//! that it could have resident. A mapping or a forked child that does not fit, a press, and locked
+//! memory make it *full*, for good (`convert`).
 //!
-//! The mode changes under the gate held exclusively. A call of the program's that the host makes
-//! meanwhile has nothing pinned, so each notes itself first ([`note`]), and whoever converts pins
-//! for it. Either the call sees the new mode, or the conversion sees the call: both write their
-//! own word before they read the other's.
+//! The mode changes under the gate held exclusively. A call that the host makes meanwhile has
+//! nothing pinned. So each thread first notes its call ([`note`]), and the conversion pins for it.
+//! Either the call sees the new mode, or the conversion sees the call: both write their own word
+//! before they read the other's.
 
 use super::ranges::Ranges;
 use super::{GATE, Manager, PAGE, Pins, convert};
@@ -27,17 +28,18 @@ use pagefault_machine::Protection;
 /// Whether the process is light.
 static LIGHT: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process is light: as long as the gate is held, in whatever way.
+/// Whether the process is light; stable as long as the caller holds the gate, shared or
+/// exclusively.
 pub fn is_light() -> bool {
     LIGHT.load(SeqCst)
 }
 
-/// Ends light mode, under the gate held exclusively; whether it was on.
+/// Ends light mode, under the gate held exclusively; returns whether it was on.
 pub(super) fn end() -> bool {
     LIGHT.swap(false, SeqCst)
 }
 
-/// Keeps a light process light until the guard is dropped; `None` where it is full.
+/// Keeps a light process light until the guard is dropped; `None` if it is full.
 pub fn stay() -> Option<RwLockReadGuard<'static, FutexRwLock, ()>> {
     if !is_light() {
         return None;
@@ -54,7 +56,7 @@ pub fn leave(manager: &Manager) {
     }
 }
 
-/// Says in the process's slot whether it is light.
+/// Notes in the process's slot whether it is light.
 pub(super) fn say(manager: &Manager) {
     if let Some(slot) =
         process::control().and_then(|control| control.slots.get(manager.tree.slot()))
@@ -63,14 +65,14 @@ pub(super) fn say(manager: &Manager) {
     }
 }
 
-/// What a light process is charged for.
+/// The charge of a light process.
 #[derive(Default)]
 pub struct Bound {
-    /// The memory that can be stored to, or could be.
+    /// The memory that is or was writable.
     pub(super) stored: Ranges,
-    /// The pages that are paid for.
+    /// The charged pages.
     pub(super) paid: u64,
-    /// Where the host may drop pages that are not stored to again (`MADV_FREE`).
+    /// The ranges in which the host may drop pages without a new store (`MADV_FREE`).
     pub(super) freed: Ranges,
 }
 
@@ -80,7 +82,7 @@ pub const fn no_bound() -> Mutex<Bound> {
 }
 
 impl Manager {
-    /// Begins light, if the tree has room for the memory that the program begins with.
+    /// Begins light, if the tree has room for the program's initial memory.
     pub(super) fn begin_light(&self, image: &[Range<u64>]) {
         let mut bound = self.bound.lock();
         for range in image {
@@ -94,8 +96,8 @@ impl Manager {
         say(self);
     }
 
-    /// Pays for ranges that can be stored to from now on, or else converts. The gate is held
-    /// exclusively, and the process is light. There is no page in the range `empty` yet.
+    /// Pays for ranges that become writable, or converts. The gate is held exclusively, and the
+    /// process is light. The range `empty` has no page yet.
     pub(super) fn cover(&self, ranges: &[Range<u64>], empty: &Range<u64>) {
         let paid = {
             let mut bound = self.bound.lock();
@@ -109,7 +111,7 @@ impl Manager {
         }
     }
 
-    /// Gives back what was paid for a range that is gone. The gate is held exclusively.
+    /// Gives back the charge for a range that is gone. The gate is held exclusively.
     pub(super) fn uncover(&self, range: &Range<u64>) {
         if is_light() {
             let mut bound = self.bound.lock();
@@ -120,8 +122,8 @@ impl Manager {
         }
     }
 
-    /// Has the host keep what it was allowed to drop in a range that can soon not be stored to. The
-    /// gate is held exclusively.
+    /// Makes the host keep droppable pages in a range that is about to become read-only. The gate
+    /// is held exclusively.
     pub(super) fn keep_freed(&self, range: &Range<u64>) {
         let mut bound = self.bound.lock();
         if bound.freed.len() == 0 {
@@ -176,18 +178,18 @@ impl Flight {
         }
     }
 
-    /// The call, if one is under way. Asked under the gate held exclusively, after light mode has
-    /// ended: the call then ends no sooner than the gate is let go of.
+    /// The current call, if there is one. Read under the gate held exclusively, after light mode
+    /// has ended: then the call cannot end before the gate is released.
     pub(super) fn call(&self) -> Option<(u32, [u64; 6])> {
         self.under_way.load(SeqCst).then(|| self.call.get())
     }
 
-    /// Pages that the call is to have until it ends. The gate is held exclusively.
+    /// Adds pages that the call keeps until it ends. The gate is held exclusively.
     pub(super) fn pins(&self) -> &RefCell<Pins> {
         &self.pins
     }
 
-    /// Gives up what was pinned for a thread that is not here: in a forked child.
+    /// In a forked child, gives up the pins of a thread that does not exist here.
     pub fn abandon(&self) {
         self.under_way.store(false, SeqCst);
         // What was being changed at the fork stays as it is.
@@ -200,9 +202,9 @@ impl Flight {
 /// A call that is noted until this is dropped.
 pub struct Noted<'a>(&'a Flight);
 
-/// Notes a call that the calling thread is about to have the host make; `None` where the process
-/// is full, so that its pages must be pinned. The caller does not hold the gate, also not when the
-/// note is dropped.
+/// Notes a call that the calling thread is about to have the host make; `None` if the process is
+/// full and the call's pages must be pinned. The caller does not hold the gate, neither now nor
+/// when the note is dropped.
 pub fn note(thread: &Thread, number: u32, args: [u64; 6]) -> Option<Noted<'_>> {
     if !is_light() {
         return None;
@@ -218,14 +220,14 @@ impl Drop for Noted<'_> {
     fn drop(&mut self) {
         self.0.under_way.store(false, SeqCst);
         if !is_light() {
-            // Whoever converts may just be pinning for this call.
+            // The conversion may be pinning for this call right now.
             let _gate = GATE.read();
             self.0.pins.borrow_mut().clear_held();
         }
     }
 }
 
-/// Makes a process that others have pressed give up what it does not use; whether it was light.
+/// Makes a pressed process give up memory that it does not use; returns whether it was light.
 pub(super) fn give_up(manager: &Manager) -> bool {
     if !is_light() {
         return false;

@@ -1,7 +1,7 @@
 //! Memory that must stay resident: `mlock(2)` and its kin.
 //!
-//! The host is told to lock what is touched, so that its limits and its reports hold; the memory
-//! manager brings the pages in and keeps them.
+//! The host locks touched pages, so that its limits and reports hold. The memory manager brings the
+//! pages in and keeps them.
 
 use super::manager::done;
 use super::{GATE, Manager, PAGE, addresses, current, light, pages};
@@ -19,7 +19,7 @@ const MCL_CURRENT: u32 = 1;
 const MCL_FUTURE: u32 = 2;
 const MCL_ONFAULT: u32 = 4;
 
-/// What `mlockall` said of mappings to come.
+/// `mlockall`'s setting for future mappings.
 static FUTURE: AtomicU32 = AtomicU32::new(0);
 
 /// `mlock(2)` and `mlock2(2)`.
@@ -102,7 +102,7 @@ pub fn lock_new(start: u64, len: u64, asked: bool) -> Result<()> {
         return Ok(());
     }
     let flags = if !asked && future & MCL_ONFAULT != 0 { ON_FAULT } else { 0 };
-    // What `mmap` says where `mlock` lacks the right or the room.
+    // `mmap`'s error if `mlock` lacks the right or the room.
     lock(start, len, flags).map(drop).map_err(|_| Errno::EAGAIN)
 }
 
@@ -114,7 +114,7 @@ impl Manager {
             return done(self.mm().mlock_on_fault(start, len));
         }
         done(self.mm().mlock(start, len))?;
-        // The host's own accesses must find them, with the rights that there are.
+        // The host's own accesses must find them, with their current rights.
         for access in [Access::Read, Access::Write] {
             let filled = self.mm().space().prefill(addresses(range), access);
             filled.map_err(|errno| Errno(errno.raw_os_error()))?;

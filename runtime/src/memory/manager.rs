@@ -27,18 +27,18 @@ use pagefault_machine::{PAGE_SIZE, Protection, VirtAddr};
 /// The manager, once it has started.
 static MANAGER: OnceBox<Manager> = OnceBox::new();
 
-/// The fewest frames with which a program gets anywhere.
+/// The fewest frames with which a program makes progress.
 const LEAST_FRAMES: u64 = 64;
 
 /// The manager of this process.
 pub struct Manager {
     pub(super) machine: LinuxMachine,
-    /// Who answers faults.
+    /// Where faults are answered.
     pub(super) delivery: Delivery,
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
     pub(super) tree: &'static Tree,
-    /// What the process is charged for while it is light.
+    /// The charge of the process while it is light.
     pub(super) bound: Mutex<light::Bound>,
 }
 
@@ -59,7 +59,7 @@ pub fn begin_threads() {
 pub fn start() {
     let Some(control) = process::control() else { return };
     let limit = control.limit_bytes();
-    // What the machine keeps resident beside its frames counts too: the limit is a promise.
+    // The machine's resident overhead counts too: the limit is a promise.
     let overhead = u64::from(Config::OVERHEAD);
     const { assert!(pagefault_control::OVERHEAD == Config::OVERHEAD as u64) };
     let frames = (limit / PAGE_SIZE).saturating_sub(overhead);
@@ -85,7 +85,7 @@ pub fn start() {
     let memory = MemoryManager::new(
         Arc::new(machine.clone()),
         pagefault::Config {
-            // The host has made every mapping already, and its policy is the one that counts.
+            // The host has already made every mapping, and its policy decides.
             overcommit: Overcommit::Always,
             max_regions: i32::MAX as usize,
             populate_ahead: POPULATE_AHEAD,
@@ -99,7 +99,7 @@ pub fn start() {
         Err(error) => process::stop(format_args!("{error}")),
     };
     let limits = Limits {
-        // What is locked cannot be evicted; the rest must have room to move.
+        // Locked memory cannot be evicted; the rest must have room.
         locked: AtomicU64::new(u64::from(frames) / 2 * PAGE_SIZE),
         stack: AtomicU64::new(0),
         ..Limits::default()
@@ -123,7 +123,7 @@ pub fn start() {
     }
 }
 
-/// Ends a program for whose manager's heap there is no address space.
+/// Ends a program without address space for the manager's heap.
 fn require_heap() {
     const LEAST: usize = 4 << 20;
     let needed = sys::map_private(LEAST, linux_raw_sys::general::PROT_READ);
@@ -133,8 +133,8 @@ fn require_heap() {
     }
 }
 
-/// Who is to answer faults. A program that is executed without the right to have a server answers its
-/// own.
+/// Decides where faults are answered. A program that is executed without the right to a server
+/// answers its own.
 fn delivery(control: &Control) -> Delivery {
     if control.delivery() != Some(Asked::Threads) {
         return Delivery::Inline;
@@ -152,7 +152,7 @@ impl Manager {
         &self.space
     }
 
-    /// The managed parts of a range, with what they allow, from the lowest up.
+    /// The managed parts of a range with their rights, from the lowest up.
     pub fn parts(&self, range: &Range<u64>) -> Vec<(Range<u64>, Protection)> {
         let report = self.mm().maps(addresses(range));
         let cut = |region: &Range<VirtAddr>| {

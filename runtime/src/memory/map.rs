@@ -1,4 +1,4 @@
-//! Mappings come, go and change what they allow.
+//! Makes and removes mappings, and changes their rights.
 
 use super::manager::{done, refused};
 use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, guard, is_range, light};
@@ -33,11 +33,11 @@ pub struct MapCall {
 /// sizes than 4 KiB.
 const HOST_FLAGS: u32 = nr::MAP_GROWSDOWN | nr::MAP_HUGETLB;
 
-/// The bits of `flags` that say who sees stores.
+/// The bits of `flags` for private or shared.
 const TYPE: u32 = 0xf;
 
 impl MapCall {
-    /// Whether it is memory that the memory manager takes care of.
+    /// Whether the memory manager manages it.
     pub fn is_manageable(&self) -> bool {
         self.flags & TYPE == nr::MAP_PRIVATE
             && self.flags & nr::MAP_ANONYMOUS != 0
@@ -45,12 +45,12 @@ impl MapCall {
             && !self.is_at_null()
     }
 
-    /// Whether it begins at address 0, which the memory manager takes for none.
+    /// Whether it begins at address 0, which means no address to the memory manager.
     fn is_at_null(&self) -> bool {
         self.address < PAGE && self.flags & (nr::MAP_FIXED | nr::MAP_FIXED_NOREPLACE) != 0
     }
 
-    /// What it adds to the program's address space.
+    /// Its growth of the program's address space.
     fn growth(&self) -> Growth {
         let bytes = page_up(self.len).unwrap_or(0);
         let is_data = self.flags & TYPE == nr::MAP_PRIVATE
@@ -102,7 +102,7 @@ pub fn map(call: &MapCall) -> Result {
     Ok(start)
 }
 
-/// The host could make what may only be executed unreadable, also for eviction.
+/// The host could make execute-only memory unreadable, even for eviction.
 const fn readable(prot: u32) -> u32 {
     if prot == nr::PROT_EXEC { prot | nr::PROT_READ } else { prot }
 }
@@ -176,7 +176,7 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
         admit(Growth { data, ..Growth::default() })?;
     }
     if prot as u32 & (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) == 0 {
-        // What nobody may read is read for eviction where it is parked.
+        // Eviction reads unreadable pages from where they are parked.
         for (part, _) in &parts {
             // SAFETY: the range is registered, and the gate keeps its pages from coming back before
             // the regions forbid it.
@@ -227,7 +227,7 @@ impl Manager {
         })
     }
 
-    /// Prepares a light process for a change of what may be done with parts of its regions.
+    /// Prepares a light process for a change of rights in parts of its regions.
     fn follow_protection(&self, parts: &[(Range<u64>, Protection)], prot: u32) {
         if prot & nr::PROT_WRITE == 0 {
             parts.iter().for_each(|(part, _)| self.keep_freed(part));
@@ -264,7 +264,7 @@ impl Manager {
     }
 }
 
-/// What `PROT_` bits mean. On x86-64 what may be written or executed may be read.
+/// The meaning of `PROT_` bits. On x86-64 writable or executable memory is readable.
 pub(super) fn protection(prot: u32) -> Protection {
     let mut protection = Protection::empty();
     let any = nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC;

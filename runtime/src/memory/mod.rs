@@ -1,13 +1,13 @@
-//! Managed memory: the program's private anonymous mappings, whose pages come and go by the memory
-//! manager's word.
+//! Managed memory: the program's private anonymous mappings, whose pages the memory manager brings
+//! in and evicts.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `manager` | the memory manager of this process, and its swap |
 //! | `fault` | answers a fault |
-//! | `forced` | accesses that no protection forbids |
-//! | `map`, `remap` | mappings come, go, move and change |
-//! | `image` | what the program has at its first instruction |
+//! | `forced` | accesses that ignore protection |
+//! | `map`, `remap` | makes, removes, moves and changes mappings |
+//! | `image` | memory that the program has at its first instruction |
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `guard` | guard pages |
 //! | `pin` | pages kept resident for the host's own accesses |
@@ -15,15 +15,15 @@
 //! | `offload` | pages that the keeper's compressor compresses |
 //! | `pool` | the compressed memory of the tree |
 //! | `ranges` | sets of addresses |
-//! | `quota`, `room` | the frames of the tree, and what is done when there are none |
-//! | [`dump`] | what a core dump lacks |
-//! | `events` | what happens, told to a command that asked |
-//! | `fork` | what surrounds a process fork |
+//! | `quota`, `room` | the frames of the tree, and the search for one when none is free |
+//! | [`dump`] | completes core dumps |
+//! | `events` | events for `--report` and `--trace` |
+//! | `fork` | prepares and completes a process fork |
 //! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
 //!
-//! The host has every mapping too, and is asked first: what it refuses changes nothing. The memory
-//! manager follows, under the gate held exclusively, so that no fault sees the one without the other
-//! (Linux: `mmap_lock`). Faults hold it shared.
+//! The host has every mapping too, and goes first: a refused call changes nothing. The memory
+//! manager follows, under the gate held exclusively, so that no fault sees only one of the changes
+//! (Linux: `mmap_lock`). Faults hold the gate shared.
 
 mod advise;
 mod convert;
@@ -72,10 +72,10 @@ use lock_api::RwLock;
 use pagefault_linux::lock::FutexRwLock;
 use pagefault_machine::VirtAddr;
 
-/// Held shared by faults, exclusively by whatever changes a mapping.
+/// Held shared by faults, exclusively by changes of mappings.
 static GATE: RwLock<FutexRwLock, ()> = RwLock::new(());
 
-/// Brings the memory manager to rest until the guard is dropped.
+/// Stops the memory manager until the guard is dropped.
 pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
     GATE.write()
 }
@@ -83,7 +83,7 @@ pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
 /// The bytes of a page.
 pub const PAGE: u64 = 4096;
 
-/// A length rounded up to whole pages; `None` where that is no length.
+/// A length rounded up to whole pages; `None` if that overflows.
 pub fn page_up(len: u64) -> Option<u64> {
     len.checked_next_multiple_of(PAGE)
 }
@@ -94,15 +94,16 @@ pub fn pages(start: u64, len: u64) -> Option<Range<u64>> {
     (start.is_multiple_of(PAGE) && end <= crate::user::END && len > 0).then_some(start..end)
 }
 
-/// Whether the host takes a start and a length for a range: it refuses others before it does anything.
+/// Whether the host accepts a start and a length as a range: it refuses others before it does
+/// anything.
 fn is_range(start: u64, len: u64) -> bool {
     let end = page_up(len).and_then(|len| start.checked_add(len));
     start.is_multiple_of(PAGE) && end.is_some()
 }
 
-/// Of a range that begins within the program's addresses and ends beyond them, the bytes within.
+/// The bytes within the program's addresses of a range that ends beyond them.
 ///
-/// The host does what is asked to all of these, and then reports a gap.
+/// The host processes all of these, and then reports a gap.
 fn beyond_end(start: u64, len: u64) -> Option<u64> {
     let end = start.checked_add(page_up(len)?)?;
     let within = crate::user::END.checked_sub(start).filter(|within| *within > 0)?;

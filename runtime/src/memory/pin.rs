@@ -1,9 +1,9 @@
 //! Pages that a call names, kept resident while the host uses them.
 //!
-//! The host's own accesses to an absent page fail, since its faults do not come here. So the pages
-//! that a call names are made resident before, writable where the host writes, and reclaim leaves
-//! them alone until the call is over. The host then works on the program's own addresses: result,
-//! count, side effect and `EFAULT` of bad parts are its own.
+//! The host's own accesses to an absent page fail, since its faults do not reach the runtime. So
+//! the pages that a call names are first made resident, and writable if the host writes. Reclaim
+//! leaves them alone until the call is over. The host then works on the program's own addresses:
+//! result, count, side effects and `EFAULT` for bad parts are its own.
 
 use super::{GATE, Manager, PAGE, addresses, current, light, room};
 use crate::solitude;
@@ -17,7 +17,7 @@ use pagefault_linux::{LinuxMachine, PresentError};
 use pagefault_machine::{Access, VirtAddr};
 use rustix::io::Errno;
 
-/// How often room is looked for before a call is made without its pages.
+/// How often to search for room before a call is made without its pages.
 const ATTEMPTS: u32 = 1000;
 
 /// Pages kept resident until this is dropped.
@@ -25,7 +25,8 @@ const ATTEMPTS: u32 = 1000;
 pub struct Pins {
     pins: Vec<Pin<LinuxMachine>>,
     pages: usize,
-    /// Whether a page was asked for that may not be accessed so, or one more than a call may keep.
+    /// Whether a requested page does not allow the access, or exceeds the number that a call may
+    /// keep.
     has_gaps: bool,
 }
 
@@ -43,8 +44,7 @@ impl Pins {
         }
     }
 
-    /// The same for pages that are there, by whoever holds the gate exclusively; returns how many
-    /// were pinned.
+    /// The same for present pages, under the gate held exclusively; returns how many were pinned.
     pub fn add_held(&mut self, manager: &Manager, start: u64, len: u64, access: Access) -> usize {
         let before = self.pages;
         self.add_by(manager, start, len, |pins, part| pins.try_add(manager, &part, access).pages);
@@ -71,7 +71,7 @@ impl Pins {
             page = region.start.max(page);
             let part_end = region.end.min(end.next_multiple_of(PAGE));
             while page < part_end {
-                // A page that may not be accessed so is the host's to refuse.
+                // The host refuses a page that does not allow the access.
                 let pinned = pin(self, page..part_end);
                 page += pinned * PAGE;
                 if page < part_end {
@@ -82,7 +82,7 @@ impl Pins {
         }
     }
 
-    /// Pins the pages of a range up to the first that may not be accessed so; returns how many.
+    /// Pins the pages of a range up to the first that does not allow the access; returns how many.
     fn add_pages(&mut self, manager: &Manager, range: Range<u64>, access: Access) -> u64 {
         for _ in 0..ATTEMPTS {
             let gate = GATE.read();
@@ -94,7 +94,7 @@ impl Pins {
             drop(gate);
             room::try_to_make(manager);
         }
-        // If there is no memory for a page, the call finds it absent and says so.
+        // If there is no memory for a page, the call finds it absent and reports that.
         let _gate = GATE.read();
         self.try_add(manager, &range, access).pages
     }
@@ -139,7 +139,7 @@ impl Pins {
         self.pages > before
     }
 
-    /// Whether all managed pages that were asked for are kept.
+    /// Whether all requested managed pages are kept.
     pub fn are_whole(&self) -> bool {
         !self.has_gaps
     }
@@ -149,7 +149,7 @@ impl Pins {
         self.pages
     }
 
-    /// How many pages one call may keep: the rest of memory must have room to move.
+    /// How many pages one call may keep; the rest of memory must stay evictable.
     pub fn most() -> usize {
         current().map_or(usize::MAX, |manager| manager.tree.limit() as usize / 4)
     }
@@ -161,10 +161,10 @@ impl Drop for Pins {
     }
 }
 
-/// What one attempt has pinned.
+/// The pins of one attempt.
 struct Added {
     pages: u64,
-    /// There was no frame for all that may be accessed.
+    /// There was no frame for all accessible pages.
     short: bool,
 }
 
@@ -176,7 +176,7 @@ impl Manager {
     }
 }
 
-/// Keeps the pages of words resident that the host is to write, in a full process.
+/// In a full process, keeps the pages of words resident that the host will write.
 pub fn pin_words(words: &[Option<u64>]) -> Pins {
     let mut pins = Pins::new();
     for word in words.iter().flatten() {
@@ -185,7 +185,7 @@ pub fn pin_words(words: &[Option<u64>]) -> Pins {
     pins
 }
 
-/// Keeps an area resident that the host writes by itself, until the thread ends.
+/// Keeps an area resident that the host itself writes, until the thread ends.
 pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
     let len = len.min(USER_END.saturating_sub(start));
     if len == 0 {
@@ -201,9 +201,9 @@ pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
     thread.kept.borrow_mut().push(pins);
 }
 
-/// Lets go of what was kept for a thread.
+/// Releases the pages kept for a thread.
 pub fn end_thread(thread: &Thread) {
-    // Whoever converts adds to it.
+    // The conversion adds to it.
     let _gate = GATE.read();
     thread.later.borrow_mut().clear();
     let mut kept = thread.kept.borrow_mut();

@@ -1,8 +1,8 @@
 //! The compressed memory of the tree, as this process uses it.
 //!
-//! The spans lie in the shared memory's file, all of which is mapped without access. 8 MiB at a time are
-//! opened where this process takes a span; a forked child inherits that, and so reads whatever its parent
-//! had compressed.
+//! The spans lie in the shared memory's file, which is mapped whole without access rights. When
+//! this process takes a span, it opens 8 MiB around it. A forked child inherits that, and so can
+//! read all that its parent has compressed.
 
 use super::swap::SwapError;
 use crate::sys::{self, Errno, Result};
@@ -18,7 +18,7 @@ const _: () = assert!(SPAN as u64 == pagefault_control::SPAN);
 /// The spans that are opened together: 8 MiB.
 const CHUNK: u32 = 256;
 
-/// What all areas of compressed memory in this process have in common.
+/// The state shared by all areas of compressed memory in this process.
 pub struct Pool {
     control: &'static Control,
     plan: Plan,
@@ -27,7 +27,7 @@ pub struct Pool {
     column: AtomicPtr<AtomicU64>,
     /// Where the search for a free span begins.
     hint: AtomicU32,
-    /// Where the first span is.
+    /// The address of the first span.
     memory: *mut u8,
     /// Whether each chunk may be accessed.
     open: Vec<AtomicBool>,
@@ -86,7 +86,7 @@ impl Pool {
         Ok(Part { pool: self, area, limit })
     }
 
-    /// Makes the child that has `slot` hold what this process holds. Nothing else is under way.
+    /// Makes the child with `slot` hold the spans of this process. No other operation is running.
     pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
         let column = map_column(&self.plan, slot, file)?;
         let child = Child { pool: self, column };
@@ -100,7 +100,7 @@ impl Pool {
         Holder::new(self.spans, unsafe { column(&self.plan, self.column.load(Acquire)) })
     }
 
-    /// Lets a span go that this process holds.
+    /// Releases a span of this process.
     fn leave(&self, span: u32) {
         let give_back = || {
             let start = self.memory(span) as usize;
@@ -162,7 +162,7 @@ unsafe impl pool::Pool for Part {
         if pool.open(span).is_ok() {
             return Some(span);
         }
-        // No address space: as where there is no room. Nothing was written there.
+        // Without address space there is no room either. Nothing was written there.
         if let Some(area) = pool.holder().leave(span, || ()) {
             pool.control.pool.uncharge(area);
         }

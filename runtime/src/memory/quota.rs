@@ -1,4 +1,4 @@
-//! The frames of the tree: what this process is charged with, and what it shares with its relatives.
+//! The frames of the tree: this process's charge, and the frames that it shares with its relatives.
 
 use super::current;
 use crate::keeper;
@@ -51,12 +51,12 @@ impl Tree {
         self.control.slots.charged()
     }
 
-    /// Charges this process with pages; false where the tree has no room for all of them.
+    /// Charges pages to this process; false if the tree has no room for all of them.
     pub fn charge(&self, pages: u64) -> bool {
         self.charge_for(self.slot(), pages)
     }
 
-    /// Charges a process with pages that has a slot.
+    /// Charges pages to the process with a slot.
     pub fn charge_for(&self, slot: u32, pages: u64) -> bool {
         let fits = |pages| self.control.slots.charge(slot, pages, self.limit());
         u32::try_from(pages).is_ok_and(fits)
@@ -71,7 +71,7 @@ impl Tree {
     fn is_poor(&self) -> bool {
         let slots = &self.control.slots;
         let own = slots.get(self.slot()).map_or(0, |slot| u64::from(slot.resident()));
-        // Who has all the frames that are in use need not count the others.
+        // A process with all the frames in use need not count the others.
         if own >= slots.charged() {
             return false;
         }
@@ -149,7 +149,7 @@ impl Quota for &'static Tree {
     }
 }
 
-/// Takes this process's own charge away: it is about to execute a program that is not managed.
+/// Takes back this process's charge, before it executes an unmanaged program.
 pub fn discharge() -> u32 {
     let Some(tree) = current().map(|manager| manager.tree) else { return 0 };
     let thread = Thread::current();
@@ -163,7 +163,7 @@ pub fn discharge() -> u32 {
     charged
 }
 
-/// Takes the charge back where the program could not be executed.
+/// Restores the charge if the program could not be executed.
 pub fn charge_again(charge: u32) {
     if let Some(tree) = current().map(|manager| manager.tree) {
         tree.control.slots.charge(tree.slot(), charge, u64::MAX);

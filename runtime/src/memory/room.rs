@@ -1,4 +1,4 @@
-//! When no frame is free: this process evicts, and asks others to.
+//! Makes room when no frame is free: this process evicts, and asks others to.
 
 use super::{GATE, Manager, current, light};
 use crate::thread::Thread;
@@ -9,7 +9,8 @@ use linux_raw_sys::general as nr;
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
-/// How many a process that is pressed gives up at a time, or an eighth of what the tree has.
+/// How many a pressed process gives up at a time, or an eighth of the tree's frames if that is
+/// more.
 const GIVEN: usize = 256;
 /// How long a process waits for others before it gives up, in nanoseconds.
 const PATIENCE: u64 = 20_000_000_000;
@@ -18,7 +19,7 @@ const PAUSE: u64 = 500_000;
 
 /// The search for a frame.
 pub struct Room {
-    /// When it began, once this process alone could not help itself.
+    /// When this process first failed to make room alone.
     since: Option<u64>,
 }
 
@@ -27,7 +28,7 @@ impl Room {
         Self { since: None }
     }
 
-    /// Makes room for a frame, or ends the program where there is none. The gate is not held.
+    /// Makes room for a frame, or ends the program if there is none. The gate is not held.
     pub fn make(&mut self, manager: &Manager) {
         if try_to_make(manager) {
             self.since = None;
@@ -47,7 +48,7 @@ impl Room {
     }
 }
 
-/// Evicts pages of this process, or else asks others to and waits a moment; whether any left.
+/// Evicts pages of this process, or asks others to and waits a moment; returns whether any left.
 pub fn try_to_make(manager: &Manager) -> bool {
     let freed = {
         let _gate = GATE.read();
@@ -63,7 +64,7 @@ pub fn try_to_make(manager: &Manager) -> bool {
     freed > 0
 }
 
-/// How many frames this process was asked for by others.
+/// How many frames other processes asked of this one.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// Notes that others are short of frames.
@@ -71,7 +72,7 @@ pub fn ask() {
     ASKED.store(1, Release);
 }
 
-/// Gives frames up if others asked for them. Called where no lock is held.
+/// Gives up frames if others asked for them. The caller holds no lock.
 pub fn give_up_asked() {
     if ASKED.load(Relaxed) != 0 && ASKED.swap(0, Relaxed) != 0 {
         // A press comes while the thread waits in a call, too.
@@ -84,7 +85,7 @@ fn give_up() {
     if light::give_up(manager) {
         return;
     }
-    // Whoever changes mappings is soon done; then this is asked again.
+    // A thread that changes mappings is soon done, and then calls this again.
     let Some(_gate) = GATE.try_read() else { return ask() };
     let all = manager.tree.charged() as usize;
     manager.mm().manager().reclaim(GIVEN.max(all / 8));

@@ -1,14 +1,14 @@
 //! A process of the runtime's that answers faults, for `--delivery=threads`.
 //!
-//! It reads a userfaultfd that sees the kernel's accesses too: those of system calls, and those of
-//! other processes (`process_vm_readv`). So whoever looks from outside finds absent pages.
+//! It reads a userfaultfd that also sees the kernel's accesses: those of system calls, and those of
+//! other processes (`process_vm_readv`). So readers from outside find absent pages.
 //!
-//! The server shares the program's memory and descriptors and nothing else. As a thread of the
-//! program it would be stopped by the debugger that waits for its answers, and the program would be
-//! a process of several threads for `unshare`, `setns` and the like.
+//! The server shares only the program's memory and descriptors. As a thread of the program, it
+//! would be stopped by the debugger that waits for its answers, and `unshare`, `setns` and the like
+//! would see a process of several threads.
 //!
-//! The server does all its work under the gate, so that a fork finds it idle, and reads a report under
-//! the gate too. It is asked to end, not killed: the program may have dropped the rights that its
+//! The server works only under the gate, so that a fork finds it idle, and reads reports under the
+//! gate too. It is asked to end, not killed: the program may have dropped privileges that its
 //! server has.
 
 use super::events::{self, Answered};
@@ -31,27 +31,27 @@ use pagefault_linux::store::descriptor::{self, Kept};
 use pagefault_linux::{Answer, Delivery, Refilled, Report, Signal};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// The process that the memory is of: others may share it, such as a child of vfork.
+/// The process that owns the memory; others may share it, such as a child of vfork.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 /// The server's number; 0 while it does not run.
 static SERVER: AtomicU32 = AtomicU32::new(0);
-/// What the server is to the runtime.
+/// The server as a process of the runtime.
 static MEMBER: AtomicPtr<Member> = AtomicPtr::new(null_mut());
-/// How many calls are under way during which it must not run.
+/// How many current calls forbid it to run.
 static PAUSES: AtomicU32 = AtomicU32::new(0);
-/// Held by whoever starts the server or ends it.
+/// Held while the server is started or ended.
 static LIFE: Mutex<()> = Mutex::new(());
-/// Whether the server is to end.
+/// Whether the server should end.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// Wakes the server, so that it sees that.
 static STOPS: OnceBox<Kept> = OnceBox::new();
-/// Names the owner, to find out when it has ended.
+/// Names the owner, to learn of its end.
 static OWNER_ENDS: OnceBox<Kept> = OnceBox::new();
 
 /// `__WALL`: children whose end raises no signal too.
 const ALL_CHILDREN: u64 = 0x4000_0000;
 
-/// The manager, where faults are the server's to answer.
+/// The manager, if a server answers faults.
 fn served() -> Option<&'static Manager> {
     current().filter(|manager| manager.delivery != Delivery::Inline)
 }
@@ -61,7 +61,7 @@ pub fn is_owner() -> bool {
     OWNER.load(Relaxed) == sys::process_id()
 }
 
-/// Whether faults are a server's to answer, and it is the calling process's own.
+/// Whether a server answers faults, and belongs to the calling process.
 fn is_served_here() -> bool {
     served().is_some() && is_owner()
 }
@@ -109,7 +109,7 @@ fn number_of(place: &OnceBox<Kept>) -> u64 {
     place.get().map_or(-1, |kept| kept.as_fd().as_raw_fd()) as u32 as u64
 }
 
-/// What the server is given.
+/// The server's argument.
 #[repr(C)]
 struct Start {
     begin: Begin,
@@ -124,7 +124,7 @@ fn start() {
         Ok(thread) => thread,
         Err(errno) => process::stop(format_args!("no memory for a stack: error {}", errno.0)),
     };
-    // A tracer of the program's must not be given the server.
+    // The program's tracer must not get the server as a tracee.
     let flags = nr::CLONE_VM | nr::CLONE_FILES | nr::CLONE_UNTRACED;
     let mask = sys::exchange_mask(crate::signal::ALL);
     // SAFETY: the block is the server's alone, and so is what lies at its end.
@@ -147,8 +147,8 @@ fn start() {
 /// The server does not run until this is dropped.
 pub struct Paused(());
 
-/// Ends the calling process's server for the time of a call that it must not live to see. Nobody
-/// may touch absent memory meanwhile who is to go on before the call is over.
+/// Ends the calling process's server for the duration of a call. Meanwhile no thread that must
+/// continue before the call is over may touch absent memory.
 pub fn pause() -> Option<Paused> {
     if !is_served_here() {
         return None;
@@ -169,8 +169,8 @@ impl Drop for Paused {
     }
 }
 
-/// Ends the server, as its process is about to end and nobody else needs it. The descriptors that
-/// it shares are closed by then, as whoever waits for the process expects.
+/// Ends the server before its process ends, if no other process needs it. So its shared descriptors
+/// are closed when a waiter sees the process's end.
 pub fn end_with_process() {
     if !is_served_here() {
         return;
@@ -203,7 +203,7 @@ fn end() {
     }
 }
 
-/// The process that the server is for, if the caller is the server.
+/// The server's owner, if the caller is the server.
 pub fn owner_of_caller() -> Option<u32> {
     let server = SERVER.load(Relaxed);
     (server != 0 && server == sys::process_id()).then(|| OWNER.load(Relaxed))
@@ -242,7 +242,7 @@ fn answer_while_needed(manager: &Manager, thread: &Thread) {
     }
 }
 
-/// What became of the process that the server is for.
+/// The state of the server's owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Lives,
@@ -254,7 +254,7 @@ enum Owner {
 fn wait(manager: &Manager, owner: Owner) -> Owner {
     /// `POLLIN`.
     const IN: u64 = 1;
-    /// How often the server looks whether it is still needed, in nanoseconds.
+    /// How often the server checks whether it is still needed, in nanoseconds.
     const LOOK: u64 = 10_000_000;
     let poll = |fd: u64| fd | IN << 32;
     let is_ready = |poll: u64| poll >> 48 != 0;
@@ -276,7 +276,7 @@ fn wait(manager: &Manager, owner: Owner) -> Owner {
     if is_ready(polls[2]) { Owner::Ended } else { owner }
 }
 
-/// Answers the faults that are reported.
+/// Answers reported faults.
 fn answer_all(manager: &Manager) {
     let mut room = Room::new();
     loop {
@@ -288,7 +288,7 @@ fn answer_all(manager: &Manager) {
         match answer(manager, &report) {
             Found::Answered => room = Room::new(),
             Found::Short => {
-                // It is reported again, so that nobody is forgotten once the gate is let go of.
+                // The fault is reported again, so no thread is forgotten once the gate is released.
                 manager.machine.wake_waiters(&report);
                 drop(gate);
                 room.make(manager);

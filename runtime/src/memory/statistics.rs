@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pagefault::{Ahead, Correction, Event, Weight};
 use pagefault_control::{Control, Counters, Kind};
 
-/// Counts what happens.
+/// Counts events.
 pub struct Observer {
     pub control: &'static Control,
 }
@@ -66,9 +66,9 @@ const fn guesses(counters: &Counters, ahead: Ahead) -> (&pagefault_control::Ahea
     }
 }
 
-/// Says from time to time how many pages this process has in each swap area.
+/// Reports from time to time how many pages this process has in each swap area.
 fn say_what_is_stored(control: &Control) {
-    /// So many pages come or go between two of these.
+    /// The pages that come or go between two reports.
     const EVERY: u32 = 64;
     static MOVED: AtomicU32 = AtomicU32::new(0);
     if !MOVED.fetch_add(1, Relaxed).is_multiple_of(EVERY) {

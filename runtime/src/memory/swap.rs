@@ -24,11 +24,11 @@ use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
 /// How much better than three to one RAM may compress before slots, not bytes, run out.
 const SLOTS_PER_PAGE: u64 = 4;
 
-/// The areas, which a fork concerns.
+/// The areas, for forks.
 pub struct Areas {
     files: Vec<(Arc<SwapFile>, &'static Extents)>,
     ram: Vec<Arc<CompressedRam>>,
-    /// Who compresses for the first area of compressed memory.
+    /// The compressor of the first area of compressed memory.
     offload: Option<&'static Offload>,
     pool: &'static Pool,
     /// A file that could not be made when the tree began, because the disk was full.
@@ -47,7 +47,7 @@ pub enum SwapError {
     /// There is no address space for compressed memory.
     #[error("no address space for compressed memory: error {}; is `ulimit -v` set?", .0.0)]
     Pool(Errno),
-    /// The memory manager does not take it.
+    /// The memory manager refuses it.
     #[error("no address space for the tables of a swap area ({0:?}); is `ulimit -v` set?")]
     Refused(SwapOnError),
 }
@@ -115,12 +115,12 @@ impl Areas {
     pub fn before_fork(&self) {
         self.ram.iter().for_each(|ram| count(self.pool.control(), ram.before_fork()));
         for (file, _) in &self.files {
-            // A full disk leaves the pages where they wait, on both sides.
+            // On a full disk the pages keep waiting, on both sides.
             let _ = file_size::unlimited(|| file.before_fork());
         }
     }
 
-    /// Makes the child that has `slot` hold what this process holds: compressed memory, parts of files.
+    /// Makes the child with `slot` hold this process's compressed memory and parts of files.
     pub fn child(&self, slot: u32, file: u32) -> Result<Child, Errno> {
         let mut child = Child { spans: None, desk: None, extents: Vec::new() };
         match self.fill(&mut child, slot, file) {
@@ -217,7 +217,8 @@ impl SwapDevice for Area {
         match &self.store {
             Store::Ram(ram) => ram.read(slot, page)?,
             Store::File(file) => file.read(slot, page).inspect_err(|_| {
-                // The program must not go on without its page, nor be told that it is at fault.
+                // The program must not continue without its page, nor get a signal as if it were at
+                // fault.
                 if let Some(damage) = file.damage() {
                     process::stop(format_args!("{damage}"));
                 }

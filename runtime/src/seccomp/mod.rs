@@ -1,8 +1,8 @@
 //! The program's own filters of system calls (`seccomp(2)`).
 //!
-//! A filter installed on the host would judge the runtime's calls too, and forbid what the program
-//! never makes. So the runtime runs the program's filters itself, at each of the program's calls. A
-//! program that is executed under filters gets them from the host, and runs unmanaged.
+//! A filter installed on the host would judge the runtime's calls too, and forbid calls that the
+//! program never makes. So the runtime runs the program's filters itself, at each of the program's
+//! calls. A program that is executed under filters gets them from the host, and runs unmanaged.
 
 pub mod bpf;
 
@@ -22,7 +22,7 @@ const PENALTY: usize = 4;
 /// `AUDIT_ARCH_X86_64`.
 pub const ARCHITECTURE: u32 = 0xc000_003e;
 
-/// What judges the calls of a thread.
+/// The mode of a thread, which judges its calls.
 #[derive(Clone, Default)]
 pub enum Mode {
     /// Nothing.
@@ -47,7 +47,7 @@ pub struct Filter {
 #[derive(Default)]
 pub struct State {
     mode: Mutex<Mode>,
-    /// Whether there is one, to be asked without the lock.
+    /// Whether there is one, readable without the lock.
     is_on: AtomicBool,
 }
 
@@ -128,7 +128,7 @@ impl Mode {
         Ok(Mode::Filter(Arc::new(Filter { program, flags, before, len })))
     }
 
-    /// Whether this is what another mode began as: it has the same filters, or fewer.
+    /// Whether this is an ancestor of another mode: it has the same filters, or fewer.
     pub fn is_before(&self, other: &Mode) -> bool {
         let Mode::Filter(mine) = self else { return matches!(self, Mode::Off) };
         let Mode::Filter(filter) = other else { return false };
@@ -149,7 +149,7 @@ impl Filter {
         core::iter::successors(Some(self), |filter| filter.before.as_deref())
     }
 
-    /// What all filters say together: the strictest, and of equals the newest.
+    /// The result of all filters: the strictest, and of equals the newest.
     fn run(&self, data: &Data) -> u32 {
         let action = |value: u32| (value & raw::SECCOMP_RET_ACTION_FULL) as i32;
         let mut result = raw::SECCOMP_RET_ALLOW;
@@ -180,7 +180,7 @@ fn verdict(value: u32) -> Verdict {
         raw::SECCOMP_RET_ALLOW | raw::SECCOMP_RET_LOG => Verdict::Allow,
         raw::SECCOMP_RET_ERRNO => Verdict::Fail(Errno(data.min(4095) as i32)),
         raw::SECCOMP_RET_TRAP => Verdict::Trap(data as i32),
-        // Nobody traces, and nobody listens.
+        // There is no tracer and no listener.
         raw::SECCOMP_RET_TRACE | raw::SECCOMP_RET_USER_NOTIF => Verdict::Fail(Errno::ENOSYS),
         raw::SECCOMP_RET_KILL_THREAD => Verdict::KillThread,
         _ => Verdict::KillProcess,

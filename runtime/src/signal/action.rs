@@ -1,4 +1,4 @@
-//! What the program wants done about each signal.
+//! The program's action for each signal.
 
 use super::{Set, arrive};
 use crate::lock::Mutex;
@@ -49,7 +49,7 @@ impl Action {
         self.flags & u64::from(flag) != 0
     }
 
-    /// Whether calls go on that the handler interrupted.
+    /// Whether calls that the handler interrupts restart.
     pub fn restarts(&self) -> bool {
         self.has(nr::SA_RESTART) || !self.is_handled()
     }
@@ -65,7 +65,7 @@ impl Actions {
         Self(Mutex::new([none; SIGNALS]))
     }
 
-    /// Of a process that does not share its parent's actions.
+    /// The actions of a process that does not share its parent's.
     pub fn copied(&self) -> Self {
         Self(Mutex::new(*self.0.lock()))
     }
@@ -75,7 +75,7 @@ impl Actions {
         self.0.lock()[signal as usize - 1]
     }
 
-    /// Takes a signal's handler for one call: `SA_RESETHAND` takes it away.
+    /// Takes a signal's handler for one call; `SA_RESETHAND` resets it.
     pub fn take(&self, signal: i32) -> Action {
         let mut actions = self.0.lock();
         let slot = &mut actions[signal as usize - 1];
@@ -87,7 +87,7 @@ impl Actions {
         action
     }
 
-    /// `rt_sigaction(2)`: changes a signal's action, and returns what it was.
+    /// `rt_sigaction(2)`: changes a signal's action, and returns the old one.
     pub fn exchange(&self, signal: i32, new: Option<Action>) -> Result<Action> {
         let valid = (1..=SIGNALS as i32).contains(&signal);
         let fixed = signal == nr::SIGKILL as i32 || signal == nr::SIGSTOP as i32;
@@ -106,12 +106,12 @@ impl Actions {
         Ok(old)
     }
 
-    /// Notes what the kernel does about a signal at the program's start.
+    /// Notes the kernel's action for a signal at the program's start.
     pub fn inherit(&self, signal: i32, handler: u64) {
         self.0.lock()[signal as usize - 1].handler = handler;
     }
 
-    /// Makes each signal that is handled have its default (`CLONE_CLEAR_SIGHAND`). The caller is of the
+    /// Resets each handled signal to its default (`CLONE_CLEAR_SIGHAND`). The caller belongs to the
     /// process.
     pub fn clear_handlers(&self) {
         let mut actions = self.0.lock();
@@ -123,7 +123,7 @@ impl Actions {
         }
     }
 
-    /// The actions as an exec leaves them: what is ignored stays so.
+    /// The actions after an exec: ignored signals stay ignored.
     pub fn settle_for_exec(&self) {
         // The kernel resets handlers by itself; of the signals that the runtime takes, it knows no
         // more what the program wants.

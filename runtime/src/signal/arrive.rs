@@ -39,7 +39,7 @@ pub fn install() {
     take_cores();
 }
 
-/// Takes over the signals whose default dumps a core, if that lacks something.
+/// Takes over the signals whose default dumps core, if the dump would be incomplete.
 pub fn take_cores() {
     for signal in memory::dump::SIGNALS {
         let action = Thread::current().member().signals().action(signal as i32);
@@ -49,7 +49,7 @@ pub fn take_cores() {
     }
 }
 
-/// Makes the kernel do about a signal what the program wants.
+/// Gives the kernel the program's action for a signal.
 pub fn settle(signal: i32, action: &Action) {
     if Set::NEEDED.contains(signal) {
         return;
@@ -73,7 +73,7 @@ pub fn ignore(signal: i32) {
     set(signal, IGNORE, 0, Mask::Nothing);
 }
 
-/// Makes the kernel do its default about a signal, for good.
+/// Makes the kernel use its default for a signal, for good.
 pub fn reset(signal: i32) {
     set(signal, super::action::DEFAULT, 0, Mask::Nothing);
 }
@@ -99,7 +99,7 @@ fn set(signal: i32, handler: u64, flags: u32, mask: Mask) {
     let _ = unsafe { sys::call(nr::__NR_rt_sigaction, args) };
 }
 
-/// What the kernel does about a signal at present.
+/// The kernel's current action for a signal.
 pub fn kernel_handler(signal: i32) -> u64 {
     let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     let args = [signal as u64, 0, (&raw mut action) as u64, 8];
@@ -152,7 +152,7 @@ fn on_trap(thread: &Thread, context: &mut Context) {
     }
 }
 
-/// A bad access, or a signal of the same number that somebody sent.
+/// A bad access, or a sent signal with the same number.
 pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
@@ -197,7 +197,7 @@ pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Conte
     on_async(Thread::current(), info, context);
 }
 
-/// The keeper asks for frames, which others are short of.
+/// The keeper asks for frames for others.
 fn on_press(thread: &Thread, context: &mut Context) {
     memory::ask_for_frames();
     let runs_program = !thread.has_stack_at(context.registers.rsp);
@@ -207,18 +207,18 @@ fn on_press(thread: &Thread, context: &mut Context) {
     }
 }
 
-/// What a signal interrupted.
+/// The code that a signal interrupted.
 enum Interrupted {
     Program,
     Runtime,
 }
 
 fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted {
-    // The runtime runs on its own stack alone, the program never does.
+    // The runtime runs only on its own stack, the program never does.
     let is_ours = thread.has_stack_at(context.registers.rsp);
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
     if info.is_press() {
-        // Nothing blocks it, so that it may have interrupted whoever holds a lock.
+        // Nothing blocks it, so it may have interrupted a holder of a lock.
         on_press(thread, context);
         return interrupted;
     }
@@ -230,7 +230,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     } else if !is_ours {
         deliver(thread, context, info);
     } else if thread.has_pending() {
-        // All others are blocked, so that this cannot be.
+        // All other signals are blocked, so this cannot happen.
         deliver_default_at_once(info);
     } else if action.handler != IGNORE {
         thread.defer(info);

@@ -1,4 +1,4 @@
-//! Starting a handler of the program's, as the kernel would.
+//! Starts a handler of the program's, as the kernel would.
 
 use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, believed_mask, set_believed_mask};
@@ -7,7 +7,7 @@ use crate::thread::Thread;
 use crate::{call, entry, files, memory, site, sys, user};
 use linux_raw_sys::general as nr;
 
-/// What lies below a stack pointer and belongs to the interrupted function.
+/// The red zone: bytes below a stack pointer that belong to the interrupted function.
 const RED_ZONE: u64 = 128;
 
 /// The trap flag, the direction flag and the resume flag, which a handler starts without.
@@ -18,7 +18,7 @@ const CLEARED: u64 = 1 << 8 | 1 << 10 | 1 << 16;
 const SEGMENTS: u64 = 0x33 | 0x2b << 48;
 const SEGMENTS_MASK: u64 = 0xffff | 0xffff << 48;
 
-/// Makes the interrupted code go on in the program's handler of a signal.
+/// Continues the interrupted code in the program's handler of a signal.
 pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     site::show(&mut context.registers);
     let action = thread.member().signals().take(info.signal);
@@ -67,8 +67,8 @@ pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
     deliver_default(info);
 }
 
-/// Lets the kernel do its default about a signal, which mostly ends the process. The caller holds no
-/// lock.
+/// Causes the kernel's default action for a signal, which usually ends the process. The caller
+/// holds no lock.
 pub fn deliver_default(info: &Info) {
     let _kept = call::robust::keep();
     if memory::dump::is_incomplete(info.signal) {
@@ -81,7 +81,7 @@ pub fn deliver_default(info: &Info) {
 pub fn deliver_default_at_once(info: &Info) {
     arrive::reset(info.signal);
     let mut info = *info;
-    // The kernel lets nobody claim to be the kernel, not even towards oneself, but by a plain signal.
+    // The kernel lets no process pose as the kernel, even to itself, except by a plain signal.
     let args = [sys::process_id().into(), sys::thread_id().into(), info.signal as u64];
     // SAFETY: a signal to this thread.
     unsafe {
@@ -95,7 +95,7 @@ pub fn deliver_default_at_once(info: &Info) {
         fault(info.signal);
     }
     if Set::NEEDED.contains(info.signal) {
-        // Delivered by now, as it is never blocked: its default did not end the process.
+        // It has been delivered, as it is never blocked: its default did not end the process.
         arrive::install();
     }
 }
@@ -105,7 +105,7 @@ const INIT: u32 = 1;
 
 /// Makes a bad access, if there is one that raises this signal.
 fn fault(signal: i32) {
-    /// Where no file reaches.
+    /// Beyond the end of any file.
     const BEYOND: u64 = 1 << 46;
     let shared = u64::from(files::shared()[0]);
     let place = match signal as u32 {
@@ -120,8 +120,8 @@ fn fault(signal: i32) {
     }
 }
 
-/// Writes the frame where the kernel would; returns its address, or `None` where it cannot be
-/// written.
+/// Writes the frame where the kernel would; returns its address, or `None` if the stack is not
+/// writable.
 fn write_frame(
     thread: &Thread,
     context: &Context,

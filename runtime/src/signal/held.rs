@@ -1,5 +1,5 @@
-//! Signals that the host cannot block, since the runtime needs them, and that the program has blocked:
-//! somebody sent them.
+//! Signals that other processes sent and the program has blocked, but the host must not block,
+//! since the runtime needs them.
 
 use super::Set;
 use crate::frame::Info;
@@ -9,11 +9,11 @@ use linux_raw_sys::general as nr;
 /// The signals that the runtime needs, in the order in which the host delivers them.
 const NEEDED: [u32; 3] = [nr::SIGBUS, nr::SIGSEGV, nr::SIGSYS];
 
-/// Those of a thread that wait until the program unblocks them; one of each, as the host keeps them.
+/// A thread's signals that wait until the program unblocks them; one of each, as on the host.
 #[derive(Default)]
 pub struct Held {
     signals: [Cell<Option<Info>>; 3],
-    /// Which they are.
+    /// Their numbers.
     set: Cell<Set>,
 }
 
@@ -23,7 +23,7 @@ impl Held {
         self.set.get()
     }
 
-    /// Keeps a signal, unless one of its number waits.
+    /// Keeps a signal, unless one with its number waits.
     pub fn put(&self, info: &Info) {
         if self.set().contains(info.signal) {
             return;

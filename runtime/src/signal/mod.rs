@@ -2,15 +2,16 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `action` | what the program wants done about each signal |
+//! | `action` | the program's action for each signal |
 //! | `arrive` | a signal arrives: a call, a fault, or one of the program's |
 //! | `deliver` | writes the frame of a program's handler where the kernel would have |
 //! | `resume` | returns from it |
-//! | `held` | those that the program blocks and the host cannot |
+//! | `held` | signals that the program blocks and the host cannot |
 //!
-//! The kernel never has to write a frame into memory that may be absent. What the program does not
-//! handle, the kernel does by its default action. `SIGSYS`, `SIGBUS` and `SIGSEGV` are the runtime's:
-//! they can be neither blocked nor taken away, and what the program believes of them is remembered.
+//! The kernel never has to write a frame into memory that may be absent. It takes its default
+//! action for signals without a handler of the program's. `SIGSYS`, `SIGBUS` and `SIGSEGV` are the
+//! runtime's: they can be neither blocked nor taken away. The runtime remembers the program's own
+//! mask and actions for them.
 //!
 //! A signal that arrives while the thread is in the runtime waits ([`Thread::defer`]) until the way
 //! out, and every other is blocked until then.
@@ -52,7 +53,7 @@ impl Set {
         self.0 & bit(signal) != 0
     }
 
-    /// What the kernel may block: the set without those that the runtime needs.
+    /// The signals that the kernel may block: the set without those that the runtime needs.
     pub const fn for_kernel(self) -> u64 {
         self.0 & !Self::NEEDED.0
     }
@@ -72,7 +73,7 @@ impl Set {
         Self(self.0 | other.0)
     }
 
-    /// What the host may take from the queue of signals for the program: not a press.
+    /// The signals that the host may take from the queue for the program: not a press.
     pub const fn without_press(self) -> Self {
         self.without(Self::of(PRESS_SIGNAL))
     }
@@ -87,15 +88,15 @@ const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Everything but what the runtime needs: blocked while a signal waits.
+/// All signals but those that the runtime needs: blocked while a signal waits.
 pub const ALL: u64 = Set(u64::MAX).for_kernel();
 
-/// The mask that the program believes to have, where the kernel has `mask` for it.
+/// The mask that the program sees, if the kernel has `mask`.
 pub fn believed_mask(thread: &Thread, mask: u64) -> Set {
     Set(Set(mask).for_kernel() | thread.believed.get().0)
 }
 
-/// Makes `mask` the program's, and returns what the kernel is to block.
+/// Makes `mask` the program's, and returns the mask for the kernel.
 pub fn set_believed_mask(thread: &Thread, mask: Set) -> u64 {
     let mask = mask.blockable();
     thread.believed.set(Set(mask.0 & Set::NEEDED.0));
@@ -122,7 +123,7 @@ pub fn raise_held(thread: &Thread) -> bool {
     if thread.held().set().without(blocked) == Set::EMPTY || thread.has_pending() {
         return thread.has_pending();
     }
-    // None may come while one waits.
+    // No signal may come while one waits.
     thread.site.note_mask(sys::exchange_mask(ALL));
     if !thread.has_pending()
         && let Some(info) = thread.held().take(free)

@@ -6,10 +6,10 @@ use crate::thread::Thread;
 use crate::user;
 use linux_raw_sys::general as nr;
 
-/// Makes the thread go on with what the frame at its stack pointer says.
+/// Continues the thread with the state in the frame at its stack pointer.
 pub fn return_from_handler(thread: &Thread, context: &mut Context) {
     if restore(thread, context).is_none() {
-        // The kernel's answer to a frame that is none.
+        // The kernel's answer to an invalid frame.
         deliver::deliver_fault(
             thread,
             context,
@@ -41,7 +41,7 @@ fn restore(thread: &Thread, context: &mut Context) -> Option<()> {
     context.flags = frame.context.flags;
     context.mask = set_believed_mask(thread, Set(frame.context.mask));
     let stack = frame.context.stack;
-    // A stack that cannot be is left as it was, as the kernel leaves it.
+    // Like the kernel, this ignores an invalid alternate stack.
     let off = AltStack { flags: nr::SS_DISABLE, ..AltStack::default() };
     thread.alt_stack.set(if stack.flags & nr::SS_DISABLE != 0 { off } else { stack });
     Some(())

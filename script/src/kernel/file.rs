@@ -49,7 +49,7 @@ impl Files {
         Ok(Self { files })
     }
 
-    /// The descriptor; −1 for a file that is none of the script's.
+    /// The descriptor; −1 for a file that is not the script's.
     pub(super) fn fd(&self, File(number): File) -> libc::c_int {
         self.files.get(number as usize).map_or(-1, |file| file.as_raw_fd())
     }

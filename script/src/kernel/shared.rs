@@ -19,7 +19,7 @@ const SCRATCH: usize = (16 << 20) + SIGNAL_STACK;
 /// The signal stack at the end of the scratch memory.
 pub(super) const SIGNAL_STACK: usize = 64 << 10;
 
-/// What a process is told to do. Addresses are the process's own.
+/// An order to a process. Addresses are the process's own.
 #[derive(Clone, Copy)]
 pub(super) enum Order {
     System {

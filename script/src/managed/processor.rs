@@ -17,7 +17,7 @@ pub enum Stopped {
     OutOfMemory,
     /// The memory manager reported a bug.
     Bug(String),
-    /// The kernel cannot go on: what it says, and the address.
+    /// The kernel cannot continue: its message, and the address.
     Oops(Oops, u64),
 }
 

@@ -102,7 +102,7 @@ impl Writer {
         self.truncate(file, most);
     }
 
-    /// A file that ends within a page for a few lines, in which nobody stores.
+    /// A file that ends within a page for a few lines, during which no line stores.
     pub(super) fn uneven_file(&mut self) {
         let file = self.file();
         let (name, pages) = {

@@ -4,7 +4,7 @@ use crate::machine::Catalogue;
 use crate::parse::parse;
 use std::collections::VecDeque;
 
-/// A machine that notes what it is asked and answers what it is told to, then `ok`.
+/// A machine that records its calls, and gives prepared answers, then `ok`.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<String>,

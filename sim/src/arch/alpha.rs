@@ -22,8 +22,9 @@ impl Architecture for Alpha {
     const INDEX_BITS: u32 = PAGE_SHIFT - 3;
     const TASK_SIZE: VirtAddr = VirtAddr(1 << (WIDTH - 1));
     const KERNEL: VirtAddr = VirtAddr(u64::MAX << (WIDTH - 1));
+    /// The upper half of the kernel's part, as on Linux; the lower half is physical memory.
     const SYNCHRONISED: Range<u64> =
-        Range { start: Self::KERNEL.0, end: Self::KERNEL.0 | 1 << (WIDTH - 2) };
+        Range { start: Self::KERNEL.0 | 1 << (WIDTH - 2), end: u64::MAX };
     const NO_EXECUTE: bool = true;
     const RIGHTS: pagefault_machine::Rights = pagefault_machine::Rights::Each;
     const ACCESSED: u64 = 0;

@@ -11,12 +11,12 @@ use proptest::prelude::*;
 
 const FRAMES: u32 = 80;
 
-/// What is done to the queue.
+/// An operation on the queue.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A page that is in no queue is put in, and stays for so many rounds.
+    /// Puts in a page that is in no queue; it stays for this many rounds.
     Push(u32, u8),
-    /// A page is taken out from wherever it is.
+    /// Takes a page out, wherever it is.
     Unlink(u32),
     Pop,
     Turn,
@@ -31,7 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whether the queue is used as by one of many contexts or by the only one.
+/// Whether the queue's user is one of many contexts or the only one.
 struct Who(bool);
 
 impl Sole for Who {
@@ -88,7 +88,7 @@ impl Both {
         self.expected.push_back((frame, rounds));
     }
 
-    /// The pages at the old end that stay go behind the others, one by one.
+    /// Moves the pages at the old end that stay behind the others, one by one.
     fn turn(&mut self) {
         let staying = |(_, rounds): &&(u32, u8)| *rounds > 0;
         let run = self.expected.iter().take(TURNS).take_while(staying).count();

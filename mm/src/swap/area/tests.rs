@@ -18,7 +18,7 @@ use std::vec::Vec;
 
 type TestAreas = Areas<RawMutex, RawRwLock>;
 
-/// A device in memory, which remembers what it was asked to discard.
+/// A device in memory, which remembers the discarded slots.
 #[derive(Default)]
 struct Disk {
     slots: u32,
@@ -27,7 +27,7 @@ struct Disk {
     broken: AtomicBool,
 }
 
-/// Several hands on one device, so that a test keeps one.
+/// Several handles on one device, so that a test keeps one.
 struct Shared(Arc<Disk>);
 
 impl SwapDevice for Shared {
@@ -160,7 +160,7 @@ fn a_slot_is_discarded_with_its_last_reference_only() {
 /// The slot given out, the count of the slot being discarded, and its offset.
 type Seen = (Option<SwapSlot>, u16, u32);
 
-/// While it discards, it looks whether the slot could already be given out.
+/// During a discard, it checks whether the slot could already be given out.
 struct Prober {
     areas: Arc<TestAreas>,
     seen: Arc<Mutex<Vec<Seen>>>,

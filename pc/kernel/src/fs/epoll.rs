@@ -18,7 +18,7 @@ const ONCE: u32 = 1 << 30;
 pub struct Wish {
     /// `EPOLL` flags.
     pub events: u32,
-    /// What the program is told beside the events.
+    /// The program's data beside the events.
     pub data: u64,
 }
 

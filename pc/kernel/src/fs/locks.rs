@@ -32,7 +32,7 @@ impl Owner {
 pub enum Kind {
     /// Those of the same kind.
     Shared,
-    /// Nobody.
+    /// No owner.
     Exclusive,
 }
 

@@ -16,7 +16,7 @@ pub const CAPACITY: usize = 65536;
 /// A pipe grows only while the heap has so much: the next call may need it.
 const GROWTH: usize = CAPACITY + process::CALL;
 
-/// So many bytes are written whole or not at all (`PIPE_BUF`).
+/// This many bytes are written whole or not at all (`PIPE_BUF`).
 const WHOLE: usize = 4096;
 
 /// What both ends share.

@@ -14,9 +14,9 @@ bitflags::bitflags! {
         const IN = 0x1;
         /// A write would not wait.
         const OUT = 0x4;
-        /// A write would fail: nobody is left to read.
+        /// A write would fail: no reader is left.
         const ERR = 0x8;
-        /// Nobody is left to write.
+        /// No writer is left.
         const HUP = 0x10;
         /// The file is not open.
         const INVALID = 0x20;
@@ -26,11 +26,11 @@ bitflags::bitflags! {
 }
 
 impl Ready {
-    /// What is told even to those who did not ask.
+    /// The events that are reported even without a request.
     pub const ALWAYS: Self = Self::ERR.union(Self::HUP).union(Self::INVALID);
 }
 
-/// How long who waits does not look again by itself. The console and the clock tell nobody.
+/// How long a waiter sleeps before it checks again. The console and the clock wake no waiter.
 const LOOK_AGAIN: u64 = 10_000_000;
 
 /// How many tasks wait here, and a count of what they wait for.

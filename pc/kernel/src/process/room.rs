@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 /// What a call may take from the kernel's heap, but for the few that ask for more.
 pub const CALL: usize = 144 << 10;
 
-/// How often pages are evicted for the kernel's heap before it is told that there is no memory.
+/// How often to evict pages for the kernel's heap before an allocation fails.
 const PASSES: u32 = 16;
 
 /// Makes sure that the kernel's heap can give so much, by evicting pages of programs; whether it can.

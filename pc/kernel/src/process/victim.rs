@@ -22,7 +22,7 @@ fn frames_of(process: &Process) -> u64 {
 /// No memory could be had for the running program: the largest process dies (spec F25, the score of
 /// newer kernels: resident pages and page tables).
 ///
-/// While an earlier victim still holds its memory, nobody else has to die.
+/// While an earlier victim still holds its memory, no other process is killed.
 pub fn out_of_memory() {
     // One at a time: two that look for a victim at once would find two.
     let choice = CHOICE.lock();
@@ -67,7 +67,8 @@ pub fn out_of_memory() {
     );
     let death = Death { reason: Reason::Signal(signal::SIGKILL) };
     kill_threads(&victim, death);
-    // Whoever runs in the same memory keeps it: the child of a vfork, for which its parent waits.
+    // A process in the same memory keeps it alive: the child of a vfork, for which its parent
+    // waits.
     let space = victim.space.lock().clone();
     let shares = |process: &&Arc<Process>| {
         let own = process.space.lock();

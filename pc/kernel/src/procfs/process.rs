@@ -93,7 +93,7 @@ fn open_numbers(process: &Process) -> Vec<String> {
 fn open_file(process: &Process, number: u32) -> Option<Made> {
     let open = process.files.lock().find(number).ok()?;
     Some(match &open.what {
-        // A file without a path, or whose path is another's by now, is reached all the same.
+        // A file without a path, or whose path now names another file, is still reached.
         What::Node(node, path) if is_at(node, path) => Made::Link(path.clone()),
         _ => Made::Opened(open),
     })
@@ -212,7 +212,7 @@ fn smaps(process: &Process) -> String {
         space.pages(region.range.clone(), |page| {
             sums.add(&page);
             seen += 1;
-            // Whoever waits for the disk looks at it in turn, and must not wait for all of this.
+            // Tasks that wait for the disk poll it in turn, and must not wait for all of this.
             if seen.is_multiple_of(YIELD_AFTER) {
                 scheduler::yield_now();
             }
@@ -339,7 +339,7 @@ fn swapped_pages(process: &Process) -> u64 {
     swapped
 }
 
-/// `R` for a process that looks at itself, `Z` for one that nobody waited for, else `S`.
+/// `R` for the calling process, `Z` for a zombie, else `S`.
 fn state(process: &Process) -> &'static str {
     let own = process.id == crate::process::current().id;
     match process.threads.lock().is_empty() {
@@ -349,7 +349,7 @@ fn state(process: &Process) -> &'static str {
     }
 }
 
-/// Times are told in hundredths of a second.
+/// Times are reported in hundredths of a second.
 const CLOCK_TICK: u64 = 10_000_000;
 
 fn stat(process: &Process) -> String {

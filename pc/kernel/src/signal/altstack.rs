@@ -27,7 +27,7 @@ impl AltStack {
         self.disarms == 0 && pointer > self.address && pointer - self.address <= self.bytes
     }
 
-    /// What a program is told while its stack pointer is this.
+    /// The program's view of it at this stack pointer.
     pub const fn words(&self, pointer: u64) -> [u64; WORDS] {
         let state = if self.bytes == 0 {
             nr::SS_DISABLE

@@ -152,7 +152,7 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
     let bytes = amount(&open, bytes, at)?;
     let piece = piece(&open);
     if open.swallows() {
-        // Nobody looks at what is given.
+        // The value is ignored.
         let is_address = user::access_ok(from, bytes as usize);
         return if is_address { Ok(bytes) } else { Err(Errno::EFAULT) };
     }
@@ -206,7 +206,7 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     };
     let (node, path) = match &node.kind {
         Kind::Opened(open) => match &open.what {
-            // Opened anew, as by its path.
+            // Opened again, as by its path.
             What::Node(node, path) => (node.clone(), path.clone()),
             _ => return add(open.clone(), 0, close_on_exec),
         },

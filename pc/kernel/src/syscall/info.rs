@@ -24,13 +24,13 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_umask => {
             Ok(process::current().umask.swap(a as u32 & 0o777, Ordering::Relaxed).into())
         }
-        // All tasks take turns alike. A priority is told as 20 less its niceness.
+        // All tasks have equal turns. A priority is reported as 20 minus its niceness.
         nr::__NR_getpriority => Ok(20),
         nr::__NR_setpriority => Ok(0),
         nr::__NR_sched_getscheduler | nr::__NR_sched_get_priority_max => Ok(0),
         nr::__NR_sched_get_priority_min => Ok(0),
         nr::__NR_sched_getparam => user::write(b, &[0; 4]).map(|()| 0).map_err(Errno::from),
-        // These would be told to nobody, and programs ask for them at every start.
+        // These would have no reader, and programs ask for them at every start.
         nr::__NR_rseq => Err(Errno::ENOSYS),
         nr::__NR_sync | nr::__NR_syncfs => Ok(0),
         // There is no terminal to hang up.

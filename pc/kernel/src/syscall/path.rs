@@ -283,7 +283,7 @@ fn statfs(path: &str, to: u64) -> Result {
     write_words(to, &whole)
 }
 
-/// The superuser may do everything but run what nobody may.
+/// The superuser may do everything, except execute a file without any execute bit.
 fn access(directory: u32, at: u64, wanted: u32) -> Result {
     const EXECUTE: u32 = 1;
     let node = path(directory, at, Follow::Yes)?;

@@ -134,17 +134,16 @@ function drawDecision(data) {
   const calls = data.decision.reduce((sum, row) => sum + row.in_calls, 0);
   const parts = [];
   const { takeovers, taken_over_pages: taken } = data.stats;
-  if (!takeovers && !total) parts.push("The tree fitted into its limit, so that the kernel answered its faults by itself, unseen.");
+  if (!takeovers && !total) parts.push("The tree fitted its limit, so the kernel answered its faults by itself; they are not counted.");
   if (takeovers) {
     const first = data.takeovers[0];
     const stop = data.takeovers.reduce((most, row) => Math.max(most, row.took), 0);
-    const after = first ? ` after ${time(first.seconds * 1e9)}` : "";
-    const when = first ? `, ${takeovers > 1 ? "first " : ""}${after.trim()},` : "";
-    const long = first ? ` ${takeovers === 1 ? "It" : "A process"} stood still for ${time(stop * 1e9)}${takeovers === 1 ? "" : " at most"}.` : "";
-    parts.push(`As long as all fitted the kernel answered faults by itself, unseen. Then${when} ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"} were taken over.${long}`);
+    const when = first ? `${takeovers > 1 ? "From" : "After"} ${time(first.seconds * 1e9)}${takeovers > 1 ? " on" : ""}, ` : "Later, ";
+    const long = first ? ` That stopped ${takeovers === 1 ? "it" : "a process"} for ${takeovers === 1 ? "" : "at most "}${time(stop * 1e9)}.` : "";
+    parts.push(`While the tree fitted its limit, the kernel answered faults by itself; they are not counted. ${when}pagefault took over ${count(taken)} pages of ${count(takeovers)} ${takeovers === 1 ? "process" : "processes"}.${long}`);
   }
-  if (total) parts.push(`The most frequent answer is ${most.title}: ${percent(most.count, total)}.`);
-  parts.push(`${count(faults.major)} waited for a page to be read (major), ${count(faults.minor)} did not (minor).`);
-  if (calls) parts.push(`${count(calls)} of these were no faults but pages that system calls were about to use.`);
+  if (total) parts.push(`The most frequent correction is ${most.title}: ${percent(most.count, total)}.`);
+  parts.push(`${count(faults.major)} faults read a page (major), ${count(faults.minor)} did not (minor).`);
+  if (calls) parts.push(`${count(calls)} of these are not faults, but pages that system calls were about to use.`);
   say("decision", parts.join(" "));
 }

@@ -19,7 +19,7 @@ function drawHead(data) {
     ["resident", bytes(stats.peak_resident_bytes), `resident at most, of ${bytes(data.limit_bytes)}`],
     ["out", count(out), "pages went to swap"],
     ["back", count(back), "pages came back"],
-    ["processes", count(stats.programs + stats.forks), `${stats.programs === 1 ? "1 program" : `${count(stats.programs)} programs`}, ${stats.forks === 1 ? "1 fork" : `${count(stats.forks)} forks`}`],
+    ["processes", count(stats.programs + stats.forks), `program starts and forks (${count(stats.programs)} and ${count(stats.forks)})`],
   ];
   $("numbers").append(...numbers.map(([name, value, text]) => {
     const number = make("div", "number", make("b", "", value), make("span", "", text));

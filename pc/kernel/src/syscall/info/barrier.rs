@@ -1,6 +1,6 @@
 //! membarrier: makes the other CPUs see what this one has stored.
 //!
-//! A CPU that answers an interrupt has finished its stores and will read anew: every command is a
+//! A CPU that answers an interrupt has finished its stores and will read again: every command is a
 //! round of interrupts to the CPUs that run the program, or all programs. The rounds are those that
 //! forget translations, which is more than is asked for.
 

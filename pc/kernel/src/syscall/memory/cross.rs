@@ -55,7 +55,7 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// The next piece of at most so many bytes, and within one page.
+    /// The next piece of at most this many bytes, within one page.
     fn next(&mut self, most: u64) -> Option<Buffer> {
         loop {
             let (first, rest) = self.buffers.split_first()?;

@@ -94,7 +94,7 @@ pub(super) fn control(number: u32, command: u32, to: u64) -> Result {
             write_words(to, &[all.len() as u64, pages, 0, 0, 0, 0])?;
             Ok(last_index())
         }
-        // Its pages may go to swap all the same.
+        // Its pages may still go to swap.
         SHM_LOCK | SHM_UNLOCK => shm::find(number).map(|_| 0),
         _ => Err(Errno::EINVAL),
     }

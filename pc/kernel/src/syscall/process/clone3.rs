@@ -59,7 +59,7 @@ pub fn read(at: u64, bytes: u64) -> Result<[u64; WORDS], Errno> {
         || (stack == 0) != (size == 0)
         || stack != 0 && !user::access_ok(stack, size as usize)
         || (numbers == 0) != (count == 0)
-        // A number of its own choice is nobody's to ask for.
+        // No program may choose the child's number.
         || count > 0;
     if is_wrong { Err(Errno::EINVAL) } else { Ok(words) }
 }
