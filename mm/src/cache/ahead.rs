@@ -82,11 +82,11 @@ impl<M: Machine> Mapping<M> {
 }
 
 impl<M: Machine> Manager<M> {
-    /// How many of `most` pages may be read ahead: no more than half of the frames whose use wakes no
-    /// reclaim and of the pages that leave first.
+    /// How many of `most` pages may be read ahead: at most half of the frames whose use wakes no reclaim
+    /// and of the pages that leave first.
     ///
-    /// Where others hold nearly all frames for good, these are few: pages that nobody asked for must not
-    /// drive out the pages that programs run from.
+    /// If page tables hold nearly all frames, few pages can leave at all. Read-ahead must not evict those:
+    /// programs run from them.
     pub(crate) fn most_ahead(&self, most: u32) -> u32 {
         let spare = self.machine.free_frames().saturating_sub(self.watermarks.high);
         let lengths = self.queues.lengths(&self.order);

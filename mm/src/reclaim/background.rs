@@ -9,8 +9,8 @@ impl<M: Machine> Manager<M> {
     /// Keeps frames free ahead of need until `stop` is set (Linux: `kswapd`, spec F24). A thread of
     /// the embedder runs this; set `stop` and call [`Manager::wake_background`] to end it.
     ///
-    /// It leaves the little that programs run from, where others hold the rest for good: whoever needs a frame
-    /// then looks for one himself, and finds out that memory is out.
+    /// It leaves the last few pages, which programs run from, where page tables hold the rest. A fault that
+    /// needs a frame then reclaims directly, and so learns that memory has run out.
     pub fn background(&self, stop: &AtomicBool) {
         self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);

@@ -115,12 +115,12 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    /// Whether all that could leave for some time was the little that programs run from, while others hold
-    /// the rest for good, as page tables do.
+    /// Whether only the last few pages, which programs run from, have been able to leave for some time,
+    /// because page tables hold the rest.
     ///
-    /// Each page of it that goes comes back with the next instruction: reclaim would always free something,
-    /// room in swap or not, and nobody would get on. One look proves little, as other passes have pages in
-    /// hand. A machine that does not see every use does not manage code.
+    /// Each such page comes back with the next instruction. Reclaim would free something every time, whether
+    /// swap has room or not, and no program would make progress. One look proves little, because other passes
+    /// have pages in hand. A machine that does not see every use does not manage code.
     fn is_worn_out(&self) -> bool {
         let looks = &self.passes.worn_out;
         if !self.is_little_left() {
@@ -134,7 +134,7 @@ impl<M: Machine> Manager<M> {
         is_proven
     }
 
-    /// Whether no more can leave than the little that programs run from.
+    /// Whether no more pages can leave than the last few, which programs run from.
     pub(super) fn is_little_left(&self) -> bool {
         self.queues.sight() == Sight::Bits
             && self.queues.lengths(&self.order).all() <= self.watermarks.files
