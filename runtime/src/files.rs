@@ -234,6 +234,12 @@ pub fn is_terminal(number: u32) -> bool {
     unsafe { sys::call(nr::__NR_ioctl, args) }.is_ok()
 }
 
+/// Whether a number is that of a descriptor.
+pub fn is_open(number: u32) -> bool {
+    // SAFETY: the flags are asked for.
+    unsafe { sys::call(nr::__NR_fcntl, [number.into(), u64::from(nr::F_GETFD), 0]) }.is_ok()
+}
+
 /// Whether a pipe keeps the bounds of writes.
 pub fn is_packet_pipe(number: u32) -> bool {
     // SAFETY: the flags are asked for.

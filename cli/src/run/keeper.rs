@@ -257,7 +257,9 @@ impl<'a> Keeper<'a> {
     fn press(&self, asking: u32) {
         /// The frames that a process may always keep.
         const LEAST: u32 = 64;
-        let richest = self.control.slots.richest(asking, LEAST);
+        // Who asks in the memory of another process has what that one is charged with.
+        let others = self.control.slots.get(asking).and_then(Slot::memory);
+        let richest = self.control.slots.richest(others.unwrap_or(asking), LEAST);
         let Some(member) = richest.and_then(|slot| self.member_with(slot)) else { return };
         // A program that is about to begin has no handler, and by default the signal kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {

@@ -6,9 +6,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs something in a process of its own, which ends with the status that it returns. What it owns
-/// is dropped here.
+/// is dropped here. It takes no lock that another thread of this process may hold.
 pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
-    // SAFETY: this process has one thread, so that the child finds no lock held.
+    // SAFETY: the child finds no lock held that it takes; libc looks after the allocator's.
     match unsafe { libc::fork() } {
         -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
         0 => {

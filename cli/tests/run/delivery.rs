@@ -83,6 +83,20 @@ fn assert_same(plain: &Output, managed: &Output, name: &str) {
     assert!(managed.stdout == plain.stdout, "{name}: other output");
 }
 
+/// The server answers as long as somebody uses the memory.
+#[test]
+fn a_memory_whose_process_is_gone_has_a_server() {
+    let scratch = Scratch::new("delivery-shared");
+    if !permitted(&scratch) {
+        return;
+    }
+    let Some(program) = compile(&scratch, "shared") else { return };
+    for how in ["killed", "executes"] {
+        let plain = scratch.plain(&[&program, how]).stdin(Stdio::null()).output().unwrap();
+        assert_same(&plain, &threads(&scratch, "16M", &[&program, how]).output().unwrap(), how);
+    }
+}
+
 #[test]
 fn a_reader_from_outside_finds_evicted_pages() {
     let scratch = Scratch::new("reader");

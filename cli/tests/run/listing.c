@@ -87,6 +87,17 @@ int main(int count, char **arguments)
             failed += close(number) != 0;
     }
     printf("refused %d, failed %d\n", refused, failed);
+    int others = 0;
+    limit.rlim_cur = limit.rlim_max < 6000 ? limit.rlim_max : 6000;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    top = limit.rlim_cur;
+    for (int number = 3; number < top; number++) {
+        int got = fcntl(null, number & 1 ? F_DUPFD : F_DUPFD_CLOEXEC, number);
+        others += got != number;
+        close(got);
+    }
+    /* One is that of the open file. */
+    printf("others %d\n", others);
     /* What daemons do to what they may have inherited. */
     for (int number = 3; number < top; number++)
         fcntl(number, F_SETFD, 0);

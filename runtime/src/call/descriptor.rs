@@ -26,6 +26,12 @@ impl Call<'_> {
                 let _paused = self.unshares_files(leaves);
                 self.pass()
             }
+            nr::__NR_fcntl => {
+                if matches!(b as u32, nr::F_DUPFD | nr::F_DUPFD_CLOEXEC) {
+                    make_room_from(c as u32);
+                }
+                self.pass()
+            }
             nr::__NR_dup2 | nr::__NR_dup3 => self.duplicate(a as u32, b as u32),
             _ => self.pass(),
         }
@@ -51,6 +57,26 @@ impl Call<'_> {
             }
         }
         self.pass()
+    }
+}
+
+/// Makes the lowest number that is free for the program, from one on, free for the host too, where that begins
+/// among the runtime's.
+fn make_room_from(least: u32) {
+    let mut number = least;
+    while files::may_be_kept(number) && u64::from(number) < files::limit() {
+        if files::is_kept(number) {
+            // Where it cannot be moved, the program gets a higher one.
+            if files::move_away(number).is_ok() {
+                // SAFETY: the runtime has another number for it.
+                let _ = unsafe { sys::call(nr::__NR_close, [number.into()]) };
+            }
+            return;
+        }
+        if !files::is_open(number) {
+            return;
+        }
+        number += 1;
     }
 }
 

@@ -121,7 +121,7 @@ impl Call<'_> {
         let member = self.thread.member();
         member.signals().settle_for_exec();
         // The server would live on in the memory that the process leaves.
-        let paused = memory::serve::pause();
+        let paused = memory::serve::pause_for_exec();
         let before = sys::exchange_mask(mask.0);
         // SAFETY: the program asks for it; what it names is pinned.
         let raw = unsafe { entry::call(self.number, &self.args, self.thread) };

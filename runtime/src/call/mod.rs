@@ -160,7 +160,9 @@ fn room_of(number: u32) -> Room {
         nr::__NR_seccomp => Room::Seccomp,
         nr::__NR_prctl | nr::__NR_arch_prctl => Room::Registers,
         nr::__NR_getrlimit | nr::__NR_setrlimit | nr::__NR_prlimit64 => Room::Limit,
-        nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 => Room::Descriptor,
+        nr::__NR_close | nr::__NR_close_range | nr::__NR_dup2 | nr::__NR_dup3 | nr::__NR_fcntl => {
+            Room::Descriptor
+        }
         nr::__NR_unshare => Room::Unshare,
         nr::__NR_mmap
         | nr::__NR_munmap

@@ -160,6 +160,12 @@ pub fn pause() -> Option<Paused> {
     Some(Paused(()))
 }
 
+/// The same for an exec, unless others go on in the memory that the process leaves.
+pub fn pause_for_exec() -> Option<Paused> {
+    let server = NonNull::new(MEMBER.load(Acquire))?;
+    if Thread::current().is_memory_shared(server) { None } else { pause() }
+}
+
 impl Drop for Paused {
     fn drop(&mut self) {
         let _life = LIFE.lock();
