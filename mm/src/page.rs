@@ -117,10 +117,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    #[inline]
     pub(crate) fn flags(&self) -> PageFlags {
         PageFlags::from_bits_truncate(self.flags.load(Ordering::Acquire))
     }
 
+    #[inline]
     pub(crate) fn has(&self, flags: PageFlags) -> bool {
         self.flags().intersects(flags)
     }
@@ -138,6 +140,7 @@ impl Page {
     }
 
     /// Uses up one of the rounds for which the page stays; false if none is left.
+    #[inline]
     pub(crate) fn spend_round(&self, who: &impl Sole) -> bool {
         let some = self.has(PageFlags::ROUNDS);
         if some {
@@ -146,24 +149,29 @@ impl Page {
         some
     }
 
+    #[inline]
     pub(crate) fn owner(&self) -> Owner {
         Owner::decode(self.owner.load(Ordering::Acquire))
     }
 
+    #[inline]
     pub(crate) fn set_owner(&self, owner: Owner, index: u64) {
         self.index.store(index, Ordering::Release);
         self.owner.store(owner.encode(), Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_anon(&self) -> bool {
         matches!(self.owner(), Owner::Anon(_))
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> u64 {
         self.index.load(Ordering::Acquire)
     }
 
     /// The slot of a page in the swap cache.
+    #[inline]
     pub(crate) fn slot(&self) -> Option<SwapSlot> {
         if !self.has(PageFlags::SWAP_CACHE) {
             return None;
@@ -172,14 +180,17 @@ impl Page {
         Some(SwapSlot { area: (raw >> 32) as u8, offset: raw as u32 })
     }
 
+    #[inline]
     pub(crate) fn set_slot(&self, slot: SwapSlot) {
         self.slot.store(u64::from(slot.area) << 32 | u64::from(slot.offset), Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn refs(&self) -> u32 {
         self.refs.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn maps(&self) -> u32 {
         self.maps.load(Ordering::Acquire)
     }
@@ -193,11 +204,13 @@ impl Page {
     }
 
     /// How many pins there are; each also has a reference.
+    #[inline]
     pub(crate) fn pins(&self) -> u32 {
         self.flags.load(Ordering::Acquire) / PIN
     }
 
     /// Whether a device uses the page (spec B20).
+    #[inline]
     pub(crate) fn is_pinned(&self) -> bool {
         self.pins() > 0
     }
@@ -215,6 +228,7 @@ impl Page {
     }
 
     /// The number of references that the caches hold.
+    #[inline]
     pub(crate) fn cache_refs(&self) -> u32 {
         u32::from(self.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE))
     }
