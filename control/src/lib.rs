@@ -96,7 +96,7 @@ pub struct Control {
     pub front: AtomicU32,
     /// The counters of all processes.
     pub counters: Counters,
-    /// A futex: the state of the tree after the program's end, one of [`tree`].
+    /// A futex: the state of the tree, one of [`tree`].
     pub tree: AtomicU32,
     /// The usage of the tree's compressed memory.
     pub pool: PoolUse,
@@ -116,6 +116,8 @@ pub mod tree {
     pub const OUTLIVES: u32 = 1;
     /// No process is left: the keeper ends.
     pub const GONE: u32 = 2;
+    /// The keeper was killed, and a process that needed it has stopped itself.
+    pub const UNKEPT: u32 = 3;
 }
 
 impl Control {

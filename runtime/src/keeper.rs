@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::net::{MSG_DONTWAIT, MSG_NOSIGNAL};
 use linux_raw_sys::prctl::PR_SET_PTRACER;
-use pagefault_control::{Control, Message, ask};
+use pagefault_control::{Control, Message, ask, tree};
 
 /// `PR_SET_PTRACER_ANY`.
 const ANYBODY: u64 = u64::MAX;
@@ -125,6 +125,10 @@ fn is_gone(member: &Member) -> bool {
 }
 
 fn gone() -> ! {
+    if let Some(control) = process::control() {
+        // The program may take the end of a child for its own affair, and end as if all were well.
+        control.tree.store(tree::UNKEPT, Release);
+    }
     process::stop(format_args!(
         "the keeper (pagefault-keep) was killed; without it no program can be started, and no \
          memory asked of others"

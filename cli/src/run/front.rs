@@ -210,12 +210,14 @@ impl Child {
             let _ = futex::wait(&control.tree, flags, tree::RUNS, Some(&LOOK));
             keeper.look();
         }
-        if keeper.state == State::Runs && control.tree.load(Acquire) == tree::GONE {
+        let told = control.tree.load(Acquire);
+        let is_unkept = told == tree::UNKEPT;
+        if keeper.state == State::Runs && (told == tree::GONE || is_unkept) {
             keeper.wait();
         }
         match keeper.state {
             State::Lost if in_hands => Some(Fell::AtItsStart),
-            State::Lost if keeper.has_killed => Some(Fell::WithTheTree),
+            State::Lost if keeper.has_killed || is_unkept => Some(Fell::WithTheTree),
             _ => None,
         }
     }

@@ -9,12 +9,19 @@ use std::time::Duration;
 const FAMILY: &str = "echo $$; sleep 1000 & echo $!; (while :; do (:); done) & echo $!; \
      sh -c 'sleep 1000; :' & echo $!; wait";
 
+/// One of two processes, which forks all the time. The other one ends with 0 when it has lost its child.
+const PAIR: &str = "echo $$; (while :; do (:); done) & echo $!; wait";
+
 /// Starts the tree; the numbers of its processes.
 fn start(scratch: &Scratch) -> (Child, Vec<i32>) {
-    let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", FAMILY]);
+    start_family(scratch, FAMILY, 4)
+}
+
+fn start_family(scratch: &Scratch, family: &str, len: usize) -> (Child, Vec<i32>) {
+    let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", family]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut front = command.spawn().unwrap();
-    let lines = BufReader::new(front.stdout.as_mut().unwrap()).lines().take(4);
+    let lines = BufReader::new(front.stdout.as_mut().unwrap()).lines().take(len);
     let tree = lines.map(|line| line.unwrap().parse().unwrap()).collect();
     (front, tree)
 }
@@ -82,5 +89,21 @@ fn the_keeper_is_killed_and_the_tree_with_it() {
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     assert!(message(&output).contains("the keeper was killed, so "), "{output:?}");
     assert_gone(&tree);
+    scratch.assert_nothing_left();
+}
+
+/// The processes have seen it themselves, and nobody is left for the front to end.
+#[test]
+fn the_keeper_is_killed_and_the_front_comes_late() {
+    let scratch = Scratch::new("killed-keeper-late");
+    let (front, pair) = start_family(&scratch, PAIR, 2);
+    let keeper = keeper_of(&front, &pair);
+    send(front.id() as i32, libc::SIGSTOP);
+    send(keeper, libc::SIGKILL);
+    assert_gone(&pair);
+    send(front.id() as i32, libc::SIGCONT);
+    let output = front.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(message(&output).contains("the keeper was killed, so "), "{output:?}");
     scratch.assert_nothing_left();
 }
