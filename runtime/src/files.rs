@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::{MOST_AREAS, Slot};
 use pagefault_linux::store::descriptor;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// `SOCK_STREAM`.
 const STREAM: u32 = 1;
@@ -298,18 +299,22 @@ pub fn read_start(path: &CStr, to: &mut [u8]) -> Option<usize> {
     with_file(path, |file| read(file, to))
 }
 
-/// Opens a file for a while, whatever the program's limit of descriptors.
-pub fn with_file<T>(path: &CStr, work: impl FnOnce(u64) -> Option<T>) -> Option<T> {
-    let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
-    let file = descriptor::with_room(|| {
-        // SAFETY: the path is ours.
-        unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }
+/// Opens a file of the host's, whatever the program's limit of descriptors.
+pub fn open(path: &CStr, mode: u32) -> Option<OwnedFd> {
+    let flags = u64::from(mode | nr::O_CLOEXEC);
+    descriptor::with_room(|| {
+        // SAFETY: the path is ours, and the descriptor nobody else's.
+        unsafe {
+            let file = sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]).ok()?;
+            Some(OwnedFd::from_raw_fd(file as i32))
+        }
     })
-    .ok()?;
-    let result = work(file);
-    // SAFETY: just opened, and nobody else's.
-    let _ = unsafe { sys::call(nr::__NR_close, [file]) };
-    result
+}
+
+/// Opens a file of the host's for a while, to read it.
+pub fn with_file<T>(path: &CStr, work: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+    let file = open(path, nr::O_RDONLY)?;
+    work(file.as_raw_fd() as u64)
 }
 
 /// Reads from a file of the host's.

@@ -21,6 +21,14 @@ const MARK: i32 = 0x7066_7367;
 /// `SI_TKILL`.
 const SENT_TO_THREAD: i32 = -6;
 
+/// `TracerPid` of a status file: 0 where nobody traces.
+const TRACER: &[u8] = b"TracerPid:";
+
+/// Whether somebody traces this process's first thread, and so is to see the process as it is.
+pub fn is_traced() -> bool {
+    number_in(c"/proc/self/status", TRACER) != Some(0)
+}
+
 /// Whether the program is not to be shown a signal that a tracee of this process stopped with.
 pub fn is_hidden(tracee: u32, info: &Info) -> bool {
     let is_fault = info.signal == FAULT as i32 && info.code > 0 && info.errno != MARK;
@@ -43,7 +51,7 @@ pub fn show(thread: &Thread, context: &mut Context, info: &Info) -> bool {
         return false;
     }
     // The process's own file would tell who traces its first thread.
-    let tracer = number_in(c"/proc/thread-self/status", b"TracerPid:").filter(|tracer| *tracer > 0);
+    let tracer = number_in(c"/proc/thread-self/status", TRACER).filter(|tracer| *tracer > 0);
     if tracer.and_then(slot_of).is_none() {
         return false;
     }
@@ -110,7 +118,7 @@ mod tests {
     fn a_number_is_found_behind_its_name() {
         let text = b"Name:\ta\nTgid:\t12\nTracerPid:\t0\nPid:\tx\n";
         assert_eq!(number_behind(text, b"Tgid:"), Some(12));
-        assert_eq!(number_behind(text, b"TracerPid:"), Some(0));
+        assert_eq!(number_behind(text, TRACER), Some(0));
         assert_eq!(number_behind(text, b"Pid:"), None);
         assert_eq!(number_behind(text, b"NSpid:"), None);
     }

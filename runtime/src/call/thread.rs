@@ -172,8 +172,6 @@ impl Call<'_> {
         thread.seccomp.set(self.thread.seccomp.get());
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
-        }
-        if args.flags & VFORK != 0 {
             thread.owner.set(Owner::Waiter);
         } else if member.kind() == Kind::Apart {
             thread::leave_to_next(thread);

@@ -114,7 +114,7 @@ pub fn count(thread: &Thread, ip: u64, number: u32) {
 fn rewrite(place: u64) -> Option<()> {
     // Somebody else may be at it, for this place too. It comes again.
     let Some(_rewriting) = REWRITING.try_lock() else { return Some(()) };
-    if text::is_traced() {
+    if crate::tracer::is_traced() {
         return None;
     }
     let mut code = [0; shape::LONGEST];

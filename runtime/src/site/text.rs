@@ -4,6 +4,7 @@
 //! mapping stays as it is, and the host copies the page.
 
 use super::shape::{FAULTING, JUMP, SYSCALL, Shape};
+use crate::files::open;
 use crate::maps::Line;
 use crate::sys::{self, Errno};
 use crate::thread::Thread;
@@ -11,7 +12,7 @@ use crate::{files, user};
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use pagefault_linux::store::descriptor::{self, Kept};
-use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd};
 
 /// The memory of this process, as a file.
 pub struct Text(Kept);
@@ -92,14 +93,6 @@ impl Synchronize {
     }
 }
 
-/// Whether somebody traces this process, who is to see it as it is.
-pub fn is_traced() -> bool {
-    let Some(text) = read(c"/proc/self/status") else { return true };
-    let name = b"TracerPid:";
-    let line = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(name));
-    line.is_none_or(|line| line[name.len()..].trim_ascii() != b"0")
-}
-
 /// The program's mappings.
 pub struct Maps(Vec<u8>);
 
@@ -136,17 +129,6 @@ impl Maps {
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         self.0.split(|byte| *byte == b'\n').filter_map(Line::of)
     }
-}
-
-fn open(path: &core::ffi::CStr, mode: u32) -> Option<OwnedFd> {
-    let flags = u64::from(mode | nr::O_CLOEXEC);
-    descriptor::with_room(|| {
-        // SAFETY: the path is ours, and the descriptor nobody else's.
-        unsafe {
-            let file = sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]).ok()?;
-            Some(OwnedFd::from_raw_fd(file as i32))
-        }
-    })
 }
 
 /// Reads a file of the host's.
