@@ -79,7 +79,8 @@ struct Bench {
 impl Bench {
     fn new(kind: Kind, pages: u64) -> Self {
         let fault_around = if matches!(kind.work, Work::Around) { 16 } else { 1 };
-        let config = Config { fault_around, ..Config::default() };
+        // Each page has a fault of its own.
+        let config = Config { fault_around, read_ahead: 1, ..Config::default() };
         let bits = if matches!(kind.work, Work::BlindReclaim) { Bits::Absent } else { Bits::Set };
         let machine = Arc::new(Plain::new(4 * pages as u32 + 1024, bits));
         let manager = Manager::new(machine, config);

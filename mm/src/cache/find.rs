@@ -150,7 +150,7 @@ impl<M: Machine> Mapping<M> {
             manager.machine.zero(frame);
             return Ok(Weight::Minor);
         };
-        let read = manager.read_slot(frame, slot);
+        let read = manager.read_slot(frame, slot, |bytes| manager.swap.read(slot, bytes));
         let ours = read.is_ok() && manager.swap.disown(slot, self.id, index);
         if ours {
             manager.release_and_free(slot);

@@ -9,6 +9,7 @@
 
 mod adopt;
 pub(crate) mod ahead;
+mod alone;
 mod anonymous;
 mod around;
 mod attempt;

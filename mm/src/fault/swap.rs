@@ -6,7 +6,6 @@ use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Weight};
 use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
-use crate::manager::Manager;
 use crate::mm::{Kind, Mm};
 use crate::page::{Owner, PageFlags};
 use crate::swap::area::Released;
@@ -29,6 +28,11 @@ impl<M: Machine> Mm<M> {
             return Ok(Step::Again);
         }
         let manager = &self.manager;
+        if self.awaits_store_to(vma, fault, slot)
+            && let Some(claim) = manager.swap.claim(slot)
+        {
+            return self.swap_in_alone(vma, fault, claim);
+        }
         let key = Key::Swap(slot);
         let frame = match manager.cache.find(&manager.pages, &manager.order, key) {
             Some(frame) => frame,
@@ -98,7 +102,7 @@ impl<M: Machine> Mm<M> {
         if !accessed {
             manager.mark_guessed(frame, Ahead::Swapped);
         }
-        if sole && (fault.access == Access::Write || manager.expects_store(vma, slot)) {
+        if sole && self.awaits_store_to(vma, fault, slot) {
             self.reuse(vma, fault, &mut cursor, frame);
             return Ok(done);
         }
@@ -115,13 +119,13 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-impl<M: Machine> Manager<M> {
-    /// Whether a page that comes back for a load will probably be stored to soon, on a machine
-    /// where the store would fault again.
-    fn expects_store(&self, vma: &Vma<M>, slot: SwapSlot) -> bool {
-        let turn = self.passes.turn();
-        !self.machine.capabilities().dirty
-            && vma.has(VmaFlags::WRITE)
-            && self.foresight.expects_store(slot, turn)
+impl<M: Machine> Mm<M> {
+    /// Whether a page that comes back is being stored to, or will probably be soon, on a machine where
+    /// the store would fault again.
+    fn awaits_store_to(&self, vma: &Vma<M>, fault: &Fault, slot: SwapSlot) -> bool {
+        let manager = &self.manager;
+        let expects_store = || manager.foresight.expects_store(slot, manager.passes.turn());
+        fault.access == Access::Write
+            || !manager.machine.capabilities().dirty && vma.has(VmaFlags::WRITE) && expects_store()
     }
 }

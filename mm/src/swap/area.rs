@@ -17,7 +17,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
 use pagefault_machine::store::PageBytes;
-use pagefault_machine::{IoError, SwapDevice, SwapSlot};
+use pagefault_machine::{IoError, Part, SwapDevice, SwapSlot};
 
 /// The most areas: of 32 numbers, 30 and 31 mean migration entries (spec F2).
 pub const MAX_AREAS: usize = 30;
@@ -111,6 +111,40 @@ pub(crate) struct Released {
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnusedSlot(SwapSlot);
+
+/// A second reference to a slot that had one, with its area: see [`Areas::claim`].
+#[must_use = "a claim is a reference: take the slot, or give the claim up"]
+pub(crate) struct Claim<M: RawMutex> {
+    area: Arc<Area<M>>,
+    slot: SwapSlot,
+}
+
+impl<M: RawMutex> Claim<M> {
+    /// Hints that the slot is about to be read.
+    pub(crate) fn prefetch(&self) {
+        self.area.device.prefetch(self.slot.offset, Part::Content);
+    }
+
+    /// Reads the content of the slot. The device may be slow.
+    pub(crate) fn read(&self, page: &mut PageBytes) -> Result<(), IoError> {
+        self.area.read(self.slot.offset, page)
+    }
+
+    /// Drops the claim and the slot's own reference together, unless others have come: then the
+    /// claim stays.
+    pub(crate) fn take(self) -> Result<UnusedSlot, Self> {
+        if self.area.slots.drop_claimed(self.slot.offset) {
+            Ok(UnusedSlot(self.slot))
+        } else {
+            Err(self)
+        }
+    }
+
+    /// The slot.
+    pub(crate) const fn slot(&self) -> SwapSlot {
+        self.slot
+    }
+}
 
 /// A set of areas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -293,6 +327,16 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
             .unwrap_or(Err(SlotError::Missing))
     }
 
+    /// Adds a reference to a slot that has exactly one: that of the only entry that names it. Its page
+    /// is not cached, and no shared object owns it.
+    ///
+    /// Until the claim is dropped nobody else is the slot's only user, so its content stays.
+    pub(crate) fn claim(&self, slot: SwapSlot) -> Option<Claim<M>> {
+        let area = self.area(slot.area)?;
+        area.device.prefetch(slot.offset, Part::State);
+        area.slots.claim(slot.offset).then_some(Claim { area, slot })
+    }
+
     /// Drops a reference (Linux: `swap_free`). With the last one the slot loses its owner.
     ///
     /// Dropping a reference to a slot that has none leaves 0, changes nothing, and is reported by
@@ -335,9 +379,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// Holds no lock during the I/O. The caller has a reference to the slot, which keeps the
     /// content.
     pub(crate) fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
-        let area = self.area_of(slot).ok_or(IoError::Device)?;
-        let result = area.device.read(slot.offset, page);
-        area.count_io(&area.reads, result)
+        self.area_of(slot).ok_or(IoError::Device)?.read(slot.offset, page)
     }
 
     /// Writes the content of a slot. A slot that no area has fails as a device does.
@@ -562,6 +604,11 @@ impl<M: RawMutex> Order<M> {
 }
 
 impl<M: RawMutex> Area<M> {
+    fn read(&self, offset: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        let result = self.device.read(offset, page);
+        self.count_io(&self.reads, result)
+    }
+
     fn count_io(&self, done: &AtomicU64, result: Result<(), IoError>) -> Result<(), IoError> {
         let counter = if result.is_ok() { done } else { &self.failures };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::PageFlags;
+use pagefault_machine::store::PageBytes;
 
 impl<M: Machine> Manager<M> {
     /// The page of a slot, with a reference: from the swap cache or read now. `None`: the slot was
@@ -34,7 +35,7 @@ impl<M: Machine> Manager<M> {
         }
         // An error leaves the page in the cache without its content: a fault that maps it gets
         // SIGBUS.
-        match self.read_slot(frame, slot) {
+        match self.read_slot(frame, slot, |bytes| self.swap.read(slot, bytes)) {
             Ok(()) => self.page(frame).set(&*self.machine, PageFlags::UPTODATE),
             Err(_) => self.page(frame).set(&*self.machine, PageFlags::ERROR),
         };
@@ -43,11 +44,16 @@ impl<M: Machine> Manager<M> {
         Ok(Some(frame))
     }
 
-    /// Reads a slot's content into a locked page.
-    pub(crate) fn read_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
+    /// Reads a slot's content by `read` into a page that is locked, or that only the caller knows.
+    pub(crate) fn read_slot(
+        &self,
+        frame: Frame,
+        slot: SwapSlot,
+        read: impl FnOnce(&mut PageBytes) -> Result<(), IoError>,
+    ) -> Result<(), IoError> {
         self.order.assert_may_sleep();
         self.stats.swap_reads.add(&*self.machine, 1);
-        let read = self.machine.fill(frame, |bytes| self.swap.read(slot, bytes));
+        let read = self.machine.fill(frame, read);
         match read {
             Ok(()) => self.observe(|| Event::SwapRead { frame, slot }),
             Err(_) => self.stats.io_errors.add(&*self.machine, 1),

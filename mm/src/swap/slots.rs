@@ -192,13 +192,25 @@ impl<M: RawMutex> Slots<M> {
         }
     }
 
+    /// Adds a reference to a slot that has exactly one; returns whether it did.
+    pub(crate) fn claim(&self, slot: u32) -> bool {
+        self.slot(slot).is_ok_and(|count| exchange(count, 1, 2))
+    }
+
+    /// Drops the last two references at once, the claimed slot's own and the claim's; returns
+    /// whether there were no others. If so, the caller discards the content and then calls
+    /// [`Slots::free`].
+    pub(crate) fn drop_claimed(&self, slot: u32) -> bool {
+        self.slot(slot).is_ok_and(|count| exchange(count, 2, FREEING))
+    }
+
     /// Frees a slot whose last reference was dropped, so that it can be given out again.
     ///
     /// A slot in any other state stays as it is.
     pub(crate) fn free(&self, slot: u32) {
         let Ok(count) = self.slot(slot) else { return };
         let mut search = self.search.lock();
-        if count.compare_exchange(FREEING, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if !exchange(count, FREEING, 0) {
             return;
         }
         search.lowest = search.lowest.min(slot);
@@ -320,6 +332,10 @@ impl<M: RawMutex> Slots<M> {
     fn slot(&self, slot: u32) -> Result<&AtomicU16, SlotError> {
         self.counts.get(slot as usize).ok_or(SlotError::Missing)
     }
+}
+
+fn exchange(count: &AtomicU16, from: u16, to: u16) -> bool {
+    count.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
 /// Why a slot with this count has no references.
