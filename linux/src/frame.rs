@@ -9,6 +9,7 @@
 //! happens under it. A thread that already holds a frame's lock, or a lock of a page table, only
 //! *tries* to take a frame's lock. On failure it releases everything and waits.
 
+use crate::host;
 use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::uffd::Mapped;
@@ -186,6 +187,12 @@ impl Frames {
     /// Waits until the frame's holder releases it.
     pub fn wait_until_idle(&self, frame: Frame) {
         self.slot(frame).lock.wait_until_free();
+    }
+
+    /// Begins to load what is noted about a frame.
+    #[inline]
+    pub fn prefetch(&self, frame: Frame) {
+        host::prefetch(self.slot(frame));
     }
 
     /// A frame's home, as it was a moment ago.

@@ -6,7 +6,7 @@ use crate::context;
 use crate::deliver::pager::Pagers;
 use crate::frame::{Frames, Home};
 use crate::fresh::Zeros;
-use crate::host::PAGE;
+use crate::host::{self, PAGE};
 use crate::lock::{self, SoleMutex, SoleRwLock};
 use crate::probe::{Delivery, Probe, ProbeError};
 use crate::quota::{Credits, Quota};
@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{
-    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Stale, VirtAddr,
+    Capabilities, ContextId, Frame, Machine, NoSpace, OutOfFrames, PAGE_SIZE, Part, Stale, VirtAddr,
 };
 use rustix::io::Errno;
 
@@ -346,6 +346,20 @@ impl Machine for LinuxMachine {
 
     fn flush(&self, space: &LinuxSpace, stale: &[Stale]) {
         self.shared.flush(&space.core, stale);
+    }
+
+    fn prefetch(&self, frame: Frame, part: Part) {
+        match part {
+            Part::State => {
+                self.shared.frames.prefetch(frame);
+                self.shared.credits.prefetch(frame);
+            }
+            Part::Content => match self.shared.frames.peek(frame) {
+                Home::Buffer(slot) => host::prefetch_page(self.shared.buffers.page(slot).cast()),
+                Home::At(page, _) => host::prefetch_page(page as *const u8),
+                Home::Free | Home::Blank | Home::Zero => {}
+            },
+        }
     }
 
     /// A frame shared with a relative is at the same place for both; a copy elsewhere costs memory.

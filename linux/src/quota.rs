@@ -7,6 +7,7 @@
 //! share's credit back.
 
 use crate::frame::{Held, Home};
+use crate::host;
 use crate::lock;
 use crate::machine::Shared;
 use crate::uffd::Mapped;
@@ -30,6 +31,10 @@ pub trait Quota: Send + Sync {
     fn free(&self) -> u32;
     /// The share of a frame; 0 for none.
     fn share_of(&self, frame: Frame) -> u32;
+    /// The word that tells the share of a frame, if there is one in memory.
+    fn share_word(&self, _frame: Frame) -> Option<&AtomicU32> {
+        None
+    }
     /// Notes the share of a frame.
     fn set_share(&self, frame: Frame, share: u32);
     /// Leaves a share; the last one to leave gives its credit back to the tree.
@@ -124,6 +129,13 @@ impl Credits {
                 quota.set_share(frame, 0);
                 quota.leave(share);
             }
+        }
+    }
+
+    /// Begins to load what is noted about a frame.
+    pub fn prefetch(&self, frame: Frame) {
+        if let Some(word) = self.quota.as_ref().and_then(|quota| quota.share_word(frame)) {
+            host::prefetch(word);
         }
     }
 

@@ -313,6 +313,12 @@ impl Space for LinuxSpace {
         Some(LinuxCursor { space: &self.core, leaf, pages })
     }
 
+    fn prefetch(&self, address: VirtAddr) {
+        if let Some(page) = self.core.page_of(address) {
+            self.core.table.prefetch(page);
+        }
+    }
+
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
         let covered = self.range();
         // The leaves that the unmapped range touches.

@@ -148,6 +148,15 @@ impl PageTable {
         }
     }
 
+    /// Begins to load what the table has about a page.
+    #[inline]
+    pub fn prefetch(&self, page: usize) {
+        if let Some(chunk) = self.chunk(page) {
+            host::prefetch(chunk.entry(page));
+            host::prefetch(&raw const chunk.shown[page % CHUNK_PAGES]);
+        }
+    }
+
     /// Locks the leaf of `page`, which exists from then on. Fails if the host refuses addresses for
     /// its chunk.
     pub fn lock(&self, page: usize) -> Result<LeafGuard<'_>, ReserveError> {

@@ -75,7 +75,7 @@ pub use entry::{Entry, Protection, SwapSlot};
 pub use fault::{Access, Context, Erratum, ErrorCode, Mode, PageFault};
 pub use frame::Frame;
 pub use machine::{
-    Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Rights, Space,
-    Stale,
+    Capabilities, ContextId, Cursor, Fate, Machine, NoSpace, OutOfFrames, Page, Part, Rights,
+    Space, Stale,
 };
 pub use store::{Backing, DeviceMemory, IoError, NoPage, SwapDevice};

@@ -196,6 +196,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// of control may have changed an entry again since; the machine must then leave the newer state alone.
     fn flush(&self, space: &Self::Space, stale: &[Stale]);
 
+    /// Hints that the manager will soon work on a frame.
+    ///
+    /// A machine whose tables are in memory can begin to load what concerns the frame, and return at once. It
+    /// takes no lock that it could wait for. Does nothing by default.
+    fn prefetch(&self, _frame: Frame, _part: Part) {}
+
     /// Whether a frame keeps its content while none of its entries allows an access, without taking more
     /// memory.
     fn keeps_unmapped(&self, _frame: Frame) -> bool {
@@ -269,6 +275,16 @@ pub trait Machine: Send + Sync + Sized + 'static {
     fn now(&self) -> u64;
 }
 
+/// The part of a frame or slot that a hint is about: [`Machine::prefetch`],
+/// [`SwapDevice::prefetch`](crate::SwapDevice::prefetch).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// What the machine or the device notes about it. This hint comes first.
+    State,
+    /// Its content. By now the state is probably at hand.
+    Content,
+}
+
 /// The page table of one address space.
 pub trait Space: Send + Sync {
     /// The lock guard over the entries of a range.
@@ -298,6 +314,10 @@ pub trait Space: Send + Sync {
 
     /// Like [`Space::lock`], but returns `None` if a level is missing: then all entries are none.
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<Self::Cursor<'_>>;
+
+    /// Hints that the entry of an address will be looked at soon; see [`Machine::prefetch`]. Does nothing by
+    /// default.
+    fn prefetch(&self, _address: VirtAddr) {}
 
     /// Frees empty levels that cover only addresses in `hole`, and some in `unmapped` (spec E6).
     ///

@@ -6,7 +6,7 @@
 //! memory that the calling memory manager manages: handling that fault could need the very page that is
 //! being filled.
 
-use crate::{Frame, PAGE_SIZE};
+use crate::{Frame, PAGE_SIZE, Part};
 use core::fmt;
 
 /// A page of bytes, as a store sees it.
@@ -140,6 +140,10 @@ pub trait SwapDevice: Send + Sync {
     /// [`IoError::Full`] means that the device has slots but no room for this page now, as compressed RAM when
     /// pages do not compress. The memory manager then tries the area of the next lower priority.
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError>;
+
+    /// Hints that `slot` will be read soon. A device in memory can begin to load what it needs. Does nothing by
+    /// default, and never waits.
+    fn prefetch(&self, _slot: u32, _part: Part) {}
 
     /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard). The slot is not
     /// written to before this returns.

@@ -6,7 +6,7 @@ use crate::probe::{Delivery, ProbeError};
 use crate::runtime::{Quiet, Reclaim, Runtime};
 use crate::space::Layout;
 use crate::store::{OpenError, ReserveError, SwapFile};
-use pagefault::machine::{IoError, PAGE_SIZE, SwapDevice, VirtAddr};
+use pagefault::machine::{IoError, PAGE_SIZE, Part, SwapDevice, VirtAddr};
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault::{AddressSpace, Limits, Observer, Overcommit};
 use rustix::io::Errno;
@@ -239,6 +239,10 @@ impl<D: SwapDevice> SwapDevice for Handle<D> {
 
     fn write(&self, slot: u32, page: &pagefault::machine::machine::Page) -> Result<(), IoError> {
         self.0.write(slot, page)
+    }
+
+    fn prefetch(&self, slot: u32, part: Part) {
+        self.0.prefetch(slot, part);
     }
 
     fn discard(&self, slot: u32) {

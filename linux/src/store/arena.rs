@@ -15,6 +15,7 @@
 
 use super::Mutex;
 use super::pool::{Pool, SPAN};
+use crate::host;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
@@ -58,18 +59,21 @@ const CLASSES: usize = SIZES.1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     span: u32,
-    index: u32,
+    index: u16,
+    /// The class that the span serves as long as the object is there: so the address can be told without the
+    /// span's line in the table.
+    class: u16,
 }
 
 impl Place {
     /// The place as one word.
     pub const fn to_word(self) -> u64 {
-        (self.span as u64) << 32 | self.index as u64
+        (self.span as u64) << 32 | (self.class as u64) << 16 | self.index as u64
     }
 
     /// The place that [`Place::to_word`] gave.
     pub const fn from_word(word: u64) -> Self {
-        Self { span: (word >> 32) as u32, index: word as u32 }
+        Self { span: (word >> 32) as u32, index: word as u16, class: (word >> 16) as u16 }
     }
 }
 
@@ -201,10 +205,15 @@ impl Arena {
     /// # Safety
     /// `place` was given by [`Arena::allocate`] and has not been freed.
     pub unsafe fn address(&self, place: Place) -> *mut u8 {
-        let size = SIZES.0[usize::from(self.span(place.span).class.load(Relaxed))];
+        let size = SIZES.0[usize::from(place.class)];
         // SAFETY: an index that was allocated is below the number of objects that fit into a span,
         // and the span is held as long as an object in it is allocated.
         unsafe { self.pool.memory(place.span - 1).add(place.index as usize * size) }
+    }
+
+    /// Begins to load the bookkeeping of an object's span, which is needed when the object is freed.
+    pub fn prefetch(&self, place: Place) {
+        host::prefetch(self.span(place.span));
     }
 
     fn span(&self, number: u32) -> &Span {
@@ -264,7 +273,7 @@ impl Arena {
         if usize::from(used) == limit {
             self.unlink(class, first);
         }
-        Place { span: first, index: index as u32 }
+        Place { span: first, index: index as u16, class: number as u16 }
     }
 
     /// Puts a span at the front of a list.

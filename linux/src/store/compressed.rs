@@ -5,13 +5,14 @@ use super::arena::{Arena, Place};
 use super::offload::{Nobody, Offload, Waiting};
 use super::pool::{OwnPool, Pool};
 use super::scratch::Scratches;
+use crate::host;
 use crate::lock;
 use crate::reserve::{ReserveError, Table, Zeroed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use pagefault_machine::store::PageBytes;
-use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use pagefault_machine::{IoError, PAGE_SIZE, Part, SwapDevice};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -442,6 +443,25 @@ impl SwapDevice for CompressedRam {
 
     fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
         self.write_measured(slot, page).map(drop)
+    }
+
+    fn prefetch(&self, slot: u32, part: Part) {
+        let Some(record) = self.records.get(slot as usize) else { return };
+        match part {
+            Part::State => host::prefetch(record),
+            Part::Content => {
+                let Some(_shard) = self.shards[slot as usize % SHARDS].try_lock() else { return };
+                match record.load() {
+                    Content::Empty | Content::Filled(_) => {}
+                    Content::Waits(place) => host::prefetch_page(self.offload.page(place).cast()),
+                    Content::Stored { place, .. } => {
+                        self.arena.prefetch(place);
+                        // SAFETY: as in `read`.
+                        host::prefetch_page(unsafe { self.arena.address(place) });
+                    }
+                }
+            }
+        }
     }
 
     fn discard(&self, slot: u32) {

@@ -4,7 +4,7 @@
 
 use crate::cache::{Key, Mapping};
 use crate::event::Event;
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Stale, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Part, Stale, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
@@ -148,10 +148,26 @@ impl<'a, M: Machine> Batch<'a, M> {
     /// Takes every page that is still leaving one step further.
     pub(super) fn each(&mut self, step: impl Fn(&mut Self, Subject) -> State) {
         for at in 0..self.victims.len() {
+            self.prefetch(at);
             let Victim { frame, from, force, state, .. } = self.victims[at];
             if !matches!(state, State::Kept(_)) {
                 self.victims[at].state = step(self, Subject { frame, from, force, state });
             }
+        }
+    }
+
+    /// Hints at the pages that come after the one at `at`. Memory answers while earlier pages are worked on;
+    /// otherwise each page would wait for it several times.
+    fn prefetch(&self, at: usize) {
+        let manager = self.manager;
+        if let Some(Victim { frame, .. }) = self.victims.get(at + 2) {
+            manager.machine.prefetch(*frame, Part::State);
+            if let Some(near) = &self.near {
+                near.prefetch(manager.page(*frame));
+            }
+        }
+        if let Some(Victim { frame, .. }) = self.victims.get(at + 1) {
+            manager.machine.prefetch(*frame, Part::Content);
         }
     }
 

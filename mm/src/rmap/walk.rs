@@ -25,6 +25,15 @@ pub(crate) struct Near<M: Machine> {
 }
 
 impl<M: Machine> Near<M> {
+    /// Hints that the entry of a page will be looked at, if it is in the same region.
+    pub(crate) fn prefetch(&self, page: &Page) {
+        if page.owner() == Owner::Anon(self.family)
+            && let Some(address) = self.vma.address_of(page.index())
+        {
+            self.mm.space.prefetch(address);
+        }
+    }
+
     /// The entry that names a locked page, if it is in the same region.
     fn spot(&self, page: &Page, frame: Frame) -> Option<Spot<'_, M>> {
         if page.owner() != Owner::Anon(self.family) {

@@ -9,7 +9,7 @@ use crate::{process, solitude};
 use linux_raw_sys::general as nr;
 use pagefault_linux::deliver::{self, HostFault};
 use pagefault_linux::{Answer as MachineAnswer, Delivery, Signal};
-use pagefault_machine::Access;
+use pagefault_machine::{Access, Space, VirtAddr};
 
 /// How to resolve a fault.
 pub enum Answer {
@@ -46,6 +46,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     if convert::is_converting() {
         return Answer::Signal(*info);
     }
+    manager.mm().space().prefetch(VirtAddr(address));
     let begin = process::now();
     events::begin_fault();
     let mut room = Room::new();

@@ -130,6 +130,10 @@ impl Quota for &'static Tree {
         self.share(frame).load(Relaxed)
     }
 
+    fn share_word(&self, frame: Frame) -> Option<&AtomicU32> {
+        Some(self.share(frame))
+    }
+
     fn set_share(&self, frame: Frame, share: u32) {
         self.share(frame).store(share, Relaxed);
     }

@@ -19,7 +19,7 @@ use pagefault_linux::store::{
     Compressed, CompressedRam, ReserveError, Shortage, ShortageKind, SwapFile,
 };
 use pagefault_machine::store::PageBytes;
-use pagefault_machine::{IoError, PAGE_SIZE, SwapDevice};
+use pagefault_machine::{IoError, PAGE_SIZE, Part, SwapDevice};
 
 /// How much better than three to one RAM may compress before slots, not bytes, run out.
 const SLOTS_PER_PAGE: u64 = 4;
@@ -236,6 +236,12 @@ impl SwapDevice for Area {
         }
         counters.pages_out[self.number].add(1);
         Ok(())
+    }
+
+    fn prefetch(&self, slot: u32, part: Part) {
+        if let Store::Ram(ram) = &self.store {
+            ram.prefetch(slot, part);
+        }
     }
 
     fn discard(&self, slot: u32) {
