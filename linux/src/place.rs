@@ -56,8 +56,13 @@ impl Shared {
     }
 
     /// Fills the host page if the frame that its entry named a moment ago is not on the host. Does
-    /// nothing if another thread is at work there.
+    /// nothing if another thread is at work there, or if the frame was there once and left in another
+    /// way than by a flush.
     pub fn refill_homeless(&self, space: &SpaceCore, page: usize, frame: Frame) {
+        // The note is in the same cache line as its neighbours, the frame's home is not.
+        if space.table.notes(page, frame) {
+            return;
+        }
         if matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
             // If this fails, the thread that touches the page fills it.
             let _ = self.try_refill(space, page, Access::Read);
@@ -320,6 +325,7 @@ enum Action {
 
 struct Item<'a> {
     held: Held<'a>,
+    page: usize,
     host: u64,
     action: Action,
     /// The buffer for parked content.
@@ -356,7 +362,7 @@ impl<'a> Batch<'a> {
         }
         let entry = self.space.table.entry(page);
         if let Some(action) = action(entry, stale, mapped) {
-            self.items[self.len] = Some(Item { held, host, action, slot: 0 });
+            self.items[self.len] = Some(Item { held, page, host, action, slot: 0 });
             self.len += 1;
         }
         self.forbid_execution(page, entry);
@@ -417,7 +423,13 @@ impl<'a> Batch<'a> {
     fn copy_out(&mut self) {
         let buffers = &self.shared.buffers;
         let mut parked = 0;
-        for item in self.items[..self.len].iter_mut().flatten() {
+        for at in 0..self.len {
+            if let Some(Some(next)) = self.items.get(at + 1)
+                && next.action == Action::Park
+            {
+                host::prefetch_page(next.host as *const u8);
+            }
+            let Some(item) = &mut self.items[at] else { continue };
             if item.action == Action::Park {
                 item.slot = buffers.take();
                 // SAFETY: as in `Shared::park`.
@@ -430,8 +442,8 @@ impl<'a> Batch<'a> {
         self.shared.counters.add(Counter::Parked, parked);
     }
 
-    /// Empties the host pages, and only then changes the frames' homes: a fault reads a frame's
-    /// home without its lock to learn whether the place is empty.
+    /// Empties the host pages, and only then changes the table's notes and the frames' homes: a fault
+    /// reads them without the frame's lock to learn whether the place is empty.
     fn drop_pages(&self) {
         let mut gone = Ranges::new();
         let mut count = 0;
@@ -447,6 +459,9 @@ impl<'a> Batch<'a> {
         // could store to it.
         let _ = unsafe { self.shared.sweep.drop_pages(&gone) };
         for item in self.items() {
+            if item.action != Action::Protect {
+                self.space.table.clear_shown(item.page, item.held.frame());
+            }
             match item.action {
                 Action::Drop => item.held.set_home(Home::Zero),
                 Action::Park => {

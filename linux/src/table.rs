@@ -202,6 +202,19 @@ impl PageTable {
         word.store((frame.0 + 1) | flags, Release);
     }
 
+    /// Whether `frame` was the last frame put into the host page, and was not flushed since.
+    pub fn notes(&self, page: usize, frame: Frame) -> bool {
+        self.shown_word(page).is_some_and(|word| word.load(Acquire) & !FLAGS == frame.0 + 1)
+    }
+
+    /// Notes that `frame` was flushed from the host page. The caller holds the frame, whose home is still
+    /// there: so no other frame can have arrived.
+    pub fn clear_shown(&self, page: usize, frame: Frame) {
+        let Some(word) = self.shown_word(page) else { return };
+        let cleared = |now: u32| (now & !FLAGS == frame.0 + 1).then_some(now & FLAGS);
+        let _ = word.fetch_update(Release, Relaxed, cleared);
+    }
+
     /// Whether the host page may be executed.
     pub fn is_executable(&self, page: usize) -> bool {
         self.shown_word(page).is_some_and(|word| word.load(Acquire) & EXECUTABLE != 0)

@@ -262,10 +262,13 @@ impl CompressedRam {
             return Compressed::default();
         }
         // If the lock is taken, another thread is collecting results.
-        match self.waiting.try_lock() {
-            Some(mut waiting) if waiting.is_half_full(places) => self.take_results(&mut waiting),
-            _ => Compressed::default(),
+        let Some(mut waiting) = self.waiting.try_lock() else { return Compressed::default() };
+        if !waiting.is_worth_a_look(places) {
+            return Compressed::default();
         }
+        let compressed = self.take_results(&mut waiting);
+        waiting.note_look(compressed.pages > 0);
+        compressed
     }
 
     /// Takes finished results into the arena, as far as it has room.

@@ -6,6 +6,9 @@ use pagefault_machine::store::PageBytes;
 /// The most places: a bit each in a word.
 pub const MOST: usize = u64::BITS as usize;
 
+/// How many pages are handed over between two looks in vain.
+const PAUSE: u8 = 7;
+
 /// A helper that compresses pages, and the places where they wait.
 ///
 /// # Safety
@@ -59,11 +62,13 @@ pub(super) struct Waiting {
     /// One bit for each place that is taken.
     taken: u64,
     slots: [u32; MOST],
+    /// How many more times not to look for results: the last look found none.
+    pause: u8,
 }
 
 impl Waiting {
     pub(super) const fn new() -> Mutex<Self> {
-        Mutex::new(Self { taken: 0, slots: [0; MOST] })
+        Mutex::new(Self { taken: 0, slots: [0; MOST], pause: 0 })
     }
 
     /// Takes a place for the page of a slot.
@@ -88,14 +93,24 @@ impl Waiting {
 
     /// The places that are taken, with their slots.
     pub(super) fn all(&self) -> impl Iterator<Item = (usize, u32)> + use<> {
-        let Self { taken, slots } = *self;
+        let Self { taken, slots, .. } = *self;
         (0..MOST)
             .filter(move |place| taken & 1 << place != 0)
             .map(move |place| (place, slots[place]))
     }
 
-    /// Whether enough places are taken to look for results.
-    pub(super) const fn is_half_full(&self, places: usize) -> bool {
+    /// Whether to look for results: enough places are taken, and the last look was not in vain a moment
+    /// ago. A look reads a line of the helper's for each place.
+    pub(super) const fn is_worth_a_look(&mut self, places: usize) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
         self.taken.count_ones() as usize * 2 >= places
+    }
+
+    /// Notes whether a look found results.
+    pub(super) const fn note_look(&mut self, found: bool) {
+        self.pause = if found { 0 } else { PAUSE };
     }
 }

@@ -73,6 +73,17 @@ pub(super) struct Subject {
     state: State,
 }
 
+/// What a step needs of each page that may not be in the processor's caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// What the steps before needed too.
+    Nothing,
+    /// Its entry, and what the machine notes about its frame.
+    Lookup,
+    /// Its content.
+    Content,
+}
+
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
     pub(super) manager: &'a Manager<M>,
@@ -136,19 +147,19 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// Cleans, writes, unmaps and frees; returns how many pages were freed.
     pub(crate) fn evict(&mut self) -> usize {
-        self.each(Self::clean);
+        self.each(Ahead::Lookup, Self::clean);
         self.flush();
-        self.each(Self::write);
-        self.each(Self::unmap);
+        self.each(Ahead::Content, Self::write);
+        self.each(Ahead::Nothing, Self::unmap);
         self.flush();
-        self.each(Self::leave);
+        self.each(Ahead::Nothing, Self::leave);
         self.finish()
     }
 
     /// Takes every page that is still leaving one step further.
-    pub(super) fn each(&mut self, step: impl Fn(&mut Self, Subject) -> State) {
+    pub(super) fn each(&mut self, ahead: Ahead, step: impl Fn(&mut Self, Subject) -> State) {
         for at in 0..self.victims.len() {
-            self.prefetch(at);
+            self.prefetch(ahead, at);
             let Victim { frame, from, force, state, .. } = self.victims[at];
             if !matches!(state, State::Kept(_)) {
                 self.victims[at].state = step(self, Subject { frame, from, force, state });
@@ -156,18 +167,20 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// Hints at the pages that come after the one at `at`. Memory answers while earlier pages are worked on;
-    /// otherwise each page would wait for it several times.
-    fn prefetch(&self, at: usize) {
+    /// Hints at what the step needs for the page after the next. Memory answers while the pages before are
+    /// worked on; otherwise each page would wait for it several times.
+    fn prefetch(&self, ahead: Ahead, at: usize) {
         let manager = self.manager;
-        if let Some(Victim { frame, .. }) = self.victims.get(at + 2) {
-            manager.machine.prefetch(*frame, Part::State);
-            if let Some(near) = &self.near {
-                near.prefetch(manager.page(*frame));
+        let Some(Victim { frame, .. }) = self.victims.get(at + 2) else { return };
+        match ahead {
+            Ahead::Nothing => {}
+            Ahead::Content => manager.machine.prefetch(*frame, Part::Content),
+            Ahead::Lookup => {
+                manager.machine.prefetch(*frame, Part::State);
+                if let Some(near) = &self.near {
+                    near.prefetch(manager.page(*frame));
+                }
             }
-        }
-        if let Some(Victim { frame, .. }) = self.victims.get(at + 1) {
-            manager.machine.prefetch(*frame, Part::Content);
         }
     }
 

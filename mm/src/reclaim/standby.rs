@@ -8,7 +8,7 @@
 
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
-use crate::reclaim::batch::{Batch, Force, State, Subject};
+use crate::reclaim::batch::{Ahead, Batch, Force, State, Subject};
 use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Which};
 use crate::rmap::walk::Spot;
@@ -88,7 +88,7 @@ impl<M: Machine> Manager<M> {
 impl<M: Machine> Batch<'_, M> {
     /// Puts the pages of the batch on standby.
     fn stand_by(&mut self) {
-        self.each(Self::withdraw);
+        self.each(Ahead::Lookup, Self::withdraw);
         self.flush();
         self.finish();
     }
