@@ -33,6 +33,8 @@ pub(crate) enum Force {
 pub(super) enum Still {
     /// Its entries forbid it.
     Forbidden,
+    /// It came from standby, where its only entry allows nothing: an access marks the entry as used.
+    Withdrawn,
     /// No other thread runs that could.
     Alone,
 }
@@ -97,7 +99,12 @@ impl<'a, M: Machine> Batch<'a, M> {
     pub(crate) const SIZE: usize = 32;
 
     pub(crate) const fn new(manager: &'a Manager<M>) -> Self {
-        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near: None }
+        Self::near(manager, None)
+    }
+
+    /// A batch whose pages are probably in the region where another batch found its last page.
+    pub(super) const fn near(manager: &'a Manager<M>, near: Option<Near<M>>) -> Self {
+        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -186,12 +193,28 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// Judges a page (spec F18), and cleans it if it should leave.
     fn clean(&mut self, subject: Subject) -> State {
+        if self.is_withdrawn(subject) {
+            return State::Clean(Still::Withdrawn);
+        }
         match self.clean_page(subject.frame, Purpose::Eviction(subject.force, subject.from)) {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
             Cleaned::Needless => State::Clean(Still::Alone),
             Cleaned::Moving => State::Kept(subject.from),
             Cleaned::Pinned | Cleaned::Spared => State::Kept(Which::Main),
         }
+    }
+
+    /// Whether a page probably needs no cleaning: its only entry lost every right when the page went on
+    /// standby, and what the entry would tell is known. [`take_entry`] makes sure.
+    fn is_withdrawn(&self, Subject { frame, from, .. }: Subject) -> bool {
+        let page = self.manager.page(frame);
+        // Whether such a page was stored to, only the entry tells.
+        let is_told = PageFlags::LAZY_FREE | PageFlags::SWAP_CACHE | PageFlags::REFERENCED;
+        from == Which::Standby
+            && page.maps() == 1
+            && page.is_anon()
+            && !page.has(is_told)
+            && self.manager.machine.keeps_unmapped(frame)
     }
 
     /// Takes the right to store from every entry of a page, and learns whether the page was
@@ -473,11 +496,16 @@ fn take_entry<M: Machine>(
     let Subject { frame, from, force, .. } = subject;
     let page = manager.page(frame);
     let entry = spot.cursor.entry(spot.address);
-    let Entry::Present { accessed, .. } = entry else { return None };
+    let Entry::Present { accessed, protection, .. } = entry else { return None };
     let sees_use = manager.queues.sight() == Sight::Bits || from == Which::Standby;
     let spared = accessed && force == Force::Polite && sees_use;
     let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
-    let stored_to = still == Still::Forbidden && (entry.is_dirty() || entry.is_writable());
+    let stored_to = match still {
+        Still::Forbidden => entry.is_dirty() || entry.is_writable(),
+        // An access marks the entry, even if the program has taken the rights away again.
+        Still::Withdrawn => accessed || !protection.is_empty(),
+        Still::Alone => false,
+    };
     if stored_to || spared || kept {
         return None;
     }

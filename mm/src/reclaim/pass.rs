@@ -14,11 +14,12 @@ impl<M: Machine> Manager<M> {
         // Two rounds: a used page is spared once.
         let mut budget = 2 * lengths.all() as usize + 2;
         let mut own = Yield::default();
+        let mut near = None;
         if self.queues.sight() == Sight::Standby {
-            own.worked |= self.fill_standby(lengths, pages, force) > 0;
+            own.worked |= self.fill_standby(lengths, pages, force, &mut near) > 0;
         }
         while own.freed < pages && budget > 0 {
-            let mut batch = Batch::new(self);
+            let mut batch = Batch::near(self, near.take());
             let mut scanned = 0;
             while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
                 // Pages that the batch spares go back into a queue.
@@ -33,6 +34,7 @@ impl<M: Machine> Manager<M> {
             self.stats.scanned.add(&*self.machine, scanned);
             own.worked |= batch.len() > 0;
             own.freed += batch.evict();
+            near = batch.near.take();
         }
         own
     }
@@ -48,7 +50,7 @@ impl<M: Machine> Manager<M> {
         };
         standby().or_else(|| {
             // The pages on standby were used.
-            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force);
+            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force, &mut None);
             own.worked |= put > 0;
             standby()
         })

@@ -11,7 +11,7 @@ use crate::manager::Manager;
 use crate::reclaim::batch::{Ahead, Batch, Force, State, Subject};
 use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Which};
-use crate::rmap::walk::Spot;
+use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
 
 /// One page in this many is on standby. A larger share finds more of the used pages, and costs more
@@ -30,12 +30,18 @@ struct Look {
 
 impl<M: Machine> Manager<M> {
     /// Puts pages on standby until there are `wanted` beyond its share; returns how many.
-    pub(super) fn fill_standby(&self, lengths: Lengths, wanted: usize, force: Force) -> usize {
+    pub(super) fn fill_standby(
+        &self,
+        lengths: Lengths,
+        wanted: usize,
+        force: Force,
+        near: &mut Option<Near<M>>,
+    ) -> usize {
         let target = (lengths.all() / SHARE) as usize + wanted;
         let mut missing = target.saturating_sub(lengths.standby as usize);
         let mut put = 0;
         while missing > 0 {
-            let mut batch = Batch::new(self);
+            let mut batch = Batch::near(self, near.take());
             while !batch.is_full() && missing > 0 {
                 let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
                     missing = 0;
@@ -46,6 +52,7 @@ impl<M: Machine> Manager<M> {
             }
             put += batch.len();
             batch.stand_by();
+            *near = batch.near.take();
         }
         put
     }

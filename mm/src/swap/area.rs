@@ -327,8 +327,9 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
             .unwrap_or(Err(SlotError::Missing))
     }
 
-    /// Adds a reference to a slot that has exactly one: that of the only entry that names it. Its page
-    /// is not cached, and no shared object owns it.
+    /// Adds a reference to a slot that has exactly one: that of the only entry that names it. Then its
+    /// page is not cached, and no shared object owns it. If the entry changed a moment ago, it is
+    /// another user's; the caller looks at the entry again before it takes the slot.
     ///
     /// Until the claim is dropped nobody else is the slot's only user, so its content stays.
     pub(crate) fn claim(&self, slot: SwapSlot) -> Option<Claim<M>> {

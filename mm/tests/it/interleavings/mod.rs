@@ -7,5 +7,6 @@ mod devices;
 mod files;
 mod reclaim;
 mod scene;
+mod standby;
 mod stores;
 mod verbs;
