@@ -183,7 +183,8 @@ impl LinuxSpace {
     pub fn next_used(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
         let pages = self.core.pages_of(&range)?;
         let mut page = pages.start;
-        while page < pages.end {
+        while let Some(found) = self.core.table.next_leaf(page, pages.end) {
+            page = found;
             let end = (page + 1).next_multiple_of(LEAF_PAGES).min(pages.end);
             let leaf = self.core.table.lock_existing(page);
             if let Some(used) = leaf.and_then(|leaf| leaf.next(page, end)) {
@@ -311,6 +312,12 @@ impl Space for LinuxSpace {
         let pages = self.core.pages_of(&range)?;
         let leaf = self.core.table.lock_existing(pages.start)?;
         Some(LinuxCursor { space: &self.core, leaf, pages })
+    }
+
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        let pages = self.core.pages_of(&range)?;
+        let page = self.core.table.next_leaf(pages.start, pages.end)?;
+        Some(self.core.address_of(page))
     }
 
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
