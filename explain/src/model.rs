@@ -416,7 +416,7 @@ pub struct Area {
     /// The slots that can be used.
     pub slots: u32,
     /// The slots that are, and how many refer to each (spec F4).
-    pub used: Vec<(u32, u16)>,
+    pub used: Vec<(u32, u32)>,
 }
 
 /// A CPU and its TLB.

@@ -23,9 +23,12 @@ static ALONE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// that no other thread stores to it during a fault. By default the thread counts as one of
 /// several.
 ///
-/// `alone` is called in fault handlers. Within one handler its answer never changes from true to
-/// false.
-pub fn set_alone(alone: fn() -> bool) {
+/// `alone` is called in fault handlers.
+///
+/// # Safety
+/// Where `alone` returns true, no other thread stores to managed memory before the calling thread
+/// leaves its fault handler: its stores could be lost.
+pub unsafe fn set_alone(alone: fn() -> bool) {
     ALONE.store(alone as *mut (), Release);
 }
 

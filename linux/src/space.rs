@@ -183,7 +183,8 @@ impl LinuxSpace {
     pub fn next_used(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
         let pages = self.core.pages_of(&range)?;
         let mut page = pages.start;
-        while page < pages.end {
+        while let Some(found) = self.core.table.next_leaf(page, pages.end) {
+            page = found;
             let end = (page + 1).next_multiple_of(LEAF_PAGES).min(pages.end);
             let leaf = self.core.table.lock_existing(page);
             if let Some(used) = leaf.and_then(|leaf| leaf.next(page, end)) {
@@ -317,6 +318,12 @@ impl Space for LinuxSpace {
         if let Some(page) = self.core.page_of(address) {
             self.core.table.prefetch(page);
         }
+    }
+
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        let pages = self.core.pages_of(&range)?;
+        let page = self.core.table.next_leaf(pages.start, pages.end)?;
+        Some(self.core.address_of(page))
     }
 
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {

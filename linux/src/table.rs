@@ -181,6 +181,21 @@ impl PageTable {
         Some(LeafGuard { chunk, leaf })
     }
 
+    /// The first page from `from` to before `end` whose leaf exists.
+    pub fn next_leaf(&self, from: usize, end: usize) -> Option<usize> {
+        let mut page = from;
+        while page < end {
+            page = match self.chunk(page) {
+                Some(chunk) if chunk.leaf(page).state.load(Acquire) & MADE != 0 => {
+                    return Some(page);
+                }
+                Some(_) => (page / LEAF_PAGES + 1) * LEAF_PAGES,
+                None => (page / CHUNK_PAGES + 1) * CHUNK_PAGES,
+            };
+        }
+        None
+    }
+
     /// The frame whose content is in the host page `host`, which is page `page` of this table.
     pub fn shown(&self, page: usize, host: u64, frames: &Frames) -> Option<Frame> {
         let word = self.shown_word(page)?.load(Acquire) & !FLAGS;

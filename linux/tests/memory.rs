@@ -138,6 +138,23 @@ fn advice_and_protection_take_effect() {
     assert!(is(&region, 21, 2));
 }
 
+/// Bytes that became zeros when reclaim wants their page would change under shared references.
+#[test]
+fn freed_bytes_are_zeros_at_once() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(4 * PAGE).unwrap();
+        region.fill(7);
+        region.advise(PAGE..3 * PAGE, Advice::Free).unwrap();
+        assert_eq!(region.iter().position(|byte| *byte != 7), Some(PAGE));
+        assert!(region[PAGE..3 * PAGE].iter().all(|byte| *byte == 0));
+        assert!(region[3 * PAGE..].iter().all(|byte| *byte == 7));
+        region.lock(..PAGE).unwrap();
+        assert!(region.advise(..PAGE, Advice::Free).is_err());
+        assert!(region[..PAGE].iter().all(|byte| *byte == 7));
+    }
+}
+
 #[test]
 fn pinned_bytes_are_there_for_system_calls() {
     for delivery in BOTH {

@@ -5,7 +5,7 @@ mod toy;
 use pagefault_linux::Delivery;
 use pagefault_machine::Protection;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use toy::page;
 
 /// Runs `f` in a forked child and returns its wait status.
@@ -97,6 +97,56 @@ fn the_programs_own_handler_learns_code_and_address() {
         0
     });
     assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 7));
+}
+
+static LATER: AtomicI32 = AtomicI32::new(0);
+static CHAINED: AtomicUsize = AtomicUsize::new(0);
+
+/// Hands every signal on to the handler that was there before, as crash reporters do.
+extern "C" fn on_segv_later(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    if LATER.fetch_add(1, Relaxed) > 0 {
+        // SAFETY: the child leaves.
+        unsafe { libc::_exit(9) };
+    }
+    // SAFETY: the previous handler was installed with SA_SIGINFO.
+    let previous: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+        unsafe { std::mem::transmute(CHAINED.load(Relaxed)) };
+    previous(signal, info, context);
+}
+
+#[test]
+fn a_later_handler_that_hands_on_gets_a_signal_once() {
+    let handle_later = || {
+        // SAFETY: the handler has the signature that SA_SIGINFO asks for.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let mut before: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_segv_later as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+            assert_eq!(libc::sigaction(libc::SIGSEGV, &action, &mut before), 0);
+            CHAINED.store(before.sa_sigaction, Relaxed);
+        }
+    };
+    for is_ours in [true, false] {
+        let status = in_child(|| {
+            handle_segv();
+            let run = toy::run(4, 16, Delivery::Inline);
+            run.toy.protect(Protection::empty());
+            handle_later();
+            let flags = MapFlags::PRIVATE;
+            // SAFETY: a fresh mapping; as in `touch_forbidden`.
+            unsafe {
+                let null = std::ptr::null_mut();
+                let foreign = mmap_anonymous(null, 4096, ProtFlags::empty(), flags).unwrap();
+                let ours = run.toy.space.host_address(page(1) + 24).unwrap();
+                let touched = if is_ours { ours } else { foreign.cast() };
+                EXPECTED.store(touched as u64, Relaxed);
+                touched.read_volatile();
+            }
+            0
+        });
+        assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 7), "{is_ours}");
+    }
 }
 
 #[test]

@@ -319,6 +319,15 @@ pub trait Space: Send + Sync {
     /// default.
     fn prefetch(&self, _address: VirtAddr) {}
 
+    /// The first address in a page-aligned range that may have a leaf table; everything before it has no
+    /// entries. `None`: the whole range has none.
+    ///
+    /// If a machine skips all that a missing upper level covers in one step, work on a large and sparse
+    /// mapping is proportional to what was touched there. By default the start of the range.
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        (range.start < range.end).then_some(range.start)
+    }
+
     /// Frees empty levels that cover only addresses in `hole`, and some in `unmapped` (spec E6).
     ///
     /// `unmapped` lies in `hole`; levels elsewhere in the hole were freed when their own last page was

@@ -274,21 +274,12 @@ impl<M: Machine> Mm<M> {
         vma: &Vma<M>,
         mut f: impl FnMut(VirtAddr, &Entry) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
-        for chunk in Pages::new(&vma.range(), M::Space::SPAN) {
-            let mut from = chunk.start;
-            while from < chunk.end {
-                let Some((address, entry)) = self.next_entry(from..chunk.end) else { break };
-                f(address, &entry)?;
-                from = address + PAGE_SIZE;
-            }
+        let mut from = vma.start;
+        while let Some((address, entry)) = self.next_entry(from..vma.end) {
+            f(address, &entry)?;
+            from = address + PAGE_SIZE;
         }
         Ok(())
-    }
-
-    fn next_entry(&self, range: core::ops::Range<VirtAddr>) -> Option<(VirtAddr, Entry)> {
-        let cursor = self.existing_entries(range.clone())?;
-        let address = cursor.next(range.start).filter(|address| *address < range.end)?;
-        Some((address, cursor.entry(address)))
     }
 
     fn check_entry(&self, vma: &Vma<M>, address: VirtAddr, entry: &Entry) -> Result<(), Violation> {

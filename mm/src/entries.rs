@@ -48,6 +48,33 @@ impl<M: Machine> Mm<M> {
         let held = self.manager.order.enter(Rank::Entries);
         Some(PageCursor { cursor: self.space.lock_existing(range)?, _held: held })
     }
+
+    /// The parts of a range that may have entries, in order, each within one block. Where there is no
+    /// table, large parts are skipped at once. The caller holds no cursor.
+    #[inline]
+    pub(crate) fn blocks(&self, range: Range<VirtAddr>) -> impl Iterator<Item = Range<VirtAddr>> {
+        let mut rest = range;
+        core::iter::from_fn(move || {
+            let first = Pages::new(&rest, M::Space::SPAN).next()?;
+            let block = if first.end == rest.end {
+                first
+            } else {
+                let start = self.space.next_leaf(rest.clone())?;
+                Pages::new(&(start..rest.end), M::Space::SPAN).next()?
+            };
+            rest.start = block.end;
+            Some(block)
+        })
+    }
+
+    /// The first entry in a range that is not none, and its address. The caller holds no cursor.
+    pub(crate) fn next_entry(&self, range: Range<VirtAddr>) -> Option<(VirtAddr, Entry)> {
+        self.blocks(range).find_map(|block| {
+            let cursor = self.existing_entries(block.clone())?;
+            let address = cursor.next(block.start).filter(|address| *address < block.end)?;
+            Some((address, cursor.entry(address)))
+        })
+    }
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
@@ -61,7 +88,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         range: Range<VirtAddr>,
         mut step: impl FnMut(&mut Self, &mut PageCursor<'a, M>, VirtAddr, Entry) -> ControlFlow<()>,
     ) -> VirtAddr {
-        for chunk in Pages::new(&range, M::Space::SPAN) {
+        for chunk in self.mm.blocks(range.clone()) {
             let mut from = chunk.start;
             while from < chunk.end {
                 match self.some_entries(from..chunk.end, &mut step) {

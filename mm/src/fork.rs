@@ -6,9 +6,7 @@ use crate::entries::PageCursor;
 use crate::error::ForkError;
 use crate::fault::page_range;
 use crate::limits::Limits;
-use crate::machine::{
-    Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr,
-};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Protection, VirtAddr};
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::rmap::AnonVma;
@@ -104,7 +102,7 @@ impl<M: Machine> Mm<M> {
     /// became read-only before it goes on (spec E1).
     fn copy_entries(&self, child: &Self, pair: &Pair<'_, M>) -> Result<(), ForkError> {
         let mut gather = Gather::new(self);
-        for chunk in Pages::new(&pair.ours.range(), M::Space::SPAN) {
+        for chunk in self.blocks(pair.ours.range()) {
             let mut from = chunk.start;
             while from < chunk.end {
                 let range = from..chunk.end;

@@ -111,7 +111,7 @@ impl<M: Machine> Manager<M> {
     }
 
     /// The slots of a swap area that are used, and how many refer to each (spec F4).
-    pub fn slot_report(&self, area: u8) -> Vec<(SwapSlot, u16)> {
+    pub fn slot_report(&self, area: u8) -> Vec<(SwapSlot, u32)> {
         self.swap.used(area).map(|slot| (slot, self.swap.count(slot))).collect()
     }
 

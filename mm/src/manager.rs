@@ -150,7 +150,7 @@ impl<'a, M: Machine> SwapAreas<'a, M> {
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.
-    pub fn references(&self, slot: SwapSlot) -> u16 {
+    pub fn references(&self, slot: SwapSlot) -> u32 {
         self.0.count(slot)
     }
 }

@@ -153,7 +153,8 @@ impl<M: Machine> Mm<M> {
         &self.limits
     }
 
-    /// The current usage.
+    /// The current usage, in pages (Linux: `/proc/PID/statm` and the fault counts of `getrusage`). Other
+    /// threads change the numbers meanwhile, each by itself.
     pub fn usage(&self) -> UsageNow {
         let pages = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0) as u64;
         UsageNow {

@@ -4,7 +4,7 @@
 //! This module finds the program whose end frees the most. The embedder kills it.
 
 use crate::entries::GUARD;
-use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -50,7 +50,9 @@ pub enum Choice {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Chooses the victim: of two candidates of equal size, the later one.
+    /// Chooses the victim when memory is out (Linux: `select_bad_process`, spec F25): the candidate
+    /// whose end frees most, with its adjustment; of two of equal size, the later one. The caller kills
+    /// it. Walks all entries of every candidate; call it without a lock.
     pub fn choose_victim(&self, candidates: &[Candidate<'_, M>]) -> Choice {
         if candidates.iter().any(|candidate| candidate.standing == Standing::Ending) {
             return Choice::Wait;
@@ -82,15 +84,15 @@ impl<M: Machine> Candidate<'_, M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// How many entries name a slot; walks all entries.
+    /// How many entries name a slot of a swap area (Linux: `MM_SWAPENTS`). Walks all entries, each block
+    /// under its lock, and allocates nothing.
     pub fn swapped_pages(&self) -> u64 {
         let Range { start: mut from, end } = self.layout.range;
         let mut pages = 0;
         // One region at a time, without a list: this runs when memory is out.
         while let Some(range) = self.first_mapped(from..end) {
             from = range.end;
-            let blocks = Pages::new(&range, M::Space::SPAN);
-            pages += blocks.map(|block| self.swapped_in_block(block)).sum::<u64>();
+            pages += self.blocks(range).map(|block| self.swapped_in_block(block)).sum::<u64>();
         }
         pages
     }

@@ -90,7 +90,9 @@ impl<M: Machine> Mm<M> {
         refused.map_or(Ok(pin), Err)
     }
 
-    /// Like [`pin`](Self::pin), but keeps the pages pinned so far if it must stop, and returns why.
+    /// Like [`pin`](Self::pin), but keeps the pages pinned so far if it must stop, and returns why:
+    /// [`UserError::BadAddress`] at a page that the access does not get, [`UserError::OutOfMemory`] if
+    /// there is no frame, or a page has 65,535 pins.
     pub fn pin_prefix(
         self: &Arc<Self>,
         range: Range<VirtAddr>,

@@ -86,22 +86,30 @@ impl<M: Machine> Mm<M> {
         bytes - done
     }
 
-    /// Reads a string that ends with a zero byte, without it (`strncpy_from_user`).
+    /// Reads a string that ends with a zero byte, and returns its length without it
+    /// (`strncpy_from_user`): the length of `buffer` if the string does not end within it.
+    ///
+    /// Looks at no page behind the one in which the string ends. The bytes of `buffer` behind the
+    /// string are undefined.
     pub fn read_string(
         self: &Arc<Self>,
         address: VirtAddr,
         buffer: &mut [u8],
     ) -> Result<usize, UserError> {
-        for (i, byte) in buffer.iter_mut().enumerate() {
-            let at = address.checked_add(i as u64).ok_or(UserError::BadAddress)?;
-            if self.copy_from_user(at, core::slice::from_mut(byte)) != 0 {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = address.checked_add(done as u64).ok_or(UserError::BadAddress)?;
+            let n = (buffer.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+            let part = &mut buffer[done..done + n];
+            if self.copy_from_user(at, part) != 0 {
                 return Err(UserError::BadAddress);
             }
-            if *byte == 0 {
-                return Ok(i);
+            if let Some(end) = part.iter().position(|byte| *byte == 0) {
+                return Ok(done + end);
             }
+            done += n;
         }
-        Ok(buffer.len())
+        Ok(done)
     }
 
     /// Calls `act` while an entry names the frame of a device. It runs under the cursor, because

@@ -43,6 +43,7 @@ impl Script {
                     | Op::KernelRead(..)
                     | Op::KernelWrite(..)
                     | Op::SwapOn(..)
+                    | Op::SwapOff(..)
                     | Op::Device { .. }
                     | Op::Prefetch { .. }
             )
@@ -418,6 +419,8 @@ pub enum Op {
     Check,
     /// `swapon`: a swap area with a header
     SwapOn(SwapOn),
+    /// `swapoff`, with the area's number in the order of adding; 0 is the machine's own
+    SwapOff(u64),
     /// `fail`: the nth such operation from here on fails
     Fail {
         /// Which operation.

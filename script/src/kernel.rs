@@ -332,7 +332,9 @@ impl Machine for Kernel {
             Action::Fsync { file } => Outcome::of(self.files.sync(file)),
             Action::Reclaim { .. } => self.reclaim(),
             Action::Check => check(),
-            Action::SwapOn { .. } | Action::CreateDevice { .. } => Outcome::Errno(Errno::ENOSYS),
+            Action::SwapOn { .. } | Action::SwapOff { .. } | Action::CreateDevice { .. } => {
+                Outcome::Errno(Errno::ENOSYS)
+            }
             Action::Fail { what, nth } => fail(what, nth),
         }
     }

@@ -365,6 +365,11 @@ pub enum Action<'a> {
         /// What the header says.
         area: &'a SwapOn,
     },
+    /// Removes a swap area, after bringing its pages back (`swapoff`).
+    SwapOff {
+        /// Its number in the order of adding; 0 is the machine's own.
+        area: u64,
+    },
     /// Makes one of the operations to come fail.
     Fail {
         /// Which operation.

@@ -401,6 +401,11 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
     }
 
+    fn swap_off(&self, area: u64) -> Outcome {
+        let Ok(area) = u8::try_from(area) else { return Outcome::Errno(Errno::EINVAL) };
+        answer(self.manager.swap_off(area), |error| error.errno())
+    }
+
     fn fail(&mut self, what: ast::Failing, nth: u64) -> Outcome {
         match what {
             ast::Failing::Frame => self.processor.fail_allocation(nth),
@@ -450,6 +455,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
             }
             Action::Check => self.check(),
             Action::SwapOn { area } => self.swap_on(area),
+            Action::SwapOff { area } => self.swap_off(area),
             Action::Fail { what, nth } => self.fail(what, nth),
         }
     }

@@ -345,6 +345,7 @@ fn operation<'a>(
         "maps" => Op::Maps(scope.bound(words.bare(Expected::BoundName)?)?),
         "check" => Op::Check,
         "swapon" => Op::SwapOn(swap_on(words)?),
+        "swapoff" => Op::SwapOff(words.number()?),
         "fail" => Op::Fail { what: failing(words)?, nth: positive(words)? },
         _ => return Err((word, Expected::Operation)),
     })

@@ -97,6 +97,7 @@ impl Display for Op {
                 }
                 f.write_str(if *on_file { " file" } else { "" })
             }
+            Self::SwapOff(area) => write!(f, "swapoff {area}"),
             Self::Fail { what, nth } => write!(f, "fail {what} {nth}"),
         }
     }

@@ -127,6 +127,7 @@ impl<'a> Run<'a> {
             Op::Reclaim(pages) => Action::Reclaim { pages: *pages },
             Op::Check => Action::Check,
             Op::SwapOn(area) => Action::SwapOn { area },
+            Op::SwapOff(area) => Action::SwapOff { area: *area },
             Op::Fail { what, nth } => Action::Fail { what: *what, nth: *nth },
             _ => return None,
         })

@@ -185,6 +185,10 @@ impl<S: Space> Space for FaultySpace<S> {
         self.inner.lock_existing(range)
     }
 
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        self.inner.next_leaf(range)
+    }
+
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
         self.inner.prune(hole, unmapped);
     }

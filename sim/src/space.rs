@@ -53,6 +53,10 @@ impl<A: Architecture> Space for SimSpace<A> {
         self.try_cursor(&range)
     }
 
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        self.table.next_leaf(&self.hw, &range)
+    }
+
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
         self.table.prune(&self.hw, &hole, &unmapped);
     }

@@ -103,6 +103,24 @@ impl Table {
         }
     }
 
+    /// The first address in a range that has a leaf table.
+    pub(crate) fn next_leaf<A: Architecture>(
+        &self,
+        hw: &Hardware<A>,
+        range: &Range<VirtAddr>,
+    ) -> Option<VirtAddr> {
+        let mut at = range.start;
+        while at < range.end {
+            let found = {
+                let _levels = self.levels.read();
+                self.descend(hw, at, 1)
+            };
+            let Err(missing) = found else { return Some(at) };
+            at = VirtAddr(missing.end_of_block::<A>(at)?);
+        }
+        None
+    }
+
     /// Frees the tables that serve only addresses in `hole`, some of them in `unmapped`, and hold no
     /// entries (spec E6).
     pub(crate) fn prune<A: Architecture>(
@@ -119,11 +137,11 @@ impl Table {
                 && block.checked_add(span).is_some_and(|end| end <= hole.end.value())
             {
                 block = match self.prune_block(hw, VirtAddr(block), level) {
-                    Some(missing) => {
-                        // Nothing below a missing upper entry: go on after all that it covers.
-                        let covered = 1u64 << (PAGE_SHIFT + A::INDEX_BITS * (missing - 1));
-                        (block + 1).next_multiple_of(covered)
-                    }
+                    // Nothing below a missing upper entry: go on after all that it covers.
+                    Some(missing) => match missing.end_of_block::<A>(VirtAddr(block)) {
+                        Some(end) => end,
+                        None => break,
+                    },
                     None => block + span,
                 };
             }
@@ -131,20 +149,20 @@ impl Table {
     }
 
     /// Frees the table of `level` that covers a block if it is empty. Where there is none, returns
-    /// the level of the entry that is missing.
+    /// the entry that is missing.
     fn prune_block<A: Architecture>(
         &self,
         hw: &Hardware<A>,
         block: VirtAddr,
         level: u32,
-    ) -> Option<u32> {
+    ) -> Option<Missing> {
         let found = {
             let _levels = self.levels.read();
             self.descend(hw, block, level)
         };
         let table = match found {
             Ok(table) => table,
-            Err(missing) => return Some(missing.level),
+            Err(missing) => return Some(missing),
         };
         let _entries = (level == 1).then(|| hw.frames.leaf_lock(table).lock());
         {
@@ -231,4 +249,13 @@ impl Table {
 struct Missing {
     place: Place,
     level: u32,
+}
+
+impl Missing {
+    /// Where the block ends that the entry would cover, around an address; `None` at the end of all
+    /// addresses.
+    fn end_of_block<A: Architecture>(&self, address: VirtAddr) -> Option<u64> {
+        let span = 1u64 << (PAGE_SHIFT + A::INDEX_BITS * (self.level - 1));
+        (address.value() | (span - 1)).checked_add(1)
+    }
 }

@@ -400,6 +400,10 @@ impl<S: Space, O: Observer> Space for TracedSpace<S, O> {
         Some(self.cursor(locked?, start))
     }
 
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        self.inner.next_leaf(range)
+    }
+
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {
         let Range { start, end } = unmapped;
         self.inner.prune(hole, unmapped);

@@ -192,6 +192,10 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             ),
             vec!["F1", "F2"],
         ),
+        Op::SwapOff(area) => (
+            format!("Swap area {area} is removed; its pages come back to memory first."),
+            vec!["F12"],
+        ),
         Op::Check => ("Every invariant is walked.".into(), vec!["I1", "I21"]),
         Op::Fail { what, nth } => (format!("From here on, {what} number {nth} fails."), Vec::new()),
         Op::Mincore(range) => {

@@ -104,17 +104,17 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
 
 fn handle(signal: c_int, info: &FaultInfo, context: &mut ucontext_t) {
     if info.errno == OURS {
-        raise(Signal::from_numbers(signal, info.meant as i32), info.address, context);
+        raise(signal, Signal::from_numbers(signal, info.meant as i32), info.address, context);
         return;
     }
     // Only a kernel's code is positive: the others are signals that a process sent.
     let ours = if info.code > 0 { managed(signal, info.address) } else { None };
-    let Some(space) = ours else { return pass_on(info, context) };
+    let Some(space) = ours else { return pass_on(signal, info, context) };
     match answer_with_room(signal, space, &host_fault(info.address, context)) {
         Answer::Resume(_) => {}
         // In an identity space, this is not our page after all.
-        Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(info, context),
-        Answer::Signal(verdict) => raise(verdict, info.address, context),
+        Answer::Signal(Signal::NotMapped) if space.is_identity() => pass_on(signal, info, context),
+        Answer::Signal(verdict) => raise(signal, verdict, info.address, context),
         Answer::Short => stop("pagefault: out of memory\n"),
         Answer::Stop(message) => stop(message),
     }
@@ -155,20 +155,20 @@ fn host_fault(address: u64, context: &ucontext_t) -> HostFault {
     HostFault { address, access, ip, sp }
 }
 
-/// Ends a guarded access, or hands the signal to its handler.
-fn raise(verdict: Signal, address: u64, context: &mut ucontext_t) {
+/// Ends a guarded access, or hands the signal to its handler. `came` is the signal that came.
+fn raise(came: c_int, verdict: Signal, address: u64, context: &mut ucontext_t) {
     let registers: &mut Registers = &mut context.uc_mcontext.gregs;
     if guard::fix_up(registers, verdict, address) {
         return;
     }
     let (signal, code) = verdict.numbers();
     let info = FaultInfo { signal, errno: 0, code, pad: 0, address, meant: 0, rest: [0; 12] };
-    pass_on(&info, context);
+    pass_on(came, &info, context);
 }
 
 /// Hands a signal to the handler that would have received it without us.
-fn pass_on(info: &FaultInfo, context: &mut ucontext_t) {
-    let action = disposition(info.signal);
+fn pass_on(came: c_int, info: &FaultInfo, context: &mut ucontext_t) {
+    let action = disposition(came, info.signal);
     let info_ptr = std::ptr::from_ref(info).cast::<siginfo_t>().cast_mut();
     match action.sa_sigaction {
         libc::SIG_IGN if info.code <= 0 => {}
@@ -188,14 +188,17 @@ fn pass_on(info: &FaultInfo, context: &mut ucontext_t) {
 }
 
 /// The other handler of a signal: one that the program installed since, or the previous one.
-fn disposition(signal: c_int) -> libc::sigaction {
+///
+/// If `signal` itself came, a handler that was installed since has had it, and has handed it on to
+/// this one: it does not get it again.
+fn disposition(came: c_int, signal: c_int) -> libc::sigaction {
     let mut now = MaybeUninit::uninit();
     // SAFETY: reads the disposition into `now`; on success it is initialised, and the previous one
     // was initialised before this handler existed.
     unsafe {
         if libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) == 0 {
             let now: libc::sigaction = now.assume_init();
-            if now.sa_sigaction != on_fault as *const () as usize {
+            if came != signal && now.sa_sigaction != on_fault as *const () as usize {
                 return now;
             }
         }

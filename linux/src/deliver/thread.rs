@@ -116,12 +116,16 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
     // Threads inherit the mask: none of ours may run the program's handlers, which could touch
     // managed memory.
     let quiet = Quiet::new();
-    let spawned: Result<_, _> = waits.iter().map(spawn).collect();
+    let mut handles = Vec::with_capacity(count);
+    let spawned = waits.iter().try_for_each(|wait| spawn(wait).map(|handle| handles.push(handle)));
     drop(quiet);
-    let handles =
-        spawned.map_err(|e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
-    *shared.pagers.threads.running.lock() = Some(Running { stop, waits, handles });
-    Ok(())
+    let threads = &shared.pagers.threads;
+    *threads.running.lock() = Some(Running { stop, waits, handles });
+    spawned.map_err(|error: std::io::Error| {
+        // The others must not wait for ever for faults that nobody answers.
+        threads.stop();
+        Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)
+    })
 }
 
 const STOP: u64 = 0;

@@ -55,7 +55,8 @@ impl Region {
     }
 
     /// Advises how a part will be used (`madvise(2)`). [`Advice::DontNeed`] makes it zeros, or the file's
-    /// content again.
+    /// content again. [`Advice::Free`] makes it zeros at once: bytes that turned into zeros later would
+    /// change under shared references.
     ///
     /// Like all methods that take a part, it concerns every page of which the part has a byte.
     ///
@@ -68,7 +69,11 @@ impl Region {
     ) -> Result<(), AdviseError> {
         let range = self.pages(range);
         let _quiet = Quiet::new();
-        self.space.space.madvise(range.start, range.end - range.start, advice)
+        let advise =
+            |advice| self.space.space.madvise(range.start, range.end - range.start, advice);
+        advise(advice)?;
+        // Nobody has a reference before this returns.
+        if advice == Advice::Free { advise(Advice::DontNeed) } else { Ok(()) }
     }
 
     /// Sets what accesses to a part are allowed (`mprotect(2)`): any other is a segmentation violation.

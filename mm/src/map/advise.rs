@@ -1,5 +1,6 @@
 //! madvise (spec C16, J9).
 
+use crate::cache::File;
 use crate::edit::Exclusive;
 use crate::entries::GUARD;
 use crate::error::AdviseError;
@@ -154,30 +155,43 @@ impl<M: Machine> Mm<M> {
 
     /// Reads pages that are in swap or not cached, within the limit of read-ahead; ignores errors.
     fn bring_near(self: &Arc<Self>, vma: &Vma<M>, range: Range<VirtAddr>) {
-        let mut page = range.start;
         let mut room = self.manager.most_ahead(u32::MAX);
-        while page < range.end && room > 0 {
+        if let Some(file) = &vma.file {
+            self.cache_some(file, vma, range.clone(), &mut room);
+        }
+        let mut from = range.start;
+        while room > 0
+            && let Some((address, entry)) = self.next_entry(from..range.end)
+        {
             let _engaged = self.manager.engage();
-            let entry = self
-                .existing_entries(page..page + PAGE_SIZE)
-                .map_or(Entry::None, |cursor| cursor.entry(page));
-            match (entry, &vma.file) {
-                (Entry::Swap(GUARD), _) => {}
-                (Entry::Swap(slot), _) => {
-                    if let Ok(Some(frame)) = self.manager.find_or_read(slot) {
-                        self.manager.put(frame);
-                        room -= 1;
-                    }
-                }
-                (Entry::None, Some(file)) => {
-                    if let Ok(found) = file.page(vma.index_of(page)) {
-                        self.manager.unlock_and_put(found.frame);
-                        room -= 1;
-                    }
-                }
-                _ => {}
+            if let Entry::Swap(slot) = entry
+                && slot != GUARD
+                && let Ok(Some(frame)) = self.manager.find_or_read(slot)
+            {
+                self.manager.put(frame);
+                room -= 1;
             }
-            page = page + PAGE_SIZE;
+            from = address + PAGE_SIZE;
+        }
+    }
+
+    /// Reads pages of a file where a range has no entries, until the file ends or there is no room.
+    fn cache_some(&self, file: &File<M>, vma: &Vma<M>, range: Range<VirtAddr>, room: &mut u32) {
+        for page in Pages::new(&range, PAGE_SIZE) {
+            let _engaged = self.manager.engage();
+            let entry = self.existing_entries(page.clone()).map(|cursor| cursor.entry(page.start));
+            if entry.is_some_and(|entry| !entry.is_none()) {
+                continue;
+            }
+            if *room == 0 {
+                return;
+            }
+            match file.page(vma.index_of(page.start)) {
+                Ok(found) => self.manager.unlock_and_put(found.frame),
+                Err(Refusal::Bus) => return,
+                Err(_) => {}
+            }
+            *room -= 1;
         }
     }
 
@@ -254,23 +268,33 @@ impl<M: Machine> Mm<M> {
 
     /// Calls `f` with every page of a range, with a reference and no lock.
     fn each_page(&self, range: Range<VirtAddr>, f: impl Fn(Frame)) {
-        let mut page = range.start;
-        while page < range.end {
+        let mut from = range.start;
+        loop {
             let _engaged = self.manager.engage();
-            let frame = self.existing_entries(page..page + PAGE_SIZE).and_then(|cursor| {
-                let frame = cursor.entry(page).frame()?;
-                if self.manager.is_bare(frame) {
-                    return None;
-                }
-                self.manager.page(frame).hold(&*self.manager.machine);
-                Some(frame)
-            });
-            if let Some(frame) = frame {
-                f(frame);
-                self.manager.put(frame);
-            }
-            page = page + PAGE_SIZE;
+            let Some((address, frame)) = self.hold_next(from..range.end) else { return };
+            f(frame);
+            self.manager.put(frame);
+            from = address + PAGE_SIZE;
         }
+    }
+
+    /// The first page that an entry in a range names, with a reference, and its address.
+    fn hold_next(&self, range: Range<VirtAddr>) -> Option<(VirtAddr, Frame)> {
+        self.blocks(range).find_map(|block| {
+            let cursor = self.existing_entries(block.clone())?;
+            let mut at = block.start;
+            while at < block.end
+                && let Some(address) = cursor.next(at).filter(|address| *address < block.end)
+            {
+                let frame = cursor.entry(address).frame();
+                if let Some(frame) = frame.filter(|frame| !self.manager.is_bare(*frame)) {
+                    self.manager.page(frame).hold(&*self.manager.machine);
+                    return Some((address, frame));
+                }
+                at = address + PAGE_SIZE;
+            }
+            None
+        })
     }
 
     /// Brings every page in, or returns why not (`MADV_POPULATE_READ` and `_WRITE`).

@@ -65,7 +65,7 @@ impl<M: Machine> Mm<M> {
 
     /// Turns the guards in a range into ordinary pages.
     pub(super) fn remove_guards(&self, range: Range<VirtAddr>) {
-        for chunk in Pages::new(&range, M::Space::SPAN) {
+        for chunk in self.blocks(range) {
             let Some(mut cursor) = self.existing_entries(chunk.clone()) else { continue };
             let mut from = chunk.start;
             while from < chunk.end

@@ -1,5 +1,6 @@
 //! mlock and munlock (spec C17).
 
+use crate::edit::Exclusive;
 use crate::error::LockError;
 use crate::error::Refusal;
 use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
@@ -31,14 +32,19 @@ impl Stay {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Keeps the pages of a range in memory, and brings them in.
+    /// Keeps the pages of a range in memory, and brings them in (`mlock(2)`).
     ///
-    /// The range is rounded outward to whole pages. Regions before the first gap stay locked.
+    /// The range is rounded outward to whole pages. [`LockError::Unmapped`] at the first gap or at a
+    /// page that does not come in: the regions before it stay locked. The limit is
+    /// [`Limits::locked`](crate::Limits::locked), in bytes; what is locked already does not
+    /// count again. Takes the exclusive right to the address space, and faults after that.
     pub fn mlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
         self.lock(address, length, Stay::Locked)
     }
 
-    /// Keeps the pages of a range in memory from their first touch on (`MLOCK_ONFAULT`).
+    /// Keeps the pages of a range in memory from their first touch on (`mlock2(2)` with
+    /// `MLOCK_ONFAULT`). Limits and errors are those of [`mlock`](Self::mlock), but no page is brought
+    /// in.
     pub fn mlock_on_fault(
         self: &Arc<Self>,
         address: VirtAddr,
@@ -49,18 +55,10 @@ impl<M: Machine> Mm<M> {
 
     fn lock(self: &Arc<Self>, address: VirtAddr, length: u64, stay: Stay) -> Result<(), LockError> {
         let range = outward(address, length)?;
-        let bytes = range.end - range.start;
-        let limit = self.limits.locked.load(Ordering::Relaxed);
-        let locked = self.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        if limit == 0 {
-            return Err(LockError::NotPermitted);
-        }
-        let sum = locked.saturating_add(bytes);
-        // Memory that is already locked does not count again.
-        if sum > limit && sum - self.locked_bytes(&range) > limit {
-            return Err(LockError::OverLimit);
-        }
-        self.set_stay(&range, stay)?;
+        let exclusive = self.exclusive();
+        exclusive.check_lock_limit(&range)?;
+        exclusive.set_stay(&range, stay)?;
+        drop(exclusive);
         if stay == Stay::Locked { self.bring_in(range) } else { Ok(()) }
     }
 
@@ -71,28 +69,14 @@ impl<M: Machine> Mm<M> {
         locked.map(|vma| vma.end.min(range.end) - vma.start.max(range.start)).sum()
     }
 
-    /// Lets the pages of a range leave memory again.
+    /// Lets the pages of a range leave memory again (`munlock(2)`); rounds as [`mlock`](Self::mlock)
+    /// does.
+    ///
+    /// [`LockError::Unmapped`] at the first gap; what lies before it is unlocked. Takes the exclusive
+    /// right to the address space.
     pub fn munlock(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), LockError> {
-        self.set_stay(&outward(address, length)?, Stay::Evictable)
-    }
-
-    fn set_stay(self: &Arc<Self>, range: &Range<VirtAddr>, stay: Stay) -> Result<(), LockError> {
-        let exclusive = self.exclusive();
-        let mut at = range.start;
-        while at < range.end {
-            let vma = self.containing(at).ok_or(LockError::Unmapped)?;
-            let part = at..range.end.min(vma.end);
-            at = part.end;
-            if vma.has(VmaFlags::PFNMAP) {
-                // A device's memory never leaves, and does not count.
-                continue;
-            }
-            let flags = vma.flags.difference(VmaFlags::LOCKS) | stay.flags();
-            if flags != vma.flags {
-                exclusive.reflag(&vma, part, flags).map_err(|_| LockError::TooManyRegions)?;
-            }
-        }
-        Ok(())
+        let range = outward(address, length)?;
+        self.exclusive().set_stay(&range, Stay::Evictable)
     }
 
     /// Faults every page in, breaking copy-on-write now (spec C17).
@@ -109,6 +93,42 @@ impl<M: Machine> Mm<M> {
                 Err(NotBrought::Refused(_)) => return Err(LockError::Unmapped),
             }
             page = page + PAGE_SIZE;
+        }
+        Ok(())
+    }
+}
+
+impl<M: Machine> Exclusive<'_, M> {
+    /// Checks the limit on locked memory (`RLIMIT_MEMLOCK`), before the lock of a range.
+    fn check_lock_limit(&self, range: &Range<VirtAddr>) -> Result<(), LockError> {
+        let mm = self.mm();
+        let limit = mm.limits.locked.load(Ordering::Relaxed);
+        if limit == 0 {
+            return Err(LockError::NotPermitted);
+        }
+        let locked = mm.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        let sum = locked.saturating_add(range.end - range.start);
+        // Memory that is already locked does not count again.
+        if sum > limit && sum - mm.locked_bytes(range) > limit {
+            return Err(LockError::OverLimit);
+        }
+        Ok(())
+    }
+
+    fn set_stay(&self, range: &Range<VirtAddr>, stay: Stay) -> Result<(), LockError> {
+        let mut at = range.start;
+        while at < range.end {
+            let vma = self.mm().containing(at).ok_or(LockError::Unmapped)?;
+            let part = at..range.end.min(vma.end);
+            at = part.end;
+            if vma.has(VmaFlags::PFNMAP) {
+                // A device's memory never leaves, and does not count.
+                continue;
+            }
+            let flags = vma.flags.difference(VmaFlags::LOCKS) | stay.flags();
+            if flags != vma.flags {
+                self.reflag(&vma, part, flags).map_err(|_| LockError::TooManyRegions)?;
+            }
         }
         Ok(())
     }

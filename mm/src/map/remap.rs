@@ -61,7 +61,12 @@ struct Sizes {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Resizes or moves a mapping and returns its new address.
+    /// Resizes or moves a mapping and returns its new address (`mremap(2)`).
+    ///
+    /// Lengths are in bytes and rounded up to whole pages. An error changes nothing, except that a
+    /// fixed target may have been unmapped before it, as on Linux. Takes the exclusive right to the
+    /// address space, and may wait for memory. While pages move, an access to either place raises
+    /// `SIGSEGV`.
     pub fn mremap(self: &Arc<Self>, request: &RemapRequest) -> Result<VirtAddr, RemapError> {
         let sizes = self.check_remap(request)?;
         let exclusive = self.exclusive();
@@ -206,7 +211,6 @@ impl<M: Machine> Exclusive<'_, M> {
         };
         let vma = self.mm().containing(request.address).ok_or(RemapError::Unmapped)?;
         self.check_growth(&vma, request.address, sizes)?;
-        self.make_tables(&(target..target + sizes.new))?;
         let copy = self.copy_at(&vma, request.address, target, sizes.new);
         if let Some(file) = &copy.file {
             file.opened();
@@ -313,6 +317,13 @@ impl<M: Machine> Exclusive<'_, M> {
         charged.map_err(|_| RemapError::CommitLimit)
     }
 
+    /// Undoes [`charge_growth`](Self::charge_growth).
+    fn uncharge_growth(&self, vma: &Vma<M>, grow: u64) {
+        if vma.has(VmaFlags::ACCOUNT) {
+            self.mm().manager.uncharge(grow >> PAGE_SHIFT);
+        }
+    }
+
     fn can_grow_in_place(&self, end: VirtAddr, grow: u64) -> bool {
         let mm = self.mm();
         let Some(new_end) = end.checked_add(grow) else { return false };
@@ -352,52 +363,98 @@ impl<M: Machine> Exclusive<'_, M> {
             OldPlace::Kept => sizes.new,
         };
         self.check_total(if old_place == OldPlace::Kept { grow } else { 0 })?;
-        self.make_tables(&(target..target + sizes.new))?;
+        let to = target..target + sizes.new;
+        self.make_tables(&from, &to)?;
         self.charge_growth(vma, grow)?;
-        // In the order of their numbers, in which a truncation visits regions: it finds pages that
-        // have left the old place at the new one.
-        let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
-        let new = Arc::new(self.copy_at(vma, address, target, sizes.new));
-        let rest = remainders(vma, &from, || mm.manager.vma_id());
-        if old_place == OldPlace::Kept {
-            mm.moves.fetch_add(1, Ordering::AcqRel);
-        }
-        let begin = Edit { out: vec![vma.clone()], into: rest.clone() };
-        self.apply_moving(&begin, &[], &[old.clone(), new.clone()]);
-        self.move_pages(&old, &new);
-        let more = match old_place {
-            OldPlace::Unmapped => {
-                self.apply_moving(&Edit { out: Vec::new(), into: Vec::new() }, &[old], &[]);
-                rest.len()
-            }
-            OldPlace::Kept => {
-                // One region again; its pages are no longer locked in memory.
-                let mut whole = vma.part(mm.manager.vma_id(), vma.range());
-                whole.flags.remove(VmaFlags::LOCKS);
-                let back = Edit { out: rest, into: vec![Arc::new(whole)] };
-                self.apply_moving(&back, &[old], &[]);
-                mm.moves.fetch_add(1, Ordering::AcqRel);
-                1
+        let parts = match self.transfer(vma, &from, &to, old_place) {
+            Ok(parts) => parts,
+            Err(error) => {
+                self.uncharge_growth(vma, grow);
+                return Err(error);
             }
         };
-        self.insert_moved(&new);
         if let Some(file) = &vma.file {
             // One region became the moved one and the parts that stay.
-            (0..more).for_each(|_| file.opened());
+            (0..parts).for_each(|_| file.opened());
         }
         mm.space.prune(self.hole_around(&from), from);
         let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
         Ok((target, grown))
     }
 
-    /// Makes all the page tables that a range needs, so that moving pages there cannot fail.
-    fn make_tables(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
+    /// Moves the pages of a part of a region, makes the region of their new place, and returns how
+    /// many regions stay at the old one.
+    fn transfer(
+        &self,
+        vma: &Arc<Vma<M>>,
+        from: &Range<VirtAddr>,
+        to: &Range<VirtAddr>,
+        old_place: OldPlace,
+    ) -> Result<usize, RemapError> {
         let mm = self.mm();
-        for chunk in Pages::new(range, M::Space::SPAN) {
-            let _engaged = mm.manager.engage();
-            if mm.entries(chunk).is_err() {
-                mm.space.prune(self.hole_around(range), range.clone());
-                return Err(RemapError::OutOfMemory);
+        let note_move = || {
+            if old_place == OldPlace::Kept {
+                mm.moves.fetch_add(1, Ordering::AcqRel);
+            }
+        };
+        // In the order of their numbers, in which a truncation visits regions: it finds pages that
+        // have left the old place at the new one.
+        let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
+        let new = Arc::new(self.copy_at(vma, from.start, to.start, to.end - to.start));
+        let rest = remainders(vma, from, || mm.manager.vma_id());
+        note_move();
+        let begin = Edit { out: vec![vma.clone()], into: rest.clone() };
+        self.apply_moving(&begin, &[], &[old.clone(), new.clone()]);
+        // A fault may have made a table at the old place before the region left the tree; no other
+        // does from here on.
+        if let Err(error) = self.make_tables(from, to) {
+            self.put_back(vma, vma.flags, rest, &[old, new]);
+            note_move();
+            return Err(error);
+        }
+        self.move_pages(&old, &new);
+        let parts = match old_place {
+            OldPlace::Unmapped => {
+                self.apply_moving(&Edit { out: Vec::new(), into: Vec::new() }, &[old], &[]);
+                rest.len()
+            }
+            OldPlace::Kept => {
+                // Its pages are no longer locked in memory.
+                self.put_back(vma, vma.flags.difference(VmaFlags::LOCKS), rest, &[old]);
+                1
+            }
+        };
+        note_move();
+        self.insert_moved(&new);
+        Ok(parts)
+    }
+
+    /// Makes one region again where one was taken apart. `parts` are its remains in the tree, and
+    /// `moving` what only the reverse maps know.
+    fn put_back(
+        &self,
+        vma: &Vma<M>,
+        flags: VmaFlags,
+        parts: Vec<Arc<Vma<M>>>,
+        moving: &[Arc<Vma<M>>],
+    ) {
+        let mut whole = vma.part(self.mm().manager.vma_id(), vma.range());
+        whole.flags = flags;
+        self.apply_moving(&Edit { out: parts, into: vec![Arc::new(whole)] }, moving, &[]);
+    }
+
+    /// Makes the page tables that the pages of one range need in another, so that moving them cannot
+    /// fail. Where nothing was touched, none is needed.
+    fn make_tables(&self, from: &Range<VirtAddr>, to: &Range<VirtAddr>) -> Result<(), RemapError> {
+        let mm = self.mm();
+        for chunk in mm.blocks(from.clone()) {
+            let start = to.start + (chunk.start - from.start);
+            for piece in Pages::new(&(start..start + (chunk.end - chunk.start)), M::Space::SPAN) {
+                let _engaged = mm.manager.engage();
+                if mm.entries(piece).is_err() {
+                    mm.space.prune(self.hole_around(to), to.clone());
+                    return Err(RemapError::OutOfMemory);
+                }
             }
         }
         Ok(())
@@ -420,7 +477,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let mm = self.mm();
         let (from, to) = (old.range(), new.start);
         let shift = |address: VirtAddr| to + (address - from.start);
-        for chunk in Pages::new(&from, M::Space::SPAN) {
+        for chunk in mm.blocks(from.clone()) {
             let target = shift(chunk.start)..to + (chunk.end - from.start);
             for piece in Pages::new(&target, M::Space::SPAN) {
                 let start = from.start + (piece.start - to);

@@ -1,7 +1,7 @@
 //! Reports of mappings, as in `/proc/PID/maps` and `/proc/PID/pagemap`.
 
 use crate::entries::is_guard;
-use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Protection, Space, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Protection, VirtAddr};
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
@@ -51,7 +51,8 @@ pub struct PageReport {
 }
 
 impl<M: Machine> Mm<M> {
-    /// The regions that overlap a range, in order, whole.
+    /// The regions that overlap a range, in order, whole, as they are at one moment (Linux:
+    /// `/proc/PID/maps`). Allocates.
     pub fn maps(self: &Arc<Self>, range: Range<VirtAddr>) -> Vec<RegionReport> {
         self.overlapping(range)
             .iter()
@@ -79,7 +80,7 @@ impl<M: Machine> Mm<M> {
     /// Calls `f` with every non-empty entry in a range, in order. An entry that changes meanwhile
     /// shows as before or after the change.
     pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
-        for chunk in Pages::new(&range, M::Space::SPAN) {
+        for chunk in self.blocks(range) {
             let mut from = chunk.start;
             while from < chunk.end {
                 let (batch, next) = self.some_pages(from..chunk.end);

@@ -19,7 +19,12 @@ pub enum SyncMode {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Writes the objects that are mapped shared in a range back to their stores.
+    /// Writes the objects that are mapped shared in a range back to their stores (`msync(2)`), each
+    /// object whole.
+    ///
+    /// `address` is page-aligned; `length` is rounded up to whole pages. Gaps are skipped and reported
+    /// at the end as [`SyncError::Unmapped`]; any other error stops at once, and what lies before is
+    /// written. Takes page locks, and waits for I/O; not the exclusive right.
     pub fn msync(
         self: &Arc<Self>,
         address: VirtAddr,

@@ -1,7 +1,7 @@
 //! Taking pages out of the page table (spec E5).
 
 use crate::entries::GUARD;
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Pages, VirtAddr};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
 use crate::tlb::{After, Gather};
@@ -77,8 +77,10 @@ impl<M: Machine> Mm<M> {
             Zap::Take(self.place_of(vma, address, entry))
         });
         if pinned && vma.file.is_none() {
-            for page in Pages::new(&(range.start..reached), PAGE_SIZE) {
-                self.wipe_pinned(vma, page);
+            let mut from = range.start;
+            while let Some((address, _)) = self.next_entry(from..reached) {
+                self.wipe_pinned(vma, address..address + PAGE_SIZE);
+                from = address + PAGE_SIZE;
             }
         }
         reached

@@ -155,7 +155,9 @@ impl<M: Machine> Manager<M> {
         self.machine.wake(&self.background);
     }
 
-    /// Evicts up to `pages` pages and returns how many were freed.
+    /// Evicts up to `pages` pages of any address space and returns how many were freed, as a write to
+    /// `memory.reclaim` of a cgroup does. Fewer if the rest is in use, locked or pinned, or there is no
+    /// room for it in swap. Waits for I/O; call it without a lock.
     pub fn reclaim(&self, pages: usize) -> usize {
         self.counted(|| self.pass(pages, Force::Polite)).freed
     }

@@ -1,7 +1,7 @@
 //! Walking the entries that name a page.
 
 use crate::entries::PageCursor;
-use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, Space, VirtAddr};
+use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use crate::page::{Owner, Page};
@@ -147,7 +147,7 @@ fn sweep<M: Machine>(
     visit: &mut impl FnMut(&RegionLink<M>, VirtAddr),
 ) {
     let Some(mm) = link.mm.upgrade() else { return };
-    for chunk in crate::machine::Pages::new(&link.vma.range(), M::Space::SPAN) {
+    for chunk in mm.blocks(link.vma.range()) {
         let mut from = chunk.start;
         while from < chunk.end {
             let at = {

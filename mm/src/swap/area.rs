@@ -101,7 +101,7 @@ pub(crate) enum AreasFault {
 #[derive(Debug)]
 pub(crate) struct Released {
     /// The number of remaining references.
-    pub(crate) left: u16,
+    pub(crate) left: u32,
     /// The slot, if none remains: pass it to [`Areas::free_slot`].
     pub(crate) unused: Option<UnusedSlot>,
 }
@@ -371,7 +371,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.
-    pub(crate) fn count(&self, slot: SwapSlot) -> u16 {
+    pub(crate) fn count(&self, slot: SwapSlot) -> u32 {
         self.with(slot.area, |area| area.slots.count(slot.offset)).unwrap_or(0)
     }
 

@@ -3,7 +3,7 @@
 use crate::cache::Key;
 use crate::error::Refusal;
 use crate::error::SwapOffError;
-use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, Pages, Space, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Machine, PAGE_SIZE, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use alloc::sync::Arc;
@@ -14,7 +14,12 @@ use core::ops::Range;
 const PASSES: u32 = 64;
 
 impl<M: Machine> Manager<M> {
-    /// Removes a swap area, after bringing every page in it back to memory (`swapoff`, spec F12).
+    /// Removes a swap area, after bringing every page in it back to memory (`swapoff(2)`, spec F12).
+    ///
+    /// From the start the area gives out no slot. On an error it is in use again, and pages that came
+    /// back stay in memory: [`SwapOffError::OutOfMemory`] if they do not fit there or into other areas,
+    /// [`SwapOffError::Io`] if one cannot be read. Visits every address space; takes page locks, waits
+    /// for I/O, and must be called without a lock.
     pub fn swap_off(&self, area: u8) -> Result<(), SwapOffError> {
         swap_off(self, area)
     }
@@ -105,7 +110,7 @@ impl From<Refusal> for SwapOffError {
 impl<M: Machine> Mm<M> {
     /// Maps every page of a range that is in an area.
     fn bring_back(self: &Arc<Self>, range: Range<VirtAddr>, area: u8) -> Result<(), SwapOffError> {
-        for chunk in Pages::new(&range, M::Space::SPAN) {
+        for chunk in self.blocks(range) {
             let mut from = chunk.start;
             while from < chunk.end {
                 let found = self.next_swapped(from..chunk.end, area);

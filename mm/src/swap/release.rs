@@ -25,8 +25,7 @@ impl<M: Machine> Manager<M> {
     /// How many entries name a locked anonymous page or its slot.
     #[inline]
     pub(crate) fn entries_of(&self, page: &Page) -> u32 {
-        page.maps()
-            + page.slot().map_or(0, |slot| u32::from(self.swap.count(slot)).saturating_sub(1))
+        page.maps() + page.slot().map_or(0, |slot| self.swap.count(slot).saturating_sub(1))
     }
 
     /// Discards slots without references, so that they can be used again. The device may be slow.

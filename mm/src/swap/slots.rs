@@ -14,19 +14,21 @@ use super::zeroed;
 use crate::error::OutOfMemory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex};
 
 /// The saturated count: too many references to count, so the last one cannot be recognised. The
-/// slot stays used, and its area cannot be removed (Linux's swapoff makes such a count 1 again,
-/// spec F4).
-pub(crate) const STICKY: u16 = 0x7fff;
+/// slot stays used, and its area cannot be removed.
+///
+/// No machine gets there: so many entries fill 8 TiB of page tables. R24 counts to 0x7fff and has
+/// swapoff guess (spec F4); Linux 6 continues the count elsewhere, so that it stays exact too.
+pub(crate) const STICKY: u32 = 0x7fff_ffff;
 
 /// The count of an unusable slot (spec F1).
-const BAD: u16 = 0x8000;
+const BAD: u32 = 0x8000_0000;
 
 /// The count of a slot whose content is being discarded after its last reference.
-const FREEING: u16 = 0xffff;
+const FREEING: u32 = 0xffff_ffff;
 
 /// How many adjacent slots are given out before the search for the next place (spec F5).
 pub(crate) const RUN: u32 = 256;
@@ -47,7 +49,7 @@ pub(crate) enum SlotError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The slot has this many references left; [`STICKY`] stays [`STICKY`].
-    Remaining(u16),
+    Remaining(u32),
     /// It was the last reference: the caller discards the content and then calls [`Slots::free`].
     Last,
 }
@@ -91,7 +93,7 @@ impl Room {
 
 /// The slots of one area.
 pub(crate) struct Slots<M: RawMutex> {
-    counts: Box<[AtomicU16]>,
+    counts: Box<[AtomicU32]>,
     /// The usable slots.
     good: u32,
     /// The slots with a count, or being freed. Changed only under the search lock.
@@ -126,7 +128,7 @@ impl<M: RawMutex> Slots<M> {
     ///
     /// The area starts closed. Numbers in `bad` beyond the area are ignored.
     pub(crate) fn new(slots: u32, bad: &[u32], room: Arc<Room>) -> Result<Self, OutOfMemory> {
-        let mut counts: Box<[AtomicU16]> = zeroed(slots as usize)?;
+        let mut counts: Box<[AtomicU32]> = zeroed(slots as usize)?;
         let mut good = slots;
         for slot in bad.iter().chain(&[0]) {
             if let Some(count) = counts.get_mut(*slot as usize) {
@@ -222,7 +224,7 @@ impl<M: RawMutex> Slots<M> {
     }
 
     /// How many references a slot has; 0 if it is free, bad or missing.
-    pub(crate) fn count(&self, slot: u32) -> u16 {
+    pub(crate) fn count(&self, slot: u32) -> u32 {
         match self.slot(slot).map_or(0, |count| count.load(Ordering::Acquire)) {
             FREEING | BAD => 0,
             count => count,
@@ -329,7 +331,7 @@ impl<M: RawMutex> Slots<M> {
         self.counts[slot as usize].load(Ordering::Acquire) == 0
     }
 
-    fn slot(&self, slot: u32) -> Result<&AtomicU16, SlotError> {
+    fn slot(&self, slot: u32) -> Result<&AtomicU32, SlotError> {
         self.counts.get(slot as usize).ok_or(SlotError::Missing)
     }
 }
@@ -339,7 +341,7 @@ fn exchange(count: &AtomicU16, from: u16, to: u16) -> bool {
 }
 
 /// Why a slot with this count has no references.
-fn unused(count: u16) -> SlotError {
+fn unused(count: u32) -> SlotError {
     if count == BAD { SlotError::Bad } else { SlotError::Free }
 }
 

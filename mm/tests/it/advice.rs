@@ -15,14 +15,14 @@ use std::thread;
 /// Says that a thread has stopped, and lets it go on.
 type Stop = (Sender<()>, Receiver<()>);
 
-/// Stops a thread named "advice" where it first finds no table for a block: between two blocks, with
-/// no lock held.
+/// Stops a thread named "advice" where it has first locked the entries of a block: what it holds then
+/// are the locks of that block alone.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<Option<Stop>>>);
 
 impl Observer for Gate {
     fn note(&self, call: &Call) {
-        if matches!(call, Call::LockExisting { found: false, .. })
+        if matches!(call, Call::LockExisting { found: true, .. })
             && thread::current().name() == Some("advice")
             && let Some((reached, open)) = self.0.lock().unwrap().take()
         {
@@ -47,11 +47,13 @@ fn advise_while(
     let manager = Manager::new(Arc::new(machine), Config::default());
     let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(1 << 40));
     let space = AddressSpace::new(&manager, layout).unwrap();
-    // Only the second of two blocks has a page.
+    // Two blocks, of which the thread locks the first.
     let placement = Placement::Fixed(BASE);
     let request = MapRequest { placement, ..MapRequest::anonymous(2 * BLOCK * PAGE) };
     space.mm().mmap(&request).unwrap();
-    assert_eq!(space.mm().copy_to_user(at(BLOCK), &[1]), 0);
+    for page in [0, BLOCK] {
+        assert_eq!(space.mm().copy_to_user(at(page), &[1]), 0);
+    }
 
     let ((reached, reaches), (opens, open)) = (channel(), channel());
     *gate.0.lock().unwrap() = Some((reached, open));

@@ -144,6 +144,12 @@ impl PcSpace {
         Some(at)
     }
 
+    /// The level of the table whose entry for an address is missing; `None` if the leaf exists. The
+    /// caller holds `levels`.
+    fn missing_level(&self, address: VirtAddr) -> Option<u32> {
+        (1..4).rev().find(|level| self.descend(address, *level).is_none()).map(|level| level + 1)
+    }
+
     /// Makes the levels that are missing (spec B1).
     fn make_levels(&self, address: VirtAddr) -> Result<(), OutOfFrames> {
         for level in (1..4).rev() {
@@ -265,6 +271,18 @@ impl Space for PcSpace {
     #[inline(always)]
     fn lock_existing(&self, range: Range<VirtAddr>) -> Option<PcCursor<'_>> {
         self.try_lock(&range)
+    }
+
+    fn next_leaf(&self, range: Range<VirtAddr>) -> Option<VirtAddr> {
+        let mut at = range.start;
+        while at < range.end {
+            let _levels = self.levels.read();
+            let Some(level) = self.missing_level(at) else { return Some(at) };
+            // Nothing is below a missing entry: go on after all that it would cover.
+            let covered = (1 << (12 + 9 * (level - 1))) - 1;
+            at = VirtAddr(at.value() | covered).checked_add(1)?;
+        }
+        None
     }
 
     fn prune(&self, hole: Range<VirtAddr>, unmapped: Range<VirtAddr>) {

@@ -100,6 +100,8 @@ static void locked(void) {
     say("mapped and locked", (long)l);
     say("grown", (long)mremap(l, 4 * P, 16 * P, MREMAP_MAYMOVE));
     say("all", mlockall(MCL_CURRENT));
+    say("all, now and in future", mlockall(MCL_CURRENT | MCL_FUTURE));
+    say("mapped without a lock", (long)map(64 * P, 3, 0));
     munlockall();
     set(RLIMIT_MEMLOCK, 0, 64 * P);
     say("locked without a limit", mlock(p, P));

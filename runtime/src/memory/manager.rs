@@ -50,7 +50,9 @@ pub fn current() -> Option<&'static Manager> {
 /// Tells the manager how to number and count threads, once the calling one runs on its own stack; from
 /// then on events can be kept.
 pub fn begin_threads() {
-    pagefault_linux::set_alone(|| solitude::is_alone(Thread::current()));
+    // SAFETY: a thread is alone in a section, and others come back to the program only after its end
+    // (`solitude`).
+    unsafe { pagefault_linux::set_alone(|| solitude::is_alone(Thread::current())) };
     pagefault_linux::set_context(|| Thread::current().context());
     events::start();
 }

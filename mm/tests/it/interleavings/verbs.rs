@@ -1,8 +1,11 @@
 //! Faults against the verbs that change regions.
 
 use crate::common::{PAGE, RW, at};
-use crate::interleavings::scene::{DENIED, SEGV, counters, counting, for_seeds};
+use crate::interleavings::scene::{DENIED, SEGV, counters, counting, for_seeds, for_seeds_in};
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::SeqCst;
+use pagefault::entry::Verdict;
+use pagefault::error::{LockError, RemapError};
 use pagefault::machine::Protection;
 use pagefault::{Advice, MapOptions, MapRequest, Move, Placement, RemapRequest, Sharing, Source};
 use pagefault_sim::Task;
@@ -163,6 +166,61 @@ fn faults_at_both_ends_of_a_move_that_leaves_the_mapping() {
         for page in 0..4 {
             assert_eq!(scene.load(0, at(page)), Ok(0));
             assert_eq!(scene.load(0, at(8 + page)), Ok(40 + page as u8));
+        }
+    });
+}
+
+#[test]
+fn two_locks_of_memory_that_only_one_may_lock() {
+    for_seeds("mlock", |scene, seed| {
+        scene.anonymous(0, 8);
+        scene.mm().limits().locked.store(4 * PAGE, SeqCst);
+        let lock = |first: u64| -> Task<'_> {
+            Box::new(move || match scene.mm().mlock(at(first), 3 * PAGE) {
+                Ok(()) | Err(LockError::OverLimit) => {}
+                Err(other) => panic!("{other}"),
+            })
+        };
+        scene.explore(seed, vec![lock(0), lock(4)]);
+        assert_eq!(scene.mm().usage().locked, 3);
+    });
+}
+
+/// While a region moves to where it needs page tables, faults give it more of them, and there may be
+/// no frame for one: then the region is where it was, with all its pages.
+#[test]
+fn a_move_without_memory_for_its_tables() {
+    const BLOCK: u64 = 512;
+    for_seeds_in("mremap without memory", 40, |scene, seed| {
+        scene.world.manager.swap_off(scene.area).unwrap();
+        scene.anonymous(0, 12 * BLOCK);
+        (0..4).for_each(|block| scene.store(0, at(block * BLOCK), 9).unwrap());
+        let target = at(64 * BLOCK);
+        let moved = AtomicBool::new(false);
+        let remap: Task<'_> = Box::new(|| {
+            let (old_length, new_length) = (12 * BLOCK * PAGE, 12 * BLOCK * PAGE);
+            let movement = Move::To(target);
+            let request = RemapRequest { address: at(0), old_length, new_length, movement };
+            match scene.mm().mremap(&request) {
+                Ok(address) => moved.store(address == target, SeqCst),
+                Err(error) => assert_eq!(error, RemapError::OutOfMemory),
+            }
+        });
+        let touch = |cpu: u32, blocks: [u64; 4]| -> Task<'_> {
+            Box::new(move || {
+                for block in blocks {
+                    match scene.store(cpu, at(block * BLOCK), 9) {
+                        Ok(()) | Err(Verdict::OutOfMemory) => {}
+                        refused => assert_eq!(refused, SEGV),
+                    }
+                }
+            })
+        };
+        scene.explore(seed, vec![remap, touch(1, [4, 5, 6, 7]), touch(2, [11, 10, 9, 8])]);
+        scene.world.check();
+        let start = if moved.load(SeqCst) { target } else { at(0) };
+        for block in 0..4 {
+            assert_eq!(scene.load(0, start + block * BLOCK * PAGE), Ok(9));
         }
     });
 }

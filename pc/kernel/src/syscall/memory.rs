@@ -87,17 +87,18 @@ fn mlockall(flags: u32) -> Result {
     if flags & !all != 0 || flags & (nr::MCL_CURRENT | nr::MCL_FUTURE) == 0 {
         return Err(Errno::EINVAL);
     }
-    if process::space().limits().locked.load(Ordering::Relaxed) == 0 {
+    let space = process::space();
+    let limit = space.limits().locked.load(Ordering::Relaxed);
+    let is_current = flags & nr::MCL_CURRENT != 0;
+    if limit == 0 {
         return Err(Errno::EPERM);
     }
-    process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
-    if flags & nr::MCL_CURRENT == 0 {
-        return Ok(0);
-    }
-    let space = process::space();
-    let mapped = space.usage().total * PAGE_SIZE;
-    if mapped > space.limits().locked.load(Ordering::Relaxed) {
+    if is_current && space.usage().total * PAGE_SIZE > limit {
         return Err(Errno::ENOMEM);
+    }
+    process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
+    if !is_current {
+        return Ok(0);
     }
     for region in space.maps(VirtAddr(0)..VirtAddr(TASK_SIZE)) {
         let (start, length) = (region.range.start, region.range.end - region.range.start);
