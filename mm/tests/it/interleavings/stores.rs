@@ -53,7 +53,7 @@ fn b21_two_stores_to_a_page_in_swap() {
         assert_eq!(scene.world.manager.reclaim(10), 1);
         scene.store_twice(seed, 1, 1);
         let read = scene.disk.stats().reads;
-        // Whoever looked before the first had mapped the page may read it in vain.
+        // A task that looked before the first one mapped the page may read it in vain.
         assert!((1..=2).contains(&read), "the page was read {read} times");
     });
 }
