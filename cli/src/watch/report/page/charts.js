@@ -199,7 +199,7 @@ function drawMap(data) {
   const busy = [...new Set(rows.map((row) => row.name))].map((name) => [name, rows.filter((row) => row.name === name).reduce((sum, row) => sum + row.back.reduce((a, b) => a + b, 0), 0)]).sort((a, b) => b[1] - a[1])[0];
   const parts = [`Addresses upwards, time to the right.`];
   if (busy && busy[1]) parts.push(`${percent(busy[1], total("back"))} of the pages that came back are in ${busy[0] === "anonymous" ? "anonymous mappings" : busy[0]}.`);
-  if (left) parts.push(`${percent(never, left)} of the ${count(left)} evicted pages never came back.`);
+  if (left) parts.push(`${percent(never, left)} of the ${count(left)} evictions were final: the page never came back.`);
   if (data.maps.left_out) parts.push(`${data.maps.left_out} more processes are not shown.`);
   say("map", parts.join(" "));
 }
