@@ -1,7 +1,7 @@
 //! The peer: the kernel's own swap under a memory cgroup (version 1 or 2), undone at the end.
 //!
-//! Swap's memory is not charged to the cgroup, so that the limit is the resident limit alone. The
-//! cgroup charges page cache and code too, which ours leaves to the kernel.
+//! Swap's memory is not charged to the cgroup, so the limit is a resident limit. Unlike `run`, the
+//! cgroup also charges page cache and code.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const ZRAM: &str = "/sys/block/zram0";
 const DEVICE: &str = "/dev/zram0";
 
-/// Where the kernel puts what does not fit.
+/// The kernel's swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
     /// Compressed memory, with LZ4.
@@ -23,12 +23,12 @@ pub enum Swap {
     File,
 }
 
-/// Where memory cgroups are made, and the names of their files.
+/// The directory of memory cgroups, and the names of their files.
 struct Hierarchy {
     parent: &'static Path,
     /// Holds the limit.
     file: &'static str,
-    /// Tells the most that was charged.
+    /// Has the peak of the charge.
     peak: &'static str,
 }
 
@@ -46,7 +46,7 @@ impl Hierarchy {
     }
 }
 
-/// The limit, as long as this lives.
+/// The limit, for the lifetime of this value.
 pub struct Limit {
     group: PathBuf,
     peak: &'static str,
@@ -54,18 +54,18 @@ pub struct Limit {
     area: PathBuf,
 }
 
-/// What a run under the limit did.
+/// The kernel's counts of a run under the limit.
 pub struct Used {
     /// Pages that the machine read from swap.
     pub pages_in: u64,
     /// Pages that it wrote.
     pub pages_out: u64,
-    /// The most that was charged at once, in bytes; 0 where the kernel does not tell.
+    /// The peak of the charge in bytes; 0 if the kernel does not report it.
     pub peak: u64,
 }
 
 impl Limit {
-    /// Sets swap and a cgroup up, or says why that cannot be done here.
+    /// Sets up swap and a cgroup, or says why that is impossible here.
     pub fn new(bytes: u64, swap: Swap) -> io::Result<Self> {
         let Hierarchy { parent, file, peak } = Hierarchy::of_the_host();
         let name = format!("pagefault-bench.{}", std::process::id());
@@ -78,7 +78,7 @@ impl Limit {
         };
         let group = parent.join(name);
         fs::create_dir(&group)?;
-        // From here on dropping undoes everything.
+        // From here on, the drop undoes everything.
         let limit = Self { group, peak, swap, area };
         fs::write(limit.group.join(file), bytes.to_string())?;
         limit.swap_on()?;
@@ -108,7 +108,7 @@ impl Limit {
         format!("echo $$ > '{}/cgroup.procs'", self.group.display())
     }
 
-    /// Runs something and says what the swap did meanwhile.
+    /// Runs a closure and returns the swap's counts meanwhile.
     pub fn watch<T>(&self, run: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Used)> {
         let (pages_in, pages_out) = (swapped("pswpin "), swapped("pswpout "));
         let done = run()?;
@@ -123,7 +123,7 @@ impl Limit {
         ))
     }
 
-    /// Ends what a killed program has left running in the group, and removes that.
+    /// Kills the remaining processes of the group, and removes it.
     fn remove_group(&self) {
         const TRIES: u32 = 500;
         for _ in 0..TRIES {
@@ -144,7 +144,7 @@ impl Limit {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        // What was not set up cannot be undone, and need not be.
+        // Steps that were not set up need no undoing.
         self.remove_group();
         let _ = Command::new("swapoff").arg(&self.area).output();
         match self.swap {
@@ -154,7 +154,7 @@ impl Drop for Limit {
     }
 }
 
-/// Notes `SIGINT` and `SIGTERM`, so that what was set up is undone before the end.
+/// Catches `SIGINT` and `SIGTERM`, so that the set-up is undone before the end.
 pub fn catch_interrupts() -> io::Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted().clone())?;
@@ -162,7 +162,7 @@ pub fn catch_interrupts() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether somebody asked for the end.
+/// Whether such a signal has arrived.
 pub fn is_interrupted() -> bool {
     interrupted().load(Relaxed)
 }
@@ -187,7 +187,7 @@ fn read(path: &Path) -> io::Result<String> {
     text.map(|text| text.trim().to_owned()).map_err(named)
 }
 
-/// A count of the whole machine's; the machine should do nothing else.
+/// A counter of the whole machine, which should do nothing else.
 fn swapped(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -1,4 +1,4 @@
-//! What a handler, and a stop, do to each call that waits: asked of the host's kernel.
+//! The effect of a handler, and of a stop, on each waiting call, compared with the host's kernel.
 
 use pagefault_calls::{Interrupted, NUMBERS, Traits, describe};
 use std::fs;
@@ -74,7 +74,7 @@ enum Effect {
     Waits,
 }
 
-/// What the table says that a handler with `SA_RESTART`, and a stop, do.
+/// The table's effects of a handler with `SA_RESTART`, and of a stop.
 fn expected(interrupted: Interrupted) -> (Effect, Effect) {
     use Effect::{Eintr, Waits};
     match interrupted {
@@ -305,7 +305,7 @@ fn child() -> u64 {
 fn apart() {
     let unshare = |flags: i32| call(libc::SYS_unshare, [flags as u64, 0, 0, 0, 0, 0]);
     if unshare(libc::CLONE_NEWIPC) != 0 {
-        // An ordinary user's own; the call does not wait where it cannot be had.
+        // An ordinary user needs a user namespace too; without either, the call does not wait.
         unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUSER);
     }
 }

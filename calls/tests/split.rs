@@ -144,7 +144,7 @@ fn messages_are_not_cut() {
     assert_eq!(received(peek), Some(Rule::Whole));
     assert_eq!(received(0), Some(Rule::First));
     assert_eq!(received(all), Some(Rule::Each));
-    // What is one message, one answer, or one atomic write.
+    // Calls that are one message, one answer, or one atomic write.
     for nr in [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_msgsnd, libc::SYS_ioctl] {
         assert_eq!(split(nr as u32, &[0; 6]), None);
     }

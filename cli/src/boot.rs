@@ -1,5 +1,5 @@
-//! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory is
-//! managed by us.
+//! `pagefault boot`: an unmodified program on the bare PC, in QEMU, under a kernel whose memory
+//! pagefault manages.
 
 use crate::run::die_of;
 use crate::say::say;
@@ -76,7 +76,7 @@ enum Accel {
     Kvm,
 }
 
-/// Why the program did not run to its end.
+/// Why the program did not run to completion.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{option} {size}: a PC cannot have this size")]
@@ -124,7 +124,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(Error::Boot { source: BootError::Stopped, .. }) => {
             die_of(signal.load(Ordering::Relaxed) as libc::c_int)
         }
-        // Whoever read it has seen enough, and the program would have been told in the same way.
+        // The reader has gone. The program itself would have got the same error.
         Err(Error::Boot { source: BootError::Output(error), .. })
             if error.kind() == io::ErrorKind::BrokenPipe =>
         {
@@ -137,10 +137,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Lets the signals that end a program stop the machine, so that nothing of it is left behind.
+/// Makes the signals that end a program stop the machine, so that nothing is left behind.
 fn listen(stop: &Arc<AtomicBool>, signal: &Arc<AtomicUsize>) -> io::Result<()> {
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // In this order: who sees that it shall stop finds the reason.
+        // The reason first: a thread that sees the stop flag reads it.
         signal_hook::flag::register_usize(number, signal.clone(), number as usize)?;
         signal_hook::flag::register(number, stop.clone())?;
     }

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How long to wait until the processes have evicted enough.
+/// How long to wait for the processes to evict enough.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often the largest process is asked to evict meanwhile.
+/// How often to ask the processes to evict meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
 
 const EXAMPLES: &str = "\
@@ -29,7 +29,7 @@ four times the limit that the tree was started with.";
 #[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
 pub struct Arguments {
     /// Any process of the tree, or its `pagefault run`
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = trees::pid)]
     pid: u32,
     /// The new resident memory limit
     #[arg(long, short, value_name = "SIZE")]
@@ -74,7 +74,7 @@ fn obey(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-/// Changes the limit of a tree, and sees that it holds.
+/// Changes the limit of a tree, and waits until the tree fits.
 pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
     let control = tree.attach()?;
     let (least, most) = (crate::run::LEAST_MEMORY, Size(control.most_bytes()));
@@ -99,11 +99,11 @@ pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks every process that has more than its part to give some up.
+/// Asks every process above its share to evict.
 fn press(tree: &Tree, control: &Control) {
     let taken = control.slots.taken().max(1) as u64;
     let part = control.frames() / taken;
-    // A program that is about to begin has no handler, and by default the signal kills.
+    // A program that has not begun yet has no handler, and the signal's default action kills.
     let runs = |slot: &Slot| slot.word.load(Relaxed) == ask::IDLE;
     let rich = control
         .slots
@@ -118,7 +118,7 @@ fn press(tree: &Tree, control: &Control) {
         unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
         let Some(process) = tree.hold(pid) else { continue };
         let (process, at) = (process.as_raw_fd(), &raw const info);
-        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        // SAFETY: the information outlives the call. If the process has ended, the call fails.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, PRESS_SIGNAL, at, 0) };
     }
 }

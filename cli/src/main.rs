@@ -34,9 +34,18 @@ use pagefault_script::command::ScriptArgs;
 use pagefault_script::machine::Catalogue;
 use std::process::ExitCode;
 
-/// Linux's page-fault handling, outside Linux.
+const EXAMPLES: &str = "\
+Examples:
+  pagefault doctor                                      # whether `run` works on this machine
+  pagefault run --memory 256M -- python3 job.py         # a program in less memory than it needs
+  pagefault explain --lesson demand-zero                # page faults, step by step
+
+`pagefault help COMMAND` shows a command's options and more examples.";
+
+/// Linux's page-fault handling, outside Linux: run programs in less memory than they need, and see
+/// every page fault.
 #[derive(Parser)]
-#[command(name = "pagefault", version, arg_required_else_help = true)]
+#[command(name = "pagefault", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +58,6 @@ enum Command {
     Ctl(ctl::Arguments),
     Boot(boot::Arguments),
     Doctor(doctor::Arguments),
-    /// Run a script of memory operations on one machine, or compare several.
     Script(ScriptArgs),
     Explain(ExplainArgs),
     /// List the lessons of `explain`.

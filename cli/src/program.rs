@@ -1,4 +1,4 @@
-//! Finding a program, and telling beforehand whether it can be run and managed.
+//! Finds a program, and checks beforehand whether it can be run and managed.
 
 use crate::status;
 use object::elf::{EM_X86_64, FileHeader64};
@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How many interpreters may stand behind one another, as the kernel has it.
+/// How many interpreters of interpreters the kernel follows.
 const MOST_INTERPRETERS: u32 = 4;
 
 /// Why a program cannot be run.
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The command's status.
+    /// The exit status of the command.
     pub fn status(&self) -> u8 {
         match self {
             Self::NotFound(_) => status::NOT_FOUND,
@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// Why a program can only be run as it is.
+/// Why a program can only be run unmanaged.
 #[derive(Debug, thiserror::Error)]
 pub enum Unmanaged {
     #[error(
@@ -63,7 +63,7 @@ pub enum Unmanaged {
 pub struct Found {
     /// The path to execute.
     pub path: PathBuf,
-    /// Why it cannot be managed, if so.
+    /// Why it cannot be managed, if it cannot.
     pub unmanaged: Option<Unmanaged>,
 }
 
@@ -74,7 +74,8 @@ pub fn find(name: &OsStr) -> Result<Found, Error> {
     Ok(Found { path, unmanaged })
 }
 
-/// The file that a name means: itself if it has a slash, else the first executable one in `PATH`.
+/// The file that a name means: the name itself if it has a slash, else the first executable file in
+/// `PATH`.
 pub fn search(name: &OsStr) -> Result<PathBuf, Error> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
@@ -115,7 +116,7 @@ fn check(path: &Path, depth: u32) -> Result<Option<Unmanaged>, Error> {
     }
     let mut file = match File::open(path) {
         Ok(file) => file,
-        // The host hides the memory of what may be executed and not read.
+        // The host hides the memory of a program that may be executed but not read.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Ok(Some(Unmanaged::Unreadable(path.to_owned())));
         }
@@ -129,7 +130,7 @@ fn check(path: &Path, depth: u32) -> Result<Option<Unmanaged>, Error> {
         let gains = gains_rights(path, &metadata);
         return Ok(gains.then(|| Unmanaged::Privileged(path.to_owned())));
     }
-    // What is neither is taken for a script of the shell, as execvp does.
+    // Any other file is a shell script, as for execvp(3).
     let interpreter = interpreter(start).unwrap_or_else(|| PathBuf::from("/bin/sh"));
     if depth == MOST_INTERPRETERS {
         return Err(Error::TooManyInterpreters(path.to_owned()));
@@ -142,7 +143,7 @@ fn check(path: &Path, depth: u32) -> Result<Option<Unmanaged>, Error> {
     })
 }
 
-/// Reads as much of the beginning as there is.
+/// Reads the start of a file, up to the buffer's size.
 fn read_start(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
@@ -178,7 +179,7 @@ fn check_elf(path: &Path, file: File) -> Result<(), Error> {
     header.program_headers(endian, &data).map_err(|_| damaged()).map(drop)
 }
 
-/// Whether a program gains rights by being executed here.
+/// Whether a program would gain rights when it is executed here.
 fn gains_rights(path: &Path, metadata: &Metadata) -> bool {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     let gains_user = metadata.mode() & 0o4000 != 0 && metadata.uid() != user.as_raw();

@@ -1,10 +1,10 @@
-//! What is said on standard error, whether or not it can be.
+//! Messages on standard error; a failed write is ignored.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// Writes a message, as one piece. Where standard error is closed or full there is nobody to be told,
-/// and what the command does does not depend on it.
+/// Writes a message in one piece. If standard error is closed or full, the message is lost and the
+/// command goes on.
 pub fn say(message: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(message.to_string().as_bytes());
 }

@@ -7,13 +7,13 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// A text that is no size.
+/// Why a text is not a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// It is not a number with an optional suffix.
     #[error("a size is a whole number of bytes, or one with a suffix K, M, G or T, as in 256M")]
     Form,
-    /// It has more bytes than a number holds.
+    /// It does not fit 64 bits.
     #[error("more than 2^64 bytes")]
     TooLarge,
 }
@@ -22,7 +22,7 @@ impl FromStr for Size {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
-        // 256M, 256MB and 256MiB mean the same here, powers of two, as memory is counted.
+        // 256M, 256MB and 256MiB mean the same: powers of two, as usual for memory.
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, suffix) = text.split_at(digits);
         if number.is_empty() {
@@ -53,7 +53,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A size to be read: three digits or so, in the unit that suits it.
+/// A size for people: about three digits, in a suitable unit.
 pub fn about(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
     match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {

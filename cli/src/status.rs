@@ -1,11 +1,10 @@
-//! What the subcommands that run programs have in common: their exit statuses, and the form of their
-//! statistics.
+//! The exit statuses and the statistics format of the subcommands that run programs.
 
-/// The status where pagefault itself failed, as of `env` and `timeout`.
+/// The status if pagefault itself failed, as for `env` and `timeout`.
 pub const FAILED: u8 = 125;
-/// The status where the program was found and cannot be run.
+/// The status if the program was found but cannot be run.
 pub const CANNOT_RUN: u8 = 126;
-/// The status where the program was not found.
+/// The status if the program was not found.
 pub const NOT_FOUND: u8 = 127;
 
 /// The form of the statistics.

@@ -1,5 +1,5 @@
-//! The managed trees of this machine, found by the memory that each shares: every process of a tree, its
-//! keeper and its front hold a descriptor of it.
+//! Finds the managed trees of this machine by their control memory: every process of a tree, its keeper
+//! and its front hold a descriptor of it.
 
 use pagefault_control::{AttachError, Control, Mapped};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -11,16 +11,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What the keeper calls itself.
+/// The keeper's process name.
 const KEEPER: &str = "pagefault-keep";
 
 /// A managed tree.
 pub struct Tree {
     /// The shared memory, by a descriptor of one of its holders.
     pub path: PathBuf,
-    /// What tells it from others: the number of its inode.
+    /// Its identity: the inode number of the shared memory.
     pub id: u64,
-    /// The number of its user.
+    /// The user ID of its owner.
     pub user: u32,
     /// All processes that hold it.
     holders: Vec<Holder>,
@@ -32,7 +32,7 @@ struct Holder {
     is_keeper: bool,
 }
 
-/// Why there is no tree to be had.
+/// Why no tree was found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}: no such process")]
@@ -45,7 +45,7 @@ pub enum Error {
     Attach(u32, AttachError),
 }
 
-/// All trees that this user may look at, the oldest in front.
+/// All trees that this user may see, the oldest first.
 pub fn all() -> Vec<Tree> {
     let mut found: BTreeMap<u64, Tree> = BTreeMap::new();
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
@@ -73,6 +73,11 @@ pub fn all() -> Vec<Tree> {
     trees
 }
 
+/// Parses a process ID of the command line.
+pub fn pid(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|pid| *pid > 0).ok_or("a process ID is a positive number")
+}
+
 /// The tree of a process: the command's, its keeper's or a member's.
 pub fn of(pid: u32) -> Result<Tree, Error> {
     if !PathBuf::from(format!("/proc/{pid}")).exists() {
@@ -87,7 +92,7 @@ pub fn of(pid: u32) -> Result<Tree, Error> {
     all().into_iter().find(holds).ok_or(Error::NotManaged(pid))
 }
 
-/// The memory of trees that a process holds: paths and inodes.
+/// The control memories that a process holds: paths and inode numbers.
 fn held_by(pid: u32) -> io::Result<Vec<(PathBuf, u64)>> {
     let shared = format!("/memfd:{}", pagefault_control::NAME);
     let mut held: Vec<(PathBuf, u64)> = Vec::new();
@@ -105,7 +110,7 @@ fn held_by(pid: u32) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(held)
 }
 
-/// Kills every process that holds a tree's memory but this one; whether there was any.
+/// Kills every other process that holds a tree's memory. Returns whether there was one.
 pub fn kill_holders(id: u64) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else { return false };
     let own = std::process::id() as i32;
@@ -119,45 +124,46 @@ pub fn kill_holders(id: u64) -> bool {
     found
 }
 
-/// A descriptor of a process that holds a tree's memory: its number may be another's when a signal is sent.
+/// A pidfd of a process that holds a tree's memory: by the time of the signal, its number may name another
+/// process.
 fn hold(pid: u32, id: u64) -> Option<OwnedFd> {
     let process = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
     held_by(pid).ok()?.iter().any(|(_, inode)| *inode == id).then_some(process)
 }
 
-/// Whether a process holds a tree's memory, by whose file it is named.
+/// Whether a process holds the tree memory behind a descriptor.
 pub fn holds(pid: u32, memory: &OwnedFd) -> bool {
     rustix::fs::fstat(memory).is_ok_and(|memory| hold(pid, memory.st_ino).is_some())
 }
 
-/// What a process calls itself.
+/// A process's name.
 pub fn name(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 impl Tree {
-    /// Maps it to be read; what is written there stays with us.
+    /// Maps it for reading; stores stay private.
     pub fn look(&self) -> Result<Mapped, Error> {
         Control::look(&self.path).map_err(|error| Error::Attach(self.first_pid(), error))
     }
 
-    /// Maps it to be changed.
+    /// Maps it shared, for changes.
     pub fn attach(&self) -> Result<Mapped, Error> {
         Control::attach(&self.path).map_err(|error| Error::Attach(self.first_pid(), error))
     }
 
-    /// A descriptor of a process of it.
+    /// A pidfd of one of its processes.
     pub fn hold(&self, pid: u32) -> Option<OwnedFd> {
         hold(pid, self.id)
     }
 
-    /// The lowest number among its processes: the command's, as long as that waits.
+    /// The lowest number among its processes: the command's, while it waits for the program.
     pub fn first_pid(&self) -> u32 {
         self.holders.first().map_or(0, |holder| holder.pid)
     }
 
-    /// The program that the command was asked to run, or the oldest that is left.
+    /// The program that the command runs, or the oldest remaining process.
     pub fn program(&self, control: &Control) -> String {
         let pids = control.slots.all_taken().map(|(_, slot)| slot.pid.load(Relaxed));
         let Some(pid) = pids.filter(|pid| *pid != 0).min() else { return String::from("?") };

@@ -1,5 +1,5 @@
-//! `pagefault boot` where something is wrong, or ends it: what it says, its status, and that nothing
-//! of the machine is left behind.
+//! `pagefault boot` with an error or a signal: its message, its status, and that nothing of the
+//! machine is left behind.
 //!
 //! Without QEMU or busybox each test says so and does nothing.
 
@@ -23,7 +23,7 @@ fn is_ready() -> bool {
     ready
 }
 
-/// `pagefault boot` with its temporary files in a directory of its own.
+/// `pagefault boot` with its temporary files in its own directory.
 fn boot(temporary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pagefault"));
     command.arg("boot").args(arguments).env("TMPDIR", temporary);
@@ -31,7 +31,7 @@ fn boot(temporary: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end; nothing may be left behind.
+/// Runs it to its end, and checks that nothing is left behind.
 #[track_caller]
 fn ended(arguments: &[&str]) -> (Output, String) {
     let temporary = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ fn ended(arguments: &[&str]) -> (Output, String) {
     (output, said)
 }
 
-/// Neither files nor a QEMU that uses them.
+/// Checks that there are no files, and no QEMU that uses them.
 #[track_caller]
 fn expect_nothing_in(temporary: &TempDir) {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);

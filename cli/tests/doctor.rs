@@ -1,4 +1,4 @@
-//! `pagefault doctor`: the table and the JSON object say the same, and what it says is so.
+//! `pagefault doctor`: the table and the JSON object agree, and are true.
 
 #[path = "run/forbid.rs"]
 mod forbid;
@@ -30,7 +30,7 @@ fn the_table_and_the_object_say_the_same() {
         let name = finding["name"].as_str().unwrap();
         let line = table_text.lines().find(|line| line.trim_start().starts_with(name));
         let line = line.unwrap_or_else(|| panic!("{name} is not in {table_text}"));
-        // What is free may change from one to the other.
+        // The free space may change between the two.
         if !name.starts_with("room") {
             assert!(line.contains(finding["value"].as_str().unwrap()), "{line}");
         }
@@ -42,7 +42,7 @@ fn the_table_and_the_object_say_the_same() {
     assert_eq!(object.status.code(), Some(if works { 0 } else { 1 }));
 }
 
-/// Where it says that `run` works, it does.
+/// If it says that `run` works, it does.
 #[test]
 fn what_it_says_of_run_is_so() {
     let works = value(&doctor(&["--json"]).output().unwrap())["works"]["run"].as_bool().unwrap();

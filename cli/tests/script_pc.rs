@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Whether machines are to be booted here; says so if not.
+/// Whether machines can be booted here. Prints a note if not.
 fn boots() -> bool {
     let found = pagefault_pc::boot::is_available();
     if !found {

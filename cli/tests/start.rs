@@ -1,5 +1,5 @@
-//! How `pagefault run` starts programs, with a runtime that manages nothing: what a program finds is
-//! what it would find without us, whatever it is, whoever runs it, and whoever is killed.
+//! How `pagefault run` starts programs, with a runtime that manages nothing. A program finds what it
+//! would find without us: any program, run by any user, whichever process is killed.
 
 #[path = "start/descriptors.rs"]
 mod descriptors;
@@ -20,7 +20,7 @@ mod tree;
 use harness::{PAGEFAULT, Scratch};
 use std::process::{Command, Output};
 
-/// The options that choose the second road and the runtime of the tests.
+/// The options that choose the runtime of the tests.
 const OPTIONS: [&str; 4] =
     ["--delivery=inline", "--memory=64M", "--runtime", env!("PAGEFAULT_JUMP")];
 
@@ -34,7 +34,7 @@ fn shell(scratch: &Scratch, script: &str) -> Command {
     shell_of("sh", scratch, script)
 }
 
-/// The same of a shell of this name.
+/// The same in a shell of this name.
 fn shell_of(shell: &str, scratch: &Scratch, script: &str) -> Command {
     let mut command = Command::new(shell);
     command.arg("-c").arg(script).current_dir(scratch.path(""));
@@ -43,14 +43,14 @@ fn shell_of(shell: &str, scratch: &Scratch, script: &str) -> Command {
     command
 }
 
-/// What a command printed, and its status.
+/// A command's output and status.
 fn output(command: &mut Command) -> (String, String, Option<i32>) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (text(stdout), text(stderr), status.code())
 }
 
-/// Waits for something that is about to happen.
+/// Waits for a condition.
 #[track_caller]
 fn wait_until(mut happened: impl FnMut() -> bool) {
     for _ in 0..3000 {

@@ -60,8 +60,8 @@ pub struct Slot {
     forked: AtomicU32,
     /// 1 while the host manages the process's pages.
     light: AtomicU32,
-    /// One more than the slot that the process's memory is charged to, where that is another's: of a
-    /// `vfork` child and its kind. 0 as long as the slot is free, so that whoever takes it shares nothing.
+    /// One more than the slot that the process's memory is charged to, if that is another process's, as
+    /// for a `vfork` child. 0 while the slot is free, so that its next process shares nothing.
     memory: AtomicU32,
     /// Whether another process has ever shared the memory that is charged to this slot.
     is_shared: AtomicU32,
@@ -79,17 +79,17 @@ const TICKET: u32 = 1 << 31;
 /// How the keeper comes to know a process that shares the memory of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Birth {
-    /// By the number that the host writes into its slot ([`Slot::number`]) before it can run.
+    /// By the process ID that the host writes into its slot ([`Slot::number`]) before it can run.
     Numbered,
-    /// By what it tells the keeper itself.
+    /// By its own message to the keeper.
     Told,
 }
 
-/// In [`Slot::memory`]: the process tells the keeper of itself.
+/// In [`Slot::memory`]: the process sends the keeper a message.
 const TOLD: u32 = 1 << 31;
 
 impl Slot {
-    /// Whether a process has it.
+    /// Whether it is taken.
     pub fn is_taken(&self) -> bool {
         self.state.load(Acquire) != 0
     }
@@ -109,12 +109,12 @@ impl Slot {
         Ticket(self.forked.load(Acquire))
     }
 
-    /// Where the host may write the number of a child as it makes it.
+    /// Where the host may write a child's process ID when it makes the child.
     pub const fn number(&self) -> &AtomicU32 {
         &self.forked
     }
 
-    /// The slot that the process's memory is charged to, where that is another process's.
+    /// The slot that the process's memory is charged to, if that is another process's.
     pub fn memory(&self) -> Option<u32> {
         (self.memory.load(Acquire) & !TOLD).checked_sub(1)
     }
@@ -124,20 +124,20 @@ impl Slot {
         self.is_shared.load(Acquire) != 0
     }
 
-    /// Whether the process will tell the keeper of itself.
+    /// Whether the process will send the keeper a message.
     pub fn is_told_of(&self) -> bool {
         self.memory.load(Acquire) & TOLD != 0
     }
 
-    /// Takes over giving the slot of a child back of which the keeper has not heard: for its parent, which
-    /// knows its ticket or its number, and for the keeper. False where it is the other's to do.
+    /// Claims the duty to free the slot of a child that the keeper does not know yet. The parent, which
+    /// has its ticket or process ID, and the keeper may both try; returns whether the caller is the one.
     pub fn claim(&self, ticket: Option<Ticket>, number: u32) -> bool {
         let ticket = ticket.map(|ticket| ticket.0);
         let mut words = ticket.into_iter().chain((number != 0).then_some(number));
         words.any(|word| self.forked.compare_exchange(word, 0, AcqRel, Relaxed).is_ok())
     }
 
-    /// Takes over what is known of another process: descriptors and limits.
+    /// Copies another process's descriptors and limits.
     pub fn inherit(&self, from: &Self) {
         let numbers = [&self.control_fd, &self.socket_fd, &self.code_fd];
         let theirs = [&from.control_fd, &from.socket_fd, &from.code_fd];
@@ -155,8 +155,8 @@ impl Slot {
         own.into_iter().chain(&self.addresses_below).chain(&self.data_below)
     }
 
-    /// Notes the number that a child has for its parent, where that is the keeper's too. Does nothing
-    /// where the slot has been given back since, and perhaps taken again.
+    /// Notes a child's process ID as its parent sees it, if the keeper sees the same. Does nothing if
+    /// the slot has been freed since, and perhaps taken again.
     pub fn set_forked(&self, ticket: Ticket, number: u32) {
         let _ = self.forked.compare_exchange(ticket.0, number, AcqRel, Relaxed);
     }
@@ -234,7 +234,7 @@ impl Slots {
         })
     }
 
-    /// Notes that a process uses memory that is charged to another slot, before there is such a process.
+    /// Notes that a process about to be made will use memory that is charged to another slot.
     pub fn share_memory(&self, slot: u32, memory: u32, birth: Birth) {
         let (Some(own), Some(owner)) = (self.get(slot), self.get(memory)) else { return };
         owner.is_shared.store(1, Release);
@@ -242,7 +242,7 @@ impl Slots {
         own.memory.store((memory + 1) | told, Release);
     }
 
-    /// Notes that a process has a memory of its own from now on, which nobody shares.
+    /// Notes that a process has its own memory from now on, which no other process shares.
     pub fn leave_memory(&self, slot: u32) {
         if let Some(own) = self.get(slot) {
             own.is_shared.store(0, Relaxed);
@@ -250,7 +250,7 @@ impl Slots {
         }
     }
 
-    /// Notes that the process of a slot is gone, and its memory used by others.
+    /// Notes that the process of a slot is gone, but its memory is used by others.
     pub fn outlive(&self, slot: u32) {
         if let Some(own) = self.get(slot) {
             own.forked.store(0, Relaxed);
@@ -264,7 +264,7 @@ impl Slots {
         self.all_taken().filter(uses).map(|(slot, _)| slot)
     }
 
-    /// Gives a slot back, and what its process was charged with.
+    /// Frees a slot, and takes back its process's charge.
     pub fn release(&self, slot: u32) {
         let Some(found) = self.get(slot) else { return };
         self.discharge(slot);

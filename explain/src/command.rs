@@ -5,20 +5,29 @@ use crate::lessons::{self, Lesson};
 use crate::model::Explanation;
 use crate::record::{RecordError, Request, record};
 use crate::text::{Colour, Detail, Lines};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use pagefault_script::ast::Arch;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+const EXAMPLES: &str = "\
+Examples:
+  pagefault explain --lesson copy-on-write                   # in the terminal
+  pagefault explain --lesson copy-on-write --html cow.html   # a page to step through in a browser
+  pagefault explain --lesson swap --arch ia32 -v             # on another processor, with every detail
+  echo 'mmap A 1p rw private anon
+  write A \"hi\"' | pagefault explain -                       # a script of your own";
+
 /// Run a script on the simulated computer and explain every fault, step by step.
 ///
 /// Exit status: 0, or 2 when the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("source").required(true).args(["file", "lesson"]))]
+#[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
     /// The script; - reads standard input
-    #[arg(required_unless_present = "lesson", conflicts_with = "lesson")]
     file: Option<PathBuf>,
     /// A lesson of `pagefault lessons`
     #[arg(long, value_name = "NAME")]
@@ -44,11 +53,11 @@ fn arch(name: &str) -> Result<Arch, String> {
     Arch::named(name).ok_or_else(|| "one of x86-64, ia32, pae, alpha".into())
 }
 
-/// Does what the arguments ask.
+/// Runs the command.
 pub fn explain(args: &ExplainArgs) -> ExitCode {
     match attempt(args) {
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads any more: that is no failure of the script.
+        // The reader has gone. The script did not fail.
         Err(Error::Output(_, error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -65,8 +74,16 @@ pub fn list() -> ExitCode {
     let mut out = io::stdout().lock();
     for lesson in lessons::ALL {
         if writeln!(out, "{:width$}  {}", lesson.name, lesson.title()).is_err() {
-            break;
+            return ExitCode::SUCCESS;
         }
+    }
+    if out.is_terminal() {
+        // A reader who has gone needs no hint.
+        let _ = writeln!(out, "\nA lesson in the terminal: pagefault explain --lesson NAME");
+        let _ = writeln!(
+            out,
+            "As a page for a browser:  pagefault explain --lesson NAME --html NAME.html"
+        );
     }
     ExitCode::SUCCESS
 }

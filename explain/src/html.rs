@@ -14,12 +14,12 @@ const SCRIPTS: [&str; 4] = [
     include_str!("page/step.js"),
 ];
 
-/// What every page of ours looks like: colours by light and dark, and type.
+/// The style that all our pages share: type, and colours for light and dark.
 pub const BASE_STYLE: &str = include_str!("page/base.css");
-/// What the script of every page of ours begins with.
+/// The start of the script of all our pages.
 pub const BASE_SCRIPT: &str = include_str!("page/base.js");
 
-/// The page, whole.
+/// The whole page.
 pub fn page(explanation: &Explanation) -> Result<String, serde_json::Error> {
     let data = embedded(&serde_json::to_string(explanation)?);
     let parts = [
@@ -31,7 +31,7 @@ pub fn page(explanation: &Explanation) -> Result<String, serde_json::Error> {
     Ok(filled(PAGE, &parts))
 }
 
-/// Puts each part in its place in a template, `{name}`. One pass, so that a part may contain what looks like a place.
+/// Replaces each `{name}` in a template by its part. One pass, so that a part may contain `{name}` itself.
 pub fn filled(template: &str, parts: &[(&str, String)]) -> String {
     let mut page = String::new();
     let mut rest = template;
@@ -55,13 +55,13 @@ pub fn filled(template: &str, parts: &[(&str, String)]) -> String {
     page + rest
 }
 
-/// JSON as it may stand in a script element: only the element's end tag, and what looks like the start of a
-/// comment, mean anything there. In JSON a `<` can only be in a string, where it may be written otherwise.
+/// JSON that is safe in a script element, where only `</script` and `<!--` have a meaning. In JSON a `<` is
+/// always in a string, which can escape it.
 pub fn embedded(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
 
-/// Text as HTML shows it.
+/// Text, escaped for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

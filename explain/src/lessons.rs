@@ -1,19 +1,19 @@
 //! The lessons: scripts with a text beside them, in `script/lessons/`.
 
-/// A script that shows one thing, and what there is to say about it.
+/// A script that shows one thing, and a text about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lesson {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// The script.
     pub script: &'static str,
-    /// The text, in Markdown; its first line is the title, behind `# `.
+    /// The text, in Markdown; its first line is `# ` and the title.
     pub prose: &'static str,
 }
 
 macro_rules! lessons {
     ($($name:literal,)+) => {
-        /// Every lesson, in the order in which they are best read.
+        /// All lessons, in the best order to read them.
         pub const ALL: &[Lesson] = &[$(Lesson {
             name: $name,
             script: include_str!(concat!("../../script/lessons/", $name, ".pf")),

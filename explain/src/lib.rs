@@ -1,12 +1,12 @@
 //! Every fault of a script explained.
 //!
 //! A script runs on the simulated computer ([`record()`]), and what happens becomes one model
-//! ([`model::Explanation`]): steps, each with the state that it leads to. Three views show it: lines
+//! ([`model::Explanation`]): steps, each with the state after it. Three views show it: lines
 //! for a terminal ([`text`]), a page that steps ([`html`]), and the model itself as JSON. The
 //! [`lessons`] are scripts with a text beside them.
 //!
-//! The events come from around the machine ([`pagefault_sim::Traced`]) and from the memory manager's
-//! observer; nothing here is in the way of a program that is not being explained.
+//! The events come from a wrapper around the machine ([`pagefault_sim::Traced`]) and from the memory
+//! manager's observer. A program that is not explained pays nothing for them.
 
 pub mod command;
 pub mod html;

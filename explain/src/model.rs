@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the form; raised when a field changes its meaning or goes.
+/// The version of the form; raised when a field is removed or changes its meaning.
 pub const FORMAT: u32 = 1;
 
 /// A script, and what happened when it ran.
@@ -21,11 +21,11 @@ pub struct Explanation {
     pub computer: Computer,
     /// The script as it stands in its file, a string for each line.
     pub source: Vec<String>,
-    /// The lines that were done, in order.
+    /// The lines that ran, in order.
     pub operations: Vec<Operation>,
     /// Everything that happened, in order.
     pub steps: Vec<Step>,
-    /// The states that the steps lead to; several steps may share one.
+    /// The states after the steps; several steps may share one.
     pub states: Vec<State>,
 }
 
@@ -63,16 +63,16 @@ pub struct Level {
     pub bits: u32,
 }
 
-/// A line of the script that was done.
+/// A line of the script that ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// The line's number.
     pub line: usize,
-    /// The process that did it.
+    /// The process that ran it.
     pub process: String,
     /// The operation as the language prints it.
     pub text: String,
-    /// What it answered.
+    /// Its answer.
     pub answer: String,
     /// The index of its first step.
     pub first: usize,
@@ -80,21 +80,21 @@ pub struct Operation {
     pub count: usize,
 }
 
-/// Which part of the story a step is.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// A call, or something that is no process's own.
+    /// A call, or an action of no process, such as `reclaim`.
     Call,
-    /// An access that needed no help.
+    /// An access without a fault.
     Access,
     /// The processor could not translate an address.
     Hardware,
     /// The questions of the tree, in order.
     Decision,
-    /// What was done about it.
+    /// What corrected the fault.
     Correction,
-    /// What the faulting code gets instead.
+    /// What the faulting code gets instead: a signal, a fixup, an oops.
     Refusal,
     /// The instruction runs again.
     Again,
@@ -103,19 +103,19 @@ pub enum Phase {
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `LINE.N`: what a link names it by.
+    /// `LINE.N`, as links name it.
     pub id: String,
     /// The line of the script.
     pub line: usize,
-    /// Which part of the story.
+    /// Its kind.
     pub phase: Phase,
     /// What happened, in one sentence.
     pub sentence: String,
     /// The requirements behind it: `B7`.
     pub spec: Vec<String>,
-    /// The index of the state that it leads to.
+    /// The index of the state after it.
     pub state: usize,
-    /// The process that it happened to.
+    /// Its process.
     pub process: String,
     /// The access, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -123,13 +123,13 @@ pub struct Step {
     /// The questions and their answers.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub questions: Vec<Question>,
-    /// The boxes of the decision figure that are lit, in order.
+    /// The path through the decision figure: its lit boxes, in order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub way: Vec<String>,
-    /// Which correction, by the name of its counter.
+    /// The correction, by the name of its counter.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub correction: Option<String>,
-    /// Whether a device was waited for.
+    /// Whether the fault waited for a device.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub major: bool,
     /// The page's entry before.
@@ -161,7 +161,7 @@ pub struct Access {
     pub place: String,
     /// How many bytes.
     pub bytes: u64,
-    /// What the TLB had.
+    /// What the TLB held.
     pub tlb: Tlb,
     /// The entries that the walk met, the root's first; empty after a hit.
     pub walk: Vec<Walked>,
@@ -170,7 +170,7 @@ pub struct Access {
     pub fault: Option<Fault>,
 }
 
-/// What a TLB had for an access.
+/// What a TLB held for an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tlb {
@@ -191,7 +191,7 @@ pub struct Walked {
     pub level: u32,
     /// The frame that holds the table.
     pub table: u32,
-    /// Which entry of it.
+    /// The index of the entry.
     pub index: usize,
     /// The entry.
     pub entry: Entry,
@@ -202,7 +202,7 @@ pub struct Walked {
 pub struct Entry {
     /// The word.
     pub word: String,
-    /// What it says.
+    /// Its meaning.
     pub says: String,
     /// Its parts, the highest bits first.
     pub fields: Vec<Field>,
@@ -217,9 +217,9 @@ pub struct Field {
     pub low: u32,
     /// How many bits.
     pub bits: u32,
-    /// What they hold, in decimal.
+    /// Their value.
     pub value: u64,
-    /// What that means.
+    /// What the value means.
     pub meaning: String,
 }
 
@@ -241,7 +241,7 @@ pub struct Fault {
 pub struct Question {
     /// The box of the figure.
     pub node: String,
-    /// What is asked.
+    /// The question.
     pub text: String,
     /// The answer.
     pub answer: String,
@@ -259,7 +259,7 @@ pub struct Action {
     pub kind: String,
     /// What was done, in words.
     pub text: String,
-    /// The requirement, where one says why.
+    /// The requirement that asks for it, if there is one.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub spec: String,
     /// The frame.
@@ -276,7 +276,7 @@ pub struct Action {
 /// A number that changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// Of what.
+    /// What it counts.
     pub what: String,
     /// Before the step.
     pub before: u64,
@@ -287,23 +287,23 @@ pub struct Count {
 /// The computer at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The processes that live.
+    /// The running processes.
     pub processes: Vec<Process>,
-    /// The frames that are used.
+    /// The frames in use.
     pub frames: Vec<FrameUse>,
     /// How many are free.
     pub free: u32,
     /// The pages of files in memory.
     pub page_cache: Vec<Cached>,
-    /// The pages in memory whose content a slot has too, or shall have.
+    /// The swap cache: pages in memory whose content a slot has too, or is about to have.
     pub swap_cache: Vec<Cached>,
     /// The swap areas.
     pub swap: Vec<Area>,
     /// The TLBs, by CPU.
     pub tlbs: Vec<CpuTlb>,
-    /// The queue of newcomers, the page that leaves first in front.
+    /// The small queue, of new pages; the page that leaves first is in front.
     pub small_queue: Vec<u32>,
-    /// The queue of pages that proved their worth, likewise.
+    /// The main queue, of pages that were used again; likewise.
     pub main_queue: Vec<u32>,
     /// The memory manager's counters that are not 0, by name.
     pub counters: Vec<(String, u64)>,
@@ -351,7 +351,7 @@ pub struct Region {
     pub content: String,
     /// The page index of the start.
     pub index: u64,
-    /// What else is to say: `stack`, `locked`, `nonlinear`.
+    /// What else holds: `stack`, `locked`, `nonlinear`.
     pub marks: Vec<String>,
     /// The family of its anonymous pages, once there are any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -374,18 +374,18 @@ pub struct PageEntry {
     pub frame: Option<u32>,
     /// `present`, `none` (PROT_NONE), `swap` or `file`.
     pub kind: String,
-    /// Whether a store goes through it.
+    /// Whether it allows stores.
     pub writable: bool,
 }
 
-/// A frame that is used.
+/// A frame in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameUse {
     /// Its number.
     pub frame: u32,
     /// `anonymous`, `file`, `device`, `table`, `zeros` or `kernel`.
     pub kind: String,
-    /// Whose it is and what it holds.
+    /// Its owner and content.
     pub owner: String,
     /// References.
     pub refs: u32,
@@ -393,7 +393,7 @@ pub struct FrameUse {
     pub maps: u32,
     /// Whether its content differs from its store.
     pub dirty: bool,
-    /// Who maps it, by the script's names: the reverse map.
+    /// The addresses that map it, by the script's names: the reverse map.
     pub mapped_by: Vec<String>,
 }
 
@@ -404,7 +404,7 @@ pub struct Cached {
     pub key: String,
     /// The frame.
     pub frame: u32,
-    /// Whether it has to be written before it may go.
+    /// Whether it must be written before it may leave.
     pub dirty: bool,
 }
 
@@ -413,9 +413,9 @@ pub struct Cached {
 pub struct Area {
     /// Its number.
     pub area: u8,
-    /// The slots that can be used.
+    /// The number of usable slots.
     pub slots: u32,
-    /// The slots that are, and how many refer to each (spec F4).
+    /// The used slots, each with its count of references (spec F4).
     pub used: Vec<(u32, u32)>,
 }
 
@@ -424,7 +424,7 @@ pub struct Area {
 pub struct CpuTlb {
     /// The CPU.
     pub cpu: u32,
-    /// The process whose table it has loaded; empty: the kernel's own.
+    /// The process whose table it has loaded; empty for the kernel's own.
     pub process: String,
     /// Its translations by address.
     pub entries: Vec<Translation>,
@@ -439,6 +439,6 @@ pub struct Translation {
     pub place: String,
     /// The frame.
     pub frame: u32,
-    /// `r`, `w`, `x`, `u`, `d` (known to be dirty) and `g` (global), as far as they hold.
+    /// `r`, `w`, `x`, `u`, `d` (known to be dirty) and `g` (global), those that apply.
     pub rights: String,
 }

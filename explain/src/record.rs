@@ -1,4 +1,4 @@
-//! Running a script on the simulated computer, and taking down what happens.
+//! Runs a script on the simulated computer and records what happens.
 
 mod actions;
 mod calls;
@@ -34,26 +34,26 @@ type Watched<A> = Traced<Computer<A>, Tap>;
 /// What to explain.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// What stands above it.
+    /// The title.
     pub title: String,
-    /// The text beside it.
+    /// The text beside the script.
     pub prose: String,
     /// The script.
     pub source: String,
-    /// The processor, in the place of the script's own.
+    /// The processor; it overrides the script's.
     pub arch: Option<Arch>,
-    /// The number of CPUs, in the place of the script's own.
+    /// The number of CPUs, if larger than the script's.
     pub cpus: Option<u64>,
 }
 
-/// Why nothing was recorded.
+/// Why a script was not recorded.
 #[derive(Debug)]
 pub enum RecordError {
     /// The script cannot be read.
     Parse(ParseError),
     /// The computer cannot be built.
     Start(StartError),
-    /// The build with pages of the right size could not do it.
+    /// The build with the right page size failed.
     Elsewhere(String),
 }
 
@@ -85,7 +85,7 @@ pub fn record(request: &Request) -> Result<Explanation, RecordError> {
     .map_err(RecordError::Start)
 }
 
-/// Has a script explained by the build with the other size of pages.
+/// Passes a script to the build with the other page size.
 #[cfg(feature = "alpha")]
 fn elsewhere(request: &Request, arch: Arch) -> Result<Explanation, RecordError> {
     let Request { title, prose, source, cpus, .. } = request;
@@ -113,13 +113,13 @@ pub fn json(
     serde_json::to_string(&told).map_err(|error| error.to_string())
 }
 
-/// The script for the processor that is asked for, whose page the suffix `p` stands for.
+/// Parses the script for the requested processor, which decides how many bytes the suffix `p` means.
 fn script(request: &Request) -> Result<Script, ParseError> {
     let sized = parse(&request.source)?;
     let arch = request.arch.unwrap_or(sized.sizes.arch);
     let mut script = match arch == sized.sizes.arch {
         true => sized,
-        // The line is put behind the first one's start, so that every line keeps its number.
+        // An `arch` line goes in front; the numbers are corrected below.
         false => parse_as(&request.source, arch)?,
     };
     script.sizes.cpus = request.cpus.unwrap_or(script.sizes.cpus).max(script.sizes.cpus);
@@ -150,7 +150,7 @@ fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanatio
         frames: number(script.sizes.frames)?,
         cpus: number(script.sizes.cpus)?,
         device_frames: number(script.device_pages())?,
-        // A lesson shows what is asked for, and nothing of the processor's own accord.
+        // The processor does nothing of its own accord, so that a lesson shows only its script.
         ..pagefault_sim::Config::calm()
     };
     let sim = Computer::<A>::try_new(config).map_err(|_| StartError::Sizes)?;
@@ -159,10 +159,10 @@ fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanatio
     let manager = Manager::new(
         machine,
         Config {
-            // As the textbooks have it: pieces of an object stay in one region.
+            // As in the textbooks: the pieces of an object stay in one region.
             nonlinear: NonlinearPolicy::Entries,
             observer: Some(Box::new(tap.clone())),
-            // Unless it is what is shown, a fault reads the page that it is about.
+            // A fault reads its own page alone, unless the script is about read-ahead.
             file_read_ahead: script.sizes.read_ahead.unwrap_or(1),
             ..managed::config()
         },
@@ -176,7 +176,7 @@ fn run<A: Architecture>(request: &Request, script: &Script) -> Result<Explanatio
     Ok(story.finish(request, script))
 }
 
-/// Does one line after the other.
+/// Runs one line after the other.
 fn tell<A: Architecture>(
     script: &Script,
     machine: &mut Managed<Watched<A>, Recording<A>>,
@@ -187,7 +187,7 @@ fn tell<A: Architecture>(
         story.borrow_mut().begin(line);
         let Some(answer) = run.next() else { break };
         let mut story = story.borrow_mut();
-        // Of all processes: a child inherits names, and the kernel's are the same for all.
+        // For all processes: a child inherits names, and the kernel's names are everyone's.
         for process in story.processes() {
             let names = run.names(&process).map(|(name, at, length)| (name.to_owned(), at, length));
             story.names.set(&process, names.collect());

@@ -3,10 +3,10 @@
 use crate::model::{Action, Entry, Explanation, Operation, Phase, Step, Walked};
 use std::fmt::{self, Display, Formatter, Write};
 
-/// How much is told.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// A line a step.
+    /// One line for each step.
     Short,
     /// Walks in bits, questions with their values, every action and count.
     All,
@@ -24,7 +24,7 @@ pub enum Colour {
 /// An explanation to be printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a> {
-    /// What.
+    /// The explanation.
     pub explanation: &'a Explanation,
     /// How much of it.
     pub detail: Detail,

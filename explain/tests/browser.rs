@@ -59,21 +59,21 @@ fn step_through(arch: Arch) {
     }
 }
 
-/// Whether a lesson is opened on a processor. A browser takes seconds to start, and what differs from x86-64 are
-/// walks and entries: so elsewhere a few lessons that show all of them, unless `PAGEFAULT_LONG=1` asks for all.
+/// Whether to open a lesson on a processor. A browser takes seconds to start, and other processors differ from x86-64
+/// only in walks and entries. So they get the few lessons that show all of these, unless `PAGEFAULT_LONG=1` asks for all.
 fn is_due(lesson: &str, arch: Arch) -> bool {
     let shows_entries = ["missing-table", "two-cpus", "copy-on-write", "swap"].contains(&lesson);
     let all = std::env::var_os("PAGEFAULT_LONG").is_some_and(|value| value == "1");
     arch == Arch::X86_64 || shows_entries || all
 }
 
-/// The page after it has checked itself, and what the browser had to say.
+/// The page after its own check, and the browser's log.
 fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
     let profile = tempfile::tempdir_in(folder).expect("a folder");
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"])
-        // The page goes through its steps faster than any reader, and each names itself in the address.
+        // The check steps faster than any reader, and each step changes the address.
         .arg("--disable-ipc-flooding-protection")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg("--dump-dom")
@@ -85,7 +85,7 @@ fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// What the page has left of its check.
+/// The result that the page's check left.
 fn checked(page: &str) -> Option<Value> {
     let (_, rest) =
         page.split_once("<pre id=\"checked\">").or_else(|| page.split_once("id=\"checked\">"))?;

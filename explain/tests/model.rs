@@ -17,7 +17,7 @@ fn answers(explanation: &Explanation) -> Vec<(usize, &str)> {
     explanation.operations.iter().map(|done| (done.line, done.answer.as_str())).collect()
 }
 
-/// What a machine that is not watched answers.
+/// The answers of a machine without an observer.
 fn plain(source: &str, machine: &str, arch: Arch) -> Vec<(usize, String)> {
     let mut script = parse(source).expect("a good script");
     script.sizes.arch = arch;
@@ -45,14 +45,14 @@ fn lessons_answer_as_scripts_do() {
 fn lessons_mean_what_the_host_means() {
     for example in lessons::ALL {
         let script = parse(example.script).expect("a good script");
-        // The host has other frames to spare, and kills nobody for a lesson.
+        // The host has more frames, and kills no process for a lesson.
         if script.needs_simulation() || ["out-of-memory", "victim"].contains(&example.name) {
             continue;
         }
         let told = lesson(example, Arch::X86_64);
         let wanted = plain(example.script, "kernel", Arch::X86_64);
-        // Where a page is let go that was out of its place, Linux has regions and the lesson entries;
-        // both show the same page again.
+        // For pages out of order Linux has regions, and the lesson has entries; after DONTNEED both show
+        // the same page again.
         let wanted: Vec<(usize, &str)> =
             wanted.iter().map(|(line, text)| (*line, text.as_str())).collect();
         assert_eq!(answers(&told), wanted, "{}", example.name);
@@ -64,8 +64,8 @@ fn the_corpus_is_told_with_its_answers() {
     let mut told = 0;
     for example in corpus::load().expect("the corpus") {
         let script = parse(&example.text).expect("a good script");
-        // Pieces of one object stay in one region here, as they did in Linux 2.6.24, and `maps`
-        // shows it; long transfers would make a step for each of their pages.
+        // `remap_file_pages` keeps one region here, as in Linux 2.6.24, and `maps` shows that. Long
+        // transfers would make a step for each page.
         let pieces = script.lines.iter().any(|line| matches!(line.op, Op::RemapFilePages(..)));
         if pieces || example.name == "h03-long-transfers" {
             continue;
@@ -93,7 +93,7 @@ fn steps_agree_with_each_other() {
     }
 }
 
-/// What must hold in every explanation.
+/// Checks what must hold in every explanation.
 fn consistent(told: &Explanation) {
     let mut ids = HashSet::new();
     let mut next = 0;
@@ -112,7 +112,7 @@ fn consistent(told: &Explanation) {
     faults_are_numbered(told);
 }
 
-/// The way that was found by asking again ends where the memory manager ended.
+/// The path that `decision` recomputes ends where the memory manager ended.
 fn decided(told: &Explanation, step: &Step) {
     let at = format!("{} of {}", step.id, told.title);
     let lit = |node: &str| step.way.iter().any(|lit| lit == node);
@@ -146,7 +146,7 @@ fn lit_next(told: &Explanation, step: &Step, node: &str) -> bool {
     told.steps[at + 1].way.iter().any(|lit| lit == node)
 }
 
-/// Whether a correction is one that the entry before it asks for (spec B4).
+/// Whether a correction suits the entry before it (spec B4).
 fn fits(step: &Step, name: &str, at: &str) {
     let (Some(before), Some(after)) = (&step.before, &step.after) else {
         assert!(["sync", "erratum"].contains(&name), "{at}: {name}");
@@ -216,7 +216,7 @@ fn counts_are_those_of_the_states() {
                 let states = (was.free.into(), is.free.into());
                 assert_eq!((count.before, count.after), states, "{} {}", told.title, pair[1].id);
             }
-            // Every frame of memory is free or used, once; a device's are no memory.
+            // Every frame of memory is either free or in use; a device's frames are not memory.
             let of_memory = is.frames.iter().filter(|frame| frame.kind != "device").count();
             assert_eq!(
                 is.free as usize + of_memory,
@@ -270,5 +270,28 @@ fn the_kernels_table_is_brought_up_to_date_on_every_processor() {
         let killed: Vec<usize> = killed.map(|done| done.line).collect();
         let last = told.operations.last().expect("a line").line;
         assert_eq!(killed, [last], "on {}", arch.name());
+    }
+}
+
+#[test]
+fn a_page_of_an_object_says_where_it_comes_from() {
+    let source = "frames 64\nswap 16\nfile F 1p \"text\"\nmmap P 1p r shared file F 0\nmmap O 1p rw shared anon\nread P 4\nwrite O \"new\"\nfork p1\np1: read O 3\nreclaim 32\nread O 3\n";
+    let request = Request { title: "origins".into(), source: source.into(), ..Request::default() };
+    let told = record(&request).expect("it is told");
+    let said: Vec<&str> = told
+        .steps
+        .iter()
+        .filter(|step| step.phase == Phase::Correction)
+        .map(|step| step.sentence.as_str())
+        .collect();
+    let wanted = [
+        "read from its file into frame",
+        "Neither the page cache nor a slot has",
+        "The page cache has",
+        "read back from slot",
+    ];
+    assert_eq!(said.len(), wanted.len(), "{said:?}");
+    for (said, wanted) in said.iter().zip(wanted) {
+        assert!(said.contains(wanted), "{said}");
     }
 }

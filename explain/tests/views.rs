@@ -42,7 +42,7 @@ fn the_walk_has_the_levels_of_the_processor() {
         assert_eq!(longest.walk.len(), levels, "{}", arch.name());
         let leaf = longest.walk.last().expect("a leaf");
         assert_eq!(leaf.entry.word.len(), 2 + digits);
-        // The fields say what the word says.
+        // The fields are the bits of the word.
         let word = u64::from_str_radix(&leaf.entry.word[2..], 16).expect("a word");
         for field in &leaf.entry.fields {
             assert_eq!(word >> field.low & (u64::MAX >> (64 - field.bits)), field.value);
@@ -58,8 +58,8 @@ fn a_script_keeps_its_line_numbers_on_another_processor() {
     assert_eq!(lines(lesson(example, Arch::Ia32)), lines(lesson(example, Arch::X86_64)));
 }
 
-/// The paths of all fields with their types, as docs/explain.md documents them. A change here is a
-/// change of the form: see [`FORMAT`].
+/// The paths and types of all fields, as docs/explain.md documents them. A difference here is a change of the
+/// form: see [`FORMAT`].
 #[test]
 fn the_form_of_the_json_is_the_documented_one() {
     let mut form = BTreeSet::new();

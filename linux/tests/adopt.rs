@@ -142,7 +142,7 @@ fn an_adopted_page_is_discarded_and_moved_as_any_other() {
 
 #[test]
 fn a_page_that_came_unseen_is_adopted_when_its_place_is_filled() {
-    // Nobody looks for them here, as if they had come after the look.
+    // The search for them is left out, as if they had come after it.
     let managed = Managed::new([3, 4]);
     managed.advise(0..8, Advice::PopulateWrite);
     managed.space.space().make_present(managed.pages(0..8), Access::Write).unwrap();

@@ -111,7 +111,7 @@ fn a_part_without_bytes_has_no_page() {
     region.protect(PAGE + 1..PAGE + 1, Protection::empty()).unwrap();
     assert!(region.pin(5..5).is_ok_and(|pinned| pinned.is_empty()));
     assert!(region.iter().all(|byte| *byte == 7));
-    // A byte stands for its page.
+    // One byte represents its page.
     region.advise(PAGE + 5..=PAGE + 5, Advice::DontNeed).unwrap();
     let zeros: Vec<usize> = (0..4 * PAGE).filter(|at| region[*at] == 0).collect();
     assert_eq!((zeros[0], zeros.len()), (PAGE, PAGE));
@@ -329,7 +329,7 @@ fn churn(memory: &Memory, done: &AtomicBool) {
     }
 }
 
-/// What a page holds whose content is not what it should be.
+/// A description of a page with wrong content.
 fn describe(bytes: &[u8], page: usize) -> String {
     let words = bytes[..PAGE].chunks_exact(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap()));
     let rounds: Vec<_> = words.enumerate().map(|(i, value)| value ^ word(page + i, 0)).collect();

@@ -1,4 +1,4 @@
-//! What the machine cannot have is said at once, and evicts nothing.
+//! Impossible parameters are refused at once, and evict nothing.
 
 use pagefault::error::{ForkError, MapError};
 use pagefault::machine::{Access, VirtAddr};

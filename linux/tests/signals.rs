@@ -1,4 +1,4 @@
-//! Signals that are not ours, and ours where nobody guards the access.
+//! Foreign signals, and our own on an unguarded access.
 
 mod toy;
 

@@ -1,4 +1,4 @@
-//! What a machine costs before it is used: nothing that grows with its limit.
+//! The cost of an unused machine: nothing grows with its limit.
 
 use pagefault::swap::area::Priority;
 use pagefault::{Config as Rules, Manager};

@@ -1,4 +1,4 @@
-//! Whoever answers faults stays until the faults under way are answered.
+//! The answerer of faults stays until the faults in progress are answered.
 
 use pagefault_linux::{Config, LinuxMachine, Pager, Resolution, Signal};
 use pagefault_machine::{PageFault, VirtAddr};

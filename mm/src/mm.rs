@@ -3,13 +3,16 @@
 //! # Locks, in the order in which they may be taken
 //!
 //! ```text
-//! Mm::exclusive the right to change an address space's regions; held across waits page lock the
-//! right to change what a page is; held across the page's own I/O Mapping::regions       the
-//! regions over a file          (rmap/) AnonVma::regions       the regions of a family
-//! (rmap/) Mm::regions          the tree, for one look-up or one edit entries            a cursor
-//! over page-table entries Cache chains     one chain of the page and swap cache Queues         one
-//! shard of the replacement queues registries   objects by number swap areas   their own short
-//! locks
+//! Mm::exclusive            the right to change an address space's regions; held across waits
+//!   page lock              the right to change what a page is; held across the page's own I/O
+//!     Mapping::regions     the regions over a file (rmap/)
+//!     AnonVma::regions     the regions of a family (rmap/)
+//!     Mm::regions          the tree, for one look-up or one edit
+//!     entries              a cursor over page-table entries
+//!       Cache chains       one chain of the page and swap cache
+//!       Queues             one shard of the replacement queues
+//!       registries         objects by number
+//!       swap areas         their own short locks
 //! ```
 //!
 //! A fault takes no `Mm::exclusive`. It looks a region up under `Mm::regions`, works with only page

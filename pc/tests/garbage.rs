@@ -20,7 +20,7 @@ fn calls_with_garbage_leave_the_machine_in_order() {
     }
 }
 
-/// What is refused, and with which error, is what the host refuses.
+/// The kernel refuses what the host refuses, with the same error.
 #[test]
 fn refusals_are_the_hosts() {
     let directory = built("refusals");

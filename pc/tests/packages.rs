@@ -17,7 +17,7 @@ fn installed(program: &str, package: &str) -> Option<tempfile::TempDir> {
     None
 }
 
-/// What a command prints on the host.
+/// A command's output on the host.
 fn on_host(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
     assert!(output.status.success(), "{command:?} fails on the host");

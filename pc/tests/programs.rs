@@ -25,7 +25,8 @@ fn access_prevention_where_the_processor_offers_it() {
     expect(&ended, 0, "1000 faults, 0 wrong, sum 249750.0\n11 1 0x10000008\n");
 }
 
-/// What handlers are told of the cause, as on the host: of the kernel's addresses, not whether they are mapped.
+/// Handlers get the same cause as on the host; for the kernel's addresses, it does not reveal whether they are
+/// mapped.
 #[test]
 fn causes_of_signals() {
     let directory = built("causes");
@@ -58,7 +59,7 @@ fn threads_with_memory_of_their_own() {
     assert!(ended.counters()["anonymous"] >= 4096, "{}", ended.report);
 }
 
-/// What a program may try to make the kernel fault on its way out.
+/// Attempts of a program to make the kernel fault on its exit path.
 #[test]
 fn registers_that_no_program_can_have() {
     let Some(ended) = program("registers", &[], |_| ()) else { return };
@@ -77,7 +78,7 @@ fn memory_larger_than_the_machine_on_swap() {
     let Some(ended) = program("threads", &["40", "2"], change) else { return };
     expect(&ended, 0, "2 threads, 40 MiB, 0 failures\n");
     let counters = ended.counters();
-    // What is more than the machine has; how much goes besides depends on when reclaim runs.
+    // More than the machine has. How much more is evicted depends on when reclaim runs.
     assert!(counters["swap_writes"] >= 2_048, "{}", ended.report);
     // By a fault or ahead of one.
     assert!(counters["swap_reads"] >= 2_048, "{}", ended.report);
@@ -143,8 +144,8 @@ fn memory_larger_than_the_machine_without_swap_kills_one_process() {
     one_is_killed("48 4", |boot| boot.memory = 32);
 }
 
-/// Memory taken in small pieces leaves reclaim nothing but the pages that programs run from, and page
-/// tables are nothing that it can take: who takes either is killed, and others go on.
+/// Memory taken in small pieces leaves reclaim only the pages of running code, and it cannot take
+/// page tables. The process that takes either is killed, and others continue.
 #[test]
 fn who_takes_all_memory_is_killed() {
     let names = ["blocks", "tables", "blocks"];
@@ -162,8 +163,8 @@ fn who_takes_all_memory_is_killed() {
     }
 }
 
-/// The kernel's own memory is refused to who would take all of it. What it has taken it keeps, so
-/// that too little may be left for programs; but the kernel goes on to the machine's end.
+/// A process that would take all of the kernel's own memory is refused. It keeps what it has, so
+/// too little may be left for programs; but the kernel runs to the machine's end.
 #[test]
 fn regions_without_end_are_refused() {
     let Some(ended) = program("exhaust", &["regions"], |boot| boot.memory = 16) else { return };

@@ -5,7 +5,7 @@
 pub enum Ahead {
     /// Nothing.
     Nothing,
-    /// A run's window doubles up to so many pages.
+    /// A run's window doubles up to this many pages.
     Runs(u32),
 }
 
@@ -16,7 +16,7 @@ struct Run {
     window: u32,
 }
 
-/// The runs that are remembered, one for each block of addresses.
+/// The runs, at most one for each block of addresses.
 pub struct Runs {
     most: u32,
     runs: [Run; 64],
@@ -31,7 +31,7 @@ impl Runs {
         Self { most, runs: [Run::default(); 64] }
     }
 
-    /// Notes a miss and says in which direction to read ahead, and how far.
+    /// Notes a miss. Returns the direction and the number of pages to read ahead.
     pub fn advance(&mut self, page: u64) -> Option<(i64, u32)> {
         if self.most == 0 {
             return None;
@@ -58,7 +58,7 @@ impl Runs {
         Some((direction, window.max(2).min(self.most)))
     }
 
-    /// Notes how far was read ahead of a miss.
+    /// Notes how many pages were read ahead of a miss.
     pub fn brought(&mut self, page: u64, direction: i64, window: u32, pages: i64) {
         let last = page.wrapping_add_signed(pages * direction);
         let run = Run { last, direction, window };

@@ -1,8 +1,8 @@
-//! FIFO queues of pages, any of which can be taken out from the middle.
+//! FIFO queues of pages, with removal from the middle.
 
 const NONE: u32 = u32::MAX;
 
-/// The neighbours of each page in the one queue that it is in.
+/// The neighbours of each page in its queue; a page is in at most one.
 pub struct Links(Vec<(u32, u32)>);
 
 /// A queue. All queues of a policy share one [`Links`].

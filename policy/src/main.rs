@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `record` | records a program's accesses with valgrind |
-//! | `trace` | what a program did, in order |
+//! | `trace` | the steps of a program, in order |
 //! | `memory` | a memory of a given size that replays a trace |
 //! | `ahead` | read-ahead by runs of misses |
 //! | `policies` | which page leaves, with the optimum as the bound |
@@ -28,7 +28,7 @@ use trace::Trace;
 enum Arguments {
     /// Record a program under valgrind, which slows it down a thousandfold: use a small input
     Record {
-        /// Where the trace goes
+        /// The file for the trace
         #[arg(long)]
         out: PathBuf,
         /// The program and its arguments
@@ -67,8 +67,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a fault costs that moves nothing, what it costs more to bring a page in, and to store one, in
-/// microseconds: as measured under `run` with compressed RAM.
+/// In microseconds: the cost of a fault that moves nothing, the extra cost of bringing a page in, and
+/// of storing one; measured under `run` with compressed RAM.
 const FAULT: f64 = 3.5;
 const IN: f64 = 2.5;
 const OUT: f64 = 5.0;

@@ -1,10 +1,10 @@
-//! A memory of so many frames that a trace goes through.
+//! A memory of a given number of frames, which replays a trace.
 
 use crate::ahead::{Ahead, Runs};
 use crate::policies::{Origin, Policy, Touch};
 use crate::trace::{Deed, Trace};
 
-/// What happened.
+/// The counts of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Faults that needed a page from swap.
@@ -31,7 +31,7 @@ impl Counts {
 #[derive(Clone, Copy, Default)]
 struct Page {
     is_here: bool,
-    /// What is here differs from what swap has, if it has anything.
+    /// The content differs from swap's copy, or swap has none.
     is_dirty: bool,
     is_stored: bool,
     /// Read ahead, and not used yet.
@@ -46,7 +46,7 @@ struct Memory<'a> {
     counts: Counts,
 }
 
-/// Replays a trace. `next` is what [`Trace::next_uses`] says.
+/// Replays a trace. `next` comes from [`Trace::next_uses`].
 pub fn replay(
     trace: &Trace,
     next: &[u32],
@@ -75,7 +75,7 @@ impl Memory<'_> {
                 self.bring(number, Origin::Back, next);
                 self.read_ahead(number, runs);
             }
-            // A trace that does not tell what is fresh: the first use is.
+            // In a trace without marks for fresh memory, the first use is fresh.
             Deed::Load | Deed::Store => {}
         }
         if !self.pages[number as usize].is_here {
@@ -127,7 +127,7 @@ impl Memory<'_> {
         }
     }
 
-    /// Reads ahead what follows a miss, up to the first page that swap has not.
+    /// Reads ahead after a miss, up to the first page that is not in swap.
     fn read_ahead(&mut self, number: u32, runs: &mut Runs) {
         let at = self.trace.numbers[number as usize];
         let Some((direction, window)) = runs.advance(at) else { return };

@@ -1,8 +1,8 @@
-//! Recording what a program does to its pages, with valgrind's lackey.
+//! Records a program's page accesses with valgrind's lackey.
 //!
-//! Lackey tells every access, which is a hundred times what a replay needs: a page that is among the
-//! last few that were used would be in any memory. So only accesses to other pages are kept, and the
-//! first store to a page since it was.
+//! Lackey reports every access, a hundred times more than a replay needs: the few most recently used
+//! pages are in any memory. So only accesses to other pages are kept, and the first store to a page
+//! since its last access was kept.
 
 use crate::trace::Deed;
 use std::fs::File;
@@ -10,10 +10,10 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// How many pages are taken for granted.
+/// How many recently used pages count as in memory.
 const WINDOW: usize = 16;
 
-/// Runs a program and records it; returns how many steps there were.
+/// Runs a program and records it. Returns the number of steps.
 pub fn record(command: &[String], out: &Path) -> io::Result<u64> {
     let mut child = Command::new("valgrind")
         .args(["--tool=lackey", "--trace-mem=yes", "--"])
@@ -37,7 +37,7 @@ pub fn record(command: &[String], out: &Path) -> io::Result<u64> {
     if ended.success() { Ok(steps) } else { Err(io::Error::other(format!("valgrind: {ended}"))) }
 }
 
-/// A line of lackey's about data, as ` S 04222ca8,8`; those about code and others are none.
+/// Parses a line about data, such as ` S 04222ca8,8`; lines about code and others are `None`.
 fn parse(line: &[u8]) -> Option<(u64, Deed)> {
     let line = std::str::from_utf8(line).ok()?;
     let (deed, rest) = match line.get(..3)? {
@@ -49,7 +49,7 @@ fn parse(line: &[u8]) -> Option<(u64, Deed)> {
     Some((u64::from_str_radix(address, 16).ok()? >> 12, deed))
 }
 
-/// The pages that were used last, the latest first, and whether each was stored to meanwhile.
+/// The most recently used pages, the latest first, each with whether it was stored to meanwhile.
 #[derive(Default)]
 struct Recent(Vec<(u64, bool)>);
 

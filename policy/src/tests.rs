@@ -1,7 +1,7 @@
 use super::*;
 use trace::Deed;
 
-/// Stores to fresh pages once each, and between any two to one of a hot set in turn.
+/// Stores once to each fresh page, and between any two to the next page of a hot set.
 fn scan_past_a_hot_set(hot: u64, scan: u64) -> Trace {
     let mut steps: Vec<(u64, Deed)> = (0..hot).map(|page| (page, Deed::FirstStore)).collect();
     for turn in 0..scan {
@@ -34,7 +34,8 @@ fn a_scan_drives_a_hot_set_out_of_a_fifo_and_not_past_standby() {
     assert!(run(&trace, 256, Ahead::Nothing, "FIFO").pages_in > 40);
     let standby = run(&trace, 256, Ahead::Nothing, "FIFO, standby 10 %, trust 3");
     assert!(standby.rescues > 0);
-    // When memory is full for the first time nothing is on standby, and the oldest pages leave unasked.
+    // When memory is full for the first time, nothing is on standby, so the oldest pages leave
+    // unchecked.
     assert!(standby.pages_in <= 16, "{}", standby.pages_in);
 }
 

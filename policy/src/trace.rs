@@ -1,7 +1,7 @@
-//! What a program did to its pages, in order.
+//! The trace of a program's page accesses, in order.
 //!
-//! A trace file is a row of little-endian words of 64 bits: a page number in the upper 61 bits, what
-//! was done to the page in the lower 3.
+//! A trace file is a sequence of little-endian 64-bit words: a page number in the upper 61 bits, the
+//! access in the lower 3.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,12 +18,12 @@ pub enum Deed {
     FirstStore,
     /// It loads from memory that is all zeros.
     FirstLoad,
-    /// It gives the page up: what the page held is not needed any more.
+    /// It gives the page up: the content is no longer needed.
     Discard,
 }
 
 impl Deed {
-    /// The number that stands for it in a file.
+    /// Its number in a file.
     pub const fn code(self) -> u64 {
         match self {
             Self::Load => 0,
@@ -78,7 +78,7 @@ impl Trace {
         Ok(Self::new(&steps.ok_or_else(|| invalid("an unknown deed"))?))
     }
 
-    /// A trace of these steps, pages named by their numbers.
+    /// A trace of steps, with pages by number.
     pub fn new(steps: &[(u64, Deed)]) -> Self {
         let numbers: BTreeSet<u64> = steps.iter().map(|(number, _)| *number).collect();
         let numbers: Vec<u64> = numbers.into_iter().collect();
@@ -93,7 +93,7 @@ impl Trace {
         self.numbers.len()
     }
 
-    /// The page at so many pages from another, if the trace has it.
+    /// The page at a distance from another, if the trace has it.
     pub fn neighbour(&self, page: u32, distance: i64) -> Option<u32> {
         let other = u32::try_from(i64::from(page) + distance).ok()?;
         let number = *self.numbers.get(other as usize)?;
@@ -101,7 +101,7 @@ impl Trace {
         (number == expected).then_some(other)
     }
 
-    /// For each step, the next one that needs what its page holds then; `u32::MAX`: none does.
+    /// For each step, the next one that needs the page's content; `u32::MAX` for none.
     pub fn next_uses(&self) -> Vec<u32> {
         let mut next = vec![u32::MAX; self.pages()];
         let mut uses = vec![u32::MAX; self.steps.len()];

@@ -1,13 +1,13 @@
-//! Who could store to the program's memory: the threads that are not *away*.
+//! Which threads could store to the program's memory: those that are not *away*.
 //!
-//! A thread that waits in a call of the host's, with every page that the call writes pinned, stores to no
-//! page that may leave. While all others are away, a thread that evicts need not take from pages the
-//! right to store, which would cost a call of the host's and an interrupt for each. It works in a
-//! *section*: whoever comes back meanwhile waits for its end.
+//! A thread that waits in a host call, with all pages that the call writes pinned, stores to no page that
+//! may be evicted. While all other threads are away, an evicting thread need not write-protect pages,
+//! which would cost a host call and an interrupt each. It works in a *section*: a thread that comes back
+//! meanwhile waits for its end.
 //!
-//! Either side first says what it does and then looks at the other (Dekker): a section sees that a thread
-//! is back, or the thread sees the section. A section is as long as one fault; within it nobody waits for
-//! the program. As nobody else is in the manager then, its locks need no atomic exchange
+//! Each side first announces itself and then checks the other (Dekker): the section sees that a thread is
+//! back, or the thread sees the section. A section is as long as one fault, and never waits for the
+//! program. Since no other thread is in the manager meanwhile, its locks need no atomic exchange
 //! ([`lock::set_sole`]).
 
 use crate::thread::Thread;
@@ -16,14 +16,14 @@ use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 use pagefault_linux::lock;
 
-/// The context of the thread that is in a section by itself, or looks whether it could be; or `NOBODY`.
+/// The context of the thread that is alone in a section, or checks whether it could be; or `NOBODY`.
 static SOLE: AtomicU32 = AtomicU32::new(NOBODY);
-/// No thread has this context but one that has not begun.
+/// No started thread has this context.
 const NOBODY: u32 = 0;
-/// How many threads wait to come back. While there are any, nobody is alone.
+/// How many threads wait to come back. While there are any, no thread becomes alone.
 static WAITERS: AtomicU32 = AtomicU32::new(0);
 
-/// A thread's part in this.
+/// A thread's state.
 #[derive(Default)]
 pub struct Presence {
     is_away: AtomicBool,
@@ -32,13 +32,13 @@ pub struct Presence {
     had_company: Cell<bool>,
 }
 
-/// What is known in a section.
+/// What a thread knows about its section.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
-    /// The thread is in no section: others that are away may come back at any moment.
+    /// The thread is in no section: others may come back at any moment.
     #[default]
     Outside,
-    /// Nobody has asked yet.
+    /// It has not asked yet whether it is alone.
     Open,
     /// The thread is alone until the section ends.
     Sole,
@@ -56,7 +56,7 @@ impl Presence {
 /// The calling thread is away until this is dropped.
 pub struct Away<'a>(&'a Thread);
 
-/// Says that the calling thread stores to no page that is not pinned until the result is dropped.
+/// Declares that the calling thread stores only to pinned pages until the result is dropped.
 pub fn leave(thread: &Thread) -> Away<'_> {
     thread.presence.is_away.store(true, Release);
     Away(thread)
@@ -68,7 +68,7 @@ impl Drop for Away<'_> {
     }
 }
 
-/// Does something of the manager's in a thread that may be away: in a handler that interrupts its call.
+/// Runs work of the manager in a thread that may be away: in a handler that interrupts its call.
 pub fn back_for<R>(thread: &Thread, what: impl FnOnce() -> R) -> R {
     if !thread.presence.is_away() {
         return what();
@@ -79,7 +79,7 @@ pub fn back_for<R>(thread: &Thread, what: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Ends being away, when no other thread is in a section.
+/// Ends being away, once no other thread is alone in a section.
 fn come_back(thread: &Thread) {
     let is_away = &thread.presence.is_away;
     let mut waits = false;
@@ -91,7 +91,7 @@ fn come_back(thread: &Thread) {
         }
         is_away.store(true, SeqCst);
         if !waits {
-            // From now on no section begins, however fast they follow each other.
+            // From now on no thread becomes alone, even if sections follow each other closely.
             WAITERS.fetch_add(1, SeqCst);
             waits = true;
         }
@@ -105,7 +105,7 @@ fn come_back(thread: &Thread) {
 /// The calling thread works in a section until this is dropped.
 pub struct Section<'a>(Option<&'a Thread>);
 
-/// Begins a section, or goes on with the one that the thread is in.
+/// Begins a section, or continues the thread's current one.
 pub fn section(thread: &Thread) -> Section<'_> {
     let section = &thread.presence.section;
     if section.get() != Phase::Outside || thread.presence.is_away() {
@@ -130,10 +130,10 @@ impl Drop for Section<'_> {
     }
 }
 
-/// Begins a section that gains by being sole from its start, and asks at once whether it is.
+/// Begins a section that gains from being alone from its start, and asks at once whether it is.
 ///
-/// A thread that had company the last time asks only where it gains most, when it evicts: threads that work at
-/// the same time would meet at their list.
+/// A thread that was not alone the last time asks only when it evicts, where being alone gains most: threads
+/// that ask at the same time would contend for the list of threads.
 pub fn long_section(thread: &Thread) -> Section<'_> {
     let begun = section(thread);
     if begun.0.is_some() && !thread.presence.had_company.get() {
@@ -142,8 +142,8 @@ pub fn long_section(thread: &Thread) -> Section<'_> {
     begun
 }
 
-/// Whether no other thread could store to the program's memory, which stays so until the section ends.
-/// Outside of a section those that are away count like all others.
+/// Whether no other thread can store to the program's memory. In a section, the answer holds until its
+/// end. Outside, threads that are away count like all others.
 pub fn is_alone(thread: &Thread) -> bool {
     let section = &thread.presence.section;
     match section.get() {
@@ -158,15 +158,16 @@ pub fn is_alone(thread: &Thread) -> bool {
     }
 }
 
-/// Keeps those that are away from coming back, if all others are and none waits to.
+/// Keeps the other threads away, if all are away and none waits to come back.
 fn close(thread: &Thread) -> bool {
     if SOLE.compare_exchange(NOBODY, thread.context(), SeqCst, Relaxed).is_err() {
         return false;
     }
     let alone = WAITERS.load(SeqCst) == 0 && thread.are_others_away();
     if alone {
-        // SAFETY: all others are away and cannot come back until `open`, and whoever is away uses no
-        // lock of the manager's: `SOLE`, which both sides exchange in one order, orders what they did.
+        // SAFETY: all others are away and cannot come back until `open`, and threads that are away use
+        // no lock of the manager. The sequentially consistent accesses to `SOLE` order their earlier
+        // work before this.
         unsafe { lock::set_sole(true) };
     } else {
         open();
@@ -174,9 +175,9 @@ fn close(thread: &Thread) -> bool {
     alone
 }
 
-/// Lets those that wait come back.
+/// Lets the waiting threads come back.
 fn open() {
-    // SAFETY: whoever comes back sees `SOLE` first, which is stored afterwards.
+    // SAFETY: a thread that comes back reads `SOLE` first, which is stored afterwards.
     unsafe { lock::set_sole(false) };
     SOLE.store(NOBODY, SeqCst);
     if WAITERS.load(SeqCst) > 0 {
@@ -184,7 +185,7 @@ fn open() {
     }
 }
 
-/// In a forked child: the threads that are not here are in no section.
+/// In a forked child: the parent's other threads do not exist, and are in no section.
 pub fn after_fork_child() {
     // SAFETY: there is no other thread.
     unsafe { lock::set_sole(false) };

@@ -1,4 +1,4 @@
-//! From the keeper's hands to the program's first instruction.
+//! From the runtime's entry to the program's first instruction.
 
 use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
 
-/// The first code of the runtime in a program that has not begun: on the boot stack.
+/// The runtime's entry, on the boot stack, before the program begins.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
     // SAFETY: the keeper wrote the block, and there is one thread.
     unsafe { process::set_boot(&*boot) };
@@ -21,7 +21,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     process::look_at_counter();
     vdso::begin();
     pagefault_linux::apart::begin(process::image_start());
-    // Until its handler is installed not even `SIGSYS` may come.
+    // Until its handler is installed, not even `SIGSYS` may arrive.
     let mask = sys::exchange_mask(u64::MAX);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
@@ -38,21 +38,22 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     };
     let given =
         Box::into_raw(Box::new(First { stack, block: thread.stack_end() as u64 - TOP, mask }));
-    // SAFETY: the stack was just mapped, and nothing of the boot stack is needed any more.
+    // SAFETY: the stack was just mapped, and the boot stack is not needed any more.
     unsafe { entry::go_on(start_memory, (stack + FIRST_STACK) as u64, given as u64) }
 }
 
-/// The stack on which the memory manager starts: its tables are made there and then moved.
+/// The stack on which the memory manager starts, large enough for tables that are built there and
+/// then moved.
 const FIRST_STACK: usize = 1 << 20;
 
 struct First {
     stack: usize,
-    /// The stack pointer to go on with.
+    /// The initial stack pointer.
     block: u64,
     mask: u64,
 }
 
-/// Starts the memory manager, and leaves the stack for the thread's own.
+/// Starts the memory manager, then switches to the thread's own stack.
 extern "C" fn start_memory(given: u64) -> ! {
     files::begin();
     file_size::begin();
@@ -60,18 +61,18 @@ extern "C" fn start_memory(given: u64) -> ! {
     files::begin_program();
     // SAFETY: made by `begin`.
     let block = unsafe { (*(given as *const First)).block };
-    // SAFETY: the block is the thread's, and nothing of this stack is needed any more.
+    // SAFETY: the block is the thread's, and this stack is not needed any more.
     unsafe { entry::go_on(begin_on_block, block, given) }
 }
 
-/// What is left free at the top of the block for the program's first frame.
+/// The space at the top of the block for the program's first frame.
 const TOP: u64 = 1024;
 
-/// Goes on, on the thread's own stack, where the boot stack would be too small.
+/// Continues on the thread's own stack; the boot stack would be too small.
 extern "C" fn begin_on_block(given: u64) -> ! {
     // SAFETY: made by `begin`, and used for the last time.
     let First { stack, mask, .. } = *unsafe { Box::from_raw(given as *mut First) };
-    // SAFETY: nobody runs on it any more.
+    // SAFETY: no code runs on it any more.
     let _ = unsafe { sys::unmap(stack, FIRST_STACK) };
     memory::begin_threads();
     let thread = Thread::current();
@@ -83,11 +84,11 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
     front::begin();
     process::enable_dispatch();
-    // SAFETY: the frame is on the thread's own stack, and describes the program's beginning.
+    // SAFETY: the frame is on the thread's own stack, and describes the program's start.
     unsafe { entry::resume(first_frame(thread, mask)) }
 }
 
-/// The program's beginning: its instruction and stack pointer, and zeros.
+/// The program's initial state: its instruction and stack pointer, and zeros.
 fn first_frame(thread: &Thread, mask: u64) -> *const Frame {
     /// cs and ss of 64-bit user code.
     const SEGMENTS: u64 = 0x33 | 0x2b << 48;

@@ -1,4 +1,4 @@
-//! The host's system calls, made from the one range of code that may make them.
+//! The host's system calls, made from the one code range that may make them.
 
 use core::arch::asm;
 use linux_raw_sys::general as nr;
@@ -21,7 +21,7 @@ errnos! {
     ENFILE EMFILE EFBIG ENOSPC EPIPE ERANGE ENOSYS EOPNOTSUPP
 }
 
-/// What a system call returns, or its error.
+/// The value of a system call, or its error.
 pub type Result<T = u64> = core::result::Result<T, Errno>;
 
 /// The raw result of a system call as a value or an error.
@@ -29,7 +29,7 @@ pub fn result(raw: i64) -> Result {
     if (-4095..0).contains(&raw) { Err(Errno(-raw as i32)) } else { Ok(raw as u64) }
 }
 
-/// The raw result that says so.
+/// The raw result for this error.
 pub fn raw(result: Result) -> i64 {
     match result {
         Ok(value) => value as i64,
@@ -40,11 +40,11 @@ pub fn raw(result: Result) -> i64 {
 /// Makes a system call and returns what the kernel leaves in `rax`.
 ///
 /// # Safety
-/// That of the call.
+/// The call's own conditions.
 #[inline]
 pub unsafe fn raw_call(number: u32, args: [u64; 6]) -> i64 {
     let result: i64;
-    // SAFETY: the kernel clobbers rcx, r11 and the result alone; the caller vouches for the rest.
+    // SAFETY: the kernel clobbers only rcx, r11 and the result; the caller vouches for the rest.
     unsafe {
         asm!(
             "syscall",
@@ -66,7 +66,7 @@ pub unsafe fn raw_call(number: u32, args: [u64; 6]) -> i64 {
 /// Makes a system call of up to six arguments.
 ///
 /// # Safety
-/// That of the call.
+/// The call's own conditions.
 pub unsafe fn call<const N: usize>(number: u32, args: [u64; N]) -> Result {
     let mut six = [0; 6];
     six[..N].copy_from_slice(&args);
@@ -80,7 +80,7 @@ pub fn map_private(len: usize, prot: u32) -> Result<usize> {
     map_apart(len as u64, prot, flags, u64::MAX, 0)
 }
 
-/// Makes a mapping of the runtime's own, apart from the program's.
+/// Makes a mapping for the runtime, apart from the program's.
 pub fn map_apart(len: u64, prot: u32, flags: u32, file: u64, offset: u64) -> Result<usize> {
     let map = |address: Option<u64>| {
         let fixed = address.map_or(0, |_| nr::MAP_FIXED_NOREPLACE);
@@ -97,7 +97,7 @@ pub fn map_apart(len: u64, prot: u32, flags: u32, file: u64, offset: u64) -> Res
 /// Ends mappings.
 ///
 /// # Safety
-/// Nobody may use the range afterwards.
+/// Nothing may use the range afterwards.
 pub unsafe fn unmap(start: usize, len: usize) -> Result<()> {
     // SAFETY: passed on to the caller.
     unsafe { call(nr::__NR_munmap, [start as u64, len as u64]) }.map(drop)
@@ -112,13 +112,13 @@ pub unsafe fn advise(start: usize, len: usize, advice: u32) -> Result<()> {
     unsafe { call(nr::__NR_madvise, [start as u64, len as u64, advice.into()]) }.map(drop)
 }
 
-/// The calling thread's number.
+/// The calling thread's ID.
 pub fn thread_id() -> u32 {
     // SAFETY: the call takes nothing and changes nothing.
     unsafe { raw_call(nr::__NR_gettid, [0; 6]) as u32 }
 }
 
-/// The process's number, as it sees itself.
+/// The process ID in the process's own namespace.
 pub fn process_id() -> u32 {
     // SAFETY: as above.
     unsafe { raw_call(nr::__NR_getpid, [0; 6]) as u32 }
@@ -133,7 +133,7 @@ pub fn exchange_mask(new: u64) -> u64 {
     old
 }
 
-/// Writes to a descriptor, as far as it goes.
+/// Writes to a descriptor, and ignores errors.
 pub fn write_all(descriptor: u32, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let args = [descriptor.into(), bytes.as_ptr() as u64, bytes.len() as u64];
@@ -146,7 +146,7 @@ pub fn write_all(descriptor: u32, mut bytes: &[u8]) {
     }
 }
 
-/// Sends a signal to a process of the caller's.
+/// Sends a signal to a process.
 pub fn kill(process: u32, signal: u32) {
     // SAFETY: signals change no memory of ours.
     let _ = unsafe { call(nr::__NR_kill, [process.into(), signal.into()]) };

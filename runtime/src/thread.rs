@@ -1,10 +1,9 @@
-//! What belongs to a thread: a block of memory with its state and the stack on which the runtime
-//! runs for it.
+//! A thread's block of memory: its state, and the stack on which the runtime runs for it.
 //!
-//! The block is aligned to its size, so that the state is found by masking the stack pointer: the
-//! runtime has no thread-local storage, and leaves `fs` to the program. `gs`, which hardly any program
-//! uses, leads to the block where calls are made without a trap (`site`). The stack is the
-//! thread's alternate signal stack, so that nothing of ours ever lands on the program's stacks.
+//! The block is aligned to its size, so masking the stack pointer finds the state: the runtime has no
+//! thread-local storage, and leaves `fs` to the program. For calls without a trap, `gs`, which hardly
+//! any program uses, points to the block (`site`). The stack is the thread's alternate signal stack,
+//! so the runtime never uses the program's stacks.
 
 use crate::frame::{AltStack, Info};
 use crate::lock::Mutex;
@@ -27,75 +26,75 @@ use pagefault_calls::Area;
 
 /// The length and alignment of a block.
 pub const BLOCK: usize = 256 << 10;
-/// The length of the state at its beginning; a page that faults follows, then the stack.
+/// The length of the state at its start; a guard page follows, then the stack.
 const STATE: usize = 4096;
 const GUARD: usize = 4096;
 
-/// The state of a thread, at the beginning of its block.
+/// The state of a thread, at the start of its block.
 #[repr(C)]
 pub struct Thread {
-    /// Whether a signal waits for delivery at the way out; the assembly knows it as the first word.
+    /// Whether a signal waits for delivery at the exit; the assembly reads it as the first word.
     pending: AtomicU32,
-    /// The kernel's number of the thread; zeroed by the kernel when it has ended and its block may
-    /// be used again.
+    /// The thread ID; the kernel zeroes it when the thread has ended and its block may be reused.
     number: AtomicU32,
-    /// The signal that waits.
+    /// The waiting signal.
     info: Cell<Info>,
-    /// Signals that only the runtime keeps from the program, since the host cannot block them.
+    /// Signals that only the runtime holds back from the program, because the host cannot block
+    /// them.
     held: Held,
     /// The alternate stack that the program has set.
     pub alt_stack: Cell<AltStack>,
-    /// Which of the signals that the runtime needs the program believes to have blocked.
+    /// The signals that the program believes to have blocked, but that the runtime needs.
     pub believed: Cell<Set>,
-    /// The mask with which the program waits at present, in place of its own.
+    /// The temporary mask with which the program waits.
     pub waiting_mask: Cell<Option<Set>>,
-    /// The word that the program wants zeroed and woken at the thread's end; 0 for none.
+    /// The word to zero and wake at the thread's end, for the program; 0 for none.
     pub clear_at_exit: Cell<u64>,
-    /// Whether the host zeroes and wakes that word itself: then it does not say when the thread has ended.
+    /// Whether the host zeroes and wakes that word itself; then it does not zero `number`.
     pub host_clears: Cell<bool>,
-    /// Who gives the block back.
+    /// Who frees the block.
     pub owner: Cell<Owner>,
     /// The area of restartable sequences that the host knows: its address (0 for none), its length
     /// and its signature.
     pub restartable: Cell<[u64; 3]>,
-    /// Pages that the host writes by itself as long as the thread lives.
+    /// Pinned pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
-    /// The same in a light process, where nothing is pinned: what would be.
+    /// In a light process, where nothing is pinned: the areas to pin after a takeover.
     pub later: RefCell<Vec<Area>>,
-    /// The call that the host makes in a light process.
+    /// The current host call in a light process.
     pub flight: Flight,
-    /// The pages that the call under way keeps resident, once they are complete.
+    /// The pages that the current call keeps resident, once all are pinned.
     pub in_use: Cell<*mut Pins>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
-    /// A fault that its tracer is being shown, before the program is.
+    /// A fault that the tracer sees before the program does.
     pub shown: Cell<Option<Info>>,
-    /// How far it is with a fault, for whoever reads events.
+    /// The progress of its current fault, for events.
     pub under: Cell<Under>,
-    /// What judges the thread's calls.
+    /// The thread's seccomp filters.
     pub seccomp: seccomp::State,
-    /// What calls without a trap need; the assembly knows where it is.
+    /// The state for calls without a trap; the assembly knows its offset.
     pub site: site::State,
-    /// The process that the thread is of.
+    /// The thread's process.
     member: Cell<NonNull<Member>>,
-    /// The next of the blocks that are not used.
+    /// The next unused block.
     next: Cell<*mut Thread>,
     /// The next of all blocks; written once.
     next_of_all: *mut Thread,
-    /// A number that no other thread of this process has.
+    /// A number that is unique in this process.
     context: Cell<u32>,
 }
 
 const _: () = assert!(size_of::<Thread>() <= STATE);
 
-/// Who gives a block back whose thread has ended.
+/// Who frees the block of an ended thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The thread itself, on its way out.
+    /// The thread itself, at its end.
     Itself,
-    /// The thread that made it, and waits for it (`CLONE_VFORK`).
+    /// The thread that made it and waits for it (`CLONE_VFORK`).
     Waiter,
-    /// Whoever makes the next thread: a signal may end its process, and this memory lives on.
+    /// The maker of the next thread: a signal may end its process while this memory lives on.
     Next,
 }
 
@@ -103,16 +102,16 @@ pub enum Owner {
 static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks { used: null_mut(), all: null_mut() });
 
 struct Blocks {
-    /// Those whose threads have ended, or will at any moment.
+    /// Those whose threads have ended, or are about to.
     used: *mut Thread,
-    /// All that were ever mapped, which they are for ever.
+    /// All blocks; they are never unmapped.
     all: *mut Thread,
 }
 
 // SAFETY: the lists own their blocks.
 unsafe impl Send for Blocks {}
 
-/// The number of the next thread; 0 is the start, before there are threads.
+/// The number of the next thread; 0 is the start, before any thread.
 static CONTEXTS: AtomicU32 = AtomicU32::new(1);
 
 /// Whether there was ever a second thread in this memory.
@@ -124,7 +123,7 @@ impl Thread {
     /// The calling thread, which runs on its block.
     pub fn current() -> &'static Self {
         let sp: usize;
-        // SAFETY: reads a register. The runtime runs on blocks alone, from the first thread's start.
+        // SAFETY: reads a register. From the first thread's start, the runtime runs only on blocks.
         unsafe {
             asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags));
             &*((sp & !(BLOCK - 1)) as *const Self)
@@ -142,7 +141,7 @@ impl Thread {
         };
         let thread = Self {
             pending: AtomicU32::new(0),
-            // Not free before the kernel says so.
+            // Not free before the kernel zeroes this.
             number: AtomicU32::new(u32::MAX),
             info: Cell::new(Info::new(0, 0)),
             held: Held::default(),
@@ -167,7 +166,7 @@ impl Thread {
             next_of_all,
             context: Cell::new(CONTEXTS.fetch_add(1, Relaxed)),
         };
-        // SAFETY: the block is nobody else's, and long enough.
+        // SAFETY: the block is used by no other thread, and long enough.
         unsafe {
             block.write(thread);
             if taken.is_none() {
@@ -177,7 +176,7 @@ impl Thread {
         }
     }
 
-    /// The number of the first other thread of this thread's process of which `is_it` holds.
+    /// The ID of the first other thread of this process for which `is_it` holds.
     pub fn find(&self, is_it: impl Fn(&Thread) -> bool) -> Option<u32> {
         let blocks = BLOCKS.lock();
         let found = blocks.iter().find(|thread| {
@@ -204,14 +203,14 @@ impl Thread {
         Some(unsafe { &*core::ptr::from_ref(found) })
     }
 
-    /// Whether a thread of another process than this thread's and `member` shares the memory.
+    /// Whether a thread of a process other than this thread's and `member` shares the memory.
     pub fn is_memory_shared(&self, member: NonNull<Member>) -> bool {
         let own = [self.member.get(), member];
         let lives = |thread: &Thread| thread.number.load(Acquire) != 0;
         BLOCKS.lock().iter().any(|thread| lives(thread) && !own.contains(&thread.member.get()))
     }
 
-    /// Whether there is no other thread in this memory, of whatever process.
+    /// Whether no other thread, of any process, is in this memory.
     pub fn is_only(&self) -> bool {
         self.holds_of_others(|_| false)
     }
@@ -240,7 +239,7 @@ impl Thread {
         unsafe { self.member.get().as_ref() }
     }
 
-    /// Makes the thread one of another process: after a fork.
+    /// Moves the thread to another process, after a fork.
     pub fn set_member(&self, member: NonNull<Member>) {
         self.member.set(member);
     }
@@ -265,7 +264,7 @@ impl Thread {
         sp.wrapping_sub(self.block() as u64) <= BLOCK as u64
     }
 
-    /// The stack as the kernel is told of it.
+    /// The stack, as the kernel takes it.
     pub fn own_stack(&self) -> AltStack {
         let start = self.block() + STATE + GUARD;
         AltStack {
@@ -275,7 +274,7 @@ impl Thread {
         }
     }
 
-    /// Makes the kernel use the block as the calling thread's alternate stack, and give it back at
+    /// Makes the block the calling thread's alternate stack, and makes the kernel mark it free at
     /// the thread's end.
     pub fn settle(&self) {
         let stack = self.own_stack();
@@ -288,7 +287,7 @@ impl Thread {
         }
     }
 
-    /// Makes the kernel say by the block's number when the thread has ended.
+    /// Makes the kernel zero the block's `number` when the thread has ended.
     pub fn clear_number_at_exit(&self) {
         let number = (&raw const self.number) as u64;
         // SAFETY: as in `settle`.
@@ -297,30 +296,30 @@ impl Thread {
         self.host_clears.set(false);
     }
 
-    /// Whether the thread has ended, of whatever.
+    /// Whether the thread has ended, for any reason.
     fn has_ended(&self) -> bool {
         let number = self.number.load(Acquire);
         if number == 0 || !self.host_clears.get() || number == u32::MAX {
             return number == 0;
         }
-        // Its process has its number.
+        // The thread is the first of its process, so both have one ID.
         let args = [number.into(), number.into(), 0];
         // SAFETY: no signal is sent.
         unsafe { sys::call(nr::__NR_tgkill, args) == Err(Errno::ESRCH) }
     }
 
-    /// The kernel's number of the thread, once it has settled.
+    /// The thread ID, once it has settled.
     pub fn number(&self) -> u32 {
         self.number.load(Relaxed)
     }
 
-    /// Gives a block back that no thread uses, or that its thread is about to leave.
+    /// Frees a block that no thread uses, or that its thread is about to leave.
     pub fn retire(&self) {
         self.seccomp.set(seccomp::Mode::Off);
         BLOCKS.lock().put(self);
     }
 
-    /// Says that no thread runs on the block: it was never started, or its process is another.
+    /// Marks the block as without a thread: the thread was never started, or is in another process.
     pub fn abandon(&self) {
         self.number.store(0, Release);
     }
@@ -330,23 +329,23 @@ impl Thread {
         self.pending.load(Relaxed) != 0
     }
 
-    /// Keeps a signal for delivery at the way out. All others are blocked from now on.
+    /// Keeps a signal for delivery at the exit. All others are blocked from now on.
     pub fn defer(&self, info: &Info) {
         self.info.set(*info);
         self.pending.store(1, Relaxed);
     }
 
-    /// The signal that waits.
+    /// The waiting signal.
     pub fn pending(&self) -> Option<Info> {
         self.has_pending().then(|| self.info.get())
     }
 
-    /// The signals that the runtime keeps from the program.
+    /// The signals that the runtime holds back from the program.
     pub fn held(&self) -> &Held {
         &self.held
     }
 
-    /// Takes the signal that waits.
+    /// Takes the waiting signal.
     pub fn take_pending(&self) -> Option<Info> {
         let info = self.pending()?;
         self.pending.store(0, Relaxed);
@@ -356,7 +355,7 @@ impl Thread {
 
 impl Blocks {
     fn add(&mut self, block: *mut Thread) {
-        // SAFETY: the block was just written, and nobody else writes the field.
+        // SAFETY: the block was just written, and no other thread writes the field.
         unsafe { (*block).next_of_all = self.all };
         self.all = block;
     }
@@ -367,7 +366,7 @@ impl Blocks {
         core::iter::successors(next(self.all), move |thread| next(thread.next_of_all))
     }
 
-    /// Takes over the blocks that nobody else gives back.
+    /// Takes the blocks of ended threads that are left to the next one.
     fn take_ended(&mut self) -> Vec<&'static Thread> {
         let is_left = |thread: &&Thread| thread.owner.get() == Owner::Next && thread.has_ended();
         let ended = self.iter().filter(is_left);
@@ -382,7 +381,7 @@ impl Blocks {
         self.used = core::ptr::from_ref(thread).cast_mut();
     }
 
-    /// Takes a block that the kernel has given up.
+    /// Takes a block that the kernel has marked free.
     fn take(&mut self) -> Option<*mut Thread> {
         let mut link: *mut *mut Thread = &raw mut self.used;
         // SAFETY: the list is locked, and its blocks are mapped for ever.
@@ -400,16 +399,16 @@ impl Blocks {
     }
 }
 
-/// Whether there was ever a thread whose block the next one gives back.
+/// Whether any block was ever left to the next thread.
 static LEFT: AtomicBool = AtomicBool::new(false);
 
-/// Leaves a thread's block to whoever makes the next thread.
+/// Leaves a thread's block to the maker of the next thread.
 pub fn leave_to_next(thread: &Thread) {
     thread.owner.set(Owner::Next);
     LEFT.store(true, Relaxed);
 }
 
-/// Gives back the blocks of threads whose processes have ended, and what is known of these.
+/// Frees the blocks of threads whose processes have ended, and the records of these processes.
 fn reap() {
     if !LEFT.load(Relaxed) {
         return;
@@ -424,30 +423,30 @@ fn reap() {
         let is_last = !BLOCKS.lock().iter().any(lives);
         thread.retire();
         if is_last {
-            // SAFETY: its threads are gone. The keeper gives its slot back.
+            // SAFETY: its threads are gone. The keeper frees its slot.
             unsafe { Member::end(member, Child::Lives) };
         }
     }
 }
 
-/// Keeps the lists of blocks as they are over a fork.
+/// Locks the lists of blocks across a fork.
 pub fn hold() {
-    // SAFETY: unlocked by `let_go`, on either side of the fork.
+    // SAFETY: `let_go` unlocks it on both sides of the fork.
     unsafe { BLOCKS.raw() }.lock();
 }
 
 /// Ends [`hold`].
 pub fn let_go() {
-    // SAFETY: held by this thread, or by the one that it is a copy of.
+    // SAFETY: held by this thread, or in a child by the thread of which it is a copy.
     unsafe { BLOCKS.raw().unlock() };
 }
 
-/// Takes over the blocks of the threads that a forked child has not, and what was kept for them.
+/// In a forked child, frees the blocks of the parent's other threads, and what was kept for them.
 pub fn leave_others(own: &Thread) {
     let mut blocks = BLOCKS.lock();
     blocks.used = null_mut();
     let mut next = blocks.all;
-    // SAFETY: blocks are mapped for ever, and their threads are not here.
+    // SAFETY: blocks are mapped for ever, and their threads do not exist here.
     while let Some(thread) = unsafe { next.as_ref() } {
         next = thread.next_of_all;
         if core::ptr::eq(thread, own) {
@@ -455,7 +454,7 @@ pub fn leave_others(own: &Thread) {
         }
         thread.abandon();
         thread.owner.set(Owner::Itself);
-        // What was being changed at the fork stays as it is.
+        // A field that was being changed at the fork stays.
         if let Ok(mut kept) = thread.kept.try_borrow_mut() {
             kept.clear();
         }
@@ -465,7 +464,7 @@ pub fn leave_others(own: &Thread) {
         thread.flight.abandon();
         let in_use = thread.in_use.replace(null_mut());
         if !in_use.is_null() {
-            // SAFETY: complete, in the copy of a stack whose thread is not here.
+            // SAFETY: complete, in the copy of a stack whose thread does not exist here.
             unsafe { in_use.drop_in_place() };
         }
         blocks.put(thread);
@@ -473,11 +472,11 @@ pub fn leave_others(own: &Thread) {
     solitude::after_fork_child();
 }
 
-/// Maps an aligned block, with a page that faults below the stack.
+/// Maps an aligned block, with a guard page below the stack.
 fn map_block() -> Result<usize, Errno> {
     let start = sys::map_private(2 * BLOCK, nr::PROT_READ | nr::PROT_WRITE)?;
     let block = start.next_multiple_of(BLOCK);
-    // SAFETY: the mapping was just made, and what is cut off is not part of the block.
+    // SAFETY: the mapping was just made, and the cut-off parts are not part of the block.
     unsafe {
         if block > start {
             sys::unmap(start, block - start)?;
@@ -485,7 +484,7 @@ fn map_block() -> Result<usize, Errno> {
         sys::unmap(block + BLOCK, start + BLOCK - block)?;
         let guard = [(block + STATE) as u64, GUARD as u64, nr::PROT_NONE.into()];
         sys::call(nr::__NR_mprotect, guard)?;
-        // A block is no part of what the program would look for in its core.
+        // A block does not belong in the program's core file.
         let _ = sys::advise(block, BLOCK, nr::MADV_DONTDUMP);
     }
     Ok(block)

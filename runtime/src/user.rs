@@ -1,15 +1,16 @@
 //! The runtime's own accesses to the program's memory (spec H1–H4): copies that may fault.
 //!
-//! A fault of managed memory is corrected, and the copy goes on. Any other ends it with `EFAULT`.
+//! A fault on managed memory is corrected, and the copy continues. Any other fault ends it with
+//! `EFAULT`.
 
 use crate::entry;
 use crate::sys::{Errno, Result};
 use core::mem::MaybeUninit;
 
-/// Where the program's addresses end.
+/// The end of the program's addresses.
 pub const END: u64 = 0x7fff_ffff_f000;
 
-/// Reads a value whose every pattern of bytes is one.
+/// Reads a value of a type for which all bytes are valid.
 pub fn read<T: Copy>(address: u64) -> Result<T> {
     let mut value = MaybeUninit::<T>::uninit();
     check(address, size_of::<T>())?;
@@ -33,14 +34,14 @@ pub fn write<T: Copy>(address: u64, value: &T) -> Result<()> {
     if left > 0 { Err(Errno::EFAULT) } else { Ok(()) }
 }
 
-/// Changes an aligned word from `old` to `new` at once, if it is `old`; returns what it was.
+/// Atomically changes an aligned word from `old` to `new`. Returns the previous value.
 pub fn exchange_if(address: u64, old: u32, new: u32) -> Result<u32> {
     check(address, size_of::<u32>())?;
     // SAFETY: below the end of the program's addresses, and a bad address ends it.
     unsafe { entry::exchange_if(address as *mut u32, old, new) }.ok_or(Errno::EFAULT)
 }
 
-/// The program's memory, for whoever follows its pointers.
+/// The program's memory, for code that follows its pointers.
 pub struct Memory;
 
 impl pagefault_calls::Reader for Memory {

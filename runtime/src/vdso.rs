@@ -1,7 +1,7 @@
-//! The vDSO, whose clock the runtime uses: the program may move it, unmap it or take its rights away.
+//! The vDSO, whose clock the runtime uses. The program may move it, unmap it or remove its rights.
 //!
-//! Virtual machines, sandboxes and checkpointing do (valgrind unmaps it, CRIU moves it). From then on
-//! the runtime asks the kernel by a call.
+//! Virtual machines, sandboxes and checkpointing do so (valgrind unmaps it, CRIU moves it). From then
+//! on the runtime makes a system call for the time.
 
 use crate::{process, user};
 use core::sync::atomic::AtomicU64;
@@ -10,14 +10,14 @@ use linux_raw_sys::general as nr;
 
 /// `AT_SYSINFO_EHDR`.
 const VDSO: u64 = 33;
-/// What the vDSO may take, and below it the pages of data that it reads.
+/// The maximum lengths of the vDSO, and of the data pages below it.
 const REACH: u64 = 64 << 10;
 
-/// Where it begins; 0 where there is none.
+/// Its address; 0 for none.
 static START: AtomicU64 = AtomicU64::new(0);
 
-/// Finds it in what the kernel told the program: the count, arguments, variables and then the vector,
-/// each with a zero behind.
+/// Finds it on the program's initial stack: the argument count, then arguments, environment and
+/// auxiliary vector, each with a zero after it.
 pub fn begin() {
     let word = |at: u64| user::read::<u64>(at).unwrap_or(0);
     let mut at = process::boot().program_sp;

@@ -1,11 +1,11 @@
-//! What a script says, as types: one [`Op`] a line, names still symbolic.
+//! A script as types: one [`Op`] for each line, with symbolic names.
 
 use bitflags::bitflags;
 
-/// Bytes in a page, the unit that the suffix `p` stands for, but see [`Arch::page`].
+/// The bytes of a page, which the suffix `p` means; but see [`Arch::page`].
 pub const PAGE: u64 = pagefault::machine::PAGE_SIZE;
 
-/// A script that has been read and whose names are all known to be bound where they are used.
+/// A parsed script; every name is bound where it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The sizes of the machines.
@@ -33,8 +33,8 @@ impl Script {
         pages.fold(0, u64::saturating_add)
     }
 
-    /// Whether it asks for what only a simulated computer has: another processor than the host's, or
-    /// accesses and devices of the kernel's own.
+    /// Whether it needs a simulated computer, for another processor, for the kernel's own accesses,
+    /// or for devices.
     pub fn needs_simulation(&self) -> bool {
         let is_kernels = |line: &Line| {
             matches!(
@@ -51,7 +51,7 @@ impl Script {
         self.sizes.arch != Arch::X86_64 || self.lines.iter().any(is_kernels)
     }
 
-    /// Whether some line asks for a failing device, which only a managed machine can give.
+    /// Whether a line makes a device fail, which only a managed machine can do.
     pub fn injects_failures(&self) -> bool {
         self.lines.iter().any(|line| matches!(line.op, Op::Fail { .. }))
     }
@@ -66,9 +66,9 @@ pub struct Sizes {
     pub swap: u64,
     /// Processors.
     pub cpus: u64,
-    /// What kind of processor they are.
+    /// The kind of processor.
     pub arch: Arch,
-    /// The most pages of a file that are read ahead; `None` is what the machine does by itself.
+    /// The most pages of a file that are read ahead; `None` for the machine's default.
     pub read_ahead: Option<u32>,
 }
 
@@ -78,7 +78,7 @@ impl Default for Sizes {
     }
 }
 
-/// A kind of processor. Only the simulated computer has any but the first.
+/// A kind of processor. Only the simulated computer has others than the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arch {
     /// Four levels of tables.
@@ -96,7 +96,7 @@ impl Arch {
     /// Every processor of the language.
     pub const ALL: [Self; 4] = [Self::X86_64, Self::Ia32, Self::Pae, Self::Alpha];
 
-    /// The word for it.
+    /// Its name in the language.
     pub const fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86-64",
@@ -120,12 +120,12 @@ impl Arch {
     }
 }
 
-/// One operation, and the process that does it.
+/// One operation, and its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The line's number in its file, from 1.
     pub number: usize,
-    /// The process that does the operation.
+    /// The name of the process.
     pub process: String,
     /// The operation.
     pub op: Op,
@@ -150,7 +150,7 @@ pub struct Range {
 }
 
 bitflags! {
-    /// What a mapping permits; empty is `-`.
+    /// The protection of a mapping; empty is `-`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Protection: u8 {
         /// Loads.
@@ -163,39 +163,39 @@ bitflags! {
 }
 
 bitflags! {
-    /// The words of `mmap` that are there or not.
+    /// The optional words of `mmap`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct MapFlags: u8 {
         /// `noreplace`: fail with EEXIST rather than replace a mapping.
         const NOREPLACE = 1;
         /// `growsdown`: the mapping grows to an access below it, as a stack does.
         const GROWSDOWN = 2;
-        /// `noreserve`: no memory is promised for it.
+        /// `noreserve`: it reserves no memory.
         const NORESERVE = 4;
         /// `populate`: its pages are faulted in at once.
         const POPULATE = 8;
     }
 }
 
-/// Where `mprotect` begins.
+/// The start of `mprotect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
     /// At the address.
     Address,
-    /// `growsdown`: where the stack begins that the range reaches into.
+    /// `growsdown`: at the start of the stack that the range reaches into.
     Stack,
 }
 
-/// Whether stores are seen by others.
+/// Whether other mappings see stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// Stores copy the page first.
     Private,
-    /// Stores go to the object that is mapped.
+    /// Stores go to the mapped object.
     Shared,
 }
 
-/// What a mapping shows.
+/// The content of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Zeros at first.
@@ -212,11 +212,11 @@ pub enum Content {
 /// The arguments of `mmap`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mmap {
-    /// The name that is bound to the mapping's address, whether or not the call succeeds.
+    /// The name that is bound to the mapping's address, even if the call fails.
     pub name: String,
     /// Length in bytes, as given.
     pub length: u64,
-    /// What it permits.
+    /// Its protection.
     pub protection: Protection,
     /// Private or shared.
     pub sharing: Sharing,
@@ -261,7 +261,7 @@ pub enum SyncFlag {
     Sync,
     /// Start writing.
     Async,
-    /// Forget what others have cached.
+    /// Invalidate cached copies.
     Invalidate,
 }
 
@@ -314,12 +314,12 @@ pub enum Failing {
     Write,
 }
 
-/// The arguments of `swapon`: what the area's header says, and what the area lies on.
+/// The arguments of `swapon`: the area's header and its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwapOn {
-    /// The area's pages, that of the header among them.
+    /// The area's pages, with the header's.
     pub pages: u32,
-    /// Those that must not be used.
+    /// The bad pages.
     pub bad: Vec<u32>,
     /// Whether the area is a file rather than a disk.
     pub on_file: bool,
@@ -356,7 +356,7 @@ pub enum Op {
         name: String,
         /// Its length in bytes.
         length: u64,
-        /// What its bytes are made from; without it, zeros.
+        /// The seed of its bytes; without one, zeros.
         seed: Option<u64>,
     },
     /// `device`: memory of a new device, which is mapped like a file
@@ -365,7 +365,7 @@ pub enum Op {
         name: String,
         /// Its length in bytes.
         length: u64,
-        /// What its bytes are made from; without it, zeros.
+        /// The seed of its bytes; without one, zeros.
         seed: Option<u64>,
     },
     /// `truncate`, to a length in bytes
@@ -388,23 +388,23 @@ pub enum Op {
     ToUser(Address, Vec<u8>),
     /// `from_user`: the kernel loads for the process
     FromUser(Range),
-    /// `poke`: a debugger stores into the process, though its regions be read-only
+    /// `poke`: a debugger stores into the process, even into read-only regions
     Poke(Address, Vec<u8>),
     /// `peek`: a debugger loads from the process, whatever its regions allow
     Peek(Range),
-    /// `kernel_map`: the kernel maps memory for itself, in the reference table alone
+    /// `kernel_map`: the kernel maps memory for itself, in the reference table only
     KernelMap(String, u64),
-    /// `kernel_read`: a load of the kernel's own, which nothing expects to fail
+    /// `kernel_read`: a load by the kernel without a fixup
     KernelRead(Range),
-    /// `kernel_write`: a store of the kernel's own, likewise
+    /// `kernel_write`: a store by the kernel, likewise
     KernelWrite(Address, Vec<u8>),
-    /// `cpu`: the accesses from here on are made by this processor
+    /// `cpu`: this processor makes the accesses from here on
     Cpu(u64),
     /// `prefetch`, by the instruction at the first address, of the second
     Prefetch {
-        /// Where the instruction is.
+        /// The address of the instruction.
         code: Address,
-        /// What it asks for.
+        /// The address that it prefetches.
         address: Address,
     },
     /// `fork`, with the child's name

@@ -1,4 +1,4 @@
-//! `pagefault script`: the command line over everything else here.
+//! `pagefault script`: the command line of this crate.
 
 use crate::ast::{Script, Sizes};
 use crate::diff::compare_told;
@@ -8,21 +8,35 @@ use crate::parse::{ParseError, parse};
 use crate::random;
 use crate::runner::{Run, setup};
 use crate::shrink::{Minimal, shrink};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+const MACHINES: &str = "\
+Machines:
+  kernel    this host's own kernel
+  sim       the simulated computer
+  sim-bare  the same without accessed and dirty bits, and without a frame of zeros
+  linux     a Linux process, by userfaultfd
+  pc        the bare PC, in QEMU
+
+Examples:
+  pagefault script fault.pf --on sim
+  pagefault script fault.pf --diff sim,linux,kernel
+  pagefault script --random 1000 --seed 7 --diff sim,kernel";
+
 /// Run a script of memory operations on one machine, or compare several.
 ///
 /// Exit status: 0 if the script ran (with --diff: if all answers are equal; with --shrink: if
 /// there is nothing to shrink), 1 if answers differ, 2 if the script or the arguments are bad.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("source").required(true).args(["file", "random"]))]
+#[command(after_help = MACHINES)]
 pub struct ScriptArgs {
     /// The script; - reads standard input
-    #[arg(required_unless_present = "random", conflicts_with = "random")]
     file: Option<PathBuf>,
     /// The machine to run it on
     #[arg(long, value_name = "MACHINE", conflicts_with = "diff")]
@@ -55,12 +69,12 @@ pub struct ScriptArgs {
     stats: bool,
 }
 
-/// Does what the arguments ask; `catalogue` has the machines of this build.
+/// Runs the command; `catalogue` has the machines of this build.
 pub fn run(args: &ScriptArgs, catalogue: &Catalogue) -> ExitCode {
     match attempt(args, catalogue, &mut io::stdout().lock()) {
         Ok(Verdict::Equal) => ExitCode::SUCCESS,
         Ok(Verdict::Different) => ExitCode::from(1),
-        // The reader has gone: the script has not failed.
+        // The reader has gone. The script did not fail.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pagefault script: {error}");
@@ -140,7 +154,7 @@ fn seed(args: &ScriptArgs) -> u64 {
     args.seed.unwrap_or(0)
 }
 
-/// The machine called `name`, if it can do all that the script asks for.
+/// The machine called `name`, if it can run the script.
 fn machine<'a>(name: &str, catalogue: &'a Catalogue, script: &Script) -> Result<&'a Entry, Error> {
     let Some(entry) = catalogue.find(name) else {
         return Err(Error::UnknownMachine {
@@ -195,7 +209,7 @@ fn run_several(
     entries: &[&Entry],
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    // A script from a file is soon done.
+    // A script from a file ends soon.
     let lines = args.random.map_or(0, |_| script.lines.len() * entries.len());
     let bar = progress(lines as u64, "lines");
     let compared = compare_told(script, entries, seed(args), &|lines| bar.inc(lines as u64));
@@ -240,7 +254,7 @@ fn hunt(
 ) -> Result<Verdict, Error> {
     let hunt = Hunt {
         lines: args.random.unwrap_or_default(),
-        // Room for as many seeds as anybody tries.
+        // More seeds than anybody tries.
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1 << 48)),
         scripts,
         cpus: args.cpus.unwrap_or(1),
@@ -280,7 +294,7 @@ fn hunt(
             match minimal {
                 Some(minimal) => write_minimal(&minimal, output)?,
                 None => {
-                    // It may never be seen again: what was seen is all that there is.
+                    // A race may not happen again, so what was seen is all that is known.
                     writeln!(output, "# A second run had no difference. The first:")?;
                     seen.lines().try_for_each(|line| writeln!(output, "# {line}"))?;
                 }
@@ -290,7 +304,7 @@ fn hunt(
     }
 }
 
-/// A bar on standard error if that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 fn progress(length: u64, of: &str) -> ProgressBar {
     if length == 0 {
         return ProgressBar::hidden();

@@ -1,8 +1,7 @@
 //! The scripts in the folder `corpus/`, each of which pins one requirement.
 //!
-//! A line's answer stands behind it in a comment that starts with `#>`. It is what Linux 6.18
-//! answered and what every machine shall answer; where that departs from the specification,
-//! `corpus/DEPARTURES.md` says so.
+//! A line's answer follows it in a comment that starts with `#>`. Linux 6.18 gave this answer, and
+//! every machine must. `corpus/DEPARTURES.md` lists where it departs from the specification.
 
 use crate::diff::texts;
 use crate::machine::{Entry, Failures, Simulates, StartError};
@@ -23,7 +22,7 @@ pub struct Example {
 }
 
 impl Example {
-    /// The answers that the script's comments tell, with their line numbers.
+    /// The answers in the script's comments, with their line numbers.
     pub fn expected(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines()).filter_map(|(number, line)| {
             let (_, answer) = line.split_once("#> ")?;
@@ -56,16 +55,16 @@ pub fn load() -> io::Result<Vec<Example>> {
     Ok(examples)
 }
 
-/// A line that a machine answers otherwise than the corpus says.
+/// A line with another answer than the corpus has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// The script's name.
     pub script: String,
     /// The line's number.
     pub line: usize,
-    /// What the machine answered.
+    /// The machine's answer.
     pub answer: String,
-    /// What the corpus says; nothing where it says nothing.
+    /// The corpus's answer; `None` if it has none.
     pub expected: String,
 }
 
@@ -78,8 +77,8 @@ impl Display for Wrong {
 
 /// Runs a script of the corpus on a fresh machine, and returns the answers that differ.
 ///
-/// A script that the machine cannot be asked, because it has no devices that fail on order or no
-/// processors to watch, has nothing wrong.
+/// A script that the machine cannot run, for want of failing devices or simulated processors,
+/// differs nowhere.
 pub fn wrong(example: &Example, machine: &Entry, seed: u64) -> Result<Vec<Wrong>, WrongError> {
     let script = parse(&example.text)?;
     let refused = script.injects_failures() && machine.failures == Failures::Refused
@@ -101,7 +100,7 @@ pub fn wrong(example: &Example, machine: &Entry, seed: u64) -> Result<Vec<Wrong>
 /// Why a script of the corpus did not run.
 #[derive(Debug)]
 pub enum WrongError {
-    /// It is no script.
+    /// It does not parse.
     Parse(ParseError),
     /// The machine did not start.
     Start(StartError),

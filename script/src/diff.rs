@@ -1,4 +1,4 @@
-//! A script run on several machines, and what they printed side by side.
+//! Runs a script on several machines, and compares their answers.
 
 use crate::ast::Script;
 use crate::machine::{Entry, Machine, StartError};
@@ -11,7 +11,7 @@ pub struct Comparison<'a> {
     machines: Vec<Answers>,
 }
 
-/// What one machine printed, and what the run cost there.
+/// One machine's answers and counts.
 pub struct Answers {
     /// The machine's name.
     pub machine: &'static str,
@@ -30,8 +30,8 @@ pub fn compare<'a>(
     compare_told(script, machines, seed, &|_| {})
 }
 
-/// The same, telling after each line, or after the whole where a machine answers all at once, how many lines
-/// that were.
+/// The same, with progress: `told` gets the number of new answers after each line, or all at once from a
+/// machine that runs the script as a whole.
 pub fn compare_told<'a>(
     script: &'a Script,
     machines: &[&Entry],
@@ -53,7 +53,7 @@ pub fn compare_told<'a>(
     Ok(Comparison { script, machines })
 }
 
-/// What `machine`, just started, answers to each line.
+/// The answers of a fresh machine, line by line.
 pub fn texts(script: &Script, machine: &mut dyn Machine) -> Vec<String> {
     Run::new(script, machine).map(|answer| answer.text).collect()
 }

@@ -1,4 +1,4 @@
-//! One random script after the other, until machines differ.
+//! Runs one random script after the other, until machines differ.
 
 use crate::ast::Script;
 use crate::diff::compare;
@@ -7,12 +7,12 @@ use crate::random;
 use crate::shrink::{Minimal, shrink};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Which scripts are tried.
+/// The scripts to try.
 #[derive(Clone, Copy, Debug)]
 pub struct Hunt {
     /// The lines of each script.
     pub lines: usize,
-    /// The seed of the first script; the others have the numbers that follow.
+    /// The seed of the first script; the others have the following numbers.
     pub seed: u64,
     /// How many scripts.
     pub scripts: u64,
@@ -23,15 +23,15 @@ pub struct Hunt {
 /// What a hunt found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The machines answered all scripts alike.
+    /// The machines gave equal answers to all scripts.
     Nothing,
     /// They differed.
     Difference {
         /// The seed of the script.
         seed: u64,
-        /// The frames that its machines had.
+        /// The number of frames.
         frames: u64,
-        /// What the machines answered to the first line on which they differed.
+        /// The answers to the first line on which the machines differed.
         seen: String,
         /// The script made minimal; `None` if a second run had no difference.
         minimal: Option<Minimal>,
@@ -52,7 +52,7 @@ impl Hunt {
         script
     }
 
-    /// Runs one script after the other; `done` hears of each.
+    /// Runs one script after the other, and calls `done` after each.
     ///
     /// If a machine panics, the seed is printed on standard error, and the panic continues.
     pub fn run(

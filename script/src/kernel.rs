@@ -1,14 +1,14 @@
 //! The oracle: real system calls and real loads and stores in real forked processes.
 //!
-//! Nothing of our memory manager is used here, and nothing is interpreted: a call of the script
-//! is the system call of that name, made by the process itself; an access is one instruction.
-//! The runner's process only hands over orders and reads the answers.
+//! Our memory manager has no part in it, and nothing is interpreted: a call of the script is the
+//! system call of that name, made by the process itself; an access is one instruction. The runner's
+//! process only passes orders and reads the answers.
 //!
 //! Files are memfds. They are tmpfs files without a name: `remap_file_pages`, hole punching
 //! (MADV_REMOVE), fsync, truncation and execution all work on them on every host, whatever file
 //! system the temporary directory is on, and they leave nothing behind. All are opened before the
 //! first process is forked, so that every process maps the same open file: Linux merges
-//! neighbouring mappings only of one and the same.
+//! neighbouring mappings only of the same open file.
 
 mod child;
 mod debug;
@@ -28,8 +28,8 @@ use std::path::Path;
 
 /// The host's own kernel as a machine.
 ///
-/// Its processes are children of the thread that started it and are killed when that thread ends,
-/// when the process ends in any way, and when this is dropped.
+/// Its processes are children of the thread that started it. They are killed when that thread ends,
+/// when the process ends in any way, and when this value is dropped.
 pub struct Kernel {
     shared: Shared,
     files: Files,
@@ -38,7 +38,7 @@ pub struct Kernel {
     past: Faults,
 }
 
-/// A process that lives.
+/// A living process.
 #[derive(Clone, Copy)]
 struct Child {
     pid: libc::pid_t,
@@ -69,7 +69,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Has the process carry out `order`; a process that dies of it was killed.
+    /// Makes the process execute `order`. A process that dies meanwhile was killed.
     fn ask(&mut self, process: Process, order: Order) -> Result<Reply, Outcome> {
         let Some(&child) = self.children.get(&process) else {
             return Err(Outcome::Errno(Errno::ESRCH));
@@ -109,7 +109,7 @@ impl Kernel {
         self.system(process, number, [a, b, c as u64, 0, 0, 0])
     }
 
-    /// An order whose bytes lie in the slot.
+    /// An order with bytes in the slot.
     fn with_bytes(&mut self, process: Process, bytes: &[u8], order: Order) -> Outcome {
         let Some(child) = self.children.get(&process) else {
             return Outcome::Errno(Errno::ESRCH);
@@ -118,7 +118,7 @@ impl Kernel {
         self.ask(process, order).map_or_else(|gone| gone, outcome)
     }
 
-    /// An order that answers with bytes; their head lies in the slot.
+    /// An order whose answer has bytes; the slot has the first ones.
     fn for_bytes(&mut self, process: Process, order: Order, done: fn(Bytes) -> Outcome) -> Outcome {
         match self.ask(process, order) {
             Ok(Reply::Bytes { length, crc }) => {
@@ -132,9 +132,9 @@ impl Kernel {
         }
     }
 
-    /// Fetches an instruction. Foreign code is never run: where the mapping permits execution the
-    /// fetch would succeed, for the page has just been read; where it does not the fetch is done,
-    /// and faults before anything runs.
+    /// Fetches an instruction. Foreign code is never run. If the mapping permits execution, the
+    /// fetch would succeed, because the page has just been read. If not, the fetch is made, and
+    /// faults before anything runs.
     fn execute(&mut self, process: Process, address: u64) -> Outcome {
         let reply = match self.ask(process, Order::Execute { address }) {
             Ok(Reply::ForeignCode) => {
@@ -210,7 +210,7 @@ impl Kernel {
         self.system(process, libc::SYS_mmap, arguments)
     }
 
-    /// Asks for every page of every process to be pushed out; refusals (locked pages) are ignored.
+    /// Asks the host to page out every page of every process; refusals (locked pages) are ignored.
     fn reclaim(&mut self) -> Outcome {
         let living: Vec<(Process, Child)> = self.children.iter().map(|(p, c)| (*p, *c)).collect();
         for (process, child) in living {
@@ -360,7 +360,7 @@ impl Drop for Kernel {
     }
 }
 
-/// Where our own kernel walks its invariants; other hosts have no such file.
+/// The file by which our own kernel checks its invariants; other hosts do not have it.
 const CHECK: &str = "/proc/pagefault/check";
 
 fn check() -> Outcome {
@@ -370,10 +370,10 @@ fn check() -> Outcome {
     }
 }
 
-/// Where our own kernel takes orders of what shall fail; other hosts have no such file.
+/// The file that tells our own kernel what must fail; other hosts do not have it.
 const FAIL: &str = "/proc/pagefault/fail";
 
-/// Whether this host is one that can be made to fail.
+/// Whether this host can be made to fail.
 pub(crate) fn failures_are_taken() -> bool {
     Path::new(FAIL).exists()
 }
@@ -386,12 +386,12 @@ fn fail(what: Failing, nth: u64) -> Outcome {
     };
     match std::fs::write(FAIL, format!("{what} {nth}")) {
         Ok(()) => Outcome::Ok,
-        // The catalogue says that other hosts refuse, so no script with such a line comes here.
+        // The catalogue keeps scripts with such a line from other hosts.
         Err(_) => Outcome::Errno(Errno::EOPNOTSUPP),
     }
 }
 
-/// Waits for a child; what it cost, if it has ended.
+/// Waits for a child. Returns its costs, if it has ended.
 fn reap(pid: libc::pid_t, options: libc::c_int) -> Option<Faults> {
     let mut status = 0;
     // SAFETY: rusage is plain numbers, for which zeros are a value.
@@ -410,7 +410,7 @@ fn reap(pid: libc::pid_t, options: libc::c_int) -> Option<Faults> {
     }
 }
 
-/// What a reply means for the script.
+/// The outcome of a reply.
 fn outcome(reply: Reply) -> Outcome {
     match reply {
         Reply::Done(_) | Reply::ForeignCode => Outcome::Ok,
@@ -423,8 +423,8 @@ fn outcome(reply: Reply) -> Outcome {
     }
 }
 
-/// The fault that a signal reports. A general protection fault has no address of its own and is
-/// an access to what no mapping can hold.
+/// The fault that a signal reports. A general protection fault has no address; it is an access to
+/// an address that no mapping can have.
 fn fault(signal: i32, code: i32) -> Fault {
     /// `si_code` of a signal that the kernel sends without a page fault.
     const SI_KERNEL: i32 = 0x80;

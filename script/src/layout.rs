@@ -1,8 +1,8 @@
-//! Where mappings go that the script does not place: the same on every machine.
+//! The addresses of mappings that the script does not place: the same on every machine.
 
 use crate::ast::{Arch, PAGE};
 
-/// The first byte of the window in which every script lives.
+/// The first byte of the scripts' window.
 pub const WINDOW_START: u64 = 0x10_0000_0000;
 
 /// The byte after the window's last one: 64 GiB.
@@ -11,14 +11,14 @@ pub const WINDOW_END: u64 = WINDOW_START + (64 << 30);
 /// The end of user space on x86-64, which no mapping passes (spec A3).
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 
-/// Pages of a mapping that lie below the table boundary it is put across.
+/// The pages of a mapping below the table boundary that it crosses.
 const BELOW: u64 = 4;
 
-/// Free pages before a mapping, so that 1,024 stay free however its lower neighbour grows within
-/// half of them.
+/// Free pages before a mapping: 1,024 stay free even if the lower neighbour grows into half of
+/// them.
 const ROOM: u64 = 2048;
 
-/// The addresses in which a script lives on one kind of processor.
+/// The addresses of a script on one kind of processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The first byte.
@@ -27,11 +27,11 @@ pub struct Window {
     pub end: u64,
     /// The end of user space, which no mapping passes (spec A3).
     pub user_end: u64,
-    /// The first address that the kernel maps memory for itself at.
+    /// The first address of the kernel's own mappings.
     pub kernel: u64,
     /// The bytes of a page.
     pub page: u64,
-    /// What one table page of the lowest level translates.
+    /// The bytes that one leaf table translates.
     pub table: u64,
 }
 
@@ -67,7 +67,7 @@ impl Window {
         }
     }
 
-    /// How `length` bytes from `start`, rounded up to pages, lie to the window.
+    /// Where `length` bytes from `start`, rounded up to pages, lie relative to the window.
     pub(crate) fn fits(&self, start: u64, length: u64) -> Fit {
         if !self.holds(start) {
             return Fit::Outside;
@@ -86,7 +86,7 @@ impl Window {
     }
 }
 
-/// Hands out addresses upwards and never the same one twice.
+/// Gives out ascending addresses, each only once.
 ///
 /// Each mapping starts four pages below the boundary of a leaf table: whatever is longer than that
 /// crosses from one page table to the next.
@@ -104,7 +104,7 @@ impl Layout {
         Self { window, frontier: window.start, kernel: window.kernel }
     }
 
-    /// Room for `length` bytes, or where it would start if the window has it not.
+    /// Room for `length` bytes, or its start if the window has no room.
     pub(crate) fn place(&mut self, length: u64) -> Placed {
         let Window { page, table, .. } = self.window;
         let below = BELOW * page;
@@ -126,7 +126,7 @@ impl Layout {
         }
     }
 
-    /// Room for `length` bytes of the kernel's own, a page apart from the last.
+    /// Room for `length` bytes of the kernel, a page above the last.
     pub(crate) fn place_kernel(&mut self, length: u64) -> Option<u64> {
         const MOST: u64 = 1 << 24;
         let start = self.kernel;
@@ -136,23 +136,23 @@ impl Layout {
     }
 }
 
-/// Where a mapping goes.
+/// The place of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// Here.
+    /// At this address.
     At(u64),
-    /// Nowhere; it would have begun here.
+    /// No room; it would have started here.
     NoRoom(u64),
 }
 
-/// How a range lies to the window.
+/// The position of a range relative to the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// Wholly in it.
+    /// Entirely inside.
     Inside,
-    /// Beyond user space or around the end of the addresses: every kernel refuses it.
+    /// Beyond user space, or wrapping around: every kernel refuses it.
     Invalid,
-    /// A range that a kernel could accept, but not in the window.
+    /// Outside the window, but a kernel could accept it.
     Outside,
 }
 

@@ -1,7 +1,7 @@
 //! What a machine does for a script: numbers in, an [`Outcome`] out.
 //!
-//! A machine knows no names and chooses no addresses: the runner has bound the one and placed the
-//! other before it asks, the same on every machine.
+//! A machine sees no names and chooses no addresses: the runner binds names and places mappings, in
+//! the same way on every machine.
 
 use crate::ast::{
     Advice, Arch, Begin, Failing, MapFlags, Protection, Script, Sharing, Sizes, SwapOn, SyncFlag,
@@ -17,26 +17,26 @@ pub trait Machine {
         Window::of(Arch::X86_64)
     }
 
-    /// Does `call` in `process` and answers when it is done.
+    /// Does `call` in `process` and returns its answer.
     ///
     /// The process exists: the first one from the start, others from the [`Call::Fork`] that named
     /// them, until [`Call::Exit`] or [`Outcome::Killed`].
     fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome;
 
-    /// Does something that is no process's own.
+    /// Does something that belongs to no process.
     fn act(&mut self, action: &Action<'_>) -> Outcome;
 
-    /// Runs a whole script, one answer a line, if the machine is one that takes no single calls
-    /// because it is a computer of its own.
+    /// Runs a whole script and returns an answer for each line, if the machine is a computer of its
+    /// own that takes no single calls.
     fn whole(&mut self, _script: &Script) -> Option<Result<Vec<String>, StartError>> {
         None
     }
 
-    /// What the run has cost so far: a name and a count each.
+    /// The costs of the run so far: names and counts.
     fn stats(&mut self) -> Vec<(&'static str, u64)>;
 }
 
-/// What a machine is started with.
+/// The parameters of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Frames, slots and processors.
@@ -49,7 +49,7 @@ pub struct Setup {
     pub seed: u64,
 }
 
-/// A process, numbered by the runner: 0 is there at the start, numbers are never used again.
+/// A process, numbered by the runner: 0 exists at the start, and numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process(pub u32);
 
@@ -62,120 +62,120 @@ impl Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct File(pub u32);
 
-/// What a process asks for. Addresses and lengths are in bytes and may be absurd in every way that
-/// Linux has an errno for.
+/// A call of a process. Addresses and lengths are in bytes, and may be invalid in every way for
+/// which Linux has an errno.
 #[derive(Clone, Debug)]
 pub enum Call<'a> {
     /// `mmap` at a fixed address. [`Outcome::Ok`] means the mapping is exactly there.
     Mmap(Mmap),
     /// The process's heap begins at an address, and is empty.
     BeginHeap {
-        /// Where.
+        /// The address.
         address: u64,
     },
     /// `brk`: [`Outcome::Break`]
     Brk {
-        /// Where the heap shall end.
+        /// The new end of the heap.
         address: u64,
     },
     /// `munmap`
     Munmap {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
     },
     /// `mprotect`
     Mprotect {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
-        /// What it shall permit.
+        /// The new protection.
         protection: Protection,
         /// Where the change begins.
         begin: Begin,
     },
     /// `msync`
     Msync {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
-        /// Which way.
+        /// The flag.
         sync: SyncFlag,
     },
     /// `mlock`
     Mlock {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
     },
     /// `munlock`
     Munlock {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
     },
     /// `mremap`. [`Outcome::Ok`] means the result is at the target, or where it was.
     Mremap {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long it is.
+        /// Its length in bytes.
         old: u64,
-        /// How long it shall be.
+        /// The new length in bytes.
         new: u64,
-        /// Where to.
+        /// The target.
         target: Target,
     },
     /// `madvise`
     Madvise {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
         /// The advice.
         advice: Advice,
     },
     /// `remap_file_pages` with protection and flags 0
     RemapFilePages {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
         /// The page index in the file.
         page: u64,
     },
     /// `mincore`: only whether it succeeds
     Mincore {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
     },
     /// Stores from user mode, byte by byte upwards: those before a fault have happened.
     Store {
         /// The first byte.
         address: u64,
-        /// What is stored.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// Stores of one byte, likewise.
     Fill {
         /// The first byte.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
-        /// What is stored.
+        /// The byte.
         byte: u8,
     },
     /// Loads from user mode, byte by byte upwards: [`Outcome::Bytes`].
     Load {
         /// The first byte.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
     },
     /// A store of a `ret` (0xc3) if one is permitted, then an instruction fetch, whose fault is
@@ -188,62 +188,62 @@ pub enum Call<'a> {
     ToUser {
         /// The first byte.
         address: u64,
-        /// What the kernel stores.
+        /// The bytes that the kernel stores.
         bytes: &'a [u8],
     },
     /// write(2) to a pipe that never fills: [`Outcome::Loaded`] or EFAULT; see [`pipe_count`].
     FromUser {
         /// The first byte.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
     },
     /// pwrite(2) to `/proc/self/mem`: [`Outcome::Stored`] or EIO.
     Poke {
         /// The first byte.
         address: u64,
-        /// What is stored.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// pread(2) of `/proc/self/mem`: [`Outcome::Loaded`] or EIO.
     Peek {
         /// The first byte.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
     },
-    /// The kernel maps frames of its own at an address, in the reference table alone.
+    /// The kernel maps its own frames at an address, in the reference table only.
     KernelMap {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How long.
+        /// The length in bytes.
         length: u64,
     },
-    /// The kernel loads while it serves the process, and nothing expects that to fail.
+    /// The kernel loads without a fixup while it serves the process.
     KernelLoad {
         /// The first byte.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
     },
     /// The kernel stores, likewise.
     KernelStore {
         /// The first byte.
         address: u64,
-        /// What is stored.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// A prefetch of an address, by an instruction that lies at another.
     Prefetch {
         /// The instruction.
         code: u64,
-        /// What it asks for.
+        /// The address that it prefetches.
         address: u64,
     },
-    /// The process runs on this processor from now on; a machine that has its own way of choosing
-    /// answers [`Outcome::Ok`] and keeps to it.
+    /// The process runs on this processor from now on. A machine that chooses processors by itself
+    /// answers [`Outcome::Ok`] and ignores it.
     Cpu {
-        /// Which.
+        /// The processor.
         number: u64,
     },
     /// `fork`
@@ -266,11 +266,11 @@ pub enum Call<'a> {
 /// The arguments of `mmap`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mmap {
-    /// Where.
+    /// The address.
     pub address: u64,
-    /// How long.
+    /// The length in bytes.
     pub length: u64,
-    /// What it permits.
+    /// The protection.
     pub protection: Protection,
     /// Private or shared.
     pub sharing: Sharing,
@@ -290,7 +290,7 @@ pub fn pipe_count(copied: u64, length: u64) -> Option<u64> {
     (counted > 0 || length == 0).then_some(counted)
 }
 
-/// Where `mremap` shall put its result.
+/// Where `mremap` puts its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Where it is: no flags.
@@ -301,22 +301,21 @@ pub enum Target {
     FixedButStay(u64),
 }
 
-/// What is no process's own.
+/// A call that belongs to no process.
 #[derive(Clone, Debug)]
 pub enum Action<'a> {
     /// Gives the file its first content, see [`content`].
     CreateFile {
-        /// Which.
+        /// The file.
         file: File,
         /// Its length in bytes.
         length: u64,
         /// Without it the file is all zeros.
         seed: Option<u64>,
     },
-    /// Makes a device whose memory has this content at first. It is mapped like a file, and numbered among
-    /// them.
+    /// Makes a device with this initial content. It is mapped like a file, and numbered among the files.
     CreateDevice {
-        /// Which.
+        /// The file.
         file: File,
         /// Its length in bytes.
         length: u64,
@@ -325,32 +324,32 @@ pub enum Action<'a> {
     },
     /// `ftruncate`
     Truncate {
-        /// Which.
+        /// The file.
         file: File,
         /// Its new length in bytes.
         length: u64,
     },
     /// `pwrite`
     Pwrite {
-        /// Which.
+        /// The file.
         file: File,
-        /// Where, in bytes.
+        /// The offset in bytes.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// `pread`: [`Outcome::Bytes`], fewer at the end of the file.
     Pread {
-        /// Which.
+        /// The file.
         file: File,
-        /// Where, in bytes.
+        /// The offset in bytes.
         offset: u64,
-        /// How many.
+        /// The number of bytes.
         length: u64,
     },
     /// `fsync`
     Fsync {
-        /// Which.
+        /// The file.
         file: File,
     },
     /// Evicts pages of any process.
@@ -362,7 +361,7 @@ pub enum Action<'a> {
     Check,
     /// Adds a swap area with this header (`swapon`).
     SwapOn {
-        /// What the header says.
+        /// The header.
         area: &'a SwapOn,
     },
     /// Removes a swap area, after bringing its pages back (`swapoff`).
@@ -370,9 +369,9 @@ pub enum Action<'a> {
         /// Its number in the order of adding; 0 is the machine's own.
         area: u64,
     },
-    /// Makes one of the operations to come fail.
+    /// Makes a future operation fail.
     Fail {
-        /// Which operation.
+        /// The operation.
         what: Failing,
         /// 1 is the next one.
         nth: u64,
@@ -392,14 +391,14 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue with the host's kernel in it, where this build has one.
+    /// A catalogue with the host's kernel, if this build supports it.
     pub fn new() -> Self {
         #[allow(unused_mut, reason = "a build without the host's machines adds none")]
         let mut catalogue = Self::default();
         #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
         catalogue.add(Entry {
             name: "kernel",
-            // Our own kernel takes orders; another host's does not.
+            // Our own kernel can be made to fail; another host's cannot.
             simulates: Simulates::Nothing,
             failures: match crate::kernel::failures_are_taken() {
                 true => Failures::Injected,
@@ -410,7 +409,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// Adds a machine; of two with one name the later one is found.
+    /// Adds a machine. Of two with one name, the later one is found.
     pub fn add(&mut self, entry: Entry) -> &mut Self {
         self.entries.push(entry);
         self
@@ -429,13 +428,13 @@ impl Catalogue {
 
 /// One machine of a build.
 pub struct Entry {
-    /// What `--on` and `--diff` call it.
+    /// Its name for `--on` and `--diff`.
     pub name: &'static str,
-    /// Whether `fail` lines can be done.
+    /// Whether it can run `fail` lines.
     pub failures: Failures,
-    /// Whether lines can be done that need a simulated computer.
+    /// Whether it can run lines that need a simulated computer.
     pub simulates: Simulates,
-    /// Starts it, with the first process in it.
+    /// Starts it with the first process.
     pub start: Box<Start>,
 }
 
@@ -451,35 +450,35 @@ pub enum Failures {
     Refused,
 }
 
-/// Whether a machine has processors of any kind, and a kernel whose own accesses can be watched.
+/// Whether a machine simulates all kinds of processors, and the kernel's own accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Simulates {
-    /// It has.
+    /// It does.
     Processors,
-    /// It has the host's, and [`Script::needs_simulation`] keeps a script from being run on it.
+    /// It does not. Scripts with [`Script::needs_simulation`] are not run on it.
     Nothing,
 }
 
 /// Why a machine did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// Something already lies in the window where scripts live.
+    /// The window of the scripts is occupied.
     WindowTaken,
-    /// The sizes are not ones that the machine can have.
+    /// The machine cannot have these sizes.
     Sizes,
     /// The processor's pages are larger than this build's.
     PageSize,
     /// The PC did not boot, or not to the script's end.
     #[cfg(feature = "hosts")]
     Pc(Box<pagefault_pc::BootError>),
-    /// The runner cannot be put into the PC.
+    /// The runner cannot be placed in the PC.
     #[cfg(feature = "hosts")]
     Guest(Box<pagefault_pc::host::BringError>),
-    /// The PC answered this many lines, and the script has more.
+    /// The PC answered only this many lines of the script.
     Short(usize),
     /// The system refused a resource.
     System(std::io::Error),
-    /// The host lacks what the machine needs: what, and what to do about it.
+    /// The host lacks something that the machine needs; the text has the remedy.
     #[cfg(all(feature = "hosts", target_os = "linux", target_arch = "x86_64"))]
     Machine(Box<pagefault_linux::BuildError>),
 }

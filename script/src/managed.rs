@@ -2,8 +2,8 @@
 //! memory manager, every load and store to the machine's [`Processor`].
 //!
 //! To run scripts on a machine of your own, implement [`Processor`] for whatever makes its accesses
-//! (three methods; [`until_done`] has the loop of a trap handler), and enter it into a
-//! [`Catalogue`]: `script/examples/own_machine.rs` does, and runs the corpus.
+//! (three methods; [`until_done`] has the loop of a trap handler), and add it to a [`Catalogue`]:
+//! `script/examples/own_machine.rs` does, and runs the corpus.
 
 mod calls;
 mod forced;
@@ -34,7 +34,7 @@ use pagefault_sim::{SimDisk, SimFile};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Adds the machines of ours to a catalogue.
+/// Adds our machines to a catalogue.
 pub fn add_to(catalogue: &mut Catalogue) {
     catalogue.add(Entry {
         name: "sim",
@@ -42,7 +42,7 @@ pub fn add_to(catalogue: &mut Catalogue) {
         failures: Failures::Injected,
         start: Box::new(|setup| sim::start(setup, pagefault_sim::Config::default())),
     });
-    // As little help from the processor as the Linux machine has.
+    // With as little help from the processor as in a Linux process.
     let bare = pagefault_sim::Config {
         zero_frame: false,
         accessed_bits: false,
@@ -72,7 +72,7 @@ struct Opened<M: waist::Machine> {
 
 /// A machine with its memory manager, processes and files.
 pub struct Managed<M: waist::Machine, P> {
-    // Address spaces and files go before the processor, whose handlers they use to the end.
+    // Address spaces and files are dropped before the processor, whose handlers they use.
     processes: BTreeMap<Process, AddressSpace<M>>,
     files: BTreeMap<u32, Opened<M>>,
     manager: Arc<Manager<M>>,
@@ -98,8 +98,8 @@ impl waist::SwapDevice for SharedDisk {
     }
 }
 
-/// What a script's machine has in common with the host: pieces of files become regions of their
-/// own (J10), and promises are as good as endless.
+/// The configuration in which answers equal the host's: pieces of files become regions of their own
+/// (J10), and overcommit is practically unlimited.
 pub fn config() -> Config {
     Config {
         nonlinear: NonlinearPolicy::Regions,
@@ -109,7 +109,7 @@ pub fn config() -> Config {
 }
 
 impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
-    /// A machine with the swap area that the script wants, and the first process.
+    /// A machine with the script's swap area and the first process.
     pub fn new(manager: Arc<Manager<M>>, processor: P, setup: &Setup) -> Result<Self, StartError> {
         let slots = u32::try_from(setup.sizes.swap).map_err(|_| StartError::Sizes)?;
         let disk = Arc::new(SimDisk::new(slots.max(1)));
@@ -306,9 +306,9 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         }
     }
 
-    /// Does a call once.
+    /// Makes a call once.
     fn attempt(&mut self, process: Process, call: &Call<'_>) -> Outcome {
-        // It may have been killed for another's sake.
+        // It may have been killed to free memory for another one.
         let Some(space) = self.processes.get(&process) else { return Outcome::Errno(Errno::ESRCH) };
         let mm = space.mm().clone();
         let outcome = match call {
@@ -360,7 +360,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         outcome
     }
 
-    /// Kills a process because one of them needs a frame and none is free (spec F25).
+    /// Kills a process, because one needs a frame and none is free (spec F25).
     fn make_room_for(&mut self, process: Process) -> Room {
         let candidates: Vec<Candidate<'_, M>> = self
             .processes
@@ -430,7 +430,7 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
     fn perform(&mut self, process: Process, call: &Call<'_>) -> Outcome {
         loop {
             let outcome = self.attempt(process, call);
-            // Stores and loads are the only calls that end so, and may be begun again.
+            // Only stores and loads end like this, and both may be restarted.
             if outcome != Outcome::Killed || self.make_room_for(process) == Room::ByItsOwnEnd {
                 return outcome;
             }
@@ -467,22 +467,22 @@ impl<M: waist::Machine, P: Processor<M>> Machine for Managed<M, P> {
     }
 }
 
-/// Whose end gives back the memory that is needed.
+/// The process whose end frees the needed memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Room {
     ByItsOwnEnd,
     ByAnothers,
 }
 
-/// The signal of an illegal instruction, and that its operand is to blame.
+/// The signal of an illegal instruction, with the code for an illegal operand.
 const SIGILL: i32 = 4;
 const ILL_ILLOPN: i32 = 2;
 
-/// A file's content is kept in memory, so that this is the longest.
+/// The content of a file is in memory, which limits its length.
 const LONGEST_FILE: u64 = 8 << 30;
 
-/// The bytes of one piece of a long access. A length may be absurd; the access then stops long before its
-/// end.
+/// The bytes of one piece of a long access. The length may be absurd; such an access stops long before
+/// its end.
 const PIECE: u64 = 1 << 20;
 
 /// The outcome of a load, made piece by piece.
@@ -500,7 +500,7 @@ fn pieces(
     Outcome::Bytes(Bytes::new(&bytes))
 }
 
-/// Makes room for the next piece and returns where it begins; `None` when all bytes are there.
+/// Makes room for the next piece and returns its start; `None` when all bytes are there.
 fn next_piece(bytes: &mut Vec<u8>, length: u64) -> Option<usize> {
     let at = bytes.len();
     let piece = PIECE.min(length - at as u64) as usize;

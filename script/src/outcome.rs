@@ -1,4 +1,4 @@
-//! What an operation answers, and how it is printed.
+//! The answers of operations, and their text.
 
 mod errno;
 
@@ -10,7 +10,7 @@ use std::fmt::{self, Display, Formatter, Write};
 /// to the name that the script used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It succeeded and has nothing more to say.
+    /// It succeeded without a result.
     Ok,
     /// The call failed.
     Errno(Errno),
@@ -20,7 +20,7 @@ pub enum Outcome {
     Stored(u64),
     /// The bytes that `from_user` loaded.
     Loaded(Bytes),
-    /// Where the heap ends now.
+    /// The end of the heap.
     Break(u64),
     /// The access raised a signal; the process continues.
     Fault {
@@ -31,11 +31,11 @@ pub enum Outcome {
     },
     /// The mappings in a range, ascending.
     Maps(Vec<Mapping>),
-    /// An invariant does not hold: which, and what broke it.
+    /// A broken invariant: its name and the violation.
     Broken(String),
     /// The kernel made an access from which it cannot recover, and the process is gone (spec A21).
     Oops {
-        /// What the kernel says about it.
+        /// The kernel's message.
         oops: Oops,
         /// The faulting byte.
         address: u64,
@@ -70,16 +70,17 @@ pub struct Origin<'a> {
     pub address: u64,
 }
 
-/// Why an access did not happen.
+/// Why an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `SIGSEGV MAPERR`: nothing is mapped there.
     Unmapped,
     /// `SIGSEGV ACCERR`: the mapping does not permit it.
     Refused,
-    /// `SIGBUS ADRERR`: the mapped object does not reach so far, or cannot be read.
+    /// `SIGBUS ADRERR`: the address is past the end of the mapped object, or the object cannot be
+    /// read.
     Beyond,
-    /// Another signal, by its number and `si_code`; only a host gone wrong has one.
+    /// Another signal, by its number and `si_code`; only a broken host sends one.
     Other {
         /// The signal's number.
         signal: i32,
@@ -99,7 +100,7 @@ impl Display for Fault {
     }
 }
 
-/// What the kernel says about an access of its own that failed.
+/// The kernel's message about its own failed access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oops {
     /// It was in the first page.
@@ -120,20 +121,20 @@ impl Display for Oops {
     }
 }
 
-/// A mapping, as a line of /proc/PID/maps has it.
+/// A mapping, as in /proc/PID/maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// The first byte.
     pub start: u64,
     /// The byte after the last one.
     pub end: u64,
-    /// What it permits.
+    /// Its protection.
     pub protection: Protection,
     /// `p` or `s`.
     pub sharing: Sharing,
 }
 
-/// Bytes for a line: themselves up to 32, above that their number and their CRC-32.
+/// Bytes as a line prints them: up to 32 in full, more as their number and CRC-32.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
     length: u64,
@@ -142,10 +143,10 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// The most bytes that are printed themselves.
+    /// The most bytes that are printed in full.
     pub const SHOWN: usize = 32;
 
-    /// Bytes that are all at hand.
+    /// Bytes in full.
     pub fn new(bytes: &[u8]) -> Self {
         Self::summed(
             bytes.len() as u64,
@@ -161,7 +162,8 @@ impl Bytes {
 }
 
 impl Display for Bytes {
-    /// Hex digits; `LENGTH:CRC` above 32 bytes, and for none, which would print as nothing.
+    /// Hex digits; `LENGTH:CRC` for more than 32 bytes, and for none, which would otherwise print
+    /// as nothing.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.length == 0 || self.length > Self::SHOWN as u64 {
             return write!(f, "{}:{:08x}", self.length, self.crc);

@@ -1,4 +1,4 @@
-//! Reading a script: all of it, before anything runs.
+//! Parses a whole script before anything runs.
 
 mod scope;
 
@@ -17,7 +17,7 @@ pub const LONGEST_SEEDED_FILE: u64 = 1 << 30;
 /// The most processes that may be alive at once.
 pub const MOST_PROCESSES: usize = 64;
 
-/// Reads a whole script.
+/// Parses a whole script.
 ///
 /// Names are checked too: an address must use a name that the process or one it was forked from
 /// has bound by then, a process must be alive, a file must have been made.
@@ -48,14 +48,14 @@ pub fn parse(text: &str) -> Result<Script, ParseError> {
     Ok(Script { sizes, lines })
 }
 
-/// Why a script was not read.
+/// Why a script does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     /// The line's number, from 1.
     pub line: usize,
-    /// The word at fault; empty where the line ended too early.
+    /// The wrong word; empty if the line ended too early.
     pub word: String,
-    /// What should have stood there.
+    /// The expected word.
     pub expected: Expected,
 }
 
@@ -72,7 +72,7 @@ impl Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// What should have stood in the place of a word.
+/// What was expected instead of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// An operation.
@@ -85,7 +85,7 @@ pub enum Expected {
     Byte,
     /// A name: letters, digits and `_`, not starting with a digit.
     Name,
-    /// An address on a name that this process has bound.
+    /// An address relative to a name that this process has bound.
     BoundName,
     /// A string.
     String,
@@ -101,7 +101,7 @@ pub enum Expected {
     Sharing,
     /// `anon` or `file=`.
     Content,
-    /// A flag of `mmap` that has not been said yet.
+    /// A flag of `mmap`, not given yet.
     MapFlag,
     /// `maymove`, `at=` or `as`, in this order.
     RemapWord,
@@ -173,10 +173,10 @@ impl Display for Expected {
 
 type Fault<'a> = (&'a str, Expected);
 
-/// The words of a line that are still to be read.
+/// The remaining words of a line.
 struct Words<'a> {
     words: std::iter::Peekable<std::vec::IntoIter<Word<'a>>>,
-    /// What the suffix `p` stands for.
+    /// The meaning of the suffix `p`.
     page: u64,
 }
 
@@ -189,7 +189,7 @@ impl<'a> Words<'a> {
         self.words.peek().is_none()
     }
 
-    /// The next word if it is a bare one.
+    /// The next word, if it is not a string.
     fn peek(&mut self) -> Option<&'a str> {
         match self.words.peek() {
             Some(Word::Bare(word)) => Some(word),
@@ -211,7 +211,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The next word if it is `wanted`.
+    /// The next word, if it is `wanted`.
     fn takes(&mut self, wanted: &str) -> bool {
         let there = self.peek() == Some(wanted);
         if there {
@@ -220,7 +220,7 @@ impl<'a> Words<'a> {
         there
     }
 
-    /// What follows `key` in the next word, if the word starts with it.
+    /// The rest of the next word after `key`, if the word starts with it.
     fn keyed(&mut self, key: &str) -> Option<&'a str> {
         let value = self.peek()?.strip_prefix(key)?;
         self.words.next();
@@ -239,7 +239,8 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Reads `frames N`, `swap N`, `cpus N`, `readahead N` or `arch NAME`; whether it was one.
+/// Parses `frames N`, `swap N`, `cpus N`, `readahead N` or `arch NAME`. Returns whether the line
+/// was one of these.
 fn size<'a>(words: &mut Words<'a>, sizes: &mut Sizes) -> Result<bool, Fault<'a>> {
     if words.takes("arch") {
         let word = words.bare(Expected::Arch)?;
@@ -527,7 +528,7 @@ fn positive<'a>(words: &mut Words<'a>) -> Result<u64, Fault<'a>> {
     }
 }
 
-/// Decimal or `0x` hexadecimal, with `p` behind it in pages.
+/// Decimal or `0x` hexadecimal; with the suffix `p`, in pages.
 fn number(word: &str, page: u64) -> Result<u64, Fault<'_>> {
     let (digits, unit) = match word.strip_suffix('p') {
         Some(digits) => (digits, page),

@@ -1,8 +1,8 @@
 //! Scripts on the bare PC: the oracle's own program runs on it, as it runs on the host.
 //!
-//! The PC runs programs of Linux, so nothing is translated for it. It gets the command `pagefault`
-//! and the script among its files; the command performs the script by system calls, and its answers
-//! come back over the console.
+//! The PC runs programs of Linux, so nothing is translated for it. Its files contain the command
+//! `pagefault` and the script. The command runs the script by system calls, and its answers come
+//! back over the console.
 
 use crate::ast::{Script, Sizes};
 use crate::machine::{
@@ -15,17 +15,17 @@ use pagefault_pc::{Boot, BootError, host};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the PC has the command and the script.
+/// The paths of the command and the script in the PC.
 const PROGRAM: &str = "/pagefault";
 const SCRIPT: &str = "/script";
 
-/// The MiB of the disk for the script's files; the host keeps only what is written.
+/// The size in MiB of the disk for the script's files. The host stores only what is written.
 const DISK: u32 = 16 << 10;
 
-/// How long a script may take.
+/// The time limit of a script.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Adds the PC to a catalogue; `command` is the command `pagefault`, which is to run there.
+/// Adds the PC to a catalogue. `command` is the command `pagefault` that runs in it.
 pub fn add_to(catalogue: &mut Catalogue, command: PathBuf) {
     catalogue.add(Entry {
         name: "pc",
@@ -37,7 +37,7 @@ pub fn add_to(catalogue: &mut Catalogue, command: PathBuf) {
     });
 }
 
-/// A PC that is booted when it gets a script.
+/// A PC that boots when it gets a script.
 struct Pc {
     command: PathBuf,
     sizes: Sizes,
@@ -83,7 +83,7 @@ impl Pc {
         let cpus = u32::try_from(self.sizes.cpus).ok().filter(|cpus| *cpus <= MOST_CPUS);
         boot.cpus = cpus.ok_or(StartError::Sizes)?;
         boot.disk = DISK;
-        // The script's frames, beside what the files and the kernel itself take.
+        // The script's frames, besides those of the files and the kernel itself.
         let bytes = self.sizes.frames.saturating_mul(4096).saturating_add(size);
         let mebibytes = |bytes: u64| u32::try_from(bytes.div_ceil(1 << 20));
         boot.memory = mebibytes(bytes.saturating_add(16 << 20)).map_err(|_| StartError::Sizes)?;

@@ -1,4 +1,4 @@
-//! A script printed back: what [`parse`](crate::parse::parse) reads to the same script.
+//! Prints a script so that [`parse`](crate::parse::parse) gives the same script.
 
 use crate::ast::{
     Address, Advice, Begin, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE,
@@ -230,7 +230,7 @@ impl Display for Failing {
     }
 }
 
-/// A number of bytes, in pages where it is a whole number of them.
+/// A number of bytes, in pages if it is whole pages.
 struct Number(u64);
 
 impl Display for Number {

@@ -1,9 +1,9 @@
 //! Random scripts, legal and illegal, the same for a seed on every computer.
 //!
-//! A script must print the same on any Linux 6.x at any time, so three things are never written:
+//! A script must print the same on any Linux 6.x at any time, so it never contains:
 //!
 //! - A load of a page after `madvise free` and before it is stored to again: it may be old or
-//!   zero. `free` is written with the stores around it, on memory that nobody else has.
+//!   zero. The generator writes `free` with the stores around it, on memory of one process.
 //! - A store past the end of a file into its last page and then a longer file: kernels differ on
 //!   whether the bytes appear. Files end at a page, except for a few lines that only load.
 //! - Anything that depends on how much memory there is: a process maps at most a few

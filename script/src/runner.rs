@@ -1,4 +1,4 @@
-//! A script run on a machine: names become numbers here, and nowhere else.
+//! Runs a script on a machine. Names become numbers only here.
 
 use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, Range, Script};
 use crate::layout::{Fit, Layout, Placed};
@@ -6,7 +6,7 @@ use crate::machine::{Action, Call, File, Machine, Process, Setup, Target};
 use crate::outcome::{Errno, Origin, Outcome};
 use std::collections::HashMap;
 
-/// A script under way: an iterator that does one line at a time.
+/// A running script: an iterator that runs one line at a time.
 pub struct Run<'a> {
     lines: std::slice::Iter<'a, Line>,
     machine: &'a mut dyn Machine,
@@ -16,12 +16,12 @@ pub struct Run<'a> {
     files: HashMap<&'a str, File>,
 }
 
-/// What a line printed.
+/// The answer to a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The line's number in its file.
     pub number: usize,
-    /// The result as it is printed after the number.
+    /// The result, as printed after the number.
     pub text: String,
 }
 
@@ -29,11 +29,11 @@ pub struct Answer {
 struct Living<'a> {
     process: Process,
     names: HashMap<&'a str, Bound>,
-    /// What its heap is called.
+    /// The name of its heap.
     heap: Option<&'a str>,
 }
 
-/// What a name stands for.
+/// The range of a name.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     address: u64,
@@ -41,14 +41,14 @@ struct Bound {
     length: u64,
 }
 
-/// What the machine has to be made with for `script`.
+/// The parameters of a machine for `script`.
 pub fn setup(script: &Script, seed: u64) -> Setup {
     let device_pages = script.device_pages();
     Setup { sizes: script.sizes, files: script.files().count(), device_pages, seed }
 }
 
 impl<'a> Run<'a> {
-    /// A run of `script` on a machine that was just started for it (see [`setup`]).
+    /// A run of `script` on a fresh machine (see [`setup`]).
     pub fn new(script: &'a Script, machine: &'a mut dyn Machine) -> Self {
         let null = Bound { address: 0, length: 0 };
         let first =
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What `op` is if no process does it.
+    /// The call of `op`, if it belongs to no process.
     fn action(&self, op: &'a Op) -> Option<Action<'a>> {
         let file = |name: &str| self.files.get(name).copied();
         Some(match op {
@@ -133,7 +133,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The plain calls; `None` where the call would leave the window.
+    /// The plain calls; `None` if the call would leave the window.
     fn call(&self, who: &str, op: &'a Op) -> Option<Call<'a>> {
         let at = |address: &Address| {
             let address = self.resolve(who, address);
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
             }
             Op::Madvise(range, advice) => {
                 let (address, length) = over(range)?;
-                // madvise has no look at the end of user space: it walks whatever is there.
+                // madvise does not check for the end of user space: it walks what is mapped.
                 let round = self.layout.window.page - 1;
                 let wraps = address.wrapping_add(length.wrapping_add(round)) < address
                     || length > u64::MAX - round;
@@ -260,13 +260,13 @@ impl<'a> Run<'a> {
     }
 
     /// `maymove` without a target is done in two steps, on every machine, so that the runner and
-    /// not the machine chooses the address: first without MAYMOVE, and where that finds no room
+    /// not the machine chooses the address: first without MAYMOVE; then, if that finds no room
     /// (ENOMEM), with MAYMOVE and FIXED to a fresh place.
     ///
-    /// The errno is that of the plain call. Whatever else the first step refuses, the plain call
-    /// refuses likewise, for its checks do not look at MAYMOVE; and what it does, shrinking,
-    /// growing in place or nothing, the plain call does in place too. Where the window has no
-    /// fresh place for the length the first answer stands, ENOMEM.
+    /// The errno is that of the plain call. Every other refusal of the first step is a refusal of
+    /// the plain call, whose checks do not depend on MAYMOVE. What the first step does (shrink,
+    /// grow in place, or nothing), the plain call does in place too. If the window has no fresh
+    /// place of this length, the first answer, ENOMEM, stands.
     fn mremap(&mut self, who: &'a str, process: Process, mremap: &'a Mremap) -> Outcome {
         let (old, new) = (mremap.old, mremap.new);
         let address = self.resolve(who, &mremap.address);
@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
         outcome
     }
 
-    /// A name that is not the heap's places a new one.
+    /// A name other than the heap's starts a new heap.
     fn brk(&mut self, who: &'a str, process: Process, name: &'a str, length: u64) -> Outcome {
         if self.processes.get(who).is_none_or(|living| living.heap != Some(name)) {
             let Placed::At(address) = self.layout.place(length) else { return Outcome::Outside };
@@ -331,7 +331,7 @@ impl<'a> Run<'a> {
         self.machine.perform(process, &Call::Brk { address: start + length })
     }
 
-    /// The kernel's part of every address space is the same, and so are its names.
+    /// The kernel's part is the same in every address space, and so are its names.
     fn kernel_map(&mut self, process: Process, name: &'a str, length: u64) -> Outcome {
         let Some(address) = self.layout.place_kernel(length) else {
             return Outcome::Errno(Errno::ENOMEM);
@@ -367,7 +367,8 @@ impl<'a> Run<'a> {
         outcome
     }
 
-    /// Binds `name` to a range; one that does not fit the window was never mapped and is empty.
+    /// Binds `name` to a range. A range that does not fit the window was never mapped, and is
+    /// empty.
     fn bind(&mut self, who: &str, name: &'a str, address: u64, length: u64) {
         let length = match self.layout.window.fits(address, length) {
             Fit::Inside => length.next_multiple_of(self.layout.window.page),
@@ -383,7 +384,7 @@ impl<'a> Run<'a> {
         bound.address.wrapping_add(address.offset)
     }
 
-    /// What a name stands for; nothing at all in a process that was never forked.
+    /// The range of a name; empty in a process that was never forked.
     fn bound(&self, who: &str, name: &str) -> Bound {
         let living = self.processes.get(who);
         let bound = living.and_then(|living| living.names.get(name));
@@ -400,7 +401,7 @@ impl Iterator for Run<'_> {
     }
 }
 
-/// The name whose address the addresses in a result are relative to.
+/// The name to which addresses in a result are relative.
 fn subject(op: &Op) -> Option<&str> {
     match op {
         Op::Munmap(range)

@@ -1,12 +1,11 @@
-//! Makes a script on which machines differ minimal.
+//! Minimises a script on which machines differ.
 //!
-//! What follows the first difference goes first. Then delta debugging takes lines away, in ever
-//! smaller pieces, and what is left gets simpler numbers, shorter strings and no offsets, until
-//! nothing more can go.
+//! First the lines after the first difference are removed. Then delta debugging removes lines in
+//! ever smaller pieces. The rest gets simpler numbers, shorter strings and no offsets, until
+//! nothing more can be simplified.
 //!
-//! A smaller script may differ for another reason than the one that was asked for: it loads a page
-//! after `madvise free`, say, which kernels may answer as they like. So only a difference of the same
-//! `Kind` counts.
+//! A smaller script may differ for another reason. For example, a load after `madvise free` may see
+//! either content. So only a difference of the same `Kind` counts.
 
 mod lines;
 mod simpler;
@@ -17,18 +16,18 @@ use crate::machine::{Entry, StartError};
 use crate::parse::parse;
 use std::fmt::Write;
 
-/// A script from which nothing more can be taken, and what the machines answer to it.
+/// A minimal script, and the machines' answers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Minimal {
     /// The script; the answers to its last line, on which the machines differ, are comments.
     pub text: String,
-    /// How many operations it has.
+    /// The number of its operations.
     pub operations: usize,
-    /// How many smaller scripts were tried.
+    /// The number of smaller scripts that were tried.
     pub tried: usize,
 }
 
-/// Makes `script` minimal; `None` if the machines answer it alike.
+/// Minimises `script`; `None` if the machines give equal answers.
 pub fn shrink(
     script: &Script,
     machines: &[&Entry],
@@ -52,14 +51,14 @@ pub fn shrink(
     Ok(Some(Minimal { text: search.told(&lines)?, operations, tried: search.tried }))
 }
 
-/// What a difference is like.
+/// The kind of a difference.
 #[derive(Clone, Debug)]
 struct Kind {
     /// The index of the first line on which the machines differ.
     line: usize,
     /// The operation of that line.
     operation: String,
-    /// The sort of answer that each machine gave.
+    /// The kind of each machine's answer.
     answers: Vec<String>,
 }
 
@@ -80,7 +79,8 @@ fn first_word(text: &str) -> &str {
     text.split(' ').next().unwrap_or_default()
 }
 
-/// `ok`, an errno, a signal and its code; all bytes are one sort, as are all lists of mappings.
+/// `ok`, an errno, a signal and its code; all bytes are one kind, and all lists of mappings are
+/// one.
 fn sort_of(answer: &str) -> String {
     let word = first_word(answer);
     let is_name = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
@@ -97,16 +97,15 @@ struct Search<'a> {
     machines: &'a [&'a Entry],
     seed: u64,
     kind: Kind,
-    /// The sizes of the machines. They stay: less memory would be another difference.
+    /// The sizes of the machines. They stay, because less memory would be another difference.
     head: String,
     tried: usize,
 }
 
 impl Search<'_> {
-    /// Whether the machines still differ in the same way; if so, the candidate as far as the
-    /// difference.
+    /// If the machines still differ in the same way, the candidate up to the difference.
     ///
-    /// Lines that no longer mean anything, because what they name is gone, are left out.
+    /// Lines whose names are gone are left out.
     fn still(&mut self, mut lines: Vec<String>) -> Option<Vec<String>> {
         let script = loop {
             match parse(&self.text(&lines)) {

@@ -10,12 +10,12 @@ pub(crate) const LONGEST_STRING: usize = 65536;
 pub(crate) enum Word<'a> {
     /// A run of characters without a space.
     Bare(&'a str),
-    /// What stood between double quotes, and how it was written.
+    /// The string between double quotes, and its source text.
     Quoted { bytes: Vec<u8>, source: &'a str },
 }
 
 impl<'a> Word<'a> {
-    /// The word as it stands in the line.
+    /// The word's source text.
     pub(crate) fn source(&self) -> &'a str {
         match self {
             Self::Bare(word) => word,
@@ -24,7 +24,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// The words of `line` up to a comment; the error names the word at fault.
+/// The words of `line` up to a comment; the error names the wrong word.
 pub(crate) fn split(line: &str) -> Result<Vec<Word<'_>>, (&str, Expected)> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();

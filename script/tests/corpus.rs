@@ -6,7 +6,7 @@ use pagefault_script::diff::compare;
 use pagefault_script::machine::Catalogue;
 use pagefault_script::random;
 
-/// The host answers as each script says, and says an answer to every line.
+/// The host's answers are those of each script, which has an answer to every line.
 #[test]
 fn the_host_answers_as_recorded() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
@@ -24,7 +24,7 @@ fn the_host_answers_as_recorded() {
     }
 }
 
-/// The generator writes nothing whose answer depends on anything but the script.
+/// The answers to a random script depend on the script alone.
 #[test]
 fn random_scripts_answer_alike_twice() {
     let catalogue = Catalogue::new();
@@ -33,7 +33,7 @@ fn random_scripts_answer_alike_twice() {
         let script = random::script(1000, seed);
         let comparison = compare(&script, &[kernel, kernel], 0).expect("two processes");
         assert_eq!(comparison.differences(), 0, "seed {seed}\n{comparison}");
-        // A script that hits nothing, or in which nothing fails, is no test.
+        // A script that hits no memory, or in which no call fails, tests nothing.
         let answers = &comparison.machines()[0].texts;
         let share = |wanted: &str| {
             let hits = answers.iter().filter(|text| text.starts_with(wanted));

@@ -1,7 +1,7 @@
-//! Parsers of foreign input, on valid input that was spoilt: none panics, none runs on for ever.
+//! Fuzzes parsers of foreign input with corrupted valid input: none panics or loops for ever.
 //!
 //! Each test makes a few thousand inputs, always the same ones. `PAGEFAULT_LONG=1` takes seeds from the
-//! clock instead and goes on for `PAGEFAULT_SECONDS`, an hour by default.
+//! clock instead and runs for `PAGEFAULT_SECONDS`, an hour by default.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 extern crate alloc;
@@ -16,7 +16,7 @@ mod bpf;
 #[allow(dead_code, reason = "the runtime uses all of it")]
 mod shape;
 
-/// What the runtime's filters say of themselves.
+/// The runtime's facts about its filters.
 mod sys {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[allow(clippy::upper_case_acronyms, reason = "the name is that of errno(3)")]
@@ -71,7 +71,7 @@ impl Drop for Named<'_> {
     }
 }
 
-/// Spoils bytes: a few are changed, taken away, doubled, or become numbers at the edge.
+/// Corrupts bytes: a few are changed, removed, doubled, or become edge cases of numbers.
 fn spoil(rng: &mut Rng, bytes: &mut Vec<u8>) {
     const EDGES: [u64; 10] = [
         0,
@@ -110,7 +110,7 @@ fn spoil(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Spoils a text by its words.
+/// Corrupts a text word by word.
 fn spoil_words(rng: &mut Rng, text: &str) -> String {
     const WORDS: [&str; 22] = [
         "0",
@@ -158,7 +158,8 @@ fn spoil_words(rng: &mut Rng, text: &str) -> String {
     lines.iter().map(|words| words.join(" ") + "\n").collect()
 }
 
-/// What parses is printed as what parses to the same; and whatever it asks, a machine answers.
+/// A parsed script prints as a text that parses to the same script, and a machine answers all of
+/// it.
 #[test]
 fn scripts() {
     let corpus = corpus::load().expect("the corpus");
@@ -207,7 +208,7 @@ fn acpi_tables() {
         let mut memory = acpi_memory(rng);
         spoil(rng, &mut memory);
         if rng.bool() {
-            // A checksum that is right again lets the spoilt table through.
+            // A correct checksum lets the corrupted table through.
             for at in [0x100, 0x200] {
                 mend(&mut memory, at);
             }
@@ -241,7 +242,7 @@ fn acpi_memory(rng: &mut Rng) -> Vec<u8> {
     memory
 }
 
-/// Makes the checksum of the table at an address right, if its length is one.
+/// Corrects the checksum of the table at an address, if its length is valid.
 fn mend(memory: &mut [u8], at: usize) {
     let Some(length) = memory.get(at + 4..at + 8) else { return };
     let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
@@ -280,7 +281,7 @@ fn archive(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// A program's headers, as they are read where it is brought into the PC.
+/// A program's headers, as the loader of the PC reads them.
 #[test]
 fn elf_headers() {
     let own = std::fs::read("/proc/self/exe").expect("this program");
@@ -298,7 +299,7 @@ fn elf_headers() {
     });
 }
 
-/// The first page of a swap area that others formatted.
+/// The first page of a foreign swap area.
 #[test]
 fn swap_headers() {
     each_input("swap headers", 20_000, |rng| {
@@ -323,7 +324,7 @@ fn swap_headers() {
 /// Filters that a program installs (seccomp): one that is accepted ends at every call.
 #[test]
 fn filters() {
-    // What compilers of filters make, so that some are accepted.
+    // Typical instructions of filters, so that some are accepted.
     const CODES: [u16; 20] = [
         0x20, 0x00, 0x60, 0x80, 0x01, 0x61, 0x02, 0x03, 0x04, 0x14, 0x3c, 0x64, 0x84, 0x05, 0x15,
         0x25, 0x45, 0x07, 0x87, 0x06,
@@ -352,7 +353,7 @@ fn filters() {
     assert!(accepted > 0, "no filter was accepted");
 }
 
-/// Code behind a system call, as it is looked at before the call is rewritten.
+/// Code after a system call, as it is examined before the call is rewritten.
 #[test]
 fn code_behind_calls() {
     let own = std::fs::read("/proc/self/exe").expect("this program");
@@ -370,7 +371,7 @@ fn code_behind_calls() {
     });
 }
 
-/// The ring of events that a program shares with whoever reads its trace or its report.
+/// The ring of events that a program shares with the reader of its trace or report.
 #[test]
 fn rings() {
     let plan = Plan::new(1 << 20, 1 << 20, [0; MOST_AREAS]);

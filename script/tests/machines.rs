@@ -1,4 +1,4 @@
-//! The corpus and random scripts on the machines of ours.
+//! The corpus and random scripts on our machines.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use pagefault_script::corpus::{WrongError, load, wrong};
@@ -12,7 +12,7 @@ fn catalogue() -> Catalogue {
     catalogue
 }
 
-/// Each script of the corpus on a machine; the answers are those that it tells.
+/// Each script of the corpus on a machine: the answers are the script's.
 #[track_caller]
 fn answers_as_recorded(name: &str) {
     let catalogue = catalogue();

@@ -22,7 +22,7 @@ pub struct Floor {
 /// The pages that leave together.
 const BATCH: usize = 64;
 
-/// What the handler knows. There is one floor in a process.
+/// The handler's state. A process has one floor.
 static LOCK: AtomicBool = AtomicBool::new(false);
 static START: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -124,7 +124,7 @@ impl Floor {
     }
 }
 
-/// A result of the kernel's, or its error.
+/// A result of the kernel, or its error.
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -144,7 +144,7 @@ extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     LOCK.store(false, Release);
 }
 
-/// Fills a page, and takes a batch out first where there is no room.
+/// Fills a page; evicts a batch first if there is no room.
 fn bring_in(page: usize) {
     let (capacity, start) = (CAPACITY.load(Relaxed), START.load(Relaxed));
     // SAFETY: `new` leaked a ring of so many numbers; all are atomic.

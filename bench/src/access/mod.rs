@@ -3,10 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `plan` | the cells: a workload with its size, limit, threads, content and regions |
-//! | `ways` | who does it: each way as a command |
-//! | `worker` | one measurement, in a process of its own |
+//! | `ways` | the contestants: each way as a command |
+//! | `worker` | one measurement, in its own process |
 //! | `workload` | which page is accessed next |
-//! | `place` | where the pages are |
+//! | `place` | the memory that is measured |
 //! | `floor` | the cheapest answer to a fault that there is |
 //! | `table` | results as a document and as JSON |
 //! | `plot` | results as pictures |
@@ -33,10 +33,10 @@ pub struct Arguments {
     /// The command to measure
     #[arg(long, default_value = "target/release/pagefault")]
     pagefault: PathBuf,
-    /// How often each cell is measured each way
+    /// How often to measure each cell each way
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Which cells are measured
+    /// Which cells to measure
     #[arg(long, value_enum, default_value_t = Scope::Usual)]
     scope: Scope,
     /// Only workloads whose name contains this
@@ -53,13 +53,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// A cell's figures by each way; why not, where there are none.
+/// A cell's figures by way, or why there are none.
 pub struct Measured {
     pub cell: Cell,
     pub ways: Vec<(Way, Result<Vec<Figures>, String>)>,
 }
 
-/// Measures everything, all ways of a cell in turn; whether every way that is ours could be measured.
+/// Measures everything, all ways of a cell in turn. Returns whether all our own ways could be
+/// measured.
 pub fn run(arguments: &Arguments) -> io::Result<bool> {
     kernel::catch_interrupts()?;
     let machine = crate::machine();
@@ -93,7 +94,7 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
     Ok(results.iter().all(|one| one.ways.iter().all(|(way, got)| !ours(way) || got.is_ok())))
 }
 
-/// Adds a run; the first failure stands for all.
+/// Adds a run; of several failures only the first is kept.
 fn note(figures: &mut Result<Vec<Figures>, String>, run: Result<Figures, String>) {
     match (figures.as_mut(), run) {
         (Ok(figures), Ok(run)) => figures.push(run),

@@ -1,4 +1,4 @@
-//! Where the pages of a measurement are.
+//! The memory that a measurement accesses.
 
 use super::floor::Floor;
 use super::worker::{Arguments, Figures, PAGE, Taken};
@@ -13,9 +13,9 @@ use std::io::{Read, Write};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// The process, as any program's: managed by whoever runs it.
+    /// The process itself, under whatever runs it.
     Native,
-    /// A memory of the library's.
+    /// A `Memory` of the library.
     Library,
     /// The cheapest ioctl for each fault and nothing else; data are lost.
     Floor,
@@ -36,7 +36,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// As many pages, regions and resident pages as the arguments say.
+    /// Pages, regions and a resident limit, as in the arguments.
     pub fn new(arguments: &Arguments) -> io::Result<Self> {
         let bytes = arguments.mib << 20;
         let each = bytes / arguments.regions / PAGE * PAGE;
@@ -65,7 +65,7 @@ impl Area {
         }
     }
 
-    /// What only the owner of the pages knows.
+    /// The figures that only the owner of the pages knows.
     pub fn complete(&self, figures: &mut Figures) {
         if let Self::Library(memory, _) = self {
             let stats = memory.stats();
@@ -76,7 +76,7 @@ impl Area {
     }
 }
 
-/// Private anonymous memory of this process, in regions with a page without access behind each.
+/// Private anonymous memory of this process, in regions that each end with a page without access.
 pub struct Native {
     start: *mut u8,
     each: usize,
@@ -123,7 +123,7 @@ impl Drop for Native {
     }
 }
 
-/// Does something in a forked child and brings back what it gives.
+/// Runs a closure in a forked child and returns its result.
 pub fn in_a_child(work: impl FnOnce() -> io::Result<Taken>) -> io::Result<Vec<Taken>> {
     let (mut from, mut to) = io::pipe()?;
     // SAFETY: this process has one thread, so that the child may do whatever its parent may.

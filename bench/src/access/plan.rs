@@ -13,12 +13,12 @@ pub struct Cell {
     /// How much of the data may be resident, in hundredths.
     pub resident_percent: usize,
     pub threads: usize,
-    /// How far the data compress, to one.
+    /// The compression ratio of the data.
     pub content: usize,
     pub regions: usize,
 }
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scope {
     /// Half resident, one thread: each workload once; a minute or two
@@ -77,7 +77,7 @@ impl Cell {
         self.mib * self.resident_percent / 100
     }
 
-    /// Whether two cells differ only in what `same` makes equal.
+    /// Whether two cells differ at most in what `same` makes equal.
     pub fn is_like(&self, other: &Self, same: impl Fn(&mut Self)) -> bool {
         let (mut one, mut two) = (*self, *other);
         same(&mut one);

@@ -42,10 +42,10 @@ const PICTURES: [Picture; 3] = [
     },
 ];
 
-/// A line: where it goes.
+/// A line and its place.
 type Line = (Way, Vec<(f64, f64)>);
 
-/// Draws what there are cells for.
+/// Draws the pictures for which there are cells.
 pub fn draw(results: &[Measured], folder: &Path) -> io::Result<()> {
     for picture in &PICTURES {
         let lines = lines(results, picture);

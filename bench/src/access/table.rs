@@ -10,7 +10,7 @@ use std::fmt::Write;
 type Figure = fn(&Figures) -> f64;
 
 impl Measured {
-    /// The middle of a figure over the runs of a way.
+    /// The median of a figure over the runs of a way.
     pub fn figure(&self, way: Way, figure: impl Fn(&Figures) -> f64) -> Option<f64> {
         let (_, runs) = self.ways.iter().find(|(one, _)| *one == way)?;
         median(runs.as_ref().ok()?.iter().map(figure))

@@ -1,4 +1,4 @@
-//! Who does it: each way as a command.
+//! The contestants: each way as a command.
 
 use super::place::Place;
 use super::plan::Cell;
@@ -33,7 +33,7 @@ impl Way {
     pub const ALL: [Self; 6] =
         [Self::Library, Self::Run, Self::Zram, Self::File, Self::Floor, Self::Unlimited];
 
-    /// What the table calls it.
+    /// Its name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Library => "library",
@@ -45,13 +45,13 @@ impl Way {
         }
     }
 
-    /// Whether this way has such a thing at all.
+    /// Whether this way can run such a cell.
     pub fn can(self, cell: &Cell) -> bool {
         match self {
-            // A child does not inherit a memory of the library's, and the floor knows one process and one region.
+            // A child does not inherit the library's memory, and the floor has one process and one region.
             Self::Library => cell.workload != Workload::ForkAndWrite,
             Self::Floor => cell.workload != Workload::ForkAndWrite && cell.regions == 1,
-            // A slow device is not slower for other content, and nothing is read where all is resident.
+            // A device is equally slow for all content, and reads nothing if all is resident.
             Self::File => {
                 cell.workload == Workload::Uniform
                     && cell.resident_percent == 50
@@ -70,7 +70,7 @@ impl Way {
     }
 }
 
-/// What measures.
+/// The program that measures.
 pub struct Bench {
     pagefault: PathBuf,
     program: PathBuf,
@@ -86,7 +86,7 @@ impl Bench {
         })
     }
 
-    /// One run, or why there is none.
+    /// One run, or why it failed.
     pub fn measure(&self, way: Way, cell: &Cell, seed: u64) -> io::Result<Result<Figures, String>> {
         match way {
             Way::Library | Way::Floor | Way::Unlimited => {
@@ -155,7 +155,7 @@ fn words(way: Way, cell: &Cell, seed: u64) -> Vec<String> {
     arguments.words()
 }
 
-/// Runs a worker to its end, and takes the processor time of all that took part.
+/// Runs a worker to its end, and adds up the processor time of all processes involved.
 fn finish(command: &mut Command) -> io::Result<Result<Figures, String>> {
     let before = children();
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output()?;

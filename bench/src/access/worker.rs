@@ -1,4 +1,4 @@
-//! One measurement, in a process of its own that leaves no state behind.
+//! One measurement, in its own process, so that no state remains.
 
 use super::place::{Area, Place};
 use super::workload::{Order, Workload};
@@ -14,13 +14,13 @@ pub const WORDS: usize = PAGE / 8;
 /// An access that takes longer is counted as a miss, in nanoseconds.
 const MISS: u64 = 1000;
 
-/// What is measured.
+/// The measurement.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Arguments {
-    /// Where the pages are
+    /// The memory to access
     #[arg(long, value_enum)]
     pub place: Place,
-    /// In which order they are accessed
+    /// The order of accesses
     #[arg(long, value_enum)]
     pub workload: Workload,
     /// The data, in MiB
@@ -29,22 +29,22 @@ pub struct Arguments {
     /// The resident limit, in MiB
     #[arg(long)]
     pub resident: usize,
-    /// How many threads access a part each
+    /// The number of threads; each accesses its own part
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// How far the data compress, to one
+    /// The compression ratio of the data
     #[arg(long, default_value_t = 2)]
     pub content: usize,
-    /// In how many regions the data lie
+    /// The number of regions
     #[arg(long, default_value_t = 1)]
     pub regions: usize,
-    /// The seed of what is random
+    /// The seed of random choices
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
 impl Arguments {
-    /// The words of a command that measures this.
+    /// The arguments of a command that measures this.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec!["worker".to_owned()];
         let mut add = |name: &str, value: String| words.extend([format!("--{name}"), value]);
@@ -65,26 +65,26 @@ fn value_name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// What a measurement gives; times are in nanoseconds.
+/// The figures of a measurement; times are in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
-    /// An access, the mean.
+    /// The mean of an access.
     pub mean: f64,
     /// Accesses that took longer than a microsecond.
     pub misses: u64,
-    /// A miss, the middle one.
+    /// The median of a miss.
     pub miss_p50: u64,
-    /// A miss, of which one in a hundred takes longer.
+    /// The 99th percentile of a miss.
     pub miss_p99: u64,
     /// The longest access.
     pub max: u64,
-    /// Pages brought in, over all that the process did.
+    /// Pages brought in over the whole process.
     pub pages_in: u64,
     /// Pages taken out.
     pub pages_out: u64,
-    /// The most that was resident at once, in bytes; 0 where nobody counts.
+    /// The peak of resident memory in bytes; 0 if it is not counted.
     pub peak: u64,
-    /// Processor time of all that took part, in seconds.
+    /// Processor time of all processes involved, in seconds.
     pub cpu: f64,
 }
 
@@ -117,8 +117,8 @@ fn measure(arguments: &Arguments) -> io::Result<Figures> {
     Ok(figures)
 }
 
-/// The data: every page different, the first word its number, and so much noise that they compress
-/// to one part in `content`.
+/// The data: each page starts with its number, and has as much noise as gives a compression ratio
+/// of `content`.
 fn fill(pages: &mut [&mut [u64]], content: usize) {
     let noisy = WORDS / content.max(1);
     for (number, page) in pages.iter_mut().enumerate() {
@@ -131,16 +131,16 @@ fn fill(pages: &mut [&mut [u64]], content: usize) {
     }
 }
 
-/// What a thread found: how long each access took, and the sum.
+/// A thread's result: the time of each access, and the sum.
 #[derive(Serialize, Deserialize)]
 pub struct Taken {
-    /// The times, as counts by nanoseconds.
+    /// The times, as a histogram in nanoseconds.
     times: Vec<(u64, u64)>,
     nanoseconds: u64,
     accesses: u64,
 }
 
-/// Every thread accesses a part of its own.
+/// Every thread accesses its own part.
 fn in_threads(arguments: &Arguments, pages: &mut [&mut [u64]]) -> io::Result<Vec<Taken>> {
     let part = pages.len().div_ceil(arguments.threads);
     let warm = arguments.workload.has_warm_up();
@@ -197,8 +197,8 @@ fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds that hdrhistogram allows")
 }
 
-/// The figures of all threads together. The mean is a thread's time for an access of its own, over the number of
-/// threads: what an access costs the whole.
+/// The figures of all threads together. The mean is a thread's time for an access divided by the number of
+/// threads: the cost of an access to the whole process.
 fn figures(taken: &[Taken]) -> io::Result<Figures> {
     let mut misses = new_histogram();
     let mut max = 0;

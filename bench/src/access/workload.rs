@@ -6,13 +6,13 @@ use rand::rngs::SmallRng;
 use rand_distr::Zipf;
 use serde::{Deserialize, Serialize};
 
-/// In which order pages are accessed.
+/// The order of accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
     /// The first store to each page, in order.
     FirstTouch,
-    /// Any page, all alike.
+    /// Any page, with equal probability.
     Uniform,
     /// Few pages often, most seldom (Zipf, exponent 0.99), in no order of addresses.
     Zipfian,
@@ -27,7 +27,7 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// What the table calls it.
+    /// Its name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FirstTouch => "first touch",
@@ -40,19 +40,19 @@ impl Workload {
         }
     }
 
-    /// Whether the pages hold data before they are measured.
+    /// Whether the pages hold data before the measurement.
     pub const fn is_filled(self) -> bool {
         !matches!(self, Self::FirstTouch)
     }
 
-    /// Whether the order repeats, so that a round before the measured one brings memory into the
-    /// state that lasts.
+    /// Whether the order repeats, so that a round before the measured one brings memory into its
+    /// steady state.
     pub const fn has_warm_up(self) -> bool {
         matches!(self, Self::Uniform | Self::Zipfian | Self::ScanPastHotSet)
     }
 }
 
-/// The numbers of the pages to access, one after the other, for ever.
+/// An endless sequence of the numbers of the pages to access.
 pub struct Order {
     workload: Workload,
     pages: usize,
@@ -94,7 +94,7 @@ impl Iterator for Order {
             Workload::Uniform => self.uniform.sample(&mut self.random),
             Workload::Zipfian => {
                 let rank = self.zipf.sample(&mut self.random) as usize - 1;
-                // Popular pages are no neighbours.
+                // Popular pages are not neighbours.
                 (rank as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize % self.pages
             }
             Workload::Strided => {

@@ -2,15 +2,15 @@
 
 use std::process::Command;
 
-/// A program to measure: shell commands in a directory of their own.
+/// A program to measure: shell commands in their own directory.
 pub struct Program {
     /// Its name in the table.
     pub name: &'static str,
-    /// What it needs in the path.
+    /// The commands that it needs.
     pub needs: &'static [&'static str],
-    /// Makes its input, or makes it anew where a run changes it; not measured.
+    /// Makes its input, again before each run that changes it; not measured.
     pub prepare: &'static str,
-    /// What is measured. Its standard output is what must be equal.
+    /// The measured command. Its standard output must be equal in all runs.
     pub command: &'static str,
     /// The resident limit, in MiB.
     pub limit: u64,
@@ -19,8 +19,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The first thing that it needs and that is not there: a command in the path, or an import of
-    /// Debian's Python.
+    /// The first missing requirement: a command, or a module of Debian's Python.
     pub fn missing(&self) -> Option<&'static str> {
         let is_missing = |name: &&&str| {
             let test = match name.strip_prefix("import ") {

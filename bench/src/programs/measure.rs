@@ -7,30 +7,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Runs programs in a directory of their own.
+/// Runs programs in their own directory.
 pub struct Runner {
     directory: tempfile::TempDir,
     pagefault: PathBuf,
 }
 
-/// What a run gave.
+/// The result of a run.
 pub struct Outcome {
     /// The time from start to end.
     pub seconds: f64,
-    /// The exit status as a shell would have it: over 128 for a signal.
+    /// The exit status as in a shell: over 128 for a signal.
     pub status: i32,
-    /// The checksum of what it printed.
+    /// The checksum of its output.
     pub output: u32,
-    /// Faults, where they were counted.
+    /// Faults, if they were counted.
     pub faults: u64,
-    /// Pages brought back from swap, where they were counted.
+    /// Pages brought back from swap, if they were counted.
     pub pages_in: u64,
-    /// The most that was resident at once, where it was counted, in bytes.
+    /// The peak of resident memory in bytes, if it was counted.
     pub peak: u64,
 }
 
 impl Outcome {
-    /// Whether it printed the same and ended the same.
+    /// Whether output and status are equal.
     pub fn is_as(&self, other: &Self) -> bool {
         (self.status, self.output) == (other.status, other.output)
     }
@@ -41,7 +41,7 @@ impl Runner {
         Ok(Self { directory: tempfile::tempdir()?, pagefault: find(pagefault)? })
     }
 
-    /// Makes a program's input, or what of it the run before has changed.
+    /// Makes a program's input, or the part that the previous run has changed.
     pub fn prepare(&self, program: &Program) -> io::Result<()> {
         let made = self.shell(program.prepare).stdout(Stdio::null()).status()?;
         if made.success() {
@@ -57,12 +57,12 @@ impl Runner {
         command
     }
 
-    /// Runs a program as it is.
+    /// Runs a program plainly.
     pub fn plain(&self, program: &Program) -> io::Result<Outcome> {
         time(&mut self.shell(program.command))
     }
 
-    /// Runs a program under the kernel's limit, or says why that cannot be done here.
+    /// Runs a program under the kernel's limit, or says why that is impossible here.
     pub fn limited(&self, program: &Program) -> io::Result<Result<Outcome, String>> {
         let limit = match Limit::new(program.limit << 20, Swap::Zram) {
             Ok(limit) => limit,
@@ -102,7 +102,7 @@ impl Runner {
     }
 }
 
-/// The command to measure, or what to do where there is none.
+/// The command to measure, or what to do if it does not exist.
 pub fn find(pagefault: &Path) -> io::Result<PathBuf> {
     pagefault.canonicalize().map_err(|error| {
         let path = pagefault.display();

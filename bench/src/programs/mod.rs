@@ -25,7 +25,7 @@ pub struct Arguments {
     /// The command to measure
     #[arg(long, default_value = "target/release/pagefault")]
     pagefault: PathBuf,
-    /// How often each program runs each way
+    /// How often to run each program each way
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Only programs whose name contains this
@@ -42,7 +42,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Measures everything; whether all managed runs gave the plain run's output and status.
+/// Measures everything. Returns whether all managed runs had the plain run's output and status.
 pub fn run(arguments: &Arguments) -> io::Result<bool> {
     kernel::catch_interrupts()?;
     let machine = crate::machine();
@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
     Ok(rows.iter().all(|row| row.managed.iter().all(|run| run.is_as(&row.plain[0]))))
 }
 
-/// The seconds of some runs, the middle one.
+/// The median of the runs' seconds.
 fn seconds(outcomes: &[Outcome]) -> Option<f64> {
     median(outcomes.iter().map(|outcome| outcome.seconds))
 }

@@ -1,4 +1,4 @@
-//! The table of what was measured.
+//! The table of results.
 
 use super::list::Program;
 use super::measure::Outcome;
@@ -14,7 +14,7 @@ pub struct Row {
     pub plain: Vec<Outcome>,
     pub managed: Vec<Outcome>,
     pub kernel: Vec<Outcome>,
-    /// Why there are none of the kernel's.
+    /// Why the kernel has no runs.
     pub why_no_kernel: Option<String>,
 }
 

@@ -135,7 +135,7 @@ fn terminal() -> i64 {
     done(libc::SYS_open, &[c"/dev/ptmx".as_ptr() as u64, libc::O_RDWR as u64])
 }
 
-/// What the terminal is set to.
+/// The settings of the terminal.
 fn settings(get: libc::c_ulong, len: usize) -> Vec<u8> {
     let mut settings = vec![0; len];
     done(libc::SYS_ioctl, &[terminal() as u64, get, settings.as_mut_ptr() as u64]);

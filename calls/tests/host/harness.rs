@@ -9,7 +9,7 @@ const PAGE: usize = 4096;
 /// A call's name, and what prepares its arguments.
 pub type Case = (&'static str, fn(&mut Call));
 
-/// One call's arguments, and the buffers behind them.
+/// One call's arguments and their buffers.
 #[derive(Default)]
 pub struct Call {
     args: Vec<Arg>,
@@ -85,7 +85,7 @@ impl Call {
         self
     }
 
-    /// A buffer behind no argument; links lead to it.
+    /// A buffer of no argument; other buffers link to it.
     pub fn hide(&mut self, bytes: impl AsRef<[u8]>, access: Access) -> usize {
         self.buffers.push(Buffer {
             bytes: bytes.as_ref().to_vec(),
@@ -149,7 +149,7 @@ impl Call {
     }
 }
 
-/// What is wrong with a buffer in one run.
+/// The defect of a buffer in one run.
 #[derive(Clone, Copy, PartialEq)]
 enum Flaw {
     None,
@@ -157,7 +157,7 @@ enum Flaw {
     ReadOnly(usize),
 }
 
-/// What a run came to.
+/// The result of a run.
 enum Run {
     Result(i64),
     /// The error of an optional call, other than `EFAULT`.
@@ -414,7 +414,7 @@ impl Reader for Placed<'_> {
     }
 }
 
-/// Whether the visit names each buffer, all of it, nothing behind it, and the right way round.
+/// Whether the visit names each buffer exactly, in the right direction.
 fn agrees(nr: u32, args: &[u64; 6], call: &Call, placed: &[(usize, usize)]) -> Result<(), String> {
     let mut areas = Vec::new();
     let _ = visit(nr, args, &mut Placed(placed), &mut |area: Area| {
@@ -450,7 +450,7 @@ fn agrees(nr: u32, args: &[u64; 6], call: &Call, placed: &[(usize, usize)]) -> R
     Ok(())
 }
 
-/// Set by a case, in its child: what it needs cannot be had.
+/// Set by a case, in its child: something that it needs is missing.
 static LACKING: AtomicBool = AtomicBool::new(false);
 
 /// The case needs a right that we have not, or something that is not here.
@@ -458,7 +458,7 @@ pub fn lacking() {
     LACKING.store(true, Ordering::Relaxed);
 }
 
-/// A namespace of its own, so that nothing is left behind.
+/// Its own namespace, so that nothing is left behind.
 pub fn apart(namespace: i32) -> bool {
     let made = done(libc::SYS_unshare, &[namespace as u64]) == 0
         || done(libc::SYS_unshare, &[(namespace | libc::CLONE_NEWUSER) as u64]) == 0;

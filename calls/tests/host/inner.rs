@@ -1,4 +1,4 @@
-//! Pointers behind pointers.
+//! Pointers to pointers.
 
 use crate::harness::{Call, Case, file, pipe, pipe_with, words};
 use pagefault_calls::Access;

@@ -1,15 +1,15 @@
-//! What to do where the machine forbids tracing.
+//! What to do if the machine forbids tracing.
 
 use super::facts::is_filtered;
 use std::fs;
 
-/// Why a program could not be traced here, and what an administrator would do.
+/// Why a program cannot be traced here, and what an administrator can do.
 pub fn ptrace() -> String {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
     of_ptrace(scope.ok().and_then(|scope| scope.trim().parse().ok()), is_filtered())
 }
 
-/// The same of what was found out.
+/// The same, from facts that are known.
 pub fn of_ptrace(yama: Option<u32>, filtered: bool) -> String {
     match yama {
         Some(3) => {

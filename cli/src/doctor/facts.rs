@@ -1,4 +1,4 @@
-//! What the machine answers when it is asked. Nothing is changed by asking.
+//! What the machine offers. The probes change nothing.
 
 use crate::run::{spawn, trace};
 use pagefault_linux::Probe;
@@ -8,13 +8,13 @@ use rustix::process::{Resource, Rlimit, WaitOptions};
 use std::path::PathBuf;
 use std::{fs, io};
 
-/// What the host says when something is tried.
+/// The host's answer to a probe.
 pub type Answer = Result<(), Errno>;
 
 /// What a machine offers.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The kernel's version, as it names itself.
+    /// The kernel's version, from `uname`.
     pub kernel: String,
     /// Ways to a userfaultfd.
     pub userfaultfd: Userfaultfd,
@@ -24,11 +24,11 @@ pub struct Facts {
     pub pagemap_scan: bool,
     /// `process_madvise` with `MADV_DONTNEED` on oneself.
     pub batched_drop: bool,
-    /// Tracing a process of our own.
+    /// Tracing one of our own processes.
     pub ptrace: Answer,
-    /// `kernel.yama.ptrace_scope`, where there is Yama.
+    /// `kernel.yama.ptrace_scope`, if the kernel has Yama.
     pub yama: Option<u32>,
-    /// Whether a seccomp filter is over us.
+    /// Whether this process is under a seccomp filter.
     pub filtered: bool,
     /// Limits of processes.
     pub limits: Limits,
@@ -47,7 +47,7 @@ pub struct Userfaultfd {
     pub user_only: Answer,
     /// `vm.unprivileged_userfaultfd`.
     pub sysctl: Option<u32>,
-    /// What it can do, where one can be had.
+    /// Its features, if one can be opened.
     pub features: UffdFeatures,
 }
 
@@ -67,14 +67,14 @@ pub struct Limits {
 pub struct Swap {
     /// The directory.
     pub directory: PathBuf,
-    /// What is free there, in bytes; or why that cannot be told.
+    /// The free bytes there, or why they are not known.
     pub free: Result<u64, Errno>,
-    /// Whether it is memory itself.
+    /// Whether it is a file system in memory.
     pub in_memory: bool,
 }
 
 impl Facts {
-    /// Asks the machine.
+    /// Probes the machine.
     pub fn gather() -> Self {
         let limit = rustix::process::getrlimit;
         Self {
@@ -96,7 +96,7 @@ impl Facts {
     }
 }
 
-/// The number that a file holds.
+/// Reads a number from a file.
 fn number(path: &str) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -111,7 +111,7 @@ fn userfaultfd() -> Userfaultfd {
     Userfaultfd { call, device, user_only, sysctl, features }
 }
 
-/// Switches dispatch off, which it is.
+/// Switches dispatch off; it is off already.
 fn dispatch() -> Answer {
     const PR_SET_SYSCALL_USER_DISPATCH: libc::c_int = 59;
     const OFF: libc::c_ulong = 0;
@@ -139,10 +139,10 @@ fn pagemap_scan() -> bool {
     const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
     let Ok(file) = fs::File::open("/proc/self/pagemap") else { return false };
     let mut args = ScanArgs { size: size_of::<ScanArgs>() as u64, ..ScanArgs::default() };
-    // SAFETY: the structure is as long as the number says, and lives through the call.
+    // SAFETY: the structure has the size that the request encodes, and outlives the call.
     let answer =
         unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), PAGEMAP_SCAN, &raw mut args) };
-    // Whoever knows it may still find fault with a scan of nothing.
+    // A kernel that has the call may still reject an empty scan.
     answer == 0 || last_errno() != Errno::NOTTY
 }
 
@@ -150,13 +150,13 @@ fn pagemap_scan() -> bool {
 fn ptrace() -> Answer {
     let (wait, go) = rustix::pipe::pipe()?;
     let child = spawn::fork(move || {
-        // As programs do, where Yama asks for it.
+        // As `run` does, because Yama demands it.
         let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
         let _ = rustix::io::read(&wait, &mut [0; 1]);
         0
     })?;
     let tracee = trace::Tracee(child.as_raw_nonzero().get());
-    // The child has what we have at the same addresses.
+    // The fork has our memory at the same addresses.
     static WORD: u8 = 1;
     let traced =
         tracee.seize().and_then(|()| tracee.read((&raw const WORD) as u64, &mut [0; 1]).map(drop));
@@ -166,7 +166,7 @@ fn ptrace() -> Answer {
     traced.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::PERM))
 }
 
-/// Whether a seccomp filter is over this process.
+/// Whether this process is under a seccomp filter.
 pub fn is_filtered() -> bool {
     fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.lines().any(|line| line.replace('\t', "") == "Seccomp:2"))

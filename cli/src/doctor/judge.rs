@@ -1,35 +1,35 @@
-//! What follows from a machine's answers, and what an administrator would do.
+//! What follows from the facts about a machine, and what an administrator can do.
 
 use super::facts::{Answer, Facts};
 use crate::size::about;
 use pagefault_linux::UffdFeatures;
 use rustix::io::Errno;
 
-/// What something is needed for.
+/// What a finding is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// For `run`.
     Run,
     /// For `run --delivery=threads`.
     Threads,
-    /// For `run` to be as fast as it can be, or to go on for longer.
+    /// For `run` to be as fast as possible, or to run for longer.
     Better,
 }
 
-/// One thing that a machine offers or does not.
+/// One fact about a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
     /// What was found.
     pub value: String,
     /// What it is needed for.
     pub need: Need,
-    /// What to do, where it does not suffice.
+    /// What to do, if it does not suffice.
     pub remedy: Option<String>,
 }
 
-/// All findings, in the order in which they are shown.
+/// All findings, in the order of the output.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![kernel(facts)];
     found.extend(userfaultfd(facts));
@@ -40,7 +40,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-/// Whether nothing stands in the way of something.
+/// Whether all findings that something needs suffice.
 pub fn works(findings: &[Finding], need: Need) -> bool {
     let concerns = |finding: &&Finding| match need {
         Need::Threads => finding.need != Need::Better,
@@ -53,7 +53,7 @@ fn finding(name: &'static str, value: String, need: Need, remedy: Option<String>
     Finding { name, value, need, remedy }
 }
 
-/// A remedy where something is not so.
+/// A remedy, if a condition does not hold.
 fn unless(good: bool, remedy: &str) -> Option<String> {
     (!good).then(|| remedy.to_owned())
 }
@@ -68,7 +68,7 @@ fn said(answer: Answer) -> String {
     }
 }
 
-/// Major and minor number of a kernel's version.
+/// The major and minor number of a kernel's version.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -115,7 +115,7 @@ fn userfaultfd(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-/// What to do where no userfaultfd at all can be had.
+/// What to do if no userfaultfd can be opened at all.
 fn forbidden(facts: &Facts) -> Option<String> {
     match facts.userfaultfd.user_only {
         Ok(()) => None,
@@ -190,7 +190,7 @@ fn limits(facts: &Facts) -> Vec<Finding> {
 }
 
 fn disk(facts: &Facts) -> Finding {
-    /// Less than this is soon full.
+    /// Less free space than this is soon full.
     const LITTLE: u64 = 1 << 30;
     let place = facts.swap.directory.display();
     let other = "set TMPDIR to a directory on a disk, or give `--swap file:PATH`";

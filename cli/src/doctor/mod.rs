@@ -1,7 +1,7 @@
 //! `pagefault doctor`: what this machine offers, whether `run` works, and how to fix what is missing.
 //!
-//! `facts` asks the machine, `judge` draws the conclusions, `advice` is what `run` says too when it
-//! must refuse.
+//! `facts` probes the machine, `judge` draws the conclusions, and `advice` has the remedies that
+//! `run` prints too.
 
 pub mod advice;
 mod facts;
@@ -27,12 +27,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> ExitCode {
     let findings = judge::findings(&Facts::gather());
     let text = if arguments.json { format!("{:#}\n", value(&findings)) } else { table(&findings) };
-    // Whoever closed the output has seen enough.
+    // The reader has gone.
     let _ = std::io::stdout().write_all(text.as_bytes());
     if judge::works(&findings, Need::Run) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What may work, with the name that it is shown by.
+/// What `doctor` decides about, by the name in its output.
 const WAYS: [(&str, Need); 2] = [("run", Need::Run), ("run --delivery=threads", Need::Threads)];
 
 fn table(findings: &[Finding]) -> String {

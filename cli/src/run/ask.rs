@@ -1,5 +1,5 @@
-//! The child that becomes the program, up to its `execve`: it asks the keeper as every process of
-//! the tree does before it executes a program.
+//! The child that becomes the program, up to its `execve`. It asks the keeper first, like every
+//! process of the tree that executes a program.
 
 use super::front::Shared;
 use super::inherited::Inherited;
@@ -18,15 +18,15 @@ use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// Where a limit of descriptors is higher than this, ours lie below it: a table of descriptors is
-/// as long as the highest, and every fork copies it.
+/// Our descriptors stay below this number even if the limit is higher: a descriptor table is as
+/// long as its highest descriptor, and every fork copies it.
 const HIGH: u64 = 4096;
-/// How many descriptors we need: those that are inherited, and those of the memory manager.
+/// How many descriptors we need: the inherited ones, and the memory manager's.
 const OURS: u64 = 64;
-/// How often a waiting child checks that the keeper is alive.
+/// How often a waiting child checks whether the keeper is alive.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Why a child could not become its program.
+/// Why a child did not become its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The program cannot be executed.
@@ -40,7 +40,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Tells the front, which reads until the end of file.
+    /// Tells the front, which reads until end of file.
     pub fn send(self, to: OwnedFd) {
         let (kind, errno) = match self {
             Self::Exec(errno) => (0, errno.raw_os_error()),
@@ -48,7 +48,7 @@ impl Failure {
             Self::Keeper => (2, 0),
             Self::Descriptors(errno) => (3, errno.raw_os_error()),
         };
-        // If nobody reads it there is nobody to be told.
+        // Without a reader, the message has no recipient.
         let _ = File::from(to).write_all(&[kind, errno as u8]);
     }
 
@@ -66,17 +66,17 @@ impl Failure {
     }
 }
 
-/// A child's way to the keeper.
+/// A child's connection to the keeper.
 pub struct Keeper<'a> {
-    /// What it shares with the tree.
+    /// The tree's control memory.
     pub tree: Shared<'a>,
     /// The tree's end of the socket.
     pub socket: &'a OwnedFd,
     /// The file of the runtime's code, if there is one.
     pub code: Option<&'a OwnedFd>,
-    /// The keeper's number.
+    /// The keeper's process ID.
     pub process: Pid,
-    /// The slot that was taken for us.
+    /// The slot that the front took for us.
     pub slot: u32,
 }
 
@@ -92,7 +92,7 @@ impl Program {
         Self { path, arguments }
     }
 
-    /// Executes it with the environment that we were given. Returns only if that fails.
+    /// Executes it with our environment. Returns only on failure.
     fn execute(&self) -> Errno {
         let direct = execve(&self.path, self.arguments.iter().map(CString::as_c_str));
         if direct != Errno::NOEXEC {
@@ -104,7 +104,7 @@ impl Program {
     }
 }
 
-/// Becomes the program, under a keeper or without. Returns only if that fails.
+/// Becomes the program, with or without a keeper. Returns only on failure.
 pub fn become_program(
     program: &Program,
     keeper: Option<&Keeper>,
@@ -116,7 +116,7 @@ pub fn become_program(
         return failure;
     }
     let errno = program.execute();
-    // Not sent where the keeper is gone; then nobody traces us either.
+    // If the keeper is gone, the send fails, and nobody traces us.
     let _ = send(keeper.socket, Message::Cancel { slot: keeper.slot });
     Failure::Exec(errno)
 }
@@ -127,13 +127,13 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
     }
     let mut words: Vec<*const c_char> = arguments.map(CStr::as_ptr).collect();
     words.push(ptr::null());
-    // SAFETY: path and arguments are strings that live through the call, and the list of them ends
-    // with null; nobody changes the environment, for this process has one thread and never does.
+    // SAFETY: path and arguments are strings that outlive the call, and their list ends with null;
+    // this process has one thread, which never changes the environment.
     unsafe { libc::execve(path.as_ptr(), words.as_ptr(), environ) };
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
 }
 
-/// Moves what the program inherits to its place, and notes that in the slot.
+/// Moves the inherited descriptors to their places, and notes them in the slot.
 fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     let slot = keeper.tree.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
@@ -146,14 +146,14 @@ fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
     for (file, number) in keeper.tree.swap.iter().zip(&slot.swap_fds) {
         number.store(file.as_ref().map_or(Ok(-1), put)?, Relaxed);
     }
-    // Without it the keeper writes the code into each program.
+    // Without the file, the keeper writes the code into each program.
     slot.code_fd.store(keeper.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);
     free_address_space(Resource::Data, &slot.data_below);
     Ok(slot)
 }
 
-/// The numbers for our descriptors, and the limits that the program sees.
+/// The numbers of our descriptors, and the limits that the program sees.
 struct Room {
     /// Ours lie below this number.
     highest: u64,
@@ -162,8 +162,8 @@ struct Room {
 }
 
 impl Room {
-    /// Raises the limit of descriptors by what we need, where that may be done, so that every number
-    /// below the program's limit is the program's.
+    /// Raises the descriptor limit by what we need, if that is allowed, so that all numbers below
+    /// the program's limit stay the program's.
     fn make(own: Rlimit) -> Self {
         let [soft, hard] = [own.current, own.maximum].map(|limit| limit.unwrap_or(u64::MAX));
         let Some(wanted) = soft.checked_add(OURS) else {
@@ -175,7 +175,7 @@ impl Room {
             return Self { highest: wanted.min(HIGH), soft, hard };
         }
         if hard < HIGH {
-            // So few that each counts: ours are among the program's.
+            // With so few descriptors, ours are among the program's.
             return Self { highest: soft, soft, hard };
         }
         let below = hard - OURS;
@@ -183,8 +183,8 @@ impl Room {
     }
 }
 
-/// Raises the soft limit of address space to the hard one, since the runtime's tables count there, and
-/// notes what the program believes in, by how far it is below infinity.
+/// Raises the soft limit of address space to the hard one, because the runtime's tables count towards
+/// it. Notes the program's limit as its distance from infinity.
 fn free_address_space(resource: Resource, below: &[AtomicU64; 2]) {
     let own = rustix::process::getrlimit(resource);
     for (limit, word) in [own.current, own.maximum].into_iter().zip(below) {
@@ -198,7 +198,7 @@ fn free_address_space(resource: Resource, below: &[AtomicU64; 2]) {
     }
 }
 
-/// Duplicates a descriptor to the highest number that is free, to be kept through an exec.
+/// Duplicates a descriptor to the highest free number, without close-on-exec.
 fn put_high(file: BorrowedFd<'_>, limit: u64) -> Result<RawFd, Errno> {
     let lowest = 3;
     for number in (lowest..limit as RawFd).rev() {
@@ -217,7 +217,7 @@ fn put_high(file: BorrowedFd<'_>, limit: u64) -> Result<RawFd, Errno> {
 
 /// Asks the keeper to wait for our exec, and waits until it does.
 fn ask_keeper(keeper: &Keeper, slot: &Slot) -> Result<(), Failure> {
-    // Where Yama is not there this fails, and is not needed.
+    // Without Yama this fails, and is not needed.
     let _ = rustix::process::set_ptracer(PTracer::ProcessID(keeper.process));
     slot.tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Relaxed);
     slot.word.store(ask::ASKED, Release);

@@ -1,8 +1,8 @@
 //! The compressor: a thread of the keeper that compresses pages for the processes of the tree.
 //!
-//! It runs where a processor is idle and nowhere else: under `SCHED_IDLE` everybody else comes first, and
-//! nobody ever waits for it. A thread of the program itself would share its memory, and each page that
-//! leaves would interrupt the processor that it runs on.
+//! It runs only on idle processors: under `SCHED_IDLE` every other thread comes first, and no thread
+//! waits for it. A thread inside the program would share its memory, so that the flush of each evicted
+//! page would interrupt it.
 
 use pagefault_control::{AttachError, Control, Desks, Mapped};
 use pagefault_linux::store::scratch::Scratch;
@@ -11,10 +11,11 @@ use rustix::thread::futex;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-/// How long it looks for work before it sleeps: to be woken costs the program more than a page does.
+/// How long it polls for work before it sleeps: a wake-up costs the program more than compressing a
+/// page.
 const PATIENCE: Duration = Duration::from_micros(150);
 
-/// Starts the compressor, which lives as long as the keeper, or notes that there is none.
+/// Starts the compressor, which runs as long as the keeper, or notes that there is none.
 pub fn start(file: &OwnedFd, control: &Control) {
     if start_thread(file, control).is_err() {
         control.offload.refuse();
@@ -22,7 +23,7 @@ pub fn start(file: &OwnedFd, control: &Control) {
 }
 
 fn start_thread(file: &OwnedFd, control: &Control) -> Result<(), AttachError> {
-    // Where there is only one processor whoever compresses takes it from the program.
+    // With a single processor, a compressor would only take it from the program.
     if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
         return Err(rustix::io::Errno::AGAIN.into());
     }
@@ -57,7 +58,7 @@ fn serve(desks: &Desks, control: impl Deref<Target = Control>) {
             std::hint::spin_loop();
         } else {
             offload.lie_down();
-            // Whoever announced a page before that did not wake us.
+            // A process that announced a page before that did not wake us.
             if look() == 0 {
                 let _ = futex::wait(offload.bell(), futex::Flags::empty(), 1, None);
             }
@@ -67,9 +68,9 @@ fn serve(desks: &Desks, control: impl Deref<Target = Control>) {
     }
 }
 
-/// Leaves every processor to whoever else wants it.
+/// Runs this thread only when a processor is otherwise idle.
 fn run_when_idle() {
     let idle = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameters are valid; of this thread alone.
+    // SAFETY: the parameters are valid, and concern this thread alone.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
 }

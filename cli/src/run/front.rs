@@ -1,5 +1,5 @@
 //! The front: the process that the user started. It starts the keeper and the program, forwards our
-//! signals to the program, waits for it, and ends in the same way.
+//! signals to the program, waits for it, and ends as it did.
 
 use super::ask::{Failure, Keeper, Program, become_program};
 use super::image::Image;
@@ -37,10 +37,10 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// How often a front that waits for its keeper checks whether it was killed.
+/// How often a front that waits for its keeper checks whether the keeper was killed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// How often those are looked for that are left of a tree, and the time between.
+/// How many times to search for remaining processes of a tree, and the interval.
 const ROUNDS: usize = 500;
 const ROUND: Duration = Duration::from_millis(2);
 
@@ -75,26 +75,26 @@ struct Watched {
     process: Pid,
     /// The slot of the program.
     slot: u32,
-    /// The number of the shared memory's inode.
+    /// The inode number of the shared memory.
     memory: u64,
     state: State,
-    /// Whether processes of the tree were killed because it was lost.
+    /// Whether processes of the tree were killed because the keeper was lost.
     has_killed: bool,
 }
 
-/// What the end of the keeper meant for a program.
+/// What the keeper's death meant for the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fell {
-    /// The keeper may have been tracing it; then the host kills it too.
+    /// The keeper may have been tracing it; the host kills a tracer's tracees with it.
     AtItsStart,
-    /// Processes of the tree were killed: where the program was not among them, it has lost others.
+    /// Processes of the tree were killed: the program, or others that it needs.
     WithTheTree,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Runs,
-    /// It ended regularly: the tree was gone.
+    /// It exited normally: the tree was gone.
     Left,
     /// It was killed, or failed.
     Lost,
@@ -103,7 +103,7 @@ enum State {
 /// Why a program was not started.
 #[derive(Debug)]
 pub enum StartError {
-    /// The host refused something that we need.
+    /// The host refused a call that we need.
     Host(Errno),
     /// The child could not become the program.
     Child(Failure),
@@ -115,14 +115,14 @@ impl From<Errno> for StartError {
     }
 }
 
-/// What all processes of a tree share.
+/// The resources that all processes of a tree share.
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {
     /// The control memory.
     pub control: &'a Control,
     /// Its file.
     pub memory: &'a OwnedFd,
-    /// The swap files; `None` for an area that has none.
+    /// The swap files; `None` for an area without one.
     pub swap: &'a [Option<OwnedFd>],
 }
 
@@ -135,7 +135,7 @@ pub fn start(
     let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
     tree.control.front.store(std::process::id(), Relaxed);
     let (kept, socket) = sockets()?;
-    // Taken before there is a child to pass them on to, so that none is lost.
+    // Blocked before the child exists, so that no signal is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
     let code = image.share().ok();
@@ -146,7 +146,7 @@ pub fn start(
     let child = start_child(program, Some(&keeper), &inherited);
     if child.is_err() {
         drop(socket);
-        // It ends by itself now that nobody holds the socket.
+        // It ends by itself: no process holds the socket any more.
         let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
     }
     let memory = rustix::fs::fstat(tree.memory)?.st_ino;
@@ -171,7 +171,7 @@ fn start_child(
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let process = fork(move || {
         become_program(program, keeper, inherited).send(tell);
-        // Nobody sees it: the front knows.
+        // Nobody sees this status: the front knows the reason.
         127
     })?;
     match Failure::receive(told) {
@@ -183,7 +183,7 @@ fn start_child(
     }
 }
 
-/// The keeper's end and the tree's. What comes out of the first says who sent it.
+/// The keeper's end and the tree's. Messages at the keeper's end carry the sender's identity.
 fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
     let (kept, tree) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
@@ -192,20 +192,21 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 impl Child {
-    /// The number of the process.
+    /// Its process ID.
     pub fn id(&self) -> u32 {
         self.process.as_raw_nonzero().get() as u32
     }
 
-    /// Waits, after the program has ended, until the keeper has too, or stays for other processes.
+    /// Waits, after the program's end, until the keeper ends too or says that it stays for other
+    /// processes.
     ///
-    /// Returns what its end did to the program, if it was killed before.
+    /// If the keeper was killed earlier, returns what that meant for the program.
     pub fn take_leave(&mut self, control: &Control) -> Option<Fell> {
         let keeper = self.keeper.as_mut()?;
         let slot = control.slots.get(keeper.slot);
         let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
         while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
-            // It tells when it has seen the program's end, unless it is killed.
+            // Unless it is killed, it reports that it has seen the program's end.
             let flags = futex::Flags::empty();
             let _ = futex::wait(&control.tree, flags, tree::RUNS, Some(&LOOK));
             keeper.look();
@@ -235,10 +236,10 @@ impl Child {
                         return Ok(ended);
                     }
                 }
-                // What the terminal sends goes to the whole foreground group, the program too.
+                // The terminal signals the whole foreground group, so the program has it already.
                 1.. if info.si_code == libc::SI_KERNEL => {}
                 1.. => self.pass_on(signal),
-                // Interrupted by a signal that is not ours to wait for.
+                // Interrupted by another signal.
                 _ => {}
             }
         }
@@ -263,7 +264,7 @@ impl Child {
     }
 
     fn pass_on(&self, signal: libc::c_int) {
-        // SAFETY: the child has not been waited for to its end, so that the number is its own.
+        // SAFETY: the child's end has not been collected, so the number is still its own.
         unsafe { libc::kill(self.process.as_raw_nonzero().get(), signal) };
     }
 }
@@ -275,9 +276,9 @@ impl Watched {
         self.state
     }
 
-    /// Kills what is left of a tree that has lost its keeper: its processes could neither execute a
-    /// program nor ask each other for memory. Children that are forked meanwhile look for the keeper and
-    /// end by themselves.
+    /// Kills the rest of a tree that has lost its keeper: its processes could neither execute a program
+    /// nor ask each other for memory. Children forked meanwhile check for the keeper and end by
+    /// themselves.
     fn end_tree(&mut self) {
         for _ in 0..ROUNDS {
             if !trees::kill_holders(self.memory) {
@@ -310,7 +311,7 @@ fn ended(status: WaitStatus) -> Option<Ended> {
     }
 }
 
-/// The signals that we wait for: those passed on, and the child's own.
+/// The signals that we wait for: the forwarded ones and `SIGCHLD`.
 pub fn signals() -> libc::sigset_t {
     // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions.
     unsafe {
@@ -325,7 +326,7 @@ pub fn signals() -> libc::sigset_t {
 
 /// Ends this process by the signal that ended the program.
 pub fn die_of(signal: libc::c_int) -> ExitCode {
-    // The program has left a core if it wanted one; ours would only overwrite it.
+    // The program has dumped its core if it was to; ours would overwrite it.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
     // SAFETY: the default action is a valid one for any signal, and the set is valid.
@@ -337,6 +338,6 @@ pub fn die_of(signal: libc::c_int) -> ExitCode {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
         libc::raise(signal);
     }
-    // A signal that does not end a process by default ended the program all the same.
+    // The default action of this signal ends no process, although it ended the program.
     ExitCode::from((128 + signal) as u8)
 }

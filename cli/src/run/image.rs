@@ -1,5 +1,5 @@
-//! The runtime that is placed in programs: a static position-independent executable, laid out as it
-//! will lie in memory.
+//! The runtime's image for programs: a static position-independent executable, laid out as in
+//! memory.
 
 use object::LittleEndian;
 use object::elf::{
@@ -13,14 +13,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-/// What the file is called that programs map the runtime's code from.
+/// The name of the file from which programs map the runtime's code.
 const NAME: &str = "pagefault-runtime";
 const PAGE: u64 = 4096;
 /// A runtime that is longer than this is damaged.
 const LONGEST: u64 = 64 << 20;
 const LE: LittleEndian = LittleEndian;
 
-/// What the processor may do with a part of the image.
+/// The access rights of a part of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read it.
@@ -33,15 +33,15 @@ pub enum Access {
 
 /// A runtime, ready to be placed.
 pub struct Image<'file> {
-    /// What is in memory, in the order of addresses, without the zeros behind each. What nobody
-    /// writes to is the file's.
+    /// The segments in the order of addresses, without their trailing zeros. Unchanged content is
+    /// borrowed from the file.
     segments: Vec<Segment<'file>>,
     /// The length in memory, in whole pages.
     len: u64,
-    /// The parts that are not written to, by their offsets, each in whole pages.
+    /// The parts with their access rights, in whole pages.
     parts: Vec<(Range<u64>, Access)>,
     relocations: Vec<Relocation>,
-    /// How far the image is the same in every process, in whole pages.
+    /// The length of the image's start that is the same in every process, in whole pages.
     same: u64,
     /// The offset of the first instruction.
     entry: u64,
@@ -58,17 +58,17 @@ struct Segment<'file> {
 
 /// An address in the image.
 struct Relocation {
-    /// In which segment, and where in it.
+    /// The segment, and the offset in it.
     segment: usize,
     at: usize,
-    /// The offset in the image of what is there.
+    /// The offset in the image that its content names.
     offset: u64,
 }
 
-/// Why a file is no runtime.
+/// Why a file is not a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// It does not say what it should.
+    /// A field has an unexpected value.
     #[error("the runtime is damaged")]
     Damaged,
     /// It is another kind of program.
@@ -77,7 +77,7 @@ pub enum ImageError {
     /// It would need a dynamic linker.
     #[error("the runtime has relocations other than R_X86_64_RELATIVE")]
     Relocations,
-    /// It has not exactly one executable segment, or one that is writable.
+    /// It does not have exactly one executable segment, or that one is writable.
     #[error("the runtime must have one executable segment, and none both writable and executable")]
     Segments,
 }
@@ -89,7 +89,7 @@ impl From<object::read::Error> for ImageError {
 }
 
 impl<'file> Image<'file> {
-    /// Lays a file out.
+    /// Parses a file and lays it out.
     pub fn parse(file: &'file [u8]) -> Result<Self, ImageError> {
         let header = FileHeader64::<LittleEndian>::parse(file)?;
         if header.e_machine(LE) != EM_X86_64 || header.e_type(LE) != ET_DYN {
@@ -129,7 +129,7 @@ impl<'file> Image<'file> {
         &self.text
     }
 
-    /// The beginning of the image that is the same wherever it lies, and is not written to: whole pages.
+    /// The start of the image that is read-only and the same at every address: whole pages.
     pub fn same(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.same as usize];
         for Segment { start, content } in &self.segments {
@@ -141,8 +141,8 @@ impl<'file> Image<'file> {
         bytes
     }
 
-    /// The same in a file that nobody can change any more, to be mapped by programs of several users:
-    /// writing it into each takes ten times as long.
+    /// The same in a sealed file, which programs of several users map: writing it into each program
+    /// takes ten times as long.
     pub fn share(&self) -> rustix::io::Result<OwnedFd> {
         let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut bytes = &self.same()[..];
@@ -155,19 +155,19 @@ impl<'file> Image<'file> {
         Ok(file)
     }
 
-    /// How long that beginning is.
+    /// The length of that start.
     pub const fn same_len(&self) -> u64 {
         self.same
     }
 
-    /// The parts by their offsets, each in whole pages, with what may be done with them. What is in
-    /// none of them, and what is writable, is memory to read and write.
+    /// The parts by their offsets, each in whole pages, with their access rights. The rest is
+    /// memory for reading and writing.
     pub fn parts(&self) -> &[(Range<u64>, Access)] {
         &self.parts
     }
 
-    /// What the memory is to hold behind [`Image::same`] if the image begins at `base`: offsets and
-    /// bytes, and zeros everywhere else.
+    /// The content of memory after [`Image::same`] if the image starts at `base`: offsets and
+    /// bytes; the rest is zeros.
     pub fn relocated(&mut self, base: u64) -> impl Iterator<Item = (u64, &[u8])> {
         for Relocation { segment, at, offset } in &self.relocations {
             let address = base.wrapping_add(*offset).to_le_bytes();
@@ -207,7 +207,7 @@ fn lay_out<'file>(
     Ok((segments, len))
 }
 
-/// The segment with the `len` bytes at an offset of the image, and where they are in it.
+/// The segment that contains `len` bytes at an offset of the image, and their offset in it.
 fn find(segments: &[Segment], start: u64, len: u64) -> Option<(usize, usize)> {
     segments.iter().enumerate().find_map(|(index, segment)| {
         let at = start.checked_sub(segment.start)?;
@@ -216,7 +216,7 @@ fn find(segments: &[Segment], start: u64, len: u64) -> Option<(usize, usize)> {
     })
 }
 
-/// The parts that need another protection than reading and writing, and those that stay.
+/// The segments with their access rights, then the parts that become read-only after relocation.
 fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>, ImageError> {
     let mut parts: Vec<(Range<u64>, Access)> = Vec::new();
     let kinds = [PT_LOAD, PT_GNU_RELRO];
@@ -230,7 +230,7 @@ fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>
             (PT_LOAD, false, true) => Access::Execute,
             (PT_LOAD, true, false) => Access::Write,
             (PT_LOAD, false, false) => Access::Read,
-            // Written by relocations alone, and those are done by then.
+            // Only relocations write to it, and they are done by then.
             _ => {
                 let whole = start.next_multiple_of(PAGE)..end / PAGE * PAGE;
                 if whole.start < whole.end {
@@ -244,7 +244,7 @@ fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>
     Ok(parts)
 }
 
-/// How far the image is the same wherever it lies, and is not written to.
+/// The length of the image's start that is read-only and the same at every address.
 fn same(segments: &[Segment], parts: &[(Range<u64>, Access)], changed: &[Relocation]) -> u64 {
     let relocated = changed.iter().map(|relocation| segments[relocation.segment].start);
     let written = parts.iter().filter(|(_, access)| *access == Access::Write);
@@ -364,7 +364,8 @@ mod tests {
         assert_eq!(Image::parse(&writable).err(), Some(ImageError::Segments));
     }
 
-    /// Whatever is cut off or overwritten, there is an error or an image, never a panic.
+    /// However the file is truncated or overwritten, parsing gives an error or an image, and never
+    /// panics.
     #[test]
     fn damage_is_never_a_panic() {
         let whole = file();

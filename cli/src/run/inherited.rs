@@ -1,15 +1,15 @@
-//! What the caller gave us and the program is to have: standard streams that are closed, ignored
-//! signals, the signal mask.
+//! What the program inherits from our caller: closed standard streams, ignored signals, the signal
+//! mask.
 //!
 //! Rust's standard library opens `/dev/null` in place of closed standard streams, and ignores
-//! `SIGPIPE`, before `main`. So we look before it does.
+//! `SIGPIPE`, before `main`. So we record both earlier.
 
 use libc::{c_int, sighandler_t};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::{mem, ptr};
 
-/// Called before the standard library begins.
+/// Runs before the standard library starts.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;
@@ -21,7 +21,7 @@ const PIPE_IGNORED: u32 = 1 << 3;
 extern "C" fn look() {
     let mut found = 0;
     for stream in 0..3 {
-        // SAFETY: asking for the flags of a descriptor changes nothing.
+        // SAFETY: reading the flags of a descriptor changes nothing.
         if unsafe { libc::fcntl(stream, libc::F_GETFD) } == -1 {
             found |= 1 << stream;
         }
@@ -34,7 +34,7 @@ extern "C" fn look() {
 
 /// Whether a signal is ignored.
 fn is_ignored(signal: c_int) -> bool {
-    // SAFETY: nothing is changed, and the answer is written to memory of ours.
+    // SAFETY: the call changes nothing, and writes its answer to our memory.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         libc::sigaction(signal, ptr::null(), &raw mut action) == 0
@@ -44,7 +44,7 @@ fn is_ignored(signal: c_int) -> bool {
 
 fn dispose(signal: c_int, ignored: bool) {
     let action: sighandler_t = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
-    // SAFETY: both are actions for every signal.
+    // SAFETY: both are valid actions for every signal.
     unsafe { libc::signal(signal, action) };
 }
 
@@ -55,8 +55,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Blocks signals for ourselves, to be waited for; and lets us hear of our children, which a caller
-    /// may have kept us from.
+    /// Blocks the signals that we wait for, and restores `SIGCHLD`, which the caller may have ignored.
     pub fn block(signals: &libc::sigset_t) -> Self {
         let child_ignored = is_ignored(libc::SIGCHLD);
         dispose(libc::SIGCHLD, false);
@@ -69,13 +68,14 @@ impl Inherited {
         Self { mask, child_ignored }
     }
 
-    /// Gives it to a process that is about to execute the program.
+    /// Restores all of it in a process that is about to execute the program.
     pub fn restore(&self) {
         let found = FOUND.load(Relaxed);
         dispose(libc::SIGPIPE, found & PIPE_IGNORED != 0);
         dispose(libc::SIGCHLD, self.child_ignored);
         for stream in (0..3).filter(|stream| found & 1 << stream != 0) {
-            // SAFETY: the standard library's own, opened for want of another; nothing uses it after.
+            // SAFETY: the standard library opened it in place of the closed stream; nothing uses it
+            // from here on.
             unsafe { libc::close(stream) };
         }
         // SAFETY: the set is valid for the call.

@@ -1,10 +1,10 @@
-//! The keeper: a process beside the tree that places the runtime in every program the tree executes,
-//! and gives back the slots of processes that have ended.
+//! The keeper: a process beside the tree that places the runtime in every program of the tree, and
+//! frees the slots of processes that have ended.
 //!
-//! It is forked from the front and outlives it if the tree does. It belongs to no terminal, holds no
-//! file of the caller's, and ends when the last process of the tree is gone. All tracing is done by its
-//! first thread; the second one compresses (`compress.rs`). A process is traced from its request to the
-//! first instruction of the new program.
+//! The front forks it, and it outlives the front if the tree does. It has no terminal and none of the
+//! caller's files, and ends with the last process of the tree. Its first thread does all tracing; the
+//! second one compresses (`compress.rs`). A process is traced from its request to the first instruction
+//! of the new program.
 
 mod exec;
 mod leave;
@@ -28,23 +28,23 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// What an event is about: these, or a slot.
+/// The sources of events: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
 const FRONT: u64 = u64::MAX - 2;
-/// How often to check processes for which there was no descriptor.
+/// How often to check the processes without a pidfd.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Runs until the tree is gone. The process must have one thread and nothing that it still needs
-/// but these.
+/// Runs until the tree is gone. The process must have one thread, and needs nothing but the
+/// arguments.
 pub fn run(
     socket: OwnedFd,
     tree: Shared<'_>,
     image: Image<'static>,
     start: Start,
 ) -> io::Result<()> {
-    // Closed with all that is the caller's, by number.
+    // `leave` closes it with the caller's files, by number.
     let socket = ManuallyDrop::new(socket);
     let own = [&*socket, tree.memory].into_iter().chain(tree.swap.iter().flatten());
     let mut own = leave_the_caller(&own.collect::<Vec<_>>())?.into_iter();
@@ -62,7 +62,7 @@ pub fn run(
 pub struct Start {
     /// The slot of the program that the command was asked to run.
     pub first: u32,
-    /// The process that was asked.
+    /// The command's own process.
     pub front: Pid,
 }
 
@@ -83,7 +83,7 @@ fn stops() -> io::Result<OwnedFd> {
 /// A process of the tree.
 struct Member {
     process: Pid,
-    /// Readable when it has ended; `None` where there was no descriptor left.
+    /// Its pidfd; `None` if no descriptor was free.
     end: Option<OwnedFd>,
 }
 
@@ -102,7 +102,7 @@ struct Keeper<'a> {
     image: Image<'static>,
     /// The slot of the program that the command was asked to run.
     first: u32,
-    /// Whether that has begun.
+    /// Whether that program has begun.
     begun: bool,
     /// Readable when the front has ended; `None` once that is known.
     front: Option<OwnedFd>,
@@ -110,17 +110,18 @@ struct Keeper<'a> {
     is_doomed: bool,
     /// Whether the compressor was started, or could not be.
     compresses: bool,
-    /// Whether a process has asked for frames since children were looked for that were killed early.
+    /// Whether a process has asked for frames since the last search for children that were killed
+    /// early.
     short: bool,
-    /// Slots of children that were gone at the last look and had not been heard of, and their numbers.
+    /// Slots and process IDs of children that had sent nothing and were gone at the last search.
     unborn: Vec<(u32, u32)>,
     socket: OwnedFd,
     stops: OwnedFd,
     events: OwnedFd,
     members: HashMap<u32, Member>,
-    /// Slots whose processes are gone, and whose memory others use.
+    /// Slots whose processes are gone, but whose memory others use.
     outlived: HashSet<u32>,
-    /// By the number of the process.
+    /// By process ID.
     traced: HashMap<i32, Traced>,
 }
 
@@ -209,7 +210,7 @@ impl<'a> Keeper<'a> {
             let mut parts = [IoSliceMut::new(&mut packet)];
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             let len = match rustix::net::recvmsg(&self.socket, &mut parts, &mut extra, flags) {
-                // The end, or a packet without content; the first is seen by the hang-up.
+                // End of file or an empty packet; the hang-up event tells which.
                 Ok(received) if received.bytes == 0 => return,
                 Ok(received) => received.bytes,
                 Err(Errno::INTR) => continue,
@@ -232,7 +233,7 @@ impl<'a> Keeper<'a> {
         match message {
             Message::Born { slot } => drop(self.enrol(sender, slot)),
             Message::Cancel { .. } => self.cancel(sender),
-            // Whoever asks once more gets no second one.
+            // A second request starts no second compressor.
             Message::Compress { .. } if std::mem::replace(&mut self.compresses, true) => {}
             Message::Compress { .. } => compress::start(self.departed.file(), self.control),
             Message::Press { slot } => {
@@ -253,15 +254,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Asks the process with the most frames to evict some for others.
+    /// Asks the process with the most frames to evict some for the asking one.
     fn press(&self, asking: u32) {
         /// The frames that a process may always keep.
         const LEAST: u32 = 64;
-        // Who asks in the memory of another process has what that one is charged with.
+        // A process in another one's memory shares what that one is charged with.
         let others = self.control.slots.get(asking).and_then(Slot::memory);
         let richest = self.control.slots.richest(others.unwrap_or(asking), LEAST);
         let Some(member) = richest.and_then(|slot| self.member_with(slot)) else { return };
-        // A program that is about to begin has no handler, and by default the signal kills.
+        // A program that has not begun yet has no handler, and the signal's default action kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {
             return;
         }
@@ -272,14 +273,14 @@ impl<'a> Keeper<'a> {
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
         unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
         let at = &raw const info;
-        // SAFETY: the information lives for the call. A process that ended meanwhile gets nothing.
+        // SAFETY: the information outlives the call. If the process has ended, the call fails.
         unsafe {
             match &member.end {
                 Some(end) => {
                     let end = end.as_raw_fd();
                     libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
                 }
-                // Its number may be another's by now.
+                // Its process ID may have been reused.
                 None => 0,
             }
         };
@@ -290,7 +291,7 @@ impl<'a> Keeper<'a> {
         let found = self.control.slots.get(slot).ok_or(Errno::INVAL)?;
         match self.members.get(&slot) {
             Some(member) if member.process == process => return Ok(()),
-            // Another process has it, and lives.
+            // Another living process has it.
             Some(member) if rustix::process::test_kill_process(member.process).is_ok() => {
                 return Err(Errno::BUSY);
             }
@@ -298,7 +299,7 @@ impl<'a> Keeper<'a> {
         }
         found.pid.store(process.as_raw_nonzero().get() as u32, Relaxed);
         match self.watch(process, slot) {
-            // It ended before we heard of it, and its parent shares pages with nobody now.
+            // It ended before its message came, and its parent no longer shares pages with it.
             Err(Errno::SRCH) => {
                 self.leave_memory(slot);
                 Err(Errno::SRCH)
@@ -307,7 +308,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Makes the process that has a slot one whose end is seen.
+    /// Registers the process of a slot, so that its end is noticed.
     fn watch(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let end = match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
             Ok(end) => {
@@ -316,14 +317,14 @@ impl<'a> Keeper<'a> {
                 Some(end)
             }
             Err(Errno::SRCH) => return Err(Errno::SRCH),
-            // No descriptor is left, so that it is looked for from time to time.
+            // No descriptor is free, so it is checked from time to time.
             Err(_) => None,
         };
         self.members.insert(slot, Member { process, end });
         Ok(())
     }
 
-    /// Gives back the slot of a process that has ended, or is managed no more.
+    /// Frees the slot of a process that has ended or is no longer managed.
     fn ended(&mut self, slot: u32) {
         if let Some(member) = self.members.remove(&slot) {
             if let Some(end) = &member.end {
@@ -336,7 +337,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Ends the tree if the front ended before the program: somebody killed it, and meant the whole
+    /// Ends the tree if the front ended before the program: a kill of the front means the whole
     /// tree.
     fn front_ended(&mut self) {
         let Some(front) = self.front.take() else { return };
@@ -346,14 +347,14 @@ impl<'a> Keeper<'a> {
             None => !self.begun,
         };
         if self.is_doomed {
-            // Children that have not been heard of are killed when they are.
+            // Children that have sent nothing yet are killed at their first message.
             self.members.values().for_each(|member| kill(member.process));
         }
     }
 
-    /// Frees what a process held whose memory is gone.
+    /// Frees what a process held, when its memory is gone.
     fn let_go(&self, slot: u32) {
-        // If the file cannot be read the tree is charged with too much, and its limits hold.
+        // If the file cannot be read, the tree is charged too much; its limits still hold.
         let _ = self.departed.leave_all(self.control, slot);
     }
 
@@ -370,8 +371,8 @@ impl<'a> Keeper<'a> {
         ended.into_iter().for_each(|slot| self.ended(slot));
     }
 
-    /// Gives back the slots of children that were killed before they could tell of themselves. Whatever
-    /// one that was gone at the last look has sent is received by now.
+    /// Frees the slots of children that were killed before their first message. If a child was gone at
+    /// the last search, any message of its own has been received by now.
     fn look_for_unborn(&mut self) {
         for (slot, number) in std::mem::take(&mut self.unborn) {
             if self.control.slots.get(slot).is_some_and(|found| found.claim(None, number)) {
@@ -389,7 +390,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Kills a process, if it is still there.
+/// Kills a process, if it still exists.
 fn kill(process: Pid) {
     let _ = rustix::process::kill_process(process, Signal::KILL);
 }
@@ -400,12 +401,12 @@ fn answer(slot: &Slot, word: u32) {
     let _ = futex::wake(&slot.word, futex::Flags::empty(), u32::MAX >> 1);
 }
 
-/// Whether nobody holds the other end of a socket.
+/// Whether no process holds the other end of a socket.
 pub fn is_hung_up(socket: &OwnedFd) -> bool {
     ready(socket, PollFlags::empty()).contains(PollFlags::HUP)
 }
 
-/// What a descriptor is ready for now.
+/// The events for which a descriptor is ready.
 fn ready(descriptor: &OwnedFd, wanted: PollFlags) -> PollFlags {
     let mut poll = [PollFd::new(descriptor, wanted)];
     match rustix::event::poll(&mut poll, Some(&NOW)) {

@@ -52,7 +52,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The least resident limit that leaves a program room to go on.
+/// The smallest resident limit with which a program can make progress.
 pub const LEAST_MEMORY: Size = Size(1 << 20);
 
 /// The limit may grow by this factor while the program runs.
@@ -98,7 +98,7 @@ pub struct Arguments {
     /// Resident memory limit of the process tree [default: half of the machine's memory]
     #[arg(long, short, value_name = "SIZE")]
     memory: Option<Size>,
-    // Given as an attribute, since the documentation would take the brackets for links.
+    // An attribute, because rustdoc would take the brackets for links.
     #[arg(
         long,
         value_name = "AREA",
@@ -174,7 +174,7 @@ impl CallChoice {
     }
 }
 
-/// Why the program did not run to its end.
+/// Why the program did not run to completion.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("--memory {0}: too small to work; give at least {LEAST_MEMORY}")]
@@ -189,7 +189,7 @@ enum Error {
     Program(#[from] program::Error),
     #[error("--stats-file {}: {source}", path.display())]
     StatsFile { path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("cannot write {}: {source}", path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("cannot watch the program: {0}")]
     Watch(io::Error),
@@ -281,7 +281,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         Some(Fell::AtItsStart) if ended == Ended::Signal(libc::SIGKILL) => {
             return Err(Error::Fell(program.path));
         }
-        // Whatever it ended with: it may have been told that its children were killed.
+        // Whatever its status: it may depend on children that were killed.
         Some(Fell::WithTheTree) => return Err(Error::Unkept(program.path)),
         _ => {}
     }
@@ -289,7 +289,7 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
     Ok(ended)
 }
 
-/// What a report says of the run besides what was watched.
+/// The parts of a report that do not come from watching.
 fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended: Ended) -> Run<'a> {
     Run {
         command: &arguments.command,
@@ -301,7 +301,7 @@ fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended:
     }
 }
 
-/// Starts the program on the road that was chosen.
+/// Starts the program, managed or not.
 fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Child, Error> {
     let to_execute = executable(&program.path, &arguments.command);
     let started = match &program.unmanaged {
@@ -317,7 +317,7 @@ fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Chi
     started.map_err(|error| refused(error, program.path.clone()))
 }
 
-/// The runtime: the one that was built with the command, or that of a file.
+/// The runtime: the embedded one, or one from a file.
 fn runtime(path: Option<&Path>) -> Result<Image<'static>, Error> {
     let Some(path) = path else { return Ok(Image::parse(RUNTIME)?) };
     let file =
@@ -326,7 +326,7 @@ fn runtime(path: Option<&Path>) -> Result<Image<'static>, Error> {
 }
 
 fn executable(path: &Path, arguments: &[OsString]) -> Program {
-    // What came as an argument of ours, or from the environment, has no byte of zero.
+    // Arguments and environment variables contain no zero byte.
     let string = |text: &[u8]| CString::new(text).unwrap_or_default();
     let arguments = arguments.iter().map(|argument| string(argument.as_bytes())).collect();
     Program::new(string(path.as_os_str().as_bytes()), arguments)
@@ -343,7 +343,7 @@ fn refused(error: StartError, program: PathBuf) -> Error {
     }
 }
 
-/// Works out the configuration, and opens the swap files of the tree.
+/// Makes the configuration, and opens the swap files of the tree.
 fn configure(arguments: &Arguments) -> Result<(Config, Vec<Option<OwnedFd>>), Error> {
     let memory = arguments.memory.unwrap_or_else(half_of_the_machine);
     if memory < LEAST_MEMORY {
@@ -377,14 +377,14 @@ fn half_of_the_machine() -> Size {
     Size(machine.totalram as u64 * u64::from(machine.mem_unit) / 2)
 }
 
-/// Looks whether the program was managed to its end.
+/// Checks whether the program was managed to its end.
 fn check(control: &Control, process: u32, program: &Path) -> Result<(), Error> {
     match control.failure() {
         Some((failed, message)) if failed == process => {
             Err(Error::Stopped { program: program.to_owned(), message })
         }
         Some((failed, message)) => {
-            // One of the processes that it started: what it makes of that is its own affair.
+            // It was another process of the tree; the program itself deals with that.
             complain!("stopped process {failed}: {message}");
             Ok(())
         }
@@ -399,7 +399,7 @@ struct Stats {
 }
 
 impl Stats {
-    /// Opens the file before the program has run for hours.
+    /// Opens the file at the start, so that a bad path fails before the program has run for hours.
     fn prepare(arguments: &Arguments) -> Result<Self, Error> {
         let open = |path: &PathBuf| match File::create(path) {
             Ok(file) => Ok((path.clone(), file)),
@@ -410,7 +410,7 @@ impl Stats {
         Ok(Self { format: arguments.stats.or(default), file })
     }
 
-    /// Writes them. That they cannot be written does not change how the program ended.
+    /// Writes the statistics. A failure does not change the exit status.
     fn write(self, config: &Config, control: &Mapped) {
         let Some(format) = self.format else { return };
         let text = report::text(format, config, control);

@@ -1,8 +1,8 @@
-//! Puts a runtime into a program that has been executed and has not run: memory for it, its image,
-//! a small stack, the control memory, and the registers with which it begins.
+//! Places a runtime in a program that was executed and has not run yet: its memory, image, small
+//! stack, control memory and initial registers.
 //!
-//! The program's own memory is not touched. System calls are made in it with an instruction that is
-//! there already, in the vDSO.
+//! The program's own memory is not touched. System calls in the program use a `syscall` instruction
+//! of its vDSO.
 
 use super::image::{Access, Image};
 use super::trace::{Resume, Stop, Tracee};
@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Range;
 
 const PAGE: u64 = 4096;
-/// The stack on which the runtime begins, with the boot block at its upper end.
+/// The stack on which the runtime starts, with the boot block at its top.
 const STACK: u64 = 64 << 10;
 /// `cs` of a 64-bit program.
 const LONG_MODE: u64 = 0x33;
@@ -30,22 +30,22 @@ const AT_SYSINFO_EHDR: u64 = 33;
 /// In `AT_HWCAP2`: programs may read and write the bases of `fs` and `gs`.
 const FSGSBASE: u64 = 1 << 1;
 
-/// What the process says of itself.
+/// What the process has put into its slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
     /// Its slot.
     pub slot: u32,
-    /// The descriptor of the control memory in it.
+    /// Its descriptor of the control memory.
     pub control_fd: i32,
-    /// The socket to the keeper in it.
+    /// Its socket to the keeper.
     pub socket_fd: i32,
-    /// The file of the runtime's code in it; −1 for none.
+    /// Its descriptor of the runtime's code; −1 for none.
     pub code_fd: i32,
-    /// Whether it is the one that the command was asked to run.
+    /// Whether it is the program that the command runs.
     pub first: bool,
 }
 
-/// Why a program was left as it is.
+/// Why no runtime was placed in a program.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// It gained rights.
@@ -54,21 +54,21 @@ pub enum PlaceError {
     /// It is of another architecture.
     #[error("it is not for x86-64")]
     Foreign,
-    /// The host hides its memory, since its file may be executed and not read.
+    /// The host hides its memory, because its file may be executed but not read.
     #[error("its file is unreadable")]
     Unreadable,
     /// A system call in it failed.
     #[error("{what}: {source}")]
     Call {
-        /// What it was to do.
+        /// The purpose of the call.
         what: &'static str,
         /// The host's answer.
         source: io::Error,
     },
-    /// The host does not let us look at it.
+    /// The host does not let us read it.
     #[error("cannot inspect it: {0}")]
     Look(io::Error),
-    /// There is no slot for it beside the one that its old memory keeps.
+    /// No slot is free besides the one that its old memory keeps.
     #[error("the tree has no room for it: {0}")]
     Slot(rustix::io::Errno),
     /// It has ended.
@@ -76,19 +76,19 @@ pub enum PlaceError {
     Ended,
 }
 
-/// Places a runtime in a program that stands at [`Stop::Exec`]. On success it stands where it only
-/// has to be let go.
+/// Places a runtime in a program that is stopped at [`Stop::Exec`]. On success the program is ready
+/// to be resumed.
 pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(), PlaceError> {
     let entry = look(program)?;
     let mut remote = Remote::begin(program, entry)?;
     let placed = fill(&mut remote, image, process);
-    // Signals that came meanwhile are delivered when it goes on.
+    // Signals that arrived meanwhile are delivered when it resumes.
     let restored = remote.end();
     let registers = placed?;
     restored.and_then(|()| program.set_registers(&registers)).map_err(PlaceError::Look)
 }
 
-/// Makes a program exit with a status when it is let go, after a call in it has failed.
+/// Makes a program exit with a status when it resumes, after a call in it has failed.
 pub fn exit(program: Tracee, status: u8) -> io::Result<()> {
     let vdso = auxiliary(program).map_err(io::Error::other)?.vdso;
     let mut registers = program.registers()?;
@@ -99,7 +99,7 @@ pub fn exit(program: Tracee, status: u8) -> io::Result<()> {
     program.set_registers(&registers)
 }
 
-/// What a program is to begin with, as far as it concerns us.
+/// What we need to know about a new program.
 #[derive(Clone, Copy)]
 struct Entry {
     registers: user_regs_struct,
@@ -107,7 +107,7 @@ struct Entry {
     has_gs_base: bool,
 }
 
-/// Looks whether a program can be managed.
+/// Checks whether a program can be managed.
 fn look(program: Tracee) -> Result<Entry, PlaceError> {
     let registers = program.registers().map_err(PlaceError::Look)?;
     if registers.cs != LONG_MODE {
@@ -123,7 +123,7 @@ fn look(program: Tracee) -> Result<Entry, PlaceError> {
     Ok(Entry { registers, vdso: auxiliary.vdso, has_gs_base: auxiliary.has_gs_base })
 }
 
-/// What the kernel tells a program, as far as it concerns us.
+/// The entries of the auxiliary vector that we need.
 #[derive(Clone, Copy, Default)]
 struct Auxiliary {
     secure: bool,
@@ -165,7 +165,7 @@ fn gadget(program: Tracee, vdso: u64) -> io::Result<u64> {
     Ok(vdso + at as u64)
 }
 
-/// Makes and fills the runtime's memory. Returns the registers with which the runtime begins.
+/// Maps and fills the runtime's memory. Returns the runtime's initial registers.
 fn fill(
     remote: &mut Remote,
     image: &mut Image,
@@ -212,15 +212,15 @@ fn fill(
     Ok(begin(&remote.entry, base + image.entry(), block))
 }
 
-/// The registers with which the runtime begins: a call of its entry with the block as argument.
+/// The runtime's initial registers: a call of its entry with the boot block as argument.
 fn begin(program: &user_regs_struct, entry: u64, block: u64) -> user_regs_struct {
-    // A return address of zero, and the alignment of a function that has just been called.
+    // A return address of zero, and the stack alignment of a function entry.
     let stack = (block & !15) - 8;
     user_regs_struct {
         rip: entry,
         rdi: block,
         rsp: stack,
-        // No system call must be restarted.
+        // The kernel must restart no system call.
         orig_rax: u64::MAX,
         rax: 0,
         rbx: 0,
@@ -243,11 +243,11 @@ fn begin(program: &user_regs_struct, entry: u64, block: u64) -> user_regs_struct
 /// System calls in a stopped program.
 struct Remote {
     program: Tracee,
-    /// The registers that the kernel gave it.
+    /// The registers that the kernel gave the program.
     entry: user_regs_struct,
     /// The address of a `syscall` instruction.
     gadget: u64,
-    /// The signals that it blocks by itself.
+    /// The program's own signal mask.
     mask: u64,
     /// Whether it may use the base of `gs`.
     has_gs_base: bool,
@@ -270,7 +270,7 @@ impl Remote {
         self.program.set_mask(self.mask)
     }
 
-    /// Maps memory to be read and written, private or of a file.
+    /// Maps memory for reading and writing, private or of a file.
     fn map(&mut self, what: &'static str, len: u64, file: i32) -> Result<u64, PlaceError> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = match file {
@@ -301,7 +301,7 @@ impl Remote {
             ..self.entry
         };
         self.program.set_registers(&registers).map_err(PlaceError::Look)?;
-        // Into the call, and out of it.
+        // To the entry of the call, and to its exit.
         self.advance()?;
         self.advance()?;
         let answer = self.program.registers().map_err(PlaceError::Look)?.rax;
@@ -313,7 +313,7 @@ impl Remote {
         Ok(answer)
     }
 
-    /// Lets the program go on to where it enters or leaves a system call.
+    /// Resumes the program until it enters or leaves a system call.
     fn advance(&self) -> Result<(), PlaceError> {
         let mut signal = 0;
         loop {
@@ -322,15 +322,15 @@ impl Remote {
             signal = match self.program.wait().map_err(gone)? {
                 Stop::Call => return Ok(()),
                 Stop::Ended => return Err(PlaceError::Ended),
-                // SIGSTOP alone cannot be blocked. The process stops when it is let go.
+                // Only SIGSTOP cannot be blocked. The process stops when it resumes.
                 Stop::Signal(signal) => signal,
                 Stop::Group | Stop::Interrupted | Stop::Exec => 0,
             };
         }
     }
 
-    /// Puts the beginning of an image in place that is the same everywhere: by mapping it, or where the
-    /// host does not let programs execute what is in that file, by writing it.
+    /// Places the start of the image that is the same everywhere: maps it, or writes it if the host
+    /// does not let the program execute the file.
     fn place_same(&mut self, image: &Image, base: u64, file: i32) -> Result<(), PlaceError> {
         let len = image.same_len();
         let prot = (libc::PROT_READ | libc::PROT_EXEC) as u64;

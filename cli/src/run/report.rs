@@ -15,7 +15,7 @@ pub fn text(format: Format, config: &Config, control: &Control) -> String {
     }
 }
 
-/// The most bytes of the tree that were in use at once.
+/// The peaks of the tree's memory, in bytes.
 struct Peaks {
     resident: u64,
     /// Of compressed memory.
@@ -36,7 +36,7 @@ impl Peaks {
     }
 }
 
-/// The corrections, in the order of the decision tree, with what they count.
+/// The corrections in the order of the decision tree, with their counters.
 fn corrections(counters: &Counters) -> [(&'static str, &Count); 8] {
     [
         ("anonymous", &counters.anonymous),
@@ -50,7 +50,7 @@ fn corrections(counters: &Counters) -> [(&'static str, &Count); 8] {
     ]
 }
 
-/// How many bytes of pages a byte of compressed RAM held; `None` where none was used.
+/// How many bytes of pages a byte of compressed RAM held; `None` if none was used.
 pub fn ratio(counters: &Counters) -> Option<f64> {
     let compressed = counters.compressed_bytes.value();
     (compressed > 0).then(|| counters.uncompressed_bytes.value() as f64 / compressed as f64)
@@ -125,7 +125,11 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     line("read ahead", guesses(&counters.read_ahead));
     line("populated ahead", guesses(&counters.populated_ahead));
     let (takeovers, pages) = (counters.takeovers.value(), counters.taken_over.value());
-    line("taken over from the host", format!("{pages} pages of {takeovers} processes"));
+    let taken = match takeovers + minor + major {
+        0 => "nothing: the tree fitted its limit, so the kernel handled its faults".to_owned(),
+        _ => format!("{pages} pages of {takeovers} processes"),
+    };
+    line("taken over from the host", taken);
     line("refused calls", counters.refused.value().to_string());
     for (spec, (out, back)) in
         config.swap.iter().zip(counters.pages_out.iter().zip(&counters.pages_in))
@@ -150,14 +154,14 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     format!("pagefault:\n{text}")
 }
 
-/// Pages brought before they were touched, and what became of them.
+/// Pages brought ahead of need, and how many were used.
 fn guesses(ahead: &Ahead) -> String {
     let Ahead { brought, used, wasted } = ahead;
     let [brought, used, wasted] = [brought, used, wasted].map(Count::value);
     format!("{brought} pages ({used} used, {wasted} wasted)")
 }
 
-/// A swap area as it would be given.
+/// A swap area as on the command line.
 pub fn area(spec: &SwapSpec) -> String {
     let place = match &spec.storage {
         Storage::Ram => "ram".to_owned(),

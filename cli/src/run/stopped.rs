@@ -1,4 +1,4 @@
-//! A program that is stopped: the front stops too, so that the shell sees it, until either is continued.
+//! A stopped program: the front stops too, so that the shell sees it, until either is continued.
 
 use super::spawn::fork;
 use rustix::fs::{Mode, OFlags};
@@ -6,11 +6,11 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::time::Timespec;
 use std::ffi::CString;
 
-/// How often the program is looked at while it is stopped.
+/// How often to check a stopped program.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// Stops this process as the program stopped, until one of the two is continued or the program is killed;
-/// then neither is stopped.
+/// Stops this process by the program's stop signal, until either is continued or the program is killed.
+/// Afterwards neither is stopped.
 pub fn stop_with(program: Pid) {
     let myself = rustix::process::getpid();
     let (own, other) = (Status::of(myself), Status::of(program));
@@ -24,15 +24,15 @@ pub fn stop_with(program: Pid) {
         let _ = rustix::process::kill_process(watcher, Signal::KILL);
         let _ = rustix::process::waitpid(Some(watcher), WaitOptions::empty());
     }
-    // A program that was continued itself is told once.
+    // A program that was continued by itself gets one SIGCONT.
     if other.look() != Some(State::Runs) {
         let _ = rustix::process::kill_process(program, Signal::CONT);
     }
 }
 
-/// Continues the front when the program is stopped no more: the front cannot look itself.
+/// Continues the front when the program is no longer stopped: the stopped front cannot check.
 fn continue_with(front: Pid, own: &Status, program: &Status) {
-    // Whoever stops or continues the job does not mean this process, and it ends with the front.
+    // A group of its own, so that signals to the job do not reach it; it ends with the front.
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     while rustix::process::getppid() == Some(front) {
@@ -41,7 +41,7 @@ fn continue_with(front: Pid, own: &Status, program: &Status) {
                 let _ = rustix::process::kill_process(front, Signal::CONT);
                 return;
             }
-            // Then only who continues the front continues the program.
+            // Then only a continued front continues the program.
             (None, _) | (_, None) => return,
             _ => {}
         }
@@ -52,11 +52,11 @@ fn continue_with(front: Pid, own: &Status, program: &Status) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Stopped,
-    /// Or has ended, which nobody has waited for.
+    /// Or it has ended, and was not waited for yet.
     Runs,
 }
 
-/// The file that tells a process's state.
+/// The file with a process's state.
 struct Status(Option<CString>);
 
 impl Status {
@@ -64,15 +64,15 @@ impl Status {
         Self(CString::new(format!("/proc/{}/stat", process.as_raw_nonzero())).ok())
     }
 
-    /// The process's state; `None` where it cannot be seen. Allocates nothing.
+    /// The process's state; `None` if it cannot be read. Allocates nothing.
     fn look(&self) -> Option<State> {
         let file = rustix::fs::open(self.0.as_deref()?, OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut content = [0; 256];
         let len = rustix::io::read(&file, &mut content).ok()?;
-        // The name is in parentheses, and may have some of its own.
+        // The name is in parentheses, and may contain parentheses.
         let name_end = content[..len].iter().rposition(|byte| *byte == b')')?;
         match content[..len].get(name_end + 2)? {
-            // The second where the keeper waits for its exec, or another tracer holds it.
+            // A lower-case t if a tracer holds it: the keeper at an exec, or another one.
             b'T' | b't' => Some(State::Stopped),
             _ => Some(State::Runs),
         }

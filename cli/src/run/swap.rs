@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A swap area as given.
+/// A swap area as on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Area {
     place: Place,
@@ -24,13 +24,13 @@ enum Place {
     Temporary,
 }
 
-/// A text that names no swap area.
+/// Why a text names no swap area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AreaError {
     /// The first word is unknown.
     #[error("a swap area is ram, ram:SIZE, file:PATH, file:PATH:SIZE or file")]
     Form,
-    /// The size is none.
+    /// The size is invalid.
     #[error(transparent)]
     Size(#[from] SizeError),
 }
@@ -69,8 +69,8 @@ impl FromStr for Area {
     }
 }
 
-/// Reads `PATH`, `PATH:SIZE` or `:SIZE`; a path may contain colons, and ends with a size if what
-/// follows the last of them is one.
+/// Parses `PATH`, `PATH:SIZE` or `:SIZE`. A path may contain colons; the text after the last one is
+/// a size if it parses as one.
 fn file(text: &str) -> Result<Area, AreaError> {
     let (path, size) = match text.rsplit_once(':') {
         Some((path, size)) if size.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -82,11 +82,11 @@ fn file(text: &str) -> Result<Area, AreaError> {
     Ok(Area { place, size })
 }
 
-/// Less than this holds no page beside the tables that it needs.
+/// A smaller area holds no page besides its tables.
 const LEAST_RAM: Size = Size(64 << 10);
 
-/// The most compressed RAM in all. Each process reserves addresses for it, of which the program needs the
-/// rest: a process has 128 TiB, in two parts around the program.
+/// The most compressed RAM of all areas together. Each process reserves addresses for it, and the program
+/// needs the rest of the 128 TiB, which lies in two parts around the program.
 pub const MOST_RAM: Size = Size(16 << 40);
 
 impl Area {
@@ -95,8 +95,8 @@ impl Area {
     /// A temporary file of the default size.
     pub const TEMPORARY: Self = Self { place: Place::Temporary, size: None };
 
-    /// Opens it for the whole tree: what the managers are told, with the size filled in and the path absolute,
-    /// and the file, which is tried by writing a page.
+    /// Opens it for the whole tree. Returns its specification, with the size filled in and the path absolute,
+    /// and its file, which is tested by writing a page.
     pub fn open(&self, memory: Size) -> Result<OpenArea, Error> {
         let bytes = self.size.map(|size| size.0);
         match &self.place {
@@ -110,10 +110,10 @@ impl Area {
                 Ok(OpenArea { spec, file: None })
             }
             Place::File(path) => {
-                // Where a second file is needed.
+                // The directory for a second file.
                 let file = Opened::named(&c_path(path), &c_path(&directory()), bytes)?;
                 probe(&file, path)?;
-                // It exists now, so that it has an absolute name for messages.
+                // It exists now, so it has an absolute path for messages.
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                 Ok(OpenArea::of(Storage::File(path.into_os_string().into_vec()), file))
             }
@@ -127,11 +127,11 @@ impl Area {
     }
 }
 
-/// A swap area that the tree can use.
+/// An open swap area.
 #[derive(Debug)]
 pub struct OpenArea {
     pub spec: SwapSpec,
-    /// Its file, if it is one and could be made.
+    /// Its file, if it has one that could be created.
     pub file: Option<OwnedFd>,
 }
 
@@ -142,13 +142,13 @@ impl OpenArea {
     }
 }
 
-/// What is used where nobody names an area: compressed RAM, then a temporary file. On a full disk the
-/// program does with RAM, and hears of the file only if that is not enough.
+/// The default areas: compressed RAM, then a temporary file. On a full disk the program starts with
+/// RAM alone, and fails only if that is not enough.
 pub fn default_areas(memory: Size) -> Result<Vec<OpenArea>, Error> {
     let directory = canonical_directory();
     let file = match Opened::temporary(&c_path(&directory), None) {
         Ok(file) => match probe(&file, &directory) {
-            // There may be room later.
+            // The disk may have room later.
             Err(error) if !error.is_full() => return Err(error),
             _ => OpenArea::of(temporary(directory), file),
         },
@@ -170,17 +170,17 @@ fn canonical_directory() -> PathBuf {
     directory.canonicalize().unwrap_or(directory)
 }
 
-/// A path that came from the command line or the environment, and so has no byte of zero.
+/// A path from the command line or the environment, which contains no zero byte.
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
 
-/// Where temporary files go.
+/// The directory for temporary files.
 pub fn directory() -> PathBuf {
     std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
 }
 
-/// Writes a page to a file and takes it back.
+/// Writes a page to a file and removes it again.
 fn probe(file: &Opened, path: &Path) -> Result<(), Error> {
     file.probe().map_err(|error| match error {
         IoError::Full => Error::Full(path.to_owned()),

@@ -1,13 +1,13 @@
-//! A thread of another process under `ptrace(2)`: stopped, looked at, changed, let go.
+//! A thread of another process under `ptrace(2)`: stop, read, change, resume.
 //!
-//! Threads are seized, never attached to, so that stops of the program's own (`SIGSTOP`, the
-//! terminal) stay what they are.
+//! Threads are seized, never attached to, so that the program's own stops (`SIGSTOP`, the terminal)
+//! keep their meaning.
 
 use libc::{c_int, c_long, c_uint, c_void, pid_t, user_regs_struct};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::{mem, ptr};
 
-/// The most that is read of a process at once.
+/// The most bytes that one call reads of a process.
 const WORD: usize = size_of::<u64>();
 
 /// A thread that this process traces, or is about to.
@@ -17,7 +17,7 @@ pub struct Tracee(pub pid_t);
 /// Why a traced thread no longer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// It has executed a program; nothing of that has run.
+    /// It has executed a program, which has not run yet.
     Exec,
     /// It enters or leaves a system call.
     Call,
@@ -31,35 +31,35 @@ pub enum Stop {
     Ended,
 }
 
-/// How a stopped thread goes on.
+/// How a stopped thread resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Until something happens to it.
+    /// Until its next event.
     Run,
     /// Until it enters or leaves a system call.
     ToCall,
-    /// It stays stopped with its process, until that is continued.
+    /// It stays stopped with its process, until the process is continued.
     Listen,
-    /// It is traced no more.
+    /// It is no longer traced.
     Detach,
 }
 
 impl Tracee {
-    /// Begins to trace a running thread, which is to stop where it executes a program.
+    /// Begins to trace a running thread. It stops where it executes a program.
     ///
-    /// If we end before that is over, so does the thread: half a program must not run.
+    /// If we end first, the thread is killed: a program without its runtime must not run.
     pub fn seize(self) -> io::Result<()> {
         let options =
             libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
         self.request(libc::PTRACE_SEIZE, 0, options as usize)
     }
 
-    /// Stops it, for [`wait_any`] to see.
+    /// Stops it; [`wait_any`] reports the stop.
     pub fn interrupt(self) -> io::Result<()> {
         self.request(libc::PTRACE_INTERRUPT, 0, 0)
     }
 
-    /// Lets it go on, with a signal or with none (0).
+    /// Resumes it, with a signal or without (0).
     pub fn resume(self, how: Resume, signal: c_int) -> io::Result<()> {
         let request = match how {
             Resume::Run => libc::PTRACE_CONT,
@@ -95,11 +95,11 @@ impl Tracee {
         self.request(libc::PTRACE_SETSIGMASK, WORD, (&raw const mask) as usize)
     }
 
-    /// Reads memory, as much as is there.
+    /// Reads memory, up to the first unreadable page.
     pub fn read(self, address: u64, to: &mut [u8]) -> io::Result<usize> {
         let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: to.len() };
         let mut local = [IoSliceMut::new(to)];
-        // SAFETY: IoSliceMut is an iovec of memory that may be written; the other is not ours, and
+        // SAFETY: IoSliceMut is an iovec of writable memory; the other iovec is in the tracee, and
         // the host checks it.
         let read = unsafe {
             libc::process_vm_readv(self.0, local.as_mut_ptr().cast(), 1, &raw const remote, 1, 0)
@@ -107,7 +107,7 @@ impl Tracee {
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Writes memory that is writable, all of it: each piece at its address.
+    /// Writes all pieces, each at its address, to writable memory.
     pub fn write(self, pieces: &[(u64, &[u8])]) -> io::Result<()> {
         let remote: Vec<_> = pieces
             .iter()
@@ -118,7 +118,7 @@ impl Tracee {
             .collect();
         let local: Vec<_> = pieces.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
         let count = pieces.len() as libc::c_ulong;
-        // SAFETY: as above; IoSlice is an iovec of memory that is read only.
+        // SAFETY: as above; IoSlice is an iovec of readable memory.
         let written = unsafe {
             let local = local.as_ptr().cast();
             libc::process_vm_writev(self.0, local, count, remote.as_ptr(), count, 0)
@@ -143,21 +143,21 @@ impl Tracee {
     }
 
     fn request(self, request: c_uint, address: usize, data: usize) -> io::Result<()> {
-        // SAFETY: what the requests above write to, or read from, is memory of their callers that
-        // lives through the call; the other arguments are numbers.
+        // SAFETY: the memory that the requests above read or write belongs to their callers and
+        // outlives the call; the other arguments are numbers.
         let answer =
             unsafe { libc::ptrace(request, self.0, address as *mut c_void, data as *mut c_void) };
         if answer == -1 as c_long { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
-/// A traced thread that has stopped or ended and was not heard of yet.
+/// A traced thread that has stopped or ended, and was not reported yet.
 pub fn wait_any() -> Option<(Tracee, Stop)> {
     loop {
         match wait(-1, libc::__WALL | libc::WNOHANG) {
             Ok(found) => return found,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // There is nothing to wait for.
+            // No child is left.
             Err(_) => return None,
         }
     }

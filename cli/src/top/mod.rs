@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`model`] | reads the counters, computes rates |
 //! | [`view`] | draws a frame |
-//! | [`text`] | one snapshot as a table, where output is no terminal |
+//! | [`text`] | one snapshot as a table, if the output is not a terminal |
 //!
 //! It reads each tree's shared control memory, which costs the programs nothing.
 
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// How often the counters are read.
 const LOOK: Duration = Duration::from_millis(1000);
-/// How often a frame is drawn meanwhile.
+/// How often a frame is drawn.
 const FRAME: Duration = Duration::from_millis(125);
 /// The interval between a snapshot's two readings.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ If standard output is not a terminal, top prints one snapshot as a table, or as 
 #[command(after_long_help = KEYS, after_help = KEYS)]
 pub struct Arguments {
     /// Show only the tree of this process
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = trees::pid)]
     pid: Option<u32>,
     /// Print one snapshot as JSON
     #[arg(long)]
@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Prints what is there now. Rates need two looks.
+/// Prints one snapshot. Rates need two readings.
 fn snapshot(arguments: &Arguments) -> Result<(), trees::Error> {
     let mut observer = Observer::default();
     observer.look(arguments.pid)?;
@@ -103,14 +103,14 @@ pub struct Screen {
     observer: Observer,
     views: Vec<View>,
     order: Order,
-    /// The tree that is shown in full, by its id.
+    /// The selected tree, by its id.
     chosen: Option<u64>,
     paused: bool,
-    /// A limit as it is typed.
+    /// The limit being typed.
     typing: Option<String>,
     /// The result of the last limit change.
     message: Option<String>,
-    /// Counts frames, so that the figure flows.
+    /// Counts frames, to animate the figure.
     frame: usize,
     told: Receiver<String>,
     tell: Sender<String>,
@@ -161,12 +161,12 @@ impl Screen {
     }
 
     fn look(&mut self) {
-        // The one tree that was asked for may end while it is watched.
+        // The requested tree may end while it is watched.
         self.views = self.observer.look(self.only).unwrap_or_default();
         self.order.sort(&mut self.views);
     }
 
-    /// The place of the chosen tree among the views.
+    /// The index of the selected tree.
     fn place(&self) -> Option<usize> {
         let chosen = self.views.iter().position(|view| Some(view.id) == self.chosen);
         chosen.or_else(|| (!self.views.is_empty()).then_some(0))
@@ -217,7 +217,7 @@ impl Screen {
         }
     }
 
-    /// Changes the limit of the selected tree, which may take a while.
+    /// Changes the limit of the selected tree. This may take a while.
     fn change_limit(&mut self, text: &str) {
         let Some(view) = self.place().map(|place| &self.views[place]) else { return };
         let size: Size = match text.trim().parse() {
@@ -235,7 +235,7 @@ impl Screen {
                 Ok(()) => format!("{pid}: the limit is {size} now"),
                 Err(error) => error.to_string(),
             };
-            // The screen may be gone by now.
+            // The terminal may be gone.
             let _ = tell.send(message);
         });
     }

@@ -1,4 +1,4 @@
-//! What is shown: the counters of each tree, and how fast they grow.
+//! The data of the view: each tree's counters and rates.
 
 use crate::trees::{self, Tree};
 use crate::watch::{COUNTED, Sample};
@@ -13,12 +13,12 @@ const PAGE: u64 = 4096;
 pub const CORRECTIONS: [&str; COUNTED.len()] =
     ["anonymous", "zero", "file", "swap-in", "copy-on-write", "first-store", "standby", "spurious"];
 
-/// One tree at one moment.
+/// A snapshot of one tree.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// What tells it from others.
+    /// Its identity.
     pub id: u64,
-    /// The command's number.
+    /// The command's process ID.
     pub pid: u32,
     pub user: u32,
     pub program: String,
@@ -28,13 +28,13 @@ pub struct View {
     pub processes: Vec<Process>,
     pub areas: Vec<Area>,
     pub ratio: Option<f64>,
-    /// Faults so far, by correction, and how many a second.
+    /// Faults so far by correction, and their rates.
     pub faults: [(u64, f64); COUNTED.len()],
     pub read_ahead: (u64, f64),
-    /// Pages that were read ahead and used, so far, and those that were evicted unused.
+    /// Pages that were read ahead: used so far, and evicted unused.
     pub read_ahead_used: u64,
     pub read_ahead_wasted: u64,
-    /// Faults a second that read a page, as a part of all; of all so far where there are none now.
+    /// The share of the faults that read a page: now, or so far if there are none now.
     pub misses: f64,
 }
 
@@ -43,10 +43,10 @@ pub struct View {
 pub struct Process {
     pub pid: u32,
     pub name: String,
-    /// Whether the host answers its faults, since all fits the limit so far.
+    /// Whether the host handles its faults, because the tree has fitted its limit so far.
     pub light: bool,
     pub resident_bytes: u64,
-    /// What the limit is charged with for it.
+    /// The bytes that the limit is charged for it.
     pub charged_bytes: u64,
     pub swapped_bytes: u64,
 }
@@ -56,7 +56,7 @@ pub struct Process {
 pub struct Area {
     pub name: String,
     pub stored_bytes: u64,
-    /// Pages so far and a second.
+    /// Pages so far, and pages a second.
     pub out: (u64, f64),
     pub back: (u64, f64),
 }
@@ -67,12 +67,12 @@ impl View {
         self.faults.iter().map(|(_, rate)| rate).sum()
     }
 
-    /// Pages a second that go out, or come back.
+    /// Pages a second out, or in.
     pub fn swap_rate(&self, of: impl Fn(&Area) -> (u64, f64)) -> f64 {
         self.areas.iter().map(|area| of(area).1).sum()
     }
 
-    /// All of it as JSON.
+    /// The snapshot as JSON.
     pub fn json(&self) -> Value {
         let count = |(total, rate): (u64, f64)| json!({ "total": total, "a_second": rate });
         let faults: serde_json::Map<String, Value> = CORRECTIONS
@@ -111,7 +111,7 @@ impl View {
     }
 }
 
-/// What was seen of a tree last.
+/// The previous reading of a tree.
 struct Last {
     at: Instant,
     sample: Sample,
@@ -120,7 +120,7 @@ struct Last {
     read_ahead: u64,
 }
 
-/// The trees as they were, for the rates.
+/// The previous readings, for the rates.
 #[derive(Default)]
 pub struct Observer {
     last: HashMap<u64, Last>,
@@ -128,7 +128,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Looks at all trees, or at one.
+    /// Reads all trees, or one.
     pub fn look(&mut self, only: Option<u32>) -> Result<Vec<View>, trees::Error> {
         let trees = match only {
             None => trees::all(),
@@ -136,7 +136,7 @@ impl Observer {
         };
         self.mapped.retain(|id, _| trees.iter().any(|tree| tree.id == *id));
         self.last.retain(|id, _| trees.iter().any(|tree| tree.id == *id));
-        // One that ended a moment ago cannot be mapped any more, and neither can another version's.
+        // A tree that has just ended, or of another version, cannot be mapped.
         Ok(trees.iter().filter_map(|tree| self.view(tree)).collect())
     }
 
@@ -198,7 +198,7 @@ impl Observer {
     }
 }
 
-/// The processes of a tree, the largest in front.
+/// The processes of a tree, the largest first.
 fn processes(sample: &Sample) -> Vec<Process> {
     let mut all: Vec<Process> = sample
         .processes
@@ -218,7 +218,7 @@ fn processes(sample: &Sample) -> Vec<Process> {
     all
 }
 
-/// What trees are sorted by.
+/// The sort key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     #[default]
@@ -229,7 +229,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// The next one.
+    /// The next key.
     pub const fn next(self) -> Self {
         match self {
             Self::Faults => Self::Resident,
@@ -239,7 +239,7 @@ impl Order {
         }
     }
 
-    /// As it is shown.
+    /// Its name in the view.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Faults => "faults",

@@ -21,9 +21,9 @@ const COLOURS: [Color; CORRECTIONS.len()] = [
     Color::DarkGray,
 ];
 
-/// What the rows of the table of trees need besides the program's name.
+/// The width of a row of the table of trees, without the program's name.
 const COLUMNS: u16 = 72;
-/// What the rows of memory and swap need besides the bar: a name, a size, a ratio and two rates.
+/// The width of a row of memory and swap without its bar: a name, a size, a ratio and two rates.
 const BESIDE_BAR: usize = 10 + 9 + 7 + 16;
 
 /// Draws everything.
@@ -76,7 +76,7 @@ fn footer(screen: &Screen) -> Line<'static> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// The list of trees, which scrolls with the chosen one.
+/// The list of trees, which scrolls to the selected one.
 fn table(screen: &Screen, chosen: usize, area: Rect) -> Table<'static> {
     let room = area.width.saturating_sub(COLUMNS).max(8) as usize;
     let shown = area.height.saturating_sub(1).max(1) as usize;
@@ -98,7 +98,7 @@ fn table(screen: &Screen, chosen: usize, area: Rect) -> Table<'static> {
             format!("{:.0}%", view.misses * 100.0),
         ];
         let cells = cells.into_iter().map(|text| Cell::from(Line::from(text).right_aligned()));
-        let program = Cell::from(clipped(&view.program, room));
+        let program = Cell::from(clipped(without_directory(&view.program), room));
         Row::new(cells.chain([program])).style(style)
     });
     let heads = ["PID", "LIMIT", "RESIDENT", "SWAP", "FAULTS/s", "IN/s", "OUT/s", "MISS"];
@@ -110,7 +110,13 @@ fn table(screen: &Screen, chosen: usize, area: Rect) -> Table<'static> {
         .column_spacing(1)
 }
 
-/// The chosen tree: the figure, and what it has where.
+/// A command line without the directory of its program.
+fn without_directory(line: &str) -> &str {
+    let program = line.split(' ').next().unwrap_or(line);
+    &line[program.rfind('/').map_or(0, |slash| slash + 1)..]
+}
+
+/// The selected tree: the figure, its memory and its processes.
 fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     if area.width >= 120 {
         let [left, right] =
@@ -144,7 +150,7 @@ fn card(title: &str) -> Block<'static> {
         .padding(Padding::horizontal(1))
 }
 
-/// The decision: what the entry says, and how many faults a second go each way.
+/// The decision figure: what the entry says, and the faults a second of each correction.
 fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     let block = card("Faults a second, by correction");
     let inner = block.inner(area);
@@ -174,7 +180,7 @@ fn figure(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// What became of pages that were read ahead.
+/// How many of the pages read ahead were used.
 fn outcome(view: &View) -> String {
     let [used, wasted] = [view.read_ahead_used, view.read_ahead_wasted];
     format!("{} used, {} wasted", short(used as f64), short(wasted as f64))
@@ -185,7 +191,7 @@ fn stem(kind: usize) -> String {
     format!("{:>8} {branch}", "")
 }
 
-/// A bar through which something flows.
+/// A bar with animated flow.
 fn flow(wide: usize, frame: usize, room: usize) -> String {
     let cell = |at: usize| if (at + 4 - frame % 4).is_multiple_of(4) { '▓' } else { '█' };
     let bar: String = (0..wide).map(cell).collect();
@@ -247,7 +253,7 @@ fn members(view: &View, frame: &mut Frame, area: Rect) {
     frame.render_widget(Paragraph::new(rows.collect::<Vec<_>>()).block(block), area);
 }
 
-/// A number in at most six letters.
+/// A number in at most six characters.
 fn short(value: f64) -> String {
     match value {
         value if value >= 1e9 => format!("{:.1}G", value / 1e9),

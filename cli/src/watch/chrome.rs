@@ -1,7 +1,7 @@
 //! `--trace`: events in the Chrome trace format, which Perfetto opens.
 //!
-//! The file is valid JSON after every write: each begins where the last one's end of the array stands,
-//! and ends with it. So a run that is interrupted leaves a trace that can be opened.
+//! The file is valid JSON after every write: each write overwrites the array's end and ends with a new
+//! one. So the trace of an interrupted run opens too.
 
 use super::members::{Member, Members};
 use super::sample::Sample;
@@ -15,32 +15,32 @@ use std::path::PathBuf;
 
 const BEGIN: &str = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
 const END: &str = "\n]}\n";
-/// How much is gathered before it is written.
+/// The buffer size.
 const CHUNK: usize = 1 << 20;
-/// The number under which the tree as a whole is shown.
+/// The process ID under which the whole tree is shown.
 const TREE: u32 = 0;
 const PAGE_KIB: u64 = 4;
 
-/// The trace as it is written.
+/// A trace in progress.
 pub struct Trace {
     path: PathBuf,
     file: File,
-    /// What is not written yet.
+    /// The text not written yet.
     text: String,
-    /// Where it goes.
+    /// The file.
     at: u64,
-    /// Whether an event stands before the next one.
+    /// Whether the next event needs a comma in front.
     follows: bool,
-    /// The beginning of the run.
+    /// The start of the run.
     begin: u64,
     areas: usize,
-    /// The names that processes were shown with.
+    /// The names that the trace has for the processes.
     named: HashMap<u32, String>,
     error: Option<io::Error>,
 }
 
 impl Trace {
-    /// Begins a trace of a run that began at a time.
+    /// Begins a trace of a run that started at a given time.
     pub fn begin(path: PathBuf, file: File, begin: u64, areas: usize) -> Self {
         let mut trace = Self {
             path,
@@ -104,7 +104,7 @@ impl Trace {
         }
     }
 
-    /// Adds what the counters say.
+    /// Adds a sample of the counters.
     pub fn sample(&mut self, sample: &Sample, members: &Members) {
         for holding in &sample.processes {
             if let Some(member) = members.named(holding.slot, holding.pid) {
@@ -137,7 +137,7 @@ impl Trace {
         text.push_str("}}");
     }
 
-    /// Says what a process is called, where that is new.
+    /// Names a process, if its name is new.
     fn introduce(&mut self, member: &Member) {
         if self.named.get(&member.pid) != Some(&member.name) {
             self.named.insert(member.pid, member.name.clone());
@@ -165,12 +165,12 @@ impl Trace {
         Micros(time.saturating_sub(self.begin))
     }
 
-    /// Writes what there is, and the end behind it.
+    /// Writes the buffer and the array's end.
     pub fn flush(&mut self) {
         let len = self.text.len();
         self.text.push_str(END);
         if let Err(error) = self.file.write_all_at(self.text.as_bytes(), self.at) {
-            // The run goes on; what is the matter is said at its end.
+            // The run goes on; its end reports the error.
             self.error.get_or_insert(error);
         } else {
             self.at += len as u64;
@@ -178,7 +178,7 @@ impl Trace {
         self.text.clear();
     }
 
-    /// Completes the trace, with how many events are missing.
+    /// Completes the trace with the number of lost events.
     pub fn end(mut self, lost: u64) -> Result<(), (PathBuf, io::Error)> {
         self.next();
         let _ = write!(

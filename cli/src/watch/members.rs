@@ -1,4 +1,4 @@
-//! The processes of a tree that were seen: what they are called, and what is mapped where.
+//! The known processes of a tree: their names and mappings.
 
 use pagefault_control::Control;
 use std::collections::{BTreeMap, HashMap};
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// The least time between two looks at the mappings of a process.
+/// The minimum interval between two reads of a process's mappings.
 const LOOK: Duration = Duration::from_millis(250);
-/// The least time between two where code is found in no mapping.
+/// The minimum interval if an instruction is in no known mapping.
 const LOOK_FOR_CODE: Duration = Duration::from_millis(20);
-/// The most mappings that are remembered of a process.
+/// The most mappings kept for a process.
 const MOST_MAPPINGS: usize = 20_000;
 
-/// A process that was seen.
+/// A known process.
 pub struct Member {
-    /// Its number as we see it.
+    /// Its process ID in our namespace.
     pub pid: u32,
-    /// The program that it last was.
+    /// The last program that it executed.
     pub name: String,
     mappings: BTreeMap<u64, Mapping>,
     last_look: Instant,
@@ -29,13 +29,13 @@ pub struct Member {
 /// A mapping of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Where it ends.
+    /// The end address.
     pub end: u64,
-    /// Where in the file it begins.
+    /// The offset of its start in the file.
     pub offset: u64,
-    /// Whether instructions are fetched from it.
+    /// Whether it is executable.
     pub executable: bool,
-    /// The file, or what the kernel calls it; empty for other anonymous memory.
+    /// The file, or the kernel's name for it; empty for other anonymous memory.
     pub name: String,
 }
 
@@ -47,7 +47,7 @@ impl Mapping {
 }
 
 impl Member {
-    /// The mapping at an address and where it begins, as far as it was seen.
+    /// The known mapping at an address, with its start.
     pub fn mapping(&self, address: u64) -> Option<(u64, &Mapping)> {
         let (start, mapping) = self.mappings.range(..=address).next_back()?;
         (address < mapping.end).then_some((*start, mapping))
@@ -76,7 +76,7 @@ impl Member {
         if let Ok(text) = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)) {
             self.learn(&text);
         }
-        // A process with very many mappings is not to be held up by our looking.
+        // Reading very many mappings would slow the process down.
         self.next_look = Instant::now() + LOOK.max(begin.elapsed() * 200);
     }
 
@@ -92,8 +92,8 @@ impl Member {
     }
 }
 
-/// The number of a process that calls itself `process`, where its slot is said to be that of `seen`: another
-/// if it is in a namespace of its own, and of no account if the slot has passed to another.
+/// Our process ID of a process whose own ID is `process` and whose slot shows `seen`. The two differ if it
+/// is in a PID namespace of its own. If the slot has passed to another process, the answer does not matter.
 fn as_we_see(process: u32, seen: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{seen}/status")).unwrap_or_default();
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -118,16 +118,16 @@ fn parse(line: &str) -> Option<(u64, Mapping)> {
     Some((number(start)?, mapping))
 }
 
-/// All processes that were seen.
+/// All known processes.
 #[derive(Default)]
 pub struct Members {
     all: Vec<Member>,
-    /// By the slot and the number in the process's own namespace.
+    /// By slot and process ID in the process's own namespace.
     known: HashMap<(u32, u32), usize>,
 }
 
 impl Members {
-    /// The process in a slot that calls itself `process`, from now on a member.
+    /// The process in a slot whose own ID is `process`; adds it if it is new.
     pub fn find(&mut self, control: &Control, slot: u32, process: u32) -> usize {
         *self.known.entry((slot, process)).or_insert_with(|| {
             let seen = control.slots.get(slot).map_or(0, |slot| slot.pid.load(Relaxed));
@@ -151,17 +151,17 @@ impl Members {
         &mut self.all[index]
     }
 
-    /// The same to be read alone.
+    /// The same, shared.
     pub fn seen(&self, index: usize) -> &Member {
         &self.all[index]
     }
 
-    /// Those in a slot now, by the number as we see it.
+    /// The member in a slot now, by its process ID in our namespace.
     pub fn named(&self, slot: u32, pid: u32) -> Option<&Member> {
         self.all.iter().rev().find(|member| member.slot == slot && member.pid == pid)
     }
 
-    /// Looks again at those that live, where it is time to.
+    /// Reads the mappings of living members again, if it is time.
     pub fn look(&mut self, control: &Control) {
         let now = Instant::now();
         for member in self.all.iter_mut().filter(|member| !member.ended) {

@@ -1,13 +1,13 @@
-//! Watching a run: while the program runs, a thread of the front drains the events that the runtimes write.
+//! Watches a run: a thread of the front drains the events that the runtimes write.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`members`] | the processes seen: names, mappings |
 //! | [`sample`] | samples of the counters |
 //! | [`report`] | `--report`: aggregates the events, writes the page |
-//! | [`chrome`] | `--trace`: the events as a trace for Perfetto |
+//! | [`chrome`] | `--trace`: writes the events as a trace for Perfetto |
 //!
-//! Events are aggregated and dropped. Only the trace keeps them, and is written as they come.
+//! Events are aggregated and dropped. Only a trace keeps them, and writes them as they come.
 
 mod chrome;
 mod members;
@@ -33,12 +33,12 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often rings that fill slowly are drained. A program that ends sooner is gone before the reader can
-/// read its mappings, and its functions have no names.
+/// The interval at which slow rings are drained. The mappings of a program that ends sooner cannot be
+/// read, so its functions have no names.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How often the counters are read.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// An incomplete record older than this counts as that of a dead writer.
+/// An incomplete record older than this belongs to a dead writer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where the events go. Files are opened at the start, so that a bad path fails before the program runs.
@@ -49,7 +49,7 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Opens what was asked for.
+    /// Opens the requested files.
     pub fn open(trace: Option<&Path>, report: Option<&Path>) -> Result<Self, (PathBuf, io::Error)> {
         let open = |path: &Path| match File::create(path) {
             Ok(file) => Ok((path.to_owned(), file)),
@@ -58,7 +58,7 @@ impl Outputs {
         Ok(Self { trace: trace.map(open).transpose()?, report: report.map(open).transpose()? })
     }
 
-    /// Whether events are wanted.
+    /// Whether the runtimes must write events.
     pub const fn want_events(&self) -> bool {
         self.trace.is_some() || self.report.is_some()
     }
@@ -71,7 +71,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch a tree. The process must not fork any more.
+    /// Begins to watch a tree. The process must not fork afterwards.
     pub fn start(shared: &OwnedFd, config: &Config, outputs: Outputs) -> io::Result<Option<Self>> {
         if !outputs.want_events() {
             return Ok(None);
@@ -85,35 +85,36 @@ impl Watch {
         Ok(Some(Self { stop, thread }))
     }
 
-    /// Reads what is left and completes the trace. Returns what a report is made of, if one is wanted.
+    /// Reads the last events and completes the trace. Returns the data of the report, if one was
+    /// requested.
     pub fn finish(self) -> Option<Watched> {
         self.stop.store(true, Release);
         self.thread.thread().unpark();
-        // A panic of the thread has printed its message; the program ran nevertheless.
+        // If the thread panicked, it has printed a message; the run itself succeeded.
         self.thread.join().ok().flatten()
     }
 }
 
-/// The ring of a slot as its reader sees it.
+/// The reader's side of a slot's ring.
 struct Reader {
     ring: MappedRing,
-    /// Whose the last event was, by its own number.
+    /// The process of the last event, by its own ID.
     last: Option<(u32, usize)>,
-    /// Since when the next record has been in the making.
+    /// Since when the next record has been incomplete.
     unfinished: Option<Instant>,
-    /// How many events were lost when this was looked at last.
+    /// The count of lost events at the last reading.
     lost: u64,
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Watcher {
     file: OwnedFd,
     control: Mapped,
     plan: Plan,
-    /// When the run began.
+    /// The start of the run.
     begin: u64,
     readers: BTreeMap<u32, Reader>,
-    /// How many slots had been taken when that was looked at last.
+    /// The count of slots ever taken at the last reading.
     begun: u32,
     members: Members,
     trace: Option<chrome::Trace>,
@@ -164,13 +165,13 @@ impl Watcher {
         self.end()
     }
 
-    /// Reads what is in the rings; returns how many events there were.
+    /// Drains the rings. Returns the number of events.
     fn drain(&mut self) -> usize {
         self.find_readers();
         let mut readers = std::mem::take(&mut self.readers);
         let mut drained = 0;
         readers.retain(|slot, reader| {
-            // Looked at first: what it wrote before its end is in the ring then.
+            // Read first: all events before the process's end are then in the ring.
             let ended = !self.control.slots.get(*slot).is_some_and(|slot| slot.is_taken());
             let some = self.drain_one(*slot, reader);
             drained += some;
@@ -184,7 +185,7 @@ impl Watcher {
         drained
     }
 
-    /// Maps the rings of processes that have begun.
+    /// Maps the rings of new processes.
     fn find_readers(&mut self) {
         let begun = self.control.slots.begun();
         if begun == self.begun {
@@ -192,7 +193,7 @@ impl Watcher {
         }
         let most = pagefault_control::MOST_PROCESSES as u32;
         let new = begun.wrapping_sub(self.begun).min(most);
-        // A short-lived process may have given its slot back already.
+        // A short-lived process may have freed its slot already.
         let passed = (0..new).map(|step| begun.wrapping_sub(1 + step) % most);
         let taken = self.control.slots.all_taken().map(|(slot, _)| slot);
         let slots: Vec<u32> = passed.chain(taken).collect();
@@ -209,7 +210,7 @@ impl Watcher {
 
     fn drain_one(&mut self, slot: u32, reader: &mut Reader) -> usize {
         let mut drained = 0;
-        // A ring that is filled as fast as it is read must not keep the others waiting.
+        // A ring that fills as fast as it is read must not starve the others.
         while drained < RECORDS {
             match reader.ring.read() {
                 Next::Event(event) => {
@@ -254,13 +255,13 @@ impl Watcher {
         }
     }
 
-    /// Gives back what the ring of a process that has ended took.
+    /// Frees the memory of the ring of a process that has ended.
     fn forget(&self, slot: u32) {
         use rustix::fs::{FallocateFlags, fallocate};
         let range = self.plan.ring(slot);
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        // The first page has the numbers of the next events, which go on. Memory is all that is lost
-        // where the host refuses.
+        // The first page keeps the counters, which the slot's next process continues. If the host
+        // refuses, only memory is wasted.
         let start = range.start + rustix::param::page_size() as u64;
         let _ = fallocate(&self.file, hole, start, range.end - start);
     }

@@ -17,7 +17,7 @@ pub const COUNTED: [Kind; 8] = [
 /// The counters at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since the start.
     pub time: u64,
     /// Faults so far, by correction as in [`COUNTED`].
     pub faults: [u64; COUNTED.len()],
@@ -29,22 +29,23 @@ pub struct Sample {
     pub evicted: u64,
     /// The frames charged over the tree.
     pub charged: u64,
-    /// What each process has.
+    /// The processes.
     pub processes: Vec<Holding>,
 }
 
-/// What one process has.
+/// One process in a sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Holding {
     /// Its slot.
     pub slot: u32,
-    /// Its number as we see it.
+    /// Its process ID in our namespace.
     pub pid: u32,
     /// Its resident pages, shared ones included.
     pub resident: u32,
-    /// The pages that the tree's limit is charged with for it.
+    /// The pages that the tree's limit is charged for it.
     pub charged: u32,
-    /// Whether the host manages its pages and answers its faults: they fit the limit so far.
+    /// Whether the host manages its pages and handles its faults, because the tree has fitted its
+    /// limit so far.
     pub light: bool,
     /// Its pages in each swap area.
     pub stored: [u32; MOST_AREAS],
@@ -84,7 +85,7 @@ impl Sample {
                     light: slot.is_light(),
                     stored: slot.stored(),
                 })
-                // The keeper has not heard of it: it has just begun.
+                // The keeper does not know it yet: it has just started.
                 .filter(|held| held.pid != 0)
                 .collect(),
         }

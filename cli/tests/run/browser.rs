@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 const BROWSERS: [&str; 2] = ["chromium", "chromium-browser"];
 
-/// A browser, if one is installed; says so if not, for then a test proves nothing.
+/// A browser, if one is installed. Prints a note if not, because the test then proves nothing.
 pub fn find() -> Option<&'static str> {
     let starts = |name: &&str| {
         let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();
@@ -19,7 +19,7 @@ pub fn find() -> Option<&'static str> {
     found
 }
 
-/// What a page leaves of its own check, at `#check`; nothing may be said on the console.
+/// The result of a page's own check, at `#check`. The console must stay empty.
 pub fn checked(browser: &str, page: &Path, profile: &Path) -> Value {
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])

@@ -1,5 +1,5 @@
-//! A program whose memory does not fit what the kernel allows it, in a memory cgroup and without
-//! the kernel's own swap: alone it is killed, under `pagefault run` it comes to its end.
+//! A program that needs more memory than its cgroup allows, without the kernel's swap: alone it is
+//! killed, under `pagefault run` it completes.
 
 use crate::harness::{PAGEFAULT, Scratch, full, have, message, write_lines};
 use std::fs;
@@ -7,14 +7,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the kernel calls the files of a memory cgroup.
+/// The names of a memory cgroup's files.
 struct Names {
     root: &'static str,
     memory: &'static str,
     /// The limit that keeps the kernel from swapping, and whether it counts memory too.
     swap: &'static str,
     swap_counts_memory: bool,
-    /// Where the number of processes killed is found.
+    /// The file with the number of killed processes.
     killed: &'static str,
 }
 
@@ -42,7 +42,7 @@ struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one, or says why that cannot be done.
+    /// Makes one, or says why that is impossible.
     fn new(bytes: u64) -> Result<Self, String> {
         let [first, second] = &VERSIONS;
         Self::of(first, bytes).or_else(|v1| {
@@ -69,7 +69,7 @@ impl Cgroup {
 
     fn write(&self, name: &str, value: u64) -> Result<(), String> {
         let path = self.path.join(name);
-        // Not made if it does not exist: then the controller is not there.
+        // Not created if it does not exist: then the controller is missing.
         let file = fs::OpenOptions::new().write(true).open(&path);
         file.and_then(|mut file| std::io::Write::write_all(&mut file, value.to_string().as_bytes()))
             .map_err(|error| format!("{}: {error}", path.display()))
@@ -83,7 +83,7 @@ impl Cgroup {
         command
     }
 
-    /// How many processes the kernel killed in it.
+    /// The number of its processes that the kernel killed.
     fn killed(&self) -> u64 {
         let text = fs::read_to_string(self.path.join(self.names.killed)).unwrap();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));

@@ -1,4 +1,4 @@
-//! `--delivery=threads`: whoever looks from outside finds absent pages.
+//! `--delivery=threads`: readers from outside find absent pages.
 
 use crate::harness::{Scratch, compile, have, message, python, write_lines};
 use pagefault_linux::{Probe, Scope};
@@ -11,8 +11,8 @@ const PAGE: usize = 4096;
 /// As in `evicted.c`.
 const PAGES: usize = 1024;
 
-/// Whether this user may have a descriptor that sees the kernel's accesses. Where not, the refusal
-/// is what is tested.
+/// Whether this user may have a descriptor that sees the kernel's accesses. If not, the test checks
+/// the refusal.
 fn permitted(scratch: &Scratch) -> bool {
     if Probe::new().unwrap().scope != Scope::UserOnly {
         return true;
@@ -67,7 +67,7 @@ print(sorted(total), os.popen('echo a child').read())
         ("sort", "8M", &["sort", "--parallel=2", "-S", "20M", "lines"]),
         ("sh", "8M", &["sh", "-c", "sort lines | uniq | wc; (exit 3); echo $?; kill -TERM $$"]),
         ("python3", "16M", &[python(), "-c", python_threads]),
-        // No thread of ours is in the way.
+        // No thread of ours interferes.
         ("unshare", "8M", &["unshare", "--user", "sh", "-c", "id -u; (exit 4)"]),
     ];
     for (name, memory, program) in programs.into_iter().filter(|(name, ..)| have(name)) {
@@ -83,7 +83,7 @@ fn assert_same(plain: &Output, managed: &Output, name: &str) {
     assert!(managed.stdout == plain.stdout, "{name}: other output");
 }
 
-/// The server answers as long as somebody uses the memory.
+/// The server answers as long as a process uses the memory.
 #[test]
 fn a_memory_whose_process_is_gone_has_a_server() {
     let scratch = Scratch::new("delivery-shared");
@@ -176,7 +176,7 @@ fn assert_core_complete(scratch: &Scratch, options: &[&str]) {
     assert!(found >= PAGES, "{found} of {PAGES} pages are in the core");
 }
 
-/// Who has dropped the right to a server executes programs all the same.
+/// A process that has dropped the right to a server still executes programs.
 #[test]
 fn a_program_without_the_right_to_a_server_runs() {
     let scratch = Scratch::new("dropped");

@@ -1,4 +1,4 @@
-//! The swap files of a tree of processes: one set, whoever comes and goes.
+//! The swap files of a tree: one set, while processes come and go.
 
 use crate::harness::{Scratch, message, number};
 use crate::pool::run;
@@ -33,7 +33,7 @@ print(link(0) and same(m, 0, 4096))
     assert_fine(run(&scratch, &options, program), 400);
 }
 
-/// Without the extents of those that ended the later ones would find none: a size holds for all.
+/// Later processes need the extents of ended ones: the size is the whole tree's.
 #[test]
 fn what_ended_or_was_killed_or_executed_another_program_holds_nothing() {
     let scratch = Scratch::new("gone");
@@ -87,7 +87,7 @@ os.execv(sys.executable, [sys.executable, '-c', begin + source])
     assert_fine(run(&scratch, &options, program), 20);
 }
 
-/// Each of them would find room by itself: the size is refused to all of them together.
+/// Each of them alone would fit: the size limits all of them together.
 #[test]
 fn a_size_is_one_for_all_processes() {
     let scratch = Scratch::new("together");

@@ -1,4 +1,4 @@
-//! Running the command and looking at what it did.
+//! Runs the command and checks what it did.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,12 +9,12 @@ use std::process::{Command, Output, Stdio};
 /// The command under test.
 pub const PAGEFAULT: &str = env!("CARGO_BIN_EXE_pagefault");
 
-/// Whether the tests are to use the full sizes.
+/// Whether the tests use the full sizes.
 pub fn full() -> bool {
     std::env::var_os("PAGEFAULT_FULL").is_some_and(|value| value == "1")
 }
 
-/// Whether a program is installed; says so if it is not, for then a test proves nothing.
+/// Whether a program is installed. Prints a note if not, because the test then proves nothing.
 pub fn have(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
@@ -24,13 +24,13 @@ pub fn have(program: &str) -> bool {
     found
 }
 
-/// The system's own Python, where there is one: in front of it in `PATH` may stand a shell script that
-/// looks for another, and would be measured too.
+/// The system's own Python, if it exists. `PATH` may have a shell script before it that searches for
+/// another one, and would be measured too.
 pub fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
 }
 
-/// A directory of a test's own, for files and for swap, removed at its end.
+/// A test's own directory for files and swap, removed at its end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -60,8 +60,8 @@ impl Scratch {
         command
     }
 
-    /// Runs a program plainly and managed, and asserts that nobody could tell from what it did.
-    /// Returns the statistics.
+    /// Runs a program plain and managed, and asserts that the effects are equal. Returns the
+    /// statistics.
     pub fn compare(&self, memory: &str, program: &[&str]) -> serde_json::Value {
         let stats = self.path("stats.json");
         let stats_option = stats.to_str().unwrap();
@@ -100,7 +100,7 @@ fn assert_same(plain: &Output, managed: &Output) {
     );
 }
 
-/// What a number in statistics is.
+/// The value of a number in the statistics.
 pub fn number(stats: &serde_json::Value, pointer: &str) -> u64 {
     stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_else(|| {
         panic!("{pointer} is no number in {stats:#}");
@@ -145,12 +145,12 @@ pub fn compile(scratch: &Scratch, name: &str) -> Option<String> {
     Some(program.to_str().unwrap().to_owned())
 }
 
-/// What a run printed on standard error.
+/// A run's standard error.
 pub fn message(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A script or program that may be executed.
+/// Writes an executable script or program.
 pub fn write_executable(path: &Path, content: impl AsRef<[u8]>) -> &OsStr {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, content).unwrap();

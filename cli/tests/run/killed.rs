@@ -1,18 +1,18 @@
-//! Whoever of a tree is killed: nobody is left behind.
+//! Whichever process of a tree is killed, none is left behind.
 
 use crate::harness::{Scratch, message};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// A tree of four processes, one of which forks all the time. They print their numbers.
+/// A tree of four processes, one of which forks all the time. They print their process IDs.
 const FAMILY: &str = "echo $$; sleep 1000 & echo $!; (while :; do (:); done) & echo $!; \
      sh -c 'sleep 1000; :' & echo $!; wait";
 
 /// One of two processes, which forks all the time. The other one ends with 0 when it has lost its child.
 const PAIR: &str = "echo $$; (while :; do (:); done) & echo $!; wait";
 
-/// Starts the tree; the numbers of its processes.
+/// Starts the tree. Returns its process IDs.
 fn start(scratch: &Scratch) -> (Child, Vec<i32>) {
     start_family(scratch, FAMILY, 4)
 }
@@ -71,7 +71,7 @@ fn front_and_keeper_are_killed_and_the_tree_with_them() {
     let scratch = Scratch::new("killed-both");
     let (mut front, tree) = start(&scratch);
     let both = [keeper_of(&front, &tree), front.id() as i32];
-    // Neither has time to see to the other.
+    // Neither has time to end the other.
     both.into_iter().for_each(|process| send(process, libc::SIGSTOP));
     both.into_iter().for_each(|process| send(process, libc::SIGKILL));
     front.wait().unwrap();
@@ -92,7 +92,7 @@ fn the_keeper_is_killed_and_the_tree_with_it() {
     scratch.assert_nothing_left();
 }
 
-/// The processes have seen it themselves, and nobody is left for the front to end.
+/// The processes have noticed it themselves, and none is left for the front to kill.
 #[test]
 fn the_keeper_is_killed_and_the_front_comes_late() {
     let scratch = Scratch::new("killed-keeper-late");

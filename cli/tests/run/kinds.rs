@@ -1,10 +1,10 @@
-//! C programs that do what a runtime gets wrong most easily. A plain run says what is right.
+//! C programs that do what a runtime easily gets wrong. A plain run has the right answer.
 
 use crate::harness::{Scratch, have, message};
 use std::path::Path;
 use std::process::Command;
 
-/// Builds a program that lies beside this file, and compares it managed with plain.
+/// Builds a program from beside this file, and compares it managed with plain.
 fn compare(name: &str, memory: &str) {
     let scratch = Scratch::new(name);
     if let Some(program) = build(&scratch, name) {
@@ -22,7 +22,8 @@ fn build(scratch: &Scratch, name: &str) -> Option<String> {
     Some(program.to_str().unwrap().to_owned())
 }
 
-/// Each call that takes memory, with its buffers resident, evicted, in between, unmapped, read-only.
+/// Each call that takes memory, with buffers resident, evicted, partly evicted, unmapped and
+/// read-only.
 #[test]
 fn calls_on_evicted_memory_are_the_kernel_s() {
     compare("table", "16M");
@@ -40,8 +41,8 @@ fn threads_and_processes_are_the_kernel_s() {
     compare("tasks", "16M");
 }
 
-/// Memory that several processes share outlives the one that it was; and what the kernel does at the end of
-/// one of them.
+/// Memory shared by several processes outlives its first one; and the kernel's work at the end of one of
+/// them.
 #[test]
 fn a_memory_lives_as_long_as_somebody_uses_it() {
     let scratch = Scratch::new("shared");
@@ -51,27 +52,27 @@ fn a_memory_lives_as_long_as_somebody_uses_it() {
     }
 }
 
-/// Calls that the host obeys in part, and the first process of a namespace, which a fault ends though no
-/// signal does.
+/// Calls that succeed in part, and the first process of a namespace, which a fault ends although no
+/// signal can.
 #[test]
 fn what_is_done_in_part_is_the_kernel_s() {
     compare("partial", "16M");
 }
 
-/// Guard pages stay guards whatever fills their neighbours, and a sealed mapping stays as it is.
+/// Guard pages stay guards, whatever fills their neighbours, and a sealed mapping stays unchanged.
 #[test]
 fn guards_and_seals_are_the_kernel_s() {
     compare("guards", "16M");
 }
 
-/// A page that leaves while its thread is the only one awake loses nothing that a thread stores which wakes,
-/// nor what the kernel stores for one that sleeps.
+/// A page evicted while only one thread is awake keeps the stores of a thread that wakes up, and the
+/// kernel's stores for one that sleeps.
 #[test]
 fn what_a_thread_stores_that_wakes_is_there() {
     compare("sleepers", "2M");
 }
 
-/// `seccomp`: what a program forbids itself is not forbidden to the runtime.
+/// `seccomp`: a program's filters do not apply to the runtime.
 #[test]
 fn filters_judge_the_program_alone() {
     compare("filters", "16M");
@@ -83,19 +84,19 @@ fn limits_concern_the_program_alone() {
     compare("limits", "16M");
 }
 
-/// Exceptions of the processor, and the flags under which ordinary code of ours would meet them.
+/// Exceptions of the processor, and the flags under which our own code would raise them.
 #[test]
 fn exceptions_are_the_processor_s() {
     compare("exceptions", "16M");
 }
 
-/// The limits of address space and data, and calls about ranges that are none.
+/// The limits of address space and data, and calls with invalid ranges.
 #[test]
 fn address_space_is_the_program_s() {
     compare("space", "64M");
 }
 
-/// Lists of descriptors, and each number that one can have.
+/// Lists of descriptors, and every possible descriptor number.
 #[test]
 fn descriptors_are_the_program_s() {
     compare("listing", "16M");
@@ -112,7 +113,7 @@ fn a_program_may_trace_what_it_starts() {
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
 }
 
-/// A debugger of the tree finds its tracee as it would be without us: it is not told of absent pages.
+/// A debugger of the tree sees its tracee as without us: absent pages do not show.
 #[test]
 fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
     compare("debugged", "16M");
@@ -124,7 +125,7 @@ fn old_calls_mean_what_they_meant() {
     compare("old_calls", "16M");
 }
 
-/// The vDSO unmapped or moved, handlers that begin out of 32-bit code, the 32-bit way into the kernel.
+/// The vDSO unmapped or moved, handlers that interrupt 32-bit code, the 32-bit entry into the kernel.
 #[test]
 fn a_program_need_not_be_kind() {
     let scratch = Scratch::new("unkind");
@@ -134,8 +135,8 @@ fn a_program_need_not_be_kind() {
     }
 }
 
-/// What the kernel does by itself with memory that was evicted: calls through the page of old calls,
-/// `/proc/self/mem`, robust lists; and signals that are let in together.
+/// The kernel's own accesses to evicted memory: vsyscalls, `/proc/self/mem`, robust lists; and
+/// signals that are unblocked together.
 #[test]
 fn evicted_memory_is_there_for_the_kernel_too() {
     let scratch = Scratch::new("absent");
@@ -145,8 +146,7 @@ fn evicted_memory_is_there_for_the_kernel_too() {
     }
 }
 
-/// The runtime's code is mapped, and behind it lie its constants, which nobody may
-/// write to.
+/// The runtime's code is mapped, followed by its read-only constants.
 #[test]
 fn the_runtime_s_own_memory_is_protected() {
     let scratch = Scratch::new("own-memory");

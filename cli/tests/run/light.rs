@@ -1,11 +1,11 @@
-//! Programs whose limit is not reached, and those that reach it after all: the memory manager takes
-//! over what the host had.
+//! Programs that stay below their limit, and those that reach it later: the memory manager takes
+//! over the host's pages.
 
 use crate::harness::{Scratch, assert_limited, full, have, number, python};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The program that lies beside this file, if there is a compiler.
+/// The program from beside this file, if there is a compiler.
 fn program(scratch: &Scratch) -> Option<PathBuf> {
     let compiler = if have("cc") { "cc" } else { return None };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/light.c");
@@ -16,7 +16,7 @@ fn program(scratch: &Scratch) -> Option<PathBuf> {
     Some(program)
 }
 
-/// Has something happen again and again while a process becomes full.
+/// Repeats an action while a process becomes full.
 fn convert(what: &str) {
     let scratch = Scratch::new(&format!("light-{what}"));
     let Some(program) = program(&scratch) else { return };
@@ -30,7 +30,7 @@ fn stores_of_other_threads_are_kept() {
     convert("threads");
 }
 
-/// A call that began when nothing was pinned finds its memory as if it had been.
+/// A call that began before anything was pinned finds its memory as if it were pinned.
 #[test]
 fn calls_that_wait_are_kept() {
     convert("calls");
@@ -52,7 +52,7 @@ fn a_child_is_full_and_its_parent_light() {
     convert("child");
 }
 
-/// A neighbour gives up what it could have used.
+/// A neighbour gives up memory that it could have used.
 #[test]
 fn a_process_is_pressed() {
     convert("pressed");
@@ -61,7 +61,7 @@ fn a_process_is_pressed() {
 /// The sum of the tree's processes is within the limit by the kernel's count, at any time.
 #[test]
 fn a_light_tree_keeps_its_limit() {
-    /// What the runtime needs in each of the seven processes for itself, in KiB.
+    /// The runtime's own memory in each of the seven processes, in KiB.
     const OWN: u64 = 7 * (2 << 10);
     let scratch = Scratch::new("light-sum");
     let Some(program) = program(&scratch) else { return };
@@ -73,7 +73,7 @@ fn a_light_tree_keeps_its_limit() {
     assert!(peak <= (32 << 10) + OWN, "{peak} KiB resident");
 }
 
-/// Without pressure nothing is registered and no fault is ours.
+/// Without pressure nothing is registered, and the host handles all faults.
 #[test]
 fn a_program_that_fits_has_no_fault_of_ours() {
     let scratch = Scratch::new("light-fits");
@@ -84,7 +84,8 @@ fn a_program_that_fits_has_no_fault_of_ours() {
     assert_eq!(faults, 0, "{stats:#}");
 }
 
-/// What children share with their parent is paid for once where memory is tight, though all fit at first.
+/// When memory is tight, pages that children share with their parent are charged once, although all fit
+/// at first.
 #[test]
 fn forked_children_share_what_they_do_not_change() {
     let scratch = Scratch::new("light-shared");

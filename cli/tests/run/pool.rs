@@ -1,10 +1,10 @@
-//! The compressed memory of a tree of processes: one pool, whoever comes and goes.
+//! The compressed memory of a tree: one pool, while processes come and go.
 
 use crate::harness::{Scratch, message, number, python};
 use std::fs;
 use std::process::Output;
 
-/// What each program begins with: pages that compress to less than half, told apart by a number.
+/// The start of each program: pages that compress to less than half, distinguished by a number.
 const PAGES: &str = "
 import hashlib, mmap, os, signal, sys
 def page(n):
@@ -65,7 +65,7 @@ for _ in children:
 os.close(go)
 print(wait(children))
 ";
-    // Each writes 2 MiB, and all are there at once; what finds no room in the pool goes to the file.
+    // Each writes 2 MiB, and all are there at once; what does not fit the pool goes to the file.
     let options = ["--memory", "48M", "--swap", "ram:12M", "--swap", "file"];
     let stats = assert_fine(run(&scratch, &options, program));
     assert_eq!(number(&stats, "/compressed_memory/limit_bytes"), 12 << 20);
@@ -93,7 +93,7 @@ print(link(0))
     assert!(number(&stats, "/swap/0/pages_in") > 4096, "{stats:#}");
 }
 
-/// Without the space of those that were killed the later ones would find none.
+/// Later processes need the space of killed ones.
 #[test]
 fn what_killed_processes_had_compressed_is_given_back() {
     let scratch = Scratch::new("killed");
@@ -119,7 +119,7 @@ print(same(keep, 5, 1024))
     assert!(number(&stats, "/swap/0/pages_out") > 12 * 1000, "{stats:#}");
 }
 
-/// The keeper compresses where a processor is idle, so that it may take a while until one page was.
+/// The keeper compresses on idle processors, so the first page may take a while.
 #[test]
 fn the_keeper_compresses_pages_where_a_processor_is_idle() {
     if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
@@ -127,7 +127,7 @@ fn the_keeper_compresses_pages_where_a_processor_is_idle() {
         return;
     }
     let scratch = Scratch::new("keeper-compresses");
-    // The pages of children that come and go lie on desks of their own.
+    // Children that come and go have desks of their own.
     let program = "
 m = memory(4096)
 for turn in range(4):

@@ -240,13 +240,13 @@ fn coroutines_on_stacks_from_the_heap() {
     assert_eq!(number(&stats, "/forks"), 4);
 }
 
-/// The kernel refuses what no machine has, unless it is mapped without a promise.
+/// The kernel refuses more memory than any machine has, unless it is mapped without a reservation.
 #[test]
 fn mappings_of_more_than_any_machine_has() {
     let scratch = Scratch::new("vast");
     let Some(program) = compile(&scratch, "vast") else { return };
     let stats = scratch.compare("1M", &[&program]);
-    // Where the host keeps strict accounts it refuses them all.
+    // A host with strict overcommit refuses them all.
     if std::fs::read_to_string("/proc/sys/vm/overcommit_memory")
         .is_ok_and(|mode| mode.trim() != "2")
     {
@@ -254,7 +254,7 @@ fn mappings_of_more_than_any_machine_has() {
     }
 }
 
-/// An allocator in the program's place of `malloc`, which keeps its tables in the memory that is managed.
+/// An allocator that replaces `malloc`, with its tables in managed memory.
 #[test]
 fn allocators_of_the_programs_own() {
     let scratch = Scratch::new("allocator");
@@ -267,7 +267,7 @@ fn allocators_of_the_programs_own() {
     ] {
         let preload = format!("LD_PRELOAD={library}");
         let command = ["env", &preload, &program, symbol];
-        // The program fails where it has another `malloc`.
+        // The program fails if it has another `malloc`.
         if scratch.plain(&command).output().unwrap().status.success() {
             found += 1;
             assert_limited(&scratch.compare("12M", &command));

@@ -1,4 +1,4 @@
-//! What cannot be run: each with its status and a message that names the thing.
+//! Programs and options that are refused: each with its status and a message that names the cause.
 
 use crate::harness::{Scratch, have, message, number, python, write_executable};
 use std::fs;
@@ -47,7 +47,7 @@ fn sizes() {
     assert_refused(&refused(&scratch, &many, "true"), 125, &["at most 8 areas"]);
 }
 
-/// What no machine has costs no memory and no address that the program needs.
+/// An absurd size takes no memory, and no addresses that the program needs.
 #[test]
 fn limits_beyond_any_machine() {
     let scratch = Scratch::new("beyond");
@@ -127,8 +127,8 @@ fn swap_files() {
     assert_refused(&(output.status.code(), message(&output)), 125, &["No such file"]);
 }
 
-/// Runs a script in which `swap` is a small file system of its own, seen by it alone, and `$0` is the
-/// command; `None` where that is not allowed.
+/// Runs a script in its own mount namespace, with a small file system at `swap` and the command as
+/// `$0`; `None` if that is not allowed.
 fn on_small_disk(scratch: &Scratch, size: &str, script: &str) -> Option<Output> {
     if !have("unshare") {
         return None;
@@ -155,7 +155,7 @@ fn a_full_disk() {
     assert_refused(&(output.status.code(), message(&output)), 125, &["swap/area", "No space left"]);
 }
 
-/// A file that nobody asked for may find no room: RAM has to be enough.
+/// The default file may find no room on disk: RAM must be enough.
 #[test]
 fn a_full_disk_that_was_not_asked_for() {
     let scratch = Scratch::new("unasked");
@@ -173,7 +173,7 @@ fn a_full_disk_that_was_not_asked_for() {
     assert_refused(&found, 125, &["out of memory", "/swap", "free some space"]);
 }
 
-/// A disk that fills meanwhile ends the program, with a message that says which.
+/// A disk that fills meanwhile ends the program, with a message that names it.
 #[test]
 fn a_disk_that_fills() {
     let scratch = Scratch::new("fills");
@@ -211,7 +211,7 @@ while True:
     scratch.assert_nothing_left();
 }
 
-/// Where addresses are limited the tables are made to fit; where they cannot, the message says why.
+/// Under a limit of addresses the tables shrink to fit; if they cannot, the message says why.
 #[test]
 fn limited_addresses() {
     let scratch = Scratch::new("addresses");
@@ -228,7 +228,7 @@ fn limited_addresses() {
     assert_refused(&run("-v 30000"), 125, &["address", "ulimit -v"]);
 }
 
-/// A swap file that something else writes to ends the program; it is not fed a wrong byte.
+/// If something else writes to a swap file, the program ends rather than read a wrong byte.
 #[test]
 fn a_swap_file_that_lies() {
     if !have("python3") {

@@ -26,7 +26,7 @@ fn the_signal_that_ends_the_program_ends_the_command() {
     }
 }
 
-/// Starts a program in a process group of its own and waits for its first line.
+/// Starts a program in its own process group and waits for its first line.
 fn start(scratch: &Scratch, program: &str) -> Child {
     let mut command = scratch.run(&[], &["sh", "-c", program]);
     let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
@@ -57,7 +57,7 @@ fn signals_are_passed_on() {
 
 #[test]
 fn nobody_is_left_when_the_program_is_interrupted() {
-    // A job in the background of a script ignores it, and so do its children.
+    // A background job of a script ignores it, and so do its children.
     if is_ignored(libc::SIGINT) {
         return eprintln!("skipped: SIGINT is ignored here");
     }
@@ -79,7 +79,7 @@ fn is_ignored(signal: i32) -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (signal - 1) != 0
 }
 
-/// Waits until no process of a group is there; the shell's last child may take a moment.
+/// Waits until no process of a group exists; the shell's last child may take a moment.
 fn assert_gone(group: libc::pid_t) {
     for _ in 0..1500 {
         if kill(-group, 0) == -1 {

@@ -1,4 +1,4 @@
-//! Places of a program's code that call often are rewritten, and nobody can tell.
+//! Frequent call sites of a program are rewritten, and the program sees no difference.
 
 use crate::harness::{Scratch, compile, have};
 use std::process::Command;
@@ -10,7 +10,7 @@ fn compare(part: &str) {
     scratch.compare("16M", &[&program, part]);
 }
 
-/// The first byte of the place that `sites.c` calls from, after it was called often.
+/// The first byte of the call site in `sites.c`, after many calls.
 fn place(options: &[&str]) -> Option<String> {
     let scratch = Scratch::new(&format!("sites-place{}", options.len()));
     let program = compile(&scratch, "sites")?;
@@ -18,7 +18,7 @@ fn place(options: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// Whether programs may read and write the base of `gs`, by which a rewritten place finds the runtime.
+/// Whether programs may read and write the base of `gs`, by which a rewritten site finds the runtime.
 fn has_gs_base() -> bool {
     const FSGSBASE: u64 = 1 << 1;
     // SAFETY: asks for a word that the kernel gave this process.

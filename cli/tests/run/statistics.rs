@@ -64,8 +64,8 @@ fn figures_belong_together() {
     assert!(stats["compression_ratio"].as_f64().unwrap() > 1.0, "{stats:#}");
 }
 
-/// What the kernel says of the process: its resident memory has the limit in it, its own code and
-/// files, and the manager's tables, and not the rest of what the program needs.
+/// The kernel's count: the process's resident memory is the limit, its code and files, and the
+/// manager's tables, without the rest of the program's memory.
 #[test]
 fn the_kernel_sees_the_limit_kept() {
     if !have("python3") {
@@ -82,7 +82,7 @@ print(re.search('RssAnon:[^0-9]*([0-9]+)', open('/proc/self/status').read()).gro
     let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let resident: u64 = text.trim().parse().unwrap_or_else(|_| panic!("{output:?}"));
-    // The limit, the swap in RAM, and what the manager needs for itself.
+    // The limit, the swap in RAM, and the manager's own memory.
     assert!(resident < (24 + 4 + 24) << 10, "{resident} KiB resident");
     scratch.assert_nothing_left();
 }

@@ -1,4 +1,4 @@
-//! `--trace` and `--report`: what they say is what happened.
+//! `--trace` and `--report` say what happened.
 
 use crate::harness::{PAGEFAULT, Scratch, compile, have, number, python};
 use serde_json::Value;
@@ -16,7 +16,7 @@ print(sum(map(len, x)))
 print(sum(map(len, x)), sum(y[0] for y in x) > 0)
 ";
 
-/// A process that goes on for ever, with a child that does as well.
+/// A process that runs for ever, with a child that does too.
 const ENDLESS: &str = "
 import os
 os.fork()
@@ -60,7 +60,7 @@ fn a_trace_has_every_fault_and_says_how_many_it_lacks() {
     let scratch = Scratch::new("trace");
     let (trace, stats) = traced(&scratch, "16M", &[python(), "-c", PROGRAM]);
     let of = |phase: &'static str| events(&trace).iter().filter(move |event| event["ph"] == phase);
-    // A complete event has its end in it: nothing is begun and not ended.
+    // A complete event includes its end, so none is left open.
     let phases: HashSet<&str> =
         events(&trace).iter().map(|event| event["ph"].as_str().unwrap()).collect();
     assert_eq!(phases, HashSet::from(["X", "i", "C", "M"]));
@@ -122,7 +122,7 @@ print(all(os.waitpid(child, 0)[1] == 0 for child in children))
     assert_eq!((forks, number(&stats, "/forks")), (3, 3));
 }
 
-/// A running command that is killed when the test ends, and with it what it runs.
+/// A running command, killed with its program when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -139,7 +139,7 @@ fn start(mut command: Command) -> Running {
     Running(command.spawn().unwrap())
 }
 
-/// Waits for something that happens sooner or later.
+/// Waits for a condition.
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !happened() {
@@ -169,7 +169,7 @@ while True:
     let options = ["--memory", "8M", "--trace", path.to_str().unwrap()];
     let mut running = start(scratch.run(&options, &[python(), "-c", program]));
     let faults = |trace: &Value| events(trace).iter().filter(|event| event["ph"] == "X").count();
-    // It can be read while it is written: what is read in the middle of a write may be cut.
+    // It can be read while it is written; a read in the middle of a write may be cut off.
     until("a thousand faults", || {
         let text = fs::read_to_string(&path).unwrap_or_default();
         serde_json::from_str::<Value>(&text).is_ok_and(|trace| faults(&trace) > 1000)
@@ -280,7 +280,7 @@ fn pagefault(arguments: &[&str]) -> std::process::Output {
     Command::new(PAGEFAULT).args(arguments).output().unwrap()
 }
 
-/// What `top` says of a tree, by any of its processes.
+/// What `top` shows of a tree, found by any of its processes.
 fn tree(pid: u32) -> Option<Value> {
     let output = pagefault(&["top", "--json", &pid.to_string()]);
     let trees: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -313,7 +313,7 @@ fn a_lower_limit_evicts_and_a_higher_one_lets_grow() {
     assert_eq!(tree["processes"].as_array().unwrap().len(), 2);
 }
 
-/// A process is asked for memory though it blocks every signal, and takes that for none of its own.
+/// A process that blocks every signal is still asked for memory, and does not see that signal.
 #[test]
 fn a_lower_limit_holds_where_every_signal_is_blocked() {
     let scratch = Scratch::new("ctl-blocked");
@@ -364,7 +364,7 @@ fn screen(scratch: &Scratch, tree: u32, name: &str, size: (u32, u32), keys: &[&s
         Command::new("tmux").arg("-S").arg(&socket).args(arguments).output().unwrap()
     };
     let (x, y) = (size.0.to_string(), size.1.to_string());
-    // Other trees on the machine would take the room of what is looked for.
+    // Only this tree: others on the machine would take its room.
     let top = format!("{PAGEFAULT} top {tree}");
     let began = tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, &top]);
     assert!(began.status.success(), "{began:?}");

@@ -1,4 +1,4 @@
-//! Descriptors: the caller's stay what they are, and nobody waits for ours.
+//! Descriptors: the caller's stay unchanged, and ours block nobody.
 
 use crate::harness::{Scratch, have};
 use crate::{output, shell, shell_of, wait_until};
@@ -18,12 +18,12 @@ fn standard_streams_that_are_closed_stay_closed() {
         let script = format!(": >found; $RUN sh -c '{look}' {streams}; echo $? >status");
         shell(&scratch, &script).output().unwrap();
         let read = |name| std::fs::read_to_string(scratch.path(name)).unwrap();
-        // The shell opens a file for its own commands at most: nothing below three is one of ours.
+        // At most, the shell opens a file for its own commands: no descriptor below three is ours.
         assert_eq!((&*read("found"), &*read("status")), (left, "0\n"), "{streams}");
     }
 }
 
-/// Ours lie above what the program may use, and it has what it was given.
+/// Ours are above the program's limit, and the program has those that it was given.
 #[test]
 fn other_descriptors_are_the_caller_s() {
     if !have("bash") {
@@ -47,15 +47,15 @@ fn other_descriptors_are_the_caller_s() {
 #[test]
 fn a_low_limit_of_descriptors() {
     let scratch = Scratch::new("low");
-    // Whoever runs the tests may leave descriptors open.
+    // The tests may start with open descriptors.
     let close = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
-    // What the command itself needs at once decides where it ends.
+    // The command's own simultaneous need decides where it ends.
     for limit in [20, 16, 12] {
         let script = format!("{close}; ulimit -Sn {limit}; $RUN sh -c 'echo fine'");
         let (stdout, stderr, status) = output(&mut shell(&scratch, &script));
         assert_eq!((&*stdout, status), ("fine\n", Some(0)), "{limit}: {stderr}");
     }
-    // Where too little can be opened a message says so, and nothing hangs.
+    // With too few descriptors a message says so, and nothing hangs.
     let script = format!("{close}; ulimit -n 4; $RUN echo fine");
     let (stdout, stderr, status) = output(&mut shell(&scratch, &script));
     assert_eq!((&*stdout, status), ("", Some(125)), "{stderr}");
@@ -70,8 +70,8 @@ fn an_enormous_limit_of_descriptors_costs_no_table() {
     assert!(stdout.trim().parse::<u32>().unwrap() <= 4097, "{stdout}");
 }
 
-/// A daemon of the tree keeps the keeper, and nobody who waits for the end of our output waits for
-/// either.
+/// A daemon of the tree keeps the keeper alive. A reader of our output until its end waits for
+/// neither.
 #[test]
 fn nobody_waits_for_the_keeper() {
     let scratch = Scratch::new("daemon");

@@ -1,4 +1,5 @@
-//! Whoever is killed, in whatever order: nobody is left behind, and what can be told is told.
+//! Whichever processes are killed, in any order, none is left behind, and messages say what
+//! happened.
 
 use crate::descriptors::keeper_of;
 use crate::harness::Scratch;
@@ -12,7 +13,7 @@ fn kill(process: i32, signal: i32) {
     assert_eq!(unsafe { libc::kill(process, signal) }, 0, "{process}");
 }
 
-/// Whether a process has ended, be it that nobody has waited for it.
+/// Whether a process has ended, waited for or not.
 pub fn is_gone(process: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{process}/stat")) {
         Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
@@ -20,8 +21,8 @@ pub fn is_gone(process: i32) -> bool {
     }
 }
 
-/// Starts a program that prints its number and then reads a line of its input. Returns the front, the
-/// program's number and the keeper's.
+/// Starts a program that prints its process ID and then reads a line of its input. Returns the front
+/// and the IDs of program and keeper.
 fn start(scratch: &Scratch, script: &str) -> (Child, i32, i32) {
     let script = format!("echo $$; {script}");
     let mut command = run(scratch, &["sh", "-c", &script]);
@@ -74,7 +75,7 @@ fn a_process_that_outlives_the_program_goes_on() {
 fn the_keeper_is_killed_and_the_program_with_it() {
     let scratch = Scratch::new("keeper");
     let (mut front, _, keeper) = start(&scratch, "read x; exit 8");
-    // Its end would be the program's.
+    // Its end would end the program.
     let _input = front.stdin.take();
     kill(keeper, libc::SIGKILL);
     let output = front.wait_with_output().unwrap();
@@ -83,7 +84,8 @@ fn the_keeper_is_killed_and_the_program_with_it() {
     assert!(text.contains("the keeper was killed, so "), "{text}");
 }
 
-/// Starts a program that stops itself before it is run. Returns the front, its number and the keeper's.
+/// Starts a program that stops itself before it runs. Returns the front and the IDs of program and
+/// keeper.
 fn start_stopped(scratch: &Scratch, program: &str) -> (Child, i32, i32) {
     let mut command = run(scratch, &[program, "/bin/sh", "-c", "exit 5"]);
     let front = command.process_group(0).stderr(Stdio::piped()).spawn().unwrap();
@@ -101,7 +103,7 @@ fn is_stopped(process: i32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
 }
 
-/// Who executes a program after the keeper's end is stopped.
+/// A process that executes a program after the keeper's end is stopped.
 #[test]
 fn an_exec_without_a_keeper() {
     let scratch = tree::scratch("without");
@@ -124,8 +126,8 @@ fn a_stop_before_an_exec() {
     }
 }
 
-/// A keeper that is killed takes the process with it whose exec it waits for: what would begin then
-/// would have no manager. The front says so.
+/// A killed keeper takes with it the process whose exec it waits for: the new program would have no
+/// manager. The front says so.
 #[test]
 fn a_keeper_that_is_killed_at_an_exec() {
     let scratch = tree::scratch("taken");
@@ -200,7 +202,7 @@ fn a_program_that_stops_and_is_killed() {
     assert_eq!(front.wait().unwrap().signal(), Some(libc::SIGKILL));
 }
 
-/// What the statistics cannot be written to does not change how the program ended.
+/// A file that cannot take the statistics does not change the exit status.
 #[test]
 fn statistics_that_cannot_be_written() {
     let scratch = Scratch::new("unwritten");

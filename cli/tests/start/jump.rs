@@ -1,12 +1,11 @@
-//! A runtime that manages nothing, for the tests of the command's side: it looks whether everything is
-//! as promised, and jumps to the program.
+//! A runtime that manages nothing, for the tests of the command's side: it checks its boot block and
+//! memory, and jumps to the program.
 //!
 //! Programs of some names show what processes of a tree do. `relay` executes its first argument as a
-//! managed process does, and goes on as the program where that fails. `paused` stops before it asks the
+//! managed process does, and continues as the program if that fails. `paused` stops before it asks the
 //! keeper, `held` stops between the answer and its exec. `brood` has many children that end. `spawn`
-//! executes in a child;
-//! `thread` in a thread that is not the process's first; `nested` in a thread of a child in a process
-//! namespace of its own. `build.rs` compiles it, without the standard library.
+//! executes in a child; `thread` in a thread that is not the process's first; `nested` in a thread of a
+//! child in a process namespace of its own. `build.rs` compiles it, without the standard library.
 #![no_std]
 #![no_main]
 
@@ -91,7 +90,7 @@ fn is_sound(boot: &Boot) -> bool {
         && call(72, [boot.socket_fd as u64, 1, 0]) == 0
 }
 
-/// Executes the first argument; returns where that fails.
+/// Executes the first argument; returns if that fails.
 fn relay(
     boot: &Boot,
     control: &Control,
@@ -131,7 +130,7 @@ fn ask_keeper(boot: &Boot, slot: &Slot, number: u32) {
     }
 }
 
-/// Does something in a child that has a slot, and exits as that does.
+/// Runs a closure in a child with a slot, and exits with the child's status.
 fn spawn(boot: &Boot, control: &Control, child: impl FnOnce(u32)) {
     let Some(number) = control.slots.take() else { exit(96) };
     match call(57, [0; 3]) {
@@ -149,7 +148,7 @@ fn spawn(boot: &Boot, control: &Control, child: impl FnOnce(u32)) {
     }
 }
 
-/// Has children that are charged and end; waits until nothing is left of them.
+/// Makes children that are charged and end; waits until all traces of them are gone.
 fn brood(boot: &Boot, control: &Control) {
     for _ in 0..200 {
         let Some(number) = control.slots.take() else { exit(96) };
@@ -167,7 +166,7 @@ fn brood(boot: &Boot, control: &Control) {
     }
 }
 
-/// What a new thread is given.
+/// The arguments of a new thread.
 struct Given<'a>(&'a Boot, &'a Control, u32, *const *const u8);
 
 #[repr(align(16))]
@@ -220,7 +219,7 @@ fn stop() {
 
 fn send(boot: &Boot, message: Message) {
     let packet = message.to_bytes();
-    // A keeper that is gone must not kill us.
+    // The send to a keeper that is gone must not kill us.
     let flags = 0x4000;
     let sent: i64;
     // SAFETY: sends bytes that live through the call.
@@ -238,7 +237,7 @@ fn ends_with(name: *const u8, end: &[u8]) -> bool {
     let mut len = 0;
     // SAFETY: a string that ends with zero.
     let name = unsafe {
-        // Volatile, or the compiler would call `strlen`, which is not there.
+        // Volatile, or the compiler would call `strlen`, which does not exist here.
         while name.add(len).read_volatile() != 0 {
             len += 1;
         }
@@ -262,7 +261,7 @@ fn call(number: i64, [a, b, c]: [u64; 3]) -> i64 {
     answer
 }
 
-/// Named by code of `core` that was built to unwind; nothing here does.
+/// Code of `core` that was built for unwinding refers to it; nothing here unwinds.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 

@@ -1,4 +1,4 @@
-//! Programs of every kind, and what they find.
+//! Programs of every kind, and their initial state.
 
 use crate::harness::{Scratch, have, number, write_executable};
 use crate::{OPTIONS, output, run, shell};
@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Asserts that a run says and does what the program alone does.
+/// Asserts that a run has the output and status of the program alone.
 #[track_caller]
 fn assert_same(scratch: &Scratch, program: &[&str]) {
     let managed = output(run(scratch, program).stdin(Stdio::null()));
@@ -73,7 +73,7 @@ fn nothing_shows_in_what_a_program_is_given() {
     assert_same(&scratch, &["sh", "-c", "ulimit -c; ulimit -s; ulimit -v; umask; nice"]);
 }
 
-/// `argv[0]` is what was given, not what was found.
+/// `argv[0]` is the given name, not the found path.
 #[test]
 fn the_name_is_the_one_that_was_given() {
     let scratch = Scratch::new("name");
@@ -82,8 +82,8 @@ fn the_name_is_the_one_that_was_given() {
     assert_eq!(status, Some(0));
 }
 
-/// A program's memory is executable and writable nowhere at once, and its runtime's is as its
-/// segments say.
+/// No memory of a program is both writable and executable, and the runtime's has the rights of its
+/// segments.
 #[test]
 fn the_runtime_s_memory_is_protected() {
     let scratch = Scratch::new("protected");

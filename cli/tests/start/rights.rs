@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The number of the user nobody.
+/// The ID of the user nobody.
 const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
@@ -77,7 +77,7 @@ fn a_program_that_gains_rights() {
     let (stdout, stderr, status) = output(&mut run(&scratch, &["./identity", "-u"]));
     assert_eq!((&*stdout, &*stderr, status), ("0\n", "", Some(0)));
 
-    // Where no rights are given it gains none.
+    // Without the rights to give, it gains none.
     if have("setpriv") {
         let mut command = Command::new("setpriv");
         let options = ["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
@@ -89,7 +89,7 @@ fn a_program_that_gains_rights() {
     }
 }
 
-/// A later one that did not look: the keeper finds out at the exec.
+/// A later program that did not check: the keeper finds out at the exec.
 #[test]
 fn a_program_that_gained_rights() {
     if !is_root() {
@@ -106,7 +106,7 @@ fn a_program_that_gained_rights() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-/// The host hides the memory of what may be executed and not read.
+/// The host hides the memory of a program that may be executed but not read.
 #[test]
 fn a_program_that_may_not_be_read() {
     if !is_root() {
@@ -129,7 +129,7 @@ fn a_program_that_may_not_be_read() {
     assert_eq!((&*stdout, &*stderr), ("fine\n", ""));
 }
 
-/// A later program of another architecture runs unmanaged, where the host runs it at all.
+/// A later program of another architecture runs unmanaged, if the host runs it at all.
 #[test]
 fn a_later_program_of_32_bits() {
     let scratch = tree::scratch("narrow");
@@ -167,8 +167,8 @@ fn a_host_without_ptrace() {
     scratch.assert_nothing_left();
 }
 
-/// Where there is no room for the runtime the program does not run without: here a runtime that says
-/// that it needs 60 MiB, under a limit of addresses.
+/// Without room for the runtime the program does not run: here a runtime that claims 60 MiB, under a
+/// limit of addresses.
 #[test]
 fn a_runtime_that_does_not_fit() {
     let scratch = Scratch::new("fit");
@@ -191,7 +191,7 @@ fn a_runtime_that_does_not_fit() {
     assert!(stderr.contains("memory for the runtime: Cannot allocate memory"), "{stderr}");
 }
 
-/// A program that somebody else traces is not ours to trace.
+/// A program that another process traces cannot be traced by us.
 #[test]
 fn a_program_under_a_debugger() {
     if !have("strace") {

@@ -5,7 +5,7 @@ use crate::{OPTIONS, output, shell};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-/// A scratch directory in which the runtime of the tests finds the names that it acts by.
+/// A scratch directory with the names by which the runtime of the tests acts.
 pub fn scratch(name: &str) -> Scratch {
     let scratch = Scratch::new(name);
     for name in ["relay", "spawn", "thread", "nested", "paused", "held", "brood"] {
@@ -14,7 +14,7 @@ pub fn scratch(name: &str) -> Scratch {
     scratch
 }
 
-/// Runs a program and returns what it printed, its status, and how many programs were placed.
+/// Runs a program. Returns its output, its status, and the number of placed runtimes.
 #[track_caller]
 fn run(scratch: &Scratch, program: &[&str]) -> (String, Option<i32>, u64) {
     let stats = scratch.path("stats");
@@ -39,7 +39,7 @@ fn a_program_that_executes_another() {
     assert_eq!(run(&scratch, &chain), ("deep\n".to_owned(), Some(0), 5));
 }
 
-/// An exec that fails leaves a process that goes on and can execute others.
+/// A process continues after a failed exec, and can execute other programs.
 #[test]
 fn an_exec_that_fails() {
     let scratch = scratch("cancel");
@@ -47,8 +47,8 @@ fn an_exec_that_fails() {
     assert_eq!(found, ("/no/such x\n".to_owned(), Some(0), 1));
 }
 
-/// A thread that is not the process's first becomes the process; its number in a namespace of its own
-/// is not the one that the keeper sees.
+/// A thread other than the process's first becomes the process. In its own PID namespace its ID
+/// differs from the keeper's view.
 #[test]
 fn a_thread_that_executes() {
     let scratch = scratch("thread");
@@ -62,14 +62,14 @@ fn a_thread_that_executes() {
     assert_eq!(found, ("1\n".to_owned(), Some(2), 2));
 }
 
-/// What a process was charged with, and its slot, are given back when it ends.
+/// A process's charge and slot are freed when it ends.
 #[test]
 fn slots_are_given_back() {
     let scratch = scratch("slots");
     assert_eq!(run(&scratch, &["./brood", "fine"]), ("fine\n".to_owned(), Some(0), 1));
 }
 
-/// Where the keeper may have few descriptors it finds out about the end of processes without.
+/// With few descriptors the keeper notices the end of processes without pidfds.
 #[test]
 fn slots_are_given_back_where_there_are_few_descriptors() {
     let scratch = scratch("few");

@@ -1,5 +1,4 @@
-// What the scripts of all pages begin with. Everything is made of elements and text; nothing of the data is
-// read as HTML.
+// The start of all pages' scripts. Data becomes elements and text, and is never parsed as HTML.
 "use strict";
 
 const $ = (id) => document.getElementById(id);

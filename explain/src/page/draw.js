@@ -28,7 +28,7 @@ const CASES = [
   ["reuse", "reuse", "read-only, own"],
   ["standby", "standby", "no rights, on its way out"],
   ["spurious", "spurious", "allowed by now"],
-  ["oom", "out of memory", "no frame to be had"],
+  ["oom", "out of memory", "no frame left"],
 ];
 
 function drawFigure(step) {
@@ -79,7 +79,7 @@ const binary = (value, bits) => value.toString(2).padStart(bits, "0");
 function drawWord(entry, other) {
   const word = make("div", "word");
   const was = new Map((other ? other.fields : []).map((field) => [field.name, field.value]));
-  // Of an entry of another kind everything has changed: then nothing is worth marking.
+  // An entry of another kind differs everywhere, so nothing is marked.
   const alike = other && other.fields.length === entry.fields.length;
   let above = null;
   for (const field of entry.fields) {
@@ -127,7 +127,7 @@ function drawWalk(model, step) {
   const tlb = {
     hit: "TLB hit: no walk is needed.",
     forbids: "TLB hit, but the translation forbids the access: no walk is made.",
-    clean: "TLB hit, but the page is not known as dirty: a walk has to mark the entry.",
+    clean: "TLB hit, but the translation is not marked dirty: a walk sets the bit in the entry.",
     miss: "TLB miss: the table is walked.",
   }[access.tlb];
   body.append(make("p", "empty", tlb));

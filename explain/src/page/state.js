@@ -69,7 +69,7 @@ function drawFrames(model, state, before, pick) {
   const was = new Map(before ? before.frames.map((frame) => [frame.frame, JSON.stringify([frame.kind, frame.owner, frame.maps])]) : []);
   const used = new Map(state.frames.map((frame) => [frame.frame, frame]));
   const total = model.computer.frames;
-  // Frames of devices have the numbers behind those of memory.
+  // The frame numbers of devices follow those of memory.
   const shown = Math.max(total <= 128 ? total : 0, ...[...used.keys()].map((number) => number + 1));
   for (let number = 0; number < shown; number += 1) {
     const frame = used.get(number);

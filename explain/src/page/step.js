@@ -119,7 +119,7 @@ const lineOf = (step) => operations.findIndex((operation) => step >= operation.f
 
 function byLine(turn) {
   const line = lineOf(at);
-  // Back first goes to the start of the line that one is in.
+  // Back goes to the start of the current line first.
   const back = turn < 0 && at > operations[line].first ? line : line + turn;
   if (operations[back]) go(operations[back].first);
   else go(turn < 0 ? 0 : steps.length - 1);
@@ -145,7 +145,7 @@ function drawProse() {
     }
     target.append(p);
   }
-  // Open at the first step, unless the reader has decided.
+  // Open at the first step, unless the reader has opened or closed it.
   $("prose").querySelector("summary").addEventListener("click", () => { proseTouched = true; });
 }
 

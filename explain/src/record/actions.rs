@@ -22,7 +22,7 @@ pub(super) fn describe<A: Architecture>(
     let mut notes = notes.iter().filter(|note| says_something(note)).peekable();
     while let Some(note) = notes.next() {
         match note {
-            // What the device did says the event that follows.
+            // The event that follows says what the device did.
             Note::Call(Call::Drain(_) | Call::Fill(_))
                 if matches!(
                     notes.peek(),
@@ -48,7 +48,7 @@ pub(super) fn describe<A: Architecture>(
     teller.actions
 }
 
-/// An accessed bit that was looked at, and cleared.
+/// An accessed bit that reclaim read and cleared.
 #[derive(Clone, Copy)]
 struct Look {
     space: u32,
@@ -67,7 +67,7 @@ impl Look {
     }
 }
 
-/// Whether a note is more than the taking of a lock, or what another note says better.
+/// Whether a note says something: more than a lock, and nothing that another note says better.
 const fn says_something(note: &Note) -> bool {
     !matches!(
         note,
@@ -110,13 +110,13 @@ impl<A: Architecture> Teller<'_, A> {
     fn call(&mut self, call: &Call) {
         match *call {
             Call::Allocate(Ok(frame)) => {
-                self.tell("allocate", format!("Frame {} is taken.", frame.0), "", Some(frame));
+                self.tell("allocate", format!("Frame {} is allocated.", frame.0), "", Some(frame));
             }
             Call::Allocate(Err(_)) => {
                 self.tell("allocate", "No frame is free.".into(), "F23", None)
             }
             Call::Free(frame) => {
-                let text = format!("Frame {} is free: nobody refers to it any more.", frame.0);
+                let text = format!("Frame {} is freed: nothing refers to it any more.", frame.0);
                 self.tell("free", text, "G4", Some(frame));
             }
             Call::Zero(frame) => {
@@ -161,7 +161,7 @@ impl<A: Architecture> Teller<'_, A> {
     fn place(&self, space: u32, address: VirtAddr) -> String {
         let process = self.story.process_of(space).unwrap_or_else(|| self.story.process());
         let place = self.story.names.place(process, address.value());
-        // Of one process only, the name need not be said.
+        // With a single process, its name says nothing.
         match self.after.processes.len().max(self.before.processes.len()) {
             0 | 1 => place,
             _ => format!("{process}:{place}"),
@@ -201,14 +201,14 @@ impl<A: Architecture> Teller<'_, A> {
         self.actions.push(change);
     }
 
-    /// Whether a look is at another page, or at the same one a second time.
+    /// Whether a look concerns another page, or the same entry a second time.
     fn is_other(&self, looks: &[Look], next: &Look) -> bool {
         let again =
             looks.iter().any(|look| (look.space, look.address) == (next.space, next.address));
         again || looks.first().is_some_and(|first| self.frame_at(first) != self.frame_at(next))
     }
 
-    /// One page looked at through all of its entries.
+    /// Reclaim read the accessed bits of one page in all of its entries.
     fn aged(&mut self, looks: &[Look]) {
         let Some(first) = looks.first() else { return };
         let places: Vec<String> =
@@ -221,11 +221,11 @@ impl<A: Architecture> Teller<'_, A> {
         let (text, spec) = match looks.iter().any(|look| look.was_set) {
             true => (
                 format!(
-                    "{page} was used since the last look: its accessed bits are cleared, and it is spared."
+                    "{page} was used since the last check: its accessed bits are cleared, and it is spared."
                 ),
                 "F15",
             ),
-            false => (format!("{page} was not used since the last look: it may go."), "F18"),
+            false => (format!("{page} was not used since the last check: it may leave."), "F18"),
         };
         self.tell("young", text, spec, frame);
     }
@@ -305,7 +305,7 @@ impl<A: Architecture> Teller<'_, A> {
                 let text = format!("Slot {} is read into frame {}.", slot_name(slot), frame.0);
                 self.tell("read", text, "F8", Some(frame));
             }
-            // What was read the last note has said.
+            // The note before has said what was read.
             Event::ReadAhead { frame } => {
                 let read = self.actions.iter_mut().rev();
                 let read = read
@@ -329,8 +329,7 @@ impl<A: Architecture> Teller<'_, A> {
                 self.tell("read", format!("{place} {how} before it is touched."), spec, None);
             }
             Event::Wasted { .. } => {
-                let text =
-                    "It was brought before it was touched, and nobody touched it.".to_owned();
+                let text = "The page was brought ahead of need, and never used.".to_owned();
                 self.tell("note", text, "F17", None);
             }
             _ => {}
@@ -344,7 +343,7 @@ impl<A: Architecture> Teller<'_, A> {
 
     fn new_tables(&mut self) {
         let (was, mut is) = (self.tables(self.before), self.tables(self.after));
-        // From the root down, as they are made: tables nearer the root have fewer like them.
+        // In the order in which they were made, from the root down.
         is.sort_by_key(|(frame, _)| *frame);
         for (frame, owner) in is.into_iter().filter(|table| !was.contains(table)) {
             let text = format!(

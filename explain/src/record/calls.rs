@@ -4,7 +4,7 @@ use super::sentences::size;
 use crate::model::{Process, State};
 use pagefault_script::ast::{Advice, Content, Line, MapFlags, Op, Sharing, SyncFlag};
 
-/// Tells what a line did that was no access.
+/// Tells what a line did, other than an access.
 pub(super) fn tell(
     line: &Line,
     answer: &str,
@@ -21,7 +21,7 @@ pub(super) fn tell(
     if refused {
         let rest = match before == after {
             true => "Nothing has changed.",
-            false => "What came before the obstacle is done.",
+            false => "The part before the failure is done.",
         };
         return (format!("{who}'s call is refused: {answer}. {rest}"), spec);
     }
@@ -51,11 +51,11 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             };
             let then = match mmap.flags.contains(MapFlags::POPULATE) {
                 true => "its pages are faulted in at once",
-                false => "no page and no table is made before it is touched",
+                false => "pages and tables are made when they are touched",
             };
             let name = &mmap.name;
             let text = format!(
-                "{who} maps {} at {name}: {content}{kind}. A region is entered; {then}.",
+                "{who} maps {} at {name}: {content}{kind}. A region is inserted; {then}.",
                 size(mmap.length)
             );
             (text, vec!["C7", "C10"])
@@ -70,7 +70,11 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         ),
         Op::Mprotect(range, protection, _) => (
             format!(
-                "{who} allows {protection} for {} from {}: the region is replaced by one with other rights, and each present entry is rewritten.",
+                "{who} sets {} on {} from {}: a region with these rights replaces the old one, and each present entry is rewritten.",
+                match protection.is_empty() {
+                    true => "no access".into(),
+                    false => protection.to_string(),
+                },
                 size(range.length),
                 range.address
             ),
@@ -94,7 +98,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             vec!["C18", "D8"],
         ),
         Op::Msync(range, _) => (
-            format!("{who} asks for the pages of {} to be written some time.", range.address),
+            format!("{who} asks for the pages of {} to be written eventually.", range.address),
             vec!["C18"],
         ),
         Op::Mlock(range) => (
@@ -107,7 +111,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         ),
         Op::RemapFilePages(range, page) => (
             format!(
-                "{who} shows the object's pages from {page} on at {}: entries name them out of order, and the region is nonlinear from here on.",
+                "{who} maps the object's pages from page {page} on at {}: the entries name them out of order, and the region is nonlinear from now on.",
                 range.address
             ),
             vec!["C19", "B12"],
@@ -115,7 +119,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         Op::Brk(..) => (format!("{who} moves its break."), vec!["C15"]),
         Op::Poke(address, _) => (
             format!(
-                "A debugger stores into {who}'s memory at {address}: what the region forbids, but could be made to allow, is allowed. {}",
+                "A debugger stores into {who}'s memory at {address}: the forced access needs only rights that mprotect could give. {}",
                 match after.free < before.free {
                     true => "The page is copied first, and its entry stays read-only.",
                     false => "The page is the process's own already, and its entry stays as it is.",
@@ -125,7 +129,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         ),
         Op::Peek(range) => (
             format!(
-                "A debugger reads {who}'s memory at {}: what the region forbids, but could be made to allow, is allowed.",
+                "A debugger reads {who}'s memory at {}: the forced access needs only rights that mprotect could give.",
                 range.address
             ),
             vec!["H6", "B20"],
@@ -144,7 +148,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         ),
         Op::Device { name, length, .. } => (
             format!(
-                "A device {name} with {} of memory of its own is there. Its frames have numbers that no page has.",
+                "A device {name} appears with {} of its own memory. Its frame numbers belong to no page of RAM.",
                 size(*length)
             ),
             vec!["B13"],
@@ -173,7 +177,7 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
         }
         Op::KernelMap(name, length) => (
             format!(
-                "The kernel maps {} for itself at {name}, in the reference table alone: no process's table knows it yet.",
+                "The kernel maps {} for itself at {name}, in the reference table alone: no process's table has it yet.",
                 size(*length)
             ),
             vec!["A4"],
@@ -186,8 +190,8 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
                 area.pages,
                 match area.bad.len() {
                     0 => "all of them good".into(),
-                    1 => "but for one that the header calls bad".into(),
-                    bad => format!("but for {bad} that the header calls bad"),
+                    1 => "except one that the header marks bad".into(),
+                    bad => format!("except {bad} that the header marks bad"),
                 }
             ),
             vec!["F1", "F2"],
@@ -196,16 +200,17 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
             format!("Swap area {area} is removed; its pages come back to memory first."),
             vec!["F12"],
         ),
-        Op::Check => ("Every invariant is walked.".into(), vec!["I1", "I21"]),
+        Op::Check => ("Every invariant is checked.".into(), vec!["I1", "I21"]),
         Op::Fail { what, nth } => (format!("From here on, {what} number {nth} fails."), Vec::new()),
         Op::Mincore(range) => {
             (format!("{who} asks which pages of {} are in memory.", range.address), vec!["C18"])
         }
         Op::Write(..) | Op::Fill(..) | Op::Read(..) | Op::Exec(..) | Op::Prefetch { .. } => {
-            ("The access is outside of what the script may touch.".into(), Vec::new())
+            ("The access is outside the addresses that a script may touch.".into(), Vec::new())
         }
         Op::ToUser(..) | Op::FromUser(..) => (
-            "The range is not wholly a program's, or empty: the kernel touches no memory.".into(),
+            "The range is empty, or not entirely in user addresses: the kernel touches no memory."
+                .into(),
             vec!["H2"],
         ),
         Op::KernelRead(..) | Op::KernelWrite(..) => {
@@ -214,15 +219,15 @@ fn told(line: &Line, before: &State, after: &State) -> (String, Vec<&'static str
     }
 }
 
-/// Where a break went: the answer is where it is now.
+/// A call of `brk`: the answer is the break afterwards.
 fn moved_break(who: &str, name: &str, length: u64, answer: &str) -> (String, Vec<&'static str>) {
     let text = match answer == format!("{name}+{length:#x}") {
         true => format!(
-            "{who}'s break is {} above {name} now: the heap is one private region that ends there. Growth makes no page; what is above a lower break is unmapped.",
+            "{who}'s break is {} above {name} now: the heap is one private region that ends there. Growing makes no pages; shrinking unmaps what is above.",
             size(length)
         ),
         false => format!(
-            "{who} asks for a break {} above {name}, and growth would meet another mapping: it stays at {answer}.",
+            "{who} asks for a break {} above {name}, but growth would meet another mapping: the break stays at {answer}.",
             size(length)
         ),
     };
@@ -232,15 +237,17 @@ fn moved_break(who: &str, name: &str, length: u64, answer: &str) -> (String, Vec
 fn advised(who: &str, place: &str, advice: Advice) -> String {
     let what = match advice {
         Advice::DontNeed => "its entries are dropped, and private content is lost",
-        Advice::Free => "its pages may be dropped while nobody stores to them again",
+        Advice::Free => "its pages may be dropped until they are stored to again",
         Advice::Cold => "its pages leave before others",
         Advice::PageOut => "its pages are pushed out now",
         Advice::WillNeed => "its pages are brought in ahead of need",
         Advice::Remove => "a hole is made in the object",
         Advice::PopulateRead | Advice::PopulateWrite => "its pages are faulted in at once",
-        Advice::DontFork => "a child will not have it",
-        Advice::DoFork => "a child will have it again",
-        Advice::Normal | Advice::Random | Advice::Sequential => "it is noted how it will be read",
+        Advice::DontFork => "a child will not inherit it",
+        Advice::DoFork => "a child will inherit it again",
+        Advice::Normal | Advice::Random | Advice::Sequential => {
+            "the region notes how it will be read"
+        }
     };
     format!("{who} advises {advice} for {place}: {what}.")
 }
@@ -250,13 +257,13 @@ fn forked(who: &str, child: &str, after: &State) -> (String, Vec<&'static str>) 
     let copied =
         after.processes.iter().find(|process| process.name == *child).as_ref().map_or(0, pages);
     let copied = match copied {
-        0 => "no entry has to be".into(),
-        1 => "1 entry is too".into(),
-        n => format!("{n} entries are too"),
+        0 => "no entry needs a copy".into(),
+        1 => "so is 1 entry".into(),
+        n => format!("so are {n} entries"),
     };
     (
         format!(
-            "{who} forks {child}: the regions are copied, and {copied}. Private pages are shared by counting and read-only in both; where that takes a right from the parent, its TLB entries are flushed."
+            "{who} forks {child}: the regions are copied, and {copied}. Private pages are counted once more and read-only in both; where the parent loses the right to store, its translations are flushed."
         ),
         vec!["E1", "E2", "E3"],
     )
@@ -271,7 +278,7 @@ fn reclaimed(asked: u64, before: &State, after: &State) -> (String, Vec<&'static
     };
     (
         format!(
-            "{text} A page that leaves loses the right to store, is written if its store lacks it, is unmapped through the reverse map, and is freed after a flush."
+            "{text} A page that leaves is write-protected, written if its slot or file lacks the content, unmapped through the reverse map, and freed after a flush."
         ),
         vec!["F18", "F19", "F20", "F21"],
     )

@@ -5,18 +5,20 @@ use super::tap::Note;
 use super::{Story, Watched, words};
 use crate::model::Question;
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
-use pagefault::machine::{Entry, Erratum, ErrorCode, Frame, Mode, PageFault, Rights, VirtAddr};
+use pagefault::machine::{
+    Entry, Erratum, ErrorCode, Frame, Mode, PageFault, Rights, SwapSlot, VirtAddr,
+};
 use pagefault::{Correction, Event, Mm, RegionReport, Turn, Visit, Weight};
 use pagefault_sim::{Architecture, Call};
 use std::sync::Arc;
 
-/// What was so before the memory manager was asked.
+/// What the computer looked like when the fault arrived.
 pub(super) struct Facts {
-    /// The regions that the search came by.
+    /// The regions that the search visited.
     pub(super) visits: Vec<Visit>,
     /// The region with the address.
     pub(super) region: Option<RegionReport>,
-    /// Without one, the first region above.
+    /// If there is none, the first region above.
     pub(super) above: Option<RegionReport>,
     /// The page's entry.
     pub(super) entry: Entry,
@@ -51,15 +53,28 @@ pub(super) fn entry_of<A: Architecture>(mm: &Arc<Mm<Watched<A>>>, address: VirtA
     }
 }
 
-/// What came of a fault.
+/// Where a fault found the content of a page of an object.
+#[derive(Clone, Copy)]
+pub(super) enum Origin {
+    /// In the page cache.
+    Cache,
+    /// In the file.
+    File,
+    /// Nowhere: a page of shared memory that is new, or was given up.
+    Zeros,
+    /// In a slot: the page of shared memory was evicted.
+    Slot(SwapSlot),
+}
+
+/// How a fault ended.
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
-    /// The processor's mistake that explains it.
+    /// The processor's erratum that explains it.
     pub(super) erratum: Option<Erratum>,
     pub(super) correction: Option<Correction>,
     pub(super) major: bool,
-    /// The frames that were filled from a device for it.
-    pub(super) filled: Vec<Frame>,
+    /// The frames that got their content for it.
+    brought: Vec<(Frame, Origin)>,
     /// How many pages were read ahead.
     pub(super) ahead: usize,
 }
@@ -76,19 +91,28 @@ impl Outcome {
             }
             _ => None,
         });
-        let filled = notes.iter().filter_map(|note| match note {
-            Note::Call(Call::Fill(frame)) => Some(*frame),
+        let brought = notes.iter().filter_map(|note| match note {
+            Note::Call(Call::Fill(frame)) => Some((*frame, Origin::File)),
+            Note::Call(Call::Zero(frame)) => Some((*frame, Origin::Zeros)),
+            Note::Event(Event::SwapRead { frame, slot }) => Some((*frame, Origin::Slot(*slot))),
             _ => None,
         });
         let is_ahead = |note: &&Note| matches!(note, Note::Event(Event::ReadAhead { .. }));
         Self {
-            filled: filled.collect(),
+            brought: brought.collect(),
             ahead: notes.iter().filter(is_ahead).count(),
             verdict,
             erratum: explains,
             correction: corrected.map(|(correction, _)| correction),
             major: corrected.is_some_and(|(_, weight)| weight == Weight::Major),
         }
+    }
+
+    /// Where the content of a page of an object came from. A slot is read by filling a frame, so the
+    /// last note on a frame tells.
+    pub(super) fn origin(&self, frame: Frame) -> Origin {
+        let brought = self.brought.iter().rev().find(|(of, _)| *of == frame);
+        brought.map_or(Origin::Cache, |(_, origin)| *origin)
     }
 
     /// The correction's name, as its counter has it.
@@ -107,9 +131,9 @@ impl Outcome {
         })
     }
 
-    /// The boxes of the figure behind the questions.
+    /// The boxes of the figure that follow the questions.
     pub(super) fn ends(&self, questions: &[Question]) -> Vec<String> {
-        // The kernel's own access to what cannot be had is refused behind the last question.
+        // The last question comes before the content: past it, the kernel's access failed for want of content.
         let is_bad_area = questions.iter().all(|question| question.node != "entry");
         let ends: &[&str] = match self.verdict {
             Verdict::Resume => match self.name() {
@@ -173,7 +197,7 @@ impl Asked {
         });
     }
 
-    /// Returns what it comes to, in one sentence.
+    /// Returns the decision in one sentence.
     fn all<A: Architecture>(
         &mut self,
         story: &Story<A>,
@@ -202,7 +226,7 @@ impl Asked {
             return "A reserved bit is set in the table: it is corrupt.".into();
         }
         let sleep = ("sleep", "An address space, and may we sleep?", "A11");
-        self.ask(sleep, "yes", format!("{} runs; nothing forbids to sleep", story.process()));
+        self.ask(sleep, "yes", format!("{} runs, and its context may sleep", story.process()));
         if !self.region(story, mm, fault, facts, outcome) {
             return "No region has the address: a bad area.".into();
         }
@@ -237,16 +261,15 @@ impl Asked {
         self.ask(ask, "yes", format!("error code {:#x}", fault.code.bits()));
         let ask = ("kernel", "Does the reference table map it?", "A5");
         if outcome.verdict == Verdict::Resume {
-            self.ask(ask, "yes", "its entry is copied to the table that is loaded".into());
-            return "The kernel's reference table maps the address; only the table that is loaded does \
-                    not know it yet."
+            self.ask(ask, "yes", "its entry is copied to the loaded table".into());
+            return "The kernel's reference table maps the address; only the loaded table lacks it."
                 .into();
         }
         self.ask(ask, "no", "nothing is there either".into());
         "Not even the reference table maps the address: a bad area.".into()
     }
 
-    /// Whether there is a region, or came to be one.
+    /// Whether a region has the address, perhaps because a stack has grown to it.
     fn region<A: Architecture>(
         &mut self,
         story: &Story<A>,
@@ -268,7 +291,7 @@ impl Asked {
         let grew = mm.maps(fault.address.page()..fault.address.page() + 1).into_iter().next();
         match (&facts.above, grew) {
             (Some(above), Some(_)) => {
-                let value = format!("none, but the stack above, from {}, grows down", place(above));
+                let value = format!("none, but the stack above, at {}, grows down", place(above));
                 self.ask(ask, "yes", format!("{value}; nodes visited: {seen}"));
                 self.spec.extend(["A14", "A15"]);
                 true
@@ -278,12 +301,16 @@ impl Asked {
                     (true, _) => "is a stack that may not grow so far",
                     (false, _) => "does not grow down",
                 };
-                let value = format!("the next above, from {}, {why}", place(above));
+                let value = format!("the next region above, at {}, {why}", place(above));
                 self.ask(ask, "no", format!("{value}; nodes visited: {seen}"));
                 false
             }
             (None, _) => {
-                self.ask(ask, "no", format!("none ends above the address; nodes visited: {seen}"));
+                self.ask(
+                    ask,
+                    "no",
+                    format!("no region ends above the address; nodes visited: {seen}"),
+                );
                 false
             }
         }
@@ -311,8 +338,10 @@ impl Asked {
     }
 }
 
-/// Whether a region with this protection allows a fault's access (spec A16, A17): the rule once
-/// more, in the words of the specification, so that the tests can hold it against what is done.
+/// Whether a region with this protection allows a fault's access (spec A16, A17).
+///
+/// It repeats the rule in the specification's words, so that the tests can compare it with what the
+/// memory manager did.
 pub(super) fn allows(
     has: pagefault::machine::Protection,
     fault: &PageFault,

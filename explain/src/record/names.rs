@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// How far from a named range an address may lie and still be called by its name.
 const NEAR: u64 = 16 << 20;
 
-/// What every process has bound.
+/// The ranges that each process has named.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     by_process: HashMap<String, Vec<(String, u64, u64)>>,
@@ -23,7 +23,7 @@ impl Names {
         }
     }
 
-    /// `A`, `A+2p`, `A+2p+8`, or the number where no name is near.
+    /// `A`, `A+2p`, `A+2p+8`, or the number if no name is near.
     pub(super) fn place(&self, process: &str, address: u64) -> String {
         let Some(names) = self.by_process.get(process) else { return format!("{address:#x}") };
         let inside = |&&(_, start, length): &&(String, u64, u64)| {
@@ -32,7 +32,7 @@ impl Names {
         let near = |&&(_, start, length): &&(String, u64, u64)| {
             length > 0 && start <= address && address - start < NEAR
         };
-        // Of several, the one that was cut closest; a name for a part says more than one for all.
+        // Of several, the shortest range: the name of a part says more than the name of the whole.
         let smallest = names
             .iter()
             .filter(inside)

@@ -1,4 +1,4 @@
-//! The processor whose accesses are watched.
+//! The processor whose accesses are recorded.
 
 use super::decision::Facts;
 use super::story::{Story, changes};
@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 /// The instruction of the kernel that copies from and to programs: the only one that may fault.
 const COPY: VirtAddr = VirtAddr(0x1000_0000);
-/// Where it goes on when it does.
+/// Where the kernel continues after that fault.
 const FIXUP: VirtAddr = VirtAddr(0x1000_0040);
 /// An instruction of the kernel that may not fault.
 const OTHER: VirtAddr = VirtAddr(0x1000_1000);
 
-/// Makes the accesses one page at a time, and takes them down.
+/// Makes the accesses one page at a time, and records them.
 pub(super) struct Recording<A: Architecture> {
     story: Rc<RefCell<Story<A>>>,
     arch: Arch,
@@ -42,24 +42,24 @@ struct Attempt {
     what: What,
 }
 
-/// What an access is for.
+/// The purpose of an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Bytes that are moved.
+    /// To move bytes.
     Bytes,
-    /// A translation ahead of need.
+    /// To translate an address ahead of need.
     Prefetch,
 }
 
-/// Why an access was not made.
+/// Why an access failed.
 enum Failed {
-    /// The kernel goes on at its fixup.
+    /// The kernel continues at its fixup.
     Fixup,
     Stopped(Stopped),
 }
 
 impl Failed {
-    /// Of an instruction that has no fixup.
+    /// The error of an instruction without a fixup.
     fn stopped(self) -> Stopped {
         match self {
             Self::Stopped(stopped) => stopped,
@@ -89,12 +89,12 @@ impl<A: Architecture> Recording<A> {
     pub(super) fn new(story: Rc<RefCell<Story<A>>>, arch: Arch) -> Self {
         let mut builder = ExceptionTable::builder();
         builder.add(COPY, FIXUP);
-        // One pair cannot be there twice.
+        // A single pair is no duplicate.
         let table = builder.build().unwrap_or_default();
         Self { story, arch, exceptions: ExceptionTables::new(table) }
     }
 
-    /// Makes an access page by page; the error comes with the number of bytes that were moved.
+    /// Makes an access page by page; an error comes with the number of bytes moved before it.
     fn access(
         &self,
         mm: &Arc<Mm<Watched<A>>>,
@@ -128,7 +128,7 @@ impl<A: Architecture> Recording<A> {
         Ok(())
     }
 
-    /// Makes an access to one page again until the memory manager is done with its faults.
+    /// Repeats an access to one page until it succeeds or a fault is refused.
     fn on_page(
         &self,
         mm: &Arc<Mm<Watched<A>>>,
@@ -156,7 +156,7 @@ impl<A: Architecture> Recording<A> {
         }
     }
 
-    /// What the processor will find.
+    /// What the processor is about to find.
     fn look(
         &self,
         mm: &Arc<Mm<Watched<A>>>,
@@ -198,7 +198,7 @@ impl<A: Architecture> Recording<A> {
         (cpu, seen)
     }
 
-    /// Lets the memory manager decide, and takes down how and what it did.
+    /// Passes a fault to the memory manager, and records what it decided and did.
     fn correct(&self, mm: &Arc<Mm<Watched<A>>>, fault: &PageFault, seen: model::Access) -> Verdict {
         let facts = Facts::gather(mm, fault);
         let before = {
@@ -264,7 +264,7 @@ impl<A: Architecture> Story<A> {
         mut seen: model::Access,
     ) {
         if !seen.walk.is_empty() {
-            // With the bits that the walk itself has set.
+            // Again, with the bits that the walk has set.
             seen.walk = words::walk::<A>(&mm.space().inner().walk(at));
         }
         let (sentence, spec) = sentences::access(phase, &seen, decision::entry_of(mm, at));
@@ -316,8 +316,8 @@ impl<A: Architecture> Processor<Watched<A>> for Recording<A> {
         self.as_user(mm, address, Bytes::Fetch)
     }
 
-    /// The simulated processor executes nothing: code stays as it is, and a refused store would only
-    /// be in the way of the story.
+    /// The simulated processor executes nothing, so code that cannot be written stays as it is: a refused
+    /// store would distract from the lesson.
     fn plant(&mut self, mm: &Arc<Mm<Watched<A>>>, address: u64) -> Result<(), Stopped> {
         let at = VirtAddr(address);
         match mm.maps(at..VirtAddr(address + 1)).first() {
@@ -445,7 +445,7 @@ impl<A: Architecture> Recording<A> {
         self.unexpected(mm, address, bytes, (Mode::Kernel, OTHER))
     }
 
-    /// An access whose failure nobody in the kernel expects.
+    /// An access without a fixup.
     fn unexpected(
         &self,
         mm: &Arc<Mm<Watched<A>>>,

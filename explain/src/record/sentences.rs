@@ -1,17 +1,18 @@
 //! One plain sentence for each step of a fault.
 
-use super::decision::{Facts, Outcome, code};
+use super::decision::{Facts, Origin, Outcome, code};
+use super::state::slot_name;
 use super::{Story, Watched, words};
 use crate::model::{self, Action, Phase, State, Tlb};
 use pagefault::entry::{Oops, Signal, Verdict};
-use pagefault::machine::{Entry, Mode, PAGE_SIZE, PageFault};
+use pagefault::machine::{Entry, Frame, Mode, PAGE_SIZE, PageFault};
 use pagefault::{Correction, Mm, VmaFlags};
 use pagefault_sim::Architecture;
 use std::sync::Arc;
 
 type Told = (String, Vec<&'static str>);
 
-/// An access that the processor could not make.
+/// An access that faulted.
 pub(super) fn hardware<A: Architecture>(
     seen: &model::Access,
     facts: &Facts,
@@ -19,14 +20,14 @@ pub(super) fn hardware<A: Architecture>(
     let who = who(seen);
     let code = seen.fault.as_ref().map_or("", |fault| &fault.code);
     let why = match seen.tlb {
-        Tlb::Forbids => "its TLB has the page and forbids it".into(),
+        Tlb::Forbids => "its TLB has the page but forbids the access".into(),
         _ => format!("TLB miss, and {}", walk_end::<A>(seen, facts)),
     };
     (format!("{who}: {why}. Page fault, error code {code}."), &["A1", "A2"])
 }
 
 fn walk_end<A: Architecture>(seen: &model::Access, facts: &Facts) -> String {
-    let Some(last) = seen.walk.last() else { return "the address is none".into() };
+    let Some(last) = seen.walk.last() else { return "no table covers the address".into() };
     let name = words::level_name::<A>(last.level);
     match facts.entry {
         _ if last.level > 1 => {
@@ -38,7 +39,7 @@ fn walk_end<A: Architecture>(seen: &model::Access, facts: &Facts) -> String {
     }
 }
 
-/// An access that the processor made.
+/// An access that succeeded.
 pub(super) fn access(
     phase: Phase,
     seen: &model::Access,
@@ -49,7 +50,10 @@ pub(super) fn access(
         _ => "",
     };
     if seen.kind == "prefetch" && !matches!(entry, Entry::Present { .. }) {
-        return (format!("{again}{}: nothing is there, and nothing happens.", who(seen)), &["A24"]);
+        return (
+            format!("{again}{}: the page is not mapped, and nothing happens.", who(seen)),
+            &["A24"],
+        );
     }
     let frame =
         entry.frame().map_or_else(|| "the page".into(), |frame| format!("frame {}", frame.0));
@@ -57,7 +61,9 @@ pub(super) fn access(
         Tlb::Hit => format!("the TLB has {frame}"),
         Tlb::Clean => {
             let word = seen.walk.last().map_or("", |last| &last.entry.word);
-            format!("the TLB does not know the page as dirty; the walk marks the entry, {word}")
+            format!(
+                "the translation is not marked dirty; a walk sets the entry's dirty bit, {word}"
+            )
         }
         _ => format!("the walk finds {frame}; the TLB keeps the translation"),
     };
@@ -98,7 +104,7 @@ fn who(seen: &model::Access) -> String {
     format!("{}{}{}", subject(seen), preposition(seen), seen.place)
 }
 
-/// What became of a fault.
+/// How a fault ended.
 pub(super) fn outcome<A: Architecture>(
     story: &Story<A>,
     mm: &Arc<Mm<Watched<A>>>,
@@ -118,7 +124,7 @@ pub(super) fn outcome<A: Architecture>(
             vec!["A24"],
         ),
         (Verdict::Resume, None) => (
-            "The top entry is copied from the reference table. No counter, lock or signal is touched."
+            "The root's entry is copied from the reference table. No counter, lock or signal is touched."
                 .into(),
             vec!["A5", "A6", "A7"],
         ),
@@ -131,11 +137,11 @@ pub(super) fn outcome<A: Architecture>(
             vec!["A24"],
         ),
         (Verdict::Signal(Signal::Bus), _) => (
-            format!("The content of {place} cannot be had: {} gets SIGBUS, ADRERR.", story.process()),
+            format!("The page at {place} is past the end of its file, or cannot be read: {} gets SIGBUS, ADRERR.", story.process()),
             vec!["A23", "D2"],
         ),
         (Verdict::Fixup(to), _) => (
-            format!("The exception table lists the kernel's instruction: it goes on at its fixup, {:#x}, and the call returns EFAULT or what it copied.", to.value()),
+            format!("The exception table lists the kernel's instruction: the kernel continues at its fixup, {:#x}, and the call returns EFAULT or what it copied.", to.value()),
             vec!["A21", "H1", "H3"],
         ),
         (Verdict::Oops(oops), _) => (
@@ -143,7 +149,7 @@ pub(super) fn outcome<A: Architecture>(
             vec!["A21"],
         ),
         (Verdict::OutOfMemory, _) => (
-            format!("No frame is free for {}, and none could be made free: a process has to go.", story.process()),
+            format!("No frame is free for {}, and reclaim freed none: a process must be killed.", story.process()),
             vec!["A22", "F23"],
         ),
         (Verdict::Corrupt, _) => (
@@ -173,12 +179,10 @@ fn corrected<A: Architecture>(
         let used = after.frames.iter().find(|used| used.frame == frame);
         used.map_or_else(String::new, |used| used.owner.clone())
     };
-    let is_read = new.frame().is_some_and(|frame| outcome.filled.contains(&frame));
-    let from_device = if is_read { "is read from its file" } else { "is in the page cache" };
     let (ahead, by_ahead): (String, &[&'static str]) = match outcome.ahead {
         0 => (String::new(), &[]),
-        1 => (" One more page is read before it is wanted.".into(), &["D3", "D4"]),
-        more => (format!(" {more} more pages are read before they are wanted."), &["D3", "D4"]),
+        1 => (" One more page is read ahead.".into(), &["D3", "D4"]),
+        more => (format!(" {more} more pages are read ahead."), &["D3", "D4"]),
     };
     match correction {
         Correction::Anonymous => (
@@ -194,21 +198,21 @@ fn corrected<A: Architecture>(
             vec!["B8"],
         ),
         Correction::File => (
-            format!("{} {from_device}: frame {frame} is mapped, and its count of entries grows.{ahead}", file()),
+            format!("{}, and the entry maps it.{ahead}", found(&file(), frame, outcome)),
             [&["B9", "B10", "D2"], by_ahead].concat(),
         ),
         Correction::Nonlinear => (
-            format!("The entry itself names the page: {} {from_device}, and frame {frame} is mapped out of its place.", file()),
+            format!("The entry itself names the page. {}, and the entry maps it out of order.", found(&file(), frame, outcome)),
             vec!["B12"],
         ),
         Correction::Device => (
-            format!("The device is asked, and shows {}: frame {frame} is entered as it is. It is no page of the memory manager's: no reference, no reverse map, no resident page is counted.", story.device_page(frame).unwrap_or("nothing yet")),
+            format!("The driver names {}: frame {frame} is entered as it is. The memory manager does not own it, so it counts no reference, no reverse mapping and no resident page.", story.device_page(frame).unwrap_or("nothing yet")),
             vec!["B13"],
         ),
         Correction::SwapIn => swapped(facts, outcome.major, new),
         Correction::CopyOnWrite => copied(story, facts, new, after),
         Correction::Reuse if story.device_page(frame).is_some() => (
-            format!("The region is shared, and nobody has to be told of a store to a device: the entry of frame {frame} becomes writable."),
+            format!("The region is shared, and a store to a device needs no bookkeeping: the entry of frame {frame} becomes writable."),
             vec!["B13", "B16"],
         ),
         Correction::Reuse => {
@@ -239,6 +243,27 @@ fn corrected<A: Architecture>(
     }
 }
 
+/// How a page of a file or object came into a frame.
+fn found(page: &str, frame: u32, outcome: &Outcome) -> String {
+    match outcome.origin(Frame(frame)) {
+        Origin::Cache => format!("The page cache has {page} in frame {frame}"),
+        Origin::File => {
+            format!(
+                "The page cache lacks {page}: the page is read from its file into frame {frame}"
+            )
+        }
+        Origin::Zeros => {
+            format!(
+                "Neither the page cache nor a slot has {page}: it becomes a page of zeros in frame {frame}"
+            )
+        }
+        Origin::Slot(slot) => format!(
+            "The page cache lacks {page}: the page is read back from slot {} into frame {frame}",
+            slot_name(slot)
+        ),
+    }
+}
+
 fn swapped(facts: &Facts, major: bool, new: Entry) -> Told {
     let slot = words::entry_says(facts.entry);
     let frame = new.frame().map_or(0, |frame| frame.0);
@@ -247,7 +272,7 @@ fn swapped(facts: &Facts, major: bool, new: Entry) -> Told {
         false => format!("the swap cache still has the page of {slot}, frame {frame}"),
     };
     let then = match new.is_writable() {
-        true => "nobody else names the slot, so the page may be stored to at once",
+        true => "no other entry names the slot, so the entry is writable at once",
         false => "the entry is read-only; the slot keeps its copy as long as the page stays clean",
     };
     let how = format!("{}{}", how[..1].to_uppercase(), &how[1..]);
@@ -293,7 +318,7 @@ fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry, after: &
         ),
         Entry::Present { frame: old, .. } => (
             format!(
-                "Others may still read frame {}: it is copied to frame {frame}, and the old translation is flushed before the copy is stored to.",
+                "Others may still read frame {}, so it is copied to frame {frame}; the old translation is flushed before the store.",
                 old.0
             ),
             vec!["B16", "B18", "G1"],
@@ -307,7 +332,7 @@ fn copied<A: Architecture>(story: &Story<A>, facts: &Facts, new: Entry, after: &
     }
 }
 
-/// Why no TLB had to be told of a correction.
+/// Why a correction flushed no TLB.
 pub(super) fn why_no_flush(facts: &Facts, outcome: &Outcome, actions: &[Action]) -> Option<Action> {
     let note = |text: &str, spec: &str| {
         Some(Action {
@@ -324,11 +349,11 @@ pub(super) fn why_no_flush(facts: &Facts, outcome: &Outcome, actions: &[Action])
     }
     match facts.entry {
         Entry::Present { .. } => note(
-            "No TLB is flushed: the entry allows more than before, and a CPU that does not know it yet \
+            "No TLB is flushed: the entry allows more than before, and a CPU with the old translation \
              faults spuriously.",
             "G1",
         ),
-        _ => note("No TLB is flushed: there was nothing that one could hold.", "G1"),
+        _ => note("No TLB is flushed: the entry was not present, so no TLB has it.", "G1"),
     }
 }
 
@@ -338,7 +363,7 @@ impl<A: Architecture> Story<A> {
     }
 }
 
-/// Bytes as pages where they are whole ones.
+/// A length in pages if it is whole pages, else in bytes.
 pub(super) fn size(bytes: u64) -> String {
     match (bytes / PAGE_SIZE, bytes % PAGE_SIZE) {
         (1, 0) => "1 page".into(),
@@ -347,7 +372,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// The mode that an entry at an address serves.
+/// The mode whose accesses an entry at an address serves.
 pub(super) fn mode<A: Architecture>(address: u64) -> Mode {
     A::mode(pagefault::machine::VirtAddr(address))
 }

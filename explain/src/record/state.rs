@@ -1,4 +1,4 @@
-//! The computer at one moment, between two things that happen.
+//! The state of the computer between two steps.
 
 use super::words::{self, entry_says, letters, rights};
 use super::{Story, Watched};
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl<A: Architecture> Story<A> {
-    /// The computer as it is now. Nothing may be under way.
+    /// The state of the computer now. No operation may be in progress.
     pub(super) fn snapshot(&self) -> State {
         let living: Vec<_> = self
             .spaces
@@ -116,7 +116,7 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// Every frame that is used, and for what.
+    /// Every frame in use, and its use.
     fn frames(
         &self,
         living: &[(&str, Arc<Mm<Watched<A>>>)],
@@ -189,7 +189,7 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// Whose page it is and which.
+    /// The page's owner and its index there.
     pub(super) fn owner(&self, report: &FrameReport) -> String {
         match report.owner {
             PageOwner::File(file) => format!("{} page {}", self.file_name(file), report.index),

@@ -1,4 +1,4 @@
-//! The story as it grows: steps, and the states that they lead to.
+//! The story as it grows: steps, and the states after them.
 
 use super::names::Names;
 use super::tap::{Note, Tap};
@@ -11,15 +11,15 @@ use pagefault_sim::{Architecture, SimDevice};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-/// Everything that is known so far.
+/// The steps so far, and what is needed to tell the next one.
 pub(super) struct Story<A: Architecture> {
     pub(super) sim: pagefault_sim::Computer<A>,
     pub(super) manager: Arc<Manager<Watched<A>>>,
     pub(super) tap: Tap,
     pub(super) names: Names,
-    /// The address spaces by the names of their processes.
+    /// The address spaces, with the names of their processes.
     pub(super) spaces: Vec<(String, Weak<Mm<Watched<A>>>)>,
-    /// The names of files by the numbers that the memory manager gave them.
+    /// The names of files, by the memory manager's numbers.
     pub(super) files: HashMap<u64, String>,
     /// The frames of the script's devices.
     devices: HashMap<u32, String>,
@@ -27,7 +27,7 @@ pub(super) struct Story<A: Architecture> {
     pub(super) faults: usize,
     /// The CPU that makes the accesses.
     pub(super) cpu: u32,
-    /// Who is killed for want of memory, and why he, until that is told.
+    /// The process that is killed for want of memory, and why, until that is told.
     victim: Option<String>,
     line: usize,
     process: String,
@@ -67,7 +67,7 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// A line is done next.
+    /// Begins a line.
     pub(super) fn begin(&mut self, line: &Line) {
         self.tap.drain();
         self.line = line.number;
@@ -77,7 +77,7 @@ impl<A: Architecture> Story<A> {
         self.before = self.snapshot();
     }
 
-    /// The line is done. What it did beside its accesses, or instead of them, is a step of its own.
+    /// Ends a line. A line without steps of its own is one step; the end of a killed process is one more.
     pub(super) fn end(&mut self, line: &Line, answer: String) {
         self.tell_victim();
         let notes = self.tap.drain();
@@ -104,7 +104,7 @@ impl<A: Architecture> Story<A> {
         });
     }
 
-    /// There is no memory: this address space is to go.
+    /// Memory has run out, and this address space was chosen to end.
     pub(super) fn chosen(&mut self, mm: &Arc<Mm<Watched<A>>>) {
         let pages = |mm: &Arc<Mm<Watched<A>>>| {
             let usage = mm.usage();
@@ -120,16 +120,16 @@ impl<A: Architecture> Story<A> {
             }
         }
         let beside = match others.is_empty() {
-            true => "there is no other".to_owned(),
-            false => format!("of the others, {}", others.join(", ")),
+            true => "it is the only process".to_owned(),
+            false => format!("the others: {}", others.join(", ")),
         };
         self.victim = Some(format!(
-            "{name} is killed, whose end gives back the most: {} pages in memory and in swap ({beside})",
+            "{name} is killed, because its end gives back the most, {} pages in memory and in swap ({beside})",
             pages(mm)
         ));
     }
 
-    /// Tells who was killed for want of memory, once his memory is free.
+    /// Tells which process was killed for want of memory, once its memory is free.
     pub(super) fn tell_victim(&mut self) {
         if let Some(killed) = self.victim.take() {
             let (notes, after) = (self.tap.drain(), self.snapshot());
@@ -137,18 +137,19 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// A process was killed: its memory goes after the fault's own story.
+    /// Adds the step in which an ended process gives back its memory, after the fault's own steps.
     fn released(&mut self, what: &str, spec: &[&str], notes: &[Note], after: State) {
         let before = self.states.last().cloned().unwrap_or_default();
         let actions = actions::describe(self, notes, &before, &after);
         let counts = changes(&before, &after);
-        let sentence = format!("{what}: every entry is taken out, and its frames are free.");
+        let sentence = format!(
+            "{what}: every entry is taken out, and the frames that nobody else uses are freed."
+        );
         let step = Step { actions, counts, ..self.draft(Phase::Call, sentence, spec) };
         self.add(step, after);
     }
 
-    /// The name for an address space that was just made: of the first process, or of the child that
-    /// the line forks.
+    /// Names an address space that was just made: after the child that the line forks, or `p0`.
     pub(super) fn started(&mut self, mm: &Arc<Mm<Watched<A>>>) {
         let name = match &self.op {
             Some(Op::Fork(child)) => child.clone(),
@@ -174,7 +175,7 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// A device of the script was made: its frames are called by its name.
+    /// A device of the script was made; its frames get its name.
     pub(super) fn device_made(&mut self, device: &SimDevice) {
         if let Some(Op::Device { name, .. }) = &self.op {
             let pages = (0..).zip(device.frames());
@@ -189,12 +190,12 @@ impl<A: Architecture> Story<A> {
         self.devices.get(&frame).map(String::as_str)
     }
 
-    /// What a file or object is called.
+    /// The name of a file or object.
     pub(super) fn file_name(&self, mapping: u64) -> String {
         self.files.get(&mapping).cloned().unwrap_or_else(|| format!("shared object {mapping}"))
     }
 
-    /// The process that the line is about.
+    /// The line's process.
     pub(super) fn process(&self) -> &str {
         &self.process
     }
@@ -234,7 +235,7 @@ impl<A: Architecture> Story<A> {
         }
     }
 
-    /// Adds a step that leads to a state.
+    /// Adds a step, and the state after it.
     pub(super) fn add(&mut self, step: Step, state: State) {
         if self.states.last() != Some(&state) {
             self.states.push(state);
@@ -268,7 +269,7 @@ impl<A: Architecture> Story<A> {
     }
 }
 
-/// The same numbers, each once.
+/// The same requirements without duplicates.
 fn unique(spec: &[&str]) -> Vec<String> {
     let mut seen = Vec::new();
     for number in spec {
@@ -310,7 +311,7 @@ pub(super) fn changes(before: &State, after: &State) -> Vec<Count> {
                 .filter(|frame| matches!(&*frame.kind, "anonymous" | "file"))
                 .map_or((0, 0), |frame| (u64::from(frame.maps), u64::from(frame.refs)))
         };
-        // Once for each frame: as it is now, or as it was if it is gone.
+        // Once for each frame: as it is now, or as it was if it is free now.
         if is.is_some() && !after.frames.iter().any(|f| std::ptr::eq(f, frame)) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What the machine was asked and what the memory manager told, in one order.
+//! The calls of the machine and the events of the memory manager, in one sequence.
 
 use pagefault::Event;
 use pagefault::machine::Stale;
@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// One note.
 #[derive(Clone, Debug)]
 pub(super) enum Note {
-    /// The machine was asked something.
+    /// The machine was called.
     Call(Call),
     /// These translations are flushed next.
     Stale(u32, Vec<Stale>),
-    /// The memory manager told something.
+    /// The memory manager reported an event.
     Event(Event),
 }
 
-/// Takes notes; clones write into one list.
+/// Collects notes; clones share one list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tap(Arc<Mutex<Vec<Note>>>);
 

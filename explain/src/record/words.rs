@@ -23,7 +23,7 @@ pub(super) fn entry<A: Architecture>(entry: Entry, mode: Mode) -> model::Entry {
 
 /// The word for a leaf entry.
 pub(super) fn raw<A: Architecture>(entry: Entry, mode: Mode) -> u64 {
-    // It came out of a table, so that it fits one.
+    // It was read from a table, so it fits.
     A::encode(entry, mode).unwrap_or(0)
 }
 
@@ -135,13 +135,13 @@ pub(super) fn levels<A: Architecture>() -> Vec<model::Level> {
             level,
             name: level_name::<A>(level).into(),
             shift: A::shift(level),
-            // The four pointers of PAE are selected by the two bits that are left.
+            // Two bits are left for the four entries of the PAE root.
             bits: if A::NAME == "pae" && level == 3 { 2 } else { A::INDEX_BITS },
         })
         .collect()
 }
 
-/// What a level of tables is called.
+/// The name of a level of tables.
 pub(super) fn level_name<A: Architecture>(level: u32) -> &'static str {
     match (A::NAME, level) {
         ("alpha", 3) => "level 1",

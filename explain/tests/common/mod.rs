@@ -5,7 +5,7 @@ use pagefault_explain::model::Explanation;
 use pagefault_explain::record::{Request, record};
 use pagefault_script::ast::Arch;
 
-/// Every processor; Alpha's lessons go through the build with pages of 8 KiB.
+/// Every processor; the build with pages of 8 KiB runs Alpha's lessons.
 #[allow(dead_code, reason = "not every test asks for other processors")]
 pub const PROCESSORS: [Arch; 4] = Arch::ALL;
 

@@ -171,7 +171,7 @@ fn f17_what_is_evicted_untouched_was_wasted() {
     assert_eq!((counters.read_ahead_used, counters.read_ahead_wasted), (0, 2));
 }
 
-/// Pairs of neighbours at random: each looks like the beginning of a run, and none goes on.
+/// Pairs of neighbours at random: each looks like the start of a run, and none continues.
 #[test]
 fn f17_read_ahead_stops_where_it_is_wasted_and_begins_again_where_it_pays() {
     let (world, space) = swapped_out(16);
@@ -187,7 +187,7 @@ fn f17_read_ahead_stops_where_it_is_wasted_and_begins_again_where_it_pays() {
     pairs(100);
     let later = pairs(64);
     assert!(later <= 2 * 64 / 8, "{later} pages for 64 pairs");
-    // Runs that do go on are found out again.
+    // Runs that do continue are detected again.
     let order: Vec<u64> = (0..64).collect();
     for _ in 0..8 {
         faults_of_a_pass(&world, &space, &order);

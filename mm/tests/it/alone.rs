@@ -1,4 +1,4 @@
-//! Eviction where nobody but the caller can store to a page: nothing is cleaned first.
+//! Eviction when only the caller can store to a page: nothing is cleaned first.
 
 use crate::common::{PAGE, World, at, stored, world_with};
 use pagefault::swap::area::Priority;

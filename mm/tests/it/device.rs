@@ -72,7 +72,7 @@ impl Scene {
         self.world.store(self.space.mm(), 0, at, &[byte])
     }
 
-    /// What the device itself finds in the first byte of a page.
+    /// The first byte of a page as the device sees it.
     fn of_device(&self, page: usize) -> u8 {
         self.world.sim.drain(self.device.frames()[page], |bytes| bytes[0])
     }
@@ -113,7 +113,7 @@ fn b13_a_shared_region_shows_the_device_itself() {
         scene.store(at(1), 22).unwrap();
         assert_eq!((scene.of_device(0), scene.of_device(1)), (21, 22));
         assert_eq!((scene.load(at(8)), scene.load(at(9))), (Ok(21), Ok(22)));
-        // What the device stores is seen too.
+        // The device's own stores show too.
         scene.world.sim.write(scene.device.frames()[0], 0, &[77]);
         assert_eq!(scene.load(at(0)), Ok(77));
         let usage = scene.usage();
@@ -142,7 +142,7 @@ fn b13_a_store_to_a_private_region_goes_to_a_copy() {
         let usage = scene.usage();
         assert_eq!((usage.anonymous, usage.file), (2, 0));
         assert_eq!(scene.world.manager.counters().copy_on_write, 2);
-        // The device goes on changing what nobody copied.
+        // The device still changes pages that were not copied.
         scene.store(at(10), 55).unwrap();
         assert_eq!(scene.load(at(2)), Ok(55));
         scene.end();
@@ -218,7 +218,7 @@ fn b13_b20_nothing_of_a_device_can_be_pinned_or_forced() {
     };
     refused(0);
     refused(8);
-    // Nor once they are mapped.
+    // Not even once they are mapped.
     scene.store(at(0), 5).unwrap();
     assert_eq!(scene.load(at(8)), Ok(5));
     refused(0);

@@ -1,7 +1,6 @@
-//! Everything fails once (spec I21, I22): a fixed rich story is told again and again, and each time
-//! another allocation, read or write fails. The operation that met the failure says so in its own
-//! error, leaves every invariant whole, and succeeds when it is tried again; in the end every byte
-//! is right and nothing is left over.
+//! Everything fails once (spec I21, I22): a fixed scenario runs again and again, and each time
+//! another allocation, read or write fails. The failed operation returns its own error, keeps every
+//! invariant, and succeeds when it is retried; at the end every byte is right and nothing leaks.
 
 use crate::common::{BASE, PAGE, World};
 use pagefault::entry::{Signal, Verdict};
@@ -82,7 +81,7 @@ struct Story {
     disk: SimDisk,
     area: u8,
     store: SimFile,
-    /// What the failing of may be seen.
+    /// The operations whose failure may show.
     causes: &'static [Cause],
     failures: Vec<String>,
     /// Frames that the story cannot have until something has failed.
@@ -227,7 +226,7 @@ impl Story {
         self.take_swap_away();
         self.verify(0, &space);
         drop(space);
-        // What a file lost when its last write failed can no longer be told to anyone.
+        // The loss of a last failed write can no longer be reported.
         self.must("last sync", |_| file.sync());
         drop(file);
     }
@@ -409,7 +408,7 @@ fn fail_each(kind: Kind, visible: &'static [Cause]) {
     assert_eq!(seen > 0, !visible.is_empty(), "{kind:?}: {seen} failures were seen");
 }
 
-/// A single failure makes the manager reclaim and try again; nobody notices.
+/// A single failure makes the manager reclaim and retry; no caller notices.
 #[test]
 fn i21_one_frame_that_is_not_had() {
     fail_each(Kind::Frame, &[]);
@@ -431,7 +430,7 @@ fn i21_one_read_of_a_file_that_fails() {
     fail_each(Kind::FileRead, &[Cause::Device]);
 }
 
-/// Only who asks for the file to be written is told (spec D8).
+/// Only the caller of a sync gets the error (spec D8).
 #[test]
 fn i21_one_write_to_a_file_that_fails() {
     fail_each(Kind::FileWrite, &[Cause::Device]);
@@ -442,14 +441,14 @@ fn i21_one_page_that_may_not_be_written() {
     fail_each(Kind::MakeWritable, &[Cause::Device]);
 }
 
-/// Nothing dirty is given up where the length cannot be told.
+/// No dirty page is given up if the length is unknown.
 #[test]
 fn i21_one_length_that_cannot_be_told() {
     fail_each(Kind::Length, &[Cause::Device]);
 }
 
-/// The story begins with only so many frames, of which the rest comes back once something failed
-/// for want of one: so the end of memory is met at every place where a frame is needed.
+/// The scenario starts with few frames, and gets the rest after the first failure for want of one.
+/// So memory runs out at every place that needs a frame.
 #[test]
 fn i22_memory_that_ends_anywhere() {
     let mut met = std::collections::BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Whoever waits for the flushes of others waits for those that were pending, and for no later ones.
+//! A thread that waits for other threads' flushes waits for the pending ones, and for no later ones.
 
 use crate::common::{BASE, PAGE, at};
 use pagefault::machine::VirtAddr;
@@ -72,12 +72,12 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
         MapRequest { placement: Placement::Fixed(BASE), ..MapRequest::anonymous(9 * PAGE) };
     space.mm().mmap(&request).unwrap();
     assert_eq!(space.mm().copy_to_user(BASE, &[1; 8 * PAGE as usize]), 0);
-    // The frame of zeros: to copy it waits for nobody.
+    // The frame of zeros: copying it waits for no flush.
     let mut byte = [1];
     assert_eq!(space.mm().copy_from_user(at(8), &mut byte), 0);
     assert_eq!(byte, [0]);
     let child = space.fork().unwrap();
-    // Whoever flushes has to tell another: what concerns one's own processor alone is not put off.
+    // The flush must concern another processor: one of the caller's own is not deferred.
     for cpu in [0, 1] {
         manager.machine().inner().cpu(cpu).switch(space.space().inner());
     }

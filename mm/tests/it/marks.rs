@@ -1,5 +1,5 @@
-//! What is noted of regions and pages beside their content: guards, what a fork wipes, seals, limits;
-//! and which pages reclaim leaves at the end.
+//! The marks of regions and pages: guards, wipe-on-fork, seals, limits; and the pages that reclaim
+//! takes last.
 
 use crate::common::{PAGE, RW, at, map, stored, world_with};
 use pagefault::entry::{SegvCode, Signal, Verdict};
@@ -53,7 +53,7 @@ fn guards_refuse_and_the_region_stays_one() {
     world.check();
 }
 
-/// Nobody forks what has no page, but for its guards.
+/// A fork copies nothing of a region without pages, except its guards.
 #[test]
 fn guards_of_untouched_and_of_shared_memory_are_forked() {
     let world = world_with(64, Config::default());

@@ -20,7 +20,7 @@ fn on_both(
         // Families are numbered as they come, which is not what is compared.
         maps.iter_mut().for_each(|region| region.family = None);
         for page in 0..64 {
-            // What was moved can be found and evicted.
+            // Moved pages can be found and evicted.
             let _ = space.mm().madvise(at(page), PAGE, Advice::PageOut);
         }
         world.manager.reclaim(100);

@@ -201,7 +201,7 @@ fn shared_memory(space: &AddressSpace<Sim>) -> VirtAddr {
     space.mm().mmap(&MapRequest { placement, sharing, ..MapRequest::anonymous(2 * PAGE) }).unwrap()
 }
 
-/// What is there needs no fault and no flush.
+/// A present page needs no fault and no flush.
 #[test]
 fn a_pin_of_resident_pages_changes_nothing() {
     let (world, space) = calm();
@@ -271,7 +271,7 @@ fn b20_a_pinned_page_is_ready_whatever_is_done_to_make_room() {
         }
         world.check();
     };
-    // What was read ahead with the file's page may go.
+    // The pages read ahead with the file's page may leave.
     world.manager.reclaim(10);
     for _ in 0..4 {
         assert_eq!(world.manager.reclaim(10), 0);
@@ -359,7 +359,7 @@ fn a_pin_of_a_range_with_a_bad_page_says_how_far_it_came() {
     world.check_empty();
 }
 
-/// While it is pinned, a page stays ready at every moment, whoever makes room.
+/// While it is pinned, a page stays present, whichever thread makes room.
 #[test]
 fn b20_pins_against_reclaim_advice_and_syncs() {
     for seed in 0..200 {

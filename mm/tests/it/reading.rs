@@ -113,10 +113,10 @@ fn d3_random_reads_are_of_one_page() {
 #[test]
 fn d3_errors_of_what_is_read_ahead_are_nobodys() {
     let (world, store, space) = mapped(32, 100);
-    // The second read of the fault, which nobody asked for.
+    // The fault's second read, ahead of need.
     store.fail_nth_read(2);
     assert_eq!(touch(&world, &space, 40), (32, true));
-    // Who touches the page reads it.
+    // The thread that touches the page reads it.
     assert!(touch(&world, &space, 24).0 > 0);
     // The first is the page's own.
     store.fail_nth_read(1);

@@ -1,4 +1,4 @@
-//! Who has to go when no memory can be had (spec F25).
+//! The choice of the process to kill when memory runs out (spec F25).
 
 use crate::common::{PAGE, World, at, stored, world_with};
 use pagefault::oom::{Candidate, Choice, FIRST, NEVER, Standing};

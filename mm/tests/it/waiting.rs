@@ -103,8 +103,8 @@ fn leave(world: &World<X86_64>, space: &AddressSpace<Sim>, frames: u32) -> Vec<P
     pins
 }
 
-/// Without sleeping, the waiting thread would have made many thousands of passes; on a busy machine a
-/// few hundred are made by who is woken and finds that it was too early.
+/// Without sleeping, the waiting thread would have made many thousands of passes. On a busy machine,
+/// threads that are woken too early make a few hundred.
 #[track_caller]
 fn assert_slept(world: &World<X86_64>) {
     let passes = world.manager.counters().direct_passes;
@@ -192,8 +192,8 @@ fn f23_a_page_being_written_by_a_sync_is_waited_for() {
     assert_slept(&world);
 }
 
-/// One who waits for a page's lock, which a thread that needs room holds, is not waited for: when
-/// there is no memory, both are told so.
+/// A thread that needs room does not wait for one that waits for its page lock: without memory,
+/// both faults end as out of memory.
 #[test]
 fn f23_threads_that_wait_for_each_other_learn_that_there_is_no_memory() {
     let (world, space) = world(small());
@@ -217,8 +217,8 @@ fn f23_threads_that_wait_for_each_other_learn_that_there_is_no_memory() {
     world.check();
 }
 
-/// A single frame goes from hand to hand, in every order that some hundred seeds find: nobody is
-/// told that there is no memory.
+/// A single frame passes from task to task, in all orders that some hundred seeds find: no fault
+/// ends as out of memory.
 #[test]
 fn i25_one_frame_for_three_tasks() {
     for seed in 0..if long() { 5000 } else { 60 } {
@@ -248,8 +248,8 @@ fn i25_one_frame_for_three_tasks() {
     }
 }
 
-/// Tasks that go on until they wait store to a page that comes back from swap when no other frame is
-/// to be had: whoever got the page first may not spin for the others, who still have it in hand.
+/// Tasks that run until they wait store to a page that comes back from swap, without another frame.
+/// The first one must not spin for the others, which still hold the page.
 #[test]
 fn i25_a_page_for_three_tasks_that_are_not_preempted() {
     for seed in 0..if long() { 5000 } else { 200 } {

@@ -34,7 +34,7 @@ fn world() -> (World<X86_64>, AddressSpace<Sim>) {
     (world, space)
 }
 
-/// How the program's processor goes on after a fault.
+/// How the program's processor continues after a fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     /// The program runs on.
@@ -43,8 +43,7 @@ enum After {
     Others,
 }
 
-/// Runs the program until it is told that there is no memory, and looks how often it had to wait for its
-/// own pages.
+/// Runs the program until memory runs out, and checks how often it had to wait for its own pages.
 fn run(world: &World<X86_64>, space: &AddressSpace<Sim>, after: After) {
     let load = |address| {
         world.access(space.mm(), 0, |cpu| {

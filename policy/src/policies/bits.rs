@@ -1,8 +1,8 @@
-//! Policies that see every use, or that a page was used.
+//! Policies that see every use, or an accessed bit.
 
 use super::{Fifo, Ghosts, Links, Origin, Policy, Touch};
 
-/// The page that was not used for longest leaves.
+/// LRU: the least recently used page leaves.
 pub struct Lru {
     queue: Fifo,
     links: Links,
@@ -34,7 +34,7 @@ impl Policy for Lru {
     }
 }
 
-/// A FIFO in which a page that was used since goes around once more.
+/// CLOCK: a FIFO in which a page that was used since gets another round.
 pub struct Clock {
     queue: Fifo,
     links: Links,
@@ -73,7 +73,8 @@ impl Policy for Clock {
     }
 }
 
-/// Johnson and Shasha's 2Q: newcomers in a FIFO of a quarter, what comes back soon in an LRU.
+/// Johnson and Shasha's 2Q: new pages in a FIFO of a quarter of memory, pages that return soon in
+/// an LRU.
 pub struct TwoQueues {
     newcomers: Fifo,
     proven: Fifo,

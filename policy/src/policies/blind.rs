@@ -1,6 +1,6 @@
-//! Policies that do without accessed bits. Those with *standby* unmap a page some time before it
-//! leaves: whoever uses it meanwhile faults, and so tells that it is used, at the price of a fault
-//! that moves nothing.
+//! Policies without accessed bits. Those with *standby* unmap a page some time before it leaves. A
+//! use meanwhile faults and so shows that the page is used, at the price of a fault that moves
+//! nothing.
 
 use super::{Fifo, Ghosts, Links, Origin, Policy, Touch};
 
@@ -34,7 +34,7 @@ impl Policy for Plain {
     }
 }
 
-/// Where a page in memory is.
+/// The queue of a page in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Small,
@@ -42,15 +42,15 @@ enum Place {
     Standby,
 }
 
-/// Turner and Levy's segmented FIFO, as in VMS: what falls out of a FIFO of mapped pages goes through
-/// a second one of unmapped pages, and back to the first when it is used.
+/// Turner and Levy's segmented FIFO, as in VMS: pages from a FIFO of mapped pages pass through a
+/// second one of unmapped pages, and return to the first when they are used.
 pub struct Segmented {
     mapped: Fifo,
     standby: Fifo,
     links: Links,
     place: Vec<Place>,
     share: usize,
-    /// How many rounds each page stays mapped unasked.
+    /// How many rounds each page stays mapped without a check.
     rounds: Vec<u8>,
     trust: u8,
 }
@@ -68,7 +68,7 @@ impl Segmented {
         }
     }
 
-    /// With so many rounds for a page that was used on standby.
+    /// A queue with this many rounds for a page that was used on standby.
     pub fn with_trust(self, trust: u8) -> Self {
         Self { trust, ..self }
     }
@@ -116,7 +116,7 @@ impl Policy for Segmented {
     }
 }
 
-/// S3-FIFO: newcomers in a small queue, a tenth; what proved itself in a main one.
+/// S3-FIFO: new pages in a small queue, a tenth of memory; used ones in a main queue.
 pub struct S3Fifo {
     small: Fifo,
     main: Fifo,
@@ -149,7 +149,7 @@ impl S3Fifo {
         Self { sees_use: true, ..Self::blind(pages, ghosts) }
     }
 
-    /// With so many pages unmapped before they leave.
+    /// A queue with this many pages unmapped before they leave.
     pub fn with_standby(self, share: usize) -> Self {
         Self { share, ..self }
     }
@@ -164,7 +164,7 @@ impl S3Fifo {
         queue.push(&mut self.links, page);
     }
 
-    /// The next page that is due and was not seen to be used.
+    /// The next page that is due and has shown no use.
     fn due(&mut self) -> Option<u32> {
         loop {
             let small = self.small.len() * 9 >= self.main.len() && !self.small.is_empty();

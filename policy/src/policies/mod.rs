@@ -1,7 +1,7 @@
 //! Which page leaves first: the policies that are compared.
 //!
-//! A policy sees the use of a page that stays mapped only if it is given accessed bits. One without
-//! them learns of pages that come back from swap, and of those that it had unmapped and kept.
+//! A policy sees the use of a mapped page only by accessed bits. Without them it sees pages that
+//! come back from swap, and uses of pages that it had unmapped and kept.
 
 mod bits;
 mod blind;
@@ -19,11 +19,11 @@ pub enum Origin {
     Fresh,
     /// It is needed and comes back from swap.
     Back,
-    /// It comes back from swap since it may be needed soon.
+    /// It comes back from swap ahead of need.
     Guess,
 }
 
-/// What the use of a page in memory costs.
+/// The cost of a use of a page in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
     /// Nothing.
@@ -32,8 +32,8 @@ pub enum Touch {
     Rescue,
 }
 
-/// Decides which page leaves. `next` is the step at which what the page holds is needed again:
-/// only the bound may look at it.
+/// Decides which page leaves. `next` is the step at which the page's content is needed again; only
+/// the bound may use it.
 pub trait Policy {
     /// A page comes in. There is a frame for it.
     fn insert(&mut self, page: u32, origin: Origin, next: u32);
@@ -41,11 +41,11 @@ pub trait Policy {
     fn touch(&mut self, page: u32, next: u32) -> Touch;
     /// Memory is full: the page that leaves.
     fn evict(&mut self) -> Option<u32>;
-    /// A page in memory is given up.
+    /// The program gives up a page in memory.
     fn remove(&mut self, page: u32);
 }
 
-/// Makes a policy for a trace of so many pages and so many frames.
+/// Makes a policy for the numbers of pages and of frames.
 pub type Make = fn(pages: usize, frames: usize) -> Box<dyn Policy>;
 
 /// All policies, with their names.
@@ -72,7 +72,7 @@ pub const ALL: &[(&str, Make)] = &[
     ("FIFO, standby 20 %, trust 3", |p, f| Box::new(Segmented::new(p, f / 5).with_trust(3))),
 ];
 
-/// Memory of which pages have left not long ago: the newest so many.
+/// Ghosts: the pages that left most recently, up to a number.
 struct Ghosts {
     left: Vec<u64>,
     clock: u64,

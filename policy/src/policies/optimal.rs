@@ -1,4 +1,4 @@
-//! Belady's policy: the page that is needed last leaves. Nothing moves fewer pages in.
+//! Belady's policy: the page with the latest next use leaves. No policy moves fewer pages in.
 
 use super::{Origin, Policy, Touch};
 use std::collections::BinaryHeap;

@@ -1,13 +1,13 @@
-//! The way from a stub into the runtime and back: a call without a trap.
+//! The path from a stub into the runtime and back: a call without a trap.
 //!
-//! The program's registers are kept in the thread's block, and the runtime runs on the block's stack,
-//! as in a signal handler. What a call cannot do without a signal's frame goes back to the stub, to
-//! trap: calls about signals and tasks, filters, and the way out when a signal waits.
+//! The program's registers are saved in the thread's block, and the runtime runs on the block's
+//! stack, as in a signal handler. What needs a signal frame returns to the stub and traps there:
+//! calls about signals and tasks, seccomp filters, and the exit when a signal waits.
 //!
 //! A signal may arrive at any instruction. While the stack pointer is the program's, its handler
-//! begins as if it had come just before the call or just behind it ([`shown`]). Otherwise it waits,
-//! and the way out traps; between the last look and the program's stack pointer there is a window
-//! as in `entry` ([`leave_window`]).
+//! starts as if the signal had come just before or just after the call ([`shown`]). Otherwise the
+//! signal waits, and the exit traps. Between the last check and the switch to the program's stack
+//! is a window, as in `entry` ([`leave_window`]).
 
 use super::stub::Record;
 use crate::call;
@@ -22,27 +22,27 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 
-/// What a block's address is marked with in `tag`: the program's own data where its `gs` leads will
-/// not be its address plus this.
+/// The mark that `tag` adds to the block's address. If `gs` points to data of the program, that
+/// data is not its own address plus this.
 pub const TAG: i32 = 0x2e6b_91d3;
-/// Where the tag is, from the base of `gs`.
+/// The offset of the tag from the base of `gs`.
 pub const TAG_AT: u32 = at(offset_of!(State, tag));
 
 const fn at(offset: usize) -> u32 {
     (offset_of!(Thread, site) + offset) as u32
 }
 
-/// Where a register is in a context.
+/// The offset of a register in a context.
 const fn register(offset: usize) -> usize {
     offset_of!(Context, registers) + offset
 }
 
-/// What belongs to a thread that calls by stubs.
+/// The state of a thread that makes calls through stubs.
 #[repr(C, align(16))]
 pub struct State {
-    /// The program's vector registers; only the lower 128 bits are ever used here.
+    /// The program's vector registers; the runtime uses only the lower 128 bits.
     vectors: UnsafeCell<[u128; 16]>,
-    /// The block's address, marked.
+    /// The block's address plus [`TAG`].
     tag: Cell<u64>,
     rax: Cell<u64>,
     rdi: Cell<u64>,
@@ -53,25 +53,25 @@ pub struct State {
     r9: Cell<u64>,
     rsp: Cell<u64>,
     flags: Cell<u64>,
-    /// Where the stub goes on.
+    /// Where the stub continues.
     next: Cell<u64>,
     /// Where it traps.
     slow: Cell<u64>,
-    /// Whether the trap to come ends a call that was made.
+    /// Whether the next trap ends a call that was already made.
     is_finish: Cell<u64>,
     number: Cell<u64>,
-    /// What the call is to end with, as [`signal::end_call`] takes it.
+    /// The raw result of the call, for [`signal::end_call`].
     raw: Cell<i64>,
-    /// The mask that the program's thread had when a signal began to wait; `None` while none waits.
+    /// The program's signal mask when a signal began to wait; `None` while none waits.
     mask: Cell<Option<u64>>,
-    /// What the calls are given that look at no context.
+    /// The context for calls that need none.
     context: UnsafeCell<Context>,
-    /// The context of a call that trapped, and whose way out is under way.
+    /// The context of a trapped call whose exit is in progress.
     trapped: Cell<u64>,
 }
 
 impl State {
-    /// Of a thread whose block is at an address.
+    /// The state of a thread with a block at an address.
     pub fn new(block: u64) -> Self {
         let zero = || Cell::new(0);
         Self {
@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// Notes the mask that a thread has that is about to block every signal.
+    /// Notes the mask of a thread that is about to block every signal.
     pub fn note_mask(&self, mask: u64) {
         let all = signal::Set(signal::ALL).blockable().0;
         if mask & all != all {
@@ -105,19 +105,20 @@ impl State {
         }
     }
 
-    /// Forgets it, once the signal is on its way to the program. Until then every other is blocked.
+    /// Forgets the mask when the signal is being delivered. Until then all other signals are
+    /// blocked.
     pub fn forget_mask(&self) {
         self.mask.set(None);
     }
 }
 
-/// The trap flag, the direction flag and the check of alignment: the runtime does not run with them.
+/// The trap, direction and alignment-check flags: the runtime does not run with them.
 const UNUSUAL: u32 = 1 << 8 | 1 << 10 | 1 << 18;
 /// The stack begins below this, from the block's end.
 const TOP: usize = 64;
 
 global_asm!(
-    // From a stub: r11 is the block plus TAG, rcx where the stub goes on.
+    // From a stub: r11 is the block plus TAG, rcx the address at which the stub continues.
     ".globl pagefault_site",
     ".hidden pagefault_site, pagefault_site_on, pagefault_site_check, pagefault_site_again",
     ".hidden pagefault_site_left, pagefault_site_end",
@@ -145,7 +146,7 @@ global_asm!(
     "jnz 2f",
     "call {make}",
     "jmp 3f",
-    // The flags are the runtime's own from here on.
+    // From here on, the flags are the runtime's own.
     "2: push 2",
     "popfq",
     "call {refuse}",
@@ -172,13 +173,13 @@ global_asm!(
     "pagefault_site_left:",
     "jmp rcx",
     "pagefault_site_end:",
-    // A signal waits: the way out is by a trap, whose frame the program's handler needs.
+    // A signal waits: exit by a trap, because the program's handler needs its frame.
     "pagefault_site_again:",
     "mov r11, rsp",
     "and r11, -{block}",
     "lea rsp, [r11 + {block} - {top}]",
     "mov qword ptr [r11 + {is_finish}], 1",
-    // Any number: the kernel would take what some results are for a call to be begun again.
+    // Some call number: the kernel would take some results for a call to restart.
     "mov qword ptr [r11 + {rax}], {any}",
     "mov rcx, [r11 + {slow}]",
     "jmp 4b",
@@ -213,7 +214,7 @@ global_asm!(
     "mov rax, [rcx + {c_rax}]",
     "push qword ptr [rcx + {c_flags}]",
     "popfq",
-    // Behind a call rcx and r11 mean nothing.
+    // After a call rcx and r11 are clobbered.
     "mov r11, [rcx + {c_rip}]",
     "mov rsp, [rcx + {c_rsp}]",
     "pagefault_resume_left:",
@@ -278,12 +279,12 @@ unsafe extern "C" {
     static pagefault_resume_end: u8;
 }
 
-/// The way in.
+/// The address of the entry for stubs.
 pub fn address() -> u64 {
     pagefault_site as *const () as u64
 }
 
-/// Makes the call of a stub.
+/// Makes a stub's call.
 extern "C" fn make(thread: &Thread) {
     let state = &thread.site;
     let number = state.rax.get();
@@ -293,7 +294,7 @@ extern "C" fn make(thread: &Thread) {
     }
     let args =
         [&state.rdi, &state.rsi, &state.rdx, &state.r10, &state.r8, &state.r9].map(Cell::get);
-    // SAFETY: a thread makes one call at a time, and nobody else uses it.
+    // SAFETY: a thread makes one call at a time, and only it uses the context.
     let context = unsafe { &mut *state.context.get() };
     match call::make_direct(thread, context, number as u32, args) {
         Some(raw) => {
@@ -304,7 +305,7 @@ extern "C" fn make(thread: &Thread) {
     }
 }
 
-/// Has the stub make the call itself, which traps.
+/// Makes the stub execute the call itself, which traps.
 extern "C" fn refuse(thread: &Thread) {
     let state = &thread.site;
     begin(state, state.rax.get());
@@ -317,16 +318,16 @@ fn begin(state: &State, number: u64) {
     state.slow.set(state.next.get() - 2);
 }
 
-/// A call of a stub's that was made, and whose way out has trapped.
+/// A stub's call that was made, and whose exit has trapped.
 pub struct Finish {
     /// The call's number.
     pub number: u64,
-    /// What it ends with.
+    /// Its raw result.
     pub raw: i64,
 }
 
-/// Makes a trap in a stub one at the place that the stub stands for. If it is the way out of a call,
-/// what is left to do.
+/// Makes a trap in a stub appear at the original call site. If the trap is the exit of a call,
+/// returns what remains to be done.
 pub fn watch(thread: &Thread, context: &mut Context, record: &Record) -> Option<Finish> {
     context.registers.rip = record.behind();
     let state = &thread.site;
@@ -339,7 +340,7 @@ pub fn watch(thread: &Thread, context: &mut Context, record: &Record) -> Option<
     Some(Finish { number: state.number.get(), raw: state.raw.get() })
 }
 
-/// Moves a thread whose signal is to wait out of the windows behind the last looks.
+/// Moves a thread whose signal must wait out of the windows after the last checks.
 pub fn leave_window(registers: &mut Registers) {
     let windows = [
         (
@@ -364,8 +365,7 @@ fn is_within(ip: u64, start: *const u8, end: *const u8) -> bool {
     (start.addr() as u64..end.addr() as u64).contains(&ip)
 }
 
-/// The address of the program's that a thread is at which runs between the program and its block's
-/// stack.
+/// The program address of a thread that runs between the program and its block's stack.
 pub fn shown(registers: &Registers) -> Option<u64> {
     let ip = registers.rip;
     let of_stub = |ip| Record::of_stub(ip).map(|record| record.shown(ip));
@@ -383,14 +383,14 @@ pub fn shown(registers: &Registers) -> Option<u64> {
     of_stub(to).or(Some(to))
 }
 
-/// Goes on behind a call that trapped, without a return from the signal, which costs a call. Returns
-/// where that is needed.
+/// Continues after a trapped call without `rt_sigreturn`, which would cost a system call. Returns
+/// only if `rt_sigreturn` is needed.
 ///
 /// # Safety
-/// The context must be the one that the kernel gave to the running handler, and differ from the
-/// interrupted code's in registers alone, as behind a call.
+/// The context must be the kernel's for the running handler, and may differ from the
+/// interrupted code's only in registers, as after a call.
 pub unsafe fn resume(thread: &Thread, context: &Context) {
-    /// The least state that `xrstor` takes: with the header that follows the old one.
+    /// The minimum state for `xrstor`: the legacy area and its header.
     const LEAST: usize = 576;
     let registers = &context.registers;
     if !MAY_RESUME.load(Relaxed) || registers.eflags as u32 & UNUSUAL != 0 || registers.fpstate == 0
@@ -405,23 +405,23 @@ pub unsafe fn resume(thread: &Thread, context: &Context) {
     }
 }
 
-/// Whether a handler may be left without a return from the signal.
+/// Whether a handler may exit without `rt_sigreturn`.
 static MAY_RESUME: AtomicBool = AtomicBool::new(true);
 
-/// Has all handlers return from their signals: the kernel keeps a second stack of addresses, and takes
-/// those of the signal off there.
+/// Makes all handlers exit by `rt_sigreturn`: with a shadow stack, the kernel must remove the signal's
+/// entries from it.
 pub fn use_shadow_stack() {
     MAY_RESUME.store(false, Relaxed);
 }
 
-/// Makes `gs` lead to the calling thread's block.
+/// Points `gs` to the calling thread's block.
 pub fn arm(thread: &Thread) {
     let block = thread.block() as u64;
-    // SAFETY: the keeper has seen that there is the instruction; the runtime does not use gs.
+    // SAFETY: the keeper has checked that the instruction exists; the runtime does not use gs.
     unsafe { asm!("wrgsbase {}", in(reg) block, options(nomem, nostack, preserves_flags)) };
 }
 
-/// Whether `gs` leads to a block.
+/// Whether `gs` points to a block.
 pub fn is_armed(block: u64) -> bool {
     let base: u64;
     // SAFETY: as above.

@@ -1,25 +1,24 @@
-//! Places of the program's code that call often, rewritten so that their calls need no trap.
+//! Rewrites frequent call sites of the program, so that their calls need no trap.
 //!
 //! A system call that traps costs a signal and the return from it, ten times the call itself. So the
-//! traps of each `syscall` instruction are counted, and one that traps often is replaced by a jump
-//! to a *stub* near it. The stub enters the runtime as a function is entered, and goes on behind the
-//! call.
+//! traps of each `syscall` instruction are counted, and a frequent one is replaced by a jump to a
+//! *stub* near it. The stub enters the runtime like a function, and continues after the call.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `shape` | which instructions behind a `syscall` may move |
-//! | `stub` | the code of a stub, and where it lies |
+//! | `shape` | which instructions after a `syscall` may move |
+//! | `stub` | the code of a stub, and its place |
 //! | `text` | writes code that other threads may be executing |
-//! | `enter` | the way from a stub into the runtime and back |
+//! | `enter` | the path from a stub into the runtime and back |
 //!
-//! A jump is five bytes long and `syscall` two, so the instructions behind it move into the stub.
-//! Nobody can prove that nothing else comes to them. So where one of them began, the jump has a byte
-//! that faults (`hlt`), and whoever comes there is sent on in the stub ([`correct`]). The stub's
-//! address is chosen so that the jump has these bytes.
+//! A jump has five bytes and `syscall` two, so the instructions after it move into the stub. Other
+//! code may still jump to them. So where one of them began, the jump has a byte that faults (`hlt`),
+//! and a thread that arrives there continues in the stub ([`correct`]). The stub's address is chosen
+//! so that the jump has these bytes.
 //!
-//! The program sees its own addresses alone: a handler that interrupts a stub is shown the place that
-//! the stub stands for ([`show`]). A stub is never freed or changed, so what runs in it is safe
-//! whatever becomes of the place.
+//! The program sees only its own addresses: a handler that interrupts a stub gets the address of the
+//! original site ([`show`]). A stub is never freed or changed, so a thread in it is safe, whatever
+//! happens to the site.
 
 mod enter;
 mod shape;
@@ -42,26 +41,26 @@ use pagefault_linux::lock::FutexMutex;
 use shape::Shape;
 use stub::Record;
 
-/// After how many traps a place is rewritten.
+/// The number of traps after which a site is rewritten.
 const OFTEN: u64 = 32;
-/// The count of a place that cannot be rewritten.
+/// The count of a site that cannot be rewritten.
 const NEVER: u64 = 0xffff;
-/// The counts of places: the upper 48 bits are the address.
+/// The counts of sites: the upper 48 bits are the address.
 static COUNTS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
-/// How many places are looked at that cannot be rewritten: each look costs a read of
+/// After this many sites that cannot be rewritten, no more are tried: each try reads
 /// `/proc/self/maps`.
 const MOST_REFUSED: u64 = 64;
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether places are rewritten in this process.
+/// Whether this process rewrites sites.
 static ENABLED: AtomicBool = AtomicBool::new(false);
-/// Held while a place is rewritten, and over a fork.
+/// Held while a site is rewritten, and across a fork.
 static REWRITING: Mutex<()> = Mutex::new(());
 
-/// Decides, at the program's start, whether places are rewritten.
+/// Decides at the program's start whether sites are rewritten.
 pub fn begin(thread: &Thread) {
     let wanted = process::control().is_some_and(|control| {
-        // Whoever wants to look from outside is to see the program as it is.
+        // `--delivery=threads` is for readers from outside, which must see the program's own code.
         control.calls() == Calls::Rewritten && control.delivery() == Some(Delivery::Inline)
     });
     if wanted && process::boot().flags & Boot::GS_BASE != 0 {
@@ -71,25 +70,24 @@ pub fn begin(thread: &Thread) {
     }
 }
 
-/// Lets a new thread call by stubs if the one that made it does.
+/// Lets a new thread call through stubs if its parent does.
 pub fn begin_thread(thread: &Thread, parent: u64) {
     if ENABLED.load(Relaxed) && enter::is_armed(parent) {
         enter::arm(thread);
     }
 }
 
-/// Whether the base of `gs` is ours, which the program takes for zero.
+/// Whether the base of `gs` is ours; the program believes that it is zero.
 pub fn has_gs(thread: &Thread) -> bool {
     ENABLED.load(Relaxed) && enter::is_armed(thread.block() as u64)
 }
 
-/// Keeps code as it is until the guard is dropped, over a fork on either side.
+/// Prevents rewriting until the guard is dropped; across a fork, on both sides.
 pub fn hold() -> MutexGuard<'static, FutexMutex, ()> {
     REWRITING.lock()
 }
 
-/// Counts a trap of the `syscall` instruction that ends at `ip`, and rewrites it when it was often
-/// enough.
+/// Counts a trap of the `syscall` instruction that ends at `ip`, and rewrites it if it traps often.
 pub fn count(thread: &Thread, ip: u64, number: u32) {
     let is_tried = ENABLED.load(Relaxed) && REFUSED.load(Relaxed) < MOST_REFUSED;
     if !is_tried || !call::is_direct(number) || !thread.seccomp.is_off() {
@@ -97,7 +95,7 @@ pub fn count(thread: &Thread, ip: u64, number: u32) {
     }
     let count = &COUNTS[(ip ^ ip >> 10) as usize % COUNTS.len()];
     let was = count.load(Relaxed);
-    // Counts that are lost between threads do not matter.
+    // Counts lost between threads do not matter.
     let now = match was & 0xffff {
         _ if was >> 16 != ip => 1,
         NEVER => return,
@@ -110,9 +108,9 @@ pub fn count(thread: &Thread, ip: u64, number: u32) {
     }
 }
 
-/// Rewrites the `syscall` instruction at an address; `None` where that cannot be done.
+/// Rewrites the `syscall` instruction at an address; `None` if that is impossible.
 fn rewrite(place: u64) -> Option<()> {
-    // Somebody else may be at it, for this place too. It comes again.
+    // Another thread is rewriting, perhaps this site. A later trap tries again.
     let Some(_rewriting) = REWRITING.try_lock() else { return Some(()) };
     if crate::tracer::is_traced() {
         return None;
@@ -126,7 +124,7 @@ fn rewrite(place: u64) -> Option<()> {
         return None;
     }
     let record = match Record::find(place) {
-        // Code was replaced by the same code, as where a library is unloaded and loaded again.
+        // Code was replaced by the same code, as when a library is unloaded and loaded again.
         Some(record) if record.has(&code[2..2 + shape.moved]) => record,
         Some(_) => return None,
         None => Record::make(place, &shape, &code, &file, &maps)?,
@@ -138,8 +136,8 @@ fn rewrite(place: u64) -> Option<()> {
     done
 }
 
-/// Sends a thread on that has come to a byte of a jump where an instruction was, or whose stub could
-/// not read the program's `gs`. Whether it was so.
+/// Handles a fault at a byte of a jump where an instruction began, or in a stub that cannot read the
+/// program's `gs`: the thread continues in the stub. Returns whether it was such a fault.
 pub fn correct(registers: &mut Registers) -> bool {
     /// The number of the processor's general protection fault.
     const PROTECTION: u64 = 13;
@@ -155,13 +153,13 @@ pub fn correct(registers: &mut Registers) -> bool {
         return false;
     }
     let Some((record, to)) = Record::of_interior(ip) else { return false };
-    // Looked at first: what is not written any more is a jump, or the program's.
+    // Read first: once it is not being written, the code is the jump or the program's.
     let is_written = record.is_written();
     let mut code = [0; shape::JUMP];
     if user::read_bytes(record.place(), &mut code).is_err() {
         return false;
     }
-    // Other code may have come there that has such an instruction of its own.
+    // Other code may be there by now, with its own privileged instruction.
     let is_ours = code == record.jump() || is_written && code[0] == shape::FAULTING;
     if is_ours {
         registers.rip = to;
@@ -169,8 +167,8 @@ pub fn correct(registers: &mut Registers) -> bool {
     is_ours
 }
 
-/// Makes interrupted code be at an address of the program's, where it is in a stub or on the way
-/// from or to one.
+/// If code was interrupted in a stub, or on the path to or from one, sets its address to the
+/// program's.
 pub fn show(registers: &mut Registers) {
     if let Some(ip) = enter::shown(registers) {
         registers.rip = ip;

@@ -1,7 +1,7 @@
-//! Which instructions behind a `syscall` may move into a stub.
+//! Which instructions after a `syscall` may move into a stub.
 //!
-//! They are decoded forwards, from where the call returns to: there is no doubt about where they
-//! begin. Only such are known here as mean the same wherever they stand.
+//! They are decoded forwards from the call's return address, so their boundaries are certain. The
+//! decoder knows only instructions that mean the same at any address.
 
 /// The length of the jump that replaces a call.
 pub const JUMP: usize = 5;
@@ -9,25 +9,25 @@ pub const JUMP: usize = 5;
 pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// `hlt`, which faults in a program.
 pub const FAULTING: u8 = 0xf4;
-/// The most bytes that are looked at.
+/// The most bytes that are decoded.
 pub const LONGEST: usize = 24;
 /// The most bytes that a stub has room for.
 pub const MOST_MOVED: usize = 13;
 
 const RET: u8 = 0xc3;
 
-/// What a rewritten place looks like.
+/// The layout of a rewritten site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// How many bytes behind the `syscall` move.
+    /// How many bytes after the `syscall` move.
     pub moved: usize,
-    /// At which bytes of the jump, as bits, an instruction began that moves.
+    /// The bytes of the jump, as bits, where a moved instruction began.
     pub interior: u8,
 }
 
 impl Shape {
-    /// The shape of the code at a `syscall` instruction, if it can be rewritten. `code` ends early where
-    /// what follows cannot be read; an instruction that is cut there stays.
+    /// The shape of the code at a `syscall` instruction, if it can be rewritten. `code` ends early if
+    /// the rest cannot be read; an instruction that is cut off does not move.
     pub fn of(place: u64, code: &[u8]) -> Option<Self> {
         if !code.starts_with(&SYSCALL) || code.len() < JUMP {
             return None;
@@ -47,7 +47,7 @@ impl Shape {
     }
 }
 
-/// The length of an instruction that means the same wherever it stands.
+/// The length of an instruction that means the same at any address.
 fn movable(code: &[u8]) -> Option<usize> {
     let rex = code.first().filter(|byte| **byte & 0xf0 == 0x40).copied();
     let prefix = usize::from(rex.is_some());
@@ -76,8 +76,8 @@ fn movable(code: &[u8]) -> Option<usize> {
     Some(prefix + len)
 }
 
-/// The length of an operand: its byte of kinds and what follows of the address. `None` for an address
-/// that is relative to the instruction.
+/// The length of an operand: its ModRM byte and the rest of the address. `None` for a RIP-relative
+/// address.
 fn operand(code: &[u8]) -> Option<usize> {
     let kinds = *code.first()?;
     let (mode, base) = (kinds >> 6, kinds & 7);
@@ -92,12 +92,12 @@ fn operand(code: &[u8]) -> Option<usize> {
     Some(1 + usize::from(has_scale) + offset)
 }
 
-/// Whether the `len` bytes behind the end of a function only align the next one.
+/// Whether the `len` bytes after the end of a function only align the next one.
 fn is_padding(address: u64, code: &[u8], len: usize) -> bool {
     if len == 0 {
         return true;
     }
-    // Functions are aligned where they are padded, so none begins within these bytes.
+    // Padding aligns the next function, so none begins within these bytes.
     let begins_function = |offset: usize| (address + offset as u64).is_multiple_of(16);
     if (0..len).any(begins_function) {
         return false;
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(of(0x1005, &long), Some((1, 1 << 2)));
         assert_eq!(of(0x1005, &[0xc3, 0xcc, 0xcc]), Some((1, 1 << 2)));
         assert_eq!(of(0x1005, &[0xc3, 0x90, 0x0f, 0x1f, 0x00]), Some((1, 1 << 2)));
-        // The next function begins at once, or behind one byte.
+        // The next function begins at once, or after one byte.
         assert_eq!(of(0x100d, &[0xc3, 0x90, 0x90]), None);
         assert_eq!(of(0x100c, &[0xc3, 0x90, 0x90]), None);
         assert_eq!(of(0x1005, &[0xc3, 0x55, 0x90]), None);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_instruction_that_is_cut_off_stays() {
-        // cmp rax, -4095: six bytes, of which the last may not be readable.
+        // cmp rax, -4095: six bytes, the last of which may be unreadable.
         let code = [0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff];
         assert_eq!(of(0x1000, &code), Some((6, 0b100)));
         for len in 0..code.len() {

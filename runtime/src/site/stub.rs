@@ -1,22 +1,22 @@
-//! Stubs: the code that a rewritten place jumps to, and where it lies.
+//! Stubs: the code to which a rewritten site jumps, and its place.
 //!
 //! ```text
 //!   mov r11, gs:[tag]            the thread's block, if it is the program's `gs` no more
 //!   rdgsbase rcx
 //!   not rcx
-//!   lea rcx, [rcx + r11 + …]     zero if the two agree; the flags are the program's
+//!   lea rcx, [rcx + r11 + …]     zero if the two agree; keeps the program's flags
 //!   jrcxz enter
 //! slow:
 //!   syscall                      traps
 //! next:
 //!   …                            what stood behind the call
-//!   jmp behind it
+//!   jmp after them
 //! enter:
 //!   lea rcx, [next]
 //!   jmp [pagefault_site]
 //! ```
 //!
-//! The kernel overwrites rcx and r11 in every call, so they are free.
+//! Every system call clobbers rcx and r11, so they are free.
 
 use super::enter;
 use super::shape::{FAULTING, JUMP, MOST_MOVED, Shape};
@@ -29,9 +29,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 use linux_raw_sys::general as nr;
 use pagefault_control::Boot;
 
-/// The length of an area: it has two places for the stub of any call.
+/// The length of an area, which has two possible places for the stub of any call.
 const AREA: u64 = Boot::SITES;
-/// How far from the code an area is made that it needs, so that the code's neighbours can grow.
+/// The distance between code and a new area for it, so that the code's neighbours can grow.
 const APART: u64 = 1 << 20;
 /// The length of a stub.
 const STUB: usize = 64;
@@ -42,9 +42,9 @@ const STEP: u64 = 16;
 const SLOW: u64 = 27;
 pub const NEXT: u64 = SLOW + 2;
 
-/// An area: memory to be executed, with the address of the way in at its start.
+/// An area: executable memory, with the address of the runtime's entry at its start.
 struct Area {
-    /// Where it is; 0 for none.
+    /// Its address; 0 for none.
     start: AtomicU64,
     /// Which steps are used.
     used: [AtomicU64; (AREA / STEP / 64) as usize],
@@ -57,19 +57,19 @@ static AREAS: [Area; 8] = [const {
     }
 }; 8];
 
-/// A rewritten place. Written once, while places are locked; `stub` comes last.
+/// A rewritten site. Written once, under the lock of rewriting; `stub` comes last.
 pub struct Record {
     place: AtomicU64,
     stub: AtomicU64,
-    /// The bytes that moved, and how many.
+    /// The moved bytes; `len` is their number.
     moved: [AtomicU64; 2],
     len: AtomicU64,
     interior: AtomicU64,
-    /// Whether the jump is being written, so that its first byte may be one that faults.
+    /// Whether the jump is being written, so that its first byte may be a faulting one.
     is_written: AtomicBool,
 }
 
-/// How many places are rewritten at most: each costs two pages of memory.
+/// The most sites that are rewritten: each costs two pages of memory.
 const MOST: usize = 256;
 static RECORDS: [Record; MOST] = [const {
     Record {
@@ -82,7 +82,7 @@ static RECORDS: [Record; MOST] = [const {
     }
 }; MOST];
 
-/// Takes the first area: the keeper has made it beside the image, which lies where libraries do.
+/// Takes the first area, which the keeper has mapped beside the image, near the libraries.
 pub fn begin() {
     let start = process::boot().sites_start;
     let exec = u64::from(nr::PROT_READ | nr::PROT_EXEC);
@@ -92,7 +92,7 @@ pub fn begin() {
     }
 }
 
-/// Whether a range has something of an area.
+/// Whether a range overlaps an area.
 pub fn overlaps(start: u64, len: u64) -> bool {
     areas().any(|area| start < area + AREA && area < start.saturating_add(len))
 }
@@ -101,7 +101,7 @@ fn areas() -> impl Iterator<Item = u64> {
     AREAS.iter().map(|area| area.start.load(Acquire)).filter(|start| *start != 0)
 }
 
-/// The record whose stub made a call that trapped, and ends at `ip`.
+/// The record whose stub made the trapped call that ends at `ip`.
 pub fn record_of_trap(ip: u64) -> Option<&'static Record> {
     Record::of_stub(ip).filter(|record| ip == record.stub() + NEXT)
 }
@@ -111,12 +111,12 @@ impl Record {
         RECORDS.iter().take_while(|record| record.stub.load(Acquire) != 0)
     }
 
-    /// The record of a place.
+    /// The record of a site.
     pub fn find(place: u64) -> Option<&'static Self> {
         Self::all().find(|record| record.place() == place)
     }
 
-    /// The record whose stub has an address.
+    /// The record whose stub contains an address.
     pub fn of_stub(ip: u64) -> Option<&'static Self> {
         if !areas().any(|area| ip.wrapping_sub(area) < AREA) {
             return None;
@@ -124,8 +124,8 @@ impl Record {
         Self::all().find(|record| ip.wrapping_sub(record.stub()) < STUB as u64)
     }
 
-    /// The record of a place where an instruction began at `ip` that is now within a jump, or at its
-    /// start while it is written; and where that goes on in the stub.
+    /// The record whose jump covers an instruction that began at `ip`, or whose jump starts at `ip`
+    /// while it is written; and the address at which a thread continues in the stub.
     pub fn of_interior(ip: u64) -> Option<(&'static Self, u64)> {
         Self::all().find_map(|record| {
             let offset = ip.wrapping_sub(record.place());
@@ -139,7 +139,7 @@ impl Record {
         })
     }
 
-    /// Makes a stub for a place, and its record. Nothing comes there yet.
+    /// Makes a stub for a site, and its record. Nothing jumps to it yet.
     pub fn make(
         place: u64,
         shape: &Shape,
@@ -167,7 +167,7 @@ impl Record {
         Some(record)
     }
 
-    /// Whether these bytes are those that moved.
+    /// Whether these bytes are the moved ones.
     pub fn has(&self, moved: &[u8]) -> bool {
         let mut words = [0_u8; 16];
         for (bytes, word) in words.chunks_exact_mut(8).zip(&self.moved) {
@@ -180,12 +180,12 @@ impl Record {
         self.len.load(Relaxed) as usize
     }
 
-    /// The address of the call that was.
+    /// The address of the original call.
     pub fn place(&self) -> u64 {
         self.place.load(Relaxed)
     }
 
-    /// Where the program goes on behind the call, by its own addresses.
+    /// Where the program continues after the call, by its own addresses.
     pub fn behind(&self) -> u64 {
         self.place() + 2
     }
@@ -195,12 +195,12 @@ impl Record {
         self.is_written.load(Acquire)
     }
 
-    /// Says so, or that it is complete.
+    /// Sets whether the jump is being written.
     pub fn set_written(&self, is_written: bool) {
         self.is_written.store(is_written, Release);
     }
 
-    /// Where the stub begins.
+    /// The address of the stub.
     pub fn stub(&self) -> u64 {
         self.stub.load(Relaxed)
     }
@@ -210,7 +210,7 @@ impl Record {
         self.stub() + SLOW
     }
 
-    /// Makes code that is to go on behind the call do so in the stub.
+    /// If code is about to continue after the call, makes it do so in the stub.
     pub fn go_on(&self, registers: &mut Registers) {
         if registers.rip == self.behind() {
             registers.rip = self.stub() + NEXT;
@@ -222,7 +222,7 @@ impl Record {
         jump(self.place(), self.stub())
     }
 
-    /// The address of the program's that an address in the stub stands for.
+    /// The program address that an address in the stub stands for.
     pub fn shown(&self, ip: u64) -> u64 {
         let offset = ip - self.stub();
         let moved = NEXT..=NEXT + self.len() as u64;
@@ -235,14 +235,14 @@ fn jump(from: u64, to: u64) -> [u8; JUMP] {
     [0xe9, a, b, c, d]
 }
 
-/// Finds a place for the stub of a call: one to which the jump has bytes that fault where it must.
+/// Finds a place for a call's stub such that the jump to it has faulting bytes where it must.
 fn find(place: u64, shape: &Shape) -> Option<(u64, u64)> {
     for area in &AREAS {
         let start = area.start.load(Acquire);
         if start == 0 || start.abs_diff(place) > (1 << 31) - 2 * AREA {
             continue;
         }
-        // Not on the first steps: there is the address of the way in.
+        // Not on the first steps, which have the address of the entry.
         for step in 1..(AREA - STUB as u64) / STEP {
             let stub = start + step * STEP;
             if fits(place, stub, shape) && area.take(step) {
@@ -275,7 +275,7 @@ impl Area {
     }
 }
 
-/// Makes an area near a place.
+/// Makes an area near a site.
 fn make_area(place: u64, maps: &Maps) -> Option<()> {
     let area = AREAS.iter().find(|area| area.start.load(Acquire) == 0)?;
     let start = maps.gap_below(place, AREA + APART)?.checked_sub(AREA + APART)? & !0xffff;
@@ -288,7 +288,7 @@ fn make_area(place: u64, maps: &Maps) -> Option<()> {
     Some(())
 }
 
-/// The code of a stub at `stub`, whose program goes on at `behind`.
+/// The code of a stub at `stub` for a program that continues at `behind`.
 fn assemble(area: u64, stub: u64, behind: u64, moved: &[u8]) -> [u8; STUB] {
     let mut code = Code { bytes: [0xcc; STUB], len: 0 };
     let len = moved.len() as u64;
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    /// The address that a word at `at` leads to, from the instruction's end behind it.
+    /// The target of a relative address at `at`, counted from its end.
     fn target(code: &[u8], at: usize, address: u64) -> u64 {
         let distance = i32::from_le_bytes(code[at..at + 4].try_into().unwrap());
         (address + at as u64 + 4).wrapping_add_signed(distance.into())
@@ -346,7 +346,7 @@ mod tests {
             assert_eq!(code[next..next + moved.len()], *moved);
             let jump = next + moved.len();
             assert_eq!((code[jump], target(&code, jump + 1, stub)), (0xe9, behind));
-            // The way in, from jrcxz.
+            // The target of jrcxz.
             let enter = slow + usize::from(code[slow - 1]);
             assert_eq!(enter, jump + JUMP);
             assert_eq!(code[enter..enter + 3], [0x48, 0x8d, 0x0d]);

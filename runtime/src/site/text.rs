@@ -1,7 +1,7 @@
 //! Writes the program's code while other threads may execute it.
 //!
-//! It is written through `/proc/self/mem`, which may write what the program may only read: the
-//! mapping stays as it is, and the host copies the page.
+//! It is written through `/proc/self/mem`, which may write read-only pages: the mapping stays
+//! unchanged, and the host copies the page.
 
 use super::shape::{FAULTING, JUMP, SYSCALL, Shape};
 use crate::files::open;
@@ -18,18 +18,18 @@ use rustix::fd::{AsFd, AsRawFd};
 pub struct Text(Kept);
 
 impl Text {
-    /// Opens it; `None` where the host does not let us.
+    /// Opens it; `None` if the host does not let us.
     pub fn open() -> Option<Self> {
         let file = descriptor::keep(open(c"/proc/self/mem", nr::O_RDWR)?);
-        // Another file of that name is not to be written to.
+        // Another file of that name must not be written.
         files::is_of_proc(file.as_fd().as_raw_fd() as u32).then_some(Self(file))
     }
 
-    /// Writes bytes that nobody executes, and sees that they are there.
+    /// Writes bytes that no thread executes, and checks that they arrived.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Option<()> {
         let file = self.0.as_fd().as_raw_fd() as u64;
         let args = [file, bytes.as_ptr() as u64, bytes.len() as u64, at];
-        // SAFETY: the caller changes code of the program's so that it means the same.
+        // SAFETY: the caller changes the program's code without changing its meaning.
         let written = unsafe { sys::call(nr::__NR_pwrite64, args) }.ok()?;
         let mut back = [0; 64];
         let back = &mut back[..bytes.len()];
@@ -37,11 +37,11 @@ impl Text {
         (written as usize == bytes.len() && back == bytes).then_some(())
     }
 
-    /// Puts a jump where a call is.
+    /// Replaces a call by a jump.
     ///
-    /// No processor sees a half: first every instruction that goes becomes a single byte that faults,
-    /// which is one store each; then the bytes between them change, which nobody executes; then
-    /// the first byte does. All processors notice each step before the next.
+    /// No processor executes half a jump. First each instruction gets a faulting first byte, by one
+    /// store each. Then the bytes in between change, which no thread executes. The jump's first byte
+    /// comes last. Every processor sees each step before the next.
     pub fn patch(&self, place: u64, shape: &Shape, jump: &[u8; JUMP]) -> Option<()> {
         let mut now = [0; 2];
         user::read_bytes(place, &mut now).ok()?;
@@ -49,7 +49,7 @@ impl Text {
         if now != SYSCALL {
             return None;
         }
-        // Once the first byte is written, the place is sound at any moment.
+        // Once the first byte is written, the site is consistent at any moment.
         self.write(place, &[FAULTING])?;
         for at in (2..JUMP).filter(|at| shape.interior >> at & 1 != 0) {
             self.write(place + at as u64, &[FAULTING])?;
@@ -65,7 +65,7 @@ impl Text {
     }
 }
 
-/// How other processors are made to notice changed code.
+/// How other processors come to see changed code.
 enum Synchronize {
     /// There is no other thread.
     Alone,
@@ -102,7 +102,7 @@ impl Maps {
         read(c"/proc/self/maps").map(Self)
     }
 
-    /// Whether a range is code of a file that nobody writes to.
+    /// Whether a range is a read-only, executable mapping of a file.
     pub fn is_plain_code(&self, start: u64, len: u64) -> bool {
         self.lines().any(|line| {
             line.range.start <= start
@@ -114,7 +114,7 @@ impl Maps {
 
     /// The end of the nearest gap below an address that is longer than `len`.
     pub fn gap_below(&self, address: u64, len: u64) -> Option<u64> {
-        /// Programs may not map what lies below, by default.
+        /// By default, programs may not map anything below.
         const LOWEST: u64 = 1 << 16;
         let (mut end, mut found) = (LOWEST, None);
         for line in self.lines().take_while(|line| line.range.start <= address) {
@@ -131,7 +131,7 @@ impl Maps {
     }
 }
 
-/// Reads a file of the host's.
+/// Reads one of the host's files.
 fn read(path: &core::ffi::CStr) -> Option<Vec<u8>> {
     const MOST: usize = 4 << 20;
     const PIECE: usize = 16 << 10;

@@ -7,7 +7,7 @@ struct Cli {
     script: ScriptArgs,
 }
 
-/// The exit status that would be, and what was printed.
+/// The exit status and the output.
 fn command(arguments: &[&str]) -> (Result<Verdict, String>, String) {
     let arguments = std::iter::once("script").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(arguments) {
@@ -59,7 +59,8 @@ fn the_processors_are_the_options_or_the_scripts() {
     assert!(!text.contains("cpus"), "{text}");
     let (verdict, _) = command(&["--random", "3", "--cpus", "0"]);
     assert!(verdict.is_err());
-    // Two processors take turns, one does not: only the simulated computer says how many it has.
+    // Two processors take turns, one does not. Only the simulated computer's counts show how many
+    // it has.
     let path = file("cpus", "cpus 4\nmmap A 1p rw private anon\nwrite A \"x\"\n");
     for arguments in [&["--on", "sim"][..], &["--on", "sim", "--cpus", "65"]] {
         let (verdict, _) = command(&[&[&*path], arguments].concat());

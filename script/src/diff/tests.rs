@@ -3,7 +3,7 @@ use crate::machine::{Action, Call, Failures, Process};
 use crate::outcome::{Errno, Outcome};
 use crate::parse::parse;
 
-/// A machine that refuses the nth thing it is asked.
+/// A machine that refuses the nth call.
 struct Stubborn {
     left: u32,
 }

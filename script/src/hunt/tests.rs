@@ -29,7 +29,7 @@ fn a_hunt_stops_at_the_first_difference() {
     assert_eq!(hunt.run(&[machines[0], machines[0]], |_| ()).expect("machines"), Found::Nothing);
 }
 
-/// A race may never be seen again: what it did is told all the same.
+/// A race may not happen again; its difference is reported nevertheless.
 #[test]
 fn a_difference_that_does_not_come_back_is_told() {
     let mut catalogue = Catalogue::new();
@@ -40,7 +40,7 @@ fn a_difference_that_does_not_come_back_is_told() {
     let sim = catalogue.find("sim").expect("a machine");
     let (failures, simulates) = (sim.failures, sim.simulates);
     let starts = std::sync::atomic::AtomicUsize::new(0);
-    // Lies until the first hunt has found it, in its first script.
+    // Lies until the first hunt has found it in its first script.
     let start = Box::new(move |setup: &crate::machine::Setup| {
         let first = starts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
         (others.find(if first { "liar" } else { "sim" }).expect("a machine").start)(setup)

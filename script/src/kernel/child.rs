@@ -1,7 +1,7 @@
-//! A process's side: it waits for orders and carries them out, each with the plainest means.
+//! A process's side: waits for orders and executes them, by the simplest means.
 //!
-//! It was forked, perhaps from a program with other threads, so nothing here allocates, locks or
-//! unwinds.
+//! It was forked, perhaps from a program with other threads, so this code does not allocate, lock
+//! or unwind.
 
 use super::shared::{CARRIED, Order, Reply, SIGNAL_STACK, Shared};
 use super::{debug, heap, touch};
@@ -32,7 +32,7 @@ extern "C" fn live(shared: &Shared, slot: usize, runner: libc::pid_t) -> ! {
     serve(shared, slot, runner)
 }
 
-/// Serves `slot`, and in a child that it forks the child's slot, for ever.
+/// Serves `slot` for ever; in a forked child, the child's slot.
 fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
     follow(runner);
     loop {
@@ -74,8 +74,8 @@ fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
     }
 }
 
-/// A real fork. The child's parent is the runner, so that it outlives the process that forked it
-/// and still does not outlive the runner.
+/// A real fork. The child's parent is the runner, so that the child may outlive the process that
+/// forked it, but not the runner.
 fn fork() -> i64 {
     let flags = libc::SIGCHLD | libc::CLONE_PARENT;
     // SAFETY: clone without a stack and without CLONE_VM is fork; the process has one thread.
@@ -93,8 +93,8 @@ fn follow(runner: libc::pid_t) {
     }
 }
 
-/// Takes away what differs from one host's settings to the next: as far as they allow, the memory
-/// limits, large pages, and blocked signals.
+/// Removes differences between hosts: memory limits, large pages and blocked signals, where that is
+/// possible.
 fn limits() {
     let limit = |which, soft: u64| {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -169,8 +169,8 @@ fn load(address: u64, length: u64, shown: *mut u8) -> Reply {
     Reply::Bytes { length, crc: crc.finalize() }
 }
 
-/// Puts a `ret` there if the page takes it, then calls it; where another instruction stands that
-/// the page keeps, running it could do anything, and the runner has to look at the mapping first.
+/// Stores a `ret` if the page is writable, then calls it. If the page keeps another instruction,
+/// running that could do anything, so the runner checks the mapping first.
 fn execute(address: u64) -> Reply {
     const RET: u8 = 0xc3;
     let foreign =
@@ -232,7 +232,7 @@ fn from_user(shared: &Shared, address: u64, length: u64, shown: *mut u8) -> Repl
     }
 }
 
-/// Empties the pipe into the scratch memory; how many bytes it held.
+/// Empties the pipe into the scratch memory. Returns the number of bytes.
 fn drain(shared: &Shared) -> usize {
     let [from, _] = shared.pipe();
     // SAFETY: the scratch memory has room for all that a pipe of CARRIED bytes holds.

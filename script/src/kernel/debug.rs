@@ -1,4 +1,4 @@
-//! A debugger's accesses: `/proc/self/mem`, whose reads and writes regions do not refuse.
+//! A debugger's accesses: `/proc/self/mem`, whose reads and writes ignore the regions' rights.
 
 use super::child::errno;
 use super::shared::{CARRIED, Reply, Shared};

@@ -24,8 +24,8 @@ fn memfd(_: usize) -> io::Result<OwnedFd> {
         // SAFETY: the name is a string that ends with a zero byte.
         unsafe { libc::memfd_create(name, libc::MFD_CLOEXEC | flags) }
     };
-    // Some hosts make memfds that may not be executed unless asked; kernels before 6.3 do not know
-    // the flag that asks.
+    // On some hosts memfds are not executable by default; kernels before 6.3 do not know the flag
+    // for executable ones.
     let fd = match open(libc::MFD_EXEC) {
         -1 => open(0),
         fd => fd,
@@ -49,7 +49,7 @@ impl Files {
         Ok(Self { files })
     }
 
-    /// The descriptor; −1 for a file that is not the script's.
+    /// The descriptor; −1 for a file that the script does not have.
     pub(super) fn fd(&self, File(number): File) -> libc::c_int {
         self.files.get(number as usize).map_or(-1, |file| file.as_raw_fd())
     }
@@ -69,7 +69,7 @@ impl Files {
         self.leave_cache(file)
     }
 
-    /// Has the first look at the content be a read of the device, where there is one.
+    /// Makes the first access to the content read the device, if there is one.
     fn leave_cache(&self, file: File) -> Result<(), Errno> {
         self.sync(file)?;
         let (fd, advice) = (self.fd(file), libc::POSIX_FADV_DONTNEED);

@@ -1,4 +1,4 @@
-//! Where a process's heap begins: moved into the scripts' window, as a checkpoint that is restored does.
+//! Moves the start of a process's heap into the scripts' window, by the call that restores checkpoints.
 
 use super::child::errno;
 use super::shared::Reply;
@@ -22,11 +22,11 @@ struct Map {
     exe_fd: u32,
 }
 
-/// The lowest address that anything may have; nothing is said to be below the heap but this page.
+/// The lowest address that a mapping may have. The call names only this page below the heap.
 const LOW: u64 = 0x1_0000;
 
-/// Begins an empty heap. The program does not allocate by brk any more once scripts run: the C library finds
-/// that the break is not where it left it, and takes its memory elsewhere.
+/// Begins an empty heap. The C library notices that the break has moved, and allocates elsewhere from then
+/// on.
 pub(super) fn begin(address: u64) -> Reply {
     let (data, end) = (LOW, LOW + 1);
     let map = Map {

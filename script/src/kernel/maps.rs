@@ -1,4 +1,4 @@
-//! What /proc tells about a process.
+//! What /proc says about a process.
 
 use super::Faults;
 use crate::ast::{Protection, Sharing};
@@ -6,7 +6,7 @@ use crate::layout::{WINDOW_END, WINDOW_START};
 use crate::outcome::Mapping;
 use std::io;
 
-/// Whether nothing of this process lies where scripts live.
+/// Whether this process has nothing in the scripts' window.
 pub(super) fn window_is_free() -> io::Result<bool> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     Ok(maps
@@ -29,7 +29,7 @@ pub(super) fn of_range(pid: libc::pid_t, start: u64, end: u64) -> Vec<Mapping> {
 /// The faults that a living process has taken.
 pub(super) fn faults(pid: libc::pid_t) -> Faults {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Fields are counted after the program's name, which may itself hold spaces.
+    // Fields are counted after the program's name, which may contain spaces.
     let fields = stat.rsplit(')').next().unwrap_or("");
     let field = |index| {
         let number = fields.split_whitespace().nth(index);

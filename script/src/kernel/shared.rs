@@ -1,5 +1,5 @@
-//! The memory that the runner and its processes share: a slot for each process, in which an order
-//! goes one way and a reply the other.
+//! The memory that the runner and its processes share: a slot for each process, with an order and
+//! its reply.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -12,8 +12,8 @@ pub(super) const SLOTS: usize = crate::parse::MOST_PROCESSES;
 /// Bytes that an order or a reply can carry; no string of a script is longer.
 pub(super) const CARRIED: usize = crate::words::LONGEST_STRING;
 
-/// Memory of a process's own, for what the kernel writes of no interest: `mincore`'s vector (a
-/// byte for each page that a window can hold), what was in a pipe, the signal stack.
+/// A process's scratch memory, for data of no interest: `mincore`'s vector (a byte for each page of
+/// a window), the content of a pipe, the signal stack.
 const SCRATCH: usize = (16 << 20) + SIGNAL_STACK;
 
 /// The signal stack at the end of the scratch memory.
@@ -44,11 +44,11 @@ pub(super) enum Order {
         address: u64,
         length: u64,
     },
-    /// Where a `ret` stands or can be put.
+    /// An address where a `ret` is or can be stored.
     Execute {
         address: u64,
     },
-    /// Where a `ret` stands or execution is not permitted.
+    /// An address where a `ret` is, or where execution is not permitted.
     Fetch {
         address: u64,
     },
@@ -61,11 +61,11 @@ pub(super) enum Order {
         address: u64,
         length: u64,
     },
-    /// The heap begins there, and is empty.
+    /// Begins an empty heap at an address.
     BeginHeap {
         address: u64,
     },
-    /// The heap is to end there.
+    /// Moves the end of the heap.
     Brk {
         address: u64,
     },
@@ -85,7 +85,7 @@ pub(super) enum Order {
     Exit,
 }
 
-/// What came of it.
+/// The reply to an order.
 #[derive(Clone, Copy)]
 pub(super) enum Reply {
     /// A system call's result.
@@ -96,19 +96,19 @@ pub(super) enum Reply {
     Count(u64),
     /// Bytes loaded; their head is in the slot.
     Bytes { length: u64, crc: u32 },
-    /// `Execute` found another instruction, and the page keeps it.
+    /// `Execute` found another instruction on a read-only page.
     ForeignCode,
     /// A signal.
     Fault { signal: i32, code: i32, address: u64 },
 }
 
-/// Whose turn it is with a slot.
+/// The side that owns a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Hands {
-    /// The runner's: there is a reply, or nothing yet.
+    /// The runner: there is a reply, or nothing yet.
     Runner = 0,
-    /// The process's: there is an order.
+    /// The process: there is an order.
     Child = 1,
 }
 
@@ -155,7 +155,7 @@ impl Slot {
         self.pass(Hands::Runner);
     }
 
-    /// Puts the bytes of the next order, which are at most [`CARRIED`].
+    /// Stores the bytes of the next order, at most [`CARRIED`].
     pub(super) fn put(&self, bytes: &[u8]) {
         let length = bytes.len().min(CARRIED);
         // SAFETY: it is the runner's turn, and the cell has room for `length` bytes.
@@ -169,7 +169,7 @@ impl Slot {
         unsafe { std::slice::from_raw_parts(self.bytes(), length) }.to_vec()
     }
 
-    /// Where the bytes are.
+    /// The address of the bytes.
     pub(super) fn bytes(&self) -> *mut u8 {
         self.bytes.get().cast()
     }
@@ -180,7 +180,8 @@ impl Slot {
         unsafe { libc::syscall(libc::SYS_futex, &raw const self.turn, libc::FUTEX_WAKE, 1) };
     }
 
-    /// Whether it became `whose` turn; with no limit in nanoseconds it may also return early.
+    /// Waits for the turn of `whose`. Returns whether it came; without a limit in nanoseconds it
+    /// may also return early.
     fn wait(&self, whose: Hands, limit: Option<i64>) -> bool {
         let there = || self.turn.load(Ordering::Acquire) == whose as u32;
         for _ in 0..200 {
@@ -207,8 +208,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Asks the system for all of it; outside of the scripts' window, where the kernel's own choice
-    /// of an address never is.
+    /// Maps all of it. The kernel never chooses an address in the scripts' window.
     pub(super) fn new() -> io::Result<Self> {
         let slots = map(SLOTS * size_of::<Slot>(), libc::MAP_SHARED)?.cast::<Slot>();
         let scratch = match map(SCRATCH, libc::MAP_PRIVATE) {
@@ -241,7 +241,7 @@ impl Shared {
         unsafe { self.slots.add(index).as_ref() }
     }
 
-    /// Memory of the process's own, [`CARRIED`] bytes and more.
+    /// The process's scratch memory, [`CARRIED`] bytes and more.
     pub(super) fn scratch(&self) -> *mut u8 {
         self.scratch.as_ptr()
     }

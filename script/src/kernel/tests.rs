@@ -85,7 +85,7 @@ fn partial_accesses_are_byte_exact() {
 
 #[test]
 fn foreign_code_is_never_run() {
-    // A file of bytes that would be a system call with no way back.
+    // A file with the code of a system call that never returns.
     let answers = run("file F 1p\npwrite F 0 \"\\xb8\\x3c\\x00\\x00\\x00\\x0f\\x05\"\n\
         mmap A 1p rx shared file=F off=0\nexec A\nread A 2\nmprotect A 1p r\nexec A\n\
         mprotect A 1p rwx\nexec A\nread A 2\npread F 0 2\n");

@@ -1,6 +1,6 @@
-//! One load, one store, one instruction fetch, each of which may fault and be told about it.
+//! One load, one store and one instruction fetch, each of which may fault and report it.
 //!
-//! The instruction that may fault stands at a known place. The signal handler compares the
+//! The instruction that may fault is at a known address. The signal handler compares the
 //! interrupted instruction with it, notes the signal, and continues at the place where the access
 //! reports failure. A signal from anywhere else is a bug of this program and kills the process.
 
@@ -22,7 +22,7 @@ global_asm!(
     "mov [rdi], sil",
     "xor eax, eax",
     "ret",
-    // Where a load or store that faulted goes on.
+    // A load or store continues here after a fault.
     "pagefault_script_failed:",
     "mov eax, 1",
     "ret",
@@ -34,7 +34,7 @@ global_asm!(
     "xor eax, eax",
     "pop rbx",
     "ret",
-    // Where a fetch that faulted goes on: the return address is dropped.
+    // A fetch continues here after a fault: the return address is dropped.
     "pagefault_script_execute_failed:",
     "mov rsp, rbx",
     "mov eax, 1",
@@ -56,7 +56,7 @@ unsafe extern "C" {
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static CODE: AtomicI32 = AtomicI32::new(0);
 static ADDRESS: AtomicU64 = AtomicU64::new(0);
-/// The instruction that is being fetched, or 0.
+/// The instruction being fetched, or 0.
 static FETCHING: AtomicU64 = AtomicU64::new(0);
 
 /// Loads the byte at `address`.
@@ -79,7 +79,7 @@ pub(super) fn store(address: u64, byte: u8) -> Result<(), Reply> {
     }
 }
 
-/// Calls `address`, where a `ret` stands or what cannot be fetched.
+/// Calls `address`, where a `ret` is or a fetch faults.
 pub(super) fn execute(address: u64) -> Result<(), Reply> {
     FETCHING.store(address, Ordering::Relaxed);
     // SAFETY: the caller has seen to it that what can be fetched there is a `ret`; a fault at the

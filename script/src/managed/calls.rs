@@ -53,7 +53,7 @@ pub(super) fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Out
             answer(mm.mincore(at(address), length, |_, _| ()), |e| e.errno())
         }
         Call::Maps { start, end } => maps(mm, start, end),
-        // The rest is the machine's, and was answered there.
+        // The machine has answered the other calls.
         _ => Outcome::Errno(Errno::ENOSYS),
     }
 }

@@ -11,9 +11,9 @@ use pagefault_linux::{Config, Faulted, Layout, LinuxMachine, LinuxSpace};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The processor that this program runs on.
+/// The processor of this program.
 pub(super) struct LinuxProcessor {
-    /// Goes before the machine stops answering.
+    /// Dropped before the machine stops answering.
     attached: BTreeMap<u32, Attached>,
     runtime: Runtime,
 }
@@ -75,8 +75,8 @@ impl Processor<LinuxMachine> for LinuxProcessor {
     }
 
     fn fetch(&mut self, mm: &Arc<Mm<LinuxMachine>>, address: u64) -> Result<(), Stopped> {
-        // Other code than a `ret` could do anything: whether it may be fetched is all that is asked,
-        // as on the host.
+        // Code other than a `ret` could do anything, so the script only checks whether it may be
+        // fetched, as on the host.
         let mut byte = [0];
         let foreign = self.load(mm, address, &mut byte).is_ok() && byte[0] != RET;
         if foreign && executable(mm, address) {

@@ -1,4 +1,4 @@
-//! What the author of a machine implements to run scripts on it.
+//! The interface that a machine implements to run scripts.
 
 use crate::Window;
 use crate::ast::Arch;
@@ -22,7 +22,7 @@ pub enum Stopped {
 }
 
 impl Stopped {
-    /// What a verdict means for the access at an address that it refused; `None` resumes it.
+    /// The effect of a verdict on the access at an address; `None` resumes it.
     pub fn by(verdict: Verdict, address: u64) -> Option<Self> {
         Some(match verdict {
             Verdict::Resume => return None,
@@ -41,8 +41,8 @@ impl Stopped {
     }
 }
 
-/// What a trap handler does: makes an access again and again until the memory manager has met its
-/// last fault, or stops it.
+/// The loop of a trap handler: repeats an access until it succeeds or the memory manager refuses a
+/// fault.
 pub fn until_done<M: waist::Machine, T>(
     mm: &Arc<Mm<M>>,
     mut access: impl FnMut() -> Result<T, PageFault>,
@@ -60,11 +60,11 @@ pub fn until_done<M: waist::Machine, T>(
     }
 }
 
-/// The part of a machine that makes user-mode accesses and knows its own state: what the author of a
-/// machine implements to run scripts on it.
+/// The part of a machine that makes accesses and knows its own state. A machine implements it to run
+/// scripts.
 ///
-/// The first four methods are enough. The others are for machines that fail on order, that have
-/// several processors, or whose kernel's own accesses can be watched.
+/// The first four methods are enough. The others are for machines with injected failures, with
+/// several processors, or with the kernel's own accesses.
 pub trait Processor<M: waist::Machine> {
     /// Loads bytes in ascending order.
     fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped>;
@@ -80,29 +80,29 @@ pub trait Processor<M: waist::Machine> {
     fn window(&self) -> Window {
         Window::of(Arch::X86_64)
     }
-    /// Stores a `ret` where an instruction will be fetched, if the page is writable.
+    /// Stores a `ret` at an address before an instruction fetch, if the page is writable.
     fn plant(&mut self, mm: &Arc<Mm<M>>, address: u64) -> Result<(), Stopped> {
         self.store(mm, address, &[0xc3])
     }
     /// Makes the `nth` allocation of a frame fail.
     fn fail_allocation(&mut self, _nth: u64) {}
-    /// Copies bytes into the program's memory in the kernel's name; returns how many were not.
+    /// Copies bytes to the program's memory as the kernel does. Returns how many were not copied.
     fn copy_to_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> usize {
         mm.copy_to_user(VirtAddr(address), bytes)
     }
-    /// Copies bytes out of the program's memory in the kernel's name; returns how many were not.
+    /// Copies bytes from the program's memory as the kernel does. Returns how many were not copied.
     fn copy_from_user(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> usize {
         mm.copy_from_user(VirtAddr(address), bytes)
     }
-    /// Loads bytes for the kernel itself.
+    /// Loads bytes for the kernel itself, without a fixup.
     fn kernel_load(&mut self, _: &Arc<Mm<M>>, _: u64, _: &mut [u8]) -> Result<(), Stopped> {
         Err(Stopped::Bug("the machine has no kernel to watch".into()))
     }
-    /// Stores bytes for the kernel itself.
+    /// Stores bytes for the kernel itself, without a fixup.
     fn kernel_store(&mut self, _: &Arc<Mm<M>>, _: u64, _: &[u8]) -> Result<(), Stopped> {
         Err(Stopped::Bug("the machine has no kernel to watch".into()))
     }
-    /// Maps frames for the kernel itself; whether there was memory for them.
+    /// Maps frames for the kernel itself. Returns whether there was memory.
     fn kernel_map(&mut self, _address: u64, _length: u64) -> bool {
         false
     }
@@ -110,9 +110,9 @@ pub trait Processor<M: waist::Machine> {
     fn prefetch(&mut self, _: &Arc<Mm<M>>, _code: u64, _address: u64) -> Result<(), Stopped> {
         Err(Stopped::Bug("the machine executes no prefetch".into()))
     }
-    /// Makes the accesses from now on on this processor.
+    /// Makes all further accesses on this processor.
     fn run_on(&mut self, _cpu: u64) {}
-    /// Makes a device with memory of `pages` pages, if the machine has any for it.
+    /// Makes a device with `pages` pages of memory, if the machine has devices.
     fn device(&mut self, _pages: u32) -> Option<Arc<dyn waist::DeviceMemory>> {
         None
     }
@@ -120,8 +120,8 @@ pub trait Processor<M: waist::Machine> {
     fn opened(&mut self, _file: u32, _mapping: u64) {}
     /// An address space was made.
     fn started(&mut self, _mm: &Arc<Mm<M>>) {}
-    /// There is no memory, and this address space has to go for it.
+    /// Memory has run out, and this address space was chosen to end.
     fn chosen(&mut self, _mm: &Arc<Mm<M>>) {}
-    /// An address space is about to go.
+    /// An address space is about to be dropped.
     fn ended(&mut self, _mm: &Arc<Mm<M>>) {}
 }

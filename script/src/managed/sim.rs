@@ -15,7 +15,7 @@ use pagefault_sim::{
 };
 use std::sync::Arc;
 
-/// The CPUs of the computer, which take turns in making the accesses of a script.
+/// The CPUs of the computer, which take turns with a script's accesses.
 struct SimProcessor<A: Architecture> {
     sim: Computer<A>,
     arch: Arch,
@@ -53,7 +53,7 @@ fn start_on<A: Architecture>(setup: &Setup, kind: Config) -> Result<Box<dyn Mach
 }
 
 impl<A: Architecture> SimProcessor<A> {
-    /// Runs an access again until the memory manager is done with its faults.
+    /// Repeats an access until it succeeds or a fault is refused.
     fn run(
         &mut self,
         mm: &Arc<Mm<Computer<A>>>,
@@ -61,7 +61,7 @@ impl<A: Architecture> SimProcessor<A> {
     ) -> Result<(), Stopped> {
         let mut from = 0;
         loop {
-            // Another CPU each time, so that one's stale translations meet another's changes.
+            // Another CPU each time, so that stale translations of one meet changes by another.
             self.turn = (self.turn + 1) % self.sim.cpus();
             let cpu = self.sim.cpu(self.turn);
             let Err(fault) = access(&cpu, mm.space(), from) else { return Ok(()) };
@@ -102,7 +102,8 @@ impl<A: Architecture> SimProcessor<A> {
     }
 }
 
-/// Maps frames for the kernel itself, in the reference table alone; whether there was memory.
+/// Maps frames for the kernel itself, in the reference table only. Returns whether there was
+/// memory.
 pub fn map_for_kernel<A: Architecture>(sim: &Computer<A>, address: u64, length: u64) -> bool {
     (0..length.div_ceil(PAGE_SIZE)).all(|page| {
         let at = VirtAddr(address + page * PAGE_SIZE);

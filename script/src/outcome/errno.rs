@@ -31,7 +31,7 @@ names! {
 }
 
 impl Display for Errno {
-    /// The number's name, or `E` and the number where the list has none.
+    /// The number's name, or `E` and the number if the list lacks it.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.write_str(name),

@@ -1,23 +1,24 @@
-//! Which names a line may use: processes that live, addresses they have bound, files.
+//! The names that a line may use: living processes, the addresses that they have bound, files.
 
 use super::{Expected, Fault, MOST_PROCESSES, name};
 use std::collections::{HashMap, HashSet};
 
-/// The address 0, which a kernel goes wrong with now and then.
+/// The name of address 0, which a faulty kernel sometimes accesses.
 const NULL: &str = "null";
 
-/// What is known before the next line.
+/// The names before the next line.
 pub(super) struct Scope {
-    /// The living processes, each with the names it or its ancestors bound before the fork.
+    /// The living processes, each with the names that it, or an ancestor before the fork, has
+    /// bound.
     processes: HashMap<String, HashSet<String>>,
     files: HashSet<String>,
     current: String,
-    /// What the suffix `p` stands for.
+    /// The meaning of the suffix `p`.
     pub(super) page: u64,
 }
 
 impl Scope {
-    /// A scope with the process p0 in it.
+    /// A scope with the process p0.
     pub(super) fn new() -> Self {
         Self {
             processes: HashMap::from([("p0".to_owned(), HashSet::from([NULL.to_owned()]))]),
@@ -27,7 +28,7 @@ impl Scope {
         }
     }
 
-    /// Makes `process` the one that the lines from here on are about.
+    /// Makes `process` the process of the following lines.
     pub(super) fn switch<'a>(&mut self, process: &'a str) -> Result<(), Fault<'a>> {
         if !self.processes.contains_key(process) {
             return Err((process, Expected::LiveProcess));
@@ -36,7 +37,7 @@ impl Scope {
         Ok(())
     }
 
-    /// The process that the line is about; `word` is blamed if it has ended.
+    /// The line's process. If it has ended, the error names `word`.
     pub(super) fn current<'a>(&self, word: &'a str) -> Result<&str, Fault<'a>> {
         if self.processes.contains_key(&self.current) {
             Ok(&self.current)
@@ -68,7 +69,7 @@ impl Scope {
         }
     }
 
-    /// The kernel's part of every address space is the same.
+    /// The kernel's part is the same in every address space.
     pub(super) fn bind_everywhere(&mut self, name: &str) {
         for names in self.processes.values_mut() {
             names.insert(name.to_owned());

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The line, the word and the expectation of a script that must not be read.
+/// The line, the word and the expectation in the error of a bad script.
 fn error(text: &str) -> (usize, String, Expected) {
     let error = parse(text).expect_err(text);
     (error.line, error.word, error.expected)
@@ -68,7 +68,7 @@ fn names_belong_to_processes() {
     assert_eq!((line, &*word, expected), (4, "B", Expected::BoundName));
     let (line, word, expected) = error("exit\ncheck\n");
     assert_eq!((line, &*word, expected), (2, "check", Expected::LiveProcess));
-    // The name of a process that has ended may be used again, and the child inherits anew.
+    // The name of an ended process may be reused; the new child inherits afresh.
     let again = format!("{fork}p1: exit\np0: fork p1\np1: read B 1\n");
     assert!(parse(&again).is_ok());
     let forks: String = (1..=64).map(|n| format!("fork q{n}\n")).collect();

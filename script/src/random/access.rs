@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// A store of one byte makes a file no longer than it was.
+    /// A store of one byte never makes a file longer.
     pub(super) fn file_write(&mut self) {
         let file = self.file();
         let length = self.world.files[file].pages * PAGE;
@@ -165,7 +165,7 @@ impl Writer {
         address
     }
 
-    /// A short string, empty now and then.
+    /// A short string, sometimes empty.
     fn bytes(&mut self) -> Vec<u8> {
         let length = self.rng.usize(..40);
         let first = self.rng.u8(b'!'..b'~');

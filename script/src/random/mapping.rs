@@ -7,12 +7,12 @@ use crate::ast::{
     Sharing, SyncFlag,
 };
 
-/// Lengths that no mapping has.
+/// Lengths that no mapping can have.
 const ABSURD: [u64; 7] =
     [u64::MAX, u64::MAX - PAGE + 1, 1 << 63, (1 << 63) - PAGE, 1 << 48, 1 << 47, 0x7fff_ffff_f000];
 
 impl Writer {
-    /// A mapping where the runner puts it.
+    /// A mapping at an address of the runner's choice.
     pub(super) fn map(&mut self) {
         let op = self.new_mapping(None);
         self.line(op);
@@ -83,7 +83,7 @@ impl Writer {
         }
     }
 
-    /// A growing stack with room below it, and something to meet when it has grown.
+    /// A growing stack with room below it, and a mapping below the room.
     pub(super) fn stack(&mut self) {
         let (room, stack) = (self.world.fresh(), self.world.fresh());
         let pages = self.rng.u64(12..28);
@@ -179,7 +179,7 @@ impl Writer {
     }
 
     pub(super) fn advise(&mut self) {
-        // `free` is another line's business, except where it is refused.
+        // Other code writes `free`, except where it is refused.
         let advice = self.choose(&Advice::ALL);
         let mut range = self.faulty_range();
         if advice == Advice::Free {
@@ -188,7 +188,7 @@ impl Writer {
         self.line(Op::Madvise(range, advice));
     }
 
-    /// Fresh memory that is stored to, freed lazily, and stored to again before anyone looks.
+    /// Fresh memory that is stored to, freed lazily, and stored to again before any load.
     pub(super) fn lazily_freed(&mut self) {
         let name = self.world.fresh();
         let pages = self.rng.u64(1..8);
@@ -290,7 +290,7 @@ impl Writer {
         }
     }
 
-    /// A range that is now and then unaligned, empty or absurd.
+    /// A range that is sometimes unaligned, empty or absurd.
     fn faulty_range(&mut self) -> Range {
         let mut range = self.range();
         match self.rng.u32(..40) {

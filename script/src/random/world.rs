@@ -1,12 +1,12 @@
-//! What the writer remembers of what it has written: enough to hit mapped memory most of the time
-//! and never to run out of it, not what every page holds.
+//! What the generator remembers: enough to hit mapped memory most of the time and never to run out
+//! of it, but not the content of pages.
 
 use crate::ast::{PAGE, Sharing};
 
 /// The files of a script.
 pub(super) const FILES: usize = 3;
 
-/// The longest that a file gets, in pages.
+/// The maximum length of a file, in pages.
 pub(super) const LONGEST_FILE: u64 = 256;
 
 /// The most processes alive at once.
@@ -15,7 +15,7 @@ const MOST_PROCESSES: usize = 6;
 /// The most pages of all mappings of a process together.
 pub(super) const MOST_PAGES: u64 = 300;
 
-/// Processes, what they have mapped, and files.
+/// Processes, their mappings, and files.
 pub(super) struct World {
     processes: Vec<Process>,
     current: usize,
@@ -33,7 +33,7 @@ pub(super) struct Process {
 #[derive(Clone)]
 pub(super) struct Region {
     pub(super) name: String,
-    /// The most pages that it can have.
+    /// Its maximum number of pages.
     pub(super) pages: u64,
     pub(super) sharing: Sharing,
 }

@@ -32,7 +32,7 @@ impl Machine for Recorder {
     }
 }
 
-/// What `text` prints and what was asked, when the machine answers so.
+/// The output of `text` and the machine's calls, with prepared answers.
 fn run(text: &str, answers: impl IntoIterator<Item = Outcome>) -> (Vec<String>, Vec<String>) {
     let script = parse(text).expect("a good script");
     let mut machine = Recorder { calls: Vec::new(), answers: answers.into_iter().collect() };
@@ -56,7 +56,7 @@ fn a_move_is_tried_in_place_first() {
     assert!(calls[3].contains(&format!("address: {}", target + 1)), "{}", calls[3]);
     assert_eq!(texts[1], "2: ok");
 
-    // Any other refusal is the answer, and the name stands for the old place.
+    // Any other refusal is the answer, and the name keeps the old range.
     let (texts, calls) = run(map, [Outcome::Ok, Outcome::Errno(Errno::EFAULT)]);
     assert_eq!((texts[1].as_str(), calls.len()), ("2: EFAULT", 3));
     let old = calls[0].split("address: ").nth(1).and_then(|rest| rest.split(',').next());

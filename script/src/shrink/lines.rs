@@ -1,8 +1,9 @@
 //! Fewer lines: delta debugging (Zeller and Hildebrandt, 2002).
 
-/// Takes lines away while `still` finds the difference in what is left.
+/// Removes lines while `still` finds the difference in the rest.
 ///
-/// `still` gives back what it kept of the candidate. In the end no single line can go.
+/// `still` returns the part of the candidate that it kept. At the end no single line can be
+/// removed.
 pub(super) fn fewer(
     mut lines: Vec<String>,
     mut still: impl FnMut(Vec<String>) -> Option<Vec<String>>,
@@ -10,7 +11,7 @@ pub(super) fn fewer(
     let mut piece = lines.len().div_ceil(2).max(1);
     loop {
         let before = lines.len();
-        // From the end, where the least depends on a line.
+        // From the end: later lines have fewer dependents.
         let mut end = lines.len();
         while end > 0 {
             let start = end.saturating_sub(piece);

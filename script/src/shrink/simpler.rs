@@ -13,7 +13,7 @@ pub(super) fn simpler(
             let mut candidate = lines.clone();
             candidate[index] = line;
             let length = candidate.len();
-            // A line that went is the other search's business.
+            // The search in `lines` removes lines.
             still(candidate).filter(|kept| kept.len() == length)
         });
         match simpler {
@@ -33,7 +33,7 @@ fn candidates(line: &str) -> Vec<String> {
     for piece in pieces(line) {
         let text = &line[piece.clone()];
         if let Some(inner) = text.strip_prefix('"') {
-            // Escapes make no difference here: a string cut within one is not parsed.
+            // Escapes need no care: a string that is cut within one does not parse.
             if inner.len() > 2 {
                 put(&piece, &format!("\"{}\"", &inner[..1]));
             }
@@ -61,7 +61,7 @@ fn fewer_words(line: &str) -> Vec<String> {
         .collect()
 }
 
-/// The numbers and strings of a line. Digits within a name are no number.
+/// The numbers and strings of a line. Digits within a name are not a number.
 fn pieces(line: &str) -> Vec<Range<usize>> {
     let bytes = line.as_bytes();
     let mut pieces = Vec::new();
@@ -86,7 +86,7 @@ fn pieces(line: &str) -> Vec<Range<usize>> {
             at += 1;
         }
     }
-    // A string of other characters than ASCII could be cut within one.
+    // A string of non-ASCII characters could be cut within one.
     pieces.retain(|piece| line.is_char_boundary(piece.start) && line.is_char_boundary(piece.end));
     pieces
 }
@@ -111,8 +111,8 @@ impl Number {
         value.ok().map(|value| Self { value, in_pages })
     }
 
-    /// Zero, one, the half, then less and less less: the way to the smallest is short even from 2^63. Bytes that are no pages become some; no pages at all are odder
-    /// than one.
+    /// Zero, one, half, then ever closer to the number, so that few tries lead from 2^63 to the smallest. A number of
+    /// bytes that is not whole pages is rounded; one page is simpler than none.
     fn smaller(self) -> Vec<Self> {
         let Self { value, in_pages } = self;
         let mut values = vec![0, 1];

@@ -4,8 +4,8 @@ use crate::machine::{Action, Call, Catalogue, Machine, Process};
 use crate::outcome::{Bytes, Outcome};
 use crate::random;
 
-/// The simulated computer, but for a bug: a child does not see shared anonymous memory that was
-/// stored to before. Its devices do not fail either.
+/// The simulated computer with a bug: a child does not see earlier stores to shared anonymous
+/// memory. Nor can its devices fail.
 struct Liar {
     honest: Box<dyn Machine>,
     shared: bool,
@@ -73,11 +73,11 @@ fn a_bug_in_the_middle_of_a_long_script_takes_four_lines() {
     let text = text.replace("S+2p+17", "S+0x2011");
     let minimal = minimal(&text, ["sim", "liar"]).expect("they differ");
     assert!(minimal.operations <= 5, "{}", minimal.text);
-    // Every answer to the last line stands behind it.
+    // Every answer to the last line follows it.
     let comments: Vec<&str> = minimal.text.lines().filter(|line| line.starts_with('#')).collect();
     assert_eq!(comments.len(), 2, "{}", minimal.text);
     assert_eq!(comments[1], "# liar  77726f6e67");
-    // No line can go.
+    // No line can be removed.
     let lines: Vec<&str> = minimal.text.lines().filter(|line| !line.starts_with('#')).collect();
     for left_out in 0..lines.len() {
         let rest: String = (0..lines.len())
@@ -102,7 +102,7 @@ fn a_planted_failure_is_found_by_what_it_does() {
                 check\nread B+2p 8\n";
     assert_eq!(minimal(text, ["sim", "sim"]), None);
     let minimal = minimal(text, ["sim", "liar"]).expect("the liar's devices do not fail");
-    // The sizes stay, and what the failure needs: a file, a mapping of it, a load.
+    // The sizes stay, and the lines that the failure needs: a file, a mapping of it, a load.
     assert!(minimal.text.starts_with("frames 64\np0: file f "), "{}", minimal.text);
     assert!(minimal.text.contains("p0: fail read 1\np0: read A 1\n"), "{}", minimal.text);
     assert_eq!(minimal.operations, 4, "{}", minimal.text);

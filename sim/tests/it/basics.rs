@@ -64,7 +64,7 @@ fn without_nx_everything_readable_is_executable() {
     let sim = Computer::<Ia32>::new(Config::calm());
     let space = sim.space().unwrap();
     let cpu = sim.cpu(0);
-    // Nor is the fetch told apart from a load (spec A2).
+    // The fetch is not distinguished from a load (spec A2).
     assert_eq!(cpu.fetch(&space, PAGE, Mode::User).unwrap_err().code, ErrorCode::USER);
     map(&sim, &space, PAGE, Protection::READ);
     assert_eq!(cpu.fetch(&space, PAGE, Mode::User), Ok(0));
@@ -111,7 +111,7 @@ fn a_fault_from_a_stale_translation_is_not_repeated() {
     let space = sim.space().unwrap();
     let frame = map(&sim, &space, PAGE, Protection::READ);
     cpu.load(&space, PAGE, Mode::User).unwrap();
-    // More is allowed now, and nobody flushes (spec B5).
+    // The entry allows more now, without a flush (spec B5).
     set(&space, PAGE, present(frame, RW));
     assert!(cpu.store(&space, PAGE, Mode::User, 1).is_err());
     assert_eq!(sim.stats().stale_faults, 1);

@@ -18,7 +18,7 @@ fn with_code<A: Architecture>(code: &[u8]) -> (Computer<A>, SimSpace<A>) {
     (sim, space)
 }
 
-/// What a prefetch of an absent page by this code comes to.
+/// The result of a prefetch of an absent page by this code.
 fn prefetched<A: Architecture>(code: &[u8]) -> Option<Option<Erratum>> {
     let (sim, space) = with_code::<A>(code);
     let cpu = sim.cpu(0).with(Registers { ip: PAGE, ..Registers::default() });

@@ -1,5 +1,5 @@
 //! Random mappings, accesses and protections against a model in plain bytes, with every hazard on:
-//! whoever flushes as the rules say never sees a difference, and whoever forgets is caught.
+//! a program that flushes by the rules never sees a difference, and one that forgets is caught.
 
 use crate::common::{page, present};
 use pagefault_machine::{
@@ -24,7 +24,7 @@ impl Numbers {
     }
 }
 
-/// What a page should be.
+/// The expected state of a page.
 #[derive(Clone)]
 struct Model {
     protection: Protection,

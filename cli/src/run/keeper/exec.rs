@@ -1,5 +1,5 @@
-//! Programs that the tree executes: each is traced from its request to its first instruction, and gets
-//! the runtime.
+//! Programs that the tree executes: the keeper traces each from its request to its first instruction,
+//! and places the runtime in it.
 
 use super::{Keeper, answer, ready};
 use crate::run::place::{self, PlaceError, Process};
@@ -13,24 +13,24 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// A process that was asked for, from its request to its exec.
+/// A traced process, from its request to its exec.
 pub(super) struct Traced {
     thread: Tracee,
     slot: u32,
-    /// Its exec has failed, and it is to be let go.
+    /// Whether its exec has failed, so that it must be released.
     cancelled: bool,
-    /// Its standard error, for what is to be said of the program.
+    /// Its standard error, for messages about the program.
     errors: Option<OwnedFd>,
 }
 
 impl Keeper<'_> {
-    /// Begins to trace the thread that a process wants to execute a program with.
+    /// Begins to trace the thread with which a process executes a program.
     pub(super) fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let number = process.as_raw_nonzero().get();
         let named = self.control.slots.get(slot).ok_or(Errno::INVAL)?.tid.load(Relaxed);
         let thread = Tracee(thread(number, named).ok_or(Errno::SRCH)?);
-        // If it is traced already its last exec failed, and we have not come to let it go. Another thread
-        // of the process that we still trace is let go when it stops.
+        // If it is traced already, its last exec failed and it was not released yet. Another traced
+        // thread of the process is released when it stops.
         if self.traced.get(&number).is_none_or(|traced| traced.thread != thread) {
             let refused = |error| Errno::from_io_error(&error).unwrap_or(Errno::PERM);
             thread.seize().map_err(refused)?;
@@ -50,12 +50,12 @@ impl Keeper<'_> {
         if let Some(slot) = self.control.slots.get(traced.slot) {
             slot.word.store(ask::IDLE, Release);
         }
-        // If it has ended we shall hear of it.
+        // If it has ended, an event says so.
         let _ = traced.thread.interrupt();
     }
 
     pub(super) fn look_at_stops(&mut self) {
-        // Only that there was one is of interest: several signals may have become one.
+        // The content does not matter: several signals may have become one.
         let mut signals = [0; 128 * 8];
         while rustix::io::read(&self.stops, &mut signals).is_ok() {}
         while let Some((thread, stop)) = trace::wait_any() {
@@ -64,11 +64,11 @@ impl Keeper<'_> {
     }
 
     fn stopped(&mut self, thread: Tracee, stop: Stop) {
-        // At its exec a thread has become the only one, and has the number of the process.
+        // At an exec the thread becomes the only one, and takes the process's ID.
         if stop == Stop::Exec {
             match self.traced.remove(&thread.0).filter(|traced| !traced.cancelled) {
                 Some(traced) => self.executed(thread, traced),
-                // It went on without us after an exec that failed.
+                // It went on untraced after a failed exec.
                 None => drop(thread.resume(Resume::Detach, 0)),
             }
             return;
@@ -93,11 +93,11 @@ impl Keeper<'_> {
             Stop::Group => (Resume::Listen, 0),
             Stop::Interrupted | Stop::Call | Stop::Exec => (Resume::Run, 0),
         };
-        // If it has ended meanwhile there is nothing to resume.
+        // If it has ended meanwhile, there is nothing to resume.
         let _ = thread.resume(how, signal);
     }
 
-    /// Deals with a program that has been executed and has not run.
+    /// Prepares a program that was executed and has not run yet.
     fn executed(&mut self, program: Tracee, mut traced: Traced) {
         let Some(slot) = self.control.slots.get(traced.slot) else {
             return drop(program.resume(Resume::Detach, 0));
@@ -129,32 +129,31 @@ impl Keeper<'_> {
         let _ = program.resume(Resume::Detach, 0);
     }
 
-    /// Ends a program that cannot be managed and must not run without.
+    /// Ends a program that cannot be managed and must not run unmanaged.
     fn stop(&self, program: Tracee, why: &PlaceError, errors: Option<OwnedFd>) {
         if !self.control.fail(program.0 as u32, &why.to_string()) {
             say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
         }
-        // Within its `execve`, where it stands if it was not even looked at, it makes no other call.
+        // Before the first look it stands within its `execve`, where it can make no other call.
         let can_call = matches!(why, PlaceError::Call { .. });
         if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
-            // SAFETY: kill asks nothing of its caller.
+            // SAFETY: kill has no preconditions.
             unsafe { libc::kill(program.0, libc::SIGKILL) };
         }
     }
 }
 
-/// Says something on a process's standard error, if it has one.
+/// Writes a message to a process's standard error, if it has one.
 fn say(errors: Option<OwnedFd>, text: &str) {
     if let Some(errors) = errors {
-        // There is nobody else to be told. A full pipe must not hold up the tree.
+        // A failed write is ignored. A full pipe must not block the tree.
         if ready(&errors, PollFlags::OUT).contains(PollFlags::OUT) {
             let _ = File::from(errors).write_all(text.as_bytes());
         }
     }
 }
 
-/// The thread of a process that has a number in the process's own namespace, by the number that it
-/// has in ours.
+/// Our ID of the thread that has a given ID in its process's own namespace.
 fn thread(process: i32, named: u32) -> Option<i32> {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let mut numbers: Vec<i32> =
@@ -162,12 +161,12 @@ fn thread(process: i32, named: u32) -> Option<i32> {
     if let [only] = numbers[..] {
         return Some(only);
     }
-    // The process itself is the likeliest.
+    // The process itself is the most likely.
     numbers.sort_by_key(|number| *number != process);
     numbers.into_iter().find(|number| innermost(process, *number) == Some(named))
 }
 
-/// The number of a thread in the innermost namespace.
+/// A thread's ID in its innermost namespace.
 fn innermost(process: i32, thread: i32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;

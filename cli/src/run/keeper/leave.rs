@@ -1,28 +1,29 @@
-//! Leaving what is the caller's: session, directory, files and signals.
+//! Leaves the caller's session, directory, files and signals.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Where the first of our descriptors is, once everything else is closed.
+/// The number of our first descriptor, once everything else is closed.
 const FIRST: i32 = 3;
 
-/// Leaves the caller's session, directory and files, but for some. Returns these under new numbers.
+/// Leaves the caller's session, directory and files. Keeps some descriptors, and returns them under
+/// new numbers.
 pub(super) fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
-    // Not a leader of a group: a process that was just forked.
+    // A process that was just forked leads no group, so this succeeds.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     let _ = rustix::thread::set_name(c"pagefault-keep");
     block_signals();
-    // For one descriptor a process.
+    // It needs a descriptor for each process.
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, ..limit };
     let _ = rustix::process::setrlimit(Resource::Nofile, most);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).ok();
     for number in 0..FIRST {
         match &null {
-            // SAFETY: the numbers below FIRST are the standard streams, which nobody owns.
+            // SAFETY: the numbers below FIRST are the standard streams, which no value owns.
             Some(null) => drop(unsafe { libc::dup2(null.as_raw_fd(), number) }),
             // SAFETY: as above.
             None => drop(unsafe { libc::close(number) }),
@@ -30,41 +31,41 @@ pub(super) fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     }
     drop(null);
     let numbers = FIRST..FIRST + kept.len() as i32;
-    // Out of the way of the numbers that they are to have.
+    // Moved away from their future numbers first.
     let kept: Vec<_> = kept
         .iter()
         .map(|file| rustix::io::fcntl_dupfd_cloexec(file, numbers.end))
         .collect::<Result<_, _>>()?;
     for (file, number) in kept.iter().zip(numbers.clone()) {
-        // SAFETY: what is at the number is the caller's, and not used any more.
+        // SAFETY: the number holds a file of the caller, which is no longer used.
         if unsafe { libc::dup2(file.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
     drop(kept);
     close_from(numbers.end);
-    // SAFETY: they are there, and nobody else owns them.
+    // SAFETY: they were just made, and no value owns them.
     Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
-/// Closes everything from a number on: nothing of it is used any more, for its owners are forgotten with
-/// the front's stack, to which this process does not return.
+/// Closes all descriptors from a number on. Nothing uses them any more: their owners are on the front's
+/// stack, to which this process never returns.
 fn close_from(first: i32) {
-    // SAFETY: as said.
+    // SAFETY: nothing uses these descriptors any more.
     if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
         return;
     }
-    // A filter forbids it.
+    // A seccomp filter forbids it.
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> =
         open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number >= first) {
-        // SAFETY: as said; the directory's own descriptor is closed already.
+        // SAFETY: as above; the directory's own descriptor is closed already.
         unsafe { libc::close(number) };
     }
 }
 
-/// No signal but those that cannot be blocked ends or stops the keeper.
+/// Blocks all signals, so that only those that cannot be blocked end or stop the keeper.
 fn block_signals() {
     // SAFETY: the set is filled before it is used.
     unsafe {

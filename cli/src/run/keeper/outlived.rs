@@ -1,8 +1,8 @@
-//! Memory that lives on when the process is gone that it is charged to: a `vfork` child uses it, or another one
-//! that shares it (`CLONE_VM`).
+//! Memory that outlives the process that it is charged to, because a `vfork` child or another process shares it
+//! (`CLONE_VM`).
 //!
-//! What a memory holds is under the slot of the process that it began with. So that slot stays taken until
-//! the last process that uses the memory has ended or executed a program.
+//! A memory is accounted to the slot of its first process. So that slot stays taken until the last process
+//! in the memory has ended or executed a program.
 
 use super::{Keeper, kill};
 use crate::trees;
@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Keeper<'_> {
-    /// Gives back the slot of a process that is gone, unless others use its memory.
+    /// Frees the slot of a process that is gone, unless others use its memory.
     pub(super) fn leave_memory(&mut self, slot: u32) {
         let Some(found) = self.control.slots.get(slot) else { return };
         let others = found.memory();
@@ -27,15 +27,15 @@ impl Keeper<'_> {
         self.look_at_memory(others);
     }
 
-    /// Makes ready the slot of a process that has executed a program. Where others use the memory that it
-    /// has left, it gets another slot, which is returned.
+    /// Prepares the slot of a process that has executed a program. If others use the memory that it left,
+    /// it gets another slot. Returns its slot.
     pub(super) fn exchange_memory(&mut self, slot: u32) -> Result<u32, Errno> {
         let found = self.control.slots.get(slot).ok_or(Errno::INVAL)?;
         let others = found.memory();
         if others.is_none() && found.is_shared() && self.is_in_use(slot) {
             return self.move_to_new_slot(slot);
         }
-        // What the process was charged with is gone with its memory.
+        // The frames that the process was charged with are gone with its memory.
         self.control.slots.discharge(slot);
         self.let_go(slot);
         self.control.slots.leave_memory(slot);
@@ -73,7 +73,7 @@ impl Keeper<'_> {
         self.members.get(&slot).or_else(found)
     }
 
-    /// Gives up a memory whose process is gone, if a process that has left it was the last one.
+    /// Frees the slot of an outlived memory, if the process that just left was its last one.
     fn look_at_memory(&mut self, slot: Option<u32>) {
         let Some(slot) = slot.filter(|slot| self.outlived.contains(slot)) else { return };
         if !self.is_in_use(slot) {
@@ -83,7 +83,8 @@ impl Keeper<'_> {
         }
     }
 
-    /// Whether other processes use the memory that is charged to a slot. From now on their ends are seen.
+    /// Whether other processes use the memory that is charged to a slot. Watches these processes from now
+    /// on.
     fn is_in_use(&mut self, memory: u32) -> bool {
         let sharers: Vec<u32> = self.control.slots.sharers(memory).collect();
         let (mut is_used, mut unheard) = (false, Vec::new());
@@ -98,7 +99,7 @@ impl Keeper<'_> {
             }
         }
         if !is_used {
-            // Who would have made them is gone: they are not there, unless they are about to say so.
+            // Their parent is gone, so they do not exist, unless their message is on its way.
             unheard.retain(|slot| {
                 let is_told_of = self.control.slots.get(*slot).is_some_and(Slot::is_told_of);
                 if !is_told_of {
@@ -110,10 +111,11 @@ impl Keeper<'_> {
         is_used || !unheard.is_empty()
     }
 
-    /// Watches a process that its parent, which is gone, would have waited for; whether it is there.
+    /// Watches a process whose parent is gone before it could wait. Returns whether the process
+    /// exists.
     fn adopt(&mut self, slot: u32, number: u32) -> bool {
         let Some(found) = self.control.slots.get(slot).filter(|it| it.claim(None, number)) else {
-            // Its parent lives, and gives the slot back.
+            // Its parent lives, and frees the slot.
             return false;
         };
         found.pid.store(number, Relaxed);

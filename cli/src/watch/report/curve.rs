@@ -1,34 +1,34 @@
 //! What more memory would have changed: a miss-ratio curve kept by sampling.
 //!
-//! When a page is evicted, the count of evictions so far is noted; when it comes back, the evictions
-//! between are its *refault distance*: so many more frames would have kept it, had pages been replaced
-//! in the order of their last use (Linux: `mm/workingset.c`). Pages are sampled by a hash of their
-//! address (SHARDS: Waldspurger, Park, Garthwaite, Ahmad, FAST 2015), fewer the more there are.
+//! An eviction notes the count of evictions so far. When the page comes back, the evictions in between
+//! are its *refault distance*: with that many more frames, LRU would have kept the page (Linux:
+//! `mm/workingset.c`). Pages are sampled by a hash of their address, at a rate that falls as their
+//! number grows (SHARDS: Waldspurger, Park, Garthwaite, Ahmad, FAST 2015).
 //!
-//! What less memory would have changed cannot be seen: a process is not told of accesses to pages that it
-//! has. The curve is extended by its own slope, and says so.
+//! The effect of less memory cannot be measured, because accesses to resident pages do not fault. The
+//! curve is extended by its own slope, and marked as such.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// The most pages that are followed at once.
+/// The most pages sampled at once.
 const MOST: usize = 1 << 15;
-/// Each doubling of the distance is cut into so many buckets.
+/// The number of buckets for each doubling of the distance.
 const CUT: u32 = 8;
 /// Enough buckets for distances up to 2^40.
 const BUCKETS: usize = 40 * CUT as usize;
 
 /// The distances of a run so far.
 pub struct Curve {
-    /// Pages are followed whose hash is below this; halved when there are too many.
+    /// Pages with a hash below this are sampled; halved when there are too many.
     threshold: u64,
     /// Evictions so far.
     clock: u64,
-    /// When each followed page was evicted, by its hash: no two pages have the same.
+    /// The eviction count of each sampled page, by its hash; the hash is unique.
     evicted: HashMap<u64, u64, BuildHasherDefault<Hashed>>,
-    /// Pages that came back, weighted by the sampling, by distance.
+    /// Pages that came back, by distance, weighted by the sampling rate.
     distances: Vec<f64>,
-    /// Of the pages that came back, those of which no eviction was seen.
+    /// The pages that came back without a known eviction.
     unknown: f64,
 }
 
@@ -73,14 +73,14 @@ impl Curve {
         }
     }
 
-    /// How many of the pages that came back would have done so with `more` frames, as a part of all:
-    /// 1 at 0. `None` where none came back.
+    /// The share of the pages that came back that would still have done so with `more` frames: 1 for
+    /// 0. `None` if none came back.
     pub fn part_left(&self, more: u64) -> Option<f64> {
         let all: f64 = self.distances.iter().sum::<f64>() + self.unknown;
         if all <= 0.0 {
             return None;
         }
-        // The bucket in which the amount lies has a share of distances beyond it.
+        // Part of the bucket that contains `more` lies beyond it.
         let within = bucket(more);
         let (low, high) = (lower_end(within) as f64, lower_end(within + 1) as f64);
         let beyond = ((high - more as f64) / (high - low)).clamp(0.0, 1.0);
@@ -88,16 +88,16 @@ impl Curve {
         Some((farther + self.distances[within] * beyond + self.unknown) / all)
     }
 
-    /// How many pages would have come back with half of `frames`, relative to now, if the curve goes on
-    /// below as it does above; `None` where it has no slope to go on with.
+    /// How many pages would have come back with half of `frames`, relative to now, if the slope of the
+    /// curve continues below the limit. `None` without a slope.
     pub fn with_half(&self, frames: u64) -> Option<f64> {
-        // A power of the size, by the part of the curve that is nearest.
+        // A power law, fitted to the nearest part of the curve.
         let left = self.part_left(frames / 2)?;
         (left > 0.0).then(|| 2_f64.powf((1.0 / left).ln() / 1.5_f64.ln()))
     }
 }
 
-/// The hasher of what is hashed already.
+/// A hasher for keys that are hashes already.
 #[derive(Default)]
 struct Hashed(u64);
 
@@ -107,7 +107,7 @@ impl Hasher for Hashed {
     }
 
     fn write_u64(&mut self, word: u64) {
-        // Those that are followed are small; the table looks at the upper bits too.
+        // Sampled hashes are small, but the table uses the upper bits too.
         self.0 = word.rotate_left(32);
     }
 
@@ -116,7 +116,7 @@ impl Hasher for Hashed {
     }
 }
 
-/// A hash by which pages are sampled: one to one, as long as there are fewer than 4,096 processes.
+/// The hash for sampling: one to one for fewer than 4,096 processes.
 fn hash(process: u32, page: u64) -> u64 {
     // The finish of SplitMix64, which mixes every bit into every other.
     let mut word = (page >> 12) ^ u64::from(process) << 52;
@@ -134,7 +134,7 @@ fn bucket(distance: u64) -> usize {
     ((power * CUT) as usize + within as usize).min(BUCKETS - 2)
 }
 
-/// The least distance of a bucket.
+/// The smallest distance of a bucket.
 fn lower_end(bucket: usize) -> u64 {
     let (power, within) = (bucket as u32 / CUT, bucket as u64 % u64::from(CUT));
     ((u64::from(CUT) + within) << power) >> 3
@@ -144,7 +144,7 @@ fn lower_end(bucket: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// A program that goes around `pages` pages in memory for `frames` of them.
+    /// A program that cycles through `pages` pages in `frames` frames.
     fn around(curve: &mut Curve, pages: u64, frames: u64, rounds: u64) {
         for step in 0..pages * rounds {
             if step >= pages {
@@ -172,14 +172,15 @@ mod tests {
         around(&mut curve, 400_000, 200_000, 3);
         assert!(curve.evicted.len() <= MOST);
         assert!(curve.part_left(150_000).unwrap() > 0.95, "{:?}", curve.part_left(150_000));
-        // Those that were followed when the sampling became sparser are few.
+        // Few pages were sampled at the time when the rate fell.
         assert!(curve.part_left(300_000).unwrap() < 0.05, "{:?}", curve.part_left(300_000));
     }
 
     #[test]
     fn half_is_as_much_more_as_half_more_is_less() {
         let mut curve = Curve::default();
-        // A quarter of the pages comes back late: with half more memory, that quarter is left.
+        // A quarter of the pages comes back late: with half as much memory again, that quarter
+        // remains.
         for page in 0..4000_u64 {
             curve.evicted(1, page << 12);
             if page.is_multiple_of(4) {

@@ -1,4 +1,4 @@
-//! What a report says, as JSON: the page draws this, and nothing else.
+//! The data of a report as JSON, from which the page draws everything.
 //!
 //! `docs/report.md` describes the fields.
 
@@ -17,14 +17,14 @@ use std::time::UNIX_EPOCH;
 const PAGE: u64 = 4096;
 /// How many places of the program are listed.
 const PLACES: usize = 10;
-/// How many processes are told apart in charts.
+/// How many processes the charts distinguish.
 const PROCESSES: usize = 7;
 /// How many processes have a map.
 const MAPS: usize = 6;
 /// The most rows of a map.
 const ROWS: usize = 110;
 
-/// Everything, for a run that has ended.
+/// All data of a finished run.
 pub fn of(watched: &mut Watched, run: &Run) -> Value {
     let begin = watched.gathered.date.duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
@@ -51,7 +51,7 @@ pub fn of(watched: &mut Watched, run: &Run) -> Value {
     })
 }
 
-/// A command line, as short as can be read.
+/// A command line, shortened for reading.
 pub fn command(arguments: &[OsString]) -> String {
     let mut words: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -71,7 +71,7 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
-/// Faults by correction: how many, for system calls, and for how long.
+/// Faults by correction: their number, those for system calls, and their time.
 fn decision(watched: &Watched) -> Value {
     let gathered = &watched.gathered;
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_fault());
@@ -87,7 +87,7 @@ fn decision(watched: &Watched) -> Value {
     rows.collect()
 }
 
-/// The counters over time; rates are of the interval that ends at the moment.
+/// The counters over time; a rate is that of the interval before its moment.
 fn time(watched: &Watched, run: &Run) -> Value {
     let samples = watched.gathered.series.all();
     let rate = |count: &dyn Fn(&Sample) -> u64| -> Vec<f64> {
@@ -129,7 +129,7 @@ fn time(watched: &Watched, run: &Run) -> Value {
     })
 }
 
-/// Three places behind the point are enough for a chart.
+/// Three decimals are enough for a chart.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -144,7 +144,7 @@ fn processes(samples: &[Sample], members: &Members, areas: usize) -> Value {
     }
     let mut by_size: Vec<_> = most.into_iter().filter(|(_, most)| *most > 0).collect();
     by_size.sort_by_key(|(who, most)| (std::cmp::Reverse(*most), *who));
-    // The shells of a script would only fill the legend.
+    // Many small processes, such as a script's shells, would only fill the legend.
     let least = by_size.first().map_or(0, |(_, largest)| largest / 100);
     let large = by_size.iter().filter(|(_, most)| *most >= least);
     let shown: Vec<(u32, u32)> = large.take(PROCESSES).map(|(who, _)| *who).collect();
@@ -247,9 +247,9 @@ fn maps(watched: &Watched) -> Value {
     json!({ "processes": shown, "left_out": busiest.len().saturating_sub(MAPS) })
 }
 
-/// What a block of managed memory is called. Files and the like may lie in the same block.
+/// The name of a block of managed memory. The block may also contain files and the like.
 fn managed(member: &Member, (from, to): (u64, u64)) -> String {
-    /// How many pages without a mapping are passed over.
+    /// How many pages without a mapping are skipped.
     const GAP: u64 = 16;
     let mut at = to - PAGE;
     let mut gap = 0;
@@ -267,7 +267,7 @@ fn managed(member: &Member, (from, to): (u64, u64)) -> String {
     "anonymous".to_owned()
 }
 
-/// A row of a map as it is put together.
+/// A row of a map under construction.
 struct Row {
     from: u64,
     to: u64,
@@ -276,7 +276,7 @@ struct Row {
     cells: Vec<Cell>,
 }
 
-/// The rows of a map: neighbouring blocks of one mapping together, so that there are not too many.
+/// The rows of a map. Neighbouring blocks of one mapping are merged to limit their number.
 fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
     let together = heat.blocks().count().div_ceil(ROWS).max(1);
     let mut rows: Vec<Row> = Vec::new();
@@ -304,7 +304,7 @@ fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
     rows.into_iter().map(row).collect()
 }
 
-/// What became of pages that were brought before they were touched.
+/// How many pages brought ahead of need were used.
 fn ahead(stats: &Value, name: &str) -> Value {
     json!({
         "brought": stats[name],
@@ -313,7 +313,7 @@ fn ahead(stats: &Value, name: &str) -> Value {
     })
 }
 
-/// When pages were taken over from the host, and for how long that stopped a process.
+/// When pages were taken over from the host, and how long that stopped the process.
 fn takeovers(watched: &Watched) -> Value {
     let gathered = &watched.gathered;
     let row = |(index, event): &(usize, Happening)| {

@@ -1,7 +1,7 @@
 //! Where in the address space pages come and go over time.
 //!
-//! A map has blocks of addresses and columns of time. Both grow coarser by doubling when there are too
-//! many, so that its size is bounded however long the run and however large the program.
+//! A map has blocks of addresses and columns of time. Both double in size when there are too many, so
+//! that a map's size is bounded for any run and any program.
 
 use pagefault_control::Kind;
 
@@ -14,10 +14,10 @@ const COLUMN: u64 = 20_000_000;
 /// The most columns of a map.
 const MOST_COLUMNS: usize = 160;
 
-/// What happened to pages of a block within a column.
+/// The events of a block's pages within a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// They were touched for the first time, or given ahead of that.
+    /// They were touched for the first time, or populated ahead.
     pub fresh: u32,
     /// They came back from swap.
     pub back: u32,
@@ -26,7 +26,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Adds what another cell has.
+    /// Adds the counts of another cell.
     pub const fn add(&mut self, other: Self) {
         self.fresh = self.fresh.saturating_add(other.fresh);
         self.back = self.back.saturating_add(other.back);
@@ -41,17 +41,17 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Columns as narrow as they get.
+    /// Columns of the minimum width.
     pub const fn new() -> Self {
         Self { width: COLUMN }
     }
 
-    /// How many nanoseconds a column has.
+    /// The width of a column in nanoseconds.
     pub const fn width(&self) -> u64 {
         self.width
     }
 
-    /// The column of a moment; makes columns wider until it is one of them, and returns how many times.
+    /// The column of a moment. Doubles the columns until it is in range; returns how many times.
     pub const fn find(&mut self, time: u64) -> (usize, u32) {
         let mut doubled = 0;
         while time / self.width >= MOST_COLUMNS as u64 {
@@ -64,21 +64,21 @@ impl Columns {
 
 /// The map of one process.
 ///
-/// Nearly all events are of the newest column. That one is kept apart, a cell beside the other, so that
+/// Nearly all events belong to the newest column. It is kept apart as a dense row of cells, so that
 /// counting an event touches little memory.
 pub struct Heat {
     /// The size of a block, as a power of two.
     shift: u32,
-    /// The numbers of the blocks, in the order in which they were seen.
+    /// The blocks' numbers, in order of appearance.
     numbers: Vec<u64>,
-    /// Where a block was found last, by the low bits of its number.
+    /// A hint to the index of a block, by the low bits of its number.
     found: Vec<u32>,
-    /// The newest column, and what it has of each block.
+    /// The newest column, with a cell for each block.
     column: usize,
     newest: Vec<Cell>,
-    /// What the columns before it have of each block.
+    /// The older columns of each block.
     before: Vec<Vec<Cell>>,
-    /// How many events it has.
+    /// The number of events.
     pub events: u64,
 }
 
@@ -108,7 +108,7 @@ impl Heat {
             _ => return,
         };
         self.events += 1;
-        // Of several threads one is a little behind.
+        // Events of several threads are slightly out of order.
         if column > self.column {
             self.begin(column);
         }
@@ -126,7 +126,7 @@ impl Heat {
         if self.numbers.get(row) == Some(&number) {
             return row;
         }
-        // Blocks that share a hint are far apart, and a program seldom goes from one to the other.
+        // Blocks that share a hint are far apart, and a program seldom alternates between them.
         let row = self.numbers.iter().position(|known| *known == number).unwrap_or_else(|| {
             self.numbers.push(number);
             self.newest.push(Cell::default());
@@ -147,7 +147,7 @@ impl Heat {
         self.column = column;
     }
 
-    /// Puts pairs of columns together.
+    /// Merges pairs of columns.
     pub fn widen(&mut self) {
         self.begin(self.column);
         for row in &mut self.before {
@@ -156,7 +156,7 @@ impl Heat {
         self.column /= 2;
     }
 
-    /// Puts pairs of blocks together.
+    /// Merges pairs of blocks.
     fn coarsen(&mut self) {
         self.begin(self.column);
         self.shift += 1;
@@ -169,7 +169,7 @@ impl Heat {
         }
     }
 
-    /// The blocks, from the lowest up: where each begins and ends, and its columns.
+    /// The blocks in ascending order: start, end and columns of each.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, u64, Vec<Cell>)> {
         let mut rows: Vec<usize> = (0..self.numbers.len()).collect();
         rows.sort_unstable_by_key(|row| self.numbers[*row]);

@@ -2,7 +2,7 @@
 
 use pagefault_control::{Happening, Histogram, Kind};
 
-/// How many of the longest are kept.
+/// How many of the longest faults are kept.
 const WORST: usize = 10;
 
 /// The durations of a run so far.
@@ -11,7 +11,7 @@ pub struct Latency {
     worst: Vec<Long>,
 }
 
-/// A fault that took long.
+/// A long fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Long {
     pub member: usize,
@@ -37,12 +37,12 @@ impl Latency {
         }
     }
 
-    /// The durations of one kind.
+    /// The durations of one correction.
     pub const fn of(&self, kind: Kind) -> &Histogram {
         &self.by_kind[kind as usize]
     }
 
-    /// The longest, the worst in front.
+    /// The longest faults, the worst first.
     pub fn worst(&self) -> &[Long] {
         &self.worst
     }

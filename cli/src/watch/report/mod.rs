@@ -5,11 +5,11 @@
 //! | [`series`] | the counters over time |
 //! | [`heat`] | where pages come and go over time |
 //! | [`latency`] | how long faults took |
-//! | [`places`], [`symbols`] | where in the program they are |
+//! | [`places`], [`symbols`] | where in the program they happen |
 //! | [`curve`] | what more memory would have changed |
 //! | [`data`], [`page`] | all of it as JSON, and as the page |
 //!
-//! Each event is counted as it comes and forgotten: what is kept does not grow with the run.
+//! Each event is counted and dropped, so that memory use does not grow with the run.
 
 mod curve;
 mod data;
@@ -38,41 +38,41 @@ use std::time::{Duration, SystemTime};
 /// The most processes with a map of their own.
 const MOST_MAPS: usize = 256;
 
-/// What was gathered of a run so far.
+/// The data of a run so far.
 pub struct Gathered {
     path: PathBuf,
     file: File,
-    /// When the run began, by the runtimes' clock and by the calendar.
+    /// The start of the run, by the runtimes' clock and by the calendar.
     begin: u64,
     date: SystemTime,
     series: Series,
     columns: Columns,
-    /// By the number of the member.
+    /// By member number.
     heat: Vec<Heat>,
     latency: Latency,
     places: Places,
     curve: Curve,
     /// Corrections for system calls, by kind.
     in_calls: [u64; Kind::ALL.len()],
-    /// The first takeovers, and whose.
+    /// The first takeovers, with their members.
     takeovers: Vec<(usize, Happening)>,
 }
 
-/// What a run was, for its report.
+/// The facts about a run that its report states.
 pub struct Run<'a> {
     /// The program and its arguments.
     pub command: &'a [OsString],
     /// How it ended.
     pub ended: String,
-    /// The statistics as `--stats` prints them, both ways.
+    /// The statistics as `--stats` prints them, in both formats.
     pub table: String,
     pub stats: serde_json::Value,
     pub limit_bytes: u64,
-    /// What the swap areas are called.
+    /// The names of the swap areas.
     pub areas: Vec<String>,
 }
 
-/// What the watching thread leaves for the report.
+/// The watching thread's result for the report.
 pub struct Watched {
     pub gathered: Gathered,
     pub members: Members,
@@ -83,7 +83,7 @@ pub struct Watched {
 }
 
 impl Gathered {
-    /// Begins to gather, for a run that began at a time.
+    /// Begins to collect, for a run that started at a given time.
     pub fn begin(path: PathBuf, file: File, begin: u64) -> Self {
         Self {
             path,
@@ -141,7 +141,7 @@ impl Gathered {
         self.heat[index].add(event.kind, event.page, column);
     }
 
-    /// Keeps what the counters say.
+    /// Keeps a sample of the counters.
     pub fn sample(&mut self, sample: Sample) {
         self.series.add(sample);
     }
@@ -153,7 +153,7 @@ impl Gathered {
 }
 
 impl Watched {
-    /// Writes the page. That it cannot be written does not change how the program ended.
+    /// Writes the page. A failure does not change the exit status.
     pub fn write(mut self, run: &Run) {
         let data = data::of(&mut self, run);
         let title = format!("{} — pagefault", data::command(run.command));

@@ -15,7 +15,7 @@ const SCRIPTS: [&str; 4] = [
 const UPLOT: &str = include_str!("page/uplot/uPlot.iife.min.js");
 const UPLOT_LICENCE: &str = include_str!("page/uplot/LICENSE");
 
-/// The page, whole.
+/// The whole page.
 pub fn page(title: &str, data: &Value) -> String {
     let data = embedded(&data.to_string());
     let parts = [

@@ -1,10 +1,10 @@
-//! Where in the program faults are: by instruction, as an offset in its file.
+//! Where in the program faults happen: by instruction, as an offset in its file.
 
 use crate::watch::members::Member;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// The most places that are told apart.
+/// The most places that are distinguished.
 const MOST: usize = 1 << 18;
 
 /// An instruction.
@@ -12,11 +12,11 @@ const MOST: usize = 1 << 18;
 pub enum Place {
     /// In a mapped file, at an offset.
     File(PathBuf, u64),
-    /// In memory that is of no file: code that the program made, or a mapping that was not seen.
+    /// In memory of no file: generated code, or an unknown mapping.
     Memory(u64),
 }
 
-/// What the faults of a place came to.
+/// The faults of a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     pub faults: u64,
@@ -31,9 +31,9 @@ pub struct Places {
     by_place: HashMap<Place, usize>,
     /// By process and instruction, so that a place is looked up once.
     by_ip: HashMap<(usize, u64), usize>,
-    /// The last of these: the next fault is often there too.
+    /// The last of these; the next fault is often there too.
     last: Option<((usize, u64), usize)>,
-    /// Faults of places that were too many to be told apart, and accesses of system calls.
+    /// Faults of places beyond the limit, and accesses of system calls.
     pub others: Cost,
 }
 
@@ -52,7 +52,7 @@ impl Places {
 
     fn find(&mut self, member: usize, seen: &mut Member, ip: u64) -> Option<usize> {
         if self.by_ip.len() >= MOST {
-            // Of processes that may have ended long ago: those that go on are found again.
+            // Entries of ended processes go too; living processes find their places again.
             self.by_ip.clear();
         }
         let place = match seen.mapping_of_code(ip) {
@@ -75,7 +75,7 @@ impl Places {
         Some(index)
     }
 
-    /// All places with what they cost.
+    /// All places with their faults.
     pub fn all(&self) -> &[(Place, Cost)] {
         &self.costs
     }

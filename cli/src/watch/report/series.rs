@@ -5,11 +5,11 @@ use std::time::Duration;
 
 /// The most samples that are kept.
 const MOST: usize = 480;
-/// The least time between two.
+/// The minimum interval.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// Samples at even distances, which double when there are too many. Counters are sums, so that nothing
-/// is lost between.
+/// Samples at equal intervals, which double when there are too many. Counters are sums, so nothing
+/// between two samples is lost.
 pub struct Series {
     samples: Vec<Sample>,
     period: Duration,
@@ -40,7 +40,7 @@ impl Series {
         self.period
     }
 
-    /// The samples, the oldest in front.
+    /// The samples, the oldest first.
     pub fn all(&self) -> &[Sample] {
         &self.samples
     }

@@ -1,22 +1,22 @@
-//! Names of functions, from the symbol tables of the files that they are in.
+//! Names of functions, from the symbol tables of their files.
 
 use super::places::{Cost, Place};
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A function, or a place in none.
+/// A function, or a place outside all known functions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Function {
-    /// Its name, if there is one for it.
+    /// Its name, if known.
     pub name: Option<String>,
-    /// The file that it is in.
+    /// Its file.
     pub file: Option<PathBuf>,
-    /// The offset in the file where there is no name, or the address where there is no file.
+    /// Without a name, the offset in the file; without a file, the address.
     pub offset: Option<u64>,
 }
 
-/// What faults came to, by function; the most faults in front.
+/// Faults by function, the most first.
 pub fn by_function(places: &[(Place, Cost)]) -> Vec<(Function, Cost)> {
     let mut tables: HashMap<&Path, Table> = HashMap::new();
     let mut functions: HashMap<Function, Cost> = HashMap::new();
@@ -44,14 +44,14 @@ pub fn by_function(places: &[(Place, Cost)]) -> Vec<(Function, Cost)> {
 /// The functions of a file.
 #[derive(Default)]
 struct Table {
-    /// Where each begins and ends, by address, and its name.
+    /// Start, end and name of each, by address.
     functions: Vec<(u64, u64, String)>,
     /// Offset in the file, length and address of each segment.
     segments: Vec<(u64, u64, u64)>,
 }
 
 impl Table {
-    /// The functions of a file; none where it cannot be read, or has no symbols.
+    /// The functions of a file; none if it cannot be read or has no symbols.
     fn read(path: &Path) -> Self {
         let Ok(bytes) = std::fs::read(path) else { return Self::default() };
         let Ok(file) = object::File::parse(&*bytes) else { return Self::default() };
@@ -86,7 +86,7 @@ impl Table {
     }
 }
 
-/// A name as it stands in the source, for the languages that mangle.
+/// A demangled name.
 fn demangled(name: &str) -> String {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");

@@ -1,4 +1,4 @@
-//! madvise against whoever changes the regions under it.
+//! madvise against threads that change the regions under it.
 
 use crate::common::{PAGE, RW, at};
 use crate::interleavings::scene::{DENIED, Scene, for_seeds};

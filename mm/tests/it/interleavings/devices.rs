@@ -44,8 +44,8 @@ fn two_faults_on_one_page_of_a_device() {
     });
 }
 
-/// Once a device has taken a page back, nobody reaches the old frame: not by a fault that had asked before,
-/// not by an entry that a fork carried on, not by a copy that was begun.
+/// Once a device has taken a page back, nothing reaches the old frame: no fault that asked before, no entry
+/// that a fork copied, no copy in progress.
 #[test]
 fn faults_and_forks_against_a_device_that_takes_pages_back() {
     with_device("a device takes pages back", |scene, device, file, seed| {

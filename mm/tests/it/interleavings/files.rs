@@ -120,7 +120,7 @@ fn d10_a_fork_against_truncate() {
     });
 }
 
-/// No page comes back into an object that is gone, where nobody could find or write it.
+/// No page comes back into an object that is gone, where it could be neither found nor written.
 #[test]
 fn f12_the_last_close_of_shared_memory_against_swapoff() {
     for_seeds("close and swapoff", |scene, seed| {

@@ -1,6 +1,6 @@
-//! Threads that meet in every order that a few thousand seeds find: the same page faulted twice
-//! (spec B21), and faults against everything that takes pages away. What a task stored is there in
-//! the end, every invariant holds, and nothing is left over.
+//! Threads in all orders that a few thousand seeds find: the same page faulted twice (spec B21),
+//! and faults against everything that removes pages. At the end every stored byte is there, every
+//! invariant holds, and nothing leaks.
 
 mod advice;
 mod devices;

@@ -107,8 +107,7 @@ impl Scene {
         self.world.load_byte(self.mm(), cpu, at)
     }
 
-    /// One interleaving in three is of tasks that go on until they wait, one in six of tasks that
-    /// seldom pass the turn on.
+    /// In one interleaving of three, tasks run until they wait; in one of six, they seldom switch.
     pub fn explore(&self, seed: u64, tasks: Vec<Task<'_>>) {
         let switching = match seed % 6 {
             2 | 5 => Switching::WhereTasksWait,
@@ -119,7 +118,7 @@ impl Scene {
     }
 
     pub fn allocated(&self) -> u32 {
-        // What was read ahead came beside what was asked for.
+        // Pages read ahead came besides the requested ones.
         let ahead = self.world.manager.counters().file_read_ahead;
         self.world.sim.usage().allocated - ahead as u32
     }
@@ -140,8 +139,8 @@ impl Scene {
         assert_eq!(self.load(2, at(page)), Ok(1));
         assert_eq!(self.load(2, at(page) + 1), Ok(2));
         assert_eq!(self.mapped(), 1, "pages mapped");
-        // Who meets the page while the other has it locked copies it; the old one may then stay in
-        // the swap cache until reclaim finds it.
+        // A task that meets the page while the other has it locked copies it. The old page may then
+        // stay in the swap cache until reclaim finds it.
         let more = self.allocated() - before;
         assert!((more_frames..=more_frames + 1).contains(&more), "{more} frames more");
     }

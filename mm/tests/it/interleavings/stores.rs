@@ -53,8 +53,8 @@ fn b21_two_stores_to_a_page_in_swap() {
         assert_eq!(scene.world.manager.reclaim(10), 1);
         scene.store_twice(seed, 1, 1);
         let read = scene.disk.stats().reads;
-        // Whoever looked before the first had mapped the page may read it in vain: once because the
-        // slot was claimed twice, and once because the entry is seen to have changed only afterwards.
+        // A task that looked before the first one mapped the page may read it in vain: once because the
+        // slot was claimed twice, and once because it sees only afterwards that the entry has changed.
         assert!((1..=3).contains(&read), "the page was read {read} times");
     });
 }

@@ -120,7 +120,7 @@ fn faults_at_both_ends_of_a_move() {
         let request = four_pages(Move::To(at(8)));
         let remap: Task<'_> = Box::new(|| {
             scene.mm().mremap(&request).unwrap();
-            // The pages have moved: this is what mremap promises to whoever waits for it.
+            // The pages have moved: mremap promises this to its caller.
             for page in 0..4 {
                 assert_eq!(scene.load(1, at(8 + page)), Ok(40 + page as u8));
             }

@@ -14,7 +14,7 @@ pub const WINDOW: usize = 48;
 /// Advice may leave open which of several contents it is; a load decides.
 #[derive(Clone)]
 pub struct Content {
-    /// What it may be.
+    /// The values that it may have.
     possible: Vec<Rc<Bytes>>,
     /// It may become zero at any moment (`MADV_FREE`, spec J9).
     lazy: bool,

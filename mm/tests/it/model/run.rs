@@ -9,7 +9,7 @@ use pagefault::{AddressSpace, File};
 use pagefault_sim::{Architecture, Computer, SimDisk, SimFile};
 use std::sync::Arc;
 
-/// What is run, beside the machine.
+/// The parameters of a run, besides the machine.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub processes: usize,
@@ -29,7 +29,7 @@ pub struct Process<A: Architecture> {
 pub struct OpenFile<A: Architecture> {
     pub object: usize,
     pub file: File<Computer<A>>,
-    /// The store behind it; shared memory has none.
+    /// Its backing; shared memory has none.
     pub store: Option<SimFile>,
 }
 
@@ -141,8 +141,8 @@ impl<A: Architecture> Run<A> {
         }
     }
 
-    /// An offset for a store of two bytes: before the end of a shared object, as what lies behind
-    /// it on the last page is not kept (spec D5).
+    /// An offset for a store of two bytes: before the end of a shared object, because bytes past
+    /// the end on the last page are not kept (spec D5).
     pub fn store_offset(&mut self, who: usize, page: usize) -> usize {
         let valid = match &self.processes[who].window.0[page] {
             Some(Slot { shared: true, object: Some((object, index)), .. }) => {
@@ -174,7 +174,7 @@ impl<A: Architecture> Run<A> {
         }
     }
 
-    /// What a page that should hold something else is.
+    /// A description of a page with wrong content.
     fn difference(&self, who: usize, page: usize, bytes: &Bytes) -> String {
         let slot = self.processes[who].window.0[page].as_ref();
         let (object, own) = slot.map_or((None, None), |slot| (slot.object, slot.own.as_ref()));

@@ -197,7 +197,7 @@ impl<A: Architecture> Run<A> {
             window.0[page] = Some(Slot { object, own: None, ..slot.clone() });
             window.0[to + page - from] = Some(slot);
         }
-        // What is left of a locked region is locked no longer, inside the range and around it.
+        // The rest of a locked region is unlocked, inside the range and around it.
         let kept = space.mm().maps(address(0)..address(WINDOW));
         for region in kept.iter().filter(|region| !region.locked) {
             for (page, slot) in window.0.iter_mut().enumerate() {
@@ -455,7 +455,7 @@ impl<A: Architecture> Run<A> {
     fn swap_off(&mut self) {
         let which = self.numbers.below(self.disks.len() as u64) as usize;
         let (area, disk) = &self.disks[which];
-        // What is swapped may not fit into a small memory; then the area stays as it was.
+        // Swapped pages may not fit a small memory; then the area stays.
         if self.world.manager.swap_off(*area).is_ok() {
             assert_eq!(disk.stats().stored, 0, "a page was left on a disk that was taken away");
             let priority = if which == 0 { Priority::Given(5) } else { Priority::Descending };

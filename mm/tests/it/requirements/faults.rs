@@ -21,7 +21,7 @@ fn b7_b8_a_read_takes_a_frame_or_the_frame_of_zeros() {
     }
 }
 
-/// Pages out of their place stay where remap_file_pages put them, whatever takes them away.
+/// Pages out of order stay where remap_file_pages put them, whatever removes them from memory.
 #[test]
 fn b12_c19_f19_pages_out_of_place_are_found_again() {
     let config = Config { nonlinear: NonlinearPolicy::Entries, ..Config::default() };

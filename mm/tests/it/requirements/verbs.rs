@@ -138,7 +138,7 @@ fn c17_what_is_locked_counts_once_towards_the_limit() {
     space.mm().mlock_on_fault(at(10), 4 * PAGE).unwrap();
     let usage = space.mm().usage();
     assert_eq!((usage.locked, usage.anonymous), (8, 8));
-    // What comes later stays, though nobody brought it in.
+    // Later pages stay, although no call brought them in.
     world.store(space.mm(), 0, at(11), &[1]).unwrap();
     world.manager.reclaim(100);
     assert_eq!(space.mm().usage().anonymous, 5);

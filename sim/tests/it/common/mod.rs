@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers of the tests.
 
 use pagefault_machine::{
     Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, Protection, Space, Stale, VirtAddr,

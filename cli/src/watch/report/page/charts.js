@@ -1,7 +1,7 @@
 // Charts over time, the map and the curve.
 
 const charts = [];
-// Memory is counted in powers of two, and so are its ticks.
+// Memory is in powers of two, and so are its ticks.
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 // A chart that follows its card's width.
@@ -36,7 +36,7 @@ window.addEventListener("resize", () => {
   }, 120);
 });
 
-// Series stacked upon each other: each is the sum of itself and those below.
+// Stacked series: each is the sum of itself and those below.
 function stacked(parts) {
   const sums = [];
   parts.forEach((part, index) => {
@@ -92,7 +92,7 @@ function drawTiers(data) {
   });
   const ratio = data.stats.compression_ratio;
   const out = data.stats.swap.reduce((sum, area) => sum + area.pages_out, 0);
-  say("tiers", out ? `${bytes(out * PAGE)} went out${ratio ? `; in compressed RAM a byte held ${digits(ratio)} bytes of pages` : ""}.` : "No page was evicted to swap: the program fits.");
+  say("tiers", out ? `${bytes(out * PAGE)} went out${ratio ? `; a byte of compressed RAM held ${digits(ratio)} bytes of pages` : ""}.` : "No page was evicted to swap: the program fits.");
   if (!out) return;
   body("tiers").append(table([{ text: "area" }, { text: "held at most", n: true }, { text: "pages out", n: true }, { text: "pages in", n: true }, { text: "out, peak", n: true }, { text: "in, peak", n: true }], rows));
   const used = areas.map((area, index) => [area, index]).filter(([, index]) => data.stats.swap[index].pages_out > 0);
@@ -107,7 +107,7 @@ function drawTiers(data) {
 function drawCurve(data) {
   const { points, half, pages_back: back } = data.curve;
   if (!points.length || !back) {
-    say("curve", "No page came back from swap: more memory would have changed nothing that can be seen here.");
+    say("curve", "No page came back from swap, so more memory would not have saved a read.");
     return;
   }
   const at = (part) => points.find((point) => Math.abs(point.limit_bytes - data.limit_bytes * part) < PAGE * 2);
@@ -119,8 +119,8 @@ function drawCurve(data) {
   const perPage = data.stats.faults.swap_in ? (cost * data.stats.faults.swap_in) / back : 0;
   const row = (name, point, note) => [[name, note ? make("small", "", note) : null], bytes(point.limit_bytes), count(point.pages_back), perPage ? time(point.pages_back * perPage * 1e9) : "–"];
   const rows = [
-    half ? row("half", half, "extended by the slope: about this, or more") : ["half", bytes(data.limit_bytes / 2), `≥ ${count(back)}`, "–"],
-    row("as it was", points[0]), ...[[1.5, "half more"], [2, "twice"], [4, "four times"]].filter(([part]) => at(part)).map(([part, name]) => row(name, at(part))),
+    half ? row("half", half, "extrapolated: about this, or more") : ["half", bytes(data.limit_bytes / 2), `≥ ${count(back)}`, "–"],
+    row("as it was", points[0]), ...[[1.5, "half as much again"], [2, "twice"], [4, "four times"]].filter(([part]) => at(part)).map(([part, name]) => row(name, at(part))),
   ];
   body("curve").append(table([{ text: "memory" }, { text: "limit", n: true }, { text: "pages read back", n: true }, { text: "time in swap-in", n: true }], rows));
   const x = [...(half ? [half.limit_bytes] : []), ...points.map((point) => point.limit_bytes)];
@@ -128,9 +128,9 @@ function drawCurve(data) {
   const guessed = x.map((limit, index) => (half && index < 2 ? [half.pages_back, points[0].pages_back][index] : null));
   chart(body("curve"), {
     height: 190, label: short, xLabel: bytes, xName: "limit", sync: "curve",
-    series: [{ label: "pages read back", stroke: colour("p1"), fill: `${colour("p1")}33`, points: { show: true, size: 4 } }, { label: "extended", stroke: colour("p1"), dash: [4, 4] }],
+    series: [{ label: "pages read back", stroke: colour("p1"), fill: `${colour("p1")}33`, points: { show: true, size: 4 } }, { label: "extrapolated", stroke: colour("p1"), dash: [4, 4] }],
   }, [x, seen, guessed]);
-  body("curve").append(make("p", "note", "An estimate. Between the eviction of a page and its return other pages were evicted; so many more frames would have kept it, if pages were replaced in the order of their last use. Pages are sampled by a hash. Nobody sees accesses to resident pages, so what less memory would have cost is the curve's own slope, carried on."));
+  body("curve").append(make("p", "note", "An estimate. The distance of a page is the number of evictions between its own and its return: with that many more frames, LRU would have kept it. Pages are sampled by a hash. Accesses to resident pages are invisible, so below the limit the curve continues by its own slope."));
 }
 
 /* The map. */
@@ -142,7 +142,7 @@ const LAYERS = [
   ["gone", "never came back", "copy_on_write", "pages evicted that had not come back by the end"],
 ];
 
-// Pages that had left by the end, at the moments when they left: the last ones out.
+// Pages that never came back, at the moments when they left: the last ones out.
 function gone(row) {
   let back = row.back.reduce((sum, value) => sum + value, 0);
   return row.out.map((value) => {
@@ -154,7 +154,7 @@ function gone(row) {
 
 function drawMap(data) {
   const { processes } = data.maps;
-  if (!processes.length) return say("map", "Nothing was seen to come or go.");
+  if (!processes.length) return say("map", "No page came or went.");
   let process = processes[0], layer = LAYERS[0];
   const has = (name) => processes.some((one) => one.rows.some((row) => row[name].some((value) => value)));
   if (!has("back")) layer = LAYERS[1];
@@ -199,12 +199,12 @@ function drawMap(data) {
   const busy = [...new Set(rows.map((row) => row.name))].map((name) => [name, rows.filter((row) => row.name === name).reduce((sum, row) => sum + row.back.reduce((a, b) => a + b, 0), 0)]).sort((a, b) => b[1] - a[1])[0];
   const parts = [`Addresses upwards, time to the right.`];
   if (busy && busy[1]) parts.push(`${percent(busy[1], total("back"))} of the pages that came back are in ${busy[0] === "anonymous" ? "anonymous mappings" : busy[0]}.`);
-  if (left) parts.push(`Of ${count(left)} evictions ${percent(never, left)} were for good.`);
+  if (left) parts.push(`${percent(never, left)} of the ${count(left)} evictions were final: the page never came back.`);
   if (data.maps.left_out) parts.push(`${data.maps.left_out} more processes are not shown.`);
   say("map", parts.join(" "));
 }
 
-// Draws one layer of one process; returns what tells of a point.
+// Draws one layer of one process. Returns a function that describes a point.
 function paint(canvas, scale, data, process, [name, title, shade, why]) {
   const rows = process.rows.map((row) => ({ ...row, values: name === "gone" ? gone(row) : row[name] })).reverse();
   const columns = Math.max(1, Math.ceil(data.seconds / process.column_seconds), ...rows.map((row) => row.values.length));

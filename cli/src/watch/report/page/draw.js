@@ -1,4 +1,4 @@
-// The parts that drawing is made of.
+// The parts from which the page is drawn.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -21,7 +21,7 @@ function count(value) {
   return whole.format(value).replace(/,/g, "\u202f");
 }
 
-// Three digits are what one compares.
+// Three digits are enough to compare.
 const digits = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)).replace(/\.0+$/, "");
 
 function short(value) {
@@ -53,7 +53,7 @@ const percent = (part, all) => {
 
 const PAGE = 4096;
 
-/* What corrections are called, in the order of the decision tree, and what each answers. */
+/* The names of the corrections in the order of the decision tree, and what each corrects. */
 
 const CORRECTIONS = [
   ["anonymous", "anonymous", "the first store to fresh memory"],
@@ -63,7 +63,7 @@ const CORRECTIONS = [
   ["copy_on_write", "copy on write", "a store to a shared page"],
   ["first_store", "first store", "a store to a clean page of its own"],
   ["standby", "standby", "a page that was about to leave, and is used"],
-  ["spurious", "spurious", "in order by now"],
+  ["spurious", "spurious", "allowed by now"],
 ];
 const TITLES = Object.fromEntries(CORRECTIONS.map(([name, title]) => [name, title]));
 TITLES.refill = "already allowed";
@@ -85,7 +85,7 @@ function table(heads, rows) {
   return make("div", "scroll", make("table", "", make("thead", "", head), make("tbody", "", ...lines)));
 }
 
-/* The decision: how many faults took which way. */
+/* The decision: how many faults each correction answered. */
 
 function drawDecision(data) {
   const { faults } = data.stats;
@@ -114,7 +114,7 @@ function drawDecision(data) {
     const bend = (left + right) / 2;
     const mark = Math.max(6, Math.min(thick, rowHeight - 4));
     if (thick) {
-      // Its width on the left is the count's; on the right there is room for a row.
+      // Its width on the left is that of its count; on the right it has room for a row.
       const [high, low] = [start - thick / 2, start + thick / 2];
       const [above, below] = [middle - Math.min(thick, mark) / 2, middle + Math.min(thick, mark) / 2];
       const path = `M${left} ${high} C${bend} ${high} ${bend} ${above} ${right} ${above} V${below} C${bend} ${below} ${bend} ${low} ${left} ${low} Z`;

@@ -1,4 +1,4 @@
-// The page, drawn from its data. Its part `#check` is for the tests: it leaves what it shows.
+// The page, drawn from its data. With `#check`, for the tests, it leaves a record of what it shows.
 
 function drawHead(data) {
   $("command").textContent = data.command;
@@ -6,7 +6,7 @@ function drawHead(data) {
   $("about").textContent = `${began.toLocaleString()} · ${digits(data.seconds)} s · limit ${bytes(data.limit_bytes)} · ${data.ended}`;
   if (data.events_lost) {
     $("lost").hidden = false;
-    $("lost").textContent = `${count(data.events_lost)} events came faster than they could be read, and are missing where events are counted one by one: latency, map, places, curve. The statistics, the figure's counts and the charts over time are complete.`;
+    $("lost").textContent = `${count(data.events_lost)} events came faster than they could be read. They are missing from latency, map, places and curve, which count single events. The statistics, the figure's counts and the charts over time are complete.`;
   }
   const { stats } = data;
   const faults = stats.faults.minor + stats.faults.major;
@@ -19,7 +19,7 @@ function drawHead(data) {
     ["resident", bytes(stats.peak_resident_bytes), `resident at most, of ${bytes(data.limit_bytes)}`],
     ["out", count(out), "pages went to swap"],
     ["back", count(back), "pages came back"],
-    ["processes", count(stats.programs + stats.forks), `program starts and forks (${count(stats.programs)} and ${count(stats.forks)})`],
+    ["processes", count(stats.programs + stats.forks), `program starts (${count(stats.programs)}) and forks (${count(stats.forks)})`],
   ];
   $("numbers").append(...numbers.map(([name, value, text]) => {
     const number = make("div", "number", make("b", "", value), make("span", "", text));
@@ -58,19 +58,19 @@ function drawPlaces(data) {
     return [[make("code", "", shown), make("small", "", place.file || file(place)), bar], count(place.faults), percent(place.faults, all), time(place.seconds * 1e9)];
   };
   body("places").append(table([{ text: "function" }, { text: "faults", n: true }, { text: "of all", n: true }, { text: "time", n: true }], top.map(line)));
-  const notes = ["A place is a function where the file has symbols (built with them, or exporting the function), else an offset in the file."];
+  const notes = ["A place is a function if its file has a symbol for it (unstripped, or exported), else an offset in the file."];
   if (calls) notes.push(`${count(calls)} more pages were brought for system calls.`);
   body("places").append(make("p", "note", notes.join(" ")));
 }
 
 function drawAhead(data) {
   const { from_swap: swap, fresh } = data.ahead;
-  if (!swap.brought && !fresh.brought) return say("ahead", "Nothing was: no run of faults proved itself.");
-  say("ahead", `${count(data.stats.read_ahead)} pages were read back before they were touched, and ${count(data.stats.populated_ahead)} fresh pages given; each that was touched saved a fault.`);
+  if (!swap.brought && !fresh.brought) return say("ahead", "No page was brought ahead: no run of faults proved itself.");
+  say("ahead", `${count(data.stats.read_ahead)} pages were read back ahead of need, and ${count(data.stats.populated_ahead)} fresh pages were given ahead of need. Each one that was touched saved a fault.`);
   const line = (title, { brought, used, unused }) => [title, count(brought), [count(used), make("small", "", percent(used, brought))], [count(unused), make("small", "", percent(unused, brought))], count(brought - used - unused)];
-  body("ahead").append(table([{ text: "" }, { text: "brought", n: true }, { text: "used", n: true }, { text: "wasted", n: true }, { text: "not known", n: true }],
+  body("ahead").append(table([{ text: "" }, { text: "brought", n: true }, { text: "used", n: true }, { text: "wasted", n: true }, { text: "unknown", n: true }],
     [line("from swap", swap), line("fresh", fresh)]));
-  body("ahead").append(make("p", "note", "Used: passed by the run of faults that they were brought for, or touched by a later fault, on standby too. A load from a resident page is not seen, so that some of the others were used. Where more is wasted than used, read-ahead stops."));
+  body("ahead").append(make("p", "note", "Used: passed by the run of faults that they were brought for, or touched by a later fault, on standby too. Loads from resident pages are invisible, so some of the others were used too. When more pages are wasted than used, read-ahead stops."));
 }
 
 function drawTable(data) {
@@ -111,7 +111,7 @@ for (const part of parts) {
 $("save").href = URL.createObjectURL(new Blob([$("data").textContent], { type: "application/json" }));
 if (location.hash === "#check") {
   for (const button of document.querySelectorAll(".choices button")) {
-    // Each layer is drawn once; the buttons are made anew by each.
+    // Draws each layer once. Each click makes new buttons.
     const again = [...document.querySelectorAll(".choices button")].find((one) => one.textContent === button.textContent);
     again.click();
   }
