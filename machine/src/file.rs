@@ -7,6 +7,8 @@ use std::io::{Error, ErrorKind};
 use std::os::unix::fs::FileExt;
 
 /// A host file. Read access suffices for private mappings.
+///
+/// It must not be opened for appending: Linux then writes every page at the end of the file.
 impl Backing for File {
     fn read(&self, index: u64, page: &mut PageBytes) -> Result<(), IoError> {
         let (mut at, mut rest) = (index << PAGE_SHIFT, &mut page[..]);
