@@ -275,7 +275,7 @@ fn the_kernels_table_is_brought_up_to_date_on_every_processor() {
 
 #[test]
 fn a_page_of_an_object_says_where_it_comes_from() {
-    let source = "frames 64\nswap 16\nfile F 1p \"text\"\nmmap P 1p r shared file F 0\nmmap O 1p rw shared anon\nread P 4\nwrite O \"new\"\nfork p1\np1: read O 3\nreclaim 32\nread O 3\n";
+    let source = "frames 64\nswap 16\nfile F 1p seed=3\nmmap P 1p r shared file=F off=0\nmmap O 1p rw shared anon\nread P 4\nwrite O \"new\"\nfork p1\np1: read O 3\nreclaim 32\nread O 3\n";
     let request = Request { title: "origins".into(), source: source.into(), ..Request::default() };
     let told = record(&request).expect("it is told");
     let said: Vec<&str> = told

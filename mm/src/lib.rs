@@ -26,6 +26,8 @@
 //!     let verdict = manager.page_fault(Some(&space), &fault, &ExceptionTables::default());
 //!     assert_eq!(verdict, Verdict::Resume);
 //! }
+//! assert_eq!(cpu.load(space.space(), start, Mode::User), Ok(7));
+//! assert_eq!(space.usage().anonymous, 1);
 //!
 //! // A child sees the byte, and each has its own copy from the first store on.
 //! let child = space.fork()?;
