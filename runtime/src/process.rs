@@ -214,10 +214,12 @@ pub fn say(message: fmt::Arguments<'_>) {
     sys::write_all(2, &line.bytes[..line.len]);
 }
 
-/// Ends the process as the program asks.
-pub fn exit(status: i32) -> ! {
+/// Ends the process as the program asks, with the arguments of its `exit_group`: a tracer sees all of them.
+pub fn exit(args: [u64; 6]) -> ! {
     memory::serve::end_with_process();
-    sys::exit_group(status)
+    // SAFETY: the process ends.
+    let _ = unsafe { sys::raw_call(nr::__NR_exit_group, args) };
+    sys::exit_group(args[0] as i32)
 }
 
 /// Ends a process that cannot continue, with a message.

@@ -19,7 +19,7 @@ use core::arch::asm;
 use core::cell::{Cell, RefCell};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
 use pagefault_calls::Area;
@@ -57,6 +57,8 @@ pub struct Thread {
     /// The area of restartable sequences that the host knows: its address (0 for none), its length
     /// and its signature.
     pub restartable: Cell<[u64; 3]>,
+    /// Where the host finds the list of the thread's robust mutexes; 0 for nowhere.
+    pub robust_list: AtomicU64,
     /// Pinned pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
     /// In a light process, where nothing is pinned: the areas to pin after a takeover.
@@ -152,6 +154,7 @@ impl Thread {
             host_clears: Cell::new(false),
             owner: Cell::new(Owner::Itself),
             restartable: Cell::new([0; 3]),
+            robust_list: AtomicU64::new(0),
             kept: RefCell::new(Vec::new()),
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),

@@ -119,6 +119,19 @@ fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
     compare("debugged", "16M");
 }
 
+/// `strace`, or gdb with several threads: each tracee goes on as its tracer had it go on, whatever of ours it stopped
+/// for meanwhile, and its end makes no calls of ours.
+#[test]
+fn a_tracer_sees_the_calls_that_are_the_program_s() {
+    compare("traced_calls", "16M");
+}
+
+/// A profiler's or an alarm's signals come while a process gives up frames in the middle of a call.
+#[test]
+fn signals_may_come_during_a_press() {
+    compare("alarmed", "16M");
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {

@@ -11,6 +11,7 @@ use crate::memory::{self, Pins};
 use crate::sys;
 use crate::thread::Thread;
 use crate::user;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_machine::Access;
 
@@ -30,13 +31,39 @@ struct Head {
     pending: u64,
 }
 
-/// Marks the mutexes that the calling thread holds, and wakes one waiter of each. Afterwards the
-/// host has no list of the thread.
-pub fn end() {
-    let Some(at) = list_of(0) else { return };
-    let _ = follow(at);
-    // SAFETY: the host forgets an address.
-    let _ = unsafe { sys::call(nr::__NR_set_robust_list, [0, size_of::<Head>() as u64]) };
+/// Takes the program's list of the calling thread, which the host then has too.
+pub fn register(thread: &Thread, args: [u64; 6]) -> i64 {
+    let [at, len, ..] = args;
+    // The host reads it by itself, when the thread ends.
+    memory::keep_resident(thread, at, len);
+    // SAFETY: the program asks for it, of its own memory.
+    let raw = unsafe { sys::raw_call(nr::__NR_set_robust_list, args) };
+    if raw == 0 {
+        thread.robust_list.store(at, Relaxed);
+    }
+    raw
+}
+
+/// A process that was forked has no list.
+pub fn begin_process(thread: &Thread) {
+    thread.robust_list.store(0, Relaxed);
+}
+
+/// Marks the mutexes that the calling thread holds, and wakes one waiter of each.
+pub fn end(thread: &Thread) {
+    if let Some(at) = list_of(thread) {
+        let _ = follow(at, thread.number());
+    }
+}
+
+/// Makes the host forget the list of a thread that ends alone: whoever joins the thread may free its memory
+/// before the host looks.
+pub fn forget(thread: &Thread) {
+    if list_of(thread).is_some() {
+        // SAFETY: the host forgets an address.
+        let _ = unsafe { sys::call(nr::__NR_set_robust_list, [0, size_of::<Head>() as u64]) };
+        thread.robust_list.store(0, Relaxed);
+    }
 }
 
 /// Keeps resident what the host follows when the process ends or executes a program: the lists of all of
@@ -48,20 +75,16 @@ pub fn keep() -> Pins {
         return pins;
     }
     for thread in Thread::all() {
-        if let Some(at) = list_of(thread.number()) {
+        if let Some(at) = list_of(thread) {
             let _ = keep_list(at, &mut pins);
         }
     }
     pins
 }
 
-/// Where the list of a thread is; 0 is the calling one.
-fn list_of(thread: u32) -> Option<u64> {
-    let (mut at, mut len) = (0_u64, 0_u64);
-    let args = [thread.into(), (&raw mut at) as u64, (&raw mut len) as u64];
-    // SAFETY: both words are ours.
-    let asked = unsafe { sys::call(nr::__NR_get_robust_list, args) };
-    (asked.is_ok() && at != 0).then_some(at)
+/// Where the list of a thread is. The host is not asked: a tracer would see the call.
+fn list_of(thread: &Thread) -> Option<u64> {
+    Some(thread.robust_list.load(Relaxed)).filter(|at| *at != 0)
 }
 
 /// Keeps one list resident, until it ends or cannot be read.
@@ -79,10 +102,9 @@ fn keep_list(at: u64, pins: &mut Pins) -> sys::Result<()> {
     })
 }
 
-/// Follows a list until it ends or cannot be read.
-fn follow(at: u64) -> sys::Result<()> {
+/// Follows the list of a thread until it ends or cannot be read.
+fn follow(at: u64, owner: u32) -> sys::Result<()> {
     let head: Head = user::read(at)?;
-    let owner = sys::thread_id();
     head.each_entry(at, |entry| {
         if entry & !INHERITS == head.pending & !INHERITS {
             return Ok(());

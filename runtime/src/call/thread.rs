@@ -71,9 +71,9 @@ impl Call<'_> {
         match self.number {
             nr::__NR_exit => self.exit(),
             nr::__NR_exit_group => {
-                robust::end();
+                robust::end(self.thread);
                 let _kept = robust::keep();
-                process::exit(self.args[0] as i32)
+                process::exit(self.args)
             }
             nr::__NR_set_tid_address => {
                 self.thread.clear_at_exit.set(self.args[0]);
@@ -85,12 +85,7 @@ impl Call<'_> {
                 Outcome::Raw(sys::thread_id().into())
             }
             nr::__NR_rseq => self.restartable_sequences().into(),
-            nr::__NR_set_robust_list => {
-                // The host reads it by itself, when the thread ends.
-                memory::keep_resident(self.thread, self.args[0], self.args[1]);
-                // SAFETY: the program asks for it, of its own memory.
-                Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
-            }
+            nr::__NR_set_robust_list => Outcome::Raw(robust::register(self.thread, self.args)),
             _ => {
                 let result = self.requested().and_then(|(args, len)| self.clone(args, len));
                 result.into()
@@ -349,6 +344,7 @@ impl Call<'_> {
         process::enable_dispatch();
         let clear = if args.flags & CHILD_CLEARTID != 0 { args.child_tid } else { 0 };
         self.thread.clear_at_exit.set(clear);
+        robust::begin_process(self.thread);
         if args.flags & CLEAR_SIGHAND != 0 {
             self.thread.member().signals().clear_handlers();
         }
@@ -393,7 +389,8 @@ impl Call<'_> {
         sys::exchange_mask(crate::signal::ALL);
         self.end_restartable_sequences();
         // A thread that joins this one finds them marked.
-        robust::end();
+        robust::end(self.thread);
+        robust::forget(self.thread);
         if self.thread.host_clears.get() {
             self.thread.clear_number_at_exit();
         }

@@ -10,7 +10,7 @@ use crate::frame::Info;
 use crate::memory::Forced;
 use crate::sys::{self, Errno};
 use crate::{files, tracer, user};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace;
@@ -24,8 +24,57 @@ const MOST_PAGES: u64 = 256;
 /// How often to try an access whose pages may leave again before it reaches them.
 const TRIES: usize = 8;
 
-/// How the program last continued a tracee.
-static RESUMED_BY: AtomicU32 = AtomicU32::new(ptrace::PTRACE_CONT);
+/// How the program last continued its tracees, where not by `PTRACE_CONT`. There is no lock, which a fork in
+/// another thread would copy while it is held.
+static RESUMED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+/// A tracee, and the request by which the program continued it.
+#[derive(Clone, Copy)]
+struct Resumed {
+    tracee: u32,
+    request: u32,
+}
+
+impl Resumed {
+    fn of(word: u64) -> Self {
+        Self { tracee: (word >> 32) as u32, request: word as u32 }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.tracee) << 32 | u64::from(self.request)
+    }
+
+    /// Notes how a tracee goes on; where there is no room, it goes on by `PTRACE_CONT`.
+    fn note(self) {
+        Self::forget(self.tracee);
+        if self.request == ptrace::PTRACE_CONT {
+            return;
+        }
+        let is_taken = |word: &AtomicU64| {
+            word.load(Relaxed) == 0
+                && word.compare_exchange(0, self.word(), Relaxed, Relaxed).is_ok()
+        };
+        let _ = RESUMED.iter().any(is_taken);
+    }
+
+    /// Forgets a tracee that has ended or is let go: another one may get its number.
+    fn forget(tracee: u32) {
+        for word in &RESUMED {
+            let seen = word.load(Relaxed);
+            if seen != 0 && Self::of(seen).tracee == tracee {
+                // Only its tracer changes the word, and that is one thread.
+                word.store(0, Relaxed);
+            }
+        }
+    }
+
+    /// The request by which a tracee was continued.
+    fn request_for(tracee: u32) -> u32 {
+        let mut all = RESUMED.iter().map(|word| Self::of(word.load(Relaxed)));
+        let found = all.find(|resumed| resumed.tracee == tracee);
+        found.map_or(ptrace::PTRACE_CONT, |found| found.request)
+    }
+}
 
 impl Call<'_> {
     pub(super) fn trace(&mut self) -> Outcome {
@@ -41,8 +90,17 @@ impl Call<'_> {
         let access = match request as u32 {
             ptrace::PTRACE_PEEKTEXT | ptrace::PTRACE_PEEKDATA => Access::Read,
             ptrace::PTRACE_POKETEXT | ptrace::PTRACE_POKEDATA => Access::Write,
-            ptrace::PTRACE_CONT | ptrace::PTRACE_SYSCALL | ptrace::PTRACE_SINGLESTEP => {
-                RESUMED_BY.store(request as u32, Relaxed);
+            ptrace::PTRACE_CONT
+            | ptrace::PTRACE_SYSCALL
+            | ptrace::PTRACE_SINGLESTEP
+            | ptrace::PTRACE_SYSEMU
+            | ptrace::PTRACE_SYSEMU_SINGLESTEP
+            | ptrace::PTRACE_SINGLEBLOCK => {
+                Resumed { tracee: tracee as u32, request: request as u32 }.note();
+                return self.pass();
+            }
+            ptrace::PTRACE_DETACH => {
+                Resumed::forget(tracee as u32);
                 return self.pass();
             }
             ptrace::PTRACE_GETSIGINFO => return self.signal_of_stop(),
@@ -173,6 +231,9 @@ impl Call<'_> {
     /// The stop that `wait4` reported.
     fn stop_of_status(&self, raw: i64, told: u64) -> Option<Stop> {
         let status: u32 = user::read(told).ok().filter(|_| raw > 0)?;
+        if status & 0x7f != 0x7f {
+            Resumed::forget(raw as u32);
+        }
         let signal = status >> 8;
         let may_be = status & 0xff == 0x7f && RUNTIME_S.contains(&signal);
         may_be.then_some(Stop { tracee: raw as u32, signal })
@@ -180,6 +241,8 @@ impl Call<'_> {
 
     /// The stop that `waitid` reported.
     fn stop_of_info(&self, raw: i64, told: u64) -> Option<Stop> {
+        /// `CLD_DUMPED`, the last code of an end.
+        const DUMPED: u32 = 3;
         /// `CLD_TRAPPED`.
         const TRAPPED: u32 = 4;
         if raw != 0 || self.args[3] as u32 & nr::WNOWAIT != 0 {
@@ -188,6 +251,9 @@ impl Call<'_> {
         // The signal, an error, a code, padding, the process, the user, the status.
         let info: [u32; 7] = user::read(told).ok()?;
         let [_, _, code, _, tracee, _, signal] = info;
+        if (1..=DUMPED).contains(&code) {
+            Resumed::forget(tracee);
+        }
         (code == TRAPPED && RUNTIME_S.contains(&signal)).then_some(Stop { tracee, signal })
     }
 }
@@ -222,7 +288,7 @@ impl Stop {
     }
 
     fn go_on(&self) {
-        let args = self.request(RESUMED_BY.load(Relaxed), self.signal.into());
+        let args = self.request(Resumed::request_for(self.tracee), self.signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
     }

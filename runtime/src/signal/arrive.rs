@@ -128,8 +128,20 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
     front::look_at(info);
     if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
+        keep_closed(thread, context);
         // SAFETY: the kernel wrote the context, at the top of this stack.
         unsafe { entry::leave(context) }
+    }
+}
+
+/// Blocks all signals in the interrupted call where one of the program's came during this handler, which
+/// blocks none: it waits for the way out of that call, and there is room for one.
+fn keep_closed(thread: &Thread, context: &mut Context) {
+    // Between the look and the return none may come.
+    sys::exchange_mask(ALL);
+    if thread.has_pending() {
+        context.mask = ALL;
+        entry::leave_window(&mut context.registers);
     }
 }
 

@@ -1,0 +1,59 @@
+/* A tracer prints the system calls of its tracee, from a stop until the end. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static pthread_mutex_t *robust_mutex(void)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_t *mutex = malloc(sizeof *mutex);
+    pthread_mutex_init(mutex, &attributes);
+    return mutex;
+}
+
+static void trace(int locks)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_mutex_t *mutex = robust_mutex();
+        if (locks)
+            pthread_mutex_lock(mutex);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        getppid();
+        _exit(3);
+    }
+    int status, enters = 1;
+    waitpid(child, &status, 0);
+    printf("status %x\n", status);
+    ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_TRACESYSGOOD);
+    while (ptrace(PTRACE_SYSCALL, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child
+           && WIFSTOPPED(status)) {
+        if (WSTOPSIG(status) != (SIGTRAP | 0x80)) {
+            printf("signal %d\n", WSTOPSIG(status));
+            continue;
+        }
+        struct user_regs_struct registers;
+        ptrace(PTRACE_GETREGS, child, NULL, &registers);
+        if (enters && registers.orig_rax != SYS_rt_sigprocmask)
+            printf("call %lld\n", registers.orig_rax);
+        enters = !enters;
+    }
+    printf("status %x\n", status);
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    trace(0);
+    trace(1);
+    return 0;
+}
