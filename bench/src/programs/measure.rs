@@ -19,8 +19,10 @@ pub struct Outcome {
     pub seconds: f64,
     /// The exit status as in a shell: over 128 for a signal.
     pub status: i32,
-    /// The checksum of its output.
+    /// The checksum of what it printed on standard output.
     pub output: u32,
+    /// What it printed, until somebody has compared it.
+    pub printed: Printed,
     /// Faults, if they were counted.
     pub faults: u64,
     /// Pages brought back from swap, if they were counted.
@@ -29,10 +31,22 @@ pub struct Outcome {
     pub peak: u64,
 }
 
+/// What a run printed.
+#[derive(Default)]
+pub struct Printed {
+    pub output: Vec<u8>,
+    pub errors: Vec<u8>,
+}
+
 impl Outcome {
     /// Whether output and status are equal.
     pub fn is_as(&self, other: &Self) -> bool {
         (self.status, self.output) == (other.status, other.output)
+    }
+
+    /// The figures alone: what many runs printed would fill memory.
+    pub fn without_output(self) -> Self {
+        Self { printed: Printed::default(), ..self }
     }
 }
 
@@ -114,13 +128,14 @@ pub fn find(pagefault: &Path) -> io::Result<PathBuf> {
 pub fn time(command: &mut Command) -> io::Result<Outcome> {
     use std::os::unix::process::ExitStatusExt;
     let begin = Instant::now();
-    let ended = command.stderr(Stdio::null()).output()?;
+    let ended = command.output()?;
     let seconds = begin.elapsed().as_secs_f64();
     let signal = || ended.status.signal().map_or(-1, |signal| 128 + signal);
     Ok(Outcome {
         seconds,
         status: ended.status.code().unwrap_or_else(signal),
         output: crc32fast::hash(&ended.stdout),
+        printed: Printed { output: ended.stdout, errors: ended.stderr },
         faults: 0,
         pages_in: 0,
         peak: 0,

@@ -3,10 +3,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `differing` | keeps what a run printed that was not as the plain one |
 //! | `list` | the programs, and what each needs |
 //! | `measure` | one run of a program |
 //! | `report` | the table |
 
+mod differing;
 mod list;
 mod measure;
 mod report;
@@ -14,6 +16,7 @@ mod report;
 pub use measure::find;
 
 use crate::{kernel, median};
+use differing::Differing;
 use list::Program;
 use measure::{Outcome, Runner};
 use report::Row;
@@ -56,37 +59,16 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
     }
     let progress = crate::access::progress(programs.len() * arguments.runs);
     let (mut rows, mut left_out) = (Vec::new(), Vec::new());
-    'programs: for program in programs {
+    for program in programs {
         progress.set_message(program.name);
         if let Some(missing) = program.missing() {
             left_out.push(format!("{}: {missing} is not installed", program.name));
             continue;
         }
-        let mut row = Row::new(program);
-        for _ in 0..arguments.runs {
-            if kernel::is_interrupted() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            runner.prepare(program)?;
-            row.plain.push(runner.plain(program)?);
-            let status = row.plain[0].status;
-            if status != 0 {
-                left_out.push(format!("{}: it ends with status {status} by itself", program.name));
-                continue 'programs;
-            }
-            runner.prepare(program)?;
-            row.managed.push(runner.managed(program)?);
-            if !arguments.no_kernel {
-                runner.prepare(program)?;
-                match runner.limited(program)? {
-                    Ok(outcome) => row.kernel.push(outcome),
-                    Err(why) if row.kernel.is_empty() => row.why_no_kernel = Some(why),
-                    Err(_) => {}
-                }
-            }
-            progress.inc(1);
+        match measure_program(&runner, program, arguments, &progress)? {
+            Ok(row) => rows.push(row),
+            Err(why) => left_out.push(why),
         }
-        rows.push(row);
     }
     progress.finish_and_clear();
     let text = report::markdown(&rows, &left_out, arguments.runs, &machine);
@@ -99,6 +81,43 @@ pub fn run(arguments: &Arguments) -> io::Result<bool> {
         std::fs::write(path, text)?;
     }
     Ok(rows.iter().all(|row| row.managed.iter().all(|run| run.is_as(&row.plain[0]))))
+}
+
+/// All runs of one program, or why it cannot be measured.
+fn measure_program(
+    runner: &Runner,
+    program: &Program,
+    arguments: &Arguments,
+    progress: &indicatif::ProgressBar,
+) -> io::Result<Result<Row, String>> {
+    let (mut row, mut differing) = (Row::new(program), Differing::new(program.name));
+    for _ in 0..arguments.runs {
+        if kernel::is_interrupted() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        runner.prepare(program)?;
+        let mut plain = runner.plain(program)?;
+        if plain.status != 0 && row.plain.is_empty() {
+            let status = plain.status;
+            return Ok(Err(format!("{}: it ends with status {status} by itself", program.name)));
+        }
+        differing.look("plain", &mut plain)?;
+        row.plain.push(plain);
+        runner.prepare(program)?;
+        let mut managed = runner.managed(program)?;
+        differing.look("managed", &mut managed)?;
+        row.managed.push(managed);
+        if !arguments.no_kernel {
+            runner.prepare(program)?;
+            match runner.limited(program)? {
+                Ok(outcome) => row.kernel.push(outcome.without_output()),
+                Err(why) if row.kernel.is_empty() => row.why_no_kernel = Some(why),
+                Err(_) => {}
+            }
+        }
+        progress.inc(1);
+    }
+    Ok(Ok(row))
 }
 
 /// The median of the runs' seconds.

@@ -1,7 +1,7 @@
 //! Walking the entries that name a page.
 
 use crate::entries::PageCursor;
-use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, VirtAddr};
+use crate::machine::{Cursor, Frame, Machine, PAGE_SIZE, Space, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use crate::page::{Owner, Page};

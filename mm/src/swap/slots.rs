@@ -336,7 +336,7 @@ impl<M: RawMutex> Slots<M> {
     }
 }
 
-fn exchange(count: &AtomicU16, from: u16, to: u16) -> bool {
+fn exchange(count: &AtomicU32, from: u32, to: u32) -> bool {
     count.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
