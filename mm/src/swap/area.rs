@@ -8,6 +8,10 @@
 //! Lock order: order → table entry; order → an area's search. The owner index's locks are last and
 //! alone.
 
+mod claim;
+
+pub(crate) use claim::Claim;
+
 use super::owners::{Owner, Owners, OwnersFault};
 use super::slots::{Dropped, Room, SlotError, Slots, SlotsFault};
 use alloc::boxed::Box;
@@ -17,7 +21,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex, RawRwLock, RwLock};
 use pagefault_machine::store::PageBytes;
-use pagefault_machine::{IoError, Part, SwapDevice, SwapSlot};
+use pagefault_machine::{IoError, SwapDevice, SwapSlot};
 
 /// The most areas: of 32 numbers, 30 and 31 mean migration entries (spec F2).
 pub const MAX_AREAS: usize = 30;
@@ -111,40 +115,6 @@ pub(crate) struct Released {
 #[must_use = "a slot without references must be freed"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnusedSlot(SwapSlot);
-
-/// A second reference to a slot that had one, with its area: see [`Areas::claim`].
-#[must_use = "a claim is a reference: take the slot, or give the claim up"]
-pub(crate) struct Claim<M: RawMutex> {
-    area: Arc<Area<M>>,
-    slot: SwapSlot,
-}
-
-impl<M: RawMutex> Claim<M> {
-    /// Hints that the slot is about to be read.
-    pub(crate) fn prefetch(&self) {
-        self.area.device.prefetch(self.slot.offset, Part::Content);
-    }
-
-    /// Reads the content of the slot. The device may be slow.
-    pub(crate) fn read(&self, page: &mut PageBytes) -> Result<(), IoError> {
-        self.area.read(self.slot.offset, page)
-    }
-
-    /// Drops the claim and the slot's own reference together, unless others have come: then the
-    /// claim stays.
-    pub(crate) fn take(self) -> Result<UnusedSlot, Self> {
-        if self.area.slots.drop_claimed(self.slot.offset) {
-            Ok(UnusedSlot(self.slot))
-        } else {
-            Err(self)
-        }
-    }
-
-    /// The slot.
-    pub(crate) const fn slot(&self) -> SwapSlot {
-        self.slot
-    }
-}
 
 /// A set of areas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -325,17 +295,6 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     pub(crate) fn duplicate(&self, slot: SwapSlot) -> Result<(), SlotError> {
         self.with(slot.area, |area| area.slots.duplicate(slot.offset))
             .unwrap_or(Err(SlotError::Missing))
-    }
-
-    /// Adds a reference to a slot that has exactly one: that of the only entry that names it. Then its
-    /// page is not cached, and no shared object owns it. If the entry changed a moment ago, it is
-    /// another user's; the caller looks at the entry again before it takes the slot.
-    ///
-    /// Until the claim is dropped nobody else is the slot's only user, so its content stays.
-    pub(crate) fn claim(&self, slot: SwapSlot) -> Option<Claim<M>> {
-        let area = self.area(slot.area)?;
-        area.device.prefetch(slot.offset, Part::State);
-        area.slots.claim(slot.offset).then_some(Claim { area, slot })
     }
 
     /// Drops a reference (Linux: `swap_free`). With the last one the slot loses its owner.
