@@ -8,15 +8,9 @@ use std::path::{Path, PathBuf};
 /// Keeps the runs of one program that differ from its first plain run.
 pub struct Differing<'a> {
     program: &'a str,
-    first: Option<First>,
+    /// The first plain run, with which all others are compared.
+    first: Option<Outcome>,
     kept: usize,
-}
-
-/// The first plain run, with which all others are compared.
-struct First {
-    status: i32,
-    output: u32,
-    printed: Printed,
 }
 
 impl<'a> Differing<'a> {
@@ -29,10 +23,10 @@ impl<'a> Differing<'a> {
     pub fn look(&mut self, way: &str, outcome: &mut Outcome) -> io::Result<()> {
         let printed = std::mem::take(&mut outcome.printed);
         let Some(first) = &self.first else {
-            self.first = Some(First { status: outcome.status, output: outcome.output, printed });
+            self.first = Some(Outcome { printed, ..*outcome });
             return Ok(());
         };
-        if (first.status, first.output) == (outcome.status, outcome.output) {
+        if first.is_as(outcome) {
             return Ok(());
         }
         let directory = self.directory();
