@@ -110,6 +110,7 @@ impl LinuxMachine {
         unsafe {
             shared.descriptor.continue_with(descriptor);
             shared.sweep.after_fork_child();
+            shared.pipes.after_fork_child();
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl LinuxMachine {
         let shared = &self.shared;
         let device = shared.device.as_ref().map(|device| device.as_fd().as_raw_fd());
         let own = [Some(shared.descriptor.as_fd().as_raw_fd()), shared.sweep.descriptor(), device];
-        let own = own.into_iter().flatten();
+        let own = own.into_iter().flatten().chain(shared.pipes.descriptors());
         #[cfg(feature = "std")]
         let own = own.chain(shared.pagers.threads.descriptors());
         own

@@ -4,6 +4,7 @@
 //! are interposed.
 
 use crate::reserve::{Reservation, ReserveError};
+use core::arch::asm;
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::ffi::c_void;
 use core::ops::Range;
@@ -31,6 +32,18 @@ pub fn prefetch_page(page: *const u8) {
     for line in 0..LINES {
         prefetch(page.wrapping_add(64 * line));
     }
+}
+
+/// Stores to a page, atomically and without a change.
+///
+/// In assembly, because a compiler turns an atomic operation that changes nothing into a load.
+///
+/// # Safety
+/// The page is mapped and may be stored to.
+#[inline]
+pub unsafe fn store_nothing(page: u64) {
+    // SAFETY: the caller vouches for the page; no thread sees a change.
+    unsafe { asm!("lock or dword ptr [{}], 0", in(reg) page, options(nostack)) };
 }
 
 /// Distinguishes a process from a forked child that has not taken over its memory.

@@ -66,6 +66,7 @@
 //! | [`fork`] | what a fork of the whole process needs | |
 //! | [`store`] | where evicted pages go: compressed RAM and files | |
 //! | [`probe`] | what the running kernel offers | |
+//! | `pipe` | takes content out of pages while other threads may store to them | |
 //! | `uffd`, `host`, `sweep`, `sys`, [`lock`] | the system calls | |
 //!
 //! # Without `std`
@@ -98,6 +99,7 @@ pub mod lock;
 pub mod machine;
 #[cfg(feature = "std")]
 pub mod memory;
+mod pipe;
 mod place;
 pub mod probe;
 mod quota;

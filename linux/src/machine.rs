@@ -8,6 +8,7 @@ use crate::frame::{Frames, Home};
 use crate::fresh::Zeros;
 use crate::host::{self, PAGE};
 use crate::lock::{self, SoleMutex, SoleRwLock};
+use crate::pipe::Pipes;
 use crate::probe::{Delivery, Probe, ProbeError};
 use crate::quota::{Credits, Quota};
 use crate::reserve::ReserveError;
@@ -106,6 +107,7 @@ pub(crate) struct Shared {
     /// Kept for a forked child that has lost the right to open a descriptor.
     pub device: Option<Device>,
     pub sweep: Sweep,
+    pub pipes: Pipes,
     /// The nominal number of frames; there may be more.
     pub budget: u32,
     pub frames: Frames,
@@ -152,6 +154,7 @@ impl LinuxMachine {
                 descriptor: probe.open(config.delivery)?,
                 device: needs_right.then(Device::open).flatten(),
                 sweep: Sweep::new(),
+                pipes: Pipes::new(),
                 budget: config.frames,
                 frames: Frames::new(most)?,
                 buffers: Buffers::new(most)?,

@@ -10,10 +10,12 @@
 use crate::frame::{Frames, Held, Home};
 use crate::host::{self, PAGE};
 use crate::machine::Shared;
+use crate::pipe::Referenced;
 use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::sweep::{BATCH, Ranges};
 use crate::uffd::Mapped;
+use pagefault_machine::machine::Page;
 use pagefault_machine::{Access, Entry, Fate, Frame, Protection, Stale};
 use rustix::io::Errno;
 use rustix::mm::MprotectFlags;
@@ -323,13 +325,30 @@ enum Action {
     Protect,
 }
 
+/// How the content of a page to park gets into its buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It is copied while nobody can store to the page.
+    Copy,
+    /// Others may store to the page until it is dropped, and a pipe has it until then.
+    Pipe,
+}
+
 struct Item<'a> {
     held: Held<'a>,
     page: usize,
     host: u64,
     action: Action,
+    way: Way,
     /// The buffer for parked content.
     slot: u32,
+}
+
+impl Item<'_> {
+    /// Whether the page is parked, and stores to it do not fault.
+    fn is_open(&self) -> bool {
+        self.action == Action::Park && self.held.home() == Home::At(self.host, Mapped::Writable)
+    }
 }
 
 /// A batch of pages being flushed, their frames held.
@@ -341,11 +360,13 @@ struct Batch<'a> {
     space: &'a SpaceCore,
     items: [Option<Item<'a>>; BATCH],
     len: usize,
+    /// How many pages others could store to while they are parked, if the caller is not alone.
+    open: usize,
 }
 
 impl<'a> Batch<'a> {
     fn new(shared: &'a Shared, space: &'a SpaceCore) -> Self {
-        Self { shared, space, items: [const { None }; BATCH], len: 0 }
+        Self { shared, space, items: [const { None }; BATCH], len: 0, open: 0 }
     }
 
     fn add(&mut self, stale: &Stale) {
@@ -362,11 +383,13 @@ impl<'a> Batch<'a> {
         }
         let entry = self.space.table.entry(page);
         if let Some(action) = action(entry, stale, mapped) {
-            self.items[self.len] = Some(Item { held, page, host, action, slot: 0 });
+            let item = Item { held, page, host, action, way: Way::Copy, slot: 0 };
+            self.open += usize::from(item.is_open() && !self.shared.is_alone());
+            self.items[self.len] = Some(item);
             self.len += 1;
         }
         self.forbid_execution(page, entry);
-        if self.len == BATCH {
+        if self.len == BATCH || self.open == Referenced::MOST {
             self.settle();
         }
     }
@@ -395,20 +418,64 @@ impl<'a> Batch<'a> {
     /// Does the collected work and releases the frames.
     fn settle(&mut self) {
         self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
+        let referenced = self.reference();
         self.write_protect();
         self.copy_out();
         self.drop_pages();
+        if let Some(referenced) = referenced {
+            self.read(referenced);
+        }
+        self.note();
         self.items[..self.len].fill_with(|| None);
-        self.len = 0;
+        (self.len, self.open) = (0, 0);
+    }
+
+    /// Lets a pipe have the pages to which others could store while they are parked.
+    fn reference(&mut self) -> Option<Referenced<'a>> {
+        if self.open == 0 {
+            return None;
+        }
+        let mut hosts = [0; Referenced::MOST];
+        let mut count = 0;
+        for (host, item) in hosts.iter_mut().zip(self.items().filter(|item| item.is_open())) {
+            *host = item.host;
+            count += 1;
+        }
+        // SAFETY: the pages' frames are held, so they stay. Their homes say that the program may store to
+        // them, as the host's mapping allows as long as it is registered.
+        let referenced = unsafe { self.shared.pipes.reference(&hosts[..count]) }?;
+        let open = self.items[..self.len].iter_mut().flatten().filter(|item| item.is_open());
+        for item in open.take(referenced.len()) {
+            item.way = Way::Pipe;
+            item.slot = self.shared.buffers.take();
+        }
+        Some(referenced)
+    }
+
+    /// Reads what the pipe has of pages that are dropped by now.
+    fn read(&self, referenced: Referenced<'_>) {
+        let mut buffers = [core::ptr::null_mut::<Page>(); Referenced::MOST];
+        let items = self.items().filter(|item| item.way == Way::Pipe);
+        for (buffer, item) in buffers.iter_mut().zip(items) {
+            *buffer = self.shared.buffers.page(item.slot);
+        }
+        let count = referenced.len();
+        // SAFETY: the buffers were taken for these pages, and are nobody else's.
+        unsafe { referenced.read(&buffers[..count]) };
+        self.shared.counters.add(Counter::Parked, count as u64);
     }
 
     /// Write-protects the pages that must lose the right to store, and those that others could
     /// store to during the copy.
     fn write_protect(&self) {
         let mut ranges = Ranges::new();
-        let alone = self.shared.is_alone();
-        let is_protected = |action| action == Action::Protect || action == Action::Park && !alone;
-        for item in self.items().filter(|item| is_protected(item.action)) {
+        let is_watched = self.open > 0;
+        let is_protected = |item: &&Item<'_>| match item.action {
+            Action::Protect => true,
+            Action::Park => is_watched && item.way == Way::Copy,
+            Action::Drop => false,
+        };
+        for item in self.items().filter(is_protected) {
             if item.held.home() == Home::At(item.host, Mapped::Writable) {
                 ranges.push(item.host);
                 item.held.set_home(Home::At(item.host, Mapped::WriteProtected));
@@ -422,28 +489,28 @@ impl<'a> Batch<'a> {
     /// Copies the pages to park to buffers; no thread can store to them any more.
     fn copy_out(&mut self) {
         let buffers = &self.shared.buffers;
+        let is_copied = |item: &Item<'_>| item.action == Action::Park && item.way == Way::Copy;
         let mut parked = 0;
         for at in 0..self.len {
             if let Some(Some(next)) = self.items.get(at + 1)
-                && next.action == Action::Park
+                && is_copied(next)
             {
                 host::prefetch_page(next.host as *const u8);
             }
-            let Some(item) = &mut self.items[at] else { continue };
-            if item.action == Action::Park {
-                item.slot = buffers.take();
-                // SAFETY: as in `Shared::park`.
-                unsafe {
-                    buffers.page(item.slot).copy_from_nonoverlapping(item.host as *const _, 1);
-                }
-                parked += 1;
+            let Some(item) = self.items[at].as_mut().filter(|item| is_copied(item)) else {
+                continue;
+            };
+            item.slot = buffers.take();
+            // SAFETY: as in `Shared::park`.
+            unsafe {
+                buffers.page(item.slot).copy_from_nonoverlapping(item.host as *const _, 1);
             }
+            parked += 1;
         }
         self.shared.counters.add(Counter::Parked, parked);
     }
 
-    /// Empties the host pages, and only then changes the table's notes and the frames' homes: a fault
-    /// reads them without the frame's lock to learn whether the place is empty.
+    /// Empties the host pages of all frames that leave them.
     fn drop_pages(&self) {
         let mut gone = Ranges::new();
         let mut count = 0;
@@ -455,9 +522,15 @@ impl<'a> Batch<'a> {
             return;
         }
         // As in `drop_page`.
-        // SAFETY: the pages' frames are held, and their content is dead or was copied while nobody
-        // could store to it.
+        // SAFETY: the pages' frames are held. Their content is dead, was copied while nobody could store
+        // to it, or is referenced by a pipe.
         let _ = unsafe { self.shared.sweep.drop_pages(&gone) };
+        self.shared.counters.add(Counter::Dropped, count);
+    }
+
+    /// Changes the table's notes and the frames' homes, once the host pages are empty: a fault reads them
+    /// without the frame's lock to learn whether the place is empty.
+    fn note(&self) {
         for item in self.items() {
             if item.action != Action::Protect {
                 self.space.table.clear_shown(item.page, item.held.frame());
@@ -471,7 +544,6 @@ impl<'a> Batch<'a> {
                 Action::Protect => {}
             }
         }
-        self.shared.counters.add(Counter::Dropped, count);
     }
 
     fn items(&self) -> impl Iterator<Item = &Item<'a>> {

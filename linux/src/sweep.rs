@@ -40,6 +40,14 @@ impl Ranges {
         self.len += 1;
     }
 
+    /// The merged ranges as the host takes them, in the memory of `vectors`.
+    pub fn vectors<'a>(&self, vectors: &'a mut [Vector; BATCH]) -> &'a [Vector] {
+        for (vector, range) in vectors.iter_mut().zip(self.iter()) {
+            *vector = (&range).into();
+        }
+        &vectors[..self.len]
+    }
+
     /// The merged ranges.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.list[..self.len].iter().cloned()
@@ -86,13 +94,12 @@ impl Sweep {
     /// # Safety
     /// As for [`host::discard`], for every range.
     pub unsafe fn drop_pages(&self, ranges: &Ranges) -> Result<(), Errno> {
-        let list = &ranges.list[..ranges.len];
         let mut done = 0;
-        if let (Some(process), true) = (&self.process, list.len() > 1) {
-            done = advise(process, list);
+        if let (Some(process), true) = (&self.process, ranges.len > 1) {
+            done = advise(process, ranges);
         }
         let mut result = Ok(());
-        for range in list {
+        for range in ranges.iter() {
             let len = range.end - range.start;
             let skip = done.min(len);
             done -= skip;
@@ -106,15 +113,12 @@ impl Sweep {
 }
 
 /// Returns the number of bytes dropped, counted from the first range on.
-fn advise(process: &Kept, list: &[Range<u64>]) -> u64 {
+fn advise(process: &Kept, ranges: &Ranges) -> u64 {
     let mut vectors = [Vector::EMPTY; BATCH];
-    for (vector, range) in vectors.iter_mut().zip(list) {
-        *vector = range.into();
-    }
-    let count = list.len().min(BATCH);
+    let vectors = ranges.vectors(&mut vectors);
     // SAFETY: the descriptor names this process, and the caller of `drop_pages` gave up the content
     // of the ranges.
-    unsafe { sys::drop_ranges(process.as_fd(), &vectors[..count]) }.unwrap_or(0) as u64
+    unsafe { sys::drop_ranges(process.as_fd(), vectors) }.unwrap_or(0) as u64
 }
 
 /// Tries it on a page of our own.
@@ -122,8 +126,8 @@ fn works(process: &Kept) -> bool {
     let Ok(page) = Reservation::new(PAGE) else { return false };
     // SAFETY: the page was just mapped, writable and ours.
     unsafe { page.start().write(1) };
-    let start = page.address();
-    let range = start..start + PAGE as u64;
+    let mut ranges = Ranges::new();
+    ranges.push(page.address());
     // SAFETY: the page is still mapped; volatile, since the kernel changed it meanwhile.
-    advise(process, &[range]) == PAGE as u64 && unsafe { page.start().read_volatile() } == 0
+    advise(process, &ranges) == PAGE as u64 && unsafe { page.start().read_volatile() } == 0
 }

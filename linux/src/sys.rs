@@ -5,13 +5,17 @@ use core::ops::Range;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 
+const READV: usize = 19;
 const MREMAP: usize = 25;
 const MINCORE: usize = 27;
 const CLOCK_GETTIME: usize = 228;
+const VMSPLICE: usize = 278;
 const PROCESS_MADVISE: usize = 440;
 
 const CLOCK_MONOTONIC: usize = 1;
 const MADV_DONTNEED: usize = 4;
+/// `SPLICE_F_NONBLOCK`
+const NO_WAIT: usize = 2;
 /// `MREMAP_MAYMOVE` and `MREMAP_DONTUNMAP`.
 const MOVE_CONTENT: usize = 1 | 4;
 
@@ -56,6 +60,28 @@ pub unsafe fn drop_ranges(process: BorrowedFd<'_>, ranges: &[Vector]) -> Result<
     let ranges = [ranges.as_ptr() as usize, ranges.len()];
     // SAFETY: the vectors live through the call; the caller vouches for the ranges.
     unsafe { syscall(PROCESS_MADVISE, [process, ranges[0], ranges[1], MADV_DONTNEED, 0]) }
+}
+
+/// Puts references to the pages of `ranges` into a pipe, as far as it has room; returns how many bytes,
+/// counted from the first range on.
+///
+/// The bytes behind the references are read when the pipe is, so no Rust reference to them may exist here.
+pub fn reference(pipe: BorrowedFd<'_>, ranges: &[Vector]) -> Result<usize, Errno> {
+    let pipe = pipe.as_raw_fd() as usize;
+    let ranges = [ranges.as_ptr() as usize, ranges.len()];
+    // SAFETY: the vectors live through the call, which changes no memory.
+    unsafe { syscall(VMSPLICE, [pipe, ranges[0], ranges[1], NO_WAIT, 0]) }
+}
+
+/// Reads from a descriptor into buffers.
+///
+/// # Safety
+/// The buffers are the caller's to fill.
+pub unsafe fn read(from: BorrowedFd<'_>, buffers: &[Vector]) -> Result<usize, Errno> {
+    let from = from.as_raw_fd() as usize;
+    let buffers = [buffers.as_ptr() as usize, buffers.len()];
+    // SAFETY: the vectors live through the call; the caller vouches for the buffers.
+    unsafe { syscall(READV, [from, buffers[0], buffers[1], 0, 0]) }
 }
 
 /// Tells for each page of a range whether it is resident, in the lowest bit of its byte.

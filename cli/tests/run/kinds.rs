@@ -72,6 +72,12 @@ fn what_a_thread_stores_that_wakes_is_there() {
     compare("sleepers", "2M");
 }
 
+/// Two threads store to pages that are evicted meanwhile, and that a child shares.
+#[test]
+fn no_store_of_a_thread_is_lost() {
+    compare("storers", "4M");
+}
+
 /// `seccomp`: a program's filters do not apply to the runtime.
 #[test]
 fn filters_judge_the_program_alone() {
