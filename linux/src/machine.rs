@@ -8,7 +8,7 @@ use crate::frame::{Frames, Home};
 use crate::fresh::Zeros;
 use crate::host::{self, PAGE};
 use crate::lock::{self, SoleMutex, SoleRwLock};
-use crate::pipe::Pipes;
+use crate::pipe::{Pipes, Referenced};
 use crate::probe::{Delivery, Probe, ProbeError};
 use crate::quota::{Credits, Quota};
 use crate::reserve::ReserveError;
@@ -378,9 +378,10 @@ impl Machine for LinuxMachine {
         lock::is_sole()
     }
 
-    /// The flush of a thread that is alone interrupts no other processor.
+    /// The flush of a thread that is alone interrupts no other processor. Otherwise a pipe has room for as many
+    /// pages.
     fn direct_batch(&self) -> usize {
-        if self.shared.is_alone() { 8 } else { 32 }
+        if self.shared.is_alone() { 4 } else { Referenced::MOST }
     }
 
     fn context(&self) -> ContextId {

@@ -8,15 +8,28 @@ use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Sight, Which};
 
 impl<M: Machine> Manager<M> {
-    /// Takes pages from the queues and evicts up to `pages` of them.
-    pub(super) fn pass(&self, pages: usize, force: Force) -> Yield {
+    /// A pass of a thread that needs a frame.
+    ///
+    /// On a machine with standby the batch is put there with one flush. Its pages leave from there without a
+    /// flush, so nothing is gained if they all do so while this thread waits.
+    pub(super) fn direct_pass(&self, force: Force) -> Yield {
+        let batch = self.machine.direct_batch().max(1);
+        match self.queues.sight() {
+            Sight::Standby => self.pass(batch.div_ceil(2), batch, force),
+            Sight::Bits => self.pass(batch, batch, force),
+        }
+    }
+
+    /// Takes pages from the queues and evicts up to `pages` of them. If pages have to go on standby, these are
+    /// at least `together`.
+    pub(super) fn pass(&self, pages: usize, together: usize, force: Force) -> Yield {
         let lengths = self.queues.lengths(&self.order);
         // Two rounds: a used page is spared once.
         let mut budget = 2 * lengths.all() as usize + 2;
         let mut own = Yield::default();
         let mut near = None;
         if self.queues.sight() == Sight::Standby {
-            own.worked |= self.fill_standby(lengths, pages, force, &mut near) > 0;
+            own.worked |= self.fill_standby(lengths, pages, together, force, &mut near) > 0;
         }
         while own.freed < pages && budget > 0 {
             let mut batch = Batch::near(self, near.take());
@@ -50,7 +63,8 @@ impl<M: Machine> Manager<M> {
         };
         standby().or_else(|| {
             // The pages on standby were used.
-            let put = self.fill_standby(Lengths::default(), Batch::<M>::SIZE, force, &mut None);
+            let all = Batch::<M>::SIZE;
+            let put = self.fill_standby(Lengths::default(), all, all, force, &mut None);
             own.worked |= put > 0;
             standby()
         })

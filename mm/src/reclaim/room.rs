@@ -75,7 +75,7 @@ impl<M: Machine> Manager<M> {
             // Who finds nothing spares nothing any more: a processor may use a page again and again
             // between two looks, and needs nobody for it.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
-            let own = self.counted(|| self.pass(self.machine.direct_batch().max(1), force));
+            let own = self.counted(|| self.direct_pass(force));
             // Read before the standing, so that what changes afterwards ends the wait below.
             let turn = self.passes.turn.load(Ordering::SeqCst);
             let after = self.standing();
@@ -159,6 +159,6 @@ impl<M: Machine> Manager<M> {
     /// `memory.reclaim` of a cgroup does. Fewer if the rest is in use, locked or pinned, or there is no
     /// room for it in swap. Waits for I/O; call it without a lock.
     pub fn reclaim(&self, pages: usize) -> usize {
-        self.counted(|| self.pass(pages, Force::Polite)).freed
+        self.counted(|| self.pass(pages, pages, Force::Polite)).freed
     }
 }

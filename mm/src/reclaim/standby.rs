@@ -29,16 +29,21 @@ struct Look {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Puts pages on standby until there are `wanted` beyond its share; returns how many.
+    /// Keeps `wanted` pages on standby beyond its share; returns how many were put there, at least `together`
+    /// if any.
     pub(super) fn fill_standby(
         &self,
         lengths: Lengths,
         wanted: usize,
+        together: usize,
         force: Force,
         near: &mut Option<Near<M>>,
     ) -> usize {
-        let target = (lengths.all() / SHARE) as usize + wanted;
-        let mut missing = target.saturating_sub(lengths.standby as usize);
+        let (share, there) = ((lengths.all() / SHARE) as usize, lengths.standby as usize);
+        if there >= share + wanted {
+            return 0;
+        }
+        let mut missing = share + wanted.max(together) - there;
         let mut put = 0;
         while missing > 0 {
             let mut batch = Batch::near(self, near.take());
