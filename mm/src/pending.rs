@@ -1,6 +1,6 @@
 //! Changed entries that still wait for their flush.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
 use crate::sync::{LockOrder, SleepLock};
 use crate::word::Word;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -10,9 +10,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// A change is noted under its entry's cursor, in the current phase. A waiter for the changes made
 /// so far switches to the other phase and waits until the old one is empty. So later changes cannot
 /// delay it.
-#[derive(Default)]
+///
+/// A fault waits for the changes of its own page alone: those of pages with the same place.
 pub(crate) struct Pending {
     counts: [AtomicU32; 2],
+    /// The same changes by the place of their page, without phases; and [`AWAITED`].
+    places: [AtomicU32; PLACES],
     /// The phase in which changes are noted.
     phase: AtomicU32,
     /// The number of waiters for a phase to become empty.
@@ -21,20 +24,56 @@ pub(crate) struct Pending {
     turning: SleepLock,
 }
 
+/// The number of places: many times the pages that wait for a flush at the same time.
+const PLACES: usize = 256;
+
+/// A fault waits until no change of the place is left.
+const AWAITED: u32 = 1 << 31;
+
+/// How often a fault waits for a place. Later changes there may delay it so often, and no more.
+const PATIENCE: usize = 4;
+
 /// The number of changes in each phase.
 pub(crate) type Noted = [u32; 2];
 
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            places: [const { AtomicU32::new(0) }; PLACES],
+            phase: AtomicU32::new(0),
+            waiters: AtomicU32::new(0),
+            turning: SleepLock::default(),
+        }
+    }
+}
+
 impl Pending {
-    /// Notes a change of an entry; the caller holds its cursor.
+    /// Notes a change of the entry of `page`; the caller holds its cursor.
     #[inline]
-    pub(crate) fn note(&self, noted: &mut Noted, machine: &impl Machine) {
+    pub(crate) fn note(&self, noted: &mut Noted, page: VirtAddr, machine: &impl Machine) {
         let phase = self.phase.load(Ordering::SeqCst) as usize;
         self.counts[phase].add_by(machine, 1, Ordering::SeqCst);
+        self.place(page).add_by(machine, 1, Ordering::SeqCst);
         noted[phase] += 1;
     }
 
-    /// Notes that changes were flushed.
-    pub(crate) fn flushed(&self, noted: Noted, machine: &impl Machine) {
+    /// Notes that the changes of `pages` were flushed.
+    pub(crate) fn flushed(
+        &self,
+        noted: Noted,
+        pages: impl Iterator<Item = VirtAddr>,
+        machine: &impl Machine,
+    ) {
+        for page in pages {
+            let place = self.place(page);
+            let was_last = place.sub_by(machine, 1, Ordering::SeqCst) == AWAITED + 1;
+            let end = || place.compare_exchange(AWAITED, 0, Ordering::SeqCst, Ordering::SeqCst);
+            // If it fails, a later change is there, and its flush wakes.
+            if was_last && end().is_ok() {
+                machine.wake(place);
+            }
+        }
         for (count, flushed) in self.counts.iter().zip(noted) {
             // A waiter registers before it reads the count.
             let is_last =
@@ -45,15 +84,43 @@ impl Pending {
         }
     }
 
-    /// Whether a change was noted and is not flushed yet.
+    fn place(&self, page: VirtAddr) -> &AtomicU32 {
+        &self.places[(page.value() / PAGE_SIZE) as usize % PLACES]
+    }
+
+    /// Whether a change of `page` may have been noted and not be flushed yet.
     #[inline]
-    pub(crate) fn is_any(&self) -> bool {
-        self.counts.iter().any(|count| count.load(Ordering::SeqCst) != 0)
+    pub(crate) fn is_any_of(&self, page: VirtAddr) -> bool {
+        self.place(page).load(Ordering::SeqCst) & !AWAITED != 0
+    }
+
+    /// Waits until all changes of `page` noted before are flushed.
+    pub(crate) fn wait_for_page<M: Machine>(
+        &self,
+        page: VirtAddr,
+        order: &LockOrder<M>,
+        machine: &M,
+    ) {
+        let place = self.place(page);
+        for _ in 0..PATIENCE {
+            let now = place.load(Ordering::SeqCst);
+            if now & !AWAITED == 0 {
+                return;
+            }
+            let awaited = now | AWAITED;
+            if place.compare_exchange(now, awaited, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                machine.wait(place, awaited);
+            }
+        }
+        if !self.is_any_of(page) {
+            return;
+        }
+        self.wait(order, machine);
     }
 
     /// Waits until all changes noted before are flushed.
     pub(crate) fn wait<M: Machine>(&self, order: &LockOrder<M>, machine: &M) {
-        if !self.is_any() {
+        if self.counts.iter().all(|count| count.load(Ordering::SeqCst) == 0) {
             return;
         }
         let _turning = self.turning.lock_unranked(order);

@@ -56,7 +56,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     pub(crate) fn add(&mut self, address: VirtAddr, frame: Frame, fate: Fate, after: After) {
-        self.mm.pending.note(&mut self.noted, &*self.mm.manager.machine);
+        self.mm.pending.note(&mut self.noted, address, &*self.mm.manager.machine);
         self.stale.push(Stale { address, frame, fate });
         if after == After::Drop {
             self.dropped.push(frame);
@@ -102,7 +102,8 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
         manager.order.assert_may_sleep();
         manager.machine.flush(&self.mm.space, &self.stale);
-        self.mm.pending.flushed(core::mem::take(&mut self.noted), &*manager.machine);
+        let pages = self.stale.iter().map(|stale| stale.address);
+        self.mm.pending.flushed(core::mem::take(&mut self.noted), pages, &*manager.machine);
         manager.stats.flushes.add(&*manager.machine, 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);
@@ -129,15 +130,16 @@ impl<M: Machine> Mm<M> {
         self.pending.wait(&self.manager.order, &*self.manager.machine);
     }
 
-    /// Like [`await_flushes`](Self::await_flushes), for an engaged fault.
+    /// Waits until every change of the entry of `page` is flushed, for an engaged fault.
     ///
     /// Call this before one page replaces another, with the new page locked or known only to the
-    /// caller. Otherwise a processor could read the old page after a store to the new one.
+    /// caller. Otherwise a processor could read the old page after a store to the new one. Another
+    /// thread's batch of other pages does not concern the fault.
     #[inline]
-    pub(crate) fn await_flushes_in_fault(&self) {
-        if self.pending.is_any() {
+    pub(crate) fn await_flushes_of(&self, page: VirtAddr) {
+        if self.pending.is_any_of(page) {
             let _blocked = self.manager.block();
-            self.await_flushes();
+            self.pending.wait_for_page(page, &self.manager.order, &*self.manager.machine);
         }
     }
 }

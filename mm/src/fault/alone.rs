@@ -59,7 +59,7 @@ impl<M: Machine> Mm<M> {
             Err(_) => Content::Unreadable,
         };
         // Processors may still read the frame that was evicted.
-        self.await_flushes_in_fault();
+        self.await_flushes_of(fault.page);
         let step = self.map_claimed(vma, fault, claim, frame, content);
         if step != Ok(Step::Done(Correction::SwapIn)) {
             manager.put(frame);

@@ -42,7 +42,7 @@ impl<M: Machine> Mm<M> {
         // Processors may still read a page that was dropped. A drop after this wait changes the
         // count.
         let dropped = self.dropped.load(Ordering::SeqCst);
-        self.await_flushes_in_fault();
+        self.await_flushes_of(fault.page);
         manager.machine.zero(frame);
         manager.page(frame).set(&*manager.machine, PageFlags::UPTODATE);
         if fault.purpose == Purpose::Guess {

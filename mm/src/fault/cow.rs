@@ -206,7 +206,7 @@ impl<M: Machine> Mm<M> {
         } else {
             // The thread that took the right to store away, such as reclaim, may not have flushed
             // yet.
-            self.await_flushes_in_fault();
+            self.await_flushes_of(fault.page);
             manager.machine.copy(old, new);
         }
         manager.page(new).set(&*manager.machine, PageFlags::UPTODATE);

@@ -36,7 +36,7 @@ impl<M: Machine> Mm<M> {
         (frame, before): (Frame, u64),
     ) -> Result<Step, Refusal> {
         // Processors may still use the page that was there before.
-        self.await_flushes_in_fault();
+        self.await_flushes_of(fault.page);
         let mut cursor = self.entries(page_range(fault.page))?;
         let is_empty = cursor.entry(fault.page).is_none();
         if !vma.is_alive() || !is_empty || !device.still_shows(before) {

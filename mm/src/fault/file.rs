@@ -59,7 +59,7 @@ impl<M: Machine> Mm<M> {
             fault.weight = Weight::Major;
         }
         // Processors may still read the page that was there before.
-        self.await_flushes_in_fault();
+        self.await_flushes_of(fault.page);
         let step = if write && private {
             self.copy_early(vma, fault, frame, expected)
         } else {

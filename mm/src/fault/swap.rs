@@ -71,7 +71,7 @@ impl<M: Machine> Mm<M> {
         }
         // Processors may still read the frame that was evicted. The slot's page is locked, so the
         // entry cannot have changed to a page and back.
-        self.await_flushes_in_fault();
+        self.await_flushes_of(fault.page);
         let mut cursor = self.entries(page_range(fault.page))?;
         if !vma.is_alive() || cursor.entry(fault.page) != Entry::Swap(slot) {
             return Ok(Step::Again);

@@ -51,7 +51,7 @@ impl<M: Machine> Stales<M> {
             self.spaces.push((mm.clone(), Noted::default()));
         }
         let (mm, noted) = &mut self.spaces[usize::from(space)];
-        mm.pending.note(noted, &*mm.manager.machine);
+        mm.pending.note(noted, stale.address, &*mm.manager.machine);
         self.list.push((space, stale));
     }
 
@@ -72,7 +72,8 @@ impl<M: Machine> Stales<M> {
             let together: ArrayVec<Stale, STALES> = own.map(|(_, stale)| *stale).collect();
             debug_assert!(!together.is_empty(), "a flush of nothing");
             machine.flush(&mm.space, &together);
-            mm.pending.flushed(noted, machine);
+            let pages = together.iter().map(|stale| stale.address);
+            mm.pending.flushed(noted, pages, machine);
             manager.stats.flushes.add(machine, 1);
         }
         self.list.clear();

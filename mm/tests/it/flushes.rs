@@ -1,4 +1,5 @@
-//! A thread that waits for other threads' flushes waits for the pending ones, and for no later ones.
+//! A thread that waits for other threads' flushes waits for the pending ones, and for no later ones; a fault, for
+//! those of its own page alone.
 
 use crate::common::{BASE, PAGE, at};
 use pagefault::machine::VirtAddr;
@@ -61,9 +62,10 @@ fn store_slowly(
     (opens, thread)
 }
 
-#[test]
-fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
-    let gates = Gates::default();
+/// Nine pages, eight of which a child shares, and a ninth of zeros.
+fn shared_pages(
+    gates: &Gates,
+) -> (Arc<Manager<Machine>>, AddressSpace<Machine>, AddressSpace<Machine>) {
     let machine = Traced::new(Sim::new(Computer { cpus: 2, ..Computer::calm() }), gates.clone());
     let manager = Manager::new(Arc::new(machine), Config::default());
     let layout = Layout::over(VirtAddr(0x1_0000)..VirtAddr(1 << 40));
@@ -81,6 +83,13 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     for cpu in [0, 1] {
         manager.machine().inner().cpu(cpu).switch(space.space().inner());
     }
+    (manager, space, child)
+}
+
+#[test]
+fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
+    let gates = Gates::default();
+    let (manager, space, child) = shared_pages(&gates);
 
     let (let_first, first) = store_slowly(space.mm(), &gates, "first", 0);
     let (done, ends) = channel();
@@ -97,6 +106,28 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     assert!(late.is_ok(), "munmap waits for the flush of an entry changed after");
     let_second.send(()).unwrap();
     for thread in [first, second, unmap] {
+        thread.join().unwrap();
+    }
+    drop(child);
+    manager.check().unwrap();
+}
+
+/// A fault replaces one page, and another thread's flush of another page is none of its business.
+#[test]
+fn a_fault_does_not_wait_for_the_flush_of_another_page() {
+    let gates = Gates::default();
+    let (manager, space, child) = shared_pages(&gates);
+    let (let_first, first) = store_slowly(space.mm(), &gates, "first", 0);
+    let (done, ends) = channel();
+    let mm = space.mm().clone();
+    let other = thread::spawn(move || {
+        assert_eq!(mm.copy_to_user(at(4), &[2]), 0);
+        done.send(()).unwrap();
+    });
+    let in_time = ends.recv_timeout(Duration::from_secs(60));
+    let_first.send(()).unwrap();
+    assert!(in_time.is_ok(), "a store waits for the flush of another page");
+    for thread in [first, other] {
         thread.join().unwrap();
     }
     drop(child);
