@@ -51,9 +51,10 @@ global_asm!(
     "jmp \\handler",
     ".endm",
     "pagefault_handler pagefault_on_call, {on_call}",
+    "pagefault_handler pagefault_on_absence, {on_absence}",
     "pagefault_handler pagefault_on_fault, {on_fault}",
     "pagefault_handler pagefault_on_signal, {on_signal}",
-    // Where the handlers of calls and the new threads return to; rsp is the context.
+    // Where the handlers of calls and absent pages and the new threads return to; rsp is the context.
     ".globl pagefault_return",
     ".hidden pagefault_return, pagefault_return_check, pagefault_return_end, pagefault_return_again",
     "pagefault_return:",
@@ -186,6 +187,7 @@ global_asm!(
     "ret",
     alignment_check = const 1 << 18,
     on_call = sym crate::signal::on_call,
+    on_absence = sym crate::signal::on_absence,
     on_fault = sym crate::signal::on_fault,
     on_signal = sym crate::signal::on_signal,
     begin = sym crate::start::begin,
@@ -199,11 +201,13 @@ global_asm!(
 unsafe extern "C" {
     /// The handler of system calls.
     pub fn pagefault_on_call();
-    /// The handler of faults.
+    /// The handler of accesses to absent pages.
+    pub fn pagefault_on_absence();
+    /// The handler of other faults.
     pub fn pagefault_on_fault();
     /// The handler of all other signals.
     pub fn pagefault_on_signal();
-    /// Where the handler of system calls returns to.
+    /// Where the handlers of system calls and absent pages return to.
     pub fn pagefault_return();
     /// Where the other handlers return to.
     pub fn pagefault_return_blocked();
@@ -327,6 +331,7 @@ pub unsafe fn exchange_if(word: *mut u32, old: u32, new: u32) -> Option<u32> {
 /// Moves a thread that a signal interrupted out of a window in which the signal would be lost.
 pub fn leave_window(registers: &mut Registers) {
     crate::site::leave_window(registers);
+    crate::signal::leave_window(registers);
     let ip = registers.rip;
     let (check, call, end) = (
         at(&raw const pagefault_call_check),

@@ -75,7 +75,17 @@ fn what_a_thread_stores_that_wakes_is_there() {
 /// Two threads store to pages that are evicted meanwhile, and that a child shares.
 #[test]
 fn no_store_of_a_thread_is_lost() {
-    compare("storers", "4M");
+    let scratch = Scratch::new("storers");
+    let Some(program) = build(&scratch, "storers") else { return };
+    scratch.compare("4M", &[&program]);
+    // So much that the fork is the host's alone.
+    scratch.compare("128M", &[&program, "once", "128"]);
+}
+
+/// Each register of an instruction that faults, with two timers that fire all the time.
+#[test]
+fn an_instruction_that_faulted_goes_on_with_its_registers() {
+    compare("restarts", "4M");
 }
 
 /// `seccomp`: a program's filters do not apply to the runtime.

@@ -1,6 +1,7 @@
 //! A signal arrives: a system call, a fault, or one of the program's.
 
 use super::action::{Action, IGNORE};
+use super::restart::{self, Faulted};
 use super::{ALL, Set, deliver, deliver_default_at_once};
 use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
@@ -32,10 +33,10 @@ pub fn install() {
     // During a call other signals may come, as during a call of the kernel's.
     let flags = OURS | nr::SA_NODEFER | nr::SA_RESTART;
     set(nr::SIGSYS as i32, entry::pagefault_on_call as *const () as u64, flags, Mask::Nothing);
-    // A fault within a call's copies nests.
-    for signal in [nr::SIGSEGV, nr::SIGBUS] {
-        set(signal as i32, entry::pagefault_on_fault as *const () as u64, flags, Mask::Everything);
-    }
+    // The same while an absent page comes back, so that the mask need not be restored afterwards. A fault
+    // within a call's copies nests.
+    set(nr::SIGBUS as i32, entry::pagefault_on_absence as *const () as u64, flags, Mask::Nothing);
+    set(nr::SIGSEGV as i32, entry::pagefault_on_fault as *const () as u64, flags, Mask::Everything);
     take_cores();
 }
 
@@ -164,7 +165,41 @@ fn on_trap(thread: &Thread, context: &mut Context) {
     }
 }
 
-/// A bad access, or a sent signal with the same number.
+/// An access to an absent page or beyond the end of a file, or a sent signal with the same number.
+pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Context) {
+    let thread = Thread::current();
+    // SAFETY: the kernel gives a handler both.
+    let (info, context) = unsafe { (&*info, &mut *context) };
+    let is_ours = thread.has_stack_at(context.registers.rsp);
+    if let Some(info) = tracer::shown(thread, info) {
+        sys::exchange_mask(ALL);
+        deliver::deliver_fault(thread, context, &info);
+    } else if info.code <= 0 {
+        sys::exchange_mask(ALL);
+        on_async(thread, info, context);
+    } else {
+        match memory::fault(info, &context.registers) {
+            memory::Answer::Resume => {
+                // A press that came meanwhile.
+                memory::give_up_asked();
+                let faulted = if is_ours { Faulted::Runtime } else { Faulted::Program };
+                // SAFETY: the kernel wrote the context for this handler, which blocks no signal.
+                unsafe { restart::restart(thread, context, faulted) }
+            }
+            memory::Answer::Signal(info) => {
+                sys::exchange_mask(ALL);
+                on_bad_access(thread, context, &info);
+            }
+        }
+    }
+    if is_ours {
+        keep_closed(thread, context);
+        // SAFETY: the kernel wrote the context, at the top of this stack.
+        unsafe { entry::leave(context) }
+    }
+}
+
+/// A forbidden access, or a sent signal with the same number.
 pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
@@ -174,16 +209,13 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
     }
     if info.code <= 0 {
         on_async(thread, info, context);
-        return;
+    } else if !call::make_vsyscall(thread, context, info) {
+        on_bad_access(thread, context, info);
     }
-    if call::make_vsyscall(thread, context, info) {
-        return;
-    }
-    let info = match memory::fault(info, &context.registers) {
-        // A press that came meanwhile.
-        memory::Answer::Resume => return memory::give_up_asked(),
-        memory::Answer::Signal(info) => info,
-    };
+}
+
+/// An access that cannot succeed. All signals are blocked.
+fn on_bad_access(thread: &Thread, context: &mut Context, info: &Info) {
     if site::correct(&mut context.registers) {
         return;
     }
@@ -197,8 +229,8 @@ pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Contex
         }
         return;
     }
-    if !tracer::show(thread, context, &info) {
-        deliver::deliver_fault(thread, context, &info);
+    if !tracer::show(thread, context, info) {
+        deliver::deliver_fault(thread, context, info);
     }
 }
 

@@ -15,8 +15,8 @@ const CLEARED: u64 = 1 << 8 | 1 << 10 | 1 << 16;
 
 /// `cs` and `ss` of 64-bit code: a handler runs as such, whatever was interrupted (code of the 32-bit
 /// mode, of a segment of the program's own).
-const SEGMENTS: u64 = 0x33 | 0x2b << 48;
-const SEGMENTS_MASK: u64 = 0xffff | 0xffff << 48;
+pub(super) const SEGMENTS: u64 = 0x33 | 0x2b << 48;
+pub(super) const SEGMENTS_MASK: u64 = 0xffff | 0xffff << 48;
 
 /// Continues the interrupted code in the program's handler of a signal.
 pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {

@@ -6,6 +6,7 @@
 //! | `arrive` | a signal arrives: a call, a fault, or one of the program's |
 //! | `deliver` | writes the frame of a program's handler where the kernel would have |
 //! | `resume` | returns from it |
+//! | `restart` | restarts an instruction whose fault was corrected |
 //! | `held` | signals that the program blocks and the host cannot |
 //!
 //! The kernel never has to write a frame into memory that may be absent. It takes its default
@@ -20,13 +21,15 @@ pub mod action;
 mod arrive;
 mod deliver;
 mod held;
+mod restart;
 mod resume;
 
-pub use arrive::{install, kernel_handler, on_call, on_fault, on_signal, take_cores};
+pub use arrive::{install, kernel_handler, on_absence, on_call, on_fault, on_signal, take_cores};
 pub use deliver::{
     deliver, deliver_default, deliver_default_at_once, deliver_fault, is_on as is_on_stack,
 };
 pub use held::Held;
+pub use restart::leave_window;
 pub use resume::return_from_handler;
 
 use crate::entry::{NOT_STARTED, RESTART};

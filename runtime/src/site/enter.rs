@@ -361,7 +361,8 @@ pub fn leave_window(registers: &mut Registers) {
     }
 }
 
-fn is_within(ip: u64, start: *const u8, end: *const u8) -> bool {
+/// Whether an instruction pointer is from one label to before another.
+pub fn is_within(ip: u64, start: *const u8, end: *const u8) -> bool {
     (start.addr() as u64..end.addr() as u64).contains(&ip)
 }
 
@@ -393,8 +394,7 @@ pub unsafe fn resume(thread: &Thread, context: &Context) {
     /// The minimum state for `xrstor`: the legacy area and its header.
     const LEAST: usize = 576;
     let registers = &context.registers;
-    if !MAY_RESUME.load(Relaxed) || registers.eflags as u32 & UNUSUAL != 0 || registers.fpstate == 0
-    {
+    if !may_resume(registers) {
         return;
     }
     // SAFETY: the kernel wrote the state, on this stack; the caller vouches for the rest.
@@ -403,6 +403,13 @@ pub unsafe fn resume(thread: &Thread, context: &Context) {
             pagefault_resume(context, core::ptr::from_ref(thread).cast());
         }
     }
+}
+
+/// Whether the code with these registers, of a frame of the kernel's, may be continued without
+/// `rt_sigreturn`.
+pub fn may_resume(registers: &Registers) -> bool {
+    let is_usual = registers.eflags as u32 & UNUSUAL == 0 && registers.fpstate != 0;
+    is_usual && MAY_RESUME.load(Relaxed)
 }
 
 /// Whether a handler may exit without `rt_sigreturn`.
