@@ -6,23 +6,31 @@ use crate::page::PageFlags;
 use crate::reclaim::batch::{Batch, Force};
 use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Sight, Which};
+use core::ops::RangeInclusive;
 
 impl<M: Machine> Manager<M> {
     /// A pass of a thread that needs a frame.
     ///
     /// On a machine with standby the batch is put there with one flush. Its pages leave from there without a
-    /// flush, so nothing is gained if they all do so while this thread waits.
+    /// flush, so nothing is gained if they all do so while this thread waits. Where most pages on standby are
+    /// used again, because the program nearly fits, the share is not restored at each fault: that costs more
+    /// than it tells.
     pub(super) fn direct_pass(&self, force: Force) -> Yield {
         let batch = self.machine.direct_batch().max(1);
         match self.queues.sight() {
-            Sight::Standby => self.pass(batch.div_ceil(2), batch, force),
-            Sight::Bits => self.pass(batch, batch, force),
+            Sight::Standby => self.pass(batch.div_ceil(2), batch..=2 * batch, force),
+            Sight::Bits => self.pass(batch, batch..=batch, force),
         }
     }
 
-    /// Takes pages from the queues and evicts up to `pages` of them. If pages have to go on standby, these are
-    /// at least `together`.
-    pub(super) fn pass(&self, pages: usize, together: usize, force: Force) -> Yield {
+    /// Takes pages from the queues and evicts up to `pages` of them. If pages have to go on standby, it puts
+    /// as many there as `together` allows.
+    pub(super) fn pass(
+        &self,
+        pages: usize,
+        together: RangeInclusive<usize>,
+        force: Force,
+    ) -> Yield {
         let lengths = self.queues.lengths(&self.order);
         // Two rounds: a used page is spared once.
         let mut budget = 2 * lengths.all() as usize + 2;
@@ -63,8 +71,9 @@ impl<M: Machine> Manager<M> {
         };
         standby().or_else(|| {
             // The pages on standby were used.
-            let all = Batch::<M>::SIZE;
-            let put = self.fill_standby(Lengths::default(), all, all, force, &mut None);
+            let batch = self.machine.direct_batch().max(1);
+            let lengths = Lengths::default();
+            let put = self.fill_standby(lengths, batch, batch..=batch, force, &mut None);
             own.worked |= put > 0;
             standby()
         })

@@ -159,6 +159,6 @@ impl<M: Machine> Manager<M> {
     /// `memory.reclaim` of a cgroup does. Fewer if the rest is in use, locked or pinned, or there is no
     /// room for it in swap. Waits for I/O; call it without a lock.
     pub fn reclaim(&self, pages: usize) -> usize {
-        self.counted(|| self.pass(pages, pages, Force::Polite)).freed
+        self.counted(|| self.pass(pages, pages..=usize::MAX, Force::Polite)).freed
     }
 }

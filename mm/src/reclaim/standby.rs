@@ -13,6 +13,7 @@ use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Which};
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
+use core::ops::RangeInclusive;
 
 /// One page in this many is on standby. A larger share finds more of the used pages, and costs more
 /// faults that move no data; docs/performance.md compares shares.
@@ -29,13 +30,13 @@ struct Look {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Keeps `wanted` pages on standby beyond its share; returns how many were put there, at least `together`
-    /// if any.
+    /// Keeps `wanted` pages on standby beyond its share, as far as one call puts as many pages there as
+    /// `together` allows; returns how many it put.
     pub(super) fn fill_standby(
         &self,
         lengths: Lengths,
         wanted: usize,
-        together: usize,
+        together: RangeInclusive<usize>,
         force: Force,
         near: &mut Option<Near<M>>,
     ) -> usize {
@@ -43,7 +44,8 @@ impl<M: Machine> Manager<M> {
         if there >= share + wanted {
             return 0;
         }
-        let mut missing = share + wanted.max(together) - there;
+        let missing = share + wanted.max(*together.start()) - there;
+        let mut missing = missing.min(*together.end());
         let mut put = 0;
         while missing > 0 {
             let mut batch = Batch::near(self, near.take());
