@@ -3,7 +3,7 @@
 
 use crate::common::{BASE, PAGE, at};
 use pagefault::machine::VirtAddr;
-use pagefault::{AddressSpace, Config, Layout, Manager, MapRequest, Mm, Placement};
+use pagefault::{AddressSpace, Advice, Config, Layout, Manager, MapRequest, Mm, Placement};
 use pagefault_sim::{Call, Config as Computer, Observer, Sim, Traced};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -128,6 +128,34 @@ fn a_fault_does_not_wait_for_the_flush_of_another_page() {
     let_first.send(()).unwrap();
     assert!(in_time.is_ok(), "a store waits for the flush of another page");
     for thread in [first, other] {
+        thread.join().unwrap();
+    }
+    drop(child);
+    manager.check().unwrap();
+}
+
+/// A processor may still use the page that was there.
+#[test]
+fn a_fault_waits_for_the_flush_of_its_own_page() {
+    let gates = Gates::default();
+    let (manager, space, child) = shared_pages(&gates);
+    let (reaches, let_drop) = gates.add("drops");
+    let mm = space.mm().clone();
+    let drops = move || mm.madvise(at(4), PAGE, Advice::DontNeed).unwrap();
+    let drops = thread::Builder::new().name("drops".into()).spawn(drops).unwrap();
+    reaches.recv().unwrap();
+    let (done, ends) = channel();
+    let mm = space.mm().clone();
+    let store = thread::spawn(move || {
+        assert_eq!(mm.copy_to_user(at(4), &[2]), 0);
+        done.send(()).unwrap();
+    });
+    let early = ends.recv_timeout(Duration::from_millis(200));
+    let_drop.send(()).unwrap();
+    assert!(early.is_err(), "a page was replaced that a processor may still use");
+    let late = ends.recv_timeout(Duration::from_secs(60));
+    assert!(late.is_ok(), "the flush did not wake the fault");
+    for thread in [drops, store] {
         thread.join().unwrap();
     }
     drop(child);
