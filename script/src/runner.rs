@@ -1,6 +1,6 @@
 //! Runs a script on a machine. Names become numbers only here.
 
-use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, Range, Script};
+use crate::ast::{Address, Begin, Content, Line, Mmap, Moving, Mremap, Op, Range, Script};
 use crate::layout::{Fit, Layout, Placed};
 use crate::machine::{Action, Call, File, Machine, Process, Setup, Target};
 use crate::outcome::{Errno, Origin, Outcome};
@@ -150,6 +150,10 @@ impl<'a> Run<'a> {
             }
             Op::Mprotect(range, protection, begin) => {
                 let (address, length) = over(range)?;
+                // The first mapping in the range is looked for, wherever that is.
+                if *begin == Begin::Stack && self.walks_outside(address, length) {
+                    return None;
+                }
                 Call::Mprotect { address, length, protection: *protection, begin: *begin }
             }
             Op::Msync(range, sync) => {
@@ -166,11 +170,7 @@ impl<'a> Run<'a> {
             }
             Op::Madvise(range, advice) => {
                 let (address, length) = over(range)?;
-                // madvise does not check for the end of user space: it walks what is mapped.
-                let round = self.layout.window.page - 1;
-                let wraps = address.wrapping_add(length.wrapping_add(round)) < address
-                    || length > u64::MAX - round;
-                if self.layout.window.fits(address, length) != Fit::Inside && !wraps {
+                if self.walks_outside(address, length) {
                     return None;
                 }
                 Call::Madvise { address, length, advice: *advice }
@@ -219,6 +219,14 @@ impl<'a> Run<'a> {
             }
             _ => return None,
         })
+    }
+
+    /// Whether a call that does not check for the end of user space, but walks what is mapped, leaves the window.
+    fn walks_outside(&self, address: u64, length: u64) -> bool {
+        let round = self.layout.window.page - 1;
+        let wraps =
+            address.wrapping_add(length.wrapping_add(round)) < address || length > u64::MAX - round;
+        self.layout.window.fits(address, length) != Fit::Inside && !wraps
     }
 
     fn mmap(&mut self, who: &'a str, process: Process, mmap: &'a Mmap) -> Outcome {

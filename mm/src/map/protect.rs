@@ -124,6 +124,9 @@ impl<M: Machine> Exclusive<'_, M> {
         if !allowed.contains(wanted) {
             return Err(ProtectError::NotAllowed);
         }
+        if vma.has(VmaFlags::SEALED) {
+            return Err(ProtectError::Sealed);
+        }
         let mut flags = vma.flags.difference(VmaFlags::ACCESS) | wanted;
         if flags == vma.flags {
             return Ok(());

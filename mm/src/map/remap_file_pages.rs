@@ -41,6 +41,9 @@ impl<M: Machine> Mm<M> {
             _ => return Err(RemapPagesError::NotShared),
         };
         exclusive.check_followers(&vma, &range)?;
+        if exclusive.is_sealed(&range) {
+            return Err(RemapPagesError::Sealed);
+        }
         let limit = self.manager.machine.capabilities().file_index_limit;
         let by_entries = self.manager.config.nonlinear == NonlinearPolicy::Entries
             && file.is_shared_memory()

@@ -1,7 +1,7 @@
 //! mmap and mremap: what they check, in Linux's order.
 
 use super::super::{Arguments, Result};
-use super::{mm, protection, refuse_sealed};
+use super::{mm, protection};
 use crate::errno::Errno;
 use crate::fs::{self, Device, Kind, Open, What};
 use crate::machine::Pc;
@@ -89,9 +89,6 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
         VirtAddr(0) => Placement::Anywhere,
         at => Placement::Hint(at),
     };
-    if let Placement::Fixed(at) = placement {
-        refuse_sealed(at.value(), length)?;
-    }
     let limits = space.limits();
     if has(nr::MAP_LOCKED) && limits.locked.load(Ordering::Relaxed) == 0 {
         return Err(Errno::EPERM);
@@ -99,9 +96,14 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
     let mut options = MapOptions::empty();
     options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
     options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
-    let locks = process::current().locks_new.load(Ordering::Relaxed);
-    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED) || locks);
+    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED));
     options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
+    let node = open.as_ref().and_then(|open| match &open.what {
+        What::Node(node, _) => Some(node.clone()),
+        _ => None,
+    });
+    // Until the mapping is there: a seal against stores looks for mappings.
+    let _kept = node.as_ref().and_then(|node| node.seals.keep());
     let target = target(open, sharing, c)?;
     let source = match &target {
         Target::Anonymous => Source::Anonymous,
@@ -164,10 +166,6 @@ pub(super) fn mremap(arguments: Arguments) -> Result {
         (false, false) if !leaving => Move::Never,
         (false, _) => return Err(Errno::EINVAL),
     };
-    refuse_sealed(a, b)?;
-    if has(nr::MREMAP_FIXED) {
-        refuse_sealed(e, c)?;
-    }
     let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
     Ok(mm().mremap(&request)?.value())
 }
