@@ -75,7 +75,7 @@ impl<M: Machine> Exclusive<'_, M> {
     }
 
     fn shrink_heap(&self, less: Range<VirtAddr>) -> bool {
-        if self.splits(&less) && self.room_for(1).is_err() || self.is_sealed(&less) {
+        if self.splits(&less) && self.room_for(1).is_err() || self.meets_seal(&less) {
             return false;
         }
         self.unmap(&less);

@@ -403,7 +403,7 @@ impl<M: Machine> Exclusive<'_, M> {
         if self.room_for(2).is_err() {
             return Err(MapError::TooManyRegions);
         }
-        if self.is_sealed(range) {
+        if self.meets_seal(range) {
             return Err(MapError::Sealed);
         }
         let total = bytes(&mm.usage.total) - self.mapped_bytes(range);

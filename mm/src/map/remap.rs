@@ -177,7 +177,7 @@ impl<M: Machine> Exclusive<'_, M> {
 
     /// Unmaps a range, unless a part of it is sealed.
     fn clear(&self, range: &Range<VirtAddr>) -> Result<(), RemapError> {
-        if self.is_sealed(range) {
+        if self.meets_seal(range) {
             return Err(RemapError::Sealed);
         }
         self.unmap(range);
@@ -250,7 +250,7 @@ impl<M: Machine> Exclusive<'_, M> {
             let size = part.end - part.start;
             // Mappings under a gap of the old range stay (Linux 6.17).
             let to = target + (part.start - range.start);
-            if self.is_sealed(&part) {
+            if self.mm().containing(part.start).is_some_and(|vma| vma.has(VmaFlags::SEALED)) {
                 return Err(RemapError::Sealed);
             }
             self.clear(&(to..to + size))?;

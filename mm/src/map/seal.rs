@@ -1,12 +1,13 @@
 //! mseal: regions that may not change any more.
 
-use crate::edit::Exclusive;
+use crate::edit::{Edit, Exclusive};
 use crate::error::SealError;
 use crate::machine::{Machine, VirtAddr};
 use crate::map::{Advice, pages_up};
 use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
+use alloc::vec;
 use core::ops::Range;
 
 impl<M: Machine> Mm<M> {
@@ -49,12 +50,29 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<M: Machine> Exclusive<'_, M> {
-    /// Whether a part of a range is sealed. No other thread can seal it before the caller gives up its right.
-    pub(super) fn is_sealed(&self, range: &Range<VirtAddr>) -> bool {
+    /// Whether a part of a range, which is about to be unmapped, is sealed. No other thread can seal it before
+    /// the caller gives up its right.
+    ///
+    /// A region that begins below the range stays cut in two at the range's start, as Linux leaves it: it has
+    /// split the first region by the time that it meets a seal further up.
+    pub(super) fn meets_seal(&self, range: &Range<VirtAddr>) -> bool {
         let mm = self.mm();
-        mm.regions.read(&mm.manager.order, |tree| {
+        let is_sealed = mm.regions.read(&mm.manager.order, |tree| {
             tree.overlapping(range.clone()).any(|vma| vma.has(VmaFlags::SEALED))
-        })
+        });
+        let first = mm.containing(range.start).filter(|vma| vma.start < range.start);
+        if let Some(first) = first.filter(|vma| is_sealed && !vma.has(VmaFlags::SEALED)) {
+            self.cut(&first, range.start);
+        }
+        is_sealed
+    }
+
+    fn cut(&self, vma: &Arc<Vma<M>>, at: VirtAddr) {
+        let part = |range| Arc::new(vma.part(self.mm().manager.vma_id(), range));
+        let into = vec![part(vma.start..at), part(at..vma.end)];
+        let edit = Edit { out: vec![vma.clone()], into };
+        self.apply(&edit);
+        self.tell_file(&edit);
     }
 }
 

@@ -14,7 +14,7 @@ use core::ops::Range;
 impl<M: Machine> Mm<M> {
     /// Unmaps all mappings in a range; the length is rounded up to whole pages.
     ///
-    /// Nothing mapped is not an error. An error changes nothing.
+    /// Nothing mapped is not an error. An error unmaps nothing.
     pub fn munmap(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), UnmapError> {
         if !address.is_page_aligned() {
             return Err(UnmapError::Unaligned);
@@ -30,7 +30,7 @@ impl<M: Machine> Mm<M> {
         if exclusive.splits(&range) && exclusive.room_for(1).is_err() {
             return Err(UnmapError::TooManyRegions);
         }
-        if exclusive.is_sealed(&range) {
+        if exclusive.meets_seal(&range) {
             return Err(UnmapError::Sealed);
         }
         exclusive.unmap(&range);
