@@ -211,9 +211,8 @@ impl<M: Machine> Mm<M> {
         let plan = self.plan(request, range.end - range.start)?;
         let stays = plan.flags & VmaFlags::LOCKS;
         exclusive.map(plan, range)?;
-        let now = request.options.contains(MapOptions::POPULATE) || stays == VmaFlags::LOCKED;
-        let waits = stays.contains(VmaFlags::LOCKONFAULT);
-        Ok(if now && !waits { Brought::Now } else { Brought::WhenTouched })
+        let now = request.options.contains(MapOptions::POPULATE) || !stays.is_empty();
+        Ok(if now { Brought::Now } else { Brought::WhenTouched })
     }
 
     fn check_length(&self, request: &MapRequest<'_, M>) -> Result<u64, MapError> {
@@ -288,11 +287,13 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Brings the pages of a range in, as for a store if stores are allowed; leaves errors to the
-    /// first access. A device's memory is mapped when it is touched.
+    /// first access. A device's memory is mapped when it is touched, and so are pages that are locked
+    /// on fault.
     pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
-            let brought = self.fault_in_as(page, |vma| match vma.has(VmaFlags::PFNMAP) {
+            let waits = VmaFlags::PFNMAP | VmaFlags::LOCKONFAULT;
+            let brought = self.fault_in_as(page, |vma| match vma.has(waits) {
                 true => Err(Refusal::Forbidden),
                 false => Ok(vma.access_ahead()),
             });
