@@ -225,7 +225,12 @@ impl Writer {
             0..6 => Op::Mlock(range, Locking::AtOnce),
             6..9 => Op::Mlock(range, Locking::OnFault),
             9..17 => Op::Munlock(range),
-            17 => Op::MlockAll(LockAll::from_bits_truncate(self.rng.u32(..8))),
+            17 => {
+                let what = LockAll::from_bits_truncate(self.rng.u32(..8));
+                // What the oracle's process has mapped may not fit a small machine.
+                let waits = what.contains(LockAll::CURRENT);
+                Op::MlockAll(if waits { what | LockAll::ON_FAULT } else { what })
+            }
             18 => Op::MunlockAll,
             _ => Op::Mseal(range),
         };
