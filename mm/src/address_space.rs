@@ -46,6 +46,7 @@ impl<M: Machine> AddressSpace<M> {
             usage: Usage::default(),
             heap: Heap::default(),
             exclusive: SleepLock::new(),
+            locks_new: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             moves: AtomicU32::new(0),
             runs: Runs::new(),

@@ -114,6 +114,7 @@ errors! {
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         Ended = ESRCH, "The owner of the address space is gone.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 
@@ -123,6 +124,7 @@ errors! {
         Unaligned = EINVAL, "The address is not page-aligned.";
         OutOfRange = EINVAL, "The range is empty or leaves the address space.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 
@@ -147,6 +149,7 @@ errors! {
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         DataLimit = ENOMEM, "The limit on memory that only the program writes is reached.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 
@@ -169,6 +172,7 @@ errors! {
         LockLimit = EAGAIN, "The limit on locked memory is reached.";
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         OutOfMemory = ENOMEM, "No memory for page tables or the bookkeeping.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 
@@ -187,6 +191,7 @@ errors! {
         NotAccessible = EFAULT, "A page could not be populated: its access would raise a signal.";
         Denied = EINVAL, "A mapping in the range does not allow this access.";
         OutOfMemory = ENOMEM, "No memory to populate a page.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 
@@ -197,6 +202,7 @@ errors! {
         Unmapped = ENOMEM, "A part of the range is not mapped.";
         OverLimit = ENOMEM, "The limit on locked memory is reached.";
         NotPermitted = EPERM, "Locking memory is not permitted.";
+        Nothing = EINVAL, "Neither present nor future mappings are to be locked.";
         TooManyRegions = ENOMEM, "Splitting a region would make too many of them.";
         Again = EAGAIN, "A page could not be brought in.";
     }
@@ -240,6 +246,7 @@ errors! {
         TooFar = EOVERFLOW, "The page number is past what a mapping may reach.";
         Unmappable = ENOMEM, "The piece could not be mapped on its own.";
         OutOfMemory = ENOMEM, "No memory for page tables.";
+        Sealed = EPERM, "A mapping in the range is sealed.";
     }
 }
 

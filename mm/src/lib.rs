@@ -120,7 +120,7 @@ pub use limits::Limits;
 pub use look::{FrameReport, PageOwner, QueueReport, Turn, Visit};
 pub use manager::{Config, Manager, NonlinearPolicy, Overcommit, SwapAreas, ZeroPolicy};
 pub use map::{
-    Advice, FileAccess, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
+    Advice, FileAccess, LockAll, MapOptions, MapRequest, Move, PageReport, Placement, RegionReport,
     RemapRequest, Sharing, Source, SyncMode,
 };
 pub use mm::{Layout, Mm, UsageNow};

@@ -121,6 +121,9 @@ pub struct Mm<M: Machine> {
     pub(crate) usage: Usage,
     pub(crate) heap: Heap,
     pub(crate) exclusive: SleepLock,
+    /// How new mappings stay in memory: flags out of [`VmaFlags::LOCKS`](crate::VmaFlags::LOCKS).
+    /// Changed and read with the exclusive right.
+    pub(crate) locks_new: AtomicU64,
     /// Whether its owner is gone, and nothing is mapped any more. Changed and read with the
     /// exclusive right.
     pub(crate) ended: AtomicBool,

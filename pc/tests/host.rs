@@ -79,6 +79,12 @@ fn sealed_files() {
 }
 
 #[test]
+fn sealed_files_while_they_are_mapped_and_written() {
+    let printed = "mapped and sealed: 0, changed: 0\n";
+    is_as_on_the_host("memcalls", &["file_seal_race"], printed, |boot| boot.cpus = 2);
+}
+
+#[test]
 fn barriers() {
     is_as_on_the_host("memcalls", &["barriers"], "known 1\n", |_| ());
     is_as_on_the_host("memcalls", &["barriers"], "known 1\n", |boot| boot.cpus = 4);

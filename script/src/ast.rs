@@ -186,6 +186,28 @@ pub enum Begin {
     Stack,
 }
 
+/// When `mlock` brings pages in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    /// At once.
+    AtOnce,
+    /// `onfault`: when they are touched.
+    OnFault,
+}
+
+bitflags! {
+    /// The words of `mlockall`, with the values of Linux's flags.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LockAll: u32 {
+        /// `current`: everything that is mapped.
+        const CURRENT = 1;
+        /// `future`: everything that will be.
+        const FUTURE = 2;
+        /// `onfault`: pages come in when they are touched.
+        const ON_FAULT = 4;
+    }
+}
+
 /// Whether other mappings see stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -237,7 +259,7 @@ pub struct Mremap {
     pub old: u64,
     /// The new length in bytes.
     pub new: u64,
-    /// Whether the word `maymove` is there.
+    /// Whether the word `maymove` or `dontunmap` is there.
     pub moving: Moving,
     /// A fixed target.
     pub at: Option<Address>,
@@ -252,6 +274,8 @@ pub enum Moving {
     Stay,
     /// `maymove`.
     May,
+    /// `dontunmap`: its pages must, and the mapping stays.
+    Leaving,
 }
 
 /// The flag of `msync`.
@@ -282,11 +306,18 @@ pub enum Advice {
     PageOut,
     PopulateRead,
     PopulateWrite,
+    DontNeedLocked,
+    WipeOnFork,
+    KeepOnFork,
+    DontDump,
+    DoDump,
+    GuardInstall,
+    GuardRemove,
 }
 
 impl Advice {
     /// Every advice of the language.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::Normal,
         Self::Random,
         Self::Sequential,
@@ -300,6 +331,13 @@ impl Advice {
         Self::PageOut,
         Self::PopulateRead,
         Self::PopulateWrite,
+        Self::DontNeedLocked,
+        Self::WipeOnFork,
+        Self::KeepOnFork,
+        Self::DontDump,
+        Self::DoDump,
+        Self::GuardInstall,
+        Self::GuardRemove,
     ];
 }
 
@@ -339,9 +377,15 @@ pub enum Op {
     /// `msync`
     Msync(Range, SyncFlag),
     /// `mlock`
-    Mlock(Range),
+    Mlock(Range, Locking),
     /// `munlock`
     Munlock(Range),
+    /// `mlockall`
+    MlockAll(LockAll),
+    /// `munlockall`
+    MunlockAll,
+    /// `mseal`
+    Mseal(Range),
     /// `mremap`
     Mremap(Mremap),
     /// `madvise`

@@ -94,6 +94,9 @@ fn attempt(
     catalogue: &Catalogue,
     output: &mut dyn Write,
 ) -> Result<Verdict, Error> {
+    if let Some([name]) = args.diff.as_deref() {
+        return Err(Error::OneMachine(name.clone()));
+    }
     if let (Some(scripts), Some(names)) = (args.hunt, &args.diff) {
         return hunt(args, scripts, names, catalogue, output);
     }
@@ -330,6 +333,7 @@ enum Error {
     Output(io::Error),
     Parse(ParseError),
     NoMachine,
+    OneMachine(String),
     UnknownMachine { wanted: String, known: Vec<&'static str> },
     CannotFail(&'static str),
     CannotSimulate(&'static str),
@@ -343,6 +347,12 @@ impl Display for Error {
             Self::Output(error) => error.fmt(f),
             Self::Parse(error) => error.fmt(f),
             Self::NoMachine => f.write_str("say where to run it: --on MACHINE or --diff A,B"),
+            Self::OneMachine(name) => {
+                write!(
+                    f,
+                    "{name} alone has nothing to compare with: name more machines, or say --on {name}"
+                )
+            }
             Self::UnknownMachine { wanted, known } => {
                 let known = known.join(", ");
                 write!(f, "this build has no machine {wanted:?}; it has: {known}")

@@ -18,7 +18,7 @@ mod maps;
 mod shared;
 mod touch;
 
-use crate::ast::{Advice, Begin, Failing, MapFlags, Protection, Sharing, SyncFlag};
+use crate::ast::{Advice, Begin, Failing, Locking, MapFlags, Protection, Sharing, SyncFlag};
 use crate::machine::{Action, Call, Machine, Mmap, Process, Setup, StartError, Target};
 use crate::outcome::{Bytes, Errno, Fault, Mapping, Outcome};
 use file::Files;
@@ -250,17 +250,30 @@ impl Machine for Kernel {
                 };
                 self.system3(process, libc::SYS_msync, address, length, flag)
             }
-            Call::Mlock { address, length } => {
+            Call::Mlock { address, length, locking: Locking::AtOnce } => {
                 self.system3(process, libc::SYS_mlock, address, length, 0)
+            }
+            Call::Mlock { address, length, locking: Locking::OnFault } => {
+                self.system3(process, libc::SYS_mlock2, address, length, MLOCK_ONFAULT)
+            }
+            Call::MlockAll { what } => {
+                self.system3(process, libc::SYS_mlockall, what.bits().into(), 0, 0)
+            }
+            Call::MunlockAll => self.system3(process, libc::SYS_munlockall, 0, 0, 0),
+            Call::Mseal { address, length } => {
+                self.system3(process, libc::SYS_mseal, address, length, 0)
             }
             Call::Munlock { address, length } => {
                 self.system3(process, libc::SYS_munlock, address, length, 0)
             }
             Call::Mremap { address, old, new, target } => {
+                let leaving = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
                 let (flags, target) = match target {
                     Target::Stay => (0, 0),
                     Target::Fixed(at) => (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at),
                     Target::FixedButStay(at) => (libc::MREMAP_FIXED, at),
+                    Target::Leaving(at) => (leaving, at),
+                    Target::LeavingFixed(at) => (leaving | libc::MREMAP_FIXED, at),
                 };
                 let arguments = [address, old, new, flags as u64, target, 0];
                 self.system(process, libc::SYS_mremap, arguments)
@@ -456,6 +469,12 @@ fn begin_bits(begin: Begin) -> i32 {
     }
 }
 
+// Not in the libc crate.
+const MLOCK_ONFAULT: i32 = 1;
+const MADV_DONTNEED_LOCKED: i32 = 24;
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
+
 fn advice_number(advice: Advice) -> i32 {
     match advice {
         Advice::Normal => libc::MADV_NORMAL,
@@ -471,6 +490,13 @@ fn advice_number(advice: Advice) -> i32 {
         Advice::PageOut => libc::MADV_PAGEOUT,
         Advice::PopulateRead => libc::MADV_POPULATE_READ,
         Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
+        Advice::DontNeedLocked => MADV_DONTNEED_LOCKED,
+        Advice::WipeOnFork => libc::MADV_WIPEONFORK,
+        Advice::KeepOnFork => libc::MADV_KEEPONFORK,
+        Advice::DontDump => libc::MADV_DONTDUMP,
+        Advice::DoDump => libc::MADV_DODUMP,
+        Advice::GuardInstall => MADV_GUARD_INSTALL,
+        Advice::GuardRemove => MADV_GUARD_REMOVE,
     }
 }
 

@@ -4,7 +4,8 @@
 //! the same way on every machine.
 
 use crate::ast::{
-    Advice, Arch, Begin, Failing, MapFlags, Protection, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Advice, Arch, Begin, Failing, LockAll, Locking, MapFlags, Protection, Script, Sharing, Sizes,
+    SwapOn, SyncFlag,
 };
 use crate::layout::Window;
 use crate::outcome::Outcome;
@@ -107,6 +108,22 @@ pub enum Call<'a> {
     },
     /// `mlock`
     Mlock {
+        /// The address.
+        address: u64,
+        /// The length in bytes.
+        length: u64,
+        /// When the pages come in.
+        locking: Locking,
+    },
+    /// `mlockall`
+    MlockAll {
+        /// What is locked.
+        what: LockAll,
+    },
+    /// `munlockall`
+    MunlockAll,
+    /// `mseal` with flags 0
+    Mseal {
         /// The address.
         address: u64,
         /// The length in bytes.
@@ -299,6 +316,10 @@ pub enum Target {
     Fixed(u64),
     /// MREMAP_FIXED alone, which is EINVAL.
     FixedButStay(u64),
+    /// MREMAP_MAYMOVE | MREMAP_DONTUNMAP, with a free address as the hint.
+    Leaving(u64),
+    /// MREMAP_MAYMOVE | MREMAP_DONTUNMAP | MREMAP_FIXED, to this address.
+    LeavingFixed(u64),
 }
 
 /// A call that belongs to no process.

@@ -3,10 +3,10 @@
 mod scope;
 
 use crate::ast::{
-    Address, Advice, Arch, Begin, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op,
-    Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Address, Advice, Arch, Begin, Content, Failing, Line, LockAll, Locking, MapFlags, Mmap, Moving,
+    Mremap, Op, Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
-use crate::print::{MAP_WORDS, PROTECTION_LETTERS};
+use crate::print::{LOCK_WORDS, MAP_WORDS, PROTECTION_LETTERS};
 use crate::words::{Word, split};
 use scope::Scope;
 use std::fmt::{self, Display, Formatter};
@@ -103,8 +103,10 @@ pub enum Expected {
     Content,
     /// A flag of `mmap`, not given yet.
     MapFlag,
-    /// `maymove`, `at=` or `as`, in this order.
+    /// `maymove` or `dontunmap`, `at=`, `as`, in this order.
     RemapWord,
+    /// A word of `mlockall`, not given yet.
+    LockWord,
     /// An advice.
     Advice,
     /// A flag of `msync`.
@@ -152,7 +154,8 @@ impl Display for Expected {
             Self::Sharing => "private or shared",
             Self::Content => "anon or file=",
             Self::MapFlag => "at=, off=, noreplace, growsdown, noreserve or populate, once each",
-            Self::RemapWord => "maymove, at= or as NAME, in this order",
+            Self::RemapWord => "maymove or dontunmap, at= or as NAME, in this order",
+            Self::LockWord => "current, future or onfault, once each",
             Self::Advice => "an advice of madvise",
             Self::Sync => "sync, async or invalidate",
             Self::Failing => "frame, read or write",
@@ -298,7 +301,10 @@ fn operation<'a>(
         "munmap" => Op::Munmap(range(words, scope)?),
         "mprotect" => Op::Mprotect(range(words, scope)?, protection(words)?, begin(words)),
         "msync" => Op::Msync(range(words, scope)?, sync(words)?),
-        "mlock" => Op::Mlock(range(words, scope)?),
+        "mlock" => Op::Mlock(range(words, scope)?, locking(words)),
+        "mlockall" => Op::MlockAll(lock_all(words)?),
+        "munlockall" => Op::MunlockAll,
+        "mseal" => Op::Mseal(range(words, scope)?),
         "munlock" => Op::Munlock(range(words, scope)?),
         "mremap" => Op::Mremap(mremap(words, scope)?),
         "madvise" => Op::Madvise(range(words, scope)?, advice(words)?),
@@ -395,7 +401,11 @@ fn content<'a>(words: &mut Words<'a>, scope: &Scope) -> Result<Content, Fault<'a
 fn mremap<'a>(words: &mut Words<'a>, scope: &mut Scope) -> Result<Mremap, Fault<'a>> {
     let address_word = next_address(words, scope)?;
     let (old, new) = (words.number()?, words.number()?);
-    let moving = if words.takes("maymove") { Moving::May } else { Moving::Stay };
+    let moving = match words.takes("maymove") {
+        true => Moving::May,
+        false if words.takes("dontunmap") => Moving::Leaving,
+        false => Moving::Stay,
+    };
     let at = match words.keyed("at=") {
         Some(value) => Some(address(value, scope)?),
         None => None,
@@ -481,6 +491,20 @@ fn protection<'a>(words: &mut Words<'a>) -> Result<Protection, Fault<'a>> {
 
 fn begin(words: &mut Words<'_>) -> Begin {
     if words.takes("growsdown") { Begin::Stack } else { Begin::Address }
+}
+
+fn locking(words: &mut Words<'_>) -> Locking {
+    if words.takes("onfault") { Locking::OnFault } else { Locking::AtOnce }
+}
+
+fn lock_all<'a>(words: &mut Words<'a>) -> Result<LockAll, Fault<'a>> {
+    let mut what = LockAll::empty();
+    while !words.is_empty() {
+        let word = words.bare(Expected::LockWord)?;
+        let flag = LOCK_WORDS.iter().find(|(flag, known)| *known == word && !what.contains(*flag));
+        what |= flag.ok_or((word, Expected::LockWord))?.0;
+    }
+    Ok(what)
 }
 
 fn advice<'a>(words: &mut Words<'a>) -> Result<Advice, Fault<'a>> {

@@ -1,8 +1,8 @@
 //! Prints a script so that [`parse`](crate::parse::parse) gives the same script.
 
 use crate::ast::{
-    Address, Advice, Begin, Content, Failing, Line, MapFlags, Mmap, Moving, Mremap, Op, PAGE,
-    Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
+    Address, Advice, Begin, Content, Failing, Line, LockAll, Locking, MapFlags, Mmap, Moving,
+    Mremap, Op, PAGE, Protection, Range, Script, Sharing, Sizes, SwapOn, SyncFlag,
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -47,7 +47,15 @@ impl Display for Op {
                 write!(f, "mprotect {range} {protection} growsdown")
             }
             Self::Msync(range, sync) => write!(f, "msync {range} {sync}"),
-            Self::Mlock(range) => write!(f, "mlock {range}"),
+            Self::Mlock(range, Locking::AtOnce) => write!(f, "mlock {range}"),
+            Self::Mlock(range, Locking::OnFault) => write!(f, "mlock {range} onfault"),
+            Self::MlockAll(what) => {
+                let words = LOCK_WORDS.iter().filter(|(flag, _)| what.contains(*flag));
+                f.write_str("mlockall")?;
+                words.into_iter().try_for_each(|(_, word)| write!(f, " {word}"))
+            }
+            Self::MunlockAll => f.write_str("munlockall"),
+            Self::Mseal(range) => write!(f, "mseal {range}"),
             Self::Munlock(range) => write!(f, "munlock {range}"),
             Self::Mremap(mremap) => mremap.fmt(f),
             Self::Madvise(range, advice) => write!(f, "madvise {range} {advice}"),
@@ -135,13 +143,19 @@ pub(crate) const MAP_WORDS: [(MapFlags, &str); 4] = [
     (MapFlags::POPULATE, "populate"),
 ];
 
+/// The words of `mlockall`.
+pub(crate) const LOCK_WORDS: [(LockAll, &str); 3] =
+    [(LockAll::CURRENT, "current"), (LockAll::FUTURE, "future"), (LockAll::ON_FAULT, "onfault")];
+
 impl Display for Mremap {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (old, new) = (Number(self.old), Number(self.new));
         write!(f, "mremap {} {old} {new}", self.address)?;
-        if self.moving == Moving::May {
-            f.write_str(" maymove")?;
-        }
+        f.write_str(match self.moving {
+            Moving::Stay => "",
+            Moving::May => " maymove",
+            Moving::Leaving => " dontunmap",
+        })?;
         if let Some(at) = &self.at {
             write!(f, " at={at}")?;
         }
@@ -216,6 +230,13 @@ impl Display for Advice {
             Self::PageOut => "pageout",
             Self::PopulateRead => "populate_read",
             Self::PopulateWrite => "populate_write",
+            Self::DontNeedLocked => "dontneed_locked",
+            Self::WipeOnFork => "wipeonfork",
+            Self::KeepOnFork => "keeponfork",
+            Self::DontDump => "dontdump",
+            Self::DoDump => "dodump",
+            Self::GuardInstall => "guard_install",
+            Self::GuardRemove => "guard_remove",
         })
     }
 }

@@ -9,6 +9,8 @@
 //! - Anything that depends on how much memory there is: a process maps at most a few
 //!   hundred pages, there are few processes and small files, and lengths are either small or
 //!   beyond user space.
+//! - A `remap_file_pages` over several mappings, some of which have had a guard: Linux 6.18 marks the
+//!   mapping of a guard for good, and takes two mappings for different ones if one has the mark.
 
 mod access;
 mod mapping;
@@ -19,8 +21,10 @@ use world::World;
 
 /// A script of exactly `lines` lines.
 pub fn script(lines: usize, seed: u64) -> Script {
+    let mut rng = fastrand::Rng::with_seed(seed);
     let mut writer = Writer {
-        rng: fastrand::Rng::with_seed(seed),
+        has_guards: rng.bool(),
+        rng,
         world: World::new(),
         lines: Vec::with_capacity(lines),
     };
@@ -34,6 +38,7 @@ pub fn script(lines: usize, seed: u64) -> Script {
 
 /// A script being written.
 struct Writer {
+    has_guards: bool,
     rng: fastrand::Rng,
     world: World,
     lines: Vec<Line>,

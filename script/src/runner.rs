@@ -1,6 +1,8 @@
 //! Runs a script on a machine. Names become numbers only here.
 
-use crate::ast::{Address, Content, Line, Mmap, Moving, Mremap, Op, Range, Script};
+use crate::ast::{
+    Address, Begin, Content, Line, Mmap, Moving, Mremap, Op, Range, Script, SyncFlag,
+};
 use crate::layout::{Fit, Layout, Placed};
 use crate::machine::{Action, Call, File, Machine, Process, Setup, Target};
 use crate::outcome::{Errno, Origin, Outcome};
@@ -150,15 +152,29 @@ impl<'a> Run<'a> {
             }
             Op::Mprotect(range, protection, begin) => {
                 let (address, length) = over(range)?;
+                // The first mapping in the range is looked for, wherever that is.
+                if *begin == Begin::Stack && self.walks_outside(address, length) {
+                    return None;
+                }
                 Call::Mprotect { address, length, protection: *protection, begin: *begin }
             }
             Op::Msync(range, sync) => {
                 let (address, length) = over(range)?;
+                // What is locked outside may be the host's own, after `mlockall`.
+                if *sync == SyncFlag::Invalidate && self.walks_outside(address, length) {
+                    return None;
+                }
                 Call::Msync { address, length, sync: *sync }
             }
-            Op::Mlock(range) => {
+            Op::Mlock(range, locking) => {
                 let (address, length) = over(range)?;
-                Call::Mlock { address, length }
+                Call::Mlock { address, length, locking: *locking }
+            }
+            Op::MlockAll(what) => Call::MlockAll { what: *what },
+            Op::MunlockAll => Call::MunlockAll,
+            Op::Mseal(range) => {
+                let (address, length) = over(range)?;
+                Call::Mseal { address, length }
             }
             Op::Munlock(range) => {
                 let (address, length) = over(range)?;
@@ -166,11 +182,7 @@ impl<'a> Run<'a> {
             }
             Op::Madvise(range, advice) => {
                 let (address, length) = over(range)?;
-                // madvise does not check for the end of user space: it walks what is mapped.
-                let round = self.layout.window.page - 1;
-                let wraps = address.wrapping_add(length.wrapping_add(round)) < address
-                    || length > u64::MAX - round;
-                if self.layout.window.fits(address, length) != Fit::Inside && !wraps {
+                if self.walks_outside(address, length) {
                     return None;
                 }
                 Call::Madvise { address, length, advice: *advice }
@@ -219,6 +231,14 @@ impl<'a> Run<'a> {
             }
             _ => return None,
         })
+    }
+
+    /// Whether a call that does not check for the end of user space, but walks what is mapped, leaves the window.
+    fn walks_outside(&self, address: u64, length: u64) -> bool {
+        let round = self.layout.window.page - 1;
+        let wraps =
+            address.wrapping_add(length.wrapping_add(round)) < address || length > u64::MAX - round;
+        self.layout.window.fits(address, length) != Fit::Inside && !wraps
     }
 
     fn mmap(&mut self, who: &'a str, process: Process, mmap: &'a Mmap) -> Outcome {
@@ -286,6 +306,13 @@ impl<'a> Run<'a> {
             match (target, mremap.moving) {
                 (Some(at), Moving::May) => (at, call(Target::Fixed(at))),
                 (Some(at), Moving::Stay) => (at, call(Target::FixedButStay(at))),
+                (Some(at), Moving::Leaving) => (at, call(Target::LeavingFixed(at))),
+                (None, Moving::Leaving) => match self.layout.place(new) {
+                    Placed::At(at) if window.fits(at, new) == Fit::Inside => {
+                        (at, call(Target::Leaving(at)))
+                    }
+                    _ => (address, Outcome::Outside),
+                },
                 (None, Moving::Stay) => (address, call(Target::Stay)),
                 (None, Moving::May) => match call(Target::Stay) {
                     Outcome::Errno(Errno::ENOMEM) => match self.layout.place(new) {
@@ -407,7 +434,8 @@ fn subject(op: &Op) -> Option<&str> {
         Op::Munmap(range)
         | Op::Mprotect(range, ..)
         | Op::Msync(range, _)
-        | Op::Mlock(range)
+        | Op::Mlock(range, _)
+        | Op::Mseal(range)
         | Op::Munlock(range)
         | Op::Madvise(range, _)
         | Op::RemapFilePages(range, _)

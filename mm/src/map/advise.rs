@@ -92,7 +92,7 @@ impl<M: Machine> Mm<M> {
             return self.populate_or_fail(range, access);
         }
         let covered = match flag_change(advice) {
-            Some(change) => self.change_flags(range, &change)?,
+            Some(change) => self.change_flags(range, advice, &change)?,
             None => self.each_region(range, |vma, part| self.advise_region(vma, part, advice))?,
         };
         if covered { Ok(()) } else { Err(AdviseError::Unmapped) }
@@ -107,6 +107,9 @@ impl<M: Machine> Mm<M> {
         advice: Advice,
     ) -> Result<VirtAddr, AdviseError> {
         let end = range.end;
+        if vma.is_sealed_against(advice) {
+            return Err(AdviseError::Sealed);
+        }
         match advice {
             Advice::WillNeed => self.bring_near(vma, range),
             Advice::Remove if vma.has(VmaFlags::PFNMAP) => return Err(AdviseError::OfDevice),
@@ -131,10 +134,14 @@ impl<M: Machine> Mm<M> {
     fn change_flags(
         self: &Arc<Self>,
         range: Range<VirtAddr>,
+        advice: Advice,
         change: &FlagChange,
     ) -> Result<bool, AdviseError> {
         let exclusive: Exclusive<'_, M> = self.exclusive();
         self.each_region(range, |vma, part| {
+            if vma.is_sealed_against(advice) {
+                return Err(AdviseError::Sealed);
+            }
             let is_private = !vma.has(VmaFlags::MAYSHARE);
             match change.of {
                 Of::PrivateAnonymous if !is_private || vma.file.is_some() => {

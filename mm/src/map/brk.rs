@@ -3,7 +3,7 @@
 use crate::edit::Exclusive;
 use crate::fault::stack::GUARD_GAP;
 use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
-use crate::map::mmap::{MapOptions, MapRequest};
+use crate::map::mmap::{Brought, MapOptions, MapRequest};
 use crate::map::pages_up;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
@@ -44,14 +44,13 @@ impl<M: Machine> Mm<M> {
         let [Some(old), Some(new)] = ends else { return now };
         let moved = match old < new {
             true => exclusive.grow_heap(old..new, options),
-            false => old == new || exclusive.shrink_heap(new..old),
+            false if old == new || exclusive.shrink_heap(new..old) => Some(Brought::WhenTouched),
+            false => None,
         };
-        if !moved {
-            return now;
-        }
+        let Some(brought) = moved else { return now };
         self.heap.end.store(wanted.value(), Ordering::Relaxed);
         drop(exclusive);
-        if old < new && options.intersects(MapOptions::POPULATE | MapOptions::LOCKED) {
+        if brought == Brought::Now {
             self.populate(old..new);
         }
         wanted
@@ -59,8 +58,8 @@ impl<M: Machine> Mm<M> {
 }
 
 impl<M: Machine> Exclusive<'_, M> {
-    /// Maps the heap's growth; returns whether it did.
-    fn grow_heap(&self, more: Range<VirtAddr>, options: MapOptions) -> bool {
+    /// Maps the heap's growth, if it can; returns when its pages are to come in.
+    fn grow_heap(&self, more: Range<VirtAddr>, options: MapOptions) -> Option<Brought> {
         let mm = self.mm();
         let request = MapRequest::anonymous(more.end - more.start).with(options);
         let next = mm.regions.read(&mm.manager.order, |tree| tree.find(more.start).cloned());
@@ -69,11 +68,14 @@ impl<M: Machine> Exclusive<'_, M> {
             let gap = if next.has(VmaFlags::GROWSDOWN) { GUARD_GAP } else { 0 };
             next.start > more.end && next.start - more.end >= PAGE_SIZE + gap
         });
-        more.end <= mm.layout.range.end && is_free && mm.map_fixed(self, &request, more).is_ok()
+        if more.end > mm.layout.range.end || !is_free {
+            return None;
+        }
+        mm.map_fixed(self, &request, more).ok()
     }
 
     fn shrink_heap(&self, less: Range<VirtAddr>) -> bool {
-        if self.splits(&less) && self.room_for(1).is_err() {
+        if self.splits(&less) && self.room_for(1).is_err() || self.meets_seal(&less) {
             return false;
         }
         self.unmap(&less);

@@ -8,6 +8,7 @@ use crate::map::pages_up;
 use crate::mm::Mm;
 use crate::vma::VmaFlags;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -19,6 +20,19 @@ enum Stay {
     /// They stay once they have come in.
     LockedOnFault,
     Evictable,
+}
+
+bitflags::bitflags! {
+    /// What [`Mm::mlockall`] locks, with the values of Linux's `MCL_` flags.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LockAll: u32 {
+        /// Everything that is mapped.
+        const CURRENT = 1;
+        /// Everything that is mapped from now on. Without it, new mappings are not locked any more.
+        const FUTURE = 2;
+        /// Pages stay from their first touch on, and are not brought in.
+        const ON_FAULT = 4;
+    }
 }
 
 impl Stay {
@@ -79,6 +93,49 @@ impl<M: Machine> Mm<M> {
         self.exclusive().set_stay(&range, Stay::Evictable)
     }
 
+    /// Keeps all mappings in memory, new ones, or both (`mlockall(2)`). A child of a fork does not inherit that.
+    ///
+    /// Present mappings must fit the limit together, even those that are locked already. What cannot be
+    /// brought in is locked nevertheless. Takes the exclusive right to the address space, and faults after
+    /// that.
+    pub fn mlockall(self: &Arc<Self>, what: LockAll) -> Result<(), LockError> {
+        if !what.intersects(LockAll::CURRENT | LockAll::FUTURE) {
+            return Err(LockError::Nothing);
+        }
+        let stay = match what.contains(LockAll::ON_FAULT) {
+            true => Stay::LockedOnFault,
+            false => Stay::Locked,
+        };
+        let exclusive = self.exclusive();
+        let limit = self.limits.locked.load(Ordering::Relaxed);
+        let total = self.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        if limit == 0 {
+            return Err(LockError::NotPermitted);
+        }
+        if what.contains(LockAll::CURRENT) && total > limit {
+            return Err(LockError::OverLimit);
+        }
+        let new = if what.contains(LockAll::FUTURE) { stay } else { Stay::Evictable };
+        self.locks_new.store(new.flags().bits(), Ordering::Relaxed);
+        if !what.contains(LockAll::CURRENT) {
+            return Ok(());
+        }
+        let locked = exclusive.set_all(stay);
+        drop(exclusive);
+        if stay == Stay::Locked {
+            locked.into_iter().for_each(|range| self.populate(range));
+        }
+        Ok(())
+    }
+
+    /// Lets all pages leave memory again, and those of new mappings (`munlockall(2)`). Takes the exclusive right
+    /// to the address space.
+    pub fn munlockall(self: &Arc<Self>) {
+        let exclusive = self.exclusive();
+        self.locks_new.store(0, Ordering::Relaxed);
+        exclusive.set_all(Stay::Evictable);
+    }
+
     /// Faults every page in, breaking copy-on-write now (spec C17).
     fn bring_in(self: &Arc<Self>, range: Range<VirtAddr>) -> Result<(), LockError> {
         let mut page = range.start;
@@ -113,6 +170,17 @@ impl<M: Machine> Exclusive<'_, M> {
             return Err(LockError::OverLimit);
         }
         Ok(())
+    }
+
+    /// Sets how the pages of every region stay; returns the regions.
+    fn set_all(&self, stay: Stay) -> Vec<Range<VirtAddr>> {
+        let regions = self.mm().overlapping(self.mm().layout.range.clone());
+        let ranges: Vec<_> = regions.iter().map(|vma| vma.range()).collect();
+        for range in &ranges {
+            // Whole regions: none is split, so there are not too many.
+            let _ = self.set_stay(range, stay);
+        }
+        ranges
     }
 
     fn set_stay(&self, range: &Range<VirtAddr>, stay: Stay) -> Result<(), LockError> {

@@ -10,7 +10,7 @@ use crate::mm::Mm;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// The largest file page number that a mapping may reach: byte offsets stay below 2^63.
 const LAST_INDEX: u64 = (i64::MAX as u64) >> PAGE_SHIFT;
@@ -166,7 +166,17 @@ struct Plan<M: Machine> {
     flags: VmaFlags,
     file: Option<File<M>>,
     index: u64,
+    /// The pages that are promised.
     charge: u64,
+}
+
+/// When the pages of a new mapping come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// At once.
+    Now,
+    /// When they are touched.
+    WhenTouched,
 }
 
 impl<M: Machine> Mm<M> {
@@ -183,22 +193,26 @@ impl<M: Machine> Mm<M> {
         }
         let address = exclusive.place(request.placement, length)?;
         let range = address..address + length;
-        self.map_fixed(&exclusive, request, range.clone())?;
+        let brought = self.map_fixed(&exclusive, request, range.clone())?;
         drop(exclusive);
-        if request.options.intersects(MapOptions::POPULATE | MapOptions::LOCKED) {
+        if brought == Brought::Now {
             self.populate(range);
         }
         Ok(address)
     }
 
-    /// Makes a mapping of a range that the placement allows.
+    /// Makes a mapping of a range that the placement allows; returns when its pages are to come in.
     pub(super) fn map_fixed(
         &self,
         exclusive: &Exclusive<'_, M>,
         request: &MapRequest<'_, M>,
         range: Range<VirtAddr>,
-    ) -> Result<(), MapError> {
-        exclusive.map(self.plan(request, range.end - range.start)?, range)
+    ) -> Result<Brought, MapError> {
+        let plan = self.plan(request, range.end - range.start)?;
+        let stays = plan.flags & VmaFlags::LOCKS;
+        exclusive.map(plan, range)?;
+        let now = request.options.contains(MapOptions::POPULATE) || !stays.is_empty();
+        Ok(if now { Brought::Now } else { Brought::WhenTouched })
     }
 
     fn check_length(&self, request: &MapRequest<'_, M>) -> Result<u64, MapError> {
@@ -224,7 +238,10 @@ impl<M: Machine> Mm<M> {
         }
         let grows = request.options.contains(MapOptions::GROWSDOWN);
         flags.set(VmaFlags::GROWSDOWN, grows);
-        flags.set(VmaFlags::LOCKED, request.options.contains(MapOptions::LOCKED));
+        flags |= VmaFlags::from_bits_truncate(self.locks_new.load(Ordering::Relaxed));
+        if request.options.contains(MapOptions::LOCKED) {
+            flags |= VmaFlags::LOCKED;
+        }
         let reserve = !request.options.contains(MapOptions::NORESERVE);
         flags.set(VmaFlags::NORESERVE, !reserve);
         let pages = length >> PAGE_SHIFT;
@@ -246,7 +263,6 @@ impl<M: Machine> Mm<M> {
         let private_writable = !shared && plan.flags.contains(VmaFlags::WRITE);
         let shared_object = shared && plan.file.is_none();
         if reserve && (private_writable || shared_object) {
-            self.manager.charge(pages).map_err(|_| MapError::CommitLimit)?;
             plan.charge = pages;
         }
         if private_writable && reserve {
@@ -271,11 +287,13 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Brings the pages of a range in, as for a store if stores are allowed; leaves errors to the
-    /// first access. A device's memory is mapped when it is touched.
+    /// first access. A device's memory is mapped when it is touched, and so are pages that are locked
+    /// on fault.
     pub(crate) fn populate(self: &Arc<Self>, range: Range<VirtAddr>) {
         let mut page = range.start;
         while page < range.end {
-            let brought = self.fault_in_as(page, |vma| match vma.has(VmaFlags::PFNMAP) {
+            let waits = VmaFlags::PFNMAP | VmaFlags::LOCKONFAULT;
+            let brought = self.fault_in_as(page, |vma| match vma.has(waits) {
                 true => Err(Refusal::Forbidden),
                 false => Ok(vma.access_ahead()),
             });
@@ -351,29 +369,8 @@ impl<M: Machine> Exclusive<'_, M> {
     fn map(&self, plan: Plan<M>, range: Range<VirtAddr>) -> Result<(), MapError> {
         let mm = self.mm();
         let manager = &mm.manager;
-        let undo = |error| {
-            manager.uncharge(plan.charge);
-            Err(error)
-        };
-        let limits = &mm.limits;
-        let replaced = self.mapped_bytes(&range);
-        let total = mm.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        if total - replaced + plan.length > limits.address_space.load(Ordering::Relaxed) {
-            return undo(MapError::AddressSpaceLimit);
-        }
-        let is_data = is_data(plan.flags);
-        if is_data && self.data_bytes(&range) + plan.length > limits.data.load(Ordering::Relaxed) {
-            return undo(MapError::DataLimit);
-        }
-        let locked = mm.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        if plan.flags.contains(VmaFlags::LOCKED)
-            && locked + plan.length > limits.locked.load(Ordering::Relaxed)
-        {
-            return undo(MapError::LockLimit);
-        }
-        if self.room_for(2).is_err() {
-            return undo(MapError::TooManyRegions);
-        }
+        self.check_limits(&plan, &range)?;
+        manager.charge(plan.charge).map_err(|_| MapError::CommitLimit)?;
         self.unmap(&range);
         let file = match plan.file {
             Some(file) => Some(file),
@@ -391,6 +388,34 @@ impl<M: Machine> Exclusive<'_, M> {
         }
         self.insert(Vma::new(manager.vma_id(), range, flags, pgoff, file));
         Ok(())
+    }
+
+    /// Whether a mapping may be made in place of what a range has, in Linux's order.
+    fn check_limits(&self, plan: &Plan<M>, range: &Range<VirtAddr>) -> Result<(), MapError> {
+        let mm = self.mm();
+        let limits = &mm.limits;
+        let bytes = |pages: &AtomicI64| pages.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        let locked = bytes(&mm.usage.locked);
+        if plan.flags.contains(VmaFlags::LOCKED)
+            && locked + plan.length > limits.locked.load(Ordering::Relaxed)
+        {
+            return Err(MapError::LockLimit);
+        }
+        if self.room_for(2).is_err() {
+            return Err(MapError::TooManyRegions);
+        }
+        if self.meets_seal(range) {
+            return Err(MapError::Sealed);
+        }
+        let total = bytes(&mm.usage.total) - self.mapped_bytes(range);
+        if total + plan.length > limits.address_space.load(Ordering::Relaxed) {
+            return Err(MapError::AddressSpaceLimit);
+        }
+        let data = is_data(plan.flags).then(|| self.data_bytes(range) + plan.length);
+        match data {
+            Some(data) if data > limits.data.load(Ordering::Relaxed) => Err(MapError::DataLimit),
+            _ => Ok(()),
+        }
     }
 
     /// The bytes of memory outside a range that only this program writes.

@@ -7,6 +7,7 @@ mod lock;
 mod mmap;
 mod protect;
 mod region;
+mod relocate;
 mod remap;
 mod remap_file_pages;
 mod report;
@@ -16,6 +17,7 @@ mod unmap;
 pub(crate) mod zap;
 
 pub use advise::Advice;
+pub use lock::LockAll;
 pub use mmap::{FileAccess, MapOptions, MapRequest, Placement, Sharing, Source};
 pub use remap::{Move, RemapRequest};
 pub use report::{PageReport, RegionReport};

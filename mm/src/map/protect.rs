@@ -124,18 +124,16 @@ impl<M: Machine> Exclusive<'_, M> {
         if !allowed.contains(wanted) {
             return Err(ProtectError::NotAllowed);
         }
+        if vma.has(VmaFlags::SEALED) {
+            return Err(ProtectError::Sealed);
+        }
         let mut flags = vma.flags.difference(VmaFlags::ACCESS) | wanted;
         if flags == vma.flags {
             return Ok(());
         }
         let manager = &self.mm().manager;
-        let length = range.end - range.start;
-        if is_data(flags)
-            && !is_data(vma.flags)
-            && self.data_bytes(&(range.start..range.start)) + length
-                > self.mm().limits.data.load(Ordering::Relaxed)
-        {
-            return Err(ProtectError::DataLimit);
+        if is_data(flags) && !is_data(vma.flags) {
+            self.check_data(&range)?;
         }
         let becomes_charged = wanted.contains(VmaFlags::WRITE)
             && !vma
@@ -166,6 +164,13 @@ impl<M: Machine> Exclusive<'_, M> {
                 Err(ProtectError::TooManyRegions)
             }
         }
+    }
+
+    /// Whether the limit on data allows a range to become writable.
+    fn check_data(&self, range: &Range<VirtAddr>) -> Result<(), ProtectError> {
+        let data = self.data_bytes(&(range.start..range.start)) + (range.end - range.start);
+        let limit = self.mm().limits.data.load(Ordering::Relaxed);
+        if data > limit { Err(ProtectError::DataLimit) } else { Ok(()) }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::vma::{Vma, VmaFlags, same_object};
 use alloc::sync::Arc;
 use alloc::vec;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 /// The largest file page number that a mapping may reach.
 const LAST_INDEX: u64 = (i64::MAX as u64) >> PAGE_SHIFT;
@@ -49,6 +50,9 @@ impl<M: Machine> Mm<M> {
             if index + pages - 1 > limit {
                 return Err(RemapPagesError::NotEncodable);
             }
+            if exclusive.meets_seal(&range) {
+                return Err(RemapPagesError::Sealed);
+            }
             if vma.has(VmaFlags::NONLINEAR) || vma.index_of(start) != index {
                 exclusive.make_nonlinear(&vma);
                 self.enter_file_entries(&range, index)?;
@@ -56,6 +60,9 @@ impl<M: Machine> Mm<M> {
         } else {
             if index + pages > LAST_INDEX {
                 return Err(RemapPagesError::TooFar);
+            }
+            if exclusive.meets_seal(&range) {
+                return Err(RemapPagesError::Sealed);
             }
             exclusive.remap_as_region(&vma, &range, index)?;
         }
@@ -135,13 +142,21 @@ impl<M: Machine> Exclusive<'_, M> {
         let manager = &self.mm().manager;
         let mut piece =
             Vma::new(manager.vma_id(), range.clone(), vma.flags, index, vma.file.clone());
-        // Advice and the like are reset, as in a fresh mapping.
-        let fresh = VmaFlags::NONLINEAR
-            | VmaFlags::NORESERVE
-            | VmaFlags::SEQ_READ
-            | VmaFlags::RAND_READ
-            | VmaFlags::DONTCOPY;
-        piece.flags.remove(fresh);
+        // What is not said here is as in a fresh mapping: advice is reset, and a lock on fault is one at once.
+        let kept = VmaFlags::ACCESS
+            | VmaFlags::SHARED
+            | VmaFlags::MAYREAD
+            | VmaFlags::MAYWRITE
+            | VmaFlags::MAYEXEC
+            | VmaFlags::MAYSHARE
+            | VmaFlags::LOCKED;
+        piece.flags &= kept;
+        piece.flags |= VmaFlags::from_bits_truncate(self.mm().locks_new.load(Ordering::Relaxed));
+        if vma.has(VmaFlags::PFNMAP) {
+            // A device's memory never leaves.
+            piece.flags.remove(VmaFlags::LOCKS);
+            piece.flags |= VmaFlags::DEVICE;
+        }
         if let Some(file) = &piece.file {
             file.opened();
         }

@@ -14,7 +14,7 @@ use core::ops::Range;
 impl<M: Machine> Mm<M> {
     /// Unmaps all mappings in a range; the length is rounded up to whole pages.
     ///
-    /// Nothing mapped is not an error. An error changes nothing.
+    /// Nothing mapped is not an error. An error unmaps nothing.
     pub fn munmap(self: &Arc<Self>, address: VirtAddr, length: u64) -> Result<(), UnmapError> {
         if !address.is_page_aligned() {
             return Err(UnmapError::Unaligned);
@@ -30,8 +30,29 @@ impl<M: Machine> Mm<M> {
         if exclusive.splits(&range) && exclusive.room_for(1).is_err() {
             return Err(UnmapError::TooManyRegions);
         }
+        if exclusive.meets_seal(&range) {
+            return Err(UnmapError::Sealed);
+        }
         exclusive.unmap(&range);
         Ok(())
+    }
+
+    /// Unmaps what shows an object in a range, as one mapping of the object from its page 0 would (`shmdt(2)`);
+    /// returns whether there was any. Sealed regions stay, without an error, as on Linux.
+    pub fn unmap_object(self: &Arc<Self>, range: Range<VirtAddr>, object: u64) -> bool {
+        let exclusive = self.exclusive();
+        let shows = |vma: &&Arc<Vma<M>>| {
+            vma.start >= range.start
+                && vma.file.as_ref().is_some_and(|file| file.id == object)
+                && vma.pgoff == (vma.start - range.start) >> PAGE_SHIFT
+        };
+        let regions = self.overlapping(range.clone());
+        let parts: Vec<_> =
+            regions.iter().filter(shows).map(|vma| (vma.range(), vma.flags)).collect();
+        for (part, _) in parts.iter().filter(|(_, flags)| !flags.contains(VmaFlags::SEALED)) {
+            exclusive.unmap(part);
+        }
+        !parts.is_empty()
     }
 }
 

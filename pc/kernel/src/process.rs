@@ -116,8 +116,6 @@ pub struct Process {
     pub death_signal: AtomicU32,
     /// The commands of `membarrier` that it has registered for.
     pub barriers: AtomicU32,
-    /// Whether new mappings are locked in memory (`mlockall`).
-    pub locks_new: AtomicBool,
     /// Who traces it.
     trace: trace::Trace,
     /// Who it is.
@@ -247,7 +245,6 @@ impl Process {
             cpu_timers: CpuTimers::default(),
             death_signal: AtomicU32::new(0),
             barriers: AtomicU32::new(0),
-            locks_new: AtomicBool::new(false),
             trace: trace::Trace::default(),
             identity: Mutex::new(take(parent, |parent| parent.identity.lock().clone())),
             limits: Mutex::new(take(parent, |parent| parent.limits.lock().clone())),

@@ -12,7 +12,7 @@ use crate::{clock, kernel};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use pagefault::machine::VirtAddr;
+use pagefault::machine::{PAGE_SIZE, VirtAddr};
 use pagefault::{File, RegionReport};
 
 /// The key that names no segment.
@@ -199,22 +199,22 @@ fn sweep() {
 pub fn detach(process: &Process, address: u64) -> Result<(), Errno> {
     let space = process.space.lock().clone().ok_or(Errno::EINVAL)?;
     let regions = space.maps(VirtAddr(address)..VirtAddr(TASK_SIZE));
-    let is_first =
-        |region: &&RegionReport| region.range.start.value() == address && region.index == 0;
-    let first = regions.first().filter(is_first).ok_or(Errno::EINVAL)?;
-    let (number, segment) = all()
-        .into_iter()
-        .find(|(_, segment)| Some(segment.file.id()) == first.object)
-        .ok_or(Errno::EINVAL)?;
-    let end = VirtAddr(address.saturating_add(segment.size));
-    for region in regions.iter().take_while(|region| region.range.start < end) {
-        if region.object == first.object {
-            let length = region.range.end - region.range.start;
-            space.munmap(region.range.start, length)?;
-        }
+    let is_whole = |region: &&RegionReport| {
+        region.range.start.value().wrapping_sub(address) / PAGE_SIZE == region.index
+    };
+    let segments = all();
+    let segment_of = |region: &RegionReport| {
+        segments.iter().find(|(_, segment)| Some(segment.file.id()) == region.object)
+    };
+    let found = regions.iter().filter(is_whole).find_map(segment_of);
+    let &(number, ref segment) = found.ok_or(Errno::EINVAL)?;
+    let end = VirtAddr(address.saturating_add(segment.size.next_multiple_of(PAGE_SIZE)));
+    // Another thread may have unmapped it meanwhile, and mapped something else there.
+    if !space.unmap_object(VirtAddr(address)..end, segment.file.id()) {
+        return Err(Errno::EINVAL);
     }
     change(number, |segment| segment.note(Time::Detached));
-    drop(segment);
+    drop(segments);
     sweep();
     Ok(())
 }

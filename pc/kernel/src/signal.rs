@@ -445,12 +445,38 @@ fn enter(
     };
     let vectors = top.wrapping_sub(512) & !63;
     let at = (vectors.wrapping_sub(FRAME_WORDS as u64 * 8) & !15).wrapping_sub(8);
-    let [error, trap, address] = thread.cause.words();
     let mut words = [0u64; FRAME_WORDS];
     words[0] = action.restorer;
     let ucontext = &mut words[1..=UCONTEXT_WORDS];
     ucontext[2..5].copy_from_slice(&stack.words(frame.rsp));
-    let registers = [
+    let registers = registers(frame, thread.cause.words(), mask, vectors);
+    ucontext[5..5 + registers.len()].copy_from_slice(&registers);
+    ucontext[5 + CONTEXT_WORDS] = mask;
+    let siginfo = info.words();
+    words[1 + UCONTEXT_WORDS..][..siginfo.len()].copy_from_slice(&siginfo);
+    user::write(vectors, &frame.vectors)?;
+    user::write(at, &bytes_of(&words))?;
+    *thread.alternate_stack.lock() = stack.entered();
+    frame.rsp = at;
+    frame.rip = action.handler;
+    frame.rdi = u64::from(number);
+    frame.rsi = at + 8 * (1 + UCONTEXT_WORDS as u64);
+    frame.rdx = at + 8;
+    frame.rax = 0;
+    frame.rflags &= !0x500;
+    let own = if action.flags & SA_NODEFER == 0 { bit(number) } else { 0 };
+    thread.mask.store((blocked | action.mask | own) & !UNBLOCKABLE, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The registers as a handler finds them in its context (`struct sigcontext`).
+const fn registers(
+    frame: &TrapFrame,
+    [error, trap, address]: [u64; 3],
+    mask: u64,
+    vectors: u64,
+) -> [u64; 24] {
+    [
         frame.r8,
         frame.r9,
         frame.r10,
@@ -475,24 +501,7 @@ fn enter(
         mask,
         address,
         vectors,
-    ];
-    ucontext[5..5 + registers.len()].copy_from_slice(&registers);
-    ucontext[5 + CONTEXT_WORDS] = mask;
-    let siginfo = info.words();
-    words[1 + UCONTEXT_WORDS..][..siginfo.len()].copy_from_slice(&siginfo);
-    user::write(vectors, &frame.vectors)?;
-    user::write(at, &bytes_of(&words))?;
-    *thread.alternate_stack.lock() = stack.entered();
-    frame.rsp = at;
-    frame.rip = action.handler;
-    frame.rdi = u64::from(number);
-    frame.rsi = at + 8 * (1 + UCONTEXT_WORDS as u64);
-    frame.rdx = at + 8;
-    frame.rax = 0;
-    frame.rflags &= !0x500;
-    let own = if action.flags & SA_NODEFER == 0 { bit(number) } else { 0 };
-    thread.mask.store((blocked | action.mask | own) & !UNBLOCKABLE, Ordering::Relaxed);
-    Ok(())
+    ]
 }
 
 /// Takes the interrupted registers up again (`rt_sigreturn`).

@@ -2,13 +2,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -72,6 +75,15 @@ static void guards(void) {
     munmap(p, 8 * P);
 }
 
+/* Whether a byte can be stored, as a system call sees it. */
+static int write_to(char *at) {
+    int ends[2];
+    if (pipe(ends) || write(ends[1], "x", 1) != 1) return -2;
+    int done = read(ends[0], at, 1), kept = errno;
+    close(ends[0]), close(ends[1]);
+    return errno = kept, done == 1 ? 0 : -1;
+}
+
 static void seals(void) {
     char *p = map(4, MAP_PRIVATE), *r = mmap(0, 4 * P, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     say("flags", syscall(SYS_mseal, p, P, 1));
@@ -93,6 +105,33 @@ static void seals(void) {
     say("advised", madvise(r, P, MADV_RANDOM));
     say("locked", mlock(p + P, P));
     p[P] = 1;
+    char *q = map(8, MAP_PRIVATE), *s = map(4, MAP_SHARED);
+    say("seal the third", syscall(SYS_mseal, q + 2 * P, P, 0));
+    say("mprotect from the first", mprotect(q, 4 * P, PROT_READ));
+    say("mprotect to the same", mprotect(q + 2 * P, P, PROT_READ | PROT_WRITE));
+    say("to the first", write_to(q));
+    say("to the fourth", write_to(q + 3 * P));
+    say("shrink over it", (long)mremap(q, 4 * P, P, 0) == -1 ? -1 : 0);
+    say("move onto it", (long)mremap(q + 6 * P, P, P, MREMAP_MAYMOVE | MREMAP_FIXED, q + 2 * P) == -1 ? -1 : 0);
+    say("move all", (long)mremap(q, 4 * P, 4 * P, MREMAP_MAYMOVE | MREMAP_FIXED, s + 64 * P) == -1 ? -1 : 0);
+    say("move nothing", (long)mremap((void *)(8 * P), P, P, MREMAP_MAYMOVE | MREMAP_FIXED, q) == -1 ? -1 : 0);
+    say("seal shared", syscall(SYS_mseal, s, P, 0));
+    say("rearrange", remap_file_pages(s, 2 * P, 0, 1, 0));
+    say("rearrange beside", remap_file_pages(s + P, P, 0, 0, 0));
+    say("not for a child", madvise(r, P, MADV_DONTFORK));
+    say("empty for a child", madvise(r, P, MADV_WIPEONFORK));
+    say("all but the first", madvise(r + P, 3 * P, MADV_DONTNEED));
+    say("guards", madvise(r, P, GUARD_INSTALL));
+    char *top = sbrk(4 * P);
+    say("seal the heap", syscall(SYS_mseal, (char *)((long)(top + 2 * P) & -P), P, 0));
+    say("shrink the heap", brk(top)), printf("%d\n", sbrk(0) == top + 4 * P);
+    int number = shmget(IPC_PRIVATE, 2 * P, 0600);
+    char *segment = shmat(number, 0, 0);
+    shmctl(number, IPC_RMID, 0);
+    say("seal a segment", syscall(SYS_mseal, segment, P, 0));
+    say("detach", shmdt(segment));
+    say("still there", write_to(segment));
+    say("its second page", write_to(segment + P));
 }
 
 static void barriers(void) {
@@ -224,6 +263,43 @@ static void file_seals(void) {
     say("not executed", fcntl(memfd_create("x", 8), F_GET_SEALS));
 }
 
+static pthread_barrier_t meeting;
+static int shared_fd;
+static void *map_and_store(void *unused) {
+    pthread_barrier_wait(&meeting);
+    char *p = mmap(0, P, PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
+    return p == MAP_FAILED ? 0 : p;
+}
+static void *write_some(void *unused) {
+    pthread_barrier_wait(&meeting);
+    for (int i = 0; i < 100; i++) if (pwrite(shared_fd, &i, sizeof i, 0) < 0) break;
+    return 0;
+}
+
+/* A file that is sealed against stores has no mapping to store to, and keeps its content. */
+static void file_seal_race(void) {
+    int both = 0, changed = 0;
+    for (int round = 0; round < 60; round++) {
+        pthread_t mapper, writer;
+        shared_fd = memfd_create("sealed", MFD_ALLOW_SEALING);
+        ftruncate(shared_fd, P);
+        int is_odd = round & 1, before = 0, after = 0;
+        pthread_barrier_init(&meeting, 0, 2);
+        pthread_create(&mapper, 0, is_odd ? write_some : map_and_store, 0);
+        pthread_barrier_wait(&meeting);
+        for (volatile int wait = 0; wait < round * 50; wait++);
+        int sealed = fcntl(shared_fd, F_ADD_SEALS, F_SEAL_WRITE) == 0;
+        pread(shared_fd, &before, sizeof before, 0);
+        void *p;
+        pthread_join(mapper, &p);
+        pread(shared_fd, &after, sizeof after, 0);
+        both += sealed && p, changed += sealed && before != after;
+        if (p) munmap(p, P);
+        close(shared_fd);
+    }
+    printf("mapped and sealed: %d, changed: %d\n", both, changed);
+}
+
 int main(int count, char **names) {
     struct sigaction action = { .sa_sigaction = on, .sa_flags = SA_SIGINFO };
     sigaction(SIGSEGV, &action, 0);
@@ -236,4 +312,5 @@ int main(int count, char **names) {
     if (!strcmp(name, "affinity")) affinity();
     if (!strcmp(name, "vectors")) vectors();
     if (!strcmp(name, "file_seals")) file_seals();
+    if (!strcmp(name, "file_seal_race")) file_seal_race();
 }

@@ -85,6 +85,10 @@ fn bad_scripts_and_arguments_are_told() {
             "this build has no machine \"abacus\"; it has: kernel, sim, sim-bare, linux",
         ),
         (vec![&*fails], "say where to run it: --on MACHINE or --diff A,B"),
+        (
+            vec![&*fails, "--diff", "sim"],
+            "sim alone has nothing to compare with: name more machines, or say --on sim",
+        ),
     ] {
         let (verdict, text) = command(&arguments);
         assert_eq!(verdict, Err(message.to_owned()));

@@ -1,11 +1,11 @@
 //! The calls that the memory manager answers alone.
 
 use super::{answer, protection};
-use crate::ast::{self, Advice, Begin, SyncFlag};
+use crate::ast::{self, Advice, Begin, Locking, SyncFlag};
 use crate::machine::{Call, Target};
 use crate::outcome::{Errno, Mapping, Outcome};
 use pagefault::machine::{self as waist, VirtAddr};
-use pagefault::{Mm, Move, RemapRequest, SyncMode};
+use pagefault::{LockAll, Mm, Move, Placement, RemapRequest, SyncMode};
 use std::sync::Arc;
 
 /// Answers such a call for a process.
@@ -31,12 +31,28 @@ pub(super) fn manage<M: waist::Machine>(mm: &Arc<Mm<M>>, call: &Call<'_>) -> Out
         Call::Msync { address, length, sync } => {
             answer(mm.msync(at(address), length, sync_mode(sync)), |e| e.errno())
         }
-        Call::Mlock { address, length } => answer(mm.mlock(at(address), length), |e| e.errno()),
+        Call::Mlock { address, length, locking } => {
+            let done = match locking {
+                Locking::AtOnce => mm.mlock(at(address), length),
+                Locking::OnFault => mm.mlock_on_fault(at(address), length),
+            };
+            answer(done, |e| e.errno())
+        }
+        Call::MlockAll { what } => {
+            answer(mm.mlockall(LockAll::from_bits_truncate(what.bits())), |e| e.errno())
+        }
+        Call::MunlockAll => {
+            mm.munlockall();
+            Outcome::Ok
+        }
+        Call::Mseal { address, length } => answer(mm.seal(at(address), length), |e| e.errno()),
         Call::Munlock { address, length } => answer(mm.munlock(at(address), length), |e| e.errno()),
         Call::Mremap { address, old, new, target } => {
             let movement = match target {
                 Target::Stay => Move::Never,
                 Target::Fixed(target) => Move::To(at(target)),
+                Target::Leaving(target) => Move::Leaving(Placement::Hint(at(target))),
+                Target::LeavingFixed(target) => Move::Leaving(Placement::Fixed(at(target))),
                 Target::FixedButStay(_) => return Outcome::Errno(Errno::EINVAL),
             };
             let address = at(address);
@@ -92,5 +108,12 @@ fn advice(advice: Advice) -> pagefault::Advice {
         Advice::PageOut => pagefault::Advice::PageOut,
         Advice::PopulateRead => pagefault::Advice::PopulateRead,
         Advice::PopulateWrite => pagefault::Advice::PopulateWrite,
+        Advice::DontNeedLocked => pagefault::Advice::DontNeedLocked,
+        Advice::WipeOnFork => pagefault::Advice::WipeOnFork,
+        Advice::KeepOnFork => pagefault::Advice::KeepOnFork,
+        Advice::DontDump => pagefault::Advice::DontDump,
+        Advice::DoDump => pagefault::Advice::DoDump,
+        Advice::GuardInstall => pagefault::Advice::GuardInstall,
+        Advice::GuardRemove => pagefault::Advice::GuardRemove,
     }
 }

@@ -3,8 +3,8 @@
 use super::Writer;
 use super::world::{LONGEST_FILE, Region};
 use crate::ast::{
-    Address, Advice, Begin, Content, MapFlags, Mmap, Moving, Mremap, Op, PAGE, Protection, Range,
-    Sharing, SyncFlag,
+    Address, Advice, Begin, Content, LockAll, Locking, MapFlags, Mmap, Moving, Mremap, Op, PAGE,
+    Protection, Range, Sharing, SyncFlag,
 };
 
 /// Lengths that no mapping can have.
@@ -160,7 +160,12 @@ impl Writer {
         if self.rarely(50) {
             address.offset += 8;
         }
-        let may_move = self.rng.u32(..3) > 0;
+        let moving = match self.rng.u32(..8) {
+            0..3 => Moving::Stay,
+            3..7 => Moving::May,
+            _ => Moving::Leaving,
+        };
+        let new = if moving == Moving::Leaving && !self.rarely(8) { old } else { new };
         let at = self.rarely(4).then(|| self.range().address);
         let name = self.world.fresh();
         self.world.add(Region {
@@ -168,19 +173,15 @@ impl Writer {
             pages: new.min(32 * PAGE).div_ceil(PAGE).max(1),
             ..source
         });
-        self.line(Op::Mremap(Mremap {
-            address,
-            old,
-            new,
-            moving: if may_move { Moving::May } else { Moving::Stay },
-            at,
-            bind: Some(name),
-        }));
+        self.line(Op::Mremap(Mremap { address, old, new, moving, at, bind: Some(name) }));
     }
 
     pub(super) fn advise(&mut self) {
         // Other code writes `free`, except where it is refused.
-        let advice = self.choose(&Advice::ALL);
+        let advice = match self.choose(&Advice::ALL) {
+            Advice::GuardInstall if !self.has_guards => Advice::GuardRemove,
+            advice => advice,
+        };
         let mut range = self.faulty_range();
         if advice == Advice::Free {
             range.address.offset |= 1;
@@ -220,7 +221,19 @@ impl Writer {
 
     pub(super) fn lock(&mut self) {
         let range = self.faulty_range();
-        let op = if self.rng.bool() { Op::Mlock(range) } else { Op::Munlock(range) };
+        let op = match self.rng.u32(..20) {
+            0..6 => Op::Mlock(range, Locking::AtOnce),
+            6..9 => Op::Mlock(range, Locking::OnFault),
+            9..17 => Op::Munlock(range),
+            17 => {
+                let what = LockAll::from_bits_truncate(self.rng.u32(..8));
+                // What the oracle's process has mapped may not fit a small machine.
+                let waits = what.contains(LockAll::CURRENT);
+                Op::MlockAll(if waits { what | LockAll::ON_FAULT } else { what })
+            }
+            18 => Op::MunlockAll,
+            _ => Op::Mseal(range),
+        };
         self.line(op);
     }
 
@@ -239,6 +252,9 @@ impl Writer {
             source = self.region();
         }
         let mut range = self.range_in(&source);
+        if self.has_guards {
+            range.length = PAGE;
+        }
         if self.rarely(8) {
             range.length = self.choose(&ABSURD);
         }

@@ -67,7 +67,7 @@ fn minimal(text: &str, names: [&str; 2]) -> Option<Minimal> {
 fn a_bug_in_the_middle_of_a_long_script_takes_four_lines() {
     let before = random::script(60, 3).to_string();
     let text = before
-        + "mmap S 9p rw shared anon\nmmap T 3p rw private anon\nfill T 2p 7\n\
+        + "p0: mmap S 9p rw shared anon\nmmap T 3p rw private anon\nfill T 2p 7\n\
            write S+2p+17 \"hello\"\nfork c\nc: read T 40\n"
         + "c: read S+2p 5\nmunmap T 3p\n";
     let text = text.replace("S+2p+17", "S+0x2011");

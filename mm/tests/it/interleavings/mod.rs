@@ -7,6 +7,7 @@ mod devices;
 mod files;
 mod reclaim;
 mod scene;
+mod seals;
 mod standby;
 mod stores;
 mod verbs;

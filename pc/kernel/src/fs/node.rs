@@ -222,7 +222,8 @@ impl Node {
     }
 
     /// How many of the bytes that are to be written from an offset on may be: what the process's
-    /// limit cuts off is not, and a write that begins beyond it is refused with a signal.
+    /// limit cuts off is not, and a write that begins beyond it is refused with a signal. The caller keeps the
+    /// seals until it has written.
     pub fn room_for(&self, offset: u64, bytes: usize) -> Result<usize, Errno> {
         if !self.is_regular() {
             return Ok(bytes);
@@ -243,6 +244,7 @@ impl Node {
             signal::send(process::current(), signal::SIGXFSZ);
             return Err(Errno::EFBIG);
         }
+        let _kept = self.seals.keep();
         self.seals.check_length(bytes, self.len())?;
         self.content_for_writing()?.truncate(bytes)?;
         self.touch();

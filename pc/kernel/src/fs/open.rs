@@ -224,6 +224,7 @@ impl Open {
                 Kind::Device(_) => Ok(bytes.len()),
                 Kind::Memory(process) => procfs::write_memory(process, offset, bytes),
                 _ => {
+                    let _kept = node.seals.keep();
                     let n = node.room_for(offset, bytes.len())?;
                     node.touch();
                     Ok(node.content_for_writing()?.write_at(offset, &bytes[..n])?)

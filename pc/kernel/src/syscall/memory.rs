@@ -7,15 +7,13 @@ mod shm;
 
 use super::{Arguments, Result};
 use crate::errno::Errno;
-use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::{process, scheduler, signal, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 use linux_raw_sys::general as nr;
 use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
-use pagefault::{Advice, MapOptions, Mm, RegionReport, SyncMode, VmaFlags};
+use pagefault::{Advice, LockAll, MapOptions, Mm, SyncMode};
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, .. } = arguments;
@@ -65,9 +63,7 @@ fn brk(wanted: u64) -> Result {
     if wanted.saturating_sub(heap.start.value()) > process.limit(nr::RLIMIT_DATA) {
         return Ok(heap.end.value());
     }
-    let mut options = MapOptions::empty();
-    options.set(MapOptions::LOCKED, process.locks_new.load(Ordering::Relaxed));
-    Ok(space.brk(VirtAddr(wanted), options).value())
+    Ok(space.brk(VirtAddr(wanted), MapOptions::empty()).value())
 }
 
 fn mlock2(address: u64, length: u64, flags: u32) -> Result {
@@ -80,46 +76,14 @@ fn mlock2(address: u64, length: u64, flags: u32) -> Result {
     Ok(0)
 }
 
-/// Locks what is mapped, what will be mapped, or both. A new mapping is locked where it is made; a
-/// stack that grows is not.
 fn mlockall(flags: u32) -> Result {
-    let all = nr::MCL_CURRENT | nr::MCL_FUTURE | nr::MCL_ONFAULT;
-    if flags & !all != 0 || flags & (nr::MCL_CURRENT | nr::MCL_FUTURE) == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let space = process::space();
-    let limit = space.limits().locked.load(Ordering::Relaxed);
-    let is_current = flags & nr::MCL_CURRENT != 0;
-    if limit == 0 {
-        return Err(Errno::EPERM);
-    }
-    if is_current && space.usage().total * PAGE_SIZE > limit {
-        return Err(Errno::ENOMEM);
-    }
-    process::current().locks_new.store(flags & nr::MCL_FUTURE != 0, Ordering::Relaxed);
-    if !is_current {
-        return Ok(0);
-    }
-    for region in space.maps(VirtAddr(0)..VirtAddr(TASK_SIZE)) {
-        let (start, length) = (region.range.start, region.range.end - region.range.start);
-        // What may not be touched cannot be brought in, and is locked nevertheless.
-        let _ = match flags & nr::MCL_ONFAULT {
-            0 => space.mlock(start, length),
-            _ => space.mlock_on_fault(start, length),
-        };
-    }
+    let what = LockAll::from_bits(flags).ok_or(Errno::EINVAL)?;
+    mm().mlockall(what)?;
     Ok(0)
 }
 
 fn munlockall() -> Result {
-    process::current().locks_new.store(false, Ordering::Relaxed);
-    let space = process::space();
-    for region in space.maps(VirtAddr(0)..VirtAddr(TASK_SIZE)) {
-        let (start, length) = (region.range.start, region.range.end - region.range.start);
-        if region.locked {
-            space.munlock(start, length)?;
-        }
-    }
+    mm().munlockall();
     Ok(0)
 }
 
@@ -153,36 +117,12 @@ const fn advice(number: u32) -> Option<Advice> {
     })
 }
 
-/// Advice that throws content away, or what a child would see of it.
-const fn discards(advice: Advice) -> bool {
-    matches!(
-        advice,
-        Advice::DontNeed
-            | Advice::DontNeedLocked
-            | Advice::Free
-            | Advice::Remove
-            | Advice::DontFork
-            | Advice::WipeOnFork
-            | Advice::GuardInstall
-    )
-}
-
 fn madvise(address: u64, length: u64, number: u32) -> Result {
     // There are no huge pages to make of small ones.
     if number == nr::MADV_COLLAPSE && length == 0 && address.is_multiple_of(PAGE_SIZE) {
         return Ok(0);
     }
     let advice = advice(number).ok_or(Errno::EINVAL)?;
-    if discards(advice) && mm().is_sealed(VirtAddr(address), length) {
-        // What the program may store to it may as well throw away.
-        let end = address.saturating_add(length);
-        let regions = mm().maps(VirtAddr(address)..VirtAddr(end));
-        let mut sealed = regions.iter().filter(|region| region.flags.contains(VmaFlags::SEALED));
-        let writes = |region: &RegionReport| region.protection.contains(Protection::WRITE);
-        if sealed.any(|region| region.object.is_none() && !writes(region)) {
-            return Err(Errno::EPERM);
-        }
-    }
     mm().madvise(VirtAddr(address), length, advice)?;
     Ok(0)
 }
@@ -205,14 +145,8 @@ fn mprotect(address: u64, length: u64, bits: u64) -> Result {
     }
     let (at, protection) = (VirtAddr(address), protection(bits.into()));
     match grows {
-        0 => {
-            refuse_sealed(address, length)?;
-            mm().mprotect(at, length, protection)?;
-        }
-        _ if grows == down => {
-            refuse_sealed(address, length)?;
-            mm().mprotect_stack(at, length, protection)?;
-        }
+        0 => mm().mprotect(at, length, protection)?,
+        _ if grows == down => mm().mprotect_stack(at, length, protection)?,
         // There are none here that grow up.
         _ => {
             let first = mm().maps(at..VirtAddr(end)).into_iter().next();
@@ -223,13 +157,7 @@ fn mprotect(address: u64, length: u64, bits: u64) -> Result {
     Ok(0)
 }
 
-/// Refuses what would change a sealed region.
-fn refuse_sealed(address: u64, length: u64) -> core::result::Result<(), Errno> {
-    if mm().is_sealed(VirtAddr(address), length) { Err(Errno::EPERM) } else { Ok(()) }
-}
-
 fn munmap(address: u64, length: u64) -> Result {
-    refuse_sealed(address, length)?;
     mm().munmap(VirtAddr(address), length)?;
     Ok(0)
 }

@@ -318,7 +318,6 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     let old = (old, process.space.lock().replace(space.clone()));
     process::release(process::thread());
     drop(old);
-    process.locks_new.store(false, Ordering::Relaxed);
     process.barriers.store(0, Ordering::Relaxed);
     process.timers.lock().clear();
     let closed = process.files.lock().take(true);

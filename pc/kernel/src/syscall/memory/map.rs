@@ -1,7 +1,7 @@
 //! mmap and mremap: what they check, in Linux's order.
 
 use super::super::{Arguments, Result};
-use super::{mm, protection, refuse_sealed};
+use super::{mm, protection};
 use crate::errno::Errno;
 use crate::fs::{self, Device, Kind, Open, What};
 use crate::machine::Pc;
@@ -72,36 +72,18 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
     if length == 0 {
         return Err(Errno::EINVAL);
     }
-    let sharing = match (flags & MAP_TYPE, &open) {
-        (nr::MAP_PRIVATE, _) => Sharing::Private,
-        (nr::MAP_SHARED, _) => Sharing::Shared,
-        (nr::MAP_SHARED_VALIDATE, Some(_)) if flags & !KNOWN != 0 => {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        (nr::MAP_SHARED_VALIDATE, Some(_)) => Sharing::Shared,
-        _ => return Err(Errno::EINVAL),
-    };
+    let sharing = sharing(flags, &open)?;
     let space = process::space();
-    let placement = match VirtAddr(address) {
-        at if has(nr::MAP_FIXED_NOREPLACE) => Placement::FixedNoReplace(at),
-        at if has(nr::MAP_FIXED) => Placement::Fixed(at),
-        _ if has(nr::MAP_32BIT) => LOW,
-        VirtAddr(0) => Placement::Anywhere,
-        at => Placement::Hint(at),
-    };
-    if let Placement::Fixed(at) = placement {
-        refuse_sealed(at.value(), length)?;
-    }
     let limits = space.limits();
     if has(nr::MAP_LOCKED) && limits.locked.load(Ordering::Relaxed) == 0 {
         return Err(Errno::EPERM);
     }
-    let mut options = MapOptions::empty();
-    options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
-    options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
-    let locks = process::current().locks_new.load(Ordering::Relaxed);
-    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED) || locks);
-    options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
+    let node = open.as_ref().and_then(|open| match &open.what {
+        What::Node(node, _) => Some(node.clone()),
+        _ => None,
+    });
+    // Until the mapping is there: a seal against stores looks for mappings.
+    let _kept = node.as_ref().and_then(|node| node.seals.keep());
     let target = target(open, sharing, c)?;
     let source = match &target {
         Target::Anonymous => Source::Anonymous,
@@ -111,9 +93,40 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
         }
         Target::File(file, access) => Source::File { file, offset, access: *access },
     };
+    let (placement, options) = (placement(flags, VirtAddr(address)), options(flags));
     let protection = protection(c);
     let request = MapRequest { length, protection, sharing, placement, source, options };
     Ok(space.mmap(&request)?.value())
+}
+
+fn sharing(flags: u32, open: &Option<Arc<Open>>) -> core::result::Result<Sharing, Errno> {
+    match (flags & MAP_TYPE, open) {
+        (nr::MAP_PRIVATE, _) => Ok(Sharing::Private),
+        (nr::MAP_SHARED, _) => Ok(Sharing::Shared),
+        (nr::MAP_SHARED_VALIDATE, Some(_)) if flags & !KNOWN != 0 => Err(Errno::EOPNOTSUPP),
+        (nr::MAP_SHARED_VALIDATE, Some(_)) => Ok(Sharing::Shared),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+const fn placement(flags: u32, at: VirtAddr) -> Placement {
+    match at {
+        at if flags & nr::MAP_FIXED_NOREPLACE != 0 => Placement::FixedNoReplace(at),
+        at if flags & nr::MAP_FIXED != 0 => Placement::Fixed(at),
+        _ if flags & nr::MAP_32BIT != 0 => LOW,
+        VirtAddr(0) => Placement::Anywhere,
+        at => Placement::Hint(at),
+    }
+}
+
+fn options(flags: u32) -> MapOptions {
+    let has = |flag: u32| flags & flag != 0;
+    let mut options = MapOptions::empty();
+    options.set(MapOptions::NORESERVE, has(nr::MAP_NORESERVE));
+    options.set(MapOptions::GROWSDOWN, has(nr::MAP_GROWSDOWN));
+    options.set(MapOptions::LOCKED, has(nr::MAP_LOCKED));
+    options.set(MapOptions::POPULATE, has(nr::MAP_POPULATE) && !has(nr::MAP_NONBLOCK));
+    options
 }
 
 fn target(
@@ -164,10 +177,6 @@ pub(super) fn mremap(arguments: Arguments) -> Result {
         (false, false) if !leaving => Move::Never,
         (false, _) => return Err(Errno::EINVAL),
     };
-    refuse_sealed(a, b)?;
-    if has(nr::MREMAP_FIXED) {
-        refuse_sealed(e, c)?;
-    }
     let request = RemapRequest { address: VirtAddr(a), old_length: b, new_length: c, movement };
     Ok(mm().mremap(&request)?.value())
 }
