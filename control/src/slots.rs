@@ -32,6 +32,8 @@ pub struct Slot {
     charged: AtomicU32,
     /// The thread that is about to execute, by its number in its own process namespace.
     pub tid: AtomicU32,
+    /// The signals that the program it is about to execute blocks.
+    pub mask: AtomicU64,
     /// The descriptor of the control memory in this process.
     pub control_fd: AtomicI32,
     /// The socket to the keeper in this process.

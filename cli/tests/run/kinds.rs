@@ -132,6 +132,12 @@ fn signals_may_come_during_a_press() {
     compare("alarmed", "16M");
 }
 
+/// An exec that fails while signals come, and what one that succeeds passes on.
+#[test]
+fn signals_may_come_during_an_exec() {
+    compare("exec_fails", "16M");
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {
