@@ -126,6 +126,12 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.
+#[test]
+fn a_tracer_in_the_same_memory_sees_the_program_s_stack() {
+    compare("leaks", "16M");
+}
+
 /// A profiler's or an alarm's signals come while a process gives up frames in the middle of a call.
 #[test]
 fn signals_may_come_during_a_press() {

@@ -25,7 +25,7 @@ mod shape;
 mod stub;
 mod text;
 
-pub use enter::{State, leave_window, resume, use_shadow_stack, watch};
+pub use enter::{State, leave_window, of_program, resume, use_shadow_stack, watch};
 pub use stub::{overlaps, record_of_trap};
 
 use crate::frame::Registers;
