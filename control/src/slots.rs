@@ -32,6 +32,8 @@ pub struct Slot {
     charged: AtomicU32,
     /// The thread that is about to execute, by its number in its own process namespace.
     pub tid: AtomicU32,
+    /// The signals that the program it is about to execute blocks.
+    pub mask: AtomicU64,
     /// The descriptor of the control memory in this process.
     pub control_fd: AtomicI32,
     /// The socket to the keeper in this process.
@@ -343,13 +345,12 @@ impl Slots {
         let _ = self.charged.fetch_update(Relaxed, Relaxed, less);
     }
 
-    /// The process other than `but` with the most frames, own and shared, if it has more than
-    /// `least`.
-    pub fn richest(&self, but: u32, least: u32) -> Option<u32> {
-        let others = self.used().iter().enumerate().filter(|(index, slot)| {
-            *index as u32 != but && slot.is_taken() && slot.resident() > least
-        });
-        others.max_by_key(|(_, slot)| slot.resident()).map(|(index, _)| index as u32)
+    /// The process with the most frames, own and shared, of those that `may_be` allows and that have more
+    /// than `least`.
+    pub fn richest(&self, least: u32, may_be: impl Fn(u32) -> bool) -> Option<u32> {
+        let rich = self.all_taken().filter(|(_, slot)| slot.resident() > least);
+        let found = rich.filter(|(number, _)| may_be(*number));
+        found.max_by_key(|(_, slot)| slot.resident()).map(|(number, _)| number)
     }
 
     /// How many times a slot was taken, modulo 2³²: the next search begins at that slot.

@@ -23,14 +23,16 @@ pub enum Answer {
     Refused(Errno),
 }
 
-/// Asks the keeper to wait for the calling thread's exec, and waits until it does.
-pub fn ask(control: &Control, member: &Member) -> Answer {
+/// Asks the keeper to wait for the calling thread's exec and to give the new program its mask, and
+/// waits until it does.
+pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
     let Some(slot) = control.slots.get(member.slot()) else {
         return Answer::Refused(Errno::EAGAIN);
     };
     // Without Yama this fails, and is not needed.
     set_tracer(ANYBODY);
     slot.tid.store(sys::thread_id(), Relaxed);
+    slot.mask.store(mask, Relaxed);
     slot.word.store(ask::ASKED, Release);
     member.enrol();
     send(member, Message::Exec { slot: member.slot() });

@@ -5,7 +5,7 @@
 //! any program uses, points to the block (`site`). The stack is the thread's alternate signal stack,
 //! so the runtime never uses the program's stacks.
 
-use crate::frame::{AltStack, Info};
+use crate::frame::{AltStack, Context, Info};
 use crate::lock::Mutex;
 use crate::member::{Child, Member};
 use crate::memory::{self, Flight, Pins, Under};
@@ -17,7 +17,7 @@ use crate::sys::{self, Errno};
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::{Cell, RefCell};
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use linux_raw_sys::general as nr;
@@ -69,6 +69,8 @@ pub struct Thread {
     pub in_use: Cell<*mut Pins>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
+    /// Where the program's registers are while a call of its is made; null at other times.
+    pub entered: Cell<*const Context>,
     /// A fault that the tracer sees before the program does.
     pub shown: Cell<Option<Info>>,
     /// The progress of its current fault, for events.
@@ -160,6 +162,7 @@ impl Thread {
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
             presence: Presence::default(),
+            entered: Cell::new(null()),
             shown: Cell::new(None),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),

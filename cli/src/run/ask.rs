@@ -112,7 +112,9 @@ pub fn become_program(
 ) -> Failure {
     inherited.restore();
     let Some(keeper) = keeper else { return Failure::Exec(program.execute()) };
-    if let Err(failure) = prepare(keeper).and_then(|slot| ask_keeper(keeper, slot)) {
+    if let Err(failure) =
+        prepare(keeper).and_then(|slot| ask_keeper(keeper, slot, inherited.mask()))
+    {
         return failure;
     }
     let errno = program.execute();
@@ -215,11 +217,12 @@ fn put_high(file: BorrowedFd<'_>, limit: u64) -> Result<RawFd, Errno> {
     Err(Errno::MFILE)
 }
 
-/// Asks the keeper to wait for our exec, and waits until it does.
-fn ask_keeper(keeper: &Keeper, slot: &Slot) -> Result<(), Failure> {
+/// Asks the keeper to wait for our exec and to give the program its mask, and waits until it does.
+fn ask_keeper(keeper: &Keeper, slot: &Slot, mask: u64) -> Result<(), Failure> {
     // Without Yama this fails, and is not needed.
     let _ = rustix::process::set_ptracer(PTracer::ProcessID(keeper.process));
     slot.tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Relaxed);
+    slot.mask.store(mask, Relaxed);
     slot.word.store(ask::ASKED, Release);
     send(keeper.socket, Message::Exec { slot: keeper.slot }).map_err(|_| Failure::Keeper)?;
     loop {

@@ -68,6 +68,12 @@ impl Inherited {
         Self { mask, child_ignored }
     }
 
+    /// The mask as the kernel has it: bit n − 1 is signal n.
+    pub fn mask(&self) -> u64 {
+        // SAFETY: the kernel's set is the first word of the C library's.
+        unsafe { (&raw const self.mask).cast::<u64>().read() }
+    }
+
     /// Restores all of it in a process that is about to execute the program.
     pub fn restore(&self) {
         let found = FOUND.load(Relaxed);

@@ -9,6 +9,7 @@
 mod exec;
 mod leave;
 mod outlived;
+mod pressed;
 
 use super::compress;
 use super::front::Shared;
@@ -17,6 +18,7 @@ use exec::Traced;
 use leave::leave_the_caller;
 use pagefault_control::{Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, Slot, ask, tree};
 use pagefault_linux::store::extents;
+use pressed::Pressed;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -110,6 +112,8 @@ struct Keeper<'a> {
     is_doomed: bool,
     /// Whether the compressor was started, or could not be.
     compresses: bool,
+    /// The processes that were asked for frames.
+    pressed: Pressed,
     /// Whether a process has asked for frames since the last search for children that were killed
     /// early.
     short: bool,
@@ -154,6 +158,7 @@ impl<'a> Keeper<'a> {
             front,
             is_doomed: false,
             compresses: false,
+            pressed: Pressed::default(),
             short: false,
             unborn: Vec::new(),
             socket,
@@ -255,12 +260,11 @@ impl<'a> Keeper<'a> {
     }
 
     /// Asks the process with the most frames to evict some for the asking one.
-    fn press(&self, asking: u32) {
-        /// The frames that a process may always keep.
-        const LEAST: u32 = 64;
+    fn press(&mut self, asking: u32) {
         // A process in another one's memory shares what that one is charged with.
         let others = self.control.slots.get(asking).and_then(Slot::memory);
-        let richest = self.control.slots.richest(others.unwrap_or(asking), LEAST);
+        let richest =
+            self.pressed.richest(&self.control.slots, others.unwrap_or(asking), self.kept());
         let Some(member) = richest.and_then(|slot| self.member_with(slot)) else { return };
         // A program that has not begun yet has no handler, and the signal's default action kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {
@@ -284,6 +288,14 @@ impl<'a> Keeper<'a> {
                 None => 0,
             }
         };
+    }
+
+    /// The frames that a process may always keep: at most half of its part of the limit, so that somebody
+    /// can give when the limit is reached, however many processes there are.
+    fn kept(&self) -> u32 {
+        const MOST: u64 = 64;
+        let processes = self.control.slots.taken().max(1) as u64;
+        (self.control.frames() / processes / 2).min(MOST) as u32
     }
 
     /// Watches a process that has a slot.

@@ -142,10 +142,22 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.
+#[test]
+fn a_tracer_in_the_same_memory_sees_the_program_s_stack() {
+    compare("leaks", "16M");
+}
+
 /// A profiler's or an alarm's signals come while a process gives up frames in the middle of a call.
 #[test]
 fn signals_may_come_during_a_press() {
     compare("alarmed", "16M");
+}
+
+/// An exec that fails while signals come, and what one that succeeds passes on.
+#[test]
+fn signals_may_come_during_an_exec() {
+    compare("exec_fails", "16M");
 }
 
 /// `int 0x80` in 64-bit code: other numbers, other registers.

@@ -149,3 +149,17 @@ print(same(m, 3, 4096))
         assert!(begin.elapsed().as_secs() < 300, "it never did: {stats:#}");
     }
 }
+
+/// Processes that wait for each other and have little each give it to the one that runs.
+#[test]
+fn a_chain_of_waiting_shells_fits_little_memory() {
+    let scratch = Scratch::new("waiting");
+    let script = scratch.path("chain.sh");
+    let program = "
+words=$(seq 1 3000)
+if [ $1 -gt 0 ]; then sh $0 $(($1 - 1)); else seq 1 20000 | sort -n | tail -1; fi
+echo $1 ${#words}
+";
+    fs::write(&script, program).unwrap();
+    scratch.compare("2M", &["sh", script.to_str().unwrap(), "20"]);
+}

@@ -1,4 +1,5 @@
-/* A tracer prints the system calls of its tracee, from a stop until the end. */
+/* A tracer prints the system calls of its tracee, from a stop until the end, and looks at stops before it takes
+   them. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -50,10 +51,32 @@ static void trace(int locks)
     printf("status %x\n", status);
 }
 
+/* Looks at each stop, and then waits for it: both tell the same. */
+static void look(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        for (int i = 0; i < 3; i++) {
+            getppid();
+            raise(SIGUSR1);
+        }
+        _exit(3);
+    }
+    siginfo_t seen, taken;
+    do {
+        waitid(P_PID, child, &seen, WSTOPPED | WEXITED | WNOWAIT);
+        waitid(P_PID, child, &taken, WSTOPPED | WEXITED);
+        printf("seen %d %d, taken %d %d\n", seen.si_code, seen.si_status, taken.si_code, taken.si_status);
+    } while (taken.si_code != CLD_EXITED && ptrace(PTRACE_CONT, child, NULL, NULL) == 0);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
     trace(0);
     trace(1);
+    look();
     return 0;
 }

@@ -5,6 +5,7 @@ use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
 use crate::signal::believed_mask;
 use crate::sys::{self, Errno, Result};
+use crate::thread::Thread;
 use crate::{address_limit, file_size, files, keeper, memory, process, signal, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
@@ -25,6 +26,7 @@ impl Call<'_> {
             Ok(rights) => rights,
             Err(errno) => return Err(errno).into(),
         };
+        let Some(closed) = Closed::new(self.thread) else { return Outcome::Raw(NOT_STARTED) };
         let noted = memory::note(self.thread, self.number, self.args);
         let mut pins = Pins::new();
         if noted.is_none() {
@@ -51,9 +53,10 @@ impl Call<'_> {
                     Err(Errno(errno)) => -i64::from(errno),
                 }
             }
-            Rights::Same => match keeper::ask(control, self.thread.member()) {
+            Rights::Same => match keeper::ask(control, self.thread.member(), self.inherited_mask())
+            {
                 keeper::Answer::Seized => {
-                    let raw = self.execute();
+                    let raw = self.execute(signal::ALL);
                     keeper::cancel(self.thread.member());
                     raw
                 }
@@ -72,8 +75,13 @@ impl Call<'_> {
                 self.execute_unmanaged()
             }
         };
-        drop((pins, kept, noted));
+        drop((pins, kept, noted, closed));
         Outcome::Raw(raw)
+    }
+
+    /// The mask that the new program inherits: the one that this one sees.
+    fn inherited_mask(&self) -> u64 {
+        believed_mask(self.thread, self.context.mask).0
     }
 
     /// Executes a program that has nothing of ours.
@@ -84,7 +92,8 @@ impl Call<'_> {
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
         // From then on its memory is the host's, and does not count.
         let charge = memory::discharge();
-        let raw = self.execute();
+        // Nobody changes its mask afterwards.
+        let raw = self.execute(self.inherited_mask());
         memory::charge_again(charge);
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, false));
         raw
@@ -114,18 +123,16 @@ impl Call<'_> {
         unsafe { sys::call(nr::__NR_faccessat2, args) }.map(drop)
     }
 
-    /// Makes the call; returns if it fails.
-    fn execute(&mut self) -> i64 {
-        // The new program inherits the mask and the ignored signals that this one sees.
-        let mask = believed_mask(self.thread, self.context.mask);
-        let member = self.thread.member();
-        member.signals().settle_for_exec();
+    /// Makes the call with a mask; returns if it fails.
+    fn execute(&mut self, mask: u64) -> i64 {
+        // The new program inherits the ignored signals that this one sees.
+        self.thread.member().signals().settle_for_exec();
         // The server would live on in the memory that the process leaves.
         let paused = memory::serve::pause_for_exec();
-        let before = sys::exchange_mask(mask.0);
+        sys::exchange_mask(mask);
         // SAFETY: the program asks for it; what it names is pinned.
         let raw = unsafe { entry::call(self.number, &self.args, self.thread) };
-        sys::exchange_mask(before);
+        sys::exchange_mask(signal::ALL);
         drop(paused);
         signal::install();
         if raw == RESTART { NOT_STARTED } else { raw }
@@ -171,6 +178,30 @@ impl Call<'_> {
         // SAFETY: just opened, and nobody else's.
         let _ = unsafe { sys::call(nr::__NR_close, [file.into()]) };
         Ok(rights)
+    }
+}
+
+/// Blocks the program's signals during an exec, as the kernel runs no handler during one. Otherwise
+/// signals that come faster than an exec is prepared would let it never begin.
+struct Closed<'a> {
+    thread: &'a Thread,
+    before: u64,
+}
+
+impl<'a> Closed<'a> {
+    /// `None` if a signal waits for delivery already.
+    fn new(thread: &'a Thread) -> Option<Self> {
+        let before = sys::exchange_mask(signal::ALL);
+        (!thread.has_pending()).then_some(Self { thread, before })
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        // While a signal waits for delivery, no other may come.
+        if !self.thread.has_pending() {
+            sys::exchange_mask(self.before);
+        }
     }
 }
 

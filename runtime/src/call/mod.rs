@@ -10,6 +10,7 @@
 //! | `descriptor` | the descriptors that the runtime keeps |
 //! | `listing` | directories that list descriptors |
 //! | `trace` | debuggers |
+//! | `seen` | a thread's registers, for a tracer in the same memory |
 //! | `wait` | waits with a timeout |
 //! | `memory` | mappings and their changes |
 //! | `old` | calls of 32-bit programs |
@@ -26,6 +27,7 @@ mod passed;
 mod process;
 pub mod robust;
 mod seccomp;
+mod seen;
 mod signal;
 pub mod thread;
 mod trace;

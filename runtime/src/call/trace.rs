@@ -104,6 +104,7 @@ impl Call<'_> {
                 return self.pass();
             }
             ptrace::PTRACE_GETSIGINFO => return self.signal_of_stop(),
+            ptrace::PTRACE_GETREGS | ptrace::PTRACE_GETREGSET => return self.read_registers(),
             ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => {
                 return Outcome::Raw(0);
             }
@@ -222,10 +223,20 @@ impl Call<'_> {
             let raw = self.make_pinned(args);
             let call = stop(self, raw, args[told]).filter(Stop::is_for_runtime);
             match call {
-                Some(stop) => stop.go_on(),
+                Some(stop) => {
+                    if self.leaves_stops() {
+                        stop.take();
+                    }
+                    stop.go_on();
+                }
                 None => return Outcome::Raw(raw),
             }
         }
+    }
+
+    /// Whether the program looks at what became of its children, and waits for it later.
+    fn leaves_stops(&self) -> bool {
+        self.number == nr::__NR_waitid && self.args[3] as u32 & nr::WNOWAIT != 0
     }
 
     /// The stop that `wait4` reported.
@@ -245,13 +256,13 @@ impl Call<'_> {
         const DUMPED: u32 = 3;
         /// `CLD_TRAPPED`.
         const TRAPPED: u32 = 4;
-        if raw != 0 || self.args[3] as u32 & nr::WNOWAIT != 0 {
+        if raw != 0 {
             return None;
         }
         // The signal, an error, a code, padding, the process, the user, the status.
         let info: [u32; 7] = user::read(told).ok()?;
         let [_, _, code, _, tracee, _, signal] = info;
-        if (1..=DUMPED).contains(&code) {
+        if (1..=DUMPED).contains(&code) && !self.leaves_stops() {
             Resumed::forget(tracee);
         }
         (code == TRAPPED && RUNTIME_S.contains(&signal)).then_some(Stop { tracee, signal })
@@ -285,6 +296,14 @@ impl Stop {
             nr::SIGSYS => info.code == USER_DISPATCH || info.is_press(),
             _ => tracer::is_hidden(self.tracee, &info),
         }
+    }
+
+    /// Takes the report of the stop, which a look has left.
+    fn take(&self) {
+        let options = nr::WUNTRACED | nr::WNOHANG | nr::__WALL;
+        let args = [self.tracee.into(), 0, options.into(), 0];
+        // SAFETY: without a place for it, no status is written.
+        let _ = unsafe { sys::call(nr::__NR_wait4, args) };
     }
 
     fn go_on(&self) {

@@ -8,6 +8,7 @@ use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
 use crate::{call, front, memory, process, site, sys, tracer};
+use core::ptr::null;
 use linux_raw_sys::general as nr;
 
 /// `struct sigaction` for the kernel.
@@ -150,10 +151,16 @@ fn keep_closed(thread: &Thread, context: &mut Context) {
 fn on_trap(thread: &Thread, context: &mut Context) {
     let (ip, number) = (context.registers.rip, context.registers.rax as u32);
     let record = site::record_of_trap(ip);
-    match record.map(|record| site::watch(thread, context, record)) {
+    let made = record.and_then(|record| site::watch(thread, context, record));
+    thread.entered.set(context);
+    match &made {
         // The end of a call that needed no trap until a signal came.
-        Some(Some(made)) => return call::finish(thread, context, made.number, made.raw),
-        _ => call::dispatch(thread, context, Manner::Today),
+        Some(made) => call::finish(thread, context, made.number, made.raw),
+        None => call::dispatch(thread, context, Manner::Today),
+    }
+    thread.entered.set(null());
+    if made.is_some() {
+        return;
     }
     match record {
         Some(record) => record.go_on(&mut context.registers),

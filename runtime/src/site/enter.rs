@@ -18,6 +18,7 @@ use crate::thread::{BLOCK, Thread};
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
+use core::ptr::null;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
@@ -296,13 +297,42 @@ extern "C" fn make(thread: &Thread) {
         [&state.rdi, &state.rsi, &state.rdx, &state.r10, &state.r8, &state.r9].map(Cell::get);
     // SAFETY: a thread makes one call at a time, and only it uses the context.
     let context = unsafe { &mut *state.context.get() };
-    match call::make_direct(thread, context, number as u32, args) {
+    thread.entered.set(context);
+    let made = call::make_direct(thread, context, number as u32, args);
+    thread.entered.set(null());
+    match made {
         Some(raw) => {
             state.raw.set(raw);
             state.rax.set(raw as u64);
         }
         None => refuse(thread),
     }
+}
+
+/// The registers of the program whose thread makes a call, as far as they are known: a call without a
+/// trap leaves those that functions preserve to the host's view, `seen`.
+pub fn of_program(thread: &Thread, seen: &Registers) -> Option<Registers> {
+    let state = &thread.site;
+    let entered = thread.entered.get();
+    if entered.is_null() {
+        return None;
+    }
+    if !core::ptr::eq(entered, state.context.get()) {
+        // SAFETY: the frame of a call that the stopped thread is making.
+        return Some(unsafe { (*entered).registers });
+    }
+    Some(Registers {
+        rdi: state.rdi.get(),
+        rsi: state.rsi.get(),
+        rdx: state.rdx.get(),
+        r10: state.r10.get(),
+        r8: state.r8.get(),
+        r9: state.r9.get(),
+        rsp: state.rsp.get(),
+        rip: Record::of_stub(state.next.get()).map_or(state.next.get(), Record::behind),
+        eflags: state.flags.get(),
+        ..*seen
+    })
 }
 
 /// Makes the stub execute the call itself, which traps.

@@ -25,7 +25,9 @@ mod shape;
 mod stub;
 mod text;
 
-pub use enter::{State, is_within, leave_window, may_resume, resume, use_shadow_stack, watch};
+pub use enter::{
+    State, is_within, leave_window, may_resume, of_program, resume, use_shadow_stack, watch,
+};
 pub use stub::{overlaps, record_of_trap};
 
 use crate::frame::Registers;

@@ -102,6 +102,8 @@ impl Keeper<'_> {
         let Some(slot) = self.control.slots.get(traced.slot) else {
             return drop(program.resume(Resume::Detach, 0));
         };
+        // It executed with its signals blocked, so that none met a handler of its old memory.
+        let masked = program.set_mask(slot.mask.load(Relaxed));
         let exchanged = self.exchange_memory(traced.slot);
         traced.slot = *exchanged.as_ref().unwrap_or(&traced.slot);
         let process = Process {
@@ -112,7 +114,8 @@ impl Keeper<'_> {
             first: self.first == traced.slot && !self.begun,
         };
         let mut place = || place::place(program, &mut self.image, process);
-        let placed = exchanged.map_err(PlaceError::Slot).and_then(|_| place());
+        let placed = masked.map_err(PlaceError::Look).and(exchanged.map_err(PlaceError::Slot));
+        let placed = placed.and_then(|_| place());
         answer(slot, ask::IDLE);
         match placed {
             Ok(()) => self.control.counters.programs.add(1),
