@@ -108,7 +108,7 @@ impl LinuxMachine {
         let descriptor = shared.probe.open_by(shared.delivery, shared.device.as_ref())?;
         // SAFETY: passed on to the caller.
         unsafe {
-            shared.descriptor.continue_with(descriptor);
+            shared.descriptor.continue_with(descriptor).map_err(ForkError::Host)?;
             shared.sweep.after_fork_child();
             shared.pipes.after_fork_child();
         }

@@ -61,9 +61,13 @@ impl Pipes {
     /// No other thread uses the pipes meanwhile.
     pub unsafe fn after_fork_child(&self) {
         for pipe in self.0.iter().flatten() {
-            let Some((read, write)) = descriptor::with_room(open) else { continue };
-            pipe.read.replace(&read);
-            pipe.write.replace(&write);
+            let replaced = descriptor::with_room(open).is_some_and(|(read, write)| {
+                pipe.read.replace(&read).and_then(|()| pipe.write.replace(&write)).is_ok()
+            });
+            if !replaced {
+                // The parent uses this one. It stays locked here, so that nobody does.
+                pipe.lock.try_lock();
+            }
         }
     }
 

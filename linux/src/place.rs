@@ -432,7 +432,8 @@ impl<'a> Batch<'a> {
 
     /// Lets a pipe have the pages to which others could store while they are parked.
     fn reference(&mut self) -> Option<Referenced<'a>> {
-        if self.open == 0 {
+        // A forked child that does not continue the machine has its parent's pipes.
+        if self.open == 0 || !self.shared.descriptor.is_ours() {
             return None;
         }
         let mut hosts = [0; Referenced::MOST];

@@ -166,9 +166,10 @@ impl Userfault {
     ///
     /// # Safety
     /// No other thread uses the descriptor meanwhile.
-    pub unsafe fn continue_with(&self, descriptor: Self) {
-        self.fd.replace(&descriptor);
+    pub unsafe fn continue_with(&self, descriptor: Self) -> Result<(), Errno> {
+        self.fd.replace(&descriptor)?;
         self.process.succeed();
+        Ok(())
     }
 
     /// Does the handshake, enabling `features`.

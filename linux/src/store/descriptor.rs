@@ -156,23 +156,24 @@ pub fn move_away(number: RawFd) -> Result<(), Errno> {
 
 impl Kept {
     /// Makes it refer to the file of `new`: under the same number, or under another if another
-    /// address space uses the number too.
-    pub fn replace(&self, new: &impl AsFd) {
+    /// address space uses the number too. After an error it still refers to the old file.
+    pub fn replace(&self, new: &impl AsFd) -> Result<(), Errno> {
         let flags = rustix::io::DupFlags::CLOEXEC;
         let same = || rustix::io::dup3(new, &mut self.borrow_mut(), flags);
         if !is_shared() && with_room(same).is_ok() {
-            return;
+            return Ok(());
         }
         // Another address space uses the number too, or the limit was lowered below it.
         with_room(|| {
-            let Ok(new) = rustix::io::fcntl_dupfd_cloexec(new, default_floor()) else { return };
+            let new = rustix::io::fcntl_dupfd_cloexec(new, default_floor())?;
             note(new.as_raw_fd());
             let old = self.place.swap(new.into_raw_fd(), AcqRel);
             if !is_shared() {
                 // SAFETY: this value owned it, and names another now.
                 drop(unsafe { OwnedFd::from_raw_fd(old) });
             }
-        });
+            Ok(())
+        })
     }
 
     fn borrow_mut(&self) -> core::mem::ManuallyDrop<OwnedFd> {

@@ -93,13 +93,16 @@ pub fn begin(member: &Member) {
 fn keep(place: &OnceBox<Kept>, number: u32, args: [u64; 2]) {
     // SAFETY: both calls take numbers, and make a descriptor.
     let opened = descriptor::with_room(|| unsafe { sys::call(number, args) });
+    let none_left =
+        |errno: i32| -> ! { process::stop(format_args!("no descriptor is left: error {errno}")) };
     let new = match opened {
         // SAFETY: just opened, and nobody else's.
         Ok(new) => unsafe { OwnedFd::from_raw_fd(new as i32) },
-        Err(errno) => process::stop(format_args!("no descriptor is left: error {}", errno.0)),
+        Err(errno) => none_left(errno.0),
     };
-    match place.get() {
-        Some(kept) => kept.replace(&new),
+    match place.get().map(|kept| kept.replace(&new)) {
+        Some(Ok(())) => {}
+        Some(Err(errno)) => none_left(errno.raw_os_error()),
         None => drop(place.set(Box::new(descriptor::keep(new)))),
     }
 }

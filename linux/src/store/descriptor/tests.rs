@@ -31,7 +31,7 @@ fn replaced_above_the_limit() -> bool {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let low = Rlimit { current: Some(number as u64 - 100), maximum };
     setrlimit(Resource::Nofile, low).unwrap();
-    kept.replace(&of(c"new"));
+    kept.replace(&of(c"new")).unwrap();
     let mut content = [0; 8];
     let read = rustix::io::pread(&kept, &mut content, 0).unwrap();
     &content[..read] == b"new" && !is_kept(number) && is_kept(kept.as_fd().as_raw_fd())
