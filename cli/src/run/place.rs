@@ -76,6 +76,16 @@ pub enum PlaceError {
     Ended,
 }
 
+impl PlaceError {
+    /// Why the host does not let us read or change a stopped program: it may have been killed meanwhile.
+    pub fn of(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ESRCH) => Self::Ended,
+            _ => Self::Look(error),
+        }
+    }
+}
+
 /// Places a runtime in a program that is stopped at [`Stop::Exec`]. On success the program is ready
 /// to be resumed.
 pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(), PlaceError> {
@@ -85,7 +95,7 @@ pub fn place(program: Tracee, image: &mut Image, process: Process) -> Result<(),
     // Signals that arrived meanwhile are delivered when it resumes.
     let restored = remote.end();
     let registers = placed?;
-    restored.and_then(|()| program.set_registers(&registers)).map_err(PlaceError::Look)
+    restored.and_then(|()| program.set_registers(&registers)).map_err(PlaceError::of)
 }
 
 /// Makes a program exit with a status when it resumes, after a call in it has failed.
@@ -109,7 +119,7 @@ struct Entry {
 
 /// Checks whether a program can be managed.
 fn look(program: Tracee) -> Result<Entry, PlaceError> {
-    let registers = program.registers().map_err(PlaceError::Look)?;
+    let registers = program.registers().map_err(PlaceError::of)?;
     if registers.cs != LONG_MODE {
         return Err(PlaceError::Foreign);
     }
@@ -137,8 +147,7 @@ fn auxiliary(program: Tracee) -> Result<Auxiliary, PlaceError> {
         .raw_os_error()
     {
         Some(libc::EACCES | libc::EPERM) => PlaceError::Unreadable,
-        Some(libc::ESRCH) => PlaceError::Ended,
-        _ => PlaceError::Look(error),
+        _ => PlaceError::of(error),
     })?;
     let mut found = Auxiliary::default();
     let (words, _) = vector.as_chunks::<8>();
@@ -256,9 +265,9 @@ struct Remote {
 impl Remote {
     /// Takes a program from [`Stop::Exec`] to the end of its `execve`, with all signals blocked.
     fn begin(program: Tracee, entry: Entry) -> Result<Self, PlaceError> {
-        let mask = program.mask().map_err(PlaceError::Look)?;
-        let gadget = gadget(program, entry.vdso).map_err(PlaceError::Look)?;
-        program.set_mask(u64::MAX).map_err(PlaceError::Look)?;
+        let mask = program.mask().map_err(PlaceError::of)?;
+        let gadget = gadget(program, entry.vdso).map_err(PlaceError::of)?;
+        program.set_mask(u64::MAX).map_err(PlaceError::of)?;
         let (registers, has_gs_base) = (entry.registers, entry.has_gs_base);
         let remote = Self { program, entry: registers, gadget, mask, has_gs_base };
         remote.advance()?;
@@ -300,11 +309,11 @@ impl Remote {
             r9,
             ..self.entry
         };
-        self.program.set_registers(&registers).map_err(PlaceError::Look)?;
+        self.program.set_registers(&registers).map_err(PlaceError::of)?;
         // To the entry of the call, and to its exit.
         self.advance()?;
         self.advance()?;
-        let answer = self.program.registers().map_err(PlaceError::Look)?.rax;
+        let answer = self.program.registers().map_err(PlaceError::of)?.rax;
         // The host's error numbers are the last page of values.
         if answer > u64::MAX - PAGE {
             let source = io::Error::from_raw_os_error(answer.wrapping_neg() as i32);

@@ -114,7 +114,7 @@ impl Keeper<'_> {
             first: self.first == traced.slot && !self.begun,
         };
         let mut place = || place::place(program, &mut self.image, process);
-        let placed = masked.map_err(PlaceError::Look).and(exchanged.map_err(PlaceError::Slot));
+        let placed = masked.map_err(PlaceError::of).and(exchanged.map_err(PlaceError::Slot));
         let placed = placed.and_then(|_| place());
         answer(slot, ask::IDLE);
         match placed {
