@@ -5,9 +5,9 @@
 //! (`vmsplice`), all pages are dropped with one flush, and only then is their content read from the pipe:
 //! a store that came before the flush is in it, and a store after it faults.
 //!
-//! The reference must be to the page to which the program stores. After a fork, after the host merged equal
-//! pages, or if it is just writing the page to its own swap, the next store would go to a copy. So each
-//! page is stored to first, which changes nothing but makes it this process's own.
+//! The reference must be to the page to which the program stores. After a fork, or after the host merged equal
+//! pages, the next store would go to a copy. So each page is stored to first, which changes nothing but makes
+//! it this process's own. The host does not begin to swap out a page that was just used, or is referenced.
 
 use crate::deliver::stop;
 use crate::host::{self, PAGE};

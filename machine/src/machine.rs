@@ -236,8 +236,9 @@ pub trait Machine: Send + Sync + Sized + 'static {
 
     /// How many pages a thread unmaps with one flush when it needs a frame, up to 32.
     ///
-    /// A machine with accessed bits evicts as many, and one without evicts half of them. A small batch shortens its fault; a large batch shares one flush among more pages. A machine whose
-    /// flushes are local returns a small number.
+    /// A machine with accessed bits evicts that many, and one without evicts half of them. A small batch
+    /// shortens its fault; a large batch shares one flush among more pages. A machine whose flushes are local
+    /// returns a small number.
     fn direct_batch(&self) -> usize {
         32
     }

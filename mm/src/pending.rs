@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// so far switches to the other phase and waits until the old one is empty. So later changes cannot
 /// delay it.
 ///
-/// A fault waits for the changes of its own page alone: those of pages with the same place.
+/// A fault waits only for changes of pages that hash to the place of its own.
 pub(crate) struct Pending {
     counts: [AtomicU32; 2],
     /// The same changes by the place of their page, without phases; and [`AWAITED`].
@@ -24,7 +24,7 @@ pub(crate) struct Pending {
     turning: SleepLock,
 }
 
-/// The number of places: many times the pages that wait for a flush at the same time.
+/// The number of places, many times that of pages that wait for a flush at the same time.
 const PLACES: usize = 256;
 
 /// A fault waits until no change of the place is left.

@@ -37,7 +37,10 @@ impl<M: Machine> Mm<M> {
         let mut address = chunk.start;
         while address < chunk.end {
             let index = vma.index_of(address);
+            // Where a page was dropped a moment ago, processors may still use it. The cursor keeps others
+            // from dropping one.
             if cursor.entry(address).is_none()
+                && !self.pending.is_any_of(address)
                 && index < end
                 && Some(index) != awaited
                 && let Some(frame) = mapping.cached(index)
