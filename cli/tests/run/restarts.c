@@ -1,5 +1,7 @@
 // Faults among signals: each instruction that faults goes on with all its registers, and every signal comes.
-// A timer's handler faults itself, leaves by siglongjmp now and then, and blocks signals as its action says.
+// A timer's handler faults itself, leaves by siglongjmp now and then, and blocks signals as its action says. An
+// access beyond the end of a file raises a signal whose handler blocks those of the timers, and a call
+// blocks them.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <xmmintrin.h>
 
@@ -30,9 +33,12 @@
 
 static char *pages;
 static char *of_handler;
-static volatile sig_atomic_t came, nested;
+static volatile sig_atomic_t came, nested, unmasked;
 static __thread volatile sig_atomic_t may_jump;
 static __thread sigjmp_buf back;
+static __thread volatile sig_atomic_t beyond;
+static char *file;
+static sigset_t of_timers;
 
 static uint64_t next(uint64_t *random) {
     *random ^= *random << 13;
@@ -41,11 +47,13 @@ static uint64_t next(uint64_t *random) {
     return *random;
 }
 
-static void handler(int signal) {
+static void handler(int signal, siginfo_t *info, void *context) {
     static uint64_t random = 88172645463325252UL;
     sigset_t mask;
     int before = errno;
     came++;
+    // Whether the interrupted code blocked it, and be it before its first instruction.
+    if (beyond || sigismember(&((ucontext_t *)context)->uc_sigmask, signal)) unmasked++;
     pthread_sigmask(SIG_BLOCK, NULL, &mask);
     if (!sigismember(&mask, SIGUSR1) || !sigismember(&mask, signal)) nested++;
     of_handler[next(&random) % PAGES * PAGE]++;
@@ -57,6 +65,14 @@ static void handler(int signal) {
         may_jump = 0;
         siglongjmp(back, 1);
     }
+}
+
+static void on_end(int signal) {
+    beyond = 1;
+    for (volatile int pause = 0; pause < 2000; pause++) {
+    }
+    beyond = 0;
+    siglongjmp(back, 1);
 }
 
 // Loads from an address with every register full; returns the sum of what they hold afterwards.
@@ -100,6 +116,17 @@ static void *work(void *argument) {
             if (round % 64 == 0) CHECK(write(-1, pages + at * PAGE, 8) == -1 && errno == EBADF);
         }
         may_jump = 0;
+        if (round % 4 == 0) {
+            // A signal that comes during the call is handled before it, or blocked.
+            CHECK(pthread_sigmask(SIG_BLOCK, &of_timers, NULL) == 0);
+            beyond = 1;
+            beyond = 0;
+            CHECK(pthread_sigmask(SIG_UNBLOCK, &of_timers, NULL) == 0);
+        }
+        if (round % 32 == 0 && sigsetjmp(back, 1) == 0) {
+            sum += *(volatile char *)(file + PAGE);
+            CHECK(!"it is beyond the end");
+        }
         sum += pages[at * PAGE + 8];
     }
     return sum == 0 ? NULL : (void *)1;
@@ -110,7 +137,15 @@ int main(void) {
     of_handler = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(pages != MAP_FAILED && of_handler != MAP_FAILED);
     for (uint64_t at = 0; at < PAGES; at++) pages[at * PAGE] = (char)(at * 7);
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    FILE *short_one = tmpfile();
+    CHECK(short_one != NULL && ftruncate(fileno(short_one), PAGE) == 0);
+    file = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, fileno(short_one), 0);
+    CHECK(file != MAP_FAILED);
+    sigaddset(&of_timers, SIGALRM);
+    sigaddset(&of_timers, SIGPROF);
+    struct sigaction end = {.sa_handler = on_end, .sa_mask = of_timers};
+    CHECK(sigaction(SIGBUS, &end, NULL) == 0);
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_RESTART | SA_SIGINFO};
     sigaddset(&action.sa_mask, SIGUSR1);
     timer_t timers[2];
     int signals[2] = {SIGALRM, SIGPROF};
@@ -127,6 +162,7 @@ int main(void) {
     CHECK(work(NULL) == NULL);
     CHECK(pthread_join(other, &wrong) == 0 && wrong == NULL);
     for (int i = 0; i < 2; i++) timer_delete(timers[i]);
-    printf("signals came: %d, without their mask: %d\n", came > 0, nested);
+    printf("signals came: %d, without their mask: %d, ", came > 0, nested);
+    printf("though blocked: %d\n", unmasked);
     return 0;
 }

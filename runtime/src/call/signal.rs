@@ -1,13 +1,14 @@
 //! Calls about signals.
 
 use super::{Call, Outcome};
+use crate::entry::{self, NOT_STARTED};
 use crate::frame::AltStack;
 use crate::signal::action::Action;
 use crate::signal::{
-    Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask,
+    self, Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask,
 };
-use crate::sys::{Errno, Result};
-use crate::{entry, user};
+use crate::sys::{self, Errno, Result};
+use crate::user;
 use linux_raw_sys::general as nr;
 
 /// The least alternate stack that the kernel accepts.
@@ -16,6 +17,11 @@ const LEAST_STACK: u64 = 2048;
 impl Call<'_> {
     pub(super) fn signal(&mut self) -> Outcome {
         match self.number {
+            // A signal that has come is not blocked yet, and its handler runs before the call.
+            nr::__NR_rt_sigreturn if !self.keeps_signals_out() => Outcome::Raw(NOT_STARTED),
+            nr::__NR_rt_sigprocmask if self.args[1] != 0 && !self.keeps_signals_out() => {
+                Outcome::Raw(NOT_STARTED)
+            }
             nr::__NR_rt_sigreturn => {
                 return_from_handler(self.thread, self.context);
                 Outcome::Resumed
@@ -28,6 +34,12 @@ impl Call<'_> {
             nr::__NR_signalfd | nr::__NR_signalfd4 => self.descriptor_of_signals(),
             _ => self.alternate_stack().into(),
         }
+    }
+
+    /// Blocks all signals until the return from this call; false if one waits for delivery already.
+    fn keeps_signals_out(&self) -> bool {
+        sys::exchange_mask(signal::ALL);
+        !self.thread.has_pending()
     }
 
     /// `rt_sigaction(2)`.

@@ -180,7 +180,12 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
     let is_ours = thread.has_stack_at(context.registers.rsp);
     if let Some(info) = tracer::shown(thread, info) {
         sys::exchange_mask(ALL);
-        deliver::deliver_fault(thread, context, &info);
+        if thread.has_pending() {
+            // It comes after the one that waits, whose handler may not be interrupted by it.
+            thread.held().put(&info);
+        } else {
+            deliver::deliver_fault(thread, context, &info);
+        }
     } else if info.code <= 0 {
         sys::exchange_mask(ALL);
         on_async(thread, info, context);
@@ -195,7 +200,11 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
             }
             memory::Answer::Signal(info) => {
                 sys::exchange_mask(ALL);
-                on_bad_access(thread, context, &info);
+                // A signal that waits comes first, as its handler could not once the one of the access
+                // blocks it. Then the access is made again.
+                if is_ours || !thread.has_pending() {
+                    on_bad_access(thread, context, &info);
+                }
             }
         }
     }

@@ -17,8 +17,8 @@ const fn register(offset: usize) -> usize {
 }
 
 global_asm!(
-    // Loads what the context at rsp has, all but what is in the frame for `iret`, which is written below it.
-    // A signal's frame leaves these 128 bytes alone.
+    // Loads the vector state of the context at rsp, and writes the frame of `iret` into the red zone below,
+    // which a signal's frame skips.
     ".macro pagefault_prepare",
     "mov rcx, [rsp + {fpstate}]",
     "mov eax, -1",
@@ -68,7 +68,8 @@ global_asm!(
     "lea rsp, [rsp + 40]",
     "pagefault_restart_again:",
     "jmp pagefault_return",
-    // The runtime goes on. A signal that waits does so until its way out, with all others blocked.
+    // The runtime goes on. A pending signal stays pending until the outer call returns, with all others
+    // blocked.
     ".globl pagefault_restart_ours",
     ".hidden pagefault_restart_ours",
     "pagefault_restart_ours:",
@@ -123,8 +124,11 @@ pub enum Faulted {
 pub unsafe fn restart(thread: &Thread, context: &Context, faulted: Faulted) {
     /// The minimum state for `xrstor`: the legacy area and its header.
     const LEAST: usize = 576;
+    /// The flag of a nested task, with which `iret` fails.
+    const NESTED: u64 = 1 << 14;
     let registers = &context.registers;
-    if !site::may_resume(registers) || registers.segments & SEGMENTS_MASK != SEGMENTS {
+    let is_usual = registers.segments & SEGMENTS_MASK == SEGMENTS && registers.eflags & NESTED == 0;
+    if !is_usual || !site::may_resume(registers) {
         return;
     }
     // SAFETY: the kernel wrote the state, on this stack; the caller vouches for the rest.
