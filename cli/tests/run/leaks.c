@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -41,8 +43,24 @@ __attribute__((noinline)) static long call(long number, long a, long b, long c)
     return result;
 }
 
+/* Waits until a thread sleeps, as it does in its call, and goes on doing so. */
+static void await_sleep(pid_t number)
+{
+    char path[64], line[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", number);
+    for (int asleep = 0; asleep < 5; usleep(2000)) {
+        int file = open(path, O_RDONLY);
+        ssize_t len = read(file, line, sizeof line - 1);
+        close(file);
+        line[len > 0 ? len : 0] = 0;
+        char *name = strrchr(line, ')');
+        asleep = name && name[1] && name[2] == 'S' ? asleep + 1 : 0;
+    }
+}
+
 static void look(struct waiter *waiter)
 {
+    await_sleep(waiter->number);
     if (ptrace(PTRACE_ATTACH, waiter->number, NULL, NULL) != 0)
         return;
     int status;
@@ -88,8 +106,6 @@ int main(void)
     pthread_create(&thread, NULL, wait_in_read, NULL);
     while (!waits)
         sched_yield();
-    /* By now the thread most likely waits; elsewhere its stack is the same. */
-    usleep(100000);
     first.number = getpid();
     first.kept = 1;
     first.frame = (char *)__builtin_frame_address(0);
