@@ -2,6 +2,7 @@
 // Each round is a child of its own. The first argument says what happens in it, the second how often.
 
 #define _GNU_SOURCE
+#include "check.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -19,15 +20,6 @@
 
 #define PAGE 4096UL
 #define MIB (1UL << 20)
-
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno));                        \
-            fflush(stdout);                                                                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 static char *map(size_t bytes, int prot) {
     char *start = mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -4,6 +4,7 @@
 // blocks them.
 
 #define _GNU_SOURCE
+#include "check.h"
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -21,15 +22,6 @@
 #define PAGE 4096UL
 #define PAGES 1024UL
 #define ROUNDS 60000
-
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno));                        \
-            fflush(stdout);                                                                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 static char *pages;
 static char *of_handler;

@@ -5,6 +5,7 @@
 // at about the time of its eviction. The limit is in MiB.
 
 #define _GNU_SOURCE
+#include "check.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -20,15 +21,6 @@
 #define THREADS 2
 #define STORES 40000
 #define ROUNDS 6
-
-#define CHECK(what)                                                                                \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno));                        \
-            fflush(stdout);                                                                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 // A page holds its number of stores in its first and in its last word.
 static uint64_t *words;
