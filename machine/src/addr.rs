@@ -45,7 +45,7 @@ impl VirtAddr {
         self.0.is_multiple_of(PAGE_SIZE)
     }
 
-    /// The offset within the page, 0 to 4095.
+    /// The offset within the page, below [`PAGE_SIZE`].
     pub const fn page_offset(self) -> usize {
         (self.0 & (PAGE_SIZE - 1)) as usize
     }

@@ -42,7 +42,8 @@ impl fmt::Debug for SwapSlot {
     }
 }
 
-/// A page-table entry in the form that every machine can store.
+/// A page-table entry in the form that every machine can store. [`Cursor::entry`](crate::Cursor::entry) returns
+/// what [`Cursor::replace`](crate::Cursor::replace) stored, but for the accessed and dirty bits that the machine sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entry {
     /// Empty: the region alone decides what an access means.
@@ -89,8 +90,9 @@ impl Entry {
         matches!(self, Self::Present { dirty: true, .. })
     }
 
-    /// Whether an access through this entry succeeds without a fault. A page that can be written or
-    /// executed can also be read (spec A16).
+    /// Whether an access through this entry succeeds without a fault, by the rule of
+    /// [`Rights::Implied`](crate::Rights::Implied): a page that can be written or executed can also be read (spec A16).
+    /// With [`Rights::Each`](crate::Rights::Each) the right to execute alone allows no load.
     pub fn allows(&self, access: Access) -> bool {
         let Self::Present { protection, .. } = self else { return false };
         match access {

@@ -6,7 +6,8 @@ bitflags::bitflags! {
     /// The error code that an x86 processor pushes with a page fault (spec A2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct ErrorCode: u32 {
-        /// The translation was present and forbade the access; clear: there was none.
+        /// The translation was present and forbade the access; clear: there was none. It matters to fetches with
+        /// [`Rights::Implied`](crate::Rights::Implied), and to faults on kernel addresses.
         const PROTECTION = 1;
         /// The access was a store.
         const WRITE = 2;
@@ -64,7 +65,8 @@ pub struct PageFault {
     pub context: Context,
     /// The address of the faulting instruction.
     pub ip: VirtAddr,
-    /// The stack pointer of the interrupted code; only user faults on stacks look at it (spec A14).
+    /// The stack pointer of the interrupted code. Like today's Linux, the memory manager grows a stack
+    /// without it (spec A14).
     pub sp: VirtAddr,
 }
 
@@ -80,7 +82,8 @@ pub enum Erratum {
 }
 
 impl PageFault {
-    /// A fault of a user-mode program that may sleep.
+    /// A fault of a user-mode program that may sleep, on an absent page, with [`ip`](Self::ip) and
+    /// [`sp`](Self::sp) zero. If the page is present, add `PROTECTION` to the code.
     pub fn user(address: VirtAddr, access: Access) -> Self {
         let code = match access {
             Access::Read => ErrorCode::USER,

@@ -61,7 +61,8 @@ impl ContextId {
     pub const LIMIT: u32 = 256;
 }
 
-/// What a machine can do; the memory manager adapts to it.
+/// What a machine can do; the memory manager adapts to it. A simple machine sets neither bit, and nothing is lost but
+/// speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// The machine sets the accessed bit of an entry. Without it, pages show their use on standby.
@@ -94,7 +95,8 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
     /// Any right implies the right to load, and a fetch from an absent page is reported as a load (x86,
-    /// spec A16).
+    /// spec A16). A fetch is refused only if its fault has
+    /// [`ErrorCode::PROTECTION`](crate::ErrorCode::PROTECTION).
     Implied,
     /// A fetch needs the right to execute; a load the right to load or store (Alpha, spec A17).
     Each,
