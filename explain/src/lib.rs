@@ -5,6 +5,17 @@
 //! for a terminal ([`text`]), a page that steps ([`html`]), and the model itself as JSON. The
 //! [`lessons`] are scripts with a text beside them.
 //!
+//! ```
+//! use pagefault_explain::record::{Request, record};
+//! use pagefault_explain::text::{Colour, Detail, Lines};
+//!
+//! let source = "mmap A 1p rw private anon\nwrite A \"hi\"\n".into();
+//! let explanation = record(&Request { source, ..Request::default() })?;
+//! let lines = Lines { explanation: &explanation, detail: Detail::Short, colour: Colour::Off };
+//! assert!(lines.to_string().contains("Fresh memory is stored to"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The events come from a wrapper around the machine ([`pagefault_sim::Traced`]) and from the memory
 //! manager's observer. A program that is not explained pays nothing for them.
 

@@ -1,5 +1,69 @@
 //! A running memory manager on the machine: it takes faults to their address space, and keeps
 //! frames free ahead of need.
+//!
+//! A [`Memory`](crate::Memory) is built on a [`Runtime`]. Use one directly for what a memory does not offer: swap
+//! devices of your own, or several address spaces. You then uphold three rules: attach every address space,
+//! hold a [`Quiet`] while you call the memory manager, and use a mapped address only while its mapping lives.
+//!
+//! ```
+//! use pagefault_linux::pagefault::swap::area::Priority;
+//! use pagefault_linux::pagefault::{AddressSpace, Config, Layout, Limits, MapRequest};
+//! use pagefault_linux::pagefault_machine::{IoError, Page, SwapDevice, VirtAddr};
+//! use pagefault_linux::runtime::{Quiet, Reclaim, Runtime};
+//! use pagefault_linux::{LinuxMachine, machine, space};
+//! use std::collections::HashMap;
+//! use std::sync::Mutex;
+//! # if pagefault_linux::Probe::new().is_err() { return Ok(()) }
+//!
+//! /// A swap device: a table of pages.
+//! #[derive(Default)]
+//! struct Table(Mutex<HashMap<u32, Box<Page>>>);
+//!
+//! impl SwapDevice for Table {
+//!     fn slots(&self) -> u32 {
+//!         10_000
+//!     }
+//!     fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
+//!         let table = self.0.lock().map_err(|_| IoError::Device)?;
+//!         *page = **table.get(&slot).ok_or(IoError::Device)?;
+//!         Ok(())
+//!     }
+//!     fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
+//!         self.0.lock().map_err(|_| IoError::Device)?.insert(slot, Box::new(*page));
+//!         Ok(())
+//!     }
+//! }
+//!
+//! // A machine of 1,024 frames, and a window of 64 MiB of addresses.
+//! let (bytes, frames) = (64 << 20, 1024);
+//! let layout = space::Layout::Windows { origin: VirtAddr::ZERO, bytes };
+//! let machine = LinuxMachine::new(&machine::Config { layout, ..machine::Config::new(frames) })?;
+//! let runtime = Runtime::start(machine, Config::default(), Reclaim::OnDemand)?;
+//! runtime.manager().swap_on(Box::new(Table::default()), Priority::Descending)?;
+//!
+//! // An address space, attached, and 16 MiB in it.
+//! let quiet = Quiet::new();
+//! let window = Layout::over(VirtAddr::ZERO..VirtAddr(bytes));
+//! let table = runtime.machine().new_space()?;
+//! let space = AddressSpace::with_space(runtime.manager(), window, Limits::default(), table);
+//! let _attached = runtime.attach(&space);
+//! let at = space.mmap(&MapRequest::anonymous(16 << 20))?;
+//! drop(quiet);
+//!
+//! let start = space.space().host_address(at).ok_or("the machine does not map this address")?;
+//! // SAFETY: mapped until `space` is dropped, and nobody else uses it.
+//! let memory = unsafe { std::slice::from_raw_parts_mut(start, 16 << 20) };
+//! for (number, page) in memory.chunks_mut(4096).enumerate() {
+//!     page.fill(number as u8);
+//! }
+//! assert!(memory.chunks(4096).enumerate().all(|(number, page)| page[4095] == number as u8));
+//! assert!(runtime.manager().counters().swap_writes > 0);
+//!
+//! // The end of an address space is a call of the memory manager too.
+//! let _quiet = Quiet::new();
+//! drop(space);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::deliver::correct;
 use crate::machine::LinuxMachine;
@@ -9,6 +73,7 @@ use crate::{Answering, Pager, Resolution, Signal};
 use pagefault::machine::{PageFault, Space};
 use pagefault::{AddressSpace, Config, Manager, Mm};
 use rustix::io::Errno;
+use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
@@ -65,7 +130,8 @@ impl Runtime {
         self.manager().machine()
     }
 
-    /// Makes the manager answer the faults in an address space as long as the result lives.
+    /// Makes the manager answer the faults in an address space as long as the result lives. Keep the result:
+    /// without it an access to the space is a segmentation violation.
     pub fn attach(&self, space: &AddressSpace<LinuxMachine>) -> Attached {
         self.attach_mm(space.mm())
     }
@@ -91,7 +157,14 @@ impl Drop for Runtime {
     }
 }
 
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Runtime").field(self.manager()).finish()
+    }
+}
+
 /// An address space whose faults are answered; dropping it waits for faults in progress.
+#[must_use = "faults are answered only as long as this lives"]
 pub struct Attached {
     router: Arc<Router>,
     id: usize,
@@ -174,6 +247,7 @@ impl Drop for Background {
 ///
 /// Every call of the memory manager outside a fault holds one: a signal handler that touched
 /// managed memory could otherwise wait for a lock that the interrupted code holds.
+#[must_use = "signals are blocked only as long as this lives"]
 pub struct Quiet {
     old: libc::sigset_t,
     /// Bound to its thread.

@@ -11,11 +11,13 @@ use crate::runs::Runs;
 use crate::sync::{Rank, RwLock, SleepLock};
 use crate::tree::RegionTree;
 use alloc::sync::Arc;
+use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Owns an address space; dropping it releases the memory (`exit_mmap`, spec E5–E7). Threads that
-/// still hold the shared part then find nothing mapped, and can map nothing.
+/// still hold the shared part then find nothing mapped, and can map nothing. It dereferences to that part, [`Mm`],
+/// which has the verbs: `mmap`, `munmap` and so on.
 pub struct AddressSpace<M: Machine> {
     mm: Arc<Mm<M>>,
 }
@@ -59,6 +61,12 @@ impl<M: Machine> AddressSpace<M> {
     /// The shared part, for handing to threads that fault.
     pub fn mm(&self) -> &Arc<Mm<M>> {
         &self.mm
+    }
+}
+
+impl<M: Machine> fmt::Debug for AddressSpace<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddressSpace({})", self.mm.id)
     }
 }
 

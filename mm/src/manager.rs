@@ -18,6 +18,7 @@ use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
 use crate::sync::LockOrder;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// How anonymous memory answers a read before the first store (spec B8).
@@ -152,6 +153,13 @@ impl<'a, M: Machine> SwapAreas<'a, M> {
     /// How many references a slot has; 0 if it is free, bad or missing.
     pub fn references(&self, slot: SwapSlot) -> u32 {
         self.0.count(slot)
+    }
+}
+
+impl<M: Machine> fmt::Debug for Manager<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (frames, used) = (self.machine.frames(), self.frames_in_use());
+        write!(f, "Manager({used} of {frames} frames in use)")
     }
 }
 

@@ -32,28 +32,29 @@ use crate::vma::Vma;
 use crate::word::Word;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where mappings without a fixed address are placed, and how far addresses go.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// The addresses that regions may have.
+    /// The addresses that regions may have; parts of pages at its ends are left out.
     pub range: Range<VirtAddr>,
     /// Mappings without a hint go into the highest gap below this address, or, if there is none,
-    /// into the lowest gap anywhere in `range`.
+    /// into the lowest gap anywhere in `range`. Rounded down to a page.
     pub mmap_base: VirtAddr,
     /// The lowest hint that is honoured (`vm.mmap_min_addr`).
     pub lowest_hint: VirtAddr,
 }
 
 impl Layout {
-    /// The part of the layout that a page table covers.
+    /// The whole pages of the layout that a page table covers.
     pub(crate) fn within(mut self, covered: &Range<VirtAddr>) -> Self {
-        let end = self.range.end.min(covered.end);
-        let start = self.range.start.max(covered.start).min(end);
+        let end = self.range.end.min(covered.end).page();
+        let start = self.range.start.max(covered.start).page_up().unwrap_or(end).min(end);
         self.range = start..end;
-        self.mmap_base = self.mmap_base.clamp(start, end);
+        self.mmap_base = self.mmap_base.page().clamp(start, end);
         self
     }
 
@@ -136,6 +137,12 @@ pub struct Mm<M: Machine> {
     /// Counts private pages that were dropped without leaving an entry; changed under the entry's
     /// cursor.
     pub(crate) dropped: AtomicU64,
+}
+
+impl<M: Machine> fmt::Debug for Mm<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mm({})", self.id)
+    }
 }
 
 impl<M: Machine> Mm<M> {

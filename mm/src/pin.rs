@@ -19,6 +19,7 @@ use crate::mm::Mm;
 use crate::page::PageFlags;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
+use core::fmt;
 use core::ops::Range;
 use smallvec::SmallVec;
 
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 const ATTEMPTS: u32 = 16;
 
 /// Pages held in memory; dropping it releases them.
+#[must_use = "the pages are pinned only as long as this lives"]
 pub struct Pin<M: Machine> {
     mm: Arc<Mm<M>>,
     access: Access,
@@ -37,6 +39,12 @@ impl<M: Machine> Pin<M> {
     /// The frames of the pinned pages, in the order of their addresses.
     pub fn frames(&self) -> &[Frame] {
         &self.frames
+    }
+}
+
+impl<M: Machine> fmt::Debug for Pin<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pin").field(&self.frames).finish()
     }
 }
 

@@ -45,6 +45,7 @@ use build::Device;
 use pagefault::error::MapError;
 use pagefault::machine::Backing;
 use pagefault::{AddressSpace, File, MapOptions, MapRequest, Sharing};
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -55,6 +56,12 @@ use std::sync::{Arc, Mutex};
 #[derive(Clone)]
 pub struct Memory {
     space: Arc<Attachment>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory(limit {} bytes)", self.space.shared.limit)
+    }
 }
 
 /// The state that all memories and snapshots over one machine share.

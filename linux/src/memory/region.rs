@@ -258,10 +258,17 @@ impl fmt::Debug for Region {
 }
 
 /// Bytes of a region that system calls may use.
+#[must_use = "the bytes are pinned only as long as this lives"]
 pub struct Pinned<'a> {
     bytes: &'a mut [u8],
     space: &'a Attachment,
     _pin: Pin<LinuxMachine>,
+}
+
+impl fmt::Debug for Pinned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pinned({} bytes)", self.bytes.len())
+    }
 }
 
 impl Deref for Pinned<'_> {

@@ -3,6 +3,7 @@
 use super::{Attachment, Region};
 use crate::runtime::Quiet;
 use pagefault::error::ForkError;
+use std::fmt;
 use std::sync::Arc;
 
 /// The regions of a memory at the moment of the snapshot, independent since then.
@@ -13,6 +14,12 @@ pub struct Snapshot {
     /// The memory of these regions.
     of: Arc<Attachment>,
     birth: u64,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
 }
 
 /// Why a snapshot could not be taken.

@@ -12,6 +12,7 @@ use crate::sync::{Mutex, Rank, SleepLock};
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -92,6 +93,12 @@ impl<M: Machine> Deref for File<M> {
     }
 }
 
+impl<M: Machine> fmt::Debug for File<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({})", self.0.id)
+    }
+}
+
 impl<M: Machine> File<M> {
     /// Opens a backing: its pages are cached and can be mapped.
     ///
@@ -103,6 +110,12 @@ impl<M: Machine> File<M> {
     /// Makes a shared anonymous object (Linux: a file on tmpfs, spec D11). Its pages go to swap.
     pub fn shared(manager: &Arc<Manager<M>>, bytes: u64) -> Self {
         Mapping::create(manager, Store::Shared(AtomicU64::new(bytes)), 0)
+    }
+}
+
+impl<M: Machine> fmt::Debug for Mapping<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({})", self.id)
     }
 }
 

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 impl<M: Machine> Mm<M> {
     /// Begins an empty heap at an address, for a program with this many bytes of its own data
-    /// (`start_data` to `end_data`).
+    /// (`start_data` to `end_data`). Forgets an earlier heap, and unmaps nothing.
     pub fn begin_heap(self: &Arc<Self>, start: VirtAddr, data: u64) {
         let _exclusive = self.exclusive();
         self.heap.start.store(start.value(), Ordering::Relaxed);
@@ -29,8 +29,9 @@ impl<M: Machine> Mm<M> {
 
     /// Moves the break, and returns its new place: the old one if it cannot move.
     ///
-    /// The heap must not come nearer than a page to a mapping above it. It grows as if by `mmap`
-    /// with these options: [`MapOptions::LOCKED`] for a program that locks its new memory.
+    /// [`begin_heap`](Self::begin_heap) comes first. The heap must stay within the
+    /// [layout](crate::Layout), and at least a page below the next mapping. It grows as if by `mmap` with
+    /// these options: [`MapOptions::LOCKED`] for a program that locks its new memory.
     pub fn brk(self: &Arc<Self>, wanted: VirtAddr, options: MapOptions) -> VirtAddr {
         let exclusive = self.exclusive();
         let Range { start, end: now } = self.heap();
@@ -68,7 +69,8 @@ impl<M: Machine> Exclusive<'_, M> {
             let gap = if next.has(VmaFlags::GROWSDOWN) { GUARD_GAP } else { 0 };
             next.start > more.end && next.start - more.end >= PAGE_SIZE + gap
         });
-        if more.end > mm.layout.range.end || !is_free {
+        let layout = &mm.layout.range;
+        if more.start < layout.start || more.end > layout.end || !is_free {
             return None;
         }
         mm.map_fixed(self, &request, more).ok()

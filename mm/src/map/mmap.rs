@@ -26,7 +26,7 @@ pub enum Placement {
     Fixed(VirtAddr),
     /// At exactly this address, if nothing is mapped there (`MAP_FIXED_NOREPLACE`).
     FixedNoReplace(VirtAddr),
-    /// The lowest room between two addresses (`MAP_32BIT`).
+    /// The lowest room between two addresses, which are rounded inward to pages (`MAP_32BIT`).
     Between(VirtAddr, VirtAddr),
 }
 
@@ -326,7 +326,8 @@ impl<M: Machine> Exclusive<'_, M> {
                 }
             }
             Placement::Between(start, end) => {
-                let range = start.max(mm.layout.range.start)..end.min(mm.layout.range.end);
+                let start = start.max(mm.layout.range.start).page_up().ok_or(MapError::NoGap)?;
+                let range = start..end.min(mm.layout.range.end);
                 let gap = mm.regions.read(&mm.manager.order, |tree| tree.lowest_gap(length, range));
                 gap.ok_or(MapError::NoGap)
             }

@@ -58,11 +58,16 @@ impl<M: Machine> Exclusive<'_, M> {
         };
         self.check_total(if old_place == OldPlace::Kept { grow } else { 0 })?;
         let to = target..target + sizes.new;
-        self.make_tables(&from, &to)?;
+        // Useless levels are freed once every page's region is back in the tree.
+        let prune = |range: &Range<VirtAddr>| {
+            mm.space.prune(self.hole_around(range), range.clone());
+        };
+        self.make_tables(&from, &to).inspect_err(|_| prune(&to))?;
         self.charge_growth(vma, grow)?;
         let parts = match self.transfer(vma, &from, &to, old_place) {
             Ok(parts) => parts,
             Err(error) => {
+                prune(&to);
                 self.uncharge_growth(vma, grow);
                 return Err(error);
             }
@@ -71,7 +76,9 @@ impl<M: Machine> Exclusive<'_, M> {
             // One region became the moved one and the parts that stay.
             (0..parts).for_each(|_| file.opened());
         }
-        mm.space.prune(self.hole_around(&from), from);
+        if old_place == OldPlace::Unmapped {
+            prune(&from);
+        }
         let grown = (sizes.new > sizes.old).then(|| target + sizes.old..target + sizes.new);
         Ok((target, grown))
     }
@@ -170,10 +177,7 @@ impl<M: Machine> Exclusive<'_, M> {
             let start = to.start + (chunk.start - from.start);
             for piece in Pages::new(&(start..start + (chunk.end - chunk.start)), M::Space::SPAN) {
                 let _engaged = mm.manager.engage();
-                if mm.entries(piece).is_err() {
-                    mm.space.prune(self.hole_around(to), to.clone());
-                    return Err(RemapError::OutOfMemory);
-                }
+                drop(mm.entries(piece).map_err(|_| RemapError::OutOfMemory)?);
             }
         }
         Ok(())

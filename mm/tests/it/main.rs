@@ -17,6 +17,7 @@ mod marks;
 mod merging;
 mod model;
 mod pinning;
+mod placing;
 mod reading;
 mod requirements;
 mod sharing;
