@@ -14,7 +14,7 @@ use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
 use crate::uffd::Mapped;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 use lock_api::RawMutex;
 use pagefault_machine::Frame;
 
@@ -193,6 +193,17 @@ impl Frames {
     #[inline]
     pub fn prefetch(&self, frame: Frame) {
         host::prefetch(self.slot(frame));
+    }
+
+    /// The home of a frame that no thread holds.
+    ///
+    /// A thread that holds it later sees every entry that was written before this call and an atomic exchange
+    /// after it.
+    pub fn peek_idle(&self, frame: Frame) -> Option<Home> {
+        let is_held = self.slot(frame).lock.is_locked();
+        // The last holder's home, if it has released the frame.
+        fence(Acquire);
+        (!is_held).then(|| self.peek(frame))
     }
 
     /// A frame's home, as it was a moment ago.

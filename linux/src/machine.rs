@@ -17,7 +17,7 @@ use crate::stats::{Counter, Counters, MachineStats};
 use crate::sweep::{BATCH, Sweep};
 use crate::sys;
 use crate::table::{FILE_INDEX_LIMIT, SPAN};
-use crate::uffd::{Device, Userfault};
+use crate::uffd::{Device, Mapped, Userfault};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
@@ -335,11 +335,25 @@ impl Machine for LinuxMachine {
     }
 
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
-        let held = self.shared.frames.hold(frame);
-        self.shared.write_protect_held(&held);
-        // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
-        // to it: it is parked, or write-protected on the host, or there is no other thread.
-        f(unsafe { &*self.shared.parked_page(held.home()) })
+        let shared = &self.shared;
+        let held = shared.frames.hold(frame);
+        let is_open = matches!(held.home(), Home::At(_, Mapped::Writable)) && !shared.is_alone();
+        if !is_open {
+            // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
+            // to it: it is parked, or write-protected on the host, or there is no other thread.
+            return f(unsafe { &*shared.parked_page(held.home()) });
+        }
+        // Its entry allows stores again, and a call may have it pinned: the host's own stores must not fail.
+        // The entry tells of stores to the page, whose copy is then not used.
+        let slot = shared.buffers.take();
+        // SAFETY: the page stays while its frame is held, and the buffer just taken is nobody else's.
+        let result = unsafe {
+            let page = shared.parked_page(held.home());
+            shared.buffers.page(slot).copy_from_nonoverlapping(page, 1);
+            f(&*shared.buffers.page(slot))
+        };
+        shared.buffers.give(slot, &shared.sweep);
+        result
     }
 
     /// Never for lack of frames; [`LinuxMachine::new_space`] returns the host's error.

@@ -106,11 +106,15 @@ impl Shared {
         Ok(executable.and(result))
     }
 
-    /// Whether the host page matches `entry`, which `page` had a moment ago.
+    /// Whether the host page matches `entry`, which `page` had a moment ago, and no thread is about to change
+    /// that.
+    ///
+    /// A flush holds its frames while it collects them, and changes the host pages later: those of entries that
+    /// had lost their rights when it looked, and that may have got them back.
     pub fn is_placed(&self, space: &SpaceCore, page: usize, entry: Entry) -> bool {
         let Entry::Present { frame, protection, .. } = entry else { return false };
-        match self.frames.peek(frame) {
-            Home::At(at, mapped) if at == space.host_of(page) => {
+        match self.frames.peek_idle(frame) {
+            Some(Home::At(at, mapped)) if at == space.host_of(page) => {
                 (mapped == Mapped::Writable) == protection.contains(Protection::WRITE)
             }
             _ => false,

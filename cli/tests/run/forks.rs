@@ -47,6 +47,14 @@ fn children_that_are_killed_before_the_keeper_hears_of_them_cost_nothing() {
     scratch.compare("8M", &[&program]);
 }
 
+/// A child begins with no lock that another thread of its parent held while it pinned pages for a call.
+#[test]
+fn a_child_gets_no_lock_of_threads_that_pin_pages() {
+    let scratch = Scratch::new("pinners");
+    let Some(program) = compile(&scratch, "pinners") else { return };
+    scratch.compare("6M", &[&program]);
+}
+
 /// The keeper of a run: a child of the command's.
 fn keeper_of(run: &Child) -> i32 {
     let is_keeper = |number: &i32| {

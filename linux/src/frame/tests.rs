@@ -42,3 +42,16 @@ fn each_frame_is_handed_out_once_and_used_ones_first() {
     let rest = std::iter::from_fn(|| frames.allocate(7)).count();
     assert_eq!((rest, frames.free_count()), (40, 0));
 }
+
+#[test]
+fn a_held_frame_has_no_settled_home() {
+    let frames = Frames::new(1).unwrap();
+    let frame = frames.allocate(0).unwrap();
+    assert_eq!(frames.peek_idle(frame), Some(Home::Blank));
+    let held = frames.hold(frame);
+    assert_eq!(frames.peek_idle(frame), None);
+    held.set_home(Home::Buffer(3));
+    assert_eq!(frames.peek_idle(frame), None);
+    drop(held);
+    assert_eq!(frames.peek_idle(frame), Some(Home::Buffer(3)));
+}

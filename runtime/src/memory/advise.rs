@@ -178,7 +178,7 @@ fn in_pieces(
         }
         other => other.map(drop),
     };
-    for (part, _) in manager.parts(range) {
+    for (part, _) in manager.parts_now(range) {
         if from < part.start {
             note(host(&(from..part.start)))?;
         }

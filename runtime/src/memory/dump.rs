@@ -55,7 +55,7 @@ pub fn complete() {
     if core::mem::replace(&mut *done, true) {
         return;
     }
-    let parts = manager.parts(&(PAGE..user::END));
+    let parts = manager.parts_now(&(PAGE..user::END));
     if let Ok(file) = copy(manager, &parts) {
         let _gate = GATE.write();
         SHOWN.store(true, Relaxed);

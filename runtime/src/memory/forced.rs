@@ -33,7 +33,10 @@ impl Forced {
             return Self::Host(len);
         };
         let end = start.saturating_add(len);
-        let region = manager.mm().first_mapped(addresses(&(start..end)));
+        let region = {
+            let _gate = GATE.read();
+            manager.mm().first_mapped(addresses(&(start..end)))
+        };
         let region = region.map_or(end..end, |region| region.start.value()..region.end.value());
         match region.start {
             first if first > start => Self::Host(first - start),

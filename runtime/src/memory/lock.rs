@@ -37,7 +37,7 @@ pub fn lock(start: u64, len: u64, flags: u32) -> Result {
     light::leave(manager);
     host(flags | ON_FAULT)?;
     let bring = if flags & ON_FAULT == 0 { Bring::All } else { Bring::OnFault };
-    manager.parts(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
+    manager.parts_now(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
     Ok(0)
 }
 
@@ -55,7 +55,7 @@ pub fn unlock(start: u64, len: u64) -> Result {
     let first = start & !(PAGE - 1);
     let range = pages(first, len.saturating_add(start - first));
     if let (Some(manager), Some(range)) = (current(), range) {
-        manager.parts(&range).iter().try_for_each(|(part, _)| manager.unlock(part))?;
+        manager.parts_now(&range).iter().try_for_each(|(part, _)| manager.unlock(part))?;
     }
     Ok(result)
 }
@@ -74,7 +74,7 @@ pub fn lock_all(flags: u32) -> Result {
     if flags & MCL_CURRENT != 0 {
         let bring = if flags & MCL_ONFAULT == 0 { Bring::All } else { Bring::OnFault };
         let everything = 0..crate::user::END;
-        for (part, protection) in manager.parts(&everything) {
+        for (part, protection) in manager.parts_now(&everything) {
             if !protection.is_empty() {
                 manager.lock(&part, bring)?;
             }
@@ -90,7 +90,7 @@ pub fn unlock_all() -> Result {
     FUTURE.store(0, Release);
     if let Some(manager) = current() {
         let everything = 0..crate::user::END;
-        manager.parts(&everything).iter().try_for_each(|(part, _)| manager.unlock(part))?;
+        manager.parts_now(&everything).iter().try_for_each(|(part, _)| manager.unlock(part))?;
     }
     Ok(result)
 }

@@ -5,7 +5,7 @@
 
 use super::quota::Tree;
 use super::statistics::Observer;
-use super::{addresses, events, light, swap};
+use super::{GATE, addresses, events, light, swap};
 use crate::lock::Mutex;
 use crate::process;
 use crate::solitude;
@@ -154,7 +154,14 @@ impl Manager {
         &self.space
     }
 
-    /// The managed parts of a range with their rights, from the lowest up.
+    /// [`parts`](Self::parts) as they are now, for a caller that does not hold the gate.
+    pub fn parts_now(&self, range: &Range<u64>) -> Vec<(Range<u64>, Protection)> {
+        let _gate = GATE.read();
+        self.parts(range)
+    }
+
+    /// The managed parts of a range with their rights, from the lowest up. As in every look-up, the gate
+    /// is held: a fork would otherwise copy the lock of a look-up to a child where nobody releases it.
     pub fn parts(&self, range: &Range<u64>) -> Vec<(Range<u64>, Protection)> {
         let report = self.mm().maps(addresses(range));
         let cut = |region: &Range<VirtAddr>| {
@@ -163,14 +170,15 @@ impl Manager {
         report.iter().map(|region| (cut(&region.range), region.protection)).collect()
     }
 
-    /// Whether a page is managed.
+    /// Whether a page is managed. The gate is held.
     pub fn manages(&self, address: u64) -> bool {
         let page = VirtAddr(address & !(PAGE_SIZE - 1));
         self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
     }
 
-    /// Whether any page of a range is managed.
+    /// Whether any page of a range is managed now. The gate is not held.
     pub fn manages_any(&self, range: &Range<u64>) -> bool {
+        let _gate = GATE.read();
         self.mm().first_mapped(addresses(range)).is_some()
     }
 }

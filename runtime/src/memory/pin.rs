@@ -40,23 +40,22 @@ impl Pins {
     /// one call may keep.
     pub fn add(&mut self, start: u64, len: u64, access: Access) {
         if let Some(manager) = current() {
-            self.add_by(manager, start, len, |pins, part| pins.add_pages(manager, part, access));
+            self.add_by(start, len, |pins, range| pins.add_step(manager, &range, access));
         }
     }
 
     /// The same for present pages, under the gate held exclusively; returns how many were pinned.
     pub fn add_held(&mut self, manager: &Manager, start: u64, len: u64, access: Access) -> usize {
         let before = self.pages;
-        self.add_by(manager, start, len, |pins, part| pins.try_add(manager, &part, access).pages);
+        self.add_by(start, len, |pins, range| pins.try_step(manager, &range, access));
         self.pages - before
     }
 
     fn add_by(
         &mut self,
-        manager: &Manager,
         start: u64,
         len: u64,
-        mut pin: impl FnMut(&mut Self, Range<u64>) -> u64,
+        mut step: impl FnMut(&mut Self, Range<u64>) -> Option<Step>,
     ) {
         if len == 0 {
             return;
@@ -67,39 +66,43 @@ impl Pins {
         let end = asked.min(page.saturating_add(most));
         self.has_gaps |= end < asked;
         while page < end {
-            let Some(region) = manager.region_from(page..end) else { return };
-            page = region.start.max(page);
-            let part_end = region.end.min(end.next_multiple_of(PAGE));
-            while page < part_end {
+            let Some(Step { part, added }) = step(self, page..end) else { return };
+            page = part.start + added.pages * PAGE;
+            if page < part.end {
                 // The host refuses a page that does not allow the access.
-                let pinned = pin(self, page..part_end);
-                page += pinned * PAGE;
-                if page < part_end {
-                    self.has_gaps = true;
-                    page += PAGE;
-                }
+                self.has_gaps = true;
+                page += PAGE;
             }
         }
     }
 
-    /// Pins the pages of a range up to the first that does not allow the access; returns how many.
-    fn add_pages(&mut self, manager: &Manager, range: Range<u64>, access: Access) -> u64 {
+    /// Pins the first managed pages of a range up to the first that does not allow the access; `None`
+    /// if there are none.
+    fn add_step(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Option<Step> {
         for _ in 0..ATTEMPTS {
             let gate = GATE.read();
-            let added = self.try_add(manager, &range, access);
-            if !added.short {
-                return added.pages;
+            let step = self.try_step(manager, range, access)?;
+            if !step.added.short {
+                return Some(step);
             }
-            self.take_last_back(&added);
+            self.take_last_back(&step.added);
             drop(gate);
             room::try_to_make(manager);
         }
         // If there is no memory for a page, the call finds it absent and reports that.
         let _gate = GATE.read();
-        self.try_add(manager, &range, access).pages
+        self.try_step(manager, range, access)
     }
 
-    /// One attempt, under the gate.
+    /// One attempt, under the gate: a fork must not copy a lock that the look-up holds.
+    fn try_step(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Option<Step> {
+        let region = manager.region_from(range)?;
+        let end = region.end.min(range.end.next_multiple_of(PAGE));
+        let part = region.start.max(range.start)..end;
+        let added = self.try_add(manager, &part, access);
+        Some(Step { part, added })
+    }
+
     fn try_add(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Added {
         let _section = solitude::section(Thread::current());
         let (pin, refused) = manager.mm().pin_prefix(addresses(range), access);
@@ -161,6 +164,12 @@ impl Drop for Pins {
     }
 }
 
+/// What one step did to a part of a region.
+struct Step {
+    part: Range<u64>,
+    added: Added,
+}
+
 /// The pins of one attempt.
 struct Added {
     pages: u64,
@@ -169,9 +178,9 @@ struct Added {
 }
 
 impl Manager {
-    /// The first managed region that overlaps a range.
-    fn region_from(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let region = self.mm().first_mapped(addresses(&range))?;
+    /// The first managed region that overlaps a range. The gate is held.
+    fn region_from(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let region = self.mm().first_mapped(addresses(range))?;
         Some(region.start.value()..region.end.value())
     }
 }
