@@ -109,16 +109,7 @@ impl<T: Element> Avl<T> {
             return Err(element);
         }
         let key = element.key();
-        let mut path = Path::new();
-        let mut at = self.root;
-        while at != NONE {
-            path.push(at);
-            at = match key.cmp(&self.key(at)) {
-                Ordering::Less => self.links(at).left,
-                Ordering::Greater => self.links(at).right,
-                Ordering::Equal => return Err(element),
-            };
-        }
+        let Err(path) = self.path_to(key) else { return Err(element) };
         let new = self.nodes.len() as u32;
         let summary = element.summary(None, None);
         let links = Links { left: NONE, right: NONE, height: 1 };
@@ -134,7 +125,7 @@ impl<T: Element> Avl<T> {
 
     /// Takes out the element with this key.
     pub fn remove(&mut self, key: T::Key) -> Option<T> {
-        let mut path = self.path_to(key)?;
+        let mut path = self.path_to(key).ok()?;
         let target = path.last()?;
         let Links { left, right, .. } = self.links(target);
         if left != NONE && right != NONE {
@@ -159,7 +150,7 @@ impl<T: Element> Avl<T> {
     /// neighbours of the old one. Without an element to replace, the new one is given back.
     #[cfg(test)]
     pub fn replace(&mut self, key: T::Key, element: T) -> Result<T, T> {
-        let Some(path) = self.path_to(key) else { return Err(element) };
+        let Ok(path) = self.path_to(key) else { return Err(element) };
         let Some(target) = path.last() else { return Err(element) };
         let old = core::mem::replace(&mut self.nodes[target as usize].element, element);
         self.rebalance(path);
@@ -207,8 +198,8 @@ impl<T: Element> Avl<T> {
         Ok(())
     }
 
-    /// The nodes from the root to the one with this key.
-    fn path_to(&self, key: T::Key) -> Option<Path> {
+    /// The nodes from the root to the one with this key, or to the one below which it belongs.
+    fn path_to(&self, key: T::Key) -> Result<Path, Path> {
         let mut path = Path::new();
         let mut at = self.root;
         while at != NONE {
@@ -216,10 +207,10 @@ impl<T: Element> Avl<T> {
             at = match key.cmp(&self.key(at)) {
                 Ordering::Less => self.links(at).left,
                 Ordering::Greater => self.links(at).right,
-                Ordering::Equal => return Some(path),
+                Ordering::Equal => return Ok(path),
             };
         }
-        None
+        Err(path)
     }
 
     /// Restores balance, heights and summaries along a path, from its end up to the root.

@@ -243,6 +243,8 @@ errors! {
         BadRange = EINVAL, "The range is empty, wraps around or leaves its mapping.";
         NotShared = EINVAL, "The mapping is not shared.";
         NotEncodable = EINVAL, "The page number does not fit a page-table entry.";
+        NotPermitted = EPERM, "Locking memory is not permitted.";
+        LockLimit = EAGAIN, "The limit on locked memory is reached.";
         TooFar = EOVERFLOW, "The page number is past what a mapping may reach.";
         Unmappable = ENOMEM, "The piece could not be mapped on its own.";
         OutOfMemory = ENOMEM, "No memory for page tables.";

@@ -164,6 +164,13 @@ impl<M: Machine> Vma<M> {
         }
     }
 
+    /// Makes the region, which has no anonymous page left, like one that was never stored to.
+    pub(crate) fn forget_families(&mut self) {
+        (self.anon, self.unwritten) = (None, false);
+        self.ancestors.clear();
+        self.guests.clear();
+    }
+
     pub(crate) fn range(&self) -> Range<VirtAddr> {
         self.start..self.end
     }

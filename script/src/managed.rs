@@ -231,10 +231,16 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn pwrite(&self, file: File, offset: u64, bytes: &[u8]) -> Outcome {
+        if offset.saturating_add(bytes.len() as u64) > LAST_OFFSET {
+            return Outcome::Errno(Errno::EINVAL);
+        }
         answer(self.files[&file.0].file.write_all_at(offset, bytes), |error| error.errno())
     }
 
     fn pread(&self, file: File, offset: u64, length: u64) -> Outcome {
+        if offset.saturating_add(length.min(1)) > LAST_OFFSET {
+            return Outcome::Errno(Errno::EINVAL);
+        }
         let opened = &self.files[&file.0].file;
         let read = opened.len().and_then(|end| {
             let mut bytes = vec![0; length.min(end.saturating_sub(offset)) as usize];
@@ -477,6 +483,9 @@ enum Room {
 /// The signal of an illegal instruction, with the code for an illegal operand.
 const SIGILL: i32 = 4;
 const ILL_ILLOPN: i32 = 2;
+
+/// No file reaches further.
+const LAST_OFFSET: u64 = i64::MAX as u64;
 
 /// The content of a file is in memory, which limits its length.
 const LONGEST_FILE: u64 = 8 << 30;

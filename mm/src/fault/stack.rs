@@ -93,11 +93,9 @@ impl<M: Machine> Mm<M> {
             }
         }
         let total = self.usage.total.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        let locked = self.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
         let limits = &self.limits;
         total + grow <= limits.address_space.load(Ordering::Relaxed)
             && size <= limits.stack.load(Ordering::Relaxed)
-            && (!vma.has(VmaFlags::LOCKED)
-                || locked + grow <= limits.locked.load(Ordering::Relaxed))
+            && self.may_lock(vma.flags, grow)
     }
 }

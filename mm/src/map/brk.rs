@@ -76,7 +76,12 @@ impl<M: Machine> Exclusive<'_, M> {
         mm.map_fixed(self, &request, more).ok()
     }
 
+    /// Unmaps the end of the heap, if it can. Where nothing is mapped, the break stays, as in Linux since 6.2.
     fn shrink_heap(&self, less: Range<VirtAddr>) -> bool {
+        let mm = self.mm();
+        if mm.regions.read(&mm.manager.order, |tree| tree.is_free(less.clone())) {
+            return false;
+        }
         if self.splits(&less) && self.room_for(1).is_err() || self.meets_seal(&less) {
             return false;
         }

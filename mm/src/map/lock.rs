@@ -76,6 +76,14 @@ impl<M: Machine> Mm<M> {
         if stay == Stay::Locked { self.bring_in(range) } else { Ok(()) }
     }
 
+    /// Whether so much new memory with these flags keeps the limit on locked memory (`RLIMIT_MEMLOCK`). What it
+    /// replaces counts too, as in Linux.
+    pub(crate) fn may_lock(&self, flags: VmaFlags, length: u64) -> bool {
+        let locked = self.usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
+        let limit = self.limits.locked.load(Ordering::Relaxed);
+        !flags.contains(VmaFlags::LOCKED) || locked.saturating_add(length) <= limit
+    }
+
     /// How much of a range is locked.
     fn locked_bytes(&self, range: &Range<VirtAddr>) -> u64 {
         let regions = self.overlapping(range.clone());

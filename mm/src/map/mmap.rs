@@ -396,10 +396,7 @@ impl<M: Machine> Exclusive<'_, M> {
         let mm = self.mm();
         let limits = &mm.limits;
         let bytes = |pages: &AtomicI64| pages.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        let locked = bytes(&mm.usage.locked);
-        if plan.flags.contains(VmaFlags::LOCKED)
-            && locked + plan.length > limits.locked.load(Ordering::Relaxed)
-        {
+        if !mm.may_lock(plan.flags, plan.length) {
             return Err(MapError::LockLimit);
         }
         if self.room_for(2).is_err() {

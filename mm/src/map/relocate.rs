@@ -134,7 +134,7 @@ impl<M: Machine> Exclusive<'_, M> {
         // A fault may have made a table at the old place before the region left the tree; no other
         // does from here on.
         if let Err(error) = self.make_tables(from, to) {
-            self.put_back(vma, vma.flags, rest, &[old, new]);
+            self.put_back(vma.part(mm.manager.vma_id(), vma.range()), rest, &[old, new]);
             note_move();
             return Err(error);
         }
@@ -145,8 +145,13 @@ impl<M: Machine> Exclusive<'_, M> {
                 rest.len()
             }
             OldPlace::Kept => {
+                let mut kept = vma.part(mm.manager.vma_id(), vma.range());
                 // Its pages are no longer locked in memory.
-                self.put_back(vma, vma.flags.difference(VmaFlags::LOCKS), rest, &[old]);
+                kept.flags.remove(VmaFlags::LOCKS);
+                if *from == vma.range() {
+                    kept.forget_families();
+                }
+                self.put_back(kept, rest, &[old]);
                 1
             }
         };
@@ -157,15 +162,7 @@ impl<M: Machine> Exclusive<'_, M> {
 
     /// Makes one region again where one was taken apart. `parts` are its remains in the tree, and
     /// `moving` what only the reverse maps know.
-    fn put_back(
-        &self,
-        vma: &Vma<M>,
-        flags: VmaFlags,
-        parts: Vec<Arc<Vma<M>>>,
-        moving: &[Arc<Vma<M>>],
-    ) {
-        let mut whole = vma.part(self.mm().manager.vma_id(), vma.range());
-        whole.flags = flags;
+    fn put_back(&self, whole: Vma<M>, parts: Vec<Arc<Vma<M>>>, moving: &[Arc<Vma<M>>]) {
         self.apply_moving(&Edit { out: parts, into: vec![Arc::new(whole)] }, moving, &[]);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::edit::Exclusive;
 use crate::error::{MapError, RemapError};
-use crate::machine::{Machine, PAGE_SIZE, VirtAddr};
+use crate::machine::{Machine, VirtAddr};
 use crate::map::mmap::is_data;
 use crate::map::relocate::{OldPlace, Remapped, Sizes};
 use crate::map::{Placement, pages_up};
@@ -275,13 +275,11 @@ impl<M: Machine> Exclusive<'_, M> {
             return Ok(());
         }
         let limits = &self.mm().limits;
-        let usage = &self.mm().usage;
         let grow = sizes.new - sizes.old;
         if vma.has(VmaFlags::DONTEXPAND) {
             return Err(RemapError::NotResizable);
         }
-        let locked = usage.locked.load(Ordering::Relaxed).max(0) as u64 * PAGE_SIZE;
-        if vma.has(VmaFlags::LOCKED) && locked + grow > limits.locked.load(Ordering::Relaxed) {
+        if !self.mm().may_lock(vma.flags, grow) {
             return Err(RemapError::LockLimit);
         }
         let data = is_data(vma.flags).then(|| self.data_bytes(&(address..address)));

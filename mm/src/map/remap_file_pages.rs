@@ -58,12 +58,6 @@ impl<M: Machine> Mm<M> {
                 self.enter_file_entries(&range, index)?;
             }
         } else {
-            if index + pages > LAST_INDEX {
-                return Err(RemapPagesError::TooFar);
-            }
-            if exclusive.meets_seal(&range) {
-                return Err(RemapPagesError::Sealed);
-            }
             exclusive.remap_as_region(&vma, &range, index)?;
         }
         drop(exclusive);
@@ -131,31 +125,34 @@ impl<M: Machine> Exclusive<'_, M> {
         self.apply(&Edit { out: vec![vma.clone()], into: vec![Arc::new(nonlinear)] });
     }
 
-    /// Maps the piece as a region of its own (J10).
+    /// Maps the piece as a region of its own (J10). It is a new mapping, which checks what `mmap` checks, in the
+    /// same order.
     fn remap_as_region(
         &self,
         vma: &Arc<Vma<M>>,
         range: &Range<VirtAddr>,
         index: u64,
     ) -> Result<(), RemapPagesError> {
+        let length = range.end - range.start;
+        let flags = self.piece_flags(vma);
+        if vma.has(VmaFlags::LOCKED) && self.mm().limits.locked.load(Ordering::Relaxed) == 0 {
+            return Err(RemapPagesError::NotPermitted);
+        }
+        if !self.mm().may_lock(flags, length) {
+            return Err(RemapPagesError::LockLimit);
+        }
+        if index + (length >> PAGE_SHIFT) > LAST_INDEX {
+            return Err(RemapPagesError::TooFar);
+        }
         self.room_for(2).map_err(|_| RemapPagesError::Unmappable)?;
-        let manager = &self.mm().manager;
-        let mut piece =
-            Vma::new(manager.vma_id(), range.clone(), vma.flags, index, vma.file.clone());
-        // What is not said here is as in a fresh mapping: advice is reset, and a lock on fault is one at once.
-        let kept = VmaFlags::ACCESS
-            | VmaFlags::SHARED
-            | VmaFlags::MAYREAD
-            | VmaFlags::MAYWRITE
-            | VmaFlags::MAYEXEC
-            | VmaFlags::MAYSHARE
-            | VmaFlags::LOCKED;
-        piece.flags &= kept;
-        piece.flags |= VmaFlags::from_bits_truncate(self.mm().locks_new.load(Ordering::Relaxed));
+        if self.meets_seal(range) {
+            return Err(RemapPagesError::Sealed);
+        }
+        let id = self.mm().manager.vma_id();
+        let mut piece = Vma::new(id, range.clone(), flags, index, vma.file.clone());
         if vma.has(VmaFlags::PFNMAP) {
             // A device's memory never leaves.
             piece.flags.remove(VmaFlags::LOCKS);
-            piece.flags |= VmaFlags::DEVICE;
         }
         if let Some(file) = &piece.file {
             file.opened();
@@ -163,5 +160,20 @@ impl<M: Machine> Exclusive<'_, M> {
         self.unmap(range);
         self.insert(piece);
         Ok(())
+    }
+
+    /// The flags of a piece of a region. What is not said here is as in a fresh mapping: advice is reset, and a
+    /// lock on fault is one at once.
+    fn piece_flags(&self, vma: &Vma<M>) -> VmaFlags {
+        let kept = VmaFlags::ACCESS
+            | VmaFlags::SHARED
+            | VmaFlags::MAYREAD
+            | VmaFlags::MAYWRITE
+            | VmaFlags::MAYEXEC
+            | VmaFlags::MAYSHARE
+            | VmaFlags::LOCKED;
+        let device = if vma.has(VmaFlags::PFNMAP) { VmaFlags::DEVICE } else { VmaFlags::empty() };
+        let locks = VmaFlags::from_bits_truncate(self.mm().locks_new.load(Ordering::Relaxed));
+        vma.flags & kept | locks | device
     }
 }

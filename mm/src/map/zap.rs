@@ -4,6 +4,7 @@ use crate::entries::GUARD;
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, PAGE_SIZE, VirtAddr};
 use crate::mm::{Kind, Mm};
 use crate::page::PageFlags;
+use crate::pending::Noted;
 use crate::tlb::{After, Gather};
 use crate::vma::{Vma, VmaFlags};
 use core::ops::{ControlFlow, Range};
@@ -96,23 +97,29 @@ impl<M: Machine> Mm<M> {
     /// Fills the page of one address with zeros, if it is pinned.
     fn wipe_pinned(&self, vma: &Vma<M>, page: Range<VirtAddr>) {
         let manager = &self.manager;
-        let pinned = |hold: bool| {
+        let machine = &*manager.machine;
+        // Calls `note` with the page's entry locked.
+        let pinned = |note: &mut dyn FnMut(Frame)| {
             let cursor = self.existing_entries(page.clone())?;
             let entry = cursor.entry(page.start);
             let stays = vma.is_alive() && self.stays_for_pin(vma, &entry);
             let frame = entry.frame().filter(|_| stays)?;
-            if hold {
-                manager.page(frame).hold(&*manager.machine);
-            }
+            note(frame);
             Some(frame)
         };
         let _engaged = manager.engage();
-        let Some(frame) = pinned(true) else { return };
+        let Some(frame) = pinned(&mut |frame| manager.page(frame).hold(machine)) else { return };
         // The kernel's own stores hold the page lock, and so a fork has to wait.
         manager.lock_page(frame);
-        if pinned(false) == Some(frame) {
-            manager.machine.zero(frame);
+        // Noted like a change of the entry, so that a seal waits for the zeros.
+        let mut noted = Noted::default();
+        let still = pinned(&mut |_| self.pending.note(&mut noted, page.start, machine));
+        if still == Some(frame) {
+            machine.zero(frame);
             manager.mark_dirty(manager.page(frame));
+        }
+        if still.is_some() {
+            self.pending.flushed(noted, core::iter::once(page.start), machine);
         }
         manager.unlock_and_put(frame);
     }

@@ -86,6 +86,18 @@ fn shared_pages(
     (manager, space, child)
 }
 
+fn end<const N: usize>(
+    threads: [JoinHandle<()>; N],
+    child: AddressSpace<Machine>,
+    manager: &Manager<Machine>,
+) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    drop(child);
+    manager.check().unwrap();
+}
+
 #[test]
 fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     let gates = Gates::default();
@@ -105,11 +117,7 @@ fn a_later_change_does_not_keep_who_waits_for_earlier_ones() {
     let late = ends.recv_timeout(Duration::from_secs(60));
     assert!(late.is_ok(), "munmap waits for the flush of an entry changed after");
     let_second.send(()).unwrap();
-    for thread in [first, second, unmap] {
-        thread.join().unwrap();
-    }
-    drop(child);
-    manager.check().unwrap();
+    end([first, second, unmap], child, &manager);
 }
 
 /// A fault replaces one page, and another thread's flush of another page is none of its business.
@@ -127,11 +135,7 @@ fn a_fault_does_not_wait_for_the_flush_of_another_page() {
     let in_time = ends.recv_timeout(Duration::from_secs(60));
     let_first.send(()).unwrap();
     assert!(in_time.is_ok(), "a store waits for the flush of another page");
-    for thread in [first, other] {
-        thread.join().unwrap();
-    }
-    drop(child);
-    manager.check().unwrap();
+    end([first, other], child, &manager);
 }
 
 /// A processor may still use the page that was there.
@@ -155,9 +159,5 @@ fn a_fault_waits_for_the_flush_of_its_own_page() {
     assert!(early.is_err(), "a page was replaced that a processor may still use");
     let late = ends.recv_timeout(Duration::from_secs(60));
     assert!(late.is_ok(), "the flush did not wake the fault");
-    for thread in [drops, store] {
-        thread.join().unwrap();
-    }
-    drop(child);
-    manager.check().unwrap();
+    end([drops, store], child, &manager);
 }

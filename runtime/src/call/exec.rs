@@ -191,8 +191,8 @@ struct Closed<'a> {
 impl<'a> Closed<'a> {
     /// `None` if a signal waits for delivery already.
     fn new(thread: &'a Thread) -> Option<Self> {
-        let before = sys::exchange_mask(signal::ALL);
-        (!thread.has_pending()).then_some(Self { thread, before })
+        let before = signal::shut_out(thread)?;
+        Some(Self { thread, before })
     }
 }
 

@@ -5,9 +5,9 @@ use crate::entry::{self, NOT_STARTED};
 use crate::frame::AltStack;
 use crate::signal::action::Action;
 use crate::signal::{
-    self, Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask,
+    Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask, shut_out,
 };
-use crate::sys::{self, Errno, Result};
+use crate::sys::{Errno, Result};
 use crate::user;
 use linux_raw_sys::general as nr;
 
@@ -18,8 +18,8 @@ impl Call<'_> {
     pub(super) fn signal(&mut self) -> Outcome {
         match self.number {
             // A signal that has come is not blocked yet, and its handler runs before the call.
-            nr::__NR_rt_sigreturn if !self.keeps_signals_out() => Outcome::Raw(NOT_STARTED),
-            nr::__NR_rt_sigprocmask if self.args[1] != 0 && !self.keeps_signals_out() => {
+            nr::__NR_rt_sigreturn if shut_out(self.thread).is_none() => Outcome::Raw(NOT_STARTED),
+            nr::__NR_rt_sigprocmask if self.args[1] != 0 && shut_out(self.thread).is_none() => {
                 Outcome::Raw(NOT_STARTED)
             }
             nr::__NR_rt_sigreturn => {
@@ -34,12 +34,6 @@ impl Call<'_> {
             nr::__NR_signalfd | nr::__NR_signalfd4 => self.descriptor_of_signals(),
             _ => self.alternate_stack().into(),
         }
-    }
-
-    /// Blocks all signals until the return from this call; false if one waits for delivery already.
-    fn keeps_signals_out(&self) -> bool {
-        sys::exchange_mask(signal::ALL);
-        !self.thread.has_pending()
     }
 
     /// `rt_sigaction(2)`.

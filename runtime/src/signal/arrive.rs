@@ -2,7 +2,7 @@
 
 use super::action::{Action, IGNORE};
 use super::restart::{self, Faulted};
-use super::{ALL, Set, deliver, deliver_default_at_once};
+use super::{ALL, Set, deliver, deliver_default_at_once, shut_out};
 use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
@@ -139,9 +139,7 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
 /// Blocks all signals in the interrupted call where one of the program's came during this handler, which
 /// blocks none: it waits for the way out of that call, and there is room for one.
 fn keep_closed(thread: &Thread, context: &mut Context) {
-    // Between the look and the return none may come.
-    sys::exchange_mask(ALL);
-    if thread.has_pending() {
+    if shut_out(thread).is_none() {
         context.mask = ALL;
         entry::leave_window(&mut context.registers);
     }
@@ -179,8 +177,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
     let (info, context) = unsafe { (&*info, &mut *context) };
     let is_ours = thread.has_stack_at(context.registers.rsp);
     if let Some(info) = tracer::shown(thread, info) {
-        sys::exchange_mask(ALL);
-        if thread.has_pending() {
+        if shut_out(thread).is_none() {
             // It comes after the one that waits, whose handler may not be interrupted by it.
             thread.held().put(&info);
         } else {
@@ -199,10 +196,10 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
                 unsafe { restart::restart(thread, context, faulted) }
             }
             memory::Answer::Signal(info) => {
-                sys::exchange_mask(ALL);
+                let is_first = shut_out(thread).is_some();
                 // A signal that waits comes first, as its handler could not once the one of the access
                 // blocks it. Then the access is made again.
-                if is_ours || !thread.has_pending() {
+                if is_ours || is_first {
                     on_bad_access(thread, context, &info);
                 }
             }

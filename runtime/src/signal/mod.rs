@@ -94,6 +94,14 @@ const fn bit(signal: i32) -> u64 {
 /// All signals but those that the runtime needs: blocked while a signal waits.
 pub const ALL: u64 = Set(u64::MAX).for_kernel();
 
+/// Blocks all signals, and returns the mask before; `None` if a signal waits for delivery already, which comes
+/// before whatever the caller is about to do.
+pub fn shut_out(thread: &Thread) -> Option<u64> {
+    let before = sys::exchange_mask(ALL);
+    // Only now: none may come between the look and what follows.
+    (!thread.has_pending()).then_some(before)
+}
+
 /// The mask that the program sees, if the kernel has `mask`.
 pub fn believed_mask(thread: &Thread, mask: u64) -> Set {
     Set(Set(mask).for_kernel() | thread.believed.get().0)

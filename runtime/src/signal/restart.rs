@@ -4,7 +4,7 @@
 //! still has every register, and the mask of signals is the interrupted code's. So the registers are
 //! loaded from there, and `iret` loads the last ones at once.
 
-use crate::frame::{Context, Registers, fpstate_len};
+use crate::frame::{Context, Registers};
 use crate::signal::deliver::{SEGMENTS, SEGMENTS_MASK};
 use crate::site;
 use crate::thread::Thread;
@@ -122,18 +122,13 @@ pub enum Faulted {
 /// The context must be unchanged since the kernel gave it to the running handler, whose action blocks no
 /// signal.
 pub unsafe fn restart(thread: &Thread, context: &Context, faulted: Faulted) {
-    /// The minimum state for `xrstor`: the legacy area and its header.
-    const LEAST: usize = 576;
     /// The flag of a nested task, with which `iret` fails.
     const NESTED: u64 = 1 << 14;
     let registers = &context.registers;
     let is_usual = registers.segments & SEGMENTS_MASK == SEGMENTS && registers.eflags & NESTED == 0;
-    if !is_usual || !site::may_resume(registers) {
-        return;
-    }
     // SAFETY: the kernel wrote the state, on this stack; the caller vouches for the rest.
     unsafe {
-        if fpstate_len(registers.fpstate) < LEAST {
+        if !is_usual || !site::may_resume(registers) {
             return;
         }
         match faulted {

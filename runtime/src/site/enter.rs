@@ -421,15 +421,9 @@ pub fn shown(registers: &Registers) -> Option<u64> {
 /// The context must be the kernel's for the running handler, and may differ from the
 /// interrupted code's only in registers, as after a call.
 pub unsafe fn resume(thread: &Thread, context: &Context) {
-    /// The minimum state for `xrstor`: the legacy area and its header.
-    const LEAST: usize = 576;
-    let registers = &context.registers;
-    if !may_resume(registers) {
-        return;
-    }
     // SAFETY: the kernel wrote the state, on this stack; the caller vouches for the rest.
     unsafe {
-        if fpstate_len(registers.fpstate) >= LEAST {
+        if may_resume(&context.registers) {
             pagefault_resume(context, core::ptr::from_ref(thread).cast());
         }
     }
@@ -437,9 +431,15 @@ pub unsafe fn resume(thread: &Thread, context: &Context) {
 
 /// Whether the code with these registers, of a frame of the kernel's, may be continued without
 /// `rt_sigreturn`.
-pub fn may_resume(registers: &Registers) -> bool {
+///
+/// # Safety
+/// The vector state that the registers name, if any, must be as the kernel wrote it.
+pub unsafe fn may_resume(registers: &Registers) -> bool {
+    /// The minimum state for `xrstor`: the legacy area and its header.
+    const LEAST: usize = 576;
     let is_usual = registers.eflags as u32 & UNUSUAL == 0 && registers.fpstate != 0;
-    is_usual && MAY_RESUME.load(Relaxed)
+    // SAFETY: the caller vouches for the state.
+    is_usual && MAY_RESUME.load(Relaxed) && unsafe { fpstate_len(registers.fpstate) } >= LEAST
 }
 
 /// Whether a handler may exit without `rt_sigreturn`.

@@ -6,7 +6,7 @@ use crate::interleavings::scene::{Scene, for_seeds};
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::SeqCst;
 use pagefault::error::Errno;
-use pagefault::machine::Protection;
+use pagefault::machine::{Access, Protection};
 use pagefault::{
     Advice, File, FileAccess, LockAll, MapOptions, MapRequest, Move, Placement, RegionReport,
     RemapRequest, Sharing, Source, VmaFlags,
@@ -26,31 +26,35 @@ fn against_a_seal(name: &str, protection: Protection, verb: Verb) {
     for_seeds(name, |scene, seed| {
         scene.filled(4, 40);
         scene.mm().mprotect(at(1), PAGE, protection).unwrap();
-        let sealed = AtomicBool::new(false);
-        let seal: Task<'_> = Box::new(|| {
-            if scene.mm().seal(at(1), PAGE).is_err() {
-                return;
-            }
-            sealed.store(true, SeqCst);
-            let look = || {
-                let region = regions(scene).into_iter().find(|it| it.range.contains(&at(1)));
-                (region.map(|it| (it.protection, it.flags)), scene.load(1, at(1)))
-            };
-            let seen = look();
-            for _ in 0..8 {
-                assert_eq!(look(), seen, "a sealed mapping changed");
-            }
-        });
-        let change: Task<'_> = Box::new(|| {
-            let is_sealed = sealed.load(SeqCst);
-            match verb(scene) {
-                Ok(()) => assert!(!is_sealed, "a sealed mapping was changed"),
-                Err(error) => assert_eq!(error, Errno::EPERM),
-            }
-        });
-        scene.explore(seed, vec![change, seal]);
-        assert_eq!(verb(scene).is_err(), sealed.load(SeqCst));
+        race_a_seal(scene, seed, verb);
     });
+}
+
+fn race_a_seal(scene: &Scene, seed: u64, verb: Verb) {
+    let sealed = AtomicBool::new(false);
+    let seal: Task<'_> = Box::new(|| {
+        if scene.mm().seal(at(1), PAGE).is_err() {
+            return;
+        }
+        sealed.store(true, SeqCst);
+        let look = || {
+            let region = regions(scene).into_iter().find(|it| it.range.contains(&at(1)));
+            (region.map(|it| (it.protection, it.flags)), scene.load(1, at(1)))
+        };
+        let seen = look();
+        for _ in 0..8 {
+            assert_eq!(look(), seen, "a sealed mapping changed");
+        }
+    });
+    let change: Task<'_> = Box::new(|| {
+        let is_sealed = sealed.load(SeqCst);
+        match verb(scene) {
+            Ok(()) => assert!(!is_sealed, "a sealed mapping was changed"),
+            Err(error) => assert_eq!(error, Errno::EPERM),
+        }
+    });
+    scene.explore(seed, vec![change, seal]);
+    assert_eq!(verb(scene).is_err(), sealed.load(SeqCst));
 }
 
 #[test]
@@ -92,6 +96,18 @@ fn a_seal_against_a_move_onto_it() {
 fn a_seal_against_advice_that_drops() {
     against_a_seal("seal and MADV_DONTNEED", Protection::READ, |scene| {
         Ok(scene.mm().madvise(at(1), PAGE, Advice::DontNeed)?)
+    });
+}
+
+/// A pinned page stays, and is filled with zeros.
+#[test]
+fn a_seal_against_advice_that_empties_a_pinned_page() {
+    for_seeds("seal and MADV_DONTNEED of a pin", |scene, seed| {
+        scene.filled(4, 40);
+        scene.mm().mprotect(at(1), PAGE, Protection::READ).unwrap();
+        let pin = scene.mm().pin(at(1)..at(2), Access::Read).unwrap();
+        race_a_seal(scene, seed, |scene| Ok(scene.mm().madvise(at(1), PAGE, Advice::DontNeed)?));
+        drop(pin);
     });
 }
 

@@ -2,11 +2,12 @@
 
 use super::world;
 use crate::common::{PAGE, RW, at, map, world_with};
-use pagefault::error::{LockError, RemapError};
+use core::sync::atomic::Ordering::Relaxed;
+use pagefault::error::{LockError, RemapError, RemapPagesError};
 use pagefault::machine::VirtAddr;
 use pagefault::{
-    Advice, Config, File, FileAccess, MapRequest, Move, Overcommit, Placement, RemapRequest,
-    Sharing, Source,
+    Advice, Config, File, FileAccess, LockAll, MapRequest, Move, NonlinearPolicy, Overcommit,
+    Placement, RemapRequest, Sharing, Source,
 };
 
 #[test]
@@ -123,12 +124,44 @@ fn c16_pages_read_ahead_can_leave_again() {
     assert_eq!(world.sim.usage().allocated, 0);
 }
 
+/// A piece of a locked mapping is a new mapping, which counts beside the one that it replaces.
+#[test]
+fn c19_a_locked_piece_counts_towards_the_limit() {
+    let world = world_with(64, Config { nonlinear: NonlinearPolicy::Regions, ..Config::default() });
+    let space = world.process();
+    let mm = space.mm();
+    let request = MapRequest::anonymous(8 * PAGE).at(at(0)).shared();
+    mm.mmap(&request).unwrap();
+    let limit = |pages: u64| mm.limits().locked.store(pages * PAGE, Relaxed);
+    limit(8);
+    mm.mlock(at(0), 8 * PAGE).unwrap();
+    let before = mm.maps(at(0)..at(8));
+    let remap = |page: u64, index: u64| mm.remap_file_pages(at(page), PAGE, index);
+    assert_eq!(remap(0, 3), Err(RemapPagesError::LockLimit));
+    assert_eq!(remap(0, 1 << 51), Err(RemapPagesError::LockLimit));
+    limit(0);
+    assert_eq!(remap(0, 1 << 51), Err(RemapPagesError::NotPermitted));
+    assert_eq!(mm.maps(at(0)..at(8)), before);
+    limit(9);
+    remap(0, 3).unwrap();
+    assert_eq!(mm.usage().locked, 8);
+    // What is not locked needs no room, unless all new mappings are locked.
+    mm.munlock(at(0), 8 * PAGE).unwrap();
+    limit(0);
+    remap(1, 5).unwrap();
+    limit(8);
+    mm.mlockall(LockAll::FUTURE).unwrap();
+    limit(0);
+    assert_eq!(remap(2, 6), Err(RemapPagesError::LockLimit));
+    world.check();
+}
+
 #[test]
 fn c17_what_is_locked_counts_once_towards_the_limit() {
     let (world, _disk) = world(64).with_disk(64);
     let space = world.process();
     map(&space, 0, 20, RW);
-    space.mm().limits().locked.store(8 * PAGE, std::sync::atomic::Ordering::Relaxed);
+    space.mm().limits().locked.store(8 * PAGE, Relaxed);
     space.mm().mlock(at(0), 6 * PAGE).unwrap();
     // Six of these eight are locked already.
     space.mm().mlock(at(0), 8 * PAGE).unwrap();
