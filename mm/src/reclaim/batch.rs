@@ -8,8 +8,9 @@ use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Part, Stale, SwapSlot,
 use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
-use crate::reclaim::queue::{Sight, Which};
+use crate::reclaim::queue::Sight;
 use crate::reclaim::stales::Stales;
+use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
 use crate::word::Word;
@@ -53,12 +54,12 @@ pub(super) enum State {
     /// No entry, no cache: free it after the flush.
     Gone(Option<VirtAddr>),
     /// Not evicted now; goes back into this queue.
-    Kept(Which),
+    Kept(Queue),
 }
 
 struct Victim<M: Machine> {
     frame: Frame,
-    from: Which,
+    from: Queue,
     force: Force,
     state: State,
     /// Its object. If the last reference to it were dropped while its pages are locked, the end of
@@ -70,7 +71,7 @@ struct Victim<M: Machine> {
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) frame: Frame,
-    from: Which,
+    from: Queue,
     force: Force,
     state: State,
 }
@@ -117,11 +118,11 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// Takes a page into the batch, or puts it back into a queue. The caller gives up one
     /// reference.
-    pub(crate) fn consider(&mut self, frame: Frame, from: Which, force: Force) {
+    pub(crate) fn consider(&mut self, frame: Frame, from: Queue, force: Force) {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock(&*manager.machine) {
-            self.put_back(frame, Which::Main);
+            self.put_back(frame, Queue::Main);
             return;
         }
         let object = match page.owner() {
@@ -134,7 +135,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         // again before any page of the main queue.
         if is_kept || page.refs() > self.expected_refs(frame, force) {
             manager.unlock_page(frame);
-            self.put_back(frame, Which::Main);
+            self.put_back(frame, Queue::Main);
             return;
         }
         self.victims.push(Victim { frame, from, force, state: State::Chosen, _object: object });
@@ -146,7 +147,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         page.maps() + page.cache_refs() + 1 + u32::from(force == Force::Regardless)
     }
 
-    fn put_back(&self, frame: Frame, to: Which) {
+    fn put_back(&self, frame: Frame, to: Queue) {
         let manager = self.manager;
         manager.queues.push(&manager.pages, &manager.order, frame, to);
         manager.put(frame);
@@ -200,7 +201,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
             Cleaned::Needless => State::Clean(Still::Alone),
             Cleaned::Moving => State::Kept(subject.from),
-            Cleaned::Pinned | Cleaned::Spared => State::Kept(Which::Main),
+            Cleaned::Pinned | Cleaned::Spared => State::Kept(Queue::Main),
         }
     }
 
@@ -210,7 +211,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         let page = self.manager.page(frame);
         // Whether such a page was stored to, only the entry tells.
         let is_told = PageFlags::LAZY_FREE | PageFlags::SWAP_CACHE | PageFlags::REFERENCED;
-        from == Which::Standby
+        from == Queue::Standby
             && page.maps() == 1
             && page.is_anon()
             && !page.has(is_told)
@@ -229,7 +230,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         // On a machine without accessed bits, before standby the mark means only that the page was
         // mapped.
         let sees_use = manager.queues.sight() == Sight::Bits
-            || matches!(purpose, Purpose::Eviction(_, Which::Standby));
+            || matches!(purpose, Purpose::Eviction(_, Queue::Standby));
         loop {
             let (mut left, mut dirty, mut pinned, mut alone) = (false, false, false, false);
             let stales = &mut self.stales;
@@ -282,7 +283,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         match manager.launder(subject.frame) {
             Ok(slot) => State::Written(still, slot),
-            Err(()) => State::Kept(Which::Main),
+            Err(()) => State::Kept(Queue::Main),
         }
     }
 
@@ -350,12 +351,10 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.keep(page, slot, for_object)
     }
 
-    /// Remembers a page that leaves, in case it comes back soon.
+    /// Tells the policy of a page that left, in case it comes back soon.
     fn remember(&self, key: Option<Key>) {
-        if let Some(key) = key
-            && self.manager.queues.sight() == Sight::Bits
-        {
-            self.manager.queues.remember(key.hash());
+        if let Some(key) = key {
+            self.manager.replacement.evicted(key.hash());
         }
     }
 
@@ -369,7 +368,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         if slot.is_some() {
             self.manager.mark_dirty(page);
         }
-        State::Kept(Which::Main)
+        State::Kept(Queue::Main)
     }
 
     /// Takes a page out of its cache, unless a new reference was taken (spec F21). For shared
@@ -443,7 +442,7 @@ enum Purpose {
     /// To bring its file up to date; the page stays.
     WriteBack,
     /// To evict it, unless it is worth keeping.
-    Eviction(Force, Which),
+    Eviction(Force, Queue),
 }
 
 /// The new slot of an anonymous page: the first entry that is taken gets its reference.
@@ -497,7 +496,7 @@ fn take_entry<M: Machine>(
     let page = manager.page(frame);
     let entry = spot.cursor.entry(spot.address);
     let Entry::Present { accessed, protection, .. } = entry else { return None };
-    let sees_use = manager.queues.sight() == Sight::Bits || from == Which::Standby;
+    let sees_use = manager.queues.sight() == Sight::Bits || from == Queue::Standby;
     let spared = accessed && force == Force::Polite && sees_use;
     let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
     let stored_to = match still {

@@ -18,6 +18,7 @@ mod merging;
 mod model;
 mod pinning;
 mod reading;
+mod replacement;
 mod requirements;
 mod sharing;
 mod standby;
