@@ -9,6 +9,7 @@ use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
 use crate::reclaim::queue::Sight;
+use crate::reclaim::spare::SpareSlots;
 use crate::reclaim::stales::Stales;
 use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
@@ -57,11 +58,11 @@ pub(super) enum State {
     Kept(Queue),
 }
 
-struct Victim<M: Machine> {
-    frame: Frame,
+pub(super) struct Victim<M: Machine> {
+    pub(super) frame: Frame,
     from: Queue,
     force: Force,
-    state: State,
+    pub(super) state: State,
     /// Its object. If the last reference to it were dropped while its pages are locked, the end of
     /// the object would wait for them for ever.
     _object: Option<Arc<Mapping<M>>>,
@@ -90,14 +91,15 @@ pub(super) enum Ahead {
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
     pub(super) manager: &'a Manager<M>,
-    victims: ArrayVec<Victim<M>, 32>,
+    pub(super) victims: ArrayVec<Victim<M>, { SpareSlots::MOST }>,
     pub(super) stales: Stales<M>,
     pub(super) near: Option<Near<M>>,
+    pub(super) spare: SpareSlots,
 }
 
 impl<'a, M: Machine> Batch<'a, M> {
     /// The most pages in a batch.
-    pub(crate) const SIZE: usize = 32;
+    pub(crate) const SIZE: usize = SpareSlots::MOST;
 
     pub(crate) const fn new(manager: &'a Manager<M>) -> Self {
         Self::near(manager, None)
@@ -105,7 +107,8 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// A batch whose pages are probably in the region where another batch found its last page.
     pub(super) const fn near(manager: &'a Manager<M>, near: Option<Near<M>>) -> Self {
-        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near }
+        let spare = SpareSlots::new();
+        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near, spare }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -157,7 +160,9 @@ impl<'a, M: Machine> Batch<'a, M> {
     pub(crate) fn evict(&mut self) -> usize {
         self.each(Ahead::Lookup, Self::clean);
         self.flush();
+        self.take_slots();
         self.each(Ahead::Content, Self::write);
+        self.return_slots();
         self.each(Ahead::Nothing, Self::unmap);
         self.flush();
         self.each(Ahead::Nothing, Self::leave);
@@ -281,7 +286,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         if discard && page.maps() == 1 {
             return State::Written(still, None);
         }
-        match manager.launder(subject.frame) {
+        match manager.launder(subject.frame, &mut self.spare) {
             Ok(slot) => State::Written(still, slot),
             Err(()) => State::Kept(Queue::Main),
         }

@@ -7,6 +7,7 @@ mod ahead;
 mod alone;
 mod around;
 mod common;
+mod contention;
 mod device;
 mod ending;
 mod failures;
