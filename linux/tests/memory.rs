@@ -3,9 +3,10 @@
 use pagefault::machine::{Access, Backing, IoError, Protection};
 use pagefault::{Advice, Sharing};
 use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
+use pagefault_linux::replacement::{Queue, Replacement, Shares};
 use pagefault_linux::runtime::Reclaim;
 use pagefault_linux::{Delivery, Layout, LinuxMachine};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const PAGE: usize = 4096;
@@ -259,6 +260,46 @@ fn eviction_on_demand_needs_no_thread() {
     }
     assert!((0..region.len() / PAGE).all(|page| is(&region, page, 1)));
     assert_eq!(memory.stats().manager.background_passes, 0);
+}
+
+/// A policy that lets pages leave at once if they came back, and counts both.
+#[derive(Debug, Default)]
+struct Counting {
+    came_back: AtomicUsize,
+    left: AtomicUsize,
+}
+
+impl Replacement for Counting {
+    fn shares(&self) -> Shares {
+        Shares { standby: 25, ..Shares::default() }
+    }
+
+    fn admit(&self, key: Option<u64>) -> Queue {
+        match key {
+            Some(_) => {
+                self.came_back.fetch_add(1, Relaxed);
+                Queue::Small
+            }
+            None => Queue::Main,
+        }
+    }
+
+    fn evicted(&self, _key: u64) {
+        self.left.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn a_policy_of_the_embedder_s_decides_what_leaves() {
+    let policy = Arc::<Counting>::default();
+    let memory = Memory::builder(2 << 20).replacement(Box::new(policy.clone())).build().unwrap();
+    let mut region = memory.map(8 * MIB).unwrap();
+    let pages = region.len() / PAGE;
+    (0..pages).for_each(|page| put(&mut region, page, 1));
+    assert!((0..pages).all(|page| is(&region, page, 1)));
+    let (back, left) = (policy.came_back.load(Relaxed), policy.left.load(Relaxed));
+    // Three quarters of the pages at least were out, and are not all in memory.
+    assert!(back >= pages * 3 / 4 && left > back, "{back} of {left} came back");
 }
 
 /// Several threads fault, evict, discard, map and unmap at once; every byte is checked, and the

@@ -6,7 +6,7 @@ use crate::machine::{Cursor, Entry, Frame, Machine, PAGE_SIZE, Pages, Space, Swa
 use crate::manager::Manager;
 use crate::mm::Mm;
 use crate::page::{Owner, PageFlags};
-use crate::reclaim::queue::Which;
+use crate::replacement::Queue;
 use crate::vma::{Vma, VmaFlags};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -199,7 +199,7 @@ impl<M: Machine> Manager<M> {
             queued += 1;
             let page = self.page(frame);
             let flags = page.flags();
-            if !flags.contains(PageFlags::QUEUED) || Which::of(flags) != which {
+            if !flags.contains(PageFlags::QUEUED) || Queue::of(flags) != which {
                 result = Err(Violation { frame: Some(frame), ..broken(Invariant::I20, 1, 0) });
             }
         });

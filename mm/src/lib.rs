@@ -49,7 +49,7 @@
 //! | user | `user`, `pin` | accesses to a program's memory by the kernel and by devices |
 //! | caches | `cache` | files and swapped pages in memory |
 //! | reverse maps | `rmap` | from a page to its entries |
-//! | reclaim | `reclaim`, [`swap`] | which page is evicted, and where it goes |
+//! | reclaim | `reclaim`, [`replacement`], [`swap`] | which page is evicted, and where it goes |
 //!
 //! Numbers such as `spec B14` refer to the [requirements](spec).
 #![no_std]
@@ -98,6 +98,7 @@ mod pending;
 mod pin;
 mod reclaim;
 mod registry;
+pub mod replacement;
 mod rmap;
 mod runs;
 mod stats;

@@ -7,7 +7,7 @@ use crate::machine::{Frame, Machine, SwapSlot, VirtAddr};
 use crate::manager::Manager;
 use crate::mm::Mm;
 use crate::page::{Owner, PageFlags};
-use crate::reclaim::queue::Which;
+use crate::replacement::Queue;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -119,9 +119,9 @@ impl<M: Machine> Manager<M> {
     pub fn queue_report(&self) -> QueueReport {
         let mut report = QueueReport::default();
         self.queues.visit(&self.pages, &self.order, |frame, which| match which {
-            Which::Small => report.small.push(frame),
-            Which::Main => report.main.push(frame),
-            Which::Standby => report.standby.push(frame),
+            Queue::Small => report.small.push(frame),
+            Queue::Main => report.main.push(frame),
+            Queue::Standby => report.standby.push(frame),
         });
         report
     }

@@ -12,6 +12,7 @@ use crate::reclaim::passes::Passes;
 use crate::reclaim::queue::{Queues, Sight};
 use crate::reclaim::watermarks::Watermarks;
 use crate::registry::Registry;
+use crate::replacement::{Replacement, S3Fifo, SegmentedFifo};
 use crate::rmap::AnonVma;
 use crate::stats::{Counters, Counts, Stats};
 use crate::swap::area::{AreaStatistics, Areas, Priority, SwapOnError};
@@ -79,6 +80,8 @@ pub struct Config {
     pub populate_ahead: u32,
     /// The most regions in an address space (`vm.max_map_count`).
     pub max_regions: usize,
+    /// Which page leaves first; `None`: the machine's default.
+    pub replacement: Option<Box<dyn Replacement>>,
     /// Receives every event; costs nothing when absent.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -94,6 +97,7 @@ impl Default for Config {
             read_ahead: 16,
             populate_ahead: 1,
             max_regions: 65530,
+            replacement: None,
             observer: None,
         }
     }
@@ -109,6 +113,7 @@ pub struct Manager<M: Machine> {
     pub(crate) pages: Pages,
     pub(crate) cache: Cache<M>,
     pub(crate) queues: Queues<M>,
+    pub(crate) replacement: Box<dyn Replacement>,
     pub(crate) swap: Areas<M::Mutex, M::RwLock>,
     pub(crate) families: Registry<M, AnonVma<M>>,
     pub(crate) mappings: Registry<M, Mapping<M>>,
@@ -165,9 +170,13 @@ impl<M: Machine> fmt::Debug for Manager<M> {
 
 impl<M: Machine> Manager<M> {
     /// Makes a manager for a machine, all of whose frames it may use.
-    pub fn new(machine: Arc<M>, config: Config) -> Arc<Self> {
+    pub fn new(machine: Arc<M>, mut config: Config) -> Arc<Self> {
         let frames = machine.frames();
         let sight = if machine.capabilities().accessed { Sight::Bits } else { Sight::Standby };
+        let replacement = config.replacement.take().unwrap_or_else(|| match sight {
+            Sight::Bits => Box::new(S3Fifo::new(frames)),
+            Sight::Standby => Box::<SegmentedFifo>::default(),
+        });
         let pages = Pages::new(machine.most_frames());
         if let Some(zero) = machine.zero_frame() {
             pages.of(zero).refs.store(1, Ordering::Relaxed);
@@ -177,7 +186,8 @@ impl<M: Machine> Manager<M> {
             order: LockOrder::new(machine.clone()),
             pages,
             cache: Cache::new(frames),
-            queues: Queues::new(frames, sight),
+            queues: Queues::new(sight, replacement.shares()),
+            replacement,
             swap: Areas::with_last_slot(machine.capabilities().last_swap_slot),
             families: Registry::new(),
             mappings: Registry::new(),

@@ -65,6 +65,13 @@ bitflags::bitflags! {
 /// One of [`PageFlags::ROUNDS`].
 const ONE_ROUND: u32 = 0x2000;
 
+impl PageFlags {
+    /// So many rounds, of which there is room for three.
+    pub(crate) const fn rounds(count: u32) -> Self {
+        Self::from_bits_retain((count * ONE_ROUND) & Self::ROUNDS.bits())
+    }
+}
+
 /// One pin, in the upper half of the flags' word.
 const PIN: u32 = 1 << 16;
 

@@ -3,7 +3,7 @@
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::{Owner, PageFlags};
-use crate::reclaim::queue::{Sight, Which};
+use crate::replacement::Queue;
 use crate::word::Word;
 use core::sync::atomic::Ordering;
 
@@ -51,12 +51,11 @@ impl<M: Machine> Manager<M> {
         self.put(frame);
     }
 
-    /// Puts a new page into the queue that its history suggests.
+    /// Puts a new page into the queue that the policy names.
     pub(crate) fn enqueue(&self, frame: Frame, hash: Option<u64>) {
-        let to = match self.queues.sight() {
-            Sight::Standby => Which::Main,
-            Sight::Bits if hash.is_some_and(|hash| self.queues.recall(hash)) => Which::Main,
-            Sight::Bits => Which::Small,
+        let to = match self.replacement.admit(hash) {
+            Queue::Small => Queue::Small,
+            Queue::Main | Queue::Standby => Queue::Main,
         };
         self.queues.push(&self.pages, &self.order, frame, to);
     }

@@ -1,6 +1,6 @@
 //! The locks of the simulated computer: they say so when they would never be had.
 
-use crate::schedule;
+use crate::schedule::{self, Obstacle};
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ unsafe impl lock_api::RawMutex for SimMutex {
 
     fn lock(&self) {
         let token = TOKEN.with(|token| *token);
-        wait_until("mutex", self.address(), || {
+        wait_until(Obstacle::Mutex, self.address(), || {
             let holder = self.holder.load(Ordering::Relaxed);
             assert!(holder != token, "deadlock: this thread holds the mutex that it locks");
             self.attempt()
@@ -99,7 +99,7 @@ unsafe impl lock_api::RawRwLock for SimRwLock {
 
     fn lock_shared(&self) {
         let token = TOKEN.with(|token| *token);
-        wait_until("readers-writer lock", self.address(), || {
+        wait_until(Obstacle::ReadersWriterLock, self.address(), || {
             let writer = self.writer.load(Ordering::Relaxed);
             assert!(
                 writer != token,
@@ -133,7 +133,7 @@ unsafe impl lock_api::RawRwLock for SimRwLock {
     fn lock_exclusive(&self) {
         let token = TOKEN.with(|token| *token);
         let _waiting = Waiting::new(self);
-        wait_until("readers-writer lock", self.address(), || {
+        wait_until(Obstacle::ReadersWriterLock, self.address(), || {
             let writer = self.writer.load(Ordering::Relaxed);
             assert!(writer != token, "deadlock: this thread is the writer it waits for");
             assert!(
@@ -213,12 +213,13 @@ impl Drop for Waiting<'_> {
 }
 
 /// Tries until it succeeds, giving way to others in between.
-fn wait_until(what: &'static str, address: usize, mut attempt: impl FnMut() -> bool) {
+fn wait_until(what: Obstacle, address: usize, mut attempt: impl FnMut() -> bool) {
     schedule::point();
     if attempt() {
         return;
     }
     let start = Instant::now();
+    schedule::found_taken(address);
     while !attempt() {
         if schedule::is_task() {
             schedule::block(what, address);

@@ -15,8 +15,9 @@ use crate::context;
 use crate::cpu::run_on;
 use core::any::Any;
 use core::cell::{Cell, RefCell};
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -30,18 +31,27 @@ pub enum Switching {
     Anywhere,
     /// At any point, but seldom: one task may do all of its work while another stands between two steps.
     Seldom,
+    /// At every point, to the next task in order: processors of equal speed, to count how often they wait for
+    /// each other. The seed decides nothing.
+    Evenly,
     /// Where a task waits, for a lock, a device or another task, or pauses
     /// ([`Machine::pause`](pagefault_machine::Machine::pause)): one processor, and nobody preempted.
     WhereTasksWait,
 }
 
 /// How an interleaving went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Explored {
     /// Points at which the turn could have passed on.
     pub steps: u64,
     /// Times it did.
     pub switches: u64,
+    /// Times a task found a lock taken, and waited until it was free.
+    pub waits: u64,
+    /// Of these, the waits for the lock that was waited for most often.
+    pub most_waits: u64,
+    /// Times a task paused, or waited until another one woke it.
+    pub pauses: u64,
     /// A digest of who ran when: equal for equal interleavings.
     pub digest: u64,
 }
@@ -89,7 +99,7 @@ pub fn yield_point() {
         return;
     }
     with_task(|schedule, me| match schedule.switching {
-        Switching::Anywhere | Switching::Seldom => schedule.point(me),
+        Switching::Anywhere | Switching::Seldom | Switching::Evenly => schedule.point(me),
         Switching::WhereTasksWait => schedule.give_way(me),
     });
 }
@@ -110,6 +120,8 @@ struct State {
     turn: usize,
     tasks: Vec<TaskState>,
     explored: Explored,
+    /// How often each lock was waited for, by its address.
+    waited_for: HashMap<usize, u64>,
     /// A task panicked or none can continue: the others unwind.
     failure: Option<Failure>,
 }
@@ -121,11 +133,30 @@ enum Failure {
     Report(String),
 }
 
+/// What a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    Mutex,
+    ReadersWriterLock,
+    /// A word that another task changes ([`Machine::wait`](pagefault_machine::Machine::wait)).
+    Word,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mutex => "mutex",
+            Self::ReadersWriterLock => "readers-writer lock",
+            Self::Word => "word",
+        })
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskState {
     Ready,
     /// Until something is released at the address.
-    Waiting(&'static str, usize),
+    Waiting(Obstacle, usize),
     Done,
 }
 
@@ -145,7 +176,8 @@ fn run(switching: Switching, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
         state: Mutex::new(State {
             turn: count,
             tasks: vec![TaskState::Ready; count],
-            explored: Explored { steps: 0, switches: 0, digest: 0 },
+            explored: Explored::default(),
+            waited_for: HashMap::new(),
             failure: None,
         }),
         turns: (0..count).map(|_| Condvar::new()).collect(),
@@ -168,7 +200,11 @@ fn run(switching: Switching, seed: u64, tasks: Vec<Task<'_>>) -> Explored {
     });
     let mut state = schedule.state.lock();
     match state.failure.take() {
-        None => state.explored,
+        None => Explored {
+            waits: state.waited_for.values().sum(),
+            most_waits: state.waited_for.values().copied().max().unwrap_or(0),
+            ..state.explored
+        },
         Some(Failure::Report(report)) => panic!("{report} (seed {seed})"),
         Some(Failure::Panic(payload)) => {
             eprintln!("the interleaving of seed {seed} failed at step {}", state.explored.steps);
@@ -201,7 +237,12 @@ impl Schedule {
     /// Perhaps passes the turn on.
     fn point(&self, me: usize) {
         let mut state = self.step();
-        if self.switching != Switching::WhereTasksWait && self.chance.below(self.one_in) == 0 {
+        let passes = match self.switching {
+            Switching::WhereTasksWait => false,
+            Switching::Evenly => true,
+            Switching::Anywhere | Switching::Seldom => self.chance.below(self.one_in) == 0,
+        };
+        if passes {
             self.pass_on(&mut state);
         }
         drop(self.await_turn(me, state));
@@ -210,6 +251,7 @@ impl Schedule {
     /// Passes the turn on, perhaps to the same task.
     fn give_way(&self, me: usize) {
         let mut state = self.step();
+        state.explored.pauses += 1;
         self.pass_on(&mut state);
         drop(self.await_turn(me, state));
     }
@@ -225,8 +267,9 @@ impl Schedule {
     }
 
     /// Passes the turn on until something is released at `address`.
-    fn block(&self, me: usize, what: &'static str, address: usize) {
+    fn block(&self, me: usize, what: Obstacle, address: usize) {
         let mut state = self.state.lock();
+        state.explored.pauses += u64::from(what == Obstacle::Word);
         state.tasks[me] = TaskState::Waiting(what, address);
         self.pass_on(&mut state);
         drop(self.await_turn(me, state));
@@ -240,7 +283,7 @@ impl Schedule {
         }
     }
 
-    /// Gives the turn to a task that can go on, as chance will have it.
+    /// Gives the turn to a task that can go on: as chance will have it, or the next in order.
     fn pass_on(&self, state: &mut State) {
         let is_ready = |(_, task): &(usize, &TaskState)| **task == TaskState::Ready;
         let ready = state.tasks.iter().enumerate().filter(is_ready).count() as u64;
@@ -252,12 +295,19 @@ impl Schedule {
             }
             return;
         }
-        let nth = self.chance.below(ready) as usize;
+        let nth = match self.switching {
+            Switching::Evenly => {
+                let after = |(number, _): &(usize, &TaskState)| *number <= state.turn;
+                let before = state.tasks.iter().enumerate().filter(is_ready).filter(after).count();
+                before % ready as usize
+            }
+            _ => self.chance.below(ready) as usize,
+        };
         let chosen = state.tasks.iter().enumerate().filter(is_ready).nth(nth);
         let Some((next, _)) = chosen else { return };
         if next != state.turn {
             state.turn = next;
-            let Explored { steps, switches, digest } = &mut state.explored;
+            let Explored { steps, switches, digest, .. } = &mut state.explored;
             *switches += 1;
             *digest = mix(*digest ^ mix(*steps) ^ next as u64);
             self.turns[next].notify_one();
@@ -324,8 +374,17 @@ pub(crate) fn pause() {
 /// Lets the other tasks run until something is released at `address`.
 ///
 /// To be called by a task only.
-pub(crate) fn block(what: &'static str, address: usize) {
+pub(crate) fn block(what: Obstacle, address: usize) {
     with_task(|schedule, me| schedule.block(me, what, address));
+}
+
+/// Counts a lock that a task found taken.
+pub(crate) fn found_taken(address: usize) {
+    if is_task() {
+        with_task(|schedule, _| {
+            *schedule.state.lock().waited_for.entry(address).or_default() += 1;
+        });
+    }
 }
 
 /// Lets the tasks that wait for something at `address` try again.

@@ -1,6 +1,6 @@
 //! Waiting for a word to change.
 
-use crate::schedule;
+use crate::schedule::{self, Obstacle};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Condvar, Mutex};
@@ -75,7 +75,7 @@ fn wait_as_task(word: &AtomicU32, value: u32) {
     schedule::point();
     // Now and then it returns early, as it may anywhere.
     if word.load(Ordering::SeqCst) == value && !schedule::happens_once_in(16) {
-        schedule::block("word", address(word));
+        schedule::block(Obstacle::Word, address(word));
     }
 }
 

@@ -10,6 +10,7 @@ mod exec;
 mod leave;
 mod outlived;
 mod pressed;
+mod stopped;
 
 use super::compress;
 use super::front::Shared;
@@ -276,18 +277,20 @@ impl<'a> Keeper<'a> {
         info.si_code = libc::SI_QUEUE;
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
         unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
-        let at = &raw const info;
-        // SAFETY: the information outlives the call. If the process has ended, the call fails.
-        unsafe {
-            match &member.end {
-                Some(end) => {
-                    let end = end.as_raw_fd();
-                    libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0)
-                }
-                // Its process ID may have been reused.
-                None => 0,
-            }
+        // Without a descriptor of it, its process ID may have been reused.
+        let Some(end) = &member.end else { return };
+        let send = || {
+            let (end, at) = (end.as_raw_fd(), &raw const info);
+            // SAFETY: the information outlives the call. If the process has ended, the call fails.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0) };
         };
+        let process = member.process.as_raw_nonzero().get();
+        if stopped::is_stopped(process) {
+            // If it cannot be traced, another one is asked.
+            let _ = stopped::press(process, send);
+        } else {
+            send();
+        }
     }
 
     /// The frames that a process may always keep: at most half of its part of the limit, so that somebody

@@ -5,6 +5,7 @@
 
 use libc::{c_int, c_long, c_uint, c_void, pid_t, user_regs_struct};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
 /// The most bytes that one call reads of a process.
@@ -136,6 +137,20 @@ impl Tracee {
             match wait(self.0, libc::__WALL) {
                 Ok(Some((_, stop))) => return Ok(stop),
                 Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same, but gives up at a deadline.
+    pub fn wait_until(self, deadline: Instant) -> io::Result<Option<Stop>> {
+        const PAUSE: Duration = Duration::from_micros(20);
+        loop {
+            match wait(self.0, libc::__WALL | libc::WNOHANG) {
+                Ok(Some((_, stop))) => return Ok(Some(stop)),
+                Ok(None) if Instant::now() >= deadline => return Ok(None),
+                Ok(None) => std::thread::sleep(PAUSE),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -82,6 +82,12 @@ fn no_store_of_a_thread_is_lost() {
     scratch.compare("128M", &[&program, "once", "128"]);
 }
 
+/// Children that are stopped hold more memory than there is, while their parent needs some.
+#[test]
+fn stopped_processes_give_memory_up() {
+    compare("stopped", "6M");
+}
+
 /// Each register of an instruction that faults, with two timers that fire all the time.
 #[test]
 fn an_instruction_that_faulted_goes_on_with_its_registers() {

@@ -7,6 +7,7 @@ use crate::runtime::{Quiet, Reclaim, Runtime};
 use crate::space::Layout;
 use crate::store::{OpenError, ReserveError, SwapFile};
 use pagefault::machine::{IoError, PAGE_SIZE, Part, SwapDevice, VirtAddr};
+use pagefault::replacement::Replacement;
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault::{AddressSpace, Limits, Observer, Overcommit};
 use rustix::io::Errno;
@@ -47,6 +48,7 @@ pub struct Builder {
     swap: Vec<Swap>,
     delivery: Delivery,
     reclaim: Reclaim,
+    replacement: Option<Box<dyn Replacement>>,
     observer: Option<Box<dyn Observer>>,
 }
 
@@ -106,6 +108,7 @@ impl Builder {
             swap: vec![ram, Swap::TemporaryFile { directory, bytes: None }],
             delivery: Delivery::Inline,
             reclaim: Reclaim::default(),
+            replacement: None,
             observer: None,
         }
     }
@@ -140,6 +143,13 @@ impl Builder {
         self
     }
 
+    /// Which page leaves first; by default [`SegmentedFifo`](pagefault::replacement::SegmentedFifo), as for
+    /// every machine without accessed bits.
+    pub fn replacement(mut self, policy: Box<dyn Replacement>) -> Self {
+        self.replacement = Some(policy);
+        self
+    }
+
     /// Tells `observer` of every event.
     pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -164,6 +174,7 @@ impl Builder {
             populate_ahead: crate::machine::POPULATE_AHEAD,
             // The host itself reads files ahead, into its own page cache.
             file_read_ahead: 1,
+            replacement: self.replacement,
             observer: self.observer,
             ..pagefault::Config::default()
         };

@@ -8,8 +8,10 @@ use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Part, Stale, SwapSlot,
 use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
-use crate::reclaim::queue::{Sight, Which};
+use crate::reclaim::queue::Sight;
+use crate::reclaim::spare::SpareSlots;
 use crate::reclaim::stales::Stales;
+use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
 use crate::word::Word;
@@ -53,14 +55,14 @@ pub(super) enum State {
     /// No entry, no cache: free it after the flush.
     Gone(Option<VirtAddr>),
     /// Not evicted now; goes back into this queue.
-    Kept(Which),
+    Kept(Queue),
 }
 
-struct Victim<M: Machine> {
-    frame: Frame,
-    from: Which,
+pub(super) struct Victim<M: Machine> {
+    pub(super) frame: Frame,
+    from: Queue,
     force: Force,
-    state: State,
+    pub(super) state: State,
     /// Its object. If the last reference to it were dropped while its pages are locked, the end of
     /// the object would wait for them for ever.
     _object: Option<Arc<Mapping<M>>>,
@@ -70,7 +72,7 @@ struct Victim<M: Machine> {
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) frame: Frame,
-    from: Which,
+    from: Queue,
     force: Force,
     state: State,
 }
@@ -89,14 +91,15 @@ pub(super) enum Ahead {
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
     pub(super) manager: &'a Manager<M>,
-    victims: ArrayVec<Victim<M>, 32>,
+    pub(super) victims: ArrayVec<Victim<M>, { SpareSlots::MOST }>,
     pub(super) stales: Stales<M>,
     pub(super) near: Option<Near<M>>,
+    pub(super) spare: SpareSlots,
 }
 
 impl<'a, M: Machine> Batch<'a, M> {
     /// The most pages in a batch.
-    pub(crate) const SIZE: usize = 32;
+    pub(crate) const SIZE: usize = SpareSlots::MOST;
 
     pub(crate) const fn new(manager: &'a Manager<M>) -> Self {
         Self::near(manager, None)
@@ -104,7 +107,8 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// A batch whose pages are probably in the region where another batch found its last page.
     pub(super) const fn near(manager: &'a Manager<M>, near: Option<Near<M>>) -> Self {
-        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near }
+        let spare = SpareSlots::new();
+        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near, spare }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -117,11 +121,11 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// Takes a page into the batch, or puts it back into a queue. The caller gives up one
     /// reference.
-    pub(crate) fn consider(&mut self, frame: Frame, from: Which, force: Force) {
+    pub(crate) fn consider(&mut self, frame: Frame, from: Queue, force: Force) {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock(&*manager.machine) {
-            self.put_back(frame, Which::Main);
+            self.put_back(frame, Queue::Main);
             return;
         }
         let object = match page.owner() {
@@ -134,7 +138,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         // again before any page of the main queue.
         if is_kept || page.refs() > self.expected_refs(frame, force) {
             manager.unlock_page(frame);
-            self.put_back(frame, Which::Main);
+            self.put_back(frame, Queue::Main);
             return;
         }
         self.victims.push(Victim { frame, from, force, state: State::Chosen, _object: object });
@@ -146,7 +150,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         page.maps() + page.cache_refs() + 1 + u32::from(force == Force::Regardless)
     }
 
-    fn put_back(&self, frame: Frame, to: Which) {
+    fn put_back(&self, frame: Frame, to: Queue) {
         let manager = self.manager;
         manager.queues.push(&manager.pages, &manager.order, frame, to);
         manager.put(frame);
@@ -156,7 +160,9 @@ impl<'a, M: Machine> Batch<'a, M> {
     pub(crate) fn evict(&mut self) -> usize {
         self.each(Ahead::Lookup, Self::clean);
         self.flush();
+        self.take_slots();
         self.each(Ahead::Content, Self::write);
+        self.return_slots();
         self.each(Ahead::Nothing, Self::unmap);
         self.flush();
         self.each(Ahead::Nothing, Self::leave);
@@ -200,7 +206,7 @@ impl<'a, M: Machine> Batch<'a, M> {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
             Cleaned::Needless => State::Clean(Still::Alone),
             Cleaned::Moving => State::Kept(subject.from),
-            Cleaned::Pinned | Cleaned::Spared => State::Kept(Which::Main),
+            Cleaned::Pinned | Cleaned::Spared => State::Kept(Queue::Main),
         }
     }
 
@@ -210,7 +216,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         let page = self.manager.page(frame);
         // Whether such a page was stored to, only the entry tells.
         let is_told = PageFlags::LAZY_FREE | PageFlags::SWAP_CACHE | PageFlags::REFERENCED;
-        from == Which::Standby
+        from == Queue::Standby
             && page.maps() == 1
             && page.is_anon()
             && !page.has(is_told)
@@ -229,7 +235,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         // On a machine without accessed bits, before standby the mark means only that the page was
         // mapped.
         let sees_use = manager.queues.sight() == Sight::Bits
-            || matches!(purpose, Purpose::Eviction(_, Which::Standby));
+            || matches!(purpose, Purpose::Eviction(_, Queue::Standby));
         loop {
             let (mut left, mut dirty, mut pinned, mut alone) = (false, false, false, false);
             let stales = &mut self.stales;
@@ -280,9 +286,9 @@ impl<'a, M: Machine> Batch<'a, M> {
         if discard && page.maps() == 1 {
             return State::Written(still, None);
         }
-        match manager.launder(subject.frame) {
+        match manager.launder(subject.frame, &mut self.spare) {
             Ok(slot) => State::Written(still, slot),
-            Err(()) => State::Kept(Which::Main),
+            Err(()) => State::Kept(Queue::Main),
         }
     }
 
@@ -350,12 +356,10 @@ impl<'a, M: Machine> Batch<'a, M> {
         self.keep(page, slot, for_object)
     }
 
-    /// Remembers a page that leaves, in case it comes back soon.
+    /// Tells the policy of a page that left, in case it comes back soon.
     fn remember(&self, key: Option<Key>) {
-        if let Some(key) = key
-            && self.manager.queues.sight() == Sight::Bits
-        {
-            self.manager.queues.remember(key.hash());
+        if let Some(key) = key {
+            self.manager.replacement.evicted(key.hash());
         }
     }
 
@@ -369,7 +373,7 @@ impl<'a, M: Machine> Batch<'a, M> {
         if slot.is_some() {
             self.manager.mark_dirty(page);
         }
-        State::Kept(Which::Main)
+        State::Kept(Queue::Main)
     }
 
     /// Takes a page out of its cache, unless a new reference was taken (spec F21). For shared
@@ -443,7 +447,7 @@ enum Purpose {
     /// To bring its file up to date; the page stays.
     WriteBack,
     /// To evict it, unless it is worth keeping.
-    Eviction(Force, Which),
+    Eviction(Force, Queue),
 }
 
 /// The new slot of an anonymous page: the first entry that is taken gets its reference.
@@ -497,7 +501,7 @@ fn take_entry<M: Machine>(
     let page = manager.page(frame);
     let entry = spot.cursor.entry(spot.address);
     let Entry::Present { accessed, protection, .. } = entry else { return None };
-    let sees_use = manager.queues.sight() == Sight::Bits || from == Which::Standby;
+    let sees_use = manager.queues.sight() == Sight::Bits || from == Queue::Standby;
     let spared = accessed && force == Force::Polite && sees_use;
     let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
     let stored_to = match still {

@@ -15,6 +15,7 @@ mod pass;
 pub(crate) mod passes;
 pub(crate) mod queue;
 pub(crate) mod room;
+mod spare;
 mod stales;
 mod standby;
 pub(crate) mod watermarks;

@@ -5,7 +5,8 @@ use crate::manager::Manager;
 use crate::page::PageFlags;
 use crate::reclaim::batch::{Batch, Force};
 use crate::reclaim::passes::Yield;
-use crate::reclaim::queue::{Lengths, Sight, Which};
+use crate::reclaim::queue::{Lengths, Sight};
+use crate::replacement::Queue;
 use core::ops::RangeInclusive;
 
 impl<M: Machine> Manager<M> {
@@ -61,13 +62,13 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Takes the next page to leave out of its queue.
-    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Which)> {
+    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Queue)> {
         if self.queues.sight() == Sight::Bits {
             return self.queues.pop(&self.pages, &self.order);
         }
         let standby = || {
             let frame = self.queues.pop_standby(&self.pages, &self.order)?;
-            Some((frame, Which::Standby))
+            Some((frame, Queue::Standby))
         };
         standby().or_else(|| {
             // The pages on standby were used.
@@ -84,7 +85,7 @@ impl<M: Machine> Manager<M> {
         self.take_from_queue(frame, |manager| {
             let mut batch = Batch::new(manager);
             // The caller's reference is dropped and taken again around the attempt.
-            batch.consider(frame, Which::Small, Force::Regardless);
+            batch.consider(frame, Queue::Small, Force::Regardless);
             batch.evict();
         });
     }
@@ -95,7 +96,7 @@ impl<M: Machine> Manager<M> {
         page.clear(&*self.machine, PageFlags::REFERENCED);
         if page.has(PageFlags::QUEUED) {
             self.queues.remove(&self.pages, &self.order, frame);
-            self.queues.push(&self.pages, &self.order, frame, Which::Small);
+            self.queues.push(&self.pages, &self.order, frame, Queue::Small);
         }
     }
 

@@ -1,45 +1,29 @@
-//! The replacement queues: which page leaves first.
+//! The replacement queues: the mechanism of a [replacement policy](crate::replacement).
 //!
-//! The policy is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache
-//! eviction", SOSP 2023), in the place of the two-list clock of Linux 2.6.24 (spec F14–F18). A new
-//! page enters the *small* queue, about a tenth of memory. At the end of that queue a used page
-//! moves to the *main* queue. An unused page leaves, and a fingerprint among the *ghosts* remembers
-//! it. A page that comes back while its ghost is there enters the main queue at once. The main
-//! queue is a FIFO with reinsertion of used pages.
+//! The *small* and the *main* queue are FIFOs. Reclaim judges the oldest page of one of them: a page that was
+//! used goes to the new end of the main queue, any other leaves. This takes the place of the two-list clock of
+//! Linux 2.6.24 (spec F14–F18).
 //!
-//! Without accessed bits, faults must show use. A page that is due first goes on *standby*, a tenth
-//! of memory, where its entries allow no access (see [`standby`](crate::reclaim::standby)). An
-//! access faults, and the page goes back to the main queue; unused pages leave in order. A page
-//! that was used on standby stays mapped for three rounds before it goes on standby again, so hot
-//! pages cost few faults. This is the segmented FIFO of VMS (Turner and Levy: "Segmented FIFO page
-//! replacement", SIGMETRICS 1981). All pages enter the main queue, and there are no ghosts; the
-//! small queue holds pages that leave before others.
+//! Without accessed bits, faults must show use. A page that is due first goes on *standby*, where its entries
+//! allow no access (see [`standby`](crate::reclaim::standby)). An access faults, and the page goes back to the
+//! main queue; unused pages leave in order. A page that was used on standby stays mapped for some rounds before
+//! it goes on standby again, so hot pages cost few faults. The small queue then only holds pages that leave
+//! before others.
 //!
 //! The queues are cut into shards by frame number, so that concurrent faults rarely contend.
 
 use crate::machine::{Frame, Machine};
 use crate::page::{NO_FRAME, PageFlags, Pages};
+use crate::replacement::{Queue, Shares};
 use crate::sync::{LockOrder, Mutex, Rank};
 use crate::word::{Sole, Word};
 use alloc::boxed::Box;
-use bytemuck::allocation::zeroed_slice_box;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
 /// The most pages that go around when one is taken.
 const TURNS: usize = 32;
-
-/// Which queue a page is put into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    /// The queue of newcomers.
-    Small,
-    /// The queue of pages that proved their worth.
-    Main,
-    /// The queue of pages that leave next unless they are used.
-    Standby,
-}
 
 /// How a page's use is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,32 +64,32 @@ struct Shard {
 pub(crate) struct Queues<M: Machine> {
     shards: Box<[Mutex<M, Shard>]>,
     hand: AtomicUsize,
-    ghosts: Box<[AtomicU32]>,
     sight: Sight,
+    shares: Shares,
 }
 
 impl<M: Machine> Queues<M> {
-    pub(crate) fn new(frames: u32, sight: Sight) -> Self {
+    pub(crate) fn new(sight: Sight, shares: Shares) -> Self {
         let empty = || List { newest: NO_FRAME, oldest: NO_FRAME, len: 0 };
         let lists = || Shard { small: empty(), main: empty(), standby: empty() };
         let shard = || Mutex::new(Rank::Queue, lists());
         Self {
             sight,
+            shares: shares.clamped(),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             hand: AtomicUsize::new(0),
-            ghosts: zeroed_slice_box(frames.next_power_of_two() as usize),
         }
     }
 
     /// Puts a page at the new end of a queue.
-    pub(crate) fn push(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame, to: Which) {
+    pub(crate) fn push(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame, to: Queue) {
         let page = pages.of(frame);
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
         let before = page.set(order.machine(), PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
             return;
         }
-        let (was, is) = (before.intersection(Which::FLAGS), to.flags());
+        let (was, is) = (before.intersection(Queue::FLAGS), to.flags());
         if was != is {
             page.clear(order.machine(), was);
             page.set(order.machine(), is);
@@ -123,8 +107,8 @@ impl<M: Machine> Queues<M> {
             return false;
         }
         shard.standby.unlink(pages, frame);
-        page.clear(order.machine(), PageFlags::STANDBY);
-        page.set(order.machine(), PageFlags::MAIN | PageFlags::ROUNDS);
+        page.clear(order.machine(), PageFlags::STANDBY | PageFlags::ROUNDS);
+        page.set(order.machine(), PageFlags::MAIN | PageFlags::rounds(self.shares.rounds));
         shard.main.push(pages, frame);
         true
     }
@@ -138,7 +122,7 @@ impl<M: Machine> Queues<M> {
         let mut shard = self.shards[frame.index() % SHARDS].lock(order);
         let before = page.clear(order.machine(), PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
-            shard.list_of(Which::of(before)).unlink(pages, frame);
+            shard.list_of(Queue::of(before)).unlink(pages, frame);
         }
     }
 
@@ -149,8 +133,8 @@ impl<M: Machine> Queues<M> {
 
     /// Takes the page that is due to leave the small or the main queue next, with a reference, and
     /// says where it came from.
-    pub(crate) fn pop(&self, pages: &Pages, order: &LockOrder<M>) -> Option<(Frame, Which)> {
-        self.pop_by(order, |shard| shard.pop(order.machine(), pages, self.sight))
+    pub(crate) fn pop(&self, pages: &Pages, order: &LockOrder<M>) -> Option<(Frame, Queue)> {
+        self.pop_by(order, |shard| shard.pop(order.machine(), pages, self))
     }
 
     /// Takes the page that has been on standby for longest, with a reference.
@@ -169,19 +153,9 @@ impl<M: Machine> Queues<M> {
         None
     }
 
-    /// Remembers that a page with this hash was evicted.
-    pub(crate) fn remember(&self, hash: u64) {
-        self.ghost(hash).store(fingerprint(hash), Ordering::Relaxed);
-    }
-
-    /// Whether a page with this hash was evicted recently; forgets the ghost.
-    pub(crate) fn recall(&self, hash: u64) -> bool {
-        let ghost = self.ghost(hash);
-        let hit = ghost.load(Ordering::Relaxed) == fingerprint(hash);
-        if hit {
-            ghost.store(0, Ordering::Relaxed);
-        }
-        hit
+    /// The sizes of the queues.
+    pub(crate) const fn shares(&self) -> Shares {
+        self.shares
     }
 
     /// How many pages are in each queue.
@@ -201,14 +175,14 @@ impl<M: Machine> Queues<M> {
         &self,
         pages: &Pages,
         order: &LockOrder<M>,
-        mut f: impl FnMut(Frame, Which),
+        mut f: impl FnMut(Frame, Queue),
     ) {
         for shard in &self.shards {
             let shard = shard.lock(order);
             let lists = [
-                (&shard.small, Which::Small),
-                (&shard.main, Which::Main),
-                (&shard.standby, Which::Standby),
+                (&shard.small, Queue::Small),
+                (&shard.main, Queue::Main),
+                (&shard.standby, Queue::Standby),
             ];
             for (list, which) in lists {
                 let mut at = list.oldest;
@@ -219,40 +193,34 @@ impl<M: Machine> Queues<M> {
             }
         }
     }
-
-    fn ghost(&self, hash: u64) -> &AtomicU32 {
-        &self.ghosts[hash as usize & (self.ghosts.len() - 1)]
-    }
-}
-
-/// The upper half of a hash, never 0.
-const fn fingerprint(hash: u64) -> u32 {
-    (hash >> 32) as u32 | 1
 }
 
 impl Shard {
-    fn list_of(&mut self, which: Which) -> &mut List {
+    fn list_of(&mut self, which: Queue) -> &mut List {
         match which {
-            Which::Small => &mut self.small,
-            Which::Main => &mut self.main,
-            Which::Standby => &mut self.standby,
+            Queue::Small => &mut self.small,
+            Queue::Main => &mut self.main,
+            Queue::Standby => &mut self.standby,
         }
     }
 
-    fn pop(&mut self, who: &impl Sole, pages: &Pages, sight: Sight) -> Option<(Frame, Which)> {
-        let small_is_due = match sight {
-            Sight::Bits => self.small.len * 9 >= self.main.len || self.main.len == 0,
-            Sight::Standby => true,
-        };
-        let which = if self.small.len > 0 && small_is_due { Which::Small } else { Which::Main };
-        if which == Which::Main && sight == Sight::Standby {
+    fn pop(
+        &mut self,
+        who: &impl Sole,
+        pages: &Pages,
+        queues: &Queues<impl Machine>,
+    ) -> Option<(Frame, Queue)> {
+        let is_small =
+            self.small.len > 0 && queues.shares.small_is_due(self.small.len, self.main.len);
+        let which = if is_small { Queue::Small } else { Queue::Main };
+        if which == Queue::Main && queues.sight == Sight::Standby {
             self.main.turn(who, pages);
         }
         self.list_of(which).pop(who, pages).map(|frame| (frame, which))
     }
 }
 
-impl Which {
+impl Queue {
     /// The flags that tell the queues apart.
     const FLAGS: PageFlags = PageFlags::MAIN.union(PageFlags::STANDBY);
 

@@ -10,14 +10,11 @@ use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
 use crate::reclaim::batch::{Ahead, Batch, Force, State, Subject};
 use crate::reclaim::passes::Yield;
-use crate::reclaim::queue::{Lengths, Which};
+use crate::reclaim::queue::Lengths;
+use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
 use core::ops::RangeInclusive;
-
-/// One page in this many is on standby. A larger share finds more of the used pages, and costs more
-/// faults that move no data; docs/performance.md compares shares.
-const SHARE: u32 = 10;
 
 /// What the entries of a page about to go on standby showed.
 #[derive(Default)]
@@ -40,7 +37,8 @@ impl<M: Machine> Manager<M> {
         force: Force,
         near: &mut Option<Near<M>>,
     ) -> usize {
-        let (share, there) = ((lengths.all() / SHARE) as usize, lengths.standby as usize);
+        let share = u64::from(lengths.all()) * u64::from(self.queues.shares().standby) / 100;
+        let (share, there) = (share as usize, lengths.standby as usize);
         if there >= share + wanted {
             return 0;
         }
@@ -81,7 +79,7 @@ impl<M: Machine> Manager<M> {
                         left = 0;
                         break;
                     };
-                    batch.consider(frame, Which::Standby, Force::Polite);
+                    batch.consider(frame, Queue::Standby, Force::Polite);
                 }
                 own.worked |= batch.len() > 0;
                 own.freed += batch.evict();
@@ -112,14 +110,14 @@ impl<M: Machine> Batch<'_, M> {
         loop {
             let look = self.look(subject.frame);
             return State::Kept(match () {
-                () if look.stays => Which::Main,
+                () if look.stays => Queue::Main,
                 () if look.left => {
                     self.flush();
                     continue;
                 }
                 // Some entries are being moved, and were not seen.
-                () if look.found != self.manager.page(subject.frame).maps() => Which::Main,
-                () => Which::Standby,
+                () if look.found != self.manager.page(subject.frame).maps() => Queue::Main,
+                () => Queue::Standby,
             });
         }
     }

@@ -5,6 +5,7 @@ use crate::event::Event;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::{Owner, PageFlags};
+use crate::reclaim::spare::SpareSlots;
 use crate::swap::area::AreaSet;
 
 impl<M: Machine> Manager<M> {
@@ -12,14 +13,18 @@ impl<M: Machine> Manager<M> {
     ///
     /// If this wrote the page to a new slot, it returns the slot with its first reference. The
     /// caller gives it to the entries of an anonymous page, or notes its owner for a page of shared
-    /// memory. Until then only the caller knows the slot.
-    pub(super) fn launder(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
+    /// memory. Until then only the caller knows the slot. The new slot is a spare one, if there is any.
+    pub(super) fn launder(
+        &self,
+        frame: Frame,
+        spare: &mut SpareSlots,
+    ) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         match page.owner() {
             // The page was read from its slot but never mapped: the slot still has the content.
             Owner::None if page.slot().is_some() => Ok(None),
             Owner::None => Err(()),
-            Owner::Anon(_) => self.launder_anon(frame),
+            Owner::Anon(_) => self.launder_anon(frame, spare),
             Owner::File(_) if !page.has(PageFlags::DIRTY) => Ok(None),
             Owner::File(id) => {
                 let mapping = self.mappings.find(&self.order, id).ok_or(())?;
@@ -31,7 +36,7 @@ impl<M: Machine> Manager<M> {
                     // Pages of devices are in no queue.
                     Store::Device(_) => Err(()),
                     Store::Shared(_) => {
-                        let slot = self.write_to_new_slot(frame)?;
+                        let slot = self.write_to_new_slot(frame, spare)?;
                         self.mark_clean(page);
                         Ok(Some(slot))
                     }
@@ -40,7 +45,7 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    fn launder_anon(&self, frame: Frame) -> Result<Option<SwapSlot>, ()> {
+    fn launder_anon(&self, frame: Frame, spare: &mut SpareSlots) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         if self.entries_of(page) == 0 {
             // Whoever needed it has unmapped it since it was chosen (spec F9). Without an entry, nobody can
@@ -49,7 +54,7 @@ impl<M: Machine> Manager<M> {
             return Ok(None);
         }
         let Some(slot) = page.slot() else {
-            let slot = self.write_to_new_slot(frame)?;
+            let slot = self.write_to_new_slot(frame, spare)?;
             self.mark_clean(page);
             return Ok(Some(slot));
         };
@@ -62,10 +67,10 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Writes a page to a slot of the best area that has room for it.
-    fn write_to_new_slot(&self, frame: Frame) -> Result<SwapSlot, ()> {
+    fn write_to_new_slot(&self, frame: Frame, spare: &mut SpareSlots) -> Result<SwapSlot, ()> {
         let mut full = AreaSet::default();
         loop {
-            let slot = self.swap.allocate(full).ok_or(())?;
+            let slot = spare.take().or_else(|| self.swap.allocate(full)).ok_or(())?;
             match self.write_slot(frame, slot) {
                 Ok(()) => {
                     self.foresight.learn(slot, true);
@@ -77,6 +82,8 @@ impl<M: Machine> Manager<M> {
                         self.stats.io_errors.add(&*self.machine, 1);
                     }
                     full.insert(slot.area);
+                    // They are probably of the same area.
+                    self.give_back(spare);
                 }
             }
         }

@@ -280,15 +280,13 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// The area is the one of highest priority that has a free slot, is active and is not in
     /// `avoid`; areas of equal priority take turns (spec F5).
     pub(crate) fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
+        self.order.lock().allocate(avoid)
+    }
+
+    /// Takes up to `wanted` slots, as [`Areas::allocate`] would one by one, and hands each to `take`.
+    pub(crate) fn allocate_some(&self, wanted: usize, take: impl FnMut(SwapSlot)) {
         let mut order = self.order.lock();
-        let usable = |area: &Arc<Area<M>>| {
-            let offset = if avoid.contains(area.number) { None } else { area.slots.allocate() };
-            offset.map(|offset| SwapSlot { area: area.number, offset })
-        };
-        let (at, slot) =
-            order.active.iter().enumerate().find_map(|(at, area)| Some((at, usable(area)?)))?;
-        order.take_turn(at);
-        Some(slot)
+        (0..wanted).map_while(|_| order.allocate(AreaSet::EMPTY)).for_each(take);
     }
 
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
@@ -546,6 +544,17 @@ impl<M: RawMutex> Order<M> {
         let at = self.active.partition_point(|other| other.priority > area.priority);
         area.slots.open();
         self.active.insert(at, area);
+    }
+
+    fn allocate(&mut self, avoid: AreaSet) -> Option<SwapSlot> {
+        let usable = |area: &Arc<Area<M>>| {
+            let offset = if avoid.contains(area.number) { None } else { area.slots.allocate() };
+            offset.map(|offset| SwapSlot { area: area.number, offset })
+        };
+        let mut areas = self.active.iter().enumerate();
+        let (at, slot) = areas.find_map(|(at, area)| Some((at, usable(area)?)))?;
+        self.take_turn(at);
+        Some(slot)
     }
 
     /// Puts an area behind those of equal priority.

@@ -1,7 +1,7 @@
 //! Which process is asked for frames: the one with the most, unless it does not answer.
 //!
-//! A process that waits for a frame itself, or is stopped, gives none up. If the others asked it alone, they
-//! would wait as long.
+//! A process that waits for a frame itself gives none up. If the others asked it alone, they would wait as
+//! long.
 
 use pagefault_control::Slots;
 use std::collections::HashMap;
