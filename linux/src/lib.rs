@@ -118,7 +118,9 @@ mod visit;
 
 // Re-exports for users of a memory, so that they need only this package.
 pub use pagefault::error;
-pub use pagefault::machine::{Access, Backing, IoError, PAGE_SIZE, Protection, VirtAddr};
+pub use pagefault::machine::{
+    Access, Backing, IoError, PAGE_SIZE, Page, Protection, SwapDevice, VirtAddr,
+};
 pub use pagefault::replacement;
 pub use pagefault::{Advice, Correction, Event, Observer, Sharing, SyncMode, Weight};
 pub use {pagefault, pagefault_machine};

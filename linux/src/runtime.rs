@@ -1,8 +1,8 @@
 //! A running memory manager on the machine: it takes faults to their address space, and keeps
 //! frames free ahead of need.
 //!
-//! A [`Memory`](crate::Memory) is built on a [`Runtime`]. Use one directly for what a memory does not offer: swap
-//! devices of your own, or several address spaces. You then uphold three rules: attach every address space,
+//! A [`Memory`](crate::Memory) is built on a [`Runtime`]. Use one directly for what a memory does not offer: several
+//! address spaces, or a configuration of your own. You then uphold three rules: attach every address space,
 //! hold a [`Quiet`] while you call the memory manager, and use a mapped address only while its mapping lives.
 //!
 //! ```

@@ -1,11 +1,12 @@
 //! Memory for a Rust program: the limit, every byte, snapshots, files, pins.
 
-use pagefault::machine::{Access, Backing, IoError, Protection};
+use pagefault::machine::{Access, Backing, IoError, Page, Protection, SwapDevice};
 use pagefault::{Advice, Sharing};
 use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
 use pagefault_linux::replacement::{Queue, Replacement, Shares};
 use pagefault_linux::runtime::Reclaim;
 use pagefault_linux::{Delivery, Layout, LinuxMachine};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -260,6 +261,53 @@ fn eviction_on_demand_needs_no_thread() {
     }
     assert!((0..region.len() / PAGE).all(|page| is(&region, page, 1)));
     assert_eq!(memory.stats().manager.background_passes, 0);
+}
+
+/// A swap device of the embedder's: a table of pages.
+#[derive(Default)]
+struct Table(Mutex<HashMap<u32, Box<Page>>>);
+
+impl SwapDevice for Table {
+    fn slots(&self) -> u32 {
+        10_000
+    }
+
+    fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
+        *page = **self.0.lock().unwrap().get(&slot).ok_or(IoError::Device)?;
+        Ok(())
+    }
+
+    fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
+        self.0.lock().unwrap().insert(slot, Box::new(*page));
+        Ok(())
+    }
+
+    fn discard(&self, slot: u32) {
+        self.0.lock().unwrap().remove(&slot);
+    }
+}
+
+#[test]
+fn a_device_of_the_embedder_s_fills_last_and_keeps_every_byte() {
+    for delivery in BOTH {
+        let table = Arc::<Table>::default();
+        let memory = Memory::builder(2 * MIB as u64)
+            .delivery(delivery)
+            .swap([Swap::Ram { bytes: MIB as u64 }])
+            .swap_device(table.clone())
+            .build()
+            .unwrap();
+        let mut region = memory.map(16 * MIB).unwrap();
+        let pages = region.len() / PAGE;
+        (0..pages).for_each(|page| put(&mut region, page, 1));
+        let stats = memory.stats();
+        assert_eq!(stats.swap.len(), 2);
+        assert_eq!(stats.swap[1].pages as usize, table.0.lock().unwrap().len());
+        assert!(stats.swap[0].pages > 0 && stats.swap[1].pages > 0, "{stats:?}");
+        assert!((0..pages).all(|page| is(&region, page, 1)));
+        drop(region);
+        assert!(table.0.lock().unwrap().is_empty());
+    }
 }
 
 /// A policy that lets pages leave at once if they came back, and counts both.

@@ -7,6 +7,7 @@
 //! being filled.
 
 use crate::{Frame, PAGE_SIZE, Part};
+use alloc::sync::Arc;
 use core::fmt;
 
 /// A page of bytes, as a store sees it.
@@ -148,4 +149,27 @@ pub trait SwapDevice: Send + Sync {
     /// The content of `slot` is no longer needed (Linux: `swap_slot_free_notify`, discard). The slot is not
     /// written to before this returns.
     fn discard(&self, _slot: u32) {}
+}
+
+/// The embedder keeps the other handle, for its device's statistics.
+impl<D: SwapDevice + ?Sized> SwapDevice for Arc<D> {
+    fn slots(&self) -> u32 {
+        (**self).slots()
+    }
+
+    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
+        (**self).read(slot, page)
+    }
+
+    fn write(&self, slot: u32, page: &PageBytes) -> Result<(), IoError> {
+        (**self).write(slot, page)
+    }
+
+    fn prefetch(&self, slot: u32, part: Part) {
+        (**self).prefetch(slot, part);
+    }
+
+    fn discard(&self, slot: u32) {
+        (**self).discard(slot);
+    }
 }

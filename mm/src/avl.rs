@@ -109,7 +109,7 @@ impl<T: Element> Avl<T> {
             return Err(element);
         }
         let key = element.key();
-        let Err(path) = self.path_to(key) else { return Err(element) };
+        let Descent::Missing(path) = self.descend(key) else { return Err(element) };
         let new = self.nodes.len() as u32;
         let summary = element.summary(None, None);
         let links = Links { left: NONE, right: NONE, height: 1 };
@@ -125,7 +125,7 @@ impl<T: Element> Avl<T> {
 
     /// Takes out the element with this key.
     pub fn remove(&mut self, key: T::Key) -> Option<T> {
-        let mut path = self.path_to(key).ok()?;
+        let Descent::Found(mut path) = self.descend(key) else { return None };
         let target = path.last()?;
         let Links { left, right, .. } = self.links(target);
         if left != NONE && right != NONE {
@@ -150,7 +150,7 @@ impl<T: Element> Avl<T> {
     /// neighbours of the old one. Without an element to replace, the new one is given back.
     #[cfg(test)]
     pub fn replace(&mut self, key: T::Key, element: T) -> Result<T, T> {
-        let Ok(path) = self.path_to(key) else { return Err(element) };
+        let Descent::Found(path) = self.descend(key) else { return Err(element) };
         let Some(target) = path.last() else { return Err(element) };
         let old = core::mem::replace(&mut self.nodes[target as usize].element, element);
         self.rebalance(path);
@@ -198,8 +198,8 @@ impl<T: Element> Avl<T> {
         Ok(())
     }
 
-    /// The nodes from the root to the one with this key, or to the one below which it belongs.
-    fn path_to(&self, key: T::Key) -> Result<Path, Path> {
+    /// Looks for a key.
+    fn descend(&self, key: T::Key) -> Descent {
         let mut path = Path::new();
         let mut at = self.root;
         while at != NONE {
@@ -207,10 +207,10 @@ impl<T: Element> Avl<T> {
             at = match key.cmp(&self.key(at)) {
                 Ordering::Less => self.links(at).left,
                 Ordering::Greater => self.links(at).right,
-                Ordering::Equal => return Ok(path),
+                Ordering::Equal => return Descent::Found(path),
             };
         }
-        Err(path)
+        Descent::Missing(path)
     }
 
     /// Restores balance, heights and summaries along a path, from its end up to the root.
@@ -305,7 +305,9 @@ impl<T: Element> Avl<T> {
     fn take(&mut self, gone: u32) -> T {
         let last = (self.nodes.len() - 1) as u32;
         if gone != last {
-            let mut parents = self.path_to(self.key(last)).unwrap_or(Path::new());
+            // The last node is in the tree.
+            let (Descent::Found(mut parents) | Descent::Missing(mut parents)) =
+                self.descend(self.key(last));
             parents.pop();
             self.relink(parents.last(), last, gone);
         }
@@ -399,6 +401,14 @@ impl<'a, T: Element, P: Fn(&T::Summary) -> bool> Iterator for Scan<'a, T, P> {
         self.descend(self.tree.links(at).right);
         Some(&self.tree.nodes[at as usize].element)
     }
+}
+
+/// Where the search for a key ended.
+enum Descent {
+    /// The nodes from the root to the one with the key.
+    Found(Path),
+    /// The nodes from the root to the one below which the key belongs.
+    Missing(Path),
 }
 
 /// Nodes on the way down from the root.

@@ -6,7 +6,7 @@ use crate::probe::{Delivery, ProbeError};
 use crate::runtime::{Quiet, Reclaim, Runtime};
 use crate::space::Layout;
 use crate::store::{OpenError, ReserveError, SwapFile};
-use pagefault::machine::{IoError, PAGE_SIZE, Part, SwapDevice, VirtAddr};
+use pagefault::machine::{PAGE_SIZE, SwapDevice, VirtAddr};
 use pagefault::replacement::Replacement;
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault::{AddressSpace, Limits, Observer, Overcommit};
@@ -46,6 +46,7 @@ pub struct Builder {
     limit: u64,
     window: u64,
     swap: Vec<Swap>,
+    devices: Vec<Arc<dyn SwapDevice>>,
     delivery: Delivery,
     reclaim: Reclaim,
     replacement: Option<Box<dyn Replacement>>,
@@ -106,6 +107,7 @@ impl Builder {
             limit,
             window: 64 << 30,
             swap: vec![ram, Swap::TemporaryFile { directory, bytes: None }],
+            devices: Vec::new(),
             delivery: Delivery::Inline,
             reclaim: Reclaim::default(),
             replacement: None,
@@ -120,6 +122,16 @@ impl Builder {
     /// A [`SwapDevice`] of your own needs a [`Runtime`](crate::runtime::Runtime) in place of a memory.
     pub fn swap(mut self, areas: impl IntoIterator<Item = Swap>) -> Self {
         self.swap = areas.into_iter().collect();
+        self
+    }
+
+    /// A swap area on a device of your own, which fills after those of [`swap`](Self::swap) and after the
+    /// devices given earlier.
+    ///
+    /// With inline delivery its methods run in the thread that faults, within the access: they must not touch
+    /// this memory, nor take a lock under which the program does.
+    pub fn swap_device(mut self, device: Arc<dyn SwapDevice>) -> Self {
+        self.devices.push(device);
         self
     }
 
@@ -166,7 +178,8 @@ impl Builder {
         let config = Config { layout, delivery: self.delivery, ..Config::new(frames) };
         let _quiet = Quiet::new();
         let machine = LinuxMachine::new(&config)?;
-        let stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
+        let mut stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
+        stores.extend(self.devices.into_iter().map(Device::Own));
         let rules = pagefault::Config {
             overcommit: Overcommit::Always,
             // Regions cost nothing here: they are not host mappings.
@@ -206,8 +219,9 @@ const SPAN: u64 = crate::table::SPAN;
 fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
     for (index, store) in stores.iter().enumerate() {
         let device: Box<dyn SwapDevice> = match store {
-            Device::Ram(ram) => Box::new(Handle(ram.clone())),
-            Device::File(file) => Box::new(Handle(file.clone())),
+            Device::Ram(ram) => Box::new(ram.clone()),
+            Device::File(file) => Box::new(file.clone()),
+            Device::Own(device) => Box::new(device.clone()),
         };
         runtime
             .manager()
@@ -221,6 +235,7 @@ fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
 pub(super) enum Device {
     Ram(Arc<CompressedRam>),
     File(Arc<SwapFile>),
+    Own(Arc<dyn SwapDevice>),
 }
 
 impl Device {
@@ -236,30 +251,5 @@ impl Device {
             }
             Swap::File { path, bytes } => Self::File(Arc::new(SwapFile::open(path, *bytes)?)),
         })
-    }
-}
-
-/// A shared store as a device.
-struct Handle<D>(Arc<D>);
-
-impl<D: SwapDevice> SwapDevice for Handle<D> {
-    fn slots(&self) -> u32 {
-        self.0.slots()
-    }
-
-    fn read(&self, slot: u32, page: &mut pagefault::machine::machine::Page) -> Result<(), IoError> {
-        self.0.read(slot, page)
-    }
-
-    fn write(&self, slot: u32, page: &pagefault::machine::machine::Page) -> Result<(), IoError> {
-        self.0.write(slot, page)
-    }
-
-    fn prefetch(&self, slot: u32, part: Part) {
-        self.0.prefetch(slot, part);
-    }
-
-    fn discard(&self, slot: u32) {
-        self.0.discard(slot);
     }
 }

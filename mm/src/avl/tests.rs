@@ -1,6 +1,6 @@
 //! The walk over a tree finds every way in which the tree can be broken.
 
-use super::{Avl, AvlFault, Element, NONE};
+use super::{Avl, AvlFault, Descent, Element, NONE};
 
 /// A number, summarised by the sum of its subtree.
 impl Element for u32 {
@@ -27,6 +27,11 @@ fn seven() -> Avl<u32> {
     tree
 }
 
+fn node_of(tree: &Avl<u32>, key: u32) -> u32 {
+    let Descent::Found(path) = tree.descend(key) else { panic!("{key} is not in the tree") };
+    path.last().unwrap()
+}
+
 #[test]
 fn an_element_out_of_order_is_found() {
     let mut tree = seven();
@@ -48,12 +53,12 @@ fn a_missing_subtree_is_found() {
 fn a_cycle_is_found() {
     let mut tree = seven();
     let root = tree.root;
-    let leaf = tree.path_to(6).ok().and_then(|path| path.last()).unwrap();
+    let leaf = node_of(&tree, 6);
     tree.links_mut(leaf).left = root;
     assert_eq!(tree.check(), Err(AvlFault::Unreachable));
     tree.links_mut(leaf).left = NONE;
     assert_eq!(tree.check(), Ok(()));
-    let first = tree.path_to(0).ok().and_then(|path| path.last()).unwrap();
+    let first = node_of(&tree, 0);
     tree.links_mut(first).left = root;
     assert_eq!(tree.check(), Err(AvlFault::Unreachable));
 }
