@@ -109,7 +109,16 @@ impl<T: Element> Avl<T> {
             return Err(element);
         }
         let key = element.key();
-        let Err(path) = self.path_to(key) else { return Err(element) };
+        let mut path = Path::new();
+        let mut at = self.root;
+        while at != NONE {
+            path.push(at);
+            at = match key.cmp(&self.key(at)) {
+                Ordering::Less => self.links(at).left,
+                Ordering::Greater => self.links(at).right,
+                Ordering::Equal => return Err(element),
+            };
+        }
         let new = self.nodes.len() as u32;
         let summary = element.summary(None, None);
         let links = Links { left: NONE, right: NONE, height: 1 };
@@ -125,7 +134,7 @@ impl<T: Element> Avl<T> {
 
     /// Takes out the element with this key.
     pub fn remove(&mut self, key: T::Key) -> Option<T> {
-        let mut path = self.path_to(key).ok()?;
+        let mut path = self.path_to(key)?;
         let target = path.last()?;
         let Links { left, right, .. } = self.links(target);
         if left != NONE && right != NONE {
@@ -150,7 +159,7 @@ impl<T: Element> Avl<T> {
     /// neighbours of the old one. Without an element to replace, the new one is given back.
     #[cfg(test)]
     pub fn replace(&mut self, key: T::Key, element: T) -> Result<T, T> {
-        let Ok(path) = self.path_to(key) else { return Err(element) };
+        let Some(path) = self.path_to(key) else { return Err(element) };
         let Some(target) = path.last() else { return Err(element) };
         let old = core::mem::replace(&mut self.nodes[target as usize].element, element);
         self.rebalance(path);
@@ -198,8 +207,8 @@ impl<T: Element> Avl<T> {
         Ok(())
     }
 
-    /// The nodes from the root to the one with this key, or to the one below which it belongs.
-    fn path_to(&self, key: T::Key) -> Result<Path, Path> {
+    /// The nodes from the root to the one with this key.
+    fn path_to(&self, key: T::Key) -> Option<Path> {
         let mut path = Path::new();
         let mut at = self.root;
         while at != NONE {
@@ -207,10 +216,10 @@ impl<T: Element> Avl<T> {
             at = match key.cmp(&self.key(at)) {
                 Ordering::Less => self.links(at).left,
                 Ordering::Greater => self.links(at).right,
-                Ordering::Equal => return Ok(path),
+                Ordering::Equal => return Some(path),
             };
         }
-        Err(path)
+        None
     }
 
     /// Restores balance, heights and summaries along a path, from its end up to the root.
