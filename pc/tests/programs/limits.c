@@ -103,18 +103,7 @@ static void locked(void) {
     say("all, now and in future", mlockall(MCL_CURRENT | MCL_FUTURE));
     say("mapped without a lock", (long)map(64 * P, 3, 0));
     munlockall();
-    set(RLIMIT_MEMLOCK, 8 * P, 64 * P);
-    char *s = mmap(0, 8 * P, 3, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    say("locked shared", mlock(s, 8 * P));
-    say("a piece", remap_file_pages(s, P, 0, 3, 0));
-    say("a piece too far", remap_file_pages(s, P, 0, 1ul << 51, 0));
-    say("fewer", munlock(s + 7 * P, P));
-    say("a piece", remap_file_pages(s, P, 0, 3, 0));
     set(RLIMIT_MEMLOCK, 0, 64 * P);
-    say("a piece without a limit", remap_file_pages(s, P, 0, 4, 0));
-    say("a piece too far", remap_file_pages(s, P, 0, 1ul << 51, 0));
-    say("another without a lock", remap_file_pages(s + 7 * P, P, 0, 4, 0));
-    munlockall();
     say("locked without a limit", mlock(p, P));
     say("mapped and locked", (long)map(P, 3, MAP_LOCKED));
     say("all in future", mlockall(MCL_FUTURE));
