@@ -92,6 +92,10 @@ pub fn admit(growth: Growth) -> Result<()> {
     if limits == [u64::MAX; 2] {
         return Ok(());
     }
+    if growth.bytes > limits[0] || growth.data > limits[1] {
+        // Whatever is used and replaced. An allocator that asks for far too much asks often.
+        return Err(Errno::ENOMEM);
+    }
     let fits = |used: [u64; 2]| {
         let sum = |used: u64, more: u64| used.saturating_add(more);
         (growth.bytes == 0 || sum(used[0], growth.bytes) <= limits[0])
