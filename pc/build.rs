@@ -16,7 +16,8 @@ fn main() {
     };
     let target = shared(&out).join("kernel");
     println!("cargo::rustc-env=PAGEFAULT_KERNEL_TARGET={}", target.display());
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of this run: a target directory that was copied has a script that was compiled elsewhere.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let sources = package.join("kernel");
     let is_release = env::var_os("PROFILE").is_some_and(|profile| profile == "release");
     if env::var_os("CARGO_FEATURE_EMBEDDED").is_none() || !is_release {

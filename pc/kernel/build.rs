@@ -1,7 +1,9 @@
 //! Links the kernel at its own addresses, without the C library's start files.
 
 fn main() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    // Of this run: a target directory that was copied has a script that was compiled elsewhere.
+    let package = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let script = format!("{package}/kernel.ld");
     println!("cargo::rerun-if-changed={script}");
     for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         println!("cargo::rustc-link-arg-bins={argument}");
