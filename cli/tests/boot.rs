@@ -45,14 +45,18 @@ fn ended(arguments: &[&str]) -> (Output, String) {
 #[track_caller]
 fn expect_nothing_in(temporary: &TempDir) {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    assert_eq!(users_of(temporary), [""; 0]);
+}
+
+/// The command lines of the processes that use a directory.
+fn users_of(temporary: &TempDir) -> Vec<String> {
     let place = temporary.path().to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    let users: Vec<_> = processes
+    processes
         .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).into_owned())
         .filter(|line| line.contains(place))
-        .collect();
-    assert_eq!(users, [""; 0]);
+        .collect()
 }
 
 #[track_caller]
@@ -79,6 +83,29 @@ fn a_signal_stops_the_machine() {
         Command::new("kill").args([&number, &child.id().to_string()]).status().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(signal));
         expect_nothing_in(&temporary);
+    }
+}
+
+/// The machine of a command that is killed does not go on by itself. Its files stay, since nobody is left.
+#[test]
+fn a_killed_command_leaves_no_machine() {
+    if !is_ready() {
+        return;
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let script = "echo started; while :; do :; done";
+    let mut child =
+        boot(temporary.path(), &["--", "/bin/busybox", "sh", "-c", script]).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The host kills it soon, but not before this goes on.
+    let start = Instant::now();
+    while !users_of(&temporary).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(120), "{:?}", users_of(&temporary));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

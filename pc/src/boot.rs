@@ -2,6 +2,7 @@
 
 use crate::archive::{self, Single};
 use crate::kernel::{self, KernelError};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
@@ -245,6 +246,7 @@ impl Boot {
         }
         // A group of its own: what the terminal sends is for us, who stop the machine.
         command.process_group(0);
+        end_with_us(&mut command);
         let complaints = match self.accelerator {
             Accelerator::Tcg => Stdio::inherit(),
             Accelerator::Kvm => Stdio::piped(),
@@ -376,6 +378,14 @@ fn disk(directory: &Path, name: &str, size: u32) -> io::Result<[String; 4]> {
 
 /// What ends the input: the machine's console has no other way to say so.
 const END: u8 = 4;
+
+/// Has the host kill a process when the thread that starts it ends, as by `kill -9`.
+#[allow(unsafe_code)]
+fn end_with_us(command: &mut Command) {
+    let ask = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec this makes one system call, which allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) };
+}
 
 /// QEMU, which does not outlive this value.
 struct Qemu(Child);

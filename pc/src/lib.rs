@@ -7,7 +7,7 @@
 //! | [`host`] | the host's programs with their libraries, for the machine |
 //! | [`kernel`] | finds or builds the kernel |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod archive;
 pub mod boot;
