@@ -35,9 +35,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let fd = a as u32;
     Some(match number {
         nr::__NR_read => read(fd, b, c, None),
-        nr::__NR_pread64 => position(d).and_then(|at| read(fd, b, c, Some(at))),
+        nr::__NR_pread64 => span(d, c).and_then(|at| read(fd, b, c, Some(at))),
         nr::__NR_write => write(fd, b, c, None),
-        nr::__NR_pwrite64 => position(d).and_then(|at| write(fd, b, c, Some(at))),
+        nr::__NR_pwrite64 => span(d, c).and_then(|at| write(fd, b, c, Some(at))),
         nr::__NR_readv => vector::read(fd, b, c, None),
         nr::__NR_writev => vector::write(fd, b, c, None),
         nr::__NR_preadv => position(d).and_then(|at| vector::read(fd, b, c, Some(at))),
@@ -78,6 +78,14 @@ fn add(open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result {
 /// An offset in a file: programs count in signed numbers.
 pub(super) fn position(at: u64) -> Result {
     if i64::try_from(at).is_ok() { Ok(at) } else { Err(Errno::EINVAL) }
+}
+
+/// A position from which so many bytes end where a file can have its last one.
+fn span(at: u64, bytes: u64) -> Result {
+    match at.checked_add(bytes) {
+        Some(end) => position(end).map(|_| at),
+        None => Err(Errno::EINVAL),
+    }
 }
 
 fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
