@@ -32,7 +32,7 @@ pub enum Switching {
     /// At any point, but seldom: one task may do all of its work while another stands between two steps.
     Seldom,
     /// At every point, to the next task in order: processors of equal speed, to count how often they wait for
-    /// each other. The seed decides nothing.
+    /// each other. The seed decides only which waits for a word end early.
     Evenly,
     /// Where a task waits, for a lock, a device or another task, or pauses
     /// ([`Machine::pause`](pagefault_machine::Machine::pause)): one processor, and nobody preempted.

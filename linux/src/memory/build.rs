@@ -118,8 +118,6 @@ impl Builder {
     /// The swap areas, in the order in which they fill; each spills to the next when it is full. At most 30;
     /// the default is compressed RAM of half the limit, then a temporary file in [`std::env::temp_dir`].
     /// Without an area, memory that does not fit ends the program.
-    ///
-    /// A [`SwapDevice`] of your own needs a [`Runtime`](crate::runtime::Runtime) in place of a memory.
     pub fn swap(mut self, areas: impl IntoIterator<Item = Swap>) -> Self {
         self.swap = areas.into_iter().collect();
         self
