@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -29,6 +29,17 @@ fn boot(temporary: &Path, arguments: &[&str]) -> Command {
     command.arg("boot").args(arguments).env("TMPDIR", temporary);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Begins a script of the shell's that says "started" first, and waits for that.
+#[track_caller]
+fn started(temporary: &TempDir, script: &str) -> Child {
+    let arguments = ["--", "/bin/busybox", "sh", "-c", script];
+    let mut child = boot(temporary.path(), &arguments).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n");
+    child
 }
 
 /// Runs it to its end, and checks that nothing is left behind.
@@ -74,11 +85,7 @@ fn a_signal_stops_the_machine() {
     for signal in [2, 15] {
         let temporary = tempfile::tempdir().unwrap();
         let script = "echo started; sleep 1000";
-        let mut child =
-            boot(temporary.path(), &["--", "/bin/busybox", "sh", "-c", script]).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "started\n");
+        let mut child = started(&temporary, script);
         let number = format!("-{signal}");
         Command::new("kill").args([&number, &child.id().to_string()]).status().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(signal));
@@ -94,11 +101,7 @@ fn a_killed_command_leaves_no_machine() {
     }
     let temporary = tempfile::tempdir().unwrap();
     let script = "echo started; while :; do :; done";
-    let mut child =
-        boot(temporary.path(), &["--", "/bin/busybox", "sh", "-c", script]).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "started\n");
+    let mut child = started(&temporary, script);
     child.kill().unwrap();
     child.wait().unwrap();
     // The host kills it soon, but not before this goes on.

@@ -174,6 +174,9 @@ const fn fingerprint(key: u64) -> u32 {
 /// A segmented FIFO: pages leave in the order in which they came, but wait on standby first, where a use brings
 /// them back. The default on machines without accessed bits.
 ///
+/// With accessed bits there is no standby: it is one queue in which a page that was used gets a second chance,
+/// as in CLOCK.
+///
 /// A larger share on standby notices more uses, and costs more faults that move no data. Source: Turner and
 /// Levy, *Segmented FIFO page replacement*, SIGMETRICS 1981.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,22 +188,6 @@ pub struct SegmentedFifo {
 impl Replacement for SegmentedFifo {
     fn shares(&self) -> Shares {
         self.shares
-    }
-
-    fn admit(&self, _key: Option<u64>) -> Queue {
-        Queue::Main
-    }
-}
-
-/// Second chance: one queue, in which a page that was used goes around once more, as in CLOCK.
-///
-/// Without accessed bits it is the same as [`SegmentedFifo`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SecondChance;
-
-impl Replacement for SecondChance {
-    fn shares(&self) -> Shares {
-        Shares::default()
     }
 
     fn admit(&self, _key: Option<u64>) -> Queue {

@@ -1,7 +1,7 @@
 //! Replacement policies of an embedder's.
 
 use crate::common::{RW, World, at, map, stored, world_with};
-use pagefault::replacement::{Queue, Replacement, S3Fifo, SecondChance, SegmentedFifo, Shares};
+use pagefault::replacement::{Queue, Replacement, S3Fifo, SegmentedFifo, Shares};
 use pagefault::swap::area::Priority;
 use pagefault::{Config, Counters};
 use pagefault_sim::X86_64;
@@ -101,7 +101,8 @@ impl Replacement for Backwards {
 fn f14_a_small_queue_keeps_a_scan_from_hot_pages() {
     // Memory is swept four times or five. A single queue then takes the hot pages for cold ones, because no
     // access comes between the two looks of one sweep.
-    let (small, single) = (scan(S3Fifo::new(FRAMES)).swap_in, scan(SecondChance).swap_in);
+    let (small, single) =
+        (scan(S3Fifo::new(FRAMES)).swap_in, scan(SegmentedFifo::default()).swap_in);
     assert!(small < single, "{small} and {single} hot pages came back");
 }
 
@@ -128,7 +129,7 @@ fn f14_a_page_enters_the_queue_that_the_policy_names() {
     // So many ghosts that hardly two pages share one.
     assert_eq!(queues(S3Fifo::new(1 << 20)), (60, 40));
     assert_eq!(queues(Backwards), (40, 60));
-    assert_eq!(queues(SecondChance), (0, 100));
+    assert_eq!(queues(SegmentedFifo::default()), (0, 100));
 }
 
 #[test]

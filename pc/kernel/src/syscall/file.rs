@@ -82,10 +82,7 @@ pub(super) fn position(at: u64) -> Result {
 
 /// A position from which so many bytes end where a file can have its last one.
 fn span(at: u64, bytes: u64) -> Result {
-    match at.checked_add(bytes) {
-        Some(end) => position(end).map(|_| at),
-        None => Err(Errno::EINVAL),
-    }
+    position(at.saturating_add(bytes)).map(|_| at)
 }
 
 fn read(fd: u32, to: u64, bytes: u64, at: Option<u64>) -> Result {
