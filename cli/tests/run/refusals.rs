@@ -207,7 +207,7 @@ while True:
     let options = ["--memory", "8M", "--swap", "ram:1M", "--swap", "file::4M"];
     let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
     let found = (output.status.code(), message(&output));
-    assert_refused(&found, 125, &["out of memory", "the swap areas are full"]);
+    assert_refused(&found, 125, &["out of memory", "full", "--swap ram:1M --swap file::4M"]);
     scratch.assert_nothing_left();
 }
 

@@ -42,7 +42,8 @@ impl Room {
             }
             process::stop(format_args!(
                 "out of memory: all of --memory is in use and the swap areas are full; give more of \
-                 either"
+                 either (now {})",
+                manager.swap
             ));
         }
     }

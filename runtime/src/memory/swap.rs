@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use pagefault::Manager;
 use pagefault::swap::area::{Priority, SwapOnError};
 use pagefault_control::{Boot, Control, Storage, SwapSpec};
@@ -33,6 +34,7 @@ pub struct Areas {
     pool: &'static Pool,
     /// A file that could not be made when the tree began, because the disk was full.
     missing: Option<Shortage>,
+    specs: Vec<SwapSpec>,
 }
 
 /// Why a swap area could not be made.
@@ -64,7 +66,8 @@ impl Areas {
             Pool::new(control, boot.slot, boot.control_fd as u32).map_err(SwapError::Pool)?;
         let pool = &*Box::leak(Box::new(pool));
         let (files, ram) = (Vec::new(), Vec::new());
-        let mut areas = Self { files, ram, offload: None, pool, missing: None };
+        let specs = config.swap.clone();
+        let mut areas = Self { files, ram, offload: None, pool, missing: None, specs };
         for (number, spec) in config.swap.iter().enumerate() {
             // The other areas may be enough.
             let Some(store) = areas.open_one(number, spec)? else { continue };
@@ -147,6 +150,28 @@ impl Areas {
     pub fn shortage(&self) -> Option<Shortage> {
         let shortage = self.files.iter().find_map(|(file, _)| file.shortage());
         shortage.or_else(|| self.missing.clone())
+    }
+}
+
+/// As the options of `pagefault run` give them.
+impl fmt::Display for Areas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, SwapSpec { storage, bytes, .. }) in self.specs.iter().enumerate() {
+            let space = if number == 0 { "" } else { " " };
+            let (kind, path) = match storage {
+                Storage::Ram => ("ram", &[][..]),
+                Storage::File(path) => ("file:", &path[..]),
+                Storage::Temporary(_) => ("file", &[][..]),
+            };
+            write!(f, "{space}--swap {kind}{}", path.escape_ascii())?;
+            let colons = if matches!(storage, Storage::Temporary(_)) { "::" } else { ":" };
+            match *bytes {
+                None => {}
+                Some(bytes) if bytes % (1 << 20) == 0 => write!(f, "{colons}{}M", bytes >> 20)?,
+                Some(bytes) => write!(f, "{colons}{}K", bytes >> 10)?,
+            }
+        }
+        Ok(())
     }
 }
 
