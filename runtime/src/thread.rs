@@ -193,6 +193,29 @@ impl Thread {
         found.map(|thread| thread.number.load(Acquire))
     }
 
+    /// Whether an ID is that of this thread or another one of its process.
+    pub fn is_beside(&self, id: u32) -> bool {
+        let is_it = |thread: &Self| thread.number.load(Acquire) == id;
+        id == sys::process_id() || is_it(self) || self.find(is_it).is_some()
+    }
+
+    /// Whether an ID is that of a thread in this memory, of whatever process.
+    pub fn is_here(id: u32) -> bool {
+        /// `KCMP_VM`.
+        const MEMORY: u64 = 1;
+        let own = sys::process_id();
+        if id == 0 {
+            return false;
+        }
+        if id == own || BLOCKS.lock().iter().any(|thread| thread.number.load(Acquire) == id) {
+            return true;
+        }
+        // A new thread has not told its ID yet.
+        // SAFETY: the call compares, and changes nothing.
+        let compared = unsafe { sys::call(nr::__NR_kcmp, [own.into(), id.into(), MEMORY]) };
+        compared == Ok(0)
+    }
+
     /// All threads that share the memory.
     pub fn all() -> Vec<&'static Self> {
         let blocks = BLOCKS.lock();

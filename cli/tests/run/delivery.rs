@@ -97,6 +97,20 @@ fn a_memory_whose_process_is_gone_has_a_server() {
     }
 }
 
+/// Stores by a copy between processes reach pages that leave meanwhile.
+#[test]
+fn copies_within_the_memory_lose_nothing() {
+    let scratch = Scratch::new("delivery-copies");
+    if !permitted(&scratch) {
+        return;
+    }
+    for name in ["sharers", "transfers"] {
+        let Some(program) = compile(&scratch, name) else { return };
+        let plain = scratch.plain(&[&program]).stdin(Stdio::null()).output().unwrap();
+        assert_same(&plain, &threads(&scratch, "6M", &[&program]).output().unwrap(), name);
+    }
+}
+
 #[test]
 fn a_reader_from_outside_finds_evicted_pages() {
     let scratch = Scratch::new("reader");

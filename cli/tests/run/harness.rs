@@ -140,7 +140,7 @@ pub fn compile(scratch: &Scratch, name: &str) -> Option<String> {
     let source = format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let program = scratch.path(name);
     let mut compiler = Command::new("cc");
-    let status = compiler.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).status();
+    let status = compiler.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(source).status();
     assert!(status.unwrap().success());
     Some(program.to_str().unwrap().to_owned())
 }

@@ -1,6 +1,6 @@
 //! C programs that do what a runtime easily gets wrong. A plain run has the right answer.
 
-use crate::harness::{Scratch, have, message};
+use crate::harness::{Scratch, compile as build, have, message};
 use std::path::Path;
 use std::process::Command;
 
@@ -10,16 +10,6 @@ fn compare(name: &str, memory: &str) {
     if let Some(program) = build(&scratch, name) {
         scratch.compare(memory, &[&program]);
     }
-}
-
-fn build(scratch: &Scratch, name: &str) -> Option<String> {
-    let compiler = if have("cc") { "cc" } else { return None };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run").join(format!("{name}.c"));
-    let program = scratch.path(name);
-    let mut build = Command::new(compiler);
-    build.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(&source);
-    assert!(build.status().unwrap().success(), "{name}.c is not built");
-    Some(program.to_str().unwrap().to_owned())
 }
 
 /// Each call that takes memory, with buffers resident, evicted, partly evicted, unmapped and
@@ -146,6 +136,25 @@ fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
 #[test]
 fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
+}
+
+/// Transfers of more pages than one call may keep resident: a quarter of the limit.
+#[test]
+fn long_transfers_are_whole() {
+    let scratch = Scratch::new("transfers");
+    let Some(program) = build(&scratch, "transfers") else { return };
+    for memory in ["1M", "2M", "16M"] {
+        scratch.compare(memory, &[&program]);
+    }
+}
+
+/// Processes that share memory, and threads by their IDs: copies between processes, memory files and limits mean this
+/// memory, however little of it is resident.
+#[test]
+fn a_thread_s_id_names_the_program_s_memory() {
+    let scratch = Scratch::new("sharers");
+    let Some(program) = build(&scratch, "sharers") else { return };
+    scratch.compare("2M", &[&program]);
 }
 
 /// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.

@@ -18,8 +18,10 @@
 //! | `vsyscall` | the page of calls that the kernel makes in a fault |
 //! | `passed` | all others: the host makes them, with their pages kept resident |
 
+mod between;
 mod descriptor;
 mod exec;
+mod gather;
 mod listing;
 mod memory;
 mod old;
@@ -131,6 +133,8 @@ enum Room {
     List,
     Trace,
     File,
+    /// Between processes.
+    Copy,
     /// The host, on the program's own addresses.
     Host,
 }
@@ -186,6 +190,7 @@ fn room_of(number: u32) -> Room {
         nr::__NR_getdents | nr::__NR_getdents64 => Room::List,
         nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => Room::Trace,
         nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => Room::File,
+        nr::__NR_process_vm_readv | nr::__NR_process_vm_writev => Room::Copy,
         _ => Room::Host,
     }
 }
@@ -240,6 +245,7 @@ impl Call<'_> {
             Room::List => self.list(),
             Room::Trace => self.trace(),
             Room::File => self.access_file(),
+            Room::Copy => self.copy_between(),
             Room::Host => self.pass(),
         }
     }

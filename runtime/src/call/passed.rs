@@ -5,19 +5,19 @@
 //! gets them pinned first. A long transfer goes in pieces, since its pages need not fit into memory
 //! all at once.
 
-use super::{Call, Outcome, wait};
-use crate::memory::Pins;
-use crate::sys::{self, Errno};
+use super::{Call, Outcome, between, wait};
+use crate::memory::{PAGE, Pins};
+use crate::sys::Errno;
 use crate::{entry, files, memory, process, solitude, thread, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::{
-    Access as Touched, Area, Class, File, Kind, Pieces, Rule, Shape, Traits, USER_END,
-};
+use pagefault_calls::{Area, Class, File, Kind, Pieces, Rule, Shape, Traits, USER_END};
 use pagefault_machine::Access;
 
-/// The bytes of a piece of a long transfer.
+/// The most bytes of a piece of a long transfer.
 const PIECE: u64 = 1 << 20;
+/// The least: a write to a pipe that is to be atomic is not cut.
+const LEAST_PIECE: u64 = 1 << 16;
 /// The most vectors that one piece takes; the kernel guarantees at least as many.
 const VECTORS: usize = 16;
 /// The most vectors that a call takes (`UIO_MAXIOV`).
@@ -81,7 +81,7 @@ impl Call<'_> {
         self.has(Traits::REPEATABLE) && !is_long_away
     }
 
-    fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
+    pub(super) fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
         if let Some(_noted) = memory::note(self.thread, self.number, *args) {
             return self.call(args);
         }
@@ -118,10 +118,14 @@ impl Call<'_> {
     /// Whether a transfer is longer than a piece.
     fn is_long(&self, pieces: &Pieces, args: &[u64; 6]) -> bool {
         match pieces.shape {
-            Shape::Flat { len, .. } => args[len as usize] > PIECE,
+            // The host refuses a buffer that does not end in user space as a whole.
+            Shape::Flat { buffer, len } => {
+                let end = args[buffer as usize].checked_add(args[len as usize]);
+                args[len as usize] > piece_len() && end.is_some_and(|end| end <= USER_END)
+            }
             Shape::Vectors { array, count } => {
-                Vectors::read(args[array as usize], args[count as usize])
-                    .is_some_and(|vectors| vectors.total > PIECE)
+                Vectors::of_buffers(args[array as usize], args[count as usize])
+                    .is_some_and(|vectors| vectors.total > piece_len() || vectors.are_scattered())
             }
             Shape::Messages { .. } => false,
         }
@@ -129,6 +133,9 @@ impl Call<'_> {
 
     /// Makes a long transfer piece by piece.
     fn transfer(&mut self, pieces: &Pieces, args: &[u64; 6]) -> i64 {
+        if let Some(raw) = self.make_gathered(pieces, args) {
+            return raw;
+        }
         let rule = pieces.rule(kind_of(args[0] as u32, self.number));
         if rule == Rule::Whole {
             return self.make_with_pins(args);
@@ -136,7 +143,7 @@ impl Call<'_> {
         let all = match pieces.shape {
             Shape::Flat { len, .. } => args[len as usize].min(0x7fff_f000),
             Shape::Vectors { array, count } => {
-                match Vectors::read(args[array as usize], args[count as usize]) {
+                match Vectors::of_buffers(args[array as usize], args[count as usize]) {
                     Some(vectors) => vectors.total.min(0x7fff_f000),
                     None => return self.make_with_pins(args),
                 }
@@ -163,8 +170,9 @@ impl Call<'_> {
 
     /// Makes the piece after `done` bytes; returns the bytes that it asked for and its result.
     fn piece(&self, pieces: &Pieces, args: &[u64; 6], done: u64, all: u64) -> Option<(u64, i64)> {
-        let mut piece = pieces.piece(args, done, PIECE)?;
-        let asked = PIECE.min(all - done);
+        let most = piece_len();
+        let mut piece = pieces.piece(args, done, most)?;
+        let asked = most.min(all - done);
         let Shape::Vectors { array, count } = pieces.shape else {
             return Some((asked, self.make_with_pins(&piece)));
         };
@@ -183,41 +191,26 @@ impl Call<'_> {
 /// Names each area of the program's memory that the host uses for a call.
 pub fn each_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> ControlFlow<()>) {
     if pagefault_calls::visit(number, args, &mut user::Memory, &mut |area| f(area)).is_continue() {
-        each_remote_area(number, args, f);
+        between::each_remote_area(number, args, f);
     }
 }
 
-/// The other side of a copy between processes, if that is this process too.
-fn each_remote_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> ControlFlow<()>) {
-    let access = match number {
-        nr::__NR_process_vm_readv => Touched::Read,
-        nr::__NR_process_vm_writev => Touched::Write,
-        _ => return,
-    };
-    if args[0] as u32 != sys::process_id() {
-        return;
-    }
-    for index in 0..args[4].min(MOST_VECTORS) {
-        let Ok([start, len]) = user::read::<[u64; 2]>(args[3] + 16 * index) else { return };
-        if len == 0 || start.checked_add(len).is_none_or(|end| end > USER_END) {
-            continue;
-        }
-        if f(Area { start, len, access, kind: Kind::Data }).is_break() {
-            return;
-        }
-    }
+/// The bytes of a piece of a long transfer: its pages are half of those that a call may keep resident.
+pub(super) fn piece_len() -> u64 {
+    let most = (Pins::most() as u64).saturating_mul(PAGE) / 2;
+    (most & !(LEAST_PIECE - 1)).clamp(LEAST_PIECE, PIECE)
 }
 
 /// The program's array of `iovec`.
-struct Vectors {
+pub(super) struct Vectors {
     array: u64,
     count: u64,
-    total: u64,
+    pub(super) total: u64,
 }
 
 impl Vectors {
     /// Reads the lengths; `None` where the kernel will refuse the array.
-    fn read(array: u64, count: u64) -> Option<Self> {
+    pub(super) fn read(array: u64, count: u64) -> Option<Self> {
         if count > MOST_VECTORS {
             return None;
         }
@@ -232,8 +225,22 @@ impl Vectors {
         Some(Self { array, count, total })
     }
 
+    /// The same for buffers of the caller's: the kernel refuses one that does not end in user space.
+    pub(super) fn of_buffers(array: u64, count: u64) -> Option<Self> {
+        let vectors = Self::read(array, count)?;
+        let is_valid =
+            |[start, len]: [u64; 2]| start.checked_add(len).is_some_and(|end| end <= USER_END);
+        let are_valid = vectors.each().all(is_valid);
+        are_valid.then_some(vectors)
+    }
+
+    /// Whether they may be in more pages than a call may keep resident.
+    pub(super) fn are_scattered(&self) -> bool {
+        self.total / PAGE + 2 * self.count > Pins::most() as u64
+    }
+
     /// The vectors, as far as they can be read.
-    fn each(&self) -> impl Iterator<Item = [u64; 2]> {
+    pub(super) fn each(&self) -> impl Iterator<Item = [u64; 2]> {
         let (array, count) = (self.array, self.count);
         (0..count).map_while(move |index| user::read(array + 16 * index).ok())
     }

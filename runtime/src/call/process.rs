@@ -59,8 +59,8 @@ impl Call<'_> {
 
     fn prlimit(&mut self) -> Outcome {
         let [process, _, new, old, ..] = self.args;
-        let ours = process == 0 || process as u32 == sys::process_id();
-        if !ours {
+        // The ID of any of its threads names a process.
+        if process != 0 && !self.thread.is_beside(process as u32) {
             return self.pass();
         }
         self.args[0] = self.args[1];

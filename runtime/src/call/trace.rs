@@ -9,6 +9,7 @@ use super::{Call, Outcome};
 use crate::frame::Info;
 use crate::memory::Forced;
 use crate::sys::{self, Errno};
+use crate::thread::Thread;
 use crate::{files, tracer, user};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -157,7 +158,7 @@ impl Call<'_> {
             return Outcome::Raw(raw);
         }
         match remote() {
-            Some(own) if own.process == u64::from(sys::process_id()) => {
+            Some(own) if Thread::is_here(own.process as u32) => {
                 Outcome::Raw(self.access_own(&own, raw.max(0) as u64))
             }
             Some(other) if raw == ABSENT => Outcome::Raw(self.repeat_with(&other)),

@@ -1,0 +1,80 @@
+//! Copies between processes: `process_vm_readv(2)` and `process_vm_writev(2)`.
+//!
+//! The other process may be this one, or share its memory, and may be named by the ID of any thread. Then the
+//! pages of both sides are kept resident.
+
+use super::passed::{Vectors, piece_len};
+use super::{Call, Outcome};
+use crate::memory::PAGE;
+use crate::thread::Thread;
+use core::ops::ControlFlow;
+use linux_raw_sys::general as nr;
+use pagefault_calls::{Access, Area, Kind, Pieces, Rule, USER_END};
+
+/// The most vectors of each side that one piece takes.
+const VECTORS: usize = 8;
+/// The most bytes that a call transfers (`MAX_RW_COUNT`).
+const MOST: u64 = 0x7fff_f000;
+
+impl Call<'_> {
+    /// Copies piece by piece: the pages of both sides need not fit into memory at once.
+    pub(super) fn copy_between(&mut self) -> Outcome {
+        let [_, here, here_count, there, there_count, _] = self.args;
+        let sides = Vectors::of_buffers(here, here_count).zip(Vectors::read(there, there_count));
+        let Some((here, there)) = sides else {
+            return Outcome::Raw(self.make_with_pins(&self.args));
+        };
+        let all = here.total.min(there.total).min(MOST);
+        let most = piece_len() / 2;
+        if all + (here_count + there_count) * PAGE <= most {
+            return Outcome::Raw(self.make_with_pins(&self.args));
+        }
+        let mut done = 0;
+        Outcome::Raw(loop {
+            let (asked, raw) = self.copy_piece(&here, &there, done, most.min(all - done));
+            match Pieces::finished(Rule::Each, done, asked, all, raw) {
+                Some(result) => break result,
+                None => done += raw as u64,
+            }
+        })
+    }
+
+    /// Copies at most so many bytes after `done`; returns the bytes that it asked for and its result.
+    fn copy_piece(&self, here: &Vectors, there: &Vectors, done: u64, most: u64) -> (u64, i64) {
+        let (mut cut_here, mut cut_there) = ([[0_u64; 2]; VECTORS], [[0_u64; 2]; VECTORS]);
+        let (count_here, asked) = Pieces::cut(here.each(), done, most, &mut cut_here);
+        // The host copies what fits on both sides.
+        let (count_there, asked) = Pieces::cut(there.each(), done, asked, &mut cut_there);
+        let mut piece = self.args;
+        piece[1] = (&raw const cut_here) as u64;
+        piece[2] = count_here as u64;
+        piece[3] = (&raw const cut_there) as u64;
+        piece[4] = count_there as u64;
+        (asked, self.make_with_pins(&piece))
+    }
+}
+
+/// Names each area of the other side of such a copy, if that is in this memory too.
+pub(super) fn each_remote_area(
+    number: u32,
+    args: &[u64; 6],
+    f: &mut dyn FnMut(Area) -> ControlFlow<()>,
+) {
+    let access = match number {
+        nr::__NR_process_vm_readv => Access::Read,
+        nr::__NR_process_vm_writev => Access::Write,
+        _ => return,
+    };
+    let Some(there) = Vectors::read(args[3], args[4]) else { return };
+    if !Thread::is_here(args[0] as u32) {
+        return;
+    }
+    for [start, len] in there.each() {
+        if len == 0 || start.checked_add(len).is_none_or(|end| end > USER_END) {
+            continue;
+        }
+        if f(Area { start, len, access, kind: Kind::Data }).is_break() {
+            return;
+        }
+    }
+}
