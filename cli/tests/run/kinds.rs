@@ -166,6 +166,18 @@ fn signals_may_come_during_an_exec() {
     compare("exec_fails", "16M");
 }
 
+/// Threads that execute programs at once, execs that fail late, and filters that an exec passes on.
+#[test]
+fn an_exec_is_whole() {
+    let scratch = Scratch::new("execs");
+    let Some(program) = build(&scratch, "execs") else { return };
+    let stats = scratch.compare("16M", &[&program, "together"]);
+    assert_eq!(stats["programs"], 21, "{stats}");
+    for how in ["limited", "filtered"] {
+        scratch.compare("16M", &[&program, how]);
+    }
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {
