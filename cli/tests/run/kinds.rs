@@ -178,6 +178,12 @@ fn an_exec_is_whole() {
     }
 }
 
+/// `mremap` of a range that begins with a mapping of the host's and ends with managed memory.
+#[test]
+fn mappings_of_several_kinds_move_together() {
+    compare("several", "16M");
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {
