@@ -364,8 +364,10 @@ impl Call<'_> {
         const UNREGISTER: u64 = 1;
         let [area, len, flags, signature, ..] = self.args;
         let registers = flags & UNREGISTER == 0;
-        if registers {
-            memory::keep_resident(self.thread, area, len);
+        // The host refuses a second area, and other flags.
+        if flags == 0 && self.thread.restartable.get()[0] == 0 {
+            // It writes its own fields, which are far fewer, however long the area is.
+            memory::keep_resident(self.thread, area, len.min(memory::PAGE));
         }
         // SAFETY: the program asks for it, of its own memory.
         let answer = unsafe { sys::call(self.number, self.args) }?;
