@@ -184,6 +184,12 @@ fn mappings_of_several_kinds_move_together() {
     compare("several", "16M");
 }
 
+/// `mmap` and `process_madvise` that are refused after the runtime could have acted.
+#[test]
+fn a_refused_call_changes_nothing() {
+    compare("refused", "16M");
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {
