@@ -178,7 +178,8 @@ fn an_exec_is_whole() {
     }
 }
 
-/// `mremap` of a range that begins with a mapping of the host's and ends with managed memory.
+/// `mremap` of a range that begins with a mapping of the host's and ends with managed memory; `shmat` over managed
+/// memory.
 #[test]
 fn mappings_of_several_kinds_move_together() {
     compare("several", "16M");

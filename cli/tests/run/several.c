@@ -1,7 +1,9 @@
-/* A file's mapping, and private memory behind it: mremap cuts and moves both at once. */
+/* A file's mapping, and private memory behind it: mremap cuts and moves both at once. And a shared segment that
+   replaces private memory. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <sys/mman.h>
+#include <sys/shm.h>
 
 enum { MIB = 1 << 20, PART = 4 * MIB };
 
@@ -46,8 +48,29 @@ static void fill(void)
     munmap(much, 24 * MIB);
 }
 
+/* Stores through one address, and looks through another. */
+static void attach(void)
+{
+    unsigned char *own = mmap(NULL, 3 * PART, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (size_t i = 0; i < 3 * PART; i++)
+        own[i] = content(i);
+    int segment = shmget(IPC_PRIVATE, PART, 0600);
+    CHECK(segment >= 0);
+    unsigned char *there = shmat(segment, own + PART + 7, SHM_REMAP | SHM_RND);
+    unsigned char *other = shmat(segment, NULL, 0);
+    CHECK(shmctl(segment, IPC_RMID, NULL) == 0 && there == own + PART);
+    memset(other, 8, PART);
+    fill();
+    size_t differ = 0;
+    for (size_t i = 0; i < PART; i++)
+        differ += there[i] != 8 || own[i] != content(i) || own[2 * PART + i] != content(2 * PART + i);
+    printf("differ %zu\n", differ);
+    munmap(own, 3 * PART);
+}
+
 int main(void)
 {
+    attach();
     char *moved = reserve(), *cut = reserve(), *to = reserve(), *gone = reserve();
     unsigned char *moved_own = make(moved), *cut_own = make(cut), present;
     make(gone);

@@ -34,6 +34,7 @@ impl Call<'_> {
             nr::__NR_mlockall => memory::lock_all(a as u32).into(),
             nr::__NR_munlockall => memory::unlock_all().into(),
             nr::__NR_mseal => memory::seal(self.args).into(),
+            nr::__NR_shmat => memory::attach(a, b, c).into(),
             nr::__NR_process_madvise => self.advise_process(),
             nr::__NR_mincore => self.resident(),
             _ => self.pass(),
