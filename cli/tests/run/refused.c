@@ -1,6 +1,9 @@
-/* Calls that the kernel refuses before they change anything: locked mappings, and lists of ranges. */
+/* Calls that the kernel refuses before they change anything: locked mappings, lists of ranges, a child's stack,
+   null pointers. */
 #define _GNU_SOURCE
 #include "check.h"
+#include <linux/sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -50,8 +53,20 @@ static void advised(void)
     }
 }
 
+/* A stack that ends beyond all addresses. */
+static void cloned(void)
+{
+    struct clone_args child = {
+        .flags = CLONE_VM | CLONE_VFORK, .exit_signal = SIGCHLD, .stack = 16, .stack_size = -8ul};
+    printf("stack: %s\n", syscall(SYS_clone3, &child, sizeof child) < 0 ? strerrorname_np(errno) : "ok");
+    for (int call = 0; call < 2; call++)
+        printf("limit: %s\n", syscall(call ? SYS_setrlimit : SYS_getrlimit, RLIMIT_STACK, 0) < 0
+                                   ? strerrorname_np(errno) : "ok");
+}
+
 int main(void)
 {
+    cloned();
     advised();
     locked();
     return 0;
