@@ -77,6 +77,16 @@ pub fn settle() {
     }
 }
 
+/// Takes the host's limits back after an exec that failed. A hard limit stays where only a right could
+/// raise it.
+pub fn unsettle() {
+    let Some(slot) = slot() else { return };
+    for resource in [nr::RLIMIT_AS, nr::RLIMIT_DATA] {
+        let [_, hard] = believed(slot, resource);
+        let _ = set_host(resource, [u64::MAX; 2]).or_else(|_| set_host(resource, [hard; 2]));
+    }
+}
+
 fn set_host(resource: u32, limit: [u64; 2]) -> Result<()> {
     let args = [0, resource.into(), (&raw const limit) as u64, 0];
     // SAFETY: the structure is ours.

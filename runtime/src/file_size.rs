@@ -45,10 +45,17 @@ pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     Ok(was)
 }
 
-/// Makes the host's limit the program's for good, before the runtime goes.
-pub fn settle() {
-    if let Ok([soft, hard]) = host() {
-        let _ = set_host([soft, believed_hard(slot(), hard)]);
+/// Makes the host's limit the program's, before the runtime goes; returns the host's own.
+pub fn settle() -> Option<[u64; 2]> {
+    let [soft, hard] = host().ok()?;
+    let _ = set_host([soft, believed_hard(slot(), hard)]);
+    Some([soft, hard])
+}
+
+/// Takes the host's own limit back after an exec that failed, if the rights permit.
+pub fn unsettle(own: Option<[u64; 2]>) {
+    if let Some(own) = own {
+        let _ = set_host(own);
     }
 }
 

@@ -112,25 +112,34 @@ pub fn owner_of_list(directory: u32) -> Option<Owner> {
     control.slots.of(process.parse().ok()?).map(Owner::Other)
 }
 
-/// Gives a descriptor of the runtime's another number.
+/// Gives a descriptor of the runtime's another number. The old one is free then.
 pub fn move_away(number: u32) -> Result<()> {
     let Some(slot) = slot() else { return Err(Errno::EBADF) };
     // No other thread uses one of the memory manager's meanwhile.
     let _rest = memory::rest();
     let is_it = |word: &&AtomicI32| word.load(Relaxed) as u32 == number;
-    let Some(word) = inherited(slot).into_iter().find(is_it) else {
-        return descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()));
-    };
+    match inherited(slot).into_iter().find(is_it) {
+        Some(word) => word.store(duplicate(number)?, Relaxed),
+        None => {
+            descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()))?
+        }
+    }
+    // SAFETY: the runtime has another number for it.
+    let _ = unsafe { sys::call(nr::__NR_close, [number.into()]) };
+    Ok(())
+}
+
+/// A new number for a descriptor that an exec keeps, above the old one if possible.
+fn duplicate(number: u32) -> Result<i32> {
     let duplicate = |lowest: u64| {
         let args = [number.into(), u64::from(nr::F_DUPFD), lowest];
         // SAFETY: a new number for a descriptor of ours.
         unsafe { sys::call(nr::__NR_fcntl, args) }
     };
     let above = u64::from(number) + 1;
-    let moved = descriptor::with_room(|| duplicate(above).or_else(|_| duplicate(3)))?;
-    descriptor::note(moved as i32);
-    word.store(moved as i32, Relaxed);
-    Ok(())
+    let moved = descriptor::with_room(|| duplicate(above).or_else(|_| duplicate(3)))? as i32;
+    descriptor::note(moved);
+    Ok(moved)
 }
 
 /// The bound of the program's descriptor numbers.

@@ -1,6 +1,7 @@
 //! The state of a process in the kernel's sense: a forked child, or one that shares this memory for
 //! a while (`vfork`), has its own.
 
+use crate::lock::Mutex;
 use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};
 use crate::{keeper, process, sys};
@@ -26,6 +27,8 @@ pub struct Member {
     kind: Kind,
     /// Whether it wants its parent to trace it, once the parent can.
     traced: AtomicBool,
+    /// Held by the thread that executes a program.
+    exec: Mutex<()>,
 }
 
 /// How a process came about.
@@ -62,7 +65,8 @@ impl Member {
 
     fn with(actions: Arc<Actions>, slot: u32, ticket: Option<Ticket>, kind: Kind) -> NonNull<Self> {
         let [enrolled, traced] = [(); 2].map(|()| AtomicBool::new(false));
-        let member = Self { actions, slot, ticket, enrolled, kind, traced };
+        let exec = Mutex::new(());
+        let member = Self { actions, slot, ticket, enrolled, kind, traced, exec };
         NonNull::from(Box::leak(Box::new(member)))
     }
 
@@ -174,6 +178,14 @@ impl Member {
     /// Whether its parent should trace the program that it executes.
     pub fn is_to_be_traced(&self) -> bool {
         self.traced.load(Relaxed)
+    }
+
+    /// Waits until no other thread of the process executes a program (Linux: `cred_guard_mutex`).
+    ///
+    /// The slot has room for one request. And an exec waits until the keeper has reaped the other threads
+    /// that it traces, while the keeper's next request to trace would wait for the exec.
+    pub fn begin_exec(&self) -> impl Drop {
+        self.exec.lock()
     }
 
     /// Its signal actions.

@@ -175,6 +175,31 @@ fn signals_may_come_during_an_exec() {
     compare("exec_fails", "16M");
 }
 
+/// Threads that execute programs at once, execs that fail late, and filters that an exec passes on.
+#[test]
+fn an_exec_is_whole() {
+    let scratch = Scratch::new("execs");
+    let Some(program) = build(&scratch, "execs") else { return };
+    let stats = scratch.compare("16M", &[&program, "together"]);
+    assert_eq!(stats["programs"], 21, "{stats}");
+    for how in ["limited", "filtered"] {
+        scratch.compare("16M", &[&program, how]);
+    }
+}
+
+/// `mremap` of a range that begins with a mapping of the host's and ends with managed memory; `shmat` over managed
+/// memory.
+#[test]
+fn mappings_of_several_kinds_move_together() {
+    compare("several", "16M");
+}
+
+/// `mmap` and `process_madvise` that are refused after the runtime could have acted.
+#[test]
+fn a_refused_call_changes_nothing() {
+    compare("refused", "16M");
+}
+
 /// `int 0x80` in 64-bit code: other numbers, other registers.
 #[test]
 fn old_calls_mean_what_they_meant() {

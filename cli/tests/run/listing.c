@@ -67,6 +67,19 @@ static int open_numbers(int limit)
     return open;
 }
 
+/* How many numbers are open more after calls that fail. */
+static int taken(int open, int limit)
+{
+    int closed = dup(open), before;
+    close(closed);
+    before = open_numbers(limit);
+    for (int number = 3; number < limit; number++) {
+        dup2(closed, number);
+        dup3(open, number, O_APPEND);
+    }
+    return open_numbers(limit) - before;
+}
+
 int main(int count, char **arguments)
 {
     struct rlimit limit;
@@ -79,8 +92,13 @@ int main(int count, char **arguments)
     size_t len = 32 << 20;
     char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, 5, len);
+    int null = open("/dev/null", O_RDONLY);
+    limit.rlim_cur = limit.rlim_max < 6000 ? limit.rlim_max : 6000;
+    if (limit.rlim_cur > top)
+        setrlimit(RLIMIT_NOFILE, &limit);
+    printf("taken %d\n", taken(null, limit.rlim_cur));
     /* Every number can be had, and given up. */
-    int null = open("/dev/null", O_RDONLY), refused = 0, failed = 0;
+    int refused = 0, failed = 0;
     for (int number = 3; number < top; number++) {
         refused += dup2(null, number) != number;
         if (number != null)
@@ -88,7 +106,6 @@ int main(int count, char **arguments)
     }
     printf("refused %d, failed %d\n", refused, failed);
     int others = 0;
-    limit.rlim_cur = limit.rlim_max < 6000 ? limit.rlim_max : 6000;
     setrlimit(RLIMIT_NOFILE, &limit);
     top = limit.rlim_cur;
     for (int number = 3; number < top; number++) {

@@ -67,10 +67,7 @@ fn make_room_from(least: u32) {
     while files::may_be_kept(number) && u64::from(number) < files::limit() {
         if files::is_kept(number) {
             // Where it cannot be moved, the program gets a higher one.
-            if files::move_away(number).is_ok() {
-                // SAFETY: the runtime has another number for it.
-                let _ = unsafe { sys::call(nr::__NR_close, [number.into()]) };
-            }
+            let _ = files::move_away(number);
             return;
         }
         if !files::is_open(number) {

@@ -16,12 +16,15 @@ use pagefault_machine::Access;
 const EMPTY_PATH: u64 = 0x1000;
 /// `AT_SYMLINK_NOFOLLOW`.
 const NO_FOLLOW: u64 = 0x100;
+/// `AT_EACCESS`: by the effective user and group, as an exec.
+const EFFECTIVE: u64 = 0x200;
 /// `AT_FDCWD`.
 const HERE: u64 = -100_i64 as u64;
 
 impl Call<'_> {
     pub(super) fn exec(&mut self) -> Outcome {
         let Some(control) = process::control() else { return self.pass() };
+        let _alone = self.thread.member().begin_exec();
         let rights = match self.image_rights() {
             Ok(rights) => rights,
             Err(errno) => return Err(errno).into(),
@@ -36,7 +39,6 @@ impl Call<'_> {
             });
         }
         let kept = robust::keep();
-        let filters = self.thread.seccomp.get();
         let raw = match rights {
             _ if self.thread.member().is_to_be_traced() => {
                 process::say(format_args!(
@@ -44,14 +46,11 @@ impl Call<'_> {
                 ));
                 self.execute_traced()
             }
-            Rights::Same if filters.number() != 0 => {
+            Rights::Same if !self.thread.seccomp.is_off() => {
                 process::say(format_args!(
                     "a program that is executed under a seccomp filter runs unmanaged"
                 ));
-                match filters.install() {
-                    Ok(()) => self.execute_unmanaged(),
-                    Err(Errno(errno)) => -i64::from(errno),
-                }
+                self.execute_unmanaged()
             }
             Rights::Same => match keeper::ask(control, self.thread.member(), self.inherited_mask())
             {
@@ -86,16 +85,26 @@ impl Call<'_> {
 
     /// Executes a program that has nothing of ours.
     fn execute_unmanaged(&mut self) -> i64 {
-        file_size::settle();
+        // An exec that fails after this cannot raise a hard limit again without the right.
+        if let Err(Errno(errno)) = self.may_execute() {
+            return -i64::from(errno);
+        }
+        let sizes = file_size::settle();
         address_limit::settle();
         let kept = || files::shared().into_iter().filter(|number| *number != u32::MAX);
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
         // From then on its memory is the host's, and does not count.
         let charge = memory::discharge();
-        // Nobody changes its mask afterwards.
-        let raw = self.execute(self.inherited_mask());
+        // The host's filters judge the calls of ours that follow, too.
+        let raw = match self.thread.seccomp.get().install() {
+            // Nobody changes its mask afterwards.
+            Ok(()) => self.execute(self.inherited_mask()),
+            Err(Errno(errno)) => -i64::from(errno),
+        };
         memory::charge_again(charge);
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, false));
+        address_limit::unsettle();
+        file_size::unsettle(sizes);
         raw
     }
 
@@ -118,7 +127,8 @@ impl Call<'_> {
         /// `X_OK`.
         const EXECUTE: u64 = 1;
         let (directory, path, flags) = self.image();
-        let args = [directory, path, EXECUTE, flags & (EMPTY_PATH | NO_FOLLOW), 0, 0];
+        let flags = flags & (EMPTY_PATH | NO_FOLLOW) | EFFECTIVE;
+        let args = [directory, path, EXECUTE, flags, 0, 0];
         // SAFETY: the path is the program's and pinned.
         unsafe { sys::call(nr::__NR_faccessat2, args) }.map(drop)
     }

@@ -2,8 +2,9 @@
 
 use super::{Call, Outcome};
 use crate::memory::{self, MapCall, PAGE, Pins};
-use crate::sys::{self, Result};
+use crate::sys::{self, Errno, Result};
 use crate::{user, vdso};
+use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use pagefault_machine::Access;
 
@@ -33,6 +34,7 @@ impl Call<'_> {
             nr::__NR_mlockall => memory::lock_all(a as u32).into(),
             nr::__NR_munlockall => memory::unlock_all().into(),
             nr::__NR_mseal => memory::seal(self.args).into(),
+            nr::__NR_shmat => memory::attach(a, b, c).into(),
             nr::__NR_process_madvise => self.advise_process(),
             nr::__NR_mincore => self.resident(),
             _ => self.pass(),
@@ -78,15 +80,24 @@ impl Call<'_> {
         if checked.is_err() || descriptor > i32::MAX as u64 {
             return self.pass();
         }
-        advise_each(ranges, count, advice as u32).into()
+        let ranges = ranges_at(ranges, count);
+        ranges.and_then(|ranges| advise_each(&ranges, advice as u32)).into()
     }
 }
 
+/// The program's ranges: start and length. The kernel reads all of them before it acts.
+fn ranges_at(array: u64, count: u64) -> Result<Vec<[u64; 2]>> {
+    let range = |index: u64| match user::read::<[u64; 2]>(array.wrapping_add(16 * index))? {
+        [_, len] if len > i64::MAX as u64 => Err(Errno::EINVAL),
+        range => Ok(range),
+    };
+    (0..count).map(range).collect()
+}
+
 /// Advises on each range, and returns the bytes that were advised before one was refused.
-fn advise_each(ranges: u64, count: u64, advice: u32) -> Result {
+fn advise_each(ranges: &[[u64; 2]], advice: u32) -> Result {
     let mut done = 0;
-    for index in 0..count {
-        let [start, len] = user::read::<[u64; 2]>(ranges + 16 * index)?;
+    for &[start, len] in ranges {
         match memory::advise(start, len, advice) {
             Ok(_) => done += len,
             Err(errno) if done == 0 => return Err(errno),
@@ -98,8 +109,11 @@ fn advise_each(ranges: u64, count: u64, advice: u32) -> Result {
 
 /// `mmap(2)`, and what its flags ask for once there is a mapping.
 fn map(call: &MapCall) -> Result {
-    let start = memory::map(call)?;
     let asked = call.flags & nr::MAP_LOCKED != 0;
+    if asked && call.is_manageable() {
+        memory::admit_lock(call.len)?;
+    }
+    let start = memory::map(call)?;
     if let Err(errno) = memory::lock_new(start, call.len, asked) {
         memory::unmap(start, call.len)?;
         return Err(errno);

@@ -45,6 +45,7 @@ impl Call<'_> {
             nr::__NR_arch_prctl if a == GET_GS && site::has_gs(self.thread) => {
                 user::write(b, &0_u64).map(|()| 0).into()
             }
+            nr::__NR_getrlimit | nr::__NR_setrlimit if b == 0 => Err(Errno::EFAULT).into(),
             nr::__NR_getrlimit => self.limit(0, b).into(),
             nr::__NR_setrlimit => self.limit(b, 0).into(),
             nr::__NR_prlimit64 => self.prlimit(),

@@ -34,8 +34,10 @@ struct Head {
 /// Takes the program's list of the calling thread, which the host then has too.
 pub fn register(thread: &Thread, args: [u64; 6]) -> i64 {
     let [at, len, ..] = args;
-    // The host reads it by itself, when the thread ends.
-    memory::keep_resident(thread, at, len);
+    // The host reads it by itself, when the thread ends. It refuses any other length.
+    if len == size_of::<Head>() as u64 {
+        memory::keep_resident(thread, at, len);
+    }
     // SAFETY: the program asks for it, of its own memory.
     let raw = unsafe { sys::raw_call(nr::__NR_set_robust_list, args) };
     if raw == 0 {

@@ -32,6 +32,14 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+impl CloneArgs {
+    /// Whether `clone3` takes the stack: the kernel sees another one, on the thread's block.
+    fn has_valid_stack(&self) -> bool {
+        let end = self.stack.checked_add(self.stack_size);
+        (self.stack == 0) == (self.stack_size == 0) && end.is_some_and(|end| end <= user::END)
+    }
+}
+
 /// The lengths of `struct clone_args` that the kernel takes.
 const SHORTEST_ARGS: u64 = 64;
 const LONGEST_ARGS: u64 = 4096;
@@ -122,7 +130,7 @@ impl Call<'_> {
     }
 
     fn clone(&mut self, args: CloneArgs, len: u64) -> Result {
-        if self.number == nr::__NR_clone3 && (args.stack == 0) != (args.stack_size == 0) {
+        if self.number == nr::__NR_clone3 && !args.has_valid_stack() {
             return Err(Errno::EINVAL);
         }
         if args.flags & CLEAR_SIGHAND != 0 && args.flags & SIGHAND != 0 {
@@ -364,8 +372,10 @@ impl Call<'_> {
         const UNREGISTER: u64 = 1;
         let [area, len, flags, signature, ..] = self.args;
         let registers = flags & UNREGISTER == 0;
-        if registers {
-            memory::keep_resident(self.thread, area, len);
+        // The host refuses a second area, and other flags.
+        if flags == 0 && self.thread.restartable.get()[0] == 0 {
+            // It writes its own fields, which are far fewer, however long the area is.
+            memory::keep_resident(self.thread, area, len.min(memory::PAGE));
         }
         // SAFETY: the program asks for it, of its own memory.
         let answer = unsafe { sys::call(self.number, self.args) }?;

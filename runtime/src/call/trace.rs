@@ -216,9 +216,9 @@ impl Call<'_> {
     fn wait(&mut self, told: usize, stop: impl Fn(&Self, i64, u64) -> Option<Stop>) -> Outcome {
         let mut args = self.args;
         // A program that passes no pointer waits for the same stops.
-        let own = [0_u64; 16];
+        let mut own = [0_u64; 16];
         if args[told] == 0 {
-            args[told] = (&raw const own) as u64;
+            args[told] = (&raw mut own) as u64;
         }
         loop {
             let raw = self.make_pinned(args);

@@ -95,6 +95,28 @@ pub fn unlock_all() -> Result {
     Ok(result)
 }
 
+/// Has the host say whether it would lock a new mapping of this length: after `mmap` it would be too late, as the
+/// mapping may have replaced another.
+///
+/// `EPERM`: the program lacks the right. `EAGAIN`: the limit forbids it.
+pub fn admit_lock(len: u64) -> Result<()> {
+    // The program can map nothing at this address meanwhile.
+    let _gate = GATE.write();
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE | nr::MAP_LOCKED;
+    let args = [0, len, nr::PROT_NONE.into(), flags.into(), u64::MAX, 0];
+    // SAFETY: a mapping at an address of the host's choice, of which nobody knows.
+    match unsafe { sys::call(nr::__NR_mmap, args) } {
+        Ok(start) => {
+            // SAFETY: it was made above.
+            let _ = unsafe { sys::unmap(start as usize, len as usize) };
+            Ok(())
+        }
+        Err(errno @ (Errno::EPERM | Errno::EAGAIN)) => Err(errno),
+        // The call itself reports anything else.
+        Err(_) => Ok(()),
+    }
+}
+
 /// Locks a mapping that was just made, if the program asked for it now or before.
 pub fn lock_new(start: u64, len: u64, asked: bool) -> Result<()> {
     let future = FUTURE.load(Relaxed);

@@ -170,12 +170,6 @@ impl Manager {
         report.iter().map(|region| (cut(&region.range), region.protection)).collect()
     }
 
-    /// Whether a page is managed. The gate is held.
-    pub fn manages(&self, address: u64) -> bool {
-        let page = VirtAddr(address & !(PAGE_SIZE - 1));
-        self.mm().first_mapped(page..page + PAGE_SIZE).is_some()
-    }
-
     /// Whether any page of a range is managed now. The gate is not held.
     pub fn manages_any(&self, range: &Range<u64>) -> bool {
         let _gate = GATE.read();

@@ -123,6 +123,38 @@ pub fn unmap(start: u64, len: u64) -> Result {
     Ok(result)
 }
 
+/// `shmat(2)`, which may replace mappings (`SHM_REMAP`).
+pub fn attach(segment: u64, address: u64, flags: u64) -> Result {
+    /// `SHM_REMAP`.
+    const REPLACES: u64 = 0o40000;
+    let host = || {
+        // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
+        unsafe { sys::call(nr::__NR_shmat, [segment, address, flags]) }
+    };
+    if flags & REPLACES == 0 {
+        return host();
+    }
+    let len = segment_len(segment)?;
+    if process::overlaps_runtime(address & !(PAGE - 1), len) {
+        return Err(Errno::EINVAL);
+    }
+    let Some(manager) = current() else { return host() };
+    let _gate = GATE.write();
+    let start = host()?;
+    manager.replaced(start, len);
+    Ok(start)
+}
+
+/// The bytes of a shared segment's mapping.
+fn segment_len(segment: u64) -> Result {
+    /// `IPC_STAT`.
+    const STAT: u64 = 2;
+    let mut stat = [0_u64; 14];
+    // SAFETY: the structure is 112 bytes; the size follows 48 bytes of rights.
+    unsafe { sys::call(nr::__NR_shmctl, [segment, STAT, (&raw mut stat) as u64]) }?;
+    page_up(stat[6]).ok_or(Errno::EINVAL)
+}
+
 /// `brk(2)`.
 pub fn grow_break(wanted: u64) -> Result {
     let host = |to: u64| {

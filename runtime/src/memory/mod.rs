@@ -59,9 +59,9 @@ pub use fork::{
 };
 pub use image::look as look_at_image;
 pub use light::{Flight, is_light, note};
-pub use lock::{lock, lock_all, lock_new, unlock, unlock_all};
+pub use lock::{admit_lock, lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
-pub use map::{MapCall, grow_break, map, protect, unmap};
+pub use map::{MapCall, attach, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use quota::{charge_again, discharge};
 pub use remap::remap;

@@ -25,18 +25,17 @@ pub fn remap(args: [u64; 6]) -> Result {
     };
     let Some(manager) = current() else { return host() };
     let _gate = GATE.write();
-    let source = pages(old, old_len);
-    let managed = source.as_ref().is_some_and(|range| manager.manages(range.start));
+    let source = pages(old, old_len).and_then(|range| manager.managed_from(&range));
     let kept = flags as u32 & nr::MREMAP_DONTUNMAP != 0;
     let before = if kept { 0 } else { page_up(old_len).unwrap_or(0) };
     let bytes = page_up(new_len).unwrap_or(0).saturating_sub(before);
-    admit(Growth { bytes, data: if managed { bytes } else { 0 }, replaces: None })?;
+    admit(Growth { bytes, data: if source.is_some() { bytes } else { 0 }, replaces: None })?;
     let start = host()?;
     if fixed {
         manager.replaced(start, new_len);
     }
-    if let (Some(source), true, Some(new_len)) = (source, managed, page_up(new_len))
-        && let Err(errno) = manager.moved_with_guards(&source, start, new_len, kept)
+    if let (Some(source), Some(new_len)) = (source, page_up(new_len))
+        && let Err(errno) = manager.follow(&source, old, start, new_len, kept)
     {
         process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
     }
@@ -44,6 +43,30 @@ pub fn remap(args: [u64; 6]) -> Result {
 }
 
 impl Manager {
+    /// The part of a range from its first managed page on: other mappings may come first.
+    fn managed_from(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let region = self.mm().first_mapped(addresses(range))?;
+        Some(region.start.value().max(range.start)..range.end)
+    }
+
+    /// Follows the host, which has moved a range from `old` to `start` and made it `new_len` long; `managed` is its
+    /// end.
+    fn follow(
+        &self,
+        managed: &Range<u64>,
+        old: u64,
+        start: u64,
+        new_len: u64,
+        kept: bool,
+    ) -> Result<()> {
+        let before = managed.start - old;
+        if new_len <= before {
+            self.replaced(managed.start, managed.end - managed.start);
+            return Ok(());
+        }
+        self.moved_with_guards(managed, start + before, new_len - before, kept)
+    }
+
     /// Follows the host, whose guard pages move with a mapping and do not part it.
     fn moved_with_guards(
         &self,
