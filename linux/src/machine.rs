@@ -299,11 +299,7 @@ impl Machine for LinuxMachine {
         let shared = &self.shared;
         let slot = shared.buffers.take();
         let source = shared.frames.hold(from);
-        shared.write_protect_held(&source);
-        let page = shared.parked_page(source.home());
-        // SAFETY: the source is a whole page that stays and does not change while its frame is
-        // held, and the buffer just taken is nobody else's.
-        unsafe { shared.buffers.page(slot).copy_from_nonoverlapping(page, 1) };
+        shared.copy_held(&source, slot);
         drop(source);
         let target = shared.frames.hold(to);
         shared.forget(&target);
@@ -343,15 +339,10 @@ impl Machine for LinuxMachine {
             // to it: it is parked, or write-protected on the host, or there is no other thread.
             return f(unsafe { &*shared.parked_page(held.home()) });
         }
-        // Its entry allows stores again, and a call may have it pinned: the host's own stores must not fail.
-        // The entry tells of stores to the page, whose copy is then not used.
         let slot = shared.buffers.take();
-        // SAFETY: the page stays while its frame is held, and the buffer just taken is nobody else's.
-        let result = unsafe {
-            let page = shared.parked_page(held.home());
-            shared.buffers.page(slot).copy_from_nonoverlapping(page, 1);
-            f(&*shared.buffers.page(slot))
-        };
+        shared.copy_held(&held, slot);
+        // SAFETY: the buffer just taken is nobody else's, and every byte pattern is a page.
+        let result = f(unsafe { &*shared.buffers.page(slot) });
         shared.buffers.give(slot, &shared.sweep);
         result
     }

@@ -176,17 +176,24 @@ impl Shared {
         Ok(Refilled::Changed)
     }
 
+    /// Copies the content of a held frame to a buffer that the caller took. The program may store to the
+    /// page meanwhile, where its entry allows that: its entry then tells of the store. The page keeps the
+    /// right to store: a call may have it pinned, and the host's own stores, unlike the program's, would
+    /// fail.
+    pub fn copy_held(&self, held: &Held<'_>, slot: u32) {
+        // SAFETY: the page stays while its frame is held, and the buffer is the caller's alone.
+        unsafe {
+            let page = self.parked_page(held.home());
+            self.buffers.page(slot).copy_from_nonoverlapping(page, 1);
+        }
+    }
+
     /// Moves the content of a held frame that is mapped into a buffer, and returns the buffer.
     pub fn park(&self, held: &Held<'_>) -> u32 {
         self.write_protect_held(held);
         self.credits.own(held.frame());
         let slot = self.buffers.take();
-        // SAFETY: the frame is held and nobody stores to it, so its page stays and does not change;
-        // the buffer just taken is nobody else's.
-        unsafe {
-            let page = self.parked_page(held.home());
-            self.buffers.page(slot).copy_from_nonoverlapping(page, 1);
-        }
+        self.copy_held(held, slot);
         if let Home::At(host, _) = held.home() {
             self.drop_page(host);
         }
@@ -197,7 +204,7 @@ impl Shared {
 
     /// Ensures that no thread stores to a frame while it is held. A later store faults, and our
     /// table then allows it. Without other threads there is nothing to do.
-    pub fn write_protect_held(&self, held: &Held<'_>) {
+    fn write_protect_held(&self, held: &Held<'_>) {
         if let Home::At(host, Mapped::Writable) = held.home()
             && !self.is_alone()
         {
