@@ -13,6 +13,7 @@
 //! | `seen` | a thread's registers, for a tracer in the same memory |
 //! | `wait` | waits with a timeout |
 //! | `memory` | mappings and their changes |
+//! | `remote` | stores to the memory of another process |
 //! | `old` | calls of 32-bit programs |
 //! | `robust` | robust mutexes of threads that end |
 //! | `vsyscall` | the page of calls that the kernel makes in a fault |
@@ -25,6 +26,7 @@ mod memory;
 mod old;
 mod passed;
 mod process;
+mod remote;
 pub mod robust;
 mod seccomp;
 mod seen;
@@ -130,6 +132,8 @@ enum Room {
     Memory,
     List,
     Trace,
+    /// Stores to another process.
+    Remote,
     File,
     /// The host, on the program's own addresses.
     Host,
@@ -185,6 +189,7 @@ fn room_of(number: u32) -> Room {
         | nr::__NR_shmat => Room::Memory,
         nr::__NR_getdents | nr::__NR_getdents64 => Room::List,
         nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => Room::Trace,
+        nr::__NR_process_vm_writev => Room::Remote,
         nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => Room::File,
         _ => Room::Host,
     }
@@ -239,6 +244,7 @@ impl Call<'_> {
             Room::Memory => self.memory(),
             Room::List => self.list(),
             Room::Trace => self.trace(),
+            Room::Remote => self.store_to_process(),
             Room::File => self.access_file(),
             Room::Host => self.pass(),
         }

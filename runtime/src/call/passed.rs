@@ -209,15 +209,16 @@ fn each_remote_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> Con
 }
 
 /// The program's array of `iovec`.
-struct Vectors {
+pub(super) struct Vectors {
     array: u64,
     count: u64,
-    total: u64,
+    /// All lengths.
+    pub(super) total: u64,
 }
 
 impl Vectors {
     /// Reads the lengths; `None` where the kernel will refuse the array.
-    fn read(array: u64, count: u64) -> Option<Self> {
+    pub(super) fn read(array: u64, count: u64) -> Option<Self> {
         if count > MOST_VECTORS {
             return None;
         }
@@ -233,7 +234,7 @@ impl Vectors {
     }
 
     /// The vectors, as far as they can be read.
-    fn each(&self) -> impl Iterator<Item = [u64; 2]> {
+    pub(super) fn each(&self) -> impl Iterator<Item = [u64; 2]> {
         let (array, count) = (self.array, self.count);
         (0..count).map_while(move |index| user::read(array + 16 * index).ok())
     }
