@@ -146,6 +146,18 @@ fn read_from(process: libc::pid_t, address: usize) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
+/// A long store finds most of its target's pages evicted, and more than fit at once.
+#[test]
+fn a_store_from_another_process_reaches_evicted_pages() {
+    let scratch = Scratch::new("stored");
+    if !permitted(&scratch) {
+        return;
+    }
+    let Some(program) = compile(&scratch, "stored") else { return };
+    let plain = scratch.plain(&[&program]).output().unwrap();
+    assert_same(&plain, &threads(&scratch, "6M", &[&program]).output().unwrap(), "stored");
+}
+
 #[test]
 fn a_managed_debugger_sees_what_it_would_see_without_us() {
     let scratch = Scratch::new("debugger");

@@ -2,6 +2,10 @@
 //!
 //! The other process may be this one, or share its memory, and may be named by the ID of any thread. Then the
 //! pages of both sides are kept resident.
+//!
+//! Of another memory the host pins up to a thousand pages before it copies the first byte. Where that process has
+//! fewer, its first pages are evicted while the last ones are brought back, and stores would reach frames that no
+//! longer belong to it. So a store to another memory goes page by page.
 
 use super::passed::{Vectors, piece_len};
 use super::{Call, Outcome};
@@ -25,13 +29,19 @@ impl Call<'_> {
             return Outcome::Raw(self.make_with_pins(&self.args));
         };
         let all = here.total.min(there.total).min(MOST);
-        let most = piece_len() / 2;
-        if all + (here_count + there_count) * PAGE <= most {
+        let is_foreign_store =
+            self.number == nr::__NR_process_vm_writev && !Thread::is_here(self.args[0] as u32);
+        let most = if is_foreign_store { PAGE } else { piece_len() / 2 };
+        if !is_foreign_store && all + (here_count + there_count) * PAGE <= most {
             return Outcome::Raw(self.make_with_pins(&self.args));
         }
         let mut done = 0;
         Outcome::Raw(loop {
-            let (asked, raw) = self.copy_piece(&here, &there, done, most.min(all - done));
+            let left = most.min(all - done);
+            let (asked, raw) = match is_foreign_store {
+                true => self.store_in_page(&here, &there, done, left),
+                false => self.copy_piece(&here, &there, done, left),
+            };
             match Pieces::finished(Rule::Each, done, asked, all, raw) {
                 Some(result) => break result,
                 None => done += raw as u64,
@@ -45,12 +55,23 @@ impl Call<'_> {
         let (count_here, asked) = Pieces::cut(here.each(), done, most, &mut cut_here);
         // The host copies what fits on both sides.
         let (count_there, asked) = Pieces::cut(there.each(), done, asked, &mut cut_there);
-        let mut piece = self.args;
-        piece[1] = (&raw const cut_here) as u64;
-        piece[2] = count_here as u64;
-        piece[3] = (&raw const cut_there) as u64;
-        piece[4] = count_there as u64;
-        (asked, self.make_with_pins(&piece))
+        (asked, self.copy(&cut_here[..count_here], &cut_there[..count_there]))
+    }
+
+    /// The same within one page of the other side.
+    fn store_in_page(&self, here: &Vectors, there: &Vectors, done: u64, most: u64) -> (u64, i64) {
+        let (mut cut_here, mut cut_there) = ([[0_u64; 2]; VECTORS], [[0_u64; 2]; 1]);
+        let (count_there, in_one) = Pieces::cut(there.each(), done, most, &mut cut_there);
+        let in_page = in_one.min(PAGE - cut_there[0][0] % PAGE);
+        let (count_here, asked) = Pieces::cut(here.each(), done, in_page, &mut cut_here);
+        (asked, self.copy(&cut_here[..count_here], &cut_there[..count_there]))
+    }
+
+    fn copy(&self, here: &[[u64; 2]], there: &[[u64; 2]]) -> i64 {
+        let [process, .., flags] = self.args;
+        let here = [here.as_ptr() as u64, here.len() as u64];
+        let there = [there.as_ptr() as u64, there.len() as u64];
+        self.make_with_pins(&[process, here[0], here[1], there[0], there[1], flags])
     }
 }
 

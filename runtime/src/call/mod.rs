@@ -13,6 +13,8 @@
 //! | `seen` | a thread's registers, for a tracer in the same memory |
 //! | `wait` | waits with a timeout |
 //! | `memory` | mappings and their changes |
+//! | `between` | copies between processes |
+//! | `gather` | many small buffers |
 //! | `old` | calls of 32-bit programs |
 //! | `robust` | robust mutexes of threads that end |
 //! | `vsyscall` | the page of calls that the kernel makes in a fault |

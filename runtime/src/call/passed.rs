@@ -205,6 +205,7 @@ pub(super) fn piece_len() -> u64 {
 pub(super) struct Vectors {
     array: u64,
     count: u64,
+    /// The sum of the lengths.
     pub(super) total: u64,
 }
 

@@ -20,7 +20,7 @@ use pagefault_machine::Access;
 /// The error of an access to an absent page of another process.
 const ABSENT: i64 = -(linux_raw_sys::errno::EIO as i64);
 const PAGE: u64 = crate::memory::PAGE;
-/// The most pages that are brought back for one access; a longer access is cut.
+/// The most pages that are brought back at a time.
 const MOST_PAGES: u64 = 256;
 /// How often to try an access whose pages may leave again before it reaches them.
 const TRIES: usize = 8;
@@ -115,7 +115,8 @@ impl Call<'_> {
         if raw != ABSENT {
             return Outcome::Raw(raw);
         }
-        Outcome::Raw(self.repeat_with(&Remote { process: tracee, start: address, len: 8, access }))
+        let remote = Remote { process: tracee, start: address, len: 8, access };
+        Outcome::Raw(self.repeat_with(&remote, self.args))
     }
 
     /// Tells of the signal that a tracee stopped with as the kernel would.
@@ -159,29 +160,30 @@ impl Call<'_> {
         }
         match remote() {
             Some(own) if Thread::is_here(own.process as u32) => {
-                Outcome::Raw(self.access_own(&own, raw.max(0) as u64))
+                Outcome::Raw(self.go_on_with(&own, raw.max(0) as u64, Self::access_own))
             }
-            Some(other) if raw == ABSENT => Outcome::Raw(self.repeat_with(&other)),
-            _ => Outcome::Raw(raw),
+            Some(other) => {
+                Outcome::Raw(self.go_on_with(&other, raw.max(0) as u64, Self::access_other))
+            }
+            None => Outcome::Raw(raw),
         }
     }
 
-    /// Accesses the process's own memory from where the host stopped after `done` bytes, as far as
-    /// possible.
-    fn access_own(&mut self, own: &Remote, mut done: u64) -> i64 {
+    /// Goes on with an access from where the host stopped after `done` bytes, piece by piece, as far as possible.
+    /// `piece` accesses what it can of the rest, at a place in the program's buffer.
+    fn go_on_with(
+        &mut self,
+        all: &Remote,
+        mut done: u64,
+        piece: impl Fn(&mut Self, &Remote, u64) -> i64,
+    ) -> i64 {
         let [descriptor, buffer, ..] = self.args;
         let number = self.number;
         // The host's own pieces are accessed by their place.
-        self.number = if own.access == Access::Read { nr::__NR_pread64 } else { nr::__NR_pwrite64 };
+        self.number = if all.access == Access::Read { nr::__NR_pread64 } else { nr::__NR_pwrite64 };
         let mut last = ABSENT;
-        while done < own.len {
-            let (start, left) = (own.start.wrapping_add(done), own.len - done);
-            last = match Forced::look(start, left) {
-                Forced::Managed(piece) => sys::raw(piece.copy(own.access, buffer + done)),
-                Forced::Host(len) => {
-                    self.make_pinned([descriptor, buffer + done, len, start, 0, 0])
-                }
-            };
+        while done < all.len {
+            last = piece(self, &all.after(done), buffer + done);
             if last <= 0 {
                 break;
             }
@@ -191,19 +193,35 @@ impl Call<'_> {
             return last;
         }
         if number != self.number {
-            files::set_position(descriptor as u32, own.start.wrapping_add(done));
+            files::set_position(descriptor as u32, all.start.wrapping_add(done));
         }
         done as i64
     }
 
+    /// Accesses what it can of the process's own memory.
+    fn access_own(&mut self, own: &Remote, buffer: u64) -> i64 {
+        match Forced::look(own.start, own.len) {
+            Forced::Managed(piece) => sys::raw(piece.copy(own.access, buffer)),
+            Forced::Host(len) => {
+                let descriptor = self.args[0];
+                self.make_pinned([descriptor, buffer, len, own.start, 0, 0])
+            }
+        }
+    }
+
+    /// Accesses what it can of another process's memory.
+    fn access_other(&mut self, other: &Remote, buffer: u64) -> i64 {
+        self.repeat_with(other, [self.args[0], buffer, other.len, other.start, 0, 0])
+    }
+
     /// Repeats a call that found pages of another process absent, after bringing them back.
-    fn repeat_with(&mut self, remote: &Remote) -> i64 {
+    fn repeat_with(&mut self, remote: &Remote, args: [u64; 6]) -> i64 {
         let mut raw = ABSENT;
         for _ in 0..TRIES {
             if remote.bring().is_err() {
                 break;
             }
-            raw = self.make_pinned(self.args);
+            raw = self.make_pinned(args);
             if raw != ABSENT {
                 break;
             }
@@ -327,6 +345,11 @@ struct Remote {
 }
 
 impl Remote {
+    /// What follows the first `done` bytes.
+    fn after(&self, done: u64) -> Self {
+        Self { start: self.start.wrapping_add(done), len: self.len - done, ..*self }
+    }
+
     /// Makes its pages present, as far as they can be accessed so.
     fn bring(&self) -> Result<(), Errno> {
         let first = self.start & !(PAGE - 1);
