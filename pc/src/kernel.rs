@@ -67,15 +67,47 @@ pub fn locate(directory: &Path) -> Result<PathBuf, KernelError> {
         fs::write(&path, kernel).map_err(KernelError::Write)?;
         return Ok(path);
     }
-    build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel"))
+    let program = env::current_exe().unwrap_or_default();
+    build(&Places::of_this_build().beside(&program))
 }
 
-fn build(sources: &Path) -> Result<PathBuf, KernelError> {
+/// Where the kernel is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    sources: PathBuf,
+    /// The kernel's target directory, in that of the build.
+    target: PathBuf,
+}
+
+impl Places {
+    fn of_this_build() -> Self {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel");
+        // Where a release build makes it too.
+        Self { sources, target: env!("PAGEFAULT_KERNEL_TARGET").into() }
+    }
+
+    /// The places for a program that runs. Cargo does not rebuild a checkout that was copied with its target
+    /// directory, so the program names the first checkout. It must build the kernel of its own.
+    fn beside(self, program: &Path) -> Self {
+        let here = program.ancestors().find(|above| above.join("CACHEDIR.TAG").exists());
+        let (Some(here), Some(there)) = (here, self.target.parent()) else { return self };
+        let checkouts = here.parent().zip(there.parent());
+        let moved = checkouts.and_then(|(new, old)| {
+            self.sources.strip_prefix(old).ok().map(|inside| new.join(inside))
+        });
+        match moved {
+            Some(sources) if sources.join("Cargo.toml").exists() => {
+                Self { sources, target: here.join("kernel") }
+            }
+            _ => self,
+        }
+    }
+}
+
+fn build(Places { sources, target }: &Places) -> Result<PathBuf, KernelError> {
     if !sources.join("Cargo.toml").exists() {
         return Err(KernelError::NoSources);
     }
-    // Where a release build makes it too.
-    let target = Path::new(env!("PAGEFAULT_KERNEL_TARGET"));
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     // Started inside the sources, so that the kernel's own configuration counts and no flags meant
@@ -92,4 +124,35 @@ fn build(sources: &Path) -> Result<PathBuf, KernelError> {
         return Err(KernelError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     Ok(target.join(TARGET).join("release/pagefault-kernel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkout with the kernel's sources and a target directory.
+    fn checkout(root: &Path) -> Places {
+        let places = Places { sources: root.join("pc/kernel"), target: root.join("target/kernel") };
+        for directory in [&places.sources, &places.target, &root.join("target/debug/deps")] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        fs::write(places.sources.join("Cargo.toml"), "").unwrap();
+        fs::write(root.join("target/CACHEDIR.TAG"), "").unwrap();
+        places
+    }
+
+    #[test]
+    fn a_copied_checkout_builds_its_own_kernel() {
+        let root = env::temp_dir().join(format!("pagefault-checkouts-{}", std::process::id()));
+        let (first, copy) = (checkout(&root.join("first")), checkout(&root.join("copy")));
+        let program = |of: &str| root.join(of).join("target/debug/deps/test");
+        assert_eq!(first.clone().beside(&program("first")), first);
+        assert_eq!(first.clone().beside(&program("copy")), copy);
+        // An installed program is in no target directory.
+        assert_eq!(first.clone().beside(Path::new("/no/such/place/pagefault")), first);
+        // Nor is a target directory elsewhere beside a checkout.
+        fs::remove_file(copy.sources.join("Cargo.toml")).unwrap();
+        assert_eq!(first.clone().beside(&program("copy")), first);
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

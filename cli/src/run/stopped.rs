@@ -5,6 +5,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::time::Timespec;
 use std::ffi::CString;
+use std::mem;
 
 /// How often to check a stopped program.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -20,13 +21,31 @@ pub fn stop_with(program: Pid) {
     });
     // Neither call can fail: the processes are ours and the signals exist.
     let _ = rustix::process::kill_process(myself, Signal::STOP);
-    if let Ok(watcher) = watcher {
+    // Taken here, so that it is not passed on later: the program may have been stopped again by then.
+    let sender = take_continue();
+    let watcher = watcher.ok();
+    if let Some(watcher) = watcher {
         let _ = rustix::process::kill_process(watcher, Signal::KILL);
         let _ = rustix::process::waitpid(Some(watcher), WaitOptions::empty());
     }
-    // A program that was continued by itself gets one SIGCONT.
-    if other.look() != Some(State::Runs) {
+    // The watcher saw that the program was continued by itself. If it is stopped now, that is a new stop.
+    let is_new = watcher.is_some() && sender == watcher;
+    if !is_new && other.look() != Some(State::Runs) {
         let _ = rustix::process::kill_process(program, Signal::CONT);
+    }
+}
+
+/// Takes the `SIGCONT` that ended the stop, which the front blocks. Returns its sender.
+fn take_continue() -> Option<Pid> {
+    // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions, and a siginfo_t.
+    let (mut set, mut info): (libc::sigset_t, libc::siginfo_t) = unsafe { mem::zeroed() };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the set, the place for the answer and the limit are valid. The sender of a SIGCONT is set.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCONT);
+        let taken = libc::sigtimedwait(&raw const set, &raw mut info, &raw const now);
+        if taken == libc::SIGCONT { Pid::from_raw(info.si_pid()) } else { None }
     }
 }
 

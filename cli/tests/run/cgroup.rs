@@ -131,7 +131,7 @@ fn a_program_too_large_for_its_cgroup_survives_under_pagefault() {
 
     // In the build directory, which is on a disk: in a tmpfs it would be memory of the cgroup.
     let swap = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("swap.{}", std::process::id()));
-    let (memory, area) = (format!("{memory}M"), format!("file:{}", swap.display()));
+    let (memory, area) = (format!("{memory}M"), format!("file:{}:64G", swap.display()));
     let options = [PAGEFAULT, "run", "--memory", &memory, "--swap", &area, "--"];
     let managed = group.command(&[&options, &sort(&sorted)[..]].concat()).output().unwrap();
     let _ = fs::remove_file(&swap);

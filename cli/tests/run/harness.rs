@@ -9,6 +9,9 @@ use std::process::{Command, Output, Stdio};
 /// The command under test.
 pub const PAGEFAULT: &str = env!("CARGO_BIN_EXE_pagefault");
 
+/// A temporary swap file that may take all of the disk.
+pub const SIZED_FILE: &str = "file::64G";
+
 /// Whether the tests use the full sizes.
 pub fn full() -> bool {
     std::env::var_os("PAGEFAULT_FULL").is_some_and(|value| value == "1")
@@ -44,10 +47,16 @@ impl Scratch {
         self.0.join(name)
     }
 
-    /// `pagefault run` with these options, its swap in this directory.
+    /// `pagefault run` with these options, its swap in this directory. Without `--swap` the areas are
+    /// the default ones, but for a size: a file without one leaves 5 % of the file system free, and
+    /// how full that is must not decide a test.
     pub fn run(&self, options: &[&str], program: &[&str]) -> Command {
         let mut command = Command::new(PAGEFAULT);
-        command.arg("run").args(options).arg("--").args(program);
+        command.arg("run").args(options);
+        if !options.iter().any(|option| option.starts_with("--swap")) {
+            command.args(["--swap", "ram", "--swap", SIZED_FILE]);
+        }
+        command.arg("--").args(program);
         command.current_dir(&self.0).env("TMPDIR", self.0.join("swap"));
         command.env("LC_ALL", "C");
         command

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -391,6 +392,7 @@ static void sum(void) {
         CHECK(pipe(tree[i].ask) == 0 && pipe(tree[i].answer) == 0);
         tree[i].process = fork();
         if (tree[i].process == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); // It holds its own pipe open, and would wait for ever.
             use_in_steps(tree[i].ask[0], tree[i].answer[1]);
             _exit(0);
         }

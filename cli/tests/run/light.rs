@@ -1,7 +1,7 @@
 //! Programs that stay below their limit, and those that reach it later: the memory manager takes
 //! over the host's pages.
 
-use crate::harness::{Scratch, assert_limited, full, have, number, python};
+use crate::harness::{SIZED_FILE, Scratch, assert_limited, full, have, number, python};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -65,7 +65,7 @@ fn a_light_tree_keeps_its_limit() {
     const OWN: u64 = 7 * (2 << 10);
     let scratch = Scratch::new("light-sum");
     let Some(program) = program(&scratch) else { return };
-    let options = ["--memory", "32M", "--swap", "file"];
+    let options = ["--memory", "32M", "--swap", SIZED_FILE];
     let output = scratch.run(&options, &[program.to_str().unwrap(), "sum", "1"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "well\n", "{output:?}");
     let peak: u64 = String::from_utf8_lossy(&output.stderr).trim().parse().unwrap();

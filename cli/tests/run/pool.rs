@@ -1,6 +1,6 @@
 //! The compressed memory of a tree: one pool, while processes come and go.
 
-use crate::harness::{Scratch, message, number, python};
+use crate::harness::{SIZED_FILE, Scratch, message, number, python};
 use std::fs;
 use std::process::Output;
 
@@ -66,7 +66,7 @@ os.close(go)
 print(wait(children))
 ";
     // Each writes 2 MiB, and all are there at once; what does not fit the pool goes to the file.
-    let options = ["--memory", "48M", "--swap", "ram:12M", "--swap", "file"];
+    let options = ["--memory", "48M", "--swap", "ram:12M", "--swap", SIZED_FILE];
     let stats = assert_fine(run(&scratch, &options, program));
     assert_eq!(number(&stats, "/compressed_memory/limit_bytes"), 12 << 20);
     assert!(number(&stats, "/peak_resident_bytes") <= 48 << 20, "{stats:#}");

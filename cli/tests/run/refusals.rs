@@ -246,7 +246,7 @@ for at in range(4096, size, 1 << 20):
 area.flush()
 print(sum(map(len, map(bytes.hex, x))))
 ";
-    let options = ["--memory", "12M", "--swap", "file:area"];
+    let options = ["--memory", "12M", "--swap", "file:area:1G"];
     let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
     assert_refused(
         &(output.status.code(), message(&output)),

@@ -1,6 +1,6 @@
 //! Statistics, and the limit itself.
 
-use crate::harness::{Scratch, assert_limited, have, message, number, python};
+use crate::harness::{SIZED_FILE, Scratch, assert_limited, have, message, number, python};
 use std::fs;
 
 const PROGRAM: &str = "
@@ -78,7 +78,7 @@ x = [b'%d' % i * 700 for i in range(40000)]
 assert sum(map(len, x)) > 100 << 20
 print(re.search('RssAnon:[^0-9]*([0-9]+)', open('/proc/self/status').read()).group(1))
 ";
-    let options = ["--memory", "24M", "--swap", "ram:4M", "--swap", "file"];
+    let options = ["--memory", "24M", "--swap", "ram:4M", "--swap", SIZED_FILE];
     let output = scratch.run(&options, &[python(), "-c", program]).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let resident: u64 = text.trim().parse().unwrap_or_else(|_| panic!("{output:?}"));

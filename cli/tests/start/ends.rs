@@ -177,12 +177,13 @@ fn the_keeper_has_no_terminal_and_no_group_of_the_caller_s() {
     wait_until(|| is_gone(keeper));
 }
 
+/// A stop right after the end of another one is a stop, too.
 #[test]
 fn a_program_that_stops_and_goes_on() {
     let scratch = Scratch::new("stop");
     let (mut front, program, _) = start(&scratch, "read x; exit 0");
     let number = front.id() as i32;
-    for continued in [number, program, number] {
+    for continued in [number, program, program, number].into_iter().cycle().take(60) {
         kill(program, libc::SIGSTOP);
         wait_until(|| is_stopped(program) && is_stopped(number));
         kill(continued, libc::SIGCONT);

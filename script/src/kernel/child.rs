@@ -39,10 +39,7 @@ fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
         let mailbox = shared.slot(slot);
         let reply = match mailbox.order() {
             Order::System { number, arguments } => system(number, arguments),
-            Order::Mincore { address, length } => {
-                let vector = shared.scratch() as u64;
-                system(libc::SYS_mincore, [address, length, vector, 0, 0, 0])
-            }
+            Order::Mincore { address, length } => mincore(shared, address, length),
             Order::Store { address, length } => store(address, mailbox.bytes(), length),
             Order::Fill { address, length, byte } => fill(address, length, byte),
             Order::Load { address, length } => load(address, length, mailbox.bytes()),
@@ -122,6 +119,22 @@ fn system(number: libc::c_long, [a, b, c, d, e, f]: [u64; 6]) -> Reply {
     match unsafe { libc::syscall(number, a, b, c, d, e, f) } {
         -1 => Reply::Failed(errno()),
         result => Reply::Done(result),
+    }
+}
+
+/// Asks for as many pages at once as the scratch memory has bytes. A range that is too long for one
+/// call, or wraps, has an unmapped page in its first part, and so the same error.
+fn mincore(shared: &Shared, address: u64, length: u64) -> Reply {
+    const MOST: u64 = CARRIED as u64 * PAGE;
+    let vector = shared.scratch() as u64;
+    let mut done = 0;
+    loop {
+        let part = MOST.min(length - done);
+        let reply = system(libc::SYS_mincore, [address.wrapping_add(done), part, vector, 0, 0, 0]);
+        done += part;
+        if done == length || !matches!(reply, Reply::Done(_)) {
+            return reply;
+        }
     }
 }
 

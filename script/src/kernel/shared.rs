@@ -12,9 +12,9 @@ pub(super) const SLOTS: usize = crate::parse::MOST_PROCESSES;
 /// Bytes that an order or a reply can carry; no string of a script is longer.
 pub(super) const CARRIED: usize = crate::words::LONGEST_STRING;
 
-/// A process's scratch memory, for data of no interest: `mincore`'s vector (a byte for each page of
-/// a window), the content of a pipe, the signal stack.
-const SCRATCH: usize = (16 << 20) + SIGNAL_STACK;
+/// A process's scratch memory, for data of no interest: a part of `mincore`'s vector, the content of a
+/// pipe, the signal stack. It is small, because `mlockall` fills it in every process.
+const SCRATCH: usize = CARRIED + SIGNAL_STACK;
 
 /// The signal stack at the end of the scratch memory.
 pub(super) const SIGNAL_STACK: usize = 64 << 10;
@@ -241,7 +241,7 @@ impl Shared {
         unsafe { self.slots.add(index).as_ref() }
     }
 
-    /// The process's scratch memory, [`CARRIED`] bytes and more.
+    /// The process's scratch memory, [`CARRIED`] bytes.
     pub(super) fn scratch(&self) -> *mut u8 {
         self.scratch.as_ptr()
     }
