@@ -1,8 +1,6 @@
 //! C programs that do what a runtime easily gets wrong. A plain run has the right answer.
 
-use crate::harness::{Scratch, compile as build, have, message};
-use std::path::Path;
-use std::process::Command;
+use crate::harness::{Scratch, compile as build, message};
 
 /// Builds a program from beside this file, and compares it managed with plain.
 fn compare(name: &str, memory: &str) {
