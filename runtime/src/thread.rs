@@ -185,12 +185,40 @@ impl Thread {
     /// The ID of the first other thread of this process for which `is_it` holds.
     pub fn find(&self, is_it: impl Fn(&Thread) -> bool) -> Option<u32> {
         let blocks = BLOCKS.lock();
-        let found = blocks.iter().find(|thread| {
-            let is_other =
-                !core::ptr::eq(*thread, self) && thread.member.get() == self.member.get();
-            is_other && thread.number.load(Acquire) != 0 && is_it(thread)
-        });
+        let found = self.others(&blocks).find(|thread| is_it(thread));
         found.map(|thread| thread.number.load(Acquire))
+    }
+
+    /// Gives a new thread this one's filters. Those that another thread sets for all meanwhile reach either this
+    /// thread before, or the new one after.
+    pub fn pass_filters_to(&self, child: &Self) {
+        let _blocks = BLOCKS.lock();
+        child.seccomp.set(self.seccomp.get());
+    }
+
+    /// Gives all threads of this process new filters, if those of each are `old` or come before; returns the ID
+    /// of a thread for which that does not hold.
+    pub fn synchronize_filters(
+        &self,
+        old: &seccomp::Mode,
+        new: &seccomp::Mode,
+    ) -> core::result::Result<(), u32> {
+        let blocks = BLOCKS.lock();
+        let mut others = self.others(&blocks);
+        if let Some(other) = others.find(|thread| !thread.seccomp.get().is_before(old)) {
+            return Err(other.number.load(Acquire));
+        }
+        self.seccomp.set(new.clone());
+        self.others(&blocks).for_each(|thread| thread.seccomp.set(new.clone()));
+        Ok(())
+    }
+
+    /// The other threads of this process.
+    fn others<'a>(&'a self, blocks: &'a Blocks) -> impl Iterator<Item = &'a Self> {
+        let is_beside = |thread: &&Self| {
+            !core::ptr::eq(*thread, self) && thread.member.get() == self.member.get()
+        };
+        blocks.iter().filter(is_beside).filter(|thread| thread.number.load(Acquire) != 0)
     }
 
     /// Whether an ID is that of this thread or another one of its process.

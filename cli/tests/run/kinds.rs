@@ -155,6 +155,12 @@ fn a_thread_s_id_names_the_program_s_memory() {
     scratch.compare("2M", &[&program]);
 }
 
+/// A filter that is set for all threads reaches those that are created meanwhile.
+#[test]
+fn no_new_thread_escapes_a_filter() {
+    compare("synchronized", "16M");
+}
+
 /// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.
 #[test]
 fn a_tracer_in_the_same_memory_sees_the_program_s_stack() {

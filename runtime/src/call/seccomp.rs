@@ -128,16 +128,10 @@ impl Call<'_> {
     /// Gives all threads of the process the caller's filters; returns the number of a thread with
     /// different ones.
     fn synchronize(&self, new: &Mode, old: &Mode, flags: u32) -> Result {
-        let differs = self.thread.find(|thread| !thread.seccomp.get().is_before(old));
-        if let Some(other) = differs {
+        if let Err(other) = self.thread.synchronize_filters(old, new) {
             let shows = flags & SYNCHRONIZE_ESRCH == 0;
             return if shows { Ok(other.into()) } else { Err(Errno::ESRCH) };
         }
-        self.thread.seccomp.set(new.clone());
-        let _ = self.thread.find(|thread| {
-            thread.seccomp.set(new.clone());
-            false
-        });
         Ok(0)
     }
 }

@@ -172,7 +172,7 @@ impl Call<'_> {
         }
         let thread = Thread::new(NonNull::from(member))?;
         thread.believed.set(self.thread.believed.get());
-        thread.seccomp.set(self.thread.seccomp.get());
+        self.thread.pass_filters_to(thread);
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
             thread.owner.set(Owner::Waiter);
