@@ -126,7 +126,8 @@ fn decided(told: &Explanation, step: &Step) {
             let no = answered("region") == Some("no")
                 || answered("access") == Some("no")
                 || (answered("kernel") == Some("no") && answered("region").is_none())
-                || answered("sleep") == Some("no");
+                || answered("sleep") == Some("no")
+                || answered("entry") == Some("a guard page");
             assert_eq!(refused, no, "{at}: {:?}", step.questions);
         }
         Phase::Correction => {

@@ -6,8 +6,8 @@ use crate::sync::{Held, Rank};
 use crate::tlb::Gather;
 use core::ops::{ControlFlow, Deref, DerefMut, Range};
 
-/// The slot that marks a guard page's entry.
-pub(crate) const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
+/// The slot that marks the entry of a guard page (`MADV_GUARD_INSTALL`). No swap area has it.
+pub const GUARD: SwapSlot = SwapSlot { area: 31, offset: 1 };
 
 /// Whether an entry is a guard.
 pub(crate) fn is_guard(entry: &Entry) -> bool {

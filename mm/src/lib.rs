@@ -115,6 +115,7 @@ mod word;
 pub use address_space::AddressSpace;
 pub use cache::{File, Mapping};
 pub use check::{Invariant, Violation};
+pub use entries::GUARD;
 pub use event::{Ahead, Correction, Event, Observer, Weight};
 pub use fault::Adopted;
 pub use limits::Limits;

@@ -56,7 +56,7 @@ function drawPage(entry, kind, isNow, index) {
     if (entry.writable) cell.classList.add("is-writable");
     titled(cell, `${entry.place}: ${entry.says}\n${entry.word}`);
   } else {
-    const text = entry.kind === "swap" ? entry.says.replace(/slot (\d+) of swap area (\d+)/, "⇩$2:$1") : entry.says.replace(/page (\d+) of the file/, "p$1");
+    const text = entry.kind === "guard" ? "✕" : entry.kind === "swap" ? entry.says.replace(/slot (\d+) of swap area (\d+)/, "⇩$2:$1") : entry.says.replace(/page (\d+) of the file/, "p$1");
     cell = titled(make("span", `page is-${entry.kind}`, text), `${entry.place}: ${entry.says}\n${entry.word}`);
   }
   if (isNow) cell.classList.add("is-now");

@@ -134,7 +134,10 @@ impl Outcome {
     /// The boxes of the figure that follow the questions.
     pub(super) fn ends(&self, questions: &[Question]) -> Vec<String> {
         // The last question comes before the content: past it, the kernel's access failed for want of content.
-        let is_bad_area = questions.iter().all(|question| question.node != "entry");
+        // A guard page has none.
+        let is_allowed =
+            |question: &Question| question.node == "entry" && question.answer != words::GUARD_PAGE;
+        let is_bad_area = !questions.iter().any(is_allowed);
         let ends: &[&str] = match self.verdict {
             Verdict::Resume => match self.name() {
                 Some(name) => return vec![name.to_owned()],

@@ -6,7 +6,7 @@ use crate::model::{
     Area, Cached, CpuTlb, FrameUse, PageEntry, Process, Region, State, Translation,
 };
 use pagefault::machine::{Entry, Frame, Machine, Mode, PAGE_SIZE, Protection, SwapSlot, VirtAddr};
-use pagefault::{FrameReport, Mm, PageOwner, RegionReport};
+use pagefault::{FrameReport, GUARD, Mm, PageOwner, RegionReport};
 use pagefault_sim::Architecture;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,6 +107,7 @@ impl<A: Architecture> Story<A> {
                 Entry::Present { protection: Protection::READ, .. } => "present",
                 Entry::Present { protection, .. } if protection.is_empty() => "none",
                 Entry::Present { .. } => "present",
+                Entry::Swap(GUARD) => "guard",
                 Entry::Swap(_) => "swap",
                 Entry::File(_) => "file",
                 Entry::None => "empty",

@@ -1,6 +1,7 @@
 //! Entries and error codes in words.
 
 use crate::model;
+use pagefault::GUARD;
 use pagefault::machine::{Access, Entry, ErrorCode, Mode, Protection};
 use pagefault_sim::{Architecture, Rights, WalkStep};
 
@@ -39,10 +40,14 @@ fn says<A: Architecture>(raw: u64, level: u32) -> String {
     }
 }
 
+/// The entry of a guard page in words.
+pub(super) const GUARD_PAGE: &str = "a guard page";
+
 /// A leaf entry in words.
 pub(super) fn entry_says(entry: Entry) -> String {
     match entry {
         Entry::None => "empty".into(),
+        Entry::Swap(GUARD) => GUARD_PAGE.into(),
         Entry::Swap(slot) => format!("slot {} of swap area {}", slot.offset, slot.area),
         Entry::File(index) => format!("page {index} of the file"),
         Entry::Present { frame, protection, accessed, dirty } => {
