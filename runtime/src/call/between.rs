@@ -10,6 +10,7 @@
 use super::passed::{Vectors, piece_len};
 use super::{Call, Outcome};
 use crate::memory::PAGE;
+use crate::sys;
 use crate::thread::Thread;
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
@@ -26,7 +27,7 @@ impl Call<'_> {
         let [_, here, here_count, there, there_count, _] = self.args;
         let sides = Vectors::of_buffers(here, here_count).zip(Vectors::read(there, there_count));
         let Some((here, there)) = sides else {
-            return Outcome::Raw(self.make_with_pins(&self.args));
+            return self.pass();
         };
         let all = here.total.min(there.total).min(MOST);
         let is_foreign_store =
@@ -44,6 +45,8 @@ impl Call<'_> {
             };
             match Pieces::finished(Rule::Each, done, asked, all, raw) {
                 Some(result) => break result,
+                // The program changes its vectors meanwhile.
+                None if asked == 0 => break done as i64,
                 None => done += raw as u64,
             }
         })
@@ -71,7 +74,12 @@ impl Call<'_> {
         let [process, .., flags] = self.args;
         let here = [here.as_ptr() as u64, here.len() as u64];
         let there = [there.as_ptr() as u64, there.len() as u64];
-        self.make_with_pins(&[process, here[0], here[1], there[0], there[1], flags])
+        let piece = [process, here[0], here[1], there[0], there[1], flags];
+        self.make_with_pins_by(&piece, |call, args| {
+            // No signal cuts such a copy short.
+            // SAFETY: the program asks for it, of its own memory.
+            unsafe { sys::raw_call(call.number, *args) }
+        })
     }
 }
 

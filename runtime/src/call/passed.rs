@@ -82,8 +82,17 @@ impl Call<'_> {
     }
 
     pub(super) fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
+        self.make_with_pins_by(args, Self::call)
+    }
+
+    /// The same, where `make` makes the call itself.
+    pub(super) fn make_with_pins_by(
+        &self,
+        args: &[u64; 6],
+        make: impl Fn(&Self, &[u64; 6]) -> i64,
+    ) -> i64 {
         if let Some(_noted) = memory::note(self.thread, self.number, *args) {
-            return self.call(args);
+            return make(self, args);
         }
         let mut pins = Pins::new();
         let most = Pins::most();
@@ -99,7 +108,7 @@ impl Call<'_> {
         stays_here |= !pins.are_whole();
         // A child that is forked meanwhile gives its copies up.
         self.thread.in_use.set(&raw mut pins);
-        let raw = if stays_here { self.call(args) } else { self.call_away(args) };
+        let raw = if stays_here { make(self, args) } else { self.call_away(args) };
         self.thread.in_use.set(core::ptr::null_mut());
         raw
     }
