@@ -17,7 +17,7 @@ use core::ops::Range;
 use pagefault::error::AdoptError;
 use pagefault::{Adopted, Mm};
 use pagefault_machine::machine::Page;
-use pagefault_machine::{Entry, Frame, PAGE_SIZE, VirtAddr};
+use pagefault_machine::{Entry, Frame, PAGE_SIZE, Protection, VirtAddr};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -86,13 +86,13 @@ impl Standing {
         let space = &*mm.space().core;
         let mut adopted = 0;
         self.runs(range.start.value()..range.end.value(), |run| {
-            for address in run.step_by(PAGE).map(VirtAddr) {
+            for address in run.clone().step_by(PAGE).map(VirtAddr) {
                 let claim = |frame| space.shared.claim(space, address, frame);
                 if mm.adopt(address, claim).map_err(AdoptPresentError::Refused)? == Adopted::Taken {
                     adopted += 1;
                 }
             }
-            Ok(())
+            space.shared.forbid_stores(space, run).map_err(AdoptPresentError::Host)
         })?;
         Ok(adopted)
     }
@@ -179,6 +179,40 @@ impl Shared {
         // An unknown page was never write-protected.
         self.note_standing(space, page, &held, Mapped::Writable);
         true
+    }
+
+    /// Write-protects the pages of a run whose entries forbid stores: a home that says otherwise would let an
+    /// eviction store to a page of a mapping that the host has read-only.
+    fn forbid_stores(&self, space: &SpaceCore, run: Range<u64>) -> Result<(), Errno> {
+        let forbidding = |address: u64| {
+            let page = space.page_of(VirtAddr(address))?;
+            match space.table.entry(page) {
+                Entry::Present { frame, protection, .. } => {
+                    (!protection.contains(Protection::WRITE)).then_some((page, frame))
+                }
+                _ => None,
+            }
+        };
+        let mut address = run.start;
+        while address < run.end {
+            let start = address;
+            while address < run.end && forbidding(address).is_some() {
+                address += PAGE_SIZE;
+            }
+            if start == address {
+                address += PAGE_SIZE;
+                continue;
+            }
+            self.descriptor.write_protect(start..address, Mapped::WriteProtected)?;
+            for (page, frame) in (start..address).step_by(PAGE).filter_map(forbidding) {
+                let held = self.frames.hold(frame);
+                let host = space.host_of(page);
+                if held.home() == Home::At(host, Mapped::Writable) {
+                    held.set_home(Home::At(host, Mapped::WriteProtected));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Copies a page that was taken from a place without access rights into a new frame; false if

@@ -155,6 +155,12 @@ fn a_thread_s_id_names_the_program_s_memory() {
     scratch.compare("2M", &[&program]);
 }
 
+/// Read-only memory that was there before the process came under its limit.
+#[test]
+fn read_only_memory_leaves_and_comes_back() {
+    compare("readonly", "8M");
+}
+
 /// A filter that is set for all threads reaches those that are created meanwhile.
 #[test]
 fn no_new_thread_escapes_a_filter() {
