@@ -161,6 +161,12 @@ fn read_only_memory_leaves_and_comes_back() {
     compare("readonly", "8M");
 }
 
+/// Signals come while what they do changes.
+#[test]
+fn a_signal_may_come_while_its_action_changes() {
+    compare("actions", "16M");
+}
+
 /// A filter that is set for all threads reaches those that are created meanwhile.
 #[test]
 fn no_new_thread_escapes_a_filter() {

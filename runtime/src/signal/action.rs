@@ -1,8 +1,8 @@
 //! The program's action for each signal.
 
-use super::{Set, arrive};
+use super::{ALL, Set, arrive};
 use crate::lock::Mutex;
-use crate::sys::{Errno, Result};
+use crate::sys::{self, Errno, Result};
 use linux_raw_sys::general as nr;
 
 /// The number of signals.
@@ -94,16 +94,26 @@ impl Actions {
         if !valid || fixed && new.is_some() {
             return Err(Errno::EINVAL);
         }
-        let mut actions = self.0.lock();
-        let slot = &mut actions[signal as usize - 1];
-        let old = *slot;
-        if let Some(mut new) = new {
-            new.flags &= KNOWN;
-            new.mask = new.mask.blockable();
-            *slot = new;
-            arrive::settle(signal, &new);
-        }
-        Ok(old)
+        self.while_closed(|actions| {
+            let slot = &mut actions[signal as usize - 1];
+            let old = *slot;
+            if let Some(mut new) = new {
+                new.flags &= KNOWN;
+                new.mask = new.mask.blockable();
+                *slot = new;
+                arrive::settle(signal, &new);
+            }
+            Ok(old)
+        })
+    }
+
+    /// Works on the actions while no signal comes: its handler would wait for the lock of the code that it
+    /// interrupted.
+    fn while_closed<R>(&self, f: impl FnOnce(&mut [Action; SIGNALS]) -> R) -> R {
+        let mask = sys::exchange_mask(ALL);
+        let result = f(&mut self.0.lock());
+        sys::exchange_mask(mask);
+        result
     }
 
     /// Notes the kernel's action for a signal at the program's start.
@@ -127,11 +137,12 @@ impl Actions {
     pub fn settle_for_exec(&self) {
         // The kernel resets handlers by itself; of the signals that the runtime takes, it knows no
         // more what the program wants.
-        let actions = self.0.lock();
-        for signal in 1..=SIGNALS as i32 {
-            if Set::NEEDED.contains(signal) && actions[signal as usize - 1].handler == IGNORE {
-                arrive::ignore(signal);
+        self.while_closed(|actions| {
+            for signal in 1..=SIGNALS as i32 {
+                if Set::NEEDED.contains(signal) && actions[signal as usize - 1].handler == IGNORE {
+                    arrive::ignore(signal);
+                }
             }
-        }
+        });
     }
 }
