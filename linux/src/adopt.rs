@@ -7,7 +7,7 @@
 use crate::frame::{Held, Home};
 use crate::host::{self, PAGE};
 use crate::machine::{LinuxMachine, Shared};
-use crate::place::Refilled;
+use crate::place::{Batch, Refilled};
 use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::sys;
@@ -17,7 +17,7 @@ use core::ops::Range;
 use pagefault::error::AdoptError;
 use pagefault::{Adopted, Mm};
 use pagefault_machine::machine::Page;
-use pagefault_machine::{Entry, Frame, PAGE_SIZE, Protection, VirtAddr};
+use pagefault_machine::{Entry, Fate, Frame, PAGE_SIZE, Protection, Stale, VirtAddr};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -92,7 +92,8 @@ impl Standing {
                     adopted += 1;
                 }
             }
-            space.shared.forbid_stores(space, run).map_err(AdoptPresentError::Host)
+            space.shared.forbid_stores(space, run);
+            Ok(())
         })?;
         Ok(adopted)
     }
@@ -183,36 +184,17 @@ impl Shared {
 
     /// Write-protects the pages of a run whose entries forbid stores: a home that says otherwise would let an
     /// eviction store to a page of a mapping that the host has read-only.
-    fn forbid_stores(&self, space: &SpaceCore, run: Range<u64>) -> Result<(), Errno> {
-        let forbidding = |address: u64| {
-            let page = space.page_of(VirtAddr(address))?;
-            match space.table.entry(page) {
-                Entry::Present { frame, protection, .. } => {
-                    (!protection.contains(Protection::WRITE)).then_some((page, frame))
-                }
-                _ => None,
-            }
-        };
-        let mut address = run.start;
-        while address < run.end {
-            let start = address;
-            while address < run.end && forbidding(address).is_some() {
-                address += PAGE_SIZE;
-            }
-            if start == address {
-                address += PAGE_SIZE;
-                continue;
-            }
-            self.descriptor.write_protect(start..address, Mapped::WriteProtected)?;
-            for (page, frame) in (start..address).step_by(PAGE).filter_map(forbidding) {
-                let held = self.frames.hold(frame);
-                let host = space.host_of(page);
-                if held.home() == Home::At(host, Mapped::Writable) {
-                    held.set_home(Home::At(host, Mapped::WriteProtected));
-                }
+    fn forbid_stores(&self, space: &SpaceCore, run: Range<u64>) {
+        let mut batch = Batch::new(self, space);
+        for address in run.step_by(PAGE).map(VirtAddr) {
+            let entry = space.page_of(address).map(|page| space.table.entry(page));
+            if let Some(Entry::Present { frame, protection, .. }) = entry
+                && !protection.contains(Protection::WRITE)
+            {
+                batch.add(&Stale { address, frame, fate: Fate::Kept });
             }
         }
-        Ok(())
+        batch.settle();
     }
 
     /// Copies a page that was taken from a place without access rights into a new frame; false if

@@ -366,7 +366,7 @@ impl Item<'_> {
 ///
 /// It needs no page-table lock: a fault that needs a frame of the batch, or its place, waits for
 /// the frame's lock, and then finds a consistent state.
-struct Batch<'a> {
+pub struct Batch<'a> {
     shared: &'a Shared,
     space: &'a SpaceCore,
     items: [Option<Item<'a>>; BATCH],
@@ -376,11 +376,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(shared: &'a Shared, space: &'a SpaceCore) -> Self {
+    pub fn new(shared: &'a Shared, space: &'a SpaceCore) -> Self {
         Self { shared, space, items: [const { None }; BATCH], len: 0, open: 0 }
     }
 
-    fn add(&mut self, stale: &Stale) {
+    pub fn add(&mut self, stale: &Stale) {
         let Some(page) = self.space.page_of(stale.address) else { return };
         let host = self.space.host_of(page);
         // A frame that arrives at this address later comes from an entry newer than the stale one.
@@ -427,7 +427,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Does the collected work and releases the frames.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
         let referenced = self.reference();
         self.write_protect();

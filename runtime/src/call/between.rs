@@ -7,19 +7,17 @@
 //! fewer, its first pages are evicted while the last ones are brought back, and stores would reach frames that no
 //! longer belong to it. So a store to another memory goes page by page.
 
-use super::passed::{Vectors, piece_len};
+use super::passed::{MOST_BYTES, Vectors, is_in_user_space, piece_len};
 use super::{Call, Outcome};
 use crate::memory::PAGE;
 use crate::sys;
 use crate::thread::Thread;
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
-use pagefault_calls::{Access, Area, Kind, Pieces, Rule, USER_END};
+use pagefault_calls::{Access, Area, Kind, Pieces, Rule};
 
 /// The most vectors of each side that one piece takes.
 const VECTORS: usize = 8;
-/// The most bytes that a call transfers (`MAX_RW_COUNT`).
-const MOST: u64 = 0x7fff_f000;
 
 impl Call<'_> {
     /// Copies piece by piece: the pages of both sides need not fit into memory at once.
@@ -29,7 +27,7 @@ impl Call<'_> {
         let Some((here, there)) = sides else {
             return self.pass();
         };
-        let all = here.total.min(there.total).min(MOST);
+        let all = here.total.min(there.total).min(MOST_BYTES);
         let is_foreign_store =
             self.number == nr::__NR_process_vm_writev && !Thread::is_here(self.args[0] as u32);
         let most = if is_foreign_store { PAGE } else { piece_len() / 2 };
@@ -99,7 +97,7 @@ pub(super) fn each_remote_area(
         return;
     }
     for [start, len] in there.each() {
-        if len == 0 || start.checked_add(len).is_none_or(|end| end > USER_END) {
+        if len == 0 || !is_in_user_space([start, len]) {
             continue;
         }
         if f(Area { start, len, access, kind: Kind::Data }).is_break() {

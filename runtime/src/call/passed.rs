@@ -18,6 +18,8 @@ use pagefault_machine::Access;
 const PIECE: u64 = 1 << 20;
 /// The least: a write to a pipe that is to be atomic is not cut.
 const LEAST_PIECE: u64 = 1 << 16;
+/// The most bytes that a call transfers (`MAX_RW_COUNT`).
+pub(super) const MOST_BYTES: u64 = 0x7fff_f000;
 /// The most vectors that one piece takes; the kernel guarantees at least as many.
 const VECTORS: usize = 16;
 /// The most vectors that a call takes (`UIO_MAXIOV`).
@@ -129,8 +131,8 @@ impl Call<'_> {
         match pieces.shape {
             // The host refuses a buffer that does not end in user space as a whole.
             Shape::Flat { buffer, len } => {
-                let end = args[buffer as usize].checked_add(args[len as usize]);
-                args[len as usize] > piece_len() && end.is_some_and(|end| end <= USER_END)
+                let [buffer, len] = [buffer, len].map(|arg| args[arg as usize]);
+                len > piece_len() && is_in_user_space([buffer, len])
             }
             Shape::Vectors { array, count } => {
                 Vectors::of_buffers(args[array as usize], args[count as usize])
@@ -150,10 +152,10 @@ impl Call<'_> {
             return self.make_with_pins(args);
         }
         let all = match pieces.shape {
-            Shape::Flat { len, .. } => args[len as usize].min(0x7fff_f000),
+            Shape::Flat { len, .. } => args[len as usize].min(MOST_BYTES),
             Shape::Vectors { array, count } => {
                 match Vectors::of_buffers(args[array as usize], args[count as usize]) {
-                    Some(vectors) => vectors.total.min(0x7fff_f000),
+                    Some(vectors) => vectors.total.min(MOST_BYTES),
                     None => return self.make_with_pins(args),
                 }
             }
@@ -210,6 +212,11 @@ pub(super) fn piece_len() -> u64 {
     (most & !(LEAST_PIECE - 1)).clamp(LEAST_PIECE, PIECE)
 }
 
+/// Whether a buffer, its start and length, ends in user space.
+pub(super) fn is_in_user_space([start, len]: [u64; 2]) -> bool {
+    start.checked_add(len).is_some_and(|end| end <= USER_END)
+}
+
 /// The program's array of `iovec`.
 pub(super) struct Vectors {
     array: u64,
@@ -238,9 +245,7 @@ impl Vectors {
     /// The same for buffers of the caller's: the kernel refuses one that does not end in user space.
     pub(super) fn of_buffers(array: u64, count: u64) -> Option<Self> {
         let vectors = Self::read(array, count)?;
-        let is_valid =
-            |[start, len]: [u64; 2]| start.checked_add(len).is_some_and(|end| end <= USER_END);
-        let are_valid = vectors.each().all(is_valid);
+        let are_valid = vectors.each().all(is_in_user_space);
         are_valid.then_some(vectors)
     }
 
