@@ -10,6 +10,7 @@
 //! | `spans` | the parts of both, and which process holds which |
 //! | `shares` | frames that several processes of the tree share after a fork |
 //! | `slots` | the processes of the tree, and each one's charge |
+//! | `outside` | an access to another process's memory, which that process makes |
 //! | `events` | the rings of events, for `--report` and `--trace` |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: makes the shared memory and maps it |
@@ -43,6 +44,7 @@ mod histogram;
 mod mapped;
 mod message;
 mod offload;
+pub mod outside;
 mod pool;
 mod shares;
 mod slots;
@@ -62,7 +64,7 @@ pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
-pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE};
+pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE};
 pub use offload::{Desk, Job, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
@@ -104,6 +106,8 @@ pub struct Control {
     pub files: PoolUse,
     /// The compressor of the tree's processes.
     pub offload: Offload,
+    /// An access to another process's memory.
+    pub outside: outside::Outside,
     /// The processes of the tree.
     pub slots: Slots,
 }

@@ -32,6 +32,11 @@ pub enum Message {
         /// The sender's slot.
         slot: u32,
     },
+    /// The sender wants to access the memory of another process, which should start its server.
+    Serve {
+        /// The other process's slot.
+        slot: u32,
+    },
 }
 
 impl Message {
@@ -46,6 +51,7 @@ impl Message {
             Self::Born { slot } => (3, slot),
             Self::Press { slot } => (4, slot),
             Self::Compress { slot } => (5, slot),
+            Self::Serve { slot } => (6, slot),
         };
         (kind as u64 | (slot as u64) << 32).to_le_bytes()
     }
@@ -60,6 +66,7 @@ impl Message {
             3 => Some(Self::Born { slot }),
             4 => Some(Self::Press { slot }),
             5 => Some(Self::Compress { slot }),
+            6 => Some(Self::Serve { slot }),
             _ => None,
         }
     }
@@ -71,6 +78,8 @@ impl Message {
 pub const PRESS_SIGNAL: i32 = 31;
 /// The signal's value, which distinguishes it from the program's own signals.
 pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
+/// The value of the same signal where it asks a process to start its server.
+pub const SERVE_VALUE: u64 = 0x7066_7365_7276_6531;
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +92,7 @@ mod tests {
             Message::Cancel { slot: 4095 },
             Message::Born { slot: 7 },
             Message::Compress { slot: 1 },
+            Message::Serve { slot: 2 },
         ] {
             assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
         }

@@ -42,6 +42,12 @@ pub struct Slot {
     pub code_fd: AtomicI32,
     /// The swap file of each area in this process; −1 for none.
     pub swap_fds: [AtomicI32; MOST_AREAS],
+    /// The descriptor, in this process, whose reader answers accesses from [`outside`](crate::outside); −1 for none.
+    pub server_fd: AtomicI32,
+    /// 1 if the server is asked for frames.
+    frames_asked: AtomicU32,
+    /// 1 if the last access from outside got no answer.
+    unserved: AtomicU32,
     /// The host's error number if the keeper refused.
     pub error: AtomicI32,
     /// The soft limit of descriptors that the program sees; the real one may be higher.
@@ -104,6 +110,26 @@ impl Slot {
     /// Sets who manages the process's pages.
     pub fn set_light(&self, light: bool) {
         self.light.store(light.into(), Relaxed);
+    }
+
+    /// Asks the server for frames, which the asker then wakes.
+    pub fn ask_for_frames(&self) {
+        self.frames_asked.store(1, Release);
+    }
+
+    /// Whether somebody asks for frames: the server's answer to that.
+    pub fn take_frames_asked(&self) -> bool {
+        self.frames_asked.swap(0, AcqRel) != 0
+    }
+
+    /// Whether the last access from outside got no answer: the next one need not wait long.
+    pub fn is_unserved(&self) -> bool {
+        self.unserved.load(Relaxed) != 0
+    }
+
+    /// Notes whether an access from outside got no answer.
+    pub fn set_unserved(&self, unserved: bool) {
+        self.unserved.store(unserved.into(), Relaxed);
     }
 
     /// Distinguishes this use of the slot from earlier and later ones.
@@ -226,6 +252,9 @@ impl Slots {
             slot.word.store(ask::IDLE, Relaxed);
             slot.error.store(0, Relaxed);
             slot.swap_fds.iter().for_each(|file| file.store(-1, Relaxed));
+            slot.server_fd.store(-1, Relaxed);
+            slot.unserved.store(0, Relaxed);
+            slot.frames_asked.store(0, Relaxed);
             slot.light.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
             slot.addresses_below
@@ -377,10 +406,15 @@ impl Slots {
 
     /// The slot of a process, by its number as the keeper sees it, or will see it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
+        self.get(self.number_of(process)?)
+    }
+
+    /// The number of that slot.
+    pub fn number_of(&self, process: u32) -> Option<u32> {
         let has_number =
             |slot: &Slot| slot.pid.load(Relaxed) == process || slot.unborn() == Some(process);
-        let is_it = |slot: &&Slot| has_number(slot) && slot.is_taken();
-        self.used().iter().filter(|_| process != 0).find(is_it)
+        let mut taken = self.all_taken().filter(|_| process != 0);
+        taken.find(|(_, slot)| has_number(slot)).map(|(number, _)| number)
     }
 
     /// The frames charged over the tree.

@@ -121,7 +121,8 @@ pub fn move_away(number: u32) -> Result<()> {
     match inherited(slot).into_iter().find(is_it) {
         Some(word) => word.store(duplicate(number)?, Relaxed),
         None => {
-            descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()))?
+            descriptor::move_away(number as i32).map_err(|errno| Errno(errno.raw_os_error()))?;
+            memory::serve::say();
         }
     }
     // SAFETY: the runtime has another number for it.

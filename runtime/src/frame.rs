@@ -1,6 +1,7 @@
 //! The kernel's signal frame on a stack, in the layout of x86-64 Linux.
 
-use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE};
+use crate::memory::Request;
+use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE};
 
 /// The registers of interrupted code (the kernel's `struct sigcontext_64`).
 #[repr(C)]
@@ -96,11 +97,18 @@ impl Info {
         Self { signal, errno: 0, code, padding: 0, fields: [0; 14] }
     }
 
-    /// Whether the keeper asks for frames.
-    pub const fn is_press(&self) -> bool {
+    /// What the keeper asks for.
+    pub fn request(&self) -> Option<Request> {
         /// `SI_QUEUE`.
         const QUEUED: i32 = -1;
-        self.signal == PRESS_SIGNAL && self.code == QUEUED && self.fields[1] == PRESS_VALUE
+        if self.signal != PRESS_SIGNAL || self.code != QUEUED {
+            return None;
+        }
+        match self.fields[1] {
+            PRESS_VALUE => Some(Request::Frames),
+            SERVE_VALUE => Some(Request::Server),
+            _ => None,
+        }
     }
 }
 

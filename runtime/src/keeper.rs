@@ -41,15 +41,7 @@ pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
             ask::SEIZED => break Answer::Seized,
             ask::REFUSED => break Answer::Refused(Errno(slot.error.load(Relaxed))),
             word => {
-                let limit = [0, LOOK];
-                let args = [
-                    (&raw const slot.word) as u64,
-                    u64::from(nr::FUTEX_WAIT),
-                    word.into(),
-                    (&raw const limit) as u64,
-                ];
-                // SAFETY: the word and the time live for the call.
-                let waited = unsafe { sys::call(nr::__NR_futex, args) };
+                let waited = sys::wait_on(&slot.word, word, LOOK);
                 if waited == Err(Errno(linux_raw_sys::errno::ETIMEDOUT as i32)) && is_gone(member) {
                     gone();
                 }
@@ -85,6 +77,11 @@ pub fn press(member: &Member) {
             gone();
         }
     }
+}
+
+/// Asks the keeper to have the process with a slot start its server.
+pub fn ask_for_server(member: &Member, slot: u32) {
+    let _ = try_send(member, Message::Serve { slot }, MSG_DONTWAIT);
 }
 
 /// Asks the keeper to start the compressor. Without it each process compresses by itself.

@@ -55,6 +55,7 @@ mod signal;
 mod site;
 mod solitude;
 mod start;
+mod stops;
 mod sys;
 mod thread;
 mod tracer;

@@ -10,7 +10,6 @@ use alloc::sync::Arc;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
-use linux_raw_sys::general as nr;
 use pagefault_control::{Birth, Slot, Slots, Ticket};
 
 /// A process of this address space.
@@ -105,9 +104,7 @@ impl Member {
                 None if slots.unborn().next().is_none() => break,
                 None => keeper::press(self),
             }
-            let pause = [0, PAUSE];
-            // SAFETY: the time lives for the call.
-            let _ = unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+            sys::sleep(PAUSE);
         }
         Err(Errno::EAGAIN)
     }

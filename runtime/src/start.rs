@@ -79,7 +79,7 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     signal::install();
     thread.settle();
     sys::exchange_mask(signal::ALL);
-    memory::serve::begin(thread.member());
+    memory::serve::begin();
     site::begin(thread);
     let mask = signal::set_believed_mask(thread, signal::Set(mask));
     front::begin();

@@ -1,6 +1,7 @@
 //! The host's system calls, made from the one code range that may make them.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU32;
 use linux_raw_sys::general as nr;
 use pagefault_linux::apart;
 
@@ -110,6 +111,29 @@ pub unsafe fn unmap(start: usize, len: usize) -> Result<()> {
 pub unsafe fn advise(start: usize, len: usize, advice: u32) -> Result<()> {
     // SAFETY: passed on to the caller.
     unsafe { call(nr::__NR_madvise, [start as u64, len as u64, advice.into()]) }.map(drop)
+}
+
+/// Sleeps while a word of the tree's has a value, for so many nanoseconds at most; a signal ends it early.
+pub fn wait_on(word: &AtomicU32, value: u32, most: u64) -> Result<()> {
+    let limit = [most / 1_000_000_000, most % 1_000_000_000];
+    let wait = u64::from(nr::FUTEX_WAIT);
+    let at = core::ptr::from_ref(word) as u64;
+    // SAFETY: the word and the time live for the call.
+    unsafe { call(nr::__NR_futex, [at, wait, value.into(), (&raw const limit) as u64]) }.map(drop)
+}
+
+/// Wakes all that sleep on such a word.
+pub fn wake_all(word: &AtomicU32) {
+    let at = core::ptr::from_ref(word) as u64;
+    // SAFETY: waking changes no memory.
+    let _ = unsafe { call(nr::__NR_futex, [at, nr::FUTEX_WAKE.into(), i32::MAX as u64]) };
+}
+
+/// Sleeps for so many nanoseconds; a signal ends it early.
+pub fn sleep(time: u64) {
+    let time = [time / 1_000_000_000, time % 1_000_000_000];
+    // SAFETY: the time lives for the call.
+    let _ = unsafe { call(nr::__NR_nanosleep, [(&raw const time) as u64, 0]) };
 }
 
 /// The calling thread's ID.

@@ -13,6 +13,7 @@ use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::site;
 use crate::solitude::{self, Presence};
+use crate::stops::Stops;
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -35,6 +36,8 @@ const GUARD: usize = 4096;
 pub struct Thread {
     /// Whether a signal waits for delivery at the exit; the assembly reads it as the first word.
     pending: AtomicU32,
+    /// Whether it may stop now, for a tracer; see [`stops`](crate::stops).
+    pub stops: Stops,
     /// The thread ID; the kernel zeroes it when the thread has ended and its block may be reused.
     number: AtomicU32,
     /// The waiting signal.
@@ -145,6 +148,7 @@ impl Thread {
         };
         let thread = Self {
             pending: AtomicU32::new(0),
+            stops: Stops::new(),
             // Not free before the kernel zeroes this.
             number: AtomicU32::new(u32::MAX),
             info: Cell::new(Info::new(0, 0)),
@@ -250,14 +254,6 @@ impl Thread {
         let live = blocks.iter().filter(|thread| thread.number.load(Acquire) != 0);
         // SAFETY: blocks are mapped for ever.
         live.map(|thread| unsafe { &*core::ptr::from_ref(thread) }).collect()
-    }
-
-    /// A thread of a process.
-    pub fn of(member: NonNull<Member>) -> Option<&'static Self> {
-        let blocks = BLOCKS.lock();
-        let found = blocks.iter().find(|thread| thread.member.get() == member)?;
-        // SAFETY: blocks are mapped for ever.
-        Some(unsafe { &*core::ptr::from_ref(found) })
     }
 
     /// Whether a thread of a process other than this thread's and `member` shares the memory.

@@ -29,10 +29,17 @@ pub fn is_traced() -> bool {
     number_in(c"/proc/self/status", TRACER) != Some(0)
 }
 
+/// The same for another process of this namespace.
+pub fn is_process_traced(process: u32) -> bool {
+    let mut path = [0; 32];
+    let path = crate::files::path(&mut path, format_args!("/proc/{process}/status\0"));
+    path.and_then(|path| number_in(path, TRACER)) != Some(0)
+}
+
 /// Whether the program is not to be shown a signal that a tracee of this process stopped with.
 pub fn is_hidden(tracee: u32, info: &Info) -> bool {
     let is_fault = info.signal == FAULT as i32 && info.code > 0 && info.errno != MARK;
-    is_fault && slot_of(tracee).is_some_and(|slot| !slot.is_light())
+    is_fault && slot_of(tracee).is_some_and(|(_, slot)| !slot.is_light())
 }
 
 /// Takes the mark off a fault that is shown to the program.
@@ -87,15 +94,16 @@ fn raise(info: &Info) -> sys::Result {
     }
 }
 
-/// The slot of a thread's process, if it is managed.
-fn slot_of(thread: u32) -> Option<&'static Slot> {
+/// A thread's process and its slot, if it is managed.
+pub fn slot_of(thread: u32) -> Option<(u32, &'static Slot)> {
     let slots = &process::control()?.slots;
     let of_process = || {
         let mut path = [0; 32];
         let path = crate::files::path(&mut path, format_args!("/proc/{thread}/status\0"))?;
-        slots.of(number_in(path, b"Tgid:")?)
+        let process = number_in(path, b"Tgid:")?;
+        Some((process, slots.of(process)?))
     };
-    slots.of(thread).or_else(of_process)
+    slots.of(thread).map(|slot| (thread, slot)).or_else(of_process)
 }
 
 /// The number behind a name in a file of the host's, of which the beginning is looked at.

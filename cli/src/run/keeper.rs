@@ -17,7 +17,9 @@ use super::front::Shared;
 use super::image::Image;
 use exec::Traced;
 use leave::leave_the_caller;
-use pagefault_control::{Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, Slot, ask, tree};
+use pagefault_control::{
+    Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE, Slot, ask, tree,
+};
 use pagefault_linux::store::extents;
 use pressed::Pressed;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
@@ -29,7 +31,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The sources of events: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
@@ -246,6 +248,7 @@ impl<'a> Keeper<'a> {
                 self.short = true;
                 self.press(slot);
             }
+            Message::Serve { slot } => self.signal(slot, SERVE_VALUE),
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -266,7 +269,33 @@ impl<'a> Keeper<'a> {
         let others = self.control.slots.get(asking).and_then(Slot::memory);
         let richest =
             self.pressed.richest(&self.control.slots, others.unwrap_or(asking), self.kept());
-        let Some(member) = richest.and_then(|slot| self.member_with(slot)) else { return };
+        if let Some(slot) = richest
+            && self.wake_server(slot).is_none()
+        {
+            self.signal(slot, PRESS_VALUE);
+        }
+    }
+
+    /// Asks a process's server for frames, if it has one: a tracer may have stopped all its threads.
+    fn wake_server(&self, slot: u32) -> Option<()> {
+        let asked = self.control.slots.get(slot)?;
+        let number = asked.server_fd.load(Acquire);
+        let process = self.member_with(slot)?.end.as_ref()?;
+        if number < 0 {
+            return None;
+        }
+        // SAFETY: the call takes numbers, and makes a descriptor.
+        let raw = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+        let raw = i32::try_from(raw).ok().filter(|raw| *raw >= 0)?;
+        // SAFETY: just made, and nobody else's.
+        let server = unsafe { OwnedFd::from_raw_fd(raw) };
+        asked.ask_for_frames();
+        rustix::io::write(&server, &1_u64.to_ne_bytes()).ok().map(drop)
+    }
+
+    /// Sends a process a signal for its runtime, stopped or not.
+    fn signal(&self, slot: u32, value: u64) {
+        let Some(member) = self.member_with(slot) else { return };
         // A program that has not begun yet has no handler, and the signal's default action kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {
             return;
@@ -276,7 +305,7 @@ impl<'a> Keeper<'a> {
         info.si_signo = PRESS_SIGNAL;
         info.si_code = libc::SI_QUEUE;
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
-        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(value) };
         // Without a descriptor of it, its process ID may have been reused.
         let Some(end) = &member.end else { return };
         let send = || {

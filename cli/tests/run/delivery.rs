@@ -104,7 +104,7 @@ fn copies_within_the_memory_lose_nothing() {
     if !permitted(&scratch) {
         return;
     }
-    for name in ["sharers", "transfers"] {
+    for name in ["sharers", "transfers", "peeked"] {
         let Some(program) = compile(&scratch, name) else { return };
         let plain = scratch.plain(&[&program]).stdin(Stdio::null()).output().unwrap();
         assert_same(&plain, &threads(&scratch, "6M", &[&program]).output().unwrap(), name);

@@ -40,6 +40,13 @@ fn a_memory_lives_as_long_as_somebody_uses_it() {
     }
 }
 
+/// What a debugger reads and writes of evicted memory, and a long copy to and from another process.
+#[test]
+fn accesses_from_another_process_are_the_kernel_s() {
+    compare("peeked", "6M");
+    compare("stored", "6M");
+}
+
 /// Calls that succeed in part, and the first process of a namespace, which a fault ends although no
 /// signal can.
 #[test]

@@ -3,18 +3,22 @@
 //! The other process may be this one, or share its memory, and may be named by the ID of any thread. Then the
 //! pages of both sides are kept resident.
 //!
-//! Of another memory the host pins up to a thousand pages before it copies the first byte. Where that process has
-//! fewer, its first pages are evicted while the last ones are brought back, and stores would reach frames that no
-//! longer belong to it. So a store to another memory goes page by page.
+//! Of another managed memory the host finds only the pages that are present. The other process's server makes the rest
+//! of a read, and all of a write: the host pins up to a thousand pages before it copies the first byte, and where that
+//! process has fewer, stores would reach frames that no longer belong to it.
 
 use super::passed::{MOST_BYTES, Vectors, is_in_user_space, piece_len};
 use super::{Call, Outcome};
 use crate::memory::PAGE;
-use crate::sys;
+use crate::memory::outside::Other;
+use crate::sys::{self, Errno};
 use crate::thread::Thread;
-use core::ops::ControlFlow;
+use crate::user;
+use alloc::vec;
+use core::ops::{ControlFlow, Range};
 use linux_raw_sys::general as nr;
 use pagefault_calls::{Access, Area, Kind, Pieces, Rule};
+use pagefault_control::outside::{Answer, Manner, WINDOW};
 
 /// The most vectors of each side that one piece takes.
 const VECTORS: usize = 8;
@@ -28,25 +32,98 @@ impl Call<'_> {
             return self.pass();
         };
         let all = here.total.min(there.total).min(MOST_BYTES);
-        let is_foreign_store =
-            self.number == nr::__NR_process_vm_writev && !Thread::is_here(self.args[0] as u32);
-        let most = if is_foreign_store { PAGE } else { piece_len() / 2 };
-        if !is_foreign_store && all + (here_count + there_count) * PAGE <= most {
-            return Outcome::Raw(self.make_with_pins(&self.args));
+        let [process, .., flags] = self.args;
+        let is_here = flags != 0 || Thread::is_here(process as u32);
+        let other = (!is_here).then(|| Other::of(process as u32)).flatten();
+        if let Some(other) = &other
+            && self.number == nr::__NR_process_vm_writev
+            && let Some(raw) = self.copy_with(other, &here, &there, 0..all)
+        {
+            return Outcome::Raw(raw);
         }
+        let raw = match all + (here_count + there_count) * PAGE <= piece_len() / 2 {
+            true => self.make_with_pins(&self.args),
+            false => self.copy_by_host(&here, &there, all),
+        };
+        let is_short = raw == -i64::from(Errno::EFAULT.0) || (0..all as i64).contains(&raw);
+        match other.filter(|_| is_short) {
+            Some(other) => {
+                let rest = raw.max(0) as u64..all;
+                Outcome::Raw(self.copy_with(&other, &here, &there, rest).unwrap_or(raw))
+            }
+            None => Outcome::Raw(raw),
+        }
+    }
+
+    /// Has the host copy everything, piece by piece.
+    fn copy_by_host(&self, here: &Vectors, there: &Vectors, all: u64) -> i64 {
         let mut done = 0;
-        Outcome::Raw(loop {
-            let left = most.min(all - done);
-            let (asked, raw) = match is_foreign_store {
-                true => self.store_in_page(&here, &there, done, left),
-                false => self.copy_piece(&here, &there, done, left),
-            };
+        loop {
+            let left = (piece_len() / 2).min(all - done);
+            let (asked, raw) = self.copy_piece(here, there, done, left);
             match Pieces::finished(Rule::Each, done, asked, all, raw) {
-                Some(result) => break result,
+                Some(result) => return result,
                 // The program changes its vectors meanwhile.
-                None if asked == 0 => break done as i64,
+                None if asked == 0 => return done as i64,
                 None => done += raw as u64,
             }
+        }
+    }
+
+    /// Has the other process's server copy bytes; returns the result of the whole call, or `None` if nobody answers.
+    fn copy_with(
+        &self,
+        other: &Other,
+        here: &Vectors,
+        there: &Vectors,
+        bytes: Range<u64>,
+    ) -> Option<i64> {
+        let Range { start: mut done, end: all } = bytes;
+        while done < all {
+            let raw = match self.serve_piece(other, here, there, done, all - done) {
+                Some(raw) => raw,
+                None if done == bytes.start => return None,
+                None => 0,
+            };
+            if raw <= 0 {
+                return Some(if done > 0 { done as i64 } else { raw });
+            }
+            done += raw as u64;
+        }
+        Some(done as i64)
+    }
+
+    /// One piece of that, within one vector of the other side.
+    fn serve_piece(
+        &self,
+        other: &Other,
+        here: &Vectors,
+        there: &Vectors,
+        done: u64,
+        most: u64,
+    ) -> Option<i64> {
+        let fault = -i64::from(Errno::EFAULT.0);
+        let (mut cut_here, mut cut_there) = ([[0_u64; 2]; VECTORS], [[0_u64; 2]; 1]);
+        let (_, asked) = Pieces::cut(there.each(), done, most.min(WINDOW as u64), &mut cut_there);
+        let (count, asked) = Pieces::cut(here.each(), done, asked, &mut cut_here);
+        let cut_here = &cut_here[..count];
+        let mut bytes = vec![0; asked as usize];
+        let (manner, given) = match self.number {
+            nr::__NR_process_vm_writev => (Manner::Write, gather(cut_here, &mut bytes)),
+            _ => (Manner::Read, bytes.len()),
+        };
+        if given == 0 {
+            return Some(fault);
+        }
+        let bytes = &mut bytes[..given];
+        Some(match other.access(self.thread.member(), manner, cut_there[0][0], bytes)? {
+            Answer::Copied(0) => fault,
+            Answer::Copied(copied) if manner.writes() => copied.into(),
+            Answer::Copied(copied) => match scatter(cut_here, &bytes[..copied as usize]) {
+                0 => fault,
+                scattered => scattered as i64,
+            },
+            Answer::Host(len) => self.copy_piece(here, there, done, u64::from(len).min(asked)).1,
         })
     }
 
@@ -56,15 +133,6 @@ impl Call<'_> {
         let (count_here, asked) = Pieces::cut(here.each(), done, most, &mut cut_here);
         // The host copies what fits on both sides.
         let (count_there, asked) = Pieces::cut(there.each(), done, asked, &mut cut_there);
-        (asked, self.copy(&cut_here[..count_here], &cut_there[..count_there]))
-    }
-
-    /// The same within one page of the other side.
-    fn store_in_page(&self, here: &Vectors, there: &Vectors, done: u64, most: u64) -> (u64, i64) {
-        let (mut cut_here, mut cut_there) = ([[0_u64; 2]; VECTORS], [[0_u64; 2]; 1]);
-        let (count_there, in_one) = Pieces::cut(there.each(), done, most, &mut cut_there);
-        let in_page = in_one.min(PAGE - cut_there[0][0] % PAGE);
-        let (count_here, asked) = Pieces::cut(here.each(), done, in_page, &mut cut_here);
         (asked, self.copy(&cut_here[..count_here], &cut_there[..count_there]))
     }
 
@@ -79,6 +147,33 @@ impl Call<'_> {
             unsafe { sys::raw_call(call.number, *args) }
         })
     }
+}
+
+/// Reads bytes from buffers, in order; returns how many could be read.
+fn gather(buffers: &[[u64; 2]], bytes: &mut [u8]) -> usize {
+    let mut done = 0;
+    for [base, len] in buffers {
+        let part = &mut bytes[done..done + *len as usize];
+        let (wanted, read) = (part.len(), user::read_some(*base, part));
+        done += read;
+        if read < wanted {
+            break;
+        }
+    }
+    done
+}
+
+/// Writes bytes to buffers, in order; returns how many went to buffers that could be written.
+fn scatter(buffers: &[[u64; 2]], bytes: &[u8]) -> usize {
+    let mut done = 0;
+    for [base, len] in buffers {
+        let part = &bytes[done..bytes.len().min(done + *len as usize)];
+        if user::write_bytes(*base, part).is_err() {
+            break;
+        }
+        done += part.len();
+    }
+    done
 }
 
 /// Names each area of the other side of such a copy, if that is in this memory too.

@@ -33,6 +33,7 @@ pub mod robust;
 mod seccomp;
 mod seen;
 mod signal;
+mod stop;
 pub mod thread;
 mod trace;
 mod vsyscall;
@@ -97,7 +98,7 @@ pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
             Err(sys::Errno::ENOSYS).into()
         }
     };
-    crate::memory::give_up_asked();
+    crate::memory::obey_requests();
     if let Outcome::Raw(raw) = outcome {
         end_wait(thread, raw);
         end_call(thread, context, number, raw);
@@ -207,7 +208,7 @@ pub fn make_direct(
 ) -> Option<i64> {
     let mut call = Call { thread, context, number, args };
     let Outcome::Raw(raw) = call.make() else { return None };
-    crate::memory::give_up_asked();
+    crate::memory::obey_requests();
     end_wait(thread, raw);
     raise_held(thread);
     let is_over = !matches!(raw, NOT_STARTED | RESTART) || thread.has_pending();

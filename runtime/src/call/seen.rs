@@ -15,8 +15,8 @@ const GENERAL: u64 = 1;
 
 /// `struct user_regs_struct`, up to the stack pointer.
 #[repr(C)]
-#[derive(Clone, Copy)]
-struct Seen {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
     r15: u64,
     r14: u64,
     r13: u64,
@@ -37,6 +37,8 @@ struct Seen {
     cs: u64,
     eflags: u64,
     rsp: u64,
+    /// The segments and their bases, which nobody here looks at.
+    rest: [u64; 7],
 }
 
 impl Call<'_> {
@@ -65,6 +67,11 @@ impl Call<'_> {
 }
 
 impl Seen {
+    /// The stack pointer.
+    pub(super) fn stack(&self) -> u64 {
+        self.rsp
+    }
+
     /// What a stopped thread of this memory shows; `None` if it runs the program, or is another one's.
     fn shown(&self, tracee: u32) -> Option<Self> {
         let thread = Thread::all().into_iter().find(|thread| thread.number() == tracee)?;

@@ -337,7 +337,7 @@ impl Call<'_> {
         memory::after_fork_in_child(fork);
         thread::leave_others(self.thread);
         drop((pins, noted));
-        memory::serve::begin(self.thread.member());
+        memory::serve::begin();
         sys::exchange_mask(mask);
         Ok(0)
     }

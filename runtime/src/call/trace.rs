@@ -2,28 +2,29 @@
 //!
 //! Two things would show. A system call of a managed program raises `SIGSYS`, and an access to an absent page
 //! `SIGBUS`; a tracer is told of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
-//! on a page that is absent; that of `process_vm_readv` waits for the page, where a server answers
-//! (`--delivery=threads`).
+//! on a page that is absent. The tracee's server makes that access ([`memory::outside`]).
 
+use super::stop::{Settled, Stop};
 use super::{Call, Outcome};
 use crate::frame::Info;
-use crate::memory::Forced;
-use crate::sys::{self, Errno};
+use crate::memory::outside::Other;
+use crate::memory::{self, Forced};
+use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use crate::{files, tracer, user};
+use alloc::vec;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace;
+use pagefault_control::outside::{Answer, Manner, WINDOW};
 use pagefault_machine::Access;
 
 /// The error of an access to an absent page of another process.
 const ABSENT: i64 = -(linux_raw_sys::errno::EIO as i64);
 const PAGE: u64 = crate::memory::PAGE;
-/// The most pages that are brought back at a time.
-const MOST_PAGES: u64 = 256;
-/// How often to try an access whose pages may leave again before it reaches them.
-const TRIES: usize = 8;
+/// The bytes of a word.
+const WORD: u64 = 8;
 
 /// How the program last continued its tracees, where not by `PTRACE_CONT`. There is no lock, which a fork in
 /// another thread would copy while it is held.
@@ -87,10 +88,10 @@ impl Call<'_> {
     }
 
     fn ptrace(&mut self) -> Outcome {
-        let [request, tracee, address, ..] = self.args;
-        let access = match request as u32 {
-            ptrace::PTRACE_PEEKTEXT | ptrace::PTRACE_PEEKDATA => Access::Read,
-            ptrace::PTRACE_POKETEXT | ptrace::PTRACE_POKEDATA => Access::Write,
+        let [request, tracee, ..] = self.args;
+        match request as u32 {
+            ptrace::PTRACE_PEEKTEXT | ptrace::PTRACE_PEEKDATA => self.peek(),
+            ptrace::PTRACE_POKETEXT | ptrace::PTRACE_POKEDATA => self.poke(),
             ptrace::PTRACE_CONT
             | ptrace::PTRACE_SYSCALL
             | ptrace::PTRACE_SINGLESTEP
@@ -98,25 +99,92 @@ impl Call<'_> {
             | ptrace::PTRACE_SYSEMU_SINGLESTEP
             | ptrace::PTRACE_SINGLEBLOCK => {
                 Resumed { tracee: tracee as u32, request: request as u32 }.note();
-                return self.pass();
+                self.pass()
             }
             ptrace::PTRACE_DETACH => {
                 Resumed::forget(tracee as u32);
-                return self.pass();
+                self.pass()
             }
-            ptrace::PTRACE_GETSIGINFO => return self.signal_of_stop(),
-            ptrace::PTRACE_GETREGS | ptrace::PTRACE_GETREGSET => return self.read_registers(),
-            ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => {
-                return Outcome::Raw(0);
+            ptrace::PTRACE_ATTACH | ptrace::PTRACE_SEIZE => {
+                // Once its threads are stopped, none of them could start it.
+                if let Some(other) = Other::of(tracee as u32) {
+                    other.prepare(self.thread.member());
+                }
+                self.pass()
             }
-            _ => return self.pass(),
-        };
-        let raw = self.make_pinned(self.args);
-        if raw != ABSENT {
-            return Outcome::Raw(raw);
+            ptrace::PTRACE_GETSIGINFO => self.signal_of_stop(),
+            ptrace::PTRACE_GETREGS | ptrace::PTRACE_GETREGSET => self.read_registers(),
+            ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => Outcome::Raw(0),
+            ptrace::PTRACE_TRACEME => {
+                memory::serve::add();
+                self.pass()
+            }
+            _ => self.pass(),
         }
-        let remote = Remote { process: tracee, start: address, len: 8, access };
-        Outcome::Raw(self.repeat_with(&remote, self.args))
+    }
+
+    /// Reads a word of a tracee's memory.
+    fn peek(&mut self) -> Outcome {
+        let [_, tracee, address, to, ..] = self.args;
+        let raw = self.make_pinned(self.args);
+        let Some(other) = (raw == ABSENT).then(|| Other::of(tracee as u32)).flatten() else {
+            return Outcome::Raw(raw);
+        };
+        let read = self.read_word(&other, address);
+        read.and_then(|word| user::write(to, &word)).map(|()| 0).into()
+    }
+
+    /// Writes a word of a tracee's memory.
+    fn poke(&mut self) -> Outcome {
+        let [_, tracee, address, word, ..] = self.args;
+        let raw = self.make_pinned(self.args);
+        match (raw == ABSENT).then(|| Other::of(tracee as u32)).flatten() {
+            Some(other) => self.write_word(&other, address, word).map(|()| 0).into(),
+            None => Outcome::Raw(raw),
+        }
+    }
+
+    fn read_word(&self, other: &Other, address: u64) -> Result<u64> {
+        if let Some(cut) = Cut::of(address) {
+            return cut.join(cut.words().map(|at| self.read_word(other, at)));
+        }
+        let mut word = 0_u64;
+        let args = self.on_word(ptrace::PTRACE_PEEKDATA, address, (&raw mut word) as u64);
+        // SAFETY: the word is ours.
+        match unsafe { sys::call(nr::__NR_ptrace, args) } {
+            Err(Errno::EIO) => {}
+            host => return host.map(|_| word),
+        }
+        let mut bytes = [0; WORD as usize];
+        match other.access(self.thread.member(), Manner::ForcedRead, address, &mut bytes) {
+            Some(Answer::Copied(8)) => Ok(u64::from_ne_bytes(bytes)),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    fn write_word(&self, other: &Other, address: u64, word: u64) -> Result<()> {
+        if let Some(cut) = Cut::of(address) {
+            let [low, high] = cut.words().map(|at| self.read_word(other, at));
+            let [low, high] = cut.split([low?, high?], word);
+            let [first, second] = cut.words();
+            self.write_word(other, first, low)?;
+            return self.write_word(other, second, high);
+        }
+        let args = self.on_word(ptrace::PTRACE_POKEDATA, address, word);
+        // SAFETY: the tracee's memory is the program's to change.
+        match unsafe { sys::call(nr::__NR_ptrace, args) } {
+            Err(Errno::EIO) => {}
+            host => return host.map(drop),
+        }
+        let mut bytes = word.to_ne_bytes();
+        match other.access(self.thread.member(), Manner::ForcedWrite, address, &mut bytes) {
+            Some(Answer::Copied(8)) => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    fn on_word(&self, request: u32, address: u64, data: u64) -> [u64; 4] {
+        [request.into(), self.args[1], address, data]
     }
 
     /// Tells of the signal that a tracee stopped with as the kernel would.
@@ -210,23 +278,28 @@ impl Call<'_> {
     }
 
     /// Accesses what it can of another process's memory.
-    fn access_other(&mut self, other: &Remote, buffer: u64) -> i64 {
-        self.repeat_with(other, [self.args[0], buffer, other.len, other.start, 0, 0])
-    }
-
-    /// Repeats a call that found pages of another process absent, after bringing them back.
-    fn repeat_with(&mut self, remote: &Remote, args: [u64; 6]) -> i64 {
-        let mut raw = ABSENT;
-        for _ in 0..TRIES {
-            if remote.bring().is_err() {
-                break;
+    fn access_other(&mut self, remote: &Remote, buffer: u64) -> i64 {
+        let Some(other) = Other::of(remote.process as u32) else { return ABSENT };
+        let mut bytes = vec![0; remote.len.min(WINDOW as u64) as usize];
+        let (manner, given) = match remote.access {
+            Access::Write => (Manner::ForcedWrite, user::read_some(buffer, &mut bytes)),
+            _ => (Manner::ForcedRead, bytes.len()),
+        };
+        if given == 0 {
+            return -i64::from(Errno::EFAULT.0);
+        }
+        let bytes = &mut bytes[..given];
+        match other.access(self.thread.member(), manner, remote.start, bytes) {
+            Some(Answer::Copied(0)) | None => ABSENT,
+            Some(Answer::Copied(done)) if manner.writes() => done.into(),
+            Some(Answer::Copied(done)) => {
+                let written = user::write_bytes(buffer, &bytes[..done as usize]);
+                sys::raw(written.map(|()| done.into()))
             }
-            raw = self.make_pinned(args);
-            if raw != ABSENT {
-                break;
+            Some(Answer::Host(len)) => {
+                self.make_pinned([self.args[0], buffer, len.into(), remote.start, 0, 0])
             }
         }
-        raw
     }
 
     /// Waits for a child, without those stops of tracees that are a system call or a fault. Which argument says where
@@ -240,15 +313,14 @@ impl Call<'_> {
         }
         loop {
             let raw = self.make_pinned(args);
-            let call = stop(self, raw, args[told]).filter(Stop::is_for_runtime);
-            match call {
-                Some(stop) => {
-                    if self.leaves_stops() {
-                        stop.take();
-                    }
-                    stop.go_on();
+            let Some(stop) = stop(self, raw, args[told]) else { return Outcome::Raw(raw) };
+            if stop.is_for_runtime() {
+                if self.leaves_stops() {
+                    stop.take();
                 }
-                None => return Outcome::Raw(raw),
+                stop.go_on();
+            } else if self.leaves_stops() || stop.settle() == Settled::Stopped {
+                return Outcome::Raw(raw);
             }
         }
     }
@@ -264,9 +336,7 @@ impl Call<'_> {
         if status & 0x7f != 0x7f {
             Resumed::forget(raw as u32);
         }
-        let signal = status >> 8;
-        let may_be = status & 0xff == 0x7f && RUNTIME_S.contains(&signal);
-        may_be.then_some(Stop { tracee: raw as u32, signal })
+        (status & 0xff == 0x7f).then(|| Stop::new(raw as u32, status >> 8))
     }
 
     /// The stop that `waitid` reported.
@@ -284,24 +354,21 @@ impl Call<'_> {
         if (1..=DUMPED).contains(&code) && !self.leaves_stops() {
             Resumed::forget(tracee);
         }
-        (code == TRAPPED && RUNTIME_S.contains(&signal)).then_some(Stop { tracee, signal })
+        (code == TRAPPED).then(|| Stop::new(tracee, signal))
     }
 }
 
 /// The signals that a tracee's runtime may be meant by.
 const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
-/// A tracee of the program's that stopped with one of these.
-struct Stop {
-    tracee: u32,
-    signal: u32,
-}
-
 impl Stop {
     /// Whether the signal is for the tracee's runtime: a system call, a press, or a fault.
     fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
+        if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
+            return false;
+        }
         let mut info = Info::new(0, 0);
         let args = self.request(ptrace::PTRACE_GETSIGINFO, (&raw mut info) as u64);
         // SAFETY: the place for the answer is ours.
@@ -312,7 +379,7 @@ impl Stop {
             return false;
         }
         match self.signal {
-            nr::SIGSYS => info.code == USER_DISPATCH || info.is_press(),
+            nr::SIGSYS => info.code == USER_DISPATCH || info.request().is_some(),
             _ => tracer::is_hidden(self.tracee, &info),
         }
     }
@@ -349,34 +416,56 @@ impl Remote {
     fn after(&self, done: u64) -> Self {
         Self { start: self.start.wrapping_add(done), len: self.len - done, ..*self }
     }
+}
 
-    /// Makes its pages present, as far as they can be accessed so.
-    fn bring(&self) -> Result<(), Errno> {
-        let first = self.start & !(PAGE - 1);
-        let end = self.start.saturating_add(self.len).min(first + MOST_PAGES * PAGE);
-        self.touch(self.start)?;
-        let mut page = first + PAGE;
-        while page < end && self.touch(page).is_ok() {
-            page += PAGE;
-        }
-        Ok(())
+/// A word in two pages, in two aligned words.
+#[derive(Clone, Copy)]
+struct Cut {
+    first: u64,
+    /// The bits of the first word that it does not have.
+    shift: u32,
+}
+
+impl Cut {
+    /// `None` if a word at this address is within a page.
+    fn of(address: u64) -> Option<Self> {
+        let within = address % WORD;
+        let is_cut = within != 0 && address % PAGE > PAGE - WORD;
+        is_cut.then_some(Self { first: address - within, shift: 8 * within as u32 })
     }
 
-    fn touch(&self, address: u64) -> Result<(), Errno> {
-        let mut byte = 0_u8;
-        let here = [(&raw mut byte) as u64, 1];
-        let there = [address, 1];
-        let call = |number| {
-            let args = [self.process, (&raw const here) as u64, 1, (&raw const there) as u64, 1, 0];
-            // SAFETY: one byte of ours is read or written; the other process's is the program's to
-            // access, and keeps its value.
-            unsafe { sys::call(number, args) }.map(drop)
-        };
-        call(nr::__NR_process_vm_readv)?;
-        if self.access == Access::Write {
-            // A tracer may force stores to read-only pages.
-            let _ = call(nr::__NR_process_vm_writev);
-        }
-        Ok(())
+    fn words(self) -> [u64; 2] {
+        [self.first, self.first.wrapping_add(WORD)]
+    }
+
+    /// The word in two aligned ones.
+    fn join(self, words: [Result<u64>; 2]) -> Result<u64> {
+        let [low, high] = words;
+        Ok(low? >> self.shift | high? << (64 - self.shift))
+    }
+
+    /// Two aligned words, with this one in them.
+    fn split(self, words: [u64; 2], word: u64) -> [u64; 2] {
+        let [low, high] = words;
+        let kept = (1 << self.shift) - 1;
+        [low & kept | word << self.shift, high & !kept | word >> (64 - self.shift)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_in_two_pages_is_cut_and_joined() {
+        assert!(
+            Cut::of(0x1ff8).is_none() && Cut::of(0x1ff3).is_none() && Cut::of(0x2000).is_none()
+        );
+        let cut = Cut::of(0x1ffb).unwrap();
+        assert_eq!(cut.words(), [0x1ff8, 0x2000]);
+        let [low, high] =
+            cut.split([0x1111_1111_1111_1111, 0x2222_2222_2222_2222], 0x0807_0605_0403_0201);
+        assert_eq!([low, high], [0x0504_0302_0111_1111, 0x2222_2222_2208_0706]);
+        assert_eq!(cut.join([Ok(low), Ok(high)]), Ok(0x0807_0605_0403_0201));
     }
 }

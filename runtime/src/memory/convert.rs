@@ -8,10 +8,10 @@
 //! registered, while the host still does that itself. They are adopted and pinned before any page
 //! can be evicted.
 
-use super::light;
 use super::{GATE, Manager, PAGE, Pins, addresses, events};
+use super::{light, room};
 use crate::thread::Thread;
-use crate::{call, keeper, process, signal, sys, user};
+use crate::{call, keeper, process, signal, sys, tracer, user};
 use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::AtomicU32;
@@ -106,6 +106,9 @@ impl Manager {
         CONVERTER.store(0, Release);
         signal::take_cores();
         light::say(self);
+        if tracer::is_traced() {
+            room::ask(room::Request::Server);
+        }
         events::taken_over(begin, adopted);
     }
 
@@ -143,10 +146,7 @@ impl Manager {
                     if process::now() - since < PATIENCE =>
                 {
                     keeper::press(Thread::current().member());
-                    let pause = [0, PAUSE];
-                    // SAFETY: the time lives for the call.
-                    let _ =
-                        unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+                    sys::sleep(PAUSE);
                 }
                 Err(error) => process::stop(format_args!("{error}")),
             }

@@ -1,10 +1,12 @@
-//! Accesses of the process to its own memory that ignore protection (`/proc/self/mem`).
+//! Accesses by the memory manager: the process's own that ignore protection (`/proc/self/mem`), and those that its
+//! server makes for other processes.
 
 use super::{GATE, Manager, addresses, current, light, room};
 use crate::sys::{Errno, Result};
 use crate::user;
 use alloc::vec::Vec;
 use core::ops::Range;
+use pagefault_control::outside::Manner;
 use pagefault_machine::{Access, VirtAddr};
 
 /// The bytes that are copied at a time.
@@ -49,17 +51,20 @@ impl Forced {
 }
 
 impl Piece {
+    /// The piece's length in bytes.
+    pub fn len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+
     /// Copies the piece to the program's buffer, or the buffer to the piece; returns how many bytes were
     /// copied.
     ///
     /// `EIO`: none, since the memory does not allow the access. `EFAULT`: none, since the buffer
     /// does not.
     pub fn copy(&self, access: Access, buffer: u64) -> Result {
-        let len = self.range.end - self.range.start;
-        let mut bytes: Vec<u8> = alloc::vec![0; len as usize];
+        let mut bytes: Vec<u8> = alloc::vec![0; self.len()];
         if access == Access::Read {
-            let read =
-                self.access(|at, left| self.manager.mm().read_forced(at, left), &mut bytes)?;
+            let read = self.access(Manner::ForcedRead, &mut bytes)?;
             user::write_bytes(buffer, &bytes[..read])?;
             return Ok(read as u64);
         }
@@ -67,16 +72,19 @@ impl Piece {
         if given == 0 {
             return Err(Errno::EFAULT);
         }
-        let write = |at, left: &mut [u8]| self.manager.mm().write_forced(at, left);
-        Ok(self.access(write, &mut bytes[..given])? as u64)
+        Ok(self.access(Manner::ForcedWrite, &mut bytes[..given])? as u64)
     }
 
-    /// Accesses the piece until nothing is left, or there is no progress even after making room.
-    fn access(
-        &self,
-        access: impl Fn(VirtAddr, &mut [u8]) -> usize,
-        bytes: &mut [u8],
-    ) -> Result<usize> {
+    /// Copies the piece to bytes, or bytes to the piece, until nothing is left or there is no progress even after
+    /// making room; returns how many were copied. `EIO`: none.
+    pub fn access(&self, manner: Manner, bytes: &mut [u8]) -> Result<usize> {
+        let mm = self.manager.mm();
+        let access = |at, left: &mut [u8]| match manner {
+            Manner::Read => left.len() - mm.copy_from_user(at, left),
+            Manner::Write => left.len() - mm.copy_to_user(at, left),
+            Manner::ForcedRead => mm.read_forced(at, left),
+            Manner::ForcedWrite => mm.write_forced(at, left),
+        };
         let mut done = 0;
         for _ in 0..TRIES {
             let gate = GATE.read();

@@ -6,19 +6,19 @@
 
 use super::{GATE, Manager, PAGE, addresses, current, events, light, quota, swap};
 use crate::lock::Mutex;
+use crate::stops::Gate;
 use crate::sys::{Errno, Result};
 use crate::{files, process};
 use alloc::vec::Vec;
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 use lock_api::RwLockWriteGuard;
-use pagefault_linux::lock::FutexRwLock;
 
 /// What is held from before a fork until both sides go on.
 pub struct Fork(Option<Held>);
 
 struct Held {
-    gate: RwLockWriteGuard<'static, FutexRwLock, ()>,
+    gate: RwLockWriteGuard<'static, Gate, ()>,
     child: Child,
 }
 

@@ -15,6 +15,7 @@ use super::ranges::Ranges;
 use super::{GATE, Manager, PAGE, Pins, convert};
 use crate::lock::Mutex;
 use crate::process;
+use crate::stops::Gate;
 use crate::thread::Thread;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -22,7 +23,6 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::SeqCst;
 use lock_api::RwLockReadGuard;
-use pagefault_linux::lock::FutexRwLock;
 use pagefault_machine::Protection;
 
 /// Whether the process is light.
@@ -40,7 +40,7 @@ pub(super) fn end() -> bool {
 }
 
 /// Keeps a light process light until the guard is dropped; `None` if it is full.
-pub fn stay() -> Option<RwLockReadGuard<'static, FutexRwLock, ()>> {
+pub fn stay() -> Option<RwLockReadGuard<'static, Gate, ()>> {
     if !is_light() {
         return None;
     }

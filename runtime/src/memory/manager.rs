@@ -9,6 +9,7 @@ use super::{GATE, addresses, events, light, swap};
 use crate::lock::Mutex;
 use crate::process;
 use crate::solitude;
+use crate::stops;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use alloc::boxed::Box;
@@ -54,6 +55,7 @@ pub fn begin_threads() {
     // (`solitude`).
     unsafe { pagefault_linux::set_alone(|| solitude::is_alone(Thread::current())) };
     pagefault_linux::set_context(|| Thread::current().context());
+    stops::begin();
     events::start();
 }
 

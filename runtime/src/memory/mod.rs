@@ -19,7 +19,8 @@
 //! | [`dump`] | completes core dumps |
 //! | `events` | events for `--report` and `--trace` |
 //! | `fork` | prepares and completes a process fork |
-//! | [`serve`] | a process of ours that answers faults, for `--delivery=threads` |
+//! | [`serve`] | a process of ours that answers while the program's threads cannot |
+//! | [`outside`] | accesses to the memory of another process, which its server makes |
 //!
 //! The host has every mapping too, and goes first: a refused call changes nothing. The memory
 //! manager follows, under the gate held exclusively, so that no fault sees only one of the changes
@@ -40,6 +41,7 @@ mod lock;
 mod manager;
 mod map;
 mod offload;
+pub mod outside;
 mod pin;
 mod pool;
 mod quota;
@@ -65,18 +67,18 @@ pub use map::{MapCall, attach, grow_break, map, protect, unmap};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use quota::{charge_again, discharge};
 pub use remap::remap;
-pub use room::{ask as ask_for_frames, give_up_asked};
+pub use room::{Request, ask, obey_requests};
 
+use crate::stops::Gate;
 use core::ops::Range;
 use lock_api::RwLock;
-use pagefault_linux::lock::FutexRwLock;
 use pagefault_machine::VirtAddr;
 
 /// Held shared by faults, exclusively by changes of mappings.
-static GATE: RwLock<FutexRwLock, ()> = RwLock::new(());
+static GATE: RwLock<Gate, ()> = RwLock::new(());
 
 /// Stops the memory manager until the guard is dropped.
-pub fn rest() -> lock_api::RwLockWriteGuard<'static, FutexRwLock, ()> {
+pub fn rest() -> lock_api::RwLockWriteGuard<'static, Gate, ()> {
     GATE.write()
 }
 

@@ -1,11 +1,10 @@
 //! Makes room when no frame is free: this process evicts, and asks others to.
 
-use super::{GATE, Manager, current, light};
+use super::{GATE, Manager, current, light, serve};
 use crate::thread::Thread;
 use crate::{keeper, process, solitude, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
-use linux_raw_sys::general as nr;
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
@@ -58,26 +57,54 @@ pub fn try_to_make(manager: &Manager) -> bool {
     };
     if freed == 0 {
         keeper::press(Thread::current().member());
-        let pause = [0, PAUSE];
-        // SAFETY: the time lives for the call. A signal ends it early, which is as good.
-        let _ = unsafe { sys::call(nr::__NR_nanosleep, [(&raw const pause) as u64, 0]) };
+        // A signal ends it early, which is as good.
+        sys::sleep(PAUSE);
     }
     freed > 0
 }
 
-/// How many frames other processes asked of this one.
-static ASKED: AtomicU32 = AtomicU32::new(0);
-
-/// Notes that others are short of frames.
-pub fn ask() {
-    ASKED.store(1, Release);
+/// What others ask of this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// They are short of frames.
+    Frames = 1,
+    /// They want to access its memory.
+    Server = 2,
+    /// Nobody does any more.
+    EndServer = 4,
 }
 
-/// Gives up frames if others asked for them. The caller holds no lock.
-pub fn give_up_asked() {
-    if ASKED.load(Relaxed) != 0 && ASKED.swap(0, Relaxed) != 0 {
+/// The requests to obey.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+/// Notes a request, which a thread of this process will obey.
+pub fn ask(request: Request) {
+    ASKED.fetch_or(request as u32, Release);
+}
+
+/// Obeys the requests of others. The caller holds no lock.
+pub fn obey_requests() {
+    if ASKED.load(Relaxed) == 0 {
+        return;
+    }
+    let asked = ASKED.swap(0, Relaxed);
+    let is_asked = |request: Request| asked & request as u32 != 0;
+    if is_asked(Request::Server) {
+        serve::add();
+    }
+    if is_asked(Request::EndServer) {
+        serve::end_idle();
+    }
+    if is_asked(Request::Frames) {
         // A press comes while the thread waits in a call, too.
         solitude::back_for(Thread::current(), give_up);
+    }
+}
+
+/// Gives up frames if others asked for them, and leaves their other requests. The caller holds no lock.
+pub fn give_up_asked() {
+    if ASKED.fetch_and(!(Request::Frames as u32), Relaxed) & Request::Frames as u32 != 0 {
+        give_up();
     }
 }
 
@@ -87,7 +114,7 @@ fn give_up() {
         return;
     }
     // A thread that changes mappings is soon done, and then calls this again.
-    let Some(_gate) = GATE.try_read() else { return ask() };
+    let Some(_gate) = GATE.try_read() else { return ask(Request::Frames) };
     let all = manager.tree.charged() as usize;
     manager.mm().manager().reclaim(GIVEN.max(all / 8));
     manager.machine.give_back_frames();

@@ -101,6 +101,17 @@ fn set(signal: i32, handler: u64, flags: u32, mask: Mask) {
     let _ = unsafe { sys::call(nr::__NR_rt_sigaction, args) };
 }
 
+/// Has the host call a handler when a thread of the calling process's parent ends, in a process of ours that blocks
+/// every other signal.
+pub fn tell_of_parent(handler: extern "C" fn(i32, *const Info, *mut Context)) {
+    const SIGNAL: u32 = nr::SIGALRM;
+    set(SIGNAL as i32, handler as *const () as u64, OURS | nr::SA_RESTART, Mask::Everything);
+    let set_signal = u64::from(linux_raw_sys::prctl::PR_SET_PDEATHSIG);
+    // SAFETY: the handler was just installed.
+    let _ = unsafe { sys::call(nr::__NR_prctl, [set_signal, SIGNAL.into()]) };
+    sys::exchange_mask(!Set::of(SIGNAL as i32).0);
+}
+
 /// The kernel's current action for a signal.
 pub fn kernel_handler(signal: i32) -> u64 {
     let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
@@ -190,7 +201,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
         match memory::fault(info, &context.registers) {
             memory::Answer::Resume => {
                 // A press that came meanwhile.
-                memory::give_up_asked();
+                memory::obey_requests();
                 let faulted = if is_ours { Faulted::Runtime } else { Faulted::Program };
                 // SAFETY: the kernel wrote the context for this handler, which blocks no signal.
                 unsafe { restart::restart(thread, context, faulted) }
@@ -254,12 +265,12 @@ pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Conte
     on_async(Thread::current(), info, context);
 }
 
-/// The keeper asks for frames for others.
-fn on_press(thread: &Thread, context: &mut Context) {
-    memory::ask_for_frames();
+/// The keeper asks for something for others: frames, or a server.
+fn on_press(thread: &Thread, context: &mut Context, request: memory::Request) {
+    memory::ask(request);
     let runs_program = !thread.has_stack_at(context.registers.rsp);
     if runs_program || entry::is_in_call(&context.registers) {
-        memory::give_up_asked();
+        memory::obey_requests();
         entry::call_again(&mut context.registers);
     }
 }
@@ -274,9 +285,9 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     // The runtime runs only on its own stack, the program never does.
     let is_ours = thread.has_stack_at(context.registers.rsp);
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
-    if info.is_press() {
+    if let Some(request) = info.request() {
         // Nothing blocks it, so it may have interrupted a holder of a lock.
-        on_press(thread, context);
+        on_press(thread, context, request);
         return interrupted;
     }
     let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());

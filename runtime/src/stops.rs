@@ -1,0 +1,145 @@
+//! A thread leaves the memory manager before a tracer sees it stopped.
+//!
+//! The kernel stops no thread that holds its locks. The manager's are held in user mode, where a signal stops a thread
+//! anywhere, and others would wait for it as long as the tracer likes. So a managed tracer that finds a tracee stopped
+//! in the manager lets it go on, and the tracee raises the signal again as it leaves (`call::stop`).
+//!
+//! All work of the manager is done under one lock, the gate, so taking and releasing it marks the work.
+
+use crate::frame::Info;
+use crate::sys;
+use crate::thread::Thread;
+use core::cell::Cell;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
+use lock_api::{GuardNoSend, RawRwLock};
+use pagefault_linux::lock::FutexRwLock;
+
+/// Marks a thread's block, for a tracer that looks for one.
+pub const MARK: u64 = 0x7066_626c_6f63_6b31;
+
+/// What a tracer reads and writes of a thread. All of it is read again at each use: the tracer writes while the thread is
+/// stopped.
+#[repr(C)]
+pub struct Stops {
+    /// [`MARK`].
+    mark: Cell<u64>,
+    /// How many gates the thread holds.
+    pub held: Cell<u64>,
+    /// The signal to raise once it holds none, below the thread's ID: a forked child inherits the word. 0 for none.
+    pub signal: Cell<u64>,
+    /// What that signal tells.
+    pub info: Cell<Info>,
+}
+
+impl Stops {
+    pub const fn new() -> Self {
+        Self {
+            mark: Cell::new(MARK),
+            held: Cell::new(0),
+            signal: Cell::new(0),
+            info: Cell::new(Info::new(0, 0)),
+        }
+    }
+
+    fn begin(&self) {
+        self.held.set(self.held.get() + 1);
+    }
+
+    fn end(&self) {
+        self.held.set(self.held.get() - 1);
+        // The tracer may have written it.
+        // SAFETY: the field is this thread's.
+        let word = unsafe { self.signal.as_ptr().read_volatile() };
+        if word != 0 && self.held.get() == 0 {
+            self.raise(word);
+        }
+    }
+
+    #[cold]
+    fn raise(&self, word: u64) {
+        self.signal.set(0);
+        if word >> 32 != u64::from(sys::thread_id()) {
+            return;
+        }
+        let signal = word & u64::from(u32::MAX);
+        let thread = [sys::process_id().into(), sys::thread_id().into(), signal];
+        let [process, number, signal] = thread;
+        let args = [process, number, signal, self.info.as_ptr() as u64];
+        // SAFETY: a signal to this thread, whose information lives for the call. The host lets only a process's first
+        // thread say what the kernel says; the tracer puts the rest right.
+        unsafe {
+            let queued = sys::call(nr::__NR_rt_tgsigqueueinfo, args);
+            let _ = queued.or_else(|_| sys::call(nr::__NR_tgkill, thread));
+        }
+    }
+}
+
+/// Whether the first thread runs on its own block.
+static HAVE_THREADS: AtomicBool = AtomicBool::new(false);
+
+/// Begins to note who holds the gate, once the first thread runs on its own block.
+pub fn begin() {
+    HAVE_THREADS.store(true, Relaxed);
+}
+
+fn current() -> Option<&'static Thread> {
+    HAVE_THREADS.load(Relaxed).then(Thread::current)
+}
+
+/// The lock of the manager, which notes that the calling thread holds it.
+pub struct Gate(FutexRwLock);
+
+// SAFETY: the lock within does all the work.
+unsafe impl RawRwLock for Gate {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(FutexRwLock::INIT);
+    type GuardMarker = GuardNoSend;
+
+    fn lock_shared(&self) {
+        self.0.lock_shared();
+        current().inspect(|thread| thread.stops.begin());
+    }
+
+    fn try_lock_shared(&self) -> bool {
+        let is_locked = self.0.try_lock_shared();
+        if is_locked {
+            current().inspect(|thread| thread.stops.begin());
+        }
+        is_locked
+    }
+
+    unsafe fn unlock_shared(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_shared() };
+        current().inspect(|thread| thread.stops.end());
+    }
+
+    fn lock_exclusive(&self) {
+        self.0.lock_exclusive();
+        current().inspect(|thread| thread.stops.begin());
+    }
+
+    fn try_lock_exclusive(&self) -> bool {
+        let is_locked = self.0.try_lock_exclusive();
+        if is_locked {
+            current().inspect(|thread| thread.stops.begin());
+        }
+        is_locked
+    }
+
+    unsafe fn unlock_exclusive(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_exclusive() };
+        current().inspect(|thread| thread.stops.end());
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+
+    fn is_locked_exclusive(&self) -> bool {
+        self.0.is_locked_exclusive()
+    }
+}
