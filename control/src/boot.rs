@@ -10,9 +10,9 @@
 pub struct Boot {
     /// `Control::LAYOUT` of the command that wrote this.
     pub magic: u64,
-    /// Where the control memory is mapped.
+    /// Where the control memory is mapped; 0 until the runtime has mapped it.
     pub control: u64,
-    /// The length of that memory in bytes.
+    /// The length of that memory in bytes; 0 for none.
     pub control_len: u64,
     /// The descriptor of the control memory.
     pub control_fd: i32,

@@ -49,13 +49,22 @@ pub fn boot() -> &'static Boot {
     unsafe { &*BOOT.0.get() }
 }
 
-/// Notes what the keeper told.
+/// Notes what the keeper told, and maps the control memory.
 ///
 /// # Safety
 /// Called once, by the only thread.
-pub unsafe fn set_boot(boot: &Boot) {
+pub unsafe fn set_boot(boot: &Boot) -> sys::Result<()> {
+    let place = BOOT.0.get();
     // SAFETY: passed on to the caller.
-    unsafe { *BOOT.0.get() = *boot };
+    unsafe { *place = *boot };
+    if boot.control_len == 0 {
+        return Ok(());
+    }
+    let prot = u64::from(nr::PROT_READ | nr::PROT_WRITE);
+    let args = [0, boot.control_len, prot, nr::MAP_SHARED.into(), boot.control_fd as u64, 0];
+    // SAFETY: a new mapping replaces nothing, and the rest is passed on to the caller.
+    unsafe { (*place).control = sys::call(nr::__NR_mmap, args)? };
+    Ok(())
 }
 
 /// Takes the right to write to constants that the keeper had to write.

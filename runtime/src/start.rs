@@ -12,8 +12,14 @@ use pagefault_control::{Boot, Control};
 /// The runtime's entry, on the boot stack, before the program begins.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
     // SAFETY: the keeper wrote the block, and there is one thread.
-    unsafe { process::set_boot(&*boot) };
+    let mapped = unsafe { process::set_boot(&*boot) };
     process::protect_constants();
+    if let Err(errno) = mapped {
+        process::stop_unshared(format_args!(
+            "no address space for the tree's memory: error {}",
+            errno.0
+        ));
+    }
     if process::boot().control != 0 && process::boot().magic != Control::LAYOUT {
         process::stop_unshared(format_args!("the command and the runtime are of different builds"));
     }

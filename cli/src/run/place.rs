@@ -1,5 +1,5 @@
 //! Places a runtime in a program that was executed and has not run yet: its memory, image, small
-//! stack, control memory and initial registers.
+//! stack and initial registers. The runtime maps the control memory itself.
 //!
 //! The program's own memory is not touched. System calls in the program use a `syscall` instruction
 //! of its vDSO.
@@ -180,11 +180,9 @@ fn fill(
     image: &mut Image,
     process: Process,
 ) -> Result<user_regs_struct, PlaceError> {
-    let (image_len, control_len) =
-        (image.len(), (size_of::<Control>() as u64).next_multiple_of(PAGE));
-    let base = remote.map("memory for the runtime", image_len + STACK + Boot::SITES, -1)?;
+    let image_len = image.len();
+    let base = remote.map("memory for the runtime", image_len + STACK + Boot::SITES)?;
     remote.place_same(image, base, process.code_fd)?;
-    let control = remote.map("mapping the control memory", control_len, process.control_fd)?;
 
     let stack_start = base + image_len;
     let block = stack_start + STACK - size_of::<Boot>() as u64;
@@ -194,8 +192,8 @@ fn fill(
     let constants = constants.map_or(0..0, |(range, _)| range.clone());
     let boot = Boot {
         magic: Control::LAYOUT,
-        control,
-        control_len,
+        control: 0,
+        control_len: (size_of::<Control>() as u64).next_multiple_of(PAGE),
         control_fd: process.control_fd,
         socket_fd: process.socket_fd,
         code_fd: process.code_fd,
@@ -260,6 +258,26 @@ struct Remote {
     mask: u64,
     /// Whether it may use the base of `gs`.
     has_gs_base: bool,
+    pace: Pace,
+}
+
+/// How a program goes on to the end of a system call. Each stop costs two changes of process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// By single steps: one stop for a call.
+    Steps,
+    /// From entry to exit: two.
+    Calls,
+}
+
+impl Pace {
+    /// A step raises `SIGTRAP`, for which the host forgets that the program ignores it.
+    fn of(program: Tracee) -> Self {
+        match program.ignored() {
+            Some(ignored) if ignored & 1 << (libc::SIGTRAP - 1) == 0 => Self::Steps,
+            _ => Self::Calls,
+        }
+    }
 }
 
 impl Remote {
@@ -269,7 +287,8 @@ impl Remote {
         let gadget = gadget(program, entry.vdso).map_err(PlaceError::of)?;
         program.set_mask(u64::MAX).map_err(PlaceError::of)?;
         let (registers, has_gs_base) = (entry.registers, entry.has_gs_base);
-        let remote = Self { program, entry: registers, gadget, mask, has_gs_base };
+        let pace = Pace::of(program);
+        let remote = Self { program, entry: registers, gadget, mask, has_gs_base, pace };
         remote.advance()?;
         Ok(remote)
     }
@@ -279,14 +298,11 @@ impl Remote {
         self.program.set_mask(self.mask)
     }
 
-    /// Maps memory for reading and writing, private or of a file.
-    fn map(&mut self, what: &'static str, len: u64, file: i32) -> Result<u64, PlaceError> {
+    /// Maps private memory for reading and writing.
+    fn map(&mut self, what: &'static str, len: u64) -> Result<u64, PlaceError> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = match file {
-            -1 => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            _ => libc::MAP_SHARED,
-        };
-        let args = [0, len, prot as u64, flags as u64, i64::from(file) as u64, 0];
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let args = [0, len, prot as u64, flags as u64, u64::MAX, 0];
         self.call(what, libc::SYS_mmap, args)
     }
 
@@ -310,9 +326,15 @@ impl Remote {
             ..self.entry
         };
         self.program.set_registers(&registers).map_err(PlaceError::of)?;
-        // To the entry of the call, and to its exit.
-        self.advance()?;
-        self.advance()?;
+        match self.pace {
+            // One stop, after the instruction.
+            Pace::Steps => self.advance()?,
+            // At the entry of the call, and at its exit.
+            Pace::Calls => {
+                self.advance()?;
+                self.advance()?;
+            }
+        }
         let answer = self.program.registers().map_err(PlaceError::of)?.rax;
         // The host's error numbers are the last page of values.
         if answer > u64::MAX - PAGE {
@@ -322,14 +344,19 @@ impl Remote {
         Ok(answer)
     }
 
-    /// Resumes the program until it enters or leaves a system call.
+    /// Resumes the program until its next stop.
     fn advance(&self) -> Result<(), PlaceError> {
         let mut signal = 0;
+        let how = match self.pace {
+            Pace::Steps => Resume::Step,
+            Pace::Calls => Resume::ToCall,
+        };
         loop {
             let gone = |_| PlaceError::Ended;
-            self.program.resume(Resume::ToCall, signal).map_err(gone)?;
+            self.program.resume(how, signal).map_err(gone)?;
             signal = match self.program.wait().map_err(gone)? {
                 Stop::Call => return Ok(()),
+                Stop::Signal(libc::SIGTRAP) if how == Resume::Step => return Ok(()),
                 Stop::Ended => return Err(PlaceError::Ended),
                 // Only SIGSTOP cannot be blocked. The process stops when it resumes.
                 Stop::Signal(signal) => signal,

@@ -39,6 +39,8 @@ pub enum Resume {
     Run,
     /// Until it enters or leaves a system call.
     ToCall,
+    /// For one instruction, or to the end of a system call. Then it stops with `SIGTRAP`.
+    Step,
     /// It stays stopped with its process, until the process is continued.
     Listen,
     /// It is no longer traced.
@@ -65,6 +67,7 @@ impl Tracee {
         let request = match how {
             Resume::Run => libc::PTRACE_CONT,
             Resume::ToCall => libc::PTRACE_SYSCALL,
+            Resume::Step => libc::PTRACE_SINGLESTEP,
             Resume::Listen => libc::PTRACE_LISTEN,
             Resume::Detach => libc::PTRACE_DETACH,
         };
@@ -94,6 +97,13 @@ impl Tracee {
     /// Changes the set of signals that it blocks.
     pub fn set_mask(self, mask: u64) -> io::Result<()> {
         self.request(libc::PTRACE_SETSIGMASK, WORD, (&raw const mask) as usize)
+    }
+
+    /// The set of signals that its process ignores.
+    pub fn ignored(self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
+        let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
     }
 
     /// Reads memory, up to the first unreadable page.

@@ -43,11 +43,10 @@ extern "C" fn pagefault_start(boot: &Boot) -> ! {
 }
 
 extern "C" fn begin(boot: &Boot) {
-    if !is_sound(boot) {
+    let control = map(boot);
+    if !is_sound(boot, control) {
         exit(99);
     }
-    // SAFETY: just looked at.
-    let control = unsafe { &*(boot.control as *const Control) };
     // SAFETY: what the kernel put on the program's stack: a count, and the arguments with a null.
     let arguments = unsafe { (boot.program_sp as *const *const u8).add(1) };
     // SAFETY: as above.
@@ -74,13 +73,30 @@ extern "C" fn begin(boot: &Boot) {
     }
 }
 
-fn is_sound(boot: &Boot) -> bool {
+/// Maps the control memory.
+fn map(boot: &Boot) -> &'static Control {
+    const READ_WRITE: i64 = 3;
+    const SHARED: i64 = 1;
+    let address: i64;
+    // SAFETY: a new mapping replaces nothing.
+    unsafe {
+        asm!("syscall", inlateout("rax") 9_i64 => address, in("rdi") 0, in("rsi") boot.control_len,
+            in("rdx") READ_WRITE, in("r10") SHARED, in("r8") i64::from(boot.control_fd), in("r9") 0,
+            lateout("rcx") _, lateout("r11") _);
+    }
+    if address < 0 || boot.control_len < size_of::<Control>() as u64 {
+        exit(92);
+    }
+    // SAFETY: just mapped, for good, and long enough.
+    unsafe { &*(address as *const Control) }
+}
+
+fn is_sound(boot: &Boot, control: &Control) -> bool {
     let here = begin as *const () as u64;
     let block = boot as *const Boot as u64;
     boot.magic == Control::LAYOUT
-        && boot.control_len >= size_of::<Control>() as u64
-        // SAFETY: the control memory is mapped.
-        && unsafe { &*(boot.control as *const Control) }.is_ready()
+        && boot.control == 0
+        && control.is_ready()
         && (boot.text_start..boot.text_start + boot.text_len).contains(&here)
         && (boot.image_start..boot.image_start + boot.image_len).contains(&boot.text_start)
         && (boot.stack_start..boot.stack_start + boot.stack_len).contains(&block)
