@@ -5,6 +5,8 @@ as() {
     if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; else "$@"; fi
 }
 cd postgresql
+# A server that was killed leaves its lock, and may not have been reaped yet.
+rm -f .s.PGSQL.*
 as "$programs/pg_ctl" -D data -s -w -o "-k $PWD -c listen_addresses=''" -l log start
 as pgbench -h "$PWD" -n -c 2 -t 1000 postgres >&2
 as psql -h "$PWD" -At postgres -c 'select
