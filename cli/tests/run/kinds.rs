@@ -44,6 +44,7 @@ fn a_memory_lives_as_long_as_somebody_uses_it() {
 #[test]
 fn accesses_from_another_process_are_the_kernel_s() {
     compare("peeked", "6M");
+    compare("seized", "5M");
     compare("stored", "6M");
 }
 

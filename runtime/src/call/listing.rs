@@ -1,7 +1,9 @@
 //! Lists of descriptors (`/proc/PID/fd` and its kin), without those that the runtime keeps.
 
 use super::{Call, Outcome};
-use crate::{files, user};
+use crate::{files, sys, user};
+use alloc::vec::Vec;
+use core::ffi::CStr;
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 
@@ -66,4 +68,26 @@ fn length_of(entry: &[u8], name: Range<usize>) -> Option<usize> {
 fn number_of(name: &[u8]) -> Option<u32> {
     let digits = name.split(|byte| *byte == 0).next()?;
     core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The numbers that are names in a directory of the host's, such as the threads of a process.
+pub(super) fn numbers_in(directory: &CStr) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    files::with_file(directory, |file| {
+        let mut entries = [0_u8; 1024];
+        let at = entries.as_mut_ptr() as u64;
+        let args = [file, at, entries.len() as u64];
+        // SAFETY: the buffer is ours.
+        while let Ok(len @ 1..) = unsafe { sys::call(nr::__NR_getdents64, args) } {
+            let mut left = &entries[..len as usize];
+            while let Some(len) = left.get(LENGTH_AT..LENGTH_AT + 2) {
+                let len = usize::from(u16::from_ne_bytes([len[0], len[1]])).clamp(1, left.len());
+                let (entry, rest) = left.split_at(len);
+                numbers.extend(entry.get(LENGTH_AT + 3..).and_then(number_of));
+                left = rest;
+            }
+        }
+        Some(())
+    });
+    numbers
 }

@@ -3,18 +3,21 @@
 //! The tracer's runtime writes the signal into the tracee's block, and lets it go on. The tracee raises the signal as it
 //! leaves the manager, and stops with it.
 
+use super::listing;
 use super::seen::Seen;
 use crate::frame::Info;
-use crate::process;
 use crate::stops::{MARK, Stops};
-use crate::sys;
 use crate::thread::{BLOCK, Thread};
+use crate::{files, process, sys};
+use alloc::vec::Vec;
 use core::mem::offset_of;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace;
 
-/// How long a tracee may take to leave its manager, in nanoseconds: another stopped thread may hold what it waits for.
-const PATIENCE: u64 = 500_000_000;
+/// How long a tracee may take to leave its manager, in nanoseconds: it may have to make room.
+const PATIENCE: u64 = 1_000_000_000;
+/// How long until others that have stopped are asked to leave as well.
+const SHORT: u64 = 2_000_000;
 /// How long between two looks.
 const PAUSE: u64 = 20_000;
 /// `PTRACE_EVENT_STOP`: what `PTRACE_INTERRUPT` makes.
@@ -49,10 +52,40 @@ impl Stop {
 
     /// Has the tracee leave its manager, if it is in there, and stop as before.
     pub fn settle(self) -> Settled {
-        match self.in_manager() {
-            Some(stops) => self.leave(stops),
-            None => Settled::Stopped,
+        let Some(leaving) = self.begin_to_leave() else { return Settled::Stopped };
+        let mut next = leaving.finish(SHORT);
+        if next == Next::Nothing {
+            // It may wait for what other stopped threads hold.
+            let others: Vec<_> = self.others().filter_map(Self::begin_to_leave).collect();
+            for other in &others {
+                other.finish(PATIENCE);
+            }
+            next = leaving.finish(PATIENCE);
         }
+        match next {
+            Next::Stopped => Settled::Stopped,
+            Next::Other => Settled::Changed,
+            Next::Nothing => leaving.stop_inside(),
+        }
+    }
+
+    /// The other threads of the process that have stopped.
+    fn others(self) -> impl Iterator<Item = Self> {
+        let mut path = [0; 32];
+        let path = files::path(&mut path, format_args!("/proc/{}/task\0", self.tracee));
+        let threads = path.map_or_else(Vec::new, listing::numbers_in);
+        let others = threads.into_iter().filter(move |thread| *thread != self.tracee);
+        others.filter_map(Self::of)
+    }
+
+    /// How a tracee has stopped; `None` if it has not.
+    fn of(tracee: u32) -> Option<Self> {
+        let mut info = Info::new(0, 0);
+        let stop = Self { tracee, signal: 0, event: 0 };
+        stop.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64)?;
+        let is_event = info.signal as u32 == nr::SIGTRAP && info.code & 0x7f == info.signal;
+        let event = if is_event { info.code as u32 >> 8 } else { 0 };
+        Some(Self { signal: info.signal as u32, event, ..stop })
     }
 
     /// Where the [`Stops`] of a thread are that holds the manager's lock and can stop once more.
@@ -71,56 +104,27 @@ impl Stop {
         (is_block && held != 0).then_some(stops)
     }
 
-    fn leave(self, stops: u64) -> Settled {
+    /// Lets a tracee that is in its manager go on until it leaves that.
+    fn begin_to_leave(self) -> Option<Leaving> {
+        let stops = self.in_manager()?;
+        let is_told = self.report(nr::WNOWAIT | nr::WNOHANG).is_none();
         let mut info = Info::new(self.signal as i32, 0);
-        // Another stop than a signal's has none.
-        let told = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64);
+        let has_info = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64).is_some();
         let raised = if self.event == 0 { self.signal } else { nr::SIGSTOP };
-        let signal = stops + offset_of!(Stops, signal) as u64;
+        let leaving = Leaving {
+            stop: self,
+            raised: Self { signal: raised, event: 0, ..self },
+            word: stops + offset_of!(Stops, signal) as u64,
+            info: has_info.then_some(info),
+            is_told,
+        };
         let at = stops + offset_of!(Stops, info) as u64;
         // SAFETY: the structure is of whole words.
         let words: [u64; size_of::<Info>() / 8] = unsafe { core::mem::transmute(info) };
-        let places = (at..).step_by(WORD as usize);
-        let is_written = places.zip(words).all(|(at, word)| self.poke(at, word).is_some())
-            && self.poke(signal, u64::from(self.tracee) << 32 | u64::from(raised)).is_some();
-        if !is_written || self.ask(ptrace::PTRACE_CONT, 0, 0).is_none() {
-            return Settled::Stopped;
-        }
-        let stopped = match self.next_stop(raised) {
-            Next::Stopped => true,
-            Next::Other => return Settled::Changed,
-            // It waits for what another stopped thread holds, and stops where it is.
-            Next::Nothing => {
-                self.stop_here();
-                self.next_stop(nr::SIGSTOP) == Next::Stopped
-            }
-        };
-        if !stopped {
-            return Settled::Changed;
-        }
-        self.poke(signal, 0);
-        match (self.event, told) {
-            (0, Some(())) => drop(self.ask(ptrace::PTRACE_SETSIGINFO, 0, (&raw const info) as u64)),
-            (0, None) => {}
-            _ => self.interrupt(),
-        }
-        Settled::Stopped
-    }
-
-    /// Waits until the tracee stops with a signal, and takes the report of that.
-    fn next_stop(self, signal: u32) -> Next {
-        let begin = process::now();
-        while process::now() - begin < PATIENCE {
-            match self.report(nr::WNOWAIT | nr::WNOHANG) {
-                Some(stop) if stop == (Self { signal, event: 0, ..self }) => {
-                    self.report(0);
-                    return Next::Stopped;
-                }
-                Some(_) => return Next::Other,
-                None => sys::sleep(PAUSE),
-            }
-        }
-        Next::Nothing
+        let mut places = (at..).step_by(WORD as usize).zip(words);
+        let is_written = places.all(|(at, word)| self.poke(at, word).is_some())
+            && self.poke(leaving.word, u64::from(self.tracee) << 32 | u64::from(raised)).is_some();
+        (is_written && self.ask(ptrace::PTRACE_CONT, 0, 0).is_some()).then_some(leaving)
     }
 
     /// What a wait for the tracee reports: 0 as the signal of one that has ended.
@@ -140,23 +144,6 @@ impl Stop {
         (process != 0).then(|| Self::new(self.tracee, status))
     }
 
-    /// Stops the tracee where it is.
-    fn stop_here(self) {
-        // A thread's number is enough for the host to find it, but not for `tgkill`.
-        // SAFETY: a stop of a tracee, which only its tracer sees.
-        let _ = unsafe { sys::call(nr::__NR_tkill, [self.tracee.into(), nr::SIGSTOP.into()]) };
-    }
-
-    /// Stops it as `PTRACE_INTERRUPT` does, instead of with the signal that it stopped with.
-    fn interrupt(self) {
-        self.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
-        self.ask(ptrace::PTRACE_CONT, 0, 0);
-        let begin = process::now();
-        while self.report(nr::WNOHANG).is_none() && process::now() - begin < PATIENCE {
-            sys::sleep(PAUSE);
-        }
-    }
-
     fn peek(self, address: u64) -> Option<u64> {
         let mut word = 0_u64;
         self.ask(ptrace::PTRACE_PEEKDATA, address, (&raw mut word) as u64).map(|()| word)
@@ -171,6 +158,74 @@ impl Stop {
         let args = [request.into(), self.tracee.into(), address, data];
         // SAFETY: the places for answers are ours, and only the tracee changes.
         unsafe { sys::call(nr::__NR_ptrace, args) }.ok().map(drop)
+    }
+}
+
+/// A tracee on its way out of its manager.
+struct Leaving {
+    stop: Stop,
+    /// The stop that it makes there.
+    raised: Stop,
+    /// Where it finds the signal to raise.
+    word: u64,
+    /// What its first stop told of the signal.
+    info: Option<Info>,
+    /// Whether that stop was reported.
+    is_told: bool,
+}
+
+impl Leaving {
+    /// Waits until the tracee has left, and makes its stop the one that it was.
+    fn finish(&self, patience: u64) -> Next {
+        let next = self.next_stop(self.raised, patience);
+        if next == Next::Stopped {
+            self.restore();
+        }
+        next
+    }
+
+    /// Waits until the tracee stops so.
+    fn next_stop(&self, stop: Stop, patience: u64) -> Next {
+        let begin = process::now();
+        loop {
+            match self.stop.report(nr::WNOWAIT | nr::WNOHANG) {
+                Some(next) if next == stop => return Next::Stopped,
+                Some(_) => return Next::Other,
+                None if process::now() - begin > patience => return Next::Nothing,
+                None => sys::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// Makes the stop the one that it was, and takes its report if there was one before.
+    fn restore(&self) {
+        let stop = self.stop;
+        stop.poke(self.word, 0);
+        if stop.event != 0 {
+            stop.report(nr::WNOHANG);
+            stop.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
+            stop.ask(ptrace::PTRACE_CONT, 0, 0);
+            self.next_stop(stop, PATIENCE);
+        } else if let Some(info) = &self.info {
+            stop.ask(ptrace::PTRACE_SETSIGINFO, 0, core::ptr::from_ref(info) as u64);
+        }
+        if self.is_told {
+            stop.report(nr::WNOHANG);
+        }
+    }
+
+    /// Stops a tracee that does not leave, where it is.
+    fn stop_inside(&self) -> Settled {
+        let here = Stop { signal: nr::SIGSTOP, event: 0, ..self.stop };
+        // SAFETY: a stop of a tracee, which only its tracer sees. `tgkill` would need its process.
+        let _ = unsafe { sys::call(nr::__NR_tkill, [here.tracee.into(), here.signal.into()]) };
+        match self.next_stop(here, PATIENCE) {
+            Next::Stopped => {
+                self.restore();
+                Settled::Stopped
+            }
+            _ => Settled::Changed,
+        }
     }
 }
 
