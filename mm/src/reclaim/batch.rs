@@ -104,8 +104,9 @@ impl<'a, M: Machine> Batch<'a, M> {
             let [.., victim] = &mut self.victims[..] else { continue };
             step(work, victim);
             if victim.state == State::Spared {
+                let page = victim.page;
                 self.victims.pop();
-                work.unlock_and_put_back(*frame, Queue::Main);
+                work.unlock_and_put_back(*frame, page, Queue::Main);
             }
         }
         self.candidates.clear();
@@ -153,12 +154,12 @@ impl<'a, M: Machine> Batch<'a, M> {
                     manager.observe(|| Event::Evicted { frame, address });
                     manager.put_page(frame, page);
                 }
-                State::Kept(to) => self.work.unlock_and_put_back(frame, to),
+                State::Kept(to) => self.work.unlock_and_put_back(frame, page, to),
                 State::Chosen
                 | State::Spared
                 | State::Clean(_)
                 | State::Written(_)
-                | State::Unmapped => self.work.unlock_and_put_back(frame, from),
+                | State::Unmapped => self.work.unlock_and_put_back(frame, page, from),
             }
         }
         manager.stats.evicted.add(&*manager.machine, freed as u64);
@@ -173,7 +174,7 @@ impl<'a, M: Machine> Work<'a, M> {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock(&*manager.machine) {
-            self.put_back(frame, Queue::Main);
+            self.put_back(frame, page, Queue::Main);
             return None;
         }
         let is_anon = page.is_anon();
@@ -183,7 +184,7 @@ impl<'a, M: Machine> Work<'a, M> {
         // A locked page is in use. Back in the small queue, such pages would come up again and
         // again before any page of the main queue.
         if is_kept || page.refs() > expected_refs(page, force) {
-            self.unlock_and_put_back(frame, Queue::Main);
+            self.unlock_and_put_back(frame, page, Queue::Main);
             return None;
         }
         self.files += u32::from(is_of_file);
@@ -198,7 +199,7 @@ impl<'a, M: Machine> Work<'a, M> {
             return;
         }
         let purpose = Purpose::Eviction(victim.force, victim.from);
-        victim.state = match self.clean_page(victim.frame, purpose) {
+        victim.state = match self.clean_page(victim.page, victim.frame, purpose) {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
             Cleaned::Needless => State::Clean(Still::Alone),
             Cleaned::Moving => State::Kept(victim.from),

@@ -41,9 +41,8 @@ impl<M: Machine> Work<'_, M> {
     /// Takes the right to store from every entry of a page, and learns whether the page was
     /// written.
     #[inline]
-    pub(super) fn clean_page(&mut self, frame: Frame, purpose: Purpose) -> Cleaned {
+    pub(super) fn clean_page(&mut self, page: &Page, frame: Frame, purpose: Purpose) -> Cleaned {
         let manager = self.manager;
-        let page = manager.page(frame);
         let mut before = Seen::empty();
         if let Purpose::Eviction(force, _) = purpose
             && page.has(PageFlags::REFERENCED)
@@ -150,7 +149,7 @@ impl<M: Machine> Manager<M> {
     /// remaining rights, and is then as dirty as before.
     pub(crate) fn clean(&self, frame: Frame) -> Cleaned {
         let mut work = Work::new(self, None);
-        let cleaned = work.clean_page(frame, Purpose::WriteBack);
+        let cleaned = work.clean_page(self.page(frame), frame, Purpose::WriteBack);
         work.flush();
         cleaned
     }

@@ -2,6 +2,7 @@
 
 use crate::machine::{Frame, Machine, Part};
 use crate::manager::Manager;
+use crate::page::Page;
 use crate::reclaim::spare::SpareSlots;
 use crate::reclaim::stales::Stales;
 use crate::replacement::Queue;
@@ -33,16 +34,16 @@ impl<'a, M: Machine> Work<'a, M> {
     }
 
     #[inline]
-    pub(super) fn unlock_and_put_back(&self, frame: Frame, to: Queue) {
-        self.manager.unlock_page(frame);
-        self.put_back(frame, to);
+    pub(super) fn unlock_and_put_back(&self, frame: Frame, page: &Page, to: Queue) {
+        page.unlock(&*self.manager.machine);
+        self.put_back(frame, page, to);
     }
 
     #[inline]
-    pub(super) fn put_back(&self, frame: Frame, to: Queue) {
+    pub(super) fn put_back(&self, frame: Frame, page: &Page, to: Queue) {
         let manager = self.manager;
         manager.queues.push(&manager.pages, &manager.order, frame, to);
-        manager.put(frame);
+        manager.put_page(frame, page);
     }
 
     /// Flushes the translations noted so far.
