@@ -107,10 +107,12 @@ impl Owner {
     }
 }
 
-/// The state of one frame; all zero at first. It has a cache line of its own: who works on the page loads
-/// one, and not the neighbour's.
+/// The state of one frame; all zero at first.
+///
+/// Its fields take 48 bytes. With 64 for each row, they lie in one cache line where the table begins at most
+/// 16 bytes past one. An alignment would ensure that, but a heap's zeros cost something if they are aligned.
 #[derive(bytemuck::Zeroable)]
-#[repr(align(64))]
+#[repr(C)]
 pub(crate) struct Page {
     /// References: one for each entry, cache, pin and passing user (spec I2). 0: free.
     pub(crate) refs: AtomicU32,
@@ -126,6 +128,7 @@ pub(crate) struct Page {
     owner: AtomicU64,
     index: AtomicU64,
     slot: AtomicU64,
+    _rest: [u64; 2],
 }
 
 impl Page {
