@@ -33,8 +33,15 @@ impl<M: Machine> Manager<M> {
 
     /// Notes that a page is used; the caller keeps it from being freed.
     pub(crate) fn note_use(&self, frame: Frame) {
-        let page = self.normal_page(frame);
-        if let Some(ahead) = page.and_then(|page| take_guess(&*self.machine, page)) {
+        if let Some(page) = self.normal_page(frame) {
+            self.note_use_of(page);
+        }
+    }
+
+    /// Like [`note_use`](Self::note_use), where it is known that the frame is a page.
+    #[inline]
+    pub(crate) fn note_use_of(&self, page: &Page) {
+        if let Some(ahead) = take_guess(&*self.machine, page) {
             self.count_used(ahead, 1);
         }
     }
@@ -56,8 +63,9 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Notes the eviction of a page: a guess without a sign of use by then was wrong.
-    pub(crate) fn note_eviction(&self, frame: Frame) {
-        let Some(ahead) = take_guess(&*self.machine, self.page(frame)) else { return };
+    #[inline]
+    pub(crate) fn note_eviction(&self, page: &Page) {
+        let Some(ahead) = take_guess(&*self.machine, page) else { return };
         let counter = match ahead {
             Ahead::Swapped => &self.stats.read_ahead_wasted,
             Ahead::Fresh => &self.stats.populated_ahead_wasted,
@@ -69,6 +77,7 @@ impl<M: Machine> Manager<M> {
 }
 
 /// Read first: most pages were no guess, and a load is cheap.
+#[inline]
 fn take_guess(machine: &impl Machine, page: &Page) -> Option<Ahead> {
     if !page.has(GUESSED) {
         return None;

@@ -86,17 +86,20 @@ pub(crate) enum Owner {
     File(u64),
 }
 
+/// The bit of an owner's code that tells a file from a family.
+const OF_FILE: u64 = 1;
+
 impl Owner {
     const fn encode(self) -> u64 {
         match self {
             Self::None => 0,
             Self::Anon(id) => id << 1,
-            Self::File(id) => id << 1 | 1,
+            Self::File(id) => id << 1 | OF_FILE,
         }
     }
 
     const fn decode(raw: u64) -> Self {
-        match (raw, raw & 1) {
+        match (raw, raw & OF_FILE) {
             (0, _) => Self::None,
             (_, 0) => Self::Anon(raw >> 1),
             _ => Self::File(raw >> 1),
@@ -105,7 +108,11 @@ impl Owner {
 }
 
 /// The state of one frame; all zero at first.
+///
+/// Its fields take 48 bytes. With 64 for each row, they lie in one cache line where the table begins at most
+/// 16 bytes past one. An alignment would ensure that, but a heap's zeros cost something if they are aligned.
 #[derive(bytemuck::Zeroable)]
+#[repr(C)]
 pub(crate) struct Page {
     /// References: one for each entry, cache, pin and passing user (spec I2). 0: free.
     pub(crate) refs: AtomicU32,
@@ -121,6 +128,7 @@ pub(crate) struct Page {
     owner: AtomicU64,
     index: AtomicU64,
     slot: AtomicU64,
+    _rest: [u64; 2],
 }
 
 impl Page {
@@ -169,7 +177,14 @@ impl Page {
 
     #[inline]
     pub(crate) fn is_anon(&self) -> bool {
-        matches!(self.owner(), Owner::Anon(_))
+        let raw = self.owner.load(Ordering::Acquire);
+        raw != Owner::None.encode() && raw & OF_FILE == 0
+    }
+
+    /// Whether the page is anonymous memory of a family.
+    #[inline]
+    pub(crate) fn is_of(&self, family: u64) -> bool {
+        self.owner.load(Ordering::Acquire) == Owner::Anon(family).encode()
     }
 
     #[inline]
@@ -210,6 +225,18 @@ impl Page {
         debug_assert!(before > 0, "reference to a free page");
     }
 
+    /// Takes a reference, unless the page has none.
+    #[inline]
+    pub(crate) fn try_hold(&self, who: &impl Sole) -> bool {
+        if who.is_sole() {
+            let some = self.refs() > 0;
+            self.refs.add_by(who, u32::from(some), Ordering::AcqRel);
+            return some;
+        }
+        let more = |refs| (refs > 0).then_some(refs + 1);
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
     /// How many pins there are; each also has a reference.
     #[inline]
     pub(crate) fn pins(&self) -> u32 {
@@ -238,6 +265,16 @@ impl Page {
     #[inline]
     pub(crate) fn cache_refs(&self) -> u32 {
         u32::from(self.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE))
+    }
+
+    /// Gives the lock back.
+    #[inline]
+    pub(crate) fn unlock(&self, machine: &impl Machine) {
+        let before = self.clear(machine, PageFlags::LOCKED | PageFlags::WAITERS);
+        debug_assert!(before.contains(PageFlags::LOCKED), "unlocked but not locked");
+        if before.contains(PageFlags::WAITERS) {
+            machine.wake(&self.flags);
+        }
     }
 
     /// Takes the lock if it is free.
@@ -281,16 +318,6 @@ impl Pages {
             if seen & PageFlags::LOCKED.bits() != 0 {
                 machine.wait(&page.flags, seen | waiters);
             }
-        }
-    }
-
-    /// Unlocks a page.
-    pub(crate) fn unlock(&self, machine: &impl Machine, frame: Frame) {
-        let page = self.of(frame);
-        let before = page.clear(machine, PageFlags::LOCKED | PageFlags::WAITERS);
-        debug_assert!(before.contains(PageFlags::LOCKED), "unlocked but not locked");
-        if before.contains(PageFlags::WAITERS) {
-            machine.wake(&page.flags);
         }
     }
 }

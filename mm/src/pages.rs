@@ -2,7 +2,7 @@
 
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
-use crate::page::{Owner, PageFlags};
+use crate::page::{Owner, Page, PageFlags};
 use crate::replacement::Queue;
 use crate::word::Word;
 use core::sync::atomic::Ordering;
@@ -10,17 +10,23 @@ use core::sync::atomic::Ordering;
 impl<M: Machine> Manager<M> {
     /// Drops a reference; the last one frees the frame.
     pub(crate) fn put(&self, frame: Frame) {
-        let page = self.page(frame);
+        self.put_page(frame, self.page(frame));
+    }
+
+    /// Like [`put`](Self::put), if the frame's page is at hand.
+    #[inline]
+    pub(crate) fn put_page(&self, frame: Frame, page: &Page) {
         let before = page.refs.sub_by(&*self.machine, 1, Ordering::AcqRel);
         debug_assert!(before > 0, "{frame:?} has no reference to drop");
         if before == 1 {
-            self.release(frame);
+            self.release(frame, page);
         }
     }
 
-    fn release(&self, frame: Frame) {
-        let page = self.page(frame);
-        self.queues.remove(&self.pages, &self.order, frame);
+    fn release(&self, frame: Frame, page: &Page) {
+        if page.has(PageFlags::QUEUED) {
+            self.queues.remove(&self.pages, &self.order, frame);
+        }
         debug_assert_eq!(page.maps(), 0, "{frame:?} freed while mapped");
         debug_assert!(!page.has(PageFlags::SWAP_CACHE | PageFlags::PAGE_CACHE | PageFlags::LOCKED));
         page.flags.store(0, Ordering::Release);
@@ -42,7 +48,7 @@ impl<M: Machine> Manager<M> {
     }
 
     pub(crate) fn unlock_page(&self, frame: Frame) {
-        self.pages.unlock(&*self.machine, frame);
+        self.page(frame).unlock(&*self.machine);
     }
 
     /// Unlocks and drops the caller's reference.

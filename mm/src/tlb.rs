@@ -31,7 +31,7 @@ pub(crate) struct Gather<'a, M: Machine> {
     /// The frames whose references are dropped after the flush.
     dropped: ArrayVec<Frame, BATCH>,
     /// Slots that became unused under a cursor: the device learns it after the cursor.
-    unused: ArrayVec<UnusedSlot, BATCH>,
+    unused: ArrayVec<UnusedSlot<M::Mutex>, BATCH>,
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
@@ -75,7 +75,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     /// Frees a slot, if there is one, with the next flush, when no cursor is held.
-    pub(crate) fn free_later(&mut self, unused: Option<UnusedSlot>) {
+    pub(crate) fn free_later(&mut self, unused: Option<UnusedSlot<M::Mutex>>) {
         self.unused.extend(unused);
     }
 

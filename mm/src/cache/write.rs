@@ -5,7 +5,7 @@ use crate::cache::mapping::{Mapping, Store};
 use crate::error::{FileError, Refusal};
 use crate::machine::{Machine, PAGE_SHIFT, PAGE_SIZE};
 use crate::page::PageFlags;
-use crate::reclaim::batch::Cleaned;
+use crate::reclaim::clean::Cleaned;
 use crate::sync::Rank;
 use core::ops::Range;
 use core::sync::atomic::Ordering;

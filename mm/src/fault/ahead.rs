@@ -31,7 +31,7 @@ impl<M: Machine> Mm<M> {
     /// Stays within the region. It may use the frames that are free above reclaim's watermark. It
     /// evicts pages only for a proven run, whose next faults would evict them anyway, one batch
     /// after the other.
-    pub(super) fn bring_ahead(self: &Arc<Self>, fault: &Fault, correction: Correction) {
+    pub(super) fn bring_ahead(self: &Arc<Self>, fault: &Fault<M>, correction: Correction) {
         let manager = &self.manager;
         let (kind, most) = match correction {
             Correction::SwapIn => (Ahead::Swapped, manager.config.read_ahead),
@@ -95,7 +95,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Brings one page in, if its entry is of the kind that the run's faults find.
-    fn bring(self: &Arc<Self>, vma: &Arc<Vma<M>>, next: &mut Fault, kind: Ahead) -> Brought {
+    fn bring(self: &Arc<Self>, vma: &Arc<Vma<M>>, next: &mut Fault<M>, kind: Ahead) -> Brought {
         let entry = self
             .existing_entries(page_range(next.page))
             .map_or(Entry::None, |cursor| cursor.entry(next.page));

@@ -32,7 +32,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn swap_in_alone(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         claim: Claim<M::Mutex>,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
@@ -74,7 +74,7 @@ impl<M: Machine> Mm<M> {
     fn map_claimed(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         claim: Claim<M::Mutex>,
         frame: Frame,
         content: Content,

@@ -16,12 +16,12 @@ use core::sync::atomic::Ordering;
 impl<M: Machine> Mm<M> {
     /// The shared frame of zeros, if it can answer the access.
     #[inline]
-    pub(super) fn zero_frame_for(&self, fault: &Fault) -> Option<Frame> {
+    pub(super) fn zero_frame_for(&self, fault: &Fault<M>) -> Option<Frame> {
         if self.awaits_store(fault) { self.manager.machine.zero_frame() } else { None }
     }
 
     /// Whether the access only reads a page of zeros, which then must not count as stored to.
-    fn awaits_store(&self, fault: &Fault) -> bool {
+    fn awaits_store(&self, fault: &Fault<M>) -> bool {
         fault.access != Access::Write && self.manager.config.zero == ZeroPolicy::Shared
     }
 
@@ -29,7 +29,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn fresh_page(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
         let unwritten = self.awaits_store(fault);
@@ -66,7 +66,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn map_zero_frame<'a>(
         &'a self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         cursor: Option<PageCursor<'a, M>>,
         zero: Frame,
     ) -> Result<Step, Refusal> {
@@ -88,7 +88,7 @@ impl<M: Machine> Mm<M> {
     fn install_new_anon(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         frame: Frame,
         dropped: u64,
     ) -> Result<bool, Refusal> {

@@ -19,7 +19,7 @@ impl<M: Machine> Mm<M> {
     /// The fault as a loop: find the region, make an attempt, look again.
     pub(super) fn run(
         self: &Arc<Self>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         region: impl Fn(&Arc<Self>) -> Result<Arc<Vma<M>>, Refusal>,
     ) -> Result<Correction, Refusal> {
         let mut first = None;
@@ -45,7 +45,7 @@ impl<M: Machine> Mm<M> {
     ///
     /// A correction that needs only the entry happens under this lock. A correction that must first
     /// get a page releases the lock, and looks again under its own.
-    fn attempt(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &mut Fault) -> Result<Step, Refusal> {
+    fn attempt(self: &Arc<Self>, vma: &Arc<Vma<M>>, fault: &mut Fault<M>) -> Result<Step, Refusal> {
         let Some(cursor) = self.existing_entries(page_range(fault.page)) else {
             return self.absent(vma, fault, None);
         };
@@ -67,7 +67,7 @@ impl<M: Machine> Mm<M> {
     fn present(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         cursor: PageCursor<'_, M>,
         entry: Entry,
         frame: Frame,
@@ -97,7 +97,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn absent<'a>(
         self: &'a Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         cursor: Option<PageCursor<'a, M>>,
     ) -> Result<Step, Refusal> {
         if vma.file.is_some() {
@@ -116,7 +116,7 @@ impl<M: Machine> Mm<M> {
     fn spurious(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         mut cursor: PageCursor<'_, M>,
     ) -> Step {
         let Entry::Present { frame, protection, dirty, .. } = cursor.entry(fault.page) else {
@@ -143,7 +143,7 @@ impl<M: Machine> Mm<M> {
         Step::Done(Correction::Spurious)
     }
 
-    pub(super) fn count(&self, fault: &Fault, address: VirtAddr, correction: Correction) {
+    pub(super) fn count(&self, fault: &Fault<M>, address: VirtAddr, correction: Correction) {
         let counter = match fault.weight {
             Weight::Minor => &self.usage.minor,
             Weight::Major => &self.usage.major,

@@ -37,7 +37,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn write_protected(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         mut cursor: PageCursor<'_, M>,
         frame: Frame,
     ) -> Result<Step, Refusal> {
@@ -79,7 +79,7 @@ impl<M: Machine> Mm<M> {
     fn decide_write(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) -> Plan {
@@ -112,7 +112,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn reuse_if_sole(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) -> bool {
@@ -135,7 +135,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn reuse(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) {
@@ -155,7 +155,7 @@ impl<M: Machine> Mm<M> {
     fn awaited_store(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         frame: Frame,
     ) -> Result<Step, Refusal> {
         let manager = &self.manager;
@@ -196,7 +196,7 @@ impl<M: Machine> Mm<M> {
     fn copy(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         old: Frame,
         new: Frame,
     ) -> Step {
@@ -253,7 +253,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Makes a copy writable, if it is still in its place and still has a sole owner.
-    fn let_write(&self, vma: &Arc<Vma<M>>, fault: &mut Fault, copy: Frame) -> bool {
+    fn let_write(&self, vma: &Arc<Vma<M>>, fault: &mut Fault<M>, copy: Frame) -> bool {
         let Some(mut cursor) = self.existing_entries(page_range(fault.page)) else { return false };
         let entry = cursor.entry(fault.page);
         vma.is_alive()
@@ -265,7 +265,7 @@ impl<M: Machine> Mm<M> {
     fn replace_with_copy(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         old: Frame,
         new: Frame,
         gather: &mut Gather<'_, M>,

@@ -14,7 +14,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn device_page(
         &self,
         vma: &Vma<M>,
-        fault: &Fault,
+        fault: &Fault<M>,
         device: &Mapping<M>,
     ) -> Result<Step, Refusal> {
         match device.device_frame(vma.index_of(fault.page))? {
@@ -31,7 +31,7 @@ impl<M: Machine> Mm<M> {
     fn map_device(
         &self,
         vma: &Vma<M>,
-        fault: &Fault,
+        fault: &Fault<M>,
         device: &Mapping<M>,
         (frame, before): (Frame, u64),
     ) -> Result<Step, Refusal> {
@@ -54,7 +54,7 @@ impl<M: Machine> Mm<M> {
     /// notice (Linux: `wp_pfn_shared`).
     pub(super) fn reuse_device(
         vma: &Vma<M>,
-        fault: &Fault,
+        fault: &Fault<M>,
         cursor: &mut PageCursor<'_, M>,
         frame: Frame,
     ) {

@@ -16,7 +16,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn linear(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
     ) -> Result<Step, Refusal> {
         if let Some(device) = vma.file.as_ref().filter(|_| vma.has(VmaFlags::PFNMAP)) {
             return self.device_page(vma, fault, device);
@@ -29,7 +29,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn nonlinear(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         index: u64,
     ) -> Result<Step, Refusal> {
         if !vma.has(VmaFlags::NONLINEAR) {
@@ -43,7 +43,7 @@ impl<M: Machine> Mm<M> {
     fn from_file(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         index: u64,
         expected: Entry,
     ) -> Result<Step, Refusal> {
@@ -88,7 +88,7 @@ impl<M: Machine> Mm<M> {
     fn copy_early(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         source: Frame,
         expected: Entry,
     ) -> Result<Step, Refusal> {
@@ -124,7 +124,7 @@ impl<M: Machine> Mm<M> {
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
         mapping: &Arc<Mapping<M>>,
-        fault: &Fault,
+        fault: &Fault<M>,
         frame: Frame,
         expected: Entry,
     ) -> Result<Step, Refusal> {

@@ -15,7 +15,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn readmit(
         &self,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         mut cursor: PageCursor<'_, M>,
         frame: Frame,
     ) -> Step {

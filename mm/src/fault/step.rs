@@ -1,7 +1,7 @@
 //! The state of one fault, and the result of an attempt.
 
 use crate::event::{Correction, Weight};
-use crate::machine::{Access, PAGE_SIZE, VirtAddr};
+use crate::machine::{Access, Machine, PAGE_SIZE, VirtAddr};
 use crate::swap::area::UnusedSlot;
 use core::ops::Range;
 
@@ -26,23 +26,24 @@ pub(crate) enum Purpose {
 }
 
 /// The state of one fault through its attempts (FreeBSD's `faultstate`).
-pub(crate) struct Fault {
+pub(crate) struct Fault<M: Machine> {
     /// The page's address.
     pub(crate) page: VirtAddr,
     pub(crate) access: Access,
     pub(crate) purpose: Purpose,
     pub(crate) weight: Weight,
     /// A slot that the attempt made unused under the cursor, to be freed after it.
-    pub(super) unused: Option<UnusedSlot>,
+    pub(super) unused: Option<UnusedSlot<M::Mutex>>,
 }
 
-impl Fault {
+impl<M: Machine> Fault<M> {
     pub(super) const fn at(page: VirtAddr, access: Access) -> Self {
         Self { page, access, purpose: Purpose::Access, weight: Weight::Minor, unused: None }
     }
 
     pub(super) const fn guessed(page: VirtAddr, access: Access) -> Self {
-        Self { purpose: Purpose::Guess, ..Self::at(page, access) }
+        let purpose = Purpose::Guess;
+        Self { page, access, purpose, weight: Weight::Minor, unused: None }
     }
 }
 

@@ -17,7 +17,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn swap_in(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         slot: SwapSlot,
     ) -> Result<Step, Refusal> {
         if slot == GUARD {
@@ -60,7 +60,7 @@ impl<M: Machine> Mm<M> {
     fn map_swapped(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        fault: &mut Fault,
+        fault: &mut Fault<M>,
         slot: SwapSlot,
         frame: Frame,
     ) -> Result<Step, Refusal> {
@@ -122,7 +122,7 @@ impl<M: Machine> Mm<M> {
 impl<M: Machine> Mm<M> {
     /// Whether a page that comes back is being stored to, or will probably be soon, on a machine where
     /// the store would fault again.
-    fn awaits_store_to(&self, vma: &Vma<M>, fault: &Fault, slot: SwapSlot) -> bool {
+    fn awaits_store_to(&self, vma: &Vma<M>, fault: &Fault<M>, slot: SwapSlot) -> bool {
         let manager = &self.manager;
         let expects_store = || manager.foresight.expects_store(slot, manager.passes.turn());
         fault.access == Access::Write

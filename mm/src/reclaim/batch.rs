@@ -4,13 +4,17 @@
 
 use crate::cache::{Key, Mapping};
 use crate::event::Event;
-use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Part, Stale, SwapSlot, VirtAddr};
+use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Part, Stale, SwapSlot};
 use crate::manager::Manager;
 use crate::mm::Kind;
 use crate::page::{Owner, Page, PageFlags};
+use crate::reclaim::clean::{Cleaned, Purpose};
+use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::Sight;
-use crate::reclaim::spare::SpareSlots;
+use crate::reclaim::spare::{MOST, SpareSlots};
 use crate::reclaim::stales::Stales;
+use crate::reclaim::victim::{Force, State, Still, Victim, expected_refs};
+use crate::reclaim::work::Work;
 use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
@@ -19,87 +23,33 @@ use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 
-/// Whether recent use and other users' references protect a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Force {
-    /// A used page stays.
-    Polite,
-    /// No other page is left: use protects none.
-    Urgent,
-    /// The owner asked for the eviction; one more reference is the caller's.
-    Regardless,
-}
+/// While fewer slots are free, none is taken that might stay unused: another batch may need it.
+const PLENTY: u64 = 4096;
 
-/// Why no thread stores to a page while it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Still {
-    /// Its entries forbid it.
-    Forbidden,
-    /// It came from standby, where its only entry allows nothing: an access marks the entry as used.
-    Withdrawn,
-    /// No other thread runs that could.
-    Alone,
-}
-
-/// A page's progress through the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Locked, and not yet judged unsuitable.
-    Chosen,
-    /// No store to it goes unnoticed.
-    Clean(Still),
-    /// The store has the content. A new slot still goes into the page's entry, or to its object.
-    Written(Still, Option<SwapSlot>),
-    /// A page of an object without an entry: it leaves the cache after the flush, with its new slot.
-    Unmapped(Option<SwapSlot>, Option<VirtAddr>),
-    /// No entry, no cache: free it after the flush.
-    Gone(Option<VirtAddr>),
-    /// Not evicted now; goes back into this queue.
-    Kept(Queue),
-}
-
-pub(super) struct Victim<M: Machine> {
-    pub(super) frame: Frame,
-    from: Queue,
-    force: Force,
-    pub(super) state: State,
-    /// Its object. If the last reference to it were dropped while its pages are locked, the end of
-    /// the object would wait for them for ever.
-    _object: Option<Arc<Mapping<M>>>,
-}
-
-/// The facts about a victim that a step needs.
-#[derive(Clone, Copy)]
-pub(super) struct Subject {
-    pub(super) frame: Frame,
-    from: Queue,
-    force: Force,
-    state: State,
-}
+/// A step hints at what it needs for the page that comes so many later. Memory answers while the pages before
+/// are worked on; otherwise each page would wait for it several times.
+const AHEAD: usize = 2;
 
 /// What a step needs of each page that may not be in the processor's caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ahead {
+enum Ahead {
     /// What the steps before needed too.
     Nothing,
-    /// Its entry, and what the machine notes about its frame.
-    Lookup,
     /// Its content.
     Content,
 }
 
 /// A batch. Its pages are locked, out of the queues, and referenced by the batch.
 pub(crate) struct Batch<'a, M: Machine> {
-    pub(super) manager: &'a Manager<M>,
-    pub(super) victims: ArrayVec<Victim<M>, { SpareSlots::MOST }>,
-    pub(super) stales: Stales<M>,
-    pub(super) near: Option<Near<M>>,
-    pub(super) spare: SpareSlots,
+    /// The pages to judge, and where they came from. They are out of the queues and referenced too.
+    candidates: ArrayVec<(Frame, Queue), MOST>,
+    pub(super) victims: ArrayVec<Victim<'a, M>, MOST>,
+    pub(super) work: Work<'a, M>,
 }
 
 impl<'a, M: Machine> Batch<'a, M> {
     /// The most pages in a batch.
-    pub(crate) const SIZE: usize = SpareSlots::MOST;
+    pub(crate) const SIZE: usize = MOST;
 
     pub(crate) const fn new(manager: &'a Manager<M>) -> Self {
         Self::near(manager, None)
@@ -107,212 +57,206 @@ impl<'a, M: Machine> Batch<'a, M> {
 
     /// A batch whose pages are probably in the region where another batch found its last page.
     pub(super) const fn near(manager: &'a Manager<M>, near: Option<Near<M>>) -> Self {
-        let spare = SpareSlots::new();
-        Self { manager, victims: ArrayVec::new_const(), stales: Stales::new(), near, spare }
+        let work =
+            Work { manager, stales: Stales::new(), near, spare: SpareSlots::new(), files: 0 };
+        Self { candidates: ArrayVec::new_const(), victims: ArrayVec::new_const(), work }
     }
 
-    pub(crate) const fn len(&self) -> usize {
-        self.victims.len()
+    /// Where the batch found its last page.
+    pub(super) const fn take_near(&mut self) -> Option<Near<M>> {
+        self.work.near.take()
     }
 
-    pub(crate) const fn is_full(&self) -> bool {
-        self.victims.is_full()
+    /// Adds a page that was taken from a queue. The caller gives up one reference.
+    pub(crate) fn add(&mut self, frame: Frame, from: Queue) {
+        self.candidates.push((frame, from));
     }
 
-    /// Takes a page into the batch, or puts it back into a queue. The caller gives up one
-    /// reference.
-    pub(crate) fn consider(&mut self, frame: Frame, from: Queue, force: Force) {
+    /// Cleans, writes, unmaps and frees the pages.
+    pub(super) fn evict(&mut self, force: Force) -> Yield {
+        let in_hand = self.judge(force, Work::clean);
+        self.work.flush();
+        self.take_slots();
+        self.each(Ahead::Content, Work::write);
+        // What was not used.
+        self.work.manager.give_back(&mut self.work.spare);
+        self.each(Ahead::Nothing, Work::unmap);
+        self.work.flush();
+        self.each(Ahead::Nothing, Work::leave);
+        Yield { freed: self.finish(), worked: in_hand > 0 }
+    }
+
+    /// Locks each candidate and takes it the first step. Returns how many could be locked.
+    pub(super) fn judge(
+        &mut self,
+        force: Force,
+        step: impl Fn(&mut Work<'a, M>, &mut Victim<'a, M>),
+    ) -> usize {
+        let work = &mut self.work;
+        let mut in_hand = 0;
+        for (at, (frame, from)) in self.candidates.iter().enumerate() {
+            if let Some((next, _)) = self.candidates.get(at + AHEAD) {
+                work.prefetch(*next);
+            }
+            let Some(victim) = work.take(*frame, *from, force) else { continue };
+            in_hand += 1;
+            self.victims.push(victim);
+            let [.., victim] = &mut self.victims[..] else { continue };
+            step(work, victim);
+            if victim.state == State::Spared {
+                let page = victim.page;
+                self.victims.pop();
+                work.unlock_and_put_back(*frame, page, Queue::Main);
+            }
+        }
+        self.candidates.clear();
+        in_hand
+    }
+
+    /// Takes every page one step further.
+    fn each(&mut self, ahead: Ahead, step: impl Fn(&mut Work<'a, M>, &mut Victim<'a, M>)) {
+        for at in 0..self.victims.len() {
+            if ahead == Ahead::Content
+                && let Some(next) = self.victims.get(at + AHEAD)
+            {
+                self.work.manager.machine.prefetch(next.frame, Part::Content);
+            }
+            step(&mut self.work, &mut self.victims[at]);
+        }
+    }
+
+    /// Takes slots for the pages that the batch is about to write to new ones, if nothing intervenes.
+    fn take_slots(&mut self) {
+        let needs_slot = |Victim { page, is_anon, state, .. }: &&Victim<'_, M>| {
+            matches!(state, State::Clean(_))
+                && *is_anon
+                && !page.has(PageFlags::LAZY_FREE)
+                && page.slot().is_none()
+        };
+        let wanted = self.victims.iter().filter(needs_slot).count();
+        let all = &self.work.manager.swap;
+        if wanted > 1 && all.free() >= PLENTY {
+            self.work.spare.fill(wanted, all);
+        }
+    }
+
+    /// Unlocks the pages; frees the evicted ones, and puts the others back.
+    pub(super) fn finish(&mut self) -> usize {
+        let Work { manager, .. } = self.work;
+        let mut freed = 0;
+        for victim in self.victims.drain(..) {
+            let Victim { frame, page, from, state, address, .. } = victim;
+            match state {
+                State::Gone => {
+                    freed += 1;
+                    page.unlock(&*manager.machine);
+                    manager.note_eviction(page);
+                    manager.observe(|| Event::Evicted { frame, address });
+                    manager.put_page(frame, page);
+                }
+                State::Kept(to) => self.work.unlock_and_put_back(frame, page, to),
+                State::Chosen
+                | State::Spared
+                | State::Clean(_)
+                | State::Written(_)
+                | State::Unmapped => self.work.unlock_and_put_back(frame, page, from),
+            }
+        }
+        manager.stats.evicted.add(&*manager.machine, freed as u64);
+        freed
+    }
+}
+
+impl<'a, M: Machine> Work<'a, M> {
+    /// Locks a page for the batch, or puts it back into a queue.
+    #[inline(always)]
+    fn take(&mut self, frame: Frame, from: Queue, force: Force) -> Option<Victim<'a, M>> {
         let manager = self.manager;
         let page = manager.page(frame);
         if !page.try_lock(&*manager.machine) {
-            self.put_back(frame, Queue::Main);
-            return;
+            self.put_back(frame, page, Queue::Main);
+            return None;
         }
-        let object = match page.owner() {
-            Owner::File(id) => manager.mappings.find(&manager.order, id),
-            _ => None,
-        };
+        let is_anon = page.is_anon();
+        let object = if is_anon { None } else { manager.object_of(page) };
         let is_of_file = object.as_ref().is_some_and(|object| !object.is_shared_memory());
-        let is_kept = is_of_file && force != Force::Regardless && manager.keeps_files();
+        let is_kept = is_of_file && force != Force::Regardless && manager.keeps_files(self.files);
         // A locked page is in use. Back in the small queue, such pages would come up again and
         // again before any page of the main queue.
-        if is_kept || page.refs() > self.expected_refs(frame, force) {
-            manager.unlock_page(frame);
-            self.put_back(frame, Queue::Main);
-            return;
+        if is_kept || page.refs() > expected_refs(page, force) {
+            self.unlock_and_put_back(frame, page, Queue::Main);
+            return None;
         }
-        self.victims.push(Victim { frame, from, force, state: State::Chosen, _object: object });
-    }
-
-    /// The references of a page that only entries, cache and reclaim refer to.
-    fn expected_refs(&self, frame: Frame, force: Force) -> u32 {
-        let page = self.manager.page(frame);
-        page.maps() + page.cache_refs() + 1 + u32::from(force == Force::Regardless)
-    }
-
-    fn put_back(&self, frame: Frame, to: Queue) {
-        let manager = self.manager;
-        manager.queues.push(&manager.pages, &manager.order, frame, to);
-        manager.put(frame);
-    }
-
-    /// Cleans, writes, unmaps and frees; returns how many pages were freed.
-    pub(crate) fn evict(&mut self) -> usize {
-        self.each(Ahead::Lookup, Self::clean);
-        self.flush();
-        self.take_slots();
-        self.each(Ahead::Content, Self::write);
-        self.return_slots();
-        self.each(Ahead::Nothing, Self::unmap);
-        self.flush();
-        self.each(Ahead::Nothing, Self::leave);
-        self.finish()
-    }
-
-    /// Takes every page that is still leaving one step further.
-    pub(super) fn each(&mut self, ahead: Ahead, step: impl Fn(&mut Self, Subject) -> State) {
-        for at in 0..self.victims.len() {
-            self.prefetch(ahead, at);
-            let Victim { frame, from, force, state, .. } = self.victims[at];
-            if !matches!(state, State::Kept(_)) {
-                self.victims[at].state = step(self, Subject { frame, from, force, state });
-            }
-        }
-    }
-
-    /// Hints at what the step needs for the page after the next. Memory answers while the pages before are
-    /// worked on; otherwise each page would wait for it several times.
-    fn prefetch(&self, ahead: Ahead, at: usize) {
-        let manager = self.manager;
-        let Some(Victim { frame, .. }) = self.victims.get(at + 2) else { return };
-        match ahead {
-            Ahead::Nothing => {}
-            Ahead::Content => manager.machine.prefetch(*frame, Part::Content),
-            Ahead::Lookup => {
-                manager.machine.prefetch(*frame, Part::State);
-                if let Some(near) = &self.near {
-                    near.prefetch(manager.page(*frame));
-                }
-            }
-        }
+        self.files += u32::from(is_of_file);
+        let (state, slot, address) = (State::Chosen, None, None);
+        Some(Victim { frame, page, is_anon, from, force, state, slot, address, _object: object })
     }
 
     /// Judges a page (spec F18), and cleans it if it should leave.
-    fn clean(&mut self, subject: Subject) -> State {
-        if self.is_withdrawn(subject) {
-            return State::Clean(Still::Withdrawn);
+    fn clean(&mut self, victim: &mut Victim<'_, M>) {
+        if self.is_withdrawn(victim) {
+            victim.state = State::Clean(Still::Withdrawn);
+            return;
         }
-        match self.clean_page(subject.frame, Purpose::Eviction(subject.force, subject.from)) {
+        let purpose = Purpose::Eviction(victim.force, victim.from);
+        victim.state = match self.clean_page(victim.page, victim.frame, purpose) {
             Cleaned::Entirely => State::Clean(Still::Forbidden),
             Cleaned::Needless => State::Clean(Still::Alone),
-            Cleaned::Moving => State::Kept(subject.from),
-            Cleaned::Pinned | Cleaned::Spared => State::Kept(Queue::Main),
-        }
+            Cleaned::Moving => State::Kept(victim.from),
+            // A page of an object keeps the object until the end of the batch.
+            Cleaned::Untouched if victim.is_anon => State::Spared,
+            Cleaned::Pinned | Cleaned::Spared | Cleaned::Untouched => State::Kept(Queue::Main),
+        };
     }
 
     /// Whether a page probably needs no cleaning: its only entry lost every right when the page went on
     /// standby, and what the entry would tell is known. [`take_entry`] makes sure.
-    fn is_withdrawn(&self, Subject { frame, from, .. }: Subject) -> bool {
-        let page = self.manager.page(frame);
+    fn is_withdrawn(&self, Victim { frame, page, from, .. }: &Victim<'_, M>) -> bool {
         // Whether such a page was stored to, only the entry tells.
         let is_told = PageFlags::LAZY_FREE | PageFlags::SWAP_CACHE | PageFlags::REFERENCED;
-        from == Queue::Standby
+        *from == Queue::Standby
             && page.maps() == 1
             && page.is_anon()
             && !page.has(is_told)
-            && self.manager.machine.keeps_unmapped(frame)
-    }
-
-    /// Takes the right to store from every entry of a page, and learns whether the page was
-    /// written.
-    fn clean_page(&mut self, frame: Frame, purpose: Purpose) -> Cleaned {
-        let manager = self.manager;
-        let page = manager.page(frame);
-        let is_polite = matches!(purpose, Purpose::Eviction(Force::Polite, _));
-        let used = matches!(purpose, Purpose::Eviction(..))
-            && page.clear(&*manager.machine, PageFlags::REFERENCED).contains(PageFlags::REFERENCED);
-        let mut spared = used && is_polite;
-        // On a machine without accessed bits, before standby the mark means only that the page was
-        // mapped.
-        let sees_use = manager.queues.sight() == Sight::Bits
-            || matches!(purpose, Purpose::Eviction(_, Queue::Standby));
-        loop {
-            let (mut left, mut dirty, mut pinned, mut alone) = (false, false, false, false);
-            let stales = &mut self.stales;
-            let found = manager.walk_near(&mut self.near, frame, |spot| {
-                if purpose != Purpose::WriteBack {
-                    spared |= spot.vma.has(VmaFlags::LOCKED);
-                    if sees_use && spot.cursor.clear_accessed(spot.address) {
-                        manager.note_use(frame);
-                        spared |= is_polite;
-                    }
-                }
-                if page.is_pinned() {
-                    // A device stores to the page without the entry.
-                    pinned = true;
-                } else if spared {
-                } else if purpose != Purpose::WriteBack && manager.is_left_alone(spot, page) {
-                    alone = true;
-                    dirty |= spot.cursor.entry(spot.address).is_dirty();
-                } else if let Some(place) = stales.room_for(spot.mm) {
-                    if let Some(stale) = write_protect(spot, &mut dirty) {
-                        stales.note(place, spot.mm, stale);
-                    }
-                } else {
-                    left = true;
-                }
-            });
-            if dirty {
-                manager.mark_dirty(page);
-                page.clear(&*manager.machine, PageFlags::LAZY_FREE);
-            }
-            match () {
-                () if pinned => return Cleaned::Pinned,
-                () if spared => return Cleaned::Spared,
-                () if left => self.flush(),
-                () if found != page.maps() => return Cleaned::Moving,
-                () if alone => return Cleaned::Needless,
-                () => return Cleaned::Entirely,
-            }
-        }
+            && self.manager.machine.keeps_unmapped(*frame)
     }
 
     /// Writes a clean-mapped page to its store, unless the content is there already.
-    fn write(&mut self, subject: Subject) -> State {
-        let State::Clean(still) = subject.state else { return subject.state };
-        let manager = self.manager;
-        let page = manager.page(subject.frame);
-        let discard = page.is_anon() && page.has(PageFlags::LAZY_FREE) && page.slot().is_none();
+    fn write(&mut self, victim: &mut Victim<'_, M>) {
+        let State::Clean(still) = victim.state else { return };
+        let Victim { page, is_anon, .. } = *victim;
+        let discard = is_anon && page.has(PageFlags::LAZY_FREE) && page.slot().is_none();
         if discard && page.maps() == 1 {
-            return State::Written(still, None);
+            victim.state = State::Written(still);
+            return;
         }
-        match manager.launder(subject.frame, &mut self.spare) {
-            Ok(slot) => State::Written(still, slot),
+        victim.state = match self.manager.launder(victim.frame, page, &mut self.spare) {
+            Ok(slot) => {
+                victim.slot = slot;
+                State::Written(still)
+            }
             Err(()) => State::Kept(Queue::Main),
-        }
+        };
     }
 
     /// Takes a page out of the page table and of its cache, unless it was used meanwhile.
-    fn unmap(&mut self, subject: Subject) -> State {
-        let State::Written(still, slot) = subject.state else { return subject.state };
+    fn unmap(&mut self, victim: &mut Victim<'_, M>) {
+        let State::Written(still) = victim.state else { return };
         let manager = self.manager;
-        let Subject { frame, force, .. } = subject;
-        let page = manager.page(frame);
-        let (for_entry, for_object) = if page.is_anon() { (slot, None) } else { (None, slot) };
+        let Victim { page, is_anon, .. } = *victim;
+        let for_entry = victim.slot.filter(|_| is_anon);
         let mut fresh = FreshSlot { slot: for_entry, is_given: false };
-        let mut from = self.stales.len();
-        let mut address = None;
         loop {
             let (mut left, mut refused) = (false, false);
             let stales = &mut self.stales;
-            manager.walk_near(&mut self.near, frame, |spot| {
+            manager.walk_near(&mut self.near, page, victim.frame, |spot| {
                 let Some(place) = stales.room_for(spot.mm) else {
                     left = true;
                     return;
                 };
-                match take_entry(manager, spot, subject, still, &mut fresh) {
+                match take_entry(manager, spot, victim, still, &mut fresh) {
                     Some(stale) => {
-                        address = Some(stale.address);
+                        victim.address = Some(stale.address);
                         stales.note(place, spot.mm, stale);
                     }
                     None => refused = true,
@@ -322,38 +266,43 @@ impl<'a, M: Machine> Batch<'a, M> {
                 break;
             }
             self.flush();
-            from = 0;
         }
         if let Some(unused) = fresh.ungiven() {
             manager.release_and_free(unused);
         }
         let is_unmapped = page.maps() == 0 && !page.has(PageFlags::DIRTY);
-        if is_unmapped && !page.is_anon() {
-            return State::Unmapped(for_object, address);
+        if is_unmapped && !is_anon {
+            victim.state = State::Unmapped;
+            return;
         }
-        let remembered = Key::of(page).or(for_entry.map(Key::Swap));
-        if is_unmapped && self.leave_cache(frame, force, &mut None) {
-            self.remember(remembered);
-            self.stales.set_freed(from, frame);
-            return State::Gone(address);
+        let key = Key::of(page);
+        if is_unmapped && self.leave_cache(victim, key, &mut None) {
+            self.remember(key.or(for_entry.map(Key::Swap)));
+            self.stales.set_freed(victim.frame);
+            victim.state = State::Gone;
+            return;
         }
-        self.keep(page, slot, for_object)
+        let for_object = victim.slot.filter(|_| !is_anon);
+        self.keep(victim, for_object);
     }
 
     /// Takes an unmapped page of an object out of the cache. Until now every address space found it
     /// there. If another page had replaced it earlier, a store to that page could have come before
     /// all processors had forgotten this one.
-    fn leave(&mut self, subject: Subject) -> State {
-        let State::Unmapped(slot, address) = subject.state else { return subject.state };
-        let page = self.manager.page(subject.frame);
-        let remembered = Key::of(page);
-        let mut for_object = slot;
-        let is_unused = page.maps() == 0 && !page.has(PageFlags::DIRTY);
-        if is_unused && self.leave_cache(subject.frame, subject.force, &mut for_object) {
-            self.remember(remembered);
-            return State::Gone(address);
+    fn leave(&mut self, victim: &mut Victim<'_, M>) {
+        if victim.state != State::Unmapped {
+            return;
         }
-        self.keep(page, slot, for_object)
+        let page = victim.page;
+        let key = Key::of(page);
+        let mut for_object = victim.slot;
+        let is_unused = page.maps() == 0 && !page.has(PageFlags::DIRTY);
+        if is_unused && self.leave_cache(victim, key, &mut for_object) {
+            self.remember(key);
+            victim.state = State::Gone;
+            return;
+        }
+        self.keep(victim, for_object);
     }
 
     /// Tells the policy of a page that left, in case it comes back soon.
@@ -363,27 +312,41 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
     }
 
-    /// Keeps a page that was leaving. `slot` is the new slot to which it was written; `unused` is
-    /// the same slot if nothing else has it.
-    fn keep(&self, page: &Page, slot: Option<SwapSlot>, unused: Option<SwapSlot>) -> State {
+    /// Keeps a page that was leaving. `unused` is its new slot, if nothing else has the slot.
+    fn keep(&self, victim: &mut Victim<'_, M>, unused: Option<SwapSlot>) {
         if let Some(unused) = unused {
             // The page stays in the page cache, so its copy in swap is not needed.
             self.manager.release_and_free(unused);
         }
-        if slot.is_some() {
-            self.manager.mark_dirty(page);
+        if victim.slot.is_some() {
+            self.manager.mark_dirty(victim.page);
         }
-        State::Kept(Queue::Main)
+        victim.state = State::Kept(Queue::Main);
     }
 
     /// Takes a page out of its cache, unless a new reference was taken (spec F21). For shared
     /// memory the slot's owner is noted first, so that a look-up that misses the cache finds the
     /// slot.
-    fn leave_cache(&self, frame: Frame, force: Force, slot: &mut Option<SwapSlot>) -> bool {
+    #[inline]
+    fn leave_cache(
+        &self,
+        victim: &Victim<'_, M>,
+        key: Option<Key>,
+        slot: &mut Option<SwapSlot>,
+    ) -> bool {
+        let Some(key) = key else { return victim.page.refs() == victim.expected_refs() };
+        self.leave_cache_at(key, victim, slot)
+    }
+
+    fn leave_cache_at(
+        &self,
+        key: Key,
+        victim: &Victim<'_, M>,
+        slot: &mut Option<SwapSlot>,
+    ) -> bool {
         let manager = self.manager;
-        let page = manager.page(frame);
-        let expected = self.expected_refs(frame, force);
-        let Some(key) = Key::of(page) else { return page.refs() == expected };
+        let Victim { frame, page, .. } = *victim;
+        let expected = victim.expected_refs();
         let owned = match (*slot, page.owner()) {
             (Some(slot), Owner::File(object)) => Some((slot, object, page.index())),
             _ => None,
@@ -411,43 +374,6 @@ impl<'a, M: Machine> Batch<'a, M> {
         }
         true
     }
-
-    /// Unlocks the pages; frees the evicted ones, and puts the others back.
-    pub(super) fn finish(&mut self) -> usize {
-        let manager = self.manager;
-        let mut freed = 0;
-        for victim in &self.victims {
-            manager.unlock_page(victim.frame);
-            match victim.state {
-                State::Gone(address) => {
-                    freed += 1;
-                    manager.note_eviction(victim.frame);
-                    manager.observe(|| Event::Evicted { frame: victim.frame, address });
-                    manager.put(victim.frame);
-                }
-                State::Kept(to) => self.put_back(victim.frame, to),
-                State::Chosen | State::Clean(_) | State::Written(..) | State::Unmapped(..) => {
-                    self.put_back(victim.frame, victim.from);
-                }
-            }
-        }
-        manager.stats.evicted.add(&*manager.machine, freed as u64);
-        self.victims.clear();
-        freed
-    }
-
-    pub(super) fn flush(&mut self) {
-        self.stales.flush(self.manager);
-    }
-}
-
-/// Why a page is cleaned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// To bring its file up to date; the page stays.
-    WriteBack,
-    /// To evict it, unless it is worth keeping.
-    Eviction(Force, Queue),
 }
 
 /// The new slot of an anonymous page: the first entry that is taken gets its reference.
@@ -468,37 +394,23 @@ impl FreshSlot {
     }
 
     /// The slot, if no entry got it.
+    #[inline]
     fn ungiven(&self) -> Option<SwapSlot> {
         self.slot.filter(|_| !self.is_given)
     }
 }
 
-/// Makes an entry read-only and clean; `None` if it was.
-fn write_protect<M: Machine>(spot: &mut Spot<'_, M>, dirty: &mut bool) -> Option<Stale> {
-    let before = spot.cursor.entry(spot.address);
-    let Entry::Present { dirty: was_dirty, .. } = before else { return None };
-    if !was_dirty && !before.is_writable() {
-        return None;
-    }
-    let old = spot.cursor.replace(spot.address, Entry::None);
-    let Entry::Present { frame, protection, accessed, dirty: was } = old else { return None };
-    *dirty |= was;
-    let protection = protection.read_only();
-    spot.cursor.replace(spot.address, Entry::Present { frame, protection, accessed, dirty: false });
-    Some(Stale { address: spot.address, frame, fate: Fate::Narrowed })
-}
-
 /// Replaces the entry of an evicted page; `None` if the page was written or used since it was
 /// cleaned, or is locked in memory or pinned (spec F19).
+#[inline]
 fn take_entry<M: Machine>(
     manager: &Manager<M>,
     spot: &mut Spot<'_, M>,
-    subject: Subject,
+    victim: &Victim<'_, M>,
     still: Still,
     fresh: &mut FreshSlot,
 ) -> Option<Stale> {
-    let Subject { frame, from, force, .. } = subject;
-    let page = manager.page(frame);
+    let Victim { frame, page, from, force, .. } = *victim;
     let entry = spot.cursor.entry(spot.address);
     let Entry::Present { accessed, protection, .. } = entry else { return None };
     let sees_use = manager.queues.sight() == Sight::Bits || from == Queue::Standby;
@@ -521,7 +433,7 @@ fn take_entry<M: Machine>(
             }
             (Entry::Swap(slot), Kind::Anon)
         }
-        None if page.is_anon() => match fresh.slot {
+        None if victim.is_anon => match fresh.slot {
             Some(_) => (Entry::Swap(fresh.give(manager)?), Kind::Anon),
             None => {
                 spot.mm.dropped.fetch_add(1, Ordering::SeqCst);
@@ -549,46 +461,24 @@ fn take_entry<M: Machine>(
 }
 
 impl<M: Machine> Manager<M> {
-    /// Takes the right to store from every entry of a locked page, and notes whether the page was
-    /// written (`page_mkclean`, spec D8). A page that proves pinned at one of its entries keeps its
-    /// remaining rights, and is then as dirty as before.
-    pub(crate) fn clean(&self, frame: Frame) -> Cleaned {
-        let mut batch = Batch::new(self);
-        let cleaned = batch.clean_page(frame, Purpose::WriteBack);
-        batch.flush();
-        cleaned
+    /// The object of a page that is not anonymous.
+    fn object_of(&self, page: &Page) -> Option<Arc<Mapping<M>>> {
+        match page.owner() {
+            Owner::File(id) => self.mappings.find(&self.order, id),
+            _ => None,
+        }
     }
 
-    /// Whether only the caller can store to a page whose only entry is this one. Calls can store to
-    /// pages of objects.
-    fn is_left_alone(&self, spot: &Spot<'_, M>, page: &Page) -> bool {
-        page.is_anon() && page.maps() == 1 && self.machine.is_alone(&spot.mm.space)
-    }
-}
-
-/// Whether every later store to a cleaned page will be noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cleaned {
-    /// No entry is writable.
-    Entirely,
-    /// No other thread runs that could store to the page, so its entry is unchanged.
-    Needless,
-    /// The page was used or is locked in memory, and is unchanged.
-    Spared,
-    /// Some entries are being moved, and were not seen.
-    Moving,
-    /// The page is pinned: a device may store to it at any moment.
-    Pinned,
-}
-
-impl<M: Machine> Manager<M> {
     /// Whether only those pages of files are left from which programs run.
     ///
     /// When programs have filled memory and swap is full, reclaim finds only their own code. Each
     /// evicted page of it comes back with the next instruction. So reclaim would always free
     /// something, no program would make progress, and none would learn that memory is out (Linux:
     /// reclaim stops when reclaimable memory is below the minimum watermark).
-    fn keeps_files(&self) -> bool {
-        self.file_pages.load(Ordering::Relaxed) <= self.watermarks.files && self.swap.free() == 0
+    ///
+    /// `leaving` counts pages that a batch has in hand.
+    fn keeps_files(&self, leaving: u32) -> bool {
+        let most = self.watermarks.files + leaving;
+        self.file_pages.load(Ordering::Relaxed) <= most && self.swap.free() == 0
     }
 }

@@ -9,6 +9,7 @@
 
 mod background;
 pub(crate) mod batch;
+pub(crate) mod clean;
 mod engaged;
 pub(crate) mod foresight;
 mod pass;
@@ -18,5 +19,7 @@ pub(crate) mod room;
 mod spare;
 mod stales;
 mod standby;
+mod victim;
 pub(crate) mod watermarks;
+mod work;
 mod write;

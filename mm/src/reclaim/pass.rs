@@ -3,9 +3,10 @@
 use crate::machine::{Frame, Machine};
 use crate::manager::Manager;
 use crate::page::PageFlags;
-use crate::reclaim::batch::{Batch, Force};
+use crate::reclaim::batch::Batch;
 use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::{Lengths, Sight};
+use crate::reclaim::victim::Force;
 use crate::replacement::Queue;
 use core::ops::RangeInclusive;
 
@@ -42,42 +43,47 @@ impl<M: Machine> Manager<M> {
         }
         while own.freed < pages && budget > 0 {
             let mut batch = Batch::near(self, near.take());
-            let mut scanned = 0;
-            while !batch.is_full() && batch.len() < pages - own.freed && budget > 0 {
-                // Pages that the batch spares go back into a queue.
-                let Some((frame, from)) = self.next_victim(force, &mut own) else { break };
-                budget -= 1;
-                scanned += 1;
-                batch.consider(frame, from, force);
-            }
-            if scanned == 0 {
+            let wanted = (pages - own.freed).min(budget).min(Batch::<M>::SIZE);
+            // Pages that the batch spares go back into a queue.
+            let found = self.next_victims(wanted, force, &mut own, &mut batch);
+            if found == 0 {
                 break;
             }
-            self.stats.scanned.add(&*self.machine, scanned);
-            own.worked |= batch.len() > 0;
-            own.freed += batch.evict();
-            near = batch.near.take();
+            budget -= found;
+            self.stats.scanned.add(&*self.machine, found as u64);
+            own.add(batch.evict(force));
+            near = batch.take_near();
         }
         own
     }
 
-    /// Takes the next page to leave out of its queue.
-    fn next_victim(&self, force: Force, own: &mut Yield) -> Option<(Frame, Queue)> {
+    /// Takes the next pages to leave out of their queue, up to `wanted`; returns how many there were.
+    fn next_victims(
+        &self,
+        wanted: usize,
+        force: Force,
+        own: &mut Yield,
+        batch: &mut Batch<'_, M>,
+    ) -> usize {
+        let (pages, order) = (&self.pages, &self.order);
         if self.queues.sight() == Sight::Bits {
-            return self.queues.pop(&self.pages, &self.order);
+            return self.queues.pop(pages, order, wanted, |frame, from| batch.add(frame, from));
         }
-        let standby = || {
-            let frame = self.queues.pop_standby(&self.pages, &self.order)?;
-            Some((frame, Queue::Standby))
+        let mut standby = || {
+            let add = |frame| batch.add(frame, Queue::Standby);
+            self.queues.pop_standby(pages, order, wanted, add)
         };
-        standby().or_else(|| {
-            // The pages on standby were used.
-            let batch = self.machine.direct_batch().max(1);
-            let lengths = Lengths::default();
-            let put = self.fill_standby(lengths, batch, batch..=batch, force, &mut None);
-            own.worked |= put > 0;
-            standby()
-        })
+        match standby() {
+            0 => {
+                // The pages on standby were used.
+                let some = self.machine.direct_batch().max(1);
+                let lengths = Lengths::default();
+                let put = self.fill_standby(lengths, some, some..=some, force, &mut None);
+                own.worked |= put > 0;
+                standby()
+            }
+            found => found,
+        }
     }
 
     /// Evicts one page now, if possible (`MADV_PAGEOUT`). The caller has a reference.
@@ -85,8 +91,8 @@ impl<M: Machine> Manager<M> {
         self.take_from_queue(frame, |manager| {
             let mut batch = Batch::new(manager);
             // The caller's reference is dropped and taken again around the attempt.
-            batch.consider(frame, Queue::Small, Force::Regardless);
-            batch.evict();
+            batch.add(frame, Queue::Small);
+            batch.evict(Force::Regardless);
         });
     }
 

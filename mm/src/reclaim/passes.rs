@@ -41,6 +41,14 @@ pub(super) struct Yield {
     pub(super) worked: bool,
 }
 
+impl Yield {
+    /// Adds what a further batch yielded.
+    pub(super) const fn add(&mut self, more: Self) {
+        self.freed += more.freed;
+        self.worked |= more.worked;
+    }
+}
+
 /// The counts at one moment.
 #[derive(Clone, Copy)]
 pub(super) struct Standing {

@@ -17,10 +17,12 @@ use crate::page::{NO_FRAME, PageFlags, Pages};
 use crate::replacement::{Queue, Shares};
 use crate::sync::{LockOrder, Mutex, Rank};
 use crate::word::{Sole, Word};
-use alloc::boxed::Box;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
+
+/// How many shards give the pages of a batch, so that locking them is a small part of the work.
+const TURNS_OF_A_BATCH: usize = SHARDS / 2;
 
 /// The most pages that go around when one is taken.
 const TURNS: usize = 32;
@@ -60,10 +62,14 @@ struct Shard {
     standby: List,
 }
 
+/// A value in a cache line of its own: a processor that changes it takes no neighbour from another one.
+#[repr(align(64))]
+struct Line<T>(T);
+
 /// All queues.
 pub(crate) struct Queues<M: Machine> {
-    shards: Box<[Mutex<M, Shard>]>,
-    hand: AtomicUsize,
+    shards: [Line<Mutex<M, Shard>>; SHARDS],
+    hand: Line<AtomicUsize>,
     sight: Sight,
     shares: Shares,
 }
@@ -76,31 +82,38 @@ impl<M: Machine> Queues<M> {
         Self {
             sight,
             shares: shares.clamped(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hand: AtomicUsize::new(0),
+            shards: core::array::from_fn(|_| Line(shard())),
+            hand: Line(AtomicUsize::new(0)),
         }
     }
 
     /// Puts a page at the new end of a queue.
     pub(crate) fn push(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame, to: Queue) {
         let page = pages.of(frame);
-        let mut shard = self.shards[frame.index() % SHARDS].lock(order);
-        let before = page.set(order.machine(), PageFlags::QUEUED);
+        let mut shard = self.shard(frame.index()).lock(order);
+        // Changed under the lock of the shard alone.
+        let before = page.flags();
         if before.contains(PageFlags::QUEUED) {
             return;
         }
-        let (was, is) = (before.intersection(Queue::FLAGS), to.flags());
-        if was != is {
-            page.clear(order.machine(), was);
-            page.set(order.machine(), is);
+        let wrong = before.intersection(Queue::FLAGS).difference(to.flags());
+        if !wrong.is_empty() {
+            page.clear(order.machine(), wrong);
         }
+        page.set(order.machine(), to.flags() | PageFlags::QUEUED);
         shard.list_of(to).push(pages, frame);
+    }
+
+    /// The shard of a frame with this number.
+    #[inline]
+    fn shard(&self, frame: usize) -> &Mutex<M, Shard> {
+        &self.shards[frame % SHARDS].0
     }
 
     /// Moves a page that is used from standby to the main queue; returns whether it was there.
     pub(crate) fn rescue(&self, pages: &Pages, order: &LockOrder<M>, frame: Frame) -> bool {
         let page = pages.of(frame);
-        let mut shard = self.shards[frame.index() % SHARDS].lock(order);
+        let mut shard = self.shard(frame.index()).lock(order);
         let flags = page.flags();
         if !flags.contains(PageFlags::QUEUED | PageFlags::STANDBY) {
             // The page is in a batch, which sees that it is used.
@@ -119,7 +132,7 @@ impl<M: Machine> Queues<M> {
         if !page.has(PageFlags::QUEUED) {
             return;
         }
-        let mut shard = self.shards[frame.index() % SHARDS].lock(order);
+        let mut shard = self.shard(frame.index()).lock(order);
         let before = page.clear(order.machine(), PageFlags::QUEUED);
         if before.contains(PageFlags::QUEUED) {
             shard.list_of(Queue::of(before)).unlink(pages, frame);
@@ -131,26 +144,65 @@ impl<M: Machine> Queues<M> {
         self.sight
     }
 
-    /// Takes the page that is due to leave the small or the main queue next, with a reference, and
-    /// says where it came from.
-    pub(crate) fn pop(&self, pages: &Pages, order: &LockOrder<M>) -> Option<(Frame, Queue)> {
-        self.pop_by(order, |shard| shard.pop(order.machine(), pages, self))
-    }
-
-    /// Takes the page that has been on standby for longest, with a reference.
-    pub(crate) fn pop_standby(&self, pages: &Pages, order: &LockOrder<M>) -> Option<Frame> {
-        self.pop_by(order, |shard| shard.standby.pop(order.machine(), pages))
-    }
-
-    fn pop_by<R>(&self, order: &LockOrder<M>, pop: impl Fn(&mut Shard) -> Option<R>) -> Option<R> {
-        for _ in 0..SHARDS {
-            let turn = self.hand.add_by(order.machine(), 1, Ordering::Relaxed) % SHARDS;
-            let mut shard = self.shards[turn].lock(order);
-            if let Some(found) = pop(&mut shard) {
-                return Some(found);
+    /// Takes up to `wanted` pages that are due to leave the small or the main queue next, each with a
+    /// reference, and says where they came from. Returns how many there were.
+    pub(crate) fn pop(
+        &self,
+        pages: &Pages,
+        order: &LockOrder<M>,
+        wanted: usize,
+        mut take: impl FnMut(Frame, Queue),
+    ) -> usize {
+        let who = order.machine();
+        self.pop_by(order, wanted, |shard, most| {
+            let mut popped = 0;
+            while popped < most {
+                let from = shard.due(who, pages, self);
+                // Where use exempts pages for some rounds, the one after the oldest may not be due.
+                let row = if self.sight == Sight::Bits { most - popped } else { 1 };
+                let found = shard.list_of(from).pop(who, pages, row, |frame| take(frame, from));
+                if found == 0 {
+                    break;
+                }
+                popped += found;
             }
+            popped
+        })
+    }
+
+    /// Takes up to `wanted` of the pages that have been on standby for longest, each with a reference.
+    /// Returns how many there were.
+    pub(crate) fn pop_standby(
+        &self,
+        pages: &Pages,
+        order: &LockOrder<M>,
+        wanted: usize,
+        mut take: impl FnMut(Frame),
+    ) -> usize {
+        let who = order.machine();
+        self.pop_by(order, wanted, |shard, most| shard.standby.pop(who, pages, most, &mut take))
+    }
+
+    /// Pops from one shard after the other, a few pages from each; `pop` takes up to so many pages, and says
+    /// how many there were.
+    fn pop_by(
+        &self,
+        order: &LockOrder<M>,
+        wanted: usize,
+        mut pop: impl FnMut(&mut Shard, usize) -> usize,
+    ) -> usize {
+        let together = wanted.div_ceil(TURNS_OF_A_BATCH).max(1);
+        let turns = wanted.div_ceil(together);
+        let mut turn = self.hand.0.add_by(order.machine(), turns, Ordering::Relaxed);
+        let (mut found, mut in_vain) = (0, 0);
+        while found < wanted && in_vain < SHARDS {
+            let most = together.min(wanted - found);
+            let popped = pop(&mut self.shard(turn).lock(order), most);
+            turn = turn.wrapping_add(1);
+            in_vain = if popped == 0 { in_vain + 1 } else { 0 };
+            found += popped;
         }
-        None
+        found
     }
 
     /// The sizes of the queues.
@@ -161,7 +213,7 @@ impl<M: Machine> Queues<M> {
     /// How many pages are in each queue.
     pub(crate) fn lengths(&self, order: &LockOrder<M>) -> Lengths {
         self.shards.iter().fold(Lengths::default(), |sum, shard| {
-            let shard = shard.lock(order);
+            let shard = shard.0.lock(order);
             Lengths {
                 small: sum.small + shard.small.len,
                 main: sum.main + shard.main.len,
@@ -178,7 +230,7 @@ impl<M: Machine> Queues<M> {
         mut f: impl FnMut(Frame, Queue),
     ) {
         for shard in &self.shards {
-            let shard = shard.lock(order);
+            let shard = shard.0.lock(order);
             let lists = [
                 (&shard.small, Queue::Small),
                 (&shard.main, Queue::Main),
@@ -204,19 +256,15 @@ impl Shard {
         }
     }
 
-    fn pop(
-        &mut self,
-        who: &impl Sole,
-        pages: &Pages,
-        queues: &Queues<impl Machine>,
-    ) -> Option<(Frame, Queue)> {
-        let is_small =
-            self.small.len > 0 && queues.shares.small_is_due(self.small.len, self.main.len);
-        let which = if is_small { Queue::Small } else { Queue::Main };
-        if which == Queue::Main && queues.sight == Sight::Standby {
+    /// The queue whose oldest page is due.
+    fn due(&mut self, who: &impl Sole, pages: &Pages, queues: &Queues<impl Machine>) -> Queue {
+        if self.small.len > 0 && queues.shares.small_is_due(self.small.len, self.main.len) {
+            return Queue::Small;
+        }
+        if queues.sight == Sight::Standby {
             self.main.turn(who, pages);
         }
-        self.list_of(which).pop(who, pages).map(|frame| (frame, which))
+        Queue::Main
     }
 }
 
@@ -269,24 +317,30 @@ impl List {
         self.newest = last;
     }
 
-    /// Takes the oldest page, with a reference.
-    fn pop(&mut self, who: &impl Sole, pages: &Pages) -> Option<Frame> {
+    /// Takes the oldest pages, up to `most`, each with a reference; returns how many there were.
+    #[inline]
+    fn pop(
+        &mut self,
+        who: &impl Sole,
+        pages: &Pages,
+        most: usize,
+        mut take: impl FnMut(Frame),
+    ) -> usize {
         let mut at = self.oldest;
-        while at != NO_FRAME {
+        let mut taken = 0;
+        while at != NO_FRAME && taken < most {
             let frame = Frame(at);
             let page = pages.of(frame);
             at = page.newer.load(Ordering::Relaxed);
             // If the last reference is being dropped, that thread takes the page out.
-            let refs = &page.refs;
-            let held = refs
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n > 0).then_some(n + 1));
-            if held.is_ok() {
+            if page.try_hold(who) {
                 page.clear(who, PageFlags::QUEUED);
                 self.unlink(pages, frame);
-                return Some(frame);
+                take(frame);
+                taken += 1;
             }
         }
-        None
+        taken
     }
 
     fn push(&mut self, pages: &Pages, frame: Frame) {
@@ -301,12 +355,11 @@ impl List {
         self.len += 1;
     }
 
+    #[inline]
     fn unlink(&mut self, pages: &Pages, frame: Frame) {
         let page = pages.of(frame);
         let newer = page.newer.load(Ordering::Relaxed);
         let older = page.older.load(Ordering::Relaxed);
-        page.newer.store(NO_FRAME, Ordering::Relaxed);
-        page.older.store(NO_FRAME, Ordering::Relaxed);
         match newer {
             NO_FRAME => self.newest = older,
             newer => pages.of(Frame(newer)).older.store(older, Ordering::Relaxed),

@@ -14,8 +14,8 @@
 use crate::error::OutOfMemory;
 use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
-use crate::reclaim::batch::Force;
 use crate::reclaim::queue::Sight;
+use crate::reclaim::victim::Force;
 use core::sync::atomic::Ordering;
 
 /// How many quiet passes in a row may find nothing before the caller is told that there is no memory.

@@ -8,9 +8,11 @@
 
 use crate::machine::{Cursor, Entry, Fate, Frame, Machine, Protection, Stale};
 use crate::manager::Manager;
-use crate::reclaim::batch::{Ahead, Batch, Force, State, Subject};
+use crate::reclaim::batch::Batch;
 use crate::reclaim::passes::Yield;
 use crate::reclaim::queue::Lengths;
+use crate::reclaim::victim::{Force, State, Victim};
+use crate::reclaim::work::Work;
 use crate::replacement::Queue;
 use crate::rmap::walk::{Near, Spot};
 use crate::vma::VmaFlags;
@@ -47,17 +49,13 @@ impl<M: Machine> Manager<M> {
         let mut put = 0;
         while missing > 0 {
             let mut batch = Batch::near(self, near.take());
-            while !batch.is_full() && missing > 0 {
-                let Some((frame, from)) = self.queues.pop(&self.pages, &self.order) else {
-                    missing = 0;
-                    break;
-                };
-                missing -= 1;
-                batch.consider(frame, from, force);
-            }
-            put += batch.len();
-            batch.stand_by();
-            *near = batch.near.take();
+            let wanted = missing.min(Batch::<M>::SIZE);
+            let found = self.queues.pop(&self.pages, &self.order, wanted, |frame, from| {
+                batch.add(frame, from);
+            });
+            missing = if found < wanted { 0 } else { missing - found };
+            put += batch.stand_by(force);
+            *near = batch.take_near();
         }
         put
     }
@@ -68,21 +66,17 @@ impl<M: Machine> Manager<M> {
     ///
     /// For a machine about to be duplicated, where an unmapped page would exist twice.
     pub fn evict_standby(&self) -> usize {
-        let mut left = self.queues.lengths(&self.order).standby;
+        let mut left = self.queues.lengths(&self.order).standby as usize;
         self.counted(|| {
             let mut own = Yield::default();
             while left > 0 {
                 let mut batch = Batch::new(self);
-                while left > 0 && !batch.is_full() {
-                    left -= 1;
-                    let Some(frame) = self.queues.pop_standby(&self.pages, &self.order) else {
-                        left = 0;
-                        break;
-                    };
-                    batch.consider(frame, Queue::Standby, Force::Polite);
-                }
-                own.worked |= batch.len() > 0;
-                own.freed += batch.evict();
+                let wanted = left.min(Batch::<M>::SIZE);
+                let found = self.queues.pop_standby(&self.pages, &self.order, wanted, |frame| {
+                    batch.add(frame, Queue::Standby);
+                });
+                left = if found < wanted { 0 } else { left - found };
+                own.add(batch.evict(Force::Polite));
             }
             own
         })
@@ -98,27 +92,32 @@ impl<M: Machine> Manager<M> {
 }
 
 impl<M: Machine> Batch<'_, M> {
-    /// Puts the pages of the batch on standby.
-    fn stand_by(&mut self) {
-        self.each(Ahead::Lookup, Self::withdraw);
-        self.flush();
+    /// Puts the pages of the batch on standby; returns how many it could lock.
+    fn stand_by(&mut self, force: Force) -> usize {
+        let in_hand = self.judge(force, Work::withdraw);
+        self.work.flush();
         self.finish();
+        in_hand
     }
+}
 
+impl<M: Machine> Work<'_, M> {
     /// Takes every right from the entries of a page.
-    fn withdraw(&mut self, subject: Subject) -> State {
+    fn withdraw(&mut self, victim: &mut Victim<'_, M>) {
         loop {
-            let look = self.look(subject.frame);
-            return State::Kept(match () {
+            let look = self.look(victim.frame);
+            let to = match () {
                 () if look.stays => Queue::Main,
                 () if look.left => {
                     self.flush();
                     continue;
                 }
                 // Some entries are being moved, and were not seen.
-                () if look.found != self.manager.page(subject.frame).maps() => Queue::Main,
+                () if look.found != victim.page.maps() => Queue::Main,
                 () => Queue::Standby,
-            });
+            };
+            victim.state = State::Kept(to);
+            return;
         }
     }
 
@@ -130,7 +129,7 @@ impl<M: Machine> Batch<'_, M> {
         let is_kept = manager.machine.keeps_unmapped(frame);
         let mut look = Look::default();
         let stales = &mut self.stales;
-        look.found = manager.walk_near(&mut self.near, frame, |spot| {
+        look.found = manager.walk_near(&mut self.near, page, frame, |spot| {
             if page.is_pinned() || spot.vma.has(VmaFlags::LOCKED) {
                 look.stays = true;
             } else if !is_kept {

@@ -4,7 +4,7 @@ use crate::cache::Store;
 use crate::event::Event;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
-use crate::page::{Owner, PageFlags};
+use crate::page::{Owner, Page, PageFlags};
 use crate::reclaim::spare::SpareSlots;
 use crate::swap::area::AreaSet;
 
@@ -17,14 +17,14 @@ impl<M: Machine> Manager<M> {
     pub(super) fn launder(
         &self,
         frame: Frame,
-        spare: &mut SpareSlots,
+        page: &Page,
+        spare: &mut SpareSlots<M>,
     ) -> Result<Option<SwapSlot>, ()> {
-        let page = self.page(frame);
         match page.owner() {
             // The page was read from its slot but never mapped: the slot still has the content.
             Owner::None if page.slot().is_some() => Ok(None),
             Owner::None => Err(()),
-            Owner::Anon(_) => self.launder_anon(frame, spare),
+            Owner::Anon(_) => self.launder_anon(frame, page, spare),
             Owner::File(_) if !page.has(PageFlags::DIRTY) => Ok(None),
             Owner::File(id) => {
                 let mapping = self.mappings.find(&self.order, id).ok_or(())?;
@@ -45,9 +45,14 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    fn launder_anon(&self, frame: Frame, spare: &mut SpareSlots) -> Result<Option<SwapSlot>, ()> {
-        let page = self.page(frame);
-        if self.entries_of(page) == 0 {
+    #[inline]
+    fn launder_anon(
+        &self,
+        frame: Frame,
+        page: &Page,
+        spare: &mut SpareSlots<M>,
+    ) -> Result<Option<SwapSlot>, ()> {
+        if page.maps() == 0 && self.entries_of(page) == 0 {
             // Whoever needed it has unmapped it since it was chosen (spec F9). Without an entry, nobody can
             // map it again.
             self.mark_clean(page);
@@ -60,18 +65,18 @@ impl<M: Machine> Manager<M> {
         };
         self.foresight.learn(slot, false);
         if page.has(PageFlags::DIRTY) {
-            self.write_slot(frame, slot).map_err(drop)?;
+            self.write_slot(frame, slot, spare).map_err(drop)?;
             self.mark_clean(page);
         }
         if page.has(PageFlags::UPTODATE) { Ok(None) } else { Err(()) }
     }
 
     /// Writes a page to a slot of the best area that has room for it.
-    fn write_to_new_slot(&self, frame: Frame, spare: &mut SpareSlots) -> Result<SwapSlot, ()> {
+    fn write_to_new_slot(&self, frame: Frame, spare: &mut SpareSlots<M>) -> Result<SwapSlot, ()> {
         let mut full = AreaSet::default();
         loop {
             let slot = spare.take().or_else(|| self.swap.allocate(full)).ok_or(())?;
-            match self.write_slot(frame, slot) {
+            match self.write_slot(frame, slot, spare) {
                 Ok(()) => {
                     self.foresight.learn(slot, true);
                     return Ok(slot);
@@ -89,9 +94,17 @@ impl<M: Machine> Manager<M> {
         }
     }
 
-    fn write_slot(&self, frame: Frame, slot: SwapSlot) -> Result<(), IoError> {
+    /// Writes a page to a slot. A slot that no area has fails as a device does.
+    #[inline]
+    fn write_slot(
+        &self,
+        frame: Frame,
+        slot: SwapSlot,
+        spare: &mut SpareSlots<M>,
+    ) -> Result<(), IoError> {
         self.order.assert_may_sleep();
-        self.machine.drain(frame, |bytes| self.swap.write(slot, bytes))?;
+        let area = spare.area_of(slot, &self.swap).ok_or(IoError::Device)?;
+        self.machine.drain(frame, |bytes| area.write(slot.offset, bytes))?;
         self.stats.swap_writes.add(&*self.machine, 1);
         self.observe(|| Event::SwapOut { frame, slot });
         Ok(())

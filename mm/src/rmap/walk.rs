@@ -27,46 +27,63 @@ pub(crate) struct Near<M: Machine> {
 impl<M: Machine> Near<M> {
     /// Hints that the entry of a page will be looked at, if it is in the same region.
     pub(crate) fn prefetch(&self, page: &Page) {
-        if page.owner() == Owner::Anon(self.family)
+        if page.is_of(self.family)
             && let Some(address) = self.vma.address_of(page.index())
         {
             self.mm.space.prefetch(address);
         }
     }
 
-    /// The entry that names a locked page, if it is in the same region.
-    fn spot(&self, page: &Page, frame: Frame) -> Option<Spot<'_, M>> {
-        if page.owner() != Owner::Anon(self.family) {
-            return None;
+    /// Calls `f` for the entry that names a locked page, if it is in the same region.
+    #[inline]
+    fn visit(&self, page: &Page, frame: Frame, f: &mut impl FnMut(&mut Spot<'_, M>)) -> bool {
+        if !page.is_of(self.family) {
+            return false;
         }
-        let address = self.vma.address_of(page.index())?;
+        let Some(address) = self.vma.address_of(page.index()) else { return false };
+        let Some(mut spot) = spot(&self.mm, &self.vma, address, frame) else { return false };
         // Checked under the cursor: a thread that replaces the region later reaches the entry
         // later.
-        spot(&self.mm, &self.vma, address, frame).filter(|spot| spot.vma.is_alive())
+        let is_there = self.vma.is_alive();
+        if is_there {
+            f(&mut spot);
+        }
+        is_there
     }
 }
 
 impl<M: Machine> Manager<M> {
     /// Like [`walk`](Self::walk), but first looks near the last page, which takes only the entry's
     /// lock, and remembers where the page was.
+    #[inline]
     pub(crate) fn walk_near(
         &self,
         near: &mut Option<Near<M>>,
+        page: &Page,
         frame: Frame,
         mut f: impl FnMut(&mut Spot<'_, M>),
     ) -> u32 {
-        let page = self.page(frame);
-        if page.maps() != 1 {
-            return self.walk(frame, f);
-        }
-        if let Some(mut spot) = near.as_ref().and_then(|near| near.spot(page, frame)) {
-            f(&mut spot);
+        if page.maps() == 1
+            && let Some(near) = near
+            && near.visit(page, frame, &mut f)
+        {
             return 1;
         }
+        self.walk_afar(near, frame, &mut f)
+    }
+
+    fn walk_afar(
+        &self,
+        near: &mut Option<Near<M>>,
+        frame: Frame,
+        f: &mut dyn FnMut(&mut Spot<'_, M>),
+    ) -> u32 {
+        let page = self.page(frame);
+        let is_only = page.maps() == 1;
         let mut next = None;
         let found = self.walk(frame, |spot| {
             // A file must not lose its last user while pages of it may be locked.
-            if let (Owner::Anon(family), None) = (page.owner(), &spot.vma.file) {
+            if let (true, Owner::Anon(family), None) = (is_only, page.owner(), &spot.vma.file) {
                 next = Some(Near { family, mm: spot.mm.clone(), vma: spot.vma.clone() });
             }
             f(spot);
@@ -127,6 +144,7 @@ impl<M: Machine> Manager<M> {
 }
 
 /// Locks the entry at `address`, if it names the frame.
+#[inline(always)]
 fn spot<'a, M: Machine>(
     mm: &'a Arc<Mm<M>>,
     vma: &'a Arc<Vma<M>>,

@@ -9,8 +9,10 @@
 //! alone.
 
 mod claim;
+mod handle;
 
 pub(crate) use claim::Claim;
+pub(crate) use handle::{AreaHandle, Released, UnusedSlot};
 
 use super::owners::{Owner, Owners, OwnersFault};
 use super::slots::{Dropped, Room, SlotError, Slots, SlotsFault};
@@ -99,22 +101,6 @@ pub(crate) enum AreasFault {
     /// How often a reference was dropped that did not exist.
     BadRelease(u64),
 }
-
-/// A slot after a reference was dropped.
-#[must_use = "a slot without references must be freed"]
-#[derive(Debug)]
-pub(crate) struct Released {
-    /// The number of remaining references.
-    pub(crate) left: u32,
-    /// The slot, if none remains: pass it to [`Areas::free_slot`].
-    pub(crate) unused: Option<UnusedSlot>,
-}
-
-/// A slot without references whose content must still be discarded, where the caller may sleep.
-/// Until then no page goes there.
-#[must_use = "a slot without references must be freed"]
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UnusedSlot(SwapSlot);
 
 /// A set of areas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -280,13 +266,21 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// The area is the one of highest priority that has a free slot, is active and is not in
     /// `avoid`; areas of equal priority take turns (spec F5).
     pub(crate) fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
-        self.order.lock().allocate(avoid)
+        let mut slot = None;
+        self.order.lock().allocate(1, avoid, |taken| slot = Some(taken));
+        slot
     }
 
     /// Takes up to `wanted` slots, as [`Areas::allocate`] would one by one, and hands each to `take`.
-    pub(crate) fn allocate_some(&self, wanted: usize, take: impl FnMut(SwapSlot)) {
+    pub(crate) fn allocate_some(&self, wanted: usize, mut take: impl FnMut(SwapSlot)) {
         let mut order = self.order.lock();
-        (0..wanted).map_while(|_| order.allocate(AreaSet::EMPTY)).for_each(take);
+        let mut left = wanted;
+        while left > 0 {
+            match order.allocate(left, AreaSet::EMPTY, &mut take) {
+                0 => return,
+                taken => left -= taken,
+            }
+        }
     }
 
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
@@ -299,31 +293,22 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     ///
     /// Dropping a reference to a slot that has none leaves 0, changes nothing, and is reported by
     /// [`Areas::check`].
-    pub(crate) fn release(&self, slot: SwapSlot) -> Released {
-        let dropped = self.with(slot.area, |area| {
-            let dropped = area.slots.drop_reference(slot.offset)?;
-            if dropped == Dropped::Last {
-                area.owners.clear(slot.offset);
+    pub(crate) fn release(&self, slot: SwapSlot) -> Released<M> {
+        let offset = slot.offset;
+        let released = self.with(slot.area, |area| match area.slots.drop_reference(offset)? {
+            Dropped::Remaining(left) => Ok(Released { left, unused: None }),
+            Dropped::Last => {
+                area.owners.clear(offset);
+                let unused = UnusedSlot { area: Arc::clone(area), offset };
+                Ok(Released { left: 0, unused: Some(unused) })
             }
-            Ok(dropped)
         });
-        match dropped.unwrap_or(Err(SlotError::Missing)) {
-            Ok(Dropped::Remaining(count)) => Released { left: count, unused: None },
-            Ok(Dropped::Last) => Released { left: 0, unused: Some(UnusedSlot(slot)) },
+        match released.unwrap_or(Err(SlotError::Missing)) {
+            Ok(released) => released,
             Err(_) => {
                 self.bad_releases.fetch_add(1, Ordering::Relaxed);
                 Released { left: 0, unused: None }
             }
-        }
-    }
-
-    /// Tells the device to discard the content of a slot without references; then the slot is free.
-    /// The device may be slow: the caller holds only page locks.
-    pub(crate) fn free_slot(&self, UnusedSlot(slot): UnusedSlot) {
-        // Until it is freed the slot counts as used, which keeps the area.
-        if let Some(area) = self.area(slot.area) {
-            area.device.discard(slot.offset);
-            area.slots.free(slot.offset);
         }
     }
 
@@ -338,16 +323,6 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
     /// content.
     pub(crate) fn read(&self, slot: SwapSlot, page: &mut PageBytes) -> Result<(), IoError> {
         self.area_of(slot).ok_or(IoError::Device)?.read(slot.offset, page)
-    }
-
-    /// Writes the content of a slot. A slot that no area has fails as a device does.
-    ///
-    /// Holds no lock during the I/O. After [`IoError::Full`] the caller releases the slot and asks
-    /// [`Areas::allocate`] for one outside the area.
-    pub(crate) fn write(&self, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
-        let area = self.area_of(slot).ok_or(IoError::Device)?;
-        let result = area.device.write(slot.offset, page);
-        area.count_io(&area.writes, result)
     }
 
     /// The usable slots of all active areas.
@@ -546,23 +521,37 @@ impl<M: RawMutex> Order<M> {
         self.active.insert(at, area);
     }
 
-    fn allocate(&mut self, avoid: AreaSet) -> Option<SwapSlot> {
-        let usable = |area: &Arc<Area<M>>| {
-            let offset = if avoid.contains(area.number) { None } else { area.slots.allocate() };
-            offset.map(|offset| SwapSlot { area: area.number, offset })
-        };
-        let mut areas = self.active.iter().enumerate();
-        let (at, slot) = areas.find_map(|(at, area)| Some((at, usable(area)?)))?;
-        self.take_turn(at);
-        Some(slot)
+    /// Takes up to `wanted` slots of the first area that has any; returns how many. Of an area that takes
+    /// turns with others, it takes one.
+    fn allocate(&mut self, wanted: usize, avoid: AreaSet, mut take: impl FnMut(SwapSlot)) -> usize {
+        for at in 0..self.active.len() {
+            let area = &self.active[at];
+            if avoid.contains(area.number) {
+                continue;
+            }
+            let wanted = if self.is_turn(at) { 1 } else { wanted };
+            let named = |offset| take(SwapSlot { area: area.number, offset });
+            let taken = area.slots.allocate_some(wanted, named);
+            if taken > 0 {
+                self.take_turn(at);
+                return taken;
+            }
+        }
+        0
+    }
+
+    /// Whether the next area has the same priority.
+    fn is_turn(&self, at: usize) -> bool {
+        let next = self.active.get(at + 1);
+        next.is_some_and(|next| next.priority == self.active[at].priority)
     }
 
     /// Puts an area behind those of equal priority.
     fn take_turn(&mut self, at: usize) {
-        let priority = self.active[at].priority;
-        if self.active.get(at + 1).is_none_or(|next| next.priority != priority) {
+        if !self.is_turn(at) {
             return;
         }
+        let priority = self.active[at].priority;
         let end = self.active.partition_point(|other| other.priority >= priority);
         self.active[at..end].rotate_left(1);
     }

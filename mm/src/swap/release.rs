@@ -30,10 +30,10 @@ impl<M: Machine> Manager<M> {
 
     /// Discards slots without references, so that they can be used again. The device may be slow.
     #[inline]
-    pub(crate) fn free_slots(&self, unused: impl IntoIterator<Item = UnusedSlot>) {
+    pub(crate) fn free_slots(&self, unused: impl IntoIterator<Item = UnusedSlot<M::Mutex>>) {
         for slot in unused {
             self.order.assert_may_sleep();
-            self.swap.free_slot(slot);
+            slot.free();
         }
     }
 
@@ -45,12 +45,12 @@ impl<M: Machine> Manager<M> {
     /// Takes a locked page out of the swap cache and gives up its slot, whose content is no longer
     /// needed.
     #[inline]
-    pub(crate) fn leave_swap_cache(&self, frame: Frame) -> Option<UnusedSlot> {
+    pub(crate) fn leave_swap_cache(&self, frame: Frame) -> Option<UnusedSlot<M::Mutex>> {
         let slot = self.page(frame).slot()?;
         self.give_up_slot(frame, slot)
     }
 
-    fn give_up_slot(&self, frame: Frame, slot: SwapSlot) -> Option<UnusedSlot> {
+    fn give_up_slot(&self, frame: Frame, slot: SwapSlot) -> Option<UnusedSlot<M::Mutex>> {
         if !self.cache.remove(&self.counts, &self.pages, &self.order, frame, None) {
             return None;
         }
@@ -62,7 +62,7 @@ impl<M: Machine> Manager<M> {
 
     /// Drops an entry's reference to a slot. If nothing else needs the slot, its cached page goes
     /// too (spec F11). Never waits.
-    pub(crate) fn release_slot(&self, slot: SwapSlot) -> Option<UnusedSlot> {
+    pub(crate) fn release_slot(&self, slot: SwapSlot) -> Option<UnusedSlot<M::Mutex>> {
         let Released { left, unused } = self.swap.release(slot);
         if left != 1 {
             return unused;
@@ -90,7 +90,7 @@ impl<M: Machine> Manager<M> {
         &self,
         frame: Frame,
         slot: SwapSlot,
-    ) -> Option<Option<UnusedSlot>> {
+    ) -> Option<Option<UnusedSlot<M::Mutex>>> {
         if !self.page(frame).try_lock(&*self.machine) {
             return None;
         }
@@ -106,7 +106,7 @@ impl<M: Machine> Manager<M> {
         &self,
         frame: Frame,
         slot: SwapSlot,
-    ) -> Option<Option<UnusedSlot>> {
+    ) -> Option<Option<UnusedSlot<M::Mutex>>> {
         let page = self.page(frame);
         let unused = page.slot() == Some(slot) && page.maps() == 0 && self.swap.count(slot) == 1;
         if !unused || !self.cache.remove(&self.counts, &self.pages, &self.order, frame, Some(2)) {

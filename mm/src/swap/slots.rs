@@ -117,6 +117,15 @@ struct Search {
     run_left: u32,
 }
 
+impl Search {
+    /// Notes that a free slot was given out.
+    fn pass(&mut self, slot: u32) {
+        self.next = slot + 1;
+        self.lowest += u32::from(slot == self.lowest);
+        self.highest -= u32::from(slot == self.highest);
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Admission {
     Open,
@@ -143,26 +152,37 @@ impl<M: RawMutex> Slots<M> {
         Ok(Self { counts, good, in_use, search: Mutex::new(search), room })
     }
 
-    /// Takes a free slot and gives it its first reference, or `None` if there is none or the area
-    /// is closed.
+    /// Takes a free slot.
+    #[cfg(test)]
     pub(crate) fn allocate(&self) -> Option<u32> {
+        let mut slot = None;
+        self.allocate_some(1, |taken| slot = Some(taken));
+        slot
+    }
+
+    /// Takes up to `wanted` free slots, gives each its first reference, and hands it to `take`; returns how
+    /// many there were. A closed area has none.
+    pub(crate) fn allocate_some(&self, wanted: usize, mut take: impl FnMut(u32)) -> usize {
         let mut search = self.search.lock();
-        if search.admission == Admission::Closed || self.in_use() == self.good {
-            return None;
+        let free = match search.admission {
+            Admission::Open => self.good - self.in_use(),
+            Admission::Closed => 0,
+        };
+        let mut taken = 0;
+        while taken < free.min(wanted as u32)
+            && let Some(slot) = self.next_free(&mut search)
+        {
+            search.pass(slot);
+            self.counts[slot as usize].store(1, Ordering::Release);
+            take(slot);
+            taken += 1;
         }
-        let slot = self.next_free(&mut search)?;
-        search.next = slot + 1;
-        if slot == search.lowest {
-            search.lowest += 1;
+        if taken > 0 {
+            // Changed under the lock of the search alone.
+            self.in_use.store(self.in_use() + taken, Ordering::Relaxed);
+            self.room.free.fetch_sub(u64::from(taken), Ordering::Relaxed);
         }
-        if slot == search.highest {
-            search.highest -= 1;
-        }
-        self.counts[slot as usize].store(1, Ordering::Release);
-        // Changed under the lock of the search alone.
-        self.in_use.store(self.in_use() + 1, Ordering::Relaxed);
-        self.room.free.fetch_sub(1, Ordering::Relaxed);
-        Some(slot)
+        taken as usize
     }
 
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
@@ -305,8 +325,12 @@ impl<M: RawMutex> Slots<M> {
             search.next = self.free_run(search).unwrap_or(search.lowest);
         }
         search.run_left -= 1;
+        let next = search.next.max(search.lowest);
+        if next <= search.highest && self.is_free(next) {
+            return Some(next);
+        }
         let first_free = |from: u32| (from..=search.highest).find(|slot| self.is_free(*slot));
-        first_free(search.next.max(search.lowest)).or_else(|| first_free(search.lowest))
+        first_free(next).or_else(|| first_free(search.lowest))
     }
 
     /// The first of the lowest [`RUN`] adjacent free slots.

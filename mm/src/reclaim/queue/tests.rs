@@ -18,7 +18,7 @@ enum Step {
     Push(u32, u8),
     /// Takes a page out, wherever it is.
     Unlink(u32),
-    Pop,
+    Pop(usize),
     Turn,
 }
 
@@ -26,7 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..FRAMES, 0..=3_u8).prop_map(|(frame, rounds)| Step::Push(frame, rounds)),
         2 => (0..FRAMES).prop_map(Step::Unlink),
-        1 => Just(Step::Pop),
+        1 => (0..=4_usize).prop_map(Step::Pop),
         2 => Just(Step::Turn),
     ]
 }
@@ -54,6 +54,13 @@ impl Both {
         Self { who, pages: Pages::new(FRAMES), list, expected: VecDeque::new() }
     }
 
+    fn pop(&mut self, most: usize) -> Vec<Frame> {
+        let mut popped = Vec::new();
+        let count = self.list.pop(&self.who, &self.pages, most, |frame| popped.push(frame));
+        assert_eq!(count, popped.len());
+        popped
+    }
+
     fn perform(&mut self, step: Step) {
         match step {
             Step::Push(frame, rounds) => self.push(frame, rounds),
@@ -63,9 +70,11 @@ impl Both {
                     self.list.unlink(&self.pages, Frame(frame));
                 }
             }
-            Step::Pop => {
-                let oldest = self.expected.pop_front().map(|(frame, _)| Frame(frame));
-                assert_eq!(self.list.pop(&self.who, &self.pages), oldest);
+            Step::Pop(most) => {
+                let there = most.min(self.expected.len());
+                let oldest: Vec<_> =
+                    self.expected.drain(..there).map(|(at, _)| Frame(at)).collect();
+                assert_eq!(self.pop(most), oldest);
             }
             Step::Turn => {
                 self.list.turn(&self.who, &self.pages);
@@ -135,7 +144,7 @@ fn a_turn_ends_with_the_first_page_that_goes() {
     both.perform(Step::Turn);
     both.check();
     assert_eq!(both.expected, [(5, 0), (9, 3), (7, 0), (3, 1)]);
-    assert_eq!(both.list.pop(&both.who, &both.pages), Some(Frame(5)));
+    assert_eq!(both.pop(1), [Frame(5)]);
 }
 
 #[test]

@@ -26,9 +26,9 @@ impl<M: RawMutex> Claim<M> {
 
     /// Drops the claim and the slot's own reference together, unless others have come: then the
     /// claim stays.
-    pub(crate) fn take(self) -> Result<UnusedSlot, Self> {
+    pub(crate) fn take(self) -> Result<UnusedSlot<M>, Self> {
         if self.area.slots.drop_claimed(self.slot.offset) {
-            Ok(UnusedSlot(self.slot))
+            Ok(UnusedSlot { area: self.area, offset: self.slot.offset })
         } else {
             Err(self)
         }

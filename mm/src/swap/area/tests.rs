@@ -18,6 +18,10 @@ use std::vec::Vec;
 
 type TestAreas = Areas<RawMutex, RawRwLock>;
 
+fn write(areas: &TestAreas, slot: SwapSlot, page: &PageBytes) -> Result<(), IoError> {
+    areas.handle(slot.area).ok_or(IoError::Device)?.write(slot.offset, page)
+}
+
 /// A device in memory, which remembers the discarded slots.
 #[derive(Default)]
 struct Disk {
@@ -80,7 +84,7 @@ fn allocate_many(areas: &TestAreas, count: usize) -> Vec<Option<u8>> {
 fn release(areas: &TestAreas, slot: SwapSlot) -> u32 {
     let Released { left, unused } = areas.release(slot);
     if let Some(unused) = unused {
-        areas.free_slot(unused);
+        unused.free();
     }
     left
 }
@@ -211,17 +215,17 @@ fn content_goes_out_and_comes_back_and_is_counted() {
     let slot = areas.allocate(AreaSet::EMPTY).unwrap();
     let mut back = page(0);
     assert_eq!(areas.read(slot, &mut back), Err(IoError::Device));
-    areas.write(slot, &page(7)).unwrap();
+    write(&areas, slot, &page(7)).unwrap();
     areas.read(slot, &mut back).unwrap();
     assert_eq!(back, page(7));
     disk.broken.store(true, Ordering::Relaxed);
-    assert_eq!(areas.write(slot, &page(8)), Err(IoError::Full));
+    assert_eq!(write(&areas, slot, &page(8)), Err(IoError::Full));
     let statistics = areas.statistics().next().unwrap();
     assert_eq!((statistics.reads, statistics.writes, statistics.failures), (1, 1, 2));
     assert_eq!((statistics.slots, statistics.in_use, statistics.active), (3, 1, true));
     for missing in [SwapSlot { area: 0, offset: 4 }, SwapSlot { area: 1, offset: 1 }] {
         assert_eq!(areas.read(missing, &mut back), Err(IoError::Device));
-        assert_eq!(areas.write(missing, &back), Err(IoError::Device));
+        assert_eq!(write(&areas, missing, &back), Err(IoError::Device));
         assert_eq!(areas.duplicate(missing), Err(SlotError::Missing));
         assert_eq!(areas.count(missing), 0);
     }
@@ -339,7 +343,7 @@ fn threads_push_out_and_bring_back_while_an_area_goes_and_comes() {
             if (step * 7 + u64::from(id)) % 5 < 3 {
                 let Some(slot) = areas.allocate(AreaSet::EMPTY) else { continue };
                 areas.set_owner(slot, id.into(), step);
-                areas.write(slot, &page(id)).unwrap();
+                write(&areas, slot, &page(id)).unwrap();
                 mine.push((slot, step));
             } else if let Some((slot, step)) = mine.pop() {
                 let mut back = page(0);
