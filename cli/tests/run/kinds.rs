@@ -147,6 +147,12 @@ fn long_transfers_are_whole() {
     }
 }
 
+/// A process gives up frames while it waits in a call that has done a part.
+#[test]
+fn a_press_cuts_no_transfer() {
+    compare("cut", "8M");
+}
+
 /// Where the limit of address space holds for the runtime too, the program is refused memory in time.
 #[test]
 fn a_hard_limit_of_address_space_is_no_end() {
@@ -181,6 +187,16 @@ fn limited(command: &mut Command, limit: &str) -> Command {
         shell.env(name, value.unwrap());
     }
     shell
+}
+
+/// Messages of sockets in more pages than one call may keep resident, and streams whose reader goes.
+#[test]
+fn long_messages_are_whole() {
+    let scratch = Scratch::new("messages");
+    let Some(program) = build(&scratch, "messages") else { return };
+    for memory in ["1M", "4M", "16M"] {
+        scratch.compare(memory, &[&program]);
+    }
 }
 
 /// Processes that share memory, and threads by their IDs: copies between processes, memory files and limits mean this

@@ -260,7 +260,7 @@ fn on_press(thread: &Thread, context: &mut Context) {
     let runs_program = !thread.has_stack_at(context.registers.rsp);
     if runs_program || entry::is_in_call(&context.registers) {
         memory::give_up_asked();
-        entry::call_again(&mut context.registers);
+        entry::call_again(thread, &mut context.registers);
     }
 }
 
