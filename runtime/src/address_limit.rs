@@ -23,9 +23,9 @@ use pagefault_control::Slot;
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// The bytes of tables that a light process needs to become full.
-const TABLES_TO_COME: u64 = 24 << 20;
+const TABLES_TO_COME: u64 = 16 << 20;
 /// The bytes that the tables of a full process may grow by at any time.
-const TABLES_TO_GROW: u64 = 12 << 20;
+const TABLES_TO_GROW: u64 = 8 << 20;
 
 /// The growth of the program's address space by a call.
 #[derive(Clone, Copy, Debug, Default)]
