@@ -47,6 +47,11 @@ pub enum Shape {
         /// The argument that says how many.
         count: u8,
     },
+    /// A `msghdr`, of which the caller passes a copy with cut buffers.
+    Message {
+        /// The argument that points to it.
+        header: u8,
+    },
     /// An array of `mmsghdr`; a piece is some of the messages, and the result counts messages.
     Messages {
         /// The argument that points to the array.
@@ -106,10 +111,18 @@ pub fn split(nr: u32, args: &[u64; 6]) -> Option<Pieces> {
         __NR_recvfrom => {
             Pieces { wait_all: args[3] as u32 & MSG_WAITALL != 0, ..file(flat, None, true) }
         }
-        // Each message is one already; the rest is sent by the next piece.
-        __NR_sendmmsg => {
+        __NR_sendmsg => file(Shape::Message { header: 1 }, None, false),
+        __NR_recvmsg if args[2] as u32 & MSG_PEEK != 0 => {
+            Pieces { rule: Some(Rule::Whole), ..file(Shape::Message { header: 1 }, None, true) }
+        }
+        __NR_recvmsg => {
+            let wait_all = args[2] as u32 & MSG_WAITALL != 0;
+            Pieces { wait_all, ..file(Shape::Message { header: 1 }, None, true) }
+        }
+        // Each message is one already; the rest is sent or received by the next piece.
+        __NR_sendmmsg | __NR_recvmmsg => {
             let shape = Shape::Messages { array: 1, count: 2 };
-            Pieces { rule: Some(Rule::Each), ..file(shape, None, false) }
+            Pieces { rule: Some(Rule::Each), ..file(shape, None, nr == __NR_recvmmsg) }
         }
         __NR_getrandom => {
             let shape = Shape::Flat { buffer: 0, len: 1 };
@@ -142,7 +155,7 @@ impl Pieces {
 
     /// The arguments of the piece that begins after `done` bytes (messages) and has at most `most`.
     ///
-    /// For [`Shape::Vectors`] only the position is advanced: the caller puts its own array in.
+    /// For [`Shape::Vectors`] and [`Shape::Message`] only the position is advanced: the caller puts its own array in.
     /// `None` when nothing is left.
     pub fn piece(&self, args: &[u64; 6], done: u64, most: u64) -> Option<[u64; 6]> {
         let mut piece = *args;
@@ -164,7 +177,7 @@ impl Pieces {
                 piece[array as usize] = args[array as usize].wrapping_add(done * 64);
                 piece[count as usize] = left.min(most);
             }
-            Shape::Vectors { .. } => {}
+            Shape::Vectors { .. } | Shape::Message { .. } => {}
         }
         if let Some(offset) = self.offset {
             piece[offset as usize] = args[offset as usize].wrapping_add(done);

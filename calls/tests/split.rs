@@ -22,6 +22,7 @@ fn in_pieces(nr: i64, args: [u64; 6], file: File, most: u64) -> i64 {
         Shape::Flat { len, .. } => args[len as usize],
         Shape::Vectors { .. } => vectors.iter().map(|[_, len]| len).sum(),
         Shape::Messages { count, .. } => args[count as usize],
+        Shape::Message { .. } => unreachable!("the tests split no single message"),
     };
     let mut done = 0;
     loop {
@@ -30,6 +31,7 @@ fn in_pieces(nr: i64, args: [u64; 6], file: File, most: u64) -> i64 {
         let asked = match pieces.shape {
             Shape::Flat { len, .. } => piece[len as usize],
             Shape::Messages { count, .. } => piece[count as usize],
+            Shape::Message { .. } => unreachable!("the tests split no single message"),
             Shape::Vectors { array, count } => {
                 let (entries, bytes) = Pieces::cut(vectors.iter().copied(), done, most, &mut some);
                 piece[array as usize] = some.as_ptr() as u64;
@@ -136,16 +138,23 @@ fn random_bytes_come_in_any_number() {
 #[test]
 fn messages_are_not_cut() {
     let rule = |nr: i64, args: [u64; 6], file| split(nr as u32, &args).map(|it| it.rule(file));
-    for nr in [libc::SYS_read, libc::SYS_write, libc::SYS_sendto, libc::SYS_recvfrom] {
+    let of_bytes = [libc::SYS_read, libc::SYS_write, libc::SYS_sendto, libc::SYS_recvfrom];
+    for nr in of_bytes.into_iter().chain([libc::SYS_sendmsg, libc::SYS_recvmsg]) {
         assert_eq!(rule(nr, [0; 6], File::Messages), Some(Rule::Whole));
     }
     let (peek, all) = (libc::MSG_PEEK as u64, libc::MSG_WAITALL as u64);
-    let received = |flags| rule(libc::SYS_recvfrom, [0, 0, 0, flags, 0, 0], File::Stream);
-    assert_eq!(received(peek), Some(Rule::Whole));
-    assert_eq!(received(0), Some(Rule::First));
-    assert_eq!(received(all), Some(Rule::Each));
+    let received = |nr, flags| {
+        let args =
+            if nr == libc::SYS_recvmsg { [0, 0, flags, 0, 0, 0] } else { [0, 0, 0, flags, 0, 0] };
+        rule(nr, args, File::Stream)
+    };
+    for nr in [libc::SYS_recvfrom, libc::SYS_recvmsg] {
+        assert_eq!(received(nr, peek), Some(Rule::Whole));
+        assert_eq!(received(nr, 0), Some(Rule::First));
+        assert_eq!(received(nr, all), Some(Rule::Each));
+    }
     // Calls that are one message, one answer, or one atomic write.
-    for nr in [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_msgsnd, libc::SYS_ioctl] {
+    for nr in [libc::SYS_msgsnd, libc::SYS_ioctl] {
         assert_eq!(split(nr as u32, &[0; 6]), None);
     }
     assert_eq!(split(libc::SYS_pwritev2 as u32, &[0, 0, 0, 0, 0, 0x40]), None);

@@ -3,10 +3,12 @@
 //!
 //! The runtime's tables are reservations that are mostly never touched, but the host counts them.
 //! So the host's limits stay at their maximum. The runtime keeps the program's limits itself, and
-//! counts the program's mappings before it asks the host.
+//! counts the program's mappings before it asks the host. Where the maximum is a hard limit that nobody may
+//! raise, the tables count after all: the program gets no more than leaves room for those that are still to come.
 
 use crate::files::{read, with_file};
 use crate::maps::Line;
+use crate::memory;
 use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -19,6 +21,11 @@ use pagefault_control::Slot;
 /// The host's last counts that are not the program's: all memory, and private writable memory. With
 /// these, the host's sums suffice later.
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// The bytes of tables that a light process needs to become full.
+const TABLES_TO_COME: u64 = 16 << 20;
+/// The bytes that the tables of a full process may grow by at any time.
+const TABLES_TO_GROW: u64 = 8 << 20;
 
 /// The growth of the program's address space by a call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +100,14 @@ fn set_host(resource: u32, limit: [u64; 2]) -> Result<()> {
     unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
 }
 
+fn host_limit(resource: u32) -> Result<[u64; 2]> {
+    let mut limit = [0_u64; 2];
+    let args = [0, resource.into(), 0, (&raw mut limit) as u64];
+    // SAFETY: the structure is ours.
+    unsafe { sys::call(nr::__NR_prlimit64, args) }?;
+    Ok(limit)
+}
+
 /// Whether the program may grow this much. The caller holds the gate exclusively.
 ///
 /// `ENOMEM`: a limit forbids it.
@@ -113,8 +128,12 @@ pub fn admit(growth: Growth) -> Result<()> {
     };
     // Without the host's counts, as without /proc, there is nothing to compare.
     let Some(host) = host_sums() else { return Ok(()) };
+    let has_room = |replaced: [u64; 2]| leaves_room(host, growth, replaced);
     let own = [0, 1].map(|kind: usize| OWN[kind].load(Relaxed));
-    if own[0] != 0 && fits([0, 1].map(|kind| host[kind].saturating_sub(own[kind]))) {
+    if own[0] != 0
+        && has_room([0; 2])
+        && fits([0, 1].map(|kind| host[kind].saturating_sub(own[kind])))
+    {
         return Ok(());
     }
     let Some((used, replaced)) = used(growth.replaces) else { return Ok(()) };
@@ -122,7 +141,22 @@ pub fn admit(growth: Growth) -> Result<()> {
         OWN[kind].store(host[kind].saturating_sub(used[kind]), Relaxed);
     }
     let left = [0, 1].map(|kind| used[kind].saturating_sub(replaced[kind]));
-    if fits(left) { Ok(()) } else { Err(Errno::ENOMEM) }
+    if fits(left) && has_room(replaced) { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// Whether the host's limits leave room for the runtime's tables, which grow with the program's addresses. Without it the
+/// runtime would have to stop the program at some later fault.
+fn leaves_room(host: [u64; 2], growth: Growth, replaced: [u64; 2]) -> bool {
+    let tables = match memory::is_light() {
+        true => TABLES_TO_COME,
+        false => TABLES_TO_GROW,
+    };
+    let grown = [growth.bytes, growth.data];
+    [nr::RLIMIT_AS, nr::RLIMIT_DATA].iter().enumerate().all(|(kind, resource)| {
+        let Ok([_, hard]) = host_limit(*resource) else { return true };
+        let sum = host[kind].saturating_sub(replaced[kind]).saturating_add(grown[kind]);
+        grown[kind] == 0 || hard == u64::MAX || sum.saturating_add(sum / 64 + tables) <= hard
+    })
 }
 
 /// Forgets the counts in a forked child, which lacks some of its parent's mappings.

@@ -355,11 +355,18 @@ pub fn is_in_call(registers: &Registers) -> bool {
     window.contains(&registers.rip)
 }
 
-/// Repeats a call that a signal interrupted which does not concern the program.
-pub fn call_again(registers: &mut Registers) {
-    let interrupted = -i64::from(crate::sys::Errno::EINTR.0) as u64;
-    if registers.rip == at(&raw const pagefault_call_end) && registers.rax == interrupted {
+/// Repeats a call that a signal interrupted which does not concern the program, or notes that the call ended after a
+/// part.
+pub fn call_again(thread: &Thread, registers: &mut Registers) {
+    let interrupted = -i64::from(crate::sys::Errno::EINTR.0);
+    if registers.rip != at(&raw const pagefault_call_end) {
+        return;
+    }
+    let raw = registers.rax as i64;
+    if raw == interrupted {
         registers.rip = at(&raw const pagefault_call_pressed);
+    } else if raw > 0 {
+        thread.is_cut.set(true);
     }
 }
 

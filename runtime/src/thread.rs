@@ -70,6 +70,8 @@ pub struct Thread {
     pub flight: Flight,
     /// The pages that the current call keeps resident, once all are pinned.
     pub in_use: Cell<*mut Pins>,
+    /// Whether a press ended the current host call after a part of its work.
+    pub is_cut: Cell<bool>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
     /// Where the program's registers are while a call of its is made; null at other times.
@@ -165,6 +167,7 @@ impl Thread {
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
+            is_cut: Cell::new(false),
             presence: Presence::default(),
             entered: Cell::new(null()),
             shown: Cell::new(None),

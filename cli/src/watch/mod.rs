@@ -76,13 +76,19 @@ impl Watch {
         if !outputs.want_events() {
             return Ok(None);
         }
+        Self::spawn(shared, config, outputs).map(Some)
+    }
+
+    // Apart, because a report in the making takes much stack, which `ulimit -s` may not leave to every run.
+    #[inline(never)]
+    fn spawn(shared: &OwnedFd, config: &Config, outputs: Outputs) -> io::Result<Self> {
         let watcher = Watcher::new(shared.try_clone()?, config, outputs)?;
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
         let thread = std::thread::Builder::new()
             .name("pagefault-watch".to_owned())
             .spawn(move || watcher.run(&asked))?;
-        Ok(Some(Self { stop, thread }))
+        Ok(Self { stop, thread })
     }
 
     /// Reads the last events and completes the trace. Returns the data of the report, if one was

@@ -1,6 +1,7 @@
 //! C programs that do what a runtime easily gets wrong. A plain run has the right answer.
 
 use crate::harness::{Scratch, compile as build, message};
+use std::process::Command;
 
 /// Builds a program from beside this file, and compares it managed with plain.
 fn compare(name: &str, memory: &str) {
@@ -150,6 +151,58 @@ fn long_transfers_are_whole() {
     let scratch = Scratch::new("transfers");
     let Some(program) = build(&scratch, "transfers") else { return };
     for memory in ["1M", "2M", "16M"] {
+        scratch.compare(memory, &[&program]);
+    }
+}
+
+/// A process gives up frames while it waits in a call that has done a part.
+#[test]
+fn a_press_cuts_no_transfer() {
+    compare("cut", "8M");
+}
+
+/// Where the limit of address space holds for the runtime too, the program is refused memory in time.
+#[test]
+fn a_hard_limit_of_address_space_is_no_end() {
+    let scratch = Scratch::new("crowded");
+    let Some(program) = build(&scratch, "crowded") else { return };
+    for (limit, memory) in [("-v 40000", "16M"), ("-v 50000", "24M"), ("-v 60000", "1M")] {
+        // The tables of a larger file are larger, too.
+        let options = ["--memory", memory, "--swap", "ram", "--swap", "file::64M"];
+        let mut command = scratch.run(&options, &[&program]);
+        let output = limited(&mut command, limit).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "full, 0 wrong\n", "{output:?}");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+/// The command itself, too, needs little stack.
+#[test]
+fn a_small_stack_suffices() {
+    let scratch = Scratch::new("small-stack");
+    let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", "ulimit -s"]);
+    let output = limited(&mut command, "-s 160").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "160\n", "{output:?}");
+}
+
+/// A command under a limit of the shell's `ulimit`, soft and hard.
+fn limited(command: &mut Command, limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap());
+    }
+    shell
+}
+
+/// Messages of sockets in more pages than one call may keep resident, and streams whose reader goes.
+#[test]
+fn long_messages_are_whole() {
+    let scratch = Scratch::new("messages");
+    let Some(program) = build(&scratch, "messages") else { return };
+    for memory in ["1M", "4M", "16M"] {
         scratch.compare(memory, &[&program]);
     }
 }

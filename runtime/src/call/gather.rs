@@ -7,7 +7,7 @@ use crate::memory::PAGE;
 use crate::sys::Errno;
 use crate::user;
 use alloc::vec;
-use pagefault_calls::{Pieces, Shape};
+use pagefault_calls::Pieces;
 
 /// The most bytes that go through a buffer of the runtime's.
 const MOST: u64 = 1 << 16;
@@ -15,8 +15,7 @@ const MOST: u64 = 1 << 16;
 impl Call<'_> {
     /// Makes the call with one buffer in place of scattered ones; `None` if they are not, or cannot be read.
     pub(super) fn make_gathered(&self, pieces: &Pieces, args: &[u64; 6]) -> Option<i64> {
-        let Shape::Vectors { array, count } = pieces.shape else { return None };
-        let vectors = Vectors::of_buffers(args[array as usize], args[count as usize])?;
+        let vectors = Vectors::of_call(pieces.shape, args)?;
         if !vectors.are_scattered() || vectors.total > MOST {
             return None;
         }
@@ -28,11 +27,9 @@ impl Call<'_> {
             return None;
         }
         let one = [bytes.as_mut_ptr() as u64, vectors.total];
-        let mut gathered = *args;
-        gathered[array as usize] = (&raw const one) as u64;
-        gathered[count as usize] = 1;
-        let raw = self.make_with_pins(&gathered);
-        let received = if pieces.input { raw.max(0) as usize } else { 0 };
+        let raw = self.make_with_vectors(pieces, args, &[one], 0);
+        // MSG_TRUNC returns the length of all that was there.
+        let received = if pieces.input { bytes.len().min(raw.max(0) as usize) } else { 0 };
         let scattered = copy_each(&vectors, &mut bytes[..received], |address, part| {
             user::write_bytes(address, part)
         });

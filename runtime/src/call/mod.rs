@@ -15,6 +15,7 @@
 //! | `memory` | mappings and their changes |
 //! | `between` | copies between processes |
 //! | `gather` | many small buffers |
+//! | `message` | messages of sockets in many pages |
 //! | `old` | calls of 32-bit programs |
 //! | `robust` | robust mutexes of threads that end |
 //! | `vsyscall` | the page of calls that the kernel makes in a fault |
@@ -26,6 +27,7 @@ mod exec;
 mod gather;
 mod listing;
 mod memory;
+mod message;
 mod old;
 mod passed;
 mod process;

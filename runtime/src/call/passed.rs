@@ -5,7 +5,8 @@
 //! gets them pinned first. A long transfer goes in pieces, since its pages need not fit into memory
 //! all at once.
 
-use super::{Call, Outcome, between, wait};
+use super::message::Header;
+use super::{Call, Outcome, between, message, wait};
 use crate::memory::{PAGE, Pins};
 use crate::sys::Errno;
 use crate::{entry, files, memory, process, solitude, thread, user};
@@ -50,12 +51,48 @@ impl Call<'_> {
         }
         match pagefault_calls::split(self.number, &args) {
             Some(pieces) if self.is_long(&pieces, &args) => self.transfer(&pieces, &args),
-            _ => self.make_with_pins(&args),
+            Some(pieces) => {
+                let raw = self.make_with_pins(&args);
+                if self.was_cut(raw) { self.complete(&pieces, &args, raw as u64) } else { raw }
+            }
+            None => {
+                let raw = self.make_with_pins(&args);
+                if self.number == nr::__NR_sendfile { self.send_rest(args, raw) } else { raw }
+            }
         }
+    }
+
+    /// Sends the rest of a file after a press: the kernel has advanced the position.
+    fn send_rest(&self, mut args: [u64; 6], mut raw: i64) -> i64 {
+        let mut done = raw;
+        while self.was_cut(raw) && (raw as u64) < args[3] {
+            args[3] -= raw as u64;
+            raw = self.make_with_pins(&args);
+            done += raw.max(0);
+        }
+        done
+    }
+
+    /// Whether a press alone ended a call, after a part of what it was to transfer.
+    pub(super) fn was_cut(&self, raw: i64) -> bool {
+        self.thread.is_cut.get() && raw > 0 && !self.thread.has_pending()
+    }
+
+    /// Makes the rest of a transfer that was cut.
+    fn complete(&mut self, pieces: &Pieces, args: &[u64; 6], done: u64) -> i64 {
+        if let Shape::Messages { .. } = pieces.shape {
+            return self.transfer_messages(args, done);
+        }
+        let kind = kind_of(args[0] as u32, self.number);
+        if pieces.rule(kind) != Rule::Each || message::awaits_control(pieces, args) {
+            return done as i64;
+        }
+        self.transfer_each(kind, pieces, args, done)
     }
 
     /// Makes the call itself.
     fn call(&self, args: &[u64; 6]) -> i64 {
+        self.thread.is_cut.set(false);
         // SAFETY: the program asks for it, of its own memory.
         unsafe { wait::call(self.number, args, self.thread) }
     }
@@ -134,35 +171,50 @@ impl Call<'_> {
                 let [buffer, len] = [buffer, len].map(|arg| args[arg as usize]);
                 len > piece_len() && is_in_user_space([buffer, len])
             }
-            Shape::Vectors { array, count } => {
-                Vectors::of_buffers(args[array as usize], args[count as usize])
-                    .is_some_and(|vectors| vectors.total > piece_len() || vectors.are_scattered())
-            }
-            Shape::Messages { .. } => false,
+            Shape::Vectors { .. } | Shape::Message { .. } => Vectors::of_call(pieces.shape, args)
+                .is_some_and(|vectors| vectors.total > piece_len() || vectors.are_scattered()),
+            Shape::Messages { .. } => message::are_many(args),
         }
     }
 
     /// Makes a long transfer piece by piece.
     fn transfer(&mut self, pieces: &Pieces, args: &[u64; 6]) -> i64 {
+        if let Shape::Messages { .. } = pieces.shape {
+            return self.transfer_messages(args, 0);
+        }
         if let Some(raw) = self.make_gathered(pieces, args) {
             return raw;
         }
-        let rule = pieces.rule(kind_of(args[0] as u32, self.number));
-        if rule == Rule::Whole {
-            return self.make_with_pins(args);
+        let kind = kind_of(args[0] as u32, self.number);
+        match pieces.rule(kind) {
+            Rule::Whole => self.make_with_pins(args),
+            Rule::Each if !message::awaits_control(pieces, args) => {
+                self.transfer_each(kind, pieces, args, 0)
+            }
+            _ => self.transfer_by(Rule::First, pieces, args, 0),
         }
+    }
+
+    /// Makes every piece, after `done` bytes.
+    fn transfer_each(&mut self, kind: File, pieces: &Pieces, args: &[u64; 6], done: u64) -> i64 {
+        if kind == File::Stream && !pieces.input {
+            let send = |call: &Self, pieces: &Pieces, args: &[u64; 6]| {
+                call.transfer_by(Rule::Each, pieces, args, done)
+            };
+            return self.send(args, send);
+        }
+        self.transfer_by(Rule::Each, pieces, args, done)
+    }
+
+    fn transfer_by(&self, rule: Rule, pieces: &Pieces, args: &[u64; 6], mut done: u64) -> i64 {
         let all = match pieces.shape {
             Shape::Flat { len, .. } => args[len as usize].min(MOST_BYTES),
-            Shape::Vectors { array, count } => {
-                match Vectors::of_buffers(args[array as usize], args[count as usize]) {
-                    Some(vectors) => vectors.total.min(MOST_BYTES),
-                    None => return self.make_with_pins(args),
-                }
-            }
-            Shape::Messages { .. } => return self.make_with_pins(args),
+            _ => match Vectors::of_call(pieces.shape, args) {
+                Some(vectors) => vectors.total.min(MOST_BYTES),
+                None => return self.make_with_pins(args),
+            },
         };
-        let mut done = 0;
-        loop {
+        while done < all || all == 0 {
             let (asked, raw) = match self.piece(pieces, args, done, all) {
                 Some(made) => made,
                 None => return done as i64,
@@ -172,30 +224,33 @@ impl Call<'_> {
                 // transfer.
                 return if done > 0 { done as i64 } else { raw };
             }
+            let asked = if self.was_cut(raw) { raw as u64 } else { asked };
             match Pieces::finished(rule, done, asked, all, raw) {
                 Some(result) => return result,
                 None => done += raw as u64,
             }
         }
+        done as i64
     }
 
     /// Makes the piece after `done` bytes; returns the bytes that it asked for and its result.
     fn piece(&self, pieces: &Pieces, args: &[u64; 6], done: u64, all: u64) -> Option<(u64, i64)> {
         let most = piece_len();
         let mut piece = pieces.piece(args, done, most)?;
+        if done > 0 {
+            message::go_on(self.number, &mut piece);
+        }
         let asked = most.min(all - done);
-        let Shape::Vectors { array, count } = pieces.shape else {
+        if let Shape::Flat { .. } = pieces.shape {
             return Some((asked, self.make_with_pins(&piece)));
-        };
+        }
         let mut cut = [[0_u64; 2]; VECTORS];
-        let vectors = Vectors::read(args[array as usize], args[count as usize])?;
+        let vectors = Vectors::of_call(pieces.shape, args)?;
         let (used, asked) = Pieces::cut(vectors.each(), done, asked, &mut cut);
         if used == 0 {
             return None;
         }
-        piece[array as usize] = (&raw const cut) as u64;
-        piece[count as usize] = used as u64;
-        Some((asked, self.make_with_pins(&piece)))
+        Some((asked, self.make_with_vectors(pieces, &piece, &cut[..used], done)))
     }
 }
 
@@ -210,6 +265,11 @@ pub fn each_area(number: u32, args: &[u64; 6], f: &mut dyn FnMut(Area) -> Contro
 pub(super) fn piece_len() -> u64 {
     let most = (Pins::most() as u64).saturating_mul(PAGE) / 2;
     (most & !(LEAST_PIECE - 1)).clamp(LEAST_PIECE, PIECE)
+}
+
+/// Whether a time that the kernel counts down has run out; a null pointer is no time.
+pub(super) fn is_over(time: u64) -> bool {
+    time != 0 && user::read::<[u64; 2]>(time) == Ok([0, 0])
 }
 
 /// Whether a buffer, its start and length, ends in user space.
@@ -240,6 +300,17 @@ impl Vectors {
             total = total.checked_add(len)?;
         }
         Some(Self { array, count, total })
+    }
+
+    /// Those of a call; `None` also if it has no array of its own.
+    pub(super) fn of_call(shape: Shape, args: &[u64; 6]) -> Option<Self> {
+        match shape {
+            Shape::Vectors { array, count } => {
+                Self::of_buffers(args[array as usize], args[count as usize])
+            }
+            Shape::Message { header } => Header::read(args[header as usize])?.vectors(),
+            Shape::Flat { .. } | Shape::Messages { .. } => None,
+        }
     }
 
     /// The same for buffers of the caller's: the kernel refuses one that does not end in user space.

@@ -271,7 +271,7 @@ fn on_press(thread: &Thread, context: &mut Context, request: memory::Request) {
     let runs_program = !thread.has_stack_at(context.registers.rsp);
     if runs_program || entry::is_in_call(&context.registers) {
         memory::obey_requests();
-        entry::call_again(&mut context.registers);
+        entry::call_again(thread, &mut context.registers);
     }
 }
 
