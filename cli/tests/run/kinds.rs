@@ -184,6 +184,12 @@ fn no_thread_escapes_a_filter() {
     }
 }
 
+/// A process forks while its other thread is in a call that locks what the child needs.
+#[test]
+fn a_child_finds_no_lock_held() {
+    compare("holders", "4M");
+}
+
 /// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.
 #[test]
 fn a_tracer_in_the_same_memory_sees_the_program_s_stack() {
