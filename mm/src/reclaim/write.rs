@@ -48,7 +48,7 @@ impl<M: Machine> Manager<M> {
     fn launder_anon(&self, frame: Frame, spare: &mut SpareSlots) -> Result<Option<SwapSlot>, ()> {
         let page = self.page(frame);
         if self.entries_of(page) == 0 {
-            // Whoever needed it has unmapped it since it was chosen (spec F9). Without an entry, nobody can
+            // It was unmapped after it was chosen (spec F9). Without an entry, nobody can
             // map it again.
             self.mark_clean(page);
             return Ok(None);
