@@ -2,7 +2,7 @@
 
 use crate::size::{Size, about};
 use crate::trees::{self, Tree};
-use crate::{complain, status};
+use crate::{complain, say, status};
 use pagefault_control::{Control, PRESS_SIGNAL, PRESS_VALUE, Slot, ask};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ fn obey(arguments: &Arguments) -> Result<(), Error> {
     }
     let control = tree.look()?;
     let resident = about(control.slots.charged() * 4096);
-    println!("{resident} of {} resident", about(control.limit_bytes()));
+    say::print(&format!("{resident} of {} resident\n", about(control.limit_bytes())));
     Ok(())
 }
 

@@ -111,7 +111,8 @@ fn check(path: &Path, depth: u32) -> Result<Option<Unmanaged>, Error> {
     if metadata.is_dir() {
         return Err(Error::Directory(path.to_owned()));
     }
-    if !is_executable(path) {
+    // Opening a FIFO would wait for a writer.
+    if !metadata.is_file() || !is_executable(path) {
         return Err(Error::NotExecutable(path.to_owned()));
     }
     let mut file = match File::open(path) {

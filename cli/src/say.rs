@@ -1,4 +1,4 @@
-//! Messages on standard error; a failed write is ignored.
+//! Messages on standard error and results on standard output; a failed write is ignored.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,6 +7,11 @@ use std::io::{self, Write};
 /// command goes on.
 pub fn say(message: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(message.to_string().as_bytes());
+}
+
+/// Writes a result to standard output. Its reader may have gone: that is no error.
+pub fn print(result: &str) {
+    let _ = io::stdout().write_all(result.as_bytes());
 }
 
 /// `eprintln!` that does not panic, with our name in front.

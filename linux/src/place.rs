@@ -208,7 +208,8 @@ impl Shared {
         if let Home::At(host, Mapped::Writable) = held.home()
             && !self.is_alone()
         {
-            self.protect_range(host..host + PAGE as u64);
+            // It fails only where the page is gone.
+            let _ = self.protect_range(host..host + PAGE as u64);
             held.set_home(Home::At(host, Mapped::WriteProtected));
         }
     }
@@ -225,14 +226,27 @@ impl Shared {
         let _ = unsafe { host::discard(host..host + PAGE as u64) };
     }
 
-    /// Makes the kernel's own accesses to an empty page fail until it is unpoisoned. Returns false
-    /// if the page is not empty or the host refuses.
+    /// Makes the kernel's own accesses to a page fail until it is unpoisoned. Returns false if the host refuses.
     #[cfg(feature = "std")]
     pub fn poison(&self, space: &SpaceCore, page: usize) -> bool {
-        let Ok(_leaf) = space.table.lock(page) else { return false };
-        let poisoned = self.descriptor.poison(space.host_of(page)).is_ok();
+        loop {
+            match self.try_poison(space, page) {
+                Ok(poisoned) => return poisoned,
+                Err(busy) => self.frames.wait_until_idle(busy),
+            }
+        }
+    }
+
+    /// One attempt, as [`try_refill`](Self::try_refill).
+    #[cfg(feature = "std")]
+    fn try_poison(&self, space: &SpaceCore, page: usize) -> Result<bool, Frame> {
+        let Ok(_leaf) = space.table.lock(page) else { return Ok(false) };
+        let host = space.host_of(page);
+        // Only an empty page can be poisoned, and this one may be there for loads.
+        self.vacate(space, page, host)?;
+        let poisoned = self.descriptor.poison(host).is_ok();
         space.table.set_poisoned(page, poisoned);
-        poisoned
+        Ok(poisoned)
     }
 
     /// Undoes [`Shared::poison`].
@@ -288,17 +302,22 @@ impl Shared {
         self.counters.add(Counter::Flushes, 1);
     }
 
-    /// Write-protects host pages that are mapped.
-    fn protect_range(&self, range: core::ops::Range<u64>) {
-        if self.descriptor.write_protect(range.clone(), Mapped::WriteProtected).is_ok() {
-            return;
+    /// Write-protects host pages that are mapped, and goes on after a page whose protection fails. A page that is
+    /// no longer mapped is protected: no thread stores to it.
+    pub fn protect_range(&self, range: core::ops::Range<u64>) -> Result<(), Errno> {
+        let protect = |range| self.descriptor.write_protect(range, Mapped::WriteProtected);
+        if protect(range.clone()).is_ok() {
+            return Ok(());
         }
-        // Older kernels refuse a range over several mappings. They refuse a single page only if it
-        // is no longer mapped, and then no thread stores to it.
+        // Older kernels refuse a range over several mappings.
+        let mut result = Ok(());
         for page in range.step_by(PAGE) {
-            let range = page..page + PAGE as u64;
-            let _ = self.descriptor.write_protect(range, Mapped::WriteProtected);
+            match protect(page..page + PAGE as u64) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => result = Err(errno),
+            }
         }
+        result
     }
 }
 
@@ -494,7 +513,8 @@ impl<'a> Batch<'a> {
             }
         }
         for range in ranges.iter() {
-            self.shared.protect_range(range);
+            // As in `write_protect_held`.
+            let _ = self.shared.protect_range(range);
         }
     }
 

@@ -214,8 +214,7 @@ impl Shared {
         hosts.sort_unstable();
         for run in hosts.chunk_by(|a, b| a + PAGE_SIZE == *b) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let range = *first..*last + PAGE_SIZE;
-            self.descriptor.write_protect(range, Mapped::WriteProtected)?;
+            self.protect_range(*first..*last + PAGE_SIZE)?;
         }
         Ok(())
     }

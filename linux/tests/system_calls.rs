@@ -52,6 +52,25 @@ fn a_system_call_on_a_bad_address_fails_and_does_not_hang() {
 }
 
 #[test]
+fn a_system_call_that_stores_to_a_read_only_page_fails() {
+    let run = toy::run(4, 16, Delivery::Threads(1));
+    let toy = &run.toy;
+    toy.space.store(page(1), b"content").unwrap();
+    toy.protect(Protection::READ);
+    let mut bytes = [0; 7];
+    toy.space.load(page(1), &mut bytes).unwrap();
+    let host = toy.space.host_address(page(1)).unwrap();
+    assert_eq!(kernel_store(host, b"no"), Err(Errno::FAULT));
+    // Its content stays, and the program may load it at once.
+    toy.space.load(page(1), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"content");
+    toy.protect(Protection::all());
+    assert_eq!(kernel_store(host, b"yes"), Ok(3));
+    toy.space.load(page(1), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"yestent");
+}
+
+#[test]
 fn a_poisoned_page_is_usable_at_once_by_the_program() {
     let run = toy::run(4, 16, Delivery::Threads(1));
     let toy = &run.toy;

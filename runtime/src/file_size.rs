@@ -11,6 +11,7 @@ use crate::thread::Thread;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linux_raw_sys::general as nr;
+use lock_api::RawMutex;
 use pagefault_control::Slot;
 
 /// `RLIM_INFINITY`.
@@ -81,6 +82,18 @@ pub fn unlimited<R>(work: impl FnOnce() -> R) -> R {
     take_signal();
     sys::exchange_mask(mask);
     result
+}
+
+/// Takes the lock of the limit for a fork.
+pub fn hold() {
+    // SAFETY: unlocked by `let_go`, on either side of the fork.
+    unsafe { LIMIT.raw() }.lock();
+}
+
+/// Ends [`hold`].
+pub fn let_go() {
+    // SAFETY: held by this thread, or by the one that it is a copy of.
+    unsafe { LIMIT.raw().unlock() };
 }
 
 fn take_signal() {

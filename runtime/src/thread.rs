@@ -179,11 +179,13 @@ impl Thread {
             next_of_all,
             context: Cell::new(CONTEXTS.fetch_add(1, Relaxed)),
         };
+        // Other threads read the state of each block in the list.
+        let mut blocks = BLOCKS.lock();
         // SAFETY: the block is used by no other thread, and long enough.
         unsafe {
             block.write(thread);
             if taken.is_none() {
-                BLOCKS.lock().add(block);
+                blocks.add(block);
             }
             Ok(&*block)
         }
@@ -203,21 +205,32 @@ impl Thread {
         child.seccomp.set(self.seccomp.get());
     }
 
-    /// Gives all threads of this process new filters, if those of each are `old` or come before; returns the ID
-    /// of a thread for which that does not hold.
+    /// Changes this thread's filters. Those that another thread sets for all come before or after.
+    pub fn change_filters(
+        &self,
+        change: impl FnOnce(seccomp::Mode) -> sys::Result<seccomp::Mode>,
+    ) -> sys::Result<()> {
+        let _blocks = BLOCKS.lock();
+        self.seccomp.set(change(self.seccomp.get())?);
+        Ok(())
+    }
+
+    /// Changes this thread's filters, and gives all threads of its process the new ones. That needs each thread to
+    /// have this one's old filters, or the first of them; returns the ID of a thread that has others.
     pub fn synchronize_filters(
         &self,
-        old: &seccomp::Mode,
-        new: &seccomp::Mode,
-    ) -> core::result::Result<(), u32> {
+        change: impl FnOnce(seccomp::Mode) -> sys::Result<seccomp::Mode>,
+    ) -> sys::Result<Option<u32>> {
         let blocks = BLOCKS.lock();
+        let old = self.seccomp.get();
+        let new = change(old.clone())?;
         let mut others = self.others(&blocks);
-        if let Some(other) = others.find(|thread| !thread.seccomp.get().is_before(old)) {
-            return Err(other.number.load(Acquire));
+        if let Some(other) = others.find(|thread| !thread.seccomp.get().is_before(&old)) {
+            return Ok(Some(other.number.load(Acquire)));
         }
-        self.seccomp.set(new.clone());
         self.others(&blocks).for_each(|thread| thread.seccomp.set(new.clone()));
-        Ok(())
+        self.seccomp.set(new);
+        Ok(None)
     }
 
     /// The other threads of this process.

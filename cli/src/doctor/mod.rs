@@ -7,11 +7,11 @@ pub mod advice;
 mod facts;
 mod judge;
 
+use crate::say;
 use facts::Facts;
 use judge::{Finding, Need};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Check whether `run` works on this machine, and say how to fix what is missing.
@@ -27,8 +27,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> ExitCode {
     let findings = judge::findings(&Facts::gather());
     let text = if arguments.json { format!("{:#}\n", value(&findings)) } else { table(&findings) };
-    // The reader has gone.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    say::print(&text);
     if judge::works(&findings, Need::Run) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -13,7 +13,7 @@ mod text;
 mod view;
 
 use crate::size::Size;
-use crate::{complain, ctl, status, trees};
+use crate::{complain, ctl, say, status, trees};
 use model::{Observer, Order, View};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -81,9 +81,9 @@ fn snapshot(arguments: &Arguments) -> Result<(), trees::Error> {
     Order::default().sort(&mut views);
     if arguments.json {
         let trees: Vec<_> = views.iter().map(View::json).collect();
-        println!("{:#}", serde_json::json!({ "trees": trees }));
+        say::print(&format!("{:#}\n", serde_json::json!({ "trees": trees })));
     } else {
-        print!("{}", text::table(&views));
+        say::print(&text::table(&views));
     }
     Ok(())
 }

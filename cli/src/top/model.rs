@@ -172,7 +172,9 @@ impl Observer {
             back: rate(sample.pages_in[area], last.map(|last| last.sample.pages_in[area])),
         });
         let areas: Vec<Area> = areas.collect();
-        let now = last.map_or((0, 0), |last| (major - last.major, minor - last.minor));
+        let now = last.map_or((0, 0), |last| {
+            (major.saturating_sub(last.major), minor.saturating_sub(last.minor))
+        });
         let misses = if now.0 + now.1 > 0 { now } else { (major, minor) };
         let view = View {
             id: tree.id,

@@ -36,6 +36,7 @@ static void bad_programs(void) {
     printf("no end %s\n", err(INSTALL(0, NR))); printf("jumps out %s\n", err(INSTALL(0, BPF_STMT(BPF_JMP | BPF_JA, 5), RET(0))));
     printf("unaligned %s\n", err(INSTALL(0, LD(3), RET(SECCOMP_RET_ALLOW)))); printf("beyond %s\n", err(INSTALL(0, LD(64), RET(SECCOMP_RET_ALLOW))));
     printf("not stored %s\n", err(INSTALL(0, BPF_STMT(BPF_LD | BPF_MEM, 3), RET(SECCOMP_RET_ALLOW)))); printf("division %s\n", err(INSTALL(0, BPF_STMT(BPF_ALU | BPF_DIV | BPF_K, 0), RET(SECCOMP_RET_ALLOW))));
+    printf("unknown code %s, jump %s\n", err(INSTALL(0, BPF_STMT(0x100 | BPF_ALU | BPF_ADD | BPF_K, 1), RET(SECCOMP_RET_ALLOW))), err(INSTALL(0, BPF_STMT(0x100 | BPF_JMP | BPF_JA, 0), RET(SECCOMP_RET_ALLOW))));
     printf("packet %s\n", err(INSTALL(0, BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0), RET(SECCOMP_RET_ALLOW)))); printf("flags %s\n", err(INSTALL(1 << 20, RET(SECCOMP_RET_ALLOW))));
     printf("bad address %s\n", err(syscall(SYS_seccomp, 1, 0, 8))); printf("bad operation %s\n", err(syscall(SYS_seccomp, 77, 0, 0))); printf("strict with flags %s\n", err(syscall(SYS_seccomp, 0, 1, 0)));
     printf("mode %d\n", prctl(PR_GET_SECCOMP)); printf("good %s\n", err(INSTALL(0, RET(SECCOMP_RET_ALLOW)))); printf("mode %d\n", prctl(PR_GET_SECCOMP)); printf("strict now %s\n", err(prctl(PR_SET_SECCOMP, 1)));
@@ -66,6 +67,8 @@ static void kills_only_thread(void) { INSTALL(0, NR, IF(SYS_getppid, SECCOMP_RET
 static void unknown(void) { INSTALL(0, NR, IF(SYS_getppid, 0x12340000), RET(SECCOMP_RET_ALLOW)); syscall(SYS_getppid); }
 static void *dies(void *arg) { syscall(SYS_getppid); return arg; }
 static void kills_thread(void) { INSTALL(0, NR, IF(SYS_getppid, SECCOMP_RET_KILL_THREAD), RET(SECCOMP_RET_ALLOW)); pthread_t t; pthread_create(&t, NULL, dies, NULL); pthread_detach(t); usleep(100000); puts("lives"); }
+static void *adds_many(void *arg) { int n = 0; while (!INSTALL(0, RET(SECCOMP_RET_ALLOW))) n++; printf("many %d, then %s\n", n > 1000, err(-1)); return arg; }
+static void many(void) { for (int i = 0; i < 2; i++) { pthread_t t; pthread_create(&t, NULL, adds_many, NULL); pthread_join(t, NULL); } puts("both have ended"); }
 static void strict(void) { prctl(PR_SET_SECCOMP, 1); write(1, "written\n", 8); syscall(SYS_exit, 3); }
 static void strict_kills(void) { prctl(PR_SET_SECCOMP, 1); syscall(SYS_getppid); }
 static pthread_barrier_t barrier; static long seen;
@@ -88,7 +91,7 @@ static void without_right(void) { if (setresuid(65534, 65534, 65534)) return; pr
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "executed")) { errno = 0; syscall(SYS_getppid); printf("executed %d\n", errno); return 0; }
     setvbuf(stdout, NULL, _IOLBF, 4096);
-    child("bad programs", bad_programs); child("errors", errors); child("arguments", arguments); child("traps", traps); child("trap by default", trap_default); child("kills", kills); child("kills the only thread", kills_only_thread); child("kills a thread", kills_thread); child("unknown", unknown);
+    child("bad programs", bad_programs); child("errors", errors); child("arguments", arguments); child("traps", traps); child("trap by default", trap_default); child("kills", kills); child("kills the only thread", kills_only_thread); child("kills a thread", kills_thread); child("unknown", unknown); child("many", many);
     child("strict", strict); child("strict kills", strict_kills); child("synchronized", synchronized); child("executes", executes); child("memory", memory);
     fflush(stdout); pid_t p = fork(); if (!p) { without_right(); _exit(0); } waitpid(p, NULL, 0);
     return 0;

@@ -228,10 +228,20 @@ fn a_signal_may_come_while_its_action_changes() {
     compare("actions", "16M");
 }
 
-/// A filter that is set for all threads reaches those that are created meanwhile.
+/// A filter that is set for all threads reaches those that are created, or that add one of their own, meanwhile.
 #[test]
-fn no_new_thread_escapes_a_filter() {
-    compare("synchronized", "16M");
+fn no_thread_escapes_a_filter() {
+    let scratch = Scratch::new("synchronized");
+    let Some(program) = build(&scratch, "synchronized") else { return };
+    for others in ["created", "filtered"] {
+        scratch.compare("16M", &[&program, others]);
+    }
+}
+
+/// A process forks while its other thread is in a call that locks what the child needs.
+#[test]
+fn a_child_finds_no_lock_held() {
+    compare("holders", "4M");
 }
 
 /// A leak checker stops its own threads: it sees each where its program is, whether it waits in a cold or a hot call.

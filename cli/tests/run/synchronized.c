@@ -1,4 +1,5 @@
-// A filter that is set for all threads, while another thread creates new ones: none escapes it.
+// A filter that is set for all threads, while another thread creates new ones or adds a filter of its own: none
+// escapes it.
 
 #define _GNU_SOURCE
 #include "check.h"
@@ -7,6 +8,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -34,7 +36,21 @@ static void *creator(void *unused) {
     return 0;
 }
 
-static void filter_all(void) {
+static volatile int is_ready, delay;
+
+// Adds a filter of its own, before or after the one for all.
+static void *adder(void *unused) {
+    struct sock_filter code = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {1, &code};
+    is_ready = 1;
+    for (volatile int i = 0; i < delay; i++)
+        ;
+    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
+    return newcomer(0);
+}
+
+// Whether the filter was set: not after another thread has one of its own.
+static int filter_all(void) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
@@ -42,22 +58,37 @@ static void filter_all(void) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof code / sizeof *code, code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 
-static int round_of(int number) {
+static int creation(int number) {
     pthread_t id;
     CHECK(pthread_create(&id, 0, creator, 0) == 0);
     for (volatile int i = 0; i < number * 1000; i++)
         ;
-    filter_all();
+    CHECK(filter_all());
     is_set = 1;
     pthread_join(id, 0);
     return escaped;
 }
 
-int main(void) {
+static int addition(int number) {
+    pthread_t id;
+    delay = number % 100 * 40;
+    CHECK(pthread_create(&id, 0, adder, 0) == 0);
+    while (!is_ready)
+        ;
+    for (volatile int i = 0; i < 1000; i++)
+        ;
+    int applies = filter_all();
+    is_set = 1;
+    pthread_join(id, 0);
+    return applies && escaped;
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    int (*round_of)(int) = strcmp(argv[1], "created") == 0 ? creation : addition;
     int found = 0;
     for (int i = 0; i < ROUNDS; i++) {
         pid_t child = fork();

@@ -287,6 +287,26 @@ fn tree(pid: u32) -> Option<Value> {
     trees["trees"].get(0).cloned()
 }
 
+/// A reader that has gone is no reason to fail.
+#[test]
+fn nobody_need_read_what_top_and_ctl_say() {
+    let scratch = Scratch::new("unread");
+    let running = start(scratch.run(&["--memory", "16M"], &["sleep", "1000"]));
+    let pid = running.0.id().to_string();
+    until("the tree is there", || tree(running.0.id()).is_some());
+    for arguments in [&["top", &pid][..], &["top", "--json", &pid], &["ctl", &pid]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(PAGEFAULT)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
 #[test]
 fn a_lower_limit_evicts_and_a_higher_one_lets_grow() {
     if !have("python3") {

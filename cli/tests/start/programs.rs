@@ -47,6 +47,22 @@ fn dynamic_static_and_scripts() {
     }
 }
 
+/// Opening a FIFO would wait for a writer.
+#[test]
+fn what_is_no_file_is_no_program() {
+    let scratch = Scratch::new("no-file");
+    let fifo = scratch.path("fifo");
+    let fifo = fifo.to_str().unwrap();
+    assert!(Command::new("mkfifo").args(["-m", "755", fifo]).status().unwrap().success());
+    let script = scratch.path("script");
+    write_executable(&script, format!("#!{fifo}\n"));
+    for program in [fifo, script.to_str().unwrap(), "/dev/null"] {
+        let (_, said, status) = output(&mut run(&scratch, &[program]));
+        assert_eq!(status, Some(126), "{said}");
+        assert!(said.contains("not executable"), "{said}");
+    }
+}
+
 #[test]
 fn every_program_is_counted() {
     let scratch = Scratch::new("counted");

@@ -146,7 +146,7 @@ impl Region {
         // SAFETY: within the region, which is borrowed as long as the result lives.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut(self.start.add(bytes.start), bytes.len()) };
-        Ok(Pinned { bytes, space: &self.space, _pin: pin })
+        Ok(Pinned { bytes, space: &self.space, pin: Some(pin) })
     }
 
     /// Makes the region longer or shorter, rounded up to whole pages. It may move; its content up to
@@ -262,7 +262,8 @@ impl fmt::Debug for Region {
 pub struct Pinned<'a> {
     bytes: &'a mut [u8],
     space: &'a Attachment,
-    _pin: Pin<LinuxMachine>,
+    /// Given up at the end, before signals are taken again.
+    pin: Option<Pin<LinuxMachine>>,
 }
 
 impl fmt::Debug for Pinned<'_> {
@@ -287,6 +288,8 @@ impl DerefMut for Pinned<'_> {
 
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
+        let _quiet = Quiet::new();
+        self.pin = None;
         let mut count = self.space.pins.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *count -= 1;
     }

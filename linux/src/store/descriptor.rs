@@ -9,6 +9,7 @@ use super::Mutex;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicI32};
+use lock_api::RawMutex;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -125,6 +126,19 @@ pub fn with_room<R>(work: impl FnOnce() -> R) -> R {
 pub fn with_limit<R>(work: impl FnOnce(Rlimit) -> R) -> R {
     let _limit = LIMIT.lock();
     work(getrlimit(Resource::Nofile))
+}
+
+/// Takes the lock of the limit for a fork: the child opens descriptors of its own, and must have the program's
+/// limit.
+pub fn hold_limit() {
+    // SAFETY: unlocked by `let_limit_go`, on either side of the fork.
+    unsafe { LIMIT.raw() }.lock();
+}
+
+/// Ends [`hold_limit`].
+pub fn let_limit_go() {
+    // SAFETY: held by this thread, or by the one that it is a copy of.
+    unsafe { LIMIT.raw().unlock() };
 }
 
 /// Whether a descriptor of this number is ours.

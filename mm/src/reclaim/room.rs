@@ -1,15 +1,15 @@
-//! Waiting for room, and knowing when there will be none (spec F22, F23).
+//! Waits for a free frame, and decides that there will be none (spec F22, F23).
 //!
-//! A pass that finds nothing to evict proves little while others are at work: all pages may be in
-//! the batches of other passes, or in the hands of faults that have taken a frame and not queued it
-//! yet, or that hold a page for a moment. So a futile pass counts only if it was *quiet*: nobody was
-//! or became *engaged* meanwhile, nobody else's pass was under way or ended with pages in hand, and
-//! nobody gave a frame back. Whoever may have pages in hand is engaged, until he needs room himself:
-//! then he steps aside. Of several who see no hope at the same time one is told so; the others look
-//! again when he has let go of what he held.
+//! A pass that frees nothing proves little while other threads are at work. All pages may be in the batches of other
+//! passes. Or faults have them: a new frame that is not queued yet, or a page that is held for a moment. A thread that
+//! may have such pages is *engaged*. When it needs a frame itself, it steps *aside* and is engaged no more.
 //!
-//! Who finds others at work sleeps until one of them is done. One who is engaged may himself wait
-//! for a lock that a thread in need of room holds; he says so, and nobody sleeps for his sake.
+//! So a pass that frees nothing counts only if it was *quiet*: no other thread was or became engaged, no other pass
+//! ran or ended with pages in its batch, and no thread freed a frame. If several threads find nothing at the same
+//! time, one of them fails for lack of memory. The others retry when it has released what it holds.
+//!
+//! A thread that finds others at work sleeps until one of them is done. An engaged thread may wait for a lock whose
+//! holder needs a frame. It is then marked as waiting, and no thread sleeps until it is done.
 
 use crate::error::OutOfMemory;
 use crate::machine::{Machine, OutOfFrames};
@@ -72,8 +72,8 @@ impl<M: Machine> Manager<M> {
                 return Ok(taken);
             }
             self.stats.direct_passes.add(&*self.machine, 1);
-            // Who finds nothing spares nothing any more: a processor may use a page again and again
-            // between two looks, and needs nobody for it.
+            // After a pass that freed nothing, even pages in use leave: a processor may use a page again and
+            // again between two passes, without a fault that would be at work.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
             let own = self.counted(|| self.direct_pass(force));
             // Read before the standing, so that what changes afterwards ends the wait below.
@@ -104,12 +104,12 @@ impl<M: Machine> Manager<M> {
                 return Err(OutOfMemory);
             }
             if after.is_busy() {
-                // Said before the turn is looked at: who takes a turn looks afterwards.
+                // Counted before the turn is compared: a thread that takes a turn reads the count afterwards.
                 self.passes.sleepers.fetch_add(1, Ordering::SeqCst);
                 self.machine.wait(&self.passes.turn, turn);
                 self.passes.sleepers.fetch_sub(1, Ordering::SeqCst);
             } else {
-                // Who waited for a lock may have it by now, and needs a processor.
+                // A thread that waited for a lock may have it by now, and needs the CPU.
                 self.machine.pause();
             }
         }
@@ -159,6 +159,8 @@ impl<M: Machine> Manager<M> {
     /// `memory.reclaim` of a cgroup does. Fewer if the rest is in use, locked or pinned, or there is no
     /// room for it in swap. Waits for I/O; call it without a lock.
     pub fn reclaim(&self, pages: usize) -> usize {
+        let most = self.queues.lengths(&self.order).all() as usize;
+        let pages = pages.min(most);
         self.counted(|| self.pass(pages, pages..=usize::MAX, Force::Polite)).freed
     }
 }

@@ -53,7 +53,7 @@ impl<M: Machine> Manager<M> {
         spare: &mut SpareSlots<M>,
     ) -> Result<Option<SwapSlot>, ()> {
         if page.maps() == 0 && self.entries_of(page) == 0 {
-            // Whoever needed it has unmapped it since it was chosen (spec F9). Without an entry, nobody can
+            // It was unmapped after it was chosen (spec F9). Without an entry, nobody can
             // map it again.
             self.mark_clean(page);
             return Ok(None);

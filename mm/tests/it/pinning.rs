@@ -170,6 +170,20 @@ fn b20_reclaim_leaves_pinned_pages_alone() {
     world.check();
 }
 
+/// Reclaim of more pages than there are ends, although a pinned page comes back to its queue again and again.
+#[test]
+fn b20_reclaim_without_accessed_bits_ends() {
+    let (world, space) = on(Computer { frames: 64, accessed_bits: false, ..Computer::calm() });
+    for page in 0..8 {
+        world.store(space.mm(), 0, BASE + page * PAGE, &[page as u8]).unwrap();
+    }
+    let pin = space.mm().pin(BASE..BASE + PAGE, Access::Read).unwrap();
+    assert_eq!(world.manager.reclaim(usize::MAX), 7);
+    drop(pin);
+    assert_eq!(world.manager.reclaim(usize::MAX), 1);
+    world.check();
+}
+
 /// A page's entry.
 fn entry(space: &AddressSpace<Sim>, at: VirtAddr) -> Entry {
     space.space().lock_existing(at..at + PAGE).map_or(Entry::None, |cursor| cursor.entry(at))

@@ -173,10 +173,13 @@ impl Call<'_> {
         if flags & EMPTY_PATH != 0 && user::read::<u8>(path) == Ok(0) {
             return Ok(rights_of(directory as u32));
         }
-        let file = descriptor::with_room(|| {
-            // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
-            unsafe { sys::call(nr::__NR_openat, args) }
-        });
+        // SAFETY: the kernel reads the program's path, and answers with a descriptor of ours.
+        let open = || unsafe { sys::call(nr::__NR_openat, args) };
+        // A path may take its time: no other thread waits for it, unless the limit is in the way.
+        let file = match open() {
+            Err(Errno::EMFILE) => descriptor::with_room(open),
+            opened => opened,
+        };
         let file = match file {
             Ok(file) => file as u32,
             // Without a descriptor nothing can be checked here; the keeper still checks at the exec

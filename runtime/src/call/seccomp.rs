@@ -90,13 +90,11 @@ impl Call<'_> {
     }
 
     fn make_strict(&self) -> Result {
-        match self.thread.seccomp.get() {
+        self.thread.change_filters(|old| match old {
             Mode::Filter(_) => Err(Errno::EINVAL),
-            _ => {
-                self.thread.seccomp.set(Mode::Strict);
-                Ok(0)
-            }
-        }
+            Mode::Off | Mode::Strict => Ok(Mode::Strict),
+        })?;
+        Ok(0)
     }
 
     fn add_filter(&self, flags: u32, program: u64) -> Result {
@@ -116,22 +114,15 @@ impl Call<'_> {
         let code: Result<Vec<Instruction>> =
             (0..len).map(|index| user::read(at + 8 * index as u64)).collect();
         let program = Program::new(code?)?;
-        let old = self.thread.seccomp.get();
-        let new = old.with(program, flags)?;
-        if flags & SYNCHRONIZE != 0 {
-            return self.synchronize(&new, &old, flags);
+        let add = |old: Mode| old.with(program, flags);
+        if flags & SYNCHRONIZE == 0 {
+            self.thread.change_filters(add)?;
+            return Ok(0);
         }
-        self.thread.seccomp.set(new);
-        Ok(0)
-    }
-
-    /// Gives all threads of the process the caller's filters; returns the number of a thread with
-    /// different ones.
-    fn synchronize(&self, new: &Mode, old: &Mode, flags: u32) -> Result {
-        if let Err(other) = self.thread.synchronize_filters(old, new) {
-            let shows = flags & SYNCHRONIZE_ESRCH == 0;
-            return if shows { Ok(other.into()) } else { Err(Errno::ESRCH) };
+        match self.thread.synchronize_filters(add)? {
+            None => Ok(0),
+            Some(_) if flags & SYNCHRONIZE_ESRCH != 0 => Err(Errno::ESRCH),
+            Some(other) => Ok(other.into()),
         }
-        Ok(0)
     }
 }

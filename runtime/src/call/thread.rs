@@ -10,7 +10,7 @@ use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Kind, Member, Wanted};
 use crate::sys::{self, Errno, Result};
 use crate::thread::{self, Owner, Thread};
-use crate::{address_limit, keeper, memory, process, site, user};
+use crate::{address_limit, keeper, lock, memory, process, site, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 use pagefault_control::Birth;
@@ -311,7 +311,7 @@ impl Call<'_> {
                 return Err(errno);
             }
         };
-        thread::hold();
+        lock::hold_for_fork();
         let raw = if self.number == nr::__NR_clone3 {
             let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
             // SAFETY: the child is a copy, with a stack like this one.
@@ -323,7 +323,7 @@ impl Call<'_> {
             // SAFETY: as above.
             unsafe { sys::raw_call(nr::__NR_clone, six) }
         };
-        thread::let_go();
+        lock::let_go_after_fork();
         if raw != 0 {
             let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
             memory::after_fork_in_parent(fork, made);

@@ -107,6 +107,8 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
             manager.populate(part, advice, access).map(|()| 0)
         }),
         Meaning::Noted | Meaning::Guards(_) => {
+            // A fork comes before both or after both.
+            let _gate = GATE.read();
             let result = host(&whole);
             note(&result);
             result
@@ -119,6 +121,7 @@ static SEALED: Mutex<Ranges> = Mutex::new(Ranges::new());
 
 /// `mseal(2)`.
 pub fn seal(args: [u64; 6]) -> Result {
+    let _gate = GATE.read();
     // SAFETY: the program asks for it; a sealed mapping keeps its content.
     let result = unsafe { sys::call(nr::__NR_mseal, args) }?;
     if let Some(range) = pages(args[0], args[1]) {

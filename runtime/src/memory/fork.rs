@@ -101,7 +101,6 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
     };
     let memory = manager.mm().manager();
     let shared = manager.machine.share_with_child(&child.frames, |frame| memory.is_pinned(frame));
-    crate::heap::hold();
     let fork = Fork(Some(Held { gate, child }));
     match shared {
         Ok(()) => Ok(fork),
@@ -188,7 +187,6 @@ pub enum Made {
 /// Continues in the parent, or after a fork that failed.
 pub fn after_fork_in_parent(fork: Fork, made: Made) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
-    crate::heap::let_go();
     match made {
         Made::Yes => child.leave_to_child(),
         Made::No => child.undo(),
@@ -200,7 +198,6 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
 /// Continues in the child.
 pub fn after_fork_in_child(fork: Fork) {
     let (Some(manager), Some(Held { gate, child })) = (current(), fork.0) else { return };
-    crate::heap::let_go();
     let slot = child.frames.slot();
     child.become_this();
     leave_what_is_not_inherited(manager);

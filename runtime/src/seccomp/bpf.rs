@@ -49,6 +49,7 @@ impl Data {
 }
 
 // The parts of an instruction's code.
+const CODE: u16 = 0xff;
 const CLASS: u16 = 0x07;
 const LD: u16 = 0x00;
 const LDX: u16 = 0x01;
@@ -188,6 +189,9 @@ fn compare(operation: u16, a: u32, operand: u32) -> bool {
 impl Instruction {
     /// Whether it may stand at a place of a program of that length.
     fn is_valid(&self, at: usize, len: usize) -> bool {
+        if self.code & !CODE != 0 {
+            return false;
+        }
         let in_memory = (self.k as usize) < WORDS;
         let rest = len - at - 1;
         let operation = self.code & OPERATION;

@@ -53,7 +53,10 @@ struct Table {
 impl Table {
     /// The functions of a file; none if it cannot be read or has no symbols.
     fn read(path: &Path) -> Self {
-        let Ok(bytes) = std::fs::read(path) else { return Self::default() };
+        // A device that is mapped need not have an end.
+        let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let bytes = if is_file { std::fs::read(path) } else { return Self::default() };
+        let Ok(bytes) = bytes else { return Self::default() };
         let Ok(file) = object::File::parse(&*bytes) else { return Self::default() };
         let mut functions: Vec<(u64, u64, String)> = file
             .symbols()
@@ -61,7 +64,7 @@ impl Table {
             .filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text)
             .filter_map(|symbol| {
                 let start = symbol.address();
-                Some((start, start + symbol.size(), symbol.name().ok()?.to_owned()))
+                Some((start, start.saturating_add(symbol.size()), symbol.name().ok()?.to_owned()))
             })
             .collect();
         functions.sort();
@@ -79,7 +82,7 @@ impl Table {
     fn name(&self, offset: u64) -> Option<String> {
         let inside = |(start, len, _): &&(u64, u64, u64)| offset.wrapping_sub(*start) < *len;
         let (start, _, address) = self.segments.iter().find(inside)?;
-        let address = address + (offset - start);
+        let address = address.wrapping_add(offset - start);
         let next = self.functions.partition_point(|(start, ..)| *start <= address);
         let (_, end, name) = self.functions.get(next.checked_sub(1)?)?;
         (address < *end).then(|| demangled(name))
