@@ -27,10 +27,36 @@ pub struct Stops {
     mark: Cell<u64>,
     /// How many gates the thread holds.
     pub held: Cell<u64>,
-    /// The signal to raise once it holds none, below the thread's ID: a forked child inherits the word. 0 for none.
-    pub signal: Cell<u64>,
-    /// What that signal tells.
+    /// What to raise once it holds none ([`Raise`]); 0 for nothing.
+    pub asked: Cell<u64>,
+    /// What it has raised, until the tracer has seen that.
+    pub raised: Cell<u64>,
+    /// What the signal tells.
     pub info: Cell<Info>,
+}
+
+/// A signal that a thread is to raise as it leaves the manager.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Raise {
+    /// The thread: a forked child inherits the word.
+    pub thread: u32,
+    /// The signal.
+    pub signal: u32,
+    /// The event of ptrace's that it stands for; 0 for none.
+    pub event: u32,
+}
+
+impl Raise {
+    /// As a word.
+    pub fn word(self) -> u64 {
+        u64::from(self.thread) << 32 | u64::from(self.event) << 8 | u64::from(self.signal)
+    }
+
+    /// From a word; `None` for 0.
+    pub fn of(word: u64) -> Option<Self> {
+        let [thread, low] = [word >> 32, word & 0xffff_ffff].map(|half| half as u32);
+        (word != 0).then_some(Self { thread, signal: low & 0xff, event: low >> 8 })
+    }
 }
 
 impl Stops {
@@ -38,7 +64,8 @@ impl Stops {
         Self {
             mark: Cell::new(MARK),
             held: Cell::new(0),
-            signal: Cell::new(0),
+            asked: Cell::new(0),
+            raised: Cell::new(0),
             info: Cell::new(Info::new(0, 0)),
         }
     }
@@ -51,7 +78,7 @@ impl Stops {
         self.held.set(self.held.get() - 1);
         // The tracer may have written it.
         // SAFETY: the field is this thread's.
-        let word = unsafe { self.signal.as_ptr().read_volatile() };
+        let word = unsafe { self.asked.as_ptr().read_volatile() };
         if word != 0 && self.held.get() == 0 {
             self.raise(word);
         }
@@ -59,12 +86,11 @@ impl Stops {
 
     #[cold]
     fn raise(&self, word: u64) {
-        self.signal.set(0);
-        if word >> 32 != u64::from(sys::thread_id()) {
-            return;
-        }
-        let signal = word & u64::from(u32::MAX);
-        let thread = [sys::process_id().into(), sys::thread_id().into(), signal];
+        self.asked.set(0);
+        let own = sys::thread_id();
+        let Some(raise) = Raise::of(word).filter(|raise| raise.thread == own) else { return };
+        self.raised.set(word);
+        let thread = [sys::process_id().into(), own.into(), raise.signal.into()];
         let [process, number, signal] = thread;
         let args = [process, number, signal, self.info.as_ptr() as u64];
         // SAFETY: a signal to this thread, whose information lives for the call. The host lets only a process's first

@@ -6,7 +6,7 @@
 use super::listing;
 use super::seen::Seen;
 use crate::frame::Info;
-use crate::stops::{MARK, Stops};
+use crate::stops::{MARK, Raise, Stops};
 use crate::thread::{BLOCK, Thread};
 use crate::{files, process, sys};
 use alloc::vec::Vec;
@@ -23,6 +23,7 @@ const PAUSE: u64 = 20_000;
 /// `PTRACE_EVENT_STOP`: what `PTRACE_INTERRUPT` makes.
 const EVENT_STOP: u32 = 128;
 const WORD: u64 = 8;
+const INFO_WORDS: usize = size_of::<Info>() / WORD as usize;
 /// The last signal.
 const LAST: u32 = 64;
 
@@ -52,7 +53,7 @@ impl Stop {
 
     /// Has the tracee leave its manager, if it is in there, and stop as before.
     pub fn settle(self) -> Settled {
-        let Some(leaving) = self.begin_to_leave() else { return Settled::Stopped };
+        let Some(leaving) = self.begin_to_leave() else { return self.restore_late() };
         let mut next = leaving.finish(SHORT);
         if next == Next::Nothing {
             // It may wait for what other stopped threads hold.
@@ -88,8 +89,8 @@ impl Stop {
         Some(Self { signal: info.signal as u32, event, ..stop })
     }
 
-    /// Where the [`Stops`] of a thread are that holds the manager's lock and can stop once more.
-    fn in_manager(self) -> Option<u64> {
+    /// Where the [`Stops`] of a thread are that stands on its block and can stop once more.
+    fn stops(self) -> Option<u64> {
         let is_interrupted = self.event == EVENT_STOP && self.signal == nr::SIGTRAP;
         let is_signalled = self.event == 0 && self.signal <= LAST && self.signal != nr::SIGTRAP;
         if !is_interrupted && !is_signalled {
@@ -99,14 +100,43 @@ impl Stop {
         self.ask(ptrace::PTRACE_GETREGS, 0, (&raw mut seen) as u64)?;
         let block = seen.stack() & !(BLOCK as u64 - 1);
         let stops = block + offset_of!(Thread, stops) as u64;
-        let is_block = self.peek(stops)? == MARK;
-        let held = self.peek(stops + offset_of!(Stops, held) as u64)?;
-        (is_block && held != 0).then_some(stops)
+        (self.peek(stops)? == MARK).then_some(stops)
+    }
+
+    /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.
+    fn restore_late(self) -> Settled {
+        let raised = self.stops().and_then(|stops| {
+            let at = stops + offset_of!(Stops, raised) as u64;
+            let raised = Raise::of(self.peek(at)?)?;
+            self.poke(at, 0)?;
+            let is_it = raised.thread == self.tracee && raised.signal == self.signal;
+            (is_it && self.event == 0).then_some((stops, raised))
+        });
+        match raised {
+            Some((_, Raise { event: 1.., .. })) => {
+                self.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
+                self.ask(ptrace::PTRACE_CONT, 0, 0);
+                Settled::Changed
+            }
+            Some((stops, _)) => {
+                let at = stops + offset_of!(Stops, info) as u64;
+                let mut words = [0; INFO_WORDS];
+                let mut places = words.iter_mut().zip((at..).step_by(WORD as usize));
+                if places.all(|(word, at)| self.peek(at).map(|found| *word = found).is_some()) {
+                    self.ask(ptrace::PTRACE_SETSIGINFO, 0, words.as_ptr() as u64);
+                }
+                Settled::Stopped
+            }
+            None => Settled::Stopped,
+        }
     }
 
     /// Lets a tracee that is in its manager go on until it leaves that.
     fn begin_to_leave(self) -> Option<Leaving> {
-        let stops = self.in_manager()?;
+        let stops = self.stops()?;
+        if self.peek(stops + offset_of!(Stops, held) as u64)? == 0 {
+            return None;
+        }
         let is_told = self.report(nr::WNOWAIT | nr::WNOHANG).is_none();
         let mut info = Info::new(self.signal as i32, 0);
         let has_info = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64).is_some();
@@ -114,16 +144,17 @@ impl Stop {
         let leaving = Leaving {
             stop: self,
             raised: Self { signal: raised, event: 0, ..self },
-            word: stops + offset_of!(Stops, signal) as u64,
+            stops,
             info: has_info.then_some(info),
             is_told,
         };
         let at = stops + offset_of!(Stops, info) as u64;
         // SAFETY: the structure is of whole words.
-        let words: [u64; size_of::<Info>() / 8] = unsafe { core::mem::transmute(info) };
+        let words: [u64; INFO_WORDS] = unsafe { core::mem::transmute(info) };
         let mut places = (at..).step_by(WORD as usize).zip(words);
+        let asked = Raise { thread: self.tracee, signal: raised, event: self.event };
         let is_written = places.all(|(at, word)| self.poke(at, word).is_some())
-            && self.poke(leaving.word, u64::from(self.tracee) << 32 | u64::from(raised)).is_some();
+            && self.poke(stops + offset_of!(Stops, asked) as u64, asked.word()).is_some();
         (is_written && self.ask(ptrace::PTRACE_CONT, 0, 0).is_some()).then_some(leaving)
     }
 
@@ -166,8 +197,8 @@ struct Leaving {
     stop: Stop,
     /// The stop that it makes there.
     raised: Stop,
-    /// Where it finds the signal to raise.
-    word: u64,
+    /// Where it finds what to raise.
+    stops: u64,
     /// What its first stop told of the signal.
     info: Option<Info>,
     /// Whether that stop was reported.
@@ -200,7 +231,8 @@ impl Leaving {
     /// Makes the stop the one that it was, and takes its report if there was one before.
     fn restore(&self) {
         let stop = self.stop;
-        stop.poke(self.word, 0);
+        stop.poke(self.stops + offset_of!(Stops, asked) as u64, 0);
+        stop.poke(self.stops + offset_of!(Stops, raised) as u64, 0);
         if stop.event != 0 {
             stop.report(nr::WNOHANG);
             stop.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
