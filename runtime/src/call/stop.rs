@@ -11,6 +11,8 @@ use crate::thread::{BLOCK, Thread};
 use crate::{files, process, sys};
 use alloc::vec::Vec;
 use core::mem::offset_of;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace;
 
@@ -22,6 +24,8 @@ const SHORT: u64 = 2_000_000;
 const PAUSE: u64 = 20_000;
 /// `PTRACE_EVENT_STOP`: what `PTRACE_INTERRUPT` makes.
 const EVENT_STOP: u32 = 128;
+/// Whether a tracee may have stopped in its manager for good.
+static INSIDE: AtomicBool = AtomicBool::new(false);
 const WORD: u64 = 8;
 const INFO_WORDS: usize = size_of::<Info>() / WORD as usize;
 /// The last signal.
@@ -53,20 +57,25 @@ impl Stop {
 
     /// Has the tracee leave its manager, if it is in there, and stop as before.
     pub fn settle(self) -> Settled {
-        let Some(leaving) = self.begin_to_leave() else { return self.restore_late() };
-        let mut next = leaving.finish(SHORT);
-        if next == Next::Nothing {
-            // It may wait for what other stopped threads hold.
-            let others: Vec<_> = self.others().filter_map(Self::begin_to_leave).collect();
-            for other in &others {
-                other.finish(PATIENCE);
-            }
-            next = leaving.finish(PATIENCE);
+        let settled = match self.begin_to_leave() {
+            Some(leaving) => leaving.settle(),
+            None => self.restore_late(),
+        };
+        if INSIDE.load(Relaxed) && settled == Settled::Stopped {
+            // What one of them waited for is free now, perhaps.
+            INSIDE.store(false, Relaxed);
+            self.push_others_out();
         }
-        match next {
-            Next::Stopped => Settled::Stopped,
-            Next::Other => Settled::Changed,
-            Next::Nothing => leaving.stop_inside(),
+        settled
+    }
+
+    /// Has other threads of the process that have stopped in the manager leave it.
+    fn push_others_out(self) {
+        let others: Vec<_> = self.others().filter_map(Self::begin_to_leave).collect();
+        for other in &others {
+            if other.finish(SHORT) == Next::Nothing {
+                other.stop_inside();
+            }
         }
     }
 
@@ -206,6 +215,20 @@ struct Leaving {
 }
 
 impl Leaving {
+    /// Waits until the tracee has left, and stops it inside if it does not.
+    fn settle(&self) -> Settled {
+        let begin = process::now();
+        loop {
+            match self.finish(SHORT) {
+                Next::Stopped => return Settled::Stopped,
+                Next::Other => return Settled::Changed,
+                Next::Nothing if process::now() - begin > PATIENCE => return self.stop_inside(),
+                // It may wait for what other stopped threads hold, or threads that stop meanwhile.
+                Next::Nothing => self.stop.push_others_out(),
+            }
+        }
+    }
+
     /// Waits until the tracee has left, and makes its stop the one that it was.
     fn finish(&self, patience: u64) -> Next {
         let next = self.next_stop(self.raised, patience);
@@ -248,6 +271,7 @@ impl Leaving {
 
     /// Stops a tracee that does not leave, where it is.
     fn stop_inside(&self) -> Settled {
+        INSIDE.store(true, Relaxed);
         let here = Stop { signal: nr::SIGSTOP, event: 0, ..self.stop };
         // SAFETY: a stop of a tracee, which only its tracer sees. `tgkill` would need its process.
         let _ = unsafe { sys::call(nr::__NR_tkill, [here.tracee.into(), here.signal.into()]) };

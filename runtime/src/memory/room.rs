@@ -88,6 +88,12 @@ pub fn obey_requests() {
         return;
     }
     let asked = ASKED.swap(0, Relaxed);
+    // A request comes while the thread waits in a call, too. A thread that is alone in the manager must not find a server
+    // beside it.
+    solitude::back_for(Thread::current(), || obey(asked));
+}
+
+fn obey(asked: u32) {
     let is_asked = |request: Request| asked & request as u32 != 0;
     if is_asked(Request::Server) {
         serve::add();
@@ -96,8 +102,7 @@ pub fn obey_requests() {
         serve::end_idle();
     }
     if is_asked(Request::Frames) {
-        // A press comes while the thread waits in a call, too.
-        solitude::back_for(Thread::current(), give_up);
+        give_up();
     }
 }
 
