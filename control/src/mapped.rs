@@ -2,7 +2,7 @@
 
 use crate::{Control, Plan, Ring};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum AttachError {
     Host(Errno),
     /// Its layout is not that of this build of pagefault.
     Layout,
+    /// Its owner could shorten it, and a reader would get `SIGBUS`.
+    Unsealed,
 }
 
 impl fmt::Display for AttachError {
@@ -27,6 +29,7 @@ impl fmt::Display for AttachError {
         match self {
             Self::Host(errno) => std::io::Error::from(*errno).fmt(f),
             Self::Layout => f.write_str("it was made by another version of pagefault"),
+            Self::Unsealed => f.write_str("its length is not sealed, so it is not pagefault's"),
         }
     }
 }
@@ -68,8 +71,10 @@ impl Control {
     }
 
     fn create_of(len: u64) -> Result<(OwnedFd, Mapped), AttachError> {
-        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create(NAME, flags)?;
         rustix::fs::ftruncate(&file, len)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK)?;
         let mapped = Mapped::new(&file)?;
         Ok((file, mapped))
     }
@@ -91,6 +96,9 @@ impl Mapped {
         // Reading past the end of a shorter file would be SIGBUS.
         if rustix::fs::fstat(&file)?.st_size < size_of::<Control>() as i64 {
             return Err(AttachError::Layout);
+        }
+        if !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(AttachError::Unsealed);
         }
         let mapped = Self::with(&file, flags)?;
         if mapped.is_ready() { Ok(mapped) } else { Err(AttachError::Layout) }
@@ -220,6 +228,16 @@ mod tests {
         let short = rustix::fs::memfd_create("short", MemfdFlags::CLOEXEC).unwrap();
         let path = format!("/proc/self/fd/{}", short.as_raw_fd());
         assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Layout));
+        rustix::fs::ftruncate(&short, size_of::<Control>() as u64).unwrap();
+        assert_eq!(Control::attach(path.as_ref()).err(), Some(AttachError::Unsealed));
+        assert_eq!(Control::look(path.as_ref()).err(), Some(AttachError::Unsealed));
+    }
+
+    #[test]
+    fn nobody_shortens_the_shared_memory() {
+        let (file, _control) =
+            Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
+        assert_eq!(rustix::fs::ftruncate(&file, 4096), Err(Errno::PERM));
     }
 
     #[test]
