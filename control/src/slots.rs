@@ -44,6 +44,8 @@ pub struct Slot {
     pub swap_fds: [AtomicI32; MOST_AREAS],
     /// The descriptor, in this process, whose reader answers accesses from [`outside`](crate::outside); −1 for none.
     pub server_fd: AtomicI32,
+    /// 1 once the process executes a program without a runtime.
+    unmanaged: AtomicU32,
     /// 1 if the server is asked for frames.
     frames_asked: AtomicU32,
     /// 1 if the last access from outside got no answer.
@@ -110,6 +112,16 @@ impl Slot {
     /// Sets who manages the process's pages.
     pub fn set_light(&self, light: bool) {
         self.light.store(light.into(), Relaxed);
+    }
+
+    /// Whether the process has executed a program without a runtime: its memory is the host's alone.
+    pub fn is_unmanaged(&self) -> bool {
+        self.unmanaged.load(Acquire) != 0
+    }
+
+    /// Notes whether the process executes such a program.
+    pub fn set_unmanaged(&self, unmanaged: bool) {
+        self.unmanaged.store(unmanaged.into(), Release);
     }
 
     /// Asks the server for frames, which the asker then wakes.
@@ -255,6 +267,7 @@ impl Slots {
             slot.server_fd.store(-1, Relaxed);
             slot.unserved.store(0, Relaxed);
             slot.frames_asked.store(0, Relaxed);
+            slot.unmanaged.store(0, Relaxed);
             slot.light.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
             slot.addresses_below

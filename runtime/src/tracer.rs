@@ -95,6 +95,8 @@ fn raise(info: &Info) -> sys::Result {
 }
 
 /// A thread's process and its slot, if it is managed.
+///
+/// A program without a runtime keeps the slot of the process that executed it.
 pub fn slot_of(thread: u32) -> Option<(u32, &'static Slot)> {
     let slots = &process::control()?.slots;
     let of_process = || {
@@ -103,7 +105,8 @@ pub fn slot_of(thread: u32) -> Option<(u32, &'static Slot)> {
         let process = number_in(path, b"Tgid:")?;
         Some((process, slots.of(process)?))
     };
-    slots.of(thread).map(|slot| (thread, slot)).or_else(of_process)
+    let found = slots.of(thread).map(|slot| (thread, slot)).or_else(of_process);
+    found.filter(|(_, slot)| !slot.is_unmanaged())
 }
 
 /// The number behind a name in a file of the host's, of which the beginning is looked at.

@@ -248,7 +248,12 @@ impl<'a> Keeper<'a> {
                 self.short = true;
                 self.press(slot);
             }
-            Message::Serve { slot } => self.signal(slot, SERVE_VALUE),
+            // A program without a runtime would be killed by the signal.
+            Message::Serve { slot } => {
+                if self.control.slots.get(slot).is_some_and(|slot| !slot.is_unmanaged()) {
+                    self.signal(slot, SERVE_VALUE);
+                }
+            }
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };

@@ -94,6 +94,8 @@ impl Call<'_> {
         let kept = || files::shared().into_iter().filter(|number| *number != u32::MAX);
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
         // From then on its memory is the host's, and does not count.
+        let slot = process::control().and_then(|it| it.slots.get(self.thread.member().slot()));
+        slot.inspect(|slot| slot.set_unmanaged(true));
         let charge = memory::discharge();
         // The host's filters judge the calls of ours that follow, too.
         let raw = match self.thread.seccomp.get().install() {
@@ -102,6 +104,7 @@ impl Call<'_> {
             Err(Errno(errno)) => -i64::from(errno),
         };
         memory::charge_again(charge);
+        slot.inspect(|slot| slot.set_unmanaged(false));
         kept().for_each(|descriptor| files::set_close_on_exec(descriptor, false));
         address_limit::unsettle();
         file_size::unsettle(sizes);
