@@ -174,8 +174,8 @@ impl Outside {
         let _ = self.word.fetch_update(AcqRel, Relaxed, begun);
     }
 
-    /// The request to the server of a slot, with the bytes to write.
-    pub fn asked(&self, slot: u32, bytes: &mut [u8]) -> Option<Request> {
+    /// The request to the server of a slot.
+    pub fn asked(&self, slot: u32) -> Option<Request> {
         let word = self.word.load(Acquire);
         let access = Access {
             slot: self.slot.load(Relaxed),
@@ -183,16 +183,16 @@ impl Outside {
             start: self.start.load(Relaxed),
             len: self.len.load(Relaxed).min(WINDOW as u32),
         };
-        if word & STATE != ASKED || access.slot != slot {
-            return None;
-        }
-        if access.manner.writes() {
-            for (to, from) in bytes.iter_mut().zip(&self.bytes[..access.len as usize]) {
-                *to = from.load(Relaxed);
-            }
-        }
+        let is_it = word & STATE == ASKED && access.slot == slot;
         // Otherwise another client has begun to write meanwhile.
-        (self.word.load(Acquire) == word).then_some(Request { access, word })
+        (is_it && self.word.load(Acquire) == word).then_some(Request { access, word })
+    }
+
+    /// Reads the bytes that a request is to write; false if its client waits no longer.
+    pub fn read_given(&self, request: &Request, bytes: &mut [u8]) -> bool {
+        let given = &self.bytes[..request.access.len as usize];
+        bytes.iter_mut().zip(given).for_each(|(to, from)| *to = from.load(Relaxed));
+        self.word.load(Acquire) == request.word
     }
 
     /// Answers a request, with the bytes that were read; not if its client waits no longer.
@@ -236,18 +236,19 @@ mod tests {
             Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let window = &control.outside;
         let mut seen = [0; 8];
-        assert!(window.asked(3, &mut seen).is_none());
+        assert!(window.asked(3).is_none());
         let turn = window.ask(&access(Manner::ForcedWrite), b"hello", None).unwrap();
         assert!(window.ask(&access(Manner::Read), b"", None).is_none(), "one at a time");
-        assert!(window.asked(4, &mut seen).is_none(), "another one's");
-        let request = window.asked(3, &mut seen).unwrap();
+        assert!(window.asked(4).is_none(), "another one's");
+        let request = window.asked(3).unwrap();
+        assert!(window.read_given(&request, &mut seen));
         assert_eq!((request.access, &seen[..5]), (access(Manner::ForcedWrite), &b"hello"[..]));
         assert_eq!(window.take(turn, &mut []), None);
         window.answer(&request, Answer::Copied(5), &[]);
         assert_eq!(window.take(turn, &mut []), Some(Answer::Copied(5)));
 
         let turn = window.ask(&access(Manner::Read), b"", None).unwrap();
-        let request = window.asked(3, &mut seen).unwrap();
+        let request = window.asked(3).unwrap();
         window.answer(&request, Answer::Copied(3), b"abcdef");
         let mut read = [0; 5];
         assert_eq!(window.take(turn, &mut read), Some(Answer::Copied(3)));
@@ -260,12 +261,13 @@ mod tests {
             Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let window = &control.outside;
         let late = window.ask(&access(Manner::Read), b"", None).unwrap();
-        let request = window.asked(3, &mut []).unwrap();
+        let request = window.asked(3).unwrap();
         window.give_up(late);
+        assert!(!window.read_given(&request, &mut []));
         let turn = window.ask(&access(Manner::Read), b"", None).unwrap();
         window.answer(&request, Answer::Copied(5), b"wrong");
         assert_eq!(window.take(turn, &mut [0; 5]), None);
-        let request = window.asked(3, &mut []).unwrap();
+        let request = window.asked(3).unwrap();
         window.answer(&request, Answer::Host(5), &[]);
         assert!(window.is_lost(late) && !window.is_lost(turn));
         assert_eq!(window.take(turn, &mut [0; 5]), Some(Answer::Host(5)));

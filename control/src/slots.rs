@@ -131,7 +131,7 @@ impl Slot {
 
     /// Whether somebody asks for frames: the server's answer to that.
     pub fn take_frames_asked(&self) -> bool {
-        self.frames_asked.swap(0, AcqRel) != 0
+        self.frames_asked.load(Relaxed) != 0 && self.frames_asked.swap(0, AcqRel) != 0
     }
 
     /// Whether the last access from outside got no answer: the next one need not wait long.

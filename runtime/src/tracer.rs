@@ -31,9 +31,7 @@ pub fn is_traced() -> bool {
 
 /// The same for another process of this namespace.
 pub fn is_process_traced(process: u32) -> bool {
-    let mut path = [0; 32];
-    let path = crate::files::path(&mut path, format_args!("/proc/{process}/status\0"));
-    path.and_then(|path| number_in(path, TRACER)) != Some(0)
+    number_of(process, TRACER) != Some(0)
 }
 
 /// Whether the program is not to be shown a signal that a tracee of this process stopped with.
@@ -100,13 +98,17 @@ fn raise(info: &Info) -> sys::Result {
 pub fn slot_of(thread: u32) -> Option<(u32, &'static Slot)> {
     let slots = &process::control()?.slots;
     let of_process = || {
-        let mut path = [0; 32];
-        let path = crate::files::path(&mut path, format_args!("/proc/{thread}/status\0"))?;
-        let process = number_in(path, b"Tgid:")?;
+        let process = number_of(thread, b"Tgid:")?;
         Some((process, slots.of(process)?))
     };
     let found = slots.of(thread).map(|slot| (thread, slot)).or_else(of_process);
     found.filter(|(_, slot)| !slot.is_unmanaged())
+}
+
+/// The number behind a name in the status of a thread.
+fn number_of(thread: u32, name: &[u8]) -> Option<u32> {
+    let mut path = [0; 32];
+    number_in(crate::files::path(&mut path, format_args!("/proc/{thread}/status\0"))?, name)
 }
 
 /// The number behind a name in a file of the host's, of which the beginning is looked at.

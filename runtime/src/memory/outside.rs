@@ -34,10 +34,13 @@ pub fn answer(thread: &Thread) -> bool {
     if asks {
         room::ask(room::Request::Frames);
     }
-    let mut bytes = alloc::vec![0; WINDOW];
     let window = &control.outside;
-    let Some(request) = window.asked(own, &mut bytes) else { return asks };
+    let Some(request) = window.asked(own) else { return asks };
     let Access { manner, start, len, .. } = request.access;
+    let mut bytes = alloc::vec![0; WINDOW];
+    if manner.writes() && !window.read_given(&request, &mut bytes) {
+        return true;
+    }
     let answer = match Forced::look(start, len.into()) {
         Forced::Host(len) => Answer::Host(len as u32),
         Forced::Managed(piece) => {
