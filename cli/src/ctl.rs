@@ -103,8 +103,8 @@ pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
 fn press(tree: &Tree, control: &Control) {
     let taken = control.slots.taken().max(1) as u64;
     let part = control.frames() / taken;
-    // A program that has not begun yet has no handler, and the signal's default action kills.
-    let runs = |slot: &Slot| slot.word.load(Relaxed) == ask::IDLE;
+    // A program that has not begun yet, or has no runtime, has no handler, and the signal's default action kills.
+    let runs = |slot: &Slot| slot.word.load(Relaxed) == ask::IDLE && !slot.is_unmanaged();
     let rich = control
         .slots
         .all_taken()

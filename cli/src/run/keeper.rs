@@ -99,6 +99,17 @@ impl Member {
             None => rustix::process::test_kill_process(self.process).is_err(),
         }
     }
+
+    /// A copy of one of its descriptors. `EBADF`: it has none of this number.
+    fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
+        let process = self.end.as_ref().ok_or(Errno::MFILE)?.as_raw_fd();
+        // SAFETY: the call takes numbers, and makes a descriptor.
+        match unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) } {
+            -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::PERM)),
+            // SAFETY: just made, and nobody else's.
+            made => Ok(unsafe { OwnedFd::from_raw_fd(made as i32) }),
+        }
+    }
 }
 
 struct Keeper<'a> {
@@ -248,12 +259,7 @@ impl<'a> Keeper<'a> {
                 self.short = true;
                 self.press(slot);
             }
-            // A program without a runtime would be killed by the signal.
-            Message::Serve { slot } => {
-                if self.control.slots.get(slot).is_some_and(|slot| !slot.is_unmanaged()) {
-                    self.signal(slot, SERVE_VALUE);
-                }
-            }
+            Message::Serve { slot } => self.signal(slot, SERVE_VALUE),
             Message::Exec { slot } => {
                 let asked = self.enrol(sender, slot).and_then(|()| self.seize(sender, slot));
                 let Some(found) = self.control.slots.get(slot) else { return };
@@ -274,32 +280,32 @@ impl<'a> Keeper<'a> {
         let others = self.control.slots.get(asking).and_then(Slot::memory);
         let richest =
             self.pressed.richest(&self.control.slots, others.unwrap_or(asking), self.kept());
-        if let Some(slot) = richest
-            && self.wake_server(slot).is_none()
-        {
+        let Some(slot) = richest else { return };
+        if self.is_unmanaged(slot) {
+            self.look_at_unmanaged(slot);
+        } else if self.wake_server(slot).is_none() {
             self.signal(slot, PRESS_VALUE);
         }
+    }
+
+    fn is_unmanaged(&self, slot: u32) -> bool {
+        self.control.slots.get(slot).is_some_and(Slot::is_unmanaged)
     }
 
     /// Asks a process's server for frames, if it has one: a tracer may have stopped all its threads.
     fn wake_server(&self, slot: u32) -> Option<()> {
         let asked = self.control.slots.get(slot)?;
         let number = asked.server_fd.load(Acquire);
-        let process = self.member_with(slot)?.end.as_ref()?;
-        if number < 0 {
-            return None;
-        }
-        // SAFETY: the call takes numbers, and makes a descriptor.
-        let raw = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
-        let raw = i32::try_from(raw).ok().filter(|raw| *raw >= 0)?;
-        // SAFETY: just made, and nobody else's.
-        let server = unsafe { OwnedFd::from_raw_fd(raw) };
+        let server = self.member_with(slot)?.descriptor(number).ok()?;
         asked.ask_for_frames();
         rustix::io::write(&server, &1_u64.to_ne_bytes()).ok().map(drop)
     }
 
     /// Sends a process a signal for its runtime, stopped or not.
     fn signal(&self, slot: u32, value: u64) {
+        if self.is_unmanaged(slot) {
+            return;
+        }
         let Some(member) = self.member_with(slot) else { return };
         // A program that has not begun yet has no handler, and the signal's default action kills.
         if self.traced.contains_key(&member.process.as_raw_nonzero().get()) {

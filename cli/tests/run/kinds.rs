@@ -46,6 +46,7 @@ fn a_memory_lives_as_long_as_somebody_uses_it() {
 fn accesses_from_another_process_are_the_kernel_s() {
     compare("peeked", "6M");
     compare("seized", "5M");
+    compare("outsider", "6M");
     compare("stored", "6M");
 }
 

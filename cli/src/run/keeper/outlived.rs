@@ -10,6 +10,7 @@ use pagefault_control::Slot;
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::process::Pid;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Keeper<'_> {
@@ -41,6 +42,34 @@ impl Keeper<'_> {
         self.control.slots.leave_memory(slot);
         self.look_at_memory(others);
         Ok(slot)
+    }
+
+    /// Frees what a process held that executes a program without a runtime, if its old memory is gone. Its
+    /// descriptors of ours are closed then.
+    pub(super) fn look_at_unmanaged(&mut self, slot: u32) {
+        let slots = &self.control.slots;
+        let (Some(found), Some(member)) = (slots.get(slot), self.members.get(&slot)) else {
+            return;
+        };
+        let copy = member.descriptor(found.control_fd.load(Relaxed));
+        let has_executed = match copy {
+            // The program may have opened a file of its own under the number.
+            Ok(copy) => !is_same_file(&copy, self.departed.file()),
+            Err(errno) => errno == Errno::BADF,
+        };
+        if !has_executed {
+            return;
+        }
+        if let Ok(new) = self.exchange_memory(slot) {
+            let set = |slot, unmanaged| {
+                if let Some(found) = self.control.slots.get(slot) {
+                    found.set_unmanaged(unmanaged);
+                }
+            };
+            // Others may go on in the old memory, with their runtime.
+            set(slot, new == slot);
+            set(new, true);
+        }
     }
 
     fn move_to_new_slot(&mut self, old: u32) -> Result<u32, Errno> {
@@ -129,4 +158,13 @@ impl Keeper<'_> {
         }
         true
     }
+}
+
+/// Whether two descriptors name one file.
+fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
+    let number = |file: BorrowedFd<'_>| {
+        rustix::fs::fstat(file).ok().map(|status| (status.st_dev, status.st_ino))
+    };
+    let one = number(one.as_fd());
+    one.is_some() && one == number(other.as_fd())
 }
