@@ -90,7 +90,8 @@ def link(depth):
 print(link(0))
 ";
     let stats = assert_fine(run(&scratch, &["--memory", "20M", "--swap", "ram:48M"], program));
-    assert!(number(&stats, "/swap/0/pages_in") > 4096, "{stats:#}");
+    // The deepest process reads 5,888 pages of which 5,120 fit.
+    assert!(number(&stats, "/swap/0/pages_in") >= 768, "{stats:#}");
 }
 
 /// Later processes need the space of killed ones.
@@ -99,8 +100,8 @@ fn what_killed_processes_had_compressed_is_given_back() {
     let scratch = Scratch::new("killed");
     let program = "
 def victim(full):
-    m = memory(3072)
-    fill(m, os.getpid() * 10000, 3072)
+    m = memory(6144)
+    fill(m, os.getpid() * 10000, 6144)
     os.write(full, b'x')
     signal.pause()
 keep = memory(1024)
@@ -116,7 +117,8 @@ for n in range(12):
 print(same(keep, 5, 1024))
 ";
     let stats = assert_fine(run(&scratch, &["--memory", "16M", "--swap", "ram:20M"], program));
-    assert!(number(&stats, "/swap/0/pages_out") > 12 * 1000, "{stats:#}");
+    // A victim has 2,048 pages more than fit, whatever the policy, so together they need more than the area has.
+    assert!(number(&stats, "/swap/0/pages_out") > 12 * 1500, "{stats:#}");
 }
 
 /// The keeper compresses on idle processors, so the first page may take a while.
