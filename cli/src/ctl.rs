@@ -3,7 +3,7 @@
 use crate::size::{Size, about};
 use crate::trees::{self, Tree};
 use crate::{complain, say, status};
-use pagefault_control::{Control, PRESS_SIGNAL, PRESS_VALUE, Slot, ask};
+use pagefault_control::{Control, RECLAIM_SIGNAL, RECLAIM_VALUE, Slot, ask};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
@@ -93,14 +93,14 @@ pub fn set(tree: &Tree, memory: Size) -> Result<(), Error> {
                 left: about(control.slots.charged() * 4096),
             });
         }
-        press(tree, &control);
+        request_reclaim(tree, &control);
         std::thread::sleep(PAUSE);
     }
     Ok(())
 }
 
 /// Asks every process above its share to evict.
-fn press(tree: &Tree, control: &Control) {
+fn request_reclaim(tree: &Tree, control: &Control) {
     let taken = control.slots.taken().max(1) as u64;
     let part = control.frames() / taken;
     // A program that has not begun yet, or has no runtime, has no handler, and the signal's default action kills.
@@ -112,13 +112,13 @@ fn press(tree: &Tree, control: &Control) {
     for pid in rich.map(|(_, slot)| slot.pid.load(Relaxed)).filter(|pid| *pid != 0) {
         // SAFETY: all zero bytes are a siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        info.si_signo = PRESS_SIGNAL;
+        info.si_signo = RECLAIM_SIGNAL;
         info.si_code = libc::SI_QUEUE;
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
-        unsafe { (&raw mut info).cast::<u64>().add(3).write(PRESS_VALUE) };
+        unsafe { (&raw mut info).cast::<u64>().add(3).write(RECLAIM_VALUE) };
         let Some(process) = tree.hold(pid) else { continue };
         let (process, at) = (process.as_raw_fd(), &raw const info);
         // SAFETY: the information outlives the call. If the process has ended, the call fails.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, PRESS_SIGNAL, at, 0) };
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, RECLAIM_SIGNAL, at, 0) };
     }
 }

@@ -1,5 +1,5 @@
-//! Finds the managed trees of this machine by their control memory: every process of a tree, its keeper
-//! and its front hold a descriptor of it.
+//! Finds the managed trees of this machine by their control memory: every process of a tree, its supervisor
+//! and its launcher hold a descriptor of it.
 
 use pagefault_control::{AttachError, Control, Mapped};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The keeper's process name.
-const KEEPER: &str = "pagefault-keep";
+/// The supervisor's process name.
+const SUPERVISOR: &str = "pagefault-keep";
 
 /// A managed tree.
 pub struct Tree {
@@ -29,7 +29,7 @@ pub struct Tree {
 struct Holder {
     pid: u32,
     path: PathBuf,
-    is_keeper: bool,
+    is_supervisor: bool,
 }
 
 /// Why no tree was found.
@@ -58,15 +58,15 @@ pub fn all() -> Vec<Tree> {
                 user,
                 holders: Vec::new(),
             });
-            tree.holders.push(Holder { pid, path, is_keeper: name(pid) == KEEPER });
+            tree.holders.push(Holder { pid, path, is_supervisor: name(pid) == SUPERVISOR });
         }
     }
     let mut trees: Vec<Tree> = found.into_values().collect();
     for tree in &mut trees {
         tree.holders.sort_by_key(|holder| holder.pid);
-        // The keeper lasts as long as the tree.
-        if let Some(keeper) = tree.holders.iter().find(|holder| holder.is_keeper) {
-            tree.path.clone_from(&keeper.path);
+        // The supervisor lasts as long as the tree.
+        if let Some(supervisor) = tree.holders.iter().find(|holder| holder.is_supervisor) {
+            tree.path.clone_from(&supervisor.path);
         }
     }
     trees.sort_by_key(Tree::first_pid);
@@ -78,7 +78,7 @@ pub fn pid(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|pid| *pid > 0).ok_or("a process ID is a positive number")
 }
 
-/// The tree of a process: the command's, its keeper's or a member's.
+/// The tree of a process: the command's, its supervisor's or a member's.
 pub fn of(pid: u32) -> Result<Tree, Error> {
     if !PathBuf::from(format!("/proc/{pid}")).exists() {
         return Err(Error::NoProcess(pid));

@@ -20,8 +20,8 @@ mod harness;
 mod killed;
 #[path = "run/kinds.rs"]
 mod kinds;
-#[path = "run/light.rs"]
-mod light;
+#[path = "run/passive.rs"]
+mod passive;
 #[path = "run/pool.rs"]
 mod pool;
 #[path = "run/programs.rs"]

@@ -16,7 +16,7 @@ pub struct Boot {
     pub control_len: u64,
     /// The descriptor of the control memory.
     pub control_fd: i32,
-    /// The socket to the keeper.
+    /// The socket to the supervisor.
     pub socket_fd: i32,
     /// The file of the runtime's code; −1 for none.
     pub code_fd: i32,

@@ -1,6 +1,6 @@
-//! The keeper's side: gives back the tree's memory that an ended process held.
+//! The supervisor's side: gives back the tree's memory that an ended process held.
 
-use crate::offload::{Charge, Desk};
+use crate::offload::{Charge, Mailbox};
 use crate::pool::SPAN;
 use crate::spans::{Spans, Word};
 use crate::{Control, EXTENT, MOST_AREAS, Plan, Shares};
@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::vec;
 use std::vec::Vec;
 
-/// Frames and spans of the tree, as the keeper releases them.
+/// Frames and spans of the tree, as the supervisor releases them.
 pub struct Departed {
     file: OwnedFd,
     plan: Plan,
@@ -68,7 +68,7 @@ impl Departed {
                 control.slots.end_share();
             }
         })?;
-        self.clear_desk(control, slot)?;
+        self.clear_mailbox(control, slot)?;
         let spans = Spans::new(self.spans.all());
         self.take_spans(self.plan.span_column(slot), |span| {
             let start = self.plan.pool().start + u64::from(span) * SPAN;
@@ -98,20 +98,20 @@ impl Departed {
         })
     }
 
-    /// Gives the memory of a process's desk back, if it had one. A compressor at work there finds
+    /// Gives the memory of a process's mailbox back, if it had one. A compressor at work there finds
     /// that its turn has ended.
-    fn clear_desk(&self, control: &Control, slot: u32) -> Result<(), Errno> {
-        let desk = self.plan.desk(slot);
+    fn clear_mailbox(&self, control: &Control, slot: u32) -> Result<(), Errno> {
+        let mailbox = self.plan.mailbox(slot);
         let mut bytes = [0; size_of::<Charge>()];
-        let at = desk.start + Desk::CHARGE as u64;
+        let at = mailbox.start + Mailbox::CHARGE as u64;
         if rustix::io::pread(&self.file, &mut bytes, at)? < bytes.len() {
             return Ok(());
         }
         let Some((area, bytes)) = Charge::from_bytes(bytes) else { return Ok(()) };
-        punch(&self.file, desk)?;
+        punch(&self.file, mailbox)?;
         // If the host does not take the memory back, the slot's next process uses it.
-        let _ = punch(&self.file, self.plan.desk_pages(slot));
-        control.offload.uncharge_desk(&control.pool, area, bytes.into());
+        let _ = punch(&self.file, self.plan.mailbox_pages(slot));
+        control.offload.uncharge_mailbox(&control.pool, area, bytes.into());
         Ok(())
     }
 

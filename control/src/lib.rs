@@ -1,11 +1,11 @@
-//! The control memory that `pagefault run`, its keeper and the programs of the tree share.
+//! The control memory that `pagefault run`, its supervisor and the programs of the tree share.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `boot` | the boot block: what a runtime needs to start |
 //! | `config` | the configuration of the memory manager |
-//! | `offload` | pages on their way into compressed memory, which the keeper's compressor compresses |
-//! | `message` | the messages to the keeper |
+//! | `offload` | pages on their way into compressed memory, which the supervisor's compressor compresses |
+//! | `message` | the messages to the supervisor |
 //! | `pool`, `areas` | the compressed memory of the tree; its swap files |
 //! | `spans` | the parts of both, and which process holds which |
 //! | `shares` | frames that several processes of the tree share after a fork |
@@ -14,7 +14,7 @@
 //! | `events` | the rings of events, for `--report` and `--trace` |
 //! | `histogram`, `text` | durations and text in shared memory |
 //! | `mapped` | the command's side: makes the shared memory and maps it |
-//! | `departed` | the keeper's side: frees what a dead process held |
+//! | `departed` | the supervisor's side: frees what a dead process held |
 //!
 //! The memory is a memfd that every process maps. Each process writes its statistics there at once, so they
 //! are complete however a program ends. All sides are built from this package and share its layout;
@@ -36,10 +36,10 @@ mod boot;
 mod config;
 #[cfg(feature = "std")]
 mod departed;
-#[cfg(feature = "std")]
-mod desks;
 mod events;
 mod histogram;
+#[cfg(feature = "std")]
+mod mailboxes;
 #[cfg(feature = "std")]
 mod mapped;
 mod message;
@@ -58,14 +58,14 @@ pub use config::{Calls, Delivery, MOST_AREAS, TooLong};
 pub use config::{Config, Storage, SwapSpec};
 #[cfg(feature = "std")]
 pub use departed::{Departed, PunchExtent};
-#[cfg(feature = "std")]
-pub use desks::Desks;
 pub use events::{Happening, Kind, Next, RECORDS, Ring};
 pub use histogram::Histogram;
 #[cfg(feature = "std")]
+pub use mailboxes::Mailboxes;
+#[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
-pub use message::{Message, PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE};
-pub use offload::{Desk, Job, Offload, PLACE, PLACES};
+pub use message::{Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
+pub use offload::{Job, Mailbox, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
 pub use slots::{Birth, MOST_PROCESSES, Slot, Slots, Ticket, ask};
@@ -95,7 +95,7 @@ pub struct Control {
     /// 1 while there is a reader of events.
     observed: AtomicU32,
     /// The number of the process that the user started, which waits for the program.
-    pub front: AtomicU32,
+    pub launcher: AtomicU32,
     /// The counters of all processes.
     pub counters: Counters,
     /// A futex: the state of the tree, one of [`tree`].
@@ -114,13 +114,13 @@ pub struct Control {
 
 /// The values of [`Control::tree`].
 pub mod tree {
-    /// The program runs, or the keeper has not seen its end.
+    /// The program runs, or the supervisor has not seen its end.
     pub const RUNS: u32 = 0;
-    /// The program has ended, but other processes of the tree have not: the keeper stays.
+    /// The program has ended, but other processes of the tree have not: the supervisor stays.
     pub const OUTLIVES: u32 = 1;
-    /// No process is left: the keeper ends.
+    /// No process is left: the supervisor ends.
     pub const GONE: u32 = 2;
-    /// The keeper was killed, and a process that needed it has stopped itself.
+    /// The supervisor was killed, and a process that needed it has stopped itself.
     pub const UNKEPT: u32 = 3;
 }
 
@@ -318,7 +318,7 @@ pub struct Counters {
     pub uncompressed_bytes: Count,
     /// See [`Counters::uncompressed_bytes`].
     pub compressed_bytes: Count,
-    /// The compressed pages that the keeper compressed.
+    /// The compressed pages that the supervisor compressed.
     pub offloaded: Count,
     /// Pages that were evicted.
     pub evicted: Count,

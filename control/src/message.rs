@@ -1,9 +1,9 @@
-//! The messages of the tree's processes to the keeper.
+//! The messages of the tree's processes to the supervisor.
 //!
 //! A message is one packet on the socket. The host adds the sender's credentials, which identify
 //! the process, so no process can speak for another.
 
-/// A message to the keeper.
+/// A message to the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The thread named in the slot is about to execute a program. It waits on the slot's word
@@ -18,7 +18,7 @@ pub enum Message {
         slot: u32,
     },
     /// The sender is short of frames: the process with the most should give some up.
-    Press {
+    Reclaim {
         /// The sender's slot.
         slot: u32,
     },
@@ -49,7 +49,7 @@ impl Message {
             Self::Exec { slot } => (1_u32, slot),
             Self::Cancel { slot } => (2, slot),
             Self::Born { slot } => (3, slot),
-            Self::Press { slot } => (4, slot),
+            Self::Reclaim { slot } => (4, slot),
             Self::Compress { slot } => (5, slot),
             Self::Serve { slot } => (6, slot),
         };
@@ -64,7 +64,7 @@ impl Message {
             1 => Some(Self::Exec { slot }),
             2 => Some(Self::Cancel { slot }),
             3 => Some(Self::Born { slot }),
-            4 => Some(Self::Press { slot }),
+            4 => Some(Self::Reclaim { slot }),
             5 => Some(Self::Compress { slot }),
             6 => Some(Self::Serve { slot }),
             _ => None,
@@ -72,12 +72,12 @@ impl Message {
     }
 }
 
-/// The signal by which the keeper asks a process to give up frames: `SIGSYS`, which the runtime
+/// The signal by which the supervisor asks a process to give up frames: `SIGSYS`, which the runtime
 /// handles and never blocks. The signal kills by default, so it only goes to a process with frames,
 /// whose runtime has begun.
-pub const PRESS_SIGNAL: i32 = 31;
+pub const RECLAIM_SIGNAL: i32 = 31;
 /// The signal's value, which distinguishes it from the program's own signals.
-pub const PRESS_VALUE: u64 = 0x7066_7072_6573_7331;
+pub const RECLAIM_VALUE: u64 = 0x7066_7072_6573_7331;
 /// The value of the same signal where it asks a process to start its server.
 pub const SERVE_VALUE: u64 = 0x7066_7365_7276_6531;
 

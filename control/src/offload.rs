@@ -1,6 +1,6 @@
-//! Pages on their way into compressed memory, which the keeper's compressor compresses.
+//! Pages on their way into compressed memory, which the supervisor's compressor compresses.
 //!
-//! Each process has a *desk* of [`PLACES`] places behind [`Control`](crate::Control) in the shared
+//! Each process has a *mailbox* of [`PLACES`] places behind [`Control`](crate::Control) in the shared
 //! file. The owner copies a page to a place and hands it over. The tree's only compressor puts the
 //! compressed bytes beside it. The owner takes them into its part of the pool. The owner never
 //! waits: it may read the page, take it back, or hand over another one at any time, and it
@@ -14,13 +14,13 @@ use crate::PoolUse;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// The places of a desk.
+/// The places of a mailbox.
 pub const PLACES: usize = 64;
 /// The bytes of a place: the page, and then its compressed form.
 pub const PLACE: u64 = 2 * 4096;
 
-/// All desks together take at most this fraction of the pool.
-const DESKS: u64 = 8;
+/// All mailboxes together take at most this fraction of the pool.
+const MAILBOXES: u64 = 8;
 
 /// Empty, or a result that was taken.
 const FREE: u64 = 0;
@@ -37,18 +37,18 @@ const LEN_BITS: u64 = 0x3fff;
 /// The shift of the turn.
 const TURN: u32 = 16;
 
-/// The states of a desk's places.
+/// The states of a mailbox's places.
 #[repr(C)]
-pub struct Desk {
+pub struct Mailbox {
     words: [AtomicU64; PLACES],
     charge: Charge,
 }
 
-/// The owner's charge to the pool for a desk.
+/// The owner's charge to the pool for a mailbox.
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Charge {
-    /// [`USED`], the number of the area, and above it the bytes; 0 if the desk has no memory.
+    /// [`USED`], the number of the area, and above it the bytes; 0 if the mailbox has no memory.
     word: AtomicU64,
 }
 
@@ -81,8 +81,8 @@ impl Job {
     }
 }
 
-impl Desk {
-    /// Makes every place free, before the owner uses the desk.
+impl Mailbox {
+    /// Makes every place free, before the owner uses the mailbox.
     pub fn clear(&self) {
         (0..PLACES).for_each(|place| self.take_back(place));
     }
@@ -127,11 +127,11 @@ impl Desk {
         self.words[job.place].compare_exchange(job.word, done, Release, Relaxed).is_ok()
     }
 
-    /// The offset of the charge in a desk.
+    /// The offset of the charge in a mailbox.
     #[cfg(feature = "std")]
     pub(crate) const CHARGE: usize = core::mem::offset_of!(Self, charge);
 
-    /// Notes that the desk has memory, and its charge to an area of the pool, so that the keeper
+    /// Notes that the mailbox has memory, and its charge to an area of the pool, so that the supervisor
     /// can take both back.
     pub fn note_charge(&self, area: usize, bytes: u32) {
         self.charge.word.store(Charge::word(area, bytes), Release);
@@ -145,10 +145,10 @@ pub struct Offload {
     stage: AtomicU32,
     /// A futex: 1 while the compressor sleeps.
     asleep: AtomicU32,
-    /// One bit for each slot whose desk may have a page that waits.
+    /// One bit for each slot whose mailbox may have a page that waits.
     waiting: [AtomicU64; crate::MOST_PROCESSES / 64],
-    /// The bytes charged for desks.
-    desks: AtomicU64,
+    /// The bytes charged for mailboxes.
+    mailboxes: AtomicU64,
 }
 
 /// The state of the compressor.
@@ -169,7 +169,7 @@ impl Offload {
         self.stage.load(Acquire) == stage::RUNS
     }
 
-    /// Whether the caller is the first to need the compressor, and so must ask the keeper for it.
+    /// Whether the caller is the first to need the compressor, and so must ask the supervisor for it.
     pub fn is_to_be_asked_for(&self) -> bool {
         self.stage.load(Relaxed) == stage::IDLE
             && self.stage.compare_exchange(stage::IDLE, stage::ASKED, Relaxed, Relaxed).is_ok()
@@ -185,28 +185,28 @@ impl Offload {
         self.stage.store(stage::NONE, Release);
     }
 
-    /// Charges a desk to an area of at most `limit` bytes. All desks together get a part of the
+    /// Charges a mailbox to an area of at most `limit` bytes. All mailboxes together get a part of the
     /// area, and compressed pages the rest.
-    pub fn charge_desk(&self, pool: &PoolUse, area: usize, bytes: u64, limit: u64) -> bool {
-        let more = |used: u64| Some(used + bytes).filter(|used| *used <= limit / DESKS);
-        if self.desks.fetch_update(Relaxed, Relaxed, more).is_err() {
+    pub fn charge_mailbox(&self, pool: &PoolUse, area: usize, bytes: u64, limit: u64) -> bool {
+        let more = |used: u64| Some(used + bytes).filter(|used| *used <= limit / MAILBOXES);
+        if self.mailboxes.fetch_update(Relaxed, Relaxed, more).is_err() {
             return false;
         }
         let charged = pool.charge_bytes(area, bytes, limit);
         if !charged {
-            self.desks.fetch_sub(bytes, Relaxed);
+            self.mailboxes.fetch_sub(bytes, Relaxed);
         }
         charged
     }
 
-    /// Takes back the charge for a desk.
-    pub fn uncharge_desk(&self, pool: &PoolUse, area: usize, bytes: u64) {
+    /// Takes back the charge for a mailbox.
+    pub fn uncharge_mailbox(&self, pool: &PoolUse, area: usize, bytes: u64) {
         let less = |used: u64| used.checked_sub(bytes);
-        let _ = self.desks.fetch_update(Relaxed, Relaxed, less);
+        let _ = self.mailboxes.fetch_update(Relaxed, Relaxed, less);
         pool.uncharge_bytes(area, bytes);
     }
 
-    /// Notes that a page waits on the desk of a slot.
+    /// Notes that a page waits on the mailbox of a slot.
     pub fn announce(&self, slot: u32) {
         let (word, bit) =
             (&self.waiting[slot as usize / 64 % self.waiting.len()], 1 << (slot % 64));
@@ -235,7 +235,7 @@ impl Offload {
         self.asleep.store(0, SeqCst);
     }
 
-    /// Takes the slots whose desks may have work, one after the other.
+    /// Takes the slots whose mailboxes may have work, one after the other.
     pub fn take_waiting(&self) -> impl Iterator<Item = u32> {
         (0_u32..).zip(&self.waiting).flat_map(|(number, word)| {
             let found = if word.load(SeqCst) == 0 { 0 } else { word.swap(0, SeqCst) };
@@ -248,39 +248,39 @@ impl Offload {
 mod tests {
     use super::*;
 
-    fn desk() -> Desk {
+    fn mailbox() -> Mailbox {
         let words = [const { AtomicU64::new(0) }; PLACES];
-        Desk { words, charge: Charge::default() }
+        Mailbox { words, charge: Charge::default() }
     }
 
     #[test]
     fn a_page_goes_to_the_compressor_and_its_result_comes_back() {
-        let desk = desk();
-        assert_eq!(desk.begin(0), None);
-        desk.hand_over(5);
-        assert_eq!(desk.result(5), None);
-        let job = desk.begin(0).unwrap();
-        assert_eq!((job.place(), desk.begin(0)), (5, None));
-        assert!(desk.finish(job, 4096));
-        assert_eq!(desk.result(5), Some(4096));
-        desk.take_back(5);
-        assert_eq!((desk.result(5), desk.begin(0)), (None, None));
+        let mailbox = mailbox();
+        assert_eq!(mailbox.begin(0), None);
+        mailbox.hand_over(5);
+        assert_eq!(mailbox.result(5), None);
+        let job = mailbox.begin(0).unwrap();
+        assert_eq!((job.place(), mailbox.begin(0)), (5, None));
+        assert!(mailbox.finish(job, 4096));
+        assert_eq!(mailbox.result(5), Some(4096));
+        mailbox.take_back(5);
+        assert_eq!((mailbox.result(5), mailbox.begin(0)), (None, None));
     }
 
     #[test]
     fn a_result_that_comes_too_late_is_for_nobody() {
-        let desk = desk();
-        desk.hand_over(0);
-        let late = desk.begin(0).unwrap();
-        desk.take_back(0);
-        assert!(!desk.finish(late, 100));
-        desk.hand_over(0);
-        assert!(!desk.finish(late, 100));
-        let next = desk.begin(0).unwrap();
-        assert!(!desk.finish(late, 100));
-        assert!(desk.finish(next, 200));
-        assert_eq!(desk.result(0), Some(200));
-        assert!(!desk.finish(late, 100));
+        let mailbox = mailbox();
+        mailbox.hand_over(0);
+        let late = mailbox.begin(0).unwrap();
+        mailbox.take_back(0);
+        assert!(!mailbox.finish(late, 100));
+        mailbox.hand_over(0);
+        assert!(!mailbox.finish(late, 100));
+        let next = mailbox.begin(0).unwrap();
+        assert!(!mailbox.finish(late, 100));
+        assert!(mailbox.finish(next, 200));
+        assert_eq!(mailbox.result(0), Some(200));
+        assert!(!mailbox.finish(late, 100));
     }
 
     #[test]

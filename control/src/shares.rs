@@ -1,13 +1,13 @@
 //! Frames that several processes of the tree share after a fork.
 //!
 //! A share is a number; its word says how many processes are in it, 0 for a free one. Each process
-//! has a *column*: for each of its frames, the share that it is in, or 0. The keeper reads the
+//! has a *column*: for each of its frames, the share that it is in, or 0. The supervisor reads the
 //! column of a killed process, and leaves its shares on its behalf.
 //!
 //! Both lie behind [`Control`] in the same file, like the compressed memory
 //! ([`Spans`](crate::Spans)). Only used parts of the file take memory.
 
-use crate::offload::{Desk, PLACE, PLACES};
+use crate::offload::{Mailbox, PLACE, PLACES};
 use crate::pool::SPAN;
 use crate::{Control, FilePlan, MOST_AREAS, Ring};
 use core::ops::Range;
@@ -82,23 +82,23 @@ impl Plan {
         FilePlan::new(self.pool().end, self.pages)
     }
 
-    /// The desk of a slot.
-    pub fn desk(&self, slot: u32) -> Range<u64> {
-        let len = (size_of::<Desk>() as u64).next_multiple_of(PAGE);
+    /// The mailbox of a slot.
+    pub fn mailbox(&self, slot: u32) -> Range<u64> {
+        let len = (size_of::<Mailbox>() as u64).next_multiple_of(PAGE);
         let start = self.files().end() + u64::from(slot) * len;
         start..start + len
     }
 
-    /// The pages of the places of a slot's desk, and their results.
-    pub fn desk_pages(&self, slot: u32) -> Range<u64> {
+    /// The pages of the places of a slot's mailbox, and their results.
+    pub fn mailbox_pages(&self, slot: u32) -> Range<u64> {
         let len = PLACES as u64 * PLACE;
-        let start = self.desk(crate::MOST_PROCESSES as u32).start + slot as u64 * len;
+        let start = self.mailbox(crate::MOST_PROCESSES as u32).start + slot as u64 * len;
         start..start + len
     }
 
     /// The length of the file without rings.
     pub fn file_len(&self) -> u64 {
-        self.desk_pages(crate::MOST_PROCESSES as u32).start
+        self.mailbox_pages(crate::MOST_PROCESSES as u32).start
     }
 
     /// The ring of a slot, in a file that has room for rings.
@@ -182,10 +182,10 @@ mod tests {
         assert!(plan.pool().start >= plan.span_column(crate::MOST_PROCESSES as u32 - 1).end);
         assert_eq!(plan.pool().end - plan.pool().start, 32 << 20);
         assert_eq!(plan.files().words(0).start, plan.pool().end);
-        assert_eq!(plan.desk(0).start, plan.files().end());
-        assert_eq!(plan.desk(1).start, plan.desk(0).end);
-        assert!(plan.desk_pages(0).start >= plan.desk(crate::MOST_PROCESSES as u32 - 1).end);
-        assert_eq!(plan.file_len(), plan.desk_pages(crate::MOST_PROCESSES as u32 - 1).end);
+        assert_eq!(plan.mailbox(0).start, plan.files().end());
+        assert_eq!(plan.mailbox(1).start, plan.mailbox(0).end);
+        assert!(plan.mailbox_pages(0).start >= plan.mailbox(crate::MOST_PROCESSES as u32 - 1).end);
+        assert_eq!(plan.file_len(), plan.mailbox_pages(crate::MOST_PROCESSES as u32 - 1).end);
         assert!(plan.column_len() >= (u64::from(plan.frames()) + 1) * 4);
     }
 

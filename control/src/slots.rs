@@ -13,9 +13,9 @@ pub mod ask {
     pub const IDLE: u32 = 0;
     /// The process wants to execute a program.
     pub const ASKED: u32 = 1;
-    /// The keeper waits for the exec.
+    /// The supervisor waits for the exec.
     pub const SEIZED: u32 = 2;
-    /// The keeper refuses; [`Slot::error`](super::Slot::error) says why.
+    /// The supervisor refuses; [`Slot::error`](super::Slot::error) says why.
     pub const REFUSED: u32 = 3;
 }
 
@@ -24,7 +24,7 @@ pub mod ask {
 pub struct Slot {
     /// 0 free, 1 taken.
     state: AtomicU32,
-    /// The process's number as the keeper sees it; 0 until the keeper knows it.
+    /// The process's number as the supervisor sees it; 0 until the supervisor knows it.
     pub pid: AtomicU32,
     /// A futex: one of [`ask`].
     pub word: AtomicU32,
@@ -36,7 +36,7 @@ pub struct Slot {
     pub mask: AtomicU64,
     /// The descriptor of the control memory in this process.
     pub control_fd: AtomicI32,
-    /// The socket to the keeper in this process.
+    /// The socket to the supervisor in this process.
     pub socket_fd: AtomicI32,
     /// The file of the runtime's code in this process; −1 for none.
     pub code_fd: AtomicI32,
@@ -50,7 +50,7 @@ pub struct Slot {
     frames_asked: AtomicU32,
     /// 1 if the last access from outside got no answer.
     unserved: AtomicU32,
-    /// The host's error number if the keeper refused.
+    /// The host's error number if the supervisor refused.
     pub error: AtomicI32,
     /// The soft limit of descriptors that the program sees; the real one may be higher.
     pub nofile_soft: AtomicU64,
@@ -69,7 +69,7 @@ pub struct Slot {
     /// The ticket of the taker of the slot; then its child's number, as the parent sees it.
     forked: AtomicU32,
     /// 1 while the host manages the process's pages.
-    light: AtomicU32,
+    passive: AtomicU32,
     /// One more than the slot that the process's memory is charged to, if that is another process's, as
     /// for a `vfork` child. 0 while the slot is free, so that its next process shares nothing.
     memory: AtomicU32,
@@ -86,16 +86,16 @@ pub struct Ticket(u32);
 /// The bit of a ticket that no process number has.
 const TICKET: u32 = 1 << 31;
 
-/// How the keeper comes to know a process that shares the memory of another one.
+/// How the supervisor comes to know a process that shares the memory of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Birth {
     /// By the process ID that the host writes into its slot ([`Slot::number`]) before it can run.
     Numbered,
-    /// By its own message to the keeper.
+    /// By its own message to the supervisor.
     Told,
 }
 
-/// In [`Slot::memory`]: the process sends the keeper a message.
+/// In [`Slot::memory`]: the process sends the supervisor a message.
 const TOLD: u32 = 1 << 31;
 
 impl Slot {
@@ -105,13 +105,13 @@ impl Slot {
     }
 
     /// Whether the host manages the process's pages, and answers its faults.
-    pub fn is_light(&self) -> bool {
-        self.light.load(Relaxed) != 0
+    pub fn is_passive(&self) -> bool {
+        self.passive.load(Relaxed) != 0
     }
 
     /// Sets who manages the process's pages.
-    pub fn set_light(&self, light: bool) {
-        self.light.store(light.into(), Relaxed);
+    pub fn set_passive(&self, passive: bool) {
+        self.passive.store(passive.into(), Relaxed);
     }
 
     /// Whether the process has executed a program without a runtime: its memory is the host's alone.
@@ -164,13 +164,13 @@ impl Slot {
         self.is_shared.load(Acquire) != 0
     }
 
-    /// Whether the process will send the keeper a message.
+    /// Whether the process will send the supervisor a message.
     pub fn is_told_of(&self) -> bool {
         self.memory.load(Acquire) & TOLD != 0
     }
 
-    /// Claims the duty to free the slot of a child that the keeper does not know yet. The parent, which
-    /// has its ticket or process ID, and the keeper may both try; returns whether the caller is the one.
+    /// Claims the duty to free the slot of a child that the supervisor does not know yet. The parent, which
+    /// has its ticket or process ID, and the supervisor may both try; returns whether the caller is the one.
     pub fn claim(&self, ticket: Option<Ticket>, number: u32) -> bool {
         let ticket = ticket.map(|ticket| ticket.0);
         let mut words = ticket.into_iter().chain((number != 0).then_some(number));
@@ -195,13 +195,13 @@ impl Slot {
         own.into_iter().chain(&self.addresses_below).chain(&self.data_below)
     }
 
-    /// Notes a child's process ID as its parent sees it, if the keeper sees the same. Does nothing if
+    /// Notes a child's process ID as its parent sees it, if the supervisor sees the same. Does nothing if
     /// the slot has been freed since, and perhaps taken again.
     pub fn set_forked(&self, ticket: Ticket, number: u32) {
         let _ = self.forked.compare_exchange(ticket.0, number, AcqRel, Relaxed);
     }
 
-    /// The number of a child that the keeper does not know yet.
+    /// The number of a child that the supervisor does not know yet.
     pub fn unborn(&self) -> Option<u32> {
         let number = Some(self.forked.load(Acquire)).filter(|word| (1..TICKET).contains(word));
         number.filter(|_| self.is_taken() && self.pid.load(Relaxed) == 0)
@@ -268,7 +268,7 @@ impl Slots {
             slot.unserved.store(0, Relaxed);
             slot.frames_asked.store(0, Relaxed);
             slot.unmanaged.store(0, Relaxed);
-            slot.light.store(0, Relaxed);
+            slot.passive.store(0, Relaxed);
             slot.file_size_below.store(0, Relaxed);
             slot.addresses_below
                 .iter()
@@ -412,12 +412,12 @@ impl Slots {
         (0..).zip(self.used()).filter(|(_, slot)| slot.is_taken())
     }
 
-    /// The slots of children that the keeper does not know yet, and their numbers.
+    /// The slots of children that the supervisor does not know yet, and their numbers.
     pub fn unborn(&self) -> impl Iterator<Item = (u32, u32)> {
         (0..).zip(self.used()).filter_map(|(slot, found)| Some((slot, found.unborn()?)))
     }
 
-    /// The slot of a process, by its number as the keeper sees it, or will see it.
+    /// The slot of a process, by its number as the supervisor sees it, or will see it.
     pub fn of(&self, process: u32) -> Option<&Slot> {
         self.get(self.number_of(process)?)
     }
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_unborn_until_the_keeper_has_heard_of_it() {
+    fn a_child_is_unborn_until_the_supervisor_has_heard_of_it() {
         let (_file, control) =
             Control::create(Plan::new(64 << 20, 0, [0; crate::MOST_AREAS])).unwrap();
         let slots = &control.slots;

@@ -5,7 +5,7 @@
 //! reading there, and each writes to other spans until it is a sole holder again. The last holder
 //! that releases a span gives its memory, or its blocks, back.
 //!
-//! Each process has a *column* of bits, one for each span that it holds. The keeper reads the
+//! Each process has a *column* of bits, one for each span that it holds. The supervisor reads the
 //! column of an ended process and releases its spans. Nothing here is a lock. A process that is
 //! killed between two steps may leave a span without a holder that stays unused, never one with two
 //! sole holders. The tests try all orders of the steps, with a kill at each.
@@ -143,7 +143,7 @@ impl<'a> Holder<'a> {
     /// and returns the area that the span was charged to.
     pub fn leave(&self, span: u32, give_back: impl FnOnce()) -> Option<usize> {
         let (bits, bit) = self.bit(span);
-        // A sole holder keeps its bit until the memory is given back, so that the keeper can
+        // A sole holder keeps its bit until the memory is given back, so that the supervisor can
         // continue if this process is killed. If there are other holders, the bit must go before
         // the count in the span's word.
         if !self.spans.is_sole(span) {

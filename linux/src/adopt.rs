@@ -4,7 +4,7 @@
 //! started the program, or another thread stored to them between `mmap` and the registration. After
 //! the registration the kernel fills no page by itself, so one search finds them all.
 
-use crate::frame::{Held, Home};
+use crate::frame::{Held, Location};
 use crate::host::{self, PAGE};
 use crate::machine::{LinuxMachine, Shared};
 use crate::place::{Batch, Refilled};
@@ -176,14 +176,14 @@ impl Shared {
     fn claim(&self, space: &SpaceCore, address: VirtAddr, frame: Frame) -> bool {
         let Some(page) = space.page_of(address) else { return false };
         let Some(held) = self.frames.try_hold(frame) else { return false };
-        debug_assert_eq!(held.home(), Home::Zero);
+        debug_assert_eq!(held.location(), Location::Zero);
         // An unknown page was never write-protected.
         self.note_standing(space, page, &held, Mapped::Writable);
         true
     }
 
-    /// Write-protects the pages of a run whose entries forbid stores: a home that says otherwise would let an
-    /// eviction store to a page of a mapping that the host has read-only.
+    /// Write-protects the pages of a run whose entries forbid stores: a location that says otherwise would
+    /// let an eviction store to a page of a mapping that the host has read-only.
     fn forbid_stores(&self, space: &SpaceCore, run: Range<u64>) {
         let mut batch = Batch::new(self, space);
         for address in run.step_by(PAGE).map(VirtAddr) {
@@ -201,11 +201,11 @@ impl Shared {
     /// another thread holds the frame.
     fn claim_copy(&self, taken: &Taken, frame: Frame) -> bool {
         let Some(held) = self.frames.try_hold(frame) else { return false };
-        debug_assert_eq!(held.home(), Home::Zero);
+        debug_assert_eq!(held.location(), Location::Zero);
         let slot = self.buffers.take();
         // SAFETY: both are whole pages, and the buffer just taken is nobody else's.
         unsafe { self.buffers.page(slot).copy_from_nonoverlapping(taken.0, 1) };
-        held.set_home(Home::Buffer(slot));
+        held.set_location(Location::Buffer(slot));
         true
     }
 
@@ -221,19 +221,19 @@ impl Shared {
         held: &Held<'_>,
         mapped: Mapped,
     ) -> Result<Refilled, Errno> {
-        let (home, host) = (held.home(), space.host_of(page));
+        let (location, host) = (held.location(), space.host_of(page));
         self.descriptor.write_protect(host..host + PAGE as u64, Mapped::WriteProtected)?;
         let stored_to = matches!(space.table.entry(page), Entry::Present { dirty: true, .. });
-        let fresh = matches!(home, Home::Zero | Home::Blank);
+        let fresh = matches!(location, Location::Zero | Location::Blank);
         // SAFETY: both are whole pages: one stands where the memory manager has a region that may
         // be read and is write-protected, the other stays while the frame is held.
-        let same = || unsafe { *(host as *const Page) == *self.parked_page(home) };
+        let same = || unsafe { *(host as *const Page) == *self.parked_page(location) };
         let loses_nothing = fresh && stored_to || same();
         if !loses_nothing {
             return Err(Errno::EXIST);
         }
         self.note_standing(space, page, held, Mapped::WriteProtected);
-        if let Home::Buffer(slot) = home {
+        if let Location::Buffer(slot) = location {
             self.buffers.give(slot, &self.sweep);
         }
         match mapped {
@@ -244,7 +244,7 @@ impl Shared {
 
     fn note_standing(&self, space: &SpaceCore, page: usize, held: &Held<'_>, mapped: Mapped) {
         space.table.set_shown(page, held.frame());
-        held.set_home(Home::At(space.host_of(page), mapped));
+        held.set_location(Location::At(space.host_of(page), mapped));
         self.counters.add(Counter::Installed, 1);
     }
 }

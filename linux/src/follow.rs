@@ -3,7 +3,7 @@
 //!
 //! The caller ensures that no other thread is inside the memory manager meanwhile.
 
-use crate::frame::Home;
+use crate::frame::Location;
 use crate::machine::Shared;
 use crate::space::{LinuxSpace, SpaceCore};
 use crate::stats::Counter;
@@ -21,7 +21,7 @@ impl LinuxSpace {
     pub unsafe fn forget(&self, range: Range<VirtAddr>) {
         let counters = &self.core.shared.counters;
         self.each_standing(&range, |held, _| {
-            held.set_home(Home::Blank);
+            held.set_location(Location::Blank);
             counters.add(Counter::Dropped, 1);
         });
     }
@@ -33,19 +33,19 @@ impl LinuxSpace {
     ///
     /// # Safety
     /// The host has moved the pages, and no other thread is inside the memory manager.
-    pub unsafe fn rehome(&self, range: Range<VirtAddr>, to: VirtAddr) -> Result<(), Errno> {
+    pub unsafe fn relocate(&self, range: Range<VirtAddr>, to: VirtAddr) -> Result<(), Errno> {
         let core = &self.core;
         let mut result = Ok(());
         let (from, to) = (range.start.value(), to.value());
         self.each_standing(&range, |held, host| {
-            let Home::At(_, mapped) = held.home() else { return };
+            let Location::At(_, mapped) = held.location() else { return };
             let new = host - from + to;
             let moved = core.page_of(VirtAddr(new)).ok_or(Errno::INVAL).and_then(|page| {
                 let _leaf = core.table.lock(page).map_err(|error| error.errno)?;
                 core.table.set_shown(page, held.frame());
                 Ok(())
             });
-            held.set_home(Home::At(new, mapped));
+            held.set_location(Location::At(new, mapped));
             let protected = match mapped {
                 Mapped::Writable => Ok(()),
                 Mapped::WriteProtected => {
@@ -73,10 +73,11 @@ impl LinuxSpace {
         };
         let hosts = core.host_of(first)..core.host_of(last) + PAGE_SIZE;
         let mut visit = |frame: Frame| {
-            let inside = |home| matches!(home, Home::At(host, _) if hosts.contains(&host));
+            let inside =
+                |location| matches!(location, Location::At(host, _) if hosts.contains(&host));
             if inside(shared.frames.peek(frame)) {
                 let held = shared.frames.hold(frame);
-                if let Home::At(host, _) = held.home()
+                if let Location::At(host, _) = held.location()
                     && hosts.contains(&host)
                 {
                     f(&held, host);

@@ -6,7 +6,7 @@
 //! an unmanaged child. A machine that a child inherits but does not continue is inert: the child's
 //! faults are not ours, and the parent's userfaultfd and threads stay untouched.
 
-use crate::frame::Home;
+use crate::frame::Location;
 use crate::machine::LinuxMachine;
 use crate::probe::ProbeError;
 use crate::quota::ChildShares;
@@ -121,7 +121,7 @@ impl LinuxMachine {
         let shared = &self.shared;
         let protected = (0..shared.frames.used()).filter_map(|number| {
             match shared.frames.peek(Frame(number)) {
-                Home::At(host, Mapped::WriteProtected) => Some(host),
+                Location::At(host, Mapped::WriteProtected) => Some(host),
                 _ => None,
             }
         });

@@ -1,6 +1,6 @@
 //! The frames: the place of each one's content, and which are free.
 //!
-//! A frame of this machine is a number with a *home*. Its content is at the one host address where
+//! A frame of this machine is a number with a *location*. Its content is at the one host address where
 //! it is mapped, or parked in a [buffer](crate::buffer) of the manager's own, or nowhere as long as
 //! it is all zeros.
 //!
@@ -20,7 +20,7 @@ use pagefault_machine::Frame;
 
 /// The place of a frame's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Home {
+pub enum Location {
     /// The frame is free.
     Free,
     /// Allocated, content undefined (and in fact zeros).
@@ -41,7 +41,7 @@ const AT: u64 = 4;
 const TAG: u64 = 7;
 const WRITABLE: u64 = 8;
 
-impl Home {
+impl Location {
     // The host's addresses are below 2^47 and page-aligned, so the low bits are free for the tag.
     fn encode(self) -> u64 {
         match self {
@@ -69,13 +69,13 @@ impl Home {
 
 #[repr(C)]
 struct Slot {
-    home: AtomicU64,
+    location: AtomicU64,
     lock: SoleMutex,
     /// While free: the next free frame plus one.
     next: AtomicU32,
 }
 
-// SAFETY: all fields are atomics, valid when zero: home free, unlocked, no next.
+// SAFETY: all fields are atomics, valid when zero: location free, unlocked, no next.
 unsafe impl Zeroed for Slot {}
 
 /// The number of free lists; threads are spread over them.
@@ -149,16 +149,16 @@ impl Frames {
             .or_else(|| self.shards.iter().find_map(|shard| self.pop(shard)))
             .or_else(|| self.take_fresh())?;
         // No longer on a list, it belongs to the caller alone.
-        let home = &self.slot(frame).home;
-        let before = home.load(Acquire);
-        home.store(Home::Blank.encode(), Release);
-        debug_assert_eq!(Home::decode(before), Home::Free, "{frame:?} is handed out twice");
+        let location = &self.slot(frame).location;
+        let before = location.load(Acquire);
+        location.store(Location::Blank.encode(), Release);
+        debug_assert_eq!(Location::decode(before), Location::Free, "{frame:?} is handed out twice");
         Some(frame)
     }
 
     /// Puts a frame without content on a free list.
     pub fn release(&self, held: Held<'_>, context: u32) {
-        held.set_home(Home::Free);
+        held.set_location(Location::Free);
         let frame = held.frame;
         drop(held);
         let shard = &self.shards[context as usize % SHARDS];
@@ -195,20 +195,20 @@ impl Frames {
         host::prefetch(self.slot(frame));
     }
 
-    /// The home of a frame that no thread holds.
+    /// The location of a frame that no thread holds.
     ///
     /// A thread that holds it later sees every entry that was written before this call and an atomic exchange
     /// after it.
-    pub fn peek_idle(&self, frame: Frame) -> Option<Home> {
+    pub fn peek_idle(&self, frame: Frame) -> Option<Location> {
         let is_held = self.slot(frame).lock.is_locked();
-        // The last holder's home, if it has released the frame.
+        // The last holder's location, if it has released the frame.
         fence(Acquire);
         (!is_held).then(|| self.peek(frame))
     }
 
-    /// A frame's home, as it was a moment ago.
-    pub fn peek(&self, frame: Frame) -> Home {
-        Home::decode(self.slot(frame).home.load(Acquire))
+    /// A frame's location, as it was a moment ago.
+    pub fn peek(&self, frame: Frame) -> Location {
+        Location::decode(self.slot(frame).location.load(Acquire))
     }
 
     fn take_fresh(&self) -> Option<Frame> {
@@ -253,13 +253,13 @@ impl Frames {
 
 impl Held<'_> {
     /// The place of the content.
-    pub fn home(&self) -> Home {
-        Home::decode(self.slot.home.load(Acquire))
+    pub fn location(&self) -> Location {
+        Location::decode(self.slot.location.load(Acquire))
     }
 
     /// Notes the new place of the content.
-    pub fn set_home(&self, home: Home) {
-        self.slot.home.store(home.encode(), Release);
+    pub fn set_location(&self, location: Location) {
+        self.slot.location.store(location.encode(), Release);
     }
 
     /// The frame's number.

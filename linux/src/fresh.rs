@@ -1,6 +1,6 @@
 //! Fresh memory: one call fills consecutive pages of zeros.
 
-use crate::frame::{Held, Home};
+use crate::frame::{Held, Location};
 use crate::host::PAGE;
 use crate::machine::Shared;
 use crate::reserve::{Reservation, ReserveError};
@@ -39,7 +39,7 @@ impl Shared {
     pub fn refill_fresh(&self, space: &SpaceCore, page: usize) -> Filled {
         let is_fresh = |page: usize| {
             let frame = space.table.entry(page).frame();
-            frame.is_some_and(|frame| self.frames.peek(frame) == Home::Zero)
+            frame.is_some_and(|frame| self.frames.peek(frame) == Location::Zero)
         };
         if !is_fresh(page) {
             return Filled::Nothing;
@@ -71,7 +71,7 @@ impl Shared {
             let Some(one) = alike(page).and_then(|frame| self.frames.try_hold(frame)) else {
                 break;
             };
-            if one.home() != Home::Zero {
+            if one.location() != Location::Zero {
                 break;
             }
             held[count] = Some(one);
@@ -90,7 +90,7 @@ impl Shared {
         let filled = unsafe { self.descriptor.copy_run(host, self.zeros.0.start(), count, mapped) };
         for (page, one) in pages.clone().zip(held[..filled].iter().flatten()) {
             space.table.set_shown(page, one.frame());
-            one.set_home(Home::At(space.host_of(page), mapped));
+            one.set_location(Location::At(space.host_of(page), mapped));
         }
         self.counters.add(Counter::Installed, filled as u64);
         Some(pages.start..pages.start + filled)

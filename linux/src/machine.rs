@@ -4,7 +4,7 @@ use crate::buffer::{Buffers, WARM};
 use crate::context;
 #[cfg(feature = "std")]
 use crate::deliver::pager::Pagers;
-use crate::frame::{Frames, Home};
+use crate::frame::{Frames, Location};
 use crate::fresh::Zeros;
 use crate::host::{self, PAGE};
 use crate::lock::{self, SoleMutex, SoleRwLock};
@@ -219,20 +219,20 @@ impl Shared {
     /// The page from which a frame that is not mapped can be copied.
     ///
     /// Valid while the frame is held.
-    pub fn parked_page(&self, home: Home) -> *const Page {
-        match home {
-            Home::Buffer(slot) => self.buffers.page(slot),
-            Home::At(page, _) => page as *const Page,
-            Home::Free | Home::Blank | Home::Zero => &raw const ZEROS,
+    pub fn parked_page(&self, location: Location) -> *const Page {
+        match location {
+            Location::Buffer(slot) => self.buffers.page(slot),
+            Location::At(page, _) => page as *const Page,
+            Location::Free | Location::Blank | Location::Zero => &raw const ZEROS,
         }
     }
 
     /// Takes the buffer or the host page's content away from a frame that is being emptied.
     fn forget(&self, held: &crate::frame::Held<'_>) {
-        match held.home() {
-            Home::Buffer(slot) => self.buffers.give(slot, &self.sweep),
-            Home::At(page, _) => self.drop_page(page),
-            Home::Free | Home::Blank | Home::Zero => {}
+        match held.location() {
+            Location::Buffer(slot) => self.buffers.give(slot, &self.sweep),
+            Location::At(page, _) => self.drop_page(page),
+            Location::Free | Location::Blank | Location::Zero => {}
         }
     }
 }
@@ -282,7 +282,7 @@ impl Machine for LinuxMachine {
 
     fn free(&self, frame: Frame) {
         let held = self.shared.frames.hold(frame);
-        debug_assert_ne!(held.home(), Home::Free, "{frame:?} is freed twice");
+        debug_assert_ne!(held.location(), Location::Free, "{frame:?} is freed twice");
         self.shared.forget(&held);
         self.shared.credits.release(frame);
         self.shared.frames.release(held, context::current());
@@ -292,7 +292,7 @@ impl Machine for LinuxMachine {
         let held = self.shared.frames.hold(frame);
         self.shared.forget(&held);
         self.shared.credits.own(frame);
-        held.set_home(Home::Zero);
+        held.set_location(Location::Zero);
     }
 
     fn copy(&self, from: Frame, to: Frame) {
@@ -304,24 +304,24 @@ impl Machine for LinuxMachine {
         let target = shared.frames.hold(to);
         shared.forget(&target);
         shared.credits.own(to);
-        target.set_home(Home::Buffer(slot));
+        target.set_location(Location::Buffer(slot));
         shared.counters.add(Counter::Copied, 1);
     }
 
     fn fill<R>(&self, frame: Frame, f: impl FnOnce(&mut Page) -> R) -> R {
         let shared = &self.shared;
         let held = shared.frames.hold(frame);
-        let slot = match held.home() {
-            Home::Buffer(slot) => slot,
-            Home::At(..) => shared.park(&held),
-            home => {
+        let slot = match held.location() {
+            Location::Buffer(slot) => slot,
+            Location::At(..) => shared.park(&held),
+            location => {
                 shared.credits.own(frame);
                 let slot = shared.buffers.take();
-                if home != Home::Blank {
+                if location != Location::Blank {
                     // SAFETY: the buffer just taken is nobody else's.
                     unsafe { shared.buffers.page(slot).write_bytes(0, 1) };
                 }
-                held.set_home(Home::Buffer(slot));
+                held.set_location(Location::Buffer(slot));
                 slot
             }
         };
@@ -333,11 +333,12 @@ impl Machine for LinuxMachine {
     fn drain<R>(&self, frame: Frame, f: impl FnOnce(&Page) -> R) -> R {
         let shared = &self.shared;
         let held = shared.frames.hold(frame);
-        let is_open = matches!(held.home(), Home::At(_, Mapped::Writable)) && !shared.is_alone();
+        let is_open =
+            matches!(held.location(), Location::At(_, Mapped::Writable)) && !shared.is_alone();
         if !is_open {
             // SAFETY: while the frame is held its content is neither moved nor dropped, and nobody stores
             // to it: it is parked, or write-protected on the host, or there is no other thread.
-            return f(unsafe { &*shared.parked_page(held.home()) });
+            return f(unsafe { &*shared.parked_page(held.location()) });
         }
         let slot = shared.buffers.take();
         shared.copy_held(&held, slot);
@@ -363,9 +364,11 @@ impl Machine for LinuxMachine {
                 self.shared.credits.prefetch(frame);
             }
             Part::Content => match self.shared.frames.peek(frame) {
-                Home::Buffer(slot) => host::prefetch_page(self.shared.buffers.page(slot).cast()),
-                Home::At(page, _) => host::prefetch_page(page as *const u8),
-                Home::Free | Home::Blank | Home::Zero => {}
+                Location::Buffer(slot) => {
+                    host::prefetch_page(self.shared.buffers.page(slot).cast())
+                }
+                Location::At(page, _) => host::prefetch_page(page as *const u8),
+                Location::Free | Location::Blank | Location::Zero => {}
             },
         }
     }

@@ -7,7 +7,7 @@
 //! A frame is in one place at a time. If two addresses share it, an access through the second moves
 //! it there.
 
-use crate::frame::{Frames, Held, Home};
+use crate::frame::{Frames, Held, Location};
 use crate::host::{self, PAGE};
 use crate::machine::Shared;
 use crate::pipe::Referenced;
@@ -60,12 +60,12 @@ impl Shared {
     /// Fills the host page if the frame that its entry named a moment ago is not on the host. Does
     /// nothing if another thread is at work there, or if the frame was there once and left in another
     /// way than by a flush.
-    pub fn refill_homeless(&self, space: &SpaceCore, page: usize, frame: Frame) {
-        // The note is in the same cache line as its neighbours, the frame's home is not.
+    pub fn refill_unplaced(&self, space: &SpaceCore, page: usize, frame: Frame) {
+        // The note is in the same cache line as its neighbours, the frame's location is not.
         if space.table.notes(page, frame) {
             return;
         }
-        if matches!(self.frames.peek(frame), Home::Buffer(_) | Home::Zero) {
+        if matches!(self.frames.peek(frame), Location::Buffer(_) | Location::Zero) {
             // If this fails, the thread that touches the page fills it.
             let _ = self.try_refill(space, page, Access::Read);
         }
@@ -95,9 +95,9 @@ impl Shared {
         } else {
             Mapped::WriteProtected
         };
-        let result = match held.home() {
-            Home::At(at, now) if at == host && now == mapped => Ok(Refilled::Unchanged),
-            Home::At(at, _) if at == host => self.remap(&held, host, mapped),
+        let result = match held.location() {
+            Location::At(at, now) if at == host && now == mapped => Ok(Refilled::Unchanged),
+            Location::At(at, _) if at == host => self.remap(&held, host, mapped),
             _ => {
                 self.vacate(space, page, host)?;
                 self.install(space, page, &held, mapped)
@@ -114,7 +114,7 @@ impl Shared {
     pub fn is_placed(&self, space: &SpaceCore, page: usize, entry: Entry) -> bool {
         let Entry::Present { frame, protection, .. } = entry else { return false };
         match self.frames.peek_idle(frame) {
-            Some(Home::At(at, mapped)) if at == space.host_of(page) => {
+            Some(Location::At(at, mapped)) if at == space.host_of(page) => {
                 (mapped == Mapped::Writable) == protection.contains(Protection::WRITE)
             }
             _ => false,
@@ -128,7 +128,7 @@ impl Shared {
             self.own_for_store(held)?;
         }
         self.descriptor.write_protect(host..host + PAGE as u64, mapped)?;
-        held.set_home(Home::At(host, mapped));
+        held.set_location(Location::At(host, mapped));
         self.counters.add(Counter::Reprotected, 1);
         Ok(Refilled::Changed)
     }
@@ -138,7 +138,7 @@ impl Shared {
         // A frame arrives here only under this leaf's lock, so none can replace the other.
         let Some(other) = space.table.shown(page, host, &self.frames) else { return Ok(()) };
         let held = self.frames.try_hold(other).ok_or(other)?;
-        if matches!(held.home(), Home::At(at, _) if at == host) {
+        if matches!(held.location(), Location::At(at, _) if at == host) {
             self.park(&held);
         }
         Ok(())
@@ -152,15 +152,16 @@ impl Shared {
         held: &Held<'_>,
         mapped: Mapped,
     ) -> Result<Refilled, Errno> {
-        if matches!(held.home(), Home::At(..)) {
+        if matches!(held.location(), Location::At(..)) {
             self.park(held);
             self.counters.add(Counter::Pulled, 1);
         }
         self.unpoison_locked(space, page);
-        let (home, host) = (held.home(), space.host_of(page));
+        let (location, host) = (held.location(), space.host_of(page));
         // SAFETY: the source is a whole page that stays while the frame is held, and the target is
         // a page of the space's own.
-        let copied = unsafe { self.descriptor.copy(host, self.parked_page(home).cast(), mapped) };
+        let copied =
+            unsafe { self.descriptor.copy(host, self.parked_page(location).cast(), mapped) };
         match copied {
             Err(Errno::EXIST) if space.is_identity() => {
                 return self.adopt_standing(space, page, held, mapped);
@@ -168,8 +169,8 @@ impl Shared {
             copied => copied?,
         }
         space.table.set_shown(page, held.frame());
-        held.set_home(Home::At(host, mapped));
-        if let Home::Buffer(slot) = home {
+        held.set_location(Location::At(host, mapped));
+        if let Location::Buffer(slot) = location {
             self.buffers.give(slot, &self.sweep);
         }
         self.counters.add(Counter::Installed, 1);
@@ -183,7 +184,7 @@ impl Shared {
     pub fn copy_held(&self, held: &Held<'_>, slot: u32) {
         // SAFETY: the page stays while its frame is held, and the buffer is the caller's alone.
         unsafe {
-            let page = self.parked_page(held.home());
+            let page = self.parked_page(held.location());
             self.buffers.page(slot).copy_from_nonoverlapping(page, 1);
         }
     }
@@ -194,10 +195,10 @@ impl Shared {
         self.credits.own(held.frame());
         let slot = self.buffers.take();
         self.copy_held(held, slot);
-        if let Home::At(host, _) = held.home() {
+        if let Location::At(host, _) = held.location() {
             self.drop_page(host);
         }
-        held.set_home(Home::Buffer(slot));
+        held.set_location(Location::Buffer(slot));
         self.counters.add(Counter::Parked, 1);
         slot
     }
@@ -205,12 +206,12 @@ impl Shared {
     /// Ensures that no thread stores to a frame while it is held. A later store faults, and our
     /// table then allows it. Without other threads there is nothing to do.
     fn write_protect_held(&self, held: &Held<'_>) {
-        if let Home::At(host, Mapped::Writable) = held.home()
+        if let Location::At(host, Mapped::Writable) = held.location()
             && !self.is_alone()
         {
             // It fails only where the page is gone.
             let _ = self.protect_range(host..host + PAGE as u64);
-            held.set_home(Home::At(host, Mapped::WriteProtected));
+            held.set_location(Location::At(host, Mapped::WriteProtected));
         }
     }
 
@@ -266,10 +267,11 @@ impl Shared {
     /// Parks every frame in a range of host addresses that is about to go.
     pub fn park_all_in(&self, range: core::ops::Range<u64>) {
         for number in 0..self.frames.used() {
-            let inside = |home| matches!(home, Home::At(host, _) if range.contains(&host));
+            let inside =
+                |location| matches!(location, Location::At(host, _) if range.contains(&host));
             if inside(self.frames.peek(Frame(number))) {
                 let held = self.frames.hold(Frame(number));
-                if inside(held.home()) {
+                if inside(held.location()) {
                     self.park(&held);
                 }
             }
@@ -286,7 +288,7 @@ impl Shared {
             let host = space.host_of(page);
             let Some(frame) = space.table.shown(page, host, &self.frames) else { continue };
             let held = self.frames.hold(frame);
-            if matches!(held.home(), Home::At(at, _) if at == host) {
+            if matches!(held.location(), Location::At(at, _) if at == host) {
                 self.park(&held);
             }
         }
@@ -377,7 +379,8 @@ struct Item<'a> {
 impl Item<'_> {
     /// Whether the page is parked, and stores to it do not fault.
     fn is_open(&self) -> bool {
-        self.action == Action::Park && self.held.home() == Home::At(self.host, Mapped::Writable)
+        self.action == Action::Park
+            && self.held.location() == Location::At(self.host, Mapped::Writable)
     }
 }
 
@@ -407,7 +410,7 @@ impl<'a> Batch<'a> {
             return;
         }
         let held = self.hold(stale.frame);
-        let Home::At(at, mapped) = held.home() else { return };
+        let Location::At(at, mapped) = held.location() else { return };
         if at != host {
             return;
         }
@@ -472,7 +475,7 @@ impl<'a> Batch<'a> {
             *host = item.host;
             count += 1;
         }
-        // SAFETY: the pages' frames are held, so they stay. Their homes say that the program may store to
+        // SAFETY: the pages' frames are held, so they stay. Their locations say that the program may store to
         // them, as the host's mapping allows as long as it is registered.
         let referenced = unsafe { self.shared.pipes.reference(&hosts[..count]) }?;
         let open = self.items[..self.len].iter_mut().flatten().filter(|item| item.is_open());
@@ -507,9 +510,9 @@ impl<'a> Batch<'a> {
             Action::Drop => false,
         };
         for item in self.items().filter(is_protected) {
-            if item.held.home() == Home::At(item.host, Mapped::Writable) {
+            if item.held.location() == Location::At(item.host, Mapped::Writable) {
                 ranges.push(item.host);
-                item.held.set_home(Home::At(item.host, Mapped::WriteProtected));
+                item.held.set_location(Location::At(item.host, Mapped::WriteProtected));
             }
         }
         for range in ranges.iter() {
@@ -560,7 +563,7 @@ impl<'a> Batch<'a> {
         self.shared.counters.add(Counter::Dropped, count);
     }
 
-    /// Changes the table's notes and the frames' homes, once the host pages are empty: a fault reads them
+    /// Changes the table's notes and the frames' locations, once the host pages are empty: a fault reads them
     /// without the frame's lock to learn whether the place is empty.
     fn note(&self) {
         for item in self.items() {
@@ -568,10 +571,10 @@ impl<'a> Batch<'a> {
                 self.space.table.clear_shown(item.page, item.held.frame());
             }
             match item.action {
-                Action::Drop => item.held.set_home(Home::Zero),
+                Action::Drop => item.held.set_location(Location::Zero),
                 Action::Park => {
                     self.shared.credits.own(item.held.frame());
-                    item.held.set_home(Home::Buffer(item.slot));
+                    item.held.set_location(Location::Buffer(item.slot));
                 }
                 Action::Protect => {}
             }

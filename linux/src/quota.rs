@@ -6,7 +6,7 @@
 //! from the host, and leaves the share with a credit of its own. The last member to leave gives the
 //! share's credit back.
 
-use crate::frame::{Held, Home};
+use crate::frame::{Held, Location};
 use crate::host;
 use crate::lock;
 use crate::machine::Shared;
@@ -189,9 +189,9 @@ impl Shared {
         let mut writable = Vec::new();
         for number in 0..self.frames.used() {
             let held = self.frames.hold(Frame(number));
-            match held.home() {
-                Home::Free => {}
-                Home::At(host, mapped) if !is_kept(held.frame()) => {
+            match held.location() {
+                Location::Free => {}
+                Location::At(host, mapped) if !is_kept(held.frame()) => {
                     let share = child.join(held.frame(), quota.share_of(held.frame()));
                     if share == 0 {
                         child.take_anyway();
@@ -199,7 +199,7 @@ impl Shared {
                     }
                     quota.set_share(held.frame(), share);
                     if mapped == Mapped::Writable {
-                        held.set_home(Home::At(host, Mapped::WriteProtected));
+                        held.set_location(Location::At(host, Mapped::WriteProtected));
                         writable.push(host);
                     }
                 }

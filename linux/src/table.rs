@@ -9,7 +9,7 @@
 //! Each leaf of 512 entries has a lock. Changing an entry, or filling the host's page table from
 //! one, takes it. Leaf locks come before frame locks.
 
-use crate::frame::{Frames, Home};
+use crate::frame::{Frames, Location};
 use crate::host;
 use crate::lock::SoleMutex;
 use crate::reserve::{ReserveError, Sparse, Zeroed};
@@ -90,7 +90,7 @@ const CHUNK_LEAVES: usize = CHUNK_PAGES / LEAF_PAGES;
 struct Chunk {
     entries: [AtomicU64; CHUNK_PAGES],
     /// For each page, the frame plus one that was last put into the host's page there, and
-    /// [`FLAGS`]. The frame still stands there only if its home says so.
+    /// [`FLAGS`]. The frame still stands there only if its location says so.
     shown: [AtomicU32; CHUNK_PAGES],
     leaves: [Leaf; CHUNK_LEAVES],
 }
@@ -200,7 +200,7 @@ impl PageTable {
     pub fn shown(&self, page: usize, host: u64, frames: &Frames) -> Option<Frame> {
         let word = self.shown_word(page)?.load(Acquire) & !FLAGS;
         let frame = Frame(word.checked_sub(1)?);
-        matches!(frames.peek(frame), Home::At(at, _) if at == host).then_some(frame)
+        matches!(frames.peek(frame), Location::At(at, _) if at == host).then_some(frame)
     }
 
     /// Whether the host page `host`, which is page `page` of this table, has neither a frame nor
@@ -222,7 +222,7 @@ impl PageTable {
         self.shown_word(page).is_some_and(|word| word.load(Acquire) & !FLAGS == frame.0 + 1)
     }
 
-    /// Notes that `frame` was flushed from the host page. The caller holds the frame, whose home is still
+    /// Notes that `frame` was flushed from the host page. The caller holds the frame, whose location is still
     /// there: so no other frame can have arrived.
     pub fn clear_shown(&self, page: usize, frame: Frame) {
         let Some(word) = self.shown_word(page) else { return };

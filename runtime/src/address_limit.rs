@@ -22,9 +22,9 @@ use pagefault_control::Slot;
 /// these, the host's sums suffice later.
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// The bytes of tables that a light process needs to become full.
+/// The bytes of tables that a passive process needs to become active.
 const TABLES_TO_COME: u64 = 16 << 20;
-/// The bytes that the tables of a full process may grow by at any time.
+/// The bytes that the tables of an active process may grow by at any time.
 const TABLES_TO_GROW: u64 = 8 << 20;
 
 /// The growth of the program's address space by a call.
@@ -50,7 +50,7 @@ fn slot() -> Option<&'static Slot> {
     control()?.slots.get(Thread::current().member().slot())
 }
 
-fn believed(slot: &Slot, resource: u32) -> [u64; 2] {
+fn virtual_limit(slot: &Slot, resource: u32) -> [u64; 2] {
     let [soft, hard] = words(slot, resource);
     [!soft.load(Relaxed), !hard.load(Relaxed)]
 }
@@ -58,7 +58,7 @@ fn believed(slot: &Slot, resource: u32) -> [u64; 2] {
 /// Reads and changes one of the program's limits: the soft and the hard one.
 pub fn exchange_limit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     let Some(slot) = slot() else { return Err(Errno::ENOSYS) };
-    let was = believed(slot, resource);
+    let was = virtual_limit(slot, resource);
     let Some([soft, hard]) = new else { return Ok(was) };
     if soft > hard {
         return Err(Errno::EINVAL);
@@ -80,7 +80,7 @@ pub fn exchange_limit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> 
 pub fn settle() {
     let Some(slot) = slot() else { return };
     for resource in [nr::RLIMIT_AS, nr::RLIMIT_DATA] {
-        let _ = set_host(resource, believed(slot, resource));
+        let _ = set_host(resource, virtual_limit(slot, resource));
     }
 }
 
@@ -89,7 +89,7 @@ pub fn settle() {
 pub fn unsettle() {
     let Some(slot) = slot() else { return };
     for resource in [nr::RLIMIT_AS, nr::RLIMIT_DATA] {
-        let [_, hard] = believed(slot, resource);
+        let [_, hard] = virtual_limit(slot, resource);
         let _ = set_host(resource, [u64::MAX; 2]).or_else(|_| set_host(resource, [hard; 2]));
     }
 }
@@ -113,7 +113,7 @@ fn host_limit(resource: u32) -> Result<[u64; 2]> {
 /// `ENOMEM`: a limit forbids it.
 pub fn admit(growth: Growth) -> Result<()> {
     let Some(slot) = slot() else { return Ok(()) };
-    let limits = [believed(slot, nr::RLIMIT_AS)[0], believed(slot, nr::RLIMIT_DATA)[0]];
+    let limits = [virtual_limit(slot, nr::RLIMIT_AS)[0], virtual_limit(slot, nr::RLIMIT_DATA)[0]];
     if limits == [u64::MAX; 2] {
         return Ok(());
     }
@@ -147,7 +147,7 @@ pub fn admit(growth: Growth) -> Result<()> {
 /// Whether the host's limits leave room for the runtime's tables, which grow with the program's addresses. Without it the
 /// runtime would have to stop the program at some later fault.
 fn leaves_room(host: [u64; 2], growth: Growth, replaced: [u64; 2]) -> bool {
-    let tables = match memory::is_light() {
+    let tables = match memory::is_passive() {
         true => TABLES_TO_COME,
         false => TABLES_TO_GROW,
     };

@@ -14,10 +14,10 @@ pub const NOT_STARTED: i64 = -513;
 /// A signal interrupted a call that the kernel would have restarted (`ERESTARTSYS`).
 pub const RESTART: i64 = -512;
 /// A signal that does not concern the program interrupted a call, which must be restarted.
-pub const PRESSED: i64 = -514;
+pub const RECLAIM_CAME: i64 = -514;
 
 global_asm!(
-    // From the keeper, on the boot stack: rdi is the boot block.
+    // From the supervisor, on the boot stack: rdi is the boot block.
     ".globl pagefault_start",
     ".type pagefault_start, @function",
     "pagefault_start:",
@@ -93,7 +93,7 @@ global_asm!(
     // An interruptible call: edi its number, rsi its six arguments, rdx the calling thread.
     ".globl pagefault_call",
     ".hidden pagefault_call, pagefault_call_check, pagefault_call_syscall, pagefault_call_end",
-    ".hidden pagefault_call_not_started, pagefault_call_restart, pagefault_call_pressed",
+    ".hidden pagefault_call_not_started, pagefault_call_restart, pagefault_call_reclaim",
     "pagefault_call:",
     "push r12",
     "push r13",
@@ -123,8 +123,8 @@ global_asm!(
     "pagefault_call_restart:",
     "mov rax, {restart}",
     "jmp pagefault_call_end",
-    "pagefault_call_pressed:",
-    "mov rax, {pressed}",
+    "pagefault_call_reclaim:",
+    "mov rax, {reclaim_came}",
     "jmp pagefault_call_end",
     // A call of the clone family that shares memory: edi its number, rsi its arguments, rdx what
     // the child is given: its first word is the function to begin with. The arguments name the
@@ -195,7 +195,7 @@ global_asm!(
     block = const BLOCK,
     not_started = const NOT_STARTED,
     restart = const RESTART,
-    pressed = const PRESSED,
+    reclaim_came = const RECLAIM_CAME,
 );
 
 unsafe extern "C" {
@@ -227,7 +227,7 @@ unsafe extern "C" {
     static pagefault_call_end: u8;
     static pagefault_call_not_started: u8;
     static pagefault_call_restart: u8;
-    static pagefault_call_pressed: u8;
+    static pagefault_call_reclaim: u8;
     static pagefault_copy_access: u8;
     static pagefault_copy_fixup: u8;
     static pagefault_exchange_access: u8;
@@ -256,13 +256,13 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     loop {
         // SAFETY: passed on to the caller.
         let raw = unsafe { call_once(number, args, thread) };
-        if raw != PRESSED {
+        if raw != RECLAIM_CAME {
             return raw;
         }
     }
 }
 
-/// Like [`call`], but returns [`PRESSED`] instead of restarting.
+/// Like [`call`], but returns [`RECLAIM_CAME`] instead of restarting.
 ///
 /// # Safety
 /// That of the call.
@@ -364,7 +364,7 @@ pub fn call_again(thread: &Thread, registers: &mut Registers) {
     }
     let raw = registers.rax as i64;
     if raw == interrupted {
-        registers.rip = at(&raw const pagefault_call_pressed);
+        registers.rip = at(&raw const pagefault_call_reclaim);
     } else if raw > 0 {
         thread.is_cut.set(true);
     }

@@ -32,7 +32,7 @@ pub fn begin() {
 pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     let _limit = LIMIT.lock();
     let [host_soft, host_hard] = host()?;
-    let was = [host_soft, believed_hard(slot(), host_hard)];
+    let was = [host_soft, virtual_hard(slot(), host_hard)];
     let Some([soft, hard]) = new else { return Ok(was) };
     if soft > hard {
         return Err(Errno::EINVAL);
@@ -49,7 +49,7 @@ pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
 /// Makes the host's limit the program's, before the runtime goes; returns the host's own.
 pub fn settle() -> Option<[u64; 2]> {
     let [soft, hard] = host().ok()?;
-    let _ = set_host([soft, believed_hard(slot(), hard)]);
+    let _ = set_host([soft, virtual_hard(slot(), hard)]);
     Some([soft, hard])
 }
 
@@ -109,7 +109,7 @@ fn slot() -> Option<&'static Slot> {
 }
 
 /// The program's hard limit: the slot keeps how far it is below infinity.
-fn believed_hard(slot: Option<&Slot>, host: u64) -> u64 {
+fn virtual_hard(slot: Option<&Slot>, host: u64) -> u64 {
     slot.map_or(host, |slot| host.min(!slot.file_size_below.load(Relaxed)))
 }
 

@@ -25,7 +25,7 @@ fn first_slot() -> Option<&'static Slot> {
     control()?.slots.get(boot().slot)
 }
 
-/// The socket to the keeper.
+/// The socket to the supervisor.
 pub fn socket(member: &Member) -> u64 {
     let slot = control().and_then(|control| control.slots.get(member.slot()));
     slot.map_or(boot().socket_fd, |slot| slot.socket_fd.load(Relaxed)) as u32 as u64

@@ -1,7 +1,7 @@
 //! The kernel's signal frame on a stack, in the layout of x86-64 Linux.
 
 use crate::memory::Request;
-use pagefault_control::{PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE};
+use pagefault_control::{RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
 
 /// The registers of interrupted code (the kernel's `struct sigcontext_64`).
 #[repr(C)]
@@ -97,15 +97,15 @@ impl Info {
         Self { signal, errno: 0, code, padding: 0, fields: [0; 14] }
     }
 
-    /// What the keeper asks for.
+    /// What the supervisor asks for.
     pub fn request(&self) -> Option<Request> {
         /// `SI_QUEUE`.
         const QUEUED: i32 = -1;
-        if self.signal != PRESS_SIGNAL || self.code != QUEUED {
+        if self.signal != RECLAIM_SIGNAL || self.code != QUEUED {
             return None;
         }
         match self.fields[1] {
-            PRESS_VALUE => Some(Request::Frames),
+            RECLAIM_VALUE => Some(Request::Frames),
             SERVE_VALUE => Some(Request::Server),
             _ => None,
         }

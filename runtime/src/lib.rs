@@ -11,7 +11,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `start` | from the keeper's handover to the program's first instruction |
+//! | `start` | from the supervisor's handover to the program's first instruction |
 //! | `entry` | the ways in and out, in assembly |
 //! | `signal` | the program's signals |
 //! | `call` | the program's system calls |
@@ -19,7 +19,7 @@
 //! | `memory` | managed memory: faults, mappings, forks |
 //! | [`process`], `member`, `thread` | the address space, a process of it, a thread |
 //! | `seccomp` | the program's filters of calls |
-//! | `front` | what the end of the front means for the tree |
+//! | `launcher` | what the end of the launcher means for the tree |
 //! | `tracer` | which faults a tracer is shown |
 //! | `files`, `file_size`, `address_limit` | descriptors, and limits that concern the runtime's own files and tables |
 //! | `user` | the runtime's accesses to the program's memory |
@@ -42,20 +42,20 @@ mod entry;
 mod file_size;
 mod files;
 mod frame;
-mod front;
 pub mod heap;
-mod keeper;
+mod launcher;
 mod lock;
 mod maps;
 mod member;
 mod memory;
 pub mod process;
+mod quiescence;
 mod seccomp;
 mod signal;
 mod site;
-mod solitude;
 mod start;
 mod stops;
+mod supervisor;
 mod sys;
 mod thread;
 mod tracer;

@@ -4,7 +4,7 @@
 use crate::lock::Mutex;
 use crate::signal::action::Actions;
 use crate::sys::{Errno, Result};
-use crate::{keeper, process, sys};
+use crate::{process, supervisor, sys};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ptr::NonNull;
@@ -20,7 +20,7 @@ pub struct Member {
     slot: u32,
     /// The ticket of its slot, if a parent took it.
     ticket: Option<Ticket>,
-    /// Whether the keeper knows it, and gives the slot back at its end.
+    /// Whether the supervisor knows it, and gives the slot back at its end.
     enrolled: AtomicBool,
     /// How it came about.
     kind: Kind,
@@ -47,7 +47,7 @@ pub struct Wanted {
     pub kind: Kind,
     /// Whether it shares its parent's actions.
     pub shares_actions: bool,
-    /// How the keeper comes to know it, if it shares the memory.
+    /// How the supervisor comes to know it, if it shares the memory.
     pub birth: Birth,
 }
 
@@ -94,7 +94,7 @@ impl Member {
 
     /// Takes a slot for a child; without one, fails like the host at its limit of processes.
     fn take_slot(&self, slots: &Slots) -> Result<u32> {
-        /// How often to ask the keeper to look for children that were killed early, and the time it
+        /// How often to ask the supervisor to look for children that were killed early, and the time it
         /// has for that, in nanoseconds.
         const ASKED: usize = 1000;
         const PAUSE: u64 = 2_000_000;
@@ -102,14 +102,14 @@ impl Member {
             match slots.take() {
                 Some(slot) => return Ok(slot),
                 None if slots.unborn().next().is_none() => break,
-                None => keeper::press(self),
+                None => supervisor::request_reclaim(self),
             }
             sys::sleep(PAUSE);
         }
         Err(Errno::EAGAIN)
     }
 
-    /// Frees a process, and its slot if the keeper does not know it.
+    /// Frees a process, and its slot if the supervisor does not know it.
     ///
     /// # Safety
     /// No thread of this address space belongs to it.
@@ -123,7 +123,7 @@ impl Member {
             Child::Gone { number } => number,
             Child::Lives => return,
         };
-        // The keeper may have found it since its parent's parent died.
+        // The supervisor may have found it since its parent's parent died.
         if control.slots.get(member.slot).is_some_and(|slot| slot.claim(member.ticket, number)) {
             control.slots.release(member.slot);
         }
@@ -139,7 +139,7 @@ impl Member {
         self.slot
     }
 
-    /// Whether it is to tell the keeper of itself, if it shares the memory.
+    /// Whether it is to tell the supervisor of itself, if it shares the memory.
     pub fn is_told_of(&self) -> bool {
         let slot = process::control().and_then(|control| control.slots.get(self.slot));
         slot.is_some_and(Slot::is_told_of)
@@ -151,7 +151,7 @@ impl Member {
         (self.kind == Kind::Waited && !slot.is_told_of()).then(|| slot.number())
     }
 
-    /// Notes that the keeper is told of it.
+    /// Notes that the supervisor is told of it.
     pub fn enrol(&self) {
         self.enrolled.store(true, Relaxed);
     }
@@ -179,8 +179,8 @@ impl Member {
 
     /// Waits until no other thread of the process executes a program (Linux: `cred_guard_mutex`).
     ///
-    /// The slot has room for one request. And an exec waits until the keeper has reaped the other threads
-    /// that it traces, while the keeper's next request to trace would wait for the exec.
+    /// The slot has room for one request. And an exec waits until the supervisor has reaped the other threads
+    /// that it traces, while the supervisor's next request to trace would wait for the exec.
     pub fn begin_exec(&self) -> impl Drop {
         self.exec.lock()
     }

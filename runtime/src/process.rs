@@ -14,7 +14,7 @@ use pagefault_control::{Boot, Control};
 /// The exit status of a program that the runtime stopped.
 pub const STATUS_FAILED: i32 = 125;
 
-/// The keeper's boot block; written before there is a second thread.
+/// The supervisor's boot block; written before there is a second thread.
 struct Told(UnsafeCell<Boot>);
 
 // SAFETY: written once, at the start, by the only thread.
@@ -43,13 +43,13 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     constants_len: 0,
 }));
 
-/// What the keeper told.
+/// What the supervisor told.
 pub fn boot() -> &'static Boot {
     // SAFETY: nobody writes after the start.
     unsafe { &*BOOT.0.get() }
 }
 
-/// Notes what the keeper told, and maps the control memory.
+/// Notes what the supervisor told, and maps the control memory.
 ///
 /// # Safety
 /// Called once, by the only thread.
@@ -67,18 +67,18 @@ pub unsafe fn set_boot(boot: &Boot) -> sys::Result<()> {
     Ok(())
 }
 
-/// Takes the right to write to constants that the keeper had to write.
+/// Takes the right to write to constants that the supervisor had to write.
 pub fn protect_constants() {
     let boot = boot();
     let args = [boot.constants_start, boot.constants_len, nr::PROT_READ.into()];
-    // SAFETY: the keeper says that nothing else is there. If the host refuses they merely stay writable.
+    // SAFETY: the supervisor says that nothing else is there. If the host refuses they merely stay writable.
     let _ = unsafe { sys::call(nr::__NR_mprotect, args) };
 }
 
 /// The memory shared with the command; `None` where the program runs without a memory manager.
 pub fn control() -> Option<&'static Control> {
     let address = boot().control as *const Control;
-    // SAFETY: the keeper mapped it, as long as a Control, for as long as the program lives.
+    // SAFETY: the supervisor mapped it, as long as a Control, for as long as the program lives.
     unsafe { address.as_ref() }
 }
 
@@ -163,18 +163,18 @@ pub fn forked(member: NonNull<Member>, raw: i64) {
     unsafe { Member::end(member, child) };
 }
 
-/// Notes the number of a child, in case it is killed before it can report to the keeper.
+/// Notes the number of a child, in case it is killed before it can report to the supervisor.
 fn note_number(member: &Member, number: u32) {
     let Some(slots) = control().map(|control| &control.slots) else { return };
     if let (Some(child), Some(ticket)) = (slots.get(member.slot()), member.ticket())
-        && are_numbers_the_keeper_s()
+        && are_numbers_the_supervisor_s()
     {
         child.set_forked(ticket, number);
     }
 }
 
-/// Whether the keeper knows this process, and so its children, by the numbers that they have here.
-pub fn are_numbers_the_keeper_s() -> bool {
+/// Whether the supervisor knows this process, and so its children, by the numbers that they have here.
+pub fn are_numbers_the_supervisor_s() -> bool {
     let own = control().and_then(|it| it.slots.get(Thread::current().member().slot()));
     own.is_some_and(|own| own.pid.load(Relaxed) == sys::process_id())
 }

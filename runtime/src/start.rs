@@ -4,14 +4,14 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, file_size, files, front, memory, process, signal, site, sys, vdso};
+use crate::{entry, file_size, files, launcher, memory, process, signal, site, sys, vdso};
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
 
 /// The runtime's entry, on the boot stack, before the program begins.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
-    // SAFETY: the keeper wrote the block, and there is one thread.
+    // SAFETY: the supervisor wrote the block, and there is one thread.
     let mapped = unsafe { process::set_boot(&*boot) };
     process::protect_constants();
     if let Err(errno) = mapped {
@@ -87,8 +87,8 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     sys::exchange_mask(signal::ALL);
     memory::serve::begin();
     site::begin(thread);
-    let mask = signal::set_believed_mask(thread, signal::Set(mask));
-    front::begin();
+    let mask = signal::set_virtual_mask(thread, signal::Set(mask));
+    launcher::begin();
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's start.
     unsafe { entry::resume(first_frame(thread, mask)) }

@@ -9,10 +9,10 @@ use crate::frame::{AltStack, Context, Info};
 use crate::lock::Mutex;
 use crate::member::{Child, Member};
 use crate::memory::{self, Flight, Pins, Under};
+use crate::quiescence::{self, Presence};
 use crate::seccomp;
 use crate::signal::{Held, Set};
 use crate::site;
-use crate::solitude::{self, Presence};
 use crate::stops::Stops;
 use crate::sys::{self, Errno};
 use alloc::vec::Vec;
@@ -48,7 +48,7 @@ pub struct Thread {
     /// The alternate stack that the program has set.
     pub alt_stack: Cell<AltStack>,
     /// The signals that the program believes to have blocked, but that the runtime needs.
-    pub believed: Cell<Set>,
+    pub virtual_mask: Cell<Set>,
     /// The temporary mask with which the program waits.
     pub waiting_mask: Cell<Option<Set>>,
     /// The word to zero and wake at the thread's end, for the program; 0 for none.
@@ -64,13 +64,13 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Pinned pages that the host writes by itself as long as the thread lives.
     pub kept: RefCell<Vec<Pins>>,
-    /// In a light process, where nothing is pinned: the areas to pin after a takeover.
+    /// In a passive process, where nothing is pinned: the areas to pin after a takeover.
     pub later: RefCell<Vec<Area>>,
-    /// The current host call in a light process.
+    /// The current host call in a passive process.
     pub flight: Flight,
     /// The pages that the current call keeps resident, once all are pinned.
     pub in_use: Cell<*mut Pins>,
-    /// Whether a press ended the current host call after a part of its work.
+    /// Whether a reclaim request ended the current host call after a part of its work.
     pub is_cut: Cell<bool>,
     /// Whether it could store to the program's memory.
     pub presence: Presence,
@@ -156,7 +156,7 @@ impl Thread {
             info: Cell::new(Info::new(0, 0)),
             held: Held::default(),
             alt_stack: Cell::new(AltStack { flags: nr::SS_DISABLE, ..AltStack::default() }),
-            believed: Cell::new(Set::EMPTY),
+            virtual_mask: Cell::new(Set::EMPTY),
             waiting_mask: Cell::new(None),
             clear_at_exit: Cell::new(0),
             host_clears: Cell::new(false),
@@ -285,8 +285,8 @@ impl Thread {
     }
 
     /// Whether every other thread in this memory is away.
-    pub fn are_others_away(&self) -> bool {
-        self.holds_of_others(|other| other.presence.is_away())
+    pub fn are_others_quiescent(&self) -> bool {
+        self.holds_of_others(|other| other.presence.is_quiescent())
     }
 
     fn holds_of_others(&self, holds: impl Fn(&Self) -> bool) -> bool {
@@ -492,7 +492,7 @@ fn reap() {
         let is_last = !BLOCKS.lock().iter().any(lives);
         thread.retire();
         if is_last {
-            // SAFETY: its threads are gone. The keeper frees its slot.
+            // SAFETY: its threads are gone. The supervisor frees its slot.
             unsafe { Member::end(member, Child::Lives) };
         }
     }
@@ -538,7 +538,7 @@ pub fn leave_others(own: &Thread) {
         }
         blocks.put(thread);
     }
-    solitude::after_fork_child();
+    quiescence::after_fork_child();
 }
 
 /// Maps an aligned block, with a guard page below the stack.

@@ -37,7 +37,7 @@ pub fn is_process_traced(process: u32) -> bool {
 /// Whether the program is not to be shown a signal that a tracee of this process stopped with.
 pub fn is_hidden(tracee: u32, info: &Info) -> bool {
     let is_fault = info.signal == FAULT as i32 && info.code > 0 && info.errno != MARK;
-    is_fault && slot_of(tracee).is_some_and(|(_, slot)| !slot.is_light())
+    is_fault && slot_of(tracee).is_some_and(|(_, slot)| !slot.is_passive())
 }
 
 /// Takes the mark off a fault that is shown to the program.

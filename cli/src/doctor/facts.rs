@@ -146,7 +146,7 @@ fn pagemap_scan() -> bool {
     answer == 0 || last_errno() != Errno::NOTTY
 }
 
-/// Traces a child that waits, as the keeper traces programs.
+/// Traces a child that waits, as the supervisor traces programs.
 fn ptrace() -> Answer {
     let (wait, go) = rustix::pipe::pipe()?;
     let child = spawn::fork(move || {

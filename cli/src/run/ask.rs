@@ -1,9 +1,9 @@
-//! The child that becomes the program, up to its `execve`. It asks the keeper first, like every
+//! The child that becomes the program, up to its `execve`. It asks the supervisor first, like every
 //! process of the tree that executes a program.
 
-use super::front::Shared;
 use super::inherited::Inherited;
-use super::keeper::is_hung_up;
+use super::launcher::Shared;
+use super::supervisor::is_hung_up;
 use pagefault_control::{Message, Slot, ask};
 use rustix::event::Timespec;
 use rustix::io::{Errno, FdFlags};
@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 const HIGH: u64 = 4096;
 /// How many descriptors we need: the inherited ones, and the memory manager's.
 const OURS: u64 = 64;
-/// How often a waiting child checks whether the keeper is alive.
+/// How often a waiting child checks whether the supervisor is alive.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Why a child did not become its program.
@@ -31,21 +31,21 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 pub enum Failure {
     /// The program cannot be executed.
     Exec(Errno),
-    /// The keeper cannot trace us.
+    /// The supervisor cannot trace us.
     Refused(Errno),
-    /// The keeper is gone.
-    Keeper,
+    /// The supervisor is gone.
+    Supervisor,
     /// There are too few descriptors for us.
     Descriptors(Errno),
 }
 
 impl Failure {
-    /// Tells the front, which reads until end of file.
+    /// Tells the launcher, which reads until end of file.
     pub fn send(self, to: OwnedFd) {
         let (kind, errno) = match self {
             Self::Exec(errno) => (0, errno.raw_os_error()),
             Self::Refused(errno) => (1, errno.raw_os_error()),
-            Self::Keeper => (2, 0),
+            Self::Supervisor => (2, 0),
             Self::Descriptors(errno) => (3, errno.raw_os_error()),
         };
         // Without a reader, the message has no recipient.
@@ -60,23 +60,23 @@ impl Failure {
         Some(match told[0] {
             0 => Self::Exec(errno),
             1 => Self::Refused(errno),
-            2 => Self::Keeper,
+            2 => Self::Supervisor,
             _ => Self::Descriptors(errno),
         })
     }
 }
 
-/// A child's connection to the keeper.
-pub struct Keeper<'a> {
+/// A child's connection to the supervisor.
+pub struct Supervisor<'a> {
     /// The tree's control memory.
     pub tree: Shared<'a>,
     /// The tree's end of the socket.
     pub socket: &'a OwnedFd,
     /// The file of the runtime's code, if there is one.
     pub code: Option<&'a OwnedFd>,
-    /// The keeper's process ID.
+    /// The supervisor's process ID.
     pub process: Pid,
-    /// The slot that the front took for us.
+    /// The slot that the launcher took for us.
     pub slot: u32,
 }
 
@@ -104,22 +104,22 @@ impl Program {
     }
 }
 
-/// Becomes the program, with or without a keeper. Returns only on failure.
+/// Becomes the program, with or without a supervisor. Returns only on failure.
 pub fn become_program(
     program: &Program,
-    keeper: Option<&Keeper>,
+    supervisor: Option<&Supervisor>,
     inherited: &Inherited,
 ) -> Failure {
     inherited.restore();
-    let Some(keeper) = keeper else { return Failure::Exec(program.execute()) };
+    let Some(supervisor) = supervisor else { return Failure::Exec(program.execute()) };
     if let Err(failure) =
-        prepare(keeper).and_then(|slot| ask_keeper(keeper, slot, inherited.mask()))
+        prepare(supervisor).and_then(|slot| ask_supervisor(supervisor, slot, inherited.mask()))
     {
         return failure;
     }
     let errno = program.execute();
-    // If the keeper is gone, the send fails, and nobody traces us.
-    let _ = send(keeper.socket, Message::Cancel { slot: keeper.slot });
+    // If the supervisor is gone, the send fails, and nobody traces us.
+    let _ = send(supervisor.socket, Message::Cancel { slot: supervisor.slot });
     Failure::Exec(errno)
 }
 
@@ -136,20 +136,20 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
 }
 
 /// Moves the inherited descriptors to their places, and notes them in the slot.
-fn prepare<'a>(keeper: &Keeper<'a>) -> Result<&'a Slot, Failure> {
-    let slot = keeper.tree.control.slots.get(keeper.slot).ok_or(Failure::Keeper)?;
+fn prepare<'a>(supervisor: &Supervisor<'a>) -> Result<&'a Slot, Failure> {
+    let slot = supervisor.tree.control.slots.get(supervisor.slot).ok_or(Failure::Supervisor)?;
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
     let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors);
-    let [control, socket] = [keeper.tree.memory, keeper.socket].map(put);
+    let [control, socket] = [supervisor.tree.memory, supervisor.socket].map(put);
     slot.nofile_soft.store(room.soft, Relaxed);
     slot.nofile_hard.store(room.hard, Relaxed);
     slot.control_fd.store(control?, Relaxed);
     slot.socket_fd.store(socket?, Relaxed);
-    for (file, number) in keeper.tree.swap.iter().zip(&slot.swap_fds) {
+    for (file, number) in supervisor.tree.swap.iter().zip(&slot.swap_fds) {
         number.store(file.as_ref().map_or(Ok(-1), put)?, Relaxed);
     }
-    // Without the file, the keeper writes the code into each program.
-    slot.code_fd.store(keeper.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
+    // Without the file, the supervisor writes the code into each program.
+    slot.code_fd.store(supervisor.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);
     free_address_space(Resource::Data, &slot.data_below);
     Ok(slot)
@@ -217,14 +217,15 @@ fn put_high(file: BorrowedFd<'_>, limit: u64) -> Result<RawFd, Errno> {
     Err(Errno::MFILE)
 }
 
-/// Asks the keeper to wait for our exec and to give the program its mask, and waits until it does.
-fn ask_keeper(keeper: &Keeper, slot: &Slot, mask: u64) -> Result<(), Failure> {
+/// Asks the supervisor to wait for our exec and to give the program its mask, and waits until it does.
+fn ask_supervisor(supervisor: &Supervisor, slot: &Slot, mask: u64) -> Result<(), Failure> {
     // Without Yama this fails, and is not needed.
-    let _ = rustix::process::set_ptracer(PTracer::ProcessID(keeper.process));
+    let _ = rustix::process::set_ptracer(PTracer::ProcessID(supervisor.process));
     slot.tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Relaxed);
     slot.mask.store(mask, Relaxed);
     slot.word.store(ask::ASKED, Release);
-    send(keeper.socket, Message::Exec { slot: keeper.slot }).map_err(|_| Failure::Keeper)?;
+    send(supervisor.socket, Message::Exec { slot: supervisor.slot })
+        .map_err(|_| Failure::Supervisor)?;
     loop {
         match slot.word.load(Acquire) {
             ask::SEIZED => return Ok(()),
@@ -234,8 +235,8 @@ fn ask_keeper(keeper: &Keeper, slot: &Slot, mask: u64) -> Result<(), Failure> {
             }
             word => {
                 let waited = futex::wait(&slot.word, futex::Flags::empty(), word, Some(&LOOK));
-                if waited == Err(Errno::TIMEDOUT) && is_hung_up(keeper.socket) {
-                    return Err(Failure::Keeper);
+                if waited == Err(Errno::TIMEDOUT) && is_hung_up(supervisor.socket) {
+                    return Err(Failure::Supervisor);
                 }
             }
         }

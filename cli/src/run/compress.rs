@@ -1,10 +1,10 @@
-//! The compressor: a thread of the keeper that compresses pages for the processes of the tree.
+//! The compressor: a thread of the supervisor that compresses pages for the processes of the tree.
 //!
 //! It runs only on idle processors: under `SCHED_IDLE` every other thread comes first, and no thread
 //! waits for it. A thread inside the program would share its memory, so that the flush of each evicted
 //! page would interrupt it.
 
-use pagefault_control::{AttachError, Control, Desks, Mapped};
+use pagefault_control::{AttachError, Control, Mailboxes, Mapped};
 use pagefault_linux::store::scratch::Scratch;
 use rustix::fd::OwnedFd;
 use rustix::thread::futex;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// page.
 const PATIENCE: Duration = Duration::from_micros(150);
 
-/// Starts the compressor, which runs as long as the keeper, or notes that there is none.
+/// Starts the compressor, which runs as long as the supervisor, or notes that there is none.
 pub fn start(file: &OwnedFd, control: &Control) {
     if start_thread(file, control).is_err() {
         control.offload.refuse();
@@ -27,19 +27,19 @@ fn start_thread(file: &OwnedFd, control: &Control) -> Result<(), AttachError> {
     if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
         return Err(rustix::io::Errno::AGAIN.into());
     }
-    let desks = Desks::new(file, control.plan())?;
+    let mailboxes = Mailboxes::new(file, control.plan())?;
     let control = Mapped::new(file)?;
     let builder = std::thread::Builder::new().name("pagefault-lz4".into());
     let refused = |_| AttachError::from(rustix::io::Errno::AGAIN);
-    builder.spawn(move || serve(&desks, control)).map(drop).map_err(refused)
+    builder.spawn(move || serve(&mailboxes, control)).map(drop).map_err(refused)
 }
 
-fn serve(desks: &Desks, control: impl Deref<Target = Control>) {
+fn serve(mailboxes: &Mailboxes, control: impl Deref<Target = Control>) {
     run_when_idle();
     let (offload, mut scratch) = (&control.offload, Scratch::new());
     let mut look = || {
         let serve = |slot| {
-            desks.serve(slot, |page, result| match scratch.compress(page) {
+            mailboxes.serve(slot, |page, result| match scratch.compress(page) {
                 Some(bytes) => {
                     result[..bytes.len()].copy_from_slice(bytes);
                     bytes.len()

@@ -2,33 +2,33 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`front`] | starts the keeper and the program, forwards signals, waits |
+//! | [`launcher`] | starts the supervisor and the program, forwards signals, waits |
 //! | [`inherited`] | what the program inherits from our caller |
-//! | [`ask`] | the child that becomes the program: asks the keeper, executes |
-//! | [`keeper`] | the process that places the runtime in every program of the tree |
+//! | [`ask`] | the child that becomes the program: asks the supervisor, executes |
+//! | [`supervisor`] | the process that places the runtime in every program of the tree |
 //! | [`place`] | how it is placed: memory, image, boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
 //! | [`image`] | the runtime's memory image |
 //! | [`spawn`] | `fork(2)` |
-//! | [`stopped`] | the front while the program is stopped |
+//! | [`stopped`] | the launcher while the program is stopped |
 //! | [`report`], [`swap`] | statistics; swap areas on the command line |
 //!
 //! The runtime manages the memory, inside the program's own process.
 
 mod ask;
 mod compress;
-mod front;
 mod image;
 mod inherited;
-mod keeper;
+mod launcher;
 mod place;
 mod report;
 pub mod spawn;
 mod stopped;
+mod supervisor;
 mod swap;
 pub mod trace;
 
-pub use front::die_of;
+pub use launcher::die_of;
 pub use report::ratio as compression_ratio;
 pub use swap::directory as swap_directory;
 
@@ -40,8 +40,8 @@ use crate::status::Format;
 use crate::watch::{Outputs, Run, Watch};
 use crate::{complain, program, status};
 use ask::{Failure, Program};
-use front::{Child, Ended, Fell, Shared, StartError};
 use image::{Image, ImageError};
+use launcher::{Child, Ended, Fell, Shared, StartError};
 use pagefault_control::{Calls, Config, Control, Delivery, Mapped, Storage};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
@@ -205,12 +205,12 @@ enum Error {
     Start(io::Error),
     #[error("cannot trace the program, and so cannot manage it: {0}\n{advice}", advice = advice::ptrace())]
     Refused(io::Error),
-    #[error("the keeper ended before the program began")]
-    Keeper,
-    #[error("the keeper was killed, and with it {}, which had not started yet", .0.display())]
+    #[error("the supervisor ended before the program began")]
+    Supervisor,
+    #[error("the supervisor was killed, and with it {}, which had not started yet", .0.display())]
     Fell(PathBuf),
     #[error(
-        "the keeper was killed, so {} was too: without a keeper no program can start, and processes \
+        "the supervisor was killed, so {} was too: without a supervisor no program can start, and processes \
          cannot give memory to each other", .0.display()
     )]
     Unkept(PathBuf),
@@ -307,11 +307,11 @@ fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Chi
     let started = match &program.unmanaged {
         Some(why) => {
             complain!("{why}");
-            front::start_unmanaged(&to_execute)
+            launcher::start_unmanaged(&to_execute)
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            front::start(&to_execute, tree, image)
+            launcher::start(&to_execute, tree, image)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))
@@ -338,7 +338,7 @@ fn refused(error: StartError, program: PathBuf) -> Error {
         StartError::Host(errno) => Error::Start(errno.into()),
         StartError::Child(Failure::Exec(errno)) => Error::Spawn { program, source: errno.into() },
         StartError::Child(Failure::Refused(errno)) => Error::Refused(errno.into()),
-        StartError::Child(Failure::Keeper) => Error::Keeper,
+        StartError::Child(Failure::Supervisor) => Error::Supervisor,
         StartError::Child(Failure::Descriptors(errno)) => Error::Descriptors(errno.into()),
     }
 }

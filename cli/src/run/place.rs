@@ -37,7 +37,7 @@ pub struct Process {
     pub slot: u32,
     /// Its descriptor of the control memory.
     pub control_fd: i32,
-    /// Its socket to the keeper.
+    /// Its socket to the supervisor.
     pub socket_fd: i32,
     /// Its descriptor of the runtime's code; −1 for none.
     pub code_fd: i32,

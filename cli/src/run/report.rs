@@ -93,7 +93,7 @@ pub fn value(config: &Config, control: &Control) -> Value {
         "refused_calls": counters.refused.value(),
         "swap": swap,
         "compression_ratio": ratio(counters),
-        "compressed_by_keeper": counters.offloaded.value(),
+        "compressed_by_supervisor": counters.offloaded.value(),
         "compressed_memory": {
             "limit_bytes": peaks.compressed_limit,
             "peak_bytes": peaks.compressed,
@@ -139,7 +139,7 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     }
     let ratio = ratio(counters).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     line("compression ratio", ratio);
-    line("compressed by the keeper", format!("{} pages", counters.offloaded.value()));
+    line("compressed by the supervisor", format!("{} pages", counters.offloaded.value()));
     let compressed = [peaks.compressed, peaks.compressed_limit].map(about);
     line("peak compressed memory", format!("{} of {}", compressed[0], compressed[1]));
     line("peak swap files", about(peaks.files));

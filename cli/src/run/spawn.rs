@@ -12,7 +12,7 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
     match unsafe { libc::fork() } {
         -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
         0 => {
-            // The values on the front's stack are the front's: we never return to it.
+            // The values on the launcher's stack are the launcher's: we never return to it.
             let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(status) }

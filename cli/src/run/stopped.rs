@@ -1,4 +1,4 @@
-//! A stopped program: the front stops too, so that the shell sees it, until either is continued.
+//! A stopped program: the launcher stops too, so that the shell sees it, until either is continued.
 
 use super::spawn::fork;
 use rustix::fs::{Mode, OFlags};
@@ -35,7 +35,7 @@ pub fn stop_with(program: Pid) {
     }
 }
 
-/// Takes the `SIGCONT` that ended the stop, which the front blocks. Returns its sender.
+/// Takes the `SIGCONT` that ended the stop, which the launcher blocks. Returns its sender.
 fn take_continue() -> Option<Pid> {
     // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions, and a siginfo_t.
     let (mut set, mut info): (libc::sigset_t, libc::siginfo_t) = unsafe { mem::zeroed() };
@@ -49,18 +49,18 @@ fn take_continue() -> Option<Pid> {
     }
 }
 
-/// Continues the front when the program is no longer stopped: the stopped front cannot check.
-fn continue_with(front: Pid, own: &Status, program: &Status) {
-    // A group of its own, so that signals to the job do not reach it; it ends with the front.
+/// Continues the launcher when the program is no longer stopped: the stopped launcher cannot check.
+fn continue_with(launcher: Pid, own: &Status, program: &Status) {
+    // A group of its own, so that signals to the job do not reach it; it ends with the launcher.
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    while rustix::process::getppid() == Some(front) {
+    while rustix::process::getppid() == Some(launcher) {
         match (own.look(), program.look()) {
             (Some(State::Stopped), Some(State::Runs)) => {
-                let _ = rustix::process::kill_process(front, Signal::CONT);
+                let _ = rustix::process::kill_process(launcher, Signal::CONT);
                 return;
             }
-            // Then only a continued front continues the program.
+            // Then only a continued launcher continues the program.
             (None, _) | (_, None) => return,
             _ => {}
         }
@@ -91,7 +91,7 @@ impl Status {
         // The name is in parentheses, and may contain parentheses.
         let name_end = content[..len].iter().rposition(|byte| *byte == b')')?;
         match content[..len].get(name_end + 2)? {
-            // A lower-case t if a tracer holds it: the keeper at an exec, or another one.
+            // A lower-case t if a tracer holds it: the supervisor at an exec, or another one.
             b'T' | b't' => Some(State::Stopped),
             _ => Some(State::Runs),
         }

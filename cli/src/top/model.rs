@@ -44,7 +44,7 @@ pub struct Process {
     pub pid: u32,
     pub name: String,
     /// Whether the host handles its faults, because the tree has fitted its limit so far.
-    pub light: bool,
+    pub passive: bool,
     pub resident_bytes: u64,
     /// The bytes that the limit is charged for it.
     pub charged_bytes: u64,
@@ -102,7 +102,7 @@ impl View {
             "processes": self.processes.iter().map(|process| json!({
                 "pid": process.pid,
                 "name": process.name,
-                "light": process.light,
+                "passive": process.passive,
                 "resident_bytes": process.resident_bytes,
                 "charged_bytes": process.charged_bytes,
                 "swapped_bytes": process.swapped_bytes,
@@ -208,7 +208,7 @@ fn processes(sample: &Sample) -> Vec<Process> {
         .map(|held| Process {
             pid: held.pid,
             name: trees::name(held.pid),
-            light: held.light,
+            passive: held.passive,
             resident_bytes: u64::from(held.resident) * PAGE,
             charged_bytes: u64::from(held.charged) * PAGE,
             swapped_bytes: held.stored.iter().map(|pages| u64::from(*pages)).sum::<u64>() * PAGE,

@@ -238,7 +238,7 @@ fn members(view: &View, frame: &mut Frame, area: Rect) {
     let block = card("Processes");
     let rows = view.processes.iter().map(|process| {
         let who = format!("{:>8}  {:<16} ", process.pid, clipped(&process.name, 16));
-        let has = match process.light {
+        let has = match process.passive {
             true => {
                 format!("{:>9} at most; the kernel answers faults", about(process.charged_bytes))
             }

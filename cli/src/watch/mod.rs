@@ -1,4 +1,4 @@
-//! Watches a run: a thread of the front drains the events that the runtimes write.
+//! Watches a run: a thread of the launcher drains the events that the runtimes write.
 //!
 //! | module | what it does |
 //! |---|---|

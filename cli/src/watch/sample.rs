@@ -46,7 +46,7 @@ pub struct Holding {
     pub charged: u32,
     /// Whether the host manages its pages and handles its faults, because the tree has fitted its
     /// limit so far.
-    pub light: bool,
+    pub passive: bool,
     /// Its pages in each swap area.
     pub stored: [u32; MOST_AREAS],
 }
@@ -82,10 +82,10 @@ impl Sample {
                     pid: slot.pid.load(std::sync::atomic::Ordering::Relaxed),
                     resident: slot.resident(),
                     charged: slot.charged(),
-                    light: slot.is_light(),
+                    passive: slot.is_passive(),
                     stored: slot.stored(),
                 })
-                // The keeper does not know it yet: it has just started.
+                // The supervisor does not know it yet: it has just started.
                 .filter(|held| held.pid != 0)
                 .collect(),
         }

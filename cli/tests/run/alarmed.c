@@ -1,4 +1,4 @@
-/* Two processes press each other for memory, while alarms come faster than a press is answered: none may end
+/* Two processes ask each other for memory, while alarms come faster than a request is answered: none may end
    the process that handles them. */
 #include <signal.h>
 #include <stdio.h>

@@ -1,14 +1,14 @@
-//! Forks, as the keeper sees them.
+//! Forks, as the supervisor sees them.
 
 use crate::harness::{Scratch, compile, message};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
-/// A child that has ended before the keeper hears of it leaves its shares all the same. Its parent has
+/// A child that has ended before the supervisor hears of it leaves its shares all the same. Its parent has
 /// stored to its pages meanwhile, so that the child was the last in each.
 #[test]
-fn children_that_the_keeper_hears_of_too_late_cost_nothing() {
+fn children_that_the_supervisor_hears_of_too_late_cost_nothing() {
     let scratch = Scratch::new("late");
     let Some(program) = compile(&scratch, "late") else { return };
     let mut command = scratch.run(&["--memory", "8M"], &[&program]);
@@ -21,27 +21,27 @@ fn children_that_the_keeper_hears_of_too_late_cost_nothing() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     let mut input = run.stdin.take().unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
-    let keeper = keeper_of(&run);
+    let supervisor = supervisor_of(&run);
     // 10 children of 24 pages each: in 12 rounds more than there are frames.
     for _ in 0..12 {
-        signal(keeper, libc::SIGSTOP);
+        signal(supervisor, libc::SIGSTOP);
         input.write_all(b"x").unwrap();
         let line = lines.next();
-        signal(keeper, libc::SIGCONT);
+        signal(supervisor, libc::SIGCONT);
         let Some(Ok(line)) = line else { break };
         assert_eq!(line, "forked");
         // It has come to all of them when it sleeps again.
-        wait_until_asleep(keeper);
+        wait_until_asleep(supervisor);
     }
     drop(input);
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", message(&output));
 }
 
-/// Children that are killed before they can tell the keeper of themselves leave their shares and their
+/// Children that are killed before they can tell the supervisor of themselves leave their shares and their
 /// slots all the same: 5,000 are more than there are slots, and have more pages than there are frames.
 #[test]
-fn children_that_are_killed_before_the_keeper_hears_of_them_cost_nothing() {
+fn children_that_are_killed_before_the_supervisor_hears_of_them_cost_nothing() {
     let scratch = Scratch::new("unborn");
     let Some(program) = compile(&scratch, "unborn") else { return };
     scratch.compare("8M", &[&program]);
@@ -55,9 +55,9 @@ fn a_child_gets_no_lock_of_threads_that_pin_pages() {
     scratch.compare("6M", &[&program]);
 }
 
-/// The keeper of a run: a child of the command's.
-fn keeper_of(run: &Child) -> i32 {
-    let is_keeper = |number: &i32| {
+/// The supervisor of a run: a child of the command's.
+fn supervisor_of(run: &Child) -> i32 {
+    let is_supervisor = |number: &i32| {
         let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
         status.contains("Name:\tpagefault-keep\n")
             && status.contains(&format!("PPid:\t{}\n", run.id()))
@@ -65,7 +65,7 @@ fn keeper_of(run: &Child) -> i32 {
     let processes = fs::read_dir("/proc").unwrap();
     let numbers =
         processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    numbers.into_iter().find(is_keeper).expect("the run has a keeper")
+    numbers.into_iter().find(is_supervisor).expect("the run has a supervisor")
 }
 
 fn wait_until_asleep(process: i32) {

@@ -1,5 +1,5 @@
 /* Guard pages (MADV_GUARD_INSTALL) and sealed mappings (mseal) in the middle of a range: in a process that fits its limit, and
- * in a full one. */
+ * in an active one. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +56,7 @@ static void guards(int full, int evicted) {
     p = guarded(evicted); struct iovec v = { p + PG, 2 * PG }; said("by vector", syscall(SYS_process_madvise, -10000 /* PIDFD_SELF_THREAD_GROUP */, &v, 1, REMOVE, 0)); int self = syscall(SYS_pidfd_open, getpid(), 0); said("by vector", syscall(SYS_process_madvise, self, &v, 1, REMOVE, 0)); show("by vector", p); said("wipe", syscall(SYS_process_madvise, self, &v, 1, MADV_WIPEONFORK, 0)); close(self); pid_t k = fork(); if (!k) { show("wiped", p); _exit(0); } waitpid(k, NULL, 0);
     /* Fresh memory is given by the run. */
     p = mmap(NULL, 256 * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); madvise(p + 100 * PG, PG, INSTALL); for (int i = 0; i < 100; i++) p[i * PG] = 1; for (int i = 101; i < 256; i++) p[i * PG] = 1; show("among fresh", p + 97 * PG);
-    /* Locked memory makes the process a full one. */
+    /* Locked memory makes the process active. */
     if (full) { p = guarded(evicted); said("lock", mlock(p, 6 * PG)); said("install", madvise(p, PG, INSTALL)); said("unlock", munlock(p, 6 * PG)); show("locked", p); }
 }
 

@@ -20,10 +20,10 @@ fn start(scratch: &Scratch) -> (Child, Vec<i32>) {
 fn start_family(scratch: &Scratch, family: &str, len: usize) -> (Child, Vec<i32>) {
     let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", family]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut front = command.spawn().unwrap();
-    let lines = BufReader::new(front.stdout.as_mut().unwrap()).lines().take(len);
+    let mut launcher = command.spawn().unwrap();
+    let lines = BufReader::new(launcher.stdout.as_mut().unwrap()).lines().take(len);
     let tree = lines.map(|line| line.unwrap().parse().unwrap()).collect();
-    (front, tree)
+    (launcher, tree)
 }
 
 /// Asserts that processes end.
@@ -51,59 +51,59 @@ fn children(process: u32) -> Vec<i32> {
 }
 
 #[test]
-fn the_front_is_killed_and_the_tree_with_it() {
-    let scratch = Scratch::new("killed-front");
-    let (mut front, mut tree) = start(&scratch);
-    tree.extend(children(front.id()));
-    front.kill().unwrap();
-    front.wait().unwrap();
+fn the_launcher_is_killed_and_the_tree_with_it() {
+    let scratch = Scratch::new("killed-launcher");
+    let (mut launcher, mut tree) = start(&scratch);
+    tree.extend(children(launcher.id()));
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
     assert_gone(&tree);
     scratch.assert_nothing_left();
 }
 
-/// The keeper: the front's child that is not the program.
-fn keeper_of(front: &Child, tree: &[i32]) -> i32 {
-    children(front.id()).into_iter().find(|child| !tree.contains(child)).unwrap()
+/// The supervisor: the launcher's child that is not the program.
+fn supervisor_of(launcher: &Child, tree: &[i32]) -> i32 {
+    children(launcher.id()).into_iter().find(|child| !tree.contains(child)).unwrap()
 }
 
 #[test]
-fn front_and_keeper_are_killed_and_the_tree_with_them() {
+fn launcher_and_supervisor_are_killed_and_the_tree_with_them() {
     let scratch = Scratch::new("killed-both");
-    let (mut front, tree) = start(&scratch);
-    let both = [keeper_of(&front, &tree), front.id() as i32];
+    let (mut launcher, tree) = start(&scratch);
+    let both = [supervisor_of(&launcher, &tree), launcher.id() as i32];
     // Neither has time to end the other.
     both.into_iter().for_each(|process| send(process, libc::SIGSTOP));
     both.into_iter().for_each(|process| send(process, libc::SIGKILL));
-    front.wait().unwrap();
+    launcher.wait().unwrap();
     assert_gone(&tree);
     assert_gone(&both[..1]);
     scratch.assert_nothing_left();
 }
 
 #[test]
-fn the_keeper_is_killed_and_the_tree_with_it() {
-    let scratch = Scratch::new("killed-keeper");
-    let (front, tree) = start(&scratch);
-    send(keeper_of(&front, &tree), libc::SIGKILL);
-    let output = front.wait_with_output().unwrap();
+fn the_supervisor_is_killed_and_the_tree_with_it() {
+    let scratch = Scratch::new("killed-supervisor");
+    let (launcher, tree) = start(&scratch);
+    send(supervisor_of(&launcher, &tree), libc::SIGKILL);
+    let output = launcher.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert!(message(&output).contains("the keeper was killed, so "), "{output:?}");
+    assert!(message(&output).contains("the supervisor was killed, so "), "{output:?}");
     assert_gone(&tree);
     scratch.assert_nothing_left();
 }
 
-/// The processes have noticed it themselves, and none is left for the front to kill.
+/// The processes have noticed it themselves, and none is left for the launcher to kill.
 #[test]
-fn the_keeper_is_killed_and_the_front_comes_late() {
-    let scratch = Scratch::new("killed-keeper-late");
-    let (front, pair) = start_family(&scratch, PAIR, 2);
-    let keeper = keeper_of(&front, &pair);
-    send(front.id() as i32, libc::SIGSTOP);
-    send(keeper, libc::SIGKILL);
+fn the_supervisor_is_killed_and_the_launcher_comes_late() {
+    let scratch = Scratch::new("killed-supervisor-late");
+    let (launcher, pair) = start_family(&scratch, PAIR, 2);
+    let supervisor = supervisor_of(&launcher, &pair);
+    send(launcher.id() as i32, libc::SIGSTOP);
+    send(supervisor, libc::SIGKILL);
     assert_gone(&pair);
-    send(front.id() as i32, libc::SIGCONT);
-    let output = front.wait_with_output().unwrap();
+    send(launcher.id() as i32, libc::SIGCONT);
+    let output = launcher.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert!(message(&output).contains("the keeper was killed, so "), "{output:?}");
+    assert!(message(&output).contains("the supervisor was killed, so "), "{output:?}");
     scratch.assert_nothing_left();
 }

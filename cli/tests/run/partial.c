@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define PG 4096ul
-/* Six pages with something in each, where locked memory has made the process a full one. */
+/* Six pages with something in each, where locked memory has made the process active. */
 static char *six(void) { char *p = mmap(NULL, 6 * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); for (int i = 0; i < 6; i++) p[i * PG] = 'a' + i; return p; }
 static void said(const char *n, long r) { printf("%s: %ld %s\n", n, r, r < 0 ? strerrorname_np(errno) : "-"); fflush(stdout); }
 /* What a page has, and whether it may be stored to, as a child finds out. */

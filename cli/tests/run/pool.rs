@@ -121,15 +121,15 @@ print(same(keep, 5, 1024))
     assert!(number(&stats, "/swap/0/pages_out") > 12 * 1500, "{stats:#}");
 }
 
-/// The keeper compresses on idle processors, so the first page may take a while.
+/// The supervisor compresses on idle processors, so the first page may take a while.
 #[test]
-fn the_keeper_compresses_pages_where_a_processor_is_idle() {
+fn the_supervisor_compresses_pages_where_a_processor_is_idle() {
     if std::thread::available_parallelism().is_ok_and(|count| count.get() == 1) {
-        eprintln!("skipped: there is one processor, and the keeper compresses nothing");
+        eprintln!("skipped: there is one processor, and the supervisor compresses nothing");
         return;
     }
-    let scratch = Scratch::new("keeper-compresses");
-    // Children that come and go have desks of their own.
+    let scratch = Scratch::new("supervisor-compresses");
+    // Children that come and go have mailboxes of their own.
     let program = "
 m = memory(4096)
 for turn in range(4):
@@ -145,7 +145,7 @@ print(same(m, 3, 4096))
     let begin = std::time::Instant::now();
     loop {
         let stats = assert_fine(run(&scratch, &["--memory", "8M", "--swap", "ram:64M"], program));
-        if number(&stats, "/compressed_by_keeper") > 0 {
+        if number(&stats, "/compressed_by_supervisor") > 0 {
             return;
         }
         assert!(begin.elapsed().as_secs() < 300, "it never did: {stats:#}");

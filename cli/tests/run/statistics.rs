@@ -26,7 +26,7 @@ fn a_table_goes_to_standard_error_and_the_output_stays_the_program_s() {
         "read ahead",
         "populated ahead",
         "compression ratio",
-        "compressed by the keeper",
+        "compressed by the supervisor",
         "swap ram:8M",
     ]) {
         assert!(table.contains(line), "{line} is not in {table}");

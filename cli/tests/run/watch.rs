@@ -340,8 +340,8 @@ fn a_lower_limit_holds_where_every_signal_is_blocked() {
     let Some(program) = compile(&scratch, "pressed") else { return };
     for way in ["call", "descriptor"] {
         let mut command = scratch.run(&["--memory", "16M"], &[&program, way]);
-        let mut front = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(front.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut launcher = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(launcher.stdout.take().unwrap()).lines().map(Result::unwrap);
         let pid = lines.next().unwrap();
         let lowered = pagefault(&["ctl", &pid, "--memory", "4M"]);
         assert!(lowered.status.success(), "{way}: {lowered:?}");
@@ -351,7 +351,7 @@ fn a_lower_limit_holds_where_every_signal_is_blocked() {
             assert_eq!(lines.next().unwrap(), format!("signal {signal}"), "{way}");
         }
         assert_eq!(lines.next().unwrap(), "sum -1536", "{way}");
-        assert!(front.wait().unwrap().success(), "{way}");
+        assert!(launcher.wait().unwrap().success(), "{way}");
     }
 }
 

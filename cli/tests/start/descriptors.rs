@@ -70,10 +70,10 @@ fn an_enormous_limit_of_descriptors_costs_no_table() {
     assert!(stdout.trim().parse::<u32>().unwrap() <= 4097, "{stdout}");
 }
 
-/// A daemon of the tree keeps the keeper alive. A reader of our output until its end waits for
+/// A daemon of the tree keeps the supervisor alive. A reader of our output until its end waits for
 /// neither.
 #[test]
-fn nobody_waits_for_the_keeper() {
+fn nobody_waits_for_the_supervisor() {
     let scratch = Scratch::new("daemon");
     let script = "$RUN sh -c 'sleep 1000 <&- >&- 2>&- & echo $! >daemon; echo out; echo err >&2'";
     let began = Instant::now();
@@ -83,19 +83,19 @@ fn nobody_waits_for_the_keeper() {
 
     let daemon: i32 =
         std::fs::read_to_string(scratch.path("daemon")).unwrap().trim().parse().unwrap();
-    let keeper = keeper_of(daemon);
+    let supervisor = supervisor_of(daemon);
     for stream in 0..3 {
-        let target = std::fs::read_link(format!("/proc/{keeper}/fd/{stream}")).unwrap();
+        let target = std::fs::read_link(format!("/proc/{supervisor}/fd/{stream}")).unwrap();
         assert_eq!(target.to_str(), Some("/dev/null"));
     }
-    assert_eq!(std::fs::read_link(format!("/proc/{keeper}/cwd")).unwrap().to_str(), Some("/"));
+    assert_eq!(std::fs::read_link(format!("/proc/{supervisor}/cwd")).unwrap().to_str(), Some("/"));
     // SAFETY: kill asks nothing of its caller.
     unsafe { libc::kill(daemon, libc::SIGKILL) };
-    wait_until(|| crate::ends::is_gone(keeper));
+    wait_until(|| crate::ends::is_gone(supervisor));
 }
 
-/// The keeper of the tree that a process belongs to: the one at the other end of its socket.
-pub fn keeper_of(process: i32) -> i32 {
+/// The supervisor of the tree that a process belongs to: the one at the other end of its socket.
+pub fn supervisor_of(process: i32) -> i32 {
     let mut found = Vec::new();
     let memory = control_memory(process).expect("the process has the control memory");
     for entry in std::fs::read_dir("/proc").unwrap() {
@@ -107,7 +107,7 @@ pub fn keeper_of(process: i32) -> i32 {
             found.push(number);
         }
     }
-    assert_eq!(found.len(), 1, "keepers of {process}: {found:?}");
+    assert_eq!(found.len(), 1, "supervisors of {process}: {found:?}");
     found[0]
 }
 

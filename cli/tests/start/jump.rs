@@ -3,7 +3,7 @@
 //!
 //! Programs of some names show what processes of a tree do. `relay` executes its first argument as a
 //! managed process does, and continues as the program if that fails. `paused` stops before it asks the
-//! keeper, `held` stops between the answer and its exec. `brood` has many children that end. `spawn`
+//! supervisor, `held` stops between the answer and its exec. `brood` has many children that end. `spawn`
 //! executes in a child; `thread` in a thread that is not the process's first; `nested` in a thread of a
 //! child in a process namespace of its own. `build.rs` compiles it, without the standard library.
 #![no_std]
@@ -125,13 +125,13 @@ fn relay(
         }
         environment = environment.add(1);
     }
-    ask_keeper(boot, slot, number);
+    ask_supervisor(boot, slot, number);
     seized();
     call(59, [path as u64, words as u64, environment as u64]);
     send(boot, Message::Cancel { slot: number });
 }
 
-fn ask_keeper(boot: &Boot, slot: &Slot, number: u32) {
+fn ask_supervisor(boot: &Boot, slot: &Slot, number: u32) {
     slot.control_fd.store(boot.control_fd, Relaxed);
     slot.socket_fd.store(boot.socket_fd, Relaxed);
     slot.code_fd.store(boot.code_fd, Relaxed);
@@ -235,7 +235,7 @@ fn stop() {
 
 fn send(boot: &Boot, message: Message) {
     let packet = message.to_bytes();
-    // The send to a keeper that is gone must not kill us.
+    // The send to a supervisor that is gone must not kill us.
     let flags = 0x4000;
     let sent: i64;
     // SAFETY: sends bytes that live through the call.

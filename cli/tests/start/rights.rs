@@ -89,7 +89,7 @@ fn a_program_that_gains_rights() {
     }
 }
 
-/// A later program that did not check: the keeper finds out at the exec.
+/// A later program that did not check: the supervisor finds out at the exec.
 #[test]
 fn a_program_that_gained_rights() {
     if !is_root() {

@@ -48,7 +48,7 @@ fn an_exec_that_fails() {
 }
 
 /// A thread other than the process's first becomes the process. In its own PID namespace its ID
-/// differs from the keeper's view.
+/// differs from the supervisor's view.
 #[test]
 fn a_thread_that_executes() {
     let scratch = scratch("thread");
@@ -69,7 +69,7 @@ fn slots_are_given_back() {
     assert_eq!(run(&scratch, &["./brood", "fine"]), ("fine\n".to_owned(), Some(0), 1));
 }
 
-/// With few descriptors the keeper notices the end of processes without pidfds.
+/// With few descriptors the supervisor notices the end of processes without pidfds.
 #[test]
 fn slots_are_given_back_where_there_are_few_descriptors() {
     let scratch = scratch("few");

@@ -105,7 +105,7 @@ impl Tree {
         assert!(beliefs.iter().all(|held| !held.contains(&span)), "span {span} is still held");
     }
 
-    /// The keeper's work for an ended process.
+    /// The supervisor's work for an ended process.
     fn bury(&self, process: usize) {
         self.beliefs.lock().unwrap()[process].clear();
         let bits = &self.columns[process][0];
@@ -183,7 +183,7 @@ fn a_fork_that_is_made_or_undone_shares_nothing_with_a_third() {
             tree.write_if_sole(0, span);
             tree.leave(0, span);
         };
-        // The keeper finds the child's slot with the notes made so far.
+        // The supervisor finds the child's slot with the notes made so far.
         let bury = || {
             tree.bury(0);
             tree.bury(1);

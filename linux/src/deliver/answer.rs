@@ -156,7 +156,7 @@ fn refill_around(space: &SpaceCore, page: usize) {
     let after = page + 1..(page + 1 + AROUND).min(space.pages());
     let before = (page.saturating_sub(AROUND)..page).rev();
     let present = |next: usize| space.table.entry(next).frame().map(|frame| (next, frame));
-    let refill = |(next, frame)| space.shared.refill_homeless(space, next, frame);
+    let refill = |(next, frame)| space.shared.refill_unplaced(space, next, frame);
     after.map_while(present).for_each(refill);
     before.map_while(present).for_each(refill);
 }

@@ -2,20 +2,20 @@ use super::*;
 use std::collections::HashSet;
 
 #[test]
-fn homes_survive_their_encoding() {
+fn locations_survive_their_encoding() {
     let page = 0x7fff_ffff_f000;
-    for home in [
-        Home::Free,
-        Home::Blank,
-        Home::Zero,
-        Home::Buffer(0),
-        Home::Buffer(u32::MAX),
-        Home::At(page, Mapped::Writable),
-        Home::At(0x1000, Mapped::WriteProtected),
+    for location in [
+        Location::Free,
+        Location::Blank,
+        Location::Zero,
+        Location::Buffer(0),
+        Location::Buffer(u32::MAX),
+        Location::At(page, Mapped::Writable),
+        Location::At(0x1000, Mapped::WriteProtected),
     ] {
-        assert_eq!(Home::decode(home.encode()), home);
+        assert_eq!(Location::decode(location.encode()), location);
     }
-    assert_eq!(Home::decode(0), Home::Free);
+    assert_eq!(Location::decode(0), Location::Free);
 }
 
 #[test]
@@ -44,14 +44,14 @@ fn each_frame_is_handed_out_once_and_used_ones_first() {
 }
 
 #[test]
-fn a_held_frame_has_no_settled_home() {
+fn a_held_frame_has_no_settled_location() {
     let frames = Frames::new(1).unwrap();
     let frame = frames.allocate(0).unwrap();
-    assert_eq!(frames.peek_idle(frame), Some(Home::Blank));
+    assert_eq!(frames.peek_idle(frame), Some(Location::Blank));
     let held = frames.hold(frame);
     assert_eq!(frames.peek_idle(frame), None);
-    held.set_home(Home::Buffer(3));
+    held.set_location(Location::Buffer(3));
     assert_eq!(frames.peek_idle(frame), None);
     drop(held);
-    assert_eq!(frames.peek_idle(frame), Some(Home::Buffer(3)));
+    assert_eq!(frames.peek_idle(frame), Some(Location::Buffer(3)));
 }

@@ -70,11 +70,11 @@ fn compressed_ram_keeps_what_a_table_keeps() {
 
 /// Compresses what waits when a random number says so, and gives up nothing by itself.
 struct Whenever {
-    places: Box<[Mutex<Desk>]>,
+    places: Box<[Mutex<Mailbox>]>,
     random: Mutex<fastrand::Rng>,
 }
 
-struct Desk {
+struct Mailbox {
     page: Box<PageBytes>,
     result: Box<PageBytes>,
     waits: bool,
@@ -84,9 +84,10 @@ struct Desk {
 impl Whenever {
     fn new(places: usize) -> Self {
         let page = || Box::new([0; PAGE_SIZE as usize]);
-        let desk = || Mutex::new(Desk { page: page(), result: page(), waits: false, len: None });
+        let mailbox =
+            || Mutex::new(Mailbox { page: page(), result: page(), waits: false, len: None });
         let random = Mutex::new(fastrand::Rng::with_seed(places as u64));
-        Self { places: (0..places).map(|_| desk()).collect(), random }
+        Self { places: (0..places).map(|_| mailbox()).collect(), random }
     }
 }
 
@@ -105,32 +106,32 @@ unsafe impl Offload for Whenever {
     }
 
     fn hand_over(&self, place: usize) {
-        let mut desk = self.places[place].lock();
-        assert!(!desk.waits, "a place is handed over twice");
-        desk.waits = true;
+        let mut mailbox = self.places[place].lock();
+        assert!(!mailbox.waits, "a place is handed over twice");
+        mailbox.waits = true;
     }
 
     fn take_back(&self, place: usize) {
-        let mut desk = self.places[place].lock();
-        (desk.waits, desk.len) = (false, None);
-        desk.result.fill(0xee);
-        desk.page.fill(0xdd);
+        let mut mailbox = self.places[place].lock();
+        (mailbox.waits, mailbox.len) = (false, None);
+        mailbox.result.fill(0xee);
+        mailbox.page.fill(0xdd);
     }
 
     fn finished(&self, place: usize) -> Option<usize> {
-        let mut desk = self.places[place].lock();
-        let desk = &mut *desk;
-        if desk.waits && desk.len.is_none() && self.random.lock().bool() {
+        let mut mailbox = self.places[place].lock();
+        let mailbox = &mut *mailbox;
+        if mailbox.waits && mailbox.len.is_none() && self.random.lock().bool() {
             let mut room = scratch::Scratch::new();
-            desk.len = Some(match room.compress(&desk.page) {
+            mailbox.len = Some(match room.compress(&mailbox.page) {
                 Some(bytes) => {
-                    desk.result[..bytes.len()].copy_from_slice(bytes);
+                    mailbox.result[..bytes.len()].copy_from_slice(bytes);
                     bytes.len()
                 }
-                None => desk.page.len(),
+                None => mailbox.page.len(),
             });
         }
-        desk.len
+        mailbox.len
     }
 }
 

@@ -1,12 +1,12 @@
-//! `execve(2)`: the keeper places the runtime in the new program, as in the first one.
+//! `execve(2)`: the supervisor places the runtime in the new program, as in the first one.
 
 use super::{Call, Outcome, each_area, robust};
 use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::memory::Pins;
-use crate::signal::believed_mask;
+use crate::signal::virtual_mask;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
-use crate::{address_limit, file_size, files, keeper, memory, process, signal, user};
+use crate::{address_limit, file_size, files, memory, process, signal, supervisor, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_linux::store::descriptor;
@@ -52,21 +52,22 @@ impl Call<'_> {
                 ));
                 self.execute_unmanaged()
             }
-            Rights::Same => match keeper::ask(control, self.thread.member(), self.inherited_mask())
-            {
-                keeper::Answer::Seized => {
-                    let raw = self.execute(signal::ALL);
-                    keeper::cancel(self.thread.member());
-                    raw
+            Rights::Same => {
+                match supervisor::ask(control, self.thread.member(), self.inherited_mask()) {
+                    supervisor::Answer::Seized => {
+                        let raw = self.execute(signal::ALL);
+                        supervisor::cancel(self.thread.member());
+                        raw
+                    }
+                    supervisor::Answer::Refused(why) => {
+                        process::say(format_args!(
+                            "a program cannot be traced at its start (error {}), so it runs unmanaged",
+                            why.0
+                        ));
+                        self.execute_unmanaged()
+                    }
                 }
-                keeper::Answer::Refused(why) => {
-                    process::say(format_args!(
-                        "a program cannot be traced at its start (error {}), so it runs unmanaged",
-                        why.0
-                    ));
-                    self.execute_unmanaged()
-                }
-            },
+            }
             Rights::More => {
                 process::say(format_args!(
                     "a program that gains privileges when it is executed runs unmanaged"
@@ -80,7 +81,7 @@ impl Call<'_> {
 
     /// The mask that the new program inherits: the one that this one sees.
     fn inherited_mask(&self) -> u64 {
-        believed_mask(self.thread, self.context.mask).0
+        virtual_mask(self.thread, self.context.mask).0
     }
 
     /// Executes a program that has nothing of ours.
@@ -111,7 +112,7 @@ impl Call<'_> {
         raw
     }
 
-    /// Executes a program that its parent traces, which the keeper then cannot.
+    /// Executes a program that its parent traces, which the supervisor then cannot.
     fn execute_traced(&mut self) -> i64 {
         // Once it is a tracee the exec must not fail: its waiting parent would not continue it.
         if let Err(Errno(errno)) = self.may_execute() {
@@ -185,7 +186,7 @@ impl Call<'_> {
         };
         let file = match file {
             Ok(file) => file as u32,
-            // Without a descriptor nothing can be checked here; the keeper still checks at the exec
+            // Without a descriptor nothing can be checked here; the supervisor still checks at the exec
             // stop.
             Err(Errno::EMFILE | Errno::ENFILE | Errno::EFAULT) => return Ok(Rights::Same),
             Err(errno) => return Err(errno),

@@ -9,7 +9,7 @@ use super::message::Header;
 use super::{Call, Outcome, between, message, wait};
 use crate::memory::{PAGE, Pins};
 use crate::sys::Errno;
-use crate::{entry, files, memory, process, solitude, thread, user};
+use crate::{entry, files, memory, process, quiescence, thread, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::{Area, Class, File, Kind, Pieces, Rule, Shape, Traits, USER_END};
@@ -42,7 +42,7 @@ impl Call<'_> {
     pub(super) fn make_pinned(&mut self, args: [u64; 6]) -> i64 {
         if self.is_tried_unpinned() {
             let raw = match wait::is_for_word(self.number, &args) {
-                true => self.call_away(&args),
+                true => self.call_quiescent(&args),
                 false => self.call(&args),
             };
             if raw != -i64::from(Errno::EFAULT.0) || memory::current().is_none() {
@@ -62,7 +62,7 @@ impl Call<'_> {
         }
     }
 
-    /// Sends the rest of a file after a press: the kernel has advanced the position.
+    /// Sends the rest of a file after a reclaim request: the kernel has advanced the position.
     fn send_rest(&self, mut args: [u64; 6], mut raw: i64) -> i64 {
         let mut done = raw;
         while self.was_cut(raw) && (raw as u64) < args[3] {
@@ -73,7 +73,7 @@ impl Call<'_> {
         done
     }
 
-    /// Whether a press alone ended a call, after a part of what it was to transfer.
+    /// Whether a reclaim request alone ended a call, after a part of what it was to transfer.
     pub(super) fn was_cut(&self, raw: i64) -> bool {
         self.thread.is_cut.get() && raw > 0 && !self.thread.has_pending()
     }
@@ -98,8 +98,8 @@ impl Call<'_> {
     }
 
     /// Makes the call itself, which stores only to pinned pages.
-    fn call_away(&self, args: &[u64; 6]) -> i64 {
-        let _away = solitude::leave(self.thread);
+    fn call_quiescent(&self, args: &[u64; 6]) -> i64 {
+        let _away = quiescence::leave(self.thread);
         self.call(args)
     }
 
@@ -147,7 +147,7 @@ impl Call<'_> {
         stays_here |= !pins.are_whole();
         // A child that is forked meanwhile gives its copies up.
         self.thread.in_use.set(&raw mut pins);
-        let raw = if stays_here { make(self, args) } else { self.call_away(args) };
+        let raw = if stays_here { make(self, args) } else { self.call_quiescent(args) };
         self.thread.in_use.set(core::ptr::null_mut());
         raw
     }

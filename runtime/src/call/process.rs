@@ -3,7 +3,7 @@
 use super::{Call, Outcome};
 use crate::sys::{self, Errno, Result};
 use crate::user;
-use crate::{address_limit, file_size, files, front, process, site};
+use crate::{address_limit, file_size, files, launcher, process, site};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 
@@ -27,10 +27,10 @@ impl Call<'_> {
                     user::write(b, &self.thread.clear_at_exit.get()).map(|()| 0).into()
                 }
                 prctl::PR_SET_PDEATHSIG => {
-                    front::program_sets_signal();
+                    launcher::program_sets_signal();
                     self.pass()
                 }
-                prctl::PR_GET_PDEATHSIG if front::is_signal_ours() => {
+                prctl::PR_GET_PDEATHSIG if launcher::is_signal_ours() => {
                     user::write(b, &0_u32).map(|()| 0).into()
                 }
                 prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),

@@ -73,7 +73,7 @@ pub fn forget(thread: &Thread) {
 pub fn keep() -> Pins {
     let mut pins = Pins::new();
     // The host brings pages in by itself where it owns them.
-    if memory::current().is_none() || memory::is_light() {
+    if memory::current().is_none() || memory::is_passive() {
         return pins;
     }
     for thread in Thread::all() {

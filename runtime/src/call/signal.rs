@@ -5,7 +5,7 @@ use crate::entry::{self, NOT_STARTED};
 use crate::frame::AltStack;
 use crate::signal::action::Action;
 use crate::signal::{
-    Set, believed_mask, is_on_stack, raise_held, return_from_handler, set_believed_mask, shut_out,
+    Set, is_on_stack, raise_held, return_from_handler, set_virtual_mask, shut_out, virtual_mask,
 };
 use crate::sys::{Errno, Result};
 use crate::user;
@@ -56,7 +56,7 @@ impl Call<'_> {
         if size != 8 {
             return Err(Errno::EINVAL);
         }
-        let was = believed_mask(self.thread, self.context.mask);
+        let was = virtual_mask(self.thread, self.context.mask);
         if new != 0 {
             let Set(set) = user::read(new)?;
             let mask = match how as u32 {
@@ -65,7 +65,7 @@ impl Call<'_> {
                 nr::SIG_SETMASK => set,
                 _ => return Err(Errno::EINVAL),
             };
-            self.context.mask = set_believed_mask(self.thread, Set(mask));
+            self.context.mask = set_virtual_mask(self.thread, Set(mask));
         }
         if old != 0 {
             user::write(old, &was)?;
@@ -115,7 +115,7 @@ impl Call<'_> {
         if size != 8 || needed == Set::EMPTY {
             return self.pass();
         }
-        let host = user::read(at).map_or(Set::EMPTY, Set::without_press);
+        let host = user::read(at).map_or(Set::EMPTY, Set::without_requests);
         let mut args = self.args;
         args[0] = (&raw const host) as u64;
         let held = || self.thread.held().take(needed);
@@ -138,11 +138,11 @@ impl Call<'_> {
         Outcome::Raw(info.signal.into())
     }
 
-    /// `signalfd(2)`. The host would give a press to the reader.
+    /// `signalfd(2)`. The host would give a reclaim request to the reader.
     fn descriptor_of_signals(&mut self) -> Outcome {
         let [_, at, size, ..] = self.args;
         let host = match user::read(at) {
-            Ok(set) if size == 8 => Set::without_press(set),
+            Ok(set) if size == 8 => Set::without_requests(set),
             // The host reports the error.
             _ => return self.pass(),
         };

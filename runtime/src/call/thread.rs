@@ -10,7 +10,7 @@ use crate::frame::{AltStack, Frame, Info};
 use crate::member::{Child, Kind, Member, Wanted};
 use crate::sys::{self, Errno, Result};
 use crate::thread::{self, Owner, Thread};
-use crate::{address_limit, keeper, lock, memory, process, site, user};
+use crate::{address_limit, lock, memory, process, site, supervisor, user};
 use core::ptr::NonNull;
 use linux_raw_sys::general as nr;
 use pagefault_control::Birth;
@@ -70,7 +70,7 @@ struct Given {
     frame: *const Frame,
     /// Whether its parent's handlers are cleared.
     clears_handlers: bool,
-    /// Whether it tells the keeper of itself.
+    /// Whether it tells the supervisor of itself.
     tells: bool,
 }
 
@@ -171,7 +171,7 @@ impl Call<'_> {
             memory::before_other_descriptors();
         }
         let thread = Thread::new(NonNull::from(member))?;
-        thread.believed.set(self.thread.believed.get());
+        thread.virtual_mask.set(self.thread.virtual_mask.get());
         self.thread.pass_filters_to(thread);
         if args.flags & VFORK != 0 {
             thread.alt_stack.set(self.thread.alt_stack.get());
@@ -361,7 +361,7 @@ impl Call<'_> {
             self.context.registers.rsp = top;
         }
         if process::control().is_some() {
-            keeper::born(self.thread.member());
+            supervisor::born(self.thread.member());
         }
     }
 
@@ -425,7 +425,7 @@ impl Call<'_> {
 /// other use for the argument.
 fn may_be_numbered(call: u32, flags: u64) -> bool {
     let is_taken = flags & PARENT_SETTID != 0 || call == nr::__NR_clone && flags & PIDFD != 0;
-    !is_taken && process::are_numbers_the_keeper_s()
+    !is_taken && process::are_numbers_the_supervisor_s()
 }
 
 /// Reads the arguments of `clone3`.
@@ -465,7 +465,7 @@ extern "C" fn begin_thread(birth: *const u8) -> ! {
         thread.member().signals().clear_handlers();
     }
     if tells {
-        keeper::born(thread.member());
+        supervisor::born(thread.member());
     }
     process::enable_dispatch();
     // SAFETY: the parent made the frame on this thread's stack.

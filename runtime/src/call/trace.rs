@@ -362,7 +362,7 @@ impl Call<'_> {
 const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
-    /// Whether the signal is for the tracee's runtime: a system call, a press, or a fault.
+    /// Whether the signal is for the tracee's runtime: a system call, a reclaim request, or a fault.
     fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;

@@ -1,7 +1,7 @@
-//! Waits with a timeout. After a press, a wait continues for the remaining time; the host would
+//! Waits with a timeout. After a reclaim request, a wait continues for the remaining time; the host would
 //! restart the whole timeout.
 
-use crate::entry::{self, PRESSED};
+use crate::entry::{self, RECLAIM_CAME};
 use crate::thread::Thread;
 use crate::{process, user};
 use linux_raw_sys::general as nr;
@@ -31,7 +31,7 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
     let end = process::now().saturating_add(time);
     // SAFETY: passed on to the caller.
     let mut raw = unsafe { entry::call_once(number, args, thread) };
-    while raw == PRESSED {
+    while raw == RECLAIM_CAME {
         let left = end.saturating_sub(process::now());
         let timespec = [left / NANOSECONDS, left % NANOSECONDS];
         let mut again = *args;

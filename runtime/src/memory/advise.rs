@@ -3,8 +3,8 @@
 use super::manager::done;
 use super::ranges::Ranges;
 use super::{
-    GATE, Manager, addresses, beyond_end, current, fork, guard, is_range, light, obeyed_below,
-    pages,
+    GATE, Manager, addresses, beyond_end, current, fork, guard, is_range, obeyed_below, pages,
+    passive,
 };
 use crate::lock::Mutex;
 use crate::process;
@@ -70,7 +70,7 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
             fork::note(&(range.start..reached(&range, result, host)), advice);
         }
     };
-    if let Some(_gate) = light::stay() {
+    if let Some(_gate) = passive::stay() {
         // The host may stop halfway, and has done then what comes before.
         manager.note_advice(&range, advice);
         let result = host(&range);
@@ -195,7 +195,7 @@ fn in_pieces(
 }
 
 impl Manager {
-    /// Notes advice that the host obeys in a light process, for the time after its takeover.
+    /// Notes advice that the host obeys in a passive process, for the time after its takeover.
     fn note_advice(&self, range: &Range<u64>, advice: u32) {
         match meaning(advice) {
             Meaning::Ours(Advice::Free) => {
@@ -216,7 +216,7 @@ impl Manager {
 
     /// Follows the host, which has dropped the pages of a range.
     pub(super) fn dropped(&self, range: &Range<u64>) {
-        if light::is_light() {
+        if passive::is_passive() {
             return;
         }
         // SAFETY: the host has taken the pages away.

@@ -1,4 +1,4 @@
-//! The takeover, from light to full: the memory manager takes over the host's pages.
+//! The takeover, from passive to active: the memory manager takes over the host's pages.
 //!
 //! The gate is held exclusively to the end. Threads of the program run on: they stop at the gate
 //! with their next fault on an absent page, and with their next call. Accesses to present pages
@@ -9,9 +9,9 @@
 //! can be evicted.
 
 use super::{GATE, Manager, PAGE, Pins, addresses, events};
-use super::{light, room};
+use super::{passive, room};
 use crate::thread::Thread;
-use crate::{call, keeper, process, signal, sys, tracer, user};
+use crate::{call, process, signal, supervisor, sys, tracer, user};
 use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::AtomicU32;
@@ -51,11 +51,11 @@ enum Lasts {
 }
 
 impl Manager {
-    /// Makes a light process full. The gate is held exclusively; `empty` is a range that was just
+    /// Makes a passive process active. The gate is held exclusively; `empty` is a range that was just
     /// mapped and has no page.
     pub(super) fn convert(&self, empty: &Range<u64>) {
         debug_assert!(GATE.is_locked_exclusive());
-        if !light::end() {
+        if !passive::end() {
             return;
         }
         let begin = process::now();
@@ -105,7 +105,7 @@ impl Manager {
         self.machine.give_back_frames();
         CONVERTER.store(0, Release);
         signal::take_cores();
-        light::say(self);
+        passive::say(self);
         if tracer::is_traced() {
             room::ask(room::Request::Server);
         }
@@ -145,7 +145,7 @@ impl Manager {
                 Err(AdoptPresentError::Refused(AdoptError::OutOfMemory))
                     if process::now() - since < PATIENCE =>
                 {
-                    keeper::press(Thread::current().member());
+                    supervisor::request_reclaim(Thread::current().member());
                     sys::sleep(PAUSE);
                 }
                 Err(error) => process::stop(format_args!("{error}")),
@@ -201,7 +201,11 @@ fn uses() -> Vec<Use> {
 /// Empties the pages of a never-writable region that show the host's zeros: those do not count, but
 /// a frame of ours would. Returns the pages that have content anyway: a debugger may have put it
 /// there.
-fn drop_zeros(part: &Range<u64>, bound: &light::Bound, standing: &mut Standing) -> Vec<Range<u64>> {
+fn drop_zeros(
+    part: &Range<u64>,
+    bound: &passive::Bound,
+    standing: &mut Standing,
+) -> Vec<Range<u64>> {
     let mut filled = Vec::new();
     let mut from = part.start;
     for stored in bound.stored.within(part).into_iter().chain(core::iter::once(part.end..part.end))

@@ -1,11 +1,11 @@
 //! Core dumps: the host writes the pages in its page table, and waits for no others.
 //!
-//! A full process that is about to dump core first copies its managed memory into an unlinked file,
+//! A active process that is about to dump core first copies its managed memory into an unlinked file,
 //! piece by piece and so within its limit, and maps the file in its place. The host dumps a shared
 //! mapping of such a file like anonymous memory. Only the dump runs afterwards. The memory of a
-//! light process is all in the host's page table.
+//! passive process is all in the host's page table.
 
-use super::light::is_light;
+use super::passive::is_passive;
 use super::serve::is_owner;
 use super::{GATE, Manager, PAGE, addresses, current};
 use crate::lock::Mutex;
@@ -39,7 +39,7 @@ pub const SIGNALS: [u32; 10] = [
 
 /// Whether [`complete`] must run before the host's default action for a signal.
 pub fn is_incomplete(signal: i32) -> bool {
-    SIGNALS.contains(&(signal as u32)) && current().is_some() && !is_light()
+    SIGNALS.contains(&(signal as u32)) && current().is_some() && !is_passive()
 }
 
 /// Makes all of managed memory part of the core that the calling process is about to dump. The
@@ -48,7 +48,7 @@ pub fn complete() {
     /// Whether a thread has done it; other threads that end the process wait.
     static DONE: Mutex<bool> = Mutex::new(false);
     let Some(manager) = current() else { return };
-    if is_light() || !is_owner() || !is_dumped() {
+    if is_passive() || !is_owner() || !is_dumped() {
         return;
     }
     let mut done = DONE.lock();

@@ -2,10 +2,10 @@
 
 use super::events::{self, Answered};
 use super::room::Room;
-use super::{GATE, convert, current, light};
+use super::{GATE, convert, current, passive};
 use crate::frame::{Info, Registers};
 use crate::thread::Thread;
-use crate::{process, solitude};
+use crate::{process, quiescence};
 use linux_raw_sys::general as nr;
 use pagefault_linux::deliver::{self, HostFault};
 use pagefault_linux::{Answer as MachineAnswer, Delivery, Signal};
@@ -53,13 +53,13 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     let thread = Thread::current();
     let answer = loop {
         let gate = GATE.read();
-        if light::is_light() {
+        if passive::is_passive() {
             // The end of a file, or memory that failed.
             return Answer::Signal(*info);
         }
         let section = match manager.delivery {
-            Delivery::Inline => solitude::long_section(thread),
-            _ => solitude::section(thread),
+            Delivery::Inline => quiescence::long_section(thread),
+            _ => quiescence::section(thread),
         };
         let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
         drop(section);

@@ -1,7 +1,7 @@
 //! Accesses by the memory manager: the process's own that ignore protection (`/proc/self/mem`), and those that its
 //! server makes for other processes.
 
-use super::{GATE, Manager, addresses, current, light, room};
+use super::{GATE, Manager, addresses, current, passive, room};
 use crate::sys::{Errno, Result};
 use crate::user;
 use alloc::vec::Vec;
@@ -31,7 +31,7 @@ pub struct Piece {
 impl Forced {
     /// Finds the kind of memory at the beginning of a non-empty range.
     pub fn look(start: u64, len: u64) -> Self {
-        let Some(manager) = current().filter(|_| !light::is_light()) else {
+        let Some(manager) = current().filter(|_| !passive::is_passive()) else {
             return Self::Host(len);
         };
         let end = start.saturating_add(len);

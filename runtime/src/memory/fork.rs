@@ -4,7 +4,7 @@
 //! other thread is inside the memory manager. The child then continues with a userfaultfd of its
 //! own.
 
-use super::{GATE, Manager, PAGE, addresses, current, events, light, quota, swap};
+use super::{GATE, Manager, PAGE, addresses, current, events, passive, quota, swap};
 use crate::lock::Mutex;
 use crate::stops::Gate;
 use crate::sys::{Errno, Result};
@@ -85,7 +85,7 @@ fn remove(ranges: &mut Vec<Range<u64>>, range: &Range<u64>) {
 pub fn before_fork(slot: u32) -> Result<Fork> {
     let Some(manager) = current() else { return Ok(Fork(None)) };
     let gate = GATE.write();
-    if light::is_light() && !manager.forks_light(slot) {
+    if passive::is_passive() && !manager.forks_passive(slot) {
         manager.convert(&(0..0));
     }
     // Unmapped pages would exist twice, and the tree would exceed its limit.
@@ -112,7 +112,7 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
 }
 
 impl Manager {
-    /// Gives a light child a userfaultfd of its own, if it has none. The gate is held exclusively.
+    /// Gives a passive child a userfaultfd of its own, if it has none. The gate is held exclusively.
     pub(super) fn begin_machine(&self) {
         // SAFETY: whoever uses the machine holds the gate.
         if let Err(error) = unsafe { self.machine.begin_in_child() } {
@@ -120,7 +120,7 @@ impl Manager {
         }
     }
 
-    /// Continues with the parent's pages in a full child.
+    /// Continues with the parent's pages in an active child.
     fn go_on_full(&self) {
         let ranges = self.parts(&(PAGE..crate::user::END));
         let ranges = ranges.iter().map(|(range, _)| addresses(range));
@@ -131,13 +131,13 @@ impl Manager {
         }
     }
 
-    /// Charges a light child that is about to be forked; false if it must not be light.
+    /// Charges a passive child that is about to be forked; false if it must not be passive.
     ///
-    /// A light child could change all of the parent's pages, and pays for all of them. A full child
+    /// A passive child could change all of the parent's pages, and pays for all of them. A active child
     /// pays only for the pages that it does change. It is impossible to learn later which pages two
-    /// light processes share: when they become full, each pays for all its pages. So memory is paid
+    /// passive processes share: when they become active, each pays for all its pages. So memory is paid
     /// for twice only if there is plenty.
-    fn forks_light(&self, slot: u32) -> bool {
+    fn forks_passive(&self, slot: u32) -> bool {
         const MUCH: u64 = 16;
         const PLENTY: u64 = 4;
         let paid = self.bound.lock().paid;
@@ -201,12 +201,12 @@ pub fn after_fork_in_child(fork: Fork) {
     let slot = child.frames.slot();
     child.become_this();
     leave_what_is_not_inherited(manager);
-    if light::is_light() {
+    if passive::is_passive() {
         manager.machine.after_fork_idle_child();
     } else {
         manager.go_on_full();
     }
-    light::say(manager);
+    passive::say(manager);
     if let Some(control) = process::control() {
         control.counters.forks.add(1);
         let [file, ..] = files::shared();

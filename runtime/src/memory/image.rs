@@ -3,7 +3,7 @@
 //!
 //! The search happens before the runtime maps anything, since its own mappings look the same.
 
-use super::{Manager, light};
+use super::{Manager, passive};
 use crate::maps::Line;
 use crate::process::{self, boot};
 use crate::sys;
@@ -73,13 +73,13 @@ pub fn adopt(manager: &Manager) {
     // SAFETY: written before, by this thread.
     let found = unsafe { &*FOUND.0.get() };
     if manager.delivery == Delivery::Inline {
-        manager.begin_light(found);
+        manager.begin_passive(found);
     }
     for range in found.iter().filter(|range| !range.is_empty()) {
         if let Err(errno) = manager.adopt(range, nr::PROT_READ | nr::PROT_WRITE) {
             process::stop(format_args!("the image's memory cannot be managed: error {}", errno.0));
         }
-        if light::is_light() {
+        if passive::is_passive() {
             continue;
         }
         let addresses = super::addresses(range);

@@ -4,7 +4,7 @@
 //! pages in and keeps them.
 
 use super::manager::done;
-use super::{GATE, Manager, PAGE, addresses, current, light, pages};
+use super::{GATE, Manager, PAGE, addresses, current, pages, passive};
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
@@ -34,7 +34,7 @@ pub fn lock(start: u64, len: u64, flags: u32) -> Result {
     if !manager.manages_any(&range) || flags & !ON_FAULT != 0 {
         return host(flags);
     }
-    light::leave(manager);
+    passive::leave(manager);
     host(flags | ON_FAULT)?;
     let bring = if flags & ON_FAULT == 0 { Bring::All } else { Bring::OnFault };
     manager.parts_now(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
@@ -66,7 +66,7 @@ pub fn lock_all(flags: u32) -> Result {
         // SAFETY: as above.
         return unsafe { sys::call(nr::__NR_mlockall, [flags.into()]) };
     };
-    light::leave(manager);
+    passive::leave(manager);
     let host = flags | if flags & (MCL_CURRENT | MCL_FUTURE) != 0 { MCL_ONFAULT } else { 0 };
     // SAFETY: as above.
     let result = unsafe { sys::call(nr::__NR_mlockall, [host.into()]) }?;

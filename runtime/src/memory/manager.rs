@@ -5,10 +5,10 @@
 
 use super::quota::Tree;
 use super::statistics::Observer;
-use super::{GATE, addresses, events, light, swap};
+use super::{GATE, addresses, events, passive, swap};
 use crate::lock::Mutex;
 use crate::process;
-use crate::solitude;
+use crate::quiescence;
 use crate::stops;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
@@ -39,8 +39,8 @@ pub struct Manager {
     pub(super) space: AddressSpace<LinuxMachine>,
     pub(super) swap: swap::Areas,
     pub(super) tree: &'static Tree,
-    /// The charge of the process while it is light.
-    pub(super) bound: Mutex<light::Bound>,
+    /// The charge of the process while it is passive.
+    pub(super) bound: Mutex<passive::Bound>,
 }
 
 /// The manager, if the command asked for one.
@@ -52,8 +52,8 @@ pub fn current() -> Option<&'static Manager> {
 /// then on events can be kept.
 pub fn begin_threads() {
     // SAFETY: a thread is alone in a section, and others come back to the program only after its end
-    // (`solitude`).
-    unsafe { pagefault_linux::set_alone(|| solitude::is_alone(Thread::current())) };
+    // (`quiescence`).
+    unsafe { pagefault_linux::set_alone(|| quiescence::is_alone(Thread::current())) };
     pagefault_linux::set_context(|| Thread::current().context());
     stops::begin();
     events::start();
@@ -120,7 +120,7 @@ pub fn start() {
         space,
         swap,
         tree,
-        bound: light::no_bound(),
+        bound: passive::no_bound(),
     }));
     if let Some(manager) = current() {
         super::image::adopt(manager);

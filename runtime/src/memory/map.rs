@@ -1,7 +1,7 @@
 //! Makes and removes mappings, and changes their rights.
 
 use super::manager::{done, refused};
-use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, guard, is_range, light};
+use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, guard, is_range, passive};
 use super::{obeyed_below, page_up, pages};
 use crate::address_limit::{Growth, admit};
 use crate::process;
@@ -215,7 +215,7 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
             unsafe { manager.mm().space().vacate(addresses(part)) };
         }
     }
-    if light::is_light() {
+    if passive::is_passive() {
         manager.follow_protection(&parts, prot as u32);
     }
     let host_prot = u64::from(readable(prot as u32 & 0xf)) | prot & !0xf;
@@ -244,7 +244,7 @@ impl Manager {
             options: MapOptions::NORESERVE,
         };
         self.mm().mmap(&request).map_err(refused)?;
-        if light::is_light() {
+        if passive::is_passive() {
             if prot & nr::PROT_WRITE != 0 {
                 self.cover(core::slice::from_ref(range), range);
             }
@@ -259,7 +259,7 @@ impl Manager {
         })
     }
 
-    /// Prepares a light process for a change of rights in parts of its regions.
+    /// Prepares a passive process for a change of rights in parts of its regions.
     fn follow_protection(&self, parts: &[(Range<u64>, Protection)], prot: u32) {
         if prot & nr::PROT_WRITE == 0 {
             parts.iter().for_each(|(part, _)| self.keep_freed(part));

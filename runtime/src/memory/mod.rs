@@ -11,8 +11,8 @@
 //! | `advise`, `lock` | madvise and its kin, mlock and its kin |
 //! | `guard` | guard pages |
 //! | `pin` | pages kept resident for the host's own accesses |
-//! | `light`, `convert` | the host owns the pages while all fits; the manager takes them over |
-//! | `offload` | pages that the keeper's compressor compresses |
+//! | `passive`, `convert` | the host owns the pages while all fits; the manager takes them over |
+//! | `offload` | pages that the supervisor's compressor compresses |
 //! | `pool` | the compressed memory of the tree |
 //! | `ranges` | sets of addresses |
 //! | `quota`, `room` | the frames of the tree, and the search for one when none is free |
@@ -36,12 +36,12 @@ mod forced;
 mod fork;
 mod guard;
 mod image;
-mod light;
 mod lock;
 mod manager;
 mod map;
 mod offload;
 pub mod outside;
+mod passive;
 mod pin;
 mod pool;
 mod quota;
@@ -60,10 +60,10 @@ pub use fork::{
     Made, after_fork_in_child, after_fork_in_parent, before_fork, before_other_descriptors,
 };
 pub use image::look as look_at_image;
-pub use light::{Flight, is_light, note};
 pub use lock::{admit_lock, lock, lock_all, lock_new, unlock, unlock_all};
 pub use manager::{Manager, begin_threads, current, start};
 pub use map::{MapCall, attach, grow_break, map, protect, unmap};
+pub use passive::{Flight, is_passive, note};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use quota::{charge_again, discharge};
 pub use remap::remap;

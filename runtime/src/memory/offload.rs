@@ -1,13 +1,13 @@
-//! This process's desk: pages that the keeper's compressor compresses for it.
+//! This process's mailbox: pages that the supervisor's compressor compresses for it.
 
 use super::pool::map;
 use crate::sys::{self, Result};
 use crate::thread::Thread;
-use crate::{files, keeper, process};
+use crate::{files, process, supervisor};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use linux_raw_sys::general as nr;
-use pagefault_control::{Control, Desk, PLACE, PLACES, Plan};
+use pagefault_control::{Control, Mailbox, PLACE, PLACES, Plan};
 use pagefault_linux::store::offload;
 use pagefault_machine::PAGE_SIZE;
 use pagefault_machine::store::PageBytes;
@@ -22,33 +22,33 @@ const LEAST: u64 = 8;
 /// The compressor wakes up for this many pages: waking it costs as much as compressing one or two.
 const ENOUGH: u32 = 8;
 
-/// The desk of this process, for an area of the pool.
+/// The mailbox of this process, for an area of the pool.
 pub struct Offload {
     control: &'static Control,
     plan: Plan,
     area: usize,
     /// The places that the area's size allows; 0 where it is too small.
     places: usize,
-    /// The slot whose desk it is, and the desk; null until it is charged for.
+    /// The slot whose mailbox it is, and the mailbox; null until it is charged for.
     slot: AtomicU32,
-    desk: AtomicPtr<Desk>,
+    mailbox: AtomicPtr<Mailbox>,
     pages: AtomicPtr<PageBytes>,
-    /// Whether there can be no desk.
+    /// Whether there can be no mailbox.
     refused: AtomicBool,
     /// The pages handed over since the compressor was last looked after.
     unheard: AtomicU32,
 }
 
-/// The desk of a child that is about to be forked.
+/// The mailbox of a child that is about to be forked.
 pub struct Child {
     offload: &'static Offload,
     slot: u32,
-    desk: *mut Desk,
+    mailbox: *mut Mailbox,
     pages: *mut PageBytes,
 }
 
 impl Offload {
-    /// The desk of this process, for an area of at most `bytes`. It takes no memory until a page waits.
+    /// The mailbox of this process, for an area of at most `bytes`. It takes no memory until a page waits.
     pub fn new(control: &'static Control, area: usize, bytes: u64) -> Self {
         let places = bytes / SHARE / PLACE;
         Self {
@@ -57,48 +57,48 @@ impl Offload {
             area,
             places: if places < LEAST { 0 } else { PLACES.min(places as usize) },
             slot: AtomicU32::new(process::boot().slot),
-            desk: AtomicPtr::default(),
+            mailbox: AtomicPtr::default(),
             pages: AtomicPtr::default(),
             refused: AtomicBool::new(false),
             unheard: AtomicU32::new(0),
         }
     }
 
-    fn desk(&self) -> Option<&Desk> {
-        // SAFETY: null, or a mapping of a desk that stays mapped while it is this process's.
-        unsafe { self.desk.load(Acquire).as_ref() }
+    fn mailbox(&self) -> Option<&Mailbox> {
+        // SAFETY: null, or a mapping of a mailbox that stays mapped while it is this process's.
+        unsafe { self.mailbox.load(Acquire).as_ref() }
     }
 
-    /// Makes the desk, or asks for the compressor, where there is time to do either.
+    /// Makes the mailbox, or asks for the compressor, where there is time to do either.
     #[cold]
     fn prepare(&self) {
         let offload = &self.control.offload;
         if offload.is_to_be_asked_for() {
-            keeper::offload(Thread::current().member());
+            supervisor::offload(Thread::current().member());
         }
         if !offload.runs() || self.refused.swap(true, Relaxed) {
             return;
         }
         let charge = self.places as u64 * PLACE;
         let limit = self.control.ram_bytes(self.area).unwrap_or(0);
-        if !offload.charge_desk(&self.control.pool, self.area, charge, limit) {
+        if !offload.charge_mailbox(&self.control.pool, self.area, charge, limit) {
             return;
         }
         let [file, ..] = files::shared();
-        match map_desk(&self.plan, self.slot.load(Relaxed), file) {
-            Ok((desk, pages)) => {
+        match map_mailbox(&self.plan, self.slot.load(Relaxed), file) {
+            Ok((mailbox, pages)) => {
                 // SAFETY: just mapped; all bytes are values of its atomics.
-                let made = unsafe { &*desk };
+                let made = unsafe { &*mailbox };
                 made.clear();
                 made.note_charge(self.area, charge as u32);
                 self.pages.store(pages, Release);
-                self.desk.store(desk, Release);
+                self.mailbox.store(mailbox, Release);
             }
-            Err(_) => offload.uncharge_desk(&self.control.pool, self.area, charge),
+            Err(_) => offload.uncharge_mailbox(&self.control.pool, self.area, charge),
         }
     }
 
-    /// Makes the desk of the child that has `slot`, with the pages that wait at `places`, for which the pool
+    /// Makes the mailbox of the child that has `slot`, with the pages that wait at `places`, for which the pool
     /// has no room. Nothing else is under way.
     pub fn child(
         &'static self,
@@ -106,22 +106,22 @@ impl Offload {
         slot: u32,
         file: u32,
     ) -> Result<Child> {
-        let (desk, pages) = (core::ptr::null_mut(), core::ptr::null_mut());
-        let mut child = Child { offload: self, slot, desk, pages };
+        let (mailbox, pages) = (core::ptr::null_mut(), core::ptr::null_mut());
+        let mut child = Child { offload: self, slot, mailbox, pages };
         for place in places {
-            if child.desk.is_null() {
-                (child.desk, child.pages) = map_desk(&self.plan, slot, file)?;
+            if child.mailbox.is_null() {
+                (child.mailbox, child.pages) = map_mailbox(&self.plan, slot, file)?;
                 // SAFETY: just mapped; all bytes are values of its atomics.
-                let made = unsafe { &*child.desk };
+                let made = unsafe { &*child.mailbox };
                 made.clear();
                 // The pages are there whether they are paid for or not.
                 made.note_charge(self.area, 0);
             }
-            // SAFETY: both desks have that place, and nobody writes this process's page.
+            // SAFETY: both mailboxes have that place, and nobody writes this process's page.
             unsafe {
                 let from = self.pages.load(Acquire).add(2 * place);
                 child.pages.add(2 * place).copy_from_nonoverlapping(from, 1);
-                (*child.desk).hand_over(place);
+                (*child.mailbox).hand_over(place);
             }
         }
         Ok(child)
@@ -133,13 +133,13 @@ impl Offload {
 // stays until a new turn begins.
 unsafe impl offload::Offload for &'static Offload {
     fn places(&self) -> usize {
-        if self.places == 0 || !self.desk.load(Relaxed).is_null() {
+        if self.places == 0 || !self.mailbox.load(Relaxed).is_null() {
             return self.places;
         }
         if !self.refused.load(Relaxed) {
             self.prepare();
         }
-        if self.desk.load(Relaxed).is_null() { 0 } else { self.places }
+        if self.mailbox.load(Relaxed).is_null() { 0 } else { self.places }
     }
 
     fn page(&self, place: usize) -> *mut PageBytes {
@@ -151,8 +151,8 @@ unsafe impl offload::Offload for &'static Offload {
     }
 
     fn hand_over(&self, place: usize) {
-        let Some(desk) = self.desk() else { return };
-        desk.hand_over(place);
+        let Some(mailbox) = self.mailbox() else { return };
+        mailbox.hand_over(place);
         let offload = &self.control.offload;
         offload.announce(self.slot.load(Relaxed));
         if self.unheard.fetch_add(1, Relaxed) + 1 >= ENOUGH {
@@ -166,61 +166,61 @@ unsafe impl offload::Offload for &'static Offload {
     }
 
     fn take_back(&self, place: usize) {
-        if let Some(desk) = self.desk() {
-            desk.take_back(place);
+        if let Some(mailbox) = self.mailbox() {
+            mailbox.take_back(place);
         }
     }
 
     fn finished(&self, place: usize) -> Option<usize> {
-        self.desk()?.result(place)
+        self.mailbox()?.result(place)
     }
 }
 
 impl Child {
-    /// Makes the desk this process's own: in the child, which makes one when it evicts if it has none now.
+    /// Makes the mailbox this process's own: in the child, which makes one when it evicts if it has none now.
     pub fn become_this(self) {
         let offload = self.offload;
         offload.slot.store(self.slot, Relaxed);
-        offload.refused.store(!self.desk.is_null(), Relaxed);
-        let desk = offload.desk.swap(self.desk, Release);
+        offload.refused.store(!self.mailbox.is_null(), Relaxed);
+        let mailbox = offload.mailbox.swap(self.mailbox, Release);
         let pages = offload.pages.swap(self.pages, Release);
         offload.control.offload.announce(self.slot);
-        unmap(desk, pages);
+        unmap(mailbox, pages);
     }
 
-    /// Leaves the desk to the child: in the parent.
+    /// Leaves the mailbox to the child: in the parent.
     pub fn leave_to_child(self) {
-        unmap(self.desk, self.pages);
+        unmap(self.mailbox, self.pages);
     }
 
     /// Undoes what was prepared: there is no child. The memory serves the next process of the slot.
     pub fn undo(self) {
         // SAFETY: null, or mapped until it is unmapped below.
-        if let Some(desk) = unsafe { self.desk.as_ref() } {
-            desk.clear();
+        if let Some(mailbox) = unsafe { self.mailbox.as_ref() } {
+            mailbox.clear();
         }
-        unmap(self.desk, self.pages);
+        unmap(self.mailbox, self.pages);
     }
 }
 
-/// Maps a desk and its pages.
-fn map_desk(plan: &Plan, slot: u32, file: u32) -> Result<(*mut Desk, *mut PageBytes)> {
-    let (desk, pages) = (plan.desk(slot), plan.desk_pages(slot));
-    let desk = map(file, desk.start, desk.end - desk.start, ACCESS)?.cast();
+/// Maps a mailbox and its pages.
+fn map_mailbox(plan: &Plan, slot: u32, file: u32) -> Result<(*mut Mailbox, *mut PageBytes)> {
+    let (mailbox, pages) = (plan.mailbox(slot), plan.mailbox_pages(slot));
+    let mailbox = map(file, mailbox.start, mailbox.end - mailbox.start, ACCESS)?.cast();
     match map(file, pages.start, pages.end - pages.start, ACCESS) {
-        Ok(pages) => Ok((desk, pages.cast())),
+        Ok(pages) => Ok((mailbox, pages.cast())),
         Err(errno) => {
-            unmap_one(desk.addr(), size_of::<Desk>());
+            unmap_one(mailbox.addr(), size_of::<Mailbox>());
             Err(errno)
         }
     }
 }
 
-fn unmap(desk: *mut Desk, pages: *mut PageBytes) {
-    if desk.is_null() {
+fn unmap(mailbox: *mut Mailbox, pages: *mut PageBytes) {
+    if mailbox.is_null() {
         return;
     }
-    unmap_one(desk.addr(), size_of::<Desk>());
+    unmap_one(mailbox.addr(), size_of::<Mailbox>());
     unmap_one(pages.addr(), PLACES * PLACE as usize);
 }
 

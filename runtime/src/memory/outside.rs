@@ -1,16 +1,16 @@
 //! Accesses to the memory of another process of the tree, which that process's server makes.
 //!
-//! A client writes its request into the tree's window ([`pagefault_control::outside`]), wakes the server, and sleeps
-//! until the answer is there. The server copies by the memory manager, as the kernel would for the client: an absent
-//! page comes back, and a store waits for a page that leaves. If there is no server, the client asks the keeper to
-//! have the process start one.
+//! A client writes its request into the tree's window ([`pagefault_control::outside`]), wakes the server, and
+//! sleeps until the answer is there. The server copies by the memory manager, as the kernel would for the
+//! client: an absent page comes back, and a store waits for a page that leaves. If there is no server, the
+//! client asks the supervisor to have the process start one.
 
 use super::forced::Forced;
 use super::{obey_requests, room};
 use crate::member::Member;
 use crate::sys::{self, Result};
 use crate::thread::Thread;
-use crate::{keeper, process, tracer};
+use crate::{process, supervisor, tracer};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
@@ -85,7 +85,7 @@ impl Other {
             }
             None => slots.number_of(process)?,
         };
-        (!slots.get(owner)?.is_light()).then_some(Self { process, owner })
+        (!slots.get(owner)?.is_passive()).then_some(Self { process, owner })
     }
 
     /// Has the process start its server, before somebody stops its threads; whether it has one then.
@@ -94,7 +94,7 @@ impl Other {
         if is_served(slot) {
             return true;
         }
-        keeper::ask_for_server(member, self.owner);
+        supervisor::ask_for_server(member, self.owner);
         let begin = process::now();
         while !is_served(slot) && process::now() - begin < START {
             rest(|| sys::sleep(PAUSE / 5));

@@ -5,8 +5,8 @@
 //! leaves them alone until the call is over. The host then works on the program's own addresses:
 //! result, count, side effects and `EFAULT` for bad parts are its own.
 
-use super::{GATE, Manager, PAGE, addresses, current, light, room};
-use crate::solitude;
+use super::{GATE, Manager, PAGE, addresses, current, passive, room};
+use crate::quiescence;
 use crate::thread::Thread;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -104,7 +104,7 @@ impl Pins {
     }
 
     fn try_add(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Added {
-        let _section = solitude::section(Thread::current());
+        let _section = quiescence::section(Thread::current());
         let (pin, refused) = manager.mm().pin_prefix(addresses(range), access);
         let pages = pin.frames().len() as u64;
         let pinned = VirtAddr(range.start)..VirtAddr(range.start + pages * PAGE);
@@ -185,7 +185,7 @@ impl Manager {
     }
 }
 
-/// In a full process, keeps the pages of words resident that the host will write.
+/// In an active process, keeps the pages of words resident that the host will write.
 pub fn pin_words(words: &[Option<u64>]) -> Pins {
     let mut pins = Pins::new();
     for word in words.iter().flatten() {
@@ -200,7 +200,7 @@ pub fn keep_resident(thread: &Thread, start: u64, len: u64) {
     if len == 0 {
         return;
     }
-    if let Some(_gate) = light::stay() {
+    if let Some(_gate) = passive::stay() {
         let area = Area { start, len, access: Touched::ReadWrite, kind: Kind::Later };
         thread.later.borrow_mut().push(area);
         return;

@@ -1,7 +1,7 @@
 //! The frames of the tree: this process's charge, and the frames that it shares with its relatives.
 
 use super::current;
-use crate::keeper;
+use crate::supervisor;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -109,7 +109,7 @@ impl Quota for &'static Tree {
             some /= 2;
         }
         if some == 0 && self.is_poor() {
-            keeper::press(Thread::current().member());
+            supervisor::request_reclaim(Thread::current().member());
         }
         some
     }

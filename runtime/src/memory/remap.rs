@@ -1,7 +1,7 @@
 //! Mappings move and change their size.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, current, light, page_up, pages};
+use super::{GATE, Manager, addresses, current, page_up, pages, passive};
 use crate::address_limit::{Growth, admit};
 use crate::process;
 use crate::sys::{self, Errno, Result};
@@ -85,8 +85,8 @@ impl Manager {
     /// Follows the host, which has moved `old` to `start` and made it `new_len` long.
     fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
         let old_len = old.end - old.start;
-        if light::is_light() {
-            return self.moved_light(old, start, new_len, kept);
+        if passive::is_passive() {
+            return self.moved_passive(old, start, new_len, kept);
         }
         if start == old.start {
             if new_len < old_len {
@@ -105,7 +105,8 @@ impl Manager {
         self.register(&(start..start + new_len))?;
         let errno = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
         // SAFETY: the host has moved them, and the gate keeps everybody else out.
-        unsafe { self.mm().space().rehome(addresses(&moving), VirtAddr(start)) }.map_err(errno)?;
+        unsafe { self.mm().space().relocate(addresses(&moving), VirtAddr(start)) }
+            .map_err(errno)?;
         let movement = if kept {
             self.register(old)?;
             Move::Leaving(Placement::Fixed(VirtAddr(start)))
@@ -116,7 +117,7 @@ impl Manager {
     }
 
     /// The same where the host owns the pages.
-    fn moved_light(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
+    fn moved_passive(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
         let old_len = old.end - old.start;
         let new = start..start + new_len;
         if old_len > new_len {

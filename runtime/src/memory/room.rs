@@ -1,14 +1,14 @@
 //! Makes room when no frame is free: this process evicts, and asks others to.
 
-use super::{GATE, Manager, current, light, serve};
+use super::{GATE, Manager, current, passive, serve};
 use crate::thread::Thread;
-use crate::{keeper, process, solitude, sys};
+use crate::{process, quiescence, supervisor, sys};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// How many pages are evicted at a time.
 const BATCH: usize = 32;
-/// How many a pressed process gives up at a time, or an eighth of the tree's frames if that is
+/// How many frames a reclaim request takes from a process, or an eighth of the tree's frames if that is
 /// more.
 const GIVEN: usize = 256;
 /// How long a process waits for others before it gives up, in nanoseconds.
@@ -52,11 +52,11 @@ impl Room {
 pub fn try_to_make(manager: &Manager) -> bool {
     let freed = {
         let _gate = GATE.read();
-        let _section = solitude::section(Thread::current());
+        let _section = quiescence::section(Thread::current());
         manager.mm().manager().reclaim(BATCH)
     };
     if freed == 0 {
-        keeper::press(Thread::current().member());
+        supervisor::request_reclaim(Thread::current().member());
         // A signal ends it early, which is as good.
         sys::sleep(PAUSE);
     }
@@ -90,7 +90,7 @@ pub fn obey_requests() {
     let asked = ASKED.swap(0, Relaxed);
     // A request comes while the thread waits in a call, too. A thread that is alone in the manager must not find a server
     // beside it.
-    solitude::back_for(Thread::current(), || obey(asked));
+    quiescence::back_for(Thread::current(), || obey(asked));
 }
 
 fn obey(asked: u32) {
@@ -115,7 +115,7 @@ pub fn give_up_asked() {
 
 fn give_up() {
     let Some(manager) = current() else { return };
-    if light::give_up(manager) {
+    if passive::give_up(manager) {
         return;
     }
     // A thread that changes mappings is soon done, and then calls this again.

@@ -15,7 +15,7 @@
 
 use super::events::{self, Answered};
 use super::room::{self, Room};
-use super::{GATE, Manager, current, light, outside};
+use super::{GATE, Manager, current, outside, passive};
 use crate::entry::{self, Begin};
 use crate::frame::{Context, Info};
 use crate::lock::Mutex;
@@ -81,7 +81,7 @@ fn is_served_here() -> bool {
 /// Starts a server in a process that answers its own faults, because somebody else wants to access its memory.
 /// Without one, such an access finds only what is present. The caller holds no lock.
 pub fn add() {
-    if !is_owner() || light::is_light() || served().is_some() {
+    if !is_owner() || passive::is_passive() || served().is_some() {
         return;
     }
     let _life = LIFE.lock();

@@ -125,7 +125,7 @@ impl Areas {
 
     /// Makes the child with `slot` hold this process's compressed memory and parts of files.
     pub fn child(&self, slot: u32, file: u32) -> Result<Child, Errno> {
-        let mut child = Child { spans: None, desk: None, extents: Vec::new() };
+        let mut child = Child { spans: None, mailbox: None, extents: Vec::new() };
         match self.fill(&mut child, slot, file) {
             Ok(()) => Ok(child),
             Err(errno) => {
@@ -137,7 +137,7 @@ impl Areas {
 
     fn fill(&self, child: &mut Child, slot: u32, file: u32) -> Result<(), Errno> {
         if let (Some(offload), Some(ram)) = (self.offload, self.ram.first()) {
-            child.desk = Some(offload.child(ram.waiting(), slot, file)?);
+            child.mailbox = Some(offload.child(ram.waiting(), slot, file)?);
         }
         child.spans = Some(self.pool.child(slot, file)?);
         for (_, extents) in &self.files {
@@ -178,7 +178,7 @@ impl fmt::Display for Areas {
 /// What a child holds that is about to be forked.
 pub struct Child {
     spans: Option<pool::Child>,
-    desk: Option<offload::Child>,
+    mailbox: Option<offload::Child>,
     extents: Vec<extents::Child>,
 }
 
@@ -186,21 +186,21 @@ impl Child {
     /// Makes it this process's own: in the child.
     pub fn become_this(self) {
         self.spans.into_iter().for_each(pool::Child::become_this);
-        self.desk.into_iter().for_each(offload::Child::become_this);
+        self.mailbox.into_iter().for_each(offload::Child::become_this);
         self.extents.into_iter().for_each(extents::Child::become_this);
     }
 
     /// Leaves it to the child: in the parent.
     pub fn leave_to_child(self) {
         self.spans.into_iter().for_each(pool::Child::leave_to_child);
-        self.desk.into_iter().for_each(offload::Child::leave_to_child);
+        self.mailbox.into_iter().for_each(offload::Child::leave_to_child);
         self.extents.into_iter().for_each(extents::Child::leave_to_child);
     }
 
     /// Undoes what was noted: there is no child.
     pub fn undo(self) {
         self.spans.into_iter().for_each(pool::Child::undo);
-        self.desk.into_iter().for_each(offload::Child::undo);
+        self.mailbox.into_iter().for_each(offload::Child::undo);
         self.extents.into_iter().for_each(extents::Child::undo);
     }
 }

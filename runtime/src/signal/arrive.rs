@@ -7,7 +7,7 @@ use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
-use crate::{call, front, memory, process, site, sys, tracer};
+use crate::{call, launcher, memory, process, site, sys, tracer};
 use core::ptr::null;
 use linux_raw_sys::general as nr;
 
@@ -138,7 +138,7 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
         }
         return;
     }
-    front::look_at(info);
+    launcher::look_at(info);
     if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
         keep_closed(thread, context);
@@ -200,7 +200,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
     } else {
         match memory::fault(info, &context.registers) {
             memory::Answer::Resume => {
-                // A press that came meanwhile.
+                // A reclaim request that came meanwhile.
                 memory::obey_requests();
                 let faulted = if is_ours { Faulted::Runtime } else { Faulted::Program };
                 // SAFETY: the kernel wrote the context for this handler, which blocks no signal.
@@ -265,8 +265,8 @@ pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Conte
     on_async(Thread::current(), info, context);
 }
 
-/// The keeper asks for something for others: frames, or a server.
-fn on_press(thread: &Thread, context: &mut Context, request: memory::Request) {
+/// The supervisor asks for something for others: frames, or a server.
+fn on_reclaim_request(thread: &Thread, context: &mut Context, request: memory::Request) {
     memory::ask(request);
     let runs_program = !thread.has_stack_at(context.registers.rsp);
     if runs_program || entry::is_in_call(&context.registers) {
@@ -287,10 +287,10 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
     let interrupted = if is_ours { Interrupted::Runtime } else { Interrupted::Program };
     if let Some(request) = info.request() {
         // Nothing blocks it, so it may have interrupted a holder of a lock.
-        on_press(thread, context, request);
+        on_reclaim_request(thread, context, request);
         return interrupted;
     }
-    let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
+    let blocked = thread.waiting_mask.get().unwrap_or(thread.virtual_mask.get());
     let action = thread.member().signals().action(info.signal);
     if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending())
     {

@@ -1,7 +1,7 @@
 //! Starts a handler of the program's, as the kernel would.
 
 use super::action::{DEFAULT, IGNORE};
-use super::{Set, arrive, believed_mask, set_believed_mask};
+use super::{Set, arrive, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::thread::Thread;
 use crate::{call, entry, files, memory, site, sys, user};
@@ -27,7 +27,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
         IGNORE => return,
         _ => {}
     }
-    let was = believed_mask(thread, context.mask);
+    let was = virtual_mask(thread, context.mask);
     let Some(stack) = write_frame(thread, context, info, &action, was) else {
         // The kernel's answer to a stack that cannot take a frame: another signal, which may have
         // another stack.
@@ -41,7 +41,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     if !action.has(nr::SA_NODEFER) {
         mask = mask.union(Set(1 << (info.signal - 1)));
     }
-    context.mask = set_believed_mask(thread, mask);
+    context.mask = set_virtual_mask(thread, mask);
     let registers = &mut context.registers;
     registers.rdi = info.signal as u64;
     registers.rsi = stack + core::mem::offset_of!(Frame, info) as u64;
@@ -61,7 +61,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
 /// blocked or ignored.
 pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
     let action = thread.member().signals().action(info.signal);
-    if action.is_handled() && !thread.believed.get().contains(info.signal) {
+    if action.is_handled() && !thread.virtual_mask.get().contains(info.signal) {
         return deliver(thread, context, info);
     }
     deliver_default(info);

@@ -39,7 +39,7 @@ use crate::frame::Context;
 use crate::sys::{self, Errno};
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
-use pagefault_control::PRESS_SIGNAL;
+use pagefault_control::RECLAIM_SIGNAL;
 
 /// A set of signals; bit n − 1 is signal n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,9 +78,9 @@ impl Set {
         Self(self.0 | other.0)
     }
 
-    /// The signals that the host may take from the queue for the program: not a press.
-    pub const fn without_press(self) -> Self {
-        self.without(Self::of(PRESS_SIGNAL))
+    /// The signals that the host may take from the queue for the program: not a reclaim request.
+    pub const fn without_requests(self) -> Self {
+        self.without(Self::of(RECLAIM_SIGNAL))
     }
 
     /// The set as a program can have it: `SIGKILL` and `SIGSTOP` cannot be blocked.
@@ -105,14 +105,14 @@ pub fn shut_out(thread: &Thread) -> Option<u64> {
 }
 
 /// The mask that the program sees, if the kernel has `mask`.
-pub fn believed_mask(thread: &Thread, mask: u64) -> Set {
-    Set(Set(mask).for_kernel() | thread.believed.get().0)
+pub fn virtual_mask(thread: &Thread, mask: u64) -> Set {
+    Set(Set(mask).for_kernel() | thread.virtual_mask.get().0)
 }
 
 /// Makes `mask` the program's, and returns the mask for the kernel.
-pub fn set_believed_mask(thread: &Thread, mask: Set) -> u64 {
+pub fn set_virtual_mask(thread: &Thread, mask: Set) -> u64 {
     let mask = mask.blockable();
-    thread.believed.set(Set(mask.0 & Set::NEEDED.0));
+    thread.virtual_mask.set(Set(mask.0 & Set::NEEDED.0));
     mask.for_kernel()
 }
 
@@ -131,7 +131,7 @@ pub extern "C" fn deliver_pending(context: *mut Context) {
 /// Makes a signal wait for delivery at the way out that was kept from the program, if it now may
 /// have it; whether one waits.
 pub fn raise_held(thread: &Thread) -> bool {
-    let blocked = thread.waiting_mask.get().unwrap_or(thread.believed.get());
+    let blocked = thread.waiting_mask.get().unwrap_or(thread.virtual_mask.get());
     let free = Set::NEEDED.without(blocked);
     if thread.held().set().without(blocked) == Set::EMPTY || thread.has_pending() {
         return thread.has_pending();

@@ -1,6 +1,6 @@
 //! The return from a handler of the program's: `rt_sigreturn(2)`.
 
-use super::{Set, deliver, set_believed_mask};
+use super::{Set, deliver, set_virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, fpstate_len_of, make_initial};
 use crate::thread::Thread;
 use crate::user;
@@ -39,7 +39,7 @@ fn restore(thread: &Thread, context: &mut Context) -> Option<()> {
     context.registers = frame.context.registers;
     context.registers.fpstate = own_state;
     context.flags = frame.context.flags;
-    context.mask = set_believed_mask(thread, Set(frame.context.mask));
+    context.mask = set_virtual_mask(thread, Set(frame.context.mask));
     let stack = frame.context.stack;
     // Like the kernel, this ignores an invalid alternate stack.
     let off = AltStack { flags: nr::SS_DISABLE, ..AltStack::default() };

@@ -454,7 +454,7 @@ pub fn use_shadow_stack() {
 /// Points `gs` to the calling thread's block.
 pub fn arm(thread: &Thread) {
     let block = thread.block() as u64;
-    // SAFETY: the keeper has checked that the instruction exists; the runtime does not use gs.
+    // SAFETY: the supervisor has checked that the instruction exists; the runtime does not use gs.
     unsafe { asm!("wrgsbase {}", in(reg) block, options(nomem, nostack, preserves_flags)) };
 }
 

@@ -82,11 +82,11 @@ static RECORDS: [Record; MOST] = [const {
     }
 }; MOST];
 
-/// Takes the first area, which the keeper has mapped beside the image, near the libraries.
+/// Takes the first area, which the supervisor has mapped beside the image, near the libraries.
 pub fn begin() {
     let start = process::boot().sites_start;
     let exec = u64::from(nr::PROT_READ | nr::PROT_EXEC);
-    // SAFETY: the keeper mapped it for this.
+    // SAFETY: the supervisor mapped it for this.
     if start != 0 && unsafe { sys::call(nr::__NR_mprotect, [start, AREA, exec]) }.is_ok() {
         AREAS[0].start.store(start, Release);
     }

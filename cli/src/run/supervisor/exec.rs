@@ -1,7 +1,7 @@
-//! Programs that the tree executes: the keeper traces each from its request to its first instruction,
+//! Programs that the tree executes: the supervisor traces each from its request to its first instruction,
 //! and places the runtime in it.
 
-use super::{Keeper, answer, ready};
+use super::{Supervisor, answer, ready};
 use crate::run::place::{self, PlaceError, Process};
 use crate::run::trace::{self, Resume, Stop, Tracee};
 use pagefault_control::{STATUS_FAILED, ask};
@@ -23,7 +23,7 @@ pub(super) struct Traced {
     errors: Option<OwnedFd>,
 }
 
-impl Keeper<'_> {
+impl Supervisor<'_> {
     /// Begins to trace the thread with which a process executes a program.
     pub(super) fn seize(&mut self, process: Pid, slot: u32) -> Result<(), Errno> {
         let number = process.as_raw_nonzero().get();

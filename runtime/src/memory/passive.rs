@@ -1,10 +1,10 @@
-//! Light mode: as long as everything that could be resident in the tree fits the limit, the host
+//! Passive mode: as long as everything that could be resident in the tree fits the limit, the host
 //! owns the pages.
 //!
-//! In a light process the memory manager only follows the mappings. No range is registered, so the
+//! In a passive process the memory manager only follows the mappings. No range is registered, so the
 //! host handles faults, and calls need no pins. The process is charged for its *bound*, the memory
-//! that it could have resident. A mapping or a forked child that does not fit, a press, and locked
-//! memory make it *full*, for good (`convert`).
+//! that it could have resident. A mapping or a forked child that does not fit, a reclaim request, and locked
+//! memory make it *active*, for good (`convert`).
 //!
 //! The mode changes under the gate held exclusively. A call that the host makes meanwhile has
 //! nothing pinned. So each thread first notes its call ([`note`]), and the conversion pins for it.
@@ -25,47 +25,47 @@ use core::sync::atomic::Ordering::SeqCst;
 use lock_api::RwLockReadGuard;
 use pagefault_machine::Protection;
 
-/// Whether the process is light.
-static LIGHT: AtomicBool = AtomicBool::new(false);
+/// Whether the process is passive.
+static PASSIVE: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process is light; stable as long as the caller holds the gate, shared or
+/// Whether the process is passive; stable as long as the caller holds the gate, shared or
 /// exclusively.
-pub fn is_light() -> bool {
-    LIGHT.load(SeqCst)
+pub fn is_passive() -> bool {
+    PASSIVE.load(SeqCst)
 }
 
-/// Ends light mode, under the gate held exclusively; returns whether it was on.
+/// Ends passive mode, under the gate held exclusively; returns whether it was on.
 pub(super) fn end() -> bool {
-    LIGHT.swap(false, SeqCst)
+    PASSIVE.swap(false, SeqCst)
 }
 
-/// Keeps a light process light until the guard is dropped; `None` if it is full.
+/// Keeps a passive process passive until the guard is dropped; `None` if it is active.
 pub fn stay() -> Option<RwLockReadGuard<'static, Gate, ()>> {
-    if !is_light() {
+    if !is_passive() {
         return None;
     }
     let gate = GATE.read();
-    is_light().then_some(gate)
+    is_passive().then_some(gate)
 }
 
-/// Makes the process full, if it is light.
+/// Makes the process active, if it is passive.
 pub fn leave(manager: &Manager) {
-    if is_light() {
+    if is_passive() {
         let _gate = GATE.write();
         manager.convert(&(0..0));
     }
 }
 
-/// Notes in the process's slot whether it is light.
+/// Notes in the process's slot whether it is passive.
 pub(super) fn say(manager: &Manager) {
     if let Some(slot) =
         process::control().and_then(|control| control.slots.get(manager.tree.slot()))
     {
-        slot.set_light(is_light());
+        slot.set_passive(is_passive());
     }
 }
 
-/// The charge of a light process.
+/// The charge of a passive process.
 #[derive(Default)]
 pub struct Bound {
     /// The memory that is or was writable.
@@ -82,8 +82,8 @@ pub const fn no_bound() -> Mutex<Bound> {
 }
 
 impl Manager {
-    /// Begins light, if the tree has room for the program's initial memory.
-    pub(super) fn begin_light(&self, image: &[Range<u64>]) {
+    /// Begins passive, if the tree has room for the program's initial memory.
+    pub(super) fn begin_passive(&self, image: &[Range<u64>]) {
         let mut bound = self.bound.lock();
         for range in image {
             bound.stored.insert(range);
@@ -91,13 +91,13 @@ impl Manager {
         let pages = bound.stored.len() / PAGE;
         if self.tree.charge(pages) {
             bound.paid = pages;
-            LIGHT.store(true, SeqCst);
+            PASSIVE.store(true, SeqCst);
         }
         say(self);
     }
 
     /// Pays for ranges that become writable, or converts. The gate is held exclusively, and the
-    /// process is light. The range `empty` has no page yet.
+    /// process is passive. The range `empty` has no page yet.
     pub(super) fn cover(&self, ranges: &[Range<u64>], empty: &Range<u64>) {
         let paid = {
             let mut bound = self.bound.lock();
@@ -113,7 +113,7 @@ impl Manager {
 
     /// Gives back the charge for a range that is gone. The gate is held exclusively.
     pub(super) fn uncover(&self, range: &Range<u64>) {
-        if is_light() {
+        if is_passive() {
             let mut bound = self.bound.lock();
             let less = bound.stored.remove(range) / PAGE;
             bound.freed.remove(range);
@@ -139,7 +139,7 @@ impl Manager {
         }
     }
 
-    /// Follows a move of a light process's mapping; the region has moved already.
+    /// Follows a move of a passive process's mapping; the region has moved already.
     pub(super) fn cover_moved(&self, old: &Range<u64>, new: &Range<u64>, kept: bool) {
         let to =
             |part: Range<u64>| part.start - old.start + new.start..part.end - old.start + new.start;
@@ -160,7 +160,7 @@ impl Manager {
     }
 }
 
-/// A call of the program's that the host makes while the process is light.
+/// A call of the program's that the host makes while the process is passive.
 pub struct Flight {
     under_way: AtomicBool,
     call: Cell<(u32, [u64; 6])>,
@@ -178,7 +178,7 @@ impl Flight {
         }
     }
 
-    /// The current call, if there is one. Read under the gate held exclusively, after light mode
+    /// The current call, if there is one. Read under the gate held exclusively, after passive mode
     /// has ended: then the call cannot end before the gate is released.
     pub(super) fn call(&self) -> Option<(u32, [u64; 6])> {
         self.under_way.load(SeqCst).then(|| self.call.get())
@@ -206,20 +206,20 @@ pub struct Noted<'a>(&'a Flight);
 /// full and the call's pages must be pinned. The caller does not hold the gate, neither now nor
 /// when the note is dropped.
 pub fn note(thread: &Thread, number: u32, args: [u64; 6]) -> Option<Noted<'_>> {
-    if !is_light() {
+    if !is_passive() {
         return None;
     }
     let flight = &thread.flight;
     flight.call.set((number, args));
     flight.under_way.store(true, SeqCst);
     let noted = Noted(flight);
-    is_light().then_some(noted)
+    is_passive().then_some(noted)
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
         self.0.under_way.store(false, SeqCst);
-        if !is_light() {
+        if !is_passive() {
             // The conversion may be pinning for this call right now.
             let _gate = GATE.read();
             self.0.pins.borrow_mut().clear_held();
@@ -227,9 +227,9 @@ impl Drop for Noted<'_> {
     }
 }
 
-/// Makes a pressed process give up memory that it does not use; returns whether it was light.
+/// Answers a reclaim request by giving up memory that the process does not use; returns whether it was passive.
 pub(super) fn give_up(manager: &Manager) -> bool {
-    if !is_light() {
+    if !is_passive() {
         return false;
     }
     leave(manager);

@@ -1,4 +1,4 @@
-// A program that has been light becomes full while its threads store to memory and wait in calls.
+// A program that has been passive becomes active while its threads store to memory and wait in calls.
 // Each round is a child of its own. The first argument says what happens in it, the second how often.
 
 #define _GNU_SOURCE
@@ -28,7 +28,7 @@ static char *map(size_t bytes, int prot) {
     return start;
 }
 
-// More than the limit is mapped, and stored to: the process is full, and everything else is evicted.
+// More than the limit is mapped, and stored to: the process is active, and everything else is evicted.
 static void fill(size_t bytes) {
     char *hog = map(bytes, PROT_READ | PROT_WRITE);
     for (int pass = 0; pass < 2; pass++)
@@ -288,7 +288,7 @@ static void kinds(void) {
     CHECK(mlock(moved, PAGE) == 0 && munlock(moved, PAGE) == 0);
 }
 
-// --- a child that is full, while its parent is light ---
+// --- a child that is active, while its parent is passive ---
 
 static void child(void) {
     uint64_t *words = (uint64_t *)map(4 * MIB, PROT_READ | PROT_WRITE);
@@ -311,7 +311,7 @@ static void child(void) {
         CHECK(words[at] == at + (at % 3 == 1) * 2);
 }
 
-// --- a neighbour that is pressed ---
+// --- a neighbour that is asked for frames ---
 
 static void pressed(void) {
     struct storer storer = {.words = (uint64_t *)map(MIB, PROT_READ | PROT_WRITE)};

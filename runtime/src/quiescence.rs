@@ -1,7 +1,7 @@
-//! Which threads could store to the program's memory: those that are not *away*.
+//! Which threads could store to the program's memory: those that are not *quiescent*.
 //!
 //! A thread that waits in a host call, with all pages that the call writes pinned, stores to no page that
-//! may be evicted. While all other threads are away, an evicting thread need not write-protect pages,
+//! may be evicted. While all other threads are quiescent, an evicting thread need not write-protect pages,
 //! which would cost a host call and an interrupt each. It works in a *section*: a thread that comes back
 //! meanwhile waits for its end.
 //!
@@ -26,7 +26,7 @@ static WAITERS: AtomicU32 = AtomicU32::new(0);
 /// A thread's state.
 #[derive(Default)]
 pub struct Presence {
-    is_away: AtomicBool,
+    is_quiescent: AtomicBool,
     section: Cell<Phase>,
     /// Whether the thread was one of several in the last section that asked.
     had_company: Cell<bool>,
@@ -47,49 +47,49 @@ enum Phase {
 }
 
 impl Presence {
-    /// Whether the thread is away.
-    pub fn is_away(&self) -> bool {
-        self.is_away.load(SeqCst)
+    /// Whether the thread is quiescent.
+    pub fn is_quiescent(&self) -> bool {
+        self.is_quiescent.load(SeqCst)
     }
 }
 
-/// The calling thread is away until this is dropped.
-pub struct Away<'a>(&'a Thread);
+/// The calling thread is quiescent until this is dropped.
+pub struct Quiescent<'a>(&'a Thread);
 
 /// Declares that the calling thread stores only to pinned pages until the result is dropped.
-pub fn leave(thread: &Thread) -> Away<'_> {
-    thread.presence.is_away.store(true, Release);
-    Away(thread)
+pub fn leave(thread: &Thread) -> Quiescent<'_> {
+    thread.presence.is_quiescent.store(true, Release);
+    Quiescent(thread)
 }
 
-impl Drop for Away<'_> {
+impl Drop for Quiescent<'_> {
     fn drop(&mut self) {
         come_back(self.0);
     }
 }
 
-/// Runs work of the manager in a thread that may be away: in a handler that interrupts its call.
+/// Runs work of the manager in a thread that may be quiescent: in a handler that interrupts its call.
 pub fn back_for<R>(thread: &Thread, what: impl FnOnce() -> R) -> R {
-    if !thread.presence.is_away() {
+    if !thread.presence.is_quiescent() {
         return what();
     }
     come_back(thread);
     let result = what();
-    thread.presence.is_away.store(true, Release);
+    thread.presence.is_quiescent.store(true, Release);
     result
 }
 
-/// Ends being away, once no other thread is alone in a section.
+/// Ends being quiescent, once no other thread is alone in a section.
 fn come_back(thread: &Thread) {
-    let is_away = &thread.presence.is_away;
+    let is_quiescent = &thread.presence.is_quiescent;
     let mut waits = false;
     loop {
-        is_away.store(false, SeqCst);
+        is_quiescent.store(false, SeqCst);
         let sole = SOLE.load(SeqCst);
         if sole == NOBODY {
             break;
         }
-        is_away.store(true, SeqCst);
+        is_quiescent.store(true, SeqCst);
         if !waits {
             // From now on no thread becomes alone, even if sections follow each other closely.
             WAITERS.fetch_add(1, SeqCst);
@@ -108,7 +108,7 @@ pub struct Section<'a>(Option<&'a Thread>);
 /// Begins a section, or continues the thread's current one.
 pub fn section(thread: &Thread) -> Section<'_> {
     let section = &thread.presence.section;
-    if section.get() != Phase::Outside || thread.presence.is_away() {
+    if section.get() != Phase::Outside || thread.presence.is_quiescent() {
         return Section(None);
     }
     section.set(Phase::Open);
@@ -143,7 +143,7 @@ pub fn long_section(thread: &Thread) -> Section<'_> {
 }
 
 /// Whether no other thread can store to the program's memory. In a section, the answer holds until its
-/// end. Outside, threads that are away count like all others.
+/// end. Outside, threads that are quiescent count like all others.
 pub fn is_alone(thread: &Thread) -> bool {
     let section = &thread.presence.section;
     match section.get() {
@@ -158,16 +158,16 @@ pub fn is_alone(thread: &Thread) -> bool {
     }
 }
 
-/// Keeps the other threads away, if all are away and none waits to come back.
+/// Keeps the other threads quiescent, if all are quiescent and none waits to come back.
 fn close(thread: &Thread) -> bool {
     if SOLE.compare_exchange(NOBODY, thread.context(), SeqCst, Relaxed).is_err() {
         return false;
     }
-    let alone = WAITERS.load(SeqCst) == 0 && thread.are_others_away();
+    let alone = WAITERS.load(SeqCst) == 0 && thread.are_others_quiescent();
     if alone {
-        // SAFETY: all others are away and cannot come back until `open`, and threads that are away use
-        // no lock of the manager. The sequentially consistent accesses to `SOLE` order their earlier
-        // work before this.
+        // SAFETY: all others are quiescent and cannot come back until `open`, and threads that are quiescent
+        // use no lock of the manager. The sequentially consistent accesses to `SOLE` order their earlier work
+        // before this.
         unsafe { lock::set_sole(true) };
     } else {
         open();

@@ -8,17 +8,17 @@ use std::process::Command;
 /// The program from beside this file, if there is a compiler.
 fn program(scratch: &Scratch) -> Option<PathBuf> {
     let compiler = if have("cc") { "cc" } else { return None };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/light.c");
-    let program = scratch.path("light");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/passive.c");
+    let program = scratch.path("passive");
     let mut build = Command::new(compiler);
     build.args(["-O1", "-w", "-pthread", "-o"]).arg(&program).arg(&source);
-    assert!(build.status().unwrap().success(), "light.c is not built");
+    assert!(build.status().unwrap().success(), "passive.c is not built");
     Some(program)
 }
 
-/// Repeats an action while a process becomes full.
+/// Repeats an action while a process becomes active.
 fn convert(what: &str) {
-    let scratch = Scratch::new(&format!("light-{what}"));
+    let scratch = Scratch::new(&format!("passive-{what}"));
     let Some(program) = program(&scratch) else { return };
     let rounds = if full() { "200" } else { "5" };
     let stats = scratch.compare("32M", &[program.to_str().unwrap(), what, rounds]);
@@ -48,7 +48,7 @@ fn memory_of_every_kind_is_kept() {
 }
 
 #[test]
-fn a_child_is_full_and_its_parent_light() {
+fn a_child_is_active_and_its_parent_passive() {
     convert("child");
 }
 
@@ -63,7 +63,7 @@ fn a_process_is_pressed() {
 fn a_light_tree_keeps_its_limit() {
     /// The runtime's own memory in each of the seven processes, in KiB.
     const OWN: u64 = 7 * (2 << 10);
-    let scratch = Scratch::new("light-sum");
+    let scratch = Scratch::new("passive-sum");
     let Some(program) = program(&scratch) else { return };
     let options = ["--memory", "32M", "--swap", SIZED_FILE];
     let output = scratch.run(&options, &[program.to_str().unwrap(), "sum", "1"]).output().unwrap();
@@ -76,7 +76,7 @@ fn a_light_tree_keeps_its_limit() {
 /// Without pressure nothing is registered, and the host handles all faults.
 #[test]
 fn a_program_that_fits_has_no_fault_of_ours() {
-    let scratch = Scratch::new("light-fits");
+    let scratch = Scratch::new("passive-fits");
     let program = "import threading; x = [bytes(1000) for _ in range(20000)]; \
                    t = threading.Thread(target=lambda: print(len(x))); t.start(); t.join()";
     let stats = scratch.compare("1G", &[python(), "-c", program]);
@@ -88,7 +88,7 @@ fn a_program_that_fits_has_no_fault_of_ours() {
 /// at first.
 #[test]
 fn forked_children_share_what_they_do_not_change() {
-    let scratch = Scratch::new("light-shared");
+    let scratch = Scratch::new("passive-shared");
     let program = "import os\n\
         x = bytes(1) * (12 << 20)\n\
         gone, go = os.pipe(), os.pipe()\n\

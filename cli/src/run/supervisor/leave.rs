@@ -48,7 +48,7 @@ pub(super) fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
-/// Closes all descriptors from a number on. Nothing uses them any more: their owners are on the front's
+/// Closes all descriptors from a number on. Nothing uses them any more: their owners are on the launcher's
 /// stack, to which this process never returns.
 fn close_from(first: i32) {
     // SAFETY: nothing uses these descriptors any more.
@@ -65,7 +65,7 @@ fn close_from(first: i32) {
     }
 }
 
-/// Blocks all signals, so that only those that cannot be blocked end or stop the keeper.
+/// Blocks all signals, so that only those that cannot be blocked end or stop the supervisor.
 fn block_signals() {
     // SAFETY: the set is filled before it is used.
     unsafe {

@@ -1,7 +1,7 @@
-//! The keeper: a process beside the tree that places the runtime in every program of the tree, and
+//! The supervisor: a process beside the tree that places the runtime in every program of the tree, and
 //! frees the slots of processes that have ended.
 //!
-//! The front forks it, and it outlives the front if the tree does. It has no terminal and none of the
+//! The launcher forks it, and it outlives the launcher if the tree does. It has no terminal and none of the
 //! caller's files, and ends with the last process of the tree. Its first thread does all tracing; the
 //! second one compresses (`compress.rs`). A process is traced from its request to the first instruction
 //! of the new program.
@@ -9,19 +9,18 @@
 mod exec;
 mod leave;
 mod outlived;
-mod pressed;
 mod stopped;
+mod victims;
 
 use super::compress;
-use super::front::Shared;
 use super::image::Image;
+use super::launcher::Shared;
 use exec::Traced;
 use leave::leave_the_caller;
 use pagefault_control::{
-    Control, Departed, Message, PRESS_SIGNAL, PRESS_VALUE, SERVE_VALUE, Slot, ask, tree,
+    Control, Departed, Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE, Slot, ask, tree,
 };
 use pagefault_linux::store::extents;
-use pressed::Pressed;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -32,11 +31,12 @@ use std::io::{self, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use victims::Victims;
 
 /// The sources of events: these, or a slot.
 const MESSAGES: u64 = u64::MAX;
 const STOPS: u64 = u64::MAX - 1;
-const FRONT: u64 = u64::MAX - 2;
+const LAUNCHER: u64 = u64::MAX - 2;
 /// How often to check the processes without a pidfd.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -59,7 +59,7 @@ pub fn run(
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
     let files = own.collect();
     let departed = Departed::new(memory, tree.control.plan(), files, extents::punch)?;
-    Keeper::new(socket, departed, tree.control, image, start)?.serve()
+    Supervisor::new(socket, departed, tree.control, image, start)?.serve()
 }
 
 /// How the tree was started.
@@ -68,7 +68,7 @@ pub struct Start {
     /// The slot of the program that the command was asked to run.
     pub first: u32,
     /// The command's own process.
-    pub front: Pid,
+    pub launcher: Pid,
 }
 
 /// A descriptor that is readable when a traced thread has stopped.
@@ -112,7 +112,7 @@ impl Member {
     }
 }
 
-struct Keeper<'a> {
+struct Supervisor<'a> {
     control: &'a Control,
     departed: Departed,
     image: Image<'static>,
@@ -120,14 +120,14 @@ struct Keeper<'a> {
     first: u32,
     /// Whether that program has begun.
     begun: bool,
-    /// Readable when the front has ended; `None` once that is known.
-    front: Option<OwnedFd>,
-    /// Whether the front was killed, and the tree with it.
+    /// Readable when the launcher has ended; `None` once that is known.
+    launcher: Option<OwnedFd>,
+    /// Whether the launcher was killed, and the tree with it.
     is_doomed: bool,
     /// Whether the compressor was started, or could not be.
     compresses: bool,
     /// The processes that were asked for frames.
-    pressed: Pressed,
+    victims: Victims,
     /// Whether a process has asked for frames since the last search for children that were killed
     /// early.
     short: bool,
@@ -143,21 +143,21 @@ struct Keeper<'a> {
     traced: HashMap<i32, Traced>,
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> Supervisor<'a> {
     fn new(
         socket: OwnedFd,
         departed: Departed,
         control: &'a Control,
         image: Image<'static>,
-        Start { first, front }: Start,
+        Start { first, launcher }: Start,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stops = stops()?;
-        let front = match rustix::process::pidfd_open(front, PidfdFlags::empty()) {
+        let launcher = match rustix::process::pidfd_open(launcher, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Err(Errno::SRCH.into()),
-            front => front.ok(),
+            launcher => launcher.ok(),
         };
-        let watched = front.as_ref().map(|front| (front, FRONT));
+        let watched = launcher.as_ref().map(|launcher| (launcher, LAUNCHER));
         for (file, about) in [(&socket, MESSAGES), (&stops, STOPS)].into_iter().chain(watched) {
             let data = epoll::EventData::new_u64(about);
             epoll::add(&events, file, data, epoll::EventFlags::IN)?;
@@ -169,10 +169,10 @@ impl<'a> Keeper<'a> {
             image,
             first,
             begun: false,
-            front,
+            launcher,
             is_doomed: false,
             compresses: false,
-            pressed: Pressed::default(),
+            victims: Victims::default(),
             short: false,
             unborn: Vec::new(),
             socket,
@@ -205,7 +205,7 @@ impl<'a> Keeper<'a> {
                         left = flags.contains(epoll::EventFlags::HUP);
                     }
                     STOPS => self.look_at_stops(),
-                    FRONT => self.front_ended(),
+                    LAUNCHER => self.launcher_ended(),
                     slot => self.ended(slot as u32),
                 }
             }
@@ -255,9 +255,9 @@ impl<'a> Keeper<'a> {
             // A second request starts no second compressor.
             Message::Compress { .. } if std::mem::replace(&mut self.compresses, true) => {}
             Message::Compress { .. } => compress::start(self.departed.file(), self.control),
-            Message::Press { slot } => {
+            Message::Reclaim { slot } => {
                 self.short = true;
-                self.press(slot);
+                self.request_reclaim(slot);
             }
             Message::Serve { slot } => self.signal(slot, SERVE_VALUE),
             Message::Exec { slot } => {
@@ -275,16 +275,16 @@ impl<'a> Keeper<'a> {
     }
 
     /// Asks the process with the most frames to evict some for the asking one.
-    fn press(&mut self, asking: u32) {
+    fn request_reclaim(&mut self, asking: u32) {
         // A process in another one's memory shares what that one is charged with.
         let others = self.control.slots.get(asking).and_then(Slot::memory);
         let richest =
-            self.pressed.richest(&self.control.slots, others.unwrap_or(asking), self.kept());
+            self.victims.richest(&self.control.slots, others.unwrap_or(asking), self.kept());
         let Some(slot) = richest else { return };
         if self.is_unmanaged(slot) {
             self.look_at_unmanaged(slot);
         } else if self.wake_server(slot).is_none() {
-            self.signal(slot, PRESS_VALUE);
+            self.signal(slot, RECLAIM_VALUE);
         }
     }
 
@@ -313,7 +313,7 @@ impl<'a> Keeper<'a> {
         }
         // SAFETY: all zero bytes are a siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        info.si_signo = PRESS_SIGNAL;
+        info.si_signo = RECLAIM_SIGNAL;
         info.si_code = libc::SI_QUEUE;
         // SAFETY: the value follows the process and the user, 24 bytes after the beginning.
         unsafe { (&raw mut info).cast::<u64>().add(3).write(value) };
@@ -322,12 +322,12 @@ impl<'a> Keeper<'a> {
         let send = || {
             let (end, at) = (end.as_raw_fd(), &raw const info);
             // SAFETY: the information outlives the call. If the process has ended, the call fails.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, end, PRESS_SIGNAL, at, 0) };
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, end, RECLAIM_SIGNAL, at, 0) };
         };
         let process = member.process.as_raw_nonzero().get();
         if stopped::is_stopped(process) {
             // If it cannot be traced, another one is asked.
-            let _ = stopped::press(process, send);
+            let _ = stopped::request_reclaim(process, send);
         } else {
             send();
         }
@@ -392,11 +392,11 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Ends the tree if the front ended before the program: a kill of the front means the whole
+    /// Ends the tree if the launcher ended before the program: a kill of the launcher means the whole
     /// tree.
-    fn front_ended(&mut self) {
-        let Some(front) = self.front.take() else { return };
-        let _ = epoll::delete(&self.events, &front);
+    fn launcher_ended(&mut self) {
+        let Some(launcher) = self.launcher.take() else { return };
+        let _ = epoll::delete(&self.events, &launcher);
         self.is_doomed = match self.members.get(&self.first) {
             Some(program) => !program.has_ended(),
             None => !self.begun,
@@ -413,7 +413,7 @@ impl<'a> Keeper<'a> {
         let _ = self.departed.leave_all(self.control, slot);
     }
 
-    /// Tells the front the state of the tree.
+    /// Tells the launcher the state of the tree.
     fn tell(&self, state: u32) {
         self.control.tree.store(state, Release);
         let _ = futex::wake(&self.control.tree, futex::Flags::empty(), u32::MAX >> 1);

@@ -4,7 +4,7 @@
 //! A memory is accounted to the slot of its first process. So that slot stays taken until the last process
 //! in the memory has ended or executed a program.
 
-use super::{Keeper, kill};
+use super::{Supervisor, kill};
 use crate::trees;
 use pagefault_control::Slot;
 use rustix::event::epoll;
@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-impl Keeper<'_> {
+impl Supervisor<'_> {
     /// Frees the slot of a process that is gone, unless others use its memory.
     pub(super) fn leave_memory(&mut self, slot: u32) {
         let Some(found) = self.control.slots.get(slot) else { return };

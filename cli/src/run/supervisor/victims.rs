@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The processes that were asked and have given nothing since, by slot.
 #[derive(Default)]
-pub(super) struct Pressed(HashMap<u32, Asked>);
+pub(super) struct Victims(HashMap<u32, Asked>);
 
 struct Asked {
     since: Instant,
@@ -20,7 +20,7 @@ struct Asked {
     frames: u32,
 }
 
-impl Pressed {
+impl Victims {
     /// The process to ask: the one other than `but` with the most frames, if it has more than `kept`.
     pub fn richest(&mut self, slots: &Slots, but: u32, kept: u32) -> Option<u32> {
         let frames = |slot| slots.get(slot).map_or(0, |slot| slot.resident());

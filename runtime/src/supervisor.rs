@@ -1,4 +1,4 @@
-//! The runtime's messages to the keeper: requests before an exec, and reports of children.
+//! The runtime's messages to the supervisor: requests before an exec, and reports of children.
 
 use crate::member::Member;
 use crate::sys::{self, Errno};
@@ -12,10 +12,10 @@ use pagefault_control::{Control, Message, ask, tree};
 
 /// `PR_SET_PTRACER_ANY`.
 const ANYBODY: u64 = u64::MAX;
-/// How often a waiting process checks that the keeper is alive, in nanoseconds.
+/// How often a waiting process checks that the supervisor is alive, in nanoseconds.
 const LOOK: u64 = 100_000_000;
 
-/// The keeper's answer.
+/// The supervisor's answer.
 pub enum Answer {
     /// It waits for the exec.
     Seized,
@@ -23,7 +23,7 @@ pub enum Answer {
     Refused(Errno),
 }
 
-/// Asks the keeper to wait for the calling thread's exec and to give the new program its mask, and
+/// Asks the supervisor to wait for the calling thread's exec and to give the new program its mask, and
 /// waits until it does.
 pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
     let Some(slot) = control.slots.get(member.slot()) else {
@@ -52,26 +52,26 @@ pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
     answer
 }
 
-/// Tells the keeper that the exec failed.
+/// Tells the supervisor that the exec failed.
 pub fn cancel(member: &Member) {
     send(member, Message::Cancel { slot: member.slot() });
 }
 
-/// Tells the keeper of a child that has begun.
+/// Tells the supervisor of a child that has begun.
 pub fn born(member: &Member) {
     member.enrol();
     send(member, Message::Born { slot: member.slot() });
 }
 
-/// Asks the keeper to make the process with the most frames give some up; at most once in a while.
-pub fn press(member: &Member) {
+/// Asks the supervisor to make the process with the most frames give some up; at most once in a while.
+pub fn request_reclaim(member: &Member) {
     /// The time between two of these, in nanoseconds.
     const INTERVAL: u64 = 1_000_000;
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = process::now();
     let due = |last: u64| (now.saturating_sub(last) >= INTERVAL).then_some(now);
     if LAST.fetch_update(Relaxed, Relaxed, due).is_ok() {
-        let sent = try_send(member, Message::Press { slot: member.slot() }, MSG_DONTWAIT);
+        let sent = try_send(member, Message::Reclaim { slot: member.slot() }, MSG_DONTWAIT);
         // Any other failure is a full socket, which is full of such messages.
         if sent == Err(Errno::EPIPE) {
             gone();
@@ -79,12 +79,12 @@ pub fn press(member: &Member) {
     }
 }
 
-/// Asks the keeper to have the process with a slot start its server.
+/// Asks the supervisor to have the process with a slot start its server.
 pub fn ask_for_server(member: &Member, slot: u32) {
     let _ = try_send(member, Message::Serve { slot }, MSG_DONTWAIT);
 }
 
-/// Asks the keeper to start the compressor. Without it each process compresses by itself.
+/// Asks the supervisor to start the compressor. Without it each process compresses by itself.
 pub fn offload(member: &Member) {
     let _ = try_send(member, Message::Compress { slot: member.slot() }, MSG_DONTWAIT);
 }
@@ -129,7 +129,7 @@ fn gone() -> ! {
         control.tree.store(tree::UNKEPT, Release);
     }
     process::stop(format_args!(
-        "the keeper (pagefault-keep) was killed; without it no program can be started, and no \
+        "the supervisor (pagefault-keep) was killed; without it no program can be started, and no \
          memory asked of others"
     ))
 }

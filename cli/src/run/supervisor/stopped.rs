@@ -1,12 +1,13 @@
-//! A stopped process gives frames up (`SIGSTOP`, the terminal): its handler of a press runs, and nothing else.
+//! A stopped process gives frames up (`SIGSTOP`, the terminal): its handler of a reclaim request runs, and
+//! nothing else.
 //!
-//! The keeper traces the process's first thread, and resumes it although its process is stopped. The press is
-//! the only signal that can come. When its handler is about to return to the program, the keeper lets go, and
-//! the host puts the thread back into the stop, without telling its parent again.
+//! The supervisor traces the process's first thread, and resumes it although its process is stopped. The
+//! request is the only signal that can come. When its handler is about to return to the program, the
+//! supervisor lets go, and the host puts the thread back into the stop, without telling its parent again.
 
 use crate::run::trace::{Resume, Stop, Tracee};
 use libc::c_int;
-use pagefault_control::PRESS_SIGNAL;
+use pagefault_control::RECLAIM_SIGNAL;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,8 @@ pub(super) fn is_stopped(process: libc::pid_t) -> bool {
     field("State:").is_some_and(|state| state.starts_with('T')) && (own | shared) & !blocked == 0
 }
 
-/// Has a stopped process handle the press that `send` sends.
-pub(super) fn press(process: libc::pid_t, send: impl FnOnce()) -> io::Result<()> {
+/// Has a stopped process handle the reclaim request that `send` sends.
+pub(super) fn request_reclaim(process: libc::pid_t, send: impl FnOnce()) -> io::Result<()> {
     let thread = Tracee(process);
     thread.seize()?;
     let deadline = Instant::now() + PATIENCE;
@@ -55,7 +56,7 @@ fn handle(thread: Tracee, deadline: Instant) -> io::Result<c_int> {
         thread.resume(Resume::ToCall, signal)?;
         signal = 0;
         match thread.wait_until(deadline)? {
-            Some(Stop::Signal(PRESS_SIGNAL)) => signal = PRESS_SIGNAL,
+            Some(Stop::Signal(RECLAIM_SIGNAL)) => signal = RECLAIM_SIGNAL,
             Some(Stop::Call) if thread.registers()?.orig_rax == SIGRETURN => return Ok(0),
             // Its process is still stopped, or was so once more.
             Some(Stop::Call | Stop::Interrupted | Stop::Group) => {}
@@ -76,8 +77,8 @@ fn let_go(thread: Tracee, signal: c_int) -> io::Result<()> {
     if thread.resume(Resume::Detach, signal).is_ok() {
         return Ok(());
     }
-    // It runs, and can only be let go where it stops. If it does not do so soon, the keeper lets it go later,
-    // as any thread that it does not know.
+    // It runs, and can only be let go where it stops. If it does not do so soon, the supervisor lets it go
+    // later, as any thread that it does not know.
     thread.interrupt()?;
     match thread.wait_until(Instant::now() + PATIENCE)? {
         Some(stop) => thread.resume(Resume::Detach, passed_on(Some(stop))),

@@ -1,12 +1,12 @@
-//! The front: the process that the user started. It starts the keeper and the program, forwards our
+//! The launcher: the process that the user started. It starts the supervisor and the program, forwards our
 //! signals to the program, waits for it, and ends as it did.
 
-use super::ask::{Failure, Keeper, Program, become_program};
+use super::ask::{Failure, Program, Supervisor, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
-use super::keeper;
 use super::spawn::fork;
 use super::stopped;
+use super::supervisor;
 use crate::trees;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
@@ -37,7 +37,7 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// How often a front that waits for its keeper checks whether the keeper was killed.
+/// How often a launcher that waits for its supervisor checks whether the supervisor was killed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// How many times to search for remaining processes of a tree, and the interval.
@@ -65,12 +65,12 @@ impl fmt::Display for Ended {
 /// The running program.
 pub struct Child {
     process: Pid,
-    keeper: Option<Watched>,
+    supervisor: Option<Watched>,
     /// The signals that we wait for.
     signals: libc::sigset_t,
 }
 
-/// The keeper as its parent sees it.
+/// The supervisor as its parent sees it.
 struct Watched {
     process: Pid,
     /// The slot of the program.
@@ -78,14 +78,14 @@ struct Watched {
     /// The inode number of the shared memory.
     memory: u64,
     state: State,
-    /// Whether processes of the tree were killed because the keeper was lost.
+    /// Whether processes of the tree were killed because the supervisor was lost.
     has_killed: bool,
 }
 
-/// What the keeper's death meant for the program.
+/// What the supervisor's death meant for the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fell {
-    /// The keeper may have been tracing it; the host kills a tracer's tracees with it.
+    /// The supervisor may have been tracing it; the host kills a tracer's tracees with it.
     AtItsStart,
     /// Processes of the tree were killed: the program, or others that it needs.
     WithTheTree,
@@ -126,32 +126,32 @@ pub struct Shared<'a> {
     pub swap: &'a [Option<OwnedFd>],
 }
 
-/// Starts a program under a keeper.
+/// Starts a program under a supervisor.
 pub fn start(
     program: &Program,
     tree: Shared<'_>,
     image: Image<'static>,
 ) -> Result<Child, StartError> {
     let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
-    tree.control.front.store(std::process::id(), Relaxed);
+    tree.control.launcher.store(std::process::id(), Relaxed);
     let (kept, socket) = sockets()?;
     // Blocked before the child exists, so that no signal is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
     let code = image.share().ok();
-    let start = keeper::Start { first: slot, front: rustix::process::getpid() };
-    let process = fork(move || keeper::run(kept, tree, image, start).map_or(1, |()| 0))?;
+    let start = supervisor::Start { first: slot, launcher: rustix::process::getpid() };
+    let process = fork(move || supervisor::run(kept, tree, image, start).map_or(1, |()| 0))?;
     let code = code.as_ref();
-    let keeper = Keeper { tree, socket: &socket, code, process, slot };
-    let child = start_child(program, Some(&keeper), &inherited);
+    let supervisor = Supervisor { tree, socket: &socket, code, process, slot };
+    let child = start_child(program, Some(&supervisor), &inherited);
     if child.is_err() {
         drop(socket);
         // It ends by itself: no process holds the socket any more.
         let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
     }
     let memory = rustix::fs::fstat(tree.memory)?.st_ino;
-    let keeper = Some(Watched { process, slot, memory, state: State::Runs, has_killed: false });
-    Ok(Child { process: child?, keeper, signals })
+    let supervisor = Some(Watched { process, slot, memory, state: State::Runs, has_killed: false });
+    Ok(Child { process: child?, supervisor, signals })
 }
 
 /// Starts a program unmanaged.
@@ -159,19 +159,19 @@ pub fn start_unmanaged(program: &Program) -> Result<Child, StartError> {
     let signals = signals();
     let inherited = Inherited::block(&signals);
     let process = start_child(program, None, &inherited)?;
-    Ok(Child { process, keeper: None, signals })
+    Ok(Child { process, supervisor: None, signals })
 }
 
 /// Forks the child that becomes the program, and waits for its exec.
 fn start_child(
     program: &Program,
-    keeper: Option<&Keeper>,
+    supervisor: Option<&Supervisor>,
     inherited: &Inherited,
 ) -> Result<Pid, StartError> {
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let process = fork(move || {
-        become_program(program, keeper, inherited).send(tell);
-        // Nobody sees this status: the front knows the reason.
+        become_program(program, supervisor, inherited).send(tell);
+        // Nobody sees this status: the launcher knows the reason.
         127
     })?;
     match Failure::receive(told) {
@@ -183,7 +183,7 @@ fn start_child(
     }
 }
 
-/// The keeper's end and the tree's. Messages at the keeper's end carry the sender's identity.
+/// The supervisor's end and the tree's. Messages at the supervisor's end carry the sender's identity.
 fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
     let (kept, tree) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
@@ -197,28 +197,28 @@ impl Child {
         self.process.as_raw_nonzero().get() as u32
     }
 
-    /// Waits, after the program's end, until the keeper ends too or says that it stays for other
+    /// Waits, after the program's end, until the supervisor ends too or says that it stays for other
     /// processes.
     ///
-    /// If the keeper was killed earlier, returns what that meant for the program.
+    /// If the supervisor was killed earlier, returns what that meant for the program.
     pub fn take_leave(&mut self, control: &Control) -> Option<Fell> {
-        let keeper = self.keeper.as_mut()?;
-        let slot = control.slots.get(keeper.slot);
+        let supervisor = self.supervisor.as_mut()?;
+        let slot = control.slots.get(supervisor.slot);
         let in_hands = slot.is_some_and(|slot| slot.word.load(Relaxed) != ask::IDLE);
-        while keeper.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
+        while supervisor.state == State::Runs && control.tree.load(Acquire) == tree::RUNS {
             // Unless it is killed, it reports that it has seen the program's end.
             let flags = futex::Flags::empty();
             let _ = futex::wait(&control.tree, flags, tree::RUNS, Some(&LOOK));
-            keeper.look();
+            supervisor.look();
         }
         let told = control.tree.load(Acquire);
         let is_unkept = told == tree::UNKEPT;
-        if keeper.state == State::Runs && (told == tree::GONE || is_unkept) {
-            keeper.wait();
+        if supervisor.state == State::Runs && (told == tree::GONE || is_unkept) {
+            supervisor.wait();
         }
-        match keeper.state {
+        match supervisor.state {
             State::Lost if in_hands => Some(Fell::AtItsStart),
-            State::Lost if keeper.has_killed || is_unkept => Some(Fell::WithTheTree),
+            State::Lost if supervisor.has_killed || is_unkept => Some(Fell::WithTheTree),
             _ => None,
         }
     }
@@ -247,10 +247,10 @@ impl Child {
 
     /// Checks the state of the program.
     fn look(&mut self) -> io::Result<Option<Ended>> {
-        if let Some(keeper) = &mut self.keeper
-            && keeper.look() == State::Lost
+        if let Some(supervisor) = &mut self.supervisor
+            && supervisor.look() == State::Lost
         {
-            keeper.end_tree();
+            supervisor.end_tree();
         }
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         while let Some((_, status)) = rustix::process::waitpid(Some(self.process), options)? {
@@ -270,14 +270,14 @@ impl Child {
 }
 
 impl Watched {
-    /// Checks the state of the keeper.
+    /// Checks the state of the supervisor.
     fn look(&mut self) -> State {
         self.learn(WaitOptions::NOHANG);
         self.state
     }
 
-    /// Kills the rest of a tree that has lost its keeper: its processes could neither execute a program
-    /// nor ask each other for memory. Children forked meanwhile check for the keeper and end by
+    /// Kills the rest of a tree that has lost its supervisor: its processes could neither execute a program
+    /// nor ask each other for memory. Children forked meanwhile check for the supervisor and end by
     /// themselves.
     fn end_tree(&mut self) {
         for _ in 0..ROUNDS {
@@ -289,7 +289,7 @@ impl Watched {
         }
     }
 
-    /// Waits for the end of a keeper that is about to end.
+    /// Waits for the end of a supervisor that is about to end.
     fn wait(&mut self) {
         self.learn(WaitOptions::empty());
     }
