@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The supervisor's process name.
-const SUPERVISOR: &str = "pagefault-keep";
+const SUPERVISOR: &str = "pagefault-super";
 
 /// A managed tree.
 pub struct Tree {

@@ -2,9 +2,8 @@
 
 /// The first words of a start: the argument of the runtime's entry.
 ///
-/// The entry is called as a C function, `fn(&Boot) -> !`, on the boot stack, with all other
-/// registers zero. The block lies at the upper end of that stack, so that unmapping
-/// `stack_start..stack_start + stack_len` removes both.
+/// The entry is called as a C function, `fn(&Boot) -> !`, on the boot stack, with all signals blocked. Unmapping
+/// `stack_start..stack_start + stack_len` removes the stack, this block and the code that loaded the runtime.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
@@ -26,6 +25,8 @@ pub struct Boot {
     pub flags: u32,
     /// Not used.
     pub spare: u32,
+    /// The signals that the program blocks; until the runtime is ready, all are blocked.
+    pub mask: u64,
     /// The start of the runtime's image.
     pub image_start: u64,
     /// Its length, `.bss` included, in whole pages.
@@ -40,7 +41,7 @@ pub struct Boot {
     pub program_sp: u64,
     /// The lower end of the boot stack.
     pub stack_start: u64,
-    /// Its length; this block is at its upper end.
+    /// The length of the boot stack, of this block at its upper end, and of the code that loaded the runtime.
     pub stack_len: u64,
     /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
     pub sites_start: u64,

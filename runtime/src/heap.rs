@@ -3,6 +3,8 @@
 use crate::lock::Mutex;
 use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use dlmalloc::{Allocator, Dlmalloc};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
@@ -14,6 +16,9 @@ static HEAP: Mutex<Dlmalloc<Host>> = Mutex::new(Dlmalloc::new_with_allocator(Hos
 
 /// The runtime's heap grows by this much: each piece is a mapping of the host's.
 const STEP: usize = 1 << 20;
+/// So much of the first piece is in use when the program begins. The host provides it by one call, where each
+/// page would be a fault.
+const AT_START: usize = 160 << 10;
 
 /// The source of the heap's memory.
 struct Host;
@@ -32,9 +37,18 @@ impl Host {
 // SAFETY: each piece is a mapping of its own, zeroed, and stays until it is freed.
 unsafe impl Allocator for Host {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
+        static BEGUN: AtomicBool = AtomicBool::new(false);
         let size = size.next_multiple_of(STEP);
         let start = self.alloc_pages(size);
-        if start.is_null() { (start, 0, 0) } else { (start, size, 0) }
+        if start.is_null() {
+            return (start, 0, 0);
+        }
+        if !BEGUN.swap(true, Relaxed) {
+            // Before Linux 5.14 it is not known, and the pages come one by one.
+            // SAFETY: the pages are new, and remain zeros.
+            let _ = unsafe { sys::advise(start as usize, AT_START, nr::MADV_POPULATE_WRITE) };
+        }
+        (start, size, 0)
     }
 
     fn remap(&self, _: *mut u8, _: usize, _: usize, _: bool) -> *mut u8 {

@@ -30,6 +30,7 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     slot: 0,
     flags: 0,
     spare: 0,
+    mask: 0,
     image_start: 0,
     image_len: 0,
     text_start: 0,

@@ -9,7 +9,8 @@ use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
 
-/// The runtime's entry, on the boot stack, before the program begins.
+/// The runtime's entry, on the boot stack, before the program begins. All signals are blocked: until its
+/// handler is installed, not even `SIGSYS` may arrive.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
     // SAFETY: the supervisor wrote the block, and there is one thread.
     let mapped = unsafe { process::set_boot(&*boot) };
@@ -27,8 +28,6 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     process::look_at_counter();
     vdso::begin();
     pagefault_linux::apart::begin(process::image_start());
-    // Until its handler is installed, not even `SIGSYS` may arrive.
-    let mask = sys::exchange_mask(u64::MAX);
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
         actions.inherit(signal, signal::kernel_handler(signal));
@@ -42,8 +41,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
         Ok(stack) => stack,
         Err(errno) => process::stop(format_args!("no memory to start with: error {}", errno.0)),
     };
-    let given =
-        Box::into_raw(Box::new(First { stack, block: thread.stack_end() as u64 - TOP, mask }));
+    let given = Box::into_raw(Box::new(First { stack, block: thread.stack_end() as u64 - TOP }));
     // SAFETY: the stack was just mapped, and the boot stack is not needed any more.
     unsafe { entry::go_on(start_memory, (stack + FIRST_STACK) as u64, given as u64) }
 }
@@ -56,7 +54,6 @@ struct First {
     stack: usize,
     /// The initial stack pointer.
     block: u64,
-    mask: u64,
 }
 
 /// Starts the memory manager, then switches to the thread's own stack.
@@ -77,9 +74,12 @@ const TOP: u64 = 1024;
 /// Continues on the thread's own stack; the boot stack would be too small.
 extern "C" fn begin_on_block(given: u64) -> ! {
     // SAFETY: made by `begin`, and used for the last time.
-    let First { stack, mask, .. } = *unsafe { Box::from_raw(given as *mut First) };
+    let First { stack, .. } = *unsafe { Box::from_raw(given as *mut First) };
     // SAFETY: no code runs on it any more.
     let _ = unsafe { sys::unmap(stack, FIRST_STACK) };
+    let boot = process::boot();
+    // SAFETY: no more does code on the boot stack, or what loaded the runtime.
+    let _ = unsafe { sys::unmap(boot.stack_start as usize, boot.stack_len as usize) };
     memory::begin_threads();
     let thread = Thread::current();
     signal::install();
@@ -87,7 +87,7 @@ extern "C" fn begin_on_block(given: u64) -> ! {
     sys::exchange_mask(signal::ALL);
     memory::serve::begin();
     site::begin(thread);
-    let mask = signal::set_virtual_mask(thread, signal::Set(mask));
+    let mask = signal::set_virtual_mask(thread, signal::Set(boot.mask));
     launcher::begin();
     process::enable_dispatch();
     // SAFETY: the frame is on the thread's own stack, and describes the program's start.

@@ -129,7 +129,7 @@ fn gone() -> ! {
         control.tree.store(tree::UNKEPT, Release);
     }
     process::stop(format_args!(
-        "the supervisor (pagefault-keep) was killed; without it no program can be started, and no \
+        "the supervisor (pagefault-super) was killed; without it no program can be started, and no \
          memory asked of others"
     ))
 }

@@ -72,8 +72,8 @@ pub struct Supervisor<'a> {
     pub tree: Shared<'a>,
     /// The tree's end of the socket.
     pub socket: &'a OwnedFd,
-    /// The file of the runtime's code, if there is one.
-    pub code: Option<&'a OwnedFd>,
+    /// The runtime's file.
+    pub code: &'a OwnedFd,
     /// The supervisor's process ID.
     pub process: Pid,
     /// The slot that the launcher took for us.
@@ -148,8 +148,7 @@ fn prepare<'a>(supervisor: &Supervisor<'a>) -> Result<&'a Slot, Failure> {
     for (file, number) in supervisor.tree.swap.iter().zip(&slot.swap_fds) {
         number.store(file.as_ref().map_or(Ok(-1), put)?, Relaxed);
     }
-    // Without the file, the supervisor writes the code into each program.
-    slot.code_fd.store(supervisor.code.and_then(|code| put(code).ok()).unwrap_or(-1), Relaxed);
+    slot.code_fd.store(put(supervisor.code)?, Relaxed);
     free_address_space(Resource::As, &slot.addresses_below);
     free_address_space(Resource::Data, &slot.data_below);
     Ok(slot)

@@ -1,6 +1,7 @@
 //! The runtime's image for programs: a static position-independent executable, laid out as in
 //! memory.
 
+use super::loader::Layout;
 use object::LittleEndian;
 use object::elf::{
     DT_REL, DT_RELA, DT_RELASZ, DT_RELR, EM_X86_64, ET_DYN, FileHeader64, PF_W, PF_X, PT_GNU_RELRO,
@@ -9,7 +10,6 @@ use object::elf::{
 use object::pod;
 use object::read::elf::{FileHeader, ProgramHeader};
 use rustix::fs::{MemfdFlags, SealFlags};
-use std::borrow::Cow;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
@@ -33,8 +33,7 @@ pub enum Access {
 
 /// A runtime, ready to be placed.
 pub struct Image<'file> {
-    /// The segments in the order of addresses, without their trailing zeros. Unchanged content is
-    /// borrowed from the file.
+    /// The segments in the order of addresses, without their trailing zeros.
     segments: Vec<Segment<'file>>,
     /// The length in memory, in whole pages.
     len: u64,
@@ -53,16 +52,16 @@ pub struct Image<'file> {
 struct Segment<'file> {
     /// Its offset in the image.
     start: u64,
-    content: Cow<'file, [u8]>,
+    content: &'file [u8],
 }
 
-/// An address in the image.
-struct Relocation {
-    /// The segment, and the offset in it.
-    segment: usize,
-    at: usize,
-    /// The offset in the image that its content names.
-    offset: u64,
+/// A word that holds an address: both are offsets in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Where the word is.
+    pub place: u64,
+    /// What it names.
+    pub named: u64,
 }
 
 /// Why a file is not a runtime.
@@ -129,59 +128,54 @@ impl<'file> Image<'file> {
         &self.text
     }
 
-    /// The start of the image that is read-only and the same at every address: whole pages.
-    pub fn same(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.same as usize];
-        for Segment { start, content } in &self.segments {
-            if let Some(place) = bytes.get_mut(*start as usize..) {
-                let len = place.len().min(content.len());
-                place[..len].copy_from_slice(&content[..len]);
-            }
-        }
-        bytes
-    }
-
-    /// The same in a sealed file, which programs of several users map: writing it into each program
-    /// takes ten times as long.
-    pub fn share(&self) -> rustix::io::Result<OwnedFd> {
-        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let mut bytes = &self.same()[..];
-        while !bytes.is_empty() {
-            let written = rustix::io::write(&file, bytes)?;
-            bytes = &bytes[written..];
-        }
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
-        Ok(file)
-    }
-
-    /// The length of that start.
+    /// The length of the image's start that is read-only and the same at every address: whole pages.
     pub const fn same_len(&self) -> u64 {
         self.same
     }
 
-    /// The parts by their offsets, each in whole pages, with their access rights. The rest is
-    /// memory for reading and writing.
-    pub fn parts(&self) -> &[(Range<u64>, Access)] {
-        &self.parts
+    /// The length without the zeros at its end.
+    pub fn filled_len(&self) -> u64 {
+        let ends = self.segments.iter().map(|it| it.start + it.content.len() as u64);
+        ends.max().unwrap_or(0).max(self.same)
     }
 
-    /// The content of memory after [`Image::same`] if the image starts at `base`: offsets and
-    /// bytes; the rest is zeros.
-    pub fn relocated(&mut self, base: u64) -> impl Iterator<Item = (u64, &[u8])> {
-        for Relocation { segment, at, offset } in &self.relocations {
-            let address = base.wrapping_add(*offset).to_le_bytes();
-            // Checked when the image was parsed.
-            let word = self
-                .segments
-                .get_mut(*segment)
-                .and_then(|segment| segment.content.to_mut().get_mut(*at..*at + address.len()));
-            if let Some(word) = word {
-                word.copy_from_slice(&address);
+    /// The part that becomes read-only after relocation, in whole pages.
+    pub fn constants(&self) -> Range<u64> {
+        let is_constant =
+            |part: &&(Range<u64>, Access)| part.1 == Access::Read && part.0.start >= self.same;
+        self.parts.iter().find(is_constant).map_or(0..0, |(range, _)| range.clone())
+    }
+
+    /// The words that hold addresses.
+    pub fn relocations(&self) -> &[Relocation] {
+        &self.relocations
+    }
+
+    /// The content, not relocated and without the zeros at its end.
+    pub fn content(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.filled_len() as usize];
+        for Segment { start, content } in &self.segments {
+            let start = *start as usize;
+            bytes[start..start + content.len()].copy_from_slice(content);
+        }
+        bytes
+    }
+
+    /// The runtime in a sealed file, which programs of several users map: laid out as in memory, and at its
+    /// end what loads it.
+    pub fn share(&self, layout: &Layout) -> rustix::io::Result<OwnedFd> {
+        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&file, layout.len)?;
+        for (mut at, mut bytes) in [(0, &self.content()[..]), (layout.loader, &layout.content)] {
+            while !bytes.is_empty() {
+                let written = rustix::io::pwrite(&file, bytes, at)?;
+                bytes = &bytes[written..];
+                at += written as u64;
             }
         }
-        let own = self.segments.iter().filter(|segment| segment.start >= self.same);
-        own.map(|segment| (segment.start, &*segment.content))
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        Ok(file)
     }
 }
 
@@ -202,7 +196,7 @@ fn lay_out<'file>(
         if start + content.len() as u64 > end {
             return Err(ImageError::Damaged);
         }
-        segments.push(Segment { start, content: Cow::Borrowed(content) });
+        segments.push(Segment { start, content });
     }
     Ok((segments, len))
 }
@@ -246,7 +240,9 @@ fn parts(headers: &[Header], image_len: u64) -> Result<Vec<(Range<u64>, Access)>
 
 /// The length of the image's start that is read-only and the same at every address.
 fn same(segments: &[Segment], parts: &[(Range<u64>, Access)], changed: &[Relocation]) -> u64 {
-    let relocated = changed.iter().map(|relocation| segments[relocation.segment].start);
+    let relocated = changed.iter().filter_map(|word| {
+        find(segments, word.place, 8).map(|(segment, _)| segments[segment].start)
+    });
     let written = parts.iter().filter(|(_, access)| *access == Access::Write);
     let first = relocated.chain(written.map(|(range, _)| range.start)).min();
     first.map_or(0, |first| first / PAGE * PAGE)
@@ -290,8 +286,10 @@ fn relocation(
     if entry.r_type(LE, false) != R_X86_64_RELATIVE {
         return Err(ImageError::Relocations);
     }
-    let (segment, at) = find(segments, entry.r_offset.get(LE), 8).ok_or(ImageError::Damaged)?;
-    Ok(Relocation { segment, at, offset: entry.r_addend.get(LE) as u64 })
+    let (place, named) = (entry.r_offset.get(LE), entry.r_addend.get(LE) as u64);
+    let (segment, _) = find(segments, place, 8).ok_or(ImageError::Damaged)?;
+    let is_inside = named <= LONGEST && segments[segment].start <= place;
+    is_inside.then_some(Relocation { place, named }).ok_or(ImageError::Damaged)
 }
 
 #[cfg(test)]
@@ -306,7 +304,7 @@ mod tests {
     #[test]
     fn a_runtime_is_laid_out_as_its_segments_say() {
         for file in [&*file(), super::super::RUNTIME] {
-            let mut image = Image::parse(file).unwrap();
+            let image = Image::parse(file).unwrap();
             assert!(image.len().is_multiple_of(PAGE) && !image.text().is_empty());
             assert!(image.text().contains(&image.entry()));
             let inside = |range: &Range<u64>| {
@@ -314,31 +312,39 @@ mod tests {
                     && range.end.is_multiple_of(PAGE)
                     && range.end <= image.len()
             };
-            assert!(image.parts().iter().all(|(range, _)| inside(range)));
-            assert!(image.parts().iter().any(|(_, access)| *access == Access::Write));
+            assert!(image.parts.iter().all(|(range, _)| inside(range)));
+            assert!(image.parts.iter().any(|(_, access)| *access == Access::Write));
             let (len, same) = (image.len(), image.same_len());
             assert!(same.is_multiple_of(PAGE) && same >= image.text().end);
-            let written =
-                image.relocated(0).map(|(start, bytes)| start..start + bytes.len() as u64);
-            assert!(written.into_iter().all(|range| range.start >= same && range.end <= len));
+            assert!((same..=len).contains(&image.filled_len()));
+            let holds = |word: &Relocation| (same..=image.filled_len() - 8).contains(&word.place);
+            assert!(image.relocations().iter().all(holds));
+            let constants = image.constants();
+            assert!(constants.is_empty() || constants.start >= same && constants.end <= len);
             // Its beginning is the file's, and it ends with the code.
-            let bytes = image.same();
-            assert_eq!((&bytes[..64], bytes.len() as u64), (&file[..64], same));
+            let bytes = image.content();
+            assert_eq!((&bytes[..64], bytes.len() as u64), (&file[..64], image.filled_len()));
         }
     }
 
+    /// The file that programs map has the image, and the loader behind everything that is written to.
     #[test]
-    fn relocations_follow_the_base() {
+    fn a_shared_runtime_is_its_image_and_its_loader() {
         let file = file();
-        let mut image = Image::parse(&file).unwrap();
-        assert!(!image.relocations.is_empty());
-        let Relocation { segment, at, offset } = image.relocations[0];
-        for base in [0x7f12_3456_7000, 0x1000] {
-            let start = image.segments[segment].start;
-            let (_, bytes) = image.relocated(base).find(|(at, _)| *at == start).unwrap();
-            let word = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-            assert_eq!(word, base + offset);
-        }
+        let image = Image::parse(&file).unwrap();
+        assert!(!image.relocations().is_empty());
+        let layout = Layout::new(&image);
+        let shared = image.share(&layout).unwrap();
+        let mut bytes = vec![0; layout.len as usize];
+        assert_eq!(rustix::io::pread(&shared, &mut bytes, 0), Ok(bytes.len()));
+        let (before, loader) = bytes.split_at(layout.loader as usize);
+        let content = image.content();
+        assert_eq!(before[..content.len()], content);
+        assert!(before[content.len()..].iter().all(|byte| *byte == 0));
+        assert_eq!(loader[..layout.content.len()], layout.content);
+        let boot = layout.boot;
+        assert_eq!(boot.stack_start + boot.stack_len, layout.len);
+        assert_eq!(rustix::io::pwrite(&shared, b"x", 0), Err(rustix::io::Errno::PERM));
     }
 
     #[test]
@@ -376,9 +382,9 @@ mod tests {
             for value in [0, 0x7f, 0xff] {
                 let mut file = whole.clone();
                 file[at] = value;
-                if let Ok(mut image) = Image::parse(&file) {
-                    drop(image.same());
-                    image.relocated(0x1000).for_each(drop);
+                if let Ok(image) = Image::parse(&file) {
+                    drop(image.content());
+                    drop(Layout::new(&image));
                 }
             }
         }

@@ -4,6 +4,7 @@
 use super::ask::{Failure, Program, Supervisor, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
+use super::loader::Layout;
 use super::spawn::fork;
 use super::stopped;
 use super::supervisor;
@@ -127,22 +128,18 @@ pub struct Shared<'a> {
 }
 
 /// Starts a program under a supervisor.
-pub fn start(
-    program: &Program,
-    tree: Shared<'_>,
-    image: Image<'static>,
-) -> Result<Child, StartError> {
+pub fn start(program: &Program, tree: Shared<'_>, image: &Image<'_>) -> Result<Child, StartError> {
     let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
     tree.control.launcher.store(std::process::id(), Relaxed);
     let (kept, socket) = sockets()?;
     // Blocked before the child exists, so that no signal is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let code = image.share().ok();
+    let layout = Layout::new(image);
+    let code = image.share(&layout)?;
     let start = supervisor::Start { first: slot, launcher: rustix::process::getpid() };
-    let process = fork(move || supervisor::run(kept, tree, image, start).map_or(1, |()| 0))?;
-    let code = code.as_ref();
-    let supervisor = Supervisor { tree, socket: &socket, code, process, slot };
+    let process = fork(move || supervisor::run(kept, tree, layout, start).map_or(1, |()| 0))?;
+    let supervisor = Supervisor { tree, socket: &socket, code: &code, process, slot };
     let child = start_child(program, Some(&supervisor), &inherited);
     if child.is_err() {
         drop(socket);

@@ -6,8 +6,9 @@
 //! | [`inherited`] | what the program inherits from our caller |
 //! | [`ask`] | the child that becomes the program: asks the supervisor, executes |
 //! | [`supervisor`] | the process that places the runtime in every program of the tree |
-//! | [`place`] | how it is placed: memory, image, boot block, registers |
+//! | [`place`] | how it is placed: boot block, registers |
 //! | [`trace`] | `ptrace(2)` |
+//! | [`loader`] | the code by which a program maps it |
 //! | [`image`] | the runtime's memory image |
 //! | [`spawn`] | `fork(2)` |
 //! | [`stopped`] | the launcher while the program is stopped |
@@ -20,6 +21,7 @@ mod compress;
 mod image;
 mod inherited;
 mod launcher;
+mod loader;
 mod place;
 mod report;
 pub mod spawn;
@@ -311,7 +313,7 @@ fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Chi
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            launcher::start(&to_execute, tree, image)
+            launcher::start(&to_execute, tree, &image)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))

@@ -13,8 +13,9 @@ mod stopped;
 mod victims;
 
 use super::compress;
-use super::image::Image;
 use super::launcher::Shared;
+use super::loader::Layout;
+use super::place::Placer;
 use exec::Traced;
 use leave::leave_the_caller;
 use pagefault_control::{
@@ -43,12 +44,7 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs until the tree is gone. The process must have one thread, and needs nothing but the
 /// arguments.
-pub fn run(
-    socket: OwnedFd,
-    tree: Shared<'_>,
-    image: Image<'static>,
-    start: Start,
-) -> io::Result<()> {
+pub fn run(socket: OwnedFd, tree: Shared<'_>, layout: Layout, start: Start) -> io::Result<()> {
     // `leave` closes it with the caller's files, by number.
     let socket = ManuallyDrop::new(socket);
     let own = [&*socket, tree.memory].into_iter().chain(tree.swap.iter().flatten());
@@ -59,7 +55,7 @@ pub fn run(
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
     let files = own.collect();
     let departed = Departed::new(memory, tree.control.plan(), files, extents::punch)?;
-    Supervisor::new(socket, departed, tree.control, image, start)?.serve()
+    Supervisor::new(socket, departed, tree.control, layout, start)?.serve()
 }
 
 /// How the tree was started.
@@ -115,7 +111,7 @@ impl Member {
 struct Supervisor<'a> {
     control: &'a Control,
     departed: Departed,
-    image: Image<'static>,
+    placer: Placer,
     /// The slot of the program that the command was asked to run.
     first: u32,
     /// Whether that program has begun.
@@ -148,7 +144,7 @@ impl<'a> Supervisor<'a> {
         socket: OwnedFd,
         departed: Departed,
         control: &'a Control,
-        image: Image<'static>,
+        layout: Layout,
         Start { first, launcher }: Start,
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -166,7 +162,7 @@ impl<'a> Supervisor<'a> {
         Ok(Self {
             control,
             departed,
-            image,
+            placer: Placer::new(layout),
             first,
             begun: false,
             launcher,

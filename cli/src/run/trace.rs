@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
-/// The most bytes that one call reads of a process.
+/// The bytes of a set of signals, and of what one request writes.
 const WORD: usize = size_of::<u64>();
 
 /// A thread that this process traces, or is about to.
@@ -39,8 +39,6 @@ pub enum Resume {
     Run,
     /// Until it enters or leaves a system call.
     ToCall,
-    /// For one instruction, or to the end of a system call. Then it stops with `SIGTRAP`.
-    Step,
     /// It stays stopped with its process, until the process is continued.
     Listen,
     /// It is no longer traced.
@@ -67,7 +65,6 @@ impl Tracee {
         let request = match how {
             Resume::Run => libc::PTRACE_CONT,
             Resume::ToCall => libc::PTRACE_SYSCALL,
-            Resume::Step => libc::PTRACE_SINGLESTEP,
             Resume::Listen => libc::PTRACE_LISTEN,
             Resume::Detach => libc::PTRACE_DETACH,
         };
@@ -87,23 +84,9 @@ impl Tracee {
         self.request(libc::PTRACE_SETREGS, 0, ptr::from_ref(registers) as usize)
     }
 
-    /// The set of signals that it blocks.
-    pub fn mask(self) -> io::Result<u64> {
-        let mut mask = 0_u64;
-        self.request(libc::PTRACE_GETSIGMASK, WORD, (&raw mut mask) as usize)?;
-        Ok(mask)
-    }
-
     /// Changes the set of signals that it blocks.
     pub fn set_mask(self, mask: u64) -> io::Result<()> {
         self.request(libc::PTRACE_SETSIGMASK, WORD, (&raw const mask) as usize)
-    }
-
-    /// The set of signals that its process ignores.
-    pub fn ignored(self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
-        let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-        u64::from_str_radix(set.trim(), 16).ok()
     }
 
     /// Reads memory, up to the first unreadable page.
@@ -118,42 +101,35 @@ impl Tracee {
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Writes all pieces, each at its address, to writable memory.
-    pub fn write(self, pieces: &[(u64, &[u8])]) -> io::Result<()> {
-        let remote: Vec<_> = pieces
-            .iter()
-            .map(|(address, bytes)| libc::iovec {
-                iov_base: *address as *mut c_void,
-                iov_len: bytes.len(),
-            })
-            .collect();
-        let local: Vec<_> = pieces.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
-        let count = pieces.len() as libc::c_ulong;
+    /// Writes to writable memory.
+    pub fn write(self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: bytes.len() };
+        let local = IoSlice::new(bytes);
         // SAFETY: as above; IoSlice is an iovec of readable memory.
         let written = unsafe {
-            let local = local.as_ptr().cast();
-            libc::process_vm_writev(self.0, local, count, remote.as_ptr(), count, 0)
+            let local = (&raw const local).cast();
+            libc::process_vm_writev(self.0, local, 1, &raw const remote, 1, 0)
         };
         match usize::try_from(written) {
-            Ok(all) if all == pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() => Ok(()),
+            Ok(all) if all == bytes.len() => Ok(()),
             Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
             Err(_) => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Waits until it stops or ends.
-    pub fn wait(self) -> io::Result<Stop> {
-        loop {
-            match wait(self.0, libc::__WALL) {
-                Ok(Some((_, stop))) => return Ok(stop),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    /// Writes to private memory, whether it may be written or not, in words: up to seven bytes after the last
+    /// one become zeros.
+    pub fn poke(self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        for (number, part) in bytes.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..part.len()].copy_from_slice(part);
+            let at = address as usize + number * WORD;
+            self.request(libc::PTRACE_POKEDATA, at, usize::from_ne_bytes(word))?;
         }
+        Ok(())
     }
 
-    /// The same, but gives up at a deadline.
+    /// Waits until it stops or ends, but gives up at a deadline.
     pub fn wait_until(self, deadline: Instant) -> io::Result<Option<Stop>> {
         const PAUSE: Duration = Duration::from_micros(20);
         loop {

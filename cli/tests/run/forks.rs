@@ -59,7 +59,7 @@ fn a_child_gets_no_lock_of_threads_that_pin_pages() {
 fn supervisor_of(run: &Child) -> i32 {
     let is_supervisor = |number: &i32| {
         let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
-        status.contains("Name:\tpagefault-keep\n")
+        status.contains("Name:\tpagefault-super\n")
             && status.contains(&format!("PPid:\t{}\n", run.id()))
     };
     let processes = fs::read_dir("/proc").unwrap();

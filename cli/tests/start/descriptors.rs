@@ -103,7 +103,7 @@ pub fn supervisor_of(process: i32) -> i32 {
             continue;
         };
         let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
-        if name == "pagefault-keep\n" && control_memory(number) == Some(memory) {
+        if name == "pagefault-super\n" && control_memory(number) == Some(memory) {
             found.push(number);
         }
     }

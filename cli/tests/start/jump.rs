@@ -47,6 +47,8 @@ extern "C" fn begin(boot: &Boot) {
     if !is_sound(boot, control) {
         exit(99);
     }
+    // rt_sigprocmask(SIG_SETMASK): all signals are blocked until now.
+    call4(14, [2, &raw const boot.mask as u64, 0, 8]);
     // SAFETY: what the kernel put on the program's stack: a count, and the arguments with a null.
     let arguments = unsafe { (boot.program_sp as *const *const u8).add(1) };
     // SAFETY: as above.
@@ -268,11 +270,15 @@ fn exit(status: i32) -> ! {
 }
 
 fn call(number: i64, [a, b, c]: [u64; 3]) -> i64 {
+    call4(number, [a, b, c, 0])
+}
+
+fn call4(number: i64, [a, b, c, d]: [u64; 4]) -> i64 {
     let answer;
     // SAFETY: the callers' calls touch no memory but what they name.
     unsafe {
         asm!("syscall", inlateout("rax") number => answer, in("rdi") a, in("rsi") b, in("rdx") c,
-            in("r10") 0, in("r8") 0, in("r9") 0, lateout("rcx") _, lateout("r11") _);
+            in("r10") d, in("r8") 0, in("r9") 0, lateout("rcx") _, lateout("r11") _);
     }
     answer
 }

@@ -73,7 +73,7 @@ fn slots_are_given_back() {
 #[test]
 fn slots_are_given_back_where_there_are_few_descriptors() {
     let scratch = scratch("few");
-    let script = "ulimit -n 13; $RUN ./brood fine";
+    let script = "ulimit -n 14; $RUN ./brood fine";
     let (stdout, stderr, status) = output(&mut shell(&scratch, script));
     assert_eq!((&*stdout, &*stderr, status), ("fine\n", "", Some(0)));
 }

@@ -2,15 +2,16 @@
 //! and places the runtime in it.
 
 use super::{Supervisor, answer, ready};
-use crate::run::place::{self, PlaceError, Process};
+use crate::run::place::{PlaceError, Process};
 use crate::run::trace::{self, Resume, Stop, Tracee};
-use pagefault_control::{STATUS_FAILED, ask};
+use pagefault_control::ask;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A traced process, from its request to its exec.
@@ -102,25 +103,25 @@ impl Supervisor<'_> {
         let Some(slot) = self.control.slots.get(traced.slot) else {
             return drop(program.resume(Resume::Detach, 0));
         };
-        // It executed with its signals blocked, so that none met a handler of its old memory.
-        let masked = program.set_mask(slot.mask.load(Relaxed));
         let exchanged = self.exchange_memory(traced.slot);
         traced.slot = *exchanged.as_ref().unwrap_or(&traced.slot);
         let process = Process {
             slot: traced.slot,
+            mask: slot.mask.load(Relaxed),
             control_fd: slot.control_fd.load(Relaxed),
             socket_fd: slot.socket_fd.load(Relaxed),
             code_fd: slot.code_fd.load(Relaxed),
             first: self.first == traced.slot && !self.begun,
         };
-        let mut place = || place::place(program, &mut self.image, process);
-        let placed = masked.map_err(PlaceError::of).and(exchanged.map_err(PlaceError::Slot));
-        let placed = placed.and_then(|_| place());
+        let placed = exchanged.map_err(PlaceError::Slot);
+        let placed = placed.and_then(|_| self.placer.place(program, process));
         answer(slot, ask::IDLE);
         match placed {
             Ok(()) => self.control.counters.programs.add(1),
             Err(PlaceError::Ended) => return,
             Err(why @ (PlaceError::Secure | PlaceError::Foreign | PlaceError::Unreadable)) => {
+                // It executed with its signals blocked, so that none met a handler of its old memory.
+                let _ = program.set_mask(process.mask);
                 let text =
                     format!("pagefault: process {}: {why}, so it runs unmanaged\n", program.0);
                 say(traced.errors, &text);
@@ -137,12 +138,9 @@ impl Supervisor<'_> {
         if !self.control.fail(program.0 as u32, &why.to_string()) {
             say(errors, &format!("pagefault: stopped process {}: {why}\n", program.0));
         }
-        // Before the first look it stands within its `execve`, where it can make no other call.
-        let can_call = matches!(why, PlaceError::Call { .. });
-        if !can_call || place::exit(program, STATUS_FAILED as u8).is_err() {
-            // SAFETY: kill has no preconditions.
-            unsafe { libc::kill(program.0, libc::SIGKILL) };
-        }
+        // It is within its `execve`, where it can make no other call.
+        // SAFETY: kill has no preconditions.
+        unsafe { libc::kill(program.0, libc::SIGKILL) };
     }
 }
 
@@ -158,12 +156,15 @@ fn say(errors: Option<OwnedFd>, text: &str) {
 
 /// Our ID of the thread that has a given ID in its process's own namespace.
 fn thread(process: i32, named: u32) -> Option<i32> {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    let mut numbers: Vec<i32> =
-        threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    if let [only] = numbers[..] {
-        return Some(only);
+    let threads = format!("/proc/{process}/task");
+    // The directory has two links of its own, and one for each thread.
+    if std::fs::metadata(&threads).ok()?.nlink() == 3 {
+        return Some(process);
     }
+    let mut numbers: Vec<i32> = std::fs::read_dir(threads)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
     // The process itself is the most likely.
     numbers.sort_by_key(|number| *number != process);
     numbers.into_iter().find(|number| innermost(process, *number) == Some(named))

@@ -14,7 +14,7 @@ pub(super) fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     // A process that was just forked leads no group, so this succeeds.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
-    let _ = rustix::thread::set_name(c"pagefault-keep");
+    let _ = rustix::thread::set_name(c"pagefault-super");
     block_signals();
     // It needs a descriptor for each process.
     let limit = rustix::process::getrlimit(Resource::Nofile);
