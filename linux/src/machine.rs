@@ -143,7 +143,8 @@ impl LinuxMachine {
             Layout::Windows { origin, bytes } => check_window(origin, bytes)?,
             Layout::Identity => VirtAddr(HOST_END - PAGE_SIZE),
         };
-        let probe = Probe::new()?;
+        let sweep = Sweep::new();
+        let (probe, descriptor) = Probe::begin(config.delivery, &sweep)?;
         let needs_right = config.delivery != Delivery::Inline;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -151,9 +152,9 @@ impl LinuxMachine {
                 delivery: config.delivery,
                 task_size: config.task_size.unwrap_or(end),
                 probe,
-                descriptor: probe.open(config.delivery)?,
+                descriptor,
                 device: needs_right.then(Device::open).flatten(),
-                sweep: Sweep::new(),
+                sweep,
                 pipes: Pipes::new(),
                 budget: config.frames,
                 frames: Frames::new(most)?,
@@ -165,11 +166,6 @@ impl LinuxMachine {
                 counters: Counters::new(),
             }),
         })
-    }
-
-    /// What the running kernel offers.
-    pub fn probe(&self) -> &Probe {
-        &self.shared.probe
     }
 
     /// Makes an address space, or returns the host's error: `EBUSY` for a second identity space,

@@ -48,6 +48,9 @@ pub enum ProbeError {
     Host(Errno),
 }
 
+/// What inline delivery needs.
+const INLINE: UffdFeatures = UffdFeatures::WRITE_PROTECT.union(UffdFeatures::SIGBUS);
+
 /// The running kernel's features; printable, for `--stats` and bug reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
@@ -64,7 +67,25 @@ impl Probe {
     pub fn new() -> Result<Self, ProbeError> {
         let (descriptor, scope) = widest()?;
         let features = descriptor.offered().map_err(ProbeError::Host)?;
-        Ok(Self { features, scope, batched_drop: Sweep::probe() })
+        Ok(Self { features, scope, batched_drop: Sweep::new().is_batched() })
+    }
+
+    /// Opens the descriptor that a machine needs, and asks the kernel what is known by it. Inline delivery needs
+    /// the narrowest scope, so whether the user may have more is not asked.
+    pub(crate) fn begin(
+        delivery: Delivery,
+        sweep: &Sweep,
+    ) -> Result<(Self, Userfault), ProbeError> {
+        if delivery == Delivery::Inline
+            && let Ok(descriptor) = Userfault::open(Scope::UserOnly)
+            && let Ok(features) = descriptor.enable(INLINE)
+        {
+            let batched_drop = sweep.is_batched();
+            return Ok((Self { features, scope: Scope::UserOnly, batched_drop }, descriptor));
+        }
+        let probe = Self::new()?;
+        let descriptor = probe.open(delivery)?;
+        Ok((probe, descriptor))
     }
 
     /// Opens the descriptor that `delivery` needs, or returns what prevents it.
@@ -83,7 +104,7 @@ impl Probe {
         let descriptor = match (delivery, device) {
             (Delivery::Inline, _) => {
                 self.require(UffdFeatures::SIGBUS, "SIGBUS delivery", "4.14")?;
-                wanted |= UffdFeatures::SIGBUS;
+                wanted |= INLINE;
                 // It suffices, since a system call on an absent page fails in any case.
                 Userfault::open(Scope::UserOnly)
             }

@@ -68,8 +68,8 @@ impl Sweep {
     }
 
     /// Whether the host drops in batches.
-    pub fn probe() -> bool {
-        Self::new().process.is_some()
+    pub fn is_batched(&self) -> bool {
+        self.process.is_some()
     }
 
     /// The descriptor in use, which the program must not close.

@@ -152,9 +152,7 @@ impl Userfault {
 
     /// The kernel's features. Afterwards the descriptor is unusable.
     pub fn offered(self) -> Result<UffdFeatures, Errno> {
-        let mut args = ApiArgs { api: API, features: 0, ioctls: 0 };
-        self.call::<UFFDIO_API, _>(&mut args)?;
-        Ok(UffdFeatures::from_bits_retain(args.features))
+        self.enable(UffdFeatures::empty())
     }
 
     /// Whether the descriptor manages this process, and not its parent.
@@ -172,10 +170,11 @@ impl Userfault {
         Ok(())
     }
 
-    /// Does the handshake, enabling `features`.
-    pub fn enable(&self, features: UffdFeatures) -> Result<(), Errno> {
+    /// Does the handshake, enabling `features`. Returns all that the kernel has.
+    pub fn enable(&self, features: UffdFeatures) -> Result<UffdFeatures, Errno> {
         let mut args = ApiArgs { api: API, features: features.bits(), ioctls: 0 };
-        self.call::<UFFDIO_API, _>(&mut args)
+        self.call::<UFFDIO_API, _>(&mut args)?;
+        Ok(UffdFeatures::from_bits_retain(args.features))
     }
 
     /// Makes the kernel report missing pages of `range`, and stores to its protected pages.

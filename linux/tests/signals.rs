@@ -208,7 +208,7 @@ fn a_user_without_rights_has_inline_delivery() {
         for index in 0..64 {
             run.toy.space.store(page(index), &[7; 8]).unwrap();
         }
-        let probe = run.toy.machine.probe();
+        let probe = pagefault_linux::Probe::new().unwrap();
         i32::from(probe.require_kernel_faults().is_ok())
     });
     let sysctl = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap();

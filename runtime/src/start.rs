@@ -8,6 +8,7 @@ use crate::{entry, file_size, files, launcher, memory, process, signal, site, sy
 use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
+use pagefault_linux::store::descriptor;
 
 /// The runtime's entry, on the boot stack, before the program begins. All signals are blocked: until its
 /// handler is installed, not even `SIGSYS` may arrive.
@@ -60,7 +61,7 @@ struct First {
 extern "C" fn start_memory(given: u64) -> ! {
     files::begin();
     file_size::begin();
-    file_size::unlimited(memory::start);
+    descriptor::with_room_for_all(|| file_size::unlimited(memory::start));
     files::begin_program();
     // SAFETY: made by `begin`.
     let block = unsafe { (*(given as *const First)).block };

@@ -96,7 +96,7 @@ static RAISED: AtomicBool = AtomicBool::new(false);
 /// Runs several operations that each need [`with_room`], and raises the limit once for all of them.
 ///
 /// The calling thread must be the only one that uses this module meanwhile.
-pub(crate) fn with_room_for_all<R>(work: impl FnOnce() -> R) -> R {
+pub fn with_room_for_all<R>(work: impl FnOnce() -> R) -> R {
     with_room(|| {
         RAISED.store(true, Relaxed);
         let result = work();
