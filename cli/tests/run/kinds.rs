@@ -146,6 +146,12 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// Signals that stop a tracee in its memory manager before it has raised the one that stopped it there.
+#[test]
+fn a_tracer_is_told_of_signals_that_come_one_after_the_other() {
+    compare("many_signals", "4M");
+}
+
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.
 #[test]
 fn long_transfers_are_whole() {
