@@ -152,6 +152,12 @@ fn a_tracer_is_told_of_signals_that_come_one_after_the_other() {
     compare("many_signals", "4M");
 }
 
+/// The server of a process is in no namespace of its children.
+#[test]
+fn a_program_makes_the_first_process_of_a_namespace() {
+    compare("namespaces", "4M");
+}
+
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.
 #[test]
 fn long_transfers_are_whole() {
