@@ -48,6 +48,7 @@ fn accesses_from_another_process_are_the_kernel_s() {
     compare("seized", "5M");
     compare("outsider", "6M");
     compare("stored", "6M");
+    compare("memory_file", "4M");
 }
 
 /// Calls that succeed in part, and the first process of a namespace, which a fault ends although no
