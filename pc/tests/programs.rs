@@ -36,6 +36,16 @@ fn causes_of_signals() {
     expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
 }
 
+/// What a call could not move is moved by the next one.
+#[test]
+fn calls_that_stop_halfway() {
+    let directory = built("partway");
+    let host = Command::new(directory.path().join("partway")).output().unwrap();
+    assert!(host.status.success(), "{host:?}");
+    let Some(ended) = boot(directory.path(), &["/partway"], |_| ()) else { return };
+    expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
+}
+
 /// In 24 MiB, of which full pipes took 4 before they were closed.
 #[test]
 fn what_pipes_took_comes_back() {

@@ -105,9 +105,11 @@ pub fn owner_of_list(directory: u32) -> Option<Owner> {
         return None;
     }
     let mut own = [0_u8; 16];
-    let own = read_link(c"/proc/self".as_ptr() as u64, &mut own)?;
-    if process == own {
+    if process == link(c"/proc/self", &mut own)? {
         return Some(Owner::Own);
+    }
+    if crate::process::has_numbers_of_its_own() {
+        return None;
     }
     control.slots.of(process.parse().ok()?).map(Owner::Other)
 }
@@ -353,6 +355,11 @@ fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
 pub fn path<'a>(bytes: &'a mut [u8], path: core::fmt::Arguments<'_>) -> Option<&'a CStr> {
     core::fmt::write(&mut Cursor { bytes, len: 0 }, path).ok()?;
     CStr::from_bytes_until_nul(bytes).ok()
+}
+
+/// What a symbolic link of the host's says.
+pub fn link<'a>(path: &CStr, to: &'a mut [u8]) -> Option<&'a str> {
+    read_link(path.as_ptr() as u64, to)
 }
 
 /// What a symbolic link says; the path at this address is ours.

@@ -2,7 +2,7 @@
 
 use crate::member::{Child, Member};
 use crate::thread::Thread;
-use crate::{memory, site, sys};
+use crate::{files, memory, site, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -176,8 +176,27 @@ fn note_number(member: &Member, number: u32) {
 
 /// Whether the supervisor knows this process, and so its children, by the numbers that they have here.
 pub fn are_numbers_the_supervisor_s() -> bool {
-    let own = control().and_then(|it| it.slots.get(Thread::current().member().slot()));
-    own.is_some_and(|own| own.pid.load(Relaxed) == sys::process_id())
+    number_at_supervisor() == Some(sys::process_id())
+}
+
+/// Whether processes certainly have other numbers here than the supervisor knows them by: in a process namespace of
+/// the program's own.
+pub fn has_numbers_of_its_own() -> bool {
+    number_at_supervisor().is_some_and(|number| number != sys::process_id())
+}
+
+/// The number by which the supervisor knows this process; `None` until it does.
+fn number_at_supervisor() -> Option<u32> {
+    let own = control()?.slots.get(Thread::current().member().slot())?;
+    Some(own.pid.load(Relaxed)).filter(|number| *number != 0)
+}
+
+/// Whether the calling thread's next child is in another process namespace, perhaps as its first process.
+pub fn makes_children_elsewhere() -> bool {
+    let [mut own, mut children] = [[0; 32]; 2];
+    // Until that namespace has a process, the host names none.
+    files::link(c"/proc/thread-self/ns/pid", &mut own)
+        != files::link(c"/proc/thread-self/ns/pid_for_children", &mut children)
 }
 
 /// Whether an exec can give this process no rights.

@@ -19,6 +19,9 @@ use pagefault_linux::lock::FutexRwLock;
 /// Marks a thread's block, for a tracer that looks for one.
 pub const MARK: u64 = 0x7066_626c_6f63_6b31;
 
+/// The most signals that wait until a thread leaves the manager: each stops it there once more.
+pub const ROOM: usize = 4;
+
 /// What a tracer reads and writes of a thread. All of it is read again at each use: the tracer writes while the thread is
 /// stopped.
 #[repr(C)]
@@ -27,7 +30,16 @@ pub struct Stops {
     mark: Cell<u64>,
     /// How many gates the thread holds.
     pub held: Cell<u64>,
-    /// What to raise once it holds none ([`Raise`]); 0 for nothing.
+    /// Whether any request asks for a signal.
+    pub waits: Cell<u64>,
+    /// The signals to raise once it holds no gate.
+    pub requests: [Request; ROOM],
+}
+
+/// A signal that stopped the thread in the manager.
+#[repr(C)]
+pub struct Request {
+    /// What to raise ([`Raise`]); 0 for nothing.
     pub asked: Cell<u64>,
     /// What it has raised, until the tracer has seen that.
     pub raised: Cell<u64>,
@@ -64,9 +76,8 @@ impl Stops {
         Self {
             mark: Cell::new(MARK),
             held: Cell::new(0),
-            asked: Cell::new(0),
-            raised: Cell::new(0),
-            info: Cell::new(Info::new(0, 0)),
+            waits: Cell::new(0),
+            requests: [const { Request::new() }; ROOM],
         }
     }
 
@@ -78,15 +89,26 @@ impl Stops {
         self.held.set(self.held.get() - 1);
         // The tracer may have written it.
         // SAFETY: the field is this thread's.
-        let word = unsafe { self.asked.as_ptr().read_volatile() };
-        if word != 0 && self.held.get() == 0 {
-            self.raise(word);
+        let waits = unsafe { self.waits.as_ptr().read_volatile() };
+        if waits != 0 && self.held.get() == 0 {
+            self.raise();
         }
     }
 
     #[cold]
-    fn raise(&self, word: u64) {
-        self.asked.set(0);
+    fn raise(&self) {
+        self.waits.set(0);
+        self.requests.iter().for_each(Request::raise);
+    }
+}
+
+impl Request {
+    const fn new() -> Self {
+        Self { asked: Cell::new(0), raised: Cell::new(0), info: Cell::new(Info::new(0, 0)) }
+    }
+
+    fn raise(&self) {
+        let word = self.asked.replace(0);
         let own = sys::thread_id();
         let Some(raise) = Raise::of(word).filter(|raise| raise.thread == own) else { return };
         self.raised.set(word);

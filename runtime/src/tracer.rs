@@ -94,9 +94,13 @@ fn raise(info: &Info) -> sys::Result {
 
 /// A thread's process and its slot, if it is managed.
 ///
-/// A program without a runtime keeps the slot of the process that executed it.
+/// A program without a runtime keeps the slot of the process that executed it. In another process namespace than the
+/// supervisor's, a number says nothing.
 pub fn slot_of(thread: u32) -> Option<(u32, &'static Slot)> {
     let slots = &process::control()?.slots;
+    if process::has_numbers_of_its_own() {
+        return None;
+    }
     let of_process = || {
         let process = number_of(thread, b"Tgid:")?;
         Some((process, slots.of(process)?))

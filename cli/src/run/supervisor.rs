@@ -293,6 +293,10 @@ impl<'a> Supervisor<'a> {
         let asked = self.control.slots.get(slot)?;
         let number = asked.server_fd.load(Acquire);
         let server = self.member_with(slot)?.descriptor(number).ok()?;
+        // Otherwise it may be a file of the program's that has got the number.
+        if asked.server_fd.load(Acquire) != number {
+            return None;
+        }
         asked.ask_for_frames();
         rustix::io::write(&server, &1_u64.to_ne_bytes()).ok().map(drop)
     }

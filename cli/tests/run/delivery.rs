@@ -63,12 +63,13 @@ except OSError as error:
     print(error.errno, len(''.join(kept)))
 print(sorted(total), os.popen('echo a child').read())
 ";
-    let programs: [(&str, &str, &[&str]); 4] = [
+    let programs: [(&str, &str, &[&str]); 5] = [
         ("sort", "8M", &["sort", "--parallel=2", "-S", "20M", "lines"]),
         ("sh", "8M", &["sh", "-c", "sort lines | uniq | wc; (exit 3); echo $?; kill -TERM $$"]),
         ("python3", "16M", &[python(), "-c", python_threads]),
         // No thread of ours interferes.
         ("unshare", "8M", &["unshare", "--user", "sh", "-c", "id -u; (exit 4)"]),
+        ("unshare", "8M", &["unshare", "--pid", "sh", "-c", "sh -c 'echo $$'; true"]),
     ];
     for (name, memory, program) in programs.into_iter().filter(|(name, ..)| have(name)) {
         let plain = scratch.plain(program).stdin(Stdio::null()).output().unwrap();

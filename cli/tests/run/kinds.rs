@@ -48,6 +48,7 @@ fn accesses_from_another_process_are_the_kernel_s() {
     compare("seized", "5M");
     compare("outsider", "6M");
     compare("stored", "6M");
+    compare("memory_file", "4M");
 }
 
 /// Calls that succeed in part, and the first process of a namespace, which a fault ends although no
@@ -144,6 +145,18 @@ fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
 #[test]
 fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
+}
+
+/// Signals that stop a tracee in its memory manager before it has raised the one that stopped it there.
+#[test]
+fn a_tracer_is_told_of_signals_that_come_one_after_the_other() {
+    compare("many_signals", "4M");
+}
+
+/// The server of a process is in no namespace of its children.
+#[test]
+fn a_program_makes_the_first_process_of_a_namespace() {
+    compare("namespaces", "4M");
 }
 
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.

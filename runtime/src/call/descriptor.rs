@@ -1,10 +1,9 @@
 //! Descriptors: the program does not see those that the runtime keeps.
 
 use super::{Call, Outcome};
-use crate::files;
-use crate::memory;
 use crate::memory::serve::{self, Paused};
 use crate::sys::{self, Errno, Result};
+use crate::{files, memory, process};
 use linux_raw_sys::general as nr;
 
 /// `CLOSE_RANGE_CLOEXEC`: the descriptors are only marked.
@@ -40,10 +39,11 @@ impl Call<'_> {
     /// Keeps the server of faults, which shares the descriptors, from keeping the old table. It
     /// could not be restarted if it would then be the first process of a namespace.
     fn unshares_files(&self, unshares: bool) -> Option<Paused> {
-        if unshares {
-            memory::before_other_descriptors();
+        if !unshares {
+            return None;
         }
-        unshares.then(serve::pause).flatten()
+        memory::before_other_descriptors();
+        if process::makes_children_elsewhere() { None } else { serve::pause() }
     }
 
     fn duplicate(&mut self, from: u32, to: u32) -> Outcome {

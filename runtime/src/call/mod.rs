@@ -138,6 +138,8 @@ enum Room {
     List,
     Trace,
     File,
+    /// A file, with several buffers.
+    FileParts,
     /// Between processes.
     Copy,
     /// The host, on the program's own addresses.
@@ -195,6 +197,7 @@ fn room_of(number: u32) -> Room {
         nr::__NR_getdents | nr::__NR_getdents64 => Room::List,
         nr::__NR_ptrace | nr::__NR_wait4 | nr::__NR_waitid => Room::Trace,
         nr::__NR_read | nr::__NR_pread64 | nr::__NR_write | nr::__NR_pwrite64 => Room::File,
+        nr::__NR_readv | nr::__NR_preadv | nr::__NR_writev | nr::__NR_pwritev => Room::FileParts,
         nr::__NR_process_vm_readv | nr::__NR_process_vm_writev => Room::Copy,
         _ => Room::Host,
     }
@@ -250,6 +253,7 @@ impl Call<'_> {
             Room::List => self.list(),
             Room::Trace => self.trace(),
             Room::File => self.access_file(),
+            Room::FileParts => self.access_file_parts(),
             Room::Copy => self.copy_between(),
             Room::Host => self.pass(),
         }

@@ -37,8 +37,11 @@ pub(super) struct Seen {
     cs: u64,
     eflags: u64,
     rsp: u64,
-    /// The segments and their bases, which nobody here looks at.
-    rest: [u64; 7],
+    ss: u64,
+    fs_base: u64,
+    gs_base: u64,
+    /// The segments, which nobody here looks at.
+    rest: [u64; 4],
 }
 
 impl Call<'_> {
@@ -70,6 +73,11 @@ impl Seen {
     /// The stack pointer.
     pub(super) fn stack(&self) -> u64 {
         self.rsp
+    }
+
+    /// Where `gs` leads: to the thread's block, unless the program uses it.
+    pub(super) fn thread(&self) -> u64 {
+        self.gs_base
     }
 
     /// What a stopped thread of this memory shows; `None` if it runs the program, or is another one's.

@@ -6,7 +6,7 @@
 use super::listing;
 use super::seen::Seen;
 use crate::frame::Info;
-use crate::stops::{MARK, Raise, Stops};
+use crate::stops::{MARK, ROOM, Raise, Request, Stops};
 use crate::thread::{BLOCK, Thread};
 use crate::{files, process, sys};
 use alloc::vec::Vec;
@@ -30,6 +30,8 @@ const WORD: u64 = 8;
 const INFO_WORDS: usize = size_of::<Info>() / WORD as usize;
 /// The last signal.
 const LAST: u32 = 64;
+/// The last signal that waits once, however often it was sent.
+const LAST_THAT_MERGES: u32 = 31;
 
 /// A tracee of the program's that has stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl Stop {
         Some(Self { signal: info.signal as u32, event, ..stop })
     }
 
-    /// Where the [`Stops`] of a thread are that stands on its block and can stop once more.
+    /// Where the [`Stops`] of a thread are that can stop once more: it stands on its block, or `gs` leads there.
     fn stops(self) -> Option<u64> {
         let is_interrupted = self.event == EVENT_STOP && self.signal == nr::SIGTRAP;
         let is_signalled = self.event == 0 && self.signal <= LAST && self.signal != nr::SIGTRAP;
@@ -107,37 +109,43 @@ impl Stop {
         }
         let mut seen = Seen::default();
         self.ask(ptrace::PTRACE_GETREGS, 0, (&raw mut seen) as u64)?;
-        let block = seen.stack() & !(BLOCK as u64 - 1);
-        let stops = block + offset_of!(Thread, stops) as u64;
-        (self.peek(stops)? == MARK).then_some(stops)
+        let stops = |at: u64| (at & !(BLOCK as u64 - 1)) + offset_of!(Thread, stops) as u64;
+        [seen.stack(), seen.thread()].map(stops).into_iter().find(|at| self.peek(*at) == Some(MARK))
     }
 
     /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.
     fn restore_late(self) -> Settled {
-        let raised = self.stops().and_then(|stops| {
-            let at = stops + offset_of!(Stops, raised) as u64;
-            let raised = Raise::of(self.peek(at)?)?;
-            self.poke(at, 0)?;
-            let is_it = raised.thread == self.tracee && raised.signal == self.signal;
-            (is_it && self.event == 0).then_some((stops, raised))
-        });
-        match raised {
-            Some((_, Raise { event: 1.., .. })) => {
-                self.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
-                self.ask(ptrace::PTRACE_CONT, 0, 0);
-                Settled::Changed
-            }
-            Some((stops, _)) => {
-                let at = stops + offset_of!(Stops, info) as u64;
-                let mut words = [0; INFO_WORDS];
-                let mut places = words.iter_mut().zip((at..).step_by(WORD as usize));
-                if places.all(|(word, at)| self.peek(at).map(|found| *word = found).is_some()) {
-                    self.ask(ptrace::PTRACE_SETSIGINFO, 0, words.as_ptr() as u64);
-                }
-                Settled::Stopped
-            }
-            None => Settled::Stopped,
+        let Some((at, raised)) = self.take_raised() else { return Settled::Stopped };
+        if raised.event != 0 {
+            self.ask(ptrace::PTRACE_INTERRUPT, 0, 0);
+            self.ask(ptrace::PTRACE_CONT, 0, 0);
+            return Settled::Changed;
         }
+        let mut words = [0; INFO_WORDS];
+        let mut places = words.iter_mut().zip((at.info()..).step_by(WORD as usize));
+        if places.all(|(word, at)| self.peek(at).map(|found| *word = found).is_some()) {
+            self.ask(ptrace::PTRACE_SETSIGINFO, 0, words.as_ptr() as u64);
+        }
+        Settled::Stopped
+    }
+
+    /// The request for the signal that stopped the tracee, if it raised that itself. Signals of one kind that waited
+    /// at the same time came as one.
+    fn take_raised(self) -> Option<(At, Raise)> {
+        let stops = self.stops().filter(|_| self.event == 0)?;
+        let mut found = None;
+        for at in At::all(stops) {
+            let raised = Raise::of(self.peek(at.raised())?);
+            let is_it = |it: &Raise| it.thread == self.tracee && it.signal == self.signal;
+            if let Some(raised) = raised.filter(is_it) {
+                self.poke(at.raised(), 0)?;
+                found = found.or(Some((at, raised)));
+                if self.signal > LAST_THAT_MERGES {
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// Lets a tracee that is in its manager go on until it leaves that.
@@ -150,21 +158,34 @@ impl Stop {
         let mut info = Info::new(self.signal as i32, 0);
         let has_info = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64).is_some();
         let raised = if self.event == 0 { self.signal } else { nr::SIGSTOP };
+        let Some(at) = self.free_request(stops) else {
+            // It stays where it is until its tracer lets it go on.
+            INSIDE.store(true, Relaxed);
+            return None;
+        };
         let leaving = Leaving {
             stop: self,
             raised: Self { signal: raised, event: 0, ..self },
-            stops,
+            at,
             info: has_info.then_some(info),
             is_told,
         };
-        let at = stops + offset_of!(Stops, info) as u64;
         // SAFETY: the structure is of whole words.
         let words: [u64; INFO_WORDS] = unsafe { core::mem::transmute(info) };
-        let mut places = (at..).step_by(WORD as usize).zip(words);
+        let mut places = (at.info()..).step_by(WORD as usize).zip(words);
         let asked = Raise { thread: self.tracee, signal: raised, event: self.event };
         let is_written = places.all(|(at, word)| self.poke(at, word).is_some())
-            && self.poke(stops + offset_of!(Stops, asked) as u64, asked.word()).is_some();
+            && self.poke(at.raised(), 0).is_some()
+            && self.poke(at.asked(), asked.word()).is_some()
+            && self.poke(stops + offset_of!(Stops, waits) as u64, 1).is_some();
         (is_written && self.ask(ptrace::PTRACE_CONT, 0, 0).is_some()).then_some(leaving)
+    }
+
+    /// A place for one more signal: others may wait already, since each let the tracee go on.
+    fn free_request(self, stops: u64) -> Option<At> {
+        let is_unasked = |at: &At| self.peek(at.asked()) == Some(0);
+        let is_free = |at: &At| is_unasked(at) && self.peek(at.raised()) == Some(0);
+        At::all(stops).find(is_free).or_else(|| At::all(stops).find(is_unasked))
     }
 
     /// What a wait for the tracee reports: 0 as the signal of one that has ended.
@@ -201,13 +222,37 @@ impl Stop {
     }
 }
 
+/// Where one of a thread's [`Request`]s is.
+#[derive(Clone, Copy)]
+struct At(u64);
+
+impl At {
+    /// Those of the [`Stops`] at an address.
+    fn all(stops: u64) -> impl Iterator<Item = Self> {
+        let first = stops + offset_of!(Stops, requests) as u64;
+        (0..ROOM).map(move |number| Self(first + (number * size_of::<Request>()) as u64))
+    }
+
+    const fn asked(self) -> u64 {
+        self.0 + offset_of!(Request, asked) as u64
+    }
+
+    const fn raised(self) -> u64 {
+        self.0 + offset_of!(Request, raised) as u64
+    }
+
+    const fn info(self) -> u64 {
+        self.0 + offset_of!(Request, info) as u64
+    }
+}
+
 /// A tracee on its way out of its manager.
 struct Leaving {
     stop: Stop,
     /// The stop that it makes there.
     raised: Stop,
     /// Where it finds what to raise.
-    stops: u64,
+    at: At,
     /// What its first stop told of the signal.
     info: Option<Info>,
     /// Whether that stop was reported.
@@ -231,11 +276,15 @@ impl Leaving {
 
     /// Waits until the tracee has left, and makes its stop the one that it was.
     fn finish(&self, patience: u64) -> Next {
-        let next = self.next_stop(self.raised, patience);
-        if next == Next::Stopped {
-            self.restore();
+        match self.next_stop(self.raised, patience) {
+            // A signal of the same kind was faster.
+            Next::Stopped if self.stop.peek(self.at.raised()) == Some(0) => Next::Other,
+            Next::Stopped => {
+                self.restore();
+                Next::Stopped
+            }
+            other => other,
         }
-        next
     }
 
     /// Waits until the tracee stops so.
@@ -254,8 +303,8 @@ impl Leaving {
     /// Makes the stop the one that it was, and takes its report if there was one before.
     fn restore(&self) {
         let stop = self.stop;
-        stop.poke(self.stops + offset_of!(Stops, asked) as u64, 0);
-        stop.poke(self.stops + offset_of!(Stops, raised) as u64, 0);
+        stop.poke(self.at.asked(), 0);
+        stop.poke(self.at.raised(), 0);
         if stop.event != 0 {
             stop.report(nr::WNOHANG);
             stop.ask(ptrace::PTRACE_INTERRUPT, 0, 0);

@@ -4,6 +4,7 @@
 //! `SIGBUS`; a tracer is told of every signal. And the host lets a tracer's access (`PTRACE_PEEKDATA`, `/proc/PID/mem`) fail
 //! on a page that is absent. The tracee's server makes that access ([`memory::outside`]).
 
+use super::passed::Vectors;
 use super::stop::{Settled, Stop};
 use super::{Call, Outcome};
 use crate::frame::Info;
@@ -235,6 +236,53 @@ impl Call<'_> {
             }
             None => Outcome::Raw(raw),
         }
+    }
+
+    /// The same with several buffers: where the host stops, one after the other.
+    pub(super) fn access_file_parts(&mut self) -> Outcome {
+        let [descriptor, array, count, offset, ..] = self.args;
+        let raw = self.make_pinned(self.args);
+        let is_at = matches!(self.number, nr::__NR_preadv | nr::__NR_pwritev);
+        let Some(vectors) = Vectors::of_buffers(array, count) else { return Outcome::Raw(raw) };
+        let is_short = raw == ABSENT || is_at && (1..vectors.total as i64).contains(&raw);
+        if !is_short || files::process_of_memory(descriptor as u32).is_none() {
+            return Outcome::Raw(raw);
+        }
+        let done = raw.max(0) as u64;
+        let position = if is_at { Some(offset) } else { files::position(descriptor as u32) };
+        let Some(start) = position else { return Outcome::Raw(raw) };
+        self.number = match self.number {
+            nr::__NR_readv | nr::__NR_preadv => nr::__NR_pread64,
+            _ => nr::__NR_pwrite64,
+        };
+        let raw = self.access_parts(&vectors, start, done);
+        if !is_at && raw > 0 {
+            files::set_position(descriptor as u32, start.wrapping_add(raw as u64));
+        }
+        Outcome::Raw(raw)
+    }
+
+    /// Accesses what follows the first `done` bytes, buffer by buffer, as far as possible.
+    fn access_parts(&mut self, vectors: &Vectors, start: u64, mut done: u64) -> i64 {
+        let mut before = done;
+        for [buffer, len] in vectors.each() {
+            let skipped = before.min(len);
+            before -= skipped;
+            if skipped == len {
+                continue;
+            }
+            let left = len - skipped;
+            self.args[1..4].copy_from_slice(&[buffer + skipped, left, start.wrapping_add(done)]);
+            let Outcome::Raw(raw) = self.access_file() else { break };
+            if done == 0 && raw <= 0 {
+                return raw;
+            }
+            done += raw.max(0) as u64;
+            if raw < left as i64 {
+                break;
+            }
+        }
+        done as i64
     }
 
     /// Goes on with an access from where the host stopped after `done` bytes, piece by piece, as far as possible.

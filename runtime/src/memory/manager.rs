@@ -144,6 +144,8 @@ fn delivery(control: &Control) -> Delivery {
         return Delivery::Inline;
     }
     match Probe::new().and_then(|probe| probe.require_kernel_faults()) {
+        // The server would be the first process of the children's namespace.
+        Ok(()) if process::makes_children_elsewhere() => Delivery::Inline,
         Ok(()) => Delivery::Threads(1),
         Err(error) if super::swap::is_first() => process::stop(format_args!("{error}")),
         Err(_) => Delivery::Inline,

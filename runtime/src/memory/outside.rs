@@ -8,7 +8,7 @@
 use super::forced::Forced;
 use super::{obey_requests, room};
 use crate::member::Member;
-use crate::sys::{self, Result};
+use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use crate::{process, supervisor, tracer};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -203,7 +203,10 @@ impl Other {
             let event = descriptor::with_room(get);
             let _ = sys::call(nr::__NR_close, [process]);
             let event = event?;
-            let woken = sys::call(nr::__NR_write, [event, (&raw const one) as u64, 8]);
+            // It may be a file of the program's that got the number before the descriptor was copied.
+            let is_same = self.slot().is_some_and(|slot| slot.server_fd.load(Acquire) == server);
+            let write = || sys::call(nr::__NR_write, [event, (&raw const one) as u64, 8]);
+            let woken = if is_same { write() } else { Err(Errno::EBADF) };
             let _ = sys::call(nr::__NR_close, [event]);
             woken
         }

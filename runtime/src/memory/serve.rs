@@ -196,8 +196,13 @@ struct Start {
     thread: NonNull<Thread>,
 }
 
-/// Starts a server.
+/// Starts a server. A process without need of one gets none in a namespace of its children: there it would be the first
+/// process, with which the namespace ends.
 fn start() -> sys::Result<()> {
+    let is_needed = served().is_some_and(|manager| manager.delivery != Delivery::Inline);
+    if !is_needed && process::makes_children_elsewhere() {
+        return Err(Errno::EPERM);
+    }
     STOP.store(false, Relaxed);
     let member = MEMBER.load(Acquire);
     let member = NonNull::new(member).unwrap_or_else(|| {

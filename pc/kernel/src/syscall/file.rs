@@ -170,11 +170,13 @@ fn write(fd: u32, from: u64, bytes: u64, at: Option<u64>) -> Result {
             Some(at) => open.write_at(at.saturating_add(done), piece),
             None => open.write(piece),
         };
-        match n {
+        let n = match n {
             Err(_) if done > 0 => break,
-            n => done += n? as u64,
-        }
-        if left > 0 {
+            n => n?,
+        };
+        done += n as u64;
+        // Memory of a process that has ended takes nothing.
+        if left > 0 || n == 0 {
             break;
         }
     }
@@ -322,8 +324,8 @@ fn getdents(fd: u32, to: u64, room: usize) -> Result {
         bytes.extend(name.as_bytes());
         bytes.resize(end, 0);
     }
-    open.offset.store(at, Ordering::Relaxed);
     user::write(to, &bytes)?;
+    open.offset.store(at, Ordering::Relaxed);
     Ok(bytes.len() as u64)
 }
 
@@ -410,11 +412,16 @@ fn copy_between(from: (u32, u64), to: (u32, u64), bytes: u64) -> Result {
             break;
         }
         let written = match begin {
-            Some(begin) => target.write_at(begin.saturating_add(done), &buffer[..n])?,
-            None => target.write(&buffer[..n])?,
+            Some(begin) => target.write_at(begin.saturating_add(done), &buffer[..n]),
+            None => target.write(&buffer[..n]),
         };
-        done += written as u64;
-        if written < n {
+        let taken = written.unwrap_or(0);
+        done += taken as u64;
+        if taken < n {
+            source.undo_read(&buffer[..n], n - taken, start);
+            if done == 0 {
+                written?;
+            }
             break;
         }
     }
