@@ -14,7 +14,7 @@ pub fn print(result: &str) {
     let _ = io::stdout().write_all(result.as_bytes());
 }
 
-/// `eprintln!` that does not panic, with our name in launcher.
+/// `eprintln!` that does not panic, with our name in front.
 #[macro_export]
 macro_rules! complain {
     ($($message:tt)*) => {

@@ -41,7 +41,8 @@ pub(super) const CALLS: &[Call] = &[
     // Where memory lies.
     call(237, "mbind", [ADDRESS, V, V, Arg::In(nodes(4)), V, V]).ours(Subject::Memory),
     call(238, "set_mempolicy", [V, Arg::In(nodes(2)), V]).again(),
-    call(239, "get_mempolicy", [output(4), Arg::Out(nodes(2)), V, ADDRESS, V]).again(),
+    // With MPOL_F_NODE | MPOL_F_ADDR it reads the page at the address.
+    call(239, "get_mempolicy", [output(4), Arg::Out(nodes(2)), V, input(1), V]).again(),
     call(256, "migrate_pages", [V, V, Arg::In(nodes(1)), Arg::In(nodes(1))]),
     call(
         279,

@@ -105,6 +105,7 @@ pub const CASES: &[Case] = &[
     ("set_mempolicy", |c| _ = c.n(2).i(words(&[1])).n(65)),
     ("get_mempolicy", |c| _ = c.o(4).o(8).n(65).n(0).n(0)),
     ("get_mempolicy", |c| _ = c.o(4).o(128).n(1024).n(0).n(0)),
+    ("get_mempolicy", |c| _ = c.o(4).n(0).n(0).i([7]).n(3)),
     ("mbind", |c| _ = c.n(map_page()).n(4096).n(2).i(words(&[1])).n(64).n(0)),
     ("migrate_pages", |c| _ = c.n(0).n(64).i(words(&[1])).i(words(&[1]))),
     ("move_pages", |c| {

@@ -3,6 +3,7 @@
 
 use super::inherited::Inherited;
 use super::launcher::Shared;
+use super::limits::Limits;
 use super::supervisor::is_hung_up;
 use pagefault_control::{Message, Slot, ask};
 use rustix::event::Timespec;
@@ -109,8 +110,12 @@ pub fn become_program(
     program: &Program,
     supervisor: Option<&Supervisor>,
     inherited: &Inherited,
+    limits: &Limits,
 ) -> Failure {
     inherited.restore();
+    limits.restore(
+        supervisor.and_then(|supervisor| supervisor.tree.control.slots.get(supervisor.slot)),
+    );
     let Some(supervisor) = supervisor else { return Failure::Exec(program.execute()) };
     if let Err(failure) =
         prepare(supervisor).and_then(|slot| ask_supervisor(supervisor, slot, inherited.mask()))
@@ -130,7 +135,7 @@ fn execve<'a>(path: &CStr, arguments: impl Iterator<Item = &'a CStr>) -> Errno {
     let mut words: Vec<*const c_char> = arguments.map(CStr::as_ptr).collect();
     words.push(ptr::null());
     // SAFETY: path and arguments are strings that outlive the call, and their list ends with null;
-    // this process has one thread, which never changes the environment.
+    // this process has one thread, which does not change the environment meanwhile.
     unsafe { libc::execve(path.as_ptr(), words.as_ptr(), environ) };
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
 }

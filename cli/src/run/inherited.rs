@@ -1,5 +1,5 @@
 //! What the program inherits from our caller: closed standard streams, ignored signals, the signal
-//! mask.
+//! mask, and variables that name the process that our caller started.
 //!
 //! Rust's standard library opens `/dev/null` in place of closed standard streams, and ignores
 //! `SIGPIPE`, before `main`. So we record both earlier.
@@ -52,7 +52,12 @@ fn dispose(signal: c_int, ignored: bool) {
 pub struct Inherited {
     mask: libc::sigset_t,
     child_ignored: bool,
+    launcher: u32,
 }
+
+/// Variables by which a service manager names the process that it started (sd_listen_fds(3),
+/// sd_watchdog_enabled(3)). A program for which another process is meant ignores what they offer.
+const NAMES_OF_PROCESS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
 impl Inherited {
     /// Blocks the signals that we wait for, and restores `SIGCHLD`, which the caller may have ignored.
@@ -65,7 +70,7 @@ impl Inherited {
             libc::pthread_sigmask(libc::SIG_BLOCK, signals, &raw mut before);
             before
         };
-        Self { mask, child_ignored }
+        Self { mask, child_ignored, launcher: std::process::id() }
     }
 
     /// The mask as the kernel has it: bit n − 1 is signal n.
@@ -84,7 +89,19 @@ impl Inherited {
             // from here on.
             unsafe { libc::close(stream) };
         }
+        self.take_name();
         // SAFETY: the set is valid for the call.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
+    }
+
+    /// Names this process where the caller named the launcher.
+    fn take_name(&self) {
+        let named = self.launcher.to_string();
+        for variable in NAMES_OF_PROCESS {
+            if std::env::var_os(variable).is_some_and(|value| value == *named) {
+                // SAFETY: this process has one thread.
+                unsafe { std::env::set_var(variable, std::process::id().to_string()) };
+            }
+        }
     }
 }

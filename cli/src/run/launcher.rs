@@ -4,6 +4,7 @@
 use super::ask::{Failure, Program, Supervisor, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
+use super::limits::Limits;
 use super::loader::Layout;
 use super::spawn::fork;
 use super::stopped;
@@ -128,7 +129,12 @@ pub struct Shared<'a> {
 }
 
 /// Starts a program under a supervisor.
-pub fn start(program: &Program, tree: Shared<'_>, image: &Image<'_>) -> Result<Child, StartError> {
+pub fn start(
+    program: &Program,
+    tree: Shared<'_>,
+    image: &Image<'_>,
+    limits: &Limits,
+) -> Result<Child, StartError> {
     let slot = tree.control.slots.take().ok_or(Errno::AGAIN)?;
     tree.control.launcher.store(std::process::id(), Relaxed);
     let (kept, socket) = sockets()?;
@@ -140,7 +146,7 @@ pub fn start(program: &Program, tree: Shared<'_>, image: &Image<'_>) -> Result<C
     let start = supervisor::Start { first: slot, launcher: rustix::process::getpid() };
     let process = fork(move || supervisor::run(kept, tree, layout, start).map_or(1, |()| 0))?;
     let supervisor = Supervisor { tree, socket: &socket, code: &code, process, slot };
-    let child = start_child(program, Some(&supervisor), &inherited);
+    let child = start_child(program, Some(&supervisor), &inherited, limits);
     if child.is_err() {
         drop(socket);
         // It ends by itself: no process holds the socket any more.
@@ -152,10 +158,10 @@ pub fn start(program: &Program, tree: Shared<'_>, image: &Image<'_>) -> Result<C
 }
 
 /// Starts a program unmanaged.
-pub fn start_unmanaged(program: &Program) -> Result<Child, StartError> {
+pub fn start_unmanaged(program: &Program, limits: &Limits) -> Result<Child, StartError> {
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let process = start_child(program, None, &inherited)?;
+    let process = start_child(program, None, &inherited, limits)?;
     Ok(Child { process, supervisor: None, signals })
 }
 
@@ -164,10 +170,11 @@ fn start_child(
     program: &Program,
     supervisor: Option<&Supervisor>,
     inherited: &Inherited,
+    limits: &Limits,
 ) -> Result<Pid, StartError> {
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let process = fork(move || {
-        become_program(program, supervisor, inherited).send(tell);
+        become_program(program, supervisor, inherited, limits).send(tell);
         // Nobody sees this status: the launcher knows the reason.
         127
     })?;

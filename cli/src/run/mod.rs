@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`launcher`] | starts the supervisor and the program, forwards signals, waits |
 //! | [`inherited`] | what the program inherits from our caller |
+//! | [`limits`] | limits that are meant for the program, not for us |
 //! | [`ask`] | the child that becomes the program: asks the supervisor, executes |
 //! | [`supervisor`] | the process that places the runtime in every program of the tree |
 //! | [`place`] | how it is placed: boot block, registers |
@@ -21,6 +22,7 @@ mod compress;
 mod image;
 mod inherited;
 mod launcher;
+mod limits;
 mod loader;
 mod place;
 mod report;
@@ -44,6 +46,7 @@ use crate::{complain, program, status};
 use ask::{Failure, Program};
 use image::{Image, ImageError};
 use launcher::{Child, Ended, Fell, Shared, StartError};
+use limits::Limits;
 use pagefault_control::{Calls, Config, Control, Delivery, Mapped, Storage};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
@@ -56,6 +59,9 @@ use std::process::ExitCode;
 
 /// The smallest resident limit with which a program can make progress.
 pub const LEAST_MEMORY: Size = Size(1 << 20);
+
+/// The memory that is shared with the program is larger than this.
+const LEAST_SHARED: u64 = 1 << 20;
 
 /// The limit may grow by this factor while the program runs.
 const MOST_MEMORY: u64 = 4;
@@ -76,7 +82,8 @@ Swap areas fill up in the order given:
                       or former swap of pagefault
   file[::SIZE]        in an unlinked temporary file in $TMPDIR, or else /var/tmp
 Default: ram, then file. All processes of the tree share these areas and their SIZE. A file
-without SIZE leaves 5 % of its file system free.
+without SIZE leaves 5 % of its file system free. If /var/tmp takes no file by default, /tmp is tried,
+and then RAM is used alone.
 
 Examples:
   pagefault run --memory 256M -- sort --parallel=2 huge.txt
@@ -197,6 +204,13 @@ enum Error {
     Watch(io::Error),
     #[error("cannot share memory with the program: {0}")]
     Share(#[from] pagefault_control::AttachError),
+    #[error("/proc is not mounted; pagefault finds the program's mappings and threads there")]
+    NoProc,
+    #[error(
+        "files may have at most {0} bytes (ulimit -f), but the memory that pagefault shares with the \
+         program is a file; raise the hard limit"
+    )]
+    FileSizeLimit(u64),
     #[error("{}: {source}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -242,7 +256,8 @@ impl Error {
 
 /// Runs the subcommand.
 pub fn run(arguments: Arguments) -> ExitCode {
-    match supervise(arguments) {
+    let limits = Limits::raise();
+    match supervise(arguments, &limits) {
         Ok(Ended::Status(status)) => ExitCode::from(status),
         Ok(Ended::Signal(signal)) => die_of(signal),
         Err(error) => {
@@ -252,7 +267,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn supervise(arguments: Arguments) -> Result<Ended, Error> {
+// A frame of its own, which begins after the limit of the stack has been raised.
+#[inline(never)]
+fn supervise(arguments: Arguments, limits: &Limits) -> Result<Ended, Error> {
+    if !Path::new("/proc/self").exists() {
+        return Err(Error::NoProc);
+    }
+    limits.permit(LEAST_SHARED)?;
     let (config, swap) = configure(&arguments)?;
     let program = program::find(&arguments.command[0])?;
     let stats = Stats::prepare(&arguments)?;
@@ -261,10 +282,11 @@ fn supervise(arguments: Arguments) -> Result<Ended, Error> {
         .map_err(|(path, source)| Error::Output { path, source })?;
 
     let create = if outputs.want_events() { Control::create_observed } else { Control::create };
+    limits.permit(config.plan().observed_len())?;
     let (shared, control) = create(config.plan())?;
     control.publish(&config).map_err(|_| Error::TooManyAreas)?;
     let tree = Shared { control: &control, memory: &shared, swap: &swap };
-    let mut child = start(&arguments, &program, tree)?;
+    let mut child = start(&arguments, &program, tree, limits)?;
     let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
         complain!("{}", Error::Watch(error));
         control.observe(false);
@@ -304,16 +326,21 @@ fn told<'a>(arguments: &'a Arguments, config: &Config, control: &Control, ended:
 }
 
 /// Starts the program, managed or not.
-fn start(arguments: &Arguments, program: &Found, tree: Shared<'_>) -> Result<Child, Error> {
+fn start(
+    arguments: &Arguments,
+    program: &Found,
+    tree: Shared<'_>,
+    limits: &Limits,
+) -> Result<Child, Error> {
     let to_execute = executable(&program.path, &arguments.command);
     let started = match &program.unmanaged {
         Some(why) => {
             complain!("{why}");
-            launcher::start_unmanaged(&to_execute)
+            launcher::start_unmanaged(&to_execute, limits)
         }
         None => {
             let image = runtime(arguments.runtime.as_deref())?;
-            launcher::start(&to_execute, tree, &image)
+            launcher::start(&to_execute, tree, &image, limits)
         }
     };
     started.map_err(|error| refused(error, program.path.clone()))

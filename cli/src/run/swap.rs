@@ -1,5 +1,6 @@
 //! Swap areas on the command line.
 
+use crate::complain;
 use crate::size::{Size, SizeError};
 use pagefault_control::{Storage, SwapSpec};
 use pagefault_linux::store::{OpenError, Opened};
@@ -82,6 +83,10 @@ fn file(text: &str) -> Result<Area, AreaError> {
     Ok(Area { place, size })
 }
 
+/// The directory for temporary files, and a second one where that cannot be written to.
+const DIRECTORY: &str = "/var/tmp";
+const OTHER_DIRECTORY: &str = "/tmp";
+
 /// A smaller area holds no page besides its tables.
 const LEAST_RAM: Size = Size(64 << 10);
 
@@ -142,23 +147,38 @@ impl OpenArea {
     }
 }
 
-/// The default areas: compressed RAM, then a temporary file. On a full disk the program starts with
-/// RAM alone, and fails only if that is not enough.
+/// The default areas: compressed RAM, then a temporary file. On a full disk, or if none of the usual
+/// directories takes a file, the program starts with RAM alone, and fails only if that is not enough.
 pub fn default_areas(memory: Size) -> Result<Vec<OpenArea>, Error> {
-    let directory = canonical_directory();
-    let file = match Opened::temporary(&c_path(&directory), None) {
+    let ram = Area::RAM.open(memory)?;
+    let asked = std::env::var_os("TMPDIR").is_some();
+    match default_file(canonical_directory()) {
+        Ok(file) => Ok(vec![ram, file]),
+        Err(error) if asked => Err(error),
+        Err(error) => match default_file(OTHER_DIRECTORY.into()) {
+            Ok(file) => Ok(vec![ram, file]),
+            Err(_) => {
+                complain!("{error}; compressed RAM alone takes what is evicted");
+                Ok(vec![ram])
+            }
+        },
+    }
+}
+
+/// An area that may grow as far as the disk has room, which may be none yet.
+fn default_file(directory: PathBuf) -> Result<OpenArea, Error> {
+    match Opened::temporary(&c_path(&directory), None) {
         Ok(file) => match probe(&file, &directory) {
             // The disk may have room later.
-            Err(error) if !error.is_full() => return Err(error),
-            _ => OpenArea::of(temporary(directory), file),
+            Err(error) if !error.is_full() => Err(error),
+            _ => Ok(OpenArea::of(temporary(directory), file)),
         },
         Err(error) if error.is_full() => {
             let spec = SwapSpec { storage: temporary(directory), bytes: None, pages: 0 };
-            OpenArea { spec, file: None }
+            Ok(OpenArea { spec, file: None })
         }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(vec![Area::RAM.open(memory)?, file])
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn temporary(directory: PathBuf) -> Storage {
@@ -177,7 +197,7 @@ fn c_path(path: &Path) -> CString {
 
 /// The directory for temporary files.
 pub fn directory() -> PathBuf {
-    std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
+    std::env::var_os("TMPDIR").map_or(DIRECTORY.into(), PathBuf::from)
 }
 
 /// Writes a page to a file and removes it again.

@@ -186,21 +186,68 @@ fn a_core_of_inline_delivery_has_what_was_evicted() {
 }
 
 fn assert_core_complete(scratch: &Scratch, options: &[&str]) {
+    let options = [options, &["--memory", "4M"]].concat();
+    let Some(core) = core_of(scratch, &options, "abort", libc::SIGABRT) else { return };
+    let found = core.windows(8).filter(|bytes| *bytes == b"eVICTED ").count();
+    assert!(found >= PAGES, "{found} of {PAGES} pages are in the core");
+}
+
+/// A debugger finds where the program crashed, and why.
+#[test]
+fn a_core_has_the_registers_of_the_program() {
+    /// Of `struct elf_prstatus` and `user_regs_struct`.
+    const R12: usize = 112 + 3 * 8;
+    const MARK: u64 = 0x0123_4567_89ab_cdef;
+    for memory in ["4M", "1G"] {
+        let scratch = Scratch::new(&format!("crash-core-{memory}"));
+        let Some(core) = core_of(&scratch, &["--memory", memory], "crash", libc::SIGSEGV) else {
+            return;
+        };
+        assert_eq!(note(&core, 1)[R12..R12 + 8], MARK.to_le_bytes());
+        let info = note(&core, 0x5349_4749);
+        assert_eq!(info[16], 24, "the address of the access: {info:?}");
+        // A call's registers are the program's as well.
+        let Some(core) = core_of(&scratch, &["--memory", memory], "call", libc::SIGABRT) else {
+            return;
+        };
+        assert_eq!(note(&core, 1)[R12..R12 + 8], MARK.to_le_bytes());
+    }
+}
+
+/// The content of the first note of a type (`NT_PRSTATUS`, `NT_SIGINFO`) of a core.
+fn note(core: &[u8], wanted: u32) -> &[u8] {
+    const NOTES: u32 = 4;
+    let word = |at: usize| u32::from_le_bytes(core[at..at + 4].try_into().unwrap());
+    let headers = (0..).map(|i| word(32) as usize + i * 56);
+    let header = headers.take(word(56) as usize & 0xffff).find(|at| word(*at) == NOTES).unwrap();
+    let mut at = word(header + 8) as usize;
+    loop {
+        let [name, len, kind] = [word(at), word(at + 4), word(at + 8)];
+        let content = at + 12 + name.next_multiple_of(4) as usize;
+        if kind == wanted {
+            return &core[content..content + len as usize];
+        }
+        at = content + len.next_multiple_of(4) as usize;
+    }
+}
+
+/// The core of `evicted`, if cores are written to the working directory.
+fn core_of(scratch: &Scratch, options: &[&str], how: &str, signal: i32) -> Option<Vec<u8>> {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     if pattern.trim() != "core" {
         eprintln!("skipped: cores go elsewhere");
-        return;
+        return None;
     }
-    let Some(program) = compile(scratch, "evicted") else { return };
-    let script = format!("ulimit -c unlimited; exec {program} abort");
-    let options = [options, &["--memory", "4M"]].concat();
-    let ended = scratch.run(&options, &["sh", "-c", &script]).output().unwrap();
-    assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{}", message(&ended));
-    let core = std::fs::read_dir(scratch.path(".")).unwrap().map(|entry| entry.unwrap().path());
-    let core = core.into_iter().find(|path| path.to_string_lossy().contains("/core"));
-    let core = std::fs::read(core.expect("a core")).unwrap();
-    let found = core.windows(8).filter(|bytes| *bytes == b"eVICTED ").count();
-    assert!(found >= PAGES, "{found} of {PAGES} pages are in the core");
+    let program = compile(scratch, "evicted")?;
+    let script = format!("ulimit -c unlimited; exec {program} {how}");
+    let ended = scratch.run(options, &["sh", "-c", &script]).output().unwrap();
+    assert_eq!(ended.status.signal(), Some(signal), "{}", message(&ended));
+    let files = std::fs::read_dir(scratch.path(".")).unwrap().map(|entry| entry.unwrap().path());
+    let core = files.into_iter().find(|path| path.to_string_lossy().ends_with("/core"));
+    let core = core.expect("a core");
+    let content = std::fs::read(&core).unwrap();
+    std::fs::remove_file(core).unwrap();
+    Some(content)
 }
 
 /// A process that has dropped the right to a server still executes programs.

@@ -2,7 +2,8 @@
  *
  * evicted        prints its number and the address, and waits for the end of standard input
  * evicted debug  traces a child that does the same, and reads and writes what it has
- * evicted abort  dumps core */
+ * evicted abort  dumps core
+ * evicted crash  dumps core by a bad access, with 0x0123456789abcdef in r12 */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,10 +71,24 @@ static int debug(char *memory) {
     return 0;
 }
 
+/* Not in the code as it is in the register. */
+static unsigned long mark = ~0x0123456789abcdefUL;
+
+static void crash(void) {
+    __asm__ volatile("not %0\n mov %0, %%r12\n movl $1, 24" : : "r"(mark) : "r12", "memory");
+}
+
+static void call(void) {
+    __asm__ volatile("not %0\n mov %0, %%r12\n syscall" : : "r"(mark), "a"(SYS_kill), "D"(getpid()), "S"(SIGABRT)
+                     : "r12", "rcx", "r11", "memory");
+}
+
 int main(int count, char **arguments) {
     char *memory = map(PAGES);
     if (count > 1 && strcmp(arguments[1], "debug") == 0) return debug(memory);
     fill(memory);
+    if (count > 1 && strcmp(arguments[1], "crash") == 0) crash();
+    if (count > 1 && strcmp(arguments[1], "call") == 0) call();
     if (count > 1) abort();
     printf("%d %p\n", getpid(), (void *)memory);
     fflush(stdout);

@@ -1,6 +1,6 @@
 //! Programs and options that are refused: each with its status and a message that names the cause.
 
-use crate::harness::{Scratch, have, message, number, python, write_executable};
+use crate::harness::{PAGEFAULT, Scratch, have, message, number, python, write_executable};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -182,6 +182,72 @@ fn a_disk_that_fills() {
     let Some(output) = on_small_disk(&scratch, "6m", &script) else { return };
     let found = (output.status.code(), message(&output));
     assert_refused(&found, 125, &["out of memory", "/swap", "less than 5 % left"]);
+}
+
+/// Nor need the usual directories be writable, as in a container.
+#[test]
+fn no_directory_for_a_file_that_was_not_asked_for() {
+    let scratch = Scratch::new("unwritable");
+    let cases = [
+        ("/var/tmp", "exec", ""),
+        ("/var/tmp", "mount -t tmpfs -o ro none /tmp || exit 77; exec", "compressed RAM alone"),
+    ];
+    for (place, then, word) in cases {
+        let script = format!(
+            "mount -t tmpfs -o ro none {place} || exit 77; unset TMPDIR; {then} \"$0\" run -- echo fine"
+        );
+        let Some(output) = on_small_disk(&scratch, "1m", &script) else { return };
+        assert_eq!(
+            (&*output.stdout, output.status.code()),
+            (&b"fine\n"[..], Some(0)),
+            "{output:?}"
+        );
+        assert_eq!(message(&output).contains("compressed"), !word.is_empty(), "{output:?}");
+        assert!(message(&output).contains(word), "{output:?}");
+    }
+}
+
+#[test]
+fn no_proc() {
+    let scratch = Scratch::new("noproc");
+    let script = "mount -t tmpfs none /proc || exit 77; exec \"$0\" run --swap ram -- true";
+    let Some(output) = on_small_disk(&scratch, "1m", script) else { return };
+    assert_refused(&(output.status.code(), message(&output)), 125, &["/proc is not mounted"]);
+}
+
+/// Runs a script plain and managed.
+fn both(scratch: &Scratch, limits: &str, script: &str) -> [Output; 2] {
+    let shell = |words: &str| {
+        let words = format!("{limits}; exec {words} sh -c '{script}'");
+        scratch.plain(&["sh", "-c", &words, PAGEFAULT]).output().unwrap()
+    };
+    [shell(""), shell("\"$0\" run --swap ram --")]
+}
+
+/// The caller's limits are meant for the program: they stop neither us nor it.
+#[test]
+fn small_limits_of_the_caller() {
+    let scratch = Scratch::new("caller");
+    let script = "ulimit -Sf; ulimit -Hf; ulimit -Ss; ulimit -Hs; \
+                  head -c 80000 /dev/zero > file; echo $?; wc -c < file";
+    for limits in ["ulimit -Sf 100", "ulimit -Ss 64", "ulimit -Sf 100; ulimit -Ss 96"] {
+        let [plain, managed] = both(&scratch, limits, script);
+        assert_eq!(managed, plain, "{limits}");
+    }
+}
+
+/// If the hard limit of file sizes leaves us no shared memory, we say so.
+#[test]
+fn a_hard_limit_of_file_sizes() {
+    let scratch = Scratch::new("hard");
+    for blocks in [0, 100] {
+        let [plain, managed] = both(&scratch, &format!("ulimit -f {blocks}"), "ulimit -Hf");
+        // A privileged user raises it.
+        if managed != plain {
+            let found = (managed.status.code(), message(&managed));
+            assert_refused(&found, 125, &["ulimit -f", "hard limit"]);
+        }
+    }
 }
 
 #[test]

@@ -89,6 +89,15 @@ fn nothing_shows_in_what_a_program_is_given() {
     assert_same(&scratch, &["sh", "-c", "ulimit -c; ulimit -s; ulimit -v; umask; nice"]);
 }
 
+/// A service manager names the process that it starts, in variables. A program ignores those that name another.
+#[test]
+fn variables_that_name_the_launcher_name_the_program() {
+    let scratch = Scratch::new("named");
+    let script = "LISTEN_PID=$$ WATCHDOG_PID=1 exec $RUN \
+                  sh -c 'test $LISTEN_PID = $$ && echo $WATCHDOG_PID'";
+    assert_eq!(output(&mut shell(&scratch, script)), ("1\n".into(), String::new(), Some(0)));
+}
+
 /// `argv[0]` is the given name, not the found path.
 #[test]
 fn the_name_is_the_one_that_was_given() {

@@ -11,7 +11,7 @@
 use super::{GATE, Manager, PAGE, Pins, addresses, events};
 use super::{passive, room};
 use crate::thread::Thread;
-use crate::{call, process, signal, supervisor, sys, tracer, user};
+use crate::{call, process, supervisor, sys, tracer, user};
 use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::AtomicU32;
@@ -104,7 +104,6 @@ impl Manager {
         }
         self.machine.give_back_frames();
         CONVERTER.store(0, Release);
-        signal::take_cores();
         passive::say(self);
         if tracer::is_traced() {
             room::ask(room::Request::Server);

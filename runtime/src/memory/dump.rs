@@ -1,6 +1,6 @@
 //! Core dumps: the host writes the pages in its page table, and waits for no others.
 //!
-//! A active process that is about to dump core first copies its managed memory into an unlinked file,
+//! An active process that is about to dump core first copies its managed memory into an unlinked file,
 //! piece by piece and so within its limit, and maps the file in its place. The host dumps a shared
 //! mapping of such a file like anonymous memory. Only the dump runs afterwards. The memory of a
 //! passive process is all in the host's page table.
@@ -37,33 +37,58 @@ pub const SIGNALS: [u32; 10] = [
     nr::SIGSYS,
 ];
 
-/// Whether [`complete`] must run before the host's default action for a signal.
-pub fn is_incomplete(signal: i32) -> bool {
-    SIGNALS.contains(&(signal as u32)) && current().is_some() && !is_passive()
+/// Whether the runtime handles a signal for its default, a core dump. No such signal from within its namespace ends
+/// the first process there.
+pub fn is_taken_over(signal: i32) -> bool {
+    SIGNALS.contains(&(signal as u32)) && sys::process_id() != INIT
 }
 
-/// Makes all of managed memory part of the core that the calling process is about to dump. The
-/// caller holds no lock.
-pub fn complete() {
+/// The first process of a namespace.
+const INIT: u32 = 1;
+
+/// What became of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// It will have all of managed memory.
+    Complete,
+    /// The host dumps none, or only what is resident.
+    Without,
+}
+
+/// Prepares the core, if any, that the calling process is about to dump by the default of a signal. The caller
+/// holds no lock.
+pub fn prepare(signal: i32) -> Dump {
+    if !is_taken_over(signal) || !is_dumped() {
+        return Dump::Without;
+    }
+    match current() {
+        Some(manager) if !is_passive() => complete(manager),
+        _ => Dump::Complete,
+    }
+}
+
+/// Makes all of managed memory part of the core.
+fn complete(manager: &Manager) -> Dump {
     /// Whether a thread has done it; other threads that end the process wait.
     static DONE: Mutex<bool> = Mutex::new(false);
-    let Some(manager) = current() else { return };
-    if is_passive() || !is_owner() || !is_dumped() {
-        return;
+    if !is_owner() {
+        return Dump::Without;
     }
     let mut done = DONE.lock();
     if core::mem::replace(&mut *done, true) {
-        return;
+        return if SHOWN.load(Relaxed) { Dump::Complete } else { Dump::Without };
     }
     let parts = manager.parts_now(&(PAGE..user::END));
     if let Ok(file) = copy(manager, &parts) {
         let _gate = GATE.write();
         SHOWN.store(true, Relaxed);
         show(file, &parts);
+        Dump::Complete
     } else {
         process::say(format_args!(
             "no room for a copy of what the core lacks, in the directory of swap"
         ));
+        Dump::Without
     }
 }
 
@@ -78,12 +103,8 @@ pub fn wait_if_shown() {
     }
 }
 
-/// Whether the host dumps a core of this process. It protects the first process of a namespace from
-/// defaults.
+/// Whether the host dumps a core of this process.
 fn is_dumped() -> bool {
-    if sys::process_id() == 1 {
-        return false;
-    }
     let mut limit = [0_u64; 2];
     let args = [0, nr::RLIMIT_CORE.into(), 0, limit.as_mut_ptr() as u64];
     let option = u64::from(linux_raw_sys::prctl::PR_GET_DUMPABLE);

@@ -41,8 +41,9 @@ pub fn install() {
     take_cores();
 }
 
-/// Takes over the signals whose default dumps core, if the dump would be incomplete.
-pub fn take_cores() {
+/// Takes over the signals whose default dumps core: the host would dump what is resident, and the registers of
+/// the runtime.
+fn take_cores() {
     for signal in memory::dump::SIGNALS {
         let action = Thread::current().member().signals().action(signal as i32);
         if action.handler == super::action::DEFAULT {
@@ -59,7 +60,7 @@ pub fn settle(signal: i32, action: &Action) {
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
     let dumps_core =
-        action.handler == super::action::DEFAULT && memory::dump::is_incomplete(signal);
+        action.handler == super::action::DEFAULT && memory::dump::is_taken_over(signal);
     if action.is_handled() || dumps_core {
         // Whether a call goes on after the handler is decided on the way out; the kernel says with
         // this flag that it could.

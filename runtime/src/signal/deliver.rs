@@ -3,6 +3,7 @@
 use super::action::{DEFAULT, IGNORE};
 use super::{Set, arrive, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
+use crate::memory::dump::Dump;
 use crate::thread::Thread;
 use crate::{call, entry, files, memory, site, sys, user};
 use linux_raw_sys::general as nr;
@@ -23,7 +24,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     site::show(&mut context.registers);
     let action = thread.member().signals().take(info.signal);
     match action.handler {
-        DEFAULT => return deliver_default(info),
+        DEFAULT => return deliver_default_in(context, info),
         IGNORE => return,
         _ => {}
     }
@@ -33,7 +34,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
         // another stack.
         let fault = Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32);
         return match info.signal == fault.signal {
-            true => deliver_default(&fault),
+            true => deliver_default_in(context, &fault),
             false => deliver_fault(thread, context, &fault),
         };
     };
@@ -64,22 +65,53 @@ pub fn deliver_fault(thread: &Thread, context: &mut Context, info: &Info) {
     if action.is_handled() && !thread.virtual_mask.get().contains(info.signal) {
         return deliver(thread, context, info);
     }
+    deliver_default_in(context, info);
+}
+
+/// Causes the kernel's default action for a signal in the interrupted code, so that a core dump has the
+/// program's registers. The caller holds no lock.
+fn deliver_default_in(context: &mut Context, info: &Info) {
+    let _kept = call::robust::keep();
+    if memory::dump::prepare(info.signal) == Dump::Complete {
+        dump_in(context, info);
+    }
     deliver_default(info);
+}
+
+/// Dumps core by a signal that waits until the interrupted code goes on.
+fn dump_in(context: &mut Context, info: &Info) -> ! {
+    site::show(&mut context.registers);
+    sys::exchange_mask(u64::MAX);
+    arrive::reset(info.signal);
+    queue(info);
+    context.mask = !Set::of(info.signal).0;
+    // SAFETY: the kernel wrote the context for a handler on this stack.
+    unsafe { entry::leave(context) }
 }
 
 /// Causes the kernel's default action for a signal, which usually ends the process. The caller
 /// holds no lock.
 pub fn deliver_default(info: &Info) {
     let _kept = call::robust::keep();
-    if memory::dump::is_incomplete(info.signal) {
-        memory::dump::complete();
-    }
+    let _ = memory::dump::prepare(info.signal);
     deliver_default_at_once(info);
 }
 
 /// The same for a signal that came at any moment of the runtime's work.
 pub fn deliver_default_at_once(info: &Info) {
     arrive::reset(info.signal);
+    queue(info);
+    if info.code > 0 && sys::process_id() == INIT {
+        fault(info.signal);
+    }
+    if Set::NEEDED.contains(info.signal) {
+        // It has been delivered, as it is never blocked: its default did not end the process.
+        arrive::install();
+    }
+}
+
+/// Sends a signal to this thread.
+fn queue(info: &Info) {
     let mut info = *info;
     // The kernel lets no process pose as the kernel, even to itself, except by a plain signal.
     let args = [sys::process_id().into(), sys::thread_id().into(), info.signal as u64];
@@ -90,13 +122,6 @@ pub fn deliver_default_at_once(info: &Info) {
         if sys::call(nr::__NR_rt_tgsigqueueinfo, queued).is_err() {
             let _ = sys::call(nr::__NR_tgkill, args);
         }
-    }
-    if info.code > 0 && sys::process_id() == INIT {
-        fault(info.signal);
-    }
-    if Set::NEEDED.contains(info.signal) {
-        // It has been delivered, as it is never blocked: its default did not end the process.
-        arrive::install();
     }
 }
 
