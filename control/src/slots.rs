@@ -56,6 +56,10 @@ pub struct Slot {
     pub nofile_soft: AtomicU64,
     /// The hard limit of descriptors that the program sees.
     pub nofile_hard: AtomicU64,
+    /// The number from which the runtime's descriptors lie, unless the program took their numbers.
+    pub kept_from: AtomicU64,
+    /// The highest soft limit that the program had: all descriptors above are the runtime's.
+    pub nofile_most: AtomicU64,
     /// How far the program's hard limit of file sizes is below infinity, if it is below the real
     /// one.
     pub file_size_below: AtomicU64,
@@ -190,9 +194,11 @@ impl Slot {
         }
     }
 
+    /// The words that are copied.
     fn limits(&self) -> impl Iterator<Item = &AtomicU64> {
-        let own = [&self.nofile_soft, &self.nofile_hard, &self.file_size_below];
-        own.into_iter().chain(&self.addresses_below).chain(&self.data_below)
+        let own = [&self.nofile_soft, &self.nofile_hard, &self.nofile_most, &self.kept_from];
+        let own = own.into_iter().chain([&self.file_size_below]);
+        own.chain(&self.addresses_below).chain(&self.data_below)
     }
 
     /// Notes a child's process ID as its parent sees it, if the supervisor sees the same. Does nothing if

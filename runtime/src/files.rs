@@ -81,14 +81,17 @@ pub enum Owner {
 
 impl Owner {
     /// Whether a number belongs to the owner's runtime. Another process publishes where its own
-    /// begin.
+    /// begin: the program's may lie on both sides.
     pub fn keeps(&self, number: u32) -> bool {
         let slot = match self {
             Self::Own => return is_kept(number),
             Self::Other(slot) => slot,
         };
         let is_shared = inherited(slot).iter().any(|word| word.load(Relaxed) as u32 == number);
-        is_shared || u64::from(number) >= slot.nofile_soft.load(Relaxed).min(HIGH - OURS)
+        let (number, from) = (u64::from(number), slot.kept_from.load(Relaxed));
+        is_shared
+            || (from..from + OURS).contains(&number)
+            || number >= slot.nofile_most.load(Relaxed)
     }
 }
 
@@ -161,7 +164,10 @@ pub fn begin() {
     if let Some(slot) = first_slot() {
         let own = inherited(slot).map(|word| word.load(Relaxed));
         own.into_iter().filter(|number| *number >= 0).for_each(descriptor::note);
-        descriptor::set_floor(slot.nofile_soft.load(Relaxed).min(HIGH - OURS) as i32);
+        let from = slot.nofile_soft.load(Relaxed).min(HIGH - OURS);
+        slot.kept_from.store(from, Relaxed);
+        slot.nofile_most.store(slot.nofile_soft.load(Relaxed), Relaxed);
+        descriptor::set_floor(from as i32);
     }
 }
 
@@ -196,6 +202,7 @@ pub fn exchange_limit(new: Option<[u64; 2]>) -> Result<[u64; 2]> {
             set_host_limit([soft.min(own[1]), own[1]])?;
         }
         slot.nofile_soft.store(soft, Relaxed);
+        slot.nofile_most.fetch_max(soft, Relaxed);
         slot.nofile_hard.store(hard, Relaxed);
         Ok(was)
     })

@@ -57,6 +57,11 @@ std::arch::global_asm!(
     ".endm",
     // It is copied, not executed here.
     ".pushsection .rodata.pagefault_loader, \"a\", @progbits",
+    // The references may be in other units of code generation.
+    ".irp label, pagefault_stub, pagefault_stub_end, pagefault_loader, pagefault_loader_end",
+    ".globl \\label",
+    ".hidden \\label",
+    ".endr",
     "pagefault_stub:",
     "mov eax, {mmap}",
     "syscall",

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,23 @@ int main(int count, char **arguments)
         fflush(stdout);
         execl("/proc/self/exe", "listing", "child", NULL);
     }
+    waitpid(child, NULL, 0);
+    /* Another process's list has what lies above its limit of now. */
+    int ready[2];
+    pipe(ready);
+    child = fork();
+    if (child == 0) {
+        struct rlimit few = {20, limit.rlim_max};
+        dup2(ready[1], 50);
+        setrlimit(RLIMIT_NOFILE, &few);
+        write(50, "x", 1);
+        pause();
+    }
+    char byte, path[64];
+    read(ready[0], &byte, 1);
+    sprintf(path, "/proc/%d/fd", child);
+    list(path);
+    kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     size_t wrong = 0;
     for (size_t at = 0; at < len; at++)
