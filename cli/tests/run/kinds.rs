@@ -146,6 +146,12 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// A call that several things forbid has the kernel's error, and `clone3` reads process IDs from an evicted page.
+#[test]
+fn a_call_fails_as_the_kernel_s() {
+    compare("ordered", "4M");
+}
+
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.
 #[test]
 fn long_transfers_are_whole() {
