@@ -152,6 +152,12 @@ fn a_call_fails_as_the_kernel_s() {
     compare("ordered", "4M");
 }
 
+/// A thread unmaps its stack, with its libc's data, and ends.
+#[test]
+fn a_thread_may_unmap_its_stack() {
+    compare("unmapped_stack", "16M");
+}
+
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.
 #[test]
 fn long_transfers_are_whole() {

@@ -400,6 +400,15 @@ impl Call<'_> {
         Ok(answer)
     }
 
+    /// Lets a thread unmap its own stack before it ends, with the area of restartable sequences: the host
+    /// writes it at each signal, and so at each call that traps.
+    pub(super) fn unmaps_restartable_sequences(&self, start: u64, len: u64) {
+        let [area, ..] = self.thread.restartable.get();
+        if area.wrapping_sub(start) < len {
+            self.end_restartable_sequences();
+        }
+    }
+
     /// Makes the host forget the area of restartable sequences, whose pages may now leave.
     fn end_restartable_sequences(&self) {
         let [area, len, signature] = self.thread.restartable.take();
