@@ -146,6 +146,12 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// A tracer that reads from a pipe, or handles `SIGCHLD`: its tracee's calls neither wait for it nor show.
+#[test]
+fn a_tracer_need_not_wait_for_what_is_not_the_program_s() {
+    compare("not_waiting", "16M");
+}
+
 /// A call that several things forbid has the kernel's error, and `clone3` reads process IDs from an evicted page.
 #[test]
 fn a_call_fails_as_the_kernel_s() {
