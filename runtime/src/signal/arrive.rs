@@ -329,7 +329,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         go_on_after(thread, context);
         return interrupted;
     }
-    if info.signal == tracees::CHILD as i32 && tracees::are_watched() {
+    if info.signal == tracees::CHILD as i32 && tracees::concerns(info) {
         return on_child(thread, info, context, interrupted);
     }
     on_program_s(thread, info, context, interrupted)
