@@ -159,6 +159,24 @@ fn a_program_makes_the_first_process_of_a_namespace() {
     compare("namespaces", "4M");
 }
 
+/// A tracer that reads from a pipe, or handles `SIGCHLD`: its tracee's calls neither wait for it nor show.
+#[test]
+fn a_tracer_need_not_wait_for_what_is_not_the_program_s() {
+    compare("not_waiting", "16M");
+}
+
+/// A call that several things forbid has the kernel's error, and `clone3` reads process IDs from an evicted page.
+#[test]
+fn a_call_fails_as_the_kernel_s() {
+    compare("ordered", "4M");
+}
+
+/// A thread unmaps its stack, with its libc's data, and ends.
+#[test]
+fn a_thread_may_unmap_its_stack() {
+    compare("unmapped_stack", "16M");
+}
+
 /// Transfers of more pages than one call may keep resident: a quarter of the limit.
 #[test]
 fn long_transfers_are_whole() {

@@ -21,7 +21,10 @@ impl Call<'_> {
                 let call = MapCall { address: a, len: b, prot, flags, fd: e, offset: f };
                 map(&call).into()
             }
-            nr::__NR_munmap => memory::unmap(a, b).into(),
+            nr::__NR_munmap => {
+                self.unmaps_restartable_sequences(a, b);
+                memory::unmap(a, b).into()
+            }
             nr::__NR_mremap => memory::remap(self.args).into(),
             nr::__NR_mprotect | nr::__NR_pkey_mprotect => {
                 memory::protect(self.number, self.args).into()

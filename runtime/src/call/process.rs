@@ -45,6 +45,8 @@ impl Call<'_> {
             nr::__NR_arch_prctl if a == GET_GS && site::has_gs(self.thread) => {
                 user::write(b, &0_u64).map(|()| 0).into()
             }
+            // The kernel looks at the limit's number before it writes, and after it reads.
+            nr::__NR_getrlimit if a as u32 >= nr::RLIM_NLIMITS => Err(Errno::EINVAL).into(),
             nr::__NR_getrlimit | nr::__NR_setrlimit if b == 0 => Err(Errno::EFAULT).into(),
             nr::__NR_getrlimit => self.limit(0, b).into(),
             nr::__NR_setrlimit => self.limit(b, 0).into(),

@@ -38,11 +38,25 @@ impl CloneArgs {
         let end = self.stack.checked_add(self.stack_size);
         (self.stack == 0) == (self.stack_size == 0) && end.is_some_and(|end| end <= user::END)
     }
+
+    /// Has the host read the process IDs from `own`, since the program's page may be absent. Where the runtime
+    /// cannot read them, the host cannot either, and says so.
+    fn take_numbers(&mut self, own: &mut Numbers) {
+        let Some(len) = self.set_tid_size.checked_mul(4) else { return };
+        let own = own.get_mut(..len as usize);
+        if let Some(own) = own.filter(|own| self.set_tid != 0 && !own.is_empty())
+            && user::read_bytes(self.set_tid, own).is_ok()
+        {
+            self.set_tid = own.as_ptr() as u64;
+        }
+    }
 }
 
 /// The lengths of `struct clone_args` that the kernel takes.
 const SHORTEST_ARGS: u64 = 64;
 const LONGEST_ARGS: u64 = 4096;
+/// The process IDs that `clone3` takes: at most 32, one for each nested PID namespace.
+type Numbers = [u8; 32 * 4];
 
 const VM: u64 = nr::CLONE_VM as u64;
 const VFORK: u64 = nr::CLONE_VFORK as u64;
@@ -129,7 +143,9 @@ impl Call<'_> {
         Ok((args, 0))
     }
 
-    fn clone(&mut self, args: CloneArgs, len: u64) -> Result {
+    fn clone(&mut self, mut args: CloneArgs, len: u64) -> Result {
+        let mut numbers: Numbers = [0; _];
+        args.take_numbers(&mut numbers);
         if self.number == nr::__NR_clone3 && !args.has_valid_stack() {
             return Err(Errno::EINVAL);
         }
@@ -382,6 +398,15 @@ impl Call<'_> {
         let area = if registers { [area, len, signature] } else { [0; 3] };
         self.thread.restartable.set(area);
         Ok(answer)
+    }
+
+    /// Lets a thread unmap its own stack before it ends, with the area of restartable sequences: the host
+    /// writes it at each signal, and so at each call that traps.
+    pub(super) fn unmaps_restartable_sequences(&self, start: u64, len: u64) {
+        let [area, ..] = self.thread.restartable.get();
+        if area.wrapping_sub(start) < len {
+            self.end_restartable_sequences();
+        }
     }
 
     /// Makes the host forget the area of restartable sequences, whose pages may now leave.
