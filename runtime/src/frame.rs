@@ -111,12 +111,7 @@ impl Info {
 
     /// Whether a thread asks its tracer to watch it.
     pub fn asks_to_watch(&self) -> bool {
-        self.signal == RECLAIM_SIGNAL && self.is_of_watch()
-    }
-
-    /// The same, or what the tracer makes of it.
-    pub fn is_of_watch(&self) -> bool {
-        self.code == QUEUED && self.fields[1] == WATCH_VALUE
+        self.signal == RECLAIM_SIGNAL && self.code == QUEUED && self.fields[1] == WATCH_VALUE
     }
 }
 

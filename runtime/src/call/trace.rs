@@ -83,8 +83,14 @@ impl Resumed {
 impl Call<'_> {
     pub(super) fn trace(&mut self) -> Outcome {
         match self.number {
-            nr::__NR_wait4 => self.wait(1, Self::stop_of_status),
-            nr::__NR_waitid => self.wait(2, Self::stop_of_info),
+            nr::__NR_wait4 => {
+                let thread = self.thread;
+                thread.tracees.during(|| self.wait(1, Self::stop_of_status))
+            }
+            nr::__NR_waitid => {
+                let thread = self.thread;
+                thread.tracees.during(|| self.wait(2, Self::stop_of_info))
+            }
             _ => self.ptrace(),
         }
     }

@@ -7,9 +7,11 @@
 
 use super::stop::Stop;
 use super::trace::RUNTIME_S;
-use crate::frame::Info;
+use crate::entry;
+use crate::frame::{Info, Registers};
 use crate::signal::{self, Set, action::Action};
 use crate::sys;
+use crate::thread::Thread;
 use crate::tracer;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
@@ -53,18 +55,65 @@ pub fn tell_tracer() {
     }
 }
 
-/// Handles a `SIGCHLD` in a process that traces; returns what the program is to be told, if anything. The caller holds
-/// no lock, and deals with no stop.
-pub fn on_signal(info: &Info, action: &Action) -> Option<Info> {
+/// Another thread wants to be watched: one that has become a tracee of the calling thread.
+pub fn begin(thread: &Thread, registers: &Registers) {
+    watch();
+    look_or_note(thread, registers);
+}
+
+/// Lets tracees go on that have stopped for their runtimes, or notes that a wait of the interrupted thread is to.
+fn look_or_note(thread: &Thread, registers: &Registers) {
+    if is_free(thread, registers) {
+        resume_stopped();
+    } else {
+        thread.tracees.is_asked.set(true);
+    }
+}
+
+/// Whether the interrupted code does not itself deal with a stop.
+fn is_free(thread: &Thread, registers: &Registers) -> bool {
+    !thread.tracees.are_awaited.get() || entry::is_in_unended_call(registers)
+}
+
+/// What a thread's waits and the handler of `SIGCHLD` tell each other.
+#[derive(Default)]
+pub struct Awaited {
+    /// Whether the thread deals with a stop in a wait.
+    are_awaited: core::cell::Cell<bool>,
+    /// Whether the handler has left tracees to it.
+    is_asked: core::cell::Cell<bool>,
+}
+
+impl Awaited {
+    /// Makes a wait of the program's.
+    pub fn during<R>(&self, wait: impl FnOnce() -> R) -> R {
+        self.are_awaited.set(true);
+        let result = wait();
+        self.are_awaited.set(false);
+        if self.is_asked.replace(false) {
+            resume_stopped();
+        }
+        result
+    }
+}
+
+/// Handles a `SIGCHLD` in a process that traces; returns what the program is to be told, if anything.
+pub fn on_signal(
+    thread: &Thread,
+    info: &Info,
+    action: &Action,
+    registers: &Registers,
+) -> Option<Info> {
     let is_told = |info: &Info| action.is_handled() && !is_left_out(info, action);
-    if !is_for_runtime(info) {
+    if !is_for_runtime(thread, info, registers) {
         let now = report(ONE, child(info).into(), nr::WSTOPPED).filter(|_| may_be_runtime_s(info));
         return Some(now.unwrap_or(*info)).filter(is_told);
     }
-    // The kernel keeps one `SIGCHLD`: this one may stand for another as well.
+    // The kernel keeps one `SIGCHLD`: this one may stand for another child's as well. What its own child did since
+    // makes one of its own.
     let is_other = |next: &Info| {
         let is_runtime_s = Stop::of_report(next).is_some_and(|stop| stop.is_for_runtime());
-        is_told(next) && !is_runtime_s
+        child(next) != child(info) && is_told(next) && !is_runtime_s
     };
     let other = report(ALL, 0, nr::WEXITED | nr::WSTOPPED).filter(is_other);
     other.filter(|_| !is_one_pending())
@@ -95,25 +144,22 @@ fn may_be_runtime_s(info: &Info) -> bool {
 }
 
 /// Whether a tracee has stopped for its runtime; lets it go on.
-fn is_for_runtime(info: &Info) -> bool {
-    if info.is_of_watch() {
-        resume_stopped();
-        return true;
-    }
-    let Some(told) = Stop::of_report(info) else {
-        // A request to watch may have found this signal waiting.
-        resume_stopped();
-        return false;
-    };
+fn is_for_runtime(thread: &Thread, info: &Info, registers: &Registers) -> bool {
+    let Some(told) = Stop::of_report(info) else { return false };
     let may_be = may_be_runtime_s(info);
+    if !is_free(thread, registers) {
+        thread.tracees.is_asked.set(true);
+        return may_be && (told.is_for_runtime() || told.is_past());
+    }
     match report(ONE, told.tracee.into(), nr::WSTOPPED).as_ref().and_then(Stop::of_report) {
-        Some(stop) if !stop.is_for_runtime() => may_be && told.is_past(),
-        // Without a report, a wait has dealt with it.
-        stop => {
-            stop.inspect(Stop::resume);
+        Some(stop) if stop.is_for_runtime() => {
+            stop.resume();
             resume_stopped();
-            stop.is_some() || may_be && (told.is_for_runtime() || told.is_past())
+            true
         }
+        Some(_) => may_be && told.is_past(),
+        // A wait has dealt with it, or is about to.
+        None => may_be && (told.is_for_runtime() || told.is_past()),
     }
 }
 

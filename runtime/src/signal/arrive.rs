@@ -94,13 +94,9 @@ fn handle_children(handler: u64, flags: u32) {
 
 /// Asks a tracer to watch its tracees.
 pub fn ask_to_watch(process: u32, thread: u32) {
-    queue_for_watch(process, thread, RECLAIM_SIGNAL);
-}
-
-fn queue_for_watch(process: u32, thread: u32, signal: i32) {
-    let mut info = Info::new(signal, QUEUED);
+    let mut info = Info::new(RECLAIM_SIGNAL, QUEUED);
     info.fields[1] = WATCH_VALUE;
-    let args = [process.into(), thread.into(), signal as u64, (&raw const info) as u64];
+    let args = [process.into(), thread.into(), info.signal as u64, (&raw const info) as u64];
     // SAFETY: a signal to a managed process, whose runtime handles it. One that has ended needs none.
     let _ = unsafe { sys::call(nr::__NR_rt_tgsigqueueinfo, args) };
 }
@@ -330,15 +326,11 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         return interrupted;
     }
     if info.asks_to_watch() {
-        // It may have interrupted another handler.
-        tracees::watch();
-        queue_for_watch(sys::process_id(), sys::thread_id(), tracees::CHILD as i32);
+        tracees::begin(thread, &context.registers);
         go_on_after(thread, context);
         return interrupted;
     }
-    // What deals with tracees opens files, under a lock that the runtime may hold where it was interrupted.
-    let is_free = !is_ours || entry::is_in_unended_call(&context.registers);
-    if info.signal == tracees::CHILD as i32 && tracees::concerns(info) && is_free {
+    if info.signal == tracees::CHILD as i32 && tracees::concerns(info) {
         return on_child(thread, info, context, interrupted);
     }
     on_program_s(thread, info, context, interrupted)
@@ -352,7 +344,7 @@ fn on_child(
     interrupted: Interrupted,
 ) -> Interrupted {
     let action = thread.member().signals().action(info.signal);
-    match tracees::on_signal(info, &action) {
+    match tracees::on_signal(thread, info, &action, &context.registers) {
         Some(told) => on_program_s(thread, &told, context, interrupted),
         None => {
             go_on_after(thread, context);
@@ -376,7 +368,6 @@ fn on_program_s(
     interrupted: Interrupted,
 ) -> Interrupted {
     let is_ours = matches!(interrupted, Interrupted::Runtime);
-    let is_of_child = info.signal == tracees::CHILD as i32 && tracees::are_watched();
     let blocked = thread.waiting_mask.get().unwrap_or(thread.virtual_mask.get());
     let action = thread.member().signals().action(info.signal);
     if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending())
@@ -387,7 +378,7 @@ fn on_program_s(
     } else if thread.has_pending() {
         // All other signals are blocked, so this cannot happen.
         deliver_default_at_once(info);
-    } else if action.handler != IGNORE || is_of_child {
+    } else if action.handler != IGNORE {
         thread.defer(info);
         thread.site.note_mask(context.mask);
         context.mask = ALL;

@@ -35,9 +35,8 @@ pub use held::Held;
 pub use restart::leave_window;
 pub use resume::return_from_handler;
 
-use crate::call::tracees;
 use crate::entry::{NOT_STARTED, RESTART};
-use crate::frame::{Context, Info};
+use crate::frame::Context;
 use crate::sys::{self, Errno};
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
@@ -125,20 +124,9 @@ pub extern "C" fn deliver_pending(context: *mut Context) {
     let context = unsafe { &mut *context };
     if let Some(info) = thread.take_pending() {
         thread.site.forget_mask();
-        if let Some(told) = told(thread, info) {
-            deliver(thread, context, &told);
-        }
+        deliver(thread, context, &info);
     }
     raise_held(thread);
-}
-
-/// What the program is told of a signal: of its tracees' stops only their own.
-fn told(thread: &Thread, info: Info) -> Option<Info> {
-    if info.signal != tracees::CHILD as i32 || !tracees::are_watched() {
-        return Some(info);
-    }
-    let action = thread.member().signals().action(info.signal);
-    tracees::on_signal(&info, &action)
 }
 
 /// Makes a signal wait for delivery at the way out that was kept from the program, if it now may
