@@ -115,8 +115,6 @@ static void while_ignoring(void)
 int main(void)
 {
     setvbuf(stdout, NULL, _IONBF, 0);
-    /* The first tracee of the process. */
-    with_a_handler(0);
     in_a_read();
     in_a_poll();
     with_a_handler(0);

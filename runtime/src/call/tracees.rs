@@ -34,14 +34,6 @@ pub fn are_watched() -> bool {
     TRACES.load(Relaxed)
 }
 
-/// Whether a `SIGCHLD` came in a process that traces: the first one may come before a tracee's request.
-pub fn concerns(info: &Info) -> bool {
-    if info.code == TRAPPED && !are_watched() {
-        watch();
-    }
-    are_watched()
-}
-
 /// Begins to handle `SIGCHLD`, in a process that traces. The caller may have interrupted anything.
 pub fn watch() {
     TRACES.store(true, Relaxed);
@@ -106,8 +98,7 @@ pub fn on_signal(
 ) -> Option<Info> {
     let is_told = |info: &Info| action.is_handled() && !is_left_out(info, action);
     if !is_for_runtime(thread, info, registers) {
-        let now = report(ONE, child(info).into(), nr::WSTOPPED).filter(|_| may_be_runtime_s(info));
-        return Some(now.unwrap_or(*info)).filter(is_told);
+        return is_told(info).then_some(*info);
     }
     // The kernel keeps one `SIGCHLD`: this one may stand for another child's as well. What its own child did since
     // makes one of its own.
@@ -138,18 +129,13 @@ fn is_left_out(info: &Info, action: &Action) -> bool {
     action.has(nr::SA_NOCLDSTOP) && info.code >= TRAPPED
 }
 
-/// Whether a tracee has stopped by a signal that its runtime may be meant by.
-fn may_be_runtime_s(info: &Info) -> bool {
-    Stop::of_report(info).is_some_and(|stop| RUNTIME_S.contains(&stop.signal))
-}
-
 /// Whether a tracee has stopped for its runtime; lets it go on.
 fn is_for_runtime(thread: &Thread, info: &Info, registers: &Registers) -> bool {
     let Some(told) = Stop::of_report(info) else { return false };
-    let may_be = may_be_runtime_s(info);
+    let may_be = RUNTIME_S.contains(&told.signal);
     if !is_free(thread, registers) {
         thread.tracees.is_asked.set(true);
-        return may_be && (told.is_for_runtime() || told.is_past());
+        return may_be && (told.is_for_runtime() || !told.is_stopped());
     }
     match report(ONE, told.tracee.into(), nr::WSTOPPED).as_ref().and_then(Stop::of_report) {
         Some(stop) if stop.is_for_runtime() => {
@@ -157,9 +143,9 @@ fn is_for_runtime(thread: &Thread, info: &Info, registers: &Registers) -> bool {
             resume_stopped();
             true
         }
-        Some(_) => may_be && told.is_past(),
+        Some(_) => false,
         // A wait has dealt with it, or is about to.
-        None => may_be && (told.is_for_runtime() || told.is_past()),
+        None => may_be && (told.is_for_runtime() || !told.is_stopped()),
     }
 }
 
@@ -189,13 +175,12 @@ impl Stop {
         (info.code == TRAPPED).then(|| Self::new(child(info), info.fields[1] as u32))
     }
 
-    /// Whether the tracee has gone on. If it has stopped again, another `SIGCHLD` waits to tell of that.
-    fn is_past(&self) -> bool {
+    /// Whether the tracee is still stopped.
+    fn is_stopped(&self) -> bool {
         let mut info = Info::new(0, 0);
         let args = self.request(ptrace::PTRACE_GETSIGINFO, (&raw mut info) as u64);
         // SAFETY: the place for the answer is ours.
-        let is_stopped = unsafe { sys::call(nr::__NR_ptrace, args) }.is_ok();
-        !is_stopped || info.signal as u32 != self.signal && is_one_pending()
+        !matches!(unsafe { sys::call(nr::__NR_ptrace, args) }, Err(sys::Errno::ESRCH))
     }
 
     /// Takes its report and lets it go on.

@@ -330,7 +330,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         go_on_after(thread, context);
         return interrupted;
     }
-    if info.signal == tracees::CHILD as i32 && tracees::concerns(info) {
+    if info.signal == tracees::CHILD as i32 && tracees::are_watched() {
         return on_child(thread, info, context, interrupted);
     }
     on_program_s(thread, info, context, interrupted)
