@@ -64,7 +64,7 @@ pub use histogram::Histogram;
 pub use mailboxes::Mailboxes;
 #[cfg(feature = "std")]
 pub use mapped::{AttachError, Mapped, MappedRing, NAME};
-pub use message::{Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE, WATCH_VALUE};
+pub use message::{Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
 pub use offload::{Job, Mailbox, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};

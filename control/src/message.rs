@@ -80,8 +80,6 @@ pub const RECLAIM_SIGNAL: i32 = 31;
 pub const RECLAIM_VALUE: u64 = 0x7066_7072_6573_7331;
 /// The value of the same signal where it asks a process to start its server.
 pub const SERVE_VALUE: u64 = 0x7066_7365_7276_6531;
-/// The value of the same signal where a thread asks its tracer to watch it.
-pub const WATCH_VALUE: u64 = 0x7066_7761_7463_6831;
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,6 @@ pub const NOT_STARTED: i64 = -513;
 pub const RESTART: i64 = -512;
 /// A signal that does not concern the program interrupted a call, which must be restarted.
 pub const RECLAIM_CAME: i64 = -514;
-/// The kernel's result of a call that a signal interrupted.
-const INTERRUPTED: i64 = -(crate::sys::Errno::EINTR.0 as i64);
 
 global_asm!(
     // From the supervisor, on the boot stack: rdi is the boot block.
@@ -357,20 +355,15 @@ pub fn is_in_call(registers: &Registers) -> bool {
     window.contains(&registers.rip)
 }
 
-/// Whether a thread waits in an interruptible call or is about to make it, and has no result yet.
-pub fn is_in_unended_call(registers: &Registers) -> bool {
-    let is_ended = registers.rip == at(&raw const pagefault_call_end);
-    is_in_call(registers) && (!is_ended || registers.rax as i64 == INTERRUPTED)
-}
-
 /// Repeats a call that a signal interrupted which does not concern the program, or notes that the call ended after a
 /// part.
 pub fn call_again(thread: &Thread, registers: &mut Registers) {
+    let interrupted = -i64::from(crate::sys::Errno::EINTR.0);
     if registers.rip != at(&raw const pagefault_call_end) {
         return;
     }
     let raw = registers.rax as i64;
-    if raw == INTERRUPTED {
+    if raw == interrupted {
         registers.rip = at(&raw const pagefault_call_reclaim);
     } else if raw > 0 {
         thread.is_cut.set(true);

@@ -1,7 +1,7 @@
 //! The kernel's signal frame on a stack, in the layout of x86-64 Linux.
 
 use crate::memory::Request;
-use pagefault_control::{RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE, WATCH_VALUE};
+use pagefault_control::{RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
 
 /// The registers of interrupted code (the kernel's `struct sigcontext_64`).
 #[repr(C)]
@@ -99,6 +99,8 @@ impl Info {
 
     /// What the supervisor asks for.
     pub fn request(&self) -> Option<Request> {
+        /// `SI_QUEUE`.
+        const QUEUED: i32 = -1;
         if self.signal != RECLAIM_SIGNAL || self.code != QUEUED {
             return None;
         }
@@ -108,15 +110,7 @@ impl Info {
             _ => None,
         }
     }
-
-    /// Whether a thread asks its tracer to watch it.
-    pub fn asks_to_watch(&self) -> bool {
-        self.signal == RECLAIM_SIGNAL && self.code == QUEUED && self.fields[1] == WATCH_VALUE
-    }
 }
-
-/// `SI_QUEUE`.
-pub const QUEUED: i32 = -1;
 
 /// The whole frame (`struct rt_sigframe`), without the floating-point state, which lies above.
 #[repr(C)]

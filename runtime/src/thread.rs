@@ -5,7 +5,6 @@
 //! any program uses, points to the block (`site`). The stack is the thread's alternate signal stack,
 //! so the runtime never uses the program's stacks.
 
-use crate::call::tracees::Awaited;
 use crate::frame::{AltStack, Context, Info};
 use crate::lock::Mutex;
 use crate::member::{Child, Member};
@@ -79,8 +78,6 @@ pub struct Thread {
     pub entered: Cell<*const Context>,
     /// A fault that the tracer sees before the program does.
     pub shown: Cell<Option<Info>>,
-    /// What its waits and the handler of `SIGCHLD` tell each other.
-    pub tracees: Awaited,
     /// The progress of its current fault, for events.
     pub under: Cell<Under>,
     /// The thread's seccomp filters.
@@ -174,7 +171,6 @@ impl Thread {
             presence: Presence::default(),
             entered: Cell::new(null()),
             shown: Cell::new(None),
-            tracees: Awaited::default(),
             under: Cell::new(Under::NoFault),
             seccomp: seccomp::State::default(),
             site: site::State::new(block as u64),

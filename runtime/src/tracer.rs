@@ -34,12 +34,6 @@ pub fn is_process_traced(process: u32) -> bool {
     number_of(process, TRACER) != Some(0)
 }
 
-/// The process and the thread that trace the calling thread, if they are managed.
-pub fn of_this_thread() -> Option<(u32, u32)> {
-    let thread = number_in(c"/proc/thread-self/status", TRACER).filter(|tracer| *tracer > 0)?;
-    slot_of(thread).map(|(process, _)| (process, thread))
-}
-
 /// Whether the program is not to be shown a signal that a tracee of this process stopped with.
 pub fn is_hidden(tracee: u32, info: &Info) -> bool {
     let is_fault = info.signal == FAULT as i32 && info.code > 0 && info.errno != MARK;
@@ -61,7 +55,9 @@ pub fn show(thread: &Thread, context: &mut Context, info: &Info) -> bool {
     if info.signal != FAULT as i32 || process::is_runtime(context.registers.rip) {
         return false;
     }
-    if of_this_thread().is_none() {
+    // The process's own file would tell who traces its first thread.
+    let tracer = number_in(c"/proc/thread-self/status", TRACER).filter(|tracer| *tracer > 0);
+    if tracer.and_then(slot_of).is_none() {
         return false;
     }
     thread.shown.set(Some(*info));

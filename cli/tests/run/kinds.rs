@@ -159,12 +159,6 @@ fn a_program_makes_the_first_process_of_a_namespace() {
     compare("namespaces", "4M");
 }
 
-/// A tracer that reads from a pipe, or handles `SIGCHLD`: its tracee's calls neither wait for it nor show.
-#[test]
-fn a_tracer_need_not_wait_for_what_is_not_the_program_s() {
-    compare("not_waiting", "16M");
-}
-
 /// A call that several things forbid has the kernel's error, and `clone3` reads process IDs from an evicted page.
 #[test]
 fn a_call_fails_as_the_kernel_s() {

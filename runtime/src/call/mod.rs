@@ -38,7 +38,6 @@ mod signal;
 mod stop;
 pub mod thread;
 mod trace;
-pub mod tracees;
 mod vsyscall;
 mod wait;
 

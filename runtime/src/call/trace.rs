@@ -6,7 +6,6 @@
 
 use super::passed::Vectors;
 use super::stop::{Settled, Stop};
-use super::tracees;
 use super::{Call, Outcome};
 use crate::frame::Info;
 use crate::memory::outside::Other;
@@ -83,14 +82,8 @@ impl Resumed {
 impl Call<'_> {
     pub(super) fn trace(&mut self) -> Outcome {
         match self.number {
-            nr::__NR_wait4 => {
-                let thread = self.thread;
-                thread.tracees.during(|| self.wait(1, Self::stop_of_status))
-            }
-            nr::__NR_waitid => {
-                let thread = self.thread;
-                thread.tracees.during(|| self.wait(2, Self::stop_of_info))
-            }
+            nr::__NR_wait4 => self.wait(1, Self::stop_of_status),
+            nr::__NR_waitid => self.wait(2, Self::stop_of_info),
             _ => self.ptrace(),
         }
     }
@@ -118,7 +111,6 @@ impl Call<'_> {
                 if let Some(other) = Other::of(tracee as u32) {
                     other.prepare(self.thread.member());
                 }
-                tracees::watch();
                 self.pass()
             }
             ptrace::PTRACE_GETSIGINFO => self.signal_of_stop(),
@@ -126,9 +118,7 @@ impl Call<'_> {
             ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => Outcome::Raw(0),
             ptrace::PTRACE_TRACEME => {
                 memory::serve::add();
-                let traced = self.pass();
-                tracees::tell_tracer();
-                traced
+                self.pass()
             }
             _ => self.pass(),
         }
@@ -417,11 +407,11 @@ impl Call<'_> {
 }
 
 /// The signals that a tracee's runtime may be meant by.
-pub(super) const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
+const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
     /// Whether the signal is for the tracee's runtime: a system call, a reclaim request, or a fault.
-    pub(super) fn is_for_runtime(&self) -> bool {
+    fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
         if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
@@ -443,20 +433,20 @@ impl Stop {
     }
 
     /// Takes the report of the stop, which a look has left.
-    pub(super) fn take(&self) {
+    fn take(&self) {
         let options = nr::WUNTRACED | nr::WNOHANG | nr::__WALL;
         let args = [self.tracee.into(), 0, options.into(), 0];
         // SAFETY: without a place for it, no status is written.
         let _ = unsafe { sys::call(nr::__NR_wait4, args) };
     }
 
-    pub(super) fn go_on(&self) {
+    fn go_on(&self) {
         let args = self.request(Resumed::request_for(self.tracee), self.signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
     }
 
-    pub(super) fn request(&self, request: u32, data: u64) -> [u64; 4] {
+    fn request(&self, request: u32, data: u64) -> [u64; 4] {
         [request.into(), self.tracee.into(), 0, data]
     }
 }

@@ -1,7 +1,6 @@
 //! The program's action for each signal.
 
 use super::{ALL, Set, arrive};
-use crate::call::tracees;
 use crate::lock::Mutex;
 use crate::sys::{self, Errno, Result};
 use linux_raw_sys::general as nr;
@@ -140,9 +139,7 @@ impl Actions {
         // more what the program wants.
         self.while_closed(|actions| {
             for signal in 1..=SIGNALS as i32 {
-                let is_taken = Set::NEEDED.contains(signal)
-                    || signal == tracees::CHILD as i32 && tracees::are_watched();
-                if is_taken && actions[signal as usize - 1].handler == IGNORE {
+                if Set::NEEDED.contains(signal) && actions[signal as usize - 1].handler == IGNORE {
                     arrive::ignore(signal);
                 }
             }

@@ -3,14 +3,13 @@
 use super::action::{Action, IGNORE};
 use super::restart::{self, Faulted};
 use super::{ALL, Set, deliver, deliver_default_at_once, shut_out};
-use crate::call::{Manner, tracees};
+use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
-use crate::frame::{Context, Info, QUEUED};
+use crate::frame::{Context, Info};
 use crate::thread::Thread;
 use crate::{call, launcher, memory, process, site, sys, tracer};
 use core::ptr::null;
 use linux_raw_sys::general as nr;
-use pagefault_control::{RECLAIM_SIGNAL, WATCH_VALUE};
 
 /// `struct sigaction` for the kernel.
 #[repr(C)]
@@ -58,9 +57,6 @@ pub fn settle(signal: i32, action: &Action) {
     if Set::NEEDED.contains(signal) {
         return;
     }
-    if signal == tracees::CHILD as i32 && tracees::are_watched() {
-        return handle_children(action.handler, action.flags as u32);
-    }
     // The kernel itself obeys these flags.
     let kept = (action.flags as u32) & (nr::SA_NOCLDSTOP | nr::SA_NOCLDWAIT);
     let dumps_core =
@@ -73,32 +69,6 @@ pub fn settle(signal: i32, action: &Action) {
     } else {
         set(signal, action.handler, kept, Mask::Nothing);
     }
-}
-
-/// Handles `SIGCHLD` from now on, whatever the program does with it.
-pub fn watch_children() {
-    let found = kernel_action(tracees::CHILD as i32);
-    handle_children(found.handler, found.flags as u32);
-}
-
-/// Handles `SIGCHLD`: of stops as well, and where the program does not ask for zombies, none remain.
-fn handle_children(handler: u64, flags: u32) {
-    let kept = match handler {
-        IGNORE => nr::SA_NOCLDWAIT,
-        _ => flags & nr::SA_NOCLDWAIT,
-    };
-    let flags = OURS | nr::SA_RESTART | kept;
-    let ours = entry::pagefault_on_signal as *const () as u64;
-    set(tracees::CHILD as i32, ours, flags, Mask::Everything);
-}
-
-/// Asks a tracer to watch its tracees.
-pub fn ask_to_watch(process: u32, thread: u32) {
-    let mut info = Info::new(RECLAIM_SIGNAL, QUEUED);
-    info.fields[1] = WATCH_VALUE;
-    let args = [process.into(), thread.into(), info.signal as u64, (&raw const info) as u64];
-    // SAFETY: a signal to a managed process, whose runtime handles it. One that has ended needs none.
-    let _ = unsafe { sys::call(nr::__NR_rt_tgsigqueueinfo, args) };
 }
 
 /// Makes the kernel ignore a signal.
@@ -145,15 +115,11 @@ pub fn tell_of_parent(handler: extern "C" fn(i32, *const Info, *mut Context)) {
 
 /// The kernel's current action for a signal.
 pub fn kernel_handler(signal: i32) -> u64 {
-    kernel_action(signal).handler
-}
-
-fn kernel_action(signal: i32) -> KernelAction {
     let mut action = KernelAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     let args = [signal as u64, 0, (&raw mut action) as u64, 8];
     // SAFETY: the place for the answer is valid.
     let _ = unsafe { sys::call(nr::__NR_rt_sigaction, args) };
-    action
+    action.handler
 }
 
 /// A system call of the program's.
@@ -325,49 +291,6 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         on_reclaim_request(thread, context, request);
         return interrupted;
     }
-    if info.asks_to_watch() {
-        tracees::begin(thread, &context.registers);
-        go_on_after(thread, context);
-        return interrupted;
-    }
-    if info.signal == tracees::CHILD as i32 && tracees::are_watched() {
-        return on_child(thread, info, context, interrupted);
-    }
-    on_program_s(thread, info, context, interrupted)
-}
-
-/// A `SIGCHLD` in a process that traces.
-fn on_child(
-    thread: &Thread,
-    info: &Info,
-    context: &mut Context,
-    interrupted: Interrupted,
-) -> Interrupted {
-    let action = thread.member().signals().action(info.signal);
-    match tracees::on_signal(thread, info, &action, &context.registers) {
-        Some(told) => on_program_s(thread, &told, context, interrupted),
-        None => {
-            go_on_after(thread, context);
-            interrupted
-        }
-    }
-}
-
-/// Lets the interrupted code go on after a signal that is none of the program's.
-fn go_on_after(thread: &Thread, context: &mut Context) {
-    if entry::is_in_call(&context.registers) {
-        entry::call_again(thread, &mut context.registers);
-    }
-}
-
-/// A signal of the program's.
-fn on_program_s(
-    thread: &Thread,
-    info: &Info,
-    context: &mut Context,
-    interrupted: Interrupted,
-) -> Interrupted {
-    let is_ours = matches!(interrupted, Interrupted::Runtime);
     let blocked = thread.waiting_mask.get().unwrap_or(thread.virtual_mask.get());
     let action = thread.member().signals().action(info.signal);
     if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending())

@@ -25,8 +25,7 @@ mod restart;
 mod resume;
 
 pub use arrive::{
-    ask_to_watch, install, kernel_handler, on_absence, on_call, on_fault, on_signal,
-    tell_of_parent, watch_children,
+    install, kernel_handler, on_absence, on_call, on_fault, on_signal, tell_of_parent,
 };
 pub use deliver::{
     deliver, deliver_default, deliver_default_at_once, deliver_fault, is_on as is_on_stack,
