@@ -22,7 +22,9 @@ const PATIENCE: u64 = 20_000_000_000;
 /// How long it waits for a server that did not answer the last time: a stopped thread may hold what it needs.
 const LITTLE: u64 = 50_000_000;
 /// How long it waits until a process has started its server.
-const START: u64 = 2_000_000_000;
+const START: u64 = 10_000_000_000;
+/// When to ask for it again, in nanoseconds.
+const AGAIN: u64 = 20_000_000;
 /// How long between two checks, in nanoseconds.
 const PAUSE: u64 = 5_000_000;
 
@@ -94,9 +96,14 @@ impl Other {
         if is_served(slot) {
             return true;
         }
-        supervisor::ask_for_server(member, self.owner);
         let begin = process::now();
+        let mut next = 0;
         while !is_served(slot) && process::now() - begin < START {
+            // The host keeps one signal of a kind: a reclaim request that waits already takes this one's place.
+            if process::now() >= next {
+                supervisor::ask_for_server(member, self.owner);
+                next = process::now() + AGAIN;
+            }
             rest(|| sys::sleep(PAUSE / 5));
         }
         is_served(slot)
