@@ -68,15 +68,25 @@ impl Drop for Quiescent<'_> {
     }
 }
 
-/// Runs work of the manager in a thread that may be quiescent: in a handler that interrupts its call.
-pub fn back_for<R>(thread: &Thread, what: impl FnOnce() -> R) -> R {
+/// A thread that may be quiescent is not until this is dropped.
+pub struct Back<'a>(Option<&'a Thread>);
+
+/// Begins work of the manager in a thread that may be quiescent: in a handler that interrupts its call, or where
+/// the call's preparation meets an absent page.
+pub fn back(thread: &Thread) -> Back<'_> {
     if !thread.presence.is_quiescent() {
-        return what();
+        return Back(None);
     }
     come_back(thread);
-    let result = what();
-    thread.presence.is_quiescent.store(true, Release);
-    result
+    Back(Some(thread))
+}
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0 {
+            thread.presence.is_quiescent.store(true, Release);
+        }
+    }
 }
 
 /// Ends being quiescent, once no other thread is alone in a section.

@@ -51,6 +51,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     events::begin_fault();
     let mut room = Room::new();
     let thread = Thread::current();
+    let _back = quiescence::back(thread);
     let answer = loop {
         let gate = GATE.read();
         if passive::is_passive() {

@@ -90,7 +90,8 @@ pub fn obey_requests() {
     let asked = ASKED.swap(0, Relaxed);
     // A request comes while the thread waits in a call, too. A thread that is alone in the manager must not find a server
     // beside it.
-    quiescence::back_for(Thread::current(), || obey(asked));
+    let _back = quiescence::back(Thread::current());
+    obey(asked);
 }
 
 fn obey(asked: u32) {
