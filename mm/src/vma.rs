@@ -324,8 +324,11 @@ impl<M: Machine> Vma<M> {
     /// Whether the families of anonymous pages of two neighbours permit one region.
     ///
     /// A region without pages joins any that was not forked; two regions with pages must share one
-    /// family.
+    /// family. A shared region has no anonymous pages: guards gave it its family, so that a fork copies them.
     pub(crate) fn joins_anon(&self, next: &Self) -> bool {
+        if self.has(VmaFlags::SHARED) {
+            return true;
+        }
         match (self.written_family(), next.written_family()) {
             (None, None) => true,
             (Some(_), None) => self.ancestors.is_empty(),

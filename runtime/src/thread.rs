@@ -284,7 +284,7 @@ impl Thread {
         self.holds_of_others(|_| false)
     }
 
-    /// Whether every other thread in this memory is away.
+    /// Whether every other thread in this memory is quiescent.
     pub fn are_others_quiescent(&self) -> bool {
         self.holds_of_others(|other| other.presence.is_quiescent())
     }

@@ -29,7 +29,7 @@ pub struct Trace {
     text: String,
     /// The file.
     at: u64,
-    /// Whether the next event needs a comma in launcher.
+    /// Whether the next event needs a comma in front.
     follows: bool,
     /// The start of the run.
     begin: u64,

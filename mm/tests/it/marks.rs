@@ -78,6 +78,10 @@ fn guards_of_untouched_and_of_shared_memory_are_forked() {
             assert_eq!(world.load_byte(mm, 0, at(page + 1)), Ok(0));
         }
     }
+    // A new mapping in the guard's place continues the shared region, in a child too.
+    child.mm().mmap(&MapRequest { length: PAGE, ..request }).unwrap();
+    assert_eq!(world.load_byte(child.mm(), 0, at(4)), Ok(0));
+    assert_eq!(regions(child.mm()).len(), 2);
     file.truncate(0).unwrap();
     world.check();
 }

@@ -99,7 +99,7 @@ impl Call<'_> {
 
     /// Makes the call itself, which stores only to pinned pages.
     fn call_quiescent(&self, args: &[u64; 6]) -> i64 {
-        let _away = quiescence::leave(self.thread);
+        let _quiescent = quiescence::leave(self.thread);
         self.call(args)
     }
 
@@ -114,10 +114,10 @@ impl Call<'_> {
 
     /// Whether to try the call with its pages as they are: it changes nothing if one is absent. A
     /// call that waits for long and then stores gets its pages pinned, so that its thread can count
-    /// as away.
+    /// as quiescent.
     fn is_tried_unpinned(&self) -> bool {
-        let is_long_away = self.number == nr::__NR_poll && thread::was_one_of_many();
-        self.has(Traits::REPEATABLE) && !is_long_away
+        let is_long_quiescent = self.number == nr::__NR_poll && thread::was_one_of_many();
+        self.has(Traits::REPEATABLE) && !is_long_quiescent
     }
 
     pub(super) fn make_with_pins(&self, args: &[u64; 6]) -> i64 {
