@@ -29,20 +29,21 @@ fn access_prevention_where_the_processor_offers_it() {
 /// mapped.
 #[test]
 fn causes_of_signals() {
-    let directory = built("causes");
-    let host = Command::new(directory.path().join("causes")).output().unwrap();
-    assert!(host.status.success(), "{host:?}");
-    let Some(ended) = boot(directory.path(), &["/causes"], |_| ()) else { return };
-    expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
+    prints_as_on_the_host("causes");
 }
 
 /// What a call could not move is moved by the next one.
 #[test]
 fn calls_that_stop_halfway() {
-    let directory = built("partway");
-    let host = Command::new(directory.path().join("partway")).output().unwrap();
+    prints_as_on_the_host("partway");
+}
+
+/// Runs a program on the host and on the PC, and compares what it prints.
+fn prints_as_on_the_host(name: &str) {
+    let directory = built(name);
+    let host = Command::new(directory.path().join(name)).output().unwrap();
     assert!(host.status.success(), "{host:?}");
-    let Some(ended) = boot(directory.path(), &["/partway"], |_| ()) else { return };
+    let Some(ended) = boot(directory.path(), &[&format!("/{name}")], |_| ()) else { return };
     expect(&ended, 0, &String::from_utf8_lossy(&host.stdout));
 }
 

@@ -36,7 +36,6 @@ pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
     slot.word.store(ask::ASKED, Release);
     member.enrol();
     send(member, Message::Exec { slot: member.slot() });
-    yield_while(|| slot.word.load(Acquire) == ask::ASKED);
     let answer = loop {
         match slot.word.load(Acquire) {
             ask::SEIZED => break Answer::Seized,
@@ -51,18 +50,6 @@ pub fn ask(control: &Control, member: &Member, mask: u64) -> Answer {
     };
     set_tracer(0);
     answer
-}
-
-/// Yields the processor for as long as an answer usually takes: on an idle machine, a sleep and the wakeup after it
-/// take longer.
-fn yield_while(waits: impl Fn() -> bool) {
-    /// In nanoseconds.
-    const USUAL: u64 = 100_000;
-    let end = process::now() + USUAL;
-    while waits() && process::now() < end {
-        // SAFETY: it changes no memory.
-        let _ = unsafe { sys::call(nr::__NR_sched_yield, []) };
-    }
 }
 
 /// Tells the supervisor that the exec failed.

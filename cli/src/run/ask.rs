@@ -3,7 +3,7 @@
 
 use super::inherited::Inherited;
 use super::launcher::Shared;
-use super::limits::Limits;
+use super::limits::{Limits, raise_fully};
 use super::supervisor::is_hung_up;
 use pagefault_control::{Message, Slot, ask};
 use rustix::event::Timespec;
@@ -196,12 +196,7 @@ fn free_address_space(resource: Resource, below: &[AtomicU64; 2]) {
     for (limit, word) in [own.current, own.maximum].into_iter().zip(below) {
         word.store(!limit.unwrap_or(u64::MAX), Relaxed);
     }
-    for maximum in [None, own.maximum] {
-        let raised = Rlimit { current: maximum, maximum };
-        if rustix::process::setrlimit(resource, raised).is_ok() {
-            break;
-        }
-    }
+    raise_fully(resource, own);
 }
 
 /// Duplicates a descriptor to the highest free number, without close-on-exec.

@@ -51,8 +51,8 @@ impl Limits {
     }
 }
 
-/// Raises a soft limit to the highest value that we may set.
-fn raise_fully(resource: Resource, own: Rlimit) {
+/// Raises a limit to the highest value that we may set.
+pub fn raise_fully(resource: Resource, own: Rlimit) {
     for maximum in [None, own.maximum] {
         if setrlimit(resource, Rlimit { current: maximum, maximum }).is_ok() {
             break;

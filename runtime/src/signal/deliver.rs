@@ -75,7 +75,7 @@ fn deliver_default_in(context: &mut Context, info: &Info) {
     if memory::dump::prepare(info.signal) == Dump::Complete {
         dump_in(context, info);
     }
-    deliver_default(info);
+    deliver_default_at_once(info);
 }
 
 /// Dumps core by a signal that waits until the interrupted code goes on.
