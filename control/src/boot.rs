@@ -11,7 +11,7 @@ pub struct Boot {
     pub magic: u64,
     /// Where the control memory is mapped; 0 until the runtime has mapped it.
     pub control: u64,
-    /// The length of that memory in bytes; 0 for none.
+    /// The length of that memory in bytes, as far as each process may have it mapped all the time; 0 for none.
     pub control_len: u64,
     /// The descriptor of the control memory.
     pub control_fd: i32,
@@ -49,6 +49,8 @@ pub struct Boot {
     pub constants_start: u64,
     /// Its length.
     pub constants_len: u64,
+    /// Where the image is relocated and its constants are protected before it is loaded.
+    pub prepared: u64,
 }
 
 impl Boot {

@@ -45,6 +45,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How system calls enter the runtime.
     pub calls: Calls,
+    /// The addresses that a process reserves at once for its tables, in bytes; 0 where the host counts them as memory.
+    pub room_bytes: u64,
     /// The swap areas in the order in which they fill; at most [`MOST_AREAS`].
     pub swap: Vec<SwapSpec>,
 }
@@ -107,6 +109,7 @@ pub(crate) struct Shared {
     delivery: AtomicU64,
     /// 0 rewritten, 1 trapped.
     calls: AtomicU64,
+    room_bytes: AtomicU64,
     areas: AtomicU64,
     swap: [SharedSwap; MOST_AREAS],
 }
@@ -131,6 +134,10 @@ impl Shared {
 
     pub(crate) fn calls(&self) -> Calls {
         if self.calls.load(Relaxed) == 0 { Calls::Rewritten } else { Calls::Trapped }
+    }
+
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.room_bytes.load(Relaxed)
     }
 
     pub(crate) fn set_limit(&self, bytes: u64) {
@@ -181,6 +188,7 @@ impl Shared {
         self.most_bytes.store(config.most_bytes, Relaxed);
         self.delivery.store(config.delivery as u64, Relaxed);
         self.calls.store(config.calls as u64, Relaxed);
+        self.room_bytes.store(config.room_bytes, Relaxed);
         self.areas.store(config.swap.len() as u64, Relaxed);
         self.swap.iter().zip(&config.swap).try_for_each(|(shared, spec)| shared.store(spec))
     }
@@ -193,6 +201,7 @@ impl Shared {
             most_bytes: self.most_bytes(),
             delivery: self.delivery()?,
             calls: self.calls(),
+            room_bytes: self.room_bytes(),
             swap,
         })
     }

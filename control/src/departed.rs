@@ -205,6 +205,7 @@ mod tests {
             most_bytes: 8 << 20,
             delivery: Delivery::Inline,
             calls: Calls::Rewritten,
+            room_bytes: 0,
             swap: vec![ram.clone(), ram, SwapSpec { storage: file, bytes: None, pages: 130 }],
         };
         let (file, control) = Control::create(config.plan()).unwrap();

@@ -138,6 +138,11 @@ impl Control {
         self.config.calls()
     }
 
+    /// The addresses that a process reserves at once for its tables, in bytes.
+    pub fn room_bytes(&self) -> u64 {
+        self.config.room_bytes()
+    }
+
     /// The frames that the tree may be charged now: each machine's resident overhead counts too.
     pub fn frames(&self) -> u64 {
         (self.limit_bytes() / PAGE).saturating_sub(OVERHEAD)

@@ -185,6 +185,7 @@ mod tests {
             most_bytes: 456 << 20,
             delivery: Delivery::Threads,
             calls: Calls::Trapped,
+            room_bytes: 1 << 30,
             swap: vec![
                 SwapSpec { storage: Storage::Ram, bytes: None, pages: 0 },
                 SwapSpec { storage: file, bytes: Some(5 << 30), pages: 77 },

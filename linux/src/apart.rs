@@ -4,6 +4,7 @@
 //! it is still free. The host would put a new mapping of ours into just such a gap. So ours go to a
 //! part of the address space that the host uses last.
 
+use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use rustix::io::Errno;
@@ -12,7 +13,9 @@ use rustix::io::Errno;
 /// addresses of sanitizers and collectors. ThreadSanitizer refuses to run if anything but its own
 /// heap lies between `0x6800_0000_0000` and the first of these.
 const START: u64 = 0x7e80_0000_0000;
-const END: u64 = 0x7ef0_0000_0000;
+const END: u64 = 0x7ee0_0000_0000;
+/// Where else ours may be: the runtime of `pagefault run`.
+pub const IMAGES: Range<u64> = END..0x7ef0_0000_0000;
 /// The first address is chosen among this many pages: the rest holds the tables of a large limit.
 const CHOICES: u64 = 1 << 25;
 

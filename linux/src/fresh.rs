@@ -20,7 +20,7 @@ pub(crate) struct Zeros(Reservation);
 
 impl Zeros {
     pub fn new() -> Result<Self, ReserveError> {
-        Reservation::new(RUN * PAGE).map(Self)
+        Reservation::own(RUN * PAGE).map(Self)
     }
 }
 

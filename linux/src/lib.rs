@@ -104,6 +104,7 @@ mod place;
 pub mod probe;
 mod quota;
 mod reserve;
+pub mod room;
 #[cfg(feature = "std")]
 pub mod runtime;
 pub mod space;

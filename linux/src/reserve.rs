@@ -4,8 +4,8 @@
 //! Nothing here uses an allocator, so fault handlers may use it. Tables sized by a limit cost only
 //! addresses until they are used.
 
-use crate::apart;
 use crate::host::PAGE;
+use crate::{apart, room};
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
@@ -62,16 +62,16 @@ impl Reservation {
         Ok(reservation)
     }
 
-    /// Reserves memory for bookkeeping, which a core dump of the program omits.
-    fn own(len: usize) -> Result<Self, ReserveError> {
+    /// Reserves memory of the manager's, which a core dump of the program omits.
+    pub fn own(len: usize) -> Result<Self, ReserveError> {
         let bytes = len.max(1).checked_next_multiple_of(PAGE).ok_or(ReserveError::TOO_LONG)?;
-        match room::take(bytes) {
+        match room::take(bytes, PAGE) {
             Some(start) => Ok(Self { start, len: bytes }),
             None => Self::undumped(bytes),
         }
     }
 
-    fn undumped(len: usize) -> Result<Self, ReserveError> {
+    pub fn undumped(len: usize) -> Result<Self, ReserveError> {
         let reservation = Self::new(len)?;
         reservation.advise(Advice::LinuxDontDump);
         Ok(reservation)
@@ -101,7 +101,7 @@ impl Reservation {
     }
 
     /// Leaves the memory mapped for ever.
-    fn leak(self) -> *mut u8 {
+    pub fn leak(self) -> *mut u8 {
         let start = self.start();
         core::mem::forget(self);
         start
@@ -112,45 +112,6 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and nothing outlives its owner.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
-
-/// Mappings that small tables share: a manager has thirty, and each mapping of its own would cost three
-/// calls at the start and one more at the end.
-mod room {
-    use super::{AtomicU64, NonNull, PAGE, Reservation};
-    use core::sync::atomic::Ordering::Relaxed;
-
-    /// The length of a mapping.
-    const ROOM: usize = 2 << 20;
-    /// Longer tables have mappings of their own.
-    const LONGEST: usize = ROOM / 2;
-    /// In [`LEFT`]: the bits of a number of pages. The number of the first page is above them.
-    const COUNT: u32 = 16;
-
-    /// What is left of the current mapping: its first page and the number of pages.
-    static LEFT: AtomicU64 = AtomicU64::new(0);
-
-    /// Takes a range of whole pages. `None`: it is too long, or there are no addresses.
-    pub fn take(bytes: usize) -> Option<NonNull<u8>> {
-        if bytes > LONGEST {
-            return None;
-        }
-        let pages = (bytes / PAGE) as u64;
-        let without = |left: u64| {
-            let count = left & ((1 << COUNT) - 1);
-            (count >= pages).then(|| left - pages + (pages << COUNT))
-        };
-        let page = |left: u64| NonNull::new(((left >> COUNT) as usize * PAGE) as *mut u8);
-        if let Ok(before) = LEFT.fetch_update(Relaxed, Relaxed, without) {
-            return page(before);
-        }
-        let new = Reservation::undumped(ROOM).ok()?;
-        let left = new.address() / PAGE as u64 * (1 << COUNT) + (ROOM / PAGE) as u64;
-        // What another thread may put there meanwhile is lost: addresses, no memory.
-        LEFT.store(without(left)?, Relaxed);
-        new.leak();
-        page(left)
     }
 }
 

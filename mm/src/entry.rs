@@ -43,7 +43,7 @@ impl<M: Machine> Manager<M> {
     ) -> Verdict {
         let verdict = self.decide(mm, fault, exceptions);
         if verdict != Verdict::Resume {
-            self.stats.refused.add(&*self.machine, 1);
+            self.stats.of(&*self.machine).refused.add(&*self.machine, 1);
             self.observe(|| crate::event::Event::Refused {
                 space: mm.map_or(0, |mm| mm.id),
                 address: fault.address,

@@ -54,8 +54,8 @@ impl<M: Machine> Manager<M> {
     /// Counts pages that were brought ahead as used.
     pub(crate) fn count_used(&self, ahead: Ahead, pages: u32) {
         let counter = match ahead {
-            Ahead::Swapped => &self.stats.read_ahead_used,
-            Ahead::Fresh => &self.stats.populated_ahead_used,
+            Ahead::Swapped => &self.stats.of(&*self.machine).read_ahead_used,
+            Ahead::Fresh => &self.stats.of(&*self.machine).populated_ahead_used,
         };
         counter.add(&*self.machine, pages.into());
         self.guesses.of(ahead).note(pages as i32);
@@ -67,8 +67,8 @@ impl<M: Machine> Manager<M> {
     pub(crate) fn note_eviction(&self, page: &Page) {
         let Some(ahead) = take_guess(&*self.machine, page) else { return };
         let counter = match ahead {
-            Ahead::Swapped => &self.stats.read_ahead_wasted,
-            Ahead::Fresh => &self.stats.populated_ahead_wasted,
+            Ahead::Swapped => &self.stats.of(&*self.machine).read_ahead_wasted,
+            Ahead::Fresh => &self.stats.of(&*self.machine).populated_ahead_wasted,
         };
         counter.add(&*self.machine, 1);
         self.guesses.of(ahead).note(-1);

@@ -33,7 +33,7 @@ impl<M: Machine> Manager<M> {
         page.set_owner(Owner::None, 0);
         self.machine.free(frame);
         // Counted afterwards: a thread that sees the count finds the frame.
-        self.stats.freed.add(&*self.machine, 1);
+        self.stats.of(&*self.machine).freed.add(&*self.machine, 1);
     }
 
     /// Locks a page, waiting while another thread has it. The caller has a reference, and is

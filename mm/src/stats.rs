@@ -16,10 +16,17 @@ pub(crate) struct Counter([Shard; SHARDS]);
 #[repr(align(64))]
 struct Shard(AtomicU64);
 
+/// The shard that the calling context adds to.
+#[inline]
+fn mine(machine: &impl Machine) -> usize {
+    // A sole context need not ask for its number.
+    if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS }
+}
+
 impl Counter {
     #[inline]
     pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
-        self.mine(machine).add_by(machine, n, Ordering::Relaxed);
+        self.0[mine(machine)].0.add_by(machine, n, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -31,15 +38,7 @@ impl Counter {
     /// Like [`add`](Self::add), but sequentially consistent.
     #[inline]
     pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
-        self.mine(machine).add_by(machine, n, Ordering::SeqCst);
-    }
-
-    /// The shard that the calling context adds to.
-    #[inline]
-    fn mine(&self, machine: &impl Machine) -> &AtomicU64 {
-        // A sole context need not ask for its number.
-        let number = if machine.is_sole() { 0 } else { machine.context().0 as usize % SHARDS };
-        &self.0[number].0
+        self.0[mine(machine)].0.add_by(machine, n, Ordering::SeqCst);
     }
 
     /// Like [`read`](Self::read), but sequentially consistent.
@@ -48,12 +47,41 @@ impl Counter {
     }
 }
 
+/// One shard of an event counter.
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
+        self.0.add_by(machine, n, Ordering::Relaxed);
+    }
+}
+
+/// The live event counters of a manager.
+#[derive(Default)]
+pub(crate) struct Stats([Row; SHARDS]);
+
+impl Stats {
+    /// The shard that the calling context adds to.
+    #[inline]
+    pub(crate) fn of(&self, machine: &impl Machine) -> &Row {
+        &self.0[mine(machine)]
+    }
+
+    /// The events of a kind so far.
+    pub(crate) fn sum(&self, count: impl Fn(&Row) -> &Count) -> u64 {
+        self.0.iter().map(|row| count(row).0.load(Ordering::Relaxed)).sum()
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// The live counters of a manager.
+        /// The event counters of one shard. They lie side by side: a fault adds to three or four of them.
         #[derive(Default)]
-        pub(crate) struct Stats {
-            $(pub(crate) $name: Counter,)+
+        #[repr(align(64))]
+        pub(crate) struct Row {
+            $(pub(crate) $name: Count,)+
         }
 
         /// The work of a manager so far.
@@ -64,7 +92,7 @@ macro_rules! counters {
 
         impl Stats {
             pub(crate) fn read(&self) -> Counters {
-                Counters { $($name: self.$name.read(),)+ }
+                Counters { $($name: self.sum(|row| &row.$name),)+ }
             }
         }
 
@@ -146,7 +174,7 @@ counters! {
     io_errors,
 }
 
-impl Stats {
+impl Row {
     pub(crate) fn corrected(&self, machine: &impl Machine, correction: Correction, weight: Weight) {
         let counter = match correction {
             Correction::Anonymous => &self.anonymous,

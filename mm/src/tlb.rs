@@ -104,7 +104,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         manager.machine.flush(&self.mm.space, &self.stale);
         let pages = self.stale.iter().map(|stale| stale.address);
         self.mm.pending.flushed(core::mem::take(&mut self.noted), pages, &*manager.machine);
-        manager.stats.flushes.add(&*manager.machine, 1);
+        manager.stats.of(&*manager.machine).flushes.add(&*manager.machine, 1);
         for frame in self.dropped.drain(..) {
             manager.put(frame);
         }

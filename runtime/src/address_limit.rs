@@ -55,6 +55,13 @@ fn virtual_limit(slot: &Slot, resource: u32) -> [u64; 2] {
     [!soft.load(Relaxed), !hard.load(Relaxed)]
 }
 
+/// Whether the host limits neither of both, so that the runtime may reserve addresses freely.
+pub fn is_unlimited() -> bool {
+    [nr::RLIMIT_AS, nr::RLIMIT_DATA]
+        .iter()
+        .all(|resource| host_limit(*resource).is_ok_and(|[soft, _]| soft == u64::MAX))
+}
+
 /// Reads and changes one of the program's limits: the soft and the hard one.
 pub fn exchange_limit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
     let Some(slot) = slot() else { return Err(Errno::ENOSYS) };

@@ -3,28 +3,29 @@
 use crate::lock::Mutex;
 use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 use dlmalloc::{Allocator, Dlmalloc};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
+use pagefault_linux::room;
 
 /// The heap as Rust's global allocator.
 pub struct Heap;
 
 static HEAP: Mutex<Dlmalloc<Host>> = Mutex::new(Dlmalloc::new_with_allocator(Host));
 
-/// The runtime's heap grows by this much: each piece is a mapping of the host's.
+/// The runtime's heap grows by this much.
 const STEP: usize = 1 << 20;
-/// So much of the first piece is in use when the program begins. The host provides it by one call, where each
-/// page would be a fault.
-const AT_START: usize = 160 << 10;
 
 /// The source of the heap's memory.
 struct Host;
 
 impl Host {
     fn alloc_pages(&self, size: usize) -> *mut u8 {
+        if let Some(start) = room::take(size, PAGE) {
+            return start.as_ptr();
+        }
         let Ok(start) = sys::map_private(size, nr::PROT_READ | nr::PROT_WRITE) else {
             return core::ptr::null_mut();
         };
@@ -34,21 +35,67 @@ impl Host {
     }
 }
 
+/// The *zone*: what is allocated before the program begins. It mostly stays for ever. So blocks lie there without
+/// gaps, are never reused, and are zero from the beginning: a table costs a page only where it is written to.
+struct Zone {
+    start: AtomicUsize,
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
+
+static ZONE: Zone =
+    Zone { start: AtomicUsize::new(0), next: AtomicUsize::new(0), end: AtomicUsize::new(0) };
+
+impl Zone {
+    const LEN: usize = 1 << 20;
+
+    /// Opens it, while there is one thread.
+    fn open(&self) {
+        let start = Host.alloc_pages(Self::LEN).addr();
+        if start != 0 {
+            self.start.store(start, Relaxed);
+            self.next.store(start, Relaxed);
+            self.end.store(start + Self::LEN, Relaxed);
+        }
+    }
+
+    /// Gives out nothing more.
+    fn close(&self) {
+        self.next.store(usize::MAX, Relaxed);
+    }
+
+    /// A zero block, if it is open and has room.
+    fn take(&self, layout: &Layout) -> Option<*mut u8> {
+        let end = self.end.load(Relaxed);
+        let after = |next: usize| {
+            let start = next.checked_next_multiple_of(layout.align())?;
+            start.checked_add(layout.size()).filter(|after| *after <= end)
+        };
+        let before = self.next.fetch_update(Relaxed, Relaxed, after).ok()?;
+        Some(before.next_multiple_of(layout.align()) as *mut u8)
+    }
+
+    fn contains(&self, pointer: *mut u8) -> bool {
+        (self.start.load(Relaxed)..self.end.load(Relaxed)).contains(&pointer.addr())
+    }
+}
+
+/// Begins the heap, while there is one thread: until [`settle`], blocks come from the zone.
+pub(crate) fn begin() {
+    ZONE.open();
+}
+
+/// Ends the start.
+pub(crate) fn settle() {
+    ZONE.close();
+}
+
 // SAFETY: each piece is a mapping of its own, zeroed, and stays until it is freed.
 unsafe impl Allocator for Host {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
-        static BEGUN: AtomicBool = AtomicBool::new(false);
         let size = size.next_multiple_of(STEP);
         let start = self.alloc_pages(size);
-        if start.is_null() {
-            return (start, 0, 0);
-        }
-        if !BEGUN.swap(true, Relaxed) {
-            // Before Linux 5.14 it is not known, and the pages come one by one.
-            // SAFETY: the pages are new, and remain zeros.
-            let _ = unsafe { sys::advise(start as usize, AT_START, nr::MADV_POPULATE_WRITE) };
-        }
-        (start, size, 0)
+        (start, if start.is_null() { 0 } else { size }, 0)
     }
 
     fn remap(&self, _: *mut u8, _: usize, _: usize, _: bool) -> *mut u8 {
@@ -110,6 +157,9 @@ unsafe impl GlobalAlloc for Heap {
         if is_large(&layout) {
             return map(layout.size());
         }
+        if let Some(block) = ZONE.take(&layout) {
+            return block;
+        }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().malloc(layout.size(), layout.align()) }
     }
@@ -117,6 +167,9 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_large(&layout) {
             return map(layout.size());
+        }
+        if let Some(block) = ZONE.take(&layout) {
+            return block;
         }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().calloc(layout.size(), layout.align()) }
@@ -128,6 +181,9 @@ unsafe impl GlobalAlloc for Heap {
             let _ = unsafe { sys::unmap(pointer.addr(), layout.size().next_multiple_of(PAGE)) };
             return;
         }
+        if ZONE.contains(pointer) {
+            return;
+        }
         // SAFETY: passed on to the caller.
         unsafe { HEAP.lock().free(pointer, layout.size(), layout.align()) }
     }
@@ -136,7 +192,7 @@ unsafe impl GlobalAlloc for Heap {
         let Ok(new) = Layout::from_size_align(size, layout.align()) else {
             return core::ptr::null_mut();
         };
-        if !is_large(&layout) && !is_large(&new) {
+        if !is_large(&layout) && !is_large(&new) && !ZONE.contains(pointer) {
             // SAFETY: passed on to the caller.
             return unsafe { HEAP.lock().realloc(pointer, layout.size(), layout.align(), size) };
         }

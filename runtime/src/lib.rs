@@ -51,6 +51,7 @@ mod memory;
 pub mod process;
 mod quiescence;
 mod seccomp;
+mod shared;
 mod signal;
 mod site;
 mod start;

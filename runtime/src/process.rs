@@ -2,7 +2,7 @@
 
 use crate::member::{Child, Member};
 use crate::thread::Thread;
-use crate::{files, memory, site, sys};
+use crate::{files, memory, shared, site, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -42,6 +42,7 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     sites_start: 0,
     constants_start: 0,
     constants_len: 0,
+    prepared: 0,
 }));
 
 /// What the supervisor told.
@@ -61,16 +62,18 @@ pub unsafe fn set_boot(boot: &Boot) -> sys::Result<()> {
     if boot.control_len == 0 {
         return Ok(());
     }
-    let prot = u64::from(nr::PROT_READ | nr::PROT_WRITE);
-    let args = [0, boot.control_len, prot, nr::MAP_SHARED.into(), boot.control_fd as u64, 0];
-    // SAFETY: a new mapping replaces nothing, and the rest is passed on to the caller.
-    unsafe { (*place).control = sys::call(nr::__NR_mmap, args)? };
+    let (control, len) = shared::begin(boot)?;
+    // SAFETY: passed on to the caller.
+    unsafe { ((*place).control, (*place).control_len) = (control, len) };
     Ok(())
 }
 
-/// Takes the right to write to constants that the supervisor had to write.
+/// Takes the right to write to constants that the loader had to relocate.
 pub fn protect_constants() {
     let boot = boot();
+    if boot.image_start == boot.prepared {
+        return;
+    }
     let args = [boot.constants_start, boot.constants_len, nr::PROT_READ.into()];
     // SAFETY: the supervisor says that nothing else is there. If the host refuses they merely stay writable.
     let _ = unsafe { sys::call(nr::__NR_mprotect, args) };

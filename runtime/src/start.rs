@@ -4,17 +4,22 @@ use crate::frame::{AltStack, Context, Frame, Info, Registers};
 use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
-use crate::{entry, file_size, files, launcher, memory, process, signal, site, sys, vdso};
-use alloc::boxed::Box;
-use linux_raw_sys::general as nr;
+use crate::{
+    address_limit, entry, file_size, files, heap, launcher, memory, process, signal, site, sys,
+    vdso,
+};
 use pagefault_control::{Boot, Control};
 use pagefault_linux::store::descriptor;
 
 /// The runtime's entry, on the boot stack, before the program begins. All signals are blocked: until its
 /// handler is installed, not even `SIGSYS` may arrive.
 pub extern "C" fn begin(boot: *const Boot) -> ! {
-    // SAFETY: the supervisor wrote the block, and there is one thread.
-    let mapped = unsafe { process::set_boot(&*boot) };
+    // SAFETY: the supervisor wrote the block.
+    let boot = unsafe { &*boot };
+    // The image may be where it is in the whole tree; the stack is at a place of its own.
+    pagefault_linux::apart::begin(boot.image_start ^ boot.program_sp);
+    // SAFETY: there is one thread.
+    let mapped = unsafe { process::set_boot(boot) };
     process::protect_constants();
     if let Err(errno) = mapped {
         process::stop_unshared(format_args!(
@@ -28,7 +33,8 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     memory::look_at_image();
     process::look_at_counter();
     vdso::begin();
-    pagefault_linux::apart::begin(process::image_start());
+    begin_room();
+    heap::begin();
     let actions = Actions::new();
     for signal in 1..=SIGNALS as i32 {
         actions.inherit(signal, signal::kernel_handler(signal));
@@ -38,48 +44,32 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
         Ok(thread) => thread,
         Err(errno) => process::stop(format_args!("no memory for a stack: error {}", errno.0)),
     };
-    let stack = match sys::map_private(FIRST_STACK, nr::PROT_READ | nr::PROT_WRITE) {
-        Ok(stack) => stack,
-        Err(errno) => process::stop(format_args!("no memory to start with: error {}", errno.0)),
-    };
-    let given = Box::into_raw(Box::new(First { stack, block: thread.stack_end() as u64 - TOP }));
-    // SAFETY: the stack was just mapped, and the boot stack is not needed any more.
-    unsafe { entry::go_on(start_memory, (stack + FIRST_STACK) as u64, given as u64) }
-}
-
-/// The stack on which the memory manager starts, large enough for tables that are built there and
-/// then moved.
-const FIRST_STACK: usize = 1 << 20;
-
-struct First {
-    stack: usize,
-    /// The initial stack pointer.
-    block: u64,
-}
-
-/// Starts the memory manager, then switches to the thread's own stack.
-extern "C" fn start_memory(given: u64) -> ! {
+    let block = thread.stack_end() as u64 - TOP;
     files::begin();
     file_size::begin();
     descriptor::with_room_for_all(|| file_size::unlimited(memory::start));
     files::begin_program();
-    // SAFETY: made by `begin`.
-    let block = unsafe { (*(given as *const First)).block };
-    // SAFETY: the block is the thread's, and this stack is not needed any more.
-    unsafe { entry::go_on(begin_on_block, block, given) }
+    heap::settle();
+    // SAFETY: the block is the thread's, and the boot stack is not needed any more.
+    unsafe { entry::go_on(begin_on_block, block, 0) }
+}
+
+/// Reserves one range for all tables, unless a limit that nobody may raise would count it against the program.
+fn begin_room() {
+    let Some(control) = process::control() else { return };
+    if control.room_bytes() > 0 && address_limit::is_unlimited() {
+        // Without it each table has a mapping of its own.
+        let _ = pagefault_linux::room::begin(control.room_bytes() as usize);
+    }
 }
 
 /// The space at the top of the block for the program's first frame.
 const TOP: u64 = 1024;
 
-/// Continues on the thread's own stack; the boot stack would be too small.
-extern "C" fn begin_on_block(given: u64) -> ! {
-    // SAFETY: made by `begin`, and used for the last time.
-    let First { stack, .. } = *unsafe { Box::from_raw(given as *mut First) };
-    // SAFETY: no code runs on it any more.
-    let _ = unsafe { sys::unmap(stack, FIRST_STACK) };
+/// Continues on the thread's own stack.
+extern "C" fn begin_on_block(_: u64) -> ! {
     let boot = process::boot();
-    // SAFETY: no more does code on the boot stack, or what loaded the runtime.
+    // SAFETY: no code runs on the boot stack any more, nor does what loaded the runtime.
     let _ = unsafe { sys::unmap(boot.stack_start as usize, boot.stack_len as usize) };
     memory::begin_threads();
     let thread = Thread::current();

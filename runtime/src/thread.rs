@@ -24,6 +24,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
 use pagefault_calls::Area;
+use pagefault_linux::room;
 
 /// The length and alignment of a block.
 pub const BLOCK: usize = 256 << 10;
@@ -543,6 +544,18 @@ pub fn leave_others(own: &Thread) {
 
 /// Maps an aligned block, with a guard page below the stack.
 fn map_block() -> Result<usize, Errno> {
+    let block = match room::take(BLOCK, BLOCK) {
+        Some(block) => block.as_ptr() as usize,
+        None => map_apart()?,
+    };
+    let guard = [(block + STATE) as u64, GUARD as u64, nr::PROT_NONE.into()];
+    // SAFETY: the block was just made.
+    unsafe { sys::call(nr::__NR_mprotect, guard)? };
+    Ok(block)
+}
+
+/// Maps an aligned block by itself.
+fn map_apart() -> Result<usize, Errno> {
     let start = sys::map_private(2 * BLOCK, nr::PROT_READ | nr::PROT_WRITE)?;
     let block = start.next_multiple_of(BLOCK);
     // SAFETY: the mapping was just made, and the cut-off parts are not part of the block.
@@ -551,8 +564,6 @@ fn map_block() -> Result<usize, Errno> {
             sys::unmap(start, block - start)?;
         }
         sys::unmap(block + BLOCK, start + BLOCK - block)?;
-        let guard = [(block + STATE) as u64, GUARD as u64, nr::PROT_NONE.into()];
-        sys::call(nr::__NR_mprotect, guard)?;
         // A block does not belong in the program's core file.
         let _ = sys::advise(block, BLOCK, nr::MADV_DONTDUMP);
     }

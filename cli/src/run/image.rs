@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 const NAME: &str = "pagefault-runtime";
 const PAGE: u64 = 4096;
 /// A runtime that is longer than this is damaged.
-const LONGEST: u64 = 64 << 20;
+pub const LONGEST: u64 = 64 << 20;
 const LE: LittleEndian = LittleEndian;
 
 /// The access rights of a part of the image.
@@ -146,17 +146,27 @@ impl<'file> Image<'file> {
         self.parts.iter().find(is_constant).map_or(0..0, |(range, _)| range.clone())
     }
 
+    /// The offset from which on memory is written to when the image is relocated; in whole pages.
+    pub fn written(&self) -> u64 {
+        let constants = self.constants();
+        if constants.start == self.same { constants.end } else { self.same }
+    }
+
     /// The words that hold addresses.
     pub fn relocations(&self) -> &[Relocation] {
         &self.relocations
     }
 
-    /// The content, not relocated and without the zeros at its end.
-    pub fn content(&self) -> Vec<u8> {
+    /// The content, relocated for an address and without the zeros at its end.
+    pub fn content(&self, base: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.filled_len() as usize];
         for Segment { start, content } in &self.segments {
             let start = *start as usize;
             bytes[start..start + content.len()].copy_from_slice(content);
+        }
+        for word in &self.relocations {
+            let place = word.place as usize;
+            bytes[place..place + 8].copy_from_slice(&(base + word.named).to_le_bytes());
         }
         bytes
     }
@@ -166,7 +176,9 @@ impl<'file> Image<'file> {
     pub fn share(&self, layout: &Layout) -> rustix::io::Result<OwnedFd> {
         let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, layout.len)?;
-        for (mut at, mut bytes) in [(0, &self.content()[..]), (layout.loader, &layout.content)] {
+        for (mut at, mut bytes) in
+            [(0, &self.content(layout.base)[..]), (layout.loader, &layout.content)]
+        {
             while !bytes.is_empty() {
                 let written = rustix::io::pwrite(&file, bytes, at)?;
                 bytes = &bytes[written..];
@@ -322,8 +334,14 @@ mod tests {
             let constants = image.constants();
             assert!(constants.is_empty() || constants.start >= same && constants.end <= len);
             // Its beginning is the file's, and it ends with the code.
-            let bytes = image.content();
+            let base = 0x7000_0000_0000;
+            let bytes = image.content(base);
             assert_eq!((&bytes[..64], bytes.len() as u64), (&file[..64], image.filled_len()));
+            let Some(Relocation { place, named }) = image.relocations().first().copied() else {
+                panic!("no relocation")
+            };
+            assert_eq!(bytes[place as usize..][..8], (base + named).to_le_bytes());
+            assert!((same..=image.filled_len().next_multiple_of(PAGE)).contains(&image.written()));
         }
     }
 
@@ -333,12 +351,12 @@ mod tests {
         let file = file();
         let image = Image::parse(&file).unwrap();
         assert!(!image.relocations().is_empty());
-        let layout = Layout::new(&image);
+        let layout = Layout::new(&image, 0x7000_0000_0000);
         let shared = image.share(&layout).unwrap();
         let mut bytes = vec![0; layout.len as usize];
         assert_eq!(rustix::io::pread(&shared, &mut bytes, 0), Ok(bytes.len()));
         let (before, loader) = bytes.split_at(layout.loader as usize);
-        let content = image.content();
+        let content = image.content(layout.base);
         assert_eq!(before[..content.len()], content);
         assert!(before[content.len()..].iter().all(|byte| *byte == 0));
         assert_eq!(loader[..layout.content.len()], layout.content);
@@ -383,8 +401,8 @@ mod tests {
                 let mut file = whole.clone();
                 file[at] = value;
                 if let Ok(image) = Image::parse(&file) {
-                    drop(image.content());
-                    drop(Layout::new(&image));
+                    drop(image.content(0x7000_0000_0000));
+                    drop(Layout::new(&image, 0));
                 }
             }
         }

@@ -5,7 +5,7 @@ use super::ask::{Failure, Program, Supervisor, become_program};
 use super::image::Image;
 use super::inherited::Inherited;
 use super::limits::Limits;
-use super::loader::Layout;
+use super::loader::{self, Layout};
 use super::spawn::fork;
 use super::stopped;
 use super::supervisor;
@@ -141,7 +141,7 @@ pub fn start(
     // Blocked before the child exists, so that no signal is lost.
     let signals = signals();
     let inherited = Inherited::block(&signals);
-    let layout = Layout::new(image);
+    let layout = Layout::new(image, loader::choose_base());
     let code = image.share(&layout)?;
     let start = supervisor::Start { first: slot, launcher: rustix::process::getpid() };
     let process = fork(move || supervisor::run(kept, tree, layout, start).map_or(1, |()| 0))?;

@@ -6,16 +6,23 @@
 //! - The *loader* is in those pages. It replaces what is written to by private memory, fills that from the
 //!   same file, relocates it, places the boot block, and jumps to the runtime.
 //!
+//! The file is relocated for a base that is the same in the whole tree, chosen at random. There the constants
+//! are mapped as they are: all programs share their pages, and only a page of data is private. If a program has
+//! something else there, the host chooses another place, and the loader relocates everything once more.
+//!
 //! If either fails, the program prints the supervisor's message and exits with status 125. All signals are
 //! blocked meanwhile.
 
-use super::image::{Image, Relocation};
+use super::image::{Image, LONGEST, Relocation};
 use pagefault_control::{Boot, STATUS_FAILED};
+use pagefault_linux::apart::IMAGES;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::offset_of;
 
 const PAGE: u64 = 4096;
-/// The stack on which the runtime starts, with the boot block at its top.
-const STACK: u64 = 64 << 10;
+/// The stack on which the runtime starts, with the boot block at its top: large enough for tables that are built
+/// there and then moved.
+const STACK: u64 = 1 << 20;
 
 /// What the loader needs to know: numbers of bytes from the start of the runtime's file, which is laid out as
 /// in memory.
@@ -31,8 +38,12 @@ struct Plan {
     block: u64,
     /// The runtime's first instruction.
     entry: u64,
-    /// The number of relocations, which follow the plan: pairs of a place and what its word names.
+    /// The number of relocations: pairs of a place and what its word names. Those of the boot block come first.
     relocations: u64,
+    /// Where they are, in bytes from this plan.
+    words: u64,
+    /// The base for which the file is relocated.
+    base: u64,
 }
 
 // The registers of the stub and the loader:
@@ -41,7 +52,7 @@ struct Plan {
 //   rbp   the boot block to be, on the program's stack, and directly after it
 //   r12   the message for a failure, of the length
 //   r13
-//   r14   the plan
+//   r14   the plan: the first one if the file is relocated for the base, else the second
 //   r15   the start of the mapping
 std::arch::global_asm!(
     ".macro pagefault_give_up",
@@ -76,6 +87,10 @@ std::arch::global_asm!(
     "mov r15, rax",
     "sub r15, rbx",
     "lea r14, [rip + pagefault_loader_end]",
+    "cmp r15, [r14 + {base}]",
+    "je 4f",
+    "add r14, {plan_len}",
+    "4:",
     // Private memory.
     "mov rdi, [r14 + {private}]",
     "add rdi, r15",
@@ -117,7 +132,8 @@ std::arch::global_asm!(
     "xor eax, eax",
     "rep stosb",
     // Relocations, at least those of the boot block.
-    "lea rsi, [r14 + {plan_len}]",
+    "mov rsi, [r14 + {words}]",
+    "add rsi, r14",
     "mov rcx, [r14 + {relocations}]",
     "3: mov eax, [rsi]",
     "mov edx, [rsi + 4]",
@@ -158,6 +174,8 @@ std::arch::global_asm!(
     block = const offset_of!(Plan, block),
     entry = const offset_of!(Plan, entry),
     relocations = const offset_of!(Plan, relocations),
+    words = const offset_of!(Plan, words),
+    base = const offset_of!(Plan, base),
 );
 
 unsafe extern "C" {
@@ -188,11 +206,24 @@ pub struct Layout {
     pub content: Vec<u8>,
     /// The boot block of every process, as far as the image decides it.
     pub boot: Boot,
+    /// Where the runtime preferably is.
+    pub base: u64,
+}
+
+/// Chooses where the runtime is in the programs of a tree: at random, unless addresses are not to be.
+pub fn choose_base() -> u64 {
+    const QUERY: libc::c_ulong = 0xffff_ffff;
+    let places = (IMAGES.end - IMAGES.start - LONGEST) / PAGE;
+    // SAFETY: the call only asks.
+    let persona = unsafe { libc::personality(QUERY) };
+    let is_fixed = persona >= 0 && persona & libc::ADDR_NO_RANDOMIZE != 0;
+    let chosen = if is_fixed { 0 } else { RandomState::new().build_hasher().finish() % places };
+    IMAGES.start + chosen * PAGE
 }
 
 impl Layout {
-    /// Plans the memory of an image.
-    pub fn new(image: &Image<'_>) -> Self {
+    /// Plans the memory of an image that is preferably at a base.
+    pub fn new(image: &Image<'_>, base: u64) -> Self {
         let sites = image.len();
         let stack = sites + Boot::SITES;
         let loader = stack + STACK;
@@ -208,6 +239,7 @@ impl Layout {
             sites_start: sites,
             constants_start: constants.start,
             constants_len: constants.end - constants.start,
+            prepared: if image.written() > image.same_len() { base } else { 0 },
             ..Boot::default()
         };
         let own = [
@@ -219,22 +251,26 @@ impl Layout {
         ];
         let own = own.map(|(field, named)| Relocation { place: block + field as u64, named });
         let relocations: Vec<_> = own.iter().chain(image.relocations()).collect();
-        let plan = Plan {
-            private: image.same_len(),
-            private_len: loader - image.same_len(),
-            filled_len: image.filled_len() - image.same_len(),
+        let plan = |private: u64, relocations: usize, words: usize| Plan {
+            private,
+            private_len: loader - private,
+            filled_len: image.filled_len().saturating_sub(private),
             block,
             entry: image.entry(),
-            relocations: relocations.len() as u64,
+            relocations: relocations as u64,
+            words: words as u64,
+            base,
         };
+        let prepared = plan(image.written(), own.len(), 2 * size_of::<Plan>());
+        let elsewhere = plan(image.same_len(), relocations.len(), size_of::<Plan>());
         let code = code(&raw const pagefault_loader, &raw const pagefault_loader_end);
-        let mut content = [code, &plan.to_bytes()].concat();
+        let mut content = [code, &prepared.to_bytes(), &elsewhere.to_bytes()].concat();
         // Images are shorter than 4 GiB.
         let words = relocations.iter().flat_map(|it| [it.place as u32, it.named as u32]);
         content.extend(words.flat_map(u32::to_le_bytes));
         // What is left of the boot stack and the loader goes together.
         let len = loader + (content.len() as u64).next_multiple_of(PAGE);
-        let mut layout = Self { loader, len, content, boot };
+        let mut layout = Self { loader, len, content, boot, base };
         layout.boot.stack_len = len - stack;
         layout
     }
@@ -249,6 +285,8 @@ impl Plan {
             self.block,
             self.entry,
             self.relocations,
+            self.words,
+            self.base,
         ];
         let mut bytes = [0; size_of::<Self>()];
         for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {

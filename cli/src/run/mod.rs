@@ -396,9 +396,18 @@ fn configure(arguments: &Arguments) -> Result<(Config, Vec<Option<OwnedFd>>), Er
         most_bytes: memory.0.saturating_mul(MOST_MEMORY),
         delivery: arguments.delivery.delivery(),
         calls: arguments.calls.calls(),
+        room_bytes: room_bytes(),
         swap,
     };
     Ok((config, files))
+}
+
+/// The addresses that each process reserves for its tables. Only a host that never overcommits counts them as memory.
+fn room_bytes() -> u64 {
+    const ROOM: u64 = 4 << 30;
+    let is_counted =
+        std::fs::read("/proc/sys/vm/overcommit_memory").map_or(true, |mode| mode.starts_with(b"2"));
+    if is_counted { 0 } else { ROOM }
 }
 
 fn half_of_the_machine() -> Size {

@@ -83,14 +83,20 @@ impl From<io::Error> for PlaceError {
 /// Places runtimes.
 pub struct Placer {
     layout: Layout,
+    /// The length of the control memory that each process may map at once.
+    control_len: u64,
     /// The stub's offset in the vDSO, which is the same in all programs.
     stub: Option<u64>,
 }
 
 impl Placer {
-    /// Places the runtime that has a layout.
-    pub const fn new(layout: Layout) -> Self {
-        Self { layout, stub: None }
+    /// Places the runtime that has a layout, in the programs of a tree.
+    pub fn new(layout: Layout, control: &Control) -> Self {
+        let control_len = match control.room_bytes() {
+            0 => (size_of::<Control>() as u64).next_multiple_of(PAGE),
+            _ => control.plan().pool().start,
+        };
+        Self { layout, control_len, stub: None }
     }
 
     /// Prepares a program that is stopped at its exec. On success it can be resumed.
@@ -110,8 +116,8 @@ impl Placer {
         program.set_registers(&user_regs_struct {
             rip: stub,
             rsp: at,
-            // mmap(0, …)
-            rdi: 0,
+            // mmap(2), at this place if it is free.
+            rdi: self.layout.base,
             rsi: self.layout.len,
             rdx: map as u64,
             r10: libc::MAP_PRIVATE as u64,
@@ -133,7 +139,7 @@ impl Placer {
         Boot {
             magic: Control::LAYOUT,
             control: 0,
-            control_len: (size_of::<Control>() as u64).next_multiple_of(PAGE),
+            control_len: self.control_len,
             control_fd: process.control_fd,
             socket_fd: process.socket_fd,
             code_fd: process.code_fd,

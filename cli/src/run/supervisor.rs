@@ -162,7 +162,7 @@ impl<'a> Supervisor<'a> {
         Ok(Self {
             control,
             departed,
-            placer: Placer::new(layout),
+            placer: Placer::new(layout, control),
             first,
             begun: false,
             launcher,

@@ -37,7 +37,7 @@ struct Cluster {
 impl Ahead {
     pub fn new() -> Result<Self, ReserveError> {
         Ok(Self {
-            memory: Reservation::new(CLUSTERS * CLUSTER * PAGE)?,
+            memory: Reservation::own(CLUSTERS * CLUSTER * PAGE)?,
             clusters: [const { Mutex::new(Cluster { held: 0 }) }; CLUSTERS],
             ranges: [const { AtomicU64::new(0) }; CLUSTERS],
             next: AtomicU32::new(0),

@@ -39,7 +39,7 @@ pub(super) struct Run<'a> {
 impl Behind {
     pub fn new() -> Result<Self, ReserveError> {
         Ok(Self {
-            memory: Reservation::new(MOST * PAGE)?,
+            memory: Reservation::own(MOST * PAGE)?,
             waiting: Mutex::new(Waiting { positions: [NONE; MOST], count: 0 }),
         })
     }

@@ -35,7 +35,7 @@ impl<M: Machine> Mapping<M> {
                 Err(_) => break,
             }
         }
-        manager.stats.file_read_ahead.add(&*manager.machine, read);
+        manager.stats.of(&*manager.machine).file_read_ahead.add(&*manager.machine, read);
         if read > 0 { Weight::Major } else { Weight::Minor }
     }
 

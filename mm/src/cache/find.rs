@@ -126,7 +126,7 @@ impl<M: Machine> Mapping<M> {
     fn read(&self, backing: &dyn Backing, frame: Frame, index: u64) -> Result<(), FileError> {
         let manager = &self.manager;
         let machine = &*manager.machine;
-        manager.stats.file_reads.add(machine, 1);
+        manager.stats.of(machine).file_reads.add(machine, 1);
         let read = machine.fill(frame, |bytes| {
             bytes.fill(0);
             let tail = backing.len()?.saturating_sub(index << PAGE_SHIFT);
@@ -138,7 +138,7 @@ impl<M: Machine> Mapping<M> {
             Ok(())
         });
         read.map_err(|error: crate::machine::IoError| {
-            manager.stats.io_errors.add(machine, 1);
+            manager.stats.of(machine).io_errors.add(machine, 1);
             error.into()
         })
     }

@@ -79,7 +79,7 @@ impl Key {
 }
 
 /// The most locks that the chains are spread over.
-const LOCKS: u32 = 1024;
+const LOCKS: u32 = 256;
 
 /// The chains.
 pub(crate) struct Cache<M: Machine> {

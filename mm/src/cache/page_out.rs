@@ -14,7 +14,7 @@ impl<M: Machine> Mapping<M> {
             return Ok(());
         }
         let index = page.index();
-        manager.stats.file_writes.add(&*manager.machine, 1);
+        manager.stats.of(&*manager.machine).file_writes.add(&*manager.machine, 1);
         let written = self.store_len().and_then(|length| {
             let bytes = length.saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE) as usize;
             manager.machine.drain(frame, |content| backing.write(index, &content[..bytes]))
@@ -22,7 +22,7 @@ impl<M: Machine> Mapping<M> {
         written.map_err(|error| {
             manager.mark_dirty(page);
             self.failed.store(true, Ordering::Release);
-            manager.stats.io_errors.add(&*manager.machine, 1);
+            manager.stats.of(&*manager.machine).io_errors.add(&*manager.machine, 1);
             error.into()
         })
     }

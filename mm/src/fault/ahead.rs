@@ -114,8 +114,8 @@ impl<M: Machine> Mm<M> {
         // The thread that touches the page will meet the error again.
         let Ok(Step::Done(_) | Step::Partly(_)) = step else { return Brought::Nothing };
         let counter = match kind {
-            Ahead::Swapped => &manager.stats.read_ahead,
-            Ahead::Fresh => &manager.stats.populated_ahead,
+            Ahead::Swapped => &manager.stats.of(&*manager.machine).read_ahead,
+            Ahead::Fresh => &manager.stats.of(&*manager.machine).populated_ahead,
         };
         counter.add(&*manager.machine, 1);
         manager.observe(|| Event::Brought { space: self.id, address, ahead: kind });

@@ -52,7 +52,7 @@ impl<M: Machine> Mm<M> {
         self.count_rss(Kind::File, mapped as i64);
         drop(cursor);
         mapping.note_hits(mapped);
-        manager.stats.around.add(&*manager.machine, mapped);
+        manager.stats.of(&*manager.machine).around.add(&*manager.machine, mapped);
     }
 
     /// Maps one cached page, to which the caller has a reference, if no thread is busy with it;

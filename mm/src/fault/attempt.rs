@@ -150,7 +150,7 @@ impl<M: Machine> Mm<M> {
         };
         let manager = &self.manager;
         counter.add_by(&*manager.machine, 1, Ordering::Relaxed);
-        manager.stats.corrected(&*manager.machine, correction, fault.weight);
+        manager.stats.of(&*manager.machine).corrected(&*manager.machine, correction, fault.weight);
         manager.observe(|| Event::Corrected {
             space: self.id,
             address,

@@ -296,7 +296,7 @@ impl<M: Machine> Mm<M> {
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
         let is_flushed = manager.machine.flush_here(&self.space, stale);
         let protection = if is_flushed {
-            manager.stats.flushes.add(&*manager.machine, 1);
+            manager.stats.of(&*manager.machine).flushes.add(&*manager.machine, 1);
             vma.written_protection()
         } else {
             // The entry's reference is dropped after the flush; the caller keeps its own.

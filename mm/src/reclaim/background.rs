@@ -20,7 +20,7 @@ impl<M: Machine> Manager<M> {
                 if self.is_little_left() {
                     break;
                 }
-                self.stats.background_passes.add(&*self.machine, 1);
+                self.stats.of(&*self.machine).background_passes.add(&*self.machine, 1);
                 if self.reclaim(Batch::<M>::SIZE) == 0 {
                     break;
                 }

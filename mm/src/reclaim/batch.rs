@@ -162,7 +162,7 @@ impl<'a, M: Machine> Batch<'a, M> {
                 | State::Unmapped => self.work.unlock_and_put_back(frame, page, from),
             }
         }
-        manager.stats.evicted.add(&*manager.machine, freed as u64);
+        manager.stats.of(&*manager.machine).evicted.add(&*manager.machine, freed as u64);
         freed
     }
 }

@@ -80,7 +80,7 @@ impl<M: Machine> Manager<M> {
 
     pub(super) fn standing(&self) -> Standing {
         let passes = &self.passes;
-        let freed = self.stats.freed.read();
+        let freed = self.stats.sum(|row| &row.freed);
         let worked = passes.worked.load(Ordering::SeqCst);
         let running = passes.running.load(Ordering::SeqCst);
         let blocked = passes.blocked.load(Ordering::SeqCst);

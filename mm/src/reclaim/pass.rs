@@ -50,7 +50,7 @@ impl<M: Machine> Manager<M> {
                 break;
             }
             budget -= found;
-            self.stats.scanned.add(&*self.machine, found as u64);
+            self.stats.of(&*self.machine).scanned.add(&*self.machine, found as u64);
             own.add(batch.evict(force));
             near = batch.take_near();
         }

@@ -71,7 +71,7 @@ impl<M: Machine> Manager<M> {
             if let Ok(taken) = take() {
                 return Ok(taken);
             }
-            self.stats.direct_passes.add(&*self.machine, 1);
+            self.stats.of(&*self.machine).direct_passes.add(&*self.machine, 1);
             // After a pass that freed nothing, even pages in use leave: a processor may use a page again and
             // again between two passes, without a fault that would be at work.
             let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };

@@ -72,7 +72,7 @@ impl<M: Machine> Stales<M> {
             debug_assert!(!list.is_empty(), "a flush of nothing");
             machine.flush(&mm.space, list);
             mm.pending.flushed(*noted, list.iter().map(|stale| stale.address), machine);
-            manager.stats.flushes.add(machine, 1);
+            manager.stats.of(machine).flushes.add(machine, 1);
         }
         self.0.clear();
     }

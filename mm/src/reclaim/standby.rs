@@ -86,7 +86,7 @@ impl<M: Machine> Manager<M> {
     /// Keeps a page that is used while its entry allows no access; the caller has locked the entry.
     pub(crate) fn rescue(&self, frame: Frame) {
         if !self.is_bare(frame) && self.queues.rescue(&self.pages, &self.order, frame) {
-            self.stats.rescued.add(&*self.machine, 1);
+            self.stats.of(&*self.machine).rescued.add(&*self.machine, 1);
         }
     }
 }

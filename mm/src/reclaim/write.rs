@@ -84,7 +84,7 @@ impl<M: Machine> Manager<M> {
                 Err(error) => {
                     self.release_and_free(slot);
                     if error != IoError::Full {
-                        self.stats.io_errors.add(&*self.machine, 1);
+                        self.stats.of(&*self.machine).io_errors.add(&*self.machine, 1);
                     }
                     full.insert(slot.area);
                     // They are probably of the same area.
@@ -105,7 +105,7 @@ impl<M: Machine> Manager<M> {
         self.order.assert_may_sleep();
         let area = spare.area_of(slot, &self.swap).ok_or(IoError::Device)?;
         self.machine.drain(frame, |bytes| area.write(slot.offset, bytes))?;
-        self.stats.swap_writes.add(&*self.machine, 1);
+        self.stats.of(&*self.machine).swap_writes.add(&*self.machine, 1);
         self.observe(|| Event::SwapOut { frame, slot });
         Ok(())
     }

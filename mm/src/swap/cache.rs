@@ -52,11 +52,11 @@ impl<M: Machine> Manager<M> {
         read: impl FnOnce(&mut PageBytes) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
         self.order.assert_may_sleep();
-        self.stats.swap_reads.add(&*self.machine, 1);
+        self.stats.of(&*self.machine).swap_reads.add(&*self.machine, 1);
         let read = self.machine.fill(frame, read);
         match read {
             Ok(()) => self.observe(|| Event::SwapRead { frame, slot }),
-            Err(_) => self.stats.io_errors.add(&*self.machine, 1),
+            Err(_) => self.stats.of(&*self.machine).io_errors.add(&*self.machine, 1),
         }
         read
     }

@@ -4,10 +4,9 @@
 //! is no ring, and an event costs one check of a pointer.
 
 use crate::thread::Thread;
-use crate::{process, sys};
+use crate::{process, shared, sys};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
-use linux_raw_sys::general as nr;
 use pagefault_control::{Control, Happening, Kind, Ring};
 use pagefault_machine::Access;
 
@@ -30,7 +29,7 @@ pub fn after_fork_in_child(control: &Control, slot: u32, file: u32) {
         return;
     }
     // SAFETY: this is the child's only thread.
-    let _ = unsafe { sys::unmap(old.addr(), size_of::<Ring>()) };
+    unsafe { shared::unmap(old.cast(), size_of::<Ring>() as u64) };
     attach(control, slot, file);
     let time = process::now();
     keep(&Happening { time, ..nothing(Kind::Fork) });
@@ -42,16 +41,10 @@ fn attach(control: &Control, slot: u32, file: u32) {
     }
     PROCESS.store(sys::process_id(), Relaxed);
     let range = control.plan().ring(slot);
-    let prot = nr::PROT_READ | nr::PROT_WRITE;
-    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let len = size_of::<Ring>();
     // Without address space for it the program runs without events.
-    let Ok(start) = sys::map_apart(len as u64, prot, flags, file.into(), range.start) else {
-        return;
-    };
-    // SAFETY: nothing of the program's is there.
-    let _ = unsafe { sys::advise(start, len, nr::MADV_DONTDUMP) };
-    RING.store(start as *mut Ring, Release);
+    if let Ok(start) = shared::map(file, range, shared::ACCESS) {
+        RING.store(start.cast(), Release);
+    }
 }
 
 /// The ring, if it has a reader.

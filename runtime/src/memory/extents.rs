@@ -3,20 +3,18 @@
 //! Nothing is mapped for this before the first page goes to the file: most programs never write
 //! one.
 
-use super::pool::map;
-use crate::sys::{self, Result};
+use crate::shared::{self, ACCESS};
+use crate::sys::Result;
 use crate::{files, process};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
-use linux_raw_sys::general as nr;
 use once_cell::race::OnceBox;
 use pagefault_control::{Control, EXTENT, EXTENT_PAGES, FilePlan, Holder, Spans};
 use pagefault_linux::store::extents::{self, punch};
 use rustix::fd::BorrowedFd;
 
 const _: () = assert!(EXTENT_PAGES == extents::PAGES);
-const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
 
 /// The extents of one file.
 pub struct Extents {
@@ -83,7 +81,7 @@ impl Extents {
         let [file, ..] = files::shared();
         if self.words.get().is_none() {
             let (range, count) = (self.plan.words(self.area), self.plan.extents(self.area));
-            let start = map(file, range.start, range.end - range.start, ACCESS)?;
+            let start = shared::map(file, range, ACCESS)?;
             // SAFETY: the mapping has a word for each extent. It is never unmapped: where another thread was
             // faster it is merely not used.
             let words = unsafe { core::slice::from_raw_parts(start.cast(), count as usize) };
@@ -98,8 +96,7 @@ impl Extents {
     }
 
     fn map_column(&self, slot: u32, file: u32) -> Result<*mut AtomicU64> {
-        let range = self.plan.column(self.area, slot);
-        Ok(map(file, range.start, range.end - range.start, ACCESS)?.cast())
+        Ok(shared::map(file, self.plan.column(self.area, slot), ACCESS)?.cast())
     }
 
     /// The bits of a column, up to the highest extent that this process has held or is about to
@@ -117,8 +114,8 @@ impl Extents {
     fn unmap(&self, column: *mut AtomicU64) {
         let range = self.plan.column(self.area, 0);
         if !column.is_null() {
-            // SAFETY: nobody uses the mapping any more.
-            let _ = unsafe { sys::unmap(column.addr(), (range.end - range.start) as usize) };
+            // SAFETY: nobody uses it any more.
+            unsafe { shared::unmap(column.cast(), range.end - range.start) };
         }
     }
 }

@@ -26,30 +26,51 @@ static FOUND: Found = Found(UnsafeCell::new([const { 0..0 }; MOST]));
 
 /// Searches for it: called first of all, on the boot stack.
 pub fn look() {
-    let mut text = [0_u8; 16 << 10];
     let path = c"/proc/self/maps";
     let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);
     // SAFETY: the path is ours.
     let Ok(file) = (unsafe { sys::call(nr::__NR_open, [path.as_ptr() as u64, flags, 0]) }) else {
         return;
     };
-    let mut len = 0;
-    while len < text.len() {
-        let rest = &mut text[len..];
-        let args = [file, rest.as_mut_ptr() as u64, rest.len() as u64];
-        // SAFETY: the buffer is ours.
-        match unsafe { sys::call(nr::__NR_read, args) } {
-            Ok(read) if read > 0 => len += read as usize,
-            _ => break,
-        }
-    }
+    // SAFETY: there is one thread.
+    let mut places = unsafe { &mut *FOUND.0.get() }.iter_mut();
+    each_line(
+        |rest| {
+            let args = [file, rest.as_mut_ptr() as u64, rest.len() as u64];
+            // SAFETY: the buffer is ours.
+            unsafe { sys::call(nr::__NR_read, args) }.unwrap_or(0) as usize
+        },
+        |line| {
+            if let Some(range) = anonymous(line)
+                && let Some(place) = places.next()
+            {
+                *place = range;
+            }
+        },
+    );
     // SAFETY: just opened, and nobody else's.
     let _ = unsafe { sys::call(nr::__NR_close, [file]) };
-    // SAFETY: there is one thread.
-    let found = unsafe { &mut *FOUND.0.get() };
-    let lines = text[..len].split(|byte| *byte == b'\n');
-    for (place, range) in found.iter_mut().zip(lines.filter_map(anonymous)) {
-        *place = range;
+}
+
+/// Calls `f` with every line that `read` puts into a buffer piece by piece. Long ones, which have names, lack their
+/// middle.
+fn each_line(mut read: impl FnMut(&mut [u8]) -> usize, mut f: impl FnMut(&[u8])) {
+    /// Small: pages of the boot stack that are not touched cost nothing.
+    const PIECE: usize = 2 << 10;
+    let (mut text, mut held) = ([0_u8; PIECE], 0);
+    loop {
+        let len = read(&mut text[held..]);
+        if len == 0 {
+            return;
+        }
+        held += len;
+        let mut start = 0;
+        while let Some(end) = text[start..held].iter().position(|byte| *byte == b'\n') {
+            f(&text[start..start + end]);
+            start += end + 1;
+        }
+        text.copy_within(start..held, 0);
+        held = (held - start).min(PIECE / 2);
     }
 }
 
@@ -93,6 +114,27 @@ pub fn adopt(manager: &Manager) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_put_together_again() {
+        let long = [b'x'; 5000];
+        let whole = [b"one\n\nthree\nlong", &long[..], b"\nlast\nunfinished"].concat();
+        for piece in [1, 2, 3, 700, 9000] {
+            let (mut rest, mut lines) = (&whole[..], alloc::vec::Vec::new());
+            each_line(
+                |to| {
+                    let len = rest.len().min(to.len()).min(piece);
+                    to[..len].copy_from_slice(&rest[..len]);
+                    rest = &rest[len..];
+                    len
+                },
+                |line| lines.push(line.to_vec()),
+            );
+            let long = lines.remove(3);
+            assert!(long.starts_with(b"longx") && long.ends_with(b"x"), "{piece}");
+            assert_eq!(lines, [&b"one"[..], b"", b"three", b"last"], "{piece}");
+        }
+    }
 
     #[test]
     fn only_large_private_memory_without_a_name_is_the_image_s() {

@@ -21,6 +21,7 @@ use once_cell::race::OnceBox;
 use pagefault::{AddressSpace, Limits, Manager as MemoryManager, Mm, Overcommit};
 use pagefault_control::{Control, Delivery as Asked};
 use pagefault_linux::machine::{MAX_FRAMES, POPULATE_AHEAD};
+use pagefault_linux::room;
 use pagefault_linux::space::HOST_END;
 use pagefault_linux::{Config, Delivery, Layout, LinuxMachine, Probe};
 use pagefault_machine::{PAGE_SIZE, Protection, VirtAddr};
@@ -130,6 +131,9 @@ pub fn start() {
 /// Ends a program without address space for the manager's heap.
 fn require_heap() {
     const LEAST: usize = 4 << 20;
+    if room::has(LEAST) {
+        return;
+    }
     let needed = sys::map_private(LEAST, linux_raw_sys::general::PROT_READ);
     // SAFETY: just mapped, and used by nobody.
     if needed.and_then(|start| unsafe { sys::unmap(start, LEAST) }).is_err() {

@@ -1,6 +1,6 @@
 //! This process's mailbox: pages that the supervisor's compressor compresses for it.
 
-use super::pool::map;
+use crate::shared::{self, ACCESS};
 use crate::sys::{self, Result};
 use crate::thread::Thread;
 use crate::{files, process, supervisor};
@@ -13,7 +13,6 @@ use pagefault_machine::PAGE_SIZE;
 use pagefault_machine::store::PageBytes;
 
 const _: () = assert!(PLACES <= offload::MOST && PLACE == 2 * PAGE_SIZE);
-const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
 
 /// One part in so many of an area may be taken by pages that wait.
 const SHARE: u64 = 32;
@@ -206,11 +205,12 @@ impl Child {
 /// Maps a mailbox and its pages.
 fn map_mailbox(plan: &Plan, slot: u32, file: u32) -> Result<(*mut Mailbox, *mut PageBytes)> {
     let (mailbox, pages) = (plan.mailbox(slot), plan.mailbox_pages(slot));
-    let mailbox = map(file, mailbox.start, mailbox.end - mailbox.start, ACCESS)?.cast();
-    match map(file, pages.start, pages.end - pages.start, ACCESS) {
+    let mailbox = shared::map(file, mailbox, ACCESS)?.cast();
+    match shared::map(file, pages, ACCESS) {
         Ok(pages) => Ok((mailbox, pages.cast())),
         Err(errno) => {
-            unmap_one(mailbox.addr(), size_of::<Mailbox>());
+            // SAFETY: just mapped, and used by nobody.
+            unsafe { shared::unmap(mailbox.cast(), size_of::<Mailbox>() as u64) };
             Err(errno)
         }
     }
@@ -220,11 +220,9 @@ fn unmap(mailbox: *mut Mailbox, pages: *mut PageBytes) {
     if mailbox.is_null() {
         return;
     }
-    unmap_one(mailbox.addr(), size_of::<Mailbox>());
-    unmap_one(pages.addr(), PLACES * PLACE as usize);
-}
-
-fn unmap_one(start: usize, len: usize) {
-    // SAFETY: nobody uses the mapping any more.
-    let _ = unsafe { sys::unmap(start, len.next_multiple_of(PAGE_SIZE as usize)) };
+    // SAFETY: nobody uses them any more.
+    unsafe {
+        shared::unmap(mailbox.cast(), size_of::<Mailbox>() as u64);
+        shared::unmap(pages.cast(), PLACES as u64 * PLACE);
+    }
 }

@@ -5,7 +5,8 @@
 //! read all that its parent has compressed.
 
 use super::swap::SwapError;
-use crate::sys::{self, Errno, Result};
+use crate::shared::{self, ACCESS};
+use crate::sys::{self, Result};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
@@ -55,7 +56,7 @@ impl Pool {
     /// The pool, for the process that has a slot.
     pub fn new(control: &'static Control, slot: u32, file: u32) -> Result<Self> {
         let plan = control.plan();
-        let words = map(file, plan.span_words().start, u64::from(plan.spans()) * 4, ACCESS)?;
+        let words = shared::map(file, plan.span_words(), ACCESS)?;
         // SAFETY: the mapping has a word for each span, and is never unmapped.
         let words = unsafe { core::slice::from_raw_parts(words.cast(), plan.spans() as usize) };
         let chunks = plan.spans().div_ceil(CHUNK);
@@ -65,12 +66,7 @@ impl Pool {
             spans: Spans::new(words),
             column: AtomicPtr::new(map_column(&plan, slot, file)?),
             hint: AtomicU32::new(0),
-            memory: map(
-                file,
-                plan.pool().start,
-                plan.pool().end - plan.pool().start,
-                nr::PROT_NONE,
-            )?,
+            memory: shared::map(file, plan.pool(), nr::PROT_NONE)?,
             open: (0..chunks).map(|_| AtomicBool::new(false)).collect(),
         })
     }
@@ -218,15 +214,10 @@ impl Child {
 
     fn unmap(&self, column: *mut AtomicU64) {
         let range = self.pool.plan.span_column(0);
-        let len = (range.end - range.start) as usize;
-        if len > 0 {
-            // SAFETY: nobody uses the mapping any more.
-            let _ = unsafe { sys::unmap(column.addr(), len) };
-        }
+        // SAFETY: nobody uses it any more.
+        unsafe { shared::unmap(column.cast(), range.end - range.start) };
     }
 }
-
-const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
 
 /// The bits of a column.
 ///
@@ -238,18 +229,5 @@ unsafe fn column<'a>(plan: &Plan, start: *mut AtomicU64) -> &'a [AtomicU64] {
 }
 
 fn map_column(plan: &Plan, slot: u32, file: u32) -> Result<*mut AtomicU64> {
-    let range = plan.span_column(slot);
-    Ok(map(file, range.start, range.end - range.start, ACCESS)?.cast())
-}
-
-/// Maps a part of the shared memory's file; a dangling pointer for nothing.
-pub(super) fn map(file: u32, offset: u64, len: u64, prot: u32) -> Result<*mut u8> {
-    if len == 0 {
-        return Ok(core::ptr::without_provenance_mut(align_of::<AtomicU64>()));
-    }
-    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let start = sys::map_apart(len, prot, flags, file.into(), offset)?;
-    // SAFETY: nothing of the program's is there.
-    let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
-    if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *mut u8) }
+    Ok(shared::map(file, plan.span_column(slot), ACCESS)?.cast())
 }

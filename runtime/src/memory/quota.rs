@@ -1,12 +1,12 @@
 //! The frames of the tree: this process's charge, and the frames that it shares with its relatives.
 
 use super::current;
+use crate::shared::{self, ACCESS};
 use crate::supervisor;
-use crate::sys::{self, Errno, Result};
+use crate::sys::Result;
 use crate::thread::Thread;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
-use linux_raw_sys::general as nr;
 use pagefault_control::{Control, Plan, Shares};
 use pagefault_linux::{ChildShares, Quota};
 use pagefault_machine::Frame;
@@ -27,8 +27,8 @@ impl Tree {
     /// The charge of the process that has a slot.
     pub fn new(control: &'static Control, slot: u32, file: u32) -> Result<Self> {
         let plan = control.plan();
-        let shares = map(file, plan.shares().start, plan.column_len())?;
-        let column = map(file, plan.column(slot).start, plan.column_len())?;
+        let shares = shared::map(file, plan.shares(), ACCESS)?.cast();
+        let column = shared::map(file, plan.column(slot), ACCESS)?;
         // SAFETY: the mapping has a word for each frame and one more, and is never unmapped.
         let words = unsafe { core::slice::from_raw_parts(shares, plan.frames() as usize + 1) };
         Ok(Self {
@@ -37,7 +37,7 @@ impl Tree {
             shares: Shares::new(words),
             hint: AtomicU32::new(1),
             slot: AtomicU32::new(slot),
-            column: AtomicPtr::new(column.cast_mut()),
+            column: AtomicPtr::new(column.cast()),
         })
     }
 
@@ -97,8 +97,8 @@ impl Tree {
 
     /// Prepares the column of a child.
     pub fn child(&'static self, slot: u32, file: u32) -> Result<Child> {
-        let column = map(file, self.plan.column(slot).start, self.plan.column_len())?;
-        Ok(Child { tree: self, slot, column: column.cast_mut() })
+        let column = shared::map(file, self.plan.column(slot), ACCESS)?;
+        Ok(Child { tree: self, slot, column: column.cast() })
     }
 }
 
@@ -215,7 +215,7 @@ impl Child {
 
     fn unmap(&self, column: *mut AtomicU32) {
         // SAFETY: nobody uses the mapping any more.
-        let _ = unsafe { sys::unmap(column.addr(), self.tree.plan.column_len() as usize) };
+        unsafe { shared::unmap(column.cast(), self.tree.plan.column_len()) };
     }
 }
 
@@ -245,14 +245,4 @@ impl ChildShares for Child {
     fn take_anyway(&self) {
         self.tree.control.slots.charge(self.slot, 1, u64::MAX);
     }
-}
-
-/// Maps a part of the shared memory's file.
-fn map(file: u32, offset: u64, len: u64) -> Result<*const AtomicU32> {
-    let prot = nr::PROT_READ | nr::PROT_WRITE;
-    let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let start = sys::map_apart(len, prot, flags, file.into(), offset)?;
-    // SAFETY: nothing of the program's is there.
-    let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
-    if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *const AtomicU32) }
 }
