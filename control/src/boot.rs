@@ -43,8 +43,6 @@ pub struct Boot {
     pub stack_start: u64,
     /// The length of the boot stack, of this block at its upper end, and of the code that loaded the runtime.
     pub stack_len: u64,
-    /// [`Boot::SITES`] bytes of memory beside the image, for code that the runtime writes.
-    pub sites_start: u64,
     /// The part that becomes read-only, in whole pages: the runtime protects it first of all.
     pub constants_start: u64,
     /// Its length.
@@ -58,8 +56,6 @@ impl Boot {
     pub const FIRST: u32 = 1;
     /// In `flags`: programs may read and write the base of `gs` (`HWCAP2_FSGSBASE`).
     pub const GS_BASE: u32 = 2;
-    /// The length of the memory at `sites_start`.
-    pub const SITES: u64 = 128 << 10;
 
     /// The block as the words in memory.
     pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {

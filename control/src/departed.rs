@@ -12,7 +12,6 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
-use std::vec;
 use std::vec::Vec;
 
 /// Frames and spans of the tree, as the supervisor releases them.
@@ -118,12 +117,15 @@ impl Departed {
     /// Takes each word of a column with its number, and empties the column.
     fn take_column(&self, column: Range<u64>, mut take: impl FnMut(u32, u32)) -> Result<(), Errno> {
         let mut at = column.start;
-        let mut bytes = vec![0; 64 << 10];
-        // Most words of a column were never used.
-        while let Ok(data) = rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
-            if data >= column.end {
-                break;
-            }
+        let mut bytes = Vec::new();
+        // Most words of a column, and most columns, were never used.
+        loop {
+            let data = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(data) if data < column.end => data,
+                Ok(_) | Err(Errno::NXIO) if at == column.start => return Ok(()),
+                _ => break,
+            };
+            bytes.resize(64 << 10, 0);
             let len = bytes.len().min((column.end - data) as usize);
             let read = rustix::io::pread(&self.file, &mut bytes[..len], data)?;
             if read == 0 {
@@ -135,7 +137,7 @@ impl Departed {
             }
             at = data + read as u64;
         }
-        if column.is_empty() { Ok(()) } else { punch(&self.file, column) }
+        punch(&self.file, column)
     }
 }
 

@@ -122,11 +122,14 @@ pub(crate) struct Shared {
 impl LinuxMachine {
     /// Builds a machine, or returns what the kernel lacks.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        Self::build(config, Credits::new(None), config.frames)
+        let machine = Self::build(config, Credits::new(None), config.frames)?;
+        machine.prepare_for_threads();
+        Ok(machine)
     }
 
     /// Builds a machine that pays for its frames from a quota shared with other machines. The quota
-    /// may grow beyond the frames of the configuration, up to `most`.
+    /// may grow beyond the frames of the configuration, up to `most`. It is for one thread until
+    /// [`prepare_for_threads`](Self::prepare_for_threads).
     pub fn with_quota(
         config: &Config,
         quota: Box<dyn Quota>,
@@ -166,6 +169,12 @@ impl LinuxMachine {
                 counters: Counters::new(),
             }),
         })
+    }
+
+    /// Opens the descriptors that make evictions cheap while several threads run. To be called before a second
+    /// thread starts: it uses low descriptor numbers for a moment. Any number of calls do no harm.
+    pub fn prepare_for_threads(&self) {
+        self.shared.pipes.open();
     }
 
     /// Makes an address space, or returns the host's error: `EBUSY` for a second identity space,

@@ -15,7 +15,9 @@ use crate::lock::SoleMutex;
 use crate::store::descriptor::{self, Kept};
 use crate::sweep::{BATCH, Ranges};
 use crate::sys::{self, Vector};
+use alloc::boxed::Box;
 use lock_api::RawMutex;
+use once_cell::race::OnceBox;
 use pagefault_machine::machine::Page;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
@@ -23,11 +25,15 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 /// How many threads can take pages out at the same time. One more protects its pages.
 const PIPES: usize = 2;
 
-/// The pipes of a machine.
-pub struct Pipes([Option<Pipe>; PIPES]);
+/// The pipes of a machine, once it has several threads.
+pub struct Pipes([Pipe; PIPES]);
 
 struct Pipe {
     lock: SoleMutex,
+    ends: OnceBox<Ends>,
+}
+
+struct Ends {
     read: Kept,
     write: Kept,
 }
@@ -40,19 +46,24 @@ fn open() -> Option<(OwnedFd, OwnedFd)> {
 }
 
 impl Pipes {
-    /// Opens the pipes. Without them, the machine protects pages.
-    pub fn new() -> Self {
-        Self(core::array::from_fn(|_| {
-            let (read, write) = open()?;
+    /// No pipes: the machine protects pages.
+    pub const fn new() -> Self {
+        Self([const { Pipe { lock: SoleMutex::INIT, ends: OnceBox::new() } }; PIPES])
+    }
+
+    /// Opens the pipes that are not open. While it does so, the process has other descriptors than before.
+    pub fn open(&self) {
+        for pipe in self.0.iter().filter(|pipe| pipe.ends.get().is_none()) {
+            let Some((read, write)) = descriptor::with_room(open) else { return };
             let [read, write] = [read, write].map(descriptor::keep);
-            Some(Pipe { lock: SoleMutex::INIT, read, write })
-        }))
+            let _ = pipe.ends.set(Box::new(Ends { read, write }));
+        }
     }
 
     /// The descriptors in use, which the program must not close.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let ends = |pipe: &Pipe| [pipe.read.as_fd().as_raw_fd(), pipe.write.as_fd().as_raw_fd()];
-        self.0.iter().flatten().flat_map(ends)
+        let numbers = |ends: &Ends| [ends.read.as_fd().as_raw_fd(), ends.write.as_fd().as_raw_fd()];
+        self.0.iter().filter_map(|pipe| pipe.ends.get()).flat_map(numbers)
     }
 
     /// Gives a forked child pipes of its own.
@@ -60,9 +71,10 @@ impl Pipes {
     /// # Safety
     /// No other thread uses the pipes meanwhile.
     pub unsafe fn after_fork_child(&self) {
-        for pipe in self.0.iter().flatten() {
+        for pipe in &self.0 {
+            let Some(ends) = pipe.ends.get() else { continue };
             let replaced = descriptor::with_room(open).is_some_and(|(read, write)| {
-                pipe.read.replace(&read).and_then(|()| pipe.write.replace(&write)).is_ok()
+                ends.read.replace(&read).and_then(|()| ends.write.replace(&write)).is_ok()
             });
             if !replaced {
                 // The parent uses this one. It stays locked here, so that nobody does.
@@ -77,8 +89,10 @@ impl Pipes {
     /// # Safety
     /// The pages are present and may be stored to. Only the caller takes them away.
     pub unsafe fn reference(&self, pages: &[u64]) -> Option<Referenced<'_>> {
-        let pipe = self.0.iter().flatten().find(|pipe| pipe.lock.try_lock())?;
-        let mut referenced = Referenced { pipe, pages: 0 };
+        let is_free = |pipe: &&Pipe| pipe.ends.get().is_some() && pipe.lock.try_lock();
+        let pipe = self.0.iter().find(is_free)?;
+        let ends = pipe.ends.get()?;
+        let mut referenced = Referenced { pipe, ends, pages: 0 };
         let mut ranges = Ranges::new();
         for (at, page) in pages.iter().enumerate() {
             if let Some(next) = pages.get(at + 1) {
@@ -90,7 +104,7 @@ impl Pipes {
         }
         let mut vectors = [Vector::EMPTY; BATCH];
         let vectors = ranges.vectors(&mut vectors);
-        let taken = sys::reference(pipe.write.as_fd(), vectors).ok()?;
+        let taken = sys::reference(ends.write.as_fd(), vectors).ok()?;
         referenced.pages = taken / PAGE;
         (referenced.pages > 0).then_some(referenced)
     }
@@ -99,6 +113,7 @@ impl Pipes {
 /// References to pages, in a pipe of the caller's own.
 pub struct Referenced<'a> {
     pipe: &'a Pipe,
+    ends: &'a Ends,
     pages: usize,
 }
 
@@ -123,7 +138,7 @@ impl Referenced<'_> {
             *vector = (&(start..start + PAGE as u64)).into();
         }
         // SAFETY: the caller vouches for the buffers.
-        let read = unsafe { sys::read(self.pipe.read.as_fd(), &vectors[..buffers.len()]) };
+        let read = unsafe { sys::read(self.ends.read.as_fd(), &vectors[..buffers.len()]) };
         if read != Ok(self.pages * PAGE) {
             stop("pagefault: the host does not return the content of pages on their way out\n");
         }

@@ -13,14 +13,16 @@ use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
 use core::ops::Range;
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
 
 /// The host's last counts that are not the program's: all memory, and private writable memory. With
 /// these, the host's sums suffice later.
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+static UNLIMITED: AtomicBool = AtomicBool::new(false);
 
 /// The bytes of tables that a passive process needs to become active.
 const TABLES_TO_COME: u64 = 16 << 20;
@@ -55,11 +57,17 @@ fn virtual_limit(slot: &Slot, resource: u32) -> [u64; 2] {
     [!soft.load(Relaxed), !hard.load(Relaxed)]
 }
 
-/// Whether the host limits neither of both, so that the runtime may reserve addresses freely.
+/// Whether the host limited neither of both at the start, so that the runtime may reserve addresses freely.
 pub fn is_unlimited() -> bool {
-    [nr::RLIMIT_AS, nr::RLIMIT_DATA]
-        .iter()
-        .all(|resource| host_limit(*resource).is_ok_and(|[soft, _]| soft == u64::MAX))
+    UNLIMITED.load(Relaxed)
+}
+
+/// Looks at the host's limits, at the start.
+pub fn begin() {
+    let is_unlimited =
+        |resource: &u32| host_limit(*resource).is_ok_and(|[soft, _]| soft == u64::MAX);
+    let both = [nr::RLIMIT_AS, nr::RLIMIT_DATA].iter().all(is_unlimited);
+    UNLIMITED.store(both, Relaxed);
 }
 
 /// Reads and changes one of the program's limits: the soft and the hard one.

@@ -39,7 +39,6 @@ static BOOT: Told = Told(UnsafeCell::new(Boot {
     program_sp: 0,
     stack_start: 0,
     stack_len: 0,
-    sites_start: 0,
     constants_start: 0,
     constants_len: 0,
     prepared: 0,

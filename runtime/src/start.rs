@@ -18,6 +18,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     let boot = unsafe { &*boot };
     // The image may be where it is in the whole tree; the stack is at a place of its own.
     pagefault_linux::apart::begin(boot.image_start ^ boot.program_sp);
+    address_limit::begin();
     // SAFETY: there is one thread.
     let mapped = unsafe { process::set_boot(boot) };
     process::protect_constants();

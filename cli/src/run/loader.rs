@@ -224,8 +224,7 @@ pub fn choose_base() -> u64 {
 impl Layout {
     /// Plans the memory of an image that is preferably at a base.
     pub fn new(image: &Image<'_>, base: u64) -> Self {
-        let sites = image.len();
-        let stack = sites + Boot::SITES;
+        let stack = image.len();
         let loader = stack + STACK;
         let block = loader - size_of::<Boot>() as u64;
         let constants = image.constants();
@@ -236,7 +235,6 @@ impl Layout {
             text_len: image.text().end - image.text().start,
             stack_start: stack,
             stack_len: STACK,
-            sites_start: sites,
             constants_start: constants.start,
             constants_len: constants.end - constants.start,
             prepared: if image.written() > image.same_len() { base } else { 0 },
@@ -246,7 +244,6 @@ impl Layout {
             (offset_of!(Boot, image_start), boot.image_start),
             (offset_of!(Boot, text_start), boot.text_start),
             (offset_of!(Boot, stack_start), boot.stack_start),
-            (offset_of!(Boot, sites_start), boot.sites_start),
             (offset_of!(Boot, constants_start), boot.constants_start),
         ];
         let own = own.map(|(field, named)| Relocation { place: block + field as u64, named });

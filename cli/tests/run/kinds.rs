@@ -1,6 +1,6 @@
 //! C programs that do what a runtime easily gets wrong. A plain run has the right answer.
 
-use crate::harness::{Scratch, compile as build, message};
+use crate::harness::{Scratch, compile as build, have, message};
 use std::process::Command;
 
 /// Builds a program from beside this file, and compares it managed with plain.
@@ -352,4 +352,37 @@ fn the_runtime_s_own_memory_is_protected() {
     let end = code.and_then(|line| line.split([' ', '-']).nth(1)).unwrap();
     let constants = lines.next().unwrap();
     assert!(constants.starts_with(end) && constants.contains(" r--p "), "{maps}");
+}
+
+/// A tree has its runtime at one place in all programs, except in those that have something else there.
+#[test]
+fn a_program_may_be_where_the_runtime_would() {
+    const PLACE: &str = "7ee000000000";
+    if !have("cc") || !have("setarch") {
+        return;
+    }
+    let scratch = Scratch::new("occupied");
+    // Without random addresses the place is always the same.
+    let run = |program: &[&str]| {
+        let managed = scratch.run(&["--memory", "16M"], program);
+        let mut command = Command::new("setarch");
+        command.arg("-R").arg(managed.get_program()).args(managed.get_args());
+        command.current_dir(managed.get_current_dir().unwrap());
+        command.envs(managed.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.output().unwrap()
+    };
+    let maps = run(&["cat", "/proc/self/maps"]);
+    let maps = String::from_utf8_lossy(&maps.stdout).into_owned();
+    let is_runtime = |line: &str| line.starts_with(PLACE) && line.contains("pagefault-runtime");
+    assert!(maps.lines().any(is_runtime), "{maps}");
+
+    let program = scratch.path("occupied");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/occupied.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-nostdlib", "-static", "-no-pie", "-fno-pie", "-mcmodel=large"]);
+    compiler.arg(format!("-Wl,-Ttext-segment=0x{PLACE}")).arg("-o").arg(&program).arg(source);
+    assert!(compiler.status().unwrap().success());
+    let output = run(&[program.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(7), "{}", message(&output));
+    assert_eq!(output.stdout, b"hello from here\n");
 }

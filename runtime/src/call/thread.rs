@@ -186,6 +186,9 @@ impl Call<'_> {
         if args.flags & FILES == 0 {
             memory::before_other_descriptors();
         }
+        if args.flags & THREAD != 0 {
+            memory::prepare_for_threads();
+        }
         let thread = Thread::new(NonNull::from(member))?;
         thread.virtual_mask.set(self.thread.virtual_mask.get());
         self.thread.pass_filters_to(thread);

@@ -49,6 +49,13 @@ pub fn current() -> Option<&'static Manager> {
     MANAGER.get()
 }
 
+/// Prepares the manager for a further thread, before it starts.
+pub fn prepare_for_threads() {
+    if let Some(manager) = current() {
+        manager.machine.prepare_for_threads();
+    }
+}
+
 /// Tells the manager how to number and count threads, once the calling one runs on its own stack; from
 /// then on events can be kept.
 pub fn begin_threads() {

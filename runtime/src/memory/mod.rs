@@ -61,7 +61,7 @@ pub use fork::{
 };
 pub use image::look as look_at_image;
 pub use lock::{admit_lock, lock, lock_all, lock_new, unlock, unlock_all};
-pub use manager::{Manager, begin_threads, current, start};
+pub use manager::{Manager, begin_threads, current, prepare_for_threads, start};
 pub use map::{MapCall, attach, grow_break, map, protect, unmap};
 pub use passive::{Flight, is_passive, note};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};

@@ -67,7 +67,6 @@ pub fn begin(thread: &Thread) {
     });
     if wanted && process::boot().flags & Boot::GS_BASE != 0 {
         enter::arm(thread);
-        stub::begin();
         ENABLED.store(true, Relaxed);
     }
 }

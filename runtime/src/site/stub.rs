@@ -22,15 +22,13 @@ use super::enter;
 use super::shape::{FAULTING, JUMP, MOST_MOVED, Shape};
 use super::text::{Maps, Text};
 use crate::frame::Registers;
-use crate::process;
 use crate::sys;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use linux_raw_sys::general as nr;
-use pagefault_control::Boot;
 
 /// The length of an area, which has two possible places for the stub of any call.
-const AREA: u64 = Boot::SITES;
+const AREA: u64 = 128 << 10;
 /// The distance between code and a new area for it, so that the code's neighbours can grow.
 const APART: u64 = 1 << 20;
 /// The length of a stub.
@@ -81,16 +79,6 @@ static RECORDS: [Record; MOST] = [const {
         is_written: AtomicBool::new(false),
     }
 }; MOST];
-
-/// Takes the first area, which the supervisor has mapped beside the image, near the libraries.
-pub fn begin() {
-    let start = process::boot().sites_start;
-    let exec = u64::from(nr::PROT_READ | nr::PROT_EXEC);
-    // SAFETY: the supervisor mapped it for this.
-    if start != 0 && unsafe { sys::call(nr::__NR_mprotect, [start, AREA, exec]) }.is_ok() {
-        AREAS[0].start.store(start, Release);
-    }
-}
 
 /// Whether a range overlaps an area.
 pub fn overlaps(start: u64, len: u64) -> bool {
