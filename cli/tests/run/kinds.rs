@@ -134,6 +134,13 @@ fn a_program_may_trace_what_it_starts() {
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
 }
 
+/// A program asks its parent to trace it, to learn whether a debugger does. No shell does, and neither does the launcher.
+#[test]
+fn a_program_may_ask_its_parent_to_trace_it() {
+    compare("untraced", "4M");
+    compare("untraced", "64M");
+}
+
 /// A debugger of the tree sees its tracee as without us: absent pages do not show.
 #[test]
 fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
