@@ -24,6 +24,13 @@ fn signals_are_the_kernel_s() {
     compare("signal_kinds", "16M");
 }
 
+/// Frames that the program made, and from which it returns.
+#[test]
+fn a_return_from_a_handler_is_the_kernel_s() {
+    compare("returns", "4M");
+    compare("returns", "64M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {
