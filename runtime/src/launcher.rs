@@ -6,7 +6,7 @@
 //! nothing. It is `SIGSYS`, which is the runtime's and never blocked.
 
 use crate::frame::Info;
-use crate::{process, sys, tracer};
+use crate::{process, sys};
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
@@ -18,9 +18,6 @@ const SIGNAL: u32 = nr::SIGSYS;
 
 /// Whether the program has asked for a signal of its own at its parent's end.
 static IS_PROGRAMS: AtomicBool = AtomicBool::new(false);
-
-/// Whether the program has asked the launcher to trace it.
-static HAS_ASKED_FOR_TRACING: AtomicBool = AtomicBool::new(false);
 
 /// Requests the signal at the launcher's end, if the launcher is the parent and the program has not
 /// requested one. The request survives an exec; a change of user cancels it.
@@ -60,22 +57,6 @@ pub fn program_sets_signal() {
 /// Whether the signal that the host would send at the parent's end is not the program's wish.
 pub fn is_signal_ours() -> bool {
     !IS_PROGRAMS.load(Relaxed) && signal() == SIGNAL
-}
-
-/// Whether the launcher is the parent.
-pub fn is_parent() -> bool {
-    process::control().is_some_and(|control| parent() == control.launcher.load(Relaxed))
-}
-
-/// Answers a program that asks the launcher to trace it (`PTRACE_TRACEME`).
-///
-/// Programs ask to learn whether a debugger traces them, or to keep one away. A shell does not trace them, but the
-/// first signal stops them; under the runtime, the first system call would. So the host is not asked.
-pub fn trace_program() -> sys::Result {
-    if tracer::is_traced() || HAS_ASKED_FOR_TRACING.swap(true, Relaxed) {
-        return Err(sys::Errno::EPERM);
-    }
-    Ok(0)
 }
 
 /// The signal that the host sends at the parent's end; 0 for none.

@@ -141,11 +141,16 @@ fn a_program_may_trace_what_it_starts() {
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
 }
 
-/// A program asks its parent to trace it, to learn whether a debugger does. No shell does, and neither does the launcher.
+/// A program asks its parent to trace it, to learn whether a debugger does. The launcher does not, and neither does a
+/// shell that reads from a pipe.
 #[test]
 fn a_program_may_ask_its_parent_to_trace_it() {
-    compare("untraced", "4M");
-    compare("untraced", "64M");
+    let scratch = Scratch::new("untraced");
+    let Some(program) = build(&scratch, "untraced") else { return };
+    for memory in ["4M", "64M"] {
+        scratch.compare(memory, &[&program]);
+        scratch.compare(memory, &["sh", "-c", "said=$(./untraced); echo $? $said"]);
+    }
 }
 
 /// A debugger of the tree sees its tracee as without us: absent pages do not show.

@@ -12,7 +12,7 @@ use crate::memory::outside::Other;
 use crate::memory::{self, Forced};
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
-use crate::{files, launcher, tracer, user};
+use crate::{files, tracer, user};
 use alloc::vec;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -116,7 +116,9 @@ impl Call<'_> {
             ptrace::PTRACE_GETSIGINFO => self.signal_of_stop(),
             ptrace::PTRACE_GETREGS | ptrace::PTRACE_GETREGSET => self.read_registers(),
             ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => Outcome::Raw(0),
-            ptrace::PTRACE_TRACEME if launcher::is_parent() => launcher::trace_program().into(),
+            ptrace::PTRACE_TRACEME if self.thread.member().has_executed() => {
+                tracer::answer_for_parent().into()
+            }
             ptrace::PTRACE_TRACEME => {
                 memory::serve::add();
                 self.pass()
