@@ -130,7 +130,7 @@ const _: () = assert!(size_of::<Info>() == 128);
 const _: () = assert!(size_of::<Frame>() == 440);
 
 /// The least length of a floating-point state: FXSAVE's.
-const FXSAVE: usize = 512;
+pub const FXSAVE: usize = 512;
 /// The offset of its software-reserved bytes.
 const SOFTWARE: usize = 464;
 /// `FP_XSTATE_MAGIC1`: an extended state follows.

@@ -134,6 +134,12 @@ impl Member {
         self.ticket
     }
 
+    /// Whether it has executed the program that it runs. Otherwise it is a copy of its parent, or shares
+    /// its memory.
+    pub fn has_executed(&self) -> bool {
+        self.ticket.is_none() && self.kind == Kind::Whole
+    }
+
     /// Its place in the control memory.
     pub fn slot(&self) -> u32 {
         self.slot

@@ -11,6 +11,8 @@ use crate::process;
 use crate::sys;
 use crate::thread::Thread;
 use core::ffi::CStr;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as nr;
 use pagefault_control::Slot;
 
@@ -21,6 +23,9 @@ const MARK: i32 = 0x7066_7367;
 /// `SI_TKILL`.
 const SENT_TO_THREAD: i32 = -6;
 
+/// Whether the program has asked its parent to trace it.
+static HAS_ASKED: AtomicBool = AtomicBool::new(false);
+
 /// `TracerPid` of a status file: 0 where nobody traces.
 const TRACER: &[u8] = b"TracerPid:";
 
@@ -29,7 +34,19 @@ pub fn is_traced() -> bool {
     number_in(c"/proc/self/status", TRACER) != Some(0)
 }
 
-/// The same for another process of this namespace.
+/// Answers a program that asks its parent to trace it (`PTRACE_TRACEME`), for a parent that does not.
+///
+/// Programs ask to learn whether a debugger traces them, or to keep one away. Their parent is a shell, which does
+/// not know of this. Under the kernel, the first signal stops them for ever; as a tracee of the host's, the
+/// first system call would. So the host is not asked. A debugger's child asks before it executes a program.
+pub fn answer_for_parent() -> sys::Result {
+    if is_traced() || HAS_ASKED.swap(true, Relaxed) {
+        return Err(sys::Errno::EPERM);
+    }
+    Ok(0)
+}
+
+/// Whether somebody traces the first thread of another process of this namespace.
 pub fn is_process_traced(process: u32) -> bool {
     number_of(process, TRACER) != Some(0)
 }

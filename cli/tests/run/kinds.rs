@@ -24,6 +24,13 @@ fn signals_are_the_kernel_s() {
     compare("signal_kinds", "16M");
 }
 
+/// Frames that the program made, and from which it returns.
+#[test]
+fn a_return_from_a_handler_is_the_kernel_s() {
+    compare("returns", "4M");
+    compare("returns", "64M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {
@@ -132,6 +139,18 @@ fn a_program_may_trace_what_it_starts() {
     let managed = scratch.run(&["--memory", "16M"], &[&program]).output().unwrap();
     assert_eq!((&managed.stdout, managed.status), (&plain.stdout, plain.status));
     assert!(message(&managed).contains("traces from its start runs unmanaged"), "{managed:?}");
+}
+
+/// A program asks its parent to trace it, to learn whether a debugger does. The launcher does not, and neither does a
+/// shell that reads from a pipe.
+#[test]
+fn a_program_may_ask_its_parent_to_trace_it() {
+    let scratch = Scratch::new("untraced");
+    let Some(program) = build(&scratch, "untraced") else { return };
+    for memory in ["4M", "64M"] {
+        scratch.compare(memory, &[&program]);
+        scratch.compare(memory, &["sh", "-c", "said=$(./untraced); echo $? $said"]);
+    }
 }
 
 /// A debugger of the tree sees its tracee as without us: absent pages do not show.

@@ -142,6 +142,8 @@ static void threads(void) {
     puts("threads: done");
 }
 
+static void on_nothing(int signal, siginfo_t *info, void *context) { handled++; }
+
 // All that a call leaves alone.
 static void registers(void) {
     for (long i = 0; i < OFTEN; i++) {
@@ -177,9 +179,45 @@ static void registers(void) {
     puts("registers: done");
 }
 
+// What the kernel's return needs and so leaves behind: the address behind the call in rcx, the flags in r11.
+__attribute__((noinline)) static long call_and_look(long number, long a, long b, uint64_t given) {
+    uint64_t rcx, r11, flags, behind;
+    long result;
+    register uint64_t r8 __asm__("r8"), r9 __asm__("r9"), r10 __asm__("r10");
+    __asm__ volatile(
+        "push %[given]\n popfq\n"
+        "syscall\n"
+        "1: mov %%rcx, %%rdx\n"
+        "mov %%r11, %%r10\n"
+        "pushfq\n pop %%r9\n cld\n"
+        "lea 1b(%%rip), %%r8\n"
+        : "=a"(result), "=d"(rcx), "=r"(r8), "=r"(r9), "=r"(r10)
+        : "0"(number), "D"(a), "S"(b), [given] "b"(given)
+        : "rcx", "r11", "memory", "cc");
+    behind = r8, flags = r9, r11 = r10;
+    CHECK(rcx == behind);
+    CHECK(r11 == flags && (flags & 0xcd5) == (given & 0xcd5));
+    return result;
+}
+
+static void clobbered(void) {
+    struct sigaction action = {.sa_sigaction = on_nothing, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0 && sigaction(SIGALRM, &action, NULL) == 0);
+    for (long i = 0; i < 20 * OFTEN; i++) {
+        if (i == OFTEN) CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+        uint64_t given = 0x202 | (i & 1 ? 0x8d5 : 0) | (i & 2 ? 0x400 : 0);
+        CHECK(call_and_look(SYS_getppid, 0, 0, given) == getppid());
+        CHECK(call_and_look(SYS_close, -1, 0, given) == -EBADF);
+        if (i % 10 == 0) CHECK(call_and_look(SYS_kill, getpid(), SIGUSR1, given) == 0);
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    puts("clobbered: done");
+}
+
 // Comes to the instruction behind a call without having called.
 __attribute__((noinline)) static long enter_behind(long a) {
-    long result;
+    long result, kept;
     __asm__ volatile(
         "test %%rdi, %%rdi\n"
         "jnz 1f\n"
@@ -187,9 +225,10 @@ __attribute__((noinline)) static long enter_behind(long a) {
         "syscall\n"
         "1: mov %%rax, %%rdx\n"
         "add %%rdi, %%rdx\n"
-        : "=d"(result)
-        : "a"(5), "D"(a)
-        : "rcx", "r11", "cc", "memory");
+        : "=d"(result), "=c"(kept)
+        : "a"(5), "D"(a), "c"(77)
+        : "r11", "cc", "memory");
+    CHECK(a == 0 || kept == 77);
     return result;
 }
 
@@ -203,7 +242,6 @@ static void interior(void) {
 
 static sigjmp_buf back;
 static void on_jump(int signal, siginfo_t *info, void *context) { siglongjmp(back, 1); }
-static void on_nothing(int signal, siginfo_t *info, void *context) { handled++; }
 
 static void *prod(void *given) {
     pthread_t *target = given;
@@ -416,7 +454,7 @@ int main(int argc, char **argv) {
     const struct {
         const char *name;
         void (*run)(void);
-    } all[] = {{"registers", registers}, {"interior", interior}, {"threads", threads}, {"masks", masks}, {"waits", waits},
+    } all[] = {{"registers", registers}, {"clobbered", clobbered}, {"interior", interior}, {"threads", threads}, {"masks", masks}, {"waits", waits},
                {"cancels", cancels}, {"forks", forks}, {"replaced", replaced}, {"segment", segment},
                {"mappings", mappings}, {"place", show_place}};
     setvbuf(stdout, NULL, _IONBF, 0);

@@ -45,6 +45,11 @@ fn a_call_keeps_what_the_kernel_keeps() {
 }
 
 #[test]
+fn a_call_leaves_what_the_kernel_leaves() {
+    compare("clobbered");
+}
+
+#[test]
 fn the_instruction_behind_a_call_can_be_come_to() {
     compare("interior");
 }

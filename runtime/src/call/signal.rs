@@ -5,14 +5,12 @@ use crate::entry::{self, NOT_STARTED};
 use crate::frame::AltStack;
 use crate::signal::action::Action;
 use crate::signal::{
-    Set, is_on_stack, raise_held, return_from_handler, set_virtual_mask, shut_out, virtual_mask,
+    Set, is_on_stack, raise_held, return_from_handler, set_stack, set_virtual_mask, shut_out,
+    virtual_mask,
 };
 use crate::sys::{Errno, Result};
 use crate::user;
 use linux_raw_sys::general as nr;
-
-/// The least alternate stack that the kernel accepts.
-const LEAST_STACK: u64 = 2048;
 
 impl Call<'_> {
     pub(super) fn signal(&mut self) -> Outcome {
@@ -196,18 +194,8 @@ impl Call<'_> {
         let sp = self.context.registers.rsp;
         let is_on = is_on_stack(&was, sp);
         if new != 0 {
-            let mut stack = user::read::<AltStack>(new)?;
-            if is_on {
-                return Err(Errno::EPERM);
-            }
-            match stack.flags & !nr::SS_AUTODISARM {
-                nr::SS_DISABLE => stack = AltStack { start: 0, len: 0, ..stack },
-                0 | nr::SS_ONSTACK if stack.len < LEAST_STACK => return Err(Errno::ENOMEM),
-                0 | nr::SS_ONSTACK => {}
-                _ => return Err(Errno::EINVAL),
-            }
-            stack.flags &= !nr::SS_ONSTACK;
-            self.thread.alt_stack.set(stack);
+            let stack = user::read::<AltStack>(new)?;
+            set_stack(self.thread, stack, sp)?;
         }
         if old != 0 {
             let flag = if is_on { nr::SS_ONSTACK } else { 0 };

@@ -116,6 +116,9 @@ impl Call<'_> {
             ptrace::PTRACE_GETSIGINFO => self.signal_of_stop(),
             ptrace::PTRACE_GETREGS | ptrace::PTRACE_GETREGSET => self.read_registers(),
             ptrace::PTRACE_TRACEME if self.thread.member().defer_tracing() => Outcome::Raw(0),
+            ptrace::PTRACE_TRACEME if self.thread.member().has_executed() => {
+                tracer::answer_for_parent().into()
+            }
             ptrace::PTRACE_TRACEME => {
                 memory::serve::add();
                 self.pass()

@@ -1,7 +1,7 @@
 //! Starts a handler of the program's, as the kernel would.
 
 use super::action::{DEFAULT, IGNORE};
-use super::{Set, arrive, set_virtual_mask, virtual_mask};
+use super::{Set, arrive, is_on_stack, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::memory::dump::Dump;
 use crate::thread::Thread;
@@ -188,16 +188,11 @@ fn write_frame(
 /// Where a handler's frame begins, downwards; and where the alternate stack ends, if it is there.
 fn stack_for(thread: &Thread, sp: u64, on_alt_stack: bool) -> (u64, Option<u64>) {
     let alt = thread.alt_stack.get();
-    if is_on(&alt, sp) {
+    if is_on_stack(&alt, sp) {
         return (sp - RED_ZONE, Some(alt.start));
     }
     if on_alt_stack && alt.flags & nr::SS_DISABLE == 0 && alt.len > 0 {
         return (alt.start + alt.len, Some(alt.start));
     }
     (sp.wrapping_sub(RED_ZONE), None)
-}
-
-/// Whether a stack pointer is on an alternate stack, as the kernel tells it.
-pub fn is_on(alt: &AltStack, sp: u64) -> bool {
-    alt.flags & nr::SS_AUTODISARM == 0 && sp > alt.start && sp - alt.start <= alt.len
 }

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `action` | the program's action for each signal |
+//! | `alternate` | the program's alternate stack |
 //! | `arrive` | a signal arrives: a call, a fault, or one of the program's |
 //! | `deliver` | writes the frame of a program's handler where the kernel would have |
 //! | `resume` | returns from it |
@@ -18,18 +19,18 @@
 //! out, and every other is blocked until then.
 
 pub mod action;
+mod alternate;
 mod arrive;
 mod deliver;
 mod held;
 mod restart;
 mod resume;
 
+pub use alternate::{is_on_stack, set_stack};
 pub use arrive::{
     install, kernel_handler, on_absence, on_call, on_fault, on_signal, tell_of_parent,
 };
-pub use deliver::{
-    deliver, deliver_default, deliver_default_at_once, deliver_fault, is_on as is_on_stack,
-};
+pub use deliver::{deliver, deliver_default, deliver_default_at_once, deliver_fault};
 pub use held::Held;
 pub use restart::leave_window;
 pub use resume::return_from_handler;

@@ -170,7 +170,9 @@ global_asm!(
     "mov rax, [r11 + {rax}]",
     "push qword ptr [r11 + {flags}]",
     "popfq",
-    "mov rsp, [r11 + {rsp}]",
+    // As after a call of the kernel's; the stub sets rcx.
+    "mov r11, [rsp + {flags} - {block} + {top}]",
+    "mov rsp, [rsp + {rsp} - {block} + {top}]",
     "pagefault_site_left:",
     "jmp rcx",
     "pagefault_site_end:",
@@ -215,11 +217,12 @@ global_asm!(
     "mov rax, [rcx + {c_rax}]",
     "push qword ptr [rcx + {c_flags}]",
     "popfq",
-    // After a call rcx and r11 are clobbered.
-    "mov r11, [rcx + {c_rip}]",
-    "mov rsp, [rcx + {c_rsp}]",
+    // As after a call of the kernel's.
+    "mov r11, [rsp + {c_flags}]",
+    "mov rcx, [rsp + {c_rip}]",
+    "mov rsp, [rsp + {c_rsp}]",
     "pagefault_resume_left:",
-    "jmp r11",
+    "jmp rcx",
     "pagefault_resume_end:",
     "pagefault_resume_again:",
     "mov r11, rsp",
@@ -360,6 +363,7 @@ pub struct Finish {
 /// returns what remains to be done.
 pub fn watch(thread: &Thread, context: &mut Context, record: &Record) -> Option<Finish> {
     context.registers.rip = record.behind();
+    context.registers.rcx = record.behind();
     let state = &thread.site;
     if state.is_finish.replace(0) == 0 {
         return None;
@@ -404,13 +408,9 @@ pub fn shown(registers: &Registers) -> Option<u64> {
         // Nothing has happened yet.
         return Record::of_stub(registers.rcx).map(Record::place);
     }
-    let to = if is_within(ip, &raw const pagefault_site_left, &raw const pagefault_site_end) {
-        registers.rcx
-    } else if is_within(ip, &raw const pagefault_resume_left, &raw const pagefault_resume_end) {
-        registers.r11
-    } else {
-        return of_stub(ip);
-    };
+    let has_left = is_within(ip, &raw const pagefault_site_left, &raw const pagefault_site_end)
+        || is_within(ip, &raw const pagefault_resume_left, &raw const pagefault_resume_end);
+    let to = if has_left { registers.rcx } else { return of_stub(ip) };
     of_stub(to).or(Some(to))
 }
 

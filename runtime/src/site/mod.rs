@@ -169,9 +169,12 @@ pub fn correct(registers: &mut Registers) -> bool {
 }
 
 /// If code was interrupted in a stub, or on the path to or from one, sets its address to the
-/// program's.
+/// program's, also where a call leaves it in rcx.
 pub fn show(registers: &mut Registers) {
     if let Some(ip) = enter::shown(registers) {
         registers.rip = ip;
+        if let Some(record) = Record::of_stub(registers.rcx) {
+            registers.rcx = record.behind();
+        }
     }
 }

@@ -12,7 +12,7 @@ pub const FAULTING: u8 = 0xf4;
 /// The most bytes that are decoded.
 pub const LONGEST: usize = 24;
 /// The most bytes that a stub has room for.
-pub const MOST_MOVED: usize = 13;
+pub const MOST_MOVED: usize = 10;
 
 const RET: u8 = 0xc3;
 

@@ -9,6 +9,8 @@
 //! slow:
 //!   syscall                      traps
 //! next:
+//!   lea rcx, [behind the call]   as a call of the kernel's leaves it
+//! moved:
 //!   …                            what stood behind the call
 //!   jmp after them
 //! enter:
@@ -39,6 +41,9 @@ const STEP: u64 = 16;
 /// The offsets in a stub.
 const SLOW: u64 = 27;
 pub const NEXT: u64 = SLOW + 2;
+const MOVED: u64 = NEXT + LEA;
+/// The length of a `lea` of an address.
+const LEA: u64 = 7;
 
 /// An area: executable memory, with the address of the runtime's entry at its start.
 struct Area {
@@ -120,7 +125,7 @@ impl Record {
             match offset {
                 0 => Some((record, record.stub())),
                 2..5 if record.interior.load(Relaxed) >> offset & 1 != 0 => {
-                    Some((record, record.stub() + NEXT + offset - 2))
+                    Some((record, record.stub() + MOVED + offset - 2))
                 }
                 _ => None,
             }
@@ -212,15 +217,25 @@ impl Record {
 
     /// The program address that an address in the stub stands for.
     pub fn shown(&self, ip: u64) -> u64 {
-        let offset = ip - self.stub();
-        let moved = NEXT..=NEXT + self.len() as u64;
-        if moved.contains(&offset) { self.behind() + (offset - NEXT) } else { self.place() }
+        match ip - self.stub() {
+            NEXT => self.behind(),
+            offset @ MOVED.. if offset <= MOVED + self.len() as u64 => {
+                self.behind() + (offset - MOVED)
+            }
+            _ => self.place(),
+        }
     }
 }
 
 fn jump(from: u64, to: u64) -> [u8; JUMP] {
     let [a, b, c, d] = (to.wrapping_sub(from + JUMP as u64) as u32).to_le_bytes();
     [0xe9, a, b, c, d]
+}
+
+/// `lea rcx, [to]`.
+fn load(from: u64, to: u64) -> [u8; LEA as usize] {
+    let [a, b, c, d] = (to.wrapping_sub(from + LEA) as u32).to_le_bytes();
+    [0x48, 0x8d, 0x0d, a, b, c, d]
 }
 
 /// Finds a place for a call's stub such that the jump to it has faulting bytes where it must.
@@ -280,7 +295,7 @@ fn make_area(place: u64, maps: &Maps) -> Option<()> {
 fn assemble(area: u64, stub: u64, behind: u64, moved: &[u8]) -> [u8; STUB] {
     let mut code = Code { bytes: [0xcc; STUB], len: 0 };
     let len = moved.len() as u64;
-    let enter = NEXT + len + JUMP as u64;
+    let enter = MOVED + len + JUMP as u64;
     // mov r11, gs:[tag]
     code.put(&[0x65, 0x4c, 0x8b, 0x1c, 0x25]).put(&enter::TAG_AT.to_le_bytes());
     // rdgsbase rcx; not rcx; lea rcx, [rcx + r11 + 1 - TAG]
@@ -288,17 +303,16 @@ fn assemble(area: u64, stub: u64, behind: u64, moved: &[u8]) -> [u8; STUB] {
     code.put(&[0x4a, 0x8d, 0x8c, 0x19]).put(&(1 - enter::TAG).to_le_bytes());
     // jrcxz enter; syscall
     code.put(&[0xe3, (enter - SLOW) as u8]).put(&[0x0f, 0x05]);
-    code.put(moved).put(&jump(stub + NEXT + len, behind));
-    // lea rcx, [next]
-    let distance = NEXT as i32 - (enter as i32 + 7);
-    code.put(&[0x48, 0x8d, 0x0d]).put(&distance.to_le_bytes());
+    code.put(&load(stub + NEXT, behind - len));
+    code.put(moved).put(&jump(stub + MOVED + len, behind));
+    code.put(&load(stub + enter, stub + NEXT));
     // jmp [area]
-    let end = stub + enter + 7 + 6;
+    let end = stub + enter + LEA + 6;
     code.put(&[0xff, 0x25]).put(&(area.wrapping_sub(end) as i32).to_le_bytes());
     code.bytes
 }
 
-const _: () = assert!(NEXT as usize + MOST_MOVED + JUMP + 7 + 6 <= STUB);
+const _: () = assert!((MOVED + LEA) as usize + MOST_MOVED + JUMP + 6 <= STUB);
 
 struct Code {
     bytes: [u8; STUB],
@@ -331,6 +345,9 @@ mod tests {
             let code = assemble(area, stub, behind, moved);
             let (slow, next) = (SLOW as usize, NEXT as usize);
             assert_eq!(code[slow..next], [0x0f, 0x05]);
+            assert_eq!(code[next..next + 3], [0x48, 0x8d, 0x0d]);
+            assert_eq!(target(&code, next + 3, stub), behind - moved.len() as u64);
+            let next = next + LEA as usize;
             assert_eq!(code[next..next + moved.len()], *moved);
             let jump = next + moved.len();
             assert_eq!((code[jump], target(&code, jump + 1, stub)), (0xe9, behind));
