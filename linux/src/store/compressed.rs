@@ -275,7 +275,7 @@ impl CompressedRam {
             return Compressed::default();
         }
         let compressed = self.take_results(&mut waiting);
-        waiting.note_look(compressed.pages > 0);
+        waiting.note_look(compressed.pages);
         compressed
     }
 
