@@ -505,7 +505,7 @@ fn end_process(process: &Arc<Process>, death: Death) {
     if process.id == kernel().init {
         finish(death);
     }
-    let files = process.files.lock().take(false);
+    let files = process.files.lock().take_all();
     drop(files);
     locks::unlock_all(locks::Owner::Process(process.id));
     trace::tracer_has_ended(process);

@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::fs::epoll::{Epoll, Wish};
 use crate::fs::event::{Counter, Take, Timer};
 use crate::fs::ready::{self, Ready};
-use crate::fs::{Open, What, file};
+use crate::fs::{OnExec, Open, What, file};
 use crate::{clock, process, signal, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -20,8 +20,8 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_select => select(arguments, microseconds(e)),
         nr::__NR_pselect6 => pselect(arguments),
         nr::__NR_epoll_create | nr::__NR_epoll_create1 => {
-            let close_on_exec = number == nr::__NR_epoll_create1 && a as u32 & nr::O_CLOEXEC != 0;
-            add(What::Epoll(Epoll::default()), 0, close_on_exec)
+            let flags = if number == nr::__NR_epoll_create1 { a as u32 } else { 0 };
+            add(What::Epoll(Epoll::default()), flags & nr::O_CLOEXEC)
         }
         nr::__NR_epoll_ctl => epoll_ctl(a as u32, b as u32, c as u32, d),
         nr::__NR_epoll_wait => epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)),
@@ -34,8 +34,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_eventfd => eventfd(a, 0),
         nr::__NR_eventfd2 => eventfd(a, b as u32),
         nr::__NR_timerfd_create => clock_of(a as i32).and_then(|clock| {
-            let (flags, close) = (b as u32 & nr::O_NONBLOCK, b as u32 & nr::O_CLOEXEC != 0);
-            add(What::Timer(Timer::new(clock)), flags, close)
+            add(What::Timer(Timer::new(clock)), b as u32 & (nr::O_NONBLOCK | nr::O_CLOEXEC))
         }),
         nr::__NR_timerfd_settime => timerfd_settime(a as u32, b as u32, c, d),
         nr::__NR_timerfd_gettime => with_timer(a as u32, |timer| write_itimer(b, timer.get())),
@@ -43,9 +42,9 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     })
 }
 
-fn add(what: What, flags: u32, close_on_exec: bool) -> Result {
-    let open = Open::new(what, flags | nr::O_RDWR);
-    Ok(process::current().files.lock().add(open, 0, close_on_exec)?.into())
+fn add(what: What, flags: u32) -> Result {
+    let open = Open::new(what, flags & !nr::O_CLOEXEC | nr::O_RDWR);
+    Ok(process::current().files.lock().add(open, 0, OnExec::of(flags))?.into())
 }
 
 /// A time to wait, in nanoseconds; `None` for without end.
@@ -216,7 +215,7 @@ fn epoll_wait(number: u32, to: u64, most: i32, patience: Patience) -> Result {
 fn eventfd(count: u64, flags: u32) -> Result {
     let take = if flags & nr::EFD_SEMAPHORE != 0 { Take::One } else { Take::All };
     let counter = Counter::new(u64::from(count as u32), take);
-    add(What::Counter(counter), flags & nr::O_NONBLOCK, flags & nr::O_CLOEXEC != 0)
+    add(What::Counter(counter), flags & (nr::O_NONBLOCK | nr::O_CLOEXEC))
 }
 
 fn with_timer(number: u32, act: impl FnOnce(&Timer) -> Result) -> Result {

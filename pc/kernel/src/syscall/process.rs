@@ -320,7 +320,7 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     drop(old);
     process.barriers.store(0, Ordering::Relaxed);
     process.timers.lock().clear();
-    let closed = process.files.lock().take(true);
+    let closed = process.files.lock().take_closing();
     drop(closed);
     process.actions.lock().reset();
     *process::thread().alternate_stack.lock() = Default::default();
