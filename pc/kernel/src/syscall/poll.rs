@@ -1,5 +1,6 @@
 //! Waiting for files: `poll`, `select`, `epoll`, and the files that are counters.
 
+use super::signals::of_size;
 use super::time::{clock_of, duration, read_itimer, write_itimer};
 use super::{Arguments, Result};
 use crate::errno::Errno;
@@ -16,7 +17,7 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, .. } = arguments;
     Some(match number {
         nr::__NR_poll => poll(a, b, milliseconds(c as i32)),
-        nr::__NR_ppoll => blocking(d).and_then(|()| poll(a, b, duration(c)?)),
+        nr::__NR_ppoll => blocking(d, e).and_then(|()| poll(a, b, duration(c)?)),
         nr::__NR_select => select(arguments, microseconds(e)),
         nr::__NR_pselect6 => pselect(arguments),
         nr::__NR_epoll_create | nr::__NR_epoll_create1 => {
@@ -25,11 +26,10 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         }
         nr::__NR_epoll_ctl => epoll_ctl(a as u32, b as u32, c as u32, d),
         nr::__NR_epoll_wait => epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)),
-        nr::__NR_epoll_pwait => {
-            blocking(e).and_then(|()| epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)))
-        }
+        nr::__NR_epoll_pwait => blocking(e, arguments.f)
+            .and_then(|()| epoll_wait(a as u32, b, c as i32, milliseconds(d as i32))),
         nr::__NR_epoll_pwait2 => {
-            blocking(e).and_then(|()| epoll_wait(a as u32, b, c as i32, duration(d)?))
+            blocking(e, arguments.f).and_then(|()| epoll_wait(a as u32, b, c as i32, duration(d)?))
         }
         nr::__NR_eventfd => eventfd(a, 0),
         nr::__NR_eventfd2 => eventfd(a, b as u32),
@@ -71,9 +71,10 @@ fn deadline(patience: Patience) -> u64 {
     patience.map_or(u64::MAX, |time| clock::nanoseconds().saturating_add(time))
 }
 
-/// Blocks the signals that a set names while the call waits, if there is a set.
-fn blocking(set: u64) -> core::result::Result<(), Errno> {
+/// Blocks the signals that a set of so many bytes names while the call waits, if there is a set.
+fn blocking(set: u64, bytes: u64) -> core::result::Result<(), Errno> {
     if set != 0 {
+        of_size(bytes)?;
         signal::block_meanwhile(user::read_u64(set)?);
     }
     Ok(())
@@ -159,7 +160,7 @@ fn select(arguments: Arguments, patience: core::result::Result<Patience, Errno>)
 fn pselect(arguments: Arguments) -> Result {
     // The last argument points to the set's address and its size.
     if arguments.f != 0 {
-        blocking(user::read_u64(arguments.f)?)?;
+        blocking(user::read_u64(arguments.f)?, user::read_u64(arguments.f.wrapping_add(8))?)?;
     }
     select(arguments, duration(arguments.e))
 }
