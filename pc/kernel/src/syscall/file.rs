@@ -286,6 +286,9 @@ fn seals(open: &Open, command: u32, argument: u64) -> Result {
 
 fn seek(fd: u32, by: i64, whence: u32) -> Result {
     let open = file(fd)?;
+    if whence > nr::SEEK_HOLE {
+        return Err(Errno::EINVAL);
+    }
     let length = match &open.what {
         What::Node(node, _) if !matches!(node.kind, Kind::Device(Device::Console)) => node.len(),
         _ => return Err(Errno::ESPIPE),
@@ -459,6 +462,9 @@ fn copy_file_range(arguments: Arguments) -> Result {
 }
 
 fn pipe(to: u64, flags: u32) -> Result {
+    if flags & !(nr::O_CLOEXEC | nr::O_NONBLOCK | nr::O_DIRECT) != 0 {
+        return Err(Errno::EINVAL);
+    }
     let (read, write) = fs::pipe(flags & nr::O_NONBLOCK);
     add_two([read, write], OnExec::of(flags), to)
 }

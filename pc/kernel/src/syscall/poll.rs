@@ -20,10 +20,10 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_ppoll => blocking(d, e).and_then(|()| poll(a, b, duration(c)?)),
         nr::__NR_select => select(arguments, microseconds(e)),
         nr::__NR_pselect6 => pselect(arguments),
-        nr::__NR_epoll_create | nr::__NR_epoll_create1 => {
-            let flags = if number == nr::__NR_epoll_create1 { a as u32 } else { 0 };
-            add(What::Epoll(Epoll::default()), flags & nr::O_CLOEXEC)
-        }
+        nr::__NR_epoll_create if a as i32 <= 0 => Err(Errno::EINVAL),
+        nr::__NR_epoll_create => add(What::Epoll(Epoll::default()), 0),
+        nr::__NR_epoll_create1 => only(a as u32, nr::O_CLOEXEC)
+            .and_then(|flags| add(What::Epoll(Epoll::default()), flags)),
         nr::__NR_epoll_ctl => epoll_ctl(a as u32, b as u32, c as u32, d),
         nr::__NR_epoll_wait => epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)),
         nr::__NR_epoll_pwait => blocking(e, arguments.f)
@@ -33,13 +33,17 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         }
         nr::__NR_eventfd => eventfd(a, 0),
         nr::__NR_eventfd2 => eventfd(a, b as u32),
-        nr::__NR_timerfd_create => clock_of(a as i32).and_then(|clock| {
-            add(What::Timer(Timer::new(clock)), b as u32 & (nr::O_NONBLOCK | nr::O_CLOEXEC))
-        }),
+        nr::__NR_timerfd_create => only(b as u32, nr::O_NONBLOCK | nr::O_CLOEXEC)
+            .and_then(|flags| add(What::Timer(Timer::new(clock_of(a as i32)?)), flags)),
         nr::__NR_timerfd_settime => timerfd_settime(a as u32, b as u32, c, d),
         nr::__NR_timerfd_gettime => with_timer(a as u32, |timer| write_itimer(b, timer.get())),
         _ => return None,
     })
+}
+
+/// Flags, if there are no others than those known.
+const fn only(flags: u32, known: u32) -> core::result::Result<u32, Errno> {
+    if flags & !known == 0 { Ok(flags) } else { Err(Errno::EINVAL) }
 }
 
 fn add(what: What, flags: u32) -> Result {
@@ -214,6 +218,7 @@ fn epoll_wait(number: u32, to: u64, most: i32, patience: Patience) -> Result {
 }
 
 fn eventfd(count: u64, flags: u32) -> Result {
+    only(flags, nr::EFD_SEMAPHORE | nr::O_NONBLOCK | nr::O_CLOEXEC)?;
     let take = if flags & nr::EFD_SEMAPHORE != 0 { Take::One } else { Take::All };
     let counter = Counter::new(u64::from(count as u32), take);
     add(What::Counter(counter), flags & (nr::O_NONBLOCK | nr::O_CLOEXEC))

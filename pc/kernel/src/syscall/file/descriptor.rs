@@ -34,11 +34,13 @@ fn give_locks_back(closed: &Open) {
     }
 }
 
+/// First make the numbers the caller's own, which they are here.
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 /// Let exec close them instead.
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result {
-    if first > last {
+    if first > last || flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
     let files = &process::current().files;
