@@ -68,7 +68,7 @@ pub use message::{Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
 pub use offload::{Job, Mailbox, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
-pub use slots::{Birth, MOST_PROCESSES, Slot, Slots, Ticket, ask};
+pub use slots::{Birth, Keeper, MOST_PROCESSES, Slot, Slots, Ticket, ask};
 pub use spans::{Holder, Spans};
 pub use text::Text;
 
@@ -163,10 +163,16 @@ impl Control {
         self.observed.load(Relaxed) != 0
     }
 
-    /// Sets whether there is a reader of events.
+    /// Notes that there is a reader of events.
     #[cfg(feature = "std")]
-    pub fn observe(&self, observed: bool) {
-        self.observed.store(observed.into(), Relaxed);
+    pub fn begin_observing(&self) {
+        self.observed.store(1, Relaxed);
+    }
+
+    /// Notes that there is no reader of events any more.
+    #[cfg(feature = "std")]
+    pub fn stop_observing(&self) {
+        self.observed.store(0, Relaxed);
     }
 
     /// The layout of the shared file.

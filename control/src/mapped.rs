@@ -59,7 +59,7 @@ impl Control {
     /// The same with room for rings, and marked as observed.
     pub fn create_observed(plan: Plan) -> Result<(OwnedFd, Mapped), AttachError> {
         let made = Self::create_of(plan.observed_len())?;
-        made.1.observe(true);
+        made.1.begin_observing();
         Ok(made)
     }
 

@@ -99,6 +99,15 @@ pub enum Birth {
     Told,
 }
 
+/// Who manages a process's pages, and answers its faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The host: the process is passive.
+    Host,
+    /// Its runtime.
+    Runtime,
+}
+
 /// In [`Slot::memory`]: the process sends the supervisor a message.
 const TOLD: u32 = 1 << 31;
 
@@ -113,9 +122,9 @@ impl Slot {
         self.passive.load(Relaxed) != 0
     }
 
-    /// Sets who manages the process's pages.
-    pub fn set_passive(&self, passive: bool) {
-        self.passive.store(passive.into(), Relaxed);
+    /// Notes who manages the process's pages.
+    pub fn set_keeper(&self, keeper: Keeper) {
+        self.passive.store((keeper == Keeper::Host).into(), Relaxed);
     }
 
     /// Whether the process has executed a program without a runtime: its memory is the host's alone.
@@ -123,9 +132,14 @@ impl Slot {
         self.unmanaged.load(Acquire) != 0
     }
 
-    /// Notes whether the process executes such a program.
-    pub fn set_unmanaged(&self, unmanaged: bool) {
-        self.unmanaged.store(unmanaged.into(), Release);
+    /// Notes that the process executes such a program.
+    pub fn begin_unmanaged(&self) {
+        self.unmanaged.store(1, Release);
+    }
+
+    /// Notes that the process has its runtime after all.
+    pub fn end_unmanaged(&self) {
+        self.unmanaged.store(0, Release);
     }
 
     /// Asks the server for frames, which the asker then wakes.
@@ -143,9 +157,14 @@ impl Slot {
         self.unserved.load(Relaxed) != 0
     }
 
-    /// Notes whether an access from outside got no answer.
-    pub fn set_unserved(&self, unserved: bool) {
-        self.unserved.store(unserved.into(), Relaxed);
+    /// Notes that an access from outside got an answer.
+    pub fn note_answer(&self) {
+        self.unserved.store(0, Relaxed);
+    }
+
+    /// Notes that an access from outside got no answer.
+    pub fn note_silence(&self) {
+        self.unserved.store(1, Relaxed);
     }
 
     /// Distinguishes this use of the slot from earlier and later ones.

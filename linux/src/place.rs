@@ -246,7 +246,10 @@ impl Shared {
         // Only an empty page can be poisoned, and this one may be there for loads.
         self.vacate(space, page, host)?;
         let poisoned = self.descriptor.poison(host).is_ok();
-        space.table.set_poisoned(page, poisoned);
+        match poisoned {
+            true => space.table.set_poisoned(page),
+            false => _ = space.table.clear_poisoned(page),
+        }
         Ok(poisoned)
     }
 
@@ -259,7 +262,7 @@ impl Shared {
     }
 
     fn unpoison_locked(&self, space: &SpaceCore, page: usize) {
-        if space.table.set_poisoned(page, false) {
+        if space.table.clear_poisoned(page) {
             self.empty(space.host_of(page));
         }
     }
@@ -342,7 +345,10 @@ fn set_executable(
     let host = space.host_of(page);
     // SAFETY: the page is of our own window, and stays readable and writable.
     unsafe { host::protect(host..host + PAGE as u64, flags)? };
-    space.table.set_executable(page, wanted);
+    match wanted {
+        true => space.table.set_executable(page),
+        false => space.table.clear_executable(page),
+    }
     Ok(())
 }
 

@@ -235,22 +235,32 @@ impl PageTable {
         self.shown_word(page).is_some_and(|word| word.load(Acquire) & EXECUTABLE != 0)
     }
 
-    /// Notes whether the host page may be executed.
-    pub fn set_executable(&self, page: usize, executable: bool) {
-        self.set_flag(page, EXECUTABLE, executable);
+    /// Notes that the host page may be executed.
+    pub fn set_executable(&self, page: usize) {
+        if let Some(word) = self.shown_word(page) {
+            word.fetch_or(EXECUTABLE, Release);
+        }
     }
 
-    /// Notes whether the host page is poisoned; returns the note before.
-    pub fn set_poisoned(&self, page: usize, poisoned: bool) -> bool {
-        let Some(word) = self.shown_word(page) else { return false };
-        word.load(Relaxed) & POISONED != u32::from(poisoned) * POISONED
-            && self.set_flag(page, POISONED, poisoned)
+    /// Notes that the host page may not be executed.
+    pub fn clear_executable(&self, page: usize) {
+        if let Some(word) = self.shown_word(page) {
+            word.fetch_and(!EXECUTABLE, Release);
+        }
     }
 
-    fn set_flag(&self, page: usize, flag: u32, set: bool) -> bool {
+    /// Notes that the host page is poisoned.
+    #[cfg(feature = "std")]
+    pub fn set_poisoned(&self, page: usize) {
+        if let Some(word) = self.shown_word(page) {
+            word.fetch_or(POISONED, Release);
+        }
+    }
+
+    /// Notes that the host page is not poisoned; returns whether it was.
+    pub fn clear_poisoned(&self, page: usize) -> bool {
         let Some(word) = self.shown_word(page) else { return false };
-        let old = if set { word.fetch_or(flag, Release) } else { word.fetch_and(!flag, Release) };
-        old & flag != 0
+        word.load(Relaxed) & POISONED != 0 && word.fetch_and(!POISONED, Release) & POISONED != 0
     }
 
     /// Gives back the leaves wholly within pages `from` to before `end` that hold no entries.

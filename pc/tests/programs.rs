@@ -32,6 +32,12 @@ fn causes_of_signals() {
     prints_as_on_the_host("causes");
 }
 
+/// Real-time signals are queued, others wait once; the order of their handlers, and what drops them.
+#[test]
+fn signals_that_wait() {
+    prints_as_on_the_host("signals");
+}
+
 /// What a call could not move is moved by the next one.
 #[test]
 fn calls_that_stop_halfway() {

@@ -54,7 +54,7 @@ impl Runs {
             }
             return None;
         }
-        let window = if inside { run.window / 2 } else { run.window * 2 };
+        let window = if inside { run.window / 2 } else { run.window.saturating_mul(2) };
         Some((direction, window.max(2).min(self.most)))
     }
 
@@ -68,5 +68,17 @@ impl Runs {
 
     fn of(&mut self, page: u64) -> &mut Run {
         &mut self.runs[(page / 512) as usize % 64]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_without_a_bound_stops_growing() {
+        let mut runs = Runs::new(Ahead::Runs(u32::MAX));
+        runs.brought(10, 1, u32::MAX, 3);
+        assert_eq!(runs.advance(14), Some((1, u32::MAX)));
     }
 }

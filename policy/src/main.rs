@@ -19,6 +19,8 @@ mod trace;
 use ahead::Ahead;
 use clap::Parser;
 use memory::Counts;
+use std::io::{self, Write};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use trace::Trace;
@@ -40,7 +42,7 @@ enum Arguments {
         /// The trace
         trace: PathBuf,
         /// The memory size in pages
-        #[arg(long)]
+        #[arg(long, value_parser = at_least_one)]
         frames: usize,
         /// The most pages to read ahead of a run of misses; 0: none
         #[arg(long, default_value_t = 0)]
@@ -53,9 +55,9 @@ fn main() -> ExitCode {
         Arguments::Record { out, command } => {
             record::record(&command, &out).map(|steps| eprintln!("{steps} steps"))
         }
-        Arguments::Replay { trace, frames, ahead } => Trace::read(&trace).map(|trace| {
+        Arguments::Replay { trace, frames, ahead } => Trace::read(&trace).and_then(|trace| {
             let ahead = if ahead == 0 { Ahead::Nothing } else { Ahead::Runs(ahead) };
-            print!("{}", table(&trace, frames, ahead));
+            print(&table(&trace, frames, ahead))
         }),
     };
     match done {
@@ -64,6 +66,19 @@ fn main() -> ExitCode {
             eprintln!("pagefault-policy: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: NonZero<usize> = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(number.get())
+}
+
+/// Prints a table. A reader who has gone is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Records a program's page accesses with valgrind's lackey.
 //!
+//! Lackey writes to a pipe of its own, since the program's messages would look like lines of the trace. The
+//! program's standard output is dropped.
+//!
 //! Lackey reports every access, a hundred times more than a replay needs: the few most recently used
 //! pages are in any memory. So only accesses to other pages are kept, and the first store to a page
 //! since its last access was kept.
@@ -8,21 +11,36 @@ use crate::trace::Deed;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How many recently used pages count as in memory.
 const WINDOW: usize = 16;
 
+/// The shell that starts valgrind: it moves the pipe from standard output to the number that lackey writes to.
+const START: &str =
+    "exec valgrind --tool=lackey --trace-mem=yes --log-fd=9 -- \"$@\" 9>&1 >/dev/null";
+
 /// Runs a program and records it. Returns the number of steps.
 pub fn record(command: &[String], out: &Path) -> io::Result<u64> {
-    let mut child = Command::new("valgrind")
-        .args(["--tool=lackey", "--trace-mem=yes", "--"])
+    // Before the program runs in vain.
+    let file = BufWriter::new(File::create(out)?);
+    let mut child = Command::new("sh")
+        .args(["-c", START, "valgrind"])
         .args(command)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()?;
-    let lines = child.stderr.take().ok_or_else(|| io::Error::other("valgrind tells nothing"))?;
-    let mut file = BufWriter::new(File::create(out)?);
+    let lines = child.stdout.take().ok_or_else(|| io::Error::other("valgrind tells nothing"))?;
+    let steps = keep_news(lines, file).inspect_err(|_| end(&mut child))?;
+    let ended = child.wait()?;
+    match steps {
+        0 => Err(io::Error::other(format!("valgrind recorded nothing: {ended}"))),
+        // The status is the program's.
+        _ => Ok(steps),
+    }
+}
+
+/// Writes the steps that are news to a file; returns how many there are.
+fn keep_news(lines: ChildStdout, mut file: BufWriter<File>) -> io::Result<u64> {
     let mut recent = Recent::default();
     let mut steps = 0;
     for line in BufReader::new(lines).split(b'\n') {
@@ -33,8 +51,14 @@ pub fn record(command: &[String], out: &Path) -> io::Result<u64> {
         }
     }
     file.flush()?;
-    let ended = child.wait()?;
-    if ended.success() { Ok(steps) } else { Err(io::Error::other(format!("valgrind: {ended}"))) }
+    Ok(steps)
+}
+
+/// Ends a program whose trace cannot be kept.
+fn end(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Parses a line about data, such as ` S 04222ca8,8`; lines about code and others are `None`.

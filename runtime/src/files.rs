@@ -218,9 +218,17 @@ fn set_host_limit(limit: [u64; 2]) -> Result<()> {
     unsafe { sys::call(nr::__NR_prlimit64, args) }.map(drop)
 }
 
-/// Sets whether an exec closes a descriptor.
-pub fn set_close_on_exec(number: u32, close: bool) {
-    let args = [number.into(), u64::from(nr::F_SETFD), close.into()];
+/// What an exec does with a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum OnExec {
+    Keep,
+    Close,
+}
+
+/// Sets what an exec does with a descriptor.
+pub fn set_on_exec(number: u32, on_exec: OnExec) {
+    let flags = if on_exec == OnExec::Close { nr::FD_CLOEXEC } else { 0 };
+    let args = [number.into(), u64::from(nr::F_SETFD), flags.into()];
     // SAFETY: the descriptor is ours.
     let _ = unsafe { sys::call(nr::__NR_fcntl, args) };
 }

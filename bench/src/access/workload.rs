@@ -71,11 +71,11 @@ const STRIDE: usize = 17;
 impl Order {
     /// An access order over a number of pages, some of which are resident. A seed determines the order.
     pub fn new(workload: Workload, pages: usize, resident: usize, seed: u64) -> Self {
-        let pages = pages.max(2);
-        // The arguments are in range: there are at least two pages, and the exponent is positive.
+        let pages = pages.max(1);
+        // The arguments are in range: there is a page, and the exponent is positive.
         let uniform = Uniform::new(0, pages).expect("a range that is not empty");
         let zipf = Zipf::new(pages as f64, 0.99).expect("a positive exponent");
-        let hot = (resident / 2).clamp(1, pages - 1);
+        let hot = (resident / 2).clamp(1, (pages - 1).max(1));
         let random = SmallRng::seed_from_u64(seed);
         Self { workload, pages, hot, turn: 0, scan: 0, random, uniform, zipf }
     }
@@ -102,11 +102,29 @@ impl Iterator for Order {
                 let columns = self.pages.div_ceil(STRIDE);
                 (turn / columns + turn % columns * STRIDE) % self.pages
             }
-            Workload::ScanPastHotSet if turn % 5 == 4 => {
+            Workload::ScanPastHotSet if turn % 5 == 4 && self.hot < self.pages => {
                 self.scan += 1;
                 self.hot + self.scan % (self.pages - self.hot)
             }
             Workload::ScanPastHotSet => self.uniform.sample(&mut self.random) % self.hot,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn every_access_is_to_a_page_that_there_is() {
+        for workload in Workload::value_variants() {
+            for pages in [1, 2, 3, 17, 18, 100] {
+                for resident in [0, 1, 50, 1000] {
+                    let order = Order::new(*workload, pages, resident, 1);
+                    assert!(order.take(1000).all(|at| at < pages), "{workload:?}, {pages} pages");
+                }
+            }
+        }
     }
 }

@@ -42,16 +42,33 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-fn dispose(signal: c_int, ignored: bool) {
-    let action: sighandler_t = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
-    // SAFETY: both are valid actions for every signal.
-    unsafe { libc::signal(signal, action) };
+/// What a signal does to a process without a handler for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disposition {
+    Default,
+    Ignored,
+}
+
+impl Disposition {
+    fn of(signal: c_int) -> Self {
+        if is_ignored(signal) { Self::Ignored } else { Self::Default }
+    }
+
+    fn set(self, signal: c_int) {
+        let action: sighandler_t = match self {
+            Self::Default => libc::SIG_DFL,
+            Self::Ignored => libc::SIG_IGN,
+        };
+        // SAFETY: both are valid actions for every signal.
+        unsafe { libc::signal(signal, action) };
+    }
 }
 
 /// What the program inherits from our caller.
 pub struct Inherited {
     mask: libc::sigset_t,
-    child_ignored: bool,
+    /// Of `SIGCHLD`.
+    child: Disposition,
     launcher: u32,
 }
 
@@ -62,15 +79,15 @@ const NAMES_OF_PROCESS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 impl Inherited {
     /// Blocks the signals that we wait for, and restores `SIGCHLD`, which the caller may have ignored.
     pub fn block(signals: &libc::sigset_t) -> Self {
-        let child_ignored = is_ignored(libc::SIGCHLD);
-        dispose(libc::SIGCHLD, false);
+        let child = Disposition::of(libc::SIGCHLD);
+        Disposition::Default.set(libc::SIGCHLD);
         // SAFETY: both sets are valid for the call.
         let mask = unsafe {
             let mut before = mem::zeroed();
             libc::pthread_sigmask(libc::SIG_BLOCK, signals, &raw mut before);
             before
         };
-        Self { mask, child_ignored, launcher: std::process::id() }
+        Self { mask, child, launcher: std::process::id() }
     }
 
     /// The mask as the kernel has it: bit n − 1 is signal n.
@@ -82,8 +99,12 @@ impl Inherited {
     /// Restores all of it in a process that is about to execute the program.
     pub fn restore(&self) {
         let found = FOUND.load(Relaxed);
-        dispose(libc::SIGPIPE, found & PIPE_IGNORED != 0);
-        dispose(libc::SIGCHLD, self.child_ignored);
+        let pipe = match found & PIPE_IGNORED {
+            0 => Disposition::Default,
+            _ => Disposition::Ignored,
+        };
+        pipe.set(libc::SIGPIPE);
+        self.child.set(libc::SIGCHLD);
         for stream in (0..3).filter(|stream| found & 1 << stream != 0) {
             // SAFETY: the standard library opened it in place of the closed stream; nothing uses it
             // from here on.

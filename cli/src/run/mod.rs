@@ -289,7 +289,7 @@ fn supervise(arguments: Arguments, limits: &Limits) -> Result<Ended, Error> {
     let mut child = start(&arguments, &program, tree, limits)?;
     let watch = Watch::start(&shared, &config, outputs).unwrap_or_else(|error| {
         complain!("{}", Error::Watch(error));
-        control.observe(false);
+        control.stop_observing();
         None
     });
     let ended = child.wait().map_err(Error::Wait)?;

@@ -154,7 +154,7 @@ impl Watcher {
         loop {
             let last = stop.load(Acquire);
             if last {
-                self.control.observe(false);
+                self.control.stop_observing();
             }
             let drained = self.drain();
             if last || Instant::now() >= due {

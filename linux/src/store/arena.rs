@@ -196,7 +196,10 @@ impl Arena {
         }
         if used == 0 {
             self.unlink(&mut class, place.span);
-            self.return_span(place.span, sole);
+            match sole {
+                true => self.keep_warm(place.span),
+                false => self.pool.give(place.span - 1),
+            }
         }
     }
 
@@ -313,10 +316,10 @@ impl Arena {
         Some(number)
     }
 
-    /// Takes an empty span back, and beyond [`WARM`] of them gives it to the pool.
-    fn return_span(&self, number: u32, sole: bool) {
+    /// Keeps an empty span that no other process holds; beyond [`WARM`] of them gives it to the pool.
+    fn keep_warm(&self, number: u32) {
         let mut warm = self.warm.lock();
-        if !sole || warm.count == WARM {
+        if warm.count == WARM {
             drop(warm);
             self.pool.give(number - 1);
             return;

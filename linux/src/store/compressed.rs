@@ -2,6 +2,7 @@
 
 use super::Mutex;
 use super::arena::{Arena, Place};
+use super::failure::{Cause, Failure, LastFailure};
 use super::offload::{Nobody, Offload, Waiting};
 use super::pool::{OwnPool, Pool};
 use super::scratch::Scratches;
@@ -44,6 +45,7 @@ pub struct CompressedRam {
     /// There was no room for a page, and nothing was freed since: until then, compressing another
     /// page cannot help.
     full: AtomicBool,
+    failure: LastFailure,
     counters: Counters,
 }
 
@@ -174,6 +176,7 @@ impl CompressedRam {
             offload: Box::new(Nobody),
             waiting: Waiting::new(),
             full: AtomicBool::new(false),
+            failure: LastFailure::default(),
             counters: Counters::default(),
         })
     }
@@ -209,6 +212,11 @@ impl CompressedRam {
         drop(waiting);
         self.arena.before_fork();
         compressed
+    }
+
+    /// The last read that failed.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.get()
     }
 
     /// The contents; consistent only while no other thread uses the store.
@@ -267,7 +275,7 @@ impl CompressedRam {
             return Compressed::default();
         }
         let compressed = self.take_results(&mut waiting);
-        waiting.note_look(compressed.pages > 0);
+        waiting.note_look(compressed.pages);
         compressed
     }
 
@@ -424,7 +432,10 @@ impl SwapDevice for CompressedRam {
         let _shard = self.shards[slot as usize % SHARDS].lock();
         match record.load() {
             // Nothing was written there, so there is no right answer.
-            Content::Empty => Err(IoError::Device),
+            Content::Empty => {
+                self.failure.note(slot, Cause::Empty);
+                Err(IoError::Device)
+            }
             Content::Filled(word) => {
                 page.as_chunks_mut().0.fill(word.to_ne_bytes());
                 Ok(())
@@ -434,6 +445,7 @@ impl SwapDevice for CompressedRam {
                 // first, under the lock held here. An object's bytes never change.
                 let bytes = unsafe { core::slice::from_raw_parts(self.arena.address(place), len) };
                 expand(bytes, page)
+                    .inspect_err(|_| self.failure.note(slot, Cause::Undecodable(len as u32)))
             }
             Content::Waits(place) => {
                 // SAFETY: the page stays at its place as long as the record says so, under the lock held

@@ -4,6 +4,7 @@ use super::ahead::Ahead;
 use super::behind::{Behind, Run};
 use super::descriptor::Kept;
 use super::extents::{Extents, OwnExtents};
+use super::failure::{Cause, Failure, LastFailure};
 use super::growth::{Growth, Shortage, ShortageKind, space_of};
 use super::name::FileName;
 use super::open::OpenError;
@@ -47,6 +48,7 @@ pub struct SwapFile {
     pages: AtomicU64,
     /// A page came back different from what was written.
     damaged: AtomicBool,
+    failure: LastFailure,
 }
 
 /// A page came back from a file different from what was written.
@@ -105,6 +107,7 @@ impl SwapFile {
             sums: Table::new(slots as usize)?,
             pages: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            failure: LastFailure::default(),
         })
     }
 
@@ -119,6 +122,16 @@ impl SwapFile {
     /// The message about the file, if a page came back different from what was written.
     pub fn damage(&self) -> Option<Damage> {
         self.damaged.load(Relaxed).then(|| Damage { place: self.growth.place().clone() })
+    }
+
+    /// The last read that failed.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.get()
+    }
+
+    /// The file's name, or the directory that it was made in.
+    pub fn place(&self) -> &FileName {
+        self.growth.place()
     }
 
     /// What is held now.
@@ -196,6 +209,7 @@ impl SwapFile {
         if self.sums[slot as usize].load(Relaxed) == sum(page) {
             return Ok(());
         }
+        self.failure.note(slot, Cause::Checksum);
         self.damaged.store(true, Relaxed);
         Err(IoError::Device)
     }
@@ -214,6 +228,7 @@ impl SwapDevice for SwapFile {
     fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), IoError> {
         let place = self.places.get(slot as usize).map_or(0, |place| place.load(Acquire));
         if place == 0 {
+            self.failure.note(slot, Cause::Empty);
             return Err(IoError::Device);
         }
         loop {
@@ -221,7 +236,10 @@ impl SwapDevice for SwapFile {
                 let is_there = |position| self.positions.is_written(position);
                 let read = |first: u32, pages: &mut [u8]| {
                     let at = u64::from(first) * PAGE_SIZE;
-                    read_all(self.file(), at, pages).map_err(io_error)
+                    read_all(self.file(), at, pages).map_err(|errno| {
+                        self.failure.note(slot, Cause::Host(errno.raw_os_error()));
+                        io_error(errno)
+                    })
                 };
                 self.ahead.read(place, page, is_there, read)?;
                 return self.check(slot, page);

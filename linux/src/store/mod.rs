@@ -16,6 +16,7 @@
 //! | [`mod@file`] | [`SwapFile`]: an unlinked temporary file or a named one |
 //! | [`extents`] | the parts of a file that a process holds, alone or with others |
 //! | `positions` | the place of each page in a file |
+//! | [`failure`] | why the last read failed |
 //! | `open`, `growth` | opening a file as swap, and how far it may grow |
 //! | [`descriptor`] | descriptors kept out of the program's way |
 
@@ -25,6 +26,7 @@ mod behind;
 pub mod compressed;
 pub mod descriptor;
 pub mod extents;
+pub mod failure;
 pub mod file;
 mod growth;
 mod name;
@@ -39,6 +41,7 @@ type Mutex<T> = lock_api::Mutex<crate::lock::SoleMutex, T>;
 
 pub use crate::reserve::ReserveError;
 pub use compressed::{Compressed, CompressedRam, CompressedStats};
+pub use failure::{Cause, Failure};
 pub use file::{Damage, FileStats, SwapFile};
 pub use growth::{Shortage, ShortageKind};
 pub use name::FileName;

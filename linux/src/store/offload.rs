@@ -109,8 +109,8 @@ impl Waiting {
         self.taken.count_ones() as usize * 2 >= places
     }
 
-    /// Notes whether a look found results.
-    pub(super) const fn note_look(&mut self, found: bool) {
-        self.pause = if found { 0 } else { PAUSE };
+    /// Notes how many results a look found.
+    pub(super) const fn note_look(&mut self, found: u64) {
+        self.pause = if found > 0 { 0 } else { PAUSE };
     }
 }

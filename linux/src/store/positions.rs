@@ -134,7 +134,10 @@ impl Positions {
         if extent == filling.open {
             return;
         }
-        self.note_partial(extent, left != 0);
+        match left {
+            0 => self.clear_partial(extent),
+            _ => self.set_partial(extent),
+        }
         drop(filling);
         if left == 0 {
             self.give_unused(Unused { closed: Some(extent), fresh: None });
@@ -183,8 +186,10 @@ impl Positions {
             return None;
         }
         let used = self.used[extent as usize].load(Relaxed);
-        if used != 0 {
-            self.note_partial(extent, used != u64::MAX);
+        match used {
+            0 => {}
+            u64::MAX => self.clear_partial(extent),
+            _ => self.set_partial(extent),
         }
         (used == 0).then_some(extent)
     }
@@ -229,17 +234,17 @@ impl Positions {
             self.free(*extent, limit).count_ones() >= least && self.extents.is_sole(*extent)
         };
         let found = partial.take(looks).find(fits)?;
-        self.note_partial(found, false);
+        self.clear_partial(found);
         filling.from = found;
         Some(found)
     }
 
-    fn note_partial(&self, extent: u32, is_partial: bool) {
-        let (word, bit) = (&self.partial[extent as usize / 64], 1 << (extent % 64));
-        match is_partial {
-            true => word.fetch_or(bit, Relaxed),
-            false => word.fetch_and(!bit, Relaxed),
-        };
+    fn set_partial(&self, extent: u32) {
+        self.partial[extent as usize / 64].fetch_or(1 << (extent % 64), Relaxed);
+    }
+
+    fn clear_partial(&self, extent: u32) {
+        self.partial[extent as usize / 64].fetch_and(!(1 << (extent % 64)), Relaxed);
     }
 }
 

@@ -5,9 +5,9 @@
 //! devices that answer at once (`SWP_SYNCHRONOUS_IO` in `do_swap_page`).
 //!
 //! The fault *claims* the slot: it takes a second reference. A second thread that faults on the entry
-//! meanwhile finds two references, and goes through the swap cache. Whatever comes of it, nobody is the
-//! slot's only user while the claim lasts. So the slot neither gets new content nor holds another
-//! page, and an entry that names it when the fault commits names the content that was read.
+//! meanwhile finds two references, and goes through the swap cache. A slot can be claimed only once its
+//! content is written. Nobody is its only user while the claim lasts, so it neither gets new content nor
+//! holds another page. An entry that names it when the fault commits names the content that was read.
 
 use crate::cache::Key;
 use crate::error::Refusal;

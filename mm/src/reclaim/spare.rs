@@ -10,7 +10,7 @@ pub(super) const MOST: usize = 32;
 
 /// The slots that a batch has taken and not used, and the area that it writes to.
 pub(super) struct SpareSlots<M: Machine> {
-    /// Each has one reference; the next one is the last.
+    /// Each is reserved; the next one is the last.
     slots: ArrayVec<SwapSlot, MOST>,
     /// The area of the last write: the next slot is probably in the same.
     area: Option<AreaHandle<M::Mutex>>,
@@ -29,7 +29,7 @@ impl<M: Machine> SpareSlots<M> {
 
     /// Takes up to `wanted` slots.
     pub(super) fn fill(&mut self, wanted: usize, all: &Areas<M::Mutex, M::RwLock>) {
-        all.allocate_some(wanted, |slot| self.slots.push(slot));
+        all.reserve_some(wanted, |slot| self.slots.push(slot));
         self.slots.reverse();
     }
 

@@ -13,7 +13,8 @@ impl<M: Machine> Manager<M> {
     ///
     /// If this wrote the page to a new slot, it returns the slot with its first reference. The
     /// caller gives it to the entries of an anonymous page, or notes its owner for a page of shared
-    /// memory. Until then only the caller knows the slot. The new slot is a spare one, if there is any.
+    /// memory. Until then no entry names the slot, though a thread that saw an older entry may read it. The
+    /// new slot is a spare one, if there is any.
     pub(super) fn launder(
         &self,
         frame: Frame,
@@ -75,9 +76,12 @@ impl<M: Machine> Manager<M> {
     fn write_to_new_slot(&self, frame: Frame, spare: &mut SpareSlots<M>) -> Result<SwapSlot, ()> {
         let mut full = AreaSet::default();
         loop {
-            let slot = spare.take().or_else(|| self.swap.allocate(full)).ok_or(())?;
+            let slot = spare.take().or_else(|| self.swap.reserve(full)).ok_or(())?;
             match self.write_slot(frame, slot, spare) {
                 Ok(()) => {
+                    if let Some(area) = spare.area_of(slot, &self.swap) {
+                        area.publish(slot.offset);
+                    }
                     self.foresight.learn(slot, true);
                     return Ok(slot);
                 }

@@ -261,22 +261,23 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         Ok(number)
     }
 
-    /// Takes a free slot and gives it its first reference.
+    /// Reserves a free slot. Only the caller has a reference to it, until it has written the content
+    /// ([`AreaHandle::publish`]).
     ///
     /// The area is the one of highest priority that has a free slot, is active and is not in
     /// `avoid`; areas of equal priority take turns (spec F5).
-    pub(crate) fn allocate(&self, avoid: AreaSet) -> Option<SwapSlot> {
+    pub(crate) fn reserve(&self, avoid: AreaSet) -> Option<SwapSlot> {
         let mut slot = None;
-        self.order.lock().allocate(1, avoid, |taken| slot = Some(taken));
+        self.order.lock().reserve(1, avoid, |taken| slot = Some(taken));
         slot
     }
 
-    /// Takes up to `wanted` slots, as [`Areas::allocate`] would one by one, and hands each to `take`.
-    pub(crate) fn allocate_some(&self, wanted: usize, mut take: impl FnMut(SwapSlot)) {
+    /// Reserves up to `wanted` slots, as [`Areas::reserve`] would one by one, and hands each to `take`.
+    pub(crate) fn reserve_some(&self, wanted: usize, mut take: impl FnMut(SwapSlot)) {
         let mut order = self.order.lock();
         let mut left = wanted;
         while left > 0 {
-            match order.allocate(left, AreaSet::EMPTY, &mut take) {
+            match order.reserve(left, AreaSet::EMPTY, &mut take) {
                 0 => return,
                 taken => left -= taken,
             }
@@ -312,7 +313,7 @@ impl<M: RawMutex, W: RawRwLock> Areas<M, W> {
         }
     }
 
-    /// How many references a slot has; 0 if it is free, bad or missing.
+    /// How many references a slot has; 0 if it is free, reserved, bad or missing.
     pub(crate) fn count(&self, slot: SwapSlot) -> u32 {
         self.with(slot.area, |area| area.slots.count(slot.offset)).unwrap_or(0)
     }
@@ -521,9 +522,9 @@ impl<M: RawMutex> Order<M> {
         self.active.insert(at, area);
     }
 
-    /// Takes up to `wanted` slots of the first area that has any; returns how many. Of an area that takes
+    /// Reserves up to `wanted` slots of the first area that has any; returns how many. Of an area that takes
     /// turns with others, it takes one.
-    fn allocate(&mut self, wanted: usize, avoid: AreaSet, mut take: impl FnMut(SwapSlot)) -> usize {
+    fn reserve(&mut self, wanted: usize, avoid: AreaSet, mut take: impl FnMut(SwapSlot)) -> usize {
         for at in 0..self.active.len() {
             let area = &self.active[at];
             if avoid.contains(area.number) {
@@ -531,7 +532,7 @@ impl<M: RawMutex> Order<M> {
             }
             let wanted = if self.is_turn(at) { 1 } else { wanted };
             let named = |offset| take(SwapSlot { area: area.number, offset });
-            let taken = area.slots.allocate_some(wanted, named);
+            let taken = area.slots.reserve_some(wanted, named);
             if taken > 0 {
                 self.take_turn(at);
                 return taken;

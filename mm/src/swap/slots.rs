@@ -7,6 +7,9 @@
 //! A slot whose last reference is dropped is not free at once: its content must be discarded before
 //! another page is written there. Until then its count reads 0 and it is not given out.
 //!
+//! A slot that is given out is *reserved* until its first content is written: a thread that saw the slot in
+//! an entry long ago gets no reference to it, and so never reads what is not there yet.
+//!
 //! All counts start as zeros. If the heap's zeros cost nothing, a count takes memory only once its
 //! neighbourhood is used; the lowest slots are given out first.
 
@@ -29,6 +32,9 @@ const BAD: u32 = 0x8000_0000;
 
 /// The count of a slot whose content is being discarded after its last reference.
 const FREEING: u32 = 0xffff_ffff;
+
+/// The count of a slot that was given out, and whose content is not written yet.
+const RESERVED: u32 = 0xffff_fffe;
 
 /// How many adjacent slots are given out before the search for the next place (spec F5).
 pub(crate) const RUN: u32 = 256;
@@ -70,6 +76,8 @@ pub(crate) enum SlotsFault {
     OutOfBounds(u32),
     /// The slot's last reference was dropped, and it was never freed.
     NotFreed(u32),
+    /// The slot was given out, and neither written nor given back.
+    NotWritten(u32),
 }
 
 /// How many slots the active areas have together, and how many of them are free.
@@ -96,7 +104,7 @@ pub(crate) struct Slots<M: RawMutex> {
     counts: Box<[AtomicU32]>,
     /// The usable slots.
     good: u32,
-    /// The slots with a count, or being freed. Changed only under the search lock.
+    /// The slots with a count, reserved, or being freed. Changed only under the search lock.
     in_use: AtomicU32,
     search: Mutex<M, Search>,
     /// Shared by all areas. This area's part is in it while the area is open, and changed under the
@@ -152,17 +160,20 @@ impl<M: RawMutex> Slots<M> {
         Ok(Self { counts, good, in_use, search: Mutex::new(search), room })
     }
 
-    /// Takes a free slot.
+    /// Takes a free slot, and lets others refer to it at once.
     #[cfg(test)]
     pub(crate) fn allocate(&self) -> Option<u32> {
         let mut slot = None;
-        self.allocate_some(1, |taken| slot = Some(taken));
-        slot
+        self.reserve_some(1, |taken| slot = Some(taken));
+        slot.inspect(|slot| self.publish(*slot))
     }
 
-    /// Takes up to `wanted` free slots, gives each its first reference, and hands it to `take`; returns how
-    /// many there were. A closed area has none.
-    pub(crate) fn allocate_some(&self, wanted: usize, mut take: impl FnMut(u32)) -> usize {
+    /// Reserves up to `wanted` free slots, and hands each to `take`; returns how many there were. A closed
+    /// area has none.
+    ///
+    /// The caller has the only reference to a reserved slot. It writes the content and then calls
+    /// [`Slots::publish`], or drops the reference.
+    pub(crate) fn reserve_some(&self, wanted: usize, mut take: impl FnMut(u32)) -> usize {
         let mut search = self.search.lock();
         let free = match search.admission {
             Admission::Open => self.good - self.in_use(),
@@ -173,7 +184,7 @@ impl<M: RawMutex> Slots<M> {
             && let Some(slot) = self.next_free(&mut search)
         {
             search.pass(slot);
-            self.counts[slot as usize].store(1, Ordering::Release);
+            self.counts[slot as usize].store(RESERVED, Ordering::Release);
             take(slot);
             taken += 1;
         }
@@ -185,10 +196,19 @@ impl<M: RawMutex> Slots<M> {
         taken as usize
     }
 
+    /// Lets others refer to a reserved slot, whose content is written now. The caller keeps its reference.
+    ///
+    /// A slot in any other state stays as it is.
+    pub(crate) fn publish(&self, slot: u32) {
+        if let Ok(count) = self.slot(slot) {
+            exchange(count, RESERVED, 1);
+        }
+    }
+
     /// Adds a reference to a used slot (Linux: `swap_duplicate`).
     pub(crate) fn duplicate(&self, slot: u32) -> Result<(), SlotError> {
         let more = |count| match count {
-            0 | FREEING | BAD => None,
+            0 | RESERVED | FREEING | BAD => None,
             STICKY => Some(STICKY),
             count => Some(count + 1),
         };
@@ -203,11 +223,11 @@ impl<M: RawMutex> Slots<M> {
         let less = |count| match count {
             0 | FREEING | BAD => None,
             STICKY => Some(STICKY),
-            1 => Some(FREEING),
+            1 | RESERVED => Some(FREEING),
             count => Some(count - 1),
         };
         match self.slot(slot)?.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) {
-            Ok(1) => Ok(Dropped::Last),
+            Ok(1 | RESERVED) => Ok(Dropped::Last),
             Ok(STICKY) => Ok(Dropped::Remaining(STICKY)),
             Ok(count) => Ok(Dropped::Remaining(count - 1)),
             Err(count) => Err(unused(count)),
@@ -243,10 +263,10 @@ impl<M: RawMutex> Slots<M> {
         }
     }
 
-    /// How many references a slot has; 0 if it is free, bad or missing.
+    /// How many references a slot has; 0 if it is free, reserved, bad or missing.
     pub(crate) fn count(&self, slot: u32) -> u32 {
         match self.slot(slot).map_or(0, |count| count.load(Ordering::Acquire)) {
-            FREEING | BAD => 0,
+            RESERVED | FREEING | BAD => 0,
             count => count,
         }
     }
@@ -300,6 +320,7 @@ impl<M: RawMutex> Slots<M> {
             let count = count.load(Ordering::Acquire);
             match count {
                 FREEING => return Err(SlotsFault::NotFreed(slot)),
+                RESERVED => return Err(SlotsFault::NotWritten(slot)),
                 0 if slot < search.lowest || slot > search.highest => {
                     return Err(SlotsFault::OutOfBounds(slot));
                 }

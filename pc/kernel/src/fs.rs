@@ -16,7 +16,7 @@ pub mod socket;
 mod volume;
 
 pub use node::{Device, KIND, Kind, Node};
-pub use open::{Files, Open, Reading, What, file, most_open};
+pub use open::{Files, OnExec, Open, Reading, What, file, most_open};
 pub use pipe::{CAPACITY as PIPE_CAPACITY, End, open as open_pipe, pipe};
 
 use crate::disk::Disk;

@@ -20,7 +20,7 @@ use crate::machine::Pc;
 use crate::scheduler;
 use crate::signal::altstack::AltStack;
 use crate::signal::cause::Cause;
-use crate::signal::{self, Actions, Info, SavedMask};
+use crate::signal::{self, Actions, Info, Queue, SavedMask};
 use crate::sleep::SleepMutex;
 use crate::task::Task;
 use crate::timer::Timer;
@@ -103,9 +103,7 @@ pub struct Process {
     /// What signals do.
     pub actions: Mutex<Actions>,
     /// Signals for any thread.
-    pub pending: AtomicU64,
-    /// What comes with them.
-    pub infos: Mutex<Vec<Info>>,
+    pub pending: Queue,
     /// When it next gets `SIGALRM`.
     pub alarm: Mutex<Schedule>,
     /// The timers that it has made.
@@ -174,9 +172,7 @@ pub struct Thread {
     /// Signals that end its wait though they are blocked (`sigtimedwait`).
     pub awaited: AtomicU64,
     /// Signals for this thread.
-    pub pending: AtomicU64,
-    /// What comes with them.
-    pub infos: Mutex<Vec<Info>>,
+    pub pending: Queue,
     /// Why it was trapped the last time.
     pub cause: Cause,
     /// The name that the thread goes by, if it is not the process's.
@@ -203,8 +199,7 @@ impl Thread {
             clear_tid: AtomicU64::new(0),
             mask: AtomicU64::new(mask),
             awaited: AtomicU64::new(0),
-            pending: AtomicU64::new(0),
-            infos: Mutex::new(Vec::new()),
+            pending: Queue::default(),
             cause: Cause::default(),
             name: Mutex::new(None),
             saved_mask: SavedMask::default(),
@@ -238,8 +233,7 @@ impl Process {
             space: Mutex::new(None),
             files: SleepMutex::new(files),
             actions: Mutex::new(Actions::default()),
-            pending: AtomicU64::new(0),
-            infos: Mutex::new(Vec::new()),
+            pending: Queue::default(),
             alarm: Mutex::new(Schedule::default()),
             timers: Mutex::new(Vec::new()),
             cpu_timers: CpuTimers::default(),
@@ -505,7 +499,7 @@ fn end_process(process: &Arc<Process>, death: Death) {
     if process.id == kernel().init {
         finish(death);
     }
-    let files = process.files.lock().take(false);
+    let files = process.files.lock().take_all();
     drop(files);
     locks::unlock_all(locks::Owner::Process(process.id));
     trace::tracer_has_ended(process);

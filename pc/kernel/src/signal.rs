@@ -3,17 +3,18 @@
 
 pub mod altstack;
 pub mod cause;
+mod queue;
+
+pub use queue::Queue;
 
 use crate::entry::TrapFrame;
 use crate::errno::Errno;
 use crate::layout::TASK_SIZE;
-use crate::lock::Mutex;
 use crate::process::{self, Death, Process, Reason, Thread, trace};
 use crate::scheduler::{self, Patience};
 use crate::task::Task;
 use crate::{clock, cpu, report, user};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the names are those of signal(7)")]
@@ -58,6 +59,16 @@ pub struct Action {
     pub restorer: u64,
     /// What is blocked while it runs.
     pub mask: u64,
+}
+
+impl Action {
+    /// Whether nothing comes of a signal.
+    const fn ignores(&self, number: u32) -> bool {
+        match self.handler {
+            DEFAULT => is_ignored_by_default(number),
+            handler => handler == IGNORE,
+        }
+    }
 }
 
 /// The actions of a process, by signal number.
@@ -116,7 +127,7 @@ const fn bit(number: u32) -> u64 {
 }
 
 /// The signals that cannot be blocked.
-const UNBLOCKABLE: u64 = bit(SIGKILL) | bit(SIGSTOP);
+pub const UNBLOCKABLE: u64 = bit(SIGKILL) | bit(SIGSTOP);
 
 /// Raises a signal for the running thread that it can neither block nor ignore (spec A20).
 pub fn force(number: u32, code: i32, address: u64) {
@@ -130,8 +141,7 @@ pub fn force(number: u32, code: i32, address: u64) {
         }
     }
     thread.mask.fetch_and(!bit(number), Ordering::Relaxed);
-    note(&thread.infos, Info { number, code, address, status: 0 });
-    thread.pending.fetch_or(bit(number), Ordering::AcqRel);
+    thread.pending.force(Info { number, code, address, status: 0 });
 }
 
 /// Sends a signal to a process, in the running process's name (`SI_USER`).
@@ -142,28 +152,42 @@ pub fn send(process: &Arc<Process>, number: u32) {
 
 /// Sends a signal to a process.
 pub fn send_with(process: &Arc<Process>, info: Info) {
-    let number = info.number;
-    if number == SIGKILL {
-        return process::kill_threads(process, Death { reason: Reason::Signal(SIGKILL) });
-    }
-    let ignored = match process.actions.lock().0[number as usize].handler {
-        DEFAULT => is_ignored_by_default(number),
-        handler => handler == IGNORE,
-    };
-    // Who blocks a signal may wait for it, whatever is done about it.
-    if ignored && !process.is_traced() && !is_blocked_by_one(process, number) {
-        return;
-    }
-    note(&process.infos, info);
-    process.pending.fetch_or(bit(number), Ordering::AcqRel);
-    process.interrupt_threads();
+    // Without room, only what a program queues is refused.
+    let _ = queue(process, info);
 }
 
-/// Keeps what comes with a signal until it is dealt with; a newer one takes an older one's place.
-fn note(infos: &Mutex<Vec<Info>>, info: Info) {
-    let mut infos = infos.lock();
-    infos.retain(|other| other.number != info.number);
-    infos.push(info);
+/// Sends a signal to a process, unless too many wait there (`EAGAIN`).
+pub fn queue(process: &Arc<Process>, info: Info) -> Result<(), Errno> {
+    let number = info.number;
+    if number == SIGKILL {
+        process::kill_threads(process, Death { reason: Reason::Signal(SIGKILL) });
+        return Ok(());
+    }
+    let ignored = process.actions.lock().0[number as usize].ignores(number);
+    // Who blocks a signal may wait for it, whatever is done about it.
+    if ignored && !process.is_traced() && !is_blocked_by_one(process, number) {
+        return Ok(());
+    }
+    process.pending.add(info)?;
+    process.interrupt_threads();
+    Ok(())
+}
+
+/// Changes what a process does about a signal; returns what it did before. A signal that it now ignores no
+/// longer waits.
+pub fn set_action(number: u32, action: Action) -> Action {
+    let process = process::current();
+    let before = core::mem::replace(&mut process.actions.lock().0[number as usize], action);
+    if action.ignores(number) {
+        process.pending.forget(number);
+        let threads = process.threads.lock().clone();
+        for task in threads.into_iter().filter_map(process::find_task) {
+            if let Some(thread) = &task.thread {
+                thread.pending.forget(number);
+            }
+        }
+    }
+    before
 }
 
 fn is_blocked_by_one(process: &Process, number: u32) -> bool {
@@ -182,9 +206,8 @@ pub fn send_to_thread(id: u32, info: Info) -> Result<(), Errno> {
     match info.number {
         0 => {}
         SIGKILL => send_with(&thread.process, info),
-        number => {
-            note(&thread.infos, info);
-            thread.pending.fetch_or(bit(number), Ordering::AcqRel);
+        _ => {
+            thread.pending.add(info)?;
             scheduler::interrupt(id);
         }
     }
@@ -203,7 +226,7 @@ pub fn pending() -> u64 {
 }
 
 fn pending_for(thread: &Thread) -> u64 {
-    thread.pending.load(Ordering::Acquire) | thread.process.pending.load(Ordering::Acquire)
+    thread.pending.set() | thread.process.pending.set()
 }
 
 fn deliverable() -> u64 {
@@ -219,23 +242,19 @@ fn deliverable_to(thread: &Thread) -> u64 {
     pending & !(thread.mask.load(Ordering::Relaxed) & !UNBLOCKABLE & !awaited)
 }
 
-/// Takes a signal that is pending, the running thread's own first, with what comes with it. One for
-/// the process is taken by one of its threads: `None` if another was faster.
-fn take_pending(number: u32) -> Option<Info> {
+/// Takes one of a set of signals that wait, with what comes with it: the running thread's own first, of these
+/// one of a fault first, which belongs to the instruction that was interrupted. One for the process is taken by
+/// one of its threads: `None` if another was faster.
+fn take_pending(set: u64) -> Option<Info> {
+    const FAULTS: u64 = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
     let thread = process::thread();
-    let process = &thread.process;
-    let take = |from: &AtomicU64| from.fetch_and(!bit(number), Ordering::AcqRel) & bit(number) != 0;
-    let infos = if take(&thread.pending) {
-        &thread.infos
-    } else if take(&process.pending) {
-        &process.infos
-    } else {
-        return None;
+    let own = thread.pending.set() & set;
+    let (queue, waiting) = match own {
+        0 => (&thread.process.pending, thread.process.pending.set() & set),
+        own => (&thread.pending, own),
     };
-    let mut infos = infos.lock();
-    let at = infos.iter().position(|info| info.number == number);
-    let info = at.map(|at| infos.swap_remove(at));
-    Some(info.unwrap_or(Info { number, code: 0, address: 0, status: 0 }))
+    let first = if waiting & FAULTS != 0 { waiting & FAULTS } else { waiting };
+    if first == 0 { None } else { queue.take(first.trailing_zeros() + 1) }
 }
 
 /// Takes one of the signals of a set, waiting for it until a time (`sigtimedwait`).
@@ -246,7 +265,7 @@ pub fn wait_for(set: u64, deadline: u64) -> Result<Info, Errno> {
     loop {
         let signals = pending() & set;
         if signals != 0 {
-            match take_pending(signals.trailing_zeros() + 1) {
+            match take_pending(signals) {
                 Some(info) => return Ok(info),
                 None => continue,
             }
@@ -334,19 +353,17 @@ fn deal_with_news(frame: &mut TrapFrame) {
             }
             return restart(frame);
         }
-        // Those of faults first: they belong to the instruction that was interrupted.
-        let faults = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGILL) | bit(SIGTRAP);
-        let first = if signals & faults != 0 { signals & faults } else { signals };
-        let number = first.trailing_zeros() + 1;
-        let Some(mut info) = take_pending(number) else { continue };
-        let number = if thread.process.is_traced() { trace::stop_at(number) } else { number };
+        let Some(mut info) = take_pending(signals) else { continue };
+        let number = match thread.process.is_traced() {
+            true => trace::stop_at(info.number),
+            false => info.number,
+        };
         if number == 0 || thread.process.ends_this_thread() {
             continue;
         }
         info.number = number;
-        if act(frame, number, info) {
-            return;
-        }
+        // The handler of the next one interrupts this one's at its first instruction.
+        act(frame, number, info);
     }
 }
 
@@ -359,8 +376,8 @@ fn restart(frame: &mut TrapFrame) {
     }
 }
 
-/// Does what a signal asks for; returns whether a handler was entered.
-fn act(frame: &mut TrapFrame, number: u32, info: Info) -> bool {
+/// Does what a signal asks for.
+fn act(frame: &mut TrapFrame, number: u32, info: Info) {
     let process = process::current();
     let action = {
         let mut actions = process.actions.lock();
@@ -371,8 +388,7 @@ fn act(frame: &mut TrapFrame, number: u32, info: Info) -> bool {
         action
     };
     match action.handler {
-        IGNORE => false,
-        DEFAULT if is_ignored_by_default(number) => false,
+        _ if action.ignores(number) => {}
         DEFAULT => {
             log_unhandled(frame, number, info);
             process::exit_group(Death { reason: Reason::Signal(number) })
@@ -385,7 +401,6 @@ fn act(frame: &mut TrapFrame, number: u32, info: Info) -> bool {
             if enter(frame, number, &action, info).is_err() {
                 process::exit_group(Death { reason: Reason::Signal(SIGSEGV) });
             }
-            true
         }
     }
 }

@@ -333,6 +333,13 @@ pub struct PcCursor<'a> {
     _levels: ReadGuard<'a, ()>,
 }
 
+/// What happened to an entry.
+#[derive(Clone, Copy)]
+enum Change {
+    Came,
+    Left,
+}
+
 impl PcCursor<'_> {
     #[inline]
     fn word(&self, address: VirtAddr) -> &AtomicU64 {
@@ -343,10 +350,13 @@ impl PcCursor<'_> {
 
     /// Counts an entry that came or went, under the leaf's lock.
     #[inline]
-    fn count(&self, came: bool) {
+    fn count(&self, change: Change) {
         let live = self.space.frames.live(self.leaf);
         let before = live.load(Ordering::Relaxed);
-        let now = if came { before + 1 } else { before - 1 };
+        let now = match change {
+            Change::Came => before + 1,
+            Change::Left => before - 1,
+        };
         live.store(now, Ordering::Relaxed);
         if before == 0 {
             self.space.empty_leaves.fetch_sub(1, Ordering::Relaxed);
@@ -370,7 +380,7 @@ impl Cursor for PcCursor<'_> {
         let raw = encode::encode(entry, Mode::User).expect("the entry fits the processor's word");
         let old = self.word(address).swap(raw, Ordering::AcqRel);
         if (old == 0) != (raw == 0) {
-            self.count(raw != 0);
+            self.count(if raw != 0 { Change::Came } else { Change::Left });
         }
         encode::decode(old)
     }

@@ -58,16 +58,23 @@ static POOL: Mutex<Pool> =
     Mutex::new(Pool { used: Blocks([0; WORDS]), mapped: Blocks([0; WORDS]), kept: 0 });
 
 impl Pool {
-    /// Takes the first unused block, with or without a stack.
-    fn take(&mut self, is_mapped: bool) -> Option<usize> {
-        let free = |word: usize| {
-            let (used, mapped) = (self.used.0[word], self.mapped.0[word]);
-            !used & if is_mapped { mapped } else { !mapped }
-        };
-        let word = (0..WORDS).find(|word| free(*word) != 0)?;
-        let block = word * 64 + free(word).trailing_zeros() as usize;
+    /// Takes the first unused block with a stack.
+    fn take_mapped(&mut self) -> Option<usize> {
+        let block = self.take(|used, mapped| !used & mapped)?;
+        self.kept -= 1;
+        Some(block)
+    }
+
+    /// Takes the first unused block without a stack.
+    fn take_empty(&mut self) -> Option<usize> {
+        self.take(|used, mapped| !used & !mapped)
+    }
+
+    fn take(&mut self, fits: impl Fn(u64, u64) -> u64) -> Option<usize> {
+        let fitting = |word: usize| fits(self.used.0[word], self.mapped.0[word]);
+        let word = (0..WORDS).find(|word| fitting(*word) != 0)?;
+        let block = word * 64 + fitting(word).trailing_zeros() as usize;
         self.used.add(block);
-        self.kept -= usize::from(is_mapped);
         Some(block)
     }
 }
@@ -90,12 +97,12 @@ impl Stack {
     pub fn new(frames: &'static Frames, reference: Frame) -> Result<Self, OutOfFrames> {
         let kept = {
             let mut pool = POOL.lock();
-            if pool.kept > 0 { pool.take(true) } else { None }
+            if pool.kept > 0 { pool.take_mapped() } else { None }
         };
         if let Some(block) = kept {
             return Ok(Self { block });
         }
-        let block = POOL.lock().take(false).ok_or(OutOfFrames)?;
+        let block = POOL.lock().take_empty().ok_or(OutOfFrames)?;
         // A new stack may evict pages of programs.
         if !process::free_up(frames, LEFT + PAGES as u32) {
             POOL.lock().used.remove(block);
@@ -174,7 +181,7 @@ fn give_back(block: usize) {
             return;
         }
         while count < BATCH
-            && let Some(other) = pool.take(true)
+            && let Some(other) = pool.take_mapped()
         {
             blocks[count] = other;
             count += 1;

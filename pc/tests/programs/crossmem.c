@@ -26,6 +26,8 @@ static void at_once(void) {
         munmap(p + 4 * P, P);
         mprotect(p + 5 * P, P, PROT_READ);
         mprotect(p + 6 * P, P, PROT_NONE);
+        mprotect(p + 7 * P, P, PROT_WRITE);
+        mmap(p + 299 * P, P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED, -1, 0);
         write(ready[1], "", 1);
         char c;
         read(go[0], &c, 1);
@@ -45,6 +47,11 @@ static void at_once(void) {
     say("write what may be read", process_vm_writev(child, &all, 1, &whole, 1, 0));
     whole.iov_base = p + 6 * P;
     say("read what is forbidden", process_vm_readv(child, &all, 1, &whole, 1, 0));
+    whole.iov_base = p + 7 * P;
+    say("read what may only be written", process_vm_readv(child, &all, 1, &whole, 1, 0));
+    say("write what may only be written", process_vm_writev(child, &all, 1, &whole, 1, 0));
+    whole.iov_base = p + 298 * P;
+    say("read below a stack", process_vm_readv(child, &all, 1, &whole, 1, 0));
     buf[0] = 3, whole.iov_base = p + 10, whole.iov_len = 1;
     say("write", process_vm_writev(child, &all, 1, &whole, 1, 0));
     say("flags", process_vm_readv(child, &all, 1, &whole, 1, 1));
@@ -125,7 +132,8 @@ static void traced(void) {
 int main(int count, char **names) {
     if (count > 1) return 5;
     setvbuf(stdout, 0, _IOLBF, 0);
-    p = mmap(0, 8 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p = mmap(0, 300 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(p + 8 * P, 292 * P);
     at_once();
     traced();
 }

@@ -220,6 +220,28 @@ static void properties(void) {
     close(file), close(reader);
 }
 
+/* Of two errors, the one that Linux looks for first. */
+static void orders(void) {
+    char *p = map(4 * P, MAP_PRIVATE), *end = (char *)0x7ffffffff000;
+    int rw = PROT_READ | PROT_WRITE, a = MAP_ANONYMOUS, fixed = a | MAP_FIXED;
+    unsigned char seen[4] = { 7, 7, 7, 7 };
+    say("neither type, too long", (long)mmap(0, -P, rw, a, -1, 0));
+    say("neither type, length wraps", (long)mmap(0, -1, rw, a, -1, 0));
+    say("neither type, fixed at the end", (long)mmap(end, P, rw, fixed, -1, 0));
+    say("neither type, fixed unaligned", (long)mmap(p + 1, P, rw, fixed, -1, 0));
+    say("neither type, over a mapping", (long)mmap(p, P, rw, a | MAP_FIXED_NOREPLACE, -1, 0));
+    say("neither type, beside it", (long)mmap(p + 1, P, rw, a | MAP_FIXED_NOREPLACE, -1, 0));
+    munmap(p + 2 * P, P);
+    say("mincore up to a gap", mincore(p, 4 * P, seen));
+    printf("%d %d\n", seen[1] != 7, seen[2] != 7);
+    say("mincore to nowhere before a gap", mincore(p, 4 * P, (unsigned char *)8));
+    say("mincore to the kernel", mincore(p, P, (unsigned char *)-P));
+    say("mincore of the kernel to the kernel", mincore((void *)-P, P, (unsigned char *)-P));
+    say("mincore past the end", mincore(p, 1L << 47, seen));
+    say("mincore unaligned", mincore(p + 1, 1L << 47, seen));
+    munmap(p, 4 * P);
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOLBF, 0);
     types_and_flags();
@@ -229,4 +251,5 @@ int main(void) {
     advised();
     names();
     properties();
+    orders();
 }

@@ -77,6 +77,45 @@ static void files(void)
     close(two[0]), close(two[1]), close(file), close(next);
 }
 
+/* Flags that no call knows. */
+static void flags(void)
+{
+    int two[2];
+    pipe(two);
+    SAY(syscall(SYS_pipe2, two, 1));
+    SAY(syscall(SYS_eventfd2, 0, 2));
+    SAY(syscall(SYS_epoll_create, 0));
+    SAY(syscall(SYS_epoll_create1, 1));
+    SAY(syscall(SYS_timerfd_create, CLOCK_MONOTONIC, 1));
+    SAY(syscall(SYS_timerfd_create, 77, 0));
+    SAY(syscall(SYS_close_range, 100, 200, 8));
+    SAY(syscall(SYS_close_range, 200, 100, 0));
+    SAY(lseek(two[0], 0, 99));
+    SAY(lseek(two[0], 0, SEEK_SET));
+    SAY(waitpid(-1, 0, 0x1000));
+    SAY(waitpid(-1, 0, 0));
+    SAY(syscall(SYS_wait4, -2147483648L, 0, 0, 0));
+    SAY(waitid(P_ALL, 0, NULL, WEXITED | 0x1000));
+    SAY(waitid(P_ALL, 0, NULL, 0));
+    SAY(syscall(SYS_clone, SIGCHLD | CLONE_NEWNS | CLONE_FS, 0, 0, 0, 0));
+    SAY(syscall(SYS_clone, SIGCHLD | CLONE_PIDFD | CLONE_PARENT_SETTID, 0, two, 0, 0));
+    close(two[0]), close(two[1]);
+}
+
+/* A child runs though nobody can be told its number. */
+static void untold(void)
+{
+    int child, status;
+    for (int i = 0; i < 2; i++) {
+        long flag = i ? CLONE_CHILD_SETTID : CLONE_PARENT_SETTID;
+        child = syscall(SYS_clone, SIGCHLD | flag, 0, 8, 8, 0);
+        if (child == 0)
+            _exit(7);
+        waitpid(child, &status, 0);
+        printf("child: %d\n", WEXITSTATUS(status));
+    }
+}
+
 /* The locks of a process end when any of its numbers of the file goes, however it goes. */
 static void locks(void)
 {
@@ -161,6 +200,8 @@ int main(void)
         return 1;
     paths();
     files();
+    flags();
+    untold();
     locks();
     memory();
     messages();

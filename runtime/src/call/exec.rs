@@ -2,11 +2,12 @@
 
 use super::{Call, Outcome, each_area, robust};
 use crate::entry::{self, NOT_STARTED, RESTART};
+use crate::files::{self, OnExec};
 use crate::memory::Pins;
 use crate::signal::virtual_mask;
 use crate::sys::{self, Errno, Result};
 use crate::thread::Thread;
-use crate::{address_limit, file_size, files, memory, process, signal, supervisor, user};
+use crate::{address_limit, file_size, memory, process, signal, supervisor, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_linux::store::descriptor;
@@ -93,10 +94,10 @@ impl Call<'_> {
         let sizes = file_size::settle();
         address_limit::settle();
         let kept = || files::shared().into_iter().filter(|number| *number != u32::MAX);
-        kept().for_each(|descriptor| files::set_close_on_exec(descriptor, true));
+        kept().for_each(|descriptor| files::set_on_exec(descriptor, OnExec::Close));
         // From then on its memory is the host's, and does not count.
         let slot = process::control().and_then(|it| it.slots.get(self.thread.member().slot()));
-        slot.inspect(|slot| slot.set_unmanaged(true));
+        slot.inspect(|slot| slot.begin_unmanaged());
         let charge = memory::discharge();
         // The host's filters judge the calls of ours that follow, too.
         let raw = match self.thread.seccomp.get().install() {
@@ -105,8 +106,8 @@ impl Call<'_> {
             Err(Errno(errno)) => -i64::from(errno),
         };
         memory::charge_again(charge);
-        slot.inspect(|slot| slot.set_unmanaged(false));
-        kept().for_each(|descriptor| files::set_close_on_exec(descriptor, false));
+        slot.inspect(|slot| slot.end_unmanaged());
+        kept().for_each(|descriptor| files::set_on_exec(descriptor, OnExec::Keep));
         address_limit::unsettle();
         file_size::unsettle(sizes);
         raw

@@ -87,9 +87,9 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
         MachineAnswer::Signal(Signal::NotMapped) => Answer::Signal(*info),
         // The region changed a moment ago, and the host itself will report it.
         MachineAnswer::Signal(Signal::Forbidden) => Answer::Resume,
-        MachineAnswer::Signal(Signal::NoContent) => process::stop(format_args!(
-            "a page could not be read back from swap: the device failed"
-        )),
+        MachineAnswer::Signal(Signal::NoContent) => {
+            process::stop(format_args!("{}", manager.swap.lost_page()))
+        }
         MachineAnswer::Stop(why) => process::stop(format_args!("{}", why.trim_end())),
     }
 }

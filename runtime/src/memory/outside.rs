@@ -128,7 +128,7 @@ impl Other {
             }
             match self.ask(&request, bytes, patience) {
                 Ok(answer) => {
-                    slot.set_unserved(false);
+                    slot.note_answer();
                     return Some(answer);
                 }
                 // Another one is started.
@@ -137,7 +137,7 @@ impl Other {
                 Err(Missed::Late) => break,
             }
         }
-        slot.set_unserved(true);
+        slot.note_silence();
         None
     }
 

@@ -23,6 +23,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::SeqCst;
 use lock_api::RwLockReadGuard;
+use pagefault_control::Keeper;
 use pagefault_machine::Protection;
 
 /// Whether the process is passive.
@@ -61,7 +62,7 @@ pub(super) fn say(manager: &Manager) {
     if let Some(slot) =
         process::control().and_then(|control| control.slots.get(manager.tree.slot()))
     {
-        slot.set_passive(is_passive());
+        slot.set_keeper(if is_passive() { Keeper::Host } else { Keeper::Runtime });
     }
 }
 

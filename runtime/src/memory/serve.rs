@@ -467,9 +467,9 @@ fn answer(manager: &Manager, report: &Report) -> Found {
         | Answer::Signal(Signal::NotMapped | Signal::Forbidden) => {
             manager.machine.wake_waiters(report);
         }
-        Answer::Signal(Signal::NoContent) => process::stop(format_args!(
-            "a page could not be read back from swap: the device failed"
-        )),
+        Answer::Signal(Signal::NoContent) => {
+            process::stop(format_args!("{}", manager.swap.lost_page()))
+        }
         Answer::Stop(why) => process::stop(format_args!("{}", why.trim_end())),
     }
     if let Some(control) = process::control() {

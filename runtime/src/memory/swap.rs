@@ -146,6 +146,11 @@ impl Areas {
         Ok(())
     }
 
+    /// What to say of a page that could not be read back.
+    pub const fn lost_page(&self) -> LostPage<'_> {
+        LostPage(self)
+    }
+
     /// Why a file could take no page, if one could not.
     pub fn shortage(&self) -> Option<Shortage> {
         let shortage = self.files.iter().find_map(|(file, _)| file.shortage());
@@ -170,6 +175,23 @@ impl fmt::Display for Areas {
                 Some(bytes) if bytes % (1 << 20) == 0 => write!(f, "{colons}{}M", bytes >> 20)?,
                 Some(bytes) => write!(f, "{colons}{}K", bytes >> 10)?,
             }
+        }
+        Ok(())
+    }
+}
+
+/// The message about a page that could not be read back: the last failure of each area tells which and why.
+pub struct LostPage<'a>(&'a Areas);
+
+impl fmt::Display for LostPage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Areas { ram, files, .. } = self.0;
+        f.write_str("a page could not be read back from swap")?;
+        for failure in ram.iter().filter_map(|ram| ram.failure()) {
+            write!(f, "; compressed memory: {failure}")?;
+        }
+        for (file, failure) in files.iter().filter_map(|(file, _)| Some((file, file.failure()?))) {
+            write!(f, "; swap file {}: {failure}", file.place())?;
         }
         Ok(())
     }

@@ -61,14 +61,13 @@ impl Supervisor<'_> {
             return;
         }
         if let Ok(new) = self.exchange_memory(slot) {
-            let set = |slot, unmanaged| {
-                if let Some(found) = self.control.slots.get(slot) {
-                    found.set_unmanaged(unmanaged);
-                }
-            };
-            // Others may go on in the old memory, with their runtime.
-            set(slot, new == slot);
-            set(new, true);
+            if new != slot {
+                // Others may go on in the old memory, with their runtime.
+                found.end_unmanaged();
+            }
+            if let Some(new) = self.control.slots.get(new) {
+                new.begin_unmanaged();
+            }
         }
     }
 

@@ -67,11 +67,32 @@ fn a_page_that_comes_back_other_than_it_was_written_is_an_error_that_names_the_f
     assert_eq!(read(&file, 51), Err(IoError::Device));
     let damage = file.damage().unwrap().to_string();
     assert!(damage.contains(path.to_str().unwrap()), "{damage}");
+    assert_eq!(file.failure(), Some(Failure { slot: 51, cause: Cause::Checksum }));
     (52..100).for_each(|slot| assert_eq!(read(&file, slot), Ok(page(slot.into()))));
     // A page that is written anew is whole again.
     file.write(51, &page(7)).unwrap();
     file.flush().unwrap();
     assert_eq!(read(&file, 51), Ok(page(7)));
+}
+
+#[test]
+fn the_last_failed_read_tells_its_slot_and_its_cause() {
+    let directory = Scratch::new("failing");
+    let path = directory.0.join("swap");
+    let file = SwapFile::open(&path, None).unwrap();
+    file.write(7, &page(1)).unwrap();
+    file.flush().unwrap();
+    assert_eq!(file.failure(), None);
+    assert_eq!(read(&file, 8), Err(IoError::Device));
+    assert_eq!(file.failure(), Some(Failure { slot: 8, cause: Cause::Empty }));
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(read(&file, 7), Err(IoError::Device));
+    let cause = Cause::Host(rustix::io::Errno::IO.raw_os_error());
+    assert_eq!(file.failure(), Some(Failure { slot: 7, cause }));
+    assert!(file.failure().unwrap().to_string().starts_with("slot 7: "));
+
+    let ram = CompressedRam::new(8, 1 << 20).unwrap();
+    assert_eq!((read(&ram, 3), ram.failure().map(|it| it.slot)), (Err(IoError::Device), Some(3)));
 }
 
 #[test]

@@ -18,13 +18,18 @@ impl<M: RawMutex> AreaHandle<M> {
     /// Writes the content of a slot. A slot that the area lacks fails as a device does.
     ///
     /// Holds no lock during the I/O. After [`IoError::Full`] the caller releases the slot and asks
-    /// [`Areas::allocate`] for one outside the area.
+    /// [`Areas::reserve`] for one outside the area.
     pub(crate) fn write(&self, offset: u32, page: &PageBytes) -> Result<(), IoError> {
         let Self(area) = self;
         if offset >= area.slots.len() {
             return Err(IoError::Device);
         }
         area.count_io(&area.writes, area.device.write(offset, page))
+    }
+
+    /// Lets others refer to a reserved slot, whose content is written now.
+    pub(crate) fn publish(&self, offset: u32) {
+        self.0.slots.publish(offset);
     }
 }
 

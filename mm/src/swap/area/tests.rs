@@ -72,8 +72,17 @@ fn page(byte: u8) -> PageBytes {
     [byte; PAGE_SIZE as usize]
 }
 
+impl TestAreas {
+    /// Takes a free slot, as if its content were written.
+    fn take(&self, avoid: AreaSet) -> Option<SwapSlot> {
+        let slot = self.reserve(avoid)?;
+        self.handle(slot.area).unwrap().publish(slot.offset);
+        Some(slot)
+    }
+}
+
 fn allocate(areas: &TestAreas) -> Option<u8> {
-    areas.allocate(AreaSet::EMPTY).map(|slot| slot.area)
+    areas.take(AreaSet::EMPTY).map(|slot| slot.area)
 }
 
 fn allocate_many(areas: &TestAreas, count: usize) -> Vec<Option<u8>> {
@@ -134,9 +143,9 @@ fn areas_to_avoid_are_avoided() {
     let mut avoid = AreaSet::EMPTY;
     avoid.insert(high);
     assert!(avoid.contains(high) && !avoid.contains(low));
-    assert_eq!(areas.allocate(avoid).map(|slot| slot.area), Some(low));
+    assert_eq!(areas.take(avoid).map(|slot| slot.area), Some(low));
     avoid.insert(low);
-    assert_eq!(areas.allocate(avoid), None);
+    assert_eq!(areas.take(avoid), None);
     avoid.insert(200);
     assert!(!avoid.contains(200));
 }
@@ -146,7 +155,7 @@ fn a_slot_is_discarded_with_its_last_reference_only() {
     let areas = TestAreas::new();
     let (disk, device) = disk(4);
     areas.add(device, Priority::Descending).unwrap();
-    let slot = areas.allocate(AreaSet::EMPTY).unwrap();
+    let slot = areas.take(AreaSet::EMPTY).unwrap();
     areas.set_owner(slot, 7, 8);
     areas.duplicate(slot).unwrap();
     assert_eq!(release(&areas, slot), 1);
@@ -184,7 +193,7 @@ impl SwapDevice for Prober {
     }
 
     fn discard(&self, offset: u32) {
-        let given = self.areas.allocate(AreaSet::EMPTY);
+        let given = self.areas.take(AreaSet::EMPTY);
         let count = self.areas.count(SwapSlot { area: 0, offset });
         self.seen.lock().push((given, count, offset));
     }
@@ -196,10 +205,10 @@ fn a_slot_is_not_given_out_before_it_is_discarded() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let prober = Prober { areas: areas.clone(), seen: seen.clone() };
     areas.add(Box::new(prober), Priority::Descending).unwrap();
-    let slot = areas.allocate(AreaSet::EMPTY).unwrap();
+    let slot = areas.take(AreaSet::EMPTY).unwrap();
     assert_eq!(release(&areas, slot), 0);
     assert_eq!(*seen.lock(), [(None, 0, slot.offset)]);
-    assert_eq!(areas.allocate(AreaSet::EMPTY), Some(slot));
+    assert_eq!(areas.take(AreaSet::EMPTY), Some(slot));
     // The prober holds the areas that hold it.
     areas.stop(0).unwrap();
     release(&areas, slot);
@@ -212,7 +221,7 @@ fn content_goes_out_and_comes_back_and_is_counted() {
     let areas = TestAreas::new();
     let (disk, device) = disk(4);
     areas.add(device, Priority::Descending).unwrap();
-    let slot = areas.allocate(AreaSet::EMPTY).unwrap();
+    let slot = areas.take(AreaSet::EMPTY).unwrap();
     let mut back = page(0);
     assert_eq!(areas.read(slot, &mut back), Err(IoError::Device));
     write(&areas, slot, &page(7)).unwrap();
@@ -253,7 +262,7 @@ fn an_area_is_stopped_emptied_and_removed() {
     let other = areas.add(device(5), Priority::Given(1)).unwrap();
     assert_eq!(areas.remove(area), Err(RemoveError::Active));
     assert_eq!(areas.resume(area), Err(SwitchError::Already));
-    let slots: Vec<_> = (0..3).filter_map(|_| areas.allocate(AreaSet::EMPTY)).collect();
+    let slots: Vec<_> = (0..3).filter_map(|_| areas.take(AreaSet::EMPTY)).collect();
     areas.stop(area).unwrap();
     assert_eq!(areas.stop(area), Err(SwitchError::Already));
     assert_eq!((areas.total(), areas.free()), (4, 4));
@@ -285,7 +294,7 @@ fn an_area_is_stopped_emptied_and_removed() {
 fn many_references_do_not_keep_an_area() {
     let areas = TestAreas::new();
     let area = areas.add(device(3), Priority::Descending).unwrap();
-    let slot = areas.allocate(AreaSet::EMPTY).unwrap();
+    let slot = areas.take(AreaSet::EMPTY).unwrap();
     (0..0x1_0000).for_each(|_| areas.duplicate(slot).unwrap());
     areas.stop(area).unwrap();
     assert_eq!(areas.remove(area), Err(RemoveError::InUse(1)));
@@ -317,7 +326,7 @@ fn pages_of_shared_objects_are_found_in_any_area() {
     let areas = TestAreas::new();
     areas.add(device(4), Priority::Given(1)).unwrap();
     areas.add(device(4), Priority::Given(1)).unwrap();
-    let slots: Vec<_> = (0..4).filter_map(|_| areas.allocate(AreaSet::EMPTY)).collect();
+    let slots: Vec<_> = (0..4).filter_map(|_| areas.take(AreaSet::EMPTY)).collect();
     for (index, slot) in (0..).zip(&slots) {
         areas.set_owner(*slot, 9, index);
     }
@@ -341,7 +350,7 @@ fn threads_push_out_and_bring_back_while_an_area_goes_and_comes() {
         let mut mine: Vec<(SwapSlot, u64)> = vec![];
         for step in 0..3000u64 {
             if (step * 7 + u64::from(id)) % 5 < 3 {
-                let Some(slot) = areas.allocate(AreaSet::EMPTY) else { continue };
+                let Some(slot) = areas.take(AreaSet::EMPTY) else { continue };
                 areas.set_owner(slot, id.into(), step);
                 write(&areas, slot, &page(id)).unwrap();
                 mine.push((slot, step));
@@ -376,7 +385,7 @@ fn slots_that_no_entry_can_name_are_left_alone() {
     let areas = TestAreas::with_last_slot(9);
     let number = areas.add(device(100), Priority::Descending).unwrap();
     assert_eq!((areas.total(), areas.slots(number)), (9, 10));
-    let given: Vec<_> = core::iter::from_fn(|| areas.allocate(AreaSet::EMPTY)).collect();
+    let given: Vec<_> = core::iter::from_fn(|| areas.take(AreaSet::EMPTY)).collect();
     assert_eq!(given.iter().map(|slot| slot.offset).max(), Some(9));
     areas.check().unwrap();
 }

@@ -1,6 +1,6 @@
 //! One area's slots: the rules of counting (spec F4) and of giving out (spec F5).
 
-use super::{Dropped, FREEING, RUN, Room, STICKY, SlotError, Slots, SlotsFault};
+use super::{Dropped, FREEING, RESERVED, RUN, Room, STICKY, SlotError, Slots, SlotsFault};
 use parking_lot::RawMutex;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -109,6 +109,30 @@ fn a_slot_being_discarded_is_neither_used_nor_given_out() {
 }
 
 #[test]
+fn a_slot_that_is_not_written_yet_has_no_second_user() {
+    let slots = slots(2, &[]);
+    let reserve = || {
+        let mut reserved = None;
+        slots.reserve_some(1, |slot| reserved = Some(slot));
+        reserved
+    };
+    assert_eq!(reserve(), Some(1));
+    assert_eq!((slots.duplicate(1), slots.claim(1)), (Err(SlotError::Free), false));
+    assert_eq!((slots.count(1), slots.in_use(), reserve()), (0, 1, None));
+    assert_eq!(slots.used().next(), None);
+    // The page was not written after all.
+    assert_eq!(release(&slots, 1), Ok(0));
+    slots.publish(1);
+    assert_eq!(slots.count(1), 0);
+    slots.check().unwrap();
+    assert_eq!(reserve(), Some(1));
+    slots.publish(1);
+    assert!(slots.claim(1));
+    slots.publish(1);
+    assert_eq!(slots.count(1), 2);
+}
+
+#[test]
 fn a_run_goes_on_behind_slots_freed_meanwhile() {
     let slots = slots(4 * RUN, &[]);
     assert_eq!(take(&slots, 10), (1..=10).collect::<Vec<_>>());
@@ -184,6 +208,8 @@ fn the_walk_finds_what_is_broken() {
     assert_eq!(usable, Err(SlotsFault::Good));
     let half_freed = broken(|slots| slots.counts[1].store(FREEING, Ordering::Relaxed));
     assert_eq!(half_freed, Err(SlotsFault::NotFreed(1)));
+    let half_written = broken(|slots| slots.counts[1].store(RESERVED, Ordering::Relaxed));
+    assert_eq!(half_written, Err(SlotsFault::NotWritten(1)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::interleavings::scene::{SEGV, counters, counting, for_seeds, for_seeds
 use crate::interleavings::scene::{Scene, file_source};
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicBool, AtomicU8};
+use pagefault::swap::area::Priority;
 use pagefault::{AddressSpace, Advice, Sharing, Source};
 use pagefault_sim::{Sim, Switching, Task};
 
@@ -51,6 +52,44 @@ fn faults_on_shared_memory_against_reclaim() {
             assert_eq!((scene.load(2, at(page)), scene.load(2, at(page) + 1)), (Ok(3), Ok(9)));
         }
         drop(child);
+    });
+}
+
+/// A late fault finds the slot that its entry named given out again, and not written yet.
+#[test]
+fn f5_a_late_fault_against_a_slot_that_is_given_out_again() {
+    for_seeds("a slot given out again", |scene, seed| {
+        scene.world.manager.swap_off(scene.area).unwrap();
+        // One slot, which each eviction gets.
+        let (_, disk) = scene.world.add_disk(2, Priority::Descending);
+        disk.set_latency(seed % 3);
+        scene.anonymous(0, 1);
+        let is_over = AtomicBool::new(false);
+        let evict: Task<'_> = Box::new(|| {
+            for round in 1..=40 {
+                scene.store(0, at(0), round).unwrap();
+                scene.mm().madvise(at(0), PAGE, Advice::PageOut).unwrap();
+                assert_eq!(scene.load(0, at(0)), Ok(round));
+                scene.mm().madvise(at(0), PAGE, Advice::PageOut).unwrap();
+            }
+            is_over.store(true, SeqCst);
+        });
+        let load: Task<'_> = Box::new(|| {
+            let mut least = 0;
+            while !is_over.load(SeqCst) {
+                let seen = scene.load(1, at(0)).unwrap();
+                assert!(seen >= least, "{seen} was loaded after {least}");
+                least = seen;
+            }
+        });
+        let store: Task<'_> = Box::new(|| {
+            for round in 1..=40 {
+                scene.store(2, at(0) + 1, round).unwrap();
+                assert_eq!(scene.load(2, at(0) + 1), Ok(round));
+            }
+        });
+        let switching = if seed % 2 == 0 { Switching::Seldom } else { Switching::Anywhere };
+        scene.world.sim.explore_with(switching, seed, vec![evict, load, store]);
     });
 }
 

@@ -331,9 +331,28 @@ pub fn most_open() -> usize {
 /// A process's open files by number, and its working directory.
 #[derive(Clone, Default)]
 pub struct Files {
-    open: Vec<Option<(Arc<Open>, bool)>>,
+    open: Vec<Option<(Arc<Open>, OnExec)>>,
     /// The working directory.
     pub directory: String,
+}
+
+/// What an exec does with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExec {
+    Keep,
+    Close,
+}
+
+impl OnExec {
+    /// As the flags of a call that opens a file say, by `O_CLOEXEC` or a flag of the same value.
+    pub const fn of(flags: u32) -> Self {
+        Self::closes(flags & nr::O_CLOEXEC != 0)
+    }
+
+    /// Closes it on this condition.
+    pub const fn closes(condition: bool) -> Self {
+        if condition { Self::Close } else { Self::Keep }
+    }
 }
 
 impl Files {
@@ -341,7 +360,7 @@ impl Files {
     pub fn with_console() -> Result<Self, Errno> {
         let console = find("/dev/console", Follow::Yes)?;
         let open = Open::new(What::Node(console, String::from("/dev/console")), 2);
-        let open = (0..3).map(|_| Some((open.clone(), false))).collect();
+        let open = (0..3).map(|_| Some((open.clone(), OnExec::Keep))).collect();
         Ok(Self { open, directory: String::from("/") })
     }
 
@@ -352,7 +371,7 @@ impl Files {
     }
 
     /// Gives a file the lowest free number from `lowest` on.
-    pub fn add(&mut self, open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result<u32, Errno> {
+    pub fn add(&mut self, open: Arc<Open>, lowest: u32, on_exec: OnExec) -> Result<u32, Errno> {
         let mut number = lowest as usize;
         while self.open.get(number).is_some_and(Option::is_some) {
             number += 1;
@@ -360,15 +379,20 @@ impl Files {
         if number >= most_open() {
             return Err(Errno::EMFILE);
         }
-        drop(self.put(number, open, close_on_exec));
+        drop(self.put(number, open, on_exec));
         Ok(number as u32)
     }
 
-    fn put(&mut self, number: usize, open: Arc<Open>, close: bool) -> Option<(Arc<Open>, bool)> {
+    fn put(
+        &mut self,
+        number: usize,
+        open: Arc<Open>,
+        on_exec: OnExec,
+    ) -> Option<(Arc<Open>, OnExec)> {
         if self.open.len() <= number {
             self.open.resize(number + 1, None);
         }
-        self.open[number].replace((open, close))
+        self.open[number].replace((open, on_exec))
     }
 
     /// Gives a file a certain number; returns what had it.
@@ -376,23 +400,23 @@ impl Files {
         &mut self,
         number: u32,
         open: Arc<Open>,
-        close_on_exec: bool,
+        on_exec: OnExec,
     ) -> Result<Option<Arc<Open>>, Errno> {
         if number as usize >= most_open() {
             return Err(Errno::EBADF);
         }
-        Ok(self.put(number as usize, open, close_on_exec).map(|(open, _)| open))
+        Ok(self.put(number as usize, open, on_exec).map(|(open, _)| open))
     }
 
     /// Whether a file is closed by exec.
     pub fn closes_on_exec(&self, number: u32) -> bool {
-        matches!(self.open.get(number as usize), Some(Some((_, true))))
+        matches!(self.open.get(number as usize), Some(Some((_, OnExec::Close))))
     }
 
-    /// Says whether a file is closed by exec.
-    pub fn set_close_on_exec(&mut self, number: u32, close: bool) {
-        if let Some(Some((_, flag))) = self.open.get_mut(number as usize) {
-            *flag = close;
+    /// Says what exec does with a file.
+    pub fn set_on_exec(&mut self, number: u32, on_exec: OnExec) {
+        if let Some(Some((_, now))) = self.open.get_mut(number as usize) {
+            *now = on_exec;
         }
     }
 
@@ -407,15 +431,19 @@ impl Files {
         slot.map(|(open, _)| open).ok_or(Errno::EBADF)
     }
 
-    /// Takes all numbers away, or those that exec closes; the caller drops what had them.
-    pub fn take(&mut self, only_on_exec: bool) -> Vec<Arc<Open>> {
-        let mut taken = Vec::new();
-        for slot in &mut self.open {
-            if let Some((open, _)) = slot.take_if(|(_, close)| *close || !only_on_exec) {
-                taken.push(open);
-            }
-        }
-        taken
+    /// Takes all numbers away; the caller drops what had them.
+    pub fn take_all(&mut self) -> Vec<Arc<Open>> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes those away that exec closes; the caller drops what had them.
+    pub fn take_closing(&mut self) -> Vec<Arc<Open>> {
+        self.take_if(|on_exec| on_exec == OnExec::Close)
+    }
+
+    fn take_if(&mut self, goes: impl Fn(OnExec) -> bool) -> Vec<Arc<Open>> {
+        let slots = self.open.iter_mut();
+        slots.filter_map(|slot| Some(slot.take_if(|(_, on_exec)| goes(*on_exec))?.0)).collect()
     }
 }
 

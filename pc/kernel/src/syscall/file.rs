@@ -10,7 +10,7 @@ use super::path::{AT_FDCWD, absolute};
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::socket::CAPACITY as SOCKET_CAPACITY;
-use crate::fs::{self, Create, Device, End, Follow, Kind, Open, What, file};
+use crate::fs::{self, Create, Device, End, Follow, Kind, OnExec, Open, What, file};
 use crate::{process, scheduler, signal, user};
 use alloc::format;
 use alloc::string::String;
@@ -57,10 +57,10 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_fallocate => fallocate(fd, b as u32, c, d),
         nr::__NR_flock => record::flock(fd, b as u32),
         nr::__NR_close_range => close_range(fd, b as u32, c as u32),
-        nr::__NR_dup => file(fd).and_then(|open| add(open, 0, false)),
-        nr::__NR_dup2 => dup(fd, b as u32, false),
+        nr::__NR_dup => file(fd).and_then(|open| add(open, 0, OnExec::Keep)),
+        nr::__NR_dup2 => dup(fd, b as u32, OnExec::Keep),
         nr::__NR_dup3 if fd == b as u32 || c as u32 & !nr::O_CLOEXEC != 0 => Err(Errno::EINVAL),
-        nr::__NR_dup3 => dup(fd, b as u32, c as u32 & nr::O_CLOEXEC != 0),
+        nr::__NR_dup3 => dup(fd, b as u32, OnExec::of(c as u32)),
         nr::__NR_fcntl => fcntl(fd, b as u32, c),
         nr::__NR_pipe => pipe(a, 0),
         nr::__NR_pipe2 => pipe(a, b as u32),
@@ -194,7 +194,7 @@ fn piece(open: &Open) -> usize {
 
 fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
     let path = absolute(directory, path)?;
-    let close_on_exec = flags & nr::O_CLOEXEC != 0;
+    let on_exec = OnExec::of(flags);
     let node = match fs::find(&path, Follow::Yes) {
         Ok(_) if flags & nr::O_CREAT != 0 && flags & nr::O_EXCL != 0 => return Err(Errno::EEXIST),
         Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => {
@@ -210,7 +210,7 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
         Kind::Opened(open) => match &open.what {
             // Opened again, as by its path.
             What::Node(node, path) => (node.clone(), path.clone()),
-            _ => return add(open.clone(), 0, close_on_exec),
+            _ => return add(open.clone(), 0, on_exec),
         },
         _ => (node, path),
     };
@@ -221,7 +221,7 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
             // The one file of Linux that is both ends is not there.
             _ => return Err(Errno::EINVAL),
         };
-        return add(fs::open_pipe(pipe, end, flags & (nr::O_NONBLOCK | 3))?, 0, close_on_exec);
+        return add(fs::open_pipe(pipe, end, flags & (nr::O_NONBLOCK | 3))?, 0, on_exec);
     }
     let is_directory = matches!(node.kind, Kind::Directory);
     if flags & nr::O_DIRECTORY != 0 && !is_directory {
@@ -234,7 +234,7 @@ fn open(directory: u32, path: u64, flags: u32, mode: u32) -> Result {
         node.content_for_writing()?.truncate(0)?;
     }
     let flags = flags & !(nr::O_CLOEXEC | nr::O_CREAT | nr::O_EXCL | nr::O_TRUNC);
-    add(Open::new(What::Node(node, path), flags), 0, close_on_exec)
+    add(Open::new(What::Node(node, path), flags), 0, on_exec)
 }
 
 fn umask() -> u32 {
@@ -262,7 +262,11 @@ fn memfd_create(name: u64, flags: u32) -> Result {
             node.seals.begin(0);
         }
     }
-    add(Open::new(What::Node(node, path), nr::O_RDWR), 0, flags & nr::MFD_CLOEXEC != 0)
+    add(
+        Open::new(What::Node(node, path), nr::O_RDWR),
+        0,
+        OnExec::closes(flags & nr::MFD_CLOEXEC != 0),
+    )
 }
 
 fn seals(open: &Open, command: u32, argument: u64) -> Result {
@@ -282,6 +286,9 @@ fn seals(open: &Open, command: u32, argument: u64) -> Result {
 
 fn seek(fd: u32, by: i64, whence: u32) -> Result {
     let open = file(fd)?;
+    if whence > nr::SEEK_HOLE {
+        return Err(Errno::EINVAL);
+    }
     let length = match &open.what {
         What::Node(node, _) if !matches!(node.kind, Kind::Device(Device::Console)) => node.len(),
         _ => return Err(Errno::ESPIPE),
@@ -455,6 +462,9 @@ fn copy_file_range(arguments: Arguments) -> Result {
 }
 
 fn pipe(to: u64, flags: u32) -> Result {
+    if flags & !(nr::O_CLOEXEC | nr::O_NONBLOCK | nr::O_DIRECT) != 0 {
+        return Err(Errno::EINVAL);
+    }
     let (read, write) = fs::pipe(flags & nr::O_NONBLOCK);
-    add_two([read, write], flags & nr::O_CLOEXEC != 0, to)
+    add_two([read, write], OnExec::of(flags), to)
 }

@@ -196,6 +196,15 @@ fn remap_file_pages(arguments: Arguments) -> Result {
 
 fn mincore(address: u64, length: u64, to: u64) -> Result {
     const PIECE: u64 = 4096 * PAGE_SIZE;
+    if !address.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    if !user::access_ok(address, usize::try_from(length).map_err(|_| Errno::ENOMEM)?) {
+        return Err(Errno::ENOMEM);
+    }
+    if !user::access_ok(to, length.div_ceil(PAGE_SIZE) as usize) {
+        return Err(Errno::EFAULT);
+    }
     let space = process::space();
     let mut resident = Vec::new();
     let mut done = 0;
@@ -203,10 +212,12 @@ fn mincore(address: u64, length: u64, to: u64) -> Result {
     loop {
         resident.clear();
         let piece = (length - done).min(PIECE);
-        space.mincore(VirtAddr(address.wrapping_add(done)), piece, |_, is_resident| {
+        let told = space.mincore(VirtAddr(address + done), piece, |_, is_resident| {
             resident.push(u8::from(is_resident))
-        })?;
+        });
+        // What lies before a gap is told all the same.
         user::write(to.wrapping_add(done / PAGE_SIZE), &resident)?;
+        told?;
         done += piece;
         if done == length {
             return Ok(0);

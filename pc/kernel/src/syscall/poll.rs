@@ -1,12 +1,13 @@
 //! Waiting for files: `poll`, `select`, `epoll`, and the files that are counters.
 
+use super::signals::of_size;
 use super::time::{clock_of, duration, read_itimer, write_itimer};
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::epoll::{Epoll, Wish};
 use crate::fs::event::{Counter, Take, Timer};
 use crate::fs::ready::{self, Ready};
-use crate::fs::{Open, What, file};
+use crate::fs::{OnExec, Open, What, file};
 use crate::{clock, process, signal, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,36 +17,38 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, e, .. } = arguments;
     Some(match number {
         nr::__NR_poll => poll(a, b, milliseconds(c as i32)),
-        nr::__NR_ppoll => blocking(d).and_then(|()| poll(a, b, duration(c)?)),
+        nr::__NR_ppoll => blocking(d, e).and_then(|()| poll(a, b, duration(c)?)),
         nr::__NR_select => select(arguments, microseconds(e)),
         nr::__NR_pselect6 => pselect(arguments),
-        nr::__NR_epoll_create | nr::__NR_epoll_create1 => {
-            let close_on_exec = number == nr::__NR_epoll_create1 && a as u32 & nr::O_CLOEXEC != 0;
-            add(What::Epoll(Epoll::default()), 0, close_on_exec)
-        }
+        nr::__NR_epoll_create if a as i32 <= 0 => Err(Errno::EINVAL),
+        nr::__NR_epoll_create => add(What::Epoll(Epoll::default()), 0),
+        nr::__NR_epoll_create1 => only(a as u32, nr::O_CLOEXEC)
+            .and_then(|flags| add(What::Epoll(Epoll::default()), flags)),
         nr::__NR_epoll_ctl => epoll_ctl(a as u32, b as u32, c as u32, d),
         nr::__NR_epoll_wait => epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)),
-        nr::__NR_epoll_pwait => {
-            blocking(e).and_then(|()| epoll_wait(a as u32, b, c as i32, milliseconds(d as i32)))
-        }
+        nr::__NR_epoll_pwait => blocking(e, arguments.f)
+            .and_then(|()| epoll_wait(a as u32, b, c as i32, milliseconds(d as i32))),
         nr::__NR_epoll_pwait2 => {
-            blocking(e).and_then(|()| epoll_wait(a as u32, b, c as i32, duration(d)?))
+            blocking(e, arguments.f).and_then(|()| epoll_wait(a as u32, b, c as i32, duration(d)?))
         }
         nr::__NR_eventfd => eventfd(a, 0),
         nr::__NR_eventfd2 => eventfd(a, b as u32),
-        nr::__NR_timerfd_create => clock_of(a as i32).and_then(|clock| {
-            let (flags, close) = (b as u32 & nr::O_NONBLOCK, b as u32 & nr::O_CLOEXEC != 0);
-            add(What::Timer(Timer::new(clock)), flags, close)
-        }),
+        nr::__NR_timerfd_create => only(b as u32, nr::O_NONBLOCK | nr::O_CLOEXEC)
+            .and_then(|flags| add(What::Timer(Timer::new(clock_of(a as i32)?)), flags)),
         nr::__NR_timerfd_settime => timerfd_settime(a as u32, b as u32, c, d),
         nr::__NR_timerfd_gettime => with_timer(a as u32, |timer| write_itimer(b, timer.get())),
         _ => return None,
     })
 }
 
-fn add(what: What, flags: u32, close_on_exec: bool) -> Result {
-    let open = Open::new(what, flags | nr::O_RDWR);
-    Ok(process::current().files.lock().add(open, 0, close_on_exec)?.into())
+/// Flags, if there are no others than those known.
+const fn only(flags: u32, known: u32) -> core::result::Result<u32, Errno> {
+    if flags & !known == 0 { Ok(flags) } else { Err(Errno::EINVAL) }
+}
+
+fn add(what: What, flags: u32) -> Result {
+    let open = Open::new(what, flags & !nr::O_CLOEXEC | nr::O_RDWR);
+    Ok(process::current().files.lock().add(open, 0, OnExec::of(flags))?.into())
 }
 
 /// A time to wait, in nanoseconds; `None` for without end.
@@ -72,9 +75,10 @@ fn deadline(patience: Patience) -> u64 {
     patience.map_or(u64::MAX, |time| clock::nanoseconds().saturating_add(time))
 }
 
-/// Blocks the signals that a set names while the call waits, if there is a set.
-fn blocking(set: u64) -> core::result::Result<(), Errno> {
+/// Blocks the signals that a set of so many bytes names while the call waits, if there is a set.
+fn blocking(set: u64, bytes: u64) -> core::result::Result<(), Errno> {
     if set != 0 {
+        of_size(bytes)?;
         signal::block_meanwhile(user::read_u64(set)?);
     }
     Ok(())
@@ -160,7 +164,7 @@ fn select(arguments: Arguments, patience: core::result::Result<Patience, Errno>)
 fn pselect(arguments: Arguments) -> Result {
     // The last argument points to the set's address and its size.
     if arguments.f != 0 {
-        blocking(user::read_u64(arguments.f)?)?;
+        blocking(user::read_u64(arguments.f)?, user::read_u64(arguments.f.wrapping_add(8))?)?;
     }
     select(arguments, duration(arguments.e))
 }
@@ -214,9 +218,10 @@ fn epoll_wait(number: u32, to: u64, most: i32, patience: Patience) -> Result {
 }
 
 fn eventfd(count: u64, flags: u32) -> Result {
+    only(flags, nr::EFD_SEMAPHORE | nr::O_NONBLOCK | nr::O_CLOEXEC)?;
     let take = if flags & nr::EFD_SEMAPHORE != 0 { Take::One } else { Take::All };
     let counter = Counter::new(u64::from(count as u32), take);
-    add(What::Counter(counter), flags & nr::O_NONBLOCK, flags & nr::O_CLOEXEC != 0)
+    add(What::Counter(counter), flags & (nr::O_NONBLOCK | nr::O_CLOEXEC))
 }
 
 fn with_timer(number: u32, act: impl FnOnce(&Timer) -> Result) -> Result {

@@ -180,6 +180,7 @@ fn read_clone(number: u32, arguments: Arguments) -> core::result::Result<Clone, 
         nr::__NR_vfork => {
             Clone { flags: u64::from(nr::CLONE_VM | nr::CLONE_VFORK), ..Clone::default() }
         }
+        nr::__NR_clone if a & clone3::ABSENT & !clone3::CSIGNAL != 0 => return Err(Errno::EINVAL),
         nr::__NR_clone => Clone { flags: a, stack: b, parent_tid: c, child_tid: d, pointer: e },
         _ => {
             let words = clone3::read(a, b)?;
@@ -251,17 +252,15 @@ pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Res
     if clone.stack != 0 {
         frame.rsp = clone.stack;
     }
-    let written = match has(nr::CLONE_PARENT_SETTID) {
-        true => user::write(clone.parent_tid, &id.to_le_bytes()),
-        false => Ok(()),
-    };
+    if has(nr::CLONE_PARENT_SETTID) {
+        // The child runs whether its parent gets to know the number there or not.
+        let _ = user::write(clone.parent_tid, &id.to_le_bytes());
+    }
     if has(nr::CLONE_CHILD_SETTID) {
         // In the child's memory, which may be a copy.
         space.copy_to_user(pagefault::machine::VirtAddr(clone.child_tid), &id.to_le_bytes());
     }
-    let started =
-        written.map_err(Errno::from).and_then(|()| process::start_thread(id, &frame, space, new));
-    if let Err(error) = started {
+    if let Err(error) = process::start_thread(id, &frame, space, new) {
         if !has(nr::CLONE_THREAD) {
             process::forget(&process);
         }
@@ -320,7 +319,7 @@ pub(super) fn execve(frame: &mut TrapFrame, arguments: Arguments) -> Result {
     drop(old);
     process.barriers.store(0, Ordering::Relaxed);
     process.timers.lock().clear();
-    let closed = process.files.lock().take(true);
+    let closed = process.files.lock().take_closing();
     drop(closed);
     process.actions.lock().reset();
     *process::thread().alternate_stack.lock() = Default::default();
@@ -363,7 +362,16 @@ fn strings(list: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, Er
     }
 }
 
+/// The options that say which children are meant, for both forms of waiting.
+const KINDS: u32 = nr::__WNOTHREAD | nr::__WCLONE | nr::__WALL;
+
 fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
+    if options & !(nr::WNOHANG | nr::WUNTRACED | nr::WCONTINUED | KINDS) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if pid == i32::MIN {
+        return Err(Errno::ESRCH);
+    }
     let which = match pid {
         -1 => Children::Any,
         0 => Children::Group(process::current().group.load(Ordering::Relaxed)),
@@ -382,6 +390,11 @@ fn wait4(pid: i32, status: u64, options: u32, usage: u64) -> Result {
 }
 
 fn waitid(kind: u32, id: u32, to: u64, options: u32, usage: u64) -> Result {
+    // Children do not stop, and so do not continue either.
+    let events = nr::WEXITED | nr::WSTOPPED | nr::WCONTINUED;
+    if options & events == 0 || options & !(events | nr::WNOHANG | nr::WNOWAIT | KINDS) != 0 {
+        return Err(Errno::EINVAL);
+    }
     let which = match kind {
         nr::P_ALL => Children::Any,
         nr::P_PID => Children::One(id),
@@ -389,10 +402,6 @@ fn waitid(kind: u32, id: u32, to: u64, options: u32, usage: u64) -> Result {
         nr::P_PGID => Children::Group(id),
         _ => return Err(Errno::EINVAL),
     };
-    // Children do not stop, and so do not continue either.
-    if options & (nr::WEXITED | nr::WSTOPPED | nr::WCONTINUED) == 0 {
-        return Err(Errno::EINVAL);
-    }
     let hang = if options & nr::WNOHANG != 0 { Hang::Never } else { Hang::Wait };
     let keep = if options & nr::WNOWAIT != 0 { Keep::Yes } else { Keep::No };
     let ended = process::wait(which, hang, keep)?;

@@ -12,6 +12,8 @@ use linux_raw_sys::general as nr;
 
 const SI_USER: i32 = 0;
 const SI_TKILL: i32 = -6;
+/// The bytes of a set of signals.
+const SET_BYTES: u64 = 8;
 
 pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
     let Arguments { a, b, c, d, .. } = arguments;
@@ -23,21 +25,32 @@ pub(super) fn call(number: u32, arguments: Arguments) -> Option<Result> {
         nr::__NR_kill => sent(b as u32, SI_USER).and_then(|info| kill(a as i32, info)),
         nr::__NR_tkill => to_thread(a, sent(b as u32, SI_TKILL)),
         nr::__NR_tgkill => of_process(a, b).and_then(|()| to_thread(b, sent(c as u32, SI_TKILL))),
-        nr::__NR_rt_sigqueueinfo => said(b as u32, c).and_then(|info| kill(a as i32, info)),
+        nr::__NR_rt_sigqueueinfo => said(a, b as u32, c).and_then(|info| kill(a as i32, info)),
         nr::__NR_rt_tgsigqueueinfo => {
-            of_process(a, b).and_then(|()| to_thread(b, said(c as u32, d)))
+            of_process(a, b).and_then(|()| to_thread(b, said(a, c as u32, d)))
         }
-        nr::__NR_rt_sigaction => sigaction(a as u32, b, c),
-        nr::__NR_rt_sigprocmask => sigprocmask(a as u32, b, c),
-        nr::__NR_rt_sigpending => {
-            let blocked = process::thread().mask.load(Ordering::Relaxed);
-            let pending = signal::pending() & blocked;
-            user::write(a, &pending.to_le_bytes()).map(|()| 0).map_err(Errno::from)
-        }
-        nr::__NR_rt_sigsuspend => sigsuspend(a),
-        nr::__NR_rt_sigtimedwait => timed_wait(a, b, c),
+        nr::__NR_rt_sigaction => of_size(d).and_then(|()| sigaction(a as u32, b, c)),
+        nr::__NR_rt_sigprocmask => of_size(d).and_then(|()| sigprocmask(a as u32, b, c)),
+        nr::__NR_rt_sigpending => pending(a, b),
+        nr::__NR_rt_sigsuspend => of_size(b).and_then(|()| sigsuspend(a)),
+        nr::__NR_rt_sigtimedwait => of_size(d).and_then(|()| timed_wait(a, b, c)),
         _ => return None,
     })
+}
+
+/// Refuses sets of signals of any size but a word's.
+pub(super) fn of_size(bytes: u64) -> core::result::Result<(), Errno> {
+    if bytes == SET_BYTES { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Tells the first bytes of the set of blocked signals that wait.
+fn pending(to: u64, bytes: u64) -> Result {
+    if bytes > SET_BYTES {
+        return Err(Errno::EINVAL);
+    }
+    let pending = signal::pending() & process::thread().mask.load(Ordering::Relaxed);
+    user::write(to, &pending.to_le_bytes()[..bytes as usize])?;
+    Ok(0)
 }
 
 /// Whether a thread is a process's.
@@ -81,12 +94,15 @@ fn kill(pid: i32, info: Info) -> Result {
     if targets.is_empty() {
         return Err(Errno::ESRCH);
     }
+    let mut refused = Ok(0);
     if info.number != 0 {
         for target in &targets {
-            signal::send_with(target, info);
+            if let Err(error) = signal::queue(target, info) {
+                refused = Err(error);
+            }
         }
     }
-    Ok(0)
+    refused
 }
 
 /// What comes with a signal that a program sends (`SI_USER`, `SI_TKILL`).
@@ -95,12 +111,12 @@ fn sent(number: u32, code: i32) -> core::result::Result<Info, Errno> {
     if number > 64 { Err(Errno::EINVAL) } else { Ok(Info { number, code, address, status: 0 }) }
 }
 
-/// What a program says that comes with a signal (`sigqueue`).
-fn said(number: u32, at: u64) -> core::result::Result<Info, Errno> {
+/// What a program says that comes with a signal to a process (`sigqueue`).
+fn said(to: u64, number: u32, at: u64) -> core::result::Result<Info, Errno> {
     let code = user::read(at.wrapping_add(8)).map(i32::from_le_bytes)?;
     let (address, status) = (user::read_u64(at + 16)?, user::read_u64(at + 24)?);
-    // Only the kernel says what comes from the kernel.
-    if code >= 0 {
+    // Only the kernel says what comes from the kernel, except to the program itself.
+    if (code >= 0 || code == SI_TKILL) && to as u32 != process::current().id {
         return Err(Errno::EPERM);
     }
     Ok(Info { code, address, status, ..sent(number, 0)? })
@@ -123,7 +139,8 @@ fn timed_wait(set: u64, to: u64, time: u64) -> Result {
 }
 
 fn sigaction(number: u32, new: u64, old: u64) -> Result {
-    if !(1..=64).contains(&number) || matches!(number, signal::SIGKILL | signal::SIGSTOP) {
+    let is_fixed = matches!(number, signal::SIGKILL | signal::SIGSTOP);
+    if !(1..=64).contains(&number) || is_fixed && new != 0 {
         return Err(Errno::EINVAL);
     }
     let words = |at: u64| -> core::result::Result<[u64; 4], Errno> {
@@ -141,14 +158,9 @@ fn sigaction(number: u32, new: u64, old: u64) -> Result {
             Some(Action { handler, flags, restorer, mask })
         }
     };
-    let before = {
-        let mut actions = process::current().actions.lock();
-        let slot = &mut actions.0[number as usize];
-        let before = *slot;
-        if let Some(action) = action {
-            *slot = action;
-        }
-        before
+    let before = match action {
+        Some(action) => signal::set_action(number, action),
+        None => process::current().actions.lock().0[number as usize],
     };
     if old != 0 {
         for (i, word) in (0..).zip([before.handler, before.flags, before.restorer, before.mask]) {
@@ -169,7 +181,7 @@ fn sigprocmask(how: u32, new: u64, old: u64) -> Result {
             nr::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL),
         };
-        mask.store(now, Ordering::Relaxed);
+        mask.store(now & !signal::UNBLOCKABLE, Ordering::Relaxed);
     }
     if old != 0 {
         user::write(old, &before.to_le_bytes())?;

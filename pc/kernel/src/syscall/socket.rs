@@ -3,7 +3,7 @@
 use super::{Arguments, Result};
 use crate::errno::Errno;
 use crate::fs::socket::{CAPACITY, Shut, Socket, Unit, pair};
-use crate::fs::{Open, Reading, What, file};
+use crate::fs::{OnExec, Open, Reading, What, file};
 use crate::{process, signal, user};
 use linux_raw_sys::general as nr;
 
@@ -77,10 +77,10 @@ fn socketpair(family: u32, kind: u32, to: u64) -> Result {
         _ => return Err(Errno::EPROTONOSUPPORT),
     };
     let flags = kind & nr::O_NONBLOCK | nr::O_RDWR;
-    let close_on_exec = kind & nr::O_CLOEXEC != 0;
+    let on_exec = OnExec::of(kind);
     let (first, second) = pair(unit);
     let both = [first, second].map(|socket| Open::new(What::Socket(socket), flags));
-    super::file::add_two(both, close_on_exec, to)
+    super::file::add_two(both, on_exec, to)
 }
 
 fn patience(open: &Open, flags: u32) -> Reading {

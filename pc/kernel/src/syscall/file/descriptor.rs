@@ -2,7 +2,7 @@
 
 use super::{Result, record, seals};
 use crate::errno::Errno;
-use crate::fs::{self, Open, What, file, locks};
+use crate::fs::{self, OnExec, Open, What, file, locks};
 use crate::{process, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,8 +14,8 @@ const FIONBIO: u32 = 0x5421;
 const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;
 
-pub(super) fn add(open: Arc<Open>, lowest: u32, close_on_exec: bool) -> Result {
-    Ok(process::current().files.lock().add(open, lowest, close_on_exec)?.into())
+pub(super) fn add(open: Arc<Open>, lowest: u32, on_exec: OnExec) -> Result {
+    Ok(process::current().files.lock().add(open, lowest, on_exec)?.into())
 }
 
 /// Closes a number. A process's locks on a file end with the first of its numbers that is closed.
@@ -34,11 +34,13 @@ fn give_locks_back(closed: &Open) {
     }
 }
 
+/// First make the numbers the caller's own, which they are here.
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 /// Let exec close them instead.
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result {
-    if first > last {
+    if first > last || flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
     let files = &process::current().files;
@@ -48,7 +50,7 @@ pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result {
     };
     for number in numbers {
         if flags & CLOSE_RANGE_CLOEXEC != 0 {
-            files.lock().set_close_on_exec(number, true);
+            files.lock().set_on_exec(number, OnExec::Close);
         } else {
             let closed = files.lock().close(number);
             // Another thread may have been faster.
@@ -60,10 +62,10 @@ pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result {
     Ok(0)
 }
 
-pub(super) fn dup(fd: u32, to: u32, close_on_exec: bool) -> Result {
+pub(super) fn dup(fd: u32, to: u32, on_exec: OnExec) -> Result {
     let open = file(fd)?;
     if fd != to {
-        let before = process::current().files.lock().replace(to, open, close_on_exec)?;
+        let before = process::current().files.lock().replace(to, open, on_exec)?;
         if let Some(before) = before {
             give_locks_back(&before);
         }
@@ -78,11 +80,11 @@ pub(super) fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
         nr::F_DUPFD | nr::F_DUPFD_CLOEXEC if argument >= fs::most_open() as u64 => {
             Err(Errno::EINVAL)
         }
-        nr::F_DUPFD => add(open, argument as u32, false),
-        nr::F_DUPFD_CLOEXEC => add(open, argument as u32, true),
+        nr::F_DUPFD => add(open, argument as u32, OnExec::Keep),
+        nr::F_DUPFD_CLOEXEC => add(open, argument as u32, OnExec::Close),
         nr::F_GETFD => Ok(files.lock().closes_on_exec(fd).into()),
         nr::F_SETFD => {
-            files.lock().set_close_on_exec(fd, argument & 1 != 0);
+            files.lock().set_on_exec(fd, OnExec::closes(argument as u32 & nr::FD_CLOEXEC != 0));
             Ok(0)
         }
         // Linux lets a pipe grow; here every pipe has its first size.
@@ -111,11 +113,11 @@ pub(super) fn fcntl(fd: u32, command: u32, argument: u64) -> Result {
 }
 
 /// Gives two open files numbers and tells the program which; neither has one if that fails.
-pub(in crate::syscall) fn add_two(both: [Arc<Open>; 2], close_on_exec: bool, to: u64) -> Result {
+pub(in crate::syscall) fn add_two(both: [Arc<Open>; 2], on_exec: OnExec, to: u64) -> Result {
     let [first, second] = both;
     let files = &process::current().files;
-    let first = files.lock().add(first, 0, close_on_exec)?;
-    let second = files.lock().add(second, 0, close_on_exec);
+    let first = files.lock().add(first, 0, on_exec)?;
+    let second = files.lock().add(second, 0, on_exec);
     let told = second.and_then(|second| {
         let both = u64::from(first) | u64::from(second) << 32;
         user::write(to, &both.to_le_bytes())?;
@@ -155,7 +157,7 @@ pub(super) fn ioctl(fd: u32, request: u32, argument: u64) -> Result {
             Ok(0)
         }
         FIOCLEX | FIONCLEX => {
-            process::current().files.lock().set_close_on_exec(fd, request == FIOCLEX);
+            process::current().files.lock().set_on_exec(fd, OnExec::closes(request == FIOCLEX));
             Ok(0)
         }
         _ => Err(Errno::ENOTTY),

@@ -8,7 +8,7 @@ use crate::{process, user};
 use alloc::sync::Arc;
 use linux_raw_sys::general as nr;
 use pagefault::AddressSpace;
-use pagefault::machine::{PAGE_SIZE, VirtAddr};
+use pagefault::machine::{PAGE_SIZE, Protection, VirtAddr};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,22 @@ impl Pieces<'_> {
     }
 }
 
+/// Whether the other's mapping allows the access. A processor reads what may only be written or executed; this
+/// call does not, and no stack grows for it.
+fn is_allowed(space: &AddressSpace<Pc>, way: Way, at: u64) -> bool {
+    let needed = match way {
+        Way::Here => Protection::READ,
+        Way::There => Protection::WRITE,
+    };
+    let found = space.maps(VirtAddr(at)..VirtAddr(at.saturating_add(1))).into_iter().next();
+    found.is_some_and(|region| region.protection.contains(needed))
+}
+
 /// Moves a piece, which lies within one page of the other's; returns how much of it was moved.
 fn copy(space: &Arc<AddressSpace<Pc>>, way: Way, own: u64, piece: Buffer) -> Result {
+    if !is_allowed(space, way, piece.at) {
+        return Err(Errno::EFAULT);
+    }
     let mut page = process::buffer(piece.bytes as usize)?;
     let bytes = &mut page[..];
     let left = match way {

@@ -4,6 +4,7 @@ use super::super::{Arguments, Result};
 use super::{mm, protection};
 use crate::errno::Errno;
 use crate::fs::{self, Device, Kind, Open, What};
+use crate::layout::TASK_SIZE;
 use crate::machine::Pc;
 use crate::process;
 use alloc::sync::Arc;
@@ -72,8 +73,10 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
     if length == 0 {
         return Err(Errno::EINVAL);
     }
-    let sharing = sharing(flags, &open)?;
     let space = process::space();
+    // Linux finds the place before it looks at the type.
+    check_place(address, length, flags)?;
+    let sharing = sharing(flags, &open)?;
     let limits = space.limits();
     if has(nr::MAP_LOCKED) && limits.locked.load(Ordering::Relaxed) == 0 {
         return Err(Errno::EPERM);
@@ -97,6 +100,25 @@ pub(super) fn mmap(arguments: Arguments) -> Result {
     let protection = protection(c);
     let request = MapRequest { length, protection, sharing, placement, source, options };
     Ok(space.mmap(&request)?.value())
+}
+
+/// Whether a mapping may be of that length and at that fixed address.
+fn check_place(address: u64, length: u64, flags: u32) -> core::result::Result<(), Errno> {
+    let pages = length.checked_next_multiple_of(PAGE_SIZE).filter(|pages| *pages <= TASK_SIZE);
+    let pages = pages.ok_or(Errno::ENOMEM)?;
+    let at = VirtAddr(address);
+    let keeps = flags & nr::MAP_FIXED_NOREPLACE != 0;
+    if flags & nr::MAP_FIXED == 0 && !keeps {
+        return Ok(());
+    }
+    if address > TASK_SIZE - pages {
+        return Err(Errno::ENOMEM);
+    }
+    if !at.is_page_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    let is_free = || mm().first_mapped(at..at + pages).is_none();
+    if keeps && !is_free() { Err(Errno::EEXIST) } else { Ok(()) }
 }
 
 fn sharing(flags: u32, open: &Option<Arc<Open>>) -> core::result::Result<Sharing, Errno> {

@@ -4,7 +4,7 @@
 use super::super::{Arguments, Result};
 use super::mm;
 use crate::errno::Errno;
-use crate::{process, user};
+use crate::{process, scheduler, user};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::mempolicy as nr;
 use pagefault::machine::{PAGE_SIZE, VirtAddr};
@@ -162,6 +162,10 @@ pub(super) fn move_pages(arguments: Arguments) -> Result {
             false => Errno::ENOENT.0 as i32,
         };
         user::write(status.wrapping_add(4 * i), &(-told).to_le_bytes())?;
+        scheduler::yield_if_expired();
+        if process::current().ends_this_thread() {
+            return Err(Errno::EINTR);
+        }
     }
     Ok(0)
 }

@@ -11,10 +11,10 @@ pub const WORDS: usize = 11;
 const FIRST: u64 = 64;
 
 /// The low bits of `clone`'s flags, where that has the signal at the end.
-const CSIGNAL: u64 = 0xff;
+pub const CSIGNAL: u64 = 0xff;
 
 /// Namespaces, descriptors of processes and cgroups, which there are none of.
-const ABSENT: u64 = nr::CLONE_NEWNS as u64
+pub const ABSENT: u64 = nr::CLONE_NEWNS as u64
     | nr::CLONE_NEWCGROUP as u64
     | nr::CLONE_NEWUTS as u64
     | nr::CLONE_NEWIPC as u64
