@@ -60,9 +60,9 @@ pub struct Shares {
 }
 
 impl Default for Shares {
-    /// The small queue first, a tenth on standby, three rounds.
+    /// The small queue first, a sixteenth on standby, three rounds.
     fn default() -> Self {
-        Self { small: 0, standby: 10, rounds: 3 }
+        Self { small: 0, standby: 6, rounds: 3 }
     }
 }
 

@@ -35,6 +35,11 @@ impl Counter {
         shards.fold(0, u64::wrapping_add)
     }
 
+    /// What the calling context has added, and those that share its shard.
+    pub(crate) fn of_caller(&self, machine: &impl Machine) -> u64 {
+        self.mine(machine).load(Ordering::Relaxed)
+    }
+
     /// Like [`add`](Self::add), but sequentially consistent.
     #[inline]
     pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {

@@ -48,6 +48,9 @@ impl<M: Machine> Mm<M> {
         })?;
         self.count(&fault, address, correction);
         self.bring_ahead(&fault, correction);
+        if correction == Correction::Standby {
+            self.manager.replace_rescued();
+        }
         Ok(())
     }
 

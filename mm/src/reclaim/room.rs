@@ -14,6 +14,7 @@
 use crate::error::OutOfMemory;
 use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
+use crate::reclaim::batch::Batch;
 use crate::reclaim::queue::Sight;
 use crate::reclaim::victim::Force;
 use core::sync::atomic::Ordering;
@@ -159,8 +160,9 @@ impl<M: Machine> Manager<M> {
     /// `memory.reclaim` of a cgroup does. Fewer if the rest is in use, locked or pinned, or there is no
     /// room for it in swap. Waits for I/O; call it without a lock.
     pub fn reclaim(&self, pages: usize) -> usize {
-        let most = self.queues.lengths(&self.order).all() as usize;
-        let pages = pages.min(most);
-        self.counted(|| self.pass(pages, pages..=usize::MAX, Force::Polite)).freed
+        let pages = pages.min(self.queues.lengths(&self.order).all() as usize);
+        // One more batch at most restores standby: a fault may wait for this.
+        let most = pages + Batch::<M>::SIZE;
+        self.counted(|| self.pass(pages, pages..=most, Force::Polite)).freed
     }
 }

@@ -83,6 +83,23 @@ impl<M: Machine> Manager<M> {
         .freed
     }
 
+    /// Puts pages on standby in place of those that were used there.
+    ///
+    /// Standby keeps its share so, and each page has the same time to show its use. Some pages go there
+    /// together, with one flush, but no more than a fault should wait for.
+    pub(crate) fn replace_rescued(&self) {
+        let some = 2 * self.machine.direct_batch().max(1);
+        let rescued = self.stats.rescued.of_caller(&*self.machine);
+        if !rescued.is_multiple_of(some as u64) {
+            return;
+        }
+        self.counted(|| {
+            let lengths = self.queues.lengths(&self.order);
+            let put = self.fill_standby(lengths, 0, 0..=some, Force::Polite, &mut None);
+            Yield { freed: 0, worked: put > 0 }
+        });
+    }
+
     /// Keeps a page that is used while its entry allows no access; the caller has locked the entry.
     pub(crate) fn rescue(&self, frame: Frame) {
         if !self.is_bare(frame) && self.queues.rescue(&self.pages, &self.order, frame) {

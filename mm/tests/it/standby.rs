@@ -2,6 +2,7 @@
 
 use crate::common::{BASE, PAGE, RW, World, at, map, stored};
 use pagefault::machine::{Access, Protection};
+use pagefault::replacement::{SegmentedFifo, Shares};
 use pagefault::swap::area::Priority;
 use pagefault::{Config, Counters};
 use pagefault_sim::X86_64;
@@ -9,6 +10,11 @@ use pagefault_sim::X86_64;
 const FRAMES: u32 = 256;
 
 fn world() -> World<X86_64> {
+    world_with(10)
+}
+
+/// A world with so many percent of the pages on standby.
+fn world_with(standby: u32) -> World<X86_64> {
     let machine = pagefault_sim::Config {
         frames: FRAMES,
         cpus: 2,
@@ -17,7 +23,9 @@ fn world() -> World<X86_64> {
         zero_frame: false,
         ..pagefault_sim::Config::calm()
     };
-    let world = World::new(machine, Config { read_ahead: 1, ..Config::default() });
+    let policy = SegmentedFifo { shares: Shares { standby, ..Shares::default() } };
+    let replacement = Some(Box::new(policy) as _);
+    let world = World::new(machine, Config { read_ahead: 1, replacement, ..Config::default() });
     world.add_disk(8192, Priority::Descending);
     world
 }
@@ -79,6 +87,25 @@ fn f18_a_page_on_standby_comes_back_without_io() {
     assert_eq!(after.rescued - before.rescued, 10);
     assert_eq!(after.minor - before.minor, 10);
     assert!(world.manager.queue_report().standby.is_empty());
+    world.check();
+}
+
+#[test]
+fn f18_others_take_the_place_of_pages_used_on_standby() {
+    let world = world_with(50);
+    let space = world.process();
+    stored(&world, &space, 200);
+    while world.manager.queue_report().standby.len() < 90 {
+        assert_eq!(world.manager.reclaim(1), 1);
+    }
+    let before = world.manager.queue_report().standby.len();
+    // The oldest pages that were not evicted are there.
+    let mut pages = 10..200;
+    while world.manager.counters().rescued < 64 {
+        world.load_byte(space.mm(), 0, at(pages.next().unwrap())).unwrap();
+    }
+    let after = world.manager.queue_report().standby.len();
+    assert!(after.abs_diff(before) <= 2, "{before} pages on standby became {after}");
     world.check();
 }
 
