@@ -35,11 +35,6 @@ impl Counter {
         shards.fold(0, u64::wrapping_add)
     }
 
-    /// What the calling context has added, and those that share its shard.
-    pub(crate) fn of_caller(&self, machine: &impl Machine) -> u64 {
-        self.mine(machine).load(Ordering::Relaxed)
-    }
-
     /// Like [`add`](Self::add), but sequentially consistent.
     #[inline]
     pub(crate) fn add_ordered(&self, machine: &impl Machine, n: u64) {
@@ -57,6 +52,12 @@ impl Counter {
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
+    /// What the calling context has added, and those that share its shard.
+    #[inline]
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     #[inline]
     pub(crate) fn add(&self, machine: &impl Machine, n: u64) {
         self.0.add_by(machine, n, Ordering::Relaxed);
@@ -76,7 +77,7 @@ impl Stats {
 
     /// The events of a kind so far.
     pub(crate) fn sum(&self, count: impl Fn(&Row) -> &Count) -> u64 {
-        self.0.iter().map(|row| count(row).0.load(Ordering::Relaxed)).sum()
+        self.0.iter().map(|row| count(row).read()).sum()
     }
 }
 

@@ -89,7 +89,7 @@ impl<M: Machine> Manager<M> {
     /// together, with one flush, but no more than a fault should wait for.
     pub(crate) fn replace_rescued(&self) {
         let some = 2 * self.machine.direct_batch().max(1);
-        let rescued = self.stats.rescued.of_caller(&*self.machine);
+        let rescued = self.stats.of(&*self.machine).rescued.read();
         if !rescued.is_multiple_of(some as u64) {
             return;
         }
