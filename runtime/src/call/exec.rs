@@ -10,6 +10,7 @@ use crate::thread::Thread;
 use crate::{address_limit, file_size, memory, process, signal, supervisor, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
+use pagefault_control::Control;
 use pagefault_linux::store::descriptor;
 use pagefault_machine::Access;
 
@@ -40,7 +41,14 @@ impl Call<'_> {
             });
         }
         let kept = robust::keep();
-        let raw = match rights {
+        let raw = self.execute_with(rights, control);
+        drop((pins, kept, noted, closed));
+        Outcome::Raw(raw)
+    }
+
+    /// Executes a program, which is managed unless something forbids it.
+    fn execute_with(&mut self, rights: Rights, control: &Control) -> i64 {
+        match rights {
             _ if self.thread.member().is_to_be_traced() => {
                 process::say(format_args!(
                     "a program that another one traces from its start runs unmanaged"
@@ -75,9 +83,7 @@ impl Call<'_> {
                 ));
                 self.execute_unmanaged()
             }
-        };
-        drop((pins, kept, noted, closed));
-        Outcome::Raw(raw)
+        }
     }
 
     /// The mask that the new program inherits: the one that this one sees.

@@ -183,6 +183,54 @@ impl Call<'_> {
 
     /// Starts a thread, or a process that shares the memory.
     fn start(&mut self, args: &CloneArgs, len: u64, member: &Member) -> Result {
+        let thread = self.new_thread(args, member)?;
+        let sp = match (self.number, args.stack) {
+            (_, 0) => self.context.registers.rsp,
+            (nr::__NR_clone3, stack) => stack + args.stack_size,
+            (_, stack) => stack,
+        };
+        let frame = self.child_frame(thread, sp);
+        let given = Given {
+            begin: begin_thread,
+            thread: NonNull::from(thread),
+            parent: self.thread.block(),
+            frame,
+            clears_handlers: args.flags & CLEAR_SIGHAND != 0,
+            tells: args.flags & THREAD == 0 && member.is_told_of(),
+        };
+        // Everything above belongs to the frame; the child begins below it.
+        let top = (frame as u64 - 512) & !15;
+        let mut host = host_args(args, thread, member);
+        let words = [
+            (args.flags & PARENT_SETTID != 0).then_some(args.parent_tid),
+            (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
+            (args.flags & PIDFD != 0).then_some(args.pidfd),
+        ];
+        let noted = memory::note(self.thread, self.number, self.args);
+        let _pins = noted.is_none().then(|| memory::pin_words(&words));
+        // No signal before the child has a mask of its own.
+        let mask = sys::exchange_mask(crate::signal::ALL);
+        // SAFETY: the stack is the new block's, and the birth lives until the child has taken it:
+        // it is copied to the child's own stack below.
+        let raw = unsafe {
+            let at = (top as *mut Given).sub(1);
+            at.write(given);
+            host.stack_size = (at as u64 & !15) - host.stack;
+            self.make_clone(&host, len, at as u64)
+        };
+        sys::exchange_mask(mask);
+        if raw < 0 || args.flags & VFORK != 0 {
+            // Without a child, or one that runs elsewhere by now.
+            memory::end_thread(thread);
+            thread.owner.set(Owner::Itself);
+            thread.abandon();
+            thread.retire();
+        }
+        sys::result(raw)
+    }
+
+    /// Makes what the runtime knows of the new thread.
+    fn new_thread(&self, args: &CloneArgs, member: &Member) -> Result<&'static Thread> {
         if args.flags & FILES == 0 {
             memory::before_other_descriptors();
         }
@@ -206,60 +254,7 @@ impl Call<'_> {
                 memory::keep_resident(thread, args.child_tid, WORD);
             }
         }
-        let sp = match (self.number, args.stack) {
-            (_, 0) => self.context.registers.rsp,
-            (nr::__NR_clone3, stack) => stack + args.stack_size,
-            (_, stack) => stack,
-        };
-        let frame = self.child_frame(thread, sp);
-        let given = Given {
-            begin: begin_thread,
-            thread: NonNull::from(thread),
-            parent: self.thread.block(),
-            frame,
-            clears_handlers: args.flags & CLEAR_SIGHAND != 0,
-            tells: args.flags & THREAD == 0 && member.is_told_of(),
-        };
-        // Everything above belongs to the frame; the child begins below it.
-        let top = (frame as u64 - 512) & !15;
-        let mut kernel = *args;
-        kernel.flags &= !CLEAR_SIGHAND;
-        if !thread.host_clears.get() {
-            // The kernel's own word of this kind tells when the block is free.
-            kernel.flags &= !CHILD_CLEARTID;
-        }
-        if let Some(number) = member.number_of_waited() {
-            kernel.flags |= PARENT_SETTID;
-            kernel.parent_tid = number.as_ptr() as u64;
-        }
-        kernel.stack = thread.own_stack().start;
-        kernel.stack_size = top - kernel.stack;
-        let words = [
-            (args.flags & PARENT_SETTID != 0).then_some(args.parent_tid),
-            (args.flags & CHILD_SETTID != 0).then_some(args.child_tid),
-            (args.flags & PIDFD != 0).then_some(args.pidfd),
-        ];
-        let noted = memory::note(self.thread, self.number, self.args);
-        let _pins = noted.is_none().then(|| memory::pin_words(&words));
-        // No signal before the child has a mask of its own.
-        let mask = sys::exchange_mask(crate::signal::ALL);
-        // SAFETY: the stack is the new block's, and the birth lives until the child has taken it:
-        // it is copied to the child's own stack below.
-        let raw = unsafe {
-            let at = (top as *mut Given).sub(1);
-            at.write(given);
-            kernel.stack_size = (at as u64 & !15) - kernel.stack;
-            self.make_clone(&kernel, len, at as u64)
-        };
-        sys::exchange_mask(mask);
-        if raw < 0 || args.flags & VFORK != 0 {
-            // Without a child, or one that runs elsewhere by now.
-            memory::end_thread(thread);
-            thread.owner.set(Owner::Itself);
-            thread.abandon();
-            thread.retire();
-        }
-        sys::result(raw)
+        Ok(thread)
     }
 
     /// The child's context: this one with another stack, and 0 as the call's result.
@@ -282,23 +277,36 @@ impl Call<'_> {
     }
 
     /// Makes the call itself for a child on its own stack.
-    unsafe fn make_clone(&self, kernel: &CloneArgs, len: u64, given: u64) -> i64 {
+    unsafe fn make_clone(&self, host: &CloneArgs, len: u64, given: u64) -> i64 {
         if self.number == nr::__NR_clone3 {
-            let args = [core::ptr::from_ref(kernel) as u64, len, 0, 0, 0, 0];
+            let args = [core::ptr::from_ref(host) as u64, len, 0, 0, 0, 0];
             // SAFETY: passed on to the caller.
             return unsafe { entry::clone(nr::__NR_clone3, &args, given) };
         }
-        let word = if kernel.flags & PIDFD != 0 { kernel.pidfd } else { kernel.parent_tid };
+        let word = if host.flags & PIDFD != 0 { host.pidfd } else { host.parent_tid };
         let args = [
-            kernel.flags | kernel.exit_signal,
-            kernel.stack + kernel.stack_size,
+            host.flags | host.exit_signal,
+            host.stack + host.stack_size,
             word,
-            kernel.child_tid,
-            kernel.tls,
+            host.child_tid,
+            host.tls,
             0,
         ];
         // SAFETY: passed on to the caller.
         unsafe { entry::clone(nr::__NR_clone, &args, given) }
+    }
+
+    /// Makes the call itself for a child that continues here, on a copy of this stack.
+    unsafe fn make_copy(&self, host: &CloneArgs, len: u64) -> i64 {
+        if self.number == nr::__NR_clone3 {
+            let six = [core::ptr::from_ref(host) as u64, len, 0, 0, 0, 0];
+            // SAFETY: passed on to the caller.
+            return unsafe { sys::raw_call(nr::__NR_clone3, six) };
+        }
+        let word = if host.flags & PIDFD != 0 { host.pidfd } else { host.parent_tid };
+        let six = [host.flags | host.exit_signal, 0, word, host.child_tid, host.tls, 0];
+        // SAFETY: passed on to the caller.
+        unsafe { sys::raw_call(nr::__NR_clone, six) }
     }
 
     /// Makes a child with a copy of the memory.
@@ -331,17 +339,8 @@ impl Call<'_> {
             }
         };
         lock::hold_for_fork();
-        let raw = if self.number == nr::__NR_clone3 {
-            let six = [(&raw const kernel) as u64, len, 0, 0, 0, 0];
-            // SAFETY: the child is a copy, with a stack like this one.
-            unsafe { sys::raw_call(nr::__NR_clone3, six) }
-        } else {
-            let word = if kernel.flags & PIDFD != 0 { kernel.pidfd } else { kernel.parent_tid };
-            let flags = kernel.flags | kernel.exit_signal;
-            let six = [flags, 0, word, kernel.child_tid, kernel.tls, 0];
-            // SAFETY: as above.
-            unsafe { sys::raw_call(nr::__NR_clone, six) }
-        };
+        // SAFETY: the child is a copy, with a stack like this one.
+        let raw = unsafe { self.make_copy(&kernel, len) };
         lock::let_go_after_fork();
         if raw != 0 {
             let made = if raw > 0 { memory::Made::Yes } else { memory::Made::No };
@@ -454,6 +453,22 @@ impl Call<'_> {
 fn may_be_numbered(call: u32, flags: u64) -> bool {
     let is_taken = flags & PARENT_SETTID != 0 || call == nr::__NR_clone && flags & PIDFD != 0;
     !is_taken && process::are_numbers_the_supervisor_s()
+}
+
+/// What the host is asked for: a thread on its own stack, below what is still to be placed there.
+fn host_args(args: &CloneArgs, thread: &Thread, member: &Member) -> CloneArgs {
+    let mut host = *args;
+    host.flags &= !CLEAR_SIGHAND;
+    if !thread.host_clears.get() {
+        // The host's own word of this kind tells when the block is free.
+        host.flags &= !CHILD_CLEARTID;
+    }
+    if let Some(number) = member.number_of_waited() {
+        host.flags |= PARENT_SETTID;
+        host.parent_tid = number.as_ptr() as u64;
+    }
+    host.stack = thread.own_stack().start;
+    host
 }
 
 /// Reads the arguments of `clone3`.

@@ -65,31 +65,35 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
     if let Meaning::Guards(change) = meaning(advice) {
         return guard::change(manager, &range, change, host);
     }
-    let note = |result: &Result| {
-        if matches!(meaning(advice), Meaning::Noted) {
-            fork::note(&(range.start..reached(&range, result, host)), advice);
-        }
-    };
     if let Some(_gate) = passive::stay() {
         // The host may stop halfway, and has done then what comes before.
         manager.note_advice(&range, advice);
         let result = host(&range);
-        note(&result);
+        note(&range, advice, &result, host);
         return result;
     }
     if !manager.manages_any(&range) {
         return call(start, len);
     }
-    let whole = range.clone();
+    advise_managed(manager, &range, advice, host)
+}
+
+/// The same for a range with managed pages.
+fn advise_managed(
+    manager: &Manager,
+    range: &Range<u64>,
+    advice: u32,
+    host: impl Fn(&Range<u64>) -> Result + Copy,
+) -> Result {
     match meaning(advice) {
         Meaning::Drop => {
             let _gate = GATE.write();
-            let result = host(&whole);
-            let dropped = manager.parts(&(whole.start..reached(&whole, &result, host)));
+            let result = host(range);
+            let dropped = manager.parts(&(range.start..reached(range, &result, host)));
             dropped.iter().for_each(|(part, _)| manager.dropped(part));
             result
         }
-        Meaning::Ours(advice) => in_pieces(&range, manager, host, |part| {
+        Meaning::Ours(advice) => in_pieces(range, manager, host, |part| {
             let _gate = GATE.read();
             let free = match advice {
                 Advice::Free => sealed_below(manager, part),
@@ -99,7 +103,7 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
             done(manager.mm().madvise(start, len, advice))?;
             if free < part.end { Err(Errno::EPERM) } else { Ok(0) }
         }),
-        Meaning::Populate(advice, access) => in_pieces(&range, manager, host, |part| {
+        Meaning::Populate(advice, access) => in_pieces(range, manager, host, |part| {
             let _gate = GATE.read();
             if guard::is_guard(part.start) {
                 return host(part);
@@ -109,10 +113,17 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
         Meaning::Noted | Meaning::Guards(_) => {
             // A fork comes before both or after both.
             let _gate = GATE.read();
-            let result = host(&whole);
-            note(&result);
+            let result = host(range);
+            note(range, advice, &result, host);
             result
         }
+    }
+}
+
+/// Notes advice that a forked child needs, for as much of a range as the host obeyed.
+fn note(range: &Range<u64>, advice: u32, result: &Result, host: impl Fn(&Range<u64>) -> Result) {
+    if matches!(meaning(advice), Meaning::Noted) {
+        fork::note(&(range.start..reached(range, result, host)), advice);
     }
 }
 

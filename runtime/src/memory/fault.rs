@@ -2,7 +2,7 @@
 
 use super::events::{self, Answered};
 use super::room::Room;
-use super::{GATE, convert, current, passive};
+use super::{GATE, Manager, convert, current, passive};
 use crate::frame::{Info, Registers};
 use crate::thread::Thread;
 use crate::{process, quiescence};
@@ -49,26 +49,9 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     manager.mm().space().prefetch(VirtAddr(address));
     let begin = process::now();
     events::begin_fault();
-    let mut room = Room::new();
-    let thread = Thread::current();
-    let _back = quiescence::back(thread);
-    let answer = loop {
-        let gate = GATE.read();
-        if passive::is_passive() {
-            // The end of a file, or memory that failed.
-            return Answer::Signal(*info);
-        }
-        let section = match manager.delivery {
-            Delivery::Inline => quiescence::long_section(thread),
-            _ => quiescence::section(thread),
-        };
-        let answer = deliver::answer(manager.mm(), &HostFault { address, access, ip, sp });
-        drop(section);
-        if answer != MachineAnswer::Short {
-            break answer;
-        }
-        drop(gate);
-        room.make(manager);
+    let Some(answer) = answer(manager, &HostFault { address, access, ip, sp }) else {
+        // The end of a file, or memory that failed.
+        return Answer::Signal(*info);
     };
     if let Some(control) = process::control() {
         let took = process::now() - begin;
@@ -91,5 +74,29 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
             process::stop(format_args!("{}", manager.swap.lost_page()))
         }
         MachineAnswer::Stop(why) => process::stop(format_args!("{}", why.trim_end())),
+    }
+}
+
+/// The manager's answer; `None` in a passive process, where the host owns the pages.
+fn answer(manager: &Manager, fault: &HostFault) -> Option<MachineAnswer> {
+    let mut room = Room::new();
+    let thread = Thread::current();
+    let _back = quiescence::back(thread);
+    loop {
+        let gate = GATE.read();
+        if passive::is_passive() {
+            return None;
+        }
+        let section = match manager.delivery {
+            Delivery::Inline => quiescence::long_section(thread),
+            _ => quiescence::section(thread),
+        };
+        let answer = deliver::answer(manager.mm(), fault);
+        drop(section);
+        if answer != MachineAnswer::Short {
+            return Some(answer);
+        }
+        drop(gate);
+        room.make(manager);
     }
 }

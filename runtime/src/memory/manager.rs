@@ -24,10 +24,12 @@ use pagefault_linux::machine::{MAX_FRAMES, POPULATE_AHEAD};
 use pagefault_linux::room;
 use pagefault_linux::space::HOST_END;
 use pagefault_linux::{Config, Delivery, Layout, LinuxMachine, Probe};
-use pagefault_machine::{PAGE_SIZE, Protection, VirtAddr};
+use pagefault_machine::{Machine, PAGE_SIZE, Protection, VirtAddr};
 
 /// The manager, once it has started.
 static MANAGER: OnceBox<Manager> = OnceBox::new();
+
+type Memory = MemoryManager<LinuxMachine>;
 
 /// The fewest frames with which a program makes progress.
 const LEAST_FRAMES: u64 = 64;
@@ -70,30 +72,8 @@ pub fn begin_threads() {
 /// Starts the manager as the control memory has it.
 pub fn start() {
     let Some(control) = process::control() else { return };
-    let limit = control.limit_bytes();
-    // The machine's resident overhead counts too: the limit is a promise.
-    let overhead = u64::from(Config::OVERHEAD);
-    const { assert!(pagefault_control::OVERHEAD == Config::OVERHEAD as u64) };
-    let frames = (limit / PAGE_SIZE).saturating_sub(overhead);
-    if frames < LEAST_FRAMES {
-        let least = (overhead + LEAST_FRAMES) * PAGE_SIZE / 1024;
-        process::stop(format_args!("--memory: too small to work; give at least {least}K"));
-    }
-    let frames = u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES);
     let delivery = delivery(control);
-    let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
-    let boot = process::boot();
-    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32) {
-        Ok(tree) => &*Box::leak(Box::new(tree)),
-        Err(errno) => {
-            process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
-        }
-    };
-    let most = u32::try_from(control.most_bytes() / PAGE_SIZE).unwrap_or(u32::MAX).min(MAX_FRAMES);
-    let machine = match LinuxMachine::with_quota(&config, Box::new(tree), most) {
-        Ok(machine) => machine,
-        Err(error) => process::stop(format_args!("{error}")),
-    };
+    let (machine, tree) = machine(control, delivery);
     let memory = MemoryManager::new(
         Arc::new(machine.clone()),
         pagefault::Config {
@@ -110,9 +90,49 @@ pub fn start() {
         Ok(swap) => swap,
         Err(error) => process::stop(format_args!("{error}")),
     };
+    let space = space(&machine, &memory);
+    let bound = passive::no_bound();
+    let _ = MANAGER.set(Box::new(Manager { machine, delivery, space, swap, tree, bound }));
+    if let Some(manager) = current() {
+        super::image::adopt(manager);
+    }
+}
+
+/// This process as a machine, whose frames are the tree's.
+fn machine(control: &'static Control, delivery: Delivery) -> (LinuxMachine, &'static Tree) {
+    let frames = frames(control);
+    let config = Config { frames, layout: Layout::Identity, delivery, task_size: None };
+    let boot = process::boot();
+    let tree = match Tree::new(control, boot.slot, boot.control_fd as u32) {
+        Ok(tree) => &*Box::leak(Box::new(tree)),
+        Err(errno) => {
+            process::stop(format_args!("no address space for the tree's frames: error {}", errno.0))
+        }
+    };
+    let most = u32::try_from(control.most_bytes() / PAGE_SIZE).unwrap_or(u32::MAX).min(MAX_FRAMES);
+    match LinuxMachine::with_quota(&config, Box::new(tree), most) {
+        Ok(machine) => (machine, tree),
+        Err(error) => process::stop(format_args!("{error}")),
+    }
+}
+
+/// The frames of the tree under its limit. The machine's resident overhead counts too: the limit is a promise.
+fn frames(control: &Control) -> u32 {
+    let overhead = u64::from(Config::OVERHEAD);
+    const { assert!(pagefault_control::OVERHEAD == Config::OVERHEAD as u64) };
+    let frames = (control.limit_bytes() / PAGE_SIZE).saturating_sub(overhead);
+    if frames < LEAST_FRAMES {
+        let least = (overhead + LEAST_FRAMES) * PAGE_SIZE / 1024;
+        process::stop(format_args!("--memory: too small to work; give at least {least}K"));
+    }
+    u32::try_from(frames).unwrap_or(u32::MAX).min(MAX_FRAMES)
+}
+
+/// The program's address space, which has no regions yet.
+fn space(machine: &LinuxMachine, memory: &Arc<Memory>) -> AddressSpace<LinuxMachine> {
     let limits = Limits {
         // Locked memory cannot be evicted; the rest must have room.
-        locked: AtomicU64::new(u64::from(frames) / 2 * PAGE_SIZE),
+        locked: AtomicU64::new(u64::from(machine.frames()) / 2 * PAGE_SIZE),
         stack: AtomicU64::new(0),
         ..Limits::default()
     };
@@ -121,18 +141,7 @@ pub fn start() {
         Ok(table) => table,
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),
     };
-    let space = AddressSpace::with_space(&memory, layout, limits, table);
-    let _ = MANAGER.set(Box::new(Manager {
-        machine,
-        delivery,
-        space,
-        swap,
-        tree,
-        bound: passive::no_bound(),
-    }));
-    if let Some(manager) = current() {
-        super::image::adopt(manager);
-    }
+    AddressSpace::with_space(memory, layout, limits, table)
 }
 
 /// Ends a program without address space for the manager's heap.
