@@ -1,8 +1,9 @@
 //! The address space: the runtime's place, its start and its end.
 
+use crate::frame::Registers;
 use crate::member::{Child, Member};
 use crate::thread::Thread;
-use crate::{files, memory, shared, site, sys};
+use crate::{files, memory, shared, signal, site, sys};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
@@ -101,6 +102,34 @@ pub fn look_at_counter() {
     // SAFETY: the word is ours.
     let _ = unsafe { sys::call(nr::__NR_prctl, [option, (&raw mut mode) as u64, 0, 0, 0]) };
     COUNTER_OFF.store(mode == linux_raw_sys::prctl::PR_TSC_SIGSEGV, Relaxed);
+}
+
+/// Set while [`try_clock`] reads the clock.
+static TRIES: AtomicBool = AtomicBool::new(false);
+
+/// Reads the clock once after system calls trap, before the program begins: with some of the host's clock
+/// sources (`hpet`, `acpi_pm`) the vDSO itself makes a system call for the time. A trap in the midst of the
+/// manager's work would wait for its locks.
+pub fn try_clock() {
+    let mask = sys::exchange_mask(signal::ALL & !signal::Set::of(nr::SIGSYS as i32).0);
+    TRIES.store(true, Relaxed);
+    now();
+    TRIES.store(false, Relaxed);
+    sys::exchange_mask(mask);
+}
+
+/// Makes the system call of the vDSO's that [`try_clock`] met, whose trap is being handled; returns whether it is
+/// one.
+pub fn finish_try(registers: &mut Registers) -> bool {
+    if !TRIES.load(Relaxed) {
+        return false;
+    }
+    counter_off();
+    let Registers { rdi, rsi, rdx, r10, r8, r9, .. } = *registers;
+    // SAFETY: the vDSO asks the time for the runtime.
+    registers.rax =
+        unsafe { sys::raw_call(registers.rax as u32, [rdi, rsi, rdx, r10, r8, r9]) } as u64;
+    true
 }
 
 /// The time of a clock that only goes forward, in nanoseconds.

@@ -82,6 +82,7 @@ extern "C" fn begin_on_block(_: u64) -> ! {
     let mask = signal::set_virtual_mask(thread, signal::Set(boot.mask));
     launcher::begin();
     process::enable_dispatch();
+    process::try_clock();
     // SAFETY: the frame is on the thread's own stack, and describes the program's start.
     unsafe { entry::resume(first_frame(thread, mask)) }
 }

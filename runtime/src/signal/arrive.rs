@@ -128,6 +128,9 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code == USER_DISPATCH {
+        if process::finish_try(&mut context.registers) {
+            return;
+        }
         // The architecture follows the address and the number.
         let manner = match (info.fields[1] >> 32) as u32 {
             ARCHITECTURE => Manner::Today,
