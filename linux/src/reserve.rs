@@ -71,6 +71,7 @@ impl Reservation {
         }
     }
 
+    /// Reserves memory with a mapping of its own, which a core dump omits.
     pub fn undumped(len: usize) -> Result<Self, ReserveError> {
         let reservation = Self::new(len)?;
         reservation.advise(Advice::LinuxDontDump);

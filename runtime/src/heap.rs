@@ -3,8 +3,9 @@
 use crate::lock::Mutex;
 use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
-use core::sync::atomic::AtomicUsize;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 use dlmalloc::{Allocator, Dlmalloc};
 use linux_raw_sys::general as nr;
 use lock_api::RawMutex;
@@ -18,15 +19,27 @@ static HEAP: Mutex<Dlmalloc<Host>> = Mutex::new(Dlmalloc::new_with_allocator(Hos
 /// The runtime's heap grows by this much.
 const STEP: usize = 1 << 20;
 
+/// Whether the host has refused memory to the heap.
+static EXHAUSTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the host has refused memory to the heap: a panic may be due to that.
+pub fn is_exhausted() -> bool {
+    EXHAUSTED.load(Relaxed)
+}
+
 /// The source of the heap's memory.
 struct Host;
 
 impl Host {
+    /// Pages for what mostly stays. What the room gives never returns to it: a freed range is a hole.
+    fn alloc_lasting(&self, size: usize) -> *mut u8 {
+        room::take(size, PAGE).map_or_else(|| self.alloc_pages(size), NonNull::as_ptr)
+    }
+
+    /// Pages with a mapping of their own.
     fn alloc_pages(&self, size: usize) -> *mut u8 {
-        if let Some(start) = room::take(size, PAGE) {
-            return start.as_ptr();
-        }
         let Ok(start) = sys::map_private(size, nr::PROT_READ | nr::PROT_WRITE) else {
+            EXHAUSTED.store(true, Relaxed);
             return core::ptr::null_mut();
         };
         // SAFETY: nothing of the program's is there.
@@ -51,7 +64,7 @@ impl Zone {
 
     /// Opens it, while there is one thread.
     fn open(&self) {
-        let start = Host.alloc_pages(Self::LEN).addr();
+        let start = Host.alloc_lasting(Self::LEN).addr();
         if start != 0 {
             self.start.store(start, Relaxed);
             self.next.store(start, Relaxed);
@@ -62,6 +75,11 @@ impl Zone {
     /// Gives out nothing more.
     fn close(&self) {
         self.next.store(usize::MAX, Relaxed);
+    }
+
+    /// Whether the program has not begun.
+    fn is_open(&self) -> bool {
+        self.next.load(Relaxed) != usize::MAX
     }
 
     /// A zero block, if it is open and has room.
@@ -90,11 +108,17 @@ pub(crate) fn settle() {
     ZONE.close();
 }
 
-// SAFETY: each piece is a mapping of its own, zeroed, and stays until it is freed.
+/// Whether the heap has its first piece, which stays.
+static HAS_PIECE: AtomicBool = AtomicBool::new(false);
+
+// SAFETY: each piece is nobody else's, zeroed, and stays until it is freed.
 unsafe impl Allocator for Host {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         let size = size.next_multiple_of(STEP);
-        let start = self.alloc_pages(size);
+        let start = match HAS_PIECE.swap(true, Relaxed) {
+            false => self.alloc_lasting(size),
+            true => self.alloc_pages(size),
+        };
         (start, if start.is_null() { 0 } else { size }, 0)
     }
 
@@ -137,8 +161,7 @@ pub(crate) fn let_go() {
     unsafe { HEAP.raw().unlock() };
 }
 
-/// Blocks of this size and more are mappings of their own, so that untouched parts of tables cost
-/// no memory.
+/// Blocks of this size and more have pages of their own, so that untouched parts of tables cost no memory.
 const LARGE: usize = 128 << 10;
 const PAGE: usize = 4096;
 
@@ -147,11 +170,12 @@ fn is_large(layout: &Layout) -> bool {
 }
 
 fn map(size: usize) -> *mut u8 {
-    Host.alloc_pages(size.next_multiple_of(PAGE))
+    let size = size.next_multiple_of(PAGE);
+    if ZONE.is_open() { Host.alloc_lasting(size) } else { Host.alloc_pages(size) }
 }
 
-// SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time; a mapping of its
-// own is aligned to a page, zeroed, and nobody else's.
+// SAFETY: dlmalloc keeps the contract, and the lock makes it one caller's at a time; pages of a block's own
+// are zeroed, and nobody else's.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_large(&layout) {
@@ -177,7 +201,7 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if is_large(&layout) {
-            // SAFETY: the block is a mapping of its own, and the caller gives it up.
+            // SAFETY: the block has pages of its own, and the caller gives it up.
             let _ = unsafe { sys::unmap(pointer.addr(), layout.size().next_multiple_of(PAGE)) };
             return;
         }

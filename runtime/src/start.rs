@@ -59,7 +59,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
 fn begin_room() {
     let Some(control) = process::control() else { return };
     if control.room_bytes() > 0 && address_limit::is_unlimited() {
-        // Without it each table has a mapping of its own.
+        // Without it, tables have smaller rooms or mappings of their own.
         let _ = pagefault_linux::room::begin(control.room_bytes() as usize);
     }
 }

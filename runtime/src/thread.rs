@@ -145,8 +145,8 @@ impl Thread {
         reap();
         let taken = BLOCKS.lock().take();
         let (block, next_of_all) = match taken {
-            // SAFETY: the block is mapped, and was written when it was.
-            Some(block) => (block, unsafe { (*block).next_of_all }),
+            // SAFETY: the block is mapped, was written when it was, and its thread has ended.
+            Some(block) => (block, unsafe { (*block).forget_memory() }),
             None => (map_block()? as *mut Self, null_mut()),
         };
         let thread = Self {
@@ -387,6 +387,12 @@ impl Thread {
     pub fn retire(&self) {
         self.seccomp.set(seccomp::Mode::Off);
         BLOCKS.lock().put(self);
+    }
+
+    /// Frees the lists of a thread that has ended. Returns the next block of all.
+    fn forget_memory(&self) -> *mut Self {
+        drop((self.kept.take(), self.later.take()));
+        self.next_of_all
     }
 
     /// Marks the block as without a thread: the thread was never started, or is in another process.

@@ -57,12 +57,13 @@ impl Failure {
     pub fn receive(from: OwnedFd) -> Option<Self> {
         let mut told = [0; 2];
         File::from(from).read_exact(&mut told).ok()?;
-        let errno = Errno::from_raw_os_error(i32::from(told[1]));
+        // Zero is no error number.
+        let errno = || Errno::from_raw_os_error(i32::from(told[1]));
         Some(match told[0] {
-            0 => Self::Exec(errno),
-            1 => Self::Refused(errno),
+            0 => Self::Exec(errno()),
+            1 => Self::Refused(errno()),
             2 => Self::Supervisor,
-            _ => Self::Descriptors(errno),
+            _ => Self::Descriptors(errno()),
         })
     }
 }
@@ -248,5 +249,28 @@ fn send(socket: &OwnedFd, message: Message) -> Result<(), Errno> {
             Err(Errno::INTR) => {}
             sent => return sent.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_says_why_it_did_not_become_its_program() {
+        let failures = [
+            Failure::Exec(Errno::NOENT),
+            Failure::Refused(Errno::PERM),
+            Failure::Supervisor,
+            Failure::Descriptors(Errno::MFILE),
+        ];
+        for failure in failures {
+            let (told, tell) = rustix::pipe::pipe().unwrap();
+            failure.send(tell);
+            assert_eq!(Failure::receive(told), Some(failure));
+        }
+        let (told, tell) = rustix::pipe::pipe().unwrap();
+        drop(tell);
+        assert_eq!(Failure::receive(told), None, "it runs its program");
     }
 }

@@ -65,6 +65,24 @@ fn what_is_done_in_part_is_the_kernel_s() {
     compare("partial", "16M");
 }
 
+/// Memory that is locked later than it is mapped, or mapped later than all is locked.
+#[test]
+fn locked_memory_is_mapped_before_its_pages_can_come() {
+    compare("locked_later", "32M");
+}
+
+/// The runtime's lists of many regions come and go with a call.
+#[test]
+fn calls_on_many_regions_take_no_addresses() {
+    compare("many_regions", "4M");
+}
+
+/// The runtime's block of a thread serves a later one.
+#[test]
+fn threads_leave_nothing_behind() {
+    compare("many_threads", "64M");
+}
+
 /// Guard pages stay guards, whatever fills their neighbours, and a sealed mapping stays unchanged.
 #[test]
 fn guards_and_seals_are_the_kernel_s() {

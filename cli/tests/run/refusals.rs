@@ -2,6 +2,7 @@
 
 use crate::harness::{PAGEFAULT, Scratch, have, message, number, python, write_executable};
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 /// Runs and returns the status and the message.
@@ -292,6 +293,21 @@ fn limited_addresses() {
         assert_eq!(run(enough), (Some(0), String::new()), "{enough}");
     }
     assert_refused(&run("-v 30000"), 125, &["address", "ulimit -v"]);
+}
+
+/// The same where the heap is the first to be refused memory: the limit is to blame, not a defect.
+#[test]
+fn limited_addresses_of_an_ordinary_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let script = "ulimit -v 65536; exec \"$0\" run --memory 1G --swap ram:512M -- true";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, crate::harness::PAGEFAULT]).uid(65534).gid(65534);
+    let output = command.current_dir("/").output().unwrap();
+    let found = (output.status.code(), message(&output));
+    assert_refused(&found, 125, &["address", "ulimit -v"]);
+    assert!(!found.1.contains("defect"), "{}", found.1);
 }
 
 /// If something else writes to a swap file, the program ends rather than read a wrong byte.

@@ -5,11 +5,18 @@
 mod mem;
 
 use core::panic::PanicInfo;
+use pagefault_runtime::{heap, process};
 
 #[global_allocator]
-static HEAP: pagefault_runtime::heap::Heap = pagefault_runtime::heap::Heap;
+static HEAP: heap::Heap = heap::Heap;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    pagefault_runtime::process::stop(format_args!("a defect of pagefault: {info}"))
+    if heap::is_exhausted() {
+        // Not every allocation of a dependency can fail otherwise.
+        process::stop(format_args!(
+            "no address space for the runtime's heap; is `ulimit -v` set? ({info})"
+        ))
+    }
+    process::stop(format_args!("a defect of pagefault: {info}"))
 }

@@ -117,7 +117,7 @@ fn map(call: &MapCall) -> Result {
         memory::admit_lock(call.len)?;
     }
     let start = memory::map(call)?;
-    if let Err(errno) = memory::lock_new(start, call.len, asked) {
+    if let Err(errno) = memory::lock_new(call, start) {
         memory::unmap(start, call.len)?;
         return Err(errno);
     }

@@ -1,7 +1,7 @@
 //! Memory that the program has at its first instruction: the parts of its image and interpreter
 //! beyond their files (`.bss`).
 //!
-//! The search happens before the runtime maps anything, since its own mappings look the same.
+//! The search happens before the runtime maps private memory, which would look the same.
 
 use super::{Manager, passive};
 use crate::maps::Line;
@@ -24,7 +24,7 @@ unsafe impl Sync for Found {}
 
 static FOUND: Found = Found(UnsafeCell::new([const { 0..0 }; MOST]));
 
-/// Searches for it: called first of all, on the boot stack.
+/// Searches for it, on the boot stack, before the runtime has a heap.
 pub fn look() {
     let path = c"/proc/self/maps";
     let flags = u64::from(nr::O_RDONLY | nr::O_CLOEXEC);

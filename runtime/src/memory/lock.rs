@@ -4,7 +4,7 @@
 //! pages in and keeps them.
 
 use super::manager::done;
-use super::{GATE, Manager, PAGE, addresses, current, pages, passive};
+use super::{GATE, Manager, MapCall, PAGE, addresses, current, pages, passive};
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
@@ -24,10 +24,7 @@ static FUTURE: AtomicU32 = AtomicU32::new(0);
 
 /// `mlock(2)` and `mlock2(2)`.
 pub fn lock(start: u64, len: u64, flags: u32) -> Result {
-    let host = |flags: u32| {
-        // SAFETY: what is locked keeps its content.
-        unsafe { sys::call(nr::__NR_mlock2, [start, len, flags.into()]) }
-    };
+    let host = |flags: u32| lock_on_host(start, len, flags);
     let first = start & !(PAGE - 1);
     let range = pages(first, len.saturating_add(start - first));
     let (Some(manager), Some(range)) = (current(), range) else { return host(flags) };
@@ -39,6 +36,11 @@ pub fn lock(start: u64, len: u64, flags: u32) -> Result {
     let bring = if flags & ON_FAULT == 0 { Bring::All } else { Bring::OnFault };
     manager.parts_now(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
     Ok(0)
+}
+
+fn lock_on_host(start: u64, len: u64, flags: u32) -> Result {
+    // SAFETY: what is locked keeps its content.
+    unsafe { sys::call(nr::__NR_mlock2, [start, len, flags.into()]) }
 }
 
 /// Whether the pages of a locked range come at once.
@@ -118,14 +120,27 @@ pub fn admit_lock(len: u64) -> Result<()> {
 }
 
 /// Locks a mapping that was just made, if the program asked for it now or before.
-pub fn lock_new(start: u64, len: u64, asked: bool) -> Result<()> {
+///
+/// A mapping stands although its pages cannot come: it has no rights yet, as a thread's stack at first, or is longer
+/// than its file. Memory without rights has no pages to keep, and does not count against the manager's limit.
+pub fn lock_new(call: &MapCall, start: u64) -> Result<()> {
+    let asked = call.flags & nr::MAP_LOCKED != 0;
     let future = FUTURE.load(Relaxed);
     if !asked && future & MCL_FUTURE == 0 {
         return Ok(());
     }
     let flags = if !asked && future & MCL_ONFAULT != 0 { ON_FAULT } else { 0 };
+    let locked = if !call.is_manageable() {
+        // `mmap` itself has locked it; only pages are missing.
+        let _ = lock(start, call.len, flags);
+        return Ok(());
+    } else if call.prot == nr::PROT_NONE {
+        lock_on_host(start, call.len, ON_FAULT)
+    } else {
+        lock(start, call.len, flags)
+    };
     // `mmap`'s error if `mlock` lacks the right or the room.
-    lock(start, len, flags).map(drop).map_err(|_| Errno::EAGAIN)
+    locked.map(drop).map_err(|_| Errno::EAGAIN)
 }
 
 impl Manager {
