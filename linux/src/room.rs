@@ -14,45 +14,87 @@ use core::sync::atomic::Ordering::Relaxed;
 const FURTHER: usize = 2 << 20;
 /// Longer tables go to the upper end, or have mappings of their own.
 const LONGEST: usize = FURTHER / 2;
-/// In [`LEFT`]: the bits of a number of pages. The number of the first page is above them.
-const COUNT: u32 = 28;
-/// The longest room.
-const MOST: usize = ((1 << COUNT) - 1) * PAGE;
 
-/// What is left of the current room: its first page and the number of pages.
-static LEFT: AtomicU64 = AtomicU64::new(0);
+/// What is left of the current room, as [`Rest::pack`] has it.
+static REST: AtomicU64 = AtomicU64::new(0);
+
+/// The free pages of a room: the number of the first one, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    first: u64,
+    count: u64,
+}
+
+impl Rest {
+    /// The bits of the count; the first page's number is above them.
+    const COUNT: u32 = 28;
+    /// The longest room in bytes.
+    const MOST: usize = ((1 << Self::COUNT) - 1) * PAGE;
+
+    fn of(room: &Reservation, bytes: usize) -> Self {
+        Self { first: room.address() / PAGE as u64, count: (bytes / PAGE) as u64 }
+    }
+
+    const fn pack(self) -> u64 {
+        self.first << Self::COUNT | self.count
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self { first: word >> Self::COUNT, count: word & ((1 << Self::COUNT) - 1) }
+    }
+
+    /// The first page of a range at the lower end, and the rest without it.
+    fn below(self, pages: u64, align: u64) -> Option<(u64, Self)> {
+        let page = self.first.next_multiple_of(align);
+        let used = page - self.first + pages;
+        let rest = Self { first: self.first + used, count: self.count.checked_sub(used)? };
+        (self.first > 0).then_some((page, rest))
+    }
+
+    /// The same at the upper end. Short tables keep some space.
+    fn above(self, pages: u64, align: u64) -> Option<(u64, Self)> {
+        let page = (self.first + self.count).checked_sub(pages)? / align * align;
+        let count = page.checked_sub(self.first)?;
+        (count >= (FURTHER / PAGE) as u64).then_some((page, Self { count, ..self }))
+    }
+}
 
 /// Reserves a room of `bytes`, at most 1 TiB, before there are tables. Without it, short tables share smaller
 /// rooms, and each long one has a mapping of its own.
 pub fn begin(bytes: usize) -> Result<(), ReserveError> {
-    let bytes = bytes.min(MOST) / PAGE * PAGE;
+    reserve(bytes.min(Rest::MOST) / PAGE * PAGE)
+}
+
+fn reserve(bytes: usize) -> Result<(), ReserveError> {
     let room = Reservation::undumped(bytes)?;
-    LEFT.store(left_of(room.address(), bytes), Relaxed);
+    REST.store(Rest::of(&room, bytes).pack(), Relaxed);
     room.leak();
     Ok(())
 }
 
-/// Takes a range of whole pages, zero and for good, whose address is a multiple of `align`, a power of two. `None`:
-/// it is too long, or there are no addresses.
+/// Takes a range of whole pages, which are zero, whose address is a multiple of `align`, a power of two. `None`: it is too long, or there are no addresses.
+///
+/// Nothing comes back: a range that is unmapped is a hole in the room. So this is for what mostly stays. Where a short
+/// range does not fit, the rest is given up for a further room.
 pub fn take(bytes: usize, align: usize) -> Option<NonNull<u8>> {
     let pages = bytes.div_ceil(PAGE) as u64;
     let align = (align.div_ceil(PAGE) as u64).max(1);
     loop {
-        let before = LEFT.load(Relaxed);
-        let (first, count) = (before >> COUNT, before & ((1 << COUNT) - 1));
-        let taken = if bytes > LONGEST {
-            above(first, count, pages, align)
-        } else {
-            below(first, count, pages, align)
+        let word = REST.load(Relaxed);
+        let rest = Rest::unpack(word);
+        let taken = match bytes > LONGEST {
+            true => rest.above(pages, align),
+            false => rest.below(pages, align),
         };
-        let Some((page, after)) = taken else {
+        let Some((page, rest)) = taken else {
             if bytes > LONGEST || align > 1 {
                 return None;
             }
-            further()?;
+            // What another thread may reserve meanwhile is lost: addresses, no memory.
+            reserve(FURTHER).ok()?;
             continue;
         };
-        if LEFT.compare_exchange_weak(before, after, Relaxed, Relaxed).is_ok() {
+        if REST.compare_exchange_weak(word, rest.pack(), Relaxed, Relaxed).is_ok() {
             return NonNull::new((page as usize * PAGE) as *mut u8);
         }
     }
@@ -60,34 +102,7 @@ pub fn take(bytes: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// Whether so many bytes are left.
 pub fn has(bytes: usize) -> bool {
-    let count = LEFT.load(Relaxed) & ((1 << COUNT) - 1);
-    count as usize >= bytes / PAGE
-}
-
-/// The range's first page at the lower end, and what is left then.
-fn below(first: u64, count: u64, pages: u64, align: u64) -> Option<(u64, u64)> {
-    let page = first.next_multiple_of(align);
-    let used = page - first + pages;
-    (used <= count && first > 0).then(|| (page, (first + used) << COUNT | (count - used)))
-}
-
-/// The same at the upper end. Short tables keep some space.
-fn above(first: u64, count: u64, pages: u64, align: u64) -> Option<(u64, u64)> {
-    let page = (first + count).checked_sub(pages)? / align * align;
-    (page >= first + (FURTHER / PAGE) as u64).then(|| (page, first << COUNT | (page - first)))
-}
-
-/// Reserves a further room. What another thread may reserve meanwhile is lost: addresses, no memory.
-#[cold]
-fn further() -> Option<()> {
-    let room = Reservation::undumped(FURTHER).ok()?;
-    LEFT.store(left_of(room.address(), FURTHER), Relaxed);
-    room.leak();
-    Some(())
-}
-
-fn left_of(address: u64, bytes: usize) -> u64 {
-    address / PAGE as u64 * (1 << COUNT) + (bytes / PAGE) as u64
+    Rest::unpack(REST.load(Relaxed)).count as usize >= bytes / PAGE
 }
 
 #[cfg(test)]
@@ -96,18 +111,20 @@ mod tests {
 
     #[test]
     fn short_ranges_come_from_below_and_long_ones_from_above() {
-        let (first, count) = (1000, 4096);
-        assert_eq!(below(first, count, 3, 1), Some((1000, 1003 << COUNT | 4093)));
+        let rest = Rest { first: 1000, count: 4096 };
+        assert_eq!(Rest::unpack(rest.pack()), rest);
+        assert_eq!(rest.below(3, 1), Some((1000, Rest { first: 1003, count: 4093 })));
         // An aligned one leaves a gap.
-        assert_eq!(below(first, count, 64, 64), Some((1024, 1088 << COUNT | (4096 - 88))));
-        assert_eq!(below(first, 2, 3, 1), None);
-        assert_eq!(above(first, count, 300, 1), Some((4796, 1000 << COUNT | 3796)));
-        assert_eq!(above(first, count, 300, 64), Some((4736, 1000 << COUNT | 3736)));
+        assert_eq!(rest.below(64, 64), Some((1024, Rest { first: 1088, count: 4096 - 88 })));
+        assert_eq!(Rest { count: 2, ..rest }.below(3, 1), None);
+        assert_eq!(rest.above(300, 1), Some((4796, Rest { count: 3796, ..rest })));
+        assert_eq!(rest.above(300, 64), Some((4736, Rest { count: 3736, ..rest })));
         // A long one would leave nothing for short ones.
-        assert_eq!(above(first, count, 3900, 1), None);
-        assert_eq!(above(first, count, 1 << 30, 1), None);
+        assert_eq!(rest.above(3900, 1), None);
+        assert_eq!(rest.above(1 << 30, 1), None);
         // There is no room yet.
-        assert_eq!((below(0, 0, 1, 1), above(0, 0, 300, 1)), (None, None));
+        let none = Rest::unpack(0);
+        assert_eq!((none.below(1, 1), none.above(300, 1)), (None, None));
     }
 
     #[test]

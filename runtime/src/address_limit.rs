@@ -7,7 +7,7 @@
 //! raise, the tables count after all: the program gets no more than leaves room for those that are still to come.
 
 use crate::files::{read, with_file};
-use crate::maps::Line;
+use crate::maps::{Line, each_line};
 use crate::memory;
 use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
@@ -210,23 +210,15 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
         }
     };
     with_file(c"/proc/self/maps", |file| {
-        let mut text = [0_u8; 4096];
-        let mut kept = 0;
-        loop {
-            let len = kept + read(file, &mut text[kept..])?;
-            if len == kept {
-                return Some(());
-            }
-            let mut begin = 0;
-            while let Some(end) = text[begin..len].iter().position(|byte| *byte == b'\n') {
-                add(&text[begin..begin + end]);
-                begin += end + 1;
-            }
-            // A line with a longer name is of no interest.
-            begin = if begin == 0 && len == text.len() { len - 128 } else { begin };
-            text.copy_within(begin..len, 0);
-            kept = len - begin;
-        }
+        let mut is_whole = true;
+        let mut piece = |text: &mut [u8]| {
+            read(file, text).unwrap_or_else(|| {
+                is_whole = false;
+                0
+            })
+        };
+        each_line(&mut piece, &mut add);
+        is_whole.then_some(())
     })?;
     Some((all, within))
 }

@@ -26,6 +26,28 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Calls `f` with every line that `read` puts into a buffer piece by piece. Long ones, which have names, lack their
+/// middle.
+pub fn each_line(mut read: impl FnMut(&mut [u8]) -> usize, mut f: impl FnMut(&[u8])) {
+    /// Small: a page of a stack that is not touched costs nothing.
+    const PIECE: usize = 2 << 10;
+    let (mut text, mut held) = ([0_u8; PIECE], 0);
+    loop {
+        let len = read(&mut text[held..]);
+        if len == 0 {
+            return;
+        }
+        held += len;
+        let mut start = 0;
+        while let Some(end) = text[start..held].iter().position(|byte| *byte == b'\n') {
+            f(&text[start..start + end]);
+            start += end + 1;
+        }
+        text.copy_within(start..held, 0);
+        held = (held - start).min(PIECE / 2);
+    }
+}
+
 /// A hexadecimal number.
 fn number(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
@@ -34,6 +56,27 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_put_together_again() {
+        let long = [b'x'; 5000];
+        let whole = [b"one\n\nthree\nlong", &long[..], b"\nlast\nunfinished"].concat();
+        for piece in [1, 2, 3, 700, 9000] {
+            let (mut rest, mut lines) = (&whole[..], alloc::vec::Vec::new());
+            each_line(
+                |to| {
+                    let len = rest.len().min(to.len()).min(piece);
+                    to[..len].copy_from_slice(&rest[..len]);
+                    rest = &rest[len..];
+                    len
+                },
+                |line| lines.push(line.to_vec()),
+            );
+            let long = lines.remove(3);
+            assert!(long.starts_with(b"longx") && long.ends_with(b"x"), "{piece}");
+            assert_eq!(lines, [&b"one"[..], b"", b"three", b"last"], "{piece}");
+        }
+    }
 
     #[test]
     fn a_line_says_where_what_and_of_which_file() {

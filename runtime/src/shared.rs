@@ -23,7 +23,8 @@ pub fn begin(boot: &Boot) -> Result<(u64, u64)> {
     Ok((map_part(boot.control_fd as u32, 0..len, ACCESS)? as u64, len))
 }
 
-/// The address of a part of the file, which is mapped if necessary; a dangling pointer for an empty one.
+/// The address of a part of the file, which is mapped if necessary; a dangling pointer for an empty one. A part with
+/// other rights than [`ACCESS`] always has a mapping of its own.
 pub fn map(file: u32, part: Range<u64>, prot: u32) -> Result<*mut u8> {
     let boot = boot();
     if part.is_empty() {
@@ -39,9 +40,12 @@ fn map_part(file: u32, part: Range<u64>, prot: u32) -> Result<*mut u8> {
     let len = part.end - part.start;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
     let start = sys::map_apart(len, prot, flags, file.into(), part.start)?;
+    if start == 0 {
+        return Err(Errno::ENOMEM);
+    }
     // SAFETY: nothing of the program's is there.
     let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
-    if start == 0 { Err(Errno::ENOMEM) } else { Ok(start as *mut u8) }
+    Ok(start as *mut u8)
 }
 
 /// Gives up the address of a part.

@@ -173,8 +173,8 @@ fn unused(code: &[u8], len: usize) -> Option<u64> {
     let number = |at: usize| Some(u16::from_le_bytes(*code.get(at..)?.first_chunk()?));
     // e_shoff, e_shentsize, e_shnum.
     let sections = usize::try_from(field(40)?).ok()?;
-    let end = sections + usize::from(number(58)?) * usize::from(number(60)?);
-    let end = end.checked_next_multiple_of(PAGE as usize)?;
+    let table = usize::from(number(58)?) * usize::from(number(60)?);
+    let end = sections.checked_add(table)?.checked_next_multiple_of(PAGE as usize)?;
     // It is written in words.
     let len = len.next_multiple_of(8);
     let start = end.checked_sub(len)?;

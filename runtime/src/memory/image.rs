@@ -4,7 +4,7 @@
 //! The search happens before the runtime maps private memory, which would look the same.
 
 use super::{Manager, passive};
-use crate::maps::Line;
+use crate::maps::{Line, each_line};
 use crate::process::{self, boot};
 use crate::sys;
 use core::cell::UnsafeCell;
@@ -52,28 +52,6 @@ pub fn look() {
     let _ = unsafe { sys::call(nr::__NR_close, [file]) };
 }
 
-/// Calls `f` with every line that `read` puts into a buffer piece by piece. Long ones, which have names, lack their
-/// middle.
-fn each_line(mut read: impl FnMut(&mut [u8]) -> usize, mut f: impl FnMut(&[u8])) {
-    /// Small: pages of the boot stack that are not touched cost nothing.
-    const PIECE: usize = 2 << 10;
-    let (mut text, mut held) = ([0_u8; PIECE], 0);
-    loop {
-        let len = read(&mut text[held..]);
-        if len == 0 {
-            return;
-        }
-        held += len;
-        let mut start = 0;
-        while let Some(end) = text[start..held].iter().position(|byte| *byte == b'\n') {
-            f(&text[start..start + end]);
-            start += end + 1;
-        }
-        text.copy_within(start..held, 0);
-        held = (held - start).min(PIECE / 2);
-    }
-}
-
 /// The range of a line that shows private memory without a name, to read and write.
 fn anonymous(line: &[u8]) -> Option<Range<u64>> {
     let Line { range, rights, is_file, has_name } = Line::of(line)?;
@@ -114,27 +92,6 @@ pub fn adopt(manager: &Manager) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_put_together_again() {
-        let long = [b'x'; 5000];
-        let whole = [b"one\n\nthree\nlong", &long[..], b"\nlast\nunfinished"].concat();
-        for piece in [1, 2, 3, 700, 9000] {
-            let (mut rest, mut lines) = (&whole[..], alloc::vec::Vec::new());
-            each_line(
-                |to| {
-                    let len = rest.len().min(to.len()).min(piece);
-                    to[..len].copy_from_slice(&rest[..len]);
-                    rest = &rest[len..];
-                    len
-                },
-                |line| lines.push(line.to_vec()),
-            );
-            let long = lines.remove(3);
-            assert!(long.starts_with(b"longx") && long.ends_with(b"x"), "{piece}");
-            assert_eq!(lines, [&b"one"[..], b"", b"three", b"last"], "{piece}");
-        }
-    }
 
     #[test]
     fn only_large_private_memory_without_a_name_is_the_image_s() {
