@@ -72,7 +72,8 @@ fn reserve(bytes: usize) -> Result<(), ReserveError> {
     Ok(())
 }
 
-/// Takes a range of whole pages, which are zero, whose address is a multiple of `align`, a power of two. `None`: it is too long, or there are no addresses.
+/// Takes a range of whole pages, which are zero. Its address is a multiple of `align`, a power of two. `None`: it is
+/// too long, or there are no addresses.
 ///
 /// Nothing comes back: a range that is unmapped is a hole in the room. So this is for what mostly stays. Where a short
 /// range does not fit, the rest is given up for a further room.

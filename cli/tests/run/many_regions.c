@@ -4,18 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "status.h"
 
 enum { PAGES = 12000, PAGE = 4096 };
-
-/* The size of the address space, in KiB. */
-static long size(void) {
-    char line[256];
-    long kib = 0;
-    FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status)) sscanf(line, "VmSize: %ld", &kib);
-    if (status) fclose(status);
-    return kib;
-}
 
 int main(void) {
     size_t len = (size_t)PAGES * PAGE;
@@ -29,8 +20,8 @@ int main(void) {
     }
     long before = 0;
     for (int round = 0; round < 24; round++) {
-        if (round == 4) before = size();
+        if (round == 4) before = size_of("VmSize:");
         if (madvise(memory, len, MADV_DONTNEED)) return 1;
     }
-    printf("%ld MiB more\n", (size() - before) / 1024);
+    printf("%ld MiB more\n", (size_of("VmSize:") - before) / 1024);
 }
