@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-enum { FORKS = 400, SIZE = 16 << 20, PATIENCE = 60 * 1000 };
+enum { FORKS = 400, SIZE = 16 << 20, PATIENCE = 600 * 1000 };
 
 static volatile int is_over;
 

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAGES = 6144, ROUNDS = 100, FIRST_RT = 40, MOST_WAITS = 50000 };
+enum { PAGES = 6144, ROUNDS = 100, FIRST_RT = 40, MOST_WAITS = 3000000 };
 static const int SENT[] = {SIGUSR1, SIGUSR2, FIRST_RT, FIRST_RT};
 
 struct seen {

@@ -31,7 +31,7 @@ static void *read_zeros(void *unused) {
 static int child_ends(void) {
     pid_t child = fork();
     if (child == 0) {
-        alarm(20);
+        alarm(300);
         char *at = fresh(16 * PAGE);
         at[PAGE] = 1;
         munmap(at, 16 * PAGE);

@@ -42,11 +42,13 @@ static char *map(size_t n) { return mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PR
 static pthread_t main_thread; static pid_t main_tid;
 static int pipes[2], semaphore, queue; static volatile uint32_t word; static int rescue; /* how the wait is ended after the signal */
 static int sleeps(void) { char n[64], b[512]; snprintf(n, sizeof n, "/proc/self/task/%d/stat", main_tid); int f = open(n, O_RDONLY); long r = read(f, b, sizeof b - 1); close(f); if (r <= 0) return 0; b[r] = 0; char *p = strrchr(b, ')'); return p && p[2] == 'S'; }
+/* Until it sleeps whenever it is looked at: then it is in the call, and not on the way to it. */
+static void await_sleep(void) { for (int looks = 0; looks < 5; usleep(2000)) looks = sleeps() ? looks + 1 : 0; }
 static void *waker(void *arg) {
     int n = (intptr_t)arg;
-    for (int k = 0; k < n; k++) { do usleep(3000); while (!sleeps()); usleep(3000); got = 0; pthread_kill(main_thread, SIGUSR1); for (int i = 0; i < 2000 && !got; i++) usleep(1000); }
+    for (int k = 0; k < n; k++) { await_sleep(); got = 0; pthread_kill(main_thread, SIGUSR1); while (!got) usleep(1000); }
     if (rescue == 0) return NULL;
-    do usleep(3000); while (!sleeps());
+    await_sleep();
     if (rescue == 1) write(pipes[1], "x", 1);
     if (rescue == 2) { word = 1; syscall(SYS_futex, &word, FUTEX_WAKE, 100); }
     if (rescue == 3) { struct sembuf b = { 0, 1, 0 }; semop(semaphore, &b, 1); }
@@ -66,8 +68,8 @@ static char *buf; static int ep;
 static long w_read(void) { return read(pipes[0], buf, 1); }
 static long w_readv(void) { struct iovec { void *p; size_t n; } v = { buf, 1 }; return syscall(SYS_readv, pipes[0], &v, 1); }
 static long w_futex(void) { return syscall(SYS_futex, &word, FUTEX_WAIT, 0, NULL); }
-static long w_futex_time(void) { struct timespec t = { 20, 0 }; return syscall(SYS_futex, &word, FUTEX_WAIT, 0, &t); }
-static long w_poll(void) { struct pollfd p = { pipes[0], POLLIN, 0 }; return poll(&p, 1, 20000); }
+static long w_futex_time(void) { struct timespec t = { 300, 0 }; return syscall(SYS_futex, &word, FUTEX_WAIT, 0, &t); }
+static long w_poll(void) { struct pollfd p = { pipes[0], POLLIN, 0 }; return poll(&p, 1, 300000); }
 static long w_ppoll(void) { struct pollfd p = { pipes[0], POLLIN, 0 }; sigset_t m; sigemptyset(&m); return ppoll(&p, 1, NULL, &m); }
 static long w_select(void) { fd_set f; FD_ZERO(&f); FD_SET(pipes[0], &f); return select(pipes[0] + 1, &f, NULL, NULL, NULL); }
 static long w_pselect(void) { fd_set f; FD_ZERO(&f); FD_SET(pipes[0], &f); sigset_t m; sigemptyset(&m); return pselect(pipes[0] + 1, &f, NULL, NULL, NULL, &m); }
@@ -77,11 +79,11 @@ static long w_semop(void) { struct sembuf b = { 0, -1, 0 }; return semop(semapho
 static long w_msgrcv(void) { struct { long t; char c[8]; } m; return msgrcv(queue, &m, 8, 0, 0); }
 static long w_pause(void) { return pause(); }
 static long w_sigsuspend(void) { sigset_t m; sigemptyset(&m); return sigsuspend(&m); }
-static long w_nanosleep(void) { struct timespec t = { 30, 0 }, *rem = (void *)buf; memset(rem, 0, 16); long r = nanosleep(&t, rem); printf("left: %d\n", rem->tv_sec > 10 && rem->tv_sec < 30); return r; }
-static long w_clock(void) { struct timespec t = { 30, 0 }; int r = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL); if (r) errno = r; return r ? -1 : 0; }
-static long w_timedwait(void) { sigset_t m; sigemptyset(&m); sigaddset(&m, SIGUSR2); struct timespec t = { 30, 0 }; return sigtimedwait(&m, NULL, &t); }
+static long w_nanosleep(void) { struct timespec t = { 300, 0 }, *rem = (void *)buf; memset(rem, 0, 16); long r = nanosleep(&t, rem); printf("left: %d\n", rem->tv_sec > 10 && rem->tv_sec < 300); return r; }
+static long w_clock(void) { struct timespec t = { 300, 0 }; int r = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL); if (r) errno = r; return r ? -1 : 0; }
+static long w_timedwait(void) { sigset_t m; sigemptyset(&m); sigaddset(&m, SIGUSR2); struct timespec t = { 300, 0 }; return sigtimedwait(&m, NULL, &t); }
 static long w_wait(void) { int st; pid_t c = fork(); if (!c) { char b; read(pipes[0], &b, 1); _exit(5); } long r = waitpid(c, &st, 0); if (r == c) return WEXITSTATUS(st); int e = errno; rescue = 0; write(pipes[1], "x", 1); waitpid(c, &st, 0); errno = e; return -1; }
-static long w_recv(void) { int s[2]; socketpair(AF_UNIX, SOCK_STREAM, 0, s); struct timeval t = { 30, 0 }; setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t); long r = recv(s[0], buf, 10, 0); close(s[0]); close(s[1]); return r; }
+static long w_recv(void) { int s[2]; socketpair(AF_UNIX, SOCK_STREAM, 0, s); struct timeval t = { 300, 0 }; setsockopt(s[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t); long r = recv(s[0], buf, 10, 0); close(s[0]); close(s[1]); return r; }
 static long w_sigfd(void) { sigset_t m; sigemptyset(&m); sigaddset(&m, SIGUSR2); int f = signalfd(-1, &m, 0); char b[128]; long r = read(f, b, 128); close(f); return r; }
 
 static void nested(int s) { depth++; if (depth < 20) { volatile char big[5000]; memset((void *)big, depth, sizeof big); raise(s); } }
