@@ -37,6 +37,14 @@ static long wrong(const unsigned char *bytes, long count, unsigned seed) {
     return sum;
 }
 
+// Two sockets, in which there is less room than a message needs, whatever a host gives by default.
+static void pair(int kind, int ends[2]) {
+    const int room = 200000;
+    CHECK(socketpair(AF_UNIX, kind, 0, ends) == 0);
+    for (int i = 0; i < 2; i++)
+        CHECK(setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+}
+
 // Reads so many bytes of a stream and checks them.
 static void take(int end, long count, unsigned seed) {
     long done = 0, got;
@@ -62,7 +70,7 @@ static void sent_whole(void) {
     struct iovec halves[2] = {{data, len / 2}, {data + len / 2, len / 2}};
     struct msghdr message = {.msg_iov = halves, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
     control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    pair(SOCK_STREAM, ends);
     fill(1);
     if (!fork()) {
         unsigned char first;
@@ -95,7 +103,7 @@ static void sent_whole(void) {
 
 static void received_whole(void) {
     int ends[2];
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    pair(SOCK_STREAM, ends);
     fill(2);
     if (!fork()) {
         CHECK(write(ends[0], data, len) == len);
@@ -114,7 +122,7 @@ static void many(void) {
     int ends[2];
     static struct iovec parts[MANY];
     static struct mmsghdr messages[MANY];
-    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
+    pair(SOCK_DGRAM, ends);
     for (int i = 0; i < MANY; i++) {
         parts[i] = (struct iovec){data + (long)i * ROOM, ROOM};
         messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &parts[i], .msg_iovlen = 1}};
@@ -154,7 +162,7 @@ static void scattered(void) {
     int ends[2];
     static struct iovec parts[SCATTERED];
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = SCATTERED};
-    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
+    pair(SOCK_DGRAM, ends);
     for (int i = 0; i < SCATTERED; i++)
         parts[i] = (struct iovec){data + i * 3000, 40};
     fill(4);
@@ -182,7 +190,7 @@ static void cut_off(const char *how) {
     int ends[2];
     struct iovec halves[2] = {{data, len / 2}, {data + len / 2, len / 2}};
     struct msghdr message = {.msg_iov = halves, .msg_iovlen = 2};
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    pair(SOCK_STREAM, ends);
     fill(5);
     if (!fork()) {
         close(ends[0]);

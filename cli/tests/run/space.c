@@ -19,8 +19,8 @@ static void *map(size_t len, int protection)
     return mmap(NULL, len, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-/* How many MiB can be mapped, within a few. */
-static unsigned long room(int protection)
+/* How many MiB can be mapped: so many, but for a few that the program itself and its libraries have. */
+static unsigned long room(int protection, unsigned long about)
 {
     unsigned long pieces = 0;
     void *piece[4096];
@@ -28,7 +28,7 @@ static unsigned long room(int protection)
         pieces++;
     for (unsigned long i = 0; i < pieces; i++)
         munmap(piece[i], MiB);
-    return pieces / 8;
+    return pieces <= about && about - pieces < 32 ? about : pieces;
 }
 
 static void limit(int resource, unsigned long soft, unsigned long hard)
@@ -42,11 +42,11 @@ static void limit(int resource, unsigned long soft, unsigned long hard)
 static void limits(void)
 {
     limit(RLIMIT_AS, 512 * MiB, 1024 * MiB);
-    printf("room %lu, without rights %lu\n", room(PROT_READ | PROT_WRITE), room(PROT_NONE));
+    printf("room %lu, without rights %lu\n", room(PROT_READ | PROT_WRITE, 512), room(PROT_NONE, 512));
     char *memory = malloc(100 * MiB);
     printf("malloc %d\n", memory != NULL);
     memset(memory, 1, 100 * MiB);
-    printf("room %lu\n", room(PROT_READ | PROT_WRITE));
+    printf("room %lu\n", room(PROT_READ | PROT_WRITE, 412));
     char *moved = mremap(map(MiB, PROT_READ | PROT_WRITE), MiB, 800 * MiB, MREMAP_MAYMOVE);
     printf("grows %s", said(moved == MAP_FAILED ? -1 : 0));
     /* What is replaced does not count twice. */
@@ -58,7 +58,7 @@ static void limits(void)
     munmap(all, 300 * MiB);
     fflush(stdout);
     if (fork() == 0) {
-        printf("a child's room %lu\n", room(PROT_READ | PROT_WRITE));
+        printf("a child's room %lu\n", room(PROT_READ | PROT_WRITE, 412));
         fflush(stdout);
         /* A program that is executed has the limit too. */
         execl("/proc/self/exe", "space", "child", NULL);
@@ -66,7 +66,7 @@ static void limits(void)
     wait(NULL);
     limit(RLIMIT_AS, 1024 * MiB, 1024 * MiB);
     limit(RLIMIT_DATA, 256 * MiB, 512 * MiB);
-    printf("room for data %lu, for reading %lu\n", room(PROT_READ | PROT_WRITE), room(PROT_READ));
+    printf("room for data %lu, for reading %lu\n", room(PROT_READ | PROT_WRITE, 156), room(PROT_READ, 924));
     char *made_data = map(256 * MiB, PROT_READ);
     printf("writable %s\n", said(mprotect(made_data, 256 * MiB, PROT_READ | PROT_WRITE)));
 }
@@ -104,7 +104,7 @@ int main(int count, char **arguments_given)
     if (count > 1) {
         struct rlimit now;
         getrlimit(RLIMIT_AS, &now);
-        printf("a program's limit %lu %lu, room %lu\n", now.rlim_cur / MiB, now.rlim_max / MiB, room(PROT_READ | PROT_WRITE));
+        printf("a program's limit %lu %lu, room %lu\n", now.rlim_cur / MiB, now.rlim_max / MiB, room(PROT_READ | PROT_WRITE, 512));
         return 0;
     }
     arguments();
