@@ -98,14 +98,14 @@ struct waiter {
     enum way way;
     int ends[2];
     char *buffer;
-    volatile int waits;
+    volatile pid_t number;
 };
 
 static void *wait_in_call(void *argument) {
     struct waiter *waiter = argument;
     char *buffer = waiter->buffer;
     int end = waiter->ends[0];
-    waiter->waits = 1;
+    waiter->number = syscall(SYS_gettid);
     switch (waiter->way) {
     case READ:
     case TOUCHED:
@@ -141,6 +141,21 @@ static void *wait_in_call(void *argument) {
     return NULL;
 }
 
+// Waits until a thread sleeps whenever it is looked at.
+static void await_sleep(struct waiter *waiter) {
+    for (int asleep = 0; asleep < 3; usleep(1000)) {
+        char path[64], text[512] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", waiter->number);
+        int file = open(path, O_RDONLY);
+        if (file >= 0) {
+            read(file, text, sizeof text - 1);
+            close(file);
+        }
+        char *name = strrchr(text, ')');
+        asleep = name && name[2] == 'S' ? asleep + 1 : 0;
+    }
+}
+
 static char pattern(size_t at, int way) { return (char)(at * 31 + (at >> 12) + way); }
 
 static void calls(void) {
@@ -154,7 +169,7 @@ static void calls(void) {
         struct waiter *waiter = &waiters[way];
         *waiter = (struct waiter){.way = way, .buffer = map(BYTES + PAGE, PROT_READ | PROT_WRITE)};
         if (way == READ || way == TOUCHED || way == READV)
-            CHECK(pipe(waiter->ends) == 0 && fcntl(waiter->ends[1], F_SETPIPE_SZ, 16 * PAGE) > 0);
+            CHECK(pipe(waiter->ends) == 0);
         else
             CHECK(socketpair(AF_UNIX, way == RECVMSG ? SOCK_SEQPACKET : SOCK_STREAM, 0, waiter->ends) == 0);
         if (way == TOUCHED)
@@ -162,9 +177,7 @@ static void calls(void) {
         CHECK(pthread_create(&waiter->thread, NULL, wait_in_call, waiter) == 0);
     }
     for (int way = 0; way < WAYS; way++)
-        while (!waiters[way].waits)
-            sched_yield();
-    usleep(2000);
+        await_sleep(&waiters[way]);
     fill(48 * MIB);
     for (int way = 0; way < WAYS; way++) {
         struct waiter *waiter = &waiters[way];
@@ -190,12 +203,16 @@ static void calls(void) {
 
 #define BLOCKS 64
 
+static volatile int reads;
+
 static void *read_direct(void *argument) {
     int file = open(argument, O_RDONLY | O_DIRECT);
-    if (file < 0)
+    if (file < 0) {
+        reads = 2;
         return NULL;
+    }
     char *buffer = map(16 * PAGE, PROT_READ | PROT_WRITE);
-    for (int round = 0; !stop || round < 20; round++) {
+    for (int round = 0; !stop || round < 20; round++, reads++) {
         memset(buffer, 0, 16 * PAGE);
         off_t block = round % (BLOCKS - 16);
         CHECK(pread(file, buffer, 16 * PAGE, block * PAGE) == 16 * PAGE);
@@ -214,10 +231,11 @@ static void direct(void) {
         CHECK(pwrite(file, &at, sizeof at, at) == sizeof at);
     CHECK(fsync(file) == 0);
     pthread_t threads[2];
-    stop = 0;
+    stop = reads = 0;
     for (int i = 0; i < 2; i++)
         CHECK(pthread_create(&threads[i], NULL, read_direct, name) == 0);
-    usleep(5000);
+    while (reads < 2)
+        usleep(1000);
     fill(48 * MIB);
     stop = 1;
     for (int i = 0; i < 2; i++)
@@ -360,12 +378,17 @@ static long resident(pid_t process) {
     return atol(line + 8);
 }
 
+// One look at all of them takes a while, in which pages may leave one and come to another. So a sum counts if a second
+// look finds them all as large. The last one is taken when all wait.
 static void *sample(void *argument) {
-    while (!stop) {
-        long sum = 0;
+    for (int last = 0; !last;) {
+        long sum = 0, moved = 0, seen[CHILDREN];
+        last = stop;
         for (int i = 0; i < CHILDREN; i++)
-            sum += resident(tree[i].process);
-        if (sum > peak)
+            sum += seen[i] = resident(tree[i].process);
+        for (int i = 0; i < CHILDREN; i++)
+            moved += labs(resident(tree[i].process) - seen[i]);
+        if (sum > peak && moved < 1024)
             peak = sum;
     }
     return argument;
@@ -380,9 +403,9 @@ static void use_in_steps(int ask, int answer) {
             *(size_t *)(memory + at) = at * getpid();
         CHECK(write(answer, "", 1) == 1);
     }
+    CHECK(read(ask, &token, 1) == 1);
     for (size_t at = 0; at < STEPS * MIB; at += sizeof at)
         CHECK(*(size_t *)(memory + at) == at * getpid());
-    CHECK(read(ask, &token, 1) == 1);
 }
 
 static void sum(void) {
