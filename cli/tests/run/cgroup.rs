@@ -94,7 +94,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // Its processes have been waited for; a killed one may take a moment to leave.
-        for _ in 0..100 {
+        for _ in 0..6000 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;
             }

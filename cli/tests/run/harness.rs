@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
 
 /// The command under test.
 pub const PAGEFAULT: &str = env!("CARGO_BIN_EXE_pagefault");
@@ -33,18 +35,23 @@ pub fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" }
 }
 
-/// A test's own directory for files and swap, removed at its end.
-pub struct Scratch(PathBuf);
+/// A test's own directory for files and swap, removed at its end. No two are the same, whatever their names.
+pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pagefault-{name}-{}", std::process::id()));
-        fs::create_dir_all(path.join("swap")).unwrap();
-        Self(path)
+        leave_descriptors();
+        // Other users' programs look into some of them.
+        let open = fs::Permissions::from_mode(0o755);
+        let prefix = format!("pagefault-{name}-");
+        let directory = tempfile::Builder::new().prefix(&prefix).permissions(open).tempdir();
+        let scratch = Self(directory.unwrap());
+        fs::create_dir(scratch.path("swap")).unwrap();
+        scratch
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// `pagefault run` with these options, its swap in this directory. Without `--swap` the areas are
@@ -57,7 +64,7 @@ impl Scratch {
             command.args(["--swap", "ram", "--swap", SIZED_FILE]);
         }
         command.arg("--").args(program);
-        command.current_dir(&self.0).env("TMPDIR", self.0.join("swap"));
+        command.current_dir(self.0.path()).env("TMPDIR", self.path("swap"));
         command.env("LC_ALL", "C");
         command
     }
@@ -65,7 +72,7 @@ impl Scratch {
     /// The program alone.
     pub fn plain(&self, program: &[&str]) -> Command {
         let mut command = Command::new(program[0]);
-        command.args(&program[1..]).current_dir(&self.0).env("LC_ALL", "C");
+        command.args(&program[1..]).current_dir(self.0.path()).env("LC_ALL", "C");
         command
     }
 
@@ -84,14 +91,8 @@ impl Scratch {
 
     /// Asserts that no swap file is left.
     pub fn assert_nothing_left(&self) {
-        let left: Vec<_> = fs::read_dir(self.0.join("swap")).unwrap().collect();
+        let left: Vec<_> = fs::read_dir(self.path("swap")).unwrap().collect();
         assert!(left.is_empty(), "left over: {left:?}");
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -107,6 +108,18 @@ fn assert_same(plain: &Output, managed: &Output) {
         plain.stdout.len(),
         text(&managed.stdout)
     );
+}
+
+/// Leaves the runtime room above the limit of descriptors. If a host begins us with none, and without the right to get
+/// some, a program sees a smaller limit than without the runtime, and its lists of descriptors are shorter.
+fn leave_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ROOM: u64 = 64;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(most) = limit.maximum.map(|hard| hard.saturating_sub(ROOM)) else { return };
+    if limit.current.is_none_or(|soft| soft > most) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
+    }
 }
 
 /// The value of a number in the statistics.
@@ -161,8 +174,16 @@ pub fn message(output: &Output) -> String {
 
 /// Writes an executable script or program.
 pub fn write_executable(path: &Path, content: impl AsRef<[u8]>) -> &OsStr {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = path.with_added_extension("text");
+    fs::write(&text, content).unwrap();
+    copy_executable(&text, path, 0o755);
+    fs::remove_file(text).unwrap();
     path.as_os_str()
+}
+
+/// Copies a program, which then has this mode. Another process writes the copy: a child that another test's thread
+/// makes would inherit a file that this process has open, and nobody may execute a file that is open for writing.
+pub fn copy_executable(from: impl AsRef<Path>, to: &Path, mode: u32) {
+    assert!(Command::new("cp").arg(from.as_ref()).arg(to).status().unwrap().success());
+    fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -81,7 +81,7 @@ fn is_ignored(signal: i32) -> bool {
 
 /// Waits until no process of a group exists; the shell's last child may take a moment.
 fn assert_gone(group: libc::pid_t) {
-    for _ in 0..1500 {
+    for _ in 0..3000 {
         if kill(-group, 0) == -1 {
             return;
         }

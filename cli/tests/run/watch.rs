@@ -373,7 +373,7 @@ fn what_cannot_be_a_limit_is_refused_and_changes_nothing() {
     refused(&["ctl", &pid, "--memory", "64K"], "too small");
     refused(&["ctl", &pid, "--memory", "1G"], "at most 64M");
     refused(&["ctl", &std::process::id().to_string(), "--memory", "8M"], "not in a managed tree");
-    refused(&["ctl", "4194303", "--memory", "8M"], "no such process");
+    refused(&["ctl", "2147483647", "--memory", "8M"], "no such process");
     assert_eq!(number(&tree(running.0.id()).unwrap(), "/limit_bytes"), 16 << 20);
 }
 

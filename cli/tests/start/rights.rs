@@ -1,7 +1,7 @@
 //! Ordinary users, programs that gain rights, and hosts that forbid what we need.
 
 use crate::forbid::forbid;
-use crate::harness::{PAGEFAULT, Scratch, have, message, write_executable};
+use crate::harness::{PAGEFAULT, Scratch, copy_executable, have, message, write_executable};
 use crate::{OPTIONS, output, run, tree};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +26,7 @@ fn set_mode(path: &Path, mode: u32) {
 fn open_scratch(name: &str) -> Scratch {
     let scratch = tree::scratch(name);
     for (from, to) in [(PAGEFAULT, "pagefault"), (env!("PAGEFAULT_JUMP"), "jump")] {
-        fs::copy(from, scratch.path(to)).unwrap();
-        set_mode(&scratch.path(to), 0o755);
+        copy_executable(from, &scratch.path(to), 0o755);
     }
     for directory in ["", "swap"] {
         set_mode(&scratch.path(directory), 0o777);
@@ -66,8 +65,7 @@ fn a_program_that_gains_rights() {
     }
     let scratch = open_scratch("gains");
     let program = scratch.path("identity");
-    fs::copy("/usr/bin/id", &program).unwrap();
-    set_mode(&program, 0o4755);
+    copy_executable("/usr/bin/id", &program, 0o4755);
     let (stdout, stderr, status) = output(&mut as_nobody(&scratch, &["./identity", "-u"]));
     assert_eq!((&*stdout, status), ("0\n", Some(0)), "{stderr}");
     assert!(stderr.contains("gains privileges") && stderr.contains("unmanaged"), "{stderr}");
@@ -97,7 +95,7 @@ fn a_program_that_gained_rights() {
     }
     let scratch = open_scratch("gained");
     let program = scratch.path("identity");
-    fs::copy("/usr/bin/id", &program).unwrap();
+    copy_executable("/usr/bin/id", &program, 0o755);
     std::os::unix::fs::chown(&program, Some(NOBODY), Some(NOBODY)).unwrap();
     set_mode(&program, 0o4755);
     let (stdout, stderr, status) = output(&mut run(&scratch, &["./relay", "./identity", "-u"]));
@@ -114,8 +112,7 @@ fn a_program_that_may_not_be_read() {
     }
     let scratch = open_scratch("unreadable");
     let program = scratch.path("closed");
-    fs::copy("/bin/echo", &program).unwrap();
-    set_mode(&program, 0o711);
+    copy_executable("/bin/echo", &program, 0o711);
     let expected = "unreadable, so it runs unmanaged";
     for (before, word) in [(&[][..], "executable but unreadable"), (&["./relay"], expected)] {
         let command = [before, &["./closed", "fine"]].concat();
