@@ -125,10 +125,10 @@ impl Limit {
 
     /// Kills the remaining processes of the group, and removes it.
     fn remove_group(&self) {
-        const TRIES: u32 = 500;
+        const TRIES: u32 = 6000;
         for _ in 0..TRIES {
             let _ = fs::write(self.group.join("memory.force_empty"), "0");
-            if fs::remove_dir(&self.group).is_ok() {
+            if fs::remove_dir(&self.group).is_ok() || !self.group.exists() {
                 return;
             }
             let left = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
