@@ -26,7 +26,7 @@ impl Drop for Scratch {
 #[test]
 fn a_temporary_file_keeps_what_a_table_keeps_and_leaves_no_name() {
     let directory = Scratch::new("temporary");
-    let file = SwapFile::temporary(&directory.0, None).unwrap();
+    let file = SwapFile::temporary(&directory.0, Some(500 * PAGE_SIZE)).unwrap();
     compare_with_model(&file, 500, 5_000);
     assert_eq!(file.stats(), FileStats { pages: 0 });
     assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
@@ -98,7 +98,7 @@ fn the_last_failed_read_tells_its_slot_and_its_cause() {
 #[test]
 fn threads_share_a_file() {
     let directory = Scratch::new("threads");
-    let file = SwapFile::temporary(&directory.0, None).unwrap();
+    let file = SwapFile::temporary(&directory.0, Some(2000 * PAGE_SIZE)).unwrap();
     thread::scope(|scope| {
         for part in 0..4 {
             let file = &file;
