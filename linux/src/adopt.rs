@@ -4,10 +4,11 @@
 //! started the program, or another thread stored to them between `mmap` and the registration. After
 //! the registration the kernel fills no page by itself, so one search finds them all.
 
+use crate::batch::Batch;
 use crate::frame::{Held, Location};
 use crate::host::{self, PAGE};
 use crate::machine::{LinuxMachine, Shared};
-use crate::place::{Batch, Refilled};
+use crate::place::Refilled;
 use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::sys;

@@ -87,6 +87,7 @@ extern crate alloc;
 
 pub mod adopt;
 pub mod apart;
+mod batch;
 mod buffer;
 mod context;
 pub mod deliver;
