@@ -17,12 +17,12 @@ impl Call<'_> {
         match self.number {
             nr::__NR_close if files::is_kept(a as u32) => Err(Errno::EBADF).into(),
             nr::__NR_close_range => {
-                let _paused = self.unshares_files(c & UNSHARE != 0);
+                let _paused = (c & UNSHARE != 0).then(leave_shared_files);
                 close_range(a, b, c).into()
             }
             nr::__NR_unshare => {
                 let leaves = a as u32 & (nr::CLONE_FILES | nr::CLONE_NEWPID) == nr::CLONE_FILES;
-                let _paused = self.unshares_files(leaves);
+                let _paused = leaves.then(leave_shared_files);
                 self.pass()
             }
             nr::__NR_fcntl => {
@@ -38,16 +38,6 @@ impl Call<'_> {
         }
     }
 
-    /// Keeps the server of faults, which shares the descriptors, from keeping the old table. It
-    /// could not be restarted if it would then be the first process of a namespace.
-    fn unshares_files(&self, unshares: bool) -> Option<Paused> {
-        if !unshares {
-            return None;
-        }
-        memory::before_other_descriptors();
-        if process::makes_children_elsewhere() { None } else { serve::pause() }
-    }
-
     fn duplicate(&mut self, from: u32, to: u32) -> Outcome {
         if files::is_kept(from) || u64::from(to) >= files::limit() {
             return Err(Errno::EBADF).into();
@@ -60,6 +50,13 @@ impl Call<'_> {
         }
         self.pass()
     }
+}
+
+/// Keeps the server of faults, which shares the descriptors, from keeping the old table. It could not
+/// be restarted if it would then be the first process of a namespace.
+fn leave_shared_files() -> Option<Paused> {
+    memory::before_other_descriptors();
+    if process::makes_children_elsewhere() { None } else { serve::pause() }
 }
 
 /// Makes the lowest number that is free for the program, from one on, free for the host too, where that begins

@@ -111,17 +111,17 @@ fn follow(at: u64, owner: u32) -> sys::Result<()> {
         if entry & !INHERITS == head.pending & !INHERITS {
             return Ok(());
         }
-        mark(head.word(entry), entry & INHERITS != 0, owner)
+        head.mark(entry, owner)
     })?;
     if head.pending & !INHERITS == 0 {
         return Ok(());
     }
-    let (pending, inherits) = (head.word(head.pending), head.pending & INHERITS != 0);
-    if !inherits && user::read::<u32>(pending)? == 0 {
+    let pending = head.word(head.pending);
+    if head.pending & INHERITS == 0 && user::read::<u32>(pending)? == 0 {
         // It was released, but the waiter was not woken yet.
         wake(pending);
     }
-    mark(pending, inherits, owner)
+    head.mark(head.pending, owner)
 }
 
 impl Head {
@@ -144,26 +144,27 @@ impl Head {
         }
         Ok(())
     }
-}
 
-/// Marks the owner of a word as dead, if this thread is the owner.
-fn mark(word: u64, inherits: bool, owner: u32) -> sys::Result<()> {
-    if !word.is_multiple_of(4) {
-        return Err(sys::Errno::EINVAL);
-    }
-    let mut seen: u32 = user::read(word)?;
-    while seen & nr::FUTEX_TID_MASK == owner {
-        let dead = seen & nr::FUTEX_WAITERS | nr::FUTEX_OWNER_DIED;
-        let found = user::exchange_if(word, seen, dead)?;
-        if found == seen {
-            if !inherits && seen & nr::FUTEX_WAITERS != 0 {
-                wake(word);
-            }
-            break;
+    /// Marks the owner of an entry's word as dead, if this thread is the owner.
+    fn mark(&self, entry: u64, owner: u32) -> sys::Result<()> {
+        let word = self.word(entry);
+        if !word.is_multiple_of(4) {
+            return Err(sys::Errno::EINVAL);
         }
-        seen = found;
+        let mut seen: u32 = user::read(word)?;
+        while seen & nr::FUTEX_TID_MASK == owner {
+            let dead = seen & nr::FUTEX_WAITERS | nr::FUTEX_OWNER_DIED;
+            let found = user::exchange_if(word, seen, dead)?;
+            if found == seen {
+                if entry & INHERITS == 0 && seen & nr::FUTEX_WAITERS != 0 {
+                    wake(word);
+                }
+                break;
+            }
+            seen = found;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Wakes one that waits: it keeps the page of the word resident.

@@ -7,6 +7,7 @@ use crate::thread::Thread;
 use crate::{process, shared, sys};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
+use pagefault::Weight;
 use pagefault_control::{Control, Happening, Kind, Ring};
 use pagefault_machine::Access;
 
@@ -85,8 +86,8 @@ pub enum Under {
     NoFault,
     /// It handles one, without a correction so far.
     Fault,
-    /// It handles one, with this correction, and with or without a read from a store.
-    Corrected(Kind, bool),
+    /// It handles one, with this correction.
+    Corrected(Kind, Weight),
 }
 
 /// The calling thread begins a fault.
@@ -108,14 +109,14 @@ pub struct Answered {
 /// The fault in hand has been answered.
 pub fn end_fault(fault: &Answered) {
     let Some(ring) = ring() else { return };
-    let (kind, major) = match Thread::current().under.replace(Under::NoFault) {
+    let (kind, weight) = match Thread::current().under.replace(Under::NoFault) {
         // The fault began before there was a reader.
         Under::NoFault => return,
-        Under::Fault => (Kind::Refill, false),
-        Under::Corrected(kind, major) => (kind, major),
+        Under::Fault => (Kind::Refill, Weight::Minor),
+        Under::Corrected(kind, weight) => (kind, weight),
     };
     ring.write(&Happening {
-        major,
+        major: weight == Weight::Major,
         write: fault.access == Access::Write,
         time: fault.begin,
         took: fault.took,
@@ -131,14 +132,14 @@ pub fn forget_fault() {
 }
 
 /// A correction was made, for the current fault or for a system call.
-pub fn corrected(kind: Kind, page: u64, access: Access, major: bool) {
+pub fn corrected(kind: Kind, page: u64, access: Access, weight: Weight) {
     let Some(ring) = ring() else { return };
     let thread = Thread::current();
     if thread.under.get() != Under::NoFault {
-        return thread.under.set(Under::Corrected(kind, major));
+        return thread.under.set(Under::Corrected(kind, weight));
     }
     ring.write(&Happening {
-        major,
+        major: weight == Weight::Major,
         write: access == Access::Write,
         in_call: true,
         time: process::now(),

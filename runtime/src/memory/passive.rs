@@ -12,6 +12,7 @@
 //! before they read the other's.
 
 use super::ranges::Ranges;
+use super::remap::Origin;
 use super::{GATE, Manager, PAGE, Pins, convert};
 use crate::lock::Mutex;
 use crate::process;
@@ -141,7 +142,7 @@ impl Manager {
     }
 
     /// Follows a move of a passive process's mapping; the region has moved already.
-    pub(super) fn cover_moved(&self, old: &Range<u64>, new: &Range<u64>, kept: bool) {
+    pub(super) fn cover_moved(&self, old: &Range<u64>, new: &Range<u64>, origin: Origin) {
         let to =
             |part: Range<u64>| part.start - old.start + new.start..part.end - old.start + new.start;
         let [mut stored, freed] = {
@@ -149,7 +150,7 @@ impl Manager {
             [&bound.stored, &bound.freed]
                 .map(|ranges| ranges.within(old).into_iter().map(to).collect::<Vec<_>>())
         };
-        if !kept {
+        if origin == Origin::Goes {
             self.uncover(old);
         }
         for part in &freed {

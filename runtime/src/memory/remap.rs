@@ -10,6 +10,29 @@ use linux_raw_sys::general as nr;
 use pagefault::{Move, Placement, RemapRequest};
 use pagefault_machine::VirtAddr;
 
+/// What becomes of a mapping whose pages move away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It goes with them.
+    Goes,
+    /// It stays, empty (`MREMAP_DONTUNMAP`).
+    Stays,
+}
+
+impl Origin {
+    fn of(flags: u64) -> Self {
+        if flags as u32 & nr::MREMAP_DONTUNMAP != 0 { Self::Stays } else { Self::Goes }
+    }
+
+    /// The move to an address.
+    fn move_to(self, start: u64) -> Move {
+        match self {
+            Self::Goes => Move::To(VirtAddr(start)),
+            Self::Stays => Move::Leaving(Placement::Fixed(VirtAddr(start))),
+        }
+    }
+}
+
 /// `mremap(2)`: the host moves the pages, and the memory manager follows.
 pub fn remap(args: [u64; 6]) -> Result {
     let [old, old_len, new_len, flags, target, _] = args;
@@ -26,8 +49,8 @@ pub fn remap(args: [u64; 6]) -> Result {
     let Some(manager) = current() else { return host() };
     let _gate = GATE.write();
     let source = pages(old, old_len).and_then(|range| manager.managed_from(&range));
-    let kept = flags as u32 & nr::MREMAP_DONTUNMAP != 0;
-    let before = if kept { 0 } else { page_up(old_len).unwrap_or(0) };
+    let origin = Origin::of(flags);
+    let before = if origin == Origin::Stays { 0 } else { page_up(old_len).unwrap_or(0) };
     let bytes = page_up(new_len).unwrap_or(0).saturating_sub(before);
     admit(Growth { bytes, data: if source.is_some() { bytes } else { 0 }, replaces: None })?;
     let start = host()?;
@@ -35,7 +58,7 @@ pub fn remap(args: [u64; 6]) -> Result {
         manager.replaced(start, new_len);
     }
     if let (Some(source), Some(new_len)) = (source, page_up(new_len))
-        && let Err(errno) = manager.follow(&source, old, start, new_len, kept)
+        && let Err(errno) = manager.follow(&source, old, start, new_len, origin)
     {
         process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
     }
@@ -57,14 +80,14 @@ impl Manager {
         old: u64,
         start: u64,
         new_len: u64,
-        kept: bool,
+        origin: Origin,
     ) -> Result<()> {
         let before = managed.start - old;
         if new_len <= before {
             self.replaced(managed.start, managed.end - managed.start);
             return Ok(());
         }
-        self.moved_with_guards(managed, start + before, new_len - before, kept)
+        self.moved_with_guards(managed, start + before, new_len - before, origin)
     }
 
     /// Follows the host, whose guard pages move with a mapping and do not part it.
@@ -73,20 +96,20 @@ impl Manager {
         old: &Range<u64>,
         start: u64,
         new_len: u64,
-        kept: bool,
+        origin: Origin,
     ) -> Result<()> {
         let guards = self.lift_guards(old);
-        self.moved(old, start, new_len, kept)?;
+        self.moved(old, start, new_len, origin)?;
         let moved = old.start..old.end.min(old.start + new_len);
         self.put_guards(guards, &moved, start);
         Ok(())
     }
 
     /// Follows the host, which has moved `old` to `start` and made it `new_len` long.
-    fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
+    fn moved(&self, old: &Range<u64>, start: u64, new_len: u64, origin: Origin) -> Result<()> {
         let old_len = old.end - old.start;
         if passive::is_passive() {
-            return self.moved_passive(old, start, new_len, kept);
+            return self.moved_passive(old, start, new_len, origin);
         }
         if start == old.start {
             if new_len < old_len {
@@ -107,17 +130,20 @@ impl Manager {
         // SAFETY: the host has moved them, and the gate keeps everybody else out.
         unsafe { self.mm().space().relocate(addresses(&moving), VirtAddr(start)) }
             .map_err(errno)?;
-        let movement = if kept {
+        if origin == Origin::Stays {
             self.register(old)?;
-            Move::Leaving(Placement::Fixed(VirtAddr(start)))
-        } else {
-            Move::To(VirtAddr(start))
-        };
-        self.request(&moving, new_len, movement)
+        }
+        self.request(&moving, new_len, origin.move_to(start))
     }
 
     /// The same where the host owns the pages.
-    fn moved_passive(&self, old: &Range<u64>, start: u64, new_len: u64, kept: bool) -> Result<()> {
+    fn moved_passive(
+        &self,
+        old: &Range<u64>,
+        start: u64,
+        new_len: u64,
+        origin: Origin,
+    ) -> Result<()> {
         let old_len = old.end - old.start;
         let new = start..start + new_len;
         if old_len > new_len {
@@ -125,13 +151,14 @@ impl Manager {
         }
         let old = old.start..old.start + old_len.min(new_len);
         if start != old.start {
-            let to = Placement::Fixed(VirtAddr(start));
-            let movement = if kept { Move::Leaving(to) } else { Move::To(VirtAddr(start)) };
-            self.request(&old, new_len, movement)?;
-        } else if new_len > old_len {
+            self.request(&old, new_len, origin.move_to(start))?;
+            self.cover_moved(&old, &new, origin);
+            return Ok(());
+        }
+        if new_len > old_len {
             self.request(&old, new_len, Move::Never)?;
         }
-        self.cover_moved(&old, &new, kept || start == old.start);
+        self.cover_moved(&old, &new, Origin::Stays);
         Ok(())
     }
 

@@ -54,7 +54,7 @@ impl pagefault::Observer for Observer {
             Weight::Minor => counters.minor.add(1),
             Weight::Major => counters.major.add(1),
         }
-        events::corrected(kind, page, access, *weight == Weight::Major);
+        events::corrected(kind, page, access, *weight);
     }
 }
 

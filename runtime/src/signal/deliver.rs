@@ -1,6 +1,6 @@
 //! Starts a handler of the program's, as the kernel would.
 
-use super::action::{DEFAULT, IGNORE};
+use super::action::{Action, DEFAULT, IGNORE};
 use super::{Set, arrive, is_on_stack, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::memory::dump::Dump;
@@ -151,13 +151,13 @@ fn write_frame(
     thread: &Thread,
     context: &Context,
     info: &Info,
-    action: &super::action::Action,
+    action: &Action,
     mask: Set,
 ) -> Option<u64> {
     if !action.has(nr::SA_RESTORER) {
         return None;
     }
-    let (top, left) = stack_for(thread, context.registers.rsp, action.has(nr::SA_ONSTACK));
+    let (top, left) = stack_for(thread, context.registers.rsp, action);
     // SAFETY: the context is of a frame that the kernel wrote on this thread's stack.
     let state: &[u8] = unsafe {
         let state = match context.registers.fpstate {
@@ -186,12 +186,12 @@ fn write_frame(
 }
 
 /// Where a handler's frame begins, downwards; and where the alternate stack ends, if it is there.
-fn stack_for(thread: &Thread, sp: u64, on_alt_stack: bool) -> (u64, Option<u64>) {
+fn stack_for(thread: &Thread, sp: u64, action: &Action) -> (u64, Option<u64>) {
     let alt = thread.alt_stack.get();
     if is_on_stack(&alt, sp) {
         return (sp - RED_ZONE, Some(alt.start));
     }
-    if on_alt_stack && alt.flags & nr::SS_DISABLE == 0 && alt.len > 0 {
+    if action.has(nr::SA_ONSTACK) && alt.flags & nr::SS_DISABLE == 0 && alt.len > 0 {
         return (alt.start + alt.len, Some(alt.start));
     }
     (sp.wrapping_sub(RED_ZONE), None)
