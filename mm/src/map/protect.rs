@@ -22,6 +22,27 @@ enum Begin {
     Stack,
 }
 
+/// What a change of rights does to the promise that there is memory for all pages of a region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    Stays,
+    Begins,
+    Ends,
+}
+
+impl Promise {
+    fn of<M: Machine>(vma: &Vma<M>, wanted: VmaFlags) -> Self {
+        let needs_none =
+            VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE;
+        if wanted.contains(VmaFlags::WRITE) {
+            return if vma.has(needs_none) { Self::Stays } else { Self::Begins };
+        }
+        // Memory that was never stored to loses its promise once it is read-only.
+        let is_untouched = vma.file.is_none() && vma.written_family().is_none();
+        if vma.has(VmaFlags::ACCOUNT) && is_untouched { Self::Ends } else { Self::Stays }
+    }
+}
+
 impl<M: Machine> Mm<M> {
     /// Changes what accesses a range allows (`mprotect(2)`). Regions before the first failure stay changed.
     ///
@@ -135,35 +156,24 @@ impl<M: Machine> Exclusive<'_, M> {
         if is_data(flags) && !is_data(vma.flags) {
             self.check_data(&range)?;
         }
-        let becomes_charged = wanted.contains(VmaFlags::WRITE)
-            && !vma
-                .has(VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE);
         let pages = (range.end - range.start) / PAGE_SIZE;
-        if becomes_charged {
-            manager.charge(pages).map_err(|_| ProtectError::CommitLimit)?;
-            flags |= VmaFlags::ACCOUNT;
-        }
-        // Memory that was never stored to loses its promise once it is read-only.
-        let becomes_free = !wanted.contains(VmaFlags::WRITE)
-            && vma.has(VmaFlags::ACCOUNT)
-            && vma.file.is_none()
-            && vma.written_family().is_none();
-        flags.set(VmaFlags::ACCOUNT, flags.contains(VmaFlags::ACCOUNT) && !becomes_free);
-        match self.reflag(vma, range.clone(), flags) {
-            Ok(now) => {
-                if becomes_free {
-                    manager.uncharge(pages);
-                }
-                self.mm().rewrite(&now, range);
-                Ok(())
+        let promise = Promise::of(vma, wanted);
+        match promise {
+            Promise::Begins => {
+                manager.charge(pages).map_err(|_| ProtectError::CommitLimit)?;
+                flags.insert(VmaFlags::ACCOUNT);
             }
-            Err(_) => {
-                if becomes_charged {
-                    manager.uncharge(pages);
-                }
-                Err(ProtectError::TooManyRegions)
-            }
+            Promise::Ends => flags.remove(VmaFlags::ACCOUNT),
+            Promise::Stays => {}
         }
+        let changed = self.reflag(vma, range.clone(), flags);
+        let is_over = if changed.is_ok() { Promise::Ends } else { Promise::Begins };
+        if promise == is_over {
+            manager.uncharge(pages);
+        }
+        let now = changed.map_err(|_| ProtectError::TooManyRegions)?;
+        self.mm().rewrite(&now, range);
+        Ok(())
     }
 
     /// Whether the limit on data allows a range to become writable.
