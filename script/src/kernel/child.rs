@@ -28,8 +28,16 @@ pub(super) fn first(shared: &Shared, slot: usize) -> io::Result<libc::pid_t> {
 /// unwind into its copy of the runner.
 extern "C" fn live(shared: &Shared, slot: usize, runner: libc::pid_t) -> ! {
     limits();
+    take_keys();
     touch::listen(shared.signal_stack(), SIGNAL_STACK);
     serve(shared, slot, runner)
+}
+
+/// Takes all protection keys, if the processor has any. With one of them the host would keep loads from memory that may
+/// only be executed; without one, such memory is the same on every host. Forked processes inherit that.
+fn take_keys() {
+    // SAFETY: a key changes nothing for memory that does not have it.
+    while unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) } > 0 {}
 }
 
 /// Serves `slot` for ever; in a forked child, the child's slot.
