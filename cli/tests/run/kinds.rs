@@ -285,6 +285,12 @@ fn read_only_memory_leaves_and_comes_back() {
     compare("readonly", "8M");
 }
 
+/// Code that nobody may read, as with protection keys.
+#[test]
+fn memory_that_may_only_be_executed_leaves_and_comes_back() {
+    compare("exec_only", "4M");
+}
+
 /// Signals come while what they do changes.
 #[test]
 fn a_signal_may_come_while_its_action_changes() {
