@@ -54,6 +54,25 @@ fn f18_pages_that_are_used_stay_while_a_scan_goes_by() {
 }
 
 #[test]
+fn f18_the_oldest_pages_leave_wherever_their_frames_are() {
+    let world = world();
+    let space = world.process();
+    map(&space, 0, 1000, RW);
+    for turn in 0..1000 {
+        // As much as a run of faults evicts at a time.
+        if turn >= 200 && turn % 32 == 0 {
+            assert!(world.manager.reclaim(32) > 0);
+        }
+        world.store(space.mm(), 0, at(turn), &[1]).unwrap();
+    }
+    let mut old = 0;
+    let count = |_, is_resident: bool| old += u32::from(is_resident);
+    space.mm().mincore(at(0), (1000 - u64::from(FRAMES)) * PAGE, count).unwrap();
+    assert!(old <= 32, "{old} pages stayed although newer ones left");
+    world.check();
+}
+
+#[test]
 fn f18_the_same_accesses_evict_the_same_pages() {
     assert_eq!(scan_past(16), scan_past(16));
 }
