@@ -110,6 +110,31 @@ fn f18_a_page_on_standby_comes_back_without_io() {
 }
 
 #[test]
+fn f18_pages_that_fit_are_asked_only_while_others_leave() {
+    // More than one refill has room there.
+    let world = world_with(50);
+    let space = world.process();
+    map(&space, 0, 1000, RW);
+    for turn in 0..1000 {
+        world.store(space.mm(), 0, at(turn), &[1]).unwrap();
+    }
+    let rounds = |count: u64| {
+        let before = world.manager.counters();
+        for turn in 0..count * 240 {
+            world.load_byte(space.mm(), 0, at(turn % 240)).unwrap();
+        }
+        let after = world.manager.counters();
+        (after.rescued - before.rescued, after.swap_in - before.swap_in)
+    };
+    rounds(4);
+    let (rescued, swapped_in) = rounds(16);
+    assert_eq!(swapped_in, 0, "they fit");
+    // Those that are still on standby, and those that replace them a few times.
+    assert!(rescued <= 400, "{rescued} faults to see who is used");
+    world.check();
+}
+
+#[test]
 fn f18_others_take_the_place_of_pages_used_on_standby() {
     let world = world_with(50);
     let space = world.process();
