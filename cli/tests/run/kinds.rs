@@ -142,6 +142,12 @@ fn address_space_is_the_program_s() {
     compare("space", "64M");
 }
 
+/// No address is left when the first page goes to the swap file.
+#[test]
+fn a_program_may_reserve_every_address() {
+    compare("reserved", "4M");
+}
+
 /// Lists of descriptors, and every possible descriptor number.
 #[test]
 fn descriptors_are_the_program_s() {
@@ -243,9 +249,11 @@ fn a_hard_limit_of_address_space_is_no_end() {
 #[test]
 fn a_small_stack_suffices() {
     let scratch = Scratch::new("small-stack");
-    let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", "ulimit -s"]);
-    let output = limited(&mut command, "-s 160").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "160\n", "{output:?}");
+    for kibibytes in ["64", "80", "160"] {
+        let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", "ulimit -s"]);
+        let output = limited(&mut command, &format!("-s {kibibytes}")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{kibibytes}\n"), "{output:?}");
+    }
 }
 
 /// A command under a limit of the shell's `ulimit`, soft and hard.
