@@ -190,6 +190,13 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
 }
 
+/// A tracer that reads from a pipe, sleeps, or waits for another child: its tracee's calls do not wait for it.
+#[test]
+fn a_tracer_need_not_wait_for_its_tracees() {
+    compare("not_waiting", "16M");
+    compare("not_waiting", "2M");
+}
+
 /// Signals that stop a tracee in its memory manager before it has raised the one that stopped it there.
 #[test]
 fn a_tracer_is_told_of_signals_that_come_one_after_the_other() {

@@ -137,7 +137,9 @@ impl Stop {
         for at in At::all(stops) {
             let is_it = |it: &Raise| it.thread == self.tracee && it.signal == self.signal;
             let asked = Raise::of(self.peek(at.asked())?);
-            if self.signal <= LAST_THAT_MERGES && asked.is_some_and(|it| it.event == 0 && is_it(&it)) {
+            if self.signal <= LAST_THAT_MERGES
+                && asked.is_some_and(|it| it.event == 0 && is_it(&it))
+            {
                 // Another one of its kind was faster.
                 self.poke(at.asked(), 0)?;
                 continue;
