@@ -10,6 +10,7 @@
 
 use super::stop::Stop;
 use crate::frame::{Info, WATCH_VALUE};
+use crate::signal::Set;
 use crate::{sys, tracer};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -35,14 +36,19 @@ struct Timer {
 impl Timer {
     /// The calling process's, which is made if necessary; `None` if the host refuses.
     fn get() -> Option<Self> {
-        let word = TIMER.load(Relaxed);
-        let known = Self { process: (word >> 32) as u32, number: word as u32 };
-        if known.process == sys::process_id() {
+        if let Some(known) = Self::known() {
             return Some(known);
         }
         let made = Self::make()?;
         TIMER.store(u64::from(made.process) << 32 | u64::from(made.number), Relaxed);
         Some(made)
+    }
+
+    /// The calling process's, if it has one.
+    fn known() -> Option<Self> {
+        let word = TIMER.load(Relaxed);
+        let known = Self { process: (word >> 32) as u32, number: word as u32 };
+        (known.process == sys::process_id()).then_some(known)
     }
 
     fn make() -> Option<Self> {
@@ -59,7 +65,7 @@ impl Timer {
         Some(Self { process: sys::process_id(), number })
     }
 
-    /// Has it signal once after a time.
+    /// Has it signal once after a time; 0 for not at all.
     fn set(self, time: u64) {
         let once = [0, 0, 0, time];
         // SAFETY: the structure is ours.
@@ -74,6 +80,26 @@ pub fn watch() {
     PAUSE.store(SHORTEST, Relaxed);
     if let Some(timer) = Timer::get() {
         timer.set(SHORTEST);
+    }
+}
+
+/// No look until this is dropped.
+pub struct Rest(());
+
+/// Stops the timer for an exec: its signal would end the new program, which has no handler at first.
+pub fn rest() -> Option<Rest> {
+    Timer::known()?.set(0);
+    let (requests, now) = (Set::of(RECLAIM_SIGNAL).0, [0_u64; 2]);
+    let args = [(&raw const requests) as u64, 0, now.as_ptr() as u64, size_of::<Set>() as u64];
+    // One may be on its way to another thread.
+    // SAFETY: the set and the time are ours.
+    while unsafe { sys::call(nr::__NR_rt_sigtimedwait, args) }.is_ok() {}
+    Some(Rest(()))
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        watch();
     }
 }
 
