@@ -14,6 +14,7 @@
 //! | `say` | messages on standard error; a failed write is ignored |
 //! | `watch` | collects what `run --report` and `run --trace` show |
 //! | `size` | sizes with K, M, G and T |
+//! | `stack` | a stack of our own where the limit of the caller's is small |
 
 mod boot;
 mod ctl;
@@ -22,6 +23,7 @@ mod program;
 mod run;
 mod say;
 mod size;
+mod stack;
 mod status;
 mod top;
 mod trees;
@@ -32,9 +34,7 @@ use clap::{Parser, Subcommand};
 use pagefault_explain::command::ExplainArgs;
 use pagefault_script::command::ScriptArgs;
 use pagefault_script::machine::Catalogue;
-use rustix::process::{Resource, getrlimit};
 use std::process::ExitCode;
-use std::thread;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,11 +66,13 @@ enum Command {
     Lessons,
 }
 
-/// The stack that parsing certainly has enough of. Under `ulimit -s 64`, the first thread has too little.
-const STACK_OF_PARSER: usize = 1 << 20;
-
 fn main() -> ExitCode {
-    match parse() {
+    stack::with_enough(obey)
+}
+
+/// Does what the command line says.
+fn obey() -> ExitCode {
+    match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
         Ok(Arguments { command: Command::Top(arguments) }) => top::run(&arguments),
         Ok(Arguments { command: Command::Ctl(arguments) }) => ctl::run(&arguments),
@@ -89,22 +91,6 @@ fn main() -> ExitCode {
         }
         Ok(Arguments { command: Command::Lessons }) => pagefault_explain::command::list(),
         Err(error) => refuse(&error),
-    }
-}
-
-/// Parses the command line: under a small limit of the stack on a thread, which has a stack of its own. The rest needs
-/// little, and is the first thread's: the host takes the end of the thread that made a child for its parent's.
-fn parse() -> Result<Arguments, clap::Error> {
-    let limit = getrlimit(Resource::Stack).current;
-    if limit.is_none_or(|bytes| bytes >= STACK_OF_PARSER as u64) {
-        return Arguments::try_parse();
-    }
-    let parser = thread::Builder::new().stack_size(STACK_OF_PARSER);
-    match parser.spawn(Arguments::try_parse).map(thread::JoinHandle::join) {
-        Ok(Ok(parsed)) => parsed,
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        // The user may have no more threads.
-        Err(_) => Arguments::try_parse(),
     }
 }
 
