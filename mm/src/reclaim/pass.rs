@@ -54,6 +54,9 @@ impl<M: Machine> Manager<M> {
             own.add(batch.evict(force));
             near = batch.take_near();
         }
+        if own.freed > 0 {
+            self.passes.allow_refills();
+        }
         own
     }
 

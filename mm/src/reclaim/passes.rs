@@ -23,12 +23,35 @@ pub(crate) struct Passes {
     pub(super) sleepers: AtomicU32,
     /// How many callers in a row found almost nothing to evict.
     pub(super) worn_out: AtomicU32,
+    /// How often pages may go on standby in place of used ones before a pass evicts again.
+    refills: AtomicU32,
 }
+
+/// The most refills of standby between two passes that evict: twice what a pass needs where most pages are
+/// used again.
+const REFILLS: u32 = 4;
 
 impl Passes {
     /// A number that changes from time to time.
     pub(crate) fn turn(&self) -> u32 {
         self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a pass evicted.
+    pub(super) fn allow_refills(&self) {
+        // Most passes of a thread find it as the last one left it.
+        if self.refills.load(Ordering::Relaxed) != REFILLS {
+            self.refills.store(REFILLS, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether standby may be refilled once more. A race adds or loses a refill, nothing else.
+    pub(super) fn take_refill(&self) -> bool {
+        let refills = self.refills.load(Ordering::Relaxed);
+        if refills > 0 {
+            self.refills.store(refills - 1, Ordering::Relaxed);
+        }
+        refills > 0
     }
 }
 

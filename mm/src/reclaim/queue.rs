@@ -66,10 +66,19 @@ struct Shard {
 #[repr(align(64))]
 struct Line<T>(T);
 
+/// Where to begin: each call goes on where the one before it ended.
+type Hand = Line<AtomicUsize>;
+
 /// All queues.
 pub(crate) struct Queues<M: Machine> {
     shards: [Line<Mutex<M, Shard>>; SHARDS],
-    hand: Line<AtomicUsize>,
+    /// The next shard to give pages of its small or main queue.
+    hand: Hand,
+    /// The next shard to give pages on standby.
+    ///
+    /// With one hand for both, calls that take turns and visit half of the shards each would meet the same
+    /// halves for ever: one half would give pages to standby, and the other half would keep all of its own.
+    hand_of_standby: Hand,
     sight: Sight,
     shares: Shares,
 }
@@ -84,6 +93,7 @@ impl<M: Machine> Queues<M> {
             shares: shares.clamped(),
             shards: core::array::from_fn(|_| Line(shard())),
             hand: Line(AtomicUsize::new(0)),
+            hand_of_standby: Line(AtomicUsize::new(0)),
         }
     }
 
@@ -154,7 +164,7 @@ impl<M: Machine> Queues<M> {
         mut take: impl FnMut(Frame, Queue),
     ) -> usize {
         let who = order.machine();
-        self.pop_by(order, wanted, |shard, most| {
+        self.pop_by(&self.hand, order, wanted, |shard, most| {
             let mut popped = 0;
             while popped < most {
                 let from = shard.due(who, pages, self);
@@ -180,20 +190,22 @@ impl<M: Machine> Queues<M> {
         mut take: impl FnMut(Frame),
     ) -> usize {
         let who = order.machine();
-        self.pop_by(order, wanted, |shard, most| shard.standby.pop(who, pages, most, &mut take))
+        let pop = |shard: &mut Shard, most| shard.standby.pop(who, pages, most, &mut take);
+        self.pop_by(&self.hand_of_standby, order, wanted, pop)
     }
 
     /// Pops from one shard after the other, a few pages from each; `pop` takes up to so many pages, and says
     /// how many there were.
     fn pop_by(
         &self,
+        hand: &Hand,
         order: &LockOrder<M>,
         wanted: usize,
         mut pop: impl FnMut(&mut Shard, usize) -> usize,
     ) -> usize {
         let together = wanted.div_ceil(TURNS_OF_A_BATCH).max(1);
         let turns = wanted.div_ceil(together);
-        let mut turn = self.hand.0.add_by(order.machine(), turns, Ordering::Relaxed);
+        let mut turn = hand.0.add_by(order.machine(), turns, Ordering::Relaxed);
         let (mut found, mut in_vain) = (0, 0);
         while found < wanted && in_vain < SHARDS {
             let most = together.min(wanted - found);

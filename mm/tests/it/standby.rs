@@ -54,6 +54,25 @@ fn f18_pages_that_are_used_stay_while_a_scan_goes_by() {
 }
 
 #[test]
+fn f18_the_oldest_pages_leave_wherever_their_frames_are() {
+    let world = world();
+    let space = world.process();
+    map(&space, 0, 1000, RW);
+    for turn in 0..1000 {
+        // As much as a run of faults evicts at a time.
+        if turn >= 200 && turn % 32 == 0 {
+            assert!(world.manager.reclaim(32) > 0);
+        }
+        world.store(space.mm(), 0, at(turn), &[1]).unwrap();
+    }
+    let mut old = 0;
+    let count = |_, is_resident: bool| old += u32::from(is_resident);
+    space.mm().mincore(at(0), (1000 - u64::from(FRAMES)) * PAGE, count).unwrap();
+    assert!(old <= 32, "{old} pages stayed although newer ones left");
+    world.check();
+}
+
+#[test]
 fn f18_the_same_accesses_evict_the_same_pages() {
     assert_eq!(scan_past(16), scan_past(16));
 }
@@ -87,6 +106,31 @@ fn f18_a_page_on_standby_comes_back_without_io() {
     assert_eq!(after.rescued - before.rescued, 10);
     assert_eq!(after.minor - before.minor, 10);
     assert!(world.manager.queue_report().standby.is_empty());
+    world.check();
+}
+
+#[test]
+fn f18_pages_that_fit_are_asked_only_while_others_leave() {
+    // More than one refill has room there.
+    let world = world_with(50);
+    let space = world.process();
+    map(&space, 0, 1000, RW);
+    for turn in 0..1000 {
+        world.store(space.mm(), 0, at(turn), &[1]).unwrap();
+    }
+    let rounds = |count: u64| {
+        let before = world.manager.counters();
+        for turn in 0..count * 240 {
+            world.load_byte(space.mm(), 0, at(turn % 240)).unwrap();
+        }
+        let after = world.manager.counters();
+        (after.rescued - before.rescued, after.swap_in - before.swap_in)
+    };
+    rounds(4);
+    let (rescued, swapped_in) = rounds(16);
+    assert_eq!(swapped_in, 0, "they fit");
+    // Those that are still on standby, and those that replace them a few times.
+    assert!(rescued <= 400, "{rescued} faults to see who is used");
     world.check();
 }
 
