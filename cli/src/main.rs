@@ -14,6 +14,7 @@
 //! | `say` | messages on standard error; a failed write is ignored |
 //! | `watch` | collects what `run --report` and `run --trace` show |
 //! | `size` | sizes with K, M, G and T |
+//! | `stack` | a stack of our own where the limit of the caller's is small |
 
 mod boot;
 mod ctl;
@@ -22,6 +23,7 @@ mod program;
 mod run;
 mod say;
 mod size;
+mod stack;
 mod status;
 mod top;
 mod trees;
@@ -65,6 +67,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    stack::with_enough(obey)
+}
+
+/// Does what the command line says.
+fn obey() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(arguments) }) => run::run(arguments),
         Ok(Arguments { command: Command::Top(arguments) }) => top::run(&arguments),

@@ -76,6 +76,9 @@ pub struct Context {
     pub mask: u64,
 }
 
+/// The value of a request to look after tracees.
+pub const WATCH_VALUE: u64 = 0x7066_7761_7463_6831;
+
 /// `siginfo_t`: the number, an error number, a code, and what depends on them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -97,16 +100,20 @@ impl Info {
         Self { signal, errno: 0, code, padding: 0, fields: [0; 14] }
     }
 
-    /// What the supervisor asks for.
+    /// `SI_QUEUE`.
+    pub const QUEUED: i32 = -1;
+
+    /// What the supervisor asks for, or a tracee, or the timer of a tracer.
     pub fn request(&self) -> Option<Request> {
-        /// `SI_QUEUE`.
-        const QUEUED: i32 = -1;
-        if self.signal != RECLAIM_SIGNAL || self.code != QUEUED {
+        /// `SI_TIMER`.
+        const TIMED: i32 = -2;
+        if self.signal != RECLAIM_SIGNAL || ![Self::QUEUED, TIMED].contains(&self.code) {
             return None;
         }
         match self.fields[1] {
             RECLAIM_VALUE => Some(Request::Frames),
             SERVE_VALUE => Some(Request::Server),
+            WATCH_VALUE => Some(Request::Tracees),
             _ => None,
         }
     }

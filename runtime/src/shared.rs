@@ -10,6 +10,7 @@ use crate::sys::{self, Errno, Result};
 use core::ops::Range;
 use linux_raw_sys::general as nr;
 use pagefault_control::{Boot, Control};
+use pagefault_linux::room;
 
 /// The rights to parts that are in use.
 pub const ACCESS: u32 = nr::PROT_READ | nr::PROT_WRITE;
@@ -39,13 +40,25 @@ pub fn map(file: u32, part: Range<u64>, prot: u32) -> Result<*mut u8> {
 fn map_part(file: u32, part: Range<u64>, prot: u32) -> Result<*mut u8> {
     let len = part.end - part.start;
     let flags = nr::MAP_SHARED | nr::MAP_NORESERVE;
-    let start = sys::map_apart(len, prot, flags, file.into(), part.start)?;
+    let map = [prot, flags].map(u64::from);
+    let start = match sys::map_apart(len, prot, flags, file.into(), part.start) {
+        Err(Errno::ENOMEM) => map_in_room(len, map, file, part.start)?,
+        mapped => mapped?,
+    };
     if start == 0 {
         return Err(Errno::ENOMEM);
     }
     // SAFETY: nothing of the program's is there.
     let _ = unsafe { sys::advise(start, len as usize, nr::MADV_DONTDUMP) };
     Ok(start as *mut u8)
+}
+
+/// Maps a part where the runtime has addresses of its own: the program may have reserved all others.
+fn map_in_room(len: u64, [prot, flags]: [u64; 2], file: u32, offset: u64) -> Result<usize> {
+    let start = room::take(len as usize, 1).ok_or(Errno::ENOMEM)?.as_ptr().addr() as u64;
+    let args = [start, len, prot, flags | u64::from(nr::MAP_FIXED), file.into(), offset];
+    // SAFETY: nobody else has the range, and nothing is in it.
+    unsafe { sys::call(nr::__NR_mmap, args) }.map(|start| start as usize)
 }
 
 /// Gives up the address of a part.

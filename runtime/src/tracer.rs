@@ -34,6 +34,13 @@ pub fn is_traced() -> bool {
     number_in(c"/proc/self/status", TRACER) != Some(0)
 }
 
+/// The process that traces the calling thread, if it is managed.
+pub fn process_that_traces() -> Option<u32> {
+    // The process's own file would tell who traces its first thread.
+    let tracer = number_in(c"/proc/thread-self/status", TRACER).filter(|tracer| *tracer > 0);
+    tracer.and_then(slot_of).map(|(process, _)| process)
+}
+
 /// Answers a program that asks its parent to trace it (`PTRACE_TRACEME`), for a parent that does not.
 ///
 /// Programs ask to learn whether a debugger traces them, or to keep one away. Their parent is a shell, which does
@@ -72,9 +79,7 @@ pub fn show(thread: &Thread, context: &mut Context, info: &Info) -> bool {
     if info.signal != FAULT as i32 || process::is_runtime(context.registers.rip) {
         return false;
     }
-    // The process's own file would tell who traces its first thread.
-    let tracer = number_in(c"/proc/thread-self/status", TRACER).filter(|tracer| *tracer > 0);
-    if tracer.and_then(slot_of).is_none() {
+    if process_that_traces().is_none() {
         return false;
     }
     thread.shown.set(Some(*info));

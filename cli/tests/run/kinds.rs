@@ -142,6 +142,12 @@ fn address_space_is_the_program_s() {
     compare("space", "64M");
 }
 
+/// No address is left when the first page goes to the swap file.
+#[test]
+fn a_program_may_reserve_every_address() {
+    compare("reserved", "4M");
+}
+
 /// Lists of descriptors, and every possible descriptor number.
 #[test]
 fn descriptors_are_the_program_s() {
@@ -182,6 +188,13 @@ fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
 #[test]
 fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
+}
+
+/// A tracer that reads from a pipe, sleeps, or waits for another child: its tracee's calls do not wait for it.
+#[test]
+fn a_tracer_need_not_wait_for_its_tracees() {
+    compare("not_waiting", "16M");
+    compare("not_waiting", "2M");
 }
 
 /// Signals that stop a tracee in its memory manager before it has raised the one that stopped it there.
@@ -243,9 +256,11 @@ fn a_hard_limit_of_address_space_is_no_end() {
 #[test]
 fn a_small_stack_suffices() {
     let scratch = Scratch::new("small-stack");
-    let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", "ulimit -s"]);
-    let output = limited(&mut command, "-s 160").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "160\n", "{output:?}");
+    for kibibytes in ["64", "80", "160"] {
+        let mut command = scratch.run(&["--memory", "16M"], &["sh", "-c", "ulimit -s"]);
+        let output = limited(&mut command, &format!("-s {kibibytes}")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{kibibytes}\n"), "{output:?}");
+    }
 }
 
 /// A command under a limit of the shell's `ulimit`, soft and hard.

@@ -1,6 +1,6 @@
 //! `execve(2)`: the supervisor places the runtime in the new program, as in the first one.
 
-use super::{Call, Outcome, each_area, robust};
+use super::{Call, Outcome, each_area, robust, tracees};
 use crate::entry::{self, NOT_STARTED, RESTART};
 use crate::files::{self, OnExec};
 use crate::memory::Pins;
@@ -149,7 +149,7 @@ impl Call<'_> {
         // The new program inherits the ignored signals that this one sees.
         self.thread.member().signals().settle_for_exec();
         // The server would live on in the memory that the process leaves.
-        let paused = memory::serve::pause_for_exec();
+        let paused = (memory::serve::pause_for_exec(), tracees::rest());
         sys::exchange_mask(mask);
         // SAFETY: the program asks for it; what it names is pinned.
         let raw = unsafe { entry::call(self.number, &self.args, self.thread) };

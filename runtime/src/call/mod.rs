@@ -38,6 +38,7 @@ mod signal;
 mod stop;
 pub mod thread;
 mod trace;
+pub mod tracees;
 mod vsyscall;
 mod wait;
 

@@ -135,8 +135,16 @@ impl Stop {
         let stops = self.stops().filter(|_| self.event == 0)?;
         let mut found = None;
         for at in At::all(stops) {
-            let raised = Raise::of(self.peek(at.raised())?);
             let is_it = |it: &Raise| it.thread == self.tracee && it.signal == self.signal;
+            let asked = Raise::of(self.peek(at.asked())?);
+            if self.signal <= LAST_THAT_MERGES
+                && asked.is_some_and(|it| it.event == 0 && is_it(&it))
+            {
+                // Another one of its kind was faster.
+                self.poke(at.asked(), 0)?;
+                continue;
+            }
+            let raised = Raise::of(self.peek(at.raised())?);
             if let Some(raised) = raised.filter(is_it) {
                 self.poke(at.raised(), 0)?;
                 found = found.or(Some((at, raised)));
@@ -158,7 +166,8 @@ impl Stop {
         let mut info = Info::new(self.signal as i32, 0);
         let has_info = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64).is_some();
         let raised = if self.event == 0 { self.signal } else { nr::SIGSTOP };
-        let Some(at) = self.free_request(stops) else {
+        let asked = Raise { thread: self.tracee, signal: raised, event: self.event };
+        let Some(at) = self.place_of(asked, stops) else {
             // It stays where it is until its tracer lets it go on.
             INSIDE.store(true, Relaxed);
             return None;
@@ -173,7 +182,6 @@ impl Stop {
         // SAFETY: the structure is of whole words.
         let words: [u64; INFO_WORDS] = unsafe { core::mem::transmute(info) };
         let mut places = (at.info()..).step_by(WORD as usize).zip(words);
-        let asked = Raise { thread: self.tracee, signal: raised, event: self.event };
         let is_written = places.all(|(at, word)| self.poke(at, word).is_some())
             && self.poke(at.raised(), 0).is_some()
             && self.poke(at.asked(), asked.word()).is_some()
@@ -181,8 +189,14 @@ impl Stop {
         (is_written && self.ask(ptrace::PTRACE_CONT, 0, 0).is_some()).then_some(leaving)
     }
 
-    /// A place for one more signal: others may wait already, since each let the tracee go on.
-    fn free_request(self, stops: u64) -> Option<At> {
+    /// A place for one more signal: others may wait already, since each let the tracee go on. Signals of one kind that
+    /// wait at the same time come as one.
+    fn place_of(self, raise: Raise, stops: u64) -> Option<At> {
+        let merges = raise.event == 0 && raise.signal <= LAST_THAT_MERGES;
+        let is_same = |at: &At| self.peek(at.asked()) == Some(raise.word());
+        if let Some(same) = At::all(stops).find(|at| merges && is_same(at)) {
+            return Some(same);
+        }
         let is_unasked = |at: &At| self.peek(at.asked()) == Some(0);
         let is_free = |at: &At| is_unasked(at) && self.peek(at.raised()) == Some(0);
         At::all(stops).find(is_free).or_else(|| At::all(stops).find(is_unasked))
@@ -203,6 +217,24 @@ impl Stop {
         let [_, _, code, _, process, _, status, ..] = info;
         let status = if code == TRAPPED { status } else { 0 };
         (process != 0).then(|| Self::new(self.tracee, status))
+    }
+
+    /// Whether one more of its signal waits for the tracee alone.
+    fn waits(self) -> bool {
+        /// The structure that says which of the signals to copy: from the first one on, those of the thread, one.
+        fn nth(number: u64) -> [u64; 2] {
+            [number, 1 << 32]
+        }
+        let mut info = Info::new(0, 0);
+        let mut copy = |number| {
+            let which = nth(number);
+            let [from, to] = [which.as_ptr() as u64, (&raw mut info) as u64];
+            let args = [ptrace::PTRACE_PEEKSIGINFO.into(), self.tracee.into(), from, to];
+            // SAFETY: the structure and the place for one answer are ours.
+            let copied = unsafe { sys::call(nr::__NR_ptrace, args) };
+            (copied == Ok(1)).then_some(info.signal as u32)
+        };
+        (0..).map_while(&mut copy).any(|signal| signal == self.signal)
     }
 
     fn peek(self, address: u64) -> Option<u64> {
@@ -324,13 +356,26 @@ impl Leaving {
         let here = Stop { signal: nr::SIGSTOP, event: 0, ..self.stop };
         // SAFETY: a stop of a tracee, which only its tracer sees. `tgkill` would need its process.
         let _ = unsafe { sys::call(nr::__NR_tkill, [here.tracee.into(), here.signal.into()]) };
-        match self.next_stop(here, PATIENCE) {
+        let mut next = self.next_stop(here, PATIENCE);
+        if next != Next::Nothing && self.has_stopped_by_itself(here) {
+            // Ours still waits: it would stop the tracee after its tracer has let it go.
+            self.stop.report(nr::WNOHANG);
+            self.stop.ask(ptrace::PTRACE_CONT, 0, 0);
+            next = self.next_stop(here, PATIENCE);
+        }
+        match next {
             Next::Stopped => {
                 self.restore();
                 Settled::Stopped
             }
             _ => Settled::Changed,
         }
+    }
+
+    /// Whether the tracee has left its manager and stopped with the signal that it was to raise, when another was on its
+    /// way to stop it.
+    fn has_stopped_by_itself(&self, other: Stop) -> bool {
+        self.stop.report(nr::WNOWAIT | nr::WNOHANG) == Some(self.raised) && other.waits()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::passed::Vectors;
 use super::stop::{Settled, Stop};
-use super::{Call, Outcome};
+use super::{Call, Outcome, tracees};
 use crate::frame::Info;
 use crate::memory::outside::Other;
 use crate::memory::{self, Forced};
@@ -111,6 +111,7 @@ impl Call<'_> {
                 if let Some(other) = Other::of(tracee as u32) {
                     other.prepare(self.thread.member());
                 }
+                tracees::watch();
                 self.pass()
             }
             ptrace::PTRACE_GETSIGINFO => self.signal_of_stop(),
@@ -121,7 +122,9 @@ impl Call<'_> {
             }
             ptrace::PTRACE_TRACEME => {
                 memory::serve::add();
-                self.pass()
+                let traced = self.pass();
+                tracees::tell_tracer();
+                traced
             }
             _ => self.pass(),
         }
@@ -370,7 +373,12 @@ impl Call<'_> {
                     stop.take();
                 }
                 stop.go_on();
-            } else if self.leaves_stops() || stop.settle() == Settled::Stopped {
+            } else if self.leaves_stops() {
+                // Unless a look has let the tracee go on meanwhile.
+                if stop.is_there() {
+                    return Outcome::Raw(raw);
+                }
+            } else if stop.settle() == Settled::Stopped {
                 return Outcome::Raw(raw);
             }
         }
@@ -414,7 +422,7 @@ const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
     /// Whether the signal is for the tracee's runtime: a system call, a reclaim request, or a fault.
-    fn is_for_runtime(&self) -> bool {
+    pub(super) fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
         if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
@@ -435,15 +443,24 @@ impl Stop {
         }
     }
 
+    /// Whether the tracee still stands where it stopped.
+    fn is_there(&self) -> bool {
+        let mut info = Info::new(0, 0);
+        let args = self.request(ptrace::PTRACE_GETSIGINFO, (&raw mut info) as u64);
+        // SAFETY: the place for the answer is ours. A stopped job has no signal to tell of.
+        let told = unsafe { sys::call(nr::__NR_ptrace, args) };
+        told != Err(Errno::ESRCH)
+    }
+
     /// Takes the report of the stop, which a look has left.
-    fn take(&self) {
+    pub(super) fn take(&self) {
         let options = nr::WUNTRACED | nr::WNOHANG | nr::__WALL;
         let args = [self.tracee.into(), 0, options.into(), 0];
         // SAFETY: without a place for it, no status is written.
         let _ = unsafe { sys::call(nr::__NR_wait4, args) };
     }
 
-    fn go_on(&self) {
+    pub(super) fn go_on(&self) {
         let args = self.request(Resumed::request_for(self.tracee), self.signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };

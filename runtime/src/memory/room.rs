@@ -1,6 +1,7 @@
 //! Makes room when no frame is free: this process evicts, and asks others to.
 
 use super::{GATE, Manager, current, passive, serve};
+use crate::call::tracees;
 use crate::thread::Thread;
 use crate::{process, quiescence, supervisor, sys};
 use core::sync::atomic::AtomicU32;
@@ -72,6 +73,8 @@ pub enum Request {
     Server = 2,
     /// Nobody does any more.
     EndServer = 4,
+    /// Tracees may have stopped for their runtimes.
+    Tracees = 8,
 }
 
 /// The requests to obey.
@@ -104,6 +107,9 @@ fn obey(asked: u32) {
     }
     if is_asked(Request::Frames) {
         give_up();
+    }
+    if is_asked(Request::Tracees) {
+        tracees::look();
     }
 }
 
