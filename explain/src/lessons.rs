@@ -37,6 +37,7 @@ lessons! {
     "kernel-table",
     "swap",
     "swap-area",
+    "swap-off",
     "copy-on-write",
     "debugger",
     "nonlinear",

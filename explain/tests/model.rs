@@ -233,6 +233,34 @@ fn counts_are_those_of_the_states() {
 }
 
 #[test]
+fn what_is_told_as_spared_stays() {
+    let source =
+        "frames 64\nswap 16\nmmap A 2p rw private anon\nfill A 2p 7\nmadvise A 2p pageout\n";
+    let request =
+        Request { title: "paged out".into(), source: source.into(), ..Request::default() };
+    let pushed = record(&request).expect("it is told");
+    let last = pushed.steps.last().expect("a step");
+    assert!(last.sentence.contains("2 pages leave"), "{}", last.sentence);
+    let mut spared = 0;
+    let lessons = lessons::ALL.iter().map(|example| lesson(example, Arch::X86_64));
+    for told in lessons.chain([pushed]) {
+        for step in &told.steps {
+            for (at, action) in step.actions.iter().enumerate() {
+                if !action.text.ends_with("it is spared.") {
+                    continue;
+                }
+                spared += 1;
+                let mut later = step.actions[at + 1..].iter().filter(|a| a.frame == action.frame);
+                let next = later.find(|action| matches!(&*action.kind, "young" | "evict"));
+                let leaves = next.is_some_and(|next| next.kind == "evict");
+                assert!(!leaves, "{} {}: {}", told.title, step.id, action.text);
+            }
+        }
+    }
+    assert!(spared > 0);
+}
+
+#[test]
 fn a_process_that_lives_on_is_not_told_as_gone() {
     for example in lessons::ALL {
         let told = lesson(example, Arch::X86_64);

@@ -113,7 +113,7 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<24} {value}");
+        let _ = writeln!(text, "  {name:<28} {value}");
     };
     line("programs, forks", format!("{}, {}", counters.programs.value(), counters.forks.value()));
     line("peak resident", format!("{} of {}", about(peaks.resident), about(config.limit_bytes)));
@@ -127,7 +127,7 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
     let (takeovers, pages) = (counters.takeovers.value(), counters.taken_over.value());
     let taken = match takeovers + minor + major {
         0 => "nothing: the tree fitted its limit, so the kernel handled its faults".to_owned(),
-        _ => format!("{pages} pages of {takeovers} processes"),
+        _ => format!("{pages} pages of {}", counted(takeovers, "process", "processes")),
     };
     line("taken over from the host", taken);
     line("refused calls", counters.refused.value().to_string());
@@ -152,6 +152,10 @@ fn table(config: &Config, counters: &Counters, peaks: &Peaks) -> String {
         format!("{sum:.3?} (median {median:.1?}, p99 {p99:.1?}, max {longest:.1?})"),
     );
     format!("pagefault:\n{text}")
+}
+
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Pages brought ahead of need, and how many were used.

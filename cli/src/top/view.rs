@@ -122,7 +122,7 @@ fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
         let [left, right] =
             Layout::horizontal([Constraint::Percentage(55), Constraint::Fill(1)]).areas(area);
         let [memory, processes] = Layout::vertical([
-            Constraint::Length(5 + view.areas.len() as u16),
+            Constraint::Length(3 + view.areas.len() as u16),
             Constraint::Fill(1),
         ])
         .areas(right);
@@ -133,7 +133,7 @@ fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
     }
     let [above, middle, below] = Layout::vertical([
         Constraint::Length(CORRECTIONS.len() as u16 + 3),
-        Constraint::Length(4 + view.areas.len() as u16),
+        Constraint::Length(3 + view.areas.len() as u16),
         Constraint::Fill(1),
     ])
     .areas(area);

@@ -60,7 +60,7 @@ impl Trace {
 
     /// Adds an event.
     pub fn event(&mut self, member: &Member, event: &Happening) {
-        self.introduce(member);
+        self.introduce(member.pid, &member.name);
         let pid = member.pid;
         let name = event.kind.name();
         let time = self.micros(event.time);
@@ -107,9 +107,7 @@ impl Trace {
     /// Adds a sample of the counters.
     pub fn sample(&mut self, sample: &Sample, members: &Members) {
         for holding in &sample.processes {
-            if let Some(member) = members.named(holding.slot, holding.pid) {
-                self.introduce(member);
-            }
+            self.introduce(holding.pid, members.name(holding.slot, holding.pid));
             let swapped: u64 = holding.stored[..self.areas].iter().map(|n| u64::from(*n)).sum();
             let kib = |pages: u32| u64::from(pages) * PAGE_KIB;
             let values = [
@@ -138,10 +136,10 @@ impl Trace {
     }
 
     /// Names a process, if its name is new.
-    fn introduce(&mut self, member: &Member) {
-        if self.named.get(&member.pid) != Some(&member.name) {
-            self.named.insert(member.pid, member.name.clone());
-            self.name(member.pid, &member.name);
+    fn introduce(&mut self, pid: u32, name: &str) {
+        if self.named.get(&pid).is_none_or(|known| known != name) {
+            self.named.insert(pid, name.to_owned());
+            self.name(pid, name);
         }
     }
 

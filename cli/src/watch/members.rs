@@ -1,5 +1,6 @@
 //! The known processes of a tree: their names and mappings.
 
+use super::sample::Sample;
 use pagefault_control::Control;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// The minimum interval between two reads of a process's mappings.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 /// The minimum interval if an instruction is in no known mapping.
 const LOOK_FOR_CODE: Duration = Duration::from_millis(20);
 /// The most mappings kept for a process.
@@ -124,6 +125,8 @@ pub struct Members {
     all: Vec<Member>,
     /// By slot and process ID in the process's own namespace.
     known: HashMap<(u32, u32), usize>,
+    /// The names of processes without an event so far, by slot and process ID in our namespace.
+    quiet: HashMap<(u32, u32), String>,
 }
 
 impl Members {
@@ -161,8 +164,22 @@ impl Members {
         self.all.iter().rev().find(|member| member.slot == slot && member.pid == pid)
     }
 
-    /// Reads the mappings of living members again, if it is time.
-    pub fn look(&mut self, control: &Control) {
+    /// The name of the process in a slot, by its process ID in our namespace.
+    pub fn name(&self, slot: u32, pid: u32) -> &str {
+        let of_quiet = || self.quiet.get(&(slot, pid)).map(String::as_str);
+        self.named(slot, pid).map(|member| &*member.name).or_else(of_quiet).unwrap_or("?")
+    }
+
+    /// Reads the mappings of living members again, if it is time, and the names of the others in a sample.
+    pub fn look(&mut self, control: &Control, sample: &Sample) {
+        for held in &sample.processes {
+            if self.named(held.slot, held.pid).is_none()
+                && let Ok(name) = std::fs::read_to_string(format!("/proc/{}/comm", held.pid))
+            {
+                // Again each time: it may have executed another program.
+                name.trim_end().clone_into(self.quiet.entry((held.slot, held.pid)).or_default());
+            }
+        }
         let now = Instant::now();
         for member in self.all.iter_mut().filter(|member| !member.ended) {
             if member.next_look > now {

@@ -33,9 +33,13 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The interval at which slow rings are drained. The mappings of a program that ends sooner cannot be
-/// read, so its functions have no names.
-const PAUSE: Duration = Duration::from_millis(4);
+/// The interval at which slow rings are drained.
+const PAUSE: Duration = Duration::from_millis(16);
+/// The same while a program is new, or events come fast. The mappings of a program that ends sooner cannot be read,
+/// so its functions have no names.
+const SHORT_PAUSE: Duration = Duration::from_millis(4);
+/// How long a program is new.
+const NEW: Duration = Duration::from_millis(200);
 /// How often the counters are read.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// An incomplete record older than this belongs to a dead writer.
@@ -122,6 +126,9 @@ struct Watcher {
     readers: BTreeMap<u32, Reader>,
     /// The count of slots ever taken at the last reading.
     begun: u32,
+    /// The count of programs and forks at the last reading, and when it last grew.
+    started: u64,
+    newest: Instant,
     members: Members,
     trace: Option<chrome::Trace>,
     report: Option<Gathered>,
@@ -142,6 +149,8 @@ impl Watcher {
             begin,
             readers: BTreeMap::new(),
             begun: 0,
+            started: 0,
+            newest: Instant::now(),
             members: Members::default(),
             trace,
             report: outputs.report.map(|(path, file)| Gathered::begin(path, file, begin)),
@@ -164,11 +173,22 @@ impl Watcher {
             if last {
                 break;
             }
-            if drained < RECORDS / 8 {
-                std::thread::park_timeout(PAUSE);
+            if drained < RECORDS / 4 {
+                std::thread::park_timeout(self.pause(drained));
             }
         }
         self.end()
+    }
+
+    /// How long to wait before the rings are drained again, after so many events.
+    fn pause(&mut self, drained: usize) -> Duration {
+        let counters = &self.control.counters;
+        let started = counters.programs.value() + counters.forks.value();
+        if started != self.started {
+            (self.started, self.newest) = (started, Instant::now());
+        }
+        let is_soon = self.newest.elapsed() < NEW || drained > RECORDS / 8;
+        if is_soon { SHORT_PAUSE } else { PAUSE }
     }
 
     /// Drains the rings. Returns the number of events.
@@ -274,7 +294,7 @@ impl Watcher {
 
     fn sample(&mut self) {
         let sample = Sample::take(&self.control, now().saturating_sub(self.begin));
-        self.members.look(&self.control);
+        self.members.look(&self.control, &sample);
         if let Some(trace) = &mut self.trace {
             trace.sample(&sample, &self.members);
             trace.flush();

@@ -244,19 +244,69 @@ fn the_page_shows_what_the_statistics_say() {
     }
     let table = shown["table"].as_str().unwrap();
     assert!(table.contains("peak resident") && table.contains(&format!("{faults} (")), "{table}");
+    // All values begin in one column.
+    let column = table.lines().next().unwrap().rfind("  ").unwrap() + 2;
+    let begins =
+        |line: &str| line.get(column - 1..=column).is_some_and(|at| at.trim_start().len() == 1);
+    assert!(table.lines().all(begins), "{table}");
+}
+
+/// The data of a program's report.
+fn reported(scratch: &Scratch, program: &[&str]) -> Value {
+    let page = scratch.path("report.html");
+    let options = ["--memory", "16M", "--report", page.to_str().unwrap()];
+    let output = scratch.run(&options, program).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(&page).unwrap();
+    let (_, rest) = text.split_once("id=\"data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+/// Forks are events too, and each child is a process that a report knows.
+#[test]
+fn a_report_has_a_map_of_the_program_that_comes_after_hundreds() {
+    if !have("python3") {
+        return;
+    }
+    let scratch = Scratch::new("many-maps");
+    let program = "
+import os
+for _ in range(300):
+    child = os.fork()
+    if child == 0: os._exit(0)
+    os.waitpid(child, 0)
+x = [b'%d' % i * 500 for i in range(16000)]
+";
+    let data = reported(&scratch, &[python(), "-c", program]);
+    assert_eq!(number(&data, "/stats/forks"), 300);
+    let maps = data["maps"]["processes"].as_array().unwrap();
+    assert!(maps.iter().any(|map| !map["rows"].as_array().unwrap().is_empty()), "{maps:#?}");
+    let shown = data["time"]["processes"].as_array().unwrap();
+    assert!(shown.iter().all(|process| process["name"] != "?"), "{:#}", data["time"]["processes"]);
+}
+
+/// A stripped program still says where its functions begin.
+#[test]
+fn a_report_tells_the_functions_of_a_stripped_program_apart() {
+    if !have("strip") {
+        return;
+    }
+    let scratch = Scratch::new("stripped");
+    let Some(program) = compile(&scratch, "evicted") else { return };
+    assert!(Command::new("strip").arg(&program).status().unwrap().success());
+    let data = reported(&scratch, &[&program]);
+    let places = data["places"]["top"].as_array().unwrap();
+    let own: Vec<&Value> =
+        places.iter().filter(|place| place["file"].as_str() == Some(&program)).collect();
+    assert!(!own.is_empty(), "{:#}", data["places"]);
+    assert!(own.iter().all(|place| place["offset_of"] == "function"), "{own:#?}");
 }
 
 #[test]
 fn a_report_names_the_function_that_faults() {
     let scratch = Scratch::new("symbols");
     let Some(program) = compile(&scratch, "evicted") else { return };
-    let page = scratch.path("report.html");
-    let options = ["--memory", "16M", "--report", page.to_str().unwrap()];
-    let output = scratch.run(&options, &[&program]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = fs::read_to_string(&page).unwrap();
-    let (_, rest) = text.split_once("id=\"data\">").unwrap();
-    let data: Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
+    let data = reported(&scratch, &[&program]);
     let places = data["places"]["top"].as_array().unwrap();
     let named = places.iter().any(|place| {
         place["file"].as_str() == Some(&program) && place["function"].as_str().is_some()

@@ -43,8 +43,8 @@ function drawFigure(step) {
     const answers = asked(name);
     const question = box(name, "q", text);
     for (const answer of answers) {
-      question.append(" ", make("span", "a", answer.answer));
-      question.append(make("span", "v", answer.value));
+      question.append(" ", make("span", "a", unbroken(answer.answer)));
+      question.append(make("span", "v", unbroken(answer.value)));
     }
     const row = make("div", "ask", question);
     if (exit) {

@@ -66,6 +66,18 @@ function put(id, content) {
   article.querySelector(".body").replaceChildren(...(content === null ? [] : [content]));
 }
 
+// Without a decision and its results, the left column has room for the walk.
+function arrange() {
+  const columns = $("columns");
+  const [left, right] = columns.children;
+  const isAccess = ["figure", "actions", "counts"].every((id) => $(id).hidden);
+  if (isAccess === columns.classList.contains("is-access")) return;
+  columns.classList.toggle("is-access", isAccess);
+  const moved = ["walk", "entry", "spaces"].map($);
+  if (isAccess) left.append(...moved);
+  else right.prepend(...moved);
+}
+
 function pick(number) {
   pickedFrame = pickedFrame === number ? null : number;
   showPicked();
@@ -101,8 +113,7 @@ function go(index) {
   put("tlbs", drawTlbs(state));
   put("caches", drawCaches(state));
   put("queues", drawQueues(state));
-  const left = ["figure", "actions", "counts"].every((id) => $(id).hidden);
-  $("columns").classList.toggle("no-left", left);
+  arrange();
   if (!proseTouched) $("prose").open = at === 0;
   markScript(step);
   showPicked();
@@ -175,8 +186,8 @@ function start() {
   for (const [id, action] of Object.entries(buttons)) $(id).addEventListener("click", action);
   const keys = { ArrowLeft: "back", ArrowRight: "next", " ": "next", ArrowUp: "lineback", ArrowDown: "linenext", Home: "first", End: "last", j: "next", k: "back" };
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("summary, a")) return;
-    if (event.key === " " && event.target.closest("button")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === " " && event.target.closest("button, summary")) return;
     const name = keys[event.key];
     if (!name) return;
     event.preventDefault();
@@ -222,6 +233,11 @@ function check() {
       back.push(at);
     }
     if (back.length !== end || at !== 0) errors.push(`back from ${end} took ${back.length} steps`);
+    // Wherever the focus is.
+    for (const [place, key, wanted] of [[$("link"), "ArrowRight", 1], [$("prose").firstElementChild, "ArrowLeft", 0]]) {
+      place.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      if (at !== Math.min(wanted, steps.length - 1)) errors.push(`${key} does nothing on ${place.tagName}`);
+    }
     if (JSON.stringify(shown()) !== JSON.stringify(seen[0])) errors.push("the first step looks different on the way back");
   } catch (error) {
     errors.push(String(error.stack || error));

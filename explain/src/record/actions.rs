@@ -45,7 +45,29 @@ pub(super) fn describe<A: Architecture>(
         }
     }
     teller.lost_tables();
+    spared(&mut teller.actions);
     teller.actions
+}
+
+/// Whose accessed bits were cleared, and what followed: advice to page out takes such a page all the same.
+const USED: &str = "its accessed bits are cleared.";
+
+/// Says of the pages that were used and stay that they were spared.
+fn spared(actions: &mut [Action]) {
+    for at in 0..actions.len() {
+        let frame = actions[at].frame;
+        let next = actions[at + 1..]
+            .iter()
+            .find(|later| later.frame == frame && matches!(&*later.kind, "young" | "evict"));
+        let leaves = next.is_some_and(|later| later.kind == "evict");
+        let action = &mut actions[at];
+        if action.kind == "young"
+            && !leaves
+            && let Some(text) = action.text.strip_suffix(USED)
+        {
+            action.text = format!("{text}its accessed bits are cleared, and it is spared.");
+        }
+    }
 }
 
 /// An accessed bit that reclaim read and cleared.
@@ -219,12 +241,7 @@ impl<A: Architecture> Teller<'_, A> {
             None => places.join(", "),
         };
         let (text, spec) = match looks.iter().any(|look| look.was_set) {
-            true => (
-                format!(
-                    "{page} was used since the last check: its accessed bits are cleared, and it is spared."
-                ),
-                "F15",
-            ),
+            true => (format!("{page} was used since the last check: {USED}"), "F15"),
             false => (format!("{page} was not used since the last check: it may leave."), "F18"),
         };
         self.tell("young", text, spec, frame);

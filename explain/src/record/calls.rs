@@ -37,6 +37,7 @@ fn told(line: &Line, before: &State, after: &State) -> Told {
         Op::Munmap(range) => unmapped(who, range),
         Op::Mprotect(range, protection, _) => protected(who, range, *protection),
         Op::Mremap(mremap) => remapped(who, mremap),
+        Op::Madvise(range, Advice::PageOut) => pushed_out(who, range, before, after),
         Op::Madvise(range, advice) => {
             (advised(who, &range.address.to_string(), *advice), vec!["C16"])
         }
@@ -262,7 +263,7 @@ fn mapped_by_kernel(name: &str, length: u64) -> Told {
 
 fn swap_added(area: &SwapOn) -> Told {
     let text = format!(
-        "A swap area of {} pages is added. Its first page is the header; the others are slots, {}.",
+        "A swap area of {} pages is added. Its first page is the header, and its last is not used; the others are slots, {}.",
         area.pages,
         match area.bad.len() {
             0 => "all of them good".into(),
@@ -305,7 +306,7 @@ fn advised(who: &str, place: &str, advice: Advice) -> String {
         }
         Advice::Free => "its pages may be dropped until they are stored to again",
         Advice::Cold => "its pages leave before others",
-        Advice::PageOut => "its pages are pushed out now",
+        Advice::PageOut => "its pages leave memory, used or not",
         Advice::WillNeed => "its pages are brought in ahead of need",
         Advice::Remove => "a hole is made in the object",
         Advice::PopulateRead | Advice::PopulateWrite => "its pages are faulted in at once",
@@ -339,6 +340,16 @@ fn forked(who: &str, child: &str, after: &State) -> Told {
         ),
         vec!["E1", "E2", "E3"],
     )
+}
+
+fn pushed_out(who: &str, range: &Range, before: &State, after: &State) -> Told {
+    let left = match after.free.saturating_sub(before.free) {
+        0 => "no page leaves".to_owned(),
+        1 => "one page leaves".to_owned(),
+        freed => format!("{freed} pages leave"),
+    };
+    let text = format!("{who} advises pageout for {}: {left} memory, used or not.", range.address);
+    (text, vec!["C16", "F19", "F21"])
 }
 
 fn reclaimed(asked: u64, before: &State, after: &State) -> Told {

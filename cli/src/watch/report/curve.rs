@@ -11,8 +11,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// The most pages sampled at once.
-const MOST: usize = 1 << 15;
+/// The most pages sampled at once: a table that fits a processor's cache, and still some hundred pages for each
+/// bucket of a curve.
+const MOST: usize = 1 << 12;
 /// The number of buckets for each doubling of the distance.
 const CUT: u32 = 8;
 /// Enough buckets for distances up to 2^40.

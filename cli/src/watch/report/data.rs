@@ -3,7 +3,7 @@
 //! `docs/report.md` describes the fields.
 
 use super::heat::{self, Cell, Heat};
-use super::symbols::{self, Function};
+use super::symbols::{self, At, Function};
 use super::{Run, Watched};
 use crate::watch::members::{Member, Members};
 use crate::watch::sample::{COUNTED, Holding, Sample};
@@ -167,8 +167,8 @@ fn processes(samples: &[Sample], members: &Members, areas: usize) -> Value {
     let mut rows: Vec<Value> = shown
         .iter()
         .map(|who| {
-            let name = members.named(who.0, who.1).map_or("?", |member| &member.name);
-            row(name.to_owned(), who.1, &|other| other == *who)
+            let name = members.name(who.0, who.1).to_owned();
+            row(name, who.1, &|other| other == *who)
         })
         .collect();
     if by_size.len() > shown.len() {
@@ -228,8 +228,8 @@ fn hex(address: u64) -> String {
 /// The maps of the processes with the most traffic.
 fn maps(watched: &Watched) -> Value {
     let heat = &watched.gathered.heat;
-    let mut busiest: Vec<usize> = (0..heat.len()).filter(|index| heat[*index].events > 0).collect();
-    busiest.sort_by_key(|index| (std::cmp::Reverse(heat[*index].events), *index));
+    let mut busiest: Vec<usize> = heat.keys().copied().collect();
+    busiest.sort_by_key(|index| (std::cmp::Reverse(heat[index].events), *index));
     let width = seconds(watched.gathered.columns.width());
     let shown: Vec<Value> = busiest
         .iter()
@@ -240,22 +240,26 @@ fn maps(watched: &Watched) -> Value {
                 "name": member.name,
                 "pid": member.pid,
                 "column_seconds": width,
-                "rows": rows(&heat[*index], |block| managed(member, block)),
+                "rows": rows(&heat[index], |block| managed(member, block)),
             })
         })
         .collect();
-    json!({ "processes": shown, "left_out": busiest.len().saturating_sub(MAPS) })
+    json!({ "processes": shown, "left_out": busiest.len().saturating_sub(MAPS) + watched.gathered.unmapped })
 }
 
 /// The name of a block of managed memory. The block may also contain files and the like.
 fn managed(member: &Member, (from, to): (u64, u64)) -> String {
     /// How many pages without a mapping are skipped.
     const GAP: u64 = 16;
+    const NAMED: [&str; 3] = ["[heap]", "[stack", "[anon:"];
     let mut at = to - PAGE;
     let mut gap = 0;
     while at >= from && gap < GAP {
         at = match member.mapping(at) {
-            Some((_, mapping)) if mapping.name.starts_with('[') => return mapping.name.clone(),
+            // The kernel's own, such as [vdso], are not managed.
+            Some((_, mapping)) if NAMED.iter().any(|name| mapping.name.starts_with(name)) => {
+                return mapping.name.clone();
+            }
             Some((_, mapping)) if mapping.name.is_empty() => break,
             Some((start, _)) => start.saturating_sub(PAGE),
             None => {
@@ -286,7 +290,7 @@ fn rows(heat: &Heat, name: impl Fn((u64, u64)) -> String) -> Value {
             Some(row) if row.name == name && row.to == from && row.blocks < together => {
                 row.to = to;
                 row.blocks += 1;
-                heat::merge(&mut row.cells, &cells);
+                heat::merge(&mut row.cells, cells);
             }
             _ => rows.push(Row { from, to, name, blocks: 1, cells }),
         }
@@ -333,10 +337,16 @@ fn places(watched: &Watched) -> Value {
     let functions = symbols::by_function(watched.gathered.places.all());
     let total: u64 = functions.iter().map(|(_, cost)| cost.faults).sum();
     let row = |(function, cost): &(Function, super::places::Cost)| {
+        let (of, offset) = match function.at {
+            None => (None, None),
+            Some(At::Function(offset)) => (Some("function"), Some(offset)),
+            Some(At::Instruction(offset)) => (Some("instruction"), Some(offset)),
+        };
         json!({
             "function": function.name,
             "file": function.file.as_ref().map(|file| file.to_string_lossy()),
-            "offset": function.offset.map(hex),
+            "offset": offset.map(hex),
+            "offset_of": of,
             "faults": cost.faults,
             "seconds": seconds(cost.time),
         })

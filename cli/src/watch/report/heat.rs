@@ -64,8 +64,7 @@ impl Columns {
 
 /// The map of one process.
 ///
-/// Nearly all events belong to the newest column. It is kept apart as a dense row of cells, so that
-/// counting an event touches little memory.
+/// Nearly all events belong to the newest column. It is kept apart, so that counting an event touches little memory.
 pub struct Heat {
     /// The size of a block, as a power of two.
     shift: u32,
@@ -76,10 +75,11 @@ pub struct Heat {
     /// The newest column, with a cell for each block.
     column: usize,
     newest: Vec<Cell>,
-    /// The older columns of each block.
+    /// The older columns: empty without events, and short where blocks appeared later.
     before: Vec<Vec<Cell>>,
-    /// The number of events.
+    /// The number of events, and of those in older columns.
     pub events: u64,
+    events_before: u64,
 }
 
 impl Default for Heat {
@@ -92,28 +92,40 @@ impl Default for Heat {
             newest: Vec::new(),
             before: Vec::new(),
             events: 0,
+            events_before: 0,
+        }
+    }
+}
+
+impl Cell {
+    /// One event, if pages come or go by it.
+    fn of(kind: Kind) -> Option<Self> {
+        let cell = Self::default();
+        match kind {
+            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => Some(Self { fresh: 1, ..cell }),
+            Kind::SwapIn | Kind::ReadAhead => Some(Self { back: 1, ..cell }),
+            Kind::Evicted => Some(Self { out: 1, ..cell }),
+            _ => None,
         }
     }
 }
 
 impl Heat {
+    /// Whether a map shows events of this kind.
+    pub fn shows(kind: Kind) -> bool {
+        Cell::of(kind).is_some()
+    }
+
     /// Notes an event.
     pub fn add(&mut self, kind: Kind, page: u64, column: usize) {
-        let cell = match kind {
-            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => {
-                Cell { fresh: 1, ..Cell::default() }
-            }
-            Kind::SwapIn | Kind::ReadAhead => Cell { back: 1, ..Cell::default() },
-            Kind::Evicted => Cell { out: 1, ..Cell::default() },
-            _ => return,
-        };
-        self.events += 1;
+        let Some(cell) = Cell::of(kind) else { return };
         // Events of several threads are slightly out of order.
         if column > self.column {
             self.begin(column);
         }
         let row = self.row(page >> self.shift);
         self.newest[row].add(cell);
+        self.events += 1;
         if self.numbers.len() > MOST_BLOCKS {
             self.coarsen();
         }
@@ -130,7 +142,6 @@ impl Heat {
         let row = self.numbers.iter().position(|known| *known == number).unwrap_or_else(|| {
             self.numbers.push(number);
             self.newest.push(Cell::default());
-            self.before.push(Vec::new());
             self.numbers.len() - 1
         });
         self.found[hint] = row as u32;
@@ -139,10 +150,13 @@ impl Heat {
 
     /// Begins a column.
     fn begin(&mut self, column: usize) {
-        for (newest, before) in self.newest.iter_mut().zip(&mut self.before) {
-            if *newest != Cell::default() {
-                put(before, self.column, std::mem::take(newest));
+        if self.events > self.events_before {
+            if self.before.len() <= self.column {
+                self.before.resize_with(self.column + 1, Vec::new);
             }
+            let empty = vec![Cell::default(); self.newest.len()];
+            merge(&mut self.before[self.column], std::mem::replace(&mut self.newest, empty));
+            self.events_before = self.events;
         }
         self.column = column;
     }
@@ -150,8 +164,10 @@ impl Heat {
     /// Merges pairs of columns.
     pub fn widen(&mut self) {
         self.begin(self.column);
-        for row in &mut self.before {
-            *row = row.chunks(2).map(sum).collect();
+        let mut columns = std::mem::take(&mut self.before).into_iter();
+        while let Some(mut column) = columns.next() {
+            merge(&mut column, columns.next().unwrap_or_default());
+            self.before.push(column);
         }
         self.column /= 2;
     }
@@ -160,12 +176,13 @@ impl Heat {
     fn coarsen(&mut self) {
         self.begin(self.column);
         self.shift += 1;
-        let numbers = std::mem::take(&mut self.numbers);
-        let rows = std::mem::take(&mut self.before);
         self.newest.clear();
-        for (number, cells) in numbers.into_iter().zip(rows) {
-            let row = self.row(number / 2);
-            merge(&mut self.before[row], &cells);
+        let numbers = std::mem::take(&mut self.numbers);
+        let rows: Vec<usize> = numbers.into_iter().map(|number| self.row(number / 2)).collect();
+        for column in &mut self.before {
+            let mut coarse = vec![Cell::default(); self.newest.len()];
+            column.iter().zip(&rows).for_each(|(cell, row)| coarse[*row].add(*cell));
+            *column = coarse;
         }
     }
 
@@ -174,40 +191,47 @@ impl Heat {
         let mut rows: Vec<usize> = (0..self.numbers.len()).collect();
         rows.sort_unstable_by_key(|row| self.numbers[*row]);
         rows.into_iter().map(|row| {
-            let (number, mut cells) = (self.numbers[row], self.before[row].clone());
-            if self.newest[row] != Cell::default() {
-                put(&mut cells, self.column, self.newest[row]);
-            }
-            (number << self.shift, (number + 1) << self.shift, cells)
+            let number = self.numbers[row];
+            (number << self.shift, (number + 1) << self.shift, self.columns(row))
         })
     }
-}
 
-/// Adds a cell to a column of a row.
-fn put(row: &mut Vec<Cell>, column: usize, cell: Cell) {
-    if row.len() <= column {
-        row.resize(column + 1, Cell::default());
+    /// The columns of a block, up to the last with an event.
+    fn columns(&self, row: usize) -> Vec<Cell> {
+        let of = |column: &Vec<Cell>| column.get(row).copied().unwrap_or_default();
+        let mut cells: Vec<Cell> = self.before.iter().map(of).collect();
+        if self.newest[row] != Cell::default() {
+            let reached = cells.len().max(self.column + 1);
+            cells.resize(reached, Cell::default());
+            cells[self.column].add(self.newest[row]);
+        }
+        let last = cells.iter().rposition(|cell| *cell != Cell::default());
+        cells.truncate(last.map_or(0, |last| last + 1));
+        cells
     }
-    row[column].add(cell);
 }
 
-fn sum(cells: &[Cell]) -> Cell {
-    let mut all = Cell::default();
-    cells.iter().for_each(|cell| all.add(*cell));
-    all
-}
-
-/// Adds a row to another.
-pub fn merge(to: &mut Vec<Cell>, from: &[Cell]) {
+/// Adds cells to others, place by place.
+pub fn merge(to: &mut Vec<Cell>, from: Vec<Cell>) {
+    if to.is_empty() {
+        *to = from;
+        return;
+    }
     if to.len() < from.len() {
         to.resize(from.len(), Cell::default());
     }
-    to.iter_mut().zip(from).for_each(|(to, from)| to.add(*from));
+    to.iter_mut().zip(from).for_each(|(to, from)| to.add(from));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sum(cells: &[Cell]) -> Cell {
+        let mut all = Cell::default();
+        cells.iter().for_each(|cell| all.add(*cell));
+        all
+    }
 
     fn all(heat: &Heat) -> Cell {
         let rows = heat.blocks().map(|(_, _, row)| sum(&row));
@@ -231,6 +255,28 @@ mod tests {
         assert!(heat.blocks().all(|(start, end, row)| start < end && row.len() <= MOST_COLUMNS));
         // A minute in at most 160 columns of 20 ms times a power of two.
         assert_eq!(columns.width(), 640_000_000);
+    }
+
+    #[test]
+    fn an_event_stays_in_its_column_and_its_block() {
+        let mut heat = Heat::default();
+        heat.add(Kind::Anonymous, 0x1_0000, 0);
+        heat.add(Kind::Evicted, 0x2_0000, 3);
+        // Late by a thread's delay.
+        heat.add(Kind::Evicted, 0x1_0000, 2);
+        heat.add(Kind::SwapIn, 0x1_0000, 5);
+        let cell = |fresh, back, out| Cell { fresh, back, out };
+        let rows = |heat: &Heat| heat.blocks().map(|(.., row)| row).collect::<Vec<_>>();
+        let none = Cell::default();
+        let first = vec![cell(1, 0, 0), none, none, cell(0, 0, 1), none, cell(0, 1, 0)];
+        assert_eq!(rows(&heat), [first, vec![none, none, none, cell(0, 0, 1)]]);
+        heat.widen();
+        let first = vec![cell(1, 0, 0), cell(0, 0, 1), cell(0, 1, 0)];
+        assert_eq!(rows(&heat), [first, vec![none, cell(0, 0, 1)]]);
+        heat.coarsen();
+        heat.add(Kind::SwapIn, 0x3_0000, 2);
+        let joined = vec![none, cell(0, 0, 1), cell(0, 1, 0)];
+        assert_eq!(rows(&heat), [vec![cell(1, 0, 0), cell(0, 0, 1), cell(0, 1, 0)], joined]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use latency::Latency;
 use pagefault_control::{Happening, Kind};
 use places::Places;
 use series::Series;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -48,7 +49,9 @@ pub struct Gathered {
     series: Series,
     columns: Columns,
     /// By member number.
-    heat: Vec<Heat>,
+    heat: BTreeMap<usize, Heat>,
+    /// The maps that gave way to others.
+    unmapped: usize,
     latency: Latency,
     places: Places,
     curve: Curve,
@@ -92,7 +95,8 @@ impl Gathered {
             date: SystemTime::now(),
             series: Series::default(),
             columns: Columns::new(),
-            heat: Vec::new(),
+            heat: BTreeMap::new(),
+            unmapped: 0,
             latency: Latency::default(),
             places: Places::default(),
             curve: Curve::default(),
@@ -128,17 +132,26 @@ impl Gathered {
     }
 
     fn count_on_map(&mut self, index: usize, event: &Happening) {
-        if index >= MOST_MAPS || event.page == 0 {
+        if event.page == 0 || !Heat::shows(event.kind) {
             return;
-        }
-        if self.heat.len() <= index {
-            self.heat.resize_with(index + 1, Heat::default);
         }
         let (column, doubled) = self.columns.find(event.time.saturating_sub(self.begin));
         for _ in 0..doubled {
-            self.heat.iter_mut().for_each(Heat::widen);
+            self.heat.values_mut().for_each(Heat::widen);
         }
-        self.heat[index].add(event.kind, event.page, column);
+        if self.heat.len() == MOST_MAPS && !self.heat.contains_key(&index) {
+            self.give_way();
+        }
+        self.heat.entry(index).or_default().add(event.kind, event.page, column);
+    }
+
+    /// Drops the map with the fewest events.
+    fn give_way(&mut self) {
+        let least = self.heat.iter().min_by_key(|(index, heat)| (heat.events, **index));
+        if let Some(index) = least.map(|(index, _)| *index) {
+            self.heat.remove(&index);
+            self.unmapped += 1;
+        }
     }
 
     /// Keeps a sample of the counters.

@@ -12,8 +12,8 @@ const MOST: usize = 1 << 18;
 pub enum Place {
     /// In a mapped file, at an offset.
     File(PathBuf, u64),
-    /// In memory of no file: generated code, or an unknown mapping.
-    Memory(u64),
+    /// In memory of no file: generated code of a process, or an unknown mapping.
+    Memory(u32, u64),
 }
 
 /// The faults of a place.
@@ -55,13 +55,11 @@ impl Places {
             // Entries of ended processes go too; living processes find their places again.
             self.by_ip.clear();
         }
-        let place = match seen.mapping_of_code(ip) {
-            Some((start, mapping)) => match mapping.file() {
-                Some(file) => Place::File(file, ip - start + mapping.offset),
-                None => Place::Memory(ip),
-            },
-            None => Place::Memory(ip),
-        };
+        let mapping = seen.mapping_of_code(ip);
+        let in_file = mapping.and_then(|(start, mapping)| {
+            Some(Place::File(mapping.file()?, ip - start + mapping.offset))
+        });
+        let place = in_file.unwrap_or(Place::Memory(seen.pid, ip));
         let index = match self.by_place.get(&place) {
             Some(index) => *index,
             None if self.costs.len() >= MOST => return None,

@@ -18,9 +18,9 @@ function chart(into, options, data) {
       { ...axis, ...(options.xLabel ? { space: 90, incrs: POWERS } : {}), values: (_, ticks) => ticks.map(options.xLabel || ((tick) => `${tick} s`)) },
       { ...axis, ...(options.binary ? { incrs: POWERS } : {}), size: 72, values: (_, ticks) => ticks.map(options.label) },
     ],
-    series: [{ label: options.xName || "at", value: (_, value) => (value === null ? "–" : (options.xLabel || ((tick) => `${digits(tick)} s`))(value)) },
+    series: [{ label: options.xName || "at", value: (_, value) => (value === null ? "" : (options.xLabel || ((tick) => `${digits(tick)} s`))(value)) },
       ...options.series.map((series) => ({
-        width: 1.5, points: { show: false }, value: (_, value) => (value === null ? "–" : options.label(value)), ...series,
+        width: 1.5, points: { show: false }, value: (_, value) => (value === null ? "" : options.label(value)), ...series,
       }))],
     bands: options.bands,
     hooks: options.hooks,
@@ -56,7 +56,7 @@ function drawMemory(data) {
   const names = ["resident", ...data.time.areas.map((area) => `in ${area.name}`)];
   const parts = [resident, ...areas];
   const shades = ["p0", "p4", "p1", "p3", "p5", "p6", "p2", "p7", "p7"];
-  const series = names.map((name, index) => ({ label: name, ...fill(shades[index]), value: (_, __, ___, at) => (at === null || at === undefined ? "–" : bytes(parts[index][at])) })).reverse();
+  const series = names.map((name, index) => ({ label: name, ...fill(shades[index]), value: (_, __, ___, at) => (at === null || at === undefined ? "" : bytes(parts[index][at])) })).reverse();
   const limit = seconds.map(() => data.limit_bytes);
   chart(body("memory"), { sync: "time", label: bytes, binary: true, series: [...series, { label: "limit", stroke: colour("soft"), dash: [4, 4], width: 1 }] },
     [seconds, ...stacked(parts), limit]);

@@ -93,6 +93,12 @@ function drawDecision(data) {
   const rows = CORRECTIONS.map(([name, title, why]) => ({ name, title, why, count: faults[name], seconds: extra[name].seconds }))
     .concat([{ name: "refill", title: TITLES.refill, why: "the entry was there, the host's page was not", count: extra.refill.faults, seconds: extra.refill.seconds }]);
   const total = rows.reduce((sum, row) => sum + row.count, 0);
+  if (total) drawFlow(rows, total);
+  sayDecision(data, rows, total);
+}
+
+// The figure: a stem of all faults, and a branch as wide as its count for each correction.
+function drawFlow(rows, total) {
   const narrow = window.innerWidth < 700;
   const width = narrow ? 480 : 1000;
   const rowHeight = 40, room = 150;
@@ -130,11 +136,15 @@ function drawDecision(data) {
     svg.append(draw("text", { x: width - 4, y: middle - 1, "text-anchor": "end", class: "soft" }, row.count ? time(row.seconds * 1e9) : ""));
   });
   body("decision").append(svg);
+}
+
+function sayDecision(data, rows, total) {
+  const { faults } = data.stats;
   const most = rows.reduce((best, row) => (row.count > best.count ? row : best));
   const calls = data.decision.reduce((sum, row) => sum + row.in_calls, 0);
   const parts = [];
   const { takeovers, taken_over_pages: taken } = data.stats;
-  if (!takeovers && !total) parts.push("The tree fitted its limit, so the kernel answered its faults by itself; they are not counted.");
+  if (!takeovers && !total) return say("decision", "The program fitted its limit, so the kernel answered its faults by itself; they are not counted. A report has more to say under a limit that the program does not fit.");
   if (takeovers) {
     const first = data.takeovers[0];
     const stop = data.takeovers.reduce((most, row) => Math.max(most, row.took), 0);

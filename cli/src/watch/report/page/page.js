@@ -6,7 +6,8 @@ function drawHead(data) {
   $("about").textContent = `${began.toLocaleString()} · ${digits(data.seconds)} s · limit ${bytes(data.limit_bytes)} · ${data.ended}`;
   if (data.events_lost) {
     $("lost").hidden = false;
-    $("lost").textContent = `${count(data.events_lost)} events came faster than they could be read. They are missing from latency, map, places and curve, which count single events. The statistics, the figure's counts and the charts over time are complete.`;
+    const one = data.events_lost === 1;
+    $("lost").textContent = `${count(data.events_lost)} ${one ? "event" : "events"} came faster than they could be read, and ${one ? "is" : "are"} missing from latency, map, places and curve, which count single events. The statistics, the figure's counts and the charts over time are complete.`;
   }
   const { stats } = data;
   const faults = stats.faults.minor + stats.faults.major;
@@ -31,6 +32,7 @@ function drawHead(data) {
 function drawLatency(data) {
   const { by_correction: rows, worst } = data.latency;
   const all = data.stats.fault_time_ns;
+  if (!all.count) return say("latency", "No fault was timed.");
   say("latency", `Half of all faults took no more than ${time(all.median)}, 99 of a hundred no more than ${time(all.p99)}, and the longest ${time(all.max)}.`);
   const line = (row) => [[dot(row.correction), TITLES[row.correction]], count(row.count), time(row.ns.median), time(row.ns.p99), time(row.ns.max), time(row.ns.sum)];
   if (rows.length) {
@@ -47,18 +49,21 @@ function drawLatency(data) {
 function drawPlaces(data) {
   const { all_faults: all, in_calls: calls, top } = data.places;
   if (!top.length) return say("places", "No fault of the program's own was seen.");
-  const name = (place) => place.function || place.offset || "?";
   const file = (place) => (place.file ? place.file.replace(/^.*\//, "") : "memory of no file");
-  say("places", `${percent(top[0].faults, all)} of the faults are in `, make("code", "", name(top[0])), ` (${file(top[0])}).`);
+  const nameless = (place) => (place.offset_of === "function" ? `${file(place)}: function at ${place.offset}` : `${file(place)} + ${place.offset}`);
+  const name = (place) => place.function || nameless(place);
+  say("places", `${percent(top[0].faults, all)} of the faults are in `, make("code", "", name(top[0])), ".");
   const most = top[0].faults;
   const line = (place) => {
     const bar = make("span", "bar");
     bar.style.width = `${Math.max(1, (100 * place.faults) / most)}%`;
-    const shown = place.function ? name(place) : `${file(place)} + ${name(place)}`;
-    return [[make("code", "", shown), make("small", "", place.file || file(place)), bar], count(place.faults), percent(place.faults, all), time(place.seconds * 1e9)];
+    const shown = make("code", "", name(place));
+    shown.title = name(place);
+    return [[shown, make("small", "", place.file || file(place)), bar], count(place.faults), percent(place.faults, all), time(place.seconds * 1e9)];
   };
   body("places").append(table([{ text: "function" }, { text: "faults", n: true }, { text: "of all", n: true }, { text: "time", n: true }], top.map(line)));
-  const notes = ["A place is a function if its file has a symbol for it (unstripped, or exported), else an offset in the file."];
+  const notes = ["A function has a name if its file has symbols: an unstripped program, an exported function, a debug file. Without symbols, the offset is where the function begins in its file, or that of the instruction (+)."];
+  if (top.some((place) => !place.file && !place.function)) notes.push("Memory of no file is mostly generated code: it has names if its compiler writes /tmp/perf-PID.map (node --perf-basic-prof, java -XX:+DumpPerfMapAtExit, python -X perf).");
   if (calls) notes.push(`${count(calls)} more pages were brought for system calls.`);
   body("places").append(make("p", "note", notes.join(" ")));
 }
@@ -66,7 +71,7 @@ function drawPlaces(data) {
 function drawAhead(data) {
   const { from_swap: swap, fresh } = data.ahead;
   if (!swap.brought && !fresh.brought) return say("ahead", "No page was brought ahead: no run of faults proved itself.");
-  say("ahead", `${count(data.stats.read_ahead)} pages were read back ahead of need, and ${count(data.stats.populated_ahead)} fresh pages were given ahead of need. Each one that was touched saved a fault.`);
+  say("ahead", `Ahead of need, ${count(data.stats.read_ahead)} pages were read back and ${count(data.stats.populated_ahead)} fresh pages were given. Each one that was touched saved a fault.`);
   const line = (title, { brought, used, unused }) => [title, count(brought), [count(used), make("small", "", percent(used, brought))], [count(unused), make("small", "", percent(unused, brought))], count(brought - used - unused)];
   body("ahead").append(table([{ text: "" }, { text: "brought", n: true }, { text: "used", n: true }, { text: "wasted", n: true }, { text: "unknown", n: true }],
     [line("from swap", swap), line("fresh", fresh)]));
