@@ -22,56 +22,79 @@ const CHOICES: u64 = 1 << 25;
 /// How many further addresses to try before the host may choose.
 const TRIES: usize = 64;
 
-/// The next address; 0 if the host chooses.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// The process's.
+static APART: Apart = Apart::new();
 
-/// The first address that was given; 0 before there is one.
-static FIRST: AtomicU64 = AtomicU64::new(0);
+/// Where mappings of ours are.
+struct Apart {
+    /// The next address; 0 if the host chooses.
+    next: AtomicU64,
+    /// The first address that was given; 0 before there is one.
+    first: AtomicU64,
+}
 
 /// Puts future mappings apart from the program's. `secret`, an address that was chosen at random,
 /// makes theirs unguessable.
 pub fn begin(secret: u64) {
-    const PAGE: u64 = 4096;
-    let first = START + secret / PAGE % CHOICES * PAGE;
-    FIRST.store(first, Relaxed);
-    NEXT.store(first, Relaxed);
+    APART.begin(secret);
 }
 
 /// Makes a mapping of `len` bytes with `map`. Its argument is the mapping's address
 /// (`MAP_FIXED_NOREPLACE`: it fails with `EXIST` if the range is taken), or `None` for any address.
 pub fn map<T>(len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result<T, Errno> {
-    for _ in 0..TRIES {
-        let Some(address) = take(len) else { break };
-        match map(Some(address)) {
-            Err(Errno::EXIST) => {}
-            made => return made,
-        }
-    }
-    map(None)
+    APART.map(len, map)
 }
 
 /// Whether a range contains addresses of our mappings.
 pub fn overlaps(start: u64, len: u64) -> bool {
-    let first = FIRST.load(Relaxed);
-    let end = match NEXT.load(Relaxed) {
-        next if next >= first => next,
-        _ => END,
-    };
-    first != 0 && start < end && first < start.saturating_add(len)
+    APART.overlaps(start, len)
 }
 
-/// The address for a mapping; `None` if the host chooses.
-fn take(len: u64) -> Option<u64> {
-    let end = |next: u64| {
-        let start = match next {
-            0 => return None,
-            next if next.checked_add(len)? <= END => next,
-            _ => START,
+impl Apart {
+    const fn new() -> Self {
+        Self { next: AtomicU64::new(0), first: AtomicU64::new(0) }
+    }
+
+    fn begin(&self, secret: u64) {
+        const PAGE: u64 = 4096;
+        let first = START + secret / PAGE % CHOICES * PAGE;
+        self.first.store(first, Relaxed);
+        self.next.store(first, Relaxed);
+    }
+
+    fn map<T>(&self, len: u64, map: impl Fn(Option<u64>) -> Result<T, Errno>) -> Result<T, Errno> {
+        for _ in 0..TRIES {
+            let Some(address) = self.take(len) else { break };
+            match map(Some(address)) {
+                Err(Errno::EXIST) => {}
+                made => return made,
+            }
+        }
+        map(None)
+    }
+
+    fn overlaps(&self, start: u64, len: u64) -> bool {
+        let first = self.first.load(Relaxed);
+        let end = match self.next.load(Relaxed) {
+            next if next >= first => next,
+            _ => END,
         };
-        start.checked_add(len.checked_next_multiple_of(4096)?).filter(|end| *end <= END)
-    };
-    let before = NEXT.fetch_update(Relaxed, Relaxed, end).ok()?;
-    Some(end(before)? - len.next_multiple_of(4096))
+        first != 0 && start < end && first < start.saturating_add(len)
+    }
+
+    /// The address for a mapping; `None` if the host chooses.
+    fn take(&self, len: u64) -> Option<u64> {
+        let end = |next: u64| {
+            let start = match next {
+                0 => return None,
+                next if next.checked_add(len)? <= END => next,
+                _ => START,
+            };
+            start.checked_add(len.checked_next_multiple_of(4096)?).filter(|end| *end <= END)
+        };
+        let before = self.next.fetch_update(Relaxed, Relaxed, end).ok()?;
+        Some(end(before)? - len.next_multiple_of(4096))
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +104,11 @@ mod tests {
 
     #[test]
     fn mappings_lie_side_by_side_and_leave_what_is_there() {
-        begin(0x5555_1234_5000);
+        // Of its own: other tests map meanwhile.
+        let apart = Apart::new();
+        assert_eq!(apart.map(4096, Ok), Ok(None));
+        assert!(!apart.overlaps(0, u64::MAX));
+        apart.begin(0x5555_1234_5000);
         let taken = Cell::new(None);
         let place = |address: Option<u64>| {
             let address = address.unwrap();
@@ -92,15 +119,18 @@ mod tests {
             }
             Ok(address)
         };
-        let first = map(5000, place).unwrap();
+        let first = apart.map(5000, place).unwrap();
         assert!(first > taken.get().unwrap() && (START..END).contains(&first));
-        assert_eq!(map(4096, place), Ok(first + 8192));
-        assert!(overlaps(first + 8192, 1) && overlaps(first - 4096, 8192) && overlaps(0, u64::MAX));
-        assert!(!overlaps(first + 12288, u64::MAX) && !overlaps(0, taken.get().unwrap()));
+        assert_eq!(apart.map(4096, place), Ok(first + 8192));
+        assert!(
+            apart.overlaps(first + 8192, 1)
+                && apart.overlaps(first - 4096, 8192)
+                && apart.overlaps(0, u64::MAX)
+        );
+        assert!(
+            !apart.overlaps(first + 12288, u64::MAX) && !apart.overlaps(0, taken.get().unwrap())
+        );
         // The host chooses the place of a mapping that does not fit there.
-        assert_eq!(map(1 << 47, Ok), Ok(None));
-        NEXT.store(0, Relaxed);
-        FIRST.store(0, Relaxed);
-        assert_eq!(map(4096, Ok), Ok(None));
+        assert_eq!(apart.map(1 << 47, Ok), Ok(None));
     }
 }
