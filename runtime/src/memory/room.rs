@@ -41,8 +41,8 @@ impl Room {
                 process::stop(format_args!("out of memory: {shortage}"));
             }
             process::stop(format_args!(
-                "out of memory: all of --memory is in use and the swap areas are full; give more of \
-                 either (now {})",
+                "out of memory: all of --memory is in use and no page can leave: the swap areas are full, or \
+                 calls and locks hold the pages; give more --memory or swap (now {})",
                 manager.swap
             ));
         }
