@@ -27,8 +27,8 @@ pub(crate) struct Passes {
     refills: AtomicU32,
 }
 
-/// The most refills of standby between two passes that evict: twice what a pass needs where most pages are
-/// used again.
+/// The most refills of standby between two passes that evict. A program most of whose pages are used again, such as
+/// a hash of perl's that nearly fits, takes one for two passes.
 const REFILLS: u32 = 4;
 
 impl Passes {
