@@ -6,7 +6,7 @@ use super::{Story, Watched, words};
 use crate::model::{self, Action, Phase, State, Tlb};
 use pagefault::entry::{Oops, Signal, Verdict};
 use pagefault::machine::{Entry, Frame, Mode, PAGE_SIZE, PageFault};
-use pagefault::{Correction, Mm, VmaFlags};
+use pagefault::{Correction, Mm, VmaFlags, Watermarks};
 use pagefault_sim::Architecture;
 use std::sync::Arc;
 
@@ -360,6 +360,26 @@ pub(super) fn why_no_flush(facts: &Facts, outcome: &Outcome, actions: &[Action])
 impl<A: Architecture> Story<A> {
     fn sim_zero(&self) -> Option<u32> {
         pagefault::machine::Machine::zero_frame(&self.sim).map(|frame| frame.0)
+    }
+}
+
+/// The background thread has run.
+pub(super) fn background(marks: Watermarks, free: u32, freed: usize) -> String {
+    let found = match free {
+        0 => "No frame is".to_owned(),
+        1 => "1 frame is".to_owned(),
+        n => format!("{n} frames are"),
+    };
+    let woken = format!(
+        "{found} free, fewer than the low watermark, {}: the background thread was woken, and gets the CPU now.",
+        marks.low
+    );
+    match freed {
+        0 => format!("{woken} It finds no page that may leave, and sleeps."),
+        _ => format!(
+            "{woken} It evicts batches until the high watermark, {}, is reached: {freed} pages leave, and it sleeps.",
+            marks.high
+        ),
     }
 }
 
