@@ -34,6 +34,16 @@ pub(super) struct Sizes {
 /// The new address, and what is mapped there beyond the old length.
 pub(super) type Remapped = Result<(VirtAddr, Option<Range<VirtAddr>>), RemapError>;
 
+/// Whether a region is of memory that was never stored to.
+fn is_untouched<M: Machine>(vma: &Vma<M>) -> bool {
+    vma.file.is_none() && vma.written_family().is_none() && vma.ancestors.is_empty()
+}
+
+/// Whether a range begins or ends where a region ends or begins.
+fn touches<M: Machine>(vma: &Vma<M>, range: &Range<VirtAddr>) -> bool {
+    range.end == vma.start || range.start == vma.end
+}
+
 impl<M: Machine> Exclusive<'_, M> {
     /// Moves the first `sizes.old` bytes from `address`, as a mapping of `sizes.new` bytes.
     ///
@@ -126,7 +136,12 @@ impl<M: Machine> Exclusive<'_, M> {
         // In the order of their numbers, in which a truncation visits regions: it finds pages that
         // have left the old place at the new one.
         let old = Arc::new(vma.part(mm.manager.vma_id(), from.clone()));
-        let new = Arc::new(self.copy_at(vma, from.start, to.start, to.end - to.start));
+        let mut new = self.copy_at(vma, from.start, to.start, to.end - to.start);
+        if old_place == OldPlace::Kept && is_untouched(vma) && touches(vma, to) {
+            // Linux joins the two before it takes the locks off the old place.
+            new.flags.remove(VmaFlags::LOCKS);
+        }
+        let new = Arc::new(new);
         let rest = remainders(vma, from, || mm.manager.vma_id());
         note_move();
         let begin = Edit { out: vec![vma.clone()], into: rest.clone() };
@@ -189,7 +204,7 @@ impl<M: Machine> Exclusive<'_, M> {
         length: u64,
     ) -> Vma<M> {
         let mut copy = vma.part(self.mm().manager.vma_id(), address..vma.end);
-        if copy.file.is_none() && copy.written_family().is_none() && copy.ancestors.is_empty() {
+        if is_untouched(&copy) {
             // Nothing refers to the old page indexes of memory that was never stored to. If real
             // pages of zeros stand for it, they get new indexes.
             copy.pgoff = target.page_number();
