@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The interval at which slow rings are drained.
-const PAUSE: Duration = Duration::from_millis(16);
+const PAUSE: Duration = Duration::from_millis(40);
 /// The same while a program is new, or events come fast. The mappings of a program that ends sooner cannot be read,
 /// so its functions have no names.
 const SHORT_PAUSE: Duration = Duration::from_millis(4);

@@ -1,14 +1,15 @@
 //! What becomes of a fault (spec A).
 
-use super::world;
+use super::{map_file, world};
 use crate::common::{BASE, PAGE, RW, World, at, map, stored};
 use pagefault::entry::{Oops, SegvCode, Signal, Verdict};
 use pagefault::exception::{ExceptionTable, ExceptionTables};
 use pagefault::machine::{
-    Access, Context, ErrorCode, Machine as _, PageFault, Protection, VirtAddr,
+    Access, Context, Cursor as _, Entry, ErrorCode, Machine as _, PageFault, Protection,
+    Space as _, VirtAddr,
 };
-use pagefault::{AddressSpace, Limits, MapOptions, MapRequest, Placement};
-use pagefault_sim::X86_64;
+use pagefault::{AddressSpace, File, Limits, MapOptions, MapRequest, Placement, Sharing};
+use pagefault_sim::{Architecture as _, X86_64};
 use std::sync::atomic::AtomicU64;
 
 const MAPERR: Verdict = Verdict::Signal(Signal::Segv(SegvCode::MapErr));
@@ -30,6 +31,47 @@ fn a8_kernel_addresses_are_nobodys_to_touch() {
     let kernel = kernel_fault(high.value(), ErrorCode::empty(), 1);
     let verdict = world.manager.page_fault(Some(space.mm()), &kernel, &world.tables);
     assert_eq!(verdict, Verdict::Oops(Oops::PagingRequest));
+}
+
+#[test]
+fn a6_only_a_kernels_access_without_an_entry_has_the_table_brought_up_to_date() {
+    let world = world(64);
+    let space = world.process();
+    let address = VirtAddr(X86_64::SYNCHRONISED.start);
+    let frame = world.sim.allocate().unwrap();
+    let entry = Entry::Present { frame, protection: RW, accessed: false, dirty: false };
+    world.sim.kernel().lock(address..address + PAGE).unwrap().replace(address, entry);
+    world.sim.cpu(0).switch(space.mm().space());
+    let decide = |code| {
+        let fault = kernel_fault(address.value(), code, 1);
+        world.manager.page_fault(Some(space.mm()), &fault, &world.tables)
+    };
+    let oops = Verdict::Oops(Oops::PagingRequest);
+    assert_eq!(decide(ErrorCode::USER), MAPERR, "a program's access");
+    assert_eq!(decide(ErrorCode::PROTECTION), oops, "the entry is there");
+    assert_eq!(decide(ErrorCode::RESERVED), oops, "the table is corrupt");
+    assert_eq!(world.sim.stats().synchronisations, 0);
+    assert_eq!(decide(ErrorCode::WRITE), Verdict::Resume);
+    assert_eq!(world.sim.stats().synchronisations, 1);
+}
+
+#[test]
+fn a23_beyond_the_end_of_a_file_the_kernel_goes_to_its_fixup() {
+    let world = world(64);
+    let space = world.process();
+    let file = File::shared(&world.manager, PAGE);
+    map_file(&space, &file, 0, 2, Sharing::Shared);
+    let mut builder = ExceptionTable::builder();
+    builder.add(VirtAddr(0x1000), VirtAddr(0x2000));
+    let tables = ExceptionTables::new(builder.build().unwrap());
+    let decide = |fault: &PageFault| world.manager.page_fault(Some(space.mm()), fault, &tables);
+    let past = at(1).value();
+    let fixup = Verdict::Fixup(VirtAddr(0x2000));
+    assert_eq!(decide(&kernel_fault(past, ErrorCode::empty(), 0x1000)), fixup);
+    let oops = Verdict::Oops(Oops::PagingRequest);
+    assert_eq!(decide(&kernel_fault(past, ErrorCode::empty(), 0x1001)), oops);
+    let user = PageFault::user(at(1), Access::Read);
+    assert_eq!(decide(&user), Verdict::Signal(Signal::Bus));
 }
 
 #[test]

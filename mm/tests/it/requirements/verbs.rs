@@ -3,12 +3,48 @@
 use super::world;
 use crate::common::{PAGE, RW, at, map, world_with};
 use core::sync::atomic::Ordering::Relaxed;
-use pagefault::error::{LockError, RemapError, RemapPagesError};
-use pagefault::machine::VirtAddr;
+use pagefault::error::{LockError, ProtectError, RemapError, RemapPagesError};
+use pagefault::machine::{Protection, VirtAddr};
 use pagefault::{
-    Advice, Config, File, FileAccess, LockAll, MapRequest, Move, NonlinearPolicy, Overcommit,
-    Placement, RemapRequest, Sharing, Source,
+    Advice, Config, File, FileAccess, LockAll, MapOptions, MapRequest, Move, NonlinearPolicy,
+    Overcommit, Placement, RemapRequest, Sharing, Source,
 };
+
+#[test]
+fn c12_what_becomes_writable_is_promised_then() {
+    let overcommit = Overcommit::Never { ratio: 100 };
+    let world = world_with(64, Config { overcommit, ..Config::default() });
+    let space = world.process();
+    map(&space, 0, 50, Protection::READ);
+    map(&space, 100, 50, Protection::READ);
+    assert_eq!(space.mm().mprotect(at(0), 50 * PAGE, RW), Ok(()));
+    let second = space.mm().mprotect(at(100), 50 * PAGE, RW);
+    assert_eq!(second, Err(ProtectError::CommitLimit));
+    // Untouched and read-only again: the promise is given back.
+    space.mm().mprotect(at(0), 50 * PAGE, Protection::READ).unwrap();
+    assert_eq!(space.mm().mprotect(at(100), 50 * PAGE, RW), Ok(()));
+    world.check();
+}
+
+#[test]
+fn c15_the_heap_keeps_its_distance_from_a_stack_and_its_limit() {
+    let world = world(256);
+    let space = world.process();
+    let stack = MapRequest {
+        placement: Placement::Fixed(at(400)),
+        ..MapRequest::anonymous(PAGE).with(MapOptions::GROWSDOWN)
+    };
+    space.mmap(&stack).unwrap();
+    let brk = |page| space.brk(at(page), MapOptions::empty());
+    space.begin_heap(at(0), 3 * PAGE);
+    // 256 pages stay free below the stack, and one above the heap.
+    assert_eq!(brk(144), at(0));
+    assert_eq!(brk(143), at(143));
+    space.limits().data.store(10 * PAGE, Relaxed);
+    assert_eq!(brk(8), at(143), "with the program's own data it would be 11 pages");
+    assert_eq!(brk(7), at(7));
+    world.check();
+}
 
 #[test]
 fn c14_a_move_promises_nothing_twice() {
