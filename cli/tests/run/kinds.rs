@@ -31,6 +31,13 @@ fn a_return_from_a_handler_is_the_kernel_s() {
     compare("returns", "64M");
 }
 
+/// Memory moves to address 0 and is mapped there.
+#[test]
+fn memory_at_address_0_is_the_kernel_s() {
+    compare("low", "4M");
+    compare("low", "64M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {
