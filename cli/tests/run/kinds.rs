@@ -31,6 +31,13 @@ fn a_return_from_a_handler_is_the_kernel_s() {
     compare("returns", "64M");
 }
 
+/// What `/proc` tells of a process's handlers, its mask and its filters of calls.
+#[test]
+fn a_status_file_is_the_kernel_s() {
+    compare("status", "4M");
+    compare("status", "64M");
+}
+
 /// Memory moves to address 0 and is mapped there.
 #[test]
 fn memory_at_address_0_is_the_kernel_s() {

@@ -9,6 +9,7 @@
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
 //! | `listing` | directories that list descriptors |
+//! | `status` | the status files of processes |
 //! | `trace` | debuggers |
 //! | `seen` | a thread's registers, for a tracer in the same memory |
 //! | `wait` | waits with a timeout |
@@ -35,6 +36,7 @@ pub mod robust;
 mod seccomp;
 mod seen;
 mod signal;
+mod status;
 mod stop;
 pub mod thread;
 mod trace;

@@ -226,6 +226,13 @@ impl Call<'_> {
         };
         let raw = self.make_pinned(self.args);
         let is_at = matches!(number, nr::__NR_pread64 | nr::__NR_pwrite64);
+        if raw > 0 && matches!(number, nr::__NR_read | nr::__NR_pread64) {
+            self.correct_status(
+                raw as u64,
+                is_at.then_some(offset),
+                [[self.args[1], len]].into_iter(),
+            );
+        }
         // A longer access ends before an absent page.
         let is_cut = is_at
             && (1..len as i64).contains(&raw)
@@ -250,6 +257,10 @@ impl Call<'_> {
         let raw = self.make_pinned(self.args);
         let is_at = matches!(self.number, nr::__NR_preadv | nr::__NR_pwritev);
         let Some(vectors) = Vectors::of_buffers(array, count) else { return Outcome::Raw(raw) };
+        if raw > 0 && matches!(self.number, nr::__NR_readv | nr::__NR_preadv) {
+            let at = (self.number == nr::__NR_preadv).then_some(offset);
+            self.correct_status(raw as u64, at, vectors.each());
+        }
         let is_short = raw == ABSENT || is_at && (1..vectors.total as i64).contains(&raw);
         if !is_short || files::process_of_memory(descriptor as u32).is_none() {
             return Outcome::Raw(raw);
