@@ -72,15 +72,16 @@ fn begins_status(buffer: u64, len: u64) -> bool {
 }
 
 /// A status file of the tree's.
-struct Status {
+struct Status<'a> {
+    lines: Lines<'a>,
     /// The host's text.
     text: [u8; MOST],
     /// The values that differ from the program's, each with its place.
     values: Vec<(usize, Value)>,
 }
 
-impl Status {
-    fn of(descriptor: u32, thread: &Thread) -> Option<Self> {
+impl<'a> Status<'a> {
+    fn of(descriptor: u32, thread: &'a Thread) -> Option<Self> {
         if !files::is_of_proc(descriptor) {
             return None;
         }
@@ -97,11 +98,23 @@ impl Status {
         let mut text = [0; MOST];
         let len = files::read_start(name, &mut text)?;
         let values = lines.values(&text[..len]);
-        Some(Self { text, values })
+        Some(Self { lines, text, values })
     }
 
     /// Corrects a part of the file that the program has in its buffer.
     fn correct(&self, buffer: u64, part: Range<u64>) {
+        let mut bytes = [0; MOST];
+        let len = MOST.min((part.end - part.start) as usize);
+        let len = user::read_some(buffer, &mut bytes[..len]);
+        for (start, value) in self.lines.values(&bytes[..len]) {
+            // It could be written a moment ago.
+            let _ = user::write_bytes(buffer + start as u64, value.text());
+        }
+        self.correct_cut(buffer, part);
+    }
+
+    /// Corrects lines of which the buffer has a part: the host's text says what they are.
+    fn correct_cut(&self, buffer: u64, part: Range<u64>) {
         for (start, value) in &self.values {
             let end = start + value.text().len();
             let common = (*start).max(part.start as usize)..end.min(part.end as usize);
@@ -114,7 +127,6 @@ impl Status {
             let read = &mut read[..common.len()];
             if user::read_bytes(at, read).is_ok() && *read == self.text[common.clone()] {
                 let wanted = &value.text()[common.start - start..common.end - start];
-                // It could be written a moment ago.
                 let _ = user::write_bytes(at, wanted);
             }
         }
