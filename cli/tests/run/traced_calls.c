@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
@@ -20,16 +21,25 @@ static pthread_mutex_t *robust_mutex(void)
     return mutex;
 }
 
+#define LEN (6 << 20)
+
 static void trace(int locks)
 {
     pid_t child = fork();
     if (child == 0) {
         pthread_mutex_t *mutex = robust_mutex();
+        char *memory = malloc(LEN);
+        memset(memory, 1, LEN);
+        __asm__ volatile("" ::: "memory");
         if (locks)
             pthread_mutex_lock(mutex);
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
         getppid();
+        // Pages come back and others leave, without a call.
+        for (volatile char *at = memory; at < memory + LEN; at += 4096)
+            *at = 2;
+        getuid();
         _exit(3);
     }
     int status, enters = 1;

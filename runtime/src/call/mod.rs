@@ -96,7 +96,7 @@ pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
     let outcome = match asked {
         Some((number, args)) => {
             let mut call = Call { thread, context, number, args };
-            call.judge().unwrap_or_else(|| call.make())
+            thread.stops.in_call(number, || call.judge().unwrap_or_else(|| call.make()))
         }
         None => {
             crate::process::count_refused();
@@ -215,7 +215,8 @@ pub fn make_direct(
     args: [u64; 6],
 ) -> Option<i64> {
     let mut call = Call { thread, context, number, args };
-    let Outcome::Raw(raw) = call.make() else { return None };
+    let made = thread.stops.in_call(number, || call.make());
+    let Outcome::Raw(raw) = made else { return None };
     crate::memory::obey_requests();
     end_wait(thread, raw);
     raise_held(thread);

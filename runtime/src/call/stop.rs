@@ -33,6 +33,18 @@ const LAST: u32 = 64;
 /// The last signal that waits once, however often it was sent.
 const LAST_THAT_MERGES: u32 = 31;
 
+/// What `PTRACE_O_TRACESYSGOOD` adds to the signal of a call's stop.
+pub(super) const OF_CALL: u32 = 0x80;
+
+/// Whether the runtime makes a call of the host's as the one that the program asks for.
+fn is_made_for(made: u32, asked: u32) -> bool {
+    let makes_process = |number| {
+        matches!(number, nr::__NR_clone | nr::__NR_clone3 | nr::__NR_fork | nr::__NR_vfork)
+    };
+    // The host itself makes a call again by another number.
+    made == asked || makes_process(made) && makes_process(asked) || made == nr::__NR_restart_syscall
+}
+
 /// A tracee of the program's that has stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
@@ -107,10 +119,35 @@ impl Stop {
         if !is_interrupted && !is_signalled {
             return None;
         }
+        self.stops_of(&self.registers()?)
+    }
+
+    fn registers(self) -> Option<Seen> {
         let mut seen = Seen::default();
         self.ask(ptrace::PTRACE_GETREGS, 0, (&raw mut seen) as u64)?;
+        Some(seen)
+    }
+
+    /// The [`Stops`] of a thread with these registers.
+    fn stops_of(self, seen: &Seen) -> Option<u64> {
         let stops = |at: u64| (at & !(BLOCK as u64 - 1)) + offset_of!(Thread, stops) as u64;
         [seen.stack(), seen.thread()].map(stops).into_iter().find(|at| self.peek(*at) == Some(MARK))
+    }
+
+    /// Whether the tracee enters or leaves a call that its runtime makes for itself (`PTRACE_SYSCALL`).
+    pub(super) fn is_call_of_runtime(self) -> bool {
+        if self.event != 0 || self.signal & !OF_CALL != nr::SIGTRAP {
+            return false;
+        }
+        let mut info = Info::new(0, 0);
+        let told = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64);
+        let is_call = info.code as u32 & !OF_CALL == nr::SIGTRAP;
+        let Some(seen) = told.filter(|()| is_call).and_then(|()| self.registers()) else {
+            return false;
+        };
+        let asked = |stops| self.peek(stops + offset_of!(Stops, asked) as u64);
+        let asked = self.stops_of(&seen).and_then(asked);
+        asked.is_some_and(|asked| !is_made_for(seen.call(), asked as u32))
     }
 
     /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.

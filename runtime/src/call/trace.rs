@@ -5,7 +5,7 @@
 //! on a page that is absent. The tracee's server makes that access ([`memory::outside`]).
 
 use super::passed::Vectors;
-use super::stop::{Settled, Stop};
+use super::stop::{OF_CALL, Settled, Stop};
 use super::{Call, Outcome, tracees};
 use crate::frame::Info;
 use crate::memory::outside::Other;
@@ -432,10 +432,14 @@ impl Call<'_> {
 const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
-    /// Whether the signal is for the tracee's runtime: a system call, a reclaim request, or a fault.
+    /// Whether the stop is for the tracee's runtime: a system call that traps, a call of the runtime's, a reclaim
+    /// request, or a fault.
     pub(super) fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
+        if self.is_call_of_runtime() {
+            return true;
+        }
         if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
             return false;
         }
@@ -472,7 +476,9 @@ impl Stop {
     }
 
     pub(super) fn go_on(&self) {
-        let args = self.request(Resumed::request_for(self.tracee), self.signal.into());
+        // The stop of a call is no signal.
+        let signal = if self.signal & !OF_CALL == nr::SIGTRAP { 0 } else { self.signal };
+        let args = self.request(Resumed::request_for(self.tracee), signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
     }
