@@ -19,7 +19,7 @@ use pagefault_linux::lock::FutexRwLock;
 /// Marks a thread's block, for a tracer that looks for one.
 pub const MARK: u64 = 0x7066_626c_6f63_6b31;
 
-/// No call: its lower half is no number of one.
+/// No call: more than any number.
 const NO_CALL: u64 = u64::MAX;
 
 /// The most signals that wait until a thread leaves the manager: each stops it there once more.

@@ -8,7 +8,7 @@ use super::seen::Seen;
 use crate::frame::Info;
 use crate::stops::{MARK, ROOM, Raise, Request, Stops};
 use crate::thread::{BLOCK, Thread};
-use crate::{files, process, sys};
+use crate::{files, process, sys, tracer};
 use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
@@ -36,11 +36,16 @@ const LAST_THAT_MERGES: u32 = 31;
 /// What `PTRACE_O_TRACESYSGOOD` adds to the signal of a call's stop.
 pub(super) const OF_CALL: u32 = 0x80;
 
+/// What the host tells for the number of a call at the end of `rt_sigreturn`.
+const RETURNED: u32 = u32::MAX;
+
 /// Whether the runtime makes a call of the host's as the one that the program asks for.
-fn is_made_for(made: u32, asked: u32) -> bool {
+fn is_made_for(made: u32, asked: u64) -> bool {
     let makes_process = |number| {
         matches!(number, nr::__NR_clone | nr::__NR_clone3 | nr::__NR_fork | nr::__NR_vfork)
     };
+    // While it asks for none, no call is the program's.
+    let Ok(asked) = u32::try_from(asked) else { return false };
     // The host itself makes a call again by another number.
     made == asked || makes_process(made) && makes_process(asked) || made == nr::__NR_restart_syscall
 }
@@ -145,9 +150,13 @@ impl Stop {
         let Some(seen) = told.filter(|()| is_call).and_then(|()| self.registers()) else {
             return false;
         };
+        // The runtime alone returns from handlers. At the end of that call the registers are those of before.
+        if seen.call() == RETURNED {
+            return tracer::slot_of(self.tracee).is_some();
+        }
         let asked = |stops| self.peek(stops + offset_of!(Stops, asked) as u64);
         let asked = self.stops_of(&seen).and_then(asked);
-        asked.is_some_and(|asked| !is_made_for(seen.call(), asked as u32))
+        asked.is_some_and(|asked| !is_made_for(seen.call(), asked))
     }
 
     /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.
