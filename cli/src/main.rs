@@ -13,6 +13,7 @@
 //! | [`pagefault_explain`] | `pagefault explain`, `pagefault lessons`: each fault of a script, step by step |
 //! | `say` | messages on standard error; a failed write is ignored |
 //! | `watch` | collects what `run --report` and `run --trace` show |
+//! | `signals` | sets of signals, and a thread's mask |
 //! | `size` | sizes with K, M, G and T |
 //! | `stack` | a stack of our own where the limit of the caller's is small |
 
@@ -22,6 +23,7 @@ mod doctor;
 mod program;
 mod run;
 mod say;
+mod signals;
 mod size;
 mod stack;
 mod status;

@@ -69,6 +69,11 @@ impl Kind {
         self as u8 <= Self::Refill as u8
     }
 
+    /// Whether pages came or went by it without a fault of their own; one event may tell of several.
+    pub const fn is_move(self) -> bool {
+        matches!(self, Self::ReadAhead | Self::PopulatedAhead | Self::Evicted)
+    }
+
     /// Its name in JSON and, with hyphens, in tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -106,8 +111,10 @@ pub struct Happening {
     pub time: u64,
     /// Its duration in nanoseconds; 0 if not measured.
     pub took: u64,
-    /// The address of the page; 0 if it concerns none.
+    /// The address of the page; 0 if it concerns none. Of a move, the first page of its block.
     pub page: u64,
+    /// Of a move, which pages of the block moved: the lowest bit stands for the first. 0 otherwise.
+    pub pages: u64,
     /// The instruction that faulted; 0 if none did.
     pub ip: u64,
     /// The process's number in its own namespace.
@@ -120,9 +127,21 @@ const KIND: u64 = 0x1f;
 const WRITE: u64 = 1 << 5;
 const MAJOR: u64 = 1 << 6;
 const IN_CALL: u64 = 1 << 7;
-const PAGE: u64 = !0xfff;
+const PAGE: u64 = !(Happening::PAGE - 1);
 
 impl Happening {
+    /// Bytes of a page.
+    pub const PAGE: u64 = 4096;
+    /// The pages of a block, which one event can tell of.
+    pub const BLOCK: u64 = 64;
+
+    /// The addresses of the pages that moved.
+    pub fn moved(&self) -> impl Iterator<Item = u64> + use<> {
+        let (first, pages) = (self.page, self.pages);
+        let moved = (0..Self::BLOCK).filter(move |page| pages >> page & 1 != 0);
+        moved.map(move |page| first + page * Self::PAGE)
+    }
+
     fn place(&self) -> u64 {
         let flag = |is: bool, bit: u64| if is { bit } else { 0 };
         (self.page & PAGE)
@@ -147,7 +166,8 @@ struct Record {
     took: AtomicU64,
     /// The page's address; in its low bits what happened.
     place: AtomicU64,
-    ip: AtomicU64,
+    /// The instruction, or the pages that moved.
+    detail: AtomicU64,
     /// Process and thread.
     who: AtomicU64,
 }
@@ -157,7 +177,7 @@ impl Record {
         self.time.store(event.time, Relaxed);
         self.took.store(event.took, Relaxed);
         self.place.store(event.place(), Relaxed);
-        self.ip.store(event.ip, Relaxed);
+        self.detail.store(if event.kind.is_move() { event.pages } else { event.ip }, Relaxed);
         self.who.store(event.who(), Relaxed);
         self.number.store(number + 1, Release);
     }
@@ -165,15 +185,19 @@ impl Record {
     /// The event, or `None` if there is no such kind.
     fn read(&self) -> Option<Happening> {
         let (place, who) = (self.place.load(Relaxed), self.who.load(Relaxed));
+        let kind = *Kind::ALL.get((place & KIND) as usize)?;
+        let detail = self.detail.load(Relaxed);
+        let (ip, pages) = if kind.is_move() { (0, detail) } else { (detail, 0) };
         Some(Happening {
-            kind: *Kind::ALL.get((place & KIND) as usize)?,
+            kind,
             write: place & WRITE != 0,
             major: place & MAJOR != 0,
             in_call: place & IN_CALL != 0,
             time: self.time.load(Relaxed),
             took: self.took.load(Relaxed),
             page: place & PAGE,
-            ip: self.ip.load(Relaxed),
+            pages,
+            ip,
             process: (who >> 32) as u32,
             thread: who as u32,
         })
@@ -256,15 +280,18 @@ mod tests {
     use std::vec::Vec;
 
     fn event(number: u64) -> Happening {
+        let kind = Kind::ALL[number as usize % Kind::ALL.len()];
+        let (ip, pages) = if kind.is_move() { (0, number + 1) } else { (number * 7, 0) };
         Happening {
-            kind: Kind::ALL[number as usize % Kind::ALL.len()],
+            kind,
             write: number.is_multiple_of(2),
             major: number.is_multiple_of(3),
             in_call: number.is_multiple_of(5),
             time: number,
             took: number + 1,
             page: number << 12,
-            ip: number * 7,
+            pages,
+            ip,
             process: 12,
             thread: 13,
         }
@@ -281,6 +308,13 @@ mod tests {
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number);
         }
+    }
+
+    #[test]
+    fn the_pages_that_moved_have_their_addresses() {
+        let moves = Happening { page: 0x40_0000, pages: 1 << 63 | 0b101, ..event(0) };
+        let pages: Vec<u64> = moves.moved().collect();
+        assert_eq!(pages, [0x40_0000, 0x40_2000, 0x43_f000]);
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub mod tree {
 
 impl Control {
     /// Names this layout: a word of our own and the size of the whole.
-    pub const LAYOUT: u64 = 0x7066_6374_0005_0000 ^ size_of::<Self>() as u64;
+    pub const LAYOUT: u64 = 0x7066_6374_0006_0000 ^ size_of::<Self>() as u64;
 
     /// The tree's current limit in bytes.
     pub fn limit_bytes(&self) -> u64 {

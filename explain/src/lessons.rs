@@ -45,6 +45,7 @@ lessons! {
     "two-cpus",
     "second-chance",
     "locked",
+    "background-reclaim",
     "out-of-memory",
     "victim",
 }

@@ -46,6 +46,10 @@ pub struct Computer {
     pub sets_bits: bool,
     /// Frames.
     pub frames: u32,
+    /// With fewer free frames than this, the background thread is woken.
+    pub low: u32,
+    /// It evicts pages until this many are free.
+    pub high: u32,
     /// CPUs.
     pub cpus: u32,
 }
@@ -98,6 +102,8 @@ pub enum Phase {
     Refusal,
     /// The instruction runs again.
     Again,
+    /// The background thread, woken by the line, makes room.
+    Background,
 }
 
 /// One thing that happened.

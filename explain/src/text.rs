@@ -188,6 +188,7 @@ pub const fn phase(phase: Phase) -> &'static str {
         Phase::Correction => "correction",
         Phase::Refusal => "refusal",
         Phase::Again => "again",
+        Phase::Background => "background",
     }
 }
 
@@ -198,6 +199,7 @@ const fn colour(phase: Phase) -> &'static str {
         Phase::Decision => CYAN,
         Phase::Correction => GREEN,
         Phase::Refusal => RED,
+        Phase::Background => YELLOW,
     }
 }
 

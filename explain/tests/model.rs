@@ -85,6 +85,27 @@ fn the_corpus_is_told_with_its_answers() {
 }
 
 #[test]
+fn the_background_thread_runs_between_the_watermarks_and_a_faster_fault_reclaims_itself() {
+    let example = lessons::Lesson::named("background-reclaim").expect("a lesson");
+    for arch in PROCESSORS {
+        let told = lesson(example, arch);
+        let (low, high) = (told.computer.low, told.computer.high);
+        let free = |step: &Step| told.states[step.state].free;
+        let waits = |step: &Step| step.actions.iter().any(|done| done.spec == "F23");
+        let ran = told.steps.iter().position(|step| step.phase == Phase::Background);
+        let ran = ran.expect("the thread runs");
+        assert!(free(&told.steps[ran - 1]) < low && free(&told.steps[ran]) >= high);
+        assert!(told.steps[ran].actions.iter().any(|done| done.kind == "evict"));
+        // Until the thread has run no fault waits, and a faster program waits in its fault.
+        assert!(!told.steps[..ran].iter().any(waits), "{}", arch.name());
+        let direct = |step: &Step| step.phase == Phase::Correction && waits(step);
+        assert!(told.steps[ran..].iter().any(direct), "{}", arch.name());
+        let woken = told.steps[..ran].iter().filter(|step| free(step) < low);
+        assert!(woken.count() <= 3, "{}: it runs when its line is done", arch.name());
+    }
+}
+
+#[test]
 fn steps_agree_with_each_other() {
     for example in lessons::ALL {
         for arch in PROCESSORS {

@@ -127,6 +127,7 @@ pub use map::{
 };
 pub use mm::{Layout, Mm, UsageNow};
 pub use pin::Pin;
+pub use reclaim::watermarks::Watermarks;
 pub use stats::Counters;
 pub use totals::Totals;
 pub use vma::VmaFlags;

@@ -253,13 +253,19 @@ pub unsafe fn go_on(f: extern "C" fn(u64) -> !, stack: u64, given: u64) -> ! {
 /// # Safety
 /// That of the call.
 pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
-    loop {
+    // SAFETY: passed on to the caller.
+    let mut raw = unsafe { call_once(number, args, thread) };
+    while raw == RECLAIM_CAME {
         // SAFETY: passed on to the caller.
-        let raw = unsafe { call_once(number, args, thread) };
-        if raw != RECLAIM_CAME {
-            return raw;
-        }
+        raw = resumed(unsafe { call_once(number, args, thread) });
     }
+    raw
+}
+
+/// What a call returns that was made again after [`RECLAIM_CAME`]. For the program it has begun long ago, so a signal
+/// that came in between interrupts it.
+pub fn resumed(raw: i64) -> i64 {
+    if raw == NOT_STARTED { -i64::from(crate::sys::Errno::EINTR.0) } else { raw }
 }
 
 /// Like [`call`], but returns [`RECLAIM_CAME`] instead of restarting.

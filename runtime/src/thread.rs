@@ -8,7 +8,7 @@
 use crate::frame::{AltStack, Context, Info};
 use crate::lock::Mutex;
 use crate::member::{Child, Member};
-use crate::memory::{self, Flight, Pins, Under};
+use crate::memory::{self, Flight, Moves, Pins, Under};
 use crate::quiescence::{self, Presence};
 use crate::seccomp;
 use crate::signal::{Held, Set};
@@ -81,6 +81,8 @@ pub struct Thread {
     pub shown: Cell<Option<Info>>,
     /// The progress of its current fault, for events.
     pub under: Cell<Under>,
+    /// The pages that moved under it, and are in no event yet.
+    pub moves: Cell<Moves>,
     /// The thread's seccomp filters.
     pub seccomp: seccomp::State,
     /// The state for calls without a trap; the assembly knows its offset.
@@ -173,6 +175,7 @@ impl Thread {
             entered: Cell::new(null()),
             shown: Cell::new(None),
             under: Cell::new(Under::NoFault),
+            moves: Cell::new(Moves::NONE),
             seccomp: seccomp::State::default(),
             site: site::State::new(block as u64),
             member: Cell::new(member),

@@ -473,3 +473,25 @@ pub enum Op {
         nth: u64,
     },
 }
+
+impl Op {
+    /// The range of a program's memory that it is about, if it is about one.
+    pub const fn user_range(&self) -> Option<&Range> {
+        match self {
+            Self::Munmap(range)
+            | Self::Mprotect(range, ..)
+            | Self::Msync(range, _)
+            | Self::Mlock(range, _)
+            | Self::Munlock(range)
+            | Self::Mseal(range)
+            | Self::Madvise(range, _)
+            | Self::RemapFilePages(range, _)
+            | Self::Mincore(range)
+            | Self::Fill(range, _)
+            | Self::Read(range)
+            | Self::FromUser(range)
+            | Self::Peek(range) => Some(range),
+            _ => None,
+        }
+    }
+}

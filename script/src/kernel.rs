@@ -98,17 +98,6 @@ impl Kernel {
         self.ask(process, order).map_or_else(|gone| gone, outcome)
     }
 
-    fn system3(
-        &mut self,
-        process: Process,
-        number: libc::c_long,
-        a: u64,
-        b: u64,
-        c: i32,
-    ) -> Outcome {
-        self.system(process, number, [a, b, c as u64, 0, 0, 0])
-    }
-
     /// An order with bytes in the slot.
     fn with_bytes(&mut self, process: Process, bytes: &[u8], order: Order) -> Outcome {
         let Some(child) = self.children.get(&process) else {
@@ -216,10 +205,62 @@ impl Kernel {
         for (process, child) in living {
             for mapping in maps::of_window(child.pid) {
                 let (start, length) = (mapping.start, mapping.end - mapping.start);
-                self.system3(process, libc::SYS_madvise, start, length, libc::MADV_PAGEOUT);
+                let advice = libc::MADV_PAGEOUT as u64;
+                self.system(process, libc::SYS_madvise, [start, length, advice, 0, 0, 0]);
             }
         }
         Outcome::Ok
+    }
+}
+
+/// The system call that an operation is, if it is a single one whose answer says everything.
+fn system_call(call: &Call<'_>) -> Option<(i64, [u64; 6])> {
+    let three = |number, arguments: [u64; 3]| {
+        let [first, second, third] = arguments;
+        Some((number, [first, second, third, 0, 0, 0]))
+    };
+    match *call {
+        Call::Munmap { address, length } => three(libc::SYS_munmap, [address, length, 0]),
+        Call::Mprotect { address, length, protection, begin } => {
+            let bits = protection_bits(protection) | begin_bits(begin);
+            three(libc::SYS_mprotect, [address, length, bits as u64])
+        }
+        Call::Msync { address, length, sync } => {
+            let flag = match sync {
+                SyncFlag::Sync => libc::MS_SYNC,
+                SyncFlag::Async => libc::MS_ASYNC,
+                SyncFlag::Invalidate => libc::MS_INVALIDATE,
+            };
+            three(libc::SYS_msync, [address, length, flag as u64])
+        }
+        Call::Mlock { address, length, locking: Locking::AtOnce } => {
+            three(libc::SYS_mlock, [address, length, 0])
+        }
+        Call::Mlock { address, length, locking: Locking::OnFault } => {
+            three(libc::SYS_mlock2, [address, length, MLOCK_ONFAULT as u64])
+        }
+        Call::MlockAll { what } => three(libc::SYS_mlockall, [what.bits().into(), 0, 0]),
+        Call::MunlockAll => three(libc::SYS_munlockall, [0; 3]),
+        Call::Mseal { address, length } => three(libc::SYS_mseal, [address, length, 0]),
+        Call::Munlock { address, length } => three(libc::SYS_munlock, [address, length, 0]),
+        Call::Mremap { address, old, new, target } => {
+            let leaving = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+            let (flags, target) = match target {
+                Target::Stay => (0, 0),
+                Target::Fixed(at) => (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at),
+                Target::FixedButStay(at) => (libc::MREMAP_FIXED, at),
+                Target::Leaving(at) => (leaving, at),
+                Target::LeavingFixed(at) => (leaving | libc::MREMAP_FIXED, at),
+            };
+            Some((libc::SYS_mremap, [address, old, new, flags as u64, target, 0]))
+        }
+        Call::Madvise { address, length, advice } => {
+            three(libc::SYS_madvise, [address, length, advice_number(advice) as u64])
+        }
+        Call::RemapFilePages { address, length, page } => {
+            Some((libc::SYS_remap_file_pages, [address, length, 0, page, 0, 0]))
+        }
+        _ => None,
     }
 }
 
@@ -235,56 +276,6 @@ impl Machine for Kernel {
                 Ok(other) => outcome(other),
                 Err(gone) => gone,
             },
-            Call::Munmap { address, length } => {
-                self.system3(process, libc::SYS_munmap, address, length, 0)
-            }
-            Call::Mprotect { address, length, protection, begin } => {
-                let bits = protection_bits(protection) | begin_bits(begin);
-                self.system3(process, libc::SYS_mprotect, address, length, bits)
-            }
-            Call::Msync { address, length, sync } => {
-                let flag = match sync {
-                    SyncFlag::Sync => libc::MS_SYNC,
-                    SyncFlag::Async => libc::MS_ASYNC,
-                    SyncFlag::Invalidate => libc::MS_INVALIDATE,
-                };
-                self.system3(process, libc::SYS_msync, address, length, flag)
-            }
-            Call::Mlock { address, length, locking: Locking::AtOnce } => {
-                self.system3(process, libc::SYS_mlock, address, length, 0)
-            }
-            Call::Mlock { address, length, locking: Locking::OnFault } => {
-                self.system3(process, libc::SYS_mlock2, address, length, MLOCK_ONFAULT)
-            }
-            Call::MlockAll { what } => {
-                self.system3(process, libc::SYS_mlockall, what.bits().into(), 0, 0)
-            }
-            Call::MunlockAll => self.system3(process, libc::SYS_munlockall, 0, 0, 0),
-            Call::Mseal { address, length } => {
-                self.system3(process, libc::SYS_mseal, address, length, 0)
-            }
-            Call::Munlock { address, length } => {
-                self.system3(process, libc::SYS_munlock, address, length, 0)
-            }
-            Call::Mremap { address, old, new, target } => {
-                let leaving = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-                let (flags, target) = match target {
-                    Target::Stay => (0, 0),
-                    Target::Fixed(at) => (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at),
-                    Target::FixedButStay(at) => (libc::MREMAP_FIXED, at),
-                    Target::Leaving(at) => (leaving, at),
-                    Target::LeavingFixed(at) => (leaving | libc::MREMAP_FIXED, at),
-                };
-                let arguments = [address, old, new, flags as u64, target, 0];
-                self.system(process, libc::SYS_mremap, arguments)
-            }
-            Call::Madvise { address, length, advice } => {
-                self.system3(process, libc::SYS_madvise, address, length, advice_number(advice))
-            }
-            Call::RemapFilePages { address, length, page } => {
-                let arguments = [address, length, 0, page, 0, 0];
-                self.system(process, libc::SYS_remap_file_pages, arguments)
-            }
             Call::Mincore { address, length } => self
                 .ask(process, Order::Mincore { address, length })
                 .map_or_else(|gone| gone, outcome),
@@ -318,13 +309,14 @@ impl Machine for Kernel {
             Call::Exit => self.exit(process),
             // The host's scheduler chooses.
             Call::Cpu { .. } => Outcome::Ok,
-            Call::KernelMap { .. }
-            | Call::KernelLoad { .. }
-            | Call::KernelStore { .. }
-            | Call::Prefetch { .. } => Outcome::Errno(Errno::ENOSYS),
             Call::Maps { start, end } => match self.children.get(&process) {
                 Some(child) => Outcome::Maps(maps::of_range(child.pid, start, end)),
                 None => Outcome::Errno(Errno::ESRCH),
+            },
+            _ => match system_call(call) {
+                Some((number, arguments)) => self.system(process, number, arguments),
+                // The kernel's own memory, and errata.
+                None => Outcome::Errno(Errno::ENOSYS),
             },
         }
     }

@@ -137,84 +137,17 @@ impl<'a> Run<'a> {
 
     /// The plain calls; `None` if the call would leave the window.
     fn call(&self, who: &str, op: &'a Op) -> Option<Call<'a>> {
-        let at = |address: &Address| {
-            let address = self.resolve(who, address);
-            self.layout.window.holds(address).then_some(address)
-        };
-        let over = |range: &Range| Some((at(&range.address)?, range.length));
+        if let Some(range) = op.user_range() {
+            return self.call_over(who, op, range);
+        }
+        let at = |address| self.held(who, address);
         Some(match op {
-            Op::Munmap(range) => {
-                let (address, length) = over(range)?;
-                if self.layout.window.fits(address, length) == Fit::Outside {
-                    return None;
-                }
-                Call::Munmap { address, length }
-            }
-            Op::Mprotect(range, protection, begin) => {
-                let (address, length) = over(range)?;
-                // The first mapping in the range is looked for, wherever that is.
-                if *begin == Begin::Stack && self.walks_outside(address, length) {
-                    return None;
-                }
-                Call::Mprotect { address, length, protection: *protection, begin: *begin }
-            }
-            Op::Msync(range, sync) => {
-                let (address, length) = over(range)?;
-                // What is locked outside may be the host's own, after `mlockall`.
-                if *sync == SyncFlag::Invalidate && self.walks_outside(address, length) {
-                    return None;
-                }
-                Call::Msync { address, length, sync: *sync }
-            }
-            Op::Mlock(range, locking) => {
-                let (address, length) = over(range)?;
-                Call::Mlock { address, length, locking: *locking }
-            }
             Op::MlockAll(what) => Call::MlockAll { what: *what },
             Op::MunlockAll => Call::MunlockAll,
-            Op::Mseal(range) => {
-                let (address, length) = over(range)?;
-                Call::Mseal { address, length }
-            }
-            Op::Munlock(range) => {
-                let (address, length) = over(range)?;
-                Call::Munlock { address, length }
-            }
-            Op::Madvise(range, advice) => {
-                let (address, length) = over(range)?;
-                if self.walks_outside(address, length) {
-                    return None;
-                }
-                Call::Madvise { address, length, advice: *advice }
-            }
-            Op::RemapFilePages(range, page) => {
-                let (address, length) = over(range)?;
-                Call::RemapFilePages { address, length, page: *page }
-            }
-            Op::Mincore(range) => {
-                let (address, length) = over(range)?;
-                Call::Mincore { address, length }
-            }
             Op::Write(address, bytes) => Call::Store { address: at(address)?, bytes },
-            Op::Fill(range, byte) => {
-                let (address, length) = over(range)?;
-                Call::Fill { address, length, byte: *byte }
-            }
-            Op::Read(range) => {
-                let (address, length) = over(range)?;
-                Call::Load { address, length }
-            }
             Op::Exec(address) => Call::Execute { address: at(address)? },
             Op::ToUser(address, bytes) => Call::ToUser { address: at(address)?, bytes },
             Op::Poke(address, bytes) => Call::Poke { address: at(address)?, bytes },
-            Op::Peek(range) => {
-                let (address, length) = over(range)?;
-                Call::Peek { address, length }
-            }
-            Op::FromUser(range) => {
-                let (address, length) = over(range)?;
-                Call::FromUser { address, length }
-            }
             Op::KernelRead(Range { address, length }) => {
                 Call::KernelLoad { address: self.resolve(who, address), length: *length }
             }
@@ -231,6 +164,51 @@ impl<'a> Run<'a> {
             }
             _ => return None,
         })
+    }
+
+    /// The calls over a range of a program's memory.
+    fn call_over(&self, who: &str, op: &'a Op, range: &Range) -> Option<Call<'a>> {
+        let (address, length) = (self.held(who, &range.address)?, range.length);
+        if self.leaves_window(op, address, length) {
+            return None;
+        }
+        Some(match op {
+            Op::Munmap(_) => Call::Munmap { address, length },
+            Op::Mprotect(_, protection, begin) => {
+                Call::Mprotect { address, length, protection: *protection, begin: *begin }
+            }
+            Op::Msync(_, sync) => Call::Msync { address, length, sync: *sync },
+            Op::Mlock(_, locking) => Call::Mlock { address, length, locking: *locking },
+            Op::Mseal(_) => Call::Mseal { address, length },
+            Op::Munlock(_) => Call::Munlock { address, length },
+            Op::Madvise(_, advice) => Call::Madvise { address, length, advice: *advice },
+            Op::RemapFilePages(_, page) => Call::RemapFilePages { address, length, page: *page },
+            Op::Mincore(_) => Call::Mincore { address, length },
+            Op::Fill(_, byte) => Call::Fill { address, length, byte: *byte },
+            Op::Read(_) => Call::Load { address, length },
+            Op::Peek(_) => Call::Peek { address, length },
+            Op::FromUser(_) => Call::FromUser { address, length },
+            _ => return None,
+        })
+    }
+
+    /// An address that the window holds.
+    fn held(&self, who: &str, address: &Address) -> Option<u64> {
+        let address = self.resolve(who, address);
+        self.layout.window.holds(address).then_some(address)
+    }
+
+    /// Whether a call from this address on would reach what does not belong to the script.
+    fn leaves_window(&self, op: &Op, address: u64, length: u64) -> bool {
+        match op {
+            Op::Munmap(_) => self.layout.window.fits(address, length) == Fit::Outside,
+            // The first mapping in the range is looked for, wherever that is.
+            Op::Mprotect(_, _, Begin::Stack) => self.walks_outside(address, length),
+            // What is locked outside may be the host's own, after `mlockall`.
+            Op::Msync(_, SyncFlag::Invalidate) => self.walks_outside(address, length),
+            Op::Madvise(..) => self.walks_outside(address, length),
+            _ => false,
+        }
     }
 
     /// Whether a call that does not check for the end of user space, but walks what is mapped, leaves the window.

@@ -4,6 +4,7 @@
 //! Rust's standard library opens `/dev/null` in place of closed standard streams, and ignores
 //! `SIGPIPE`, before `main`. So we record both earlier.
 
+use crate::signals::Signals;
 use libc::{c_int, sighandler_t};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,7 +67,7 @@ impl Disposition {
 
 /// What the program inherits from our caller.
 pub struct Inherited {
-    mask: libc::sigset_t,
+    mask: Signals,
     /// Of `SIGCHLD`.
     child: Disposition,
     launcher: u32,
@@ -78,22 +79,15 @@ const NAMES_OF_PROCESS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
 impl Inherited {
     /// Blocks the signals that we wait for, and restores `SIGCHLD`, which the caller may have ignored.
-    pub fn block(signals: &libc::sigset_t) -> Self {
+    pub fn block(signals: &Signals) -> Self {
         let child = Disposition::of(libc::SIGCHLD);
         Disposition::Default.set(libc::SIGCHLD);
-        // SAFETY: both sets are valid for the call.
-        let mask = unsafe {
-            let mut before = mem::zeroed();
-            libc::pthread_sigmask(libc::SIG_BLOCK, signals, &raw mut before);
-            before
-        };
-        Self { mask, child, launcher: std::process::id() }
+        Self { mask: signals.block(), child, launcher: std::process::id() }
     }
 
     /// The mask as the kernel has it: bit n − 1 is signal n.
     pub fn mask(&self) -> u64 {
-        // SAFETY: the kernel's set is the first word of the C library's.
-        unsafe { (&raw const self.mask).cast::<u64>().read() }
+        self.mask.bits()
     }
 
     /// Restores all of it in a process that is about to execute the program.
@@ -111,8 +105,7 @@ impl Inherited {
             unsafe { libc::close(stream) };
         }
         self.take_name();
-        // SAFETY: the set is valid for the call.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
+        self.mask.become_mask();
     }
 
     /// Names this process where the caller named the launcher.

@@ -9,6 +9,7 @@ use super::loader::{self, Layout};
 use super::spawn::fork;
 use super::stopped;
 use super::supervisor;
+use crate::signals::Signals;
 use crate::trees;
 use pagefault_control::{Control, ask, tree};
 use rustix::event::Timespec;
@@ -21,7 +22,7 @@ use rustix::thread::futex;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
-use std::{fmt, io, mem, ptr};
+use std::{fmt, io, mem};
 
 /// The signals that we forward. The others cannot be caught or are meant for us alone.
 const PASSED_ON: [libc::c_int; 12] = [
@@ -69,7 +70,7 @@ pub struct Child {
     process: Pid,
     supervisor: Option<Watched>,
     /// The signals that we wait for.
-    signals: libc::sigset_t,
+    signals: Signals,
 }
 
 /// The supervisor as its parent sees it.
@@ -233,7 +234,7 @@ impl Child {
             // SAFETY: all zero bytes are a siginfo_t.
             let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
             // SAFETY: the set and the place for the answer are valid.
-            let signal = unsafe { libc::sigwaitinfo(&raw const self.signals, &raw mut info) };
+            let signal = unsafe { libc::sigwaitinfo(self.signals.as_ptr(), &raw mut info) };
             match signal {
                 libc::SIGCHLD => {
                     if let Some(ended) = self.look()? {
@@ -316,16 +317,8 @@ fn ended(status: WaitStatus) -> Option<Ended> {
 }
 
 /// The signals that we wait for: the forwarded ones and `SIGCHLD`.
-pub fn signals() -> libc::sigset_t {
-    // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions.
-    unsafe {
-        let mut set = mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
+pub fn signals() -> Signals {
+    Signals::of(PASSED_ON.into_iter().chain([libc::SIGCHLD]))
 }
 
 /// Ends this process by the signal that ended the program.
@@ -333,15 +326,11 @@ pub fn die_of(signal: libc::c_int) -> ExitCode {
     // The program has dumped its core if it was to; ours would overwrite it.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
-    // SAFETY: the default action is a valid one for any signal, and the set is valid.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        let mut set = mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, signal);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
-        libc::raise(signal);
-    }
+    // SAFETY: the default action is a valid one for any signal.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    Signals::of([signal]).unblock();
+    // SAFETY: a call without memory.
+    unsafe { libc::raise(signal) };
     // The default action of this signal ends no process, although it ended the program.
     ExitCode::from((128 + signal) as u8)
 }

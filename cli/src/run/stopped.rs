@@ -1,6 +1,7 @@
 //! A stopped program: the launcher stops too, so that the shell sees it, until either is continued.
 
 use super::spawn::fork;
+use crate::signals::Signals;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::time::Timespec;
@@ -37,14 +38,13 @@ pub fn stop_with(program: Pid) {
 
 /// Takes the `SIGCONT` that ended the stop, which the launcher blocks. Returns its sender.
 fn take_continue() -> Option<Pid> {
-    // SAFETY: all zero bytes are a sigset_t, emptied and filled by libc's functions, and a siginfo_t.
-    let (mut set, mut info): (libc::sigset_t, libc::siginfo_t) = unsafe { mem::zeroed() };
+    let set = Signals::of([libc::SIGCONT]);
+    // SAFETY: all zero bytes are a siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the set, the place for the answer and the limit are valid. The sender of a SIGCONT is set.
     unsafe {
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCONT);
-        let taken = libc::sigtimedwait(&raw const set, &raw mut info, &raw const now);
+        let taken = libc::sigtimedwait(set.as_ptr(), &raw mut info, &raw const now);
         if taken == libc::SIGCONT { Pid::from_raw(info.si_pid()) } else { None }
     }
 }

@@ -16,6 +16,7 @@ use super::compress;
 use super::launcher::Shared;
 use super::loader::Layout;
 use super::place::Placer;
+use crate::signals::Signals;
 use exec::Traced;
 use leave::leave_the_caller;
 use pagefault_control::{
@@ -69,12 +70,10 @@ pub struct Start {
 
 /// A descriptor that is readable when a traced thread has stopped.
 fn stops() -> io::Result<OwnedFd> {
-    // SAFETY: the set is emptied before it is used; the descriptor is a new one.
+    let set = Signals::of([libc::SIGCHLD]);
+    // SAFETY: the set is valid; the descriptor is a new one.
     unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
             -1 => Err(io::Error::last_os_error()),
             descriptor => Ok(OwnedFd::from_raw_fd(descriptor)),
         }

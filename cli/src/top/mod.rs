@@ -118,12 +118,17 @@ pub struct Screen {
 
 impl Screen {
     fn new(only: Option<u32>) -> Result<Self, trees::Error> {
-        let (tell, told) = mpsc::channel();
         let mut observer = Observer::default();
         let views = observer.look(only)?;
-        Ok(Self {
-            only,
-            observer,
+        Ok(Self { only, observer, ..Self::of(views) })
+    }
+
+    /// A screen that shows these trees.
+    fn of(views: Vec<View>) -> Self {
+        let (tell, told) = mpsc::channel();
+        Self {
+            only: None,
+            observer: Observer::default(),
             views,
             order: Order::default(),
             chosen: None,
@@ -133,7 +138,7 @@ impl Screen {
             frame: 0,
             told,
             tell,
-        })
+        }
     }
 
     fn run(&mut self, terminal: &mut DefaultTerminal) -> Result<(), Error> {

@@ -26,12 +26,14 @@ const COLUMNS: u16 = 72;
 /// The width of a row of memory and swap without its bar: a name, a size, a ratio and two rates.
 const BESIDE_BAR: usize = 10 + 9 + 7 + 16;
 
+/// The rows of the figure: the corrections, what was read ahead, the frame.
+const FIGURE: u16 = CORRECTIONS.len() as u16 + 3;
+
 /// Draws everything.
 pub fn draw(screen: &Screen, frame: &mut Frame) {
-    let trees = (screen.views.len() as u16).clamp(1, 8) + 1;
     let [head, list, rest, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(trees),
+        Constraint::Length(list_rows(screen, frame.area())),
         Constraint::Fill(1),
         Constraint::Length(1),
     ])
@@ -45,6 +47,25 @@ pub fn draw(screen: &Screen, frame: &mut Frame) {
     };
     frame.render_widget(table(screen, place, list), list);
     details(screen, &screen.views[place], frame, rest);
+}
+
+/// The rows of the list of trees with its heading. A long list scrolls, so that the figure below is whole.
+fn list_rows(screen: &Screen, area: Rect) -> u16 {
+    let beside = is_wide(area);
+    let areas = screen.place().map_or(0, |place| screen.views[place].areas.len());
+    let below = FIGURE + if beside { 0 } else { holdings_rows(areas) };
+    let most = area.height.saturating_sub(2 + below).clamp(4, 9);
+    (screen.views.len().max(1) as u16).saturating_add(1).min(most)
+}
+
+/// Whether the figure has memory and processes beside it, and not below.
+const fn is_wide(area: Rect) -> bool {
+    area.width >= 120
+}
+
+/// The rows of memory and swap.
+const fn holdings_rows(areas: usize) -> u16 {
+    3 + areas as u16
 }
 
 fn header(screen: &Screen) -> Line<'static> {
@@ -118,11 +139,11 @@ fn without_directory(line: &str) -> &str {
 
 /// The selected tree: the figure, its memory and its processes.
 fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
-    if area.width >= 120 {
+    if is_wide(area) {
         let [left, right] =
             Layout::horizontal([Constraint::Percentage(55), Constraint::Fill(1)]).areas(area);
         let [memory, processes] = Layout::vertical([
-            Constraint::Length(3 + view.areas.len() as u16),
+            Constraint::Length(holdings_rows(view.areas.len())),
             Constraint::Fill(1),
         ])
         .areas(right);
@@ -132,8 +153,8 @@ fn details(screen: &Screen, view: &View, frame: &mut Frame, area: Rect) {
         return;
     }
     let [above, middle, below] = Layout::vertical([
-        Constraint::Length(CORRECTIONS.len() as u16 + 3),
-        Constraint::Length(3 + view.areas.len() as u16),
+        Constraint::Length(FIGURE),
+        Constraint::Length(holdings_rows(view.areas.len())),
         Constraint::Fill(1),
     ])
     .areas(area);
@@ -294,17 +315,16 @@ mod tests {
         assert_eq!(flow(0, 3, 5), "     ");
     }
 
-    #[test]
-    fn on_a_narrow_terminal_no_rate_of_an_area_is_cut() {
+    fn view(id: u64) -> View {
         let area = crate::top::model::Area {
             name: "ram".into(),
             stored_bytes: 999 << 20,
             out: (1 << 40, 987_654.0),
             back: (1 << 40, 876_543.0),
         };
-        let view = View {
-            id: 1,
-            pid: 1,
+        View {
+            id,
+            pid: id as u32,
             user: 0,
             program: "sort".into(),
             limit_bytes: 1 << 30,
@@ -318,12 +338,33 @@ mod tests {
             read_ahead_used: 0,
             read_ahead_wasted: 0,
             misses: 0.0,
-        };
-        let screen = ratatui::backend::TestBackend::new(80, 4);
+        }
+    }
+
+    fn drawn(width: u16, height: u16, draw: impl FnOnce(&mut Frame)) -> String {
+        let screen = ratatui::backend::TestBackend::new(width, height);
         let mut terminal = ratatui::Terminal::new(screen).expect("a terminal");
-        terminal.draw(|frame| holdings(&view, frame, frame.area())).expect("it is drawn");
-        let shown = terminal.backend().to_string();
+        terminal.draw(draw).expect("it is drawn");
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_no_rate_of_an_area_is_cut() {
+        let shown = drawn(80, 4, |frame| holdings(&view(1), frame, frame.area()));
         assert!(shown.contains(" 63.9:1 ↑876.5k ↓987.7k "), "{shown}");
+    }
+
+    #[test]
+    fn the_figure_is_whole_beside_a_long_list_of_trees() {
+        for (width, height) in [(80, 24), (160, 24), (160, 50)] {
+            let mut screen = Screen::of((1..=12).map(view).collect());
+            screen.chosen = Some(12);
+            let shown = drawn(width, height, |frame| draw(&screen, frame));
+            for part in ["anonymous", "spurious", "read ahead", "resident", "ram", "quit"] {
+                assert!(shown.contains(part), "{part} at {width} × {height}:\n{shown}");
+            }
+            assert!(shown.contains("      12 "), "the chosen tree is in the list:\n{shown}");
+        }
     }
 
     #[test]

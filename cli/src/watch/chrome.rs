@@ -58,10 +58,20 @@ impl Trace {
         trace
     }
 
-    /// Adds an event.
+    /// Adds an event; pages that moved get one each.
     pub fn event(&mut self, member: &Member, event: &Happening) {
         self.introduce(member.pid, &member.name);
-        let pid = member.pid;
+        if event.kind.is_move() {
+            event.moved().for_each(|page| self.one(member.pid, event, page));
+        } else {
+            self.one(member.pid, event, event.page);
+        }
+        if self.text.len() >= CHUNK {
+            self.flush();
+        }
+    }
+
+    fn one(&mut self, pid: u32, event: &Happening, page: u64) {
         let name = event.kind.name();
         let time = self.micros(event.time);
         self.next();
@@ -89,7 +99,7 @@ impl Trace {
         };
         let _ = write!(text, ",\"pid\":{pid},\"tid\":{},\"args\":{{", event.thread);
         if event.kind != Kind::Fork && !is_takeover {
-            let _ = write!(text, "\"page\":\"{:#x}\"", event.page);
+            let _ = write!(text, "\"page\":\"{page:#x}\"");
         }
         if event.kind.is_fault() {
             let access = if event.write { "store" } else { "load" };
@@ -99,9 +109,6 @@ impl Trace {
             let _ = write!(text, ",\"instruction\":\"{:#x}\"", event.ip);
         }
         text.push_str("}}");
-        if self.text.len() >= CHUNK {
-            self.flush();
-        }
     }
 
     /// Adds a sample of the counters.

@@ -67,7 +67,7 @@ static void kills(void) { INSTALL(0, NR, IF(SYS_getppid, SECCOMP_RET_KILL_PROCES
 static void kills_only_thread(void) { INSTALL(0, NR, IF(SYS_getppid, SECCOMP_RET_KILL_THREAD), RET(SECCOMP_RET_ALLOW)); syscall(SYS_getppid); }
 static void unknown(void) { INSTALL(0, NR, IF(SYS_getppid, 0x12340000), RET(SECCOMP_RET_ALLOW)); syscall(SYS_getppid); }
 static int threads(void) { struct stat all; return stat("/proc/self/task", &all) ? 0 : all.st_nlink - 2; }
-static void *dies(void *arg) { syscall(SYS_getppid); return arg; }
+static void *dies(void *arg) { syscall(SYS_getppid); puts("is not killed"); return arg; }
 static void kills_thread(void) { INSTALL(0, NR, IF(SYS_getppid, SECCOMP_RET_KILL_THREAD), RET(SECCOMP_RET_ALLOW)); pthread_t t; pthread_create(&t, NULL, dies, NULL); pthread_detach(t); while (threads() > 1) usleep(1000); puts("lives"); }
 static void *adds_many(void *arg) { int n = 0; while (!INSTALL(0, RET(SECCOMP_RET_ALLOW))) n++; printf("many %d, then %s\n", n > 1000, err(-1)); return arg; }
 static void many(void) { for (int i = 0; i < 2; i++) { pthread_t t; pthread_create(&t, NULL, adds_many, NULL); pthread_join(t, NULL); } puts("both have ended"); }

@@ -212,6 +212,12 @@ fn a_tracer_need_not_wait_for_its_tracees() {
     compare("not_waiting", "2M");
 }
 
+/// A handler's signal that comes while a call is made once more: the program called once.
+#[test]
+fn a_call_made_again_is_interrupted_as_one() {
+    compare("interrupted", "16M");
+}
+
 /// Signals that stop a tracee in its memory manager before it has raised the one that stopped it there.
 #[test]
 fn a_tracer_is_told_of_signals_that_come_one_after_the_other() {

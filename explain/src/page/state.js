@@ -92,6 +92,7 @@ function drawFrames(model, state, before, pick) {
     colour.style.background = `var(--${kind})`;
     key.append(make("span", "", colour, text));
   }
+  key.append(make("span", "", `watermarks: low ${model.computer.low}, high ${model.computer.high}`));
   key.append(make("span", "", `${state.free} of ${total} free`));
   body.append(key);
   const picked = make("p", "");

@@ -2,7 +2,7 @@
 
 const model = JSON.parse($("data").textContent);
 const { steps, states, operations } = model;
-const PHASES = { call: "call", access: "access", hardware: "hardware", decision: "decision", correction: "correction", refusal: "refusal", again: "again" };
+const PHASES = { call: "call", access: "access", hardware: "hardware", decision: "decision", correction: "correction", refusal: "refusal", again: "again", background: "background" };
 let at = -1;
 let pickedFrame = null;
 let proseTouched = false;

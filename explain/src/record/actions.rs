@@ -96,7 +96,7 @@ const fn says_something(note: &Note) -> bool {
         Note::Call(
             Call::Drop(_)
                 | Call::Flush { .. }
-                | Call::Lock { .. }
+                | Call::Lock { result: Ok(()), .. }
                 | Call::LockExisting { .. }
                 | Call::Unlock { .. }
                 | Call::Prune { .. }
@@ -136,6 +136,9 @@ impl<A: Architecture> Teller<'_, A> {
             }
             Call::Allocate(Err(_)) => {
                 self.tell("allocate", "No frame is free.".into(), "F23", None)
+            }
+            Call::Lock { result: Err(_), .. } => {
+                self.tell("allocate", "No frame is free for a page table.".into(), "F23", None);
             }
             Call::Free(frame) => {
                 let text = format!("Frame {} is freed: nothing refers to it any more.", frame.0);

@@ -6,7 +6,7 @@ use super::{Story, Watched, words};
 use crate::model::{self, Action, Phase, State, Tlb};
 use pagefault::entry::{Oops, Signal, Verdict};
 use pagefault::machine::{Entry, Frame, Mode, PAGE_SIZE, PageFault};
-use pagefault::{Correction, Mm, VmaFlags};
+use pagefault::{Correction, Mm, VmaFlags, Watermarks};
 use pagefault_sim::Architecture;
 use std::sync::Arc;
 
@@ -185,10 +185,51 @@ fn corrected<A: Architecture>(
         more => (format!(" {more} more pages are read ahead."), &["D3", "D4"]),
     };
     match correction {
-        Correction::Anonymous => (
-            format!("Fresh memory is stored to: frame {frame} is taken, filled with zeros and entered, writable and dirty."),
-            vec!["B7"],
+        Correction::Anonymous | Correction::Zero => fresh(story, correction, frame),
+        Correction::File => (
+            format!("{}, and the entry maps it.{ahead}", found(&file(), frame, outcome)),
+            [&["B9", "B10", "D2"], by_ahead].concat(),
         ),
+        Correction::Nonlinear => (
+            format!(
+                "The entry itself names the page. {}, and the entry maps it out of order.",
+                found(&file(), frame, outcome)
+            ),
+            vec!["B12"],
+        ),
+        Correction::Device => (
+            format!(
+                "The driver names {}: frame {frame} is entered as it is. The memory manager does not own it, so it counts no reference, no reverse mapping and no resident page.",
+                story.device_page(frame).unwrap_or("nothing yet")
+            ),
+            vec!["B13"],
+        ),
+        Correction::SwapIn => swapped(facts, outcome.major, new),
+        Correction::CopyOnWrite => copied(story, facts, new, after),
+        Correction::Reuse => reused(story, frame, after),
+        Correction::Standby => (
+            format!(
+                "Reclaim had taken the entry's rights, to see whether the page is used before it leaves. It is: the entry allows the {} again, and the page stays.",
+                words::kind(fault.access())
+            ),
+            vec!["B5", "F18"],
+        ),
+        Correction::Spurious => {
+            let cpu = story.cpu;
+            (
+                format!(
+                    "The entry allows the {} by now; only CPU {cpu}'s TLB was out of date. It forgets the page, and nothing else changes.",
+                    words::kind(fault.access())
+                ),
+                vec!["B5", "G1"],
+            )
+        }
+    }
+}
+
+/// A page that nothing was in before.
+fn fresh<A: Architecture>(story: &Story<A>, correction: Correction, frame: u32) -> Told {
+    match correction {
         Correction::Zero if story.sim_zero() == Some(frame) => (
             "Fresh memory is only read: the entry gets the shared frame of zeros, read-only and uncounted. A store will put a page in its place.".into(),
             vec!["B8"],
@@ -197,49 +238,36 @@ fn corrected<A: Architecture>(
             format!("Fresh memory is only read: frame {frame} is taken and filled with zeros; the first store is awaited."),
             vec!["B8"],
         ),
-        Correction::File => (
-            format!("{}, and the entry maps it.{ahead}", found(&file(), frame, outcome)),
-            [&["B9", "B10", "D2"], by_ahead].concat(),
+        _ => (
+            format!("Fresh memory is stored to: frame {frame} is taken, filled with zeros and entered, writable and dirty."),
+            vec!["B7"],
         ),
-        Correction::Nonlinear => (
-            format!("The entry itself names the page. {}, and the entry maps it out of order.", found(&file(), frame, outcome)),
-            vec!["B12"],
-        ),
-        Correction::Device => (
-            format!("The driver names {}: frame {frame} is entered as it is. The memory manager does not own it, so it counts no reference, no reverse mapping and no resident page.", story.device_page(frame).unwrap_or("nothing yet")),
-            vec!["B13"],
-        ),
-        Correction::SwapIn => swapped(facts, outcome.major, new),
-        Correction::CopyOnWrite => copied(story, facts, new, after),
-        Correction::Reuse if story.device_page(frame).is_some() => (
-            format!("The region is shared, and a store to a device needs no bookkeeping: the entry of frame {frame} becomes writable."),
+    }
+}
+
+/// A page whose entry becomes writable.
+fn reused<A: Architecture>(story: &Story<A>, frame: u32, after: &State) -> Told {
+    let used = after.frames.iter().find(|used| used.frame == frame && used.kind == "file");
+    match used {
+        _ if story.device_page(frame).is_some() => (
+            format!(
+                "The region is shared, and a store to a device needs no bookkeeping: the entry of frame {frame} becomes writable."
+            ),
             vec!["B13", "B16"],
         ),
-        Correction::Reuse => {
-            let file_backed = after.frames.iter().any(|used| used.frame == frame && used.kind == "file");
-            if file_backed {
-                (
-                    format!("This is the first store to {} since it was last clean: the page is marked dirty, and the entry becomes writable.", file()),
-                    vec!["B16", "B17", "D7"],
-                )
-            } else {
-                (
-                    format!("Frame {frame} has no other owner any more: nothing is copied, and the entry becomes writable."),
-                    vec!["B15", "B16", "B17"],
-                )
-            }
-        }
-        Correction::Standby => (
-            format!("Reclaim had taken the entry's rights, to see whether the page is used before it leaves. It is: the entry allows the {} again, and the page stays.", words::kind(fault.access())),
-            vec!["B5", "F18"],
+        Some(page) => (
+            format!(
+                "This is the first store to {} since it was last clean: the page is marked dirty, and the entry becomes writable.",
+                page.owner
+            ),
+            vec!["B16", "B17", "D7"],
         ),
-        Correction::Spurious => {
-            let cpu = story.cpu;
-            (
-                format!("The entry allows the {} by now; only CPU {cpu}'s TLB was out of date. It forgets the page, and nothing else changes.", words::kind(fault.access())),
-                vec!["B5", "G1"],
-            )
-        }
+        None => (
+            format!(
+                "Frame {frame} has no other owner any more: nothing is copied, and the entry becomes writable."
+            ),
+            vec!["B15", "B16", "B17"],
+        ),
     }
 }
 
@@ -360,6 +388,26 @@ pub(super) fn why_no_flush(facts: &Facts, outcome: &Outcome, actions: &[Action])
 impl<A: Architecture> Story<A> {
     fn sim_zero(&self) -> Option<u32> {
         pagefault::machine::Machine::zero_frame(&self.sim).map(|frame| frame.0)
+    }
+}
+
+/// The background thread has run.
+pub(super) fn background(marks: Watermarks, free: u32, freed: usize) -> String {
+    let found = match free {
+        0 => "No frame is".to_owned(),
+        1 => "1 frame is".to_owned(),
+        n => format!("{n} frames are"),
+    };
+    let woken = format!(
+        "{found} free, fewer than the low watermark, {}: the background thread was woken, and gets the CPU now.",
+        marks.low
+    );
+    match freed {
+        0 => format!("{woken} It finds no page that may leave, and sleeps."),
+        _ => format!(
+            "{woken} It evicts batches until the high watermark, {}, is reached: {freed} pages leave, and it sleeps.",
+            marks.high
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::tap::{Note, Tap};
-use super::{Request, Watched, actions, calls, words};
+use super::{Request, Watched, actions, calls, sentences, words};
 use crate::model::{Computer, Count, Explanation, FORMAT, Operation, Phase, State, Step};
 use pagefault::machine::{Machine, PAGE_SIZE};
 use pagefault::{Manager, Mm};
@@ -94,6 +94,7 @@ impl<A: Architecture> Story<A> {
             let gone = format!("{} is gone", self.process);
             self.released(&gone, &["E5", "E6", "E7"], &notes, after);
         }
+        self.background();
         self.operations.push(Operation {
             line: line.number,
             process: line.process.clone(),
@@ -102,6 +103,19 @@ impl<A: Architecture> Story<A> {
             first: self.first,
             count: self.steps.len() - self.first,
         });
+    }
+
+    /// Lets the background thread run if the line has woken it: the CPU was the program's until now.
+    fn background(&mut self) {
+        let before = self.snapshot();
+        let Some(freed) = self.manager.reclaim_ahead() else { return };
+        let (notes, after) = (self.tap.drain(), self.snapshot());
+        let actions = actions::describe(self, &notes, &before, &after);
+        let counts = changes(&before, &after);
+        let sentence = sentences::background(self.manager.watermarks(), before.free, freed);
+        let spec = &["F22", "F24"];
+        let step = Step { actions, counts, ..self.draft(Phase::Background, sentence, spec) };
+        self.add(step, after);
     }
 
     /// Memory has run out, and this address space was chosen to end.
@@ -259,6 +273,8 @@ impl<A: Architecture> Story<A> {
                 task_size: format!("{:#x}", A::TASK_SIZE.value()),
                 sets_bits: bits.accessed && bits.dirty,
                 frames: self.sim.frames(),
+                low: self.manager.watermarks().low,
+                high: self.manager.watermarks().high,
                 cpus: self.sim.cpus(),
             },
             source: request.source.lines().map(str::to_owned).collect(),

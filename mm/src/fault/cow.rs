@@ -279,19 +279,14 @@ impl<M: Machine> Mm<M> {
         }
         let manager = &self.manager;
         let page = manager.normal_page(old);
-        let old_kind = match page {
-            // Pinned since the copy was decided on: the device and the program stay together.
-            Some(page) if page.is_anon() => match page.is_pinned() {
-                true => return Replaced::No,
-                false => Some((page, Kind::Anon)),
-            },
-            Some(page) => Some((page, Kind::File)),
-            None => None,
-        };
+        // Pinned since the copy was decided on: the device and the program stay together.
+        if page.is_some_and(|page| page.is_anon() && page.is_pinned()) {
+            return Replaced::No;
+        }
         cursor.replace(fault.page, Entry::None);
-        if let Some((page, kind)) = old_kind {
+        if let Some(page) = page {
             manager.count_unmapping(page);
-            self.count_rss(kind, -1);
+            self.count_rss(if page.is_anon() { Kind::Anon } else { Kind::File }, -1);
         }
         let stale = Stale { address: fault.page, frame: old, fate: Fate::Kept };
         let is_flushed = manager.machine.flush_here(&self.space, stale);

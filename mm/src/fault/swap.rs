@@ -1,13 +1,13 @@
 //! Bringing a page back from swap (spec B14, B15).
 
 use crate::cache::Key;
-use crate::entries::GUARD;
+use crate::entries::{GUARD, PageCursor};
 use crate::error::Refusal;
 use crate::event::{Ahead, Correction, Weight};
 use crate::fault::{Fault, Purpose, Step, page_range};
 use crate::machine::{Access, Cursor, Entry, Frame, Machine, SwapSlot};
 use crate::mm::{Kind, Mm};
-use crate::page::{Owner, PageFlags};
+use crate::page::{Owner, Page, PageFlags};
 use crate::swap::area::Released;
 use crate::vma::{Vma, VmaFlags};
 use alloc::sync::Arc;
@@ -91,31 +91,53 @@ impl<M: Machine> Mm<M> {
             let all = if sole { family } else { vma.ancestors.first().unwrap_or(family) };
             page.set_owner(Owner::Anon(all.id), vma.index_of(fault.page));
         }
+        self.count_in_place_of_slot(page, slot);
+        if fault.purpose != Purpose::Access {
+            manager.mark_guessed(frame, Ahead::Swapped);
+        }
+        if sole && self.awaits_store_to(vma, fault, slot) {
+            self.reuse(vma, fault, &mut cursor, frame);
+            return Ok(Step::Done(Correction::SwapIn));
+        }
+        self.enter_read_only(vma, fault, &mut cursor, frame);
+        Ok(match fault.access {
+            Access::Write => Step::Partly(Correction::SwapIn),
+            _ => Step::Done(Correction::SwapIn),
+        })
+    }
+
+    /// Counts the entry that is about to name a page, and no longer its slot.
+    #[inline]
+    fn count_in_place_of_slot(&self, page: &Page, slot: SwapSlot) {
+        let manager = &self.manager;
         page.hold(&*manager.machine);
         manager.count_mapping(page);
         self.count_rss(Kind::Anon, 1);
         // The cache has a reference too, so that this is not the last.
         let Released { left, unused } = manager.swap.release(slot);
         debug_assert!(left > 0 && unused.is_none(), "{slot:?} was cached without a reference");
-        let done = Step::Done(Correction::SwapIn);
+    }
+
+    /// Enters a page that keeps its slot as long as it stays clean; none if slots are scarce.
+    #[inline]
+    fn enter_read_only(
+        &self,
+        vma: &Arc<Vma<M>>,
+        fault: &mut Fault<M>,
+        cursor: &mut PageCursor<'_, M>,
+        frame: Frame,
+    ) {
+        let manager = &self.manager;
         let accessed = fault.purpose == Purpose::Access;
-        if !accessed {
-            manager.mark_guessed(frame, Ahead::Swapped);
-        }
-        if sole && self.awaits_store_to(vma, fault, slot) {
-            self.reuse(vma, fault, &mut cursor, frame);
-            return Ok(done);
-        }
         let protection = vma.page_protection().read_only();
         let entry = Entry::Present { frame, protection, accessed, dirty: false };
         cursor.replace(fault.page, entry);
-        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(page, 1) {
+        if manager.swap.is_more_than_half_full() && manager.is_sole_owner(manager.page(frame), 1) {
             // A free slot is worth more than avoiding a write later (spec B14 (7)).
             fault.unused = manager.leave_swap_cache(frame);
             let entry = Entry::Present { frame, protection, accessed, dirty: true };
             cursor.replace(fault.page, entry);
         }
-        Ok(if fault.access == Access::Write { Step::Partly(Correction::SwapIn) } else { done })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::reclaim::batch::Batch;
+use crate::reclaim::watermarks::Watermarks;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 impl<M: Machine> Manager<M> {
@@ -15,19 +16,38 @@ impl<M: Machine> Manager<M> {
         self.background_threads.fetch_add(1, Ordering::SeqCst);
         let mut seen = self.background.load(Ordering::Acquire);
         while !stop.load(Ordering::Acquire) {
-            while self.machine.free_frames() < self.watermarks.high && !stop.load(Ordering::Acquire)
-            {
-                if self.is_little_left() {
-                    break;
-                }
-                self.stats.of(&*self.machine).background_passes.add(&*self.machine, 1);
-                if self.reclaim(Batch::<M>::SIZE) == 0 {
-                    break;
-                }
-            }
+            self.raise_free_frames(|| stop.load(Ordering::Acquire));
             self.machine.wait(&self.background, seen);
             seen = self.background.load(Ordering::Acquire);
         }
         self.background_threads.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Does once what a woken [`background`](Self::background) thread does, in the caller's thread, and
+    /// returns how many pages were freed; `None` if the low watermark is kept and nobody would have woken it.
+    pub fn reclaim_ahead(&self) -> Option<usize> {
+        (self.machine.free_frames() < self.watermarks.low).then(|| self.raise_free_frames(|| false))
+    }
+
+    /// How many frames background reclaim keeps free.
+    pub const fn watermarks(&self) -> Watermarks {
+        self.watermarks
+    }
+
+    /// Evicts, batch after batch, until as many frames are free as the high watermark says, nothing more can
+    /// leave, or the caller's thread is to end. Returns how many pages were freed.
+    fn raise_free_frames(&self, is_stopped: impl Fn() -> bool) -> usize {
+        let mut freed = 0;
+        while self.machine.free_frames() < self.watermarks.high && !is_stopped() {
+            if self.is_little_left() {
+                break;
+            }
+            self.stats.of(&*self.machine).background_passes.add(&*self.machine, 1);
+            match self.reclaim(Batch::<M>::SIZE) {
+                0 => break,
+                more => freed += more,
+            }
+        }
+        freed
     }
 }

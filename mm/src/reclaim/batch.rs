@@ -410,43 +410,11 @@ fn take_entry<M: Machine>(
     still: Still,
     fresh: &mut FreshSlot,
 ) -> Option<Stale> {
-    let Victim { frame, page, from, force, .. } = *victim;
-    let entry = spot.cursor.entry(spot.address);
-    let Entry::Present { accessed, protection, .. } = entry else { return None };
-    let sees_use = manager.queues.sight() == Sight::Bits || from == Queue::Standby;
-    let spared = accessed && force == Force::Polite && sees_use;
-    let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
-    let stored_to = match still {
-        Still::Forbidden => entry.is_dirty() || entry.is_writable(),
-        // An access marks the entry, even if the program has taken the rights away again.
-        Still::Withdrawn => accessed || !protection.is_empty(),
-        Still::Alone => false,
-    };
-    if stored_to || spared || kept {
+    let Victim { frame, page, .. } = *victim;
+    if must_stay(manager, spot, victim, still) {
         return None;
     }
-    let (replacement, kind) = match page.slot() {
-        Some(slot) => {
-            // The cache's own reference keeps the slot from being free.
-            if manager.swap.duplicate(slot).is_err() {
-                return None;
-            }
-            (Entry::Swap(slot), Kind::Anon)
-        }
-        None if victim.is_anon => match fresh.slot {
-            Some(_) => (Entry::Swap(fresh.give(manager)?), Kind::Anon),
-            None => {
-                spot.mm.dropped.fetch_add(1, Ordering::SeqCst);
-                (Entry::None, Kind::Anon)
-            }
-        },
-        None if spot.vma.has(VmaFlags::NONLINEAR)
-            && spot.vma.index_of(spot.address) != page.index() =>
-        {
-            (Entry::File(page.index()), Kind::File)
-        }
-        None => (Entry::None, Kind::File),
-    };
+    let (replacement, kind) = without_page(manager, spot, victim, fresh)?;
     let old = spot.cursor.replace(spot.address, replacement);
     spot.mm.count_rss(kind, -1);
     manager.count_unmapping(page);
@@ -458,6 +426,62 @@ fn take_entry<M: Machine>(
         manager.mark_dirty(page);
     }
     Some(Stale { address: spot.address, frame, fate: Fate::Kept })
+}
+
+/// Whether an entry keeps its page: the page was written or used since it was cleaned, or is locked in memory or
+/// pinned; or the entry names none any more.
+#[inline]
+fn must_stay<M: Machine>(
+    manager: &Manager<M>,
+    spot: &Spot<'_, M>,
+    victim: &Victim<'_, M>,
+    still: Still,
+) -> bool {
+    let Victim { page, from, force, .. } = *victim;
+    let entry = spot.cursor.entry(spot.address);
+    let Entry::Present { accessed, protection, .. } = entry else { return true };
+    let sees_use = manager.queues.sight() == Sight::Bits || from == Queue::Standby;
+    let spared = accessed && force == Force::Polite && sees_use;
+    let kept = spot.vma.has(VmaFlags::LOCKED) || page.is_pinned();
+    let stored_to = match still {
+        Still::Forbidden => entry.is_dirty() || entry.is_writable(),
+        // An access marks the entry, even if the program has taken the rights away again.
+        Still::Withdrawn => accessed || !protection.is_empty(),
+        Still::Alone => false,
+    };
+    stored_to || spared || kept
+}
+
+/// What an entry names once its page has left, and as what the page was counted; `None` if no slot can be counted
+/// once more.
+#[inline]
+fn without_page<M: Machine>(
+    manager: &Manager<M>,
+    spot: &Spot<'_, M>,
+    victim: &Victim<'_, M>,
+    fresh: &mut FreshSlot,
+) -> Option<(Entry, Kind)> {
+    let page = victim.page;
+    Some(match page.slot() {
+        Some(slot) => {
+            // The cache's own reference keeps the slot from being free.
+            manager.swap.duplicate(slot).ok()?;
+            (Entry::Swap(slot), Kind::Anon)
+        }
+        None if victim.is_anon && fresh.slot.is_some() => {
+            (Entry::Swap(fresh.give(manager)?), Kind::Anon)
+        }
+        None if victim.is_anon => {
+            spot.mm.dropped.fetch_add(1, Ordering::SeqCst);
+            (Entry::None, Kind::Anon)
+        }
+        None if spot.vma.has(VmaFlags::NONLINEAR)
+            && spot.vma.index_of(spot.address) != page.index() =>
+        {
+            (Entry::File(page.index()), Kind::File)
+        }
+        None => (Entry::None, Kind::File),
+    })
 }
 
 impl<M: Machine> Manager<M> {

@@ -35,17 +35,26 @@ pub(crate) struct Foresight {
     unfounded: AtomicU32,
 }
 
+/// What programs did with a page while it was in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// They stored to it: it got a slot with new content.
+    Stored,
+    /// They left it as it was in its slot.
+    Kept,
+}
+
 impl Foresight {
     pub(crate) fn new(frames: u32) -> Self {
         let written = zeroed_slice_box(frames.next_power_of_two() as usize * 8);
         Self { written, unfounded: AtomicU32::new(0) }
     }
 
-    /// Notes whether the page now in `slot` was written.
-    pub(crate) fn learn(&self, slot: SwapSlot, written: bool) {
+    /// Notes what programs did with the page now in `slot`.
+    pub(crate) fn learn(&self, slot: SwapSlot, outcome: Outcome) {
         let was_expected = self.of(slot).load(Ordering::Relaxed);
-        self.of(slot).store(written, Ordering::Relaxed);
-        if was_expected && !written {
+        self.of(slot).store(outcome == Outcome::Stored, Ordering::Relaxed);
+        if was_expected && outcome == Outcome::Kept {
             // Of two tests that end at the same time, one may be lost: the share is a guess.
             let before = self.unfounded.load(Ordering::Relaxed);
             self.unfounded.store(before + (ALL - before) / MEMORY, Ordering::Relaxed);
@@ -84,10 +93,10 @@ mod tests {
     fn tests(foresight: &Foresight, is_stored_to: bool) -> usize {
         (0..4096)
             .filter(|offset| {
-                foresight.learn(slot(*offset), true);
+                foresight.learn(slot(*offset), Outcome::Stored);
                 let is_test = !foresight.expects_store(slot(*offset), 0);
                 if is_test && !is_stored_to {
-                    foresight.learn(slot(*offset), false);
+                    foresight.learn(slot(*offset), Outcome::Kept);
                 }
                 is_test
             })

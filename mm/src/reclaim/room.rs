@@ -15,6 +15,7 @@ use crate::error::OutOfMemory;
 use crate::machine::{Machine, OutOfFrames};
 use crate::manager::Manager;
 use crate::reclaim::batch::Batch;
+use crate::reclaim::passes::Standing;
 use crate::reclaim::queue::Sight;
 use crate::reclaim::victim::Force;
 use core::sync::atomic::Ordering;
@@ -39,6 +40,31 @@ struct Search {
     disturbed: u32,
     /// When the first of them ended.
     since: Option<u64>,
+}
+
+impl Search {
+    /// What the next pass may evict. After a pass that freed nothing, even pages in use leave: a processor may use a
+    /// page again and again between two passes, without a fault that would be at work.
+    const fn force(&self) -> Force {
+        if self.since.is_none() { Force::Polite } else { Force::Urgent }
+    }
+
+    /// A pass has freed nothing.
+    const fn add(&mut self, is_quiet: bool) {
+        if is_quiet {
+            self.quiet += 1;
+        } else {
+            self.quiet = 0;
+            self.disturbed += 1;
+        }
+    }
+
+    /// Whether so many passes were disturbed that waiting for those who disturb makes no sense any more.
+    fn is_endless(&mut self, now: u64, standing: &Standing) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let patient = standing.is_busy() && now - since < PATIENCE;
+        self.disturbed >= DISTURBED_PASSES && !patient
+    }
 }
 
 impl<M: Machine> Manager<M> {
@@ -73,10 +99,7 @@ impl<M: Machine> Manager<M> {
                 return Ok(taken);
             }
             self.stats.of(&*self.machine).direct_passes.add(&*self.machine, 1);
-            // After a pass that freed nothing, even pages in use leave: a processor may use a page again and
-            // again between two passes, without a fault that would be at work.
-            let force = if search.since.is_none() { Force::Polite } else { Force::Urgent };
-            let own = self.counted(|| self.direct_pass(force));
+            let own = self.counted(|| self.direct_pass(search.force()));
             // Read before the standing, so that what changes afterwards ends the wait below.
             let turn = self.passes.turn.load(Ordering::SeqCst);
             let after = self.standing();
@@ -84,12 +107,7 @@ impl<M: Machine> Manager<M> {
                 search = Search::default();
                 continue;
             }
-            if after.is_quiet_since(&before, own) {
-                search.quiet += 1;
-            } else {
-                search.quiet = 0;
-                search.disturbed += 1;
-            }
+            search.add(after.is_quiet_since(&before, own));
             if search.quiet >= FUTILE_PASSES {
                 // At work again before anyone else can be told the same.
                 let engaged = self.engage();
@@ -99,20 +117,23 @@ impl<M: Machine> Manager<M> {
                     return Err(OutOfMemory);
                 }
             }
-            let since = *search.since.get_or_insert_with(|| self.machine.now());
-            let patient = after.is_busy() && self.machine.now() - since < PATIENCE;
-            if search.disturbed >= DISTURBED_PASSES && !patient {
+            if search.is_endless(self.machine.now(), &after) {
                 return Err(OutOfMemory);
             }
-            if after.is_busy() {
-                // Counted before the turn is compared: a thread that takes a turn reads the count afterwards.
-                self.passes.sleepers.fetch_add(1, Ordering::SeqCst);
-                self.machine.wait(&self.passes.turn, turn);
-                self.passes.sleepers.fetch_sub(1, Ordering::SeqCst);
-            } else {
-                // A thread that waited for a lock may have it by now, and needs the CPU.
-                self.machine.pause();
-            }
+            self.await_others(&after, turn);
+        }
+    }
+
+    /// Lets the others who are at work go on: sleeps until the turn changes, or yields the CPU.
+    fn await_others(&self, standing: &Standing, turn: u32) {
+        if standing.is_busy() {
+            // Counted before the turn is compared: a thread that takes a turn reads the count afterwards.
+            self.passes.sleepers.fetch_add(1, Ordering::SeqCst);
+            self.machine.wait(&self.passes.turn, turn);
+            self.passes.sleepers.fetch_sub(1, Ordering::SeqCst);
+        } else {
+            // A thread that waited for a lock may have it by now, and needs the CPU.
+            self.machine.pause();
         }
     }
 

@@ -5,6 +5,7 @@ use crate::event::Event;
 use crate::machine::{Frame, IoError, Machine, SwapSlot};
 use crate::manager::Manager;
 use crate::page::{Owner, Page, PageFlags};
+use crate::reclaim::foresight::Outcome;
 use crate::reclaim::spare::SpareSlots;
 use crate::swap::area::AreaSet;
 
@@ -64,7 +65,7 @@ impl<M: Machine> Manager<M> {
             self.mark_clean(page);
             return Ok(Some(slot));
         };
-        self.foresight.learn(slot, false);
+        self.foresight.learn(slot, Outcome::Kept);
         if page.has(PageFlags::DIRTY) {
             self.write_slot(frame, slot, spare).map_err(drop)?;
             self.mark_clean(page);
@@ -82,7 +83,7 @@ impl<M: Machine> Manager<M> {
                     if let Some(area) = spare.area_of(slot, &self.swap) {
                         area.publish(slot.offset);
                     }
-                    self.foresight.learn(slot, true);
+                    self.foresight.learn(slot, Outcome::Stored);
                     return Ok(slot);
                 }
                 Err(error) => {

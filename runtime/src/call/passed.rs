@@ -94,7 +94,11 @@ impl Call<'_> {
     fn call(&self, args: &[u64; 6]) -> i64 {
         self.thread.is_cut.set(false);
         // SAFETY: the program asks for it, of its own memory.
-        unsafe { wait::call(self.number, args, self.thread) }
+        let raw = unsafe { wait::call(self.number, args, self.thread) };
+        if raw == entry::RESTART && wait::always_restarts(self.number, args) {
+            return entry::NOT_STARTED;
+        }
+        raw
     }
 
     /// Makes the call itself, which stores only to pinned pages.

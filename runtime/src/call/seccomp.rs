@@ -3,10 +3,10 @@
 use super::{Call, Outcome};
 use crate::frame::Info;
 use crate::seccomp::bpf::{self, Data, Instruction, Program};
-use crate::seccomp::{ARCHITECTURE, Mode, Verdict};
+use crate::seccomp::{self, ARCHITECTURE, Mode, Verdict};
 use crate::signal::{deliver_default, deliver_fault};
 use crate::sys::{self, Errno, Result};
-use crate::{process, user};
+use crate::{process, tracer, user};
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::ptrace as raw;
@@ -40,7 +40,7 @@ impl Call<'_> {
             }
             Verdict::KillThread if self.thread.is_one_of_many() => {
                 self.args[0] = nr::SIGSYS.into();
-                Some(self.thread())
+                Some(self.exit())
             }
             Verdict::KillThread | Verdict::KillProcess => {
                 deliver_default(&self.trap_info(0));
@@ -114,6 +114,11 @@ impl Call<'_> {
         let code: Result<Vec<Instruction>> =
             (0..len).map(|index| user::read(at + 8 * index as u64)).collect();
         let program = Program::new(code?)?;
+        if program.answers(seccomp::is_for_tracer) && tracer::is_traced() {
+            // Tracers fall back to the stops of every call. Without one, the kernel answers such a call as ours does.
+            process::count_refused();
+            return Err(Errno::EINVAL);
+        }
         let add = |old: Mode| old.with(program, flags);
         if flags & SYNCHRONIZE == 0 {
             self.thread.change_filters(add)?;

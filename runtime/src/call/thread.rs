@@ -421,7 +421,7 @@ impl Call<'_> {
     }
 
     /// `exit(2)`: the end of one thread.
-    fn exit(&mut self) -> Outcome {
+    pub(super) fn exit(&mut self) -> Outcome {
         let status = self.args[0] as u32;
         sys::exchange_mask(crate::signal::ALL);
         self.end_restartable_sequences();

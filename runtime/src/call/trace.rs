@@ -7,6 +7,7 @@
 use super::passed::Vectors;
 use super::stop::{OF_CALL, Settled, Stop};
 use super::{Call, Outcome, tracees};
+use crate::entry::{NOT_STARTED, RESTART};
 use crate::frame::Info;
 use crate::memory::outside::Other;
 use crate::memory::{self, Forced};
@@ -376,8 +377,14 @@ impl Call<'_> {
         if args[told] == 0 {
             args[told] = (&raw mut own) as u64;
         }
+        let mut has_waited = false;
         loop {
-            let raw = self.make_pinned(args);
+            let raw = match self.make_pinned(args) {
+                // A signal that comes between two waits of the runtime's interrupts the program's one wait.
+                NOT_STARTED if has_waited => RESTART,
+                raw => raw,
+            };
+            has_waited = true;
             let Some(stop) = stop(self, raw, args[told]) else { return Outcome::Raw(raw) };
             if stop.is_for_runtime() {
                 if self.leaves_stops() {

@@ -5,6 +5,7 @@ use crate::entry::{self, RECLAIM_CAME};
 use crate::thread::Thread;
 use crate::{process, user};
 use linux_raw_sys::general as nr;
+use linux_raw_sys::ptrace;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 const NANOSECONDS_OF_MILLISECOND: u64 = 1_000_000;
@@ -40,7 +41,7 @@ pub unsafe fn call(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
             Timeout::Timespec(arg) => again[arg] = (&raw const timespec) as u64,
         }
         // SAFETY: passed on to the caller; the time lives for the call.
-        raw = unsafe { entry::call_once(number, &again, thread) };
+        raw = entry::resumed(unsafe { entry::call_once(number, &again, thread) });
     }
     raw
 }
@@ -68,6 +69,20 @@ fn timeout(number: u32, args: &[u64; 6]) -> Option<Timeout> {
 pub fn is_for_word(number: u32, args: &[u64; 6]) -> bool {
     number == nr::__NR_futex
         && matches!(futex_operation(args), nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET)
+}
+
+/// Whether the kernel restarts a call after every handler, whatever the handler's flags (`ERESTARTNOINTR`).
+pub fn always_restarts(number: u32, args: &[u64; 6]) -> bool {
+    match number {
+        nr::__NR_futex => matches!(
+            futex_operation(args),
+            nr::FUTEX_LOCK_PI | nr::FUTEX_LOCK_PI2 | nr::FUTEX_WAIT_REQUEUE_PI
+        ),
+        nr::__NR_ptrace => {
+            matches!(args[0] as u32, ptrace::PTRACE_ATTACH | ptrace::PTRACE_SEIZE)
+        }
+        _ => false,
+    }
 }
 
 /// The operation of `futex(2)`; the kernel reads only the lower half of the argument.

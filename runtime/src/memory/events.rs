@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 use pagefault::Weight;
 use pagefault_control::{Control, Happening, Kind, Ring};
-use pagefault_machine::Access;
+use pagefault_machine::{Access, PAGE_SIZE};
 
 /// The ring of this process; null without a reader.
 static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
@@ -72,6 +72,7 @@ fn nothing(kind: Kind) -> Happening {
         time: 0,
         took: 0,
         page: 0,
+        pages: 0,
         ip: 0,
         process: PROCESS.load(Relaxed),
         thread: Thread::current().number(),
@@ -88,6 +89,52 @@ pub enum Under {
     Fault,
     /// It handles one, with this correction.
     Corrected(Kind, Weight),
+}
+
+/// Pages of one block that came or went under a thread's current fault, and are not in the ring yet.
+///
+/// A fault in a run evicts a batch and brings a window of pages: as one event each, they would cost more than the
+/// fault's own event many times over.
+#[derive(Clone, Copy)]
+pub struct Moves {
+    kind: Kind,
+    /// When the first of them moved.
+    time: u64,
+    block: u64,
+    /// None if this is 0.
+    pages: u64,
+}
+
+impl Moves {
+    /// No pages.
+    pub const NONE: Self = Self { kind: Kind::Evicted, time: 0, block: 0, pages: 0 };
+
+    const BYTES: u64 = Happening::BLOCK * PAGE_SIZE;
+
+    /// One page.
+    fn begin(kind: Kind, page: u64) -> Self {
+        let (block, pages) = Self::place(page);
+        Self { kind, time: process::now(), block, pages }
+    }
+
+    /// The block of a page, and its bit there.
+    const fn place(page: u64) -> (u64, u64) {
+        (page & !(Self::BYTES - 1), 1 << (page / PAGE_SIZE % Happening::BLOCK))
+    }
+
+    /// The same with a page more, unless it moved in another way, or already, or is elsewhere.
+    fn and(self, kind: Kind, page: u64) -> Option<Self> {
+        let (block, bit) = Self::place(page);
+        let fits = self.kind == kind && self.block == block && self.pages != 0;
+        (fits && self.pages & bit == 0).then_some(Self { pages: self.pages | bit, ..self })
+    }
+
+    fn write(self, ring: &Ring) {
+        if self.pages != 0 {
+            let Self { kind, time, block: page, pages } = self;
+            ring.write(&Happening { time, page, pages, ..nothing(kind) });
+        }
+    }
 }
 
 /// The calling thread begins a fault.
@@ -109,7 +156,9 @@ pub struct Answered {
 /// The fault in hand has been answered.
 pub fn end_fault(fault: &Answered) {
     let Some(ring) = ring() else { return };
-    let (kind, weight) = match Thread::current().under.replace(Under::NoFault) {
+    let thread = Thread::current();
+    thread.moves.replace(Moves::NONE).write(ring);
+    let (kind, weight) = match thread.under.replace(Under::NoFault) {
         // The fault began before there was a reader.
         Under::NoFault => return,
         Under::Fault => (Kind::Refill, Weight::Minor),
@@ -128,7 +177,12 @@ pub fn end_fault(fault: &Answered) {
 
 /// The fault in hand is none of ours, or ends the program.
 pub fn forget_fault() {
-    Thread::current().under.set(Under::NoFault);
+    let thread = Thread::current();
+    thread.under.set(Under::NoFault);
+    let moves = thread.moves.replace(Moves::NONE);
+    if let Some(ring) = ring() {
+        moves.write(ring);
+    }
 }
 
 /// A correction was made, for the current fault or for a system call.
@@ -159,9 +213,17 @@ pub fn taken_over(begin: u64, pages: u64) {
     }
 }
 
-/// A page came or went without a fault.
+/// A page came or went without a fault of its own.
 pub fn moved(kind: Kind, page: u64) {
-    if let Some(ring) = ring() {
-        ring.write(&Happening { time: process::now(), page, ..nothing(kind) });
+    let Some(ring) = ring() else { return };
+    let thread = Thread::current();
+    if thread.under.get() == Under::NoFault {
+        // Nothing that follows would write it.
+        return Moves::begin(kind, page).write(ring);
     }
+    let moves = thread.moves.get();
+    thread.moves.set(moves.and(kind, page).unwrap_or_else(|| {
+        moves.write(ring);
+        Moves::begin(kind, page)
+    }));
 }

@@ -51,6 +51,7 @@ pub fn fault(info: &Info, registers: &Registers) -> Answer {
     events::begin_fault();
     let Some(answer) = answer(manager, &HostFault { address, access, ip, sp }) else {
         // The end of a file, or memory that failed.
+        events::forget_fault();
         return Answer::Signal(*info);
     };
     if let Some(control) = process::control() {

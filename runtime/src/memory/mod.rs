@@ -53,7 +53,7 @@ mod statistics;
 mod swap;
 
 pub use advise::{advise, seal};
-pub use events::Under;
+pub use events::{Moves, Under};
 pub use fault::{Answer, fault};
 pub use forced::Forced;
 pub use fork::{

@@ -112,6 +112,11 @@ impl Program {
         self.0.len()
     }
 
+    /// Whether it may answer with a constant of which this holds; what it computes is not foreseen.
+    pub fn answers(&self, holds: impl Fn(u32) -> bool) -> bool {
+        self.0.iter().any(|instruction| instruction.code == RET_K && holds(instruction.k))
+    }
+
     /// The instructions, as the kernel takes them.
     pub fn code(&self) -> &[Instruction] {
         &self.0

@@ -188,6 +188,11 @@ impl Drop for Filter {
     }
 }
 
+/// Whether a filter's value leaves the call to a tracer.
+pub fn is_for_tracer(value: u32) -> bool {
+    value & raw::SECCOMP_RET_ACTION_FULL == raw::SECCOMP_RET_TRACE
+}
+
 /// What a filter's value means.
 fn verdict(value: u32) -> Verdict {
     let data = value & raw::SECCOMP_RET_DATA;
@@ -195,7 +200,7 @@ fn verdict(value: u32) -> Verdict {
         raw::SECCOMP_RET_ALLOW | raw::SECCOMP_RET_LOG => Verdict::Allow,
         raw::SECCOMP_RET_ERRNO => Verdict::Fail(Errno(data.min(4095) as i32)),
         raw::SECCOMP_RET_TRAP => Verdict::Trap(data as i32),
-        // There is no tracer and no listener.
+        // There is no listener, and the tracer is not asked (`Call::add_filter`).
         raw::SECCOMP_RET_TRACE | raw::SECCOMP_RET_USER_NOTIF => Verdict::Fail(Errno::ENOSYS),
         raw::SECCOMP_RET_KILL_THREAD => Verdict::KillThread,
         _ => Verdict::KillProcess,

@@ -1,5 +1,6 @@
 //! Leaves the caller's session, directory, files and signals.
 
+use crate::signals::Signals;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use std::io;
@@ -15,7 +16,8 @@ pub(super) fn leave_the_caller(kept: &[&OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     let _ = rustix::thread::set_name(c"pagefault-super");
-    block_signals();
+    // Only those that cannot be blocked end or stop the supervisor.
+    Signals::all().block();
     // It needs a descriptor for each process.
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, ..limit };
@@ -62,15 +64,5 @@ fn close_from(first: i32) {
     for number in numbers.into_iter().filter(|number| *number >= first) {
         // SAFETY: as above; the directory's own descriptor is closed already.
         unsafe { libc::close(number) };
-    }
-}
-
-/// Blocks all signals, so that only those that cannot be blocked end or stop the supervisor.
-fn block_signals() {
-    // SAFETY: the set is filled before it is used.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
     }
 }

@@ -403,7 +403,7 @@ mod tests {
     fn a_map_has_few_rows_however_many_blocks() {
         let mut heat = Heat::default();
         for page in 0..40_000_u64 {
-            heat.add(Kind::Anonymous, page << 12, 0);
+            heat.add(Kind::Anonymous, page << 12, 0, 1);
         }
         let rows = rows(&heat, |_| "heap".to_owned());
         let rows = rows.as_array().unwrap();

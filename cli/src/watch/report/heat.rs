@@ -3,10 +3,12 @@
 //! A map has blocks of addresses and columns of time. Both double in size when there are too many, so
 //! that a map's size is bounded for any run and any program.
 
-use pagefault_control::Kind;
+use pagefault_control::{Happening, Kind};
 
 /// The smallest block, as a power of two: 64 KiB.
 const BLOCK_SHIFT: u32 = 16;
+/// Its pages.
+const BLOCK_PAGES: u64 = (1 << BLOCK_SHIFT) / Happening::PAGE;
 /// The most blocks of a map.
 const MOST_BLOCKS: usize = 4096;
 /// The narrowest column, in nanoseconds.
@@ -98,13 +100,15 @@ impl Default for Heat {
 }
 
 impl Cell {
-    /// One event, if pages come or go by it.
-    fn of(kind: Kind) -> Option<Self> {
+    /// So many pages, if pages come or go by such an event.
+    fn of(kind: Kind, pages: u32) -> Option<Self> {
         let cell = Self::default();
         match kind {
-            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => Some(Self { fresh: 1, ..cell }),
-            Kind::SwapIn | Kind::ReadAhead => Some(Self { back: 1, ..cell }),
-            Kind::Evicted => Some(Self { out: 1, ..cell }),
+            Kind::Anonymous | Kind::Zero | Kind::PopulatedAhead => {
+                Some(Self { fresh: pages, ..cell })
+            }
+            Kind::SwapIn | Kind::ReadAhead => Some(Self { back: pages, ..cell }),
+            Kind::Evicted => Some(Self { out: pages, ..cell }),
             _ => None,
         }
     }
@@ -113,12 +117,12 @@ impl Cell {
 impl Heat {
     /// Whether a map shows events of this kind.
     pub fn shows(kind: Kind) -> bool {
-        Cell::of(kind).is_some()
+        Cell::of(kind, 1).is_some()
     }
 
-    /// Notes an event.
-    pub fn add(&mut self, kind: Kind, page: u64, column: usize) {
-        let Some(cell) = Cell::of(kind) else { return };
+    /// Notes an event that concerns so many pages of the page's block.
+    pub fn add(&mut self, kind: Kind, page: u64, column: usize, pages: u32) {
+        let Some(cell) = Cell::of(kind, pages) else { return };
         // Events of several threads are slightly out of order.
         if column > self.column {
             self.begin(column);
@@ -128,6 +132,17 @@ impl Heat {
         self.events += 1;
         if self.numbers.len() > MOST_BLOCKS {
             self.coarsen();
+        }
+    }
+
+    /// Notes that pages moved.
+    pub fn add_moves(&mut self, event: &Happening, column: usize) {
+        // A block of the map holds a part of the event's pages, or all of them.
+        for first in (0..Happening::BLOCK).step_by(BLOCK_PAGES as usize) {
+            let pages = (event.pages >> first & ((1 << BLOCK_PAGES) - 1)).count_ones();
+            if pages > 0 {
+                self.add(event.kind, event.page + first * Happening::PAGE, column, pages);
+            }
         }
     }
 
@@ -248,7 +263,7 @@ mod tests {
             let (column, doubled) = columns.find(n * 1_000_000);
             (0..doubled).for_each(|_| heat.widen());
             let kind = [Kind::Anonymous, Kind::SwapIn, Kind::Evicted][n as usize % 3];
-            heat.add(kind, n << BLOCK_SHIFT, column);
+            heat.add(kind, n << BLOCK_SHIFT, column, 1);
         }
         assert_eq!(all(&heat), Cell { fresh: 20_000, back: 20_000, out: 20_000 });
         assert!(heat.blocks().count() <= MOST_BLOCKS);
@@ -260,11 +275,11 @@ mod tests {
     #[test]
     fn an_event_stays_in_its_column_and_its_block() {
         let mut heat = Heat::default();
-        heat.add(Kind::Anonymous, 0x1_0000, 0);
-        heat.add(Kind::Evicted, 0x2_0000, 3);
+        heat.add(Kind::Anonymous, 0x1_0000, 0, 1);
+        heat.add(Kind::Evicted, 0x2_0000, 3, 1);
         // Late by a thread's delay.
-        heat.add(Kind::Evicted, 0x1_0000, 2);
-        heat.add(Kind::SwapIn, 0x1_0000, 5);
+        heat.add(Kind::Evicted, 0x1_0000, 2, 1);
+        heat.add(Kind::SwapIn, 0x1_0000, 5, 1);
         let cell = |fresh, back, out| Cell { fresh, back, out };
         let rows = |heat: &Heat| heat.blocks().map(|(.., row)| row).collect::<Vec<_>>();
         let none = Cell::default();
@@ -274,15 +289,38 @@ mod tests {
         let first = vec![cell(1, 0, 0), cell(0, 0, 1), cell(0, 1, 0)];
         assert_eq!(rows(&heat), [first, vec![none, cell(0, 0, 1)]]);
         heat.coarsen();
-        heat.add(Kind::SwapIn, 0x3_0000, 2);
+        heat.add(Kind::SwapIn, 0x3_0000, 2, 1);
         let joined = vec![none, cell(0, 0, 1), cell(0, 1, 0)];
         assert_eq!(rows(&heat), [vec![cell(1, 0, 0), cell(0, 0, 1), cell(0, 1, 0)], joined]);
     }
 
     #[test]
+    fn each_page_of_a_move_is_counted_in_its_block() {
+        let mut heat = Heat::default();
+        let moves = Happening {
+            kind: Kind::Evicted,
+            write: false,
+            major: false,
+            in_call: false,
+            time: 0,
+            took: 0,
+            page: 0x4_0000,
+            pages: 0b101 | 1 << 15 | 1 << 16 | 1 << 63,
+            ip: 0,
+            process: 1,
+            thread: 1,
+        };
+        heat.add_moves(&moves, 0);
+        let out: Vec<(u64, u32)> =
+            heat.blocks().map(|(start, _, row)| (start, sum(&row).out)).collect();
+        assert_eq!(out, [(0x4_0000, 3), (0x5_0000, 1), (0x7_0000, 1)]);
+        assert_eq!(moves.moved().count(), 5);
+    }
+
+    #[test]
     fn what_neither_comes_nor_goes_is_not_on_the_map() {
         let mut heat = Heat::default();
-        heat.add(Kind::Spurious, 0x1000, 3);
+        heat.add(Kind::Spurious, 0x1000, 3, 1);
         assert_eq!(heat.blocks().count(), 0);
     }
 }

@@ -64,6 +64,7 @@ mod tests {
                 time: n,
                 took: n * 7919 % 1000,
                 page: 0,
+                pages: 0,
                 ip: 0,
                 process: 1,
                 thread: 1,

@@ -110,24 +110,34 @@ impl Gathered {
         let process = index as u32;
         self.count_on_map(index, event);
         match event.kind {
-            Kind::ReadAhead => self.curve.came_back(process, event.page),
-            Kind::Evicted => self.curve.evicted(process, event.page),
+            Kind::ReadAhead => {
+                event.moved().for_each(|page| self.curve.came_back(process, page));
+            }
+            Kind::PopulatedAhead => {
+                event.moved().for_each(|page| self.curve.made(process, page));
+            }
+            Kind::Evicted => event.moved().for_each(|page| self.curve.evicted(process, page)),
             Kind::Takeover if self.takeovers.len() < MOST_MAPS => {
                 self.takeovers.push((index, *event));
             }
-            Kind::PopulatedAhead | Kind::Fork | Kind::Takeover => {}
-            _ => {
-                if event.kind == Kind::SwapIn {
-                    self.curve.came_back(process, event.page);
-                }
-                if event.in_call {
-                    self.in_calls[event.kind as usize] += 1;
-                    self.places.others.add(event.took);
-                } else {
-                    self.latency.add(index, event);
-                    self.places.add(index, members.at(index), event.ip, event.took);
-                }
-            }
+            Kind::Fork | Kind::Takeover => {}
+            _ => self.count_fault(index, members, event),
+        }
+    }
+
+    /// Counts a correction, of a fault or for a system call.
+    fn count_fault(&mut self, index: usize, members: &mut Members, event: &Happening) {
+        match event.kind {
+            Kind::SwapIn => self.curve.came_back(index as u32, event.page),
+            Kind::Anonymous | Kind::Zero => self.curve.made(index as u32, event.page),
+            _ => {}
+        }
+        if event.in_call {
+            self.in_calls[event.kind as usize] += 1;
+            self.places.others.add(event.took);
+        } else {
+            self.latency.add(index, event);
+            self.places.add(index, members.at(index), event.ip, event.took);
         }
     }
 
@@ -142,7 +152,11 @@ impl Gathered {
         if self.heat.len() == MOST_MAPS && !self.heat.contains_key(&index) {
             self.give_way();
         }
-        self.heat.entry(index).or_default().add(event.kind, event.page, column);
+        let heat = self.heat.entry(index).or_default();
+        match event.kind.is_move() {
+            true => heat.add_moves(event, column),
+            false => heat.add(event.kind, event.page, column, 1),
+        }
     }
 
     /// Drops the map with the fewest events.

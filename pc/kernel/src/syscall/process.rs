@@ -201,77 +201,105 @@ const REGION: usize = 1024;
 /// fork, vfork, and threads.
 pub(super) fn clone(frame: &TrapFrame, number: u32, arguments: Arguments) -> Result {
     let clone = read_clone(number, arguments)?;
-    let has = |flag: u32| clone.flags & u64::from(flag) != 0;
-    // Threads share what signals do, and who shares that shares memory.
-    if has(nr::CLONE_THREAD) && !has(nr::CLONE_SIGHAND)
-        || has(nr::CLONE_SIGHAND) && !has(nr::CLONE_VM)
-    {
-        return Err(Errno::EINVAL);
-    }
-    if process::are_too_many() {
-        return Err(Errno::EAGAIN);
-    }
-    if has(nr::CLONE_SETTLS) && !user::access_ok(clone.pointer, 0) {
-        return Err(Errno::EPERM);
-    }
+    clone.check()?;
     let parent = process::current();
-    let thread = process::thread();
     // Each region of a copy is in several lists.
     process::find_room(REGION * process::space().usage().regions)?;
     let id = task::next_id();
-    let space = if has(nr::CLONE_VM) {
-        process::space().clone()
-    } else {
-        Arc::new(process::space().fork()?)
+    let space = match clone.has(nr::CLONE_VM) {
+        true => process::space().clone(),
+        false => Arc::new(process::space().fork()?),
     };
     // Whose child it becomes: the caller's own parent's, if it asks for that.
-    let heir = if has(nr::CLONE_PARENT) { parent.parent() } else { Some(parent.clone()) };
-    let process = match has(nr::CLONE_THREAD) {
+    let heir = if clone.has(nr::CLONE_PARENT) { parent.parent() } else { Some(parent.clone()) };
+    let process = match clone.has(nr::CLONE_THREAD) {
         true => parent.clone(),
         false => child(parent, heir.as_ref(), id, &space),
     };
     if clone.flags & clone3::CLONE_CLEAR_SIGHAND != 0 {
         process.actions.lock().reset();
     }
-    let pointer =
-        if has(nr::CLONE_SETTLS) { clone.pointer } else { thread.pointer.load(Ordering::Relaxed) };
-    let mut new = Thread::new(process.clone(), pointer, thread.mask.load(Ordering::Relaxed));
-    if !has(nr::CLONE_VM) || has(nr::CLONE_VFORK) {
-        *new.alternate_stack.get_mut() = *thread.alternate_stack.lock();
-    }
     let gone = Arc::new(AtomicU32::new(0));
-    if has(nr::CLONE_VFORK) {
-        *new.waited_for.get_mut() = Some(gone.clone());
-    }
-    if has(nr::CLONE_CHILD_CLEARTID) {
-        new.clear_tid.store(clone.child_tid, Ordering::Relaxed);
-    }
-    new.policy.store(thread.policy.load(Ordering::Relaxed), Ordering::Relaxed);
-    let mut frame = frame.clone();
-    frame.rax = 0;
-    if clone.stack != 0 {
-        frame.rsp = clone.stack;
-    }
-    if has(nr::CLONE_PARENT_SETTID) {
-        // The child runs whether its parent gets to know the number there or not.
-        let _ = user::write(clone.parent_tid, &id.to_le_bytes());
-    }
-    if has(nr::CLONE_CHILD_SETTID) {
-        // In the child's memory, which may be a copy.
-        space.copy_to_user(pagefault::machine::VirtAddr(clone.child_tid), &id.to_le_bytes());
-    }
-    if let Err(error) = process::start_thread(id, &frame, space, new) {
-        if !has(nr::CLONE_THREAD) {
+    let new = new_thread(&clone, &process, &gone);
+    clone.tell_number(id, &space);
+    if let Err(error) = process::start_thread(id, &clone.first_frame(frame), space, new) {
+        if !clone.has(nr::CLONE_THREAD) {
             process::forget(&process);
         }
         return Err(error);
     }
-    if has(nr::CLONE_VFORK) {
+    if clone.has(nr::CLONE_VFORK) {
         while gone.load(Ordering::Acquire) == 0 && !parent.ends_this_thread() {
             scheduler::wait_until(&gone, 0, u64::MAX, Patience::Death);
         }
     }
     Ok(id.into())
+}
+
+impl Clone {
+    const fn has(&self, flag: u32) -> bool {
+        self.flags & flag as u64 != 0
+    }
+
+    /// Refuses what cannot be.
+    fn check(&self) -> core::result::Result<(), Errno> {
+        // Threads share what signals do, and who shares that shares memory.
+        if self.has(nr::CLONE_THREAD) && !self.has(nr::CLONE_SIGHAND)
+            || self.has(nr::CLONE_SIGHAND) && !self.has(nr::CLONE_VM)
+        {
+            return Err(Errno::EINVAL);
+        }
+        if process::are_too_many() {
+            return Err(Errno::EAGAIN);
+        }
+        if self.has(nr::CLONE_SETTLS) && !user::access_ok(self.pointer, 0) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+
+    /// Where the new thread begins: after the call, which returns 0 there.
+    fn first_frame(&self, caller: &TrapFrame) -> TrapFrame {
+        let mut frame = caller.clone();
+        frame.rax = 0;
+        if self.stack != 0 {
+            frame.rsp = self.stack;
+        }
+        frame
+    }
+
+    /// Stores the new thread's number where the caller wants it.
+    fn tell_number(&self, id: u32, space: &pagefault::AddressSpace<crate::machine::Pc>) {
+        if self.has(nr::CLONE_PARENT_SETTID) {
+            // The child runs whether its parent gets to know the number there or not.
+            let _ = user::write(self.parent_tid, &id.to_le_bytes());
+        }
+        if self.has(nr::CLONE_CHILD_SETTID) {
+            // In the child's memory, which may be a copy.
+            space.copy_to_user(pagefault::machine::VirtAddr(self.child_tid), &id.to_le_bytes());
+        }
+    }
+}
+
+/// The thread of a process that the current one makes; `gone` changes when it no longer uses its maker's memory.
+fn new_thread(clone: &Clone, process: &Arc<Process>, gone: &Arc<AtomicU32>) -> Thread {
+    let maker = process::thread();
+    let pointer = match clone.has(nr::CLONE_SETTLS) {
+        true => clone.pointer,
+        false => maker.pointer.load(Ordering::Relaxed),
+    };
+    let mut new = Thread::new(process.clone(), pointer, maker.mask.load(Ordering::Relaxed));
+    if !clone.has(nr::CLONE_VM) || clone.has(nr::CLONE_VFORK) {
+        *new.alternate_stack.get_mut() = *maker.alternate_stack.lock();
+    }
+    if clone.has(nr::CLONE_VFORK) {
+        *new.waited_for.get_mut() = Some(gone.clone());
+    }
+    if clone.has(nr::CLONE_CHILD_CLEARTID) {
+        new.clear_tid.store(clone.child_tid, Ordering::Relaxed);
+    }
+    new.policy.store(maker.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+    new
 }
 
 /// A process with a copy of what its parent has.

@@ -130,7 +130,7 @@ function drawCurve(data) {
     height: 190, label: short, xLabel: bytes, xName: "limit", sync: "curve",
     series: [{ label: "pages read back", stroke: colour("p1"), fill: `${colour("p1")}33`, points: { show: true, size: 4 } }, { label: "extrapolated", stroke: colour("p1"), dash: [4, 4] }],
   }, [x, seen, guessed]);
-  body("curve").append(make("p", "note", "An estimate. The distance of a page is the number of evictions between its own and its return: with that many more frames, LRU would have kept it. Pages are sampled by a hash. Accesses to resident pages are invisible, so below the limit the curve continues by its own slope."));
+  body("curve").append(make("p", "note", "An estimate. The distance of a page that comes back is the number of pages that left after it and are still out: with that many more frames, LRU would have kept it. Pages are sampled by a hash. Accesses to resident pages are invisible, so below the limit the curve continues by its own slope."));
 }
 
 /* The map. */
