@@ -68,7 +68,7 @@ pub use message::{Message, RECLAIM_SIGNAL, RECLAIM_VALUE, SERVE_VALUE};
 pub use offload::{Job, Mailbox, Offload, PLACE, PLACES};
 pub use pool::{PoolUse, SPAN};
 pub use shares::{Plan, Shares};
-pub use slots::{Birth, Keeper, MOST_PROCESSES, Slot, Slots, Ticket, ask};
+pub use slots::{Birth, Disposition, Keeper, MOST_PROCESSES, Slot, Slots, Ticket, ask};
 pub use spans::{Holder, Spans};
 pub use text::Text;
 

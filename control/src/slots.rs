@@ -68,6 +68,10 @@ pub struct Slot {
     pub addresses_below: [AtomicU64; 2],
     /// The same for the limit of private writable memory.
     pub data_below: [AtomicU64; 2],
+    /// The signals that the program handles, bit n − 1 for signal n; the host knows the runtime's handlers too.
+    pub handled: AtomicU64,
+    /// The signals that it ignores.
+    pub ignored: AtomicU64,
     /// The number of shares that this process is in.
     shared: AtomicU32,
     /// The ticket of the taker of the slot; then its child's number, as the parent sees it.
@@ -97,6 +101,17 @@ pub enum Birth {
     Numbered,
     /// By its own message to the supervisor.
     Told,
+}
+
+/// What a program does with a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The kernel's default.
+    Default,
+    /// Nothing.
+    Ignored,
+    /// A handler of its own.
+    Handled,
 }
 
 /// Who manages a process's pages, and answers its faults.
@@ -200,7 +215,7 @@ impl Slot {
         words.any(|word| self.forked.compare_exchange(word, 0, AcqRel, Relaxed).is_ok())
     }
 
-    /// Copies another process's descriptors and limits.
+    /// Copies another process's descriptors, limits and actions for signals.
     pub fn inherit(&self, from: &Self) {
         let numbers = [&self.control_fd, &self.socket_fd, &self.code_fd];
         let theirs = [&from.control_fd, &from.socket_fd, &from.code_fd];
@@ -208,16 +223,30 @@ impl Slot {
         for (own, from) in numbers.zip(theirs.into_iter().chain(&from.swap_fds)) {
             own.store(from.load(Relaxed), Relaxed);
         }
-        for (own, from) in self.limits().zip(from.limits()) {
+        for (own, from) in self.copied().zip(from.copied()) {
             own.store(from.load(Relaxed), Relaxed);
         }
     }
 
     /// The words that are copied.
-    fn limits(&self) -> impl Iterator<Item = &AtomicU64> {
+    fn copied(&self) -> impl Iterator<Item = &AtomicU64> {
         let own = [&self.nofile_soft, &self.nofile_hard, &self.nofile_most, &self.kept_from];
         let own = own.into_iter().chain([&self.file_size_below]);
-        own.chain(&self.addresses_below).chain(&self.data_below)
+        own.chain(&self.addresses_below)
+            .chain(&self.data_below)
+            .chain([&self.handled, &self.ignored])
+    }
+
+    /// Notes what the program does with a signal.
+    pub fn note_action(&self, signal: i32, action: Disposition) {
+        let bit = 1 << (signal - 1);
+        let words = [(&self.handled, Disposition::Handled), (&self.ignored, Disposition::Ignored)];
+        for (word, meant) in words {
+            match action == meant {
+                true => word.fetch_or(bit, Relaxed),
+                false => word.fetch_and(!bit, Relaxed),
+            };
+        }
     }
 
     /// Notes a child's process ID as its parent sees it, if the supervisor sees the same. Does nothing if
@@ -298,6 +327,7 @@ impl Slots {
             slot.addresses_below
                 .iter()
                 .chain(&slot.data_below)
+                .chain([&slot.handled, &slot.ignored])
                 .for_each(|word| word.store(0, Relaxed));
             Some(index as u32)
         })

@@ -360,7 +360,7 @@ pub fn process_of_memory(number: u32) -> Option<u64> {
 }
 
 /// The path of a descriptor's file, as far as it fits.
-fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
+pub fn link_of(number: u32, to: &mut [u8]) -> Option<&str> {
     let mut link = [0_u8; 32];
     let link = path(&mut link, format_args!("/proc/self/fd/{number}\0"))?;
     read_link(link.as_ptr() as u64, to)

@@ -2,7 +2,7 @@
 //! a while (`vfork`), has its own.
 
 use crate::lock::Mutex;
-use crate::signal::action::Actions;
+use crate::signal::action::{Actions, SIGNALS};
 use crate::sys::{Errno, Result};
 use crate::{process, supervisor, sys};
 use alloc::boxed::Box;
@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
-use pagefault_control::{Birth, Slot, Slots, Ticket};
+use pagefault_control::{Birth, Disposition, Slot, Slots, Ticket};
 
 /// A process of this address space.
 pub struct Member {
@@ -138,6 +138,26 @@ impl Member {
     /// its memory.
     pub fn has_executed(&self) -> bool {
         self.ticket.is_none() && self.kind == Kind::Whole
+    }
+
+    /// Notes what the program does with a signal, for whoever reads the process's status.
+    pub fn note_action(&self, signal: i32, action: Disposition) {
+        if let Some(slot) = process::control().and_then(|control| control.slots.get(self.slot)) {
+            slot.note_action(signal, action);
+        }
+    }
+
+    /// Resets each handled signal to its default (`CLONE_CLEAR_SIGHAND`). The caller belongs to it.
+    pub fn clear_handlers(&self) {
+        self.actions.clear_handlers();
+        self.note_actions();
+    }
+
+    /// Notes it of all signals.
+    pub fn note_actions(&self) {
+        for signal in 1..=SIGNALS as i32 {
+            self.note_action(signal, self.actions.action(signal).disposition());
+        }
     }
 
     /// Its place in the control memory.

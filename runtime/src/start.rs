@@ -45,6 +45,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
         Ok(thread) => thread,
         Err(errno) => process::stop(format_args!("no memory for a stack: error {}", errno.0)),
     };
+    thread.member().note_actions();
     let block = thread.stack_end() as u64 - TOP;
     files::begin();
     file_size::begin();

@@ -19,6 +19,9 @@ use pagefault_linux::lock::FutexRwLock;
 /// Marks a thread's block, for a tracer that looks for one.
 pub const MARK: u64 = 0x7066_626c_6f63_6b31;
 
+/// No call: more than any number.
+const NO_CALL: u64 = u64::MAX;
+
 /// The most signals that wait until a thread leaves the manager: each stops it there once more.
 pub const ROOM: usize = 4;
 
@@ -28,6 +31,8 @@ pub const ROOM: usize = 4;
 pub struct Stops {
     /// [`MARK`].
     mark: Cell<u64>,
+    /// The number of the call that the program asks for; [`NO_CALL`] while it asks for none.
+    pub asked: Cell<u64>,
     /// How many gates the thread holds.
     pub held: Cell<u64>,
     /// Whether any request asks for a signal.
@@ -75,10 +80,19 @@ impl Stops {
     pub const fn new() -> Self {
         Self {
             mark: Cell::new(MARK),
+            asked: Cell::new(NO_CALL),
             held: Cell::new(0),
             waits: Cell::new(0),
             requests: [const { Request::new() }; ROOM],
         }
+    }
+
+    /// Makes a call that the program asks for.
+    pub fn in_call<R>(&self, number: u32, make: impl FnOnce() -> R) -> R {
+        self.asked.set(number.into());
+        let made = make();
+        self.asked.set(NO_CALL);
+        made
     }
 
     fn begin(&self) {

@@ -31,6 +31,20 @@ fn a_return_from_a_handler_is_the_kernel_s() {
     compare("returns", "64M");
 }
 
+/// What `/proc` tells of a process's handlers, its mask and its filters of calls.
+#[test]
+fn a_status_file_is_the_kernel_s() {
+    compare("status", "4M");
+    compare("status", "64M");
+}
+
+/// Memory moves to address 0 and is mapped there.
+#[test]
+fn memory_at_address_0_is_the_kernel_s() {
+    compare("low", "4M");
+    compare("low", "64M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {
@@ -188,6 +202,7 @@ fn a_tracer_is_shown_the_faults_that_are_the_program_s() {
 #[test]
 fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "16M");
+    compare("traced_calls", "4M");
 }
 
 /// A tracer that reads from a pipe, sleeps, or waits for another child: its tracee's calls do not wait for it.

@@ -9,6 +9,7 @@
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
 //! | `listing` | directories that list descriptors |
+//! | `status` | the status files of processes |
 //! | `trace` | debuggers |
 //! | `seen` | a thread's registers, for a tracer in the same memory |
 //! | `wait` | waits with a timeout |
@@ -35,6 +36,7 @@ pub mod robust;
 mod seccomp;
 mod seen;
 mod signal;
+mod status;
 mod stop;
 pub mod thread;
 mod trace;
@@ -94,7 +96,7 @@ pub fn dispatch(thread: &Thread, context: &mut Context, manner: Manner) {
     let outcome = match asked {
         Some((number, args)) => {
             let mut call = Call { thread, context, number, args };
-            call.judge().unwrap_or_else(|| call.make())
+            thread.stops.in_call(number, || call.judge().unwrap_or_else(|| call.make()))
         }
         None => {
             crate::process::count_refused();
@@ -213,7 +215,8 @@ pub fn make_direct(
     args: [u64; 6],
 ) -> Option<i64> {
     let mut call = Call { thread, context, number, args };
-    let Outcome::Raw(raw) = call.make() else { return None };
+    let made = thread.stops.in_call(number, || call.make());
+    let Outcome::Raw(raw) = made else { return None };
     crate::memory::obey_requests();
     end_wait(thread, raw);
     raise_held(thread);

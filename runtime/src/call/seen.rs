@@ -75,6 +75,11 @@ impl Seen {
         self.rsp
     }
 
+    /// The number of the call that it makes.
+    pub(super) fn call(&self) -> u32 {
+        self.orig_rax as u32
+    }
+
     /// Where `gs` leads: to the thread's block, unless the program uses it.
     pub(super) fn thread(&self) -> u64 {
         self.gs_base

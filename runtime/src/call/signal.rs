@@ -41,7 +41,11 @@ impl Call<'_> {
             return Err(Errno::EINVAL);
         }
         let new = if new == 0 { None } else { Some(user::read::<Action>(new)?) };
-        let was = self.thread.member().signals().exchange(signal as i32, new)?;
+        let member = self.thread.member();
+        let was = member.signals().exchange(signal as i32, new)?;
+        if let Some(new) = new {
+            member.note_action(signal as i32, new.disposition());
+        }
         if old != 0 {
             user::write(old, &was)?;
         }

@@ -8,7 +8,7 @@ use super::seen::Seen;
 use crate::frame::Info;
 use crate::stops::{MARK, ROOM, Raise, Request, Stops};
 use crate::thread::{BLOCK, Thread};
-use crate::{files, process, sys};
+use crate::{files, process, sys, tracer};
 use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicBool;
@@ -32,6 +32,23 @@ const INFO_WORDS: usize = size_of::<Info>() / WORD as usize;
 const LAST: u32 = 64;
 /// The last signal that waits once, however often it was sent.
 const LAST_THAT_MERGES: u32 = 31;
+
+/// What `PTRACE_O_TRACESYSGOOD` adds to the signal of a call's stop.
+pub(super) const OF_CALL: u32 = 0x80;
+
+/// What the host tells for the number of a call at the end of `rt_sigreturn`.
+const RETURNED: u32 = u32::MAX;
+
+/// Whether the runtime makes a call of the host's as the one that the program asks for.
+fn is_made_for(made: u32, asked: u64) -> bool {
+    let makes_process = |number| {
+        matches!(number, nr::__NR_clone | nr::__NR_clone3 | nr::__NR_fork | nr::__NR_vfork)
+    };
+    // While it asks for none, no call is the program's.
+    let Ok(asked) = u32::try_from(asked) else { return false };
+    // The host itself makes a call again by another number.
+    made == asked || makes_process(made) && makes_process(asked) || made == nr::__NR_restart_syscall
+}
 
 /// A tracee of the program's that has stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,10 +124,39 @@ impl Stop {
         if !is_interrupted && !is_signalled {
             return None;
         }
+        self.stops_of(&self.registers()?)
+    }
+
+    fn registers(self) -> Option<Seen> {
         let mut seen = Seen::default();
         self.ask(ptrace::PTRACE_GETREGS, 0, (&raw mut seen) as u64)?;
+        Some(seen)
+    }
+
+    /// The [`Stops`] of a thread with these registers.
+    fn stops_of(self, seen: &Seen) -> Option<u64> {
         let stops = |at: u64| (at & !(BLOCK as u64 - 1)) + offset_of!(Thread, stops) as u64;
         [seen.stack(), seen.thread()].map(stops).into_iter().find(|at| self.peek(*at) == Some(MARK))
+    }
+
+    /// Whether the tracee enters or leaves a call that its runtime makes for itself (`PTRACE_SYSCALL`).
+    pub(super) fn is_call_of_runtime(self) -> bool {
+        if self.event != 0 || self.signal & !OF_CALL != nr::SIGTRAP {
+            return false;
+        }
+        let mut info = Info::new(0, 0);
+        let told = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64);
+        let is_call = info.code as u32 & !OF_CALL == nr::SIGTRAP;
+        let Some(seen) = told.filter(|()| is_call).and_then(|()| self.registers()) else {
+            return false;
+        };
+        // The runtime alone returns from handlers. At the end of that call the registers are those of before.
+        if seen.call() == RETURNED {
+            return tracer::slot_of(self.tracee).is_some();
+        }
+        let asked = |stops| self.peek(stops + offset_of!(Stops, asked) as u64);
+        let asked = self.stops_of(&seen).and_then(asked);
+        asked.is_some_and(|asked| !is_made_for(seen.call(), asked))
     }
 
     /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.

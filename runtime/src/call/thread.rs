@@ -372,7 +372,7 @@ impl Call<'_> {
         self.thread.clear_at_exit.set(clear);
         robust::begin_process(self.thread);
         if args.flags & CLEAR_SIGHAND != 0 {
-            self.thread.member().signals().clear_handlers();
+            self.thread.member().clear_handlers();
         }
         if args.stack != 0 {
             let top = args.stack + args.stack_size;
@@ -505,7 +505,7 @@ extern "C" fn begin_thread(birth: *const u8) -> ! {
     site::begin_thread(thread, parent as u64);
     if clears_handlers {
         // The runtime's own stay.
-        thread.member().signals().clear_handlers();
+        thread.member().clear_handlers();
     }
     if tells {
         supervisor::born(thread.member());

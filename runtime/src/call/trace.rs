@@ -5,7 +5,7 @@
 //! on a page that is absent. The tracee's server makes that access ([`memory::outside`]).
 
 use super::passed::Vectors;
-use super::stop::{Settled, Stop};
+use super::stop::{OF_CALL, Settled, Stop};
 use super::{Call, Outcome, tracees};
 use crate::entry::{NOT_STARTED, RESTART};
 use crate::frame::Info;
@@ -227,6 +227,13 @@ impl Call<'_> {
         };
         let raw = self.make_pinned(self.args);
         let is_at = matches!(number, nr::__NR_pread64 | nr::__NR_pwrite64);
+        if raw > 0 && matches!(number, nr::__NR_read | nr::__NR_pread64) {
+            self.correct_status(
+                raw as u64,
+                is_at.then_some(offset),
+                [[self.args[1], len]].into_iter(),
+            );
+        }
         // A longer access ends before an absent page.
         let is_cut = is_at
             && (1..len as i64).contains(&raw)
@@ -251,6 +258,10 @@ impl Call<'_> {
         let raw = self.make_pinned(self.args);
         let is_at = matches!(self.number, nr::__NR_preadv | nr::__NR_pwritev);
         let Some(vectors) = Vectors::of_buffers(array, count) else { return Outcome::Raw(raw) };
+        if raw > 0 && matches!(self.number, nr::__NR_readv | nr::__NR_preadv) {
+            let at = (self.number == nr::__NR_preadv).then_some(offset);
+            self.correct_status(raw as u64, at, vectors.each());
+        }
         let is_short = raw == ABSENT || is_at && (1..vectors.total as i64).contains(&raw);
         if !is_short || files::process_of_memory(descriptor as u32).is_none() {
             return Outcome::Raw(raw);
@@ -428,10 +439,14 @@ impl Call<'_> {
 const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
-    /// Whether the signal is for the tracee's runtime: a system call, a reclaim request, or a fault.
+    /// Whether the stop is for the tracee's runtime: a system call that traps, a call of the runtime's, a reclaim
+    /// request, or a fault.
     pub(super) fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
+        if self.is_call_of_runtime() {
+            return true;
+        }
         if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
             return false;
         }
@@ -468,7 +483,9 @@ impl Stop {
     }
 
     pub(super) fn go_on(&self) {
-        let args = self.request(Resumed::request_for(self.tracee), self.signal.into());
+        // The stop of a call is no signal.
+        let signal = if self.signal & !OF_CALL == nr::SIGTRAP { 0 } else { self.signal };
+        let args = self.request(Resumed::request_for(self.tracee), signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };
     }

@@ -136,7 +136,7 @@ fn space(machine: &LinuxMachine, memory: &Arc<Memory>) -> AddressSpace<LinuxMach
         stack: AtomicU64::new(0),
         ..Limits::default()
     };
-    let layout = pagefault::Layout::over(VirtAddr(PAGE_SIZE)..VirtAddr(HOST_END - PAGE_SIZE));
+    let layout = pagefault::Layout::over(VirtAddr::ZERO..VirtAddr(HOST_END - PAGE_SIZE));
     let table = match machine.new_space() {
         Ok(table) => table,
         Err(errno) => process::stop(format_args!("no address space for the page table: {errno}")),

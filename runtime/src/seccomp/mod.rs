@@ -113,6 +113,11 @@ impl Mode {
         })
     }
 
+    /// How many filters it has.
+    pub fn filters(&self) -> usize {
+        if let Mode::Filter(filter) = self { filter.chain().count() } else { 0 }
+    }
+
     /// The mode with one filter more.
     pub fn with(&self, program: Program, flags: u32) -> Result<Self> {
         let before = match self {

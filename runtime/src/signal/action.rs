@@ -4,6 +4,7 @@ use super::{ALL, Set, arrive};
 use crate::lock::Mutex;
 use crate::sys::{self, Errno, Result};
 use linux_raw_sys::general as nr;
+use pagefault_control::Disposition;
 
 /// The number of signals.
 pub const SIGNALS: usize = 64;
@@ -42,6 +43,15 @@ impl Action {
     /// Whether a handler of the program's is called.
     pub fn is_handled(&self) -> bool {
         self.handler > IGNORE
+    }
+
+    /// What becomes of the signal.
+    pub fn disposition(&self) -> Disposition {
+        match self.handler {
+            DEFAULT => Disposition::Default,
+            IGNORE => Disposition::Ignored,
+            _ => Disposition::Handled,
+        }
     }
 
     /// Whether a flag is set.

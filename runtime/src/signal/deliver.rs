@@ -7,6 +7,7 @@ use crate::memory::dump::Dump;
 use crate::thread::Thread;
 use crate::{call, entry, files, memory, site, sys, user};
 use linux_raw_sys::general as nr;
+use pagefault_control::Disposition;
 
 /// The red zone: bytes below a stack pointer that belong to the interrupted function.
 const RED_ZONE: u64 = 128;
@@ -26,6 +27,9 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     match action.handler {
         DEFAULT => return deliver_default_in(context, info),
         IGNORE => return,
+        _ if action.has(nr::SA_RESETHAND) => {
+            thread.member().note_action(info.signal, Disposition::Default);
+        }
         _ => {}
     }
     let was = virtual_mask(thread, context.mask);
