@@ -17,23 +17,45 @@ const PATIENCE: u64 = 20_000_000_000;
 /// How long it waits before a retry.
 const PAUSE: u64 = 500_000;
 
-/// The search for a frame.
+/// The search for frames.
 pub struct Room {
-    /// When this process first failed to make room alone.
+    /// When the search last stopped to get on.
     since: Option<u64>,
+    /// The most that the caller has had so far.
+    most: u64,
 }
 
 impl Room {
     pub const fn new() -> Self {
-        Self { since: None }
+        Self { since: None, most: 0 }
     }
 
     /// Makes room for a frame, or ends the program if there is none. The gate is not held.
     pub fn make(&mut self, manager: &Manager) {
         if try_to_make(manager) {
             self.since = None;
-            return;
+        } else {
+            self.lose_patience(manager);
         }
+    }
+
+    /// Makes room for a caller that needs several pages at once and has `has` of them, or ends the program
+    /// if it gets no further; returns whether pages left. The gate is not held.
+    ///
+    /// That pages leave is not enough here: they may be those that the caller has just brought in, and
+    /// that it must bring in again.
+    pub fn make_more(&mut self, manager: &Manager, has: u64) -> bool {
+        if has > self.most {
+            self.most = has;
+            self.since = None;
+        } else {
+            self.lose_patience(manager);
+        }
+        try_to_make(manager)
+    }
+
+    /// Ends the program if the search has not got on for too long.
+    fn lose_patience(&mut self, manager: &Manager) {
         let now = process::now();
         let since = *self.since.get_or_insert(now);
         if now - since > PATIENCE {
@@ -50,7 +72,7 @@ impl Room {
 }
 
 /// Evicts pages of this process, or asks others to and waits a moment; returns whether any left.
-pub fn try_to_make(manager: &Manager) -> bool {
+fn try_to_make(manager: &Manager) -> bool {
     let freed = {
         let _gate = GATE.read();
         let _section = quiescence::section(Thread::current());
