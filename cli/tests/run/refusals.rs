@@ -193,10 +193,10 @@ fn a_disk_that_fills_under_long_calls() {
         "import os; f = os.open('/dev/urandom', 0); \
          x = [[bytearray(1 << 18) for _ in range(8)] for _ in range(60)]; [os.readv(f, y) for y in x]",
     ];
-    for program in programs {
+    for (delivery, program) in ["inline", "threads"].into_iter().zip(programs) {
         let scratch = Scratch::new("long-calls");
         let script = format!(
-            "exec \"$0\" run --memory 8M --swap file:swap/area -- {} -c \"{program}\"",
+            "exec \"$0\" run --delivery={delivery} --memory 8M --swap file:swap/area -- {} -c \"{program}\"",
             python()
         );
         let Some(output) = on_small_disk(&scratch, "2m", &script) else { return };

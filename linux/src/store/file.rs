@@ -119,6 +119,15 @@ impl SwapFile {
         self.growth.shortage().or_else(|| if has_slots { None } else { self.growth.at_its_end() })
     }
 
+    /// Why the file can hold no more than it has room for now, if its file system is full, whoever
+    /// filled it.
+    pub fn limit_reached(&self) -> Option<Shortage> {
+        match self.growth.may_grow(|| space_of(self.file())) {
+            true => None,
+            false => self.growth.at_its_end(),
+        }
+    }
+
     /// The message about the file, if a page came back different from what was written.
     pub fn damage(&self) -> Option<Damage> {
         self.damaged.load(Relaxed).then(|| Damage { place: self.growth.place().clone() })

@@ -2,6 +2,7 @@
 
 use super::{GATE, Manager, current, passive, serve};
 use crate::call::tracees;
+use crate::lock::Mutex;
 use crate::thread::Thread;
 use crate::{process, quiescence, supervisor, sys};
 use core::sync::atomic::AtomicU32;
@@ -16,30 +17,40 @@ const GIVEN: usize = 256;
 /// looked meanwhile: one that was stopped has only waited.
 const PATIENCE: u64 = 20_000_000_000;
 const ATTEMPTS: u32 = 1000;
+/// With fewer pages than these that can leave, an instruction may need all of them and one more.
+const FEW: usize = 8;
 /// How long it waits before a retry.
 const PAUSE: u64 = 500_000;
 
 /// The search for frames.
 pub struct Room {
-    /// When the search last stopped to get on.
-    since: Option<u64>,
-    /// The attempts since then.
-    attempts: u32,
+    patience: Patience,
     /// The most that the caller has had so far.
     most: u64,
 }
 
+/// How long something has not got on.
+struct Patience {
+    /// When it stopped to get on.
+    since: Option<u64>,
+    /// The attempts since then.
+    attempts: u32,
+}
+
+/// The patience with a swap file that is full while only a [`FEW`] pages go round.
+static ROUND: Mutex<Patience> = Mutex::new(Patience::new());
+
 impl Room {
     pub const fn new() -> Self {
-        Self { since: None, attempts: 0, most: 0 }
+        Self { patience: Patience::new(), most: 0 }
     }
 
     /// Makes room for a frame, or ends the program if there is none. The gate is not held.
     pub fn make(&mut self, manager: &Manager) {
         if try_to_make(manager) {
-            self.get_on();
-        } else {
-            self.lose_patience(manager);
+            self.patience = Patience::new();
+        } else if self.patience.is_lost() {
+            give_up_program(manager);
         }
     }
 
@@ -51,33 +62,59 @@ impl Room {
     pub fn make_more(&mut self, manager: &Manager, has: u64) -> bool {
         if has > self.most {
             self.most = has;
-            self.get_on();
-        } else {
-            self.lose_patience(manager);
+            self.patience = Patience::new();
+        } else if self.patience.is_lost() {
+            give_up_program(manager);
         }
         try_to_make(manager)
     }
+}
 
-    fn get_on(&mut self) {
-        self.since = None;
-        self.attempts = 0;
+impl Patience {
+    const fn new() -> Self {
+        Self { since: None, attempts: 0 }
     }
 
-    /// Ends the program if the search has not got on for too long.
-    fn lose_patience(&mut self, manager: &Manager) {
+    /// Notes an attempt that did not get on; returns whether there have been enough.
+    fn is_lost(&mut self) -> bool {
         let now = process::now();
         let since = *self.since.get_or_insert(now);
         self.attempts = self.attempts.saturating_add(1);
-        if now - since > PATIENCE && self.attempts > ATTEMPTS {
-            if let Some(shortage) = manager.swap.shortage() {
-                process::stop(format_args!("out of memory: {shortage}"));
+        now - since > PATIENCE && self.attempts > ATTEMPTS
+    }
+}
+
+/// Ends the program for want of frames.
+fn give_up_program(manager: &Manager) -> ! {
+    if let Some(shortage) = manager.swap.shortage().or_else(|| manager.swap.limit_reached()) {
+        process::stop(format_args!("out of memory: {shortage}"));
+    }
+    process::stop(format_args!(
+        "out of memory: all of --memory is in use and no page can leave: the swap areas are full, or \
+         calls and locks hold the pages; give more --memory or swap (now {})",
+        manager.swap
+    ));
+}
+
+/// Notes how many pages left, and ends the program if it has gone round with a few for too long.
+///
+/// Each of them that comes back for an instruction makes another leave that the same instruction
+/// needs, so that every fault is answered and none is the last.
+fn watch_round(manager: &Manager, freed: usize) {
+    let goes_round = (1..FEW).contains(&freed) && manager.swap.shortage().is_some();
+    let lost = {
+        let mut round = ROUND.lock();
+        match goes_round {
+            true => round.is_lost(),
+            false if freed > 0 => {
+                *round = Patience::new();
+                false
             }
-            process::stop(format_args!(
-                "out of memory: all of --memory is in use and no page can leave: the swap areas are full, or \
-                 calls and locks hold the pages; give more --memory or swap (now {})",
-                manager.swap
-            ));
+            false => false,
         }
+    };
+    if lost {
+        give_up_program(manager);
     }
 }
 
@@ -88,6 +125,7 @@ fn try_to_make(manager: &Manager) -> bool {
         let _section = quiescence::section(Thread::current());
         manager.mm().manager().reclaim(BATCH)
     };
+    watch_round(manager, freed);
     if freed == 0 {
         supervisor::request_reclaim(Thread::current().member());
         // A signal ends it early, which is as good.

@@ -363,10 +363,11 @@ fn has_owner_ended() -> bool {
 
 fn answer_while_needed(manager: &Manager, thread: &Thread) {
     let mut owner = Owner::Lives;
+    let mut room = Room::new();
     loop {
         owner = wait(manager, owner);
         if manager.delivery != Delivery::Inline {
-            answer_all(manager);
+            answer_all(manager, &mut room);
         }
         if STOP.load(Acquire) {
             return;
@@ -429,9 +430,9 @@ fn wait(manager: &Manager, owner: Owner) -> Owner {
     if is_ready(polls[2]) { Owner::Ended } else { owner }
 }
 
-/// Answers reported faults.
-fn answer_all(manager: &Manager) {
-    let mut room = Room::new();
+/// Answers reported faults. A fault without a frame is reported again later, with the same search for
+/// room.
+fn answer_all(manager: &Manager, room: &mut Room) {
     loop {
         let gate = GATE.read();
         if STOP.load(Acquire) {
@@ -439,7 +440,7 @@ fn answer_all(manager: &Manager) {
         }
         let Some(report) = manager.machine.take_report() else { return };
         match answer(manager, &report) {
-            Found::Answered => room = Room::new(),
+            Found::Answered => *room = Room::new(),
             Found::Short => {
                 // The fault is reported again, so no thread is forgotten once the gate is released.
                 manager.machine.wake_waiters(&report);

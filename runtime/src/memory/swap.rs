@@ -156,6 +156,11 @@ impl Areas {
         let shortage = self.files.iter().find_map(|(file, _)| file.shortage());
         shortage.or_else(|| self.missing.clone())
     }
+
+    /// Why a file can grow no more, if one cannot, although this process has not tried.
+    pub fn limit_reached(&self) -> Option<Shortage> {
+        self.files.iter().find_map(|(file, _)| file.limit_reached())
+    }
 }
 
 /// As the options of `pagefault run` give them.
