@@ -249,6 +249,21 @@ impl Slot {
         }
     }
 
+    /// Notes what the program does with every signal.
+    pub fn note_actions(&self, actions: impl Iterator<Item = (i32, Disposition)>) {
+        let [mut handled, mut ignored] = [0, 0];
+        for (signal, action) in actions {
+            let bit = 1 << (signal - 1);
+            match action {
+                Disposition::Handled => handled |= bit,
+                Disposition::Ignored => ignored |= bit,
+                Disposition::Default => {}
+            }
+        }
+        self.handled.store(handled, Relaxed);
+        self.ignored.store(ignored, Relaxed);
+    }
+
     /// Notes a child's process ID as its parent sees it, if the supervisor sees the same. Does nothing if
     /// the slot has been freed since, and perhaps taken again.
     pub fn set_forked(&self, ticket: Ticket, number: u32) {

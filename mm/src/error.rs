@@ -256,7 +256,8 @@ errors! {
     /// Why the kernel could not reach a program's memory (spec H2, H3).
     UserError {
         BadAddress = EFAULT, "The memory is not mapped for this access.";
-        OutOfMemory = ENOMEM, "No memory to bring a page in, or a page is pinned too often.";
+        OutOfMemory = ENOMEM, "No memory to bring a page in.";
+        TooManyPins = ENOMEM, "A page has 65,535 pins.";
     }
 }
 

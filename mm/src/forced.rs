@@ -21,21 +21,31 @@ struct Forced {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Copies bytes out of the memory, whatever its regions allow; returns how many were copied.
+    /// Copies bytes out of the memory, whatever its regions allow; returns how many were copied, and
+    /// why it stopped early.
     ///
     /// Stops at an address that is not mapped, or whose page is not available.
-    pub fn read_forced(self: &Arc<Self>, address: VirtAddr, bytes: &mut [u8]) -> usize {
+    pub fn read_forced(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        bytes: &mut [u8],
+    ) -> (usize, Option<UserError>) {
         let manager = &self.manager;
         self.force(address, bytes.len(), Access::Read, |forced, at, part| {
             manager.machine.read(forced.frame, at.page_offset(), &mut bytes[part]);
         })
     }
 
-    /// Copies bytes into the memory, even into read-only regions; returns how many were copied.
+    /// Copies bytes into the memory, even into read-only regions; returns how many were copied, and
+    /// why it stopped early.
     ///
     /// Stops at an address that is not mapped, whose page is not available, or that is shared and
     /// read-only.
-    pub fn write_forced(self: &Arc<Self>, address: VirtAddr, bytes: &[u8]) -> usize {
+    pub fn write_forced(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        bytes: &[u8],
+    ) -> (usize, Option<UserError>) {
         let manager = &self.manager;
         self.force(address, bytes.len(), Access::Write, |forced, at, part| {
             manager.machine.write(forced.frame, at.page_offset(), &bytes[part]);
@@ -50,23 +60,27 @@ impl<M: Machine> Mm<M> {
         bytes: usize,
         access: Access,
         mut copy: impl FnMut(&Forced, VirtAddr, core::ops::Range<usize>),
-    ) -> usize {
+    ) -> (usize, Option<UserError>) {
         let within = address.checked_add(bytes as u64).map(|end| end.min(self.layout.range.end));
         let whole = within.unwrap_or(self.layout.range.end);
-        let bytes = bytes.min(whole.value().saturating_sub(address.value()) as usize);
+        let asked = bytes;
+        let bytes = asked.min(whole.value().saturating_sub(address.value()) as usize);
         let _engaged = self.manager.engage();
         let mut done = 0;
         while done < bytes {
             let at = address + done as u64;
             let n = (bytes - done).min(PAGE_SIZE as usize - at.page_offset());
-            let Ok(forced) = self.grab_forced(at.page(), access) else { break };
+            let forced = match self.grab_forced(at.page(), access) {
+                Ok(forced) => forced,
+                Err(error) => return (done, Some(error)),
+            };
             copy(&forced, at, done..done + n);
             if forced.locked {
                 self.manager.unlock_and_put(forced.frame);
             }
             done += n;
         }
-        done
+        (done, (done < asked).then_some(UserError::BadAddress))
     }
 
     /// Holds a page, even one that its region refuses now but that mprotect could allow. The caller

@@ -100,7 +100,7 @@ impl<M: Machine> Mm<M> {
 
     /// Like [`pin`](Self::pin), but keeps the pages pinned so far if it must stop, and returns why:
     /// [`UserError::BadAddress`] at a page that the access does not get, [`UserError::OutOfMemory`] if
-    /// there is no frame, or a page has 65,535 pins.
+    /// there is no frame, [`UserError::TooManyPins`] if a page has 65,535 pins.
     pub fn pin_prefix(
         self: &Arc<Self>,
         range: Range<VirtAddr>,
@@ -192,7 +192,7 @@ impl<M: Machine> Mm<M> {
                     self.manager.lock_page(frame);
                     self.manager.unlock_and_put(frame);
                 }
-                Attempt::TooOften => return Err(UserError::OutOfMemory),
+                Attempt::TooOften => return Err(UserError::TooManyPins),
                 Attempt::Shared | Attempt::Unknown => {}
             }
             attempts = attempts.wrapping_add(1);

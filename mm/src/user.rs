@@ -16,15 +16,28 @@ impl<M: Machine> Mm<M> {
     /// Copies bytes into the program's memory, faulting pages in as the program's own stores would;
     /// returns how many could **not** be copied.
     pub fn copy_to_user(self: &Arc<Self>, address: VirtAddr, bytes: &[u8]) -> usize {
+        bytes.len() - self.write_prefix(address, bytes).0
+    }
+
+    /// Like [`copy_to_user`](Self::copy_to_user), but returns how many bytes were copied, and why it
+    /// stopped early.
+    pub fn write_prefix(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        bytes: &[u8],
+    ) -> (usize, Option<UserError>) {
         if !self.access_ok(address, bytes.len() as u64) {
-            return bytes.len();
+            return (0, Some(UserError::BadAddress));
         }
         let mut done = 0;
         while done < bytes.len() {
             let at = address + done as u64;
             let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
             let _engaged = self.manager.engage();
-            let Ok(frame) = self.grab(at, Access::Write) else { break };
+            let frame = match self.grab(at, Access::Write) {
+                Ok(frame) => frame,
+                Err(error) => return (done, Some(error)),
+            };
             let write =
                 || self.manager.machine.write(frame, at.page_offset(), &bytes[done..done + n]);
             if self.manager.is_device(frame) {
@@ -38,36 +51,51 @@ impl<M: Machine> Mm<M> {
             }
             done += n;
         }
-        bytes.len() - done
+        (done, None)
     }
 
     /// Copies bytes out of the program's memory; returns how many could **not** be copied. Those
     /// bytes become zeros.
     pub fn copy_from_user(self: &Arc<Self>, address: VirtAddr, bytes: &mut [u8]) -> usize {
-        let mut done = 0;
-        if self.access_ok(address, bytes.len() as u64) {
-            while done < bytes.len() {
-                let at = address + done as u64;
-                let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
-                let _engaged = self.manager.engage();
-                let Ok(frame) = self.grab(at, Access::Read) else { break };
-                let target = &mut bytes[done..done + n];
-                let mut read = || self.manager.machine.read(frame, at.page_offset(), target);
-                if self.manager.is_device(frame) {
-                    if !self.with_device(at, Access::Read, frame, read) {
-                        continue;
-                    }
-                } else {
-                    read();
-                    if !self.manager.is_zero_frame(frame) {
-                        self.manager.unlock_and_put(frame);
-                    }
-                }
-                done += n;
-            }
-        }
+        let (done, _) = self.read_prefix(address, bytes);
         bytes[done..].fill(0);
         bytes.len() - done
+    }
+
+    /// Like [`copy_from_user`](Self::copy_from_user), but returns how many bytes were copied, and why
+    /// it stopped early; the other bytes stay as they are.
+    pub fn read_prefix(
+        self: &Arc<Self>,
+        address: VirtAddr,
+        bytes: &mut [u8],
+    ) -> (usize, Option<UserError>) {
+        if !self.access_ok(address, bytes.len() as u64) {
+            return (0, Some(UserError::BadAddress));
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address + done as u64;
+            let n = (bytes.len() - done).min(PAGE_SIZE as usize - at.page_offset());
+            let _engaged = self.manager.engage();
+            let frame = match self.grab(at, Access::Read) {
+                Ok(frame) => frame,
+                Err(error) => return (done, Some(error)),
+            };
+            let target = &mut bytes[done..done + n];
+            let mut read = || self.manager.machine.read(frame, at.page_offset(), target);
+            if self.manager.is_device(frame) {
+                if !self.with_device(at, Access::Read, frame, read) {
+                    continue;
+                }
+            } else {
+                read();
+                if !self.manager.is_zero_frame(frame) {
+                    self.manager.unlock_and_put(frame);
+                }
+            }
+            done += n;
+        }
+        (done, None)
     }
 
     /// Fills a range of the program's memory with zeros (`clear_user`); returns how many bytes

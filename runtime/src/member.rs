@@ -2,7 +2,7 @@
 //! a while (`vfork`), has its own.
 
 use crate::lock::Mutex;
-use crate::signal::action::{Actions, SIGNALS};
+use crate::signal::action::{Action, Actions};
 use crate::sys::{Errno, Result};
 use crate::{process, supervisor, sys};
 use alloc::boxed::Box;
@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
+use linux_raw_sys::general::SA_RESETHAND;
 use pagefault_control::{Birth, Disposition, Slot, Slots, Ticket};
 
 /// A process of this address space.
@@ -140,10 +141,11 @@ impl Member {
         self.ticket.is_none() && self.kind == Kind::Whole
     }
 
-    /// Notes what the program does with a signal, for whoever reads the process's status.
-    pub fn note_action(&self, signal: i32, action: Disposition) {
-        if let Some(slot) = process::control().and_then(|control| control.slots.get(self.slot)) {
-            slot.note_action(signal, action);
+    /// Notes what the program does with each signal, for whoever reads the process's status. Whoever
+    /// changes the actions by another way than the methods here calls it afterwards.
+    pub fn note_actions(&self) {
+        if let Some(slot) = self.own_slot() {
+            slot.note_actions(self.actions.dispositions());
         }
     }
 
@@ -153,11 +155,28 @@ impl Member {
         self.note_actions();
     }
 
-    /// Notes it of all signals.
-    pub fn note_actions(&self) {
-        for signal in 1..=SIGNALS as i32 {
-            self.note_action(signal, self.actions.action(signal).disposition());
+    /// Replaces the action of a signal, and returns the old one (`rt_sigaction`).
+    pub fn exchange_action(&self, signal: i32, new: Option<Action>) -> Result<Action> {
+        let old = self.actions.exchange(signal, new)?;
+        if let (Some(slot), Some(new)) = (self.own_slot(), new) {
+            slot.note_action(signal, new.disposition());
         }
+        Ok(old)
+    }
+
+    /// Takes a signal's handler for one call; `SA_RESETHAND` resets it.
+    pub fn take_action(&self, signal: i32) -> Action {
+        let action = self.actions.take(signal);
+        if let Some(slot) =
+            self.own_slot().filter(|_| action.is_handled() && action.has(SA_RESETHAND))
+        {
+            slot.note_action(signal, Disposition::Default);
+        }
+        action
+    }
+
+    fn own_slot(&self) -> Option<&'static Slot> {
+        process::control()?.slots.get(self.slot)
     }
 
     /// Its place in the control memory.
@@ -167,13 +186,12 @@ impl Member {
 
     /// Whether it is to tell the supervisor of itself, if it shares the memory.
     pub fn is_told_of(&self) -> bool {
-        let slot = process::control().and_then(|control| control.slots.get(self.slot));
-        slot.is_some_and(Slot::is_told_of)
+        self.own_slot().is_some_and(Slot::is_told_of)
     }
 
     /// Where the host is to write its number as it makes it; `None` where nobody looks there.
     pub fn number_of_waited(&self) -> Option<&AtomicU32> {
-        let slot = process::control()?.slots.get(self.slot)?;
+        let slot = self.own_slot()?;
         (self.kind == Kind::Waited && !slot.is_told_of()).then(|| slot.number())
     }
 

@@ -185,6 +185,26 @@ fn a_disk_that_fills() {
     assert_refused(&found, 125, &["out of memory", "/swap", "less than 5 % left"]);
 }
 
+/// Nor does a call wait for ever that needs more pages at once than can still be in memory.
+#[test]
+fn a_disk_that_fills_under_long_calls() {
+    let programs = [
+        "import os; x = [os.urandom(1 << 20) for _ in range(60)]",
+        "import os; f = os.open('/dev/urandom', 0); \
+         x = [[bytearray(1 << 18) for _ in range(8)] for _ in range(60)]; [os.readv(f, y) for y in x]",
+    ];
+    for program in programs {
+        let scratch = Scratch::new("long-calls");
+        let script = format!(
+            "exec \"$0\" run --memory 8M --swap file:swap/area -- {} -c \"{program}\"",
+            python()
+        );
+        let Some(output) = on_small_disk(&scratch, "2m", &script) else { return };
+        let found = (output.status.code(), message(&output));
+        assert_refused(&found, 125, &["out of memory", "swap/area", "less than 5 % left"]);
+    }
+}
+
 /// Nor need the usual directories be writable, as in a container.
 #[test]
 fn no_directory_for_a_file_that_was_not_asked_for() {

@@ -213,8 +213,8 @@ fn b13_b20_nothing_of_a_device_can_be_pinned_or_forced() {
             let pin = mm.pin(at(page)..at(page + 1), access);
             assert_eq!(pin.map(drop), Err(UserError::BadAddress), "page {page}, {access:?}");
         }
-        assert_eq!(mm.read_forced(at(page), &mut [0; 8]), 0);
-        assert_eq!(mm.write_forced(at(page), &[1; 8]), 0);
+        assert_eq!(mm.read_forced(at(page), &mut [0; 8]).0, 0);
+        assert_eq!(mm.write_forced(at(page), &[1; 8]).0, 0);
     };
     refused(0);
     refused(8);

@@ -42,10 +42,7 @@ impl Call<'_> {
         }
         let new = if new == 0 { None } else { Some(user::read::<Action>(new)?) };
         let member = self.thread.member();
-        let was = member.signals().exchange(signal as i32, new)?;
-        if let Some(new) = new {
-            member.note_action(signal as i32, new.disposition());
-        }
+        let was = member.exchange_action(signal as i32, new)?;
         if old != 0 {
             user::write(old, &was)?;
         }

@@ -1,18 +1,18 @@
 //! Accesses by the memory manager: the process's own that ignore protection (`/proc/self/mem`), and those that its
 //! server makes for other processes.
 
-use super::{GATE, Manager, addresses, current, passive, room};
+use super::room::Room;
+use super::{GATE, Manager, addresses, current, passive};
 use crate::sys::{Errno, Result};
 use crate::user;
 use alloc::vec::Vec;
 use core::ops::Range;
+use pagefault::error::UserError;
 use pagefault_control::outside::Manner;
 use pagefault_machine::{Access, VirtAddr};
 
 /// The bytes that are copied at a time.
 const PIECE: u64 = 64 << 10;
-/// How often room is made for a page.
-const TRIES: usize = 1000;
 
 /// A range of the process's memory, from its beginning on as far as one access goes.
 pub enum Forced {
@@ -75,24 +75,28 @@ impl Piece {
         Ok(self.access(Manner::ForcedWrite, &mut bytes[..given])? as u64)
     }
 
-    /// Copies the piece to bytes, or bytes to the piece, until nothing is left or there is no progress even after
-    /// making room; returns how many were copied. `EIO`: none.
+    /// Copies the piece to bytes, or bytes to the piece, until nothing is left or a page does not allow it;
+    /// returns how many were copied. `EIO`: none.
     pub fn access(&self, manner: Manner, bytes: &mut [u8]) -> Result<usize> {
         let mm = self.manager.mm();
         let access = |at, left: &mut [u8]| match manner {
-            Manner::Read => left.len() - mm.copy_from_user(at, left),
-            Manner::Write => left.len() - mm.copy_to_user(at, left),
+            Manner::Read => mm.read_prefix(at, left),
+            Manner::Write => mm.write_prefix(at, left),
             Manner::ForcedRead => mm.read_forced(at, left),
             Manner::ForcedWrite => mm.write_forced(at, left),
         };
+        let mut room = Room::new();
         let mut done = 0;
-        for _ in 0..TRIES {
+        loop {
             let gate = GATE.read();
-            done += access(VirtAddr(self.range.start + done as u64), &mut bytes[done..]);
+            let at = VirtAddr(self.range.start + done as u64);
+            let (copied, refused) = access(at, &mut bytes[done..]);
             drop(gate);
-            if done == bytes.len() || !room::try_to_make(self.manager) {
+            done += copied;
+            if refused != Some(UserError::OutOfMemory) {
                 break;
             }
+            room.make_more(self.manager, done as u64);
         }
         if done > 0 { Ok(done) } else { Err(Errno::EIO) }
     }

@@ -5,7 +5,8 @@
 //! leaves them alone until the call is over. The host then works on the program's own addresses:
 //! result, count, side effects and `EFAULT` for bad parts are its own.
 
-use super::{GATE, Manager, PAGE, addresses, current, passive, room};
+use super::room::Room;
+use super::{GATE, Manager, PAGE, addresses, current, passive};
 use crate::quiescence;
 use crate::thread::Thread;
 use alloc::vec::Vec;
@@ -16,9 +17,6 @@ use pagefault_calls::{Access as Touched, Area, Kind, USER_END};
 use pagefault_linux::{LinuxMachine, PresentError};
 use pagefault_machine::{Access, VirtAddr};
 use rustix::io::Errno;
-
-/// How often to search for room before a call is made without its pages.
-const ATTEMPTS: u32 = 1000;
 
 /// Pages kept resident until this is dropped.
 #[derive(Default)]
@@ -79,19 +77,24 @@ impl Pins {
     /// Pins the first managed pages of a range up to the first that does not allow the access; `None`
     /// if there are none.
     fn add_step(&mut self, manager: &Manager, range: &Range<u64>, access: Access) -> Option<Step> {
-        for _ in 0..ATTEMPTS {
+        let mut room = Room::new();
+        // What the last attempt pinned, so that it does not leave again while room is made for the rest.
+        let mut so_far = None;
+        loop {
             let gate = GATE.read();
             let step = self.try_step(manager, range, access)?;
+            so_far.take();
             if !step.added.short {
                 return Some(step);
             }
-            self.take_last_back(&step.added);
+            so_far = self.take_last_back(&step.added);
             drop(gate);
-            room::try_to_make(manager);
+            if !room.make_more(manager, step.added.pages) {
+                // Two calls that wait for each other's pages get on once one lets go.
+                let _gate = GATE.read();
+                so_far.take();
+            }
         }
-        // If there is no memory for a page, the call finds it absent and reports that.
-        let _gate = GATE.read();
-        self.try_step(manager, range, access)
     }
 
     /// One attempt, under the gate: a fork must not copy a lock that the look-up holds.
@@ -116,9 +119,9 @@ impl Pins {
         Added { pages, short }
     }
 
-    fn take_last_back(&mut self, added: &Added) {
-        self.pins.pop();
+    fn take_last_back(&mut self, added: &Added) -> Option<Pin<LinuxMachine>> {
         self.pages -= added.pages as usize;
+        self.pins.pop()
     }
 
     /// Lets go of all pages, under the gate.

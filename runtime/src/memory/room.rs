@@ -12,31 +12,63 @@ const BATCH: usize = 32;
 /// How many frames a reclaim request takes from a process, or an eighth of the tree's frames if that is
 /// more.
 const GIVEN: usize = 256;
-/// How long a process waits for others before it gives up, in nanoseconds.
+/// How long a process looks for room before it gives up, in nanoseconds, and how often it must have
+/// looked meanwhile: one that was stopped has only waited.
 const PATIENCE: u64 = 20_000_000_000;
+const ATTEMPTS: u32 = 1000;
 /// How long it waits before a retry.
 const PAUSE: u64 = 500_000;
 
-/// The search for a frame.
+/// The search for frames.
 pub struct Room {
-    /// When this process first failed to make room alone.
+    /// When the search last stopped to get on.
     since: Option<u64>,
+    /// The attempts since then.
+    attempts: u32,
+    /// The most that the caller has had so far.
+    most: u64,
 }
 
 impl Room {
     pub const fn new() -> Self {
-        Self { since: None }
+        Self { since: None, attempts: 0, most: 0 }
     }
 
     /// Makes room for a frame, or ends the program if there is none. The gate is not held.
     pub fn make(&mut self, manager: &Manager) {
         if try_to_make(manager) {
-            self.since = None;
-            return;
+            self.get_on();
+        } else {
+            self.lose_patience(manager);
         }
+    }
+
+    /// Makes room for a caller that needs several pages at once and has `has` of them, or ends the program
+    /// if it gets no further; returns whether pages left. The gate is not held.
+    ///
+    /// That pages leave is not enough here: they may be those that the caller has just brought in, and
+    /// that it must bring in again.
+    pub fn make_more(&mut self, manager: &Manager, has: u64) -> bool {
+        if has > self.most {
+            self.most = has;
+            self.get_on();
+        } else {
+            self.lose_patience(manager);
+        }
+        try_to_make(manager)
+    }
+
+    fn get_on(&mut self) {
+        self.since = None;
+        self.attempts = 0;
+    }
+
+    /// Ends the program if the search has not got on for too long.
+    fn lose_patience(&mut self, manager: &Manager) {
         let now = process::now();
         let since = *self.since.get_or_insert(now);
-        if now - since > PATIENCE {
+        self.attempts = self.attempts.saturating_add(1);
+        if now - since > PATIENCE && self.attempts > ATTEMPTS {
             if let Some(shortage) = manager.swap.shortage() {
                 process::stop(format_args!("out of memory: {shortage}"));
             }
@@ -50,7 +82,7 @@ impl Room {
 }
 
 /// Evicts pages of this process, or asks others to and waits a moment; returns whether any left.
-pub fn try_to_make(manager: &Manager) -> bool {
+fn try_to_make(manager: &Manager) -> bool {
     let freed = {
         let _gate = GATE.read();
         let _section = quiescence::section(Thread::current());

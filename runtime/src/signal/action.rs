@@ -85,6 +85,12 @@ impl Actions {
         self.0.lock()[signal as usize - 1]
     }
 
+    /// What the program does with each signal.
+    pub fn dispositions(&self) -> impl Iterator<Item = (i32, Disposition)> {
+        let actions = *self.0.lock();
+        (1..).zip(actions).map(|(signal, action)| (signal, action.disposition()))
+    }
+
     /// Takes a signal's handler for one call; `SA_RESETHAND` resets it.
     pub fn take(&self, signal: i32) -> Action {
         let mut actions = self.0.lock();

@@ -7,7 +7,6 @@ use crate::memory::dump::Dump;
 use crate::thread::Thread;
 use crate::{call, entry, files, memory, site, sys, user};
 use linux_raw_sys::general as nr;
-use pagefault_control::Disposition;
 
 /// The red zone: bytes below a stack pointer that belong to the interrupted function.
 const RED_ZONE: u64 = 128;
@@ -23,13 +22,10 @@ pub(super) const SEGMENTS_MASK: u64 = 0xffff | 0xffff << 48;
 /// Continues the interrupted code in the program's handler of a signal.
 pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     site::show(&mut context.registers);
-    let action = thread.member().signals().take(info.signal);
+    let action = thread.member().take_action(info.signal);
     match action.handler {
         DEFAULT => return deliver_default_in(context, info),
         IGNORE => return,
-        _ if action.has(nr::SA_RESETHAND) => {
-            thread.member().note_action(info.signal, Disposition::Default);
-        }
         _ => {}
     }
     let was = virtual_mask(thread, context.mask);

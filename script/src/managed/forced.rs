@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// A write to `/proc/self/mem`.
 pub(super) fn poke<M: Machine>(mm: &Arc<Mm<M>>, address: u64, bytes: &[u8]) -> Outcome {
-    match mm.write_forced(VirtAddr(address), bytes) as u64 {
+    match mm.write_forced(VirtAddr(address), bytes).0 as u64 {
         0 if !bytes.is_empty() => Outcome::Errno(Errno::EIO),
         stored => Outcome::Stored(stored),
     }
@@ -19,7 +19,7 @@ pub(super) fn peek<M: Machine>(mm: &Arc<Mm<M>>, address: u64, length: u64) -> Ou
     while let Some(at) = super::next_piece(&mut bytes, length) {
         let from = VirtAddr(address.wrapping_add(at as u64));
         let wanted = bytes.len() - at;
-        let loaded = mm.read_forced(from, &mut bytes[at..]);
+        let (loaded, _) = mm.read_forced(from, &mut bytes[at..]);
         if loaded < wanted {
             bytes.truncate(at + loaded);
             break;

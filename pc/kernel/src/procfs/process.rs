@@ -283,7 +283,7 @@ fn flags(region: &RegionReport) -> String {
 /// Reads a process's memory (`/proc/PID/mem`), up to what cannot be (spec H6).
 pub fn read_memory(process: &Process, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
     let Some(space) = space(process) else { return Ok(0) };
-    match space.read_forced(VirtAddr(address), bytes) {
+    match space.read_forced(VirtAddr(address), bytes).0 {
         0 if !bytes.is_empty() => Err(Errno::EIO),
         read => Ok(read),
     }
@@ -292,7 +292,7 @@ pub fn read_memory(process: &Process, address: u64, bytes: &mut [u8]) -> Result<
 /// Likewise, writes it.
 pub fn write_memory(process: &Process, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
     let Some(space) = space(process) else { return Ok(0) };
-    match space.write_forced(VirtAddr(address), bytes) {
+    match space.write_forced(VirtAddr(address), bytes).0 {
         0 if !bytes.is_empty() => Err(Errno::EIO),
         written => Ok(written),
     }

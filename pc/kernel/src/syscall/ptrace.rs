@@ -58,7 +58,7 @@ fn ptrace(arguments: Arguments) -> Result {
 fn peek(process: &Arc<Process>, address: u64, to: u64) -> core::result::Result<(), Errno> {
     let space = process.space.lock().clone().ok_or(Errno::ESRCH)?;
     let mut word = [0; 8];
-    if space.read_forced(VirtAddr(address), &mut word) < word.len() {
+    if space.read_forced(VirtAddr(address), &mut word).0 < word.len() {
         return Err(Errno::EIO);
     }
     Ok(user::write(to, &word)?)
@@ -66,6 +66,6 @@ fn peek(process: &Arc<Process>, address: u64, to: u64) -> core::result::Result<(
 
 fn poke(process: &Arc<Process>, address: u64, word: u64) -> core::result::Result<(), Errno> {
     let space = process.space.lock().clone().ok_or(Errno::ESRCH)?;
-    let written = space.write_forced(VirtAddr(address), &word.to_le_bytes());
+    let (written, _) = space.write_forced(VirtAddr(address), &word.to_le_bytes());
     if written == size_of_val(&word) { Ok(()) } else { Err(Errno::EIO) }
 }
