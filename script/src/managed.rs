@@ -254,26 +254,23 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn create(&mut self, file: File, length: u64, seed: Option<u64>) -> Outcome {
-        if length > LONGEST_FILE {
+        if length > LAST_OFFSET {
             // As on the host, the file still exists, and is empty.
             if !self.files.contains_key(&file.0) {
-                self.create_with(file, Vec::new());
+                self.create_with(file, SimFile::zeros(0));
             }
-            let is_negative = i64::try_from(length).is_err();
-            return Outcome::Errno(if is_negative { Errno::EINVAL } else { Errno::EFBIG });
+            return Outcome::Errno(Errno::EINVAL);
         }
-        self.create_with(
-            file,
-            match seed {
-                Some(seed) => (0..length).map(|index| content(index, seed)).collect(),
-                None => vec![0; length as usize],
-            },
-        );
+        let store = match seed {
+            Some(seed) => SimFile::new((0..length).map(|index| content(index, seed)).collect()),
+            None => SimFile::zeros(length),
+        };
+        self.create_with(file, store);
         Outcome::Ok
     }
 
-    fn create_with(&mut self, file: File, bytes: Vec<u8>) {
-        let content = Arc::new(SimFile::new(bytes));
+    fn create_with(&mut self, file: File, store: SimFile) {
+        let content = Arc::new(store);
         let file_of_manager = pagefault::File::open(&self.manager, content.clone());
         self.processor.opened(file.0, file_of_manager.id());
         self.files.insert(file.0, Opened { content, file: file_of_manager });
@@ -288,7 +285,7 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
             None => pagefault::File::shared(&self.manager, 0),
         };
         self.processor.opened(file.0, opened.id());
-        let content_of_none = Arc::new(SimFile::new(Vec::new()));
+        let content_of_none = Arc::new(SimFile::zeros(0));
         self.files.insert(file.0, Opened { content: content_of_none, file: opened });
         let Some(device) = device else { return Outcome::Errno(Errno::ENOMEM) };
         for index in 0..length.div_ceil(waist::PAGE_SIZE) {
@@ -486,9 +483,6 @@ const ILL_ILLOPN: i32 = 2;
 
 /// No file reaches further.
 const LAST_OFFSET: u64 = i64::MAX as u64;
-
-/// The content of a file is in memory, which limits its length.
-const LONGEST_FILE: u64 = 8 << 30;
 
 /// The bytes of one piece of a long access. The length may be absurd; such an access stops long before
 /// its end.

@@ -1,6 +1,7 @@
 //! A file that keeps its content in memory.
 
 use crate::conduct::{Conduct, FailNth};
+use crate::content::Content;
 use core::sync::atomic::{AtomicU64, Ordering};
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Backing, IoError, PAGE_SIZE};
@@ -18,7 +19,7 @@ pub struct SimFile {
 
 #[derive(Debug, Default)]
 struct File {
-    bytes: Mutex<Vec<u8>>,
+    content: Mutex<Content>,
     fail_read: FailNth,
     fail_write: FailNth,
     fail_make_writable: FailNth,
@@ -55,7 +56,16 @@ pub struct FileStats {
 impl SimFile {
     /// A file with this content.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { file: Arc::new(File { bytes: Mutex::new(bytes), ..File::default() }) }
+        Self::holding(Content::new(&bytes))
+    }
+
+    /// A file of `length` zeros, which take no memory until they are written.
+    pub fn zeros(length: u64) -> Self {
+        Self::holding(Content::zeros(length))
+    }
+
+    fn holding(content: Content) -> Self {
+        Self { file: Arc::new(File { content: Mutex::new(content), ..File::default() }) }
     }
 
     /// A file of `length` bytes in which every page differs: byte `i` is the low byte of
@@ -69,16 +79,14 @@ impl SimFile {
         index.wrapping_mul(31).wrapping_add((index >> 12).wrapping_mul(7)).wrapping_add(seed) as u8
     }
 
-    /// The content.
+    /// The content, holes as zeros: as many bytes of memory as the file is long.
     pub fn contents(&self) -> Vec<u8> {
-        self.file.bytes.lock().clone()
+        self.file.content.lock().bytes()
     }
 
     /// Changes the content behind the memory manager's back, within the file's length.
     pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
-        let mut content = self.file.bytes.lock();
-        let rest = content.iter_mut().skip(offset as usize);
-        rest.zip(bytes).for_each(|(to, from)| *to = *from);
+        self.file.content.lock().write(offset, bytes);
     }
 
     /// Makes the `nth` question for the length from now on fail; 0 makes none fail.
@@ -130,11 +138,7 @@ impl SimFile {
 impl Backing for SimFile {
     fn read(&self, index: u64, page: &mut Page) -> Result<(), IoError> {
         self.file.conduct.begin(&self.file.reads, &self.file.fail_read)?;
-        let bytes = self.file.bytes.lock();
-        let start = index.saturating_mul(PAGE_SIZE).min(bytes.len() as u64) as usize;
-        let content = &bytes[start..];
-        let length = content.len().min(page.len());
-        page[..length].copy_from_slice(&content[..length]);
+        self.file.content.lock().read(index, page);
         Ok(())
     }
 
@@ -147,16 +151,12 @@ impl Backing for SimFile {
 
     fn len(&self) -> Result<u64, IoError> {
         self.file.conduct.begin(&self.file.lengths, &self.file.fail_length)?;
-        Ok(self.file.bytes.lock().len() as u64)
+        Ok(self.file.content.lock().length())
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), IoError> {
         self.file.conduct.expect_no_locks();
-        let length = usize::try_from(bytes).map_err(|_| IoError::Full)?;
-        let mut content = self.file.bytes.lock();
-        let more = length.saturating_sub(content.len());
-        content.try_reserve(more).map_err(|_| IoError::Full)?;
-        content.resize(length, 0);
+        self.file.content.lock().set_length(bytes);
         Ok(())
     }
 

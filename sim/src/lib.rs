@@ -85,6 +85,7 @@ mod chance;
 mod computer;
 mod conduct;
 mod config;
+mod content;
 mod context;
 mod cpu;
 mod device;

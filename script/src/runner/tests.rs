@@ -140,5 +140,5 @@ fn absurd_lengths_are_answered() {
     assert_eq!((&*answers[3], &*answers[4]), ("EFAULT", "EINVAL"));
     // The file is there, and empty.
     assert_eq!((&*answers[5], &*answers[6]), ("ok", "SIGBUS ADRERR B+0x0"));
-    assert_eq!(answers[7..], ["0:00000000", "EINVAL", "ENOSPC"]);
+    assert_eq!(answers[7..], ["0:00000000", "EINVAL", "ok"]);
 }

@@ -70,6 +70,25 @@ fn a_file_reads_by_page_and_ends_where_it_ends() {
 }
 
 #[test]
+fn a_file_is_sparse_to_the_last_offset() {
+    const LAST: u64 = i64::MAX as u64 / PAGE_SIZE;
+    let file = SimFile::zeros(i64::MAX as u64);
+    file.write(LAST, &[7; SIZE]).unwrap();
+    let mut page = [0; SIZE];
+    file.read(LAST, &mut page).unwrap();
+    assert_eq!((page[SIZE - 2], page[SIZE - 1]), (7, 0), "the file ends a byte before its page");
+    file.set_len(LAST * PAGE_SIZE + 1).unwrap();
+    file.set_len(LAST * PAGE_SIZE + 3).unwrap();
+    file.read(LAST, &mut page).unwrap();
+    assert_eq!(page[..3], [7, 0, 0], "what a shorter file lost is zeros");
+    // A store across pages, and what lies beyond a whole page.
+    file.overwrite(PAGE_SIZE - 1, &[1, 2]);
+    file.set_len(PAGE_SIZE).unwrap();
+    file.set_len(2 * PAGE_SIZE).unwrap();
+    assert_eq!(file.contents()[SIZE - 1..=SIZE], [1, 0]);
+}
+
+#[test]
 fn the_nth_operation_of_a_file_fails_once() {
     let file = SimFile::new(vec![0; SIZE]);
     let mut page = [0; SIZE];
