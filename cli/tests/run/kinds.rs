@@ -45,6 +45,12 @@ fn memory_at_address_0_is_the_kernel_s() {
     compare("low", "64M");
 }
 
+/// A call that takes several descriptors, and memory that takes none.
+#[test]
+fn descriptors_of_the_runtime_are_closed_to_every_call() {
+    compare("unseen", "16M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {

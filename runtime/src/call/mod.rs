@@ -231,14 +231,25 @@ pub fn finish(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
 }
 
 impl Call<'_> {
-    /// Whether the call concerns a descriptor that the runtime keeps, which the program does not
-    /// see.
+    /// Whether the call uses a descriptor that the runtime keeps, which the program does not see.
     fn names_kept_descriptor(&self) -> bool {
         let number = self.args[0] as u32;
         let takes = |call: &pagefault_calls::Call| call.args[0] == pagefault_calls::Arg::Fd;
-        crate::files::may_be_kept(number)
+        let is_first = crate::files::may_be_kept(number)
             && pagefault_calls::describe(self.number).is_some_and(takes)
-            && crate::files::is_kept(number)
+            && crate::files::is_kept(number);
+        is_first || self.further_descriptor().is_some_and(crate::files::is_kept)
+    }
+
+    /// A descriptor of the caller's that must be open and is not the first argument.
+    fn further_descriptor(&self) -> Option<u32> {
+        let index = match self.number {
+            nr::__NR_sendfile | nr::__NR_tee => 1,
+            nr::__NR_splice | nr::__NR_copy_file_range | nr::__NR_epoll_ctl => 2,
+            nr::__NR_mmap if self.args[3] as u32 & nr::MAP_ANONYMOUS == 0 => 4,
+            _ => return None,
+        };
+        Some(self.args[index] as u32).filter(|number| crate::files::may_be_kept(*number))
     }
 
     fn make(&mut self) -> Outcome {
