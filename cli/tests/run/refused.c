@@ -53,6 +53,37 @@ static void advised(void)
     }
 }
 
+/* Good ranges before a bad one. */
+static void populated(void)
+{
+    unsigned char *memory = map(NULL, 4 * PAGE, 0);
+    munmap(memory + 3 * PAGE, PAGE);
+    struct iovec ranges[] = {{memory, PAGE}, {memory + PAGE, PAGE}, {memory + 3 * PAGE, PAGE}};
+    int self = syscall(SYS_pidfd_open, getpid(), 0);
+    for (int advice = MADV_POPULATE_READ; advice <= MADV_POPULATE_WRITE; advice++)
+        for (int count = 2; count <= 3; count++) {
+            long done = syscall(SYS_process_madvise, self, ranges, count, advice, 0);
+            printf("populated %ld: %s\n", done, done < 0 ? strerrorname_np(errno) : "ok");
+        }
+    close(self);
+}
+
+static const char *answer(long result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
+
+/* Bad arguments and a range over all memory, of which the beginning is not mapped. */
+static void everywhere(void)
+{
+    unsigned long all = 1ul << 46, beyond = 0xfacefeeddeadf000;
+    printf("bits %s", answer(syscall(SYS_mprotect, 0, all, 0x10000000)));
+    printf(" %s, advice %s", answer(syscall(SYS_mprotect, 0, all, PROT_READ)),
+           answer(syscall(SYS_madvise, 0, all, 9999)));
+    printf(" %s, key", answer(syscall(SYS_madvise, 0, all, MADV_NORMAL)));
+    for (int key = -2; key < 2; key++)
+        printf(" %s %s", answer(syscall(SYS_pkey_mprotect, 0, all, PROT_READ, key)),
+               answer(syscall(SYS_pkey_mprotect, 0, beyond, PROT_READ, key)));
+    puts("");
+}
+
 /* A stack that ends beyond all addresses. */
 static void cloned(void)
 {
@@ -68,6 +99,8 @@ int main(void)
 {
     cloned();
     advised();
+    populated();
+    everywhere();
     locked();
     return 0;
 }

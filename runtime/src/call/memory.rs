@@ -57,7 +57,7 @@ impl Call<'_> {
         Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
     }
 
-    /// `process_madvise(2)`: advice that drops pages or is noted can only be about this process, and is then
+    /// `process_madvise(2)`: advice that drops pages, brings them in or is noted can only be about this process, and is then
     /// as `madvise`'s.
     fn advise_process(&mut self) -> Outcome {
         let [descriptor, ranges, count, advice, ..] = self.args;
@@ -71,6 +71,8 @@ impl Call<'_> {
             nr::MADV_DOFORK,
             nr::MADV_WIPEONFORK,
             nr::MADV_KEEPONFORK,
+            nr::MADV_POPULATE_READ,
+            nr::MADV_POPULATE_WRITE,
         ];
         if !own.contains(&(advice as u32)) || count > MOST_RANGES {
             return self.pass();

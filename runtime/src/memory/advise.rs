@@ -3,8 +3,8 @@
 use super::manager::done;
 use super::ranges::Ranges;
 use super::{
-    GATE, Manager, addresses, beyond_end, current, fork, guard, is_range, obeyed_below, pages,
-    passive,
+    GATE, Manager, addresses, answer_unmapped, beyond_end, current, fork, guard, is_range,
+    obeyed_below, pages, passive,
 };
 use crate::lock::Mutex;
 use crate::process;
@@ -54,7 +54,7 @@ pub fn advise(start: u64, len: u64, advice: u32) -> Result {
     };
     let host = |range: &Range<u64>| call(range.start, range.end - range.start);
     if is_range(start, len) && process::overlaps_runtime(start, len) {
-        return Err(Errno::ENOMEM);
+        return answer_unmapped(nr::__NR_madvise, [advice.into(), 0]);
     }
     if let Some(len) = beyond_end(start, len) {
         return advise(start, len, advice).and(Err(Errno::ENOMEM));

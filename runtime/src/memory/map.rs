@@ -1,7 +1,10 @@
 //! Makes and removes mappings, and changes their rights.
 
 use super::manager::{done, refused};
-use super::{GATE, Manager, PAGE, addresses, beyond_end, current, fork, guard, is_range, passive};
+use super::{
+    GATE, Manager, PAGE, addresses, answer_unmapped, beyond_end, current, fork, guard, is_range,
+    passive,
+};
 use super::{obeyed_below, page_up, pages};
 use crate::address_limit::{Growth, admit};
 use crate::process;
@@ -189,7 +192,7 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
         unsafe { sys::call(number, [start, len, prot, key]) }
     };
     if is_range(start, len) && process::overlaps_runtime(start, len) {
-        return Err(Errno::ENOMEM);
+        return answer_unmapped(number, [prot, key]);
     }
     if let Some(len) = beyond_end(start, len) {
         return protect(number, [start, len, prot, key, 0, 0]).and(Err(Errno::ENOMEM));

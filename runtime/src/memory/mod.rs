@@ -70,6 +70,7 @@ pub use remap::remap;
 pub use room::{Request, ask, obey_requests};
 
 use crate::stops::Gate;
+use crate::sys;
 use core::ops::Range;
 use lock_api::RwLock;
 use pagefault_machine::VirtAddr;
@@ -101,6 +102,15 @@ pub fn pages(start: u64, len: u64) -> Option<Range<u64>> {
 fn is_range(start: u64, len: u64) -> bool {
     let end = page_up(len).and_then(|len| start.checked_add(len));
     start.is_multiple_of(PAGE) && end.is_some()
+}
+
+/// The host's answer to a call about a range whose beginning is not mapped, with a call's other
+/// arguments: it checks those first.
+fn answer_unmapped(number: u32, rest: [u64; 2]) -> sys::Result {
+    let [first, second] = rest;
+    // SAFETY: no mapping reaches there.
+    let answer = unsafe { sys::call(number, [crate::user::END, PAGE, first, second]) };
+    answer.and(Err(sys::Errno::ENOMEM))
 }
 
 /// The bytes within the program's addresses of a range that ends beyond them.
