@@ -47,7 +47,7 @@ fn memory_at_address_0_is_the_kernel_s() {
 
 /// A call that takes several descriptors, and memory that takes none.
 #[test]
-fn descriptors_of_the_runtime_are_closed_to_every_call() {
+fn descriptors_of_the_runtime_are_closed_to_calls_that_move_bytes() {
     compare("unseen", "16M");
 }
 

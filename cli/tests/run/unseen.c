@@ -1,4 +1,4 @@
-// No call finds a descriptor open that the program has not opened.
+// Calls that move bytes, map files or add to an epoll instance find no descriptor open that the program has not opened.
 
 #define _GNU_SOURCE
 #include "check.h"
