@@ -12,6 +12,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as nr;
 
 /// How a status file begins.
 const BEGINNING: &[u8] = b"Name:\t";
@@ -174,15 +175,17 @@ impl<'a> Lines<'a> {
     fn values(&self, text: &[u8]) -> Vec<(usize, Value)> {
         let set = |set: u64| Value::new(format_args!("{set:0HEX$x}"));
         let mut wanted = Vec::from([("SigIgn", set(self.ignored)), ("SigCgt", set(self.handled))]);
+        for name in ["SigPnd", "ShdPnd"] {
+            // The host blocks no SIGSYS, so one that is pending there is about to arrive: a request of ours, most likely.
+            if let Some(pending) = set_of(text, name) {
+                wanted.push((name, set(pending & !(1 << (nr::SIGSYS - 1)))));
+            }
+        }
         if let Some(thread) = self.thread {
             let mode = thread.seccomp.get();
             wanted.push(("Seccomp", Value::new(format_args!("{}", mode.number()))));
             wanted.push(("Seccomp_filters", Value::new(format_args!("{}", mode.filters()))));
-            let blocked = value_of(text, "SigBlk").map(|range| &text[range]);
-            let blocked = blocked.and_then(|digits| core::str::from_utf8(digits).ok());
-            if let Some(Ok(blocked)) = blocked.map(|digits| u64::from_str_radix(digits, 16))
-                && self.is_caller
-            {
+            if let Some(blocked) = set_of(text, "SigBlk").filter(|_| self.is_caller) {
                 wanted.push(("SigBlk", set(virtual_mask(thread, blocked).0)));
             }
         }
@@ -194,6 +197,12 @@ impl<'a> Lines<'a> {
         });
         placed.collect()
     }
+}
+
+/// The set of signals that a line names.
+fn set_of(text: &[u8], name: &str) -> Option<u64> {
+    let digits = core::str::from_utf8(&text[value_of(text, name)?]).ok()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// The digits of a value.

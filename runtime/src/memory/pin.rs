@@ -82,8 +82,10 @@ impl Pins {
         let mut so_far = None;
         loop {
             let gate = GATE.read();
-            let step = self.try_step(manager, range, access)?;
+            let step = self.try_step(manager, range, access);
+            // Under the gate, even if the region is gone.
             so_far.take();
+            let step = step?;
             if !step.added.short {
                 return Some(step);
             }
