@@ -96,36 +96,31 @@ fn give_up_program(manager: &Manager) -> ! {
     ));
 }
 
-/// Notes how many pages left, and ends the program if it has gone round with a few for too long.
+/// Notes how many pages left; returns whether the program has gone round with a few for too long. Under
+/// the gate: a fork must not copy the lock while it is held.
 ///
 /// Each of them that comes back for an instruction makes another leave that the same instruction
 /// needs, so that every fault is answered and none is the last.
-fn watch_round(manager: &Manager, freed: usize) {
+fn has_gone_round(manager: &Manager, freed: usize) -> bool {
     let goes_round = (1..FEW).contains(&freed) && manager.swap.shortage().is_some();
-    let lost = {
-        let mut round = ROUND.lock();
-        match goes_round {
-            true => round.is_lost(),
-            false if freed > 0 => {
-                *round = Patience::new();
-                false
-            }
-            false => false,
-        }
-    };
-    if lost {
-        give_up_program(manager);
+    let mut round = ROUND.lock();
+    if freed > 0 && !goes_round {
+        *round = Patience::new();
     }
+    goes_round && round.is_lost()
 }
 
 /// Evicts pages of this process, or asks others to and waits a moment; returns whether any left.
 fn try_to_make(manager: &Manager) -> bool {
-    let freed = {
+    let (freed, is_lost) = {
         let _gate = GATE.read();
         let _section = quiescence::section(Thread::current());
-        manager.mm().manager().reclaim(BATCH)
+        let freed = manager.mm().manager().reclaim(BATCH);
+        (freed, has_gone_round(manager, freed))
     };
-    watch_round(manager, freed);
+    if is_lost {
+        give_up_program(manager);
+    }
     if freed == 0 {
         supervisor::request_reclaim(Thread::current().member());
         // A signal ends it early, which is as good.
