@@ -45,10 +45,41 @@ fn memory_at_address_0_is_the_kernel_s() {
     compare("low", "64M");
 }
 
-/// A call that takes several descriptors, and memory that takes none.
+/// A call that takes several descriptors, lists of them in memory, and memory that takes none.
 #[test]
-fn descriptors_of_the_runtime_are_closed_to_calls_that_move_bytes() {
-    compare("unseen", "16M");
+fn descriptors_of_the_runtime_are_closed_to_calls_that_name_several() {
+    compare("unseen", "4M");
+    compare("unseen", "64M");
+}
+
+/// Each descriptor that the table of calls knows.
+#[test]
+fn descriptors_of_the_runtime_are_closed_to_every_call() {
+    use pagefault_calls::{Arg, Class};
+    let scratch = Scratch::new("closed");
+    let Some(program) = build(&scratch, "closed") else { return };
+    let letter = |arg: &Arg| match arg {
+        Arg::None => None,
+        Arg::Fd => Some('f'),
+        Arg::Value => Some('v'),
+        Arg::Str(_) => Some('s'),
+        _ => Some('a'),
+    };
+    // Refused calls name none, and nobody wants the others where one of them succeeds.
+    let is_tried = |call: &&pagefault_calls::Call| {
+        call.descriptors() != 0
+            && !matches!(call.class, Class::Refused(_) | Class::Absent)
+            && !matches!(call.name, "kexec_file_load" | "finit_module" | "execveat")
+    };
+    let all = (0..pagefault_calls::NUMBERS).filter_map(pagefault_calls::describe).filter(is_tried);
+    let lines: String = all
+        .map(|call| {
+            let kinds: String = call.args.iter().filter_map(letter).collect();
+            format!("{} {} {kinds}\n", call.nr, call.name)
+        })
+        .collect();
+    std::fs::write(scratch.path("calls"), lines).unwrap();
+    scratch.compare("16M", &["sh", "-c", &format!("{program} < calls")]);
 }
 
 /// Clone in all forms, fork among threads, ends of threads and processes.

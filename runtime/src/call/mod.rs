@@ -8,6 +8,7 @@
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
+//! | `unseen` | calls that name one of these |
 //! | `listing` | directories that list descriptors |
 //! | `status` | the status files of processes |
 //! | `trace` | debuggers |
@@ -41,6 +42,7 @@ mod stop;
 pub mod thread;
 mod trace;
 pub mod tracees;
+mod unseen;
 mod vsyscall;
 mod wait;
 
@@ -53,6 +55,7 @@ use crate::signal::{end_call, raise_held};
 use crate::sys;
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
+use unseen::Hidden;
 
 /// The outcome of a call.
 pub enum Outcome {
@@ -231,31 +234,20 @@ pub fn finish(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
 }
 
 impl Call<'_> {
-    /// Whether the call uses a descriptor that the runtime keeps, which the program does not see.
-    fn names_kept_descriptor(&self) -> bool {
-        let number = self.args[0] as u32;
-        let takes = |call: &pagefault_calls::Call| call.args[0] == pagefault_calls::Arg::Fd;
-        let is_first = crate::files::may_be_kept(number)
-            && pagefault_calls::describe(self.number).is_some_and(takes)
-            && crate::files::is_kept(number);
-        is_first || self.further_descriptor().is_some_and(crate::files::is_kept)
-    }
-
-    /// A descriptor of the caller's that must be open and is not the first argument.
-    fn further_descriptor(&self) -> Option<u32> {
-        let index = match self.number {
-            nr::__NR_sendfile | nr::__NR_tee => 1,
-            nr::__NR_splice | nr::__NR_copy_file_range | nr::__NR_epoll_ctl => 2,
-            nr::__NR_mmap if self.args[3] as u32 & nr::MAP_ANONYMOUS == 0 => 4,
-            _ => return None,
-        };
-        Some(self.args[index] as u32).filter(|number| crate::files::may_be_kept(*number))
-    }
-
     fn make(&mut self) -> Outcome {
-        if self.names_kept_descriptor() {
-            return Err(sys::Errno::EBADF).into();
+        if matches!(self.number, nr::__NR_select | nr::__NR_pselect6) {
+            return self.select();
         }
+        match self.hide_descriptors() {
+            Hidden::None => self.make_by_room(),
+            Hidden::Copied(copy) => {
+                let made = self.make_by_room();
+                copy.give_back(made)
+            }
+        }
+    }
+
+    fn make_by_room(&mut self) -> Outcome {
         match room_of(self.number) {
             Room::Signal => self.signal(),
             Room::MaskedWait => self.wait_with_mask(),
