@@ -57,7 +57,7 @@ bitflags! {
     pub struct Traits: u8 {
         /// It may wait for an event for an unlimited time. Waiting for a disk does not count.
         const BLOCKS = 1 << 0;
-        /// When it fails with `EFAULT`, it has changed nothing, and may be made again.
+        /// When it fails with `EFAULT`, it has changed nothing and waited for nothing, and may be made again.
         const REPEATABLE = 1 << 1;
         /// It writes the time that is left back to its timeout.
         const TIME_LEFT = 1 << 2;

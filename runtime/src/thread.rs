@@ -126,11 +126,6 @@ unsafe impl Send for Blocks {}
 /// The number of the next thread; 0 is the start, before any thread.
 static CONTEXTS: AtomicU32 = AtomicU32::new(1);
 
-/// Whether there was ever a second thread in this memory.
-pub fn was_one_of_many() -> bool {
-    CONTEXTS.load(Relaxed) > 2
-}
-
 impl Thread {
     /// The calling thread, which runs on its block.
     pub fn current() -> &'static Self {

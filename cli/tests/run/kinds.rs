@@ -82,6 +82,13 @@ fn descriptors_of_the_runtime_are_closed_to_every_call() {
     scratch.compare("16M", &["sh", "-c", &format!("{program} < calls")]);
 }
 
+/// A call that fails on memory that it may not write has done what the kernel's has, once.
+#[test]
+fn a_call_that_fails_late_is_made_once() {
+    compare("once", "4M");
+    compare("once", "64M");
+}
+
 /// Clone in all forms, fork among threads, ends of threads and processes.
 #[test]
 fn threads_and_processes_are_the_kernel_s() {

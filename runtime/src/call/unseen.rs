@@ -43,7 +43,9 @@ impl Copy {
     /// Gives the program what the host has written to the copy.
     pub(super) fn give_back(self, made: Outcome) -> Outcome {
         let given = match (self, &made) {
-            (Self::Polled { from, copy }, Outcome::Raw(raw)) if *raw >= 0 => give_polled(from, &copy),
+            (Self::Polled { from, copy }, Outcome::Raw(raw)) if *raw >= 0 => {
+                give_polled(from, &copy)
+            }
             (Self::Message { length_at: Some(at), header, .. }, Outcome::Raw(1)) => {
                 user::write(at, &(header[7] as u32))
             }
@@ -268,7 +270,9 @@ fn message_without(at: u64) -> Option<([u64; 8], Vec<u8>)> {
 fn close_kept(control: &mut [u8]) -> bool {
     let (mut at, mut found) = (0, false);
     while let Some(head) = control.get(at..at + CMSGHDR) {
-        let word = |from: usize| u32::from_ne_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]);
+        let word = |from: usize| {
+            u32::from_ne_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]])
+        };
         let is_of_rights = word(8) == net::SOL_SOCKET && word(12) == net::SCM_RIGHTS;
         let len = word(0) as usize;
         if word(4) != 0 || len < CMSGHDR || len > control.len() - at {
