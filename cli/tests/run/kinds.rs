@@ -129,6 +129,28 @@ fn locked_memory_is_mapped_before_its_pages_can_come() {
     compare("locked_later", "32M");
 }
 
+/// Locks of memory that grows and gets rights, and those of a child.
+#[test]
+fn locks_of_memory_are_the_kernel_s() {
+    compare("locked", "4M");
+    compare("locked", "64M");
+}
+
+/// The key that forbids a program its own memory forbids the runtime nothing.
+#[test]
+fn memory_with_a_protection_key_is_the_kernel_s() {
+    for memory in ["2M", "4M", "64M"] {
+        compare("keys", memory);
+    }
+}
+
+/// Arguments and environment in many pages.
+#[test]
+fn a_program_may_have_many_arguments() {
+    compare("words", "1M");
+    compare("words", "4M");
+}
+
 /// The runtime's lists of many regions come and go with a call.
 #[test]
 fn calls_on_many_regions_take_no_addresses() {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `thread` | clone, fork, vfork, exit |
 //! | `exec` | execve |
+//! | `words` | its arguments, where they are many |
 //! | `signal` | actions, masks, alternate stacks, waiting for signals |
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
@@ -45,6 +46,7 @@ pub mod tracees;
 mod unseen;
 mod vsyscall;
 mod wait;
+mod words;
 
 pub use passed::each_area;
 pub use vsyscall::make as make_vsyscall;
@@ -123,8 +125,8 @@ fn end_wait(thread: &Thread, raw: i64) {
 
 /// Whether a call needs nothing of its context, so that [`make_direct`] takes it.
 pub fn is_direct(number: u32) -> bool {
-    use Room::{Exec, Registers, Seccomp, Signal, Thread, Unshare};
-    !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare)
+    use Room::{Exec, Key, Registers, Seccomp, Signal, Thread, Unshare};
+    !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare | Key)
 }
 
 /// Which part of the runtime makes a call.
@@ -140,6 +142,8 @@ enum Room {
     Limit,
     Descriptor,
     Unshare,
+    /// Memory by a key.
+    Key,
     Memory,
     List,
     Trace,
@@ -183,6 +187,7 @@ fn room_of(number: u32) -> Room {
             Room::Descriptor
         }
         nr::__NR_unshare => Room::Unshare,
+        nr::__NR_pkey_alloc => Room::Key,
         nr::__NR_mmap
         | nr::__NR_munmap
         | nr::__NR_mremap
@@ -256,6 +261,7 @@ impl Call<'_> {
             Room::Seccomp => self.seccomp(),
             Room::Registers | Room::Limit => self.process(),
             Room::Descriptor | Room::Unshare => self.descriptor(),
+            Room::Key => Outcome::Raw(self.allocate_key()),
             Room::Memory => self.memory(),
             Room::List => self.list(),
             Room::Trace => self.trace(),
