@@ -59,10 +59,21 @@ fn write(value: u32) {
     }
 }
 
-/// Opens all keys, if the program has any.
-pub fn open() {
+/// Opens all keys, if the program has any, in a handler, whose own value is nobody's.
+pub fn open_in_handler() {
     if USED.load(Relaxed) {
         write(OPEN);
+    }
+}
+
+/// Opens all keys, if the program has any, and notes the value that closed some: the program's.
+pub fn open() {
+    if USED.load(Relaxed) {
+        let value = read();
+        if value != OPEN {
+            Thread::current().keys.set(value);
+            write(OPEN);
+        }
     }
 }
 
@@ -83,37 +94,36 @@ pub fn enter(thread: &Thread, fpstate: u64) {
 }
 
 /// Enters it without a handler, until this is dropped.
-pub struct Entered<'a>(Option<&'a Thread>);
+pub struct Entered<'a>(&'a Thread);
 
 impl<'a> Entered<'a> {
     pub fn new(thread: &'a Thread) -> Self {
-        if !are_there() {
-            return Self(None);
-        }
-        // Another thread may get the first key meanwhile, and then this one opens it.
-        thread.keys.set(read());
+        thread.keys.set(OPEN);
         open();
-        Self(Some(thread))
+        Self(thread)
     }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.filter(|_| USED.load(Relaxed)) {
-            write(thread.keys.get());
+        // Where they are not open, another thread has just got the first key.
+        if USED.load(Relaxed) && read() == OPEN {
+            write(self.0.keys.get());
         }
     }
 }
 
 /// Makes a call of the host's with the program's value.
 pub fn as_program<R>(thread: &Thread, call: impl FnOnce() -> R) -> R {
-    let is_used = USED.load(Relaxed);
-    if is_used {
-        write(thread.keys.get());
+    if !USED.load(Relaxed) {
+        let result = call();
+        // Another thread may have got the first key meanwhile.
+        open();
+        return result;
     }
+    write(thread.keys.get());
     let result = call();
-    // Another thread may have got the first key meanwhile.
-    open();
+    write(OPEN);
     result
 }
 

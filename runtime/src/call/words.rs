@@ -27,23 +27,30 @@ impl Words {
     fn read(array: u64) -> Result<Self> {
         let mut words = Self { bytes: Vec::new(), pointers: Vec::new() };
         // As for the kernel, no array has no words.
-        while array != 0 {
-            let at = array.wrapping_add((words.pointers.len() * size_of::<u64>()) as u64);
-            let word: u64 = user::read(at)?;
-            if word == 0 {
-                break;
-            }
-            words.pointers.push(words.bytes.len() as u64);
-            words.append(word)?;
-            if words.bytes.len() + words.pointers.len() * size_of::<u64>() > MOST {
-                return Err(Errno::E2BIG);
-            }
+        if array != 0 {
+            words.read_each(array)?;
         }
         // From now on the bytes stay where they are.
         let start = words.bytes.as_ptr() as u64;
         words.pointers.iter_mut().for_each(|pointer| *pointer += start);
         words.pointers.push(0);
         Ok(words)
+    }
+
+    /// Copies the strings, and notes where each begins among the bytes.
+    fn read_each(&mut self, array: u64) -> Result<()> {
+        loop {
+            let at = array.wrapping_add((self.pointers.len() * size_of::<u64>()) as u64);
+            let word: u64 = user::read(at)?;
+            if word == 0 {
+                return Ok(());
+            }
+            self.pointers.push(self.bytes.len() as u64);
+            self.append(word)?;
+            if self.bytes.len() + self.pointers.len() * size_of::<u64>() > MOST {
+                return Err(Errno::E2BIG);
+            }
+        }
     }
 
     fn append(&mut self, mut word: u64) -> Result<()> {

@@ -143,7 +143,7 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
         }
         return;
     }
-    keys::open();
+    keys::open_in_handler();
     launcher::look_at(info);
     if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
@@ -189,7 +189,7 @@ fn on_trap(thread: &Thread, context: &mut Context) {
 
 /// An access to an absent page or beyond the end of a file, or a sent signal with the same number.
 pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Context) {
-    keys::open();
+    keys::open_in_handler();
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
@@ -232,7 +232,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
 
 /// A forbidden access, or a sent signal with the same number.
 pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
-    keys::open();
+    keys::open_in_handler();
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
@@ -281,7 +281,7 @@ fn on_bad_access(thread: &Thread, context: &mut Context, info: &Info) {
 
 /// A signal that the program handles.
 pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) {
-    keys::open();
+    keys::open_in_handler();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     on_async(Thread::current(), info, context);
