@@ -297,7 +297,8 @@ impl Boot {
             }
             let elapsed = start.elapsed();
             // On a busy host the machine may get no processor for minutes, and is not to blame.
-            let is_late = |limit| elapsed > limit && elapsed - starved(qemu.0.id(), elapsed) > limit;
+            let is_late =
+                |limit| elapsed > limit && elapsed - starved(qemu.0.id(), elapsed) > limit;
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Stopped);
             }

@@ -17,8 +17,8 @@ pub use processor::{Processor, Stopped, until_done};
 use crate::Window;
 use crate::ast::{self, MapFlags};
 use crate::machine::{
-    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, Simulates,
-    READ_AT_ONCE, StartError, content, pipe_count,
+    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, READ_AT_ONCE, Setup,
+    Simulates, StartError, content, pipe_count,
 };
 use crate::outcome::{Bytes, Errno, Fault, Outcome};
 use pagefault::entry::{SegvCode, Signal};
