@@ -98,3 +98,15 @@ fn mq_notify_reads_the_cookie_of_a_thread() {
     assert_eq!(notice(2), [(0x10_0000, 64), (0x20_0000, 32)]);
     assert_eq!(notice(0), [(0x10_0000, 64)]);
 }
+
+/// A thread's name has 15 bytes, whether or not a NUL follows.
+#[test]
+fn prctl_reads_fifteen_bytes_of_a_name() {
+    const PR_SET_NAME: u64 = 15;
+    let name = [
+        (0x10_0000, u64::from_le_bytes(*b"a thread")),
+        (0x10_0008, u64::from_le_bytes(*b"'s name!")),
+    ];
+    let named = areas("prctl", [PR_SET_NAME, 0x10_0000, 0, 0, 0, 0], &name);
+    assert_eq!(spans(&named), [(0x10_0000, 15)]);
+}
