@@ -1,7 +1,7 @@
 //! Pages that are flushed together: their frames are held, and each step is taken for all of them at once.
 
 use crate::frame::{Frames, Held, Location};
-use crate::host;
+use crate::host::{self, PAGE};
 use crate::machine::Shared;
 use crate::pipe::Referenced;
 use crate::place::set_executable;
@@ -30,6 +30,8 @@ enum Way {
     Copy,
     /// Others may store to the page until it is dropped, and a pipe has it until then.
     Pipe,
+    /// The page itself has moved, and its place is empty.
+    Moved,
 }
 
 struct Item<'a> {
@@ -47,6 +49,13 @@ impl Item<'_> {
     fn is_open(&self) -> bool {
         self.action == Action::Park
             && self.held.location() == Location::At(self.host, Mapped::Writable)
+    }
+}
+
+impl Item<'_> {
+    /// Whether it is such a page that has not moved.
+    fn is_to_copy(&self) -> bool {
+        self.is_open() && self.way == Way::Copy
     }
 }
 
@@ -117,6 +126,7 @@ impl<'a> Batch<'a> {
     /// Does the collected work and releases the frames.
     pub fn settle(&mut self) {
         self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
+        self.move_out();
         let referenced = self.reference();
         self.write_protect();
         self.copy_out();
@@ -129,6 +139,37 @@ impl<'a> Batch<'a> {
         (self.len, self.open) = (0, 0);
     }
 
+    /// Moves runs of neighbouring pages to park into buffers, where that is cheaper than to copy them.
+    fn move_out(&mut self) {
+        let mut at = 0;
+        while at < self.len {
+            let pages = self.run_to_park(at);
+            let mut moved = 0;
+            if let (Some(Some(first)), 1..) = (self.items.get(at), pages) {
+                // SAFETY: the pages' frames are held, and located there.
+                let slots = unsafe { self.shared.move_out(first.host, pages) };
+                moved = slots.len();
+                for (item, slot) in self.items[at..].iter_mut().flatten().zip(slots) {
+                    self.open -= usize::from(item.is_open() && !self.shared.is_alone());
+                    (item.way, item.slot) = (Way::Moved, slot);
+                }
+                self.shared.counters.add(Counter::Parked, moved as u64);
+            }
+            // A page that did not move is copied. Those after it may move.
+            at += if moved > 0 { moved } else { pages.max(1) };
+        }
+    }
+
+    /// How many pages to park follow each other from an item on.
+    fn run_to_park(&self, at: usize) -> usize {
+        let items = self.items[at..self.len].iter().flatten();
+        let start = self.items[at].as_ref().map_or(0, |item| item.host);
+        let follow = |(index, item): &(usize, &Item<'_>)| {
+            item.action == Action::Park && item.host == start + (index * PAGE) as u64
+        };
+        items.enumerate().take_while(follow).count()
+    }
+
     /// Lets a pipe have the pages to which others could store while they are parked.
     fn reference(&mut self) -> Option<Referenced<'a>> {
         // A forked child that does not continue the machine has its parent's pipes.
@@ -137,14 +178,14 @@ impl<'a> Batch<'a> {
         }
         let mut hosts = [0; Referenced::MOST];
         let mut count = 0;
-        for (host, item) in hosts.iter_mut().zip(self.items().filter(|item| item.is_open())) {
+        for (host, item) in hosts.iter_mut().zip(self.items().filter(|item| item.is_to_copy())) {
             *host = item.host;
             count += 1;
         }
         // SAFETY: the pages' frames are held, so they stay. Their locations say that the program may store to
         // them, as the host's mapping allows as long as it is registered.
         let referenced = unsafe { self.shared.pipes.reference(&hosts[..count]) }?;
-        let open = self.items[..self.len].iter_mut().flatten().filter(|item| item.is_open());
+        let open = self.items[..self.len].iter_mut().flatten().filter(|item| item.is_to_copy());
         for item in open.take(referenced.len()) {
             item.way = Way::Pipe;
             item.slot = self.shared.buffers.take();
@@ -216,17 +257,19 @@ impl<'a> Batch<'a> {
         let mut gone = Ranges::new();
         let mut count = 0;
         for item in self.items().filter(|item| item.action != Action::Protect) {
-            gone.push(item.host);
             count += 1;
+            if item.way != Way::Moved {
+                gone.push(item.host);
+            }
         }
-        if count == 0 {
+        self.shared.counters.add(Counter::Dropped, count);
+        if gone.is_empty() {
             return;
         }
         // As in `drop_page`.
         // SAFETY: the pages' frames are held. Their content is dead, was copied while nobody could store
         // to it, or is referenced by a pipe.
         let _ = unsafe { self.shared.sweep.drop_pages(&gone) };
-        self.shared.counters.add(Counter::Dropped, count);
     }
 
     /// Changes the table's notes and the frames' locations, once the host pages are empty: a fault reads them

@@ -111,6 +111,7 @@ impl LinuxMachine {
             shared.descriptor.continue_with(descriptor).map_err(ForkError::Host)?;
             shared.sweep.after_fork_child();
             shared.pipes.after_fork_child();
+            shared.buffers.forget_targets();
         }
         Ok(())
     }

@@ -100,6 +100,7 @@ pub mod lock;
 pub mod machine;
 #[cfg(feature = "std")]
 pub mod memory;
+mod moves;
 mod pipe;
 mod place;
 pub mod probe;

@@ -16,9 +16,11 @@ pub(crate) enum Counter {
     Dropped,
     Copied,
     Flushes,
+    MovedIn,
+    MovedOut,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 11;
 const SHARDS: usize = 16;
 
 #[repr(align(128))]
@@ -55,6 +57,10 @@ pub struct MachineStats {
     pub copied: u64,
     /// Calls of flush.
     pub flushes: u64,
+    /// Of the pages put into the host's page table, those that were moved there and not copied.
+    pub moved_in: u64,
+    /// Of the pages moved to a buffer, those whose memory itself moved.
+    pub moved_out: u64,
     /// Buffers that hold host memory now.
     pub buffers_resident: u32,
 }
@@ -82,6 +88,8 @@ impl Counters {
             dropped: of(Counter::Dropped),
             copied: of(Counter::Copied),
             flushes: of(Counter::Flushes),
+            moved_in: of(Counter::MovedIn),
+            moved_out: of(Counter::MovedOut),
             buffers_resident: 0,
         }
     }

@@ -26,6 +26,11 @@ impl Ranges {
         Self { list: [const { 0..0 }; BATCH], len: 0 }
     }
 
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Adds the page at host address `page`. At most [`BATCH`] pages fit, best in ascending order.
     pub fn push(&mut self, page: u64) {
         let end = page + PAGE as u64;

@@ -78,6 +78,15 @@ struct CopyArgs {
 }
 
 #[repr(C)]
+struct MoveArgs {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    moved: i64,
+}
+
+#[repr(C)]
 struct WriteProtectArgs {
     range: RangeArgs,
     mode: u64,
@@ -95,6 +104,7 @@ const UFFDIO_REGISTER: Opcode = opcode::read_write::<RegisterArgs>(GROUP, 0x00);
 const UFFDIO_UNREGISTER: Opcode = opcode::read::<RangeArgs>(GROUP, 0x01);
 const UFFDIO_WAKE: Opcode = opcode::read::<RangeArgs>(GROUP, 0x02);
 const UFFDIO_COPY: Opcode = opcode::read_write::<CopyArgs>(GROUP, 0x03);
+const UFFDIO_MOVE: Opcode = opcode::read_write::<MoveArgs>(GROUP, 0x05);
 const UFFDIO_WRITEPROTECT: Opcode = opcode::read_write::<WriteProtectArgs>(GROUP, 0x06);
 const UFFDIO_POISON: Opcode = opcode::read_write::<PoisonArgs>(GROUP, 0x08);
 
@@ -184,6 +194,12 @@ impl Userfault {
         self.call::<UFFDIO_REGISTER, _>(&mut args)
     }
 
+    /// Lets pages be moved into `range`, whose missing pages stay the kernel's to fill.
+    pub fn register_for_moves(&self, range: Range<u64>) -> Result<(), Errno> {
+        let mut args = RegisterArgs { range: (&range).into(), mode: MODE_WP, ioctls: 0 };
+        self.call::<UFFDIO_REGISTER, _>(&mut args)
+    }
+
     /// Leaves faults of `range` to the kernel again.
     pub fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
         self.call::<UFFDIO_UNREGISTER, _>(&mut RangeArgs::from(&range))
@@ -235,6 +251,26 @@ impl Userfault {
                 Ok(()) => return pages,
                 Err(Errno::AGAIN | Errno::INTR) if args.copied <= 0 => {}
                 Err(_) => return args.copied.max(0) as usize / crate::host::PAGE,
+            }
+        }
+    }
+
+    /// Moves `pages` pages from `from` on to the empty pages from `to` on, which become writable, and wakes their
+    /// waiters. Returns how many it moved before the host refused one: a page that is shared or pinned cannot be
+    /// moved, nor can one of a mapping with other rights than the target's.
+    ///
+    /// A store by another thread is in the page that moved, or faults at `from`.
+    ///
+    /// # Safety
+    /// Both ranges must be memory that this manager manages, and the pages at `from` its to move.
+    pub unsafe fn move_run(&self, to: u64, from: u64, pages: usize) -> usize {
+        let len = (pages * crate::host::PAGE) as u64;
+        loop {
+            let mut args = MoveArgs { dst: to, src: from, len, mode: 0, moved: 0 };
+            match self.call::<UFFDIO_MOVE, _>(&mut args) {
+                Ok(()) => return pages,
+                Err(Errno::INTR) if args.moved <= 0 => {}
+                Err(_) => return args.moved.max(0) as usize / crate::host::PAGE,
             }
         }
     }

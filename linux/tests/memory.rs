@@ -5,7 +5,7 @@ use pagefault::{Advice, Sharing};
 use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
 use pagefault_linux::replacement::{Queue, Replacement, Shares};
 use pagefault_linux::runtime::Reclaim;
-use pagefault_linux::{Delivery, Layout, LinuxMachine};
+use pagefault_linux::{Delivery, Layout, LinuxMachine, Probe, UffdFeatures};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -57,6 +57,62 @@ fn a_region_larger_than_the_limit_keeps_every_byte() {
         assert!(stats.resident_bytes <= stats.limit_bytes, "{stats:?}");
         assert!(stats.peak_bytes <= stats.limit_bytes);
         assert!(stats.swap[0].writes > 0 && stats.swap[1].writes > 0, "both areas: {stats:?}");
+    }
+}
+
+/// Whether the host moves pages at all.
+fn host_moves_pages() -> bool {
+    Probe::new().unwrap().features.contains(UffdFeatures::MOVE)
+}
+
+#[test]
+fn pages_of_a_sequential_pass_move_instead_of_being_copied() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(16 * MIB).unwrap();
+        let pages = region.len() / PAGE;
+        (0..pages).for_each(|page| put(&mut region, page, 0));
+        for round in 1..4 {
+            for page in 0..pages {
+                assert!(is(&region, page, round - 1), "page {page} in round {round}");
+                put(&mut region, page, round);
+            }
+        }
+        let stats = memory.stats();
+        assert!(stats.resident_bytes <= stats.limit_bytes, "{stats:?}");
+        let moved = (stats.machine.moved_in > 1000, stats.machine.moved_out > 1000);
+        assert_eq!(moved, (host_moves_pages(), host_moves_pages()), "{:?}", stats.machine);
+    }
+}
+
+#[test]
+fn a_store_by_another_thread_moves_with_its_page() {
+    for delivery in BOTH {
+        let memory = small(delivery);
+        let mut region = memory.map(8 * MIB).unwrap();
+        let words = region.len() / 8;
+        let address = region.as_mut_ptr() as usize;
+        let rounds = 24;
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    // Each thread counts in a word of its own in every page, so that all store to every page.
+                    for _ in 0..rounds {
+                        for at in (thread..words).step_by(512) {
+                            // SAFETY: within the region, and no other thread touches this word.
+                            unsafe { *(address as *mut u64).add(at) += 1 };
+                        }
+                    }
+                });
+            }
+        });
+        let (numbers, _) = region.as_chunks::<8>();
+        let counts = numbers.iter().map(|number| u64::from_ne_bytes(*number)).enumerate();
+        for (at, count) in counts {
+            assert_eq!(count, if at % 512 < 4 { rounds } else { 0 }, "word {at}");
+        }
+        let machine = memory.stats().machine;
+        assert_eq!(machine.moved_out > 0, host_moves_pages(), "{machine:?}");
     }
 }
 

@@ -142,8 +142,15 @@ pub(crate) fn answer_by(
     if fault.access != Access::Execute && shared.refill_fresh(space, page) == Filled::Run {
         return Answer::Resume(Refilled::Changed);
     }
+    let filled = match fault.access {
+        Access::Execute => Filled::Nothing,
+        Access::Read | Access::Write => shared.refill_parked(space, page),
+    };
     refill_around(space, page);
-    refill(space, page, fault.access)
+    match filled {
+        Filled::Run => Answer::Resume(Refilled::Changed),
+        Filled::Nothing => refill(space, page, fault.access),
+    }
 }
 
 /// How far around a fault to fill host pages that our page table already allows.
