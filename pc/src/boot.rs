@@ -69,7 +69,8 @@ pub struct Boot {
     pub processor: String,
     /// Further arguments for QEMU.
     pub further: Vec<String>,
-    /// How long the program may run, if there is a limit.
+    /// How long the program may run, if there is a limit. Time in which the host gives the machine no processor
+    /// does not count.
     pub limit: Option<Duration>,
     /// When this becomes true, the machine is stopped.
     pub stop: Arc<AtomicBool>,
@@ -294,18 +295,21 @@ impl Boot {
             if let Some(said) = complaint.so_far().filter(|said| said.starts_with(KVM_FAILED)) {
                 return Ok(Outcome::Failed(said));
             }
-            let time = start.elapsed();
+            let elapsed = start.elapsed();
+            // On a busy host the machine may get no processor for minutes, and is not to blame.
+            let is_late =
+                |limit| elapsed > limit && elapsed - starved(qemu.0.id(), elapsed) > limit;
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Stopped);
             }
-            if has_ended || !speaks && time > PATIENCE {
+            if has_ended || !speaks && is_late(PATIENCE) {
                 return Ok(if speaks { Outcome::Ended } else { Outcome::Silent });
             }
             if output.is_finished() {
                 // Nobody wants to hear more, or QEMU is about to end.
                 return Ok(Outcome::Ended);
             }
-            if self.limit.is_some_and(|limit| time > limit) {
+            if self.limit.is_some_and(is_late) {
                 return Ok(Outcome::TimedOut);
             }
             thread::sleep(GLANCE);
@@ -385,6 +389,25 @@ fn end_with_us(command: &mut Command) {
     let ask = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
     // SAFETY: between fork and exec this makes one system call, which allocates nothing and takes no lock.
     unsafe { command.pre_exec(ask) };
+}
+
+/// How much of the time since its start a process was ready to run and got no processor: the longest of its
+/// threads.
+fn starved(pid: u32, most: Duration) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let waits = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        wait_in(&text)
+    });
+    // A host that counts nothing is not busy.
+    waits.max().unwrap_or_default().min(most)
+}
+
+/// The time on a run queue in a line of `/proc/PID/schedstat`: nanoseconds that a thread ran, that it waited, and
+/// how often it ran.
+fn wait_in(schedstat: &str) -> Option<Duration> {
+    let wait = schedstat.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(wait))
 }
 
 /// QEMU, which does not outlive this value.
@@ -493,3 +516,6 @@ fn connect(child: &mut Child, console: Console, speaks: Arc<AtomicBool>) -> io::
         Ok(kept)
     }))
 }
+
+#[cfg(test)]
+mod tests;

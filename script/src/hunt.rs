@@ -54,7 +54,7 @@ impl Hunt {
 
     /// Runs one script after the other, and calls `done` after each.
     ///
-    /// If a machine panics, the seed is printed on standard error, and the panic continues.
+    /// If a machine panics or fails, the seed is printed on standard error, and that ends the hunt.
     pub fn run(
         &self,
         machines: &[&Entry],
@@ -63,10 +63,12 @@ impl Hunt {
         for seed in (self.seed..).take(usize::try_from(self.scripts).unwrap_or(usize::MAX)) {
             let script = self.script(seed);
             let run = || compare(&script, machines, seed).map(|found| found.summary());
+            let told = |what| eprintln!("seed {seed}: {what}; {} frames", script.sizes.frames);
             let seen = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-                eprintln!("seed {seed}: a machine panicked; {} frames", script.sizes.frames);
+                told("a machine panicked");
                 resume_unwind(panic)
-            })?;
+            });
+            let seen = seen.inspect_err(|_| told("a machine failed"))?;
             if !seen.is_empty() {
                 let minimal = shrink(&script, machines, seed)?;
                 return Ok(Found::Difference { seed, frames: script.sizes.frames, seen, minimal });

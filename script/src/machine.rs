@@ -359,7 +359,7 @@ pub enum Action<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// `pread`: [`Outcome::Bytes`], fewer at the end of the file.
+    /// `pread`, in calls for [`READ_AT_ONCE`] bytes: [`Outcome::Bytes`], fewer at the end of the file.
     Pread {
         /// The file.
         file: File,
@@ -398,6 +398,9 @@ pub enum Action<'a> {
         nth: u64,
     },
 }
+
+/// The most bytes of a file that are moved at once; `pread` of more makes several calls.
+pub const READ_AT_ONCE: u64 = 1 << 16;
 
 /// Byte `index` of a file that was made with `seed`.
 pub fn content(index: u64, seed: u64) -> u8 {

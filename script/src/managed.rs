@@ -17,11 +17,12 @@ pub use processor::{Processor, Stopped, until_done};
 use crate::Window;
 use crate::ast::{self, MapFlags};
 use crate::machine::{
-    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, Setup, Simulates,
-    StartError, content, pipe_count,
+    Action, Call, Catalogue, Entry, Failures, File, Machine, Mmap, Process, READ_AT_ONCE, Setup,
+    Simulates, StartError, content, pipe_count,
 };
 use crate::outcome::{Bytes, Errno, Fault, Outcome};
 use pagefault::entry::{SegvCode, Signal};
+use pagefault::error::FileError;
 use pagefault::machine::{self as waist, Protection, VirtAddr};
 use pagefault::oom::{Candidate, Choice, Standing};
 use pagefault::swap::area::Priority;
@@ -238,18 +239,21 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
     }
 
     fn pread(&self, file: File, offset: u64, length: u64) -> Outcome {
-        if offset.saturating_add(length.min(1)) > LAST_OFFSET {
+        let opened = &self.files[&file.0].file;
+        let failed = |error: FileError| Outcome::Errno(Errno(error.errno().number()));
+        let there = match opened.len() {
+            Ok(end) => length.min(end.saturating_sub(offset)),
+            Err(error) => return failed(error),
+        };
+        // What the last call asks for, wherever the file ends: none may pass the last offset.
+        let asked = (there - there % READ_AT_ONCE).saturating_add(READ_AT_ONCE).min(length);
+        if offset.saturating_add(asked) > LAST_OFFSET {
             return Outcome::Errno(Errno::EINVAL);
         }
-        let opened = &self.files[&file.0].file;
-        let read = opened.len().and_then(|end| {
-            let mut bytes = vec![0; length.min(end.saturating_sub(offset)) as usize];
-            let n = opened.read_at(offset, &mut bytes)?;
-            Ok(Bytes::new(&bytes[..n]))
-        });
-        match read {
-            Ok(bytes) => Outcome::Bytes(bytes),
-            Err(error) => Outcome::Errno(Errno(error.errno().number())),
+        let mut bytes = vec![0; there as usize];
+        match opened.read_at(offset, &mut bytes) {
+            Ok(n) => Outcome::Bytes(Bytes::new(&bytes[..n])),
+            Err(error) => failed(error),
         }
     }
 

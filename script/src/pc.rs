@@ -22,7 +22,7 @@ const SCRIPT: &str = "/script";
 /// The size in MiB of the disk for the script's files. The host stores only what is written.
 const DISK: u32 = 16 << 10;
 
-/// The time limit of a script.
+/// The time limit of a script, while the host gives the PC a processor.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Adds the PC to a catalogue. `command` is the command `pagefault` that runs in it.

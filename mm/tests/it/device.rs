@@ -227,6 +227,21 @@ fn b13_b20_nothing_of_a_device_can_be_pinned_or_forced() {
     scene.end();
 }
 
+/// A piece of a device's mapping that shows another page is a device's still.
+#[test]
+fn b13_c19_a_piece_out_of_order_is_of_the_device() {
+    for machine in machines() {
+        let scene = scene(machine);
+        scene.map(0, Sharing::Shared);
+        scene.space.remap_file_pages(at(0), PAGE, 2).unwrap();
+        assert!(scene.flags(0).contains(VmaFlags::DEVICE));
+        assert_eq!((scene.load(at(0)), scene.load(at(1))), (Ok(3), Ok(2)));
+        scene.store(at(0), 9).unwrap();
+        assert_eq!((scene.of_device(2), scene.usage().file), (9, 0));
+        scene.end();
+    }
+}
+
 #[test]
 fn b13_h2_the_kernel_copies_to_and_from_a_device() {
     for machine in machines() {

@@ -1,13 +1,13 @@
 //! The script's files: memfds, or, on our own kernel, files on its disk, which can fail.
 
 use super::failures_are_taken;
-use crate::machine::{File, content};
+use crate::machine::{self, File, content};
 use crate::outcome::{Bytes, Errno};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Bytes moved at once.
-const PIECE: usize = 1 << 16;
+/// [`machine::READ_AT_ONCE`], as a length in memory.
+const PIECE: usize = machine::READ_AT_ONCE as usize;
 
 /// A nameless file on the disk of our own kernel.
 fn on_disk(number: usize) -> io::Result<OwnedFd> {

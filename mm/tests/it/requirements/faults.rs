@@ -90,3 +90,22 @@ fn b15_a_page_whose_slot_others_name_is_copied() {
     assert_eq!(world.load_byte(space.mm(), 0, at(0)), Ok(9));
     world.check();
 }
+
+/// A slot that cannot be read gives no page, whether the access loads or stores, and nothing is lost.
+#[test]
+fn b14_an_unreadable_slot_is_a_bus_error() {
+    let (world, disk) = world(64).with_disk(64);
+    let space = world.process();
+    stored(&world, &space, 2);
+    world.manager.reclaim(10);
+    let bus = Verdict::Signal(Signal::Bus);
+    disk.fail_nth_read(1);
+    assert_eq!(world.store(space.mm(), 0, at(0) + 1, &[9]), Err(bus));
+    disk.fail_nth_read(1);
+    assert_eq!(world.load_byte(space.mm(), 0, at(1)), Err(bus));
+    world.check();
+    assert_eq!(world.store(space.mm(), 0, at(0) + 1, &[9]), Ok(()));
+    for page in 0..2 {
+        assert_eq!(world.load_byte(space.mm(), 0, at(page)), Ok(page as u8 + 1));
+    }
+}

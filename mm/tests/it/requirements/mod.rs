@@ -1,5 +1,7 @@
 //! Requirements of the specification, one by one, on the simulated computer.
 
+mod backings;
+mod bounds;
 mod children;
 mod decision;
 mod faults;
