@@ -57,7 +57,7 @@ bitflags! {
     pub struct Traits: u8 {
         /// It may wait for an event for an unlimited time. Waiting for a disk does not count.
         const BLOCKS = 1 << 0;
-        /// When it fails with `EFAULT`, it has changed nothing, and may be made again.
+        /// When it fails with `EFAULT`, it has changed nothing and waited for nothing, and may be made again.
         const REPEATABLE = 1 << 1;
         /// It writes the time that is left back to its timeout.
         const TIME_LEFT = 1 << 2;
@@ -102,6 +102,18 @@ impl Call {
         }
     }
 
+    /// Which arguments are descriptors of the caller's, a bit for each.
+    pub const fn descriptors(&self) -> u8 {
+        let (mut mask, mut index) = (0, 0);
+        while index < self.args.len() {
+            if matches!(self.args[index], Arg::Fd) {
+                mask |= 1 << index;
+            }
+            index += 1;
+        }
+        mask
+    }
+
     /// The number of arguments that it takes.
     pub fn arity(&self) -> usize {
         self.args.iter().take_while(|arg| **arg != Arg::None).count()
@@ -115,7 +127,7 @@ pub enum Arg {
     None,
     /// A number.
     Value,
-    /// A descriptor, or a number that stands for none.
+    /// A descriptor of the caller's, or a number that stands for none.
     Fd,
     /// An address of which the kernel reads and writes nothing by this argument.
     Address,

@@ -24,5 +24,5 @@ mod visit;
 pub use area::{Access, Area, Kind, Reader, USER_END};
 pub use call::{Arg, Call, Class, Decoder, Dir, Errno, Interrupted, Len, Subject, Traits, Width};
 pub use split::{File, Pieces, Rule, Shape, split};
-pub use table::{NUMBERS, describe};
+pub use table::{NUMBERS, describe, descriptors};
 pub use visit::{AREAS, visit};

@@ -91,11 +91,16 @@ pub struct Control {
     /// [`Control::LAYOUT`] once the configuration is written.
     layout: AtomicU64,
     config: config::Shared,
+    /// Why the program that the user started could not continue.
+    own_failure: Failure,
+    /// The first failure of another process.
     failure: Failure,
     /// 1 while there is a reader of events.
     observed: AtomicU32,
     /// The number of the process that the user started, which waits for the program.
     pub launcher: AtomicU32,
+    /// The number of the process that is the program.
+    pub program: AtomicU32,
     /// The counters of all processes.
     pub counters: Counters,
     /// A futex: the state of the tree, one of [`tree`].
@@ -211,21 +216,30 @@ impl Control {
         self.layout.load(Acquire) == Self::LAYOUT
     }
 
-    /// Leaves a message that says why a manager cannot continue; only the first is kept.
+    /// Leaves a message that says why a manager cannot continue. The program's is kept, and the first of other
+    /// processes.
     ///
-    /// Returns whether this one was the first, which the command will show.
+    /// Returns whether this one is kept, and the command will show it.
     pub fn fail(&self, process: u32, message: &str) -> bool {
-        self.failure.store(process, message)
+        let is_own = process == self.program.load(Relaxed);
+        let place = if is_own { &self.own_failure } else { &self.failure };
+        place.store(process, message)
     }
 
-    /// Why a manager could not continue, and in which process.
+    /// Why the program's manager could not continue.
+    #[cfg(feature = "alloc")]
+    pub fn own_failure(&self) -> Option<String> {
+        self.own_failure.load().map(|(_, message)| message)
+    }
+
+    /// Why another process's manager could not continue, and its number.
     #[cfg(feature = "alloc")]
     pub fn failure(&self) -> Option<(u32, String)> {
         self.failure.load()
     }
 }
 
-/// The first failure of a manager.
+/// The failure of a manager.
 #[repr(C)]
 struct Failure {
     /// 0 none, 1 being written, 2 written.

@@ -221,6 +221,11 @@ mod tests {
         assert!(theirs.fail(12, "no room"));
         assert!(!theirs.fail(13, "later"));
         assert_eq!(ours.failure(), Some((12, "no room".to_owned())));
+
+        ours.program.store(14, std::sync::atomic::Ordering::Relaxed);
+        assert!(theirs.fail(14, "the program's"));
+        assert_eq!(ours.own_failure().as_deref(), Some("the program's"));
+        assert_eq!(ours.failure(), Some((12, "no room".to_owned())));
     }
 
     #[test]

@@ -273,8 +273,10 @@ pub fn resumed(raw: i64) -> i64 {
 /// # Safety
 /// That of the call.
 pub unsafe fn call_once(number: u32, args: &[u64; 6], thread: &Thread) -> i64 {
-    // SAFETY: the arguments live for the call; the caller vouches for it.
-    unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
+    crate::keys::as_program(thread, || {
+        // SAFETY: the arguments live for the call; the caller vouches for it.
+        unsafe { pagefault_call(number, args, core::ptr::from_ref(thread).cast()) }
+    })
 }
 
 /// The argument of a child that shares the memory: it begins with this function, which gets the

@@ -66,7 +66,7 @@ pub fn next_kept(from: u32) -> Option<u32> {
     own.filter(|number| *number != u32::MAX).chain(kept).min()
 }
 
-/// Whether a call's first argument can be a descriptor of the runtime's: a quick test.
+/// Whether a number can be that of a descriptor of the runtime's: a quick test.
 pub fn may_be_kept(number: u32) -> bool {
     number as i32 >= descriptor::lowest()
 }
@@ -97,7 +97,7 @@ impl Owner {
 
 /// Whose descriptors a directory lists, if it is such a directory and its owner one of the tree.
 pub fn owner_of_list(directory: u32) -> Option<Owner> {
-    let control = control()?;
+    control()?;
     if !is_of_proc(directory) {
         return None;
     }
@@ -111,10 +111,31 @@ pub fn owner_of_list(directory: u32) -> Option<Owner> {
     if process == link(c"/proc/self", &mut own)? {
         return Some(Owner::Own);
     }
+    other_owner(process.parse().ok()?)
+}
+
+/// Whose descriptors those of a process are, if it is one of the tree.
+pub fn owner(process: u32) -> Option<Owner> {
+    if process == sys::process_id() { Some(Owner::Own) } else { other_owner(process) }
+}
+
+fn other_owner(process: u32) -> Option<Owner> {
     if crate::process::has_numbers_of_its_own() {
         return None;
     }
-    control.slots.of(process.parse().ok()?).map(Owner::Other)
+    control()?.slots.of(process).map(Owner::Other)
+}
+
+/// Whose descriptors those of the process are for which a descriptor stands (`pidfd_open`).
+pub fn owner_of_pidfd(number: u32) -> Option<Owner> {
+    if crate::process::has_numbers_of_its_own() {
+        return None;
+    }
+    let (mut name, mut bytes) = ([0_u8; 40], [0_u8; 512]);
+    let name = path(&mut name, format_args!("/proc/self/fdinfo/{number}\0"))?;
+    let len = read_start(name, &mut bytes)?;
+    let text = core::str::from_utf8(&bytes[..len]).ok()?;
+    owner(text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?)
 }
 
 /// Gives a descriptor of the runtime's another number. The old one is free then.

@@ -43,6 +43,7 @@ mod file_size;
 mod files;
 mod frame;
 pub mod heap;
+mod keys;
 mod launcher;
 mod lock;
 mod maps;

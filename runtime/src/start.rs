@@ -5,8 +5,8 @@ use crate::member::Member;
 use crate::signal::action::{Actions, SIGNALS};
 use crate::thread::Thread;
 use crate::{
-    address_limit, entry, file_size, files, heap, launcher, memory, process, signal, site, sys,
-    vdso,
+    address_limit, entry, file_size, files, heap, keys, launcher, memory, process, signal, site,
+    sys, vdso,
 };
 use pagefault_control::{Boot, Control};
 use pagefault_linux::store::descriptor;
@@ -34,6 +34,7 @@ pub extern "C" fn begin(boot: *const Boot) -> ! {
     memory::look_at_image();
     process::look_at_counter();
     vdso::begin();
+    keys::begin();
     begin_room();
     heap::begin();
     let actions = Actions::new();

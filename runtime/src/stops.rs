@@ -7,6 +7,7 @@
 //! All work of the manager is done under one lock, the gate, so taking and releasing it marks the work.
 
 use crate::frame::Info;
+use crate::keys;
 use crate::sys;
 use crate::thread::Thread;
 use core::cell::Cell;
@@ -150,6 +151,12 @@ fn current() -> Option<&'static Thread> {
     HAVE_THREADS.load(Relaxed).then(Thread::current)
 }
 
+/// The calling thread holds the lock. Another thread may have got the program's first key since it entered the runtime.
+fn begin_work() {
+    keys::open();
+    current().inspect(|thread| thread.stops.begin());
+}
+
 /// The lock of the manager, which notes that the calling thread holds it.
 pub struct Gate(FutexRwLock);
 
@@ -161,13 +168,13 @@ unsafe impl RawRwLock for Gate {
 
     fn lock_shared(&self) {
         self.0.lock_shared();
-        current().inspect(|thread| thread.stops.begin());
+        begin_work();
     }
 
     fn try_lock_shared(&self) -> bool {
         let is_locked = self.0.try_lock_shared();
         if is_locked {
-            current().inspect(|thread| thread.stops.begin());
+            begin_work();
         }
         is_locked
     }
@@ -180,13 +187,13 @@ unsafe impl RawRwLock for Gate {
 
     fn lock_exclusive(&self) {
         self.0.lock_exclusive();
-        current().inspect(|thread| thread.stops.begin());
+        begin_work();
     }
 
     fn try_lock_exclusive(&self) -> bool {
         let is_locked = self.0.try_lock_exclusive();
         if is_locked {
-            current().inspect(|thread| thread.stops.begin());
+            begin_work();
         }
         is_locked
     }

@@ -71,6 +71,8 @@ pub struct Thread {
     pub flight: Flight,
     /// The pages that the current call keeps resident, once all are pinned.
     pub in_use: Cell<*mut Pins>,
+    /// The program's protection keys during a call, where it has any.
+    pub keys: Cell<u32>,
     /// Whether a reclaim request ended the current host call after a part of its work.
     pub is_cut: Cell<bool>,
     /// Whether it could store to the program's memory.
@@ -126,11 +128,6 @@ unsafe impl Send for Blocks {}
 /// The number of the next thread; 0 is the start, before any thread.
 static CONTEXTS: AtomicU32 = AtomicU32::new(1);
 
-/// Whether there was ever a second thread in this memory.
-pub fn was_one_of_many() -> bool {
-    CONTEXTS.load(Relaxed) > 2
-}
-
 impl Thread {
     /// The calling thread, which runs on its block.
     pub fn current() -> &'static Self {
@@ -170,6 +167,7 @@ impl Thread {
             later: RefCell::new(Vec::new()),
             flight: Flight::new(),
             in_use: Cell::new(null_mut()),
+            keys: Cell::new(0),
             is_cut: Cell::new(false),
             presence: Presence::default(),
             entered: Cell::new(null()),

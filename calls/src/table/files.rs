@@ -47,8 +47,9 @@ pub(super) const CALLS: &[Call] = &[
     call(3, "close", [FD]).ours(Subject::Descriptors),
     call(436, "close_range", [V, V, V]).ours(Subject::Descriptors),
     call(32, "dup", [FD]),
-    call(33, "dup2", [FD, FD]).ours(Subject::Descriptors),
-    call(292, "dup3", [FD, FD, V]).ours(Subject::Descriptors),
+    // The second need not be open.
+    call(33, "dup2", [FD, V]).ours(Subject::Descriptors),
+    call(292, "dup3", [FD, V, V]).ours(Subject::Descriptors),
     call(22, "pipe", [output(8)]).again(),
     call(293, "pipe2", [output(8), V]).again(),
     call(16, "ioctl", [FD, V, by(Decoder::Ioctl)]).waits(Interrupted::ByCommand),

@@ -23,6 +23,23 @@ pub fn describe(nr: u32) -> Option<&'static Call> {
     TABLE.get(nr as usize)?.as_ref()
 }
 
+/// Which arguments of the call with this number are descriptors of the caller's, a bit for each: a quick look.
+pub fn descriptors(nr: u32) -> u8 {
+    DESCRIPTORS.get(nr as usize).copied().unwrap_or(0)
+}
+
+static DESCRIPTORS: [u8; NUMBERS as usize] = {
+    let mut masks = [0; NUMBERS as usize];
+    let mut nr = 0;
+    while nr < masks.len() {
+        if let Some(call) = &TABLE[nr] {
+            masks[nr] = call.descriptors();
+        }
+        nr += 1;
+    }
+    masks
+};
+
 static TABLE: [Option<Call>; NUMBERS as usize] = {
     let subjects = [
         files::CALLS,

@@ -20,7 +20,8 @@ pub(super) const CALLS: &[Call] = &[
     call(272, "unshare", [V]),
     call(308, "setns", [FD, V]),
     call(434, "pidfd_open", [V, V]),
-    call(438, "pidfd_getfd", [FD, FD, V]),
+    // The second is the other process's.
+    call(438, "pidfd_getfd", [FD, V, V]),
     call(424, "pidfd_send_signal", [FD, V, SIGINFO_IN, V]).again(),
     call(312, "kcmp", [V, V, V, V, by(Decoder::Kcmp)]).again(),
     call(

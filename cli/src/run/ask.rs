@@ -147,6 +147,7 @@ fn prepare<'a>(supervisor: &Supervisor<'a>) -> Result<&'a Slot, Failure> {
     let room = Room::make(rustix::process::getrlimit(Resource::Nofile));
     let put = |file: &OwnedFd| put_high(file.as_fd(), room.highest).map_err(Failure::Descriptors);
     let [control, socket] = [supervisor.tree.memory, supervisor.socket].map(put);
+    supervisor.tree.control.program.store(std::process::id(), Relaxed);
     slot.nofile_soft.store(room.soft, Relaxed);
     slot.nofile_hard.store(room.hard, Relaxed);
     slot.control_fd.store(control?, Relaxed);

@@ -197,11 +197,6 @@ fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 impl Child {
-    /// Its process ID.
-    pub fn id(&self) -> u32 {
-        self.process.as_raw_nonzero().get() as u32
-    }
-
     /// Waits, after the program's end, until the supervisor ends too or says that it stays for other
     /// processes.
     ///

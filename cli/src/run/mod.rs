@@ -309,7 +309,7 @@ fn supervise(arguments: Arguments, limits: &Limits) -> Result<Ended, Error> {
         Some(Fell::WithTheTree) => return Err(Error::Unkept(program.path)),
         _ => {}
     }
-    check(&control, child.id(), &program.path)?;
+    check(&control, &program.path)?;
     Ok(ended)
 }
 
@@ -416,16 +416,13 @@ fn half_of_the_machine() -> Size {
 }
 
 /// Checks whether the program was managed to its end.
-fn check(control: &Control, process: u32, program: &Path) -> Result<(), Error> {
-    match control.failure() {
-        Some((failed, message)) if failed == process => {
-            Err(Error::Stopped { program: program.to_owned(), message })
-        }
-        Some((failed, message)) => {
-            // It was another process of the tree; the program itself deals with that.
-            complain!("stopped process {failed}: {message}");
-            Ok(())
-        }
+fn check(control: &Control, program: &Path) -> Result<(), Error> {
+    if let Some((process, message)) = control.failure() {
+        // It was another process of the tree; the program itself deals with that.
+        complain!("stopped process {process}: {message}");
+    }
+    match control.own_failure() {
+        Some(message) => Err(Error::Stopped { program: program.to_owned(), message }),
         None => Ok(()),
     }
 }

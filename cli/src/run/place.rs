@@ -4,11 +4,12 @@
 //! that maps the runtime ([`loader`](super::loader)); it is not stopped again.
 
 use super::loader::{self, Layout};
-use super::trace::Tracee;
+use super::trace::{Resume, Stop, Tracee};
 use libc::user_regs_struct;
 use pagefault_control::{Boot, Control};
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
 /// `cs` of a 64-bit program.
@@ -108,7 +109,13 @@ impl Placer {
         let block = self.boot(&entry, process).to_bytes();
         let given = [&block[..], message.as_bytes()].concat();
         let at = (entry.registers.rsp - given.len() as u64) & !15;
-        program.write(at, &given)?;
+        match program.write(at, &given) {
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                grow_stack(program, &entry, stub, at)?;
+                program.write(at, &given)?;
+            }
+            written => written?,
+        }
         program.poke(stub, loader::stub())?;
         // Its signals wait until the runtime can take them.
         program.set_mask(u64::MAX)?;
@@ -186,6 +193,34 @@ fn unused(code: &[u8], len: usize) -> Option<u64> {
     }
     (sections != 0 && len <= SECTION && is_zero(sections, sections + SECTION))
         .then_some(sections as u64)
+}
+
+/// Has a new program store below its stack pointer, at an address of which the kernel has not made stack yet: the
+/// pointers to many arguments leave no room there. Only the program's own accesses make its stack grow.
+fn grow_stack(program: Tracee, entry: &Entry, code: u64, to: u64) -> io::Result<()> {
+    /// How long that may take.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    // push rax; syscall: no signal need stop the program.
+    program.poke(code, &[0x50, 0x0f, 0x05])?;
+    program.set_registers(&user_regs_struct {
+        rip: code,
+        rsp: to + 8,
+        rax: u64::MAX,
+        orig_rax: u64::MAX,
+        ..entry.registers
+    })?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        program.resume(Resume::ToCall, 0)?;
+        match program.wait_until(deadline)? {
+            // The call is not made: the program goes on elsewhere.
+            Some(Stop::Call) if program.registers()?.rsp == to => return Ok(()),
+            // The end of its execve.
+            Some(Stop::Call) => {}
+            Some(Stop::Ended) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            _ => return Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        }
+    }
 }
 
 /// What a program prints that has no memory for its runtime.

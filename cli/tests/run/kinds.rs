@@ -45,10 +45,48 @@ fn memory_at_address_0_is_the_kernel_s() {
     compare("low", "64M");
 }
 
-/// A call that takes several descriptors, and memory that takes none.
+/// A call that takes several descriptors, lists of them in memory, and memory that takes none.
 #[test]
-fn descriptors_of_the_runtime_are_closed_to_calls_that_move_bytes() {
-    compare("unseen", "16M");
+fn descriptors_of_the_runtime_are_closed_to_calls_that_name_several() {
+    compare("unseen", "4M");
+    compare("unseen", "64M");
+}
+
+/// Each descriptor that the table of calls knows.
+#[test]
+fn descriptors_of_the_runtime_are_closed_to_every_call() {
+    use pagefault_calls::{Arg, Class};
+    let scratch = Scratch::new("closed");
+    let Some(program) = build(&scratch, "closed") else { return };
+    let letter = |arg: &Arg| match arg {
+        Arg::None => None,
+        Arg::Fd => Some('f'),
+        Arg::Value => Some('v'),
+        Arg::Str(_) => Some('s'),
+        _ => Some('a'),
+    };
+    // Refused calls name none, and nobody wants the others where one of them succeeds.
+    let is_tried = |call: &&pagefault_calls::Call| {
+        call.descriptors() != 0
+            && !matches!(call.class, Class::Refused(_) | Class::Absent)
+            && !matches!(call.name, "kexec_file_load" | "finit_module" | "execveat")
+    };
+    let all = (0..pagefault_calls::NUMBERS).filter_map(pagefault_calls::describe).filter(is_tried);
+    let lines: String = all
+        .map(|call| {
+            let kinds: String = call.args.iter().filter_map(letter).collect();
+            format!("{} {} {kinds}\n", call.nr, call.name)
+        })
+        .collect();
+    std::fs::write(scratch.path("calls"), lines).unwrap();
+    scratch.compare("16M", &["sh", "-c", &format!("{program} < calls")]);
+}
+
+/// A call that fails on memory that it may not write has done what the kernel's has, once.
+#[test]
+fn a_call_that_fails_late_is_made_once() {
+    compare("once", "4M");
+    compare("once", "64M");
 }
 
 /// Clone in all forms, fork among threads, ends of threads and processes.
@@ -89,6 +127,28 @@ fn what_is_done_in_part_is_the_kernel_s() {
 #[test]
 fn locked_memory_is_mapped_before_its_pages_can_come() {
     compare("locked_later", "32M");
+}
+
+/// Locks of memory that grows and gets rights, and those of a child.
+#[test]
+fn locks_of_memory_are_the_kernel_s() {
+    compare("locked", "4M");
+    compare("locked", "64M");
+}
+
+/// The key that forbids a program its own memory forbids the runtime nothing.
+#[test]
+fn memory_with_a_protection_key_is_the_kernel_s() {
+    for memory in ["2M", "4M", "64M"] {
+        compare("keys", memory);
+    }
+}
+
+/// Arguments and environment in many pages.
+#[test]
+fn a_program_may_have_many_arguments() {
+    compare("words", "1M");
+    compare("words", "4M");
 }
 
 /// The runtime's lists of many regions come and go with a call.

@@ -296,6 +296,17 @@ while True:
     let found = (output.status.code(), message(&output));
     assert_refused(&found, 125, &["out of memory", "full", "--swap ram:1M --swap file::4M"]);
     scratch.assert_nothing_left();
+    // The same after a child has been stopped with a message of its own.
+    let twice = format!("{0} -c '{program}'; echo child $?; exec {0} -c '{program}'", python());
+    let options = [&["--delivery=threads"], &options[..]].concat();
+    let output = scratch.run(&options, &["sh", "-c", &twice]).output().unwrap();
+    assert!(output.stdout.starts_with(b"child 1"), "{output:?}");
+    assert_refused(
+        &(output.status.code(), message(&output)),
+        125,
+        &["/sh: out of memory", "stopped process"],
+    );
+    scratch.assert_nothing_left();
 }
 
 /// Under a limit of addresses the tables shrink to fit; if they cannot, the message says why.

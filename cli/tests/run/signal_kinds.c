@@ -158,6 +158,8 @@ int main(void) {
     CHILD("small stack", static char small[2048]; stack_t st = { .ss_sp = small, .ss_size = sizeof small }; sigaltstack(&st, NULL); struct sigaction a = { .sa_handler = ends }; sigaction(SIGSEGV, &a, NULL); a.sa_flags = SA_ONSTACK; sigaction(SIGUSR1, &a, NULL); raise(SIGUSR1));
     CHILD("no restorer", syscall(SYS_rt_sigaction, SIGUSR1, (unsigned long[]){ (unsigned long)note, SA_SIGINFO, 0, 0 }, 0, 8); raise(SIGUSR1));
     CHILD("no stack", stack_t b = { (void *)0x1000, 0, 65536 }; sigaltstack(&b, NULL); set(SIGUSR1, note, SA_ONSTACK); raise(SIGUSR1));
+    /* A process may pose as the kernel to itself: crash handlers send a fault's signal once more. */
+    for (int k = 0; k < 3; k++) { int s = (int[]){ SIGSEGV, SIGBUS, SIGSYS }[k]; siginfo_t i = { .si_signo = s, .si_code = SEGV_ACCERR }; i.si_addr = (void *)0x1234; set(s, note, 0); got = 0; printf("posed: %s", err(syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), s, &i))); printf(" %d code %d at %lx\n", got, code, where); got = 0; i.si_code = SI_KERNEL; syscall(SYS_rt_sigqueueinfo, getpid(), s, &i); printf(" %d code %d\n", got, code); sigset_t q, o; sigemptyset(&q); sigaddset(&q, s); sigprocmask(SIG_BLOCK, &q, &o); got = 0; syscall(SYS_rt_sigqueueinfo, getpid(), s, &i); printf(" blocked %d", got); sigprocmask(SIG_SETMASK, &o, NULL); printf(" then %d\n", got); signal(s, SIG_DFL); CHILD("posed", syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), s, &i)); }
     semctl(semaphore, 0, IPC_RMID); msgctl(queue, IPC_RMID, NULL);
     return 0;
 }

@@ -4,12 +4,16 @@
 #define _GNU_SOURCE
 #include "check.h"
 #include <fcntl.h>
+#include <linux/errqueue.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 enum { MOST = 1024 };
 
@@ -115,11 +119,45 @@ static void through_sockets(void) {
     CHECK(content(MOST) == before);
 }
 
+// The kernel tells of each send once, however long it is, when it does not need the memory any more.
+static void without_a_copy(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0), socket_ = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    CHECK(!bind(listener, (void *)&address, size) && !listen(listener, 1));
+    CHECK(!getsockname(listener, (void *)&address, &size) && !connect(socket_, (void *)&address, size));
+    CHECK(!setsockopt(socket_, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on));
+    fflush(stdout);
+    pid_t reader = fork();
+    if (!reader) {
+        int end = accept(listener, NULL, NULL);
+        char rest[4096];
+        while (read(end, rest, sizeof rest) > 0) {
+        }
+        _exit(0);
+    }
+    fill(7);
+    for (int i = 0; i < 3; i++) say("send without a copy", send(socket_, data, len / 2, MSG_ZEROCOPY));
+    CHECK(!shutdown(socket_, SHUT_WR) && waitpid(reader, NULL, 0) == reader);
+    int last = -1;
+    for (struct pollfd told = {.fd = socket_}; poll(&told, 1, last < 2 ? 10000 : 0) > 0;) {
+        char control[128];
+        struct msghdr message = {.msg_control = control, .msg_controllen = sizeof control};
+        if (recvmsg(socket_, &message, MSG_ERRQUEUE) < 0) break;
+        struct sock_extended_err *told_of = (void *)CMSG_DATA(CMSG_FIRSTHDR(&message));
+        if ((int)told_of->ee_data > last) last = told_of->ee_data;
+    }
+    say("the last that is told of", last);
+    close(socket_);
+    close(listener);
+}
+
 int main(void) {
     data = mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(data != MAP_FAILED);
     to_a_file();
     through_a_pipe();
     through_sockets();
+    without_a_copy();
     say("getrandom", getrandom(data, len, 0));
 }

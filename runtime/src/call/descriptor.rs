@@ -15,7 +15,6 @@ impl Call<'_> {
     pub(super) fn descriptor(&mut self) -> Outcome {
         let [a, b, c, ..] = self.args;
         match self.number {
-            nr::__NR_close if files::is_kept(a as u32) => Err(Errno::EBADF).into(),
             nr::__NR_close_range => {
                 let _paused = (c & UNSHARE != 0).then(leave_shared_files);
                 close_range(a, b, c).into()

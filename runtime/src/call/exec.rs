@@ -40,9 +40,17 @@ impl Call<'_> {
                 ControlFlow::Continue(())
             });
         }
+        let words = match pins.are_whole() {
+            true => None,
+            false => match self.copy_words() {
+                Err(Errno::E2BIG) => return Err(Errno::E2BIG).into(),
+                // The host reports what cannot be read.
+                copied => copied.ok(),
+            },
+        };
         let kept = robust::keep();
         let raw = self.execute_with(rights, control);
-        drop((pins, kept, noted, closed));
+        drop((words, pins, kept, noted, closed));
         Outcome::Raw(raw)
     }
 

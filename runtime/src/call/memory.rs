@@ -3,7 +3,7 @@
 use super::{Call, Outcome};
 use crate::memory::{self, MapCall, PAGE, Pins};
 use crate::sys::{self, Errno, Result};
-use crate::{user, vdso};
+use crate::{keys, user, vdso};
 use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 use pagefault_machine::Access;
@@ -55,6 +55,15 @@ impl Call<'_> {
         }
         // SAFETY: the program asks for it, of its own memory.
         Outcome::Raw(unsafe { sys::raw_call(self.number, self.args) })
+    }
+
+    /// `pkey_alloc(2)`.
+    pub(super) fn allocate_key(&mut self) -> i64 {
+        let make = || {
+            // SAFETY: no memory is named.
+            unsafe { sys::raw_call(self.number, self.args) }
+        };
+        keys::allocate(self.thread, self.context.registers.fpstate, make)
     }
 
     /// `process_madvise(2)`: advice that drops pages, brings them in or is noted can only be about this process, and is then

@@ -12,6 +12,7 @@ use pagefault_calls::{Pieces, Rule, Shape};
 /// Flags that `linux_raw_sys` lacks.
 const MSG_WAITFORONE: u32 = 0x1_0000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
+const MSG_ZEROCOPY: u32 = 0x400_0000;
 /// The bytes of a `mmsghdr`.
 const MMSGHDR: u64 = 64;
 /// The most messages that a call takes; further ones are left out.
@@ -157,13 +158,14 @@ pub(super) fn awaits_control(pieces: &Pieces, args: &[u64; 6]) -> bool {
 }
 
 /// Changes the arguments of a further part: if the peer has gone, the kernel returns the parts before, without a signal.
+/// A send without a copy is told of once, for its first part.
 pub(super) fn go_on(number: u32, args: &mut [u64; 6]) {
     let flags = match number {
         nr::__NR_sendto => &mut args[3],
         nr::__NR_sendmsg => &mut args[2],
         _ => return,
     };
-    *flags = (*flags | u64::from(MSG_NOSIGNAL)) & !u64::from(MSG_FASTOPEN);
+    *flags = (*flags | u64::from(MSG_NOSIGNAL)) & !u64::from(MSG_FASTOPEN | MSG_ZEROCOPY);
 }
 
 /// Whether the messages of a call are in more pages than it may keep resident.

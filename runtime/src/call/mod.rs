@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `thread` | clone, fork, vfork, exit |
 //! | `exec` | execve |
+//! | `words` | its arguments, where they are many |
 //! | `signal` | actions, masks, alternate stacks, waiting for signals |
 //! | `process` | prctl, limits |
 //! | `seccomp` | the program's filters |
 //! | `descriptor` | the descriptors that the runtime keeps |
+//! | `unseen` | calls that name one of these |
 //! | `listing` | directories that list descriptors |
 //! | `status` | the status files of processes |
 //! | `trace` | debuggers |
@@ -41,8 +43,10 @@ mod stop;
 pub mod thread;
 mod trace;
 pub mod tracees;
+mod unseen;
 mod vsyscall;
 mod wait;
+mod words;
 
 pub use passed::each_area;
 pub use vsyscall::make as make_vsyscall;
@@ -53,6 +57,7 @@ use crate::signal::{end_call, raise_held};
 use crate::sys;
 use crate::thread::Thread;
 use linux_raw_sys::general as nr;
+use unseen::Hidden;
 
 /// The outcome of a call.
 pub enum Outcome {
@@ -120,8 +125,8 @@ fn end_wait(thread: &Thread, raw: i64) {
 
 /// Whether a call needs nothing of its context, so that [`make_direct`] takes it.
 pub fn is_direct(number: u32) -> bool {
-    use Room::{Exec, Registers, Seccomp, Signal, Thread, Unshare};
-    !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare)
+    use Room::{Exec, Key, Registers, Seccomp, Signal, Thread, Unshare};
+    !matches!(room_of(number), Signal | Thread | Exec | Seccomp | Registers | Unshare | Key)
 }
 
 /// Which part of the runtime makes a call.
@@ -137,6 +142,8 @@ enum Room {
     Limit,
     Descriptor,
     Unshare,
+    /// Memory by a key.
+    Key,
     Memory,
     List,
     Trace,
@@ -180,6 +187,7 @@ fn room_of(number: u32) -> Room {
             Room::Descriptor
         }
         nr::__NR_unshare => Room::Unshare,
+        nr::__NR_pkey_alloc => Room::Key,
         nr::__NR_mmap
         | nr::__NR_munmap
         | nr::__NR_mremap
@@ -231,31 +239,20 @@ pub fn finish(thread: &Thread, context: &mut Context, number: u64, raw: i64) {
 }
 
 impl Call<'_> {
-    /// Whether the call uses a descriptor that the runtime keeps, which the program does not see.
-    fn names_kept_descriptor(&self) -> bool {
-        let number = self.args[0] as u32;
-        let takes = |call: &pagefault_calls::Call| call.args[0] == pagefault_calls::Arg::Fd;
-        let is_first = crate::files::may_be_kept(number)
-            && pagefault_calls::describe(self.number).is_some_and(takes)
-            && crate::files::is_kept(number);
-        is_first || self.further_descriptor().is_some_and(crate::files::is_kept)
-    }
-
-    /// A descriptor of the caller's that must be open and is not the first argument.
-    fn further_descriptor(&self) -> Option<u32> {
-        let index = match self.number {
-            nr::__NR_sendfile | nr::__NR_tee => 1,
-            nr::__NR_splice | nr::__NR_copy_file_range | nr::__NR_epoll_ctl => 2,
-            nr::__NR_mmap if self.args[3] as u32 & nr::MAP_ANONYMOUS == 0 => 4,
-            _ => return None,
-        };
-        Some(self.args[index] as u32).filter(|number| crate::files::may_be_kept(*number))
-    }
-
     fn make(&mut self) -> Outcome {
-        if self.names_kept_descriptor() {
-            return Err(sys::Errno::EBADF).into();
+        if matches!(self.number, nr::__NR_select | nr::__NR_pselect6) {
+            return self.select();
         }
+        match self.hide_descriptors() {
+            Hidden::None => self.make_by_room(),
+            Hidden::Copied(copy) => {
+                let made = self.make_by_room();
+                copy.give_back(made)
+            }
+        }
+    }
+
+    fn make_by_room(&mut self) -> Outcome {
         match room_of(self.number) {
             Room::Signal => self.signal(),
             Room::MaskedWait => self.wait_with_mask(),
@@ -264,6 +261,7 @@ impl Call<'_> {
             Room::Seccomp => self.seccomp(),
             Room::Registers | Room::Limit => self.process(),
             Room::Descriptor | Room::Unshare => self.descriptor(),
+            Room::Key => Outcome::Raw(self.allocate_key()),
             Room::Memory => self.memory(),
             Room::List => self.list(),
             Room::Trace => self.trace(),

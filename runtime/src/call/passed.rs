@@ -9,7 +9,7 @@ use super::message::Header;
 use super::{Call, Outcome, between, message, wait};
 use crate::memory::{PAGE, Pins};
 use crate::sys::Errno;
-use crate::{entry, files, memory, process, quiescence, thread, user};
+use crate::{entry, files, memory, process, quiescence, user};
 use core::ops::ControlFlow;
 use linux_raw_sys::general as nr;
 use pagefault_calls::{Area, Class, File, Kind, Pieces, Rule, Shape, Traits, USER_END};
@@ -116,12 +116,9 @@ impl Call<'_> {
         self.has(Traits::BLOCKS) && self.number != nr::__NR_ioctl
     }
 
-    /// Whether to try the call with its pages as they are: it changes nothing if one is absent. A
-    /// call that waits for long and then stores gets its pages pinned, so that its thread can count
-    /// as quiescent.
+    /// Whether to try the call with its pages as they are: it changes nothing if one is absent.
     fn is_tried_unpinned(&self) -> bool {
-        let is_long_quiescent = self.number == nr::__NR_poll && thread::was_one_of_many();
-        self.has(Traits::REPEATABLE) && !is_long_quiescent
+        self.has(Traits::REPEATABLE)
     }
 
     pub(super) fn make_with_pins(&self, args: &[u64; 6]) -> i64 {

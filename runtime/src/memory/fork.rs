@@ -4,7 +4,7 @@
 //! other thread is inside the memory manager. The child then continues with a userfaultfd of its
 //! own.
 
-use super::{GATE, Manager, PAGE, addresses, current, events, passive, quota, swap};
+use super::{GATE, Manager, PAGE, addresses, current, events, lock, passive, quota, swap};
 use crate::lock::Mutex;
 use crate::stops::Gate;
 use crate::sys::{Errno, Result};
@@ -215,8 +215,9 @@ pub fn after_fork_in_child(fork: Fork) {
     drop(gate);
 }
 
-/// Forgets the ranges that the host did not give to the child.
+/// Forgets what the host did not give to the child: some ranges, and all locks.
 fn leave_what_is_not_inherited(manager: &Manager) {
+    lock::leave_in_child(manager);
     let Exceptions { withheld, wiped } = &mut *EXCEPTIONS.lock();
     for range in core::mem::take(withheld) {
         manager.replaced_unnoted(&range);

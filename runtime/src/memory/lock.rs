@@ -6,11 +6,13 @@
 use super::manager::done;
 use super::{GATE, Manager, MapCall, PAGE, addresses, current, pages, passive};
 use crate::sys::{self, Errno, Result};
+use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use linux_raw_sys::general as nr;
-use pagefault_machine::{Access, VirtAddr};
+use pagefault::VmaFlags;
+use pagefault_machine::{Access, Protection, VirtAddr};
 
 /// `MLOCK_ONFAULT`.
 const ON_FAULT: u32 = 1;
@@ -22,6 +24,9 @@ const MCL_ONFAULT: u32 = 4;
 /// `mlockall`'s setting for future mappings.
 static FUTURE: AtomicU32 = AtomicU32::new(0);
 
+/// Whether the program has ever locked memory; most never do.
+static EVER: AtomicBool = AtomicBool::new(false);
+
 /// `mlock(2)` and `mlock2(2)`.
 pub fn lock(start: u64, len: u64, flags: u32) -> Result {
     let host = |flags: u32| lock_on_host(start, len, flags);
@@ -32,6 +37,7 @@ pub fn lock(start: u64, len: u64, flags: u32) -> Result {
         return host(flags);
     }
     passive::leave(manager);
+    EVER.store(true, Relaxed);
     host(flags | ON_FAULT)?;
     let bring = if flags & ON_FAULT == 0 { Bring::All } else { Bring::OnFault };
     manager.parts_now(&range).iter().try_for_each(|(part, _)| manager.lock(part, bring))?;
@@ -69,6 +75,7 @@ pub fn lock_all(flags: u32) -> Result {
         return unsafe { sys::call(nr::__NR_mlockall, [flags.into()]) };
     };
     passive::leave(manager);
+    EVER.store(true, Relaxed);
     let host = flags | if flags & (MCL_CURRENT | MCL_FUTURE) != 0 { MCL_ONFAULT } else { 0 };
     // SAFETY: as above.
     let result = unsafe { sys::call(nr::__NR_mlockall, [host.into()]) }?;
@@ -143,7 +150,85 @@ pub fn lock_new(call: &MapCall, start: u64) -> Result<()> {
     locked.map(drop).map_err(|_| Errno::EAGAIN)
 }
 
+/// `brk(2)`: new memory is locked if `mlockall` asked for that.
+pub fn grow_break(wanted: u64) -> Result {
+    let (end, grown) = super::map::grow_break(wanted)?;
+    let future = FUTURE.load(Relaxed);
+    if future & MCL_FUTURE != 0 && !grown.is_empty() {
+        let flags = if future & MCL_ONFAULT != 0 { ON_FAULT } else { 0 };
+        let _ = lock(grown.start, grown.end - grown.start, flags);
+    }
+    Ok(end)
+}
+
+/// `mremap(2)`: what locked memory grows by comes in.
+pub fn remap(args: [u64; 6]) -> Result {
+    let start = super::remap::remap(args)?;
+    let [_, old_len, new_len, ..] = args;
+    let grown = super::page_up(old_len).zip(super::page_up(new_len));
+    if let Some((old_len, new_len)) = grown
+        && old_len < new_len
+        && let Some(manager) = has_locked()
+    {
+        manager.bring_locked(&(start + old_len..start + new_len));
+    }
+    Ok(start)
+}
+
+/// `mprotect(2)`: locked memory comes in when it has rights for it.
+pub fn protect(number: u32, args: [u64; 6]) -> Result {
+    let [start, len, prot, ..] = args;
+    let manager = has_locked().zip(pages(start, len));
+    let before = manager.map_or_else(Vec::new, |(manager, range)| manager.parts_now(&range));
+    let result = super::map::protect(number, args)?;
+    let can_store = prot as u32 & nr::PROT_WRITE != 0;
+    for (part, was) in before.iter().filter(|(_, was)| !was.contains(Protection::WRITE)) {
+        if prot != 0 && was.is_empty() && is_locked_on_host(part) {
+            let on_fault = FUTURE.load(Relaxed) & MCL_ONFAULT != 0;
+            let _ = lock(part.start, part.end - part.start, if on_fault { ON_FAULT } else { 0 });
+        } else if can_store && let Some(manager) = current() {
+            manager.bring_locked(part);
+        }
+    }
+    Ok(result)
+}
+
+/// Takes the locks off in a forked child, which does not inherit them.
+pub(super) fn leave_in_child(manager: &Manager) {
+    if EVER.load(Relaxed) {
+        FUTURE.store(0, Release);
+        manager.mm().munlockall();
+    }
+}
+
+/// The memory manager, if the program has ever locked memory.
+fn has_locked() -> Option<&'static Manager> {
+    current().filter(|_| EVER.load(Relaxed))
+}
+
+/// Whether the host has memory locked that has no page: it refuses to say of locked memory that it is not needed soon.
+fn is_locked_on_host(range: &Range<u64>) -> bool {
+    let args = [range.start, range.end - range.start, nr::MADV_COLD.into()];
+    // SAFETY: the content stays as it is.
+    let noted = unsafe { sys::call(nr::__NR_madvise, args) };
+    noted == Err(Errno::EINVAL)
+}
+
 impl Manager {
+    /// Brings the pages of a range in that are locked, and come in before they are touched.
+    fn bring_locked(&self, range: &Range<u64>) {
+        let locked = {
+            let _gate = GATE.read();
+            self.mm().maps(addresses(range))
+        };
+        let is_locked = |flags: VmaFlags| flags & VmaFlags::LOCKS == VmaFlags::LOCKED;
+        for region in locked.iter().filter(|region| is_locked(region.flags)) {
+            let start = region.range.start.value().max(range.start);
+            // As on Linux, what does not come in comes later.
+            let _ = self.lock(&(start..region.range.end.value().min(range.end)), Bring::All);
+        }
+    }
+
     fn lock(&self, range: &Range<u64>, bring: Bring) -> Result<()> {
         let _gate = GATE.read();
         let (start, len) = (VirtAddr(range.start), range.end - range.start);

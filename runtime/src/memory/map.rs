@@ -158,30 +158,30 @@ fn segment_len(segment: u64) -> Result {
     page_up(stat[6]).ok_or(Errno::EINVAL)
 }
 
-/// `brk(2)`.
-pub fn grow_break(wanted: u64) -> Result {
+/// `brk(2)`, without locking: the new end, and the pages that are new.
+pub fn grow_break(wanted: u64) -> Result<(u64, Range<u64>)> {
     let host = |to: u64| {
         // SAFETY: the program asks for it; the host refuses what overlaps other mappings.
         unsafe { sys::call(nr::__NR_brk, [to]) }
     };
-    let Some(manager) = current() else { return host(wanted) };
+    let Some(manager) = current() else { return Ok((host(wanted)?, 0..0)) };
     let _gate = GATE.write();
     let old = host(0)?;
     let first = old.next_multiple_of(PAGE);
     let bytes = page_up(wanted).map_or(0, |end| end.saturating_sub(first));
     if bytes > 0 && admit(Growth { bytes, data: bytes, replaces: None }).is_err() {
-        return Ok(old);
+        return Ok((old, 0..0));
     }
     let new = host(wanted)?;
     let (old_end, new_end) = (old.next_multiple_of(PAGE), new.next_multiple_of(PAGE));
     if new_end > old_end {
         if manager.adopt(&(old_end..new_end), nr::PROT_READ | nr::PROT_WRITE).is_err() {
-            return host(old);
+            return Ok((host(old)?, 0..0));
         }
     } else if new_end < old_end {
         manager.replaced(new_end, old_end - new_end);
     }
-    Ok(new)
+    Ok((new, old_end..new_end))
 }
 
 /// `mprotect(2)` and `pkey_mprotect(2)`: the call's number and arguments.

@@ -60,13 +60,14 @@ pub use fork::{
     Made, after_fork_in_child, after_fork_in_parent, before_fork, before_other_descriptors,
 };
 pub use image::look as look_at_image;
-pub use lock::{admit_lock, lock, lock_all, lock_new, unlock, unlock_all};
+pub use lock::{
+    admit_lock, grow_break, lock, lock_all, lock_new, protect, remap, unlock, unlock_all,
+};
 pub use manager::{Manager, begin_threads, current, prepare_for_threads, start};
-pub use map::{MapCall, attach, grow_break, map, protect, unmap};
+pub use map::{MapCall, attach, map, unmap};
 pub use passive::{Flight, is_passive, note};
 pub use pin::{Pins, end_thread, keep_resident, pin_words};
 pub use quota::{charge_again, discharge};
-pub use remap::remap;
 pub use room::{Request, ask, obey_requests};
 
 use crate::stops::Gate;

@@ -170,11 +170,19 @@ impl Manager {
     }
 
     fn request(&self, old: &Range<u64>, new_len: u64, movement: Move) -> Result<()> {
-        done(self.mm().mremap(&RemapRequest {
+        let request = RemapRequest {
             address: VirtAddr(old.start),
             old_length: old.end - old.start,
             new_length: new_len,
             movement,
-        }))
+        };
+        match done(self.mm().mremap(&request)) {
+            // More locked memory than the memory manager may have is memory that may leave.
+            Err(Errno::EAGAIN) => {
+                done(self.mm().munlock(VirtAddr(old.start), old.end - old.start))?;
+                done(self.mm().mremap(&request))
+            }
+            moved => moved,
+        }
     }
 }

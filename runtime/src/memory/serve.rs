@@ -324,6 +324,7 @@ pub fn owner_of_caller() -> Option<u32> {
 extern "C" fn serve(start: *const u8) -> ! {
     // SAFETY: `start` left it at the end of this block.
     let thread = unsafe { (*start.cast::<Start>()).thread.as_ref() };
+    crate::keys::open_for_good();
     thread.settle();
     let name = c"pagefault-fault";
     let set_name = u64::from(linux_raw_sys::prctl::PR_SET_NAME);

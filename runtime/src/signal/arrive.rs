@@ -7,7 +7,7 @@ use crate::call::Manner;
 use crate::entry::{self, pagefault_return, pagefault_return_blocked};
 use crate::frame::{Context, Info};
 use crate::thread::Thread;
-use crate::{call, launcher, memory, process, site, sys, tracer};
+use crate::{call, keys, launcher, memory, process, site, sys, tracer};
 use core::ptr::null;
 use linux_raw_sys::general as nr;
 
@@ -127,7 +127,8 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
-    if info.code == USER_DISPATCH {
+    if info.code == USER_DISPATCH && !was_sent(info, context) {
+        keys::enter(thread, context.registers.fpstate);
         if process::finish_try(&mut context.registers) {
             return;
         }
@@ -142,6 +143,7 @@ pub extern "C" fn on_call(_signal: i32, info: *const Info, context: *mut Context
         }
         return;
     }
+    keys::open_in_handler();
     launcher::look_at(info);
     if let Interrupted::Runtime = on_async(thread, info, context) {
         // The signal waits for the way out of the call that was interrupted.
@@ -187,6 +189,7 @@ fn on_trap(thread: &Thread, context: &mut Context) {
 
 /// An access to an absent page or beyond the end of a file, or a sent signal with the same number.
 pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Context) {
+    keys::open_in_handler();
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
@@ -198,7 +201,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
         } else {
             deliver::deliver_fault(thread, context, &info);
         }
-    } else if info.code <= 0 {
+    } else if was_sent(info, context) {
         sys::exchange_mask(ALL);
         on_async(thread, info, context);
     } else {
@@ -229,17 +232,31 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
 
 /// A forbidden access, or a sent signal with the same number.
 pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
+    keys::open_in_handler();
     let thread = Thread::current();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     if let Some(info) = tracer::shown(thread, info) {
         return deliver::deliver_fault(thread, context, &info);
     }
-    if info.code <= 0 {
+    if was_sent(info, context) {
         on_async(thread, info, context);
     } else if !call::make_vsyscall(thread, context, info) {
         on_bad_access(thread, context, info);
     }
+}
+
+/// Whether a signal was sent. A process may pose as the kernel to itself, as crash handlers do that send the signal once
+/// more: it comes where a call of ours ends, and no access is made there.
+fn was_sent(info: &Info, context: &Context) -> bool {
+    /// `syscall`.
+    const CALL: [u8; 2] = [0x0f, 0x05];
+    let ip = context.registers.rip;
+    let follows_call = || {
+        // SAFETY: text of the runtime's, whose first instruction is no call's end.
+        process::is_runtime(ip) && unsafe { ((ip - 2) as *const [u8; 2]).read() } == CALL
+    };
+    info.code <= 0 || follows_call()
 }
 
 /// An access that cannot succeed. All signals are blocked.
@@ -264,6 +281,7 @@ fn on_bad_access(thread: &Thread, context: &mut Context, info: &Info) {
 
 /// A signal that the program handles.
 pub extern "C" fn on_signal(_signal: i32, info: *const Info, context: *mut Context) {
+    keys::open_in_handler();
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     on_async(Thread::current(), info, context);

@@ -5,7 +5,7 @@ use super::{Set, arrive, is_on_stack, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::memory::dump::Dump;
 use crate::thread::Thread;
-use crate::{call, entry, files, memory, site, sys, user};
+use crate::{call, entry, files, keys, memory, site, sys, user};
 use linux_raw_sys::general as nr;
 
 /// The red zone: bytes below a stack pointer that belong to the interrupted function.
@@ -55,7 +55,10 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
     // The handler starts with the initial floating-point state. It stays in its place: another signal may
     // come before the handler's first instruction.
     // SAFETY: the kernel wrote the state on this thread's stack, and it was copied to the program's.
-    unsafe { make_initial(registers.fpstate) };
+    unsafe {
+        make_initial(registers.fpstate);
+        keys::make_initial(registers.fpstate);
+    }
 }
 
 /// Delivers the signal of an access that is really bad: the kernel does not let such a signal be

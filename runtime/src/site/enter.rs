@@ -10,11 +10,11 @@
 //! is a window, as in `entry` ([`leave_window`]).
 
 use super::stub::Record;
-use crate::call;
 use crate::entry::NOT_STARTED;
 use crate::frame::{Context, Registers, fpstate_len};
 use crate::signal;
 use crate::thread::{BLOCK, Thread};
+use crate::{call, keys};
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
@@ -301,7 +301,9 @@ extern "C" fn make(thread: &Thread) {
     // SAFETY: a thread makes one call at a time, and only it uses the context.
     let context = unsafe { &mut *state.context.get() };
     thread.entered.set(context);
+    let keys = keys::Entered::new(thread);
     let made = call::make_direct(thread, context, number as u32, args);
+    drop(keys);
     thread.entered.set(null());
     match made {
         Some(raw) => {
