@@ -39,6 +39,11 @@ pub(crate) fn is_alone() -> bool {
     !hook.is_null() && unsafe { core::mem::transmute::<*mut (), fn() -> bool>(hook)() }
 }
 
+/// Whether the embedder tells whether a thread is the only one.
+pub(crate) fn tells_alone() -> bool {
+    !ALONE.load(Acquire).is_null()
+}
+
 /// A small number of the calling thread.
 pub(crate) fn current() -> u32 {
     let hook = HOOK.load(Acquire);

@@ -8,6 +8,7 @@ use crate::frame::{Frames, Location};
 use crate::fresh::Zeros;
 use crate::host::{self, PAGE};
 use crate::lock::{self, SoleMutex, SoleRwLock};
+use crate::moves::Streak;
 use crate::pipe::{Pipes, Referenced};
 use crate::probe::{Delivery, Probe, ProbeError};
 use crate::quota::{Credits, Quota};
@@ -113,6 +114,7 @@ pub(crate) struct Shared {
     pub frames: Frames,
     pub buffers: Buffers,
     pub zeros: Zeros,
+    pub streak: Streak,
     #[cfg(feature = "std")]
     pub pagers: Pagers,
     pub credits: Credits,
@@ -163,6 +165,7 @@ impl LinuxMachine {
                 frames: Frames::new(most)?,
                 buffers: Buffers::new(most)?,
                 zeros: Zeros::new()?,
+                streak: Streak::default(),
                 #[cfg(feature = "std")]
                 pagers: Pagers::new(),
                 credits,

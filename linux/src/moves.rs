@@ -14,6 +14,8 @@ use crate::stats::Counter;
 use crate::table::{LEAF_PAGES, LeafGuard};
 use crate::uffd::{Mapped, UffdFeatures};
 use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 use pagefault_machine::{Entry, Protection};
 
 /// How far around a fault to look for pages that were brought in with it.
@@ -25,6 +27,33 @@ const MOST: usize = 2 * AROUND + 1;
 const SHORT: usize = 2;
 /// The same if the flush may interrupt another processor.
 const LONG: usize = 8;
+/// After so many faults in a row the thread that raised them is likely the only one that runs.
+const STREAK: u32 = 64;
+
+/// How many faults in a row the same thread raised, where nobody tells whether others run. Threads that change it at
+/// once may lose a few.
+#[derive(Default)]
+pub(crate) struct Streak {
+    context: AtomicU32,
+    faults: AtomicU32,
+}
+
+impl Streak {
+    /// Notes a fault of the calling thread.
+    pub fn note(&self, context: u32) {
+        let before = self.faults.load(Relaxed);
+        if self.context.load(Relaxed) != context {
+            self.context.store(context, Relaxed);
+            self.faults.store(0, Relaxed);
+        } else if before < STREAK {
+            self.faults.store(before + 1, Relaxed);
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.faults.load(Relaxed) >= STREAK
+    }
+}
 
 /// Pages of the table that follow each other, and whose content is in neighbouring buffers.
 struct Run<'a> {
@@ -38,7 +67,7 @@ impl Shared {
     /// The fewest neighbouring pages that are cheaper to move than to copy; `None` if the host moves no pages.
     fn shortest_move(&self) -> Option<usize> {
         let moves = self.probe.features.contains(UffdFeatures::MOVE);
-        moves.then(|| if self.is_alone() { SHORT } else { LONG })
+        moves.then(|| if self.is_alone() || self.streak.is_long() { SHORT } else { LONG })
     }
 
     /// Moves the content of `page` and of its neighbours to their host pages, as far as it was brought into
@@ -142,7 +171,7 @@ impl Shared {
         const NONE: Range<u32> = 0..0;
         let Some(shortest) = self.shortest_move() else { return NONE };
         // A single page is moved where the buffer that it was copied to would need fresh memory.
-        if pages < shortest && !self.is_alone() {
+        if pages < shortest && shortest > SHORT {
             return NONE;
         }
         let Some(slots) = self.buffers.take_bare(pages) else { return NONE };
@@ -159,5 +188,26 @@ impl Shared {
         }
         self.counters.add(Counter::MovedOut, moved as u64);
         slots.start..end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streak_ends_with_another_threads_fault() {
+        let streak = Streak::default();
+        let note = |context, count| (0..count).for_each(|_| streak.note(context));
+        note(0, STREAK - 1);
+        assert!(!streak.is_long());
+        note(0, 5);
+        assert!(streak.is_long());
+        note(3, 1);
+        assert!(!streak.is_long());
+        note(3, STREAK);
+        assert!(streak.is_long());
+        note(0, 1);
+        assert!(!streak.is_long());
     }
 }

@@ -1,8 +1,10 @@
 //! Answers a fault: asks our page table, then the memory manager, and fills the host page.
 
+use crate::context;
 use crate::fresh::Filled;
 use crate::machine::LinuxMachine;
 use crate::place::{Refilled, permits};
+use crate::probe::Delivery;
 use crate::space::SpaceCore;
 use crate::stats::Counter;
 use alloc::sync::Arc;
@@ -122,6 +124,9 @@ pub(crate) fn answer_by(
 ) -> Answer {
     let shared = &*space.shared;
     shared.counters.add(Counter::Delivered, 1);
+    if shared.delivery == Delivery::Inline && !context::tells_alone() {
+        shared.streak.note(context::current());
+    }
     let address = space.logical(fault.address);
     let Some(page) = space.page_of(address) else { return Answer::Signal(Signal::NotMapped) };
     let entry = space.table.entry(page);
