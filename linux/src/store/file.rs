@@ -176,6 +176,9 @@ impl SwapFile {
 
     /// Takes a page of the file.
     fn take_position(&self) -> Result<u32, IoError> {
+        if self.growth.is_known_short() {
+            return Err(IoError::Full);
+        }
         let limit = Growth::limit(self.file());
         let mut grows = true;
         let may_grow = || {
@@ -287,6 +290,7 @@ impl SwapDevice for SwapFile {
         while !self.positions.is_written(position) && !self.behind.forget(position) {}
         self.pages.fetch_sub(1, Relaxed);
         self.positions.give(position);
+        self.growth.freed();
     }
 }
 

@@ -6,8 +6,8 @@ use super::name::FileName;
 use super::open::{OpenError, slots_of};
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU8, AtomicU32};
 use pagefault_machine::{IoError, PAGE_SIZE};
 use rustix::fd::BorrowedFd;
 use rustix::fs::FileType;
@@ -26,6 +26,8 @@ pub(super) struct Growth {
     manners: Manners,
     /// The number of the shortage at the last refusal; 0 if room was found since.
     shortage: AtomicU8,
+    /// How often a page was refused since it was last looked for room.
+    refused: AtomicU32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,9 @@ pub struct Shortage {
     /// What is short.
     pub kind: ShortageKind,
 }
+
+/// For how many pages that find no room one looks for it again.
+const UNSEEN: u32 = 64;
 
 /// What is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +155,12 @@ impl Growth {
     }
 
     fn new(place: &CStr, manners: Manners) -> Self {
-        Self { place: place.into(), manners, shortage: AtomicU8::new(0) }
+        Self {
+            place: place.into(),
+            manners,
+            shortage: AtomicU8::new(0),
+            refused: AtomicU32::new(0),
+        }
     }
 
     /// The file, or the directory that it was made in.
@@ -177,6 +187,18 @@ impl Growth {
     /// Notes that room was found.
     pub fn found(&self) {
         self.shortage.store(0, Relaxed);
+    }
+
+    /// Notes that a page was freed: there may be room now.
+    pub fn freed(&self) {
+        self.refused.store(0, Relaxed);
+    }
+
+    /// Whether to refuse a page without a look: the last look found no room, and no page was freed since. Somebody else
+    /// may have made room, so only most are refused.
+    pub fn is_known_short(&self) -> bool {
+        self.shortage.load(Relaxed) != 0
+            && !self.refused.fetch_add(1, Relaxed).is_multiple_of(UNSEEN)
     }
 
     /// Notes why none was found.

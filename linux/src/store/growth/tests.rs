@@ -26,3 +26,20 @@ fn a_given_size_is_the_users_business() {
     growth.note(IoError::Full);
     assert_eq!(growth.shortage().unwrap().kind, ShortageKind::Disk);
 }
+
+#[test]
+fn a_full_file_system_is_not_looked_at_for_each_page() {
+    let growth = Growth::new(c"/there", Manners::Considerate);
+    let looks = |pages: u32| (0..pages).filter(|_| !growth.is_known_short()).count();
+    assert_eq!(looks(100), 100);
+    growth.refuse(Some(ShortageKind::FileSystem));
+    growth.freed();
+    // The first one looks, and then one of so many: somebody else may make room.
+    assert_eq!(looks(UNSEEN * 10), 10);
+    assert_eq!(looks(UNSEEN / 2), 1);
+    assert_eq!(looks(UNSEEN / 2), 0);
+    growth.freed();
+    assert_eq!(looks(UNSEEN), 1);
+    growth.found();
+    assert_eq!(looks(100), 100);
+}
