@@ -134,8 +134,18 @@ impl extents::Extents for &'static Extents {
         let words = self.plan.extents(self.area).div_ceil(64) as usize;
         // SAFETY: mapped just now or before; a column has a bit for each extent.
         let column = unsafe { core::slice::from_raw_parts(column, words) };
-        let extent = Holder::new(*self.words.get()?, column).take(self.area, &self.hint)?;
-        self.control.files.charge_bytes(self.area, EXTENT, u64::MAX);
+        // Charged first: whoever gives an extent back frees it before the charge, and so the file never seems longer than
+        // it may be.
+        let files = &self.control.files;
+        let most = u64::from(self.plan.extents(self.area)) * EXTENT;
+        if !files.charge_bytes(self.area, EXTENT, most) {
+            return None;
+        }
+        let taken = Holder::new(*self.words.get()?, column).take(self.area, &self.hint);
+        let Some(extent) = taken else {
+            files.uncharge_bytes(self.area, EXTENT);
+            return None;
+        };
         self.end.fetch_max(extent + 1, Relaxed);
         Some(extent)
     }
