@@ -50,9 +50,7 @@ impl Item<'_> {
         self.action == Action::Park
             && self.held.location() == Location::At(self.host, Mapped::Writable)
     }
-}
 
-impl Item<'_> {
     /// Whether it is such a page that has not moved.
     fn is_to_copy(&self) -> bool {
         self.is_open() && self.way == Way::Copy
@@ -155,7 +153,7 @@ impl<'a> Batch<'a> {
                 }
                 self.shared.counters.add(Counter::Parked, moved as u64);
             }
-            // A page that did not move is copied. Those after it may move.
+            // The rest may move by another call. A run whose first page cannot move is copied.
             at += if moved > 0 { moved } else { pages.max(1) };
         }
     }

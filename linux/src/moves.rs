@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pagefault_machine::{Entry, Protection};
 
 /// How far around a fault to look for pages that were brought in with it.
-const AROUND: usize = 16;
+pub(crate) const AROUND: usize = 16;
 /// The most pages that one call moves in.
 const MOST: usize = 2 * AROUND + 1;
 

@@ -3,6 +3,7 @@
 use crate::context;
 use crate::fresh::Filled;
 use crate::machine::LinuxMachine;
+use crate::moves::AROUND;
 use crate::place::{Refilled, permits};
 use crate::probe::Delivery;
 use crate::space::SpaceCore;
@@ -157,9 +158,6 @@ pub(crate) fn answer_by(
         Filled::Nothing => refill(space, page, fault.access),
     }
 }
-
-/// How far around a fault to fill host pages that our page table already allows.
-const AROUND: usize = 16;
 
 /// Fills neighbours of a faulting page that were brought ahead and are not on the host yet. This
 /// happens before the faulting page itself is filled, whose waiting thread would soon fault on

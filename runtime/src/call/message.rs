@@ -14,9 +14,9 @@ const MSG_WAITFORONE: u32 = 0x1_0000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 const MSG_ZEROCOPY: u32 = 0x400_0000;
 /// The bytes of a `mmsghdr`.
-const MMSGHDR: u64 = 64;
+pub(super) const MMSGHDR: u64 = 64;
 /// The most messages that a call takes; further ones are left out.
-const MOST_MESSAGES: u64 = 1024;
+pub(super) const MOST_MESSAGES: u64 = 1024;
 
 /// The words of a `msghdr`.
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 //! The host gets a number in its place that no descriptor has. So it refuses the call when and as it refuses any that
 //! names a closed descriptor. Where the program's memory names the descriptor, the host gets a copy.
 
+use super::message::{MMSGHDR, MOST_MESSAGES};
 use super::{Call, Outcome};
 use crate::sys::{Errno, Result};
 use crate::{files, user};
@@ -207,11 +208,8 @@ impl Call<'_> {
                 None => Hidden::None,
             };
         }
-        /// The bytes of a `mmsghdr`, and the most that a call takes.
-        const MMSGHDR: u64 = 64;
-        const MOST: u64 = 1024;
         let [_, messages, count, ..] = self.args;
-        for index in 0..u64::from(count as u32).min(MOST) {
+        for index in 0..u64::from(count as u32).min(MOST_MESSAGES) {
             let at = messages.wrapping_add(MMSGHDR * index);
             match message_without(at) {
                 None => {}

@@ -153,10 +153,8 @@ pub fn lock_new(call: &MapCall, start: u64) -> Result<()> {
 /// `brk(2)`: new memory is locked if `mlockall` asked for that.
 pub fn grow_break(wanted: u64) -> Result {
     let (end, grown) = super::map::grow_break(wanted)?;
-    let future = FUTURE.load(Relaxed);
-    if future & MCL_FUTURE != 0 && !grown.is_empty() {
-        let flags = if future & MCL_ONFAULT != 0 { ON_FAULT } else { 0 };
-        let _ = lock(grown.start, grown.end - grown.start, flags);
+    if FUTURE.load(Relaxed) & MCL_FUTURE != 0 && !grown.is_empty() {
+        let _ = lock(grown.start, grown.end - grown.start, future_flags());
     }
     Ok(end)
 }
@@ -184,8 +182,7 @@ pub fn protect(number: u32, args: [u64; 6]) -> Result {
     let can_store = prot as u32 & nr::PROT_WRITE != 0;
     for (part, was) in before.iter().filter(|(_, was)| !was.contains(Protection::WRITE)) {
         if prot != 0 && was.is_empty() && is_locked_on_host(part) {
-            let on_fault = FUTURE.load(Relaxed) & MCL_ONFAULT != 0;
-            let _ = lock(part.start, part.end - part.start, if on_fault { ON_FAULT } else { 0 });
+            let _ = lock(part.start, part.end - part.start, future_flags());
         } else if can_store && let Some(manager) = current() {
             manager.bring_locked(part);
         }
@@ -199,6 +196,11 @@ pub(super) fn leave_in_child(manager: &Manager) {
         FUTURE.store(0, Release);
         manager.mm().munlockall();
     }
+}
+
+/// How `mlockall` asked for new memory to be locked, as flags of `mlock2(2)`.
+fn future_flags() -> u32 {
+    if FUTURE.load(Relaxed) & MCL_ONFAULT != 0 { ON_FAULT } else { 0 }
 }
 
 /// The memory manager, if the program has ever locked memory.
