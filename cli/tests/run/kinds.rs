@@ -271,6 +271,13 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "4M");
 }
 
+/// A move of several mappings of one length.
+#[test]
+fn several_mappings_move_at_once() {
+    compare("carried", "4M");
+    compare("carried", "64M");
+}
+
 /// A tracer that reads from a pipe, sleeps, or waits for another child: its tracee's calls do not wait for it.
 #[test]
 fn a_tracer_need_not_wait_for_its_tracees() {
