@@ -33,6 +33,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
         // The kernel's answer to a stack that cannot take a frame: another signal, which may have
         // another stack.
         let fault = Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32);
+        thread.told.set(0);
         return match info.signal == fault.signal {
             true => deliver_default_in(context, &fault),
             false => deliver_fault(thread, context, &fault),
@@ -86,6 +87,7 @@ fn dump_in(context: &mut Context, info: &Info) -> ! {
     site::show(&mut context.registers);
     sys::exchange_mask(u64::MAX);
     arrive::reset(info.signal);
+    tell_once(info);
     queue(info);
     context.mask = !Set::of(info.signal).0;
     // SAFETY: the kernel wrote the context for a handler on this stack.
@@ -103,13 +105,23 @@ pub fn deliver_default(info: &Info) {
 /// The same for a signal that came at any moment of the runtime's work.
 pub fn deliver_default_at_once(info: &Info) {
     arrive::reset(info.signal);
+    tell_once(info);
     queue(info);
     if info.code > 0 && sys::process_id() == INIT {
         fault(info.signal);
     }
     if Set::NEEDED.contains(info.signal) {
         // It has been delivered, as it is never blocked: its default did not end the process.
+        Thread::current().stops.ends.set(0);
         arrive::install();
+    }
+}
+
+/// Has a managed tracer told of a signal once, which is about to come a second time.
+fn tell_once(info: &Info) {
+    let thread = Thread::current();
+    if thread.told.get() == info.signal {
+        thread.stops.ends.set(info.signal as u64);
     }
 }
 
