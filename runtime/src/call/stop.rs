@@ -166,6 +166,12 @@ impl Stop {
         if self.event != 0 || !SIGNALS.contains(&self.signal) {
             return false;
         }
+        let mut info = Info::new(0, 0);
+        let known = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64);
+        if known.is_some() && tracer::is_told(&info) {
+            return true;
+        }
+        // Only a process's first thread may say what the kernel says.
         let stops = self.registers().and_then(|seen| self.stops_of(&seen));
         let ends = stops.and_then(|stops| self.peek(stops + offset_of!(Stops, ends) as u64));
         ends == Some(self.signal.into())

@@ -215,7 +215,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
                 unsafe { restart::restart(thread, context, faulted) }
             }
             memory::Answer::Signal(info) => {
-                thread.told.set(0);
+                thread.told.set(if memory::is_passive() { info.signal } else { 0 });
                 let is_first = shut_out(thread).is_some();
                 // A signal that waits comes first, as its handler could not once the one of the access
                 // blocks it. Then the access is made again.

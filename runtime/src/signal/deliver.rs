@@ -5,7 +5,7 @@ use super::{Set, arrive, is_on_stack, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::memory::dump::Dump;
 use crate::thread::Thread;
-use crate::{call, entry, files, keys, memory, site, sys, user};
+use crate::{call, entry, files, keys, memory, site, sys, tracer, user};
 use linux_raw_sys::general as nr;
 
 /// The red zone: bytes below a stack pointer that belong to the interrupted function.
@@ -87,7 +87,6 @@ fn dump_in(context: &mut Context, info: &Info) -> ! {
     site::show(&mut context.registers);
     sys::exchange_mask(u64::MAX);
     arrive::reset(info.signal);
-    tell_once(info);
     queue(info);
     context.mask = !Set::of(info.signal).0;
     // SAFETY: the kernel wrote the context for a handler on this stack.
@@ -105,7 +104,6 @@ pub fn deliver_default(info: &Info) {
 /// The same for a signal that came at any moment of the runtime's work.
 pub fn deliver_default_at_once(info: &Info) {
     arrive::reset(info.signal);
-    tell_once(info);
     queue(info);
     if info.code > 0 && sys::process_id() == INIT {
         fault(info.signal);
@@ -117,17 +115,14 @@ pub fn deliver_default_at_once(info: &Info) {
     }
 }
 
-/// Has a managed tracer told of a signal once, which is about to come a second time.
-fn tell_once(info: &Info) {
-    let thread = Thread::current();
-    if thread.told.get() == info.signal {
-        thread.stops.ends.set(info.signal as u64);
-    }
-}
-
-/// Sends a signal to this thread.
+/// Sends a signal to this thread. A managed tracer that has been told of it is not told again.
 fn queue(info: &Info) {
     let mut info = *info;
+    let current = Thread::current();
+    if current.told.get() == info.signal && tracer::process_that_traces().is_some() {
+        tracer::mark_told(&mut info);
+        current.stops.ends.set(info.signal as u64);
+    }
     // The kernel lets no process pose as the kernel, even to itself, except by a plain signal.
     let args = [sys::process_id().into(), sys::thread_id().into(), info.signal as u64];
     // SAFETY: a signal to this thread.
