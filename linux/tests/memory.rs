@@ -2,7 +2,6 @@
 
 use pagefault::machine::{Access, Backing, IoError, Page, Protection, SwapDevice};
 use pagefault::{Advice, Sharing};
-use pagefault_linux::error::{MapError, UserError};
 use pagefault_linux::memory::{CreateError, Memory, SnapshotError, Swap};
 use pagefault_linux::replacement::{Queue, Replacement, Shares};
 use pagefault_linux::runtime::Reclaim;
@@ -158,30 +157,6 @@ fn what_is_withheld_from_a_snapshot_is_not_in_it() {
     region.advise(4096..2 * 4096, Advice::DoFork).unwrap();
     let snapshot = memory.snapshot().unwrap();
     assert!(snapshot.get(&region).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 7)));
-}
-
-/// A shared mapping's copy sees later stores: slices of both would alias in safe code.
-#[test]
-fn shared_mappings_of_files_are_not_in_a_snapshot() {
-    let memory = small(Delivery::Inline);
-    let file = memory.open(Arc::new(Bytes(Mutex::new(vec![7; PAGE]))));
-    for (sharing, is_there) in [(Sharing::Shared, false), (Sharing::Private, true)] {
-        // SAFETY: the file is changed through this region alone.
-        let mut region = unsafe { memory.map_file(&file, 0, PAGE, sharing).unwrap() };
-        region[0] = 8;
-        let mut snapshot = memory.snapshot().unwrap();
-        assert_eq!(snapshot.get(&region).is_some(), is_there);
-        assert_eq!(snapshot.get_mut(&region).is_some(), is_there);
-    }
-}
-
-#[test]
-fn a_file_of_another_memory_cannot_be_mapped() {
-    let [own, other] = [small(Delivery::Inline), small(Delivery::Inline)];
-    let file = own.open(Arc::new(Bytes(Mutex::new(vec![7; PAGE]))));
-    // SAFETY: nothing is mapped.
-    let foreign = unsafe { other.map_file(&file, 0, PAGE, Sharing::Private) };
-    assert_eq!(foreign.err(), Some(MapError::Foreign));
 }
 
 #[test]
@@ -389,39 +364,6 @@ fn a_device_of_the_embedder_s_fills_last_and_keeps_every_byte() {
         drop(region);
         assert!(table.0.lock().unwrap().is_empty());
     }
-}
-
-/// A device that changes a byte of every page that it keeps.
-#[derive(Default)]
-struct Liar(Table);
-
-impl SwapDevice for Liar {
-    fn slots(&self) -> u32 {
-        self.0.slots()
-    }
-
-    fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
-        self.0.read(slot, page)?;
-        page[100] ^= 1;
-        Ok(())
-    }
-
-    fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
-        self.0.write(slot, page)
-    }
-}
-
-/// Bytes that differ would change under a reference to the region.
-#[test]
-fn a_device_that_returns_other_bytes_is_an_unreadable_one() {
-    let device = Arc::new(Liar::default());
-    let memory = Memory::builder(MIB as u64).swap([]).swap_device(device).build().unwrap();
-    let mut region = memory.map(PAGE).unwrap();
-    put(&mut region, 0, 1);
-    region.advise(.., Advice::PageOut).unwrap();
-    assert_eq!(memory.stats().swap[0].pages, 1);
-    assert_eq!(region.pin(..).err(), Some(UserError::BadAddress));
-    assert!(memory.stats().manager.io_errors > 0);
 }
 
 /// A policy that lets pages leave at once if they came back, and counts both.

@@ -256,7 +256,7 @@ errors! {
 errors! {
     /// Why the kernel could not reach a program's memory (spec H2, H3).
     UserError {
-        BadAddress = EFAULT, "The memory is not mapped for this access.";
+        BadAddress = EFAULT, "The memory is not mapped for this access, or its content cannot be read.";
         OutOfMemory = ENOMEM, "No memory to bring a page in.";
         TooManyPins = ENOMEM, "A page has 65,535 pins.";
     }
