@@ -4,6 +4,7 @@
 use pagefault::machine::{Access, Backing, IoError, Page, SwapDevice, VirtAddr};
 use pagefault::{AddressSpace, Advice, Sharing};
 use pagefault_linux::error::{MapError, UserError};
+use pagefault_linux::memory::{Builder, Swap};
 use pagefault_linux::runtime::{Reclaim, Runtime};
 use pagefault_linux::{Answer, HostFault, Layout, LinuxMachine, Memory, Signal, answer};
 use std::collections::HashMap;
@@ -120,4 +121,49 @@ fn an_address_space_of_another_machine_is_not_attached() {
     // Nor is there anything below a window.
     let fault = HostFault { address: 0, access: Access::Read, ip: 0, sp: 0 };
     assert_eq!(answer(space(&own).mm(), &fault), Answer::Signal(Signal::NotMapped));
+}
+
+/// A device of so many slots, which has no room.
+struct Slots(u32);
+
+impl SwapDevice for Slots {
+    fn slots(&self) -> u32 {
+        self.0
+    }
+
+    fn read(&self, _slot: u32, _page: &mut Page) -> Result<(), IoError> {
+        Err(IoError::Device)
+    }
+
+    fn write(&self, _slot: u32, _page: &Page) -> Result<(), IoError> {
+        Err(IoError::Full)
+    }
+}
+
+/// A memory that cannot be is refused, and one that can be works.
+#[test]
+fn every_memory_is_built_or_refused() {
+    let works = |builder: Builder| match builder.build() {
+        Ok(memory) => {
+            let mut region = memory.map(PAGE).unwrap();
+            region.fill(1);
+            region.iter().all(|byte| *byte == 1)
+        }
+        Err(error) => !error.to_string().is_empty(),
+    };
+    for number in [0, 1, PAGE as u64, LIMIT, 1 << 46, 1 << 47, u64::MAX - 1, u64::MAX] {
+        assert!(works(Memory::builder(number).swap([])), "a limit of {number}");
+        assert!(works(Memory::builder(LIMIT).addresses(number)), "{number} addresses");
+        let ram = Swap::Ram { bytes: number };
+        assert!(works(Memory::builder(LIMIT).swap([ram])), "{number} bytes of RAM");
+        let directory = std::env::temp_dir();
+        let file = Swap::TemporaryFile { directory, bytes: Some(number) };
+        assert!(works(Memory::builder(LIMIT).swap([file])), "a file of {number} bytes");
+        let device = Arc::new(Slots(number as u32));
+        assert!(works(Memory::builder(LIMIT).swap([]).swap_device(device)), "{number} slots");
+        let memory = Memory::with_limit(LIMIT).unwrap();
+        assert!(memory.map(number as usize).is_ok_and(|region| !region.is_empty()) || number != 1);
+    }
+    let many = (0..40).map(|_| Swap::Ram { bytes: LIMIT });
+    assert!(Memory::builder(LIMIT).swap(many).build().is_err());
 }
