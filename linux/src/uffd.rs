@@ -92,6 +92,7 @@ struct WriteProtectArgs {
     mode: u64,
 }
 
+#[cfg(feature = "std")]
 #[repr(C)]
 struct PoisonArgs {
     range: RangeArgs,
@@ -106,6 +107,7 @@ const UFFDIO_WAKE: Opcode = opcode::read::<RangeArgs>(GROUP, 0x02);
 const UFFDIO_COPY: Opcode = opcode::read_write::<CopyArgs>(GROUP, 0x03);
 const UFFDIO_MOVE: Opcode = opcode::read_write::<MoveArgs>(GROUP, 0x05);
 const UFFDIO_WRITEPROTECT: Opcode = opcode::read_write::<WriteProtectArgs>(GROUP, 0x06);
+#[cfg(feature = "std")]
 const UFFDIO_POISON: Opcode = opcode::read_write::<PoisonArgs>(GROUP, 0x08);
 
 /// The source of a descriptor, and the faults that it sees.
@@ -295,6 +297,7 @@ impl Userfault {
     }
 
     /// Makes any access to the empty page at `page` fail, the kernel's own with `EFAULT`.
+    #[cfg(feature = "std")]
     pub(crate) fn poison(&self, page: u64) -> Result<(), Errno> {
         let range = page..page + crate::host::PAGE as u64;
         loop {
