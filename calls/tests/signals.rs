@@ -4,7 +4,7 @@ use pagefault_calls::{Interrupted, NUMBERS, Traits, describe};
 use std::fs;
 use std::io::{Read, Write};
 
-/// A call that waits for ever, prepared in the process that makes it.
+/// A call that waits forever, prepared in the process that makes it.
 type Case = (&'static str, fn() -> [u64; 6]);
 
 const CASES: &[Case] = &[

@@ -102,7 +102,7 @@ fn a_pipe_answers_what_is_there_and_does_not_wait_for_more() {
     writer.write_all(&[3; 10_000]).expect("fits");
     let mut buffer = vec![0u8; 50_000];
     let args = [reader.as_raw_fd() as u64, buffer.as_mut_ptr() as u64, 50_000, 0, 0, 0];
-    // A second piece would wait for ever once the pipe is empty.
+    // A second piece would wait forever once the pipe is empty.
     let mut taken = 0;
     while taken < 10_000 {
         taken += in_pieces(libc::SYS_read, args, File::Pipe, 5000);

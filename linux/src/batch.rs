@@ -9,6 +9,7 @@ use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::sweep::{BATCH, Ranges};
 use crate::uffd::Mapped;
+use arrayvec::ArrayVec;
 use pagefault_machine::machine::Page;
 use pagefault_machine::{Access, Entry, Fate, Frame, Protection, Stale};
 
@@ -64,15 +65,14 @@ impl Item<'_> {
 pub struct Batch<'a> {
     shared: &'a Shared,
     space: &'a SpaceCore,
-    items: [Option<Item<'a>>; BATCH],
-    len: usize,
+    items: ArrayVec<Item<'a>, BATCH>,
     /// How many pages others could store to while they are parked, if the caller is not alone.
     open: usize,
 }
 
 impl<'a> Batch<'a> {
     pub fn new(shared: &'a Shared, space: &'a SpaceCore) -> Self {
-        Self { shared, space, items: [const { None }; BATCH], len: 0, open: 0 }
+        Self { shared, space, items: ArrayVec::new(), open: 0 }
     }
 
     pub fn add(&mut self, stale: &Stale) {
@@ -91,11 +91,10 @@ impl<'a> Batch<'a> {
         if let Some(action) = action(entry, stale, mapped) {
             let item = Item { held, page, host, action, way: Way::Copy, slot: 0 };
             self.open += usize::from(item.is_open() && !self.shared.is_alone());
-            self.items[self.len] = Some(item);
-            self.len += 1;
+            self.items.push(item);
         }
         self.forbid_execution(page, entry);
-        if self.len == BATCH || self.open == Referenced::MOST {
+        if self.items.is_full() || self.open == Referenced::MOST {
             self.settle();
         }
     }
@@ -123,7 +122,7 @@ impl<'a> Batch<'a> {
 
     /// Does the collected work and releases the frames.
     pub fn settle(&mut self) {
-        self.items[..self.len].sort_unstable_by_key(|item| item.as_ref().map(|item| item.host));
+        self.items.sort_unstable_by_key(|item| item.host);
         self.move_out();
         let referenced = self.reference();
         self.write_protect();
@@ -133,21 +132,21 @@ impl<'a> Batch<'a> {
             self.read(referenced);
         }
         self.note();
-        self.items[..self.len].fill_with(|| None);
-        (self.len, self.open) = (0, 0);
+        self.items.clear();
+        self.open = 0;
     }
 
     /// Moves runs of neighbouring pages to park into buffers, where that is cheaper than to copy them.
     fn move_out(&mut self) {
         let mut at = 0;
-        while at < self.len {
+        while at < self.items.len() {
             let pages = self.run_to_park(at);
             let mut moved = 0;
-            if let (Some(Some(first)), 1..) = (self.items.get(at), pages) {
+            if pages > 0 {
                 // SAFETY: the pages' frames are held, and located there.
-                let slots = unsafe { self.shared.move_out(first.host, pages) };
+                let slots = unsafe { self.shared.move_out(self.items[at].host, pages) };
                 moved = slots.len();
-                for (item, slot) in self.items[at..].iter_mut().flatten().zip(slots) {
+                for (item, slot) in self.items[at..].iter_mut().zip(slots) {
                     self.open -= usize::from(item.is_open() && !self.shared.is_alone());
                     (item.way, item.slot) = (Way::Moved, slot);
                 }
@@ -160,12 +159,12 @@ impl<'a> Batch<'a> {
 
     /// How many pages to park follow each other from an item on.
     fn run_to_park(&self, at: usize) -> usize {
-        let items = self.items[at..self.len].iter().flatten();
-        let start = self.items[at].as_ref().map_or(0, |item| item.host);
+        let items = &self.items[at..];
+        let start = items.first().map_or(0, |item| item.host);
         let follow = |(index, item): &(usize, &Item<'_>)| {
             item.action == Action::Park && item.host == start + (index * PAGE) as u64
         };
-        items.enumerate().take_while(follow).count()
+        items.iter().enumerate().take_while(follow).count()
     }
 
     /// Lets a pipe have the pages to which others could store while they are parked.
@@ -176,14 +175,15 @@ impl<'a> Batch<'a> {
         }
         let mut hosts = [0; Referenced::MOST];
         let mut count = 0;
-        for (host, item) in hosts.iter_mut().zip(self.items().filter(|item| item.is_to_copy())) {
+        for (host, item) in hosts.iter_mut().zip(self.items.iter().filter(|item| item.is_to_copy()))
+        {
             *host = item.host;
             count += 1;
         }
         // SAFETY: the pages' frames are held, so they stay. Their locations say that the program may store to
         // them, as the host's mapping allows as long as it is registered.
         let referenced = unsafe { self.shared.pipes.reference(&hosts[..count]) }?;
-        let open = self.items[..self.len].iter_mut().flatten().filter(|item| item.is_to_copy());
+        let open = self.items.iter_mut().filter(|item| item.is_to_copy());
         for item in open.take(referenced.len()) {
             item.way = Way::Pipe;
             item.slot = self.shared.buffers.take();
@@ -194,7 +194,7 @@ impl<'a> Batch<'a> {
     /// Reads what the pipe has of pages that are dropped by now.
     fn read(&self, referenced: Referenced<'_>) {
         let mut buffers = [core::ptr::null_mut::<Page>(); Referenced::MOST];
-        let items = self.items().filter(|item| item.way == Way::Pipe);
+        let items = self.items.iter().filter(|item| item.way == Way::Pipe);
         for (buffer, item) in buffers.iter_mut().zip(items) {
             *buffer = self.shared.buffers.page(item.slot);
         }
@@ -214,7 +214,7 @@ impl<'a> Batch<'a> {
             Action::Park => is_watched && item.way == Way::Copy,
             Action::Drop => false,
         };
-        for item in self.items().filter(is_protected) {
+        for item in self.items.iter().filter(is_protected) {
             if item.held.location() == Location::At(item.host, Mapped::Writable) {
                 ranges.push(item.host);
                 item.held.set_location(Location::At(item.host, Mapped::WriteProtected));
@@ -231,15 +231,14 @@ impl<'a> Batch<'a> {
         let buffers = &self.shared.buffers;
         let is_copied = |item: &Item<'_>| item.action == Action::Park && item.way == Way::Copy;
         let mut parked = 0;
-        for at in 0..self.len {
-            if let Some(Some(next)) = self.items.get(at + 1)
-                && is_copied(next)
-            {
+        for at in 0..self.items.len() {
+            if let Some(next) = self.items.get(at + 1).filter(|next| is_copied(next)) {
                 host::prefetch_page(next.host as *const u8);
             }
-            let Some(item) = self.items[at].as_mut().filter(|item| is_copied(item)) else {
+            let item = &mut self.items[at];
+            if !is_copied(item) {
                 continue;
-            };
+            }
             item.slot = buffers.take();
             // SAFETY: as in `Shared::park`.
             unsafe {
@@ -254,7 +253,7 @@ impl<'a> Batch<'a> {
     fn drop_pages(&self) {
         let mut gone = Ranges::new();
         let mut count = 0;
-        for item in self.items().filter(|item| item.action != Action::Protect) {
+        for item in self.items.iter().filter(|item| item.action != Action::Protect) {
             count += 1;
             if item.way != Way::Moved {
                 gone.push(item.host);
@@ -273,7 +272,7 @@ impl<'a> Batch<'a> {
     /// Changes the table's notes and the frames' locations, once the host pages are empty: a fault reads them
     /// without the frame's lock to learn whether the place is empty.
     fn note(&self) {
-        for item in self.items() {
+        for item in &self.items {
             if item.action != Action::Protect {
                 self.space.table.clear_shown(item.page, item.held.frame());
             }
@@ -286,10 +285,6 @@ impl<'a> Batch<'a> {
                 Action::Protect => {}
             }
         }
-    }
-
-    fn items(&self) -> impl Iterator<Item = &Item<'a>> {
-        self.items[..self.len].iter().flatten()
     }
 }
 

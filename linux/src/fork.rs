@@ -33,8 +33,8 @@ pub enum ForkError {
 
 impl LinuxMachine {
     /// Stops the machine's own threads at a point where they hold no lock. The caller ensures that
-    /// no other thread is inside the memory manager, and calls one of the two functions below
-    /// afterwards.
+    /// no other thread is inside the memory manager, and calls one of the three functions
+    /// `after_fork_…` afterwards. A second call before that waits forever.
     pub fn before_fork(&self) {
         #[cfg(feature = "std")]
         // SAFETY: unlocked by `after_fork_parent` or `after_fork_child`.
@@ -53,9 +53,12 @@ impl LinuxMachine {
     }
 
     /// Continues in the parent, or after a fork that failed.
-    pub fn after_fork_parent(&self) {
+    ///
+    /// # Safety
+    /// This thread called [`before_fork`](Self::before_fork), and none of these functions since.
+    pub unsafe fn after_fork_parent(&self) {
         #[cfg(feature = "std")]
-        // SAFETY: locked by `before_fork`.
+        // SAFETY: locked by `before_fork`, as the caller says.
         unsafe {
             self.shared.pagers.threads.gate.raw().unlock_exclusive()
         };
@@ -82,7 +85,8 @@ impl LinuxMachine {
             shared.descriptor.register(host).map_err(ForkError::Host)?;
         }
         self.protect_anew().map_err(ForkError::Host)?;
-        self.after_fork_parent();
+        // SAFETY: the caller's thread is a copy of the one that called `before_fork`.
+        unsafe { self.after_fork_parent() };
         #[cfg(feature = "std")]
         self.start_threads_anew()?;
         Ok(())
@@ -91,9 +95,13 @@ impl LinuxMachine {
     /// Continues in a child of a process that manages nothing yet. The child needs a userfaultfd of
     /// its own only once it manages something ([`begin_in_child`](Self::begin_in_child)); most end
     /// before that.
-    pub fn after_fork_idle_child(&self) {
+    ///
+    /// # Safety
+    /// As for [`after_fork_parent`](Self::after_fork_parent), of the thread that this one is a copy of.
+    pub unsafe fn after_fork_idle_child(&self) {
         self.shared.credits.begin_child();
-        self.after_fork_parent();
+        // SAFETY: passed on to the caller.
+        unsafe { self.after_fork_parent() };
     }
 
     /// Gives a forked child a userfaultfd of its own, if it has none.

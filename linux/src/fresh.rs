@@ -8,6 +8,7 @@ use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::table::LEAF_PAGES;
 use crate::uffd::Mapped;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use pagefault_machine::{Entry, Protection};
 
@@ -65,8 +66,7 @@ impl Shared {
             }
             _ => None,
         };
-        let mut held: [Option<Held<'_>>; RUN] = [const { None }; RUN];
-        let mut count = 0;
+        let mut held = ArrayVec::<Held<'_>, RUN>::new();
         for page in pages.clone() {
             let Some(one) = alike(page).and_then(|frame| self.frames.try_hold(frame)) else {
                 break;
@@ -74,10 +74,9 @@ impl Shared {
             if one.location() != Location::Zero {
                 break;
             }
-            held[count] = Some(one);
-            count += 1;
+            held.push(one);
         }
-        if count < 2 || protection.is_empty() {
+        if held.len() < 2 || protection.is_empty() {
             return None;
         }
         let mapped = if protection.contains(Protection::WRITE) {
@@ -87,8 +86,9 @@ impl Shared {
         };
         let host = space.host_of(pages.start);
         // SAFETY: the source has RUN pages, and the target are pages of the space's own.
-        let filled = unsafe { self.descriptor.copy_run(host, self.zeros.0.start(), count, mapped) };
-        for (page, one) in pages.clone().zip(held[..filled].iter().flatten()) {
+        let filled =
+            unsafe { self.descriptor.copy_run(host, self.zeros.0.start(), held.len(), mapped) };
+        for (page, one) in pages.clone().zip(&held[..filled]) {
             space.table.set_shown(page, one.frame());
             one.set_location(Location::At(space.host_of(page), mapped));
         }

@@ -13,6 +13,7 @@ use crate::space::SpaceCore;
 use crate::stats::Counter;
 use crate::table::{LEAF_PAGES, LeafGuard};
 use crate::uffd::{Mapped, UffdFeatures};
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
@@ -57,10 +58,17 @@ impl Streak {
 
 /// Pages of the table that follow each other, and whose content is in neighbouring buffers.
 struct Run<'a> {
-    held: [Option<Held<'a>>; MOST],
-    len: usize,
+    held: ArrayVec<Held<'a>, MOST>,
     page: usize,
     slot: u32,
+}
+
+impl Run<'_> {
+    /// Whether a page whose content is in this buffer goes on with the run.
+    fn is_followed_by(&self, slot: u32) -> bool {
+        let last = (self.slot + self.held.len() as u32).checked_sub(1);
+        self.held.is_empty() || last.is_some_and(|last| are_neighbours(last, slot))
+    }
 }
 
 impl Shared {
@@ -99,14 +107,13 @@ impl Shared {
         let first = page / LEAF_PAGES * LEAF_PAGES;
         let end = (page + AROUND + 1).min(first + LEAF_PAGES).min(space.pages());
         let leaf = space.table.lock_existing(page)?;
-        let mut run = Run { held: [const { None }; MOST], len: 0, page: 0, slot: 0 };
+        let mut run = Run { held: ArrayVec::new(), page: 0, slot: 0 };
         let mut filled = Filled::Nothing;
         let mut finish = |run: &mut Run<'_>| {
-            if run.len >= shortest && self.move_in(space, run).contains(&page) {
+            if run.held.len() >= shortest && self.move_in(space, run).contains(&page) {
                 filled = Filled::Run;
             }
-            run.held[..run.len].fill_with(|| None);
-            run.len = 0;
+            run.held.clear();
         };
         for next in page.saturating_sub(AROUND).max(first)..end {
             let parked = self.parked_at(space, &leaf, next);
@@ -114,14 +121,13 @@ impl Shared {
                 finish(&mut run);
                 continue;
             };
-            if run.len > 0 && !are_neighbours(run.slot + run.len as u32 - 1, slot) {
+            if !run.is_followed_by(slot) {
                 finish(&mut run);
             }
-            if run.len == 0 {
+            if run.held.is_empty() {
                 (run.page, run.slot) = (next, slot);
             }
-            run.held[run.len] = Some(held);
-            run.len += 1;
+            run.held.push(held);
         }
         finish(&mut run);
         Some(filled)
@@ -151,8 +157,8 @@ impl Shared {
     fn move_in(&self, space: &SpaceCore, run: &Run<'_>) -> Range<usize> {
         let (host, from) = (space.host_of(run.page), self.buffers.page(run.slot) as u64);
         // SAFETY: the frames are held, whose buffers these are; the target are pages of the space's own.
-        let moved = unsafe { self.descriptor.move_run(host, from, run.len) };
-        for (at, held) in run.held[..moved].iter().flatten().enumerate() {
+        let moved = unsafe { self.descriptor.move_run(host, from, run.held.len()) };
+        for (at, held) in run.held[..moved].iter().enumerate() {
             space.table.set_shown(run.page + at, held.frame());
             held.set_location(Location::At(host + (at * PAGE) as u64, Mapped::Writable));
         }

@@ -13,7 +13,7 @@ use crate::deliver::stop;
 use crate::host::{self, PAGE};
 use crate::lock::SoleMutex;
 use crate::store::descriptor::{self, Kept};
-use crate::sweep::{BATCH, Ranges};
+use crate::sweep::Ranges;
 use crate::sys::{self, Vector};
 use alloc::boxed::Box;
 use lock_api::RawMutex;
@@ -102,9 +102,7 @@ impl Pipes {
             unsafe { host::store_nothing(*page) };
             ranges.push(*page);
         }
-        let mut vectors = [Vector::EMPTY; BATCH];
-        let vectors = ranges.vectors(&mut vectors);
-        let taken = sys::reference(ends.write.as_fd(), vectors).ok()?;
+        let taken = sys::reference(ends.write.as_fd(), &ranges.vectors()).ok()?;
         referenced.pages = taken / PAGE;
         (referenced.pages > 0).then_some(referenced)
     }

@@ -101,7 +101,7 @@ impl Reservation {
         let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, advice) };
     }
 
-    /// Leaves the memory mapped for ever.
+    /// Leaves the memory mapped forever.
     pub fn leak(self) -> *mut u8 {
         let start = self.start();
         core::mem::forget(self);

@@ -2,8 +2,9 @@
 //! frames free ahead of need.
 //!
 //! A [`Memory`](crate::Memory) is built on a [`Runtime`]. Use one directly for what a memory does not offer: several
-//! address spaces, or a configuration of your own. You then uphold three rules: attach every address space,
-//! hold a [`Quiet`] while you call the memory manager, and use a mapped address only while its mapping lives.
+//! address spaces, or a configuration of your own. You then uphold four rules: attach every address space,
+//! hold a [`Quiet`] while you call the memory manager, use a mapped address only while its mapping lives, and
+//! leave the machine's frames, entries and flushes to the manager.
 //!
 //! ```
 //! use pagefault_linux::pagefault::swap::area::Priority;
@@ -132,12 +133,21 @@ impl Runtime {
 
     /// Makes the manager answer the faults in an address space as long as the result lives. Keep the result:
     /// without it an access to the space is a segmentation violation.
+    ///
+    /// # Panics
+    /// If the address space is another manager's, or its page table another machine's.
     pub fn attach(&self, space: &AddressSpace<LinuxMachine>) -> Attached {
         self.attach_mm(space.mm())
     }
 
     /// The same for the part of an address space that threads share.
+    ///
+    /// # Panics
+    /// As [`attach`](Self::attach) does.
     pub fn attach_mm(&self, mm: &Arc<Mm<LinuxMachine>>) -> Attached {
+        let ours = Arc::ptr_eq(mm.manager(), self.manager())
+            && Arc::ptr_eq(&mm.space().core.shared, &self.machine().shared);
+        assert!(ours, "the address space is another machine's");
         let id = mm.space().id() as usize;
         let mm = Box::into_raw(Box::new(mm.clone()));
         self.router.take_out(self.router.spaces[id].swap(mm, SeqCst));
@@ -247,6 +257,9 @@ impl Drop for Background {
 ///
 /// Every call of the memory manager outside a fault holds one: a signal handler that touched
 /// managed memory could otherwise wait for a lock that the interrupted code holds.
+///
+/// The thread must not touch managed memory meanwhile, nor pass it to the manager as a buffer: a fault's
+/// own signal is blocked too, and the kernel would end the process.
 #[must_use = "signals are blocked only as long as this lives"]
 pub struct Quiet {
     old: libc::sigset_t,

@@ -6,6 +6,7 @@
 use crate::host::{self, PAGE};
 use crate::store::descriptor::{self, Kept};
 use crate::sys::{self, Vector};
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
@@ -16,45 +17,37 @@ pub const BATCH: usize = 64;
 
 /// A list of host ranges to be dropped, adjacent ones merged as they come.
 pub struct Ranges {
-    list: [Range<u64>; BATCH],
-    len: usize,
+    list: ArrayVec<Range<u64>, BATCH>,
 }
 
 impl Ranges {
     /// No ranges.
     pub const fn new() -> Self {
-        Self { list: [const { 0..0 }; BATCH], len: 0 }
+        Self { list: ArrayVec::new_const() }
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.list.is_empty()
     }
 
     /// Adds the page at host address `page`. At most [`BATCH`] pages fit, best in ascending order.
     pub fn push(&mut self, page: u64) {
         let end = page + PAGE as u64;
-        if let Some(last) = self.len.checked_sub(1).map(|i| &mut self.list[i])
-            && last.end == page
-        {
-            last.end = end;
-            return;
+        match self.list.last_mut() {
+            Some(last) if last.end == page => last.end = end,
+            _ => self.list.push(page..end),
         }
-        self.list[self.len] = page..end;
-        self.len += 1;
     }
 
-    /// The merged ranges as the host takes them, in the memory of `vectors`.
-    pub fn vectors<'a>(&self, vectors: &'a mut [Vector; BATCH]) -> &'a [Vector] {
-        for (vector, range) in vectors.iter_mut().zip(self.iter()) {
-            *vector = (&range).into();
-        }
-        &vectors[..self.len]
+    /// The merged ranges as the host takes them.
+    pub fn vectors(&self) -> ArrayVec<Vector, BATCH> {
+        self.list.iter().map(Vector::from).collect()
     }
 
     /// The merged ranges.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
-        self.list[..self.len].iter().cloned()
+        self.list.iter().cloned()
     }
 }
 
@@ -100,7 +93,7 @@ impl Sweep {
     /// As for [`host::discard`], for every range.
     pub unsafe fn drop_pages(&self, ranges: &Ranges) -> Result<(), Errno> {
         let mut done = 0;
-        if let (Some(process), true) = (&self.process, ranges.len > 1) {
+        if let (Some(process), true) = (&self.process, ranges.list.len() > 1) {
             done = advise(process, ranges);
         }
         let mut result = Ok(());
@@ -119,11 +112,9 @@ impl Sweep {
 
 /// Returns the number of bytes dropped, counted from the first range on.
 fn advise(process: &Kept, ranges: &Ranges) -> u64 {
-    let mut vectors = [Vector::EMPTY; BATCH];
-    let vectors = ranges.vectors(&mut vectors);
     // SAFETY: the descriptor names this process, and the caller of `drop_pages` gave up the content
     // of the ranges.
-    unsafe { sys::drop_ranges(process.as_fd(), vectors) }.unwrap_or(0) as u64
+    unsafe { sys::drop_ranges(process.as_fd(), &ranges.vectors()) }.unwrap_or(0) as u64
 }
 
 /// Tries it: a host that does not drop pages so refuses even an empty range.

@@ -119,7 +119,8 @@ pub enum Scope {
     AllByDevice,
 }
 
-/// A userfaultfd.
+/// A userfaultfd. Outside of this crate it only tells what the kernel offers: its other methods could take
+/// memory away from under a reference.
 pub struct Userfault {
     fd: Kept,
     /// The process whose memory the descriptor manages, wherever it is inherited.
@@ -166,7 +167,7 @@ impl Userfault {
     }
 
     /// Whether the descriptor manages this process, and not its parent.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.process.is_this()
     }
 
@@ -174,39 +175,39 @@ impl Userfault {
     ///
     /// # Safety
     /// No other thread uses the descriptor meanwhile.
-    pub unsafe fn continue_with(&self, descriptor: Self) -> Result<(), Errno> {
+    pub(crate) unsafe fn continue_with(&self, descriptor: Self) -> Result<(), Errno> {
         self.fd.replace(&descriptor)?;
         self.process.succeed();
         Ok(())
     }
 
     /// Does the handshake, enabling `features`. Returns all that the kernel has.
-    pub fn enable(&self, features: UffdFeatures) -> Result<UffdFeatures, Errno> {
+    pub(crate) fn enable(&self, features: UffdFeatures) -> Result<UffdFeatures, Errno> {
         let mut args = ApiArgs { api: API, features: features.bits(), ioctls: 0 };
         self.call::<UFFDIO_API, _>(&mut args)?;
         Ok(UffdFeatures::from_bits_retain(args.features))
     }
 
     /// Makes the kernel report missing pages of `range`, and stores to its protected pages.
-    pub fn register(&self, range: Range<u64>) -> Result<(), Errno> {
+    pub(crate) fn register(&self, range: Range<u64>) -> Result<(), Errno> {
         let mode = MODE_MISSING | MODE_WP;
         let mut args = RegisterArgs { range: (&range).into(), mode, ioctls: 0 };
         self.call::<UFFDIO_REGISTER, _>(&mut args)
     }
 
     /// Lets pages be moved into `range`, whose missing pages stay the kernel's to fill.
-    pub fn register_for_moves(&self, range: Range<u64>) -> Result<(), Errno> {
+    pub(crate) fn register_for_moves(&self, range: Range<u64>) -> Result<(), Errno> {
         let mut args = RegisterArgs { range: (&range).into(), mode: MODE_WP, ioctls: 0 };
         self.call::<UFFDIO_REGISTER, _>(&mut args)
     }
 
     /// Leaves faults of `range` to the kernel again.
-    pub fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
+    pub(crate) fn unregister(&self, range: Range<u64>) -> Result<(), Errno> {
         self.call::<UFFDIO_UNREGISTER, _>(&mut RangeArgs::from(&range))
     }
 
     /// Wakes the threads that wait for a fault in `range`.
-    pub fn wake(&self, range: Range<u64>) -> Result<(), Errno> {
+    pub(crate) fn wake(&self, range: Range<u64>) -> Result<(), Errno> {
         self.call::<UFFDIO_WAKE, _>(&mut RangeArgs::from(&range))
     }
 
@@ -216,7 +217,12 @@ impl Userfault {
     ///
     /// # Safety
     /// `source` must be readable memory of a page; `to` a page of memory this manager manages.
-    pub unsafe fn copy(&self, to: u64, source: *const u8, mapped: Mapped) -> Result<(), Errno> {
+    pub(crate) unsafe fn copy(
+        &self,
+        to: u64,
+        source: *const u8,
+        mapped: Mapped,
+    ) -> Result<(), Errno> {
         let mode = if mapped == Mapped::WriteProtected { COPY_MODE_WP } else { 0 };
         let (src, len) = (source as u64, crate::host::PAGE as u64);
         loop {
@@ -236,7 +242,7 @@ impl Userfault {
     ///
     /// # Safety
     /// As for [`copy`](Self::copy), for every page.
-    pub unsafe fn copy_run(
+    pub(crate) unsafe fn copy_run(
         &self,
         to: u64,
         source: *const u8,
@@ -263,7 +269,7 @@ impl Userfault {
     ///
     /// # Safety
     /// Both ranges must be memory that this manager manages, and the pages at `from` its to move.
-    pub unsafe fn move_run(&self, to: u64, from: u64, pages: usize) -> usize {
+    pub(crate) unsafe fn move_run(&self, to: u64, from: u64, pages: usize) -> usize {
         let len = (pages * crate::host::PAGE) as u64;
         loop {
             let mut args = MoveArgs { dst: to, src: from, len, mode: 0, moved: 0 };
@@ -277,7 +283,7 @@ impl Userfault {
 
     /// Takes away or restores the right to store to the pages mapped in `range`; restoring it wakes
     /// the waiters.
-    pub fn write_protect(&self, range: Range<u64>, mapped: Mapped) -> Result<(), Errno> {
+    pub(crate) fn write_protect(&self, range: Range<u64>, mapped: Mapped) -> Result<(), Errno> {
         let mode = if mapped == Mapped::WriteProtected { WRITEPROTECT_MODE_WP } else { 0 };
         loop {
             let mut args = WriteProtectArgs { range: (&range).into(), mode };
@@ -289,7 +295,7 @@ impl Userfault {
     }
 
     /// Makes any access to the empty page at `page` fail, the kernel's own with `EFAULT`.
-    pub fn poison(&self, page: u64) -> Result<(), Errno> {
+    pub(crate) fn poison(&self, page: u64) -> Result<(), Errno> {
         let range = page..page + crate::host::PAGE as u64;
         loop {
             let mut args = PoisonArgs { range: (&range).into(), mode: 0, updated: 0 };

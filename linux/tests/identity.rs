@@ -110,7 +110,8 @@ fn parent_and_child_go_on_with_their_own_memory() {
             unsafe { libc::_exit(if matches!(ok, Ok(true)) { 0 } else { 1 }) }
         }
         child => {
-            run.toy.machine.after_fork_parent();
+            // SAFETY: `before_fork` was called above.
+            unsafe { run.toy.machine.after_fork_parent() };
             mapping.write_all(2);
             let mut status = 0;
             // SAFETY: waits for the child just made.

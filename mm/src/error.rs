@@ -115,6 +115,7 @@ errors! {
         CommitLimit = ENOMEM, "More memory would be promised than there is.";
         Ended = ESRCH, "The owner of the address space is gone.";
         Sealed = EPERM, "A mapping in the range is sealed.";
+        Foreign = EINVAL, "The file belongs to another memory manager.";
     }
 }
 
@@ -199,7 +200,7 @@ errors! {
     /// Why a range could not be locked in memory (spec C17).
     LockError {
         Wraps = EINVAL, "The range wraps around the end of the addresses.";
-        Unmapped = ENOMEM, "A part of the range is not mapped.";
+        Unmapped = ENOMEM, "A part of the range is not mapped, or a page cannot be read.";
         OverLimit = ENOMEM, "The limit on locked memory is reached.";
         NotPermitted = EPERM, "Locking memory is not permitted.";
         Nothing = EINVAL, "Neither present nor future mappings are to be locked.";
@@ -255,7 +256,7 @@ errors! {
 errors! {
     /// Why the kernel could not reach a program's memory (spec H2, H3).
     UserError {
-        BadAddress = EFAULT, "The memory is not mapped for this access.";
+        BadAddress = EFAULT, "The memory is not mapped for this access, or its content cannot be read.";
         OutOfMemory = ENOMEM, "No memory to bring a page in.";
         TooManyPins = ENOMEM, "A page has 65,535 pins.";
     }

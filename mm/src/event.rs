@@ -1,6 +1,7 @@
 //! Events, for an observer.
 
 use crate::machine::{Access, Frame, SwapSlot, VirtAddr};
+use alloc::sync::Arc;
 
 /// Which correction a fault received (spec B4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,4 +128,11 @@ pub enum Event {
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
+}
+
+/// The embedder keeps the other handle, to read what was observed.
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn event(&self, event: &Event) {
+        (**self).event(event);
+    }
 }

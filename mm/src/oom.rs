@@ -77,9 +77,11 @@ impl<M: Machine> Candidate<'_, M> {
     /// The pages that its end would free, adjusted, out of `total` pages of memory and swap.
     fn badness(&self, total: u64) -> i64 {
         let usage = self.mm.usage();
-        let pages = usage.anonymous + usage.file + self.mm.swapped_pages() + self.tables;
+        let pages = usage.anonymous + usage.file + self.mm.swapped_pages();
+        // The caller's number may be anything.
+        let pages = i64::try_from(pages.saturating_add(self.tables)).unwrap_or(i64::MAX);
         let adjustment = self.adjustment.clamp(NEVER, FIRST);
-        pages as i64 + i64::from(adjustment) * total as i64 / 1000
+        pages.saturating_add(i64::from(adjustment) * total as i64 / 1000)
     }
 }
 

@@ -20,6 +20,7 @@ pub fn hold_for_fork() {
 pub fn let_go_after_fork() {
     heap::let_go();
     thread::let_go();
-    descriptor::let_limit_go();
+    // SAFETY: held since `hold_for_fork`, by this thread or by the one that it is a copy of.
+    unsafe { descriptor::let_limit_go() };
     file_size::let_go();
 }

@@ -77,7 +77,7 @@ impl Display for Wrong {
 
 /// Runs a script of the corpus on a fresh machine, and returns the answers that differ.
 ///
-/// A script that the machine cannot run, for want of failing devices or simulated processors,
+/// A script that the machine cannot run, because it has no failing devices or simulated processors,
 /// differs nowhere.
 pub fn wrong(example: &Example, machine: &Entry, seed: u64) -> Result<Vec<Wrong>, WrongError> {
     let script = parse(&example.text)?;

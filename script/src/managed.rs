@@ -81,24 +81,6 @@ pub struct Managed<M: waist::Machine, P> {
     processor: P,
 }
 
-/// A swap device that the script can reach too.
-struct SharedDisk(Arc<SimDisk>);
-
-impl waist::SwapDevice for SharedDisk {
-    fn slots(&self) -> u32 {
-        self.0.slots()
-    }
-    fn read(&self, slot: u32, page: &mut waist::store::PageBytes) -> Result<(), waist::IoError> {
-        self.0.read(slot, page)
-    }
-    fn write(&self, slot: u32, page: &waist::store::PageBytes) -> Result<(), waist::IoError> {
-        self.0.write(slot, page)
-    }
-    fn discard(&self, slot: u32) {
-        self.0.discard(slot);
-    }
-}
-
 /// The configuration in which answers equal the host's: pieces of files become regions of their own
 /// (J10), and overcommit is practically unlimited.
 pub fn config() -> Config {
@@ -115,8 +97,9 @@ impl<M: waist::Machine, P: Processor<M>> Managed<M, P> {
         let slots = u32::try_from(setup.sizes.swap).map_err(|_| StartError::Sizes)?;
         let disk = Arc::new(SimDisk::new(slots.max(1)));
         if slots > 1 {
-            let device = Box::new(SharedDisk(disk.clone()));
-            manager.swap_on(device, Priority::Descending).map_err(|_| StartError::Sizes)?;
+            manager
+                .swap_on(Box::new(disk.clone()), Priority::Descending)
+                .map_err(|_| StartError::Sizes)?;
         }
         let mut managed =
             Self { processes: BTreeMap::new(), files: BTreeMap::new(), manager, disk, processor };

@@ -40,7 +40,7 @@ pub enum Outcome {
         /// The faulting byte.
         address: u64,
     },
-    /// The process was killed for want of memory (spec A22); it is gone.
+    /// Memory ran out, and the process was killed (spec A22); it is gone.
     Killed,
     /// The operation would leave the window in which scripts live; nothing was done.
     Outside,

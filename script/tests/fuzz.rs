@@ -1,4 +1,4 @@
-//! Fuzzes parsers of foreign input with corrupted valid input: none panics or loops for ever.
+//! Fuzzes parsers of foreign input with corrupted valid input: none panics or loops forever.
 //!
 //! Each test makes a few thousand inputs, always the same ones. `PAGEFAULT_LONG=1` takes seeds from the
 //! clock instead and runs for `PAGEFAULT_SECONDS`, an hour by default.

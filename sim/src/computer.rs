@@ -51,10 +51,11 @@ pub struct Usage {
 }
 
 impl<A: Architecture> Computer<A> {
-    /// Builds a computer from parts that are known to fit; else see [`Computer::try_new`].
+    /// Builds a computer from a configuration that is known to be valid. [`Computer::try_new`] returns an
+    /// error instead.
     ///
     /// # Panics
-    /// If they do not fit.
+    /// If it is not valid.
     pub fn new(config: Config) -> Self {
         match Self::try_new(config) {
             Ok(computer) => computer,
@@ -62,7 +63,7 @@ impl<A: Architecture> Computer<A> {
         }
     }
 
-    /// Builds a computer.
+    /// Builds a computer, or returns which number is out of range.
     pub fn try_new(config: Config) -> Result<Self, ConfigError> {
         let hw = Arc::new(Hardware::new(config)?);
         let kernel = Arc::new(SimSpace::new(hw.clone(), hw.reference.clone()));
@@ -131,8 +132,8 @@ impl<A: Architecture> Computer<A> {
     /// Checks that every translation in every TLB is one that the page table still makes, with no
     /// more rights (spec I19), and none names a free frame (spec I4).
     ///
-    /// To be called when nothing is under way: between the change of an entry and its flush a
-    /// stale translation is no fault.
+    /// Call it while no thread uses the computer: between the change of an entry and its flush a stale
+    /// translation breaks no rule.
     pub fn check_tlbs(&self) -> Result<(), Violation> {
         (0..self.cpus()).try_for_each(|cpu| self.check_tlb(cpu))
     }

@@ -86,7 +86,7 @@ impl<A: Architecture> Hardware<A> {
             let (running, reference) = (A::frame(present), A::frame(wanted));
             return Err(SyncError::Mismatch { running, reference });
         }
-        // Without the leaf entry the access would fault for ever.
+        // Without the leaf entry the access would fault forever.
         match walk::<A>(&self.frames, self.reference.root, address, Marks::Leave) {
             Walked::Found(_) => Ok(()),
             Walked::Missing | Walked::Reserved => Err(SyncError::Unmapped),

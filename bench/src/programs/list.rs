@@ -35,6 +35,12 @@ impl Program {
 
 const NUMBERS: &str = "test -e numbers || seq 9999999 | shuf --random-source=/dev/zero > numbers";
 
+const GRAPH: &str = concat!(
+    "test -e graph || { cat > graph.c << 'END'\n",
+    include_str!("graph.c"),
+    "END\ngcc -O2 -o graph graph.c; }"
+);
+
 /// All programs.
 pub static ALL: &[Program] = &[
     Program {
@@ -279,6 +285,22 @@ print(a[::1000000], int(a.sum() % 1000003))'",
         prepare: "",
         command: include_str!("memcached.sh"),
         limit: 48,
+        options: &[],
+    },
+    Program {
+        name: "graph of 1,048,576 vertices, breadth first",
+        needs: &["gcc"],
+        prepare: GRAPH,
+        command: "./graph search",
+        limit: 40,
+        options: &[],
+    },
+    Program {
+        name: "the same graph, page rank",
+        needs: &["gcc"],
+        prepare: GRAPH,
+        command: "./graph rank",
+        limit: 44,
         options: &[],
     },
     Program {

@@ -128,6 +128,9 @@ pub(crate) fn answer_by(
     if shared.delivery == Delivery::Inline && !context::tells_alone() {
         shared.streak.note(context::current());
     }
+    if !space.host_range().contains(&fault.address) {
+        return Answer::Signal(Signal::NotMapped);
+    }
     let address = space.logical(fault.address);
     let Some(page) = space.page_of(address) else { return Answer::Signal(Signal::NotMapped) };
     let entry = space.table.entry(page);

@@ -122,7 +122,7 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<(), Errno> {
     let threads = &shared.pagers.threads;
     *threads.running.lock() = Some(Running { stop, waits, handles });
     spawned.map_err(|error: std::io::Error| {
-        // The others must not wait for ever for faults that nobody answers.
+        // The others must not wait forever for faults that nobody answers.
         threads.stop();
         Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)
     })
@@ -222,7 +222,7 @@ fn answer_report(shared: &Shared, report: &Report) {
 }
 
 /// Makes an access fail: a program's by a signal, the kernel's by poisoning the page, since the
-/// kernel would retry for ever with the signal pending.
+/// kernel would retry forever with the signal pending.
 fn deny(shared: &Shared, report: &Report, signal: Signal) {
     let page = report.address & !(PAGE as u64 - 1);
     if report.thread != 0 && !in_system_call(report.thread) {

@@ -1,5 +1,6 @@
 //! Building a memory.
 
+use super::checked::Checked;
 use super::{Attachment, CompressedRam, Memory, Shared};
 use crate::machine::{BuildError, Config, LinuxMachine};
 use crate::probe::{Delivery, ProbeError};
@@ -70,7 +71,7 @@ pub enum CreateError {
     /// A swap file cannot be opened.
     #[error(transparent)]
     SwapFile(#[from] OpenError),
-    /// Address space for compressed RAM could not be reserved.
+    /// Address space for compressed RAM, or for the checksums of a device, could not be reserved.
     #[error(transparent)]
     SwapRam(#[from] ReserveError),
     /// A swap area cannot be used.
@@ -126,8 +127,9 @@ impl Builder {
     /// A swap area on a device of your own, which fills after those of [`swap`](Self::swap) and after the
     /// devices given earlier.
     ///
-    /// With inline delivery its methods run in the thread that faults, within the access: they must not touch
-    /// this memory, nor take a lock under which the program does.
+    /// A page that comes back different from what was written counts as unreadable: the access raises `SIGBUS`.
+    ///
+    /// Its methods run [within an access](crate::memory#your-own-code-within-an-access).
     pub fn swap_device(mut self, device: Arc<dyn SwapDevice>) -> Self {
         self.devices.push(device);
         self
@@ -154,13 +156,15 @@ impl Builder {
     }
 
     /// Which page leaves first; by default [`SegmentedFifo`](pagefault::replacement::SegmentedFifo), as for
-    /// every machine without accessed bits.
+    /// every machine without accessed bits. Its methods run
+    /// [within an access](crate::memory#your-own-code-within-an-access).
     pub fn replacement(mut self, policy: Box<dyn Replacement>) -> Self {
         self.replacement = Some(policy);
         self
     }
 
-    /// Tells `observer` of every event.
+    /// Tells `observer` of every event, [within the access](crate::memory#your-own-code-within-an-access) that
+    /// causes it. Give an `Arc`, and keep another handle to read what it saw.
     pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
@@ -177,7 +181,9 @@ impl Builder {
         let _quiet = Quiet::new();
         let machine = LinuxMachine::new(&config)?;
         let mut stores = self.swap.iter().map(Device::open).collect::<Result<Vec<_>, _>>()?;
-        stores.extend(self.devices.into_iter().map(Device::Own));
+        for device in self.devices {
+            stores.push(Device::Own(Arc::new(Checked::new(device)?)));
+        }
         let rules = pagefault::Config {
             overcommit: Overcommit::Always,
             // Regions cost nothing here: they are not host mappings.
@@ -233,7 +239,7 @@ fn add_swap(runtime: &Runtime, stores: &[Device]) -> Result<(), CreateError> {
 pub(super) enum Device {
     Ram(Arc<CompressedRam>),
     File(Arc<SwapFile>),
-    Own(Arc<dyn SwapDevice>),
+    Own(Arc<Checked>),
 }
 
 impl Device {

@@ -23,11 +23,24 @@
 //! not resident fails with `EFAULT`: [`Region::pin`] the bytes that it uses. Thread delivery has no
 //! such rule, but needs the kernel's permission and costs more for each fault.
 //!
+//! # Your own code within an access
+//! Under inline delivery the thread that touches a page runs the memory manager in a signal handler,
+//! and with it your [`Backing`], [`SwapDevice`](crate::SwapDevice), [`Observer`](crate::Observer) and
+//! [`Replacement`](crate::replacement::Replacement). Their methods must not touch this memory, nor take a
+//! lock that the program may hold while it touches it: so they do not print if the program prints a
+//! region's bytes. They may allocate, and block. A panic there aborts the process.
+//!
+//! # Errors and signals
+//! A page that cannot be read back, or lies past the end of its file, raises `SIGBUS`; an access that a
+//! region does not allow, `SIGSEGV`. To get an error instead, bring the bytes in before they are touched:
+//! [`Region::pin`] and [`Region::lock`] return it, and keep the bytes resident.
+//!
 //! # Signals and forks
 //! A signal handler may touch regions. A child of a process fork does not inherit them: touching
 //! one there is a segmentation violation.
 
 mod build;
+mod checked;
 mod region;
 mod snapshot;
 mod stats;
@@ -104,6 +117,10 @@ impl Memory {
 
     /// Opens a backing, so that [`Memory::map_file`] can map its content. Every handle on the
     /// result shares one cache, counted within the limit.
+    ///
+    /// The backing's methods run [within an access](self#your-own-code-within-an-access). The file's own
+    /// methods, such as [`write_at`](pagefault::Mapping::write_at), and the drop of its last handle are calls of
+    /// the memory manager: if a signal handler of the program touches regions, hold a [`Quiet`] meanwhile.
     pub fn open(&self, backing: Arc<dyn Backing>) -> File<LinuxMachine> {
         File::open(self.space.shared.runtime.manager(), backing)
     }
@@ -113,6 +130,8 @@ impl Memory {
     /// Stores to a [shared](Sharing::Shared) region reach the file by [`Region::sync`] or when
     /// their page is evicted; stores to a private region never do. Touching whole pages past the
     /// end of the file raises `SIGBUS`.
+    ///
+    /// [`MapError::Foreign`]: another memory opened the file.
     ///
     /// # Safety
     /// As with every mapping of a file, its bytes must not change while references to the region's

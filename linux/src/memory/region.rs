@@ -58,10 +58,7 @@ impl Region {
     /// content again. [`Advice::Free`] makes it zeros at once: bytes that turned into zeros later would
     /// change under shared references.
     ///
-    /// Like all methods that take a part, it concerns every page of which the part has a byte.
-    ///
-    /// # Panics
-    /// As those do, where the part is not within the region.
+    /// [`AdviseError::Unsuitable`]: the advice does not fit the region, or a part is locked.
     pub fn advise(
         &mut self,
         range: impl RangeBounds<usize>,
@@ -90,9 +87,10 @@ impl Region {
     }
 
     /// Brings a part in and keeps it resident until it is unlocked (`mlock(2)`). Locks do not count: one
-    /// [`unlock`](Self::unlock) undoes them.
+    /// [`unlock`](Self::unlock) undoes several.
     ///
-    /// Fails where the limit has no room for it; the part may be in by half then.
+    /// [`LockError::Unmapped`] or [`LockError::Again`]: a page cannot be read, or the limit has no room for it.
+    /// The pages before it are resident by then, and the part stays locked: unlock it.
     pub fn lock(&self, range: impl RangeBounds<usize>) -> Result<(), LockError> {
         let range = self.pages(range);
         let _quiet = Quiet::new();
@@ -107,7 +105,10 @@ impl Region {
     }
 
     /// Brings a part in for accesses of a kind, so that none of them faults until it is evicted
-    /// (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`). Fails where the access is not allowed, or for want of memory.
+    /// (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
+    ///
+    /// [`AdviseError::NotAccessible`]: a page cannot be read. [`AdviseError::Denied`]: the access is not allowed.
+    /// [`AdviseError::OutOfMemory`]: the limit has no room.
     pub fn populate(
         &self,
         range: impl RangeBounds<usize>,
@@ -134,6 +135,9 @@ impl Region {
 
     /// Keeps a part resident, and mapped on the host, as long as the result lives, so that a system
     /// call can use it.
+    ///
+    /// [`UserError::BadAddress`]: a page cannot be read or stored to. [`UserError::OutOfMemory`]: the limit has
+    /// no room. [`UserError::TooManyPins`]: a page has 65,535 pins.
     pub fn pin(&mut self, range: impl RangeBounds<usize>) -> Result<Pinned<'_>, UserError> {
         let (bytes, pages) = (self.bytes_of(&range), self.pages(range));
         let _quiet = Quiet::new();

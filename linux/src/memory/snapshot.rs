@@ -53,11 +53,13 @@ impl Snapshot {
     }
 
     /// The bytes that `region` had. `None` if it belongs to another memory, is younger than the
-    /// snapshot, or has a part that was [withheld](pagefault::Advice::DontFork) from it.
+    /// snapshot, has a part that was [withheld](pagefault::Advice::DontFork) from it, or is a
+    /// [shared](pagefault::Sharing::Shared) mapping of a file, whose later stores a copy would see too.
+    /// A part that was to be [wiped](pagefault::Advice::WipeOnFork) is zeros.
     pub fn get(&self, region: &Region) -> Option<&[u8]> {
         let start = self.start_of(region)?;
-        // SAFETY: the region was mapped when its space was copied, nobody can unmap the copy, and
-        // only `get_mut` hands out references that store to it.
+        // SAFETY: the region was mapped when its space was copied, nobody can unmap the copy, it shares
+        // no stores with the region, and only `get_mut` hands out references that store to it.
         Some(unsafe { std::slice::from_raw_parts(start, region.len()) })
     }
 
@@ -76,7 +78,7 @@ impl Snapshot {
         let _quiet = Quiet::new();
         let mut covered = range.start;
         for mapped in self.space.space.maps(range.clone()) {
-            if mapped.range.start > covered {
+            if mapped.range.start > covered || mapped.shared {
                 return None;
             }
             covered = mapped.range.end;

@@ -136,8 +136,11 @@ pub fn hold_limit() {
 }
 
 /// Ends [`hold_limit`].
-pub fn let_limit_go() {
-    // SAFETY: held by this thread, or by the one that it is a copy of.
+///
+/// # Safety
+/// This thread, or the one that it is a copy of, has called [`hold_limit`] and not this function since.
+pub unsafe fn let_limit_go() {
+    // SAFETY: locked by `hold_limit`, as the caller says.
     unsafe { LIMIT.raw().unlock() };
 }
 

@@ -228,7 +228,7 @@ impl SwapFile {
 }
 
 /// The checksum of a page.
-fn sum(page: &PageBytes) -> u32 {
+pub(crate) fn sum(page: &PageBytes) -> u32 {
     XxHash3_64::oneshot(page) as u32
 }
 

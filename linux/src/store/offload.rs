@@ -6,7 +6,7 @@ use pagefault_machine::store::PageBytes;
 /// The most places: a bit each in a word.
 pub const MOST: usize = u64::BITS as usize;
 
-/// How many pages are handed over between two looks in vain.
+/// After a look that found no result, this many pages are handed over before the next look.
 const PAUSE: u8 = 7;
 
 /// A helper that compresses pages, and the places where they wait.
@@ -99,8 +99,8 @@ impl Waiting {
             .map(move |place| (place, slots[place]))
     }
 
-    /// Whether to look for results: enough places are taken, and the last look was not in vain a moment
-    /// ago. A look reads a line of the helper's for each place.
+    /// Whether to look for results: enough places are taken, and no look has just found nothing. A look
+    /// reads one of the helper's cache lines for each place.
     pub(super) const fn is_worth_a_look(&mut self, places: usize) -> bool {
         if self.pause > 0 {
             self.pause -= 1;

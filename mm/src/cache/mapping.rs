@@ -53,7 +53,8 @@ impl<M: Machine> FileRegions<M> {
     }
 }
 
-/// An object in the page cache.
+/// An object in the page cache. Outside of this crate only a [`File`] leads to it, so that nobody
+/// reads or writes an object whose last handle is gone.
 pub struct Mapping<M: Machine> {
     pub(crate) id: u64,
     pub(crate) manager: Arc<Manager<M>>,
@@ -76,7 +77,8 @@ pub struct Mapping<M: Machine> {
 /// A handle on an object in the page cache, as an open file is one on an inode.
 ///
 /// Regions over the object have one each. The last drop writes dirty pages back and takes the
-/// object out of the cache. A caller that needs the errors calls [`Mapping::sync`] first.
+/// object out of the cache. A caller that needs the errors calls [`Mapping::sync`] first. It
+/// dereferences to the object, [`Mapping`], which has `read_at`, `write_at`, `truncate` and so on.
 pub struct File<M: Machine>(pub(super) Arc<Mapping<M>>);
 
 impl<M: Machine> Clone for File<M> {
@@ -87,8 +89,8 @@ impl<M: Machine> Clone for File<M> {
 }
 
 impl<M: Machine> Deref for File<M> {
-    type Target = Arc<Mapping<M>>;
-    fn deref(&self) -> &Arc<Mapping<M>> {
+    type Target = Mapping<M>;
+    fn deref(&self) -> &Mapping<M> {
         &self.0
     }
 }

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 impl<M: Machine> Mm<M> {
     /// Maps the pages around `page` that are in the page cache, complete and not locked, read-only
     /// and not yet used. Does no I/O and never waits.
-    pub(super) fn map_around(&self, vma: &Arc<Vma<M>>, mapping: &Arc<Mapping<M>>, page: VirtAddr) {
+    pub(super) fn map_around(&self, vma: &Arc<Vma<M>>, mapping: &Mapping<M>, page: VirtAddr) {
         let manager = &self.manager;
         let span = u64::from(manager.config.fault_around) * PAGE_SIZE;
         if span <= PAGE_SIZE || !manager.machine.capabilities().accessed {
@@ -60,7 +60,7 @@ impl<M: Machine> Mm<M> {
     fn map_if_ready(
         &self,
         vma: &Arc<Vma<M>>,
-        mapping: &Arc<Mapping<M>>,
+        mapping: &Mapping<M>,
         cursor: &mut PageCursor<'_, M>,
         address: VirtAddr,
         frame: Frame,

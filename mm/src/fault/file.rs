@@ -123,7 +123,7 @@ impl<M: Machine> Mm<M> {
     fn map_file_page(
         self: &Arc<Self>,
         vma: &Arc<Vma<M>>,
-        mapping: &Arc<Mapping<M>>,
+        mapping: &Mapping<M>,
         fault: &Fault<M>,
         frame: Frame,
         expected: Entry,

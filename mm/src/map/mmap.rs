@@ -247,6 +247,10 @@ impl<M: Machine> Mm<M> {
         let pages = length >> PAGE_SHIFT;
         let mut plan = Plan { length, flags, file: None, index: 0, charge: 0 };
         if let Source::File { file, offset, access } = &request.source {
+            if !Arc::ptr_eq(&file.manager, &self.manager) {
+                // Its frames are of another machine.
+                return Err(MapError::Foreign);
+            }
             plan.index = offset >> PAGE_SHIFT;
             if plan.index + pages > LAST_INDEX {
                 return Err(MapError::OffsetOverflow);

@@ -77,10 +77,12 @@ impl<M: Machine> Mm<M> {
             .read(&self.manager.order, |tree| tree.overlapping(range).next().map(|vma| vma.range()))
     }
 
-    /// Calls `f` with every non-empty entry in a range, in order. An entry that changes meanwhile
-    /// shows as before or after the change.
+    /// Calls `f` with every non-empty entry of the pages that a range touches, in order. An entry that
+    /// changes meanwhile shows as before or after the change. `f` is called without a lock.
     pub fn pages(&self, range: Range<VirtAddr>, mut f: impl FnMut(PageReport)) {
-        for chunk in self.blocks(range) {
+        let Range { start, end } = &self.layout.range;
+        let end = range.end.page_up().unwrap_or(*end).min(*end);
+        for chunk in self.blocks(range.start.page().max(*start)..end) {
             let mut from = chunk.start;
             while from < chunk.end {
                 let (batch, next) = self.some_pages(from..chunk.end);

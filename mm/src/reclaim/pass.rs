@@ -18,11 +18,16 @@ impl<M: Machine> Manager<M> {
     /// used again, because the program nearly fits, the share is not restored at each fault: that costs more
     /// than it tells.
     pub(super) fn direct_pass(&self, force: Force) -> Yield {
-        let batch = self.machine.direct_batch().max(1);
+        let batch = self.direct_batch();
         match self.queues.sight() {
             Sight::Standby => self.pass(batch.div_ceil(2), batch..=2 * batch, force),
             Sight::Bits => self.pass(batch, batch..=batch, force),
         }
+    }
+
+    /// How many pages a thread that needs a frame unmaps with one flush, whatever the machine says.
+    pub(super) fn direct_batch(&self) -> usize {
+        self.machine.direct_batch().clamp(1, Batch::<M>::SIZE)
     }
 
     /// Takes pages from the queues and evicts up to `pages` of them. If pages have to go on standby, it puts
@@ -79,7 +84,7 @@ impl<M: Machine> Manager<M> {
         match standby() {
             0 => {
                 // The pages on standby were used.
-                let some = self.machine.direct_batch().max(1);
+                let some = self.direct_batch();
                 let lengths = Lengths::default();
                 let put = self.fill_standby(lengths, some, some..=some, force, &mut None);
                 own.worked |= put > 0;

@@ -77,7 +77,7 @@ pub(crate) struct Queues<M: Machine> {
     /// The next shard to give pages on standby.
     ///
     /// With one hand for both, calls that take turns and visit half of the shards each would meet the same
-    /// halves for ever: one half would give pages to standby, and the other half would keep all of its own.
+    /// halves forever: one half would give pages to standby, and the other half would keep all of its own.
     hand_of_standby: Hand,
     sight: Sight,
     shares: Shares,

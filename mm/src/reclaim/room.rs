@@ -23,14 +23,14 @@ use core::sync::atomic::Ordering;
 /// How many quiet passes in a row may find nothing before the caller is told that there is no memory.
 const FUTILE_PASSES: u32 = 4;
 
-/// How many passes that were not quiet may free nothing, one after the other, if it takes
-/// [`PATIENCE`] too or nobody is left to sleep for: those who disturb may do so for ever.
+/// How many passes in a row may free nothing although they were not quiet. The caller then gives up, once
+/// [`PATIENCE`] is over or no thread is left to sleep for: the other threads might never become quiet.
 const DISTURBED_PASSES: u32 = 256;
 
-/// How many callers in a row may find no more than what programs run from.
+/// After this many callers in a row that could evict only pages that programs run from, memory is out.
 const WORN_OUT: u32 = 64;
 
-/// How long in nanoseconds others are waited for at least before they are given up.
+/// How long a caller waits at least for other threads that have pages in hand, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
 /// The passes in a row that freed nothing.
@@ -62,7 +62,7 @@ impl Search {
     /// Whether so many passes were disturbed that waiting for those who disturb makes no sense any more.
     fn is_endless(&mut self, now: u64, standing: &Standing) -> bool {
         let since = *self.since.get_or_insert(now);
-        let patient = standing.is_busy() && now - since < PATIENCE;
+        let patient = standing.is_busy() && now.saturating_sub(since) < PATIENCE;
         self.disturbed >= DISTURBED_PASSES && !patient
     }
 }

@@ -87,9 +87,9 @@ impl<M: Machine> Manager<M> {
     ///
     /// Standby keeps its share so, and each page has the same time to show its use. Some pages go there
     /// together, with one flush, but no more than a fault should wait for. While nothing is evicted, nobody has to
-    /// know who is used: the pages of a program that fits would fault for ever.
+    /// know who is used: the pages of a program that fits would fault forever.
     pub(crate) fn replace_rescued(&self) {
-        let some = 2 * self.machine.direct_batch().max(1);
+        let some = 2 * self.direct_batch();
         let rescued = self.stats.of(&*self.machine).rescued.read();
         if !rescued.is_multiple_of(some as u64) || !self.passes.take_refill() {
             return;

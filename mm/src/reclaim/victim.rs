@@ -63,7 +63,7 @@ pub(super) struct Victim<'a, M: Machine> {
     /// Where its last entry was.
     pub(super) address: Option<VirtAddr>,
     /// Its object. If the last reference to it were dropped while its pages are locked, the end of
-    /// the object would wait for them for ever.
+    /// the object would wait for them forever.
     pub(super) _object: Option<Arc<Mapping<M>>>,
 }
 

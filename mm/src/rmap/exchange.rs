@@ -6,6 +6,7 @@ use crate::rmap::RegionLink;
 use crate::vma::Vma;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 
 /// Takes regions out of the reverse maps of their files and families, and enters others.
 ///
@@ -23,8 +24,8 @@ pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &
             regions.insert(vma, link(vma));
         }
     }
-    for family in distinct(out, into, |vma| vma.families()) {
-        let of = |vma: &&Arc<Vma<M>>| vma.families().any(|f| Arc::ptr_eq(f, family));
+    for family in distinct(out, into, |vma| vma.families().map(|family| &**family)) {
+        let of = |vma: &&Arc<Vma<M>>| vma.families().any(|f| ptr::eq(&**f, family));
         let mut regions = family.regions.lock(&mm.manager.order);
         gone.extend(out.iter().filter(of).filter_map(|vma| regions.remove(vma.pgoff, vma.id)));
         for vma in into.iter().filter(of) {
@@ -35,15 +36,15 @@ pub(crate) fn exchange<M: Machine>(mm: &Arc<Mm<M>>, out: &[Arc<Vma<M>>], into: &
 }
 
 /// The objects that any of the regions names, each once.
-fn distinct<'a, M: Machine, T: 'a, I: Iterator<Item = &'a Arc<T>>>(
+fn distinct<'a, M: Machine, T: 'a, I: Iterator<Item = &'a T>>(
     out: &'a [Arc<Vma<M>>],
     into: &'a [Arc<Vma<M>>],
     objects: impl Fn(&'a Arc<Vma<M>>) -> I,
-) -> Vec<&'a Arc<T>> {
-    let mut all: Vec<&Arc<T>> = Vec::new();
+) -> Vec<&'a T> {
+    let mut all: Vec<&T> = Vec::new();
     for vma in out.iter().chain(into) {
         for object in objects(vma) {
-            if !all.iter().any(|known| Arc::ptr_eq(known, object)) {
+            if !all.iter().any(|known| ptr::eq(*known, object)) {
                 all.push(object);
             }
         }

@@ -13,6 +13,7 @@ mod ending;
 mod failures;
 mod flushes;
 mod formatted;
+mod hostile;
 mod interleavings;
 mod marks;
 mod merging;

@@ -95,7 +95,8 @@ pub fn before_fork(slot: u32) -> Result<Fork> {
     let child = match child(manager, slot) {
         Ok(child) => child,
         Err(errno) => {
-            manager.machine.after_fork_parent();
+            // SAFETY: `before_fork` was called above.
+            unsafe { manager.machine.after_fork_parent() };
             return Err(errno);
         }
     };
@@ -191,7 +192,8 @@ pub fn after_fork_in_parent(fork: Fork, made: Made) {
         Made::Yes => child.leave_to_child(),
         Made::No => child.undo(),
     }
-    manager.machine.after_fork_parent();
+    // SAFETY: a `Fork` that holds a child comes from `before_fork`, which called the machine's.
+    unsafe { manager.machine.after_fork_parent() };
     drop(gate);
 }
 
@@ -202,7 +204,8 @@ pub fn after_fork_in_child(fork: Fork) {
     child.become_this();
     leave_what_is_not_inherited(manager);
     if passive::is_passive() {
-        manager.machine.after_fork_idle_child();
+        // SAFETY: as in `after_fork_in_parent`, in a copy of the thread.
+        unsafe { manager.machine.after_fork_idle_child() };
     } else {
         manager.go_on_full();
     }

@@ -40,7 +40,7 @@ fn take_keys() {
     while unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) } > 0 {}
 }
 
-/// Serves `slot` for ever; in a forked child, the child's slot.
+/// Serves `slot` forever; in a forked child, the child's slot.
 fn serve(shared: &Shared, mut slot: usize, runner: libc::pid_t) -> ! {
     follow(runner);
     loop {

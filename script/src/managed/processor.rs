@@ -63,8 +63,8 @@ pub fn until_done<M: waist::Machine, T>(
 /// The part of a machine that makes accesses and knows its own state. A machine implements it to run
 /// scripts.
 ///
-/// The first four methods are enough. The others are for machines with injected failures, with
-/// several processors, or with the kernel's own accesses.
+/// The first three methods are enough. The others have bodies; they are for machines with invariants of
+/// their own, injected failures, several processors, or the kernel's own accesses.
 pub trait Processor<M: waist::Machine> {
     /// Loads bytes in ascending order.
     fn load(&mut self, mm: &Arc<Mm<M>>, address: u64, bytes: &mut [u8]) -> Result<(), Stopped>;
