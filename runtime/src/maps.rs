@@ -1,5 +1,7 @@
 //! Lines of the host's list of mappings (`/proc/self/maps`).
 
+use crate::files::{read, with_file};
+use alloc::vec::Vec;
 use core::ops::Range;
 
 /// A mapping as the host shows it.
@@ -46,6 +48,23 @@ pub fn each_line(mut read: impl FnMut(&mut [u8]) -> usize, mut f: impl FnMut(&[u
         text.copy_within(start..held, 0);
         held = (held - start).min(PIECE / 2);
     }
+}
+
+/// The parts of a range that the host has mapped, from the lowest up; none if it does not tell.
+pub fn within(range: &Range<u64>) -> Vec<Range<u64>> {
+    let mut parts = Vec::new();
+    let mut add = |line: &[u8]| {
+        let Some(mapping) = Line::of(line).map(|line| line.range) else { return };
+        let part = mapping.start.max(range.start)..mapping.end.min(range.end);
+        if !part.is_empty() {
+            parts.push(part);
+        }
+    };
+    with_file(c"/proc/self/maps", |file| {
+        each_line(|text| read(file, text).unwrap_or(0), &mut add);
+        Some(())
+    });
+    parts
 }
 
 /// A hexadecimal number.

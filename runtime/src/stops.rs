@@ -38,6 +38,8 @@ pub struct Stops {
     pub held: Cell<u64>,
     /// Whether any request asks for a signal.
     pub waits: Cell<u64>,
+    /// The signal that ends the process, which the host tells of a second time: first the runtime handled it. 0 for none.
+    pub ends: Cell<u64>,
     /// The signals to raise once it holds no gate.
     pub requests: [Request; ROOM],
 }
@@ -84,6 +86,7 @@ impl Stops {
             asked: Cell::new(NO_CALL),
             held: Cell::new(0),
             waits: Cell::new(0),
+            ends: Cell::new(0),
             requests: [const { Request::new() }; ROOM],
         }
     }

@@ -81,6 +81,8 @@ pub struct Thread {
     pub entered: Cell<*const Context>,
     /// A fault that the tracer sees before the program does.
     pub shown: Cell<Option<Info>>,
+    /// The last signal that the host has told a tracer of; 0 where the runtime alone knows of a later one.
+    pub told: Cell<i32>,
     /// The progress of its current fault, for events.
     pub under: Cell<Under>,
     /// The pages that moved under it, and are in no event yet.
@@ -172,6 +174,7 @@ impl Thread {
             presence: Presence::default(),
             entered: Cell::new(null()),
             shown: Cell::new(None),
+            told: Cell::new(0),
             under: Cell::new(Under::NoFault),
             moves: Cell::new(Moves::NONE),
             seccomp: seccomp::State::default(),

@@ -7,6 +7,7 @@
 
 use crate::files::read_start;
 use crate::frame::{Context, Info};
+use crate::memory;
 use crate::process;
 use crate::sys;
 use crate::thread::Thread;
@@ -20,6 +21,8 @@ use pagefault_control::Slot;
 pub const FAULT: u32 = nr::SIGBUS;
 /// `si_errno` of a fault that is the program's.
 const MARK: i32 = 0x7066_7367;
+/// `si_errno` of a signal that has been told of, and comes again for its default.
+const TOLD: i32 = 0x7066_7474;
 /// `SI_TKILL`.
 const SENT_TO_THREAD: i32 = -6;
 
@@ -73,13 +76,24 @@ pub fn unmark(info: &mut Info) -> bool {
     is_marked
 }
 
+/// Marks a signal that a tracer has been told of.
+pub fn mark_told(info: &mut Info) {
+    info.errno = TOLD;
+}
+
+/// Whether a tracer has been told of a signal before.
+pub fn is_told(info: &Info) -> bool {
+    info.errno == TOLD
+}
+
 /// Has a managed tracer shown a fault that is the program's; whether there is one. The signal comes again
 /// when the program is about to go on.
 pub fn show(thread: &Thread, context: &mut Context, info: &Info) -> bool {
     if info.signal != FAULT as i32 || process::is_runtime(context.registers.rip) {
         return false;
     }
-    if process_that_traces().is_none() {
+    // The host itself tells of the faults of a passive process.
+    if memory::is_passive() || process_that_traces().is_none() {
         return false;
     }
     thread.shown.set(Some(*info));

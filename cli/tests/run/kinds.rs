@@ -271,6 +271,27 @@ fn a_tracer_sees_the_calls_that_are_the_program_s() {
     compare("traced_calls", "4M");
 }
 
+/// A debugger's `stepi` through calls and faults leaves no trap behind.
+#[test]
+fn a_tracee_that_was_stepped_runs_on() {
+    compare("stepped", "4M");
+    compare("stepped", "64M");
+}
+
+/// The runtime handles signals that dump core, and their default follows: a tracer is told of one.
+#[test]
+fn a_tracer_is_told_once_of_a_signal_that_ends_a_process() {
+    compare("dumped", "4M");
+    compare("dumped", "64M");
+}
+
+/// A move of several mappings of one length.
+#[test]
+fn several_mappings_move_at_once() {
+    compare("carried", "4M");
+    compare("carried", "64M");
+}
+
 /// A tracer that reads from a pipe, sleeps, or waits for another child: its tracee's calls do not wait for it.
 #[test]
 fn a_tracer_need_not_wait_for_its_tracees() {

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <signal.h>
 #include <sys/select.h>
@@ -128,6 +129,19 @@ int main(void) {
         }
         CHECK(waitpid(child, NULL, 0) == child);
     }
+
+    // Structures that name one.
+    char range[32] = {0}, rule[12] = {4}, attributes[32] = {0, 0, 0x10};
+    int file = memfd_create("file", 0);
+    CHECK(file != -1);
+    *(long *)(attributes + 24) = 0;
+    long rights[2] = {1 << 2};
+    int rules = syscall(444, rights, 8L, 0L);
+    own = file > rules ? file + 1 : rules + 1;
+    EACH((*(long *)range = n, ioctl(file, 0x4020940d, range)));
+    if (rules != -1)
+        EACH((*(int *)(rule + 8) = n, syscall(445, rules, 1L, rule, 0L)));
+    EACH((*(long *)(attributes + 24) = n, syscall(SYS_mount_setattr, -100, "/", 0L, attributes, 32L)));
 
     // These take any number.
     for (int n = own; n < END; n++) {

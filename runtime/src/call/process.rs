@@ -34,6 +34,8 @@ impl Call<'_> {
                     user::write(b, &0_u32).map(|()| 0).into()
                 }
                 prctl::PR_GET_SECCOMP => Outcome::Raw(self.thread.seccomp.get().number() as i64),
+                // None is on.
+                prctl::PR_SET_SYSCALL_USER_DISPATCH if self.args[1..5] == [0; 4] => Outcome::Raw(0),
                 prctl::PR_SET_SYSCALL_USER_DISPATCH => self.refuse(Errno::EINVAL),
                 _ => self.pass(),
             },

@@ -56,6 +56,8 @@ impl Call<'_> {
     }
 
     fn trap_info(&self, errno: i32) -> Info {
+        // The host knows nothing of it.
+        self.thread.told.set(0);
         let mut info = Info::new(nr::SIGSYS as i32, BY_FILTER);
         info.errno = errno;
         info.fields[0] = self.context.registers.rip;

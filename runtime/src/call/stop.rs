@@ -6,6 +6,7 @@
 use super::listing;
 use super::seen::Seen;
 use crate::frame::Info;
+use crate::memory::dump::SIGNALS;
 use crate::stops::{MARK, ROOM, Raise, Request, Stops};
 use crate::thread::{BLOCK, Thread};
 use crate::{files, process, sys, tracer};
@@ -157,6 +158,23 @@ impl Stop {
         let asked = |stops| self.peek(stops + offset_of!(Stops, asked) as u64);
         let asked = self.stops_of(&seen).and_then(asked);
         asked.is_some_and(|asked| !is_made_for(seen.call(), asked))
+    }
+
+    /// Whether the tracee ends by a signal of which its tracer has been told: the runtime handled it, and now its default
+    /// follows.
+    pub(super) fn is_told(self) -> bool {
+        if self.event != 0 || !SIGNALS.contains(&self.signal) {
+            return false;
+        }
+        let mut info = Info::new(0, 0);
+        let known = self.ask(ptrace::PTRACE_GETSIGINFO, 0, (&raw mut info) as u64);
+        if known.is_some() && tracer::is_told(&info) {
+            return true;
+        }
+        // Only a process's first thread may say what the kernel says.
+        let stops = self.registers().and_then(|seen| self.stops_of(&seen));
+        let ends = stops.and_then(|stops| self.peek(stops + offset_of!(Stops, ends) as u64));
+        ends == Some(self.signal.into())
     }
 
     /// Makes a stop that a tracee made on its way out, later than its tracer waited, the one that it was.

@@ -440,11 +440,11 @@ const RUNTIME_S: [u32; 2] = [nr::SIGSYS, tracer::FAULT];
 
 impl Stop {
     /// Whether the stop is for the tracee's runtime: a system call that traps, a call of the runtime's, a reclaim
-    /// request, or a fault.
+    /// request, a fault, or the default of a signal that it has handled.
     pub(super) fn is_for_runtime(&self) -> bool {
         /// `SYS_USER_DISPATCH`.
         const USER_DISPATCH: i32 = 2;
-        if self.is_call_of_runtime() {
+        if self.is_call_of_runtime() || self.is_told() {
             return true;
         }
         if self.event != 0 || !RUNTIME_S.contains(&self.signal) {
@@ -484,7 +484,8 @@ impl Stop {
 
     pub(super) fn go_on(&self) {
         // The stop of a call is no signal.
-        let signal = if self.signal & !OF_CALL == nr::SIGTRAP { 0 } else { self.signal };
+        let is_call = self.signal & !OF_CALL == nr::SIGTRAP && !self.is_told();
+        let signal = if is_call { 0 } else { self.signal };
         let args = self.request(Resumed::request_for(self.tracee), signal.into());
         // SAFETY: another process goes on. One that was killed meanwhile is waited for again.
         let _ = unsafe { sys::call(nr::__NR_ptrace, args) };

@@ -38,6 +38,37 @@ pub(super) enum Copy {
     Polled { from: u64, copy: Vec<PollFd> },
     /// Of one message: its header, as long as in an array of them, and its control messages.
     Message { length_at: Option<u64>, header: alloc::boxed::Box<[u64; 8]>, _control: Vec<u8> },
+    /// Of a structure, which the host only reads.
+    Structure { _bytes: Vec<u8> },
+}
+
+/// A structure that names a descriptor.
+struct Naming {
+    /// The argument that leads to it.
+    index: usize,
+    len: u64,
+    /// Where the descriptor is in it.
+    at: usize,
+}
+
+impl Naming {
+    /// The structure of a call, by its command.
+    fn of(number: u32, args: &[u64; 6]) -> Option<Self> {
+        /// `FICLONERANGE`, `LOOP_CONFIGURE`, `LANDLOCK_RULE_PATH_BENEATH`.
+        const CLONE_RANGE: u32 = 0x4020_940d;
+        const CONFIGURE: u32 = 0x4c0a;
+        const BENEATH: u32 = 1;
+        /// The longest `struct mount_attr` that is looked at.
+        const MOST: u64 = 4096;
+        let naming = |index, len, at| Some(Self { index, len, at });
+        match (number, args[1] as u32) {
+            (nr::__NR_ioctl, CLONE_RANGE) => naming(2, 32, 0),
+            (nr::__NR_ioctl, CONFIGURE) => naming(2, 304, 0),
+            (nr::__NR_landlock_add_rule, BENEATH) => naming(2, 12, 8),
+            (nr::__NR_mount_setattr, _) if (32..=MOST).contains(&args[4]) => naming(3, args[4], 24),
+            _ => None,
+        }
+    }
 }
 
 impl Copy {
@@ -74,8 +105,27 @@ impl Call<'_> {
                 self.hide_argument(1, owner);
                 Hidden::None
             }
-            _ => Hidden::None,
+            _ => self.hide_in_structure(),
         }
+    }
+
+    /// The one in a structure.
+    fn hide_in_structure(&mut self) -> Hidden {
+        let Some(Naming { index, len, at }) = Naming::of(self.number, &self.args) else {
+            return Hidden::None;
+        };
+        let from = self.args[index];
+        let is_kept = |number: u32| files::may_be_kept(number) && files::is_kept(number);
+        if !user::read::<u32>(from.wrapping_add(at as u64)).is_ok_and(is_kept) {
+            return Hidden::None;
+        }
+        let mut bytes = alloc::vec![0; len as usize];
+        // What it may not read, the host refuses.
+        if user::read_bytes(from, &mut bytes).is_ok() {
+            bytes[at..at + NUMBER].copy_from_slice(&CLOSED.to_ne_bytes());
+            self.args[index] = bytes.as_ptr() as u64;
+        }
+        Hidden::Copied(Copy::Structure { _bytes: bytes })
     }
 
     /// Those that are arguments.

@@ -1,12 +1,14 @@
 //! Mappings move and change their size.
 
 use super::manager::done;
-use super::{GATE, Manager, addresses, current, page_up, pages, passive};
+use super::{GATE, Manager, PAGE, addresses, current, page_up, pages, passive};
 use crate::address_limit::{Growth, admit};
+use crate::maps;
 use crate::process;
 use crate::sys::{self, Errno, Result};
 use core::ops::Range;
 use linux_raw_sys::general as nr;
+use once_cell::race::OnceBool;
 use pagefault::{Move, Placement, RemapRequest};
 use pagefault_machine::VirtAddr;
 
@@ -42,27 +44,57 @@ pub fn remap(args: [u64; 6]) -> Result {
     if is_ours(old, old_len) || fixed && is_ours(target, new_len) {
         return Err(Errno::EFAULT);
     }
-    let host = || {
+    let host = |old, old_len, new_len, target| {
         // SAFETY: the program asks for it, and the runtime's own mappings are kept from it.
         unsafe { sys::call(nr::__NR_mremap, [old, old_len, new_len, flags, target]) }
     };
-    let Some(manager) = current() else { return host() };
+    let Some(manager) = current() else { return host(old, old_len, new_len, target) };
     let _gate = GATE.write();
     let source = pages(old, old_len).and_then(|range| manager.managed_from(&range));
     let origin = Origin::of(flags);
     let before = if origin == Origin::Stays { 0 } else { page_up(old_len).unwrap_or(0) };
     let bytes = page_up(new_len).unwrap_or(0).saturating_sub(before);
     admit(Growth { bytes, data: if source.is_some() { bytes } else { 0 }, replaces: None })?;
-    let start = host()?;
+    let made = host(old, old_len, new_len, target);
+    let keeps_len = fixed && page_up(old_len) == page_up(new_len);
+    if keeps_len
+        && made == Err(Errno::EFAULT)
+        && source.is_some()
+        && let Some(range) = pages(old, old_len)
+        && host_carries_several()
+    {
+        return manager.move_each(&range, target, origin, |piece, to| {
+            let len = piece.end - piece.start;
+            host(piece.start, len, len, to)
+        });
+    }
+    let start = made?;
     if fixed {
         manager.replaced(start, new_len);
     }
-    if let (Some(source), Some(new_len)) = (source, page_up(new_len))
-        && let Err(errno) = manager.follow(&source, old, start, new_len, origin)
-    {
-        process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
+    if let (Some(source), Some(new_len)) = (source, page_up(new_len)) {
+        manager.follow(&source, old, start, new_len, origin);
     }
     Ok(start)
+}
+
+/// Whether the host moves several mappings at once (Linux 6.17).
+fn host_carries_several() -> bool {
+    static CARRIES: OnceBool = OnceBool::new();
+    let try_it = || {
+        let start = sys::map_private(4 * PAGE as usize, nr::PROT_NONE)? as u64;
+        let flags = nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED;
+        let call = |number, args: [u64; 5]| {
+            // SAFETY: the four pages are new and ours.
+            unsafe { sys::call(number, args) }
+        };
+        let parted = call(nr::__NR_mprotect, [start, PAGE, nr::PROT_READ.into(), 0, 0]);
+        let args = [start, 2 * PAGE, 2 * PAGE, flags.into(), start + 2 * PAGE];
+        let carried = parted.and_then(|_| call(nr::__NR_mremap, args));
+        call(nr::__NR_munmap, [start, 4 * PAGE, 0, 0, 0])?;
+        carried
+    };
+    CARRIES.get_or_init(|| try_it().is_ok())
 }
 
 impl Manager {
@@ -72,22 +104,43 @@ impl Manager {
         Some(region.start.value().max(range.start)..range.end)
     }
 
+    /// Moves the mappings of a range one after the other, gaps kept: the host moves several at once only where none is
+    /// registered.
+    fn move_each(
+        &self,
+        range: &Range<u64>,
+        target: u64,
+        origin: Origin,
+        host: impl Fn(&Range<u64>, u64) -> Result,
+    ) -> Result {
+        let pieces = maps::within(range);
+        if pieces.first().is_none_or(|first| first.start > range.start) {
+            return Err(Errno::EFAULT);
+        }
+        for piece in &pieces {
+            let to = target + (piece.start - range.start);
+            let len = piece.end - piece.start;
+            host(piece, to)?;
+            self.replaced(to, len);
+            if let Some(source) = self.managed_from(piece) {
+                self.follow(&source, piece.start, to, len, origin);
+            }
+        }
+        Ok(target)
+    }
+
     /// Follows the host, which has moved a range from `old` to `start` and made it `new_len` long; `managed` is its
     /// end.
-    fn follow(
-        &self,
-        managed: &Range<u64>,
-        old: u64,
-        start: u64,
-        new_len: u64,
-        origin: Origin,
-    ) -> Result<()> {
+    fn follow(&self, managed: &Range<u64>, old: u64, start: u64, new_len: u64, origin: Origin) {
         let before = managed.start - old;
         if new_len <= before {
             self.replaced(managed.start, managed.end - managed.start);
-            return Ok(());
+            return;
         }
-        self.moved_with_guards(managed, start + before, new_len - before, origin)
+        let moved = self.moved_with_guards(managed, start + before, new_len - before, origin);
+        if let Err(errno) = moved {
+            process::stop(format_args!("a moved mapping cannot be noted: error {}", errno.0));
+        }
     }
 
     /// Follows the host, whose guard pages move with a mapping and do not part it.

@@ -195,6 +195,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
     let (info, context) = unsafe { (&*info, &mut *context) };
     let is_ours = thread.has_stack_at(context.registers.rsp);
     if let Some(info) = tracer::shown(thread, info) {
+        thread.told.set(info.signal);
         if shut_out(thread).is_none() {
             // It comes after the one that waits, whose handler may not be interrupted by it.
             thread.held().put(&info);
@@ -214,6 +215,7 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
                 unsafe { restart::restart(thread, context, faulted) }
             }
             memory::Answer::Signal(info) => {
+                thread.told.set(if memory::is_passive() { info.signal } else { 0 });
                 let is_first = shut_out(thread).is_some();
                 // A signal that waits comes first, as its handler could not once the one of the access
                 // blocks it. Then the access is made again.
@@ -231,9 +233,10 @@ pub extern "C" fn on_absence(_signal: i32, info: *const Info, context: *mut Cont
 }
 
 /// A forbidden access, or a sent signal with the same number.
-pub extern "C" fn on_fault(_signal: i32, info: *const Info, context: *mut Context) {
+pub extern "C" fn on_fault(signal: i32, info: *const Info, context: *mut Context) {
     keys::open_in_handler();
     let thread = Thread::current();
+    thread.told.set(signal);
     // SAFETY: the kernel gives a handler both.
     let (info, context) = unsafe { (&*info, &mut *context) };
     if let Some(info) = tracer::shown(thread, info) {
@@ -312,6 +315,7 @@ fn on_async(thread: &Thread, info: &Info, context: &mut Context) -> Interrupted 
         on_reclaim_request(thread, context, request);
         return interrupted;
     }
+    thread.told.set(info.signal);
     let blocked = thread.waiting_mask.get().unwrap_or(thread.virtual_mask.get());
     let action = thread.member().signals().action(info.signal);
     if Set::NEEDED.contains(info.signal) && (blocked.contains(info.signal) || thread.has_pending())

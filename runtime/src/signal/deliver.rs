@@ -5,7 +5,7 @@ use super::{Set, arrive, is_on_stack, set_virtual_mask, virtual_mask};
 use crate::frame::{AltStack, Context, Frame, Info, fpstate_len, make_initial};
 use crate::memory::dump::Dump;
 use crate::thread::Thread;
-use crate::{call, entry, files, keys, memory, site, sys, user};
+use crate::{call, entry, files, keys, memory, site, sys, tracer, user};
 use linux_raw_sys::general as nr;
 
 /// The red zone: bytes below a stack pointer that belong to the interrupted function.
@@ -33,6 +33,7 @@ pub fn deliver(thread: &Thread, context: &mut Context, info: &Info) {
         // The kernel's answer to a stack that cannot take a frame: another signal, which may have
         // another stack.
         let fault = Info::new(nr::SIGSEGV as i32, nr::SI_KERNEL as i32);
+        thread.told.set(0);
         return match info.signal == fault.signal {
             true => deliver_default_in(context, &fault),
             false => deliver_fault(thread, context, &fault),
@@ -109,13 +110,19 @@ pub fn deliver_default_at_once(info: &Info) {
     }
     if Set::NEEDED.contains(info.signal) {
         // It has been delivered, as it is never blocked: its default did not end the process.
+        Thread::current().stops.ends.set(0);
         arrive::install();
     }
 }
 
-/// Sends a signal to this thread.
+/// Sends a signal to this thread. A managed tracer that has been told of it is not told again.
 fn queue(info: &Info) {
     let mut info = *info;
+    let current = Thread::current();
+    if current.told.get() == info.signal && tracer::process_that_traces().is_some() {
+        tracer::mark_told(&mut info);
+        current.stops.ends.set(info.signal as u64);
+    }
     // The kernel lets no process pose as the kernel, even to itself, except by a plain signal.
     let args = [sys::process_id().into(), sys::thread_id().into(), info.signal as u64];
     // SAFETY: a signal to this thread.

@@ -441,7 +441,18 @@ pub unsafe fn may_resume(registers: &Registers) -> bool {
     const LEAST: usize = 576;
     let is_usual = registers.eflags as u32 & UNUSUAL == 0 && registers.fpstate != 0;
     // SAFETY: the caller vouches for the state.
-    is_usual && MAY_RESUME.load(Relaxed) && unsafe { fpstate_len(registers.fpstate) } >= LEAST
+    let has_room = is_usual && unsafe { fpstate_len(registers.fpstate) } >= LEAST;
+    has_room && MAY_RESUME.load(Relaxed) && !is_stepped()
+}
+
+/// Whether a debugger has the thread execute one instruction at a time. Once one of them has loaded the flags, the host
+/// takes its own trap flag for the program's, and the thread stops once more after it is to run freely.
+fn is_stepped() -> bool {
+    const TRAP: u64 = 1 << 8;
+    let flags: u64;
+    // SAFETY: the flags pass over the stack, where nothing lies below its pointer.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
+    flags & TRAP != 0
 }
 
 /// Whether a handler may exit without `rt_sigreturn`.
