@@ -2,8 +2,14 @@
 //!
 //! Here and not in the script package, because the PC runs the command itself.
 
-use std::path::Path;
+use pagefault_script::corpus::load;
+use pagefault_script::parse::parse;
+use std::num::NonZero;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::{available_parallelism, scope};
+
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../script/corpus");
 
 /// Whether machines can be booted here. Prints a note if not.
 fn boots() -> bool {
@@ -28,28 +34,28 @@ fn equal(arguments: &[&str], machines: &str) {
     assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&text));
 }
 
+/// A PC has one processor, and so as many run at once as the host has.
 #[test]
 fn the_corpus_answers_alike_on_the_pc() {
     if !boots() {
         return;
     }
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../script/corpus");
-    let mut scripts = 0;
-    for entry in std::fs::read_dir(corpus).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "pf") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let script = pagefault_script::parse::parse(&text).unwrap();
-            if script.needs_simulation() {
-                continue;
+    let corpus = load().unwrap();
+    let (next, compared) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        while let Some(example) = corpus.get(next.fetch_add(1, Relaxed)) {
+            let script = parse(&example.text).unwrap();
+            if !script.needs_simulation() {
+                // The host's kernel cannot be made to fail.
+                let machines = if script.injects_failures() { "pc,sim" } else { "pc,sim,kernel" };
+                equal(&[&format!("{CORPUS}/{}.pf", example.name)], machines);
+                compared.fetch_add(1, Relaxed);
             }
-            // The host's kernel cannot be made to fail.
-            let machines = if script.injects_failures() { "pc,sim" } else { "pc,sim,kernel" };
-            equal(&[path.to_str().unwrap()], machines);
-            scripts += 1;
         }
-    }
-    assert!(scripts >= 60);
+    };
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    scope(|scope| (0..processors).for_each(|_| drop(scope.spawn(work))));
+    assert!(compared.into_inner() >= 60);
 }
 
 #[test]

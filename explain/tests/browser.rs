@@ -47,27 +47,53 @@ fn step_through(arch: Arch) {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    for example in lessons::ALL.iter().filter(|example| is_due(example.name, arch)) {
-        let told = lesson(example, arch);
-        let path = folder.path().join(example.name).with_extension("html");
-        std::fs::write(&path, html::page(&told).expect("a page")).expect("it is written");
-        let (page, console) = open(browser, &path, folder.path());
-        assert!(!console.contains("CONSOLE"), "{}: {console}", example.name);
-        let seen = checked(&page).unwrap_or_else(|| panic!("{}: {console}\n{page}", example.name));
-        assert_eq!(seen["errors"], Value::Array(Vec::new()), "{}", example.name);
-        compare(example.name, &told, &seen["seen"]);
+    let due = lessons::ALL.iter().filter(|example| is_due(example.name, arch));
+    let told: Vec<_> = due.map(|example| (example.name, lesson(example, arch))).collect();
+    for (name, told) in &told {
+        let path = folder.path().join(name).with_extension("html");
+        std::fs::write(path, html::page(told).expect("a page")).expect("it is written");
+    }
+    let all = folder.path().join("all.html");
+    std::fs::write(&all, side_by_side(told.iter().map(|(name, _)| *name))).expect("it is written");
+    let (page, console) = open(browser, &all, folder.path());
+    assert!(!console.contains("CONSOLE"), "{console}");
+    let seen = checked(&page).unwrap_or_else(|| panic!("{console}\n{page}"));
+    for (name, told) in &told {
+        let seen = &seen[name];
+        assert_eq!(seen["errors"], Value::Array(Vec::new()), "{name}: {console}");
+        compare(name, told, &seen["seen"]);
     }
 }
 
-/// Whether to open a lesson on a processor. A browser takes seconds to start, and other processors differ from x86-64
-/// only in walks and entries. So they get the few lessons that show all of these, unless `PAGEFAULT_LONG=1` asks for all.
+/// A page with all lessons' pages in frames of their own, as a browser takes seconds to start. It is loaded when they
+/// are, and then keeps what the check of each has left, by name.
+fn side_by_side<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let frame = |name| {
+        format!("<iframe id={name} src=\"{name}.html#check\" width=1280 height=800></iframe>\n")
+    };
+    let frames: String = names.map(frame).collect();
+    let script = "
+        addEventListener('load', () => {
+            const left = (frame) => frame.contentDocument.getElementById('checked')?.textContent;
+            const frames = [...document.querySelectorAll('iframe')];
+            const found = frames.map((frame) => [frame.id, JSON.parse(left(frame) ?? 'null')]);
+            const all = document.createElement('pre');
+            all.id = 'checked';
+            all.textContent = JSON.stringify(Object.fromEntries(found));
+            document.body.append(all);
+        });";
+    format!("<!DOCTYPE html>\n<meta charset=utf-8>\n{frames}<script>{script}</script>\n")
+}
+
+/// Whether to open a lesson on a processor. Other processors differ from x86-64 only in walks and entries. So they get
+/// the few lessons that show all of these, unless `PAGEFAULT_LONG=1` asks for all.
 fn is_due(lesson: &str, arch: Arch) -> bool {
     let shows_entries = ["missing-table", "two-cpus", "copy-on-write", "swap"].contains(&lesson);
     let all = std::env::var_os("PAGEFAULT_LONG").is_some_and(|value| value == "1");
     arch == Arch::X86_64 || shows_entries || all
 }
 
-/// The page after its own check, and the browser's log.
+/// The page when it is loaded, and the browser's log.
 fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
     let profile = tempfile::tempdir_in(folder).expect("a folder");
     let output = Command::new(browser)
@@ -75,17 +101,20 @@ fn open(browser: &str, path: &Path, folder: &Path) -> (String, String) {
         .args(["--disable-background-networking", "--enable-logging=stderr", "--log-level=0"])
         // The check steps faster than any reader, and each step changes the address.
         .arg("--disable-ipc-flooding-protection")
+        // The page with the frames looks into them.
+        .arg("--allow-file-access-from-files")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg("--dump-dom")
-        .arg("--timeout=60000")
-        .arg(format!("file://{}#check", path.display()))
+        // The page of all lessons takes seconds, on a busy machine minutes.
+        .arg("--timeout=3600000")
+        .arg(format!("file://{}", path.display()))
         .output()
         .expect("the browser runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// The result that the page's check left.
+/// The results that the checks left.
 fn checked(page: &str) -> Option<Value> {
     let (_, rest) =
         page.split_once("<pre id=\"checked\">").or_else(|| page.split_once("id=\"checked\">"))?;

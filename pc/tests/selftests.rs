@@ -23,7 +23,7 @@ fn archive() -> Option<PathBuf> {
     paths.filter(is_archive).max()
 }
 
-/// The selftests, taken out of the archive once. That takes half a minute, so they stay where the
+/// The selftests, taken out of the archive once. That takes many seconds, so they stay where the
 /// tests' own files are.
 fn sources() -> Option<&'static Path> {
     static SOURCES: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -44,6 +44,8 @@ fn extract() -> Option<PathBuf> {
             .arg(&archive)
             .arg("-C")
             .arg(directory.path())
+            // The archive has many blocks, and all processors may decompress them.
+            .env("XZ_OPT", "-T0")
             .args(["--wildcards", "--no-anchored", "tools/testing/selftests/kselftest.h"])
             .args(["tools/testing/selftests/vm/*.[ch]", "tools/testing/selftests/mm/*.[ch]"])
             .output()

@@ -141,3 +141,33 @@ impl Drop for Holders {
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), bytes) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::vec;
+
+    #[test]
+    fn a_hole_spares_the_signature_and_what_is_not_the_files() {
+        let file = File::from(memfd_create("swap", MemfdFlags::CLOEXEC).expect("a file"));
+        let all = 2 * PAGES as usize * PAGE;
+        let written = || {
+            let mut bytes = vec![0; all];
+            file.read_exact_at(&mut bytes, 0).expect("it is read");
+            let pages = (0..).zip(bytes.chunks(PAGE));
+            let kept = pages.filter(|(_, page)| page.iter().all(|byte| *byte == 1));
+            kept.map(|(page, _): (u32, _)| page).collect::<vec::Vec<_>>()
+        };
+        let fill = || file.write_all_at(&vec![1; all], 0).expect("it is written");
+        fill();
+        punch(file.as_fd(), 0, 2 * PAGES);
+        assert_eq!(written()[..2], [0, PAGES]);
+        fill();
+        // The file has ten pages of the second extent, and the rest is somebody else's.
+        punch(file.as_fd(), 1, PAGES + 10);
+        assert_eq!(written()[PAGES as usize..], (PAGES + 10..2 * PAGES).collect::<vec::Vec<_>>());
+    }
+}

@@ -23,6 +23,9 @@ fn a_twentieth_of_the_file_system_is_left_to_others() {
 fn a_given_size_is_the_users_business() {
     let growth = Growth::new(c"/there", Manners::Given);
     assert!(growth.may_grow(|| unreachable!("not looked at")));
+    // An error of the device says nothing about room.
+    growth.note(IoError::Device);
+    assert_eq!((growth.shortage(), growth.at_its_end()), (None, None));
     growth.note(IoError::Full);
     assert_eq!(growth.shortage().unwrap().kind, ShortageKind::Disk);
 }
@@ -39,7 +42,10 @@ fn a_full_file_system_is_not_looked_at_for_each_page() {
     assert_eq!(looks(UNSEEN / 2), 1);
     assert_eq!(looks(UNSEEN / 2), 0);
     growth.freed();
-    assert_eq!(looks(UNSEEN), 1);
+    assert_eq!(looks(UNSEEN / 2), 1);
+    // The next page finds what was freed.
+    growth.freed();
+    assert_eq!(looks(1), 1);
     growth.found();
     assert_eq!(looks(100), 100);
 }
