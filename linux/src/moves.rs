@@ -200,6 +200,55 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Advice, IoError, Memory, SwapDevice};
+    use pagefault_machine::machine::Page;
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex, OnceLock};
+
+    /// A device that takes the buffer after every fifth one that it fills, and stores other bytes to it.
+    #[derive(Default)]
+    struct Between {
+        pages: Mutex<HashMap<u32, Page>>,
+        reads: AtomicU32,
+        machine: OnceLock<Arc<Shared>>,
+    }
+
+    impl SwapDevice for Between {
+        fn slots(&self) -> u32 {
+            1000
+        }
+
+        fn read(&self, slot: u32, page: &mut Page) -> Result<(), IoError> {
+            *page = *self.pages.lock().unwrap().get(&slot).ok_or(IoError::Device)?;
+            if let (Some(shared), 0) = (self.machine.get(), self.reads.fetch_add(1, Relaxed) % 5) {
+                let next = shared.buffers.take();
+                // SAFETY: the buffer was taken just now.
+                unsafe { shared.buffers.page(next).write([0xee; PAGE]) };
+            }
+            Ok(())
+        }
+
+        fn write(&self, slot: u32, page: &Page) -> Result<(), IoError> {
+            self.pages.lock().unwrap().insert(slot, *page);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pages_whose_buffers_are_no_neighbours_do_not_move_as_a_run() {
+        const PAGES: usize = 400;
+        let device = Arc::new(Between::default());
+        let builder = Memory::builder(4 << 20).swap([]).swap_device(device.clone());
+        let memory = builder.build().unwrap();
+        let mut region = memory.map(PAGES * PAGE).unwrap();
+        (region.chunks_mut(PAGE).zip(1..)).for_each(|(page, number)| page.fill(number as u8));
+        region.advise(.., Advice::PageOut).unwrap();
+        assert!(device.machine.set(memory.machine().shared.clone()).is_ok());
+        for (page, number) in region.chunks(PAGE).zip(1..) {
+            assert!(page.iter().all(|byte| *byte == number as u8), "page {number}");
+        }
+        assert!(memory.stats().manager.read_ahead > 100, "{:?}", memory.stats());
+    }
 
     #[test]
     fn a_streak_ends_with_another_threads_fault() {

@@ -98,6 +98,11 @@ struct Attachment {
 }
 
 impl Memory {
+    #[cfg(test)]
+    pub(crate) fn machine(&self) -> &crate::machine::LinuxMachine {
+        self.space.shared.runtime.machine()
+    }
+
     /// Starts building a memory of which at most `bytes` are resident.
     pub fn builder(bytes: u64) -> Builder {
         Builder::new(bytes)
