@@ -36,6 +36,13 @@ impl Example {
         let (_, version) = self.text.split_once("needs Linux ")?;
         version_of(version)
     }
+
+    /// Whether this host's kernel is recent enough for the answers; also if its version is unknown.
+    pub fn is_for_host(&self) -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let versions = self.needs_linux().zip(version_of(&release));
+        versions.is_none_or(|(needed, host)| host >= needed)
+    }
 }
 
 /// Every script of the corpus by name, from the source tree.
@@ -137,7 +144,7 @@ impl From<StartError> for WrongError {
 }
 
 /// The first two numbers of a version such as `6.18.44-generic`.
-pub fn version_of(version: &str) -> Option<(u32, u32)> {
+fn version_of(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
