@@ -82,8 +82,8 @@ struct Ordered<const N: usize> {
     pause: u8,
 }
 
-/// How many buffers are taken without a look after one in vain. Random accesses leave no runs, and a look costs a
-/// third of what the manager does for a fault.
+/// How many buffers are taken without a look after one in vain. Random accesses leave no runs, and a look at
+/// each took a fifth of a fault's instructions.
 const PAUSE: u8 = 31;
 
 impl<const N: usize> Ordered<N> {

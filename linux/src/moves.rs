@@ -66,8 +66,8 @@ struct Run<'a> {
 impl Run<'_> {
     /// Whether a page whose content is in this buffer goes on with the run.
     fn is_followed_by(&self, slot: u32) -> bool {
-        let last = (self.slot + self.held.len() as u32).checked_sub(1);
-        self.held.is_empty() || last.is_some_and(|last| are_neighbours(last, slot))
+        let Some(last) = self.held.len().checked_sub(1) else { return true };
+        are_neighbours(self.slot + last as u32, slot)
     }
 }
 

@@ -7,7 +7,7 @@
 //! raise, the tables count after all: the program gets no more than leaves room for those that are still to come.
 
 use crate::files::{read, with_file};
-use crate::maps::{Line, each_line};
+use crate::maps::{Line, each_own_line};
 use crate::memory;
 use crate::process::{self, control};
 use crate::sys::{self, Errno, Result};
@@ -197,7 +197,7 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
     let (start, len) = replaced.unwrap_or((0, 0));
     let range = start..start.saturating_add(len);
     let (mut all, mut within) = ([0; 2], [0; 2]);
-    let mut add = |line: &[u8]| {
+    let add = |line: &[u8]| {
         let Some(mapping) = Mapping::of(line) else { return };
         let Range { start, end } = mapping.range;
         if process::overlaps_runtime(start, end - start) {
@@ -209,17 +209,7 @@ fn used(replaced: Option<(u64, u64)>) -> Option<([u64; 2], [u64; 2])> {
             sums[1] += if mapping.is_data { bytes } else { 0 };
         }
     };
-    with_file(c"/proc/self/maps", |file| {
-        let mut is_whole = true;
-        let mut piece = |text: &mut [u8]| {
-            read(file, text).unwrap_or_else(|| {
-                is_whole = false;
-                0
-            })
-        };
-        each_line(&mut piece, &mut add);
-        is_whole.then_some(())
-    })?;
+    each_own_line(add)?;
     Some((all, within))
 }
 

@@ -50,21 +50,32 @@ pub fn each_line(mut read: impl FnMut(&mut [u8]) -> usize, mut f: impl FnMut(&[u
     }
 }
 
-/// The parts of a range that the host has mapped, from the lowest up; none if it does not tell.
-pub fn within(range: &Range<u64>) -> Vec<Range<u64>> {
+/// Calls `f` with every line of this process's list; `None` if the host does not give the whole list.
+pub fn each_own_line(mut f: impl FnMut(&[u8])) -> Option<()> {
+    with_file(c"/proc/self/maps", |file| {
+        let mut is_whole = true;
+        let piece = |text: &mut [u8]| {
+            read(file, text).unwrap_or_else(|| {
+                is_whole = false;
+                0
+            })
+        };
+        each_line(piece, &mut f);
+        is_whole.then_some(())
+    })
+}
+
+/// The parts of a range that the host has mapped, from the lowest up; `None` if it does not tell all.
+pub fn within(range: &Range<u64>) -> Option<Vec<Range<u64>>> {
     let mut parts = Vec::new();
-    let mut add = |line: &[u8]| {
+    each_own_line(|line| {
         let Some(mapping) = Line::of(line).map(|line| line.range) else { return };
         let part = mapping.start.max(range.start)..mapping.end.min(range.end);
         if !part.is_empty() {
             parts.push(part);
         }
-    };
-    with_file(c"/proc/self/maps", |file| {
-        each_line(|text| read(file, text).unwrap_or(0), &mut add);
-        Some(())
-    });
-    parts
+    })?;
+    Some(parts)
 }
 
 /// A hexadecimal number.

@@ -113,7 +113,7 @@ impl Manager {
         origin: Origin,
         host: impl Fn(&Range<u64>, u64) -> Result,
     ) -> Result {
-        let pieces = maps::within(range);
+        let pieces = maps::within(range).ok_or(Errno::EFAULT)?;
         if pieces.first().is_none_or(|first| first.start > range.start) {
             return Err(Errno::EFAULT);
         }
